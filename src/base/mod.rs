@@ -1,0 +1,4 @@
+//! What every other module stands on: identifiers, time, bytes, files. Knows nothing of ZEO.
+
+pub mod ids;
+pub mod timestamp;

@@ -1,0 +1,145 @@
+//! Transaction ids as points in time: `persistent.TimeStamp`.
+//!
+//! The upper 32 bits count minutes in a calendar of 31-day months since 1900, the lower 32 bits are
+//! the second within that minute, scaled so that 2^32 would be 60 s. All in UTC.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::ids::Tid;
+
+/// Seconds that one step of the lower half stands for.
+const SECOND_STEP: f64 = 60.0 / 65536.0 / 65536.0;
+
+/// A civil date and time in UTC.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Civil {
+    pub year: i64,
+    /// 1 to 12
+    pub month: u32,
+    /// 1 to 31
+    pub day: u32,
+    pub hour: u32,
+    pub minute: u32,
+    pub second: f64,
+}
+
+impl Civil {
+    /// From a Unix time in seconds.
+    pub fn from_unix(seconds: f64) -> Civil {
+        let whole = seconds.floor();
+        let days = (whole / 86400.0).floor();
+        let in_day = whole - days * 86400.0;
+        let (year, month, day) = civil_from_days(days as i64);
+        let in_day = in_day as u32;
+        Civil {
+            year,
+            month,
+            day,
+            hour: in_day / 3600,
+            minute: in_day / 60 % 60,
+            second: f64::from(in_day % 60) + (seconds - whole),
+        }
+    }
+
+    /// Unix time in seconds.
+    pub fn to_unix(self) -> f64 {
+        days_from_civil(self.year, self.month, self.day) as f64 * 86400.0
+            + f64::from(self.hour * 3600 + self.minute * 60)
+            + self.second
+    }
+}
+
+impl Tid {
+    /// The tid of a point in time; before 1900 it is zero, after the last date it is the last.
+    pub fn from_civil(at: Civil) -> Tid {
+        if at.year < 1900 {
+            return Tid::ZERO;
+        }
+        let months = (at.year - 1900) * 12 + i64::from(at.month) - 1;
+        let minutes = ((months * 31 + i64::from(at.day) - 1) * 24 + i64::from(at.hour)) * 60 + i64::from(at.minute);
+        let Ok(minutes) = u32::try_from(minutes) else { return Tid::MAX };
+        let fraction = (at.second / SECOND_STEP) as u32;
+        Tid(u64::from(minutes) << 32 | u64::from(fraction))
+    }
+
+    /// The point in time that this tid stands for.
+    pub fn to_civil(self) -> Civil {
+        let minutes = self.0 >> 32;
+        let days = minutes / 60 / 24;
+        let months = days / 31;
+        Civil {
+            year: 1900 + (months / 12) as i64,
+            month: (months % 12) as u32 + 1,
+            day: (days % 31) as u32 + 1,
+            hour: (minutes / 60 % 24) as u32,
+            minute: (minutes % 60) as u32,
+            second: (self.0 & 0xffff_ffff) as f64 * SECOND_STEP,
+        }
+    }
+
+    /// From a Unix time in seconds, as clients pass it to `pack`.
+    pub fn from_unix(seconds: f64) -> Tid {
+        Tid::from_civil(Civil::from_unix(seconds))
+    }
+
+    /// Unix time in seconds, as `history` and `undoLog` give it.
+    pub fn to_unix(self) -> f64 {
+        self.to_civil().to_unix()
+    }
+
+    /// The tid of this moment.
+    pub fn now() -> Tid {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Tid::from_unix(now.as_secs_f64())
+    }
+
+    /// This tid if it is later than `previous`, else the first one after `previous`: tids only grow,
+    /// whatever the clock does.
+    pub fn later_than(self, previous: Tid) -> Tid {
+        if self > previous { self } else { Tid(previous.0 + 1) }
+    }
+}
+
+/// Days since 1970-01-01 (Howard Hinnant's algorithm, proleptic Gregorian calendar).
+fn days_from_civil(year: i64, month: u32, day: u32) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((i64::from(month) + 9) % 12) + 2) / 5 + i64::from(day) - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// The inverse of [`days_from_civil`].
+fn civil_from_days(days: i64) -> (i64, u32, u32) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month as u32, (day_of_year - (153 * shifted + 2) / 5 + 1) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_persistent_timestamp_does() {
+        // persistent.TimeStamp.TimeStamp(2026, 11, 22, 10, 2, 14.5).raw()
+        let at = Civil { year: 2026, month: 11, day: 22, hour: 10, minute: 2, second: 14.5 };
+        let tid = Tid::from_civil(at);
+        assert_eq!(tid.0 >> 32, ((((2026 - 1900) * 12 + 10) * 31 + 21) * 24 + 10) * 60 + 2);
+        assert!((tid.to_civil().second - 14.5).abs() < 1e-6);
+        assert!((Tid::from_unix(tid.to_unix()).to_unix() - tid.to_unix()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn tids_only_grow() {
+        assert_eq!(Tid(5).later_than(Tid(9)), Tid(10));
+        assert_eq!(Tid(11).later_than(Tid(9)), Tid(11));
+    }
+}

@@ -1,0 +1,14 @@
+//! The ZEO storage server for ZODB.
+//!
+//! A module imports only from steps below its own; neighbours on one step do not import each other:
+//!
+//! ```text
+//! bin > commands > server > exceptions > storage, config, logging, net, process > wire > pickle > base
+//! ```
+//!
+//! The path of a load from socket to socket is one thread and one call deep at each stage:
+//! `server::session::run` reads a frame, `wire` decodes it to a [`wire::request::Request`],
+//! `server::session::load` asks the storage, which makes one positioned read behind the reply's
+//! header, and `server::publish` queues the reply if nothing was published meanwhile that touches it.
+
+pub mod base;
