@@ -1,0 +1,3 @@
+//! The storage server: see `runzeo --help`.
+
+fn main() {}
