@@ -56,7 +56,8 @@ impl Tid {
             return Tid::ZERO;
         }
         let months = (at.year - 1900) * 12 + i64::from(at.month) - 1;
-        let minutes = ((months * 31 + i64::from(at.day) - 1) * 24 + i64::from(at.hour)) * 60 + i64::from(at.minute);
+        let minutes =
+            ((months * 31 + i64::from(at.day) - 1) * 24 + i64::from(at.hour)) * 60 + i64::from(at.minute);
         let Ok(minutes) = u32::try_from(minutes) else { return Tid::MAX };
         let fraction = (at.second / SECOND_STEP) as u32;
         Tid(u64::from(minutes) << 32 | u64::from(fraction))
