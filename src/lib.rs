@@ -12,3 +12,5 @@
 //! header, and `server::publish` queues the reply if nothing was published meanwhile that touches it.
 
 pub mod base;
+pub mod storage;
+pub mod wire;
