@@ -42,7 +42,7 @@ impl Dialect {
     /// which has no PROTO opcode and says False as `I00`; Python 3 and zodbpickle begin with `\x80\x03`.
     pub fn of_first_message(frame: &[u8]) -> Dialect {
         match frame {
-            [0x80, 3.., ..] => Dialect::Python3,
+            [0x80, protocol, ..] if *protocol >= 3 => Dialect::Python3,
             _ => Dialect::Python2,
         }
     }
