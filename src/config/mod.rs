@@ -3,6 +3,8 @@
 //! Nothing here opens a storage, a socket or a log; `--help`, `--check` and every error leave the
 //! machine as it was. Values are checked: what reaches [`Config`] can be used as it stands.
 
+pub mod zconfig;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
