@@ -12,5 +12,9 @@
 //! header, and `server::publish` queues the reply if nothing was published meanwhile that touches it.
 
 pub mod base;
+pub mod config;
+pub mod exceptions;
+pub mod net;
+pub mod server;
 pub mod storage;
 pub mod wire;

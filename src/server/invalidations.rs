@@ -63,7 +63,12 @@ impl Invalidations {
         Some(self.queue.iter().take_while(|i| i.tid > tid).cloned().collect())
     }
 
-    /// The oldest transaction that `since` answers for, and the newest.
+    /// The newest transaction.
+    pub fn newest(&self) -> Option<Tid> {
+        self.queue.front().map(|i| i.tid)
+    }
+
+    /// The oldest transaction that `since` answers for.
     pub fn oldest_answered(&self) -> Option<Tid> {
         self.queue.get(self.queue.len().min(self.answered_max.max(1)).checked_sub(1)?).map(|i| i.tid)
     }

@@ -94,6 +94,11 @@ impl Locks {
         self.table.lock().release(owner)
     }
 
+    /// Has this owner what it asked for?
+    pub fn is_granted(&self, owner: Owner) -> bool {
+        self.table.lock().requests.get(&owner).is_some_and(|request| request.blocked == 0)
+    }
+
     /// How many requests wait.
     pub fn waiting(&self) -> usize {
         self.table.lock().waiting
