@@ -12,5 +12,6 @@
 //! header, and `server::publish` queues the reply if nothing was published meanwhile that touches it.
 
 pub mod base;
+pub mod config;
 pub mod storage;
 pub mod wire;

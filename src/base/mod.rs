@@ -1,4 +1,5 @@
 //! What every other module stands on: identifiers, time, bytes, files. Knows nothing of ZEO.
 
+pub mod address;
 pub mod ids;
 pub mod timestamp;
