@@ -12,6 +12,9 @@
 //! header, and `server::publish` queues the reply if nothing was published meanwhile that touches it.
 
 pub mod base;
+pub mod commands;
 pub mod config;
+pub mod logging;
+pub mod process;
 pub mod storage;
 pub mod wire;
