@@ -1,0 +1,3 @@
+//! What the commands do, above everything that they put together.
+
+pub mod log_setup;
