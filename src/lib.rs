@@ -17,6 +17,7 @@ pub mod config;
 pub mod exceptions;
 pub mod logging;
 pub mod net;
+pub mod pickle;
 pub mod process;
 pub mod server;
 pub mod storage;

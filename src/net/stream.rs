@@ -55,6 +55,12 @@ impl Stream {
         self.socket.set_read_timeout(timeout)
     }
 
+    /// Ends what comes in: `recv` returns 0, replies can still go out.
+    pub fn shutdown_recv(&self) {
+        // The peer may have gone already: nothing to be done about it.
+        let _ = self.socket.shutdown(Shutdown::Read);
+    }
+
     fn send_with_flags(&self, chunks: &[IoSlice<'_>], flags: libc::c_int) -> io::Result<usize> {
         loop {
             let result = match chunks {

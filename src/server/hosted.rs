@@ -208,15 +208,12 @@ impl Hosted {
 
     /// `server_status()`, with the keys that this wire's generation has. `None`: those of ZEO 5, for `ruok`.
     pub fn status(&self, wire: Option<Wire>) -> Value {
-        let connections = self.connections();
-        let loads: u64 = connections.iter().map(|c| c.loads.load(Ordering::Relaxed)).sum();
-        let loads = loads + self.stats.departed_loads.load(Ordering::Relaxed);
         let lock_time = self.lock_times.lock().values().min().map_or(Value::None, |at| {
             Value::Float(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
         });
         let alive = if self.timeouts.is_active() { Value::Bool(true) } else { Value::text("stub") };
         let mut status = vec![
-            ("loads", Value::Int(i64::try_from(loads).unwrap_or(i64::MAX))),
+            ("loads", Value::Int(i64::try_from(self.loads()).unwrap_or(i64::MAX))),
             ("stores", Value::Int(stats::get(&self.stats.stores))),
             ("commits", Value::Int(stats::get(&self.stats.commits))),
             ("aborts", Value::Int(stats::get(&self.stats.aborts))),
@@ -225,7 +222,7 @@ impl Hosted {
             ("conflicts", Value::Int(stats::get(&self.stats.conflicts))),
             ("conflicts_resolved", Value::Int(stats::get(&self.stats.conflicts_resolved))),
             ("start", Value::text(self.stats.started())),
-            ("connections", Value::Int(connections.len() as i64)),
+            ("connections", Value::Int(self.connection_count() as i64)),
             ("waiting", Value::Int(self.locks.waiting() as i64)),
             ("timeout-thread-is-alive", alive),
         ];
@@ -240,6 +237,18 @@ impl Hosted {
 
     pub fn last_transaction(&self) -> Tid {
         self.publication.seen().last_transaction()
+    }
+
+    /// Loads since the start.
+    pub fn loads(&self) -> u64 {
+        let now: u64 = self.connections.lock().values().map(|c| c.loads.load(Ordering::Relaxed)).sum();
+        now + self.stats.departed_loads.load(Ordering::Relaxed)
+    }
+
+    /// For how long the longest holder of locks has had them.
+    pub fn locked_for(&self) -> Option<Duration> {
+        let since = self.lock_times.lock().values().min().copied()?;
+        Some(since.elapsed().unwrap_or_default())
     }
 
     /// How many clients are registered.

@@ -38,8 +38,7 @@ impl Stats {
     /// The time of the start as C's `ctime` writes it, without the line end. Python's server gives local time;
     /// ours is UTC.
     pub fn started(&self) -> String {
-        let since = self.started.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        ctime(since.as_secs())
+        ctime_of(self.started)
     }
 }
 
@@ -63,6 +62,10 @@ pub fn get(counter: &AtomicU64) -> i64 {
 }
 
 /// `Sun Nov 22 10:02:14 2026`, in UTC.
+pub fn ctime_of(at: SystemTime) -> String {
+    ctime(at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs())
+}
+
 fn ctime(unix: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] =

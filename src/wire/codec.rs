@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::encode;
 use super::exception::PyException;
 use super::protocol::Wire;
 use super::push::Push;
@@ -49,33 +50,42 @@ impl Wire {
 
     /// Append one frame: the result of call `id`.
     pub fn reply(&self, id: MsgId<'_>, value: &Value, out: &mut Vec<u8>) {
-        let _ = (id, value, out);
+        encode::frame(*self, out, |e| {
+            e.begin_reply(id, 0);
+            e.value(value);
+        });
     }
 
     /// Append one frame: call `id` raised this.
     pub fn error_reply(&self, id: MsgId<'_>, exception: &PyException, out: &mut Vec<u8>) {
-        let _ = (id, exception, out);
+        encode::error(*self, id, exception, out);
     }
 
     /// Append one frame: a call to the client that wants no reply.
     pub fn push(&self, push: &Push<'_>, out: &mut Vec<u8>) {
-        let _ = (push, out);
+        encode::push(*self, push, out);
     }
 
     /// Append one frame: call `id` returned `None`.
     pub fn none_reply(&self, id: MsgId<'_>, out: &mut Vec<u8>) {
-        let _ = (id, out);
+        encode::frame(*self, out, |e| {
+            e.begin_reply(id, 0);
+            e.none();
+        });
     }
 
     /// Append one frame: call `id` returned a tid.
     pub fn tid_reply(&self, id: MsgId<'_>, tid: Tid, out: &mut Vec<u8>) {
-        let _ = (id, tid, out);
+        encode::frame(*self, out, |e| {
+            e.begin_reply(id, 0);
+            e.tid(tid);
+        });
     }
 
-    /// Bytes that must be free before the data of a load's reply.
+    /// Bytes that must be free before the data of a load's reply. If exactly so many are free, the reply is completed
+    /// without moving the data.
     pub fn load_headroom(&self, id: MsgId<'_>) -> usize {
-        let _ = id;
-        0
+        encode::load_headroom(*self, id)
     }
 
     /// Complete the reply to a load in place. The data of the record is `out[data_start..]`; before it, from
@@ -92,6 +102,6 @@ impl Wire {
         frame_start: usize,
         data_start: usize,
     ) {
-        let _ = (shape, id, serial, end, out, frame_start, data_start);
+        encode::load_reply(*self, shape, id, serial, end, out, frame_start, data_start);
     }
 }

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+pub use crate::pickle::Dialect;
+
 /// A protocol generation, oldest first. Msgpack is not a generation of its own: `M5` is [`Generation::Z5`]
 /// with [`Codec::Msgpack`].
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -28,23 +30,12 @@ pub enum Codec {
     Msgpack,
 }
 
-/// What a pickle peer can read: learned from its first message.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Dialect {
-    /// Python 2 with cPickle (all before Z5): protocol 1, byte strings and texts are both `str`
-    Python2,
-    /// Python 3, and Python 2 with zodbpickle (Z5): protocol 3, `bytes` and text
-    Python3,
-}
-
-impl Dialect {
-    /// The dialect of a peer, from its first message after the handshake. Python 2's cPickle writes protocol 1,
-    /// which has no PROTO opcode and says False as `I00`; Python 3 and zodbpickle begin with `\x80\x03`.
-    pub fn of_first_message(frame: &[u8]) -> Dialect {
-        match frame {
-            [0x80, protocol, ..] if *protocol >= 3 => Dialect::Python3,
-            _ => Dialect::Python2,
-        }
+/// The dialect of a peer, from its first message after the handshake. Python 2's cPickle writes protocol 1, which
+/// has no PROTO opcode and says False as `I00`; Python 3, and zodbpickle in Python 2, begin with `\x80\x03`.
+pub fn dialect_of_first_message(frame: &[u8]) -> Dialect {
+    match frame {
+        [0x80, protocol, ..] if *protocol >= 3 => Dialect::Python3,
+        _ => Dialect::Python2,
     }
 }
 
@@ -249,7 +240,7 @@ pub fn negotiate(announced: Announcement, answer: &[u8]) -> Result<Answer, BadHa
 impl Wire {
     /// The wire of a client that answered `generation`, from its first message after the handshake.
     pub fn of_first_message(generation: Generation, msgpack: bool, frame: &[u8]) -> Wire {
-        let codec = if msgpack { Codec::Msgpack } else { Codec::Pickle(Dialect::of_first_message(frame)) };
+        let codec = if msgpack { Codec::Msgpack } else { Codec::Pickle(dialect_of_first_message(frame)) };
         Wire { generation, codec }
     }
 
@@ -272,6 +263,21 @@ impl Wire {
     /// The committing client gets `info` before the reply to its tpc_finish.
     pub fn finish_sends_info(self) -> bool {
         true
+    }
+
+    /// Exceptions travel as pickled instances; since Z5 as class name and arguments.
+    pub fn pickles_exceptions(self) -> bool {
+        self.generation.row().serialnos
+    }
+
+    /// Exceptions have their `message` in the state, for a slot that Python 2.5 gave them.
+    pub fn exceptions_have_message(self) -> bool {
+        self.generation.row().versions
+    }
+
+    /// The flag of calls to the client is `True`; earlier it is 1.
+    pub fn async_flag_is_bool(self) -> bool {
+        self.generation.row().strict
     }
 
     /// An exception in a call that wants no reply closes the connection; earlier it is only logged.
