@@ -2,4 +2,5 @@
 
 pub mod address;
 pub mod ids;
+pub mod sync;
 pub mod timestamp;

@@ -157,7 +157,7 @@ impl<S: Sink + 'static> Outbox<S> {
 
     /// Sends until the queue is empty. The caller has the right to send; it is given up at the end, or goes to a
     /// writer thread if the kernel takes no more and the caller does not wait.
-    fn drain(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>, may_wait: bool) {
+    fn drain<'a>(self: &'a Arc<Self>, mut queue: MutexGuard<'a, Queue>, may_wait: bool) {
         loop {
             if queue.closed.is_some() || queue.chunks.is_empty() {
                 queue.sending = false;

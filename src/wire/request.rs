@@ -28,7 +28,7 @@ pub enum MsgId<'a> {
 
 impl MsgId<'_> {
     /// A copy that outlives the frame: for replies that are given later.
-    pub fn to_owned(self) -> OwnedMsgId {
+    pub fn owned(self) -> OwnedMsgId {
         match self {
             MsgId::Int(id) => OwnedMsgId::Int(id),
             MsgId::Load(oid, tid) => OwnedMsgId::Load(oid, tid),

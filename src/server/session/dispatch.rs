@@ -50,13 +50,13 @@ impl Session {
                     Err(request) => {
                         self.reads.flush(&on.hosted, &self.connection);
                         let on = on.clone();
-                        self.registered(&on, &id.to_owned(), request)?
+                        self.registered(&on, &id.owned(), request)?
                     }
                 }
             }
-            (None, request) => self.unregistered(&id.to_owned(), request)?,
+            (None, request) => self.unregistered(&id.owned(), request)?,
         };
-        self.answer(&id.to_owned(), is_async, answer)
+        self.answer(&id.owned(), is_async, answer)
     }
 
     fn answer(&mut self, id: &OwnedMsgId, is_async: bool, answer: Answer) -> Result<(), End> {
@@ -98,9 +98,9 @@ impl Session {
             // `None`: clients need no credentials.
             Request::GetAuthProtocol if knows_authentication => Answer::Value(Value::None),
             Request::Malformed { exception, .. } => Answer::Error(exception),
-            other => {
+            _ => {
                 let label = self.connection.label();
-                log::error!(target: LOG, "({label}) Invalid method before register: {}", other.method());
+                log::error!(target: LOG, "({label}) Invalid method: the client has not registered yet");
                 return Err(End::Misbehaved);
             }
         })
@@ -273,7 +273,7 @@ fn as_read<'a>(id: &crate::wire::request::MsgId<'_>, request: Request<'a>) -> Re
         Request::GetTid { oid } | Request::GetSerial { oid } => (oid, What::Tid),
         other => return Err(other),
     };
-    Ok(Read { id: id.to_owned(), oid, what })
+    Ok(Read { id: id.owned(), oid, what })
 }
 
 fn not_yet(what: &str) -> Answer {
