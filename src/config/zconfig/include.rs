@@ -45,7 +45,9 @@ fn scheme(reference: &str) -> Option<&str> {
 }
 
 fn unsupported(scheme: &str, reference: &str) -> String {
-    format!("cannot read '{reference}': only files are supported, not '{scheme}:' URLs; fetch it into a file first")
+    format!(
+        "cannot read '{reference}': only files are supported, not '{scheme}:' URLs; fetch it into a file first"
+    )
 }
 
 /// Drop `//` and an empty or local host. Returns the rest twice: to decode, and to look at.

@@ -83,11 +83,8 @@ impl Parser<'_> {
     }
 
     fn read(&mut self, path: &Path, included_at: Option<&Location>) -> Result<String, ConfigError> {
-        let fail = |message: String| ConfigError {
-            location: included_at.cloned(),
-            message,
-            suggestion: None,
-        };
+        let fail =
+            |message: String| ConfigError { location: included_at.cloned(), message, suggestion: None };
         if self.including.iter().any(|outer| outer == path) {
             return Err(fail(format!("{} includes itself", path.display())));
         }
@@ -109,7 +106,8 @@ impl Parser<'_> {
         String::from_utf8(bytes).map_err(|error| {
             let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
             let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
-            let location = Location::File { path: shown(path), line: u32::try_from(line).unwrap_or(u32::MAX) };
+            let location =
+                Location::File { path: shown(path), line: u32::try_from(line).unwrap_or(u32::MAX) };
             ConfigError::at(&location, "not UTF-8 text")
         })
     }
@@ -151,14 +149,14 @@ impl Parser<'_> {
         let (type_name, name) = section_header(header.trim_end_matches(is_space)).ok_or_else(|| {
             ConfigError::at(
                 location,
-                format!("malformed section header {}; expected <type> or <type name>", quoted(&format!("<{rest}"))),
+                format!(
+                    "malformed section header {}; expected <type> or <type name>",
+                    quoted(&format!("<{rest}"))
+                ),
             )
         })?;
-        let section = Section::new(
-            &type_name.to_lowercase(),
-            name.map(str::to_lowercase).as_deref(),
-            location.clone(),
-        );
+        let section =
+            Section::new(&type_name.to_lowercase(), name.map(str::to_lowercase).as_deref(), location.clone());
         if is_empty {
             open.last_mut().unwrap_or(base).items.push(Item::Section(section));
             return Ok(());
@@ -182,13 +180,15 @@ impl Parser<'_> {
             ConfigError::at(location, format!("{} does not end with '>'", quoted(&format!("</{rest}"))))
         })?;
         let type_name = type_name.trim_end_matches(is_space).to_lowercase();
-        let mut section = open
-            .pop()
-            .ok_or_else(|| ConfigError::at(location, format!("</{type_name}> closes nothing")))?;
+        let mut section =
+            open.pop().ok_or_else(|| ConfigError::at(location, format!("</{type_name}> closes nothing")))?;
         if section.type_name != type_name {
             return Err(ConfigError::at(
                 location,
-                format!("</{type_name}> where </{}> is expected (opened at {})", section.type_name, section.start),
+                format!(
+                    "</{type_name}> where </{}> is expected (opened at {})",
+                    section.type_name, section.start
+                ),
             ));
         }
         section.end = location.clone();
@@ -206,12 +206,19 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn directive(&mut self, rest: &str, location: &Location, section: &mut Section) -> Result<(), ConfigError> {
+    fn directive(
+        &mut self,
+        rest: &str,
+        location: &Location,
+        section: &mut Section,
+    ) -> Result<(), ConfigError> {
         let fail = |message: String| ConfigError::at(location, message);
-        let (name, argument) = split_key(rest)
-            .ok_or_else(|| fail("'%' is not followed by define, include or import".into()))?;
+        let (name, argument) =
+            split_key(rest).ok_or_else(|| fail("'%' is not followed by define, include or import".into()))?;
         if !matches!(name, "define" | "include" | "import") {
-            return Err(fail(format!("unknown directive '%{name}'; there are %define, %include and %import")));
+            return Err(fail(format!(
+                "unknown directive '%{name}'; there are %define, %include and %import"
+            )));
         }
         if argument.is_empty() {
             return Err(fail(format!("%{name} lacks its argument")));

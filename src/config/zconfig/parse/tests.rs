@@ -107,7 +107,9 @@ fn includes() {
     let outer = ("zeo.conf", "%define outer 1\n<a>\n%include sub/inner.conf\nz $later\n</a>");
     check_files(
         &[outer, inner, more],
-        Ok("<a>{<b>{x=there@sub/inner.conf:3}@sub/inner.conf:2-sub/inner.conf:4 y=1@sub/more.conf:1 z=5@4}@2-5"),
+        Ok(
+            "<a>{<b>{x=there@sub/inner.conf:3}@sub/inner.conf:2-sub/inner.conf:4 y=1@sub/more.conf:1 z=5@4}@2-5",
+        ),
     );
     check_files(
         &[("zeo.conf", "<a>\n%include inner"), ("inner", "</a>")],
