@@ -17,3 +17,55 @@ pub enum Address {
     },
     Unix(PathBuf),
 }
+
+impl Address {
+    /// As Python shows it: `('localhost', 8100)` or `'./socket'`.
+    pub fn python_repr(&self) -> String {
+        match self {
+            Address::Tcp { host, port } => {
+                let port = port.map_or("None".into(), |port| port.to_string());
+                format!("('{}', {port})", host.as_deref().unwrap_or_default())
+            }
+            Address::Unix(path) => format!("'{}'", path.display()),
+        }
+    }
+}
+
+/// In the form that is also read: `[::1]:8100`, `:8100`, `localhost`, `./socket`.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp { host, port } => {
+                match host {
+                    Some(host) if host.contains(':') => write!(f, "[{host}]")?,
+                    Some(host) => f.write_str(host)?,
+                    None => {}
+                }
+                match port {
+                    Some(port) => write!(f, ":{port}"),
+                    None => Ok(()),
+                }
+            }
+            Address::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_addresses() {
+        let tcp = |host: Option<&str>, port| Address::Tcp { host: host.map(String::from), port };
+        for (address, shown, python) in [
+            (tcp(None, Some(8100)), ":8100", "('', 8100)"),
+            (tcp(Some("::1"), Some(8100)), "[::1]:8100", "('::1', 8100)"),
+            (tcp(Some("localhost"), None), "localhost", "('localhost', None)"),
+            (Address::Unix("./sock".into()), "./sock", "'./sock'"),
+        ] {
+            assert_eq!(address.to_string(), shown);
+            assert_eq!(address.python_repr(), python);
+        }
+    }
+}

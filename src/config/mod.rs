@@ -3,10 +3,20 @@
 //! Nothing here opens a storage, a socket or a log; `--help`, `--check` and every error leave the
 //! machine as it was. Values are checked: what reaches [`Config`] can be used as it stands.
 
+mod assemble;
+mod describe;
+pub mod options;
+mod schema;
+pub mod zconfig;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::address::Address;
+
+pub use assemble::{Environment, Invocation, from_command_line};
+pub use options::UsageError;
+pub use zconfig::Location;
 
 /// All that the server needs to know before it starts.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,13 +94,6 @@ pub enum NewFileFormat {
     Fs21,
     /// Readable by Python 3.
     Fs30,
-}
-
-/// A place in a configuration file, or the command line.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Location {
-    CommandLine,
-    File { path: String, line: u32 },
 }
 
 /// The `<eventlog>` section: the root logger.
