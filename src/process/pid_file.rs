@@ -1,7 +1,7 @@
 //! The file with the number of the server's process, where scripts look for it.
 //!
-//! Written before the storages are opened, removed when the guard is dropped. Neither is worth not
-//! serving for: what fails is logged.
+//! Written when the address is known to be free and before the storages are opened, by a server that may
+//! write; removed when the guard is dropped. Neither is worth not serving for: what fails is logged.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,13 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// Writes the file, replacing one that is there: it is a dead process's, since the address is free.
-    pub fn create(path: &Path) -> Option<PidFile> {
+    /// Writes the file, replacing one that is there: it is a dead process's, since the address is free. Without
+    /// a path that is noted for whoever looks for the reason.
+    pub fn create(path: Option<&Path>) -> Option<PidFile> {
+        let Some(path) = path else {
+            log::debug!(target: LOGGER, "no PID file: neither 'pid-filename' nor INSTANCE_HOME says where");
+            return None;
+        };
         let pid = std::process::id();
         match write(path, pid) {
             Ok(()) => {

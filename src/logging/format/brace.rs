@@ -133,9 +133,20 @@ impl Conversion {
                 }
                 Ok(())
             }
+            (Kind::Opaque, None) if self.is_empty() => Ok(()),
             (Kind::Opaque, _) => Err("this field takes no format specification".to_string()),
             (_, Some(kind)) => Err(format!("{kind:?} cannot present this field")),
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.align.is_none()
+            && self.sign.is_none()
+            && !self.alternate
+            && !self.zero
+            && self.width == 0
+            && self.separator.is_none()
+            && self.precision.is_none()
     }
 
     pub fn write(&self, value: &Value<'_>, out: &mut String) {
@@ -214,7 +225,7 @@ impl Conversion {
             '%' => number::fixed(size * 100.0, precision, self.alternate) + "%",
             'r' => match self.precision {
                 None => number::repr(size),
-                Some(precision) => number::general_with_point(size, precision),
+                Some(precision) => number::general_with_point(size, precision, self.alternate),
             },
             _ => number::general(size, precision, self.alternate),
         };

@@ -37,20 +37,20 @@ pub fn general(x: f64, precision: usize, alternate: bool) -> String {
 }
 
 /// What an empty presentation with a precision gives: `%g`, but with a digit after the point.
-pub fn general_with_point(x: f64, precision: usize) -> String {
-    let text = general(x, precision, false);
+pub fn general_with_point(x: f64, precision: usize, alternate: bool) -> String {
+    let precision = precision.max(1);
+    let text = general(x, precision, alternate);
+    if text.contains('e') || text.contains('.') && !text.ends_with('.') {
+        return text;
+    }
     // The form with an exponent comes one digit sooner, so that the added one stays within the precision.
-    let whole_len = text.find('.').unwrap_or(text.len());
-    if text.contains('e') || text.contains('.') {
-        text
-    } else if whole_len >= precision.max(1) {
-        let text = exponential(x, precision.max(1) - 1, false);
-        match text.split_once('e') {
-            Some((mantissa, exponent)) => format!("{}e{exponent}", strip(mantissa)),
-            None => text,
-        }
-    } else {
-        text + ".0"
+    if text.trim_end_matches('.').len() < precision {
+        return text.trim_end_matches('.').to_string() + ".0";
+    }
+    let text = exponential(x, precision - 1, alternate);
+    match text.split_once('e') {
+        Some((mantissa, exponent)) if !alternate => format!("{}e{exponent}", strip(mantissa)),
+        _ => text,
     }
 }
 
