@@ -136,14 +136,15 @@ impl Writer<'_, '_> {
                     Node::Str(value) => self.dialect == Dialect::Python3 && value.is_ascii(),
                     _ => false,
                 };
-                // Python has each of these only once, and holds it.
+                // Python 3 has each of these only once; Python 2 does not remember them at all.
                 let single = value.len() < 2;
                 let key = match (single, is_text) {
                     (false, _) => Key::Node(id),
                     (true, true) => Key::Text(value.to_vec()),
                     (true, false) => Key::Bytes(value.to_vec()),
                 };
-                if self.remembered(&key) {
+                let forget = single && self.dialect == Dialect::Python2;
+                if !forget && self.remembered(&key) {
                     return Ok(());
                 }
                 if is_text {
@@ -154,7 +155,9 @@ impl Writer<'_, '_> {
                 } else {
                     write::put_bytes(self.dialect, value, &mut self.out);
                 }
-                self.remember(key, held || single, id);
+                if !forget {
+                    self.remember(key, held, id);
+                }
             }
             Node::Tuple(items) if items.is_empty() => self.out.push(EMPTY_TUPLE),
             Node::Tuple(items) => {
@@ -170,7 +173,7 @@ impl Writer<'_, '_> {
                     return Ok(());
                 }
                 self.out.push(EMPTY_LIST);
-                self.remember(Key::Node(id), held, id);
+                self.remember(Key::Node(id), held || !items.is_empty(), id);
                 match items.as_slice() {
                     [] => {}
                     [only] => {
@@ -185,13 +188,13 @@ impl Writer<'_, '_> {
                     return Ok(());
                 }
                 self.out.push(EMPTY_DICT);
-                self.remember(Key::Node(id), held, id);
+                self.remember(Key::Node(id), held || !pairs.is_empty(), id);
                 match pairs.as_slice() {
                     [] => {}
                     [(key, value)] => {
                         self.tasks.push(Task::Opcode(SETITEM));
-                        self.tasks.push(Task::Value { id: *value, held: true });
-                        self.tasks.push(Task::Value { id: *key, held: true });
+                        self.tasks.push(Task::Value { id: *value, held: false });
+                        self.tasks.push(Task::Value { id: *key, held: false });
                     }
                     _ => self.tasks.push(Task::Pairs(id, 0)),
                 }
@@ -238,7 +241,7 @@ impl Writer<'_, '_> {
             return Err(CannotWrite);
         }
         self.tasks.push(Task::EndObject(id));
-        self.tasks.push(Task::Value { id: object.args, held: true });
+        self.tasks.push(Task::Value { id: object.args, held: false });
         self.tasks.push(Task::Value { id: object.class, held: true });
         Ok(())
     }
@@ -272,8 +275,8 @@ impl Writer<'_, '_> {
         }
         self.tasks.push(Task::Opcode(SETITEMS));
         for (key, value) in batch.iter().rev() {
-            self.tasks.push(Task::Value { id: *value, held: true });
-            self.tasks.push(Task::Value { id: *key, held: true });
+            self.tasks.push(Task::Value { id: *value, held: false });
+            self.tasks.push(Task::Value { id: *key, held: false });
         }
         Ok(())
     }
@@ -307,8 +310,9 @@ impl Writer<'_, '_> {
         true
     }
 
-    /// Remember the object that has just been written. Python 2 does so only if anything else refers to it, and counts
-    /// from one.
+    /// Remember the object that has just been written. Python 2 does so only if anything besides its container refers
+    /// to it (its pickler holds the items of a list while it writes them, those of dicts and tuples not), and with
+    /// lists and dicts that are not empty; it counts from one.
     fn remember(&mut self, key: Key, held: bool, id: NodeId) {
         let index = match self.dialect {
             Dialect::Python2 => {

@@ -13,5 +13,7 @@ pub mod protocol;
 pub mod push;
 pub mod request;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod unpack;
 pub mod value;
