@@ -257,11 +257,19 @@ fn read_all(
         return Ok(found);
     }
     let log = Log::new(path.clone(), file.clone(), len);
-    if let Some((saved, last_tid)) = saved_index(options, &log, len) {
-        found.index = saved.index;
-        found.index_end = saved.pos;
+    if let Some(saved) = saved_index(options) {
+        // Also from an index that is of no use otherwise: the one of a nearly empty file always is.
         found.oid_mark = saved.oid_mark;
-        (found.end, found.last_tid, found.max_tid) = (saved.pos, last_tid, last_tid);
+        match recover::check_sanity(&log, &saved.index, saved.pos, len) {
+            None => warn!(target: TARGET, "Ignoring index for {}", path.display()),
+            // The index knows later revisions than time travel is to see.
+            Some(last_tid) if options.stop.is_some_and(|stop| last_tid >= stop) => {}
+            Some(last_tid) => {
+                found.index = saved.index;
+                found.index_end = saved.pos;
+                (found.end, found.last_tid, found.max_tid) = (saved.pos, last_tid, last_tid);
+            }
+        }
     }
     let note = note.filter(|note| is_about(note, &log, len));
     let from = ScanFrom { pos: found.end, tid: found.last_tid, stop: options.stop, note };
@@ -302,25 +310,14 @@ fn read_magic(options: &FileStorageOptions, file: &dyn MediaFile, len: u64) -> R
     })
 }
 
-/// The saved index and the tid of the last transaction in it, if there is one that can be trusted.
-fn saved_index(options: &FileStorageOptions, log: &Log, len: u64) -> Option<(index_file::Loaded, Tid)> {
-    let path = options.path.display();
-    let saved = match index_file::load(&*options.media, &options.path) {
-        Ok(saved) => saved?,
-        Err(error) => {
-            error!(target: TARGET, "loading index {path}.index: {error}; the file is scanned instead");
-            return None;
-        }
-    };
-    let Some(last_tid) = recover::check_sanity(log, &saved.index, saved.pos, len) else {
-        warn!(target: TARGET, "Ignoring index for {path}");
-        return None;
-    };
-    // The index may know later revisions than time travel is to see.
-    if options.stop.is_some_and(|stop| last_tid >= stop) {
-        return None;
-    }
-    Some((saved, last_tid))
+/// The saved index, if it can be read.
+fn saved_index(options: &FileStorageOptions) -> Option<index_file::Loaded> {
+    let loaded = index_file::load(&*options.media, &options.path);
+    loaded.unwrap_or_else(|error| {
+        let path = options.path.display();
+        error!(target: TARGET, "loading index {path}.index: {error}; the file is scanned instead");
+        None
+    })
 }
 
 /// Whether the note was written for this very file and not for one that it replaced.
