@@ -61,6 +61,8 @@ fn syslog_setup(config: &SyslogConfig) -> HandlerSetup {
     }
 }
 
+/// `arbitrary-fields` ends here: it only lets the configuration pass. Where a field that no entry has would cost
+/// every line (all styles but one), opening the log is refused.
 fn layout(config: &LineLayout) -> Layout {
     let style = match config.style {
         FormatStyle::Classic => Style::Classic,
@@ -92,4 +94,77 @@ fn rotation(config: &Rotation) -> logging::Rotation {
 /// The configuration allows 0 to 50.
 fn level(number: i32) -> u8 {
     u8::try_from(number.max(0)).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn line_layout(style: FormatStyle) -> LineLayout {
+        LineLayout {
+            format: "$message $nope".to_string(),
+            dateformat: "%H:%M".to_string(),
+            style,
+            arbitrary_fields: true,
+        }
+    }
+
+    #[test]
+    fn without_a_section_the_default() {
+        assert_eq!(log_setup(None), LogSetup::default());
+    }
+
+    #[test]
+    fn everything_of_a_section_arrives() {
+        let logfile = LogFileConfig {
+            target: LogTarget::Path(PathBuf::from("zeo.log")),
+            level: 15,
+            layout: line_layout(FormatStyle::SafeTemplate),
+            rotation: Rotation::Time { when: RotateWhen::Weekday(6), interval: 2, old_files: 3 },
+            delay: true,
+            encoding: LogEncoding::Latin1,
+        };
+        let syslog = SyslogConfig {
+            facility: "local7".to_string(),
+            address: Address::Tcp { host: None, port: None },
+            level: 0,
+            layout: line_layout(FormatStyle::Template),
+        };
+        let handlers = vec![HandlerConfig::LogFile(logfile), HandlerConfig::Syslog(syslog)];
+        let setup = log_setup(Some(&EventLogConfig { level: 5, handlers }));
+        let layout =
+            |style| Layout { format: "$message $nope".to_string(), dateformat: "%H:%M".to_string(), style };
+        let file = FileSetup {
+            path: PathBuf::from("zeo.log"),
+            rotation: logging::Rotation::Time { when: When::Weekday(6), interval: 2, old_files: 3 },
+            delay: true,
+        };
+        let address = SyslogAddress::Udp { host: "localhost".to_string(), port: 514 };
+        let expected = LogSetup {
+            level: 5,
+            handlers: vec![
+                HandlerSetup {
+                    level: 15,
+                    layout: layout(Style::SafeTemplate),
+                    destination: Destination::File(file),
+                    encoding: logging::Encoding::Latin1,
+                },
+                HandlerSetup {
+                    level: 0,
+                    layout: layout(Style::Template),
+                    destination: Destination::Syslog(logging::SyslogSetup {
+                        facility: "local7".to_string(),
+                        address,
+                    }),
+                    encoding: logging::Encoding::Utf8,
+                },
+            ],
+            configured: true,
+        };
+        assert_eq!(setup, expected);
+        let problem = logging::check(&setup).unwrap_err().problem;
+        assert!(problem.contains("no field \"nope\""), "{problem}");
+    }
 }

@@ -126,7 +126,7 @@ impl<'a> Entry<'a> {
             age: created.saturating_sub(began()),
             path: "(unknown file)",
             line: 0,
-            process: i64::from(std::process::id()),
+            process: process(),
             thread: os::thread_id(),
             thread_name: thread_name().into(),
         }
@@ -165,6 +165,12 @@ impl<'a> Entry<'a> {
 pub fn began() -> Duration {
     static BEGAN: OnceLock<Duration> = OnceLock::new();
     *BEGAN.get_or_init(since_epoch)
+}
+
+/// Asked for once; the process never forks.
+fn process() -> i64 {
+    static ID: OnceLock<u32> = OnceLock::new();
+    i64::from(*ID.get_or_init(std::process::id))
 }
 
 fn since_epoch() -> Duration {

@@ -9,7 +9,7 @@ use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A moment as the clock on the wall shows it.
 pub struct LocalTime(libc::tm);
@@ -77,17 +77,19 @@ pub fn thread_id() -> i64 {
 ///
 /// A broken pipe counts as writable: the write tells what is wrong.
 pub fn wait_writable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
-    let timeout = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one valid pollfd, and the count says one.
-    let ready = unsafe { libc::poll(&mut poll, 1, timeout) };
-    match ready {
-        0 => Ok(false),
-        1.. => Ok(true),
-        _ => {
-            let error = io::Error::last_os_error();
-            // A signal came meanwhile. Waiting on would need a clock; one wait cut short does no harm.
-            if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) }
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let millis = libc::c_int::try_from(left.as_millis()).unwrap_or(libc::c_int::MAX);
+        let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one valid pollfd, and the count says one.
+        let ready = unsafe { libc::poll(&mut poll, 1, millis) };
+        if ready >= 0 {
+            return Ok(ready > 0);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
     }
 }
