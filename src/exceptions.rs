@@ -15,7 +15,9 @@ const POS_EXCEPTION: &str = "ZODB.POSException";
 pub fn of_storage_error(error: &StorageError) -> PyException {
     match error {
         StorageError::PosKey(oid) => pos_key_error(*oid),
-        StorageError::Conflict(conflict) => conflict_error("ConflictError", "database conflict error", conflict),
+        StorageError::Conflict(conflict) => {
+            conflict_error("ConflictError", "database conflict error", conflict)
+        }
         StorageError::ReadConflict(conflict) => {
             conflict_error("ReadConflictError", "database read conflict error", conflict)
         }

@@ -72,7 +72,11 @@ fn modules_import_only_from_below() {
             }
         }
     }
-    assert!(wrong.is_empty(), "move the code down the ladder (see lib.rs), or hand it in:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "move the code down the ladder (see lib.rs), or hand it in:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]

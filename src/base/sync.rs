@@ -9,8 +9,8 @@ use std::sync as imp;
 #[cfg(loom)]
 use loom::sync as imp;
 
-pub use imp::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub use imp::MutexGuard;
+pub use imp::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 /// Shared ownership is not what the model checker is asked about.
 pub use std::sync::Arc;
 
@@ -43,7 +43,11 @@ impl Condvar {
 
     /// Waits for a notice or for `timeout`.
     #[cfg(not(loom))]
-    pub fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, timeout: std::time::Duration) -> MutexGuard<'a, T> {
+    pub fn wait_timeout<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        timeout: std::time::Duration,
+    ) -> MutexGuard<'a, T> {
         self.0.wait_timeout(guard, timeout).unwrap_or_else(|poisoned| poisoned.into_inner()).0
     }
 

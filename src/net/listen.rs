@@ -28,7 +28,10 @@ pub struct Listener {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Kind {
     /// The host as configured (empty: every interface) and the port that it got.
-    Tcp { host: String, port: u16 },
+    Tcp {
+        host: String,
+        port: u16,
+    },
     Unix(PathBuf),
 }
 

@@ -22,7 +22,9 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
     while !server.is_stopping() {
         let (socket, address) = match listener.socket.accept() {
             Ok(accepted) => accepted,
-            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) =>
+            {
                 continue;
             }
             Err(_) if server.is_stopping() => return,

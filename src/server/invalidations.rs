@@ -88,7 +88,8 @@ mod tests {
     use super::*;
 
     fn queue(answered_max: usize, tids: std::ops::Range<u64>) -> Invalidations {
-        let mut queue = Invalidations::new(answered_max, vec![(Tid(tids.start), vec![Oid(1)])], Tid(tids.start));
+        let mut queue =
+            Invalidations::new(answered_max, vec![(Tid(tids.start), vec![Oid(1)])], Tid(tids.start));
         for tid in tids.start + 1..tids.end {
             queue.push(Tid(tid), Arc::from([Oid(tid)]));
         }
@@ -98,7 +99,8 @@ mod tests {
     #[test]
     fn answers_as_far_back_as_configured() {
         let queue = queue(3, 10..20);
-        let tids = |since: u64| queue.since(Tid(since)).map(|l| l.iter().map(|i| i.tid.0).collect::<Vec<_>>());
+        let tids =
+            |since: u64| queue.since(Tid(since)).map(|l| l.iter().map(|i| i.tid.0).collect::<Vec<_>>());
         assert_eq!(tids(19), Some(vec![]));
         assert_eq!(tids(17), Some(vec![19, 18]));
         assert_eq!(tids(16), None);
@@ -107,7 +109,11 @@ mod tests {
     #[test]
     fn knows_what_changed_further_back_than_it_answers() {
         let queue = queue(3, 10..20);
-        assert!(queue.changed_after(Tid(12)).is_some_and(|oids| oids.contains(&Oid(13)) && !oids.contains(&Oid(12))));
+        assert!(
+            queue
+                .changed_after(Tid(12))
+                .is_some_and(|oids| oids.contains(&Oid(13)) && !oids.contains(&Oid(12)))
+        );
         assert!(queue.changed_after(Tid(8)).is_none());
     }
 

@@ -140,7 +140,9 @@ impl Table {
             let Some(at) = queue.iter().position(|(other, _)| *other == owner) else { continue };
             queue.remove(at);
             let was_in_front = before - usize::from(at < before);
-            unblocked.extend(queue.range(was_in_front..front_len(queue).max(was_in_front)).map(|(other, _)| *other));
+            unblocked.extend(
+                queue.range(was_in_front..front_len(queue).max(was_in_front)).map(|(other, _)| *other),
+            );
             if queue.is_empty() {
                 self.queues.remove(&key);
             }

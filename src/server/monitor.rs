@@ -23,7 +23,8 @@ pub fn serve(server: &Arc<Server>, listener: &Listener) {
         };
         let text = dump(server);
         // A peer that is gone already is its own business.
-        let _ = socket.set_write_timeout(Some(WRITE_TIMEOUT)).and_then(|()| socket.write_all(text.as_bytes()));
+        let _ =
+            socket.set_write_timeout(Some(WRITE_TIMEOUT)).and_then(|()| socket.write_all(text.as_bytes()));
     }
 }
 

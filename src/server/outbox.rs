@@ -173,7 +173,9 @@ impl<S: Sink + 'static> Outbox<S> {
             let slices: Vec<IoSlice<'_>> = taken
                 .iter()
                 .enumerate()
-                .map(|(i, chunk)| IoSlice::new(chunk.bytes().get(if i == 0 { skip } else { 0 }..).unwrap_or_default()))
+                .map(|(i, chunk)| {
+                    IoSlice::new(chunk.bytes().get(if i == 0 { skip } else { 0 }..).unwrap_or_default())
+                })
                 .collect();
             let result = if may_wait { self.sink.send(&slices) } else { self.sink.try_send(&slices) };
             let total: usize = slices.iter().map(|slice| slice.len()).sum();

@@ -73,10 +73,7 @@ fn ctime(unix: u64) -> String {
     let at = Civil::from_unix(unix as f64);
     let day = DAYS[(unix / 86400 % 7) as usize];
     let month = MONTHS[at.month as usize - 1];
-    format!(
-        "{day} {month} {:2} {:02}:{:02}:{:02} {}",
-        at.day, at.hour, at.minute, at.second as u32, at.year
-    )
+    format!("{day} {month} {:2} {:02}:{:02}:{:02} {}", at.day, at.hour, at.minute, at.second as u32, at.year)
 }
 
 #[cfg(test)]

@@ -45,10 +45,8 @@ impl Workers {
             state.threads += 1;
             drop(state);
             let pool = Arc::clone(&self.0);
-            let spawned = thread::Builder::new()
-                .name("zeo-worker".into())
-                .stack_size(STACK)
-                .spawn(move || pool.work());
+            let spawned =
+                thread::Builder::new().name("zeo-worker".into()).stack_size(STACK).spawn(move || pool.work());
             if let Err(error) = spawned {
                 self.0.state.lock().threads -= 1;
                 log::error!(target: "ZEO.StorageServer", "Can't start a thread: {error}");

@@ -1,13 +1,13 @@
 //! Questions about the storage and the server, and the registration that comes before all others.
 
+use crate::base::ids::Oid;
+use crate::base::sync::Arc;
 use crate::exceptions;
 use crate::server::hosted::LOG;
 use crate::server::outbox::Chunk;
 use crate::server::publish::Member;
 use crate::server::session::load::reply_newest;
 use crate::server::session::{Registered, Session};
-use crate::base::ids::Oid;
-use crate::base::sync::Arc;
 use crate::storage::HistoryEntry;
 use crate::wire::exception::PyException;
 use crate::wire::request::OwnedMsgId;
@@ -97,7 +97,9 @@ impl Session {
         }
         let storage = &on.hosted.storage;
         let known = storage.extension_methods().contains(&name);
-        known.then(|| storage.extension_method(name).map(Value::Int).map_err(|e| exceptions::of_storage_error(&e)))
+        known.then(|| {
+            storage.extension_method(name).map(Value::Int).map_err(|e| exceptions::of_storage_error(&e))
+        })
     }
 
     /// `new_oids(n)`
@@ -113,8 +115,11 @@ impl Session {
     pub(super) fn history(&self, on: &Registered, id: &OwnedMsgId, oid: Oid, count: usize) {
         let with_version = self.connection.wire().knows_versions();
         reply_newest(&on.hosted, &self.connection, id, |_| {
-            let entries =
-                on.hosted.storage.history(oid, count).map_err(|error| exceptions::of_storage_error(&error))?;
+            let entries = on
+                .hosted
+                .storage
+                .history(oid, count)
+                .map_err(|error| exceptions::of_storage_error(&error))?;
             Ok(Value::List(entries.into_iter().map(|entry| history_entry(entry, with_version)).collect()))
         });
     }
@@ -122,7 +127,8 @@ impl Session {
     /// `record_iternext(next)` -> (oid, tid, data, next oid)
     pub(super) fn record_iternext(&self, on: &Registered, id: &OwnedMsgId, next: Option<Oid>) {
         reply_newest(&on.hosted, &self.connection, id, |_| {
-            let record = on.hosted.storage.record_iternext(next).map_err(|e| exceptions::of_storage_error(&e))?;
+            let record =
+                on.hosted.storage.record_iternext(next).map_err(|e| exceptions::of_storage_error(&e))?;
             let Some(record) = record else {
                 // Python's FileStorage looks up the smallest key of an empty index.
                 return Err(PyException::builtin("ValueError", "empty tree"));

@@ -155,11 +155,9 @@ impl Session {
                 self.history(on, id, oid, count);
                 Answer::Given
             }
-            Request::History { oid: None, .. } => Answer::Error(PyException::new(
-                "ZODB.POSException",
-                "POSKeyError",
-                vec![Value::None],
-            )),
+            Request::History { oid: None, .. } => {
+                Answer::Error(PyException::new("ZODB.POSException", "POSKeyError", vec![Value::None]))
+            }
             Request::RecordIternext { next } => {
                 self.record_iternext(on, id, next);
                 Answer::Given
@@ -167,9 +165,10 @@ impl Session {
             Request::ModifiedInVersion { .. } => Answer::Value(Value::text("")),
             Request::Versions { .. } => Answer::Value(Value::Tuple(Vec::new())),
             Request::VersionEmpty { .. } => Answer::Value(Value::Bool(true)),
-            Request::VersionOperation { name } => {
-                Answer::Error(PyException::builtin("NotImplementedError", format!("{name}: versions ended with ZODB 3.8")))
-            }
+            Request::VersionOperation { name } => Answer::Error(PyException::builtin(
+                "NotImplementedError",
+                format!("{name}: versions ended with ZODB 3.8"),
+            )),
 
             Request::TpcBegin(begin) => self.tpc_begin(on, &begin).into(),
             Request::Store { oid, serial, data, id } => {
@@ -182,7 +181,10 @@ impl Session {
             }
             Request::Restore { oid, serial, data, prev_txn, id } => {
                 count(&hosted.stats.stores);
-                self.stage(on, &id, "restorea", |staged| staged.restore(oid, serial, data.as_deref(), prev_txn)).into()
+                self.stage(on, &id, "restorea", |staged| {
+                    staged.restore(oid, serial, data.as_deref(), prev_txn)
+                })
+                .into()
             }
             Request::CheckCurrentSerial { oid, serial, id } => {
                 let check = |staged: &mut crate::storage::Staged| {
@@ -236,9 +238,10 @@ impl Session {
             Request::StoreBlobEnd { .. } | Request::StoreBlobShared { .. } => not_yet("blobs"),
             Request::SendBlob { .. } => not_yet("blobs"),
 
-            Request::Auth { method, .. } => {
-                Answer::Error(PyException::builtin("AttributeError", format!("{method}: no authentication is set up")))
-            }
+            Request::Auth { method, .. } => Answer::Error(PyException::builtin(
+                "AttributeError",
+                format!("{method}: no authentication is set up"),
+            )),
             Request::Malformed { exception, .. } => Answer::Error(exception),
             Request::Other { name, .. } => match self.call_extension(on, &name) {
                 Some(result) => result.into(),
