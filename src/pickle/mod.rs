@@ -10,6 +10,7 @@
 pub mod globals;
 pub mod opcode;
 pub mod read;
+pub mod record;
 pub mod rewrite;
 pub mod value;
 pub mod write;

@@ -117,18 +117,7 @@ impl Writer<'_, '_> {
                 self.out.extend_from_slice(tree.encoded(id).ok_or(CannotWrite)?);
             }
             Node::Int(value) => write::put_int(self.dialect, *value, &mut self.out),
-            Node::BigInt(value) => match u8::try_from(value.len()) {
-                Ok(len) => {
-                    self.out.extend_from_slice(&[LONG1, len]);
-                    self.out.extend_from_slice(value);
-                }
-                Err(_) => {
-                    let len = u32::try_from(value.len()).map_err(|_| CannotWrite)?;
-                    self.out.push(LONG4);
-                    self.out.extend_from_slice(&len.to_le_bytes());
-                    self.out.extend_from_slice(value);
-                }
-            },
+            Node::BigInt(value) => write::put_big_int(value, &mut self.out),
             Node::Bytes(value) | Node::Str(value) | Node::Text(value) => {
                 let is_text = match node {
                     Node::Text(_) => true,

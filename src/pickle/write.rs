@@ -59,6 +59,17 @@ pub fn put_int(dialect: Dialect, value: i64, out: &mut Vec<u8>) {
     }
 }
 
+/// An integer beyond 64 bits, in two's complement, little endian. Both Pythons read this in every protocol.
+pub fn put_big_int(value: &[u8], out: &mut Vec<u8>) {
+    match u8::try_from(value.len()) {
+        Ok(len) => {
+            out.extend_from_slice(&[LONG1, len]);
+            out.extend_from_slice(value);
+        }
+        Err(_) => put_long_counted(LONG4, value, out),
+    }
+}
+
 /// A float.
 pub fn put_float(value: f64, out: &mut Vec<u8>) {
     out.push(BINFLOAT);
@@ -113,30 +124,34 @@ pub fn end_tuple(dialect: Dialect, count: usize, out: &mut Vec<u8>) {
 /// What must stand before the items of a list of `count`.
 pub fn begin_list(count: usize, out: &mut Vec<u8>) {
     out.push(EMPTY_LIST);
-    if count > 0 {
+    if count > 1 {
         out.push(MARK);
     }
 }
 
 /// What must stand behind the items of a list of `count`.
 pub fn end_list(count: usize, out: &mut Vec<u8>) {
-    if count > 0 {
-        out.push(APPENDS);
+    match count {
+        0 => {}
+        1 => out.push(APPEND),
+        _ => out.push(APPENDS),
     }
 }
 
 /// What must stand before the keys and values of a dict of `count` pairs.
 pub fn begin_dict(count: usize, out: &mut Vec<u8>) {
     out.push(EMPTY_DICT);
-    if count > 0 {
+    if count > 1 {
         out.push(MARK);
     }
 }
 
 /// What must stand behind the keys and values of a dict of `count` pairs.
 pub fn end_dict(count: usize, out: &mut Vec<u8>) {
-    if count > 0 {
-        out.push(SETITEMS);
+    match count {
+        0 => {}
+        1 => out.push(SETITEM),
+        _ => out.push(SETITEMS),
     }
 }
 

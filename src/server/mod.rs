@@ -192,6 +192,6 @@ fn to_json(value: &Value) -> serde_json::Value {
             };
             Json::Object(items.iter().map(|(key, value)| (text(key), to_json(value))).collect())
         }
-        Value::None | Value::Prefix(_) | Value::Exception(_) => Json::Null,
+        Value::None | Value::BigInt(_) | Value::Prefix(_) | Value::Exception(_) => Json::Null,
     }
 }

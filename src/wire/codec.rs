@@ -11,7 +11,7 @@ use super::protocol::Wire;
 use super::push::Push;
 use super::request::{Call, MsgId};
 use super::value::Value;
-use crate::base::ids::Tid;
+use crate::base::ids::{Oid, Tid};
 
 /// A message that is not one: Python's servers close the connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -79,6 +79,14 @@ impl Wire {
         encode::frame(*self, out, |e| {
             e.begin_reply(id, 0);
             e.tid(tid);
+        });
+    }
+
+    /// Append one frame: the result of getInvalidations, the last tid and what was changed up to it.
+    pub fn invalidations_reply(&self, id: MsgId<'_>, tid: Tid, oids: &[Oid], out: &mut Vec<u8>) {
+        encode::frame(*self, out, |e| {
+            e.begin_reply(id, 0);
+            e.invalidations(tid, oids);
         });
     }
 

@@ -82,6 +82,16 @@ impl Encoder<'_> {
         }
     }
 
+    /// (tid, oids)
+    pub fn invalidations(&mut self, tid: Tid, oids: &[Oid]) {
+        self.begin_tuple(2);
+        self.tid(tid);
+        self.begin_list(oids.len());
+        oids.iter().for_each(|oid| self.oid_with_version(*oid));
+        self.end_list(oids.len());
+        self.end_tuple(2);
+    }
+
     fn id8(&mut self, [a, b, c, d, e, f, g, h]: [u8; 8]) {
         let opcode = match self.wire.codec {
             Codec::Pickle(Dialect::Python2) => opcode::SHORT_BINSTRING,
@@ -191,6 +201,11 @@ impl Encoder<'_> {
             Value::None => self.none(),
             Value::Bool(value) => self.bool(*value),
             Value::Int(value) => self.int(*value),
+            Value::BigInt(value) => match self.wire.codec {
+                Codec::Pickle(_) => pickle::put_big_int(value, self.out),
+                // msgpack has no such integer, and Python's server fails to answer
+                Codec::Msgpack => self.float(nearest(value)),
+            },
             Value::Float(value) => self.float(*value),
             Value::Bytes(value) => self.bytes(value),
             Value::Text(value) => self.text(value),
@@ -304,6 +319,13 @@ impl Encoder<'_> {
     }
 }
 
+/// The float next to an integer in two's complement, little endian.
+fn nearest(value: &[u8]) -> f64 {
+    let (top, rest) = value.split_last().unwrap_or((&0, &[]));
+    let top = f64::from(i8::from_le_bytes([*top]));
+    rest.iter().rev().fold(top, |sum, byte| sum * 256.0 + f64::from(*byte))
+}
+
 /// Append one frame with a message that `build` writes.
 pub(super) fn frame(wire: Wire, out: &mut Vec<u8>, build: impl FnOnce(&mut Encoder<'_>)) {
     let start = begin_frame(out);
@@ -334,12 +356,7 @@ pub(super) fn push(wire: Wire, push: &Push<'_>, out: &mut Vec<u8>) {
     frame(wire, out, |e| match push {
         Push::Invalidate { tid, oids } => {
             e.begin_call("invalidateTransaction");
-            e.begin_tuple(2);
-            e.tid(*tid);
-            e.begin_list(oids.len());
-            oids.iter().for_each(|oid| e.oid_with_version(*oid));
-            e.end_list(oids.len());
-            e.end_tuple(2);
+            e.invalidations(*tid, oids);
         }
         Push::Info(info) => {
             e.begin_call("info");

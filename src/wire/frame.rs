@@ -207,10 +207,11 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn frames_survive_any_fragmentation(
-            frames in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..40_000)), 0..12),
-            step in 1usize..50_000,
+            frames in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..9000)), 0..6),
+            step in 50usize..20_000,
         ) {
             let mut bytes = Vec::new();
             for (mac, payload) in &frames {

@@ -1,6 +1,8 @@
 //! Plain Python data, as the rarely used calls exchange it. The calls that must be fast (loads, stores,
 //! invalidations) never build one.
 
+use crate::pickle::globals::in_message;
+use crate::pickle::read::{Accept, read};
 use crate::pickle::value::{Budget, DEPTH_MAX, Node, NodeId, Object, TooMuch, Tree};
 
 /// A Python value without code: what `None`, numbers, strings and containers are in every codec.
@@ -9,6 +11,8 @@ pub enum Value {
     None,
     Bool(bool),
     Int(i64),
+    /// An integer beyond 64 bits: two's complement, little endian. Only passed on.
+    BigInt(Vec<u8>),
     Float(f64),
     /// Python 3 `bytes`, Python 2 `str`
     Bytes(Vec<u8>),
@@ -52,8 +56,8 @@ impl From<crate::base::ids::Tid> for Value {
     }
 }
 
-/// A value that has no place in a [`Value`]: instances, integers beyond 64 bits, what contains itself, or what would
-/// unfold to much more than its message.
+/// A value that has no place in a [`Value`]: instances, what contains itself, or what would unfold to much more than
+/// its message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotPlain(pub &'static str);
 
@@ -73,6 +77,7 @@ fn convert(tree: &Tree<'_>, id: NodeId, depth: usize, budget: &mut Budget) -> Re
     let len = match node {
         Node::Bytes(value) | Node::Str(value) | Node::Text(value) => value.len(),
         Node::ByteArray(value) => value.len(),
+        Node::BigInt(value) => value.len(),
         _ => 0,
     };
     budget.spend(len).map_err(|TooMuch| NotPlain("it is shared too often"))?;
@@ -94,7 +99,7 @@ fn convert(tree: &Tree<'_>, id: NodeId, depth: usize, budget: &mut Budget) -> Re
                 })
                 .collect::<Result<_, NotPlain>>()?,
         ),
-        Node::BigInt(_) => return Err(NotPlain("it is an integer beyond 64 bits")),
+        Node::BigInt(value) => Value::BigInt(value.to_vec()),
         Node::Object(object) => match prefix(tree, object) {
             Some(path) => Value::Prefix(Box::new(all(path, budget).map(join)?)),
             None => return Err(NotPlain("it is an instance")),
@@ -136,7 +141,50 @@ fn join(elements: Vec<Value>) -> Value {
     Value::Bytes(elements.join(&b'/'))
 }
 
-/// The extension dict of a transaction, from its pickle in the file.
-pub fn extension_dict(_pickled: &[u8]) -> Option<Value> {
-    None
+/// The extension dict of a transaction from its pickled bytes, as Python's servers put it into the replies of history,
+/// undoLog and iteration. Nothing stands for the empty dict. `None` if it is no dict of plain data: broken, or with
+/// instances, which a client would refuse to unpickle.
+pub fn extension_dict(pickled: &[u8]) -> Option<Value> {
+    if pickled.is_empty() {
+        return Some(Value::Dict(Vec::new()));
+    }
+    let tree = read(pickled, Accept { global: in_message, persistent: false, nodes_max: 1 << 17 }).ok()?;
+    match Value::from_tree(&tree, tree.root()) {
+        Ok(dict @ Value::Dict(_)) => Some(dict),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extensions() {
+        assert_eq!(extension_dict(b""), Some(Value::Dict(Vec::new())));
+        let dict = Value::Dict(vec![(Value::bytes("a"), Value::Int(1))]);
+        assert_eq!(extension_dict(b"}q\x01U\x01aK\x01s."), Some(dict));
+        let dict = Value::Dict(vec![(Value::text("a"), Value::Int(1))]);
+        assert_eq!(extension_dict(b"\x80\x03}q\x00X\x01\x00\x00\x00aq\x01K\x01s."), Some(dict));
+        assert_eq!(extension_dict(b"N."), None);
+        assert_eq!(extension_dict(b"}U\x01acos\nsystem\ns."), None);
+        assert_eq!(extension_dict(b"}q\x01U\x01ah\x01s."), None, "contains itself");
+        assert_eq!(extension_dict(b"}"), None);
+    }
+
+    #[test]
+    fn an_exploding_pickle_is_refused() {
+        // each list holds the one before ten times
+        let mut pickle = b"(lq\x00".to_vec();
+        for level in 1..40u8 {
+            pickle.extend_from_slice(b"](");
+            for _ in 0..10 {
+                pickle.extend_from_slice(&[b'h', level - 1]);
+            }
+            pickle.extend_from_slice(&[b'e', b'q', level]);
+        }
+        pickle.push(b'.');
+        let tree = read(&pickle, Accept::RECORD).unwrap();
+        assert_eq!(Value::from_tree(&tree, tree.root()), Err(NotPlain("it is shared too often")));
+    }
 }
