@@ -192,6 +192,9 @@ impl Options {
             Opt::Monitor => self.monitor = Some(datatypes::socket_address(&value).map_err(invalid)?),
             Opt::Timeout => {
                 let timeout = datatypes::float(&value).map_err(invalid)?;
+                if timeout.is_nan() {
+                    return Err(invalid("it is no length of time".into()));
+                }
                 set_once(&mut self.timeout, timeout, written)?;
             }
             Opt::Configuration => set_once(&mut self.configuration, value, written)?,
