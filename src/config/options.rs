@@ -396,7 +396,7 @@ mod tests {
             (&["-Ca", "--configure=b"], "conflicting command line option '--configure'"),
             (&["-Ca", "-Cb"], "conflicting command line option '-C'"),
             (&["-t", "soon"], "invalid value for -t 'soon': 'soon' is not a number"),
-            (&["-a", "host:x", "-h"], "invalid value for -a 'host:x': 'x' is not an integer"),
+            (&["-a", "host:x", "-h"], "invalid value for -a 'host:x': 'x' is not a port number (0 to 65535)"),
             (&["--auth-realm", "x"], "--auth-realm: authentication is not supported yet"),
             (&["-é"], "option -é not recognized"),
             (&["--="], "option -- not a unique prefix"),

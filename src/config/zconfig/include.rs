@@ -59,10 +59,10 @@ fn without_host(rest: &str) -> Result<&str, String> {
 
 /// Decode `%XX`; refuse a fragment, as ZConfig does.
 fn from_url(text: &str) -> Result<PathBuf, String> {
-    if let Some((_, fragment)) = text.split_once('#') {
-        if !fragment.is_empty() {
-            return Err(format!("a fragment ('#{fragment}') is not supported in the name of a file"));
-        }
+    if let Some((_, fragment)) = text.split_once('#')
+        && !fragment.is_empty()
+    {
+        return Err(format!("a fragment ('#{fragment}') is not supported in the name of a file"));
     }
     let text = text.split_once('#').map_or(text, |(path, _)| path);
     let mut bytes = Vec::with_capacity(text.len());
