@@ -1,0 +1,86 @@
+//! What can go wrong in a storage, sorted by who must act. The server turns each into the exception that Python's
+//! storage would raise.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use crate::base::ids::{Oid, Tid};
+
+/// An error of a storage.
+#[derive(Debug)]
+pub enum StorageError {
+    /// `POSKeyError`: no such object, or no such revision of it.
+    PosKey(Oid),
+    /// `ConflictError`: another transaction changed the object first.
+    Conflict(Box<Conflict>),
+    /// `ReadConflictError`: an object that the transaction depends on was changed.
+    ReadConflict(Box<Conflict>),
+    /// `ReadOnlyError`
+    ReadOnly,
+    /// `StorageTransactionError`
+    Transaction(String),
+    /// `UndoError`
+    Undo { reason: String, oid: Option<Oid> },
+    /// `FileStorageQuotaError`
+    Quota,
+    /// `Unsupported`: this storage or server cannot do it.
+    Unsupported(String),
+    /// `StorageSystemError`, `FileStorageError` and so on: the request cannot be done, the storage is fine.
+    Refused { class: (&'static str, &'static str), message: String },
+    /// `CorruptedDataError`: the file is damaged.
+    Corrupt { path: PathBuf, pos: u64, what: String },
+    /// The medium failed or is full.
+    Io { doing: String, error: io::Error },
+    /// The storage has been closed, or has gone read-only after a failed sync.
+    Closed(String),
+}
+
+/// Facts of a conflict.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Conflict {
+    pub oid: Oid,
+    /// The serial that is committed now.
+    pub committed: Tid,
+    /// The serial that the transaction started from.
+    pub read: Tid,
+    /// The record that the client wanted to store; empty for reads.
+    pub data: Vec<u8>,
+    /// `module.Class` of the object, if its record tells.
+    pub class: Option<String>,
+}
+
+impl StorageError {
+    /// Names what was being done when the medium failed.
+    pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> StorageError {
+        let doing = doing.into();
+        move |error| StorageError::Io { doing, error }
+    }
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StorageError::PosKey(oid) => write!(f, "no object 0x{oid}"),
+            StorageError::Conflict(c) => write!(
+                f,
+                "conflict on object 0x{}: it is at {} and was read at {}",
+                c.oid, c.committed, c.read
+            ),
+            StorageError::ReadConflict(c) => {
+                write!(f, "object 0x{} is at {} and was read at {}", c.oid, c.committed, c.read)
+            }
+            StorageError::ReadOnly => write!(f, "the storage is read-only"),
+            StorageError::Transaction(what) => write!(f, "{what}"),
+            StorageError::Undo { reason, .. } => write!(f, "cannot undo: {reason}"),
+            StorageError::Quota => write!(f, "the storage quota has been exceeded"),
+            StorageError::Unsupported(what) => write!(f, "{what}"),
+            StorageError::Refused { message, .. } => write!(f, "{message}"),
+            StorageError::Corrupt { path, pos, what } => write!(f, "{}: at {pos}: {what}", path.display()),
+            StorageError::Io { doing, error } => write!(f, "{doing}: {error}"),
+            StorageError::Closed(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+impl std::error::Error for StorageError {}
