@@ -6,6 +6,7 @@ others in their place: they write the same configuration and run $RUNZEO_BINARY 
 the test. Runs in every Python from 2.7 on, and is forgotten between two tests by reset().
 """
 import errno
+import fcntl
 import os
 import re
 import signal
@@ -13,7 +14,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
+# By name: some tests put a clock of their own in the place of time.time and time.sleep.
+from time import sleep, time as now
 
 BINARY = os.environ['RUNZEO_BINARY']
 COMMAND = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'python_server.py')] \
@@ -90,22 +92,32 @@ def _candidates():
 def _start(config, address, protocol):
     """Runs the server with that configuration and waits until it answers at the address."""
     environment = dict(os.environ)
+    with open(config) as f:
+        if re.search(r'(?m)^monitor-address', f.read()):
+            _reserve_monitor_port()
     if protocol:
         environment['ZEO_SERVER_PROTOCOL'] = protocol if isinstance(protocol, str) else protocol.decode()
     process = subprocess.Popen(COMMAND + ['-C', config], env=environment, close_fds=True)
     running[process.pid] = process
     started[0] += 1
-    deadline = time.time() + START_SECONDS
+    deadline = now() + START_SECONDS
     while not _answers(address):
         if _exit_status(process.pid) is not None:
             with open(config) as f:
                 text = f.read()
             raise RuntimeError('the server ended at once, exit status %r, configuration:\n%s'
                                % (_exit_status(process.pid), text))
-        if time.time() > deadline:
+        if now() > deadline:
             raise RuntimeError('the server does not listen at %r after %d seconds' % (address, START_SECONDS))
-        time.sleep(.02)
+        sleep(.02)
     return process
+
+
+def _reserve_monitor_port():
+    """The tests of the monitor all use the port 42000: one at a time on this machine."""
+    lock = open('/tmp/runzeo-upstream-monitor-%d.lock' % os.getuid(), 'w')
+    reserved.append(lock)
+    fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _answers(address):
@@ -147,13 +159,13 @@ def _stop(pid):
         complaints.append('the server had ended before it was stopped, status %r' % _exit_status(pid))
         return
     os.kill(pid, signal.SIGTERM)
-    deadline = time.time() + STOP_SECONDS
+    deadline = now() + STOP_SECONDS
     while _exit_status(pid) is None:
-        if time.time() > deadline:
+        if now() > deadline:
             complaints.append('the server did not end within %d seconds of SIGTERM' % STOP_SECONDS)
             os.kill(pid, signal.SIGKILL)
             deadline = float('inf')
-        time.sleep(.01)
+        sleep(.01)
     if _exit_status(pid) != 0 and deadline != float('inf'):
         complaints.append('the server ended on SIGTERM with status %r' % _exit_status(pid))
 

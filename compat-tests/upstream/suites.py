@@ -1,8 +1,9 @@
 """The upstream suites: which environment has each, and which of its tests talk to a server.
 
 Left out are the modules that build a StorageServer in the test process, or use fakes and mocks: they say
-nothing about an external server (testZEO2, testZEOOptions, test_cache, testConversionSupport ...). The same
-goes for the single tests in IN_PROCESS. Read by the launcher and by workers of every Python from 2.7 on.
+nothing about an external server (testZEO2, testZEOOptions, test_cache, testConversionSupport ...). A single
+test of that kind in the other modules is recognised by its starting no server, and not counted. Read by the
+launcher and by workers of every Python from 2.7 on.
 """
 
 SUITES = {
@@ -40,3 +41,6 @@ SUITES = {
 
 # ZEO 5 and 6 leave these classes of testZEO out of their own suites to save time.
 LEFT_OUT_UPSTREAM = ['FileStorageTests', 'DemoStorageTests', 'FileStorageHexTests', 'FileStorageClientHexTests']
+
+# Asks for a server in a thread of its own process, so it is not recognised by starting none.
+IN_PROCESS = ['testZEO.dynamic_server_ports.test']
