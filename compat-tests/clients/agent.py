@@ -310,33 +310,37 @@ class Agent(object):
             raise
         return self.finish(h)
 
-    def commit_loop(self, h, oids, seconds, acknowledged, seed):
-        """Commits to its own objects until the time or the server is over; each acknowledged one goes to a file."""
+    def commit_loop(self, h, oids, seconds, record_to, seed):
+        """Commits to its own objects until the time or the server is over.
+
+        Every transaction is written down before its vote, and its tid as soon as tpc_finish has returned.
+        """
         import random
         dice = random.Random(seed)
         storage = self.storages[h]
         serials = dict((oid, Z64) for oid in oids)
         count = 0
         started = time.time()
-        with open(acknowledged, "a") as out:
+        with open(record_to, "a") as out:
             while time.time() < started + seconds:
-                chosen = dice.sample(oids, dice.randint(1, len(oids)))
+                chosen = sorted(dice.sample(oids, dice.randint(1, len(oids))))
                 count += 1
-                sizes = [dice.choice((0, 100, 3000, 70000)) for _ in chosen]
                 txn = make_transaction("agent", "commit %d" % count, None)
                 contents = {}
                 tids = []
                 try:
                     storage.tpc_begin(txn)
-                    for oid, size in zip(chosen, sizes):
-                        data = record(dice.randint(0, 2 ** 31 - 1), size)
+                    for oid in chosen:
+                        data = record(dice.randint(0, 2 ** 31 - 1), dice.choice((0, 100, 3000, 70000)))
                         storage.store(from_hex(oid), serials[oid], data, "", txn)
                         contents[oid] = hashlib.sha1(data).hexdigest()
+                    out.write(json.dumps({"attempt": contents}) + "\n")
+                    out.flush()
                     storage.tpc_vote(txn)
                     storage.tpc_finish(txn, tids.append)
                 except Exception as error:
                     # The server was killed, which is the point.
-                    return {"commits": count, "stopped": type(error).__name__}
+                    return {"commits": count - 1, "stopped": type(error).__name__}
                 for oid in chosen:
                     serials[oid] = tids[0]
                 out.write(json.dumps({"tid": to_hex(tids[0]), "records": contents}) + "\n")

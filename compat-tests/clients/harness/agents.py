@@ -40,7 +40,7 @@ class Agent:
                                         stdout=subprocess.PIPE, stderr=self.log, env=env)
         self.answers = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
-        self.receive(30)
+        self.receive(120)  # Python starts slowly on a busy machine
 
     def _read(self):
         for line in self.process.stdout:

@@ -23,7 +23,8 @@ def commit_and_read(world, generation):
     b = world.client(generation, server)
     loaded = b.load(h="a", oid=oid)
     equal((loaded["value"], loaded["tid"]), (42, tid))
-    equal(b.last_transaction(h="a"), tid)
+    if generation.age > 308:  # ZODB3 3.8 learns it with the first invalidation
+        equal(b.last_transaction(h="a"), tid)
     equal(b.get_tid(h="a", oid=oid), tid)
     second = a.commit(h="a", changes=[[oid, tid, 43, 0]])
     check(second > tid, second, "after", tid)

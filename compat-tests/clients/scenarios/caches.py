@@ -1,4 +1,7 @@
 """Persistent caches over disconnects and restarts: what changed meanwhile is seen, what did not is kept."""
+import time
+
+from harness.agents import ClientError
 from harness.scenario import check, equal, per_generation
 
 from .basics import Z64
@@ -7,11 +10,16 @@ from .basics import Z64
 def warm(world, generation, server, count=10):
     """A client with a cache file that has loaded `count` objects; closed again. Returns what it saw."""
     writer = world.client(generation, server, h="w")
+    other = writer.new_oids(h="w", count=1)[0]
     oids = sorted(writer.new_oids(h="w", count=count))
+    other_tid = writer.commit(h="w", changes=[[other, Z64, 1, 0]])
     tid = writer.commit(h="w", changes=[[oid, Z64, n, 0] for n, oid in enumerate(oids)])
     cached = open_cached(world, generation, server)
     for n, oid in enumerate(oids):
         equal(cached.load(h="c", oid=oid)["value"], n)
+    # ZODB3 3.8 knows where its cache stands only after the first invalidation.
+    other_tid = writer.commit(h="w", changes=[[other, other_tid, 2, 0]])
+    cached.wait_invalidated(h="c", oid=other, tid=other_tid)
     cached.close(h="c")
     return writer, oids, tid
 
@@ -51,7 +59,6 @@ def cache_up_to_date(world, generation):
     else:
         check(cached.logged(part="No verification necessary"))
     equal(values(cached, oids), list(range(10)))
-    equal(cached.last_transaction(h="c"), cached.load(h="c", oid=oids[0])["tid"])
 
 
 @per_generation()
@@ -144,9 +151,8 @@ def changes_while_disconnected(world, generation):
     cached.wait_connected(h="c", wanted=False)
     server.start()
     writer = world.client(generation, server, h="w", agent=writer)
-    t2 = writer.commit(h="w", changes=[[oids[3], tid, 33, 0]])
+    writer.commit(h="w", changes=[[oids[3], tid, 33, 0]])
     cached.wait_connected(h="c")
-    cached.wait_invalidated(h="c", oid=oids[3], tid=t2) if generation.age >= 10000 else None
     equal_soon(cached, oids, [0, 1, 2, 33, 4, 5, 6, 7, 8, 9])
     t3 = writer.commit(h="w", changes=[[oids[4], tid, 44, 0]])
     cached.wait_invalidated(h="c", oid=oids[4], tid=t3)
@@ -154,7 +160,6 @@ def changes_while_disconnected(world, generation):
 
 
 def equal_soon(agent, oids, wanted, timeout=5):
-    import time
     deadline = time.time() + timeout
     while values(agent, oids) != wanted and time.time() < deadline:
         time.sleep(0.02)
@@ -183,9 +188,11 @@ def a_client_newer_than_the_server_is_told(world, generation):
     server.start()
     agent = world.agent(generation)
     agent.send("open", h="n", addr=list(server.address), client="warm", var=str(world.directory / "cache"),
-               wait_timeout=2)
+               wait=generation.age >= 500, wait_timeout=2)
     try:
         agent.receive()
-    except Exception as error:
+        time.sleep(1.5)
+        check(not agent.is_connected(h="n"), "connected to a server that is behind its cache")
+    except ClientError as error:
         check("newer" in str(error) or "timed out" in str(error).lower() or "Disconnected" in str(error), error)
     check(agent.logged(part="newer transactions") or generation.age >= 500, "the client noticed nothing")
