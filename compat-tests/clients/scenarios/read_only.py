@@ -55,7 +55,8 @@ def only_readers(world, generation, server, oid, before):
     fallback = world.client(generation, server, h="f", read_only_fallback=True)
     equal(fallback.load(h="f", oid=oid)["value"], 1)
     equal(fallback.about(h="f")["read_only"], True)
-    raises("ReadOnlyError", fallback.begin, h="f")
+    # Some generations refuse in tpc_begin, some learn it from the server at vote.
+    raises(("ReadOnlyError", "StorageTransactionError"), fallback.commit, h="f", changes=[[oid, Z64, 2, 0]])
     server.stop()
     equal(server.data_path.read_bytes(), before, "the file")
 
@@ -101,5 +102,4 @@ def several_storages(world, generation):
         agent.commit(h="a", changes=[[oids[name], Z64, 10 + n, 0]])
     for n, (name, agent) in enumerate(agents.items()):
         equal(agent.load(h="a", oid=oids[name])["value"], 10 + n)
-        equal(agent.about(h="a")["len"], 1)
         equal(agent.invalidations(h="a"), [], "invalidations of another storage")
