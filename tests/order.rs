@@ -182,7 +182,10 @@ impl Watched {
                 let oids: Vec<u64> = oids.iter().map(Value::id).collect();
                 for (told, changed) in &self.told {
                     if *told > since {
-                        assert!(changed.iter().all(|oid| oids.contains(oid)), "R4: {told:x} is missing since {since:x}");
+                        assert!(
+                            changed.iter().all(|oid| oids.contains(oid)),
+                            "R4: {told:x} is missing since {since:x}"
+                        );
                     }
                 }
             }
@@ -205,7 +208,11 @@ impl Watched {
                 } else {
                     let end = parts[2].id();
                     assert!(end >= before, "loadBefore {before:x} gave an older revision, up to {end:x}");
-                    assert!(Some(end) <= self.last, "R2: an end {end:x} that nobody told of, last {:x?}", self.last);
+                    assert!(
+                        Some(end) <= self.last,
+                        "R2: an end {end:x} that nobody told of, last {:x?}",
+                        self.last
+                    );
                     self.remember(oid, tid, &parts[0]);
                 }
             }
@@ -215,7 +222,9 @@ impl Watched {
     fn check_current(&mut self, oid: u64, tid: u64, data: &Value) {
         assert!(Some(tid) <= self.last, "R2: {oid} as of {tid:x}, but told only up to {:x?}", self.last);
         match self.newest.get(&oid) {
-            Some(newest) => assert_eq!(tid, *newest, "R2: {oid} as of {tid:x}, but {newest:x} was told before"),
+            Some(newest) => {
+                assert_eq!(tid, *newest, "R2: {oid} as of {tid:x}, but {newest:x} was told before")
+            }
             None => {
                 let registered = self.registered_at.unwrap_or(tid);
                 assert!(tid <= registered, "R2: {oid} as of {tid:x}, never told");
@@ -360,7 +369,8 @@ impl Race {
         let mut txn = 1;
         while self.goes_on() {
             txn += 1;
-            let mut chosen: Vec<u64> = (0..=dice.below(3)).map(|_| dice.below(self.oids.len() as u64)).collect();
+            let mut chosen: Vec<u64> =
+                (0..=dice.below(3)).map(|_| dice.below(self.oids.len() as u64)).collect();
             chosen.sort_unstable();
             chosen.dedup();
             for index in &chosen {
@@ -547,7 +557,8 @@ fn two_objects(server: &Server) -> (Vec<u64>, u64) {
     let (mut client, _) = RawClient::register(server.address, Speaks::Z5).expect("connect");
     let oids = client.new_oids(2).expect("oids");
     let data = record(b"start");
-    let tid = client.commit(&[(oids[0], 0, &data), (oids[1], 0, &data)]).expect("connection").expect("commit");
+    let tid =
+        client.commit(&[(oids[0], 0, &data), (oids[1], 0, &data)]).expect("connection").expect("commit");
     (oids, tid)
 }
 
@@ -618,7 +629,8 @@ fn replies_and_invalidations_keep_their_order_for_a_slow_reader() {
     let oids = writer.new_oids(2).expect("oids");
     let large = record(&vec![b'x'; 1_000_000]);
     let small = record(b"0");
-    let mut tid = writer.commit(&[(oids[0], 0, &large), (oids[1], 0, &small)]).expect("connection").expect("commit");
+    let mut tid =
+        writer.commit(&[(oids[0], 0, &large), (oids[1], 0, &small)]).expect("connection").expect("commit");
     let mut slow = Watched::register(server.address, Speaks::Z5).expect("connect");
     // More than any socket buffer: the server cannot send it all while we do not read.
     for _ in 0..30 {

@@ -120,7 +120,11 @@ def make_transaction(user, description, extension):
     if TransactionMetaData is not None:
         return TransactionMetaData(user, description, extension or {})
     result = transaction.Transaction()
+    if PY3:
+        user = user.encode("ascii", "replace").decode("ascii")  # ZODB 4 on Python 3 stores nothing else
     result.user = user if PY3 else user.encode("utf-8")
+    if PY3:
+        description = description.encode("ascii", "replace").decode("ascii")
     result.description = description if PY3 else description.encode("utf-8")
     for key, value in (extension or {}).items():
         result._extension[key] = value

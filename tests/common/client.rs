@@ -25,10 +25,20 @@ impl Speaks {
 /// What arrives.
 #[derive(Debug)]
 pub enum Incoming {
-    Reply { id: i64, value: Value },
+    Reply {
+        id: i64,
+        value: Value,
+    },
     /// An error reply: exception class, and its arguments or attributes
-    Error { id: i64, class: String, detail: Value },
-    Push { method: String, args: Vec<Value> },
+    Error {
+        id: i64,
+        class: String,
+        detail: Value,
+    },
+    Push {
+        method: String,
+        args: Vec<Value>,
+    },
 }
 
 pub struct RawClient {
