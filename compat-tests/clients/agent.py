@@ -188,7 +188,7 @@ class Agent(object):
     def is_connected(self, h):
         return bool(self.storages[h].is_connected())
 
-    def wait_connected(self, h, wanted=True, timeout=20):
+    def wait_connected(self, h, wanted=True, timeout=60):
         deadline = time.time() + timeout
         while bool(self.storages[h].is_connected()) != wanted:
             if time.time() > deadline:

@@ -51,7 +51,7 @@ class Agent:
         self.process.stdin.write(json.dumps([command, arguments]).encode() + b"\n")
         self.process.stdin.flush()
 
-    def receive(self, timeout=60):
+    def receive(self, timeout=90):
         try:
             line = self.answers.get(timeout=timeout)
         except queue.Empty:
@@ -74,7 +74,7 @@ class Agent:
         if command.startswith("_"):
             raise AttributeError(command)
 
-        def call(timeout=60, **arguments):
+        def call(timeout=90, **arguments):
             self.send(command, **arguments)
             return self.receive(timeout)
         return call
