@@ -438,6 +438,24 @@ class Agent(object):
             tm.abort()
         return {"reads": reads, "torn": torn, "back": back, "conflicts": conflicts, "last": last}
 
+    def db_visit(self, addr, seconds):
+        """Connects, reads both counters, and goes again."""
+        reads = torn = back = last = 0
+        deadline = time.time() + seconds
+        while time.time() < deadline:
+            self.open("visit", addr, watch=False)
+            self.db_open("visit")
+            try:
+                x, y = self.db_counters("visit")
+                reads += 1
+                torn += x != y
+                back += x < last
+                last = x
+            except ZODB.POSException.ConflictError:
+                pass
+            self.close("visit")
+        return {"reads": reads, "torn": torn, "back": back, "last": last}
+
 
 def describe_error(error):
     answer = {"error": type(error).__name__, "classes": [c.__name__ for c in type(error).__mro__],
