@@ -5,6 +5,7 @@
 //! changes these objects in between. It need not serialise votes itself.
 
 pub mod error;
+pub mod file;
 pub mod staged;
 pub mod types;
 

@@ -21,6 +21,8 @@ pub struct Staged {
     /// The tid that the transaction is to have, if a copier brings it.
     pub tid: Option<Tid>,
     pub status: u8,
+    /// The client runs Python 2: decides the format of a file whose first transaction this is.
+    pub python2: bool,
     ops: Vec<Op>,
     /// What is not spilled yet; begins at offset `spilled`.
     memory: Vec<u8>,
@@ -56,7 +58,17 @@ pub enum OpKind {
 impl Staged {
     /// An empty transaction that keeps at most `memory_max` bytes of payloads in memory.
     pub fn new(meta: TransactionMeta, tid: Option<Tid>, status: u8, memory_max: usize) -> Staged {
-        Staged { meta, tid, status, ops: Vec::new(), memory: Vec::new(), spilled: 0, spill: None, memory_max }
+        Staged {
+            meta,
+            tid,
+            status,
+            python2: false,
+            ops: Vec::new(),
+            memory: Vec::new(),
+            spilled: 0,
+            spill: None,
+            memory_max,
+        }
     }
 
     pub fn store(&mut self, oid: Oid, serial: Tid, data: &[u8]) -> io::Result<()> {

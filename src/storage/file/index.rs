@@ -1,0 +1,407 @@
+//! Object id -> position of its current record, for every object, in 8 bytes each.
+//!
+//! Oids are dealt out in sequence, so the index is a table of *pages* of 4096 neighbouring oids. A page that is
+//! at least half full is an array of atomics: reading takes no lock, writing is one store. A page with fewer objects
+//! is a sorted list under a lock of its own, which readers of one page share; so no set of oids, however
+//! scattered, costs more than 16 bytes an object plus a fixed sum a page. Pages below oid 2^32 are found
+//! through two arrays, those above (oids that other storages dealt out at random) through sharded maps.
+//!
+//! A dense entry has 16 bits to spare beside the 48-bit position: they keep the length of the data, so that a
+//! load reads exactly the record with one call. The length is a hint: readers check it against the record.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::format::POS_MAX;
+use crate::base::ids::Oid;
+
+const PAGE_BITS: u32 = 12;
+const PAGE_OIDS: usize = 1 << PAGE_BITS;
+/// A sparse page with so many objects becomes dense.
+const DENSE_AT: usize = PAGE_OIDS / 2;
+const TABLE_BITS: u32 = 10;
+const TABLE_PAGES: usize = 1 << TABLE_BITS;
+/// Pages from here on are in the maps.
+const FAR: u64 = 1 << (2 * TABLE_BITS);
+const SHARDS: usize = 16;
+
+/// Where an object's current record is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Entry {
+    pub pos: u64,
+    pub len: LenHint,
+}
+
+/// What the index remembers of a record's data length.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LenHint {
+    Unknown,
+    Exactly(usize),
+    AtLeast(usize),
+}
+
+/// The largest 16-bit hint stands for all lengths that do not fit.
+const HINT_LONG: u64 = 0xffff;
+
+fn hint_bits(data_len: u64) -> u64 {
+    data_len.saturating_add(1).min(HINT_LONG)
+}
+
+fn hint_of(bits: u64) -> LenHint {
+    match bits & HINT_LONG {
+        0 => LenHint::Unknown,
+        HINT_LONG => LenHint::AtLeast(HINT_LONG as usize - 1),
+        n => LenHint::Exactly(n as usize - 1),
+    }
+}
+
+/// See the module.
+pub struct Index {
+    near: Box<[OnceLock<Table>]>,
+    far: [RwLock<BTreeMap<u64, Arc<Page>>>; SHARDS],
+    count: AtomicU64,
+    /// The highest oid that was ever put in.
+    max: AtomicU64,
+}
+
+type Table = Box<[OnceLock<Arc<Page>>]>;
+
+#[derive(Default)]
+struct Page {
+    /// Set once, while `sparse` is write-locked: position << 16 | hint, 0 for none.
+    dense: OnceLock<Box<[AtomicU64]>>,
+    /// Sorted: slot << 48 | position. Empty once `dense` is set.
+    sparse: RwLock<Vec<u64>>,
+}
+
+impl Default for Index {
+    fn default() -> Index {
+        Index {
+            near: (0..TABLE_PAGES).map(|_| OnceLock::new()).collect(),
+            far: Default::default(),
+            count: AtomicU64::new(0),
+            max: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Index {
+    pub fn new() -> Index {
+        Index::default()
+    }
+
+    /// Number of objects.
+    pub fn len(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The highest oid, if there is any object.
+    pub fn max_oid(&self) -> Option<Oid> {
+        (!self.is_empty()).then(|| Oid(self.max.load(Ordering::Acquire)))
+    }
+
+    pub fn get(&self, oid: Oid) -> Option<Entry> {
+        let (no, slot) = split(oid);
+        if no < FAR {
+            let (table, at) = near_place(no);
+            self.near.get(table)?.get()?.get(at)?.get()?.get(slot)
+        } else {
+            let page = read(&self.far[shard(no)]).get(&no).cloned();
+            page?.get(slot)
+        }
+    }
+
+    /// The position alone, 0 for an object that is not there: what `prev` of a new record must be.
+    pub fn pos(&self, oid: Oid) -> u64 {
+        self.get(oid).map_or(0, |entry| entry.pos)
+    }
+
+    /// Sets where the current record is, and returns where the one before was.
+    pub fn insert(&self, oid: Oid, pos: u64, data_len: u64) -> Option<u64> {
+        debug_assert!(pos > 0 && pos <= POS_MAX);
+        let (no, slot) = split(oid);
+        let old = self.page(no).insert(slot, pos, hint_bits(data_len));
+        if old.is_none() {
+            self.count.fetch_add(1, Ordering::AcqRel);
+            self.max.fetch_max(oid.0, Ordering::AcqRel);
+        }
+        old
+    }
+
+    /// Remembers how long the data of the record at `pos` is, if it still is the current one.
+    pub fn set_len(&self, oid: Oid, pos: u64, data_len: u64) {
+        let (no, slot) = split(oid);
+        if let Some(dense) = self.page(no).dense.get()
+            && let Some(cell) = dense.get(slot)
+        {
+            let new = pos << 16 | hint_bits(data_len);
+            // Losing against a commit is right: its record is another one.
+            let _ = cell.compare_exchange(pos << 16, new, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// Puts in what one page has, in one go; used when reading `.index`. `slots` ascend.
+    pub fn fill(&self, first: Oid, slots: impl ExactSizeIterator<Item = (u16, u64)>) {
+        let (no, _) = split(first);
+        let page = self.page(no);
+        if slots.len() >= DENSE_AT {
+            page.make_dense();
+        }
+        let (mut added, mut max) = (0, 0);
+        for (slot, pos) in slots {
+            if page.insert(usize::from(slot) % PAGE_OIDS, pos, 0).is_none() {
+                added += 1;
+            }
+            max = max.max(u64::from(slot));
+        }
+        self.count.fetch_add(added, Ordering::AcqRel);
+        self.max.fetch_max(no << PAGE_BITS | max, Ordering::AcqRel);
+    }
+
+    /// The first object at or after `from`, in oid order.
+    pub fn next(&self, from: Oid) -> Option<(Oid, u64)> {
+        let (mut no, mut slot) = split(from);
+        loop {
+            let (found, page) = self.next_page(no)?;
+            if found != no {
+                slot = 0;
+            }
+            if let Some((slot, pos)) = page.first_from(slot) {
+                return Some((Oid(found << PAGE_BITS | slot as u64), pos));
+            }
+            no = found.checked_add(1)?;
+            slot = 0;
+        }
+    }
+
+    /// All objects in oid order, page by page: what changes meanwhile may or may not be seen.
+    pub fn for_each<E>(&self, mut each: impl FnMut(Oid, u64) -> Result<(), E>) -> Result<(), E> {
+        let mut from = Some(0);
+        let mut entries = Vec::new();
+        while let Some((no, page)) = from.and_then(|no| self.next_page(no)) {
+            page.entries(&mut entries);
+            for (slot, pos) in entries.drain(..) {
+                each(Oid(no << PAGE_BITS | slot), pos)?;
+            }
+            from = no.checked_add(1);
+        }
+        Ok(())
+    }
+
+    fn page(&self, no: u64) -> Arc<Page> {
+        if no < FAR {
+            let (table, at) = near_place(no);
+            let table = self.near[table].get_or_init(|| (0..TABLE_PAGES).map(|_| OnceLock::new()).collect());
+            return table[at].get_or_init(Arc::default).clone();
+        }
+        let shard = &self.far[shard(no)];
+        if let Some(page) = read(shard).get(&no) {
+            return page.clone();
+        }
+        write(shard).entry(no).or_default().clone()
+    }
+
+    fn next_page(&self, from: u64) -> Option<(u64, Arc<Page>)> {
+        if from < FAR {
+            let (first_table, mut first) = near_place(from);
+            for (i, table) in self.near.iter().enumerate().skip(first_table) {
+                if let Some(table) = table.get() {
+                    for (j, page) in table.iter().enumerate().skip(first) {
+                        if let Some(page) = page.get() {
+                            return Some(((i << TABLE_BITS | j) as u64, page.clone()));
+                        }
+                    }
+                }
+                first = 0;
+            }
+        }
+        let firsts = self
+            .far
+            .iter()
+            .filter_map(|shard| read(shard).range(from..).next().map(|(&no, page)| (no, page.clone())));
+        firsts.min_by_key(|(no, _)| *no)
+    }
+}
+
+impl Page {
+    fn get(&self, slot: usize) -> Option<Entry> {
+        if let Some(dense) = self.dense.get() {
+            return dense_entry(dense, slot);
+        }
+        let sparse = read(&self.sparse);
+        let key = (slot as u64) << 48;
+        match sparse.get(sparse.partition_point(|&entry| entry < key)) {
+            Some(&entry) if entry >> 48 == slot as u64 => {
+                Some(Entry { pos: entry & POS_MAX, len: LenHint::Unknown })
+            }
+            // It may have become dense since the first look.
+            _ => dense_entry(self.dense.get()?, slot),
+        }
+    }
+
+    fn insert(&self, slot: usize, pos: u64, hint: u64) -> Option<u64> {
+        if let Some(dense) = self.dense.get() {
+            return dense_insert(dense, slot, pos, hint);
+        }
+        let mut sparse = write(&self.sparse);
+        if let Some(dense) = self.dense.get() {
+            return dense_insert(dense, slot, pos, hint);
+        }
+        let key = (slot as u64) << 48;
+        let at = sparse.partition_point(|&entry| entry < key);
+        if let Some(entry) = sparse.get_mut(at)
+            && *entry >> 48 == slot as u64
+        {
+            let old = *entry & POS_MAX;
+            *entry = key | pos;
+            return Some(old);
+        }
+        sparse.insert(at, key | pos);
+        if sparse.len() >= DENSE_AT {
+            self.become_dense(&mut sparse);
+        }
+        None
+    }
+
+    fn make_dense(&self) {
+        let mut sparse = write(&self.sparse);
+        if self.dense.get().is_none() {
+            self.become_dense(&mut sparse);
+        }
+    }
+
+    fn become_dense(&self, sparse: &mut Vec<u64>) {
+        let dense: Box<[AtomicU64]> = (0..PAGE_OIDS).map(|_| AtomicU64::new(0)).collect();
+        for entry in sparse.iter() {
+            dense[(entry >> 48) as usize].store((entry & POS_MAX) << 16, Ordering::Relaxed);
+        }
+        // Cannot be set already: that happens only under the lock that the caller holds, after this check.
+        let _ = self.dense.set(dense);
+        *sparse = Vec::new();
+    }
+
+    fn first_from(&self, slot: usize) -> Option<(usize, u64)> {
+        let mut entries = Vec::new();
+        if let Some(dense) = self.dense.get() {
+            return (slot..PAGE_OIDS).find_map(|slot| Some((slot, dense_entry(dense, slot)?.pos)));
+        }
+        self.entries(&mut entries);
+        let (slot, pos) = entries.into_iter().find(|&(found, _)| found >= slot as u64)?;
+        Some((slot as usize, pos))
+    }
+
+    fn entries(&self, out: &mut Vec<(u64, u64)>) {
+        {
+            let sparse = read(&self.sparse);
+            out.extend(sparse.iter().map(|&entry| (entry >> 48, entry & POS_MAX)));
+        }
+        if out.is_empty()
+            && let Some(dense) = self.dense.get()
+        {
+            let cells = dense.iter().enumerate();
+            out.extend(cells.filter_map(|(slot, cell)| {
+                let pos = cell.load(Ordering::Acquire) >> 16;
+                (pos != 0).then_some((slot as u64, pos))
+            }));
+        }
+    }
+}
+
+fn dense_entry(dense: &[AtomicU64], slot: usize) -> Option<Entry> {
+    let bits = dense.get(slot)?.load(Ordering::Acquire);
+    (bits != 0).then(|| Entry { pos: bits >> 16, len: hint_of(bits) })
+}
+
+fn dense_insert(dense: &[AtomicU64], slot: usize, pos: u64, hint: u64) -> Option<u64> {
+    let old = dense[slot].swap(pos << 16 | hint, Ordering::AcqRel) >> 16;
+    (old != 0).then_some(old)
+}
+
+fn split(oid: Oid) -> (u64, usize) {
+    (oid.0 >> PAGE_BITS, oid.0 as usize & (PAGE_OIDS - 1))
+}
+
+fn near_place(no: u64) -> (usize, usize) {
+    ((no >> TABLE_BITS) as usize, no as usize & (TABLE_PAGES - 1))
+}
+
+fn shard(no: u64) -> usize {
+    no as usize % SHARDS
+}
+
+// A panic while one of these locks is held leaves the page as it was before or after: nothing to repair.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn oids() -> impl Strategy<Value = u64> {
+        prop_oneof![0..5000u64, 0..100_000u64, (0..60u32).prop_map(|b| 1 << b), any::<u64>()]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn behaves_as_a_map(puts in prop::collection::vec((oids(), 1..1u64 << 40, 0..100_000u64), 0..4000)) {
+            let index = Index::new();
+            let mut model = BTreeMap::new();
+            for (oid, pos, len) in puts {
+                prop_assert_eq!(index.insert(Oid(oid), pos, len), model.insert(oid, pos));
+            }
+            prop_assert_eq!(index.len(), model.len() as u64);
+            prop_assert_eq!(index.max_oid().map(|o| o.0), model.keys().last().copied());
+            let mut all = Vec::new();
+            let done: Result<(), ()> = index.for_each(|oid, pos| { all.push((oid.0, pos)); Ok(()) });
+            prop_assert!(done.is_ok());
+            let expected: Vec<_> = model.iter().map(|(&o, &p)| (o, p)).collect();
+            prop_assert_eq!(all, expected);
+            for &oid in model.keys() {
+                let next = index.next(Oid(oid.saturating_add(1))).map(|(oid, _)| oid.0);
+                prop_assert_eq!(next, model.range(oid.saturating_add(1)..).next().map(|(&o, _)| o));
+            }
+        }
+    }
+
+    #[test]
+    fn dense_pages_keep_lengths() {
+        let index = Index::new();
+        for oid in 0..4096 {
+            index.insert(Oid(oid), oid + 4, oid * 100);
+        }
+        assert_eq!(index.get(Oid(4000)), Some(Entry { pos: 4004, len: LenHint::AtLeast(65534) }));
+        index.insert(Oid(7), 99, 700);
+        assert_eq!(index.get(Oid(7)), Some(Entry { pos: 99, len: LenHint::Exactly(700) }));
+        index.insert(Oid(1), 5, 0);
+        assert_eq!(index.get(Oid(1)).map(|e| e.len), Some(LenHint::Exactly(0)));
+        assert_eq!(index.get(Oid(4096)), None);
+    }
+
+    #[test]
+    fn filling_a_page_is_inserting() {
+        let index = Index::new();
+        index.fill(Oid(8192), (0..3000u16).map(|i| (i, u64::from(i) + 4)));
+        index.fill(Oid(1 << 40), (0..3u16).map(|i| (i, 50)));
+        assert_eq!(index.len(), 3003);
+        assert_eq!(index.pos(Oid(8192 + 2999)), 3003);
+        assert_eq!(index.max_oid(), Some(Oid((1 << 40) + 2)));
+        index.set_len(Oid(8192), 4, 77);
+        assert_eq!(index.get(Oid(8192)).map(|e| e.len), Some(LenHint::Exactly(77)));
+    }
+}

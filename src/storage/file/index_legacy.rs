@@ -1,0 +1,249 @@
+//! Index files of older ZODBs: one pickle of a dict `{"index": fsIndex or dict, "pos": int}`.
+//!
+//! A small reader of just the pickles that these are: whatever else it meets makes the index unreadable, and then it is
+//! rebuilt from the data, as Python does.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::index::Index;
+use super::index_file::{Loaded, fill};
+use crate::base::bytes::Reader;
+use crate::base::ids::Oid;
+
+/// Tuples and instances that one file may be made of, which bounds how deeply they nest. Enough for tens of millions of
+/// objects; a larger index in such a layout is rebuilt.
+const VALUES_MAX: usize = 4000;
+
+#[derive(Clone, Debug)]
+enum Value {
+    Mark,
+    Nothing,
+    Int(u64),
+    Bytes(Rc<[u8]>),
+    /// Tuples, lists and dicts (keys and values in turn): all a sequence of values.
+    Items(Rc<Vec<Value>>),
+    /// An instance of whatever class: only its state matters.
+    Object(Rc<Value>),
+}
+
+/// Reads the bytes of an index file in an older layout.
+pub fn parse(bytes: &[u8]) -> Result<Loaded, String> {
+    let top = unpickle(bytes).ok_or("not an index: its pickle cannot be read")?;
+    let pos = match member(&top, b"pos") {
+        Some(Value::Int(pos)) => *pos,
+        _ => return Err("not an index: it has no position".into()),
+    };
+    let index = Index::new();
+    let found = member(&top, b"index").ok_or("not an index: it has no index")?;
+    match found {
+        // A plain dict: oid -> position.
+        Value::Items(items) => plain(&index, items, pos)?,
+        Value::Object(state) => match member(state, b"_data") {
+            // fsIndex with state_version 1: a list of (prefix, string).
+            Some(Value::Items(pairs)) => buckets(&index, pairs, pos, 0)?,
+            // fsIndex without: a BTree of prefixes and buckets.
+            Some(Value::Object(tree)) => buckets(&index, std::slice::from_ref(tree), pos, 0)?,
+            _ => return Err("not an index: it has no data".into()),
+        },
+        _ => return Err("not an index: its data is of no known kind".into()),
+    }
+    if index.is_empty() {
+        return Err("it is empty".into());
+    }
+    Ok(Loaded { pos, index, oid_mark: None })
+}
+
+fn member<'a>(value: &'a Value, name: &[u8]) -> Option<&'a Value> {
+    let Value::Items(items) = value else { return None };
+    let (pairs, _) = items.as_chunks::<2>();
+    pairs.iter().find_map(|[key, value]| match key {
+        Value::Bytes(key) if **key == *name => Some(value),
+        _ => None,
+    })
+}
+
+fn plain(index: &Index, items: &[Value], end: u64) -> Result<(), String> {
+    let (pairs, _) = items.as_chunks::<2>();
+    for pair in pairs {
+        match pair {
+            [Value::Bytes(oid), Value::Int(pos)] if (4..end).contains(pos) => {
+                let oid = Oid::from_slice(oid).ok_or("an oid is not 8 bytes long")?;
+                index.fill(oid, [((oid.0 & 0xfff) as u16, *pos)].into_iter());
+            }
+            _ => return Err("an entry is not an oid and a position in the file".into()),
+        }
+    }
+    Ok(())
+}
+
+/// Finds (prefix, bucket) pairs wherever they are: in a list, or in the nested states of a BTree.
+fn buckets(index: &Index, items: &[Value], end: u64, depth: usize) -> Result<(), String> {
+    if depth > VALUES_MAX {
+        return Err("it is nested too deeply".into());
+    }
+    let mut at = 0;
+    while let Some(item) = items.get(at) {
+        at += 1;
+        match item {
+            Value::Bytes(prefix) => {
+                let bucket = match items.get(at) {
+                    Some(Value::Bytes(bucket)) => bucket.clone(),
+                    Some(Value::Object(state)) => match &**state {
+                        Value::Bytes(bucket) => bucket.clone(),
+                        _ => return bucket_of_pairs(index, items, end),
+                    },
+                    // Keys that separate the children of a BTree.
+                    _ => continue,
+                };
+                if prefix.len() == 6 {
+                    fill(index, prefix, &bucket, end)?;
+                    at += 1;
+                }
+            }
+            Value::Items(nested) => buckets(index, nested, end, depth + 1)?,
+            Value::Object(state) => buckets(index, std::slice::from_ref(state), end, depth + 1)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn bucket_of_pairs(_: &Index, _: &[Value], _: u64) -> Result<(), String> {
+    Err("a bucket is not a string".into())
+}
+
+fn unpickle(bytes: &[u8]) -> Option<Value> {
+    let mut r = Reader::new(bytes);
+    let mut stack: Vec<Value> = Vec::new();
+    let mut memo: HashMap<u64, Value> = HashMap::new();
+    let mut value_count = 0;
+    loop {
+        let opcode = r.u8()?;
+        if matches!(opcode, b'b' | b't' | b'l' | b'd' | 0x85..=0x87) {
+            value_count += 1;
+            if value_count > VALUES_MAX {
+                return None;
+            }
+        }
+        match opcode {
+            0x80 => _ = r.u8()?,
+            0x95 => _ = r.take(8)?,
+            b'.' => return stack.pop(),
+            b'(' => stack.push(Value::Mark),
+            b'N' => stack.push(Value::Nothing),
+            b'K' => stack.push(Value::Int(u64::from(r.u8()?))),
+            b'M' => stack.push(Value::Int(u64::from(r.u16_le()?))),
+            b'J' => stack.push(Value::Int(u64::from(r.u32_le()?))),
+            b'I' | b'L' => {
+                let digits = std::str::from_utf8(r.line()?).ok()?;
+                stack.push(Value::Int(digits.trim_end_matches('L').parse().ok()?));
+            }
+            0x8a => {
+                let len = usize::from(r.u8()?);
+                let mut number = [0; 8];
+                number.get_mut(..len)?.copy_from_slice(r.take(len)?);
+                stack.push(Value::Int(u64::from_le_bytes(number)));
+            }
+            b'U' | b'C' | 0x8c => {
+                let len = usize::from(r.u8()?);
+                stack.push(Value::Bytes(r.take(len)?.into()));
+            }
+            b'T' | b'B' | b'X' => {
+                let len = r.u32_le()? as usize;
+                stack.push(Value::Bytes(r.take(len)?.into()));
+            }
+            // GLOBAL and INST name a class: which one does not matter.
+            b'c' => {
+                r.line()?;
+                r.line()?;
+                stack.push(Value::Nothing);
+            }
+            b'i' => {
+                r.line()?;
+                r.line()?;
+                to_mark(&mut stack)?;
+                stack.push(Value::Object(Rc::new(Value::Nothing)));
+            }
+            b'o' => {
+                to_mark(&mut stack)?;
+                stack.push(Value::Object(Rc::new(Value::Nothing)));
+            }
+            // REDUCE, NEWOBJ: the call's result is an instance.
+            b'R' | 0x81 => {
+                stack.pop()?;
+                stack.pop()?;
+                stack.push(Value::Object(Rc::new(Value::Nothing)));
+            }
+            b'b' => {
+                let state = stack.pop()?;
+                stack.pop()?;
+                stack.push(Value::Object(Rc::new(state)));
+            }
+            b'}' | b']' | b')' => stack.push(Value::Items(Rc::default())),
+            b't' | b'l' | b'd' => {
+                let items = to_mark(&mut stack)?;
+                stack.push(Value::Items(Rc::new(items)));
+            }
+            0x85..=0x87 => {
+                let count = usize::from(opcode - 0x84);
+                let items = stack.split_off(stack.len().checked_sub(count)?);
+                stack.push(Value::Items(Rc::new(items)));
+            }
+            b'a' => {
+                let item = stack.pop()?;
+                extend(stack.last_mut()?, [item])?;
+            }
+            b's' => {
+                let (value, key) = (stack.pop()?, stack.pop()?);
+                extend(stack.last_mut()?, [key, value])?;
+            }
+            b'e' | b'u' => {
+                let items = to_mark(&mut stack)?;
+                extend(stack.last_mut()?, items)?;
+            }
+            b'q' => {
+                let key = u64::from(r.u8()?);
+                memorise(&mut memo, key, stack.last()?);
+            }
+            b'r' => {
+                let key = u64::from(r.u32_le()?);
+                memorise(&mut memo, key, stack.last()?);
+            }
+            b'p' => {
+                let key = std::str::from_utf8(r.line()?).ok()?.parse().ok()?;
+                memorise(&mut memo, key, stack.last()?);
+            }
+            b'h' => stack.push(memo.get(&u64::from(r.u8()?))?.clone()),
+            b'j' => stack.push(memo.get(&u64::from(r.u32_le()?))?.clone()),
+            b'g' => {
+                let key: u64 = std::str::from_utf8(r.line()?).ok()?.parse().ok()?;
+                stack.push(memo.get(&key)?.clone());
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// Containers are filled after they were remembered, and never looked up again here; remembering them would only
+/// cost a copy.
+fn memorise(memo: &mut HashMap<u64, Value>, key: u64, value: &Value) {
+    let value = match value {
+        Value::Items(_) => Value::Nothing,
+        other => other.clone(),
+    };
+    memo.insert(key, value);
+}
+
+fn to_mark(stack: &mut Vec<Value>) -> Option<Vec<Value>> {
+    let at = stack.iter().rposition(|value| matches!(value, Value::Mark))?;
+    let items = stack.split_off(at + 1);
+    stack.pop();
+    Some(items)
+}
+
+fn extend(container: &mut Value, items: impl IntoIterator<Item = Value>) -> Option<()> {
+    let Value::Items(list) = container else { return None };
+    Rc::get_mut(list)?.extend(items);
+    Some(())
+}

@@ -1,0 +1,245 @@
+//! The log itself: `Data.fs` as records that are read by position and appended at the end.
+//!
+//! Knows the layout, checks whatever it reads, and remembers a failed sync: then the file is *broken* for good and
+//! nothing is written to it any more. Who may append, and when, is `group.rs`'s business.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use byteorder::{BigEndian, ByteOrder};
+use log::error;
+
+use super::format::{
+    BACK_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
+};
+use super::media::MediaFile;
+use crate::base::ids::Oid;
+use crate::storage::{Result, StorageError, TransactionMeta};
+
+/// The log target of everything that Python's FileStorage logs.
+pub const TARGET: &str = "ZODB.FileStorage";
+
+/// See the module.
+pub struct Log {
+    path: PathBuf,
+    file: Arc<dyn MediaFile>,
+    /// Where the durable part ends. No record that is read may reach beyond it.
+    end: AtomicU64,
+    /// Why nothing may be written any more.
+    broken: OnceLock<String>,
+}
+
+/// A data header, and the back-pointer if there is no data.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    pub header: DataHeader,
+    /// Meaningful if `header.data_len` is 0.
+    pub back: u64,
+}
+
+impl Record {
+    /// Un-created or deleted: neither data nor a back-pointer.
+    pub fn is_gone(&self) -> bool {
+        self.header.data_len == 0 && self.back == 0
+    }
+}
+
+impl Log {
+    pub fn new(path: PathBuf, file: Arc<dyn MediaFile>, end: u64) -> Log {
+        Log { path, file, end: AtomicU64::new(end), broken: OnceLock::new() }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn file(&self) -> &dyn MediaFile {
+        &*self.file
+    }
+
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    pub fn set_end(&self, end: u64) {
+        self.end.store(end, Ordering::Release);
+    }
+
+    /// Why the storage is read-only though it was not opened so.
+    pub fn broken(&self) -> Option<&str> {
+        self.broken.get().map(String::as_str)
+    }
+
+    /// Nothing is written any more: after a failed sync nobody knows what the disk holds.
+    pub fn set_broken(&self, why: String) {
+        error!(
+            target: TARGET,
+            "{}: {why}. The storage is now read-only: check the disk, then restart the server",
+            self.path.display()
+        );
+        let _ = self.broken.set(why);
+    }
+
+    pub fn corrupt(&self, pos: u64, what: impl Into<String>) -> StorageError {
+        StorageError::Corrupt { path: self.path.clone(), pos, what: what.into() }
+    }
+
+    pub fn io(&self, doing: &str, pos: u64) -> impl FnOnce(io::Error) -> StorageError {
+        StorageError::io(format!("{}: {doing} at {pos}", self.path.display()))
+    }
+
+    /// Fills `buf` from `pos`, or it is damage.
+    pub fn read_exact(&self, buf: &mut [u8], pos: u64) -> Result<()> {
+        let len = self.file.read_at(buf, pos).map_err(self.io("reading", pos))?;
+        if len < buf.len() {
+            return Err(self.corrupt(pos, format!("{} bytes expected, the file ends after {len}", buf.len())));
+        }
+        Ok(())
+    }
+
+    pub fn read_u64(&self, pos: u64) -> Result<u64> {
+        let mut buf = [0; 8];
+        self.read_exact(&mut buf, pos)?;
+        Ok(u64::from_be_bytes(buf))
+    }
+
+    /// The header of the data record at `pos`, which must be one of `oid` if that is given.
+    pub fn read_record(&self, pos: u64, oid: Option<Oid>) -> Result<Record> {
+        let mut buf = [0; DATA_HEADER_LEN + BACK_LEN];
+        let len = self.file.read_at(&mut buf, pos).map_err(self.io("reading a record", pos))?;
+        self.parse_record(&buf[..len], pos, oid)
+    }
+
+    /// The same for bytes that were read from `pos`: at least 50, unless the file or the record's data end sooner.
+    pub fn parse_record(&self, bytes: &[u8], pos: u64, oid: Option<Oid>) -> Result<Record> {
+        let Some((head, rest)) = bytes.split_first_chunk::<DATA_HEADER_LEN>() else {
+            return Err(self.corrupt(pos, "a data record is expected here, the file ends"));
+        };
+        let header = DataHeader::decode(head);
+        if let Some(oid) = oid
+            && header.oid != oid
+        {
+            return Err(self.corrupt(
+                pos,
+                format!("the record of object 0x{oid} is expected here, but it is of 0x{}", header.oid),
+            ));
+        }
+        if header.version_len != 0 {
+            return Err(self.corrupt(pos, "the record has a version: versions are not supported"));
+        }
+        if header.prev >= pos {
+            return Err(self.corrupt(pos, format!("the previous record {} is not before it", header.prev)));
+        }
+        if header.data_len > self.end().saturating_sub(pos) {
+            return Err(self.corrupt(pos, format!("the data of {} bytes exceeds the file", header.data_len)));
+        }
+        let mut back = 0;
+        if header.data_len == 0 {
+            let Some(bytes) = rest.first_chunk::<BACK_LEN>() else {
+                return Err(self.corrupt(pos, "a back-pointer is expected here, the file ends"));
+            };
+            back = u64::from_be_bytes(*bytes);
+            if back >= pos {
+                return Err(self.corrupt(pos, format!("the back-pointer {back} points forward")));
+            }
+        }
+        Ok(Record { header, back })
+    }
+
+    /// Follows back-pointers from `back` to the record that has the data: its position and header. `None`: the object
+    /// was un-created or deleted.
+    pub fn follow(&self, oid: Oid, mut back: u64) -> Result<Option<(u64, DataHeader)>> {
+        while back != 0 {
+            let record = self.read_record(back, Some(oid))?;
+            if record.header.data_len > 0 {
+                return Ok(Some((back, record.header)));
+            }
+            // Always smaller than the last one, so this ends.
+            back = record.back;
+        }
+        Ok(None)
+    }
+
+    /// The data of the record at `pos`, appended to `out`.
+    pub fn read_data(&self, pos: u64, header: &DataHeader, out: &mut Vec<u8>) -> Result<()> {
+        let from = out.len();
+        out.resize(from + header.data_len as usize, 0);
+        self.read_exact(&mut out[from..], pos + DATA_HEADER_LEN as u64)
+    }
+
+    pub fn read_txn_header(&self, pos: u64) -> Result<TxnHeader> {
+        let mut buf = [0; TXN_HEADER_LEN];
+        self.read_exact(&mut buf, pos)?;
+        Ok(TxnHeader::decode(&buf))
+    }
+
+    /// User, description and extension of the transaction at `pos`.
+    pub fn read_meta(&self, pos: u64, header: &TxnHeader) -> Result<TransactionMeta> {
+        let mut bytes = vec![0; header.meta_len()];
+        self.read_exact(&mut bytes, pos + TXN_HEADER_LEN as u64)?;
+        let extension = bytes.split_off(usize::from(header.user_len) + usize::from(header.description_len));
+        let description = bytes.split_off(usize::from(header.user_len));
+        Ok(TransactionMeta { user: bytes, description, extension })
+    }
+
+    /// Where the transaction that ends at `end` begins, with its header; `None` at the start of the file.
+    pub fn txn_before(&self, end: u64) -> Result<Option<(u64, TxnHeader)>> {
+        if end <= MAGIC_LEN {
+            return Ok(None);
+        }
+        let trailer = end.saturating_sub(TRAILER_LEN as u64);
+        let len = self.read_u64(trailer)?;
+        let Some(pos) = trailer.checked_sub(len).filter(|&pos| pos >= MAGIC_LEN && pos < trailer) else {
+            return Err(self.corrupt(trailer, format!("the transaction length {len} exceeds the file")));
+        };
+        let header = self.read_txn_header(pos)?;
+        if header.len != len {
+            return Err(self.corrupt(
+                pos,
+                format!("the transaction's length is {} here and {len} at its end", header.len),
+            ));
+        }
+        Ok(Some((pos, header)))
+    }
+}
+
+/// The data records of one transaction, in file order.
+pub struct Records<'a> {
+    log: &'a Log,
+    tpos: u64,
+    pos: u64,
+    end: u64,
+}
+
+impl<'a> Records<'a> {
+    pub fn new(log: &'a Log, tpos: u64, header: &TxnHeader) -> Records<'a> {
+        Records::new_at(log, tpos, header, 0)
+    }
+
+    /// The records that follow the first `done` bytes of records.
+    pub fn new_at(log: &'a Log, tpos: u64, header: &TxnHeader, done: u64) -> Records<'a> {
+        let end = tpos.saturating_add(header.len).min(log.end());
+        Records { log, tpos, pos: tpos.saturating_add(header.head_len()).saturating_add(done), end }
+    }
+
+    /// The next record and its position.
+    pub fn next_record(&mut self) -> Result<Option<(u64, Record)>> {
+        let pos = self.pos;
+        if pos >= self.end {
+            return Ok(None);
+        }
+        let record = self.log.read_record(pos, None)?;
+        self.pos = pos.saturating_add(record.header.record_len());
+        if self.pos > self.end || record.header.tloc != self.tpos {
+            return Err(self.log.corrupt(pos, "data record exceeds transaction record"));
+        }
+        Ok(Some((pos, record)))
+    }
+}
+
+/// A number as the file has it.
+pub fn be_u64(bytes: &[u8]) -> Option<u64> {
+    (bytes.len() >= 8).then(|| BigEndian::read_u64(bytes))
+}

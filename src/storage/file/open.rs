@@ -1,0 +1,382 @@
+//! From a path to a running storage, and back.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use log::{error, warn};
+
+use super::format::{FileFormat, MAGIC_LEN};
+use super::group::{Group, Writer};
+use super::index::Index;
+use super::lock_file::LockFile;
+use super::log::{Log, TARGET};
+use super::media::{Access, Media, MediaFile, RealMedia};
+use super::recover::{self, ScanFrom, Tail};
+use super::save::Saver;
+use super::space::Space;
+use super::tail_note::{NoteFile, TailNote};
+use super::tids::Tids;
+use super::{Core, FileStorage, Oids, index_file};
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::fs::dir_of;
+use crate::base::ids::{Oid, Tid};
+use crate::storage::{Result, StorageError};
+
+/// Which Python is to be able to open a new file.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum NewFileFormat {
+    /// The one that the first transaction's client runs.
+    #[default]
+    Auto,
+    FS21,
+    FS30,
+}
+
+impl NewFileFormat {
+    fn initial(self) -> FileFormat {
+        match self {
+            NewFileFormat::FS21 => FileFormat::FS21,
+            NewFileFormat::Auto | NewFileFormat::FS30 => FileFormat::FS30,
+        }
+    }
+
+    pub(super) fn of_first(self, python2: bool) -> FileFormat {
+        match self {
+            NewFileFormat::Auto if python2 => FileFormat::FS21,
+            _ => self.initial(),
+        }
+    }
+}
+
+/// How to open a FileStorage.
+#[derive(Clone)]
+pub struct FileStorageOptions {
+    pub path: PathBuf,
+    /// Begin with an empty file even if there is one.
+    pub create: bool,
+    pub read_only: bool,
+    /// Votes fail once the file is longer than this.
+    pub quota: Option<u64>,
+    /// Time travel, read-only: transactions from this tid on are not there.
+    pub stop: Option<Tid>,
+    pub new_file_format: NewFileFormat,
+    pub media: Arc<dyn Media>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl FileStorageOptions {
+    pub fn new(path: impl Into<PathBuf>) -> FileStorageOptions {
+        FileStorageOptions {
+            path: path.into(),
+            create: false,
+            read_only: false,
+            quota: None,
+            stop: None,
+            new_file_format: NewFileFormat::Auto,
+            media: Arc::new(RealMedia),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+/// Committer threads: while one answers its group's clients, the other leads the next group.
+const COMMITTERS: usize = 2;
+const STACK_LEN: usize = 512 * 1024;
+
+/// A database that is further than this in the future is a sign of a clock that is badly wrong.
+const FUTURE_MAX: f64 = 30.0 * 60.0;
+
+impl FileStorage {
+    /// Opens the file, or makes it unless the storage is to be read-only.
+    pub fn open(options: FileStorageOptions) -> Result<FileStorage> {
+        check_options(&options)?;
+        let media = options.media.clone();
+        let lock_file = if options.read_only { None } else { Some(LockFile::acquire(&options.path)?) };
+        let note = if options.read_only { None } else { TailNote::read(&*media, &options.path) };
+        let file = open_file(&options)?;
+        let found = read_all(&options, &file, note.as_ref())?;
+        warn_of_future(&options, found.last_tid);
+        let (oids, note_file) = oids_and_note(&options, note.as_ref(), &found);
+        let core = Core {
+            media,
+            log: Log::new(options.path.clone(), file, found.end),
+            index: found.index,
+            space: Space::new(found.end),
+            tids: Tids::new(found.max_tid, options.clock.clone()),
+            group: Group::default(),
+            writer: Mutex::new(Writer {
+                end: found.end,
+                format: found.format,
+                undecided: found.end <= MAGIC_LEN,
+                buf: Vec::new(),
+            }),
+            publisher: OnceLock::new(),
+            new_file_format: if found.is_new {
+                options.new_file_format
+            } else {
+                keep(found.format, &options)
+            },
+            note: note_file,
+            saver: Saver::new(found.index_end, found.index_end > MAGIC_LEN),
+            oids: Mutex::new(oids),
+            last_tid: AtomicU64::new(found.last_tid.0),
+            published_end: AtomicU64::new(found.end),
+            closed: AtomicBool::new(false),
+        };
+        let storage = FileStorage {
+            options,
+            core: Arc::new(core),
+            threads: Mutex::default(),
+            lock_file: Mutex::new(lock_file),
+        };
+        if !storage.options.read_only {
+            if !storage.core.saver.used_index {
+                // As Python does after a rebuild: the next start is to be quick even if this one ends badly.
+                storage.core.save_index();
+            }
+            storage.start_threads()?;
+        }
+        Ok(storage)
+    }
+
+    fn start_threads(&self) -> Result<()> {
+        let start = |name: String, run: fn(&Core)| {
+            let core = self.core.clone();
+            let thread = thread::Builder::new().name(name).stack_size(STACK_LEN).spawn(move || run(&core));
+            thread.map_err(StorageError::io("starting a thread of the storage"))
+        };
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for n in 0..COMMITTERS {
+            threads.push(start(format!("committer-{n}"), Core::committer)?);
+        }
+        threads.push(start("index-saver".into(), Core::index_saver)?);
+        Ok(())
+    }
+
+    /// Completes what is being finished, saves the index, releases the lock. The second time does nothing.
+    pub(super) fn shut(&self) -> Result<()> {
+        let core = &self.core;
+        if core.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        core.group.stop();
+        core.saver.stop();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                error!(target: TARGET, "{}: a thread of the storage had died", self.options.path.display());
+            }
+        }
+        let result =
+            if self.options.read_only || core.log.broken().is_some() { Ok(()) } else { self.tidy_up() };
+        *self.lock_file.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        result
+    }
+
+    fn tidy_up(&self) -> Result<()> {
+        let core = &self.core;
+        let path = self.options.path.display();
+        // Gives back the space that was reserved behind the end.
+        core.log.file().set_len(core.log.end()).map_err(StorageError::io(format!("closing {path}")))?;
+        if let Some(note) = &core.note {
+            note.clear().map_err(StorageError::io(format!("emptying {path}.tmp")))?;
+        }
+        core.save_index();
+        Ok(())
+    }
+}
+
+fn check_options(options: &FileStorageOptions) -> Result<()> {
+    let refused = |message: &str| {
+        Err(StorageError::Refused { class: ("builtins", "ValueError"), message: message.into() })
+    };
+    if options.read_only && options.create {
+        return refused("can't create a read-only file");
+    }
+    if options.stop.is_some() && !options.read_only {
+        return refused("time-travel only supported in read-only mode");
+    }
+    Ok(())
+}
+
+fn open_file(options: &FileStorageOptions) -> Result<Arc<dyn MediaFile>> {
+    let FileStorageOptions { path, media, .. } = options;
+    let doing = || StorageError::io(format!("opening {}", path.display()));
+    if options.create && media.exists(path) {
+        media.remove(path).map_err(doing())?;
+    }
+    if options.read_only {
+        return media.open(path, Access::Read).map_err(doing());
+    }
+    match media.open(path, Access::ReadWrite) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let file = media.open(path, Access::Create).map_err(doing())?;
+            media.sync_dir(dir_of(path)).map_err(doing())?;
+            Ok(file)
+        }
+        other => other.map_err(doing()),
+    }
+}
+
+/// What is in the files.
+struct Found {
+    format: FileFormat,
+    /// There is no transaction yet, and the format was not given by anybody.
+    is_new: bool,
+    index: Index,
+    /// Up to where the saved index was good; 0 if it was not used.
+    index_end: u64,
+    oid_mark: Option<Oid>,
+    end: u64,
+    last_tid: Tid,
+    max_tid: Tid,
+}
+
+fn read_all(
+    options: &FileStorageOptions,
+    file: &Arc<dyn MediaFile>,
+    note: Option<&TailNote>,
+) -> Result<Found> {
+    let path = &options.path;
+    let len = file.len().map_err(StorageError::io(format!("opening {}", path.display())))?;
+    let format = read_magic(options, &**file, len)?;
+    let mut found = Found {
+        format,
+        is_new: len <= MAGIC_LEN,
+        index: Index::new(),
+        index_end: 0,
+        oid_mark: None,
+        end: MAGIC_LEN,
+        last_tid: Tid::ZERO,
+        max_tid: Tid::ZERO,
+    };
+    if len == 0 {
+        return Ok(found);
+    }
+    let log = Log::new(path.clone(), file.clone(), len);
+    if let Some(saved) = saved_index(options) {
+        // Also from an index that is of no use otherwise: the one of a nearly empty file always is.
+        found.oid_mark = saved.oid_mark;
+        match recover::check_sanity(&log, &saved.index, saved.pos, len) {
+            None => warn!(target: TARGET, "Ignoring index for {}", path.display()),
+            // The index knows later revisions than time travel is to see.
+            Some(last_tid) if options.stop.is_some_and(|stop| last_tid >= stop) => {}
+            Some(last_tid) => {
+                found.index = saved.index;
+                found.index_end = saved.pos;
+                (found.end, found.last_tid, found.max_tid) = (saved.pos, last_tid, last_tid);
+            }
+        }
+    }
+    let note = note.filter(|note| is_about(note, &log, len));
+    let from = ScanFrom { pos: found.end, tid: found.last_tid, stop: options.stop, note };
+    let scanned = recover::scan_file(&**file, path, &found.index, &from)?;
+    (found.end, found.last_tid, found.max_tid) = (scanned.end, scanned.last_tid, scanned.max_tid);
+    if !options.read_only {
+        match scanned.tail {
+            Tail::Clean | Tail::Later => {}
+            Tail::Stub => recover::cut(&**file, path, scanned.end)?,
+            Tail::Torn { .. } => recover::save_aside(&*options.media, &**file, path, scanned.end)?,
+        }
+        // Gives back what a process that died had reserved, and makes durable what it had only written: all that is
+        // served from now on.
+        recover::cut(&**file, path, scanned.end)?;
+    }
+    Ok(found)
+}
+
+fn read_magic(options: &FileStorageOptions, file: &dyn MediaFile, len: u64) -> Result<FileFormat> {
+    let path = options.path.display();
+    let io = || StorageError::io(format!("opening {path}"));
+    if len == 0 {
+        let format = options.new_file_format.initial();
+        if !options.read_only {
+            file.write_at(&format.magic(), 0).map_err(io())?;
+            file.sync().map_err(io())?;
+        }
+        return Ok(format);
+    }
+    let mut magic = [0; MAGIC_LEN as usize];
+    let read = file.read_at(&mut magic, 0).map_err(io())?;
+    FileFormat::from_magic(magic).filter(|_| read == magic.len()).ok_or_else(|| StorageError::Refused {
+        class: ("ZODB.FileStorage.FileStorage", "FileStorageFormatError"),
+        message: format!(
+            "{path}: not a FileStorage: it begins with {:?} instead of FS21 or FS30",
+            magic.get(..read).unwrap_or_default().escape_ascii().to_string()
+        ),
+    })
+}
+
+/// The saved index, if it can be read.
+fn saved_index(options: &FileStorageOptions) -> Option<index_file::Loaded> {
+    let loaded = index_file::load(&*options.media, &options.path);
+    loaded.unwrap_or_else(|error| {
+        let path = options.path.display();
+        error!(target: TARGET, "loading index {path}.index: {error}; the file is scanned instead");
+        None
+    })
+}
+
+/// Whether the note was written for this very file and not for one that it replaced.
+fn is_about(note: &TailNote, log: &Log, len: u64) -> bool {
+    if note.synced > len {
+        warn!(
+            target: TARGET,
+            "{}: {len} bytes long, but {} were written and synced: if this file was not put back from a backup, \
+             transactions are missing",
+            log.path().display(),
+            note.synced
+        );
+        return false;
+    }
+    match log.txn_before(note.start) {
+        Ok(Some((_, header))) => header.tid == note.start_tid,
+        Ok(None) => note.start_tid == Tid::ZERO,
+        Err(_) => false,
+    }
+}
+
+/// A file that has its magic keeps it, unless it has nothing else and nobody minds.
+fn keep(format: FileFormat, options: &FileStorageOptions) -> NewFileFormat {
+    match (options.new_file_format, format) {
+        (NewFileFormat::Auto, FileFormat::FS21) => NewFileFormat::FS21,
+        (NewFileFormat::Auto, FileFormat::FS30) => NewFileFormat::FS30,
+        (given, _) => given,
+    }
+}
+
+fn warn_of_future(options: &FileStorageOptions, last: Tid) {
+    let now = options.clock.now();
+    if last > now {
+        let path = options.path.display();
+        let seconds = last.to_unix() - now.to_unix();
+        if seconds > FUTURE_MAX {
+            error!(target: TARGET, "{path} Database records {seconds:.0} seconds in the future");
+        } else {
+            warn!(target: TARGET, "{path} Database records {seconds:.0} seconds in the future");
+        }
+    }
+}
+
+/// From where on oids may be given out, and the note that this process keeps.
+fn oids_and_note(
+    options: &FileStorageOptions,
+    old: Option<&TailNote>,
+    found: &Found,
+) -> (Oids, Option<NoteFile>) {
+    let marks = [old.map(|note| note.oid_mark), found.oid_mark, found.index.max_oid()];
+    let last = marks.into_iter().flatten().max().unwrap_or(Oid::ZERO);
+    let oids = Oids { last: last.0, mark: last.0 };
+    if options.read_only {
+        return (oids, None);
+    }
+    let note = NoteFile::create(&*options.media, &options.path, found.end, found.last_tid, last);
+    let note = note.map_err(|error| {
+        let path = options.path.display();
+        warn!(target: TARGET, "{path}.tmp cannot be written, a crash will be harder to recover from: {error}");
+    });
+    (oids, note.ok())
+}

@@ -1,0 +1,114 @@
+//! When the index is saved: at close, after a rebuild, and every so often in between, so that a start after a crash has
+//! little to scan.
+//!
+//! A saved index must be exactly that of some position, or its reader will find it insane. Commits go on while it is
+//! written: entries that are newer than the position are followed back to the revision that was current there.
+
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::{debug, error};
+
+use super::log::TARGET;
+use super::{Core, index_file};
+
+/// So many bytes of new transactions are scanned in a moment; no need to save sooner.
+const BYTES: u64 = 256 << 20;
+/// After this time also if there are fewer, but more than the index itself costs to write.
+const INTERVAL: Duration = Duration::from_secs(600);
+
+/// See the module.
+pub struct Saver {
+    /// The saved index was good when the storage was opened.
+    pub used_index: bool,
+    state: Mutex<State>,
+    wake: Condvar,
+    /// Held while saving.
+    saving: Mutex<()>,
+}
+
+struct State {
+    /// Up to where the index is saved.
+    saved_end: u64,
+    saved_at: Instant,
+    wanted: bool,
+    stopping: bool,
+}
+
+impl Saver {
+    pub fn new(saved_end: u64, used_index: bool) -> Saver {
+        let state = State { saved_end, saved_at: Instant::now(), wanted: false, stopping: false };
+        Saver { used_index, state: Mutex::new(state), wake: Condvar::new(), saving: Mutex::default() }
+    }
+
+    pub fn stop(&self) {
+        self.lock().stopping = true;
+        self.wake.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    /// Called by the leader after each group.
+    pub fn after_commit(&self) {
+        let mut state = self.saver.lock();
+        if !state.wanted && self.published_end() - state.saved_end >= BYTES {
+            state.wanted = true;
+            self.saver.wake.notify_one();
+        }
+    }
+
+    /// The life of the thread that saves the index.
+    pub fn index_saver(&self) {
+        let mut state = self.saver.lock();
+        while !state.stopping {
+            let new_len = self.published_end() - state.saved_end;
+            let is_time = state.saved_at.elapsed() >= INTERVAL && new_len > 8 * self.index.len() + (1 << 20);
+            if state.wanted || is_time {
+                drop(state);
+                self.save_index();
+                state = self.saver.lock();
+            } else {
+                let wait = self.saver.wake.wait_timeout(state, INTERVAL / 10);
+                state = wait.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+    }
+
+    /// Saves the index; a failure is logged and costs nothing but a scan at the next start.
+    pub fn save_index(&self) {
+        let saving = self.saver.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = self.published_end();
+        let format = self.writer.lock().unwrap_or_else(PoisonError::into_inner).format;
+        let path = self.log.path();
+        let begun = Instant::now();
+        let saved = index_file::save(&*self.media, path, format, end, self.oid_mark(), |each| {
+            self.index.for_each(|oid, mut pos| {
+                while pos >= end {
+                    pos = self.log.read_record(pos, Some(oid)).map_err(io::Error::other)?.header.prev;
+                }
+                if pos == 0 { Ok(()) } else { each(oid, pos) }
+            })
+        });
+        let mut state = self.saver.lock();
+        // After a failure too: not again at once.
+        state.saved_end = end;
+        state.saved_at = begun;
+        state.wanted = false;
+        drop(saving);
+        match saved {
+            Ok(()) => debug!(
+                target: TARGET,
+                "{}.index saved: {} objects in {:?}",
+                path.display(),
+                self.index.len(),
+                begun.elapsed()
+            ),
+            Err(error) => error!(target: TARGET, "{}.index cannot be saved: {error}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! `Data.fs.tmp`: what recovery must know about the end of a file that was not closed.
+//!
+//! A commit is one write and one sync, so a power cut may leave a transaction whose length has reached the disk but
+//! not all of its bytes: blocks of zeros. They cannot be told from zeros that a client stored, so this note keeps a
+//! list of the latter (an all-zero block is rare in pickles). It also says up to where the file was certainly
+//! synced: damage before that is damage, behind it a torn commit.
+//!
+//! ```text
+//! "runzeo tail note" 16 | start 8 | start_tid 8 | synced 8 | oid_mark 8, then positions of all-zero blocks, 8 each
+//! ```
+//!
+//! Python opens the same name for its own commits and empties it, so a note never speaks of what Python wrote.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::media::{Access, Media, MediaFile};
+use crate::base::bytes::Reader;
+use crate::base::fs::{dir_of, with_suffix};
+use crate::base::ids::{Oid, Tid};
+
+const MAGIC: &[u8; 16] = b"runzeo tail note";
+const SYNCED_AT: u64 = 32;
+const OID_MARK_AT: u64 = 40;
+const HEAD_LEN: usize = 48;
+/// More zero blocks than this in one tail are not remembered, and not checked either.
+const ZEROS_MAX: usize = 1 << 20;
+
+/// The unit in which a disk may have lost what was written.
+pub const BLOCK: u64 = 4096;
+
+/// What an earlier process left.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TailNote {
+    /// The file's length when that process opened it, and the last tid then. All before `start` was durable.
+    pub start: u64,
+    pub start_tid: Tid,
+    /// All before this was durable at some later time.
+    pub synced: u64,
+    /// Oids up to this one may have been given out.
+    pub oid_mark: Oid,
+    /// Positions of blocks that are rightly all zero, ascending.
+    pub zeros: Vec<u64>,
+}
+
+impl TailNote {
+    /// The note beside the database `path`, if there is one.
+    pub fn read(media: &dyn Media, path: &Path) -> Option<TailNote> {
+        let file = media.open(&with_suffix(path, ".tmp"), Access::Read).ok()?;
+        let len = usize::try_from(file.len().ok()?).ok()?.min(HEAD_LEN + 8 * ZEROS_MAX + 8);
+        let mut bytes = vec![0; len];
+        let len = file.read_at(&mut bytes, 0).ok()?;
+        bytes.truncate(len);
+        TailNote::parse(&bytes)
+    }
+
+    pub fn parse(bytes: &[u8]) -> Option<TailNote> {
+        let mut r = Reader::new(bytes);
+        if r.take(MAGIC.len())? != MAGIC {
+            return None;
+        }
+        let mut note = TailNote {
+            start: r.u64_be()?,
+            start_tid: Tid(r.u64_be()?),
+            synced: r.u64_be()?,
+            oid_mark: Oid(r.u64_be()?),
+            zeros: Vec::new(),
+        };
+        while let Some(pos) = r.u64_be() {
+            note.zeros.push(pos);
+        }
+        note.zeros.sort_unstable();
+        Some(note)
+    }
+
+    /// Damage from here on is a commit that was cut short.
+    pub fn suspect_from(&self) -> u64 {
+        self.start.max(self.synced)
+    }
+
+    /// Whether the list of zero blocks is complete.
+    pub fn knows_zeros(&self) -> bool {
+        self.zeros.len() <= ZEROS_MAX
+    }
+
+    pub fn is_rightly_zero(&self, block: u64) -> bool {
+        self.zeros.binary_search(&block).is_ok()
+    }
+}
+
+/// Keeps the note of this process up to date.
+pub struct NoteFile {
+    file: Arc<dyn MediaFile>,
+    /// Only the thread that appends to the log adds zeros.
+    zero_count: AtomicUsize,
+}
+
+impl NoteFile {
+    /// Begins a new note and makes it durable.
+    pub fn create(
+        media: &dyn Media,
+        path: &Path,
+        start: u64,
+        start_tid: Tid,
+        oid_mark: Oid,
+    ) -> io::Result<NoteFile> {
+        let path = with_suffix(path, ".tmp");
+        let file = media.open(&path, Access::Truncate)?;
+        let mut head = MAGIC.to_vec();
+        for number in [start, start_tid.0, start, oid_mark.0] {
+            head.extend_from_slice(&number.to_be_bytes());
+        }
+        file.write_at(&head, 0)?;
+        file.sync()?;
+        media.sync_dir(dir_of(&path))?;
+        Ok(NoteFile { file, zero_count: AtomicUsize::new(0) })
+    }
+
+    /// Everything before `end` is durable. Not synced itself: an older note is true as well.
+    pub fn set_synced(&self, end: u64) -> io::Result<()> {
+        self.file.write_at(&end.to_be_bytes(), SYNCED_AT)
+    }
+
+    /// Oids up to this one may be given out. Not synced: it matters when the process dies, less when the machine does.
+    pub fn set_oid_mark(&self, oid: Oid) -> io::Result<()> {
+        self.file.write_at(&oid.to_bytes(), OID_MARK_AT)
+    }
+
+    /// These blocks, about to be written, are all zero; durable on return.
+    pub fn add_zeros(&self, blocks: &[u64]) -> io::Result<()> {
+        let count = self.zero_count.load(Ordering::Relaxed);
+        if count > ZEROS_MAX {
+            return Ok(());
+        }
+        let bytes: Vec<u8> = blocks.iter().flat_map(|block| block.to_be_bytes()).collect();
+        self.file.write_at(&bytes, (HEAD_LEN + 8 * count) as u64)?;
+        self.file.sync()?;
+        self.zero_count.store(count + blocks.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The file was closed in order: nothing to tell.
+    pub fn clear(&self) -> io::Result<()> {
+        self.file.set_len(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::media::RealMedia;
+    use super::*;
+
+    #[test]
+    fn says_what_it_was_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("Data.fs");
+        assert_eq!(TailNote::read(&RealMedia, &path), None);
+        let note = NoteFile::create(&RealMedia, &path, 100, Tid(7), Oid(3)).unwrap();
+        note.set_synced(500).unwrap();
+        note.add_zeros(&[8192, 4096]).unwrap();
+        note.set_oid_mark(Oid(1000)).unwrap();
+        let read = TailNote::read(&RealMedia, &path).unwrap();
+        let zeros = vec![4096, 8192];
+        assert_eq!(read, TailNote { start: 100, start_tid: Tid(7), synced: 500, oid_mark: Oid(1000), zeros });
+        assert!(read.is_rightly_zero(8192) && !read.is_rightly_zero(0));
+        note.clear().unwrap();
+        assert_eq!(TailNote::read(&RealMedia, &path), None);
+    }
+
+    #[test]
+    fn anything_else_is_no_note() {
+        assert_eq!(TailNote::parse(b""), None);
+        assert_eq!(TailNote::parse(b"runzeo tail note\0\0"), None);
+        assert_eq!(TailNote::parse(&[0; 100]), None);
+    }
+}

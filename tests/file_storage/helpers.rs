@@ -1,0 +1,111 @@
+//! What the tests of FileStorage share: committing in one line, a publisher that remembers.
+
+#![allow(dead_code)]
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use runzeo::base::ids::{Oid, Tid};
+use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::{
+    Committed, Delivery, Publisher, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionMeta,
+};
+
+/// What became of a finish.
+#[derive(Debug)]
+pub enum Outcome {
+    Done { tid: Tid, oids: Vec<Oid>, object_count: u64, size: u64 },
+    Failed(StorageError),
+}
+
+/// Answers through a channel that is the ticket.
+pub struct Answers;
+
+impl Publisher for Answers {
+    fn publish(&self, group: Vec<Committed>, install: &mut dyn FnMut()) -> Delivery {
+        install();
+        Box::new(move || {
+            for c in group {
+                let to = c.ticket.downcast::<Sender<Outcome>>().unwrap();
+                let _ = to.send(Outcome::Done {
+                    tid: c.tid,
+                    oids: c.oids,
+                    object_count: c.object_count,
+                    size: c.size,
+                });
+            }
+        })
+    }
+
+    fn failed(&self, ticket: Ticket, error: StorageError) {
+        let _ = ticket.downcast::<Sender<Outcome>>().unwrap().send(Outcome::Failed(error));
+    }
+}
+
+pub fn open(path: &Path) -> FileStorage {
+    open_with(FileStorageOptions::new(path)).unwrap()
+}
+
+pub fn open_with(options: FileStorageOptions) -> Result<FileStorage> {
+    let storage = FileStorage::open(options)?;
+    storage.set_publisher(Arc::new(Answers));
+    Ok(storage)
+}
+
+pub fn meta(user: &str, description: &str) -> TransactionMeta {
+    TransactionMeta { user: user.into(), description: description.into(), extension: Vec::new() }
+}
+
+pub fn staged() -> Staged {
+    Staged::new(meta("user", "description"), None, b' ', 1 << 20)
+}
+
+/// Finishes a voted transaction without waiting.
+pub fn finish(storage: &dyn Storage, staged: Staged, at: TidAt) -> Result<Receiver<Outcome>> {
+    let voted = storage.vote(staged, at)?;
+    let (to, from) = channel::<Outcome>();
+    storage.finish(voted, Box::new(to));
+    Ok(from)
+}
+
+pub fn commit_staged(storage: &dyn Storage, staged: Staged) -> Result<Tid> {
+    let at = if staged.tid.is_some() { TidAt::Vote } else { TidAt::Finish };
+    match finish(storage, staged, at)?.recv().expect("every finish is answered") {
+        Outcome::Done { tid, .. } => Ok(tid),
+        Outcome::Failed(error) => Err(error),
+    }
+}
+
+/// Stores `(oid, serial, data)` in one transaction.
+pub fn commit(storage: &dyn Storage, objects: &[(u64, Tid, &[u8])]) -> Result<Tid> {
+    let mut staged = staged();
+    for (oid, serial, data) in objects {
+        staged.store(Oid(*oid), *serial, data).unwrap();
+    }
+    commit_staged(storage, staged)
+}
+
+/// Current data and serial.
+pub fn load(storage: &dyn Storage, oid: u64) -> Result<(Vec<u8>, Tid)> {
+    let loaded = load_before(storage, oid, Tid::MAX)?.expect("the current revision is before the last tid");
+    assert_eq!(loaded.2, None);
+    Ok((loaded.0, loaded.1))
+}
+
+pub fn load_before(
+    storage: &dyn Storage,
+    oid: u64,
+    before: Tid,
+) -> Result<Option<(Vec<u8>, Tid, Option<Tid>)>> {
+    let mut out = b"scratch".to_vec();
+    let loaded = storage.load_before(Oid(oid), before, 30, &mut out)?;
+    assert!(out.starts_with(b"scratch"));
+    Ok(loaded.map(|l| {
+        assert!(l.start >= 7 + 30);
+        (out[l.start..].to_vec(), l.serial, l.end)
+    }))
+}
+
+/// A place where log lines of a test would go, if one wants to see them.
+pub static SHARED: Mutex<()> = Mutex::new(());
