@@ -14,10 +14,8 @@ pub enum Command {
     Help,
 }
 
-pub fn help() -> String {
-    let workloads: String = WORKLOADS.iter().map(|(name, what)| format!("  {name:<14} {what}\n")).collect();
-    format!(
-        "Compare ZEO storage servers side by side, over the raw protocol, without a client cache.
+const USAGE: &str = "\
+Compare ZEO storage servers side by side, over the raw protocol, without a client cache.
 
 usage:
   scripts/bench quick [OPTIONS] [SERVER...]   a first look: 3 rounds of half a second, 100 000 objects
@@ -29,53 +27,50 @@ SERVER is one of the following; without any: limit ours. The first is the base o
   ours            runzeo, built from this source tree
   LABEL=COMMAND   any other; started as COMMAND -C CONF, on a port and a Data.fs of its own
 For example:
-  scripts/bench quick limit ours zeo6=/srv/zeo6/bin/runzeo
+  scripts/bench quick limit ours zeo6=/srv/zeo6/bin/runzeo zeo4=/srv/zeo4/bin/runzeo
 
-{}
+Options:
+  -w, --workloads LIST    which, separated by commas or blanks; default: all of the plan
+  -n, --rounds N          how many rounds
+  -s, --seconds S         how long each timed workload is measured
+  -N, --objects N         objects in the database
+  -z, --size BYTES        their size
+  --start-file N,BYTES    objects, and their size, in the file of the start workloads
+  --zeo LABEL=LINE        a line for the <zeo> section of one server: --zeo zeo6='msgpack true'
+  --protocol LABEL=P      answer a server's greeting with Z5, M5 or Z4; default: with what it greets with
+  -d, --dir DIR           where the databases and the results go; default: target/bench
+  -o, --output FILE       the results, as lines of JSON, appended; default: DIR/quick.jsonl or DIR/full.jsonl
+  -h, --help              this text
+
 Workloads:
-{workloads}
+";
+
+const NOTES: &str = "
 Every workload meets every server in turn, in an order that rotates from round to round. Only ratios within a
 round mean much: on a machine that others use too, or with few cores, absolute figures change from hour to
 hour. Where two ranges overlap, the order of the medians says nothing. The databases should be on a real disk:
-a tmpfs syncs in no time. No result is ever an error; what failed is listed below the tables.
-",
-        options().usage("Options:").trim_start()
-    )
+a tmpfs syncs in no time. A figure is never an error; what failed is listed below the tables.
+";
+
+pub fn help() -> String {
+    let workloads = WORKLOADS.iter().map(|(name, what)| format!("  {name:<14}  {what}\n"));
+    [USAGE.to_string()].into_iter().chain(workloads).chain([NOTES.to_string()]).collect()
 }
 
+/// As [`USAGE`] explains them.
 fn options() -> Options {
     let mut options = Options::new();
-    options.optopt(
-        "w",
-        "workloads",
-        "which, separated by commas or blanks; default: all of the plan",
-        "LIST",
-    );
-    options.optopt("n", "rounds", "how many rounds", "N");
-    options.optopt("s", "seconds", "how long each timed workload is measured", "S");
-    options.optopt("N", "objects", "objects in the database", "N");
-    options.optopt("z", "size", "their size", "BYTES");
-    options.optopt("", "start-file", "objects and their size in the file of the start workloads", "N,BYTES");
-    options.optmulti(
-        "",
-        "zeo",
-        "a line for the <zeo> section of one server, for example zeo6='msgpack true'",
-        "LABEL=LINE",
-    );
-    options.optmulti(
-        "",
-        "protocol",
-        "answer a server's greeting with Z5, M5 or Z4; default: with its own",
-        "LABEL=P",
-    );
-    options.optopt("d", "dir", "where the databases and the results go; default: target/bench", "DIR");
-    options.optopt(
-        "o",
-        "output",
-        "the results, as lines of JSON; default: DIR/quick.jsonl or DIR/full.jsonl",
-        "FILE",
-    );
-    options.optflag("h", "help", "this text");
+    for (short, long) in
+        [("w", "workloads"), ("n", "rounds"), ("s", "seconds"), ("N", "objects"), ("z", "size")]
+    {
+        options.optopt(short, long, "", "");
+    }
+    options.optopt("", "start-file", "", "");
+    options.optmulti("", "zeo", "", "");
+    options.optmulti("", "protocol", "", "");
+    options.optopt("d", "dir", "", "");
+    options.optopt("o", "output", "", "");
+    options.optflag("h", "help", "");
     // cargo bench adds it.
     options.optflag("", "bench", "");
     options
