@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 const GREETING: &[u8] = b"\0\0\0\x02Z5";
 const SERIAL: &Id8 = b"\x03\0\0\0\0\0\0\x01";
-const RECORD_LEN: usize = 1024;
 /// What FileStorage adds to a record.
 const RECORD_HEADER: &[u8] = &[0; 42];
 const STACK_LEN: usize = 128 << 10;
@@ -34,7 +33,7 @@ struct Log {
 }
 
 /// Serve for ever, on the address and file of a configuration as [`crate::servers`] writes it.
-pub fn serve(conf: &Path) -> Result<()> {
+pub fn serve(record_len: usize, conf: &Path) -> Result<()> {
     let text = std::fs::read_to_string(conf).map_err(|e| format!("{}: {e}", conf.display()))?;
     let value = |key: &str| {
         let found = text.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(' '));
@@ -44,7 +43,7 @@ pub fn serve(conf: &Path) -> Result<()> {
     let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| format!("{path}: {e}"))?;
     let listener = listen(address).map_err(|e| format!("{address}: {e}"))?;
     let limit = Arc::new(Limit {
-        record: records::mapping(false, RECORD_LEN, 5),
+        record: records::mapping(false, record_len, 5),
         log: Mutex::new(Log { tid: 0x0400_0000_0000_0000, file }),
         oid: Mutex::new(1 << 20),
         connections: Mutex::default(),

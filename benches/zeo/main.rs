@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             print!("{}", options::help());
             Ok(())
         }
-        Command::Limit(conf) => limit::serve(&conf),
+        Command::Limit(record_len, conf) => limit::serve(record_len, &conf),
         Command::Report(paths) => report_files(&paths),
         Command::Run(plan) => run(&plan),
     };

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 pub enum Command {
     Run(Box<Plan>),
     Report(Vec<PathBuf>),
-    /// be the built-in server; only [`crate::servers`] asks for this
-    Limit(PathBuf),
+    /// be the built-in server with records of this length; only [`crate::servers`] asks for this
+    Limit(usize, PathBuf),
     Help,
 }
 
@@ -78,11 +78,11 @@ fn options() -> Options {
 
 /// Understand the command line, or say what is wrong with it.
 pub fn parse(arguments: &[String]) -> Result<Command> {
-    if let [command, flag, conf] = arguments
+    if let [command, record_len, flag, conf] = arguments
         && command == LIMIT
         && flag == "-C"
     {
-        return Ok(Command::Limit(conf.into()));
+        return Ok(Command::Limit(number(command, record_len)?, conf.into()));
     }
     let matches = options().parse(arguments).map_err(|e| e.to_string())?;
     if matches.opt_present("help") {
@@ -132,7 +132,7 @@ fn adjust(mut plan: Plan, matches: &Matches, servers: &[String]) -> Result<Plan>
     }
     let names = if servers.is_empty() { &[LIMIT.to_string(), OURS.to_string()] } else { servers };
     for name in names {
-        let server = Server::parse(name)?;
+        let server = Server::parse(name, plan.object_len)?;
         if plan.servers.iter().any(|other| other.label == server.label) {
             return Err(format!("two servers are called {:?}", server.label));
         }

@@ -76,7 +76,7 @@ const FIGURES: &[(&str, &[Figure])] = &[
 ];
 
 const CONNECTIONS: &[Figure] = &[
-    ("served", "served", false),
+    ("served", "served within 10 s", false),
     ("all_s", "all connected after s", true),
     ("kb_each", "memory KB/connection", false),
     ("server_us", "server CPU µs/connection", true),

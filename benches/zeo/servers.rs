@@ -36,15 +36,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// `limit`, `ours`, or `LABEL=COMMAND`.
-    pub fn parse(argument: &str) -> Result<Server> {
+    /// `limit`, `ours`, or `LABEL=COMMAND`. The limit answers every load with `object_len` bytes.
+    pub fn parse(argument: &str, object_len: usize) -> Result<Server> {
         let (label, command) = match argument.split_once('=') {
             Some((label, command)) if !label.is_empty() && !command.trim().is_empty() => {
                 (label, command.to_string())
             }
             None if argument == LIMIT => {
                 let exe = std::env::current_exe().map_err(|e| format!("own program: {e}"))?;
-                (argument, format!("'{}' limit", exe.display()))
+                (argument, format!("'{}' {LIMIT} {object_len}", exe.display()))
             }
             None if argument == OURS => (argument, format!("'{}'", env!("CARGO_BIN_EXE_runzeo"))),
             _ => return Err(format!("server {argument:?}: expected '{LIMIT}', '{OURS}' or LABEL=COMMAND")),

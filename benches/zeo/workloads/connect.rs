@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// A client that is not served by then never will be; one dropped SYN costs a second, two cost three.
+/// How long a client waits. A connection request that the server drops costs a second, the next one two more.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn connect(setting: &Setting<'_>, count: usize, at_once: bool, outcome: &mut Outcome) -> Result<()> {
