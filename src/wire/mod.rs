@@ -3,7 +3,11 @@
 //! What differs between protocol generations is a row in [`protocol`]; codecs turn frames into
 //! [`request::Call`]s and replies into frames. Nothing here panics on what a peer sends.
 
+pub mod codec;
+mod encode;
 pub mod exception;
+pub mod frame;
+mod msgpack;
 pub mod protocol;
 pub mod push;
 pub mod request;

@@ -26,6 +26,36 @@ pub enum MsgId<'a> {
     Raw(&'a [u8]),
 }
 
+impl MsgId<'_> {
+    /// A copy that outlives the frame: for replies that are given later.
+    pub fn owned(self) -> OwnedMsgId {
+        match self {
+            MsgId::Int(id) => OwnedMsgId::Int(id),
+            MsgId::Load(oid, tid) => OwnedMsgId::Load(oid, tid),
+            MsgId::Raw(bytes) => OwnedMsgId::Raw(bytes.into()),
+        }
+    }
+}
+
+/// A [`MsgId`] of its own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum OwnedMsgId {
+    Int(i64),
+    Load(Oid, Tid),
+    Raw(Box<[u8]>),
+}
+
+impl OwnedMsgId {
+    /// As the codecs take it.
+    pub fn get(&self) -> MsgId<'_> {
+        match self {
+            OwnedMsgId::Int(id) => MsgId::Int(*id),
+            OwnedMsgId::Load(oid, tid) => MsgId::Load(*oid, *tid),
+            OwnedMsgId::Raw(bytes) => MsgId::Raw(bytes),
+        }
+    }
+}
+
 /// What a peer asks for.
 #[derive(Debug)]
 pub enum Request<'a> {
