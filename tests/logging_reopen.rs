@@ -11,18 +11,43 @@ use logging_support::{Log, file, read};
 use runzeo::logging::{Destination, FileSetup, Rotation};
 
 const THREADS: usize = 4;
-const LINES: usize = 5_000;
+const ROUNDS: usize = 50;
+
+/// Logs from many threads while `meanwhile` is done over and over; how many lines each thread logged.
+fn under_load(log: &Log, mut meanwhile: impl FnMut(usize)) -> Vec<usize> {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let done = &done;
+        let log_lines = |thread: usize| {
+            let mut count = 0;
+            while !done.load(Ordering::Relaxed) {
+                log.info(&format!("thread {thread} line {count}"));
+                count += 1;
+                // A busy server, not one that does nothing but log.
+                thread::sleep(Duration::from_micros(20));
+            }
+            count
+        };
+        let writers: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || log_lines(thread))).collect();
+        for round in 0..ROUNDS {
+            meanwhile(round);
+            thread::sleep(Duration::from_millis(1));
+        }
+        done.store(true, Ordering::Relaxed);
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    })
+}
 
 /// Every line of every thread is in one of the files, once and whole.
-fn check_all_there(directory: &std::path::Path) {
+fn check_all_there(directory: &std::path::Path, counts: &[usize]) {
     let mut seen = HashSet::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         for line in read(&entry.unwrap().path()).lines() {
             assert!(seen.insert(line.to_string()), "twice: {line}");
         }
     }
-    for thread in 0..THREADS {
-        for line in 0..LINES {
+    for (thread, count) in counts.iter().enumerate() {
+        for line in 0..*count {
             assert!(
                 seen.remove(&format!("thread {thread} line {line}")),
                 "thread {thread} line {line} is lost"
@@ -32,54 +57,25 @@ fn check_all_there(directory: &std::path::Path) {
     assert!(seen.is_empty(), "not logged by anybody: {seen:?}");
 }
 
-/// Logs from many threads while `meanwhile` is done over and over; how often.
-fn under_load(log: &Log, mut meanwhile: impl FnMut(usize) + Send) -> usize {
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let writers: Vec<_> = (0..THREADS)
-            .map(|thread| {
-                scope.spawn(move || {
-                    for line in 0..LINES {
-                        log.info(&format!("thread {thread} line {line}"));
-                    }
-                })
-            })
-            .collect();
-        let disturber = scope.spawn(|| {
-            let mut rounds = 0;
-            while !done.load(Ordering::Relaxed) {
-                meanwhile(rounds);
-                rounds += 1;
-                thread::sleep(Duration::from_millis(4));
-            }
-            rounds
-        });
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
-        done.store(true, Ordering::Relaxed);
-        disturber.join().unwrap()
-    })
-}
-
 #[test]
 fn no_line_is_lost_while_the_file_is_moved_and_reopened() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("zeo.log");
     let log = Log::open(file(&path, Rotation::Never));
-    let rounds = under_load(&log, |round| {
+    let counts = under_load(&log, |round| {
         std::fs::rename(&path, directory.path().join(format!("zeo.log.moved{round}"))).unwrap();
         assert!(log.handle.reopen());
     });
-    assert!(rounds > 10, "only {rounds} reopenings");
-    check_all_there(directory.path());
+    check_all_there(directory.path(), &counts);
 }
 
 #[test]
 fn no_line_is_lost_while_files_rotate_and_are_reopened() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("zeo.log");
-    let log = Log::open(file(&path, Rotation::Size { max_size: 20_000, old_files: 100_000 }));
-    under_load(&log, |_| assert!(log.handle.reopen()));
-    check_all_there(directory.path());
+    let log = Log::open(file(&path, Rotation::Size { max_size: 200_000, old_files: 10_000 }));
+    let counts = under_load(&log, |_| assert!(log.handle.reopen()));
+    check_all_there(directory.path(), &counts);
 }
 
 #[test]

@@ -26,8 +26,8 @@ fn open_file(config: &FileStorageConfig) -> Result<FileStorage, StorageError> {
         quota: config.quota,
         new_file_format: match config.new_file_format {
             NewFileFormat::Auto => file::NewFileFormat::Auto,
-            NewFileFormat::Fs21 => file::NewFileFormat::Fs21,
-            NewFileFormat::Fs30 => file::NewFileFormat::Fs30,
+            NewFileFormat::Fs21 => file::NewFileFormat::FS21,
+            NewFileFormat::Fs30 => file::NewFileFormat::FS30,
         },
         ..FileStorageOptions::new(&config.path)
     })

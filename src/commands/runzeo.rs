@@ -96,9 +96,10 @@ fn serve(program: &str, config: &Config, log: &LogHandle) -> Result<u8, Failure>
         Some(address) => listen::listen(address).map_err(|error| cannot_listen(address, error))?,
         None => Vec::new(),
     };
-    let pid_file = match &config.zeo.pid_filename {
-        Some(path) if !config.zeo.read_only => PidFile::create(path),
-        _ => None,
+    // Python's server writes none when it is read-only.
+    let pid_file = match config.zeo.read_only {
+        false => PidFile::create(config.zeo.pid_filename.as_deref()),
+        true => None,
     };
     let storages = open_storages(config)?;
     log_created(&config.zeo, &storages);

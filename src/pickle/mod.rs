@@ -7,7 +7,11 @@
 //! serde-pickle is not used on these paths: it writes protocols 2 and 3 only, while Python 2's cPickle wants 1; it
 //! loses the names of classes; and it builds a tree of owned values. It is the yardstick in our tests.
 
+pub mod globals;
 pub mod opcode;
+pub mod read;
+pub mod rewrite;
+pub mod value;
 pub mod write;
 
 pub use write::Dialect;

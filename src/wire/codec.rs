@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::decode;
 use super::encode;
 use super::exception::PyException;
 use super::protocol::Wire;
@@ -44,8 +45,7 @@ pub enum LoadShape {
 impl Wire {
     /// Understand a message. The payload of a frame, without length and message authentication code.
     pub fn decode<'a>(&self, payload: &'a [u8]) -> Result<Call<'a>, DecodeError> {
-        let _ = payload;
-        Err(DecodeError { what: String::new() })
+        decode::decode(*self, payload)
     }
 
     /// Append one frame: the result of call `id`.

@@ -4,6 +4,7 @@
 //! [`request::Call`]s and replies into frames. Nothing here panics on what a peer sends.
 
 pub mod codec;
+mod decode;
 mod encode;
 pub mod exception;
 pub mod frame;
@@ -11,4 +12,6 @@ mod msgpack;
 pub mod protocol;
 pub mod push;
 pub mod request;
+mod scan;
+mod unpack;
 pub mod value;

@@ -67,7 +67,7 @@ pub enum Request<'a> {
     GetAuthProtocol,
     /// `auth_get_challenge`, `auth_response`, and whatever a protocol added by others calls before `register`.
     Auth {
-        method: &'a str,
+        method: Cow<'a, str>,
         args: Vec<Value>,
     },
 
@@ -81,8 +81,6 @@ pub enum Request<'a> {
         name: Cow<'a, str>,
         args: Vec<Value>,
     },
-    SupportsUndo,
-    SupportsVersions,
     LastTransaction,
     Ping,
     ServerStatus,
@@ -230,7 +228,7 @@ pub enum Request<'a> {
     },
     /// Before Z310 `abortVersion`, `commitVersion`: refused.
     VersionOperation {
-        name: &'a str,
+        name: &'static str,
     },
     Pack {
         time: f64,

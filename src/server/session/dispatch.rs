@@ -116,7 +116,6 @@ impl Session {
             Request::GetInfo => Answer::Value(self.get_info(on)),
             Request::GetSizeInfo => Answer::Value(hosted.size_info()),
             Request::GetExtensionMethods => Answer::Value(self.extension_methods(on)),
-            Request::SupportsUndo | Request::SupportsVersions => Answer::Value(Value::Bool(false)),
             Request::LastTransaction => {
                 reply_newest(hosted, connection, id, |seen| Ok(seen.last_transaction().into()));
                 Answer::Given
