@@ -12,6 +12,9 @@ use std::time::Duration;
 
 pub type Result<T> = std::result::Result<T, String>;
 
+/// As much as a real client reads at once. A smaller buffer would cut a batch of replies in two, and so let server
+/// and client work at the same time where the real ones take turns.
+const INPUT_LEN: usize = 128 << 10;
 /// More oids than this are not given out at once by any server.
 const NEW_OIDS_MAX: usize = 100;
 
@@ -59,7 +62,7 @@ impl Client {
             stream,
             dialect: Dialect::Z5,
             out: Encoder::new(Dialect::Z5),
-            frames: Frames::new(1 << 14),
+            frames: Frames::new(INPUT_LEN),
             next_id: 0,
             last_tid: [0; 8],
             last_invalidation: [0; 8],
