@@ -1,7 +1,6 @@
 //! The publish step under the model checker: every interleaving of readers and committers.
 //!
-//! Run with `RUSTFLAGS="--cfg loom" cargo test --release --test publish_model`; without that flag there is nothing here.
-//! `scripts/model` does it.
+//! Run by `scripts/model`, which builds with `--cfg loom`; without that flag there is nothing here.
 //!
 //! A client's tape must show (R2): a reply from the state before T in front of the invalidation of T, a reply that reflects
 //! T behind it; and (R1, R3) invalidations in the order of the tids, each once.

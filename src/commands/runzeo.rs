@@ -102,6 +102,13 @@ fn serve(program: &str, config: &Config, log: &LogHandle) -> Result<u8, Failure>
         true => None,
     };
     let storages = open_storages(config)?;
+    // Told to stop while a large file was scanned.
+    while let Some(signal) = signals.poll() {
+        if let Some(code) = heed(signal, log) {
+            close_all(storages.iter().map(|hosted| (hosted.name.as_str(), &hosted.storage)));
+            return Ok(code);
+        }
+    }
     log_created(&config.zeo, &storages);
     let server = Server::new(storages, announcement);
     let cannot_start = |error| Failure::outside(format!("can't start a thread: {error}"));
@@ -131,19 +138,21 @@ fn serve(program: &str, config: &Config, log: &LogHandle) -> Result<u8, Failure>
 /// Until a signal ends the server. Returns the exit code.
 fn wait(signals: &mut Signals, log: &LogHandle) -> u8 {
     loop {
-        let signal = signals.wait();
-        if let Some(farewell) = signal.farewell() {
-            log::info!(target: RUNZEO, "({}) {farewell}", std::process::id());
-        }
-        match signal.exit_code() {
-            Some(code) => return code,
-            None => {
-                if signal == Signal::ReopenLogs {
-                    log.reopen();
-                }
-            }
+        if let Some(code) = heed(signals.wait(), log) {
+            return code;
         }
     }
+}
+
+/// Do what a signal asks for. The exit code, if it ends the server.
+fn heed(signal: Signal, log: &LogHandle) -> Option<u8> {
+    if let Some(farewell) = signal.farewell() {
+        log::info!(target: RUNZEO, "({}) {farewell}", std::process::id());
+    }
+    if signal == Signal::ReopenLogs {
+        log.reopen();
+    }
+    signal.exit_code()
 }
 
 /// What clients are told first: the newest protocol, or what `ZEO_SERVER_PROTOCOL` says.

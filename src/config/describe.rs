@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    Config, EventLogConfig, FileStorageConfig, HandlerConfig, LogTarget, NewFileFormat, Rotation,
+    Config, EventLogConfig, FileStorageConfig, HandlerConfig, LogTarget, NewFileFormat, RotateWhen, Rotation,
     StorageConfig,
 };
 use crate::base::address::Address;
@@ -105,7 +105,7 @@ fn handlers(eventlog: &EventLogConfig) -> Vec<String> {
                         format!(", rotated at {max_size} bytes, keeping {old_files}")
                     }
                     Rotation::Time { when, interval, old_files } => {
-                        format!(", rotated every {interval} x {when:?}, keeping {old_files}")
+                        format!(", rotated every {}, keeping {old_files}", turns(*when, *interval))
                     }
                 };
                 format!("{target}, {}{rotation}", level(file.level))
@@ -116,6 +116,21 @@ fn handlers(eventlog: &EventLogConfig) -> Vec<String> {
         })
         .collect();
     if handlers.is_empty() { vec!["nowhere (<eventlog> has no handlers)".into()] } else { handlers }
+}
+
+/// `hour`, `6 hours`, `midnight`, `Monday`.
+fn turns(when: RotateWhen, interval: u32) -> String {
+    const WEEKDAYS: [&str; 7] =
+        ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+    let turn = match when {
+        RotateWhen::Second => "second",
+        RotateWhen::Minute => "minute",
+        RotateWhen::Hour => "hour",
+        RotateWhen::Day => "day",
+        RotateWhen::Midnight => "midnight",
+        RotateWhen::Weekday(day) => WEEKDAYS.get(usize::from(day)).unwrap_or(&"week"),
+    };
+    if interval == 1 { turn.into() } else { format!("{interval} {turn}s") }
 }
 
 fn level_name(level: i32) -> String {

@@ -6,7 +6,7 @@
 mod assemble;
 mod describe;
 pub mod options;
-mod schema;
+pub mod schema;
 pub mod zconfig;
 
 use std::path::PathBuf;

@@ -192,6 +192,9 @@ impl Options {
             Opt::Monitor => self.monitor = Some(datatypes::socket_address(&value).map_err(invalid)?),
             Opt::Timeout => {
                 let timeout = datatypes::float(&value).map_err(invalid)?;
+                if timeout.is_nan() {
+                    return Err(invalid("it is no length of time".into()));
+                }
                 set_once(&mut self.timeout, timeout, written)?;
             }
             Opt::Configuration => set_once(&mut self.configuration, value, written)?,
@@ -393,7 +396,7 @@ mod tests {
             (&["-Ca", "--configure=b"], "conflicting command line option '--configure'"),
             (&["-Ca", "-Cb"], "conflicting command line option '-C'"),
             (&["-t", "soon"], "invalid value for -t 'soon': 'soon' is not a number"),
-            (&["-a", "host:x", "-h"], "invalid value for -a 'host:x': 'x' is not an integer"),
+            (&["-a", "host:x", "-h"], "invalid value for -a 'host:x': 'x' is not a port number (0 to 65535)"),
             (&["--auth-realm", "x"], "--auth-realm: authentication is not supported yet"),
             (&["-é"], "option -é not recognized"),
             (&["--="], "option -- not a unique prefix"),

@@ -30,8 +30,8 @@ use crate::wire::frame::FRAME_LEN_MAX;
 use crate::wire::protocol::Announcement;
 use crate::wire::value::Value;
 
-/// How long a stop waits for clients' sessions to end.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a stop waits for sessions to end by themselves, and then for those that were cut off.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Accept loops return from a blocking call when the socket is shut down; their stacks are small.
 const ACCEPTOR_STACK: usize = 128 << 10;
 
@@ -136,6 +136,24 @@ impl Server {
         serde_json::Value::Object(status.collect()).to_string()
     }
 
+    fn clients(&self) -> Vec<Arc<Connection>> {
+        self.clients.lock().values().cloned().collect()
+    }
+
+    /// False: some are still there.
+    fn wait_for_clients(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut clients = self.clients.lock();
+        while !clients.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            clients = self.client_left.wait_timeout(clients, left);
+        }
+        true
+    }
+
     /// End all sessions. The storages are still open afterwards, with nothing under way.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
@@ -143,20 +161,16 @@ impl Server {
             // Wakes the accept loop; on a socket that listens this may be refused, which changes nothing.
             let _ = listener.socket.shutdown(std::net::Shutdown::Both);
         }
-        let until = Instant::now() + STOP_PATIENCE;
-        let mut clients = self.clients.lock();
-        for connection in clients.values() {
+        for connection in self.clients() {
             connection.outbox.sink().shutdown_recv();
         }
-        while !clients.is_empty() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                log::warn!(target: hosted::LOG, "{} clients did not leave in time", clients.len());
-                break;
+        if !self.wait_for_clients(STOP_PATIENCE) {
+            // Those that do not take their replies.
+            self.clients().iter().for_each(|connection| connection.outbox.close("the server stops"));
+            if !self.wait_for_clients(STOP_PATIENCE) {
+                log::warn!(target: hosted::LOG, "{} clients did not leave in time", self.clients().len());
             }
-            clients = self.client_left.wait_timeout(clients, left);
         }
-        drop(clients);
         self.storages.values().for_each(|hosted| hosted.stop());
     }
 }

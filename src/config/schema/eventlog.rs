@@ -204,16 +204,13 @@ fn syslog(section: &Section) -> Result<SyslogConfig, ConfigError> {
 
 fn layout(section: &Section, default_format: &str) -> Result<LineLayout, ConfigError> {
     // zope.exceptions' formatter differs in the tracebacks only, and there are none here.
-    if let Some(formatter) = section.value("formatter") {
-        if !matches!(formatter.text.as_str(), "logging.Formatter" | "zope.exceptions.log.Formatter") {
-            return Err(ConfigError::at(
-                &formatter.location,
-                format!(
-                    "formatter: {} cannot be loaded; only logging.Formatter is supported",
-                    formatter.text
-                ),
-            ));
-        }
+    if let Some(formatter) = section.value("formatter")
+        && !matches!(formatter.text.as_str(), "logging.Formatter" | "zope.exceptions.log.Formatter")
+    {
+        return Err(ConfigError::at(
+            &formatter.location,
+            format!("formatter: {} cannot be loaded; only logging.Formatter is supported", formatter.text),
+        ));
     }
     let style = section.get("style", style)?.unwrap_or_default();
     let arbitrary_fields = section.get("arbitrary-fields", datatypes::boolean)?.unwrap_or(false);

@@ -22,17 +22,30 @@ static FILESTORAGE: SectionType = SectionType {
     ]),
 };
 
-macro_rules! opaque {
-    ($($name:literal),*) => { [$(&SectionType { name: $name, content: Content::Opaque }),*] };
+/// A storage of ZODB or ZEO that cannot be served yet.
+const fn later(name: &'static str) -> SectionType {
+    SectionType { name, content: Content::Opaque }
 }
 
-/// All storages that ZODB's own schema knows.
-pub static STORAGES: &[&SectionType] = {
-    const OTHERS: [&SectionType; 6] =
-        opaque!["mappingstorage", "demostorage", "blobstorage", "zeoclient", "fullstorage", "minimalstorage"];
-    let [mapping, demo, blob, client, full, minimal] = OTHERS;
-    &[&FILESTORAGE, mapping, demo, blob, client, full, minimal]
-};
+static MAPPINGSTORAGE: SectionType = later("mappingstorage");
+static DEMOSTORAGE: SectionType = later("demostorage");
+static BLOBSTORAGE: SectionType = later("blobstorage");
+static ZEOCLIENT: SectionType = later("zeoclient");
+static CLIENTSTORAGE: SectionType = later("clientstorage");
+static FULLSTORAGE: SectionType = later("fullstorage");
+static MINIMALSTORAGE: SectionType = later("minimalstorage");
+
+/// All storages that the schemas of ZODB and ZEO know.
+pub static STORAGES: &[&SectionType] = &[
+    &FILESTORAGE,
+    &MAPPINGSTORAGE,
+    &DEMOSTORAGE,
+    &BLOBSTORAGE,
+    &ZEOCLIENT,
+    &CLIENTSTORAGE,
+    &FULLSTORAGE,
+    &MINIMALSTORAGE,
+];
 
 /// Ways to write the packer that FileStorage uses anyway.
 const DEFAULT_PACKERS: &[&str] =
@@ -58,19 +71,23 @@ fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {
     if section.value("blob-dir").is_some_and(|value| !value.text.is_empty()) {
         refuse(section, "blob-dir", "blobs")?;
     }
-    if let Some(packer) = section.value("packer") {
-        if !DEFAULT_PACKERS.contains(&packer.text.as_str()) {
-            return Err(ConfigError::at(
-                &packer.location,
-                format!(
-                    "packer: {} cannot be loaded; only the default packer is supported",
-                    quoted(&packer.text)
-                ),
-            ));
-        }
+    if let Some(packer) = section.value("packer")
+        && !DEFAULT_PACKERS.contains(&packer.text.as_str())
+    {
+        return Err(ConfigError::at(
+            &packer.location,
+            format!(
+                "packer: {} cannot be loaded; only the default packer is supported",
+                quoted(&packer.text)
+            ),
+        ));
+    }
+    let path = section.get("path", datatypes::existing_dirpath)?.unwrap_or_default();
+    if path.as_os_str().is_empty() {
+        return Err(ConfigError::at(&section.start, "the path of a <filestorage> is empty"));
     }
     Ok(FileStorageConfig {
-        path: section.get("path", datatypes::existing_dirpath)?.unwrap_or_default(),
+        path,
         create: section.get("create", datatypes::boolean)?.unwrap_or(false),
         read_only: section.get("read-only", datatypes::boolean)?.unwrap_or(false),
         quota: section

@@ -88,6 +88,6 @@ impl ZeoSection {
 
 /// A length of time within bounds that can be added to a clock: 0 to some thirty years.
 pub fn seconds(seconds: f64) -> Duration {
-    // NaN becomes 0 too.
-    Duration::from_secs_f64(seconds.max(0.0).min(1e9))
+    let bounded = if seconds.is_nan() { 0.0 } else { seconds.clamp(0.0, 1e9) };
+    Duration::from_secs_f64(bounded)
 }

@@ -92,10 +92,10 @@ fn number(text: &str, radix: u32) -> Option<i128> {
         Some(digits) => (text.starts_with('-'), digits),
         None => (false, text),
     };
-    if radix == 8 {
-        if let Some(rest) = digits.strip_prefix("0o").or_else(|| digits.strip_prefix("0O")) {
-            digits = rest.strip_prefix('_').unwrap_or(rest);
-        }
+    if radix == 8
+        && let Some(rest) = digits.strip_prefix("0o").or_else(|| digits.strip_prefix("0O"))
+    {
+        digits = rest.strip_prefix('_').unwrap_or(rest);
     }
     let mut value: i128 = 0;
     let mut count = 0;
@@ -209,7 +209,8 @@ pub fn inet_address(text: &str) -> Result<(Option<String>, Option<u16>), String>
 }
 
 pub fn port_number(text: &str) -> Result<u16, String> {
-    u16::try_from(integer(text)?).map_err(|_| format!("{} is not a port number (0 to 65535)", quoted(text)))
+    let port = number(text, 10).and_then(|port| u16::try_from(port).ok());
+    port.ok_or_else(|| format!("{} is not a port number (0 to 65535)", quoted(text)))
 }
 
 pub fn existing_path(text: &str) -> Result<PathBuf, String> {
@@ -224,7 +225,7 @@ pub fn existing_dirpath(text: &str) -> Result<PathBuf, String> {
     if directory.as_os_str().is_empty() || directory.is_dir() {
         Ok(path)
     } else {
-        Err(format!("the directory of {} does not exist; create {}", quoted(text), directory.display()))
+        Err(format!("the directory of {} does not exist; create '{}'", quoted(text), directory.display()))
     }
 }
 
@@ -245,7 +246,7 @@ pub fn existing_parent_dirpath(text: &str) -> Result<PathBuf, String> {
     if parent.as_os_str().is_empty() || parent.is_dir() {
         Ok(path)
     } else {
-        Err(format!("the directory of {} does not exist; create {}", quoted(text), parent.display()))
+        Err(format!("the directory of {} does not exist; create '{}'", quoted(text), parent.display()))
     }
 }
 

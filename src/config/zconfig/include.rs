@@ -10,11 +10,7 @@ pub fn top_level(reference: &str) -> Result<PathBuf, String> {
     match scheme(reference) {
         None => Ok(normalise(Path::new(reference))),
         Some(scheme) if scheme.eq_ignore_ascii_case("file") => {
-            let (rest, path_only) = without_host(&reference[scheme.len() + 1..])?;
-            if !path_only.starts_with('/') {
-                return Err(format!("'{reference}' is not an absolute file URL"));
-            }
-            from_url(rest).map(|path| normalise(&path))
+            from_url(without_host(&reference[scheme.len() + 1..])?).map(|path| normalise(&path))
         }
         Some(scheme) => Err(unsupported(scheme, reference)),
     }
@@ -27,8 +23,7 @@ pub fn relative_to(base: &Path, reference: &str) -> Result<PathBuf, String> {
         Some(scheme) => return Err(unsupported(scheme, reference)),
         None => reference,
     };
-    let (rest, _) = without_host(rest)?;
-    let path = from_url(rest)?;
+    let path = from_url(without_host(rest)?)?;
     if path.as_os_str().is_empty() {
         return Ok(base.to_path_buf()); // the empty reference is the file itself
     }
@@ -50,13 +45,13 @@ fn unsupported(scheme: &str, reference: &str) -> String {
     )
 }
 
-/// Drop `//` and an empty or local host. Returns the rest twice: to decode, and to look at.
-fn without_host(rest: &str) -> Result<(&str, &str), String> {
-    let Some(after) = rest.strip_prefix("//") else { return Ok((rest, rest)) };
+/// Drop `//` and an empty or local host.
+fn without_host(rest: &str) -> Result<&str, String> {
+    let Some(after) = rest.strip_prefix("//") else { return Ok(rest) };
     let path = after.find('/').map_or("", |slash| &after[slash..]);
     let host = &after[..after.len() - path.len()];
     if host.is_empty() || host.eq_ignore_ascii_case("localhost") {
-        Ok((path, path))
+        Ok(path)
     } else {
         Err(format!("cannot read a file from host '{host}': only local files are supported"))
     }
@@ -64,10 +59,10 @@ fn without_host(rest: &str) -> Result<(&str, &str), String> {
 
 /// Decode `%XX`; refuse a fragment, as ZConfig does.
 fn from_url(text: &str) -> Result<PathBuf, String> {
-    if let Some((_, fragment)) = text.split_once('#') {
-        if !fragment.is_empty() {
-            return Err(format!("a fragment ('#{fragment}') is not supported in the name of a file"));
-        }
+    if let Some((_, fragment)) = text.split_once('#')
+        && !fragment.is_empty()
+    {
+        return Err(format!("a fragment ('#{fragment}') is not supported in the name of a file"));
     }
     let text = text.split_once('#').map_or(text, |(path, _)| path);
     let mut bytes = Vec::with_capacity(text.len());
@@ -126,7 +121,7 @@ mod tests {
             ("file:///etc/a%20b.conf", Some("/etc/a b.conf")),
             ("FILE://localhost/etc/zeo.conf", Some("/etc/zeo.conf")),
             ("file:/etc/zeo.conf", Some("/etc/zeo.conf")),
-            ("file:zeo.conf", None),
+            ("file:zeo.conf", Some("zeo.conf")),
             ("file://elsewhere/etc/zeo.conf", None),
             ("file:///etc/zeo.conf#part", None),
             ("http://example.com/zeo.conf", None),

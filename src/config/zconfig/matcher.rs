@@ -78,9 +78,9 @@ impl SectionType {
             .copied()
     }
 
-    /// For messages: where something is, or does not belong.
+    /// For messages: where something is. Nothing for the file itself.
     fn place(&self) -> String {
-        if self.name.is_empty() { "outside of sections".into() } else { format!("in <{}>", self.name) }
+        if self.name.is_empty() { String::new() } else { format!(" in <{}>", self.name) }
     }
 
     /// Whether this type or one that it can hold has the name.
@@ -89,8 +89,17 @@ impl SectionType {
     }
 }
 
+/// Check a file against the type that stands for the whole file.
+pub fn check(root: &Section, schema: &SectionType) -> Result<(), ConfigError> {
+    check_section(root, schema, schema)
+}
+
 /// Check a section and all in it.
-pub fn check(section: &Section, section_type: &SectionType) -> Result<(), ConfigError> {
+fn check_section(
+    section: &Section,
+    section_type: &SectionType,
+    schema: &SectionType,
+) -> Result<(), ConfigError> {
     let Content::Checked(children) = section_type.content else { return Ok(()) };
     // For each child of the type, where it was first seen.
     let mut seen: Vec<Option<&Location>> = vec![None; children.len()];
@@ -99,15 +108,15 @@ pub fn check(section: &Section, section_type: &SectionType) -> Result<(), Config
         let (index, location) = match item {
             Item::Value(value) => (check_value(value, section_type)?, &value.location),
             Item::Section(inner) => {
-                let (index, inner_type) = find_slot(inner, section_type)?;
-                check(inner, inner_type)?;
-                if let Some(name) = &inner.name {
-                    if let Some(first) = names.insert(name, &inner.start) {
-                        return Err(ConfigError::at(
-                            &inner.start,
-                            format!("the section name '{name}' is already in use ({first})"),
-                        ));
-                    }
+                let (index, inner_type) = find_slot(inner, section_type, schema)?;
+                check_section(inner, inner_type, schema)?;
+                if let Some(name) = &inner.name
+                    && let Some(first) = names.insert(name, &inner.start)
+                {
+                    return Err(ConfigError::at(
+                        &inner.start,
+                        format!("the section name '{name}' is already in use ({first})"),
+                    ));
                 }
                 (index, &inner.start)
             }
@@ -123,7 +132,7 @@ pub fn check(section: &Section, section_type: &SectionType) -> Result<(), Config
                 };
                 return Err(ConfigError::at(
                     location,
-                    format!("{what} is given twice {} (first at {first})", section_type.place()),
+                    format!("{what} is given twice{} (first at {first})", section_type.place()),
                 ));
             }
         }
@@ -162,7 +171,10 @@ fn check_value(value: &Value, section_type: &SectionType) -> Result<usize, Confi
         _ => None,
     });
     let Some((index, datatype)) = found else {
-        let error = fail(format!("unknown key '{}' {}", value.key, section_type.place()));
+        let error = match section_type.name {
+            "" => fail(format!("the key '{}' stands outside of all sections", value.key)),
+            _ => fail(format!("unknown key '{}'{}", value.key, section_type.place())),
+        };
         return Err(error.suggesting(nearest(&wanted, section_type.keys())));
     };
     datatype.check(&value.text).map_err(|reason| fail(format!("{}: {reason}", value.key)))?;
@@ -173,6 +185,7 @@ fn check_value(value: &Value, section_type: &SectionType) -> Result<usize, Confi
 fn find_slot(
     inner: &Section,
     section_type: &SectionType,
+    schema: &SectionType,
 ) -> Result<(usize, &'static SectionType), ConfigError> {
     let fail = |message: String| ConfigError::at(&inner.start, message);
     if matches!(inner.name.as_deref(), Some("*" | "+")) {
@@ -185,7 +198,7 @@ fn find_slot(
         match child {
             Child::Key { name, .. } if inner.name.as_deref() == Some(name) => {
                 return Err(fail(format!(
-                    "a section {} cannot be named '{name}': that is a key",
+                    "a section{} cannot be named '{name}': that is a key",
                     section_type.place()
                 )));
             }
@@ -198,10 +211,13 @@ fn find_slot(
         }
     }
     let name = &inner.type_name;
-    if section_type.knows_type(name) {
-        return Err(fail(format!("<{name}> does not belong {}", section_type.place())));
+    if schema.knows_type(name) {
+        return Err(fail(match section_type.name {
+            "" => format!("<{name}> cannot stand outside of all sections"),
+            outer => format!("<{name}> cannot stand in <{outer}>"),
+        }));
     }
-    let error = fail(format!("unknown section <{name}> {}", section_type.place()));
+    let error = fail(format!("unknown section <{name}>{}", section_type.place()));
     Err(error.suggesting(nearest(name, section_type.slot_types().map(|slot| slot.name))))
 }
 

@@ -67,6 +67,11 @@ impl Parser<'_> {
     ) -> Result<Location, ConfigError> {
         let text = self.read(&path, included_at)?;
         let path_shown = shown(&path);
+        if text.starts_with('\u{feff}') {
+            let first = Location::File { path: path_shown, line: 1 };
+            let message = "the file begins with a byte order mark; save it as UTF-8 without one";
+            return Err(ConfigError::at(&first, message));
+        }
         self.including.push(path);
         let mut open: Vec<Section> = Vec::new();
         let mut location = Location::File { path: path_shown.clone(), line: 1 };

@@ -1,6 +1,7 @@
 //! The loop of a session: read what is there, answer all of it, wait for more.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use crate::base::sync::Arc;
 use crate::net::stream::{Sink, Stream};
@@ -105,6 +106,9 @@ impl Session {
         let connection = Arc::clone(&self.connection);
         connection.set_gone();
         let reason = connection.outbox.close_reason();
+        if self.server.is_stopping() {
+            wait_for_finish(&connection);
+        }
         if let Some(on) = self.registered.take() {
             self.end_verifying(&on);
             let doing = match &*connection.transaction.lock() {
@@ -120,5 +124,15 @@ impl Session {
         }
         connection.outbox.close("disconnected");
         self.server.remove_client(&connection);
+    }
+}
+
+/// A stop answers what is being finished (rule L4).
+fn wait_for_finish(connection: &Connection) {
+    while matches!(*connection.transaction.lock(), Transaction::Finishing { .. }) {
+        if connection.outbox.close_reason().is_some() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
