@@ -1,10 +1,12 @@
 //! Runs fuzz targets on a stable compiler: mutates seeds for some seconds, the same way for the same seed.
 //!
-//!     fuzz-briefly SECONDS [SEED [TARGET...]]
+//! ```text
+//! briefly [--seconds N] [--seed N] [TARGET...]
+//! briefly --input FILE TARGET
+//! ```
 //!
-//! Without TARGET all run, SECONDS each. Besides a target's own seeds, the files in `fuzz/corpus/TARGET` are used. An input
-//! that breaks a promise, or takes longer than two seconds, is written to `fuzz/artifacts/TARGET`; the exit status is then 1.
-//! `fuzz-briefly FILE TARGET` runs a single input.
+//! All targets run if none is named. Besides a target's own seeds, the files in `fuzz/corpus/TARGET` are used. An input that
+//! breaks a promise, or takes longer than two seconds, is written to `fuzz/artifacts/TARGET`; the exit status is then 1.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -19,45 +21,54 @@ const STACK_LEN: usize = 128 << 10;
 const SLOW: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let named = |names: &[String]| {
-        TARGETS.iter().filter(|t| names.is_empty() || names.iter().any(|n| n == t.name)).collect::<Vec<_>>()
-    };
-    let Some(first) = args.first() else {
-        eprintln!("usage: fuzz-briefly SECONDS [SEED [TARGET...]] | fuzz-briefly FILE TARGET");
-        return ExitCode::from(2);
-    };
-    if let Ok(seconds) = first.parse::<f64>() {
-        let seed = args.get(1).and_then(|seed| seed.parse().ok()).unwrap_or(1);
-        let targets = named(args.get(2..).unwrap_or_default());
-        if targets.is_empty() {
-            let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
-            eprintln!("no such target; there are {}", names.join(", "));
-            return ExitCode::from(2);
-        }
-        let mut good = true;
-        for target in targets {
-            good &= run(target, Duration::from_secs_f64(seconds), seed);
-        }
-        return if good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    }
-    match (std::fs::read(first), named(args.get(1..).unwrap_or_default()).as_slice()) {
-        (Ok(input), [target]) => {
-            if check(target, &input) {
+    match options() {
+        Ok(good) => {
+            if good {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE
             }
         }
-        (Err(error), _) => {
-            eprintln!("{first}: {error}");
-            ExitCode::from(2)
-        }
-        _ => {
-            eprintln!("which target?");
+        Err(why) => {
+            eprintln!("{why}");
             ExitCode::from(2)
         }
     }
+}
+
+/// Do what the command line says. False if a promise was broken.
+fn options() -> Result<bool, String> {
+    let (mut seconds, mut seed, mut input) = (5.0, 1, None);
+    let mut targets = Vec::new();
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut number = |what: &str| args.next().ok_or_else(|| format!("{what} wants a value"));
+        match arg.as_str() {
+            "--seconds" => seconds = number("--seconds")?.parse().map_err(|_| "--seconds wants a number")?,
+            "--seed" => seed = number("--seed")?.parse().map_err(|_| "--seed wants a number")?,
+            "--input" => input = Some(number("--input")?),
+            name => match TARGETS.iter().find(|target| target.name == name) {
+                Some(target) => targets.push(target),
+                None => {
+                    let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
+                    return Err(format!("no target {name}; there are {}", names.join(", ")));
+                }
+            },
+        }
+    }
+    if let Some(file) = input {
+        let [target] = targets.as_slice() else { return Err("--input wants one target".to_string()) };
+        let input = std::fs::read(&file).map_err(|error| format!("{file}: {error}"))?;
+        return Ok(check(target, &input));
+    }
+    if targets.is_empty() {
+        targets.extend(TARGETS);
+    }
+    let count = targets.len();
+    let broken =
+        targets.into_iter().filter(|target| !run(target, Duration::from_secs_f64(seconds), seed)).count();
+    println!("{} passed, {broken} failed", count - broken);
+    Ok(broken == 0)
 }
 
 /// Mutate for a while. False if an input was found that breaks a promise.
