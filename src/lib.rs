@@ -12,5 +12,13 @@
 //! header, and `server::publish` queues the reply if nothing was published meanwhile that touches it.
 
 pub mod base;
+pub mod commands;
+pub mod config;
+pub mod exceptions;
+pub mod logging;
+pub mod net;
+pub mod pickle;
+pub mod process;
+pub mod server;
 pub mod storage;
 pub mod wire;

@@ -1,7 +1,9 @@
-//! What every other module stands on: identifiers, time, bytes, files. Knows nothing of ZEO.
+//! What every other module stands on: identifiers, time, bytes, files, locks. Knows nothing of ZEO.
 
+pub mod address;
 pub mod bytes;
 pub mod clock;
 pub mod fs;
 pub mod ids;
+pub mod sync;
 pub mod timestamp;

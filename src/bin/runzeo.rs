@@ -1,3 +1,10 @@
 //! The storage server: see `runzeo --help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().map(|name| name.to_string_lossy().into_owned());
+    let program = program.unwrap_or_else(|| "runzeo".to_string());
+    runzeo::commands::runzeo::run(&program, &arguments.collect::<Vec<_>>())
+}

@@ -3,8 +3,17 @@
 //! What differs between protocol generations is a row in [`protocol`]; codecs turn frames into
 //! [`request::Call`]s and replies into frames. Nothing here panics on what a peer sends.
 
+pub mod codec;
+mod decode;
+mod encode;
 pub mod exception;
+pub mod frame;
+mod msgpack;
 pub mod protocol;
 pub mod push;
 pub mod request;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod unpack;
 pub mod value;

@@ -26,6 +26,36 @@ pub enum MsgId<'a> {
     Raw(&'a [u8]),
 }
 
+impl MsgId<'_> {
+    /// A copy that outlives the frame: for replies that are given later.
+    pub fn owned(self) -> OwnedMsgId {
+        match self {
+            MsgId::Int(id) => OwnedMsgId::Int(id),
+            MsgId::Load(oid, tid) => OwnedMsgId::Load(oid, tid),
+            MsgId::Raw(bytes) => OwnedMsgId::Raw(bytes.into()),
+        }
+    }
+}
+
+/// A [`MsgId`] of its own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum OwnedMsgId {
+    Int(i64),
+    Load(Oid, Tid),
+    Raw(Box<[u8]>),
+}
+
+impl OwnedMsgId {
+    /// As the codecs take it.
+    pub fn get(&self) -> MsgId<'_> {
+        match self {
+            OwnedMsgId::Int(id) => MsgId::Int(*id),
+            OwnedMsgId::Load(oid, tid) => MsgId::Load(*oid, *tid),
+            OwnedMsgId::Raw(bytes) => MsgId::Raw(bytes),
+        }
+    }
+}
+
 /// What a peer asks for.
 #[derive(Debug)]
 pub enum Request<'a> {
@@ -37,7 +67,7 @@ pub enum Request<'a> {
     GetAuthProtocol,
     /// `auth_get_challenge`, `auth_response`, and whatever a protocol added by others calls before `register`.
     Auth {
-        method: &'a str,
+        method: Cow<'a, str>,
         args: Vec<Value>,
     },
 
@@ -51,8 +81,6 @@ pub enum Request<'a> {
         name: Cow<'a, str>,
         args: Vec<Value>,
     },
-    SupportsUndo,
-    SupportsVersions,
     LastTransaction,
     Ping,
     ServerStatus,
@@ -200,7 +228,7 @@ pub enum Request<'a> {
     },
     /// Before Z310 `abortVersion`, `commitVersion`: refused.
     VersionOperation {
-        name: &'a str,
+        name: &'static str,
     },
     Pack {
         time: f64,

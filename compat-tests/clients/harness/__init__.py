@@ -1,0 +1,1 @@
+"""What the compatibility tests share: client generations, servers to talk to, and counting of results."""

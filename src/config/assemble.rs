@@ -1,0 +1,214 @@
+//! Command line, configuration file and environment put together.
+//!
+//! The command line wins over the file, the file over the environment. A file is read and checked in full
+//! even where the command line replaces all of it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::options::{self, CommandLine, Options, UsageError};
+use super::schema::{self, eventlog, storages, zeo, zeo::ZeoSection};
+use super::zconfig::{self, ConfigError, Location, Section, Surroundings, matcher, overrides};
+use super::{
+    Config, EventLogConfig, FileStorageConfig, NamedStorage, NewFileFormat, StorageConfig, ZeoConfig,
+};
+
+const DEFAULT_INVALIDATION_QUEUE_SIZE: usize = 100;
+/// No configuration is larger; endless devices are.
+const FILE_LEN_MAX: u64 = 256 << 20;
+
+/// Looks up an environment variable.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// What the program is asked to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Invocation {
+    /// Serve until told to stop.
+    Serve(Box<Config>),
+    /// Print [`Config::describe`], exit with status 0.
+    Check(Box<Config>),
+    /// Print this, exit with status 0.
+    Print(String),
+}
+
+/// From the arguments (without the program's name) to what is to be done. Opens nothing but configuration files.
+pub fn from_command_line(
+    program: &str,
+    arguments: &[OsString],
+    environment: Environment<'_>,
+) -> Result<Invocation, UsageError> {
+    let options = match options::parse(program, arguments)? {
+        CommandLine::Help => return Ok(Invocation::Print(options::help(program))),
+        CommandLine::Version => {
+            return Ok(Invocation::Print(format!("runzeo {}\n", env!("CARGO_PKG_VERSION"))));
+        }
+        CommandLine::Run(options) => *options,
+    };
+    let check = options.check;
+    let config = assemble(options, environment)
+        .map_err(|message| UsageError { program: program.into(), message })
+        .map(Box::new)?;
+    Ok(if check { Invocation::Check(config) } else { Invocation::Serve(config) })
+}
+
+fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, String> {
+    let file = match &options.configuration {
+        Some(reference) => {
+            FileConfig::read(reference, &options.overrides, environment).map_err(|error| error.to_string())?
+        }
+        None if !options.overrides.is_empty() => {
+            return Err("configuration overrides (-X) cannot be used without a configuration file".into());
+        }
+        None => FileConfig::default(),
+    };
+    let set = |name: &str| environment(name).filter(|value| !value.is_empty());
+    let address = options.address.or(file.zeo.address).ok_or("no server address specified; use -a or -C")?;
+    let storages = if options.filenames.is_empty() {
+        named(file.storages).map_err(|error| error.to_string())?
+    } else {
+        options.filenames.into_iter().enumerate().map(numbered).collect()
+    };
+    if storages.is_empty() {
+        return Err("no storages specified; use -f or -C".into());
+    }
+    let read_only = file.zeo.read_only.unwrap_or(false);
+    let pid_filename = options.pid_file.map(PathBuf::from).or(file.zeo.pid_filename);
+    let instance_pid_filename = || Some(Path::new(&set("INSTANCE_HOME")?).join("var/ZEO.pid"));
+    let mut warnings = Vec::new();
+    if set("ZEO_MTACCEPTOR").is_some() {
+        warnings.push("ZEO_MTACCEPTOR has no effect: the server is multi-threaded anyway; unset it".into());
+    }
+    Ok(Config {
+        zeo: ZeoConfig {
+            address,
+            read_only,
+            invalidation_queue_size: file
+                .zeo
+                .invalidation_queue_size
+                .unwrap_or(DEFAULT_INVALIDATION_QUEUE_SIZE),
+            invalidation_age: file.zeo.invalidation_age,
+            transaction_timeout: options.timeout.map(zeo::seconds).or(file.zeo.transaction_timeout),
+            // A read-only server may run beside the one whose process id is in the file.
+            pid_filename: pid_filename
+                .filter(|path| !path.as_os_str().is_empty())
+                .or_else(instance_pid_filename)
+                .filter(|_| !read_only),
+            msgpack: file.zeo.msgpack.unwrap_or_else(|| set("ZEO_MSGPACK").is_some()),
+            monitor_address: options.monitor.or(file.zeo.monitor_address),
+            drop_cache_rather_verify: file.zeo.drop_cache_rather_verify.unwrap_or(false),
+            announced_protocol: set("ZEO_SERVER_PROTOCOL"),
+        },
+        storages,
+        eventlog: file.eventlog,
+        exit_immediately: options.exit_immediately,
+        warnings,
+    })
+}
+
+/// A storage section.
+struct StorageSection {
+    name: Option<String>,
+    storage: StorageConfig,
+    location: Location,
+}
+
+/// What the configuration file says.
+#[derive(Default)]
+struct FileConfig {
+    zeo: ZeoSection,
+    storages: Vec<StorageSection>,
+    eventlog: Option<EventLogConfig>,
+}
+
+impl FileConfig {
+    fn read(
+        reference: &str,
+        settings: &[String],
+        environment: Environment<'_>,
+    ) -> Result<FileConfig, ConfigError> {
+        let mut root = zconfig::load(reference, &Process { environment })?;
+        overrides::apply(&mut root, settings)?;
+        FileConfig::from_section(&root)
+    }
+
+    fn from_section(root: &Section) -> Result<FileConfig, ConfigError> {
+        matcher::check(root, &schema::FILE)?;
+        let mut file = FileConfig::default();
+        for section in root.sections() {
+            match section.type_name.as_str() {
+                "zeo" => file.zeo = ZeoSection::from_section(section)?,
+                "eventlog" => file.eventlog = Some(eventlog::event_log(section)?),
+                _ if storages::is_storage(section) => {
+                    file.storages.push(StorageSection {
+                        name: section.name.clone(),
+                        storage: storages::storage(section)?,
+                        location: section.start.clone(),
+                    });
+                }
+                _ => {} // <runner> is for zdaemon
+            }
+        }
+        Ok(file)
+    }
+}
+
+/// An unnamed storage is called 1.
+fn named(storages: Vec<StorageSection>) -> Result<Vec<NamedStorage>, ConfigError> {
+    let mut unnamed = storages.iter().filter(|storage| storage.name.is_none());
+    if let Some(first) = unnamed.next() {
+        if let Some(second) = unnamed.next() {
+            return Err(ConfigError::at(&second.location, "No more than one storage may be unnamed."));
+        }
+        if storages.iter().any(|storage| storage.name.as_deref() == Some("1")) {
+            return Err(ConfigError::at(
+                &first.location,
+                "Can't have an unnamed storage and a storage named 1.",
+            ));
+        }
+    }
+    let with_name = |section: StorageSection| NamedStorage {
+        name: section.name.unwrap_or_else(|| "1".into()),
+        storage: section.storage,
+    };
+    Ok(storages.into_iter().map(with_name).collect())
+}
+
+/// The storages of `-f`.
+fn numbered((index, path): (usize, String)) -> NamedStorage {
+    NamedStorage {
+        name: (index + 1).to_string(),
+        storage: StorageConfig::File(FileStorageConfig {
+            path: path.into(),
+            create: false,
+            read_only: false,
+            quota: None,
+            pack_gc: true,
+            pack_keep_old: true,
+            new_file_format: NewFileFormat::default(),
+            location: Location::CommandLine,
+        }),
+    }
+}
+
+/// Files and environment of this process.
+struct Process<'a> {
+    environment: Environment<'a>,
+}
+
+impl Surroundings for Process<'_> {
+    fn environment(&self, name: &str) -> Option<String> {
+        (self.environment)(name)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn import(&self, package: &str) -> Result<(), String> {
+        schema::import(package)
+    }
+}

@@ -1,0 +1,149 @@
+//! What `--check` prints: what would be served, in a few lines.
+
+use std::fmt::Write;
+
+use super::{
+    Config, EventLogConfig, FileStorageConfig, HandlerConfig, LogTarget, NewFileFormat, RotateWhen, Rotation,
+    StorageConfig,
+};
+use crate::base::address::Address;
+
+impl Config {
+    /// What would be served, for people.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        let mut line = |label: &str, what: String| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{:<10}{what}", format!("{label}:"));
+        };
+        line("address", address(&self.zeo.address));
+        let codec = if self.zeo.msgpack { "msgpack" } else { "pickle" };
+        let mode = if self.zeo.read_only { "read-only" } else { "read and write" };
+        let protocol = match &self.zeo.announced_protocol {
+            Some(protocol) => format!(", announced as {protocol}"),
+            None => String::new(),
+        };
+        line("protocol", format!("{codec}{protocol}, {mode}"));
+        if let Some(monitor) = &self.zeo.monitor_address {
+            line("monitor", address(monitor));
+        }
+        if let Some(timeout) = self.zeo.transaction_timeout {
+            line("timeout", format!("{} s from vote to finish", timeout.as_secs_f64()));
+        }
+        if let Some(path) = &self.zeo.pid_filename {
+            line("pid file", path.display().to_string());
+        }
+        for storage in &self.storages {
+            let StorageConfig::File(file) = &storage.storage;
+            line("storage", format!("'{}' {}", storage.name, file_storage(file)));
+        }
+        match &self.eventlog {
+            None => line("log", "standard error, info".into()),
+            Some(eventlog) => handlers(eventlog).into_iter().for_each(|handler| line("log", handler)),
+        }
+        for warning in &self.warnings {
+            line("warning", warning.clone());
+        }
+        text
+    }
+}
+
+fn address(address: &Address) -> String {
+    match address {
+        Address::Unix(path) => format!("{} (Unix socket)", path.display()),
+        Address::Tcp { host: None, port: Some(port) } => format!("port {port} on every interface"),
+        Address::Tcp { host: None, port: None } => "any free port on every interface".into(),
+        Address::Tcp { host: Some(_), port: Some(_) } => address.to_string(),
+        Address::Tcp { host: Some(host), port: None } => format!("any free port on {host}"),
+    }
+}
+
+fn file_storage(file: &FileStorageConfig) -> String {
+    let mut text = format!("FileStorage {}", file.path.display());
+    let mut add = |part: &str| {
+        text.push_str(", ");
+        text.push_str(part);
+    };
+    if file.read_only {
+        add("read-only");
+    }
+    if file.create {
+        add("emptied at start");
+    }
+    if let Some(quota) = file.quota {
+        add(&format!("at most {quota} bytes"));
+    }
+    if !file.pack_gc {
+        add("pack without garbage collection");
+    }
+    if !file.pack_keep_old {
+        add("pack keeps no old file");
+    }
+    match file.new_file_format {
+        NewFileFormat::Auto => {}
+        NewFileFormat::Fs21 => add("FS21 if new"),
+        NewFileFormat::Fs30 => add("FS30 if new"),
+    }
+    text
+}
+
+fn handlers(eventlog: &EventLogConfig) -> Vec<String> {
+    let level = |own: i32| level_name(own.max(eventlog.level));
+    let handlers: Vec<String> = eventlog
+        .handlers
+        .iter()
+        .map(|handler| match handler {
+            HandlerConfig::LogFile(file) => {
+                let target = match &file.target {
+                    LogTarget::Path(path) => path.display().to_string(),
+                    LogTarget::Stdout => "standard output".into(),
+                    LogTarget::Stderr => "standard error".into(),
+                };
+                let rotation = match &file.rotation {
+                    Rotation::Never => String::new(),
+                    Rotation::Size { max_size, old_files } => {
+                        format!(", rotated at {max_size} bytes, keeping {old_files}")
+                    }
+                    Rotation::Time { when, interval, old_files } => {
+                        format!(", rotated every {}, keeping {old_files}", turns(*when, *interval))
+                    }
+                };
+                format!("{target}, {}{rotation}", level(file.level))
+            }
+            HandlerConfig::Syslog(syslog) => {
+                format!("syslog at {}, {}, {}", syslog.address, syslog.facility, level(syslog.level))
+            }
+        })
+        .collect();
+    if handlers.is_empty() { vec!["nowhere (<eventlog> has no handlers)".into()] } else { handlers }
+}
+
+/// `hour`, `6 hours`, `midnight`, `Monday`.
+fn turns(when: RotateWhen, interval: u32) -> String {
+    const WEEKDAYS: [&str; 7] =
+        ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+    let turn = match when {
+        RotateWhen::Second => "second",
+        RotateWhen::Minute => "minute",
+        RotateWhen::Hour => "hour",
+        RotateWhen::Day => "day",
+        RotateWhen::Midnight => "midnight",
+        RotateWhen::Weekday(day) => WEEKDAYS.get(usize::from(day)).unwrap_or(&"week"),
+    };
+    if interval == 1 { turn.into() } else { format!("{interval} {turn}s") }
+}
+
+fn level_name(level: i32) -> String {
+    match level {
+        50 => "critical".into(),
+        40 => "error".into(),
+        30 => "warning".into(),
+        20 => "info".into(),
+        15 => "blather".into(),
+        10 => "debug".into(),
+        5 => "trace".into(),
+        1 => "all".into(),
+        0 => "everything".into(),
+        level => format!("level {level}"),
+    }
+}

@@ -1,0 +1,238 @@
+//! Compares a tree with the tables of a schema: unknown, missing, repeated and unconvertible items.
+//!
+//! A schema is plain data: section types with their keys and the sections that they may hold. As in
+//! ZConfig, the order of the children matters: a section's name must not be that of a key that stands
+//! before the section's slot.
+
+use std::collections::HashMap;
+
+use super::datatypes::{Datatype, basic_key};
+use super::error::ConfigError;
+use super::suggest::nearest;
+use super::tree::{Item, Location, Section, Value};
+
+/// A kind of section.
+#[derive(Debug)]
+pub struct SectionType {
+    /// Lower case; empty for the file itself.
+    pub name: &'static str,
+    pub content: Content,
+}
+
+#[derive(Debug)]
+pub enum Content {
+    Checked(&'static [Child]),
+    /// Not looked at here: whoever uses the section knows what to say about it.
+    Opaque,
+}
+
+/// What a section may hold.
+#[derive(Debug)]
+pub enum Child {
+    Key {
+        name: &'static str,
+        datatype: Datatype,
+        required: bool,
+        multiple: bool,
+    },
+    /// Sections of any of the types, with any name or none.
+    Slot {
+        /// For the message that it is missing: "there is no ...".
+        what: &'static str,
+        types: &'static [&'static SectionType],
+        required: bool,
+        multiple: bool,
+    },
+}
+
+pub const fn key(name: &'static str, datatype: Datatype) -> Child {
+    Child::Key { name, datatype, required: false, multiple: false }
+}
+
+pub const fn required_key(name: &'static str, datatype: Datatype) -> Child {
+    Child::Key { name, datatype, required: true, multiple: false }
+}
+
+impl SectionType {
+    fn children(&self) -> &'static [Child] {
+        match self.content {
+            Content::Checked(children) => children,
+            Content::Opaque => &[],
+        }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &'static str> {
+        self.children().iter().filter_map(|child| match child {
+            Child::Key { name, .. } => Some(*name),
+            Child::Slot { .. } => None,
+        })
+    }
+
+    fn slot_types(&self) -> impl Iterator<Item = &'static SectionType> {
+        self.children()
+            .iter()
+            .flat_map(|child| match child {
+                Child::Key { .. } => [].as_slice(),
+                Child::Slot { types, .. } => *types,
+            })
+            .copied()
+    }
+
+    /// For messages: where something is. Nothing for the file itself.
+    fn place(&self) -> String {
+        if self.name.is_empty() { String::new() } else { format!(" in <{}>", self.name) }
+    }
+
+    /// Whether this type or one that it can hold has the name.
+    fn knows_type(&self, name: &str) -> bool {
+        self.slot_types().any(|slot| slot.name == name || slot.knows_type(name))
+    }
+}
+
+/// Check a file against the type that stands for the whole file.
+pub fn check(root: &Section, schema: &SectionType) -> Result<(), ConfigError> {
+    check_section(root, schema, schema)
+}
+
+/// Check a section and all in it.
+fn check_section(
+    section: &Section,
+    section_type: &SectionType,
+    schema: &SectionType,
+) -> Result<(), ConfigError> {
+    let Content::Checked(children) = section_type.content else { return Ok(()) };
+    // For each child of the type, where it was first seen.
+    let mut seen: Vec<Option<&Location>> = vec![None; children.len()];
+    let mut names: HashMap<&str, &Location> = HashMap::new();
+    for item in &section.items {
+        let (index, location) = match item {
+            Item::Value(value) => (check_value(value, section_type)?, &value.location),
+            Item::Section(inner) => {
+                let (index, inner_type) = find_slot(inner, section_type, schema)?;
+                check_section(inner, inner_type, schema)?;
+                if let Some(name) = &inner.name
+                    && let Some(first) = names.insert(name, &inner.start)
+                {
+                    return Err(ConfigError::at(
+                        &inner.start,
+                        format!("the section name '{name}' is already in use ({first})"),
+                    ));
+                }
+                (index, &inner.start)
+            }
+        };
+        let (Some(first), Some(child)) = (seen.get_mut(index), children.get(index)) else { continue };
+        match first {
+            None => *first = Some(location),
+            Some(_) if child.multiple() => {}
+            Some(first) => {
+                let what = match item {
+                    Item::Value(value) => format!("'{}'", value.key),
+                    Item::Section(inner) => format!("<{}>", inner.type_name),
+                };
+                return Err(ConfigError::at(
+                    location,
+                    format!("{what} is given twice{} (first at {first})", section_type.place()),
+                ));
+            }
+        }
+    }
+    let missing = children.iter().zip(&seen).find(|(child, seen)| child.required() && seen.is_none());
+    match missing {
+        None => Ok(()),
+        Some((Child::Key { name, .. }, _)) => Err(ConfigError::at(
+            &section.start,
+            format!("<{}> lacks the required key '{name}'", section_type.name),
+        )),
+        Some((Child::Slot { what, .. }, _)) => {
+            Err(ConfigError::at(&section.end, format!("there is no {what}, and one is required")))
+        }
+    }
+}
+
+impl Child {
+    fn multiple(&self) -> bool {
+        let (Child::Key { multiple, .. } | Child::Slot { multiple, .. }) = self;
+        *multiple
+    }
+
+    fn required(&self) -> bool {
+        let (Child::Key { required, .. } | Child::Slot { required, .. }) = self;
+        *required
+    }
+}
+
+/// Check a key and its text; returns which child of the type it is.
+fn check_value(value: &Value, section_type: &SectionType) -> Result<usize, ConfigError> {
+    let fail = |message: String| ConfigError::at(&value.location, message);
+    let wanted = basic_key(&value.key).map_err(fail)?;
+    let found = section_type.children().iter().enumerate().find_map(|(index, child)| match child {
+        Child::Key { name, datatype, .. } if *name == wanted => Some((index, *datatype)),
+        _ => None,
+    });
+    let Some((index, datatype)) = found else {
+        let error = match section_type.name {
+            "" => fail(format!("the key '{}' stands outside of all sections", value.key)),
+            _ => fail(format!("unknown key '{}'{}", value.key, section_type.place())),
+        };
+        return Err(error.suggesting(nearest(&wanted, section_type.keys())));
+    };
+    datatype.check(&value.text).map_err(|reason| fail(format!("{}: {reason}", value.key)))?;
+    Ok(index)
+}
+
+/// The slot that takes a section, and the section's type.
+fn find_slot(
+    inner: &Section,
+    section_type: &SectionType,
+    schema: &SectionType,
+) -> Result<(usize, &'static SectionType), ConfigError> {
+    let fail = |message: String| ConfigError::at(&inner.start, message);
+    if matches!(inner.name.as_deref(), Some("*" | "+")) {
+        return Err(fail(format!(
+            "'{}' cannot be the name of a section",
+            inner.name.as_deref().unwrap_or_default()
+        )));
+    }
+    for (index, child) in section_type.children().iter().enumerate() {
+        match child {
+            Child::Key { name, .. } if inner.name.as_deref() == Some(name) => {
+                return Err(fail(format!(
+                    "a section{} cannot be named '{name}': that is a key",
+                    section_type.place()
+                )));
+            }
+            Child::Key { .. } => {}
+            Child::Slot { types, .. } => {
+                if let Some(inner_type) = types.iter().find(|slot| slot.name == inner.type_name) {
+                    return Ok((index, inner_type));
+                }
+            }
+        }
+    }
+    let name = &inner.type_name;
+    if schema.knows_type(name) {
+        return Err(fail(match section_type.name {
+            "" => format!("<{name}> cannot stand outside of all sections"),
+            outer => format!("<{name}> cannot stand in <{outer}>"),
+        }));
+    }
+    let error = fail(format!("unknown section <{name}>{}", section_type.place()));
+    Err(error.suggesting(nearest(name, section_type.slot_types().map(|slot| slot.name))))
+}
+
+impl Section {
+    /// The value of a key, converted.
+    pub fn get<T>(
+        &self,
+        key: &str,
+        convert: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        self.value(key)
+            .map(|value| {
+                convert(&value.text)
+                    .map_err(|reason| ConfigError::at(&value.location, format!("{}: {reason}", value.key)))
+            })
+            .transpose()
+    }
+}

@@ -1,0 +1,196 @@
+//! One thing to be logged, with all that a format can ask of it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
+
+use super::format::Value;
+use super::{level, os};
+
+/// The counterpart of Python's `LogRecord`.
+pub struct Entry<'a> {
+    pub name: &'a str,
+    /// As Python numbers them.
+    pub level: u8,
+    pub message: fmt::Arguments<'a>,
+    /// Since 1970-01-01T00:00:00Z.
+    pub created: Duration,
+    /// Since logging began, as [`Entry::created`] counts.
+    pub age: Duration,
+    pub path: &'a str,
+    pub line: u32,
+    pub process: i64,
+    pub thread: i64,
+    pub thread_name: Cow<'a, str>,
+}
+
+/// What a format may name; the names are those of Python's `LogRecord`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Field {
+    Name,
+    LevelName,
+    LevelNumber,
+    PathName,
+    FileName,
+    Module,
+    Line,
+    Function,
+    Created,
+    Time,
+    Msecs,
+    Age,
+    Thread,
+    ThreadName,
+    Process,
+    ProcessName,
+    Message,
+    /// Always `None`: what Python keeps of an exception. Ours are part of the message.
+    Nothing,
+    /// Always `()`: what Python's `message` was made of. Ours is made already.
+    Arguments,
+}
+
+/// What can be done with a field.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    Text,
+    Integer,
+    Float,
+    Opaque,
+}
+
+impl Field {
+    pub fn from_name(name: &str) -> Option<Field> {
+        Some(match name {
+            "name" => Field::Name,
+            "levelname" => Field::LevelName,
+            "levelno" => Field::LevelNumber,
+            "pathname" => Field::PathName,
+            "filename" => Field::FileName,
+            "module" => Field::Module,
+            "lineno" => Field::Line,
+            "funcName" => Field::Function,
+            "created" => Field::Created,
+            "asctime" => Field::Time,
+            "msecs" => Field::Msecs,
+            "relativeCreated" => Field::Age,
+            "thread" => Field::Thread,
+            "threadName" => Field::ThreadName,
+            "process" => Field::Process,
+            "processName" => Field::ProcessName,
+            "message" | "msg" => Field::Message,
+            "exc_info" | "exc_text" | "stack_info" => Field::Nothing,
+            "args" => Field::Arguments,
+            _ => return None,
+        })
+    }
+
+    pub fn kind(self) -> Kind {
+        match self {
+            Field::LevelNumber | Field::Line | Field::Thread | Field::Process => Kind::Integer,
+            Field::Created | Field::Msecs | Field::Age => Kind::Float,
+            Field::Nothing | Field::Arguments => Kind::Opaque,
+            Field::Name
+            | Field::LevelName
+            | Field::PathName
+            | Field::FileName
+            | Field::Module
+            | Field::Function
+            | Field::Time
+            | Field::ThreadName
+            | Field::ProcessName
+            | Field::Message => Kind::Text,
+        }
+    }
+}
+
+impl<'a> Entry<'a> {
+    pub fn from_record(record: &log::Record<'a>) -> Entry<'a> {
+        Entry {
+            path: record.file().unwrap_or("(unknown file)"),
+            line: record.line().unwrap_or(0),
+            ..Entry::now(record.target(), level::number(record), *record.args())
+        }
+    }
+
+    /// An entry of this moment and thread that comes from no particular line of the source.
+    pub fn now(name: &'a str, level: u8, message: fmt::Arguments<'a>) -> Entry<'a> {
+        let created = since_epoch();
+        Entry {
+            name,
+            level,
+            message,
+            created,
+            age: created.saturating_sub(began()),
+            path: "(unknown file)",
+            line: 0,
+            process: process(),
+            thread: os::thread_id(),
+            thread_name: thread_name().into(),
+        }
+    }
+
+    /// The value of every field but [`Field::Time`], which needs a format of its own.
+    pub fn value(&self, field: Field) -> Value<'_> {
+        match field {
+            Field::Name => Value::text(self.name),
+            Field::LevelName => Value::Text(level::name(self.level)),
+            Field::LevelNumber => Value::Integer(self.level.into()),
+            Field::PathName => Value::text(self.path),
+            Field::FileName => Value::Text(file_name(self.path)),
+            Field::Module => Value::Text(module(self.path)),
+            Field::Line => Value::Integer(self.line.into()),
+            // What Python writes when it cannot tell.
+            Field::Function => Value::text("(unknown function)"),
+            Field::Created => Value::Float(self.created.as_secs_f64()),
+            Field::Msecs => Value::Float(self.created.subsec_millis().into()),
+            Field::Age => Value::Float(self.age.as_secs_f64() * 1000.0),
+            Field::Thread => Value::Integer(self.thread),
+            Field::ThreadName => Value::text(&self.thread_name),
+            Field::Process => Value::Integer(self.process),
+            Field::ProcessName => Value::text("MainProcess"),
+            Field::Message => match self.message.as_str() {
+                Some(message) => Value::text(message),
+                None => Value::Text(self.message.to_string().into()),
+            },
+            Field::Nothing | Field::Time => Value::Opaque("None"),
+            Field::Arguments => Value::Opaque("()"),
+        }
+    }
+}
+
+/// When logging began; the first call decides.
+pub fn began() -> Duration {
+    static BEGAN: OnceLock<Duration> = OnceLock::new();
+    *BEGAN.get_or_init(since_epoch)
+}
+
+/// Asked for once; the process never forks.
+fn process() -> i64 {
+    static ID: OnceLock<u32> = OnceLock::new();
+    i64::from(*ID.get_or_init(std::process::id))
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Python's name for the main thread, and its style for threads without one.
+fn thread_name() -> String {
+    let thread = std::thread::current();
+    match thread.name() {
+        Some("main") => "MainThread".to_string(),
+        Some(name) => name.to_string(),
+        None => format!("Thread-{}", os::thread_id()),
+    }
+}
+
+fn file_name(path: &str) -> Cow<'_, str> {
+    Path::new(path).file_name().map_or(Cow::Borrowed(path), |name| name.to_string_lossy())
+}
+
+fn module(path: &str) -> Cow<'_, str> {
+    Path::new(path).file_stem().map_or(Cow::Borrowed(path), |stem| stem.to_string_lossy())
+}

@@ -1,0 +1,173 @@
+//! A `<logfile>` with a path: opens, rotates, reopens, and outlives its medium.
+//!
+//! The open file is given up only for another open file. If a new one cannot be opened, at SIGUSR2 or
+//! at a rotation, lines go on into the old one, under whatever name it has by now.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::rotate::{self, Rotation, Schedule};
+use super::writer::Writer;
+
+/// How long to wait after a rotation that failed.
+const ROTATION_RETRY_SECS: i64 = 60;
+
+/// What a `<logfile>` says of its file.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct FileSetup {
+    pub path: PathBuf,
+    pub rotation: Rotation,
+    /// Open the file at the first line only.
+    pub delay: bool,
+}
+
+#[derive(Debug)]
+pub struct LogFile {
+    path: PathBuf,
+    delay: bool,
+    writer: Option<Writer>,
+    turn: Turn,
+    /// Not before this second is another rotation tried.
+    rotate_after: i64,
+    /// What the operator should read here and nowhere else does.
+    trouble: Option<String>,
+}
+
+/// [`Rotation`] at work.
+#[derive(Debug)]
+enum Turn {
+    Never,
+    Size { max_size: u64, keep: u32 },
+    Time { schedule: Schedule, keep: u32 },
+}
+
+impl LogFile {
+    pub fn open(setup: &FileSetup) -> io::Result<LogFile> {
+        // The process may change its directory later.
+        let path = std::path::absolute(&setup.path)?;
+        let turn = match setup.rotation {
+            Rotation::Never => Turn::Never,
+            Rotation::Size { max_size, old_files } => Turn::Size { max_size, keep: old_files },
+            Rotation::Time { when, interval, old_files } => {
+                let schedule = Schedule::new(when, interval, last_written(&path).unwrap_or_else(now));
+                Turn::Time { schedule, keep: old_files }
+            }
+        };
+        let writer = if setup.delay { None } else { Some(Writer::open(&path)?) };
+        Ok(LogFile { path, delay: setup.delay, writer, turn, rotate_after: 0, trouble: None })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.is_turn_due(line.len() as u64)
+            && let Err(error) = self.rotate().and_then(|()| self.open_new())
+        {
+            self.rotate_after = now() + ROTATION_RETRY_SECS;
+            self.trouble = Some(format!("log file {} cannot be rotated: {error}", self.path.display()));
+        }
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(Writer::open(&self.path)?),
+        };
+        let result = writer.write_line(line);
+        if result.as_ref().is_err_and(handle_is_dead) {
+            self.writer = None;
+        }
+        result
+    }
+
+    /// What happened here that no caller was told of.
+    pub fn take_trouble(&mut self) -> Option<String> {
+        self.trouble.take()
+    }
+
+    /// For whoever moved the file away: the next line goes to a file of the configured name. A rotating
+    /// file is rotated, as ZConfig does it.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        match self.turn {
+            Turn::Never => {}
+            Turn::Size { .. } | Turn::Time { .. } => self.rotate()?,
+        }
+        if self.delay {
+            self.writer = None;
+            return Ok(());
+        }
+        self.open_new()
+    }
+
+    /// The file in use is given up only when the new one is open.
+    fn open_new(&mut self) -> io::Result<()> {
+        self.writer = Some(Writer::open(&self.path)?);
+        Ok(())
+    }
+
+    fn is_turn_due(&mut self, line_len: u64) -> bool {
+        // What is no regular file has neither size nor successor.
+        if self.writer.as_ref().is_some_and(|writer| !writer.is_regular()) {
+            return false;
+        }
+        match &self.turn {
+            Turn::Never => false,
+            Turn::Size { max_size: 0, .. } => false,
+            Turn::Size { max_size, .. } => {
+                let max_size = *max_size;
+                let Some(writer) = &mut self.writer else { return false };
+                let is_full = |len: u64| len > 0 && len + line_len >= max_size;
+                is_full(writer.len()) && is_full(writer.measure()) && now() >= self.rotate_after
+            }
+            Turn::Time { schedule, .. } => {
+                let now = now();
+                schedule.is_due(now) && now >= self.rotate_after
+            }
+        }
+    }
+
+    /// Moves the file aside. What is open stays open, under its new name.
+    fn rotate(&mut self) -> io::Result<()> {
+        match &mut self.turn {
+            Turn::Never => {}
+            Turn::Size { keep, .. } => rotate::shift(&self.path, *keep)?,
+            Turn::Time { schedule, keep } => {
+                let now = now();
+                rotate::set_aside(&self.path, &schedule.suffix(now))?;
+                schedule.advance(now);
+                if let Err(error) = schedule.remove_old(&self.path, *keep) {
+                    self.trouble =
+                        Some(format!("old files of log {} cannot be removed: {error}", self.path.display()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the descriptor is of no more use, so that the next line should open the path anew. A full disk
+/// or a slow reader is not that.
+fn handle_is_dead(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::WouldBlock
+            | io::ErrorKind::WriteZero
+    )
+}
+
+fn now() -> i64 {
+    seconds(SystemTime::now())
+}
+
+fn last_written(path: &Path) -> Option<i64> {
+    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok().map(seconds)
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,248 @@
+//! `{name!r:>10}`: Python's `str.format` with its mini-language.
+
+use super::super::entry::{Field, Kind};
+use super::{Align, Piece, Pieces, Shape, Value, digits, field, number, pad};
+
+/// One `{..!r:>10}` without its name.
+#[derive(Debug, Default)]
+pub struct Conversion {
+    /// `r`, `s` or `a`: made text first.
+    made_text: Option<char>,
+    fill: Option<char>,
+    align: Option<Alignment>,
+    sign: Option<char>,
+    alternate: bool,
+    zero: bool,
+    width: usize,
+    separator: Option<char>,
+    precision: Option<usize>,
+    kind: Option<char>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Alignment {
+    Text(Align),
+    /// Between the sign and the digits.
+    AfterSign,
+}
+
+pub fn parse(format: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Pieces::default();
+    let mut chars = format.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '{' if chars.next_if_eq(&'{').is_some() => pieces.text.push('{'),
+            '}' if chars.next_if_eq(&'}').is_some() => pieces.text.push('}'),
+            '}' => return Err("a '}' without its '{'; write }} for a brace".to_string()),
+            '{' => {
+                let inner: String = chars.by_ref().take_while(|c| *c != '}').collect();
+                if inner.contains('{') {
+                    return Err(format!("'{{{inner}': fields within fields are not supported"));
+                }
+                let (field, shape) = replacement(&inner)?;
+                pieces.field(field, shape);
+            }
+            c => pieces.text.push(c),
+        }
+    }
+    if format.matches('{').count() != format.matches('}').count() {
+        return Err("a '{' without its '}'; write {{ for a brace".to_string());
+    }
+    Ok(pieces.finish())
+}
+
+/// What stands between the braces.
+fn replacement(inner: &str) -> Result<(Field, Shape), String> {
+    let (head, spec) = inner.split_once(':').unwrap_or((inner, ""));
+    let (name, made_text) = match head.split_once('!') {
+        Some((name, "r")) => (name, Some('r')),
+        Some((name, "s")) => (name, Some('s')),
+        Some((name, "a")) => (name, Some('a')),
+        Some((_, other)) => return Err(format!("'{{{inner}}}': {other:?} is not one of !r, !s, !a")),
+        None => (head, None),
+    };
+    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(format!("'{{{inner}}}' must name a field, such as {{message}}"));
+    }
+    let field = field(name)?;
+    let mut conversion = Conversion::parse(spec).map_err(|problem| format!("'{{{inner}}}': {problem}"))?;
+    conversion.made_text = made_text;
+    let kind = if made_text.is_some() { Kind::Text } else { field.kind() };
+    conversion.check(kind).map_err(|problem| format!("'{{{inner}}}': {problem}"))?;
+    let plain = spec.is_empty() && matches!(made_text, None | Some('s'));
+    Ok((field, if plain { Shape::Plain } else { Shape::Brace(conversion) }))
+}
+
+impl Conversion {
+    fn parse(spec: &str) -> Result<Conversion, String> {
+        let mut conversion = Conversion::default();
+        let mut chars = spec.chars().peekable();
+        let mut ahead = spec.chars();
+        let (first, second) = (ahead.next(), ahead.next());
+        if let (Some(fill), Some(align)) = (first, second.and_then(alignment)) {
+            conversion.fill = Some(fill);
+            conversion.align = Some(align);
+            chars.nth(1);
+        } else if let Some(align) = first.and_then(alignment) {
+            conversion.align = Some(align);
+            chars.next();
+        }
+        conversion.sign = chars.next_if(|c| matches!(c, '+' | '-' | ' '));
+        conversion.alternate = chars.next_if_eq(&'#').is_some();
+        conversion.zero = chars.next_if_eq(&'0').is_some();
+        conversion.width = digits(&mut chars)?.unwrap_or(0);
+        conversion.separator = chars.next_if(|c| matches!(c, ',' | '_'));
+        if chars.next_if_eq(&'.').is_some() {
+            conversion.precision = Some(digits(&mut chars)?.ok_or("a precision is missing after '.'")?);
+        }
+        conversion.kind = chars.next();
+        match chars.next() {
+            None => Ok(conversion),
+            Some(_) => Err(format!("{spec:?} is no format specification")),
+        }
+    }
+
+    /// Whether such a value can be written so.
+    fn check(&self, value: Kind) -> Result<(), String> {
+        let is_set = self.sign.is_some() || self.alternate || self.separator.is_some();
+        match (value, self.kind) {
+            (Kind::Text, None | Some('s')) => {
+                if is_set || self.align == Some(Alignment::AfterSign) {
+                    return Err("text takes no sign, '#', '=', ',' or '_'".to_string());
+                }
+                Ok(())
+            }
+            (Kind::Integer, None | Some('d' | 'n' | 'b' | 'o' | 'x' | 'X' | 'c')) => {
+                if self.precision.is_some() {
+                    return Err("a whole number takes no precision".to_string());
+                }
+                let groups =
+                    matches!((self.separator, self.kind), (Some(','), None | Some('d')) | (Some('_'), _));
+                if self.separator.is_some() && (!groups || matches!(self.kind, Some('n' | 'c'))) {
+                    return Err("no such grouping for this presentation".to_string());
+                }
+                if self.kind == Some('c') && (self.sign.is_some() || self.alternate) {
+                    return Err("a character takes no sign and no '#'".to_string());
+                }
+                Ok(())
+            }
+            (Kind::Integer, Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%'))
+            | (Kind::Float, None | Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | 'n' | '%')) => {
+                if self.separator.is_some() && self.kind == Some('n') {
+                    return Err("no such grouping for this presentation".to_string());
+                }
+                Ok(())
+            }
+            (Kind::Opaque, None) if self.is_empty() => Ok(()),
+            (Kind::Opaque, _) => Err("this field takes no format specification".to_string()),
+            (_, Some(kind)) => Err(format!("{kind:?} cannot present this field")),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.align.is_none()
+            && self.sign.is_none()
+            && !self.alternate
+            && !self.zero
+            && self.width == 0
+            && self.separator.is_none()
+            && self.precision.is_none()
+    }
+
+    pub fn write(&self, value: &Value<'_>, out: &mut String) {
+        let mut text = String::new();
+        match (self.made_text, value) {
+            (Some('r'), value) => value.repr(false, &mut text),
+            (Some('a'), value) => value.repr(true, &mut text),
+            (Some(_), value) => value.str(&mut text),
+            (None, Value::Text(value)) => text.push_str(value),
+            (None, Value::Opaque(value)) => text.push_str(value),
+            (None, Value::Integer(_) | Value::Float(_)) => return self.write_number(value, out),
+        }
+        if let Some(precision) = self.precision {
+            text = text.chars().take(precision).collect();
+        }
+        let align = match self.align {
+            Some(Alignment::Text(align)) => align,
+            _ => Align::Left,
+        };
+        pad(&text, self.width, align, self.fill_char(), out);
+    }
+
+    fn fill_char(&self) -> char {
+        self.fill.unwrap_or(if self.zero { '0' } else { ' ' })
+    }
+
+    fn write_number(&self, value: &Value<'_>, out: &mut String) {
+        let negative = value.float().is_sign_negative();
+        let sign = match (negative, self.sign) {
+            (true, _) => "-",
+            (false, Some('+')) => "+",
+            (false, Some(' ')) => " ",
+            (false, _) => "",
+        };
+        let (prefix, mut digits) = match (value, self.kind) {
+            (Value::Integer(n), None | Some('d' | 'n')) => ("", n.unsigned_abs().to_string()),
+            (Value::Integer(n), Some('b')) => ("0b", format!("{:b}", n.unsigned_abs())),
+            (Value::Integer(n), Some('o')) => ("0o", format!("{:o}", n.unsigned_abs())),
+            (Value::Integer(n), Some('x')) => ("0x", format!("{:x}", n.unsigned_abs())),
+            (Value::Integer(n), Some('X')) => ("0X", format!("{:X}", n.unsigned_abs())),
+            (Value::Integer(n), Some('c')) => {
+                let c = u32::try_from(*n).ok().and_then(char::from_u32);
+                ("", c.unwrap_or(char::REPLACEMENT_CHARACTER).to_string())
+            }
+            _ => ("", self.float_digits(value.float().abs())),
+        };
+        let prefix = if self.alternate { prefix } else { "" };
+        let after_sign = self.align == Some(Alignment::AfterSign) || (self.zero && self.align.is_none());
+        if let Some(separator) = self.separator {
+            // Zeros before the number are grouped with it.
+            let by = if matches!(self.kind, Some('b' | 'o' | 'x' | 'X')) { 4 } else { 3 };
+            let room = self.width.saturating_sub(sign.len() + prefix.len());
+            let zeros = after_sign && self.fill_char() == '0';
+            digits = number::group(&digits, separator, by, if zeros { room } else { 0 });
+        }
+        if after_sign {
+            out.extend([sign, prefix]);
+            let width = self.width.saturating_sub(sign.len() + prefix.len());
+            pad(&digits, width, Align::Right, self.fill_char(), out);
+        } else {
+            let align = match self.align {
+                Some(Alignment::Text(align)) => align,
+                // A character is text here.
+                _ if self.kind == Some('c') => Align::Left,
+                _ => Align::Right,
+            };
+            pad(&format!("{sign}{prefix}{digits}"), self.width, align, self.fill_char(), out);
+        }
+    }
+
+    fn float_digits(&self, size: f64) -> String {
+        let precision = self.precision.unwrap_or(6);
+        let digits = match self.kind.unwrap_or('r').to_ascii_lowercase() {
+            'e' => number::exponential(size, precision, self.alternate),
+            'f' => number::fixed(size, precision, self.alternate),
+            '%' => number::fixed(size * 100.0, precision, self.alternate) + "%",
+            'r' => match self.precision {
+                None => number::repr(size),
+                Some(precision) => number::general_with_point(size, precision, self.alternate),
+            },
+            _ => number::general(size, precision, self.alternate),
+        };
+        if self.kind.is_some_and(|kind| kind.is_ascii_uppercase()) {
+            digits.to_ascii_uppercase()
+        } else {
+            digits
+        }
+    }
+}
+
+fn alignment(c: char) -> Option<Alignment> {
+    Some(match c {
+        '<' => Alignment::Text(Align::Left),
+        '>' => Alignment::Text(Align::Right),
+        '^' => Alignment::Text(Align::Center),
+        '=' => Alignment::AfterSign,
+        _ => return None,
+    })
+}

@@ -1,0 +1,180 @@
+//! `%(name)s`: Python's printf-like formatting of a mapping.
+
+use super::super::entry::Kind;
+use super::{Align, Piece, Pieces, Shape, Value, digits, field, number, pad};
+
+/// One `%(..)-8.3s` without its name.
+#[derive(Debug, Default)]
+pub struct Conversion {
+    left: bool,
+    plus: bool,
+    blank: bool,
+    zero: bool,
+    alternate: bool,
+    width: usize,
+    precision: Option<usize>,
+    kind: char,
+}
+
+pub fn parse(format: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Pieces::default();
+    let mut chars = format.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            pieces.text.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('%') => pieces.text.push('%'),
+            Some('(') => {
+                let name = name(&mut chars)?;
+                let conversion = Conversion::parse(&name, &mut chars)?;
+                if conversion.kind == '%' {
+                    pieces.text.push('%');
+                    continue;
+                }
+                let field = field(&name)?;
+                conversion.check(&name, field.kind())?;
+                let shape = if conversion.is_plain() { Shape::Plain } else { Shape::Percent(conversion) };
+                pieces.field(field, shape);
+            }
+            Some(c) => {
+                return Err(format!("'%{c}' names no field; write %(message)s, or %% for a per cent sign"));
+            }
+            None => return Err("it ends in a lone '%'; write %% for a per cent sign".to_string()),
+        }
+    }
+    Ok(pieces.finish())
+}
+
+/// The name up to its closing parenthesis. Python counts nested ones.
+fn name(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<String, String> {
+    let mut name = String::new();
+    let mut depth = 1;
+    for c in chars {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Ok(name);
+        }
+        name.push(c);
+    }
+    Err(format!("'%({name}' has no closing parenthesis"))
+}
+
+impl Conversion {
+    fn parse(name: &str, chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Conversion, String> {
+        let mut conversion = Conversion::default();
+        while let Some(flag) = chars.peek() {
+            match flag {
+                '-' => conversion.left = true,
+                '+' => conversion.plus = true,
+                ' ' => conversion.blank = true,
+                '0' => conversion.zero = true,
+                '#' => conversion.alternate = true,
+                _ => break,
+            }
+            chars.next();
+        }
+        conversion.width = digits(chars)?.unwrap_or(0);
+        if chars.next_if_eq(&'.').is_some() {
+            conversion.precision = Some(digits(chars)?.unwrap_or(0));
+        }
+        // A length modifier means nothing, once at most.
+        let _ = chars.next_if(|c| matches!(c, 'h' | 'l' | 'L'));
+        conversion.kind = match chars.next() {
+            Some('*') => return Err(format!("'%({name})' cannot take its width from a '*'")),
+            Some(kind) if "diouxXeEfFgGcrsa%".contains(kind) => kind,
+            Some(kind) => {
+                return Err(format!("'%({name})' ends in {kind:?}, which is no conversion; try 's'"));
+            }
+            None => return Err(format!("'%({name})' lacks its conversion; write '%({name})s'")),
+        };
+        Ok(conversion)
+    }
+
+    /// Whether such a value can be written so.
+    fn check(&self, name: &str, value: Kind) -> Result<(), String> {
+        let fits = match self.kind {
+            'r' | 's' | 'a' => true,
+            'd' | 'i' | 'u' | 'e' | 'E' | 'f' | 'F' | 'g' | 'G' => {
+                matches!(value, Kind::Integer | Kind::Float)
+            }
+            _ => value == Kind::Integer,
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(format!("'%({name}){}' needs a number; write '%({name})s'", self.kind))
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.kind == 's' && self.width == 0 && self.precision.is_none()
+    }
+
+    pub fn write(&self, value: &Value<'_>, out: &mut String) {
+        let mut text = String::new();
+        match self.kind {
+            's' => value.str(&mut text),
+            'r' => value.repr(false, &mut text),
+            'a' => value.repr(true, &mut text),
+            'c' => {
+                let code = u32::try_from(value.integer()).ok();
+                text.push(code.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            _ => return self.write_number(value, out),
+        }
+        if let Some(precision) = self.precision.filter(|_| self.kind != 'c') {
+            text = text.chars().take(precision).collect();
+        }
+        pad(&text, self.width, if self.left { Align::Left } else { Align::Right }, ' ', out);
+    }
+
+    fn write_number(&self, value: &Value<'_>, out: &mut String) {
+        let (negative, prefix, digits) = match self.kind {
+            'd' | 'i' | 'u' | 'o' | 'x' | 'X' => {
+                let n = value.integer();
+                let size = n.unsigned_abs();
+                let (prefix, digits) = match self.kind {
+                    'o' => ("0o", format!("{size:o}")),
+                    'x' => ("0x", format!("{size:x}")),
+                    'X' => ("0X", format!("{size:X}")),
+                    _ => ("", size.to_string()),
+                };
+                let prefix = if self.alternate { prefix } else { "" };
+                (n < 0, prefix, format!("{digits:0>width$}", width = self.precision.unwrap_or(0)))
+            }
+            _ => {
+                let x = value.float();
+                let precision = self.precision.unwrap_or(6);
+                let size = x.abs();
+                let digits = match self.kind.to_ascii_lowercase() {
+                    'e' => number::exponential(size, precision, self.alternate),
+                    'g' => number::general(size, precision, self.alternate),
+                    _ => number::fixed(size, precision, self.alternate),
+                };
+                let digits =
+                    if self.kind.is_ascii_uppercase() { digits.to_ascii_uppercase() } else { digits };
+                (x.is_sign_negative(), "", digits)
+            }
+        };
+        let sign = match (negative, self.plus, self.blank) {
+            (true, _, _) => "-",
+            (false, true, _) => "+",
+            (false, false, true) => " ",
+            (false, false, false) => "",
+        };
+        if self.zero && !self.left {
+            let width = self.width.saturating_sub(sign.len() + prefix.len());
+            out.extend([sign, prefix]);
+            pad(&digits, width, Align::Right, '0', out);
+        } else {
+            let align = if self.left { Align::Left } else { Align::Right };
+            pad(&format!("{sign}{prefix}{digits}"), self.width, align, ' ', out);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A field's value, and how Python prints it.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use super::number;
+
+/// What a format is given.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value<'a> {
+    Text(Cow<'a, str>),
+    Integer(i64),
+    Float(f64),
+    /// Something that has a text and nothing else.
+    Opaque(&'static str),
+}
+
+impl<'a> Value<'a> {
+    pub fn text(text: &'a str) -> Value<'a> {
+        Value::Text(Cow::Borrowed(text))
+    }
+
+    /// As Python's `str()`.
+    pub(super) fn str(&self, out: &mut String) {
+        match self {
+            Value::Text(text) => out.push_str(text),
+            Value::Integer(n) => {
+                let _ = write!(out, "{n}");
+            }
+            Value::Float(x) => out.push_str(&number::repr(*x)),
+            Value::Opaque(text) => out.push_str(text),
+        }
+    }
+
+    /// As Python's `repr()`; `ascii`: as its `ascii()`.
+    pub(super) fn repr(&self, ascii: bool, out: &mut String) {
+        let Value::Text(text) = self else { return self.str(out) };
+        let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+        out.push(quote);
+        for c in text.chars() {
+            match c {
+                '\\' => out.push_str("\\\\"),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                c if c == quote => out.extend(['\\', c]),
+                ' '..='~' => out.push(c),
+                c if !ascii && !c.is_control() => out.push(c),
+                c => escape(c, out),
+            }
+        }
+        out.push(quote);
+    }
+
+    /// The value as a whole number; floats are cut, as Python's `%d` cuts them.
+    pub(super) fn integer(&self) -> i64 {
+        match self {
+            Value::Integer(n) => *n,
+            #[allow(clippy::cast_possible_truncation)] // saturates, and times are far from there
+            Value::Float(x) => *x as i64,
+            Value::Text(_) | Value::Opaque(_) => 0,
+        }
+    }
+
+    pub(super) fn float(&self) -> f64 {
+        match self {
+            #[allow(clippy::cast_precision_loss)] // as in Python
+            Value::Integer(n) => *n as f64,
+            Value::Float(x) => *x,
+            Value::Text(_) | Value::Opaque(_) => 0.0,
+        }
+    }
+}
+
+fn escape(c: char, out: &mut String) {
+    let code = u32::from(c);
+    let _ = match code {
+        0..=0xff => write!(out, "\\x{code:02x}"),
+        0x100..=0xffff => write!(out, "\\u{code:04x}"),
+        _ => write!(out, "\\U{code:08x}"),
+    };
+}

@@ -1,0 +1,205 @@
+//! One destination of log lines with its level and its format.
+//!
+//! An entry is formatted before the lock is taken; under the lock there is only the write. A
+//! destination that fails costs its lines and nothing else: they are counted, every later line tries again, and the
+//! first that gets through is preceded by one that says how many are missing.
+
+use std::cell::Cell;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::entry::Entry;
+use super::file::LogFile;
+use super::format::Formatter;
+use super::level;
+use super::syslog::Syslog;
+use super::writer::Writer;
+
+/// The logger's name for what logging has to say of itself.
+const SELF: &str = "runzeo";
+
+/// How text becomes bytes in a log file. What an encoding lacks is written as `\x..`, `\u....`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Encoding {
+    #[default]
+    Utf8,
+    Ascii,
+    Latin1,
+}
+
+pub struct Handler {
+    threshold: u8,
+    formatter: Formatter,
+    encoding: Encoding,
+    output: Mutex<Output>,
+}
+
+/// Guarded by [`Handler::output`].
+struct Output {
+    sink: Sink,
+    /// Lines that did not get through since one did.
+    lost: u64,
+    /// Why the last of them did not.
+    reason: String,
+}
+
+pub enum Sink {
+    /// STDOUT or STDERR.
+    Stream(Writer),
+    File(LogFile),
+    Syslog(Syslog),
+}
+
+impl Handler {
+    pub fn new(threshold: u8, formatter: Formatter, encoding: Encoding, sink: Sink) -> Handler {
+        let output = Mutex::new(Output { sink, lost: 0, reason: String::new() });
+        Handler { threshold, formatter, encoding, output }
+    }
+
+    pub fn threshold(&self) -> u8 {
+        self.threshold
+    }
+
+    /// The lines that are lost so far and not yet reported.
+    pub fn lost(&self) -> u64 {
+        self.output().lost
+    }
+
+    /// Reopens a log file; the path and the reason if that fails.
+    pub fn reopen(&self) -> Result<(), (PathBuf, io::Error)> {
+        let _busy = Busy::begin();
+        match &mut self.output().sink {
+            Sink::File(file) => file.reopen().map_err(|error| (file.path().to_path_buf(), error)),
+            Sink::Stream(_) | Sink::Syslog(_) => Ok(()),
+        }
+    }
+
+    pub fn emit(&self, entry: &Entry<'_>) {
+        let line = self.line(entry);
+        let _busy = Busy::begin();
+        let mut output = self.output();
+        if output.lost > 0 {
+            let notice = self.own(
+                level::WARNING,
+                format_args!("{} log lines were lost here: {}", output.lost, output.reason),
+            );
+            if output.sink.write(level::WARNING, &notice).is_ok() {
+                output.lost = 0;
+            }
+        }
+        if let Err(error) = output.sink.write(entry.level, &line) {
+            output.lost += 1;
+            output.reason = error.to_string();
+        }
+        if let Some(trouble) = output.sink.take_trouble() {
+            let notice = self.own(level::ERROR, format_args!("{trouble}"));
+            if output.sink.write(level::ERROR, &notice).is_err() {
+                output.lost += 1;
+            }
+        }
+    }
+
+    fn own(&self, level: u8, message: std::fmt::Arguments<'_>) -> Line {
+        self.line(&Entry::now(SELF, level, message))
+    }
+
+    fn line(&self, entry: &Entry<'_>) -> Line {
+        let mut text = self.formatter.render(entry);
+        text.push('\n');
+        Line { encoding: self.encoding, text }
+    }
+
+    fn output(&self) -> MutexGuard<'_, Output> {
+        // Nothing is left half done where it could panic.
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl log::Log for Handler {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        level::highest(metadata.level()) >= self.threshold
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if level::number(record) >= self.threshold {
+            self.emit(&Entry::from_record(record));
+        }
+    }
+
+    /// Every line is written at once, so nothing waits.
+    fn flush(&self) {}
+}
+
+/// A rendered entry with its line feed.
+struct Line {
+    encoding: Encoding,
+    text: String,
+}
+
+impl Line {
+    fn for_file(&self) -> std::borrow::Cow<'_, [u8]> {
+        let last = match self.encoding {
+            Encoding::Ascii => 0x7f,
+            Encoding::Latin1 => 0xff,
+            Encoding::Utf8 => return self.text.as_bytes().into(),
+        };
+        if self.text.is_ascii() {
+            return self.text.as_bytes().into();
+        }
+        let mut bytes = Vec::with_capacity(self.text.len());
+        for c in self.text.chars() {
+            match u8::try_from(u32::from(c)) {
+                Ok(byte) if byte <= last => bytes.push(byte),
+                Ok(byte) => bytes.extend(format!("\\x{byte:02x}").bytes()),
+                Err(_) if u32::from(c) <= 0xffff => bytes.extend(format!("\\u{:04x}", u32::from(c)).bytes()),
+                Err(_) => bytes.extend(format!("\\U{:08x}", u32::from(c)).bytes()),
+            }
+        }
+        bytes.into()
+    }
+
+    /// Without the line feed: there the frame ends the message.
+    fn for_syslog(&self) -> &str {
+        self.text.strip_suffix('\n').unwrap_or(&self.text)
+    }
+}
+
+impl Sink {
+    fn write(&mut self, level: u8, line: &Line) -> io::Result<()> {
+        match self {
+            Sink::Stream(writer) => writer.write_line(&line.for_file()),
+            Sink::File(file) => file.write_line(&line.for_file()),
+            Sink::Syslog(syslog) => syslog.send(level, line.for_syslog()),
+        }
+    }
+
+    fn take_trouble(&mut self) -> Option<String> {
+        match self {
+            Sink::File(file) => file.take_trouble(),
+            Sink::Stream(_) | Sink::Syslog(_) => None,
+        }
+    }
+}
+
+thread_local!(static BUSY: Cell<bool> = const { Cell::new(false) });
+
+/// Whether this thread holds a handler's lock, so that logging more would wait for itself for ever.
+pub fn is_busy() -> bool {
+    BUSY.get()
+}
+
+struct Busy;
+
+impl Busy {
+    fn begin() -> Busy {
+        BUSY.set(true);
+        Busy
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        BUSY.set(false);
+    }
+}

@@ -1,0 +1,214 @@
+//! The log as operators know it from Python's runzeo: its levels, line formats, handlers and SIGUSR2.
+//!
+//! Everybody logs through the macros of the `log` crate, with Python's logger name as the target:
+//! `log::info!(target: "ZEO.StorageServer", "...")`; the levels that `log` lacks have macros in [`level`]. `fern`
+//! dispatches a record to the handlers, each with its own level; a handler formats it ([`format`]) and then
+//! writes it, whole, with one `write(2)`, to a file, a standard stream or syslog.
+//!
+//! What always holds:
+//! - A disabled level costs one comparison. No lock is held while an entry is formatted.
+//! - No handler's failure stops the server, or holds it up for more than about a second ([`patience`]).
+//!   Lines that are lost are counted, and the count is logged when the handler works again.
+//! - Reopening loses nothing: a file is given up only when its successor is open.
+//!
+//! The configuration's text becomes a [`LogSetup`] in `commands`; this module knows nothing of ZConfig.
+
+pub mod entry;
+mod file;
+pub mod format;
+mod handler;
+pub mod level;
+mod os;
+mod panic;
+mod patience;
+mod rotate;
+mod syslog;
+mod writer;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use file::FileSetup;
+pub use format::{FormatError, Formatter, Layout, Style};
+pub use handler::Encoding;
+use handler::{Handler, Sink};
+pub use panic::install_panic_hook;
+pub use rotate::{Rotation, When};
+pub use syslog::{SyslogAddress, SyslogSetup};
+
+/// The logger's name for what concerns the server as a whole, as in Python.
+const RUNZEO: &str = "ZEO.runzeo";
+
+/// All that is to be known of the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogSetup {
+    /// Python's number; nothing below it is logged anywhere.
+    pub level: u8,
+    /// None of them: nothing is written.
+    pub handlers: Vec<HandlerSetup>,
+    /// False for the default, which knows nothing to reopen.
+    pub configured: bool,
+}
+
+/// One destination of log lines.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HandlerSetup {
+    /// Python's number; 0 adds nothing to [`LogSetup::level`].
+    pub level: u8,
+    pub layout: Layout,
+    pub destination: Destination,
+    pub encoding: Encoding,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Destination {
+    Stdout,
+    Stderr,
+    File(FileSetup),
+    /// Always UTF-8.
+    Syslog(SyslogSetup),
+}
+
+impl Default for LogSetup {
+    /// Without an `<eventlog>`: INFO and above on stderr.
+    fn default() -> LogSetup {
+        let handler = HandlerSetup {
+            level: level::NOTSET,
+            layout: Layout::default(),
+            destination: Destination::Stderr,
+            encoding: Encoding::Utf8,
+        };
+        LogSetup { level: level::INFO, handlers: vec![handler], configured: false }
+    }
+}
+
+/// Why there is no log.
+#[derive(Debug)]
+pub enum LogError {
+    /// A mistake in the configuration.
+    Format(FormatError),
+    Open {
+        path: PathBuf,
+        error: io::Error,
+    },
+    Syslog {
+        address: SyslogAddress,
+        error: io::Error,
+    },
+    /// This process has a log already.
+    SetUpTwice,
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogError::Format(error) => error.fmt(f),
+            LogError::Open { path, error } => {
+                write!(f, "log file {} cannot be opened: {error}", path.display())
+            }
+            LogError::Syslog { address, error } => write!(f, "syslog at {address} cannot be used: {error}"),
+            LogError::SetUpTwice => f.write_str("the log is set up already"),
+        }
+    }
+}
+
+impl std::error::Error for LogError {}
+
+impl From<FormatError> for LogError {
+    fn from(error: FormatError) -> LogError {
+        LogError::Format(error)
+    }
+}
+
+/// Checks what can be checked without opening anything.
+pub fn check(setup: &LogSetup) -> Result<(), FormatError> {
+    setup.handlers.iter().try_for_each(|handler| Formatter::new(&handler.layout).map(drop))
+}
+
+/// Opens the log and makes it that of this process.
+pub fn setup(setup: &LogSetup) -> Result<LogHandle, LogError> {
+    let (dispatch, handle) = build(setup)?;
+    dispatch.apply().map_err(|_| LogError::SetUpTwice)?;
+    Ok(handle)
+}
+
+/// Opens the log without installing it, for those who want one of their own.
+pub fn build(setup: &LogSetup) -> Result<(fern::Dispatch, LogHandle), LogError> {
+    entry::began();
+    let handlers = setup
+        .handlers
+        .iter()
+        .map(|handler| open(handler, setup.level).map(Arc::new))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut dispatch = fern::Dispatch::new().level(level::filter(setup.level));
+    for handler in &handlers {
+        let boxed: Box<dyn log::Log> = Box::new(handler.clone());
+        dispatch =
+            dispatch.chain(fern::Dispatch::new().level(level::filter(handler.threshold())).chain(boxed));
+    }
+    Ok((dispatch, LogHandle { handlers: handlers.into(), configured: setup.configured }))
+}
+
+fn open(setup: &HandlerSetup, level: u8) -> Result<Handler, LogError> {
+    let formatter = Formatter::new(&setup.layout)?;
+    let stream = |path: &str, writer: io::Result<writer::Writer>| {
+        // A stream that was closed swallows its lines, as if it had been opened on /dev/null.
+        let writer = writer.or_else(|_| writer::Writer::open(Path::new("/dev/null")));
+        writer.map(Sink::Stream).map_err(|error| LogError::Open { path: path.into(), error })
+    };
+    let sink = match &setup.destination {
+        Destination::Stdout => stream("STDOUT", writer::Writer::for_stream(io::stdout()))?,
+        Destination::Stderr => stream("STDERR", writer::Writer::for_stream(io::stderr()))?,
+        Destination::File(file) => {
+            let opened = file::LogFile::open(file);
+            Sink::File(opened.map_err(|error| LogError::Open { path: file.path.clone(), error })?)
+        }
+        Destination::Syslog(syslog) => {
+            let opened = syslog::Syslog::open(syslog);
+            let failed = |error| LogError::Syslog { address: syslog.address.clone(), error };
+            Sink::Syslog(opened.map_err(failed)?)
+        }
+    };
+    Ok(Handler::new(setup.level.max(level), formatter, setup.encoding, sink))
+}
+
+/// The handlers of the log while it is in use.
+#[derive(Clone)]
+pub struct LogHandle {
+    handlers: Arc<[Arc<Handler>]>,
+    configured: bool,
+}
+
+impl LogHandle {
+    /// What SIGUSR2 asks for: every log file is reopened, a rotating one rotated. The outcome is logged in Python's
+    /// words; true if all went well.
+    ///
+    /// A file that cannot be reopened stays in use as it is.
+    pub fn reopen(&self) -> bool {
+        let pid = std::process::id();
+        if !self.configured {
+            log::warn!(target: RUNZEO, "({pid}) received SIGUSR2, but it was not handled!");
+            return false;
+        }
+        // All of them first: the lines about it belong into the new files.
+        let failures: Vec<_> = self.handlers.iter().filter_map(|handler| handler.reopen().err()).collect();
+        for (path, error) in &failures {
+            let path = path.display();
+            log::error!(
+                target: RUNZEO,
+                "({pid}) log file {path} cannot be reopened: {error}; lines go on into the file that was open"
+            );
+        }
+        if failures.is_empty() {
+            log::info!(target: RUNZEO, "({pid}) Log files reopened successfully");
+        }
+        failures.is_empty()
+    }
+
+    /// Lines that no destination took since it last took one, over all handlers.
+    pub fn lost(&self) -> u64 {
+        self.handlers.iter().map(|handler| handler.lost()).sum()
+    }
+}

@@ -1,0 +1,95 @@
+//! The few calls to the C library that logging needs, with safe faces; nowhere else in logging is `unsafe`.
+//!
+//! Local time comes from `localtime_r` and `strftime`, and not from a time crate, because these are the
+//! functions that Python's logging ends in: the same `TZ` rules, the same directives of `dateformat`
+//! (the process never calls `setlocale`, so the names are English, as in Python), and no dependency.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// A moment as the clock on the wall shows it.
+pub struct LocalTime(libc::tm);
+
+impl LocalTime {
+    /// The local time `secs` seconds after 1970-01-01T00:00:00Z.
+    pub fn at(secs: i64) -> LocalTime {
+        let time: libc::time_t = secs;
+        let mut tm = MaybeUninit::<libc::tm>::zeroed();
+        // SAFETY: both pointers are valid for the call. `tm` is plain numbers and a pointer, so all zeros are a value
+        // of it should the call fail (a year beyond `int`). `tm_zone` points to the C library's own, lasting table.
+        let tm = unsafe {
+            libc::localtime_r(&time, tm.as_mut_ptr());
+            tm.assume_init()
+        };
+        LocalTime(tm)
+    }
+
+    /// Seconds since local midnight, as the clock shows them.
+    pub fn second_of_day(&self) -> i64 {
+        (i64::from(self.0.tm_hour) * 60 + i64::from(self.0.tm_min)) * 60 + i64::from(self.0.tm_sec)
+    }
+
+    /// 0 is Monday.
+    pub fn weekday(&self) -> i64 {
+        (i64::from(self.0.tm_wday) + 6) % 7
+    }
+
+    pub fn is_dst(&self) -> bool {
+        self.0.tm_isdst > 0
+    }
+
+    /// Appends the time in `strftime`'s language.
+    pub fn format(&self, format: &CStr, out: &mut String) {
+        let mut buffer = vec![0_u8; 64];
+        // A result of 0 means that it did not fit, or that it is empty (`%p` in some places): no directive makes more
+        // than some dozens of bytes, so there is an end to trying.
+        let len_max = 256 * (format.to_bytes().len() + 1);
+        loop {
+            // SAFETY: the buffer has the length that is passed, the format ends in NUL, and `tm` is a whole value.
+            let len =
+                unsafe { libc::strftime(buffer.as_mut_ptr().cast(), buffer.len(), format.as_ptr(), &self.0) };
+            if len > 0 {
+                out.push_str(&String::from_utf8_lossy(buffer.get(..len).unwrap_or_default()));
+                return;
+            }
+            if buffer.len() > len_max {
+                return;
+            }
+            buffer.resize(buffer.len() * 4, 0);
+        }
+    }
+}
+
+/// The kernel's number of this thread, which `ps -L` and `top -H` show too.
+pub fn thread_id() -> i64 {
+    thread_local!(static ID: i64 = {
+        // SAFETY: no arguments, cannot fail.
+        i64::from(unsafe { libc::gettid() })
+    });
+    ID.with(|id| *id)
+}
+
+/// Waits until `fd` takes a write without blocking. False if it did not come to that in time.
+///
+/// A broken pipe counts as writable: the write tells what is wrong.
+pub fn wait_writable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let millis = libc::c_int::try_from(left.as_millis()).unwrap_or(libc::c_int::MAX);
+        let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one valid pollfd, and the count says one.
+        let ready = unsafe { libc::poll(&mut poll, 1, millis) };
+        if ready >= 0 {
+            return Ok(ready > 0);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! A panic is a bug of ours: the operator gets it as one log entry, not as words on a stderr that
+//! nobody reads.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::PanicHookInfo;
+
+use super::handler;
+
+/// From now on a panic in any thread is logged as CRITICAL by `runzeo`, with its thread and place, and its
+/// backtrace if `RUST_BACKTRACE` asks for one. Before logging is set up, it goes to stderr as before.
+pub fn install_panic_hook() {
+    let to_stderr = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        // A panic under a handler's lock cannot be logged through that handler.
+        if handler::is_busy() || log::max_level() == log::LevelFilter::Off {
+            return to_stderr(info);
+        }
+        report(info);
+    }));
+}
+
+fn report(info: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("without a name");
+    let place = info.location().map_or("an unknown place".to_string(), ToString::to_string);
+    let payload = info.payload();
+    let message =
+        payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+    let message = message.unwrap_or("a payload that is no text");
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        crate::critical!(target: "runzeo", "panic in thread {name} at {place}: {message}\n{backtrace}");
+    } else {
+        crate::critical!(target: "runzeo", "panic in thread {name} at {place}: {message}");
+    }
+}

@@ -1,0 +1,143 @@
+//! Listening sockets: TCP on one or all interfaces, both IP versions, and Unix sockets.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::base::address::Address;
+
+/// A thousand clients that return at once are all to be served; the kernel may cut it down (`somaxconn`).
+const BACKLOG: i32 = 4096;
+/// How long a probe of an address may take that may be in use by a live server.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A socket that clients can connect to.
+#[derive(Debug)]
+pub struct Listener {
+    pub socket: Socket,
+    pub kind: Kind,
+}
+
+/// Where it listens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// The host as configured (empty: every interface) and the port that it got.
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Kind {
+    /// As Python's server logs it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Kind::Tcp { host, port } => write!(f, "('{host}', {port})"),
+            Kind::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug)]
+pub enum ListenError {
+    /// A live server answers there.
+    InUse,
+    Io(io::Error),
+}
+
+impl From<io::Error> for ListenError {
+    fn from(error: io::Error) -> ListenError {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => ListenError::InUse,
+            _ => ListenError::Io(error),
+        }
+    }
+}
+
+/// Bind an address; a host name or an open host may need several sockets, all with one port.
+pub fn listen(address: &Address) -> Result<Vec<Listener>, ListenError> {
+    match address {
+        Address::Unix(path) => Ok(vec![listen_unix(path)?]),
+        Address::Tcp { host, port } => listen_tcp(host.as_deref().unwrap_or(""), port.unwrap_or(0)),
+    }
+}
+
+fn listen_tcp(host: &str, port: u16) -> Result<Vec<Listener>, ListenError> {
+    let mut port = port;
+    let mut listeners: Vec<Listener> = Vec::new();
+    let mut failure = None;
+    for address in addresses(host)? {
+        match bind_tcp(SocketAddr::new(address, port)) {
+            Ok(socket) => {
+                port = socket.local_addr()?.as_socket().map_or(port, |bound| bound.port());
+                let kind = Kind::Tcp { host: host.to_string(), port };
+                listeners.push(Listener { socket, kind });
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(ListenError::InUse),
+            // A machine without IPv6 has no `::`; the other address will do.
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        Some(error) if listeners.is_empty() => Err(ListenError::Io(error)),
+        _ => Ok(listeners),
+    }
+}
+
+/// What to bind for a host as configured: all interfaces for none.
+fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
+    if host.is_empty() {
+        return Ok(vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]);
+    }
+    let mut addresses: Vec<IpAddr> = (host, 0).to_socket_addrs()?.map(|address| address.ip()).collect();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A server that restarts must not wait for connections of its predecessor to time out.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // The IPv4 side has a socket of its own.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn listen_unix(path: &Path) -> Result<Listener, ListenError> {
+    if fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+        if UnixStream::connect(path).is_ok() {
+            return Err(ListenError::InUse);
+        }
+        // Nobody answers: a server that was killed left it behind.
+        fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    Ok(Listener { socket, kind: Kind::Unix(path.to_path_buf()) })
+}
+
+/// Does a live server answer at this address? Python's runzeo asks before it opens anything.
+pub fn is_in_use(address: &Address) -> bool {
+    match address {
+        Address::Unix(path) => UnixStream::connect(path).is_ok(),
+        Address::Tcp { host, port: Some(port) } => {
+            let host = host.as_deref().filter(|host| !host.is_empty()).unwrap_or("localhost");
+            let Ok(addresses) = (host, *port).to_socket_addrs() else { return false };
+            addresses.into_iter().any(|a| std::net::TcpStream::connect_timeout(&a, PROBE_TIMEOUT).is_ok())
+        }
+        Address::Tcp { port: None, .. } => false,
+    }
+}

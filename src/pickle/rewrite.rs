@@ -1,0 +1,343 @@
+//! Writes a tree again as Python would pickle the values that it was read from, byte for byte: the extension of a
+//! transaction, which Python's server decodes from the message and pickles for the file.
+//!
+//! Both Pythons remember what they have written and refer back to it where the same object (not an equal one) comes
+//! again. Nodes stand for objects.
+
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+use std::collections::HashMap;
+
+use super::opcode::*;
+use super::value::{MadeBy, Node, NodeId, Object, Tree};
+use super::write::{self, Dialect};
+
+/// The value cannot be written: it contains itself in a way that no opcode expresses, or is not for this protocol.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CannotWrite;
+
+/// Items that Python writes between two marks.
+const BATCH: usize = 1000;
+
+/// Pickle the value `id` of `tree` as a Python of this dialect does: protocol 1 or 3.
+pub fn rewrite(tree: &Tree<'_>, id: NodeId, dialect: Dialect) -> Result<Vec<u8>, CannotWrite> {
+    let mut writer = Writer {
+        tree,
+        dialect,
+        out: Vec::new(),
+        memo: HashMap::new(),
+        uses: HashMap::new(),
+        tasks: vec![Task::Stop, Task::Value { id, held: true }],
+        left: tree.len().saturating_mul(8).saturating_add(4096),
+    };
+    if dialect == Dialect::Python2 {
+        writer.count_uses(id)?;
+    }
+    write::start(dialect, &mut writer.out);
+    while let Some(task) = writer.tasks.pop() {
+        writer.run(task)?;
+        if writer.out.len() > writer.left {
+            return Err(CannotWrite);
+        }
+    }
+    Ok(writer.out)
+}
+
+/// What has still to be written.
+enum Task {
+    /// A value. `held`: something else than its container refers to it while Python 2 writes it.
+    Value {
+        id: NodeId,
+        held: bool,
+    },
+    /// The items of a list or set from this position on
+    Items(NodeId, usize),
+    /// The pairs of a dict from this position on
+    Pairs(NodeId, usize),
+    /// The end of a tuple whose items have been written
+    EndTuple {
+        id: NodeId,
+        held: bool,
+    },
+    /// The end of an instance whose class and arguments have been written
+    EndObject(NodeId),
+    Opcode(u8),
+    Stop,
+}
+
+/// What Python's memo tells apart: objects, except for those that exist once.
+#[derive(Eq, Hash, PartialEq)]
+enum Key {
+    Node(NodeId),
+    Text(Vec<u8>),
+    Bytes(Vec<u8>),
+    Global(Vec<u8>, Vec<u8>),
+}
+
+struct Writer<'t, 'a> {
+    tree: &'t Tree<'a>,
+    dialect: Dialect,
+    out: Vec<u8>,
+    memo: HashMap<Key, usize>,
+    /// How many containers hold a node
+    uses: HashMap<NodeId, usize>,
+    tasks: Vec<Task>,
+    /// Longest output: what is shared but not remembered (numbers) must not multiply.
+    left: usize,
+}
+
+impl Writer<'_, '_> {
+    fn run(&mut self, task: Task) -> Result<(), CannotWrite> {
+        match task {
+            Task::Value { id, held } => self.value(id, held),
+            Task::Items(id, from) => self.items(id, from),
+            Task::Pairs(id, from) => self.pairs(id, from),
+            Task::EndTuple { id, held } => self.end_tuple(id, held),
+            Task::EndObject(id) => self.end_object(id),
+            Task::Opcode(opcode) => {
+                self.out.push(opcode);
+                Ok(())
+            }
+            Task::Stop => {
+                self.out.push(STOP);
+                Ok(())
+            }
+        }
+    }
+
+    fn value(&mut self, id: NodeId, held: bool) -> Result<(), CannotWrite> {
+        let tree = self.tree;
+        let node = tree.node(id);
+        match node {
+            Node::None => self.out.push(NONE),
+            Node::Bool(value) => write::put_bool(self.dialect, *value, &mut self.out),
+            Node::Float(value) => write::put_float(*value, &mut self.out),
+            // Python 2 tells `int` and `long` apart by the opcode, which is as the client wrote it.
+            Node::Int(_) | Node::BigInt(_) if self.dialect == Dialect::Python2 => {
+                self.out.extend_from_slice(tree.encoded(id).ok_or(CannotWrite)?);
+            }
+            Node::Int(value) => write::put_int(self.dialect, *value, &mut self.out),
+            Node::BigInt(value) => write::put_big_int(value, &mut self.out),
+            Node::Bytes(value) | Node::Str(value) | Node::Text(value) => {
+                let is_text = match node {
+                    Node::Text(_) => true,
+                    // what an unpickler of Python 3 makes of a `str` of Python 2
+                    Node::Str(value) => self.dialect == Dialect::Python3 && value.is_ascii(),
+                    _ => false,
+                };
+                // Python 3 has each of these only once; Python 2 does not remember them at all.
+                let single = value.len() < 2;
+                let key = match (single, is_text) {
+                    (false, _) => Key::Node(id),
+                    (true, true) => Key::Text(value.to_vec()),
+                    (true, false) => Key::Bytes(value.to_vec()),
+                };
+                let forget = single && self.dialect == Dialect::Python2;
+                if !forget && self.remembered(&key) {
+                    return Ok(());
+                }
+                if is_text {
+                    let len = u32::try_from(value.len()).map_err(|_| CannotWrite)?;
+                    self.out.push(BINUNICODE);
+                    self.out.extend_from_slice(&len.to_le_bytes());
+                    self.out.extend_from_slice(value);
+                } else {
+                    write::put_bytes(self.dialect, value, &mut self.out);
+                }
+                if !forget {
+                    self.remember(key, held, id);
+                }
+            }
+            Node::Tuple(items) if items.is_empty() => self.out.push(EMPTY_TUPLE),
+            Node::Tuple(items) => {
+                if self.remembered(&Key::Node(id)) {
+                    return Ok(());
+                }
+                write::begin_tuple(self.dialect, items.len(), &mut self.out);
+                self.tasks.push(Task::EndTuple { id, held });
+                self.tasks.extend(items.iter().rev().map(|id| Task::Value { id: *id, held: false }));
+            }
+            Node::List(items) => {
+                if self.remembered(&Key::Node(id)) {
+                    return Ok(());
+                }
+                self.out.push(EMPTY_LIST);
+                self.remember(Key::Node(id), held || !items.is_empty(), id);
+                match items.as_slice() {
+                    [] => {}
+                    [only] => {
+                        self.tasks.push(Task::Opcode(APPEND));
+                        self.tasks.push(Task::Value { id: *only, held: true });
+                    }
+                    _ => self.tasks.push(Task::Items(id, 0)),
+                }
+            }
+            Node::Dict(pairs) => {
+                if self.remembered(&Key::Node(id)) {
+                    return Ok(());
+                }
+                self.out.push(EMPTY_DICT);
+                self.remember(Key::Node(id), held || !pairs.is_empty(), id);
+                match pairs.as_slice() {
+                    [] => {}
+                    [(key, value)] => {
+                        self.tasks.push(Task::Opcode(SETITEM));
+                        self.tasks.push(Task::Value { id: *value, held: false });
+                        self.tasks.push(Task::Value { id: *key, held: false });
+                    }
+                    _ => self.tasks.push(Task::Pairs(id, 0)),
+                }
+            }
+            Node::Global { module, name } => {
+                let module = match (module.as_ref(), self.dialect) {
+                    (b"builtins", Dialect::Python2) => b"__builtin__".as_slice(),
+                    (b"__builtin__", Dialect::Python3) => b"builtins".as_slice(),
+                    (module, _) => module,
+                };
+                let key = Key::Global(module.to_vec(), name.to_vec());
+                if self.remembered(&key) {
+                    return Ok(());
+                }
+                self.out.push(GLOBAL);
+                self.out.extend_from_slice(module);
+                self.out.push(b'\n');
+                self.out.extend_from_slice(name);
+                self.out.push(b'\n');
+                self.remember(key, true, id);
+            }
+            Node::Object(object) => {
+                if self.remembered(&Key::Node(id)) {
+                    return Ok(());
+                }
+                self.object(id, object)?;
+            }
+            // Python's server refuses these in a message, or they need a later protocol.
+            Node::Set(_)
+            | Node::FrozenSet(_)
+            | Node::ByteArray(_)
+            | Node::Extension(_)
+            | Node::Persistent(_) => {
+                return Err(CannotWrite);
+            }
+        }
+        Ok(())
+    }
+
+    /// The containers without an opcode of their own: a class, its arguments, REDUCE.
+    fn object(&mut self, id: NodeId, object: &Object) -> Result<(), CannotWrite> {
+        let plain = object.state.is_none() && object.items.is_empty() && object.pairs.is_empty();
+        if object.made_by != MadeBy::Reduce || !plain {
+            return Err(CannotWrite);
+        }
+        self.tasks.push(Task::EndObject(id));
+        self.tasks.push(Task::Value { id: object.args, held: false });
+        self.tasks.push(Task::Value { id: object.class, held: true });
+        Ok(())
+    }
+
+    fn end_object(&mut self, id: NodeId) -> Result<(), CannotWrite> {
+        self.out.push(REDUCE);
+        self.remember(Key::Node(id), true, id);
+        Ok(())
+    }
+
+    fn items(&mut self, id: NodeId, from: usize) -> Result<(), CannotWrite> {
+        let Node::List(items) = self.tree.node(id) else { return Err(CannotWrite) };
+        let batch = items.get(from..).unwrap_or_default();
+        let batch = batch.get(..BATCH).unwrap_or(batch);
+        self.out.push(MARK);
+        if from + batch.len() < items.len() {
+            self.tasks.push(Task::Items(id, from + batch.len()));
+        }
+        self.tasks.push(Task::Opcode(APPENDS));
+        self.tasks.extend(batch.iter().rev().map(|id| Task::Value { id: *id, held: true }));
+        Ok(())
+    }
+
+    fn pairs(&mut self, id: NodeId, from: usize) -> Result<(), CannotWrite> {
+        let Node::Dict(pairs) = self.tree.node(id) else { return Err(CannotWrite) };
+        let batch = pairs.get(from..).unwrap_or_default();
+        let batch = batch.get(..BATCH).unwrap_or(batch);
+        self.out.push(MARK);
+        if from + batch.len() < pairs.len() {
+            self.tasks.push(Task::Pairs(id, from + batch.len()));
+        }
+        self.tasks.push(Task::Opcode(SETITEMS));
+        for (key, value) in batch.iter().rev() {
+            self.tasks.push(Task::Value { id: *value, held: false });
+            self.tasks.push(Task::Value { id: *key, held: false });
+        }
+        Ok(())
+    }
+
+    fn end_tuple(&mut self, id: NodeId, held: bool) -> Result<(), CannotWrite> {
+        let Node::Tuple(items) = self.tree.node(id) else { return Err(CannotWrite) };
+        // A tuple that contains itself, by way of a list: it has been written inside of itself.
+        if self.memo.contains_key(&Key::Node(id)) {
+            match (items.len(), self.dialect) {
+                (count @ 1..=3, Dialect::Python3) => self.out.extend(std::iter::repeat_n(POP, count)),
+                _ => self.out.push(POP_MARK),
+            }
+            self.remembered(&Key::Node(id));
+            return Ok(());
+        }
+        write::end_tuple(self.dialect, items.len(), &mut self.out);
+        self.remember(Key::Node(id), held, id);
+        Ok(())
+    }
+
+    /// Write a reference if the object has been written and remembered.
+    fn remembered(&mut self, key: &Key) -> bool {
+        let Some(index) = self.memo.get(key) else { return false };
+        match (u8::try_from(*index), u32::try_from(*index)) {
+            (Ok(index), _) => self.out.extend_from_slice(&[BINGET, index]),
+            (_, index) => {
+                self.out.push(LONG_BINGET);
+                self.out.extend_from_slice(&index.unwrap_or(u32::MAX).to_le_bytes());
+            }
+        }
+        true
+    }
+
+    /// Remember the object that has just been written. Python 2 does so only if anything besides its container refers
+    /// to it (its pickler holds the items of a list while it writes them, those of dicts and tuples not), and with
+    /// lists and dicts that are not empty; it counts from one.
+    fn remember(&mut self, key: Key, held: bool, id: NodeId) {
+        let index = match self.dialect {
+            Dialect::Python2 => {
+                if !held && self.uses.get(&id).is_none_or(|uses| *uses < 2) {
+                    return;
+                }
+                self.memo.len() + 1
+            }
+            Dialect::Python3 => self.memo.len(),
+        };
+        match (u8::try_from(index), u32::try_from(index)) {
+            (Ok(index), _) => self.out.extend_from_slice(&[BINPUT, index]),
+            (_, index) => {
+                self.out.push(LONG_BINPUT);
+                self.out.extend_from_slice(&index.unwrap_or(u32::MAX).to_le_bytes());
+            }
+        }
+        self.memo.insert(key, index);
+    }
+
+    /// Count by how many containers each node is held.
+    fn count_uses(&mut self, root: NodeId) -> Result<(), CannotWrite> {
+        let mut todo = vec![root];
+        while let Some(id) = todo.pop() {
+            let uses = self.uses.entry(id).or_default();
+            *uses += 1;
+            if *uses > 1 {
+                continue;
+            }
+            match self.tree.node(id) {
+                Node::Tuple(items) | Node::List(items) => todo.extend(items),
+                Node::Dict(pairs) => todo.extend(pairs.iter().flat_map(|(key, value)| [*key, *value])),
+                Node::Object(object) => todo.extend([object.class, object.args]),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

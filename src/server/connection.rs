@@ -1,0 +1,138 @@
+//! What other threads know of a connection: where to send, whom to name in the log, and the transaction that it
+//! has open. The session thread has the rest to itself.
+
+use std::sync::OnceLock;
+
+use crate::base::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::server::outbox::{Chunk, Outbox};
+use crate::server::timeout::Running;
+use crate::storage::{Staged, Voted};
+use crate::wire::exception::PyException;
+use crate::wire::protocol::Wire;
+use crate::wire::push::Push;
+use crate::wire::request::OwnedMsgId;
+
+/// A client's connection.
+pub struct Connection {
+    /// Never used again; owns locks.
+    pub id: u64,
+    pub outbox: Arc<Outbox>,
+    /// Lock order: before the table of locks and the storage's own; never held while sending or syncing.
+    pub transaction: Mutex<Transaction>,
+    /// Loads of this connection, written by its session only; summed up for `server_status`.
+    pub loads: AtomicU64,
+    /// The storage may take this client's transactions for Python 2's (chooses the magic of a new file).
+    wire: OnceLock<Wire>,
+    peer: String,
+    label: Mutex<String>,
+    gone: AtomicBool,
+}
+
+/// The one transaction that a client may have open.
+#[derive(Default)]
+pub enum Transaction {
+    #[default]
+    None,
+    /// The client stores into it.
+    Open(OpenTransaction),
+    /// Vote was asked for and waits for its locks.
+    Waiting { open: OpenTransaction, reply_to: OwnedMsgId },
+    /// The storage is looking at it, in this or another thread. `aborted`: the client gave up meanwhile.
+    Voting { id: Box<[u8]>, aborted: bool },
+    /// Can be finished.
+    Voted { id: Box<[u8]>, voted: Box<dyn Voted>, running: Running },
+    /// Vote told the client which stores failed; it has to abort.
+    Failed { id: Box<[u8]> },
+    /// On its way to the disk; can no longer be aborted.
+    Finishing { id: Box<[u8]> },
+}
+
+/// A transaction between tpc_begin and vote.
+pub struct OpenTransaction {
+    /// The client's name for it, as it came.
+    pub id: Box<[u8]>,
+    pub staged: Staged,
+}
+
+impl Transaction {
+    /// The client's name for the open transaction.
+    pub fn id(&self) -> Option<&[u8]> {
+        match self {
+            Transaction::None => None,
+            Transaction::Open(open) | Transaction::Waiting { open, .. } => Some(&open.id),
+            Transaction::Voting { id, .. }
+            | Transaction::Voted { id, .. }
+            | Transaction::Failed { id }
+            | Transaction::Finishing { id } => Some(id),
+        }
+    }
+
+    /// Leaves `None` behind.
+    pub fn take(&mut self) -> Transaction {
+        std::mem::take(self)
+    }
+}
+
+impl Connection {
+    pub fn new(id: u64, outbox: Arc<Outbox>, peer: String) -> Connection {
+        Connection {
+            id,
+            outbox,
+            transaction: Mutex::default(),
+            loads: AtomicU64::new(0),
+            wire: OnceLock::new(),
+            label: Mutex::new(peer.clone()),
+            peer,
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    /// Known from the peer's first message on.
+    pub fn set_wire(&self, wire: Wire) {
+        let _ = self.wire.set(wire);
+    }
+
+    /// The wire; before the first message of the peer, one that any peer can read.
+    pub fn wire(&self) -> Wire {
+        self.wire.get().copied().unwrap_or(Wire {
+            generation: crate::wire::protocol::Generation::Z5,
+            codec: crate::wire::protocol::Codec::Pickle(crate::wire::protocol::Dialect::Python3),
+        })
+    }
+
+    /// How the log names this client: its label, if it has set one, and its address.
+    pub fn label(&self) -> String {
+        self.label.lock().clone()
+    }
+
+    pub fn set_label(&self, label: &str) {
+        *self.label.lock() = format!("{label} {}", self.peer);
+    }
+
+    /// The client's session has ended.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    pub fn set_gone(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+    }
+
+    /// Queue frames behind all others and send them, without waiting.
+    pub fn post(&self, frames: Vec<u8>) {
+        self.outbox.place().push(Chunk::Own(frames));
+        self.outbox.flush();
+    }
+
+    pub fn post_push(&self, push: &Push<'_>) {
+        let mut frame = Vec::new();
+        self.wire().push(push, &mut frame);
+        self.post(frame);
+    }
+
+    pub fn post_error(&self, id: &OwnedMsgId, exception: &PyException) {
+        let mut frame = Vec::new();
+        self.wire().error_reply(id.get(), exception, &mut frame);
+        self.post(frame);
+    }
+}

@@ -1,0 +1,292 @@
+//! One served storage and all that its connections share.
+//!
+//! Locks, outermost first; whoever holds one may take those below it, never those above:
+//!
+//! 1. a connection's `transaction`
+//! 2. the members list of [`publish`](super::publish) (nothing is published while it is held)
+//! 3. one outbox at a time
+//!
+//! The table of [`locks`](super::locks), the timeouts' clock, `connections` and `lock_times` are leaves: nothing is locked under them. No lock is held while a
+//! file is read or synced or a socket is waited for, but for the storage's own while it appends a group.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Weak;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Arc, Mutex, Ordering};
+use crate::log_at;
+use crate::server::connection::Connection;
+use crate::server::invalidations::Invalidations;
+use crate::server::locks::{LockSet, Locks, Outcome};
+use crate::server::publish::Publication;
+use crate::server::stats::{self, Stats};
+use crate::server::timeout::{Running, Timeouts};
+use crate::server::workers::Workers;
+use crate::storage::Storage;
+use crate::wire::protocol::Wire;
+use crate::wire::push::Push;
+use crate::wire::value::Value;
+
+/// Target of all log lines about clients, as in Python.
+pub const LOG: &str = "ZEO.StorageServer";
+
+/// What the configuration says about every storage of a server.
+#[derive(Clone, Debug)]
+pub struct HostedOptions {
+    pub read_only: bool,
+    pub invalidation_queue_size: usize,
+    pub invalidation_age: Option<Duration>,
+    pub transaction_timeout: Option<Duration>,
+}
+
+/// A storage with its clients.
+pub struct Hosted {
+    pub name: String,
+    pub storage: Arc<dyn Storage>,
+    pub options: HostedOptions,
+    pub publication: Publication,
+    pub stats: Stats,
+    pub workers: Workers,
+    locks: Locks,
+    timeouts: Timeouts,
+    /// When each owner of locks was granted them, for `lock_time`.
+    lock_times: Mutex<BTreeMap<u64, SystemTime>>,
+    /// The registered connections by id.
+    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+}
+
+impl Hosted {
+    /// Prepare a storage for its clients.
+    pub fn new(
+        name: String,
+        storage: Arc<dyn Storage>,
+        options: HostedOptions,
+        workers: Workers,
+    ) -> Result<Arc<Hosted>, crate::storage::StorageError> {
+        let last_transaction = storage.last_transaction();
+        let last = storage.last_invalidations(Invalidations::wanted(options.invalidation_queue_size))?;
+        let invalidations = Invalidations::new(options.invalidation_queue_size, last, last_transaction);
+        let timeouts = Timeouts::start(options.transaction_timeout, &name)
+            .map_err(crate::storage::StorageError::io("starting the thread for transaction-timeout"))?;
+        let hosted = Arc::new(Hosted {
+            publication: Publication::new(last_transaction, invalidations),
+            stats: Stats::new(),
+            locks: Locks::default(),
+            timeouts,
+            lock_times: Mutex::default(),
+            connections: Mutex::default(),
+            workers,
+            name,
+            storage,
+            options,
+        });
+        let weak = Arc::downgrade(&hosted);
+        hosted.storage.set_publisher(Arc::new(HostedPublisher(weak)));
+        Ok(hosted)
+    }
+
+    /// Can nobody write here?
+    pub fn is_read_only(&self) -> bool {
+        self.options.read_only || self.storage.is_read_only()
+    }
+
+    // -- connections
+
+    pub fn add_connection(&self, connection: &Arc<Connection>) {
+        self.connections.lock().insert(connection.id, Arc::clone(connection));
+    }
+
+    /// Forget a connection: no invalidations any more.
+    pub fn remove_connection(&self, connection: &Connection) {
+        self.publication.leave(connection.id);
+        if self.connections.lock().remove(&connection.id).is_some() {
+            let loads = connection.loads.load(Ordering::Relaxed);
+            self.stats.departed_loads.fetch_add(loads, Ordering::Relaxed);
+        }
+    }
+
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        self.connections.lock().values().cloned().collect()
+    }
+
+    fn connection(&self, id: u64) -> Option<Arc<Connection>> {
+        self.connections.lock().get(&id).cloned()
+    }
+
+    // -- locks on oids, and what hangs on them: the log, the clock, the next in the queue
+
+    /// Ask for the locks of a transaction.
+    pub fn request_locks(&self, connection: &Connection, set: &LockSet) -> Outcome {
+        let (outcome, waiting) = self.locks.request(connection.id, set);
+        match outcome {
+            Outcome::Granted => self.log_waiting(connection, "lock", waiting),
+            Outcome::Queued => self.log_waiting(connection, "queue lock", waiting),
+        }
+        outcome
+    }
+
+    /// Were the locks that this connection asked for granted?
+    pub fn holds_locks(&self, connection: &Connection) -> bool {
+        self.locks.is_granted(connection.id)
+    }
+
+    /// The locks of this connection were granted: the clock of transaction-timeout runs.
+    pub fn locks_granted(&self, connection: &Arc<Connection>) -> Running {
+        self.lock_times.lock().insert(connection.id, SystemTime::now());
+        let late = Arc::downgrade(connection);
+        self.timeouts.begin(connection.id, move |timeout| {
+            if let Some(connection) = late.upgrade() {
+                let label = connection.label();
+                let seconds = python_seconds(timeout);
+                crate::critical!(target: LOG, "({label}) Transaction timeout after {seconds} seconds");
+                connection.outbox.close("transaction timeout");
+            }
+        })
+    }
+
+    /// Give up what this connection holds or waits for. Returns who may vote now; see [`Hosted::wake`].
+    pub fn release_locks(&self, connection: &Connection, running: Option<Running>) -> Vec<u64> {
+        if let Some(running) = running {
+            self.timeouts.end(connection.id, running);
+        }
+        self.lock_times.lock().remove(&connection.id);
+        let released = self.locks.release(connection.id);
+        if released.existed {
+            let what = if released.had_waited { "dequeue lock" } else { "unlock" };
+            self.log_waiting(connection, what, released.waiting);
+        }
+        released.granted
+    }
+
+    /// Let those vote whose locks were granted by a release.
+    pub fn wake(self: &Arc<Self>, granted: Vec<u64>, vote: fn(&Arc<Hosted>, &Arc<Connection>)) {
+        for owner in granted {
+            let Some(connection) = self.connection(owner) else { continue };
+            self.log_waiting(&connection, "lock", self.locks.waiting());
+            let hosted = Arc::clone(self);
+            self.workers.run(move || vote(&hosted, &connection));
+        }
+    }
+
+    fn log_waiting(&self, connection: &Connection, what: &str, waiting: usize) {
+        let level = match waiting {
+            10.. => 50,
+            4.. => 30,
+            _ => 10,
+        };
+        if log::log_enabled!(target: LOG, crate::logging::level::carrier(level)) {
+            let label = connection.label();
+            log_at!(target: LOG, level, "({label}) ('{}') {what}: transactions waiting: {waiting}", self.name);
+        }
+    }
+
+    // -- what clients ask about the storage
+
+    /// `{'length': …, 'size': …}`
+    pub fn size_info(&self) -> Value {
+        size_info(self.storage.object_count(), self.storage.size())
+    }
+
+    /// Tell all clients the new size.
+    pub fn broadcast_info(&self) {
+        let info = self.size_info();
+        let outboxes: Vec<_> = {
+            let (members, _) = self.publication.members();
+            members
+                .iter()
+                .map(|member| {
+                    let mut frame = Vec::new();
+                    member.wire.push(&Push::Info(info.clone()), &mut frame);
+                    member.outbox.place().push(crate::server::outbox::Chunk::Own(frame));
+                    Arc::clone(&member.outbox)
+                })
+                .collect()
+        };
+        outboxes.iter().for_each(|outbox| outbox.flush());
+    }
+
+    /// `server_status()`, with the keys that this wire's generation has. `None`: those of ZEO 5, for `ruok`.
+    pub fn status(&self, wire: Option<Wire>) -> Value {
+        let lock_time = self.lock_times.lock().values().min().map_or(Value::None, |at| {
+            Value::Float(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
+        });
+        let alive = if self.timeouts.is_active() { Value::Bool(true) } else { Value::text("stub") };
+        let mut status = vec![
+            ("loads", Value::Int(i64::try_from(self.loads()).unwrap_or(i64::MAX))),
+            ("stores", Value::Int(stats::get(&self.stats.stores))),
+            ("commits", Value::Int(stats::get(&self.stats.commits))),
+            ("aborts", Value::Int(stats::get(&self.stats.aborts))),
+            ("active_txns", Value::Int(stats::get(&self.stats.active_txns))),
+            ("lock_time", lock_time),
+            ("conflicts", Value::Int(stats::get(&self.stats.conflicts))),
+            ("conflicts_resolved", Value::Int(stats::get(&self.stats.conflicts_resolved))),
+            ("start", Value::text(self.stats.started())),
+            ("connections", Value::Int(self.connection_count() as i64)),
+            ("waiting", Value::Int(self.locks.waiting() as i64)),
+            ("timeout-thread-is-alive", alive),
+        ];
+        if wire.is_some_and(|wire| wire.status_has_verifying_clients()) {
+            status.push(("verifying_clients", Value::Int(stats::get(&self.stats.verifying_clients))));
+        }
+        if wire.is_none_or(|wire| wire.status_has_last_transaction()) {
+            status.push(("last-transaction", Value::text(self.last_transaction().to_string())));
+        }
+        Value::Dict(status.into_iter().map(|(key, value)| (Value::text(key), value)).collect())
+    }
+
+    pub fn last_transaction(&self) -> Tid {
+        self.publication.seen().last_transaction()
+    }
+
+    /// Loads since the start.
+    pub fn loads(&self) -> u64 {
+        let now: u64 = self.connections.lock().values().map(|c| c.loads.load(Ordering::Relaxed)).sum();
+        now + self.stats.departed_loads.load(Ordering::Relaxed)
+    }
+
+    /// For how long the longest holder of locks has had them.
+    pub fn locked_for(&self) -> Option<Duration> {
+        let since = self.lock_times.lock().values().min().copied()?;
+        Some(since.elapsed().unwrap_or_default())
+    }
+
+    /// How many clients are registered.
+    pub fn connection_count(&self) -> usize {
+        self.connections.lock().len()
+    }
+
+    /// Stop the clock; the storage is closed by its owner.
+    pub fn stop(&self) {
+        self.timeouts.stop();
+    }
+}
+
+/// `{'length': …, 'size': …}`
+pub fn size_info(object_count: u64, size: u64) -> Value {
+    let int = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
+    Value::dict([("length", int(object_count)), ("size", int(size))])
+}
+
+/// Seconds as Python writes the configured number: whole ones without a fraction.
+fn python_seconds(timeout: Duration) -> String {
+    let seconds = timeout.as_secs_f64();
+    if seconds.fract() == 0.0 { format!("{}", timeout.as_secs()) } else { format!("{seconds}") }
+}
+
+/// The door through which the storage publishes; holds no reference that would keep the storage open.
+pub(super) struct HostedPublisher(pub(super) Weak<Hosted>);
+
+/// Objects of a transaction, as the lock table wants them.
+pub fn lock_set(staged: &crate::storage::Staged, whole_storage: bool) -> LockSet {
+    use crate::storage::staged::OpKind;
+    let mut set = LockSet { whole_storage, ..LockSet::default() };
+    for op in staged.ops() {
+        let oid: Oid = op.oid;
+        match op.kind {
+            OpKind::CheckCurrent { .. } => set.shared.push(oid),
+            OpKind::Store { .. } | OpKind::Delete { .. } | OpKind::Restore { .. } => set.exclusive.push(oid),
+        }
+    }
+    set
+}

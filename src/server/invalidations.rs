@@ -1,0 +1,124 @@
+//! The last transactions and what they changed: answers to `getInvalidations`, and to the question whether a reply
+//! that was computed a moment ago still holds.
+
+use std::collections::{HashSet, VecDeque};
+
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::Arc;
+
+/// Kept at least, whatever `invalidation-queue-size` says, so that replies can be checked against them.
+const KEPT_MIN: usize = 256;
+
+/// What one transaction changed.
+#[derive(Clone, Debug)]
+pub struct Invalidation {
+    pub tid: Tid,
+    pub oids: Arc<[Oid]>,
+}
+
+/// A bounded queue, newest first.
+#[derive(Debug)]
+pub struct Invalidations {
+    queue: VecDeque<Invalidation>,
+    /// `invalidation-queue-size`: how far back clients get answers from here.
+    answered_max: usize,
+    /// The newest transaction that is no longer, or was never, in the queue.
+    forgotten: Tid,
+}
+
+impl Invalidations {
+    /// `last` are the last transactions of the storage, newest first; `last_transaction` counts if there are none.
+    pub fn new(answered_max: usize, last: Vec<(Tid, Vec<Oid>)>, last_transaction: Tid) -> Invalidations {
+        let mut queue: VecDeque<Invalidation> =
+            last.into_iter().map(|(tid, oids)| Invalidation { tid, oids: oids.into() }).collect();
+        if queue.is_empty() && last_transaction > Tid::ZERO {
+            // A client that is up to date with a restarted server gets what it misses from then on.
+            queue.push_back(Invalidation { tid: last_transaction, oids: Arc::from([]) });
+        }
+        let forgotten = queue.back().map_or(last_transaction, |oldest| Tid(oldest.tid.0.saturating_sub(1)));
+        Invalidations { queue, answered_max, forgotten }
+    }
+
+    /// How many transactions to ask a storage for at the start.
+    pub fn wanted(answered_max: usize) -> usize {
+        answered_max.max(1)
+    }
+
+    pub fn push(&mut self, tid: Tid, oids: Arc<[Oid]>) {
+        self.queue.push_front(Invalidation { tid, oids });
+        if self.queue.len() > self.answered_max.max(KEPT_MIN)
+            && let Some(oldest) = self.queue.pop_back()
+        {
+            self.forgotten = oldest.tid;
+        }
+    }
+
+    /// What changed after `tid`, newest first; `None` if the queue does not reach back so far. As in Python's
+    /// server, `tid` must not be older than the oldest transaction in the queue.
+    pub fn since(&self, tid: Tid) -> Option<Vec<Invalidation>> {
+        let oldest = self.queue.get(self.queue.len().min(self.answered_max.max(1)).checked_sub(1)?)?;
+        if oldest.tid > tid {
+            return None;
+        }
+        Some(self.queue.iter().take_while(|i| i.tid > tid).cloned().collect())
+    }
+
+    /// The newest transaction.
+    pub fn newest(&self) -> Option<Tid> {
+        self.queue.front().map(|i| i.tid)
+    }
+
+    /// The oldest transaction that `since` answers for.
+    pub fn oldest_answered(&self) -> Option<Tid> {
+        self.queue.get(self.queue.len().min(self.answered_max.max(1)).checked_sub(1)?).map(|i| i.tid)
+    }
+
+    /// The objects that changed after `tid`; `None` if nobody knows any more.
+    pub fn changed_after(&self, tid: Tid) -> Option<HashSet<Oid>> {
+        if tid < self.forgotten {
+            return None;
+        }
+        let newer = self.queue.iter().take_while(|i| i.tid > tid);
+        Some(newer.flat_map(|i| i.oids.iter().copied()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(answered_max: usize, tids: std::ops::Range<u64>) -> Invalidations {
+        let mut queue =
+            Invalidations::new(answered_max, vec![(Tid(tids.start), vec![Oid(1)])], Tid(tids.start));
+        for tid in tids.start + 1..tids.end {
+            queue.push(Tid(tid), Arc::from([Oid(tid)]));
+        }
+        queue
+    }
+
+    #[test]
+    fn answers_as_far_back_as_configured() {
+        let queue = queue(3, 10..20);
+        let tids =
+            |since: u64| queue.since(Tid(since)).map(|l| l.iter().map(|i| i.tid.0).collect::<Vec<_>>());
+        assert_eq!(tids(19), Some(vec![]));
+        assert_eq!(tids(17), Some(vec![19, 18]));
+        assert_eq!(tids(16), None);
+    }
+
+    #[test]
+    fn knows_what_changed_further_back_than_it_answers() {
+        let queue = queue(3, 10..20);
+        assert!(
+            queue
+                .changed_after(Tid(12))
+                .is_some_and(|oids| oids.contains(&Oid(13)) && !oids.contains(&Oid(12)))
+        );
+        assert!(queue.changed_after(Tid(8)).is_none());
+    }
+
+    #[test]
+    fn an_empty_storage_answers_nothing() {
+        assert!(Invalidations::new(100, vec![], Tid::ZERO).since(Tid::ZERO).is_none());
+    }
+}

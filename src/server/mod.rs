@@ -1,0 +1,197 @@
+//! The server: storages, the clients that use them, and the order in which all of it starts and stops.
+//!
+//! Starting: sockets listen before the storages are opened, so that clients queue up in the kernel instead of
+//! backing off, and are accepted once everything is ready. Stopping: nobody is accepted any more, finishes that are
+//! under way are completed and answered, everything else is aborted, then the storages are closed.
+
+pub mod acceptor;
+pub mod connection;
+pub mod hosted;
+pub mod invalidations;
+pub mod locks;
+pub mod monitor;
+pub mod outbox;
+pub mod publish;
+pub mod session;
+pub mod stats;
+pub mod timeout;
+pub mod workers;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering};
+use crate::net::listen::Listener;
+use crate::server::connection::Connection;
+use crate::server::hosted::Hosted;
+use crate::wire::frame::FRAME_LEN_MAX;
+use crate::wire::protocol::Announcement;
+use crate::wire::value::Value;
+
+/// How long a stop waits for sessions to end by themselves, and then for those that were cut off.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// Accept loops return from a blocking call when the socket is shut down; their stacks are small.
+const ACCEPTOR_STACK: usize = 128 << 10;
+
+/// A running server.
+pub struct Server {
+    storages: BTreeMap<String, Arc<Hosted>>,
+    announcement: Announcement,
+    clients: Mutex<HashMap<u64, Arc<Connection>>>,
+    client_left: Condvar,
+    next_connection_id: AtomicU64,
+    stopping: AtomicBool,
+    listeners: Mutex<Vec<Arc<Listener>>>,
+}
+
+impl Server {
+    /// A server of these storages that accepts nobody yet.
+    pub fn new(storages: Vec<Arc<Hosted>>, announcement: Announcement) -> Arc<Server> {
+        Arc::new(Server {
+            storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
+            announcement,
+            clients: Mutex::default(),
+            client_left: Condvar::new(),
+            next_connection_id: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+            listeners: Mutex::default(),
+        })
+    }
+
+    /// Accept clients on a socket, from a thread of its own.
+    pub fn accept_on(self: &Arc<Self>, listener: Listener) -> io::Result<()> {
+        self.spawn_on(listener, "zeo-accept", acceptor::accept_loop)
+    }
+
+    /// Tell the counters to everybody who connects to this socket.
+    pub fn monitor_on(self: &Arc<Self>, listener: Listener) -> io::Result<()> {
+        self.spawn_on(listener, "zeo-monitor", monitor::serve)
+    }
+
+    fn spawn_on(
+        self: &Arc<Self>,
+        listener: Listener,
+        name: &str,
+        serve: fn(&Arc<Server>, &Listener),
+    ) -> io::Result<()> {
+        let listener = Arc::new(listener);
+        self.listeners.lock().push(Arc::clone(&listener));
+        let server = Arc::clone(self);
+        let run = move || serve(&server, &listener);
+        thread::Builder::new().name(name.into()).stack_size(ACCEPTOR_STACK).spawn(run)?;
+        Ok(())
+    }
+
+    /// The storage that clients call `name`.
+    pub fn hosted(&self, name: &str) -> Option<Arc<Hosted>> {
+        self.storages.get(name).cloned()
+    }
+
+    /// All storages, by name.
+    pub fn storages(&self) -> impl Iterator<Item = Arc<Hosted>> {
+        self.storages.values().cloned()
+    }
+
+    /// What clients are told first.
+    pub fn announcement(&self) -> Announcement {
+        self.announcement
+    }
+
+    /// Longest message that is taken from a client.
+    pub fn message_len_max(&self) -> usize {
+        FRAME_LEN_MAX
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn next_connection_id(&self) -> u64 {
+        self.next_connection_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// False: the server is stopping, go away.
+    pub(crate) fn add_client(&self, connection: &Arc<Connection>) -> bool {
+        let mut clients = self.clients.lock();
+        if self.is_stopping() {
+            return false;
+        }
+        clients.insert(connection.id, Arc::clone(connection));
+        true
+    }
+
+    pub(crate) fn remove_client(&self, connection: &Connection) {
+        self.clients.lock().remove(&connection.id);
+        if self.is_stopping() {
+            self.client_left.notify_all();
+        }
+    }
+
+    /// The answer to `ruok`: JSON, the status of each storage. The peer's generation is not known, so
+    /// the keys are those of ZEO 5.
+    pub fn ruok(&self) -> String {
+        let status = self.storages().map(|hosted| (hosted.name.clone(), to_json(&hosted.status(None))));
+        serde_json::Value::Object(status.collect()).to_string()
+    }
+
+    fn clients(&self) -> Vec<Arc<Connection>> {
+        self.clients.lock().values().cloned().collect()
+    }
+
+    /// False: some are still there.
+    fn wait_for_clients(&self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut clients = self.clients.lock();
+        while !clients.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            clients = self.client_left.wait_timeout(clients, left);
+        }
+        true
+    }
+
+    /// End all sessions. The storages are still open afterwards, with nothing under way.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for listener in self.listeners.lock().drain(..) {
+            // Wakes the accept loop; on a socket that listens this may be refused, which changes nothing.
+            let _ = listener.socket.shutdown(std::net::Shutdown::Both);
+        }
+        for connection in self.clients() {
+            connection.outbox.sink().shutdown_recv();
+        }
+        if !self.wait_for_clients(STOP_PATIENCE) {
+            // Those that do not take their replies.
+            self.clients().iter().for_each(|connection| connection.outbox.close("the server stops"));
+            if !self.wait_for_clients(STOP_PATIENCE) {
+                log::warn!(target: hosted::LOG, "{} clients did not leave in time", self.clients().len());
+            }
+        }
+        self.storages.values().for_each(|hosted| hosted.stop());
+    }
+}
+
+/// What `ruok` and its readers need of JSON.
+fn to_json(value: &Value) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match value {
+        Value::Bool(b) => Json::Bool(*b),
+        Value::Int(n) => Json::from(*n),
+        Value::Float(x) => Json::from(*x),
+        Value::Bytes(b) => Json::String(String::from_utf8_lossy(b).into_owned()),
+        Value::Text(s) => Json::String(s.clone()),
+        Value::Tuple(items) | Value::List(items) => Json::Array(items.iter().map(to_json).collect()),
+        Value::Dict(items) => {
+            let text = |key: &Value| match to_json(key) {
+                Json::String(s) => s,
+                other => other.to_string(),
+            };
+            Json::Object(items.iter().map(|(key, value)| (text(key), to_json(value))).collect())
+        }
+        Value::None | Value::BigInt(_) | Value::Prefix(_) | Value::Exception(_) => Json::Null,
+    }
+}

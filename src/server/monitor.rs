@@ -1,0 +1,63 @@
+//! `monitor-address`: whoever connects gets the counters as text, which tools of ZEO 4's days parse.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::{Duration, SystemTime};
+
+use crate::base::sync::Arc;
+use crate::net::listen::Listener;
+use crate::server::Server;
+use crate::server::hosted::Hosted;
+use crate::server::stats;
+
+/// A reader that does not read must not hold up the next.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Answer everybody who connects, until the server stops.
+pub fn serve(server: &Arc<Server>, listener: &Listener) {
+    log::info!(target: "ZEO.monitor", "listening on {}", listener.kind);
+    while !server.is_stopping() {
+        let Ok((mut socket, _)) = listener.socket.accept() else {
+            std::thread::sleep(Duration::from_millis(100));
+            continue;
+        };
+        let text = dump(server);
+        // A peer that is gone already is its own business.
+        let _ =
+            socket.set_write_timeout(Some(WRITE_TIMEOUT)).and_then(|()| socket.write_all(text.as_bytes()));
+    }
+}
+
+fn dump(server: &Server) -> String {
+    let mut text = format!(
+        "ZEO monitor server version {}\n{}\n\n",
+        env!("CARGO_PKG_VERSION"),
+        stats::ctime_of(SystemTime::now())
+    );
+    for hosted in server.storages() {
+        dump_storage(&hosted, &mut text);
+    }
+    text
+}
+
+fn dump_storage(hosted: &Hosted, text: &mut String) {
+    let stats = &hosted.stats;
+    let mut line = |label: &str, value: String| {
+        let _ = writeln!(text, "{label}: {value}");
+    };
+    line("Storage", hosted.name.clone());
+    line("Server started", stats.started());
+    line("Clients", hosted.connection_count().to_string());
+    line("Clients verifying", stats::get(&stats.verifying_clients).to_string());
+    line("Active transactions", stats::get(&stats.active_txns).to_string());
+    if let Some(held) = hosted.locked_for() {
+        line("Commit lock held for", held.as_secs().to_string());
+    }
+    line("Commits", stats::get(&stats.commits).to_string());
+    line("Aborts", stats::get(&stats.aborts).to_string());
+    line("Loads", hosted.loads().to_string());
+    line("Stores", stats::get(&stats.stores).to_string());
+    line("Conflicts", stats::get(&stats.conflicts).to_string());
+    line("Conflicts resolved", stats::get(&stats.conflicts_resolved).to_string());
+    text.push('\n');
+}

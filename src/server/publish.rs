@@ -1,0 +1,206 @@
+//! Publishing: the moment at which a transaction becomes visible to reads, in one step with queueing its
+//! invalidations (rules R1-R6).
+//!
+//! Readers share no lock. Publishing T goes, under the lock of the members list:
+//!
+//! 1. `announced = T`
+//! 2. for each connection: lock its outbox, queue the invalidation of T (the committer: its reply), unlock
+//! 3. the storage installs T in its index: reads see it
+//! 4. `published = T`
+//!
+//! A reader notes `published` (its *seen* state S), reads, locks its own outbox and compares `announced` with S. If they
+//! are equal, no later transaction was announced before the lock was taken, so none has been queued to this
+//! outbox and none was visible to the read: the reply holds for S exactly, and stands in front of every later
+//! invalidation. Else it asks, under the lock of the members list where nothing can be published, whether what was
+//! published since touches the objects that it read; if not, the reply holds all the same.
+//!
+//! Invariants: nobody sends, reads a file or syncs while holding the lock of the members list; lock order is
+//! members, then one outbox at a time.
+
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::net::stream::{Sink, Stream};
+use crate::server::invalidations::Invalidations;
+use crate::server::outbox::{Chunk, Outbox, Place};
+use crate::wire::protocol::Wire;
+
+/// What the connections of one storage agree on.
+#[derive(Debug)]
+pub struct Publication<S: Sink = Stream> {
+    announced: AtomicU64,
+    published: AtomicU64,
+    members: Mutex<Members<S>>,
+}
+
+/// The registered connections and the last invalidations. While its lock is held nothing is published.
+#[derive(Debug)]
+pub struct Members<S: Sink = Stream> {
+    list: Vec<Member<S>>,
+    pub invalidations: Invalidations,
+}
+
+/// A registered connection, as publishing sees it.
+#[derive(Debug)]
+pub struct Member<S: Sink = Stream> {
+    pub id: u64,
+    pub wire: Wire,
+    pub outbox: Arc<Outbox<S>>,
+}
+
+impl<S: Sink> Clone for Member<S> {
+    fn clone(&self) -> Self {
+        Member { id: self.id, wire: self.wire, outbox: Arc::clone(&self.outbox) }
+    }
+}
+
+/// The published state that a reply is computed from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Seen(Tid);
+
+impl Seen {
+    /// The last transaction of that state.
+    pub fn last_transaction(self) -> Tid {
+        self.0
+    }
+}
+
+/// A transaction on its way to the clients.
+#[derive(Debug)]
+pub struct Announcement {
+    pub tid: Tid,
+    pub oids: Arc<[Oid]>,
+    /// The committing connection and what it is sent in place of the invalidation.
+    pub committer: u64,
+    pub reply: Vec<u8>,
+}
+
+impl<S: Sink> Publication<S> {
+    pub fn new(last_transaction: Tid, invalidations: Invalidations) -> Publication<S> {
+        Publication {
+            announced: AtomicU64::new(last_transaction.0),
+            published: AtomicU64::new(last_transaction.0),
+            members: Mutex::new(Members { list: Vec::new(), invalidations }),
+        }
+    }
+
+    /// The state that reads from now on are at least as new as.
+    pub fn seen(&self) -> Seen {
+        Seen(Tid(self.published.load(Ordering::SeqCst)))
+    }
+
+    /// The place for a reply that was computed from `seen`, if that is still the newest state.
+    pub fn place_if_newest<'a>(&self, seen: Seen, outbox: &'a Outbox<S>) -> Option<Place<'a, S>> {
+        let place = outbox.place();
+        (self.announced.load(Ordering::SeqCst) == seen.0.0).then_some(place)
+    }
+
+    /// The place for the longest run of replies that still hold, and how many those are: `oids` are what
+    /// each of them depends on, in order.
+    pub fn place_for_untouched<'a>(
+        &self,
+        seen: Seen,
+        outbox: &'a Outbox<S>,
+        mut oids: impl Iterator<Item = Oid>,
+    ) -> (Place<'a, S>, usize) {
+        let members = self.members.lock();
+        let changed = members.invalidations.changed_after(seen.0);
+        let place = outbox.place();
+        drop(members);
+        let untouched = match changed {
+            Some(changed) => {
+                let mut count = 0;
+                while let Some(oid) = oids.next()
+                    && !changed.contains(&oid)
+                {
+                    count += 1;
+                }
+                count
+            }
+            None => 0,
+        };
+        (place, untouched)
+    }
+
+    /// Stops publishing for as long as the guard lives, which must be short.
+    pub fn members(&self) -> (MutexGuard<'_, Members<S>>, Seen) {
+        let members = self.members.lock();
+        let seen = self.seen();
+        (members, seen)
+    }
+
+    /// Make a group of durable transactions visible. `push` encodes an invalidation for one wire; `install` is the storage's
+    /// step. Returns whose outboxes are to be flushed, the committers first.
+    pub fn publish(
+        &self,
+        group: &[Announcement],
+        mut encode: impl FnMut(&Announcement, Wire) -> Vec<u8>,
+        install: &mut dyn FnMut(),
+    ) -> Vec<Arc<Outbox<S>>> {
+        let Some(last) = group.last() else {
+            install();
+            return Vec::new();
+        };
+        let mut members = self.members.lock();
+        self.announced.store(last.tid.0, Ordering::SeqCst);
+
+        let mut encoded: Vec<(Wire, Vec<Chunk>)> = Vec::new();
+        let mut outboxes = Vec::with_capacity(members.list.len());
+        let mut committers = 0;
+        for member in &members.list {
+            let known = encoded.iter().position(|(wire, _)| *wire == member.wire);
+            let index = known.unwrap_or_else(|| {
+                let chunks = group.iter().map(|t| Chunk::Shared(encode(t, member.wire).into())).collect();
+                encoded.push((member.wire, chunks));
+                encoded.len() - 1
+            });
+            let mut commits = false;
+            let mut place = member.outbox.place();
+            for (transaction, chunk) in group.iter().zip(&encoded[index].1) {
+                if transaction.committer == member.id {
+                    commits = true;
+                    place.push(Chunk::Own(transaction.reply.clone()));
+                } else {
+                    place.push(chunk.clone());
+                }
+            }
+            drop(place);
+            outboxes.push(Arc::clone(&member.outbox));
+            if commits {
+                let end = outboxes.len() - 1;
+                outboxes.swap(committers, end);
+                committers += 1;
+            }
+        }
+        install();
+        for transaction in group {
+            members.invalidations.push(transaction.tid, Arc::clone(&transaction.oids));
+        }
+        self.published.store(last.tid.0, Ordering::SeqCst);
+        outboxes
+    }
+
+    /// No longer send anything to this connection.
+    pub fn leave(&self, id: u64) {
+        self.members.lock().list.retain(|member| member.id != id);
+    }
+}
+
+impl<S: Sink> Members<S> {
+    /// From here on the connection gets every invalidation (R4: the caller queues the state that it
+    /// got with this guard before it lets go).
+    pub fn join(&mut self, member: Member<S>) {
+        self.list.push(member);
+    }
+
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Member<S>> {
+        self.list.iter()
+    }
+}

@@ -1,0 +1,165 @@
+//! Questions about the storage and the server, and the registration that comes before all others.
+
+use crate::base::ids::Oid;
+use crate::base::sync::Arc;
+use crate::exceptions;
+use crate::server::hosted::LOG;
+use crate::server::outbox::Chunk;
+use crate::server::publish::Member;
+use crate::server::session::load::reply_newest;
+use crate::server::session::{Registered, Session};
+use crate::storage::HistoryEntry;
+use crate::wire::exception::PyException;
+use crate::wire::request::OwnedMsgId;
+use crate::wire::value::{Value, extension_dict};
+
+/// The most oids that a client gets at once.
+const NEW_OIDS_MAX: i64 = 100;
+
+type Result = std::result::Result<Value, PyException>;
+
+impl Session {
+    /// `register(storage, read_only)`: from the reply on, the client gets every invalidation (R4).
+    pub(super) fn register(
+        &mut self,
+        id: &OwnedMsgId,
+        storage: &str,
+        read_only: bool,
+    ) -> std::result::Result<(), PyException> {
+        let connection = &self.connection;
+        if self.registered.is_some() {
+            log::info!(target: LOG, "({}) duplicate register() call", connection.label());
+            return Err(PyException::builtin("ValueError", "duplicate register() call"));
+        }
+        let Some(hosted) = self.server.hosted(storage) else {
+            log::info!(target: LOG, "({}) unknown storage_id: {storage}", connection.label());
+            return Err(PyException::builtin("ValueError", format!("unknown storage: {storage}")));
+        };
+        if !read_only && hosted.is_read_only() {
+            return Err(exceptions::read_only_error());
+        }
+        let wire = connection.wire();
+        hosted.add_connection(connection);
+        {
+            let (mut members, seen) = hosted.publication.members();
+            members.join(Member { id: connection.id, wire, outbox: Arc::clone(&connection.outbox) });
+            let mut frame = Vec::new();
+            if wire.register_returns_tid() {
+                wire.tid_reply(id.get(), seen.last_transaction(), &mut frame);
+            } else {
+                wire.none_reply(id.get(), &mut frame);
+            }
+            connection.outbox.place().push(Chunk::Own(frame));
+        }
+        connection.outbox.flush();
+        let read_only = read_only || hosted.is_read_only();
+        self.registered = Some(Registered { hosted, read_only });
+        Ok(())
+    }
+
+    /// `get_info()`: what the client should know of the storage.
+    pub(super) fn get_info(&self, on: &Registered) -> Value {
+        let storage = &on.hosted.storage;
+        let wire = self.connection.wire();
+        let interfaces = storage
+            .interfaces()
+            .into_iter()
+            .map(|(module, name)| Value::Tuple(vec![Value::text(module), Value::text(name)]))
+            .collect();
+        let mut info = match on.hosted.size_info() {
+            Value::Dict(info) => info,
+            _ => Vec::new(),
+        };
+        let mut add = |key: &str, value: Value| info.push((Value::text(key), value));
+        add("name", Value::text(storage.name()));
+        add("supportsUndo", Value::Bool(false));
+        if wire.knows_extension_methods() {
+            add("extensionMethods", self.extension_methods(on));
+        }
+        if wire.knows_versions() {
+            add("supportsVersions", Value::Bool(false));
+        }
+        add("supports_record_iternext", Value::Bool(true));
+        add("interfaces", Value::Tuple(interfaces));
+        Value::Dict(info)
+    }
+
+    /// `getExtensionMethods()`: a dict with the names as keys.
+    pub(super) fn extension_methods(&self, on: &Registered) -> Value {
+        let names = on.hosted.storage.extension_methods();
+        Value::Dict(names.into_iter().map(|name| (Value::text(name), Value::None)).collect())
+    }
+
+    /// A method that only some storages have.
+    pub(super) fn call_extension(&self, on: &Registered, name: &str) -> Option<Result> {
+        if !self.connection.wire().knows_extension_methods() {
+            return None;
+        }
+        let storage = &on.hosted.storage;
+        let known = storage.extension_methods().contains(&name);
+        known.then(|| {
+            storage.extension_method(name).map(Value::Int).map_err(|e| exceptions::of_storage_error(&e))
+        })
+    }
+
+    /// `new_oids(n)`
+    pub(super) fn new_oids(&self, on: &Registered, count: i64) -> std::result::Result<Vec<Oid>, PyException> {
+        if on.read_only {
+            return Err(exceptions::read_only_error());
+        }
+        let count = count.clamp(1, NEW_OIDS_MAX) as usize;
+        on.hosted.storage.new_oids(count).map_err(|error| exceptions::of_storage_error(&error))
+    }
+
+    /// `history(oid, count)`: a list of dicts, newest first.
+    pub(super) fn history(&self, on: &Registered, id: &OwnedMsgId, oid: Oid, count: usize) {
+        let with_version = self.connection.wire().knows_versions();
+        reply_newest(&on.hosted, &self.connection, id, |_| {
+            let entries = on
+                .hosted
+                .storage
+                .history(oid, count)
+                .map_err(|error| exceptions::of_storage_error(&error))?;
+            Ok(Value::List(entries.into_iter().map(|entry| history_entry(entry, with_version)).collect()))
+        });
+    }
+
+    /// `record_iternext(next)` -> (oid, tid, data, next oid)
+    pub(super) fn record_iternext(&self, on: &Registered, id: &OwnedMsgId, next: Option<Oid>) {
+        reply_newest(&on.hosted, &self.connection, id, |_| {
+            let record =
+                on.hosted.storage.record_iternext(next).map_err(|e| exceptions::of_storage_error(&e))?;
+            let Some(record) = record else {
+                // Python's FileStorage looks up the smallest key of an empty index.
+                return Err(PyException::builtin("ValueError", "empty tree"));
+            };
+            Ok(Value::Tuple(vec![
+                record.oid.into(),
+                record.tid.into(),
+                Value::Bytes(record.data),
+                record.next.map_or(Value::None, Value::from),
+            ]))
+        });
+    }
+}
+
+/// The keys of the extension are merged into the entry, and give way to its own.
+fn history_entry(entry: HistoryEntry, with_version: bool) -> Value {
+    let mut items = match extension_dict(&entry.meta.extension) {
+        Some(Value::Dict(items)) => items,
+        _ => Vec::new(),
+    };
+    let mut set = |key: &str, value: Value| {
+        items.retain(|(known, _)| *known != Value::text(key) && *known != Value::bytes(key));
+        items.push((Value::text(key), value));
+    };
+    set("time", Value::Float(entry.tid.to_unix()));
+    set("user_name", Value::Bytes(entry.meta.user));
+    set("description", Value::Bytes(entry.meta.description));
+    set("tid", entry.tid.into());
+    if with_version {
+        set("version", Value::text(""));
+    }
+    set("size", Value::Int(i64::try_from(entry.size).unwrap_or(i64::MAX)));
+    Value::Dict(items)
+}

@@ -1,0 +1,100 @@
+//! Iterators over the storage's transactions, as copiers use them. They belong to the connection and end with it.
+
+use std::collections::HashMap;
+
+use crate::base::ids::Tid;
+use crate::exceptions;
+use crate::storage::{RecordIterator, Storage, TransactionIterator};
+use crate::wire::exception::PyException;
+use crate::wire::value::{Value, extension_dict};
+
+/// The iterators of one connection. Both kinds are numbered together, from 0.
+#[derive(Default)]
+pub struct Iterators {
+    next_id: i64,
+    transactions: HashMap<i64, Transactions>,
+    records: HashMap<i64, Box<dyn RecordIterator>>,
+}
+
+struct Transactions {
+    iterator: Box<dyn TransactionIterator>,
+    /// The transaction that was handed out last: a record iterator can be had of this one only.
+    last: Option<Tid>,
+}
+
+type Result = std::result::Result<Value, PyException>;
+
+impl Iterators {
+    fn new_id(&mut self) -> i64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    /// `iterator_start(start, stop)` -> number of the iterator
+    pub fn start(&mut self, storage: &dyn Storage, start: Option<Tid>, stop: Option<Tid>) -> Result {
+        let iterator = storage.iterate(start, stop).map_err(|e| exceptions::of_storage_error(&e))?;
+        let id = self.new_id();
+        self.transactions.insert(id, Transactions { iterator, last: None });
+        Ok(Value::Int(id))
+    }
+
+    /// `iterator_next(iterator)` -> (tid, status, user, description, extension dict), `None` at the end
+    pub fn next(&mut self, id: i64) -> Result {
+        let transactions = self.transactions.get_mut(&id).ok_or_else(|| key_error(id))?;
+        let next = transactions.iterator.next_transaction().map_err(|e| exceptions::of_storage_error(&e))?;
+        let Some(next) = next else {
+            self.transactions.remove(&id);
+            return Ok(Value::None);
+        };
+        transactions.last = Some(next.tid);
+        Ok(Value::Tuple(vec![
+            next.tid.into(),
+            Value::Text(char::from(next.status).to_string()),
+            Value::Bytes(next.meta.user),
+            Value::Bytes(next.meta.description),
+            extension_dict(&next.meta.extension).unwrap_or_else(|| Value::Dict(Vec::new())),
+        ]))
+    }
+
+    /// `iterator_record_start(iterator, tid)` -> number of the record iterator
+    pub fn record_start(&mut self, id: i64, tid: Tid) -> Result {
+        let transactions = self.transactions.get(&id).ok_or_else(|| key_error(id))?;
+        if transactions.last != Some(tid) {
+            let message = format!("Out-of-order request for record iterator for transaction {tid}");
+            return Err(PyException::builtin("Exception", message));
+        }
+        let records = transactions.iterator.records().map_err(|e| exceptions::of_storage_error(&e))?;
+        let id = self.new_id();
+        self.records.insert(id, records);
+        Ok(Value::Int(id))
+    }
+
+    /// `iterator_record_next(iterator)` -> (oid, tid, data, data_txn), `None` at the end
+    pub fn record_next(&mut self, id: i64) -> Result {
+        let records = self.records.get_mut(&id).ok_or_else(|| key_error(id))?;
+        let next = records.next_record().map_err(|e| exceptions::of_storage_error(&e))?;
+        let Some(next) = next else {
+            self.records.remove(&id);
+            return Ok(Value::None);
+        };
+        Ok(Value::Tuple(vec![
+            next.oid.into(),
+            next.tid.into(),
+            next.data.map_or(Value::None, Value::Bytes),
+            next.data_txn.map_or(Value::None, Value::from),
+        ]))
+    }
+
+    /// `iterator_gc(iterators)`: the client has dropped them.
+    pub fn forget(&mut self, ids: &[i64]) {
+        for id in ids {
+            self.transactions.remove(id);
+            self.records.remove(id);
+        }
+    }
+}
+
+fn key_error(id: i64) -> PyException {
+    PyException::new(crate::wire::exception::BUILTINS, "KeyError", vec![Value::Int(id)])
+}

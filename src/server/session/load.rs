@@ -1,0 +1,174 @@
+//! Reads of single objects: the path that everything else makes way for.
+//!
+//! Replies to requests that arrived together are collected in one buffer and queued with one validation (see
+//! [`crate::server::publish`]) and one send. If something was published meanwhile that touches one of them, it
+//! and those behind it are read again.
+
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::Ordering;
+use crate::exceptions;
+use crate::server::connection::Connection;
+use crate::server::hosted::{Hosted, LOG};
+use crate::server::publish::Seen;
+use crate::storage::StorageError;
+use crate::wire::codec::LoadShape;
+use crate::wire::request::OwnedMsgId;
+use crate::wire::value::Value;
+
+/// Replies are sent when they reach this many bytes, even if more requests are there.
+const BATCH_LEN: usize = 128 << 10;
+/// A buffer larger than this is given back.
+const KEEP_LEN: usize = 256 << 10;
+
+/// A question about one object.
+#[derive(Clone, Debug)]
+pub struct Read {
+    pub id: OwnedMsgId,
+    pub oid: Oid,
+    pub what: What,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub enum What {
+    /// The revision before a tid, in the shape of the call.
+    Before(Tid, LoadShape),
+    /// The data of this serial.
+    Serial(Tid),
+    /// The current serial.
+    Tid,
+}
+
+/// Replies that wait to be queued together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    out: Vec<u8>,
+    /// The state that was current before the first of them was read.
+    seen: Option<Seen>,
+    /// Each read and where its reply begins.
+    reads: Vec<(Read, usize)>,
+}
+
+impl Batch {
+    /// Append the reply to `read`.
+    pub fn read(&mut self, hosted: &Hosted, connection: &Connection, read: Read) {
+        self.seen.get_or_insert_with(|| hosted.publication.seen());
+        let start = self.out.len();
+        reply(hosted, connection, &read, &mut self.out);
+        self.reads.push((read, start));
+        if self.out.len() > BATCH_LEN {
+            self.flush(hosted, connection);
+        }
+    }
+
+    /// Queue and send what was collected.
+    pub fn flush(&mut self, hosted: &Hosted, connection: &Connection) {
+        while let Some(seen) = self.seen.take() {
+            let outbox = &connection.outbox;
+            if let Some(place) = hosted.publication.place_if_newest(seen, outbox) {
+                outbox.send_own(place, &self.out);
+                break;
+            }
+            let oids = self.reads.iter().map(|(read, _)| read.oid);
+            let (place, count) = hosted.publication.place_for_untouched(seen, outbox, oids);
+            let end = self.reads.get(count).map_or(self.out.len(), |(_, start)| *start);
+            if end > 0 {
+                outbox.send_own(place, self.out.get(..end).unwrap_or_default());
+            } else {
+                drop(place);
+            }
+            // Read the others again: they are answered from a newer state.
+            let again: Vec<Read> = self.reads.drain(..).skip(count).map(|(read, _)| read).collect();
+            self.out.clear();
+            for read in again {
+                self.seen.get_or_insert_with(|| hosted.publication.seen());
+                let start = self.out.len();
+                reply(hosted, connection, &read, &mut self.out);
+                self.reads.push((read, start));
+            }
+        }
+        self.seen = None;
+        self.reads.clear();
+        self.out.clear();
+        if self.out.capacity() > KEEP_LEN {
+            self.out = Vec::new();
+        }
+    }
+}
+
+/// Append the frame that answers `read`, from the storage's present state.
+fn reply(hosted: &Hosted, connection: &Connection, read: &Read, out: &mut Vec<u8>) {
+    let wire = connection.wire();
+    let id = read.id.get();
+    let start = out.len();
+    let headroom = wire.load_headroom(id);
+    let result = match read.what {
+        What::Before(before, shape) => {
+            connection.loads.store(connection.loads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            match hosted.storage.load_before(read.oid, before, headroom, out) {
+                Ok(Some(loaded)) => {
+                    wire.load_reply(shape, id, loaded.serial, loaded.end, out, start, loaded.start);
+                    return;
+                }
+                Ok(None) if matches!(shape, LoadShape::Before) => {
+                    out.truncate(start);
+                    wire.none_reply(id, out);
+                    return;
+                }
+                Ok(None) => Err(StorageError::PosKey(read.oid)),
+                Err(error) => Err(error),
+            }
+        }
+        What::Serial(serial) => match hosted.storage.load_serial(read.oid, serial, headroom, out) {
+            Ok(loaded) => {
+                wire.load_reply(LoadShape::Serial, id, loaded.serial, loaded.end, out, start, loaded.start);
+                return;
+            }
+            Err(error) => Err(error),
+        },
+        What::Tid => hosted.storage.get_tid(read.oid),
+    };
+    out.truncate(start);
+    match result {
+        Ok(tid) => wire.tid_reply(id, tid, out),
+        Err(error) => {
+            if !matches!(error, StorageError::PosKey(_)) {
+                log::error!(target: LOG, "({}) Can't read object 0x{}: {error}", connection.label(), read.oid);
+            }
+            wire.error_reply(id, &exceptions::of_storage_error(&error), out);
+        }
+    }
+}
+
+/// Queue and send the reply that `compute` makes of the published state. It is computed again if something was
+/// published meanwhile; after a few times the last one is taken, with nothing being published while it is queued.
+pub fn reply_newest(
+    hosted: &Hosted,
+    connection: &Connection,
+    id: &OwnedMsgId,
+    mut compute: impl FnMut(Seen) -> Result<Value, crate::wire::exception::PyException>,
+) {
+    const TRIES: usize = 4;
+    let wire = connection.wire();
+    let mut frame = Vec::new();
+    for attempt in 1.. {
+        let seen = hosted.publication.seen();
+        let result = compute(seen);
+        frame.clear();
+        match &result {
+            Ok(value) => wire.reply(id.get(), value, &mut frame),
+            Err(exception) => wire.error_reply(id.get(), exception, &mut frame),
+        }
+        if let Some(place) = hosted.publication.place_if_newest(seen, &connection.outbox) {
+            connection.outbox.send_own(place, &frame);
+            return;
+        }
+        if attempt == TRIES {
+            let (members, _) = hosted.publication.members();
+            let place = connection.outbox.place();
+            drop(members);
+            connection.outbox.send_own(place, &frame);
+            return;
+        }
+    }
+}

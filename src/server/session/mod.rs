@@ -1,0 +1,42 @@
+//! One connection: a thread that reads requests, and answers them in the order of arrival.
+//!
+//! States: greeting (see `greeting.rs`) -> connected, only `register` and authentication are known -> registered
+//! with a storage. Replies that cannot be given at once (a vote that waits for locks, a finish that waits for the
+//! sync) come later, from other threads; meanwhile the session goes on reading.
+
+mod admin;
+mod commit;
+mod dispatch;
+mod greeting;
+mod iterate;
+mod load;
+mod run;
+mod store;
+mod verify;
+
+use crate::base::sync::Arc;
+use crate::server::Server;
+use crate::server::connection::Connection;
+use crate::server::hosted::Hosted;
+
+pub(crate) use commit::abort;
+pub use run::serve;
+
+/// What the thread of one connection knows.
+pub struct Session {
+    server: Arc<Server>,
+    connection: Arc<Connection>,
+    registered: Option<Registered>,
+    reads: load::Batch,
+    iterators: iterate::Iterators,
+    /// Between the first zeoVerify and endZeoVerify.
+    verifying: bool,
+}
+
+/// The storage that the client has chosen.
+#[derive(Clone)]
+pub(super) struct Registered {
+    pub hosted: Arc<Hosted>,
+    /// By the client's wish, the server's or the storage's.
+    pub read_only: bool,
+}

@@ -1,0 +1,88 @@
+//! Counters of one storage, in the words of `server_status` and `ruok`, which monitoring tools read.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::base::sync::{AtomicU64, Ordering};
+use crate::base::timestamp::Civil;
+
+/// Counters since the server started. Loads are counted per connection, see [`Stats::departed_loads`].
+#[derive(Debug)]
+pub struct Stats {
+    /// Loads of connections that have ended.
+    pub departed_loads: AtomicU64,
+    pub stores: AtomicU64,
+    pub commits: AtomicU64,
+    pub aborts: AtomicU64,
+    pub active_txns: AtomicU64,
+    pub conflicts: AtomicU64,
+    pub conflicts_resolved: AtomicU64,
+    pub verifying_clients: AtomicU64,
+    started: SystemTime,
+}
+
+impl Stats {
+    pub fn new() -> Stats {
+        Stats {
+            departed_loads: AtomicU64::new(0),
+            stores: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            aborts: AtomicU64::new(0),
+            active_txns: AtomicU64::new(0),
+            conflicts: AtomicU64::new(0),
+            conflicts_resolved: AtomicU64::new(0),
+            verifying_clients: AtomicU64::new(0),
+            started: SystemTime::now(),
+        }
+    }
+
+    /// The time of the start as C's `ctime` writes it, without the line end. Python's server gives local time;
+    /// ours is UTC.
+    pub fn started(&self) -> String {
+        ctime_of(self.started)
+    }
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Stats::new()
+    }
+}
+
+/// One more, or one less: counters need no order among each other.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+pub fn uncount(counter: &AtomicU64) {
+    counter.fetch_sub(1, Ordering::Relaxed);
+}
+
+pub fn get(counter: &AtomicU64) -> i64 {
+    i64::try_from(counter.load(Ordering::Relaxed)).unwrap_or(i64::MAX)
+}
+
+/// `Sun Nov 22 10:02:14 2026`, in UTC.
+pub fn ctime_of(at: SystemTime) -> String {
+    ctime(at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs())
+}
+
+fn ctime(unix: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let at = Civil::from_unix(unix as f64);
+    let day = DAYS[(unix / 86400 % 7) as usize];
+    let month = MONTHS[at.month as usize - 1];
+    format!("{day} {month} {:2} {:02}:{:02}:{:02} {}", at.day, at.hour, at.minute, at.second as u32, at.year)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_time_looks_as_from_c() {
+        assert_eq!(ctime(0), "Thu Jan  1 00:00:00 1970");
+        assert_eq!(ctime(1_795_341_734), "Sun Nov 22 10:02:14 2026");
+    }
+}

@@ -1,0 +1,258 @@
+//! Frames: a 4-byte big-endian length and a payload, found in a buffer that the caller fills from a socket.
+//!
+//! The top bit of the length says that 20 bytes of message authentication code, which the length does not count,
+//! stand before the payload. Nothing is allocated per frame; the buffer grows with the bytes that arrive, not with
+//! the length that a peer claims, and gives its memory back after a huge frame.
+
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+use std::fmt;
+
+/// Longest frame that is accepted unless the caller says otherwise. Clients send large records in one frame.
+pub const FRAME_LEN_MAX: usize = 1 << 30;
+
+/// The flag in the length that announces a message authentication code.
+pub const MAC_BIT: u32 = 0x8000_0000;
+/// Bytes of a message authentication code: HMAC-SHA1.
+pub const MAC_LEN: usize = 20;
+const PREFIX_LEN: usize = 4;
+
+/// Room that a new reader offers; doubled whenever a read fills it, up to [`READ_LEN_MAX`].
+const READ_LEN_MIN: usize = 4 << 10;
+const READ_LEN_MAX: usize = 64 << 10;
+/// A buffer that has grown beyond this is given back once it is empty.
+const KEEP_LEN_MAX: usize = 256 << 10;
+
+/// One message of the peer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Frame<'a> {
+    pub mac: Option<&'a [u8; MAC_LEN]>,
+    pub payload: &'a [u8],
+}
+
+/// A frame that is not accepted: the connection must be closed, for nobody knows where the next frame begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FrameError {
+    pub len: usize,
+    pub len_max: usize,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a message of {} bytes, the limit is {}", self.len, self.len_max)
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+/// Finds frames in what was read from a socket.
+///
+/// ```
+/// use runzeo::wire::frame::FrameReader;
+/// let mut reader = FrameReader::new();
+/// let received = b"\0\0\0\x02Z5\0\0";
+/// reader.spare()[..received.len()].copy_from_slice(received);
+/// reader.filled(received.len());
+/// assert_eq!(reader.next().unwrap().unwrap().payload, b"Z5");
+/// assert!(reader.next().unwrap().is_none());
+/// ```
+#[derive(Debug)]
+pub struct FrameReader {
+    /// Received bytes are `buf[start..end]`; what is behind `end` was initialised once and is room to read into.
+    buf: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// How much room a read is worth on this connection.
+    read_len: usize,
+    len_max: usize,
+}
+
+impl Default for FrameReader {
+    fn default() -> Self {
+        FrameReader::new()
+    }
+}
+
+impl FrameReader {
+    /// A reader that allocates nothing until it is read into.
+    pub fn new() -> FrameReader {
+        FrameReader::with_limit(FRAME_LEN_MAX)
+    }
+
+    /// The same with another limit on the length of a payload.
+    pub fn with_limit(len_max: usize) -> FrameReader {
+        FrameReader { buf: Vec::new(), start: 0, end: 0, read_len: READ_LEN_MIN, len_max }
+    }
+
+    /// Room to read into, never empty. Call [`FrameReader::filled`] with the number of bytes that were read.
+    pub fn spare(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+            if self.buf.len() > KEEP_LEN_MAX {
+                self.buf = Vec::new();
+            }
+        }
+        if self.buf.len() - self.end < self.read_len / 2 {
+            self.make_room();
+        }
+        self.buf.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// `count` bytes of [`FrameReader::spare`] were filled.
+    pub fn filled(&mut self, count: usize) {
+        self.end = (self.end + count).min(self.buf.len());
+        if self.end == self.buf.len() {
+            self.read_len = (2 * self.read_len).min(READ_LEN_MAX);
+        }
+    }
+
+    /// The next complete frame, which is thereby consumed.
+    #[allow(clippy::should_implement_trait)] // a lending iterator
+    pub fn next(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
+        let received = self.buf.get(self.start..self.end).unwrap_or_default();
+        let Some((prefix, rest)) = received.split_first_chunk::<PREFIX_LEN>() else { return Ok(None) };
+        let prefix = u32::from_be_bytes(*prefix);
+        let len = (prefix & !MAC_BIT) as usize;
+        if len > self.len_max {
+            return Err(FrameError { len, len_max: self.len_max });
+        }
+        let (mac, rest) = match prefix & MAC_BIT {
+            0 => (None, rest),
+            _ => match rest.split_first_chunk::<MAC_LEN>() {
+                Some((mac, rest)) => (Some(mac), rest),
+                None => return Ok(None),
+            },
+        };
+        let Some(payload) = rest.get(..len) else { return Ok(None) };
+        self.start += PREFIX_LEN + mac.map_or(0, |mac| mac.len()) + len;
+        Ok(Some(Frame { mac, payload }))
+    }
+
+    /// Bytes that were received and not yet consumed.
+    pub fn pending(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Give memory back while the connection is idle; what was received stays.
+    pub fn shrink(&mut self) {
+        if self.start == self.end {
+            *self = FrameReader::with_limit(self.len_max);
+        }
+    }
+
+    /// Moves a partial frame to the front, and if that is not enough, grows: to the declared length of the
+    /// frame, but at most to twice of what has arrived.
+    fn make_room(&mut self) {
+        if self.start > 0 {
+            self.buf.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.buf.len() - self.end < self.read_len {
+            let declared = match self.buf.get(..self.end).and_then(|bytes| bytes.first_chunk::<PREFIX_LEN>())
+            {
+                Some(prefix) => PREFIX_LEN + MAC_LEN + (u32::from_be_bytes(*prefix) & !MAC_BIT) as usize,
+                None => 0,
+            };
+            let enough = self.end + self.read_len;
+            let len = declared.clamp(enough, enough.max(2 * self.end));
+            self.buf.resize(len, 0);
+        }
+    }
+}
+
+/// Begin a frame in `out`: a length that [`end_frame`] fills in. Returns where the frame begins.
+pub fn begin_frame(out: &mut Vec<u8>) -> usize {
+    let start = out.len();
+    out.extend_from_slice(&[0; PREFIX_LEN]);
+    start
+}
+
+/// Fill in the length of the frame that begins at `start` and ends where `out` ends.
+pub fn end_frame(out: &mut [u8], start: usize) {
+    let len = out.len().saturating_sub(start + PREFIX_LEN);
+    debug_assert!(len < MAC_BIT as usize);
+    if let Some(prefix) = out.get_mut(start..start + PREFIX_LEN) {
+        prefix.copy_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
+    }
+}
+
+/// One frame with this payload.
+pub fn put_frame(payload: &[u8], out: &mut Vec<u8>) {
+    let start = begin_frame(out);
+    out.extend_from_slice(payload);
+    end_frame(out, start);
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn feed(reader: &mut FrameReader, mut bytes: &[u8], step: usize) -> Vec<(bool, Vec<u8>)> {
+        let mut found = Vec::new();
+        while !bytes.is_empty() {
+            let spare = reader.spare();
+            let count = spare.len().min(step).min(bytes.len());
+            spare[..count].copy_from_slice(&bytes[..count]);
+            reader.filled(count);
+            bytes = &bytes[count..];
+            while let Some(frame) = reader.next().unwrap() {
+                found.push((frame.mac.is_some(), frame.payload.to_vec()));
+            }
+        }
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn frames_survive_any_fragmentation(
+            frames in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..9000)), 0..6),
+            step in 50usize..20_000,
+        ) {
+            let mut bytes = Vec::new();
+            for (mac, payload) in &frames {
+                let start = begin_frame(&mut bytes);
+                bytes.extend_from_slice(payload);
+                end_frame(&mut bytes, start);
+                if *mac {
+                    bytes[start] |= 0x80;
+                    bytes.splice(start + 4..start + 4, [7; MAC_LEN]);
+                }
+            }
+            let mut reader = FrameReader::new();
+            prop_assert_eq!(feed(&mut reader, &bytes, step), frames);
+            prop_assert_eq!(reader.pending(), 0);
+        }
+    }
+
+    #[test]
+    fn a_claimed_length_allocates_nothing() {
+        let mut reader = FrameReader::new();
+        assert!(feed(&mut reader, &[0x3f, 0xff, 0xff, 0xff, 1, 2, 3], 100).is_empty());
+        assert!(reader.spare().len() < 100_000);
+    }
+
+    #[test]
+    fn too_long_is_refused_at_once() {
+        let mut reader = FrameReader::with_limit(10);
+        let spare = reader.spare();
+        spare[..4].copy_from_slice(&[0, 0, 0, 11]);
+        reader.filled(4);
+        assert_eq!(reader.next(), Err(FrameError { len: 11, len_max: 10 }));
+    }
+
+    #[test]
+    fn memory_is_given_back_after_a_huge_frame() {
+        let mut bytes = Vec::new();
+        put_frame(&vec![1; 4 << 20], &mut bytes);
+        let mut reader = FrameReader::new();
+        assert_eq!(feed(&mut reader, &bytes, 1 << 20).len(), 1);
+        assert!(reader.buf.len() > KEEP_LEN_MAX);
+        reader.spare();
+        assert!(reader.buf.len() <= KEEP_LEN_MAX);
+    }
+}

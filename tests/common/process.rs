@@ -1,0 +1,149 @@
+//! One server process with its own directory; it ends with the test.
+
+use std::env;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub struct Server {
+    pub address: SocketAddr,
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts a server with these lines in its `<zeo>` section.
+    pub fn start_with(zeo: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let address = free_address();
+        let log = directory.path().join("zeo.log");
+        let config = format!(
+            "<zeo>\naddress {address}\n{zeo}\n</zeo>\n<filestorage 1>\npath Data.fs\n</filestorage>\n\
+             <eventlog>\nlevel info\n<logfile>\npath {}\n</logfile>\n</eventlog>\n",
+            log.display()
+        );
+        fs::write(directory.path().join("zeo.conf"), config).expect("write the configuration");
+        let output = fs::File::create(directory.path().join("output.log")).expect("output.log");
+        let child = Command::new(binary())
+            .args(["-C", "zeo.conf"])
+            .current_dir(directory.path())
+            .env_remove("INSTANCE_HOME")
+            .env_remove("ZEO_MSGPACK")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("output"))
+            .stderr(output)
+            .spawn()
+            .expect("start the server");
+        let mut server = Self { address, child, directory };
+        server.wait_listening();
+        server
+    }
+
+    fn wait_listening(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                panic!("the server ended at once with {status}: {}", self.talk());
+            }
+            assert!(Instant::now() < deadline, "the server does not listen: {}", self.talk());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What it printed, and the end of its log.
+    pub fn talk(&self) -> String {
+        let output = fs::read_to_string(self.directory().join("output.log")).unwrap_or_default();
+        let log = fs::read(self.directory().join("zeo.log")).unwrap_or_default();
+        let end = &log[log.len().saturating_sub(3000)..];
+        format!("{output}\n{}", String::from_utf8_lossy(end))
+    }
+
+    pub fn log(&self) -> String {
+        let log = fs::read(self.directory().join("zeo.log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("wait").is_none()
+    }
+
+    /// Resident memory in bytes.
+    pub fn rss(&self) -> u64 {
+        self.status_kb("VmRSS:") * 1024
+    }
+
+    pub fn peak_rss(&self) -> u64 {
+        self.status_kb("VmHWM:") * 1024
+    }
+
+    /// Forgets the peak so far.
+    pub fn reset_peak(&self) {
+        // Not permitted everywhere; then the peak includes what came before, which only makes a test stricter.
+        let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+    }
+
+    fn status_kb(&self, key: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with(key));
+        line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kb| kb.parse().ok()).unwrap_or(0)
+    }
+
+    pub fn fd_count(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+    }
+
+    pub fn thread_count(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.child.id())).map_or(0, Iterator::count)
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        let kill = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill");
+        assert!(kill.success());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server does not end: {}", self.talk());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn binary() -> PathBuf {
+    env::var_os("RUNZEO_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_runzeo").into(), PathBuf::from)
+}
+
+fn free_address() -> SocketAddr {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    probe.local_addr().expect("an address")
+}
+
+/// How long the long tests run: `RUNZEO_TEST_SECONDS`.
+pub fn test_seconds(default: u64) -> Duration {
+    let seconds = env::var("RUNZEO_TEST_SECONDS").ok().and_then(|s| s.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(default))
+}

@@ -1,0 +1,57 @@
+//! No bytes in a configuration file make the reading panic or hang.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use runzeo::config::from_command_line;
+
+/// Read a file of these bytes; what is said about it does not matter.
+fn read(bytes: &[u8]) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("zeo.conf");
+    fs::write(&path, bytes).unwrap();
+    let _ = from_command_line("runzeo", &[OsString::from("-C"), path.into()], &|_| None);
+}
+
+/// A configuration that uses much of the language.
+fn sample() -> Vec<u8> {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests/config/cases");
+    let mut sample = b"%define INSTANCE .\n".to_vec();
+    for case in ["plone/container-image.conf", "eventlog/rotation-by-time.conf", "runner/own-logger.conf"] {
+        sample.extend(fs::read(cases.join(case)).unwrap());
+    }
+    sample
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        read(&bytes);
+    }
+
+    #[test]
+    fn any_lines(lines in proptest::collection::vec(
+        "<zeo>|</zeo>|<filestorage>|</filestorage>|<eventlog>|</eventlog>|<logfile>|</logfile>|(address|path|format|level|quota|when|old-files|max-size) .{0,12}|%(define|include|import) .{0,8}",
+        0..20,
+    )) {
+        read(lines.join("\n").as_bytes());
+    }
+
+    #[test]
+    fn damaged_configurations(
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        end in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = sample();
+        for (place, byte) in edits {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        bytes.truncate(end.index(bytes.len()));
+        read(&bytes);
+    }
+}
