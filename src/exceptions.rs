@@ -4,6 +4,7 @@
 //! are encoded is the wire's business.
 
 use crate::base::ids::Oid;
+use crate::pickle::record;
 use crate::storage::StorageError;
 use crate::storage::error::Conflict;
 use crate::wire::exception::{BUILTINS, PyException};
@@ -93,7 +94,9 @@ fn undo_error(reason: &str, oid: Option<Oid>) -> PyException {
     }
 }
 
+/// The client shows the class of the object, which its record tells.
 fn conflict_error(name: &'static str, message: &str, conflict: &Conflict) -> PyException {
+    let class = record::class_name(&conflict.data);
     PyException {
         module: POS_EXCEPTION,
         name,
@@ -101,7 +104,7 @@ fn conflict_error(name: &'static str, message: &str, conflict: &Conflict) -> PyE
         attributes: vec![
             ("message", Value::text(message)),
             ("oid", conflict.oid.into()),
-            ("class_name", conflict.class.as_ref().map_or(Value::None, Value::text)),
+            ("class_name", class.map_or(Value::None, Value::text)),
             ("serials", Value::Tuple(vec![conflict.committed.into(), conflict.read.into()])),
         ],
     }

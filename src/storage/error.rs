@@ -44,10 +44,8 @@ pub struct Conflict {
     pub committed: Tid,
     /// The serial that the transaction started from.
     pub read: Tid,
-    /// The record that the client wanted to store; empty for reads.
+    /// The record that the client wanted to store; empty for reads and deletions.
     pub data: Vec<u8>,
-    /// `module.Class` of the object, if its record tells.
-    pub class: Option<String>,
 }
 
 impl StorageError {

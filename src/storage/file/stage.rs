@@ -247,7 +247,7 @@ impl FileStorage {
 }
 
 fn conflict(oid: Oid, committed: Tid, read: Tid, data: Vec<u8>) -> Box<Conflict> {
-    Box::new(Conflict { oid, committed, read, data, class: None })
+    Box::new(Conflict { oid, committed, read, data })
 }
 
 /// What the client sent with one operation.

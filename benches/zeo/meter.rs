@@ -1,0 +1,80 @@
+//! What a server costs: CPU time and memory, from /proc; and how busy the rest of the machine was.
+
+use crate::outcome::Outcome;
+use crate::sys;
+use std::time::{Duration, Instant};
+
+/// CPU seconds (user and system) that a process has used.
+pub fn process_cpu(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The command's name, in parentheses, may contain blanks: count fields after it.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    ticks / sys::ticks_per_second()
+}
+
+/// A value in kB from /proc/PID/status: VmRSS, VmHWM (its peak), RssAnon. 0 if the process is gone.
+pub fn process_kb(process: u32, key: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.and_then(|rest| rest.split_whitespace().next()).and_then(|kb| kb.parse().ok()).unwrap_or(0.0)
+}
+
+/// Busy CPU seconds of the whole machine.
+fn machine_cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let first = stat.lines().next().unwrap_or_default();
+    // user nice system [idle iowait] irq softirq steal
+    let busy = first.split_whitespace().skip(1).take(8).enumerate().filter(|(i, _)| *i != 3 && *i != 4);
+    busy.filter_map(|(_, ticks)| ticks.parse::<f64>().ok()).sum::<f64>() / sys::ticks_per_second()
+}
+
+/// CPU use from [`Meter::start`] to [`Meter::read`].
+pub struct Meter {
+    server: u32,
+    started: Instant,
+    server_cpu: f64,
+    own_cpu: Duration,
+    machine_cpu: f64,
+}
+
+impl Meter {
+    pub fn start(server: u32) -> Meter {
+        Meter {
+            server,
+            started: Instant::now(),
+            server_cpu: process_cpu(server),
+            own_cpu: sys::own_cpu(),
+            machine_cpu: machine_cpu(),
+        }
+    }
+
+    pub fn read(&self) -> Usage {
+        Usage {
+            elapsed: self.started.elapsed().as_secs_f64(),
+            server_cpu: process_cpu(self.server) - self.server_cpu,
+            own_cpu: (sys::own_cpu() - self.own_cpu).as_secs_f64(),
+            machine_cpu: machine_cpu() - self.machine_cpu,
+        }
+    }
+}
+
+/// Seconds.
+pub struct Usage {
+    pub elapsed: f64,
+    pub server_cpu: f64,
+    own_cpu: f64,
+    machine_cpu: f64,
+}
+
+impl Usage {
+    /// Server CPU per operation and in cores, and the share of the machine that others used.
+    pub fn report(&self, outcome: &mut Outcome, operations: u64) {
+        if operations > 0 {
+            outcome.set("server_us", self.server_cpu * 1e6 / operations as f64);
+        }
+        outcome.set("server_cores", self.server_cpu / self.elapsed);
+        let others = self.machine_cpu - self.own_cpu - self.server_cpu;
+        outcome.set("others", (others / self.elapsed / sys::core_count() as f64).max(0.0));
+    }
+}

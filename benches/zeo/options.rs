@@ -1,0 +1,161 @@
+//! The command line.
+
+use crate::client::Result;
+use crate::plan::{self, Plan, WORKLOADS};
+use crate::servers::{LIMIT, OURS, Server};
+use getopts::{Matches, Options};
+use std::path::{Path, PathBuf};
+
+pub enum Command {
+    Run(Box<Plan>),
+    Report(Vec<PathBuf>),
+    /// be the built-in server with records of this length; only [`crate::servers`] asks for this
+    Limit(usize, PathBuf),
+    Help,
+}
+
+const USAGE: &str = "\
+Compare ZEO storage servers side by side, over the raw protocol, without a client cache.
+
+usage:
+  scripts/bench quick [OPTIONS] [SERVER...]   a first look: 3 rounds of half a second, 100 000 objects
+  scripts/bench full [OPTIONS] [SERVER...]    figures to publish: 5 rounds of 1.5 s, starts with a million objects
+  scripts/bench report FILE...                the tables again, from result files of earlier runs
+
+SERVER is one of the following; without any: limit ours. The first is the base of the ratios.
+  limit           built in: canned replies and no storage, one fdatasync per commit. What the machine allows.
+  ours            runzeo, built from this source tree
+  LABEL=COMMAND   any other; started as COMMAND -C CONF, on a port and a Data.fs of its own
+For example:
+  scripts/bench quick limit ours zeo6=/srv/zeo6/bin/runzeo zeo4=/srv/zeo4/bin/runzeo
+
+Options:
+  -w, --workloads LIST    which, separated by commas or blanks; default: all of the plan
+  -n, --rounds N          how many rounds
+  -s, --seconds S         how long each timed workload is measured
+  -N, --objects N         objects in the database
+  -z, --size BYTES        their size
+  --start-file N,BYTES    objects, and their size, in the file of the start workloads
+  --zeo LABEL=LINE        a line for the <zeo> section of one server: --zeo zeo6='msgpack true'
+  --protocol LABEL=P      answer a server's greeting with Z5, M5 or Z4; default: with what it greets with
+  -d, --dir DIR           where the databases and the results go; default: target/bench
+  -o, --output FILE       the results, as lines of JSON, appended; default: DIR/quick.jsonl or DIR/full.jsonl
+  -h, --help              this text
+
+Workloads:
+";
+
+const NOTES: &str = "
+Every workload meets every server in turn, in an order that rotates from round to round. Only ratios within a
+round mean much: on a machine that others use too, or with few cores, absolute figures change from hour to
+hour. Where two ranges overlap, the order of the medians says nothing. The databases should be on a real disk:
+a tmpfs syncs in no time. A figure is never an error; what failed is listed below the tables.
+";
+
+pub fn help() -> String {
+    let workloads = WORKLOADS.iter().map(|(name, what)| format!("  {name:<14}  {what}\n"));
+    [USAGE.to_string()].into_iter().chain(workloads).chain([NOTES.to_string()]).collect()
+}
+
+/// As [`USAGE`] explains them.
+fn options() -> Options {
+    let mut options = Options::new();
+    for (short, long) in
+        [("w", "workloads"), ("n", "rounds"), ("s", "seconds"), ("N", "objects"), ("z", "size")]
+    {
+        options.optopt(short, long, "", "");
+    }
+    options.optopt("", "start-file", "", "");
+    options.optmulti("", "zeo", "", "");
+    options.optmulti("", "protocol", "", "");
+    options.optopt("d", "dir", "", "");
+    options.optopt("o", "output", "", "");
+    options.optflag("h", "help", "");
+    // cargo bench adds it.
+    options.optflag("", "bench", "");
+    options
+}
+
+/// Understand the command line, or say what is wrong with it.
+pub fn parse(arguments: &[String]) -> Result<Command> {
+    if let [command, record_len, flag, conf] = arguments
+        && command == LIMIT
+        && flag == "-C"
+    {
+        return Ok(Command::Limit(number(command, record_len)?, conf.into()));
+    }
+    let matches = options().parse(arguments).map_err(|e| e.to_string())?;
+    if matches.opt_present("help") {
+        return Ok(Command::Help);
+    }
+    let (command, rest) = matches.free.split_first().ok_or("say quick, full or report; --help explains")?;
+    let dir = matches.opt_str("dir").map_or_else(default_dir, PathBuf::from);
+    let plan = match command.as_str() {
+        "quick" => Plan::quick(dir),
+        "full" => Plan::full(dir),
+        "report" => return Ok(Command::Report(rest.iter().map(PathBuf::from).collect())),
+        _ => return Err(format!("unknown command {command:?}: say quick, full or report; --help explains")),
+    };
+    adjust(plan, &matches, rest).map(Box::new).map(Command::Run)
+}
+
+fn adjust(mut plan: Plan, matches: &Matches, servers: &[String]) -> Result<Plan> {
+    if let Some(list) = matches.opt_str("workloads") {
+        plan.workloads = plan::parse_list(&list)?;
+    }
+    if let Some(text) = matches.opt_str("seconds") {
+        let seconds: f64 = number("--seconds", &text)?;
+        if !(0.05..=3600.0).contains(&seconds) {
+            return Err("--seconds: from 0.05 to 3600".into());
+        }
+        plan.measured = std::time::Duration::from_secs_f64(seconds);
+    }
+    if let Some(text) = matches.opt_str("rounds") {
+        plan.rounds = number("--rounds", &text)?;
+    }
+    if let Some(text) = matches.opt_str("objects") {
+        plan.objects = number("--objects", &text)?;
+    }
+    if let Some(text) = matches.opt_str("size") {
+        plan.object_len = number("--size", &text)?;
+    }
+    if let Some(text) = matches.opt_str("start-file") {
+        let (objects, object_len) = text.split_once(',').ok_or("--start-file: say OBJECTS,BYTES")?;
+        let (objects, object_len) = (number("--start-file", objects)?, number("--start-file", object_len)?);
+        plan.start_file = Some(plan::StartFile { objects, object_len });
+    }
+    if plan.rounds == 0 || plan.objects < 100 {
+        return Err("at least one round and 100 objects".into());
+    }
+    if let Some(path) = matches.opt_str("output") {
+        plan.results = path.into();
+    }
+    let names = if servers.is_empty() { &[LIMIT.to_string(), OURS.to_string()] } else { servers };
+    for name in names {
+        let server = Server::parse(name, plan.object_len)?;
+        if plan.servers.iter().any(|other| other.label == server.label) {
+            return Err(format!("two servers are called {:?}", server.label));
+        }
+        plan.servers.push(server);
+    }
+    for (option, setting) in
+        ["zeo", "protocol"].iter().flat_map(|o| matches.opt_strs(o).into_iter().map(move |s| (o, s)))
+    {
+        let (label, value) = setting.split_once('=').ok_or_else(|| format!("--{option}: say LABEL=..."))?;
+        let named = plan.servers.iter_mut().find(|server| server.label == label);
+        let server = named.ok_or_else(|| format!("--{option}: no server is called {label:?}"))?;
+        match *option {
+            "zeo" => server.zeo_lines.push(value.into()),
+            _ => server.protocol = Some(value.into()),
+        }
+    }
+    Ok(plan)
+}
+
+fn number<T: std::str::FromStr>(option: &str, text: &str) -> Result<T> {
+    text.parse().map_err(|_| format!("{option}: {text:?} is not a number that makes sense here"))
+}
+
+fn default_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join("bench")
+}

@@ -1,0 +1,148 @@
+//! What is to be measured: workloads by name, and the two usual plans.
+
+use crate::client::Result;
+use crate::servers::Server;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One kind of load. Its name on the command line is what [`Workload::parse`] reads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Workload {
+    /// every client keeps `depth` loads outstanding
+    Read { clients: usize, depth: usize, pinned: bool },
+    /// every client commits objects of its own
+    Commit { clients: usize, pinned: bool },
+    /// clients commit to few objects and conflict
+    Contend,
+    /// readers and writers together
+    Mixed,
+    /// from sending tpc_finish until the last listener has the invalidation
+    Fanout { listeners: usize },
+    /// connections one after the other, or all at once
+    Connect { count: usize, at_once: bool },
+    /// from starting the process until it answers
+    Start { indexed: bool },
+}
+
+/// Name and meaning, for `--help`.
+pub const WORKLOADS: &[(&str, &str)] = &[
+    ("read-cC", "loads, C clients with one request outstanding each; -dD: D requests outstanding"),
+    ("commit-cC", "commits of 10 objects, C clients with objects of their own"),
+    (
+        "...-pin",
+        "read or commit with server and clients on one core: the row to compare single requests with",
+    ),
+    ("contend", "8 clients commit 2 of 10 hot objects each and retry on conflicts"),
+    ("mixed", "8 clients load and 2 commit"),
+    ("fanout-L", "one client commits, L listen: until the last listener has the invalidation"),
+    ("connect-C", "C connections one after the other, to a fresh server; memory per connection"),
+    ("burst-C", "the same with all connections at once"),
+    ("start-scan", "from starting the process until it answers, without an index"),
+    ("start-index", "the same with the index; memory per object"),
+];
+
+const QUICK: &str = "read-c1-pin read-c8 read-c32 read-c1-d16 commit-c1-pin commit-c1 commit-c8 contend mixed \
+                     fanout-10 fanout-100 burst-1000 start-scan start-index";
+const FULL: &str = "read-c1-pin read-c8 read-c32 read-c1-d16 commit-c1-pin commit-c1 commit-c8 contend mixed \
+                    fanout-10 fanout-100 fanout-500 connect-1000 burst-1000 start-scan start-index";
+
+impl Workload {
+    pub fn parse(name: &str) -> Result<Workload> {
+        let unknown = || format!("unknown workload {name:?}; see --help");
+        let count = |text: &str| text.parse().ok().filter(|n| *n > 0).ok_or_else(unknown);
+        let (base, pinned) = name.strip_suffix("-pin").map_or((name, false), |base| (base, true));
+        if let Some(rest) = base.strip_prefix("read-c") {
+            let (clients, depth) = rest.split_once("-d").unwrap_or((rest, "1"));
+            return Ok(Workload::Read { clients: count(clients)?, depth: count(depth)?, pinned });
+        }
+        if let Some(clients) = base.strip_prefix("commit-c") {
+            return Ok(Workload::Commit { clients: count(clients)?, pinned });
+        }
+        Ok(match name.split_once('-') {
+            None if name == "contend" => Workload::Contend,
+            None if name == "mixed" => Workload::Mixed,
+            Some(("fanout", n)) => Workload::Fanout { listeners: count(n)? },
+            Some(("connect", n)) => Workload::Connect { count: count(n)?, at_once: false },
+            Some(("burst", n)) => Workload::Connect { count: count(n)?, at_once: true },
+            Some(("start", "scan")) => Workload::Start { indexed: false },
+            Some(("start", "index")) => Workload::Start { indexed: true },
+            _ => return Err(unknown()),
+        })
+    }
+
+    /// Server and clients share one core?
+    pub fn is_pinned(self) -> bool {
+        matches!(self, Workload::Read { pinned: true, .. } | Workload::Commit { pinned: true, .. })
+    }
+
+    /// Does it want a server of its own, that has done nothing before?
+    pub fn wants_fresh_server(self) -> bool {
+        matches!(self, Workload::Connect { .. } | Workload::Start { .. })
+    }
+
+    /// The limit detects no conflicts, has no file to open, and starves its writers on a busy machine.
+    pub fn suits(self, server: &Server) -> bool {
+        !server.is_limit() || !matches!(self, Workload::Contend | Workload::Mixed | Workload::Start { .. })
+    }
+}
+
+/// What to run, completely.
+#[derive(Debug)]
+pub struct Plan {
+    pub servers: Vec<Server>,
+    /// by name
+    pub workloads: Vec<(String, Workload)>,
+    pub rounds: u32,
+    /// how long every timed workload is measured
+    pub measured: Duration,
+    /// objects to load, and their record length
+    pub objects: usize,
+    pub object_len: usize,
+    /// the file of the start workloads; `None`: the one that the loads use
+    pub start_file: Option<StartFile>,
+    /// where the databases live
+    pub dir: PathBuf,
+    /// where the figures go, as lines of JSON
+    pub results: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct StartFile {
+    pub objects: usize,
+    pub object_len: usize,
+}
+
+impl Plan {
+    /// A first look, within 3 minutes for three servers.
+    pub fn quick(dir: PathBuf) -> Plan {
+        Plan {
+            servers: vec![],
+            workloads: parse_list(QUICK).unwrap_or_default(),
+            rounds: 3,
+            measured: Duration::from_millis(500),
+            objects: 100_000,
+            object_len: 1024,
+            start_file: None,
+            results: dir.join("quick.jsonl"),
+            dir,
+        }
+    }
+
+    /// Figures to publish.
+    pub fn full(dir: PathBuf) -> Plan {
+        Plan {
+            workloads: parse_list(FULL).unwrap_or_default(),
+            rounds: 5,
+            measured: Duration::from_millis(1500),
+            start_file: Some(StartFile { objects: 1_000_000, object_len: 800 }),
+            results: dir.join("full.jsonl"),
+            ..Plan::quick(dir)
+        }
+    }
+}
+
+/// Workloads separated by blanks or commas.
+pub fn parse_list(names: &str) -> Result<Vec<(String, Workload)>> {
+    let names = names.split([' ', ',', '\n']).filter(|name| !name.is_empty());
+    names.map(|name| Ok((name.to_string(), Workload::parse(name)?))).collect()
+}

@@ -1,0 +1,225 @@
+//! Tables in Markdown from outcomes: medians over the rounds with their range, then ratios to the first server.
+
+use crate::outcome::Outcome;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+/// Key of a figure, its title, and whether its ratio between servers says something.
+type Figure = (&'static str, &'static str, bool);
+
+/// The figures of a kind of workload, the most telling first. A kind is all workloads whose name starts alike.
+const FIGURES: &[(&str, &[Figure])] = &[
+    (
+        "read",
+        &[
+            ("loads_s", "loads/s", true),
+            ("p50_us", "median µs", true),
+            ("p99_us", "p99 µs", false),
+            ("server_us", "server CPU µs/load", true),
+            ("server_cores", "server cores", false),
+        ],
+    ),
+    (
+        "commit",
+        &[
+            ("commits_s", "commits/s", true),
+            ("p50_us", "median µs", true),
+            ("p99_us", "p99 µs", false),
+            ("longest_ms", "longest wait ms", false),
+            ("fair", "fair (1 = equal)", false),
+            ("server_us", "server CPU µs/commit", true),
+        ],
+    ),
+    (
+        "contend",
+        &[
+            ("commits_s", "commits/s", true),
+            ("conflicts", "conflicts/commit", false),
+            ("fair", "fair (1 = equal)", false),
+            ("longest_ms", "longest wait ms", false),
+        ],
+    ),
+    (
+        "mixed",
+        &[
+            ("loads_s", "loads/s", true),
+            ("commits_s", "commits/s", true),
+            ("p99_us", "load p99 µs", false),
+            ("commit_p50_us", "commit median µs", true),
+            ("longest_ms", "longest commit ms", false),
+        ],
+    ),
+    (
+        "fanout",
+        &[
+            ("last_p50_us", "last listener median µs", true),
+            ("last_p99_us", "last listener p99 µs", false),
+            ("reply_p50_us", "committer median µs", true),
+            ("server_us", "server CPU µs/listener", true),
+        ],
+    ),
+    ("connect", CONNECTIONS),
+    ("burst", CONNECTIONS),
+    (
+        "start",
+        &[
+            ("answer_ms", "answers after ms", true),
+            ("listen_ms", "listens after ms", false),
+            ("scan_mb_s", "MB/s", false),
+            ("start_cpu_s", "CPU s", true),
+            ("rss_mb", "memory MB", false),
+            ("peak_mb", "peak memory MB", false),
+            ("object_bytes", "bytes/object", false),
+        ],
+    ),
+    ("total", &[("total_cpu_s", "CPU s of a round", false), ("peak_mb", "peak memory MB", false)]),
+];
+
+const CONNECTIONS: &[Figure] = &[
+    ("served", "served within 10 s", false),
+    ("all_s", "all connected after s", true),
+    ("kb_each", "memory KB/connection", false),
+    ("server_us", "server CPU µs/connection", true),
+];
+
+/// What one server reached in one figure of one workload, by round.
+type Rounds = Vec<(u32, f64)>;
+
+/// All tables.
+pub fn tables(outcomes: &[Outcome]) -> String {
+    let servers = in_order(outcomes.iter().map(|outcome| outcome.label.as_str()));
+    let rows = rows(outcomes, &servers);
+    let Some(base) = servers.first() else { return "No results.\n".into() };
+    let mut text = "Median over the rounds (lowest..highest).\n\n".to_string();
+    head(&mut text, &servers);
+    for row in &rows {
+        let cells = row.rounds.iter().map(|rounds| spread(rounds.iter().map(|(_, value)| *value).collect()));
+        line(&mut text, row, cells);
+    }
+    if servers.len() > 1 {
+        let _ = write!(text, "\nRatio to `{base}` within a round, median (lowest..highest).\n\n");
+        head(&mut text, &servers[1..]);
+        for row in rows.iter().filter(|row| row.compares) {
+            let ratios = row.rounds.iter().skip(1).map(|rounds| spread(ratios(rounds, &row.rounds[0])));
+            let ratios: Vec<String> = ratios.collect();
+            if ratios.iter().any(|ratio| ratio != "-") {
+                line(&mut text, row, ratios.into_iter());
+            }
+        }
+    }
+    let mut others: Vec<f64> = outcomes.iter().filter_map(|o| o.figures.get("others").copied()).collect();
+    others.sort_by(f64::total_cmp);
+    if let (Some(middle), Some(worst)) = (median(&others), others.last()) {
+        let _ = writeln!(
+            text,
+            "\nOther programs used {:.0} % of the machine while it was measured (median; at worst {:.0} %).",
+            middle * 100.0,
+            worst * 100.0
+        );
+    }
+    text + &failures(outcomes)
+}
+
+/// The first figures of an outcome, in one line.
+pub fn headline(outcome: &Outcome) -> String {
+    let shown = figures_of(&outcome.workload).iter().filter_map(|(key, title, _)| {
+        let value = outcome.figures.get(*key)?;
+        Some(format!("{} {title}", number(*value)))
+    });
+    shown.take(3).collect::<Vec<_>>().join(", ")
+}
+
+struct Row<'a> {
+    workload: &'a str,
+    title: &'static str,
+    compares: bool,
+    /// one for each server
+    rounds: Vec<Rounds>,
+}
+
+fn rows<'a>(outcomes: &'a [Outcome], servers: &[&str]) -> Vec<Row<'a>> {
+    let mut rows = vec![];
+    let workloads = in_order(outcomes.iter().map(|outcome| outcome.workload.as_str()));
+    // A round ends with `total`; show it last though later rounds may bring new workloads.
+    let (total, others): (Vec<&str>, Vec<&str>) = workloads.into_iter().partition(|name| *name == "total");
+    for workload in others.into_iter().chain(total) {
+        for &(key, title, compares) in figures_of(workload) {
+            let of = |server: &&str| -> Rounds {
+                let found = outcomes.iter().filter(|o| o.workload == workload && o.label == **server);
+                found.filter_map(|o| Some((o.round, *o.figures.get(key)?))).collect()
+            };
+            let rounds: Vec<Rounds> = servers.iter().map(of).collect();
+            if rounds.iter().any(|rounds| !rounds.is_empty()) {
+                rows.push(Row { workload, title, compares, rounds });
+            }
+        }
+    }
+    rows
+}
+
+fn figures_of(workload: &str) -> &'static [Figure] {
+    let kind = workload.split('-').next().unwrap_or_default();
+    FIGURES.iter().find(|(name, _)| *name == kind).map_or(&[], |(_, figures)| figures)
+}
+
+fn ratios(rounds: &Rounds, base: &Rounds) -> Vec<f64> {
+    let ratio = |(round, value): &(u32, f64)| {
+        let (_, base) = base.iter().find(|(other, base)| other == round && *base != 0.0)?;
+        Some(value / base)
+    };
+    rounds.iter().filter_map(ratio).collect()
+}
+
+fn failures(outcomes: &[Outcome]) -> String {
+    let mut text = String::new();
+    for outcome in outcomes {
+        if let Some(failure) = &outcome.failure {
+            let (round, workload, label) = (outcome.round, &outcome.workload, &outcome.label);
+            let _ = writeln!(text, "- round {round}, {workload}, {label}: {failure}");
+        }
+    }
+    if text.is_empty() { text } else { format!("\nFailures:\n\n{text}") }
+}
+
+fn head(text: &mut String, servers: &[&str]) {
+    let _ = writeln!(text, "| workload | figure | {} |", servers.join(" | "));
+    let _ = writeln!(text, "|---|---|{}", "--:|".repeat(servers.len()));
+}
+
+fn line(text: &mut String, row: &Row<'_>, cells: impl Iterator<Item = String>) {
+    let cells: Vec<String> = cells.collect();
+    let _ = writeln!(text, "| {} | {} | {} |", row.workload, row.title, cells.join(" | "));
+}
+
+/// `median (lowest..highest)`
+fn spread(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    match (median(&values), values.as_slice()) {
+        (Some(middle), [low, .., high]) => {
+            format!("{} ({}..{})", number(middle), number(*low), number(*high))
+        }
+        (Some(middle), _) => number(middle),
+        (None, _) => "-".into(),
+    }
+}
+
+/// Of sorted values.
+fn median(sorted: &[f64]) -> Option<f64> {
+    let (low, high) = (sorted.get((sorted.len().max(1) - 1) / 2)?, sorted.get(sorted.len() / 2)?);
+    Some((low + high) / 2.0)
+}
+
+/// Three significant digits.
+fn number(value: f64) -> String {
+    let decimals = match value.abs() {
+        x if x >= 100.0 => 0,
+        x if x >= 10.0 => 1,
+        _ => 2,
+    };
+    format!("{value:.decimals$}")
+}
+
+fn in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut seen = BTreeSet::new();
+    names.filter(|name| seen.insert(*name)).collect()
+}

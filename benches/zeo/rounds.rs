@@ -1,0 +1,256 @@
+//! The run: databases filled once, then rounds in which every workload meets every server in turn.
+//!
+//! All servers of a round are up at the same time, but only one is under load. The order of the servers
+//! rotates from round to round, so that whatever else the machine does hits each of them alike. Every round
+//! starts on fresh copies of the databases.
+
+use crate::client::Result;
+use crate::outcome::Outcome;
+use crate::plan::{Plan, Workload};
+use crate::servers::{Running, Server};
+use crate::wire::Id8;
+use crate::workloads::{self, Setting};
+use crate::{meter, sys};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Run the plan; the outcomes, which are also in the plan's results file.
+pub fn run(plan: &Plan, scratch: &Path) -> Result<Vec<Outcome>> {
+    let mut run = Run::new(plan, scratch)?;
+    run.fill()?;
+    for round in 1..=plan.rounds {
+        run.round(round)?;
+    }
+    Ok(run.outcomes)
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    scratch: &'a Path,
+    /// per server: the objects to load
+    oids: Vec<Vec<Id8>>,
+    /// objects in the file of the start workloads
+    start_objects: usize,
+    results: File,
+    outcomes: Vec<Outcome>,
+    started: Instant,
+    steps: usize,
+    steps_done: usize,
+}
+
+impl<'a> Run<'a> {
+    fn new(plan: &'a Plan, scratch: &'a Path) -> Result<Run<'a>> {
+        let results = File::options().create(true).append(true).open(&plan.results);
+        let pairs = plan.workloads.iter().flat_map(|(_, w)| plan.servers.iter().filter(|s| w.suits(s)));
+        Ok(Run {
+            plan,
+            scratch,
+            oids: vec![],
+            start_objects: plan.start_file.map_or(plan.objects, |file| file.objects),
+            results: results.map_err(|e| format!("{}: {e}", plan.results.display()))?,
+            outcomes: vec![],
+            started: Instant::now(),
+            steps: pairs.count() * plan.rounds as usize,
+            steps_done: 0,
+        })
+    }
+
+    fn dir(&self, purpose: &str, server: &Server) -> PathBuf {
+        self.scratch.join(purpose).join(&server.label)
+    }
+
+    /// Make every server's database through the server itself.
+    fn fill(&mut self) -> Result<()> {
+        for server in &self.plan.servers {
+            let dir = self.dir("template", server);
+            make_dir(&dir)?;
+            self.oids.push(if server.is_limit() {
+                (1..=self.plan.objects as u64).map(u64::to_be_bytes).collect()
+            } else {
+                fill_through(server, &dir, self.plan.objects, self.plan.object_len)?
+            });
+        }
+        let starts = self.plan.workloads.iter().any(|(_, w)| matches!(w, Workload::Start { .. }));
+        if starts { self.make_start_files() } else { Ok(()) }
+    }
+
+    /// The file of the start workloads. A large one is made by the first server only; the others get a copy
+    /// with their own magic number, which is all that differs between Python 2 and 3.
+    fn make_start_files(&self) -> Result<()> {
+        let mut first: Option<PathBuf> = None;
+        for server in self.plan.servers.iter().filter(|server| !server.is_limit()) {
+            let (template, dir) = (self.dir("template", server), self.dir("start", server));
+            make_dir(&dir)?;
+            match (self.plan.start_file, &first) {
+                (None, _) => copy(&template, &dir, "Data.fs")?,
+                (Some(file), None) => drop(fill_through(server, &dir, file.objects, file.object_len)?),
+                (Some(_), Some(first)) => {
+                    copy(first, &dir, "Data.fs")?;
+                    copy_magic(&template.join("Data.fs"), &dir.join("Data.fs"))?;
+                }
+            }
+            first.get_or_insert(dir);
+        }
+        Ok(())
+    }
+
+    fn round(&mut self, round: u32) -> Result<()> {
+        let mut shared = self.start_shared()?;
+        let count = self.plan.servers.len();
+        for (name, workload) in &self.plan.workloads {
+            for i in 0..count {
+                let number = (i + round as usize - 1) % count;
+                let server = &self.plan.servers[number];
+                if !workload.suits(server) {
+                    continue;
+                }
+                let mut outcome = self.begin(round, name, server);
+                let result = if workload.wants_fresh_server() {
+                    self.run_fresh(*workload, number, &mut outcome)
+                } else {
+                    self.run_shared(*workload, number, &shared[number], &mut outcome)
+                };
+                self.end(outcome, result)?;
+            }
+        }
+        for (server, running) in self.plan.servers.iter().zip(shared.drain(..)) {
+            let Ok(running) = running else { continue };
+            let mut outcome = self.begin(round, "total", server);
+            outcome.set("total_cpu_s", meter::process_cpu(running.pid));
+            outcome.set("peak_mb", meter::process_kb(running.pid, "VmHWM") / 1024.0);
+            let result = running.stop();
+            self.end(outcome, result)?;
+        }
+        Ok(())
+    }
+
+    /// Start every server on a fresh copy of its database. One that does not start fails its workloads.
+    fn start_shared(&self) -> Result<Vec<Result<Running>>> {
+        if self.plan.workloads.iter().all(|(_, workload)| workload.wants_fresh_server()) {
+            return Ok(self.plan.servers.iter().map(|_| Err("not started".into())).collect());
+        }
+        for server in &self.plan.servers {
+            let (template, dir) = (self.dir("template", server), self.dir("run", server));
+            if dir.exists() {
+                fs::remove_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+            }
+            make_dir(&dir)?;
+            for file in ["Data.fs", "Data.fs.index"] {
+                if template.join(file).exists() {
+                    copy(&template, &dir, file)?;
+                }
+            }
+        }
+        sys::sync_disks();
+        Ok(self.plan.servers.iter().map(|server| Running::start(server, &self.dir("run", server))).collect())
+    }
+
+    fn run_shared(
+        &self,
+        workload: Workload,
+        number: usize,
+        running: &Result<Running>,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let running = running.as_ref().map_err(Clone::clone)?;
+        let setting = self.setting(number, running);
+        if !workload.is_pinned() {
+            return workloads::run(workload, &setting, outcome);
+        }
+        running.confine(1);
+        sys::confine(0, 1).map_err(|e| format!("one core: {e}"))?;
+        let result = workloads::run(workload, &setting, outcome);
+        running.confine(sys::core_count());
+        sys::confine(0, sys::core_count()).map_err(|e| format!("all cores: {e}"))?;
+        result
+    }
+
+    fn run_fresh(&self, workload: Workload, number: usize, outcome: &mut Outcome) -> Result<()> {
+        let server = &self.plan.servers[number];
+        if let Workload::Start { indexed } = workload {
+            let dir = self.dir("start", server);
+            return workloads::start(server, &dir, self.start_objects, indexed, outcome);
+        }
+        let dir = self.dir("fresh", server);
+        make_dir(&dir)?;
+        let running = Running::start(server, &dir)?;
+        workloads::run(workload, &self.setting(number, &running), outcome)?;
+        running.stop()
+    }
+
+    fn setting<'s>(&'s self, number: usize, server: &'s Running) -> Setting<'s> {
+        let (oids, object_len) = (&self.oids[number], self.plan.object_len);
+        Setting { server, oids, object_len, measured: self.plan.measured }
+    }
+
+    fn begin(&self, round: u32, name: &str, server: &Server) -> Outcome {
+        Outcome { workload: name.into(), label: server.label.clone(), round, ..Outcome::default() }
+    }
+
+    fn end(&mut self, mut outcome: Outcome, result: Result<()>) -> Result<()> {
+        outcome.failure = result.err();
+        writeln!(self.results, "{}", outcome.to_json())
+            .map_err(|e| format!("{}: {e}", self.plan.results.display()))?;
+        if outcome.workload != "total" {
+            self.steps_done += 1;
+            self.say_progress(&outcome);
+        }
+        self.outcomes.push(outcome);
+        Ok(())
+    }
+
+    fn say_progress(&self, outcome: &Outcome) {
+        let spent = self.started.elapsed();
+        let left = spent.mul_f64((self.steps - self.steps_done) as f64 / self.steps_done as f64);
+        let said = match &outcome.failure {
+            Some(failure) => format!("FAILED: {failure}"),
+            None => crate::report::headline(outcome),
+        };
+        eprintln!(
+            "round {}/{}  {:<14} {:<12} {said}   [{} left]",
+            outcome.round,
+            self.plan.rounds,
+            outcome.workload,
+            outcome.label,
+            minutes(left)
+        );
+    }
+}
+
+/// A new database in `dir`, made through `server`.
+fn fill_through(server: &Server, dir: &Path, objects: usize, object_len: usize) -> Result<Vec<Id8>> {
+    let started = Instant::now();
+    eprint!("{}: storing {objects} objects of {object_len} bytes ... ", server.label);
+    let failed = |e| format!("{}: {e}", server.label);
+    let running = Running::start(server, dir).map_err(failed)?;
+    let oids = workloads::fill(&running.target, objects, object_len).map_err(failed)?;
+    running.stop().map_err(failed)?;
+    eprintln!("{:.1} s", started.elapsed().as_secs_f64());
+    Ok(oids)
+}
+
+fn make_dir(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))
+}
+
+fn copy(from: &Path, to: &Path, name: &str) -> Result<()> {
+    fs::copy(from.join(name), to.join(name))
+        .map(drop)
+        .map_err(|e| format!("{}: {e}", to.join(name).display()))
+}
+
+/// Give the file `to` the first four bytes of the file `from`.
+fn copy_magic(from: &Path, to: &Path) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    let mut magic = [0; 4];
+    let read = File::open(from).and_then(|file| file.read_exact_at(&mut magic, 0));
+    let written = read.and_then(|()| File::options().write(true).open(to)?.write_all_at(&magic, 0));
+    written.map_err(|e| format!("{}: {e}", to.display()))
+}
+
+fn minutes(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}

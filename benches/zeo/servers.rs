@@ -1,0 +1,188 @@
+//! The servers under test: how each is named, configured, started and stopped.
+
+use crate::client::{Client, Result, Target};
+use crate::sys;
+use std::fs::File;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The label of the built-in server that answers without a storage.
+pub const LIMIT: &str = "limit";
+/// The label of the server built from this source tree.
+pub const OURS: &str = "ours";
+
+/// How long a server may take until it answers: Python needs minutes for tens of GB without an index.
+const START_TIMEOUT: Duration = Duration::from_secs(600);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// ZEO 6 with uvloop can lose a SIGTERM that comes while it handles something else: ask again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_millis(1);
+/// How long any reply may take during a workload.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A server as named on the command line.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub label: String,
+    /// run by the shell with `-C CONF` appended
+    pub command: String,
+    /// lines added to the `<zeo>` section
+    pub zeo_lines: Vec<String>,
+    /// see [`Target::protocol`]
+    pub protocol: Option<String>,
+}
+
+impl Server {
+    /// `limit`, `ours`, or `LABEL=COMMAND`. The limit answers every load with `object_len` bytes.
+    pub fn parse(argument: &str, object_len: usize) -> Result<Server> {
+        let (label, command) = match argument.split_once('=') {
+            Some((label, command)) if !label.is_empty() && !command.trim().is_empty() => {
+                (label, command.to_string())
+            }
+            None if argument == LIMIT => {
+                let exe = std::env::current_exe().map_err(|e| format!("own program: {e}"))?;
+                (argument, format!("'{}' {LIMIT} {object_len}", exe.display()))
+            }
+            None if argument == OURS => (argument, format!("'{}'", env!("CARGO_BIN_EXE_runzeo"))),
+            _ => return Err(format!("server {argument:?}: expected '{LIMIT}', '{OURS}' or LABEL=COMMAND")),
+        };
+        Ok(Server { label: label.into(), command, zeo_lines: vec![], protocol: None })
+    }
+
+    pub fn is_limit(&self) -> bool {
+        self.label == LIMIT
+    }
+
+    fn configuration(&self, dir: &Path, address: &str) -> String {
+        let dir = dir.display();
+        let extra: String = self.zeo_lines.iter().map(|line| format!("  {line}\n")).collect();
+        format!(
+            "<zeo>\n  address {address}\n  pid-filename {dir}/zeo.pid\n{extra}</zeo>\n\
+             <filestorage 1>\n  path {dir}/Data.fs\n</filestorage>\n\
+             <eventlog>\n  level WARN\n  <logfile>\n    path {dir}/log\n  </logfile>\n</eventlog>\n"
+        )
+    }
+}
+
+/// A started server. Dropping it kills it.
+pub struct Running {
+    pub pid: u32,
+    pub target: Target,
+    /// from the start of the process until a connection was accepted
+    pub listening_after: Duration,
+    /// from the start of the process until a registration and a lastTransaction were answered
+    pub answering_after: Duration,
+    child: Child,
+}
+
+impl Running {
+    /// Start `server` on `dir/Data.fs` and wait until it answers.
+    pub fn start(server: &Server, dir: &Path) -> Result<Running> {
+        let address = free_address()?;
+        let conf = dir.join("zeo.conf");
+        let put = |path: &Path, text: &str| {
+            std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
+        };
+        put(&conf, &server.configuration(dir, &address))?;
+        let out_path = dir.join("out");
+        let out = File::create(&out_path).map_err(|e| format!("{}: {e}", out_path.display()))?;
+        let err = out.try_clone().map_err(|e| format!("{}: {e}", out_path.display()))?;
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("exec {} -C \"$0\"", server.command)).arg(&conf);
+        command.stdin(Stdio::null()).stdout(out).stderr(err);
+        sys::tie_to_us(&mut command);
+        let started = Instant::now();
+        let child = command.spawn().map_err(|e| format!("sh: {e}"))?;
+        let target = Target { address, protocol: server.protocol.clone(), timeout: REPLY_TIMEOUT };
+        let mut running = Running {
+            pid: child.id(),
+            target,
+            listening_after: Duration::ZERO,
+            answering_after: Duration::ZERO,
+            child,
+        };
+        running
+            .wait_answering(started)
+            .map_err(|e| format!("{e}{}", last_lines(&[out_path, dir.join("log")])))?;
+        Ok(running)
+    }
+
+    fn wait_answering(&mut self, started: Instant) -> Result<()> {
+        let stream = loop {
+            match TcpStream::connect(&self.target.address) {
+                Ok(stream) => break stream,
+                Err(e) if started.elapsed() > START_TIMEOUT => return Err(format!("does not listen: {e}")),
+                Err(_) => std::thread::sleep(POLL),
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(format!("ended while starting: {status}"));
+            }
+        };
+        self.listening_after = started.elapsed();
+        let mut client = Client::from_stream(stream, START_TIMEOUT)?;
+        client.greet(&self.target)?;
+        client.wait_registered()?;
+        self.answering_after = started.elapsed();
+        Ok(())
+    }
+
+    /// Stop it as an operator does. The error says what was odd about that.
+    pub fn stop(mut self) -> Result<()> {
+        // Let it notice first that its clients have gone.
+        std::thread::sleep(Duration::from_millis(100));
+        let started = Instant::now();
+        let mut asked = 0;
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return match status.signal() {
+                    Some(signal) if signal != libc::SIGTERM => Err(format!("ended by signal {signal}")),
+                    _ => Ok(()),
+                };
+            }
+            if started.elapsed() >= ASK_AGAIN * asked {
+                asked += 1;
+                sys::terminate(self.pid);
+            }
+            if started.elapsed() > STOP_TIMEOUT {
+                return Err("did not stop on SIGTERM; killed".into());
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Confine the server's present threads, and so those that they will start, to the first `cores` cores.
+    pub fn confine(&self, cores: usize) {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        for thread in tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()) {
+            // A thread that has just ended cannot be confined and need not.
+            let _ = sys::confine(thread, cores);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail if it has ended already, which is the usual case.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_address() -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| format!("free port: {e}"))?;
+    listener.local_addr().map(|address| address.to_string()).map_err(|e| format!("free port: {e}"))
+}
+
+fn last_lines(paths: &[PathBuf]) -> String {
+    let mut said = String::new();
+    for text in paths.iter().filter_map(|path| std::fs::read_to_string(path).ok()) {
+        for line in text.lines().rev().take(4).collect::<Vec<_>>().into_iter().rev() {
+            said.push_str("\n    ");
+            said.push_str(line);
+        }
+    }
+    said
+}

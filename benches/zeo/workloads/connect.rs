@@ -1,0 +1,85 @@
+//! Many connections: are all served, how soon, and what does each cost?
+
+use super::Setting;
+use crate::client::{Client, Result};
+use crate::latencies::Latencies;
+use crate::meter::{Meter, process_kb};
+use crate::outcome::Outcome;
+use socket2::{Domain, Socket, Type};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// How long a client waits. A connection request that the server drops costs a second, the next one two more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub fn connect(setting: &Setting<'_>, count: usize, at_once: bool, outcome: &mut Outcome) -> Result<()> {
+    let memory_kb = || process_kb(setting.server.pid, "VmRSS");
+    let before_kb = memory_kb();
+    let meter = Meter::start(setting.server.pid);
+    let started = Instant::now();
+    let (clients, latencies) =
+        if at_once { all_at_once(setting, count)? } else { one_by_one(setting, count) };
+    let elapsed = started.elapsed().as_secs_f64();
+    let usage = meter.read();
+    // However quick the connections were: each must still be served when all are there.
+    let mut clients = clients;
+    clients
+        .retain_mut(|client| client.set_timeout(PATIENCE).and_then(|()| client.last_transaction()).is_ok());
+    outcome.set("served", clients.len() as f64);
+    outcome.set("all_s", elapsed);
+    outcome.set("kb_each", (memory_kb() - before_kb) / clients.len().max(1) as f64);
+    usage.report(outcome, clients.len() as u64);
+    latencies.report(outcome, "");
+    Ok(())
+}
+
+fn one_by_one(setting: &Setting<'_>, count: usize) -> (Vec<Client>, Latencies) {
+    let (mut clients, mut latencies) = (vec![], Latencies::default());
+    while clients.len() < count {
+        let started = Instant::now();
+        let mut target = setting.target().clone();
+        target.timeout = PATIENCE;
+        match Client::open(&target) {
+            Ok(client) => clients.push(client),
+            // The next would not fare better, and each failure takes the whole patience.
+            Err(_) => break,
+        }
+        latencies.add(started.elapsed());
+    }
+    (clients, latencies)
+}
+
+/// Send every connection request before looking at any answer.
+fn all_at_once(setting: &Setting<'_>, count: usize) -> Result<(Vec<Client>, Latencies)> {
+    let target = setting.target();
+    let address: SocketAddr = target.address.parse().map_err(|e| format!("{}: {e}", target.address))?;
+    let started = Instant::now();
+    let mut sockets = vec![];
+    for _ in 0..count {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).map_err(|e| format!("socket: {e}"))?;
+        socket.set_nonblocking(true).map_err(|e| format!("socket: {e}"))?;
+        match socket.connect(&address.into()) {
+            Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => return Err(format!("connect: {e}")),
+            _ => sockets.push(socket),
+        }
+    }
+    let left = || PATIENCE.saturating_sub(started.elapsed());
+    let mut greeted = vec![];
+    for socket in sockets {
+        // A connect that is under way ends while the greeting is waited for.
+        socket.set_nonblocking(false).map_err(|e| format!("socket: {e}"))?;
+        let mut client = Client::from_stream(socket.into(), left())?;
+        if client.greet(target).is_ok() {
+            greeted.push(client);
+        }
+    }
+    let (mut clients, mut latencies) = (vec![], Latencies::default());
+    for mut client in greeted {
+        client.set_timeout(left())?;
+        if client.wait_registered().is_ok() {
+            latencies.add(started.elapsed());
+            clients.push(client);
+        }
+    }
+    Ok((clients, latencies))
+}

@@ -1,0 +1,52 @@
+//! The workloads: each drives one server and reports its figures.
+
+mod commit;
+mod connect;
+mod contend;
+mod fanout;
+mod fill;
+mod mixed;
+mod read;
+mod start;
+mod workers;
+
+pub use fill::fill;
+pub use start::start;
+
+use crate::client::{Result, Target};
+use crate::outcome::Outcome;
+use crate::plan::Workload;
+use crate::servers::Running;
+use crate::wire::Id8;
+use std::time::Duration;
+
+/// Objects in a commit.
+const COMMIT_OBJECTS: usize = 10;
+
+/// What every workload needs to know.
+pub struct Setting<'a> {
+    pub server: &'a Running,
+    /// the objects to load
+    pub oids: &'a [Id8],
+    pub object_len: usize,
+    pub measured: Duration,
+}
+
+impl Setting<'_> {
+    fn target(&self) -> &Target {
+        &self.server.target
+    }
+}
+
+/// Run a workload against a running server. (The start workloads start it themselves: [`start`].)
+pub fn run(workload: Workload, setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
+    match workload {
+        Workload::Read { clients, depth, .. } => read::read(setting, clients, depth, outcome),
+        Workload::Commit { clients, .. } => commit::commit(setting, clients, outcome),
+        Workload::Contend => contend::contend(setting, outcome),
+        Workload::Mixed => mixed::mixed(setting, outcome),
+        Workload::Fanout { listeners } => fanout::fanout(setting, listeners, outcome),
+        Workload::Connect { count, at_once } => connect::connect(setting, count, at_once, outcome),
+        Workload::Start { .. } => Err("a start workload starts its server itself".into()),
+    }
+}

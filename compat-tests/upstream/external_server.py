@@ -1,0 +1,309 @@
+"""Starts the server under test where the upstream suites would start their own.
+
+Upstream's suites start servers through a few functions of ZEO.tests.forker (ZODB3, ZEO 4: a child process
+with an extra port for its administration) or ZEO._forker (ZEO 5 and 6: a process or thread). install() puts
+others in their place: they write the same configuration and run $RUNZEO_BINARY -C FILE in the directory of
+the test. Runs in every Python from 2.7 on, and is forgotten between two tests by reset().
+"""
+import errno
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+# By name: some tests put a clock of their own in the place of time.time and time.sleep.
+from time import sleep, time as now
+
+BINARY = os.environ['RUNZEO_BINARY']
+COMMAND = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'python_server.py')] \
+    if BINARY == 'python' else [BINARY]
+
+START_SECONDS = 30
+STOP_SECONDS = 20
+
+# All of the current test: servers by pid, those that were stopped, sockets that reserve ports, and what went
+# wrong beside the test.
+running = {}
+stopped = []
+reserved = []
+complaints = []
+started = [0]
+
+
+def reset():
+    """Forgets the test that has ended; a server that it left behind is killed."""
+    for process in running.values():
+        try:
+            process.kill()
+        except OSError:
+            pass
+    for process in list(running.values()) + stopped:
+        process.wait()
+    running.clear()
+    del stopped[:]
+    while reserved:
+        reserved.pop().close()
+    del complaints[:]
+    started[0] = 0
+
+
+def get_port(test=None):
+    """A port that is free, and so is the next one; ours until the test ends.
+
+    Workers share the machine. A UDP socket of the same number says that a port is taken, without being in
+    the way of the TCP socket that the server will open.
+    """
+    for port in _candidates():
+        taken = []
+        try:
+            for number in port, port + 1:
+                mark = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                taken.append(mark)
+                mark.bind(('127.0.0.1', number))
+                probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+                try:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(('', number))
+                finally:
+                    probe.close()
+        except socket.error:
+            for mark in taken:
+                mark.close()
+            continue
+        reserved.extend(taken)
+        return port
+    raise RuntimeError('no free port')
+
+
+def _candidates():
+    # Below the range from which the system takes the clients' own ports. The generator of the tests is left
+    # alone: some seed it.
+    import random
+    own = random.Random(os.urandom(8))
+    while True:
+        yield own.randrange(10000, 15000) * 2
+
+
+# --- one server process -----------------------------------------------------------------------------
+
+def _start(config, address, protocol):
+    """Runs the server with that configuration and waits until it answers at the address."""
+    environment = dict(os.environ)
+    with open(config) as f:
+        if re.search(r'(?m)^monitor-address', f.read()):
+            _reserve_monitor_port()
+    if protocol:
+        environment['ZEO_SERVER_PROTOCOL'] = protocol if isinstance(protocol, str) else protocol.decode()
+    process = subprocess.Popen(COMMAND + ['-C', config], env=environment, close_fds=True)
+    running[process.pid] = process
+    started[0] += 1
+    deadline = now() + START_SECONDS
+    while not _answers(address):
+        if _exit_status(process.pid) is not None:
+            with open(config) as f:
+                text = f.read()
+            raise RuntimeError('the server ended at once, exit status %r, configuration:\n%s'
+                               % (_exit_status(process.pid), text))
+        if now() > deadline:
+            raise RuntimeError('the server does not listen at %r after %d seconds' % (address, START_SECONDS))
+        sleep(.02)
+    return process
+
+
+def _reserve_monitor_port():
+    """The tests of the monitor all use the port 42000: one at a time on this machine."""
+    lock = open('/tmp/runzeo-upstream-monitor-%d.lock' % os.getuid(), 'w')
+    reserved.append(lock)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _answers(address):
+    if isinstance(address, str):
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    else:
+        s = socket.socket(socket.AF_INET6 if ':' in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+        address = (address[0] or '127.0.0.1',) + tuple(address[1:])
+    try:
+        s.connect(address)
+    except socket.error as e:
+        if e.args[0] not in (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOENT):
+            raise
+        return False
+    else:
+        return True
+    finally:
+        s.close()
+
+
+def _exit_status(pid):
+    """The exit status of a child that has ended, None of one that runs. The child can still be waited for:
+    the tests of ZODB3 and ZEO 4 do that themselves."""
+    try:
+        with open('/proc/%d/stat' % pid) as f:
+            fields = f.read().rpartition(')')[2].split()
+    except (IOError, OSError):
+        return 0
+    return int(fields[-1]) if fields[0] in 'ZX' else None
+
+
+def _stop(pid):
+    """SIGTERM, and waits until the process has ended. What is wrong with that is a failure of the test."""
+    if pid not in running:
+        return
+    # Kept: subprocess waits by itself for a process that nobody refers to, and the test could not any more.
+    stopped.append(running.pop(pid))
+    if _exit_status(pid) is not None:
+        complaints.append('the server had ended before it was stopped, status %r' % _exit_status(pid))
+        return
+    os.kill(pid, signal.SIGTERM)
+    deadline = now() + STOP_SECONDS
+    while _exit_status(pid) is None:
+        if now() > deadline:
+            complaints.append('the server did not end within %d seconds of SIGTERM' % STOP_SECONDS)
+            os.kill(pid, signal.SIGKILL)
+            deadline = float('inf')
+        sleep(.01)
+    if _exit_status(pid) != 0 and deadline != float('inf'):
+        complaints.append('the server ended on SIGTERM with status %r' % _exit_status(pid))
+
+
+def _remove_files(storage_conf):
+    """Upstream's servers delete their storages when they stop, unless told to keep them."""
+    for path in re.findall(r'(?m)^\s*path\s+(\S+)', storage_conf):
+        for suffix in '', '.index', '.index_tmp', '.tmp', '.pack', '.old':
+            try:
+                os.remove(path + suffix)
+            except OSError:
+                pass
+
+
+# --- ZODB3 and ZEO 4 --------------------------------------------------------------------------------
+
+class _Legacy(object):
+    """start_zeo_server and shutdown_zeo_server of ZEO.tests.forker."""
+
+    def __init__(self, forker):
+        self.forker = forker
+        self.by_admin_address = {}
+
+    def start(self, storage_conf=None, zeo_conf=None, port=None, keep=False, path='Data.fs', protocol=None,
+              blob_dir=None, suicide=True, debug=False):
+        if not storage_conf:
+            storage_conf = '<filestorage>\npath %s\n</filestorage>' % path
+            if blob_dir:
+                storage_conf = '<blobstorage>\nblob-dir %s\n%s\n</blobstorage>' % (blob_dir, storage_conf)
+        if port is None:
+            raise AssertionError('no port')
+        if isinstance(port, str):
+            address, admin_address = port, port + '-test'
+        else:
+            address, admin_address = ('localhost', port), ('localhost', port + 1)
+        if zeo_conf is None or isinstance(zeo_conf, dict):
+            settings = self.forker.ZEOConfig(address)
+            settings.__dict__.update(zeo_conf or {})
+            zeo_conf = settings
+
+        config = tempfile.mktemp('.conf', dir=os.getcwd())
+        with open(config, 'w') as f:
+            zeo_conf.dump(f)
+            f.write(storage_conf)
+            f.write('\n')
+        listening = re.search(r'(?m)^address\s+(.*?)\s*$', open(config).read()).group(1)
+        process = _start(config, ('::1', port) if '::1' in listening else address, protocol)
+        self.by_admin_address[admin_address] = process.pid, keep, storage_conf
+        return address, admin_address, process.pid, config
+
+    def stop(self, admin_address):
+        pid, keep, storage_conf = self.by_admin_address.pop(admin_address)
+        _stop(pid)
+        if not keep:
+            _remove_files(storage_conf)
+
+
+# --- ZEO 5 and 6 ------------------------------------------------------------------------------------
+
+class _Modern(object):
+    """start_zeo_server of ZEO._forker; shutdown_zeo_server only calls what this returns."""
+
+    def __init__(self, forker):
+        self.forker = forker
+
+    def start(self, storage_conf=None, zeo_conf=None, port=None, keep=False, path='Data.fs', protocol=None,
+              blob_dir=None, suicide=True, debug=False, threaded=False, start_timeout=33, name=None, log=None,
+              show_config=False):
+        if not storage_conf:
+            storage_conf = '<filestorage>\npath %s\n</filestorage>' % path
+        if blob_dir:
+            storage_conf = '<blobstorage>\nblob-dir %s\n%s\n</blobstorage>' % (blob_dir, storage_conf)
+        if zeo_conf is None or isinstance(zeo_conf, dict):
+            address = port if isinstance(port, str) else ('127.0.0.1', port or 0)
+            settings = self.forker.ZEOConfig(address, log=log)
+            settings.__dict__.update(zeo_conf or {})
+            zeo_conf = settings
+        text, address = self._with_port(str(zeo_conf))
+        text += '\n\n' + storage_conf + '\n'
+        if show_config:
+            print(text)
+        fd, config = tempfile.mkstemp('.conf', prefix='ZEO_forker', dir=os.getcwd())
+        with os.fdopen(fd, 'w') as f:
+            f.write(text)
+        process = _start(config, address, protocol)
+        os.remove(config)
+
+        def stop(stop_timeout=99):
+            _stop(process.pid)
+            process.wait()
+            if not keep:
+                _remove_files(storage_conf)
+
+        return address, stop
+
+    def _with_port(self, text):
+        """Upstream's server tells its test which port it was given; ours is told which one to take."""
+        match = re.search(r'(?m)^(\s*address\s+)(\S.*?)\s*$', text)
+        value = match.group(2)
+        if '/' in value:
+            return text, value
+        host, _, port = value.rpartition(':')
+        host = host.strip().strip('[]')
+        port = int(port) or get_port()
+        written = '[%s]:%d' % (host, port) if ':' in host else '%s:%d' % (host, port)
+        return text[:match.start()] + match.group(1) + written + text[match.end():], (host, port)
+
+
+# --- putting it in place ------------------------------------------------------------------------------
+
+class _Popen(subprocess.Popen):
+    """A few tests write a script that calls ZEO.runzeo.main(): they get the server under test instead."""
+
+    def __init__(self, args, *rest, **named):
+        if isinstance(args, list) and len(args) > 1 and args[0] == sys.executable and os.path.exists(args[1]):
+            with open(args[1]) as f:
+                if 'ZEO.runzeo.main(' in f.read() and args[1] != COMMAND[-1]:
+                    args = COMMAND + args[2:]
+                    started[0] += 1
+        subprocess_popen.__init__(self, args, *rest, **named)
+
+
+subprocess_popen = subprocess.Popen
+
+
+def install():
+    """Call before any module of upstream's tests is imported."""
+    import ZEO.tests.forker
+    try:
+        import ZEO._forker
+    except ImportError:
+        legacy = _Legacy(ZEO.tests.forker)
+        ZEO.tests.forker.start_zeo_server = legacy.start
+        ZEO.tests.forker.shutdown_zeo_server = legacy.stop
+        ZEO.tests.forker.get_port2 = get_port
+    else:
+        modern = _Modern(ZEO._forker)
+        ZEO._forker.start_zeo_server = modern.start
+        ZEO.tests.forker.start_zeo_server = modern.start
+    ZEO.tests.forker.get_port = get_port
+    subprocess.Popen = _Popen

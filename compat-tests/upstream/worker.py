@@ -1,0 +1,159 @@
+"""Runs single tests of an upstream suite, inside its environment, as the launcher asks for them.
+
+Called as: worker.py SUITE DIRECTORY. On stdin one line per test, "NUMBER SECONDS"; on stdout one JSON object
+per line: first the names of all tests, then one result for each test. What the tests and the servers print
+goes to stderr. A test that needs longer than its seconds leaves the stacks of all threads there and ends the
+process.
+"""
+import doctest
+import gc
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import traceback
+import unittest
+# By name: some tests put a clock of their own in the place of time.time and time.sleep.
+from time import sleep, time as now
+
+here = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, here)
+
+import external_server  # noqa: E402
+from suites import IN_PROCESS, LEFT_OUT_UPSTREAM, SUITES  # noqa: E402
+
+
+def load(module_name):
+    """The module's suite, as a list of (name, test)."""
+    module_path = 'ZEO.tests.' + module_name
+    __import__(module_path)
+    module = sys.modules[module_path]
+    if hasattr(module, 'slow_test_classes'):
+        have = [c.__name__ for c in module.slow_test_classes]
+        module.slow_test_classes = list(module.slow_test_classes) + [
+            getattr(module, name) for name in LEFT_OUT_UPSTREAM if name not in have and hasattr(module, name)]
+    if hasattr(module, 'test_suite'):
+        suite = module.test_suite()
+    else:
+        suite = unittest.defaultTestLoader.loadTestsFromModule(module)
+    return [(name_of(module_name, layer, test), test) for layer, test in flatten(suite, None)]
+
+
+def flatten(suite, layer):
+    layer = getattr(suite, 'layer', layer)
+    if isinstance(suite, unittest.TestSuite):
+        for test in suite:
+            for found in flatten(test, layer):
+                yield found
+    else:
+        yield layer, suite
+
+
+def name_of(module_name, layer, test):
+    example = getattr(test, '_dt_test', None)
+    if example is None:
+        return '%s.%s.%s' % (module_name, test.__class__.__name__, test._testMethodName)
+    name = example.name.split('/')[-1]
+    # The blob tests of ZODB come twice, for a shared and for a non-shared directory: only the layer differs.
+    layer_name = getattr(layer, '__name__', '')
+    if 'Blob' in layer_name:
+        return '%s.%s.%s' % (module_name, layer_name, name)
+    if name.startswith('ZEO.tests.'):
+        return name[len('ZEO.tests.'):]
+    return '%s.%s' % (module_name, name)
+
+
+def numbered(pairs):
+    """Makes names unique: the second of a name gets #2."""
+    seen = {}
+    for name, test in pairs:
+        seen[name] = seen.get(name, 0) + 1
+        yield (name if seen[name] == 1 else '%s#%d' % (name, seen[name])), test
+
+
+class Watchdog(threading.Thread):
+    daemon = True
+    deadline = None
+
+    def run(self):
+        while True:
+            sleep(.5)
+            if self.deadline is not None and now() > self.deadline:
+                break
+        names = dict((t.ident, t.name) for t in threading.enumerate())
+        for ident, frame in list(sys._current_frames().items()):
+            if ident != threading.current_thread().ident:
+                sys.stderr.write('--- thread %s\n%s' % (names.get(ident), ''.join(traceback.format_stack(frame))))
+        sys.stderr.flush()
+        os._exit(99)
+
+
+def run_one(test, directory, watchdog, seconds):
+    os.mkdir(directory)
+    os.chdir(directory)
+    tempfile.tempdir = directory
+    # zope.testing's doctests fail on a __del__ that comes late and prints.
+    gc.collect()
+    result = unittest.TestResult()
+    began = now()
+    watchdog.deadline = began + seconds
+    test.run(result)
+    watchdog.deadline = None
+    took = now() - began
+    texts = [text for _, text in result.errors + result.failures] + list(external_server.complaints)
+    used_server = external_server.started[0]
+    external_server.reset()
+    os.chdir('/')
+    shutil.rmtree(directory, ignore_errors=True)
+    if not used_server:
+        outcome = 'in-process'
+    elif texts:
+        outcome = 'failed'
+    elif result.skipped:
+        outcome, texts = 'skipped', [reason for _, reason in result.skipped]
+    else:
+        outcome = 'passed'
+    return {'outcome': outcome, 'seconds': took, 'text': '\n'.join(texts)}
+
+
+def main():
+    suite, base = sys.argv[1:]
+    answers = os.fdopen(os.dup(1), 'w')
+    os.dup2(2, 1)
+
+    def answer(value):
+        answers.write(json.dumps(value) + '\n')
+        answers.flush()
+
+    # The tests use assertions and methods that later Pythons warn about.
+    import warnings
+    warnings.simplefilter('ignore')
+    scratch = os.path.join(base, 'load')
+    os.mkdir(scratch)
+    os.chdir(scratch)
+
+    external_server.install()
+    pairs = []
+    for module_name in SUITES[suite]['modules']:
+        pairs.extend(load(module_name))
+    pairs = [pair for pair in numbered(pairs) if pair[0] not in IN_PROCESS]
+    answer([name for name, _ in pairs])
+
+    watchdog = Watchdog()
+    watchdog.start()
+    count = 0
+    while True:
+        line = sys.stdin.readline()
+        if not line:
+            break
+        number, seconds = line.split()
+        count += 1
+        result = run_one(pairs[int(number)][1], os.path.join(base, str(count)), watchdog, float(seconds))
+        result['number'] = int(number)
+        answer(result)
+    os._exit(0)
+
+
+main()
