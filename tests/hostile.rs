@@ -179,8 +179,8 @@ fn garbage_at_every_stage() {
 fn wrong_handshakes() {
     under_attack(64 * MB, |server| {
         let long = vec![b'Z'; 100_000];
-        let wrong: [&[u8]; 10] =
-            [b"", b"Z", b"Z9", b"M5", b"z5", b"Z55", b"HTTP", b"Z\xff\xff", b"\x80\x03N.", &long];
+        let wrong: [&[u8]; 9] =
+            [b"", b"Z", b"Z9", b"z5", b"Z55", b"HTTP", b"Z\xff\xff", b"\x80\x03N.", &long];
         for handshake in wrong {
             let mut stream = connect(server);
             try_send(&mut stream, &frame(handshake));
@@ -401,7 +401,7 @@ fn bad_pickles() -> Vec<(&'static str, Vec<u8>)> {
 fn bad_pickles_cost_nothing() {
     under_attack(192 * MB, |server| {
         for (what, pickle) in bad_pickles() {
-            let started = Instant::now();
+            let started = server.cpu_time();
             let mut first = greeted(server);
             try_send(&mut first, &frame(&pickle));
             expect_hang_up(&mut first, what);
@@ -409,8 +409,8 @@ fn bad_pickles_cost_nothing() {
             client.queue_frame(&pickle);
             let _ = client.flush();
             expect_hang_up(&mut client.stream().try_clone().expect("clone"), what);
-            let took = started.elapsed();
-            assert!(took < Duration::from_secs(5), "{what} took {took:?}");
+            let took = server.cpu_time() - started;
+            assert!(took < Duration::from_secs(2), "{what} took {took:?} of the processor");
         }
     });
 }

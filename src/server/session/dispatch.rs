@@ -97,7 +97,7 @@ impl Session {
             },
             // `None`: clients need no credentials.
             Request::GetAuthProtocol if knows_authentication => Answer::Value(Value::None),
-            Request::Malformed { exception, .. } => Answer::Error(exception),
+            Request::Malformed { method, exception } if method == "register" => Answer::Error(exception),
             _ => {
                 let label = self.connection.label();
                 log::error!(target: LOG, "({label}) Invalid method: the client has not registered yet");

@@ -19,9 +19,21 @@ use crate::base::ids::Oid;
 pub struct Loaded {
     /// All transactions before this position are in the index.
     pub pos: u64,
-    pub index: Index,
+    pub(super) index: Index,
     /// Oids up to here may have been given out.
     pub oid_mark: Option<Oid>,
+}
+
+impl Loaded {
+    /// All objects and their positions, in oid order.
+    pub fn objects(&self) -> impl Iterator<Item = (Oid, u64)> {
+        let mut next = self.index.next(Oid::ZERO);
+        std::iter::from_fn(move || {
+            let found = next?;
+            next = found.0.0.checked_add(1).and_then(|from| self.index.next(Oid(from)));
+            Some(found)
+        })
+    }
 }
 
 /// Reads the file beside the database `path`. `None`: there is none.

@@ -1,4 +1,11 @@
-//! Index files of older ZODBs: one pickle of a dict `{"index": fsIndex or dict, "pos": int}`.
+//! Index files of older ZODBs: one pickle of a mapping `{"index": fsIndex or dict, "pos": int}`.
+//!
+//! | written by  | the mapping is | and the index is |
+//! |-------------|----------------|------------------|
+//! | before 3.2  | a dict         | a dict: oid -> position |
+//! | ZODB3 3.8   | a dict         | an fsIndex whose `_data` is a BTree of prefixes and fsBuckets |
+//! | ZODB3 3.9   | an OOBucket    | the same, but its buckets stand in front of it, under `_buckets` |
+//! | some 3.10   | a dict         | an fsIndex whose `_data` is a list of prefixes and strings |
 //!
 //! A small reader of just the pickles that these are: whatever else it meets makes the index unreadable, and then it is
 //! rebuilt from the data, as Python does.
@@ -29,7 +36,13 @@ enum Value {
 
 /// Reads the bytes of an index file in an older layout.
 pub fn parse(bytes: &[u8]) -> Result<Loaded, String> {
-    let top = unpickle(bytes).ok_or("not an index: its pickle cannot be read")?;
+    let mut top = unpickle(bytes).ok_or("not an index: its pickle cannot be read")?;
+    if let Value::Object(state) = &top
+        && let Value::Items(items) = &**state
+        && let Some(pairs) = items.first()
+    {
+        top = pairs.clone();
+    }
     let pos = match member(&top, b"pos") {
         Some(Value::Int(pos)) => *pos,
         _ => return Err("not an index: it has no position".into()),
@@ -37,6 +50,9 @@ pub fn parse(bytes: &[u8]) -> Result<Loaded, String> {
     let index = Index::new();
     let found = member(&top, b"index").ok_or("not an index: it has no index")?;
     match found {
+        _ if member(&top, b"_buckets").is_some() => {
+            buckets(&index, member(&top, b"_buckets").map_or(&[], std::slice::from_ref), pos, 0)?;
+        }
         // A plain dict: oid -> position.
         Value::Items(items) => plain(&index, items, pos)?,
         Value::Object(state) => match member(state, b"_data") {
@@ -86,21 +102,18 @@ fn buckets(index: &Index, items: &[Value], end: u64, depth: usize) -> Result<(),
     while let Some(item) = items.get(at) {
         at += 1;
         match item {
-            Value::Bytes(prefix) => {
-                let bucket = match items.get(at) {
-                    Some(Value::Bytes(bucket)) => bucket.clone(),
-                    Some(Value::Object(state)) => match &**state {
-                        Value::Bytes(bucket) => bucket.clone(),
-                        _ => return bucket_of_pairs(index, items, end),
-                    },
-                    // Keys that separate the children of a BTree.
-                    _ => continue,
-                };
-                if prefix.len() == 6 {
-                    fill(index, prefix, &bucket, end)?;
+            Value::Bytes(prefix) => match items.get(at) {
+                Some(Value::Bytes(bucket)) => {
+                    fill(index, prefix, bucket, end)?;
                     at += 1;
                 }
-            }
+                Some(Value::Object(state)) if prefix.len() == 6 && !holds_prefixes(state) => {
+                    bucket(index, prefix, state, end)?;
+                    at += 1;
+                }
+                // A key that separates the children of a BTree.
+                _ => {}
+            },
             Value::Items(nested) => buckets(index, nested, end, depth + 1)?,
             Value::Object(state) => buckets(index, std::slice::from_ref(state), end, depth + 1)?,
             _ => {}
@@ -109,8 +122,47 @@ fn buckets(index: &Index, items: &[Value], end: u64, depth: usize) -> Result<(),
     Ok(())
 }
 
-fn bucket_of_pairs(_: &Index, _: &[Value], _: u64) -> Result<(), String> {
-    Err("a bucket is not a string".into())
+/// Whether this is the state of a BTree's inner part: what it has innermost first is a 6-byte prefix.
+fn holds_prefixes(state: &Value) -> bool {
+    let mut state = state;
+    for _ in 0..VALUES_MAX {
+        match state {
+            Value::Items(items) => match items.first() {
+                Some(first) => state = first,
+                None => return false,
+            },
+            Value::Object(inner) => state = inner,
+            Value::Bytes(first) => return first.len() == 6,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// The state of one fsBucket: a string as `fill` takes it, or a tuple of a tuple of suffixes and positions in turn.
+fn bucket(index: &Index, prefix: &[u8], state: &Value, end: u64) -> Result<(), String> {
+    let wrong = || "a bucket is of no known kind".to_string();
+    let items = match state {
+        Value::Bytes(bucket) => return fill(index, prefix, bucket, end),
+        Value::Items(items) => match items.first() {
+            Some(Value::Items(pairs)) => pairs,
+            _ => return Err(wrong()),
+        },
+        _ => return Err(wrong()),
+    };
+    let (mut suffixes, mut positions) = (Vec::new(), Vec::new());
+    let (pairs, []) = items.as_chunks::<2>() else { return Err(wrong()) };
+    for pair in pairs {
+        match pair {
+            [Value::Bytes(suffix), Value::Bytes(position)] if suffix.len() == 2 && position.len() == 6 => {
+                suffixes.extend_from_slice(suffix);
+                positions.extend_from_slice(position);
+            }
+            _ => return Err(wrong()),
+        }
+    }
+    suffixes.append(&mut positions);
+    fill(index, prefix, &suffixes, end)
 }
 
 fn unpickle(bytes: &[u8]) -> Option<Value> {

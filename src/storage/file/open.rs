@@ -253,7 +253,8 @@ fn read_all(
         last_tid: Tid::ZERO,
         max_tid: Tid::ZERO,
     };
-    if len == 0 {
+    if len <= MAGIC_LEN {
+        found.oid_mark = saved_index(options).and_then(|saved| saved.oid_mark);
         return Ok(found);
     }
     let log = Log::new(path.clone(), file.clone(), len);
@@ -291,23 +292,28 @@ fn read_all(
 fn read_magic(options: &FileStorageOptions, file: &dyn MediaFile, len: u64) -> Result<FileFormat> {
     let path = options.path.display();
     let io = || StorageError::io(format!("opening {path}"));
-    if len == 0 {
-        let format = options.new_file_format.initial();
-        if !options.read_only {
-            file.write_at(&format.magic(), 0).map_err(io())?;
-            file.sync().map_err(io())?;
-        }
-        return Ok(format);
-    }
     let mut magic = [0; MAGIC_LEN as usize];
     let read = file.read_at(&mut magic, 0).map_err(io())?;
-    FileFormat::from_magic(magic).filter(|_| read == magic.len()).ok_or_else(|| StorageError::Refused {
-        class: ("ZODB.FileStorage.FileStorage", "FileStorageFormatError"),
-        message: format!(
-            "{path}: not a FileStorage: it begins with {:?} instead of FS21 or FS30",
-            magic.get(..read).unwrap_or_default().escape_ascii().to_string()
-        ),
-    })
+    if let Some(format) = FileFormat::from_magic(magic) {
+        return Ok(format);
+    }
+    let format = options.new_file_format.initial();
+    // A power cut while the file was made leaves less than the magic, or its length without its bytes.
+    let is_new = len <= MAGIC_LEN && magic.iter().zip(format.magic()).all(|(&a, b)| a == 0 || a == b);
+    if !is_new {
+        return Err(StorageError::Refused {
+            class: ("ZODB.FileStorage.FileStorage", "FileStorageFormatError"),
+            message: format!(
+                "{path}: not a FileStorage: it begins with {:?} instead of FS21 or FS30",
+                magic.get(..read).unwrap_or_default().escape_ascii().to_string()
+            ),
+        });
+    }
+    if !options.read_only {
+        file.write_at(&format.magic(), 0).map_err(io())?;
+        file.sync().map_err(io())?;
+    }
+    Ok(format)
 }
 
 /// The saved index, if it can be read.

@@ -1,0 +1,311 @@
+//! A disk in memory that fails when told to, and forgets in a power cut what was not synced.
+//!
+//! What was written and not synced is kept block by block; a power cut keeps any of these blocks and any length
+//! between the synced one and the last. Names (create, rename, remove) are durable after `sync_dir`; a power cut may keep
+//! those that were not.
+
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use runzeo::storage::file::media::{Access, Media, MediaFile};
+
+const BLOCK: usize = 4096;
+
+/// What happens at the call that is to fail.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// Part of it is done, the call fails, life goes on.
+    Error,
+    /// Part of it is done, and the machine is dead: every later call fails too.
+    PowerCut,
+}
+
+#[derive(Clone)]
+pub struct Faulty {
+    disk: Arc<Mutex<Disk>>,
+}
+
+struct Disk {
+    names: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
+    durable_names: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
+    /// Calls that change something, so far.
+    calls: u64,
+    fail_at: Option<(u64, Fault)>,
+    fired: bool,
+    dead: bool,
+    random: u64,
+}
+
+#[derive(Clone, Default)]
+struct Content {
+    now: Vec<u8>,
+    synced: Vec<u8>,
+    /// Blocks that differ from what is synced, as far as anybody knows.
+    dirty: std::collections::BTreeSet<usize>,
+}
+
+pub struct FaultyFile {
+    disk: Arc<Mutex<Disk>>,
+    content: Arc<Mutex<Content>>,
+}
+
+impl Disk {
+    fn random(&mut self) -> u64 {
+        // xorshift: the seed decides all.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    /// Counts a call. `Err`: it is the one that fails.
+    fn call(&mut self) -> Result<(), Fault> {
+        if self.dead {
+            return Err(Fault::PowerCut);
+        }
+        self.calls += 1;
+        match self.fail_at {
+            Some((n, fault)) if n == self.calls => {
+                self.fired = true;
+                self.dead = fault == Fault::PowerCut;
+                Err(fault)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn failed() -> io::Error {
+    io::Error::other("a fault that the test asked for")
+}
+
+impl Faulty {
+    pub fn new(seed: u64, fail_at: Option<(u64, Fault)>) -> Faulty {
+        let disk = Disk {
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            calls: 0,
+            fail_at,
+            fired: false,
+            dead: false,
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+        };
+        Faulty { disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    /// Whether the fault has happened.
+    pub fn fired(&self) -> bool {
+        self.disk.lock().unwrap().fired
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.disk.lock().unwrap().calls
+    }
+
+    /// The disk as it is found after a power cut: one of the many ways in which it may be.
+    pub fn after_power_cut(&self) -> Faulty {
+        let mut disk = self.disk.lock().unwrap();
+        disk.dead = true;
+        let after = Faulty::new(disk.random(), None);
+        let mut names = disk.durable_names.clone();
+        if disk.random() % 2 == 0 {
+            names = disk.names.clone();
+        }
+        let mut new = BTreeMap::new();
+        for (path, content) in names {
+            let content = content.lock().unwrap();
+            let kept = content.after_power_cut(&mut disk);
+            let content = Content { now: kept.clone(), synced: kept, dirty: Default::default() };
+            new.insert(path, Arc::new(Mutex::new(content)));
+        }
+        let mut to = after.disk.lock().unwrap();
+        to.names = new.clone();
+        to.durable_names = new;
+        drop(to);
+        after
+    }
+
+    /// The same files after the process died: everything written is there.
+    pub fn after_kill(&self) -> Faulty {
+        let disk = self.disk.lock().unwrap();
+        let after = Faulty::new(disk.random, None);
+        let names: BTreeMap<_, _> = disk
+            .names
+            .iter()
+            .map(|(path, content)| (path.clone(), Arc::new(Mutex::new(content.lock().unwrap().clone()))))
+            .collect();
+        let mut to = after.disk.lock().unwrap();
+        to.names = names.clone();
+        to.durable_names = names;
+        drop(to);
+        after
+    }
+
+    pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
+        let disk = self.disk.lock().unwrap();
+        disk.names.get(path).map(|content| content.lock().unwrap().now.clone())
+    }
+
+    pub fn put(&self, path: &Path, bytes: &[u8]) {
+        let content = Content { now: bytes.to_vec(), synced: bytes.to_vec(), dirty: Default::default() };
+        let content = Arc::new(Mutex::new(content));
+        let mut disk = self.disk.lock().unwrap();
+        disk.names.insert(path.to_owned(), content.clone());
+        disk.durable_names.insert(path.to_owned(), content);
+    }
+
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.disk.lock().unwrap().names.keys().cloned().collect()
+    }
+}
+
+impl Content {
+    fn after_power_cut(&self, disk: &mut Disk) -> Vec<u8> {
+        let (a, b) = (self.synced.len(), self.now.len());
+        let len = match disk.random() % 4 {
+            0 => a,
+            // A file grows block by block, but shrinks at once.
+            1 if a < b => a + disk.random() as usize % (b - a + 1),
+            _ => b,
+        };
+        let mut bytes = self.synced.clone();
+        bytes.resize(len, 0);
+        // All, none, or any of the blocks.
+        let share = [0, 1, 2, 3, 4][disk.random() as usize % 5];
+        for &block in &self.dirty {
+            if disk.random() % 4 < share {
+                let from = block * BLOCK;
+                let to = (from + BLOCK).min(self.now.len()).min(bytes.len());
+                if from < to {
+                    bytes[from..to].copy_from_slice(&self.now[from..to]);
+                }
+            }
+        }
+        bytes
+    }
+}
+
+impl Media for Faulty {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn MediaFile>> {
+        let mut disk = self.disk.lock().unwrap();
+        if disk.dead {
+            return Err(failed());
+        }
+        let found = disk.names.get(path).cloned();
+        let content = match (found, access) {
+            (Some(content), Access::Truncate) => {
+                disk.call().map_err(|_| failed())?;
+                let mut c = content.lock().unwrap();
+                let blocks = c.now.len().div_ceil(BLOCK);
+                c.now.clear();
+                c.dirty.extend(0..blocks);
+                drop(c);
+                content
+            }
+            (Some(content), _) => content,
+            (None, Access::Create | Access::Truncate) => {
+                disk.call().map_err(|_| failed())?;
+                let content = Arc::new(Mutex::new(Content::default()));
+                disk.names.insert(path.to_owned(), content.clone());
+                content
+            }
+            (None, _) => return Err(io::ErrorKind::NotFound.into()),
+        };
+        Ok(Arc::new(FaultyFile { disk: self.disk.clone(), content }))
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.disk.lock().unwrap().names.contains_key(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock().unwrap();
+        disk.call().map_err(|_| failed())?;
+        let content = disk.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        disk.names.insert(to.to_owned(), content);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock().unwrap();
+        disk.call().map_err(|_| failed())?;
+        disk.names.remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock().unwrap();
+        disk.call().map_err(|_| failed())?;
+        disk.durable_names = disk.names.clone();
+        Ok(())
+    }
+}
+
+impl MediaFile for FaultyFile {
+    fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        self.content.lock().unwrap().now.read_at(buf, pos)
+    }
+
+    fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock().unwrap();
+        let fault = disk.call().err();
+        let len = match fault {
+            // Torn: a part of it is written.
+            Some(_) => disk.random() as usize % (buf.len() + 1),
+            None => buf.len(),
+        };
+        if fault.is_none() || disk.fail_at.is_some_and(|(n, _)| n == disk.calls) {
+            let mut content = self.content.lock().unwrap();
+            let pos = pos as usize;
+            if content.now.len() < pos + len {
+                content.now.resize(pos + len, 0);
+            }
+            content.now[pos..pos + len].copy_from_slice(&buf[..len]);
+            content.dirty.extend(pos / BLOCK..(pos + len).div_ceil(BLOCK));
+        }
+        if fault.is_some() { Err(failed()) } else { Ok(()) }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.content.lock().unwrap().now.len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock().unwrap();
+        disk.call().map_err(|_| failed())?;
+        let mut content = self.content.lock().unwrap();
+        let (old, new) = (content.now.len(), len as usize);
+        content.now.resize(new, 0);
+        content.dirty.extend(old.min(new) / BLOCK..old.max(new).div_ceil(BLOCK));
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut disk = self.disk.lock().unwrap();
+        match disk.call() {
+            Ok(()) => {
+                let mut content = self.content.lock().unwrap();
+                content.synced = content.now.clone();
+                content.dirty.clear();
+                Ok(())
+            }
+            Err(_) => {
+                // As Linux does: some of it is on the disk, and the rest will not be tried again.
+                let mut content = self.content.lock().unwrap();
+                let kept = content.after_power_cut(&mut disk);
+                content.synced = kept;
+                content.dirty.clear();
+                Err(failed())
+            }
+        }
+    }
+
+    fn reserve(&self, _: u64, _: u64) -> io::Result<bool> {
+        let mut disk = self.disk.lock().unwrap();
+        disk.call().map_err(|_| failed())?;
+        Ok(true)
+    }
+}
