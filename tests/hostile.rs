@@ -604,17 +604,18 @@ fn disconnects_in_every_state() {
             let mut client = registered(server);
             client.queue_begin(1);
             client.queue_store(oid, tid, &data, 1);
+            // A vote may meet a conflict: an earlier round's commit may be published after our load.
             match round % 5 {
                 0 => client.flush().expect("send"),
                 1 => {
-                    client.call("vote", vec![Value::Int(1)]).expect("connection").expect("vote");
+                    let _ = client.call("vote", vec![Value::Int(1)]).expect("connection");
                 }
                 2 => {
                     // Gone while its vote waits for the lock.
                     let mut holder = registered(server);
                     holder.queue_begin(1);
                     holder.queue_store(oid, tid, &data, 1);
-                    holder.call("vote", vec![Value::Int(1)]).expect("connection").expect("vote");
+                    let _ = holder.call("vote", vec![Value::Int(1)]).expect("connection");
                     client.queue_call("vote", vec![Value::Int(1)]);
                     client.flush().expect("send");
                     thread::sleep(Duration::from_millis(20));
@@ -627,7 +628,7 @@ fn disconnects_in_every_state() {
                 }
                 _ => {
                     // Nobody hears the answer, but the transaction is committed or not, whole.
-                    client.call("vote", vec![Value::Int(1)]).expect("connection").expect("vote");
+                    let _ = client.call("vote", vec![Value::Int(1)]).expect("connection");
                     client.queue_call("tpc_finish", vec![Value::Int(1)]);
                     client.flush().expect("send");
                     thread::sleep(Duration::from_millis(20));
