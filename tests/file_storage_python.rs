@@ -151,7 +151,8 @@ fn objects(index: &[u8]) -> (u64, BTreeMap<u64, u64>) {
 /// The Pythons that are there, or a loud word.
 fn pythons(names: &[&str]) -> Vec<(String, PathBuf)> {
     let venvs = std::env::var_os("RUNZEO_VENVS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".venvs"), PathBuf::from);
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache/runzeo").into()))
+        .map_or_else(PathBuf::new, PathBuf::from);
     let mut found = Vec::new();
     for name in names {
         let python = venvs.join(name).join("bin/python");

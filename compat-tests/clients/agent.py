@@ -74,11 +74,15 @@ def describe_record(data):
 
 
 def bootstrap_records():
-    """A root with two counters, in opcodes that all read: oid 0, 1 and 2."""
+    """A root with two counters, in opcodes that all read: oid 0, 1 and 2.
+
+    A counter is a bucket {0: count}. (Not a BTrees.Length: its `_p_independent` lets old clients read it outside of
+    their snapshot.)
+    """
     root = (b"cpersistent.mapping\nPersistentMapping\nq\x01."
-            b"}q\x01U\x04dataq\x02}q\x03(U\x01x(U\x08\0\0\0\0\0\0\0\x01cBTrees.Length\nLength\nq\x04tQ"
-            b"U\x01y(U\x08\0\0\0\0\0\0\0\x02cBTrees.Length\nLength\nq\x05tQus.")
-    counter = b"cBTrees.Length\nLength\nq\x01.K\x00."
+            b"}q\x01U\x04dataq\x02}q\x03(U\x01x(U\x08\0\0\0\0\0\0\0\x01cBTrees.IIBTree\nIIBucket\nq\x04tQ"
+            b"U\x01y(U\x08\0\0\0\0\0\0\0\x02cBTrees.IIBTree\nIIBucket\nq\x05tQus.")
+    counter = b"cBTrees.IIBTree\nIIBucket\nq\x01.((K\x00K\x00tt."
     return [(Z64, root), (b"\0" * 7 + b"\1", counter), (b"\0" * 7 + b"\2", counter)]
 
 
@@ -376,7 +380,7 @@ class Agent(object):
         tm.begin()
         conn.sync()
         root = conn.root()
-        return [root["x"](), root["y"]()]
+        return [root["x"][0], root["y"][0]]
 
     def db_wait_counters(self, h, wanted, timeout=10):
         deadline = time.time() + timeout
@@ -397,13 +401,13 @@ class Agent(object):
             tm.begin()
             try:
                 root = conn.root()
-                x, y = root["x"](), root["y"]()
+                x, y = root["x"][0], root["y"][0]
                 if x != y:
                     torn += 1
                     tm.abort()
                     continue
-                root["x"].change(1)
-                root["y"].change(1)
+                root["x"][0] = x + 1
+                root["y"][0] = y + 1
                 tm.commit()
                 done += 1
             except ZODB.POSException.ConflictError:
@@ -426,7 +430,7 @@ class Agent(object):
                     root["x"]._p_deactivate()
                 else:
                     root["y"]._p_deactivate()
-                x, y = root["x"](), root["y"]()
+                x, y = root["x"][0], root["y"][0]
             except ZODB.POSException.ConflictError:
                 conflicts += 1
                 tm.abort()

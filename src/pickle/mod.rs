@@ -7,6 +7,9 @@
 //! serde-pickle is not used on these paths: it writes protocols 2 and 3 only, while Python 2's cPickle wants 1; it
 //! loses the names of classes; and it builds a tree of owned values. It is the yardstick in our tests.
 
+// What comes from a peer or a file must not be able to panic. Tests may.
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation))]
+
 pub mod globals;
 pub mod opcode;
 pub mod read;

@@ -1,8 +1,6 @@
 //! Reads pickles of protocols 0 to 5 from borrowed bytes. One pass, no recursion; the work and the memory are
 //! proportional to the bytes that were read.
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation)]
-
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;

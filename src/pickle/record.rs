@@ -1,7 +1,5 @@
 //! Records of objects: two pickles, the first tells the class, the second has the state.
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation)]
-
 use super::read::{Accept, read};
 use super::value::{Node, NodeId, Tree};
 

@@ -4,8 +4,6 @@
 //! Both Pythons remember what they have written and refer back to it where the same object (not an equal one) comes
 //! again. Nodes stand for objects.
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation)]
-
 use std::collections::HashMap;
 
 use super::opcode::*;

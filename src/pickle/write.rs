@@ -1,7 +1,5 @@
 //! Writes pickles, opcode by opcode, without a memo ("fast" mode, as ZEO does).
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation)]
-
 use super::opcode::*;
 
 /// What the unpickler of a peer can read.

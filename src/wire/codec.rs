@@ -1,7 +1,5 @@
 //! What the server calls: frames to [`Call`]s, and replies, errors and pushes to frames, for every [`Wire`].
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation)]
-
 use std::fmt;
 
 use super::decode;

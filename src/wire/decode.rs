@@ -4,8 +4,6 @@
 //! answer with a TypeError and the like, so does [`Request::Malformed`]; only what Python cannot decode at all is an
 //! error here.
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation)]
-
 use std::borrow::Cow;
 
 use super::codec::DecodeError;
@@ -50,7 +48,7 @@ pub(super) fn decode<'a>(wire: Wire, frame: &'a [u8]) -> Result<Call<'a>, Decode
 
 /// A message that is not just scalars: by way of a tree.
 #[cold]
-fn decode_slowly<'a>(wire: Wire, frame: &'a [u8]) -> Result<Call<'a>, DecodeError> {
+pub(super) fn decode_slowly<'a>(wire: Wire, frame: &'a [u8]) -> Result<Call<'a>, DecodeError> {
     let tree = match wire.codec {
         Codec::Pickle(_) => read(frame, ACCEPT).map_err(|e| error(e.to_string()))?,
         Codec::Msgpack => unpack(frame).map_err(error)?,

@@ -1,8 +1,6 @@
 //! Replies, errors and pushes to frames: the messages are put together here, the bytes of single values in
 //! [`crate::pickle::write`] and [`super::msgpack`].
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation)]
-
 use super::codec::LoadShape;
 use super::exception::{BUILTINS, PyException};
 use super::frame::{begin_frame, end_frame};

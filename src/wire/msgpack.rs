@@ -1,7 +1,5 @@
 //! Writes msgpack, the codec of M5 connections.
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation)]
-
 pub const NIL: u8 = 0xc0;
 pub const FALSE: u8 = 0xc2;
 pub const TRUE: u8 = 0xc3;

@@ -2,8 +2,6 @@
 //! every call are that matters for speed. Nothing is allocated; the result borrows from the frame. A message that is
 //! any different (`None`) goes the slow way through [`crate::pickle::read`] or [`super::unpack`].
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation)]
-
 use super::msgpack as mp;
 use crate::base::ids::{Oid, Tid};
 use crate::pickle::opcode as op;

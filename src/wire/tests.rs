@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use super::codec::LoadShape;
+use super::decode::decode_slowly;
 use super::exception::{BUILTINS, PyException};
 use super::protocol::*;
 use super::push::Push;
@@ -14,7 +17,7 @@ use super::unpack::unpack;
 use super::value::Value;
 use crate::base::ids::{Oid, Tid};
 use crate::pickle::read::{Accept, read};
-use crate::pickle::value::{Node, NodeId, Tree};
+use crate::pickle::value::{DEPTH_MAX, Node, NodeId, Tree};
 
 /// A recorded session.
 struct Recording {
@@ -423,4 +426,217 @@ fn headroom_of_a_load_of_zeo_5_takes_a_data_header() {
         wire.load_reply(LoadShape::Before, MsgId::Load(Oid(1), Tid(2)), Tid(3), None, &mut out, 0, headroom);
         assert_eq!(out[headroom..headroom + 300], [7; 300]);
     }
+}
+
+#[test]
+fn both_ways_into_a_message_agree() {
+    for recording in recordings() {
+        for (_, wire, payload) in calls(&recording) {
+            let fast = wire.decode(payload).unwrap();
+            let slow = decode_slowly(wire, payload).unwrap();
+            assert_eq!(format!("{:?}", fast.request), format!("{:?}", slow.request));
+            assert_eq!(fast.is_async, slow.is_async);
+            let mut replies = [Vec::new(), Vec::new()];
+            wire.none_reply(fast.id, &mut replies[0]);
+            wire.none_reply(slow.id, &mut replies[1]);
+            assert_eq!(replies[0], replies[1]);
+        }
+    }
+}
+
+#[test]
+fn ids_are_accepted_in_every_form() {
+    let z5 = Wire { generation: Generation::Z5, codec: Codec::Pickle(Dialect::Python3) };
+    let check = |payload: &[u8]| match z5.decode(payload).unwrap() {
+        Call { id: MsgId::Int(7), is_async: false, request: Request::GetTid { oid: Oid(0x41ff) } } => {}
+        other => panic!("{}: {other:?}", payload.escape_ascii()),
+    };
+    check(b"\x80\x03(K\x07\x89X\x06\0\0\0getTidC\x08\0\0\0\0\0\0\x41\xff\x85t.");
+    // method as bytes, id as `str` of Python 2
+    check(b"(K\x07I00\nU\x06getTid(U\x08\0\0\0\0\0\0\x41\xfftt.");
+    // id as text of Latin-1 characters
+    check(b"\x80\x03(K\x07\x89C\x06getTidX\x09\0\0\0\0\0\0\0\0\0\x41\xc3\xbf\x85t.");
+    // memo, protocol 4, protocol 0
+    check(b"\x80\x02(K\x07K\x00U\x06getTidq\x01U\x08\0\0\0\0\0\0\x41\xffq\x02\x85q\x03tq\x04.");
+    check(b"\x80\x04\x95\x20\0\0\0\0\0\0\0(K\x07\x89\x8c\x06getTid\x94C\x08\0\0\0\0\0\0\x41\xff\x94\x85\x94t\x94.");
+    check(b"(I7\nI00\nS'getTid'\np0\n(S'\\x00\\x00\\x00\\x00\\x00\\x00A\\xff'\np1\ntp2\ntp3\n.");
+    // the id was mentioned before
+    check(b"\x80\x03(K\x07\x89X\x06\0\0\0getTidC\x08\0\0\0\0\0\0\x41\xffq\x050h\x05\x85t.");
+}
+
+#[test]
+fn refusals_are_pythons() {
+    let z5 = Wire { generation: Generation::Z5, codec: Codec::Pickle(Dialect::Python3) };
+    let py2 = Wire { generation: Generation::Z4, codec: Codec::Pickle(Dialect::Python2) };
+    let check = |wire: Wire, payload: &[u8], class: &str, message: &str| {
+        let Request::Malformed { exception, .. } = wire.decode(payload).unwrap().request else { panic!() };
+        assert_eq!(exception.name, class);
+        assert_eq!(exception.args, [Value::text(message)]);
+    };
+    check(
+        z5,
+        b"\x80\x03(K\x07\x89X\x0a\0\0\0loadBefore)t.",
+        "TypeError",
+        "ZEOStorage.loadBefore() missing 2 required positional arguments: 'oid' and 'tid'",
+    );
+    check(
+        z5,
+        b"\x80\x03(K\x07\x89X\x04\0\0\0pack(NNNtt.",
+        "TypeError",
+        "ZEOStorage.pack() takes from 2 to 3 positional arguments but 4 were given",
+    );
+    check(z5, b"\x80\x03(K\x07\x89X\x06\0\0\0getTidN\x85t.", "TypeError", "invalid oid None");
+    check(py2, b"(K\x07K\x00U\x06getTid)t.", "TypeError", "getTid() takes exactly 2 arguments (1 given)");
+    check(py2, b"(K\x07K\x00U\x04pack)t.", "TypeError", "pack() takes at least 2 arguments (1 given)");
+    check(py2, b"(K\x07K\x00U\x04undo(U\x01aK\x01tt.", "NotImplementedError", "");
+    let old = Wire { generation: Generation::Z308, ..py2 };
+    check(
+        old,
+        b"(K\x07K\x00U\x06loadEx(U\x08\0\0\0\0\0\0\0\x01U\x01vtt.",
+        "StorageServerError",
+        "Versions aren't supported.",
+    );
+    let Request::Malformed { exception, .. } =
+        z5.decode(b"\x80\x03(K\x07\x89X\x06\0\0\0getTidC\x02ab\x85t.").unwrap().request
+    else {
+        panic!()
+    };
+    assert_eq!((exception.name, exception.args), ("POSKeyError", vec![Value::bytes("ab")]));
+    for method in [&b"load"[..], b"loadEx", b"getAuthProtocol", b"__class__", b"get_size_info"] {
+        let payload = [b"\x80\x03(K\x07\x89U", &[method.len() as u8][..], method, b")t."].concat();
+        let request = z5.decode(&payload).unwrap().request;
+        assert!(matches!(request, Request::Other { .. }), "{request:?}");
+    }
+    for broken in [
+        &b""[..],
+        b".",
+        b"N.",
+        b"(K\x07K\x00U\x04pingt.",
+        b"(K\x07K\x00K\x05)t.",
+        b"(K\x07K\x00U\x04ping(cos\nsystem\n(U\x02lsttRtt.",
+        b"(K\x07K\x00U\x04pingT\xff\xff\xff\xff",
+    ] {
+        assert!(z5.decode(broken).is_err(), "{}", broken.escape_ascii());
+    }
+}
+
+#[test]
+fn a_prefix_of_undo_info_is_a_value() {
+    let recording = recordings().into_iter().find(|recording| recording.name == "zodb38-py27").unwrap();
+    let found = calls(&recording).into_iter().any(|(_, wire, payload)| {
+        let Request::UndoInfo { specification, .. } = wire.decode(payload).unwrap().request else {
+            return false;
+        };
+        let prefix = Value::Prefix(Box::new(Value::bytes("/path")));
+        specification == Value::Dict(vec![(Value::bytes("user_name"), prefix)])
+    });
+    assert!(found);
+}
+
+/// Values that every codec can say.
+fn plain_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::None),
+        any::<bool>().prop_map(Value::Bool),
+        any::<i64>().prop_map(Value::Int),
+        any::<i32>().prop_map(|i| Value::Int(i.into())),
+        (-300i64..70_000).prop_map(Value::Int),
+        (-1e9..1e9f64).prop_map(Value::Float),
+        prop::collection::vec(any::<u8>(), 0..400).prop_map(Value::Bytes),
+        ".{0,40}".prop_map(Value::Text),
+    ];
+    leaf.prop_recursive(5, 60, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::Tuple),
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::List),
+            prop::collection::vec((inner.clone(), inner), 0..5).prop_map(Value::Dict),
+        ]
+    })
+}
+
+/// What a peer of this codec reads instead of a value: msgpack knows no lists beside tuples, Python 2 no texts of ASCII.
+fn as_read(value: &Value, codec: Codec) -> Value {
+    let all = |items: &[Value]| items.iter().map(|item| as_read(item, codec)).collect();
+    match (value, codec) {
+        (Value::Text(text), Codec::Pickle(Dialect::Python2)) if text.is_ascii() => Value::bytes(text),
+        (Value::List(items), Codec::Msgpack) => Value::Tuple(all(items)),
+        (Value::List(items), _) => Value::List(all(items)),
+        (Value::Tuple(items), _) => Value::Tuple(all(items)),
+        (Value::Dict(pairs), _) => {
+            Value::Dict(pairs.iter().map(|(k, v)| (as_read(k, codec), as_read(v, codec))).collect())
+        }
+        (other, _) => other.clone(),
+    }
+}
+
+/// The same value as serde-pickle has it, or `None` if it cannot: it wants keys that can be hashed.
+fn as_serde(value: &Value) -> Option<serde_pickle::Value> {
+    use serde_pickle::Value as S;
+    Some(match value {
+        Value::None => S::None,
+        Value::Bool(value) => S::Bool(*value),
+        Value::Int(value) => S::I64(*value),
+        Value::Float(value) => S::F64(*value),
+        Value::Bytes(value) => S::Bytes(value.clone()),
+        Value::Text(value) => S::String(value.clone()),
+        Value::Tuple(items) => S::Tuple(items.iter().map(as_serde).collect::<Option<_>>()?),
+        Value::List(items) => S::List(items.iter().map(as_serde).collect::<Option<_>>()?),
+        _ => return None,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn values_survive_every_codec(value in plain_value(), id in any::<i64>()) {
+        for wire in all_wires() {
+            let mut out = Vec::new();
+            wire.reply(MsgId::Int(id), &value, &mut out);
+            let tree = parse(wire, &out[4..]);
+            let Node::Tuple(parts) = tree.node(tree.root()) else { panic!() };
+            prop_assert_eq!(Value::from_tree(&tree, parts[0]).unwrap(), Value::Int(id));
+            prop_assert_eq!(Value::from_tree(&tree, parts[3]).unwrap(), as_read(&value, wire.codec));
+        }
+        // another reader of pickles as witness
+        if let Some(expected) = as_serde(&value) {
+            let wire = Wire { generation: Generation::Z5, codec: Codec::Pickle(Dialect::Python3) };
+            let mut out = Vec::new();
+            wire.reply(MsgId::Int(id), &value, &mut out);
+            let read = serde_pickle::value_from_slice(&out[4..], serde_pickle::DeOptions::new()).unwrap();
+            let serde_pickle::Value::Tuple(parts) = read else { panic!() };
+            prop_assert_eq!(&parts[3], &expected);
+        }
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_no_more(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        for wire in all_wires() {
+            let _ = wire.decode(&bytes);
+        }
+    }
+}
+
+#[test]
+fn the_deepest_value_fits_the_stack_of_a_session() {
+    let wire = Wire { generation: Generation::Z4, codec: Codec::Pickle(Dialect::Python2) };
+    let nested = |depth: usize| {
+        let lists = [b"](".repeat(depth), b"e".repeat(depth)].concat();
+        [&b"(K\x07K\x00U\x09something("[..], &lists, b"tt."].concat()
+    };
+    let work = move || {
+        let payload = nested(DEPTH_MAX);
+        let Request::Other { args, .. } = wire.decode(&payload).unwrap().request else { panic!() };
+        let mut out = Vec::new();
+        wire.reply(MsgId::Int(7), &args[0], &mut out);
+        assert!(out.len() > DEPTH_MAX);
+        // deeper ones are refused, however deep
+        for depth in [DEPTH_MAX + 1, 100_000] {
+            let payload = nested(depth);
+            let Request::Malformed { exception, .. } = wire.decode(&payload).unwrap().request else {
+                panic!()
+            };
+            assert_eq!(exception.name, "TypeError");
+        }
+    };
+    std::thread::Builder::new().stack_size(128 << 10).spawn(work).unwrap().join().unwrap();
 }

@@ -1,7 +1,5 @@
 //! Reads msgpack of any shape into the same tree that pickles are read into. One pass, no recursion.
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation)]
-
 use super::msgpack as mp;
 use crate::pickle::value::{Node, NodeId, Tree};
 

@@ -99,6 +99,17 @@ impl Server {
         line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kb| kb.parse().ok()).unwrap_or(0)
     }
 
+    /// Processor time used so far.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // The name in parentheses may hold blanks; utime and stime are the 12th and 13th field after it.
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        let ticks =
+            after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
+        // Linux counts a hundredth of a second, whatever the kernel's own tick.
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
     pub fn fd_count(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
     }

@@ -85,8 +85,9 @@ impl Log {
         StorageError::Corrupt { path: self.path.clone(), pos, what: what.into() }
     }
 
+    /// What an I/O error becomes. Formatted only if there is one: every load passes here.
     pub fn io(&self, doing: &str, pos: u64) -> impl FnOnce(io::Error) -> StorageError {
-        StorageError::io(format!("{}: {doing} at {pos}", self.path.display()))
+        move |error| StorageError::io(format!("{}: {doing} at {pos}", self.path.display()))(error)
     }
 
     /// Fills `buf` from `pos`, or it is damage.

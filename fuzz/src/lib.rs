@@ -1,0 +1,26 @@
+//! What is fuzzed: decoders of everything that comes from outside.
+//!
+//! A target is a file in `targets` with two functions: `run` takes any bytes and panics if a promise is broken; `seeds` gives inputs
+//! to start from. To add one: the file, a line in [`TARGETS`], and for cargo-fuzz a bin in `fuzz_targets` and `Cargo.toml`.
+
+pub mod mutate;
+pub mod targets;
+
+/// A target of the stable driver.
+pub struct Target {
+    pub name: &'static str,
+    pub run: fn(&[u8]),
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target { name: "frame", run: targets::frame::run, seeds: targets::frame::seeds },
+    Target { name: "message", run: targets::message::run, seeds: targets::message::seeds },
+    Target { name: "pickle", run: targets::pickle::run, seeds: targets::pickle::seeds },
+];
+
+/// The repository's root, where fixtures are.
+pub fn root() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
