@@ -6,7 +6,7 @@ mod common;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ const MB: u64 = 1 << 20;
 
 /// Commits and loads all the time, checking every answer.
 struct Honest {
+    rounds: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(u64, Duration)>,
 }
@@ -26,6 +27,8 @@ impl Honest {
     fn start(address: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let rounds = Arc::new(AtomicU64::new(0));
+        let made = rounds.clone();
         let thread = thread::spawn(move || {
             let (mut client, _) = RawClient::register(address, Speaks::Z5).expect("register");
             let oid = client.new_oids(1).expect("new_oids")[0];
@@ -42,11 +45,22 @@ impl Honest {
                 assert_eq!((loaded.tuple()[0].bytes(), loaded.tuple()[1].id()), (data.as_slice(), tid));
                 longest = longest.max(started.elapsed());
                 count += 1;
+                made.store(count, Ordering::Relaxed);
                 thread::sleep(Duration::from_millis(2));
             }
             (count, longest)
         });
-        Self { stop, thread }
+        Self { rounds, stop, thread }
+    }
+
+    /// Until it has made so many rounds more.
+    fn wait_for_rounds(&self, more: u64) {
+        let wanted = self.rounds.load(Ordering::Relaxed) + more;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.rounds.load(Ordering::Relaxed) < wanted {
+            assert!(Instant::now() < deadline && !self.thread.is_finished(), "the honest client is stuck");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Ends, and returns how many rounds it made and its longest.
@@ -64,15 +78,15 @@ fn under_attack(growth_max: u64, attack: impl FnOnce(&Server)) {
 fn under_attack_with(zeo: &str, growth_max: u64, attack: impl FnOnce(&Server)) {
     let mut server = Server::start_with(zeo);
     let honest = Honest::start(server.address);
-    thread::sleep(Duration::from_millis(100));
+    honest.wait_for_rounds(3);
     let (fds, threads, rss) = (server.fd_count(), server.thread_count(), server.rss());
     server.reset_peak();
     attack(&server);
+    honest.wait_for_rounds(3);
     let peak = server.peak_rss();
     let (rounds, longest) = honest.finish();
     assert!(server.is_alive(), "the server is gone: {}", server.talk());
     println!("honest client: {rounds} rounds, longest {longest:?}; memory {} -> {} MB", rss / MB, peak / MB);
-    assert!(rounds > 0);
     assert!(longest < Duration::from_secs(20), "the honest client waited {longest:?}");
     assert!(peak < rss + growth_max, "memory grew from {} MB to {} MB", rss / MB, peak / MB);
     // Connections that ended are gone, and their threads with them. One descriptor more may belong to a log or a
@@ -357,10 +371,6 @@ fn bad_pickles() -> Vec<(&'static str, Vec<u8>)> {
         ("deep lists", with(b"\x80\x03", b"](", 500_000, &with(b"", b"e", 500_000, b"."))),
         ("deep tuples", with(b"\x80\x03N", b"\x85", 1_000_000, b".")),
         ("marks only", with(b"\x80\x03", b"(", 1_000_000, b"t.")),
-        (
-            "a message of nested tuples",
-            with(b"\x80\x03(K\x01\x89X\x04\0\0\0ping", b"(", 300_000, &with(b"", b"t", 300_001, b".")),
-        ),
         ("billion laughs", laughs),
         ("one string two hundred thousand times", strings),
         ("duplicates", with(b"\x80\x03]", b"2", 1_000_000, b".")),
@@ -428,9 +438,17 @@ fn exploding_arguments() {
             pickle.extend_from_slice(b"sNX\x01\0\0\0 tt.");
             pickle
         };
-        for pickle in
-            [nested(b"]", b"a", 200_000), nested(b"", b"\x85", 200_000), nested(b"", b"2\x86", 100_000)]
-        {
+        let mut ping = b"\x80\x03(K\x01\x89X\x04\0\0\0ping".to_vec();
+        ping.extend_from_slice(&b"(".repeat(300_000));
+        ping.extend_from_slice(&b"t".repeat(300_001));
+        ping.push(b'.');
+        let pickles = [
+            nested(b"]", b"a", 200_000),
+            nested(b"", b"\x85", 200_000),
+            nested(b"", b"2\x86", 100_000),
+            ping,
+        ];
+        for pickle in pickles {
             let mut client = registered(server);
             client.queue_frame(&pickle);
             client.queue_call("vote", vec![Value::Int(5)]);
@@ -586,17 +604,18 @@ fn disconnects_in_every_state() {
             let mut client = registered(server);
             client.queue_begin(1);
             client.queue_store(oid, tid, &data, 1);
+            // A vote may meet a conflict: an earlier round's commit may be published after our load.
             match round % 5 {
                 0 => client.flush().expect("send"),
                 1 => {
-                    client.call("vote", vec![Value::Int(1)]).expect("connection").expect("vote");
+                    let _ = client.call("vote", vec![Value::Int(1)]).expect("connection");
                 }
                 2 => {
                     // Gone while its vote waits for the lock.
                     let mut holder = registered(server);
                     holder.queue_begin(1);
                     holder.queue_store(oid, tid, &data, 1);
-                    holder.call("vote", vec![Value::Int(1)]).expect("connection").expect("vote");
+                    let _ = holder.call("vote", vec![Value::Int(1)]).expect("connection");
                     client.queue_call("vote", vec![Value::Int(1)]);
                     client.flush().expect("send");
                     thread::sleep(Duration::from_millis(20));
@@ -609,7 +628,7 @@ fn disconnects_in_every_state() {
                 }
                 _ => {
                     // Nobody hears the answer, but the transaction is committed or not, whole.
-                    client.call("vote", vec![Value::Int(1)]).expect("connection").expect("vote");
+                    let _ = client.call("vote", vec![Value::Int(1)]).expect("connection");
                     client.queue_call("tpc_finish", vec![Value::Int(1)]);
                     client.flush().expect("send");
                     thread::sleep(Duration::from_millis(20));

@@ -611,6 +611,63 @@ fn invalidations_reach_a_client_that_waits_for_its_vote() {
     assert!(error.0.contains("ConflictError"), "{error:?}");
 }
 
+/// A client with several threads goes on loading over the connection whose vote waits.
+#[test]
+fn a_waiting_vote_does_not_hold_up_loads_of_the_same_client() {
+    for speaks in [Speaks::Z5, Speaks::Z4] {
+        let server = Server::start();
+        let (oids, tid) = two_objects(&server);
+        let (mut holder, _) = RawClient::register(server.address, speaks).expect("connect");
+        let (mut waiter, _) = RawClient::register(server.address, speaks).expect("connect");
+        let data = record(b"new");
+        for (client, txn) in [(&mut holder, 1), (&mut waiter, 2)] {
+            client.queue_begin(txn);
+            client.queue_store(oids[0], tid, &data, txn);
+        }
+        holder.call("vote", vec![Value::Int(1)]).expect("connection").expect("vote");
+        let vote = waiter.queue_call("vote", vec![Value::Int(2)]);
+        let loads = [waiter.queue_load(oids[0]), waiter.queue_load(oids[1])];
+        let ping = waiter.queue_call("lastTransaction", vec![]);
+        waiter.flush().expect("send");
+        waiter.set_read_timeout(Duration::from_secs(5));
+        for load in loads {
+            let loaded = waiter.answer(load).expect("an answer in time").expect("load");
+            assert_eq!(loaded.tuple()[1].id(), tid);
+        }
+        assert_eq!(waiter.answer(ping).expect("an answer in time").expect("lastTransaction").id(), tid);
+        holder.call("tpc_abort", vec![Value::Int(1)]).expect("connection").expect("abort");
+        waiter.answer(vote).expect("the vote's answer").expect("vote");
+        let finished =
+            waiter.call("tpc_finish", vec![Value::Int(2)]).expect("connection").expect("finish").id();
+        assert!(finished > tid);
+    }
+}
+
+/// Nothing that was committed before a stop is forgotten, and tids go on growing after it.
+#[test]
+fn a_burst_of_finishes_from_one_client_after_another() {
+    let server = Server::start();
+    let (oids, mut tid) = two_objects(&server);
+    let mut clients = Vec::new();
+    for n in 0..6 {
+        let speaks = if n % 2 == 0 { Speaks::Z5 } else { Speaks::Z4 };
+        clients.push(RawClient::register(server.address, speaks).expect("connect").0);
+    }
+    // The same object through all of them in turn: each must see the one before at once.
+    for round in 0..20 {
+        for client in &mut clients {
+            let load = client.queue_load(oids[0]);
+            client.flush().expect("send");
+            let loaded = client.answer(load).expect("connection").expect("load");
+            assert_eq!(loaded.tuple()[1].id(), tid, "round {round}");
+            let data = record(format!("{round}").as_bytes());
+            let new = client.commit(&[(oids[0], tid, &data)]).expect("connection").expect("no conflict");
+            assert!(new > tid);
+            tid = new;
+        }
+    }
+}
+
 fn expect_invalidation(client: &mut RawClient, tid: u64, oid: u64) {
     match client.next().expect("an invalidation in time") {
         Incoming::Push { method, args } if method == "invalidateTransaction" => {

@@ -4,6 +4,7 @@
     python filestorage.py index Data.fs       does Python accept Data.fs.index, and is it what a scan gives?
     python filestorage.py append Data.fs N    N more transactions, written by Python
     python filestorage.py current Data.fs     oid -> (tid, hash) as a client would load it
+    python filestorage.py everything Data.fs  opened for writing first (which cuts a torn tail), then all of the above
 """
 from __future__ import print_function
 
@@ -37,19 +38,28 @@ def text(value):
 
 
 def dump(path):
+    for txn in transactions(path):
+        print(json.dumps(txn))
+
+
+def transactions(path):
     storage = FileStorage(path, read_only=True)
     for txn in storage.iterator():
         extension = getattr(txn, "extension", None) or getattr(txn, "_extension", None) or {}
-        print(json.dumps({
+        yield {
             "tid": to_hex(txn.tid), "status": text(txn.status), "user": text(txn.user),
             "description": text(txn.description),
             "extension": sorted((text(k), repr(v).lstrip("u")) for k, v in extension.items()),
             "records": [[to_hex(r.oid), to_hex(r.tid), r.data and hashlib.sha1(r.data).hexdigest(),
-                         to_hex(r.data_txn)] for r in txn]}))
+                         to_hex(r.data_txn)] for r in txn]}
     storage.close()
 
 
 def index(path):
+    print(json.dumps(about_index(path)))
+
+
+def about_index(path):
     storage = FileStorage(path, read_only=True)
     with_index = dict(storage._index.items())
     length = storage.getSize()
@@ -70,9 +80,8 @@ def index(path):
             saved_end = fsIndex.load(path + ".index")["pos"]
         except (AttributeError, KeyError):
             pass
-    print(json.dumps({"objects": len(with_index), "same": with_index == scanned, "end": length,
-                      "saved_end": saved_end,
-                      "complaints": [line for line in LogLines.lines if "index" in line.lower()]}))
+    return {"objects": len(with_index), "same": with_index == scanned, "end": length, "saved_end": saved_end,
+            "complaints": [line for line in LogLines.lines if "index" in line.lower()]}
 
 
 def append(path, count):
@@ -94,6 +103,16 @@ def append(path, count):
 
 
 def current(path):
+    print(json.dumps(current_records(path)))
+
+
+def everything(path):
+    FileStorage(path).close()
+    print(json.dumps({"transactions": list(transactions(path)), "current": current_records(path),
+                      "index": about_index(path)}))
+
+
+def current_records(path):
     storage = FileStorage(path, read_only=True)
     found = {}
     cursor = None
@@ -103,7 +122,7 @@ def current(path):
         if cursor is None:
             break
     storage.close()
-    print(json.dumps(found))
+    return found
 
 
 if __name__ == "__main__":
@@ -113,4 +132,4 @@ if __name__ == "__main__":
     if command == "append":
         append(path, int(sys.argv[3]))
     else:
-        {"dump": dump, "index": index, "current": current}[command](path)
+        {"dump": dump, "index": index, "current": current, "everything": everything}[command](path)

@@ -31,6 +31,7 @@ stopped = []
 reserved = []
 complaints = []
 started = [0]
+served = [0]
 
 
 def reset():
@@ -47,7 +48,7 @@ def reset():
     while reserved:
         reserved.pop().close()
     del complaints[:]
-    started[0] = 0
+    started[0] = served[0] = 0
 
 
 def get_port(test=None):
@@ -110,6 +111,7 @@ def _start(config, address, protocol):
         if now() > deadline:
             raise RuntimeError('the server does not listen at %r after %d seconds' % (address, START_SECONDS))
         sleep(.02)
+    served[0] += 1
     return process
 
 
@@ -285,6 +287,7 @@ class _Popen(subprocess.Popen):
                 if 'ZEO.runzeo.main(' in f.read() and args[1] != COMMAND[-1]:
                     args = COMMAND + args[2:]
                     started[0] += 1
+                    served[0] += 1
         subprocess_popen.__init__(self, args, *rest, **named)
 
 

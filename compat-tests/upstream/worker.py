@@ -103,7 +103,7 @@ def run_one(test, directory, watchdog, seconds):
     watchdog.deadline = None
     took = now() - began
     texts = [text for _, text in result.errors + result.failures] + list(external_server.complaints)
-    used_server = external_server.started[0]
+    used_server, served = external_server.started[0], external_server.served[0]
     external_server.reset()
     os.chdir('/')
     shutil.rmtree(directory, ignore_errors=True)
@@ -115,7 +115,9 @@ def run_one(test, directory, watchdog, seconds):
         outcome, texts = 'skipped', [reason for _, reason in result.skipped]
     else:
         outcome = 'passed'
-    return {'outcome': outcome, 'seconds': took, 'text': '\n'.join(texts)}
+    # A failure may leave threads and clients behind that disturb the tests after it; without a server that ever
+    # answered there is nothing.
+    return {'outcome': outcome, 'seconds': took, 'text': '\n'.join(texts), 'spoilt': bool(texts and served)}
 
 
 def main():

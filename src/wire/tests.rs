@@ -17,7 +17,7 @@ use super::unpack::unpack;
 use super::value::Value;
 use crate::base::ids::{Oid, Tid};
 use crate::pickle::read::{Accept, read};
-use crate::pickle::value::{Node, NodeId, Tree};
+use crate::pickle::value::{DEPTH_MAX, Node, NodeId, Tree};
 
 /// A recorded session.
 struct Recording {
@@ -614,4 +614,29 @@ proptest! {
             let _ = wire.decode(&bytes);
         }
     }
+}
+
+#[test]
+fn the_deepest_value_fits_the_stack_of_a_session() {
+    let wire = Wire { generation: Generation::Z4, codec: Codec::Pickle(Dialect::Python2) };
+    let nested = |depth: usize| {
+        let lists = [b"](".repeat(depth), b"e".repeat(depth)].concat();
+        [&b"(K\x07K\x00U\x09something("[..], &lists, b"tt."].concat()
+    };
+    let work = move || {
+        let payload = nested(DEPTH_MAX);
+        let Request::Other { args, .. } = wire.decode(&payload).unwrap().request else { panic!() };
+        let mut out = Vec::new();
+        wire.reply(MsgId::Int(7), &args[0], &mut out);
+        assert!(out.len() > DEPTH_MAX);
+        // deeper ones are refused, however deep
+        for depth in [DEPTH_MAX + 1, 100_000] {
+            let payload = nested(depth);
+            let Request::Malformed { exception, .. } = wire.decode(&payload).unwrap().request else {
+                panic!()
+            };
+            assert_eq!(exception.name, "TypeError");
+        }
+    };
+    std::thread::Builder::new().stack_size(128 << 10).spawn(work).unwrap().join().unwrap();
 }

@@ -36,5 +36,10 @@ def index(path, **kw):
     return look("index", path, **kw)[0]
 
 
+def everything(path, **kw):
+    """Opens for writing first, which cuts a torn tail."""
+    return look("everything", path, **kw)[0]
+
+
 def current(path, **kw):
     return look("current", path, **kw)[0]

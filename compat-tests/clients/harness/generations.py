@@ -2,6 +2,7 @@
 import os
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[3]
 VENVS = Path(os.environ.get("RUNZEO_VENVS") or Path.home() / ".cache/runzeo")
 
 

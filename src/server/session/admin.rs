@@ -6,7 +6,7 @@ use crate::exceptions;
 use crate::server::hosted::LOG;
 use crate::server::outbox::Chunk;
 use crate::server::publish::Member;
-use crate::server::session::load::reply_newest;
+use crate::server::session::load::{frame, reply_newest};
 use crate::server::session::{Registered, Session};
 use crate::storage::HistoryEntry;
 use crate::wire::exception::PyException;
@@ -114,21 +114,25 @@ impl Session {
     /// `history(oid, count)`: a list of dicts, newest first.
     pub(super) fn history(&self, on: &Registered, id: &OwnedMsgId, oid: Oid, count: usize) {
         let with_version = self.connection.wire().knows_versions();
-        reply_newest(&on.hosted, &self.connection, id, |_| {
+        let entries = || {
             let entries = on
                 .hosted
                 .storage
                 .history(oid, count)
                 .map_err(|error| exceptions::of_storage_error(&error))?;
             Ok(Value::List(entries.into_iter().map(|entry| history_entry(entry, with_version)).collect()))
-        });
+        };
+        reply_newest(&on.hosted, &self.connection, || frame(&self.connection, id, &entries()));
     }
 
     /// `record_iternext(next)` -> (oid, tid, data, next oid)
     pub(super) fn record_iternext(&self, on: &Registered, id: &OwnedMsgId, next: Option<Oid>) {
-        reply_newest(&on.hosted, &self.connection, id, |_| {
-            let record =
-                on.hosted.storage.record_iternext(next).map_err(|e| exceptions::of_storage_error(&e))?;
+        let record = || {
+            let record = on
+                .hosted
+                .storage
+                .record_iternext(next)
+                .map_err(|error| exceptions::of_storage_error(&error))?;
             let Some(record) = record else {
                 // Python's FileStorage looks up the smallest key of an empty index.
                 return Err(PyException::builtin("ValueError", "empty tree"));
@@ -139,7 +143,8 @@ impl Session {
                 Value::Bytes(record.data),
                 record.next.map_or(Value::None, Value::from),
             ]))
-        });
+        };
+        reply_newest(&on.hosted, &self.connection, || frame(&self.connection, id, &record()));
     }
 }
 

@@ -4,7 +4,7 @@ use crate::base::ids::Tid;
 use crate::exceptions;
 use crate::server::hosted::LOG;
 use crate::server::session::commit::{self, FinishRefused};
-use crate::server::session::load::{Read, What, reply_newest};
+use crate::server::session::load::{Read, What, frame, reply_exactly};
 use crate::server::session::run::End;
 use crate::server::session::{Registered, Session};
 use crate::server::stats::count;
@@ -117,7 +117,9 @@ impl Session {
             Request::GetSizeInfo => Answer::Value(hosted.size_info()),
             Request::GetExtensionMethods => Answer::Value(self.extension_methods(on)),
             Request::LastTransaction => {
-                reply_newest(hosted, connection, id, |seen| Ok(seen.last_transaction().into()));
+                reply_exactly(hosted, connection, |_, seen| {
+                    frame(connection, id, &Ok(seen.last_transaction().into()))
+                });
                 Answer::Given
             }
             Request::Ping => Answer::Value(Value::None),

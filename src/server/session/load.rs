@@ -9,9 +9,10 @@ use crate::base::sync::Ordering;
 use crate::exceptions;
 use crate::server::connection::Connection;
 use crate::server::hosted::{Hosted, LOG};
-use crate::server::publish::Seen;
+use crate::server::publish::{Members, Seen};
 use crate::storage::StorageError;
 use crate::wire::codec::LoadShape;
+use crate::wire::exception::PyException;
 use crate::wire::request::OwnedMsgId;
 use crate::wire::value::Value;
 
@@ -140,35 +141,45 @@ fn reply(hosted: &Hosted, connection: &Connection, read: &Read, out: &mut Vec<u8
     }
 }
 
-/// Queue and send the reply that `compute` makes of the published state. It is computed again if something was
-/// published meanwhile; after a few times the last one is taken, with nothing being published while it is queued.
-pub fn reply_newest(
-    hosted: &Hosted,
-    connection: &Connection,
-    id: &OwnedMsgId,
-    mut compute: impl FnMut(Seen) -> Result<Value, crate::wire::exception::PyException>,
-) {
+/// Queue and send the reply, a frame, that `compute` makes of the published state. It is computed again if something was
+/// published meanwhile. Under endless commits the last try is taken, queued while nothing is being published: good for
+/// answers that clients do not hold against invalidations. Those that they do go through [`reply_exactly`].
+pub fn reply_newest(hosted: &Hosted, connection: &Connection, mut compute: impl FnMut() -> Vec<u8>) {
     const TRIES: usize = 4;
-    let wire = connection.wire();
-    let mut frame = Vec::new();
-    for attempt in 1.. {
+    for _ in 1..TRIES {
         let seen = hosted.publication.seen();
-        let result = compute(seen);
-        frame.clear();
-        match &result {
-            Ok(value) => wire.reply(id.get(), value, &mut frame),
-            Err(exception) => wire.error_reply(id.get(), exception, &mut frame),
-        }
+        let frame = compute();
         if let Some(place) = hosted.publication.place_if_newest(seen, &connection.outbox) {
-            connection.outbox.send_own(place, &frame);
-            return;
-        }
-        if attempt == TRIES {
-            let (members, _) = hosted.publication.members();
-            let place = connection.outbox.place();
-            drop(members);
-            connection.outbox.send_own(place, &frame);
-            return;
+            return connection.outbox.send_own(place, &frame);
         }
     }
+    let frame = compute();
+    let (members, _) = hosted.publication.members();
+    let place = connection.outbox.place();
+    drop(members);
+    connection.outbox.send_own(place, &frame);
+}
+
+/// Queue and send a reply that is computed, from memory only, while nothing can be published: it holds exactly at its place
+/// among the invalidations.
+pub fn reply_exactly(
+    hosted: &Hosted,
+    connection: &Connection,
+    compute: impl FnOnce(&Members, Seen) -> Vec<u8>,
+) {
+    let (members, seen) = hosted.publication.members();
+    let frame = compute(&members, seen);
+    let place = connection.outbox.place();
+    drop(members);
+    connection.outbox.send_own(place, &frame);
+}
+
+/// The frame that tells the client what came out of its call.
+pub fn frame(connection: &Connection, id: &OwnedMsgId, result: &Result<Value, PyException>) -> Vec<u8> {
+    let mut frame = Vec::new();
+    match result {
+        Ok(value) => connection.wire().reply(id.get(), value, &mut frame),
+        Err(exception) => connection.wire().error_reply(id.get(), exception, &mut frame),
+    }
+    frame
 }

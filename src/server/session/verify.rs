@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::base::ids::{Oid, Tid};
 use crate::exceptions;
 use crate::server::hosted::{Hosted, LOG};
-use crate::server::session::load::reply_newest;
+use crate::server::session::load::{frame, reply_exactly, reply_newest};
 use crate::server::session::{Registered, Session};
 use crate::server::stats::{count, uncount};
 use crate::storage::StorageError;
@@ -18,22 +18,55 @@ use crate::wire::value::Value;
 impl Session {
     /// `getInvalidations(tid)`: (last tid, oids changed after `tid`), or `None` if that is not known any more.
     pub(super) fn get_invalidations(&self, on: &Registered, id: &OwnedMsgId, tid: Tid) {
-        let knows_versions = self.connection.wire().knows_versions();
-        reply_newest(&on.hosted, &self.connection, id, |_| {
-            let Some((last, oids)) = invalidations_since(&on.hosted, &self.connection.label(), tid)? else {
-                return Ok(Value::None);
-            };
-            log::info!(
-                target: LOG,
-                "({}) Return {} invalidations up to tid {}",
-                self.connection.label(), oids.len(), last.0
-            );
-            let oids = oids.into_iter().map(|oid| {
-                let oid = Value::from(oid);
-                if knows_versions { Value::Tuple(vec![oid, Value::text("")]) } else { oid }
+        let hosted = &on.hosted;
+        let may_read_log = || {
+            let age = Duration::from_secs_f64((Tid::now().to_unix() - tid.to_unix()).max(0.0));
+            hosted.options.invalidation_age.is_some_and(|max| age < max)
+        };
+        let is_queued = hosted.publication.members().0.invalidations.since(tid).is_some();
+        if !is_queued && may_read_log() {
+            reply_newest(hosted, &self.connection, || match from_log(hosted, tid) {
+                Ok(changes) => self.invalidations(id, changes),
+                Err(error) => frame(&self.connection, id, &Err(exceptions::of_storage_error(&error))),
             });
-            Ok(Value::Tuple(vec![last.into(), Value::List(oids.collect())]))
+            return;
+        }
+        reply_exactly(hosted, &self.connection, |members, _| {
+            let queue = &members.invalidations;
+            let changes = match queue.since(tid) {
+                Some(known) => {
+                    let oids = known.iter().flat_map(|i| i.oids.iter().copied()).collect();
+                    queue.newest().map(|newest| (newest, oids))
+                }
+                None => {
+                    self.log_not_known(tid, queue.oldest_answered());
+                    None
+                }
+            };
+            self.invalidations(id, changes)
         });
+    }
+
+    /// The answer in the shape of the client's generation.
+    fn invalidations(&self, id: &OwnedMsgId, changes: Option<(Tid, BTreeSet<Oid>)>) -> Vec<u8> {
+        let Some((last, oids)) = changes else { return frame(&self.connection, id, &Ok(Value::None)) };
+        let oids: Vec<Oid> = oids.into_iter().collect();
+        log::info!(
+            target: LOG,
+            "({}) Return {} invalidations up to tid {}",
+            self.connection.label(), oids.len(), last.0
+        );
+        let mut frame = Vec::new();
+        self.connection.wire().invalidations_reply(id.get(), last, &oids, &mut frame);
+        frame
+    }
+
+    fn log_not_known(&self, tid: Tid, oldest: Option<Tid>) {
+        let label = self.connection.label();
+        match oldest {
+            Some(oldest) => log::info!(target: LOG, "({label}) tid to old for invq {} < {}", tid.0, oldest.0),
+            None => log::info!(target: LOG, "({label}) invq empty"),
+        }
     }
 
     /// `zeoVerify(oid, serial)` and `verify(oid, serial)`: tell the client if its copy is outdated.
@@ -64,36 +97,8 @@ impl Session {
     }
 }
 
-/// From the queue of the last transactions or, if `invalidation-age` allows, from the log itself.
-fn invalidations_since(
-    hosted: &Hosted,
-    label: &str,
-    tid: Tid,
-) -> Result<Option<(Tid, Vec<Oid>)>, PyException> {
-    // Copied out so that nothing is held up while the oids are collected.
-    let (known, newest, oldest) = {
-        let (members, _) = hosted.publication.members();
-        let queue = &members.invalidations;
-        (queue.since(tid), queue.newest(), queue.oldest_answered())
-    };
-    if let Some(known) = known {
-        let oids: BTreeSet<Oid> = known.iter().flat_map(|i| i.oids.iter().copied()).collect();
-        return Ok(newest.map(|newest| (newest, oids.into_iter().collect())));
-    }
-    let age = Duration::from_secs_f64((Tid::now().to_unix() - tid.to_unix()).max(0.0));
-    if hosted.options.invalidation_age.is_some_and(|max| age < max) {
-        return from_log(hosted, tid).map_err(|error| exceptions::of_storage_error(&error));
-    }
-    match oldest {
-        Some(oldest) => {
-            log::info!(target: LOG, "({label}) tid to old for invq {} < {}", tid.0, oldest.0);
-        }
-        None => log::info!(target: LOG, "({label}) invq empty"),
-    }
-    Ok(None)
-}
-
-fn from_log(hosted: &Hosted, tid: Tid) -> Result<Option<(Tid, Vec<Oid>)>, StorageError> {
+/// What changed after `tid`, from the log itself: `invalidation-age`.
+fn from_log(hosted: &Hosted, tid: Tid) -> Result<Option<(Tid, BTreeSet<Oid>)>, StorageError> {
     let mut oids = BTreeSet::new();
     let mut last = None;
     let mut transactions = hosted.storage.iterate(Some(Tid(tid.0.saturating_add(1))), None)?;
@@ -104,5 +109,5 @@ fn from_log(hosted: &Hosted, tid: Tid) -> Result<Option<(Tid, Vec<Oid>)>, Storag
         }
         last = Some(transaction.tid);
     }
-    Ok(last.map(|last| (last, oids.into_iter().collect())))
+    Ok(last.map(|last| (last, oids)))
 }
