@@ -105,18 +105,21 @@ fn deleted_objects_are_gone_but_not_their_past() {
     assert_eq!(load(&storage, 1).unwrap().0, b"again");
 }
 
+/// Oid, data, and the transaction that may have it already.
+type Restored<'a> = (u64, Option<&'a [u8]>, Option<u64>);
+
 #[test]
 fn restored_records_point_back_to_equal_data() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(&dir.path().join("Data.fs"));
-    let restore = |tid: u64, records: &[(u64, Option<&[u8]>, Option<u64>)], memory_max| {
+    let restore = |tid: u64, records: &[Restored<'_>], memory_max| {
         let mut txn = Staged::new(meta("u", "d"), Some(Tid(tid)), b' ', memory_max);
         for (oid, data, prev_txn) in records {
             txn.restore(Oid(*oid), Tid(tid), *data, prev_txn.map(Tid)).unwrap();
         }
         commit_staged(&storage, txn)
     };
-    let twice: [(u64, Option<&[u8]>, Option<u64>); 2] = [(1, Some(b"a"), None), (1, Some(b"b"), None)];
+    let twice: [Restored<'_>; 2] = [(1, Some(b"a"), None), (1, Some(b"b"), None)];
     assert_eq!(restore(1000, &twice, 1000).unwrap(), Tid(1000));
     restore(2000, &[(1, Some(b"other"), None)], 1000).unwrap();
     let size = storage.size();

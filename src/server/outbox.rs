@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::thread;
 
-use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
 use crate::net::stream::{Sink, Stream};
 
 /// Bytes that others may queue for a client that does not read.
@@ -46,6 +46,8 @@ pub struct Outbox<S: Sink = Stream> {
     queue: Mutex<Queue>,
     /// Told when the queue got shorter or the outbox was closed.
     drained: Condvar,
+    /// As `Queue::closed`, to be asked without the lock.
+    is_closed: AtomicBool,
     sink: S,
 }
 
@@ -71,7 +73,7 @@ pub struct Place<'a, S: Sink> {
 
 impl<S: Sink> Outbox<S> {
     pub fn new(sink: S) -> Outbox<S> {
-        Outbox { queue: Mutex::default(), drained: Condvar::new(), sink }
+        Outbox { queue: Mutex::default(), drained: Condvar::new(), is_closed: AtomicBool::new(false), sink }
     }
 
     pub fn sink(&self) -> &S {
@@ -87,11 +89,9 @@ impl<S: Sink> Outbox<S> {
     pub fn close(&self, reason: &'static str) {
         {
             let mut queue = self.queue.lock();
-            queue.closed.get_or_insert(reason);
-            queue.chunks.clear();
-            queue.front_sent = 0;
-            queue.len = 0;
+            queue.close(reason);
         }
+        self.is_closed.store(true, Ordering::Relaxed);
         self.drained.notify_all();
         self.sink.shutdown();
     }
@@ -101,9 +101,9 @@ impl<S: Sink> Outbox<S> {
         self.queue.lock().closed
     }
 
-    /// Bytes that wait for the client.
-    pub fn queue_len(&self) -> usize {
-        self.queue.lock().len
+    /// Nothing can be sent any more: there is no point in working for this client.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
     }
 
     /// Waits until everything queued was sent or the connection is closed.
@@ -221,6 +221,14 @@ impl<S: Sink + 'static> Outbox<S> {
 }
 
 impl Queue {
+    /// The first reason is kept.
+    fn close(&mut self, reason: &'static str) {
+        self.closed.get_or_insert(reason);
+        self.chunks.clear();
+        self.front_sent = 0;
+        self.len = 0;
+    }
+
     /// Puts chunks back to the front, less the first `sent` bytes of them.
     fn put_back(&mut self, taken: Vec<Chunk>, mut sent: usize) {
         let mut rest: Vec<Chunk> = Vec::new();
@@ -251,10 +259,8 @@ impl<S: Sink> Place<'_, S> {
         self.queue.len += len;
         self.queue.chunks.push_back(chunk);
         if self.queue.len > PUSHED_MAX + OWN_MAX {
-            self.queue.closed = Some("the client does not read what it is sent");
-            self.queue.chunks.clear();
-            self.queue.front_sent = 0;
-            self.queue.len = 0;
+            self.queue.close("the client does not read what it is sent");
+            self.outbox.is_closed.store(true, Ordering::Relaxed);
             // Does not wait, whatever the peer does.
             self.outbox.sink.shutdown();
             if self.queue.waiters > 0 {

@@ -112,7 +112,7 @@ impl Faulty {
         disk.dead = true;
         let after = Faulty::new(disk.random(), None);
         let mut names = disk.durable_names.clone();
-        if disk.random() % 2 == 0 {
+        if disk.random().is_multiple_of(2) {
             names = disk.names.clone();
         }
         let mut new = BTreeMap::new();

@@ -3,8 +3,8 @@
 #![allow(dead_code)]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
@@ -93,11 +93,10 @@ pub fn load(storage: &dyn Storage, oid: u64) -> Result<(Vec<u8>, Tid)> {
     Ok((loaded.0, loaded.1))
 }
 
-pub fn load_before(
-    storage: &dyn Storage,
-    oid: u64,
-    before: Tid,
-) -> Result<Option<(Vec<u8>, Tid, Option<Tid>)>> {
+/// Data, serial, and the tid of the next revision.
+pub type Found = (Vec<u8>, Tid, Option<Tid>);
+
+pub fn load_before(storage: &dyn Storage, oid: u64, before: Tid) -> Result<Option<Found>> {
     let mut out = b"scratch".to_vec();
     let loaded = storage.load_before(Oid(oid), before, 30, &mut out)?;
     assert!(out.starts_with(b"scratch"));
@@ -106,6 +105,3 @@ pub fn load_before(
         (out[l.start..].to_vec(), l.serial, l.end)
     }))
 }
-
-/// A place where log lines of a test would go, if one wants to see them.
-pub static SHARED: Mutex<()> = Mutex::new(());

@@ -78,6 +78,10 @@ impl Session {
                         if let Err(end) = self.dispatch(call) {
                             return end;
                         }
+                        // It may have asked for gigabytes before it went.
+                        if outbox.is_closed() {
+                            return End::Gone;
+                        }
                     }
                     Err(error) => {
                         log::error!(target: LOG, "({}) {error}; the connection is closed", self.connection.label());

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use byteorder::{BigEndian, ByteOrder};
-use log::error;
 
 use super::format::{
     BACK_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
@@ -74,7 +73,7 @@ impl Log {
 
     /// Nothing is written any more: after a failed sync nobody knows what the disk holds.
     pub fn set_broken(&self, why: String) {
-        error!(
+        crate::critical!(
             target: TARGET,
             "{}: {why}. The storage is now read-only: check the disk, then restart the server",
             self.path.display()

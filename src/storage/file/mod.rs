@@ -29,7 +29,6 @@ mod stage;
 mod tail_note;
 mod tids;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -275,12 +274,4 @@ impl Drop for FileStorage {
         // Errors were logged; there is nobody to tell.
         let _ = self.shut();
     }
-}
-
-/// The names of the files beside a database, for those who copy or remove it.
-pub fn side_files(path: &std::path::Path) -> Vec<PathBuf> {
-    [".old", ".tmp", ".lock", ".index", ".pack"]
-        .iter()
-        .map(|suffix| crate::base::fs::with_suffix(path, suffix))
-        .collect()
 }

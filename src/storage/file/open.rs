@@ -360,7 +360,7 @@ fn warn_of_future(options: &FileStorageOptions, last: Tid) {
         let path = options.path.display();
         let seconds = last.to_unix() - now.to_unix();
         if seconds > FUTURE_MAX {
-            error!(target: TARGET, "{path} Database records {seconds:.0} seconds in the future");
+            crate::critical!(target: TARGET, "{path} Database records {seconds:.0} seconds in the future");
         } else {
             warn!(target: TARGET, "{path} Database records {seconds:.0} seconds in the future");
         }

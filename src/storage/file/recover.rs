@@ -124,7 +124,7 @@ impl Scan<'_> {
                 Ok(false) => return Ok(Scanned { tail: Tail::Later, ..done }),
                 Err(Flaw::Io(error)) => return Err(self.reading(pos)(error)),
                 Err(Flaw::Damage { pos: at, what }) if suspect.is_none() => {
-                    error!(target: TARGET, "{} {what} at {at}", self.name);
+                    crate::critical!(target: TARGET, "{} {what} at {at}", self.name);
                     return Err(self.refusal(at, &what));
                 }
                 Err(Flaw::Damage { what: why, .. } | Flaw::Cut(why)) => {
@@ -239,7 +239,7 @@ impl Scan<'_> {
         let at = self.len.saturating_sub(TRAILER_LEN as u64);
         let trailer = be_u64(self.window.get(at, TRAILER_LEN)?).unwrap_or(0);
         if self.len.saturating_sub(trailer) < tpos || trailer < TXN_HEADER_LEN as u64 || trailer > self.len {
-            error!(target: TARGET, "{} has invalid transaction header at {tpos}", self.name);
+            crate::critical!(target: TARGET, "{} has invalid transaction header at {tpos}", self.name);
             warn!(
                 target: TARGET,
                 "It appears that there is invalid data at the end of the file, possibly due to a system crash.  {} \
