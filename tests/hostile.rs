@@ -517,6 +517,29 @@ fn clients_that_never_write() {
     });
 }
 
+/// Not hostile at all: a thousand clients that are merely there cost little.
+#[test]
+fn idle_clients_are_cheap() {
+    under_attack(64 * MB, |server| {
+        let before = server.rss();
+        let mut idle: Vec<_> = (0..900).map(|_| registered(server)).collect();
+        let mut writer = registered(server);
+        let oid = writer.new_oids(1).expect("oid")[0];
+        let tid = writer.commit(&[(oid, 0, &record(b"1"))]).expect("connection").expect("commit");
+        for client in &mut idle {
+            client.set_read_timeout(Duration::from_secs(20));
+            // The honest client's commits are told as well.
+            while !matches!(client.next().expect("a message"),
+                common::client::Incoming::Push { method, args }
+                    if method == "invalidateTransaction" && args[0].id() == tid)
+            {}
+        }
+        let each = (server.rss() - before.min(server.rss())) / 900;
+        println!("{} KB for each idle client", each / 1024);
+        assert!(each < 40 * 1024, "{each} bytes for each idle client");
+    });
+}
+
 #[test]
 fn slow_writers() {
     under_attack(64 * MB, |server| {

@@ -318,6 +318,19 @@ class Agent(object):
             raise
         return self.finish(h)
 
+    def store_bytes(self, h, oid, serial, data):
+        self.storages[h].store(from_hex(oid), from_hex(serial), from_hex(data), "", self.open_transactions[h])
+
+    def load_bytes(self, h, oid):
+        return to_hex(self.storages[h].load(from_hex(oid), "")[0])
+
+    def copy_from(self, h, path):
+        """Every transaction of a file, with the tids that it has there."""
+        from ZODB.FileStorage import FileStorage
+        source = FileStorage(str(path), read_only=True)
+        self.storages[h].copyTransactionsFrom(source)
+        source.close()
+
     def commit_loop(self, h, oids, seconds, record_to, seed):
         """Commits to its own objects until the time or the server is over.
 

@@ -274,3 +274,40 @@ def server_status(world, generation):
     if generation.age != 310:  # its own server is older than the Python server used for comparison
         equal(set(after), wanted)
         equal(after["last-transaction"], tid)
+
+
+@per_generation()
+def records_that_are_no_pickles(world, generation):
+    """The server keeps bytes; what they mean is the clients' business."""
+    server = world.server(generation)
+    a, b = world.client(generation, server), world.client(generation, server)
+    oid = a.new_oids(h="a", count=1)[0]
+    tid = Z64
+    for data in ("00", "ff" * 1000, "8005", "28" * 500, b"cos\nsystem\n(S'true'\ntR.".hex()):
+        a.begin(h="a")
+        a.store_bytes(h="a", oid=oid, serial=tid, data=data)
+        a.vote(h="a")
+        old, tid = tid, a.finish(h="a")
+        equal(b.load_bytes(h="a", oid=oid), data) if old == Z64 else None
+        if old != Z64:
+            b.begin(h="a")
+            b.store_bytes(h="a", oid=oid, serial=old, data=data)
+            raises("ConflictError", b.vote, h="a")
+            b.abort(h="a")
+            b.wait_invalidated(h="a", oid=oid, tid=tid)
+            equal(b.load_bytes(h="a", oid=oid), data)
+
+
+@per_generation()
+def quota(world, generation):
+    server = world.server(generation, storages={"1": ("Data.fs", "quota 60KB")})
+    a, b = world.client(generation, server), world.client(generation, server)
+    oid, tid = new_object(a, value=1, size=50_000)
+    other = a.new_oids(h="a", count=1)[0]
+    # Like Python's FileStorage: a record may not begin beyond the quota.
+    error = raises("Exception", a.commit, h="a", changes=[[oid, tid, 2, 60_000], [other, Z64, 2, 10]])
+    check("quota" in (error.name + error.answer["text"]).lower(), error)
+    equal(b.load(h="a", oid=oid)["value"], 1)
+    tid = b.commit(h="a", changes=[[oid, tid, 3, 100]])
+    a.wait_invalidated(h="a", oid=oid, tid=tid)
+    check(server.data_path.stat().st_size < 60_000)
