@@ -324,6 +324,12 @@ class Agent(object):
     def load_bytes(self, h, oid):
         return to_hex(self.storages[h].load(from_hex(oid), "")[0])
 
+    def pack(self, h):
+        self.storages[h].pack(time.time(), None)
+
+    def undo_log(self, h):
+        return len(self.storages[h].undoLog(0, 10))
+
     def copy_from(self, h, path):
         """Every transaction of a file, with the tids that it has there."""
         from ZODB.FileStorage import FileStorage
