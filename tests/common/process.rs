@@ -145,7 +145,7 @@ impl Drop for Server {
 }
 
 fn binary() -> PathBuf {
-    env::var_os("RUNZEO_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_runzeo").into(), PathBuf::from)
+    env::var_os("RUNZEO_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_runzeo").into(), PathBuf::from)
 }
 
 fn free_address() -> SocketAddr {
