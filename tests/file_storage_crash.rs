@@ -176,6 +176,11 @@ fn path(dir: &tempfile::TempDir) -> std::path::PathBuf {
     dir.path().join("Data.fs")
 }
 
+/// More of them on demand: `RUNZEO_CRASH_SEEDS=1000`.
+fn seeds() -> u64 {
+    std::env::var("RUNZEO_CRASH_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(6)
+}
+
 #[test]
 fn power_cut_at_every_call() {
     let dir = tempfile::tempdir().unwrap();
@@ -184,7 +189,7 @@ fn power_cut_at_every_call() {
     loop {
         n += 1;
         let mut fired = false;
-        for seed in 0..6 {
+        for seed in 0..seeds() {
             let media = Faulty::new(n * 100 + seed, Some((n, Fault::PowerCut)));
             let (stored, seen) = run(&path, &media).unwrap_or_default();
             fired = media.fired();
@@ -227,6 +232,28 @@ fn killed_at_every_call() {
         check(&path, &media.after_kill(), &stored, &seen, &format!("killed at call {n}"));
         if !media.fired() {
             break;
+        }
+    }
+}
+
+#[test]
+fn a_second_fault_during_recovery() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = path(&dir);
+    for n in (10..60).step_by(3) {
+        let media = Faulty::new(n, Some((n, Fault::PowerCut)));
+        let (stored, seen) = run(&path, &media).unwrap_or_default();
+        for second in 1.. {
+            let fault = if (n + second) % 3 == 0 { Fault::Error } else { Fault::PowerCut };
+            let after = media.after_power_cut();
+            after.fail_at(second, fault);
+            let opened = FileStorage::open(options(&path, &after));
+            drop(opened);
+            let what = format!("power cut at call {n}, {fault:?} at {second} of recovery");
+            check(&path, &after.after_power_cut(), &stored, &seen, &what);
+            if !after.fired() {
+                break;
+            }
         }
     }
 }

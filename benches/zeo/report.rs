@@ -85,9 +85,12 @@ const CONNECTIONS: &[Figure] = &[
 /// What one server reached in one figure of one workload, by round.
 type Rounds = Vec<(u32, f64)>;
 
-/// All tables.
-pub fn tables(outcomes: &[Outcome]) -> String {
-    let servers = in_order(outcomes.iter().map(|outcome| outcome.label.as_str()));
+/// All tables. The columns are in the order of `servers`; whoever is not among them comes last.
+pub fn tables(outcomes: &[Outcome], servers: &[&str]) -> String {
+    let servers =
+        in_order(servers.iter().copied().chain(outcomes.iter().map(|outcome| outcome.label.as_str())));
+    let servers: Vec<&str> =
+        servers.into_iter().filter(|label| outcomes.iter().any(|outcome| outcome.label == *label)).collect();
     let rows = rows(outcomes, &servers);
     let Some(base) = servers.first() else { return "No results.\n".into() };
     let mut text = "Median over the rounds (lowest..highest).\n\n".to_string();

@@ -15,9 +15,12 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target { name: "data_fs", run: targets::data_fs::run, seeds: targets::data_fs::seeds },
     Target { name: "frame", run: targets::frame::run, seeds: targets::frame::seeds },
+    Target { name: "index", run: targets::index::run, seeds: targets::index::seeds },
     Target { name: "message", run: targets::message::run, seeds: targets::message::seeds },
     Target { name: "pickle", run: targets::pickle::run, seeds: targets::pickle::seeds },
+    Target { name: "zconfig", run: targets::zconfig::run, seeds: targets::zconfig::seeds },
 ];
 
 /// The repository's root, where fixtures are.

@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 /// Makes created, renamed and removed entries of a directory durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
@@ -27,21 +29,13 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// Reserves disk space for `len` bytes at `pos` without changing the file's length, so that writing there cannot
 /// find the disk full. `Ok(false)`: this file system cannot reserve.
-#[allow(unsafe_code)]
 pub fn reserve(file: &File, pos: u64, len: u64) -> io::Result<bool> {
-    let (Ok(pos), Ok(len)) = (libc::off_t::try_from(pos), libc::off_t::try_from(len)) else {
-        return Err(io::Error::from(io::ErrorKind::FileTooLarge));
-    };
-    // SAFETY: a system call on a descriptor that `file` keeps open; no memory is passed.
-    let failed = unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, pos, len) } != 0;
-    if !failed {
-        return Ok(true);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENODEV) => Ok(false),
-        Some(libc::EINTR) => Ok(true),
-        _ => Err(error),
+    match fallocate(file, FallocateFlags::KEEP_SIZE, pos, len) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => Ok(false),
+        // Cut short by a signal: the next vote asks again.
+        Err(Errno::INTR) => Ok(true),
+        Err(error) => Err(error.into()),
     }
 }
 

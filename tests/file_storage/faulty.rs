@@ -102,6 +102,13 @@ impl Faulty {
         self.disk.lock().unwrap().fired
     }
 
+    /// The n-th call from now on fails.
+    pub fn fail_at(&self, n: u64, fault: Fault) {
+        let mut disk = self.disk.lock().unwrap();
+        disk.fail_at = Some((disk.calls + n, fault));
+        disk.fired = false;
+    }
+
     pub fn calls(&self) -> u64 {
         self.disk.lock().unwrap().calls
     }

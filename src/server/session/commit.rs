@@ -12,6 +12,7 @@ use crate::server::locks::Outcome;
 use crate::server::outbox::Chunk;
 use crate::server::publish::Announcement;
 use crate::server::stats::{count, uncount};
+use crate::server::timeout::Running;
 use crate::storage::staged::OpKind;
 use crate::storage::{Committed, Delivery, Publisher, StorageError, Ticket, TidAt, Voted};
 use crate::wire::exception::PyException;
@@ -24,7 +25,23 @@ struct FinishTicket {
     hosted: Arc<Hosted>,
     connection: Arc<Connection>,
     reply_to: OwnedMsgId,
-    running: crate::server::timeout::Running,
+    running: Running,
+    answered: bool,
+}
+
+/// A storage that drops a ticket has met a bug in the midst of a commit, and is read-only from now on. What became of the
+/// transaction is unknown: the client must not take it for either.
+impl Drop for FinishTicket {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        let label = self.connection.label();
+        crate::critical!(target: LOG, "({label}) a transaction was lost while it was being finished");
+        *self.connection.transaction.lock() = Transaction::None;
+        self.connection.outbox.close("its transaction was lost while it was being finished");
+        release(&self.hosted, &self.connection, self.running);
+    }
 }
 
 /// `vote(id)`: queue for the locks and vote as soon as they are granted. `Err` is the reply.
@@ -207,8 +224,13 @@ pub fn finish(
             }
         }
     };
-    let ticket =
-        FinishTicket { hosted: Arc::clone(hosted), connection: Arc::clone(connection), reply_to, running };
+    let ticket = FinishTicket {
+        hosted: Arc::clone(hosted),
+        connection: Arc::clone(connection),
+        reply_to,
+        running,
+        answered: false,
+    };
     hosted.storage.finish(voted, Box::new(ticket));
     Ok(())
 }
@@ -250,7 +272,7 @@ pub fn abort(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
     uncount(&hosted.stats.active_txns);
 }
 
-fn release(hosted: &Arc<Hosted>, connection: &Connection, running: crate::server::timeout::Running) {
+fn release(hosted: &Arc<Hosted>, connection: &Connection, running: Running) {
     let granted = hosted.release_locks(connection, Some(running));
     hosted.wake(granted, vote_with_locks);
 }
@@ -291,7 +313,8 @@ impl Publisher for HostedPublisher {
             let (tid, count, size) = (committed.tid, committed.object_count, committed.size);
             let mut announcement =
                 Announcement { tid, oids: committed.oids.into(), committer: 0, reply: Vec::new() };
-            if let Ok(ticket) = committed.ticket.downcast::<FinishTicket>() {
+            if let Ok(mut ticket) = committed.ticket.downcast::<FinishTicket>() {
+                ticket.answered = true;
                 let wire = ticket.connection.wire();
                 announcement.committer = ticket.connection.id;
                 if wire.finish_sends_info() {
@@ -326,8 +349,9 @@ impl Publisher for HostedPublisher {
     }
 
     fn failed(&self, ticket: Ticket, error: StorageError) {
-        let Ok(ticket) = ticket.downcast::<FinishTicket>() else { return };
-        let FinishTicket { hosted, connection, reply_to, running } = *ticket;
+        let Ok(mut ticket) = ticket.downcast::<FinishTicket>() else { return };
+        ticket.answered = true;
+        let FinishTicket { hosted, connection, reply_to, running, .. } = &*ticket;
         log::error!(target: LOG, "({}) Error finishing a transaction: {error}", connection.label());
         *connection.transaction.lock() = Transaction::None;
         uncount(&hosted.stats.active_txns);
@@ -335,6 +359,6 @@ impl Publisher for HostedPublisher {
         connection.wire().error_reply(reply_to.get(), &exceptions::of_storage_error(&error), &mut frame);
         connection.outbox.place().push(Chunk::Own(frame));
         connection.outbox.flush();
-        release(&hosted, &connection, running);
+        release(hosted, connection, *running);
     }
 }

@@ -14,11 +14,15 @@ use super::format::{
     BACK_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
 };
 use super::media::MediaFile;
+use super::window::Window;
 use crate::base::ids::Oid;
 use crate::storage::{Result, StorageError, TransactionMeta};
 
 /// The log target of everything that Python's FileStorage logs.
 pub const TARGET: &str = "ZODB.FileStorage";
+
+/// A header, and the back-pointer that may be all that follows.
+const RECORD_LEN_MIN: usize = DATA_HEADER_LEN + BACK_LEN;
 
 /// See the module.
 pub struct Log {
@@ -107,7 +111,7 @@ impl Log {
 
     /// The header of the data record at `pos`, which must be one of `oid` if that is given.
     pub fn read_record(&self, pos: u64, oid: Option<Oid>) -> Result<Record> {
-        let mut buf = [0; DATA_HEADER_LEN + BACK_LEN];
+        let mut buf = [0; RECORD_LEN_MIN];
         let len = self.file.read_at(&mut buf, pos).map_err(self.io("reading a record", pos))?;
         self.parse_record(&buf[..len], pos, oid)
     }
@@ -208,6 +212,7 @@ impl Log {
 /// The data records of one transaction, in file order.
 pub struct Records<'a> {
     log: &'a Log,
+    window: Window<'a>,
     tpos: u64,
     pos: u64,
     end: u64,
@@ -221,7 +226,8 @@ impl<'a> Records<'a> {
     /// The records that follow the first `done` bytes of records.
     pub fn new_at(log: &'a Log, tpos: u64, header: &TxnHeader, done: u64) -> Records<'a> {
         let end = tpos.saturating_add(header.len).min(log.end());
-        Records { log, tpos, pos: tpos.saturating_add(header.head_len()).saturating_add(done), end }
+        let pos = tpos.saturating_add(header.head_len()).saturating_add(done);
+        Records { log, window: Window::new(log.file(), end, RECORD_LEN_MIN), tpos, pos, end }
     }
 
     /// The next record and its position.
@@ -230,7 +236,8 @@ impl<'a> Records<'a> {
         if pos >= self.end {
             return Ok(None);
         }
-        let record = self.log.read_record(pos, None)?;
+        let bytes = self.window.get(pos, RECORD_LEN_MIN).map_err(self.log.io("reading a record", pos))?;
+        let record = self.log.parse_record(bytes, pos, None)?;
         self.pos = pos.saturating_add(record.header.record_len());
         if self.pos > self.end || record.header.tloc != self.tpos {
             return Err(self.log.corrupt(pos, "data record exceeds transaction record"));

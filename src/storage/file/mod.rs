@@ -1,6 +1,6 @@
 //! FileStorage: one log file, `Data.fs`, that Python's FileStorage reads and writes too.
 //!
-//! - `format` the bytes, `media` the disk, `log` records by position
+//! - `format` the bytes, `media` the disk, `log` records by position, `window` many of them in a row
 //! - `index` oid -> position; `index_file`, `index_legacy` as Python saves it; `save` when it is saved
 //! - `open` and `recover`: from files to a running storage; `tail_note` what a crash leaves to know; `lock_file`
 //! - `read`, `history`, `iterate`: reading
@@ -28,6 +28,7 @@ mod space;
 mod stage;
 mod tail_note;
 mod tids;
+mod window;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

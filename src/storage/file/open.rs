@@ -21,7 +21,7 @@ use super::tail_note::{NoteFile, TailNote};
 use super::tids::Tids;
 use super::{Core, FileStorage, Oids, index_file};
 use crate::base::clock::{Clock, SystemClock};
-use crate::base::fs::dir_of;
+use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 
@@ -99,7 +99,7 @@ impl FileStorage {
         let file = open_file(&options)?;
         let found = read_all(&options, &file, note.as_ref())?;
         warn_of_future(&options, found.last_tid);
-        let (oids, note_file) = oids_and_note(&options, note.as_ref(), &found);
+        let (oids, note_file) = oids_and_note(&options, note.as_ref(), &found)?;
         let core = Core {
             media,
             log: Log::new(options.path.clone(), file, found.end),
@@ -372,17 +372,25 @@ fn oids_and_note(
     options: &FileStorageOptions,
     old: Option<&TailNote>,
     found: &Found,
-) -> (Oids, Option<NoteFile>) {
+) -> Result<(Oids, Option<NoteFile>)> {
+    let FileStorageOptions { path, media, .. } = options;
     let marks = [old.map(|note| note.oid_mark), found.oid_mark, found.index.max_oid()];
     let last = marks.into_iter().flatten().max().unwrap_or(Oid::ZERO);
     let oids = Oids { last: last.0, mark: last.0 };
     if options.read_only {
-        return (oids, None);
+        return Ok((oids, None));
     }
-    let note = NoteFile::create(&*options.media, &options.path, found.end, found.last_tid, last);
-    let note = note.map_err(|error| {
-        let path = options.path.display();
-        warn!(target: TARGET, "{path}.tmp cannot be written, a crash will be harder to recover from: {error}");
-    });
-    (oids, note.ok())
+    match NoteFile::create(&**media, path, found.end, found.last_tid, last) {
+        Ok(note) => Ok((oids, Some(note))),
+        Err(error) => {
+            let doing = format!("writing {}.tmp", path.display());
+            warn!(target: TARGET, "{doing}: {error}. A crash will be harder to recover from");
+            // An old note would speak of transactions that it does not know.
+            let _ = media.remove(&with_suffix(path, ".tmp"));
+            match TailNote::read(&**media, path) {
+                None => Ok((oids, None)),
+                Some(_) => Err(StorageError::Io { doing, error }),
+            }
+        }
+    }
 }

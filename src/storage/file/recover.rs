@@ -16,9 +16,15 @@ use super::index::Index;
 use super::log::{Log, TARGET, be_u64};
 use super::media::{Access, Media, MediaFile};
 use super::tail_note::{BLOCK, TailNote};
+use super::window::Window;
 use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
+
+/// What is saved aside is copied in pieces.
+const COPY_LEN: usize = 1 << 20;
+/// What a scan reads at once to begin with.
+const WINDOW_LEN: usize = 64 * 1024;
 
 /// What to scan.
 pub struct ScanFrom<'a> {
@@ -64,7 +70,7 @@ pub fn scan(bytes: &[u8]) -> Result<Scanned> {
 /// Puts into `index` what the file has from `from` on.
 pub fn scan_file(file: &dyn MediaFile, path: &Path, index: &Index, from: &ScanFrom<'_>) -> Result<Scanned> {
     let len = file.len().map_err(StorageError::io(format!("reading the length of {}", path.display())))?;
-    let window = Window::new(file, len);
+    let window = Window::new(file, len, WINDOW_LEN);
     let mut scan = Scan { window, path, name: path.display().to_string(), index, len, records: Vec::new() };
     scan.run(from)
 }
@@ -278,55 +284,6 @@ impl Scan<'_> {
     }
 }
 
-/// Sequential reading with a large buffer, that passes over long data without reading it.
-struct Window<'a> {
-    file: &'a dyn MediaFile,
-    len: u64,
-    buf: Vec<u8>,
-    /// Where in the file `buf` begins, and how much of it is valid.
-    start: u64,
-    valid: usize,
-    /// How much to read next time: grows while what is read is used, shrinks while most is passed over.
-    chunk: usize,
-}
-
-const CHUNK_MIN: usize = 16 * 1024;
-const CHUNK_MAX: usize = 1024 * 1024;
-
-impl<'a> Window<'a> {
-    fn new(file: &'a dyn MediaFile, len: u64) -> Window<'a> {
-        Window { file, len, buf: Vec::new(), start: 0, valid: 0, chunk: CHUNK_MIN }
-    }
-
-    /// `want` bytes from `pos`, fewer only where the file ends.
-    fn get(&mut self, pos: u64, want: usize) -> io::Result<&[u8]> {
-        let inside = pos.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
-        let at = match inside {
-            Some(at) if at + want <= self.valid => at,
-            _ => {
-                self.read(pos, want)?;
-                0
-            }
-        };
-        let end = self.valid.min(at + want);
-        Ok(self.buf.get(at..end).unwrap_or_default())
-    }
-
-    fn read(&mut self, pos: u64, want: usize) -> io::Result<()> {
-        let passed_over = pos.saturating_sub(self.start + self.valid as u64);
-        self.chunk = if passed_over < self.chunk as u64 { self.chunk * 2 } else { self.chunk / 2 };
-        self.chunk = self.chunk.clamp(CHUNK_MIN, CHUNK_MAX);
-        let len = (self.len.saturating_sub(pos)).min(self.chunk.max(want) as u64) as usize;
-        if self.buf.len() < len {
-            self.buf.resize(len, 0);
-        }
-        self.start = pos;
-        self.valid = 0;
-        self.valid = self.file.read_at(self.buf.get_mut(..len).unwrap_or_default(), pos)?;
-        Ok(())
-    }
-}
-
 /// Python's check of a saved index: the newest five data records before `pos` must be where the index says. The tid of
 /// the last transaction if so.
 pub fn check_sanity(log: &Log, index: &Index, mut pos: u64, file_len: u64) -> Option<Tid> {
@@ -383,7 +340,7 @@ pub fn save_aside(media: &dyn Media, file: &dyn MediaFile, path: &Path, pos: u64
     warn!(target: TARGET, "Writing truncated data from {} to {}", path.display(), aside.display());
     let copy = || -> io::Result<()> {
         let to = media.open(&aside, Access::Truncate)?;
-        let mut buf = vec![0; CHUNK_MAX];
+        let mut buf = vec![0; COPY_LEN];
         let mut done = 0;
         loop {
             let len = file.read_at(&mut buf, pos + done)?;

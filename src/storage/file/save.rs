@@ -81,8 +81,12 @@ impl Core {
 
     /// Saves the index; a failure is logged and costs nothing but a scan at the next start.
     pub fn save_index(&self) {
+        self.save_index_of(self.published_end());
+    }
+
+    /// Saves the index as it was when the file ended at `end`.
+    fn save_index_of(&self, end: u64) {
         let saving = self.saver.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        let end = self.published_end();
         let format = self.writer.lock().unwrap_or_else(PoisonError::into_inner).format;
         let path = self.log.path();
         let begun = Instant::now();
@@ -109,6 +113,43 @@ impl Core {
                 begun.elapsed()
             ),
             Err(error) => error!(target: TARGET, "{}.index cannot be saved: {error}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::MAGIC_LEN;
+    use super::super::recover::{ScanFrom, scan_file};
+    use super::super::{FileStorage, FileStorageOptions};
+    use super::*;
+    use crate::base::ids::{Oid, Tid};
+    use crate::storage::{Staged, Storage, TidAt, TransactionMeta};
+
+    #[test]
+    fn a_saved_index_is_that_of_its_position_though_commits_went_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("Data.fs");
+        let storage = FileStorage::open(FileStorageOptions::new(&path)).unwrap();
+        let mut ends = Vec::new();
+        for n in 0..30u64 {
+            let mut txn = Staged::new(TransactionMeta::default(), None, b' ', 1000);
+            for oid in [n % 7, n] {
+                txn.store(Oid(oid), storage.get_tid(Oid(oid)).unwrap_or(Tid::ZERO), &[1; 50]).unwrap();
+            }
+            // Nobody publishes: a lone finish is through when it returns.
+            storage.finish(storage.vote(txn, TidAt::Finish).unwrap(), Box::new(()));
+            ends.push(storage.size());
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        for end in ends {
+            storage.core.save_index_of(end);
+            let saved = index_file::load(&*storage.core.media, &path).unwrap().unwrap();
+            let scanned = super::super::index::Index::new();
+            let from = ScanFrom { pos: MAGIC_LEN, tid: Tid::ZERO, stop: None, note: None };
+            scan_file(&bytes[..end as usize].to_vec(), &path, &scanned, &from).unwrap();
+            assert_eq!((saved.pos, saved.index.len()), (end, scanned.len()));
+            assert!(saved.objects().all(|(oid, pos)| scanned.pos(oid) == pos));
         }
     }
 }

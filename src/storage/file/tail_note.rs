@@ -6,8 +6,12 @@
 //! synced: damage before that is damage, behind it a torn commit.
 //!
 //! ```text
-//! "runzeo tail note" 16 | start 8 | start_tid 8 | synced 8 | oid_mark 8, then positions of all-zero blocks, 8 each
+//! "runzeo tail note" 16 | start 8 | start_tid 8 | synced 8, inverted 8 | oid_mark 8, inverted 8
+//! positions of all-zero blocks, 8 each
 //! ```
+//!
+//! What is written again and again stands twice, the second time with all bits inverted, so that a write that was cut
+//! short is noticed.
 //!
 //! Python opens the same name for its own commits and empties it, so a note never speaks of what Python wrote.
 
@@ -23,8 +27,8 @@ use crate::base::ids::{Oid, Tid};
 
 const MAGIC: &[u8; 16] = b"runzeo tail note";
 const SYNCED_AT: u64 = 32;
-const OID_MARK_AT: u64 = 40;
-const HEAD_LEN: usize = 48;
+const OID_MARK_AT: u64 = 48;
+const HEAD_LEN: usize = 64;
 /// More zero blocks than this in one tail are not remembered, and not checked either.
 const ZEROS_MAX: usize = 1 << 20;
 
@@ -61,11 +65,15 @@ impl TailNote {
         if r.take(MAGIC.len())? != MAGIC {
             return None;
         }
+        let (start, start_tid) = (r.u64_be()?, Tid(r.u64_be()?));
+        let (synced, synced_again) = (r.u64_be()?, !r.u64_be()?);
+        let (mark, mark_again) = (r.u64_be()?, !r.u64_be()?);
         let mut note = TailNote {
-            start: r.u64_be()?,
-            start_tid: Tid(r.u64_be()?),
-            synced: r.u64_be()?,
-            oid_mark: Oid(r.u64_be()?),
+            start,
+            start_tid,
+            synced: if synced == synced_again { synced } else { start },
+            // Too high does no harm.
+            oid_mark: Oid(mark.max(mark_again)),
             zeros: Vec::new(),
         };
         while let Some(pos) = r.u64_be() {
@@ -109,9 +117,10 @@ impl NoteFile {
         let path = with_suffix(path, ".tmp");
         let file = media.open(&path, Access::Truncate)?;
         let mut head = MAGIC.to_vec();
-        for number in [start, start_tid.0, start, oid_mark.0] {
-            head.extend_from_slice(&number.to_be_bytes());
-        }
+        head.extend_from_slice(&start.to_be_bytes());
+        head.extend_from_slice(&start_tid.to_bytes());
+        head.extend_from_slice(&twice(start));
+        head.extend_from_slice(&twice(oid_mark.0));
         file.write_at(&head, 0)?;
         file.sync()?;
         media.sync_dir(dir_of(&path))?;
@@ -120,12 +129,12 @@ impl NoteFile {
 
     /// Everything before `end` is durable. Not synced itself: an older note is true as well.
     pub fn set_synced(&self, end: u64) -> io::Result<()> {
-        self.file.write_at(&end.to_be_bytes(), SYNCED_AT)
+        self.file.write_at(&twice(end), SYNCED_AT)
     }
 
     /// Oids up to this one may be given out. Not synced: it matters when the process dies, less when the machine does.
     pub fn set_oid_mark(&self, oid: Oid) -> io::Result<()> {
-        self.file.write_at(&oid.to_bytes(), OID_MARK_AT)
+        self.file.write_at(&twice(oid.0), OID_MARK_AT)
     }
 
     /// These blocks, about to be written, are all zero; durable on return.
@@ -147,6 +156,11 @@ impl NoteFile {
     }
 }
 
+fn twice(number: u64) -> [u8; 16] {
+    let both = u128::from(number) << 64 | u128::from(!number);
+    both.to_be_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::media::RealMedia;
@@ -165,6 +179,8 @@ mod tests {
         let zeros = vec![4096, 8192];
         assert_eq!(read, TailNote { start: 100, start_tid: Tid(7), synced: 500, oid_mark: Oid(1000), zeros });
         assert!(read.is_rightly_zero(8192) && !read.is_rightly_zero(0));
+        note.file.write_at(&7u64.to_be_bytes(), SYNCED_AT).unwrap();
+        assert_eq!(TailNote::read(&RealMedia, &path).unwrap().synced, 100);
         note.clear().unwrap();
         assert_eq!(TailNote::read(&RealMedia, &path), None);
     }

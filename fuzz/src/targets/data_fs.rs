@@ -1,0 +1,21 @@
+//! Data files: any bytes are scanned to an end inside the file or refused, and what was kept is found again.
+
+use runzeo::storage::file::{Tail, scan};
+
+pub fn run(data: &[u8]) {
+    // An empty file is a new one; the magic is looked at before anything is scanned.
+    if data.len() < 4 {
+        return;
+    }
+    let Ok(scanned) = scan(data) else { return };
+    let end = usize::try_from(scanned.end).expect("a position in memory");
+    assert!(end <= data.len(), "the end {end} is outside of {} bytes", data.len());
+    assert!(scanned.last_tid <= scanned.max_tid);
+    // Cutting off the torn tail leaves a file that is whole.
+    let again = scan(&data[..end]).expect("what was kept can be read");
+    assert_eq!((again.end, again.last_tid, again.tail), (scanned.end, scanned.last_tid, Tail::Clean));
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    super::data_files("Data.fs")
+}
