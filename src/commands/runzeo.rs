@@ -112,26 +112,27 @@ fn serve(program: &str, config: &Config, log: &LogHandle) -> Result<u8, Failure>
     log_created(&config.zeo, &storages);
     let server = Server::new(storages, announcement);
     let cannot_start = |error| Failure::outside(format!("can't start a thread: {error}"));
+    // One address may have a socket for each IP version.
+    if let Some(first) = listeners.first() {
+        log::info!(target: "ZEO.zrpc", "({pid}) listening on {}", first.kind);
+    }
     for listener in listeners {
-        log::info!(target: LOG, "listening on {}", listener.kind);
         server.accept_on(listener).map_err(cannot_start)?;
     }
     for listener in monitors {
         server.monitor_on(listener).map_err(cannot_start)?;
     }
 
-    let code = if config.exit_immediately {
-        let mut stdout = std::io::stdout();
-        let _ = writeln!(stdout, "testing exit immediately").and_then(|()| stdout.flush());
-        0
-    } else {
-        wait(&mut signals, log)
-    };
+    let code = if config.exit_immediately { 0 } else { wait(&mut signals, log) };
     log::debug!(target: RUNZEO, "({pid}) {program} stops");
     server.stop();
     close_storages(&server);
     drop(sockets);
     drop(pid_file);
+    if config.exit_immediately {
+        let mut stdout = std::io::stdout();
+        let _ = writeln!(stdout, "testing exit immediately").and_then(|()| stdout.flush());
+    }
     Ok(code)
 }
 

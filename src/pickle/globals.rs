@@ -8,7 +8,9 @@ pub fn in_message(module: &[u8], name: &[u8]) -> bool {
     match module {
         b"ZopeUndo.Prefix" => name == b"Prefix",
         b"zodbpickle" => name == b"binary",
-        b"builtins" | b"__builtin__" => matches!(name, b"set" | b"frozenset" | b"bytearray" | b"complex"),
+        b"builtins" | b"__builtin__" => {
+            matches!(name, b"dict" | b"set" | b"frozenset" | b"bytearray" | b"complex")
+        }
         _ => false,
     }
 }

@@ -52,6 +52,8 @@ pub struct OpenTransaction {
     /// The client's name for it, as it came.
     pub id: Box<[u8]>,
     pub staged: Staged,
+    /// A store that wanted no reply was refused: vote must not pass without it.
+    pub refused: Option<PyException>,
 }
 
 impl Transaction {

@@ -60,7 +60,7 @@ pub struct DataRecord {
     pub data_txn: Option<Tid>,
 }
 
-/// Iterates over transactions. Sees those that were published when it was made, and may see later ones.
+/// Iterates over the transactions that were published when it was made.
 pub trait TransactionIterator: Send {
     /// The next transaction, `None` at the end.
     fn next_transaction(&mut self) -> Result<Option<TransactionRecord>>;

@@ -10,6 +10,7 @@ use crate::server::session::load::{frame, reply_newest};
 use crate::server::session::{Registered, Session};
 use crate::storage::HistoryEntry;
 use crate::wire::exception::PyException;
+use crate::wire::protocol::{Codec, Dialect};
 use crate::wire::request::OwnedMsgId;
 use crate::wire::value::{Value, extension_dict};
 
@@ -123,6 +124,18 @@ impl Session {
             Ok(Value::List(entries.into_iter().map(|entry| history_entry(entry, with_version)).collect()))
         };
         reply_newest(&on.hosted, &self.connection, || frame(&self.connection, id, &entries()));
+    }
+
+    /// `history(oid, None)`: Python 3 cannot compare the count with a number; Python 2 can, and finds it reached.
+    pub(super) fn history_of_no_count(&self, on: &Registered, oid: Oid) -> Result {
+        on.hosted.storage.history(oid, 0).map_err(|error| exceptions::of_storage_error(&error))?;
+        match self.connection.wire().codec {
+            Codec::Pickle(Dialect::Python2) => Ok(Value::List(Vec::new())),
+            Codec::Pickle(Dialect::Python3) | Codec::Msgpack => {
+                let message = "'>=' not supported between instances of 'int' and 'NoneType'";
+                Err(PyException::builtin("TypeError", message))
+            }
+        }
     }
 
     /// `record_iternext(next)` -> (oid, tid, data, next oid)

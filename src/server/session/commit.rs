@@ -55,6 +55,10 @@ pub fn vote(
         let mut transaction = connection.transaction.lock();
         check_id(connection, &transaction, id, "vote")?;
         match transaction.take() {
+            Transaction::Open(OpenTransaction { refused: Some(exception), .. }) => {
+                uncount(&hosted.stats.active_txns);
+                return Err(exception);
+            }
             Transaction::Open(open) => {
                 let set = lock_set(&open.staged, needs_tid_at_vote(connection, &open));
                 *transaction = Transaction::Waiting { open, reply_to };

@@ -77,7 +77,11 @@ impl Session {
                     );
                 }
                 if is_async {
-                    return if wire.async_error_closes() { Err(End::Misbehaved) } else { Ok(()) };
+                    if wire.async_error_closes() {
+                        return Err(End::Misbehaved);
+                    }
+                    self.refuse_vote(&exception);
+                    return Ok(());
                 }
                 wire.error_reply(id.get(), &exception, &mut frame);
             }
@@ -152,11 +156,11 @@ impl Session {
                 Answer::Value(Value::None)
             }
 
-            Request::History { oid: Some(oid), count } => {
-                let count = count.map_or(0, |count| usize::try_from(count).unwrap_or(0));
-                self.history(on, id, oid, count);
+            Request::History { oid: Some(oid), count: Some(count) } => {
+                self.history(on, id, oid, usize::try_from(count).unwrap_or(0));
                 Answer::Given
             }
+            Request::History { oid: Some(oid), count: None } => self.history_of_no_count(on, oid).into(),
             Request::History { oid: None, .. } => {
                 Answer::Error(PyException::new("ZODB.POSException", "POSKeyError", vec![Value::None]))
             }

@@ -45,7 +45,8 @@ impl Session {
         };
         let mut staged = Staged::new(meta, begin.tid, begin.status, STAGED_MEMORY_MAX);
         staged.python2 = self.connection.wire().codec == Codec::Pickle(Dialect::Python2);
-        *transaction = Transaction::Open(OpenTransaction { id: begin.id.as_ref().into(), staged });
+        *transaction =
+            Transaction::Open(OpenTransaction { id: begin.id.as_ref().into(), staged, refused: None });
         count(&on.hosted.stats.active_txns);
         Ok(())
     }
@@ -70,6 +71,14 @@ impl Session {
                 exceptions::of_storage_error(&crate::storage::StorageError::io(doing)(error))
             }),
             _ => Err(exceptions::transaction_error("The transaction has been voted for already.")),
+        }
+    }
+
+    /// A call that wanted no reply was refused. Python's servers before ZEO 5 log it and let the vote pass without the
+    /// store; here it fails the vote.
+    pub(super) fn refuse_vote(&self, exception: &PyException) {
+        if let Transaction::Open(open) = &mut *self.connection.transaction.lock() {
+            open.refused.get_or_insert_with(|| exception.clone());
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Transactions in file order, from a start to a stop. Works beside commits: it sees what was published when asked.
+//! Transactions in file order, from a start to a stop. Works beside commits: it sees what was published when it was
+//! made, as Python's does.
 
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ use crate::storage::{
 pub struct Transactions {
     core: Arc<Core>,
     pos: u64,
+    /// Where the published part of the file ended when the iterator was made.
+    end: u64,
     last_tid: Tid,
     stop: Option<Tid>,
     /// The transaction that was returned last.
@@ -24,11 +27,12 @@ pub struct Transactions {
 
 impl Transactions {
     pub fn new(core: Arc<Core>, start: Option<Tid>, stop: Option<Tid>) -> Result<Transactions> {
+        let end = core.published_end();
         let pos = match start {
             Some(start) => find(&core, start)?,
             None => MAGIC_LEN,
         };
-        Ok(Transactions { core, pos, last_tid: Tid::ZERO, stop, current: None })
+        Ok(Transactions { core, pos, end, last_tid: Tid::ZERO, stop, current: None })
     }
 }
 
@@ -37,7 +41,7 @@ impl TransactionIterator for Transactions {
         let log = &self.core.log;
         loop {
             self.current = None;
-            let Some((pos, header)) = txn_at(&self.core, self.pos)? else { return Ok(None) };
+            let Some((pos, header)) = txn_at(&self.core, self.pos, self.end)? else { return Ok(None) };
             if header.tid <= self.last_tid {
                 warn!(target: TARGET, "{} time-stamp reduction at {pos}", log.path().display());
             }
@@ -107,9 +111,8 @@ fn data_of(log: &Log, pos: u64, record: &super::log::Record) -> Result<(Option<V
     }
 }
 
-/// The published transaction at `pos`; `None` at the end.
-fn txn_at(core: &Core, pos: u64) -> Result<Option<(u64, TxnHeader)>> {
-    let end = core.published_end();
+/// The transaction at `pos`, if it is before `end`.
+fn txn_at(core: &Core, pos: u64, end: u64) -> Result<Option<(u64, TxnHeader)>> {
     if pos >= end {
         return Ok(None);
     }
@@ -127,7 +130,7 @@ fn txn_at(core: &Core, pos: u64) -> Result<Option<(u64, TxnHeader)>> {
 /// Where the first transaction at or after `start` begins: from the nearer end, by the time that the tids stand for.
 fn find(core: &Core, start: Tid) -> Result<u64> {
     let end = core.published_end();
-    let Some((_, first)) = txn_at(core, MAGIC_LEN)? else { return Ok(MAGIC_LEN) };
+    let Some((_, first)) = txn_at(core, MAGIC_LEN, end)? else { return Ok(MAGIC_LEN) };
     let last = core.last_tid();
     if start <= first.tid {
         return Ok(MAGIC_LEN);
@@ -138,7 +141,7 @@ fn find(core: &Core, start: Tid) -> Result<u64> {
     let since_first = start.to_unix() - first.tid.to_unix();
     if since_first < last.to_unix() - start.to_unix() {
         let mut pos = MAGIC_LEN;
-        while let Some((at, header)) = txn_at(core, pos)? {
+        while let Some((at, header)) = txn_at(core, pos, end)? {
             if header.tid >= start {
                 break;
             }
