@@ -425,6 +425,45 @@ fn bad_pickles_cost_nothing() {
     });
 }
 
+fn bad_msgpacks() -> Vec<(&'static str, Vec<u8>)> {
+    let with =
+        |head: &[u8], unit: &[u8], count: usize, tail: &[u8]| [head, &unit.repeat(count), tail].concat();
+    vec![
+        ("deep arrays", with(b"", b"\x91", 1_000_000, b"\xc0")),
+        ("deep maps", with(b"", b"\x81\xc0", 500_000, b"\xc0")),
+        ("an array of four thousand million", b"\xdd\xff\xff\xff\xff\xc0".to_vec()),
+        ("a map of four thousand million", b"\xdf\xff\xff\xff\xff\xc0".to_vec()),
+        ("arrays of four thousand million in each other", with(b"", b"\xdd\xff\xff\xff\xff", 1000, b"\xc0")),
+        ("bytes beyond the frame", b"\xc6\xff\xff\xff\xffabc".to_vec()),
+        ("text beyond the frame", b"\xdb\x7f\xff\xff\xffabc".to_vec()),
+        ("an extension", b"\xc9\xff\xff\xff\xff\x01abc".to_vec()),
+        ("text that is no UTF-8", b"\x94\x01\xc2\xa2\xff\xfe\x90".to_vec()),
+        ("a reserved byte", b"\xc1".to_vec()),
+        ("nothing", b"".to_vec()),
+        ("two values", b"\xc0\xc0".to_vec()),
+        ("a million small values", with(b"\xdd\x00\x0f\x42\x40", b"\x01", 1_000_000, b"")),
+        ("a message of three", b"\x93\x01\xc2\xa4ping".to_vec()),
+        ("a message with a number for a method", b"\x94\x01\xc2\x05\x90".to_vec()),
+    ]
+}
+
+#[test]
+fn bad_msgpack_costs_nothing() {
+    under_attack_with("", 192 * MB, |server| {
+        for (what, message) in bad_msgpacks() {
+            let started = server.cpu_time();
+            let mut stream = connect(server);
+            stream.read_exact(&mut [0; 6]).expect("greeting");
+            // The client may choose msgpack, whatever was announced.
+            stream.write_all(b"\0\0\0\x02M5").expect("handshake");
+            try_send(&mut stream, &frame(&message));
+            expect_hang_up(&mut stream, what);
+            let took = server.cpu_time() - started;
+            assert!(took < Duration::from_secs(2), "{what} took {took:?} of the processor");
+        }
+    });
+}
+
 /// The same as arguments of a method that keeps what it is given.
 #[test]
 fn exploding_arguments() {

@@ -7,7 +7,7 @@
 
 mod common;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -428,6 +428,41 @@ impl Race {
     }
 }
 
+impl Race {
+    /// Sends tpc_finish, or only vote, and is gone before the answer: committed or not, it must be whole, and told to
+    /// everybody or nobody. It has objects of its own, so that nobody waits for a lock in vain.
+    fn vanish(&self, speaks: Speaks, seed: u64, oids: &[u64]) -> io::Result<u64> {
+        let mut dice = Dice(seed);
+        let mut vanished = 0;
+        while self.goes_on() {
+            let mut watched = Watched::register(self.address, speaks)?;
+            for oid in oids {
+                watched.ask_load(*oid);
+            }
+            watched.client.flush()?;
+            watched.receive_answers()?;
+            let data = record(format!("vanished {seed} {vanished}").as_bytes());
+            watched.client.queue_begin(1);
+            for oid in oids {
+                watched.client.queue_store(*oid, watched.newest[oid], &data, 1);
+            }
+            let vote = watched.client.queue_call("vote", vec![Value::Int(1)]);
+            if dice.below(4) > 0 {
+                watched.client.flush()?;
+                // A conflict with its own predecessor, whose commit was still under way, is fine too.
+                let _ = watched.client.answer(vote)?;
+                watched.client.queue_call("tpc_finish", vec![Value::Int(1)]);
+            }
+            watched.client.flush()?;
+            if dice.below(3) == 0 {
+                thread::sleep(Duration::from_micros(dice.below(3000)));
+            }
+            vanished += 1;
+        }
+        Ok(vanished)
+    }
+}
+
 fn seed() -> u64 {
     let given = std::env::var("RUNZEO_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| {
@@ -442,13 +477,15 @@ fn race(kinds: &[Speaks]) {
     let mut server = Server::start();
     let seed = seed();
     let (mut first, _) = RawClient::register(server.address, Speaks::Z5).expect("connect");
-    let oids = first.new_oids(8).expect("oids");
+    let mut oids = first.new_oids(12).expect("oids");
     let start = record(b"start");
     let stores: Vec<_> = oids.iter().map(|oid| (*oid, 0, start.as_slice())).collect();
     let first_tid = first.commit(&stores).expect("commit").expect("no conflict");
     drop(first);
 
-    let start_contents = oids.iter().map(|oid| (*oid, b"start".to_vec())).collect();
+    // Committed to by those who do not wait for the answer.
+    let own = oids.split_off(8);
+    let start_contents = oids.iter().chain(&own).map(|oid| (*oid, b"start".to_vec())).collect();
     let race = Arc::new(Race {
         address: server.address,
         oids,
@@ -470,6 +507,12 @@ fn race(kinds: &[Speaks]) {
         let race = race.clone();
         let kind = kind(n);
         stay.push(thread::spawn(move || race.committer(kind, seed ^ (n as u64 + 11) << 20)));
+    }
+    for n in 0..2 {
+        let race = race.clone();
+        let kind = kind(n);
+        let oids = own[2 * n..2 * n + 2].to_vec();
+        come_and_go.push(thread::spawn(move || race.vanish(kind, seed ^ ((n as u64 + 31) << 20), &oids)));
     }
     for n in 0..2 {
         let race = race.clone();
@@ -501,7 +544,7 @@ fn race(kinds: &[Speaks]) {
     assert!(failures.is_empty(), "seed {seed}: {failures:?}\n{}", server.talk());
 
     let committed = std::mem::take(&mut *race.committed.lock().expect("committed"));
-    let newest = *committed.keys().max().expect("at least one");
+    let newest = settled_last_transaction(server.address);
     for mut watched in staying {
         watched.client.set_read_timeout(Duration::from_secs(10));
         watched.receive_up_to(newest).expect("the rest of the invalidations");
@@ -511,7 +554,7 @@ fn race(kinds: &[Speaks]) {
     }
     let stories = std::mem::take(&mut *race.stories.lock().expect("stories"));
     let replies: u64 = stories.iter().map(|story| story.replies).sum();
-    check_stories(&committed, stories);
+    check_stories(committed, stories);
     println!(
         "{} commits, {} conflicts, {replies} checked replies, {visits} visits",
         race.commits.load(Ordering::Relaxed),
@@ -521,26 +564,51 @@ fn race(kinds: &[Speaks]) {
     assert!(server.stop().success());
 }
 
+/// The last transaction, once those who vanished have been dealt with.
+fn settled_last_transaction(address: SocketAddr) -> u64 {
+    let (mut client, _) = RawClient::register(address, Speaks::Z5).expect("connect");
+    let mut last = 0;
+    let mut same_since = Instant::now();
+    while same_since.elapsed() < Duration::from_millis(500) {
+        let tid = client.call("lastTransaction", vec![]).expect("connection").expect("lastTransaction").id();
+        if tid != last {
+            (last, same_since) = (tid, Instant::now());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    last
+}
+
 /// Every story is an unbroken part of what was committed, and every content is what was stored.
-fn check_stories(committed: &HashMap<u64, HashMap<u64, Vec<u8>>>, stories: Vec<Story>) {
-    let mut tids: Vec<u64> = committed.keys().copied().collect();
-    tids.sort_unstable();
+fn check_stories(committed: HashMap<u64, HashMap<u64, Vec<u8>>>, stories: Vec<Story>) {
+    // Some commits were never acknowledged: of those only the invalidations are known, alike for all who got them.
+    let mut changed: BTreeMap<u64, Vec<u64>> =
+        committed.iter().map(|(tid, contents)| (*tid, sorted(contents.keys()))).collect();
+    for (tid, oids) in stories.iter().flat_map(|story| &story.told) {
+        let oids = sorted(oids);
+        assert_eq!(*changed.entry(*tid).or_insert_with(|| oids.clone()), oids, "objects of {tid:x}");
+    }
     for story in stories {
         let begin = story.registered_at.or(story.told.first().map(|(tid, _)| tid - 1)).unwrap_or(0);
-        let expected = tids[tids.partition_point(|tid| *tid <= begin)..].iter();
-        for ((told, oids), tid) in story.told.iter().zip(expected) {
+        for ((told, _), (tid, _)) in story.told.iter().zip(changed.range(begin + 1..)) {
             assert_eq!(told, tid, "registered at {begin:x}: told {told:x}, but {tid:x} was committed next");
-            let mut oids = oids.clone();
-            oids.sort_unstable();
-            let mut wanted: Vec<u64> = committed[tid].keys().copied().collect();
-            wanted.sort_unstable();
-            assert_eq!(oids, wanted, "objects of {tid:x}");
         }
         for ((oid, tid), found) in story.read {
-            let wanted = committed.get(&tid).and_then(|contents| contents.get(&oid));
-            assert_eq!(Some(&found), wanted, "content of {oid} as of {tid:x}");
+            assert!(
+                changed.get(&tid).is_some_and(|oids| oids.contains(&oid)),
+                "{oid} as of {tid:x}: never told"
+            );
+            if let Some(contents) = committed.get(&tid) {
+                assert_eq!(Some(&found), contents.get(&oid), "content of {oid} as of {tid:x}");
+            }
         }
     }
+}
+
+fn sorted<'a>(oids: impl IntoIterator<Item = &'a u64>) -> Vec<u64> {
+    let mut oids: Vec<u64> = oids.into_iter().copied().collect();
+    oids.sort_unstable();
+    oids
 }
 
 #[test]
