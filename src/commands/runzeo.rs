@@ -175,7 +175,9 @@ fn listen_on(zeo: &ZeoConfig) -> Result<Vec<Listener>, Failure> {
 
 fn cannot_listen(address: &crate::base::address::Address, error: ListenError) -> Failure {
     match error {
-        ListenError::InUse => Failure { code: 2, message: format!("address {address} already in use") },
+        ListenError::InUse => {
+            Failure { code: 2, message: format!("address {} already in use", address.python_repr()) }
+        }
         ListenError::Io(error) => Failure::outside(format!("can't listen on {address}: {error}")),
     }
 }

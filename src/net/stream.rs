@@ -50,11 +50,6 @@ impl Stream {
         }
     }
 
-    /// An upper limit on how long `recv` waits; `None` for no limit.
-    pub fn set_recv_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.socket.set_read_timeout(timeout)
-    }
-
     /// Ends what comes in: `recv` returns 0, replies can still go out.
     pub fn shutdown_recv(&self) {
         // The peer may have gone already: nothing to be done about it.

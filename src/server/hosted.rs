@@ -25,7 +25,6 @@ use crate::server::timeout::{Running, Timeouts};
 use crate::server::workers::Workers;
 use crate::storage::Storage;
 use crate::wire::protocol::Wire;
-use crate::wire::push::Push;
 use crate::wire::value::Value;
 
 /// Target of all log lines about clients, as in Python.
@@ -106,10 +105,6 @@ impl Hosted {
         }
     }
 
-    pub fn connections(&self) -> Vec<Arc<Connection>> {
-        self.connections.lock().values().cloned().collect()
-    }
-
     fn connection(&self, id: u64) -> Option<Arc<Connection>> {
         self.connections.lock().get(&id).cloned()
     }
@@ -186,24 +181,6 @@ impl Hosted {
     /// `{'length': …, 'size': …}`
     pub fn size_info(&self) -> Value {
         size_info(self.storage.object_count(), self.storage.size())
-    }
-
-    /// Tell all clients the new size.
-    pub fn broadcast_info(&self) {
-        let info = self.size_info();
-        let outboxes: Vec<_> = {
-            let (members, _) = self.publication.members();
-            members
-                .iter()
-                .map(|member| {
-                    let mut frame = Vec::new();
-                    member.wire.push(&Push::Info(info.clone()), &mut frame);
-                    member.outbox.place().push(crate::server::outbox::Chunk::Own(frame));
-                    Arc::clone(&member.outbox)
-                })
-                .collect()
-        };
-        outboxes.iter().for_each(|outbox| outbox.flush());
     }
 
     /// `server_status()`, with the keys that this wire's generation has. `None`: those of ZEO 5, for `ruok`.

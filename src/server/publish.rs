@@ -191,16 +191,4 @@ impl<S: Sink> Members<S> {
     pub fn join(&mut self, member: Member<S>) {
         self.list.push(member);
     }
-
-    pub fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Member<S>> {
-        self.list.iter()
-    }
 }
