@@ -72,7 +72,6 @@ fn defaults() {
             pid_filename: None,
             msgpack: false,
             monitor_address: None,
-            drop_cache_rather_verify: false,
             announced_protocol: None,
         },
         storages: vec![NamedStorage {
@@ -154,7 +153,6 @@ fn every_key() {
         pid_filename: Some("zeo.pid".into()),
         msgpack: true,
         monitor_address: Some(tcp(Some("localhost"), 8101)),
-        drop_cache_rather_verify: true,
         announced_protocol: None,
     };
     assert_eq!(config.zeo, expected_zeo);

@@ -80,6 +80,10 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
     if set("ZEO_MTACCEPTOR").is_some() {
         warnings.push("ZEO_MTACCEPTOR has no effect: the server is multi-threaded anyway; unset it".into());
     }
+    if file.zeo.drop_cache_rather_verify == Some(true) {
+        let what = "drop-cache-rather-verify has no effect in a server, as in Python's: set it in the clients";
+        warnings.push(what.into());
+    }
     Ok(Config {
         zeo: ZeoConfig {
             address,
@@ -97,7 +101,6 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
                 .filter(|_| !read_only),
             msgpack: file.zeo.msgpack.unwrap_or_else(|| set("ZEO_MSGPACK").is_some()),
             monitor_address: options.monitor.or(file.zeo.monitor_address),
-            drop_cache_rather_verify: file.zeo.drop_cache_rather_verify.unwrap_or(false),
             announced_protocol: set("ZEO_SERVER_PROTOCOL"),
         },
         storages,

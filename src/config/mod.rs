@@ -47,8 +47,6 @@ pub struct ZeoConfig {
     pub msgpack: bool,
     /// Where statistics are served as text.
     pub monitor_address: Option<Address>,
-    /// Tell clients whose cache cannot be verified quickly to drop it.
-    pub drop_cache_rather_verify: bool,
     /// `ZEO_SERVER_PROTOCOL`: the protocol to announce instead of the newest, as given.
     pub announced_protocol: Option<String>,
 }

@@ -507,14 +507,14 @@ impl<'a> Reader<'a> {
         self.push_from(start, Node::Object(Box::new(object)))
     }
 
-    /// `dict(args)`, as classes that pass for a dict reduce: of nothing, of a dict, of a list of pairs.
+    /// `dict(args)`, as classes that pass for a dict reduce: of nothing, of a dict, of pairs.
     fn dict_of(&self, args: NodeId) -> Result<Node<'a>> {
         let Node::Tuple(args) = self.get(args) else { return self.fail("arguments that are no tuple") };
         match args.as_slice() {
             [] => Ok(Node::Dict(Vec::new())),
             [from] => match self.get(*from) {
                 Node::Dict(pairs) => Ok(Node::Dict(pairs.clone())),
-                Node::List(items) => {
+                Node::List(items) | Node::Tuple(items) => {
                     let pair = |item: &NodeId| match self.get(*item) {
                         Node::Tuple(pair) => match pair.as_slice() {
                             [key, value] => Some((*key, *value)),
@@ -527,7 +527,7 @@ impl<'a> Reader<'a> {
                         None => self.fail("a dict of what are no pairs"),
                     }
                 }
-                _ => self.fail("a dict of what is neither dict nor list"),
+                _ => self.fail("a dict of what are no pairs either"),
             },
             _ => self.fail("a dict of more than one argument"),
         }
@@ -814,5 +814,42 @@ fn is_text(bytes: &[u8]) -> bool {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dict_len(pickle: &[u8]) -> Option<usize> {
+        let tree = read(pickle, Accept::RECORD).ok()?;
+        match tree.node(tree.root()) {
+            Node::Dict(pairs) => Some(pairs.len()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_class_that_passes_for_a_dict_reduces_to_one() {
+        assert_eq!(dict_len(b"cbuiltins\ndict\n)R."), Some(0));
+        assert_eq!(dict_len(b"c__builtin__\ndict\n(]K\x01K\x02\x86atR."), Some(1));
+        assert_eq!(dict_len(b"cbuiltins\ndict\n(K\x01K\x02\x86ttR."), None, "no tuple of pairs");
+        assert_eq!(dict_len(b"cbuiltins\ndict\n((K\x01K\x02\x86ttR."), Some(1));
+        assert_eq!(dict_len(b"cbuiltins\ndict\n]K\x01a\x85R."), None, "no pairs");
+    }
+
+    /// `dict(dict(dict(...)))` of a large dict, a few bytes for each copy: it must not cost more than it is long.
+    #[test]
+    fn dicts_of_dicts_end() {
+        let mut pickle = b"]}(".to_vec();
+        for i in 0..200u8 {
+            pickle.extend_from_slice(&[b'K', i, b'N']);
+        }
+        pickle.extend_from_slice(b"uq\x00a");
+        for _ in 0..2000 {
+            pickle.extend_from_slice(b"cbuiltins\ndict\nh\x00\x85Ra");
+        }
+        pickle.push(b'.');
+        assert!(read(&pickle, Accept::RECORD).is_err());
     }
 }

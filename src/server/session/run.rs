@@ -14,6 +14,9 @@ use crate::server::session::{Session, abort, iterate, load};
 use crate::wire::frame::FrameReader;
 use crate::wire::protocol::Wire;
 
+/// Longest message of a peer that has not registered yet: names of storages and credentials are short.
+const STRANGER_MESSAGE_LEN_MAX: usize = 64 << 10;
+
 /// Why a session ends.
 #[derive(Debug)]
 pub(super) enum End {
@@ -50,7 +53,7 @@ pub fn serve(server: &Arc<Server>, stream: Stream, id: u64, peer: String) {
 
 impl Session {
     fn run(&mut self) -> End {
-        let mut frames = FrameReader::with_limit(self.server.message_len_max());
+        let mut frames = FrameReader::with_limit(STRANGER_MESSAGE_LEN_MAX);
         let outbox = Arc::clone(&self.connection.outbox);
         let peer = self.connection.label();
         let greeted = match greet(&self.server, &outbox, &mut frames, &peer) {
@@ -77,6 +80,9 @@ impl Session {
                     Ok(call) => {
                         if let Err(end) = self.dispatch(call) {
                             return end;
+                        }
+                        if self.registered.is_some() {
+                            frames.set_limit(self.server.message_len_max());
                         }
                         // It may have asked for gigabytes before it went.
                         if outbox.is_closed() {
