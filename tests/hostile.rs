@@ -370,6 +370,8 @@ fn bad_pickles() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("deep lists", with(b"\x80\x03", b"](", 500_000, &with(b"", b"e", 500_000, b"."))),
         ("deep tuples", with(b"\x80\x03N", b"\x85", 1_000_000, b".")),
+        ("twenty million marks", with(b"\x80\x03", b"(", 20_000_000, b".")),
+        ("twenty million duplicates", with(b"\x80\x03N", b"2", 20_000_000, b".")),
         ("marks only", with(b"\x80\x03", b"(", 1_000_000, b"t.")),
         ("billion laughs", laughs),
         ("one string two hundred thousand times", strings),
@@ -430,6 +432,7 @@ fn bad_msgpacks() -> Vec<(&'static str, Vec<u8>)> {
         |head: &[u8], unit: &[u8], count: usize, tail: &[u8]| [head, &unit.repeat(count), tail].concat();
     vec![
         ("deep arrays", with(b"", b"\x91", 1_000_000, b"\xc0")),
+        ("twenty million arrays in each other", with(b"", b"\x91", 20_000_000, b"\xc0")),
         ("deep maps", with(b"", b"\x81\xc0", 500_000, b"\xc0")),
         ("an array of four thousand million", b"\xdd\xff\xff\xff\xff\xc0".to_vec()),
         ("a map of four thousand million", b"\xdf\xff\xff\xff\xff\xc0".to_vec()),

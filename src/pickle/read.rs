@@ -35,6 +35,9 @@ pub struct Accept {
     pub nodes_max: usize,
 }
 
+/// So many opcodes for each value that is accepted: marks, duplicates and memo entries make no values, yet take memory.
+const OPCODES_PER_NODE: usize = 4;
+
 impl Accept {
     /// Every name, as in records of objects; nothing is imported.
     pub const RECORD: Accept = Accept { global: |_, _| true, persistent: true, nodes_max: 1 << 20 };
@@ -79,8 +82,14 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn run(mut self) -> Result<Tree<'a>> {
+        let opcodes_max = self.accept.nodes_max.saturating_mul(OPCODES_PER_NODE);
+        let mut opcodes = 0;
         loop {
             self.pos = self.offset();
+            opcodes += 1;
+            if opcodes > opcodes_max {
+                return self.fail(format!("more than {opcodes_max} opcodes"));
+            }
             let opcode = self.byte()?;
             if opcode == STOP {
                 let root = self.pop()?;

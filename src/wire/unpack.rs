@@ -29,6 +29,9 @@ pub(super) fn unpack(source: &[u8]) -> Result<Tree<'_>, String> {
             Token::Open { count: 0, is_map: true } => Node::Dict(Vec::new()),
             Token::Open { count, is_map } => {
                 open.push(Open { start, left: count, is_map, items: Vec::new() });
+                if nodes.len() + open.len() > NODES_MAX {
+                    return Err(too_many());
+                }
                 continue;
             }
         };
@@ -39,7 +42,7 @@ pub(super) fn unpack(source: &[u8]) -> Result<Tree<'_>, String> {
             nodes.push(node);
             spans.push((start, source.len() - rest.len()));
             if nodes.len() > NODES_MAX {
-                return Err(format!("msgpack: more than {NODES_MAX} values"));
+                return Err(too_many());
             }
             let Some(container) = open.last_mut() else {
                 if !rest.is_empty() {
@@ -62,6 +65,10 @@ pub(super) fn unpack(source: &[u8]) -> Result<Tree<'_>, String> {
             };
         }
     }
+}
+
+fn too_many() -> String {
+    format!("msgpack: more than {NODES_MAX} values")
 }
 
 enum Token<'a> {

@@ -5,6 +5,7 @@ from harness.agents import ClientError
 from harness.scenario import check, equal, per_generation
 
 from .basics import Z64
+from .restarts import settle
 
 
 def warm(world, generation, server, count=10):
@@ -147,6 +148,7 @@ def changes_while_disconnected(world, generation):
     cached = open_cached(world, generation, server)
     equal(values(cached, oids), list(range(10)))
     writer.close(h="w")
+    settle(generation)
     server.stop()
     cached.wait_connected(h="c", wanted=False)
     server.start()

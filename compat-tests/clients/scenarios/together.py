@@ -8,6 +8,7 @@ from harness import generations
 from harness.scenario import Skip, all_together, check, equal
 
 from .basics import Z64
+from .restarts import settle
 
 def everybody(world, server, **kw):
     present = [g for g in generations.ALL if not g.msgpack and not g.missing()]
@@ -151,6 +152,7 @@ def old_and_new_caches_over_a_restart(world):
     for agent in agents.values():
         for oid in oids:
             agent.load(h="a", oid=oid)
+    settle(next(iter(agents)))
     equal(server.stop(), 0)
     for agent in agents.values():
         agent.wait_connected(h="a", wanted=False)
