@@ -76,11 +76,6 @@ pub fn unsupported(message: &str) -> PyException {
     pos("Unsupported", message)
 }
 
-/// `StorageError(message)`: what the server cannot put better.
-pub fn storage_error(message: &str) -> PyException {
-    pos("StorageError", message)
-}
-
 fn pos(name: &'static str, message: &str) -> PyException {
     PyException::new(POS_EXCEPTION, name, vec![Value::text(message)])
 }

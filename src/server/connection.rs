@@ -131,10 +131,4 @@ impl Connection {
         self.wire().push(push, &mut frame);
         self.post(frame);
     }
-
-    pub fn post_error(&self, id: &OwnedMsgId, exception: &PyException) {
-        let mut frame = Vec::new();
-        self.wire().error_reply(id.get(), exception, &mut frame);
-        self.post(frame);
-    }
 }

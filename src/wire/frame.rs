@@ -137,13 +137,6 @@ impl FrameReader {
         self.end - self.start
     }
 
-    /// Give memory back while the connection is idle; what was received stays.
-    pub fn shrink(&mut self) {
-        if self.start == self.end {
-            *self = FrameReader::with_limit(self.len_max);
-        }
-    }
-
     /// Moves a partial frame to the front, and if that is not enough, grows: to the declared length of the
     /// frame, but at most to twice of what has arrived.
     fn make_room(&mut self) {

@@ -103,45 +103,6 @@ const TABLE: [Row; 9] = [
     Row::new(Generation::Z5, "Z5"),
 ];
 
-/// What a client of ZEO 5 may call once it is registered; before that, only `register`.
-const Z5_METHODS: [&str; 35] = [
-    "get_info",
-    "lastTransaction",
-    "getInvalidations",
-    "new_oids",
-    "pack",
-    "loadBefore",
-    "storea",
-    "checkCurrentSerialInTransaction",
-    "restorea",
-    "storeBlobStart",
-    "storeBlobChunk",
-    "storeBlobEnd",
-    "storeBlobShared",
-    "deleteObject",
-    "tpc_begin",
-    "vote",
-    "tpc_finish",
-    "tpc_abort",
-    "history",
-    "record_iternext",
-    "sendBlob",
-    "getTid",
-    "loadSerial",
-    "new_oid",
-    "undoa",
-    "undoLog",
-    "undoInfo",
-    "iterator_start",
-    "iterator_next",
-    "iterator_record_start",
-    "iterator_record_next",
-    "iterator_gc",
-    "server_status",
-    "set_client_label",
-    "ping",
-];
-
 impl Generation {
     fn row(self) -> &'static Row {
         // The enum and the table have the same order; a test compares them.
@@ -283,15 +244,6 @@ impl Wire {
     /// An exception in a call that wants no reply closes the connection; earlier it is only logged.
     pub fn async_error_closes(self) -> bool {
         self.generation.row().strict
-    }
-
-    /// The only methods that may be called. `None`: every method that exists.
-    pub fn whitelisted_methods(self, registered: bool) -> Option<&'static [&'static str]> {
-        match (self.generation.row().strict, registered) {
-            (false, _) => None,
-            (true, false) => Some(&["register"]),
-            (true, true) => Some(&Z5_METHODS),
-        }
     }
 
     /// How the client undoes.
