@@ -81,7 +81,8 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
         warnings.push("ZEO_MTACCEPTOR has no effect: the server is multi-threaded anyway; unset it".into());
     }
     if file.zeo.drop_cache_rather_verify == Some(true) {
-        let what = "drop-cache-rather-verify has no effect in a server, as in Python's: set it in the clients";
+        let what =
+            "drop-cache-rather-verify has no effect in a server, as in Python's: set it in the clients";
         warnings.push(what.into());
     }
     Ok(Config {
