@@ -82,6 +82,8 @@ pub struct Writer {
 #[derive(Default)]
 struct After {
     delivery: Option<Delivery>,
+    /// What the tail note is to say. It may be late: until then it says less.
+    synced: Option<u64>,
     failed: Vec<(Ticket, StorageError)>,
 }
 
@@ -140,7 +142,10 @@ impl Core {
             let mut queue = self.group.lock();
             if queue.jobs.is_empty() {
                 queue.leading = false;
-                self.group.idle.notify_all();
+                // A notice to nobody would be a system call in every lone commit.
+                if queue.stopping {
+                    self.group.idle.notify_all();
+                }
             } else {
                 queue.handed_over = true;
                 self.group.work.notify_one();
@@ -151,6 +156,11 @@ impl Core {
         }
         if let Some(delivery) = after.delivery {
             delivery();
+        }
+        if let (Some(note), Some(end)) = (&self.note, after.synced)
+            && let Err(error) = note.set_synced(end)
+        {
+            log::warn!(target: TARGET, "{}.tmp cannot be written: {error}", self.log.path().display());
         }
     }
 
@@ -197,12 +207,7 @@ impl Core {
         drop(writer);
         self.space.appended(end);
         self.log.set_end(end);
-        if let Some(note) = &self.note
-            && let Err(error) = note.set_synced(end)
-        {
-            log::warn!(target: TARGET, "{}.tmp cannot be written: {error}", self.log.path().display());
-        }
-        self.publish(jobs, &placed)
+        After { synced: Some(end), ..self.publish(jobs, &placed) }
     }
 
     fn publish(&self, jobs: Vec<Job>, placed: &[Placed]) -> After {
@@ -234,7 +239,7 @@ impl Core {
             }
         };
         self.after_commit();
-        After { delivery, failed: Vec::new() }
+        After { delivery, ..After::default() }
     }
 
     /// Appends all of the group. On an error any part of it may have been written.
@@ -414,7 +419,7 @@ fn group_count(jobs: &[Job]) -> usize {
 }
 
 fn all_failed(jobs: Vec<Job>, error: impl Fn() -> StorageError) -> After {
-    After { delivery: None, failed: jobs.into_iter().map(|job| (job.ticket, error())).collect() }
+    After { failed: jobs.into_iter().map(|job| (job.ticket, error())).collect(), ..After::default() }
 }
 
 /// One error for each of several clients.

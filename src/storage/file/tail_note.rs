@@ -17,8 +17,8 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::media::{Access, Media, MediaFile};
 use crate::base::bytes::Reader;
@@ -103,6 +103,8 @@ pub struct NoteFile {
     file: Arc<dyn MediaFile>,
     /// Only the thread that appends to the log adds zeros.
     zero_count: AtomicUsize,
+    /// What the note says; held while it is written.
+    synced: Mutex<u64>,
 }
 
 impl NoteFile {
@@ -124,12 +126,18 @@ impl NoteFile {
         file.write_at(&head, 0)?;
         file.sync()?;
         media.sync_dir(dir_of(&path))?;
-        Ok(NoteFile { file, zero_count: AtomicUsize::new(0) })
+        Ok(NoteFile { file, zero_count: AtomicUsize::new(0), synced: Mutex::new(start) })
     }
 
     /// Everything before `end` is durable. Not synced itself: an older note is true as well.
     pub fn set_synced(&self, end: u64) -> io::Result<()> {
-        self.file.write_at(&twice(end), SYNCED_AT)
+        // Two groups may come at once, the later one first.
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        if end > *synced {
+            self.file.write_at(&twice(end), SYNCED_AT)?;
+            *synced = end;
+        }
+        Ok(())
     }
 
     /// Oids up to this one may be given out. Not synced: it matters when the process dies, less when the machine does.
