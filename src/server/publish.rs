@@ -4,9 +4,10 @@
 //! Readers share no lock. Publishing T goes, under the lock of the members list:
 //!
 //! 1. `announced = T`
-//! 2. for each connection: lock its outbox, queue the invalidation of T (the committer: its reply), unlock
-//! 3. the storage installs T in its index: reads see it
-//! 4. `published = T`
+//! 2. for each connection but the committer's: lock its outbox, queue the invalidation of T, unlock
+//! 3. the storage installs T in its index: reads see it; T gives up its locks on oids
+//! 4. the same as 2 for the committer, with its reply: what it does next finds T installed and unlocked
+//! 5. `published = T`
 //!
 //! A reader notes `published` (its *seen* state S), reads, locks its own outbox and compares `announced` with S. If they
 //! are equal, no later transaction was announced before the lock was taken, so none has been queued to this
@@ -128,8 +129,8 @@ impl<S: Sink> Publication<S> {
         (members, seen)
     }
 
-    /// Make a group of durable transactions visible. `push` encodes an invalidation for one wire; `install` is the storage's
-    /// step. Returns whose outboxes are to be flushed, the committers first.
+    /// Make a group of durable transactions visible. `encode` encodes an invalidation for one wire; `install` is the
+    /// storage's step, and whatever must be done before a committer has its reply. Returns whose outboxes are to be flushed, the committers first.
     pub fn publish(
         &self,
         group: &[Announcement],
@@ -144,34 +145,29 @@ impl<S: Sink> Publication<S> {
         self.announced.store(last.tid.0, Ordering::SeqCst);
 
         let mut encoded: Vec<(Wire, Vec<Chunk>)> = Vec::new();
-        let mut outboxes = Vec::with_capacity(members.list.len());
-        let mut committers = 0;
-        for member in &members.list {
+        let mut queue = |member: &Member<S>| {
             let known = encoded.iter().position(|(wire, _)| *wire == member.wire);
             let index = known.unwrap_or_else(|| {
                 let chunks = group.iter().map(|t| Chunk::Shared(encode(t, member.wire).into())).collect();
                 encoded.push((member.wire, chunks));
                 encoded.len() - 1
             });
-            let mut commits = false;
             let mut place = member.outbox.place();
             for (transaction, chunk) in group.iter().zip(&encoded[index].1) {
                 if transaction.committer == member.id {
-                    commits = true;
                     place.push(Chunk::Own(transaction.reply.clone()));
                 } else {
                     place.push(chunk.clone());
                 }
             }
-            drop(place);
-            outboxes.push(Arc::clone(&member.outbox));
-            if commits {
-                let end = outboxes.len() - 1;
-                outboxes.swap(committers, end);
-                committers += 1;
-            }
-        }
+        };
+        let commits = |member: &&Member<S>| group.iter().any(|t| t.committer == member.id);
+        let (committers, others): (Vec<_>, Vec<_>) = members.list.iter().partition(commits);
+        others.iter().copied().for_each(&mut queue);
         install();
+        // Last: any thread that flushes this outbox may send the reply at once, and then the client votes again.
+        committers.iter().copied().for_each(&mut queue);
+        let outboxes = committers.iter().chain(&others).map(|member| Arc::clone(&member.outbox)).collect();
         for transaction in group {
             members.invalidations.push(transaction.tid, Arc::clone(&transaction.oids));
         }
