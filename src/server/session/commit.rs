@@ -9,7 +9,6 @@ use crate::exceptions;
 use crate::server::connection::{Connection, OpenTransaction, Transaction};
 use crate::server::hosted::{Hosted, HostedPublisher, LOG, lock_set, size_info};
 use crate::server::locks::Outcome;
-use crate::server::outbox::Chunk;
 use crate::server::publish::Announcement;
 use crate::server::stats::{count, uncount};
 use crate::server::timeout::Running;
