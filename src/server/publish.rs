@@ -188,3 +188,63 @@ impl<S: Sink> Members<S> {
         self.list.push(member);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, IoSlice};
+
+    use super::*;
+    use crate::wire::protocol::{Codec, Dialect, Generation};
+
+    /// Remembers what was sent.
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<u8>>);
+
+    impl Recorder {
+        fn sent(&self) -> String {
+            String::from_utf8_lossy(&self.0.lock()).into_owned()
+        }
+    }
+
+    impl Sink for Recorder {
+        fn try_send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.send(chunks)
+        }
+
+        fn send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.0.lock().extend(chunks.iter().flat_map(|chunk| chunk.iter()));
+            Ok(chunks.iter().map(|chunk| chunk.len()).sum())
+        }
+
+        fn shutdown(&self) {}
+    }
+
+    /// Eight clients that committed objects of their own met conflicts, and votes that were never answered: the reply
+    /// was queued before the storage had installed the transaction and its locks were released, and the thread that
+    /// delivered the group before sent it along. The client's next vote found the state of before. So at the time of
+    /// the install nothing may be queued for the committer yet, while the others have their invalidation (R2).
+    #[test]
+    fn a_committer_cannot_have_its_reply_before_its_transaction_is_installed() {
+        let wire = Wire { generation: Generation::Z5, codec: Codec::Pickle(Dialect::Python3) };
+        let publication = Publication::new(Tid(1), Invalidations::new(100, Vec::new(), Tid(1)));
+        let [committer, other] = [1, 2].map(|id| {
+            let outbox = Arc::new(Outbox::new(Recorder::default()));
+            publication.members().0.join(Member { id, wire, outbox: Arc::clone(&outbox) });
+            outbox
+        });
+        let announcement =
+            Announcement { tid: Tid(2), oids: Arc::from([Oid(7)]), committer: 1, reply: b"reply".to_vec() };
+        let mut at_install = None;
+        let install = &mut || {
+            // As another thread may that has something else to send.
+            committer.flush();
+            other.flush();
+            at_install = Some((committer.sink().sent(), other.sink().sent()));
+        };
+        let flushed = publication.publish(&[announcement], |_, _| b"invalidation".to_vec(), install);
+        assert_eq!(at_install, Some((String::new(), "invalidation".into())));
+        flushed.iter().for_each(|outbox| outbox.flush());
+        assert_eq!(committer.sink().sent(), "reply");
+        assert!(Arc::ptr_eq(&flushed[0], &committer) && flushed.len() == 2);
+    }
+}
