@@ -38,6 +38,8 @@ pub struct Client {
     last_invalidation: Id8,
     /// exceptions reported through `serialnos` (protocol 4) since the last vote: their classes
     store_errors: Vec<String>,
+    /// what the server said about the last conflict
+    pub conflict: String,
 }
 
 /// Connections are opened one at a time: ZEO 4 listens with a backlog of 5, and a connection lost in an
@@ -67,6 +69,7 @@ impl Client {
             last_tid: [0; 8],
             last_invalidation: [0; 8],
             store_errors: vec![],
+            conflict: String::new(),
         };
         client.set_timeout(timeout)?;
         Ok(client)
@@ -319,7 +322,10 @@ impl Client {
         self.store_errors.clear();
         let id = self.send_for("vote", transaction)?;
         match self.wait(id)? {
-            Err(e) if e.is_conflict() => Ok(false),
+            Err(e) if e.is_conflict() => {
+                self.conflict = e.to_string();
+                Ok(false)
+            }
             Err(e) => Err(format!("vote: {e}")),
             Ok(reply) => match self.store_errors.first() {
                 Some(class) if class.contains("Conflict") => Ok(false),

@@ -18,7 +18,7 @@ use crate::base::sync::{Arc, Mutex, Ordering};
 use crate::log_at;
 use crate::server::connection::Connection;
 use crate::server::invalidations::Invalidations;
-use crate::server::locks::{LockSet, Locks, Outcome};
+use crate::server::locks::{LockSet, Locks, Outcome, Released};
 use crate::server::publish::Publication;
 use crate::server::stats::{self, Stats};
 use crate::server::timeout::{Running, Timeouts};
@@ -142,16 +142,25 @@ impl Hosted {
 
     /// Give up what this connection holds or waits for. Returns who may vote now; see [`Hosted::wake`].
     pub fn release_locks(&self, connection: &Connection, running: Option<Running>) -> Vec<u64> {
+        let released = self.unlock(connection, running);
+        self.log_released(connection, &released);
+        released.granted
+    }
+
+    /// The same without the log, which may be slow.
+    pub fn unlock(&self, connection: &Connection, running: Option<Running>) -> Released {
         if let Some(running) = running {
             self.timeouts.end(connection.id, running);
         }
         self.lock_times.lock().remove(&connection.id);
-        let released = self.locks.release(connection.id);
+        self.locks.release(connection.id)
+    }
+
+    pub fn log_released(&self, connection: &Connection, released: &Released) {
         if released.existed {
             let what = if released.had_waited { "dequeue lock" } else { "unlock" };
             self.log_waiting(connection, what, released.waiting);
         }
-        released.granted
     }
 
     /// Let those vote whose locks were granted by a release.

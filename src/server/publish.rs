@@ -4,9 +4,10 @@
 //! Readers share no lock. Publishing T goes, under the lock of the members list:
 //!
 //! 1. `announced = T`
-//! 2. for each connection: lock its outbox, queue the invalidation of T (the committer: its reply), unlock
-//! 3. the storage installs T in its index: reads see it
-//! 4. `published = T`
+//! 2. for each connection but the committer's: lock its outbox, queue the invalidation of T, unlock
+//! 3. the storage installs T in its index: reads see it; T gives up its locks on oids
+//! 4. the same as 2 for the committer, with its reply: what it does next finds T installed and unlocked
+//! 5. `published = T`
 //!
 //! A reader notes `published` (its *seen* state S), reads, locks its own outbox and compares `announced` with S. If they
 //! are equal, no later transaction was announced before the lock was taken, so none has been queued to this
@@ -128,8 +129,8 @@ impl<S: Sink> Publication<S> {
         (members, seen)
     }
 
-    /// Make a group of durable transactions visible. `push` encodes an invalidation for one wire; `install` is the storage's
-    /// step. Returns whose outboxes are to be flushed, the committers first.
+    /// Make a group of durable transactions visible. `encode` encodes an invalidation for one wire; `install` is the
+    /// storage's step, and whatever must be done before a committer has its reply. Returns whose outboxes are to be flushed, the committers first.
     pub fn publish(
         &self,
         group: &[Announcement],
@@ -144,34 +145,29 @@ impl<S: Sink> Publication<S> {
         self.announced.store(last.tid.0, Ordering::SeqCst);
 
         let mut encoded: Vec<(Wire, Vec<Chunk>)> = Vec::new();
-        let mut outboxes = Vec::with_capacity(members.list.len());
-        let mut committers = 0;
-        for member in &members.list {
+        let mut queue = |member: &Member<S>| {
             let known = encoded.iter().position(|(wire, _)| *wire == member.wire);
             let index = known.unwrap_or_else(|| {
                 let chunks = group.iter().map(|t| Chunk::Shared(encode(t, member.wire).into())).collect();
                 encoded.push((member.wire, chunks));
                 encoded.len() - 1
             });
-            let mut commits = false;
             let mut place = member.outbox.place();
             for (transaction, chunk) in group.iter().zip(&encoded[index].1) {
                 if transaction.committer == member.id {
-                    commits = true;
                     place.push(Chunk::Own(transaction.reply.clone()));
                 } else {
                     place.push(chunk.clone());
                 }
             }
-            drop(place);
-            outboxes.push(Arc::clone(&member.outbox));
-            if commits {
-                let end = outboxes.len() - 1;
-                outboxes.swap(committers, end);
-                committers += 1;
-            }
-        }
+        };
+        let commits = |member: &&Member<S>| group.iter().any(|t| t.committer == member.id);
+        let (committers, others): (Vec<_>, Vec<_>) = members.list.iter().partition(commits);
+        others.iter().copied().for_each(&mut queue);
         install();
+        // Last: any thread that flushes this outbox may send the reply at once, and then the client votes again.
+        committers.iter().copied().for_each(&mut queue);
+        let outboxes = committers.iter().chain(&others).map(|member| Arc::clone(&member.outbox)).collect();
         for transaction in group {
             members.invalidations.push(transaction.tid, Arc::clone(&transaction.oids));
         }
@@ -190,5 +186,65 @@ impl<S: Sink> Members<S> {
     /// got with this guard before it lets go).
     pub fn join(&mut self, member: Member<S>) {
         self.list.push(member);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, IoSlice};
+
+    use super::*;
+    use crate::wire::protocol::{Codec, Dialect, Generation};
+
+    /// Remembers what was sent.
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<u8>>);
+
+    impl Recorder {
+        fn sent(&self) -> String {
+            String::from_utf8_lossy(&self.0.lock()).into_owned()
+        }
+    }
+
+    impl Sink for Recorder {
+        fn try_send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.send(chunks)
+        }
+
+        fn send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.0.lock().extend(chunks.iter().flat_map(|chunk| chunk.iter()));
+            Ok(chunks.iter().map(|chunk| chunk.len()).sum())
+        }
+
+        fn shutdown(&self) {}
+    }
+
+    /// Eight clients that committed objects of their own met conflicts, and votes that were never answered: the reply
+    /// was queued before the storage had installed the transaction and its locks were released, and the thread that
+    /// delivered the group before sent it along. The client's next vote found the state of before. So at the time of
+    /// the install nothing may be queued for the committer yet, while the others have their invalidation (R2).
+    #[test]
+    fn a_committer_cannot_have_its_reply_before_its_transaction_is_installed() {
+        let wire = Wire { generation: Generation::Z5, codec: Codec::Pickle(Dialect::Python3) };
+        let publication = Publication::new(Tid(1), Invalidations::new(100, Vec::new(), Tid(1)));
+        let [committer, other] = [1, 2].map(|id| {
+            let outbox = Arc::new(Outbox::new(Recorder::default()));
+            publication.members().0.join(Member { id, wire, outbox: Arc::clone(&outbox) });
+            outbox
+        });
+        let announcement =
+            Announcement { tid: Tid(2), oids: Arc::from([Oid(7)]), committer: 1, reply: b"reply".to_vec() };
+        let mut at_install = None;
+        let install = &mut || {
+            // As another thread may that has something else to send.
+            committer.flush();
+            other.flush();
+            at_install = Some((committer.sink().sent(), other.sink().sent()));
+        };
+        let flushed = publication.publish(&[announcement], |_, _| b"invalidation".to_vec(), install);
+        assert_eq!(at_install, Some((String::new(), "invalidation".into())));
+        flushed.iter().for_each(|outbox| outbox.flush());
+        assert_eq!(committer.sink().sent(), "reply");
+        assert!(Arc::ptr_eq(&flushed[0], &committer) && flushed.len() == 2);
     }
 }

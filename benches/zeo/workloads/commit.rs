@@ -78,7 +78,7 @@ impl Writer {
         if self.client.vote(transaction)? {
             Ok(transaction)
         } else {
-            Err("a conflict on private objects".into())
+            Err(format!("a conflict on private objects: {}", self.client.conflict))
         }
     }
 

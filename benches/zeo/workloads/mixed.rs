@@ -11,14 +11,14 @@ const READERS: usize = 8;
 const WRITERS: usize = 2;
 
 enum Role<'a> {
-    Read(Reader<'a>),
+    Read(Box<Reader<'a>>),
     Write(Box<Writer>),
 }
 
 pub fn mixed(setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
     let prepare = |client, group, number| {
         Ok(if group == 0 {
-            Role::Read(Reader::new(client, setting.oids, 1, number))
+            Role::Read(Box::new(Reader::new(client, setting.oids, 1, number)))
         } else {
             Role::Write(Box::new(Writer::new(client, COMMIT_OBJECTS, setting.object_len, number)?))
         })

@@ -9,7 +9,6 @@ use crate::exceptions;
 use crate::server::connection::{Connection, OpenTransaction, Transaction};
 use crate::server::hosted::{Hosted, HostedPublisher, LOG, lock_set, size_info};
 use crate::server::locks::Outcome;
-use crate::server::outbox::Chunk;
 use crate::server::publish::Announcement;
 use crate::server::stats::{count, uncount};
 use crate::server::timeout::Running;
@@ -331,6 +330,7 @@ impl Publisher for HostedPublisher {
             }
             announcements.push(announcement);
         }
+        let mut released = Vec::with_capacity(tickets.len());
         let outboxes = hosted.publication.publish(
             &announcements,
             |announcement, wire| {
@@ -338,13 +338,17 @@ impl Publisher for HostedPublisher {
                 wire.push(&Push::Invalidate { tid: announcement.tid, oids: &announcement.oids }, &mut frame);
                 frame
             },
-            install,
+            &mut || {
+                install();
+                released.extend(tickets.iter().map(|t| hosted.unlock(&t.connection, Some(t.running))));
+            },
         );
         let mut granted = Vec::new();
-        for ticket in &tickets {
+        for (ticket, released) in tickets.iter().zip(released) {
             count(&hosted.stats.commits);
             uncount(&hosted.stats.active_txns);
-            granted.extend(hosted.release_locks(&ticket.connection, Some(ticket.running)));
+            hosted.log_released(&ticket.connection, &released);
+            granted.extend(released.granted);
         }
         Box::new(move || {
             hosted.wake(granted, vote_with_locks);
@@ -361,8 +365,8 @@ impl Publisher for HostedPublisher {
         uncount(&hosted.stats.active_txns);
         let mut frame = Vec::new();
         connection.wire().error_reply(reply_to.get(), &exceptions::of_storage_error(&error), &mut frame);
-        connection.outbox.place().push(Chunk::Own(frame));
-        connection.outbox.flush();
+        // Before the reply: what the client does next must find no locks of its own.
         release(hosted, connection, *running);
+        connection.post(frame);
     }
 }
