@@ -773,3 +773,43 @@ fn replies_and_invalidations_keep_their_order_for_a_slow_reader() {
     slow.receive_up_to(tid).expect("all invalidations");
     assert_eq!(slow.told.len(), 20);
 }
+
+/// A client that does not wait for its answers had its next vote ask for locks while those of the transaction before were
+/// still in the table: a missing answer, or an object that stayed locked. Now its next tpc_begin waits for the finish.
+#[test]
+fn transactions_one_behind_the_other_without_waiting_for_answers() {
+    let server = Server::start();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let address = server.address;
+            thread::spawn(move || {
+                let (mut client, _) = RawClient::register(address, Speaks::Z5).expect("register");
+                for round in 0..20 {
+                    let oids = client.new_oids(10).expect("oids");
+                    let finishes: Vec<i64> = oids
+                        .iter()
+                        .enumerate()
+                        .map(|(n, oid)| {
+                            let txn = round * 100 + n as i64;
+                            client.queue_begin(txn);
+                            client.queue_store(*oid, 0, &record(b"x"), txn);
+                            client.queue_call("vote", vec![Value::Int(txn)]);
+                            client.queue_call("tpc_finish", vec![Value::Int(txn)])
+                        })
+                        .collect();
+                    client.flush().expect("send");
+                    let tids: Vec<u64> = finishes
+                        .into_iter()
+                        .map(|finish| client.answer(finish).expect("connection").expect("finish").id())
+                        .collect();
+                    assert!(tids.is_sorted(), "{tids:?}");
+                    // Nothing stayed locked.
+                    for (oid, tid) in oids.iter().zip(tids) {
+                        client.commit(&[(*oid, tid, &record(b"y"))]).expect("connection").expect("commit");
+                    }
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().expect("a client failed"));
+}

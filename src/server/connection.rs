@@ -2,8 +2,9 @@
 //! has open. The session thread has the rest to itself.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use crate::base::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::base::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::server::outbox::{Chunk, Outbox};
 use crate::server::timeout::Running;
 use crate::storage::{Staged, Voted};
@@ -12,12 +13,15 @@ use crate::wire::protocol::Wire;
 use crate::wire::push::Push;
 use crate::wire::request::OwnedMsgId;
 
+/// Pauses of a session that waits for its own finish: a fraction of a sync.
+const SETTLE_PAUSE: Duration = Duration::from_micros(50);
+
 /// A client's connection.
 pub struct Connection {
     /// Never used again; owns locks.
     pub id: u64,
     pub outbox: Arc<Outbox>,
-    /// Lock order: before the table of locks and the storage's own; never held while sending or syncing.
+    /// Lock order: see `hosted.rs`. Never held while sending or syncing.
     pub transaction: Mutex<Transaction>,
     /// Loads of this connection, written by its session only; summed up for `server_status`.
     pub loads: AtomicU64,
@@ -118,6 +122,20 @@ impl Connection {
 
     pub fn set_gone(&self) {
         self.gone.store(true, Ordering::SeqCst);
+    }
+
+    /// The transaction, once nobody else is about to end the last one: a client that does not wait for its answers may
+    /// begin the next while that is being synced.
+    pub fn settled_transaction(&self) -> MutexGuard<'_, Transaction> {
+        loop {
+            let transaction = self.transaction.lock();
+            match *transaction {
+                Transaction::Finishing { .. } | Transaction::Voting { aborted: true, .. } => {}
+                _ => return transaction,
+            }
+            drop(transaction);
+            std::thread::sleep(SETTLE_PAUSE);
+        }
     }
 
     /// Queue frames behind all others and send them, without waiting.

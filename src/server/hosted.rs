@@ -2,8 +2,8 @@
 //!
 //! Locks, outermost first; whoever holds one may take those below it, never those above:
 //!
-//! 1. a connection's `transaction`
-//! 2. the members list of [`publish`](super::publish) (nothing is published while it is held)
+//! 1. the members list of [`publish`](super::publish) (nothing is published while it is held)
+//! 2. one connection's `transaction`
 //! 3. one outbox at a time
 //!
 //! The table of [`locks`](super::locks), the timeouts' clock, `connections` and `lock_times` are leaves: nothing is locked under them. No lock is held while a

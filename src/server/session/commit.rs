@@ -37,9 +37,9 @@ impl Drop for FinishTicket {
         }
         let label = self.connection.label();
         crate::critical!(target: LOG, "({label}) a transaction was lost while it was being finished");
-        *self.connection.transaction.lock() = Transaction::None;
         self.connection.outbox.close("its transaction was lost while it was being finished");
         release(&self.hosted, &self.connection, self.running);
+        *self.connection.transaction.lock() = Transaction::None;
     }
 }
 
@@ -118,30 +118,14 @@ fn vote_with_locks(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
 
     let mut frames = Vec::new();
     let wire = connection.wire();
-    let mut transaction = connection.transaction.lock();
-    let aborted = matches!(*transaction, Transaction::Voting { aborted: true, .. });
-    match result {
-        Ok(voted) if aborted => {
-            *transaction = Transaction::None;
-            drop(transaction);
-            hosted.storage.abort(voted);
-            release(hosted, connection, running);
-            return;
-        }
-        Ok(voted) => {
-            if wire.sends_serialnos() {
-                // A client before Z5 reads serialnos before the reply to vote, so they are queued in this order.
-                wire.push(&Push::Serialnos(serialnos(&stored, voted.as_ref())), &mut frames);
-                wire.none_reply(reply_to.get(), &mut frames);
-            } else {
-                let resolved = voted.resolved().iter().map(|&oid| oid.into()).collect();
-                wire.reply(reply_to.get(), &Value::List(resolved), &mut frames);
-            }
-            *transaction = Transaction::Voted { id, voted, running };
-            drop(transaction);
-        }
+    // Until its locks are released a transaction stays `Voting`, so that the client's next one cannot ask for any.
+    let voted = match result {
+        Ok(voted) => voted,
         Err(error) => {
             let exception = vote_error(hosted, connection, &error);
+            release(hosted, connection, running);
+            let mut transaction = connection.transaction.lock();
+            let aborted = matches!(*transaction, Transaction::Voting { aborted: true, .. });
             match conflicting_oid(&error) {
                 Some(oid) if wire.sends_serialnos() && !aborted => {
                     let failed = Value::Exception(Box::new(exception));
@@ -158,10 +142,28 @@ fn vote_with_locks(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
                 }
             }
             drop(transaction);
-            release(hosted, connection, running);
+            return connection.post(frames);
+        }
+    };
+    {
+        let mut transaction = connection.transaction.lock();
+        if !matches!(*transaction, Transaction::Voting { aborted: true, .. }) {
+            if wire.sends_serialnos() {
+                // A client before Z5 reads serialnos before the reply to vote, so they are queued in this order.
+                wire.push(&Push::Serialnos(serialnos(&stored, voted.as_ref())), &mut frames);
+                wire.none_reply(reply_to.get(), &mut frames);
+            } else {
+                let resolved = voted.resolved().iter().map(|&oid| oid.into()).collect();
+                wire.reply(reply_to.get(), &Value::List(resolved), &mut frames);
+            }
+            *transaction = Transaction::Voted { id, voted, running };
+            drop(transaction);
+            return connection.post(frames);
         }
     }
-    connection.post(frames);
+    hosted.storage.abort(voted);
+    release(hosted, connection, running);
+    *connection.transaction.lock() = Transaction::None;
 }
 
 /// The objects of a transaction in the order in which they were stored.
@@ -324,8 +326,6 @@ impl Publisher for HostedPublisher {
                     wire.push(&Push::Info(size_info(count, size)), &mut announcement.reply);
                 }
                 wire.tid_reply(ticket.reply_to.get(), tid, &mut announcement.reply);
-                // Before the reply can reach the client: its next tpc_begin finds no transaction.
-                *ticket.connection.transaction.lock() = Transaction::None;
                 tickets.push(ticket);
             }
             announcements.push(announcement);
@@ -340,7 +340,11 @@ impl Publisher for HostedPublisher {
             },
             &mut || {
                 install();
-                released.extend(tickets.iter().map(|t| hosted.unlock(&t.connection, Some(t.running))));
+                for ticket in &tickets {
+                    released.push(hosted.unlock(&ticket.connection, Some(ticket.running)));
+                    // Its next transaction may ask for locks from now on, and before the reply can reach the client.
+                    *ticket.connection.transaction.lock() = Transaction::None;
+                }
             },
         );
         let mut granted = Vec::new();
@@ -361,12 +365,12 @@ impl Publisher for HostedPublisher {
         ticket.answered = true;
         let FinishTicket { hosted, connection, reply_to, running, .. } = &*ticket;
         log::error!(target: LOG, "({}) Error finishing a transaction: {error}", connection.label());
-        *connection.transaction.lock() = Transaction::None;
         uncount(&hosted.stats.active_txns);
         let mut frame = Vec::new();
         connection.wire().error_reply(reply_to.get(), &exceptions::of_storage_error(&error), &mut frame);
         // Before the reply: what the client does next must find no locks of its own.
         release(hosted, connection, *running);
+        *connection.transaction.lock() = Transaction::None;
         connection.post(frame);
     }
 }

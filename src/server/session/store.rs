@@ -22,7 +22,7 @@ impl Session {
         if on.read_only {
             return Err(exceptions::read_only_error());
         }
-        let mut transaction = self.connection.transaction.lock();
+        let mut transaction = self.connection.settled_transaction();
         match transaction.id() {
             Some(open) if open == begin.id.as_ref() => {
                 log::info!(
