@@ -328,3 +328,19 @@ fn many_committers_at_once() {
         assert_eq!(load(&storage, thread).unwrap().0, format!("{} 39", thread - 1).into_bytes());
     }
 }
+
+/// Where the last transactions are long, an object is listed with the newest that changed it: whoever asks what
+/// changed after any of the tids misses nothing, and is told nothing else.
+#[test]
+fn the_last_invalidations_of_long_transactions_are_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(&dir.path().join("Data.fs"));
+    let long = vec![7; 400_000];
+    let t1 =
+        commit(&storage, &[(0, Tid::ZERO, &long), (1, Tid::ZERO, &long), (2, Tid::ZERO, &long)]).unwrap();
+    let t2 = commit(&storage, &[(1, t1, &long), (2, t1, &long), (3, Tid::ZERO, &long)]).unwrap();
+    let t3 = commit(&storage, &[(2, t2, &long), (4, Tid::ZERO, &long)]).unwrap();
+    let all = storage.last_invalidations(10).unwrap();
+    assert_eq!(all, [(t3, vec![Oid(2), Oid(4)]), (t2, vec![Oid(1), Oid(3)]), (t1, vec![Oid(0)])]);
+    assert_eq!(storage.last_invalidations(2).unwrap(), all[..2]);
+}

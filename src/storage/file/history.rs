@@ -1,9 +1,16 @@
 //! Looking back: an object's revisions, the newest transactions, and all objects in oid order.
 
+use std::convert::Infallible;
+
 use super::FileStorage;
+use super::format::TxnHeader;
 use super::log::Records;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{HistoryEntry, IternextRecord, Result, StorageError};
+
+/// The records of the last transactions are read if they are no longer than this; else the index is asked, of which
+/// a million objects are looked through in the time of reading so much.
+const READ_LEN_MAX: u64 = 1 << 20;
 
 impl FileStorage {
     pub(super) fn revisions(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
@@ -21,26 +28,54 @@ impl FileStorage {
         Ok(entries)
     }
 
+    /// Tids and oids of the last transactions, newest first. If they are long, an object that several of them
+    /// changed is listed with the newest only.
     pub(super) fn newest_transactions(&self, count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
         self.check_open()?;
         let log = &self.core.log;
-        let mut end = self.core.published_end();
+        let published_end = self.core.published_end();
+        let mut end = published_end;
         let mut newest = Vec::new();
         while newest.len() < count
             && let Some((tpos, header)) = log.txn_before(end)?
         {
             end = tpos;
-            if header.status == b'u' {
-                continue;
+            if header.status != b'u' {
+                newest.push((tpos, header));
             }
+        }
+        if published_end - end > READ_LEN_MAX {
+            return Ok(self.newest_from_index(&newest, published_end));
+        }
+        let mut found = Vec::with_capacity(newest.len());
+        for (tpos, header) in newest {
             let mut oids = Vec::new();
             let mut records = Records::new(log, tpos, &header);
             while let Some((_, record)) = records.next_record()? {
                 oids.push(record.header.oid);
             }
-            newest.push((header.tid, oids));
+            found.push((header.tid, oids));
         }
-        Ok(newest)
+        Ok(found)
+    }
+
+    /// The same without reading the records: an object's current record stands in the last transaction that changed it.
+    fn newest_from_index(&self, newest: &[(u64, TxnHeader)], end: u64) -> Vec<(Tid, Vec<Oid>)> {
+        let mut found: Vec<(Tid, Vec<Oid>)> =
+            newest.iter().map(|(_, header)| (header.tid, Vec::new())).collect();
+        let whole: std::result::Result<(), Infallible> = self.core.index.for_each(|oid, pos| {
+            // Newest first: the first that begins before the record has it.
+            let at = newest.partition_point(|(tpos, _)| *tpos > pos);
+            if pos < end
+                && let Some((_, oids)) = found.get_mut(at)
+            {
+                oids.push(oid);
+            }
+            Ok(())
+        });
+        match whole {
+            Ok(()) => found,
+        }
     }
 
     /// `PosKey` if the object at hand is gone, as Python has it.
