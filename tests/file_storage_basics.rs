@@ -344,3 +344,19 @@ fn the_last_invalidations_of_long_transactions_are_complete() {
     assert_eq!(all, [(t3, vec![Oid(2), Oid(4)]), (t2, vec![Oid(1), Oid(3)]), (t1, vec![Oid(0)])]);
     assert_eq!(storage.last_invalidations(2).unwrap(), all[..2]);
 }
+
+/// A restored record of eight bytes, the length of the back-pointer that it became, was written as it had come: as a
+/// pointer to wherever its data said, or to nothing. Its length had been taken for the sign of a rearrangement.
+#[test]
+fn a_restored_record_as_long_as_a_back_pointer() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(&dir.path().join("Data.fs"));
+    for (oid, data) in [(1, [0; 8]), (2, *b"12345678")] {
+        let first = commit(&storage, &[(oid, Tid::ZERO, &data)]).unwrap();
+        let second = Tid(first.0 + 1);
+        let mut txn = Staged::new(meta("", ""), Some(second), b' ', 1 << 20);
+        txn.restore(Oid(oid), second, Some(&data), Some(first)).unwrap();
+        commit_staged(&storage, txn).unwrap();
+        assert_eq!(load(&storage, oid).unwrap(), (data.to_vec(), second));
+    }
+}
