@@ -42,6 +42,9 @@ pub trait Storage: Send + Sync {
     /// Reserve `count` new oids that were never given out before, ascending.
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>>;
 
+    /// `oid` will be read at once, after a few others of which the same was said: a storage may have its index at hand.
+    fn expect_read(&self, _oid: Oid) {}
+
     /// The revision of `oid` current just before `before`: its data is appended to `out`, behind at least
     /// `headroom` bytes of scratch that the caller will write its own header into.
     /// `Ok(None)`: the object exists but not yet then, or was deleted or un-created by then as Python's

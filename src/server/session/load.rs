@@ -16,8 +16,9 @@ use crate::wire::exception::PyException;
 use crate::wire::request::OwnedMsgId;
 use crate::wire::value::Value;
 
-/// Replies are sent when they reach this many bytes, even if more requests are there.
+/// Replies are sent when they reach this many bytes, or answer so many requests, even if more requests are there.
 const BATCH_LEN: usize = 128 << 10;
+const BATCH_COUNT: usize = 128;
 /// A buffer larger than this is given back.
 const KEEP_LEN: usize = 256 << 10;
 
@@ -40,60 +41,63 @@ pub enum What {
     Tid,
 }
 
-/// Replies that wait to be queued together.
+/// Reads that arrived together.
 #[derive(Debug, Default)]
 pub struct Batch {
+    /// Not answered yet.
+    reads: Vec<Read>,
     out: Vec<u8>,
-    /// The state that was current before the first of them was read.
-    seen: Option<Seen>,
-    /// Each read and where its reply begins.
-    reads: Vec<(Read, usize)>,
+    /// Where each reply in `out` ends.
+    ends: Vec<usize>,
 }
 
 impl Batch {
-    /// Append the reply to `read`.
+    /// Answer this with those that have arrived with it.
     pub fn read(&mut self, hosted: &Hosted, connection: &Connection, read: Read) {
-        self.seen.get_or_insert_with(|| hosted.publication.seen());
-        let start = self.out.len();
-        reply(hosted, connection, &read, &mut self.out);
-        self.reads.push((read, start));
-        if self.out.len() > BATCH_LEN {
+        hosted.storage.expect_read(read.oid);
+        self.reads.push(read);
+        if self.reads.len() >= BATCH_COUNT {
             self.flush(hosted, connection);
         }
     }
 
-    /// Queue and send what was collected.
+    /// Read, queue and send what was collected.
     pub fn flush(&mut self, hosted: &Hosted, connection: &Connection) {
-        while let Some(seen) = self.seen.take() {
-            let outbox = &connection.outbox;
-            if let Some(place) = hosted.publication.place_if_newest(seen, outbox) {
-                outbox.send_own(place, &self.out);
-                break;
+        while !self.reads.is_empty() && !connection.outbox.is_closed() {
+            let seen = hosted.publication.seen();
+            for read in &self.reads {
+                reply(hosted, connection, read, &mut self.out);
+                self.ends.push(self.out.len());
+                if self.out.len() > BATCH_LEN {
+                    break;
+                }
             }
-            let oids = self.reads.iter().map(|(read, _)| read.oid);
-            let (place, count) = hosted.publication.place_for_untouched(seen, outbox, oids);
-            let end = self.reads.get(count).map_or(self.out.len(), |(_, start)| *start);
-            if end > 0 {
-                outbox.send_own(place, self.out.get(..end).unwrap_or_default());
-            } else {
-                drop(place);
-            }
-            // Read the others again: they are answered from a newer state.
-            let again: Vec<Read> = self.reads.drain(..).skip(count).map(|(read, _)| read).collect();
+            // Replies that do not hold any more are thrown away: those requests are answered from a newer state.
+            let answered = self.queue(hosted, connection, seen);
+            self.reads.drain(..answered);
             self.out.clear();
-            for read in again {
-                self.seen.get_or_insert_with(|| hosted.publication.seen());
-                let start = self.out.len();
-                reply(hosted, connection, &read, &mut self.out);
-                self.reads.push((read, start));
-            }
+            self.ends.clear();
         }
-        self.seen = None;
         self.reads.clear();
-        self.out.clear();
         if self.out.capacity() > KEEP_LEN {
             self.out = Vec::new();
         }
+    }
+
+    /// Queue and send the replies that still hold; how many those are.
+    fn queue(&self, hosted: &Hosted, connection: &Connection, seen: Seen) -> usize {
+        let outbox = &connection.outbox;
+        if let Some(place) = hosted.publication.place_if_newest(seen, outbox) {
+            outbox.send_own(place, &self.out);
+            return self.ends.len();
+        }
+        let oids = self.reads.iter().take(self.ends.len()).map(|read| read.oid);
+        let (place, count) = hosted.publication.place_for_untouched(seen, outbox, oids);
+        let end = count.checked_sub(1).and_then(|last| self.ends.get(last)).copied().unwrap_or(0);
+        if end > 0 {
+            outbox.send_own(place, self.out.get(..end).unwrap_or_default());
+        }
+        count
     }
 }
 

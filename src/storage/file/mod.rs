@@ -209,6 +209,11 @@ impl Storage for FileStorage {
         Ok((last + 1..=end).map(Oid).collect())
     }
 
+    /// The entries of a large index are far apart in memory: asked for one after the other, they are waited for together.
+    fn expect_read(&self, oid: Oid) {
+        self.core.index.get(oid);
+    }
+
     fn load_before(
         &self,
         oid: Oid,
