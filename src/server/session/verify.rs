@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::base::ids::{Oid, Tid};
 use crate::exceptions;
 use crate::server::hosted::{Hosted, LOG};
-use crate::server::session::load::{frame, reply_exactly, reply_newest};
+use crate::server::session::load::{frame, reply_exactly};
 use crate::server::session::{Registered, Session};
 use crate::server::stats::{count, uncount};
 use crate::storage::StorageError;
@@ -25,10 +25,7 @@ impl Session {
         };
         let is_queued = hosted.publication.members().0.invalidations.since(tid).is_some();
         if !is_queued && may_read_log() {
-            reply_newest(hosted, &self.connection, || match from_log(hosted, tid) {
-                Ok(changes) => self.invalidations(id, changes),
-                Err(error) => frame(&self.connection, id, &Err(exceptions::of_storage_error(&error))),
-            });
+            self.invalidations_from_log(on, id, tid);
             return;
         }
         reply_exactly(hosted, &self.connection, |members, _| {
@@ -43,6 +40,26 @@ impl Session {
                     None
                 }
             };
+            self.invalidations(id, changes)
+        });
+    }
+
+    /// The log is read up to some state, without holding anything up; what was published meanwhile is in the queue, so
+    /// that the answer holds exactly at its place (R4).
+    fn invalidations_from_log(&self, on: &Registered, id: &OwnedMsgId, tid: Tid) {
+        let seen = on.hosted.publication.seen();
+        let from_log = from_log(&on.hosted, tid).map_err(|error| exceptions::of_storage_error(&error));
+        reply_exactly(&on.hosted, &self.connection, |members, newest| {
+            let (last, mut oids) = match from_log {
+                Ok(Some(found)) => found,
+                Ok(None) => (Tid::ZERO, BTreeSet::new()),
+                Err(exception) => return frame(&self.connection, id, &Err(exception)),
+            };
+            let Some(since) = members.invalidations.changed_after(seen.last_transaction()) else {
+                return self.invalidations(id, None);
+            };
+            oids.extend(since);
+            let changes = (!oids.is_empty()).then_some((last.max(newest.last_transaction()), oids));
             self.invalidations(id, changes)
         });
     }
