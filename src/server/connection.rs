@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::base::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard};
 use crate::server::outbox::{Chunk, Outbox};
 use crate::server::timeout::Running;
 use crate::storage::{Staged, Voted};
@@ -25,11 +25,10 @@ pub struct Connection {
     pub transaction: Mutex<Transaction>,
     /// Loads of this connection, written by its session only; summed up for `server_status`.
     pub loads: AtomicU64,
-    /// The storage may take this client's transactions for Python 2's (chooses the magic of a new file).
+    /// What the client speaks; known from its first message on.
     wire: OnceLock<Wire>,
     peer: String,
     label: Mutex<String>,
-    gone: AtomicBool,
 }
 
 /// The one transaction that a client may have open.
@@ -89,7 +88,6 @@ impl Connection {
             wire: OnceLock::new(),
             label: Mutex::new(peer.clone()),
             peer,
-            gone: AtomicBool::new(false),
         }
     }
 
@@ -113,15 +111,6 @@ impl Connection {
 
     pub fn set_label(&self, label: &str) {
         *self.label.lock() = format!("{label} {}", self.peer);
-    }
-
-    /// The client's session has ended.
-    pub fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::SeqCst)
-    }
-
-    pub fn set_gone(&self) {
-        self.gone.store(true, Ordering::SeqCst);
     }
 
     /// The transaction, once nobody else is about to end the last one: a client that does not wait for its answers may

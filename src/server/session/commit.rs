@@ -4,6 +4,7 @@
 //! than the session's: that of whoever released the locks it waited for hands it to a worker. What the client
 //! does meanwhile (abort, disconnect) is left in `Transaction::Voting::aborted` for the voter to find.
 
+use crate::base::ids::Oid;
 use crate::base::sync::Arc;
 use crate::exceptions;
 use crate::server::connection::{Connection, OpenTransaction, Transaction};
@@ -167,12 +168,12 @@ fn vote_with_locks(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
 }
 
 /// The objects of a transaction in the order in which they were stored.
-fn stored_oids(staged: &crate::storage::Staged) -> Vec<crate::base::ids::Oid> {
+fn stored_oids(staged: &crate::storage::Staged) -> Vec<Oid> {
     staged.ops().iter().filter(|op| matches!(op.kind, OpKind::Store { .. })).map(|op| op.oid).collect()
 }
 
 /// (oid, serial) for each store; a resolved conflict has the mark that makes clients drop their copy.
-fn serialnos(stored: &[crate::base::ids::Oid], voted: &dyn Voted) -> Vec<(crate::base::ids::Oid, Value)> {
+fn serialnos(stored: &[Oid], voted: &dyn Voted) -> Vec<(Oid, Value)> {
     let tid = voted.tid().map_or(Value::None, Value::from);
     stored
         .iter()
@@ -184,7 +185,7 @@ fn serialnos(stored: &[crate::base::ids::Oid], voted: &dyn Voted) -> Vec<(crate:
 }
 
 /// The object whose store failed, if the error is about one.
-fn conflicting_oid(error: &StorageError) -> Option<crate::base::ids::Oid> {
+fn conflicting_oid(error: &StorageError) -> Option<Oid> {
     match error {
         StorageError::Conflict(conflict) | StorageError::ReadConflict(conflict) => Some(conflict.oid),
         StorageError::PosKey(oid) => Some(*oid),

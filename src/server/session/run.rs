@@ -114,7 +114,6 @@ impl Session {
     fn end(mut self) {
         self.flush_reads();
         let connection = Arc::clone(&self.connection);
-        connection.set_gone();
         let reason = connection.outbox.close_reason();
         if self.server.is_stopping() {
             wait_for_finish(&connection);
