@@ -3,7 +3,7 @@
 //! Classes, arguments and attributes are those of ZODB.POSException and of what FileStorage raises; how they
 //! are encoded is the wire's business.
 
-use crate::base::ids::Oid;
+use crate::base::ids::{Oid, Tid};
 use crate::pickle::record;
 use crate::storage::StorageError;
 use crate::storage::error::Conflict;
@@ -16,15 +16,27 @@ const POS_EXCEPTION: &str = "ZODB.POSException";
 pub fn of_storage_error(error: &StorageError) -> PyException {
     match error {
         StorageError::PosKey(oid) => pos_key_error(*oid),
+        StorageError::NoBlob { oid, serial, path } => {
+            no_blob(*oid, *serial, &format!("No blob file at {}", path.display()))
+        }
+        StorageError::Missing(oid) => PyException::new(BUILTINS, "KeyError", vec![(*oid).into()]),
         StorageError::Conflict(conflict) => {
             conflict_error("ConflictError", "database conflict error", conflict)
         }
+        // A client that merges by itself is told them in another way; this is for one that does not.
+        StorageError::Unmerged { conflicts, .. } => match conflicts.first() {
+            Some(conflict) => conflict_error("ConflictError", "database conflict error", conflict),
+            None => pos("ConflictError", "database conflict error"),
+        },
+        // Whoever says that a transaction must not wait votes for it again.
+        StorageError::Postponed(_) => pos("ConflictError", "database conflict error"),
         StorageError::ReadConflict(conflict) => {
             conflict_error("ReadConflictError", "database read conflict error", conflict)
         }
         StorageError::ReadOnly => read_only_error(),
         StorageError::Transaction(what) => pos("StorageTransactionError", what),
         StorageError::Undo { reason, oid } => undo_error(reason, *oid),
+        StorageError::MultipleUndo(errors) => multiple_undo_errors(errors),
         StorageError::Quota => PyException::new(
             "ZODB.FileStorage.FileStorage",
             "FileStorageQuotaError",
@@ -61,6 +73,12 @@ pub fn transaction_error(message: &str) -> PyException {
     pos("StorageTransactionError", message)
 }
 
+/// `StorageError(message)`: what a limit refuses. Known to all clients, and to none of them a reason to give up, or to try the
+/// same transaction again.
+pub fn storage_error(message: &str) -> PyException {
+    pos("StorageError", message)
+}
+
 /// `ReadOnlyError()`
 pub fn read_only_error() -> PyException {
     PyException::new(POS_EXCEPTION, "ReadOnlyError", Vec::new())
@@ -69,6 +87,11 @@ pub fn read_only_error() -> PyException {
 /// `POSKeyError(oid)`
 pub fn pos_key_error(oid: Oid) -> PyException {
     PyException::new(POS_EXCEPTION, "POSKeyError", vec![oid.into()])
+}
+
+/// `POSKeyError(message, oid, serial)`
+pub fn no_blob(oid: Oid, serial: Tid, message: &str) -> PyException {
+    PyException::new(POS_EXCEPTION, "POSKeyError", vec![Value::text(message), oid.into(), serial.into()])
 }
 
 /// `Unsupported(message)`
@@ -81,11 +104,29 @@ fn pos(name: &'static str, message: &str) -> PyException {
 }
 
 fn undo_error(reason: &str, oid: Option<Oid>) -> PyException {
+    let mut args = vec![Value::text(reason)];
+    args.extend(oid.map(Value::from));
     PyException {
         module: POS_EXCEPTION,
         name: "UndoError",
-        args: Vec::new(),
+        args,
         attributes: vec![("_reason", Value::text(reason)), ("_oid", oid.map_or(Value::None, Value::from))],
+    }
+}
+
+/// FileStorage gives it pairs (oid, UndoError), of which the first ends up as reason and oid.
+fn multiple_undo_errors(errors: &[(Oid, &'static str)]) -> PyException {
+    let pair = |(oid, reason): &(Oid, &'static str)| -> (Value, Value) {
+        ((*oid).into(), Value::Exception(Box::new(undo_error(reason, Some(*oid)))))
+    };
+    let pairs = errors.iter().map(pair).map(|(oid, error)| Value::Tuple(vec![oid, error])).collect();
+    let pairs = Value::List(pairs);
+    let (reason, oid) = errors.first().map_or((Value::None, Value::None), pair);
+    PyException {
+        module: POS_EXCEPTION,
+        name: "MultipleUndoErrors",
+        args: vec![pairs.clone()],
+        attributes: vec![("_reason", reason), ("_oid", oid), ("_errs", pairs)],
     }
 }
 
@@ -107,6 +148,17 @@ fn conflict_error(name: &'static str, message: &str, conflict: &Conflict) -> PyE
 
 /// Errors that are an everyday answer, not an event for the log.
 pub fn is_routine(exception: &PyException) -> bool {
+    let is_refused_stranger = exception.name == "AuthError"; // has a log line of its own
     exception.module == POS_EXCEPTION
-        && matches!(exception.name, "POSKeyError" | "ConflictError" | "ReadConflictError" | "ReadOnlyError")
+        && matches!(
+            exception.name,
+            "POSKeyError"
+                | "ConflictError"
+                | "ReadConflictError"
+                | "ReadOnlyError"
+                | "StorageError" // what a limit refuses has a log line of its own
+                | "UndoError"
+                | "MultipleUndoErrors"
+        )
+        || is_refused_stranger
 }

@@ -3,7 +3,8 @@
 //! A module imports only from steps below its own; neighbours on one step do not import each other:
 //!
 //! ```text
-//! bin > commands > server > exceptions > storage, config, logging, net, process > wire > pickle > base
+//! bin > commands > server, client > exceptions, resolver > storage, config, logging, net, auth, process > wire, merge
+//!   > pickle > base
 //! ```
 //!
 //! The path of a load from socket to socket is one thread and one call deep at each stage:
@@ -11,14 +12,18 @@
 //! `server::session::load` asks the storage, which makes one positioned read behind the reply's
 //! header, and `server::publish` queues the reply if nothing was published meanwhile that touches it.
 
+pub mod auth;
 pub mod base;
+pub mod client;
 pub mod commands;
 pub mod config;
 pub mod exceptions;
 pub mod logging;
+pub mod merge;
 pub mod net;
 pub mod pickle;
 pub mod process;
+pub mod resolver;
 pub mod server;
 pub mod storage;
 pub mod wire;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use runzeo::base::address::Address;
 use runzeo::config::{
-    Config, EventLogConfig, FileStorageConfig, FormatStyle, HandlerConfig, Invocation, LineLayout, Location,
-    LogEncoding, LogFileConfig, LogTarget, NamedStorage, NewFileFormat, RotateWhen, Rotation, StorageConfig,
-    SyslogConfig, ZeoConfig, from_command_line,
+    Config, EventLogConfig, FileStorageConfig, FormatStyle, HandlerConfig, Invocation, Limits, LineLayout,
+    Location, LogEncoding, LogFileConfig, LogTarget, NamedStorage, NewFileFormat, RotateWhen, Rotation,
+    StorageConfig, SyslogConfig, ZeoConfig, from_command_line,
 };
 
 const NO_ENVIRONMENT: &[(&str, &str)] = &[];
@@ -27,7 +27,7 @@ fn read(text: &str, more: &[&str], environment: &[(&str, &str)]) -> Config {
         other => panic!("{other:?}"),
     };
     for storage in &mut config.storages {
-        let StorageConfig::File(file) = &mut storage.storage;
+        let StorageConfig::File(file) = &mut storage.storage else { continue };
         if let Location::File { path, .. } = &mut file.location {
             *path = "zeo.conf".into();
         }
@@ -70,14 +70,21 @@ fn defaults() {
             invalidation_age: None,
             transaction_timeout: None,
             pid_filename: None,
+            client_conflict_resolution: false,
+            conflict_resolver: None,
             msgpack: false,
             monitor_address: None,
+            authentication: None,
+            ssl: None,
+            socket_mode: None,
+            limits: Limits::default(),
             announced_protocol: None,
         },
         storages: vec![NamedStorage {
             name: "1".into(),
             storage: StorageConfig::File(FileStorageConfig {
                 path: "Data.fs".into(),
+                blob_dir: None,
                 create: false,
                 read_only: false,
                 quota: None,
@@ -107,6 +114,7 @@ fn every_key() {
           pid-filename zeo.pid
           drop-cache-rather-verify yes
           msgpack on
+          max-unregistered 50
         </zeo>
         <filestorage Main>
           path main.fs
@@ -151,21 +159,28 @@ fn every_key() {
         invalidation_age: Some(Duration::from_secs(3600)),
         transaction_timeout: Some(Duration::from_secs(30)),
         pid_filename: Some("zeo.pid".into()),
+        client_conflict_resolution: false,
+        conflict_resolver: None,
         msgpack: true,
         monitor_address: Some(tcp(Some("localhost"), 8101)),
+        authentication: None,
+        ssl: None,
+        socket_mode: None,
+        limits: Limits { unregistered: 50, ..Limits::default() },
         announced_protocol: None,
     };
     assert_eq!(config.zeo, expected_zeo);
     assert!(config.exit_immediately);
     let expected_storage = FileStorageConfig {
         path: "main.fs".into(),
+        blob_dir: None,
         create: true,
         read_only: true,
         quota: Some(1024),
         pack_gc: false,
         pack_keep_old: false,
         new_file_format: NewFileFormat::Fs21,
-        location: Location::File { path: "zeo.conf".into(), line: 13 },
+        location: Location::File { path: "zeo.conf".into(), line: 14 },
     };
     assert_eq!(
         config.storages,

@@ -176,3 +176,32 @@ fn committing() {
         println!("{threads} committers: {rate:.0} commits/s");
     }
 }
+
+#[test]
+#[ignore = "measures"]
+fn iterating() {
+    let dir = tempfile::tempdir().unwrap();
+    for (count, len) in [(1_000_000, 800), (5_000_000, 60), (10_000, 50_000), (500, 1_000_000)] {
+        let path = dir.path().join("Data.fs");
+        write_file(&path, count, len);
+        let bytes = std::fs::metadata(&path).unwrap().len() as f64;
+        let storage = open(&path);
+        for round in 0..3 {
+            let begun = cpu();
+            let mut found = 0;
+            let mut transactions = storage.iterate(None, None).unwrap();
+            while transactions.next_transaction().unwrap().is_some() {
+                let mut records = transactions.records().unwrap();
+                while let Some(record) = records.next_record().unwrap() {
+                    assert_eq!(record.data.unwrap().len(), len);
+                    found += 1;
+                }
+            }
+            assert_eq!(found, count);
+            let mb_s = bytes / (cpu() - begun) / 1e6;
+            println!("iteration over {count} records of {len}: {mb_s:.0} MB/s (round {round})");
+        }
+        drop(storage);
+        std::fs::remove_file(&path).unwrap();
+    }
+}

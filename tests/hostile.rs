@@ -578,7 +578,9 @@ fn idle_clients_are_cheap() {
         }
         let each = (server.rss() - before.min(server.rss())) / 900;
         println!("{} KB for each idle client", each / 1024);
-        assert!(each < 40 * 1024, "{each} bytes for each idle client");
+        // Stacks, for the most part: without optimisation, frames are twice as large.
+        let limit = if cfg!(debug_assertions) { 64 } else { 40 };
+        assert!(each < limit * 1024, "{each} bytes for each idle client");
     });
 }
 

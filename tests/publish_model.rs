@@ -60,7 +60,7 @@ impl Model {
 
     /// A registered client.
     fn client(&self, id: u64) -> Arc<Outbox<Tape>> {
-        let outbox = Arc::new(Outbox::new(Tape::default()));
+        let outbox = Arc::new(Outbox::new(Tape::default(), 16 << 20));
         self.publication.members().0.join(Member { id, wire: WIRE, outbox: Arc::clone(&outbox) });
         outbox
     }
@@ -151,7 +151,7 @@ fn a_client_registers_beside_a_commit() {
             let model = Arc::clone(&model);
             thread::spawn(move || model.commit(2, 9))
         };
-        let outbox = Arc::new(Outbox::new(Tape::default()));
+        let outbox = Arc::new(Outbox::new(Tape::default(), 16 << 20));
         let registered = {
             let (mut members, seen) = model.publication.members();
             members.join(Member { id: 1, wire: WIRE, outbox: Arc::clone(&outbox) });

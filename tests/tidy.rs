@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 const LADDER: &[&[&str]] = &[
     &["base"],
     &["pickle"],
-    &["wire"],
-    &["storage", "config", "logging", "net", "process"],
-    &["exceptions"],
-    &["server"],
+    &["wire", "merge"],
+    &["storage", "config", "logging", "net", "auth", "process"],
+    &["exceptions", "resolver"],
+    &["server", "client"],
     &["commands"],
 ];
 

@@ -194,7 +194,7 @@ impl Client {
                     }
                 }
             }
-            b"info" => {}
+            b"info" | b"receiveBlobStart" | b"receiveBlobStop" => {}
             b".reply" => return Err(format!("unexpected reply to {:?}", message.id)),
             name => return Err(format!("unexpected message {:?}", String::from_utf8_lossy(name))),
         }

@@ -1,8 +1,12 @@
 //! The limit: a server that answers protocol Z5 with canned replies, one blocking thread per connection. It
 //! has no storage: no load looks anything up, no vote checks anything. A commit is appended to the file and
 //! synced under one lock. What a real server reaches in comparison is what its storage and its promises cost.
+//!
+//! In its second shape every load is answered with another record of a file, for one positioned read each: what a
+//! server reaches that keeps its records in the file, and not one record in the processor's cache.
 
 use crate::client::Result;
+use crate::random::Random;
 use crate::records;
 use crate::wire::{Dialect, Encoder, Frames, Id8, Message};
 use socket2::{Domain, Socket, Type};
@@ -10,6 +14,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -19,9 +24,13 @@ const SERIAL: &Id8 = b"\x03\0\0\0\0\0\0\x01";
 const RECORD_HEADER: &[u8] = &[0; 42];
 const STACK_LEN: usize = 128 << 10;
 const BACKLOG: i32 = 4096;
+/// As much as the objects of the usual plans have in all.
+const RECORDS_LEN: usize = 100 << 20;
 
 struct Limit {
     record: Vec<u8>,
+    /// to be read one by one, in the second shape
+    records: Option<Records>,
     log: Mutex<Log>,
     oid: Mutex<u64>,
     connections: Mutex<HashMap<usize, Arc<Mutex<TcpStream>>>>,
@@ -32,8 +41,22 @@ struct Log {
     file: File,
 }
 
+struct Records {
+    file: File,
+    count: usize,
+}
+
+impl Records {
+    fn create(path: &Path, record: &[u8]) -> Result<Records> {
+        let count = RECORDS_LEN.div_ceil(record.len());
+        let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path);
+        let written = file.and_then(|mut file| file.write_all(&record.repeat(count)).map(|()| file));
+        written.map(|file| Records { file, count }).map_err(|e| format!("{}: {e}", path.display()))
+    }
+}
+
 /// Serve for ever, on the address and file of a configuration as [`crate::servers`] writes it.
-pub fn serve(record_len: usize, conf: &Path) -> Result<()> {
+pub fn serve(record_len: usize, from_file: bool, conf: &Path) -> Result<()> {
     let text = std::fs::read_to_string(conf).map_err(|e| format!("{}: {e}", conf.display()))?;
     let value = |key: &str| {
         let found = text.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix(' '));
@@ -42,8 +65,11 @@ pub fn serve(record_len: usize, conf: &Path) -> Result<()> {
     let (address, path) = (value("address")?, value("path")?);
     let file = OpenOptions::new().create(true).append(true).open(path).map_err(|e| format!("{path}: {e}"))?;
     let listener = listen(address).map_err(|e| format!("{address}: {e}"))?;
+    let record = records::mapping(false, record_len, 5);
+    let records = from_file.then(|| Records::create(&Path::new(path).with_extension("records"), &record));
     let limit = Arc::new(Limit {
-        record: records::mapping(false, record_len, 5),
+        record,
+        records: records.transpose()?,
         log: Mutex::new(Log { tid: 0x0400_0000_0000_0000, file }),
         oid: Mutex::new(1 << 20),
         connections: Mutex::default(),
@@ -85,6 +111,9 @@ struct Session<'a> {
     out: Encoder,
     stored: Vec<u8>,
     oids: Vec<Id8>,
+    /// the last one read
+    record: Vec<u8>,
+    random: Random,
 }
 
 impl Session<'_> {
@@ -99,6 +128,8 @@ impl Session<'_> {
             out: Encoder::new(Dialect::Z5),
             stored: vec![],
             oids: vec![],
+            record: limit.record.clone(),
+            random: Random::new(number as u64 + 1),
         };
         lock(&session.writer).write_all(GREETING).map_err(io)?;
         let mut frames = Frames::new(1 << 16);
@@ -123,8 +154,13 @@ impl Session<'_> {
     fn handle(&mut self, message: &Message<'_>) -> Result<()> {
         match message.name {
             b"loadBefore" => {
+                if let Some(records) = &self.limit.records {
+                    let position = self.random.below(records.count) * self.record.len();
+                    let read = records.file.read_exact_at(&mut self.record, position as u64);
+                    read.map_err(|e| e.to_string())?;
+                }
                 self.out.reply(message.raw_id);
-                self.out.current_revision(&self.limit.record, SERIAL);
+                self.out.current_revision(&self.record, SERIAL);
                 self.out.end_reply();
             }
             b"tpc_begin" => {

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             print!("{}", options::help());
             Ok(())
         }
-        Command::Limit(record_len, conf) => limit::serve(record_len, &conf),
+        Command::Limit { record_len, from_file, conf } => limit::serve(record_len, from_file, &conf),
         Command::Report(paths) => report_files(&paths),
         Command::Run(plan) => run(&plan),
     };

@@ -68,6 +68,11 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// That all programs and the kernel kept busy.
+    pub fn machine_cores(&self) -> f64 {
+        self.machine_cpu / self.elapsed
+    }
+
     /// Server CPU per operation and in cores, and the share of the machine that others used.
     pub fn report(&self, outcome: &mut Outcome, operations: u64) {
         if operations > 0 {

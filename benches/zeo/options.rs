@@ -1,16 +1,20 @@
 //! The command line.
 
 use crate::client::Result;
-use crate::plan::{self, Plan, WORKLOADS};
-use crate::servers::{LIMIT, OURS, Server};
+use crate::plan::{self, OtherFile, Plan, WORKLOADS};
+use crate::servers::{LIMIT, LIMIT_FILE, OURS, Server};
 use getopts::{Matches, Options};
 use std::path::{Path, PathBuf};
 
 pub enum Command {
     Run(Box<Plan>),
     Report(Vec<PathBuf>),
-    /// be the built-in server with records of this length; only [`crate::servers`] asks for this
-    Limit(usize, PathBuf),
+    /// be a built-in server; only [`crate::servers`] asks for this
+    Limit {
+        record_len: usize,
+        from_file: bool,
+        conf: PathBuf,
+    },
     Help,
 }
 
@@ -24,6 +28,7 @@ usage:
 
 SERVER is one of the following; without any: limit ours. The first is the base of the ratios.
   limit           built in: canned replies and no storage, one fdatasync per commit. What the machine allows.
+  limit-file      the same, but each load reads a record from a file of 100 MB
   ours            runzeo, built from this source tree
   LABEL=COMMAND   any other; started as COMMAND -C CONF, on a port and a Data.fs of its own
 For example:
@@ -36,6 +41,7 @@ Options:
   -N, --objects N         objects in the database
   -z, --size BYTES        their size
   --start-file N,BYTES    objects, and their size, in the file of the start workloads
+  --pack-file N,BYTES     the same of the pack workloads, where each is stored twice; full: 400000,800
   --zeo LABEL=LINE        a line for the <zeo> section of one server: --zeo zeo6='msgpack true'
   --protocol LABEL=P      answer a server's greeting with Z5, M5 or Z4; default: with what it greets with
   -d, --dir DIR           where the databases and the results go; default: target/bench
@@ -66,6 +72,7 @@ fn options() -> Options {
         options.optopt(short, long, "", "");
     }
     options.optopt("", "start-file", "", "");
+    options.optopt("", "pack-file", "", "");
     options.optmulti("", "zeo", "", "");
     options.optmulti("", "protocol", "", "");
     options.optopt("d", "dir", "", "");
@@ -79,10 +86,11 @@ fn options() -> Options {
 /// Understand the command line, or say what is wrong with it.
 pub fn parse(arguments: &[String]) -> Result<Command> {
     if let [command, record_len, flag, conf] = arguments
-        && command == LIMIT
+        && [LIMIT, LIMIT_FILE].contains(&command.as_str())
         && flag == "-C"
     {
-        return Ok(Command::Limit(number(command, record_len)?, conf.into()));
+        let (record_len, from_file) = (number(command, record_len)?, command == LIMIT_FILE);
+        return Ok(Command::Limit { record_len, from_file, conf: conf.into() });
     }
     let matches = options().parse(arguments).map_err(|e| e.to_string())?;
     if matches.opt_present("help") {
@@ -120,9 +128,10 @@ fn adjust(mut plan: Plan, matches: &Matches, servers: &[String]) -> Result<Plan>
         plan.object_len = number("--size", &text)?;
     }
     if let Some(text) = matches.opt_str("start-file") {
-        let (objects, object_len) = text.split_once(',').ok_or("--start-file: say OBJECTS,BYTES")?;
-        let (objects, object_len) = (number("--start-file", objects)?, number("--start-file", object_len)?);
-        plan.start_file = Some(plan::StartFile { objects, object_len });
+        plan.start_file = Some(other_file("--start-file", &text)?);
+    }
+    if let Some(text) = matches.opt_str("pack-file") {
+        plan.pack_file = Some(other_file("--pack-file", &text)?);
     }
     if plan.rounds == 0 || plan.objects < 100 {
         return Err("at least one round and 100 objects".into());
@@ -150,6 +159,11 @@ fn adjust(mut plan: Plan, matches: &Matches, servers: &[String]) -> Result<Plan>
         }
     }
     Ok(plan)
+}
+
+fn other_file(option: &str, text: &str) -> Result<OtherFile> {
+    let (objects, object_len) = text.split_once(',').ok_or_else(|| format!("{option}: say OBJECTS,BYTES"))?;
+    Ok(OtherFile { objects: number(option, objects)?, object_len: number(option, object_len)? })
 }
 
 fn number<T: std::str::FromStr>(option: &str, text: &str) -> Result<T> {

@@ -9,19 +9,60 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Workload {
     /// every client keeps `depth` loads outstanding
-    Read { clients: usize, depth: usize, pinned: bool },
+    Read {
+        clients: usize,
+        depth: usize,
+        pinned: bool,
+    },
     /// every client commits objects of its own
-    Commit { clients: usize, pinned: bool },
+    Commit {
+        clients: usize,
+        pinned: bool,
+    },
     /// clients commit to few objects and conflict
-    Contend,
+    Contend {
+        mergeable: bool,
+    },
     /// readers and writers together
     Mixed,
     /// from sending tpc_finish until the last listener has the invalidation
-    Fanout { listeners: usize },
+    Fanout {
+        listeners: usize,
+    },
     /// connections one after the other, or all at once
-    Connect { count: usize, at_once: bool },
+    Connect {
+        count: usize,
+        at_once: bool,
+    },
     /// from starting the process until it answers
-    Start { indexed: bool },
+    Start {
+        indexed: bool,
+    },
+    /// a pack with garbage collection of a file that is half garbage
+    Pack {
+        beside: bool,
+    },
+    /// what readers lose to commits, and to a pack, beyond the processor time that those take
+    BesideCommits,
+    BesidePack,
+    /// the newest transactions, as an undo page asks for them
+    UndoLog,
+    /// all records of the file, one call each, as a copier asks for them
+    Iterate,
+    /// large blobs
+    BlobUp,
+    BlobDown,
+    /// stale stores that the server merges
+    Resolve(Mergeable),
+}
+
+/// A class whose conflicts are resolved.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mergeable {
+    Length,
+    BTree,
+    /// a class that only Python knows: `ours` needs a line `conflict-resolver`
+    Application,
 }
 
 /// Name and meaning, for `--help`.
@@ -33,18 +74,38 @@ pub const WORKLOADS: &[(&str, &str)] = &[
         "read or commit with server and clients on one core: the row to compare single requests with",
     ),
     ("contend", "8 clients commit 2 of 10 hot objects each and retry on conflicts"),
+    ("contend-length", "the same with objects of BTrees.Length, whose conflicts the server resolves"),
     ("mixed", "8 clients load and 2 commit"),
     ("fanout-L", "one client commits, L listen: until the last listener has the invalidation"),
     ("connect-C", "C connections one after the other, to a fresh server; memory per connection"),
     ("burst-C", "the same with all connections at once"),
     ("start-scan", "from starting the process until it answers, without an index"),
     ("start-index", "the same with the index; memory per object"),
+    ("pack-alone", "a pack with garbage collection; half of the file is garbage"),
+    ("pack-beside", "the same beside one client that loads and one that commits"),
+    (
+        "beside-commits",
+        "8 clients load, then 2 commit, then both: what the readers keep of their rate beyond the commits' CPU",
+    ),
+    ("beside-pack", "the same with a pack"),
+    ("undolog", "undoLog of the newest 20 transactions"),
+    ("iterate", "all records, one call each"),
+    ("blob-up, blob-down", "one client stores blobs of 64 MB, or fetches them"),
+    ("resolve-length", "stale stores of BTrees.Length, 1000 in a commit, that the server merges"),
+    ("resolve-btree", "the same with small IOBTrees"),
+    (
+        "resolve-class",
+        "the same with an application's class; for ours add --zeo ours='conflict-resolver PYTHON'",
+    ),
 ];
 
 const QUICK: &str = "read-c1-pin read-c8 read-c32 read-c1-d16 commit-c1-pin commit-c1 commit-c8 contend mixed \
-                     fanout-10 fanout-100 burst-1000 start-scan start-index";
-const FULL: &str = "read-c1-pin read-c8 read-c32 read-c1-d16 commit-c1-pin commit-c1 commit-c8 contend mixed \
-                    fanout-10 fanout-100 fanout-500 connect-1000 burst-1000 start-scan start-index";
+                     fanout-10 fanout-100 burst-1000 start-scan start-index pack-alone pack-beside undolog \
+                     iterate blob-up blob-down resolve-length resolve-btree";
+const FULL: &str = "read-c1-pin read-c8 read-c32 read-c128 read-c1-d16 commit-c1-pin commit-c1 commit-c8 commit-c32 \
+                    contend contend-length mixed beside-commits fanout-10 fanout-100 fanout-500 connect-1000 \
+                    connect-10000 burst-1000 start-scan start-index pack-alone pack-beside beside-pack undolog \
+                    iterate blob-up blob-down resolve-length resolve-btree";
 
 impl Workload {
     pub fn parse(name: &str) -> Result<Workload> {
@@ -59,13 +120,25 @@ impl Workload {
             return Ok(Workload::Commit { clients: count(clients)?, pinned });
         }
         Ok(match name.split_once('-') {
-            None if name == "contend" => Workload::Contend,
+            None if name == "contend" => Workload::Contend { mergeable: false },
+            Some(("contend", "length")) => Workload::Contend { mergeable: true },
             None if name == "mixed" => Workload::Mixed,
             Some(("fanout", n)) => Workload::Fanout { listeners: count(n)? },
             Some(("connect", n)) => Workload::Connect { count: count(n)?, at_once: false },
             Some(("burst", n)) => Workload::Connect { count: count(n)?, at_once: true },
             Some(("start", "scan")) => Workload::Start { indexed: false },
             Some(("start", "index")) => Workload::Start { indexed: true },
+            Some(("pack", "alone")) => Workload::Pack { beside: false },
+            Some(("pack", "beside")) => Workload::Pack { beside: true },
+            Some(("beside", "commits")) => Workload::BesideCommits,
+            Some(("beside", "pack")) => Workload::BesidePack,
+            None if name == "undolog" => Workload::UndoLog,
+            None if name == "iterate" => Workload::Iterate,
+            Some(("blob", "up")) => Workload::BlobUp,
+            Some(("blob", "down")) => Workload::BlobDown,
+            Some(("resolve", "length")) => Workload::Resolve(Mergeable::Length),
+            Some(("resolve", "btree")) => Workload::Resolve(Mergeable::BTree),
+            Some(("resolve", "class")) => Workload::Resolve(Mergeable::Application),
             _ => return Err(unknown()),
         })
     }
@@ -77,12 +150,21 @@ impl Workload {
 
     /// Does it want a server of its own, that has done nothing before?
     pub fn wants_fresh_server(self) -> bool {
-        matches!(self, Workload::Connect { .. } | Workload::Start { .. })
+        use Workload::{Connect, Start};
+        matches!(self, Connect { .. } | Start { .. }) || self.packs()
     }
 
-    /// The limit detects no conflicts, has no file to open, and starves its writers on a busy machine.
+    /// Does it want a file that is half garbage?
+    pub fn packs(self) -> bool {
+        matches!(self, Workload::Pack { .. } | Workload::BesidePack)
+    }
+
+    /// The limit knows loads and commits; it detects no conflicts, has no file to open, and starves its writers on a
+    /// busy machine.
     pub fn suits(self, server: &Server) -> bool {
-        !server.is_limit() || !matches!(self, Workload::Contend | Workload::Mixed | Workload::Start { .. })
+        use Workload::{Commit, Connect, Fanout, Read};
+        let known = matches!(self, Read { .. } | Commit { .. } | Fanout { .. } | Connect { .. });
+        known || !server.is_limit()
     }
 }
 
@@ -99,15 +181,19 @@ pub struct Plan {
     pub objects: usize,
     pub object_len: usize,
     /// the file of the start workloads; `None`: the one that the loads use
-    pub start_file: Option<StartFile>,
+    pub start_file: Option<OtherFile>,
+    /// the file of the pack workloads, in which every object is stored twice; `None`: the one that the loads use, its
+    /// objects stored once more
+    pub pack_file: Option<OtherFile>,
     /// where the databases live
     pub dir: PathBuf,
     /// where the figures go, as lines of JSON
     pub results: PathBuf,
 }
 
+/// A file for some workloads only.
 #[derive(Clone, Copy, Debug)]
-pub struct StartFile {
+pub struct OtherFile {
     pub objects: usize,
     pub object_len: usize,
 }
@@ -123,6 +209,7 @@ impl Plan {
             objects: 100_000,
             object_len: 1024,
             start_file: None,
+            pack_file: None,
             results: dir.join("quick.jsonl"),
             dir,
         }
@@ -134,7 +221,9 @@ impl Plan {
             workloads: parse_list(FULL).unwrap_or_default(),
             rounds: 5,
             measured: Duration::from_millis(1500),
-            start_file: Some(StartFile { objects: 1_000_000, object_len: 800 }),
+            start_file: Some(OtherFile { objects: 1_000_000, object_len: 800 }),
+            // Large enough for the syncs at the end not to matter.
+            pack_file: Some(OtherFile { objects: 400_000, object_len: 800 }),
             results: dir.join("full.jsonl"),
             ..Plan::quick(dir)
         }

@@ -67,3 +67,37 @@ pub fn references(is_python2: bool, oids: &[Id8]) -> Vec<u8> {
     record.extend_from_slice(b"us.");
     record
 }
+
+/// A record of a class without arguments and a pickled state.
+fn record(is_python2: bool, class: &str, state: &[u8]) -> Vec<u8> {
+    let protocol: &[u8] = if is_python2 { b"\x80\x02" } else { b"\x80\x03" };
+    [protocol, b"c", class.as_bytes(), b"\nq\x00.", protocol, state, b"."].concat()
+}
+
+fn int(number: i64) -> Vec<u8> {
+    [&b"J"[..], &(number as i32).to_le_bytes()].concat()
+}
+
+/// A `BTrees.Length.Length`.
+pub fn length(is_python2: bool, value: i64) -> Vec<u8> {
+    record(is_python2, "BTrees.Length\nLength", &int(value))
+}
+
+/// A `BTrees.IOBTree.IOBTree` of one bucket, with the keys 0, 1, ...
+pub fn tree(is_python2: bool, values: &[i64]) -> Vec<u8> {
+    let entries = values.iter().enumerate().flat_map(|(key, value)| [int(key as i64), int(*value)].concat());
+    let state: Vec<u8> = [b'('].into_iter().chain(entries).chain(*b"t\x85\x85\x85").collect();
+    record(is_python2, "BTrees.IOBTree\nIOBTree", &state)
+}
+
+/// A class of ZODB's tests whose conflicts are resolved by adding.
+pub fn counter(is_python2: bool, value: i64) -> Vec<u8> {
+    let key: &[u8] = if is_python2 { b"U\x06_value" } else { b"X\x06\0\0\0_value" };
+    let state = [b"}", key, &int(value), b"s"].concat();
+    record(is_python2, "ZODB.tests.ConflictResolution\nPCounter", &state)
+}
+
+/// A `ZODB.blob.Blob`.
+pub fn blob(is_python2: bool) -> Vec<u8> {
+    record(is_python2, "ZODB.blob\nBlob", b"N")
+}

@@ -26,6 +26,7 @@ const FIGURES: &[(&str, &[Figure])] = &[
             ("p50_us", "median µs", true),
             ("p99_us", "p99 µs", false),
             ("longest_ms", "longest wait ms", false),
+            ("longest_medians", "longest wait in medians", false),
             ("fair", "fair (1 = equal)", false),
             ("server_us", "server CPU µs/commit", true),
         ],
@@ -37,6 +38,7 @@ const FIGURES: &[(&str, &[Figure])] = &[
             ("conflicts", "conflicts/commit", false),
             ("fair", "fair (1 = equal)", false),
             ("longest_ms", "longest wait ms", false),
+            ("longest_medians", "longest wait in medians", false),
         ],
     ),
     (
@@ -70,6 +72,43 @@ const FIGURES: &[(&str, &[Figure])] = &[
             ("rss_mb", "memory MB", false),
             ("peak_mb", "peak memory MB", false),
             ("object_bytes", "bytes/object", false),
+        ],
+    ),
+    (
+        "pack",
+        &[
+            ("mb_s", "MB/s", true),
+            ("hold_ms", "longest commit ms", true),
+            ("load_p99_us", "load p99 µs", false),
+            ("more_mb", "memory MB more", false),
+            ("kept", "kept of the file", false),
+        ],
+    ),
+    (
+        "beside",
+        &[
+            ("alone_s", "loads/s alone", false),
+            ("loads_s", "loads/s beside", false),
+            ("commits_s", "commits/s", false),
+            ("taken", "taken of the CPU", false),
+            ("kept", "kept of the rest", false),
+        ],
+    ),
+    ("undolog", &[("calls_s", "calls/s", true), ("p50_us", "median µs", true)]),
+    ("iterate", &[("mb_s", "MB/s", true), ("records_s", "records/s", true)]),
+    (
+        "blob",
+        &[
+            ("mb_s", "MB/s", true),
+            ("server_us", "server CPU µs/MB", true),
+            ("peak_mb", "peak memory MB", false),
+        ],
+    ),
+    (
+        "resolve",
+        &[
+            ("resolutions_s", "resolutions/s", true),
+            ("server_us", "server CPU µs/plain and merged store", true),
         ],
     ),
     ("total", &[("total_cpu_s", "CPU s of a round", false), ("peak_mb", "peak memory MB", false)]),

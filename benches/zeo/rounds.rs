@@ -31,6 +31,8 @@ struct Run<'a> {
     scratch: &'a Path,
     /// per server: the objects to load
     oids: Vec<Vec<Id8>>,
+    /// the same in the file of the pack workloads
+    pack_oids: Vec<Vec<Id8>>,
     /// objects in the file of the start workloads
     start_objects: usize,
     results: File,
@@ -48,6 +50,7 @@ impl<'a> Run<'a> {
             plan,
             scratch,
             oids: vec![],
+            pack_oids: vec![],
             start_objects: plan.start_file.map_or(plan.objects, |file| file.objects),
             results: results.map_err(|e| format!("{}: {e}", plan.results.display()))?,
             outcomes: vec![],
@@ -73,7 +76,37 @@ impl<'a> Run<'a> {
             });
         }
         let starts = self.plan.workloads.iter().any(|(_, w)| matches!(w, Workload::Start { .. }));
-        if starts { self.make_start_files() } else { Ok(()) }
+        if starts {
+            self.make_start_files()?;
+        }
+        let packs = self.plan.workloads.iter().any(|(_, w)| w.packs());
+        if packs { self.make_pack_files() } else { Ok(()) }
+    }
+
+    /// The file of the pack workloads: every object has a first revision that nobody needs any more.
+    fn make_pack_files(&mut self) -> Result<()> {
+        for (server, oids) in self.plan.servers.iter().zip(&self.oids) {
+            if server.is_limit() {
+                self.pack_oids.push(vec![]);
+                continue;
+            }
+            let (template, dir) = (self.dir("template", server), self.dir("pack", server));
+            make_dir(&dir)?;
+            let oids = match self.plan.pack_file {
+                Some(file) => fill_through(server, &dir, file.objects, file.object_len)?,
+                None => copy(&template, &dir, "Data.fs").map(|()| oids.clone())?,
+            };
+            let failed = |e| format!("{}: {e}", server.label);
+            let running = Running::start(server, &dir).map_err(failed)?;
+            workloads::age(&running.target, &oids, self.pack_object_len()).map_err(failed)?;
+            running.stop().map_err(failed)?;
+            self.pack_oids.push(oids);
+        }
+        Ok(())
+    }
+
+    fn pack_object_len(&self) -> usize {
+        self.plan.pack_file.map_or(self.plan.object_len, |file| file.object_len)
     }
 
     /// The file of the start workloads. A large one is made by the first server only; the others get a copy
@@ -155,7 +188,12 @@ impl<'a> Run<'a> {
         outcome: &mut Outcome,
     ) -> Result<()> {
         let running = running.as_ref().map_err(Clone::clone)?;
-        let setting = self.setting(number, running);
+        let dir = self.dir("run", &self.plan.servers[number]);
+        if matches!(workload, Workload::BlobUp | Workload::BlobDown) {
+            // A server that syncs would wait for what those before it have left to the kernel.
+            sys::sync_disks();
+        }
+        let setting = self.setting(number, running, &dir);
         if !workload.is_pinned() {
             return workloads::run(workload, &setting, outcome);
         }
@@ -174,15 +212,26 @@ impl<'a> Run<'a> {
             return workloads::start(server, &dir, self.start_objects, indexed, outcome);
         }
         let dir = self.dir("fresh", server);
+        if dir.exists() {
+            fs::remove_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        }
         make_dir(&dir)?;
+        if workload.packs() {
+            copy(&self.dir("pack", server), &dir, "Data.fs")?;
+            sys::sync_disks();
+        }
         let running = Running::start(server, &dir)?;
-        workloads::run(workload, &self.setting(number, &running), outcome)?;
+        let mut setting = self.setting(number, &running, &dir);
+        if workload.packs() {
+            (setting.oids, setting.object_len) = (&self.pack_oids[number], self.pack_object_len());
+        }
+        workloads::run(workload, &setting, outcome)?;
         running.stop()
     }
 
-    fn setting<'s>(&'s self, number: usize, server: &'s Running) -> Setting<'s> {
+    fn setting<'s>(&'s self, number: usize, server: &'s Running, dir: &'s Path) -> Setting<'s> {
         let (oids, object_len) = (&self.oids[number], self.plan.object_len);
-        Setting { server, oids, object_len, measured: self.plan.measured }
+        Setting { server, dir, oids, object_len, measured: self.plan.measured }
     }
 
     fn begin(&self, round: u32, name: &str, server: &Server) -> Outcome {

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// The label of the built-in server that answers without a storage.
 pub const LIMIT: &str = "limit";
+/// The same with a read from a file for each load.
+pub const LIMIT_FILE: &str = "limit-file";
 /// The label of the server built from this source tree.
 pub const OURS: &str = "ours";
 
@@ -36,24 +38,28 @@ pub struct Server {
 }
 
 impl Server {
-    /// `limit`, `ours`, or `LABEL=COMMAND`. The limit answers every load with `object_len` bytes.
+    /// `limit`, `limit-file`, `ours`, or `LABEL=COMMAND`. The limits answer every load with `object_len` bytes.
     pub fn parse(argument: &str, object_len: usize) -> Result<Server> {
         let (label, command) = match argument.split_once('=') {
             Some((label, command)) if !label.is_empty() && !command.trim().is_empty() => {
                 (label, command.to_string())
             }
-            None if argument == LIMIT => {
+            None if [LIMIT, LIMIT_FILE].contains(&argument) => {
                 let exe = std::env::current_exe().map_err(|e| format!("own program: {e}"))?;
-                (argument, format!("'{}' {LIMIT} {object_len}", exe.display()))
+                (argument, format!("'{}' {argument} {object_len}", exe.display()))
             }
             None if argument == OURS => (argument, format!("'{}'", env!("CARGO_BIN_EXE_runzeo"))),
-            _ => return Err(format!("server {argument:?}: expected '{LIMIT}', '{OURS}' or LABEL=COMMAND")),
+            _ => {
+                return Err(format!(
+                    "server {argument:?}: expected '{LIMIT}', '{LIMIT_FILE}', '{OURS}' or LABEL=COMMAND"
+                ));
+            }
         };
         Ok(Server { label: label.into(), command, zeo_lines: vec![], protocol: None })
     }
 
     pub fn is_limit(&self) -> bool {
-        self.label == LIMIT
+        [LIMIT, LIMIT_FILE].contains(&self.label.as_str())
     }
 
     fn configuration(&self, dir: &Path, address: &str) -> String {
@@ -61,7 +67,7 @@ impl Server {
         let extra: String = self.zeo_lines.iter().map(|line| format!("  {line}\n")).collect();
         format!(
             "<zeo>\n  address {address}\n  pid-filename {dir}/zeo.pid\n{extra}</zeo>\n\
-             <filestorage 1>\n  path {dir}/Data.fs\n</filestorage>\n\
+             <filestorage 1>\n  path {dir}/Data.fs\n  blob-dir {dir}/blobs\n</filestorage>\n\
              <eventlog>\n  level WARN\n  <logfile>\n    path {dir}/log\n  </logfile>\n</eventlog>\n"
         )
     }

@@ -6,6 +6,7 @@ Commands never catch what the client library raises: the class and attributes of
 """
 from __future__ import print_function
 
+import base64
 import binascii
 import hashlib
 import json
@@ -13,6 +14,7 @@ import logging
 import os
 import struct
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -34,6 +36,7 @@ except ImportError:
 PY3 = sys.version_info[0] >= 3
 MAX_TID = b"\x7f" + b"\xff" * 7
 Z64 = b"\0" * 8
+BLOB_RECORD = b"cZODB.blob\nBlob\nq\x01.N."
 
 if PY3:
     # What a Python 3 client writes here, a Python 2 client is to read: no protocol 3 pickles in records.
@@ -62,6 +65,16 @@ def record(value, size=0):
     return (b"cpersistent.mapping\nPersistentMapping\nq\x01."
             b"}q\x01(U\x04dataq\x02}q\x03(U\x05valueJ" + struct.pack("<i", value)
             + b"U\x03padT" + struct.pack("<i", size) + pad + b"uu.")
+
+
+BLOB_RECORD = b"cZODB.blob\nBlob\nq\x01.N."
+
+
+def blob_parts(size, seed):
+    block = b"".join(hashlib.sha1(("%s %s" % (seed, n)).encode("ascii")).digest() for n in range(3277))
+    while size > 0:
+        yield block[:size]
+        size -= len(block)
 
 
 def record_value(data):
@@ -115,9 +128,41 @@ class LogLines(logging.Handler):
 
     def emit(self, line):
         try:
-            self.lines.append(line.getMessage())
+            # With the exception, which a reader of the log sees too.
+            what = line.exc_info and line.exc_info[1]
+            self.lines.append(line.getMessage() + (" %s" % (what,) if what else ""))
         except Exception:
             self.lines.append(str(line.msg))
+
+
+def describe_undo(d, kind=bytes):
+    """An entry of undoLog, whose texts must be of this kind."""
+    own = ("id", "time", "user_name", "description", "size")
+    if not (isinstance(d["id"], bytes) and isinstance(d["user_name"], kind) and isinstance(d["description"], kind)):
+        raise TypeError("wrong kinds of strings: %r" % d)
+    return {"id": text(d["id"]), "tid": to_hex(binascii.a2b_base64(d["id"])), "time": d["time"], "size": d["size"],
+            "user": text(d["user_name"]), "description": text(d["description"]),
+            "more": dict((text(k), text(v) if isinstance(v, (bytes, type(u""))) else v)
+                         for k, v in d.items() if k not in own),
+            "text_keys": all(isinstance(k, (str, type(u""))) for k in d)}
+
+
+def prefix_class(new_style):
+    """ZopeUndo's Prefix as clients pickle it: by name, with its state. In Python 2 there are two kinds."""
+    import types
+
+    def __init__(self, path):
+        self.path = path.split("/")
+        self.length = len(self.path)
+
+    bases = (object,) if PY3 or new_style else ()
+    made = (types.ClassType if not PY3 and not bases else type)(
+        "Prefix", bases, {"__init__": __init__, "__module__": "ZopeUndo.Prefix"})
+    for name in ("ZopeUndo", "ZopeUndo.Prefix"):
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules["ZopeUndo"].Prefix = sys.modules["ZopeUndo.Prefix"]
+    sys.modules["ZopeUndo.Prefix"].Prefix = made
+    return made
 
 
 def make_transaction(user, description, extension):
@@ -135,6 +180,16 @@ def make_transaction(user, description, extension):
     return result
 
 
+def client_context(ssl_options):
+    """What `<ssl>` in a client's configuration would make of the server's certificate and its own."""
+    import ssl
+    context = ssl.create_default_context(cafile=ssl_options["server"])
+    context.check_hostname = False
+    if ssl_options["certificate"]:
+        context.load_cert_chain(ssl_options["certificate"], ssl_options["key"])
+    return context
+
+
 class Agent(object):
     def __init__(self):
         self.storages = {}
@@ -148,16 +203,27 @@ class Agent(object):
     # -- connections
 
     def open(self, h, addr, storage="1", read_only=False, read_only_fallback=False, wait=True, wait_timeout=10,
-             client=None, var=None, cache_size=20 * 1024 * 1024, watch=True):
+             client=None, var=None, cache_size=20 * 1024 * 1024, watch=True, blob_dir=None, shared_blob_dir=False,
+             username=None, password=None, realm=None, ssl=None):
         addr = tuple(addr) if isinstance(addr, list) else addr
         if not PY3:
             storage = str(storage)
             addr = (str(addr[0]), addr[1]) if isinstance(addr, tuple) else str(addr)
             client, var = client and str(client), var and str(var)
+        options = {}
+        if username is not None:
+            options = {"username": username, "password": password, "realm": realm}
+            if not PY3:
+                options = dict((k, v and v.encode("utf-8")) for k, v in options.items())
+        if ssl:
+            options["ssl"] = client_context(ssl)
+        if blob_dir:
+            # As text of its own kind: old clients join it with bytes.
+            options.update(blob_dir=str(blob_dir), shared_blob_dir=shared_blob_dir)
         self.storages[h] = ClientStorage(
             addr, storage=storage, cache_size=cache_size, client=client, var=var, min_disconnect_poll=1,
             max_disconnect_poll=1, wait=wait, wait_timeout=wait_timeout, read_only=read_only,
-            read_only_fallback=read_only_fallback)
+            read_only_fallback=read_only_fallback, **options)
         if watch:
             self.watchers[h] = Watcher()
             try:
@@ -324,11 +390,99 @@ class Agent(object):
     def load_bytes(self, h, oid):
         return to_hex(self.storages[h].load(from_hex(oid), "")[0])
 
-    def pack(self, h):
-        self.storages[h].pack(time.time(), None)
+    def pack(self, h, at=None, wait=True):
+        self.storages[h].pack(time.time() if at is None else at, None, wait)
 
-    def undo_log(self, h):
-        return len(self.storages[h].undoLog(0, 10))
+    # -- blobs
+
+    def store_blob(self, h, oid, serial, size, seed):
+        """A blob of so many bytes that the seed decides."""
+        fd, path = tempfile.mkstemp(dir=self.storages[h].temporaryDirectory())
+        with os.fdopen(fd, "wb") as f:
+            for part in blob_parts(size, seed):
+                f.write(part)
+        storage = self.storages[h]
+        storage.storeBlob(from_hex(oid), from_hex(serial), BLOB_RECORD, path, "", self.open_transactions[h])
+        if hasattr(storage, "_server") and hasattr(storage._server, "get_info"):
+            # Clients before ZEO 5 read the file in another thread while they send it; if an abort removes it under
+            # them they lose the connection, whatever the server. The answer to this comes behind the whole blob.
+            storage._server.get_info()
+
+    def commit_blobs(self, h, blobs):
+        """Blobs are [oid, serial, size, seed] lists; answers the tid."""
+        self.begin(h)
+        try:
+            for blob in blobs:
+                self.store_blob(h, *blob)
+            self.vote(h)
+        except Exception:
+            self.abort(h)
+            raise
+        return self.finish(h)
+
+    def load_blob(self, h, oid, serial):
+        """Whether it was fetched, its length and hash."""
+        path = self.storages[h].loadBlob(from_hex(oid), from_hex(serial))
+        digest, size = hashlib.sha1(), 0
+        with open(path, "rb") as f:
+            for part in iter(lambda: f.read(1 << 20), b""):
+                digest.update(part)
+                size += len(part)
+        return [size, digest.hexdigest()]
+
+    def blob_sum(self, size, seed):
+        """What load_blob answers for such a blob."""
+        digest = hashlib.sha1()
+        for part in blob_parts(size, seed):
+            digest.update(part)
+        return [size, digest.hexdigest()]
+
+    # -- undo
+
+    def undo_log(self, h, first=0, last=-20):
+        return [describe_undo(d) for d in self.storages[h].undoLog(first, last)]
+
+    def undo_info(self, h, first=0, last=-20, equal_to=None, prefixes=None, new_style=True):
+        """What has these values and path prefixes."""
+        wanted = dict((str(key), value.encode("utf-8")) for key, value in (equal_to or {}).items())
+        kind = prefix_class(new_style)
+        wanted.update((str(key), kind(str(path))) for key, path in (prefixes or {}).items())
+        return [describe_undo(d) for d in self.storages[h].undoInfo(first, last, wanted or None)]
+
+    def undo(self, h, id):
+        """In the open transaction; what the client library returns, if anything."""
+        result = self.storages[h].undo(id.encode("ascii"), self.open_transactions[h])
+        return [to_hex(result[0]), sorted(to_hex(oid) for oid in result[1])] if result else None
+
+    def vote_changes(self, h):
+        """Votes; the objects whose data is not what the client has stored."""
+        changed = set()
+        for item in self.storages[h].tpc_vote(self.open_transactions[h]) or ():
+            if isinstance(item, bytes):
+                changed.add(to_hex(item))
+            elif item[1] == b"rs":
+                changed.add(to_hex(item[0]))
+        return sorted(changed)
+
+    def db_undo_log(self, h):
+        # Newer databases make texts of them.
+        return [describe_undo(d, (bytes, str)) for d in self.dbs[h][0].undoLog(0, 20)]
+
+    def db_undo(self, h, ids):
+        """As an undo page does it: all in one transaction."""
+        db, conn, tm = self.dbs[h]
+        ids = [id.encode("ascii") for id in ids]
+        txn = tm.begin()
+        try:
+            if hasattr(db, "undoMultiple"):
+                db.undoMultiple(ids, txn)
+            else:
+                for id in ids:
+                    db.undo(id, txn)
+            tm.commit()
+        except Exception:
+            tm.abort()
+            raise
 
     def copy_from(self, h, path):
         """Every transaction of a file, with the tids that it has there."""
@@ -337,42 +491,138 @@ class Agent(object):
         self.storages[h].copyTransactionsFrom(source)
         source.close()
 
-    def commit_loop(self, h, oids, seconds, record_to, seed):
-        """Commits to its own objects until the time or the server is over.
+    def copy_to(self, h, path):
+        """Every transaction of the storage, into a new file."""
+        from ZODB.FileStorage import FileStorage
+        destination = FileStorage(str(path), create=True)
+        try:
+            destination.copyTransactionsFrom(self.storages[h])
+        finally:
+            destination.close()
+
+    def copy_between(self, h, to):
+        self.storages[to].copyTransactionsFrom(self.storages[h])
+
+    def transactions(self, h, start=None, stop=None):
+        """All that an iterator hands out, byte for byte."""
+        found = []
+        for txn in self.storages[h].iterator(from_hex(start), from_hex(stop)):
+            extension = getattr(txn, "extension", None)
+            if extension is None:
+                extension = txn._extension
+            records = [[to_hex(r.oid), to_hex(r.tid), to_hex(r.data), r.version, to_hex(r.data_txn)] for r in txn]
+            found.append([to_hex(txn.tid), text(txn.status), type(txn.user).__name__, repr(txn.user),
+                          repr(txn.description), sorted(map(repr, (extension or {}).items())), records])
+        return found
+
+    def iterators_start(self, h, count):
+        """So many iterators, each with one transaction and one record of it read; all are kept."""
+        self.kept = []
+        for _ in range(count):
+            transactions = self.storages[h].iterator()
+            records = iter(next(transactions))
+            next(records)
+            self.kept.append((transactions, records))
+
+    def iterators_next(self, h):
+        """One more of each that is kept."""
+        return [to_hex(next(transactions).tid) for transactions, _ in self.kept]
+
+    def iterators_drop(self, h):
+        import gc
+        self.kept = []
+        gc.collect()
+        self.storages[h]._iterator_gc()
+        self.storages[h].server_status()  # the call before wanted no answer
+
+    def iterator_call(self, h, method, *arguments, **kw):
+        """One of the iterator calls as it goes over the wire."""
+        storage = self.storages[h]
+        arguments = [from_hex(a["hex"]) if isinstance(a, dict) else a for a in kw["args"]]
+        if hasattr(storage, "_call"):
+            answer = storage._call(str(method), *arguments)
+        else:
+            answer = getattr(storage._server, str(method))(*arguments)
+        return repr(answer)
+
+    def commit_loop(self, h, oids, blob_oids, seconds, record_to, seed):
+        """Commits to its own objects until the time or the server is over: stores, blobs, and undoes of its last one.
 
         Every transaction is written down before its vote, and its tid as soon as tpc_finish has returned.
         """
         import random
         dice = random.Random(seed)
         storage = self.storages[h]
-        serials = dict((oid, Z64) for oid in oids)
-        count = 0
+        serials = dict((oid, Z64) for oid in oids + blob_oids)
+        now = {}  # oid -> what it holds: [hash of the record, hash of the blob or None]
+        last = None  # what the last transaction changed, for its undo
+        count = undone = 0
         started = time.time()
         with open(record_to, "a") as out:
+            def note(**entry):
+                out.write(json.dumps(entry) + "\n")
+                out.flush()
+
             while time.time() < started + seconds:
-                chosen = sorted(dice.sample(oids, dice.randint(1, len(oids))))
                 count += 1
                 txn = make_transaction("agent", "commit %d" % count, None)
-                contents = {}
+                is_undo = last is not None and dice.random() < 0.15
                 tids = []
                 try:
                     storage.tpc_begin(txn)
-                    for oid in chosen:
-                        data = record(dice.randint(0, 2 ** 31 - 1), dice.choice((0, 100, 3000, 70000)))
-                        storage.store(from_hex(oid), serials[oid], data, "", txn)
-                        contents[oid] = hashlib.sha1(data).hexdigest()
-                    out.write(json.dumps({"attempt": contents}) + "\n")
-                    out.flush()
+                    if is_undo:
+                        changed = last["before"]
+                        note(attempt=changed)
+                        storage.undo(base64.b64encode(serials[min(changed)]), txn)
+                    else:
+                        changed = self.store_some(storage, txn, dice, oids, blob_oids, serials)
+                        note(attempt=changed)
                     storage.tpc_vote(txn)
                     storage.tpc_finish(txn, tids.append)
                 except Exception as error:
-                    # The server was killed, which is the point.
-                    return {"commits": count - 1, "stopped": type(error).__name__}
-                for oid in chosen:
+                    if not is_undo or "Undo" not in type(error).__name__:
+                        # The server was killed, which is the point.
+                        return {"commits": count - 1, "undone": undone, "stopped": type(error).__name__}
+                    storage.tpc_abort(txn)  # a pack goes on, or has taken away what was before
+                    last = None
+                    continue
+                note(tid=to_hex(tids[0]), records=changed)
+                before = dict((oid, now.get(oid)) for oid in changed)
+                last = {"before": before} if not is_undo and None not in before.values() else None
+                undone += is_undo
+                now.update(changed)
+                for oid in changed:
                     serials[oid] = tids[0]
-                out.write(json.dumps({"tid": to_hex(tids[0]), "records": contents}) + "\n")
-                out.flush()
-        return {"commits": count, "stopped": None}
+        return {"commits": count, "undone": undone, "stopped": None}
+
+    def store_some(self, storage, txn, dice, oids, blob_oids, serials):
+        changed = {}
+        for oid in sorted(dice.sample(oids, dice.randint(1, len(oids)))):
+            data = record(dice.randint(0, 2 ** 31 - 1), dice.choice((0, 100, 3000, 70000)))
+            storage.store(from_hex(oid), serials[oid], data, "", txn)
+            changed[oid] = [hashlib.sha1(data).hexdigest(), None]
+        for oid in blob_oids if dice.random() < 0.4 else ():
+            blob = struct.pack("<i", dice.randint(0, 2 ** 31 - 1)) * dice.choice((0, 10, 20000, 300000))
+            handle, path = tempfile.mkstemp(dir=storage.temporaryDirectory())
+            with os.fdopen(handle, "wb") as stored:
+                stored.write(blob)
+            storage.storeBlob(from_hex(oid), serials[oid], BLOB_RECORD, path, "", txn)
+            changed[oid] = [hashlib.sha1(BLOB_RECORD).hexdigest(), hashlib.sha1(blob).hexdigest()]
+        return changed
+
+    def pack_loop(self, h, seconds, seed):
+        import random
+        dice = random.Random(seed)
+        count = 0
+        started = time.time()
+        while time.time() < started + seconds:
+            time.sleep(dice.choice((0, 0.05, 0.3)))
+            try:
+                self.storages[h].pack(time.time() - dice.choice((0, 0, 0.2)))
+            except Exception as error:
+                return {"packs": count, "stopped": type(error).__name__}
+            count += 1
+        return {"packs": count, "stopped": None}
 
     # -- databases
 
@@ -429,7 +679,8 @@ class Agent(object):
                 root["y"][0] = y + 1
                 tm.commit()
                 done += 1
-            except ZODB.POSException.ConflictError:
+            except (ZODB.POSException.ConflictError, SystemError):
+                # BTrees of ZODB3 3.10 lose the ReadConflictError of a revision that was packed away, whoever serves.
                 conflicts += 1
                 tm.abort()
                 conn.sync()
@@ -460,6 +711,23 @@ class Agent(object):
             last = x
             tm.abort()
         return {"reads": reads, "torn": torn, "back": back, "conflicts": conflicts, "last": last}
+
+    def work(self, h, oid, serial, value, seconds):
+        """Changes an object of its own and asks for what it has stored, again and again: nothing else may come back."""
+        storage = self.storages[h]
+        longest = 0
+        deadline = time.time() + seconds
+        while True:
+            started = time.time()
+            if started >= deadline:
+                return {"tid": serial, "value": value, "longest": longest}
+            serial = self.commit(h, [[oid, serial, value + 1, 100]])
+            value += 1
+            for _ in range(5):
+                found = record_value(storage.loadSerial(from_hex(oid), from_hex(serial)))
+                if found != value:
+                    raise RuntimeError("stored %s and got %s" % (value, found))
+            longest = max(longest, time.time() - started)
 
     def db_visit(self, addr, seconds):
         """Connects, reads both counters, and goes again."""

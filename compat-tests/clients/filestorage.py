@@ -4,6 +4,7 @@
     python filestorage.py index Data.fs       does Python accept Data.fs.index, and is it what a scan gives?
     python filestorage.py append Data.fs N    N more transactions, written by Python
     python filestorage.py current Data.fs     oid -> (tid, hash) as a client would load it
+    python filestorage.py blobs Data.fs DIR   oid and tid -> length and hash of each blob that has a record
     python filestorage.py everything Data.fs  opened for writing first (which cuts a torn tail), then all of the above
 """
 from __future__ import print_function
@@ -125,11 +126,26 @@ def current_records(path):
     return found
 
 
+def blobs(path, directory):
+    storage = FileStorage(path, blob_dir=directory)
+    for txn in storage.iterator():
+        for r in txn:
+            try:
+                with open(storage.loadBlob(r.oid, r.tid), "rb") as f:
+                    data = f.read()
+            except KeyError:
+                continue
+            print(json.dumps([to_hex(r.oid), to_hex(r.tid), len(data), hashlib.sha1(data).hexdigest()]))
+    storage.close()
+
+
 if __name__ == "__main__":
     logging.getLogger().addHandler(LogLines())
     logging.getLogger().setLevel(logging.DEBUG)
     command, path = sys.argv[1:3]
     if command == "append":
         append(path, int(sys.argv[3]))
+    elif command == "blobs":
+        blobs(path, sys.argv[3])
     else:
         {"dump": dump, "index": index, "current": current, "everything": everything}[command](path)

@@ -9,11 +9,16 @@ from __future__ import print_function
 import json
 import os
 import signal
+import site
 import sys
 import tempfile
 
-import ZConfig
-from ZEO.runzeo import ZEOOptions
+# Packages with storages of their own.
+for directory in sys.argv[1:]:
+    site.addsitedir(directory)
+
+import ZConfig  # noqa: E402
+from ZEO.runzeo import ZEOOptions  # noqa: E402
 
 TIME_LIMIT = 20  # seconds for a case
 
@@ -27,10 +32,21 @@ def address(value):
 
 
 def storage(opener):
+    """A storage with those inside it."""
     config = opener.config
+    inner = getattr(config, 'factories', None)
+    if inner is None:
+        inner = [config.base] if getattr(config, 'base', None) is not None else []
     return {
         'name': opener.name,
-        'kind': type(opener).__name__,
+        # `-f` has no section.
+        'kind': config.getSectionType() if hasattr(config, 'getSectionType') else 'filestorage',
+        'inner': [storage(one) for one in inner],
+        'own_name': getattr(config, 'name', None),
+        'blob_dir': getattr(config, 'blob_dir', None),
+        'compress': getattr(config, 'compress', None),
+        'before': getattr(config, 'before', None),
+        'before_from_file': getattr(config, 'before_from_file', None),
         'path': getattr(config, 'path', None),
         'create': bool(getattr(config, 'create', None)),
         'read_only': bool(getattr(config, 'read_only', None)),
@@ -63,6 +79,8 @@ def settings(options):
         'timeout': options.transaction_timeout,
         'pid_file': options.pid_file,
         'monitor': address(getattr(options, 'monitor_address', None)),
+        'authentication': [getattr(options, 'auth_' + key, None) for key in ('protocol', 'database', 'realm')],
+        'client_conflict_resolution': bool(getattr(options, 'client_conflict_resolution', False)),
         'msgpack': getattr(options, 'msgpack', None),
         'storages': [storage(opener) for opener in options.storages],
         'log': None if log is None else [handler(h, log.level) for h in log.handler_factories],

@@ -32,6 +32,8 @@ reserved = []
 complaints = []
 started = [0]
 served = [0]
+# Whether the current test needs a server that resolves conflicts on classes that only Python knows.
+resolves = [False]
 
 
 def reset():
@@ -90,22 +92,26 @@ def _candidates():
 
 # --- one server process -----------------------------------------------------------------------------
 
-def _start(config, address, protocol):
+def _start(config, address, protocol, umask=None):
     """Runs the server with that configuration and waits until it answers at the address."""
     environment = dict(os.environ)
     with open(config) as f:
-        if re.search(r'(?m)^monitor-address', f.read()):
-            _reserve_monitor_port()
+        text = f.read()
+    if re.search(r'(?m)^monitor-address', text):
+        _reserve_monitor_port()
     if protocol:
         environment['ZEO_SERVER_PROTOCOL'] = protocol if isinstance(protocol, str) else protocol.decode()
-    process = subprocess.Popen(COMMAND + ['-C', config], env=environment, close_fds=True)
+    former = None if umask is None else os.umask(umask)
+    try:
+        process = subprocess.Popen(COMMAND + ['-C', config], env=environment, close_fds=True)
+    finally:
+        if former is not None:
+            os.umask(former)
     running[process.pid] = process
     started[0] += 1
     deadline = now() + START_SECONDS
-    while not _answers(address):
+    while not _answers(address, '<ssl>' in text):
         if _exit_status(process.pid) is not None:
-            with open(config) as f:
-                text = f.read()
             raise RuntimeError('the server ended at once, exit status %r, configuration:\n%s'
                                % (_exit_status(process.pid), text))
         if now() > deadline:
@@ -115,6 +121,13 @@ def _start(config, address, protocol):
     return process
 
 
+def _with_resolver(text):
+    """The configuration, with the Python of these tests to resolve conflicts if the current test is about that."""
+    if resolves[0] and BINARY != 'python':
+        return text.replace('</zeo>', '  conflict-resolver %s\n</zeo>' % sys.executable, 1)
+    return text
+
+
 def _reserve_monitor_port():
     """The tests of the monitor all use the port 42000: one at a time on this machine."""
     lock = open('/tmp/runzeo-upstream-monitor-%d.lock' % os.getuid(), 'w')
@@ -122,7 +135,7 @@ def _reserve_monitor_port():
     fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def _answers(address):
+def _answers(address, tls):
     if isinstance(address, str):
         s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     else:
@@ -135,7 +148,17 @@ def _answers(address):
             raise
         return False
     else:
-        return True
+        # The greeting comes when the storages are open: from then on there are blob directories to share.
+        s.settimeout(START_SECONDS)
+        try:
+            if tls:
+                # What is not TLS is answered too, with an alert or the end.
+                s.sendall(b'hello')
+                s.recv(1)
+                return True
+            return bool(s.recv(1))
+        except (socket.error, socket.timeout):
+            return False
     finally:
         s.close()
 
@@ -213,8 +236,13 @@ class _Legacy(object):
             zeo_conf.dump(f)
             f.write(storage_conf)
             f.write('\n')
+        with open(config) as f:
+            text = _with_resolver(f.read())
+        with open(config, 'w') as f:
+            f.write(text)
         listening = re.search(r'(?m)^address\s+(.*?)\s*$', open(config).read()).group(1)
-        process = _start(config, ('::1', port) if '::1' in listening else address, protocol)
+        # ZODB up to 4 made blob directories private itself, later ones leave that to the umask.
+        process = _start(config, ('::1', port) if '::1' in listening else address, protocol, umask=0o077)
         self.by_admin_address[admin_address] = process.pid, keep, storage_conf
         return address, admin_address, process.pid, config
 
@@ -251,7 +279,7 @@ class _Modern(object):
             print(text)
         fd, config = tempfile.mkstemp('.conf', prefix='ZEO_forker', dir=os.getcwd())
         with os.fdopen(fd, 'w') as f:
-            f.write(text)
+            f.write(_with_resolver(text))
         process = _start(config, address, protocol)
         os.remove(config)
 

@@ -15,11 +15,18 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target { name: "auth", run: targets::auth::run, seeds: targets::auth::seeds },
     Target { name: "data_fs", run: targets::data_fs::run, seeds: targets::data_fs::seeds },
     Target { name: "frame", run: targets::frame::run, seeds: targets::frame::seeds },
     Target { name: "index", run: targets::index::run, seeds: targets::index::seeds },
+    Target { name: "mac", run: targets::mac::run, seeds: targets::mac::seeds },
     Target { name: "message", run: targets::message::run, seeds: targets::message::seeds },
+    Target { name: "msgpack", run: targets::msgpack::run, seeds: targets::msgpack::seeds },
+    Target { name: "pem", run: targets::pem::run, seeds: targets::pem::seeds },
     Target { name: "pickle", run: targets::pickle::run, seeds: targets::pickle::seeds },
+    Target { name: "resolve", run: targets::resolve::run, seeds: targets::resolve::seeds },
+    Target { name: "session", run: targets::session::run, seeds: targets::session::seeds },
+    Target { name: "side_files", run: targets::side_files::run, seeds: targets::side_files::seeds },
     Target { name: "zconfig", run: targets::zconfig::run, seeds: targets::zconfig::seeds },
 ];
 

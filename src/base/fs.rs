@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use rustix::io::Errno;
 
 /// Makes created, renamed and removed entries of a directory durable.
@@ -36,6 +37,15 @@ pub fn reserve(file: &File, pos: u64, len: u64) -> io::Result<bool> {
         // Cut short by a signal: the next vote asks again.
         Err(Errno::INTR) => Ok(true),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Tells the disk to begin writing a part of a file, without waiting for it. Linux does so for pages that are said not to
+/// be needed any more; those not yet written stay in memory.
+pub fn write_back(file: &File, pos: u64, len: u64) {
+    if let Some(len) = NonZeroU64::new(len) {
+        // A hint: where it is not understood, the sync at the end takes longer.
+        let _ = fadvise(file, pos, Some(len), Advice::DontNeed);
     }
 }
 

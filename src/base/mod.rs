@@ -5,5 +5,6 @@ pub mod bytes;
 pub mod clock;
 pub mod fs;
 pub mod ids;
+pub mod shared_dir;
 pub mod sync;
 pub mod timestamp;

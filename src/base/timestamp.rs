@@ -94,11 +94,61 @@ impl Tid {
         Tid::from_unix(now.as_secs_f64())
     }
 
+    /// From `YYYY-MM-DD`, `YYYY-MM-DDTHH`, `YYYY-MM-DDTHH:MM` or `YYYY-MM-DDTHH:MM:SS.SSS`, in UTC.
+    pub fn from_iso(text: &str) -> Result<Tid, String> {
+        let refused = || format!("'{text}' is not a time; write it as YYYY-MM-DDTHH:MM:SS");
+        let (date, time) = text.trim().split_once('T').unwrap_or((text.trim(), ""));
+        let date: Vec<i64> =
+            date.split('-').map(|part| part.parse().map_err(|_| refused())).collect::<Result<_, _>>()?;
+        let &[year, month, day] = date.as_slice() else { return Err(refused()) };
+        let mut time = time.split(':').filter(|_| !time.is_empty());
+        let mut whole = |max: u32| match time.next() {
+            None => Ok(0),
+            Some(part) => part.parse().ok().filter(|value| *value <= max).ok_or_else(refused),
+        };
+        let (hour, minute) = (whole(23)?, whole(59)?);
+        let second: f64 = time.next().map_or(Ok(0.0), |part| part.parse().map_err(|_| refused()))?;
+        let in_month =
+            |day: i64| day >= 1 && Civil::from_unix(midnight(year, month, day)).month as i64 == month;
+        let fits = (1900..9999).contains(&year)
+            && (1..=12).contains(&month)
+            && (1..=31).contains(&day)
+            && in_month(day)
+            && (0.0..60.0).contains(&second)
+            && time.next().is_none();
+        if !fits {
+            return Err(refused());
+        }
+        Ok(Tid::from_civil(Civil { year, month: month as u32, day: day as u32, hour, minute, second }))
+    }
+
+    /// `YYYY-MM-DDTHH:MM:SS`, with a fraction if there is one.
+    pub fn to_iso(self) -> String {
+        self.text('T').trim_end_matches('0').trim_end_matches('.').into()
+    }
+
+    /// As Python writes a TimeStamp: `YYYY-MM-DD HH:MM:SS.ssssss`.
+    pub fn to_text(self) -> String {
+        self.text(' ')
+    }
+
+    fn text(self, between: char) -> String {
+        let Civil { year, month, day, hour, minute, second } = self.to_civil();
+        // What would be rounded to 60 stays below.
+        let second = second.min(59.999_999);
+        format!("{year:04}-{month:02}-{day:02}{between}{hour:02}:{minute:02}:{second:09.6}")
+    }
+
     /// This tid if it is later than `previous`, else the first one after `previous`: tids only grow,
     /// whatever the clock does.
     pub fn later_than(self, previous: Tid) -> Tid {
         if self > previous { self } else { Tid(previous.0 + 1) }
     }
+}
+
+/// Unix time of the beginning of a day.
+fn midnight(year: i64, month: i64, day: i64) -> f64 {
+    days_from_civil(year, month as u32, day as u32) as f64 * 86400.0
 }
 
 /// Days since 1970-01-01 (Howard Hinnant's algorithm, proleptic Gregorian calendar).
@@ -136,6 +186,36 @@ mod tests {
         assert_eq!(tid.0 >> 32, ((((2026 - 1900) * 12 + 10) * 31 + 21) * 24 + 10) * 60 + 2);
         assert!((tid.to_civil().second - 14.5).abs() < 1e-6);
         assert!((Tid::from_unix(tid.to_unix()).to_unix() - tid.to_unix()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn iso_times() {
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(Tid::from_iso(text).ok().map(Tid::to_text).as_deref(), expected, "{text}");
+        };
+        check("2008-01-21", Some("2008-01-21 00:00:00.000000"));
+        check("2008-01-21T18", Some("2008-01-21 18:00:00.000000"));
+        check("2008-01-21T18:22", Some("2008-01-21 18:22:00.000000"));
+        check("2008-01-21T18:22:43.5\n", Some("2008-01-21 18:22:43.500000"));
+        check("2008-02-29", Some("2008-02-29 00:00:00.000000"));
+        for wrong in [
+            "",
+            "now",
+            "2008-02-30",
+            "2008-13-01",
+            "2008-01-21T24",
+            "2008-01-21T1:60",
+            "2008-01",
+            "2008-01-21T1:1:60",
+            "2008-01-21T1:1:1:1",
+            "2008-01-21 18:22",
+            "1899-12-31",
+            "2008-01-0",
+        ] {
+            check(wrong, None);
+        }
+        assert_eq!(Tid::from_iso("2008-01-21T18:22:43").unwrap().to_iso(), "2008-01-21T18:22:43");
+        assert_eq!(Tid::from_iso("2008-01-21T18:20:00").unwrap().to_iso(), "2008-01-21T18:20:00");
     }
 
     #[test]

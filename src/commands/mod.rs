@@ -2,4 +2,8 @@
 
 pub mod log_setup;
 pub mod open;
+mod prompt;
 pub mod runzeo;
+mod tls;
+pub mod zeopack;
+pub mod zeopasswd;

@@ -1,29 +1,160 @@
 //! From a configured storage to an open one: the one file that names every kind of storage.
 
+use std::path::Path;
+use std::sync::OnceLock;
+use std::{fs, io};
+
+use crate::base::ids::Tid;
 use crate::base::sync::Arc;
-use crate::config::{FileStorageConfig, NewFileFormat, StorageConfig};
+#[cfg(feature = "test-storages")]
+use crate::config::TestStorage;
+use crate::config::{BeforeTime, DemoStorageConfig, FileStorageConfig, NewFileFormat, StorageConfig};
+use crate::storage::before::Before;
+use crate::storage::demo::DemoStorage;
 use crate::storage::file::{self, FileStorage, FileStorageOptions};
+#[cfg(feature = "test-storages")]
+use crate::storage::load_delayed::LoadDelayed;
+use crate::storage::mapping::MappingStorage;
+use crate::storage::temporary::TemporaryStorage;
+use crate::storage::transform::Transform;
+#[cfg(feature = "test-storages")]
+use crate::storage::transform::hex::Hex;
+use crate::storage::transform::zlib::Zlib;
 use crate::storage::{Storage, StorageError};
+
+/// What `startup` means in `<before>`: when the first storage was opened.
+static STARTUP: OnceLock<Tid> = OnceLock::new();
 
 /// What Python's log calls this kind of storage.
 pub fn kind(config: &StorageConfig) -> &'static str {
     match config {
         StorageConfig::File(_) => "FileStorage",
+        StorageConfig::Mapping { .. } => "MappingStorage",
+        StorageConfig::Temporary { .. } => "TemporaryStorage",
+        StorageConfig::Demo(_) => "DemoStorage",
+        StorageConfig::Blob(_) => "BlobStorage",
+        StorageConfig::Zlib(zlib) if zlib.by_clients => "ServerZlibStorage",
+        StorageConfig::Zlib(_) => "ZlibStorage",
+        StorageConfig::Before(_) => "Before",
+        #[cfg(feature = "test-storages")]
+        StorageConfig::Test { .. } => "test storage",
     }
 }
 
 /// Open it. Only now are files touched.
 pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
+    STARTUP.get_or_init(Tid::now);
+    open_with(config, None)
+}
+
+/// A `<blobstorage>` is the storage in it with `blobs`: a storage keeps its blobs itself, and so as safe as its records.
+fn open_with(config: &StorageConfig, blobs: Option<&Path>) -> Result<Arc<dyn Storage>, StorageError> {
+    let keeps_none = |what: &str| {
+        let dir = blobs.unwrap_or(Path::new("")).display();
+        Err(StorageError::Unsupported(format!("<blobstorage> with blob-dir {dir}: {what}")))
+    };
     match config {
-        StorageConfig::File(config) => Ok(Arc::new(open_file(config)?)),
+        StorageConfig::File(config) => match (&config.blob_dir, blobs) {
+            (Some(_), Some(_)) => keeps_none("the <filestorage> in it has a blob-dir of its own"),
+            (own, around) => Ok(Arc::new(open_file(config, own.as_deref().or(around))?)),
+        },
+        StorageConfig::Mapping { name } => open_mapping(name, blobs),
+        StorageConfig::Demo(config) => open_demo(config, blobs),
+        StorageConfig::Zlib(config) => {
+            let base = open_with(&config.base, blobs)?;
+            let codec = Arc::new(Zlib { compress: config.compress });
+            Ok(Arc::new(Transform::new(base, codec, config.by_clients)))
+        }
+        StorageConfig::Before(_) if blobs.is_some() => keeps_none("nothing is stored <before> now"),
+        StorageConfig::Before(config) => {
+            // Before the storage below is opened and changed.
+            let before = before(&config.before)?;
+            Ok(Arc::new(Before::new(open(&config.base)?, before)))
+        }
+        #[cfg(feature = "test-storages")]
+        StorageConfig::Test { kind, base } => {
+            let base = open_with(base, blobs)?;
+            Ok(match kind {
+                TestStorage::Hex => Arc::new(Transform::new(base, Arc::new(Hex), false)),
+                TestStorage::ServerHex => Arc::new(Transform::new(base, Arc::new(Hex), true)),
+                TestStorage::LoadDelayed => Arc::new(LoadDelayed::new(base)),
+            })
+        }
+        StorageConfig::Blob(_) if blobs.is_some() => keeps_none("there is another one in it"),
+        StorageConfig::Blob(config) => open_with(&config.base, Some(&config.blob_dir)),
+        StorageConfig::Temporary { .. } if blobs.is_some() => keeps_none("a <temporarystorage> keeps none"),
+        StorageConfig::Temporary { name } => Ok(Arc::new(TemporaryStorage::new(name.clone()))),
     }
 }
 
-fn open_file(config: &FileStorageConfig) -> Result<FileStorage, StorageError> {
+fn open_mapping(name: &str, blobs: Option<&Path>) -> Result<Arc<dyn Storage>, StorageError> {
+    let storage = MappingStorage::new(name.into());
+    Ok(Arc::new(match blobs {
+        Some(dir) => storage.with_blobs(dir)?,
+        None => storage,
+    }))
+}
+
+fn open_demo(config: &DemoStorageConfig, blobs: Option<&Path>) -> Result<Arc<dyn Storage>, StorageError> {
+    let base = match config.base.as_deref() {
+        Some(base) => open(base)?,
+        None => open_mapping("MappingStorage", None)?,
+    };
+    let changes = match (config.changes.as_deref(), blobs) {
+        (Some(changes), _) => open_with(changes, blobs),
+        (None, Some(_)) => open_mapping("MappingStorage", blobs),
+        (None, None) => {
+            let changes = MappingStorage::new("MappingStorage".into()).with_temporary_blobs();
+            changes.map(|changes| Arc::new(changes) as Arc<dyn Storage>)
+        }
+    };
+    let changes = match changes {
+        Ok(changes) => changes,
+        Err(error) => {
+            // Gives up its lock.
+            if let Err(error) = base.close() {
+                log::error!(target: "runzeo", "closing {}: {error}", base.name());
+            }
+            return Err(error);
+        }
+    };
+    Ok(Arc::new(DemoStorage::new(config.name.clone(), base, changes, config.changes.is_none())))
+}
+
+/// The tid that a point in time stands for.
+fn before(time: &BeforeTime) -> Result<Tid, StorageError> {
+    match time {
+        BeforeTime::Now => Ok(Tid::now()),
+        BeforeTime::Startup => Ok(*STARTUP.get_or_init(Tid::now)),
+        BeforeTime::At(tid) => Ok(*tid),
+        BeforeTime::FromFile(path) => before_from_file(path),
+    }
+}
+
+/// What the file says; without one it is written with this moment, in whole seconds.
+fn before_from_file(path: &Path) -> Result<Tid, StorageError> {
+    let doing = || StorageError::io(format!("before-from-file {}", path.display()));
+    match fs::read_to_string(path) {
+        Ok(text) => Tid::from_iso(&text).map_err(|reason| {
+            StorageError::Unsupported(format!("before-from-file {}: {reason}", path.display()))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let now = Tid::from_unix(Tid::now().to_unix().floor());
+            fs::write(path, now.to_iso()).map_err(doing())?;
+            Ok(now)
+        }
+        Err(error) => Err(doing()(error)),
+    }
+}
+
+fn open_file(config: &FileStorageConfig, blobs: Option<&Path>) -> Result<FileStorage, StorageError> {
     FileStorage::open(FileStorageOptions {
+        blob_dir: blobs.map(Path::to_owned),
         create: config.create,
         read_only: config.read_only,
         quota: config.quota,
+        pack_gc: config.pack_gc,
+        pack_keep_old: config.pack_keep_old,
         new_file_format: match config.new_file_format {
             NewFileFormat::Auto => file::NewFileFormat::Auto,
             NewFileFormat::Fs21 => file::NewFileFormat::FS21,

@@ -8,17 +8,21 @@ use std::fs;
 use std::io::Write;
 use std::process::ExitCode;
 
+use crate::auth::{Protocols, Settings};
 use crate::base::sync::Arc;
-use crate::commands::{log_setup, open};
-use crate::config::{Config, Invocation, UsageError, ZeoConfig, from_command_line};
+use crate::commands::{log_setup, open, tls};
+use crate::config::{AuthenticationConfig, Config, Invocation, UsageError, ZeoConfig, from_command_line};
 use crate::logging::{self, LogHandle};
 use crate::net::listen::{self, Kind, ListenError, Listener};
+use crate::net::tls::Tls;
+use crate::process::memory;
 use crate::process::pid_file::PidFile;
 use crate::process::signals::{Signal, Signals};
-use crate::server::Server;
+use crate::resolver::Chain;
 use crate::server::hosted::{Hosted, HostedOptions, LOG};
-use crate::server::workers::Workers;
-use crate::storage::Storage;
+use crate::server::workers::Pools;
+use crate::server::{Authentication, Server};
+use crate::storage::{Resolver, Storage};
 use crate::wire::protocol::Announcement;
 
 /// Logger of what concerns the process, as in Python.
@@ -39,7 +43,14 @@ impl Failure {
 
 /// The whole program. `program` is its name as called.
 pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
-    let config = match from_command_line(program, arguments, &|name| std::env::var(name).ok()) {
+    run_with(&Protocols::builtin(), program, arguments)
+}
+
+/// The whole program of a server with other authentication protocols.
+pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) -> ExitCode {
+    let invocation = from_command_line(program, arguments, &|name| std::env::var(name).ok())
+        .and_then(|invocation| check_protocol(program, protocols, invocation));
+    let config = match invocation {
         Ok(Invocation::Serve(config)) => config,
         Ok(Invocation::Check(config)) => {
             print!("{}", config.describe());
@@ -63,7 +74,7 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
         }
     };
     logging::install_panic_hook();
-    match serve(program, &config, &log) {
+    match serve(protocols, program, &config, &log) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             if config.eventlog.is_some() {
@@ -79,21 +90,52 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn serve(program: &str, config: &Config, log: &LogHandle) -> Result<u8, Failure> {
+/// The name of an authentication protocol is as good as an option: what is wrong with it is told at once.
+fn check_protocol(
+    program: &str,
+    protocols: &Protocols,
+    invocation: Invocation,
+) -> Result<Invocation, UsageError> {
+    if let Invocation::Serve(config) | Invocation::Check(config) = &invocation
+        && let Some(AuthenticationConfig { protocol, location, .. }) = &config.zeo.authentication
+        && let Err(message) = protocols.get(protocol)
+    {
+        return Err(UsageError { program: program.into(), message: format!("{location}: {message}") });
+    }
+    Ok(invocation)
+}
+
+/// Reads the password file.
+fn authentication(protocols: &Protocols, zeo: &ZeoConfig) -> Result<Option<Authentication>, Failure> {
+    let Some(config) = &zeo.authentication else { return Ok(None) };
+    let settings = Settings { database: config.database.clone(), realm: config.realm.clone() };
+    let protocol = protocols
+        .get(&config.protocol)
+        .and_then(|kind| (kind.open)(&settings))
+        .map_err(|message| Failure::outside(format!("{}: {message}", config.location)))?;
+    log::info!(target: LOG, "StorageServer: using auth protocol: {}", config.protocol);
+    Ok(Some(Authentication { name: config.protocol.clone(), protocol }))
+}
+
+fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle) -> Result<u8, Failure> {
+    memory::keep_little();
     let pid = std::process::id();
     let mut signals =
         Signals::install().map_err(|error| Failure::outside(format!("can't handle signals: {error}")))?;
     for warning in &config.warnings {
         log::warn!(target: RUNZEO, "({pid}) {warning}");
     }
-    raise_file_limit();
+    let descriptors = raise_file_limit();
 
     let announcement = announcement(&config.zeo)?;
-    let listeners = listen_on(&config.zeo)?;
+    let authentication = authentication(protocols, &config.zeo)?;
+    let tls = tls::load(config.zeo.ssl.as_ref()).map_err(Failure::outside)?;
+    let mut listeners = listen_on(&config.zeo)?;
+    listeners.iter_mut().for_each(|listener| listener.tls = tls.clone());
     // Unlinks the sockets whatever happens from here on.
     let sockets = UnixSockets::of(&listeners);
     let monitors = match &config.zeo.monitor_address {
-        Some(address) => listen::listen(address).map_err(|error| cannot_listen(address, error))?,
+        Some(address) => listen::listen(address, None).map_err(|error| cannot_listen(address, error))?,
         None => Vec::new(),
     };
     // Python's server writes none when it is read-only.
@@ -102,16 +144,19 @@ fn serve(program: &str, config: &Config, log: &LogHandle) -> Result<u8, Failure>
         true => None,
     };
     let storages = open_storages(config)?;
+    let resolver = start_resolver(&config.zeo, &storages)?;
     // Told to stop while a large file was scanned.
     while let Some(signal) = signals.poll() {
-        if let Some(code) = heed(signal, log) {
+        if let Some(code) = heed(signal, log, tls.as_deref()) {
+            resolver.stop();
             close_all(storages.iter().map(|hosted| (hosted.name.as_str(), &hosted.storage)));
             return Ok(code);
         }
     }
     log_created(&config.zeo, &storages);
-    let server = Server::new(storages, announcement);
     let cannot_start = |error| Failure::outside(format!("can't start a thread: {error}"));
+    let server = Server::new(storages, announcement, authentication, config.zeo.limits.clone(), descriptors)
+        .map_err(cannot_start)?;
     // One address may have a socket for each IP version.
     if let Some(first) = listeners.first() {
         log::info!(target: "ZEO.zrpc", "({pid}) listening on {}", first.kind);
@@ -123,8 +168,10 @@ fn serve(program: &str, config: &Config, log: &LogHandle) -> Result<u8, Failure>
         server.monitor_on(listener).map_err(cannot_start)?;
     }
 
-    let code = if config.exit_immediately { 0 } else { wait(&mut signals, log) };
+    let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, tls.as_deref()) };
     log::debug!(target: RUNZEO, "({pid}) {program} stops");
+    // First, so that no vote waits for a helper.
+    resolver.stop();
     server.stop();
     close_storages(&server);
     drop(sockets);
@@ -137,21 +184,22 @@ fn serve(program: &str, config: &Config, log: &LogHandle) -> Result<u8, Failure>
 }
 
 /// Until a signal ends the server. Returns the exit code.
-fn wait(signals: &mut Signals, log: &LogHandle) -> u8 {
+fn wait(signals: &mut Signals, log: &LogHandle, tls: Option<&Tls>) -> u8 {
     loop {
-        if let Some(code) = heed(signals.wait(), log) {
+        if let Some(code) = heed(signals.wait(), log, tls) {
             return code;
         }
     }
 }
 
 /// Do what a signal asks for. The exit code, if it ends the server.
-fn heed(signal: Signal, log: &LogHandle) -> Option<u8> {
+fn heed(signal: Signal, log: &LogHandle, tls: Option<&Tls>) -> Option<u8> {
     if let Some(farewell) = signal.farewell() {
         log::info!(target: RUNZEO, "({}) {farewell}", std::process::id());
     }
     if signal == Signal::ReopenLogs {
         log.reopen();
+        tls.into_iter().for_each(tls::reload);
     }
     signal.exit_code()
 }
@@ -170,7 +218,7 @@ fn listen_on(zeo: &ZeoConfig) -> Result<Vec<Listener>, Failure> {
     if listen::is_in_use(&zeo.address) {
         return Err(cannot_listen(&zeo.address, ListenError::InUse));
     }
-    listen::listen(&zeo.address).map_err(|error| cannot_listen(&zeo.address, error))
+    listen::listen(&zeo.address, zeo.socket_mode).map_err(|error| cannot_listen(&zeo.address, error))
 }
 
 fn cannot_listen(address: &crate::base::address::Address, error: ListenError) -> Failure {
@@ -184,12 +232,13 @@ fn cannot_listen(address: &crate::base::address::Address, error: ListenError) ->
 
 fn open_storages(config: &Config) -> Result<Vec<Arc<Hosted>>, Failure> {
     let pid = std::process::id();
-    let workers = Workers::default();
+    let workers = Pools::default();
     let options = HostedOptions {
         read_only: config.zeo.read_only,
         invalidation_queue_size: config.zeo.invalidation_queue_size,
         invalidation_age: config.zeo.invalidation_age,
         transaction_timeout: config.zeo.transaction_timeout,
+        client_conflict_resolution: config.zeo.client_conflict_resolution,
     };
     let mut opened: Vec<(&str, Arc<dyn Storage>)> = Vec::new();
     for named in &config.storages {
@@ -214,6 +263,19 @@ fn open_storages(config: &Config) -> Result<Vec<Arc<Hosted>>, Failure> {
         }
     }
     Ok(hosted)
+}
+
+/// Who resolves conflicts, for all storages. A server that nobody can write to has none.
+fn start_resolver(zeo: &ZeoConfig, storages: &[Arc<Hosted>]) -> Result<Arc<Chain>, Failure> {
+    let interpreter =
+        zeo.conflict_resolver.clone().filter(|_| storages.iter().any(|one| !one.is_read_only()));
+    let chain = Chain::new(interpreter)
+        .map_err(|error| Failure::outside(format!("can't start the thread of conflict-resolver: {error}")))?;
+    let chain = Arc::new(chain);
+    for hosted in storages {
+        hosted.storage.set_resolver(Arc::clone(&chain) as Arc<dyn Resolver>);
+    }
+    Ok(chain)
 }
 
 fn log_created(zeo: &ZeoConfig, storages: &[Arc<Hosted>]) {
@@ -242,17 +304,18 @@ fn close_all<'a>(storages: impl Iterator<Item = (&'a str, &'a Arc<dyn Storage>)>
     }
 }
 
-/// One descriptor per client: take as many as we may.
-fn raise_file_limit() {
-    match rustix::process::getrlimit(rustix::process::Resource::Nofile) {
-        limit if limit.current < limit.maximum => {
-            let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-            if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
-                log::debug!(target: RUNZEO, "the limit of open files stays: {error}");
-            }
+/// One descriptor per client: take as many as we may. How many those are.
+fn raise_file_limit() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let mut current = limit.current;
+    if limit.current < limit.maximum {
+        let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+        match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+            Ok(()) => current = limit.maximum,
+            Err(error) => log::debug!(target: RUNZEO, "the limit of open files stays: {error}"),
         }
-        _ => {}
     }
+    current.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX)
 }
 
 /// Paths to unlink at the end.

@@ -3,6 +3,8 @@
 //! The command line wins over the file, the file over the environment. A file is read and checked in full
 //! even where the command line replaces all of it.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,8 +14,10 @@ use super::options::{self, CommandLine, Options, UsageError};
 use super::schema::{self, eventlog, storages, zeo, zeo::ZeoSection};
 use super::zconfig::{self, ConfigError, Location, Section, Surroundings, matcher, overrides};
 use super::{
-    Config, EventLogConfig, FileStorageConfig, NamedStorage, NewFileFormat, StorageConfig, ZeoConfig,
+    AuthenticationConfig, Config, EventLogConfig, FileStorageConfig, NamedStorage, NewFileFormat,
+    StorageConfig, ZeoConfig,
 };
+use crate::base::address::Address;
 
 const DEFAULT_INVALIDATION_QUEUE_SIZE: usize = 100;
 /// No configuration is larger; endless devices are.
@@ -85,6 +89,21 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
             "drop-cache-rather-verify has no effect in a server, as in Python's: set it in the clients";
         warnings.push(what.into());
     }
+    let authentication = Demanded {
+        protocol: options
+            .auth_protocol
+            .map(|protocol| (protocol, Location::CommandLine))
+            .or(file.zeo.authentication_protocol),
+        database: options.auth_database.or(file.zeo.authentication_database),
+        realm: options.auth_realm.or(file.zeo.authentication_realm),
+    };
+    let socket_mode = match file.zeo.socket_mode {
+        Some((_, location)) if !matches!(address, Address::Unix(_)) => {
+            let message = "socket-mode is for Unix sockets, and the address is none";
+            return Err(format!("{location}: {message}"));
+        }
+        mode => mode.map(|(mode, _)| mode),
+    };
     Ok(Config {
         zeo: ZeoConfig {
             address,
@@ -100,8 +119,14 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
                 .filter(|path| !path.as_os_str().is_empty())
                 .or_else(instance_pid_filename)
                 .filter(|_| !read_only),
+            client_conflict_resolution: file.zeo.client_conflict_resolution.unwrap_or(false),
+            conflict_resolver: file.zeo.conflict_resolver,
             msgpack: file.zeo.msgpack.unwrap_or_else(|| set("ZEO_MSGPACK").is_some()),
             monitor_address: options.monitor.or(file.zeo.monitor_address),
+            authentication: authentication.check(&mut warnings)?,
+            ssl: file.zeo.ssl,
+            socket_mode,
+            limits: file.zeo.limits,
             announced_protocol: set("ZEO_SERVER_PROTOCOL"),
         },
         storages,
@@ -109,6 +134,51 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
         exit_immediately: options.exit_immediately,
         warnings,
     })
+}
+
+/// The settings of authentication, from the file, the command line or both.
+struct Demanded {
+    protocol: Option<(String, Location)>,
+    database: Option<String>,
+    realm: Option<String>,
+}
+
+impl Demanded {
+    /// A protocol needs a database, and the other way round.
+    fn check(self, warnings: &mut Vec<String>) -> Result<Option<AuthenticationConfig>, String> {
+        // An empty one is none, as in Python.
+        let database = self.database.filter(|path| !path.is_empty());
+        let realm = self.realm.filter(|realm| !realm.is_empty());
+        let protocol = self.protocol.filter(|(protocol, _)| !protocol.is_empty() && protocol != "none");
+        let Some((protocol, location)) = protocol else {
+            if database.is_some() || realm.is_some() {
+                let what = "authentication-database and -realm have no effect without authentication-protocol: \
+                            everybody may connect";
+                warnings.push(what.into());
+            }
+            return Ok(None);
+        };
+        let Some(database) = database else {
+            return Err(format!(
+                "{location}: authentication-protocol '{protocol}' needs an authentication-database"
+            ));
+        };
+        Ok(Some(AuthenticationConfig { protocol, database: database.into(), realm, location }))
+    }
+}
+
+/// What a configuration file says of authentication, for `zeopasswd`. `None`: nothing.
+pub fn authentication_of(
+    reference: &str,
+    environment: Environment<'_>,
+) -> Result<Option<AuthenticationConfig>, String> {
+    let file = FileConfig::read(reference, &[], environment).map_err(|error| error.to_string())?;
+    let demanded = Demanded {
+        protocol: file.zeo.authentication_protocol,
+        database: file.zeo.authentication_database,
+        realm: file.zeo.authentication_realm,
+    };
+    demanded.check(&mut Vec::new())
 }
 
 /// A storage section.
@@ -132,8 +202,10 @@ impl FileConfig {
         settings: &[String],
         environment: Environment<'_>,
     ) -> Result<FileConfig, ConfigError> {
-        let mut root = zconfig::load(reference, &Process { environment })?;
+        let process = Process { environment, imported: RefCell::default() };
+        let mut root = zconfig::load(reference, &process)?;
         overrides::apply(&mut root, settings)?;
+        schema::check_imports(&root, &process.imported.borrow())?;
         FileConfig::from_section(&root)
     }
 
@@ -185,6 +257,7 @@ fn numbered((index, path): (usize, String)) -> NamedStorage {
         name: (index + 1).to_string(),
         storage: StorageConfig::File(FileStorageConfig {
             path: path.into(),
+            blob_dir: None,
             create: false,
             read_only: false,
             quota: None,
@@ -199,6 +272,8 @@ fn numbered((index, path): (usize, String)) -> NamedStorage {
 /// Files and environment of this process.
 struct Process<'a> {
     environment: Environment<'a>,
+    /// The packages that `%import` named.
+    imported: RefCell<BTreeSet<String>>,
 }
 
 impl Surroundings for Process<'_> {
@@ -213,6 +288,8 @@ impl Surroundings for Process<'_> {
     }
 
     fn import(&self, package: &str) -> Result<(), String> {
-        schema::import(package)
+        schema::import(package)?;
+        self.imported.borrow_mut().insert(package.into());
+        Ok(())
     }
 }

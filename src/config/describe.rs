@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
+use super::schema::limits::unusual;
 use super::{
-    Config, EventLogConfig, FileStorageConfig, HandlerConfig, LogTarget, NewFileFormat, RotateWhen, Rotation,
-    StorageConfig,
+    AuthenticationConfig, BeforeTime, ClientCertificates, Config, EventLogConfig, FileStorageConfig,
+    HandlerConfig, LogTarget, NewFileFormat, RotateWhen, Rotation, StorageConfig, ZeoConfig,
 };
 use crate::base::address::Address;
 
@@ -16,7 +17,8 @@ impl Config {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{:<10}{what}", format!("{label}:"));
         };
-        line("address", address(&self.zeo.address));
+        let mode = self.zeo.socket_mode.map(|mode| format!(", mode {mode:03o}")).unwrap_or_default();
+        line("address", address(&self.zeo.address) + &mode);
         let codec = if self.zeo.msgpack { "msgpack" } else { "pickle" };
         let mode = if self.zeo.read_only { "read-only" } else { "read and write" };
         let protocol = match &self.zeo.announced_protocol {
@@ -24,18 +26,36 @@ impl Config {
             None => String::new(),
         };
         line("protocol", format!("{codec}{protocol}, {mode}"));
+        if let Some(ssl) = &self.zeo.ssl {
+            let clients = match &ssl.clients {
+                ClientCertificates::Listed(path) => path.display().to_string(),
+                ClientCertificates::Signed => "any authority that this machine trusts".into(),
+            };
+            line(
+                "TLS",
+                format!("as {}, for clients with certificates of {clients}", ssl.certificate.display()),
+            );
+        }
+        if let Some(authentication) = &self.zeo.authentication {
+            let AuthenticationConfig { protocol, database, realm, .. } = authentication;
+            let realm = realm.as_ref().map(|realm| format!(", realm '{realm}'")).unwrap_or_default();
+            line("users", format!("{protocol}, in {}{realm}", database.display()));
+        }
         if let Some(monitor) = &self.zeo.monitor_address {
             line("monitor", address(monitor));
         }
         if let Some(timeout) = self.zeo.transaction_timeout {
             line("timeout", format!("{} s from vote to finish", timeout.as_secs_f64()));
         }
+        unusual(&self.zeo.limits).into_iter().for_each(|limit| line("limit", limit));
+        if let Some(who) = merging(&self.zeo) {
+            line("merging", who);
+        }
         if let Some(path) = &self.zeo.pid_filename {
             line("pid file", path.display().to_string());
         }
         for storage in &self.storages {
-            let StorageConfig::File(file) = &storage.storage;
-            line("storage", format!("'{}' {}", storage.name, file_storage(file)));
+            line("storage", format!("'{}' {}", storage.name, describe_storage(&storage.storage)));
         }
         match &self.eventlog {
             None => line("log", "standard error, info".into()),
@@ -58,12 +78,60 @@ fn address(address: &Address) -> String {
     }
 }
 
+/// A storage, and in brackets what is inside it.
+fn describe_storage(storage: &StorageConfig) -> String {
+    match storage {
+        StorageConfig::File(file) => file_storage(file),
+        StorageConfig::Mapping { name } => format!("MappingStorage '{name}', in memory"),
+        StorageConfig::Temporary { name } => format!("TemporaryStorage '{name}', in memory, without history"),
+        StorageConfig::Demo(demo) => {
+            let part = |part: &Option<Box<StorageConfig>>| {
+                part.as_deref().map_or_else(|| "in memory".into(), describe_storage)
+            };
+            let name = demo.name.as_ref().map_or_else(String::new, |name| format!(" '{name}'"));
+            format!("DemoStorage{name} (base: {}; changes: {})", part(&demo.base), part(&demo.changes))
+        }
+        StorageConfig::Blob(blob) => {
+            format!("BlobStorage {} ({})", blob.blob_dir.display(), describe_storage(&blob.base))
+        }
+        StorageConfig::Zlib(zlib) => {
+            let kind = if zlib.by_clients { "ServerZlibStorage" } else { "ZlibStorage" };
+            let compress = if zlib.compress { "" } else { ", only decompressing" };
+            format!("{kind}{compress} ({})", describe_storage(&zlib.base))
+        }
+        StorageConfig::Before(before) => {
+            let time = match &before.before {
+                BeforeTime::Now => "now".into(),
+                BeforeTime::Startup => "the start".into(),
+                BeforeTime::At(tid) => tid.to_iso(),
+                BeforeTime::FromFile(path) => format!("what {} says", path.display()),
+            };
+            format!("Before {time} ({})", describe_storage(&before.base))
+        }
+        #[cfg(feature = "test-storages")]
+        StorageConfig::Test { kind, base } => format!("{kind:?} ({})", describe_storage(base)),
+    }
+}
+
+/// Who merges conflicting states, if the configuration says so.
+fn merging(zeo: &ZeoConfig) -> Option<String> {
+    let clients = zeo.client_conflict_resolution.then(|| "by clients of ZEO 5 and later".to_string());
+    let helpers = zeo.conflict_resolver.as_ref().map(|path| format!("by {}", path.display()));
+    match (clients, helpers) {
+        (Some(clients), Some(helpers)) => Some(format!("{clients}, for others {helpers}")),
+        (clients, helpers) => clients.or(helpers),
+    }
+}
+
 fn file_storage(file: &FileStorageConfig) -> String {
     let mut text = format!("FileStorage {}", file.path.display());
     let mut add = |part: &str| {
         text.push_str(", ");
         text.push_str(part);
     };
+    if let Some(blob_dir) = &file.blob_dir {
+        add(&format!("blobs in {}", blob_dir.display()));
+    }
     if file.read_only {
         add("read-only");
     }

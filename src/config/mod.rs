@@ -5,8 +5,10 @@
 
 mod assemble;
 mod describe;
+mod limits;
 pub mod options;
 pub mod schema;
+mod storage;
 pub mod zconfig;
 
 use std::path::PathBuf;
@@ -14,8 +16,15 @@ use std::time::Duration;
 
 use crate::base::address::Address;
 
-pub use assemble::{Environment, Invocation, from_command_line};
+pub use assemble::{Environment, Invocation, authentication_of, from_command_line};
+pub use limits::Limits;
 pub use options::UsageError;
+#[cfg(feature = "test-storages")]
+pub use storage::TestStorage;
+pub use storage::{
+    BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig, NewFileFormat,
+    StorageConfig, ZlibStorageConfig,
+};
 pub use zconfig::Location;
 
 /// All that the server needs to know before it starts.
@@ -43,12 +52,65 @@ pub struct ZeoConfig {
     pub transaction_timeout: Option<Duration>,
     /// Already completed from `INSTANCE_HOME` where the configuration leaves it open.
     pub pid_filename: Option<PathBuf>,
+    /// Clients that can, ZEO 5 and later, merge conflicting states themselves.
+    pub client_conflict_resolution: bool,
+    /// The Python that merges conflicting states with the application's classes.
+    pub conflict_resolver: Option<PathBuf>,
     /// Speak msgpack (`M5`) instead of pickle: the `msgpack` key, or else a non-empty `ZEO_MSGPACK`.
     pub msgpack: bool,
     /// Where statistics are served as text.
     pub monitor_address: Option<Address>,
+    /// `None`: everybody may connect.
+    pub authentication: Option<AuthenticationConfig>,
+    /// `None`: no TLS.
+    pub ssl: Option<SslConfig>,
+    /// The mode of the Unix socket; `None`: what the umask leaves.
+    pub socket_mode: Option<u32>,
+    pub limits: Limits,
     /// `ZEO_SERVER_PROTOCOL`: the protocol to announce instead of the newest, as given.
     pub announced_protocol: Option<String>,
+}
+
+/// `authentication-protocol` and what belongs to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuthenticationConfig {
+    /// Whether there is such a protocol is found out when the server starts.
+    pub protocol: String,
+    pub database: PathBuf,
+    pub realm: Option<String>,
+    /// Where the protocol was configured, for messages.
+    pub location: Location,
+}
+
+/// The `<ssl>` section.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SslConfig {
+    pub certificate: PathBuf,
+    /// `None`: the key is in the file of the certificate.
+    pub key: Option<PathBuf>,
+    pub password: Option<KeyPassword>,
+    pub clients: ClientCertificates,
+    /// Where the section begins, for messages.
+    pub location: Location,
+}
+
+/// Where the password of the key comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeyPassword {
+    /// The first line of a file.
+    File(PathBuf),
+    /// What a function of upstream's tests would return.
+    #[cfg(feature = "test-storages")]
+    Text(String),
+}
+
+/// `authenticate`
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientCertificates {
+    /// A file or a directory.
+    Listed(PathBuf),
+    /// From any authority that the machine trusts.
+    Signed,
 }
 
 /// A storage and the name that clients ask for.
@@ -56,42 +118,6 @@ pub struct ZeoConfig {
 pub struct NamedStorage {
     pub name: String,
     pub storage: StorageConfig,
-}
-
-/// The kinds of storage that can be served.
-#[derive(Clone, Debug, PartialEq)]
-pub enum StorageConfig {
-    File(FileStorageConfig),
-}
-
-/// A `<filestorage>` section, or `-f`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FileStorageConfig {
-    pub path: PathBuf,
-    /// Start empty, throwing away what is there.
-    pub create: bool,
-    pub read_only: bool,
-    /// In bytes; `None`: as large as the disk allows.
-    pub quota: Option<u64>,
-    /// Whether packing removes what nothing refers to.
-    pub pack_gc: bool,
-    /// Whether packing leaves the former file as `.old`.
-    pub pack_keep_old: bool,
-    pub new_file_format: NewFileFormat,
-    /// Where it was configured, for messages.
-    pub location: Location,
-}
-
-/// The magic of a file that does not exist yet. Existing files keep theirs.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum NewFileFormat {
-    /// As the first client to commit needs it: FS21 for Python 2, else FS30.
-    #[default]
-    Auto,
-    /// Readable by Python 2.
-    Fs21,
-    /// Readable by Python 3.
-    Fs30,
 }
 
 /// The `<eventlog>` section: the root logger.

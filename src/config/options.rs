@@ -26,6 +26,9 @@ pub struct Options {
     pub timeout: Option<f64>,
     pub monitor: Option<Address>,
     pub pid_file: Option<String>,
+    pub auth_protocol: Option<String>,
+    pub auth_database: Option<String>,
+    pub auth_realm: Option<String>,
     pub exit_immediately: bool,
     /// Say what would be served instead of serving it.
     pub check: bool,
@@ -58,7 +61,9 @@ impl std::error::Error for UsageError {}
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Opt {
     Address,
-    Authentication,
+    AuthDatabase,
+    AuthProtocol,
+    AuthRealm,
     Check,
     Configuration,
     Filename,
@@ -104,9 +109,9 @@ const TABLE: &[Row] = &[
     row(Opt::Filename, "f", "filename", true, Known::Zeo6),
     row(Opt::Timeout, "t", "timeout", true, Known::Zeo6),
     row(Opt::Monitor, "m", "monitor", true, Known::Zeo4),
-    row(Opt::Authentication, "", "auth-protocol", true, Known::Zeo4),
-    row(Opt::Authentication, "", "auth-database", true, Known::Zeo4),
-    row(Opt::Authentication, "", "auth-realm", true, Known::Zeo4),
+    row(Opt::AuthProtocol, "", "auth-protocol", true, Known::Zeo4),
+    row(Opt::AuthDatabase, "", "auth-database", true, Known::Zeo4),
+    row(Opt::AuthRealm, "", "auth-realm", true, Known::Zeo4),
     row(Opt::PidFile, "", "pid-file", true, Known::Zeo6),
     row(Opt::Check, "", "check", false, Known::Here),
 ];
@@ -128,6 +133,9 @@ What to serve:
 Where to listen:
   -a, --address ADDRESS   PORT, HOST:PORT, or the PATH (with a /) of a socket
   -m, --monitor ADDRESS   offer statistics as text there (default: nowhere)
+Who may connect (default: everybody; clients from ZEO 5 on know no passwords):
+      --auth-protocol NAME, --auth-database FILE, --auth-realm REALM
+                          digest, the file that zeopasswd writes, and its realm
 How to run:
   -t, --timeout SECONDS   longest time from vote to finish (default: no limit)
       --pid-file FILE     where to write the process id (default:
@@ -201,7 +209,9 @@ impl Options {
             Opt::PidFile => set_once(&mut self.pid_file, value, written)?,
             Opt::Override => self.overrides.push(value),
             Opt::Filename => self.filenames.push(value),
-            Opt::Authentication => return Err(format!("{written}: authentication is not supported yet")),
+            Opt::AuthProtocol => set_once(&mut self.auth_protocol, value, written)?,
+            Opt::AuthDatabase => set_once(&mut self.auth_database, value, written)?,
+            Opt::AuthRealm => set_once(&mut self.auth_realm, value, written)?,
             Opt::Test => self.exit_immediately = true,
             Opt::Check => self.check = true,
             Opt::Help | Opt::Version => {}
@@ -397,7 +407,8 @@ mod tests {
             (&["-Ca", "-Cb"], "conflicting command line option '-C'"),
             (&["-t", "soon"], "invalid value for -t 'soon': 'soon' is not a number"),
             (&["-a", "host:x", "-h"], "invalid value for -a 'host:x': 'x' is not a port number (0 to 65535)"),
-            (&["--auth-realm", "x"], "--auth-realm: authentication is not supported yet"),
+            (&["--auth-realm", "x", "--auth-realm=y"], "conflicting command line option '--auth-realm'"),
+            (&["--auth", "x"], "option --auth not a unique prefix"),
             (&["-é"], "option -é not recognized"),
             (&["--="], "option -- not a unique prefix"),
         ] {

@@ -1,16 +1,19 @@
 //! Listening sockets: TCP on one or all interfaces, both IP versions, and Unix sockets.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::base::address::Address;
+use crate::net::tls::Tls;
 
 /// A thousand clients that return at once are all to be served; the kernel may cut it down (`somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -22,6 +25,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Listener {
     pub socket: Socket,
     pub kind: Kind,
+    /// `None`: clients are not asked for TLS.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Where it listens.
@@ -53,6 +58,12 @@ pub enum ListenError {
     Io(io::Error),
 }
 
+impl From<rustix::io::Errno> for ListenError {
+    fn from(error: rustix::io::Errno) -> ListenError {
+        ListenError::Io(error.into())
+    }
+}
+
 impl From<io::Error> for ListenError {
     fn from(error: io::Error) -> ListenError {
         match error.kind() {
@@ -62,10 +73,11 @@ impl From<io::Error> for ListenError {
     }
 }
 
-/// Bind an address; a host name or an open host may need several sockets, all with one port.
-pub fn listen(address: &Address) -> Result<Vec<Listener>, ListenError> {
+/// Bind an address; a host name or an open host may need several sockets, all with one port. `mode` is for Unix sockets;
+/// `None`: what the umask leaves.
+pub fn listen(address: &Address, mode: Option<u32>) -> Result<Vec<Listener>, ListenError> {
     match address {
-        Address::Unix(path) => Ok(vec![listen_unix(path)?]),
+        Address::Unix(path) => Ok(vec![listen_unix(path, mode)?]),
         Address::Tcp { host, port } => listen_tcp(host.as_deref().unwrap_or(""), port.unwrap_or(0)),
     }
 }
@@ -79,7 +91,7 @@ fn listen_tcp(host: &str, port: u16) -> Result<Vec<Listener>, ListenError> {
             Ok(socket) => {
                 port = socket.local_addr()?.as_socket().map_or(port, |bound| bound.port());
                 let kind = Kind::Tcp { host: host.to_string(), port };
-                listeners.push(Listener { socket, kind });
+                listeners.push(Listener { socket, kind, tls: None });
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(ListenError::InUse),
             // A machine without IPv6 has no `::`; the other address will do.
@@ -115,7 +127,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn listen_unix(path: &Path) -> Result<Listener, ListenError> {
+fn listen_unix(path: &Path, mode: Option<u32>) -> Result<Listener, ListenError> {
     if fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
         if UnixStream::connect(path).is_ok() {
             return Err(ListenError::InUse);
@@ -124,9 +136,16 @@ fn listen_unix(path: &Path) -> Result<Listener, ListenError> {
         fs::remove_file(path)?;
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Linux gives the name the mode of the socket, less the umask: so it is never wider than asked for.
+    if let Some(mode) = mode {
+        rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
+    }
     socket.bind(&SockAddr::unix(path)?)?;
+    if let Some(mode) = mode {
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
     socket.listen(BACKLOG)?;
-    Ok(Listener { socket, kind: Kind::Unix(path.to_path_buf()) })
+    Ok(Listener { socket, kind: Kind::Unix(path.to_path_buf()), tls: None })
 }
 
 /// Does a live server answer at this address? Python's runzeo asks before it opens anything.

@@ -1,4 +1,4 @@
-//! A connected byte stream: TCP or Unix socket.
+//! A connected byte stream: TCP or Unix socket, with TLS or without.
 //!
 //! The socket is in blocking mode; [`Sink::try_send`] asks the kernel per call not to wait, so that one
 //! thread can wait in `recv` while others send.
@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use socket2::{Socket, TcpKeepalive};
 
+use crate::net::tls::layer::{HandshakeError, Layer, Peer};
+
 /// Where an outbox sends to.
 pub trait Sink: Send + Sync {
-    /// Sends what the kernel takes at once; `WouldBlock` if that is nothing.
+    /// Sends what the kernel takes at once; `WouldBlock` if that is nothing. The next call must begin with what was not
+    /// taken: TLS has it encrypted already.
     fn try_send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize>;
     /// Sends a part, waiting until the kernel takes one.
     fn send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize>;
@@ -19,29 +22,51 @@ pub trait Sink: Send + Sync {
     fn shutdown(&self);
 }
 
+/// Of a peer that is silent, during the second half of its time.
+const PROBES: u32 = 5;
+
 /// One client's socket.
 #[derive(Debug)]
 pub struct Stream {
     socket: Socket,
+    /// Large, and most connections have none.
+    tls: Option<Box<Layer>>,
 }
 
 impl Stream {
     /// Sets what every connection of ours wants: no delay (Nagle's algorithm makes a reply behind an
-    /// invalidation wait 40 ms), and keep-alive probes that find a dead peer within minutes.
-    pub fn new(socket: Socket, is_tcp: bool) -> io::Result<Stream> {
+    /// invalidation wait 40 ms), and an end within `dead_peer_timeout` after a peer has vanished without a word: probes
+    /// find one who has nothing to acknowledge, and a time limit one to whom something is under way.
+    pub fn new(
+        socket: Socket,
+        is_tcp: bool,
+        tls: Option<Layer>,
+        dead_peer_timeout: Option<Duration>,
+    ) -> io::Result<Stream> {
         if is_tcp {
             socket.set_tcp_nodelay(true)?;
-            let probes = TcpKeepalive::new()
-                .with_time(Duration::from_secs(120))
-                .with_interval(Duration::from_secs(30))
-                .with_retries(6);
-            socket.set_tcp_keepalive(&probes)?;
+            if let Some(timeout) = dead_peer_timeout {
+                let probes = TcpKeepalive::new()
+                    .with_time(timeout / 2)
+                    .with_interval((timeout / (2 * PROBES)).max(Duration::from_secs(1)))
+                    .with_retries(PROBES);
+                socket.set_tcp_keepalive(&probes)?;
+                socket.set_tcp_user_timeout(Some(timeout))?;
+            }
         }
-        Ok(Stream { socket })
+        Ok(Stream { socket, tls: tls.map(Box::new) })
+    }
+
+    /// Comes before all else, and may take for ever: [`Sink::shutdown`] ends it. `None`: there is no TLS here.
+    pub fn handshake(&self) -> Result<Option<Peer>, HandshakeError> {
+        self.tls.as_ref().map(|tls| tls.handshake(&self.socket)).transpose()
     }
 
     /// Waits for bytes; 0 at the end of the stream.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(tls) = &self.tls {
+            return tls.recv(&self.socket, buf);
+        }
         loop {
             match io::Read::read(&mut &self.socket, buf) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -72,15 +97,53 @@ impl Stream {
 
 impl Sink for Stream {
     fn try_send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.send_with_flags(chunks, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+        match &self.tls {
+            None => self.send_with_flags(chunks, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT),
+            Some(tls) => tls.try_send(&self.socket, chunks),
+        }
     }
 
     fn send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.send_with_flags(chunks, libc::MSG_NOSIGNAL)
+        match &self.tls {
+            None => self.send_with_flags(chunks, libc::MSG_NOSIGNAL),
+            Some(tls) => tls.send(&self.socket, chunks),
+        }
     }
 
     fn shutdown(&self) {
+        if let Some(tls) = &self.tls {
+            tls.say_goodbye(&self.socket);
+        }
         // The peer may have gone already: nothing to be done about it.
         let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Whatever is under way, a peer that has vanished is noticed within the time.
+    #[test]
+    fn a_vanished_peer_is_noticed_in_both_directions() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
+        for seconds in [10, 300, 18 * 3600] {
+            let socket = Socket::from(peer.try_clone().expect("clone"));
+            let timeout = Duration::from_secs(seconds);
+            let stream = Stream::new(socket, true, None, Some(timeout)).expect("a stream");
+            let socket = &stream.socket;
+            assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(timeout));
+            assert!(socket.keepalive().expect("an option"));
+            let probing = socket.tcp_keepalive_interval().expect("an option")
+                * socket.tcp_keepalive_retries().expect("an option");
+            assert_eq!(socket.tcp_keepalive_time().expect("an option") + probing, timeout);
+        }
+        let quiet = TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
+        let stream = Stream::new(Socket::from(quiet), true, None, None).expect("a stream");
+        assert!(!stream.socket.keepalive().expect("an option"));
+        assert_eq!(stream.socket.tcp_user_timeout().expect("an option"), None);
     }
 }

@@ -2,14 +2,16 @@
 //! Python's server refuses it.
 
 /// Names that a message from a client may have: ZopeUndo's prefix in the specification of undoInfo, and the
-/// built-in containers that have no opcode of their own before protocol 4, in a transaction's extension.
+/// built-in containers that have no opcode of their own before protocol 4, in a transaction's extension. The prefix
+/// may be an instance of a class that derives from `object`, which Python 2 makes with `copy_reg._reconstructor`.
 /// (ZEO 5 and 6 admit all of `builtins` and `copy_reg`, `eval` included; nobody needs that.)
 pub fn in_message(module: &[u8], name: &[u8]) -> bool {
     match module {
         b"ZopeUndo.Prefix" => name == b"Prefix",
         b"zodbpickle" => name == b"binary",
+        b"copy_reg" | b"copyreg" => name == b"_reconstructor",
         b"builtins" | b"__builtin__" => {
-            matches!(name, b"dict" | b"set" | b"frozenset" | b"bytearray" | b"complex")
+            matches!(name, b"dict" | b"set" | b"frozenset" | b"bytearray" | b"complex" | b"object")
         }
         _ => false,
     }

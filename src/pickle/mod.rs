@@ -14,6 +14,7 @@ pub mod globals;
 pub mod opcode;
 pub mod read;
 pub mod record;
+pub mod refs;
 pub mod rewrite;
 pub mod value;
 pub mod write;

@@ -74,3 +74,5 @@ pub const FRAME: u8 = 0x95;
 
 // protocol 5
 pub const BYTEARRAY8: u8 = 0x96;
+pub const NEXT_BUFFER: u8 = 0x97;
+pub const READONLY_BUFFER: u8 = 0x98;

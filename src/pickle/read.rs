@@ -76,7 +76,7 @@ struct Reader<'a> {
     stack: Vec<NodeId>,
     /// Height of the stack and offset at each MARK
     marks: Vec<(usize, usize)>,
-    /// Pairs copied by `dict(...)`: together not more than there are bytes.
+    /// Pairs copied by `dict(...)` and bytes of names copied by STACK_GLOBAL: together not more than there are bytes.
     copied: usize,
 }
 
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
                 let text = str::from_utf8(line).unwrap_or_default().trim();
                 match text.parse() {
                     Ok(value) => self.push(Node::Float(value)),
-                    Err(_) => self.fail(format!("'{}' is not a float", line.escape_ascii())),
+                    Err(_) => self.fail(format!("'{}' is not a float", shown(line))),
                 }
             }
             BINFLOAT => {
@@ -289,10 +289,19 @@ impl<'a> Reader<'a> {
             STACK_GLOBAL => {
                 let name = self.pop()?;
                 let module = self.pop()?;
-                match (self.get(module).clone(), self.get(name).clone()) {
-                    (Node::Text(module), Node::Text(name)) => self.op_global(self.pos, module, name),
-                    _ => self.fail("the name of a class is not a text"),
+                let (Node::Text(module), Node::Text(name)) = (self.get(module), self.get(name)) else {
+                    return self.fail("the name of a class is not a text");
+                };
+                // Texts with escapes are no part of the source. Each may name any number of classes.
+                let is_copy = |name: &Cow<'_, [u8]>| matches!(name, Cow::Owned(_));
+                let copies = [module, name].into_iter().filter(|name| is_copy(name));
+                let copied = self.copied + copies.map(|name| name.len()).sum::<usize>();
+                if copied > self.source.len() {
+                    return self.fail("names of classes, without end");
                 }
+                let (module, name) = (module.clone(), name.clone());
+                self.copied = copied;
+                self.op_global(self.pos, module, name)
             }
             REDUCE => {
                 let args = self.pop()?;
@@ -386,10 +395,7 @@ impl<'a> Reader<'a> {
             Some(value) => self.push(Node::Int(value)),
             None => match decimal(digits) {
                 Some(bytes) => self.push(Node::BigInt(bytes.into())),
-                None => {
-                    let shown = line.get(..60).unwrap_or(line).escape_ascii();
-                    self.fail(format!("'{shown}' is not an integer that can be read"))
-                }
+                None => self.fail(format!("'{}' is not an integer that can be read", shown(line))),
             },
         }
     }
@@ -692,6 +698,11 @@ impl<'a> Reader<'a> {
     fn fail<T>(&self, what: impl Into<String>) -> Result<T> {
         Err(PickleError { pos: self.pos, what: what.into() })
     }
+}
+
+/// The beginning of a line, for the log.
+fn shown(line: &[u8]) -> impl fmt::Display + '_ {
+    line.get(..60).unwrap_or(line).escape_ascii()
 }
 
 /// Longest integer that is read from decimal digits: the conversion is quadratic.

@@ -6,6 +6,8 @@ use super::value::{Node, NodeId, Tree};
 /// Longest first pickle that is looked at: it names a class and perhaps has a few arguments.
 const CLASS_LEN_MAX: usize = 64 << 10;
 
+const BLOB_MODULE: &[u8] = b"ZODB.blob";
+
 /// `module.Class` of the object that a record holds, in every form that ZODB has written: the class, a tuple of the
 /// class and arguments, or names instead of the class. `None` if the record tells no class.
 pub fn class_name(record: &[u8]) -> Option<String> {
@@ -21,6 +23,27 @@ pub fn class_name(record: &[u8]) -> Option<String> {
         },
         _ => None,
     }
+}
+
+/// Whether a record is that of a blob: Python's test, a text search before anything is decoded.
+pub fn is_blob(record: &[u8]) -> bool {
+    if !contains_blob(record) {
+        return false;
+    }
+    let head = record.get(..CLASS_LEN_MAX).unwrap_or(record);
+    let Ok(tree) = read(head, Accept::RECORD) else { return false };
+    matches!(tree.node(tree.root()), Node::Global { module, name }
+        if module.as_ref() == BLOB_MODULE && name.as_ref() == b"Blob")
+}
+
+/// Whether a record can be that of a blob. One that is no plain pickle, for it is kept in another form, can.
+pub fn may_be_blob(record: &[u8]) -> bool {
+    let is_pickle = matches!(record.first(), Some(0x80 | b'c' | b'('));
+    if is_pickle { is_blob(record) } else { !record.is_empty() }
+}
+
+fn contains_blob(record: &[u8]) -> bool {
+    record.windows(BLOB_MODULE.len()).any(|part| part == BLOB_MODULE)
 }
 
 fn class_of(tree: &Tree<'_>, id: NodeId) -> Option<String> {
@@ -48,6 +71,27 @@ fn joined(module: &[u8], name: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blobs() {
+        for yes in [
+            &b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N."[..],
+            b"cZODB.blob\nBlob\nq\x01.N.",
+            b"\x80\x05\x95\x15\0\0\0\0\0\0\0\x8c\tZODB.blob\x94\x8c\x04Blob\x94\x93\x94.\x80\x05N.",
+        ] {
+            assert!(is_blob(yes) && may_be_blob(yes), "{}", yes.escape_ascii());
+        }
+        for no in [
+            &b"\x80\x03cpersistent.mapping\nPersistentMapping\nq\x00.\x80\x03X\x09\0\0\0ZODB.blob."[..],
+            b"(cZODB.blob\nBlob\nq\x01Nt.N.",
+            b"cZODB.blob\nBlobFile\n.N.",
+            b"\x80\x03cZODB.blob",
+            b"",
+        ] {
+            assert!(!is_blob(no) && !may_be_blob(no), "{}", no.escape_ascii());
+        }
+        assert!(may_be_blob(b".zx\x9c") && !is_blob(b".zx\x9c"));
+    }
 
     #[test]
     fn every_form_of_record() {

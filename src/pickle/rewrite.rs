@@ -52,9 +52,11 @@ enum Task {
     Items(NodeId, usize),
     /// The pairs of a dict from this position on
     Pairs(NodeId, usize),
-    /// The end of a tuple whose items have been written
-    EndTuple {
+    /// The items of a tuple from this position on, and its end. One task however many items there are: a tuple that
+    /// contains itself is begun as often as it is met inside of itself, before anything of it is remembered.
+    Tuple {
         id: NodeId,
+        from: usize,
         held: bool,
     },
     /// The end of an instance whose class and arguments have been written
@@ -90,7 +92,7 @@ impl Writer<'_, '_> {
             Task::Value { id, held } => self.value(id, held),
             Task::Items(id, from) => self.items(id, from),
             Task::Pairs(id, from) => self.pairs(id, from),
-            Task::EndTuple { id, held } => self.end_tuple(id, held),
+            Task::Tuple { id, from, held } => self.tuple(id, from, held),
             Task::EndObject(id) => self.end_object(id),
             Task::Opcode(opcode) => {
                 self.out.push(opcode);
@@ -117,6 +119,10 @@ impl Writer<'_, '_> {
             Node::Int(value) => write::put_int(self.dialect, *value, &mut self.out),
             Node::BigInt(value) => write::put_big_int(value, &mut self.out),
             Node::Bytes(value) | Node::Str(value) | Node::Text(value) => {
+                // Before the string is looked at: it may be a long one in many places.
+                if value.len() > 1 && self.remembered(&Key::Node(id)) {
+                    return Ok(());
+                }
                 let is_text = match node {
                     Node::Text(_) => true,
                     // what an unpickler of Python 3 makes of a `str` of Python 2
@@ -131,7 +137,7 @@ impl Writer<'_, '_> {
                     (true, false) => Key::Bytes(value.to_vec()),
                 };
                 let forget = single && self.dialect == Dialect::Python2;
-                if !forget && self.remembered(&key) {
+                if single && !forget && self.remembered(&key) {
                     return Ok(());
                 }
                 if is_text {
@@ -152,8 +158,7 @@ impl Writer<'_, '_> {
                     return Ok(());
                 }
                 write::begin_tuple(self.dialect, items.len(), &mut self.out);
-                self.tasks.push(Task::EndTuple { id, held });
-                self.tasks.extend(items.iter().rev().map(|id| Task::Value { id: *id, held: false }));
+                self.tasks.push(Task::Tuple { id, from: 0, held });
             }
             Node::List(items) => {
                 if self.remembered(&Key::Node(id)) {
@@ -265,6 +270,14 @@ impl Writer<'_, '_> {
             self.tasks.push(Task::Value { id: *value, held: false });
             self.tasks.push(Task::Value { id: *key, held: false });
         }
+        Ok(())
+    }
+
+    fn tuple(&mut self, id: NodeId, from: usize, held: bool) -> Result<(), CannotWrite> {
+        let Node::Tuple(items) = self.tree.node(id) else { return Err(CannotWrite) };
+        let Some(item) = items.get(from) else { return self.end_tuple(id, held) };
+        self.tasks.push(Task::Tuple { id, from: from + 1, held });
+        self.tasks.push(Task::Value { id: *item, held: false });
         Ok(())
     }
 

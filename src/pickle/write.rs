@@ -88,8 +88,13 @@ pub fn put_text(dialect: Dialect, value: &str, out: &mut Vec<u8>) {
         Dialect::Python2 if value.is_ascii() => {
             put_counted(SHORT_BINSTRING, BINSTRING, value.as_bytes(), out);
         }
-        _ => put_long_counted(BINUNICODE, value.as_bytes(), out),
+        _ => put_unicode(value, out),
     }
+}
+
+/// A text that is `unicode` in Python 2, ASCII or not.
+pub fn put_unicode(value: &str, out: &mut Vec<u8>) {
+    put_long_counted(BINUNICODE, value.as_bytes(), out);
 }
 
 /// A class or function.

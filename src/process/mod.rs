@@ -1,4 +1,5 @@
-//! The process among others: signals and the pid file.
+//! The process among others: signals, the pid file, and memory that it gives back.
 
+pub mod memory;
 pub mod pid_file;
 pub mod signals;

@@ -8,11 +8,14 @@ use crate::base::sync::Arc;
 use crate::net::listen::{Kind, Listener};
 use crate::net::stream::Stream;
 use crate::server::Server;
+use crate::server::connection::Connection;
 use crate::server::hosted::LOG;
+use crate::server::outbox::Outbox;
 use crate::server::session;
 
 /// A session's frames are on the heap; ten thousand idle clients must not cost gigabytes of stack.
-const SESSION_STACK: usize = 256 << 10;
+// Without optimization the compressor of zlib builds its tables on the stack, and more than once.
+const SESSION_STACK: usize = if cfg!(debug_assertions) { 1 << 20 } else { 256 << 10 };
 /// Pause after an error that will not go away at once (no descriptors left).
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
@@ -42,7 +45,16 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
             (_, Some(address)) => address.to_string(),
             (kind, None) => kind.to_string(),
         };
-        let stream = match Stream::new(socket, matches!(listener.kind, Kind::Tcp { .. })) {
+        let source = address.as_socket().map(|address| address.ip().into());
+        let tls = match listener.tls.as_ref().map(|tls| tls.begin()).transpose() {
+            Ok(tls) => tls,
+            Err(error) => {
+                log::error!(target: LOG, "({peer}) TLS can't begin: {error}; the connection is closed");
+                continue;
+            }
+        };
+        let is_tcp = matches!(listener.kind, Kind::Tcp { .. });
+        let stream = match Stream::new(socket, is_tcp, tls, server.limits().dead_peer_timeout) {
             Ok(stream) => stream,
             Err(error) => {
                 log::debug!(target: LOG, "new connection {peer} is gone already: {error}");
@@ -50,11 +62,15 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
             }
         };
         log::debug!(target: LOG, "new connection {peer}");
-        let (id, server) = (server.next_connection_id(), Arc::clone(server));
+        let id = server.next_connection_id();
+        let outbox = Arc::new(Outbox::new(stream, server.limits().unsent));
+        let connection = Arc::new(Connection::new(id, outbox, peer));
+        let Some(pass) = server.admission().admit(&connection, source) else { continue };
+        let server = Arc::clone(server);
         let spawned = thread::Builder::new()
             .name(format!("zeo-{id}"))
             .stack_size(SESSION_STACK)
-            .spawn(move || session::serve(&server, stream, id, peer));
+            .spawn(move || session::serve(&server, connection, pass));
         if let Err(error) = spawned {
             log::error!(target: LOG, "Can't start a thread for a client: {error}");
             thread::sleep(ERROR_PAUSE);

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard};
+use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::server::outbox::{Chunk, Outbox};
 use crate::server::timeout::Running;
 use crate::storage::{Staged, Voted};
@@ -16,6 +16,9 @@ use crate::wire::request::OwnedMsgId;
 /// Pauses of a session that waits for its own finish: a fraction of a sync.
 const SETTLE_PAUSE: Duration = Duration::from_micros(50);
 
+/// Labels, names of storages and of users are shorter.
+const PRINTABLE_LEN_MAX: usize = 200;
+
 /// A client's connection.
 pub struct Connection {
     /// Never used again; owns locks.
@@ -25,6 +28,8 @@ pub struct Connection {
     pub transaction: Mutex<Transaction>,
     /// Loads of this connection, written by its session only; summed up for `server_status`.
     pub loads: AtomicU64,
+    /// Counts what has come for transactions; written by its session only, read by the one who looks for idle ones.
+    pub progress: AtomicU64,
     /// What the client speaks; known from its first message on.
     wire: OnceLock<Wire>,
     peer: String,
@@ -38,8 +43,8 @@ pub enum Transaction {
     None,
     /// The client stores into it.
     Open(OpenTransaction),
-    /// Vote was asked for and waits for its locks.
-    Waiting { open: OpenTransaction, reply_to: OwnedMsgId },
+    /// Vote, or an undo that is answered at once, was asked for and waits for its locks.
+    Waiting { open: OpenTransaction, reply_to: OwnedMsgId, then: Then },
     /// The storage is looking at it, in this or another thread. `aborted`: the client gave up meanwhile.
     Voting { id: Box<[u8]>, aborted: bool },
     /// Can be finished.
@@ -50,13 +55,25 @@ pub enum Transaction {
     Finishing { id: Box<[u8]> },
 }
 
+/// What is done once the locks are there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Then {
+    Vote,
+    /// Tell the outcome of the undo that was asked for last; the transaction stays open.
+    Undo,
+}
+
 /// A transaction between tpc_begin and vote.
 pub struct OpenTransaction {
     /// The client's name for it, as it came.
     pub id: Box<[u8]>,
     pub staged: Staged,
+    /// Bytes of the blobs that have come for it.
+    pub blob_len: u64,
     /// A store that wanted no reply was refused: vote must not pass without it.
     pub refused: Option<PyException>,
+    /// It holds the whole storage already, for the sake of an undo that was answered at once.
+    pub locked: Option<Running>,
 }
 
 impl Transaction {
@@ -78,6 +95,23 @@ impl Transaction {
     }
 }
 
+/// A text that a client has chosen, for a line of the log: not long, and without what would begin a line of its own or
+/// command a terminal.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text.chars() {
+        if shown.len() >= PRINTABLE_LEN_MAX {
+            shown.push('…');
+            break;
+        }
+        // Right-to-left marks and their like turn what follows around.
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let breaks = c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        if turns || breaks { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
 impl Connection {
     pub fn new(id: u64, outbox: Arc<Outbox>, peer: String) -> Connection {
         Connection {
@@ -85,6 +119,7 @@ impl Connection {
             outbox,
             transaction: Mutex::default(),
             loads: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
             wire: OnceLock::new(),
             label: Mutex::new(peer.clone()),
             peer,
@@ -109,8 +144,14 @@ impl Connection {
         self.label.lock().clone()
     }
 
+    /// The client's name for itself, as far as it fits into a line of the log.
     pub fn set_label(&self, label: &str) {
-        *self.label.lock() = format!("{label} {}", self.peer);
+        *self.label.lock() = format!("{} {}", printable(label), self.peer);
+    }
+
+    /// Something has come for the open transaction.
+    pub fn progresses(&self) {
+        self.progress.store(self.progress.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// The transaction, once nobody else is about to end the last one: a client that does not wait for its answers may
@@ -137,5 +178,19 @@ impl Connection {
         let mut frame = Vec::new();
         self.wire().push(push, &mut frame);
         self.post(frame);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_writes_lines_of_the_log_but_us() {
+        assert_eq!(printable("Zope 4, größer"), "Zope 4, größer");
+        assert_eq!(printable("a\n2026-11-26 CRITICAL x\r\u{85}"), "a\\n2026-11-26 CRITICAL x\\r\\u{85}");
+        assert_eq!(printable("\u{1b}[2J\u{202e}\u{2028}"), "\\u{1b}[2J\\u{202e}\\u{2028}");
+        let long = printable(&"é".repeat(1 << 20));
+        assert!(long.len() < PRINTABLE_LEN_MAX + 10 && long.ends_with("é…"), "{}", long.len());
     }
 }

@@ -7,7 +7,8 @@
 //! 3. one outbox at a time
 //!
 //! The table of [`locks`](super::locks), the timeouts' clock, `connections` and `lock_times` are leaves: nothing is locked under them. No lock is held while a
-//! file is read or synced or a socket is waited for, but for the storage's own while it appends a group.
+//! file is read or synced or a socket is waited for, but for the storage's own while it appends a group, and that of
+//! [`log_changes`](super::log_changes), which is outside of all others.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Weak;
@@ -19,10 +20,11 @@ use crate::log_at;
 use crate::server::connection::Connection;
 use crate::server::invalidations::Invalidations;
 use crate::server::locks::{LockSet, Locks, Outcome, Released};
+use crate::server::log_changes::LogChanges;
 use crate::server::publish::Publication;
-use crate::server::stats::{self, Stats};
+use crate::server::stats::{self, PackStatus, Stats};
 use crate::server::timeout::{Running, Timeouts};
-use crate::server::workers::Workers;
+use crate::server::workers::Pools;
 use crate::storage::Storage;
 use crate::wire::protocol::Wire;
 use crate::wire::value::Value;
@@ -37,6 +39,8 @@ pub struct HostedOptions {
     pub invalidation_queue_size: usize,
     pub invalidation_age: Option<Duration>,
     pub transaction_timeout: Option<Duration>,
+    /// Clients that can (ZEO 5 and later) merge conflicting states themselves.
+    pub client_conflict_resolution: bool,
 }
 
 /// A storage with its clients.
@@ -46,7 +50,9 @@ pub struct Hosted {
     pub options: HostedOptions,
     pub publication: Publication,
     pub stats: Stats,
-    pub workers: Workers,
+    pub workers: Pools,
+    pub pack: PackStatus,
+    pub log_changes: LogChanges,
     locks: Locks,
     timeouts: Timeouts,
     /// When each owner of locks was granted them, for `lock_time`.
@@ -61,7 +67,7 @@ impl Hosted {
         name: String,
         storage: Arc<dyn Storage>,
         options: HostedOptions,
-        workers: Workers,
+        workers: Pools,
     ) -> Result<Arc<Hosted>, crate::storage::StorageError> {
         let last_transaction = storage.last_transaction();
         let last = storage.last_invalidations(Invalidations::wanted(options.invalidation_queue_size))?;
@@ -76,6 +82,8 @@ impl Hosted {
             lock_times: Mutex::default(),
             connections: Mutex::default(),
             workers,
+            pack: PackStatus::default(),
+            log_changes: LogChanges::default(),
             name,
             storage,
             options,
@@ -169,7 +177,7 @@ impl Hosted {
             let Some(connection) = self.connection(owner) else { continue };
             self.log_waiting(&connection, "lock", self.locks.waiting());
             let hosted = Arc::clone(self);
-            self.workers.run(move || vote(&hosted, &connection));
+            self.workers.votes.run(move || vote(&hosted, &connection));
         }
     }
 
@@ -218,6 +226,10 @@ impl Hosted {
         if wire.is_none_or(|wire| wire.status_has_last_transaction()) {
             status.push(("last-transaction", Value::text(self.last_transaction().to_string())));
         }
+        // Ours, and only while there is something to tell: ZEO's own clients compare the whole.
+        if let Some(pack) = self.pack.value() {
+            status.push(("pack", pack));
+        }
         Value::Dict(status.into_iter().map(|(key, value)| (Value::text(key), value)).collect())
     }
 
@@ -263,14 +275,15 @@ fn python_seconds(timeout: Duration) -> String {
 /// The door through which the storage publishes; holds no reference that would keep the storage open.
 pub(super) struct HostedPublisher(pub(super) Weak<Hosted>);
 
-/// Objects of a transaction, as the lock table wants them.
-pub fn lock_set(staged: &crate::storage::Staged, whole_storage: bool) -> LockSet {
+/// Objects of a transaction, as the lock table wants them; `undone` are those that its undos change.
+pub fn lock_set(staged: &crate::storage::Staged, whole_storage: bool, undone: Vec<Oid>) -> LockSet {
     use crate::storage::staged::OpKind;
-    let mut set = LockSet { whole_storage, ..LockSet::default() };
+    let mut set = LockSet { whole_storage, exclusive: undone, ..LockSet::default() };
     for op in staged.ops() {
         let oid: Oid = op.oid;
         match op.kind {
             OpKind::CheckCurrent { .. } => set.shared.push(oid),
+            OpKind::Undo { .. } => {}
             OpKind::Store { .. } | OpKind::Delete { .. } | OpKind::Restore { .. } => set.exclusive.push(oid),
         }
     }

@@ -73,9 +73,14 @@ impl Invalidations {
         self.queue.get(self.queue.len().min(self.answered_max.max(1)).checked_sub(1)?).map(|i| i.tid)
     }
 
+    /// Does [`Invalidations::changed_after`] know?
+    pub fn reaches_back_to(&self, tid: Tid) -> bool {
+        tid >= self.forgotten
+    }
+
     /// The objects that changed after `tid`; `None` if nobody knows any more.
     pub fn changed_after(&self, tid: Tid) -> Option<HashSet<Oid>> {
-        if tid < self.forgotten {
+        if !self.reaches_back_to(tid) {
             return None;
         }
         let newer = self.queue.iter().take_while(|i| i.tid > tid);

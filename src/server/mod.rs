@@ -5,16 +5,21 @@
 //! under way are completed and answered, everything else is aborted, then the storages are closed.
 
 pub mod acceptor;
+pub mod admission;
+pub mod complaints;
 pub mod connection;
+mod episode;
 pub mod hosted;
 pub mod invalidations;
 pub mod locks;
+pub mod log_changes;
 pub mod monitor;
 pub mod outbox;
 pub mod publish;
 pub mod session;
 pub mod stats;
 pub mod timeout;
+mod watch;
 pub mod workers;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,11 +27,14 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::auth::Protocol;
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering};
+use crate::config::Limits;
 use crate::net::listen::Listener;
+use crate::server::admission::Admission;
 use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
-use crate::wire::frame::FRAME_LEN_MAX;
+use crate::server::watch::Watch;
 use crate::wire::protocol::Announcement;
 use crate::wire::value::Value;
 
@@ -35,10 +43,21 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Accept loops return from a blocking call when the socket is shut down; their stacks are small.
 const ACCEPTOR_STACK: usize = 128 << 10;
 
+/// The authentication that clients have to pass.
+pub struct Authentication {
+    /// The protocol's name, which clients look up on their side.
+    pub name: String,
+    pub protocol: Arc<dyn Protocol>,
+}
+
 /// A running server.
 pub struct Server {
     storages: BTreeMap<String, Arc<Hosted>>,
+    authentication: Option<Authentication>,
     announcement: Announcement,
+    limits: Limits,
+    admission: Arc<Admission>,
+    watch: Watch,
     clients: Mutex<HashMap<u64, Arc<Connection>>>,
     client_left: Condvar,
     next_connection_id: AtomicU64,
@@ -47,17 +66,29 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of these storages that accepts nobody yet.
-    pub fn new(storages: Vec<Arc<Hosted>>, announcement: Announcement) -> Arc<Server> {
-        Arc::new(Server {
+    /// A server of these storages that accepts nobody yet. The process may have so many descriptors open.
+    pub fn new(
+        storages: Vec<Arc<Hosted>>,
+        announcement: Announcement,
+        authentication: Option<Authentication>,
+        limits: Limits,
+        descriptors: usize,
+    ) -> io::Result<Arc<Server>> {
+        let server = Arc::new(Server {
             storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
+            authentication,
             announcement,
+            admission: Admission::new(&limits, descriptors),
+            limits,
+            watch: Watch::default(),
             clients: Mutex::default(),
             client_left: Condvar::new(),
             next_connection_id: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
             listeners: Mutex::default(),
-        })
+        });
+        watch::start(&server)?;
+        Ok(server)
     }
 
     /// Accept clients on a socket, from a thread of its own.
@@ -94,14 +125,26 @@ impl Server {
         self.storages.values().cloned()
     }
 
+    /// What clients have to pass before they may register.
+    pub fn authentication(&self) -> Option<&Authentication> {
+        self.authentication.as_ref()
+    }
+
     /// What clients are told first.
     pub fn announcement(&self) -> Announcement {
         self.announcement
     }
 
-    /// Longest message that is taken from a client.
-    pub fn message_len_max(&self) -> usize {
-        FRAME_LEN_MAX
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -171,6 +214,7 @@ impl Server {
                 log::warn!(target: hosted::LOG, "{} clients did not leave in time", self.clients().len());
             }
         }
+        self.watch.stop();
         self.storages.values().for_each(|hosted| hosted.stop());
     }
 }
@@ -182,8 +226,8 @@ fn to_json(value: &Value) -> serde_json::Value {
         Value::Bool(b) => Json::Bool(*b),
         Value::Int(n) => Json::from(*n),
         Value::Float(x) => Json::from(*x),
-        Value::Bytes(b) => Json::String(String::from_utf8_lossy(b).into_owned()),
-        Value::Text(s) => Json::String(s.clone()),
+        Value::Bytes(b) | Value::Str(b) => Json::String(String::from_utf8_lossy(b).into_owned()),
+        Value::Text(s) | Value::Unicode(s) => Json::String(s.clone()),
         Value::Tuple(items) | Value::List(items) => Json::Array(items.iter().map(to_json).collect()),
         Value::Dict(items) => {
             let text = |key: &Value| match to_json(key) {

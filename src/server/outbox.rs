@@ -2,11 +2,14 @@
 //!
 //! Whoever queues something tries to send it at once, without waiting; what the kernel does not take is left
 //! to a writer thread that lives until the queue is empty. So a reply costs no hand-off, and no slow client
-//! blocks a committer. A client that lets more than [`PUSHED_MAX`] bytes of invalidations pile up is cut off:
+//! blocks a committer. A client that lets more than `max-unsent` bytes of invalidations pile up is cut off:
 //! it verifies its cache when it returns. For a client's own replies its session thread waits instead.
 //!
 //! The lock of the queue is also this connection's share of the publish lock, see [`super::publish`]; nobody
 //! sends while holding it. The right to send is the flag `sending`, which only one thread has at a time.
+//!
+//! On a connection that has a session key, whoever has the right to send signs the messages on their way out: the code
+//! of each depends on all before it, and a shared chunk goes to many connections. Nothing is signed under the lock.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -14,9 +17,8 @@ use std::thread;
 
 use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
 use crate::net::stream::{Sink, Stream};
+use crate::wire::mac::RunningMac;
 
-/// Bytes that others may queue for a client that does not read.
-pub const PUSHED_MAX: usize = 16 << 20;
 /// Bytes in the queue above which the session of a client waits before it queues more replies.
 const OWN_MAX: usize = 1 << 20;
 /// Chunks in one system call.
@@ -29,13 +31,15 @@ const WRITER_STACK: usize = 64 << 10;
 pub enum Chunk {
     Shared(Arc<[u8]>),
     Own(Vec<u8>),
+    /// With message authentication codes.
+    Signed(Vec<u8>),
 }
 
 impl Chunk {
     fn bytes(&self) -> &[u8] {
         match self {
             Chunk::Shared(bytes) => bytes,
-            Chunk::Own(bytes) => bytes,
+            Chunk::Own(bytes) | Chunk::Signed(bytes) => bytes,
         }
     }
 }
@@ -48,6 +52,8 @@ pub struct Outbox<S: Sink = Stream> {
     drained: Condvar,
     /// As `Queue::closed`, to be asked without the lock.
     is_closed: AtomicBool,
+    /// `max-unsent`
+    len_max: usize,
     sink: S,
 }
 
@@ -58,8 +64,13 @@ struct Queue {
     front_sent: usize,
     /// Bytes in `chunks` that are still to be sent.
     len: usize,
+    /// How many of them the client has asked for, about: one large reply must not look as if the client did not read.
+    own_len: usize,
     /// Somebody has the right to send: a sender that got the lock, or the writer thread.
     sending: bool,
+    /// Signs what is sent. Whoever has the right to send takes it along, and puts it back under the same lock that it
+    /// takes to go on.
+    signer: Option<Box<RunningMac>>,
     closed: Option<&'static str>,
     /// Threads that wait on `drained`; a notice to nobody would cost a system call.
     waiters: usize,
@@ -72,8 +83,15 @@ pub struct Place<'a, S: Sink> {
 }
 
 impl<S: Sink> Outbox<S> {
-    pub fn new(sink: S) -> Outbox<S> {
-        Outbox { queue: Mutex::default(), drained: Condvar::new(), is_closed: AtomicBool::new(false), sink }
+    /// `len_max` bytes may be queued for a client that does not read.
+    pub fn new(sink: S, len_max: usize) -> Outbox<S> {
+        Outbox {
+            queue: Mutex::default(),
+            drained: Condvar::new(),
+            is_closed: AtomicBool::new(false),
+            len_max,
+            sink,
+        }
     }
 
     pub fn sink(&self) -> &S {
@@ -112,6 +130,15 @@ impl<S: Sink> Outbox<S> {
         while queue.closed.is_none() && (queue.sending || !queue.chunks.is_empty()) {
             queue = self.wait(queue);
         }
+    }
+
+    /// Sign every message from here on; what is queued goes out first, without a signature.
+    pub fn sign_from_here(&self, signer: RunningMac) {
+        let mut queue = self.queue.lock();
+        while queue.closed.is_none() && (queue.sending || !queue.chunks.is_empty()) {
+            queue = self.wait(queue);
+        }
+        queue.signer = Some(Box::new(signer));
     }
 
     fn wait<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
@@ -166,9 +193,11 @@ impl<S: Sink + 'static> Outbox<S> {
             }
             // Chunks are cheap to clone only if shared; so take them out and put back what was not sent.
             let count = queue.chunks.len().min(CHUNKS_MAX);
-            let taken: Vec<Chunk> = queue.chunks.drain(..count).collect();
+            let mut taken: Vec<Chunk> = queue.chunks.drain(..count).collect();
             let skip = std::mem::take(&mut queue.front_sent);
+            let mut signer = queue.signer.take();
             drop(queue);
+            let added = signer.as_mut().map_or(0, |signer| sign(signer, &mut taken));
 
             let slices: Vec<IoSlice<'_>> = taken
                 .iter()
@@ -193,9 +222,11 @@ impl<S: Sink + 'static> Outbox<S> {
                 }
             };
             queue = self.queue.lock();
+            queue.signer = signer;
             if queue.closed.is_none() {
                 queue.put_back(taken, skip + sent);
-                queue.len -= sent;
+                queue.len = (queue.len + added).saturating_sub(sent);
+                queue.own_len = queue.own_len.saturating_sub(sent).min(queue.len);
             }
             if blocked {
                 self.notify(queue);
@@ -220,13 +251,28 @@ impl<S: Sink + 'static> Outbox<S> {
     }
 }
 
+/// Signs the chunks that are not signed yet. Returns the bytes that were added.
+fn sign(signer: &mut RunningMac, chunks: &mut [Chunk]) -> usize {
+    let mut added = 0;
+    for chunk in chunks {
+        if matches!(chunk, Chunk::Signed(_)) {
+            continue;
+        }
+        let mut signed = Vec::new();
+        signer.sign_frames(chunk.bytes(), &mut signed);
+        added += signed.len().saturating_sub(chunk.bytes().len());
+        *chunk = Chunk::Signed(signed);
+    }
+    added
+}
+
 impl Queue {
     /// The first reason is kept.
     fn close(&mut self, reason: &'static str) {
         self.closed.get_or_insert(reason);
         self.chunks.clear();
         self.front_sent = 0;
-        self.len = 0;
+        (self.len, self.own_len) = (0, 0);
     }
 
     /// Puts chunks back to the front, less the first `sent` bytes of them.
@@ -258,8 +304,8 @@ impl<S: Sink> Place<'_, S> {
         let len = chunk.bytes().len();
         self.queue.len += len;
         self.queue.chunks.push_back(chunk);
-        if self.queue.len > PUSHED_MAX + OWN_MAX {
-            self.queue.close("the client does not read what it is sent");
+        if self.queue.len > self.outbox.len_max.saturating_add(self.queue.own_len) {
+            self.queue.close("the client does not read what it is sent (max-unsent)");
             self.outbox.is_closed.store(true, Ordering::Relaxed);
             // Does not wait, whatever the peer does.
             self.outbox.sink.shutdown();
@@ -279,6 +325,7 @@ impl<S: Sink + 'static> Outbox<S> {
         }
         if queue.sending || !queue.chunks.is_empty() {
             queue.len += bytes.len();
+            queue.own_len += bytes.len();
             queue.chunks.push_back(Chunk::Own(bytes.to_vec()));
             drop(queue);
             self.flush();
@@ -286,13 +333,23 @@ impl<S: Sink + 'static> Outbox<S> {
             return;
         }
         queue.sending = true;
+        let mut signer = queue.signer.take();
         drop(queue);
-        let result = self.send_all(bytes);
+        let result = match &mut signer {
+            None => self.send_all(bytes),
+            Some(signer) => {
+                let mut signed = Vec::with_capacity(bytes.len() + 256);
+                signer.sign_frames(bytes, &mut signed);
+                self.send_all(&signed)
+            }
+        };
         if result.is_err() {
             self.close("the client is gone");
         }
         // What others queued meanwhile is sent without waiting for it.
-        self.drain(self.queue.lock(), false);
+        let mut queue = self.queue.lock();
+        queue.signer = signer;
+        self.drain(queue, false);
     }
 
     /// Makes the session thread wait while more of its replies are queued than a client should leave unread.
@@ -301,5 +358,94 @@ impl<S: Sink + 'static> Outbox<S> {
         while queue.closed.is_none() && queue.len > OWN_MAX {
             queue = self.wait(queue);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::{FrameReader, put_frame};
+
+    /// Takes a few bytes at a time, and sometimes none.
+    #[derive(Default)]
+    struct Reluctant(Mutex<(Vec<u8>, usize)>);
+
+    impl Reluctant {
+        fn take(&self, chunks: &[IoSlice<'_>], may_refuse: bool) -> io::Result<usize> {
+            let mut state = self.0.lock();
+            let (sent, turn) = &mut *state;
+            *turn += 1;
+            if may_refuse && *turn % 3 == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let bytes: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.iter().copied()).collect();
+            let count = bytes.len().min([1, 7, 40, 1000][*turn % 4]);
+            sent.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+    }
+
+    impl Sink for Reluctant {
+        fn try_send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.take(chunks, true)
+        }
+
+        fn send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.take(chunks, false)
+        }
+
+        fn shutdown(&self) {}
+    }
+
+    fn frames(payloads: &[Vec<u8>]) -> Vec<u8> {
+        let mut frames = Vec::new();
+        payloads.iter().for_each(|payload| put_frame(payload, &mut frames));
+        frames
+    }
+
+    /// What a sender could not get rid of at once is signed already; signed again, or behind what was queued later, it
+    /// would end the connection.
+    #[test]
+    fn signatures_follow_the_order_of_sending() {
+        let outbox = Arc::new(Outbox::new(Reluctant::default(), 16 << 20));
+        outbox.send_own(outbox.place(), &frames(&[b"unsigned".to_vec()]));
+        outbox.sign_from_here(RunningMac::new(b"key"));
+        let mut expected = Vec::new();
+        for n in 0..200_u32 {
+            let payloads: Vec<Vec<u8>> =
+                (0..n % 4).map(|i| vec![n as u8; (n * 7 + i) as usize % 90]).collect();
+            let bytes = frames(&payloads);
+            expected.extend(payloads);
+            match n % 3 {
+                0 => outbox.send_own(outbox.place(), &bytes),
+                1 => outbox.place().push(Chunk::Shared(bytes.into())),
+                _ => {
+                    outbox.place().push(Chunk::Own(bytes));
+                    outbox.flush();
+                }
+            }
+        }
+        outbox.flush();
+        outbox.wait_until_sent();
+        assert_eq!(outbox.queue.lock().len, 0);
+
+        let sent = outbox.sink.0.lock().0.clone();
+        let mut reader = FrameReader::new();
+        let mut mac = RunningMac::new(b"key");
+        let mut received = Vec::new();
+        for piece in sent.chunks(1000) {
+            reader.spare()[..piece.len()].copy_from_slice(piece);
+            reader.filled(piece.len());
+            while let Some(frame) = reader.next().unwrap() {
+                match frame.mac {
+                    None => assert_eq!((frame.payload, received.len()), (&b"unsigned"[..], 0)),
+                    Some(code) => {
+                        assert!(mac.check_next(frame.payload, code), "message {}", received.len());
+                        received.push(frame.payload.to_vec());
+                    }
+                }
+            }
+        }
+        assert_eq!(received, expected);
     }
 }

@@ -175,6 +175,21 @@ impl<S: Sink> Publication<S> {
         outboxes
     }
 
+    /// Queues something for all that has no place in the order of transactions. Returns whose outboxes are to be flushed.
+    pub fn broadcast(&self, mut encode: impl FnMut(Wire) -> Vec<u8>) -> Vec<Arc<Outbox<S>>> {
+        let members = self.members.lock();
+        let mut encoded: Vec<(Wire, Chunk)> = Vec::new();
+        for Member { wire, outbox, .. } in &members.list {
+            let known = encoded.iter().position(|(for_wire, _)| for_wire == wire);
+            let index = known.unwrap_or_else(|| {
+                encoded.push((*wire, Chunk::Shared(encode(*wire).into())));
+                encoded.len() - 1
+            });
+            outbox.place().push(encoded[index].1.clone());
+        }
+        members.list.iter().map(|member| Arc::clone(&member.outbox)).collect()
+    }
+
     /// No longer send anything to this connection.
     pub fn leave(&self, id: u64) {
         self.members.lock().list.retain(|member| member.id != id);
@@ -228,7 +243,7 @@ mod tests {
         let wire = Wire { generation: Generation::Z5, codec: Codec::Pickle(Dialect::Python3) };
         let publication = Publication::new(Tid(1), Invalidations::new(100, Vec::new(), Tid(1)));
         let [committer, other] = [1, 2].map(|id| {
-            let outbox = Arc::new(Outbox::new(Recorder::default()));
+            let outbox = Arc::new(Outbox::new(Recorder::default(), 16 << 20));
             publication.members().0.join(Member { id, wire, outbox: Arc::clone(&outbox) });
             outbox
         });

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::base::sync::{AtomicU64, Ordering};
+use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::base::timestamp::Civil;
+use crate::storage::PackProgress;
+use crate::wire::value::Value;
 
 /// Counters since the server started. Loads are counted per connection, see [`Stats::departed_loads`].
 #[derive(Debug)]
@@ -45,6 +47,40 @@ impl Stats {
 impl Default for Stats {
     fn default() -> Self {
         Stats::new()
+    }
+}
+
+/// How far the pack of a storage is, for `server_status`.
+#[derive(Debug, Default)]
+pub struct PackStatus {
+    active: AtomicBool,
+    pub progress: PackProgress,
+}
+
+/// The status is shown as long as this lives.
+pub struct PackShown<'a>(&'a PackStatus);
+
+impl Drop for PackShown<'_> {
+    fn drop(&mut self) {
+        self.0.active.store(false, Ordering::Relaxed);
+    }
+}
+
+impl PackStatus {
+    /// `None`: another one is under way.
+    pub fn begin(&self) -> Option<PackShown<'_>> {
+        (!self.active.swap(true, Ordering::Relaxed)).then(|| PackShown(self))
+    }
+
+    /// `{'done': bytes, 'total': bytes}` while one is under way.
+    pub fn value(&self) -> Option<Value> {
+        if !self.active.load(Ordering::Relaxed) {
+            return None;
+        }
+        let int = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
+        let done = self.progress.done.load(Ordering::Relaxed);
+        let total = self.progress.total.load(Ordering::Relaxed);
+        Some(Value::dict([("done", int(done.min(total))), ("total", int(total))]))
     }
 }
 

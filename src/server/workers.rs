@@ -16,6 +16,17 @@ const STACK: usize = 512 << 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// The pools of a server: nobody with locks waits behind an errand, and no other vote behind a helper.
+#[derive(Clone, Default)]
+pub struct Pools {
+    /// Votes that had to wait for locks.
+    pub votes: Workers,
+    /// Votes that wait for a helper to merge conflicts, with their locks.
+    pub merges: Workers,
+    /// What takes long and holds no locks.
+    pub errands: Workers,
+}
+
 /// A pool of threads.
 #[derive(Clone, Default)]
 pub struct Workers(Arc<Pool>);

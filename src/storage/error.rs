@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::Staged;
 use crate::base::ids::{Oid, Tid};
 
 /// An error of a storage.
@@ -12,8 +13,17 @@ use crate::base::ids::{Oid, Tid};
 pub enum StorageError {
     /// `POSKeyError`: no such object, or no such revision of it.
     PosKey(Oid),
+    /// `POSKeyError`: the object may exist, but its blob has no file.
+    NoBlob { oid: Oid, serial: Tid, path: PathBuf },
+    /// `KeyError`: a pack met a reference to an object that is not there.
+    Missing(Oid),
     /// `ConflictError`: another transaction changed the object first.
     Conflict(Box<Conflict>),
+    /// Several conflicts that the client is to merge; its transaction comes back with them, to be voted again.
+    Unmerged { conflicts: Vec<Conflict>, staged: Box<Staged> },
+    /// A conflict that cannot be merged at once, in a transaction that must not wait ([`Staged::may_wait`]); it comes back
+    /// as it was, to be voted by somebody who can.
+    Postponed(Box<Staged>),
     /// `ReadConflictError`: an object that the transaction depends on was changed.
     ReadConflict(Box<Conflict>),
     /// `ReadOnlyError`
@@ -21,7 +31,9 @@ pub enum StorageError {
     /// `StorageTransactionError`
     Transaction(String),
     /// `UndoError`
-    Undo { reason: String, oid: Option<Oid> },
+    Undo { reason: &'static str, oid: Option<Oid> },
+    /// `MultipleUndoErrors`: what stands against undoing each of these objects; at least one.
+    MultipleUndo(Vec<(Oid, &'static str)>),
     /// `FileStorageQuotaError`
     Quota,
     /// `Unsupported`: this storage or server cannot do it.
@@ -49,6 +61,11 @@ pub struct Conflict {
 }
 
 impl StorageError {
+    /// What is asked for needs a `blob-dir`.
+    pub fn no_blobs() -> StorageError {
+        StorageError::Refused { class: ("builtins", "TypeError"), message: "Blobs are not supported".into() }
+    }
+
     /// Names what was being done when the medium failed.
     pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> StorageError {
         let doing = doing.into();
@@ -60,17 +77,31 @@ impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StorageError::PosKey(oid) => write!(f, "no object 0x{oid}"),
+            StorageError::NoBlob { path, .. } => write!(f, "No blob file at {}", path.display()),
+            StorageError::Missing(oid) => write!(
+                f,
+                "a reference leads to object 0x{oid}, which is not there: look for its cause before packing, or pack without \
+                 garbage collection"
+            ),
             StorageError::Conflict(c) => write!(
                 f,
                 "conflict on object 0x{}: it is at {} and was read at {}",
                 c.oid, c.committed, c.read
             ),
+            StorageError::Unmerged { conflicts, .. } => {
+                write!(f, "{} conflicts for the client", conflicts.len())
+            }
+            StorageError::Postponed(_) => write!(f, "a conflict takes long to merge"),
             StorageError::ReadConflict(c) => {
                 write!(f, "object 0x{} is at {} and was read at {}", c.oid, c.committed, c.read)
             }
             StorageError::ReadOnly => write!(f, "the storage is read-only"),
             StorageError::Transaction(what) => write!(f, "{what}"),
             StorageError::Undo { reason, .. } => write!(f, "cannot undo: {reason}"),
+            StorageError::MultipleUndo(errors) => {
+                write!(f, "cannot undo")?;
+                errors.iter().try_for_each(|(oid, reason)| write!(f, "; object 0x{oid}: {reason}"))
+            }
             StorageError::Quota => write!(f, "the storage quota has been exceeded"),
             StorageError::Unsupported(what) => write!(f, "{what}"),
             StorageError::Refused { message, .. } => write!(f, "{message}"),

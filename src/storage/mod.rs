@@ -4,14 +4,27 @@
 //! transaction is published or aborted (DESIGN: parallel vote), so a storage may trust that nobody
 //! changes these objects in between. It need not serialise votes itself.
 
+pub mod before;
+pub mod blob;
+pub mod clash;
+pub mod demo;
 pub mod error;
 pub mod file;
+mod forward;
+#[cfg(feature = "test-storages")]
+pub mod load_delayed;
+pub mod mapping;
+pub mod media;
 pub mod staged;
+pub mod temporary;
+mod tids;
+pub mod transform;
 pub mod types;
 
 use std::any::Any;
 use std::sync::Arc;
 
+pub use blob::{BlobDir, BlobFile};
 pub use error::StorageError;
 pub use staged::Staged;
 pub use types::*;
@@ -38,6 +51,9 @@ pub trait Storage: Send + Sync {
     }
     /// The tid of the last published transaction, zero if there is none.
     fn last_transaction(&self) -> Tid;
+
+    /// Every tid that is assigned from now on is later than this one: that of a storage which this one is laid over.
+    fn tids_after(&self, _tid: Tid) {}
 
     /// Reserve `count` new oids that were never given out before, ascending.
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>>;
@@ -81,14 +97,73 @@ pub trait Storage: Send + Sync {
     /// Who is told about finished transactions. Set once, before the first `finish`.
     fn set_publisher(&self, publisher: Arc<dyn Publisher>);
 
+    /// Who merges conflicting states at vote. Set once, before the first `vote`; without one, a conflict is an error.
+    /// A storage that keeps records in another format than clients send hands on a resolver that translates.
+    fn set_resolver(&self, _resolver: Arc<dyn Resolver>) {}
+
+    /// Whether [`Storage::undo_log`] and `undo` in a transaction work.
+    fn supports_undo(&self) -> bool {
+        false
+    }
+    /// The transactions that fit, newest first and back to the last pack; of these, those from `first` up to but without
+    /// `last`.
+    fn undo_log(
+        &self,
+        _first: usize,
+        _last: usize,
+        _fits: &dyn Fn(&UndoEntry) -> bool,
+    ) -> Result<Vec<UndoEntry>> {
+        Ok(Vec::new())
+    }
+
+    /// The objects that an undo of transaction `tid` changes: what must be locked for it. Needs no locks itself.
+    fn undo_oids(&self, _tid: Tid) -> Result<Vec<Oid>> {
+        Err(StorageError::Unsupported(format!("{} cannot undo", self.name())))
+    }
+    /// For clients that want to know the outcome of an undo before they vote: what the last operation of `staged`, an
+    /// undo, will change, and the tid that the transaction will have from now on (`staged.tid`). The caller
+    /// guarantees what [`TidAt::Vote`] wants until the transaction ends. If this fails for another reason than that it
+    /// cannot be undone, `staged` is lost.
+    fn undo_now(&self, _staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
+        Err(StorageError::Unsupported(format!("{} cannot undo", self.name())))
+    }
+
+    /// Forget what nobody could see at `request.time` or later. Everything else goes on meanwhile.
+    fn pack(&self, _request: &PackRequest<'_>) -> Result<()> {
+        Err(StorageError::Unsupported(format!("{} cannot be packed", self.name())))
+    }
+
     /// Answers one of [`Storage::extension_methods`].
     fn extension_method(&self, name: &str) -> Result<i64> {
         Err(StorageError::Unsupported(format!("no extension method {name}")))
     }
 
+    /// Where the blobs of this storage are, if it keeps any: uploads are collected there.
+    fn blob_dir(&self) -> Option<Arc<BlobDir>> {
+        None
+    }
+
+    /// The data of the blob that `oid` has in transaction `serial`.
+    fn load_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
+        match self.blob_dir() {
+            Some(dir) => dir.load(oid, serial),
+            None => Err(StorageError::no_blobs()),
+        }
+    }
+
     /// Save what speeds up the next start, release locks. Finishes that are under way are completed first;
     /// calls afterwards fail.
     fn close(&self) -> Result<()>;
+}
+
+/// Merges the states of an object that two transactions changed, as Python's `_p_resolveConflict`.
+pub trait Resolver: Send + Sync {
+    /// The record to store, or why there is none. May wait for another process.
+    fn resolve(&self, clash: &Clash<'_>) -> std::result::Result<Vec<u8>, Unresolved>;
+    /// The same at once; `None` if that is not possible.
+    fn resolve_now(&self, clash: &Clash<'_>) -> Option<std::result::Result<Vec<u8>, Unresolved>> {
+        Some(self.resolve(clash))
+    }
 }
 
 /// When a transaction gets its tid.
@@ -107,6 +182,10 @@ pub trait Voted: Any + Send {
     fn tid(&self) -> Option<Tid>;
     /// Objects whose stored state differs from what the client sent, because a conflict was resolved.
     fn resolved(&self) -> &[Oid];
+    /// Objects that were changed by undoing transactions, in the order of the operations.
+    fn undone(&self) -> &[Undone] {
+        &[]
+    }
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
 }
 

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::blob::StagedBlob;
+use super::error::StorageError;
 use super::types::TransactionMeta;
 use crate::base::ids::{Oid, Tid};
 
@@ -23,12 +25,21 @@ pub struct Staged {
     pub status: u8,
     /// The client runs Python 2: decides the format of a file whose first transaction this is.
     pub python2: bool,
+    /// The client merges conflicting states itself: vote tells it all conflicts, in [`StorageError::Unmerged`](super::StorageError::Unmerged).
+    pub client_resolves: bool,
+    /// A conflict may be merged by another process, which takes its time. If not, such a transaction comes back in
+    /// [`StorageError::Postponed`](super::StorageError::Postponed).
+    pub may_wait: bool,
     ops: Vec<Op>,
+    /// Data beside the records, at most one for each object.
+    blobs: Vec<(Oid, StagedBlob)>,
     /// What is not spilled yet; begins at offset `spilled`.
     memory: Vec<u8>,
     spilled: u64,
     spill: Option<File>,
     memory_max: usize,
+    /// Payloads do not lie one after another any more.
+    rearranged: bool,
 }
 
 /// One operation of a transaction.
@@ -53,6 +64,8 @@ pub enum OpKind {
     Restore { serial: Tid, prev_txn: Option<Tid>, has_data: bool },
     /// `checkCurrentSerialInTransaction`; no payload.
     CheckCurrent { serial: Tid },
+    /// Take back what transaction `tid` did, to whichever objects; `oid` means nothing, and there is no payload.
+    Undo { tid: Tid },
 }
 
 impl Staged {
@@ -63,16 +76,66 @@ impl Staged {
             tid,
             status,
             python2: false,
+            client_resolves: false,
+            may_wait: true,
             ops: Vec::new(),
+            blobs: Vec::new(),
             memory: Vec::new(),
             spilled: 0,
             spill: None,
             memory_max,
+            rearranged: false,
         }
     }
 
     pub fn store(&mut self, oid: Oid, serial: Tid, data: &[u8]) -> io::Result<()> {
         self.push(oid, OpKind::Store { serial }, data)
+    }
+
+    /// A new state with a blob. Clients store the record on its own just before: it is kept once.
+    pub fn store_blob(&mut self, oid: Oid, serial: Tid, data: &[u8], blob: StagedBlob) -> io::Result<()> {
+        if !self.has_just_stored(oid, serial, data)? {
+            self.store(oid, serial, data)?;
+        }
+        self.add_blob(oid, blob);
+        Ok(())
+    }
+
+    /// The file of a blob whose record is stored apart.
+    pub fn add_blob(&mut self, oid: Oid, blob: StagedBlob) {
+        self.remove_blob(oid);
+        self.blobs.push((oid, blob));
+    }
+
+    /// Forgets the blob of an object.
+    pub fn remove_blob(&mut self, oid: Oid) {
+        self.blobs.retain(|(known, _)| *known != oid);
+    }
+
+    /// The blobs and whose they are.
+    pub fn blobs(&self) -> &[(Oid, StagedBlob)] {
+        &self.blobs
+    }
+
+    /// The same, to place them.
+    pub fn blobs_mut(&mut self) -> &mut [(Oid, StagedBlob)] {
+        &mut self.blobs
+    }
+
+    /// The blobs, for a storage that keeps them apart.
+    pub fn take_blobs(&mut self) -> Vec<(Oid, StagedBlob)> {
+        std::mem::take(&mut self.blobs)
+    }
+
+    /// Whether the last operation was this one.
+    fn has_just_stored(&self, oid: Oid, serial: Tid, data: &[u8]) -> io::Result<bool> {
+        let Some(last) = self.ops.last() else { return Ok(false) };
+        if last.oid != oid || last.kind != (OpKind::Store { serial }) || last.len != data.len() as u64 {
+            return Ok(false);
+        }
+        let mut stored = vec![0; data.len()];
+        self.read_at(&mut stored, last.start + HEADROOM as u64)?;
+        Ok(stored == data)
     }
 
     pub fn delete(&mut self, oid: Oid, serial: Tid) -> io::Result<()> {
@@ -94,15 +157,105 @@ impl Staged {
         self.ops.push(Op { oid, kind: OpKind::CheckCurrent { serial }, start: self.spilled, len: 0 });
     }
 
+    pub fn undo(&mut self, tid: Tid) {
+        self.ops.push(Op { oid: Oid::ZERO, kind: OpKind::Undo { tid }, start: self.spilled, len: 0 });
+    }
+
+    /// Whether a transaction is to be undone.
+    pub fn has_undo(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op.kind, OpKind::Undo { .. }))
+    }
+
+    /// Forgets the last operation if it is an undo, which has no payload.
+    pub fn forget_undo(&mut self) {
+        if let Some(Op { kind: OpKind::Undo { .. }, .. }) = self.ops.last() {
+            self.ops.pop();
+        }
+    }
+
+    /// A payload that belongs to no operation, such as a state that an undo has merged: where its headroom begins.
+    pub fn add_payload(&mut self, payload: &[u8]) -> io::Result<u64> {
+        self.rearranged = true;
+        self.append(payload)
+    }
+
+    /// Gives operation `index` another payload, as if the client had sent that; what was there lies idle, so payloads
+    /// do not lie one after another any more.
+    pub fn replace(&mut self, index: usize, payload: &[u8]) -> io::Result<Op> {
+        let start = self.append(payload)?;
+        self.rearranged = true;
+        let op = &mut self.ops[index];
+        (op.start, op.len) = (start, payload.len() as u64);
+        Ok(*op)
+    }
+
+    /// Takes a [`Staged::replace`] back: operation `index` is `op` again.
+    pub fn put_back(&mut self, index: usize, op: Op) {
+        if let Some(replaced) = self.ops.get_mut(index) {
+            *replaced = op;
+        }
+    }
+
+    /// Makes another of operation `index`; its payload stays.
+    pub fn set_kind(&mut self, index: usize, kind: OpKind) {
+        if let Some(op) = self.ops.get_mut(index) {
+            op.kind = kind;
+        }
+    }
+
+    /// Forgets operation `index`; its payload lies idle.
+    pub fn remove(&mut self, index: usize) {
+        if index < self.ops.len() {
+            self.rearranged |= self.ops.remove(index).len > 0;
+        }
+    }
+
+    /// The same transaction with every record that it stores given another form.
+    pub fn map_records(
+        mut self,
+        mut form: impl FnMut(Oid, &[u8]) -> super::Result<Vec<u8>>,
+    ) -> super::Result<Staged> {
+        let ops = std::mem::take(&mut self.ops);
+        let mut before = Staged::new(TransactionMeta::default(), None, b' ', self.memory_max);
+        std::mem::swap(&mut before.memory, &mut self.memory);
+        (before.spilled, self.spilled) = (self.spilled, 0);
+        before.spill = self.spill.take();
+        self.rearranged = false;
+        let reading = || StorageError::io("reading back a transaction's temporary file");
+        let writing = || StorageError::io("buffering a transaction in the temporary directory");
+        for op in ops {
+            match op.kind {
+                OpKind::Store { .. } | OpKind::Restore { has_data: true, .. } => {
+                    let record = form(op.oid, &before.payload(&op).map_err(reading())?)?;
+                    self.push(op.oid, op.kind, &record).map_err(writing())?;
+                }
+                OpKind::Delete { .. } | OpKind::Restore { has_data: false, .. } => {
+                    let payload = before.payload(&op).map_err(reading())?;
+                    self.push(op.oid, op.kind, &payload).map_err(writing())?;
+                }
+                OpKind::CheckCurrent { .. } | OpKind::Undo { .. } => {
+                    self.ops.push(Op { start: self.payload_len(), ..op });
+                }
+            }
+        }
+        Ok(self)
+    }
+
     fn push(&mut self, oid: Oid, kind: OpKind, payload: &[u8]) -> io::Result<()> {
+        let start = self.append(payload)?;
+        self.ops.push(Op { oid, kind, start, len: payload.len() as u64 });
+        Ok(())
+    }
+
+    /// Where its headroom begins.
+    fn append(&mut self, payload: &[u8]) -> io::Result<u64> {
         let start = self.spilled + self.memory.len() as u64;
         self.memory.resize(self.memory.len() + HEADROOM, 0);
         self.memory.extend_from_slice(payload);
-        self.ops.push(Op { oid, kind, start, len: payload.len() as u64 });
         if self.memory.len() > self.memory_max {
             self.spill_memory()?;
         }
-        Ok(())
+        Ok(start)
     }
 
     fn spill_memory(&mut self) -> io::Result<()> {
@@ -114,7 +267,15 @@ impl Staged {
         }
         self.spilled += self.memory.len() as u64;
         self.memory.clear();
+        // A single large record must not be held for the sake of the small ones behind it.
+        self.memory.shrink_to(2 * self.memory_max);
         Ok(())
+    }
+
+    /// Forgets all operations, and gives back the memory and the file that they took.
+    pub fn clear(&mut self) {
+        (self.ops, self.blobs, self.memory) = (Vec::new(), Vec::new(), Vec::new());
+        (self.spill, self.spilled) = (None, 0);
     }
 
     /// The operations in the order in which the client sent them.
@@ -127,9 +288,16 @@ impl Staged {
         self.spilled + self.memory.len() as u64
     }
 
-    /// The whole area of headrooms and payloads, if it is in memory.
+    /// The whole area of headrooms and payloads, if it is in memory and holds nothing else.
     pub fn payload_in_memory(&mut self) -> Option<&mut Vec<u8>> {
-        self.spill.is_none().then_some(&mut self.memory)
+        (self.spill.is_none() && !self.rearranged).then_some(&mut self.memory)
+    }
+
+    /// What the client sent with one operation.
+    pub fn payload(&self, op: &Op) -> io::Result<Vec<u8>> {
+        let mut data = vec![0; op.len as usize];
+        self.read_at(&mut data, op.start + HEADROOM as u64)?;
+        Ok(data)
     }
 
     /// Read a part of the area of headrooms and payloads.
@@ -170,5 +338,37 @@ mod tests {
         small.read_at(&mut a, 0).unwrap();
         large.read_at(&mut b, 0).unwrap();
         assert_eq!(a, b);
+    }
+
+    #[test]
+    fn a_replaced_payload_is_read_in_place_of_the_first() {
+        for memory_max in [1, 1 << 20] {
+            let mut staged = Staged::new(TransactionMeta::default(), None, b' ', memory_max);
+            staged.store(Oid(1), Tid::ZERO, b"first").unwrap();
+            staged.store(Oid(2), Tid::ZERO, b"second").unwrap();
+            let op = staged.replace(0, b"merged").unwrap();
+            assert_eq!((op, op.oid), (staged.ops()[0], Oid(1)));
+            assert_eq!(staged.payload(&op).unwrap(), b"merged");
+            assert_eq!(staged.payload(&staged.ops()[1]).unwrap(), b"second");
+        }
+    }
+
+    #[test]
+    fn records_get_another_form() {
+        for memory_max in [50, 1 << 20] {
+            let mut staged = Staged::new(TransactionMeta::default(), None, b' ', memory_max);
+            staged.store(Oid(1), Tid::ZERO, b"one").unwrap();
+            staged.check_current(Oid(2), Tid(7));
+            staged.delete(Oid(3), Tid(7)).unwrap();
+            staged.store(Oid(4), Tid::ZERO, b"four").unwrap();
+            staged.replace(0, b"other").unwrap();
+            staged.restore(Oid(5), Tid(9), None, None).unwrap();
+            assert!(staged.payload_in_memory().is_none());
+            staged.remove(3);
+            let mut twice = staged.map_records(|_, record| Ok(record.repeat(2))).unwrap();
+            let payloads: Vec<_> = twice.ops().iter().map(|op| twice.payload(op).unwrap()).collect();
+            assert_eq!(payloads, [b"otherother".as_slice(), b"", &[0; 8], &[0; 8]]);
+            assert_eq!(twice.payload_in_memory().is_some(), memory_max > 50);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! What storages return.
 
+use std::sync::atomic::AtomicU64;
+
 use super::Result;
 use crate::base::ids::{Oid, Tid};
 
@@ -72,4 +74,74 @@ pub trait TransactionIterator: Send {
 pub trait RecordIterator: Send {
     /// The next record, `None` at the end.
     fn next_record(&mut self) -> Result<Option<DataRecord>>;
+}
+
+/// A transaction that can be undone.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UndoEntry {
+    pub tid: Tid,
+    pub meta: TransactionMeta,
+    /// Bytes of the transaction, as Python's undoLog has it.
+    pub size: u64,
+}
+
+/// An object that an undo changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Undone {
+    pub oid: Oid,
+    /// The transaction whose data the object has again. `None` if it is gone now, or its states were merged.
+    pub restored: Option<Tid>,
+}
+
+/// What is to be packed, and how.
+pub struct PackRequest<'a> {
+    /// Seconds since 1970; may be in the future.
+    pub time: f64,
+    /// Whether to remove what nothing refers to; `None`: as the storage is configured.
+    pub gc: Option<bool>,
+    /// Finds the oids that a record refers to. A storage that keeps records in another format than clients send hands on
+    /// one that translates.
+    pub references: &'a References<'a>,
+    /// Where readers of `server_status` see how far it is.
+    pub progress: &'a PackProgress,
+    /// Who must hear of what was removed: `None` if nobody keeps anything beside the records.
+    pub removals: Option<&'a dyn Removals>,
+}
+
+/// Hears of revisions that a pack leaves out, to remove the blobs that belong to them.
+pub trait Removals: Sync {
+    /// A revision with data is not kept: `tid` is its transaction, or `None` if nothing is kept of the object. Nothing has
+    /// happened yet, and nothing will if the pack fails later.
+    fn left_out(&self, oid: Oid, tid: Option<Tid>, data: &[u8]) -> Result<()>;
+    /// The packed storage has taken the place of the old one. Not called if there was nothing to remove.
+    fn packed(&self) -> Result<()>;
+}
+
+/// Appends the oids that a record refers to, each as often as it stands there; the error says why it is no record.
+pub type References<'a> = dyn Fn(&[u8], &mut Vec<Oid>) -> std::result::Result<(), String> + Send + Sync + 'a;
+
+/// How far a pack is. Bytes of the file, or objects where there is none.
+#[derive(Debug, Default)]
+pub struct PackProgress {
+    pub done: AtomicU64,
+    pub total: AtomicU64,
+}
+
+/// Three states of one object: two transactions started from `old`, one of them has committed.
+#[derive(Clone, Copy, Debug)]
+pub struct Clash<'a> {
+    pub oid: Oid,
+    /// The serial of `old`.
+    pub read: Tid,
+    /// The serial of `committed`.
+    pub committed_serial: Tid,
+    pub old: &'a [u8],
+    pub committed: &'a [u8],
+    pub new: &'a [u8],
+}
+
+/// Why a conflict stays one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unresolved {
+    pub reason: String,
 }

@@ -64,6 +64,12 @@ impl Wire {
         encode::push(*self, push, out);
     }
 
+    /// Append one frame: `receiveBlobChunk(oid, serial, chunk)` with room for a chunk of `len` bytes. Returns where in
+    /// `out` the chunk is to be read to.
+    pub fn blob_chunk(&self, oid: Oid, serial: Tid, len: usize, out: &mut Vec<u8>) -> usize {
+        encode::blob_chunk(*self, oid, serial, len, out)
+    }
+
     /// Append one frame: call `id` returned `None`.
     pub fn none_reply(&self, id: MsgId<'_>, out: &mut Vec<u8>) {
         encode::frame(*self, out, |e| {

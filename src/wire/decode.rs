@@ -16,7 +16,7 @@ use super::value::Value;
 use crate::base::ids::{Oid, Tid};
 use crate::pickle::read::{Accept, read};
 use crate::pickle::rewrite::rewrite;
-use crate::pickle::value::{Node, NodeId, Tree};
+use crate::pickle::value::{Budget, Node, NodeId, Tree};
 use crate::pickle::{Dialect, globals};
 
 /// Names, types and number of a message's globals and values.
@@ -294,7 +294,7 @@ impl<'a> Args<'_, 'a> {
             }
             b"undoa" => {
                 self.arity("undoa", &["trans_id", "tid"], 2)?;
-                Request::Undo { tid_id: self.value(0)?, id: Some(self.txn_id(1)?) }
+                Request::Undo { tid_id: self.value(0)?, id: self.txn_id(1)? }
             }
             b"undoLog" => {
                 self.arity("undoLog", &["first", "last"], 2)?;
@@ -373,14 +373,10 @@ impl<'a> Args<'_, 'a> {
             b"undo" => match self.wire.undo_call() {
                 super::protocol::UndoCall::Answered => {
                     self.arity("undo", &["trans_id", "id"], 2)?;
-                    Request::Undo { tid_id: self.value(0)?, id: Some(self.txn_id(1)?) }
+                    Request::Undo { tid_id: self.value(0)?, id: self.txn_id(1)? }
                 }
                 super::protocol::UndoCall::Buffered => return Err(refused("NotImplementedError", "")),
             },
-            name if name.starts_with(b"auth_") => {
-                let method = String::from_utf8_lossy(name).into_owned();
-                Request::Auth { method: method.into(), args: self.values()? }
-            }
             _ => return Ok(None),
         }))
     }
@@ -744,6 +740,14 @@ impl<'a> Args<'_, 'a> {
     }
 
     fn value(&self, at: usize) -> Result<Value, Refused> {
+        self.value_within(&mut self.budget(), at)
+    }
+
+    fn budget(&self) -> Budget {
+        Budget::for_len(self.tree.map_or(0, Tree::len))
+    }
+
+    fn value_within(&self, budget: &mut Budget, at: usize) -> Result<Value, Refused> {
         Ok(match self.item(at) {
             Item::None => Value::None,
             Item::Bool(value) => Value::Bool(value),
@@ -753,7 +757,7 @@ impl<'a> Args<'_, 'a> {
             Item::Text(value) => Value::Text(String::from_utf8_lossy(value).into_owned()),
             Item::Load(oid, tid) => Value::Tuple(vec![oid.into(), tid.into()]),
             Item::Node(id) => match self.tree {
-                Some(tree) => Value::from_tree(tree, id).map_err(|e| {
+                Some(tree) => Value::from_tree_within(budget, tree, id).map_err(|e| {
                     refused("TypeError", format!("argument {} cannot be used: {}", at + 1, e.0))
                 })?,
                 None => Value::None,
@@ -762,7 +766,8 @@ impl<'a> Args<'_, 'a> {
     }
 
     fn values(&self) -> Result<Vec<Value>, Refused> {
-        (0..self.slots.len()).map(|at| self.value(at)).collect()
+        let mut budget = self.budget();
+        (0..self.slots.len()).map(|at| self.value_within(&mut budget, at)).collect()
     }
 
     /// Versions ended with ZODB 3.9; only the empty one is left.

@@ -179,6 +179,15 @@ impl Encoder<'_> {
         self.text(method);
     }
 
+    /// A call with an oid and a serial.
+    fn call_about_revision(&mut self, method: &str, oid: Oid, serial: Tid) {
+        self.begin_call(method);
+        self.begin_tuple(2);
+        self.oid(oid);
+        self.tid(serial);
+        self.end_tuple(2);
+    }
+
     pub fn begin_message(&mut self) {
         if let Codec::Pickle(dialect) = self.wire.codec {
             pickle::start(dialect, self.out);
@@ -201,12 +210,24 @@ impl Encoder<'_> {
             Value::Int(value) => self.int(*value),
             Value::BigInt(value) => match self.wire.codec {
                 Codec::Pickle(_) => pickle::put_big_int(value, self.out),
-                // msgpack has no such integer, and Python's server fails to answer
-                Codec::Msgpack => self.float(nearest(value)),
+                Codec::Msgpack => match small(value) {
+                    Some(value) => self.int(value),
+                    // msgpack has no such integer, and Python's server fails to answer
+                    None => self.float(nearest(value)),
+                },
             },
             Value::Float(value) => self.float(*value),
             Value::Bytes(value) => self.bytes(value),
             Value::Text(value) => self.text(value),
+            Value::Str(value) => match (self.wire.codec, std::str::from_utf8(value)) {
+                (Codec::Pickle(Dialect::Python2), _) => self.bytes(value),
+                (_, Ok(text)) if text.is_ascii() => self.text(text),
+                _ => self.bytes(value),
+            },
+            Value::Unicode(value) => match self.wire.codec {
+                Codec::Pickle(_) => pickle::put_unicode(value, self.out),
+                Codec::Msgpack => msgpack::put_text(value, self.out),
+            },
             Value::Tuple(items) => {
                 self.begin_tuple(items.len());
                 items.iter().for_each(|item| self.value(item));
@@ -230,11 +251,13 @@ impl Encoder<'_> {
         }
     }
 
-    /// An exception as a value: a pickled instance, or in Z5 and M5 (name, arguments or attributes).
+    /// An exception inside a value: a pickled instance, in Z5 too. Python's servers put (name, attributes) into a message of
+    /// msgpack, on which clients fail when they print the MultipleUndoErrors that it stands in; what it says will do.
     pub fn exception(&mut self, exception: &PyException) {
-        match self.wire.codec {
-            Codec::Pickle(_) if self.wire.pickles_exceptions() => self.exception_instance(exception),
-            _ => self.exception_pair(exception),
+        match (self.wire.codec, exception.args.first()) {
+            (Codec::Pickle(_), _) => self.exception_instance(exception),
+            (Codec::Msgpack, Some(message)) => self.value(message),
+            (Codec::Msgpack, None) => self.text(exception.name),
         }
     }
 
@@ -317,6 +340,14 @@ impl Encoder<'_> {
     }
 }
 
+/// An integer that 64 bits hold.
+fn small(value: &[u8]) -> Option<i64> {
+    let sign = if value.last().is_some_and(|top| top & 0x80 != 0) { 0xff } else { 0 };
+    let mut bytes = [sign; 8];
+    bytes.get_mut(..value.len())?.copy_from_slice(value);
+    Some(i64::from_le_bytes(bytes))
+}
+
 /// The float next to an integer in two's complement, little endian.
 fn nearest(value: &[u8]) -> f64 {
     let (top, rest) = value.split_last().unwrap_or((&0, &[]));
@@ -386,7 +417,24 @@ pub(super) fn push(wire: Wire, push: &Push<'_>, out: &mut Vec<u8>) {
             e.begin_tuple(0);
             e.end_tuple(0);
         }
+        Push::BlobStart { oid, serial } => e.call_about_revision("receiveBlobStart", *oid, *serial),
+        Push::BlobStop { oid, serial } => e.call_about_revision("receiveBlobStop", *oid, *serial),
     });
+}
+
+/// See [`Wire::blob_chunk`].
+pub(super) fn blob_chunk(wire: Wire, oid: Oid, serial: Tid, len: usize, out: &mut Vec<u8>) -> usize {
+    let mut chunk_start = 0;
+    frame(wire, out, |e| {
+        e.begin_call("receiveBlobChunk");
+        e.begin_tuple(3);
+        e.oid(oid);
+        e.tid(serial);
+        e.bytes(&vec![0; len]);
+        chunk_start = e.out.len() - len;
+        e.end_tuple(3);
+    });
+    chunk_start
 }
 
 /// Bytes that the header of a load's reply takes, which is the same for every length of the data: it is always

@@ -16,8 +16,8 @@ pub const MAC_LEN: usize = 20;
 const PREFIX_LEN: usize = 4;
 
 /// Room that a new reader offers; doubled whenever a read fills it, up to [`READ_LEN_MAX`].
-const READ_LEN_MIN: usize = 4 << 10;
-const READ_LEN_MAX: usize = 64 << 10;
+const READ_LEN_MIN: usize = 1 << 10;
+const READ_LEN_MAX: usize = 128 << 10;
 /// A buffer that has grown beyond this is given back once it is empty.
 const KEEP_LEN_MAX: usize = 256 << 10;
 
@@ -28,11 +28,12 @@ pub struct Frame<'a> {
     pub payload: &'a [u8],
 }
 
-/// A frame that is not accepted: the connection must be closed, for nobody knows where the next frame begins.
+/// A frame that is not accepted: it has to be skipped, or the connection closed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FrameError {
     pub len: usize,
     pub len_max: usize,
+    pub has_mac: bool,
 }
 
 impl fmt::Display for FrameError {
@@ -63,6 +64,8 @@ pub struct FrameReader {
     /// How much room a read is worth on this connection.
     read_len: usize,
     len_max: usize,
+    /// Bytes of a frame that are still to be dropped.
+    skipping: usize,
 }
 
 impl Default for FrameReader {
@@ -79,7 +82,7 @@ impl FrameReader {
 
     /// The same with another limit on the length of a payload.
     pub fn with_limit(len_max: usize) -> FrameReader {
-        FrameReader { buf: Vec::new(), start: 0, end: 0, read_len: READ_LEN_MIN, len_max }
+        FrameReader { buf: Vec::new(), start: 0, end: 0, read_len: READ_LEN_MIN, len_max, skipping: 0 }
     }
 
     /// Change the limit, e.g. once the peer has shown that it is a client.
@@ -113,12 +116,17 @@ impl FrameReader {
     /// The next complete frame, which is thereby consumed.
     #[allow(clippy::should_implement_trait)] // a lending iterator
     pub fn next(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
+        if self.skipping > 0 {
+            let dropped = self.skipping.min(self.pending());
+            self.start += dropped;
+            self.skipping -= dropped;
+        }
         let received = self.buf.get(self.start..self.end).unwrap_or_default();
         let Some((prefix, rest)) = received.split_first_chunk::<PREFIX_LEN>() else { return Ok(None) };
         let prefix = u32::from_be_bytes(*prefix);
         let len = (prefix & !MAC_BIT) as usize;
         if len > self.len_max {
-            return Err(FrameError { len, len_max: self.len_max });
+            return Err(FrameError { len, len_max: self.len_max, has_mac: prefix & MAC_BIT != 0 });
         }
         let (mac, rest) = match prefix & MAC_BIT {
             0 => (None, rest),
@@ -130,6 +138,11 @@ impl FrameReader {
         let Some(payload) = rest.get(..len) else { return Ok(None) };
         self.start += PREFIX_LEN + mac.map_or(0, |mac| mac.len()) + len;
         Ok(Some(Frame { mac, payload }))
+    }
+
+    /// Drop the frame that was not accepted, as it arrives.
+    pub fn skip(&mut self, refused: &FrameError) {
+        self.skipping = PREFIX_LEN + if refused.has_mac { MAC_LEN } else { 0 } + refused.len;
     }
 
     /// Bytes that were received and not yet consumed.
@@ -237,7 +250,43 @@ mod tests {
         let spare = reader.spare();
         spare[..4].copy_from_slice(&[0, 0, 0, 11]);
         reader.filled(4);
-        assert_eq!(reader.next(), Err(FrameError { len: 11, len_max: 10 }));
+        assert_eq!(reader.next(), Err(FrameError { len: 11, len_max: 10, has_mac: false }));
+    }
+
+    #[test]
+    fn a_frame_can_be_skipped() {
+        for (has_mac, step) in [(false, 1), (true, 7), (false, 100_000)] {
+            let mut bytes = Vec::new();
+            put_frame(b"before", &mut bytes);
+            let start = bytes.len();
+            put_frame(&vec![0; 50_000], &mut bytes);
+            if has_mac {
+                bytes[start] |= 0x80;
+                bytes.splice(start + 4..start + 4, [7; MAC_LEN]);
+            }
+            put_frame(b"after", &mut bytes);
+            let mut reader = FrameReader::with_limit(10);
+            let mut found = Vec::new();
+            for piece in bytes.chunks(step) {
+                let mut piece = piece;
+                while !piece.is_empty() {
+                    let spare = reader.spare();
+                    let count = spare.len().min(piece.len());
+                    spare[..count].copy_from_slice(&piece[..count]);
+                    reader.filled(count);
+                    piece = &piece[count..];
+                    loop {
+                        match reader.next() {
+                            Ok(Some(frame)) => found.push(frame.payload.to_vec()),
+                            Ok(None) => break,
+                            Err(refused) => reader.skip(&refused),
+                        }
+                    }
+                    assert!(reader.buf.len() <= 2 * READ_LEN_MAX);
+                }
+            }
+            assert_eq!(found, [b"before".to_vec(), b"after".to_vec()]);
+        }
     }
 
     #[test]

@@ -6,11 +6,13 @@
 // What comes from a peer or a file must not be able to panic. Tests may.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation))]
 
+pub mod call;
 pub mod codec;
 mod decode;
 mod encode;
 pub mod exception;
 pub mod frame;
+pub mod mac;
 mod msgpack;
 pub mod protocol;
 pub mod push;

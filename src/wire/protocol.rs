@@ -70,6 +70,7 @@ struct Row {
     /// What `server_status` has.
     status_verifying_clients: bool,
     status_last_transaction: bool,
+    no_blob_names_path: bool,
 }
 
 impl Row {
@@ -86,6 +87,7 @@ impl Row {
             strict: g >= Z5 as u8,
             status_verifying_clients: g < Z5 as u8,
             status_last_transaction: g >= Z4 as u8,
+            no_blob_names_path: g >= Z4 as u8,
         }
     }
 }
@@ -216,6 +218,11 @@ impl Wire {
         self.generation.row().serialnos
     }
 
+    /// The reply to vote may be conflicts for the client to merge, instead of the oids that the server merged.
+    pub fn can_resolve_conflicts(self) -> bool {
+        !self.sends_serialnos()
+    }
+
     /// `register` returns lastTransaction; earlier it returns `None`.
     pub fn register_returns_tid(self) -> bool {
         self.generation.row().register_returns_tid
@@ -269,6 +276,11 @@ impl Wire {
     /// `server_status` has `last-transaction`.
     pub fn status_has_last_transaction(self) -> bool {
         self.generation.row().status_last_transaction
+    }
+
+    /// The error for a blob without a file is `No blob file at PATH`; earlier `No blob file`.
+    pub fn no_blob_names_path(self) -> bool {
+        self.generation.row().no_blob_names_path
     }
 }
 

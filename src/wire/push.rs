@@ -16,4 +16,8 @@ pub enum Push<'a> {
     InvalidateVerify { oid: Oid },
     /// Older verification: `endVerify()`
     EndVerify,
+    /// `receiveBlobStart(oid, serial)`; then come the chunks, see [`Wire::blob_chunk`](super::protocol::Wire::blob_chunk)
+    BlobStart { oid: Oid, serial: Tid },
+    /// `receiveBlobStop(oid, serial)`
+    BlobStop { oid: Oid, serial: Tid },
 }

@@ -65,18 +65,14 @@ pub enum Request<'a> {
         read_only: bool,
     },
     GetAuthProtocol,
-    /// `auth_get_challenge`, `auth_response`, and whatever a protocol added by others calls before `register`.
-    Auth {
-        method: Cow<'a, str>,
-        args: Vec<Value>,
-    },
 
     // -- about the storage
     GetInfo,
     /// `get_size_info`
     GetSizeInfo,
     GetExtensionMethods,
-    /// A method that `getExtensionMethods` may have listed, or that nobody knows: `name(*args)`.
+    /// A method of the authentication protocol, one that `getExtensionMethods` may have listed, or one that nobody
+    /// knows: `name(*args)`.
     Other {
         name: Cow<'a, str>,
         args: Vec<Value>,
@@ -215,7 +211,7 @@ pub enum Request<'a> {
     // -- undo, pack, iteration
     Undo {
         tid_id: Value,
-        id: Option<TxnId<'a>>,
+        id: TxnId<'a>,
     },
     UndoLog {
         first: i64,

@@ -2,6 +2,7 @@
 //! invalidations) never build one.
 
 use crate::pickle::globals::in_message;
+use crate::pickle::opcode::{LONG, LONG1, LONG4, PROTO};
 use crate::pickle::read::{Accept, read};
 use crate::pickle::value::{Budget, DEPTH_MAX, Node, NodeId, Object, TooMuch, Tree};
 
@@ -11,13 +12,17 @@ pub enum Value {
     None,
     Bool(bool),
     Int(i64),
-    /// An integer beyond 64 bits: two's complement, little endian. Only passed on.
+    /// An integer beyond 64 bits, or a `long` of Python 2: two's complement, little endian. Only passed on.
     BigInt(Vec<u8>),
     Float(f64),
     /// Python 3 `bytes`, Python 2 `str`
     Bytes(Vec<u8>),
     /// `str` in Python 3 (and in msgpack); sent to a Python 2 peer as `str` where it is ASCII, else `unicode`
     Text(String),
+    /// A `str` of Python 2 that stands in a file: Python 3 reads it as `str` where it is ASCII, else as `bytes`
+    Str(Vec<u8>),
+    /// A `unicode` of Python 2 that stands in a file: text for every peer, ASCII or not
+    Unicode(String),
     Tuple(Vec<Value>),
     List(Vec<Value>),
     Dict(Vec<(Value, Value)>),
@@ -36,6 +41,15 @@ impl Value {
     /// A byte string.
     pub fn bytes(b: impl AsRef<[u8]>) -> Value {
         Value::Bytes(b.as_ref().to_vec())
+    }
+
+    /// What a string of any kind holds: whoever compares strings of a file with others cannot go by their kind.
+    pub fn string(&self) -> Option<&[u8]> {
+        match self {
+            Value::Bytes(bytes) | Value::Str(bytes) => Some(bytes),
+            Value::Text(text) | Value::Unicode(text) => Some(text.as_bytes()),
+            _ => None,
+        }
     }
 
     /// A dict with text keys.
@@ -64,57 +78,120 @@ pub struct NotPlain(pub &'static str);
 impl Value {
     /// The value of a node, as a tree of its own.
     pub fn from_tree(tree: &Tree<'_>, id: NodeId) -> Result<Value, NotPlain> {
-        convert(tree, id, DEPTH_MAX, &mut Budget::for_len(tree.len()))
+        Value::from_tree_within(&mut Budget::for_len(tree.len()), tree, id)
+    }
+
+    /// One of several values of a message, which share what may be unfolded.
+    pub fn from_tree_within(budget: &mut Budget, tree: &Tree<'_>, id: NodeId) -> Result<Value, NotPlain> {
+        Converter { tree, origin: Origin::Message, budget }.value(id, DEPTH_MAX)
     }
 }
 
-fn convert(tree: &Tree<'_>, id: NodeId, depth: usize, budget: &mut Budget) -> Result<Value, NotPlain> {
-    let depth = depth.checked_sub(1).ok_or(NotPlain("it is nested too deeply"))?;
-    let all = |items: &[NodeId], budget: &mut Budget| {
-        items.iter().map(|item| convert(tree, *item, depth, budget)).collect::<Result<Vec<Value>, NotPlain>>()
-    };
-    let node = tree.node(id);
-    let len = match node {
-        Node::Bytes(value) | Node::Str(value) | Node::Text(value) => value.len(),
-        Node::ByteArray(value) => value.len(),
-        Node::BigInt(value) => value.len(),
-        _ => 0,
-    };
-    budget.spend(len).map_err(|TooMuch| NotPlain("it is shared too often"))?;
-    Ok(match node {
-        Node::None => Value::None,
-        Node::Bool(value) => Value::Bool(*value),
-        Node::Int(value) => Value::Int(*value),
-        Node::Float(value) => Value::Float(*value),
-        Node::Bytes(value) | Node::Str(value) => Value::Bytes(value.to_vec()),
-        Node::ByteArray(value) => Value::Bytes(value.to_vec()),
-        Node::Text(value) => Value::Text(String::from_utf8_lossy(value).into_owned()),
-        Node::Tuple(items) => Value::Tuple(all(items, budget)?),
-        Node::List(items) | Node::Set(items) | Node::FrozenSet(items) => Value::List(all(items, budget)?),
-        Node::Dict(pairs) => Value::Dict(
-            pairs
-                .iter()
-                .map(|(key, value)| {
-                    Ok((convert(tree, *key, depth, budget)?, convert(tree, *value, depth, budget)?))
-                })
-                .collect::<Result<_, NotPlain>>()?,
-        ),
-        Node::BigInt(value) => Value::BigInt(value.to_vec()),
-        Node::Object(object) => match prefix(tree, object) {
-            Some(path) => Value::Prefix(Box::new(all(path, budget).map(join)?)),
-            None => return Err(NotPlain("it is an instance")),
-        },
-        Node::Global { .. } | Node::Extension(_) | Node::Persistent(_) => {
-            return Err(NotPlain("it is no plain data"));
+/// Where a pickle comes from, which says what the strings in it are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Origin {
+    Message,
+    /// Written into a file by Python 2: whoever reads it gets the types that were written.
+    Python2,
+    /// Written into a file by Python 3.
+    Python3,
+}
+
+/// Recursion is as deep as the value: what has no parts is made elsewhere, to keep the frames small.
+struct Converter<'t, 'a> {
+    tree: &'t Tree<'a>,
+    origin: Origin,
+    budget: &'t mut Budget,
+}
+
+impl Converter<'_, '_> {
+    fn value(&mut self, id: NodeId, depth: usize) -> Result<Value, NotPlain> {
+        let Some(depth) = depth.checked_sub(1) else { return Err(NotPlain("it is nested too deeply")) };
+        match self.tree.node(id) {
+            Node::Tuple(items) => Ok(Value::Tuple(self.items(items, depth)?)),
+            Node::List(items) | Node::Set(items) | Node::FrozenSet(items) => {
+                Ok(Value::List(self.items(items, depth)?))
+            }
+            Node::Dict(pairs) => self.pairs(pairs, depth),
+            Node::Object(object) => match prefix(self.tree, object) {
+                Some(path) => Ok(Value::Prefix(Box::new(join(self.items(path, depth)?)))),
+                None => Err(NotPlain("it is an instance")),
+            },
+            _ => self.leaf(id),
         }
-    })
+    }
+
+    fn spend(&mut self, len: usize) -> Result<(), NotPlain> {
+        self.budget.spend(len).map_err(|TooMuch| NotPlain("it is shared too often"))
+    }
+
+    fn items(&mut self, items: &[NodeId], depth: usize) -> Result<Vec<Value>, NotPlain> {
+        // Before anything is allocated: a list that contains itself is met again at every depth.
+        self.spend(items.len())?;
+        let mut values = Vec::with_capacity(items.len());
+        for item in items {
+            values.push(self.value(*item, depth)?);
+        }
+        Ok(values)
+    }
+
+    fn pairs(&mut self, pairs: &[(NodeId, NodeId)], depth: usize) -> Result<Value, NotPlain> {
+        self.spend(pairs.len())?;
+        let mut values = Vec::with_capacity(pairs.len());
+        for (key, value) in pairs {
+            let key = self.value(*key, depth)?;
+            values.push((key, self.value(*value, depth)?));
+        }
+        Ok(Value::Dict(values))
+    }
+
+    fn leaf(&mut self, id: NodeId) -> Result<Value, NotPlain> {
+        let node = self.tree.node(id);
+        let len = match node {
+            Node::Bytes(value) | Node::Str(value) | Node::Text(value) => value.len(),
+            Node::ByteArray(value) => value.len(),
+            Node::BigInt(value) => value.len(),
+            _ => 0,
+        };
+        self.spend(len)?;
+        let is_python2 = self.origin == Origin::Python2;
+        Ok(match node {
+            Node::None => Value::None,
+            Node::Bool(value) => Value::Bool(*value),
+            Node::Int(value) if is_python2 && is_long(self.tree, id) => {
+                Value::BigInt(value.to_le_bytes().to_vec())
+            }
+            Node::Int(value) => Value::Int(*value),
+            Node::BigInt(value) => Value::BigInt(value.to_vec()),
+            Node::Float(value) => Value::Float(*value),
+            Node::Str(value) if is_python2 => Value::Str(value.to_vec()),
+            Node::Bytes(value) | Node::Str(value) => Value::Bytes(value.to_vec()),
+            Node::ByteArray(value) => Value::Bytes(value.to_vec()),
+            Node::Text(value) => {
+                let text = String::from_utf8_lossy(value).into_owned();
+                if is_python2 { Value::Unicode(text) } else { Value::Text(text) }
+            }
+            _ => return Err(NotPlain("it is no plain data")),
+        })
+    }
+}
+
+/// Whether Python 2 reads this integer as a `long`.
+fn is_long(tree: &Tree<'_>, id: NodeId) -> bool {
+    tree.encoded(id).and_then(<[u8]>::first).is_some_and(|opcode| matches!(*opcode, LONG | LONG1 | LONG4))
 }
 
 /// The elements of the path of a ZopeUndo.Prefix.
 fn prefix<'t>(tree: &'t Tree<'_>, object: &Object) -> Option<&'t [NodeId]> {
-    match tree.node(object.class) {
-        Node::Global { module, .. } if module.as_ref() == b"ZopeUndo.Prefix" => {}
-        _ => return None,
+    let is_prefix = |id: NodeId| matches!(tree.node(id), Node::Global { module, .. } if module.as_ref() == b"ZopeUndo.Prefix");
+    if !is_prefix(object.class) {
+        // A class that derives from `object`, pickled by Python 2 in a protocol before 2.
+        match (tree.node(object.class), tree.node(object.args)) {
+            (Node::Global { name, .. }, Node::Tuple(args)) if name.as_ref() == b"_reconstructor" => {
+                args.first().copied().filter(|class| is_prefix(*class))?;
+            }
+            _ => return None,
+        }
     }
     let Node::Dict(state) = tree.node(object.state?) else { return None };
     let is_path = |id: &NodeId| match tree.node(*id) {
@@ -149,7 +226,12 @@ pub fn extension_dict(pickled: &[u8]) -> Option<Value> {
         return Some(Value::Dict(Vec::new()));
     }
     let tree = read(pickled, Accept { global: in_message, persistent: false, nodes_max: 1 << 17 }).ok()?;
-    match Value::from_tree(&tree, tree.root()) {
+    let origin = match pickled {
+        [PROTO, 3..=u8::MAX, ..] => Origin::Python3,
+        _ => Origin::Python2,
+    };
+    let mut budget = Budget::for_len(tree.len());
+    match (Converter { tree: &tree, origin, budget: &mut budget }).value(tree.root(), DEPTH_MAX) {
         Ok(dict @ Value::Dict(_)) => Some(dict),
         _ => None,
     }
@@ -162,8 +244,11 @@ mod tests {
     #[test]
     fn extensions() {
         assert_eq!(extension_dict(b""), Some(Value::Dict(Vec::new())));
-        let dict = Value::Dict(vec![(Value::bytes("a"), Value::Int(1))]);
+        let dict = Value::Dict(vec![(Value::Str(b"a".to_vec()), Value::Int(1))]);
         assert_eq!(extension_dict(b"}q\x01U\x01aK\x01s."), Some(dict));
+        let dict =
+            Value::Dict(vec![(Value::Unicode("a".into()), Value::BigInt(1i64.to_le_bytes().to_vec()))]);
+        assert_eq!(extension_dict(b"}q\x01X\x01\0\0\0aL1L\ns."), Some(dict));
         let dict = Value::Dict(vec![(Value::text("a"), Value::Int(1))]);
         assert_eq!(extension_dict(b"\x80\x03}q\x00X\x01\x00\x00\x00aq\x01K\x01s."), Some(dict));
         assert_eq!(extension_dict(b"N."), None);

@@ -1,24 +1,65 @@
 //! One connection, frame by frame, in the order of arrival.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hmac::{Hmac, KeyInit, Mac};
+use rustls::{ClientConfig, ClientConnection};
+use sha1::Sha1;
+
+use super::msgpack;
 use super::pickle::{Dialect, Value, dumps, id, loads, text};
 
-/// The two shapes of protocol that the tests speak: `Z5` as Python 3 does, and `Z4` as Python 2 does.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// The shapes of protocol that the tests speak: `Z5` as Python 3 does, `M5` with msgpack, and the older ones as
+/// Python 2 does.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Speaks {
+    Z308,
+    Z309,
+    Z3101,
     Z4,
     Z5,
+    M5,
 }
 
 impl Speaks {
+    pub const ALL: [Speaks; 6] = [Self::Z308, Self::Z309, Self::Z3101, Self::Z4, Self::Z5, Self::M5];
+
     pub fn dialect(self) -> Dialect {
+        if self.is_old() { Dialect::Python2 } else { Dialect::Python3 }
+    }
+
+    fn name(self) -> &'static str {
         match self {
-            Self::Z4 => Dialect::Python2,
-            Self::Z5 => Dialect::Python3,
+            Self::Z308 => "Z308",
+            Self::Z309 => "Z309",
+            Self::Z3101 => "Z3101",
+            Self::Z4 => "Z4",
+            Self::Z5 => "Z5",
+            Self::M5 => "M5",
         }
+    }
+
+    /// Before Z5: serials at vote, no tid from `register`.
+    pub fn is_old(self) -> bool {
+        self < Self::Z5
+    }
+
+    /// ZODB 3.8: a version beside each oid.
+    pub fn has_versions(self) -> bool {
+        self == Self::Z308
+    }
+
+    /// `undo` is answered at once; later it is `undoa`, which is part of vote.
+    pub fn answers_undo(self) -> bool {
+        self <= Self::Z309
+    }
+
+    /// An oid in a list of invalidations.
+    pub fn changed_oid(self, item: &Value) -> u64 {
+        if self.has_versions() { item.tuple()[0].id() } else { item.id() }
     }
 }
 
@@ -44,47 +85,101 @@ pub enum Incoming {
 pub struct RawClient {
     pub speaks: Speaks,
     stream: TcpStream,
+    /// What is between the stream and us.
+    tls: Option<Box<ClientConnection>>,
     buffer: Vec<u8>,
     start: usize,
     out: Vec<u8>,
     next_id: i64,
+    /// What sends and what receives, once there is a session key.
+    codes: Option<[Hmac<Sha1>; 2]>,
 }
 
 pub const LATEST: u64 = i64::MAX as u64;
 
+/// A connection as from another machine: all of 127/8 is ours.
+pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    socket.connect(&address.into())?;
+    Ok(socket.into())
+}
+
 impl RawClient {
     /// Connected and greeted, not registered.
     pub fn connect(address: SocketAddr, speaks: Speaks) -> io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
+        Self::greeted(TcpStream::connect(address)?, speaks, None)
+    }
+
+    /// The same with TLS.
+    pub fn connect_tls(address: SocketAddr, speaks: Speaks, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        Self::begin_tls(TcpStream::connect(address)?, speaks, config)
+    }
+
+    /// The same on a connection that there is, see [`connect_from`].
+    pub fn begin_tls(stream: TcpStream, speaks: Speaks, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        let name = "localhost".try_into().expect("a name");
+        let tls = ClientConnection::new(Arc::clone(config), name).expect("a client");
+        Self::greeted(stream, speaks, Some(Box::new(tls)))
+    }
+
+    fn greeted(stream: TcpStream, speaks: Speaks, tls: Option<Box<ClientConnection>>) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         stream.set_write_timeout(Some(Duration::from_secs(60)))?;
-        let mut client = Self { speaks, stream, buffer: Vec::new(), start: 0, out: Vec::new(), next_id: 1 };
+        let mut client = Self {
+            speaks,
+            stream,
+            tls,
+            buffer: Vec::new(),
+            start: 0,
+            out: Vec::new(),
+            next_id: 1,
+            codes: None,
+        };
         let greeting = client.frame()?;
         assert_eq!(greeting, b"Z5", "the server's greeting");
-        client.queue_frame(match speaks {
-            Speaks::Z4 => b"Z4",
-            Speaks::Z5 => b"Z5",
-        });
+        client.queue_frame(speaks.name().as_bytes());
         Ok(client)
     }
 
     /// Connected and registered; for Z5 with the tid that `register` gave.
     pub fn register(address: SocketAddr, speaks: Speaks) -> io::Result<(Self, Option<u64>)> {
         let mut client = Self::connect(address, speaks)?;
-        let id = client.queue_call("register", vec![text("1"), Value::Bool(false)]);
-        client.flush()?;
-        match client.next()? {
-            Incoming::Reply { id: got, value } if got == id => {
-                let tid = (!value.is_none()).then(|| value.id());
-                Ok((client, tid))
-            }
+        let tid = client.register_now()?;
+        Ok((client, tid))
+    }
+
+    /// What `register` answered.
+    pub fn register_now(&mut self) -> io::Result<Option<u64>> {
+        let id = self.queue_call("register", vec![text("1"), Value::Bool(false)]);
+        self.flush()?;
+        match self.next()? {
+            Incoming::Reply { id: got, value } if got == id => Ok((!value.is_none()).then(|| value.id())),
             other => panic!("reply to register: {other:?}"),
         }
     }
 
+    /// From now on every frame has a code, in both directions.
+    pub fn use_session_key(&mut self, key: &[u8]) {
+        let code = Hmac::<Sha1>::new_from_slice(key).expect("a key");
+        self.codes = Some([code.clone(), code]);
+    }
+
+    /// Frames without codes again, although the server knows better.
+    pub fn forget_session_key(&mut self) {
+        self.codes = None;
+    }
+
     pub fn queue_frame(&mut self, payload: &[u8]) {
-        self.out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+        match &mut self.codes {
+            None => self.out.extend_from_slice(&(payload.len() as u32).to_be_bytes()),
+            Some([sending, _]) => {
+                sending.update(payload);
+                self.out.extend_from_slice(&(payload.len() as u32 | 0x8000_0000).to_be_bytes());
+                self.out.extend_from_slice(&sending.clone().finalize().into_bytes());
+            }
+        }
         self.out.extend_from_slice(payload);
     }
 
@@ -92,13 +187,18 @@ impl RawClient {
         self.out.extend_from_slice(bytes);
     }
 
+    /// What `flush` is going to send.
+    pub fn queued(&self) -> Vec<u8> {
+        self.out.clone()
+    }
+
     fn queue_message(&mut self, id: i64, is_async: bool, method: &str, args: Vec<Value>) {
-        let flag = match self.speaks {
-            Speaks::Z4 => Value::Int(is_async.into()),
-            Speaks::Z5 => Value::Bool(is_async),
-        };
+        let flag = if self.speaks.is_old() { Value::Int(is_async.into()) } else { Value::Bool(is_async) };
         let message = Value::Tuple(vec![Value::Int(id), flag, text(method), Value::Tuple(args)]);
-        let payload = dumps(&message, self.speaks.dialect());
+        let payload = match self.speaks {
+            Speaks::M5 => msgpack::dumps(&message),
+            _ => dumps(&message, self.speaks.dialect()),
+        };
         self.queue_frame(&payload);
     }
 
@@ -111,17 +211,18 @@ impl RawClient {
     }
 
     pub fn queue_async(&mut self, method: &str, args: Vec<Value>) {
-        // Z4 numbers its asynchronous messages like all others.
-        let id = if self.speaks == Speaks::Z4 { self.next_id } else { 0 };
-        self.next_id += i64::from(self.speaks == Speaks::Z4);
+        // Before Z5 asynchronous messages are numbered like all others.
+        let id = if self.speaks.is_old() { self.next_id } else { 0 };
+        self.next_id += i64::from(self.speaks.is_old());
         self.queue_message(id, true, method, args);
     }
 
     /// The newest revision, in the words of the generation.
     pub fn queue_load(&mut self, oid: u64) -> i64 {
         match self.speaks {
-            Speaks::Z4 => self.queue_call("loadEx", vec![id(oid)]),
-            Speaks::Z5 => self.queue_call("loadBefore", vec![id(oid), id(LATEST)]),
+            Speaks::Z308 => self.queue_call("loadEx", vec![id(oid), text("")]),
+            Speaks::Z5 | Speaks::M5 => self.queue_call("loadBefore", vec![id(oid), id(LATEST)]),
+            _ => self.queue_call("loadEx", vec![id(oid)]),
         }
     }
 
@@ -132,11 +233,19 @@ impl RawClient {
     }
 
     pub fn queue_store(&mut self, oid: u64, serial: u64, data: &[u8], txn: i64) {
-        self.queue_async("storea", vec![id(oid), id(serial), Value::Bytes(data.to_vec()), Value::Int(txn)]);
+        let mut args = vec![id(oid), id(serial), Value::Bytes(data.to_vec())];
+        if self.speaks.has_versions() {
+            args.push(text(""));
+        }
+        args.push(Value::Int(txn));
+        self.queue_async("storea", args);
     }
 
     pub fn flush(&mut self) -> io::Result<()> {
-        let result = self.stream.write_all(&self.out);
+        let result = match &mut self.tls {
+            None => self.stream.write_all(&self.out),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).write_all(&self.out),
+        };
         self.out.clear();
         result
     }
@@ -185,7 +294,7 @@ impl RawClient {
     /// The next message, decoded.
     pub fn next(&mut self) -> io::Result<Incoming> {
         let frame = self.frame()?;
-        let message = loads(&frame);
+        let message = if self.speaks == Speaks::M5 { msgpack::loads(&frame) } else { loads(&frame) };
         let parts = message.tuple();
         let [id, flag, method, args] = parts else { panic!("a message of four parts: {message:?}") };
         if method.bytes() != b".reply" {
@@ -196,12 +305,14 @@ impl RawClient {
         }
         let Value::Int(id) = id else { panic!("id {id:?}") };
         match (self.speaks, flag, args) {
-            (Speaks::Z5, Value::Int(2), Value::Tuple(error)) => {
+            (Speaks::Z5 | Speaks::M5, Value::Int(2), Value::Tuple(error)) => {
                 let class = String::from_utf8_lossy(error[0].bytes()).into_owned();
                 Ok(Incoming::Error { id: *id, class, detail: error[1].clone() })
             }
             // Before Z5 an error is the pair of class and instance.
-            (Speaks::Z4, _, Value::Tuple(pair)) if matches!(pair.first(), Some(Value::Global(_))) => {
+            (speaks, _, Value::Tuple(pair))
+                if speaks.is_old() && matches!(pair.first(), Some(Value::Global(_))) =>
+            {
                 Ok(Incoming::Error { id: *id, class: format!("{:?}", pair[0]), detail: pair[1].clone() })
             }
             _ => Ok(Incoming::Reply { id: *id, value: args.clone() }),
@@ -213,10 +324,18 @@ impl RawClient {
         loop {
             let ready = &self.buffer[self.start..];
             if let Some(prefix) = ready.first_chunk::<4>() {
-                let len = u32::from_be_bytes(*prefix) as usize;
-                if ready.len() >= 4 + len {
-                    let payload = ready[4..4 + len].to_vec();
-                    self.start += 4 + len;
+                let prefix = u32::from_be_bytes(*prefix);
+                let len = (prefix & 0x7fff_ffff) as usize;
+                assert_eq!(prefix >> 31 == 1, self.codes.is_some(), "a message with a code, or without one");
+                let head = if self.codes.is_some() { 24 } else { 4 };
+                if ready.len() >= head + len {
+                    let payload = ready[head..head + len].to_vec();
+                    if let Some([_, receiving]) = &mut self.codes {
+                        receiving.update(&payload);
+                        let code = receiving.clone().finalize().into_bytes();
+                        assert_eq!(code[..], ready[4..24], "the server's code");
+                    }
+                    self.start += head + len;
                     return Ok(payload);
                 }
             }
@@ -224,7 +343,10 @@ impl RawClient {
             self.start = 0;
             let old = self.buffer.len();
             self.buffer.resize(old + 65536, 0);
-            let got = self.stream.read(&mut self.buffer[old..]);
+            let got = match &mut self.tls {
+                None => self.stream.read(&mut self.buffer[old..]),
+                Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(&mut self.buffer[old..]),
+            };
             self.buffer.truncate(old + got.as_ref().map_or(0, |n| *n));
             if got? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());

@@ -6,5 +6,6 @@
 #![allow(dead_code)] // each test uses its own part
 
 pub mod client;
+pub mod msgpack;
 pub mod pickle;
 pub mod process;

@@ -21,29 +21,43 @@ impl Server {
 
     /// Starts a server with these lines in its `<zeo>` section.
     pub fn start_with(zeo: &str) -> Self {
+        Self::start_storage(zeo, "")
+    }
+
+    /// The same, with lines in its `<filestorage>` section.
+    pub fn start_storage(zeo: &str, storage: &str) -> Self {
+        let storage = format!("<filestorage 1>\npath Data.fs\n{storage}\n</filestorage>");
+        Self::start_any(zeo, &storage, |_| ())
+    }
+
+    /// A server of any storage; `prepare` may put files into its directory.
+    pub fn start_any(zeo: &str, storage: &str, prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_logging("info", zeo, storage, prepare)
+    }
+
+    /// The same, with this level of its log.
+    pub fn start_logging(level: &str, zeo: &str, storage: &str, prepare: impl FnOnce(&Path)) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        prepare(directory.path());
         let address = free_address();
         let log = directory.path().join("zeo.log");
         let config = format!(
-            "<zeo>\naddress {address}\n{zeo}\n</zeo>\n<filestorage 1>\npath Data.fs\n</filestorage>\n\
-             <eventlog>\nlevel info\n<logfile>\npath {}\n</logfile>\n</eventlog>\n",
+            "<zeo>\naddress {address}\n{zeo}\n</zeo>\n{storage}\n\
+             <eventlog>\nlevel {level}\n<logfile>\npath {}\n</logfile>\n</eventlog>\n",
             log.display()
         );
         fs::write(directory.path().join("zeo.conf"), config).expect("write the configuration");
-        let output = fs::File::create(directory.path().join("output.log")).expect("output.log");
-        let child = Command::new(binary())
-            .args(["-C", "zeo.conf"])
-            .current_dir(directory.path())
-            .env_remove("INSTANCE_HOME")
-            .env_remove("ZEO_MSGPACK")
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().expect("output"))
-            .stderr(output)
-            .spawn()
-            .expect("start the server");
+        let child = spawn(directory.path());
         let mut server = Self { address, child, directory };
         server.wait_listening();
         server
+    }
+
+    /// Stops, and starts again on the same files.
+    pub fn restart(&mut self) {
+        assert!(self.stop().success(), "{}", self.talk());
+        self.child = spawn(self.directory.path());
+        self.wait_listening();
     }
 
     fn wait_listening(&mut self) {
@@ -118,6 +132,12 @@ impl Server {
         fs::read_dir(format!("/proc/{}/task", self.child.id())).map_or(0, Iterator::count)
     }
 
+    /// Sends it a signal, by its name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(status.expect("kill").success(), "kill -{name}");
+    }
+
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -142,6 +162,24 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn spawn(directory: &Path) -> Child {
+    let output = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(directory.join("output.log"))
+        .expect("output.log");
+    Command::new(binary())
+        .args(["-C", "zeo.conf"])
+        .current_dir(directory)
+        .env_remove("INSTANCE_HOME")
+        .env_remove("ZEO_MSGPACK")
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().expect("output"))
+        .stderr(output)
+        .spawn()
+        .expect("start the server")
 }
 
 fn binary() -> PathBuf {

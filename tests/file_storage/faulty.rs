@@ -7,11 +7,13 @@
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use runzeo::storage::file::media::{Access, Media, MediaFile};
+use runzeo::storage::file::media::{Access, Media, MediaFile, TakenOver};
 
 const BLOCK: usize = 4096;
 
@@ -30,8 +32,8 @@ pub struct Faulty {
 }
 
 struct Disk {
-    names: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
-    durable_names: BTreeMap<PathBuf, Arc<Mutex<Content>>>,
+    names: Names,
+    durable_names: Names,
     /// Calls that change something, so far.
     calls: u64,
     fail_at: Option<(u64, Fault)>,
@@ -122,13 +124,10 @@ impl Faulty {
         if disk.random().is_multiple_of(2) {
             names = disk.names.clone();
         }
-        let mut new = BTreeMap::new();
-        for (path, content) in names {
-            let content = content.lock().unwrap();
+        let new = copied(&names, |content| {
             let kept = content.after_power_cut(&mut disk);
-            let content = Content { now: kept.clone(), synced: kept, dirty: Default::default() };
-            new.insert(path, Arc::new(Mutex::new(content)));
-        }
+            Content { now: kept.clone(), synced: kept, dirty: Default::default() }
+        });
         let mut to = after.disk.lock().unwrap();
         to.names = new.clone();
         to.durable_names = new;
@@ -140,11 +139,7 @@ impl Faulty {
     pub fn after_kill(&self) -> Faulty {
         let disk = self.disk.lock().unwrap();
         let after = Faulty::new(disk.random, None);
-        let names: BTreeMap<_, _> = disk
-            .names
-            .iter()
-            .map(|(path, content)| (path.clone(), Arc::new(Mutex::new(content.lock().unwrap().clone()))))
-            .collect();
+        let names = copied(&disk.names, Content::clone);
         let mut to = after.disk.lock().unwrap();
         to.names = names.clone();
         to.durable_names = names;
@@ -168,6 +163,26 @@ impl Faulty {
     pub fn paths(&self) -> Vec<PathBuf> {
         self.disk.lock().unwrap().names.keys().cloned().collect()
     }
+}
+
+type Names = BTreeMap<PathBuf, Arc<Mutex<Content>>>;
+
+/// Other files with the same names; two names of one file stay two names of one.
+fn copied(names: &Names, mut copy: impl FnMut(&Content) -> Content) -> Names {
+    let mut known: Vec<[Arc<Mutex<Content>>; 2]> = Vec::new();
+    let mut copied = Names::new();
+    for (path, content) in names {
+        let new = match known.iter().find(|[old, _]| Arc::ptr_eq(old, content)) {
+            Some([_, new]) => new.clone(),
+            None => {
+                let new = Arc::new(Mutex::new(copy(&content.lock().unwrap())));
+                known.push([content.clone(), new.clone()]);
+                new
+            }
+        };
+        copied.insert(path.clone(), new);
+    }
+    copied
 }
 
 impl Content {
@@ -213,8 +228,9 @@ impl Media for Faulty {
                 drop(c);
                 content
             }
+            (Some(_), Access::Private) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Some(content), _) => content,
-            (None, Access::Create | Access::Truncate) => {
+            (None, Access::Create | Access::Truncate | Access::Private) => {
                 disk.call().map_err(|_| failed())?;
                 let content = Arc::new(Mutex::new(Content::default()));
                 disk.names.insert(path.to_owned(), content.clone());
@@ -226,13 +242,31 @@ impl Media for Faulty {
     }
 
     fn exists(&self, path: &Path) -> bool {
-        self.disk.lock().unwrap().names.contains_key(path)
+        // Directories are where something is.
+        self.disk.lock().unwrap().names.keys().any(|name| name.starts_with(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut disk = self.disk.lock().unwrap();
         disk.call().map_err(|_| failed())?;
         let content = disk.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        disk.names.insert(to.to_owned(), content);
+        Ok(())
+    }
+
+    fn take_over(&self, _: &Path, from: &Path, to: &Path) -> io::Result<TakenOver> {
+        let file = self.open(from, Access::Read)?;
+        self.rename(from, to)?;
+        Ok(TakenOver { file, moved: true })
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock().unwrap();
+        disk.call().map_err(|_| failed())?;
+        let content = disk.names.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
+        if disk.names.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         disk.names.insert(to.to_owned(), content);
         Ok(())
     }
@@ -248,6 +282,42 @@ impl Media for Faulty {
         disk.call().map_err(|_| failed())?;
         disk.durable_names = disk.names.clone();
         Ok(())
+    }
+
+    // There are names only: every directory exists.
+
+    fn create_dir(&self, _: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn remove_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        let disk = self.disk.lock().unwrap();
+        let inside = disk.names.keys().filter(|path| path.parent() == Some(dir));
+        Ok(inside.filter_map(|path| path.file_name()).map(OsString::from).collect())
+    }
+
+    fn is_same_file(&self, a: &Path, b: &Path) -> bool {
+        let disk = self.disk.lock().unwrap();
+        match (disk.names.get(a), disk.names.get(b)) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+
+    fn is_file(&self, path: &Path) -> bool {
+        self.exists(path)
+    }
+
+    fn protect(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn age(&self, _: &Path) -> io::Result<Duration> {
+        Ok(Duration::ZERO)
     }
 }
 

@@ -102,6 +102,10 @@ impl Encoder {
         }
     }
 
+    pub fn float(&mut self, v: f64) {
+        self.tagged(if self.dialect == Dialect::M5 { 0xcb } else { b'G' }, &v.to_be_bytes());
+    }
+
     pub fn byte_string(&mut self, v: &[u8]) {
         let len_u32 = v.len() as u32;
         match (self.dialect, u8::try_from(v.len())) {

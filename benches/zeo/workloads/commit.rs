@@ -3,21 +3,30 @@
 use super::workers::{self, Clock, Phase, Tally};
 use super::{COMMIT_OBJECTS, Setting};
 use crate::client::{Client, Result, transaction_id};
+use crate::meter::Usage;
 use crate::outcome::Outcome;
 use crate::records;
 use crate::wire::Id8;
 use std::time::Instant;
 
 pub fn commit(setting: &Setting<'_>, clients: usize, outcome: &mut Outcome) -> Result<()> {
-    let prepare = |client, _, number| Writer::new(client, COMMIT_OBJECTS, setting.object_len, number);
-    let (mut tallies, usage) = workers::run(setting, &[clients], prepare, Writer::run)?;
-    let tally = tallies.remove(0);
+    let (tally, usage) = run(setting, clients)?;
     outcome.set("commits_s", tally.operations as f64 / usage.elapsed);
     outcome.set("fair", tally.fairness());
     outcome.set("longest_ms", tally.longest.as_secs_f64() * 1e3);
     usage.report(outcome, tally.operations);
+    let longest_us = tally.longest.as_secs_f64() * 1e6;
     tally.latencies.report(outcome, "");
+    if let Some(median_us) = outcome.figures.get("p50_us") {
+        outcome.set("longest_medians", longest_us / median_us);
+    }
     Ok(())
+}
+
+pub fn run(setting: &Setting<'_>, clients: usize) -> Result<(Tally, Usage)> {
+    let prepare = |client, _, number| Writer::new(client, COMMIT_OBJECTS, setting.object_len, number);
+    let (mut tallies, usage) = workers::run(setting, &[clients], prepare, Writer::run)?;
+    Ok((tallies.remove(0), usage))
 }
 
 /// A client that commits the same objects over and over.

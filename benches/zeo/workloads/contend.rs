@@ -1,7 +1,6 @@
 //! Commits to few objects: clients conflict, reload and try again.
 
 use super::Setting;
-use super::commit::Writer;
 use super::workers::{self, Clock, Phase, Tally};
 use crate::client::{Client, Result, transaction_id};
 use crate::outcome::Outcome;
@@ -14,12 +13,19 @@ const CLIENTS: usize = 8;
 const HOT_OBJECTS: usize = 10;
 const OBJECTS_PER_COMMIT: usize = 2;
 
-pub fn contend(setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
-    let mut writer = Writer::new(Client::open(setting.target())?, HOT_OBJECTS, setting.object_len, 99)?;
-    writer.commit()?;
-    let hot: Vec<Id8> = writer.objects.iter().map(|object| object.oid).collect();
+/// With `mergeable` objects the server resolves what conflicts.
+pub fn contend(setting: &Setting<'_>, mergeable: bool, outcome: &mut Outcome) -> Result<()> {
+    let record = |client: &Client, number: u64| {
+        let is_python2 = client.dialect.is_python2();
+        if mergeable {
+            records::length(is_python2, number as i64)
+        } else {
+            records::mapping(is_python2, setting.object_len, number)
+        }
+    };
+    let hot = hot_objects(Client::open(setting.target())?, record)?;
     let prepare = |client: Client, _, number| {
-        let record = records::mapping(client.dialect.is_python2(), setting.object_len, number);
+        let record = record(&client, number);
         Ok(Contender { client, hot: &hot, record, random: Random::new(number), sequence: number << 24 })
     };
     let (mut tallies, usage) = workers::run(setting, &[CLIENTS], prepare, Contender::run)?;
@@ -29,8 +35,26 @@ pub fn contend(setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
     outcome.set("longest_ms", tally.longest.as_secs_f64() * 1e3);
     outcome.set("conflicts", tally.conflicts as f64 / (tally.operations as f64).max(1.0));
     usage.report(outcome, tally.operations);
+    let longest_us = tally.longest.as_secs_f64() * 1e6;
     tally.latencies.report(outcome, "");
+    if let Some(median_us) = outcome.figures.get("p50_us") {
+        outcome.set("longest_medians", longest_us / median_us);
+    }
     Ok(())
+}
+
+fn hot_objects(mut client: Client, record: impl Fn(&Client, u64) -> Vec<u8>) -> Result<Vec<Id8>> {
+    let hot = client.new_oids(HOT_OBJECTS)?;
+    let (record, transaction) = (record(&client, 0), transaction_id(99 << 24));
+    client.queue_begin(transaction);
+    for oid in &hot {
+        client.queue_store(oid, &[0; 8], &record, transaction);
+    }
+    if !client.vote(transaction)? {
+        return Err("a conflict on new objects".into());
+    }
+    client.finish(transaction)?;
+    Ok(hot)
 }
 
 struct Contender<'a> {

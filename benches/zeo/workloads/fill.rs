@@ -40,6 +40,25 @@ pub fn fill(target: &Target, objects: usize, object_len: usize) -> Result<Vec<Id
     Ok(oids)
 }
 
+/// Store every object of [`fill`] once more: the first revisions are garbage then.
+pub fn age(target: &Target, oids: &[Id8], object_len: usize) -> Result<()> {
+    let mut client = Client::open(target)?;
+    let is_python2 = client.dialect.is_python2();
+    for (number, group) in oids.chunks(OBJECTS_PER_TRANSACTION).enumerate() {
+        let first = group.first().ok_or("nothing to store")?;
+        let serial = client.load_serial(first)?.ok_or("an object has gone")?;
+        let transaction = transaction_id(number as u64 + 1);
+        client.queue_begin(transaction);
+        for oid in group {
+            let record = records::mapping(is_python2, object_len, u64::from_be_bytes(*oid) + 7);
+            client.queue_store(oid, &serial, &record, transaction);
+            client.flush_if_large()?;
+        }
+        commit(&mut client, transaction)?;
+    }
+    Ok(())
+}
+
 fn commit(client: &mut Client, transaction: i64) -> Result<()> {
     if !client.vote(transaction)? {
         return Err("a conflict while filling a new database".into());

@@ -1,16 +1,22 @@
 //! The workloads: each drives one server and reports its figures.
 
+mod beside;
+mod blob;
 mod commit;
 mod connect;
 mod contend;
 mod fanout;
 mod fill;
+mod iterate;
 mod mixed;
+mod pack;
 mod read;
+mod resolve;
 mod start;
+mod undolog;
 mod workers;
 
-pub use fill::fill;
+pub use fill::{age, fill};
 pub use start::start;
 
 use crate::client::{Result, Target};
@@ -18,6 +24,7 @@ use crate::outcome::Outcome;
 use crate::plan::Workload;
 use crate::servers::Running;
 use crate::wire::Id8;
+use std::path::Path;
 use std::time::Duration;
 
 /// Objects in a commit.
@@ -26,6 +33,8 @@ const COMMIT_OBJECTS: usize = 10;
 /// What every workload needs to know.
 pub struct Setting<'a> {
     pub server: &'a Running,
+    /// where its database is
+    pub dir: &'a Path,
     /// the objects to load
     pub oids: &'a [Id8],
     pub object_len: usize,
@@ -43,10 +52,18 @@ pub fn run(workload: Workload, setting: &Setting<'_>, outcome: &mut Outcome) -> 
     match workload {
         Workload::Read { clients, depth, .. } => read::read(setting, clients, depth, outcome),
         Workload::Commit { clients, .. } => commit::commit(setting, clients, outcome),
-        Workload::Contend => contend::contend(setting, outcome),
+        Workload::Contend { mergeable } => contend::contend(setting, mergeable, outcome),
         Workload::Mixed => mixed::mixed(setting, outcome),
         Workload::Fanout { listeners } => fanout::fanout(setting, listeners, outcome),
         Workload::Connect { count, at_once } => connect::connect(setting, count, at_once, outcome),
+        Workload::Pack { beside } => pack::pack(setting, beside, outcome),
+        Workload::BesideCommits => beside::commits(setting, outcome),
+        Workload::BesidePack => beside::pack(setting, outcome),
+        Workload::UndoLog => undolog::undolog(setting, outcome),
+        Workload::Iterate => iterate::iterate(setting, outcome),
+        Workload::BlobUp => blob::up(setting, outcome),
+        Workload::BlobDown => blob::down(setting, outcome),
+        Workload::Resolve(mergeable) => resolve::resolve(setting, mergeable, outcome),
         Workload::Start { .. } => Err("a start workload starts its server itself".into()),
     }
 }

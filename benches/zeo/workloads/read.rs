@@ -3,19 +3,24 @@
 use super::Setting;
 use super::workers::{self, Clock, Phase, Tally};
 use crate::client::{Client, Result};
+use crate::meter::Usage;
 use crate::outcome::Outcome;
 use crate::random::Random;
 use crate::wire::{Id8, MessageId};
 use std::time::Instant;
 
 pub fn read(setting: &Setting<'_>, clients: usize, depth: usize, outcome: &mut Outcome) -> Result<()> {
-    let prepare = |client, _, seed| Ok(Reader::new(client, setting.oids, depth, seed));
-    let (mut tallies, usage) = workers::run(setting, &[clients], prepare, Reader::run)?;
-    let tally = tallies.remove(0);
+    let (tally, usage) = run(setting, clients, depth)?;
     outcome.set("loads_s", tally.operations as f64 / usage.elapsed);
     usage.report(outcome, tally.operations);
     tally.latencies.report(outcome, "");
     Ok(())
+}
+
+pub fn run(setting: &Setting<'_>, clients: usize, depth: usize) -> Result<(Tally, Usage)> {
+    let prepare = |client, _, seed| Ok(Reader::new(client, setting.oids, depth, seed));
+    let (mut tallies, usage) = workers::run(setting, &[clients], prepare, Reader::run)?;
+    Ok((tallies.remove(0), usage))
 }
 
 /// A client that keeps `depth` loads of random objects outstanding.

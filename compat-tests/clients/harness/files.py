@@ -43,3 +43,8 @@ def everything(path, **kw):
 
 def current(path, **kw):
     return look("current", path, **kw)[0]
+
+
+def blobs(path, directory, **kw):
+    """[oid, tid, length, hash] of every blob that has a record."""
+    return look("blobs", path, directory, **kw)

@@ -46,7 +46,8 @@ class Program:
 class Server:
     """One server with its directory. `address` is what a client is given: (host, port) or a socket's path."""
 
-    def __init__(self, program, directory, address=None, zeo="", storages=None, listen=None, eventlog=True):
+    def __init__(self, program, directory, address=None, zeo="", storages=None, listen=None, eventlog=True,
+                 sections=None):
         self.program = program
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -55,6 +56,8 @@ class Server:
         self.zeo = zeo
         # name -> (path, more keys)
         self.storages = storages or {"1": ("Data.fs", "")}
+        # Storages as they stand in the configuration, instead of files.
+        self.sections = sections
         self.eventlog = eventlog
         self.process = None
 
@@ -73,10 +76,13 @@ class Server:
         listen = self.listen
         if listen is None:
             listen = self.address if isinstance(self.address, str) else "%s:%s" % tuple(self.address)
-        lines = ["<zeo>", f"  address {listen}"]
+        imports = [line for line in (self.sections or "").splitlines() if line.startswith("%import")]
+        lines = imports + ["<zeo>", f"  address {listen}"]
         lines += ["  " + line for line in self.zeo.splitlines()]
         lines += ["</zeo>"]
-        for name, (path, keys) in self.storages.items():
+        if self.sections is not None:
+            lines += [line for line in self.sections.splitlines() if line not in imports]
+        for name, (path, keys) in self.storages.items() if self.sections is None else ():
             lines += [f"<filestorage {name}>", f"  path {path}"]
             lines += ["  " + line for line in keys.splitlines()]
             lines += ["</filestorage>"]
@@ -112,6 +118,11 @@ class Server:
                 raise RuntimeError(f"{self.program.name} ended with {self.process.returncode}:\n{self.talk()}")
             try:
                 with self.connect() as probe:
+                    if "<ssl>" in self.zeo:
+                        # What is not TLS is answered too: with an alert, or the end.
+                        probe.sendall(b"hello")
+                        probe.recv(1)
+                        return
                     if probe.recv(1):  # it greets, so it serves
                         return
             except OSError:

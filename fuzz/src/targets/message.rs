@@ -32,7 +32,7 @@ pub fn run(data: &[u8]) {
     wire.error_reply(call.id, &PyException::builtin("ValueError", "no"), &mut out);
     match &call.request {
         Request::Malformed { exception, .. } => wire.error_reply(call.id, exception, &mut out),
-        Request::Other { args, .. } | Request::Auth { args, .. } => {
+        Request::Other { args, .. } => {
             args.iter().for_each(|arg| wire.reply(call.id, arg, &mut out));
         }
         Request::UndoInfo { specification, .. } => wire.reply(call.id, specification, &mut out),

@@ -1,10 +1,17 @@
 //! The targets, one a file.
 
+pub mod auth;
 pub mod data_fs;
 pub mod frame;
 pub mod index;
+pub mod mac;
 pub mod message;
+pub mod msgpack;
+pub mod pem;
 pub mod pickle;
+pub mod resolve;
+pub mod session;
+pub mod side_files;
 pub mod zconfig;
 
 /// The payloads that real clients and servers sent, from `python-fixtures/wire`.
@@ -30,8 +37,32 @@ pub(crate) fn recorded_payloads() -> Vec<Vec<u8>> {
 
 /// The files of this name that each Python wrote, from `python-fixtures/data-fs`.
 pub(crate) fn data_files(name: &str) -> Vec<Vec<u8>> {
-    let Ok(entries) = std::fs::read_dir(crate::root().join("python-fixtures/data-fs")) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(crate::root().join("python-fixtures/data-fs")) else {
+        return Vec::new();
+    };
     let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path().join(name))).collect();
     paths.sort();
     paths.iter().filter_map(|path| std::fs::read(path).ok()).collect()
+}
+
+/// A directory of this process's, in memory where there is such a file system. What processes that have ended left is
+/// removed: a fuzzer ends when it likes.
+pub(crate) fn directory(name: &str) -> std::path::PathBuf {
+    const PREFIX: &str = "runzeo-fuzz-";
+    let shm = std::path::PathBuf::from("/dev/shm");
+    let top = if shm.is_dir() { shm } else { std::env::temp_dir() };
+    for entry in std::fs::read_dir(&top).into_iter().flatten().flatten() {
+        let owner = entry
+            .file_name()
+            .to_string_lossy()
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        let proc = std::path::Path::new("/proc");
+        if owner.is_some_and(|pid| proc.is_dir() && !proc.join(pid.to_string()).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let directory = top.join(format!("{PREFIX}{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    directory
 }

@@ -5,10 +5,14 @@
 //! never ignored; `<runner>` alone is checked and then left to zdaemon.
 
 pub mod eventlog;
+pub mod limits;
 mod log_format;
 pub mod runner;
+mod ssl;
 pub mod storages;
 pub mod zeo;
+
+use std::collections::BTreeSet;
 
 use super::zconfig::matcher::{Child, Content, SectionType};
 use super::zconfig::{ConfigError, Section};
@@ -38,24 +42,40 @@ pub static FILE: SectionType = SectionType {
 const KNOWN_PACKAGES: &[&str] =
     &["ZODB", "ZEO", "zdaemon", "ZConfig.components.basic", "ZConfig.components.logger"];
 
+/// Packages with storages that are in use, but not here.
+const REFUSED_PACKAGES: &[(&str, &str)] =
+    &[("zc.zrs", "replication is"), ("relstorage", "databases of RelStorage are")];
+
 /// Whether `%import PACKAGE` brings nothing that would be missing here.
 pub fn import(package: &str) -> Result<(), String> {
-    if KNOWN_PACKAGES.contains(&package) {
+    if cfg!(not(feature = "test-storages")) && matches!(package, "ZODB.tests" | "ZEO.tests") {
+        return Err(format!(
+            "%import {package}: the storages of upstream's tests are not part of the server"
+        ));
+    }
+    if let Some((_, what)) = REFUSED_PACKAGES.iter().find(|(known, _)| *known == package) {
+        return Err(format!("%import {package}: {what} not supported"));
+    }
+    if KNOWN_PACKAGES.contains(&package) || storages::IMPORTED.iter().any(|(known, _)| *known == package) {
         Ok(())
     } else {
-        Err(format!("%import {package}: the sections of this package are not supported yet"))
+        Err(format!("%import {package}: the sections of this package are not supported"))
     }
 }
 
-/// The error for what a later version brings.
-fn not_supported_yet(location: &super::zconfig::Location, what: &str) -> ConfigError {
-    ConfigError::at(location, format!("{what} is not supported yet"))
-}
-
-/// Refuse a key wherever it is given.
-fn refuse(section: &Section, key: &str, what: &str) -> Result<(), ConfigError> {
-    match section.value(key) {
-        Some(value) => Err(not_supported_yet(&value.location, &format!("'{key}' ({what})"))),
-        None => Ok(()),
+/// Check that each section of a package stands in a file that imports the package.
+pub fn check_imports(section: &Section, imported: &BTreeSet<String>) -> Result<(), ConfigError> {
+    for inner in section.sections() {
+        let package = storages::IMPORTED.iter().find(|(_, types)| types.contains(&inner.type_name.as_str()));
+        if let Some((package, _)) = package
+            && !imported.contains(*package)
+        {
+            return Err(ConfigError::at(
+                &inner.start,
+                format!("<{}> is known only after '%import {package}'", inner.type_name),
+            ));
+        }
+        check_imports(inner, imported)?;
     }
+    Ok(())
 }

@@ -1,10 +1,17 @@
-//! The storages to serve.
+//! The storages to serve, and those inside them.
 
-use super::{not_supported_yet, refuse};
+use std::path::PathBuf;
+
+use crate::base::ids::Tid;
+#[cfg(feature = "test-storages")]
+use crate::config::TestStorage;
 use crate::config::zconfig::datatypes::{self, Datatype};
-use crate::config::zconfig::matcher::{Content, SectionType, key, required_key};
+use crate::config::zconfig::matcher::{Child, Content, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section, quoted};
-use crate::config::{FileStorageConfig, NewFileFormat, StorageConfig};
+use crate::config::{
+    BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig, NewFileFormat,
+    StorageConfig, ZlibStorageConfig,
+};
 
 static FILESTORAGE: SectionType = SectionType {
     name: "filestorage",
@@ -22,20 +29,81 @@ static FILESTORAGE: SectionType = SectionType {
     ]),
 };
 
-/// A storage of ZODB or ZEO that cannot be served yet.
-const fn later(name: &'static str) -> SectionType {
+/// The storage that a layer lies on.
+const fn base_slot() -> Child {
+    Child::Slot {
+        what: "storage section such as <filestorage> inside",
+        types: STORAGES,
+        required: true,
+        multiple: false,
+    }
+}
+
+static MAPPINGSTORAGE: SectionType =
+    SectionType { name: "mappingstorage", content: Content::Checked(&[key("name", Datatype::Any)]) };
+
+static DEMOSTORAGE: SectionType = SectionType {
+    name: "demostorage",
+    content: Content::Checked(&[
+        key("name", Datatype::Any),
+        Child::Slot { what: "storage section inside", types: STORAGES, required: false, multiple: true },
+    ]),
+};
+
+static BLOBSTORAGE: SectionType = SectionType {
+    name: "blobstorage",
+    content: Content::Checked(&[required_key("blob-dir", Datatype::Any), base_slot()]),
+};
+
+/// `%import zc.zlibstorage`
+static ZLIBSTORAGE: SectionType = SectionType {
+    name: "zlibstorage",
+    content: Content::Checked(&[base_slot(), key("compress", Datatype::Boolean)]),
+};
+
+static SERVERZLIBSTORAGE: SectionType = SectionType {
+    name: "serverzlibstorage",
+    content: Content::Checked(&[base_slot(), key("compress", Datatype::Boolean)]),
+};
+
+/// `%import zc.beforestorage`
+static BEFORE: SectionType = SectionType {
+    name: "before",
+    content: Content::Checked(&[
+        base_slot(),
+        key("before", Datatype::Any),
+        key("before-from-file", Datatype::Any),
+    ]),
+};
+
+/// `%import tempstorage`
+static TEMPORARYSTORAGE: SectionType =
+    SectionType { name: "temporarystorage", content: Content::Checked(&[key("name", Datatype::Any)]) };
+
+/// `%import ZODB.tests`, `%import ZEO.tests`
+#[cfg(feature = "test-storages")]
+static HEXSTORAGE: SectionType =
+    SectionType { name: "hexstorage", content: Content::Checked(&[base_slot()]) };
+
+#[cfg(feature = "test-storages")]
+static SERVERHEXSTORAGE: SectionType =
+    SectionType { name: "serverhexstorage", content: Content::Checked(&[base_slot()]) };
+
+#[cfg(feature = "test-storages")]
+static LOADDELAYED_STORAGE: SectionType =
+    SectionType { name: "loaddelayed_storage", content: Content::Checked(&[base_slot()]) };
+
+/// A storage of ZODB or ZEO that cannot be served.
+const fn not_served(name: &'static str) -> SectionType {
     SectionType { name, content: Content::Opaque }
 }
 
-static MAPPINGSTORAGE: SectionType = later("mappingstorage");
-static DEMOSTORAGE: SectionType = later("demostorage");
-static BLOBSTORAGE: SectionType = later("blobstorage");
-static ZEOCLIENT: SectionType = later("zeoclient");
-static CLIENTSTORAGE: SectionType = later("clientstorage");
-static FULLSTORAGE: SectionType = later("fullstorage");
-static MINIMALSTORAGE: SectionType = later("minimalstorage");
+static ZEOCLIENT: SectionType = not_served("zeoclient");
+static CLIENTSTORAGE: SectionType = not_served("clientstorage");
+static FULLSTORAGE: SectionType = not_served("fullstorage");
+static MINIMALSTORAGE: SectionType = not_served("minimalstorage");
 
-/// All storages that the schemas of ZODB and ZEO know.
+/// All storages that the schemas of ZODB and ZEO know, and those of the packages that can be imported.
 pub static STORAGES: &[&SectionType] = &[
     &FILESTORAGE,
     &MAPPINGSTORAGE,
@@ -45,6 +113,25 @@ pub static STORAGES: &[&SectionType] = &[
     &CLIENTSTORAGE,
     &FULLSTORAGE,
     &MINIMALSTORAGE,
+    &ZLIBSTORAGE,
+    &SERVERZLIBSTORAGE,
+    &BEFORE,
+    &TEMPORARYSTORAGE,
+    #[cfg(feature = "test-storages")]
+    &HEXSTORAGE,
+    #[cfg(feature = "test-storages")]
+    &SERVERHEXSTORAGE,
+    #[cfg(feature = "test-storages")]
+    &LOADDELAYED_STORAGE,
+];
+
+/// Sections that are known only after the `%import` of their package.
+pub static IMPORTED: &[(&str, &[&str])] = &[
+    ("zc.zlibstorage", &["zlibstorage", "serverzlibstorage"]),
+    ("zc.beforestorage", &["before"]),
+    ("tempstorage", &["temporarystorage"]),
+    ("ZODB.tests", &["hexstorage", "serverhexstorage"]),
+    ("ZEO.tests", &["loaddelayed_storage"]),
 ];
 
 /// Ways to write the packer that FileStorage uses anyway.
@@ -57,20 +144,113 @@ pub fn is_storage(section: &Section) -> bool {
 }
 
 pub fn storage(section: &Section) -> Result<StorageConfig, ConfigError> {
-    match section.type_name.as_str() {
-        "filestorage" => file_storage(section).map(StorageConfig::File),
-        "fullstorage" | "minimalstorage" => Err(ConfigError::at(
-            &section.start,
-            format!("<{}> is not supported: the Berkeley DB storages are dead", section.type_name),
-        )),
-        other => Err(not_supported_yet(&section.start, &format!("<{other}>"))),
+    Ok(match section.type_name.as_str() {
+        "filestorage" => StorageConfig::File(file_storage(section)?),
+        "mappingstorage" => {
+            StorageConfig::Mapping { name: name(section).unwrap_or("Mapping Storage".into()) }
+        }
+        "temporarystorage" => {
+            StorageConfig::Temporary { name: name(section).unwrap_or("Temporary Storage".into()) }
+        }
+        "demostorage" => StorageConfig::Demo(demo_storage(section)?),
+        "blobstorage" => StorageConfig::Blob(blob_storage(section)?),
+        "zlibstorage" => StorageConfig::Zlib(zlib_storage(section, false)?),
+        "serverzlibstorage" => StorageConfig::Zlib(zlib_storage(section, true)?),
+        "before" => StorageConfig::Before(before_storage(section)?),
+        #[cfg(feature = "test-storages")]
+        "hexstorage" => StorageConfig::Test { kind: TestStorage::Hex, base: base(section)? },
+        #[cfg(feature = "test-storages")]
+        "serverhexstorage" => StorageConfig::Test { kind: TestStorage::ServerHex, base: base(section)? },
+        #[cfg(feature = "test-storages")]
+        "loaddelayed_storage" => StorageConfig::Test { kind: TestStorage::LoadDelayed, base: base(section)? },
+        "fullstorage" | "minimalstorage" => {
+            return Err(ConfigError::at(
+                &section.start,
+                format!("<{}> is not supported: the Berkeley DB storages are dead", section.type_name),
+            ));
+        }
+        other => {
+            return Err(ConfigError::at(
+                &section.start,
+                format!("<{other}> is not supported yet: the storage of another ZEO server cannot be served"),
+            ));
+        }
+    })
+}
+
+fn name(section: &Section) -> Option<String> {
+    section.value("name").map(|value| value.text.clone())
+}
+
+/// The one storage inside.
+fn base(section: &Section) -> Result<Box<StorageConfig>, ConfigError> {
+    match section.sections().next() {
+        Some(inner) => storage(inner).map(Box::new),
+        None => Err(ConfigError::at(&section.end, format!("<{}> lacks its storage", section.type_name))),
     }
 }
 
-fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {
-    if section.value("blob-dir").is_some_and(|value| !value.text.is_empty()) {
-        refuse(section, "blob-dir", "blobs")?;
+fn demo_storage(section: &Section) -> Result<DemoStorageConfig, ConfigError> {
+    let mut demo = DemoStorageConfig { name: name(section), base: None, changes: None };
+    for inner in section.sections() {
+        let storage = Box::new(storage(inner)?);
+        // Names are unique, so that there is one with this name at most.
+        if inner.name.as_deref() == Some("changes") {
+            demo.changes = Some(storage);
+        } else if demo.base.replace(storage).is_some() {
+            return Err(ConfigError::at(
+                &inner.start,
+                "too many base storages; name the one for changes 'changes'",
+            ));
+        }
     }
+    Ok(demo)
+}
+
+fn blob_storage(section: &Section) -> Result<BlobStorageConfig, ConfigError> {
+    let blob_dir = section.value("blob-dir").map(|value| value.text.clone()).unwrap_or_default();
+    if blob_dir.is_empty() {
+        return Err(ConfigError::at(&section.start, "the blob-dir of a <blobstorage> is empty"));
+    }
+    Ok(BlobStorageConfig { blob_dir: blob_dir.into(), base: base(section)?, location: section.start.clone() })
+}
+
+fn zlib_storage(section: &Section, by_clients: bool) -> Result<ZlibStorageConfig, ConfigError> {
+    let compress = section.get("compress", datatypes::boolean)?.unwrap_or(true);
+    let base = base(section)?;
+    if matches!(*base, StorageConfig::Temporary { .. }) {
+        return Err(ConfigError::at(
+            &section.start,
+            format!("<temporarystorage> looks into records and cannot stand in <{}>", section.type_name),
+        ));
+    }
+    Ok(ZlibStorageConfig { compress, by_clients, base })
+}
+
+fn before_storage(section: &Section) -> Result<BeforeStorageConfig, ConfigError> {
+    let path = section.value("before-from-file").filter(|value| !value.text.is_empty());
+    let before = match (section.value("before").filter(|value| !value.text.is_empty()), path) {
+        (Some(before), Some(_)) => {
+            return Err(ConfigError::at(
+                &before.location,
+                "only one of 'before' and 'before-from-file' can be given",
+            ));
+        }
+        (None, Some(path)) => BeforeTime::FromFile(path.text.as_str().into()),
+        (None, None) => BeforeTime::Now,
+        (Some(before), None) => match before.text.to_lowercase().as_str() {
+            "now" => BeforeTime::Now,
+            "startup" => BeforeTime::Startup,
+            _ => BeforeTime::At(
+                Tid::from_iso(&before.text)
+                    .map_err(|reason| ConfigError::at(&before.location, format!("before: {reason}")))?,
+            ),
+        },
+    };
+    Ok(BeforeStorageConfig { before, base: base(section)? })
+}
+
+fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {
     if let Some(packer) = section.value("packer")
         && !DEFAULT_PACKERS.contains(&packer.text.as_str())
     {
@@ -88,6 +268,7 @@ fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {
     }
     Ok(FileStorageConfig {
         path,
+        blob_dir: blob_dir(section)?,
         create: section.get("create", datatypes::boolean)?.unwrap_or(false),
         read_only: section.get("read-only", datatypes::boolean)?.unwrap_or(false),
         quota: section
@@ -98,6 +279,11 @@ fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {
         new_file_format: section.get("new-file-format", new_file_format)?.unwrap_or_default(),
         location: section.start.clone(),
     })
+}
+
+/// Python takes an empty one for none.
+fn blob_dir(section: &Section) -> Result<Option<PathBuf>, ConfigError> {
+    Ok(section.get("blob-dir", datatypes::existing_dirpath)?.filter(|path| !path.as_os_str().is_empty()))
 }
 
 fn new_file_format(text: &str) -> Result<NewFileFormat, String> {

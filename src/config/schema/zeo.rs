@@ -3,27 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{not_supported_yet, refuse};
+use super::{limits, ssl};
 use crate::base::address::Address;
 use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Child, Content, SectionType, key, required_key};
-use crate::config::zconfig::{ConfigError, Section};
+use crate::config::zconfig::{ConfigError, Location, Section};
+use crate::config::{Limits, SslConfig};
 
-static SSL: SectionType = SectionType {
-    name: "ssl",
-    content: Content::Checked(&[
-        required_key("certificate", Datatype::ExistingDirpath),
-        key("key", Datatype::ExistingDirpath),
-        key("password-function", Datatype::Any),
-        required_key("authenticate", Datatype::Any),
-    ]),
-};
-
-/// Keys of ZEO 4 and ZEO 6 together.
+/// Keys of ZEO 4 and ZEO 6 together, and our own.
 pub static ZEO: SectionType = SectionType {
     name: "zeo",
     content: Content::Checked(&[
-        Child::Slot { what: "<ssl> section", types: &[&SSL], required: false, multiple: false },
+        Child::Slot { what: "<ssl> section", types: &[&ssl::SSL], required: false, multiple: false },
         required_key("address", Datatype::SocketBindingAddress),
         key("read-only", Datatype::Boolean),
         key("invalidation-queue-size", Datatype::Integer),
@@ -36,7 +27,22 @@ pub static ZEO: SectionType = SectionType {
         key("pid-filename", Datatype::ExistingDirpath),
         key("drop-cache-rather-verify", Datatype::Boolean),
         key("client-conflict-resolution", Datatype::Boolean),
+        key("conflict-resolver", Datatype::Custom(|text| interpreter(text).map(drop))),
         key("msgpack", Datatype::Boolean),
+        key("socket-mode", Datatype::Custom(|text| mode(text).map(drop))),
+        limits::MESSAGE_SIZE.key(),
+        limits::HANDSHAKE_TIMEOUT.key(),
+        limits::DEAD_PEER_TIMEOUT.key(),
+        limits::CONNECTIONS.key(),
+        limits::CONNECTIONS_PER_ADDRESS.key(),
+        limits::UNREGISTERED.key(),
+        limits::TRANSACTION_MEMORY.key(),
+        limits::TRANSACTION_SIZE.key(),
+        limits::TRANSACTION_OBJECTS.key(),
+        limits::UNSENT.key(),
+        limits::IDLE_TRANSACTION_TIMEOUT.key(),
+        limits::ITERATORS.key(),
+        limits::UNDO_LOG.key(),
     ]),
 };
 
@@ -51,20 +57,20 @@ pub struct ZeoSection {
     pub transaction_timeout: Option<Duration>,
     pub pid_filename: Option<PathBuf>,
     pub drop_cache_rather_verify: Option<bool>,
+    pub client_conflict_resolution: Option<bool>,
+    pub conflict_resolver: Option<PathBuf>,
     pub msgpack: Option<bool>,
+    pub authentication_protocol: Option<(String, Location)>,
+    pub authentication_database: Option<String>,
+    pub authentication_realm: Option<String>,
+    pub ssl: Option<SslConfig>,
+    pub socket_mode: Option<(u32, Location)>,
+    pub limits: Limits,
 }
 
 impl ZeoSection {
     pub fn from_section(section: &Section) -> Result<ZeoSection, ConfigError> {
-        if let Some(ssl) = section.sections().next() {
-            return Err(not_supported_yet(&ssl.start, "<ssl>"));
-        }
-        for authentication in ["authentication-protocol", "authentication-database", "authentication-realm"] {
-            refuse(section, authentication, "authentication")?;
-        }
-        if section.get("client-conflict-resolution", datatypes::boolean)? == Some(true) {
-            refuse(section, "client-conflict-resolution", "leaving conflicts to the client")?;
-        }
+        let text = |key| section.value(key).map(|value| value.text.clone());
         let transaction_timeout = section.get("transaction-timeout", datatypes::integer)?;
         Ok(ZeoSection {
             address: section.get("address", datatypes::socket_address)?,
@@ -81,8 +87,41 @@ impl ZeoSection {
             transaction_timeout: transaction_timeout.map(|timeout| seconds(timeout as f64)),
             pid_filename: section.get("pid-filename", datatypes::existing_dirpath)?,
             drop_cache_rather_verify: section.get("drop-cache-rather-verify", datatypes::boolean)?,
+            client_conflict_resolution: section.get("client-conflict-resolution", datatypes::boolean)?,
+            conflict_resolver: section.get("conflict-resolver", interpreter)?,
             msgpack: section.get("msgpack", datatypes::boolean)?,
+            authentication_protocol: section
+                .value("authentication-protocol")
+                .map(|value| (value.text.clone(), value.location.clone())),
+            authentication_database: text("authentication-database"),
+            authentication_realm: text("authentication-realm"),
+            ssl: section.sections().next().map(ssl::ssl).transpose()?,
+            socket_mode: section
+                .value("socket-mode")
+                .zip(section.get("socket-mode", mode)?)
+                .map(|(value, mode)| (mode, value.location.clone())),
+            limits: limits::limits(section)?,
         })
+    }
+}
+
+/// A program that can be run: its versions are seen when it is.
+fn interpreter(text: &str) -> Result<PathBuf, String> {
+    use std::os::unix::fs::PermissionsExt;
+    let path = datatypes::existing_path(text)?;
+    match path.metadata() {
+        Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => Ok(path),
+        _ => {
+            Err(format!("'{text}' is not a program; name a Python interpreter, such as /srv/app/bin/python"))
+        }
+    }
+}
+
+/// The mode of a Unix socket: who may connect.
+fn mode(text: &str) -> Result<u32, String> {
+    match u32::try_from(datatypes::octal(text)?) {
+        Ok(mode @ 0..=0o777) => Ok(mode),
+        _ => Err(format!("'{text}' is not a mode between 0 and 777, such as 660")),
     }
 }
 

@@ -32,6 +32,8 @@ pub enum Datatype {
     ExistingParentDirpath,
     IntegerList,
     Octal,
+    /// A number within bounds.
+    Bounded(&'static Bounds),
     /// One that only its schema knows.
     Custom(fn(&str) -> Result<(), String>),
 }
@@ -55,7 +57,59 @@ impl Datatype {
             Datatype::ExistingParentDirpath => existing_parent_dirpath(text).map(drop),
             Datatype::IntegerList => integer_list(text).map(drop),
             Datatype::Octal => octal(text).map(drop),
+            Datatype::Bounded(bounds) => bounded(text, bounds).map(drop),
             Datatype::Custom(check) => check(text),
+        }
+    }
+}
+
+/// What a number may be, and what it counts.
+#[derive(Debug)]
+pub struct Bounds {
+    pub unit: Unit,
+    pub least: u64,
+    pub most: u64,
+    /// `none` is permitted too.
+    pub or_none: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Unit {
+    Bytes,
+    Seconds,
+    Count,
+}
+
+impl Unit {
+    /// As one would write it, with the largest unit of which it is a multiple.
+    pub fn show(self, number: u64) -> String {
+        let units: &[(u64, &str)] = match self {
+            Unit::Bytes => &[(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")],
+            Unit::Seconds => &[(86400, "d"), (3600, "h"), (60, "m"), (1, "s")],
+            Unit::Count => &[],
+        };
+        let fits = units.iter().find(|(unit, _)| number > 0 && number.is_multiple_of(*unit));
+        fits.map_or_else(|| number.to_string(), |(unit, name)| format!("{}{name}", number / unit))
+    }
+}
+
+/// A number of a unit, or `none`, which is `None`.
+pub fn bounded(text: &str, bounds: &Bounds) -> Result<Option<u64>, String> {
+    if bounds.or_none && text.eq_ignore_ascii_case("none") {
+        return Ok(None);
+    }
+    let unit = bounds.unit;
+    let number = match unit {
+        Unit::Bytes => byte_size(text),
+        Unit::Seconds => time_interval(text),
+        Unit::Count => integer(text),
+    }?;
+    match u64::try_from(number) {
+        Ok(number) if (bounds.least..=bounds.most).contains(&number) => Ok(Some(number)),
+        _ => {
+            let (least, most) = (unit.show(bounds.least), unit.show(bounds.most));
+            let or_none = if bounds.or_none { ", or none for no limit" } else { "" };
+            Err(format!("{} is not between {least} and {most}{or_none}", quoted(text)))
         }
     }
 }

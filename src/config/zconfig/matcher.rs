@@ -83,14 +83,28 @@ impl SectionType {
         if self.name.is_empty() { String::new() } else { format!(" in <{}>", self.name) }
     }
 
-    /// Whether this type or one that it can hold has the name.
-    fn knows_type(&self, name: &str) -> bool {
-        self.slot_types().any(|slot| slot.name == name || slot.knows_type(name))
+    /// Whether one of the types that this one can hold, at any depth, has the name.
+    fn knows_type(&'static self, name: &str) -> bool {
+        // Storages hold storages.
+        let mut seen: Vec<&SectionType> = Vec::new();
+        let mut todo = vec![self];
+        while let Some(section_type) = todo.pop() {
+            for slot in section_type.slot_types() {
+                if slot.name == name {
+                    return true;
+                }
+                if !seen.iter().any(|known| std::ptr::eq(*known, slot)) {
+                    seen.push(slot);
+                    todo.push(slot);
+                }
+            }
+        }
+        false
     }
 }
 
 /// Check a file against the type that stands for the whole file.
-pub fn check(root: &Section, schema: &SectionType) -> Result<(), ConfigError> {
+pub fn check(root: &Section, schema: &'static SectionType) -> Result<(), ConfigError> {
     check_section(root, schema, schema)
 }
 
@@ -98,7 +112,7 @@ pub fn check(root: &Section, schema: &SectionType) -> Result<(), ConfigError> {
 fn check_section(
     section: &Section,
     section_type: &SectionType,
-    schema: &SectionType,
+    schema: &'static SectionType,
 ) -> Result<(), ConfigError> {
     let Content::Checked(children) = section_type.content else { return Ok(()) };
     // For each child of the type, where it was first seen.
@@ -185,7 +199,7 @@ fn check_value(value: &Value, section_type: &SectionType) -> Result<usize, Confi
 fn find_slot(
     inner: &Section,
     section_type: &SectionType,
-    schema: &SectionType,
+    schema: &'static SectionType,
 ) -> Result<(usize, &'static SectionType), ConfigError> {
     let fail = |message: String| ConfigError::at(&inner.start, message);
     if matches!(inner.name.as_deref(), Some("*" | "+")) {

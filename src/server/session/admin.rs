@@ -3,6 +3,7 @@
 use crate::base::ids::Oid;
 use crate::base::sync::Arc;
 use crate::exceptions;
+use crate::server::connection::printable;
 use crate::server::hosted::LOG;
 use crate::server::outbox::Chunk;
 use crate::server::publish::Member;
@@ -33,12 +34,20 @@ impl Session {
             return Err(PyException::builtin("ValueError", "duplicate register() call"));
         }
         let Some(hosted) = self.server.hosted(storage) else {
-            log::info!(target: LOG, "({}) unknown storage_id: {storage}", connection.label());
-            return Err(PyException::builtin("ValueError", format!("unknown storage: {storage}")));
+            let what = format!("unknown storage_id: {}", printable(storage));
+            if self.may_log(&what) {
+                log::info!(target: LOG, "({}) {what}", connection.label());
+            }
+            return Err(PyException::builtin(
+                "ValueError",
+                format!("unknown storage: {}", printable(storage)),
+            ));
         };
         if !read_only && hosted.is_read_only() {
             return Err(exceptions::read_only_error());
         }
+        // Last: from here on nothing fails.
+        self.pass.register(connection).map_err(|why| exceptions::storage_error(&why))?;
         let wire = connection.wire();
         hosted.add_connection(connection);
         {
@@ -73,7 +82,7 @@ impl Session {
         };
         let mut add = |key: &str, value: Value| info.push((Value::text(key), value));
         add("name", Value::text(storage.name()));
-        add("supportsUndo", Value::Bool(false));
+        add("supportsUndo", Value::Bool(storage.supports_undo()));
         if wire.knows_extension_methods() {
             add("extensionMethods", self.extension_methods(on));
         }
@@ -87,7 +96,8 @@ impl Session {
 
     /// `getExtensionMethods()`: a dict with the names as keys.
     pub(super) fn extension_methods(&self, on: &Registered) -> Value {
-        let names = on.hosted.storage.extension_methods();
+        let mut names = on.hosted.storage.extension_methods();
+        names.extend(self.protocol().map(|protocol| protocol.extension_methods()).unwrap_or_default());
         Value::Dict(names.into_iter().map(|name| (Value::text(name), Value::None)).collect())
     }
 
@@ -114,6 +124,7 @@ impl Session {
 
     /// `history(oid, count)`: a list of dicts, newest first.
     pub(super) fn history(&self, on: &Registered, id: &OwnedMsgId, oid: Oid, count: usize) {
+        let count = count.min(self.server.limits().undo_log);
         let with_version = self.connection.wire().knows_versions();
         let entries = || {
             let entries = on
@@ -168,7 +179,7 @@ fn history_entry(entry: HistoryEntry, with_version: bool) -> Value {
         _ => Vec::new(),
     };
     let mut set = |key: &str, value: Value| {
-        items.retain(|(known, _)| *known != Value::text(key) && *known != Value::bytes(key));
+        items.retain(|(known, _)| known.string() != Some(key.as_bytes()));
         items.push((Value::text(key), value));
     };
     set("time", Value::Float(entry.tid.to_unix()));

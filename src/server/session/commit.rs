@@ -1,21 +1,27 @@
 //! vote, tpc_finish, tpc_abort: from the client's buffered stores to the published transaction.
 //!
 //! A transaction goes `Open -> Waiting -> Voting -> Voted -> Finishing`. Vote may happen in another thread
-//! than the session's: that of whoever released the locks it waited for hands it to a worker. What the client
-//! does meanwhile (abort, disconnect) is left in `Transaction::Voting::aborted` for the voter to find.
+//! than the session's: that of whoever released the locks it waited for hands it to a worker, and so does the session's
+//! itself if a conflict takes long to merge. What the client does meanwhile (abort, disconnect) is left in
+//! `Transaction::Voting::aborted` for the voter to find.
+//!
+//! An undo must be looked up before it is known which objects to lock: see [`super::undo`].
 
 use crate::base::ids::Oid;
 use crate::base::sync::Arc;
 use crate::exceptions;
-use crate::server::connection::{Connection, OpenTransaction, Transaction};
+use crate::server::connection::{Connection, OpenTransaction, Then, Transaction, printable};
 use crate::server::hosted::{Hosted, HostedPublisher, LOG, lock_set, size_info};
 use crate::server::locks::Outcome;
 use crate::server::publish::Announcement;
+use crate::server::session::undo;
 use crate::server::stats::{count, uncount};
 use crate::server::timeout::Running;
+use crate::storage::error::Conflict;
 use crate::storage::staged::OpKind;
 use crate::storage::{Committed, Delivery, Publisher, StorageError, Ticket, TidAt, Voted};
 use crate::wire::exception::PyException;
+use crate::wire::protocol::UndoCall;
 use crate::wire::push::Push;
 use crate::wire::request::OwnedMsgId;
 use crate::wire::value::Value;
@@ -51,30 +57,72 @@ pub fn vote(
     id: &[u8],
     reply_to: OwnedMsgId,
 ) -> Result<(), PyException> {
-    let set = {
-        let mut transaction = connection.transaction.lock();
-        check_id(connection, &transaction, id, "vote")?;
-        match transaction.take() {
-            Transaction::Open(OpenTransaction { refused: Some(exception), .. }) => {
-                uncount(&hosted.stats.active_txns);
-                return Err(exception);
+    let mut transaction = connection.transaction.lock();
+    check_id(connection, &transaction, id, "vote")?;
+    match transaction.take() {
+        Transaction::Open(OpenTransaction { refused: Some(exception), locked, .. }) => {
+            drop(transaction);
+            if let Some(running) = locked {
+                release(hosted, connection, running);
             }
-            Transaction::Open(open) => {
-                let set = lock_set(&open.staged, needs_tid_at_vote(connection, &open));
-                *transaction = Transaction::Waiting { open, reply_to };
-                set
-            }
-            other => {
-                let state = if matches!(other, Transaction::Waiting { .. }) { "waiting" } else { "locked" };
-                *transaction = other;
-                return Err(exceptions::transaction_error(&format!("Already voting ({state})")));
-            }
+            uncount(&hosted.stats.active_txns);
+            Err(exception)
         }
-    };
-    if hosted.request_locks(connection, &set) == Outcome::Granted {
-        vote_with_locks(hosted, connection);
+        Transaction::Open(OpenTransaction { id, staged, blob_len, locked: Some(running), .. }) => {
+            *transaction = Transaction::Voting { id: id.clone(), aborted: false };
+            drop(transaction);
+            // An undo may have to be merged.
+            let open = OpenTransaction { id, staged, blob_len, refused: None, locked: None };
+            vote_in_worker(hosted, connection, open, reply_to, running);
+            Ok(())
+        }
+        Transaction::Open(open) if open.staged.has_undo() => {
+            undo::look_up(hosted, connection, &mut transaction, open, reply_to, Then::Vote);
+            Ok(())
+        }
+        Transaction::Open(mut open) => {
+            // The same client's loads are read by this thread.
+            open.staged.may_wait = false;
+            let granted =
+                wait_for_locks(hosted, connection, &mut transaction, open, reply_to, Then::Vote, Vec::new());
+            drop(transaction);
+            if granted {
+                go_on_with_locks(hosted, connection);
+            }
+            Ok(())
+        }
+        // Two undos in one transaction are two resources to the databases of ZODB 3.8 and 3.9, and each votes.
+        voted @ Transaction::Voted { .. } if connection.wire().undo_call() == UndoCall::Answered => {
+            *transaction = voted;
+            drop(transaction);
+            let mut reply = Vec::new();
+            connection.wire().none_reply(reply_to.get(), &mut reply);
+            connection.post(reply);
+            Ok(())
+        }
+        other => {
+            let state = if matches!(other, Transaction::Waiting { .. }) { "waiting" } else { "locked" };
+            *transaction = other;
+            Err(exceptions::transaction_error(&format!("Already voting ({state})")))
+        }
     }
-    Ok(())
+}
+
+/// Ask for the locks; whether they are there already. Under the lock of the transaction: whoever aborts it must find
+/// the request.
+pub(super) fn wait_for_locks(
+    hosted: &Hosted,
+    connection: &Connection,
+    transaction: &mut Transaction,
+    open: OpenTransaction,
+    reply_to: OwnedMsgId,
+    then: Then,
+    undone: Vec<Oid>,
+) -> bool {
+    let whole_storage = then == Then::Undo || needs_tid_at_vote(connection, &open);
+    let set = lock_set(&open.staged, whole_storage, undone);
+    *transaction = Transaction::Waiting { open, reply_to, then };
+    hosted.request_locks(connection, &set) == Outcome::Granted
 }
 
 /// Serials at vote, a tid that a copier brings, a transaction status: all need the end of the log for themselves.
@@ -86,14 +134,14 @@ fn needs_tid_at_vote(connection: &Connection, open: &OpenTransaction) -> bool {
         || staged.ops().iter().any(|op| matches!(op.kind, OpKind::Restore { .. }))
 }
 
-/// The locks were granted, in whichever thread: let the storage vote, and answer.
-fn vote_with_locks(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
-    let (open, reply_to) = {
+/// The locks were granted, in whichever thread.
+pub(super) fn go_on_with_locks(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
+    let (open, reply_to, then) = {
         let mut transaction = connection.transaction.lock();
         match transaction.take() {
-            Transaction::Waiting { open, reply_to } if hosted.holds_locks(connection) => {
+            Transaction::Waiting { open, reply_to, then } if hosted.holds_locks(connection) => {
                 *transaction = Transaction::Voting { id: open.id.clone(), aborted: false };
-                (open, reply_to)
+                (open, reply_to, then)
             }
             // Aborted between the grant and now, and perhaps waiting again: whoever aborted gave up the locks.
             other => {
@@ -103,18 +151,44 @@ fn vote_with_locks(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
         }
     };
     let running = hosted.locks_granted(connection);
+    match then {
+        Then::Vote => vote_in_storage(hosted, connection, open, &reply_to, running),
+        Then::Undo => undo::undo_in_storage(hosted, connection, open, &reply_to, running),
+    }
+}
 
+/// The same in another thread.
+fn vote_in_worker(
+    hosted: &Arc<Hosted>,
+    connection: &Arc<Connection>,
+    open: OpenTransaction,
+    reply_to: OwnedMsgId,
+    running: Running,
+) {
+    let (hosted, connection) = (Arc::clone(hosted), Arc::clone(connection));
+    hosted
+        .workers
+        .merges
+        .clone()
+        .run(move || vote_in_storage(&hosted, &connection, open, &reply_to, running));
+}
+
+/// Let the storage vote, and answer.
+fn vote_in_storage(
+    hosted: &Arc<Hosted>,
+    connection: &Arc<Connection>,
+    open: OpenTransaction,
+    reply_to: &OwnedMsgId,
+    running: Running,
+) {
     let tid_at = if needs_tid_at_vote(connection, &open) { TidAt::Vote } else { TidAt::Finish };
     crate::blather!(
         target: LOG,
         "({}) Preparing to commit transaction: {} objects, {} bytes",
         connection.label(), open.staged.ops().len(), open.staged.payload_len()
     );
-    let id = open.id;
-    let stored: Vec<_> = match tid_at {
-        TidAt::Vote => stored_oids(&open.staged),
-        TidAt::Finish => Vec::new(),
-    };
+    let (id, blob_len) = (open.id, open.blob_len);
+    let stored = stored_oids(&open.staged);
     let result = hosted.storage.vote(open.staged, tid_at);
 
     let mut frames = Vec::new();
@@ -122,40 +196,46 @@ fn vote_with_locks(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
     // Until its locks are released a transaction stays `Voting`, so that the client's next one cannot ask for any.
     let voted = match result {
         Ok(voted) => voted,
-        Err(error) => {
-            let exception = vote_error(hosted, connection, &error);
+        Err(StorageError::Unmerged { conflicts, staged }) if wire.can_resolve_conflicts() => {
             release(hosted, connection, running);
             let mut transaction = connection.transaction.lock();
-            let aborted = matches!(*transaction, Transaction::Voting { aborted: true, .. });
-            match conflicting_oid(&error) {
-                Some(oid) if wire.sends_serialnos() && !aborted => {
-                    let failed = Value::Exception(Box::new(exception));
-                    wire.push(&Push::Serialnos(vec![(oid, failed)]), &mut frames);
-                    wire.none_reply(reply_to.get(), &mut frames);
-                    *transaction = Transaction::Failed { id };
-                }
+            match *transaction {
+                // Whoever aborted has answered for it.
+                Transaction::Voting { aborted: true, .. } => *transaction = Transaction::None,
                 _ => {
-                    wire.error_reply(reply_to.get(), &exception, &mut frames);
-                    *transaction = Transaction::None;
-                    if !aborted {
-                        uncount(&hosted.stats.active_txns);
-                    }
+                    *transaction = Transaction::Open(OpenTransaction {
+                        id,
+                        staged: *staged,
+                        blob_len,
+                        refused: None,
+                        locked: None,
+                    })
                 }
             }
             drop(transaction);
+            wire.reply(reply_to.get(), &unmerged(conflicts), &mut frames);
             return connection.post(frames);
         }
+        Err(StorageError::Postponed(mut staged)) if !staged.may_wait => {
+            staged.may_wait = true;
+            let open = OpenTransaction { id, staged: *staged, blob_len, refused: None, locked: None };
+            return vote_in_worker(hosted, connection, open, reply_to.clone(), running);
+        }
+        Err(error) => return refuse(hosted, connection, id, reply_to, &error, Some(running)),
     };
+    note_resolved(hosted, connection, &stored, voted.as_ref());
     {
         let mut transaction = connection.transaction.lock();
         if !matches!(*transaction, Transaction::Voting { aborted: true, .. }) {
             if wire.sends_serialnos() {
                 // A client before Z5 reads serialnos before the reply to vote, so they are queued in this order.
-                wire.push(&Push::Serialnos(serialnos(&stored, voted.as_ref())), &mut frames);
+                let undone = wire.undo_call() == UndoCall::Buffered;
+                wire.push(&Push::Serialnos(serialnos(&stored, voted.as_ref(), undone)), &mut frames);
                 wire.none_reply(reply_to.get(), &mut frames);
             } else {
-                let resolved = voted.resolved().iter().map(|&oid| oid.into()).collect();
-                wire.reply(reply_to.get(), &Value::List(resolved), &mut frames);
+                let undone = voted.undone().iter().map(|undone| undone.oid);
+                let changed = undone.chain(voted.resolved().iter().copied()).map(Value::from).collect();
+                wire.reply(reply_to.get(), &Value::List(changed), &mut frames);
             }
             *transaction = Transaction::Voted { id, voted, running };
             drop(transaction);
@@ -167,28 +247,86 @@ fn vote_with_locks(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
     *connection.transaction.lock() = Transaction::None;
 }
 
+/// The vote has failed: answer, and end the transaction or leave that to the client.
+pub(super) fn refuse(
+    hosted: &Arc<Hosted>,
+    connection: &Arc<Connection>,
+    id: Box<[u8]>,
+    reply_to: &OwnedMsgId,
+    error: &StorageError,
+    running: Option<Running>,
+) {
+    let wire = connection.wire();
+    let mut frames = Vec::new();
+    let exception = vote_error(hosted, connection, error);
+    if let Some(running) = running {
+        release(hosted, connection, running);
+    }
+    let mut transaction = connection.transaction.lock();
+    let aborted = matches!(*transaction, Transaction::Voting { aborted: true, .. });
+    match failed_oid(error) {
+        Some(oid) if wire.sends_serialnos() && !aborted => {
+            let failed = Value::Exception(Box::new(exception));
+            wire.push(&Push::Serialnos(vec![(oid, failed)]), &mut frames);
+            wire.none_reply(reply_to.get(), &mut frames);
+            *transaction = Transaction::Failed { id };
+        }
+        _ => {
+            wire.error_reply(reply_to.get(), &exception, &mut frames);
+            *transaction = Transaction::None;
+            if !aborted {
+                uncount(&hosted.stats.active_txns);
+            }
+        }
+    }
+    drop(transaction);
+    connection.post(frames);
+}
+
 /// The objects of a transaction in the order in which they were stored.
 fn stored_oids(staged: &crate::storage::Staged) -> Vec<Oid> {
     staged.ops().iter().filter(|op| matches!(op.kind, OpKind::Store { .. })).map(|op| op.oid).collect()
 }
 
-/// (oid, serial) for each store; a resolved conflict has the mark that makes clients drop their copy.
-fn serialnos(stored: &[Oid], voted: &dyn Voted) -> Vec<(Oid, Value)> {
+/// (oid, serial) for each store; a resolved conflict, and if the client wants it what was undone, has the mark that makes
+/// clients drop their copy.
+fn serialnos(stored: &[Oid], voted: &dyn Voted, undone: bool) -> Vec<(Oid, Value)> {
+    const RESOLVED: &[u8] = b"rs";
     let tid = voted.tid().map_or(Value::None, Value::from);
-    stored
-        .iter()
-        .map(|oid| {
-            let resolved = voted.resolved().contains(oid);
-            (*oid, if resolved { Value::bytes(b"rs") } else { tid.clone() })
-        })
-        .collect()
+    let stored = stored.iter().map(|oid| {
+        let resolved = voted.resolved().contains(oid);
+        (*oid, if resolved { Value::bytes(RESOLVED) } else { tid.clone() })
+    });
+    let undone = voted.undone().iter().filter(|_| undone).map(|undone| (undone.oid, Value::bytes(RESOLVED)));
+    stored.chain(undone).collect()
 }
 
-/// The object whose store failed, if the error is about one.
-fn conflicting_oid(error: &StorageError) -> Option<Oid> {
+/// What a client is to merge, as ZEO 5 and 6 read it: a list of dicts.
+fn unmerged(conflicts: Vec<Conflict>) -> Value {
+    let conflict = |conflict: Conflict| {
+        Value::dict([
+            ("oid", conflict.oid.into()),
+            ("serials", Value::Tuple(vec![conflict.committed.into(), conflict.read.into()])),
+            ("data", Value::Bytes(conflict.data)),
+        ])
+    };
+    Value::List(conflicts.into_iter().map(conflict).collect())
+}
+
+/// Count and log the stores that were merged. An undone object is told to the client likewise, but was none.
+fn note_resolved(hosted: &Hosted, connection: &Connection, stored: &[Oid], voted: &dyn Voted) {
+    for oid in voted.resolved().iter().filter(|oid| stored.contains(oid)) {
+        count(&hosted.stats.conflicts_resolved);
+        crate::blather!(target: LOG, "({}) conflict resolved oid=0x{oid}", connection.label());
+    }
+}
+
+/// The object whose store failed, if the error is about one; for an undo it is the oid of no object.
+fn failed_oid(error: &StorageError) -> Option<Oid> {
     match error {
         StorageError::Conflict(conflict) | StorageError::ReadConflict(conflict) => Some(conflict.oid),
         StorageError::PosKey(oid) => Some(*oid),
+        StorageError::Undo { .. } | StorageError::MultipleUndo(_) => Some(Oid::ZERO),
         _ => None,
     }
 }
@@ -200,7 +338,11 @@ fn vote_error(hosted: &Hosted, connection: &Connection, error: &StorageError) ->
             count(&hosted.stats.conflicts);
             crate::blather!(target: LOG, "({}) conflict error oid=0x{} msg={error}", connection.label(), conflict.oid);
         }
-        StorageError::PosKey(_) | StorageError::Transaction(_) | StorageError::ReadOnly => {}
+        StorageError::PosKey(_)
+        | StorageError::Transaction(_)
+        | StorageError::ReadOnly
+        | StorageError::Undo { .. }
+        | StorageError::MultipleUndo(_) => {}
         _ => log::error!(target: LOG, "({}) While voting: {error}", connection.label()),
     }
     exceptions::of_storage_error(error)
@@ -222,6 +364,23 @@ pub fn finish(
             Transaction::Voted { id, voted, running } => {
                 *transaction = Transaction::Finishing { id };
                 (voted, running)
+            }
+            // An undo that was answered has been checked: such clients may leave out the vote.
+            Transaction::Open(OpenTransaction {
+                id, staged, locked: Some(running), refused: None, ..
+            }) => {
+                *transaction = Transaction::Finishing { id };
+                drop(transaction);
+                match hosted.storage.vote(staged, TidAt::Vote) {
+                    Ok(voted) => (voted, running),
+                    Err(error) => {
+                        let exception = vote_error(hosted, connection, &error);
+                        release(hosted, connection, running);
+                        *connection.transaction.lock() = Transaction::None;
+                        uncount(&hosted.stats.active_txns);
+                        return Err(FinishRefused::Error(exception));
+                    }
+                }
             }
             other => {
                 *transaction = other;
@@ -262,11 +421,15 @@ pub fn abort(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
             *guard = Transaction::Voting { id, aborted: true };
             drop(guard);
         }
+        Transaction::Open(OpenTransaction { locked: Some(running), .. }) => {
+            drop(guard);
+            release(hosted, connection, running);
+        }
         Transaction::Open(_) | Transaction::Failed { .. } => drop(guard),
         Transaction::Waiting { .. } => {
             drop(guard);
             let granted = hosted.release_locks(connection, None);
-            hosted.wake(granted, vote_with_locks);
+            hosted.wake(granted, go_on_with_locks);
         }
         Transaction::Voted { voted, running, .. } => {
             drop(guard);
@@ -278,9 +441,9 @@ pub fn abort(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
     uncount(&hosted.stats.active_txns);
 }
 
-fn release(hosted: &Arc<Hosted>, connection: &Connection, running: Running) {
+pub(super) fn release(hosted: &Arc<Hosted>, connection: &Connection, running: Running) {
     let granted = hosted.release_locks(connection, Some(running));
-    hosted.wake(granted, vote_with_locks);
+    hosted.wake(granted, go_on_with_locks);
 }
 
 /// Is `id` the open transaction? The error is what vote and the stores raise.
@@ -296,7 +459,8 @@ pub fn check_id(
             log::warn!(
                 target: LOG,
                 "({}) {method}({}) invalid; current transaction = {}",
-                connection.label(), id.escape_ascii(), current.escape_ascii()
+                connection.label(), printable(&id.escape_ascii().to_string()),
+                printable(&current.escape_ascii().to_string())
             );
             Err(exceptions::wrong_transaction(Value::bytes(current), Value::bytes(id)))
         }
@@ -356,7 +520,7 @@ impl Publisher for HostedPublisher {
             granted.extend(released.granted);
         }
         Box::new(move || {
-            hosted.wake(granted, vote_with_locks);
+            hosted.wake(granted, go_on_with_locks);
             outboxes.iter().for_each(|outbox| outbox.flush());
         })
     }

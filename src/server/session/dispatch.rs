@@ -2,14 +2,17 @@
 
 use crate::base::ids::Tid;
 use crate::exceptions;
+use crate::server::connection::printable;
 use crate::server::hosted::LOG;
+use crate::server::session::blob::Receiving;
 use crate::server::session::commit::{self, FinishRefused};
 use crate::server::session::load::{Read, What, frame, reply_exactly};
 use crate::server::session::run::End;
-use crate::server::session::{Registered, Session};
+use crate::server::session::{Registered, Session, undo};
 use crate::server::stats::count;
 use crate::wire::codec::LoadShape;
 use crate::wire::exception::PyException;
+use crate::wire::protocol::UndoCall;
 use crate::wire::request::{Call, OwnedMsgId, Request};
 use crate::wire::value::Value;
 
@@ -50,7 +53,7 @@ impl Session {
                     Err(request) => {
                         self.reads.flush(&on.hosted, &self.connection);
                         let on = on.clone();
-                        self.registered(&on, &id.owned(), request)?
+                        self.registered(&on, &id.owned(), is_async, request)?
                     }
                 }
             }
@@ -70,11 +73,12 @@ impl Session {
             Answer::Error(exception) => {
                 if !exceptions::is_routine(&exception) || is_async {
                     let kind = if is_async { "async " } else { "" };
-                    log::error!(
-                        target: LOG,
-                        "({}) {kind}call raised {}.{}{:?}",
-                        self.connection.label(), exception.module, exception.name, exception.args
-                    );
+                    let PyException { module, name, args, .. } = &exception;
+                    let what =
+                        format!("{kind}call raised {module}.{name}{}", printable(&format!("{args:?}")));
+                    if self.may_log(&what) {
+                        log::error!(target: LOG, "({}) {what}", self.connection.label());
+                    }
                 }
                 if is_async {
                     if wire.async_error_closes() {
@@ -95,27 +99,64 @@ impl Session {
     fn unregistered(&mut self, id: &OwnedMsgId, request: Request<'_>) -> Result<Answer, End> {
         let knows_authentication = self.connection.wire().knows_authentication();
         Ok(match request {
+            Request::Register { .. } if !self.identity.is_proved() => {
+                let refused = Answer::Error(self.refuse_stranger());
+                if !knows_authentication {
+                    self.answer(id, false, refused)?;
+                    return Err(End::Misbehaved);
+                }
+                refused
+            }
             Request::Register { storage, read_only } => match self.register(id, &storage, read_only) {
                 Ok(()) => Answer::Given,
                 Err(exception) => Answer::Error(exception),
             },
-            // `None`: clients need no credentials.
-            Request::GetAuthProtocol if knows_authentication => Answer::Value(Value::None),
+            Request::GetAuthProtocol if knows_authentication => self.auth_protocol(),
             Request::Malformed { method, exception } if method == "register" => Answer::Error(exception),
-            _ => {
-                let label = self.connection.label();
-                log::error!(target: LOG, "({label}) Invalid method: the client has not registered yet");
-                return Err(End::Misbehaved);
-            }
+            Request::Other { name, args } => match self.authenticate(&name, &args) {
+                Some(called) => {
+                    self.answer(id, false, called.result.into())?;
+                    if called.is_last {
+                        return Err(End::Misbehaved);
+                    }
+                    // The reply itself is not signed: the client does not know yet that it has passed.
+                    if let Some(key) = called.session_key {
+                        self.use_session_key(&key);
+                    }
+                    Answer::Given
+                }
+                None => return Err(self.not_registered()),
+            },
+            _ => return Err(self.not_registered()),
         })
     }
 
-    fn registered(&mut self, on: &Registered, id: &OwnedMsgId, request: Request<'_>) -> Result<Answer, End> {
+    fn not_registered(&self) -> End {
+        let what = "Invalid method: the client has not registered yet";
+        if self.may_log(what) {
+            log::error!(target: LOG, "({}) {what}", self.connection.label());
+        }
+        End::Misbehaved
+    }
+
+    /// The name of the authentication protocol; `None`: clients need no credentials.
+    fn auth_protocol(&self) -> Answer {
+        let name = self.server.authentication().map(|demanded| Value::text(demanded.name.as_str()));
+        Answer::Value(name.unwrap_or(Value::None))
+    }
+
+    fn registered(
+        &mut self,
+        on: &Registered,
+        id: &OwnedMsgId,
+        is_async: bool,
+        request: Request<'_>,
+    ) -> Result<Answer, End> {
         let connection = &self.connection;
         let hosted = &on.hosted;
         Ok(match request {
             Request::Register { storage, read_only } => self.register(id, &storage, read_only).into(),
-            Request::GetAuthProtocol => Answer::Value(Value::None),
+            Request::GetAuthProtocol => self.auth_protocol(),
 
             Request::GetInfo => Answer::Value(self.get_info(on)),
             Request::GetSizeInfo => Answer::Value(hosted.size_info()),
@@ -176,7 +217,11 @@ impl Session {
                 format!("{name}: versions ended with ZODB 3.8"),
             )),
 
-            Request::TpcBegin(begin) => self.tpc_begin(on, &begin).into(),
+            Request::TpcBegin(begin) => {
+                let begun = self.tpc_begin(on, &begin);
+                self.upload = Receiving::Nothing;
+                begun.into()
+            }
             Request::Store { oid, serial, data, id } => {
                 count(&hosted.stats.stores);
                 self.stage(on, &id, "storea", |staged| staged.store(oid, serial, &data)).into()
@@ -219,16 +264,18 @@ impl Session {
                 let is_open = connection.transaction.lock().id() == Some(transaction.as_ref());
                 if is_open {
                     commit::abort(hosted, connection);
+                    self.upload = Receiving::Nothing;
                 }
                 Answer::Value(Value::None)
             }
 
             Request::IteratorStart { start, stop } => {
-                self.iterators.start(hosted.storage.as_ref(), start, stop).into()
+                let count_max = self.server.limits().iterators;
+                self.iterators.start(hosted.storage.as_ref(), start, stop, count_max).into()
             }
             Request::IteratorNext { iterator } => self.iterators.next(iterator).into(),
             Request::IteratorRecordStart { iterator, tid } => {
-                self.iterators.record_start(iterator, tid).into()
+                self.iterators.record_start(iterator, tid, self.server.limits().iterators).into()
             }
             Request::IteratorRecordNext { iterator } => self.iterators.record_next(iterator).into(),
             Request::IteratorGc { iterators } => {
@@ -237,25 +284,63 @@ impl Session {
             }
 
             // A storage that cannot undo has nothing to show.
-            Request::UndoLog { .. } | Request::UndoInfo { .. } => Answer::Value(Value::Tuple(Vec::new())),
-            Request::Undo { .. } => not_yet("undo"),
-            Request::Pack { .. } => not_yet("pack"),
-            Request::StoreBlobStart | Request::StoreBlobChunk { .. } => not_yet("blobs"),
-            Request::StoreBlobEnd { .. } | Request::StoreBlobShared { .. } => not_yet("blobs"),
-            Request::SendBlob { .. } => not_yet("blobs"),
-
-            Request::Auth { method, .. } => Answer::Error(PyException::builtin(
-                "AttributeError",
-                format!("{method}: no authentication is set up"),
-            )),
-            Request::Malformed { exception, .. } => Answer::Error(exception),
-            Request::Other { name, .. } => match self.call_extension(on, &name) {
-                Some(result) => result.into(),
-                None => {
-                    log::error!(target: LOG, "({}) Invalid method, '{name}'", self.connection.label());
-                    return Err(End::Misbehaved);
+            Request::UndoLog { .. } | Request::UndoInfo { .. } if !hosted.storage.supports_undo() => {
+                Answer::Value(Value::Tuple(Vec::new()))
+            }
+            Request::UndoLog { first, last } => {
+                self.undo_log(on, id, first, last, None);
+                Answer::Given
+            }
+            Request::UndoInfo { first, last, specification } => {
+                match undo::Specification::new(specification) {
+                    Ok(specification) => {
+                        self.undo_log(on, id, first, last, specification);
+                        Answer::Given
+                    }
+                    Err(exception) => Answer::Error(exception),
                 }
+            }
+            Request::Undo { tid_id, id: transaction } => match connection.wire().undo_call() {
+                UndoCall::Buffered => self.undo_buffered(on, &transaction, &tid_id).into(),
+                UndoCall::Answered => match self.undo_answered(on, &transaction, &tid_id, id) {
+                    Ok(()) => Answer::Given,
+                    Err(exception) => Answer::Error(exception),
+                },
             },
+            // Also for those who may only read, and with a server that is read-only.
+            Request::Pack { time, wait } => {
+                let wait = wait.unwrap_or(true);
+                self.pack(on, time, id, wait && !is_async);
+                if wait { Answer::Given } else { Answer::Value(Value::None) }
+            }
+            Request::StoreBlobStart => self.store_blob_start(on).into(),
+            Request::StoreBlobChunk { chunk } => self.store_blob_chunk(&chunk).into(),
+            Request::StoreBlobEnd { oid, serial, data, id } => {
+                count(&hosted.stats.stores);
+                self.store_blob_end(on, oid, serial, &data, &id).into()
+            }
+            Request::StoreBlobShared { oid, serial, data, filename, id } => {
+                count(&hosted.stats.stores);
+                self.store_blob_shared(on, oid, serial, &data, &filename, &id).into()
+            }
+            Request::SendBlob { oid, serial } => match self.send_blob(on, id, oid, serial) {
+                Ok(()) => Answer::Given,
+                Err(exception) => Answer::Error(exception),
+            },
+
+            Request::Malformed { exception, .. } => Answer::Error(exception),
+            Request::Other { name, args } => {
+                // The protocol's methods may be listed among the extension methods; this client has passed already.
+                let called = self.call_extension(on, &name);
+                let called = called.or_else(|| Some(self.authenticate(&name, &args)?.result));
+                match called {
+                    Some(result) => result.into(),
+                    None => {
+                        log::error!(target: LOG, "({}) Invalid method, '{}'", self.connection.label(), printable(&name));
+                        return Err(End::Misbehaved);
+                    }
+                }
+            }
 
             // Taken care of by `as_read` and `dispatch`.
             Request::LoadBefore { .. }
@@ -282,8 +367,4 @@ fn as_read<'a>(id: &crate::wire::request::MsgId<'_>, request: Request<'a>) -> Re
         other => return Err(other),
     };
     Ok(Read { id: id.owned(), oid, what })
-}
-
-fn not_yet(what: &str) -> Answer {
-    Answer::Error(exceptions::unsupported(&format!("{what}: not supported by this server yet")))
 }

@@ -1,6 +1,6 @@
 //! Iterators over the storage's transactions, as copiers use them. They belong to the connection and end with it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::base::ids::Tid;
 use crate::exceptions;
@@ -8,12 +8,18 @@ use crate::storage::{RecordIterator, Storage, TransactionIterator};
 use crate::wire::exception::PyException;
 use crate::wire::value::{Value, extension_dict};
 
+/// For each iterator over transactions that a client may have, so many over their records.
+const RECORDS_PER_TRANSACTION: usize = 4;
+
 /// The iterators of one connection. Both kinds are numbered together, from 0.
+///
+/// Clients tell which they have dropped at the end of their next transaction, so one that only reads may gather many;
+/// beyond `max-iterators` the oldest are forgotten, which no client will ask for again.
 #[derive(Default)]
 pub struct Iterators {
     next_id: i64,
-    transactions: HashMap<i64, Transactions>,
-    records: HashMap<i64, Box<dyn RecordIterator>>,
+    transactions: BTreeMap<i64, Transactions>,
+    records: BTreeMap<i64, Box<dyn RecordIterator>>,
 }
 
 struct Transactions {
@@ -32,9 +38,18 @@ impl Iterators {
     }
 
     /// `iterator_start(start, stop)` -> number of the iterator
-    pub fn start(&mut self, storage: &dyn Storage, start: Option<Tid>, stop: Option<Tid>) -> Result {
+    pub fn start(
+        &mut self,
+        storage: &dyn Storage,
+        start: Option<Tid>,
+        stop: Option<Tid>,
+        count_max: usize,
+    ) -> Result {
         let iterator = storage.iterate(start, stop).map_err(|e| exceptions::of_storage_error(&e))?;
         let id = self.new_id();
+        if self.transactions.len() >= count_max {
+            self.transactions.pop_first();
+        }
         self.transactions.insert(id, Transactions { iterator, last: None });
         Ok(Value::Int(id))
     }
@@ -58,16 +73,20 @@ impl Iterators {
     }
 
     /// `iterator_record_start(iterator, tid)` -> number of the record iterator
-    pub fn record_start(&mut self, id: i64, tid: Tid) -> Result {
+    pub fn record_start(&mut self, id: i64, tid: Tid, count_max: usize) -> Result {
+        // As in Python's server, a number is used up by what is refused, too.
+        let number = self.new_id();
         let transactions = self.transactions.get(&id).ok_or_else(|| key_error(id))?;
-        if transactions.last != Some(tid) {
+        if transactions.last.ok_or_else(|| key_error(id))? != tid {
             let message = format!("Out-of-order request for record iterator for transaction {tid}");
             return Err(PyException::builtin("Exception", message));
         }
         let records = transactions.iterator.records().map_err(|e| exceptions::of_storage_error(&e))?;
-        let id = self.new_id();
-        self.records.insert(id, records);
-        Ok(Value::Int(id))
+        if self.records.len() >= count_max.saturating_mul(RECORDS_PER_TRANSACTION) {
+            self.records.pop_first();
+        }
+        self.records.insert(number, records);
+        Ok(Value::Int(number))
     }
 
     /// `iterator_record_next(iterator)` -> (oid, tid, data, data_txn), `None` at the end

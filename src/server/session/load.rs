@@ -157,11 +157,16 @@ pub fn reply_newest(hosted: &Hosted, connection: &Connection, mut compute: impl 
             return connection.outbox.send_own(place, &frame);
         }
     }
-    let frame = compute();
+    reply_published(hosted, connection, &compute());
+}
+
+/// Queue and send a reply that was computed from some published state, behind the invalidations of that state.
+pub fn reply_published(hosted: &Hosted, connection: &Connection, frame: &[u8]) {
+    // What the reply may know of is queued by whoever has this lock now.
     let (members, _) = hosted.publication.members();
     let place = connection.outbox.place();
     drop(members);
-    connection.outbox.send_own(place, &frame);
+    connection.outbox.send_own(place, frame);
 }
 
 /// Queue and send a reply that is computed, from memory only, while nothing can be published: it holds exactly at its place

@@ -5,17 +5,23 @@
 //! sync) come later, from other threads; meanwhile the session goes on reading.
 
 mod admin;
+mod authenticate;
+mod blob;
 mod commit;
 mod dispatch;
+mod errand;
 mod greeting;
 mod iterate;
 mod load;
+mod pack;
 mod run;
 mod store;
+mod undo;
 mod verify;
 
 use crate::base::sync::Arc;
 use crate::server::Server;
+use crate::server::admission::Pass;
 use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
 
@@ -26,9 +32,14 @@ pub use run::serve;
 pub struct Session {
     server: Arc<Server>,
     connection: Arc<Connection>,
+    pass: Pass,
     registered: Option<Registered>,
+    identity: authenticate::Identity,
     reads: load::Batch,
     iterators: iterate::Iterators,
+    upload: blob::Receiving,
+    downloads: Arc<blob::Downloads>,
+    errands: Arc<errand::Errands>,
     /// Between the first zeoVerify and endZeoVerify.
     verifying: bool,
 }

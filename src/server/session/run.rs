@@ -4,13 +4,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::base::sync::Arc;
-use crate::net::stream::{Sink, Stream};
+use crate::net::stream::Sink;
 use crate::server::Server;
-use crate::server::connection::{Connection, Transaction};
+use crate::server::admission::{Pass, TOO_SLOW};
+use crate::server::connection::{Connection, OpenTransaction, Transaction};
 use crate::server::hosted::LOG;
-use crate::server::outbox::Outbox;
-use crate::server::session::greeting::greet;
-use crate::server::session::{Session, abort, iterate, load};
+use crate::server::session::authenticate::Identity;
+use crate::server::session::greeting::{greet, secure};
+use crate::server::session::{Session, abort, blob, iterate, load};
 use crate::wire::frame::FrameReader;
 use crate::wire::protocol::Wire;
 
@@ -26,10 +27,8 @@ pub(super) enum End {
     Misbehaved,
 }
 
-/// Serve one client until it goes. `peer` is its address as the log shows it.
-pub fn serve(server: &Arc<Server>, stream: Stream, id: u64, peer: String) {
-    let outbox = Arc::new(Outbox::new(stream));
-    let connection = Arc::new(Connection::new(id, outbox, peer));
+/// Serve one client until it goes.
+pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, pass: Pass) {
     if !server.add_client(&connection) {
         connection.outbox.sink().shutdown();
         return;
@@ -37,9 +36,14 @@ pub fn serve(server: &Arc<Server>, stream: Stream, id: u64, peer: String) {
     let mut session = Session {
         server: Arc::clone(server),
         connection,
+        pass,
         registered: None,
+        identity: Identity::new(server.authentication().map(|demanded| demanded.protocol.as_ref())),
         reads: load::Batch::default(),
         iterators: iterate::Iterators::default(),
+        upload: blob::Receiving::default(),
+        downloads: Arc::default(),
+        errands: Arc::default(),
         verifying: false,
     };
     // A bug's panic (which the panic hook has logged) ends this connection, and nothing else.
@@ -53,6 +57,17 @@ pub fn serve(server: &Arc<Server>, stream: Stream, id: u64, peer: String) {
 
 impl Session {
     fn run(&mut self) -> End {
+        if !secure(&self.server, &self.connection) {
+            return End::Gone;
+        }
+        let end = self.converse();
+        if self.registered.is_none() && self.connection.outbox.close_reason() == Some(TOO_SLOW) {
+            self.server.admission().log_too_slow(&self.connection, "it has not registered", "");
+        }
+        end
+    }
+
+    fn converse(&mut self) -> End {
         let mut frames = FrameReader::with_limit(STRANGER_MESSAGE_LEN_MAX);
         let outbox = Arc::clone(&self.connection.outbox);
         let peer = self.connection.label();
@@ -66,11 +81,20 @@ impl Session {
                 let frame = match frames.next() {
                     Ok(Some(frame)) => frame,
                     Ok(None) => break,
+                    Err(error) if self.refuse_long_message(&error) => {
+                        frames.skip(&error);
+                        continue;
+                    }
                     Err(error) => {
-                        log::error!(target: LOG, "({}) {error}; the connection is closed", self.connection.label());
+                        let key = if self.registered.is_some() { " (max-message-size)" } else { "" };
+                        self.log_end(format_args!("{error}{key}"));
                         return End::Misbehaved;
                     }
                 };
+                if let Err(what) = self.identity.check(&frame, || self.connection.label()) {
+                    self.log_end(what);
+                    return End::Misbehaved;
+                }
                 let wire = *wire.get_or_insert_with(|| {
                     let wire = Wire::of_first_message(greeted.generation, greeted.msgpack, frame.payload);
                     self.connection.set_wire(wire);
@@ -82,7 +106,7 @@ impl Session {
                             return end;
                         }
                         if self.registered.is_some() {
-                            frames.set_limit(self.server.message_len_max());
+                            frames.set_limit(self.server.limits().message_size);
                         }
                         // It may have asked for gigabytes before it went.
                         if outbox.is_closed() {
@@ -90,7 +114,7 @@ impl Session {
                         }
                     }
                     Err(error) => {
-                        log::error!(target: LOG, "({}) {error}; the connection is closed", self.connection.label());
+                        self.log_end(error);
                         return End::Misbehaved;
                     }
                 }
@@ -101,6 +125,19 @@ impl Session {
                 Ok(received) => frames.filled(received),
             }
         }
+    }
+
+    /// The peer has broken the protocol. Strangers may do so as often as they like, but not each time with a line.
+    fn log_end(&self, what: impl std::fmt::Display) {
+        let what = what.to_string();
+        if self.may_log(&what) {
+            log::error!(target: LOG, "({}) {what}; the connection is closed", self.connection.label());
+        }
+    }
+
+    /// Whether there is to be a line about what the peer got wrong.
+    pub(super) fn may_log(&self, what: &str) -> bool {
+        self.registered.is_some() || self.server.admission().may_log_stranger(&self.connection.label(), what)
     }
 
     /// Queue and send the replies to reads that were collected.
@@ -122,7 +159,9 @@ impl Session {
             self.end_verifying(&on);
             let doing = match &*connection.transaction.lock() {
                 Transaction::None => "",
-                Transaction::Voted { .. } | Transaction::Finishing { .. } => " during locked transaction",
+                Transaction::Voted { .. }
+                | Transaction::Finishing { .. }
+                | Transaction::Open(OpenTransaction { locked: Some(_), .. }) => " during locked transaction",
                 _ => " during unlocked transaction",
             };
             // Registration ends last: publishing a finish that is under way still finds the connection.

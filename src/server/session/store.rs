@@ -1,20 +1,22 @@
 //! tpc_begin and the stores: buffered here, touching the storage only at vote.
 
 use crate::exceptions;
-use crate::server::connection::{OpenTransaction, Transaction};
+use crate::server::connection::{OpenTransaction, Transaction, printable};
 use crate::server::session::Session;
 use crate::server::session::commit::check_id;
 use crate::server::stats::count;
 use crate::storage::{Staged, TransactionMeta};
 use crate::wire::exception::PyException;
+use crate::wire::frame::FrameError;
 use crate::wire::protocol::{Codec, Dialect};
 use crate::wire::request::TpcBegin;
 
 use super::Registered;
 use crate::server::hosted::LOG;
 
-/// Bytes of a transaction that are kept in memory; what is beyond goes to a temporary file.
-const STAGED_MEMORY_MAX: usize = 8 << 20;
+/// Bytes of what describes a transaction. Storages have narrower limits, which they tell at vote; until then it is kept in
+/// memory.
+const META_LEN_MAX: usize = 1 << 20;
 
 impl Session {
     /// `tpc_begin(id, user, description, extension, tid, status)`
@@ -28,7 +30,7 @@ impl Session {
                 log::info!(
                     target: LOG,
                     "({}) duplicate tpc_begin({})",
-                    self.connection.label(), begin.id.escape_ascii()
+                    self.connection.label(), printable(&begin.id.escape_ascii().to_string())
                 );
                 return Ok(());
             }
@@ -38,15 +40,25 @@ impl Session {
             }
             None => {}
         }
+        let meta_len = [&*begin.id, &*begin.user, &*begin.description, &*begin.extension].map(<[u8]>::len);
+        if meta_len.iter().sum::<usize>() > META_LEN_MAX {
+            let message = "user, description and extension of the transaction are too long";
+            return Err(exceptions::transaction_error(message));
+        }
+        self.connection.progresses();
         let meta = TransactionMeta {
             user: begin.user.to_vec(),
             description: begin.description.to_vec(),
             extension: begin.extension.clone(),
         };
-        let mut staged = Staged::new(meta, begin.tid, begin.status, STAGED_MEMORY_MAX);
+        let memory_max = self.server.limits().transaction_memory;
+        let mut staged = Staged::new(meta, begin.tid, begin.status, memory_max);
         staged.python2 = self.connection.wire().codec == Codec::Pickle(Dialect::Python2);
+        let clients_resolve = on.hosted.options.client_conflict_resolution;
+        staged.client_resolves = clients_resolve && self.connection.wire().can_resolve_conflicts();
+        let id = begin.id.as_ref().into();
         *transaction =
-            Transaction::Open(OpenTransaction { id: begin.id.as_ref().into(), staged, refused: None });
+            Transaction::Open(OpenTransaction { id, staged, blob_len: 0, refused: None, locked: None });
         count(&on.hosted.stats.active_txns);
         Ok(())
     }
@@ -65,13 +77,62 @@ impl Session {
         let mut transaction = self.connection.transaction.lock();
         check_id(&self.connection, &transaction, id, method)?;
         match &mut *transaction {
-            Transaction::Open(open) => operation(&mut open.staged).map_err(|error| {
-                log::error!(target: LOG, "({}) Can't buffer a transaction: {error}", self.connection.label());
-                let doing = "buffering a transaction in the temporary directory";
-                exceptions::of_storage_error(&crate::storage::StorageError::io(doing)(error))
-            }),
+            // Vote says why. Nothing more of it has to be kept.
+            Transaction::Open(OpenTransaction { refused: Some(_), .. }) => Ok(()),
+            Transaction::Open(open) => {
+                self.connection.progresses();
+                operation(&mut open.staged).map_err(|error| {
+                    log::error!(target: LOG, "({}) Can't buffer a transaction: {error}", self.connection.label());
+                    let doing = "buffering a transaction in the temporary directory";
+                    exceptions::of_storage_error(&crate::storage::StorageError::io(doing)(error))
+                })?;
+                self.keep_small(open);
+                Ok(())
+            }
             _ => Err(exceptions::transaction_error("The transaction has been voted for already.")),
         }
+    }
+
+    /// A transaction that has become too large is thrown away at once; vote will say why. The calls themselves want no
+    /// reply.
+    pub(super) fn keep_small(&self, open: &mut OpenTransaction) {
+        let limits = self.server.limits();
+        let size = open.staged.payload_len() + open.blob_len;
+        let count = open.staged.ops().len() as u64;
+        let message = match (limits.transaction_size, limits.transaction_objects) {
+            (Some(max), _) if size > max => {
+                format!(
+                    "the transaction is larger than the server permits: max-transaction-size is {max} bytes"
+                )
+            }
+            (_, Some(max)) if count > max => {
+                format!("the transaction is larger than the server permits: max-transaction-objects is {max}")
+            }
+            _ => return,
+        };
+        log::error!(target: LOG, "({}) {message}", self.connection.label());
+        open.staged.clear();
+        open.refused = Some(exceptions::storage_error(&message));
+    }
+
+    /// A message longer than `max-message-size`: in a transaction it is a record, of which vote will say so. False: nobody would
+    /// learn of it but by the end of the connection. So it is where messages are signed, too: what is skipped belongs to the next code.
+    pub(super) fn refuse_long_message(&self, error: &FrameError) -> bool {
+        let mut transaction = self.connection.transaction.lock();
+        let Transaction::Open(open) = &mut *transaction else { return false };
+        if error.has_mac || self.registered.is_none() {
+            return false;
+        }
+        if open.refused.is_none() {
+            let FrameError { len, len_max, .. } = error;
+            let message = format!(
+                "a record is larger than the server permits: its message has {len} bytes, max-message-size is {len_max}"
+            );
+            log::error!(target: LOG, "({}) {message}", self.connection.label());
+            open.staged.clear();
+            open.refused = Some(exceptions::storage_error(&message));
+        }
+        true
     }
 
     /// A call that wanted no reply was refused. Python's servers before ZEO 5 log it and let the vote pass without the

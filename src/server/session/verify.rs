@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::base::ids::{Oid, Tid};
 use crate::exceptions;
-use crate::server::hosted::{Hosted, LOG};
+use crate::server::hosted::LOG;
+use crate::server::log_changes::Changed;
 use crate::server::session::load::{frame, reply_exactly};
 use crate::server::session::{Registered, Session};
 use crate::server::stats::{count, uncount};
@@ -17,57 +18,69 @@ use crate::wire::value::Value;
 
 impl Session {
     /// `getInvalidations(tid)`: (last tid, oids changed after `tid`), or `None` if that is not known any more.
+    ///
+    /// What changed up to some state is gathered, and encoded, without holding anything up. If more was published meanwhile,
+    /// that is in the queue and is added under the lock, so that the answer holds exactly at its place (R4).
     pub(super) fn get_invalidations(&self, on: &Registered, id: &OwnedMsgId, tid: Tid) {
         let hosted = &on.hosted;
+        let (queued, seen) = {
+            let (members, seen) = hosted.publication.members();
+            (members.invalidations.since(tid), seen)
+        };
         let may_read_log = || {
             let age = Duration::from_secs_f64((Tid::now().to_unix() - tid.to_unix()).max(0.0));
             hosted.options.invalidation_age.is_some_and(|max| age < max)
         };
-        let is_queued = hosted.publication.members().0.invalidations.since(tid).is_some();
-        if !is_queued && may_read_log() {
-            self.invalidations_from_log(on, id, tid);
-            return;
+        let found = match queued {
+            Some(queued) => {
+                let oids = queued.iter().flat_map(|i| i.oids.iter().copied()).collect();
+                // If nothing changed the answer names the newest transaction all the same.
+                Ok(Changed { up_to: seen.last_transaction(), last: Some(seen.last_transaction()), oids })
+            }
+            None if may_read_log() => {
+                let is_queued = |tid| {
+                    let (members, _) = hosted.publication.members();
+                    members.invalidations.reaches_back_to(tid)
+                };
+                hosted.log_changes.since(hosted.storage.as_ref(), tid, seen.last_transaction(), is_queued)
+            }
+            None => {
+                self.log_not_known(tid, hosted.publication.members().0.invalidations.oldest_answered());
+                return reply_exactly(hosted, &self.connection, |_, _| {
+                    frame(&self.connection, id, &Ok(Value::None))
+                });
+            }
+        };
+        let Changed { up_to, last, mut oids } = match found {
+            Ok(changed) => changed,
+            Err(error) => {
+                let error = Err(exceptions::of_storage_error(&error));
+                return reply_exactly(hosted, &self.connection, |_, _| frame(&self.connection, id, &error));
+            }
+        };
+        let last = last.map(|last| last.max(seen.last_transaction()));
+        let ready = self.invalidations(id, last, &oids);
+        if up_to == seen.last_transaction()
+            && let Some(place) = hosted.publication.place_if_newest(seen, &self.connection.outbox)
+        {
+            return self.connection.outbox.send_own(place, &ready);
         }
-        reply_exactly(hosted, &self.connection, |members, _| {
-            let queue = &members.invalidations;
-            let changes = match queue.since(tid) {
-                Some(known) => {
-                    let oids = known.iter().flat_map(|i| i.oids.iter().copied()).collect();
-                    queue.newest().map(|newest| (newest, oids))
-                }
-                None => {
-                    self.log_not_known(tid, queue.oldest_answered());
-                    None
-                }
-            };
-            self.invalidations(id, changes)
-        });
-    }
-
-    /// The log is read up to some state, without holding anything up; what was published meanwhile is in the queue, so
-    /// that the answer holds exactly at its place (R4).
-    fn invalidations_from_log(&self, on: &Registered, id: &OwnedMsgId, tid: Tid) {
-        let seen = on.hosted.publication.seen();
-        let from_log = from_log(&on.hosted, tid).map_err(|error| exceptions::of_storage_error(&error));
-        reply_exactly(&on.hosted, &self.connection, |members, newest| {
-            let (last, mut oids) = match from_log {
-                Ok(Some(found)) => found,
-                Ok(None) => (Tid::ZERO, BTreeSet::new()),
-                Err(exception) => return frame(&self.connection, id, &Err(exception)),
-            };
-            let Some(since) = members.invalidations.changed_after(seen.last_transaction()) else {
-                return self.invalidations(id, None);
+        drop(ready);
+        reply_exactly(hosted, &self.connection, |members, newest| {
+            let Some(since) = members.invalidations.changed_after(up_to) else {
+                return frame(&self.connection, id, &Ok(Value::None));
             };
             oids.extend(since);
-            let changes = (!oids.is_empty()).then_some((last.max(newest.last_transaction()), oids));
-            self.invalidations(id, changes)
+            let newest = Some(newest.last_transaction());
+            let last = if oids.is_empty() { last.and(newest) } else { last.max(newest) };
+            self.invalidations(id, last, &oids)
         });
     }
 
-    /// The answer in the shape of the client's generation.
-    fn invalidations(&self, id: &OwnedMsgId, changes: Option<(Tid, BTreeSet<Oid>)>) -> Vec<u8> {
-        let Some((last, oids)) = changes else { return frame(&self.connection, id, &Ok(Value::None)) };
-        let oids: Vec<Oid> = oids.into_iter().collect();
+    /// The answer in the shape of the client's generation. `None`: there is no transaction after the client's.
+    fn invalidations(&self, id: &OwnedMsgId, last: Option<Tid>, oids: &BTreeSet<Oid>) -> Vec<u8> {
+        let Some(last) = last else { return frame(&self.connection, id, &Ok(Value::None)) };
+        let oids: Vec<Oid> = oids.iter().copied().collect();
         log::info!(
             target: LOG,
             "({}) Return {} invalidations up to tid {}",
@@ -92,7 +105,11 @@ impl Session {
             Ok(current) if current == serial => {}
             // It may have been un-created, or the application may have left a dangling reference: drop it in any case.
             Ok(_) | Err(StorageError::PosKey(_)) => {
-                self.connection.post_push(&Push::InvalidateVerify { oid });
+                // A client with a large cache asks faster than it reads: its session waits for it, as with any reply.
+                let mut frame = Vec::new();
+                self.connection.wire().push(&Push::InvalidateVerify { oid }, &mut frame);
+                let outbox = &self.connection.outbox;
+                outbox.send_own(outbox.place(), &frame);
             }
             Err(error) => return Err(exceptions::of_storage_error(&error)),
         }
@@ -112,19 +129,4 @@ impl Session {
             uncount(&on.hosted.stats.verifying_clients);
         }
     }
-}
-
-/// What changed after `tid`, from the log itself: `invalidation-age`.
-fn from_log(hosted: &Hosted, tid: Tid) -> Result<Option<(Tid, BTreeSet<Oid>)>, StorageError> {
-    let mut oids = BTreeSet::new();
-    let mut last = None;
-    let mut transactions = hosted.storage.iterate(Some(Tid(tid.0.saturating_add(1))), None)?;
-    while let Some(transaction) = transactions.next_transaction()? {
-        let mut records = transactions.records()?;
-        while let Some(record) = records.next_record()? {
-            oids.insert(record.oid);
-        }
-        last = Some(transaction.tid);
-    }
-    Ok(last.map(|last| (last, oids)))
 }

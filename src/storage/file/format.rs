@@ -22,6 +22,7 @@
 use byteorder::{BigEndian, ByteOrder};
 
 use crate::base::ids::{Oid, Tid};
+use crate::storage::TransactionMeta;
 use crate::storage::staged::HEADROOM;
 
 pub const MAGIC_LEN: u64 = 4;
@@ -95,6 +96,14 @@ impl TxnHeader {
         BigEndian::write_u16(&mut h[19..21], self.description_len);
         BigEndian::write_u16(&mut h[21..23], self.extension_len);
         h
+    }
+
+    /// User, description and extension from the bytes that hold them one after the other.
+    pub fn split_meta(&self, mut bytes: Vec<u8>) -> TransactionMeta {
+        let (user_len, description_len) = (usize::from(self.user_len), usize::from(self.description_len));
+        let extension = bytes.split_off(bytes.len().min(user_len + description_len));
+        let description = bytes.split_off(bytes.len().min(user_len));
+        TransactionMeta { user: bytes, description, extension }
     }
 
     /// Bytes of user, description and extension.

@@ -2,24 +2,29 @@
 //!
 //! Whoever finds nobody at it becomes the *leader* and commits what is queued, in its own thread: a lone committer makes
 //! one write and one sync and waits for nobody. What is queued meanwhile is the next group; a committer thread of the
-//! storage leads that, so no session is kept at it. Leadership passes on before a group's replies are sent, so the
+//! storage leads that, so no session is kept at it (`lead.rs`). Leadership passes on before a group's replies are sent, so the
 //! next sync does not wait for the network.
 //!
 //! Invariant: only the leader writes to the log, and nothing is published that is not durable.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use log::error;
 
 use super::Core;
+use super::blobs::Prepared;
 use super::format::{FileFormat, TxnHeader};
+use super::lead::Joined;
 use super::log::TARGET;
 use super::media::MediaFile;
 use super::stage::VotedTxn;
-use super::tail_note::BLOCK;
+use super::tail_note::{BLOCK, FileNo};
+use super::volume::Volume;
 use crate::base::ids::Tid;
+use crate::storage::blob::Placement;
 use crate::storage::{Committed, Delivery, StorageError, Ticket};
 
 /// Bytes of transactions in one group, beyond its first transaction.
@@ -31,42 +36,6 @@ const GATHER_MAX: usize = 1 << 20;
 pub struct Job {
     pub txn: VotedTxn,
     pub ticket: Ticket,
-}
-
-/// See the module.
-#[derive(Default)]
-pub struct Group {
-    queue: Mutex<Queue>,
-    /// There is a group that a committer thread is to lead, or the storage closes.
-    work: Condvar,
-    /// Nobody leads.
-    idle: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: Vec<Job>,
-    leading: bool,
-    /// Leadership waits for a committer thread.
-    handed_over: bool,
-    stopping: bool,
-}
-
-impl Group {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lets no more in and waits until all that are in are through.
-    pub fn stop(&self) {
-        let mut queue = self.lock();
-        queue.stopping = true;
-        self.work.notify_all();
-        while queue.leading {
-            queue = self.idle.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-        self.work.notify_all();
-    }
 }
 
 /// Where the next group goes. Locked by the leader only.
@@ -83,135 +52,133 @@ pub struct Writer {
 struct After {
     delivery: Option<Delivery>,
     /// What the tail note is to say. It may be late: until then it says less.
-    synced: Option<u64>,
+    synced: Option<(FileNo, u64)>,
     failed: Vec<(Ticket, StorageError)>,
 }
 
 impl Core {
     /// Queues a transaction, and commits what is queued unless somebody is at it.
     pub fn finish(&self, job: Job) {
-        let refused = {
-            let mut queue = self.group.lock();
-            if queue.stopping {
-                Some(job)
-            } else {
-                queue.jobs.push(job);
-                if queue.leading {
-                    return;
-                }
-                queue.leading = true;
-                None
-            }
-        };
-        match refused {
-            Some(job) => self.tell_failed(job.ticket, self.closed()),
-            None => self.lead(),
+        match self.group.join(job) {
+            Joined::Queued => {}
+            Joined::Leads => self.lead(),
+            Joined::Refused(job) => self.tell_failed(job.ticket, self.closed()),
         }
+    }
+
+    /// Runs `work` while no group is committed, after the one at hand: groups cannot pass it. For one thread at a time.
+    /// `None`: the storage closes.
+    pub fn lead_alone<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        if !self.group.alone() {
+            return None;
+        }
+        let result = catch_unwind(AssertUnwindSafe(work));
+        if result.is_err() {
+            self.set_broken("a bug interrupted what held up the commits".into());
+        }
+        self.group.pass_on();
+        result.map_or_else(|panic| resume_unwind(panic), Some)
     }
 
     /// A committer thread's life.
     pub fn committer(&self) {
-        loop {
-            let mut queue = self.group.lock();
-            while !queue.handed_over {
-                if queue.stopping && !queue.leading {
-                    return;
-                }
-                queue = self.group.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            }
-            queue.handed_over = false;
-            drop(queue);
+        while self.group.next_turn() {
             self.lead();
         }
     }
 
     /// Commits one group, passes leadership on, and then answers.
     fn lead(&self) {
-        let jobs = {
-            let mut queue = self.group.lock();
-            let count = group_count(&queue.jobs);
-            let rest = queue.jobs.split_off(count);
-            std::mem::replace(&mut queue.jobs, rest)
-        };
+        let jobs = self.group.take(group_count);
         let after = catch_unwind(AssertUnwindSafe(|| self.commit(jobs))).unwrap_or_else(|_| {
             // Who waited for this group is not told: what became of it is unknown.
-            self.log.set_broken("a bug interrupted a commit".into());
+            self.set_broken("a bug interrupted a commit".into());
             After::default()
         });
-        {
-            let mut queue = self.group.lock();
-            if queue.jobs.is_empty() {
-                queue.leading = false;
-                // A notice to nobody would be a system call in every lone commit.
-                if queue.stopping {
-                    self.group.idle.notify_all();
-                }
-            } else {
-                queue.handed_over = true;
-                self.group.work.notify_one();
-            }
-        }
+        self.group.pass_on();
         for (ticket, error) in after.failed {
             self.tell_failed(ticket, error);
         }
         if let Some(delivery) = after.delivery {
             delivery();
         }
-        if let (Some(note), Some(end)) = (&self.note, after.synced)
-            && let Err(error) = note.set_synced(end)
+        if let (Some(note), Some((file, end))) = (&self.note, after.synced)
+            && let Err(error) = note.set_synced(file, end)
         {
-            log::warn!(target: TARGET, "{}.tmp cannot be written: {error}", self.log.path().display());
+            log::warn!(target: TARGET, "{}.tmp cannot be written: {error}", self.path.display());
         }
     }
 
     fn tell_failed(&self, ticket: Ticket, error: StorageError) {
         match self.publisher.get() {
             Some(publisher) => publisher.failed(ticket, error),
-            None => error!(target: TARGET, "{}: a commit failed: {error}", self.log.path().display()),
+            None => error!(target: TARGET, "{}: a commit failed: {error}", self.path.display()),
         }
     }
 
-    fn commit(&self, mut jobs: Vec<Job>) -> After {
-        if let Some(why) = self.log.broken() {
+    fn commit(&self, jobs: Vec<Job>) -> After {
+        if let Some(why) = self.broken() {
             let why = format!("the storage is read-only: {why}");
             return all_failed(jobs, || StorageError::Closed(why.clone()));
+        }
+        // Nobody replaces it meanwhile: that takes the lead.
+        let volume = self.volume.get_owned();
+        let (jobs, failed) = relocated(jobs, &volume);
+        if jobs.is_empty() {
+            return After { failed, ..After::default() };
         }
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = writer.end;
         let format = writer.format;
-        let placed = match self.write(&mut writer, &mut jobs) {
+        let Prepared { mut jobs, tids, blobs, failed } = self.prepare(jobs, failed);
+        if jobs.is_empty() {
+            return After { failed, ..After::default() };
+        }
+        let placed = match self.write(&volume, &mut writer, &mut jobs, &tids) {
             Ok(placed) => placed,
             Err(error) => {
                 error!(
                     target: TARGET,
                     "{}: writing at {begin} failed, {} transactions are refused: {error}",
-                    self.log.path().display(),
+                    self.path.display(),
                     jobs.len()
                 );
-                self.take_back(begin);
+                self.take_back(&volume, begin, blobs, &mut jobs);
                 writer.format = format;
-                let doing = format!("{}: writing at {begin}", self.log.path().display());
-                return all_failed(jobs, || StorageError::Io { doing: doing.clone(), error: copy(&error) });
+                let doing = format!("{}: writing at {begin}", self.path.display());
+                let error = || StorageError::Io { doing: doing.clone(), error: copy(&error) };
+                return After {
+                    failed: failed.into_iter().chain(tickets(jobs, error)).collect(),
+                    ..After::default()
+                };
             }
         };
-        if let Err(error) = self.log.file().sync() {
-            self.log.set_broken(format!("a sync failed at {begin}: {error}"));
+        if let Err(error) = volume.log.file().sync() {
+            self.set_broken(format!("a sync failed at {begin}: {error}"));
             // What the disk has now is unknown; nobody was told of it, so better it is gone at the next start.
-            self.take_back(begin);
-            let doing = format!("{}: syncing at {begin}", self.log.path().display());
-            return all_failed(jobs, || StorageError::Io { doing: doing.clone(), error: copy(&error) });
+            self.take_back(&volume, begin, blobs, &mut jobs);
+            let doing = format!("{}: syncing at {begin}", self.path.display());
+            let error = || StorageError::Io { doing: doing.clone(), error: copy(&error) };
+            return After {
+                failed: failed.into_iter().chain(tickets(jobs, error)).collect(),
+                ..After::default()
+            };
+        }
+        if let Some(blobs) = blobs {
+            blobs.keep();
         }
         let end = placed.last().map_or(begin, |placed| placed.end);
         writer.end = end;
         writer.undecided = false;
         drop(writer);
         self.space.appended(end);
-        self.log.set_end(end);
-        After { synced: Some(end), ..self.publish(jobs, &placed) }
+        volume.log.set_end(end);
+        let synced = self.note.as_ref().map(|note| (note.file_no(), end));
+        After { synced, failed, ..self.publish(&volume, jobs, &placed) }
     }
 
-    fn publish(&self, jobs: Vec<Job>, placed: &[Placed]) -> After {
-        let mut object_count = self.index.len();
+    fn publish(&self, volume: &Volume, jobs: Vec<Job>, placed: &[Placed]) -> After {
+        let mut object_count = volume.index.len();
         let mut group = Vec::with_capacity(jobs.len());
         let mut txns = Vec::with_capacity(jobs.len());
         for (Job { txn, ticket }, placed) in jobs.into_iter().zip(placed) {
@@ -224,11 +191,12 @@ impl Core {
             for (txn, placed) in txns.iter().zip(placed) {
                 let first = placed.pos + txn.head_len();
                 for object in &txn.objects {
-                    self.index.insert(object.oid, first + object.file_at, object.data_len);
+                    volume.index.insert(object.oid, first + object.file_at, object.data_len);
                 }
             }
             if let Some(last) = placed.last() {
-                self.set_published(last.tid, last.end);
+                self.last_tid.store(last.tid.0, Ordering::Release);
+                volume.set_published_end(last.end);
             }
         };
         let delivery = match self.publisher.get() {
@@ -243,8 +211,14 @@ impl Core {
     }
 
     /// Appends all of the group. On an error any part of it may have been written.
-    fn write(&self, writer: &mut Writer, jobs: &mut [Job]) -> io::Result<Vec<Placed>> {
-        let file = self.log.file();
+    fn write(
+        &self,
+        volume: &Volume,
+        writer: &mut Writer,
+        jobs: &mut [Job],
+        tids: &[Tid],
+    ) -> io::Result<Vec<Placed>> {
+        let file = volume.log.file();
         if writer.undecided
             && let Some(first) = jobs.first()
         {
@@ -257,9 +231,8 @@ impl Core {
         let mut out = Appender { file, pos: writer.end, buf: &mut writer.buf, zeros: Vec::new() };
         out.buf.clear();
         let mut placed = Vec::with_capacity(jobs.len());
-        for job in jobs {
+        for (job, &tid) in jobs.iter_mut().zip(tids) {
             let pos = out.end();
-            let tid = self.tids.at_finish(job.txn.tid);
             write_txn(&mut out, &mut job.txn, pos, tid)?;
             placed.push(Placed { tid, pos, end: out.end() });
         }
@@ -277,14 +250,20 @@ impl Core {
         Ok(placed)
     }
 
-    /// Cuts off what was written of a group that failed.
-    fn take_back(&self, begin: u64) {
-        match self.log.file().set_len(begin) {
+    /// Cuts off what was written of a group that failed, and removes its blobs.
+    fn take_back(&self, volume: &Volume, begin: u64, blobs: Option<Placement>, jobs: &mut [Job]) {
+        match volume.log.file().set_len(begin) {
             Ok(()) => self.space.cut(begin),
-            Err(error) if self.log.broken().is_none() => {
-                self.log.set_broken(format!("what was written at {begin} cannot be cut off: {error}"));
+            Err(error) if self.broken().is_none() => {
+                self.set_broken(format!("what was written at {begin} cannot be cut off: {error}"));
             }
             Err(_) => {}
+        }
+        if let Some(blobs) = blobs
+            && self.broken().is_some()
+        {
+            // Whether the disk has the transactions is for the next start to find out.
+            blobs.leave(jobs.iter_mut().flat_map(|job| job.txn.staged.blobs_mut()));
         }
     }
 }
@@ -330,9 +309,13 @@ fn write_txn(out: &mut Appender<'_>, txn: &mut VotedTxn, tloc: u64, tid: Tid) ->
 /// Record by record: the transaction was spilled to a file, or some data became a back-pointer.
 fn write_records(out: &mut Appender<'_>, txn: &VotedTxn, tloc: u64, tid: Tid) -> io::Result<()> {
     let mut chunk = Vec::new();
-    for record in &txn.records {
+    for (no, record) in txn.records.iter().enumerate() {
         let header = record.header(tid, tloc).encode();
         out.push(&header)?;
+        if let Some(data) = txn.fetched.get(&no) {
+            out.push(data)?;
+            continue;
+        }
         if record.data_len == 0 {
             out.push(&record.back.to_be_bytes())?;
             continue;
@@ -419,11 +402,32 @@ fn group_count(jobs: &[Job]) -> usize {
 }
 
 fn all_failed(jobs: Vec<Job>, error: impl Fn() -> StorageError) -> After {
-    After { failed: jobs.into_iter().map(|job| (job.ticket, error())).collect(), ..After::default() }
+    After { failed: tickets(jobs, error).collect(), ..After::default() }
+}
+
+fn tickets(jobs: Vec<Job>, error: impl Fn() -> StorageError) -> impl Iterator<Item = (Ticket, StorageError)> {
+    jobs.into_iter().map(move |job| (job.ticket, error()))
+}
+
+/// Those that were voted before a pack replaced the file get their positions in the new one. Also the failures: the
+/// old file could not be read.
+fn relocated(jobs: Vec<Job>, volume: &Arc<Volume>) -> (Vec<Job>, Vec<(Ticket, StorageError)>) {
+    let mut failed = Vec::new();
+    if jobs.iter().all(|job| Arc::ptr_eq(&job.txn.volume, volume)) {
+        return (jobs, failed);
+    }
+    let mut good = Vec::with_capacity(jobs.len());
+    for mut job in jobs {
+        match job.txn.relocate(volume) {
+            Ok(()) => good.push(job),
+            Err(error) => failed.push((job.ticket, error)),
+        }
+    }
+    (good, failed)
 }
 
 /// One error for each of several clients.
-fn copy(error: &io::Error) -> io::Error {
+pub fn copy(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::new(error.kind(), error.to_string()),

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use super::FileStorage;
 use super::format::TxnHeader;
 use super::log::Records;
+use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{HistoryEntry, IternextRecord, Result, StorageError};
 
@@ -15,8 +16,9 @@ const READ_LEN_MAX: u64 = 1 << 20;
 impl FileStorage {
     pub(super) fn revisions(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
         self.check_open()?;
-        let log = &self.core.log;
-        let mut pos = self.core.index.get(oid).ok_or(StorageError::PosKey(oid))?.pos;
+        let volume = self.core.volume.get_owned();
+        let log = &volume.log;
+        let mut pos = volume.index.get(oid).ok_or(StorageError::PosKey(oid))?.pos;
         let mut entries = Vec::new();
         while entries.len() < count && pos != 0 {
             let record = log.read_record(pos, Some(oid))?.header;
@@ -32,8 +34,9 @@ impl FileStorage {
     /// changed is listed with the newest only.
     pub(super) fn newest_transactions(&self, count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
         self.check_open()?;
-        let log = &self.core.log;
-        let published_end = self.core.published_end();
+        let volume = self.core.volume.get_owned();
+        let log = &volume.log;
+        let published_end = volume.published_end();
         let mut end = published_end;
         let mut newest = Vec::new();
         while newest.len() < count
@@ -45,7 +48,7 @@ impl FileStorage {
             }
         }
         if published_end - end > READ_LEN_MAX {
-            return Ok(self.newest_from_index(&newest, published_end));
+            return Ok(newest_from_index(&volume, &newest, published_end));
         }
         let mut found = Vec::with_capacity(newest.len());
         for (tpos, header) in newest {
@@ -59,33 +62,34 @@ impl FileStorage {
         Ok(found)
     }
 
-    /// The same without reading the records: an object's current record stands in the last transaction that changed it.
-    fn newest_from_index(&self, newest: &[(u64, TxnHeader)], end: u64) -> Vec<(Tid, Vec<Oid>)> {
-        let mut found: Vec<(Tid, Vec<Oid>)> =
-            newest.iter().map(|(_, header)| (header.tid, Vec::new())).collect();
-        let whole: std::result::Result<(), Infallible> = self.core.index.for_each(|oid, pos| {
-            // Newest first: the first that begins before the record has it.
-            let at = newest.partition_point(|(tpos, _)| *tpos > pos);
-            if pos < end
-                && let Some((_, oids)) = found.get_mut(at)
-            {
-                oids.push(oid);
-            }
-            Ok(())
-        });
-        match whole {
-            Ok(()) => found,
-        }
-    }
-
     /// `PosKey` if the object at hand is gone, as Python has it.
     pub(super) fn next_object(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
         self.check_open()?;
-        let Some((oid, _)) = self.core.index.next(next.unwrap_or(Oid::ZERO)) else { return Ok(None) };
+        // Held throughout: what is read below is of the same file, but for a pack in between, which changes neither.
+        let volume = self.core.volume.get_owned();
+        let Some((oid, _)) = volume.index.next(next.unwrap_or(Oid::ZERO)) else { return Ok(None) };
         let mut data = Vec::new();
         let loaded = self.read_before(oid, Tid::MAX, 0, &mut data)?.ok_or(StorageError::PosKey(oid))?;
         data.drain(..loaded.start);
-        let following = oid.0.checked_add(1).and_then(|from| self.core.index.next(Oid(from)));
+        let following = oid.0.checked_add(1).and_then(|from| volume.index.next(Oid(from)));
         Ok(Some(IternextRecord { oid, tid: loaded.serial, data, next: following.map(|(oid, _)| oid) }))
+    }
+}
+
+/// The same without reading the records: an object's current record stands in the last transaction that changed it.
+fn newest_from_index(volume: &Volume, newest: &[(u64, TxnHeader)], end: u64) -> Vec<(Tid, Vec<Oid>)> {
+    let mut found: Vec<(Tid, Vec<Oid>)> = newest.iter().map(|(_, header)| (header.tid, Vec::new())).collect();
+    let whole: std::result::Result<(), Infallible> = volume.index.for_each(|oid, pos| {
+        // Newest first: the first that begins before the record has it.
+        let at = newest.partition_point(|(tpos, _)| *tpos > pos);
+        if pos < end
+            && let Some((_, oids)) = found.get_mut(at)
+        {
+            oids.push(oid);
+        }
+        Ok(())
+    });
+    match whole {
+        Ok(()) => found,
     }
 }

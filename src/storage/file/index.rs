@@ -6,6 +6,9 @@
 //! scattered, costs more than 16 bytes an object plus a fixed sum a page. Pages below oid 2^32 are found
 //! through two arrays, those above (oids that other storages dealt out at random) through sharded maps.
 //!
+//! A pack builds an index of its own and *marks* in it what can be reached: the highest bit of the position, so that marks
+//! cost no memory. Copying a record takes the mark off again.
+//!
 //! A dense entry has 16 bits to spare beside the 48-bit position: they keep the length of the data, so that a
 //! load reads exactly the record with one call. The length is a hint: readers check it against the record.
 
@@ -39,6 +42,20 @@ pub enum LenHint {
     Unknown,
     Exactly(usize),
     AtLeast(usize),
+}
+
+/// Set in the position of an object that was marked.
+const MARK: u64 = 1 << 47;
+/// No position in an index that is marked may reach this.
+pub const MARKABLE_END: u64 = MARK;
+
+/// What [`Index::mark`] met.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Marked {
+    Missing,
+    Before,
+    /// Just now; where its record is.
+    Now(u64),
 }
 
 /// The largest 16-bit hint stands for all lengths that do not fit.
@@ -143,6 +160,60 @@ impl Index {
             // Losing against a commit is right: its record is another one.
             let _ = cell.compare_exchange(pos << 16, new, Ordering::AcqRel, Ordering::Relaxed);
         }
+    }
+
+    /// Takes an object out.
+    pub fn remove(&self, oid: Oid) {
+        let (no, slot) = split(oid);
+        if self.page(no).remove(slot) {
+            self.count.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Marks an object. While there are marks, positions are to be had from here only, and nobody else may insert.
+    pub fn mark(&self, oid: Oid) -> Marked {
+        let (no, slot) = split(oid);
+        self.page(no).mark(slot)
+    }
+
+    /// Puts in an object that is marked, in place of an entry that is not, if there is any.
+    pub fn insert_marked(&self, oid: Oid, pos: u64) {
+        self.insert(oid, pos | MARK, 0);
+    }
+
+    /// Where an object is, and whether it is marked.
+    pub fn marked_pos(&self, oid: Oid) -> (bool, u64) {
+        let pos = self.pos(oid);
+        (pos & MARK != 0, pos & !MARK)
+    }
+
+    /// An object that is marked, if there is any.
+    pub fn any_marked(&self) -> Option<(Oid, u64)> {
+        let found = self.for_each(|oid, pos| if pos & MARK == 0 { Ok(()) } else { Err((oid, pos & !MARK)) });
+        found.err()
+    }
+
+    pub fn mark_all(&self) {
+        let mut from = Some(0);
+        while let Some((no, page)) = from.and_then(|no| self.next_page(no)) {
+            page.mark_all();
+            from = no.checked_add(1);
+        }
+    }
+
+    /// Takes out what is not marked.
+    pub fn keep_marked(&self) {
+        let (mut count, mut max, mut from) = (0, 0, Some(0));
+        while let Some((no, page)) = from.and_then(|no| self.next_page(no)) {
+            let (kept, last) = page.keep_marked();
+            count += kept;
+            if kept > 0 {
+                max = no << PAGE_BITS | last;
+            }
+            from = no.checked_add(1);
+        }
+        self.count.store(count, Ordering::Release);
+        self.max.store(max, Ordering::Release);
     }
 
     /// Puts in what one page has, in one go; used when reading `.index`, while nobody else inserts. `slots` ascend.
@@ -265,6 +336,62 @@ impl Page {
             self.become_dense(&mut sparse);
         }
         None
+    }
+
+    fn remove(&self, slot: usize) -> bool {
+        let mut sparse = write(&self.sparse);
+        if let Some(dense) = self.dense.get() {
+            return dense.get(slot).is_some_and(|cell| cell.swap(0, Ordering::AcqRel) != 0);
+        }
+        let found = sparse.binary_search_by_key(&(slot as u64), |entry| entry >> 48);
+        found.map(|at| sparse.remove(at)).is_ok()
+    }
+
+    fn mark(&self, slot: usize) -> Marked {
+        let unmarked = |pos: u64| if pos & MARK == 0 { Marked::Now(pos) } else { Marked::Before };
+        if let Some(dense) = self.dense.get() {
+            let Some(cell) = dense.get(slot) else { return Marked::Missing };
+            return match cell.load(Ordering::Relaxed) {
+                0 => Marked::Missing,
+                bits => {
+                    // Nobody else writes: no need for a swap.
+                    cell.store(bits | MARK << 16, Ordering::Relaxed);
+                    unmarked(bits >> 16)
+                }
+            };
+        }
+        let mut sparse = write(&self.sparse);
+        let Ok(at) = sparse.binary_search_by_key(&(slot as u64), |entry| entry >> 48) else {
+            return Marked::Missing;
+        };
+        let entry = sparse[at];
+        sparse[at] = entry | MARK;
+        unmarked(entry & POS_MAX)
+    }
+
+    fn mark_all(&self) {
+        write(&self.sparse).iter_mut().for_each(|entry| *entry |= MARK);
+        for cell in self.dense.get().into_iter().flatten() {
+            let bits = cell.load(Ordering::Relaxed);
+            if bits != 0 {
+                cell.store(bits | MARK << 16, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How many are left, and the last of them.
+    fn keep_marked(&self) -> (u64, u64) {
+        let mut sparse = write(&self.sparse);
+        sparse.retain(|entry| entry & MARK != 0);
+        let (mut count, mut last) = (sparse.len() as u64, sparse.last().map_or(0, |entry| entry >> 48));
+        for (slot, cell) in self.dense.get().into_iter().flatten().enumerate() {
+            if cell.load(Ordering::Relaxed) >> 16 & MARK != 0 {
+                (count, last) = (count + 1, slot as u64);
+            } else {
+                cell.store(0, Ordering::Relaxed);
+            }
+        }
+        (count, last)
     }
 
     /// Inserts many while nobody else does; how many were not there.
@@ -390,6 +517,43 @@ mod tests {
                 let next = index.next(Oid(oid.saturating_add(1))).map(|(oid, _)| oid.0);
                 prop_assert_eq!(next, model.range(oid.saturating_add(1)..).next().map(|(&o, _)| o));
             }
+        }
+    }
+
+    #[test]
+    fn what_is_marked_stays() {
+        // Sparse, dense, far.
+        for (first, step, count) in [(5, 100, 60u64), (0, 1, 9000), (1 << 40, 3, 5)] {
+            let index = Index::new();
+            let oids = || (0..count).map(|n| Oid(first + n * step));
+            oids().for_each(|oid| _ = index.insert(oid, oid.0 % 1000 + 4, 7));
+            for oid in oids().step_by(3) {
+                assert_eq!(index.mark(oid), Marked::Now(oid.0 % 1000 + 4));
+                assert_eq!(index.mark(oid), Marked::Before);
+                assert_eq!(index.marked_pos(oid), (true, oid.0 % 1000 + 4));
+            }
+            assert_eq!(index.mark(Oid(u64::MAX)), Marked::Missing);
+            index.insert_marked(Oid(first + 1), 77);
+            index.keep_marked();
+            assert!(index.any_marked().is_some());
+            for oid in oids().step_by(3).chain([Oid(first + 1)]) {
+                let (_, pos) = index.marked_pos(oid);
+                index.insert(oid, pos, 7);
+            }
+            assert_eq!(index.any_marked(), None);
+            let expected: BTreeMap<_, _> =
+                oids().step_by(3).map(|oid| (oid.0, oid.0 % 1000 + 4)).chain([(first + 1, 77)]).collect();
+            let mut all = BTreeMap::new();
+            let done: Result<(), ()> = index.for_each(|oid, pos| Ok(_ = all.insert(oid.0, pos)));
+            done.unwrap();
+            assert_eq!(all, expected);
+            assert_eq!(index.len(), expected.len() as u64);
+            assert_eq!(index.max_oid().map(|oid| oid.0), expected.keys().last().copied());
+            index.mark_all();
+            assert!(expected.iter().all(|(&oid, &pos)| index.marked_pos(Oid(oid)) == (true, pos)));
+            oids().for_each(|oid| index.remove(oid));
+            index.remove(Oid(first + 1));
+            assert!(index.is_empty() && index.next(Oid(0)).is_none());
         }
     }
 

@@ -18,8 +18,8 @@ use super::index_file::{Loaded, fill};
 use crate::base::bytes::Reader;
 use crate::base::ids::Oid;
 
-/// Tuples and instances that one file may be made of, which bounds how deeply they nest. Enough for tens of millions of
-/// objects; a larger index in such a layout is rebuilt.
+/// Tuples and instances that one file may be made of, and containers that are put into others afterwards, which bounds how
+/// deeply they nest. Enough for tens of millions of objects; a larger index in such a layout is rebuilt.
 const VALUES_MAX: usize = 4000;
 
 #[derive(Clone, Debug)]
@@ -48,18 +48,19 @@ pub fn parse(bytes: &[u8]) -> Result<Loaded, String> {
         _ => return Err("not an index: it has no position".into()),
     };
     let index = Index::new();
-    let found = member(&top, b"index").ok_or("not an index: it has no index")?;
-    match found {
+    let left = bytes.len().saturating_mul(4).saturating_add(4096);
+    let mut found = Finder { index: &index, end: pos, left };
+    match member(&top, b"index").ok_or("not an index: it has no index")? {
         _ if member(&top, b"_buckets").is_some() => {
-            buckets(&index, member(&top, b"_buckets").map_or(&[], std::slice::from_ref), pos, 0)?;
+            found.buckets(member(&top, b"_buckets").map_or(&[], std::slice::from_ref), 0)?;
         }
         // A plain dict: oid -> position.
         Value::Items(items) => plain(&index, items, pos)?,
         Value::Object(state) => match member(state, b"_data") {
             // fsIndex with state_version 1: a list of (prefix, string).
-            Some(Value::Items(pairs)) => buckets(&index, pairs, pos, 0)?,
+            Some(Value::Items(pairs)) => found.buckets(pairs, 0)?,
             // fsIndex without: a BTree of prefixes and buckets.
-            Some(Value::Object(tree)) => buckets(&index, std::slice::from_ref(tree), pos, 0)?,
+            Some(Value::Object(tree)) => found.buckets(std::slice::from_ref(tree), 0)?,
             _ => return Err("not an index: it has no data".into()),
         },
         _ => return Err("not an index: its data is of no known kind".into()),
@@ -93,83 +94,110 @@ fn plain(index: &Index, items: &[Value], end: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Finds (prefix, bucket) pairs wherever they are: in a list, or in the nested states of a BTree.
-fn buckets(index: &Index, items: &[Value], end: u64, depth: usize) -> Result<(), String> {
-    if depth > VALUES_MAX {
-        return Err("it is nested too deeply".into());
+/// Puts the buckets that it finds into an index.
+struct Finder<'a> {
+    index: &'a Index,
+    /// Where the data that the index is of ends
+    end: u64,
+    /// Values and bytes that may still be looked at. A value that is remembered may stand in many places, each of which
+    /// may be in one that is remembered.
+    left: usize,
+}
+
+impl Finder<'_> {
+    fn pay(&mut self, len: usize) -> Result<(), String> {
+        self.left = self.left.checked_sub(len).ok_or("not an index: it refers to itself too often")?;
+        Ok(())
     }
-    let mut at = 0;
-    while let Some(item) = items.get(at) {
-        at += 1;
-        match item {
-            Value::Bytes(prefix) => match items.get(at) {
-                Some(Value::Bytes(bucket)) => {
-                    fill(index, prefix, bucket, end)?;
-                    at += 1;
-                }
-                Some(Value::Object(state)) if prefix.len() == 6 && !holds_prefixes(state) => {
-                    bucket(index, prefix, state, end)?;
-                    at += 1;
-                }
-                // A key that separates the children of a BTree.
+
+    /// Finds (prefix, bucket) pairs wherever they are: in a list, or in the nested states of a BTree.
+    fn buckets(&mut self, items: &[Value], depth: usize) -> Result<(), String> {
+        if depth > VALUES_MAX {
+            return Err("it is nested too deeply".into());
+        }
+        let mut at = 0;
+        while let Some(item) = items.get(at) {
+            self.pay(1)?;
+            at += 1;
+            match item {
+                Value::Bytes(prefix) => match items.get(at) {
+                    Some(Value::Bytes(bucket)) => {
+                        self.fill(prefix, bucket)?;
+                        at += 1;
+                    }
+                    Some(Value::Object(state)) if prefix.len() == 6 && !self.holds_prefixes(state)? => {
+                        self.bucket(prefix, state)?;
+                        at += 1;
+                    }
+                    // A key that separates the children of a BTree.
+                    _ => {}
+                },
+                Value::Items(nested) => self.buckets(nested, depth + 1)?,
+                Value::Object(state) => self.buckets(std::slice::from_ref(state), depth + 1)?,
                 _ => {}
-            },
-            Value::Items(nested) => buckets(index, nested, end, depth + 1)?,
-            Value::Object(state) => buckets(index, std::slice::from_ref(state), end, depth + 1)?,
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Whether this is the state of a BTree's inner part: what it has innermost first is a 6-byte prefix.
-fn holds_prefixes(state: &Value) -> bool {
-    let mut state = state;
-    for _ in 0..VALUES_MAX {
-        match state {
-            Value::Items(items) => match items.first() {
-                Some(first) => state = first,
-                None => return false,
-            },
-            Value::Object(inner) => state = inner,
-            Value::Bytes(first) => return first.len() == 6,
-            _ => return false,
-        }
-    }
-    false
-}
-
-/// The state of one fsBucket: a string as `fill` takes it, or a tuple of a tuple of suffixes and positions in turn.
-fn bucket(index: &Index, prefix: &[u8], state: &Value, end: u64) -> Result<(), String> {
-    let wrong = || "a bucket is of no known kind".to_string();
-    let items = match state {
-        Value::Bytes(bucket) => return fill(index, prefix, bucket, end),
-        Value::Items(items) => match items.first() {
-            Some(Value::Items(pairs)) => pairs,
-            _ => return Err(wrong()),
-        },
-        _ => return Err(wrong()),
-    };
-    let (mut suffixes, mut positions) = (Vec::new(), Vec::new());
-    let (pairs, []) = items.as_chunks::<2>() else { return Err(wrong()) };
-    for pair in pairs {
-        match pair {
-            [Value::Bytes(suffix), Value::Bytes(position)] if suffix.len() == 2 && position.len() == 6 => {
-                suffixes.extend_from_slice(suffix);
-                positions.extend_from_slice(position);
             }
-            _ => return Err(wrong()),
         }
+        Ok(())
     }
-    suffixes.append(&mut positions);
-    fill(index, prefix, &suffixes, end)
+
+    /// Whether this is the state of a BTree's inner part: what it has innermost first is a 6-byte prefix.
+    fn holds_prefixes(&mut self, state: &Value) -> Result<bool, String> {
+        let mut state = state;
+        for _ in 0..VALUES_MAX {
+            self.pay(1)?;
+            match state {
+                Value::Items(items) => match items.first() {
+                    Some(first) => state = first,
+                    None => return Ok(false),
+                },
+                Value::Object(inner) => state = inner,
+                Value::Bytes(first) => return Ok(first.len() == 6),
+                _ => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The state of one fsBucket: a string as `fill` takes it, or a tuple of a tuple of suffixes and positions in turn.
+    fn bucket(&mut self, prefix: &[u8], state: &Value) -> Result<(), String> {
+        let wrong = || "a bucket is of no known kind".to_string();
+        let items = match state {
+            Value::Bytes(bucket) => return self.fill(prefix, bucket),
+            Value::Items(items) => match items.first() {
+                Some(Value::Items(pairs)) => pairs,
+                _ => return Err(wrong()),
+            },
+            _ => return Err(wrong()),
+        };
+        self.pay(items.len())?;
+        let (mut suffixes, mut positions) = (Vec::new(), Vec::new());
+        let (pairs, []) = items.as_chunks::<2>() else { return Err(wrong()) };
+        for pair in pairs {
+            match pair {
+                [Value::Bytes(suffix), Value::Bytes(position)]
+                    if suffix.len() == 2 && position.len() == 6 =>
+                {
+                    suffixes.extend_from_slice(suffix);
+                    positions.extend_from_slice(position);
+                }
+                _ => return Err(wrong()),
+            }
+        }
+        suffixes.append(&mut positions);
+        fill(self.index, prefix, &suffixes, self.end)
+    }
+
+    fn fill(&mut self, prefix: &[u8], bucket: &[u8]) -> Result<(), String> {
+        self.pay(bucket.len())?;
+        fill(self.index, prefix, bucket, self.end)
+    }
 }
 
 fn unpickle(bytes: &[u8]) -> Option<Value> {
     let mut r = Reader::new(bytes);
     let mut stack: Vec<Value> = Vec::new();
     let mut memo: HashMap<u64, Value> = HashMap::new();
-    let mut value_count = 0;
+    let (mut value_count, mut put_count) = (0, 0);
     loop {
         let opcode = r.u8()?;
         if matches!(opcode, b'b' | b't' | b'l' | b'd' | 0x85..=0x87) {
@@ -244,15 +272,15 @@ fn unpickle(bytes: &[u8]) -> Option<Value> {
             }
             b'a' => {
                 let item = stack.pop()?;
-                extend(stack.last_mut()?, [item])?;
+                extend(stack.last_mut()?, [item], &mut put_count)?;
             }
             b's' => {
                 let (value, key) = (stack.pop()?, stack.pop()?);
-                extend(stack.last_mut()?, [key, value])?;
+                extend(stack.last_mut()?, [key, value], &mut put_count)?;
             }
             b'e' | b'u' => {
                 let items = to_mark(&mut stack)?;
-                extend(stack.last_mut()?, items)?;
+                extend(stack.last_mut()?, items, &mut put_count)?;
             }
             b'q' => {
                 let key = u64::from(r.u8()?);
@@ -294,8 +322,16 @@ fn to_mark(stack: &mut Vec<Value>) -> Option<Vec<Value>> {
     Some(items)
 }
 
-fn extend(container: &mut Value, items: impl IntoIterator<Item = Value>) -> Option<()> {
+fn extend(
+    container: &mut Value,
+    items: impl IntoIterator<Item = Value>,
+    put_count: &mut usize,
+) -> Option<()> {
     let Value::Items(list) = container else { return None };
-    Rc::get_mut(list)?.extend(items);
-    Some(())
+    let list = Rc::get_mut(list)?;
+    let begun = list.len();
+    list.extend(items);
+    let put = list.iter().skip(begun);
+    *put_count += put.filter(|item| matches!(item, Value::Items(_) | Value::Object(_))).count();
+    (*put_count <= VALUES_MAX).then_some(())
 }

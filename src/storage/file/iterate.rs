@@ -1,24 +1,37 @@
 //! Transactions in file order, from a start to a stop. Works beside commits: it sees what was published when it was
-//! made, as Python's does.
+//! made, as Python's does, though the file be packed meanwhile.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use log::warn;
 
-use super::Core;
-use super::format::{MAGIC_LEN, TRAILER_LEN, TxnHeader};
-use super::log::{Log, Records, TARGET};
+use super::format::{DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader};
+use super::log::{Log, RECORD_LEN_MIN, Record, TARGET, be_u64};
+use super::volume::Volume;
+use super::window::Buffer;
 use crate::base::ids::Tid;
 use crate::storage::{
-    DataRecord, RecordIterator, Result, StorageError, TransactionIterator, TransactionRecord,
+    DataRecord, RecordIterator, Result, StorageError, TransactionIterator, TransactionMeta, TransactionRecord,
 };
+
+/// Bytes that an iterator reads at once: larger ones are no faster, and a client may have many iterators.
+const CHUNK_LEN_MAX: usize = 256 * 1024;
+
+/// Larger records are read without a detour.
+const BUFFERED_LEN_MAX: usize = 64 * 1024;
+
+/// The file up to where it was published when the iterator was made, and what was read of it: an iterator over
+/// transactions shares it with those over their records, as both move on together.
+struct Source {
+    volume: Arc<Volume>,
+    end: u64,
+    buffer: Mutex<Buffer>,
+}
 
 /// See the module.
 pub struct Transactions {
-    core: Arc<Core>,
+    source: Arc<Source>,
     pos: u64,
-    /// Where the published part of the file ended when the iterator was made.
-    end: u64,
     last_tid: Tid,
     stop: Option<Tid>,
     /// The transaction that was returned last.
@@ -26,24 +39,31 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    pub fn new(core: Arc<Core>, start: Option<Tid>, stop: Option<Tid>) -> Result<Transactions> {
-        let end = core.published_end();
+    pub fn new(
+        volume: Arc<Volume>,
+        last: Tid,
+        start: Option<Tid>,
+        stop: Option<Tid>,
+    ) -> Result<Transactions> {
+        let end = volume.published_end();
+        let buffer = Mutex::new(Buffer::new(4096, CHUNK_LEN_MAX));
+        let source = Source { volume, end, buffer };
         let pos = match start {
-            Some(start) => find(&core, start)?,
+            Some(start) => source.find(start, last)?,
             None => MAGIC_LEN,
         };
-        Ok(Transactions { core, pos, end, last_tid: Tid::ZERO, stop, current: None })
+        Ok(Transactions { source: Arc::new(source), pos, last_tid: Tid::ZERO, stop, current: None })
     }
 }
 
 impl TransactionIterator for Transactions {
     fn next_transaction(&mut self) -> Result<Option<TransactionRecord>> {
-        let log = &self.core.log;
         loop {
             self.current = None;
-            let Some((pos, header)) = txn_at(&self.core, self.pos, self.end)? else { return Ok(None) };
+            let Some((pos, header)) = self.source.txn_at(self.pos)? else { return Ok(None) };
             if header.tid <= self.last_tid {
-                warn!(target: TARGET, "{} time-stamp reduction at {pos}", log.path().display());
+                let path = self.source.volume.log.path().display();
+                warn!(target: TARGET, "{path} time-stamp reduction at {pos}");
             }
             self.last_tid = header.tid;
             if self.stop.is_some_and(|stop| header.tid > stop) {
@@ -54,7 +74,7 @@ impl TransactionIterator for Transactions {
                 continue;
             }
             self.current = Some((pos, header));
-            let meta = log.read_meta(pos, &header)?;
+            let meta = self.source.meta(pos, &header)?;
             return Ok(Some(TransactionRecord { tid: header.tid, status: header.status, meta }));
         }
     }
@@ -63,98 +83,146 @@ impl TransactionIterator for Transactions {
         let Some((tpos, header)) = self.current else {
             return Err(StorageError::Transaction("there is no transaction to look into".into()));
         };
-        Ok(Box::new(DataRecords { core: self.core.clone(), tpos, header, done: 0 }))
+        let (pos, end) = (tpos + header.head_len(), tpos + header.len);
+        Ok(Box::new(DataRecords { source: Arc::clone(&self.source), tpos, pos, end }))
     }
 }
 
 struct DataRecords {
-    core: Arc<Core>,
+    source: Arc<Source>,
     tpos: u64,
-    header: TxnHeader,
-    /// Bytes of records that were returned.
-    done: u64,
+    pos: u64,
+    end: u64,
 }
 
 impl RecordIterator for DataRecords {
     fn next_record(&mut self) -> Result<Option<DataRecord>> {
-        let log = &self.core.log;
-        let Some((pos, record)) = Records::new_at(log, self.tpos, &self.header, self.done).next_record()?
-        else {
+        if self.pos >= self.end {
             return Ok(None);
-        };
+        }
+        let log = &self.source.volume.log;
+        let pos = self.pos;
+        let record = self.source.read(pos, RECORD_LEN_MIN, |bytes| log.parse_record(bytes, pos, None))?;
         let header = record.header;
-        self.done += header.record_len();
-        let (data, data_txn) = data_of(log, pos, &record)?;
+        let next = pos.saturating_add(header.record_len());
+        if next > self.end || header.tloc != self.tpos {
+            return Err(log.corrupt(pos, "data record exceeds transaction record"));
+        }
+        self.pos = next;
+        let (data, data_txn) = if header.data_len > 0 {
+            (Some(self.source.data(pos, &header)?), None)
+        } else {
+            data_of_back_pointer(log, &record)?
+        };
         Ok(Some(DataRecord { oid: header.oid, tid: header.tid, data, data_txn }))
     }
 }
 
-/// A record's data, and where a back-pointer leads: to the transaction one step back, while the data is the one at the
-/// chain's end.
-fn data_of(log: &Log, pos: u64, record: &super::log::Record) -> Result<(Option<Vec<u8>>, Option<Tid>)> {
-    let oid = record.header.oid;
-    let mut data = Vec::new();
-    if record.header.data_len > 0 {
-        log.read_data(pos, &record.header, &mut data)?;
-        return Ok((Some(data), None));
+impl Source {
+    /// Gives `with` the `want` bytes from `pos`, or fewer where the file ends.
+    fn read<T>(&self, pos: u64, want: usize, with: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        let log = &self.volume.log;
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        with(buffer.get(log.file(), self.end, pos, want).map_err(log.io("reading", pos))?)
     }
+
+    fn read_exact(&self, pos: u64, len: usize) -> Result<Vec<u8>> {
+        self.read(pos, len, |bytes| match bytes.len() == len {
+            true => Ok(bytes.to_vec()),
+            false => {
+                Err(self.volume.log.corrupt(pos, format!("{len} bytes are expected here, the file ends")))
+            }
+        })
+    }
+
+    fn data(&self, pos: u64, header: &DataHeader) -> Result<Vec<u8>> {
+        let len = usize::try_from(header.data_len).unwrap_or(usize::MAX);
+        if len <= BUFFERED_LEN_MAX {
+            return self.read_exact(pos + DATA_HEADER_LEN as u64, len);
+        }
+        let mut data = Vec::new();
+        self.volume.log.read_data(pos, header, &mut data)?;
+        Ok(data)
+    }
+
+    fn meta(&self, pos: u64, header: &TxnHeader) -> Result<TransactionMeta> {
+        let bytes = self.read_exact(pos + TXN_HEADER_LEN as u64, header.meta_len())?;
+        Ok(header.split_meta(bytes))
+    }
+
+    /// The transaction at `pos`, if it is before the end.
+    fn txn_at(&self, pos: u64) -> Result<Option<(u64, TxnHeader)>> {
+        if pos >= self.end {
+            return Ok(None);
+        }
+        let log = &self.volume.log;
+        let header = self.read(pos, TXN_HEADER_LEN, |bytes| match bytes.first_chunk() {
+            Some(bytes) => Ok(TxnHeader::decode(bytes)),
+            None => Err(log.corrupt(pos, "a transaction is expected here, the file ends")),
+        })?;
+        let next = pos.saturating_add(header.len).saturating_add(TRAILER_LEN as u64);
+        if header.len < header.head_len() || next > self.end {
+            return Err(log.corrupt(pos, "invalid transaction header"));
+        }
+        if self.u64_beside(pos + header.len)? != header.len {
+            return Err(log.corrupt(pos + header.len, "redundant transaction length check failed"));
+        }
+        Ok(Some((pos, header)))
+    }
+
+    /// A number that may be far behind what is read next: the buffer stays where it is.
+    fn u64_beside(&self, pos: u64) -> Result<u64> {
+        let buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        match buffer.peek(pos, TRAILER_LEN).and_then(be_u64) {
+            Some(number) => Ok(number),
+            None => self.volume.log.read_u64(pos),
+        }
+    }
+
+    /// Where the first transaction at or after `start` begins: from the nearer end, by the time that the tids stand for.
+    fn find(&self, start: Tid, last: Tid) -> Result<u64> {
+        let Some((_, first)) = self.txn_at(MAGIC_LEN)? else { return Ok(MAGIC_LEN) };
+        if start <= first.tid {
+            return Ok(MAGIC_LEN);
+        }
+        if start > last {
+            return Ok(self.end);
+        }
+        let since_first = start.to_unix() - first.tid.to_unix();
+        if since_first < last.to_unix() - start.to_unix() {
+            let mut pos = MAGIC_LEN;
+            while let Some((at, header)) = self.txn_at(pos)? {
+                if header.tid >= start {
+                    break;
+                }
+                pos = at + header.len + TRAILER_LEN as u64;
+            }
+            return Ok(pos);
+        }
+        let mut pos = self.end;
+        while let Some((before, header)) = self.volume.log.txn_before(pos)? {
+            if header.tid < start {
+                break;
+            }
+            pos = before;
+        }
+        Ok(pos)
+    }
+}
+
+/// Where a back-pointer leads: to the transaction one step back, while the data is the one at the chain's end.
+fn data_of_back_pointer(log: &Log, record: &Record) -> Result<(Option<Vec<u8>>, Option<Tid>)> {
     if record.back == 0 {
         return Ok((None, None));
     }
+    let oid = record.header.oid;
     let data_txn = log.read_record(record.back, Some(oid))?.header.tid;
     match log.follow(oid, record.back)? {
         Some((pos, header)) => {
+            let mut data = Vec::new();
             log.read_data(pos, &header, &mut data)?;
             Ok((Some(data), Some(data_txn)))
         }
         None => Ok((None, Some(data_txn))),
     }
-}
-
-/// The transaction at `pos`, if it is before `end`.
-fn txn_at(core: &Core, pos: u64, end: u64) -> Result<Option<(u64, TxnHeader)>> {
-    if pos >= end {
-        return Ok(None);
-    }
-    let header = core.log.read_txn_header(pos)?;
-    let next = pos.saturating_add(header.len).saturating_add(TRAILER_LEN as u64);
-    if header.len < header.head_len() || next > end {
-        return Err(core.log.corrupt(pos, "invalid transaction header"));
-    }
-    if core.log.read_u64(pos + header.len)? != header.len {
-        return Err(core.log.corrupt(pos + header.len, "redundant transaction length check failed"));
-    }
-    Ok(Some((pos, header)))
-}
-
-/// Where the first transaction at or after `start` begins: from the nearer end, by the time that the tids stand for.
-fn find(core: &Core, start: Tid) -> Result<u64> {
-    let end = core.published_end();
-    let Some((_, first)) = txn_at(core, MAGIC_LEN, end)? else { return Ok(MAGIC_LEN) };
-    let last = core.last_tid();
-    if start <= first.tid {
-        return Ok(MAGIC_LEN);
-    }
-    if start > last {
-        return Ok(end);
-    }
-    let since_first = start.to_unix() - first.tid.to_unix();
-    if since_first < last.to_unix() - start.to_unix() {
-        let mut pos = MAGIC_LEN;
-        while let Some((at, header)) = txn_at(core, pos, end)? {
-            if header.tid >= start {
-                break;
-            }
-            pos = at + header.len + TRAILER_LEN as u64;
-        }
-        return Ok(pos);
-    }
-    let mut pos = end;
-    while let Some((before, header)) = core.log.txn_before(pos)? {
-        if header.tid < start {
-            break;
-        }
-        pos = before;
-    }
-    Ok(pos)
 }

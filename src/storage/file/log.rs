@@ -1,12 +1,11 @@
 //! The log itself: `Data.fs` as records that are read by position and appended at the end.
 //!
-//! Knows the layout, checks whatever it reads, and remembers a failed sync: then the file is *broken* for good and
-//! nothing is written to it any more. Who may append, and when, is `group.rs`'s business.
+//! Knows the layout and checks whatever it reads. Who may append, and when, is `group.rs`'s business.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use byteorder::{BigEndian, ByteOrder};
 
@@ -22,7 +21,7 @@ use crate::storage::{Result, StorageError, TransactionMeta};
 pub const TARGET: &str = "ZODB.FileStorage";
 
 /// A header, and the back-pointer that may be all that follows.
-const RECORD_LEN_MIN: usize = DATA_HEADER_LEN + BACK_LEN;
+pub const RECORD_LEN_MIN: usize = DATA_HEADER_LEN + BACK_LEN;
 
 /// See the module.
 pub struct Log {
@@ -30,8 +29,6 @@ pub struct Log {
     file: Arc<dyn MediaFile>,
     /// Where the durable part ends. No record that is read may reach beyond it.
     end: AtomicU64,
-    /// Why nothing may be written any more.
-    broken: OnceLock<String>,
 }
 
 /// A data header, and the back-pointer if there is no data.
@@ -51,7 +48,7 @@ impl Record {
 
 impl Log {
     pub fn new(path: PathBuf, file: Arc<dyn MediaFile>, end: u64) -> Log {
-        Log { path, file, end: AtomicU64::new(end), broken: OnceLock::new() }
+        Log { path, file, end: AtomicU64::new(end) }
     }
 
     pub fn path(&self) -> &Path {
@@ -68,21 +65,6 @@ impl Log {
 
     pub fn set_end(&self, end: u64) {
         self.end.store(end, Ordering::Release);
-    }
-
-    /// Why the storage is read-only though it was not opened so.
-    pub fn broken(&self) -> Option<&str> {
-        self.broken.get().map(String::as_str)
-    }
-
-    /// Nothing is written any more: after a failed sync nobody knows what the disk holds.
-    pub fn set_broken(&self, why: String) {
-        crate::critical!(
-            target: TARGET,
-            "{}: {why}. The storage is now read-only: check the disk, then restart the server",
-            self.path.display()
-        );
-        let _ = self.broken.set(why);
     }
 
     pub fn corrupt(&self, pos: u64, what: impl Into<String>) -> StorageError {
@@ -183,9 +165,7 @@ impl Log {
     pub fn read_meta(&self, pos: u64, header: &TxnHeader) -> Result<TransactionMeta> {
         let mut bytes = vec![0; header.meta_len()];
         self.read_exact(&mut bytes, pos + TXN_HEADER_LEN as u64)?;
-        let extension = bytes.split_off(usize::from(header.user_len) + usize::from(header.description_len));
-        let description = bytes.split_off(usize::from(header.user_len));
-        Ok(TransactionMeta { user: bytes, description, extension })
+        Ok(header.split_meta(bytes))
     }
 
     /// Where the transaction that ends at `end` begins, with its header; `None` at the start of the file.
@@ -220,13 +200,8 @@ pub struct Records<'a> {
 
 impl<'a> Records<'a> {
     pub fn new(log: &'a Log, tpos: u64, header: &TxnHeader) -> Records<'a> {
-        Records::new_at(log, tpos, header, 0)
-    }
-
-    /// The records that follow the first `done` bytes of records.
-    pub fn new_at(log: &'a Log, tpos: u64, header: &TxnHeader, done: u64) -> Records<'a> {
         let end = tpos.saturating_add(header.len).min(log.end());
-        let pos = tpos.saturating_add(header.head_len()).saturating_add(done);
+        let pos = tpos.saturating_add(header.head_len());
         Records { log, window: Window::new(log.file(), end, RECORD_LEN_MIN), tpos, pos, end }
     }
 

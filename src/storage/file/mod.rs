@@ -1,15 +1,20 @@
 //! FileStorage: one log file, `Data.fs`, that Python's FileStorage reads and writes too.
 //!
-//! - `format` the bytes, `media` the disk, `log` records by position, `window` many of them in a row
+//! - `format` the bytes, `media` the disk, `log` records by position, `window` many of them in a row, `backwards`
+//!   transactions from the end
 //! - `index` oid -> position; `index_file`, `index_legacy` as Python saves it; `save` when it is saved
+//! - `volume` the file and its index, as a pack replaces them
 //! - `open` and `recover`: from files to a running storage; `tail_note` what a crash leaves to know; `lock_file`
 //! - `read`, `history`, `iterate`: reading
-//! - `stage` (vote), `space`, `tids`, `group` (finish): writing
+//! - `pack` a new file without what nobody can see any more
+//! - `stage` (vote), `undo`, `space`, `tids`, `group` (finish), `lead` (by whom), `blobs`: writing; `undo_log` what can be undone
 //!
 //! Locks, in the order in which they may be taken: the group's queue; the writer (leader only); then, each alone and
 //! for memory only but for `space`, which may call `fallocate`: `space`, `tids`, `oids`, pages of the index.
 //! Reads take none of them but a shared page lock.
 
+mod backwards;
+mod blobs;
 mod format;
 mod group;
 mod history;
@@ -17,36 +22,42 @@ mod index;
 mod index_file;
 mod index_legacy;
 mod iterate;
+pub mod lead;
 mod lock_file;
 mod log;
-pub mod media;
 mod open;
+mod pack;
 mod read;
 mod recover;
 mod save;
 mod space;
 mod stage;
 mod tail_note;
-mod tids;
+mod undo;
+mod undo_log;
+mod volume;
 mod window;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use self::group::{Group, Job, Writer};
-use self::index::Index;
+use self::group::{Job, Writer};
+use self::lead::Lead;
 use self::lock_file::LockFile;
-use self::log::Log;
 use self::media::Media;
+use self::pack::Packing;
 use self::save::Saver;
 use self::space::Space;
 use self::stage::VotedTxn;
 use self::tail_note::NoteFile;
-use self::tids::Tids;
+use self::volume::Current;
+use super::clash::ResolverSlot;
+use super::tids::Tids;
 use super::{
-    HistoryEntry, IternextRecord, Loaded, Publisher, Result, Staged, Storage, StorageError, Ticket, TidAt,
-    TransactionIterator, Voted,
+    BlobDir, HistoryEntry, IternextRecord, Loaded, PackRequest, Publisher, Resolver, Result, Staged, Storage,
+    StorageError, Ticket, TidAt, TransactionIterator, UndoEntry, Voted,
 };
 use crate::base::ids::{Oid, Tid};
 
@@ -54,6 +65,8 @@ pub use self::format::FileFormat;
 pub use self::index_file::{Loaded as IndexFile, parse as parse_index};
 pub use self::open::{FileStorageOptions, NewFileFormat};
 pub use self::recover::{Scanned, Tail, scan};
+pub use self::tail_note::TailNote;
+pub use super::media;
 
 /// A storage in a single file.
 pub struct FileStorage {
@@ -61,26 +74,30 @@ pub struct FileStorage {
     core: Arc<Core>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     lock_file: Mutex<Option<LockFile>>,
+    resolver: ResolverSlot,
 }
 
 /// What the storage's own threads share with it.
 struct Core {
     media: Arc<dyn Media>,
-    log: Log,
-    index: Index,
+    path: PathBuf,
+    volume: Current,
+    /// Why nothing may be written any more.
+    broken: OnceLock<String>,
     space: Space,
     tids: Tids,
-    group: Group,
+    group: Lead<Job>,
     writer: Mutex<Writer>,
     publisher: OnceLock<Arc<dyn Publisher>>,
     new_file_format: NewFileFormat,
     /// `None` if the storage is read-only, or the file could not be made.
     note: Option<NoteFile>,
     saver: Saver,
+    blobs: Option<Arc<BlobDir>>,
+    packing: Packing,
     oids: Mutex<Oids>,
-    /// The last published transaction, and where it ends. Written by the leader only.
+    /// The last published transaction. Written by the leader only.
     last_tid: AtomicU64,
-    published_end: AtomicU64,
     closed: AtomicBool,
 }
 
@@ -96,26 +113,32 @@ const OID_STEP: u64 = 10_000;
 
 impl Core {
     fn closed(&self) -> StorageError {
-        StorageError::Closed(format!("{} is closed", self.log.path().display()))
+        StorageError::Closed(format!("{} is closed", self.path.display()))
     }
 
     fn last_tid(&self) -> Tid {
         Tid(self.last_tid.load(Ordering::Acquire))
     }
 
-    fn published_end(&self) -> u64 {
-        self.published_end.load(Ordering::Acquire)
+    /// Why the storage is read-only though it was not opened so.
+    fn broken(&self) -> Option<&str> {
+        self.broken.get().map(String::as_str)
     }
 
-    fn set_published(&self, tid: Tid, end: u64) {
-        self.last_tid.store(tid.0, Ordering::Release);
-        self.published_end.store(end, Ordering::Release);
+    /// Nothing is written any more: after a failed sync nobody knows what the disk holds.
+    fn set_broken(&self, why: String) {
+        crate::critical!(
+            target: log::TARGET,
+            "{}: {why}. The storage is now read-only: check the disk, then restart the server",
+            self.path.display()
+        );
+        let _ = self.broken.set(why);
     }
 
     /// The oids that the next start must not give out again, if the index does not show it.
     fn oid_mark(&self) -> Option<Oid> {
         let last = self.oids.lock().unwrap_or_else(PoisonError::into_inner).last;
-        (last > self.index.max_oid().map_or(0, |oid| oid.0)).then_some(Oid(last))
+        (last > self.volume.get().index.max_oid().map_or(0, |oid| oid.0)).then_some(Oid(last))
     }
 }
 
@@ -129,7 +152,7 @@ impl FileStorage {
         if self.options.read_only {
             return Err(StorageError::ReadOnly);
         }
-        match self.core.log.broken() {
+        match self.core.broken() {
             Some(why) => Err(StorageError::Closed(format!("the storage is read-only: {why}"))),
             None => Ok(()),
         }
@@ -152,27 +175,32 @@ impl Storage for FileStorage {
     }
 
     fn is_read_only(&self) -> bool {
-        self.options.read_only || self.core.log.broken().is_some()
+        self.options.read_only || self.core.broken().is_some()
     }
 
     fn object_count(&self) -> u64 {
-        self.core.index.len()
+        self.core.volume.get().index.len()
     }
 
     fn size(&self) -> u64 {
-        self.core.published_end()
+        self.core.volume.get().published_end()
     }
 
-    /// Python's FileStorage provides `IStorageUndoable` and `IExternalGC` too.
     fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
-        vec![
+        let blobs: &[_] = match self.core.blobs {
+            Some(_) => &[("ZODB.interfaces", "IBlobStorageRestoreable"), ("ZODB.interfaces", "IBlobStorage")],
+            None => &[],
+        };
+        let others = [
             ("ZODB.interfaces", "IStorageRestoreable"),
             ("ZODB.interfaces", "IStorageIteration"),
+            ("ZODB.interfaces", "IStorageUndoable"),
             ("ZODB.interfaces", "IStorageCurrentRecordIteration"),
             ("ZODB.interfaces", "IExternalGC"),
             ("ZODB.interfaces", "IStorage"),
             ("zope.interface", "Interface"),
-        ]
+        ];
+        [blobs, &others].concat()
     }
 
     fn extension_methods(&self) -> Vec<&'static str> {
@@ -191,11 +219,15 @@ impl Storage for FileStorage {
         self.core.last_tid()
     }
 
+    fn tids_after(&self, tid: Tid) {
+        self.core.tids.not_before(tid);
+    }
+
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
         self.check_writable()?;
         let mut oids = self.core.oids.lock().unwrap_or_else(PoisonError::into_inner);
         // Objects may have come with oids of their own.
-        let last = oids.last.max(self.core.index.max_oid().map_or(0, |oid| oid.0));
+        let last = oids.last.max(self.core.volume.get().index.max_oid().map_or(0, |oid| oid.0));
         let Some(end) = last.checked_add(count as u64) else {
             return Err(StorageError::Unsupported("there are no more object ids".into()));
         };
@@ -211,7 +243,7 @@ impl Storage for FileStorage {
 
     /// The entries of a large index are far apart in memory: asked for one after the other, they are waited for together.
     fn expect_read(&self, oid: Oid) {
-        self.core.index.get(oid);
+        self.core.volume.get().index.get(oid);
     }
 
     fn load_before(
@@ -246,7 +278,16 @@ impl Storage for FileStorage {
 
     fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
         self.check_open()?;
-        Ok(Box::new(iterate::Transactions::new(self.core.clone(), start, stop)?))
+        Ok(Box::new(iterate::Transactions::new(
+            self.core.volume.get_owned(),
+            self.core.last_tid(),
+            start,
+            stop,
+        )?))
+    }
+
+    fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
+        self.pack_file(request)
     }
 
     fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
@@ -264,10 +305,39 @@ impl Storage for FileStorage {
         drop(voted);
     }
 
+    fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
+        self.resolver.set(resolver);
+    }
+
     fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
         if self.core.publisher.set(publisher).is_err() {
             ::log::error!(target: log::TARGET, "{}: a second publisher is ignored", self.name());
         }
+    }
+
+    fn supports_undo(&self) -> bool {
+        true
+    }
+
+    fn undo_log(
+        &self,
+        first: usize,
+        last: usize,
+        fits: &dyn Fn(&UndoEntry) -> bool,
+    ) -> Result<Vec<UndoEntry>> {
+        self.undoable(first, last, fits)
+    }
+
+    fn undo_oids(&self, tid: Tid) -> Result<Vec<Oid>> {
+        self.undoable_oids(tid)
+    }
+
+    fn undo_now(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
+        self.preview_undo(staged)
+    }
+
+    fn blob_dir(&self) -> Option<Arc<BlobDir>> {
+        self.core.blobs.clone()
     }
 
     fn close(&self) -> Result<()> {

@@ -9,21 +9,24 @@ use std::thread;
 use log::{error, warn};
 
 use super::format::{FileFormat, MAGIC_LEN};
-use super::group::{Group, Writer};
+use super::group::Writer;
 use super::index::Index;
+use super::lead::Lead;
 use super::lock_file::LockFile;
 use super::log::{Log, TARGET};
 use super::media::{Access, Media, MediaFile, RealMedia};
+use super::pack::{Packing, leftovers};
 use super::recover::{self, ScanFrom, Tail};
 use super::save::Saver;
 use super::space::Space;
 use super::tail_note::{NoteFile, TailNote};
-use super::tids::Tids;
+use super::volume::{Current, Volume};
 use super::{Core, FileStorage, Oids, index_file};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
-use crate::storage::{Result, StorageError};
+use crate::storage::tids::Tids;
+use crate::storage::{BlobDir, Result, StorageError};
 
 /// Which Python is to be able to open a new file.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -55,11 +58,17 @@ impl NewFileFormat {
 #[derive(Clone)]
 pub struct FileStorageOptions {
     pub path: PathBuf,
+    /// Where blobs are kept; `None`: there are none.
+    pub blob_dir: Option<PathBuf>,
     /// Begin with an empty file even if there is one.
     pub create: bool,
     pub read_only: bool,
     /// Votes fail once the file is longer than this.
     pub quota: Option<u64>,
+    /// Whether a pack removes what nothing refers to, unless its caller says otherwise.
+    pub pack_gc: bool,
+    /// Whether a pack leaves the old file as `Data.fs.old`.
+    pub pack_keep_old: bool,
     /// Time travel, read-only: transactions from this tid on are not there.
     pub stop: Option<Tid>,
     pub new_file_format: NewFileFormat,
@@ -71,9 +80,12 @@ impl FileStorageOptions {
     pub fn new(path: impl Into<PathBuf>) -> FileStorageOptions {
         FileStorageOptions {
             path: path.into(),
+            blob_dir: None,
             create: false,
             read_only: false,
             quota: None,
+            pack_gc: true,
+            pack_keep_old: true,
             stop: None,
             new_file_format: NewFileFormat::Auto,
             media: Arc::new(RealMedia),
@@ -102,11 +114,12 @@ impl FileStorage {
         let (oids, note_file) = oids_and_note(&options, note.as_ref(), &found)?;
         let core = Core {
             media,
-            log: Log::new(options.path.clone(), file, found.end),
-            index: found.index,
-            space: Space::new(found.end),
+            path: options.path.clone(),
+            space: Space::new(file.clone(), found.end),
+            volume: Current::new(Volume::new(Log::new(options.path.clone(), file, found.end), found.index)),
+            broken: OnceLock::new(),
             tids: Tids::new(found.max_tid, options.clock.clone()),
-            group: Group::default(),
+            group: Lead::default(),
             writer: Mutex::new(Writer {
                 end: found.end,
                 format: found.format,
@@ -120,10 +133,11 @@ impl FileStorage {
                 keep(found.format, &options)
             },
             note: note_file,
+            blobs: open_blobs(&options)?,
             saver: Saver::new(found.index_end, found.index_end > MAGIC_LEN),
+            packing: Packing::default(),
             oids: Mutex::new(oids),
             last_tid: AtomicU64::new(found.last_tid.0),
-            published_end: AtomicU64::new(found.end),
             closed: AtomicBool::new(false),
         };
         let storage = FileStorage {
@@ -131,8 +145,12 @@ impl FileStorage {
             core: Arc::new(core),
             threads: Mutex::default(),
             lock_file: Mutex::new(lock_file),
+            resolver: Default::default(),
         };
         if !storage.options.read_only {
+            if let Some(blobs) = &storage.core.blobs {
+                blobs.clean(&|oid, tid| storage.has_revision(oid, tid))?;
+            }
             if !storage.core.saver.used_index {
                 // As Python does after a rebuild: the next start is to be quick even if this one ends badly.
                 storage.core.save_index();
@@ -162,7 +180,8 @@ impl FileStorage {
         if core.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        core.group.stop();
+        core.group.close();
+        core.packing.wait();
         core.saver.stop();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -170,8 +189,7 @@ impl FileStorage {
                 error!(target: TARGET, "{}: a thread of the storage had died", self.options.path.display());
             }
         }
-        let result =
-            if self.options.read_only || core.log.broken().is_some() { Ok(()) } else { self.tidy_up() };
+        let result = if self.options.read_only || core.broken().is_some() { Ok(()) } else { self.tidy_up() };
         *self.lock_file.lock().unwrap_or_else(PoisonError::into_inner) = None;
         result
     }
@@ -179,8 +197,9 @@ impl FileStorage {
     fn tidy_up(&self) -> Result<()> {
         let core = &self.core;
         let path = self.options.path.display();
+        let volume = core.volume.get_owned();
         // Gives back the space that was reserved behind the end.
-        core.log.file().set_len(core.log.end()).map_err(StorageError::io(format!("closing {path}")))?;
+        volume.log.file().set_len(volume.log.end()).map_err(StorageError::io(format!("closing {path}")))?;
         if let Some(note) = &core.note {
             note.clear().map_err(StorageError::io(format!("emptying {path}.tmp")))?;
         }
@@ -202,6 +221,15 @@ fn check_options(options: &FileStorageOptions) -> Result<()> {
     Ok(())
 }
 
+fn open_blobs(options: &FileStorageOptions) -> Result<Option<Arc<BlobDir>>> {
+    let Some(path) = &options.blob_dir else { return Ok(None) };
+    if options.create && path.exists() {
+        let doing = StorageError::io(format!("removing the blob directory {}", path.display()));
+        std::fs::remove_dir_all(path).map_err(doing)?;
+    }
+    BlobDir::open(options.media.clone(), path, options.read_only).map(Some)
+}
+
 fn open_file(options: &FileStorageOptions) -> Result<Arc<dyn MediaFile>> {
     let FileStorageOptions { path, media, .. } = options;
     let doing = || StorageError::io(format!("opening {}", path.display()));
@@ -213,6 +241,9 @@ fn open_file(options: &FileStorageOptions) -> Result<Arc<dyn MediaFile>> {
     }
     match media.open(path, Access::ReadWrite) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if !options.create && leftovers::restore(&**media, path).map_err(doing())? {
+                return media.open(path, Access::ReadWrite).map_err(doing());
+            }
             let file = media.open(path, Access::Create).map_err(doing())?;
             media.sync_dir(dir_of(path)).map_err(doing())?;
             Ok(file)

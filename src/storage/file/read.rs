@@ -7,6 +7,7 @@ use super::FileStorage;
 use super::format::{BACK_LEN, DATA_HEADER_LEN, DataHeader};
 use super::index::{Entry, LenHint};
 use super::log::{Log, Record};
+use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Loaded, Result, StorageError};
 
@@ -39,9 +40,10 @@ impl FileStorage {
         out: &mut Vec<u8>,
     ) -> Result<Option<Loaded>> {
         self.check_open()?;
-        let log = &self.core.log;
-        let entry = self.core.index.get(oid).ok_or(StorageError::PosKey(oid))?;
-        let (record, have) = self.read_current(oid, entry, start, out)?;
+        let volume = self.core.volume.get();
+        let log = &volume.log;
+        let entry = volume.index.get(oid).ok_or(StorageError::PosKey(oid))?;
+        let (record, have) = read_current(&volume, oid, entry, start, out)?;
         if record.header.tid < before {
             fill(log, oid, entry.pos, &record, start, have, out)?;
             return Ok(Some(Loaded { start, serial: record.header.tid, end: None }));
@@ -60,31 +62,6 @@ impl FileStorage {
         Ok(None)
     }
 
-    /// Reads the current record with its header just in front of `start`; the record and how many bytes of data
-    /// came with it.
-    fn read_current(
-        &self,
-        oid: Oid,
-        entry: Entry,
-        start: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(Record, usize)> {
-        let log = &self.core.log;
-        let want = match entry.len {
-            LenHint::Exactly(len) => len.max(BACK_LEN),
-            LenHint::AtLeast(len) => len.min(FIRST_PART),
-            LenHint::Unknown => GUESS,
-        };
-        let from = start - DATA_HEADER_LEN;
-        out.resize(start + want, 0);
-        let len = log.file().read_at(&mut out[from..], entry.pos).map_err(log.io("reading", entry.pos))?;
-        let record = log.parse_record(&out[from..from + len], entry.pos, Some(oid))?;
-        if entry.len == LenHint::Unknown {
-            self.core.index.set_len(oid, entry.pos, record.header.data_len);
-        }
-        Ok((record, len - DATA_HEADER_LEN))
-    }
-
     pub(super) fn read_serial(
         &self,
         oid: Oid,
@@ -93,8 +70,9 @@ impl FileStorage {
         out: &mut Vec<u8>,
     ) -> Result<Loaded> {
         self.check_open()?;
-        let log = &self.core.log;
-        let mut pos = self.core.index.get(oid).ok_or(StorageError::PosKey(oid))?.pos;
+        let volume = self.core.volume.get();
+        let log = &volume.log;
+        let mut pos = volume.index.get(oid).ok_or(StorageError::PosKey(oid))?.pos;
         let record = loop {
             let record = log.read_record(pos, Some(oid))?;
             if record.header.tid == serial {
@@ -119,13 +97,39 @@ impl FileStorage {
     /// The serial of the current record. `PosKey` if the object is gone, too.
     pub(super) fn current_tid(&self, oid: Oid) -> Result<Tid> {
         self.check_open()?;
-        let entry = self.core.index.get(oid).ok_or(StorageError::PosKey(oid))?;
-        let record = self.core.log.read_record(entry.pos, Some(oid))?;
+        let volume = self.core.volume.get();
+        let entry = volume.index.get(oid).ok_or(StorageError::PosKey(oid))?;
+        let record = volume.log.read_record(entry.pos, Some(oid))?;
         if record.is_gone() {
             return Err(StorageError::PosKey(oid));
         }
         Ok(record.header.tid)
     }
+}
+
+/// Reads the current record with its header just in front of `start`; the record and how many bytes of data
+/// came with it.
+fn read_current(
+    volume: &Volume,
+    oid: Oid,
+    entry: Entry,
+    start: usize,
+    out: &mut Vec<u8>,
+) -> Result<(Record, usize)> {
+    let log = &volume.log;
+    let want = match entry.len {
+        LenHint::Exactly(len) => len.max(BACK_LEN),
+        LenHint::AtLeast(len) => len.min(FIRST_PART),
+        LenHint::Unknown => GUESS,
+    };
+    let from = start - DATA_HEADER_LEN;
+    out.resize(start + want, 0);
+    let len = log.file().read_at(&mut out[from..], entry.pos).map_err(log.io("reading", entry.pos))?;
+    let record = log.parse_record(&out[from..from + len], entry.pos, Some(oid))?;
+    if entry.len == LenHint::Unknown {
+        volume.index.set_len(oid, entry.pos, record.header.data_len);
+    }
+    Ok((record, len - DATA_HEADER_LEN))
 }
 
 /// Makes `out` end with the data of `record`, at `start`; `have` bytes of it are there already.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use log::{debug, error};
 
 use super::log::TARGET;
+use super::volume::Volume;
 use super::{Core, index_file};
 
 /// So many bytes of new transactions are scanned in a moment; no need to save sooner.
@@ -56,7 +57,7 @@ impl Core {
     /// Called by the leader after each group.
     pub fn after_commit(&self) {
         let mut state = self.saver.lock();
-        if !state.wanted && self.published_end() - state.saved_end >= BYTES {
+        if !state.wanted && self.volume.get().published_end().saturating_sub(state.saved_end) >= BYTES {
             state.wanted = true;
             self.saver.wake.notify_one();
         }
@@ -66,8 +67,11 @@ impl Core {
     pub fn index_saver(&self) {
         let mut state = self.saver.lock();
         while !state.stopping {
-            let new_len = self.published_end() - state.saved_end;
-            let is_time = state.saved_at.elapsed() >= INTERVAL && new_len > 8 * self.index.len() + (1 << 20);
+            let volume = self.volume.get_owned();
+            let new_len = volume.published_end().saturating_sub(state.saved_end);
+            let is_time =
+                state.saved_at.elapsed() >= INTERVAL && new_len > 8 * volume.index.len() + (1 << 20);
+            drop(volume);
             if state.wanted || is_time {
                 drop(state);
                 self.save_index();
@@ -81,19 +85,26 @@ impl Core {
 
     /// Saves the index; a failure is logged and costs nothing but a scan at the next start.
     pub fn save_index(&self) {
-        self.save_index_of(self.published_end());
+        let saving = self.hold_saver();
+        // Current for as long as nobody else saves.
+        let volume = self.volume.get_owned();
+        self.save_index_of(&saving, &volume, volume.published_end());
+    }
+
+    /// While this is held nobody saves the index.
+    pub fn hold_saver(&self) -> MutexGuard<'_, ()> {
+        self.saver.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Saves the index as it was when the file ended at `end`.
-    fn save_index_of(&self, end: u64) {
-        let saving = self.saver.saving.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn save_index_of(&self, _: &MutexGuard<'_, ()>, volume: &Volume, end: u64) {
         let format = self.writer.lock().unwrap_or_else(PoisonError::into_inner).format;
-        let path = self.log.path();
+        let path = &self.path;
         let begun = Instant::now();
         let saved = index_file::save(&*self.media, path, format, end, self.oid_mark(), |each| {
-            self.index.for_each(|oid, mut pos| {
+            volume.index.for_each(|oid, mut pos| {
                 while pos >= end {
-                    pos = self.log.read_record(pos, Some(oid)).map_err(io::Error::other)?.header.prev;
+                    pos = volume.log.read_record(pos, Some(oid)).map_err(io::Error::other)?.header.prev;
                 }
                 if pos == 0 { Ok(()) } else { each(oid, pos) }
             })
@@ -103,13 +114,13 @@ impl Core {
         state.saved_end = end;
         state.saved_at = begun;
         state.wanted = false;
-        drop(saving);
+        drop(state);
         match saved {
             Ok(()) => debug!(
                 target: TARGET,
                 "{}.index saved: {} objects in {:?}",
                 path.display(),
-                self.index.len(),
+                volume.index.len(),
                 begun.elapsed()
             ),
             Err(error) => error!(target: TARGET, "{}.index cannot be saved: {error}", path.display()),
@@ -143,7 +154,8 @@ mod tests {
         }
         let bytes = std::fs::read(&path).unwrap();
         for end in ends {
-            storage.core.save_index_of(end);
+            let core = &storage.core;
+            core.save_index_of(&core.hold_saver(), &core.volume.get(), end);
             let saved = index_file::load(&*storage.core.media, &path).unwrap().unwrap();
             let scanned = super::super::index::Index::new();
             let from = ScanFrom { pos: MAGIC_LEN, tid: Tid::ZERO, stop: None, note: None };

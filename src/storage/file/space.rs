@@ -2,9 +2,10 @@
 //!
 //! The file's length does not change by this: what is reserved lies behind its end and is given back at close.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::log::Log;
+use super::media::MediaFile;
 use crate::storage::{Result, StorageError};
 
 /// Reserve so much more than is needed, to do it rarely.
@@ -16,6 +17,7 @@ pub struct Space {
 }
 
 struct State {
+    file: Arc<dyn MediaFile>,
     /// Where the next transaction will be appended.
     end: u64,
     /// Voted and not written yet.
@@ -33,8 +35,8 @@ pub struct Reservation {
 }
 
 impl Space {
-    pub fn new(end: u64) -> Space {
-        let state = State { end, outstanding: 0, until: end, supported: true };
+    pub fn new(file: Arc<dyn MediaFile>, end: u64) -> Space {
+        let state = State { file, end, outstanding: 0, until: end, supported: true };
         Space { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -45,22 +47,22 @@ impl Space {
     }
 
     /// Makes sure that `len` more bytes can be written.
-    pub fn reserve(&self, log: &Log, len: u64) -> Result<Reservation> {
+    pub fn reserve(&self, path: &Path, len: u64) -> Result<Reservation> {
         let mut state = lock(&self.state);
         let need = state.end + state.outstanding + len;
         if state.supported && need > state.until {
             let from = state.until.max(state.end);
-            let reserved = match log.file().reserve(from, need - from + AHEAD) {
+            let reserved = match state.file.reserve(from, need - from + AHEAD) {
                 Ok(true) => Ok(need + AHEAD),
                 Ok(false) => {
                     state.supported = false;
                     Ok(need)
                 }
                 // Not so much: perhaps just enough.
-                Err(_) => log.file().reserve(from, need - from).map(|_| need),
+                Err(_) => state.file.reserve(from, need - from).map(|_| need),
             };
             state.until = reserved.map_err(|error| StorageError::Io {
-                doing: format!("{}: no room for {len} bytes", log.path().display()),
+                doing: format!("{}: no room for {len} bytes", path.display()),
                 error,
             })?;
         }
@@ -78,6 +80,17 @@ impl Space {
         let mut state = lock(&self.state);
         state.end = end;
         state.until = end;
+    }
+
+    /// Another file takes the place of the one so far; it ends here. What is reserved is reserved there too, if there is
+    /// room: a pack has just made some.
+    pub fn moved(&self, file: Arc<dyn MediaFile>, end: u64) {
+        let mut state = lock(&self.state);
+        let need = state.outstanding + AHEAD;
+        let reserved = state.supported && matches!(file.reserve(end, need), Ok(true));
+        state.file = file;
+        state.end = end;
+        state.until = if reserved { end + need } else { end };
     }
 }
 

@@ -5,14 +5,18 @@
 //! votes run at once; the server's locks see to it that they touch different objects.
 
 use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::FileStorage;
 use super::format::{BACK_LEN, DATA_HEADER_LEN, DataHeader, POS_MAX, TRAILER_LEN, TXN_HEADER_LEN};
 use super::space::Reservation;
+use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
+use crate::storage::clash::{Clashes, Settled};
 use crate::storage::error::Conflict;
 use crate::storage::staged::{Op, OpKind, Staged};
-use crate::storage::{Result, StorageError, TidAt, Voted};
+use crate::storage::{Result, StorageError, TidAt, Undone, Voted};
 
 /// A transaction that has passed its checks.
 pub struct VotedTxn {
@@ -21,13 +25,29 @@ pub struct VotedTxn {
     pub records: Vec<StagedRecord>,
     /// Each object once, with the record that counts: the last.
     pub objects: Vec<StagedObject>,
-    /// A record became a back-pointer, so payloads do not lie one after another any more.
+    /// The payloads do not lie one after another as in the file: some became a back-pointer, or came later.
     pub rearranged: bool,
     /// Bytes of all records.
     pub records_len: u64,
+    /// What positions are about.
+    pub volume: Arc<Volume>,
+    /// Data of records that were to be back-pointers, by number, after a pack took away what they were to point to.
+    pub fetched: HashMap<usize, Vec<u8>>,
     /// Given back when this is dropped.
     _reservation: Reservation,
     resolved: Vec<Oid>,
+    undone: Vec<Undone>,
+}
+
+/// The records of a transaction whose operations are being gone through.
+pub struct Draft {
+    pub records: Vec<StagedRecord>,
+    /// Bytes of the records.
+    pub len: u64,
+    pub undone: Vec<Undone>,
+    /// Each object's last record among the first `settled` of `records`.
+    latest: HashMap<Oid, usize>,
+    settled: usize,
 }
 
 /// One record, but for its place.
@@ -54,7 +74,43 @@ pub struct StagedObject {
     pub is_new: bool,
 }
 
+impl Draft {
+    fn new(capacity: usize) -> Draft {
+        Draft {
+            records: Vec::with_capacity(capacity),
+            len: 0,
+            undone: Vec::new(),
+            latest: HashMap::new(),
+            settled: 0,
+        }
+    }
+
+    pub fn push(&mut self, record: StagedRecord) {
+        self.len += record.len();
+        self.records.push(record);
+    }
+
+    /// From here on [`Draft::latest`] knows the records that there are now: those of the operations before an undo, but not
+    /// the undo's own.
+    pub fn settle(&mut self) {
+        let new = self.records.iter().enumerate().skip(self.settled);
+        self.latest.extend(new.map(|(at, record)| (record.oid, at)));
+        self.settled = self.records.len();
+    }
+
+    /// The object's last record in this transaction.
+    pub fn latest(&self, oid: Oid) -> Option<StagedRecord> {
+        self.latest.get(&oid).and_then(|&at| self.records.get(at)).copied()
+    }
+}
+
 impl StagedRecord {
+    /// The header and what follows it.
+    pub fn len(&self) -> u64 {
+        let payload_len = if self.data_len == 0 { BACK_LEN as u64 } else { self.data_len };
+        DATA_HEADER_LEN as u64 + payload_len
+    }
+
     pub fn header(&self, tid: Tid, tloc: u64) -> DataHeader {
         DataHeader {
             oid: self.oid,
@@ -80,6 +136,40 @@ impl VotedTxn {
     }
 }
 
+impl VotedTxn {
+    /// A pack has put `to` in the place of the file that this was voted for: the same objects, elsewhere. Their current
+    /// revisions are the same, for nobody else may change them since.
+    pub fn relocate(&mut self, to: &Arc<Volume>) -> Result<()> {
+        if Arc::ptr_eq(&self.volume, to) {
+            return Ok(());
+        }
+        let mut file_at = 0;
+        for (no, record) in self.records.iter_mut().enumerate() {
+            record.prev = to.index.pos(record.oid);
+            if record.back != 0 {
+                let from = &self.volume.log;
+                let tid = from.read_record(record.back, Some(record.oid))?.header.tid;
+                let old = std::mem::replace(&mut record.back, to.revision(record.oid, tid)?);
+                if record.back == 0
+                    && let Some((pos, header)) = from.follow(record.oid, old)?
+                {
+                    let mut data = Vec::new();
+                    from.read_data(pos, &header, &mut data)?;
+                    record.data_len = header.data_len;
+                    self.fetched.insert(no, data);
+                }
+                self.rearranged = true;
+            }
+            record.file_at = file_at;
+            file_at += record.header(Tid::ZERO, 0).record_len();
+        }
+        self.records_len = file_at;
+        self.objects = distinct(&self.records);
+        self.volume = to.clone();
+        Ok(())
+    }
+}
+
 impl Voted for VotedTxn {
     fn tid(&self) -> Option<Tid> {
         self.tid
@@ -89,45 +179,78 @@ impl Voted for VotedTxn {
         &self.resolved
     }
 
+    fn undone(&self) -> &[Undone] {
+        &self.undone
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
         self
     }
 }
 
 impl FileStorage {
-    pub(super) fn stage(&self, staged: Staged, tid_at: TidAt) -> Result<VotedTxn> {
+    pub(super) fn stage(&self, mut staged: Staged, tid_at: TidAt) -> Result<VotedTxn> {
         self.check_writable()?;
         check_meta(&staged)?;
         let core = &self.core;
+        if core.blobs.is_none() && !staged.blobs().is_empty() {
+            return Err(StorageError::no_blobs());
+        }
+        let volume = core.volume.get_owned();
         let head_len = (TXN_HEADER_LEN
             + staged.meta.user.len()
             + staged.meta.description.len()
             + staged.meta.extension.len()) as u64;
         let begin = core.space.likely_end();
-        let mut records = Vec::with_capacity(staged.ops().len());
-        let (mut file_at, mut rearranged) = (0, false);
-        for op in staged.ops() {
-            let Some(record) = self.check_op(&staged, op, file_at)? else { continue };
-            let pos = begin + head_len + file_at;
+        let mut draft = Draft::new(staged.ops().len());
+        let mut rearranged = false;
+        let mut clashes = Clashes::default();
+        for index in 0..staged.ops().len() {
+            let op = staged.ops()[index];
+            let op = match op.kind {
+                OpKind::Store { serial } => {
+                    let committed = committed(&volume, op.oid, volume.index.pos(op.oid))?;
+                    match clashes.settle(self, &self.resolver, &mut staged, index, serial, committed)? {
+                        Settled::Write(settled) => {
+                            rearranged |= settled != op;
+                            settled
+                        }
+                        Settled::Skip => {
+                            rearranged = true;
+                            continue;
+                        }
+                    }
+                }
+                OpKind::Undo { tid } => {
+                    rearranged = true;
+                    self.undo(&volume, &mut staged, tid, &mut draft)?;
+                    continue;
+                }
+                _ => op,
+            };
+            let Some(record) = self.check_op(&volume, &staged, &op, draft.len)? else { continue };
+            let pos = begin + head_len + draft.len;
             // As Python counts: the record may begin at the quota, and reach beyond it.
             let restored = matches!(op.kind, OpKind::Restore { .. });
             if !restored && self.options.quota.is_some_and(|quota| pos > quota) {
                 return Err(StorageError::Quota);
             }
-            let payload_len = if record.data_len == 0 { BACK_LEN as u64 } else { record.data_len };
             // A back-pointer may be as long as the data that it stands for.
-            rearranged |= payload_len != op.len || record.back != 0;
-            file_at += DATA_HEADER_LEN as u64 + payload_len;
-            records.push(record);
+            rearranged |= record.len() != DATA_HEADER_LEN as u64 + op.len || record.back != 0;
+            draft.push(record);
         }
-        if begin + file_at > POS_MAX {
+        if begin + draft.len > POS_MAX {
             return Err(StorageError::Refused {
                 class: ("ZODB.FileStorage.FileStorage", "FileStorageError"),
                 message: "the file would exceed 256 TiB".into(),
             });
         }
-        let objects = distinct(&records);
-        let reservation = core.space.reserve(&core.log, head_len + file_at + TRAILER_LEN as u64)?;
+        let (mut staged, resolved) = clashes.finish(staged)?;
+        let objects = distinct(&draft.records);
+        if let Some(blobs) = &core.blobs {
+            self.undo_blobs(blobs, &draft.undone, &objects, &mut staged)?;
+        }
+        let reservation = core.space.reserve(&core.path, head_len + draft.len + TRAILER_LEN as u64)?;
         let tid = match tid_at {
             TidAt::Finish => None,
             TidAt::Vote => Some(core.tids.at_vote(staged.tid)?),
@@ -135,23 +258,55 @@ impl FileStorage {
         Ok(VotedTxn {
             staged,
             tid,
-            records,
+            records: draft.records,
             objects,
             rearranged,
-            records_len: file_at,
+            records_len: draft.len,
+            volume,
+            fetched: HashMap::new(),
             _reservation: reservation,
-            resolved: Vec::new(),
+            resolved,
+            undone: draft.undone,
         })
+    }
+
+    /// See [`Storage::undo_now`](crate::storage::Storage::undo_now). Vote goes through all of it again. What may be merged
+    /// there before it is stored is taken as it came.
+    pub(super) fn preview_undo(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
+        self.check_writable()?;
+        let tid = self.core.tids.at_vote(staged.tid)?;
+        staged.tid = Some(tid);
+        let volume = self.core.volume.get_owned();
+        let mut draft = Draft::new(staged.ops().len());
+        let mut told = 0;
+        for index in 0..staged.ops().len() {
+            let op = staged.ops()[index];
+            told = draft.undone.len();
+            if let OpKind::Undo { tid } = op.kind {
+                self.undo(&volume, staged, tid, &mut draft)?;
+            } else if let Some(record) = self.check_op(&volume, staged, &op, draft.len)? {
+                draft.push(record);
+            }
+        }
+        Ok((tid, draft.undone.iter().skip(told).map(|undone| undone.oid).collect()))
     }
 
     /// Checks one operation as Python's `store`, `deleteObject`, `restore` and `checkCurrentSerialInTransaction` do;
     /// the record to write, if it writes one.
-    fn check_op(&self, staged: &Staged, op: &Op, file_at: u64) -> Result<Option<StagedRecord>> {
+    fn check_op(
+        &self,
+        volume: &Volume,
+        staged: &Staged,
+        op: &Op,
+        file_at: u64,
+    ) -> Result<Option<StagedRecord>> {
         let oid = op.oid;
-        let prev = self.core.index.pos(oid);
+        let prev = volume.index.pos(oid);
         let mut record =
             StagedRecord { oid, tid: None, prev, data_len: op.len, back: 0, staged_at: op.start, file_at };
         match op.kind {
+            // Has records of its own.
+            OpKind::Undo { .. } => return Ok(None),
             OpKind::CheckCurrent { serial } => {
                 let committed = self.current_tid(oid)?;
                 if committed != serial {
@@ -160,22 +315,16 @@ impl FileStorage {
                 }
                 return Ok(None);
             }
-            OpKind::Store { serial } => {
+            OpKind::Store { .. } => {
                 if op.len == 0 {
                     return Err(StorageError::Refused {
                         class: ("ZODB.POSException", "StorageError"),
                         message: format!("the record of object 0x{oid} is empty"),
                     });
                 }
-                if let Some(committed) = self.committed(oid, prev)?
-                    && committed != serial
-                {
-                    let data = payload(staged, op)?;
-                    return Err(StorageError::Conflict(conflict(oid, committed, serial, data)));
-                }
             }
             OpKind::Delete { serial } => {
-                let committed = self.committed(oid, prev)?.ok_or(StorageError::PosKey(oid))?;
+                let committed = committed(volume, oid, prev)?.ok_or(StorageError::PosKey(oid))?;
                 if committed != serial {
                     return Err(StorageError::Conflict(conflict(oid, committed, serial, Vec::new())));
                 }
@@ -192,7 +341,7 @@ impl FileStorage {
                     });
                 }
                 if let Some(prev_txn) = prev_txn {
-                    record.back = self.back_pointer(staged, op, prev, prev_txn, has_data)?;
+                    record.back = back_pointer(volume, staged, op, prev, prev_txn, has_data)?;
                     if record.back != 0 {
                         record.data_len = 0;
                     }
@@ -201,59 +350,59 @@ impl FileStorage {
         }
         Ok(Some(record))
     }
+}
 
-    /// The tid of the current record, of an object that is gone too; `None` if there never was one.
-    fn committed(&self, oid: Oid, pos: u64) -> Result<Option<Tid>> {
-        if pos == 0 {
-            return Ok(None);
-        }
-        Ok(Some(self.core.log.read_record(pos, Some(oid))?.header.tid))
+/// The tid of the current record, of an object that is gone too; `None` if there never was one.
+fn committed(volume: &Volume, oid: Oid, pos: u64) -> Result<Option<Tid>> {
+    if pos == 0 {
+        return Ok(None);
     }
+    Ok(Some(volume.log.read_record(pos, Some(oid))?.header.tid))
+}
 
-    /// The record that a restored record may point back to instead of repeating its data: the last one of the object in
-    /// transaction `prev_txn`, if its data is the same. It is only a hint, and 0 if there is nothing fitting.
-    fn back_pointer(
-        &self,
-        staged: &Staged,
-        op: &Op,
-        mut pos: u64,
-        prev_txn: Tid,
-        has_data: bool,
-    ) -> Result<u64> {
-        let log = &self.core.log;
-        while pos != 0 {
-            let record = log.read_record(pos, Some(op.oid))?;
-            if record.header.tid < prev_txn {
-                return Ok(0);
-            }
-            if record.header.tid == prev_txn {
-                // Where the hinted record is a back-pointer itself, Python trusts the hint; the data are compared here
-                // all the same.
-                let found = match record.header.data_len {
-                    0 => log.follow(op.oid, record.back)?,
-                    _ => Some((pos, record.header)),
-                };
-                let same = match found {
-                    Some((at, header)) if has_data && header.data_len == op.len => {
-                        let mut data = Vec::new();
-                        log.read_data(at, &header, &mut data)?;
-                        data == payload(staged, op)?
-                    }
-                    Some(_) => false,
-                    None => !has_data,
-                };
-                if !same {
-                    log::error!(
-                        target: super::log::TARGET,
-                        "Mismatch between data and backpointer at {pos}"
-                    );
+/// The record that a restored record may point back to instead of repeating its data: the last one of the object in
+/// transaction `prev_txn`, if its data is the same. It is only a hint, and 0 if there is nothing fitting.
+fn back_pointer(
+    volume: &Volume,
+    staged: &Staged,
+    op: &Op,
+    mut pos: u64,
+    prev_txn: Tid,
+    has_data: bool,
+) -> Result<u64> {
+    let log = &volume.log;
+    while pos != 0 {
+        let record = log.read_record(pos, Some(op.oid))?;
+        if record.header.tid < prev_txn {
+            return Ok(0);
+        }
+        if record.header.tid == prev_txn {
+            // Where the hinted record is a back-pointer itself, Python trusts the hint; the data are compared here
+            // all the same.
+            let found = match record.header.data_len {
+                0 => log.follow(op.oid, record.back)?,
+                _ => Some((pos, record.header)),
+            };
+            let same = match found {
+                Some((at, header)) if has_data && header.data_len == op.len => {
+                    let mut data = Vec::new();
+                    log.read_data(at, &header, &mut data)?;
+                    data == payload(staged, op)?
                 }
-                return Ok(if same { pos } else { 0 });
+                Some(_) => false,
+                None => !has_data,
+            };
+            if !same {
+                log::error!(
+                    target: super::log::TARGET,
+                    "Mismatch between data and backpointer at {pos}"
+                );
             }
-            pos = record.header.prev;
+            return Ok(if same { pos } else { 0 });
         }
-        Ok(0)
+        pos = record.header.prev;
     }
+    Ok(0)
 }
 
 fn conflict(oid: Oid, committed: Tid, read: Tid, data: Vec<u8>) -> Box<Conflict> {
@@ -262,11 +411,7 @@ fn conflict(oid: Oid, committed: Tid, read: Tid, data: Vec<u8>) -> Box<Conflict>
 
 /// What the client sent with one operation.
 fn payload(staged: &Staged, op: &Op) -> Result<Vec<u8>> {
-    let mut data = vec![0; op.len as usize];
-    staged
-        .read_at(&mut data, op.start + DATA_HEADER_LEN as u64)
-        .map_err(StorageError::io("reading back a transaction's temporary file"))?;
-    Ok(data)
+    staged.payload(op).map_err(StorageError::io("reading back a transaction's temporary file"))
 }
 
 /// Lengths that the file has two bytes for, and a status that may stand in it.

@@ -18,7 +18,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::media::{Access, Media, MediaFile};
 use crate::base::bytes::Reader;
@@ -26,6 +26,7 @@ use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
 
 const MAGIC: &[u8; 16] = b"runzeo tail note";
+const START_AT: u64 = 16;
 const SYNCED_AT: u64 = 32;
 const OID_MARK_AT: u64 = 48;
 const HEAD_LEN: usize = 64;
@@ -72,8 +73,12 @@ impl TailNote {
             start,
             start_tid,
             synced: if synced == synced_again { synced } else { start },
-            // Too high does no harm.
-            oid_mark: Oid(mark.max(mark_again)),
+            // Too high does no harm, but what zeros in place of the second half make of it is no oid.
+            oid_mark: Oid([mark, mark_again]
+                .into_iter()
+                .filter(|&mark| mark <= Oid::MAX.0)
+                .max()
+                .unwrap_or(0)),
             zeros: Vec::new(),
         };
         while let Some(pos) = r.u64_be() {
@@ -103,9 +108,20 @@ pub struct NoteFile {
     file: Arc<dyn MediaFile>,
     /// Only the thread that appends to the log adds zeros.
     zero_count: AtomicUsize,
-    /// What the note says; held while it is written.
-    synced: Mutex<u64>,
+    /// Held while the note is written.
+    says: Mutex<Says>,
 }
+
+/// What the note says.
+struct Says {
+    synced: u64,
+    /// Which file it is about.
+    about: FileNo,
+}
+
+/// Counts the files that a pack put in the place of the first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FileNo(u64);
 
 impl NoteFile {
     /// Begins a new note and makes it durable.
@@ -119,24 +135,57 @@ impl NoteFile {
         let path = with_suffix(path, ".tmp");
         let file = media.open(&path, Access::Truncate)?;
         let mut head = MAGIC.to_vec();
-        head.extend_from_slice(&start.to_be_bytes());
-        head.extend_from_slice(&start_tid.to_bytes());
-        head.extend_from_slice(&twice(start));
+        head.extend_from_slice(&about(start, start_tid, start));
         head.extend_from_slice(&twice(oid_mark.0));
         file.write_at(&head, 0)?;
         file.sync()?;
         media.sync_dir(dir_of(&path))?;
-        Ok(NoteFile { file, zero_count: AtomicUsize::new(0), synced: Mutex::new(start) })
+        Ok(NoteFile {
+            file,
+            zero_count: AtomicUsize::new(0),
+            says: Mutex::new(Says { synced: start, about: FileNo(0) }),
+        })
+    }
+
+    fn says(&self) -> MutexGuard<'_, Says> {
+        self.says.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file that is current.
+    pub fn file_no(&self) -> FileNo {
+        self.says().about
     }
 
     /// Everything before `end` is durable. Not synced itself: an older note is true as well.
-    pub fn set_synced(&self, end: u64) -> io::Result<()> {
-        // Two groups may come at once, the later one first.
-        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        if end > *synced {
+    pub fn set_synced(&self, file: FileNo, end: u64) -> io::Result<()> {
+        let mut says = self.says();
+        // Two groups may come at once, the later one first; and a pack between them.
+        if file == says.about && end > says.synced {
             self.file.write_at(&twice(end), SYNCED_AT)?;
-            *synced = end;
+            says.synced = end;
         }
+        Ok(())
+    }
+
+    /// Another file is about to take the name of this one: until [`NoteFile::restart`] the note speaks of none, but keeps its
+    /// mark of object ids. All of both files is durable and nothing is written meanwhile, so there is nothing to tell.
+    pub fn suspend(&self) -> io::Result<()> {
+        let mut says = self.says();
+        says.about.0 += 1;
+        says.synced = u64::MAX;
+        // No transaction has this tid.
+        self.file.write_at(&about(0, Tid(u64::MAX), 0), START_AT)?;
+        self.file.sync()
+    }
+
+    /// The note speaks of the file that ends at `start`, all of it durable.
+    pub fn restart(&self, start: u64, start_tid: Tid) -> io::Result<()> {
+        let mut says = self.says();
+        self.file.set_len(HEAD_LEN as u64)?;
+        self.zero_count.store(0, Ordering::Relaxed);
+        self.file.write_at(&about(start, start_tid, start), START_AT)?;
+        self.file.sync()?;
+        says.synced = start;
         Ok(())
     }
 
@@ -164,6 +213,15 @@ impl NoteFile {
     }
 }
 
+/// The part that tells of which file the note speaks, and what of it is durable.
+fn about(start: u64, start_tid: Tid, synced: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    let (head, tail) = bytes.split_at_mut(16);
+    head.copy_from_slice(&(u128::from(start) << 64 | u128::from(start_tid.0)).to_be_bytes());
+    tail.copy_from_slice(&twice(synced));
+    bytes
+}
+
 fn twice(number: u64) -> [u8; 16] {
     let both = u128::from(number) << 64 | u128::from(!number);
     both.to_be_bytes()
@@ -180,7 +238,7 @@ mod tests {
         let path = dir.path().join("Data.fs");
         assert_eq!(TailNote::read(&RealMedia, &path), None);
         let note = NoteFile::create(&RealMedia, &path, 100, Tid(7), Oid(3)).unwrap();
-        note.set_synced(500).unwrap();
+        note.set_synced(note.file_no(), 500).unwrap();
         note.add_zeros(&[8192, 4096]).unwrap();
         note.set_oid_mark(Oid(1000)).unwrap();
         let read = TailNote::read(&RealMedia, &path).unwrap();
@@ -189,6 +247,17 @@ mod tests {
         assert!(read.is_rightly_zero(8192) && !read.is_rightly_zero(0));
         note.file.write_at(&7u64.to_be_bytes(), SYNCED_AT).unwrap();
         assert_eq!(TailNote::read(&RealMedia, &path).unwrap().synced, 100);
+        let old = note.file_no();
+        note.suspend().unwrap();
+        note.set_synced(note.file_no(), 501).unwrap();
+        let read = TailNote::read(&RealMedia, &path).unwrap();
+        assert_eq!((read.start_tid, read.suspect_from(), read.oid_mark), (Tid(u64::MAX), 0, Oid(1000)));
+        note.restart(60, Tid(9)).unwrap();
+        note.set_synced(old, 502).unwrap();
+        note.set_synced(note.file_no(), 70).unwrap();
+        let read = TailNote::read(&RealMedia, &path).unwrap();
+        let zeros = Vec::new();
+        assert_eq!(read, TailNote { start: 60, start_tid: Tid(9), synced: 70, oid_mark: Oid(1000), zeros });
         note.clear().unwrap();
         assert_eq!(TailNote::read(&RealMedia, &path), None);
     }

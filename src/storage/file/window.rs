@@ -12,48 +12,71 @@ const CHUNK_MAX: usize = 1024 * 1024;
 pub struct Window<'a> {
     file: &'a dyn MediaFile,
     end: u64,
-    buf: Vec<u8>,
-    /// Where in the file `buf` begins, and how much of it is valid.
-    start: u64,
-    valid: usize,
-    /// How much to read next time: grows while what is read is used, shrinks while most is passed over.
-    chunk: usize,
+    buffer: Buffer,
 }
 
 impl<'a> Window<'a> {
     /// Reads nothing from `end` on. The first read is of `first_len` bytes: few if perhaps only one header is wanted.
     pub fn new(file: &'a dyn MediaFile, end: u64, first_len: usize) -> Window<'a> {
-        Window { file, end, buf: Vec::new(), start: u64::MAX, valid: 0, chunk: first_len }
+        Window { file, end, buffer: Buffer::new(first_len, CHUNK_MAX) }
     }
 
     /// `want` bytes from `pos`, fewer only where the file ends.
     pub fn get(&mut self, pos: u64, want: usize) -> io::Result<&[u8]> {
-        let inside = pos.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
-        let at = match inside {
-            Some(at) if at + want <= self.valid => at,
-            _ => {
-                self.read(pos, want)?;
-                0
-            }
-        };
-        let end = self.valid.min(at + want);
-        Ok(self.buf.get(at..end).unwrap_or_default())
+        self.buffer.get(self.file, self.end, pos, want)
+    }
+}
+
+/// What a window holds, for those who keep the file elsewhere.
+pub struct Buffer {
+    bytes: Vec<u8>,
+    /// Where in the file `bytes` begins, and how much of it is valid.
+    start: u64,
+    valid: usize,
+    /// How much to read next time: grows while what is read is used, shrinks while most is passed over.
+    chunk: usize,
+    chunk_max: usize,
+}
+
+impl Buffer {
+    /// The first read is of `first_len` bytes, none of more than `chunk_max` if not so much is wanted.
+    pub fn new(first_len: usize, chunk_max: usize) -> Buffer {
+        Buffer { bytes: Vec::new(), start: u64::MAX, valid: 0, chunk: first_len, chunk_max }
     }
 
-    fn read(&mut self, pos: u64, want: usize) -> io::Result<()> {
+    /// `want` bytes from `pos` if they have been read.
+    pub fn peek(&self, pos: u64, want: usize) -> Option<&[u8]> {
+        let at = usize::try_from(pos.checked_sub(self.start)?).ok()?;
+        let end = at.checked_add(want).filter(|end| *end <= self.valid)?;
+        self.bytes.get(at..end)
+    }
+
+    /// `want` bytes from `pos`, fewer only where the file ends, or at `end`.
+    pub fn get(&mut self, file: &dyn MediaFile, end: u64, pos: u64, want: usize) -> io::Result<&[u8]> {
+        if self.peek(pos, want).is_none() {
+            self.read(file, end, pos, want)?;
+        }
+        let at = usize::try_from(pos.saturating_sub(self.start)).unwrap_or(usize::MAX);
+        let until = self.valid.min(at.saturating_add(want));
+        Ok(self.bytes.get(at..until).unwrap_or_default())
+    }
+
+    fn read(&mut self, file: &dyn MediaFile, end: u64, pos: u64, want: usize) -> io::Result<()> {
         // Not before the first read.
         if self.start != u64::MAX {
-            let passed_over = pos.saturating_sub(self.start + self.valid as u64);
-            self.chunk = if passed_over < self.chunk as u64 { self.chunk * 2 } else { self.chunk / 2 };
-            self.chunk = self.chunk.clamp(CHUNK_MIN, CHUNK_MAX);
+            let is_near = pos
+                .checked_sub(self.start + self.valid as u64)
+                .map_or(pos >= self.start, |passed_over| passed_over < self.chunk as u64);
+            self.chunk = if is_near { self.chunk * 2 } else { self.chunk / 2 };
+            self.chunk = self.chunk.clamp(CHUNK_MIN, self.chunk_max);
         }
-        let len = (self.end.saturating_sub(pos)).min(self.chunk.max(want) as u64) as usize;
-        if self.buf.len() < len {
-            self.buf.resize(len, 0);
+        let len = (end.saturating_sub(pos)).min(self.chunk.max(want) as u64) as usize;
+        if self.bytes.len() < len {
+            self.bytes.resize(len, 0);
         }
         self.start = pos;
         self.valid = 0;
-        self.valid = self.file.read_at(self.buf.get_mut(..len).unwrap_or_default(), pos)?;
+        self.valid = file.read_at(self.bytes.get_mut(..len).unwrap_or_default(), pos)?;
         Ok(())
     }
 }

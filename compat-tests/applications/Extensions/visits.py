@@ -1,0 +1,70 @@
+"""External Methods of the test site: what a content product does with blobs, counters and BTrees.
+
+Runs inside Zope, on Python 2.7 and 3; the first argument is the folder in which the method is called.
+"""
+import hashlib
+import shutil
+
+from BTrees.Length import Length
+from BTrees.OOBTree import OOBTree
+from persistent.mapping import PersistentMapping
+from ZODB.blob import Blob
+
+
+def set_up(self):
+    self.counter = 0
+    self.blobs = PersistentMapping()
+    self.visits = OOBTree()
+    self.visit_count = Length()
+    return "done"
+
+
+def store_blob(self, name, file):
+    """A file of the request goes into a blob of that name, new or changed."""
+    if name not in self.blobs:
+        self.blobs[name] = Blob()
+    with self.blobs[name].open("w") as out:
+        shutil.copyfileobj(file, out)
+    return "done"
+
+
+def remove_blob(self, name):
+    del self.blobs[name]
+    return "done"
+
+
+def fetch_blob(self, name, REQUEST):
+    if name not in self.blobs:
+        REQUEST.RESPONSE.setStatus(404)
+        return "no blob"
+    with self.blobs[name].open("r") as stored:
+        data = stored.read()
+    REQUEST.RESPONSE.setHeader("Content-Type", "application/octet-stream")
+    return data
+
+
+def check_blob(self, name):
+    """Its SHA-1 as the file in the client's own blob directory has it."""
+    with self.blobs[name].open("r") as stored:
+        return hashlib.sha1(stored.read()).hexdigest()
+
+
+def increment(self):
+    """Two at once are a conflict that nobody can resolve: Zope repeats one of them."""
+    self.counter = self.counter + 1
+    return str(self.counter)
+
+
+def read_counter(self):
+    return str(self.counter)
+
+
+def visit(self, name):
+    """Two at once are a conflict that BTrees and Length resolve."""
+    self.visits[name] = name
+    self.visit_count.change(1)
+    return "done"
+
+
+def read_visits(self):
+    return "%d %d" % (self.visit_count(), len(self.visits))

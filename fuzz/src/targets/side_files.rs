@@ -1,0 +1,146 @@
+//! The note beside a data file (`Data.fs.tmp`) and a blob directory: whatever names and bytes are there, what is read is in
+//! proportion, and what is cleaned away lies in the directory.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use runzeo::base::ids::Oid;
+use runzeo::storage::blob::{BlobDir, Layout};
+use runzeo::storage::file::TailNote;
+use runzeo::storage::media::{Access, Media, MediaFile, TakenOver};
+
+const BASE: &str = "/blobs";
+
+/// A file system whose directories all have these names in them, and whose files all have this content.
+struct OneOfEach {
+    names: Vec<OsString>,
+    content: Vec<u8>,
+    layout: &'static [u8],
+    touched: Mutex<Vec<PathBuf>>,
+}
+
+impl OneOfEach {
+    fn touch(&self, path: &Path) {
+        self.touched.lock().unwrap().push(path.to_owned());
+    }
+}
+
+impl Media for OneOfEach {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn MediaFile>> {
+        if !matches!(access, Access::Read | Access::ReadPlain) {
+            self.touch(path);
+        }
+        let is_marker = path.ends_with(".layout");
+        Ok(Arc::new(if is_marker { self.layout.to_vec() } else { self.content.clone() }))
+    }
+    fn exists(&self, _: &Path) -> bool {
+        true
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.touch(from);
+        self.touch(to);
+        Ok(())
+    }
+    fn take_over(&self, _: &Path, from: &Path, to: &Path) -> io::Result<TakenOver> {
+        self.rename(from, to)?;
+        Ok(TakenOver { file: Arc::new(self.content.clone()), moved: true })
+    }
+    fn link(&self, _: &Path, to: &Path) -> io::Result<()> {
+        self.touch(to);
+        Ok(())
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.touch(path);
+        Ok(())
+    }
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<bool> {
+        self.touch(path);
+        Ok(false)
+    }
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.touch(path);
+        Err(io::ErrorKind::DirectoryNotEmpty.into())
+    }
+    fn list(&self, _: &Path) -> io::Result<Vec<OsString>> {
+        Ok(self.names.clone())
+    }
+    fn is_same_file(&self, _: &Path, _: &Path) -> bool {
+        true
+    }
+    fn is_file(&self, _: &Path) -> bool {
+        true
+    }
+    fn protect(&self, path: &Path, _: &Path) -> io::Result<()> {
+        self.touch(path);
+        Ok(())
+    }
+    fn age(&self, _: &Path) -> io::Result<Duration> {
+        Ok(Duration::from_secs(1 << 30))
+    }
+}
+
+/// The first byte chooses; then a note, or lines: the names in every directory, an empty one, and the content of every file.
+pub fn run(data: &[u8]) {
+    match data.split_first() {
+        Some((0, note)) => {
+            if let Some(note) = TailNote::parse(note) {
+                assert!(note.zeros.len() <= data.len() && note.oid_mark <= Oid::MAX);
+            }
+        }
+        Some((&choice, text)) => blob_dir(choice, text),
+        None => {}
+    }
+}
+
+fn blob_dir(choice: u8, text: &[u8]) {
+    let (layout, name) =
+        if choice & 1 == 1 { (Layout::Bushy, &b"bushy"[..]) } else { (Layout::Lawn, &b"lawn"[..]) };
+    let mut lines = text.split(|byte| *byte == b'\n');
+    // What a directory cannot hold: nothing, itself, a path.
+    let is_name =
+        |name: &&[u8]| ![&b""[..], b".", b".."].contains(name) && !name.iter().any(|b| matches!(b, b'/' | 0));
+    let names: Vec<OsString> = lines
+        .by_ref()
+        .take_while(|line| !line.is_empty())
+        .filter(is_name)
+        .take(64)
+        .map(|name| OsString::from_vec(name.to_vec()))
+        .collect();
+    let content = lines.collect::<Vec<_>>().join(&b'\n');
+    for name in &names {
+        if let Some(oid) = name.to_str().and_then(|name| layout.oid_of(name)) {
+            assert!(layout.oid_path(oid).is_relative());
+        }
+    }
+    let media = Arc::new(OneOfEach { names, content, layout: name, touched: Mutex::default() });
+    let Ok(dir) = BlobDir::open(media.clone(), Path::new(BASE), false) else { return };
+    assert_eq!(dir.layout(), layout);
+    let _ = dir.clean(&|oid, tid| Ok((oid.0 ^ tid.0) & 1 == 0));
+    for path in media.touched.lock().unwrap().iter() {
+        let inside =
+            path.starts_with(BASE) && path.components().all(|part| part != std::path::Component::ParentDir);
+        assert!(inside, "{} is outside", path.display());
+    }
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let note = |positions: &[u64]| {
+        let mut note = b"\0runzeo tail note".to_vec();
+        positions.iter().for_each(|pos| note.extend_from_slice(&pos.to_be_bytes()));
+        note
+    };
+    vec![
+        note(&[4, 1, 4096, !4096, 7, !7, 8192]),
+        note(&[4, 1, 4096, 0, 7, 0]),
+        b"\x01runzeo-12-3-0000000000000001.tmp\n0x03e7.blob\ntmpabc.tmp\n\n0000000000000001\n00000000000000010000000000000002\n".to_vec(),
+        b"\x02runzeo-1-1.tmp\n0x01\n.layout\nBUCx\n0x0123.blob\n\nffffffffffffffff\n".to_vec(),
+        b"\x010x00\n0x7f\n0xff.blob\nCTFTx\n\n".to_vec(),
+    ]
+}

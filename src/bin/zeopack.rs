@@ -1,0 +1,10 @@
+//! Packs the storages of ZEO servers: see `zeopack --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().map(|name| name.to_string_lossy().into_owned());
+    let program = program.unwrap_or_else(|| "zeopack".to_string());
+    runzeo::commands::zeopack::run(&program, &arguments.collect::<Vec<_>>())
+}

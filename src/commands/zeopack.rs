@@ -1,0 +1,341 @@
+//! `zeopack`: has storages of running servers packed, ours or Python's, and waits for it.
+//!
+//! Options are those of Python's script. Exit codes: 0 all were packed; 1 one was not, and stderr says why; 2 for what is
+//! wrong with the options.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use getopts::{Matches, Options, ParsingStyle};
+
+use crate::base::address::Address;
+use crate::client::{CallError, Connection};
+use crate::logging::LocalTime;
+use crate::wire::value::Value;
+
+/// How long a server that is being started is waited for, as in Python.
+const CONNECT_MAX: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_secs(1);
+/// A terminal is told so often how far it is.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+const DAY: f64 = 86400.0;
+
+/// One storage to pack.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Target {
+    address: Address,
+    storage: String,
+}
+
+#[derive(Debug)]
+struct Task {
+    targets: Vec<Target>,
+    days: i64,
+    /// Hour, minute, second of the day
+    time: Option<[u32; 3]>,
+}
+
+/// What the command line asks for.
+enum Wanted {
+    Pack(Task),
+    Print(String),
+}
+
+/// The whole program. `program` is its name as called.
+pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
+    let task = match read_command_line(program, arguments) {
+        Ok(Wanted::Pack(task)) => task,
+        Ok(Wanted::Print(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(message) => {
+            eprintln!("Error: {message}\nFor help, use {program} --help");
+            return ExitCode::from(2);
+        }
+    };
+    let time = pack_time(&task);
+    let mut code = ExitCode::SUCCESS;
+    for target in &task.targets {
+        if let Err(message) = pack(target, time) {
+            eprintln!("Error packing storage {} in {}: {message}", target.storage, target.address);
+            code = ExitCode::from(1);
+        }
+    }
+    code
+}
+
+fn help(program: &str) -> String {
+    format!(
+        "\
+Pack storages of running ZEO servers: forget old revisions and garbage.
+
+Usage: {program} [options] [HOST:PORT[:STORAGE] ...]
+
+What to pack (STORAGE is 1 if not given):
+  HOST:PORT[:STORAGE]          a server's address; [::1]:PORT for IPv6
+  -u, --unix PATH[:STORAGE]    a server's Unix socket; may be repeated
+
+Up to when (default: now):
+  -d, --days N                 keep what was current N days ago and since
+  -t, --time HH[:MM[:SS]]      at this time of the day, local
+
+Older ways to say what to pack:
+  -h HOST  -p PORT  -U PATH  -S STORAGE
+
+  --help, --version            print this, or the version
+
+The server goes on serving while it packs. {program} waits for it, and tells a
+terminal how far it is. A server that does not answer is waited for one minute.
+Exit status: 0 all were packed; 1 one was not; 2 the command line is wrong.
+"
+    )
+}
+
+fn read_command_line(program: &str, arguments: &[OsString]) -> Result<Wanted, String> {
+    let mut options = Options::new();
+    options.parsing_style(ParsingStyle::FloatingFrees);
+    options.optopt("d", "days", "", "").optopt("t", "time", "", "").optmulti("u", "unix", "", "");
+    options.optopt("h", "", "", "").optopt("p", "", "", "").optopt("U", "", "", "").optopt("S", "", "", "");
+    options.optflag("", "help", "").optflag("", "version", "");
+    let matches = options.parse(arguments).map_err(|problem| problem.to_string())?;
+    if matches.opt_present("help") || arguments.is_empty() {
+        return Ok(Wanted::Print(help(program)));
+    }
+    if matches.opt_present("version") {
+        return Ok(Wanted::Print(format!("zeopack {}\n", env!("CARGO_PKG_VERSION"))));
+    }
+    let targets = targets(&matches)?;
+    let days = matches
+        .opt_str("days")
+        .map_or(Ok(0), |days| days.parse().map_err(|_| format!("-d: '{days}' is not a number of days")))?;
+    let time = matches.opt_str("time").map(|time| time_of_day(&time)).transpose()?;
+    Ok(Wanted::Pack(Task { targets, days, time }))
+}
+
+fn targets(matches: &Matches) -> Result<Vec<Target>, String> {
+    let named = matches.opt_str("S").unwrap_or_else(|| "1".into());
+    let mut targets = Vec::new();
+    let host = matches.opt_str("h");
+    match matches.opt_str("p") {
+        Some(port) => {
+            // Python takes the name of the machine, which may lead to another address than the server's.
+            let host = host.unwrap_or_else(|| "localhost".into());
+            let address = Address::Tcp { host: Some(host), port: Some(port_of(&port)?) };
+            targets.push(Target { address, storage: named.clone() });
+        }
+        None if host.is_some() => return Err("-h HOST needs -p PORT".into()),
+        None => {}
+    }
+    if let Some(path) = matches.opt_str("U") {
+        targets.push(Target { address: Address::Unix(path.into()), storage: named });
+    }
+    for server in &matches.free {
+        targets.push(tcp_target(server)?);
+    }
+    for server in matches.opt_strs("unix") {
+        let (path, storage) = server.split_once(':').unwrap_or((&server, "1"));
+        if path.is_empty() || storage.contains(':') {
+            return Err(format!("-u: '{server}' is not PATH[:STORAGE]"));
+        }
+        targets.push(Target { address: Address::Unix(path.into()), storage: storage.into() });
+    }
+    if targets.is_empty() {
+        return Err("no server to pack: give HOST:PORT or -u PATH".into());
+    }
+    Ok(targets)
+}
+
+/// `HOST:PORT[:STORAGE]`
+fn tcp_target(server: &str) -> Result<Target, String> {
+    let wrong = || format!("'{server}' is not HOST:PORT[:STORAGE]");
+    let (host, rest) = match server.strip_prefix('[') {
+        Some(rest) => rest.split_once("]:").ok_or_else(wrong)?,
+        None => server.split_once(':').ok_or_else(wrong)?,
+    };
+    let (port, storage) = rest.split_once(':').unwrap_or((rest, "1"));
+    if storage.contains(':') {
+        return Err(wrong());
+    }
+    let port = port_of(port).map_err(|_| wrong())?;
+    Ok(Target {
+        address: Address::Tcp { host: Some(host.into()), port: Some(port) },
+        storage: storage.into(),
+    })
+}
+
+fn port_of(text: &str) -> Result<u16, String> {
+    text.parse().ok().filter(|&port| port > 0).ok_or_else(|| format!("'{text}' is not a port"))
+}
+
+/// `HH[:MM[:SS]]`
+fn time_of_day(text: &str) -> Result<[u32; 3], String> {
+    let wrong = || format!("-t: '{text}' is not HH[:MM[:SS]]");
+    let mut time = [0; 3];
+    let mut parts = text.split(':');
+    for (slot, limit) in time.iter_mut().zip([23, 59, 59]) {
+        if let Some(part) = parts.next() {
+            *slot = part.parse().ok().filter(|&number| number <= limit).ok_or_else(wrong)?;
+        }
+    }
+    if parts.next().is_some() { Err(wrong()) } else { Ok(time) }
+}
+
+/// Seconds since 1970.
+fn pack_time(task: &Task) -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let day = match task.time {
+        Some([hour, minute, second]) => {
+            let wanted = f64::from((hour * 60 + minute) * 60 + second);
+            now.floor() - LocalTime::at(now as i64).second_of_day() as f64 + wanted
+        }
+        None => now,
+    };
+    day - task.days as f64 * DAY
+}
+
+fn pack(target: &Target, time: f64) -> Result<(), String> {
+    let mut connection = connect(target)?;
+    connection.register(&target.storage).map_err(|error| error.to_string())?;
+    wait_for_pack(&mut connection, target, time).map_err(|error| error.to_string())
+}
+
+fn connect(target: &Target) -> Result<Connection, String> {
+    let begun = Instant::now();
+    loop {
+        match Connection::open(&target.address) {
+            Ok(connection) => return Ok(connection),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Err(error.to_string()),
+            Err(error) if begun.elapsed() + RETRY > CONNECT_MAX => {
+                return Err(format!("couldn't connect: {error}"));
+            }
+            Err(_) => std::thread::sleep(RETRY),
+        }
+    }
+}
+
+fn wait_for_pack(connection: &mut Connection, target: &Target, time: f64) -> Result<(), CallError> {
+    let begun = Instant::now();
+    let pack = connection.call("pack", &[Value::Float(time), Value::Bool(true)])?;
+    let mut terminal =
+        Terminal { name: format!("{} {}", target.address, target.storage), begun, active: false };
+    if !std::io::stderr().is_terminal() {
+        return connection.answer(pack).map(drop);
+    }
+    let mut status = None;
+    loop {
+        match connection.any_answer(TOLD_EVERY)? {
+            Some((id, result)) if id == pack => {
+                terminal.end(result.is_ok());
+                return result.map(drop).map_err(CallError::Raised);
+            }
+            Some((id, Ok(Some(value)))) if status == Some(id) => {
+                status = None;
+                terminal.tell(done_of(&value));
+                std::thread::sleep(TOLD_EVERY / 4);
+            }
+            Some(_) => status = None,
+            None => {
+                if connection.knows_status() && status.is_none() {
+                    status = Some(connection.call("server_status", &[])?);
+                } else {
+                    terminal.tell(None);
+                }
+            }
+        }
+    }
+}
+
+/// How much of the pack is done, if the server tells: `{'pack': {'done': ..., 'total': ...}}`.
+fn done_of(status: &Value) -> Option<f64> {
+    let get = |value: &Value, name: &str| -> Option<Value> {
+        let Value::Dict(items) = value else { return None };
+        items.iter().find(|(key, _)| key.string() == Some(name.as_bytes())).map(|(_, value)| value.clone())
+    };
+    let pack = get(status, "pack")?;
+    match (get(&pack, "done")?, get(&pack, "total")?) {
+        (Value::Int(done), Value::Int(total)) if total > 0 => Some(done as f64 / total as f64),
+        _ => None,
+    }
+}
+
+/// One line that is written again and again.
+struct Terminal {
+    name: String,
+    begun: Instant,
+    active: bool,
+}
+
+impl Terminal {
+    fn tell(&mut self, done: Option<f64>) {
+        let seconds = self.begun.elapsed().as_secs();
+        let line = match done {
+            Some(done) => format!("{}: {:.0} % packed, {seconds} s", self.name, done.clamp(0.0, 1.0) * 100.0),
+            None => format!("{}: packing, {seconds} s", self.name),
+        };
+        // Who cannot be told need not be.
+        let _ = write!(std::io::stderr(), "\r{line}\x1b[K");
+        self.active = true;
+    }
+
+    fn end(&mut self, good: bool) {
+        let mut stderr = std::io::stderr();
+        if self.active {
+            let _ = write!(stderr, "\r\x1b[K");
+        }
+        if good {
+            let _ = writeln!(stderr, "{}: packed in {:.1} s", self.name, self.begun.elapsed().as_secs_f64());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(arguments: &str) -> Result<Task, String> {
+        let arguments: Vec<OsString> = arguments.split_whitespace().map(OsString::from).collect();
+        match read_command_line("zeopack", &arguments)? {
+            Wanted::Pack(task) => Ok(task),
+            Wanted::Print(text) => Err(text),
+        }
+    }
+
+    #[test]
+    fn servers_in_all_forms() {
+        let check = |arguments: &str, expected: &[&str]| {
+            let targets = task(arguments).unwrap().targets;
+            let found: Vec<String> = targets.iter().map(|t| format!("{} {}", t.address, t.storage)).collect();
+            assert_eq!(found, expected, "{arguments}");
+        };
+        check("localhost:8100", &["localhost:8100 1"]);
+        check("a:1:main -d 3 [::1]:2:x", &["a:1 main", "[::1]:2 x"]);
+        check("-u /tmp/s -u ./t:main a:1", &["a:1 1", "/tmp/s 1", "./t main"]);
+        check("-h host -p 99 -S main", &["host:99 main"]);
+        check("-p 99", &["localhost:99 1"]);
+        check("-U sock -S main", &["sock main"]);
+        for wrong in ["a", "a:b", "a:1:b:c", "a:0", "-h host", "-d 1", "-u :x", "-u a:b:c", "-p x", "-x a:1"]
+        {
+            assert!(task(wrong).is_err(), "{wrong}");
+        }
+        assert!(task("--help").unwrap_err().contains("Usage: zeopack"));
+        assert!(task("").unwrap_err().contains("Usage: zeopack"));
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(task("a:1 -t 3 --days=4").unwrap().time, Some([3, 0, 0]));
+        assert_eq!(task("a:1 -t 23:59:58").unwrap().time, Some([23, 59, 58]));
+        for wrong in ["-t 24", "-t 1:60", "-t 1:2:3:4", "-t x", "-d x"] {
+            assert!(task(&format!("a:1 {wrong}")).is_err(), "{wrong}");
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let days = pack_time(&task("a:1 -d 2").unwrap());
+        assert!((now - days - 2.0 * DAY).abs() < 5.0);
+        let midnight = pack_time(&task("a:1 -t 0").unwrap());
+        assert!(midnight <= now && now - midnight < DAY + 3601.0);
+        assert_eq!(LocalTime::at(midnight as i64).second_of_day() % 3600, 0);
+    }
+}

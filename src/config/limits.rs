@@ -1,0 +1,57 @@
+//! What one client, or all of them together, may take of the machine.
+//!
+//! Plain numbers; whoever keeps to one of them is named with it. `schema/limits.rs` has their keys.
+
+use std::time::Duration;
+
+/// The limits of a server. `None`: there is no such limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Bytes of one message from a client (`wire/frame.rs`).
+    pub message_size: usize,
+    /// From accepting a connection to the end of its `register`, TLS and authentication included (`server/admission.rs`).
+    pub handshake_timeout: Option<Duration>,
+    /// How long a peer may be silent that should have answered on the level of TCP (`net/stream.rs`).
+    pub dead_peer_timeout: Option<Duration>,
+    /// Registered clients. `None`: as many as there are descriptors for (`server/admission.rs`).
+    pub connections: Option<usize>,
+    /// Registered clients from one address; as many more may be about to register.
+    pub connections_per_address: Option<usize>,
+    /// Connections that have not registered yet.
+    pub unregistered: usize,
+    /// Bytes of a transaction that are kept in memory before it votes; what is beyond goes to a temporary file
+    /// (`storage/staged.rs`).
+    pub transaction_memory: usize,
+    /// Bytes of a transaction's records and blobs together (`server/session/store.rs`).
+    pub transaction_size: Option<u64>,
+    /// Operations of a transaction: a few dozen bytes of each stay in memory.
+    pub transaction_objects: Option<u64>,
+    /// Bytes that may be queued for a client that does not read (`server/outbox.rs`).
+    pub unsent: usize,
+    /// How long nothing may come for a transaction that has not voted (`server/watch.rs`).
+    pub idle_transaction_timeout: Option<Duration>,
+    /// Iterators over transactions; of those over records there may be four times as many (`server/session/iterate.rs`).
+    pub iterators: usize,
+    /// Entries in one answer to undoLog, undoInfo or history.
+    pub undo_log: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            message_size: 256 << 20,
+            handshake_timeout: Some(Duration::from_secs(30)),
+            dead_peer_timeout: Some(Duration::from_secs(300)),
+            connections: None,
+            connections_per_address: None,
+            unregistered: 1000,
+            transaction_memory: 8 << 20,
+            transaction_size: None,
+            transaction_objects: Some(10_000_000),
+            unsent: 16 << 20,
+            idle_transaction_timeout: Some(Duration::from_secs(3600)),
+            iterators: 256,
+            undo_log: 10_000,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `<ssl>` in `<zeo>`: certificates. The files are opened when the server starts.
+
+use std::path::Path;
+
+use super::super::{ClientCertificates, KeyPassword, SslConfig};
+use crate::config::zconfig::datatypes::{self, Datatype};
+use crate::config::zconfig::matcher::{Content, SectionType, key, required_key};
+use crate::config::zconfig::{ConfigError, Section};
+
+/// The names of all authorities that the machine trusts, in the documentation of Python's server.
+const SIGNED: &[&str] = &["-", "SIGNED"];
+/// A server of Python that is configured with this trusts nobody until a program tells it whom.
+const DYNAMIC: &str = "DYNAMIC";
+
+/// Those of ZEO 6, and `password-file`.
+pub static SSL: SectionType = SectionType {
+    name: "ssl",
+    content: Content::Checked(&[
+        required_key("certificate", Datatype::ExistingDirpath),
+        key("key", Datatype::ExistingDirpath),
+        key("password-file", Datatype::ExistingDirpath),
+        key("password-function", Datatype::Any),
+        required_key("authenticate", Datatype::Any),
+    ]),
+};
+
+pub fn ssl(section: &Section) -> Result<SslConfig, ConfigError> {
+    let Some(certificate) = section.get("certificate", datatypes::existing_dirpath)? else {
+        return Err(ConfigError::at(&section.start, "<ssl> lacks the required key 'certificate'"));
+    };
+    let clients = match section.value("authenticate") {
+        Some(value) if value.text.is_empty() => {
+            return Err(ConfigError::at(
+                &value.location,
+                "authenticate: name a file, a directory, or SIGNED",
+            ));
+        }
+        Some(value) if value.text == DYNAMIC && !Path::new(DYNAMIC).exists() => {
+            return Err(ConfigError::at(
+                &value.location,
+                "authenticate DYNAMIC: the certificates would have to come from a Python program; name a file, a directory, or \
+                 SIGNED",
+            ));
+        }
+        // Python's server takes a file of that name for a file.
+        Some(value) if SIGNED.contains(&value.text.as_str()) && !Path::new(&value.text).exists() => {
+            ClientCertificates::Signed
+        }
+        Some(value) => ClientCertificates::Listed(value.text.clone().into()),
+        None => return Err(ConfigError::at(&section.start, "<ssl> lacks the required key 'authenticate'")),
+    };
+    let mut password = section.get("password-file", datatypes::existing_dirpath)?.map(KeyPassword::File);
+    if let Some(function) = section.value("password-function") {
+        password = Some(password_of(&function.text).ok_or_else(|| {
+            ConfigError::at(
+                &function.location,
+                "password-function needs Python, which this server does not have: write the password into a file that only \
+                 the server can read, and name it with 'password-file'",
+            )
+        })?);
+    }
+    Ok(SslConfig {
+        certificate,
+        key: section.get("key", datatypes::existing_dirpath)?,
+        password,
+        clients,
+        location: section.start.clone(),
+    })
+}
+
+/// What the function of upstream's tests returns.
+#[cfg(feature = "test-storages")]
+fn password_of(function: &str) -> Option<KeyPassword> {
+    (function == "ZEO.tests.testssl.pwfunc").then(|| KeyPassword::Text("1234".into()))
+}
+
+#[cfg(not(feature = "test-storages"))]
+fn password_of(_: &str) -> Option<KeyPassword> {
+    None
+}

@@ -1,0 +1,91 @@
+//! What we read from a certificate ourselves: whose it is, when it is valid, what it may be used for, its key.
+//!
+//! The rest, chains and signatures, is webpki's. It takes certificates of X.509 version 3 alone; those that are known one by
+//! one may be older.
+
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{Decode, Encode};
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage};
+use x509_cert::name::Name;
+
+/// `id-kp-clientAuth`.
+const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
+/// A subject in the log; a certificate may have one of any length.
+const SUBJECT_LEN_MAX: usize = 300;
+
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// As in RFC 4514, fit for a line of the log.
+    pub subject: String,
+    pub not_before: Moment,
+    pub not_after: Moment,
+    pub public_key: SubjectPublicKeyInfoDer<'static>,
+    /// It may sign others.
+    pub is_authority: bool,
+    pub is_self_issued: bool,
+    /// It names its purposes, and being a client is not among them.
+    pub is_not_for_clients: bool,
+}
+
+/// A point in time as certificates have it.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(x509_cert::time::Time);
+
+impl Moment {
+    fn since_epoch(self) -> Duration {
+        self.0.to_unix_duration()
+    }
+}
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.to_date_time())
+    }
+}
+
+impl Certificate {
+    pub fn parse(der: &[u8]) -> Result<Certificate, String> {
+        let broken = |error| format!("a certificate that cannot be read: {error}");
+        let certificate = CertificateInner::<Raw>::from_der(der).map_err(broken)?;
+        let tbs = certificate.tbs_certificate();
+        let constraints = tbs.get_extension::<BasicConstraints>().map_err(broken)?;
+        let usage = tbs.get_extension::<ExtendedKeyUsage>().map_err(broken)?;
+        let public_key = tbs.subject_public_key_info().to_der().map_err(broken)?;
+        Ok(Certificate {
+            subject: text_of(tbs.subject()),
+            not_before: Moment(tbs.validity().not_before),
+            not_after: Moment(tbs.validity().not_after),
+            public_key: public_key.into(),
+            is_authority: constraints.is_some_and(|(_, constraints)| constraints.ca),
+            is_self_issued: tbs.subject() == tbs.issuer(),
+            is_not_for_clients: usage.is_some_and(|(_, usage)| !usage.0.contains(&CLIENT_AUTH)),
+        })
+    }
+
+    /// Is it valid then? The error says what is wrong.
+    pub fn check_time(&self, now: SystemTime) -> Result<(), String> {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if now < self.not_before.since_epoch() {
+            Err(format!("the certificate is not valid before {}", self.not_before))
+        } else if now > self.not_after.since_epoch() {
+            Err(format!("the certificate expired on {}", self.not_after))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// A peer's certificate decides what is in its name: nothing in it may break a line.
+fn text_of(name: &Name) -> String {
+    let text: String = name
+        .to_string()
+        .chars()
+        .take(SUBJECT_LEN_MAX)
+        .map(|c| if c.is_control() || c == '\'' { '?' } else { c })
+        .collect();
+    if text.is_empty() { "(a certificate without a subject)".into() } else { text }
+}

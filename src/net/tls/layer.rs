@@ -1,0 +1,404 @@
+//! TLS on one connection, between threads that send and one that receives.
+//!
+//! rustls has one state for both directions, so it is behind a mutex, which nobody holds while waiting: the receiver reads the
+//! socket before it takes it, senders use calls that do not wait and poll without it.
+//!
+//! What was encrypted must be sent, and in that order, while the user of a [`Sink`](crate::net::stream::Sink) hands over the same bytes
+//! again after it was told that the socket takes none. So a piece counts as sent only when its last encrypted byte is; until
+//! then `accepted` remembers how much of the sender's bytes it was.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSlice, Read, Write};
+use std::sync::{Arc, OnceLock};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustls::{AlertDescription, ProtocolVersion, ServerConnection};
+use socket2::Socket;
+
+use super::certificate::Certificate;
+use crate::base::sync::{Mutex, MutexGuard};
+
+/// Room for what is received: a record of TLS and a little more.
+const RECEIVE_LEN: usize = 17 << 10;
+/// Memory for received bytes that a quiet connection keeps.
+const KEEP_LEN: usize = 4 << 10;
+/// The first byte of a connection that begins a TLS handshake.
+const HANDSHAKE_RECORD: u8 = 22;
+
+/// The TLS side of a connection.
+pub struct Layer {
+    /// Innermost of all locks.
+    state: Mutex<State>,
+    /// What the verifier says of a client that it refuses.
+    refused: Arc<OnceLock<String>>,
+}
+
+struct State {
+    connection: ServerConnection,
+    /// Received and not yet decrypted.
+    received: VecDeque<u8>,
+    /// Bytes of the sender that are encrypted, and that it was not yet told to be sent.
+    accepted: usize,
+}
+
+/// Whom the handshake was made with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Peer {
+    pub version: &'static str,
+    /// The subject of its certificate.
+    pub subject: String,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum HandshakeError {
+    /// The peer went before it said anything: a probe.
+    Silent,
+    /// The peer went, or the network failed.
+    Gone(io::Error),
+    Refused(String),
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HandshakeError::Silent => f.write_str("the client went without a word"),
+            HandshakeError::Gone(error) if error.kind() == io::ErrorKind::UnexpectedEof => f.write_str(
+                "the client went in the middle; its log says why (does it know the server's certificate?)",
+            ),
+            HandshakeError::Gone(error) => write!(f, "the connection broke: {error}"),
+            HandshakeError::Refused(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Layer {
+    pub(super) fn new(connection: ServerConnection, refused: Arc<OnceLock<String>>) -> Layer {
+        Layer { state: Mutex::new(State { connection, received: VecDeque::new(), accepted: 0 }), refused }
+    }
+
+    /// Before anything else: who is it? A peer may take as long as it likes; whoever has enough of it shuts the socket down.
+    pub fn handshake(&self, socket: &Socket) -> Result<Peer, HandshakeError> {
+        let mut first_byte = None;
+        loop {
+            let waiting_for = {
+                let mut state = self.state.lock();
+                match state.flush(socket) {
+                    Ok(()) if !state.connection.is_handshaking() => return Ok(state.peer()),
+                    Ok(()) => PollFlags::IN,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => PollFlags::OUT,
+                    Err(error) => return Err(HandshakeError::Gone(error)),
+                }
+            };
+            match wait(socket, waiting_for) {
+                Ok(()) if waiting_for == PollFlags::OUT => continue,
+                Ok(()) => {}
+                Err(error) => return Err(HandshakeError::Gone(error)),
+            }
+            let mut bytes = [0; RECEIVE_LEN];
+            let count = match receive(socket, &mut bytes) {
+                Ok(0) if first_byte.is_none() => return Err(HandshakeError::Silent),
+                Ok(0) => return Err(HandshakeError::Gone(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => count,
+                Err(error) => return Err(HandshakeError::Gone(error)),
+            };
+            let received = bytes.get(..count).unwrap_or_default();
+            let first_byte = *first_byte.get_or_insert(received.first().copied().unwrap_or_default());
+            let mut state = self.state.lock();
+            state.received.extend(received);
+            if let Err(error) = state.advance_handshake(socket) {
+                return Err(HandshakeError::Refused(self.explain(&error, first_byte)));
+            }
+        }
+    }
+
+    /// A failed handshake in an operator's words.
+    fn explain(&self, error: &rustls::Error, first_byte: u8) -> String {
+        if let Some(why) = self.refused.get() {
+            return why.clone();
+        }
+        match error {
+            rustls::Error::NoCertificatesPresented => {
+                "the client shows no certificate; its <ssl> needs 'certificate' and 'key'".into()
+            }
+            rustls::Error::AlertReceived(alert) if is_about_certificate(*alert) => {
+                format!(
+                    "the client does not accept the certificate of this server ({alert:?}); its <ssl> needs it, or its \
+                     authority, in 'authenticate'"
+                )
+            }
+            rustls::Error::AlertReceived(alert) => format!("the client gave up: {alert:?}"),
+            _ if first_byte != HANDSHAKE_RECORD => "this is not TLS; does the client have <ssl>?".into(),
+            other => other.to_string(),
+        }
+    }
+
+    /// Waits for bytes; 0 at the end of the stream.
+    pub fn recv(&self, socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(count) = self.state.lock().read(socket, buf)? {
+                return Ok(count);
+            }
+            let mut bytes = [0; RECEIVE_LEN];
+            let count = receive(socket, &mut bytes)?;
+            if count == 0 {
+                return Ok(0);
+            }
+            self.state.lock().received.extend(bytes.get(..count).unwrap_or_default());
+        }
+    }
+
+    /// Sends a part. `WouldBlock`: the socket takes nothing, the same bytes have to be given again.
+    pub fn try_send(&self, socket: &Socket, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
+        let total: usize = chunks.iter().map(|chunk| chunk.len()).sum();
+        let mut sent = 0;
+        while sent < total {
+            let mut state = self.state.lock();
+            match state.send_piece(socket, chunks, sent) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && sent > 0 => return Ok(sent),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// The same, but waits until the socket takes a part.
+    pub fn send(&self, socket: &Socket, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            match self.try_send(socket, chunks) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+            wait(socket, PollFlags::OUT)?;
+        }
+    }
+
+    /// Tells the peer that nothing more comes, if the socket takes it. Does not wait.
+    pub fn say_goodbye(&self, socket: &Socket) {
+        let mut state: MutexGuard<'_, State> = self.state.lock();
+        if !state.connection.is_handshaking() {
+            state.connection.send_close_notify();
+        }
+        // A peer that is gone needs none.
+        let _ = state.flush(socket);
+    }
+}
+
+impl State {
+    /// Sends everything that is encrypted, without waiting.
+    fn flush(&mut self, socket: &Socket) -> io::Result<()> {
+        while self.connection.wants_write() {
+            self.connection.write_tls(&mut Unhurried(socket))?;
+        }
+        Ok(())
+    }
+
+    /// Encrypts and sends the piece of `chunks` that begins after `skip` bytes; how long it was.
+    fn send_piece(&mut self, socket: &Socket, chunks: &[IoSlice<'_>], skip: usize) -> io::Result<usize> {
+        if self.accepted == 0 {
+            self.accepted = match chunks {
+                [one] => self.connection.writer().write(one.get(skip..).unwrap_or_default())?,
+                many => self.connection.writer().write_vectored(&after(many, skip))?,
+            };
+            if self.accepted == 0 && !self.connection.wants_write() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+        }
+        self.flush(socket)?;
+        Ok(std::mem::take(&mut self.accepted))
+    }
+
+    /// Decrypts into `buf`. `None`: more has to be received first. 0: the peer says that it is done.
+    fn read(&mut self, socket: &Socket, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match self.connection.reader().read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result.map(Some),
+            }
+            if self.received.is_empty() {
+                if self.received.capacity() > KEEP_LEN {
+                    self.received = VecDeque::new();
+                }
+                return Ok(None);
+            }
+            self.process(socket).map_err(io::Error::other)?;
+        }
+    }
+
+    fn advance_handshake(&mut self, socket: &Socket) -> Result<(), rustls::Error> {
+        while self.connection.is_handshaking() && !self.received.is_empty() {
+            self.process(socket)?;
+        }
+        Ok(())
+    }
+
+    /// Gives rustls some of what was received.
+    fn process(&mut self, socket: &Socket) -> Result<(), rustls::Error> {
+        self.connection
+            .read_tls(&mut self.received)
+            .map_err(|error| rustls::Error::General(format!("too much at once: {error}")))?;
+        let processed = self.connection.process_new_packets();
+        // An alert, or the answer to a key update. What the socket does not take goes with the next message.
+        let _ = self.flush(socket);
+        processed.map(drop)
+    }
+
+    fn peer(&self) -> Peer {
+        let version = match self.connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+            _ => "TLS 1.3",
+        };
+        let first = self.connection.peer_certificates().and_then(|certificates| certificates.first());
+        let subject =
+            first.and_then(|der| Certificate::parse(der).ok()).map(|certificate| certificate.subject);
+        Peer { version, subject: subject.unwrap_or_default() }
+    }
+}
+
+/// What is left of `chunks` after `skip` bytes.
+fn after<'a>(chunks: &'a [IoSlice<'_>], mut skip: usize) -> Vec<IoSlice<'a>> {
+    let mut rest = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        if let Some(bytes) = chunk.get(skip..).filter(|bytes| !bytes.is_empty()) {
+            rest.push(IoSlice::new(bytes));
+        }
+        skip = skip.saturating_sub(chunk.len());
+    }
+    rest
+}
+
+fn is_about_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+    )
+}
+
+/// A socket whose calls do not wait.
+struct Unhurried<'a>(&'a Socket);
+
+impl Write for Unhurried<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            match self.0.send_vectored_with_flags(chunks, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits for bytes from the socket.
+fn receive(mut socket: &Socket, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.read(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Waits until the socket is ready, or broken.
+fn wait(socket: &Socket, ready_for: PollFlags) -> io::Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(socket, ready_for)], None) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Layer")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::tls::{Clients, Files, Tls};
+
+    /// A server with a certificate of its own that lets itself in.
+    fn tls() -> Tls {
+        let directory = tempfile::tempdir().expect("a directory");
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("a certificate");
+        let path = directory.path().join("server.pem");
+        std::fs::write(&path, made.cert.pem() + &made.signing_key.serialize_pem()).expect("write");
+        Tls::load(Files {
+            certificate: path.clone(),
+            key: None,
+            password: None,
+            clients: Clients::Listed(path),
+        })
+        .expect("certificates")
+    }
+
+    fn pair() -> (Socket, std::os::unix::net::UnixStream) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        (Socket::from(std::os::fd::OwnedFd::from(ours)), theirs)
+    }
+
+    /// Whoever keeps the time ends a handshake from outside, in whichever state it is.
+    #[test]
+    fn a_shutdown_ends_a_handshake() {
+        for hello in [&b""[..], &[22, 3, 1, 0x20, 0, 1, 0, 0x1f, 0xfc]] {
+            let (socket, mut peer) = pair();
+            peer.write_all(hello).expect("write");
+            let (layer, other) = (tls().begin().expect("a layer"), socket.try_clone().expect("clone"));
+            let ended = std::thread::scope(|scope| {
+                let handshake = scope.spawn(|| layer.handshake(&socket));
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                assert!(!handshake.is_finished());
+                layer.say_goodbye(&other);
+                other.shutdown(std::net::Shutdown::Both).expect("shutdown");
+                handshake.join().expect("no panic")
+            });
+            assert!(ended.is_err(), "{ended:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_tls_is_called_that() {
+        for garbage in [&b"GET / HTTP/1.0\r\n\r\n"[..], b"\0\0\0\x02Z5", &[0xff; 20_000]] {
+            let (socket, mut peer) = pair();
+            peer.write_all(garbage).expect("write");
+            let error = tls().begin().expect("a layer").handshake(&socket).expect_err("garbage");
+            assert!(error.to_string().contains("this is not TLS"), "{error}");
+        }
+        let (socket, peer) = pair();
+        drop(peer);
+        let result = tls().begin().expect("a layer").handshake(&socket);
+        assert!(matches!(result, Err(HandshakeError::Silent)), "{result:?}");
+        let (socket, mut peer) = pair();
+        peer.write_all(&[22, 3, 1, 0]).expect("write");
+        drop(peer);
+        let result = tls().begin().expect("a layer").handshake(&socket);
+        assert!(matches!(result, Err(HandshakeError::Gone(_))), "{result:?}");
+    }
+
+    #[test]
+    fn pieces_after_a_part() {
+        let chunks = [IoSlice::new(b"abc"), IoSlice::new(b""), IoSlice::new(b"de"), IoSlice::new(b"f")];
+        for skip in 0..=7 {
+            let rest: Vec<u8> = after(&chunks, skip).iter().flat_map(|chunk| chunk.to_vec()).collect();
+            assert_eq!(rest, b"abcdef"[skip.min(6)..], "{skip}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! TLS: certificate and key of the server, whom it knows, and what that means for one connection.
+//!
+//! [`Tls`] is what a listener has, [`layer::Layer`] what a connection has. Versions 1.2 and 1.3; every client
+//! shows a certificate, as to Python's server. Sessions are never resumed: ZEO's clients stay connected, and whoever comes
+//! back is checked anew.
+
+mod certificate;
+mod key;
+pub mod layer;
+mod trust;
+mod verify;
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ServerConfig, ServerConnection};
+
+use certificate::Certificate;
+use layer::Layer;
+use trust::Known;
+use verify::Verifier;
+
+/// Logger of what concerns certificates.
+const LOG: &str = "ZEO.tls";
+
+/// Where everything is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Files {
+    /// The server's certificate, those that lead to its authority, and the key if it has no file of its own; PEM.
+    pub certificate: PathBuf,
+    pub key: Option<PathBuf>,
+    /// For an encrypted key.
+    pub password: Option<Password>,
+    pub clients: Clients,
+}
+
+/// Where the password of the key comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Password {
+    /// The first line of a file.
+    File(PathBuf),
+    /// The text itself: only what the tests of upstream have in a function.
+    #[cfg(feature = "test-storages")]
+    Text(String),
+}
+
+/// Which clients are let in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Clients {
+    /// Those whose certificates are in the file or directory, or signed by an authority that is.
+    Listed(PathBuf),
+    /// Those with a certificate from an authority that this machine trusts.
+    Signed,
+}
+
+/// Why certificates or key cannot be used: which file, what is wrong, what to do.
+#[derive(Debug)]
+pub struct TlsError(String);
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// What is read from the files, for all connections that begin from now on.
+#[derive(Debug)]
+struct Loaded {
+    provider: Arc<CryptoProvider>,
+    identity: Arc<SingleCertAndKey>,
+    known: Arc<Known>,
+}
+
+/// The TLS side of a listener.
+#[derive(Debug)]
+pub struct Tls {
+    files: Files,
+    loaded: ArcSwap<Loaded>,
+}
+
+impl Tls {
+    pub fn load(files: Files) -> Result<Tls, TlsError> {
+        let loaded = ArcSwap::from_pointee(Loaded::read(&files)?);
+        Ok(Tls { files, loaded })
+    }
+
+    /// Read the files anew, for clients that connect from now on. After an error everything stays as it is.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.loaded.store(Arc::new(Loaded::read(&self.files)?));
+        Ok(())
+    }
+
+    /// The server's side of a new connection.
+    pub fn begin(&self) -> Result<Layer, rustls::Error> {
+        let loaded = self.loaded.load();
+        let refused = Arc::new(OnceLock::new());
+        let verifier = Verifier::new(Arc::clone(&loaded.known), Arc::clone(&refused));
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&loaded.provider))
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::clone(&loaded.identity) as _);
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Layer::new(ServerConnection::new(Arc::new(config))?, refused))
+    }
+}
+
+impl Loaded {
+    fn read(files: &Files) -> Result<Loaded, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let algorithms = provider.signature_verification_algorithms;
+        let known = match &files.clients {
+            Clients::Listed(path) => Known::listed(path, algorithms),
+            Clients::Signed => Known::signed(algorithms),
+        }?;
+        let identity = Arc::new(identity(files, &provider)?);
+        log::info!(target: LOG, "TLS: clients have to show {known}");
+        Ok(Loaded { provider, identity, known: Arc::new(known) })
+    }
+}
+
+/// The server's certificate and key, which belong together.
+fn identity(files: &Files, provider: &CryptoProvider) -> Result<SingleCertAndKey, TlsError> {
+    let path = &files.certificate;
+    let sections = read_pem("certificate", path)?;
+    let chain: Vec<CertificateDer<'static>> = sections
+        .iter()
+        .filter(|section| section.tag() == "CERTIFICATE")
+        .map(|section| CertificateDer::from(section.contents().to_vec()))
+        .collect();
+    let Some(first) = chain.first() else {
+        return Err(TlsError(format!(
+            "certificate: {} has no '-----BEGIN CERTIFICATE-----'",
+            path.display()
+        )));
+    };
+    let own = Certificate::parse(first)
+        .map_err(|error| TlsError(format!("certificate: {}: {error}", path.display())))?;
+    let (key, key_path) = match &files.key {
+        Some(key_path) => {
+            (key::find(&read_pem("key", key_path)?, files.password.as_ref(), key_path)?, key_path)
+        }
+        None => (key::find(&sections, files.password.as_ref(), path)?, path),
+    };
+    warn_if_public(key_path);
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| TlsError(format!("key: {} cannot be used: {error}", key_path.display())))?;
+    if key.public_key().is_some_and(|public| public.as_ref() != own.public_key.as_ref()) {
+        return Err(TlsError(format!(
+            "key: {} is not the key of the certificate in {}",
+            key_path.display(),
+            path.display()
+        )));
+    }
+    log::info!(target: LOG, "TLS: certificate of '{}', valid until {}", own.subject, own.not_after);
+    if let Err(why) = own.check_time(SystemTime::now()) {
+        log::warn!(target: LOG, "TLS: clients will refuse the server: {}: {why}", path.display());
+    }
+    Ok(SingleCertAndKey::from(CertifiedKey::new(chain, key)))
+}
+
+/// The sections of a file. `what` is the configuration's name for it.
+fn read_pem(what: &str, path: &Path) -> Result<Vec<pem::Pem>, TlsError> {
+    let error = |why: &dyn fmt::Display| TlsError(format!("{what}: {}: {why}", path.display()));
+    let text = fs::read(path).map_err(|why| error(&why))?;
+    pem::parse_many(&text).map_err(|why| error(&format_args!("not a PEM file: {why}")))
+}
+
+/// A secret that everybody on the machine can read is none.
+fn warn_if_public(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    if fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {
+        log::warn!(target: LOG, "TLS: everybody can read {}: chmod o-r it", path.display());
+    }
+}

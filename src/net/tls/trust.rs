@@ -1,0 +1,278 @@
+//! Whom the server knows: the certificates of `authenticate`.
+//!
+//! A certificate that is listed lets in the client that has it, whoever signed it: ZEO's clients sign their own. One that is an
+//! authority also lets in whom it signed. Nothing else makes an authority of it, as with `VERIFY_X509_STRICT` in Python's server.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::CertificateError;
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
+    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
+};
+
+use super::certificate::Certificate;
+use super::{LOG, TlsError, read_pem};
+
+/// Endings of certificates in a directory that was not prepared with `c_rehash`.
+const ENDINGS: &[&str] = &["pem", "crt", "cer"];
+
+pub struct Known {
+    /// By their bytes.
+    listed: HashMap<Vec<u8>, Certificate>,
+    authorities: Vec<Authority>,
+    /// If there are any, every certificate must be covered by one of them.
+    revocations: Vec<CertRevocationList<'static>>,
+    pub algorithms: WebPkiSupportedAlgorithms,
+}
+
+struct Authority {
+    anchor: TrustAnchor<'static>,
+    certificate: Certificate,
+}
+
+/// Why a certificate is not accepted: for the log, and for the alert that the client gets.
+pub struct Refusal {
+    pub why: String,
+    pub error: CertificateError,
+}
+
+impl Refusal {
+    fn new(why: impl Into<String>, error: CertificateError) -> Refusal {
+        Refusal { why: why.into(), error }
+    }
+}
+
+impl Known {
+    /// The certificates in a file, or in all files of a directory.
+    pub fn listed(path: &Path, algorithms: WebPkiSupportedAlgorithms) -> Result<Known, TlsError> {
+        let mut known = Known::nobody(algorithms);
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => {
+                for file in files_of(path).map_err(|error| unreadable(path, &error))? {
+                    known.add_file(&file)?;
+                }
+            }
+            Ok(_) => known.add_file(path)?,
+            Err(error) => return Err(unreadable(path, &error)),
+        }
+        if known.listed.is_empty() {
+            return Err(unreadable(
+                path,
+                &"has no certificate of a client or an authority: nobody could connect",
+            ));
+        }
+        Ok(known)
+    }
+
+    /// The authorities that this machine trusts.
+    pub fn signed(algorithms: WebPkiSupportedAlgorithms) -> Result<Known, TlsError> {
+        let mut known = Known::nobody(algorithms);
+        let found = rustls_native_certs::load_native_certs();
+        for der in &found.certs {
+            // Some machines trust what is too old to be read.
+            if let Ok(certificate) = Certificate::parse(der) {
+                known.add_authority(der, certificate);
+            }
+        }
+        if known.authorities.is_empty() {
+            let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+            return Err(TlsError(format!(
+                "authenticate: this machine trusts no authority{why}; install ca-certificates, or name a file"
+            )));
+        }
+        Ok(known)
+    }
+
+    fn nobody(algorithms: WebPkiSupportedAlgorithms) -> Known {
+        Known { listed: HashMap::new(), authorities: Vec::new(), revocations: Vec::new(), algorithms }
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<(), TlsError> {
+        for section in read_pem("authenticate", path)? {
+            match section.tag() {
+                "CERTIFICATE" | "X509 CERTIFICATE" => {
+                    let der = section.into_contents();
+                    let certificate = Certificate::parse(&der).map_err(|error| unreadable(path, &error))?;
+                    if certificate.is_authority && !self.listed.contains_key(&der) {
+                        self.add_authority(&CertificateDer::from(der.as_slice()), certificate.clone());
+                    }
+                    self.listed.insert(der, certificate);
+                }
+                "X509 CRL" => {
+                    let list = OwnedCertRevocationList::from_der(section.contents())
+                        .map_err(|error| unreadable(path, &format_args!("a revocation list: {error}")))?;
+                    self.revocations.push(list.into());
+                }
+                // Keys have nothing to do with it.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn add_authority(&mut self, der: &CertificateDer<'_>, certificate: Certificate) {
+        match webpki::anchor_from_trusted_cert(der) {
+            Ok(anchor) => self.authorities.push(Authority { anchor: anchor.to_owned(), certificate }),
+            Err(error) => {
+                let subject = &certificate.subject;
+                log::warn!(target: LOG, "TLS: '{subject}' cannot be used as an authority: {error}");
+            }
+        }
+    }
+
+    /// Is this the certificate of a client that is let in?
+    pub fn check(
+        &self,
+        der: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Refusal> {
+        match self.listed.get(der.as_ref()) {
+            // A list of revoked certificates is to be heard about those that an authority has signed.
+            Some(own) if own.is_self_issued || self.revocations.is_empty() => check_listed(own, now),
+            _ => self.check_signed(der, intermediates, now),
+        }
+    }
+
+    fn check_signed(
+        &self,
+        der: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Refusal> {
+        let refused = |error| refusal(&error);
+        let certificate = EndEntityCert::try_from(der).map_err(refused)?;
+        // webpki does not ask whether an authority has expired.
+        let anchors: Vec<TrustAnchor<'_>> = self
+            .authorities
+            .iter()
+            .filter(|authority| authority.certificate.check_time(system_time(now)).is_ok())
+            .map(|authority| authority.anchor.clone())
+            .collect();
+        let lists: Vec<&CertRevocationList<'_>> = self.revocations.iter().collect();
+        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+            options
+                .with_depth(RevocationCheckDepth::EndEntity)
+                .with_status_policy(UnknownStatusPolicy::Deny)
+                .with_expiration_policy(ExpirationPolicy::Enforce)
+                .build()
+        });
+        let usage = KeyUsage::client_auth();
+        certificate
+            .verify_for_usage(self.algorithms.all, &anchors, intermediates, now, usage, revocation, None)
+            .map(drop)
+            .map_err(refused)
+    }
+}
+
+fn check_listed(certificate: &Certificate, now: UnixTime) -> Result<(), Refusal> {
+    let now = system_time(now);
+    certificate.check_time(now).map_err(|why| Refusal::new(why, CertificateError::Expired))?;
+    if certificate.is_not_for_clients {
+        let why = "the certificate is not for clients (extended key usage)";
+        return Err(Refusal::new(why, CertificateError::InvalidPurpose));
+    }
+    Ok(())
+}
+
+/// webpki's reasons in an operator's words.
+fn refusal(error: &webpki::Error) -> Refusal {
+    match error {
+        webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity => {
+            let why = "the certificate is not in 'authenticate', and no authority there has signed it";
+            Refusal::new(why, CertificateError::UnknownIssuer)
+        }
+        webpki::Error::CertExpired { .. } => {
+            Refusal::new("the certificate, or one that it depends on, has expired", CertificateError::Expired)
+        }
+        webpki::Error::CertNotValidYet { .. } => {
+            let why = "the certificate, or one that it depends on, is not valid yet";
+            Refusal::new(why, CertificateError::NotValidYet)
+        }
+        webpki::Error::CertRevoked => {
+            Refusal::new("the certificate was revoked by its authority", CertificateError::Revoked)
+        }
+        webpki::Error::UnknownRevocationStatus => {
+            let why = "no revocation list in 'authenticate' covers the certificate";
+            Refusal::new(why, CertificateError::UnknownRevocationStatus)
+        }
+        webpki::Error::RequiredEkuNotFoundContext(_) => {
+            let why = "the certificate is not for clients (extended key usage)";
+            Refusal::new(why, CertificateError::InvalidPurpose)
+        }
+        other => Refusal::new(
+            format!("the certificate cannot be verified: {other}"),
+            CertificateError::Other(rustls::OtherError(Arc::new(other.clone()))),
+        ),
+    }
+}
+
+/// What OpenSSL would read of a directory: the names that `c_rehash` makes, of hashed subjects. In one without such names,
+/// which OpenSSL takes for empty, whatever looks like a certificate.
+fn files_of(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_file() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let (hashed, others): (Vec<PathBuf>, Vec<PathBuf>) = paths.into_iter().partition(|path| is_hashed(path));
+    if !hashed.is_empty() {
+        return Ok(hashed);
+    }
+    let ends = |path: &PathBuf| path.extension().is_some_and(|end| ENDINGS.iter().any(|known| end == *known));
+    Ok(others.into_iter().filter(ends).collect())
+}
+
+/// `9d66eef0.0`, or `9d66eef0.r0` for a revocation list.
+fn is_hashed(path: &Path) -> bool {
+    let Some((hash, number)) = path.file_name().and_then(|name| name.to_str()?.split_once('.')) else {
+        return false;
+    };
+    let number = number.strip_prefix('r').unwrap_or(number);
+    hash.len() == 8
+        && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn unreadable(path: &Path, why: &dyn fmt::Display) -> TlsError {
+    TlsError(format!("authenticate: {}: {why}", path.display()))
+}
+
+fn system_time(now: UnixTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs())
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (listed, authorities) = (self.listed.len(), self.authorities.len());
+        match listed {
+            0 => write!(f, "a certificate of one of {authorities} authorities that this machine trusts")?,
+            _ => write!(
+                f,
+                "one of {listed} certificates, or one signed by {authorities} authorities among them"
+            )?,
+        }
+        match self.revocations.len() {
+            0 => Ok(()),
+            lists => write!(f, "; {lists} revocation lists"),
+        }
+    }
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

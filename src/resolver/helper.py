@@ -1,0 +1,201 @@
+"""Merges conflicting states of objects with the application's own classes, for runzeo.
+
+Runs in the interpreter that `conflict-resolver` names: Python 2.7 or 3, ZODB 3.8 or later. How a conflict is resolved is
+ZODB's business (ZODB.ConflictResolution); this answers for the storage that ZODB asks for the states.
+
+Standard input is a socket to the server. Frames are a length of four bytes, big endian, and as many bytes. The
+server sends the three states of an object; answers begin with a letter:
+
+    H text                  ready: the versions of Python and ZODB
+    E text                  cannot work, and why
+    L level name NUL text   to be logged; level is one byte
+    R retire record         resolved; retire is one byte, not zero if the server should start another helper
+    U retire text           not resolved, and why
+"""
+import logging
+import os
+import re
+import struct
+import sys
+import threading
+
+
+def protect_channel():
+    """Takes the socket away from standard input; what the application prints goes to standard error."""
+    channel = os.dup(0)
+    try:
+        import fcntl
+        fcntl.fcntl(channel, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    except ImportError:
+        pass
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return channel
+
+
+CHANNEL = protect_channel()
+state = {'retire': False}
+sending = threading.Lock()
+
+
+def receive(length):
+    parts = []
+    while length:
+        part = os.read(CHANNEL, min(length, 1 << 20))
+        if not part:
+            # The server is gone, or wants this helper no more.
+            os._exit(0)
+        parts.append(part)
+        length -= len(part)
+    return b''.join(parts)
+
+
+def send(kind, *parts):
+    data = b''.join((kind,) + parts)
+    data = memoryview(struct.pack('>I', len(data)) + data)
+    # The application may log from a thread of its own.
+    with sending:
+        while len(data):
+            data = data[os.write(CHANNEL, data[:1 << 20]):]
+
+
+def encoded(text):
+    return text if isinstance(text, bytes) else text.encode('utf-8', 'backslashreplace')
+
+
+class Report(logging.Handler):
+    """What is logged here is logged by the server."""
+
+    def emit(self, record):
+        if record.exc_info and isinstance(record.exc_info[1], MemoryError):
+            state['retire'] = True
+        try:
+            text = self.format(record)
+        except Exception:
+            text = 'a message of the application cannot be formatted: %r' % (record.msg,)
+        level = struct.pack('B', min(max(int(record.levelno), 1), 50))
+        send(b'L', level, encoded(record.name).replace(b'\0', b''), b'\0', encoded(text))
+
+
+def end_with_server():
+    """Linux kills this process when the server dies, however that happens and whatever is going on here."""
+    try:
+        import ctypes
+        PR_SET_PDEATHSIG, SIGKILL = 1, 9
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+    except Exception:
+        pass
+
+
+def limit_memory():
+    try:
+        import resource
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        for limit in soft, hard, MEMORY_MAX:
+            if limit != resource.RLIM_INFINITY:
+                soft = limit if soft == resource.RLIM_INFINITY else min(soft, limit)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    except Exception:
+        pass
+
+
+def is_large():
+    """Has this process ever had half of the memory that it may have? Python seldom gives it back."""
+    try:
+        import resource
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used * (1 if sys.platform == 'darwin' else 1024) > MEMORY_MAX // 2
+    except Exception:
+        return False
+
+
+def zodb_version():
+    """From the name of the distribution beside the package: asking the packaging tools takes long."""
+    import ZODB
+    package = os.path.dirname(os.path.abspath(ZODB.__file__))
+    place = os.path.dirname(package)
+    try:
+        names = [os.path.basename(place)] + os.listdir(place)
+    except OSError:
+        names = []
+    for name in names:
+        match = re.match(r'(?i)zodb3?-(\d[^-]*?)(-py.*)?\.(dist-info|egg-info|egg)$', name)
+        if match:
+            return match.group(1)
+    return '(version unknown)'
+
+
+def set_up():
+    end_with_server()
+    limit_memory()
+    if sys.path[:1] == ['']:
+        # The server's working directory is no place to import from.
+        del sys.path[0]
+    root = logging.getLogger()
+    root.addHandler(Report())
+    root.setLevel(LOG_LEVEL)
+    python = '.'.join(str(part) for part in sys.version_info[:3])
+    try:
+        from ZODB.ConflictResolution import ConflictResolvingStorage
+        from ZODB.POSException import ConflictError
+    except BaseException:
+        kind, error = sys.exc_info()[:2]
+        send(b'E', encoded('Python %s cannot import ZODB: %s: %s' % (python, kind.__name__, error)))
+        os._exit(0)
+
+    class States(ConflictResolvingStorage):
+        """The storage that ZODB asks for the states."""
+
+        def __init__(self, states):
+            self.states = states
+
+        def loadSerial(self, oid, serial):
+            return self.states[serial]
+
+    send(b'H', encoded('Python %s, ZODB %s' % (python, zodb_version())))
+    return States, ConflictError
+
+
+def resolve(States, ConflictError):
+    length, = struct.unpack('>I', receive(4))
+    request = receive(length)
+    oid, committed_serial, read, at = request[:8], request[8:16], request[16:24], 24
+    states = []
+    for _ in range(3):
+        length, = struct.unpack('>I', request[at:at + 4])
+        at += 4
+        states.append(request[at:at + length])
+        at += length
+    old, committed, new = states
+    storage = States({read: old, committed_serial: committed})
+    record, reason = None, 'ZODB did not resolve it'
+    try:
+        record = storage.tryToResolveConflict(oid, committed_serial, read, new, committed)
+    except ConflictError:
+        pass
+    except BaseException:
+        kind, error = sys.exc_info()[:2]
+        state['retire'] = state['retire'] or issubclass(kind, MemoryError)
+        reason = '%s: %s' % (kind.__name__, error)
+    for stream in sys.stdout, sys.stderr:
+        try:
+            stream.flush()
+        except Exception:
+            pass
+    retire = struct.pack('B', state['retire'] or is_large())
+    # ZODB 3.8 and 3.9 return None for what is not resolved.
+    if record is None:
+        send(b'U', retire, encoded(reason))
+    else:
+        send(b'R', retire, record)
+
+
+def serve():
+    tools = set_up()
+    while True:
+        resolve(*tools)
+
+
+serve()

@@ -1,0 +1,89 @@
+//! Conflict resolution: who merges the states of an object that two transactions changed.
+//!
+//! First [`merge`](crate::merge), which knows the classes of the BTrees package and a few others. For the rest,
+//! processes of the Python that `conflict-resolver` names do it with the application's classes (`pool`, `helper`).
+//! What nobody merges stays a conflict, and the client tries its transaction again.
+
+mod helper;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use crate::merge::{Merge, merge};
+use crate::pickle::record::class_name;
+use crate::storage::{Clash, Resolver, Unresolved};
+
+pub use pool::Pool;
+
+/// Python's logger of these matters.
+pub const LOG: &str = "ZODB.ConflictResolution";
+
+/// Classes that the advice is given for; more than this are not told apart.
+const ADVISED_MAX: usize = 1000;
+
+/// All ways of the server to resolve conflicts, tried in order.
+pub struct Chain {
+    helpers: Option<Pool>,
+    /// Classes whose conflicts the log has told how to resolve.
+    advised: Mutex<HashSet<String>>,
+}
+
+impl Chain {
+    /// `interpreter`: the Python of the application, if one is configured.
+    pub fn new(interpreter: Option<PathBuf>) -> std::io::Result<Chain> {
+        let helpers = interpreter.map(Pool::start).transpose()?;
+        Ok(Chain { helpers, advised: Mutex::default() })
+    }
+
+    /// Ends the helper processes; conflicts from now on stay conflicts.
+    pub fn stop(&self) {
+        if let Some(helpers) = &self.helpers {
+            helpers.stop();
+        }
+    }
+
+    fn without_helpers(&self, clash: &Clash<'_>, merged: Merge) -> Result<Vec<u8>, Unresolved> {
+        match merged {
+            Merge::Resolved(record) => Ok(record),
+            Merge::Refused(refusal) => Err(Unresolved { reason: refusal.to_string() }),
+            Merge::Unknown(why) => {
+                self.advise(&class_name(clash.new).unwrap_or_else(|| "unknown".into()));
+                Err(Unresolved { reason: format!("nothing here merges states of {why}") })
+            }
+        }
+    }
+
+    fn advise(&self, class: &str) {
+        let mut advised = self.advised.lock().unwrap_or_else(PoisonError::into_inner);
+        if advised.len() >= ADVISED_MAX || !advised.insert(class.to_string()) {
+            return;
+        }
+        drop(advised);
+        log::info!(
+            target: LOG,
+            "A conflict on an object of class {class} was left to the client to retry. If the class has \
+             _p_resolveConflict, name a Python that can import it with 'conflict-resolver' in <zeo> (told once for \
+             each class)"
+        );
+    }
+}
+
+impl Resolver for Chain {
+    fn resolve(&self, clash: &Clash<'_>) -> Result<Vec<u8>, Unresolved> {
+        match (merge(clash.old, clash.committed, clash.new), &self.helpers) {
+            (Merge::Unknown(_), Some(helpers)) => helpers.resolve(clash),
+            (merged, _) => self.without_helpers(clash, merged),
+        }
+    }
+
+    fn resolve_now(&self, clash: &Clash<'_>) -> Option<Result<Vec<u8>, Unresolved>> {
+        match (merge(clash.old, clash.committed, clash.new), &self.helpers) {
+            (Merge::Unknown(_), Some(_)) => None,
+            (merged, _) => Some(self.without_helpers(clash, merged)),
+        }
+    }
+}

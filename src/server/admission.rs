@@ -1,0 +1,369 @@
+//! Who may connect, and for how long before registering.
+//!
+//! A connection is a *stranger* until its `register` succeeds. There are at most `max-unregistered` of them, each has
+//! `handshake-timeout` to register, and when there is no room for a new one, an old one goes: of the address that has the
+//! most of them the oldest, so that a flood from one place is at the cost of that place. Nobody has to go within his
+//! first second, in which an honest client registers; meanwhile whoever is new waits in the kernel's queue.
+//!
+//! `max-connections` and `max-connections-per-address` count those who have registered. Who is one too many finds out at
+//! `register`, which has an answer that can say why. Until then it is a stranger like others.
+//!
+//! Whoever is closed here is told to the log once per episode, not once per connection.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::config::Limits;
+use crate::server::complaints::Complaints;
+use crate::server::connection::Connection;
+use crate::server::episode::Episode;
+use crate::server::hosted::LOG;
+
+/// In that time an honest client registers, on a busy machine too.
+const PROTECTED: Duration = Duration::from_secs(1);
+/// How long the accept loop waits for room before it drops the newcomer: longer than somebody is protected.
+const PATIENCE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Descriptors for logs, storages and listening sockets.
+const DESCRIPTORS_KEPT: usize = 64;
+
+/// Lines in a minute about handshakes. A site whose server restarts has fewer clients.
+const GREETINGS_LOGGED: u64 = 2000;
+
+/// Why a connection was closed, for its own log line.
+pub const TOO_SLOW: &str = "it did not register in time";
+pub const MADE_ROOM: &str = "it made room for others";
+
+/// The doorkeeper of a server.
+pub struct Admission {
+    connections_max: usize,
+    per_address_max: usize,
+    strangers_max: usize,
+    handshake_timeout: Option<Duration>,
+    state: Mutex<State>,
+    /// A stranger has gone.
+    left: Condvar,
+    episodes: Episodes,
+    complaints: Complaints,
+}
+
+#[derive(Default)]
+struct State {
+    /// By connection id, so the oldest first.
+    strangers: BTreeMap<u64, Stranger>,
+    registered: usize,
+    /// Of those who have an address.
+    by_source: HashMap<Source, Count>,
+}
+
+struct Stranger {
+    since: Instant,
+    source: Option<Source>,
+    connection: Arc<Connection>,
+    /// It has been told to go.
+    is_leaving: bool,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    strangers: usize,
+    registered: usize,
+}
+
+/// Where connections come from that count as one: an address of IPv4, or a network of IPv6, of which one customer has
+/// at least a /64.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Source {
+    V4(Ipv4Addr),
+    V6([u16; 4]),
+}
+
+impl From<IpAddr> for Source {
+    fn from(address: IpAddr) -> Source {
+        match address {
+            IpAddr::V4(address) => Source::V4(address),
+            IpAddr::V6(address) => Source::network_of(address),
+        }
+    }
+}
+
+impl Source {
+    fn network_of(address: Ipv6Addr) -> Source {
+        match address.to_ipv4_mapped() {
+            Some(address) => Source::V4(address),
+            None => {
+                let [a, b, c, d, ..] = address.segments();
+                Source::V6([a, b, c, d])
+            }
+        }
+    }
+}
+
+/// What is not told to the log as often as it happens.
+#[derive(Debug)]
+struct Episodes {
+    full: Episode,
+    address_full: Episode,
+    too_slow: Episode,
+    made_room: Episode,
+    no_room: Episode,
+    greeted: Episode,
+}
+
+impl Default for Episodes {
+    fn default() -> Episodes {
+        Episodes {
+            full: Episode::default(),
+            address_full: Episode::default(),
+            too_slow: Episode::default(),
+            made_room: Episode::default(),
+            no_room: Episode::default(),
+            greeted: Episode::of_lines(GREETINGS_LOGGED),
+        }
+    }
+}
+
+/// The place of one connection, until it is dropped.
+pub struct Pass {
+    admission: Arc<Admission>,
+    id: u64,
+    source: Option<Source>,
+    is_registered: bool,
+}
+
+impl Admission {
+    /// Under these limits, in a process that may have so many descriptors open.
+    pub fn new(limits: &Limits, descriptors: usize) -> Arc<Admission> {
+        // A server with few descriptors must have most of them for clients.
+        let strangers_max = limits.unregistered.min(descriptors / 4).max(1);
+        let rest = descriptors.saturating_sub(strangers_max + DESCRIPTORS_KEPT);
+        let connections_max = match limits.connections {
+            Some(wanted) if wanted > rest => {
+                log::warn!(
+                    target: LOG,
+                    "max-connections {wanted} is more than the limit of open files ({descriptors}) permits: it is {rest}"
+                );
+                rest
+            }
+            Some(wanted) => wanted,
+            // Large transactions, blobs and files that are packed need descriptors too.
+            None => rest - rest / 4,
+        };
+        Arc::new(Admission {
+            connections_max,
+            per_address_max: limits.connections_per_address.unwrap_or(usize::MAX),
+            strangers_max,
+            handshake_timeout: limits.handshake_timeout,
+            state: Mutex::default(),
+            left: Condvar::new(),
+            episodes: Episodes::default(),
+            complaints: Complaints::default(),
+        })
+    }
+
+    /// A place among the strangers. Waits until there is room, at most [`PATIENCE`]. `None`: there is none, go away.
+    pub fn admit(self: &Arc<Self>, connection: &Arc<Connection>, source: Option<Source>) -> Option<Pass> {
+        let started = Instant::now();
+        let mut state = self.state.lock();
+        if state.strangers_from(source) >= self.per_address_max {
+            drop(state);
+            self.log_address_full(connection);
+            return None;
+        }
+        while state.strangers.len() >= self.strangers_max {
+            if started.elapsed() > PATIENCE {
+                drop(state);
+                if self.episodes.no_room.is_news() {
+                    let (label, max) = (connection.label(), self.strangers_max);
+                    log::warn!(
+                        target: LOG,
+                        "({label}) no room among max-unregistered ({max}) connections; the connection is closed"
+                    );
+                }
+                return None;
+            }
+            if let Some((victim, since)) = state.somebody_to_go() {
+                // Closing takes other locks.
+                drop(state);
+                victim.outbox.close(MADE_ROOM);
+                if self.episodes.made_room.is_news() {
+                    let (label, max, seconds) =
+                        (victim.label(), self.strangers_max, since.elapsed().as_secs());
+                    log::warn!(
+                        target: LOG,
+                        "({label}) has not registered for {seconds} s and makes room: there are max-unregistered ({max}) \
+                         connections like it; the connection is closed"
+                    );
+                }
+                state = self.state.lock();
+                continue;
+            }
+            state = self.left.wait_timeout(state, PAUSE);
+        }
+        let stranger =
+            Stranger { since: Instant::now(), source, connection: Arc::clone(connection), is_leaving: false };
+        state.strangers.insert(connection.id, stranger);
+        if let Some(source) = source {
+            state.by_source.entry(source).or_default().strangers += 1;
+        }
+        Some(Pass { admission: Arc::clone(self), id: connection.id, source, is_registered: false })
+    }
+
+    /// Closes strangers whose time is up. When to ask again, if there is a limit.
+    pub fn expire(&self, now: Instant) -> Option<Instant> {
+        let timeout = self.handshake_timeout?;
+        let mut late = Vec::new();
+        let next = {
+            let mut state = self.state.lock();
+            for stranger in state.strangers.values_mut() {
+                if now.saturating_duration_since(stranger.since) < timeout {
+                    break;
+                }
+                if !std::mem::replace(&mut stranger.is_leaving, true) {
+                    late.push(Arc::clone(&stranger.connection));
+                }
+            }
+            let waiting = state.strangers.values().find(|stranger| !stranger.is_leaving);
+            waiting.map_or(now, |stranger| stranger.since) + timeout
+        };
+        late.iter().for_each(|connection| connection.outbox.close(TOO_SLOW));
+        Some(next)
+    }
+
+    /// A stranger whose time was up is gone; `what` it failed to do, and perhaps why.
+    pub fn log_too_slow(&self, connection: &Connection, what: &str, hint: &str) {
+        if self.episodes.too_slow.is_news() {
+            let label = connection.label();
+            let seconds = self.handshake_timeout.unwrap_or_default().as_secs();
+            log::warn!(target: LOG, "({label}) {what} after {seconds} s (handshake-timeout){hint}; the connection is closed");
+        }
+    }
+
+    fn log_address_full(&self, connection: &Connection) {
+        if self.episodes.address_full.is_news() {
+            let (label, max) = (connection.label(), self.per_address_max);
+            log::warn!(target: LOG, "({label}) refused: max-connections-per-address ({max}) are connected from there");
+        }
+    }
+
+    /// Another stranger got as far as the handshake: may it have its line?
+    pub fn may_log_greeting(&self) -> bool {
+        self.episodes.greeted.is_news()
+    }
+
+    /// A stranger got something wrong: may it have its line?
+    pub fn may_log_stranger(&self, peer: &str, what: &str) -> bool {
+        self.complaints.is_news(peer, what)
+    }
+
+    /// How often it has happened again, for what was logged some time ago.
+    pub fn log_more(&self, now: Instant) {
+        let Episodes { full, address_full, too_slow, made_room, no_room, greeted } = &self.episodes;
+        let all = [
+            (full, "connections were refused by max-connections"),
+            (address_full, "connections were refused by max-connections-per-address"),
+            (too_slow, "connections were closed by handshake-timeout"),
+            (made_room, "connections were closed to make room, because of max-unregistered"),
+            (no_room, "connections were refused by max-unregistered"),
+            (greeted, "handshakes were received than are logged"),
+        ];
+        for (episode, what) in all {
+            if let Some(count) = episode.more(now) {
+                log::warn!(target: LOG, "{count} more {what}");
+            }
+        }
+        if let Some(count) = self.complaints.more(now) {
+            log::warn!(target: LOG, "{count} more errors of those who have not registered were met than are logged");
+        }
+    }
+}
+
+impl Pass {
+    /// The connection becomes that of a client, or it is one too many: why, in a client's words.
+    pub fn register(&mut self, connection: &Connection) -> Result<(), String> {
+        let admission = &self.admission;
+        let mut state = admission.state.lock();
+        if state.registered >= admission.connections_max {
+            drop(state);
+            let max = admission.connections_max;
+            if admission.episodes.full.is_news() {
+                let label = connection.label();
+                log::warn!(target: LOG, "({label}) refused: max-connections ({max}) clients are connected");
+            }
+            return Err(format!("the server has max-connections ({max}) clients already; try again later"));
+        }
+        let count = self.source.map(|source| state.by_source.entry(source).or_default());
+        if let Some(count) = count {
+            if count.registered >= admission.per_address_max {
+                drop(state);
+                admission.log_address_full(connection);
+                let max = admission.per_address_max;
+                return Err(format!(
+                    "max-connections-per-address ({max}) clients are connected from your address"
+                ));
+            }
+            count.registered += 1;
+        }
+        state.registered += 1;
+        state.remove_stranger(self.id);
+        self.is_registered = true;
+        drop(state);
+        admission.left.notify_all();
+        Ok(())
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut state = self.admission.state.lock();
+        if self.is_registered {
+            state.registered -= 1;
+            state.uncount(self.source, |count| count.registered -= 1);
+        } else {
+            state.remove_stranger(self.id);
+        }
+        drop(state);
+        self.admission.left.notify_all();
+    }
+}
+
+impl State {
+    fn strangers_from(&self, source: Option<Source>) -> usize {
+        source.and_then(|source| self.by_source.get(&source)).map_or(0, |count| count.strangers)
+    }
+
+    /// Marks the stranger who is to make room, unless one who is leaving already will do.
+    fn somebody_to_go(&mut self) -> Option<(Arc<Connection>, Instant)> {
+        if self.strangers.values().any(|stranger| stranger.is_leaving) {
+            return None;
+        }
+        // Of equals the last: so from the newest to the oldest.
+        let strangers = self.strangers.iter().rev();
+        let (&id, oldest) = strangers.max_by_key(|(_, stranger)| self.strangers_from(stranger.source))?;
+        if oldest.since.elapsed() < PROTECTED {
+            return None;
+        }
+        let victim = self.strangers.get_mut(&id)?;
+        victim.is_leaving = true;
+        Some((Arc::clone(&victim.connection), victim.since))
+    }
+
+    fn remove_stranger(&mut self, id: u64) {
+        if let Some(stranger) = self.strangers.remove(&id) {
+            self.uncount(stranger.source, |count| count.strangers -= 1);
+        }
+    }
+
+    fn uncount(&mut self, source: Option<Source>, uncount: impl FnOnce(&mut Count)) {
+        let Some(source) = source else { return };
+        if let Some(count) = self.by_source.get_mut(&source) {
+            uncount(count);
+            if count.strangers == 0 && count.registered == 0 {
+                self.by_source.remove(&source);
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Who the client is: the methods of the authentication protocol, and the codes of messages afterwards.
+
+use crate::auth::{Exchange, Protocol, Verdict};
+use crate::server::connection::printable;
+use crate::server::hosted::LOG;
+use crate::server::session::Session;
+use crate::wire::exception::PyException;
+use crate::wire::frame::Frame;
+use crate::wire::mac::RunningMac;
+use crate::wire::value::Value;
+
+/// A client that guesses passwords has to connect again after so many of them.
+const FAILURES_MAX: u32 = 3;
+
+/// What a client has proved, and has to prove.
+#[derive(Default)]
+pub(super) struct Identity {
+    /// The protocol's side; `None` once the client has passed, or if nothing is asked of it.
+    exchange: Option<Box<dyn Exchange>>,
+    failures: u32,
+    /// Checks the codes of the client's messages, if there is a session key.
+    incoming: Option<Box<RunningMac>>,
+    /// The log has a line about codes that nobody can check.
+    uncheckable_noted: bool,
+}
+
+/// The answer to a call of the authentication protocol.
+pub(super) struct Authenticated {
+    pub result: Result<Value, PyException>,
+    /// To be installed behind the reply.
+    pub session_key: Option<Vec<u8>>,
+    /// The reply is the last one.
+    pub is_last: bool,
+}
+
+impl Identity {
+    pub fn new(protocol: Option<&dyn Protocol>) -> Identity {
+        Identity { exchange: protocol.map(Protocol::begin), ..Identity::default() }
+    }
+
+    /// Nothing (more) is asked of the client.
+    pub fn is_proved(&self) -> bool {
+        self.exchange.is_none()
+    }
+
+    /// Has the frame the code that it must have? The error is for the log; the connection ends with it.
+    pub fn check(&mut self, frame: &Frame<'_>, label: impl FnOnce() -> String) -> Result<(), &'static str> {
+        match (&mut self.incoming, frame.mac) {
+            (None, None) => Ok(()),
+            (Some(incoming), Some(code)) => match incoming.check_next(frame.payload, code) {
+                true => Ok(()),
+                false => Err("a message with a wrong authentication code"),
+            },
+            (Some(_), None) => Err("a message without authentication code"),
+            (None, Some(_)) => {
+                if !std::mem::replace(&mut self.uncheckable_noted, true) {
+                    log::info!(target: LOG, "({}) Received MAC but no session key set", label());
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Session {
+    /// The protocol that clients have to pass.
+    pub(super) fn protocol(&self) -> Option<&dyn Protocol> {
+        self.server.authentication().map(|authentication| authentication.protocol.as_ref())
+    }
+
+    /// A call of a method of the protocol; `None`: it has none of this name, or nobody needs to authenticate.
+    pub(super) fn authenticate(&mut self, method: &str, args: &[Value]) -> Option<Authenticated> {
+        if !self.protocol()?.methods().contains(&method) || !self.connection.wire().knows_authentication() {
+            return None;
+        }
+        let label = self.connection.label();
+        let answer = |result| Authenticated { result, session_key: None, is_last: false };
+        let Some(exchange) = &mut self.identity.exchange else {
+            return Some(answer(Err(PyException::builtin("ValueError", "authenticated already"))));
+        };
+        Some(match exchange.call(method, args) {
+            Ok(Verdict::Undecided { reply }) => answer(Ok(reply)),
+            Ok(Verdict::Passed { user, reply, session_key }) => {
+                log::info!(target: LOG, "({label}) authenticated as '{}'", printable(&user));
+                self.identity.exchange = None;
+                Authenticated { session_key, ..answer(Ok(reply)) }
+            }
+            Ok(Verdict::Failed { user, reply }) => {
+                log::warn!(target: LOG, "({label}) authentication failed for '{}'", printable(&user));
+                Authenticated { is_last: self.failed_again(), ..answer(Ok(reply)) }
+            }
+            Err(exception) => Authenticated { is_last: self.failed_again(), ..answer(Err(exception)) },
+        })
+    }
+
+    fn failed_again(&mut self) -> bool {
+        self.identity.failures += 1;
+        let is_last = self.identity.failures >= FAILURES_MAX;
+        if is_last {
+            let label = self.connection.label();
+            log::error!(target: LOG, "({label}) {FAILURES_MAX} attempts failed; the connection is closed");
+        }
+        is_last
+    }
+
+    /// From here on every message in both directions has a code.
+    pub(super) fn use_session_key(&mut self, key: &[u8]) {
+        self.connection.outbox.sign_from_here(RunningMac::new(key));
+        self.identity.incoming = Some(Box::new(RunningMac::new(key)));
+    }
+
+    /// `register` without having passed. Clients from ZEO 5 on know of no authentication: they can't ever pass.
+    pub(super) fn refuse_stranger(&self) -> PyException {
+        let label = self.connection.label();
+        let message = if self.connection.wire().knows_authentication() {
+            log::error!(target: LOG, "({label}) refused: Client was never authenticated with server!");
+            "Client was never authenticated with server!"
+        } else {
+            log::error!(
+                target: LOG,
+                "({label}) refused: authentication-protocol demands a user and a password, which clients of ZEO 5 and \
+                 later cannot give; the connection is closed"
+            );
+            "this server demands a user and a password, which clients of ZEO 5 and later cannot give"
+        };
+        PyException::new("ZEO.Exceptions", "AuthError", vec![Value::text(message)])
+    }
+}

@@ -1,0 +1,295 @@
+//! Blobs on their way from a client, and to it.
+//!
+//! What comes is written to a temporary file chunk by chunk; what goes is read and sent a few chunks at a time, waiting
+//! for the client. So a blob of any size needs a few hundred kilobytes of memory. A long download has its own thread:
+//! other threads of the same client are served between the chunks.
+
+use std::io;
+use std::thread;
+
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Arc, AtomicUsize, Ordering};
+use crate::exceptions;
+use crate::server::connection::{Connection, Transaction, printable};
+use crate::server::hosted::LOG;
+use crate::server::session::{Registered, Session};
+use crate::storage::blob::Upload;
+use crate::storage::{BlobFile, StorageError};
+use crate::wire::exception::PyException;
+use crate::wire::push::Push;
+use crate::wire::request::OwnedMsgId;
+
+/// As Python's servers send them: a message of at most 64 KB.
+const CHUNK_LEN: usize = 59_000;
+/// Chunks that are read and sent together.
+const CHUNKS_AT_ONCE: usize = 4;
+/// A blob that is longer is sent by a thread of its own, unless the client has so many already.
+const INLINE_LEN_MAX: u64 = 1 << 20;
+const THREADS_MAX: usize = 8;
+const THREAD_STACK: usize = 128 << 10;
+
+/// A blob that the client is sending. Messages do not say which blob they belong to, so there can only be one.
+#[derive(Default)]
+pub enum Receiving {
+    #[default]
+    Nothing,
+    Blob(Upload),
+    /// It has failed and vote will say so; the rest of it is thrown away.
+    Failed,
+}
+
+/// Threads that send blobs to one client.
+#[derive(Debug, Default)]
+pub struct Downloads(AtomicUsize);
+
+type Result = std::result::Result<(), PyException>;
+
+impl Session {
+    /// `storeBlobStart()`
+    pub(super) fn store_blob_start(&mut self, on: &Registered) -> Result {
+        if on.read_only {
+            return Err(exceptions::read_only_error());
+        }
+        let is_open = matches!(*self.connection.transaction.lock(), Transaction::Open(_));
+        if !is_open {
+            self.upload = Receiving::Nothing;
+            return Err(exceptions::transaction_error("a blob without a transaction"));
+        }
+        let interleaved = matches!(self.upload, Receiving::Blob(_));
+        self.upload = Receiving::Failed;
+        if interleaved {
+            // Some clients mix up the chunks of blobs that several threads store.
+            self.fail_blob(&PyException::builtin("AssertionError", "a blob was begun within a blob"));
+            return Ok(());
+        }
+        let begun =
+            on.hosted.storage.blob_dir().ok_or_else(StorageError::no_blobs).and_then(|dir| dir.begin());
+        match begun {
+            Ok(upload) => self.upload = Receiving::Blob(upload),
+            Err(error) => self.fail_blob(&exceptions::of_storage_error(&error)),
+        }
+        Ok(())
+    }
+
+    /// `storeBlobChunk(chunk)`
+    pub(super) fn store_blob_chunk(&mut self, chunk: &[u8]) -> Result {
+        self.connection.progresses();
+        if let Some(max) = self.server.limits().transaction_size
+            && matches!(self.upload, Receiving::Blob(_))
+            && !self.blob_fits(chunk.len(), max)
+        {
+            self.upload = Receiving::Failed;
+        }
+        let written = match &mut self.upload {
+            Receiving::Nothing => return Err(not_begun()),
+            Receiving::Failed => return Ok(()),
+            Receiving::Blob(upload) => upload.write(chunk),
+        };
+        if let Err(error) = written {
+            // Before anything else: the disk may be full.
+            self.upload = Receiving::Failed;
+            self.fail_blob(&exceptions::of_storage_error(&StorageError::io("storing a blob")(error)));
+        }
+        Ok(())
+    }
+
+    /// Does the transaction stay within `max-transaction-size`? If not, vote will say so.
+    fn blob_fits(&self, len: usize, max: u64) -> bool {
+        if let Transaction::Open(open) = &mut *self.connection.transaction.lock() {
+            open.blob_len += len as u64;
+            if open.refused.is_none() && open.staged.payload_len() + open.blob_len > max {
+                self.keep_small(open);
+            }
+            return open.refused.is_none();
+        }
+        true
+    }
+
+    /// `storeBlobEnd(oid, serial, data, id)`
+    pub(super) fn store_blob_end(
+        &mut self,
+        on: &Registered,
+        oid: Oid,
+        serial: Tid,
+        data: &[u8],
+        id: &[u8],
+    ) -> Result {
+        let upload = match std::mem::take(&mut self.upload) {
+            Receiving::Nothing => return Err(not_begun()),
+            Receiving::Failed => return Ok(()),
+            Receiving::Blob(upload) => upload,
+        };
+        match upload.end(oid) {
+            Ok(blob) => {
+                self.stage(on, id, "storeBlobEnd", |staged| staged.store_blob(oid, serial, data, blob))
+            }
+            Err(error) => {
+                self.fail_blob(&exceptions::of_storage_error(&error));
+                Ok(())
+            }
+        }
+    }
+
+    /// `storeBlobShared(oid, serial, data, filename, id)`: the client has put the file into the shared directory.
+    pub(super) fn store_blob_shared(
+        &mut self,
+        on: &Registered,
+        oid: Oid,
+        serial: Tid,
+        data: &[u8],
+        filename: &str,
+        id: &[u8],
+    ) -> Result {
+        // Only files of an open transaction are taken over.
+        self.stage(on, id, "storeBlobShared", |_| Ok(()))?;
+        let adopted = on
+            .hosted
+            .storage
+            .blob_dir()
+            .ok_or_else(StorageError::no_blobs)
+            .and_then(|dir| dir.adopt(oid, filename));
+        match adopted {
+            Ok(blob) => {
+                self.stage(on, id, "storeBlobShared", |staged| staged.store_blob(oid, serial, data, blob))
+            }
+            Err(error) => {
+                self.fail_blob(&exceptions::of_storage_error(&error));
+                Ok(())
+            }
+        }
+    }
+
+    /// The client does not wait for these calls: vote will tell it.
+    fn fail_blob(&self, exception: &PyException) {
+        let label = self.connection.label();
+        let PyException { name, args, .. } = exception;
+        let args = printable(&format!("{args:?}"));
+        log::error!(target: LOG, "({label}) Can't store a blob: {name}{args}");
+        self.refuse_vote(exception);
+    }
+
+    /// `sendBlob(oid, serial)`: the blob is pushed to the client, and then the call answered.
+    pub(super) fn send_blob(&self, on: &Registered, id: &OwnedMsgId, oid: Oid, serial: Tid) -> Result {
+        log::debug!(target: LOG, "Blob requested {oid}, {serial}");
+        let wire = self.connection.wire();
+        let blob = on.hosted.storage.load_blob(oid, serial).map_err(|error| match error {
+            StorageError::NoBlob { oid, serial, .. } if !wire.no_blob_names_path() => {
+                exceptions::no_blob(oid, serial, "No blob file")
+            }
+            error => exceptions::of_storage_error(&error),
+        })?;
+        let download =
+            Download { connection: Arc::clone(&self.connection), id: id.clone(), oid, serial, blob };
+        if download.blob.len <= INLINE_LEN_MAX || !self.downloads.begin() {
+            download.run();
+            return Ok(());
+        }
+        let downloads = Arc::clone(&self.downloads);
+        let run = move || {
+            download.run();
+            downloads.end();
+        };
+        let spawned = thread::Builder::new().name("zeo-blob".into()).stack_size(THREAD_STACK).spawn(run);
+        spawned.map(drop).map_err(|error| {
+            self.downloads.end();
+            exceptions::of_storage_error(&StorageError::io("starting a thread for a blob")(error))
+        })
+    }
+}
+
+fn not_begun() -> PyException {
+    PyException::builtin("TypeError", "no blob was begun")
+}
+
+impl Downloads {
+    /// Whether there may be one more thread.
+    fn begin(&self) -> bool {
+        let free = self.0.fetch_add(1, Ordering::Relaxed) < THREADS_MAX;
+        if !free {
+            self.end();
+        }
+        free
+    }
+
+    fn end(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A blob on its way to a client.
+struct Download {
+    connection: Arc<Connection>,
+    id: OwnedMsgId,
+    oid: Oid,
+    serial: Tid,
+    blob: BlobFile,
+}
+
+impl Download {
+    fn run(&self) {
+        let wire = self.connection.wire();
+        let mut last = Vec::new();
+        match self.send_chunks(&mut last) {
+            Ok(()) => {
+                wire.push(&Push::BlobStop { oid: self.oid, serial: self.serial }, &mut last);
+                wire.none_reply(self.id.get(), &mut last);
+            }
+            Err(error) => {
+                let error =
+                    StorageError::Io { doing: format!("reading {}", self.blob.path.display()), error };
+                log::error!(target: LOG, "({}) Can't send a blob: {error}", self.connection.label());
+                last.clear();
+                wire.error_reply(self.id.get(), &exceptions::of_storage_error(&error), &mut last);
+            }
+        }
+        self.send(&last);
+    }
+
+    /// Sends the beginning and all chunks but for what is left in `out`.
+    fn send_chunks(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        let (wire, oid, serial, len) = (self.connection.wire(), self.oid, self.serial, self.blob.len);
+        wire.push(&Push::BlobStart { oid, serial }, out);
+        let mut pos = 0;
+        if len >= CHUNK_LEN as u64 {
+            self.send(out);
+            out.clear();
+            // The frames are made once; only the bytes in them change.
+            let count = CHUNKS_AT_ONCE.min(usize::try_from(len / CHUNK_LEN as u64).unwrap_or(CHUNKS_AT_ONCE));
+            let mut frames = Vec::with_capacity(count * (CHUNK_LEN + 128));
+            let chunks: Vec<(usize, usize)> = (0..count)
+                .map(|_| (wire.blob_chunk(oid, serial, CHUNK_LEN, &mut frames), frames.len()))
+                .collect();
+            while len - pos >= CHUNK_LEN as u64 && !self.connection.outbox.is_closed() {
+                let mut end = 0;
+                for &(chunk_start, frame_end) in &chunks {
+                    if len - pos < CHUNK_LEN as u64 {
+                        break;
+                    }
+                    self.read(&mut frames, chunk_start, CHUNK_LEN, pos)?;
+                    pos += CHUNK_LEN as u64;
+                    end = frame_end;
+                }
+                self.send(frames.get(..end).unwrap_or_default());
+            }
+        }
+        let rest = (len - pos).min(CHUNK_LEN as u64) as usize;
+        if rest > 0 {
+            let chunk_start = wire.blob_chunk(oid, serial, rest, out);
+            self.read(out, chunk_start, rest, pos)?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, out: &mut [u8], start: usize, len: usize, pos: u64) -> io::Result<()> {
+        let chunk = out.get_mut(start..start + len).unwrap_or_default();
+        match self.blob.file.read_at(chunk, pos)? {
+            read if read == len => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn send(&self, frames: &[u8]) {
+        let outbox = &self.connection.outbox;
+        outbox.send_own(outbox.place(), frames);
+    }
+}

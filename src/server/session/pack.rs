@@ -1,0 +1,52 @@
+//! `pack(time, wait)`: in a thread of its own, beside everything else.
+
+use crate::base::sync::Arc;
+use crate::exceptions;
+use crate::pickle::refs::references;
+use crate::server::connection::Connection;
+use crate::server::hosted::{Hosted, LOG};
+use crate::server::session::load::frame;
+use crate::server::session::{Registered, Session};
+use crate::storage::{PackProgress, PackRequest};
+use crate::wire::exception::PyException;
+use crate::wire::push::Push;
+use crate::wire::request::OwnedMsgId;
+use crate::wire::value::Value;
+
+impl Session {
+    /// Begin to pack. The reply comes when it is done, or never, if the client does not wait.
+    pub(super) fn pack(&self, on: &Registered, time: f64, id: &OwnedMsgId, reply_wanted: bool) {
+        let (hosted, connection, id) = (Arc::clone(&on.hosted), Arc::clone(&self.connection), id.clone());
+        self.run_errand(on, move || {
+            let result = run(&hosted, &connection, time);
+            if reply_wanted {
+                connection.post(frame(&connection, &id, &result.map(|()| Value::None)));
+            }
+        });
+    }
+}
+
+fn run(hosted: &Hosted, connection: &Connection, time: f64) -> Result<(), PyException> {
+    let label = connection.label();
+    log::info!(target: LOG, "({label}) pack(time={time:?}) started...");
+    // A second one is refused by the storage, and must not touch the figures of the first.
+    let mine = PackProgress::default();
+    let shown = hosted.pack.begin();
+    let progress = if shown.is_some() { &hosted.pack.progress } else { &mine };
+    let request = PackRequest { time, gc: None, references: &references, progress, removals: None };
+    let packed = hosted.storage.pack(&request);
+    drop(shown);
+    if let Err(error) = packed {
+        log::error!(target: LOG, "({label}) pack(time={time:?}) failed: {error}");
+        return Err(exceptions::of_storage_error(&error));
+    }
+    log::info!(target: LOG, "({label}) pack(time={time:?}) complete");
+    let info = hosted.size_info();
+    let outboxes = hosted.publication.broadcast(|wire| {
+        let mut frame = Vec::new();
+        wire.push(&Push::Info(info.clone()), &mut frame);
+        frame
+    });
+    outboxes.iter().for_each(|outbox| outbox.flush());
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! A thread that looks from time to time whether somebody has been idle for too long. So no message pays for a clock.
+//!
+//! Strangers have their deadline (see [`admission`](super::admission)). A client whose transaction is open, and for which
+//! nothing has come during `idle-transaction-timeout`, loses its connection: it keeps memory and perhaps a temporary file,
+//! but no locks, for it has not voted. Those that have are `transaction-timeout`'s.
+
+use std::collections::HashMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::base::sync::{Arc, Condvar, Mutex, Ordering};
+use crate::server::Server;
+use crate::server::connection::{Connection, Transaction};
+use crate::server::hosted::LOG;
+
+/// It has little to do and may be late by so much.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const STACK: usize = 128 << 10;
+
+/// Ends the thread.
+#[derive(Debug, Default)]
+pub struct Watch {
+    stopped: Mutex<bool>,
+    told: Condvar,
+}
+
+/// How far an open transaction had come, and since when it has not come further.
+struct Seen {
+    progress: u64,
+    since: Instant,
+}
+
+impl Watch {
+    pub fn stop(&self) {
+        *self.stopped.lock() = true;
+        self.told.notify_all();
+    }
+}
+
+/// Start the thread of a server.
+pub fn start(server: &Arc<Server>) -> std::io::Result<()> {
+    let server = Arc::clone(server);
+    thread::Builder::new().name("zeo-watch".into()).stack_size(STACK).spawn(move || run(&server))?;
+    Ok(())
+}
+
+fn run(server: &Server) {
+    let idle_timeout = server.limits().idle_transaction_timeout;
+    let mut open: HashMap<u64, Seen> = HashMap::new();
+    let mut look_at_transactions = Instant::now();
+    let mut stopped = server.watch().stopped.lock();
+    while !*stopped {
+        drop(stopped);
+        let now = Instant::now();
+        let mut next = now + PAUSE_MAX;
+        next = next.min(server.admission().expire(now).unwrap_or(next));
+        server.admission().log_more(now);
+        if let Some(timeout) = idle_timeout {
+            if now >= look_at_transactions {
+                look_at_transactions = now + (timeout / 8).clamp(PAUSE_MIN, PAUSE_MAX);
+                open = still_open(server, &open, now, timeout);
+            }
+            next = next.min(look_at_transactions);
+        }
+        let pause = next.saturating_duration_since(Instant::now()).max(PAUSE_MIN);
+        stopped = server.watch().stopped.lock();
+        if !*stopped {
+            stopped = server.watch().told.wait_timeout(stopped, pause);
+        }
+    }
+}
+
+/// The open transactions now. Closes the connections of those for which nothing has come for too long.
+fn still_open(
+    server: &Server,
+    before: &HashMap<u64, Seen>,
+    now: Instant,
+    timeout: Duration,
+) -> HashMap<u64, Seen> {
+    let mut open = HashMap::new();
+    for connection in server.clients() {
+        if !matches!(*connection.transaction.lock(), Transaction::Open(_)) {
+            continue;
+        }
+        let progress = connection.progress.load(Ordering::Relaxed);
+        let since = match before.get(&connection.id) {
+            Some(seen) if seen.progress == progress => seen.since,
+            _ => now,
+        };
+        if now.saturating_duration_since(since) >= timeout {
+            close(&connection, timeout);
+        } else {
+            open.insert(connection.id, Seen { progress, since });
+        }
+    }
+    open
+}
+
+fn close(connection: &Connection, timeout: Duration) {
+    log::warn!(
+        target: LOG,
+        "({}) nothing has come for its transaction for {} s (idle-transaction-timeout); the connection is closed",
+        connection.label(), timeout.as_secs()
+    );
+    connection.outbox.close("idle transaction");
+}

@@ -1,0 +1,157 @@
+//! A storage as it was before a point in time, read-only: zc.beforestorage.
+
+use std::sync::Arc;
+
+use super::forward::forward;
+use super::{
+    BlobDir, BlobFile, HistoryEntry, IternextRecord, Loaded, PackRequest, Result, Staged, Storage,
+    StorageError, Ticket, TidAt, TransactionIterator, Voted,
+};
+use crate::base::ids::{Oid, Tid};
+
+/// See the module.
+pub struct Before {
+    base: Arc<dyn Storage>,
+    before: Tid,
+}
+
+impl Before {
+    pub fn new(base: Arc<dyn Storage>, before: Tid) -> Before {
+        Before { base, before }
+    }
+
+    /// The object as it was, from the first at or after `next` that there was.
+    fn next_object(&self, mut next: Oid) -> Result<Option<IternextRecord>> {
+        loop {
+            // What the base has now tells which objects there are, those that are gone since too.
+            let oid = match self.base.record_iternext(Some(next)) {
+                Ok(Some(record)) => record.oid,
+                Ok(None) => return Ok(None),
+                Err(StorageError::PosKey(gone)) if gone >= next => gone,
+                Err(error) => return Err(error),
+            };
+            let mut data = Vec::new();
+            match self.load_before(oid, Tid::MAX, 0, &mut data) {
+                Ok(Some(loaded)) => {
+                    let data = data.split_off(loaded.start);
+                    return Ok(Some(IternextRecord { oid, tid: loaded.serial, data, next: None }));
+                }
+                Ok(None) | Err(StorageError::PosKey(_)) => {}
+                Err(error) => return Err(error),
+            }
+            let Some(following) = oid.0.checked_add(1) else { return Ok(None) };
+            next = Oid(following);
+        }
+    }
+}
+
+impl Storage for Before {
+    forward!(base: object_count, size, expect_read, set_publisher, set_resolver, close);
+
+    fn name(&self) -> String {
+        format!("{} before {}", self.base.name(), self.before.to_text())
+    }
+
+    fn is_read_only(&self) -> bool {
+        true
+    }
+
+    fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
+        vec![("zope.interface", "Interface")]
+    }
+
+    fn last_transaction(&self) -> Tid {
+        Tid(self.before.0.saturating_sub(1))
+    }
+
+    fn new_oids(&self, _count: usize) -> Result<Vec<Oid>> {
+        Err(StorageError::ReadOnly)
+    }
+
+    fn load_before(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Loaded>> {
+        let mut loaded = self.base.load_before(oid, before.min(self.before), headroom, out)?;
+        if let Some(loaded) = &mut loaded {
+            loaded.end = loaded.end.filter(|end| *end < self.before);
+        }
+        Ok(loaded)
+    }
+
+    fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded> {
+        if serial >= self.before {
+            return Err(StorageError::PosKey(oid));
+        }
+        self.base.load_serial(oid, serial, headroom, out)
+    }
+
+    /// Nobody stores any.
+    fn blob_dir(&self) -> Option<Arc<BlobDir>> {
+        None
+    }
+
+    fn load_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
+        if serial >= self.before {
+            return Err(StorageError::PosKey(oid));
+        }
+        self.base.load_blob(oid, serial)
+    }
+
+    fn get_tid(&self, oid: Oid) -> Result<Tid> {
+        let loaded = self.load_before(oid, Tid::MAX, 0, &mut Vec::new())?;
+        loaded.map(|loaded| loaded.serial).ok_or(StorageError::PosKey(oid))
+    }
+
+    fn history(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
+        let mut asked = count;
+        loop {
+            let mut entries = self.base.history(oid, asked)?;
+            let is_all = entries.len() < asked;
+            entries.retain(|entry| entry.tid < self.before);
+            if is_all || entries.len() >= count {
+                entries.truncate(count);
+                return Ok(entries);
+            }
+            asked = asked.saturating_mul(2);
+        }
+    }
+
+    fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
+        let Some(mut record) = self.next_object(next.unwrap_or(Oid::ZERO))? else { return Ok(None) };
+        if let Some(following) = record.oid.0.checked_add(1) {
+            record.next = self.next_object(Oid(following))?.map(|next| next.oid);
+        }
+        Ok(Some(record))
+    }
+
+    /// Python's has none; nothing changes here, so that clients are up to date with the last transaction.
+    fn last_invalidations(&self, _count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
+        Ok(Vec::new())
+    }
+
+    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
+        let last = self.last_transaction();
+        self.base.iterate(start, Some(stop.map_or(last, |stop| stop.min(last))))
+    }
+
+    fn vote(&self, _staged: Staged, _tid_at: TidAt) -> Result<Box<dyn Voted>> {
+        Err(StorageError::ReadOnly)
+    }
+
+    /// Nothing is ever voted for.
+    fn finish(&self, voted: Box<dyn Voted>, _ticket: Ticket) {
+        drop(voted);
+    }
+
+    fn abort(&self, voted: Box<dyn Voted>) {
+        drop(voted);
+    }
+
+    fn pack(&self, _request: &PackRequest<'_>) -> Result<()> {
+        Err(StorageError::ReadOnly)
+    }
+}

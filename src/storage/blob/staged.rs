@@ -1,0 +1,241 @@
+//! From a client's bytes, or a file that it put into the shared directory, to a blob that waits for its transaction.
+//!
+//! Everything slow is done here, before the transaction votes: the data is synced, the directories are made. Finish has
+//! only to rename.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use log::warn;
+
+use super::dir::{BlobDir, TARGET, TMP_SUFFIX};
+use crate::base::fs::{dir_of, with_suffix};
+use crate::base::ids::{Oid, Tid};
+use crate::storage::media::{Access, MediaFile};
+use crate::storage::{Result, StorageError};
+
+/// Bytes after which the disk is told to begin writing: sooner or later all must be written, and then it is waited for.
+const WRITE_BACK_LEN: u64 = 2 << 20;
+/// Bytes that are written together. A file system has half of the work with them that it has with single chunks of a
+/// client, which begin and end in the midst of pages; copying them once more costs less than that.
+const WRITE_LEN: usize = 256 << 10;
+
+/// Longest name of a client's in the log.
+const SHOWN_MAX: usize = 200;
+
+/// A blob whose data is being received.
+pub struct Upload {
+    blob: StagedBlob,
+    file: Arc<dyn MediaFile>,
+    /// Received and not yet written, less than [`WRITE_LEN`].
+    gathered: Vec<u8>,
+    /// Bytes that were written.
+    len: u64,
+    /// Up to where the disk is writing.
+    written_back: u64,
+}
+
+/// A blob that is complete and durable, but has no name yet. Its temporary file is removed when this is dropped.
+pub struct StagedBlob {
+    dir: Arc<BlobDir>,
+    /// `None` once it was renamed, or is to stay for the next start.
+    path: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for StagedBlob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("StagedBlob").field(&self.path).finish()
+    }
+}
+
+impl BlobDir {
+    /// Begin to receive a blob.
+    pub fn begin(self: &Arc<Self>) -> Result<Upload> {
+        let path = self.temporary(None);
+        let file = self
+            .media
+            .open(&path, Access::Private)
+            .map_err(StorageError::io(format!("creating {}", path.display())))?;
+        let blob = StagedBlob { dir: Arc::clone(self), path: Some(path) };
+        Ok(Upload { blob, file, gathered: Vec::new(), len: 0, written_back: 0 })
+    }
+
+    /// Take over the file `name` that a client has put into the directory of `oid`. The name is checked: a client that
+    /// does not share the directory must not get at other files.
+    pub fn adopt(self: &Arc<Self>, oid: Oid, name: &str) -> Result<StagedBlob> {
+        let bad_name = || {
+            let shown: String = name.chars().take(SHOWN_MAX).collect();
+            crate::critical!(target: TARGET, "We're under attack! (bad filename to storeBlobShared, {shown:?})");
+            StorageError::Refused { class: ("builtins", "ValueError"), message: name.into() }
+        };
+        // As Python checks it: `….tmp`, or `….tmp` and one more character.
+        let mut but_one = name.chars();
+        but_one.next_back();
+        let is_temporary = name.ends_with(TMP_SUFFIX) || but_one.as_str().ends_with(TMP_SUFFIX);
+        if name.contains(['/', '\0']) || !is_temporary {
+            return Err(bad_name());
+        }
+        let dir = self.oid_dir(oid);
+        let path = dir.join(name);
+        let named = self.temporary(Some(oid));
+        let taken = match self.media.take_over(self.base(), &path, &named) {
+            Ok(taken) => taken,
+            // A link, a directory, a pipe, a file with other names.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(bad_name()),
+            Err(error) => {
+                return Err(StorageError::Io { doing: format!("opening {}", path.display()), error });
+            }
+        };
+        // From here on it is removed if the transaction comes to nothing, as in Python.
+        let blob = StagedBlob { dir: Arc::clone(self), path: Some(if taken.moved { named } else { path }) };
+        let doing = || StorageError::io("taking over a blob");
+        taken.file.sync().map_err(doing())?;
+        // The client may just have made its directories.
+        self.sync_above(&dir).map_err(doing())?;
+        Ok(blob)
+    }
+
+    /// The blob that `oid` had in transaction `from`, once more; for undo. Shares the data with it.
+    pub fn again(self: &Arc<Self>, oid: Oid, from: Tid) -> Result<StagedBlob> {
+        let source = self.path(oid, from);
+        let path = self.temporary(Some(oid));
+        let doing = || StorageError::io(format!("copying {}", source.display()));
+        if !self.media.exists(&source) {
+            return Err(StorageError::NoBlob { oid, serial: from, path: source });
+        }
+        if self.media.link(&source, &path).is_err() {
+            self.copy(&source, &path).map_err(doing())?;
+            self.media.protect(&path, dir_of(&source)).map_err(doing())?;
+        }
+        Ok(StagedBlob { dir: Arc::clone(self), path: Some(path) })
+    }
+
+    pub(super) fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let source = self.media.open(from, Access::ReadPlain)?;
+        let target = self.media.open(to, Access::Private)?;
+        let mut buf = vec![0; 1 << 20];
+        let mut pos = 0;
+        loop {
+            let len = source.read_at(&mut buf, pos)?;
+            let Some(part) = buf.get(..len).filter(|part| !part.is_empty()) else { return target.sync() };
+            target.write_at(part, pos)?;
+            pos += len as u64;
+        }
+    }
+}
+
+impl Upload {
+    /// The next bytes of the blob.
+    pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let room = WRITE_LEN - self.gathered.len();
+            let (now, later) = bytes.split_at(bytes.len().min(room));
+            self.gathered.extend_from_slice(now);
+            bytes = later;
+            if self.gathered.len() == WRITE_LEN {
+                self.write_gathered()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_gathered(&mut self) -> io::Result<()> {
+        self.file.write_at(&self.gathered, self.len)?;
+        self.len += self.gathered.len() as u64;
+        self.gathered.clear();
+        if self.len - self.written_back >= WRITE_BACK_LEN {
+            self.file.write_back(self.written_back, self.len - self.written_back);
+            self.written_back = self.len;
+        }
+        Ok(())
+    }
+
+    /// All bytes were received: it is a blob of `oid`. Waits until the data is durable.
+    pub fn end(mut self, oid: Oid) -> Result<StagedBlob> {
+        self.write_gathered().map_err(StorageError::io("storing a blob"))?;
+        let Upload { mut blob, file, .. } = self;
+        let dir = blob.dir.oid_dir(oid);
+        let mut end = || {
+            let is_new = blob.dir.create_dirs(&dir)?;
+            blob.seal(&*file, oid)?;
+            // After the data: most file systems have made the directories durable with it.
+            if is_new { blob.dir.sync_above(&dir) } else { Ok(()) }
+        };
+        end().map_err(StorageError::io("storing a blob"))?;
+        Ok(blob)
+    }
+}
+
+impl StagedBlob {
+    /// Gives it a temporary name that tells the object, and the permissions of a committed blob; then waits until it is
+    /// durable.
+    fn seal(&mut self, file: &dyn MediaFile, oid: Oid) -> io::Result<()> {
+        let media = &self.dir.media;
+        if let Some(path) = &mut self.path {
+            let named = self.dir.temporary(Some(oid));
+            match media.rename(path, &named) {
+                // The directory of the object may be on another disk.
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
+                Err(error) => return Err(error),
+                Ok(()) => *path = named,
+            }
+            media.protect(path, &self.dir.oid_dir(oid))?;
+        }
+        file.sync()
+    }
+
+    /// Gives it its final name; the temporary one stays. Not durable before the directory is synced.
+    pub(super) fn place(&mut self, to: &Path) -> io::Result<()> {
+        let Some(path) = &self.path else { return Err(io::ErrorKind::NotFound.into()) };
+        let media = &self.dir.media;
+        match media.link(path, to) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && media.exists(path) => {
+                // A pack has removed the directory, which was empty.
+                self.dir.create_dirs(dir_of(to))?;
+                self.dir.sync_above(dir_of(to))?;
+                media.link(path, to)
+            }
+            // Parts of the blob directory may be on other disks.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => self.copy_to(path, to),
+            // A name that is taken is that of a file which nothing refers to. Not all file systems have hard links, and
+            // not every file of another user may be linked to.
+            Err(_) => {
+                media.rename(path, to)?;
+                self.path = None;
+                Ok(())
+            }
+        }
+    }
+
+    fn copy_to(&self, path: &Path, to: &Path) -> io::Result<()> {
+        let media = &self.dir.media;
+        let aside = with_suffix(to, TMP_SUFFIX);
+        let copied = self
+            .dir
+            .copy(path, &aside)
+            .and_then(|()| media.protect(&aside, dir_of(to)))
+            .and_then(|()| media.rename(&aside, to));
+        if copied.is_err() {
+            // Nobody asks for this name.
+            let _ = media.remove(&aside);
+        }
+        copied
+    }
+
+    /// The temporary file stays until the next start.
+    pub(super) fn leave(&mut self) {
+        self.path = None;
+    }
+}
+
+impl Drop for StagedBlob {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take()
+            && let Err(error) = self.dir.media.remove(&path)
+        {
+            warn!(target: TARGET, "cannot remove {}: {error}", path.display());
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! DemoStorage: changes in one storage, laid over another that never changes.
+//!
+//! `stage` is vote, `oids` deals out new object ids, `iterate` walks through one after the other. What the base holds
+//! is read as long as the changes know nothing of the object.
+
+mod iterate;
+mod oids;
+mod stage;
+
+use std::sync::Arc;
+
+use self::oids::Issued;
+use self::stage::VotedTxn;
+use super::clash::ResolverSlot;
+use super::forward::forward;
+use super::{
+    BlobFile, HistoryEntry, IternextRecord, Loaded, PackRequest, Resolver, Result, Staged, Storage,
+    StorageError, Ticket, TidAt, TransactionIterator, Voted,
+};
+use crate::base::ids::{Oid, Tid};
+
+/// See the module.
+pub struct DemoStorage {
+    name: String,
+    base: Arc<dyn Storage>,
+    changes: Arc<dyn Storage>,
+    /// The changes end with this storage.
+    temporary: bool,
+    resolver: ResolverSlot,
+    issued: Issued,
+}
+
+impl DemoStorage {
+    /// Without a `name` it is made of the names of both. `temporary`: the changes were made for this storage.
+    pub fn new(
+        name: Option<String>,
+        base: Arc<dyn Storage>,
+        changes: Arc<dyn Storage>,
+        temporary: bool,
+    ) -> DemoStorage {
+        let name = name.unwrap_or_else(|| format!("DemoStorage('{}', '{}')", base.name(), changes.name()));
+        // Whatever the clock says, the changes come after what the base has.
+        changes.tids_after(base.last_transaction());
+        DemoStorage {
+            name,
+            base,
+            changes,
+            temporary,
+            resolver: ResolverSlot::default(),
+            issued: Issued::new(),
+        }
+    }
+
+    /// The first object at or after `next` in one of the two storages that is not gone there.
+    fn next_in(storage: &dyn Storage, mut next: Oid) -> Result<Option<IternextRecord>> {
+        loop {
+            match storage.record_iternext(Some(next)) {
+                Err(StorageError::PosKey(gone)) if gone >= next && gone.0 < u64::MAX => {
+                    next = Oid(gone.0 + 1)
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// The result, or `None` where there is no such object.
+fn known<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(StorageError::PosKey(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl Storage for DemoStorage {
+    forward!(
+        changes: is_read_only, object_count, size, tids_after, set_publisher, supports_undo, undo_log, undo_oids,
+        undo_now, blob_dir
+    );
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
+        let blobs = self.blob_dir().map(|_| ("ZODB.interfaces", "IBlobStorage"));
+        let undoable = self.supports_undo().then_some(("ZODB.interfaces", "IStorageUndoable"));
+        blobs
+            .into_iter()
+            .chain(undoable)
+            .chain([
+                ("ZODB.interfaces", "IStorage"),
+                ("ZODB.interfaces", "IStorageIteration"),
+                ("zope.interface", "Interface"),
+            ])
+            .collect()
+    }
+
+    fn last_transaction(&self) -> Tid {
+        match self.changes.last_transaction() {
+            Tid::ZERO => self.base.last_transaction(),
+            last => last,
+        }
+    }
+
+    fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
+        if self.is_read_only() {
+            return Err(StorageError::ReadOnly);
+        }
+        self.issued.next(count, |oid| {
+            // The history knows objects that are gone, too.
+            Ok(known(self.changes.history(oid, 1))?.is_some() || known(self.base.history(oid, 1))?.is_some())
+        })
+    }
+
+    fn expect_read(&self, oid: Oid) {
+        self.changes.expect_read(oid);
+        self.base.expect_read(oid);
+    }
+
+    fn load_before(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Loaded>> {
+        match known(self.changes.load_before(oid, before, headroom, out))? {
+            None => return self.base.load_before(oid, before, headroom, out),
+            Some(Some(loaded)) => return Ok(Some(loaded)),
+            Some(None) => {}
+        }
+        // The changes have the object, but only later.
+        let Some(Some(mut loaded)) = known(self.base.load_before(oid, before, headroom, out))? else {
+            return Ok(None);
+        };
+        if loaded.end.is_none() && before < Tid::MAX {
+            loaded.end = self.changes.history(oid, usize::MAX)?.last().map(|entry| entry.tid);
+        }
+        Ok(Some(loaded))
+    }
+
+    fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded> {
+        match known(self.changes.load_serial(oid, serial, headroom, out))? {
+            Some(loaded) => Ok(loaded),
+            None => self.base.load_serial(oid, serial, headroom, out),
+        }
+    }
+
+    fn load_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
+        match self.changes.load_blob(oid, serial) {
+            // The first error names the file that would be there if it had been changed.
+            Err(missing @ StorageError::NoBlob { .. }) => match self.base.load_blob(oid, serial) {
+                Err(StorageError::Refused { .. }) => Err(missing),
+                result => result,
+            },
+            Err(StorageError::Refused { .. }) => self.base.load_blob(oid, serial),
+            result => result,
+        }
+    }
+
+    fn get_tid(&self, oid: Oid) -> Result<Tid> {
+        match known(self.changes.get_tid(oid))? {
+            Some(tid) => Ok(tid),
+            None => self.base.get_tid(oid),
+        }
+    }
+
+    fn history(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
+        let changes = known(self.changes.history(oid, count))?;
+        let mut entries = changes.unwrap_or_default();
+        if entries.len() < count {
+            match self.base.history(oid, count - entries.len()) {
+                Ok(older) => entries.extend(older),
+                Err(StorageError::PosKey(_)) if !entries.is_empty() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(entries)
+    }
+
+    fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
+        let next = next.unwrap_or(Oid::ZERO);
+        let changed = DemoStorage::next_in(self.changes.as_ref(), next)?;
+        let old = DemoStorage::next_in(self.base.as_ref(), next)?;
+        Ok(match (changed, old) {
+            (Some(mut first), Some(second)) if first.oid < second.oid => {
+                first.next = smallest(first.next, Some(second.oid));
+                Some(first)
+            }
+            (Some(mut first), Some(second)) if first.oid == second.oid => {
+                first.next = smallest(first.next, second.next);
+                Some(first)
+            }
+            (Some(first), Some(mut second)) => {
+                second.next = smallest(second.next, Some(first.oid));
+                Some(second)
+            }
+            (changed, old) => changed.or(old),
+        })
+    }
+
+    fn last_invalidations(&self, count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
+        let mut last = self.changes.last_invalidations(count)?;
+        if last.len() < count {
+            last.extend(self.base.last_invalidations(count - last.len())?);
+        }
+        Ok(last)
+    }
+
+    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
+        let base = self.base.iterate(start, stop)?;
+        Ok(Box::new(iterate::Transactions::new(base, self.changes.iterate(start, stop)?)))
+    }
+
+    fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
+        Ok(Box::new(self.stage(staged, tid_at)?))
+    }
+
+    fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket) {
+        self.changes.finish(VotedTxn::inner(voted), ticket);
+    }
+
+    fn abort(&self, voted: Box<dyn Voted>) {
+        self.changes.abort(VotedTxn::inner(voted));
+    }
+
+    fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
+        // The changes need it to undo.
+        self.changes.set_resolver(Arc::clone(&resolver));
+        self.resolver.set(resolver);
+    }
+
+    /// Objects may be referred to from the base alone: nothing is collected but where there is no base. Python does so with
+    /// temporary changes, and loses them.
+    fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
+        let may_collect = self.temporary && self.base.object_count() == 0;
+        if request.gc == Some(true) && !may_collect {
+            return Err(StorageError::Refused {
+                class: ("builtins", "TypeError"),
+                message: "Garbage collection isn't supported when there is a base storage.".into(),
+            });
+        }
+        let gc = if may_collect { request.gc } else { Some(false) };
+        self.changes.pack(&PackRequest { gc, ..*request })
+    }
+
+    fn close(&self) -> Result<()> {
+        let changes = self.changes.close();
+        self.base.close().and(changes)
+    }
+}
+
+fn smallest(a: Option<Oid>, b: Option<Oid>) -> Option<Oid> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,82 @@
+//! New object ids that are in neither storage: in a row from a random place, so that two demos over the same base hardly
+//! ever give out the same ones.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, PoisonError};
+
+use crate::base::ids::Oid;
+use crate::storage::Result;
+
+/// Ids begin below this, as in Python.
+const START_MAX: u64 = 1 << 62;
+
+/// What was given out since the start.
+pub struct Issued(Mutex<Rows>);
+
+struct Rows {
+    next: u64,
+    /// First -> last, of each row.
+    rows: BTreeMap<u64, u64>,
+}
+
+impl Issued {
+    pub fn new() -> Issued {
+        Issued(Mutex::new(Rows { next: random(), rows: BTreeMap::new() }))
+    }
+
+    /// `count` ids that were never given out and are not `taken`.
+    pub fn next(&self, count: usize, taken: impl Fn(Oid) -> Result<bool>) -> Result<Vec<Oid>> {
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut oids = Vec::with_capacity(count);
+        while oids.len() < count {
+            let oid = rows.next;
+            if rows.has(oid) || taken(Oid(oid))? {
+                rows.next = random();
+            } else {
+                rows.add(oid);
+                rows.next = oid + 1;
+                oids.push(Oid(oid));
+            }
+        }
+        // Clients expect them ascending.
+        oids.sort_unstable();
+        Ok(oids)
+    }
+}
+
+impl Rows {
+    fn has(&self, oid: u64) -> bool {
+        self.rows.range(..=oid).next_back().is_some_and(|(_, last)| *last >= oid)
+    }
+
+    fn add(&mut self, oid: u64) {
+        match self.rows.range_mut(..oid).next_back() {
+            Some((_, last)) if *last == oid - 1 => *last = oid,
+            _ => {
+                self.rows.insert(oid, oid);
+            }
+        }
+    }
+}
+
+/// From the seed that the standard library draws for hash tables.
+fn random() -> u64 {
+    RandomState::new().hash_one(0u8) % START_MAX + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn none_twice_and_none_that_is_taken() {
+        let issued = Issued::new();
+        let first = issued.next(3, |_| Ok(false)).unwrap();
+        assert_eq!(first[2].0, first[0].0 + 2);
+        issued.0.lock().unwrap().next = first[0].0;
+        let second = issued.next(3, |oid| Ok(oid.0 % 2 == 0 && oid.0 < first[0].0 + 8)).unwrap();
+        assert!(second.iter().all(|oid| !first.contains(oid)), "{first:?} {second:?}");
+        assert!(issued.0.lock().unwrap().rows.len() <= 4);
+    }
+}

@@ -1,0 +1,112 @@
+//! Vote: conflicts are found against what the base and the changes show together; the changes then vote for the rest.
+
+use std::any::Any;
+
+use super::{DemoStorage, known};
+use crate::base::ids::{Oid, Tid};
+use crate::storage::clash::{Clashes, Settled};
+use crate::storage::error::Conflict;
+use crate::storage::staged::OpKind;
+use crate::storage::{Result, Staged, Storage, StorageError, TidAt, Undone, Voted};
+
+/// A transaction that the changes have voted for.
+pub struct VotedTxn {
+    inner: Box<dyn Voted>,
+    resolved: Vec<Oid>,
+}
+
+impl VotedTxn {
+    /// What the changes know it as.
+    pub fn inner(voted: Box<dyn Voted>) -> Box<dyn Voted> {
+        let txn = voted.into_any().downcast::<VotedTxn>();
+        txn.expect("a voted transaction is finished by the storage that voted it").inner
+    }
+}
+
+impl Voted for VotedTxn {
+    fn tid(&self) -> Option<Tid> {
+        self.inner.tid()
+    }
+
+    fn resolved(&self) -> &[Oid] {
+        &self.resolved
+    }
+
+    fn undone(&self) -> &[Undone] {
+        self.inner.undone()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}
+
+/// What becomes of an operation before the changes see it.
+enum Change {
+    Kind(OpKind),
+    Drop,
+}
+
+/// An object's serials.
+struct Current {
+    /// What clients see.
+    seen: Option<Tid>,
+    /// Of the newest record in the changes, even if that says that the object is gone there.
+    in_changes: Option<Tid>,
+}
+
+impl DemoStorage {
+    pub(super) fn stage(&self, mut staged: Staged, tid_at: TidAt) -> Result<VotedTxn> {
+        let mut clashes = Clashes::default();
+        // Made only when no conflict is left: a transaction that the client is given back must be as it was.
+        let mut changes = Vec::new();
+        for index in 0..staged.ops().len() {
+            let Some(op) = staged.ops().get(index).copied() else { break };
+            match op.kind {
+                OpKind::Store { serial } => {
+                    let current = self.current(op.oid)?;
+                    match clashes.settle(self, &self.resolver, &mut staged, index, serial, current.seen)? {
+                        Settled::Write(_) => {
+                            let serial = current.in_changes.unwrap_or(serial);
+                            changes.push((index, Change::Kind(OpKind::Store { serial })));
+                        }
+                        Settled::Skip => changes.push((index, Change::Drop)),
+                    }
+                }
+                OpKind::CheckCurrent { serial } => {
+                    let committed = self.get_tid(op.oid)?;
+                    if committed != serial {
+                        let conflict = Conflict { oid: op.oid, committed, read: serial, data: Vec::new() };
+                        return Err(StorageError::ReadConflict(Box::new(conflict)));
+                    }
+                    changes.push((index, Change::Drop));
+                }
+                OpKind::Delete { .. } => {
+                    let message = "objects cannot be deleted: the base would show through".into();
+                    return Err(StorageError::Unsupported(message));
+                }
+                OpKind::Restore { .. } | OpKind::Undo { .. } => {}
+            }
+        }
+        let (mut staged, mut resolved) = clashes.finish(staged)?;
+        // From the end, so that the indexes hold.
+        for (index, change) in changes.into_iter().rev() {
+            match change {
+                Change::Kind(kind) => staged.set_kind(index, kind),
+                Change::Drop => staged.remove(index),
+            }
+        }
+        let inner = self.changes.vote(staged, tid_at)?;
+        resolved.extend(inner.resolved());
+        Ok(VotedTxn { inner, resolved })
+    }
+
+    fn current(&self, oid: Oid) -> Result<Current> {
+        if let Some(tid) = known(self.changes.get_tid(oid))? {
+            return Ok(Current { seen: Some(tid), in_changes: Some(tid) });
+        }
+        let in_changes = known(self.changes.history(oid, 1))?.and_then(|entries| Some(entries.first()?.tid));
+        let seen = known(self.base.get_tid(oid))?.or(in_changes);
+        Ok(Current { seen, in_changes })
+    }
+}

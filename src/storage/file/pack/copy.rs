@@ -1,0 +1,457 @@
+//! Copying to `Data.fs.pack`: up to the pack time what is reachable, with all back-pointers resolved, and from there on
+//! everything, with its pointers moved.
+//!
+//! The index that says what is reachable becomes that of the new file: an object's entry is an old position, and marked,
+//! until its record was copied, and a new one from then on.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+
+use log::warn;
+
+use super::super::Core;
+use super::super::format::{BACK_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN};
+use super::super::log::{Log, Record, TARGET};
+use super::super::media::{Access, MediaFile};
+use super::super::volume::Volume;
+use super::Pack;
+use super::reach::Reach;
+use super::sequential::{FIRST, Sequential, Txn};
+use crate::base::fs::with_suffix;
+use crate::base::ids::{Oid, Tid};
+use crate::storage::{Result, StorageError};
+
+/// Written at once.
+const BUF_LEN: usize = 1 << 20;
+/// Synced so often, beside the copying: a sync of many gigabytes at the end would hold up the syncs of commits.
+const SYNC_LEN: u64 = 64 << 20;
+/// Status of a transaction that a pack went over.
+const PACKED: u8 = b'p';
+
+/// See the module.
+pub struct Copier<'a> {
+    core: &'a Core,
+    pub old: Arc<Volume>,
+    pub reach: Reach,
+    out: Out,
+    /// Up to here the old file was copied.
+    old_pos: u64,
+    /// Where in the new file the first transaction after the pack time begins.
+    new_pack_pos: u64,
+    pub last_tid: Tid,
+    moved: Moved,
+}
+
+impl<'a> Copier<'a> {
+    pub fn begin(core: &'a Core, old: Arc<Volume>, reach: Reach) -> Result<Copier<'a>> {
+        let mut magic = [0; MAGIC_LEN as usize];
+        old.log.read_exact(&mut magic, 0)?;
+        let path = with_suffix(&core.path, ".pack");
+        let doing = || StorageError::io(format!("opening {}", path.display()));
+        let file = core.media.open(&path, Access::Truncate).map_err(doing())?;
+        let mut out = Out {
+            file,
+            buf: Vec::with_capacity(BUF_LEN),
+            flushed: 0,
+            synced: 0,
+            syncing: None,
+            doing: format!("writing {}", path.display()),
+        };
+        out.push(&magic)?;
+        Ok(Copier {
+            core,
+            old,
+            reach,
+            out,
+            old_pos: FIRST,
+            new_pack_pos: FIRST,
+            last_tid: Tid::ZERO,
+            moved: Moved::default(),
+        })
+    }
+
+    /// Removes what was written. Whatever failed is told already.
+    pub fn discard(self) {
+        let path = with_suffix(&self.core.path, ".pack");
+        if let Err(error) = self.core.media.remove(&path) {
+            warn!(target: TARGET, "removing {}: {error}", path.display());
+        }
+    }
+
+    /// As Python has it: not if the packed part is as long as before. (It may be longer: data in place of back-pointers.)
+    pub fn changes_anything(&self) -> bool {
+        self.new_pack_pos != self.reach.pack_pos
+    }
+
+    /// What is still to be copied.
+    pub fn rest_len(&self) -> u64 {
+        self.old.log.end() - self.old_pos
+    }
+
+    /// The new file and where it ends, all of it written.
+    pub fn finished(&mut self) -> Result<(Arc<dyn MediaFile>, u64)> {
+        self.out.flush()?;
+        Ok((self.out.file.clone(), self.out.end()))
+    }
+
+    pub fn sync(&mut self) -> Result<()> {
+        self.out.sync()
+    }
+
+    pub fn copy_to_pack_time(&mut self, pack: &mut Pack<'_>) -> Result<()> {
+        pack.phase("copying");
+        let old = self.old.clone();
+        let pack_pos = self.reach.pack_pos;
+        let mut file = Sequential::new(&old.log, pack_pos);
+        while let Some(txn) = file.txn(self.old_pos)? {
+            self.copy_reachable(pack, &mut file, &txn)?;
+            self.old_pos = txn.next;
+            pack.at(2 * pack.request.progress.total.load(Ordering::Relaxed) / 3 + self.old_pos)?;
+        }
+        if let Some((oid, pos)) = self.reach.index.any_marked() {
+            return Err(old.log.corrupt(pos, format!("a record of object 0x{oid} is expected here")));
+        }
+        self.new_pack_pos = self.out.end();
+        self.moved.begin(self.reach.pack_pos, self.new_pack_pos);
+        Ok(())
+    }
+
+    fn copy_reachable(&mut self, pack: &Pack<'_>, file: &mut Sequential<'_>, txn: &Txn) -> Result<()> {
+        let new_tpos = self.out.end();
+        let mut pos = txn.first;
+        let mut any = false;
+        while pos < txn.tend {
+            let record = file.record(txn, pos)?;
+            let next = pos + record.header.record_len();
+            if self.is_reachable(record.header.oid, pos) {
+                if !any {
+                    self.push_txn_header(file, txn, PACKED)?;
+                    any = true;
+                }
+                self.copy_resolved(file, pos, &record, new_tpos)?;
+            } else if let Some(removals) = pack.request.removals {
+                let (to_come, kept) = self.reach.index.marked_pos(record.header.oid);
+                // Two records in one transaction: the one that counts keeps the blob.
+                let is_double = if to_come { kept < txn.tend } else { any && kept >= new_tpos };
+                if !is_double && let Some((at, header)) = file.data_place(pos, &record)? {
+                    let mut data = Vec::new();
+                    self.old.log.read_data(at, &header, &mut data)?;
+                    let tid = (kept != 0).then_some(record.header.tid);
+                    removals.left_out(record.header.oid, tid, &data)?;
+                }
+            }
+            pos = next;
+        }
+        file.check_end(txn)?;
+        if any {
+            let len = self.out.end() - new_tpos;
+            self.out.patch(new_tpos + 8, &len.to_be_bytes())?;
+            self.out.push(&len.to_be_bytes())?;
+            self.last_tid = txn.header.tid;
+        }
+        Ok(())
+    }
+
+    fn is_reachable(&self, oid: Oid, pos: u64) -> bool {
+        self.reach.index.marked_pos(oid) == (true, pos)
+            || (!self.reach.pointed.is_empty() && self.reach.pointed.contains_key(&pos))
+    }
+
+    /// Copies a record with data in place of a back-pointer, and no past.
+    fn copy_resolved(
+        &mut self,
+        file: &mut Sequential<'_>,
+        pos: u64,
+        record: &Record,
+        new_tpos: u64,
+    ) -> Result<()> {
+        let oid = record.header.oid;
+        let here = self.out.end();
+        let place = file.data_place(pos, record)?;
+        let data_len = place.map_or(0, |(_, header)| header.data_len);
+        let header = DataHeader { prev: 0, tloc: new_tpos, data_len, ..record.header };
+        self.out.push(&header.encode())?;
+        match place {
+            Some((at, _)) if at == pos => self.push_from(file, at + DATA_HEADER_LEN as u64, data_len)?,
+            // Somewhere behind: not through the window, which would jump there and back.
+            Some((at, _)) => push_apart(&mut self.out, &self.old.log, at + DATA_HEADER_LEN as u64, data_len)?,
+            None => self.out.push(&[0; BACK_LEN])?,
+        }
+        if let Some(new) = self.reach.pointed.get_mut(&pos) {
+            *new = here;
+        }
+        // As in Python, the last one copied is what the next revision will point to; but if the entry is further on, it is
+        // not copied yet.
+        let (to_come, at) = self.reach.index.marked_pos(oid);
+        if !to_come || at == pos {
+            self.reach.index.insert(oid, here, data_len);
+        }
+        Ok(())
+    }
+
+    /// All whole transactions that are there now. With a `pack` it is told how far it is, and may be cut short.
+    pub fn copy_rest(&mut self, mut pack: Option<&mut Pack<'_>>) -> Result<()> {
+        let old = self.old.clone();
+        let end = old.log.end();
+        let mut file = Sequential::new(&old.log, end);
+        let mut copied = Vec::new();
+        while let Some(txn) = file.txn(self.old_pos)? {
+            self.copy_txn(&mut file, &txn, &mut copied)?;
+            self.old_pos = txn.next;
+            if let Some(pack) = pack.as_deref_mut() {
+                let total = pack.request.progress.total.load(Ordering::Relaxed);
+                pack.at((2 * total / 3 + self.old_pos).min(total))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_txn(
+        &mut self,
+        file: &mut Sequential<'_>,
+        txn: &Txn,
+        copied: &mut Vec<(Oid, u64, u64)>,
+    ) -> Result<()> {
+        let new_tpos = self.out.end();
+        self.push_txn_header(file, txn, txn.header.status)?;
+        let mut pos = txn.first;
+        while pos < txn.tend {
+            let record = file.record(txn, pos)?;
+            let oid = record.header.oid;
+            let here = self.out.end();
+            self.moved.at(pos, here);
+            let mut header = DataHeader { prev: self.reach.index.pos(oid), tloc: new_tpos, ..record.header };
+            if header.data_len > 0 {
+                self.out.push(&header.encode())?;
+                self.push_from(file, pos + DATA_HEADER_LEN as u64, header.data_len)?;
+            } else if record.back == 0 {
+                self.out.push(&header.encode())?;
+                self.out.push(&[0; BACK_LEN])?;
+            } else {
+                let back = self.new_place(oid, record.back)?;
+                let place = if back == 0 { old_data(&self.old.log, &record)? } else { None };
+                header.data_len = place.map_or(0, |(_, header)| header.data_len);
+                self.out.push(&header.encode())?;
+                match place {
+                    // What it pointed to is not kept. (Python refuses to pack in this case.)
+                    Some((at, _)) => push_apart(
+                        &mut self.out,
+                        &self.old.log,
+                        at + DATA_HEADER_LEN as u64,
+                        header.data_len,
+                    )?,
+                    None => self.out.push(&back.to_be_bytes())?,
+                }
+            }
+            copied.push((oid, here, header.data_len));
+            pos += record.header.record_len();
+        }
+        file.check_end(txn)?;
+        let len = self.out.end() - new_tpos;
+        if len != txn.header.len {
+            self.out.patch(new_tpos + 8, &len.to_be_bytes())?;
+        }
+        self.out.push(&len.to_be_bytes())?;
+        self.moved.at(txn.next, self.out.end());
+        self.last_tid = txn.header.tid;
+        // Not sooner: two records of one object both point to the revision before the transaction.
+        for (oid, pos, data_len) in copied.drain(..) {
+            self.reach.index.insert(oid, pos, data_len);
+        }
+        Ok(())
+    }
+
+    /// Where the record of `oid` at the old position `back` is now; 0 if it was not kept.
+    fn new_place(&mut self, oid: Oid, back: u64) -> Result<u64> {
+        if back >= self.reach.pack_pos {
+            return Ok(self.moved.to(back));
+        }
+        if let Some(&new) = self.reach.pointed.get(&back) {
+            return Ok(new);
+        }
+        // A transaction that came while we were packing, or a pack without garbage collection: it may be the revision that
+        // was kept anyway.
+        let tid = self.old.log.read_record(back, Some(oid))?.header.tid;
+        let mut pos = self.reach.index.pos(oid);
+        while pos != 0 {
+            let header = self.out.record(pos)?;
+            if header.tid == tid {
+                self.reach.pointed.insert(back, pos);
+                return Ok(pos);
+            }
+            pos = if header.tid < tid { 0 } else { header.prev };
+        }
+        Ok(0)
+    }
+
+    fn push_txn_header(&mut self, file: &mut Sequential<'_>, txn: &Txn, status: u8) -> Result<()> {
+        let at = self.out.end();
+        self.out.push(file.bytes(txn.pos, txn.header.head_len() as usize)?)?;
+        if status != txn.header.status {
+            const { assert!(TXN_HEADER_LEN == 23) };
+            self.out.patch(at + 16, &[status])?;
+        }
+        Ok(())
+    }
+
+    /// Copies `len` bytes from where the file is being read.
+    fn push_from(&mut self, file: &mut Sequential<'_>, mut pos: u64, mut len: u64) -> Result<()> {
+        while len > 0 {
+            let part = len.min(BUF_LEN as u64);
+            self.out.push(file.bytes(pos, part as usize)?)?;
+            pos += part;
+            len -= part;
+        }
+        Ok(())
+    }
+}
+
+fn old_data(log: &Log, record: &Record) -> Result<Option<(u64, DataHeader)>> {
+    log.follow(record.header.oid, record.back)
+}
+
+/// Copies `len` bytes from anywhere.
+fn push_apart(out: &mut Out, log: &Log, mut pos: u64, mut len: u64) -> Result<()> {
+    let mut buf = vec![0; len.min(BUF_LEN as u64) as usize];
+    while len > 0 {
+        let part = len.min(BUF_LEN as u64);
+        let bytes = buf.get_mut(..part as usize).unwrap_or_default();
+        log.read_exact(bytes, pos)?;
+        out.push(bytes)?;
+        pos += part;
+        len -= part;
+    }
+    Ok(())
+}
+
+/// Where records after the pack time have gone: all by the same distance, until one becomes longer.
+#[derive(Default)]
+struct Moved {
+    /// From this old position on, records have gone to the new one and on; ascending.
+    from: Vec<(u64, u64)>,
+}
+
+impl Moved {
+    fn begin(&mut self, old: u64, new: u64) {
+        self.from = vec![(old, new)];
+    }
+
+    fn at(&mut self, old: u64, new: u64) {
+        if self.to(old) != new {
+            self.from.push((old, new));
+        }
+    }
+
+    fn to(&self, old: u64) -> u64 {
+        let at = self.from.partition_point(|&(from, _)| from <= old);
+        match at.checked_sub(1).and_then(|at| self.from.get(at)) {
+            Some((from, new)) => new + (old - from),
+            None => 0,
+        }
+    }
+}
+
+/// The new file, written from front to back.
+struct Out {
+    file: Arc<dyn MediaFile>,
+    buf: Vec<u8>,
+    /// Written so far; the buffer follows.
+    flushed: u64,
+    synced: u64,
+    /// A sync that goes on meanwhile, and of how much.
+    syncing: Option<(JoinHandle<io::Result<()>>, u64)>,
+    doing: String,
+}
+
+impl Out {
+    fn end(&self) -> u64 {
+        self.flushed + self.buf.len() as u64
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.buf.len() + bytes.len() > BUF_LEN {
+            self.flush()?;
+        }
+        self.buf.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.buf.is_empty() {
+            return Ok(());
+        }
+        self.file.write_at(&self.buf, self.flushed).map_err(self.io())?;
+        self.flushed = self.end();
+        self.buf.clear();
+        let synced = self.syncing.as_ref().map_or(self.synced, |(_, to)| *to);
+        if self.flushed - synced > SYNC_LEN { self.begin_sync() } else { Ok(()) }
+    }
+
+    /// Waits for the sync before this one, so that never more than twice [`SYNC_LEN`] is on the way.
+    fn begin_sync(&mut self) -> Result<()> {
+        self.end_sync()?;
+        let file = self.file.clone();
+        let thread = thread::Builder::new().name("pack-sync".into()).spawn(move || file.sync());
+        match thread {
+            Ok(thread) => self.syncing = Some((thread, self.flushed)),
+            Err(_) => {
+                self.file.sync().map_err(self.io())?;
+                self.synced = self.flushed;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_sync(&mut self) -> Result<()> {
+        let Some((thread, to)) = self.syncing.take() else { return Ok(()) };
+        let died = |_| Err(io::Error::other("the thread that syncs died"));
+        thread.join().unwrap_or_else(died).map_err(self.io())?;
+        self.synced = to;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        self.end_sync()?;
+        if self.synced < self.flushed {
+            self.file.sync().map_err(self.io())?;
+            self.synced = self.flushed;
+        }
+        Ok(())
+    }
+
+    /// Writes again what was pushed before.
+    fn patch(&mut self, pos: u64, bytes: &[u8]) -> Result<()> {
+        let at = pos.checked_sub(self.flushed).and_then(|at| usize::try_from(at).ok());
+        if let Some(at) = at
+            && let Some(there) = self.buf.get_mut(at..at + bytes.len())
+        {
+            there.copy_from_slice(bytes);
+            return Ok(());
+        }
+        // It may lie across the border.
+        self.flush()?;
+        self.end_sync()?;
+        self.synced = self.synced.min(pos);
+        self.file.write_at(bytes, pos).map_err(self.io())
+    }
+
+    /// The header of the record at `pos`.
+    fn record(&mut self, pos: u64) -> Result<DataHeader> {
+        let mut bytes = [0; DATA_HEADER_LEN];
+        self.flush()?;
+        let len = self.file.read_at(&mut bytes, pos).map_err(self.io())?;
+        if len < bytes.len() {
+            return Err(self.io()(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(DataHeader::decode(&bytes))
+    }
+
+    fn io(&self) -> impl FnOnce(io::Error) -> StorageError + use<> {
+        StorageError::io(self.doing.clone())
+    }
+}
+
+const _: () = assert!(TRAILER_LEN == 8);

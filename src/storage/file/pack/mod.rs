@@ -1,0 +1,240 @@
+//! Packing: a new file without what nobody could see at the pack time or later takes the place of the old one.
+//!
+//! What is left out is what Python's `fspack` leaves out, and what is copied is byte for byte what it copies.
+//!
+//! 1. `reach`: which records are reachable, an index of them is built. Reads the file up to where it ended then.
+//! 2. `copy`: these records to `Data.fs.pack`; then all transactions after the pack time, and those that came since, until
+//!    next to nothing is left. The index goes from old positions to new ones as it goes.
+//! 3. `switch`: commits are held, the last bytes copied, the file synced and renamed, index and file replaced.
+//!
+//! All but the last step runs beside everything else without a lock. Memory: the new index (8 to 16 bytes an object, which
+//! then replaces the old one), at most 8 bytes an object of positions yet to be visited, and what
+//! back-pointers need: a few bytes for each that points from after the pack time to before it.
+
+mod copy;
+pub mod leftovers;
+mod reach;
+mod sequential;
+mod switch;
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use log::info;
+
+use self::copy::Copier;
+use self::reach::Reach;
+use super::log::TARGET;
+use super::{Core, FileStorage};
+use crate::base::fs::with_suffix;
+use crate::base::ids::Tid;
+use crate::storage::blob::Sweep;
+use crate::storage::{PackRequest, Removals, Result, StorageError};
+
+/// A line in the log so often.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+/// Commits are held when so little is left to be copied.
+const REST_MAX: u64 = 256 * 1024;
+/// Writers that are faster than the copying are held up after so many rounds all the same.
+const ROUNDS_MAX: usize = 64;
+
+impl FileStorage {
+    pub(super) fn pack_file(&self, request: &PackRequest<'_>) -> Result<()> {
+        self.check_writable()?;
+        let stop = stop_of(request.time)?;
+        let core = &self.core;
+        // Python's answer too: nothing to do, even while another pack goes on.
+        if core.volume.get().index.is_empty() {
+            return Ok(());
+        }
+        let _packing = core.packing.begin()?;
+        self.remove_old()?;
+        let gc = request.gc.unwrap_or(self.options.pack_gc);
+        let keep_old = self.options.pack_keep_old;
+        // One that is being committed is later than the last.
+        let is_gone = |oid, tid| Ok(tid <= core.last_tid() && !self.has_revision(oid, tid)?);
+        let begin = |blobs| Sweep::begin(blobs, keep_old, &is_gone);
+        let sweep = core.blobs.as_ref().map(begin).transpose()?;
+        let removals = sweep.as_ref().map(|sweep| sweep as &dyn Removals).or(request.removals);
+        let request = &PackRequest { removals, ..*request };
+        let mut pack = Pack { core, request, phase: "", begun: Instant::now(), logged: Instant::now() };
+        pack.run(stop, gc, keep_old)
+    }
+
+    /// Python removes what the last pack left before anything else.
+    fn remove_old(&self) -> Result<()> {
+        let old = with_suffix(&self.options.path, ".old");
+        if self.core.media.exists(&old) {
+            let doing = format!("removing {}", old.display());
+            self.core.media.remove(&old).map_err(StorageError::io(doing))?;
+        }
+        Ok(())
+    }
+}
+
+/// The pack time as a tid.
+fn stop_of(time: f64) -> Result<Tid> {
+    let refused = |class, message: &str| Err(StorageError::Refused { class, message: message.into() });
+    // What a time stamp can be: 1900 to 9999 or so. Python's own limits are in its C library.
+    let year_1900 = -2_208_988_800.0;
+    if !(year_1900..253_402_300_800.0).contains(&time) {
+        return refused(("builtins", "ValueError"), "the pack time is out of range");
+    }
+    match Tid::from_unix(time) {
+        Tid::ZERO => refused(("ZODB.FileStorage.FileStorage", "FileStorageError"), "Invalid pack time"),
+        stop => Ok(stop),
+    }
+}
+
+fn in_words(tid: Tid) -> String {
+    let at = tid.to_civil();
+    let (date, second) = (format!("{}-{:02}-{:02}", at.year, at.month, at.day), at.second as u32);
+    format!("{date} {:02}:{:02}:{second:02} UTC", at.hour, at.minute)
+}
+
+/// One pack under way: what its steps share.
+struct Pack<'a> {
+    core: &'a Core,
+    request: &'a PackRequest<'a>,
+    phase: &'static str,
+    begun: Instant,
+    logged: Instant,
+}
+
+impl Pack<'_> {
+    fn run(&mut self, stop: Tid, gc: bool, keep_old: bool) -> Result<()> {
+        let core = self.core;
+        let path = core.path.display();
+        let volume = core.volume.get_owned();
+        let end = volume.published_end();
+        // Read once to find what is there, once more (at most) for the references, and once to copy.
+        self.request.progress.done.store(0, Ordering::Relaxed);
+        self.request.progress.total.store(3 * end, Ordering::Relaxed);
+        info!(
+            target: TARGET,
+            "{path}: packing {} objects, {end} bytes to {}{}",
+            volume.index.len(),
+            in_words(stop),
+            if gc { "" } else { ", without garbage collection" }
+        );
+        let Some(reach) = Reach::find(self, &volume, end, stop, gc)? else {
+            info!(
+                target: TARGET,
+                "{path}: The database has already been packed to a later time or no changes have been made since the \
+                 last pack"
+            );
+            return Ok(());
+        };
+        let mut copier = Copier::begin(core, volume, reach)?;
+        let copied = self.copy(&mut copier).and_then(|any| match any {
+            true => switch::switch(core, &mut copier, keep_old).map(Some),
+            false => Ok(None),
+        });
+        match copied {
+            Ok(Some(switched)) => {
+                self.request.progress.done.store(3 * end, Ordering::Relaxed);
+                info!(
+                    target: TARGET,
+                    "{path}: packed from {} to {} bytes, {} objects, in {:.1?}; commits were held for {:.1?}",
+                    switched.old_end,
+                    switched.end,
+                    switched.object_count,
+                    self.begun.elapsed(),
+                    switched.held
+                );
+                self.request.removals.map_or(Ok(()), |removals| removals.packed())
+            }
+            Ok(None) => {
+                copier.discard();
+                info!(target: TARGET, "{path}: packing would free nothing, the file stays");
+                Ok(())
+            }
+            Err(error) => {
+                copier.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// All but the last bytes. `false`: the file would be the same.
+    fn copy(&mut self, copier: &mut Copier<'_>) -> Result<bool> {
+        copier.copy_to_pack_time(self)?;
+        if !copier.changes_anything() {
+            return Ok(false);
+        }
+        for _ in 0..ROUNDS_MAX {
+            copier.copy_rest(Some(self))?;
+            // What was committed during the sync is copied next, so that little is left to sync in the end.
+            copier.sync()?;
+            if copier.rest_len() <= REST_MAX {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    fn phase(&mut self, phase: &'static str) {
+        self.phase = phase;
+    }
+
+    /// Called often. `done` is in bytes, three times the file in all. An error: the storage is being closed.
+    fn at(&mut self, done: u64) -> Result<()> {
+        if self.core.closed.load(Ordering::Acquire) {
+            return Err(self.core.closed());
+        }
+        self.request.progress.done.store(done, Ordering::Relaxed);
+        if self.logged.elapsed() >= LOG_INTERVAL {
+            self.logged = Instant::now();
+            let total = self.request.progress.total.load(Ordering::Relaxed).max(1);
+            info!(
+                target: TARGET,
+                "{}: packing, {}: {} % done after {} s",
+                self.core.path.display(),
+                self.phase,
+                done.saturating_mul(100) / total,
+                self.begun.elapsed().as_secs()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Whether a pack is under way.
+#[derive(Default)]
+pub struct Packing {
+    active: std::sync::Mutex<bool>,
+    ended: std::sync::Condvar,
+}
+
+/// A pack is under way as long as this lives.
+pub struct PackGuard<'a>(&'a Packing);
+
+impl Packing {
+    fn begin(&self) -> Result<PackGuard<'_>> {
+        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        if *active {
+            return Err(StorageError::Refused {
+                class: ("ZODB.FileStorage.FileStorage", "FileStorageError"),
+                message: "Already packing".into(),
+            });
+        }
+        *active = true;
+        Ok(PackGuard(self))
+    }
+
+    /// Waits for the pack to end, which it does soon once the storage is marked as closed.
+    pub fn wait(&self) {
+        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        while *active {
+            active = self.ended.wait(active).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for PackGuard<'_> {
+    fn drop(&mut self) {
+        *self.0.active.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.ended.notify_all();
+    }
+}

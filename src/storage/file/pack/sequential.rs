@@ -1,0 +1,117 @@
+//! The file from one transaction to the next, checked as Python's packer checks it.
+
+use super::super::format::{
+    BACK_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, POS_MAX, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
+};
+use super::super::log::{Log, Record, be_u64};
+use super::super::window::Window;
+use crate::base::ids::Tid;
+use crate::storage::Result;
+
+/// What is read at once to begin with.
+const FIRST_LEN: usize = 1 << 20;
+const RECORD_LEN_MIN: usize = DATA_HEADER_LEN + BACK_LEN;
+
+/// See the module.
+pub struct Sequential<'a> {
+    log: &'a Log,
+    window: Window<'a>,
+    /// Nothing is read from here on.
+    end: u64,
+    last_tid: Tid,
+}
+
+/// A transaction and where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Txn {
+    pub pos: u64,
+    pub header: TxnHeader,
+    /// Where its records begin, and where they end.
+    pub first: u64,
+    pub tend: u64,
+    /// Where the next transaction begins.
+    pub next: u64,
+}
+
+impl<'a> Sequential<'a> {
+    pub fn new(log: &'a Log, end: u64) -> Sequential<'a> {
+        Sequential { log, window: Window::new(log.file(), end, FIRST_LEN), end, last_tid: Tid::ZERO }
+    }
+
+    /// The transaction at `pos`; `None` at the end.
+    pub fn txn(&mut self, pos: u64) -> Result<Option<Txn>> {
+        if pos >= self.end {
+            return Ok(None);
+        }
+        let bytes = self.window.get(pos, TXN_HEADER_LEN).map_err(self.log.io("packing: reading", pos))?;
+        let Some(header) = bytes.first_chunk().map(TxnHeader::decode) else {
+            return Err(self.log.corrupt(pos, "a transaction is expected here, the file ends"));
+        };
+        let next = pos.saturating_add(header.len).saturating_add(TRAILER_LEN as u64);
+        if header.len < header.head_len() || next > self.end {
+            return Err(self.log.corrupt(pos, "invalid transaction header"));
+        }
+        if !header.status_is_known() {
+            let status = char::from(header.status);
+            return Err(self.log.corrupt(pos, format!("invalid transaction status: {status:?}")));
+        }
+        Ok(Some(Txn { pos, header, first: pos + header.head_len(), tend: pos + header.len, next }))
+    }
+
+    /// Tids must grow from one transaction to the next that is passed here.
+    pub fn check_order(&mut self, txn: &Txn) -> Result<()> {
+        let tid = txn.header.tid;
+        if tid <= self.last_tid {
+            let what = format!("time-stamp reduction: {tid} <= {}", self.last_tid);
+            return Err(self.log.corrupt(txn.pos, what));
+        }
+        self.last_tid = tid;
+        Ok(())
+    }
+
+    /// The record at `pos` of `txn`.
+    pub fn record(&mut self, txn: &Txn, pos: u64) -> Result<Record> {
+        let bytes = self.window.get(pos, RECORD_LEN_MIN).map_err(self.log.io("packing: reading", pos))?;
+        let record = self.log.parse_record(bytes, pos, None)?;
+        if record.header.tloc != txn.pos {
+            return Err(self.log.corrupt(pos, "the data record does not point to its transaction"));
+        }
+        if pos > POS_MAX || pos + record.header.record_len() > txn.tend {
+            return Err(self.log.corrupt(pos, "data record size exceeds transaction size"));
+        }
+        Ok(record)
+    }
+
+    /// The length behind the records must be that in front of them.
+    pub fn check_end(&mut self, txn: &Txn) -> Result<()> {
+        let io = self.log.io("packing: reading", txn.tend);
+        match be_u64(self.window.get(txn.tend, TRAILER_LEN).map_err(io)?) {
+            Some(len) if len == txn.header.len => Ok(()),
+            _ => Err(self
+                .log
+                .corrupt(txn.tend, "redundant transaction length does not match initial transaction length")),
+        }
+    }
+
+    /// All of `len` bytes from `pos`, which the caller keeps short.
+    pub fn bytes(&mut self, pos: u64, len: usize) -> Result<&[u8]> {
+        let log = self.log;
+        let bytes = self.window.get(pos, len).map_err(log.io("packing: reading", pos))?;
+        match bytes.get(..len) {
+            Some(bytes) => Ok(bytes),
+            None => Err(log.corrupt(pos, format!("{len} bytes expected, the file ends"))),
+        }
+    }
+
+    /// The data of a record, wherever it is: what follows its header, or what its back-pointer leads to. `None`: the object
+    /// is gone.
+    pub fn data_place(&self, pos: u64, record: &Record) -> Result<Option<(u64, DataHeader)>> {
+        if record.header.data_len > 0 {
+            return Ok(Some((pos, record.header)));
+        }
+        self.log.follow(record.header.oid, record.back)
+    }
+}
+
+/// Where the first transaction begins.
+pub const FIRST: u64 = MAGIC_LEN;

@@ -1,0 +1,163 @@
+//! The last step: the packed file takes the name of the old one, its index the place of the old index.
+//!
+//! Commits are held, by taking the lead of the group commit, and only for: copying what was committed in the last moment,
+//! one sync of it, two renames, one sync of the directory, two small syncs of the tail note. Reads go on: whoever has taken
+//! the old volume reads the old file.
+//!
+//! A crash at any point leaves `Data.fs` whole, the old or the new one: both hold every transaction that was
+//! acknowledged, and nothing is committed until all is durable. The saved index is removed beforehand, for one of the old
+//! file might fit the new one by accident.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::warn;
+
+use super::super::Core;
+use super::super::index::Index;
+use super::super::log::{Log, TARGET};
+use super::super::volume::Volume;
+use super::copy::Copier;
+use crate::base::fs::{dir_of, with_suffix};
+use crate::base::ids::{Oid, Tid};
+use crate::storage::{Result, StorageError};
+
+/// What came of it, for the log.
+pub struct Switched {
+    pub old_end: u64,
+    pub end: u64,
+    pub object_count: u64,
+    pub held: Duration,
+}
+
+/// See the module. `keep_old`: the old file gets the name `Data.fs.old`.
+pub fn switch(core: &Core, copier: &mut Copier<'_>, keep_old: bool) -> Result<Switched> {
+    // Nobody saves an index of the old file from here on.
+    let saving = core.hold_saver();
+    remove_index(core)?;
+    let old = copier.old.clone();
+    let switched = core.lead_alone(|| {
+        let begun = Instant::now();
+        let switched = replace(core, copier, keep_old);
+        switched.map(|volume| (volume, begun.elapsed()))
+    });
+    let (volume, held) = match switched.unwrap_or_else(|| Err(core.closed())) {
+        Ok(done) => done,
+        Err(error) => {
+            // The old file still is the one.
+            if core.broken().is_none() && !core.closed.load(Ordering::Acquire) {
+                core.save_index_of(&saving, &old, old.published_end());
+            }
+            return Err(error);
+        }
+    };
+    core.save_index_of(&saving, &volume, volume.published_end());
+    if keep_old && let Err(error) = old.log.file().set_len(old.log.end()) {
+        warn!(target: TARGET, "{}.old: giving back reserved space: {error}", core.path.display());
+    }
+    Ok(Switched {
+        old_end: old.log.end(),
+        end: volume.published_end(),
+        object_count: volume.index.len(),
+        held,
+    })
+}
+
+fn remove_index(core: &Core) -> Result<()> {
+    let path = with_suffix(&core.path, ".index");
+    if !core.media.exists(&path) {
+        return Ok(());
+    }
+    let removed = core.media.remove(&path).and_then(|()| core.media.sync_dir(dir_of(&path)));
+    removed.map_err(StorageError::io(format!("removing {}", path.display())))
+}
+
+/// While commits are held.
+fn replace(core: &Core, copier: &mut Copier<'_>, keep_old: bool) -> Result<Arc<Volume>> {
+    if let Some(why) = core.broken() {
+        return Err(StorageError::Closed(format!("the storage is read-only: {why}")));
+    }
+    copier.copy_rest(None)?;
+    copier.sync()?;
+    let (file, end) = copier.finished()?;
+    keep_oids(core, &copier.old)?;
+    if let Some(note) = &core.note {
+        note.suspend().map_err(StorageError::io(format!("writing {}.tmp", core.path.display())))?;
+    }
+    if let Err(error) = rename(core, keep_old) {
+        // Commits go on with the old file.
+        tell_note(core, copier.old.log.end(), core.last_tid());
+        return Err(error);
+    }
+    if let Err(error) = core.media.sync_dir(dir_of(&core.path)) {
+        // Which of the two files a power cut would leave under this name nobody knows.
+        core.set_broken(format!("syncing the directory after a pack failed: {error}"));
+        return Err(StorageError::io(format!("packing {}", core.path.display()))(error));
+    }
+
+    let index = std::mem::replace(&mut copier.reach.index, Index::new());
+    let volume = Arc::new(Volume::new(Log::new(core.path.clone(), file.clone(), end), index));
+    core.writer.lock().unwrap_or_else(PoisonError::into_inner).end = end;
+    core.space.moved(file, end);
+    core.volume.replace(volume.clone());
+    tell_note(core, end, copier.last_tid);
+    Ok(volume)
+}
+
+/// Objects that are gone had oids too, which must not be given out again though nothing shows them any more.
+fn keep_oids(core: &Core, old: &Volume) -> Result<()> {
+    let mut oids = core.oids.lock().unwrap_or_else(PoisonError::into_inner);
+    oids.last = oids.last.max(old.index.max_oid().map_or(0, |oid| oid.0));
+    if oids.last > oids.mark
+        && let Some(note) = &core.note
+    {
+        oids.mark = oids.last;
+        note.set_oid_mark(Oid(oids.mark)).map_err(StorageError::io("writing the mark of object ids"))?;
+    }
+    Ok(())
+}
+
+/// What the tail note is about from now on. Without it, a crash is harder to recover from, no more.
+fn tell_note(core: &Core, end: u64, last_tid: Tid) {
+    if let Some(note) = &core.note
+        && let Err(error) = note.restart(end, last_tid)
+    {
+        let path = core.path.display();
+        warn!(target: TARGET, "{path}.tmp: {error}. A crash will be harder to recover from");
+    }
+}
+
+/// `Data.fs.pack` becomes `Data.fs`, without a moment in which there is none, if the file system can do that.
+fn rename(core: &Core, keep_old: bool) -> Result<()> {
+    let (media, path) = (&core.media, &core.path);
+    let (old, pack) = (with_suffix(path, ".old"), with_suffix(path, ".pack"));
+    let mut linked = false;
+    let mut renamed = || -> io::Result<()> {
+        if keep_old {
+            match media.link(path, &old) {
+                Ok(()) => linked = true,
+                Err(error) if cannot_link(&error) => {
+                    // What a crash leaves between these two, `leftovers` puts right.
+                    media.rename(path, &old)?;
+                    return media.rename(&pack, path).inspect_err(|_| _ = media.rename(&old, path));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        media.rename(&pack, path)
+    };
+    renamed().map_err(|error| {
+        if linked {
+            // Only a second name. If it cannot be removed, the next pack does it.
+            let _ = media.remove(&old);
+        }
+        StorageError::io(format!("renaming {} to {}", pack.display(), path.display()))(error)
+    })
+}
+
+/// The file system knows no second names.
+fn cannot_link(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied)
+}

@@ -1,0 +1,63 @@
+//! Transactions in order, looked up one by one, so that no lock is held between two of them.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::{Data, State};
+use crate::base::ids::{Oid, Tid};
+use crate::storage::{
+    DataRecord, RecordIterator, Result, StorageError, TransactionIterator, TransactionRecord,
+};
+
+/// See the module.
+pub struct Transactions {
+    state: Arc<RwLock<State>>,
+    next: Tid,
+    stop: Tid,
+    /// The transaction that was returned last.
+    current: Option<(Tid, Vec<(Oid, Data)>)>,
+}
+
+impl Transactions {
+    pub fn new(state: Arc<RwLock<State>>, start: Tid, stop: Tid) -> Transactions {
+        Transactions { state, next: start, stop, current: None }
+    }
+}
+
+impl TransactionIterator for Transactions {
+    fn next_transaction(&mut self) -> Result<Option<TransactionRecord>> {
+        self.current = None;
+        if self.next > self.stop {
+            return Ok(None);
+        }
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let Some((&tid, txn)) = state.transactions.range(self.next..=self.stop).next() else {
+            return Ok(None);
+        };
+        self.next = Tid(tid.0 + 1);
+        self.current = Some((tid, txn.records.clone()));
+        Ok(Some(TransactionRecord { tid, status: txn.status, meta: txn.meta.clone() }))
+    }
+
+    fn records(&self) -> Result<Box<dyn RecordIterator>> {
+        let Some((tid, records)) = self.current.clone() else {
+            return Err(StorageError::Transaction("there is no transaction to look into".into()));
+        };
+        Ok(Box::new(Records { tid, records: records.into_iter() }))
+    }
+}
+
+struct Records {
+    tid: Tid,
+    records: std::vec::IntoIter<(Oid, Data)>,
+}
+
+impl RecordIterator for Records {
+    fn next_record(&mut self) -> Result<Option<DataRecord>> {
+        Ok(self.records.next().map(|(oid, data)| DataRecord {
+            oid,
+            tid: self.tid,
+            data: data.map(|data| data.to_vec()),
+            data_txn: None,
+        }))
+    }
+}

@@ -1,0 +1,320 @@
+//! MappingStorage: every revision of every object, in memory, gone when the server stops.
+//!
+//! `stage` is vote and finish, `pack` forgets, `iterate` walks through the transactions.
+//!
+//! Locks, in the order in which they may be taken: `commit` (from the tid to publishing), `state`. Reads share `state`;
+//! it is held exclusively only for changes in memory.
+
+mod iterate;
+mod pack;
+mod stage;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tempfile::TempDir;
+
+use self::stage::VotedTxn;
+use super::media::RealMedia;
+use super::tids::Tids;
+use super::{
+    BlobDir, HistoryEntry, IternextRecord, Loaded, PackRequest, Publisher, Result, Staged, Storage,
+    StorageError, Ticket, TidAt, TransactionIterator, TransactionMeta, Voted,
+};
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::ids::{Oid, Tid};
+
+/// What Python counts for an object and for a revision of it beside its data.
+const OBJECT_SIZE: u64 = 50;
+const REVISION_SIZE: u64 = 100;
+
+/// See the module.
+pub struct MappingStorage {
+    name: String,
+    tids: Tids,
+    publisher: OnceLock<Arc<dyn Publisher>>,
+    /// Held from a finish's tid until it is published.
+    commit: Mutex<()>,
+    /// The last oid that was given out.
+    last_oid: Mutex<u64>,
+    state: Arc<RwLock<State>>,
+    blobs: Option<Arc<BlobDir>>,
+    /// Of blobs that end with this storage.
+    _blobs_end: Option<TempDir>,
+}
+
+/// A record's data; `None` for an object that was deleted or un-created.
+type Data = Option<Arc<[u8]>>;
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<Oid, Revisions>,
+    transactions: BTreeMap<Tid, Transaction>,
+    last: Tid,
+    last_pack: Option<Tid>,
+    /// As Python's `getSize()`.
+    size: u64,
+    closed: bool,
+}
+
+/// Of one object, oldest first; never empty.
+type Revisions = Vec<(Tid, Data)>;
+
+struct Transaction {
+    status: u8,
+    meta: TransactionMeta,
+    /// In the order in which they were stored.
+    records: Vec<(Oid, Data)>,
+}
+
+impl MappingStorage {
+    pub fn new(name: String) -> MappingStorage {
+        MappingStorage::with_clock(name, Arc::new(SystemClock))
+    }
+
+    /// One whose tids come from this clock.
+    pub fn with_clock(name: String, clock: Arc<dyn Clock>) -> MappingStorage {
+        MappingStorage {
+            name,
+            tids: Tids::new(Tid::ZERO, clock),
+            publisher: OnceLock::new(),
+            commit: Mutex::default(),
+            last_oid: Mutex::default(),
+            state: Arc::default(),
+            blobs: None,
+            _blobs_end: None,
+        }
+    }
+
+    /// One that keeps blobs in this directory, where they stay.
+    pub fn with_blobs(self, dir: &Path) -> Result<MappingStorage> {
+        let blobs = BlobDir::open(Arc::new(RealMedia), dir, false)?;
+        // Whatever is there is of an earlier run, of which nothing else is left.
+        blobs.clean(&|_, _| Ok(true))?;
+        Ok(MappingStorage { blobs: Some(blobs), ..self })
+    }
+
+    /// One that keeps blobs as long as it lives.
+    pub fn with_temporary_blobs(self) -> Result<MappingStorage> {
+        let making = StorageError::io("making a temporary directory for blobs");
+        let dir = tempfile::Builder::new().suffix(".demoblobs").tempdir().map_err(making)?;
+        let storage = self.with_blobs(dir.path())?;
+        Ok(MappingStorage { _blobs_end: Some(dir), ..storage })
+    }
+
+    fn read(&self) -> Result<RwLockReadGuard<'_, State>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        if state.closed { Err(self.closed()) } else { Ok(state) }
+    }
+
+    fn write(&self) -> Result<RwLockWriteGuard<'_, State>> {
+        let state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.closed { Err(self.closed()) } else { Ok(state) }
+    }
+
+    fn closed(&self) -> StorageError {
+        StorageError::Closed(format!("{} is closed", self.name))
+    }
+
+    fn committing(&self) -> MutexGuard<'_, ()> {
+        self.commit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn revisions(&self, oid: Oid) -> Result<&Revisions> {
+        self.objects.get(&oid).ok_or(StorageError::PosKey(oid))
+    }
+
+    /// The newest revision, of an object that is gone too.
+    fn newest(&self, oid: Oid) -> Option<&(Tid, Data)> {
+        self.objects.get(&oid)?.last()
+    }
+
+    /// Adds a revision; one of the same transaction is replaced.
+    fn insert(&mut self, oid: Oid, tid: Tid, data: Data) {
+        self.last = self.last.max(tid);
+        self.size += revision_size(&data);
+        let revisions = self.objects.entry(oid).or_insert_with(|| {
+            self.size += OBJECT_SIZE;
+            Vec::with_capacity(1)
+        });
+        let at = revisions.partition_point(|(known, _)| *known < tid);
+        match revisions.get_mut(at) {
+            Some((known, old)) if *known == tid => {
+                self.size -= revision_size(old);
+                *old = data;
+            }
+            _ => revisions.insert(at, (tid, data)),
+        }
+    }
+}
+
+fn revision_size(data: &Data) -> u64 {
+    REVISION_SIZE + data.as_ref().map_or(0, |data| data.len() as u64)
+}
+
+/// Appends a record's data behind its headroom.
+fn append(data: &Data, oid: Oid, headroom: usize, out: &mut Vec<u8>) -> Result<usize> {
+    let data = data.as_ref().ok_or(StorageError::PosKey(oid))?;
+    let start = out.len() + headroom;
+    out.resize(start, 0);
+    out.extend_from_slice(data);
+    Ok(start)
+}
+
+impl Storage for MappingStorage {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
+    fn object_count(&self) -> u64 {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).objects.len() as u64
+    }
+
+    fn size(&self) -> u64 {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).size
+    }
+
+    fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
+        let blobs = self.blobs.as_ref().map(|_| ("ZODB.interfaces", "IBlobStorage"));
+        blobs
+            .into_iter()
+            .chain([
+                ("ZODB.interfaces", "IStorage"),
+                ("ZODB.interfaces", "IStorageIteration"),
+                ("zope.interface", "Interface"),
+            ])
+            .collect()
+    }
+
+    fn last_transaction(&self) -> Tid {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).last
+    }
+
+    fn tids_after(&self, tid: Tid) {
+        self.tids.not_before(tid);
+    }
+
+    fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
+        // Objects may have come with oids of their own.
+        let largest = self.read()?.objects.keys().next_back().map_or(0, |oid| oid.0);
+        let mut last_oid = self.last_oid.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = largest.max(*last_oid);
+        let Some(end) = last.checked_add(count as u64) else {
+            return Err(StorageError::Unsupported("there are no more object ids".into()));
+        };
+        *last_oid = end;
+        Ok((last + 1..=end).map(Oid).collect())
+    }
+
+    fn load_before(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Loaded>> {
+        let state = self.read()?;
+        let revisions = state.revisions(oid)?;
+        let at = revisions.partition_point(|(tid, _)| *tid < before);
+        let end = revisions.get(at).map(|(tid, _)| *tid);
+        let Some((serial, data)) = at.checked_sub(1).and_then(|at| revisions.get(at)) else {
+            return Ok(None);
+        };
+        let start = append(data, oid, headroom, out)?;
+        Ok(Some(Loaded { start, serial: *serial, end }))
+    }
+
+    fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded> {
+        let state = self.read()?;
+        let revisions = state.revisions(oid)?;
+        let at = revisions.binary_search_by_key(&serial, |(tid, _)| *tid);
+        let revision = at.ok().and_then(|at| revisions.get(at));
+        let (_, data) = revision.ok_or(StorageError::PosKey(oid))?;
+        Ok(Loaded { start: append(data, oid, headroom, out)?, serial, end: None })
+    }
+
+    fn get_tid(&self, oid: Oid) -> Result<Tid> {
+        match self.read()?.newest(oid) {
+            Some((tid, Some(_))) => Ok(*tid),
+            _ => Err(StorageError::PosKey(oid)),
+        }
+    }
+
+    fn history(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
+        let state = self.read()?;
+        let entry = |(tid, data): &(Tid, Data)| HistoryEntry {
+            tid: *tid,
+            meta: state.transactions.get(tid).map(|txn| txn.meta.clone()).unwrap_or_default(),
+            size: data.as_ref().map_or(0, |data| data.len() as u64),
+        };
+        Ok(state.revisions(oid)?.iter().rev().take(count).map(entry).collect())
+    }
+
+    fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
+        let state = self.read()?;
+        let mut objects = state.objects.range(next.unwrap_or(Oid::ZERO)..);
+        let Some((&oid, revisions)) = objects.next() else { return Ok(None) };
+        match revisions.last() {
+            Some((tid, Some(data))) => Ok(Some(IternextRecord {
+                oid,
+                tid: *tid,
+                data: data.to_vec(),
+                next: objects.next().map(|(oid, _)| *oid),
+            })),
+            _ => Err(StorageError::PosKey(oid)),
+        }
+    }
+
+    fn last_invalidations(&self, count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
+        let state = self.read()?;
+        let oids = |txn: &Transaction| txn.records.iter().map(|(oid, _)| *oid).collect();
+        Ok(state.transactions.iter().rev().take(count).map(|(tid, txn)| (*tid, oids(txn))).collect())
+    }
+
+    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
+        let newest = self.read()?.last;
+        let stop = stop.map_or(newest, |stop| stop.min(newest));
+        Ok(Box::new(iterate::Transactions::new(Arc::clone(&self.state), start.unwrap_or(Tid::ZERO), stop)))
+    }
+
+    fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
+        Ok(Box::new(self.stage(staged, tid_at)?))
+    }
+
+    fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket) {
+        let txn = voted.into_any().downcast::<VotedTxn>();
+        let txn = *txn.expect("a voted transaction is finished by the storage that voted it");
+        self.commit(txn, ticket);
+    }
+
+    fn abort(&self, voted: Box<dyn Voted>) {
+        drop(voted);
+    }
+
+    fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
+        if self.publisher.set(publisher).is_err() {
+            log::error!(target: "ZODB.MappingStorage", "{}: a second publisher is ignored", self.name);
+        }
+    }
+
+    fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
+        self.pack_until(Tid::from_unix(request.time), request)
+    }
+
+    fn blob_dir(&self) -> Option<Arc<BlobDir>> {
+        self.blobs.clone()
+    }
+
+    fn close(&self) -> Result<()> {
+        let _committing = self.committing();
+        self.state.write().unwrap_or_else(PoisonError::into_inner).closed = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! Pack: revisions that nobody could see at the pack time or later are forgotten, and objects that nothing refers to.
+//!
+//! Everything that a kept revision refers to stays, whenever that revision was written, as in Python. Commits wait for
+//! the sweep; reads wait only while it is carried out in memory.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+use super::{MappingStorage, OBJECT_SIZE, State, revision_size};
+use crate::base::ids::{Oid, Tid};
+use crate::storage::{PackRequest, Result, StorageError};
+
+impl MappingStorage {
+    pub(super) fn pack_until(&self, stop: Tid, request: &PackRequest<'_>) -> Result<()> {
+        let _committing = self.committing();
+        let alive = {
+            let state = self.read()?;
+            if state.objects.is_empty() {
+                return Ok(());
+            }
+            match state.last_pack {
+                Some(last) if last == stop => return Ok(()),
+                Some(last) if last > stop => {
+                    return Err(StorageError::Refused {
+                        class: ("builtins", "ValueError"),
+                        message: "Already packed to a later time".into(),
+                    });
+                }
+                _ => {}
+            }
+            request.progress.total.store(state.objects.len() as u64, Ordering::Relaxed);
+            if request.gc.unwrap_or(true) { Some(reachable(&state, stop, request)?) } else { None }
+        };
+        let mut state = self.write()?;
+        state.last_pack = Some(stop);
+        let dropped = state.forget(stop, alive.as_ref());
+        drop(state);
+        if let Some(blobs) = &self.blobs {
+            dropped.into_iter().for_each(|(tid, oid)| blobs.remove(oid, tid));
+        }
+        Ok(())
+    }
+}
+
+/// The index of the revision that is current at `stop`, 0 if there is none so old.
+fn first_kept(revisions: &super::Revisions, stop: Tid) -> usize {
+    revisions.partition_point(|(tid, _)| *tid <= stop).saturating_sub(1)
+}
+
+/// What can be reached from the root through revisions that are kept.
+fn reachable(state: &State, stop: Tid, request: &PackRequest<'_>) -> Result<BTreeSet<Oid>> {
+    let mut alive = BTreeSet::new();
+    let mut todo = vec![Oid::ZERO];
+    let mut found = Vec::new();
+    while let Some(oid) = todo.pop() {
+        if alive.contains(&oid) {
+            continue;
+        }
+        // A dangling reference is no reason to throw everything away.
+        let Some(revisions) = state.objects.get(&oid) else { continue };
+        alive.insert(oid);
+        request.progress.done.fetch_add(1, Ordering::Relaxed);
+        for (tid, data) in revisions.get(first_kept(revisions, stop)..).unwrap_or_default() {
+            let Some(data) = data else { continue };
+            (request.references)(data, &mut found).map_err(|reason| StorageError::Refused {
+                class: ("ZODB.POSException", "StorageError"),
+                message: format!("pack: the record of object 0x{oid} at {tid}: {reason}"),
+            })?;
+            todo.append(&mut found);
+        }
+    }
+    Ok(alive)
+}
+
+impl State {
+    /// Drops the revisions before the one that is current at `stop`, and all of the objects that are not alive. Returns what
+    /// was dropped.
+    fn forget(&mut self, stop: Tid, alive: Option<&BTreeSet<Oid>>) -> Vec<(Tid, Oid)> {
+        let State { objects, transactions, size, .. } = self;
+        let mut dropped: Vec<(Tid, Oid)> = Vec::new();
+        objects.retain(|&oid, revisions| {
+            let is_alive = alive.is_none_or(|alive| alive.contains(&oid));
+            let count = if is_alive { first_kept(revisions, stop) } else { revisions.len() };
+            for (tid, data) in revisions.drain(..count) {
+                dropped.push((tid, oid));
+                *size -= revision_size(&data);
+            }
+            if !is_alive {
+                *size -= OBJECT_SIZE;
+            }
+            is_alive
+        });
+        for &(tid, oid) in &dropped {
+            let Some(txn) = transactions.get_mut(&tid) else { continue };
+            txn.status = b'p';
+            txn.records.retain(|(known, _)| *known != oid);
+            if txn.records.is_empty() {
+                transactions.remove(&tid);
+            }
+        }
+        dropped
+    }
+}

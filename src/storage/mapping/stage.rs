@@ -1,0 +1,175 @@
+//! Vote and finish.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use super::{Data, MappingStorage, OBJECT_SIZE, Transaction, revision_size};
+use crate::base::ids::{Oid, Tid};
+use crate::storage::blob::StagedBlob;
+use crate::storage::clash::{Clashes, ResolverSlot, Settled};
+use crate::storage::error::Conflict;
+use crate::storage::staged::OpKind;
+use crate::storage::{
+    Committed, Delivery, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionMeta, Voted,
+};
+
+/// A transaction that has passed its checks.
+pub struct VotedTxn {
+    tid: Option<Tid>,
+    status: u8,
+    meta: TransactionMeta,
+    records: Vec<Record>,
+    blobs: Vec<(Oid, StagedBlob)>,
+}
+
+struct Record {
+    oid: Oid,
+    /// `restore` brings its own; else it is the transaction's.
+    tid: Option<Tid>,
+    data: Data,
+}
+
+impl Voted for VotedTxn {
+    fn tid(&self) -> Option<Tid> {
+        self.tid
+    }
+
+    /// Python's MappingStorage resolves no conflicts.
+    fn resolved(&self) -> &[Oid] {
+        &[]
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}
+
+impl MappingStorage {
+    pub(super) fn stage(&self, mut staged: Staged, tid_at: TidAt) -> Result<VotedTxn> {
+        let mut clashes = Clashes::default();
+        let mut records = Vec::with_capacity(staged.ops().len());
+        for index in 0..staged.ops().len() {
+            let Some(op) = staged.ops().get(index).copied() else { break };
+            let oid = op.oid;
+            let newest = self.read()?.newest(oid).map(|(tid, data)| (*tid, data.is_some()));
+            let (tid, has_data) = match op.kind {
+                OpKind::CheckCurrent { serial } => {
+                    self.check_current(oid, serial)?;
+                    continue;
+                }
+                OpKind::Store { serial } => {
+                    let committed = newest.map(|(tid, _)| tid);
+                    // Nobody is asked to merge, as in Python, but a client that wants to.
+                    let nobody = ResolverSlot::default();
+                    match clashes.settle(self, &nobody, &mut staged, index, serial, committed)? {
+                        Settled::Write(_) => (None, true),
+                        Settled::Skip => continue,
+                    }
+                }
+                OpKind::Delete { serial } => {
+                    let (committed, _) = newest.ok_or(StorageError::PosKey(oid))?;
+                    if committed != serial {
+                        let conflict = Conflict { oid, committed, read: serial, data: Vec::new() };
+                        return Err(StorageError::Conflict(Box::new(conflict)));
+                    }
+                    (None, false)
+                }
+                OpKind::Restore { serial, has_data, .. } => (Some(serial), has_data),
+                OpKind::Undo { .. } => {
+                    return Err(StorageError::Unsupported(format!("{} cannot undo", self.name())));
+                }
+            };
+            let reading = "reading back a transaction's temporary file";
+            let data: Data = if has_data {
+                Some(staged.payload(&op).map_err(StorageError::io(reading))?.into())
+            } else {
+                None
+            };
+            records.push(Record { oid, tid, data });
+        }
+        let (mut staged, _) = clashes.finish(staged)?;
+        let blobs = staged.take_blobs();
+        if self.blobs.is_none() && !blobs.is_empty() {
+            return Err(StorageError::no_blobs());
+        }
+        let tid = match tid_at {
+            TidAt::Finish => None,
+            TidAt::Vote => Some(self.tids.at_vote(staged.tid)?),
+        };
+        Ok(VotedTxn { tid, status: staged.status, meta: staged.meta, records, blobs })
+    }
+
+    fn check_current(&self, oid: Oid, serial: Tid) -> Result<()> {
+        let committed = self.get_tid(oid)?;
+        if committed == serial {
+            return Ok(());
+        }
+        let conflict = Conflict { oid, committed, read: serial, data: Vec::new() };
+        Err(StorageError::ReadConflict(Box::new(conflict)))
+    }
+
+    pub(super) fn commit(&self, txn: VotedTxn, ticket: Ticket) {
+        let delivery = match self.publish(txn, ticket) {
+            Ok(delivery) => delivery,
+            Err((ticket, error)) => match self.publisher.get() {
+                Some(publisher) => return publisher.failed(ticket, error),
+                None => return,
+            },
+        };
+        delivery();
+    }
+
+    /// The ticket comes back if the storage is closed, or a blob cannot be kept.
+    fn publish(
+        &self,
+        mut txn: VotedTxn,
+        ticket: Ticket,
+    ) -> std::result::Result<Delivery, (Ticket, StorageError)> {
+        let _committing = self.committing();
+        let tid = self.tids.at_finish(txn.tid);
+        let mut oids: Vec<Oid> = txn.records.iter().map(|record| record.oid).collect();
+        oids.sort_unstable();
+        oids.dedup();
+        let (object_count, size) = match self.read() {
+            Ok(state) => {
+                let new = oids.iter().filter(|oid| !state.objects.contains_key(oid)).count() as u64;
+                let revisions: u64 = txn.records.iter().map(|record| revision_size(&record.data)).sum();
+                (state.objects.len() as u64 + new, state.size + new * OBJECT_SIZE + revisions)
+            }
+            Err(error) => return Err((ticket, error)),
+        };
+        match self
+            .blobs
+            .as_ref()
+            .map(|dir| dir.place(txn.blobs.iter_mut().map(|(oid, blob)| (*oid, tid, blob))))
+        {
+            Some(Ok(placement)) => placement.keep(),
+            Some(Err(error)) => return Err((ticket, error)),
+            None => {}
+        }
+        // Gives up the temporary names.
+        txn.blobs.clear();
+        let mut txn = Some(txn);
+        let state = &self.state;
+        let mut install = || {
+            let Some(txn) = txn.take() else { return };
+            let mut state = state.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut records = Vec::with_capacity(txn.records.len());
+            for record in txn.records {
+                state.insert(record.oid, record.tid.unwrap_or(tid), record.data.clone());
+                records.push((record.oid, record.data));
+            }
+            let transaction = Transaction { status: txn.status, meta: txn.meta, records };
+            state.transactions.insert(tid, transaction);
+            state.last = state.last.max(tid);
+        };
+        let group = vec![Committed { tid, oids, object_count, size, ticket }];
+        match self.publisher.get() {
+            Some(publisher) => Ok(Arc::clone(publisher).publish(group, &mut install)),
+            None => {
+                install();
+                Ok(Box::new(|| ()))
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The disk, as a storage sees it: a trait, so that tests can tear writes, forget what was not synced and fail at
+//! the n-th call; and the real one.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::{fs, shared_dir};
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Access {
+    Read,
+    /// As `Read`, but it must be a plain file, and no link that somebody else has made: for directories that others can write
+    /// to.
+    ReadPlain,
+    /// Must exist.
+    ReadWrite,
+    /// Made if missing, kept if not.
+    Create,
+    /// Made if missing, emptied if not.
+    Truncate,
+    /// Must be missing; made so that nobody else may read it.
+    Private,
+}
+
+/// A file system.
+pub trait Media: Send + Sync {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn MediaFile>>;
+    fn exists(&self, path: &Path) -> bool;
+    /// Atomic; durable only after [`Media::sync_dir`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Opens somebody else's file `from`, below `base`, renames it to `to`, and protects it. The error is [`shared_dir::not_plain`] if it is
+    /// not a plain file of one name, or lies behind a link.
+    fn take_over(&self, base: &Path, from: &Path, to: &Path) -> io::Result<TakenOver>;
+    /// A second name for a file. Not every file system can do it.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes a directory; whether it was missing. Durable only after [`Media::sync_dir`] of the directory it is in.
+    fn create_dir(&self, dir: &Path) -> io::Result<bool>;
+    /// Fails if it is not empty.
+    fn remove_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Names of what is in a directory.
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
+    /// Whether two names are of one file.
+    fn is_same_file(&self, a: &Path, b: &Path) -> bool;
+    /// Whether this is a file and no link, directory or device.
+    fn is_file(&self, path: &Path) -> bool;
+    /// Nobody may write to the file, and who may read the directory may read the file: as Python protects blobs.
+    fn protect(&self, path: &Path, like: &Path) -> io::Result<()>;
+    /// Seconds since a file was written.
+    fn age(&self, path: &Path) -> io::Result<Duration>;
+}
+
+/// See [`Media::take_over`].
+pub struct TakenOver {
+    pub file: Arc<dyn MediaFile>,
+    /// False: the directories are on different disks, and the file is where it was.
+    pub moved: bool,
+}
+
+/// An open file. Reads and writes are positioned, so any number of threads share it.
+pub trait MediaFile: Send + Sync {
+    /// Reads until `buf` is full or the file ends; the number of bytes read.
+    fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize>;
+    /// Writes all or fails; after a failure any part may be there.
+    fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()>;
+    fn len(&self) -> io::Result<u64>;
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// `fdatasync`: data and length are durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Reserves space beyond the end; `Ok(false)` if that cannot be done here.
+    fn reserve(&self, pos: u64, len: u64) -> io::Result<bool>;
+    /// A hint that the disk may begin to write this part, which is complete and will be synced. Does not wait.
+    fn write_back(&self, _pos: u64, _len: u64) {}
+}
+
+/// The operating system's files.
+#[derive(Debug, Default)]
+pub struct RealMedia;
+
+impl Media for RealMedia {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn MediaFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match access {
+            Access::Read => &mut options,
+            Access::ReadPlain => return Ok(Arc::new(shared_dir::open_plain(path)?)),
+            Access::ReadWrite => options.write(true),
+            Access::Create => options.write(true).create(true).truncate(false),
+            Access::Truncate => options.write(true).create(true).truncate(true),
+            Access::Private => options.write(true).create_new(true).mode(0o600),
+        };
+        Ok(Arc::new(options.open(path)?))
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn take_over(&self, base: &Path, from: &Path, to: &Path) -> io::Result<TakenOver> {
+        let taken = shared_dir::take_over(base, from, to)?;
+        Ok(TakenOver { file: Arc::new(taken.file), moved: taken.moved })
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::sync_dir(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<bool> {
+        match std::fs::create_dir(dir) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        std::fs::remove_dir(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
+    fn is_same_file(&self, a: &Path, b: &Path) -> bool {
+        match (a.symlink_metadata(), b.symlink_metadata()) {
+            (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+            _ => false,
+        }
+    }
+
+    fn is_file(&self, path: &Path) -> bool {
+        path.symlink_metadata().is_ok_and(|meta| meta.is_file())
+    }
+
+    fn protect(&self, path: &Path, like: &Path) -> io::Result<()> {
+        let readers = like.symlink_metadata()?.permissions().mode();
+        shared_dir::protect(shared_dir::open_plain(path)?, readers)
+    }
+
+    fn age(&self, path: &Path) -> io::Result<Duration> {
+        Ok(path.symlink_metadata()?.modified()?.elapsed().unwrap_or_default())
+    }
+}
+
+impl MediaFile for File {
+    fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while let Some(rest) = buf.get_mut(done..)
+            && !rest.is_empty()
+        {
+            match FileExt::read_at(self, rest, pos + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, buf, pos)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        File::set_len(self, len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn reserve(&self, pos: u64, len: u64) -> io::Result<bool> {
+        fs::reserve(self, pos, len)
+    }
+
+    fn write_back(&self, pos: u64, len: u64) {
+        fs::write_back(self, pos, len);
+    }
+}
+
+/// A file that is a slice of memory, for checking bytes that are nowhere on a disk.
+impl MediaFile for Vec<u8> {
+    fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        let rest = usize::try_from(pos).ok().and_then(|pos| self.get(pos..)).unwrap_or_default();
+        let len = rest.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..len), rest.get(..len)) {
+            to.copy_from_slice(from);
+        }
+        Ok(len)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(Vec::len(self) as u64)
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn reserve(&self, _: u64, _: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+}

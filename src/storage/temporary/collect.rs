@@ -1,0 +1,98 @@
+//! Counting references, and collecting what has none left.
+//!
+//! An object that nothing ever referred to stays until a pack: its count never went down.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{COLLECTED_MAX, Kept, Object, State};
+use crate::base::ids::{Oid, Tid};
+
+impl State {
+    /// An object's new state. Objects that lose their last reference by it are added to `zeros`, those that get one again
+    /// removed.
+    pub fn put(
+        &mut self,
+        oid: Oid,
+        serial: Tid,
+        data: Arc<[u8]>,
+        references: Vec<Oid>,
+        zeros: &mut BTreeSet<Oid>,
+    ) {
+        let before = self.objects.get(&oid).map(|object| object.references.clone()).unwrap_or_default();
+        for gained in references.iter().filter(|to| !before.contains(to)) {
+            *self.counts.entry(*gained).or_default() += 1;
+            zeros.remove(gained);
+        }
+        for lost in before.iter().filter(|to| !references.contains(to)) {
+            if self.discount(*lost) {
+                zeros.insert(*lost);
+            }
+        }
+        self.objects.insert(oid, Object { serial, references });
+        self.states.insert((oid, serial), Kept { data, since: Instant::now() });
+    }
+
+    /// One reference less; whether that was the last.
+    fn discount(&mut self, oid: Oid) -> bool {
+        let Some(count) = self.counts.get_mut(&oid) else { return false };
+        *count = count.saturating_sub(1);
+        *count == 0
+    }
+
+    /// Removes objects and what only they referred to. The root stays.
+    pub fn collect(&mut self, oids: impl IntoIterator<Item = Oid>) {
+        let mut todo: Vec<Oid> = oids.into_iter().collect();
+        while let Some(oid) = todo.pop() {
+            if oid == Oid::ZERO {
+                continue;
+            }
+            self.counts.remove(&oid);
+            let former: Vec<Tid> = self.of(oid).map(|(tid, _)| tid).collect();
+            for tid in former {
+                self.states.remove(&(oid, tid));
+            }
+            self.collected.push_front(oid);
+            self.collected.truncate(COLLECTED_MAX);
+            let Some(object) = self.objects.remove(&oid) else { continue };
+            for to in object.references {
+                if self.discount(to) {
+                    todo.push(to);
+                }
+            }
+        }
+    }
+
+    /// Removes what cannot be reached from the root.
+    pub fn collect_unreachable(&mut self) {
+        if !self.objects.contains_key(&Oid::ZERO) {
+            return;
+        }
+        let mut alive = BTreeSet::new();
+        let mut todo = vec![Oid::ZERO];
+        while let Some(oid) = todo.pop() {
+            if alive.insert(oid)
+                && let Some(object) = self.objects.get(&oid)
+            {
+                todo.extend(&object.references);
+            }
+        }
+        let dead: Vec<Oid> = self.objects.keys().filter(|oid| !alive.contains(oid)).copied().collect();
+        self.collect(dead);
+    }
+
+    /// Forgets former states that are too old, now and then.
+    pub fn forget_former(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.looked_through) < self.former_age_max {
+            return;
+        }
+        self.looked_through = now;
+        let (objects, age_max) = (&self.objects, self.former_age_max);
+        self.states.retain(|(oid, tid), kept| {
+            let is_current = objects.get(oid).is_some_and(|object| object.serial == *tid);
+            is_current || now.duration_since(kept.since) <= age_max
+        });
+    }
+}

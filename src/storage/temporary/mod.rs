@@ -1,0 +1,276 @@
+//! TemporaryStorage: current states only, in memory, for sessions and the like (tempstorage).
+//!
+//! What nothing refers to any more is collected at once, by counting references. Former states are kept for a minute, to
+//! merge conflicts and for transactions that are under way. `stage` is vote and finish, `collect` counts and
+//! collects.
+//!
+//! Locks, in the order in which they may be taken: `commit` (from the tid to publishing), `state`. Reads share `state`;
+//! it is held exclusively only for changes in memory.
+
+mod collect;
+mod stage;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
+
+use self::stage::VotedTxn;
+use super::clash::ResolverSlot;
+use super::error::Conflict;
+use super::tids::Tids;
+use super::{
+    HistoryEntry, IternextRecord, Loaded, PackRequest, Publisher, Resolver, Result, Staged, Storage,
+    StorageError, Ticket, TidAt, TransactionIterator, Voted,
+};
+use crate::base::clock::SystemClock;
+use crate::base::ids::{Oid, Tid};
+
+/// For how long former states are kept, as in Python.
+const FORMER_AGE_MAX: Duration = Duration::from_secs(60);
+/// How many collected objects are remembered.
+const COLLECTED_MAX: usize = 200;
+
+/// See the module.
+pub struct TemporaryStorage {
+    name: String,
+    tids: Tids,
+    publisher: OnceLock<Arc<dyn Publisher>>,
+    resolver: ResolverSlot,
+    /// Held from a finish's tid until it is published.
+    commit: Mutex<()>,
+    /// The last oid that was given out.
+    last_oid: Mutex<u64>,
+    state: RwLock<State>,
+}
+
+struct State {
+    objects: BTreeMap<Oid, Object>,
+    /// How many objects refer to one; of objects that are not there yet, too.
+    counts: HashMap<Oid, u64>,
+    /// Current and former states.
+    states: BTreeMap<(Oid, Tid), Kept>,
+    /// For how long former states are kept, and when they were last looked through.
+    former_age_max: Duration,
+    looked_through: Instant,
+    /// The last objects that were collected, newest first.
+    collected: VecDeque<Oid>,
+    last: Tid,
+    closed: bool,
+}
+
+/// An object as it is now.
+struct Object {
+    serial: Tid,
+    /// Each once.
+    references: Vec<Oid>,
+}
+
+struct Kept {
+    data: Arc<[u8]>,
+    since: Instant,
+}
+
+impl TemporaryStorage {
+    pub fn new(name: String) -> TemporaryStorage {
+        TemporaryStorage::with_age(name, FORMER_AGE_MAX)
+    }
+
+    /// One that keeps former states for so long.
+    pub fn with_age(name: String, former_age_max: Duration) -> TemporaryStorage {
+        TemporaryStorage {
+            name,
+            tids: Tids::new(Tid::ZERO, Arc::new(SystemClock)),
+            publisher: OnceLock::new(),
+            resolver: ResolverSlot::default(),
+            commit: Mutex::default(),
+            last_oid: Mutex::default(),
+            state: RwLock::new(State {
+                objects: BTreeMap::new(),
+                counts: HashMap::new(),
+                states: BTreeMap::new(),
+                former_age_max,
+                looked_through: Instant::now(),
+                collected: VecDeque::new(),
+                last: Tid::ZERO,
+                closed: false,
+            }),
+        }
+    }
+
+    fn read(&self) -> Result<RwLockReadGuard<'_, State>> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        if state.closed { Err(self.closed()) } else { Ok(state) }
+    }
+
+    fn closed(&self) -> StorageError {
+        StorageError::Closed(format!("{} is closed", self.name))
+    }
+
+    fn committing(&self) -> MutexGuard<'_, ()> {
+        self.commit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What temporary storages are not for.
+    fn unsupported<T>(&self, what: &str) -> Result<T> {
+        Err(StorageError::Unsupported(format!("{}: {what}", self.name)))
+    }
+}
+
+impl State {
+    fn of(&self, oid: Oid) -> impl DoubleEndedIterator<Item = (Tid, &Kept)> {
+        self.states.range((oid, Tid::ZERO)..=(oid, Tid(u64::MAX))).map(|((_, tid), kept)| (*tid, kept))
+    }
+
+    fn serial(&self, oid: Oid) -> Option<Tid> {
+        Some(self.objects.get(&oid)?.serial)
+    }
+}
+
+impl Storage for TemporaryStorage {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
+    fn object_count(&self) -> u64 {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).objects.len() as u64
+    }
+
+    /// As Python's says.
+    fn size(&self) -> u64 {
+        0
+    }
+
+    /// Python's claims none.
+    fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
+        vec![("zope.interface", "Interface")]
+    }
+
+    fn last_transaction(&self) -> Tid {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).last
+    }
+
+    fn tids_after(&self, tid: Tid) {
+        self.tids.not_before(tid);
+    }
+
+    fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
+        // Objects may have come with oids of their own.
+        let largest = self.read()?.objects.keys().next_back().map_or(0, |oid| oid.0);
+        let mut last_oid = self.last_oid.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = largest.max(*last_oid);
+        let Some(end) = last.checked_add(count as u64) else {
+            return self.unsupported("there are no more object ids");
+        };
+        *last_oid = end;
+        Ok((last + 1..=end).map(Oid).collect())
+    }
+
+    fn load_before(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Loaded>> {
+        let state = self.read()?;
+        let (mut found, mut end, mut is_known) = (None, None, false);
+        for (tid, kept) in state.of(oid).rev() {
+            is_known = true;
+            if tid < before {
+                found = Some((tid, &kept.data));
+                break;
+            }
+            end = Some(tid);
+        }
+        let Some((serial, data)) = found else {
+            // Whoever still refers to it works with an old state: a conflict makes it try again with a new one.
+            if before == Tid::MAX && state.collected.contains(&oid) {
+                let conflict = Conflict { oid, committed: Tid::ZERO, read: Tid::ZERO, data: Vec::new() };
+                return Err(StorageError::Conflict(Box::new(conflict)));
+            }
+            return if is_known { Ok(None) } else { Err(StorageError::PosKey(oid)) };
+        };
+        let start = out.len() + headroom;
+        out.resize(start, 0);
+        out.extend_from_slice(data);
+        Ok(Some(Loaded { start, serial, end }))
+    }
+
+    fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded> {
+        let state = self.read()?;
+        let kept = state.states.get(&(oid, serial)).ok_or(StorageError::PosKey(oid))?;
+        let start = out.len() + headroom;
+        out.resize(start, 0);
+        out.extend_from_slice(&kept.data);
+        Ok(Loaded { start, serial, end: None })
+    }
+
+    fn get_tid(&self, oid: Oid) -> Result<Tid> {
+        self.read()?.serial(oid).ok_or(StorageError::PosKey(oid))
+    }
+
+    /// There is none.
+    fn history(&self, _oid: Oid, _count: usize) -> Result<Vec<HistoryEntry>> {
+        Ok(Vec::new())
+    }
+
+    fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
+        let state = self.read()?;
+        let mut objects = state.objects.range(next.unwrap_or(Oid::ZERO)..);
+        let Some((&oid, object)) = objects.next() else { return Ok(None) };
+        let kept = state.states.get(&(oid, object.serial)).ok_or(StorageError::PosKey(oid))?;
+        let next = objects.next().map(|(oid, _)| *oid);
+        Ok(Some(IternextRecord { oid, tid: object.serial, data: kept.data.to_vec(), next }))
+    }
+
+    /// Nothing is left from before the start.
+    fn last_invalidations(&self, _count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
+        Ok(Vec::new())
+    }
+
+    fn iterate(&self, _start: Option<Tid>, _stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
+        self.unsupported("a temporary storage keeps no transactions")
+    }
+
+    fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
+        Ok(Box::new(self.stage(staged, tid_at)?))
+    }
+
+    fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket) {
+        let txn = voted.into_any().downcast::<VotedTxn>();
+        let txn = *txn.expect("a voted transaction is finished by the storage that voted it");
+        self.commit(txn, ticket);
+    }
+
+    fn abort(&self, voted: Box<dyn Voted>) {
+        drop(voted);
+    }
+
+    fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
+        if self.publisher.set(publisher).is_err() {
+            log::error!(target: "tempstorage", "{}: a second publisher is ignored", self.name);
+        }
+    }
+
+    fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
+        self.resolver.set(resolver);
+    }
+
+    /// Collects what the counts miss: objects that refer to each other in a circle. Whatever the time.
+    fn pack(&self, _request: &PackRequest<'_>) -> Result<()> {
+        let _committing = self.committing();
+        drop(self.read()?);
+        self.state.write().unwrap_or_else(PoisonError::into_inner).collect_unreachable();
+        Ok(())
+    }
+
+    fn close(&self) -> Result<()> {
+        let _committing = self.committing();
+        self.state.write().unwrap_or_else(PoisonError::into_inner).closed = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! Vote and finish.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
+
+use super::TemporaryStorage;
+use crate::base::ids::{Oid, Tid};
+use crate::pickle::refs;
+use crate::storage::clash::{Clashes, Settled};
+use crate::storage::error::Conflict;
+use crate::storage::staged::OpKind;
+use crate::storage::{Committed, Delivery, Result, Staged, Storage, StorageError, Ticket, TidAt, Voted};
+
+/// A transaction that has passed its checks.
+pub struct VotedTxn {
+    tid: Option<Tid>,
+    records: Vec<Record>,
+    resolved: Vec<Oid>,
+}
+
+struct Record {
+    oid: Oid,
+    data: Arc<[u8]>,
+    /// Each once.
+    references: Vec<Oid>,
+}
+
+impl Voted for VotedTxn {
+    fn tid(&self) -> Option<Tid> {
+        self.tid
+    }
+
+    fn resolved(&self) -> &[Oid] {
+        &self.resolved
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}
+
+impl TemporaryStorage {
+    pub(super) fn stage(&self, mut staged: Staged, tid_at: TidAt) -> Result<VotedTxn> {
+        let mut clashes = Clashes::default();
+        let mut records = Vec::with_capacity(staged.ops().len());
+        for index in 0..staged.ops().len() {
+            let Some(op) = staged.ops().get(index).copied() else { break };
+            match op.kind {
+                OpKind::CheckCurrent { serial } => self.check_current(op.oid, serial)?,
+                OpKind::Store { serial } => {
+                    let committed = self.read()?.serial(op.oid);
+                    let settled =
+                        clashes.settle(self, &self.resolver, &mut staged, index, serial, committed)?;
+                    if let Settled::Write(op) = settled {
+                        let reading = "reading back a transaction's temporary file";
+                        records
+                            .push(record(op.oid, staged.payload(&op).map_err(StorageError::io(reading))?)?);
+                    }
+                }
+                OpKind::Delete { .. } => return self.unsupported("objects cannot be deleted"),
+                OpKind::Undo { .. } => return self.unsupported("nothing can be undone"),
+                OpKind::Restore { .. } => return self.unsupported("nothing can be copied to it"),
+            }
+        }
+        let (staged, resolved) = clashes.finish(staged)?;
+        let tid = match tid_at {
+            TidAt::Finish => None,
+            TidAt::Vote => Some(self.tids.at_vote(staged.tid)?),
+        };
+        Ok(VotedTxn { tid, records, resolved })
+    }
+
+    fn check_current(&self, oid: Oid, serial: Tid) -> Result<()> {
+        let committed = self.get_tid(oid)?;
+        if committed == serial {
+            return Ok(());
+        }
+        let conflict = Conflict { oid, committed, read: serial, data: Vec::new() };
+        Err(StorageError::ReadConflict(Box::new(conflict)))
+    }
+
+    pub(super) fn commit(&self, txn: VotedTxn, ticket: Ticket) {
+        let delivery = match self.publish(txn, ticket) {
+            Ok(delivery) => delivery,
+            Err(ticket) => match self.publisher.get() {
+                Some(publisher) => return publisher.failed(ticket, self.closed()),
+                None => return,
+            },
+        };
+        delivery();
+    }
+
+    /// The ticket comes back if the storage is closed.
+    fn publish(&self, txn: VotedTxn, ticket: Ticket) -> std::result::Result<Delivery, Ticket> {
+        let _committing = self.committing();
+        let tid = self.tids.at_finish(txn.tid);
+        let mut oids: Vec<Oid> = txn.records.iter().map(|record| record.oid).collect();
+        oids.sort_unstable();
+        oids.dedup();
+        // What will be collected still counts.
+        let object_count = match self.read() {
+            Ok(state) => {
+                let new = oids.iter().filter(|oid| !state.objects.contains_key(oid)).count();
+                (state.objects.len() + new) as u64
+            }
+            Err(_) => return Err(ticket),
+        };
+        let mut records = Some(txn.records);
+        let mut install = || {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let mut zeros = BTreeSet::new();
+            for Record { oid, data, references } in records.take().into_iter().flatten() {
+                state.put(oid, tid, data, references, &mut zeros);
+            }
+            state.collect(zeros);
+            state.forget_former();
+            state.last = tid;
+        };
+        let group = vec![Committed { tid, oids, object_count, size: 0, ticket }];
+        match self.publisher.get() {
+            Some(publisher) => Ok(publisher.publish(group, &mut install)),
+            None => {
+                install();
+                Ok(Box::new(|| ()))
+            }
+        }
+    }
+}
+
+fn record(oid: Oid, data: Vec<u8>) -> Result<Record> {
+    let mut references = Vec::new();
+    refs::references(&data, &mut references).map_err(|reason| StorageError::Refused {
+        class: ("ZODB.POSException", "StorageError"),
+        message: format!("the references in the record of object 0x{oid} cannot be found: {reason}"),
+    })?;
+    references.sort_unstable();
+    references.dedup();
+    Ok(Record { oid, data: data.into(), references })
+}

@@ -1,0 +1,82 @@
+//! Transaction ids: the time of day, but always later than the last one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::base::clock::Clock;
+use crate::base::ids::Tid;
+use crate::storage::{Result, StorageError};
+
+/// Deals out tids, to votes and to finishes.
+pub struct Tids {
+    clock: Arc<dyn Clock>,
+    last: Mutex<Last>,
+}
+
+#[derive(Clone, Copy)]
+struct Last {
+    /// Of a transaction that was written, or is being written.
+    written: Tid,
+    /// Told to a client at vote; its transaction may have been aborted since.
+    told: Tid,
+}
+
+impl Tids {
+    pub fn new(last: Tid, clock: Arc<dyn Clock>) -> Tids {
+        Tids { clock, last: Mutex::new(Last { written: last, told: last }) }
+    }
+
+    /// Tids from now on are later than this one.
+    pub fn not_before(&self, tid: Tid) {
+        let mut last = self.lock();
+        last.told = last.told.max(tid);
+    }
+
+    /// The tid of a transaction that must know it now: the one it brings, or a new one.
+    pub fn at_vote(&self, own: Option<Tid>) -> Result<Tid> {
+        let mut last = self.lock();
+        if let Some(own) = own {
+            if own <= last.written {
+                return Err(StorageError::Refused {
+                    class: ("ZODB.POSException", "StorageError"),
+                    message: format!("transaction id {own} is not later than the last one, {}", last.written),
+                });
+            }
+            return Ok(own);
+        }
+        last.told = self.clock.now().later_than(last.told.max(last.written));
+        Ok(last.told)
+    }
+
+    /// The tid of a transaction that is written now; `own` if it got one at vote.
+    pub fn at_finish(&self, own: Option<Tid>) -> Tid {
+        let mut last = self.lock();
+        let tid = own.unwrap_or_else(|| self.clock.now().later_than(last.told.max(last.written)));
+        last.written = tid.max(last.written);
+        tid
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::ManualClock;
+
+    #[test]
+    fn the_clock_may_go_back() {
+        let clock = Arc::new(ManualClock::new(Tid(100)));
+        let tids = Tids::new(Tid(5), clock.clone());
+        assert_eq!(tids.at_finish(None), Tid(100));
+        clock.set(Tid(50));
+        assert_eq!(tids.at_finish(None), Tid(101));
+        assert_eq!(tids.at_vote(None).unwrap(), Tid(102));
+        assert_eq!(tids.at_finish(None), Tid(103));
+        // A copy may bring what was told to a transaction that was aborted, but not what was written.
+        assert!(tids.at_vote(Some(Tid(103))).is_err());
+        assert_eq!(tids.at_vote(Some(Tid(104))).unwrap(), Tid(104));
+        assert_eq!(tids.at_finish(Some(Tid(104))), Tid(104));
+    }
+}

@@ -1,0 +1,167 @@
+//! A real disk that holds calls to the data file up, or lets them fail, when it is told to.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use runzeo::storage::file::media::{Access, Media, MediaFile, RealMedia, TakenOver};
+
+/// What is held up, and what fails.
+#[derive(Debug, Default)]
+pub struct Orders {
+    pub hold_reads: bool,
+    pub hold_syncs: bool,
+    /// So many syncs succeed, then they fail.
+    pub good_syncs: Option<usize>,
+    pub fail_writes: bool,
+    /// The disk is full.
+    pub fail_reserve: bool,
+    /// How many wait.
+    held: usize,
+}
+
+/// The test's hand on the disk.
+#[derive(Clone, Default)]
+pub struct Hand(Arc<(Mutex<Orders>, Condvar)>);
+
+impl Hand {
+    pub fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.0.0.lock().expect("orders")
+    }
+
+    pub fn order(&self, change: impl FnOnce(&mut Orders)) {
+        change(&mut self.orders());
+        self.0.1.notify_all();
+    }
+
+    /// Until somebody is held up.
+    pub fn wait_for_held(&self) {
+        let waiting = self.0.1.wait_timeout_while(self.orders(), Duration::from_secs(60), |o| o.held == 0);
+        assert!(!waiting.expect("orders").1.timed_out(), "nobody came to the disk");
+    }
+
+    fn pass(
+        &self,
+        is_held: impl Fn(&Orders) -> bool,
+        fails: impl FnOnce(&mut Orders) -> bool,
+        error: io::ErrorKind,
+    ) -> io::Result<()> {
+        let mut orders = self.orders();
+        if is_held(&orders) {
+            orders.held += 1;
+            self.0.1.notify_all();
+            orders = self.0.1.wait_while(orders, |orders| is_held(orders)).expect("orders");
+            orders.held -= 1;
+        }
+        if fails(&mut orders) { Err(error.into()) } else { Ok(()) }
+    }
+}
+
+pub struct Disk(pub Hand);
+
+struct DataFile {
+    file: Arc<dyn MediaFile>,
+    hand: Hand,
+}
+
+impl Media for Disk {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn MediaFile>> {
+        let file = RealMedia.open(path, access)?;
+        if !path.ends_with("Data.fs") {
+            return Ok(file);
+        }
+        Ok(Arc::new(DataFile { file, hand: self.0.clone() }))
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        RealMedia.exists(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealMedia.rename(from, to)
+    }
+
+    fn take_over(&self, base: &Path, from: &Path, to: &Path) -> io::Result<TakenOver> {
+        RealMedia.take_over(base, from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealMedia.link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealMedia.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealMedia.sync_dir(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<bool> {
+        RealMedia.create_dir(dir)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        RealMedia.remove_dir(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        RealMedia.list(dir)
+    }
+
+    fn is_same_file(&self, a: &Path, b: &Path) -> bool {
+        RealMedia.is_same_file(a, b)
+    }
+
+    fn is_file(&self, path: &Path) -> bool {
+        RealMedia.is_file(path)
+    }
+
+    fn protect(&self, path: &Path, like: &Path) -> io::Result<()> {
+        RealMedia.protect(path, like)
+    }
+
+    fn age(&self, path: &Path) -> io::Result<Duration> {
+        RealMedia.age(path)
+    }
+}
+
+impl MediaFile for DataFile {
+    fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        self.hand.pass(|orders| orders.hold_reads, |_| false, io::ErrorKind::Other)?;
+        self.file.read_at(buf, pos)
+    }
+
+    fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()> {
+        self.hand.pass(|_| false, |orders| orders.fail_writes, io::ErrorKind::StorageFull)?;
+        self.file.write_at(buf, pos)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let is_last = |orders: &mut Orders| match &mut orders.good_syncs {
+            None => false,
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+        };
+        self.hand.pass(|orders| orders.hold_syncs, is_last, io::ErrorKind::Other)?;
+        self.file.sync()
+    }
+
+    fn reserve(&self, pos: u64, len: u64) -> io::Result<bool> {
+        self.hand.pass(|_| false, |orders| orders.fail_reserve, io::ErrorKind::StorageFull)?;
+        self.file.reserve(pos, len)
+    }
+}

@@ -1,0 +1,621 @@
+//! Is there one order of transactions that explains all that clients saw?
+//!
+//! Pure: a [`History`] in, the first contradiction out. Every store wrote a value of its own, so a value names who wrote it.
+//! From what was acknowledged, told and found in the log comes the order of tids. Gone through in that order,
+//!
+//! - each store and each checkCurrentSerial must have named the serial that was current at its place (else an update was
+//!   lost: this is what makes the order one that explains the commits one after another);
+//! - each undo must have found what it undid;
+//! - each connection must have been told of every transaction since it registered, in order, each with its objects;
+//! - each answer must be that of exactly the state that its connection had been told of: which gives snapshots that are
+//!   not torn, for every read at a tid;
+//! - what was not committed must be nowhere, what was committed must be whole, in the log and at the end.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+pub type Oid = u64;
+pub type Tid = u64;
+/// What one store wrote.
+pub type Value = u64;
+
+/// The `before` of a load of the current revision.
+pub const LATEST: Tid = i64::MAX as u64;
+
+/// Everything that was seen.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// The first transaction.
+    pub start: (Tid, BTreeMap<Oid, Value>),
+    pub attempts: Vec<Attempt>,
+    /// What each connection saw, in order.
+    pub connections: Vec<Vec<Event>>,
+    /// The log as it was iterated at the end, if the storage has one. `None`: un-created.
+    pub log: Option<Vec<(Tid, Changes)>>,
+    /// The current revisions at the end. Objects that cannot be loaded are left out.
+    pub end: BTreeMap<Oid, (Tid, Value)>,
+    /// The latest pack time; what was not current then may be gone.
+    pub packed: Tid,
+    /// Former revisions may be gone any time.
+    pub forgets: bool,
+}
+
+/// A transaction that a client wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Attempt {
+    /// The serial that the client had, and the new value.
+    pub writes: BTreeMap<Oid, (Tid, Value)>,
+    /// checkCurrentSerialInTransaction
+    pub checks: Vec<(Oid, Tid)>,
+    /// The transaction to be undone.
+    pub undo: Option<Tid>,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Outcome {
+    /// Refused or aborted, or the connection ended before tpc_finish.
+    #[default]
+    NotCommitted,
+    Acknowledged(Tid),
+    /// The connection ended between tpc_finish and its answer.
+    Unknown,
+}
+
+/// What a connection saw.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// `register` (Z5) or lastTransaction. The first one is where the connection's story begins.
+    LastTransaction(Tid),
+    /// invalidateTransaction
+    Told { tid: Tid, oids: BTreeSet<Oid> },
+    /// Its own tpc_finish was answered.
+    Finished { tid: Tid },
+    /// loadBefore, or a load of the current revision. `None`: there is none.
+    Loaded { oid: Oid, before: Tid, answer: Option<Revision> },
+    /// getInvalidations. `None`: the server cannot tell.
+    Invalidations { since: Tid, answer: Option<(Tid, BTreeSet<Oid>)> },
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Revision {
+    pub tid: Tid,
+    pub value: Value,
+    pub end: Option<Tid>,
+}
+
+/// What came of a history that holds.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Summary {
+    pub commits: usize,
+    pub undoes: usize,
+    pub not_committed: usize,
+    /// Connections that ended before they had the answer to tpc_finish: committed, and not.
+    pub unanswered: (usize, usize),
+    pub reads: usize,
+    pub told: usize,
+}
+
+/// What a transaction made of objects. `None`: un-created.
+pub type Changes = BTreeMap<Oid, Option<Value>>;
+
+/// The order of transactions, and what each object was after each.
+struct Order {
+    txns: BTreeMap<Tid, Changes>,
+    revisions: HashMap<Oid, Vec<(Tid, Option<Value>)>>,
+}
+
+/// Checks all of it.
+pub fn check(history: &History) -> Result<Summary, String> {
+    let by_tid = attribute(history)?;
+    let order = replay(history, &by_tid)?;
+    let mut summary = Summary { commits: by_tid.len(), ..Summary::default() };
+    for (number, events) in history.connections.iter().enumerate() {
+        let at = |what| format!("connection {number}: {what}");
+        check_connection(history, &order, events, &mut summary).map_err(at)?;
+    }
+    check_end(history, &order)?;
+    for (number, attempt) in history.attempts.iter().enumerate() {
+        match attempt.outcome {
+            Outcome::NotCommitted => summary.not_committed += 1,
+            Outcome::Unknown if by_tid.values().any(|a| *a == number) => summary.unanswered.0 += 1,
+            Outcome::Unknown => summary.unanswered.1 += 1,
+            Outcome::Acknowledged(_) => {}
+        }
+        summary.undoes += usize::from(attempt.undo.is_some() && attempt.outcome != Outcome::NotCommitted);
+    }
+    Ok(summary)
+}
+
+/// Which attempt made which transaction.
+fn attribute(history: &History) -> Result<BTreeMap<Tid, usize>, String> {
+    let mut by_tid = BTreeMap::new();
+    let mut author: HashMap<Value, usize> = HashMap::new();
+    for (number, attempt) in history.attempts.iter().enumerate() {
+        if let Outcome::Acknowledged(tid) = attempt.outcome
+            && (tid == history.start.0 || by_tid.insert(tid, number).is_some())
+        {
+            return Err(format!("tid {tid:x} was given twice"));
+        }
+        author.extend(attempt.writes.values().map(|(_, value)| (*value, number)));
+    }
+    let mut evidence: BTreeMap<Tid, BTreeSet<Value>> = BTreeMap::new();
+    let mut seen = |tid: Tid, value: Value| {
+        evidence.entry(tid).or_default().insert(value);
+    };
+    for (tid, changes) in history.log.iter().flatten() {
+        changes.values().flatten().for_each(|value| seen(*tid, *value));
+    }
+    history.end.values().for_each(|(tid, value)| seen(*tid, *value));
+    for event in history.connections.iter().flatten() {
+        if let Event::Loaded { answer: Some(found), .. } = event {
+            seen(found.tid, found.value);
+        }
+    }
+    let mut is_known: BTreeSet<usize> = by_tid.values().copied().collect();
+    let mut unexplained = BTreeMap::new();
+    for (tid, values) in evidence {
+        if tid == history.start.0 || by_tid.contains_key(&tid) {
+            continue;
+        }
+        // An undo shows values of others beside its own.
+        let authors: BTreeSet<usize> = values.iter().filter_map(|value| author.get(value).copied()).collect();
+        let open = |number: &&usize| {
+            history.attempts[**number].outcome == Outcome::Unknown && !is_known.contains(number)
+        };
+        match authors.iter().find(open) {
+            Some(&number) => {
+                by_tid.insert(tid, number);
+                is_known.insert(number);
+            }
+            None => drop(unexplained.insert(tid, authors)),
+        }
+    }
+    // What nobody has read, or a pack has taken away, has been told of all the same.
+    let told: BTreeMap<Tid, &BTreeSet<Oid>> = history
+        .connections
+        .iter()
+        .flatten()
+        .filter_map(|event| match event {
+            Event::Told { tid, oids } => Some((*tid, oids)),
+            _ => None,
+        })
+        .collect();
+    for (tid, oids) in told {
+        if tid == history.start.0 || by_tid.contains_key(&tid) {
+            continue;
+        }
+        // Of several the one that knew the latest: the others had to fail.
+        let knew = |attempt: &Attempt| attempt.writes.values().map(|(serial, _)| *serial).max();
+        let fits = |number: &usize| {
+            let attempt = &history.attempts[*number];
+            let is_all = attempt.undo.is_some() || attempt.writes.len() == oids.len();
+            attempt.outcome == Outcome::Unknown
+                && !is_known.contains(number)
+                && is_all
+                && attempt.writes.keys().all(|oid| oids.contains(oid))
+                && knew(attempt) < Some(tid)
+        };
+        let fitting = (0..history.attempts.len()).filter(fits);
+        match fitting.max_by_key(|number| knew(&history.attempts[*number])) {
+            Some(number) => {
+                unexplained.remove(&tid);
+                by_tid.insert(tid, number);
+                is_known.insert(number);
+            }
+            None => return Err(format!("told of {tid:x}, which nobody committed")),
+        }
+    }
+    if let Some((tid, authors)) = unexplained.pop_first() {
+        return Err(format!("{tid:x} is visible, but was not committed by {authors:?}"));
+    }
+    Ok(by_tid)
+}
+
+/// Goes through the transactions in the order of their tids: each must have been right about what was current.
+fn replay(history: &History, by_tid: &BTreeMap<Tid, usize>) -> Result<Order, String> {
+    let (first, start) = &history.start;
+    let mut order = Order { txns: BTreeMap::new(), revisions: HashMap::new() };
+    order.add(*first, start.iter().map(|(oid, value)| (*oid, Some(*value))).collect());
+    for (&tid, &number) in by_tid {
+        if tid < *first {
+            return Err(format!("{tid:x} is older than the first transaction"));
+        }
+        let attempt = &history.attempts[number];
+        let read = attempt.writes.iter().map(|(oid, (serial, _))| (*oid, *serial));
+        for (oid, serial) in read.chain(attempt.checks.iter().copied()) {
+            let (current, value) = order.current(oid);
+            // An object that was un-created is as good as new.
+            if serial != current && !(value.is_none() && serial == 0) {
+                return Err(format!(
+                    "lost update: {tid:x} was made with {oid} as of {serial:x}, which was {current:x} by then"
+                ));
+            }
+        }
+        let mut changes = Changes::new();
+        if let Some(undone) = attempt.undo {
+            let Some(of_undone) = order.txns.get(&undone) else {
+                return Err(format!("{tid:x} undid {undone:x}, which was not there"));
+            };
+            for (oid, value) in of_undone {
+                if order.current(*oid).1 != *value {
+                    return Err(format!("{tid:x} undid {undone:x}, but {oid} had been changed since"));
+                }
+                changes.insert(*oid, order.before(*oid, undone).and_then(|(_, value)| value));
+            }
+        }
+        changes.extend(attempt.writes.iter().map(|(oid, (_, value))| (*oid, Some(*value))));
+        order.add(tid, changes);
+    }
+    Ok(order)
+}
+
+impl Order {
+    fn add(&mut self, tid: Tid, changes: Changes) {
+        for (oid, value) in &changes {
+            self.revisions.entry(*oid).or_default().push((tid, *value));
+        }
+        self.txns.insert(tid, changes);
+    }
+
+    fn of(&self, oid: Oid) -> &[(Tid, Option<Value>)] {
+        self.revisions.get(&oid).map_or(&[], Vec::as_slice)
+    }
+
+    fn current(&self, oid: Oid) -> (Tid, Option<Value>) {
+        self.of(oid).last().copied().unwrap_or((0, None))
+    }
+
+    /// The last revision before `tid`.
+    fn before(&self, oid: Oid, tid: Tid) -> Option<(Tid, Option<Value>)> {
+        self.of(oid).iter().rev().find(|(t, _)| *t < tid).copied()
+    }
+
+    /// What loadBefore answers in the state after `state`.
+    fn load_before(&self, oid: Oid, before: Tid, state: Tid) -> Option<Revision> {
+        let revisions = self.of(oid);
+        let visible = &revisions[..revisions.partition_point(|(tid, _)| *tid <= state)];
+        let count = visible.partition_point(|(tid, _)| *tid < before);
+        let (tid, value) = *visible[..count].last()?;
+        Some(Revision { tid, value: value?, end: visible.get(count).map(|(tid, _)| *tid) })
+    }
+
+    /// What changed after `since`, up to `state`.
+    fn changed(&self, since: Tid, state: Tid) -> BTreeSet<Oid> {
+        let range = self.txns.range(since.saturating_add(1)..=state.max(since.saturating_add(1)));
+        range.filter(|(tid, _)| **tid <= state).flat_map(|(_, changes)| changes.keys().copied()).collect()
+    }
+}
+
+fn check_connection(
+    history: &History,
+    order: &Order,
+    events: &[Event],
+    summary: &mut Summary,
+) -> Result<(), String> {
+    // The state that the connection has been told of.
+    let mut state: Option<Tid> = None;
+    for event in events {
+        match event {
+            Event::LastTransaction(tid) => match state {
+                None => state = Some(*tid),
+                Some(state) if state == *tid => {}
+                Some(state) => return Err(format!("lastTransaction {tid:x}, but told up to {state:x} (R2)")),
+            },
+            Event::Told { tid, .. } | Event::Finished { tid } => {
+                summary.told += 1;
+                if let Some(last) = state {
+                    if *tid <= last {
+                        return Err(format!("{tid:x} came after {last:x} (R3)"));
+                    }
+                    let next = order.txns.range(last + 1..).next().map(|(tid, _)| *tid);
+                    if next != Some(*tid) {
+                        return Err(format!(
+                            "told of {tid:x}, but next after {last:x} was {next:x?} (R1, R4)"
+                        ));
+                    }
+                }
+                if let Event::Told { oids, .. } = event {
+                    let changed: Option<BTreeSet<Oid>> =
+                        order.txns.get(tid).map(|changes| changes.keys().copied().collect());
+                    if changed.as_ref() != Some(oids) {
+                        return Err(format!("told that {tid:x} changed {oids:?}, it was {changed:?}"));
+                    }
+                }
+                state = Some(*tid);
+            }
+            Event::Loaded { oid, before, answer } => {
+                summary.reads += 1;
+                let state = state.ok_or("a load before the first lastTransaction")?;
+                let expected = order.load_before(*oid, *before, state);
+                let gone = *before <= history.packed
+                    || history.forgets && expected.is_some_and(|found| found.end.is_some());
+                if *answer != expected && !(answer.is_none() && gone) {
+                    return Err(format!(
+                        "{oid} before {before:x} is {answer:x?}, told up to {state:x} it must be {expected:x?} (R2)"
+                    ));
+                }
+            }
+            Event::Invalidations { since, answer } => {
+                summary.reads += 1;
+                let state = state.ok_or("getInvalidations before the first lastTransaction")?;
+                let Some((tid, oids)) = answer else { continue };
+                if *tid != state {
+                    return Err(format!("getInvalidations up to {tid:x}, but told up to {state:x} (R4)"));
+                }
+                let changed = order.changed(*since, state);
+                if changed != *oids {
+                    return Err(format!(
+                        "getInvalidations since {since:x}: {oids:?}, changed were {changed:?}"
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_end(history: &History, order: &Order) -> Result<(), String> {
+    for oid in order.revisions.keys() {
+        let (tid, value) = order.current(*oid);
+        let expected = value.map(|value| (tid, value));
+        let found = history.end.get(oid).copied();
+        if found != expected {
+            return Err(format!("at the end {oid} is {found:x?}, but was committed as {expected:x?}"));
+        }
+    }
+    let Some(log) = &history.log else { return Ok(()) };
+    let mut last = 0;
+    for (tid, changes) in log {
+        if *tid <= last {
+            return Err(format!("the log has {tid:x} behind {last:x} (R3)"));
+        }
+        last = *tid;
+        let Some(committed) = order.txns.get(tid) else {
+            return Err(format!("the log has {tid:x}, which nobody committed"));
+        };
+        // A pack takes records away, never changes one.
+        let is_whole = changes == committed;
+        let is_part = changes.iter().all(|(oid, value)| committed.get(oid) == Some(value));
+        if !(is_whole || *tid <= history.packed && is_part) {
+            return Err(format!("the log has {tid:x} as {changes:?}, committed was {committed:?}"));
+        }
+    }
+    let logged: HashMap<Tid, &Changes> = log.iter().map(|(tid, changes)| (*tid, changes)).collect();
+    for (tid, changes) in &order.txns {
+        let must_have = |oid: &Oid| {
+            let next = order.of(*oid).iter().find(|(t, _)| t > tid).map(|(t, _)| *t);
+            // What was current at the pack time, or came later; an un-created object may go.
+            next.is_none_or(|next| next > history.packed) && (*tid > history.packed || changes[oid].is_some())
+        };
+        for oid in changes.keys().filter(|oid| must_have(oid)) {
+            if !logged.get(tid).is_some_and(|found| found.contains_key(oid)) {
+                return Err(format!("{oid} as of {tid:x} was committed, but is not in the log"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two objects, 1 and 2, that begin with values 10 and 20 at tid 1; everything that follows holds.
+    ///
+    /// 2: stores 1 (value 11); 3: stores 1 and 2 (12, 21), having checked nothing. One connection looks on.
+    fn good() -> History {
+        let write = |oid, serial, value| (oid, (serial, value));
+        let attempt = |writes: &[(Oid, (Tid, Value))], outcome| Attempt {
+            writes: writes.iter().copied().collect(),
+            outcome,
+            ..Attempt::default()
+        };
+        let told = |tid, oids: &[Oid]| Event::Told { tid, oids: oids.iter().copied().collect() };
+        History {
+            start: (1, BTreeMap::from([(1, 10), (2, 20)])),
+            attempts: vec![
+                attempt(&[write(1, 1, 11)], Outcome::Acknowledged(2)),
+                attempt(&[write(1, 2, 12), write(2, 1, 21)], Outcome::Acknowledged(3)),
+                attempt(&[write(2, 1, 29)], Outcome::NotCommitted),
+            ],
+            connections: vec![vec![
+                Event::LastTransaction(1),
+                loaded(1, LATEST, 1, 10, None),
+                told(2, &[1]),
+                loaded(1, LATEST, 2, 11, None),
+                loaded(1, 2, 1, 10, Some(2)),
+                told(3, &[1, 2]),
+                loaded(1, LATEST, 3, 12, None),
+                loaded(2, 3, 1, 20, Some(3)),
+                Event::Invalidations { since: 2, answer: Some((3, BTreeSet::from([1, 2]))) },
+                Event::LastTransaction(3),
+            ]],
+            log: Some(vec![
+                (1, BTreeMap::from([(1, Some(10)), (2, Some(20))])),
+                (2, BTreeMap::from([(1, Some(11))])),
+                (3, BTreeMap::from([(1, Some(12)), (2, Some(21))])),
+            ]),
+            end: BTreeMap::from([(1, (3, 12)), (2, (3, 21))]),
+            packed: 0,
+            forgets: false,
+        }
+    }
+
+    fn loaded(oid: Oid, before: Tid, tid: Tid, value: Value, end: Option<Tid>) -> Event {
+        Event::Loaded { oid, before, answer: Some(Revision { tid, value, end }) }
+    }
+
+    fn refused(spoil: impl FnOnce(&mut History), why: &str) {
+        let mut history = good();
+        spoil(&mut history);
+        let error = check(&history).expect_err("this history must be refused");
+        assert!(error.contains(why), "refused for another reason: {error}");
+    }
+
+    #[test]
+    fn a_good_history_holds() {
+        let summary = check(&good()).expect("it holds");
+        assert_eq!((summary.commits, summary.not_committed, summary.reads, summary.told), (2, 1, 6, 2));
+    }
+
+    #[test]
+    fn a_lost_update() {
+        refused(|h| h.attempts[1].writes.extend([(1, (1, 12))]), "lost update");
+    }
+
+    #[test]
+    fn a_check_that_did_not_hold() {
+        refused(|h| h.attempts[1].checks.push((1, 1)), "lost update");
+    }
+
+    /// Object 2 as of before transaction 3, when object 1 has been read as of 3.
+    #[test]
+    fn a_torn_snapshot() {
+        refused(|h| h.connections[0][7] = loaded(2, 4, 1, 20, None), "2 before 4 is");
+    }
+
+    #[test]
+    fn a_stale_read_after_an_invalidation() {
+        refused(|h| h.connections[0][3] = loaded(1, LATEST, 1, 10, None), "(R2)");
+    }
+
+    #[test]
+    fn a_reply_from_before_a_transaction_behind_its_invalidation() {
+        refused(|h| h.connections[0].swap(1, 2), "(R2)");
+    }
+
+    #[test]
+    fn a_reply_that_runs_ahead_of_the_invalidation() {
+        refused(|h| h.connections[0].swap(2, 3), "(R2)");
+        refused(|h| h.connections[0].swap(8, 5), "getInvalidations up to 3, but told up to 2");
+    }
+
+    #[test]
+    fn an_end_of_validity_that_is_wrong() {
+        refused(|h| h.connections[0][4] = loaded(1, 2, 1, 10, Some(3)), "1 before 2 is");
+        refused(|h| h.connections[0][4] = loaded(1, 2, 1, 10, None), "1 before 2 is");
+    }
+
+    #[test]
+    fn tids_out_of_order() {
+        refused(|h| h.connections[0].swap(2, 5), "next after 1 was Some(2)");
+        refused(|h| h.log.as_mut().expect("a log").swap(1, 2), "(R3)");
+        refused(|h| h.attempts[1].outcome = Outcome::Acknowledged(2), "twice");
+    }
+
+    #[test]
+    fn an_invalidation_that_is_missing_or_wrong() {
+        refused(|h| drop(h.connections[0].drain(2..5)), "next after 1 was Some(2)");
+        let wrong = Event::Told { tid: 2, oids: BTreeSet::from([1, 2]) };
+        refused(|h| h.connections[0][2] = wrong, "told that 2 changed");
+        let phantom = Event::Told { tid: 9, oids: BTreeSet::from([1]) };
+        refused(|h| h.connections[0].push(phantom), "nobody committed");
+    }
+
+    #[test]
+    fn an_acknowledged_commit_that_is_missing() {
+        refused(|h| drop(h.log.as_mut().expect("a log").pop()), "is not in the log");
+        refused(|h| h.end.extend([(2, (1, 20))]), "at the end 2 is");
+    }
+
+    #[test]
+    fn a_write_of_an_aborted_transaction() {
+        let ghost = loaded(2, LATEST, 4, 29, None);
+        refused(|h| h.connections[0].push(ghost), "was not committed");
+        let ghost = (4, BTreeMap::from([(2, Some(29))]));
+        refused(|h| h.log.as_mut().expect("a log").push(ghost), "was not committed");
+    }
+
+    #[test]
+    fn a_finish_without_an_answer_is_whole_or_absent() {
+        let unanswered = |h: &mut History| {
+            h.attempts[2] = Attempt {
+                writes: BTreeMap::from([(1, (3, 13)), (2, (3, 22))]),
+                outcome: Outcome::Unknown,
+                ..Attempt::default()
+            };
+        };
+        let mut absent = good();
+        unanswered(&mut absent);
+        assert_eq!(check(&absent).expect("absent").unanswered, (0, 1));
+        let mut whole = absent.clone();
+        whole.log.as_mut().expect("a log").push((4, BTreeMap::from([(1, Some(13)), (2, Some(22))])));
+        whole.end = BTreeMap::from([(1, (4, 13)), (2, (4, 22))]);
+        assert_eq!(check(&whole).expect("whole").unanswered, (1, 0));
+        let mut half = whole.clone();
+        half.log.as_mut().expect("a log")[3].1.remove(&2);
+        check(&half).expect_err("a half transaction in the log");
+        let mut half = whole;
+        half.end.insert(2, (3, 21));
+        check(&half).expect_err("a half transaction at the end");
+    }
+
+    #[test]
+    fn an_undo() {
+        let undo = |h: &mut History, undone: Tid| {
+            let attempt = Attempt {
+                undo: Some(undone),
+                outcome: Outcome::Acknowledged(4),
+                writes: BTreeMap::from([(5, (0, 50))]),
+                ..Attempt::default()
+            };
+            h.attempts.push(attempt);
+            h.end.insert(5, (4, 50));
+        };
+        let mut good = good();
+        undo(&mut good, 3);
+        good.end.extend([(1, (4, 11)), (2, (4, 20))]);
+        let undone = BTreeMap::from([(1, Some(11)), (2, Some(20)), (5, Some(50))]);
+        good.log.as_mut().expect("a log").push((4, undone));
+        check(&good).expect("an undo");
+        refused(|h| undo(h, 2), "had been changed since");
+        refused(|h| undo(h, 3), "at the end");
+    }
+
+    /// Of an undo whose client has gone, all may be known that it brought back, and nothing that it wrote itself.
+    #[test]
+    fn an_undo_without_an_answer_that_was_packed() {
+        let mut history = good();
+        let mark = |serial, value| BTreeMap::from([(5, (serial, value))]);
+        history.attempts.push(Attempt {
+            undo: Some(3),
+            outcome: Outcome::Unknown,
+            writes: mark(0, 50),
+            ..Attempt::default()
+        });
+        let later = Attempt { outcome: Outcome::Acknowledged(5), writes: mark(4, 51), ..Attempt::default() };
+        history.attempts.push(later);
+        let told = |tid, oids: &[Oid]| Event::Told { tid, oids: oids.iter().copied().collect() };
+        history.connections[0].extend([told(4, &[1, 2, 5]), told(5, &[5])]);
+        history.end = BTreeMap::from([(1, (4, 11)), (2, (4, 20)), (5, (5, 51))]);
+        history.packed = 5;
+        history.log = Some(vec![
+            (4, BTreeMap::from([(1, Some(11)), (2, Some(20))])),
+            (5, BTreeMap::from([(5, Some(51))])),
+        ]);
+        assert_eq!(check(&history).expect("it holds").unanswered, (1, 0));
+    }
+
+    #[test]
+    fn what_a_pack_took_may_be_missing_and_nothing_else() {
+        let packed = |h: &mut History| {
+            h.packed = 2;
+            let log = h.log.as_mut().expect("a log");
+            log[0].1.remove(&1);
+        };
+        let mut good = good();
+        packed(&mut good);
+        good.connections[0][4] = Event::Loaded { oid: 1, before: 2, answer: None };
+        check(&good).expect("packed");
+        let alive = |h: &mut History| {
+            packed(h);
+            h.log.as_mut().expect("a log")[0].1.remove(&2);
+        };
+        refused(alive, "is not in the log");
+        let lost = |h: &mut History| {
+            packed(h);
+            h.connections[0][7] = Event::Loaded { oid: 2, before: 3, answer: None };
+        };
+        refused(lost, "2 before 3 is None");
+    }
+}

@@ -1,0 +1,311 @@
+//! Parallel commits, checked from outside: many clients do what they like, and one serial order of transactions must
+//! explain all that each of them saw.
+//!
+//! Clients of six generations come and go, read, check serials, undo, and end their transactions in every way: finish,
+//! abort, disconnect in any state. A pack runs beside. What they saw is checked afterwards (`check.rs`), on every kind of
+//! storage. The seed decides what clients choose; how their threads meet is chance.
+//! `RUNZEO_TEST_SECONDS` sets how long it goes on in rounds, `RUNZEO_TEST_SEED` the first seed.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod check;
+mod dice;
+mod driver;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use check::{Changes, History, Oid, Summary, Tid, Value as Written};
+use common::client::{RawClient, Speaks};
+use common::pickle::Value;
+use common::process::{Server, test_seconds};
+use dice::Dice;
+use driver::{Driver, Race, data_of, value_of};
+use runzeo::storage::Storage;
+use runzeo::storage::file::{FileStorage, FileStorageOptions};
+
+/// Clients at a time.
+const CLIENTS: u64 = 10;
+const HOT: u64 = 4;
+/// Half of them are there at the beginning.
+const COLD: u64 = 60;
+/// What is older than this may be packed away.
+const PACK_AGE: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A storage that takes commits.
+struct Kind {
+    name: &'static str,
+    /// In the configuration.
+    section: &'static str,
+    has_base: bool,
+    can_undo: bool,
+    can_pack: bool,
+    has_log: bool,
+}
+
+const KINDS: [Kind; 6] = [
+    Kind {
+        name: "file",
+        section: "<filestorage 1>\npath Data.fs\n</filestorage>",
+        has_base: false,
+        can_undo: true,
+        can_pack: true,
+        has_log: true,
+    },
+    Kind {
+        name: "mapping",
+        section: "<mappingstorage 1>\n</mappingstorage>",
+        has_base: false,
+        can_undo: false,
+        can_pack: true,
+        has_log: true,
+    },
+    Kind {
+        name: "demo over file",
+        section: "<demostorage 1>\n<filestorage base>\npath base.fs\nread-only true\n</filestorage>\n\
+                  <filestorage changes>\npath changes.fs\n</filestorage>\n</demostorage>",
+        has_base: true,
+        can_undo: false,
+        can_pack: false,
+        has_log: true,
+    },
+    Kind {
+        name: "demo in memory over file",
+        section: "<demostorage 1>\n<filestorage base>\npath base.fs\nread-only true\n</filestorage>\n\
+                  <mappingstorage changes>\n</mappingstorage>\n</demostorage>",
+        has_base: true,
+        can_undo: false,
+        can_pack: false,
+        has_log: true,
+    },
+    Kind {
+        name: "zlib",
+        section: "%import zc.zlibstorage\n<zlibstorage 1>\n<filestorage>\npath Data.fs\n</filestorage>\n</zlibstorage>",
+        has_base: false,
+        can_undo: true,
+        can_pack: true,
+        has_log: true,
+    },
+    Kind {
+        name: "temporary",
+        section: "%import tempstorage\n<temporarystorage 1>\n</temporarystorage>",
+        has_base: false,
+        can_undo: false,
+        can_pack: false,
+        has_log: false,
+    },
+];
+
+type Record = (Oid, Vec<u8>);
+
+/// The root, which refers to all others, so that no pack takes them for garbage.
+fn root(oids: &[Oid]) -> Vec<u8> {
+    let mut data = b"cpersistent.mapping\nPersistentMapping\nq\x01.](".to_vec();
+    for oid in oids {
+        data.extend_from_slice(b"U\x08");
+        data.extend_from_slice(&oid.to_be_bytes());
+        data.push(b'Q');
+    }
+    data.extend_from_slice(b"e.");
+    data
+}
+
+/// The first transaction: the root, and the values of some objects.
+fn first_records(oids: &[Oid]) -> (Vec<Record>, BTreeMap<Oid, Written>) {
+    let there: Vec<Oid> = oids.iter().copied().filter(|oid| *oid <= HOT || oid % 2 == 0).collect();
+    let mut records = vec![(0, root(oids))];
+    records.extend(there.iter().map(|oid| (*oid, data_of(*oid, 10))));
+    (records, there.iter().map(|oid| (*oid, *oid)).collect())
+}
+
+/// A file with the first transaction in it.
+fn make_base(directory: &Path, records: &[Record]) {
+    let storage = FileStorage::open(FileStorageOptions::new(directory.join("base.fs"))).expect("base.fs");
+    let mut staged = runzeo::storage::Staged::new(Default::default(), None, b' ', 1 << 20);
+    for (oid, data) in records {
+        staged.store(runzeo::base::ids::Oid(*oid), runzeo::base::ids::Tid::ZERO, data).expect("stage");
+    }
+    let voted = storage.vote(staged, runzeo::storage::TidAt::Finish).expect("vote");
+    storage.finish(voted, Box::new(()));
+    storage.close().expect("close");
+}
+
+fn history_of(kind: &Kind, seed: u64, lasting: Duration) -> Summary {
+    let oids: Vec<Oid> = (1..=HOT + COLD + CLIENTS).collect();
+    let (records, start) = first_records(&oids);
+    let zeo = format!("transaction-timeout {}\ninvalidation-queue-size 1000", TIMEOUT.as_secs());
+    let mut server = Server::start_any(&zeo, kind.section, |directory| {
+        if kind.has_base {
+            make_base(directory, &records);
+        }
+    });
+    let (mut first, last) = RawClient::register(server.address, Speaks::Z5).expect("connect");
+    let start_tid = if kind.has_base {
+        last.expect("the tid of the base")
+    } else {
+        let stores: Vec<_> = records.iter().map(|(oid, data)| (*oid, 0, &data[..])).collect();
+        first
+            .commit(&stores)
+            .unwrap_or_else(|error| panic!("{}: {error}\n{}", kind.name, server.talk()))
+            .expect("the first transaction")
+    };
+    drop(first);
+    let race = Race {
+        address: server.address,
+        hot: oids[..HOT as usize].to_vec(),
+        cold: oids[HOT as usize..(HOT + COLD) as usize].to_vec(),
+        can_undo: kind.can_undo,
+        stall: Some(TIMEOUT + Duration::from_millis(1500)),
+        stop: AtomicBool::new(false),
+        attempts: Mutex::default(),
+        connections: Mutex::default(),
+        next_value: AtomicU64::new(1000),
+        undoable: Mutex::default(),
+        timeouts: AtomicU64::new(0),
+    };
+    let mut packed = 0;
+    let failures: Vec<String> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let (race, mark) = (&race, HOT + COLD + 1 + number);
+                scope.spawn(move || visits(race, Dice::new(seed, number), mark))
+            })
+            .collect();
+        let until = Instant::now() + lasting;
+        while Instant::now() < until && clients.iter().all(|client| !client.is_finished()) {
+            if kind.can_pack {
+                packed = pack(race.address).unwrap_or(packed);
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        race.stop.store(true, Ordering::Relaxed);
+        let ends = clients.into_iter().map(|client| match client.join() {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("a connection: {error}")),
+            Err(_) => Some("a client panicked".into()),
+        });
+        ends.flatten().collect()
+    });
+    assert!(failures.is_empty(), "{}, seed {seed}: {failures:?}\n{}", kind.name, server.talk());
+
+    let (mut last, _) = RawClient::register(server.address, Speaks::Z5).expect("connect");
+    let end = oids.iter().filter_map(|oid| Some((*oid, current(&mut last, *oid)?))).collect();
+    let log = kind.has_log.then(|| driver::log(&mut last).expect("the log"));
+    let history = History {
+        start: (start_tid, start),
+        attempts: race.attempts.into_inner().expect("attempts"),
+        connections: race.connections.into_inner().expect("connections"),
+        log: log.clone(),
+        end,
+        packed,
+        forgets: !kind.has_log,
+    };
+    let summary = check::check(&history)
+        .unwrap_or_else(|error| panic!("{}, seed {seed}: {error}\n{}", kind.name, server.talk()));
+    let timeouts = race.timeouts.load(Ordering::Relaxed);
+    let logged = server.log().matches("Transaction timeout after").count() as u64;
+    assert!(
+        timeouts <= logged,
+        "{}, seed {seed}: {timeouts} clients were cut off\n{}",
+        kind.name,
+        server.talk()
+    );
+    // A killed server's file has the same in it.
+    if kind.section.starts_with("<filestorage") {
+        server.kill();
+        let found = log_of_file(&server.directory().join("Data.fs"));
+        assert_eq!(Some(found), log, "seed {seed}: the log after a kill");
+    } else {
+        assert!(server.stop().success(), "{}", server.talk());
+    }
+    println!("{}, seed {seed}: {summary:?}, {timeouts} timeouts", kind.name);
+    summary
+}
+
+/// One client after another, of any generation, until the race is over; then what is left of the last one's story.
+fn visits(race: &Race, mut dice: Dice, mark: Oid) -> io::Result<()> {
+    while race.goes_on() {
+        let speaks = dice.of(&[Speaks::Z5, Speaks::Z5, Speaks::Z5, Speaks::M5, Speaks::M5, Speaks::Z4]);
+        let speaks = if dice.one_in(8) { dice.of(&Speaks::ALL) } else { speaks };
+        let steps = 5 + dice.below(120);
+        let mut driver = Driver::register(race, speaks, dice, mark)?;
+        let ended = driver.run(steps);
+        dice = driver.hand_in();
+        match ended {
+            Ok(()) => {}
+            // On a busy machine a client may be slow without wanting to; the server's log must say so.
+            Err(error) if is_cut_off(&error) => {
+                race.timeouts.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn is_cut_off(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+/// Packs, and returns up to which transaction; `None`: not now.
+fn pack(address: std::net::SocketAddr) -> Option<Tid> {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time") - PACK_AGE;
+    let (mut client, _) = RawClient::register(address, Speaks::Z5).expect("connect");
+    let args = vec![Value::Float(time.as_secs_f64()), Value::Bool(true)];
+    client.call("pack", args).expect("connection").ok()?;
+    Some(runzeo::base::ids::Tid::from_unix(time.as_secs_f64()).0)
+}
+
+fn current(client: &mut RawClient, oid: Oid) -> Option<(Tid, Written)> {
+    let load = client.queue_load(oid);
+    client.flush().expect("send");
+    let found = client.answer(load).expect("connection").ok()?;
+    (!found.is_none()).then(|| (found.tuple()[1].id(), value_of(found.tuple()[0].bytes())))
+}
+
+fn log_of_file(path: &Path) -> Vec<(Tid, Changes)> {
+    let storage = FileStorage::open(FileStorageOptions::new(path)).expect("Data.fs");
+    let mut transactions = storage.iterate(None, None).expect("iterate");
+    let mut log = Vec::new();
+    while let Some(transaction) = transactions.next_transaction().expect("a transaction") {
+        let mut records = transactions.records().expect("records");
+        let mut changes = Changes::new();
+        while let Some(record) = records.next_record().expect("a record") {
+            if record.oid.0 != 0 {
+                changes.insert(record.oid.0, record.data.map(|data| value_of(&data)));
+            }
+        }
+        log.push((transaction.tid.0, changes));
+    }
+    log
+}
+
+#[test]
+fn one_order_explains_what_every_client_saw() {
+    let seed = env::var("RUNZEO_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let lasting = test_seconds(12);
+    let until = Instant::now() + lasting;
+    let round = (lasting / KINDS.len() as u32).clamp(Duration::from_millis(500), Duration::from_secs(8));
+    let mut rounds = seed..;
+    let mut commits = 0;
+    while let Some(seed) = rounds.next() {
+        for kind in &KINDS {
+            let summary = history_of(kind, seed, round);
+            assert!(summary.commits > 0 && summary.reads > 0, "{}: nothing was done", kind.name);
+            commits += summary.commits;
+        }
+        if Instant::now() >= until {
+            println!("{commits} commits, seeds {seed}..{}", rounds.start);
+            return;
+        }
+    }
+}

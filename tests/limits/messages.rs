@@ -1,0 +1,120 @@
+//! `max-message-size`, `max-unsent`, `dead-peer-timeout`: what comes and goes on one connection.
+
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::client::record;
+use crate::common::process::Server;
+use crate::{
+    MB, beside_an_honest_client, client, closed_after, commit_something, greeted, is_closed, wait_for_log,
+    words,
+};
+
+#[test]
+fn a_message_may_have_so_many_bytes() {
+    beside_an_honest_client("max-message-size 1MB", 16 * MB, |server| {
+        let mut storer = client(server);
+        let oid = storer.new_oids(1).expect("connected")[0];
+        let fits = record(&vec![b'x'; (MB - 1000) as usize]);
+        storer.commit(&[(oid, 0, &fits)]).expect("connected").expect("commit");
+        // Vote says what was wrong, and the connection stays.
+        let long = record(&vec![b'x'; 40 * MB as usize]);
+        let (class, detail) = storer.commit(&[(oid, 0, &long)]).expect("connected").expect_err("too long");
+        assert_eq!(class, "ZODB.POSException.StorageError");
+        assert!(words(&detail).contains("max-message-size is 1048576"), "{detail:?}");
+        commit_something(&mut storer);
+        // Outside of a transaction nobody would learn of it.
+        let message =
+            "a message of 1048577 bytes, the limit is 1048576 (max-message-size); the connection is closed";
+        storer.queue_raw(&(MB as u32 + 1).to_be_bytes());
+        storer.flush().expect("send");
+        closed_after(&mut storer.stream().try_clone().expect("clone"));
+        wait_for_log(server, message);
+        // A stranger has less, and the line does not blame the key for it.
+        let mut stranger = greeted(server);
+        stranger.write_all(&(65_u32 << 10).to_be_bytes()).expect("send");
+        closed_after(&mut stranger);
+        wait_for_log(server, "a message of 66560 bytes, the limit is 65536; the connection is closed");
+    });
+}
+
+/// Half a message costs what has arrived of it, not what was announced.
+#[test]
+fn half_messages_of_registered_clients_cost_what_has_arrived() {
+    beside_an_honest_client("", 96 * MB, |server| {
+        let mut slow: Vec<_> = (0..20).map(|_| client(server)).collect();
+        for client in &mut slow {
+            client.queue_raw(&(200_u32 << 20).to_be_bytes());
+            client.queue_raw(&vec![b'x'; MB as usize]);
+            client.flush().expect("send");
+        }
+        thread::sleep(Duration::from_millis(500));
+    });
+}
+
+/// Lets the server queue some of what it is to tell `silent`, and more and more.
+fn flood_with_invalidations(server: &Server, until: impl Fn() -> bool) {
+    let mut writer = client(server);
+    let oids = writer.new_oids(10_000).expect("oids");
+    let data = record(b"x");
+    let mut tid = 0;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !until() {
+        let stores: Vec<_> = oids.iter().map(|oid| (*oid, tid, data.as_slice())).collect();
+        tid = writer.commit(&stores).expect("connected").expect("commit");
+        assert!(Instant::now() < deadline, "{}", server.talk());
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_has_so_much_patience() {
+    let mut server = Server::start_with("max-unsent 2MB");
+    let silent = client(&server);
+    flood_with_invalidations(&server, || server.log().contains("does not read what it is sent (max-unsent)"));
+    drop(silent);
+    commit_something(&mut client(&server));
+    assert!(server.stop().success());
+}
+
+/// It asked for what is queued: then others may queue their share beside it.
+#[test]
+fn a_large_reply_is_not_mistaken_for_a_client_that_does_not_read() {
+    let mut server = Server::start_with("max-unsent 2MB");
+    let mut reader = client(&server);
+    let oid = reader.new_oids(1).expect("oid")[0];
+    let large = record(&vec![b'x'; 12 << 20]);
+    reader.commit(&[(oid, 0, &large)]).expect("connected").expect("commit");
+    let loads: Vec<i64> = (0..3).map(|_| reader.queue_load(oid)).collect();
+    reader.flush().expect("send");
+    // Meanwhile others commit a little.
+    let mut writer = client(&server);
+    for _ in 0..20 {
+        commit_something(&mut writer);
+        thread::sleep(Duration::from_millis(20));
+    }
+    for load in loads {
+        let loaded = reader.answer(load).expect("connected").expect("load");
+        assert_eq!(loaded.tuple()[0].bytes().len(), large.len());
+    }
+    assert!(server.stop().success());
+}
+
+/// The kernel gives up on a peer that takes nothing of what is on its way to it.
+#[test]
+fn a_peer_that_takes_nothing_is_dead() {
+    let mut server = Server::start_with("dead-peer-timeout 10s");
+    let silent = client(&server);
+    // More than the buffers of the kernel, less than max-unsent.
+    let mut busy = client(&server);
+    let oid = busy.new_oids(1).expect("oid")[0];
+    busy.commit(&[(oid, 0, &record(&vec![b'x'; 12 << 20]))]).expect("connected").expect("commit");
+    let mut silent_too = client(&server);
+    silent_too.queue_load(oid);
+    silent_too.flush().expect("send");
+    let port = silent_too.stream().local_addr().expect("address").port();
+    wait_for_log(&server, &format!("(127.0.0.1:{port}) disconnected"));
+    // Who has nothing to take, and answers the probes, is alive.
+    assert!(!is_closed(silent.stream()));
+    assert!(server.stop().success());
+}

@@ -1,0 +1,108 @@
+//! What may be asked for: iterators, undo logs, and any number of long calls.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::client::{RawClient, record};
+use crate::common::pickle::{Value, id, text};
+use crate::common::process::Server;
+use crate::{MB, Stop, beside_an_honest_client, client, commit_something, wait_until};
+
+#[test]
+fn the_oldest_iterators_are_forgotten() {
+    beside_an_honest_client("max-iterators 3", 64 * MB, |server| {
+        let mut reader = client(server);
+        let start = |reader: &mut RawClient| {
+            let iterator = reader.call("iterator_start", vec![Value::None, Value::None]).expect("connected");
+            iterator.expect("an iterator")
+        };
+        let iterators: Vec<_> = (0..4).map(|_| start(&mut reader)).collect();
+        let next = |reader: &mut RawClient, n: usize| {
+            reader.call("iterator_next", vec![iterators[n].clone()]).expect("connected")
+        };
+        assert!(next(&mut reader, 0).is_err());
+        for n in 1..4 {
+            next(&mut reader, n).expect("a transaction");
+        }
+    });
+}
+
+#[test]
+fn an_undo_log_has_so_many_entries() {
+    beside_an_honest_client("max-undo-log 5", 64 * MB, |server| {
+        let mut reader = client(server);
+        let oid = reader.new_oids(1).expect("oid")[0];
+        let mut tid = 0;
+        for _ in 0..12 {
+            tid = reader.commit(&[(oid, tid, &record(b"1"))]).expect("connected").expect("commit");
+        }
+        let ask = |reader: &mut RawClient, method: &str, args: Vec<Value>| {
+            reader.call(method, args).expect("connected").expect("a list").tuple().to_vec()
+        };
+        let everything = vec![Value::Int(0), Value::Int(-1_000_000)];
+        let first = ask(&mut reader, "undoLog", everything.clone());
+        assert_eq!(first.len(), 5);
+        let of_nobody = [everything, vec![Value::Dict(Vec::new())]].concat();
+        assert_eq!(ask(&mut reader, "undoInfo", of_nobody).len(), 5);
+        let following = ask(&mut reader, "undoLog", vec![Value::Int(5), Value::Int(1_000_000)]);
+        assert_eq!(following.len(), 5);
+        assert!(!following.contains(&first[4]));
+        assert_eq!(ask(&mut reader, "undoLog", vec![Value::Int(0), Value::Int(3)]).len(), 3);
+        assert_eq!(ask(&mut reader, "history", vec![id(oid), Value::Int(1_000_000)]).len(), 5);
+    });
+}
+
+/// Asks for undo logs, until the server takes no more. The connection goes with the test.
+fn hog(server: &Server, stop: &AtomicBool) -> RawClient {
+    let mut hog = client(server);
+    hog.stream().set_write_timeout(Some(Duration::from_millis(500))).expect("timeout");
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..1000 {
+            let never = Value::Dict(vec![(text("user_name"), text("nobody"))]);
+            hog.queue_call("undoInfo", vec![Value::Int(0), Value::Int(-20), never]);
+        }
+        if hog.flush().is_err() {
+            break;
+        }
+    }
+    hog
+}
+
+/// A hundred thousand undo logs that are asked for at once wait in the client's socket, not in the server's memory, and
+/// nobody's vote waits behind them.
+#[test]
+fn long_calls_without_end_hold_nobody_up() {
+    beside_an_honest_client("", 128 * MB, |server| {
+        let mut first = client(server);
+        let oids = first.new_oids(2).expect("oids");
+        for _ in 0..300 {
+            commit_something(&mut first);
+        }
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let _stop = Stop(&stop);
+            let hogs: Vec<_> = (0..3).map(|_| scope.spawn(|| hog(server, &stop))).collect();
+            thread::sleep(Duration::from_millis(300));
+            // A vote that has to wait for another's is the pool's business.
+            let started = Instant::now();
+            let mut second = client(server);
+            for (n, client) in [&mut first, &mut second].into_iter().enumerate() {
+                client.queue_begin(7);
+                client.queue_store(oids[n], 0, &record(b"1"), 7);
+                client.queue_store(oids[1 - n], 0, &record(b"1"), 7);
+            }
+            first.call("vote", vec![Value::Int(7)]).expect("connected").expect("vote");
+            let waiting = second.queue_call("vote", vec![Value::Int(7)]);
+            second.flush().expect("send");
+            thread::sleep(Duration::from_millis(50));
+            first.call("tpc_abort", vec![Value::Int(7)]).expect("connected").expect("abort");
+            second.answer(waiting).expect("connected").expect("vote");
+            let took = started.elapsed();
+            second.call("tpc_abort", vec![Value::Int(7)]).expect("connected").expect("abort");
+            assert!(took < Duration::from_secs(5), "a vote took {took:?}");
+            wait_until("the server reads no more of them", || hogs.iter().all(|hog| hog.is_finished()));
+        });
+        // The pool's threads end ten seconds after their last errand.
+    });
+}

@@ -1,0 +1,61 @@
+//! References in records: what `ZODB.serialize.referencesf` finds in random ones, made by every pickler of Python 2 and 3,
+//! and what we find.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use runzeo::base::ids::Oid;
+use runzeo::pickle::refs::references;
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).unwrap() as u8).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+#[test]
+fn the_same_references_as_zodb() {
+    let venvs = std::env::var_os("RUNZEO_VENVS")
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache/runzeo").into()))
+        .map_or_else(PathBuf::new, PathBuf::from);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python-fixtures/data-fs/references.py");
+    // More of them on demand.
+    let count = std::env::var("RUNZEO_RECORDS").unwrap_or("3000".into());
+    for name in ["zeo6-py311", "zeo4-py36", "zeo4-py27", "zodb310-py27"] {
+        let python = venvs.join(name).join("bin/python");
+        if !python.exists() {
+            eprintln!("SKIPPED: no {}; see compat-tests/make-environments", python.display());
+            continue;
+        }
+        let mut command = Command::new(&python);
+        command.arg(&script).args(["5", &count]).env("PYTHONDONTWRITEBYTECODE", "1");
+        let output = command.output().unwrap();
+        // Some cut-off records crash zodbpickle: what it printed before counts.
+        let crashed = output.status.code().is_none();
+        assert!(crashed || output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let (mut with_some, mut refused) = (0, 0);
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let whole = stdout.rfind('\n').map_or("", |end| &stdout[..end]);
+        for line in whole.lines() {
+            let (record, expected) = line.split_once(' ').unwrap();
+            let record = from_hex(record);
+            let mut oids = Vec::new();
+            let found = references(&record, &mut oids);
+            let what = || format!("{name}: {}: {found:?} {oids:?}, ZODB: {expected}", record.escape_ascii());
+            // Python 3 decodes strings of Python 2; a record with no such opcode is not looked at further.
+            let is_free =
+                expected == "!UnicodeDecodeError" || !record.iter().any(|&b| b == b'P' || b == b'Q');
+            let lengths_fit = expected.split(',').all(|oid| oid.len() == 16 || oid.is_empty());
+            if is_free {
+                assert!(oids.is_empty() || expected.starts_with('!'), "{}", what());
+            } else if expected.starts_with('!') || !lengths_fit {
+                refused += 1;
+                assert!(found.is_err(), "{}", what());
+            } else {
+                let hex: Vec<String> = oids.iter().map(Oid::to_string).collect();
+                assert!(found.is_ok() && hex.join(",") == expected, "{}", what());
+                with_some += usize::from(!oids.is_empty());
+            }
+        }
+        assert!(with_some > 100 && refused > 10, "{name}: {with_some} {refused}");
+    }
+}

@@ -1,0 +1,110 @@
+//! Conflicting states: merged by the storage's resolver, or by the client.
+
+use std::sync::Arc;
+
+use runzeo::base::ids::{Oid, Tid};
+use runzeo::storage::transform::Codec;
+use runzeo::storage::transform::zlib::Zlib;
+use runzeo::storage::{Clash, Resolver, Staged, StorageError, TidAt, Unresolved};
+
+use crate::helpers::{commit, commit_staged, load, staged};
+use crate::kinds::Kind;
+
+/// Joins the states. Refuses if one of them says so, or is compressed: a resolver sees what applications store.
+struct Joins;
+
+impl Resolver for Joins {
+    fn resolve(&self, clash: &Clash<'_>) -> Result<Vec<u8>, Unresolved> {
+        let states = [clash.old, clash.committed, clash.new];
+        if states.iter().any(|state| state.starts_with(b".z") || state.starts_with(b"refuse")) {
+            return Err(Unresolved { reason: "told to".into() });
+        }
+        Ok(states.join(&b"+"[..]))
+    }
+}
+
+/// As the kind's clients send it: what is this long is worth compressing.
+fn record(kind: &Kind, word: &str) -> Vec<u8> {
+    let plain = word.repeat(20).into_bytes();
+    if kind.zlib_at_clients { Zlib { compress: true }.encode(&plain).into_owned() } else { plain }
+}
+
+fn plain(record: Vec<u8>) -> Vec<u8> {
+    Zlib { compress: true }.decode(&record).unwrap().into_owned()
+}
+
+pub fn clashes_are_merged(kind: &Kind) {
+    let storage = kind.storage.as_ref();
+    storage.set_resolver(Arc::new(Joins));
+    let word = |word| record(kind, word);
+    let t1 = commit(storage, &[(1, Tid::ZERO, &word("old")), (2, Tid::ZERO, &word("two"))]).unwrap();
+    let t2 = commit(storage, &[(1, t1, &word("committed"))]).unwrap();
+    let mut both = staged();
+    both.store(Oid(2), t1, &word("second")).unwrap();
+    both.store(Oid(1), t1, &word("new")).unwrap();
+    let voted = match storage.vote(both, TidAt::Finish) {
+        Ok(voted) if kind.merges => voted,
+        Err(StorageError::Conflict(_)) if !kind.merges => return,
+        other => panic!("{:?}", other.map(|voted| voted.resolved().to_vec())),
+    };
+    assert_eq!(voted.resolved(), [Oid(1)]);
+    storage.abort(voted);
+    let t3 = commit(storage, &[(2, t1, &word("second")), (1, t1, &word("new"))]).unwrap();
+    let (merged, serial) = load(storage, 1).unwrap();
+    let expected = ["old".repeat(20), "committed".repeat(20), "new".repeat(20)].join("+").into_bytes();
+    assert_eq!((plain(merged.clone()), serial), (expected.clone(), t3));
+    if !kind.zlib_at_clients {
+        assert_eq!(merged, expected);
+    }
+    assert_eq!(plain(load(storage, 2).unwrap().0), "second".repeat(20).into_bytes());
+    match commit(storage, &[(1, t2, &word("refuse"))]) {
+        Err(StorageError::Conflict(conflict)) => {
+            assert_eq!((conflict.committed, conflict.read), (t3, t2));
+            assert_eq!(
+                conflict.data,
+                "refuse".repeat(20).into_bytes(),
+                "the class of the object can be told"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    // What the transaction started from is not known.
+    assert!(matches!(commit(storage, &[(1, Tid(5), &word("new"))]), Err(StorageError::Conflict(_))));
+}
+
+pub fn clients_merge_themselves(kind: &Kind) {
+    let storage = kind.storage.as_ref();
+    storage.set_resolver(Arc::new(Joins));
+    let word = |word| record(kind, word);
+    let t1 = commit(storage, &[(1, Tid::ZERO, &word("old")), (2, Tid::ZERO, &word("two"))]).unwrap();
+    let t2 = commit(storage, &[(1, t1, &word("committed"))]).unwrap();
+    let mut transaction = staged();
+    transaction.client_resolves = true;
+    transaction.store(Oid(1), t1, &word("new")).unwrap();
+    transaction.store(Oid(2), t1, &word("second")).unwrap();
+    let mut back: Staged = match storage.vote(transaction, TidAt::Finish) {
+        Err(StorageError::Unmerged { conflicts, staged }) => {
+            assert_eq!(conflicts.len(), 1);
+            let conflict = &conflicts[0];
+            assert_eq!((conflict.oid, conflict.committed, conflict.read), (Oid(1), t2, t1));
+            assert_eq!(conflict.data, word("new"));
+            *staged
+        }
+        other => panic!("{:?}", other.map(|voted| voted.resolved().to_vec())),
+    };
+    // Meanwhile somebody else commits: the other store clashes now.
+    let t3 = commit(storage, &[(2, t1, &word("between"))]).unwrap();
+    back.store(Oid(1), t2, &word("merged")).unwrap();
+    let mut back: Staged = match storage.vote(back, TidAt::Finish) {
+        Err(StorageError::Unmerged { conflicts, staged }) => {
+            let listed: Vec<_> = conflicts.iter().map(|conflict| (conflict.oid, conflict.read)).collect();
+            assert_eq!(listed, [(Oid(2), t1)]);
+            *staged
+        }
+        other => panic!("{:?}", other.map(|voted| voted.resolved().to_vec())),
+    };
+    back.store(Oid(2), t3, &word("merged too")).unwrap();
+    let t4 = commit_staged(storage, back).unwrap();
+    assert_eq!(load(storage, 1).unwrap(), (word("merged"), t4));
+    assert_eq!(load(storage, 2).unwrap(), (word("merged too"), t4));
+}
