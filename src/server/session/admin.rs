@@ -43,6 +43,7 @@ impl Session {
                 format!("unknown storage: {}", printable(storage)),
             ));
         };
+        // Only now: if the storage loses its disk later, vote says so.
         if !read_only && hosted.is_read_only() {
             return Err(exceptions::read_only_error());
         }
@@ -62,7 +63,6 @@ impl Session {
             connection.outbox.place().push(Chunk::Own(frame));
         }
         connection.outbox.flush();
-        let read_only = read_only || hosted.is_read_only();
         self.registered = Some(Registered { hosted, read_only });
         Ok(())
     }
