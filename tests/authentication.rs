@@ -32,7 +32,7 @@ impl Protected {
 
     fn connect(&self) -> RawClient {
         let client = RawClient::connect(self.server.address, Speaks::Z4).expect("connect");
-        client.set_read_timeout(Duration::from_secs(20));
+        client.set_read_timeout(Duration::from_secs(60));
         client
     }
 
@@ -47,7 +47,7 @@ impl Protected {
     }
 
     fn wait_for_log(&self, wanted: &str) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !self.server.log().contains(wanted) {
             assert!(Instant::now() < deadline, "no '{wanted}' in the log: {}", self.server.log());
             std::thread::sleep(Duration::from_millis(10));

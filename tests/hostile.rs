@@ -56,7 +56,7 @@ impl Honest {
     /// Until it has made so many rounds more.
     fn wait_for_rounds(&self, more: u64) {
         let wanted = self.rounds.load(Ordering::Relaxed) + more;
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while self.rounds.load(Ordering::Relaxed) < wanted {
             assert!(Instant::now() < deadline && !self.thread.is_finished(), "the honest client is stuck");
             thread::sleep(Duration::from_millis(5));
@@ -91,7 +91,7 @@ fn under_attack_with(zeo: &str, growth_max: u64, attack: impl FnOnce(&Server)) {
     assert!(peak < rss + growth_max, "memory grew from {} MB to {} MB", rss / MB, peak / MB);
     // Connections that ended are gone, and their threads with them. One descriptor more may belong to a log or a
     // temporary file in use.
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while server.fd_count() > fds + 1 || server.thread_count() > threads + 1 {
         assert!(
             Instant::now() < deadline,
@@ -108,8 +108,8 @@ fn under_attack_with(zeo: &str, growth_max: u64, attack: impl FnOnce(&Server)) {
 
 fn connect(server: &Server) -> TcpStream {
     let stream = TcpStream::connect(server.address).expect("connect");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
-    stream.set_write_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
+    stream.set_write_timeout(Some(Duration::from_secs(60))).expect("timeout");
     stream
 }
 
@@ -139,8 +139,8 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 
 /// The server must hang up within the time; what it says before is dropped.
 fn expect_hang_up(stream: &mut TcpStream, what: &str) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
     let mut buffer = [0; 4096];
     loop {
         match stream.read(&mut buffer) {
@@ -325,7 +325,7 @@ fn wrong_arguments() {
             for args in &odd {
                 for is_async in [false, true] {
                     let mut client = registered(server);
-                    client.set_read_timeout(Duration::from_secs(20));
+                    client.set_read_timeout(Duration::from_secs(60));
                     client.queue_frame(&message(method, args.clone(), is_async));
                     let _ = client.flush();
                     if is_async {
@@ -495,7 +495,7 @@ fn exploding_arguments() {
             client.queue_frame(&pickle);
             client.queue_call("vote", vec![Value::Int(5)]);
             let _ = client.flush();
-            client.set_read_timeout(Duration::from_secs(20));
+            client.set_read_timeout(Duration::from_secs(60));
             // An error or the end of the connection.
             let _ = client.frame();
         }
@@ -569,7 +569,7 @@ fn idle_clients_are_cheap() {
         let oid = writer.new_oids(1).expect("oid")[0];
         let tid = writer.commit(&[(oid, 0, &record(b"1"))]).expect("connection").expect("commit");
         for client in &mut idle {
-            client.set_read_timeout(Duration::from_secs(20));
+            client.set_read_timeout(Duration::from_secs(60));
             // The honest client's commits are told as well.
             while !matches!(client.next().expect("a message"),
                 common::client::Incoming::Push { method, args }
@@ -706,7 +706,7 @@ fn disconnects_in_every_state() {
             first.flush().expect("send");
             tid = first.answer(load).expect("connection").expect("load").tuple()[1].id();
         }
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let load = first.queue_load(oid);
             first.flush().expect("send");

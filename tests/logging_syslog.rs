@@ -17,7 +17,7 @@ fn destination(address: SyslogAddress) -> Destination {
 #[test]
 fn datagrams_to_a_port() {
     let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
-    daemon.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    daemon.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let port = daemon.local_addr().unwrap().port();
     // The process's own log, so that the macros can be used; no other test of this program may do that.
     let _handle = logging::setup(&setup(handler(destination(SyslogAddress::Udp {
@@ -52,7 +52,7 @@ fn a_daemon_that_starts_late_and_starts_anew() {
     let mut buffer = [0; 1000];
     for round in 0..2 {
         let daemon = UnixDatagram::bind(&path).unwrap();
-        daemon.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        daemon.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         log.info("heard");
         if round == 0 {
             let len = daemon.recv(&mut buffer).unwrap();

@@ -546,7 +546,7 @@ fn race(kinds: &[Speaks]) {
     let committed = std::mem::take(&mut *race.committed.lock().expect("committed"));
     let newest = settled_last_transaction(server.address);
     for mut watched in staying {
-        watched.client.set_read_timeout(Duration::from_secs(10));
+        watched.client.set_read_timeout(Duration::from_secs(60));
         watched.receive_up_to(newest).expect("the rest of the invalidations");
         let (told_to, last) = (watched.told.last().map(|(tid, _)| *tid), watched.last);
         assert!(last == Some(newest), "told up to {told_to:x?}, committed {newest:x}");
@@ -642,11 +642,11 @@ fn invalidations_reach_a_client_that_has_voted() {
     voted.queue_store(oids[0], tid, &data, 1);
     voted.call("vote", vec![Value::Int(1)]).expect("connection").expect("vote");
     let committed = other.commit(&[(oids[1], tid, &data)]).expect("connection").expect("commit");
-    voted.set_read_timeout(Duration::from_secs(5));
+    voted.set_read_timeout(Duration::from_secs(60));
     expect_invalidation(&mut voted, committed, oids[1]);
     let finished = voted.call("tpc_finish", vec![Value::Int(1)]).expect("connection").expect("finish").id();
     assert!(finished > committed);
-    other.set_read_timeout(Duration::from_secs(5));
+    other.set_read_timeout(Duration::from_secs(60));
     expect_invalidation(&mut other, finished, oids[0]);
 }
 
@@ -670,7 +670,7 @@ fn invalidations_reach_a_client_that_waits_for_its_vote() {
     waiter.flush().expect("send");
     thread::sleep(Duration::from_millis(50));
     let committed = other.commit(&[(oids[1], tid, &data)]).expect("connection").expect("commit");
-    waiter.set_read_timeout(Duration::from_secs(5));
+    waiter.set_read_timeout(Duration::from_secs(60));
     expect_invalidation(waiter, committed, oids[1]);
     let finished = holder.call("tpc_finish", vec![Value::Int(1)]).expect("connection").expect("finish").id();
     // The invalidation stands before the conflict that it explains.
@@ -697,7 +697,7 @@ fn a_waiting_vote_does_not_hold_up_loads_of_the_same_client() {
         let loads = [waiter.queue_load(oids[0]), waiter.queue_load(oids[1])];
         let ping = waiter.queue_call("lastTransaction", vec![]);
         waiter.flush().expect("send");
-        waiter.set_read_timeout(Duration::from_secs(5));
+        waiter.set_read_timeout(Duration::from_secs(60));
         for load in loads {
             let loaded = waiter.answer(load).expect("an answer in time").expect("load");
             assert_eq!(loaded.tuple()[1].id(), tid);

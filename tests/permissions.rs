@@ -339,7 +339,7 @@ impl Peer {
     /// Connected and greeted.
     fn connect(world: &World, answer: &[u8], wire: Wire) -> Peer {
         let (ours, theirs) = UnixStream::pair().expect("sockets");
-        ours.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
+        ours.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
         let server = Arc::clone(&world.server);
         let session = std::thread::spawn(move || {
             let stream = Stream::new(theirs.into(), false, None, None).expect("a stream");

@@ -147,7 +147,7 @@ impl Server {
     pub fn stop(&mut self) -> ExitStatus {
         let kill = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill");
         assert!(kill.success());
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 return status;

@@ -25,8 +25,8 @@ const MB: u64 = 1 << 20;
 
 pub fn connect(server: &Server) -> TcpStream {
     let stream = TcpStream::connect(server.address).expect("connect");
-    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
-    stream.set_write_timeout(Some(Duration::from_secs(30))).expect("timeout");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
+    stream.set_write_timeout(Some(Duration::from_secs(60))).expect("timeout");
     stream
 }
 
@@ -94,7 +94,7 @@ pub fn is_closed(stream: &TcpStream) -> bool {
 }
 
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !is_so() {
         assert!(Instant::now() < deadline, "not so after 30 s: {what}");
         thread::sleep(Duration::from_millis(10));
@@ -102,7 +102,7 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 pub fn wait_for_log(server: &Server, line: &str) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !server.log().contains(line) {
         assert!(Instant::now() < deadline, "the log lacks {line:?}: {}", server.talk());
         thread::sleep(Duration::from_millis(10));
