@@ -43,8 +43,17 @@ pub fn reserve(file: &File, pos: u64, len: u64) -> io::Result<bool> {
 /// Tells the disk to begin writing a part of a file, without waiting for it. Linux does so for pages that are said not to
 /// be needed any more; those not yet written stay in memory.
 pub fn write_back(file: &File, pos: u64, len: u64) {
+    not_needed(file, pos, len);
+}
+
+/// Lets go of the memory of a part of a file that was written back.
+pub fn forget(file: &File, pos: u64, len: u64) {
+    not_needed(file, pos, len);
+}
+
+fn not_needed(file: &File, pos: u64, len: u64) {
     if let Some(len) = NonZeroU64::new(len) {
-        // A hint: where it is not understood, the sync at the end takes longer.
+        // A hint: where it is not understood, the sync at the end takes longer, and the memory is used longer.
         let _ = fadvise(file, pos, Some(len), Advice::DontNeed);
     }
 }

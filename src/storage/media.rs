@@ -81,6 +81,8 @@ pub trait MediaFile: Send + Sync {
     fn reserve(&self, pos: u64, len: u64) -> io::Result<bool>;
     /// A hint that the disk may begin to write this part, which is complete and will be synced. Does not wait.
     fn write_back(&self, _pos: u64, _len: u64) {}
+    /// A hint that nobody will read this part soon: what of it is on the disk need not stay in memory.
+    fn forget(&self, _pos: u64, _len: u64) {}
 }
 
 /// The operating system's files.
@@ -202,6 +204,10 @@ impl MediaFile for File {
 
     fn write_back(&self, pos: u64, len: u64) {
         fs::write_back(self, pos, len);
+    }
+
+    fn forget(&self, pos: u64, len: u64) {
+        fs::forget(self, pos, len);
     }
 }
 

@@ -20,6 +20,10 @@ const WRITE_BACK_LEN: u64 = 2 << 20;
 /// Bytes that are written together. A file system has half of the work with them that it has with single chunks of a
 /// client, which begin and end in the midst of pages; copying them once more costs less than that.
 const WRITE_LEN: usize = 256 << 10;
+/// A blob that is longer does not stay in the system's cache: each part goes so many bytes after it was written. A picture is
+/// looked at as soon as it is there; but many gigabytes would drive out what others load. And memory that a virtual machine
+/// has not used before is slow to come by: where nothing goes, that is most of the time a blob takes (docs/performance.md).
+const CACHED_MAX: u64 = 16 << 20;
 
 /// Longest name of a client's in the log.
 const SHOWN_MAX: usize = 200;
@@ -34,6 +38,8 @@ pub struct Upload {
     len: u64,
     /// Up to where the disk is writing.
     written_back: u64,
+    /// Up to where the system was told to forget it.
+    forgotten: u64,
 }
 
 /// A blob that is complete and durable, but has no name yet. Its temporary file is removed when this is dropped.
@@ -58,7 +64,7 @@ impl BlobDir {
             .open(&path, Access::Private)
             .map_err(StorageError::io(format!("creating {}", path.display())))?;
         let blob = StagedBlob { dir: Arc::clone(self), path: Some(path) };
-        Ok(Upload { blob, file, gathered: Vec::new(), len: 0, written_back: 0 })
+        Ok(Upload { blob, file, gathered: Vec::new(), len: 0, written_back: 0, forgotten: 0 })
     }
 
     /// Take over the file `name` that a client has put into the directory of `oid`. The name is checked: a client that
@@ -147,6 +153,9 @@ impl Upload {
         if self.len - self.written_back >= WRITE_BACK_LEN {
             self.file.write_back(self.written_back, self.len - self.written_back);
             self.written_back = self.len;
+            let before = self.len.saturating_sub(CACHED_MAX);
+            self.file.forget(self.forgotten, before - self.forgotten);
+            self.forgotten = before;
         }
         Ok(())
     }
@@ -154,11 +163,15 @@ impl Upload {
     /// All bytes were received: it is a blob of `oid`. Waits until the data is durable.
     pub fn end(mut self, oid: Oid) -> Result<StagedBlob> {
         self.write_gathered().map_err(StorageError::io("storing a blob"))?;
-        let Upload { mut blob, file, .. } = self;
+        let Upload { mut blob, file, len, .. } = self;
         let dir = blob.dir.oid_dir(oid);
         let mut end = || {
             let is_new = blob.dir.create_dirs(&dir)?;
             blob.seal(&*file, oid)?;
+            // With what was still being written when its turn came.
+            if len > CACHED_MAX {
+                file.forget(0, len);
+            }
             // After the data: most file systems have made the directories durable with it.
             if is_new { blob.dir.sync_above(&dir) } else { Ok(()) }
         };
