@@ -78,7 +78,8 @@ const FIGURES: &[(&str, &[Figure])] = &[
         "pack",
         &[
             ("mb_s", "MB/s", true),
-            ("hold_ms", "longest commit ms", true),
+            ("longest_ms", "longest commit ms", true),
+            ("held_ms", "commits held ms", false),
             ("load_p99_us", "load p99 µs", false),
             ("more_mb", "memory MB more", false),
             ("kept", "kept of the file", false),

@@ -68,7 +68,7 @@ impl Server {
         format!(
             "<zeo>\n  address {address}\n  pid-filename {dir}/zeo.pid\n{extra}</zeo>\n\
              <filestorage 1>\n  path {dir}/Data.fs\n  blob-dir {dir}/blobs\n</filestorage>\n\
-             <eventlog>\n  level WARN\n  <logfile>\n    path {dir}/log\n  </logfile>\n</eventlog>\n"
+             <eventlog>\n  level INFO\n  <logfile>\n    path {dir}/log\n  </logfile>\n</eventlog>\n"
         )
     }
 }

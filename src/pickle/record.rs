@@ -43,7 +43,7 @@ pub fn may_be_blob(record: &[u8]) -> bool {
 }
 
 fn contains_blob(record: &[u8]) -> bool {
-    record.windows(BLOB_MODULE.len()).any(|part| part == BLOB_MODULE)
+    memchr::memmem::find(record, BLOB_MODULE).is_some()
 }
 
 fn class_of(tree: &Tree<'_>, id: NodeId) -> Option<String> {

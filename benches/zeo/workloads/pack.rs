@@ -34,7 +34,7 @@ pub fn pack(setting: &Setting<'_>, beside: bool, outcome: &mut Outcome) -> Resul
         stop.store(true, Relaxed);
         if let Some((reader, writer)) = others {
             reader.join().map_err(|_| "the reader panicked")??.report(outcome, "load_");
-            outcome.set("hold_ms", writer.join().map_err(|_| "the writer panicked")??.as_secs_f64() * 1e3);
+            outcome.set("longest_ms", writer.join().map_err(|_| "the writer panicked")??.as_secs_f64() * 1e3);
         }
         packed.map(|()| seconds)
     })?;
@@ -42,7 +42,26 @@ pub fn pack(setting: &Setting<'_>, beside: bool, outcome: &mut Outcome) -> Resul
     outcome.set("mb_s", len_before as f64 / 1e6 / packed);
     outcome.set("more_mb", memory_mb("VmHWM") - memory_before);
     outcome.set("kept", file_len(setting)? as f64 / len_before as f64);
+    if let Some(held) = held(setting) {
+        outcome.set("held_ms", held.as_secs_f64() * 1e3);
+    }
     Ok(())
+}
+
+/// How long the pack let no commit pass, if the server says so in its log.
+fn held(setting: &Setting<'_>) -> Option<Duration> {
+    let log = std::fs::read_to_string(setting.dir.join("log")).ok()?;
+    let (_, rest) = log.rsplit_once("commits were held for ")?;
+    let text = rest.lines().next()?;
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(unit_at);
+    let unit = match unit {
+        "s" => 1.0,
+        "ms" => 1e-3,
+        "µs" => 1e-6,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit).ok()
 }
 
 /// With garbage collection, up to now.

@@ -4,10 +4,8 @@
 //! The index that says what is reachable becomes that of the new file: an object's entry is an old position, and marked,
 //! until its record was copied, and a new one from then on.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
 
 use log::warn;
 
@@ -17,16 +15,15 @@ use super::super::log::{Log, Record, TARGET};
 use super::super::media::{Access, MediaFile};
 use super::super::volume::Volume;
 use super::Pack;
+use super::out::Out;
 use super::reach::Reach;
 use super::sequential::{FIRST, Sequential, Txn};
 use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 
-/// Written at once.
+/// Read at once.
 const BUF_LEN: usize = 1 << 20;
-/// Synced so often, beside the copying: a sync of many gigabytes at the end would hold up the syncs of commits.
-const SYNC_LEN: u64 = 64 << 20;
 /// Status of a transaction that a pack went over.
 const PACKED: u8 = b'p';
 
@@ -51,14 +48,7 @@ impl<'a> Copier<'a> {
         let path = with_suffix(&core.path, ".pack");
         let doing = || StorageError::io(format!("opening {}", path.display()));
         let file = core.media.open(&path, Access::Truncate).map_err(doing())?;
-        let mut out = Out {
-            file,
-            buf: Vec::with_capacity(BUF_LEN),
-            flushed: 0,
-            synced: 0,
-            syncing: None,
-            doing: format!("writing {}", path.display()),
-        };
+        let mut out = Out::new(file, format!("writing {}", path.display()));
         out.push(&magic)?;
         Ok(Copier {
             core,
@@ -92,8 +82,7 @@ impl<'a> Copier<'a> {
 
     /// The new file and where it ends, all of it written.
     pub fn finished(&mut self) -> Result<(Arc<dyn MediaFile>, u64)> {
-        self.out.flush()?;
-        Ok((self.out.file.clone(), self.out.end()))
+        self.out.finished()
     }
 
     pub fn sync(&mut self) -> Result<()> {
@@ -136,10 +125,15 @@ impl<'a> Copier<'a> {
                 // Two records in one transaction: the one that counts keeps the blob.
                 let is_double = if to_come { kept < txn.tend } else { any && kept >= new_tpos };
                 if !is_double && let Some((at, header)) = file.data_place(pos, &record)? {
-                    let mut data = Vec::new();
-                    self.old.log.read_data(at, &header, &mut data)?;
                     let tid = (kept != 0).then_some(record.header.tid);
-                    removals.left_out(record.header.oid, tid, &data)?;
+                    let mut apart = Vec::new();
+                    let data = if at == pos && header.data_len <= BUF_LEN as u64 {
+                        file.bytes(at + DATA_HEADER_LEN as u64, header.data_len as usize)?
+                    } else {
+                        self.old.log.read_data(at, &header, &mut apart)?;
+                        &apart
+                    };
+                    removals.left_out(record.header.oid, tid, data)?;
                 }
             }
             pos = next;
@@ -350,107 +344,6 @@ impl Moved {
             Some((from, new)) => new + (old - from),
             None => 0,
         }
-    }
-}
-
-/// The new file, written from front to back.
-struct Out {
-    file: Arc<dyn MediaFile>,
-    buf: Vec<u8>,
-    /// Written so far; the buffer follows.
-    flushed: u64,
-    synced: u64,
-    /// A sync that goes on meanwhile, and of how much.
-    syncing: Option<(JoinHandle<io::Result<()>>, u64)>,
-    doing: String,
-}
-
-impl Out {
-    fn end(&self) -> u64 {
-        self.flushed + self.buf.len() as u64
-    }
-
-    fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.buf.len() + bytes.len() > BUF_LEN {
-            self.flush()?;
-        }
-        self.buf.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        if self.buf.is_empty() {
-            return Ok(());
-        }
-        self.file.write_at(&self.buf, self.flushed).map_err(self.io())?;
-        self.flushed = self.end();
-        self.buf.clear();
-        let synced = self.syncing.as_ref().map_or(self.synced, |(_, to)| *to);
-        if self.flushed - synced > SYNC_LEN { self.begin_sync() } else { Ok(()) }
-    }
-
-    /// Waits for the sync before this one, so that never more than twice [`SYNC_LEN`] is on the way.
-    fn begin_sync(&mut self) -> Result<()> {
-        self.end_sync()?;
-        let file = self.file.clone();
-        let thread = thread::Builder::new().name("pack-sync".into()).spawn(move || file.sync());
-        match thread {
-            Ok(thread) => self.syncing = Some((thread, self.flushed)),
-            Err(_) => {
-                self.file.sync().map_err(self.io())?;
-                self.synced = self.flushed;
-            }
-        }
-        Ok(())
-    }
-
-    fn end_sync(&mut self) -> Result<()> {
-        let Some((thread, to)) = self.syncing.take() else { return Ok(()) };
-        let died = |_| Err(io::Error::other("the thread that syncs died"));
-        thread.join().unwrap_or_else(died).map_err(self.io())?;
-        self.synced = to;
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        self.flush()?;
-        self.end_sync()?;
-        if self.synced < self.flushed {
-            self.file.sync().map_err(self.io())?;
-            self.synced = self.flushed;
-        }
-        Ok(())
-    }
-
-    /// Writes again what was pushed before.
-    fn patch(&mut self, pos: u64, bytes: &[u8]) -> Result<()> {
-        let at = pos.checked_sub(self.flushed).and_then(|at| usize::try_from(at).ok());
-        if let Some(at) = at
-            && let Some(there) = self.buf.get_mut(at..at + bytes.len())
-        {
-            there.copy_from_slice(bytes);
-            return Ok(());
-        }
-        // It may lie across the border.
-        self.flush()?;
-        self.end_sync()?;
-        self.synced = self.synced.min(pos);
-        self.file.write_at(bytes, pos).map_err(self.io())
-    }
-
-    /// The header of the record at `pos`.
-    fn record(&mut self, pos: u64) -> Result<DataHeader> {
-        let mut bytes = [0; DATA_HEADER_LEN];
-        self.flush()?;
-        let len = self.file.read_at(&mut bytes, pos).map_err(self.io())?;
-        if len < bytes.len() {
-            return Err(self.io()(io::ErrorKind::UnexpectedEof.into()));
-        }
-        Ok(DataHeader::decode(&bytes))
-    }
-
-    fn io(&self) -> impl FnOnce(io::Error) -> StorageError + use<> {
-        StorageError::io(self.doing.clone())
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod copy;
 pub mod leftovers;
+mod out;
 mod reach;
 mod sequential;
 mod switch;

@@ -1,0 +1,188 @@
+//! `Data.fs.pack`, written from front to back.
+//!
+//! It is synced as it grows, in steps: commits sync their own file meanwhile, and a disk that is given much to write at once
+//! lets them wait until all of it is written. So a step is as long as the disk can write in a moment.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::super::format::{DATA_HEADER_LEN, DataHeader};
+use super::super::media::MediaFile;
+use crate::storage::{Result, StorageError};
+
+/// Written at once.
+const BUF_LEN: usize = 1 << 20;
+/// What a sync may take. Up to three of them can be in the way of a commit: the one under way, the next, and its own.
+const SYNC_TIME: Duration = Duration::from_millis(10);
+/// The limits of a step, in bytes.
+const STEP_MIN: u64 = 1 << 20;
+const STEP_MAX: u64 = 64 << 20;
+
+/// See the module.
+pub struct Out {
+    file: Arc<dyn MediaFile>,
+    buf: Vec<u8>,
+    /// Written so far; the buffer follows.
+    flushed: u64,
+    synced: u64,
+    /// A sync that goes on meanwhile, and of how much.
+    syncing: Option<(JoinHandle<io::Result<Duration>>, u64)>,
+    step: u64,
+    doing: String,
+}
+
+impl Out {
+    /// `doing`: for errors.
+    pub fn new(file: Arc<dyn MediaFile>, doing: String) -> Out {
+        Out {
+            file,
+            buf: Vec::with_capacity(BUF_LEN),
+            flushed: 0,
+            synced: 0,
+            syncing: None,
+            step: 4 * STEP_MIN,
+            doing,
+        }
+    }
+
+    pub fn end(&self) -> u64 {
+        self.flushed + self.buf.len() as u64
+    }
+
+    /// The file and where it ends, all of it written.
+    pub fn finished(&mut self) -> Result<(Arc<dyn MediaFile>, u64)> {
+        self.flush()?;
+        Ok((self.file.clone(), self.end()))
+    }
+
+    pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.buf.len() + bytes.len() > BUF_LEN {
+            self.flush()?;
+        }
+        self.buf.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.buf.is_empty() {
+            return Ok(());
+        }
+        self.file.write_at(&self.buf, self.flushed).map_err(self.io())?;
+        self.flushed = self.end();
+        self.buf.clear();
+        let synced = self.syncing.as_ref().map_or(self.synced, |(_, to)| *to);
+        if self.flushed - synced > self.step { self.begin_sync() } else { Ok(()) }
+    }
+
+    /// Waits for the sync before this one, so that never more than two steps are on the way.
+    fn begin_sync(&mut self) -> Result<()> {
+        self.end_sync()?;
+        let file = self.file.clone();
+        let thread = thread::Builder::new().name("pack-sync".into()).spawn(move || timed_sync(&*file));
+        match thread {
+            Ok(thread) => self.syncing = Some((thread, self.flushed)),
+            Err(_) => {
+                let took = timed_sync(&*self.file).map_err(self.io())?;
+                self.synced = self.flushed;
+                self.step = next_step(self.step, took);
+            }
+        }
+        Ok(())
+    }
+
+    fn end_sync(&mut self) -> Result<()> {
+        let Some((thread, to)) = self.syncing.take() else { return Ok(()) };
+        let died = |_| Err(io::Error::other("the thread that syncs died"));
+        let took = thread.join().unwrap_or_else(died).map_err(self.io())?;
+        self.synced = to;
+        self.step = next_step(self.step, took);
+        Ok(())
+    }
+
+    /// All that was pushed is durable.
+    pub fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        self.end_sync()?;
+        if self.synced < self.flushed {
+            self.file.sync().map_err(self.io())?;
+            self.synced = self.flushed;
+        }
+        Ok(())
+    }
+
+    /// Writes again what was pushed before.
+    pub fn patch(&mut self, pos: u64, bytes: &[u8]) -> Result<()> {
+        let at = pos.checked_sub(self.flushed).and_then(|at| usize::try_from(at).ok());
+        if let Some(at) = at
+            && let Some(there) = self.buf.get_mut(at..at + bytes.len())
+        {
+            there.copy_from_slice(bytes);
+            return Ok(());
+        }
+        // It may lie across the border.
+        self.flush()?;
+        self.end_sync()?;
+        self.synced = self.synced.min(pos);
+        self.file.write_at(bytes, pos).map_err(self.io())
+    }
+
+    /// The header of the record at `pos`.
+    pub fn record(&mut self, pos: u64) -> Result<DataHeader> {
+        let mut bytes = [0; DATA_HEADER_LEN];
+        self.flush()?;
+        let len = self.file.read_at(&mut bytes, pos).map_err(self.io())?;
+        if len < bytes.len() {
+            return Err(self.io()(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(DataHeader::decode(&bytes))
+    }
+
+    fn io(&self) -> impl FnOnce(io::Error) -> StorageError + use<> {
+        StorageError::io(self.doing.clone())
+    }
+}
+
+fn timed_sync(file: &dyn MediaFile) -> io::Result<Duration> {
+    let begun = Instant::now();
+    file.sync().map(|()| begun.elapsed())
+}
+
+/// How long the next step is if the sync of one of `step` bytes `took` so long.
+fn next_step(step: u64, took: Duration) -> u64 {
+    let next = if took > SYNC_TIME {
+        step / 2
+    } else if took < SYNC_TIME / 4 {
+        step * 2
+    } else {
+        step
+    };
+    next.clamp(STEP_MIN, STEP_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_what_the_disk_can_write_in_a_moment() {
+        let mut step = 4 * STEP_MIN;
+        // 1 GB/s, and half a millisecond for the sync itself.
+        let fast = |step: u64| Duration::from_nanos(step + 500_000);
+        // 50 MB/s, and a turn of the platter.
+        let slow = |step: u64| Duration::from_nanos(20 * step) + Duration::from_millis(8);
+        for _ in 0..20 {
+            step = next_step(step, fast(step));
+        }
+        assert!(fast(step) <= SYNC_TIME && step >= 4 * STEP_MIN, "{step}");
+        for _ in 0..20 {
+            step = next_step(step, slow(step));
+        }
+        assert_eq!(step, STEP_MIN);
+        for _ in 0..20 {
+            step = next_step(step, Duration::ZERO);
+        }
+        assert_eq!(step, STEP_MAX);
+    }
+}
