@@ -81,6 +81,15 @@ fn merged(clash: &Clash<'_>, resolved: Option<std::result::Result<Vec<u8>, Unres
     })))
 }
 
+/// `checkCurrentSerialInTransaction`: an object that a transaction depends on must be what it was when it was read.
+pub fn check_current(storage: &dyn Storage, oid: Oid, read: Tid) -> Result<()> {
+    let committed = storage.get_tid(oid)?;
+    if committed == read {
+        return Ok(());
+    }
+    Err(StorageError::ReadConflict(Box::new(Conflict { oid, committed, read, data: Vec::new() })))
+}
+
 /// The conflicts of one vote, and what became of them.
 #[derive(Debug, Default)]
 pub struct Clashes {

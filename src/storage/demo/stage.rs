@@ -4,10 +4,9 @@ use std::any::Any;
 
 use super::{DemoStorage, known};
 use crate::base::ids::{Oid, Tid};
-use crate::storage::clash::{Clashes, Settled};
-use crate::storage::error::Conflict;
+use crate::storage::clash::{Clashes, Settled, check_current};
 use crate::storage::staged::OpKind;
-use crate::storage::{Result, Staged, Storage, StorageError, TidAt, Undone, Voted};
+use crate::storage::{Result, Staged, StorageError, TidAt, Undone, Voted};
 
 /// A transaction that the changes have voted for.
 pub struct VotedTxn {
@@ -74,11 +73,7 @@ impl DemoStorage {
                     }
                 }
                 OpKind::CheckCurrent { serial } => {
-                    let committed = self.get_tid(op.oid)?;
-                    if committed != serial {
-                        let conflict = Conflict { oid: op.oid, committed, read: serial, data: Vec::new() };
-                        return Err(StorageError::ReadConflict(Box::new(conflict)));
-                    }
+                    check_current(self, op.oid, serial)?;
                     changes.push((index, Change::Drop));
                 }
                 OpKind::Delete { .. } => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Data, MappingStorage, OBJECT_SIZE, Transaction, revision_size};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::blob::StagedBlob;
-use crate::storage::clash::{Clashes, ResolverSlot, Settled};
+use crate::storage::clash::{Clashes, ResolverSlot, Settled, check_current};
 use crate::storage::error::Conflict;
 use crate::storage::staged::OpKind;
 use crate::storage::{
@@ -54,7 +54,7 @@ impl MappingStorage {
             let newest = self.read()?.newest(oid).map(|(tid, data)| (*tid, data.is_some()));
             let (tid, has_data) = match op.kind {
                 OpKind::CheckCurrent { serial } => {
-                    self.check_current(oid, serial)?;
+                    check_current(self, oid, serial)?;
                     continue;
                 }
                 OpKind::Store { serial } => {
@@ -97,15 +97,6 @@ impl MappingStorage {
             TidAt::Vote => Some(self.tids.at_vote(staged.tid)?),
         };
         Ok(VotedTxn { tid, status: staged.status, meta: staged.meta, records, blobs })
-    }
-
-    fn check_current(&self, oid: Oid, serial: Tid) -> Result<()> {
-        let committed = self.get_tid(oid)?;
-        if committed == serial {
-            return Ok(());
-        }
-        let conflict = Conflict { oid, committed, read: serial, data: Vec::new() };
-        Err(StorageError::ReadConflict(Box::new(conflict)))
     }
 
     pub(super) fn commit(&self, txn: VotedTxn, ticket: Ticket) {

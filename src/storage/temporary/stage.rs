@@ -7,10 +7,9 @@ use std::sync::{Arc, PoisonError};
 use super::TemporaryStorage;
 use crate::base::ids::{Oid, Tid};
 use crate::pickle::refs;
-use crate::storage::clash::{Clashes, Settled};
-use crate::storage::error::Conflict;
+use crate::storage::clash::{Clashes, Settled, check_current};
 use crate::storage::staged::OpKind;
-use crate::storage::{Committed, Delivery, Result, Staged, Storage, StorageError, Ticket, TidAt, Voted};
+use crate::storage::{Committed, Delivery, Result, Staged, StorageError, Ticket, TidAt, Voted};
 
 /// A transaction that has passed its checks.
 pub struct VotedTxn {
@@ -47,7 +46,7 @@ impl TemporaryStorage {
         for index in 0..staged.ops().len() {
             let Some(op) = staged.ops().get(index).copied() else { break };
             match op.kind {
-                OpKind::CheckCurrent { serial } => self.check_current(op.oid, serial)?,
+                OpKind::CheckCurrent { serial } => check_current(self, op.oid, serial)?,
                 OpKind::Store { serial } => {
                     let committed = self.read()?.serial(op.oid);
                     let settled =
@@ -69,15 +68,6 @@ impl TemporaryStorage {
             TidAt::Vote => Some(self.tids.at_vote(staged.tid)?),
         };
         Ok(VotedTxn { tid, records, resolved })
-    }
-
-    fn check_current(&self, oid: Oid, serial: Tid) -> Result<()> {
-        let committed = self.get_tid(oid)?;
-        if committed == serial {
-            return Ok(());
-        }
-        let conflict = Conflict { oid, committed, read: serial, data: Vec::new() };
-        Err(StorageError::ReadConflict(Box::new(conflict)))
     }
 
     pub(super) fn commit(&self, txn: VotedTxn, ticket: Ticket) {
