@@ -603,7 +603,8 @@ class Agent(object):
             changed[oid] = [hashlib.sha1(data).hexdigest(), None]
         for oid in blob_oids if dice.random() < 0.4 else ():
             blob = struct.pack("<i", dice.randint(0, 2 ** 31 - 1)) * dice.choice((0, 10, 20000, 300000))
-            handle, path = tempfile.mkstemp(dir=storage.temporaryDirectory())
+            # In a shared directory it stays there if the server is killed before it has heard of it.
+            handle, path = tempfile.mkstemp(suffix=".tmp", dir=storage.temporaryDirectory())
             with os.fdopen(handle, "wb") as stored:
                 stored.write(blob)
             storage.storeBlob(from_hex(oid), serials[oid], BLOB_RECORD, path, "", txn)
