@@ -252,3 +252,85 @@ impl Drop for StagedBlob {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::storage::media::RealMedia;
+
+    /// Keeps what the system is told, and no data.
+    #[derive(Default)]
+    struct Told {
+        written_to: Mutex<u64>,
+        written_back_to: Mutex<u64>,
+        forgotten: Mutex<Vec<(u64, u64)>>,
+    }
+
+    impl MediaFile for Told {
+        fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()> {
+            *self.written_to.lock().unwrap() = pos + buf.len() as u64;
+            Ok(())
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            Ok(*self.written_to.lock().unwrap())
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            *self.written_back_to.lock().unwrap() = *self.written_to.lock().unwrap();
+            Ok(())
+        }
+
+        fn reserve(&self, _: u64, _: u64) -> io::Result<bool> {
+            Ok(false)
+        }
+
+        fn write_back(&self, pos: u64, len: u64) {
+            let mut to = self.written_back_to.lock().unwrap();
+            assert_eq!(pos, *to);
+            *to = pos + len;
+        }
+
+        fn forget(&self, pos: u64, len: u64) {
+            assert!(pos + len <= *self.written_back_to.lock().unwrap(), "not yet written");
+            if len > 0 {
+                self.forgotten.lock().unwrap().push((pos, pos + len));
+            }
+        }
+    }
+
+    /// What is forgotten of a blob while it arrives, and when all is there.
+    fn forgotten(blob_len: u64) -> (Vec<(u64, u64)>, Vec<(u64, u64)>) {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = BlobDir::open(Arc::new(RealMedia), &dir.path().join("blobs"), false).unwrap();
+        let mut upload = blobs.begin().unwrap();
+        let told = Arc::new(Told::default());
+        upload.file = Arc::clone(&told) as Arc<dyn MediaFile>;
+        let chunk = vec![1; 1 << 20];
+        for _ in 0..blob_len >> 20 {
+            upload.write(&chunk).unwrap();
+        }
+        let arriving = std::mem::take(&mut *told.forgotten.lock().unwrap());
+        upload.end(Oid(1)).unwrap();
+        let at_the_end = std::mem::take(&mut *told.forgotten.lock().unwrap());
+        (arriving, at_the_end)
+    }
+
+    #[test]
+    fn long_blobs_leave_the_cache_as_they_are_written() {
+        assert_eq!(forgotten(CACHED_MAX), (vec![], vec![]));
+        let len = CACHED_MAX + 3 * WRITE_BACK_LEN;
+        let step = |n| (n * WRITE_BACK_LEN, (n + 1) * WRITE_BACK_LEN);
+        assert_eq!(forgotten(len), (vec![step(0), step(1), step(2)], vec![(0, len)]));
+    }
+}
