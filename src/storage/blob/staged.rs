@@ -310,7 +310,7 @@ mod tests {
     }
 
     /// What is forgotten of a blob while it arrives, and when all is there.
-    fn forgotten(blob_len: u64) -> (Vec<(u64, u64)>, Vec<(u64, u64)>) {
+    fn forgotten(blob_len: u64) -> [Vec<(u64, u64)>; 2] {
         let dir = tempfile::tempdir().unwrap();
         let blobs = BlobDir::open(Arc::new(RealMedia), &dir.path().join("blobs"), false).unwrap();
         let mut upload = blobs.begin().unwrap();
@@ -323,14 +323,14 @@ mod tests {
         let arriving = std::mem::take(&mut *told.forgotten.lock().unwrap());
         upload.end(Oid(1)).unwrap();
         let at_the_end = std::mem::take(&mut *told.forgotten.lock().unwrap());
-        (arriving, at_the_end)
+        [arriving, at_the_end]
     }
 
     #[test]
     fn long_blobs_leave_the_cache_as_they_are_written() {
-        assert_eq!(forgotten(CACHED_MAX), (vec![], vec![]));
+        assert_eq!(forgotten(CACHED_MAX), [vec![], vec![]]);
         let len = CACHED_MAX + 3 * WRITE_BACK_LEN;
         let step = |n| (n * WRITE_BACK_LEN, (n + 1) * WRITE_BACK_LEN);
-        assert_eq!(forgotten(len), (vec![step(0), step(1), step(2)], vec![(0, len)]));
+        assert_eq!(forgotten(len), [vec![step(0), step(1), step(2)], vec![(0, len)]]);
     }
 }
