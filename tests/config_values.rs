@@ -90,6 +90,7 @@ fn defaults() {
                 quota: None,
                 pack_gc: true,
                 pack_keep_old: true,
+                pack_refuse_large_removals: false,
                 new_file_format: NewFileFormat::Auto,
                 location: Location::File { path: "zeo.conf".into(), line: 4 },
             }),
@@ -123,6 +124,7 @@ fn every_key() {
           quota 1KB
           pack-gc off
           pack-keep-old off
+          pack-refuse-large-removals on
           new-file-format fs21
         </filestorage>
         <eventlog>
@@ -179,6 +181,7 @@ fn every_key() {
         quota: Some(1024),
         pack_gc: false,
         pack_keep_old: false,
+        pack_refuse_large_removals: true,
         new_file_format: NewFileFormat::Fs21,
         location: Location::File { path: "zeo.conf".into(), line: 14 },
     };

@@ -1,5 +1,8 @@
 //! References in records: what `ZODB.serialize.referencesf` finds in random ones, made by every pickler of Python 2 and 3,
 //! and what we find.
+//!
+//! A pack took every record without a byte that could be a reference for one without references, damaged ones too, and removed
+//! what the damaged record had referred to. So whatever Python refuses must be refused, whichever bytes it has.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,30 +35,32 @@ fn the_same_references_as_zodb() {
         // Some cut-off records crash zodbpickle: what it printed before counts.
         let crashed = output.status.code().is_none();
         assert!(crashed || output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-        let (mut with_some, mut refused) = (0, 0);
+        let (mut with_some, mut refused, mut strict) = (0, 0, 0);
+        let mut count = 0;
         let stdout = String::from_utf8(output.stdout).unwrap();
         let whole = stdout.rfind('\n').map_or("", |end| &stdout[..end]);
         for line in whole.lines() {
+            count += 1;
             let (record, expected) = line.split_once(' ').unwrap();
             let record = from_hex(record);
             let mut oids = Vec::new();
             let found = references(&record, &mut oids);
             let what = || format!("{name}: {}: {found:?} {oids:?}, ZODB: {expected}", record.escape_ascii());
-            // Python 3 decodes strings of Python 2; a record with no such opcode is not looked at further.
-            let is_free =
-                expected == "!UnicodeDecodeError" || !record.iter().any(|&b| b == b'P' || b == b'Q');
             let lengths_fit = expected.split(',').all(|oid| oid.len() == 16 || oid.is_empty());
-            if is_free {
-                assert!(oids.is_empty() || expected.starts_with('!'), "{}", what());
-            } else if expected.starts_with('!') || !lengths_fit {
+            if expected.starts_with('!') || !lengths_fit {
                 refused += 1;
                 assert!(found.is_err(), "{}", what());
             } else {
                 let hex: Vec<String> = oids.iter().map(Oid::to_string).collect();
-                assert!(found.is_ok() && hex.join(",") == expected, "{}", what());
+                assert!(found.is_err() || hex.join(",") == expected, "{}", what());
+                // Damaged ones may be refused that Python lets pass.
+                strict += usize::from(found.is_err());
                 with_some += usize::from(!oids.is_empty());
             }
         }
-        assert!(with_some > 100 && refused > 10, "{name}: {with_some} {refused}");
+        assert!(
+            with_some > 100 && refused > 10 && strict < count / 20,
+            "{name}: {with_some} {refused} {strict}"
+        );
     }
 }

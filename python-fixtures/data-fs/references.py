@@ -3,7 +3,8 @@
     python references.py SEED COUNT
 
 Prints lines `HEX OID,OID,...`, or `HEX !ExceptionClass`. Pickles are made by the pickler of this Python (2.7 or 3) in every
-protocol it has, with references in every form, and memo entries, frames and strings of all kinds around them.
+protocol it has, with references in every form, and memo entries, frames and strings of all kinds around them. Some are cut
+off, and in some one byte is damaged.
 """
 from __future__ import print_function
 
@@ -217,6 +218,15 @@ def main(seed, count):
         done += 1
         if rng.random() < .05:
             data = data[:rng.randrange(len(data))]
+        elif rng.random() < .3 and data[:2] not in (b"\x80\x04", b"\x80\x05"):
+            # Not those that only pickle can read, which also looks at types; and no number of a protocol, which would
+            # make one of them.
+            at = rng.randrange(2, len(data))
+            damaged = bytearray(data)
+            byte = rng.choice([0, 0xff, damaged[at] ^ 1 << rng.randrange(8), rng.randrange(256)])
+            # Opcodes of protocols that this Python may not know, but are read here.
+            damaged[at] = 0xff if byte >= 0x80 or byte in (0x42, 0x43) else byte
+            data = bytes(damaged)
         try:
             found = ",".join(binascii.hexlify(o).decode() for o in references(data))
         except Exception as error:

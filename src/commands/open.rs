@@ -155,6 +155,7 @@ fn open_file(config: &FileStorageConfig, blobs: Option<&Path>) -> Result<FileSto
         quota: config.quota,
         pack_gc: config.pack_gc,
         pack_keep_old: config.pack_keep_old,
+        pack_refuse_large_removals: config.pack_refuse_large_removals,
         new_file_format: match config.new_file_format {
             NewFileFormat::Auto => file::NewFileFormat::Auto,
             NewFileFormat::Fs21 => file::NewFileFormat::FS21,

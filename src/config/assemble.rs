@@ -263,6 +263,7 @@ fn numbered((index, path): (usize, String)) -> NamedStorage {
             quota: None,
             pack_gc: true,
             pack_keep_old: true,
+            pack_refuse_large_removals: false,
             new_file_format: NewFileFormat::default(),
             location: Location::CommandLine,
         }),

@@ -147,6 +147,9 @@ fn file_storage(file: &FileStorageConfig) -> String {
     if !file.pack_keep_old {
         add("pack keeps no old file");
     }
+    if file.pack_refuse_large_removals {
+        add("pack refuses to remove most of it");
+    }
     match file.new_file_format {
         NewFileFormat::Auto => {}
         NewFileFormat::Fs21 => add("FS21 if new"),

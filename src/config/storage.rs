@@ -44,6 +44,8 @@ pub struct FileStorageConfig {
     pub pack_gc: bool,
     /// Whether packing leaves the former file as `.old`.
     pub pack_keep_old: bool,
+    /// Whether a pack fails that would remove most of many objects.
+    pub pack_refuse_large_removals: bool,
     pub new_file_format: NewFileFormat,
     /// Where it was configured, for messages.
     pub location: Location,

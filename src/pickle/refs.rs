@@ -6,6 +6,11 @@
 //!
 //! A machine with a stack like the unpickler's goes over the opcodes of protocols 0 to 5, but remembers of a value only whether
 //! it may be a persistent id. Its memory is kept from one record to the next.
+//!
+//! A pack removes what no record refers to, so "no references" must never be the answer for bytes that are no record: every
+//! record is read to its end, those without references too, and whatever Python's unpickler refuses is refused here (texts that
+//! are not UTF-8, numbers that are none, frames that end elsewhere). `tests/pickle_references.rs` compares both on damaged
+//! records.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,25 +24,22 @@ pub fn references(record: &[u8], oids: &mut Vec<Oid>) -> Result<(), String> {
     thread_local! {
         static MACHINE: RefCell<Machine> = RefCell::default();
     }
-    // Most records with no references, and nearly none with any, have neither opcode anywhere.
-    if !may_refer(record) {
-        return Ok(());
-    }
     MACHINE.with_borrow_mut(|machine| machine.run(record, oids))
 }
 
-/// Is there a byte that could be PERSID or BINPERSID?
-fn may_refer(record: &[u8]) -> bool {
-    const _: () = assert!(PERSID & !1 == PERSID && BINPERSID & !1 == PERSID);
-    // Without an early exit inside, the compiler compares many bytes at once.
-    record.chunks(64).any(|chunk| chunk.iter().fold(false, |found, byte| found | (byte & !1 == PERSID)))
-}
+/// Protocols from here on are not known.
+const PROTOCOL_MAX: u8 = 5;
 
 /// What is remembered of a value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Item {
-    /// No persistent id is like this.
+    /// A memo number that was left out.
+    Unset,
+    /// An object, or what stands for one: no persistent id is like this.
     Other,
+    /// A number, or a string of another length than eight.
+    Plain,
+    Dict,
     /// A string of eight bytes.
     Oid(Oid),
     /// A tuple, with its first part if that is an oid.
@@ -47,7 +49,7 @@ enum Item {
 
 impl Item {
     fn string(bytes: &[u8]) -> Item {
-        Oid::from_slice(bytes).map_or(Item::Other, Item::Oid)
+        Oid::from_slice(bytes).map_or(Item::Plain, Item::Oid)
     }
 
     fn tuple(items: &[Item]) -> Item {
@@ -66,6 +68,14 @@ struct Machine {
     memo: Vec<Item>,
     /// Memo numbers that are greater than any pickler would give out.
     far_memo: HashMap<u64, Item>,
+    /// Where the frame ends that is being read: an opcode does, too.
+    frame_end: Option<usize>,
+}
+
+/// What is added to a container.
+enum Addition {
+    Items,
+    Pairs,
 }
 
 /// The record ends too early, or an opcode finds nothing on the stack.
@@ -79,8 +89,13 @@ impl Machine {
         for _ in 0..2 {
             self.stack.clear();
             self.marks.clear();
+            self.frame_end = None;
             while let Some(next) = self.step(&mut r, oids).transpose() {
-                next.map_err(|what| what.message(r.pos(), record.len()))?;
+                next.and_then(|()| self.leave_frame(&r))
+                    .map_err(|what| what.message(r.pos(), record.len()))?;
+            }
+            if self.frame_end.is_some_and(|end| end != r.pos()) {
+                return Err(Flaw::Frame.message(r.pos(), record.len()));
             }
         }
         Ok(())
@@ -105,14 +120,21 @@ impl Machine {
                 self.stack.push(top);
             }
 
-            NONE | NEWTRUE | NEWFALSE | EMPTY_DICT | EMPTY_SET | NEXT_BUFFER => self.stack.push(Item::Other),
-            BININT1 | EXT1 => self.skip(r, 1)?,
-            BININT2 | EXT2 => self.skip(r, 2)?,
-            BININT | EXT4 => self.skip(r, 4)?,
+            NONE | EMPTY_SET => self.stack.push(Item::Other),
+            NEWTRUE | NEWFALSE => self.stack.push(Item::Plain),
+            EMPTY_DICT => self.stack.push(Item::Dict),
+            BININT1 => self.skip(r, 1)?,
+            BININT2 => self.skip(r, 2)?,
+            BININT => self.skip(r, 4)?,
+            // Numbers for classes that only the application has registered.
+            EXT1 | EXT2 | EXT4 => return Err(Flaw::Value("a class with its name")),
             BINFLOAT => self.skip(r, 8)?,
             INT | LONG | FLOAT => {
-                r.line().ok_or(Flaw::Short)?;
-                self.stack.push(Item::Other);
+                let line = r.line().ok_or(Flaw::Short)?;
+                if !is_number(opcode, line) {
+                    return Err(Flaw::Value("a number"));
+                }
+                self.stack.push(Item::Plain);
             }
             LONG1 => {
                 let len = u64::from(r.u8().ok_or(Flaw::Short)?);
@@ -127,27 +149,38 @@ impl Machine {
                 self.skip(r, len)?;
             }
 
-            SHORT_BINSTRING | SHORT_BINBYTES | SHORT_BINUNICODE => {
+            SHORT_BINSTRING | SHORT_BINBYTES => {
                 let len = u64::from(r.u8().ok_or(Flaw::Short)?);
                 self.string(r, len)?;
             }
-            BINSTRING | BINBYTES | BINUNICODE => {
+            BINSTRING | BINBYTES => {
                 let len = u64::from(r.u32_le().ok_or(Flaw::Short)?);
                 self.string(r, len)?;
             }
-            BINUNICODE8 | BINBYTES8 => {
+            BINBYTES8 => {
                 let len = u64_le(r)?;
                 self.string(r, len)?;
             }
+            SHORT_BINUNICODE => {
+                let len = u64::from(r.u8().ok_or(Flaw::Short)?);
+                self.text(r, len)?;
+            }
+            BINUNICODE => {
+                let len = u64::from(r.u32_le().ok_or(Flaw::Short)?);
+                self.text(r, len)?;
+            }
+            BINUNICODE8 => {
+                let len = u64_le(r)?;
+                self.text(r, len)?;
+            }
             STRING => {
                 let line = r.line().ok_or(Flaw::Short)?;
-                self.stack.push(quoted(line).map_or(Item::Other, |bytes| Item::Oid(Oid::from_bytes(bytes))));
+                let inner = unquoted(line).ok_or(Flaw::Value("a string in quotes"))?;
+                self.stack.push(escaped_oid(inner, BACKSLASH_STRING)?);
             }
             UNICODE => {
                 let line = r.line().ok_or(Flaw::Short)?;
-                self.stack.push(
-                    unescaped(line, &[]).map_or(Item::Other, |bytes| Item::Oid(Oid::from_bytes(bytes))),
-                );
+                self.stack.push(escaped_oid(line, BACKSLASH_UNICODE)?);
             }
 
             EMPTY_TUPLE => self.stack.push(Item::Tuple(None)),
@@ -165,20 +198,43 @@ impl Machine {
                 self.pop_to_mark()?;
                 self.stack.push(Item::List);
             }
-            DICT | FROZENSET | OBJ => {
+            DICT => {
+                self.pop_to_mark()?;
+                self.stack.push(Item::Dict);
+            }
+            FROZENSET | OBJ => {
                 self.pop_to_mark()?;
                 self.stack.push(Item::Other);
             }
-            APPEND | BUILD => _ = self.pop()?,
-            SETITEM => self.pop_many(2)?,
-            APPENDS | SETITEMS | ADDITEMS => self.pop_to_mark()?,
+            APPEND => {
+                self.pop()?;
+                self.can_take(Addition::Items)?;
+            }
+            APPENDS => {
+                self.pop_to_mark()?;
+                self.can_take(Addition::Items)?;
+            }
+            SETITEM => {
+                self.pop_many(2)?;
+                self.can_take(Addition::Pairs)?;
+            }
+            SETITEMS => {
+                let len = self.stack.len();
+                self.pop_to_mark()?;
+                if !(len - self.stack.len()).is_multiple_of(2) {
+                    return Err(Flaw::Value("an even number of keys and values"));
+                }
+                self.can_take(Addition::Pairs)?;
+            }
+            ADDITEMS => self.pop_to_mark()?,
+            BUILD => _ = self.pop()?,
 
             GLOBAL => {
-                r.line().and_then(|_| r.line()).ok_or(Flaw::Short)?;
+                class_names(r)?;
                 self.stack.push(Item::Other);
             }
             INST => {
-                r.line().and_then(|_| r.line()).ok_or(Flaw::Short)?;
+                class_names(r)?;
                 self.pop_to_mark()?;
                 self.stack.push(Item::Other);
             }
@@ -228,12 +284,32 @@ impl Machine {
                 self.get(no)?;
             }
 
-            PROTO => _ = r.u8().ok_or(Flaw::Short)?,
-            FRAME => _ = r.take(8).ok_or(Flaw::Short)?,
-            READONLY_BUFFER => {}
+            PROTO => match r.u8().ok_or(Flaw::Short)? {
+                0..=PROTOCOL_MAX => {}
+                _ => return Err(Flaw::Value("a protocol that is known")),
+            },
+            FRAME => {
+                let len = u64_le(r)?;
+                let len =
+                    usize::try_from(len).ok().filter(|&len| len <= r.rest().len()).ok_or(Flaw::Short)?;
+                if self.frame_end.replace(r.pos() + len).is_some() {
+                    return Err(Flaw::Frame);
+                }
+            }
+            NEXT_BUFFER | READONLY_BUFFER => return Err(Flaw::Value("data that is part of the record")),
             unknown => return Err(Flaw::Unknown(unknown)),
         }
         Ok(Some(()))
+    }
+
+    /// After an opcode.
+    fn leave_frame(&mut self, r: &Reader<'_>) -> Result<(), Flaw> {
+        match self.frame_end {
+            Some(end) if r.pos() > end => return Err(Flaw::Frame),
+            Some(end) if r.pos() == end => self.frame_end = None,
+            _ => {}
+        }
+        Ok(())
     }
 
     fn top(&self) -> Result<Item, Broken> {
@@ -273,13 +349,30 @@ impl Machine {
 
     fn skip(&mut self, r: &mut Reader<'_>, len: u64) -> Result<(), Flaw> {
         take(r, len)?;
-        self.stack.push(Item::Other);
+        self.stack.push(Item::Plain);
         Ok(())
     }
 
     fn string(&mut self, r: &mut Reader<'_>, len: u64) -> Result<(), Flaw> {
         let item = Item::string(take(r, len)?);
         self.stack.push(item);
+        Ok(())
+    }
+
+    /// Whether the value on top of the stack may get items, or keys with values.
+    fn can_take(&self, addition: Addition) -> Result<(), Flaw> {
+        match (self.top()?, addition) {
+            (Item::Other, _) | (Item::List, Addition::Items) | (Item::Dict, Addition::Pairs) => Ok(()),
+            _ => Err(Flaw::Value("a container")),
+        }
+    }
+
+    fn text(&mut self, r: &mut Reader<'_>, len: u64) -> Result<(), Flaw> {
+        let bytes = take(r, len)?;
+        if !is_text(bytes) {
+            return Err(Flaw::Value("text in UTF-8"));
+        }
+        self.stack.push(Item::string(bytes));
         Ok(())
     }
 
@@ -294,7 +387,7 @@ impl Machine {
             Ok(no) if no == self.memo.len() => self.memo.push(item),
             // Python 2 counts from 1, and some leave numbers out.
             Ok(no) if no <= self.memo.len() + 16 => {
-                self.memo.resize(no, Item::Other);
+                self.memo.resize(no, Item::Unset);
                 self.memo.push(item);
             }
             _ => _ = self.far_memo.insert(no, item),
@@ -304,7 +397,8 @@ impl Machine {
 
     fn get(&mut self, no: u64) -> Result<(), Broken> {
         let near = usize::try_from(no).ok().and_then(|no| self.memo.get(no));
-        let item = near.or_else(|| self.far_memo.get(&no)).copied().ok_or(Broken)?;
+        let item = near.or_else(|| self.far_memo.get(&no)).copied();
+        let item = item.filter(|item| *item != Item::Unset).ok_or(Broken)?;
         self.stack.push(item);
         Ok(())
     }
@@ -316,7 +410,7 @@ fn refer(id: Item, oids: &mut Vec<Oid>) -> Result<(), Flaw> {
         Item::Oid(oid) | Item::Tuple(Some(oid)) => oids.push(oid),
         // Weak, or to another database.
         Item::List => {}
-        Item::Other | Item::Tuple(None) => return Err(Flaw::NoOid),
+        Item::Other | Item::Plain | Item::Dict | Item::Unset | Item::Tuple(None) => return Err(Flaw::NoOid),
     }
     Ok(())
 }
@@ -327,6 +421,9 @@ enum Flaw {
     Stack,
     Unknown(u8),
     NoOid,
+    Frame,
+    /// An argument is not what its opcode demands: this.
+    Value(&'static str),
 }
 
 impl From<Broken> for Flaw {
@@ -346,6 +443,8 @@ impl Flaw {
             Flaw::NoOid => {
                 format!("at byte {pos}: a persistent id is neither an oid nor (oid, class) nor a list")
             }
+            Flaw::Frame => format!("at byte {pos}: a frame ends within an opcode or is not read to its end"),
+            Flaw::Value(expected) => format!("at byte {pos}: {expected} is expected"),
         }
     }
 }
@@ -364,40 +463,83 @@ fn decimal(r: &mut Reader<'_>) -> Result<u64, Flaw> {
     std::str::from_utf8(line).ok().and_then(|text| text.trim().parse().ok()).ok_or(Flaw::Stack)
 }
 
-/// The string that STRING has in quotes, if it is eight bytes long.
-fn quoted(line: &[u8]) -> Option<[u8; 8]> {
+/// Whether the line behind INT, LONG or FLOAT is a number as picklers write them. INT has booleans as 00 and 01.
+fn is_number(opcode: u8, line: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(line.trim_ascii()) else { return false };
+    let digits = |text: &str| {
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    match opcode {
+        FLOAT => text.parse::<f64>().is_ok(),
+        LONG => digits(text.strip_suffix(['L', 'l']).unwrap_or(text)),
+        _ => digits(text),
+    }
+}
+
+/// Module and name of a class, each in a line.
+fn class_names(r: &mut Reader<'_>) -> Result<(), Flaw> {
+    let module = r.line().ok_or(Flaw::Short)?;
+    let name = r.line().ok_or(Flaw::Short)?;
+    if is_text(module) && is_text(name) { Ok(()) } else { Err(Flaw::Value("the name of a class")) }
+}
+
+/// UTF-8, in which Python lets surrogates pass, too.
+fn is_text(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    loop {
+        let Err(error) = std::str::from_utf8(rest) else { return true };
+        let Some([0xed, 0xa0..=0xbf, 0x80..=0xbf, left @ ..]) = rest.get(error.valid_up_to()..) else {
+            return false;
+        };
+        rest = left;
+    }
+}
+
+/// What STRING has between its quotes.
+fn unquoted(line: &[u8]) -> Option<&[u8]> {
     let line = line.trim_ascii();
     let (&quote, rest) = line.split_first()?;
     let (&end, inner) = rest.split_last()?;
-    if quote != end || !matches!(quote, b'\'' | b'"') {
-        return None;
-    }
-    unescaped(inner, b"\\'\"abfnrtvx01234567")
+    (quote == end && matches!(quote, b'\'' | b'"')).then_some(inner)
 }
 
-/// Eight characters below 256, of which those with a backslash mean something: what `known` lists, and in Unicode strings
-/// (where it is empty) `\uXXXX` only.
-fn unescaped(text: &[u8], known: &[u8]) -> Option<[u8; 8]> {
-    let mut out = [0; 8];
+/// What may follow a backslash in STRING. Another character stands for itself, and so does the backslash before it.
+const BACKSLASH_STRING: &[u8] = b"\\'\"abfnrtvx01234567";
+/// In UNICODE.
+const BACKSLASH_UNICODE: &[u8] = b"uU";
+
+/// A string that is written with escapes: an oid if it has eight characters below 256.
+fn escaped_oid(text: &[u8], known: &[u8]) -> Result<Item, Flaw> {
+    let mut oid = [0; 8];
+    let mut len = 0;
     let mut r = Reader::new(text);
-    for slot in &mut out {
-        *slot = match r.u8()? {
-            b'\\' => {
-                let escape = *r.rest().first()?;
-                if known.is_empty() && escape == b'u' {
-                    r.u8()?;
-                    u8::try_from(number(r.take(4)?, 16)?).ok()?
-                } else if known.contains(&escape) {
-                    r.u8()?;
-                    simple_escape(escape, &mut r)?
-                } else {
-                    b'\\'
-                }
+    while let Some(byte) = r.u8() {
+        let escape = r.rest().first().copied().filter(|escape| byte == b'\\' && known.contains(escape));
+        let character = match escape {
+            Some(escape) => {
+                r.u8();
+                escaped(escape, &mut r).ok_or(Flaw::Value("an escape sequence that is whole"))?
             }
-            byte => byte,
+            None => u32::from(byte),
         };
+        match (oid.get_mut(len), u8::try_from(character)) {
+            (Some(slot), Ok(byte)) => *slot = byte,
+            // Too long, or no byte: no oid, but the rest is looked at all the same.
+            _ => len = oid.len(),
+        }
+        len += 1;
     }
-    r.is_empty().then_some(out)
+    Ok(if len == oid.len() { Item::Oid(Oid::from_bytes(oid)) } else { Item::Plain })
+}
+
+/// The character of an escape sequence.
+fn escaped(escape: u8, r: &mut Reader<'_>) -> Option<u32> {
+    match escape {
+        b'u' => number(r.take(4)?, 16),
+        b'U' => number(r.take(8)?, 16).filter(|&character| character <= 0x10_ffff),
+        _ => simple_escape(escape, r).map(u32::from),
+    }
 }
 
 fn simple_escape(escape: u8, r: &mut Reader<'_>) -> Option<u8> {
@@ -438,11 +580,7 @@ mod tests {
 
     fn of(record: &[u8]) -> Result<Vec<u64>, String> {
         let mut oids = Vec::new();
-        // Not through the shortcut.
-        Machine::default().run(record, &mut oids)?;
-        let mut again = Vec::new();
-        references(record, &mut again).unwrap();
-        assert_eq!(oids, again);
+        references(record, &mut oids)?;
         Ok(oids.into_iter().map(|oid| oid.0).collect())
     }
 

@@ -100,13 +100,14 @@ fn circles_are_collected_by_a_pack() {
 #[test]
 fn former_states_are_kept_for_a_while() {
     let storage = storage(Duration::from_millis(30));
-    let t1 = commit(&storage, &[(1, Tid::ZERO, b"one"), (2, Tid::ZERO, b"two")]).unwrap();
-    let t2 = commit(&storage, &[(1, t1, b"changed")]).unwrap();
-    assert_eq!(load_before(&storage, 1, t2).unwrap(), Some((b"one".to_vec(), t1, Some(t2))));
+    let [one, two, changed] = [&[10][..], &[11], &[12]].map(refers_to);
+    let t1 = commit(&storage, &[(1, Tid::ZERO, &one), (2, Tid::ZERO, &two)]).unwrap();
+    let t2 = commit(&storage, &[(1, t1, &changed)]).unwrap();
+    assert_eq!(load_before(&storage, 1, t2).unwrap(), Some((one, t1, Some(t2))));
     sleep(Duration::from_millis(60));
-    commit(&storage, &[(3, Tid::ZERO, b"another")]).unwrap();
+    commit(&storage, &[(3, Tid::ZERO, &refers_to(&[]))]).unwrap();
     assert_eq!(load_before(&storage, 1, t2).unwrap(), None);
     assert!(storage.load_serial(Oid(1), t1, 0, &mut Vec::new()).is_err());
-    assert_eq!(load(&storage, 1).unwrap(), (b"changed".to_vec(), t2));
-    assert_eq!(load(&storage, 2).unwrap(), (b"two".to_vec(), t1));
+    assert_eq!(load(&storage, 1).unwrap(), (changed, t2));
+    assert_eq!(load(&storage, 2).unwrap(), (two, t1));
 }

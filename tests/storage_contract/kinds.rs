@@ -1,5 +1,6 @@
 //! The storages.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,8 +9,8 @@ use runzeo::storage::demo::DemoStorage;
 use runzeo::storage::file::FileStorage;
 use runzeo::storage::mapping::MappingStorage;
 use runzeo::storage::temporary::TemporaryStorage;
-use runzeo::storage::transform::Transform;
 use runzeo::storage::transform::zlib::Zlib;
+use runzeo::storage::transform::{Codec, Transform};
 use tempfile::TempDir;
 
 use crate::helpers::{self, Answers};
@@ -70,9 +71,30 @@ pub fn mapping() -> Kind {
     Kind { merges: false, ..kind(|_| in_memory()) }
 }
 
+/// A temporary storage looks into records for references: what the tests store is put into a record that has none.
 pub fn temporary() -> Kind {
-    let make = |_: &Path| Arc::new(TemporaryStorage::new("temporary".into())) as Arc<dyn Storage>;
+    let make = |_: &Path| {
+        let storage = Arc::new(TemporaryStorage::new("temporary".into()));
+        Arc::new(Transform::new(storage, Arc::new(InRecords), false)) as Arc<dyn Storage>
+    };
     Kind { deletes: false, logs: false, ..kind(make) }
+}
+
+const BEFORE_STATE: &[u8] = b"cm\nC\n.B";
+
+/// The state is a string.
+struct InRecords;
+
+impl Codec for InRecords {
+    fn encode<'a>(&self, data: &'a [u8]) -> Cow<'a, [u8]> {
+        let len = (data.len() as u32).to_le_bytes();
+        Cow::Owned([BEFORE_STATE, &len, data, b"."].concat())
+    }
+
+    fn decode<'a>(&self, kept: &'a [u8]) -> Result<Cow<'a, [u8]>, String> {
+        let state = kept.strip_prefix(BEFORE_STATE).and_then(|rest| rest.get(4..rest.len() - 1));
+        Ok(Cow::Owned(state.ok_or("it was not encoded here")?.to_vec()))
+    }
 }
 
 pub fn demo() -> Kind {

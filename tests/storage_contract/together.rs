@@ -40,7 +40,15 @@ pub fn threads_commit_and_read(kind: &Kind) {
     let storage = kind.storage.as_ref();
     let done = AtomicBool::new(false);
     let before = storage.last_transaction();
+    // Told to stop also if a writer fails: else a failure would be a test without end.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let tids: Vec<Vec<Tid>> = std::thread::scope(|scope| {
+        let stop = Stop(&done);
         scope.spawn(|| {
             let mut seen = [0u64; 4];
             while !done.load(Ordering::Relaxed) {
@@ -64,7 +72,7 @@ pub fn threads_commit_and_read(kind: &Kind) {
         };
         let writers: Vec<_> = (0..4).map(|oid| scope.spawn(move || count(oid))).collect();
         let tids = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
-        done.store(true, Ordering::Relaxed);
+        drop(stop);
         tids
     });
     let mut all: Vec<Tid> = tids.concat();

@@ -24,6 +24,7 @@ static FILESTORAGE: SectionType = SectionType {
         key("packer", Datatype::Any),
         key("pack-gc", Datatype::Boolean),
         key("pack-keep-old", Datatype::Boolean),
+        key("pack-refuse-large-removals", Datatype::Boolean),
         // Ours: Python writes the format of the Python that runs it.
         key("new-file-format", Datatype::Custom(|text| new_file_format(text).map(drop))),
     ]),
@@ -276,6 +277,9 @@ fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {
             .map(|quota| u64::try_from(quota.max(0)).unwrap_or(u64::MAX)),
         pack_gc: section.get("pack-gc", datatypes::boolean)?.unwrap_or(true),
         pack_keep_old: section.get("pack-keep-old", datatypes::boolean)?.unwrap_or(true),
+        pack_refuse_large_removals: section
+            .get("pack-refuse-large-removals", datatypes::boolean)?
+            .unwrap_or(false),
         new_file_format: section.get("new-file-format", new_file_format)?.unwrap_or_default(),
         location: section.start.clone(),
     })

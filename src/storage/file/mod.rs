@@ -6,10 +6,10 @@
 //! - `volume` the file and its index, as a pack replaces them
 //! - `open` and `recover`: from files to a running storage; `tail_note` what a crash leaves to know; `lock_file`
 //! - `read`, `history`, `iterate`: reading
-//! - `pack` a new file without what nobody can see any more
+//! - `pack` a new file without what nobody can see any more; `pins` what it must not remove though the file does not show it
 //! - `stage` (vote), `undo`, `space`, `tids`, `group` (finish), `lead` (by whom), `blobs`: writing; `undo_log` what can be undone
 //!
-//! Locks, in the order in which they may be taken: the group's queue; the writer (leader only); then, each alone and
+//! Locks, in the order in which they may be taken: the group's queue; `pins`; the writer (leader only); then, each alone and
 //! for memory only but for `space`, which may call `fallocate`: `space`, `tids`, `oids`, pages of the index.
 //! Reads take none of them but a shared page lock.
 
@@ -27,6 +27,7 @@ mod lock_file;
 mod log;
 mod open;
 mod pack;
+mod pins;
 mod read;
 mod recover;
 mod save;
@@ -48,6 +49,7 @@ use self::lead::Lead;
 use self::lock_file::LockFile;
 use self::media::Media;
 use self::pack::Packing;
+use self::pins::Pins;
 use self::save::Saver;
 use self::space::Space;
 use self::stage::VotedTxn;
@@ -95,6 +97,7 @@ struct Core {
     saver: Saver,
     blobs: Option<Arc<BlobDir>>,
     packing: Packing,
+    pins: Pins,
     oids: Mutex<Oids>,
     /// The last published transaction. Written by the leader only.
     last_tid: AtomicU64,

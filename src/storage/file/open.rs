@@ -16,6 +16,7 @@ use super::lock_file::LockFile;
 use super::log::{Log, TARGET};
 use super::media::{Access, Media, MediaFile, RealMedia};
 use super::pack::{Packing, leftovers};
+use super::pins::Pins;
 use super::recover::{self, ScanFrom, Tail};
 use super::save::Saver;
 use super::space::Space;
@@ -69,6 +70,8 @@ pub struct FileStorageOptions {
     pub pack_gc: bool,
     /// Whether a pack leaves the old file as `Data.fs.old`.
     pub pack_keep_old: bool,
+    /// Whether a pack fails that would remove more than nine tenths of more than a thousand objects.
+    pub pack_refuse_large_removals: bool,
     /// Time travel, read-only: transactions from this tid on are not there.
     pub stop: Option<Tid>,
     pub new_file_format: NewFileFormat,
@@ -86,6 +89,7 @@ impl FileStorageOptions {
             quota: None,
             pack_gc: true,
             pack_keep_old: true,
+            pack_refuse_large_removals: false,
             stop: None,
             new_file_format: NewFileFormat::Auto,
             media: Arc::new(RealMedia),
@@ -136,6 +140,7 @@ impl FileStorage {
             blobs: open_blobs(&options)?,
             saver: Saver::new(found.index_end, found.index_end > MAGIC_LEN),
             packing: Packing::default(),
+            pins: Pins::default(),
             oids: Mutex::new(oids),
             last_tid: AtomicU64::new(found.last_tid.0),
             closed: AtomicBool::new(false),

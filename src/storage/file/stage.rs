@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::FileStorage;
 use super::format::{BACK_LEN, DATA_HEADER_LEN, DataHeader, POS_MAX, TRAILER_LEN, TXN_HEADER_LEN};
+use super::pins::Pin;
 use super::space::Reservation;
 use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
@@ -35,6 +36,7 @@ pub struct VotedTxn {
     pub fetched: HashMap<usize, Vec<u8>>,
     /// Given back when this is dropped.
     _reservation: Reservation,
+    _pin: Option<Pin>,
     resolved: Vec<Oid>,
     undone: Vec<Undone>,
 }
@@ -196,6 +198,10 @@ impl FileStorage {
         if core.blobs.is_none() && !staged.blobs().is_empty() {
             return Err(StorageError::no_blobs());
         }
+        let points_back =
+            |op: &Op| matches!(op.kind, OpKind::Undo { .. } | OpKind::Restore { prev_txn: Some(_), .. });
+        // Before the volume is taken.
+        let pin = staged.ops().iter().any(points_back).then(|| core.pins.begin());
         let volume = core.volume.get_owned();
         let head_len = (TXN_HEADER_LEN
             + staged.meta.user.len()
@@ -255,6 +261,10 @@ impl FileStorage {
             TidAt::Finish => None,
             TidAt::Vote => Some(core.tids.at_vote(staged.tid)?),
         };
+        if let Some(pin) = &pin {
+            let backs = draft.records.iter().filter(|record| record.back != 0);
+            pin.voted(&volume, backs.map(|record| (record.oid, record.back)).collect());
+        }
         Ok(VotedTxn {
             staged,
             tid,
@@ -265,6 +275,7 @@ impl FileStorage {
             volume,
             fetched: HashMap::new(),
             _reservation: reservation,
+            _pin: pin,
             resolved,
             undone: draft.undone,
         })

@@ -29,7 +29,12 @@ impl MappingStorage {
                 _ => {}
             }
             request.progress.total.store(state.objects.len() as u64, Ordering::Relaxed);
-            if request.gc.unwrap_or(true) { Some(reachable(&state, stop, request)?) } else { None }
+            let gc = request.gc.unwrap_or(true);
+            // Without a root nothing can be reached: Python's KeyError too, and nothing is removed.
+            if gc && !state.objects.contains_key(&Oid::ZERO) {
+                return Err(StorageError::Missing(Oid::ZERO));
+            }
+            if gc { Some(reachable(&state, stop, request)?) } else { None }
         };
         let mut state = self.write()?;
         state.last_pack = Some(stop);

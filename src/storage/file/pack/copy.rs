@@ -1,6 +1,9 @@
 //! Copying to `Data.fs.pack`: up to the pack time what is reachable, with all back-pointers resolved, and from there on
 //! everything, with its pointers moved.
 //!
+//! Of transactions that came after `reach` has searched the file, the references are checked as they are copied: none may lead
+//! to an object that was left out.
+//!
 //! The index that says what is reachable becomes that of the new file: an object's entry is an old position, and marked,
 //! until its record was copied, and a new one from then on.
 
@@ -14,13 +17,13 @@ use super::super::format::{BACK_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TRA
 use super::super::log::{Log, Record, TARGET};
 use super::super::media::{Access, MediaFile};
 use super::super::volume::Volume;
-use super::Pack;
 use super::out::Out;
 use super::reach::Reach;
 use super::sequential::{FIRST, Sequential, Txn};
+use super::{Pack, Stop};
 use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
-use crate::storage::{Result, StorageError};
+use crate::storage::{Removals, Result, StorageError};
 
 /// Read at once.
 const BUF_LEN: usize = 1 << 20;
@@ -89,13 +92,13 @@ impl<'a> Copier<'a> {
         self.out.sync()
     }
 
-    pub fn copy_to_pack_time(&mut self, pack: &mut Pack<'_>) -> Result<()> {
+    pub fn copy_to_pack_time(&mut self, pack: &mut Pack<'_>, removals: Option<&dyn Removals>) -> Result<()> {
         pack.phase("copying");
         let old = self.old.clone();
         let pack_pos = self.reach.pack_pos;
         let mut file = Sequential::new(&old.log, pack_pos);
         while let Some(txn) = file.txn(self.old_pos)? {
-            self.copy_reachable(pack, &mut file, &txn)?;
+            self.copy_reachable(removals, &mut file, &txn)?;
             self.old_pos = txn.next;
             pack.at(2 * pack.request.progress.total.load(Ordering::Relaxed) / 3 + self.old_pos)?;
         }
@@ -107,7 +110,12 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    fn copy_reachable(&mut self, pack: &Pack<'_>, file: &mut Sequential<'_>, txn: &Txn) -> Result<()> {
+    fn copy_reachable(
+        &mut self,
+        removals: Option<&dyn Removals>,
+        file: &mut Sequential<'_>,
+        txn: &Txn,
+    ) -> Result<()> {
         let new_tpos = self.out.end();
         let mut pos = txn.first;
         let mut any = false;
@@ -120,7 +128,7 @@ impl<'a> Copier<'a> {
                     any = true;
                 }
                 self.copy_resolved(file, pos, &record, new_tpos)?;
-            } else if let Some(removals) = pack.request.removals {
+            } else if let Some(removals) = removals {
                 let (to_come, kept) = self.reach.index.marked_pos(record.header.oid);
                 // Two records in one transaction: the one that counts keeps the blob.
                 let is_double = if to_come { kept < txn.tend } else { any && kept >= new_tpos };
@@ -185,16 +193,19 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// All whole transactions that are there now. With a `pack` it is told how far it is, and may be cut short.
-    pub fn copy_rest(&mut self, mut pack: Option<&mut Pack<'_>>) -> Result<()> {
+    /// All whole transactions that are there now. `beside`: commits go on, and the pack may be cut short.
+    pub fn copy_rest(&mut self, pack: &mut Pack<'_>, beside: bool) -> std::result::Result<(), Stop> {
         let old = self.old.clone();
         let end = old.log.end();
         let mut file = Sequential::new(&old.log, end);
         let mut copied = Vec::new();
         while let Some(txn) = file.txn(self.old_pos)? {
             self.copy_txn(&mut file, &txn, &mut copied)?;
+            if self.reach.searched_to.is_some_and(|searched_to| txn.pos >= searched_to) {
+                self.check_references(pack, &mut file, &txn)?;
+            }
             self.old_pos = txn.next;
-            if let Some(pack) = pack.as_deref_mut() {
+            if beside {
                 let total = pack.request.progress.total.load(Ordering::Relaxed);
                 pack.at((2 * total / 3 + self.old_pos).min(total))?;
             }
@@ -253,6 +264,44 @@ impl<'a> Copier<'a> {
         // Not sooner: two records of one object both point to the revision before the transaction.
         for (oid, pos, data_len) in copied.drain(..) {
             self.reach.index.insert(oid, pos, data_len);
+        }
+        Ok(())
+    }
+
+    /// Whether all is kept that a transaction refers to, which was copied.
+    fn check_references(
+        &self,
+        pack: &Pack<'_>,
+        file: &mut Sequential<'_>,
+        txn: &Txn,
+    ) -> std::result::Result<(), Stop> {
+        let (mut data, mut oids) = (Vec::new(), Vec::new());
+        let mut pos = txn.first;
+        while pos < txn.tend {
+            let record = file.record(txn, pos)?;
+            let (oid, back) = (record.header.oid, record.back);
+            if record.header.data_len > 0 {
+                pack.references(oid, pos, file.data(pos, &record.header, &mut data)?, &mut oids)?;
+            } else if back != 0 && back < self.reach.pack_pos {
+                pack.restored_references(&self.old, oid, back, &mut data, &mut oids)?;
+            }
+            pos += record.header.record_len();
+        }
+        oids.into_iter().try_for_each(|oid| self.check_kept(oid, Some(txn.header.tid)))
+    }
+
+    /// Whether this object is in the new file, if it was there before: as of a transaction, or now.
+    pub fn check_kept(&self, oid: Oid, tid: Option<Tid>) -> std::result::Result<(), Stop> {
+        if self.reach.index.pos(oid) != 0 {
+            return Ok(());
+        }
+        let mut pos = self.old.index.pos(oid);
+        while pos != 0 {
+            let record = self.old.log.read_record(pos, Some(oid))?;
+            if tid.is_none_or(|tid| record.header.tid <= tid) {
+                return if record.is_gone() { Ok(()) } else { Err(Stop::LeftOut { oid, tid }) };
+            }
+            pos = record.header.prev;
         }
         Ok(())
     }

@@ -2,10 +2,14 @@
 //!
 //! What is left out is what Python's `fspack` leaves out, and what is copied is byte for byte what it copies.
 //!
-//! 1. `reach`: which records are reachable, an index of them is built. Reads the file up to where it ended then.
+//! 1. `reach`: which records are reachable, an index of them is built. Reads the file up to where it ends then.
 //! 2. `copy`: these records to `Data.fs.pack`; then all transactions after the pack time, and those that came since, until
 //!    next to nothing is left. The index goes from old positions to new ones as it goes.
 //! 3. `switch`: commits are held, the last bytes copied, the file synced and renamed, index and file replaced.
+//!
+//! A transaction that is committed after the first step can make reachable what the second has left out: it undoes a deletion,
+//! say. Its references are checked as it is copied, and if they lead to such an object the pack begins anew; after a few times
+//! it fails. Nothing is removed before the last step, neither here nor of what an earlier pack left.
 //!
 //! All but the last step runs beside everything else without a lock. Memory: the new index (8 to 16 bytes an object, which
 //! then replaces the old one), at most 8 bytes an object of positions yet to be visited, and what
@@ -22,14 +26,15 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use log::info;
+use log::{info, warn};
 
 use self::copy::Copier;
 use self::reach::Reach;
 use super::log::TARGET;
+use super::volume::Volume;
 use super::{Core, FileStorage};
 use crate::base::fs::with_suffix;
-use crate::base::ids::Tid;
+use crate::base::ids::{Oid, Tid};
 use crate::storage::blob::Sweep;
 use crate::storage::{PackRequest, Removals, Result, StorageError};
 
@@ -39,6 +44,10 @@ const LOG_INTERVAL: Duration = Duration::from_secs(30);
 const REST_MAX: u64 = 256 * 1024;
 /// Writers that are faster than the copying are held up after so many rounds all the same.
 const ROUNDS_MAX: usize = 64;
+/// How often a pack begins before it gives up, because what it left out became reachable again.
+const ATTEMPTS_MAX: usize = 4;
+/// A pack that removes more than nine of ten objects, and so many are there, is perhaps a mistake.
+const MANY_OBJECTS: u64 = 1000;
 
 impl FileStorage {
     pub(super) fn pack_file(&self, request: &PackRequest<'_>) -> Result<()> {
@@ -50,20 +59,31 @@ impl FileStorage {
             return Ok(());
         }
         let _packing = core.packing.begin()?;
-        self.remove_old()?;
         let gc = request.gc.unwrap_or(self.options.pack_gc);
-        let keep_old = self.options.pack_keep_old;
-        // One that is being committed is later than the last.
-        let is_gone = |oid, tid| Ok(tid <= core.last_tid() && !self.has_revision(oid, tid)?);
-        let begin = |blobs| Sweep::begin(blobs, keep_old, &is_gone);
-        let sweep = core.blobs.as_ref().map(begin).transpose()?;
-        let removals = sweep.as_ref().map(|sweep| sweep as &dyn Removals).or(request.removals);
-        let request = &PackRequest { removals, ..*request };
-        let mut pack = Pack { core, request, phase: "", begun: Instant::now(), logged: Instant::now() };
-        pack.run(stop, gc, keep_old)
+        let mut pack =
+            Pack { storage: self, core, request, phase: "", begun: Instant::now(), logged: Instant::now() };
+        for _ in 0..ATTEMPTS_MAX {
+            match pack.run(stop, gc) {
+                Ok(()) => return Ok(()),
+                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::LeftOut { oid, tid }) => info!(
+                    target: TARGET,
+                    "{}: object 0x{oid} became reachable again through {}: the pack begins anew",
+                    core.path.display(),
+                    through(tid)
+                ),
+            }
+        }
+        Err(StorageError::Refused {
+            class: ("ZODB.POSException", "StorageError"),
+            message: format!(
+                "packing: objects became reachable again {ATTEMPTS_MAX} times while they were left out. Nothing was \
+                 removed. Pack again when fewer transactions are undone"
+            ),
+        })
     }
 
-    /// Python removes what the last pack left before anything else.
+    /// What the last pack left makes room for this one.
     fn remove_old(&self) -> Result<()> {
         let old = with_suffix(&self.options.path, ".old");
         if self.core.media.exists(&old) {
@@ -72,6 +92,26 @@ impl FileStorage {
         }
         Ok(())
     }
+}
+
+/// Why a pack does not go on.
+enum Stop {
+    Failed(StorageError),
+    /// This transaction, or one that is not finished yet, refers to an object that is not kept.
+    LeftOut {
+        oid: Oid,
+        tid: Option<Tid>,
+    },
+}
+
+impl From<StorageError> for Stop {
+    fn from(error: StorageError) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+fn through(tid: Option<Tid>) -> String {
+    tid.map_or("a transaction that has voted".into(), |tid| format!("transaction {tid}"))
 }
 
 /// The pack time as a tid.
@@ -96,6 +136,7 @@ fn in_words(tid: Tid) -> String {
 
 /// One pack under way: what its steps share.
 struct Pack<'a> {
+    storage: &'a FileStorage,
     core: &'a Core,
     request: &'a PackRequest<'a>,
     phase: &'static str,
@@ -104,8 +145,8 @@ struct Pack<'a> {
 }
 
 impl Pack<'_> {
-    fn run(&mut self, stop: Tid, gc: bool, keep_old: bool) -> Result<()> {
-        let core = self.core;
+    fn run(&mut self, stop: Tid, gc: bool) -> std::result::Result<(), Stop> {
+        let (core, storage) = (self.core, self.storage);
         let path = core.path.display();
         let volume = core.volume.get_owned();
         let end = volume.published_end();
@@ -127,9 +168,17 @@ impl Pack<'_> {
             );
             return Ok(());
         };
+        let keep_old = self.check_removal(&reach)? || storage.options.pack_keep_old;
+        storage.remove_old()?;
+        // One that is being committed is later than the last.
+        let is_gone = |oid, tid| Ok(tid <= core.last_tid() && !storage.has_revision(oid, tid)?);
+        let begin = |blobs| Sweep::begin(blobs, keep_old, &is_gone);
+        let sweep = core.blobs.as_ref().map(begin).transpose()?;
+        let removals = sweep.as_ref().map(|sweep| sweep as &dyn Removals).or(self.request.removals);
+
         let mut copier = Copier::begin(core, volume, reach)?;
-        let copied = self.copy(&mut copier).and_then(|any| match any {
-            true => switch::switch(core, &mut copier, keep_old).map(Some),
+        let copied = self.copy(&mut copier, removals).and_then(|any| match any {
+            true => switch::switch(self, &mut copier, keep_old).map(Some),
             false => Ok(None),
         });
         match copied {
@@ -144,7 +193,7 @@ impl Pack<'_> {
                     self.begun.elapsed(),
                     switched.held
                 );
-                self.request.removals.map_or(Ok(()), |removals| removals.packed())
+                removals.map_or(Ok(()), |removals| Ok(removals.packed()?))
             }
             Ok(None) => {
                 copier.discard();
@@ -159,13 +208,17 @@ impl Pack<'_> {
     }
 
     /// All but the last bytes. `false`: the file would be the same.
-    fn copy(&mut self, copier: &mut Copier<'_>) -> Result<bool> {
-        copier.copy_to_pack_time(self)?;
+    fn copy(
+        &mut self,
+        copier: &mut Copier<'_>,
+        removals: Option<&dyn Removals>,
+    ) -> std::result::Result<bool, Stop> {
+        copier.copy_to_pack_time(self, removals)?;
         if !copier.changes_anything() {
             return Ok(false);
         }
         for _ in 0..ROUNDS_MAX {
-            copier.copy_rest(Some(self))?;
+            copier.copy_rest(self, true)?;
             // What was committed during the sync is copied next, so that little is left to sync in the end.
             copier.sync()?;
             if copier.rest_len() <= REST_MAX {
@@ -173,6 +226,56 @@ impl Pack<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// A last look before anything is removed. True: so much that the file of before is to be kept in any case.
+    fn check_removal(&self, reach: &Reach) -> Result<bool> {
+        let (before, kept) = (reach.object_count, reach.index.len());
+        let removed = before.saturating_sub(kept);
+        if before <= MANY_OBJECTS || removed <= before / 10 * 9 {
+            return Ok(false);
+        }
+        let path = self.core.path.display();
+        if self.storage.options.pack_refuse_large_removals {
+            return Err(StorageError::Refused {
+                class: ("ZODB.FileStorage.FileStorage", "FileStorageError"),
+                message: format!(
+                    "{path}: the pack would remove {removed} of {before} objects, which pack-refuse-large-removals \
+                     forbids. Nothing was removed"
+                ),
+            });
+        }
+        warn!(
+            target: TARGET,
+            "{path}: the pack removes {removed} of {before} objects, for nothing refers to them. The file of before is \
+             kept as {path}.old until the next pack: if these objects are missed, stop the server and put it back"
+        );
+        Ok(true)
+    }
+
+    /// The oids that the record of `oid` at `pos` refers to.
+    fn references(&self, oid: Oid, pos: u64, data: &[u8], oids: &mut Vec<Oid>) -> Result<()> {
+        (self.request.references)(data, oids).map_err(|why| StorageError::Refused {
+            class: ("ZODB.POSException", "StorageError"),
+            message: format!(
+                "packing: the record of object 0x{oid} at {pos} cannot be searched for references: {why}. Nothing was removed"
+            ),
+        })
+    }
+
+    /// The same for what a record of `oid` that points to `back` stands for. `data` is for its use.
+    fn restored_references(
+        &self,
+        volume: &Volume,
+        oid: Oid,
+        back: u64,
+        data: &mut Vec<u8>,
+        oids: &mut Vec<Oid>,
+    ) -> Result<()> {
+        let Some((pos, header)) = volume.log.follow(oid, back)? else { return Ok(()) };
+        data.clear();
+        volume.log.read_data(pos, &header, data)?;
+        self.references(oid, pos, data, oids)
     }
 
     fn phase(&mut self, phase: &'static str) {

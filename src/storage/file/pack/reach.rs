@@ -1,8 +1,13 @@
-//! What can be reached: from the root as of the pack time, or through a back-pointer from a later transaction.
+//! What can be reached: from the root as of the pack time, and from everything that was committed since then.
 //!
 //! An index as of the pack time is built first; objects are marked in it, and in the end the others are taken out. Objects
 //! whose references are still to be read are a heap of positions, visited batch by batch in the order of the file, so that
 //! a file larger than the memory is not read here and there.
+//!
+//! Later transactions can lead back to what nothing referred to at the pack time: an undo, or a restored record, points to a
+//! former revision, and a client that had read an object before it became garbage can store a reference to it. Python follows
+//! neither the references of the first (but for those of an object that is reachable anyway) nor the second, and loses objects
+//! or refuses to pack. Here all of them are kept, each as it was at the pack time.
 
 use std::collections::HashMap;
 
@@ -10,8 +15,8 @@ use super::super::format::{BACK_LEN, DATA_HEADER_LEN};
 use super::super::index::{Index, MARKABLE_END, Marked};
 use super::super::log::Log;
 use super::super::volume::Volume;
-use super::Pack;
 use super::sequential::{FIRST, Sequential, Txn};
+use super::{Pack, REST_MAX, ROUNDS_MAX};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 
@@ -32,10 +37,15 @@ pub struct Reach {
     pub pointed: HashMap<u64, u64>,
     /// Where the first transaction after the pack time begins.
     pub pack_pos: u64,
+    /// Up to here transactions were searched for what leads back. `None`: without garbage collection none need be.
+    pub searched_to: Option<u64>,
+    /// Objects at the pack time.
+    pub object_count: u64,
 }
 
 impl Reach {
-    /// Looks at transactions up to `end`. `None`: it has been packed to that time or later before.
+    /// Looks at transactions up to `end`, and at those that come meanwhile. `None`: it has been packed to that time or later
+    /// before.
     pub fn find(
         pack: &mut Pack<'_>,
         volume: &Volume,
@@ -49,12 +59,24 @@ impl Reach {
         }
         let mut file = Sequential::new(log, end);
         let Some((index, pack_pos)) = index_to(pack, &mut file, stop)? else { return Ok(None) };
-        let mut reach = Reach { index, pointed: HashMap::new(), pack_pos };
+        let object_count = index.len();
+        let mut reach = Reach { index, pointed: HashMap::new(), pack_pos, searched_to: None, object_count };
         if gc {
-            let total = reach.index.len();
-            let mut marker = Marker { pack, log, reach: &mut reach, heaps: Vec::new(), seen: 0, total, end };
+            let mut marker = Marker {
+                pack,
+                log,
+                reach: &mut reach,
+                heaps: Vec::new(),
+                seen: 0,
+                total: object_count,
+                end,
+                all_must_exist: true,
+            };
             marker.mark_from_root()?;
-            marker.mark_from_future(&mut file)?;
+            marker.all_must_exist = false;
+            let searched_to = marker.mark_from_future(file, volume)?;
+            marker.mark_from_votes()?;
+            reach.searched_to = Some(searched_to);
             reach.index.keep_marked();
         } else {
             reach.index.mark_all();
@@ -116,6 +138,8 @@ struct Marker<'a, 'p> {
     seen: u64,
     total: u64,
     end: u64,
+    /// A reference to an object that was not there at the pack time is an error, as in Python.
+    all_must_exist: bool,
 }
 
 impl Marker<'_, '_> {
@@ -129,34 +153,60 @@ impl Marker<'_, '_> {
         self.follow()
     }
 
-    /// Back-pointers of later transactions lead to revisions that were not current at the pack time, and refer to objects
-    /// that nothing else may refer to.
-    fn mark_from_future(&mut self, file: &mut Sequential<'_>) -> Result<()> {
-        let pack_pos = self.reach.pack_pos;
-        let mut pos = pack_pos;
-        let mut extra_roots = Vec::new();
-        while let Some(txn) = file.txn(pos)? {
-            file.check_order(&txn)?;
-            for_records(file, &txn, |_, record| {
-                let (oid, back) = (record.header.oid, record.back);
-                if back == 0 || back >= pack_pos {
-                    return Ok(());
-                }
-                let is_first = self.reach.pointed.insert(back, 0).is_none();
-                match self.reach.index.marked_pos(oid) {
-                    // Python does not look for its references.
-                    (false, _) => self.reach.index.insert_marked(oid, back),
-                    (true, pos) if is_first || pos == back => extra_roots.push(back),
-                    (true, _) => {}
-                }
-                Ok(())
-            })?;
-            pos = txn.next;
-            self.pack.at(self.end + pos)?;
+    /// Later transactions, and those that were committed since `end`: up to where.
+    fn mark_from_future(&mut self, mut file: Sequential<'_>, volume: &Volume) -> Result<u64> {
+        let mut pos = self.reach.pack_pos;
+        let mut end = self.end;
+        for _ in 0..ROUNDS_MAX {
+            while let Some(txn) = file.txn(pos)? {
+                file.check_order(&txn)?;
+                self.future_txn(&mut file, &txn)?;
+                pos = txn.next;
+                self.pack.at(self.end + pos.min(self.end))?;
+            }
+            let newest = volume.published_end();
+            if newest - end <= REST_MAX {
+                break;
+            }
+            end = newest;
+            file = file.further(end);
         }
-        extra_roots.sort_unstable();
-        extra_roots.dedup();
-        extra_roots.into_iter().for_each(|pos| self.push(pos));
+        Ok(end)
+    }
+
+    fn future_txn(&mut self, file: &mut Sequential<'_>, txn: &Txn) -> Result<()> {
+        let pack_pos = self.reach.pack_pos;
+        let (mut apart, mut oids) = (Vec::new(), Vec::new());
+        let mut pos = txn.first;
+        while pos < txn.tend {
+            let record = file.record(txn, pos)?;
+            let (oid, back) = (record.header.oid, record.back);
+            if record.header.data_len > 0 {
+                let data = file.data(pos, &record.header, &mut apart)?;
+                self.pack.references(oid, pos, data, &mut oids)?;
+            } else if back != 0 && back < pack_pos && self.reach.pointed.insert(back, 0).is_none() {
+                if let (false, _) = self.reach.index.marked_pos(oid) {
+                    self.reach.index.insert_marked(oid, back);
+                }
+                self.push(back);
+            }
+            pos += record.header.record_len();
+        }
+        file.check_end(txn)?;
+        oids.drain(..).try_for_each(|oid| self.object(oid))?;
+        // Now, for the next transaction may replace the revision that one of these still has.
+        self.follow()
+    }
+
+    /// What transactions restore that have voted and are not in the file yet.
+    fn mark_from_votes(&mut self) -> Result<()> {
+        let (core, pack) = (self.pack.core, &*self.pack);
+        let mut oids = Vec::new();
+        let mut data = Vec::new();
+        core.pins.for_each(|volume, oid, back| {
+            pack.restored_references(volume, oid, back, &mut data, &mut oids)
+        })?;
+        oids.into_iter().try_for_each(|oid| self.object(oid))?;
         self.follow()
     }
 
@@ -175,7 +225,8 @@ impl Marker<'_, '_> {
         match self.reach.index.mark(oid) {
             Marked::Now(pos) => self.push(pos),
             Marked::Before => {}
-            Marked::Missing => return Err(StorageError::Missing(oid)),
+            Marked::Missing if self.all_must_exist => return Err(StorageError::Missing(oid)),
+            Marked::Missing => {}
         }
         Ok(())
     }
@@ -225,12 +276,7 @@ impl Marker<'_, '_> {
                 &own
             }
         };
-        (self.pack.request.references)(data, oids).map_err(|why| StorageError::Refused {
-            class: ("ZODB.POSException", "StorageError"),
-            message: format!(
-                "packing: the record of object 0x{oid} at {at} cannot be searched for references: {why}"
-            ),
-        })
+        self.pack.references(oid, at, data, oids)
     }
 }
 

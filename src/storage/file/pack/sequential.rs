@@ -38,6 +38,21 @@ impl<'a> Sequential<'a> {
         Sequential { log, window: Window::new(log.file(), end, FIRST_LEN), end, last_tid: Tid::ZERO }
     }
 
+    /// Goes on up to `end`, with the same check of the order.
+    pub fn further(self, end: u64) -> Sequential<'a> {
+        Sequential { last_tid: self.last_tid, ..Sequential::new(self.log, end) }
+    }
+
+    /// The data of the record at `pos`, which has some.
+    pub fn data<'s>(&'s mut self, pos: u64, header: &DataHeader, apart: &'s mut Vec<u8>) -> Result<&'s [u8]> {
+        if header.data_len <= FIRST_LEN as u64 {
+            return self.bytes(pos + DATA_HEADER_LEN as u64, header.data_len as usize);
+        }
+        apart.clear();
+        self.log.read_data(pos, header, apart)?;
+        Ok(apart)
+    }
+
     /// The transaction at `pos`; `None` at the end.
     pub fn txn(&mut self, pos: u64) -> Result<Option<Txn>> {
         if pos >= self.end {

@@ -1,6 +1,7 @@
 //! The last step: the packed file takes the name of the old one, its index the place of the old index.
 //!
 //! Commits are held, by taking the lead of the group commit, and only for: copying what was committed in the last moment,
+//! checking that what voted transactions restore is kept with all that it refers to (there are hardly ever any),
 //! one sync of it, two renames, one sync of the directory, two small syncs of the tail note. Reads go on: whoever has taken
 //! the old volume reads the old file.
 //!
@@ -18,8 +19,10 @@ use log::warn;
 use super::super::Core;
 use super::super::index::Index;
 use super::super::log::{Log, TARGET};
+use super::super::pins::HeldPins;
 use super::super::volume::Volume;
 use super::copy::Copier;
+use super::{Pack, Stop};
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
@@ -32,18 +35,30 @@ pub struct Switched {
     pub held: Duration,
 }
 
+/// How long votes that point back are waited for, and how often: others may begin meanwhile.
+const VOTE_PATIENCE: Duration = Duration::from_secs(30);
+const TRIES_MAX: usize = 10;
+
+/// What became of a try.
+enum Tried {
+    Done(Arc<Volume>),
+    /// A vote is under way of which nobody knows what it will point to.
+    Vote,
+}
+
 /// See the module. `keep_old`: the old file gets the name `Data.fs.old`.
-pub fn switch(core: &Core, copier: &mut Copier<'_>, keep_old: bool) -> Result<Switched> {
+pub fn switch(
+    pack: &mut Pack<'_>,
+    copier: &mut Copier<'_>,
+    keep_old: bool,
+) -> std::result::Result<Switched, Stop> {
+    let core = pack.core;
     // Nobody saves an index of the old file from here on.
     let saving = core.hold_saver();
     remove_index(core)?;
     let old = copier.old.clone();
-    let switched = core.lead_alone(|| {
-        let begun = Instant::now();
-        let switched = replace(core, copier, keep_old);
-        switched.map(|volume| (volume, begun.elapsed()))
-    });
-    let (volume, held) = match switched.unwrap_or_else(|| Err(core.closed())) {
+    let switched = hold_and_replace(pack, copier, keep_old);
+    let (volume, held) = match switched {
         Ok(done) => done,
         Err(error) => {
             // The old file still is the one.
@@ -65,6 +80,32 @@ pub fn switch(core: &Core, copier: &mut Copier<'_>, keep_old: bool) -> Result<Sw
     })
 }
 
+/// The new volume, and for how long commits were held.
+fn hold_and_replace(
+    pack: &mut Pack<'_>,
+    copier: &mut Copier<'_>,
+    keep_old: bool,
+) -> std::result::Result<(Arc<Volume>, Duration), Stop> {
+    let core = pack.core;
+    for _ in 0..TRIES_MAX {
+        let tried = core.lead_alone(|| {
+            let begun = Instant::now();
+            (replace(pack, copier, keep_old), begun.elapsed())
+        });
+        let (tried, held) = tried.ok_or_else(|| core.closed())?;
+        match tried? {
+            Tried::Done(volume) => return Ok((volume, held)),
+            Tried::Vote => core.pins.wait_for_votes(VOTE_PATIENCE),
+        }
+    }
+    let message =
+        "packing: transactions that undo or copy were voted on all the time. Nothing was removed, pack again";
+    Err(Stop::Failed(StorageError::Refused {
+        class: ("ZODB.POSException", "StorageError"),
+        message: message.into(),
+    }))
+}
+
 fn remove_index(core: &Core) -> Result<()> {
     let path = with_suffix(&core.path, ".index");
     if !core.media.exists(&path) {
@@ -75,11 +116,17 @@ fn remove_index(core: &Core) -> Result<()> {
 }
 
 /// While commits are held.
-fn replace(core: &Core, copier: &mut Copier<'_>, keep_old: bool) -> Result<Arc<Volume>> {
+fn replace(pack: &mut Pack<'_>, copier: &mut Copier<'_>, keep_old: bool) -> std::result::Result<Tried, Stop> {
+    let core = pack.core;
     if let Some(why) = core.broken() {
-        return Err(StorageError::Closed(format!("the storage is read-only: {why}")));
+        return Err(StorageError::Closed(format!("the storage is read-only: {why}")).into());
     }
-    copier.copy_rest(None)?;
+    let pins = core.pins.hold();
+    if pins.any_votes() {
+        return Ok(Tried::Vote);
+    }
+    copier.copy_rest(pack, false)?;
+    check_pins(pack, copier, &pins)?;
     copier.sync()?;
     let (file, end) = copier.finished()?;
     keep_oids(core, &copier.old)?;
@@ -89,12 +136,12 @@ fn replace(core: &Core, copier: &mut Copier<'_>, keep_old: bool) -> Result<Arc<V
     if let Err(error) = rename(core, keep_old) {
         // Commits go on with the old file.
         tell_note(core, copier.old.log.end(), core.last_tid());
-        return Err(error);
+        return Err(error.into());
     }
     if let Err(error) = core.media.sync_dir(dir_of(&core.path)) {
         // Which of the two files a power cut would leave under this name nobody knows.
         core.set_broken(format!("syncing the directory after a pack failed: {error}"));
-        return Err(StorageError::io(format!("packing {}", core.path.display()))(error));
+        return Err(StorageError::io(format!("packing {}", core.path.display()))(error).into());
     }
 
     let index = std::mem::replace(&mut copier.reach.index, Index::new());
@@ -103,7 +150,17 @@ fn replace(core: &Core, copier: &mut Copier<'_>, keep_old: bool) -> Result<Arc<V
     core.space.moved(file, end);
     core.volume.replace(volume.clone());
     tell_note(core, end, copier.last_tid);
-    Ok(volume)
+    Ok(Tried::Done(volume))
+}
+
+/// Transactions that have voted will restore former revisions: what these refer to must be kept.
+fn check_pins(pack: &Pack<'_>, copier: &Copier<'_>, pins: &HeldPins<'_>) -> std::result::Result<(), Stop> {
+    if copier.reach.searched_to.is_none() {
+        return Ok(());
+    }
+    let (mut data, mut oids) = (Vec::new(), Vec::new());
+    pins.for_each(|volume, oid, back| pack.restored_references(volume, oid, back, &mut data, &mut oids))?;
+    oids.into_iter().try_for_each(|oid| copier.check_kept(oid, None))
 }
 
 /// Objects that are gone had oids too, which must not be given out again though nothing shows them any more.

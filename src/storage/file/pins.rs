@@ -1,0 +1,122 @@
+//! Former revisions that voted transactions point back to: undoes, and restored records with a hint.
+//!
+//! Between its vote and its finish such a transaction is not in the file, so a pack cannot see that what it restores, and all
+//! that this refers to, becomes reachable again. The vote is announced here before it looks at the file, and what it points to
+//! is kept here until it has ended. A pack follows these references, too, and takes the place of the file only while no such vote
+//! is under way.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::volume::Volume;
+use crate::base::ids::Oid;
+use crate::storage::Result;
+
+/// The pins of one storage.
+#[derive(Default)]
+pub struct Pins(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    list: Mutex<Vec<Entry>>,
+    /// A vote has ended.
+    voted: Condvar,
+}
+
+struct Entry {
+    id: u64,
+    /// `None` while the transaction votes.
+    pinned: Option<Pinned>,
+}
+
+#[derive(Clone)]
+struct Pinned {
+    volume: Arc<Volume>,
+    /// Objects and the positions in `volume` that their records point back to.
+    backs: Arc<[(Oid, u64)]>,
+}
+
+/// The pin of one transaction; its drop takes it out.
+pub struct Pin {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+/// While this lives no vote that points back begins or ends.
+pub struct HeldPins<'a>(MutexGuard<'a, Vec<Entry>>);
+
+impl Pins {
+    /// Called by a vote that may point back, before it takes the volume.
+    pub fn begin(&self) -> Pin {
+        let mut list = self.0.lock();
+        let id = list.iter().map(|entry| entry.id).max().map_or(0, |id| id + 1);
+        list.push(Entry { id, pinned: None });
+        Pin { shared: Arc::clone(&self.0), id }
+    }
+
+    pub fn hold(&self) -> HeldPins<'_> {
+        HeldPins(self.0.lock())
+    }
+
+    /// Waits, but not for ever, until the votes that are under way have ended.
+    pub fn wait_for_votes(&self, patience: Duration) {
+        let list = self.0.lock();
+        let is_voting = |list: &mut Vec<Entry>| list.iter().any(|entry| entry.pinned.is_none());
+        let waited = self.0.voted.wait_timeout_while(list, patience, is_voting);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Calls `each` with a volume, an object and the position there that it will have the data of, for all that have voted. The
+    /// list is not locked meanwhile.
+    pub fn for_each(&self, each: impl FnMut(&Volume, Oid, u64) -> Result<()>) -> Result<()> {
+        let pinned: Vec<Pinned> = self.0.lock().iter().filter_map(|entry| entry.pinned.clone()).collect();
+        visit(pinned.iter(), each)
+    }
+}
+
+impl HeldPins<'_> {
+    pub fn any_votes(&self) -> bool {
+        self.0.iter().any(|entry| entry.pinned.is_none())
+    }
+
+    /// As [`Pins::for_each`].
+    pub fn for_each(&self, each: impl FnMut(&Volume, Oid, u64) -> Result<()>) -> Result<()> {
+        visit(self.0.iter().filter_map(|entry| entry.pinned.as_ref()), each)
+    }
+}
+
+impl Pin {
+    /// The vote has ended well: its records point to these positions in `volume`.
+    pub fn voted(&self, volume: &Arc<Volume>, backs: Vec<(Oid, u64)>) {
+        let mut list = self.shared.lock();
+        if let Some(entry) = list.iter_mut().find(|entry| entry.id == self.id) {
+            entry.pinned = Some(Pinned { volume: Arc::clone(volume), backs: backs.into() });
+        }
+        self.shared.voted.notify_all();
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.shared.lock().retain(|entry| entry.id != self.id);
+        self.shared.voted.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn visit<'a>(
+    pinned: impl Iterator<Item = &'a Pinned>,
+    mut each: impl FnMut(&Volume, Oid, u64) -> Result<()>,
+) -> Result<()> {
+    for Pinned { volume, backs } in pinned {
+        for &(oid, back) in backs.iter() {
+            each(volume, oid, back)?;
+        }
+    }
+    Ok(())
+}
