@@ -81,12 +81,17 @@ impl Session {
         }
         let (hosted, connection) = (&on.hosted, &self.connection);
         let mut transaction = connection.transaction.lock();
-        check_id(connection, &transaction, transaction_id, "undo")?;
+        if let Err(wrong) = check_id(&transaction, transaction_id) {
+            drop(transaction);
+            return Err(wrong.log(connection, "undo"));
+        }
         let tid = tid_of(undo_id)?;
         match transaction.take() {
             Transaction::Open(mut open) => {
                 open.staged.undo(tid);
-                look_up(hosted, connection, &mut transaction, open, reply_to.clone(), Then::Undo);
+                *transaction = Transaction::Voting { id: open.id.clone(), aborted: false };
+                drop(transaction);
+                look_up(hosted, connection, open, reply_to.clone(), Then::Undo);
                 Ok(())
             }
             other => {
@@ -97,16 +102,15 @@ impl Session {
     }
 }
 
-/// Find what is to be undone, in another thread, and go on from there.
+/// Find what is to be undone, in another thread, and go on from there. The transaction is `Voting`, and not locked: without
+/// another thread it is done in this one.
 pub(super) fn look_up(
     hosted: &Arc<Hosted>,
     connection: &Arc<Connection>,
-    transaction: &mut Transaction,
     open: OpenTransaction,
     reply_to: OwnedMsgId,
     then: Then,
 ) {
-    *transaction = Transaction::Voting { id: open.id.clone(), aborted: false };
     let (hosted, connection) = (Arc::clone(hosted), Arc::clone(connection));
     hosted.workers.errands.clone().run(move || looked_up(&hosted, &connection, open, reply_to, then));
 }
@@ -130,7 +134,7 @@ fn looked_up(
     if let Some(running) = open.locked.take() {
         return undo_in_storage(hosted, connection, open, &reply_to, running);
     }
-    let granted = {
+    let requested = {
         let mut transaction = connection.transaction.lock();
         if matches!(*transaction, Transaction::Voting { aborted: true, .. }) {
             *transaction = Transaction::None;
@@ -138,7 +142,7 @@ fn looked_up(
         }
         commit::wait_for_locks(hosted, connection, &mut transaction, open, reply_to, then, undone)
     };
-    if granted {
+    if requested.log(hosted, connection) {
         commit::go_on_with_locks(hosted, connection);
     }
 }
