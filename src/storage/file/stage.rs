@@ -219,6 +219,7 @@ impl FileStorage {
                             rearranged = true;
                             continue;
                         }
+                        Settled::Postponed => break,
                     }
                 }
                 OpKind::Undo { tid } => {
