@@ -163,9 +163,7 @@ impl Session {
     /// The client does not wait for these calls: vote will tell it.
     fn fail_blob(&self, exception: &PyException) {
         let label = self.connection.label();
-        let PyException { name, args, .. } = exception;
-        let args = printable(&format!("{args:?}"));
-        log::error!(target: LOG, "({label}) Can't store a blob: {name}{args}");
+        log::error!(target: LOG, "({label}) Can't store a blob: {}", printable(&exception.to_string()));
         self.refuse_vote(exception);
     }
 

@@ -89,8 +89,8 @@ impl Session {
                 let too_large = if done.is_ok() { self.keep_small(open) } else { None };
                 drop(transaction);
                 self.log_too_large(too_large);
+                // The line about it is that of every call that failed.
                 done.map_err(|error| {
-                    log::error!(target: LOG, "({}) Can't buffer a transaction: {error}", self.connection.label());
                     let doing = "buffering a transaction in the temporary directory";
                     exceptions::of_storage_error(&crate::storage::StorageError::io(doing)(error))
                 })
