@@ -175,9 +175,9 @@ impl Hosted {
     pub fn wake(self: &Arc<Self>, granted: Vec<u64>, vote: fn(&Arc<Hosted>, &Arc<Connection>)) {
         for owner in granted {
             let Some(connection) = self.connection(owner) else { continue };
-            let (hosted, voter) = (Arc::clone(self), Arc::clone(&connection));
-            self.workers.votes.run(move || vote(&hosted, &voter));
             self.log_waiting(&connection, "lock", self.locks.waiting());
+            let hosted = Arc::clone(self);
+            self.workers.votes.run(move || vote(&hosted, &connection));
         }
     }
 

@@ -531,12 +531,12 @@ impl Publisher for HostedPublisher {
             granted.extend(std::mem::take(&mut released.granted));
         }
         Box::new(move || {
-            hosted.wake(granted, go_on_with_locks);
-            outboxes.iter().for_each(|outbox| outbox.flush());
-            // Last, and not before the next group can be written: the log may be slow.
+            // Not before the next group can be written: the log may be slow.
             for (ticket, released) in tickets.iter().zip(&released) {
                 hosted.log_released(&ticket.connection, released);
             }
+            hosted.wake(granted, go_on_with_locks);
+            outboxes.iter().for_each(|outbox| outbox.flush());
         })
     }
 
