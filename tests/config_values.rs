@@ -244,3 +244,37 @@ fn environment() {
     let config = read(&text.replace("%s", ""), &[], &empty);
     assert_eq!((config.zeo.msgpack, config.zeo.pid_filename, config.warnings.len()), (false, None, 0));
 }
+
+/// The second of two sections with one file was refused with "is another server running?".
+#[test]
+fn a_file_belongs_to_one_storage() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().display();
+    fs::create_dir(directory.path().join("var")).unwrap();
+    std::os::unix::fs::symlink("var", directory.path().join("link")).unwrap();
+    let verdict = |storages: &str| {
+        let path = directory.path().join("zeo.conf");
+        fs::write(&path, format!("<zeo>\naddress 1\n</zeo>\n{storages}")).unwrap();
+        from_command_line("runzeo", &["-C".into(), path.into()], &|_| None)
+    };
+    let file = |name: &str, path: &str, more: &str| {
+        format!("<filestorage {name}>\npath {dir}/{path}\n{more}\n</filestorage>\n")
+    };
+    for same in ["var/Data.fs", "./var/../var/Data.fs", "link/Data.fs"] {
+        for exists in [false, true] {
+            if exists {
+                fs::write(directory.path().join("var/Data.fs"), "FS30").unwrap();
+            }
+            let two = file("a", "var/Data.fs", "") + &file("b", same, "");
+            let error = verdict(&two).unwrap_err().to_string();
+            assert!(error.contains("zeo.conf:8: storage 'b' has the file of storage 'a'"), "{error}");
+            assert!(error.contains("zeo.conf:4)"), "{error}");
+        }
+        fs::remove_file(directory.path().join("var/Data.fs")).unwrap();
+    }
+    let below = format!("<demostorage b>\n{}</demostorage>\n", file("", "link/Data.fs", ""));
+    assert!(verdict(&(file("a", "var/Data.fs", "") + &below)).is_err());
+    for fine in [file("b", "var/Other.fs", ""), file("b", "var/Data.fs", "read-only true")] {
+        verdict(&(file("a", "var/Data.fs", "") + &fine)).unwrap();
+    }
+}

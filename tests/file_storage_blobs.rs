@@ -330,7 +330,13 @@ fn blobs_are_whole_or_gone_after_a_failure_at_every_call() {
 
 /// As the server asks for it: no reference leads from one of these records to another, but from the root to all.
 fn pack(storage: &FileStorage, time: f64, gc: bool) -> Result<()> {
+    pack_beside(storage, time, gc, &|| ())
+}
+
+/// The same; `beside` is called while it is under way.
+fn pack_beside(storage: &FileStorage, time: f64, gc: bool, beside: &(dyn Fn() + Sync)) -> Result<()> {
     let references = |record: &[u8], oids: &mut Vec<Oid>| {
+        beside();
         if let Some(list) = record.strip_prefix(b"root ") {
             oids.extend(list.iter().map(|oid| Oid(u64::from(*oid))));
         }
@@ -393,5 +399,42 @@ fn a_pack_takes_out_the_blobs_that_it_leaves_out() {
         assert!(!gone.exists());
         assert_eq!(read(&storage, 1, third).unwrap(), b"third");
         assert!(!blobs.base().join(".removed").exists());
+    }
+}
+
+/// The log said "pack failed: sweeping the blobs ...", though the file was packed; and what was left of the blobs stayed for ever,
+/// for later packs have nothing to say of revisions that are gone.
+#[test]
+fn a_pack_that_cannot_remove_blobs_says_that_the_storage_is_packed() {
+    for restarts in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = open(dir.path());
+        let blobs = storage.blob_dir().unwrap();
+        helpers::commit(&storage, &[(0, Tid::ZERO, b"root \x01")]).unwrap();
+        let first = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, b"first").unwrap()).unwrap();
+        let second = commit_staged(&storage, stage(&storage, 1, first, b"second").unwrap()).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        let in_the_way = dir.path().join("blobs.old");
+        let block = || fs::write(&in_the_way, "no directory").unwrap();
+        let error = pack_beside(&storage, Tid::now().to_unix() + 1.0, true, &block).unwrap_err().to_string();
+        assert!(error.starts_with("the storage is packed, but not all blobs"), "{error}");
+        assert!(matches!(
+            storage.load_serial(Oid(1), first, 0, &mut Vec::new()),
+            Err(StorageError::PosKey(_))
+        ));
+        assert!(blobs.contains(Oid(1), first) && blobs.base().join(".removed").exists());
+
+        fs::remove_file(&in_the_way).unwrap();
+        let storage = if restarts {
+            storage.close().unwrap();
+            drop(storage);
+            open(dir.path())
+        } else {
+            commit_staged(&storage, stage(&storage, 1, second, b"third").unwrap()).unwrap();
+            pack(&storage, Tid::now().to_unix() + 1.0, true).unwrap();
+            storage
+        };
+        assert!(!blobs.contains(Oid(1), first) && !blobs.base().join(".removed").exists());
+        storage.close().unwrap();
     }
 }

@@ -208,7 +208,7 @@ mod tests {
     ) -> Result<Verdict, String> {
         let response = hex_digest(&[secret.as_bytes(), challenge.as_bytes()]);
         let response = Value::Tuple(vec![Value::text(user), Value::bytes(challenge), Value::text(response)]);
-        dialogue.call(RESPONSE, &[response]).map_err(|error| format!("{}{:?}", error.name, error.args))
+        dialogue.call(RESPONSE, &[response]).map_err(|error| error.to_string())
     }
 
     /// Secret, response and key as `ZEO.auth.auth_digest` of 4.3.1 computes them.
@@ -242,7 +242,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
             let again = respond(&mut *dialogue, "foo", &challenge, &secret);
-            assert_eq!(again.unwrap_err(), "ValueError[Text(\"invalid challenge\")]", "replayed");
+            assert_eq!(again.unwrap_err(), "ValueError: invalid challenge", "replayed");
         }
     }
 

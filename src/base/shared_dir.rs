@@ -29,7 +29,10 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
 /// The file was not taken: it is none, has other names, or is a link, or lies behind one.
 pub fn not_plain() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "no plain file, or a file with other names")
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "it is no plain file, has other names, or lies behind a symbolic link",
+    )
 }
 
 fn is_plain(stat: &Stat) -> bool {

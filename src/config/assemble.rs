@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::files;
 use super::options::{self, CommandLine, Options, UsageError};
 use super::schema::{self, eventlog, storages, zeo, zeo::ZeoSection};
 use super::zconfig::{self, ConfigError, Location, Section, Surroundings, matcher, overrides};
@@ -77,6 +78,7 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
     if storages.is_empty() {
         return Err("no storages specified; use -f or -C".into());
     }
+    files::check(&storages)?;
     let read_only = file.zeo.read_only.unwrap_or(false);
     let pid_filename = options.pid_file.map(PathBuf::from).or(file.zeo.pid_filename);
     let instance_pid_filename = || Some(Path::new(&set("INSTANCE_HOME")?).join("var/ZEO.pid"));

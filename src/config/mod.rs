@@ -5,6 +5,7 @@
 
 mod assemble;
 mod describe;
+mod files;
 mod limits;
 pub mod options;
 pub mod schema;

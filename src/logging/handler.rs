@@ -9,6 +9,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::base::sync::assert_no_brief_lock;
+
 use super::entry::Entry;
 use super::file::LogFile;
 use super::format::Formatter;
@@ -76,6 +78,8 @@ impl Handler {
     }
 
     pub fn emit(&self, entry: &Entry<'_>) {
+        // A reader of the log that is stuck may hold this thread up.
+        assert_no_brief_lock("logging");
         let line = self.line(entry);
         let _busy = Busy::begin();
         let mut output = self.output();

@@ -126,14 +126,19 @@ pub fn merge(old: &[u8], committed: &[u8], new: &[u8]) -> Merge {
     }
 }
 
+/// Whether the class (`module.name`) is one of those that are merged here: their conflicts need nobody else, but for records
+/// whose values have classes of their own.
+pub fn is_built_in(class: &str) -> bool {
+    let parts = class.rsplit_once('.');
+    parts.is_some_and(|(module, name)| class::known(module.as_bytes(), name.as_bytes()).is_some())
+}
+
 /// A record that is not merged, whatever its class: `why` if the scanner does not take it.
 fn unreadable(record: &[u8], why: Option<scan::NotScanned>) -> Merge {
     let name = crate::pickle::record::class_name(record);
     let name = name.unwrap_or_else(|| "(a record without a class)".to_string());
-    let known =
-        name.rsplit_once('.').and_then(|(module, name)| class::known(module.as_bytes(), name.as_bytes()));
-    Merge::Unknown(match (why, known) {
-        (Some(why), Some(_)) => format!("{name} ({why})"),
+    Merge::Unknown(match why {
+        Some(why) if is_built_in(&name) => format!("{name} ({why})"),
         _ => name,
     })
 }

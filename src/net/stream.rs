@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use socket2::{Socket, TcpKeepalive};
 
+use crate::base::sync::assert_no_brief_lock;
 use crate::net::tls::layer::{HandshakeError, Layer, Peer};
 
 /// Where an outbox sends to.
@@ -18,7 +19,7 @@ pub trait Sink: Send + Sync {
     fn try_send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize>;
     /// Sends a part, waiting until the kernel takes one.
     fn send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize>;
-    /// Ends both directions; whoever waits in a call returns.
+    /// Ends both directions; calls that wait return. With TLS the peer is told first, so no lock that commits wait for may be held.
     fn shutdown(&self);
 }
 
@@ -64,6 +65,7 @@ impl Stream {
 
     /// Waits for bytes; 0 at the end of the stream.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        assert_no_brief_lock("receiving");
         if let Some(tls) = &self.tls {
             return tls.recv(&self.socket, buf);
         }
@@ -97,6 +99,7 @@ impl Stream {
 
 impl Sink for Stream {
     fn try_send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
+        assert_no_brief_lock("sending");
         match &self.tls {
             None => self.send_with_flags(chunks, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT),
             Some(tls) => tls.try_send(&self.socket, chunks),
@@ -104,6 +107,7 @@ impl Sink for Stream {
     }
 
     fn send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
+        assert_no_brief_lock("sending");
         match &self.tls {
             None => self.send_with_flags(chunks, libc::MSG_NOSIGNAL),
             Some(tls) => tls.send(&self.socket, chunks),
@@ -111,6 +115,7 @@ impl Sink for Stream {
     }
 
     fn shutdown(&self) {
+        assert_no_brief_lock("shutting a connection down");
         if let Some(tls) = &self.tls {
             tls.say_goodbye(&self.socket);
         }

@@ -4,14 +4,15 @@
 //! processes of the Python that `conflict-resolver` names do it with the application's classes (`pool`, `helper`).
 //! What nobody merges stays a conflict, and the client tries its transaction again.
 
+mod advice;
 mod helper;
 mod pool;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+
+use advice::Advice;
 
 use crate::merge::{Merge, merge};
 use crate::pickle::record::class_name;
@@ -22,21 +23,17 @@ pub use pool::Pool;
 /// Python's logger of these matters.
 pub const LOG: &str = "ZODB.ConflictResolution";
 
-/// Classes that the advice is given for; more than this are not told apart.
-const ADVISED_MAX: usize = 1000;
-
 /// All ways of the server to resolve conflicts, tried in order.
 pub struct Chain {
     helpers: Option<Pool>,
-    /// Classes whose conflicts the log has told how to resolve.
-    advised: Mutex<HashSet<String>>,
+    advice: Advice,
 }
 
 impl Chain {
     /// `interpreter`: the Python of the application, if one is configured.
     pub fn new(interpreter: Option<PathBuf>) -> std::io::Result<Chain> {
         let helpers = interpreter.map(Pool::start).transpose()?;
-        Ok(Chain { helpers, advised: Mutex::default() })
+        Ok(Chain { helpers, advice: Advice::default() })
     }
 
     /// Ends the helper processes; conflicts from now on stay conflicts.
@@ -51,24 +48,10 @@ impl Chain {
             Merge::Resolved(record) => Ok(record),
             Merge::Refused(refusal) => Err(Unresolved { reason: refusal.to_string() }),
             Merge::Unknown(why) => {
-                self.advise(&class_name(clash.new).unwrap_or_else(|| "unknown".into()));
+                self.advice.give(&class_name(clash.new).unwrap_or_else(|| "unknown".into()));
                 Err(Unresolved { reason: format!("nothing here merges states of {why}") })
             }
         }
-    }
-
-    fn advise(&self, class: &str) {
-        let mut advised = self.advised.lock().unwrap_or_else(PoisonError::into_inner);
-        if advised.len() >= ADVISED_MAX || !advised.insert(class.to_string()) {
-            return;
-        }
-        drop(advised);
-        log::info!(
-            target: LOG,
-            "A conflict on an object of class {class} was left to the client to retry. If the class has \
-             _p_resolveConflict, name a Python that can import it with 'conflict-resolver' in <zeo> (told once for \
-             each class)"
-        );
     }
 }
 

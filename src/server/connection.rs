@@ -24,7 +24,7 @@ pub struct Connection {
     /// Never used again; owns locks.
     pub id: u64,
     pub outbox: Arc<Outbox>,
-    /// Lock order: see `hosted.rs`. Never held while sending or syncing.
+    /// Lock order: see `hosted.rs`. Never held while sending, syncing or logging: the transaction's publisher takes it.
     pub transaction: Mutex<Transaction>,
     /// Loads of this connection, written by its session only; summed up for `server_status`.
     pub loads: AtomicU64,
@@ -117,7 +117,7 @@ impl Connection {
         Connection {
             id,
             outbox,
-            transaction: Mutex::default(),
+            transaction: Mutex::brief(Transaction::default()),
             loads: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             wire: OnceLock::new(),

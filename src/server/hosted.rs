@@ -6,9 +6,12 @@
 //! 2. one connection's `transaction`
 //! 3. one outbox at a time
 //!
-//! The table of [`locks`](super::locks), the timeouts' clock, `connections` and `lock_times` are leaves: nothing is locked under them. No lock is held while a
-//! file is read or synced or a socket is waited for, but for the storage's own while it appends a group, and that of
-//! [`log_changes`](super::log_changes), which is outside of all others.
+//! The table of [`locks`](super::locks), the timeouts' clock, `connections` and `lock_times` are leaves: nothing is locked under them.
+//!
+//! A commit takes the first three, so they are *brief* ([`Mutex::brief`]): no line is logged and nothing is sent, or waited for,
+//! while one is held; debug builds check it. A session whose stores outgrow their memory writes them to its temporary file under
+//! its own `transaction`, which nobody else needs until it has voted. Of the other locks only the storage's own are held while a
+//! file is read or synced, and that of [`log_changes`](super::log_changes), which is outside of all others.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Weak;
@@ -119,14 +122,11 @@ impl Hosted {
 
     // -- locks on oids, and what hangs on them: the log, the clock, the next in the queue
 
-    /// Ask for the locks of a transaction.
-    pub fn request_locks(&self, connection: &Connection, set: &LockSet) -> Outcome {
+    /// Ask for the locks of a transaction. The line about it is [`Requested::log`]'s.
+    #[must_use]
+    pub fn request_locks(&self, connection: &Connection, set: &LockSet) -> Requested {
         let (outcome, waiting) = self.locks.request(connection.id, set);
-        match outcome {
-            Outcome::Granted => self.log_waiting(connection, "lock", waiting),
-            Outcome::Queued => self.log_waiting(connection, "queue lock", waiting),
-        }
-        outcome
+        Requested { outcome, waiting }
     }
 
     /// Were the locks that this connection asked for granted?
@@ -257,6 +257,22 @@ impl Hosted {
     /// Stop the clock; the storage is closed by its owner.
     pub fn stop(&self) {
         self.timeouts.stop();
+    }
+}
+
+/// What came of a request for locks.
+pub struct Requested {
+    outcome: Outcome,
+    waiting: usize,
+}
+
+impl Requested {
+    /// Logs it, which may take its time: the connection's transaction must not be locked any more. True: they were granted.
+    pub fn log(self, hosted: &Hosted, connection: &Connection) -> bool {
+        let is_granted = self.outcome == Outcome::Granted;
+        let what = if is_granted { "lock" } else { "queue lock" };
+        hosted.log_waiting(connection, what, self.waiting);
+        is_granted
     }
 }
 

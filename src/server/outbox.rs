@@ -6,7 +6,8 @@
 //! it verifies its cache when it returns. For a client's own replies its session thread waits instead.
 //!
 //! The lock of the queue is also this connection's share of the publish lock, see [`super::publish`]; nobody
-//! sends while holding it. The right to send is the flag `sending`, which only one thread has at a time.
+//! sends while holding it, nor shuts the socket down (TLS says goodbye first): what a [`Place`] finds to be too much is left to
+//! the next [`Outbox::flush`]. The right to send is the flag `sending`, which only one thread has at a time.
 //!
 //! On a connection that has a session key, whoever has the right to send signs the messages on their way out: the code
 //! of each depends on all before it, and a shared chunk goes to many connections. Nothing is signed under the lock.
@@ -72,6 +73,8 @@ struct Queue {
     /// takes to go on.
     signer: Option<Box<RunningMac>>,
     closed: Option<&'static str>,
+    /// Closed under the lock: the next flush shuts the socket down.
+    shut_down_at_flush: bool,
     /// Threads that wait on `drained`; a notice to nobody would cost a system call.
     waiters: usize,
 }
@@ -86,7 +89,7 @@ impl<S: Sink> Outbox<S> {
     /// `len_max` bytes may be queued for a client that does not read.
     pub fn new(sink: S, len_max: usize) -> Outbox<S> {
         Outbox {
-            queue: Mutex::default(),
+            queue: Mutex::brief(Queue::default()),
             drained: Condvar::new(),
             is_closed: AtomicBool::new(false),
             len_max,
@@ -175,6 +178,10 @@ impl<S: Sink + 'static> Outbox<S> {
     /// Sends what is queued, unless somebody is at it already. Does not wait.
     pub fn flush(self: &Arc<Self>) {
         let mut queue = self.queue.lock();
+        if std::mem::take(&mut queue.shut_down_at_flush) {
+            drop(queue);
+            return self.sink.shutdown();
+        }
         if queue.sending || queue.chunks.is_empty() {
             return;
         }
@@ -296,7 +303,8 @@ impl Queue {
 }
 
 impl<S: Sink> Place<'_, S> {
-    /// Queue a message that the client did not wait for. It is sent by the next [`Outbox::flush`].
+    /// Queue a message that the client did not wait for. It is sent by the next [`Outbox::flush`], which also ends the connection
+    /// if this was more than `max-unsent`.
     pub fn push(&mut self, chunk: Chunk) {
         if self.queue.closed.is_some() {
             return;
@@ -306,9 +314,8 @@ impl<S: Sink> Place<'_, S> {
         self.queue.chunks.push_back(chunk);
         if self.queue.len > self.outbox.len_max.saturating_add(self.queue.own_len) {
             self.queue.close("the client does not read what it is sent (max-unsent)");
+            self.queue.shut_down_at_flush = true;
             self.outbox.is_closed.store(true, Ordering::Relaxed);
-            // Does not wait, whatever the peer does.
-            self.outbox.sink.shutdown();
             if self.queue.waiters > 0 {
                 self.outbox.drained.notify_all();
             }
@@ -363,6 +370,8 @@ impl<S: Sink + 'static> Outbox<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{OnceLock, Weak};
+
     use super::*;
     use crate::wire::frame::{FrameReader, put_frame};
 
@@ -395,6 +404,53 @@ mod tests {
         }
 
         fn shutdown(&self) {}
+    }
+
+    /// Takes nothing, and remembers whether the lock of the queue was held when the connection was ended.
+    #[derive(Default)]
+    struct Deaf {
+        outbox: OnceLock<Weak<Outbox<Deaf>>>,
+        locked_at_shutdown: Mutex<Vec<bool>>,
+    }
+
+    impl Sink for Deaf {
+        fn try_send(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        /// Ends as the call for a socket does when that is shut down.
+        fn send(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            while self.locked_at_shutdown.lock().is_empty() {
+                thread::yield_now();
+            }
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn shutdown(&self) {
+            let outbox = self.outbox.get().and_then(Weak::upgrade).expect("an outbox");
+            self.locked_at_shutdown.lock().push(outbox.queue.is_locked());
+        }
+    }
+
+    /// A client that read nothing was ended under the lock of its queue, which a publisher takes under that of the members
+    /// list: with TLS every commit of the storage waited for its goodbye.
+    #[test]
+    fn a_client_that_does_not_read_is_ended_without_the_lock() {
+        for is_being_sent_to in [false, true] {
+            let outbox = Arc::new(Outbox::new(Deaf::default(), 100));
+            outbox.sink.outbox.set(Arc::downgrade(&outbox)).expect("once");
+            if is_being_sent_to {
+                outbox.place().push(Chunk::Own(vec![1; 10]));
+                outbox.flush();
+            }
+            let mut place = outbox.place();
+            place.push(Chunk::Own(vec![2; 200]));
+            assert!(outbox.sink.locked_at_shutdown.lock().is_empty(), "as if this were a publisher");
+            drop(place);
+            assert!(outbox.is_closed());
+            outbox.flush();
+            assert_eq!(outbox.sink.locked_at_shutdown.lock().first(), Some(&false));
+        }
     }
 
     fn frames(payloads: &[Vec<u8>]) -> Vec<u8> {

@@ -15,8 +15,9 @@
 //! invalidation. Else it asks, under the lock of the members list where nothing can be published, whether what was
 //! published since touches the objects that it read; if not, the reply holds all the same.
 //!
-//! Invariants: nobody sends, reads a file or syncs while holding the lock of the members list; lock order is
-//! members, then one outbox at a time.
+//! Invariants: nobody sends, logs, reads a file or syncs while holding the lock of the members list, and nobody shuts a connection
+//! down: debug builds check it ([`assert_no_brief_lock`](crate::base::sync::assert_no_brief_lock)). Lock order is members, then one
+//! connection's transaction or one outbox at a time.
 
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
@@ -80,7 +81,7 @@ impl<S: Sink> Publication<S> {
         Publication {
             announced: AtomicU64::new(last_transaction.0),
             published: AtomicU64::new(last_transaction.0),
-            members: Mutex::new(Members { list: Vec::new(), invalidations }),
+            members: Mutex::brief(Members { list: Vec::new(), invalidations }),
         }
     }
 

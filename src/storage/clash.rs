@@ -106,8 +106,11 @@ pub struct Clashes {
 pub enum Settled {
     /// The operation as it is now, to be written.
     Write(Op),
-    /// The client is told, and will store something else; or the vote is postponed.
+    /// The client is told, and will store something else.
     Skip,
+    /// It cannot be merged at once, so the vote is postponed. What comes behind it must not be looked at: if this stays a
+    /// conflict, it is the first one, and the one to be told.
+    Postponed,
 }
 
 impl Clashes {
@@ -135,12 +138,9 @@ impl Clashes {
             self.unmerged.push(Conflict { oid, committed, read, data: new });
             return Ok(Settled::Skip);
         }
-        if self.postponed {
-            return Ok(Settled::Skip);
-        }
         let Some(merged) = slot.merge_store(storage, oid, read, committed, &new, staged.may_wait)? else {
             self.postponed = true;
-            return Ok(Settled::Skip);
+            return Ok(Settled::Postponed);
         };
         self.resolved.push(oid);
         self.replaced.push((index, op));

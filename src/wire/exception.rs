@@ -2,6 +2,8 @@
 //!
 //! How it travels is the codec's business: a pickled instance before Z5, class name and arguments in Z5 and M5.
 
+use std::fmt;
+
 use super::value::Value;
 
 /// An exception to be raised by the client.
@@ -20,6 +22,55 @@ pub struct PyException {
 /// Stands for the module of the peer's built-in exceptions.
 pub const BUILTINS: &str = "builtins";
 
+/// For a line of the log: the class, and what it says. Arguments may come from a client: see `printable` in the server.
+impl fmt::Display for PyException {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)?;
+        let mut args = &self.args[..];
+        if let ("OSError", [Value::Int(errno), rest @ ..]) = (self.name, args) {
+            write!(f, ": [Errno {errno}]")?;
+            args = rest;
+        } else if !args.is_empty() {
+            f.write_str(":")?;
+        }
+        for (n, arg) in args.iter().enumerate() {
+            write!(f, "{} {}", if n == 0 { "" } else { "," }, Shown(arg))?;
+        }
+        Ok(())
+    }
+}
+
+/// A value in an operator's words: strings without quotes, oids and tids in hex.
+struct Shown<'a>(&'a Value);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Value::None => f.write_str("None"),
+            Value::Bool(true) => f.write_str("True"),
+            Value::Bool(false) => f.write_str("False"),
+            Value::Int(number) => write!(f, "{number}"),
+            Value::Float(number) => write!(f, "{number}"),
+            Value::Text(text) | Value::Unicode(text) => f.write_str(text),
+            Value::Bytes(bytes) | Value::Str(bytes) => match <[u8; 8]>::try_from(&bytes[..]) {
+                Ok(id) => write!(f, "0x{:016x}", u64::from_be_bytes(id)),
+                Err(_) => write!(f, "{}", bytes.escape_ascii()),
+            },
+            Value::Tuple(items) | Value::List(items) => {
+                f.write_str("(")?;
+                for (n, item) in items.iter().enumerate() {
+                    write!(f, "{}{}", if n == 0 { "" } else { ", " }, Shown(item))?;
+                }
+                f.write_str(")")
+            }
+            Value::Exception(exception) => exception.fmt(f),
+            Value::BigInt(_) => f.write_str("a large integer"),
+            Value::Dict(items) => write!(f, "a dict of {} items", items.len()),
+            Value::Prefix(prefix) => Shown(prefix).fmt(f),
+        }
+    }
+}
+
 impl PyException {
     /// An exception with positional arguments only.
     pub fn new(module: &'static str, name: &'static str, args: Vec<Value>) -> PyException {
@@ -29,5 +80,33 @@ impl PyException {
     /// A built-in exception with a message, e.g. `ValueError("no such storage")`.
     pub fn builtin(name: &'static str, message: impl Into<String>) -> PyException {
         PyException::new(BUILTINS, name, vec![Value::Text(message.into())])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The log had Rust's debug text: `OSError[Int(2), Text("...")]`.
+    #[test]
+    fn lines_of_the_log_are_plain_text() {
+        let line = |name, args| PyException::new(BUILTINS, name, args).to_string();
+        let errno = vec![Value::Int(28), Value::text("No space left on device (buffering a transaction)")];
+        assert_eq!(
+            line("OSError", errno),
+            "OSError: [Errno 28] No space left on device (buffering a transaction)"
+        );
+        assert_eq!(line("OSError", vec![Value::text("gone")]), "OSError: gone");
+        assert_eq!(line("AssertionError", Vec::new()), "AssertionError");
+        let args = vec![
+            Value::text("No blob file"),
+            Value::bytes([0, 0, 0, 0, 0, 0, 0, 9]),
+            Value::bytes("x\n"),
+            Value::Tuple(vec![Value::None, Value::Bool(true)]),
+        ];
+        assert_eq!(
+            line("POSKeyError", args),
+            "POSKeyError: No blob file, 0x0000000000000009, x\\n, (None, True)"
+        );
     }
 }

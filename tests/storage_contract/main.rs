@@ -55,6 +55,7 @@ contract!(
         commits::after_close_nothing_works,
         merging::clashes_are_merged,
         merging::clients_merge_themselves,
+        merging::the_first_conflict_is_told,
         together::transactions_vote_and_finish_in_any_order,
         together::threads_commit_and_read,
         upkeep::a_pack_forgets_the_past,

@@ -108,3 +108,61 @@ pub fn clients_merge_themselves(kind: &Kind) {
     assert_eq!(load(storage, 1).unwrap(), (word("merged"), t4));
     assert_eq!(load(storage, 2).unwrap(), (word("merged too"), t4));
 }
+
+/// Does what the new state says: `merge` or not; `now`, or only when it may take its time, as with a helper process.
+struct Obeys;
+
+impl Resolver for Obeys {
+    fn resolve(&self, clash: &Clash<'_>) -> Result<Vec<u8>, Unresolved> {
+        let merges = clash.new.starts_with(b"merge");
+        if merges { Ok(clash.new.to_vec()) } else { Err(Unresolved { reason: "told to".into() }) }
+    }
+
+    fn resolve_now(&self, clash: &Clash<'_>) -> Option<Result<Vec<u8>, Unresolved>> {
+        clash.new.ends_with(b"now").then(|| self.resolve(clash))
+    }
+}
+
+/// A client got a ReadConflictError without a class in place of its store's ConflictError, where the store waited for a helper
+/// process: the vote went on to a check that failed. As in Python's servers the first call that fails decides.
+pub fn the_first_conflict_is_told(kind: &Kind) {
+    let storage = kind.storage.as_ref();
+    storage.set_resolver(Arc::new(Obeys));
+    let word = |word| record(kind, word);
+    for (n, new) in (0..).zip(["merge now", "merge later", "refuse now", "refuse later"]) {
+        for stores_first in [false, true] {
+            let [stored, checked] = [0, 1].map(|i| Oid(100 + 4 * n + 2 * u64::from(stores_first) + i));
+            let [old, committed, mine] = ["old", "committed", new].map(word);
+            let t1 = commit(storage, &[(stored.0, Tid::ZERO, &old), (checked.0, Tid::ZERO, &old)]).unwrap();
+            commit(storage, &[(stored.0, t1, &committed), (checked.0, t1, &committed)]).unwrap();
+            let mut transaction = staged();
+            transaction.may_wait = false;
+            if !stores_first {
+                transaction.check_current(checked, t1);
+            }
+            transaction.store(stored, t1, &mine).unwrap();
+            if stores_first {
+                transaction.check_current(checked, t1);
+            }
+            let voted = match storage.vote(transaction, TidAt::Finish) {
+                Err(StorageError::Postponed(mut transaction)) => {
+                    assert!(stores_first && new.ends_with("later"), "{new}");
+                    transaction.may_wait = true;
+                    storage.vote(*transaction, TidAt::Finish)
+                }
+                voted => voted,
+            };
+            let store_fails = !(kind.merges && new.starts_with("merge"));
+            match voted.map(|voted| voted.resolved().to_vec()) {
+                Err(StorageError::Conflict(conflict)) if stores_first && store_fails => {
+                    assert_eq!(conflict.oid, stored, "{new}");
+                    assert!(!conflict.data.is_empty(), "the class of the object can be told");
+                }
+                Err(StorageError::ReadConflict(conflict)) if !(stores_first && store_fails) => {
+                    assert_eq!(conflict.oid, checked, "{new}");
+                }
+                other => panic!("{new}, stores first: {stores_first}: {other:?}"),
+            }
+        }
+    }
+}

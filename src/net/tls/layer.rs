@@ -124,11 +124,12 @@ impl Layer {
             }
             rustls::Error::AlertReceived(alert) if is_about_certificate(*alert) => {
                 format!(
-                    "the client does not accept the certificate of this server ({alert:?}); its <ssl> needs it, or its \
-                     authority, in 'authenticate'"
+                    "the client does not accept the certificate of this server ({}); its <ssl> needs it, or its \
+                     authority, in 'authenticate'",
+                    in_words(*alert)
                 )
             }
-            rustls::Error::AlertReceived(alert) => format!("the client gave up: {alert:?}"),
+            rustls::Error::AlertReceived(alert) => format!("the client gave up: {}", in_words(*alert)),
             _ if first_byte != HANDSHAKE_RECORD => "this is not TLS; does the client have <ssl>?".into(),
             other => other.to_string(),
         }
@@ -269,6 +270,21 @@ fn after<'a>(chunks: &'a [IoSlice<'_>], mut skip: usize) -> Vec<IoSlice<'a>> {
     rest
 }
 
+/// As Python's ssl names an alert: `unknown ca`.
+fn in_words(alert: AlertDescription) -> String {
+    let name = format!("{alert:?}");
+    let mut words = String::new();
+    let mut was_lower = false;
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && was_lower {
+            words.push(' ');
+        }
+        was_lower = c.is_ascii_lowercase();
+        words.push(c.to_ascii_lowercase());
+    }
+    words
+}
+
 fn is_about_certificate(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -391,6 +407,17 @@ mod tests {
         drop(peer);
         let result = tls().begin().expect("a layer").handshake(&socket);
         assert!(matches!(result, Err(HandshakeError::Gone(_))), "{result:?}");
+    }
+
+    #[test]
+    fn alerts_are_named_in_words() {
+        for (alert, words) in [
+            (AlertDescription::UnknownCA, "unknown ca"),
+            (AlertDescription::BadCertificate, "bad certificate"),
+            (AlertDescription::ProtocolVersion, "protocol version"),
+        ] {
+            assert_eq!(in_words(alert), words);
+        }
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl Session {
         };
         // Only now: if the storage loses its disk later, vote says so.
         if !read_only && hosted.is_read_only() {
+            // Also what a client with read-only-fallback begins with.
+            let what = format!("refused: it wants to write, and storage '{}' is read-only", hosted.name);
+            if self.may_log(&what) {
+                log::info!(target: LOG, "({}) {what}", connection.label());
+            }
             return Err(exceptions::read_only_error());
         }
         // Last: from here on nothing fails.

@@ -95,14 +95,15 @@ impl Session {
 
     /// Does the transaction stay within `max-transaction-size`? If not, vote will say so.
     fn blob_fits(&self, len: usize, max: u64) -> bool {
-        if let Transaction::Open(open) = &mut *self.connection.transaction.lock() {
-            open.blob_len += len as u64;
-            if open.refused.is_none() && open.staged.payload_len() + open.blob_len > max {
-                self.keep_small(open);
-            }
-            return open.refused.is_none();
-        }
-        true
+        let mut transaction = self.connection.transaction.lock();
+        let Transaction::Open(open) = &mut *transaction else { return true };
+        open.blob_len += len as u64;
+        let is_too_large = open.refused.is_none() && open.staged.payload_len() + open.blob_len > max;
+        let too_large = if is_too_large { self.keep_small(open) } else { None };
+        let fits = open.refused.is_none();
+        drop(transaction);
+        self.log_too_large(too_large);
+        fits
     }
 
     /// `storeBlobEnd(oid, serial, data, id)`
@@ -162,9 +163,7 @@ impl Session {
     /// The client does not wait for these calls: vote will tell it.
     fn fail_blob(&self, exception: &PyException) {
         let label = self.connection.label();
-        let PyException { name, args, .. } = exception;
-        let args = printable(&format!("{args:?}"));
-        log::error!(target: LOG, "({label}) Can't store a blob: {name}{args}");
+        log::error!(target: LOG, "({label}) Can't store a blob: {}", printable(&exception.to_string()));
         self.refuse_vote(exception);
     }
 

@@ -11,8 +11,7 @@ use crate::base::ids::Oid;
 use crate::base::sync::Arc;
 use crate::exceptions;
 use crate::server::connection::{Connection, OpenTransaction, Then, Transaction, printable};
-use crate::server::hosted::{Hosted, HostedPublisher, LOG, lock_set, size_info};
-use crate::server::locks::Outcome;
+use crate::server::hosted::{Hosted, HostedPublisher, LOG, Requested, lock_set, size_info};
 use crate::server::publish::Announcement;
 use crate::server::session::undo;
 use crate::server::stats::{count, uncount};
@@ -58,7 +57,10 @@ pub fn vote(
     reply_to: OwnedMsgId,
 ) -> Result<(), PyException> {
     let mut transaction = connection.transaction.lock();
-    check_id(connection, &transaction, id, "vote")?;
+    if let Err(wrong) = check_id(&transaction, id) {
+        drop(transaction);
+        return Err(wrong.log(connection, "vote"));
+    }
     match transaction.take() {
         Transaction::Open(OpenTransaction { refused: Some(exception), locked, .. }) => {
             drop(transaction);
@@ -77,16 +79,18 @@ pub fn vote(
             Ok(())
         }
         Transaction::Open(open) if open.staged.has_undo() => {
-            undo::look_up(hosted, connection, &mut transaction, open, reply_to, Then::Vote);
+            *transaction = Transaction::Voting { id: open.id.clone(), aborted: false };
+            drop(transaction);
+            undo::look_up(hosted, connection, open, reply_to, Then::Vote);
             Ok(())
         }
         Transaction::Open(mut open) => {
             // The same client's loads are read by this thread.
             open.staged.may_wait = false;
-            let granted =
+            let requested =
                 wait_for_locks(hosted, connection, &mut transaction, open, reply_to, Then::Vote, Vec::new());
             drop(transaction);
-            if granted {
+            if requested.log(hosted, connection) {
                 go_on_with_locks(hosted, connection);
             }
             Ok(())
@@ -108,8 +112,7 @@ pub fn vote(
     }
 }
 
-/// Ask for the locks; whether they are there already. Under the lock of the transaction: whoever aborts it must find
-/// the request.
+/// Ask for the locks. Under the lock of the transaction: an abort must find the request.
 pub(super) fn wait_for_locks(
     hosted: &Hosted,
     connection: &Connection,
@@ -118,11 +121,11 @@ pub(super) fn wait_for_locks(
     reply_to: OwnedMsgId,
     then: Then,
     undone: Vec<Oid>,
-) -> bool {
+) -> Requested {
     let whole_storage = then == Then::Undo || needs_tid_at_vote(connection, &open);
     let set = lock_set(&open.staged, whole_storage, undone);
     *transaction = Transaction::Waiting { open, reply_to, then };
-    hosted.request_locks(connection, &set) == Outcome::Granted
+    hosted.request_locks(connection, &set)
 }
 
 /// Serials at vote, a tid that a copier brings, a transaction status: all need the end of the log for themselves.
@@ -357,7 +360,9 @@ pub fn finish(
 ) -> Result<(), FinishRefused> {
     let (voted, running) = {
         let mut transaction = connection.transaction.lock();
-        if check_id(connection, &transaction, id, "tpc_finish").is_err() {
+        if let Err(wrong) = check_id(&transaction, id) {
+            drop(transaction);
+            wrong.log(connection, "tpc_finish");
             return Err(FinishRefused::Ignored);
         }
         match transaction.take() {
@@ -446,28 +451,35 @@ pub(super) fn release(hosted: &Arc<Hosted>, connection: &Connection, running: Ru
     hosted.wake(granted, go_on_with_locks);
 }
 
-/// Is `id` the open transaction? The error is what vote and the stores raise.
-pub fn check_id(
-    connection: &Connection,
-    transaction: &Transaction,
-    id: &[u8],
-    method: &str,
-) -> Result<(), PyException> {
+/// A call named a transaction that is not the open one.
+#[must_use]
+pub struct WrongTransaction {
+    current: Option<Box<[u8]>>,
+    id: Box<[u8]>,
+}
+
+/// Is `id` the open transaction?
+pub fn check_id(transaction: &Transaction, id: &[u8]) -> Result<(), WrongTransaction> {
     match transaction.id() {
         Some(current) if current == id => Ok(()),
-        Some(current) => {
-            log::warn!(
+        current => Err(WrongTransaction { current: current.map(Into::into), id: id.into() }),
+    }
+}
+
+impl WrongTransaction {
+    /// Logs it, with the transaction not locked any more. Returns what vote and the stores raise.
+    pub fn log(self, connection: &Connection, method: &str) -> PyException {
+        let label = connection.label();
+        let shown = |id: &[u8]| printable(&id.escape_ascii().to_string());
+        match &self.current {
+            Some(current) => log::warn!(
                 target: LOG,
-                "({}) {method}({}) invalid; current transaction = {}",
-                connection.label(), printable(&id.escape_ascii().to_string()),
-                printable(&current.escape_ascii().to_string())
-            );
-            Err(exceptions::wrong_transaction(Value::bytes(current), Value::bytes(id)))
+                "({label}) {method}({}) invalid; current transaction = {}", shown(&self.id), shown(current)
+            ),
+            None => log::warn!(target: LOG, "({label}) no current transaction: {method}()"),
         }
-        None => {
-            log::warn!(target: LOG, "({}) no current transaction: {method}()", connection.label());
-            Err(exceptions::wrong_transaction(Value::None, Value::bytes(id)))
-        }
+        let current = self.current.as_deref().map_or(Value::None, Value::bytes);
+        exceptions::wrong_transaction(current, Value::bytes(&self.id))
     }
 }
 
@@ -513,13 +525,16 @@ impl Publisher for HostedPublisher {
             },
         );
         let mut granted = Vec::new();
-        for (ticket, released) in tickets.iter().zip(released) {
+        for released in &mut released {
             count(&hosted.stats.commits);
             uncount(&hosted.stats.active_txns);
-            hosted.log_released(&ticket.connection, &released);
-            granted.extend(released.granted);
+            granted.extend(std::mem::take(&mut released.granted));
         }
         Box::new(move || {
+            // Not before the next group can be written: the log may be slow.
+            for (ticket, released) in tickets.iter().zip(&released) {
+                hosted.log_released(&ticket.connection, released);
+            }
             hosted.wake(granted, go_on_with_locks);
             outboxes.iter().for_each(|outbox| outbox.flush());
         })

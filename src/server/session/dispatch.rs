@@ -73,9 +73,7 @@ impl Session {
             Answer::Error(exception) => {
                 if !exceptions::is_routine(&exception) || is_async {
                     let kind = if is_async { "async " } else { "" };
-                    let PyException { module, name, args, .. } = &exception;
-                    let what =
-                        format!("{kind}call raised {module}.{name}{}", printable(&format!("{args:?}")));
+                    let what = format!("{kind}call raised {}", printable(&exception.to_string()));
                     if self.may_log(&what) {
                         log::error!(target: LOG, "({}) {what}", self.connection.label());
                     }

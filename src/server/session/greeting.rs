@@ -86,7 +86,7 @@ pub(super) fn greet(
                 let first = if msgpack { "M" } else { "Z" };
                 let number = generation.name().trim_start_matches('Z');
                 if server.admission().may_log_greeting() {
-                    log::info!(target: "ZEO.asyncio.server", "received handshake '{first}{number}'");
+                    log::info!(target: "ZEO.asyncio.server", "({peer}) received handshake '{first}{number}'");
                 }
                 Ok(Some(Greeted { generation, msgpack }))
             }

@@ -37,7 +37,7 @@ fn run(hosted: &Hosted, connection: &Connection, time: f64) -> Result<(), PyExce
     let packed = hosted.storage.pack(&request);
     drop(shown);
     if let Err(error) = packed {
-        log::error!(target: LOG, "({label}) pack(time={time:?}) failed: {error}");
+        log::error!(target: LOG, "({label}) pack(time={time:?}) ended with an error: {error}");
         return Err(exceptions::of_storage_error(&error));
     }
     log::info!(target: LOG, "({label}) pack(time={time:?}) complete");

@@ -27,6 +27,7 @@ impl Session {
         let mut transaction = self.connection.settled_transaction();
         match transaction.id() {
             Some(open) if open == begin.id.as_ref() => {
+                drop(transaction);
                 log::info!(
                     target: LOG,
                     "({}) duplicate tpc_begin({})",
@@ -75,27 +76,33 @@ impl Session {
             return Err(exceptions::read_only_error());
         }
         let mut transaction = self.connection.transaction.lock();
-        check_id(&self.connection, &transaction, id, method)?;
+        if let Err(wrong) = check_id(&transaction, id) {
+            drop(transaction);
+            return Err(wrong.log(&self.connection, method));
+        }
         match &mut *transaction {
             // Vote says why. Nothing more of it has to be kept.
             Transaction::Open(OpenTransaction { refused: Some(_), .. }) => Ok(()),
             Transaction::Open(open) => {
                 self.connection.progresses();
-                operation(&mut open.staged).map_err(|error| {
-                    log::error!(target: LOG, "({}) Can't buffer a transaction: {error}", self.connection.label());
+                let done = operation(&mut open.staged);
+                let too_large = if done.is_ok() { self.keep_small(open) } else { None };
+                drop(transaction);
+                self.log_too_large(too_large);
+                // The line about it is that of every call that failed.
+                done.map_err(|error| {
                     let doing = "buffering a transaction in the temporary directory";
                     exceptions::of_storage_error(&crate::storage::StorageError::io(doing)(error))
-                })?;
-                self.keep_small(open);
-                Ok(())
+                })
             }
             _ => Err(exceptions::transaction_error("The transaction has been voted for already.")),
         }
     }
 
     /// A transaction that has become too large is thrown away at once; vote will say why. The calls themselves want no
-    /// reply.
-    pub(super) fn keep_small(&self, open: &mut OpenTransaction) {
+    /// reply. Returns what is to be logged once the transaction is not locked any more.
+    #[must_use]
+    pub(super) fn keep_small(&self, open: &mut OpenTransaction) -> Option<String> {
         let limits = self.server.limits();
         let size = open.staged.payload_len() + open.blob_len;
         let count = open.staged.ops().len() as u64;
@@ -108,11 +115,18 @@ impl Session {
             (_, Some(max)) if count > max => {
                 format!("the transaction is larger than the server permits: max-transaction-objects is {max}")
             }
-            _ => return,
+            _ => return None,
         };
-        log::error!(target: LOG, "({}) {message}", self.connection.label());
         open.staged.clear();
         open.refused = Some(exceptions::storage_error(&message));
+        Some(message)
+    }
+
+    /// What [`Session::keep_small`] has to say.
+    pub(super) fn log_too_large(&self, message: Option<String>) {
+        if let Some(message) = message {
+            log::error!(target: LOG, "({}) {message}", self.connection.label());
+        }
     }
 
     /// A message longer than `max-message-size`: in a transaction it is a record, of which vote will say so. False: nobody would
@@ -123,15 +137,17 @@ impl Session {
         if error.has_mac || self.registered.is_none() {
             return false;
         }
-        if open.refused.is_none() {
-            let FrameError { len, len_max, .. } = error;
-            let message = format!(
-                "a record is larger than the server permits: its message has {len} bytes, max-message-size is {len_max}"
-            );
-            log::error!(target: LOG, "({}) {message}", self.connection.label());
-            open.staged.clear();
-            open.refused = Some(exceptions::storage_error(&message));
+        if open.refused.is_some() {
+            return true;
         }
+        let FrameError { len, len_max, .. } = error;
+        let message = format!(
+            "a record is larger than the server permits: its message has {len} bytes, max-message-size is {len_max}"
+        );
+        open.staged.clear();
+        open.refused = Some(exceptions::storage_error(&message));
+        drop(transaction);
+        self.log_too_large(Some(message));
         true
     }
 

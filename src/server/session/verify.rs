@@ -45,7 +45,8 @@ impl Session {
                 hosted.log_changes.since(hosted.storage.as_ref(), tid, seen.last_transaction(), is_queued)
             }
             None => {
-                self.log_not_known(tid, hosted.publication.members().0.invalidations.oldest_answered());
+                let oldest = hosted.publication.members().0.invalidations.oldest_answered();
+                self.log_not_known(tid, oldest);
                 return reply_exactly(hosted, &self.connection, |_, _| {
                     frame(&self.connection, id, &Ok(Value::None))
                 });
@@ -63,9 +64,12 @@ impl Session {
         if up_to == seen.last_transaction()
             && let Some(place) = hosted.publication.place_if_newest(seen, &self.connection.outbox)
         {
-            return self.connection.outbox.send_own(place, &ready);
+            self.connection.outbox.send_own(place, &ready);
+            return self.log_returned(last, oids.len());
         }
         drop(ready);
+        // For the log, which is not written while nothing can be published.
+        let mut returned = None;
         reply_exactly(hosted, &self.connection, |members, newest| {
             let Some(since) = members.invalidations.changed_after(up_to) else {
                 return frame(&self.connection, id, &Ok(Value::None));
@@ -73,22 +77,27 @@ impl Session {
             oids.extend(since);
             let newest = Some(newest.last_transaction());
             let last = if oids.is_empty() { last.and(newest) } else { last.max(newest) };
+            returned = last;
             self.invalidations(id, last, &oids)
         });
+        self.log_returned(returned, oids.len());
     }
 
     /// The answer in the shape of the client's generation. `None`: there is no transaction after the client's.
     fn invalidations(&self, id: &OwnedMsgId, last: Option<Tid>, oids: &BTreeSet<Oid>) -> Vec<u8> {
         let Some(last) = last else { return frame(&self.connection, id, &Ok(Value::None)) };
         let oids: Vec<Oid> = oids.iter().copied().collect();
-        log::info!(
-            target: LOG,
-            "({}) Return {} invalidations up to tid {}",
-            self.connection.label(), oids.len(), last.0
-        );
         let mut frame = Vec::new();
         self.connection.wire().invalidations_reply(id.get(), last, &oids, &mut frame);
         frame
+    }
+
+    /// `last`: `None` if the answer was.
+    fn log_returned(&self, last: Option<Tid>, count: usize) {
+        if let Some(last) = last {
+            let label = self.connection.label();
+            log::info!(target: LOG, "({label}) Return {count} invalidations up to tid {}", last.0);
+        }
     }
 
     fn log_not_known(&self, tid: Tid, oldest: Option<Tid>) {

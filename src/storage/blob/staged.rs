@@ -87,8 +87,12 @@ impl BlobDir {
         let named = self.temporary(Some(oid));
         let taken = match self.media.take_over(self.base(), &path, &named) {
             Ok(taken) => taken,
-            // A link, a directory, a pipe, a file with other names.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(bad_name()),
+            // A link, a directory, a pipe, a file with other names: not what a client makes, but an administrator may.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                let message = format!("{}: {error}", path.display());
+                log::error!(target: TARGET, "a blob of storeBlobShared is not taken: {message}");
+                return Err(StorageError::Refused { class: ("builtins", "ValueError"), message });
+            }
             Err(error) => {
                 return Err(StorageError::Io { doing: format!("opening {}", path.display()), error });
             }

@@ -40,6 +40,8 @@ struct List {
     file: Arc<dyn MediaFile>,
     buf: Vec<u8>,
     len: u64,
+    /// The storage is packed, and not all that is listed is taken out: the list stays.
+    is_left_to_do: bool,
 }
 
 impl<'a> Sweep<'a> {
@@ -47,12 +49,14 @@ impl<'a> Sweep<'a> {
     pub fn begin(dir: &Arc<BlobDir>, keep_old: bool, is_gone: &'a IsGone<'a>) -> Result<Sweep<'a>> {
         let old = dir.old_base();
         if dir.media.exists(&old) {
-            dir.remove_tree(&old).map_err(StorageError::io(format!("removing {}", old.display())))?;
+            dir.remove_tree(&old)?;
         }
+        // What the last one could not remove.
+        dir.finish_sweep(&|oid, tid| Ok(!is_gone(oid, tid)?))?;
         let path = dir.base().join(REMOVED);
         let file = dir.media.open(&path, Access::Truncate);
         let file = file.map_err(StorageError::io(format!("creating {}", path.display())))?;
-        let list = Mutex::new(List { path, file, buf: Vec::new(), len: 0 });
+        let list = Mutex::new(List { path, file, buf: Vec::new(), len: 0, is_left_to_do: false });
         Ok(Sweep { dir: Arc::clone(dir), keep_old, is_gone, list })
     }
 }
@@ -74,6 +78,23 @@ impl Removals for Sweep<'_> {
 
     fn packed(&self) -> Result<()> {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let swept = self.sweep(&mut list);
+        list.is_left_to_do = swept.is_err();
+        swept.map_err(|error| {
+            let what = "the storage is packed, but not all blobs that it left out are taken out; the next pack or start goes on";
+            match error {
+                StorageError::Io { doing, error } => StorageError::Io { doing: format!("{what}: {doing}"), error },
+                other => {
+                    let class = ("ZODB.POSException", "StorageError");
+                    StorageError::Refused { class, message: format!("{what}: {other}") }
+                }
+            }
+        })
+    }
+}
+
+impl Sweep<'_> {
+    fn sweep(&self, list: &mut List) -> Result<()> {
         list.flush()?;
         let old = self.keep_old.then(|| self.dir.old_base());
         let doing = || StorageError::io(format!("sweeping the blobs in {}", self.dir.base().display()));
@@ -91,10 +112,13 @@ impl Removals for Sweep<'_> {
     }
 }
 
-/// The pack is over, or has failed: in that case nothing was taken out.
+/// The pack is over, or has failed: then nothing was taken out.
 impl Drop for Sweep<'_> {
     fn drop(&mut self) {
         let list = self.list.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if list.is_left_to_do {
+            return;
+        }
         if let Err(error) = self.dir.media.remove(&list.path) {
             warn!(target: TARGET, "cannot remove {}: {error}", list.path.display());
         }
@@ -234,15 +258,18 @@ impl BlobDir {
         Ok(())
     }
 
-    fn remove_tree(&self, dir: &Path) -> io::Result<()> {
-        for name in self.media.list(dir)? {
+    fn remove_tree(&self, dir: &Path) -> Result<()> {
+        let removing = |path: &Path| StorageError::io(format!("removing {}", path.display()));
+        for name in self.media.list(dir).map_err(removing(dir))? {
             let path = dir.join(name);
-            match self.media.remove(&path) {
-                Ok(()) => {}
-                Err(_) => self.remove_tree(&path)?,
+            let Err(error) = self.media.remove(&path) else { continue };
+            // A directory; else that error is the one to tell.
+            match self.media.list(&path) {
+                Ok(_) => self.remove_tree(&path)?,
+                Err(_) => return Err(removing(&path)(error)),
             }
         }
-        self.media.remove_dir(dir)
+        self.media.remove_dir(dir).map_err(removing(dir))
     }
 }
 

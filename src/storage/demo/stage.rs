@@ -70,6 +70,7 @@ impl DemoStorage {
                             changes.push((index, Change::Kind(OpKind::Store { serial })));
                         }
                         Settled::Skip => changes.push((index, Change::Drop)),
+                        Settled::Postponed => break,
                     }
                 }
                 OpKind::CheckCurrent { serial } => {

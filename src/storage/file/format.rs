@@ -122,6 +122,10 @@ impl TxnHeader {
     }
 }
 
+/// What a record with a version is refused with.
+pub const HAS_VERSION: &str = "the record belongs to a version, which ZODB has not had since 3.9. With ZODB 3.8, commit or abort \
+     the versions (DB.commitVersion, DB.abortVersion) and pack, or copy the file without them (its script strip_versions)";
+
 /// The first 42 bytes of a data record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct DataHeader {
@@ -129,7 +133,7 @@ pub struct DataHeader {
     pub tid: Tid,
     pub prev: u64,
     pub tloc: u64,
-    /// Always 0: versions went out of ZODB with 3.9.
+    /// Always 0, see [`HAS_VERSION`].
     pub version_len: u16,
     pub data_len: u64,
 }

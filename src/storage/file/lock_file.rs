@@ -35,10 +35,7 @@ impl LockFile {
             let by = if holder.is_empty() { String::new() } else { format!(", process {holder} has it") };
             return Err(StorageError::Refused {
                 class: ("zc.lockfile", "LockError"),
-                message: format!(
-                    "Couldn't lock {:?}{by}: is another server running?",
-                    path.display().to_string()
-                ),
+                message: format!("Couldn't lock '{}'{by}: is another server running?", path.display()),
             });
         }
         let content = format!(" {}\n", std::process::id());

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use byteorder::{BigEndian, ByteOrder};
 
 use super::format::{
-    BACK_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
+    BACK_LEN, DATA_HEADER_LEN, DataHeader, HAS_VERSION, MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
 };
 use super::media::MediaFile;
 use super::window::Window;
@@ -113,7 +113,7 @@ impl Log {
             ));
         }
         if header.version_len != 0 {
-            return Err(self.corrupt(pos, "the record has a version: versions are not supported"));
+            return Err(self.corrupt(pos, HAS_VERSION));
         }
         if header.prev >= pos {
             return Err(self.corrupt(pos, format!("the previous record {} is not before it", header.prev)));

@@ -10,7 +10,7 @@ use std::path::Path;
 use log::{error, warn};
 
 use super::format::{
-    DATA_HEADER_LEN, DataHeader, MAGIC_LEN, POS_MAX, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
+    DATA_HEADER_LEN, DataHeader, HAS_VERSION, MAGIC_LEN, POS_MAX, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
 };
 use super::index::Index;
 use super::log::{Log, TARGET, be_u64};
@@ -206,8 +206,7 @@ impl Scan<'_> {
             let record = DataHeader::decode(head);
             let next = pos.saturating_add(record.record_len());
             if record.version_len != 0 {
-                let what = "data record has a version length. Versions aren't supported".into();
-                return Err(Flaw::Damage { pos, what });
+                return Err(Flaw::Damage { pos, what: HAS_VERSION.into() });
             }
             if next > tend || record.tloc != tpos {
                 return Err(Flaw::Damage { pos, what: "data record exceeds transaction record".into() });

@@ -225,6 +225,7 @@ impl FileStorage {
                             rearranged = true;
                             continue;
                         }
+                        Settled::Postponed => break,
                     }
                 }
                 OpKind::Undo { tid } => {

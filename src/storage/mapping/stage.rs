@@ -64,6 +64,7 @@ impl MappingStorage {
                     match clashes.settle(self, &nobody, &mut staged, index, serial, committed)? {
                         Settled::Write(_) => (None, true),
                         Settled::Skip => continue,
+                        Settled::Postponed => break,
                     }
                 }
                 OpKind::Delete { serial } => {

@@ -51,10 +51,14 @@ impl TemporaryStorage {
                     let committed = self.read()?.serial(op.oid);
                     let settled =
                         clashes.settle(self, &self.resolver, &mut staged, index, serial, committed)?;
-                    if let Settled::Write(op) = settled {
-                        let reading = "reading back a transaction's temporary file";
-                        records
-                            .push(record(op.oid, staged.payload(&op).map_err(StorageError::io(reading))?)?);
+                    match settled {
+                        Settled::Write(op) => {
+                            let reading = "reading back a transaction's temporary file";
+                            let data = staged.payload(&op).map_err(StorageError::io(reading))?;
+                            records.push(record(op.oid, data)?);
+                        }
+                        Settled::Skip => {}
+                        Settled::Postponed => break,
                     }
                 }
                 OpKind::Delete { .. } => return self.unsupported("objects cannot be deleted"),

@@ -1,0 +1,120 @@
+//! What the log says of conflicts that a `conflict-resolver` might have merged.
+//!
+//! Without Python nobody here can know whether a class has a `_p_resolveConflict`; few have. So the first class that may have
+//! one is told of at INFO, in words that promise nothing, and each further one at BLATHER for those who look for it. Nothing is
+//! said of classes that are known: those merged here, whose conflict is real, and those of packages in which no class has the
+//! method.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use super::LOG;
+use crate::merge::is_built_in;
+
+/// Classes that are told apart.
+const CLASSES_MAX: usize = 1000;
+
+/// Packages without a `_p_resolveConflict`, but for the classes of BTrees that are merged here: read in those of ZODB 3.8 to 6,
+/// Zope 4 to 6 and CMFCore 3.
+const PACKAGES_WITHOUT: &[&str] = &[
+    "AccessControl",
+    "App",
+    "BTrees",
+    "OFS",
+    "Products.CMFCore",
+    "Products.ExternalMethod",
+    "Products.PageTemplates",
+    "Products.PluginIndexes",
+    "Products.PythonScripts",
+    "Products.SiteErrorLog",
+    "Products.ZCTextIndex",
+    "Products.ZCatalog",
+    "ZODB",
+    "persistent",
+    "zope.annotation",
+    "zope.component",
+    "zope.container",
+    "zope.site",
+];
+
+/// The classes that were told of.
+#[derive(Default)]
+pub struct Advice(Mutex<HashSet<String>>);
+
+/// How a class is told of.
+#[derive(Debug, Eq, PartialEq)]
+enum Line {
+    First,
+    Further,
+}
+
+impl Advice {
+    /// A conflict on an object of `class` (`module.name`) was not merged.
+    pub fn give(&self, class: &str) {
+        match self.line(class) {
+            Some(Line::First) => log::info!(
+                target: LOG,
+                "A conflict on an object of class {class} is left to the client, which tries again. Whether the class could \
+                 merge it (_p_resolveConflict) is not known without Python: 'conflict-resolver' in <zeo> can name one that has \
+                 the application's classes. Further classes are named at level BLATHER"
+            ),
+            Some(Line::Further) => crate::blather!(
+                target: LOG,
+                "A conflict on an object of class {class} is left to the client (told once for each class)"
+            ),
+            None => {}
+        }
+    }
+
+    fn line(&self, class: &str) -> Option<Line> {
+        if is_built_in(class) || has_none(class) {
+            return None;
+        }
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = told.is_empty();
+        if told.len() >= CLASSES_MAX || !told.insert(class.to_string()) {
+            return None;
+        }
+        Some(if is_first { Line::First } else { Line::Further })
+    }
+}
+
+/// Whether the class is known to have no `_p_resolveConflict`.
+fn has_none(class: &str) -> bool {
+    PACKAGES_WITHOUT
+        .iter()
+        .any(|package| class.strip_prefix(package).is_some_and(|rest| rest.starts_with('.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The log of every Plone advised to name a Python for conflicts of `BTrees.IOBTree.IOBucket`, which are merged here, and of
+    /// classes that have no `_p_resolveConflict`.
+    #[test]
+    fn only_classes_that_may_merge_are_told_of() {
+        let advice = Advice::default();
+        for class in [
+            "BTrees.IOBTree.IOBucket",
+            "BTrees._OOBTree.OOBTree",
+            "BTrees.Length.Length",
+            "BTrees.Unheard.Of",
+            "persistent.mapping.PersistentMapping",
+            "persistent.list.PersistentList",
+            "persistent.dict.PersistentDict",
+            "OFS.Folder.Folder",
+            "Products.ZCatalog.Catalog.Catalog",
+        ] {
+            assert_eq!(advice.line(class), None, "{class}");
+        }
+        assert_eq!(advice.line("shop.stock.Shelf"), Some(Line::First));
+        assert_eq!(advice.line("shop.stock.Shelf"), None);
+        assert_eq!(advice.line("zc.queue._queue.Queue"), Some(Line::Further));
+        assert_eq!(advice.line("persistentlike.Thing"), Some(Line::Further));
+        for n in 0..2 * CLASSES_MAX {
+            advice.line(&format!("m.C{n}"));
+        }
+        assert_eq!(advice.line("m.Other"), None, "memory has an end");
+    }
+}
