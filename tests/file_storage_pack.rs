@@ -105,11 +105,11 @@ fn packs_to_the_same_bytes_as_python() {
             // What is read from the index is what a scan finds.
             let objects = storage.object_count();
             storage.close().unwrap();
+            let ours = std::fs::read(&path).unwrap();
             std::fs::remove_file(dir.path().join(format!("{number}.before.index"))).unwrap();
             let scanned = open(&path);
             assert_eq!(scanned.object_count(), objects, "{line}");
             scanned.close().unwrap();
-            let ours = std::fs::read(&path).unwrap();
             let pythons = std::fs::read(dir.path().join(format!("{number}.after"))).unwrap();
             let stop = Tid::from_unix(time.parse().unwrap());
             match (outcome, packed) {
@@ -428,6 +428,7 @@ fn the_files_beside_it() {
     let good = std::fs::read(&path).unwrap();
     std::fs::rename(&path, beside(".old")).unwrap();
     std::fs::write(beside(".pack"), b"FS30").unwrap();
+    std::fs::write(beside(".tmp"), b"").unwrap();
     let storage = open_keeping(true);
     assert_eq!(load(&storage, 0).unwrap().1, t3);
     storage.close().unwrap();

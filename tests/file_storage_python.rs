@@ -135,7 +135,8 @@ fn what_python_wrote() {
         let ours = std::fs::read(dir.path().join("Data.fs.index")).unwrap();
         let pythons = std::fs::read(fixture.join("Data.fs.index")).unwrap();
         if name.starts_with("zeo") {
-            assert_eq!(ours, pythons, "{name}: the index, byte for byte");
+            // Ours has a mark of object ids behind Python's end: what Python's clients may have is not given out again.
+            assert!(ours.starts_with(&pythons), "{name}: the index, byte for byte");
         } else {
             assert_eq!(objects(&ours), objects(&pythons), "{name}: the index");
         }

@@ -4,10 +4,11 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::{fs, shared_dir};
 
@@ -55,6 +56,50 @@ pub trait Media: Send + Sync {
     fn protect(&self, path: &Path, like: &Path) -> io::Result<()>;
     /// Seconds since a file was written.
     fn age(&self, path: &Path) -> io::Result<Duration>;
+    /// Which file has this name now, links followed.
+    fn identity(&self, path: &Path) -> io::Result<Identity>;
+    /// By the clock that gives files their times.
+    fn now(&self) -> Time;
+    /// Names the run of the operating system: what was written in this one and not synced is not lost. `None`: not known.
+    fn boot(&self) -> Option<[u8; BOOT_LEN]>;
+}
+
+/// Nanoseconds since 1970.
+pub type Time = u64;
+
+pub const BOOT_LEN: usize = 16;
+
+/// Which file it is, and when it was last changed by anybody in any way.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Identity {
+    /// Differs between file systems, but may be another one after the next boot.
+    pub device: u64,
+    /// Given to another file once this one is gone.
+    pub inode: u64,
+    /// Names that it has.
+    pub links: u64,
+    pub len: u64,
+    /// Its content, length, names or mode: what nobody can set back (`st_ctime`).
+    pub changed: Time,
+}
+
+impl Identity {
+    /// Whether both were, at the same time, the same file.
+    pub fn is_same_file(&self, other: &Identity) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    fn of(meta: &std::fs::Metadata) -> Identity {
+        let seconds = u64::try_from(meta.ctime()).unwrap_or(0);
+        let nanoseconds = u64::try_from(meta.ctime_nsec()).unwrap_or(0);
+        Identity {
+            device: meta.dev(),
+            inode: meta.ino(),
+            links: meta.nlink(),
+            len: meta.len(),
+            changed: seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds),
+        }
+    }
 }
 
 /// See [`Media::take_over`].
@@ -79,6 +124,11 @@ pub trait MediaFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Reserves space beyond the end; `Ok(false)` if that cannot be done here.
     fn reserve(&self, pos: u64, len: u64) -> io::Result<bool>;
+    fn identity(&self) -> io::Result<Identity>;
+    /// Another way to the file, also if it has lost its name, for as long as it is open here.
+    fn way_to(&self) -> Option<PathBuf> {
+        None
+    }
     /// A hint that the disk may begin to write this part, which is complete and will be synced. Does not wait.
     fn write_back(&self, _pos: u64, _len: u64) {}
     /// A hint that nobody will read this part soon: what of it is on the disk need not stay in memory.
@@ -164,6 +214,21 @@ impl Media for RealMedia {
     fn age(&self, path: &Path) -> io::Result<Duration> {
         Ok(path.symlink_metadata()?.modified()?.elapsed().unwrap_or_default())
     }
+
+    fn identity(&self, path: &Path) -> io::Result<Identity> {
+        Ok(Identity::of(&path.metadata()?))
+    }
+
+    fn now(&self) -> Time {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Time::try_from(since_1970.as_nanos()).unwrap_or(Time::MAX)
+    }
+
+    fn boot(&self) -> Option<[u8; BOOT_LEN]> {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        Some(u128::from_str_radix(&digits, 16).ok()?.to_be_bytes())
+    }
 }
 
 impl MediaFile for File {
@@ -200,6 +265,14 @@ impl MediaFile for File {
 
     fn reserve(&self, pos: u64, len: u64) -> io::Result<bool> {
         fs::reserve(self, pos, len)
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(Identity::of(&self.metadata()?))
+    }
+
+    fn way_to(&self) -> Option<PathBuf> {
+        Some(format!("/proc/{}/fd/{}", std::process::id(), self.as_raw_fd()).into())
     }
 
     fn write_back(&self, pos: u64, len: u64) {
@@ -240,5 +313,9 @@ impl MediaFile for Vec<u8> {
 
     fn reserve(&self, _: u64, _: u64) -> io::Result<bool> {
         Ok(false)
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(Identity { links: 1, len: Vec::len(self) as u64, ..Identity::default() })
     }
 }

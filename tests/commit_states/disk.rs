@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use runzeo::storage::file::media::{Access, Media, MediaFile, RealMedia, TakenOver};
+use runzeo::storage::file::media::{
+    Access, BOOT_LEN, Identity, Media, MediaFile, RealMedia, TakenOver, Time,
+};
 
 /// What is held up, and what fails.
 #[derive(Debug, Default)]
@@ -126,6 +128,18 @@ impl Media for Disk {
     fn age(&self, path: &Path) -> io::Result<Duration> {
         RealMedia.age(path)
     }
+
+    fn identity(&self, path: &Path) -> io::Result<Identity> {
+        RealMedia.identity(path)
+    }
+
+    fn now(&self) -> Time {
+        RealMedia.now()
+    }
+
+    fn boot(&self) -> Option<[u8; BOOT_LEN]> {
+        RealMedia.boot()
+    }
 }
 
 impl MediaFile for DataFile {
@@ -145,6 +159,10 @@ impl MediaFile for DataFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        self.file.identity()
     }
 
     fn sync(&self) -> io::Result<()> {

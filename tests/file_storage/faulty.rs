@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use runzeo::storage::file::media::{Access, Media, MediaFile, TakenOver};
+use runzeo::storage::file::media::{Access, BOOT_LEN, Identity, Media, MediaFile, TakenOver, Time};
 
 const BLOCK: usize = 4096;
 
@@ -40,10 +40,15 @@ struct Disk {
     fired: bool,
     dead: bool,
     random: u64,
+    /// How often the machine was started, and how many files were made.
+    boot: u64,
+    files: u64,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Content {
+    /// Stays over a power cut.
+    inode: u64,
     now: Vec<u8>,
     synced: Vec<u8>,
     /// Blocks that differ from what is synced, as far as anybody knows.
@@ -95,6 +100,8 @@ impl Faulty {
             fired: false,
             dead: false,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            boot: 1,
+            files: 0,
         };
         Faulty { disk: Arc::new(Mutex::new(disk)) }
     }
@@ -126,9 +133,10 @@ impl Faulty {
         }
         let new = copied(&names, |content| {
             let kept = content.after_power_cut(&mut disk);
-            Content { now: kept.clone(), synced: kept, dirty: Default::default() }
+            Content { inode: content.inode, now: kept.clone(), synced: kept, dirty: Default::default() }
         });
         let mut to = after.disk.lock().unwrap();
+        (to.boot, to.files) = (disk.boot + 1, disk.files);
         to.names = new.clone();
         to.durable_names = new;
         drop(to);
@@ -141,6 +149,7 @@ impl Faulty {
         let after = Faulty::new(disk.random, None);
         let names = copied(&disk.names, Content::clone);
         let mut to = after.disk.lock().unwrap();
+        (to.boot, to.files) = (disk.boot, disk.files);
         to.names = names.clone();
         to.durable_names = names;
         drop(to);
@@ -153,9 +162,8 @@ impl Faulty {
     }
 
     pub fn put(&self, path: &Path, bytes: &[u8]) {
-        let content = Content { now: bytes.to_vec(), synced: bytes.to_vec(), dirty: Default::default() };
-        let content = Arc::new(Mutex::new(content));
         let mut disk = self.disk.lock().unwrap();
+        let content = Arc::new(Mutex::new(Content::new(bytes.to_vec(), &mut disk)));
         disk.names.insert(path.to_owned(), content.clone());
         disk.durable_names.insert(path.to_owned(), content);
     }
@@ -186,6 +194,15 @@ fn copied(names: &Names, mut copy: impl FnMut(&Content) -> Content) -> Names {
 }
 
 impl Content {
+    fn new(now: Vec<u8>, disk: &mut Disk) -> Content {
+        disk.files += 1;
+        Content { inode: disk.files, synced: now.clone(), now, dirty: Default::default() }
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { device: 1, inode: self.inode, links: 1, len: self.now.len() as u64, changed: NOW }
+    }
+
     fn after_power_cut(&self, disk: &mut Disk) -> Vec<u8> {
         let (a, b) = (self.synced.len(), self.now.len());
         let len = match disk.random() % 4 {
@@ -232,7 +249,7 @@ impl Media for Faulty {
             (Some(content), _) => content,
             (None, Access::Create | Access::Truncate | Access::Private) => {
                 disk.call().map_err(|_| failed())?;
-                let content = Arc::new(Mutex::new(Content::default()));
+                let content = Arc::new(Mutex::new(Content::new(Vec::new(), &mut disk)));
                 disk.names.insert(path.to_owned(), content.clone());
                 content
             }
@@ -319,7 +336,23 @@ impl Media for Faulty {
     fn age(&self, _: &Path) -> io::Result<Duration> {
         Ok(Duration::ZERO)
     }
+
+    fn identity(&self, path: &Path) -> io::Result<Identity> {
+        let content = self.disk.lock().unwrap().names.get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
+        Ok(content.lock().unwrap().identity())
+    }
+
+    fn now(&self) -> Time {
+        NOW
+    }
+
+    fn boot(&self) -> Option<[u8; BOOT_LEN]> {
+        Some(u128::from(self.disk.lock().unwrap().boot).to_be_bytes())
+    }
 }
+
+/// Time stands still here.
+const NOW: Time = 1_000_000;
 
 impl MediaFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
@@ -328,6 +361,9 @@ impl MediaFile for FaultyFile {
 
     fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()> {
         let mut disk = self.disk.lock().unwrap();
+        if disk.dead {
+            return Err(failed());
+        }
         let fault = disk.call().err();
         let len = match fault {
             // Torn: a part of it is written.
@@ -378,6 +414,10 @@ impl MediaFile for FaultyFile {
                 Err(failed())
             }
         }
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(self.content.lock().unwrap().identity())
     }
 
     fn reserve(&self, _: u64, _: u64) -> io::Result<bool> {

@@ -262,7 +262,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::storage::media::RealMedia;
+    use crate::storage::media::{Identity, RealMedia};
 
     /// Keeps what the system is told, and no data.
     #[derive(Default)]
@@ -297,6 +297,10 @@ mod tests {
 
         fn reserve(&self, _: u64, _: u64) -> io::Result<bool> {
             Ok(false)
+        }
+
+        fn identity(&self) -> io::Result<Identity> {
+            Ok(Identity::default())
         }
 
         fn write_back(&self, pos: u64, len: u64) {

@@ -52,7 +52,7 @@ pub struct Writer {
 struct After {
     delivery: Option<Delivery>,
     /// What the tail note is to say. It may be late: until then it says less.
-    synced: Option<(FileNo, u64)>,
+    synced: Option<(FileNo, u64, Tid)>,
     failed: Vec<(Ticket, StorageError)>,
 }
 
@@ -102,8 +102,8 @@ impl Core {
         if let Some(delivery) = after.delivery {
             delivery();
         }
-        if let (Some(note), Some((file, end))) = (&self.note, after.synced)
-            && let Err(error) = note.set_synced(file, end)
+        if let (Some(note), Some((file, end, tid))) = (&self.note, after.synced)
+            && let Err(error) = note.set_synced(file, end, tid)
         {
             log::warn!(target: TARGET, "{}.tmp cannot be written: {error}", self.path.display());
         }
@@ -123,6 +123,11 @@ impl Core {
         }
         // Nobody replaces it meanwhile: that takes the lead.
         let volume = self.volume.get_owned();
+        if let Err(why) = self.check_handle(&volume) {
+            self.set_exchanged(&volume, &why);
+            return all_failed(jobs, || StorageError::Closed(format!("the storage is read-only: {why}")));
+        }
+        self.will_write();
         let (jobs, failed) = relocated(jobs, &volume);
         if jobs.is_empty() {
             return After { failed, ..After::default() };
@@ -155,6 +160,7 @@ impl Core {
         };
         if let Err(error) = volume.log.file().sync() {
             self.set_broken(format!("a sync failed at {begin}: {error}"));
+            self.doubt();
             // What the disk has now is unknown; nobody was told of it, so better it is gone at the next start.
             self.take_back(&volume, begin, blobs, &mut jobs);
             let doing = format!("{}: syncing at {begin}", self.path.display());
@@ -167,13 +173,13 @@ impl Core {
         if let Some(blobs) = blobs {
             blobs.keep();
         }
-        let end = placed.last().map_or(begin, |placed| placed.end);
+        let (end, tid) = placed.last().map_or((begin, volume.end_tid()), |placed| (placed.end, placed.tid));
         writer.end = end;
         writer.undecided = false;
         drop(writer);
         self.space.appended(end);
-        volume.log.set_end(end);
-        let synced = self.note.as_ref().map(|note| (note.file_no(), end));
+        volume.appended(end, tid);
+        let synced = self.note.as_ref().map(|note| (note.file_no(), end, tid));
         After { synced, failed, ..self.publish(&volume, jobs, &placed) }
     }
 
@@ -252,7 +258,11 @@ impl Core {
 
     /// Cuts off what was written of a group that failed, and removes its blobs.
     fn take_back(&self, volume: &Volume, begin: u64, blobs: Option<Placement>, jobs: &mut [Job]) {
-        match volume.log.file().set_len(begin) {
+        let cut = match self.check_ours(volume) {
+            Ok(()) => volume.log.file().set_len(begin),
+            Err(why) => return self.set_exchanged(volume, &why),
+        };
+        match cut {
             Ok(()) => self.space.cut(begin),
             Err(error) if self.broken().is_none() => {
                 self.set_broken(format!("what was written at {begin} cannot be cut off: {error}"));

@@ -4,7 +4,8 @@
 //!   transactions from the end
 //! - `index` oid -> position; `index_file`, `index_legacy` as Python saves it; `save` when it is saved
 //! - `volume` the file and its index, as a pack replaces them
-//! - `open` and `recover`: from files to a running storage; `tail_note` what a crash leaves to know; `lock_file`
+//! - `open` and `recover`: from files to a running storage; `tail_note` what the next start should know; `familiar` whether
+//!   the file is still the same; `ours` the same while it is served; `lock_file`
 //! - `read`, `history`, `iterate`: reading
 //! - `pack` a new file without what nobody can see any more; `pins` what it must not remove though the file does not show it
 //! - `stage` (vote), `undo`, `space`, `tids`, `group` (finish), `lead` (by whom), `blobs`: writing; `undo_log` what can be undone
@@ -15,6 +16,7 @@
 
 mod backwards;
 mod blobs;
+mod familiar;
 mod format;
 mod group;
 mod history;
@@ -26,6 +28,7 @@ pub mod lead;
 mod lock_file;
 mod log;
 mod open;
+mod ours;
 mod pack;
 mod pins;
 mod read;

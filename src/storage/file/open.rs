@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use log::{error, warn};
+use log::{error, info, warn};
 
+use super::familiar::{self, Familiarity, OID_STRIDE};
 use super::format::{FileFormat, MAGIC_LEN};
 use super::group::Writer;
 use super::index::Index;
@@ -20,9 +21,9 @@ use super::pins::Pins;
 use super::recover::{self, ScanFrom, Tail};
 use super::save::Saver;
 use super::space::Space;
-use super::tail_note::{NoteFile, TailNote};
+use super::tail_note::{NoteFile, State, TailNote};
 use super::volume::{Current, Volume};
-use super::{Core, FileStorage, Oids, index_file};
+use super::{Core, FileStorage, Oids, index_file, ours};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
@@ -111,23 +112,29 @@ impl FileStorage {
         check_options(&options)?;
         let media = options.media.clone();
         let lock_file = if options.read_only { None } else { Some(LockFile::acquire(&options.path)?) };
-        let note = if options.read_only { None } else { TailNote::read(&*media, &options.path) };
+        let is_told = !options.read_only && !options.create;
+        let note = is_told.then(|| TailNote::read(&*media, &options.path)).flatten();
         let file = open_file(&options)?;
-        let found = read_all(&options, &file, note.as_ref())?;
+        let mut found = read_all(&options, &file, note.as_ref())?;
         warn_of_future(&options, found.last_tid);
-        let (oids, note_file) = oids_and_note(&options, note.as_ref(), &found)?;
+        let last_oid = greet(&options, &*file, note.as_ref(), &mut found)?;
+        let (oids, note_file) = oids_and_note(&options, &file, last_oid, &found)?;
         let core = Core {
             media,
             path: options.path.clone(),
             space: Space::new(file.clone(), found.end),
-            volume: Current::new(Volume::new(Log::new(options.path.clone(), file, found.end), found.index)),
+            volume: Current::new(Volume::new(
+                Log::new(options.path.clone(), file.clone(), found.end),
+                found.index,
+                found.last_tid,
+            )),
             broken: OnceLock::new(),
             tids: Tids::new(found.max_tid, options.clock.clone()),
             group: Lead::default(),
             writer: Mutex::new(Writer {
                 end: found.end,
                 format: found.format,
-                undecided: found.end <= MAGIC_LEN,
+                undecided: found.has_no_transaction,
                 buf: Vec::new(),
             }),
             publisher: OnceLock::new(),
@@ -203,10 +210,19 @@ impl FileStorage {
         let core = &self.core;
         let path = self.options.path.display();
         let volume = core.volume.get_owned();
+        if let Err(why) = core.check_ours(&volume) {
+            core.set_exchanged(&volume, &why);
+            return Ok(());
+        }
+        core.will_write();
         // Gives back the space that was reserved behind the end.
-        volume.log.file().set_len(volume.log.end()).map_err(StorageError::io(format!("closing {path}")))?;
+        let (file, end) = (volume.log.file(), volume.log.end());
+        file.set_len(end).map_err(StorageError::io(format!("closing {path}")))?;
         if let Some(note) = &core.note {
-            note.clear().map_err(StorageError::io(format!("emptying {path}.tmp")))?;
+            let about = familiar::about(&*core.media, &volume, core.last_tid(), State::Closed);
+            let changed = file.identity().map_or(0, |identity| identity.changed);
+            let last_oid = Oid(core.oids.lock().unwrap_or_else(PoisonError::into_inner).last);
+            note.close(about, last_oid, changed).map_err(StorageError::io(format!("writing {path}.tmp")))?;
         }
         core.save_index();
         Ok(())
@@ -249,6 +265,7 @@ fn open_file(options: &FileStorageOptions) -> Result<Arc<dyn MediaFile>> {
             if !options.create && leftovers::restore(&**media, path).map_err(doing())? {
                 return media.open(path, Access::ReadWrite).map_err(doing());
             }
+            check_not_missing(options)?;
             let file = media.open(path, Access::Create).map_err(doing())?;
             media.sync_dir(dir_of(path)).map_err(doing())?;
             Ok(file)
@@ -257,11 +274,33 @@ fn open_file(options: &FileStorageOptions) -> Result<Arc<dyn MediaFile>> {
     }
 }
 
+/// An index beside a file that is not there: the disk is not mounted, or the file was moved away. To begin a new one would hide
+/// it.
+fn check_not_missing(options: &FileStorageOptions) -> Result<()> {
+    match saved_index(options) {
+        Some(saved) if !options.create && saved.pos > MAGIC_LEN => {
+            let path = options.path.display();
+            Err(StorageError::Refused {
+                class: ("builtins", "IOError"),
+                message: format!(
+                    "{path} is missing, but its index {path}.index speaks of {} bytes in it. Is a disk not mounted? Put the file \
+                     back, or remove the index to begin with an empty database",
+                    saved.pos
+                ),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What is in the files.
 struct Found {
     format: FileFormat,
     /// There is no transaction yet, and the format was not given by anybody.
     is_new: bool,
+    /// The same, whoever gave the format.
+    has_no_transaction: bool,
+    familiarity: Familiarity,
     index: Index,
     /// Up to where the saved index was good; 0 if it was not used.
     index_end: u64,
@@ -282,6 +321,8 @@ fn read_all(
     let mut found = Found {
         format,
         is_new: len <= MAGIC_LEN,
+        has_no_transaction: true,
+        familiarity: Familiarity::New,
         index: Index::new(),
         index_end: 0,
         oid_mark: None,
@@ -289,12 +330,17 @@ fn read_all(
         last_tid: Tid::ZERO,
         max_tid: Tid::ZERO,
     };
+    // Before anything is changed.
+    let identity = file.identity().map_err(StorageError::io(format!("opening {}", path.display())))?;
+    let log = Log::new(path.clone(), file.clone(), len);
+    let saved = saved_index(options);
+    let indexed = saved.as_ref().filter(|_| !options.create).map(|saved| saved.pos);
     if len <= MAGIC_LEN {
-        found.oid_mark = saved_index(options).and_then(|saved| saved.oid_mark);
+        found.oid_mark = saved.and_then(|saved| saved.oid_mark);
+        found.familiarity = familiar::judge(note, &log, &identity, len, Tid::ZERO, indexed);
         return Ok(found);
     }
-    let log = Log::new(path.clone(), file.clone(), len);
-    if let Some(saved) = saved_index(options) {
+    if let Some(saved) = saved {
         // Also from an index that is of no use otherwise: the one of a nearly empty file always is.
         found.oid_mark = saved.oid_mark;
         match recover::check_sanity(&log, &saved.index, saved.pos, len) {
@@ -308,14 +354,16 @@ fn read_all(
             }
         }
     }
-    let note = note.filter(|note| is_about(note, &log, len));
-    let from = ScanFrom { pos: found.end, tid: found.last_tid, stop: options.stop, note };
+    let tail = note.and_then(|note| familiar::about_the_tail(note, &log, &identity, options.media.boot()));
+    let from = ScanFrom { pos: found.end, tid: found.last_tid, stop: options.stop, note: tail };
     let scanned = recover::scan_file(&**file, path, &found.index, &from)?;
     (found.end, found.last_tid, found.max_tid) = (scanned.end, scanned.last_tid, scanned.max_tid);
+    found.has_no_transaction = found.end <= MAGIC_LEN;
+    found.familiarity = familiar::judge(note, &log, &identity, found.end, found.last_tid, indexed);
     if !options.read_only {
         match scanned.tail {
             Tail::Clean | Tail::Later => {}
-            Tail::Stub => recover::cut(&**file, path, scanned.end)?,
+            Tail::Stub | Tail::Zeros => recover::cut(&**file, path, scanned.end)?,
             Tail::Torn { .. } => recover::save_aside(&*options.media, &**file, path, scanned.end)?,
         }
         // Gives back what a process that died had reserved, and makes durable what it had only written: all that is
@@ -362,23 +410,55 @@ fn saved_index(options: &FileStorageOptions) -> Option<index_file::Loaded> {
     })
 }
 
-/// Whether the note was written for this very file and not for one that it replaced.
-fn is_about(note: &TailNote, log: &Log, len: u64) -> bool {
-    if note.synced > len {
-        warn!(
+/// If the file is not as it was left: says so, and sees to it that clients notice. From where on oids are given out.
+fn greet(
+    options: &FileStorageOptions,
+    file: &dyn MediaFile,
+    note: Option<&TailNote>,
+    found: &mut Found,
+) -> Result<Oid> {
+    let marks = [note.map(|note| note.oid_mark), found.oid_mark, found.index.max_oid()];
+    let mut last_oid = marks.into_iter().flatten().max().unwrap_or(Oid::ZERO);
+    let familiarity = &found.familiarity;
+    if options.read_only || !(familiarity.needs_stride() || familiarity.needs_marker()) {
+        return Ok(last_oid);
+    }
+    if familiarity.needs_stride() {
+        last_oid = Oid(last_oid.0.saturating_add(OID_STRIDE).min(Oid::MAX.0));
+    }
+    let path = options.path.display();
+    if !found.familiarity.needs_marker() {
+        info!(
             target: TARGET,
-            "{}: {len} bytes long, but {} were written and synced: if this file was not put back from a backup, \
-             transactions are missing",
-            log.path().display(),
-            note.synced
+            "{path} was last written by another program, or comes from elsewhere: new object ids follow 0x{last_oid}"
         );
-        return false;
+        return Ok(last_oid);
     }
-    match log.txn_before(note.start) {
-        Ok(Some((_, header))) => header.tid == note.start_tid,
-        Ok(None) => note.start_tid == Tid::ZERO,
-        Err(_) => false,
+    // Later than what clients have been told, and than what the file has.
+    let told = note.map_or(Tid::ZERO, |note| {
+        note.synced_tid.max(note.about.as_ref().map_or(Tid::ZERO, |about| about.seen))
+    });
+    let seen = told.max(found.max_tid);
+    let tid = options.clock.now().later_than(seen);
+    let marked = familiar::append_marker(file, found.end, tid);
+    found.end = marked.map_err(StorageError::io(format!("{path}: writing at {}", found.end)))?;
+    (found.last_tid, found.max_tid) = (tid, tid);
+    let what_follows = format!(
+        "An empty transaction {tid} was added, so that clients do not go on with states that are lost, and new object ids \
+         follow 0x{last_oid}"
+    );
+    match &found.familiarity {
+        Familiarity::Other(what) => warn!(
+            target: TARGET,
+            "{path} is not as it was left: {what}. {what_follows}. If it was restored from a backup, nothing is to be done; \
+             if not, look for the file that it replaced"
+        ),
+        Familiarity::Shortened => {
+            info!(target: TARGET, "{path}: a pack has dropped the last transactions. {what_follows}")
+        }
+        _ => info!(target: TARGET, "{path} was copied, moved or touched since it was left. {what_follows}"),
     }
+    Ok(last_oid)
 }
 
 /// A file that has its magic keeps it, unless it has nothing else and nobody minds.
@@ -406,17 +486,18 @@ fn warn_of_future(options: &FileStorageOptions, last: Tid) {
 /// From where on oids may be given out, and the note that this process keeps.
 fn oids_and_note(
     options: &FileStorageOptions,
-    old: Option<&TailNote>,
+    file: &Arc<dyn MediaFile>,
+    last: Oid,
     found: &Found,
 ) -> Result<(Oids, Option<NoteFile>)> {
     let FileStorageOptions { path, media, .. } = options;
-    let marks = [old.map(|note| note.oid_mark), found.oid_mark, found.index.max_oid()];
-    let last = marks.into_iter().flatten().max().unwrap_or(Oid::ZERO);
     let oids = Oids { last: last.0, mark: last.0 };
     if options.read_only {
         return Ok((oids, None));
     }
-    match NoteFile::create(&**media, path, found.end, found.last_tid, last) {
+    let log = Log::new(path.clone(), file.clone(), found.end);
+    let about = familiar::about_log(&**media, &log, found.last_tid, found.last_tid, State::Open);
+    match NoteFile::create(&**media, path, about, last, media.now().saturating_add(ours::RENEW_FOR)) {
         Ok(note) => Ok((oids, Some(note))),
         Err(error) => {
             let doing = format!("writing {}.tmp", path.display());

@@ -1,8 +1,9 @@
 //! Opening a file that may be damaged: what is not in the saved index is scanned, record by record.
 //!
 //! Verdicts are Python's: an incomplete or only voted transaction at the end is saved aside and cut off, nonsense in
-//! the middle refuses the file. Behind the point up to which an earlier process of ours is known to have synced
-//! (see [`TailNote`]), all damage is a commit that was cut short, and is cut off too.
+//! the middle refuses the file. After a power cut, behind the point up to which this server is known to have synced (see
+//! [`TailNote`]), all damage is a commit that was cut short, and is cut off too. Zeros up to the end of the file are space that
+//! was made for commits.
 
 use std::io;
 use std::path::Path;
@@ -57,6 +58,8 @@ pub enum Tail {
     Later,
     /// Less than a transaction header: cut off.
     Stub,
+    /// Zeros only: cut off.
+    Zeros,
     /// A transaction that is not whole: saved aside and cut off.
     Torn { why: String },
 }
@@ -124,6 +127,13 @@ impl Scan<'_> {
                 warn!(target: TARGET, "{} truncated at {pos}", self.name);
                 return Ok(Scanned { tail: Tail::Stub, ..done });
             };
+            if header.tid == Tid::ZERO
+                && header.len == 0
+                && self.is_zero_from(pos).map_err(self.reading(pos))?
+            {
+                warn!(target: TARGET, "{} truncated at {pos}: only zeros follow", self.name);
+                return Ok(Scanned { tail: Tail::Zeros, ..done });
+            }
             let suspect = from.note.filter(|note| pos >= note.suspect_from());
             match self.transaction(pos, &header, done.max_tid, from.stop, suspect) {
                 Ok(true) => {}
@@ -147,6 +157,16 @@ impl Scan<'_> {
             done.end = pos + header.len + TRAILER_LEN as u64;
             done.last_tid = header.tid;
             done.max_tid = done.max_tid.max(header.tid);
+        }
+    }
+
+    fn is_zero_from(&mut self, mut pos: u64) -> io::Result<bool> {
+        loop {
+            match self.window.get(pos, BLOCK as usize)? {
+                [] => return Ok(true),
+                bytes if bytes.iter().any(|&byte| byte != 0) => return Ok(false),
+                bytes => pos += bytes.len() as u64,
+            }
         }
     }
 

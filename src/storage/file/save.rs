@@ -16,6 +16,8 @@ use super::{Core, index_file};
 
 /// So many bytes of new transactions are scanned in a moment; no need to save sooner.
 const BYTES: u64 = 256 << 20;
+/// So often somebody looks whether there is something to save, and whether the file still is ours.
+const TICK: Duration = Duration::from_secs(2);
 /// After this time also if there are fewer, but more than the index itself costs to write.
 const INTERVAL: Duration = Duration::from_secs(600);
 
@@ -77,8 +79,10 @@ impl Core {
                 self.save_index();
                 state = self.saver.lock();
             } else {
-                let wait = self.saver.wake.wait_timeout(state, INTERVAL / 10);
-                state = wait.unwrap_or_else(PoisonError::into_inner).0;
+                let wait = self.saver.wake.wait_timeout(state, TICK);
+                drop(wait.unwrap_or_else(PoisonError::into_inner));
+                self.watch_file();
+                state = self.saver.lock();
             }
         }
     }
@@ -86,6 +90,10 @@ impl Core {
     /// Saves the index; a failure is logged and costs nothing but a scan at the next start.
     pub fn save_index(&self) {
         let saving = self.hold_saver();
+        // The file that has the name may be another one.
+        if self.broken().is_some() {
+            return;
+        }
         // Current for as long as nobody else saves.
         let volume = self.volume.get_owned();
         self.save_index_of(&saving, &volume, volume.published_end());

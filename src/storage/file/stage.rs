@@ -257,6 +257,7 @@ impl FileStorage {
         if let Some(blobs) = &core.blobs {
             self.undo_blobs(blobs, &draft.undone, &objects, &mut staged)?;
         }
+        core.will_write();
         let reservation = core.space.reserve(&core.path, head_len + draft.len + TRAILER_LEN as u64)?;
         let tid = match tid_at {
             TidAt::Finish => None,

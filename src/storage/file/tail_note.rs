@@ -1,37 +1,64 @@
-//! `Data.fs.tmp`: what recovery must know about the end of a file that was not closed.
+//! `Data.fs.tmp`: what the next start should know about the file that this process writes.
 //!
-//! A commit is one write and one sync, so a power cut may leave a transaction whose length has reached the disk but
-//! not all of its bytes: blocks of zeros. They cannot be told from zeros that a client stored, so this note keeps a
-//! list of the latter (an all-zero block is rare in pickles). It also says up to where the file was certainly
-//! synced: damage before that is damage, behind it a torn commit.
+//! Whether the file is the same. If somebody has put an older one in its place, clients may know transactions and object ids
+//! that it does not have (see `familiar`).
+//!
+//! What a power cut may have left. A commit is one write and one sync, so a power cut may leave a transaction whose length has
+//! reached the disk but not all of its bytes: blocks of zeros. They cannot be told from zeros that a client stored, so this note
+//! keeps a list of the latter (an all-zero block is rare in pickles). It also says up to where the file was certainly synced:
+//! damage before that is damage, behind it a torn commit.
 //!
 //! ```text
-//! "runzeo tail note" 16 | start 8 | start_tid 8 | synced 8, inverted 8 | oid_mark 8, inverted 8
-//! positions of all-zero blocks, 8 each
+//!   0  magic 16
+//!  16  start 8 | start_tid 8 | seen 8 | inode 8 | boot 16 | digest 16 | state 1 | 0 7 | check 8
+//!  96  synced 8 | synced_tid 8 | both again, inverted 16
+//! 128  oid_mark 8 | inverted 8
+//! 144  until 8 | inverted 8
+//! 160  positions of all-zero blocks, 8 each
+//!
+//! start, start_tid   where the last transaction ended when the note was begun, and its tid
+//! seen               the last transaction that clients were told of: later than start_tid if a pack has dropped it
+//! inode              of the file
+//! boot               the run of the operating system; zeros: not known
+//! digest             of the DIGEST_LEN bytes before start, or as many as there are
+//! state              'o' open, 'c' closed, 'd' a sync has failed, 's' another file is about to take the name
+//! check              of the 72 bytes from start to state
+//! synced             all before this was durable at some later time; the tid of the transaction that ends there
+//! until              the file was not changed by this process after this time
 //! ```
 //!
 //! What is written again and again stands twice, the second time with all bits inverted, so that a write that was cut
 //! short is noticed.
 //!
-//! Python opens the same name for its own commits and empties it, so a note never speaks of what Python wrote.
+//! Python opens the same name for its own commits and empties it, so a note never speaks of what Python wrote there.
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::media::{Access, Media, MediaFile};
+use sha1::{Digest, Sha1};
+
+use super::media::{Access, BOOT_LEN, Media, MediaFile, Time};
 use crate::base::bytes::Reader;
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
 
-const MAGIC: &[u8; 16] = b"runzeo tail note";
-const START_AT: u64 = 16;
-const SYNCED_AT: u64 = 32;
-const OID_MARK_AT: u64 = 48;
-const HEAD_LEN: usize = 64;
+const MAGIC: &[u8; 16] = b"runzeo note 2\0\0\0";
+const ABOUT_AT: u64 = 16;
+const ABOUT_LEN: usize = 72;
+const CHECK_LEN: usize = 8;
+const SYNCED_AT: u64 = 96;
+const OID_MARK_AT: u64 = 128;
+const UNTIL_AT: u64 = 144;
+const HEAD_LEN: usize = 160;
+const _: () = assert!(8 + 8 + 8 + 8 + BOOT_LEN + FINGERPRINT_LEN + 1 + 7 == ABOUT_LEN);
+const _: () = assert!(ABOUT_AT as usize + ABOUT_LEN + CHECK_LEN == SYNCED_AT as usize);
 /// More zero blocks than this in one tail are not remembered, and not checked either.
 const ZEROS_MAX: usize = 1 << 20;
+/// So much of the file before `start` is in the digest.
+pub const DIGEST_LEN: u64 = 64 << 10;
+pub const FINGERPRINT_LEN: usize = 16;
 
 /// The unit in which a disk may have lost what was written.
 pub const BLOCK: u64 = 4096;
@@ -39,15 +66,96 @@ pub const BLOCK: u64 = 4096;
 /// What an earlier process left.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TailNote {
-    /// The file's length when that process opened it, and the last tid then. All before `start` was durable.
-    pub start: u64,
-    pub start_tid: Tid,
-    /// All before this was durable at some later time.
+    /// `None`: that part cannot be read.
+    pub about: Option<About>,
+    /// All before this was durable, and the transaction with this tid ended here.
     pub synced: u64,
+    pub synced_tid: Tid,
     /// Oids up to this one may have been given out.
     pub oid_mark: Oid,
+    /// 0 if it is not known.
+    pub until: Time,
     /// Positions of blocks that are rightly all zero, ascending.
     pub zeros: Vec<u64>,
+}
+
+/// Of which file a note speaks.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct About {
+    /// Where the last transaction ended, all of it durable, and its tid.
+    pub start: u64,
+    pub start_tid: Tid,
+    /// The last transaction that clients were told of.
+    pub seen: Tid,
+    pub inode: u64,
+    /// `None`: not known.
+    pub boot: Option<[u8; BOOT_LEN]>,
+    pub digest: [u8; FINGERPRINT_LEN],
+    pub state: State,
+}
+
+/// What the process was doing when the note was last written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum State {
+    #[default]
+    Open,
+    /// It ended in order.
+    Closed,
+    /// A sync has failed: what the disk has nobody knows.
+    Doubt,
+    /// Another file was about to take the name of this one, with the same transactions but for what a pack drops.
+    Switching,
+}
+
+impl State {
+    const ALL: [(State, u8); 4] =
+        [(State::Open, b'o'), (State::Closed, b'c'), (State::Doubt, b'd'), (State::Switching, b's')];
+
+    fn byte(self) -> u8 {
+        State::ALL.iter().find(|(state, _)| *state == self).map_or(b'o', |(_, byte)| *byte)
+    }
+
+    fn of_byte(byte: u8) -> Option<State> {
+        State::ALL.iter().find(|(_, known)| *known == byte).map(|(state, _)| *state)
+    }
+}
+
+impl About {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(ABOUT_LEN + CHECK_LEN);
+        for number in [self.start, self.start_tid.0, self.seen.0, self.inode] {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        bytes.extend_from_slice(&self.boot.unwrap_or_default());
+        bytes.extend_from_slice(&self.digest);
+        bytes.extend_from_slice(&[self.state.byte(), 0, 0, 0, 0, 0, 0, 0]);
+        let check = check(&bytes);
+        bytes.extend_from_slice(&check);
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Option<About> {
+        let (about, found) = bytes.split_at_checked(ABOUT_LEN)?;
+        if check(about) != found {
+            return None;
+        }
+        let mut r = Reader::new(about);
+        let (start, start_tid, seen) = (r.u64_be()?, Tid(r.u64_be()?), Tid(r.u64_be()?));
+        let inode = r.u64_be()?;
+        let boot = *r.take(BOOT_LEN)?.first_chunk()?;
+        let digest = *r.take(FINGERPRINT_LEN)?.first_chunk()?;
+        let boot = (boot != [0; BOOT_LEN]).then_some(boot);
+        Some(About { start, start_tid, seen, inode, boot, digest, state: State::of_byte(r.u8()?)? })
+    }
+}
+
+fn check(bytes: &[u8]) -> [u8; CHECK_LEN] {
+    fingerprint(bytes).first_chunk().copied().unwrap_or_default()
+}
+
+/// Tells whether bytes are the same.
+pub fn fingerprint(bytes: &[u8]) -> [u8; FINGERPRINT_LEN] {
+    Sha1::digest(bytes).first_chunk().copied().unwrap_or_default()
 }
 
 impl TailNote {
@@ -66,19 +174,24 @@ impl TailNote {
         if r.take(MAGIC.len())? != MAGIC {
             return None;
         }
-        let (start, start_tid) = (r.u64_be()?, Tid(r.u64_be()?));
-        let (synced, synced_again) = (r.u64_be()?, !r.u64_be()?);
+        let about = About::parse(r.take(ABOUT_LEN + CHECK_LEN)?);
+        let synced = [r.u64_be()?, r.u64_be()?];
+        let synced_again = [!r.u64_be()?, !r.u64_be()?];
         let (mark, mark_again) = (r.u64_be()?, !r.u64_be()?);
+        let (until, until_again) = (r.u64_be()?, !r.u64_be()?);
+        let start = about.as_ref().map_or([0, 0], |about| [about.start, about.start_tid.0]);
+        let [synced, synced_tid] = if synced == synced_again { synced } else { start };
         let mut note = TailNote {
-            start,
-            start_tid,
-            synced: if synced == synced_again { synced } else { start },
+            about,
+            synced,
+            synced_tid: Tid(synced_tid),
             // Too high does no harm, but what zeros in place of the second half make of it is no oid.
             oid_mark: Oid([mark, mark_again]
                 .into_iter()
                 .filter(|&mark| mark <= Oid::MAX.0)
                 .max()
                 .unwrap_or(0)),
+            until: if until == until_again { until } else { 0 },
             zeros: Vec::new(),
         };
         while let Some(pos) = r.u64_be() {
@@ -88,9 +201,9 @@ impl TailNote {
         Some(note)
     }
 
-    /// Damage from here on is a commit that was cut short.
+    /// After a power cut, damage from here on is a commit that was cut short.
     pub fn suspect_from(&self) -> u64 {
-        self.start.max(self.synced)
+        self.synced
     }
 
     /// Whether the list of zero blocks is complete.
@@ -108,15 +221,18 @@ pub struct NoteFile {
     file: Arc<dyn MediaFile>,
     /// Only the thread that appends to the log adds zeros.
     zero_count: AtomicUsize,
+    until: AtomicU64,
     /// Held while the note is written.
     says: Mutex<Says>,
 }
 
 /// What the note says.
 struct Says {
+    about: About,
     synced: u64,
+    oid_mark: Oid,
     /// Which file it is about.
-    about: FileNo,
+    file_no: FileNo,
 }
 
 /// Counts the files that a pack put in the place of the first.
@@ -128,22 +244,23 @@ impl NoteFile {
     pub fn create(
         media: &dyn Media,
         path: &Path,
-        start: u64,
-        start_tid: Tid,
+        about: About,
         oid_mark: Oid,
+        until: Time,
     ) -> io::Result<NoteFile> {
         let path = with_suffix(path, ".tmp");
-        let file = media.open(&path, Access::Truncate)?;
-        let mut head = MAGIC.to_vec();
-        head.extend_from_slice(&about(start, start_tid, start));
-        head.extend_from_slice(&twice(oid_mark.0));
-        file.write_at(&head, 0)?;
+        // In the order of `restart`: at no time an older head may stand before a list that is cut off already.
+        let file = media.open(&path, Access::Create)?;
+        file.write_at(&head(&about, oid_mark, until), 0)?;
         file.sync()?;
+        file.set_len(HEAD_LEN as u64)?;
         media.sync_dir(dir_of(&path))?;
+        let synced = about.start;
         Ok(NoteFile {
             file,
             zero_count: AtomicUsize::new(0),
-            says: Mutex::new(Says { synced: start, about: FileNo(0) }),
+            until: AtomicU64::new(until),
+            says: Mutex::new(Says { about, synced, oid_mark, file_no: FileNo(0) }),
         })
     }
 
@@ -153,45 +270,89 @@ impl NoteFile {
 
     /// The file that is current.
     pub fn file_no(&self) -> FileNo {
-        self.says().about
+        self.says().file_no
     }
 
-    /// Everything before `end` is durable. Not synced itself: an older note is true as well.
-    pub fn set_synced(&self, file: FileNo, end: u64) -> io::Result<()> {
+    /// Everything before `end` is durable, where transaction `tid` ends. Not synced itself: an older note is true as well.
+    pub fn set_synced(&self, file: FileNo, end: u64, tid: Tid) -> io::Result<()> {
         let mut says = self.says();
         // Two groups may come at once, the later one first; and a pack between them.
-        if file == says.about && end > says.synced {
-            self.file.write_at(&twice(end), SYNCED_AT)?;
+        if file == says.file_no && end > says.synced {
+            self.file.write_at(&synced_twice(end, tid), SYNCED_AT)?;
             says.synced = end;
         }
         Ok(())
     }
 
-    /// Another file is about to take the name of this one: until [`NoteFile::restart`] the note speaks of none, but keeps its
-    /// mark of object ids. All of both files is durable and nothing is written meanwhile, so there is nothing to tell.
-    pub fn suspend(&self) -> io::Result<()> {
-        let mut says = self.says();
-        says.about.0 += 1;
-        says.synced = u64::MAX;
-        // No transaction has this tid.
-        self.file.write_at(&about(0, Tid(u64::MAX), 0), START_AT)?;
-        self.file.sync()
+    /// The file will be changed up to this time; durable on return.
+    pub fn set_until(&self, until: Time) -> io::Result<()> {
+        let _says = self.says();
+        self.file.write_at(&twice(until), UNTIL_AT)?;
+        self.file.sync()?;
+        self.until.store(until, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// The note speaks of the file that ends at `start`, all of it durable.
-    pub fn restart(&self, start: u64, start_tid: Tid) -> io::Result<()> {
+    pub fn until(&self) -> Time {
+        self.until.load(Ordering::Relaxed)
+    }
+
+    /// Another file is about to take the name of this one: until [`NoteFile::restart`] the note speaks of both, which are
+    /// durable, and nothing is written meanwhile. `seen`: the last transaction that clients were told of.
+    pub fn suspend(&self, seen: Tid) -> io::Result<()> {
         let mut says = self.says();
+        says.file_no.0 += 1;
+        says.synced = u64::MAX;
+        let about =
+            About { start: 0, start_tid: Tid::ZERO, seen, state: State::Switching, ..says.about.clone() };
+        self.say(&mut says, about)
+    }
+
+    /// The note speaks of the file that ends at `about.start`, all of it durable.
+    pub fn restart(&self, about: About, until: Time) -> io::Result<()> {
+        let mut says = self.says();
+        self.rewrite(&mut says, about, until)
+    }
+
+    /// The last word of this process: `about` is closed, and oids were given out up to `last_oid`.
+    pub fn close(&self, about: About, last_oid: Oid, until: Time) -> io::Result<()> {
+        let mut says = self.says();
+        says.oid_mark = last_oid;
+        self.rewrite(&mut says, about, until)
+    }
+
+    fn rewrite(&self, says: &mut Says, about: About, until: Time) -> io::Result<()> {
+        self.file.write_at(&head(&about, says.oid_mark, until), 0)?;
+        self.file.sync()?;
+        says.synced = about.start;
+        says.about = about;
+        self.until.store(until, Ordering::Relaxed);
+        // Last: blocks too many on the list do no harm, one that is missing does.
         self.file.set_len(HEAD_LEN as u64)?;
         self.zero_count.store(0, Ordering::Relaxed);
-        self.file.write_at(&about(start, start_tid, start), START_AT)?;
+        Ok(())
+    }
+
+    /// A sync has failed.
+    pub fn doubt(&self) -> io::Result<()> {
+        let mut says = self.says();
+        let about = About { state: State::Doubt, ..says.about.clone() };
+        self.say(&mut says, about)
+    }
+
+    fn say(&self, says: &mut Says, about: About) -> io::Result<()> {
+        self.file.write_at(&about.to_bytes(), ABOUT_AT)?;
         self.file.sync()?;
-        says.synced = start;
+        says.about = about;
         Ok(())
     }
 
     /// Oids up to this one may be given out. Not synced: it matters when the process dies, less when the machine does.
     pub fn set_oid_mark(&self, oid: Oid) -> io::Result<()> {
-        self.file.write_at(&twice(oid.0), OID_MARK_AT)
+        let mut says = self.says();
+        self.file.write_at(&twice(oid.0), OID_MARK_AT)?;
+        says.oid_mark = oid;
+        Ok(())
     }
 
     /// These blocks, about to be written, are all zero; durable on return.
@@ -206,19 +367,24 @@ impl NoteFile {
         self.zero_count.store(count + blocks.len(), Ordering::Relaxed);
         Ok(())
     }
-
-    /// The file was closed in order: nothing to tell.
-    pub fn clear(&self) -> io::Result<()> {
-        self.file.set_len(0)
-    }
 }
 
-/// The part that tells of which file the note speaks, and what of it is durable.
-fn about(start: u64, start_tid: Tid, synced: u64) -> [u8; 32] {
+/// All but the zero blocks.
+fn head(about: &About, oid_mark: Oid, until: Time) -> Vec<u8> {
+    let mut head = MAGIC.to_vec();
+    head.extend_from_slice(&about.to_bytes());
+    head.extend_from_slice(&synced_twice(about.start, about.start_tid));
+    head.extend_from_slice(&twice(oid_mark.0));
+    head.extend_from_slice(&twice(until));
+    debug_assert_eq!(head.len(), HEAD_LEN);
+    head
+}
+
+fn synced_twice(end: u64, tid: Tid) -> [u8; 32] {
     let mut bytes = [0; 32];
-    let (head, tail) = bytes.split_at_mut(16);
-    head.copy_from_slice(&(u128::from(start) << 64 | u128::from(start_tid.0)).to_be_bytes());
-    tail.copy_from_slice(&twice(synced));
+    for (to, number) in bytes.chunks_exact_mut(8).zip([end, tid.0, !end, !tid.0]) {
+        to.copy_from_slice(&number.to_be_bytes());
+    }
     bytes
 }
 
@@ -232,40 +398,95 @@ mod tests {
     use super::super::media::RealMedia;
     use super::*;
 
+    fn about(start: u64, tid: u64) -> About {
+        About {
+            start,
+            start_tid: Tid(tid),
+            seen: Tid(tid),
+            inode: 5,
+            boot: Some([7; BOOT_LEN]),
+            digest: fingerprint(b"bytes"),
+            state: State::Open,
+        }
+    }
+
     #[test]
     fn says_what_it_was_told() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("Data.fs");
+        let read = || TailNote::read(&RealMedia, &path).unwrap();
         assert_eq!(TailNote::read(&RealMedia, &path), None);
-        let note = NoteFile::create(&RealMedia, &path, 100, Tid(7), Oid(3)).unwrap();
-        note.set_synced(note.file_no(), 500).unwrap();
+        let note = NoteFile::create(&RealMedia, &path, about(100, 7), Oid(3), 50).unwrap();
+        let expected = TailNote {
+            about: Some(about(100, 7)),
+            synced: 100,
+            synced_tid: Tid(7),
+            oid_mark: Oid(3),
+            until: 50,
+            zeros: vec![],
+        };
+        assert_eq!(read(), expected);
+        note.set_synced(note.file_no(), 500, Tid(8)).unwrap();
         note.add_zeros(&[8192, 4096]).unwrap();
         note.set_oid_mark(Oid(1000)).unwrap();
-        let read = TailNote::read(&RealMedia, &path).unwrap();
-        let zeros = vec![4096, 8192];
-        assert_eq!(read, TailNote { start: 100, start_tid: Tid(7), synced: 500, oid_mark: Oid(1000), zeros });
-        assert!(read.is_rightly_zero(8192) && !read.is_rightly_zero(0));
-        note.file.write_at(&7u64.to_be_bytes(), SYNCED_AT).unwrap();
-        assert_eq!(TailNote::read(&RealMedia, &path).unwrap().synced, 100);
+        note.set_until(60).unwrap();
+        let expected = TailNote {
+            synced: 500,
+            synced_tid: Tid(8),
+            oid_mark: Oid(1000),
+            until: 60,
+            zeros: vec![4096, 8192],
+            ..expected
+        };
+        assert_eq!(read(), expected);
+        assert!(read().is_rightly_zero(8192) && !read().is_rightly_zero(0));
+        note.doubt().unwrap();
+        assert_eq!(read().about.unwrap().state, State::Doubt);
+
         let old = note.file_no();
-        note.suspend().unwrap();
-        note.set_synced(note.file_no(), 501).unwrap();
-        let read = TailNote::read(&RealMedia, &path).unwrap();
-        assert_eq!((read.start_tid, read.suspect_from(), read.oid_mark), (Tid(u64::MAX), 0, Oid(1000)));
-        note.restart(60, Tid(9)).unwrap();
-        note.set_synced(old, 502).unwrap();
-        note.set_synced(note.file_no(), 70).unwrap();
-        let read = TailNote::read(&RealMedia, &path).unwrap();
-        let zeros = Vec::new();
-        assert_eq!(read, TailNote { start: 60, start_tid: Tid(9), synced: 70, oid_mark: Oid(1000), zeros });
-        note.clear().unwrap();
-        assert_eq!(TailNote::read(&RealMedia, &path), None);
+        note.suspend(Tid(8)).unwrap();
+        note.set_synced(note.file_no(), 501, Tid(9)).unwrap();
+        let switching = read();
+        assert_eq!((switching.synced, switching.oid_mark), (500, Oid(1000)));
+        let said = switching.about.unwrap();
+        assert_eq!((said.start, said.seen, said.state), (0, Tid(8), State::Switching));
+        note.restart(about(60, 9), 70).unwrap();
+        note.set_synced(old, 502, Tid(10)).unwrap();
+        note.set_synced(note.file_no(), 70, Tid(11)).unwrap();
+        let expected = TailNote {
+            about: Some(about(60, 9)),
+            synced: 70,
+            synced_tid: Tid(11),
+            oid_mark: Oid(1000),
+            until: 70,
+            zeros: vec![],
+        };
+        assert_eq!(read(), expected);
+    }
+
+    #[test]
+    fn what_was_half_written_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("Data.fs");
+        let note = NoteFile::create(&RealMedia, &path, about(100, 7), Oid(3), 50).unwrap();
+        note.set_synced(note.file_no(), 500, Tid(8)).unwrap();
+        let bytes = std::fs::read(with_suffix(&path, ".tmp")).unwrap();
+        for at in 16..HEAD_LEN {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            let read = TailNote::parse(&damaged).unwrap();
+            assert_eq!(read.about.is_none(), at < SYNCED_AT as usize, "{at}");
+            if (SYNCED_AT..OID_MARK_AT).contains(&(at as u64)) {
+                assert_eq!((read.synced, read.synced_tid), (100, Tid(7)), "{at}");
+            }
+            assert_eq!(read.until == 0, at >= UNTIL_AT as usize, "{at}");
+        }
     }
 
     #[test]
     fn anything_else_is_no_note() {
         assert_eq!(TailNote::parse(b""), None);
-        assert_eq!(TailNote::parse(b"runzeo tail note\0\0"), None);
-        assert_eq!(TailNote::parse(&[0; 100]), None);
+        assert_eq!(TailNote::parse(MAGIC), None);
+        assert_eq!(TailNote::parse(&[0; 1000]), None);
     }
 }

@@ -21,12 +21,25 @@ pub struct Volume {
     pub places: Places,
     /// Where the last published transaction ends. Written by the leader only.
     published_end: AtomicU64,
+    /// The tid of the last transaction in the file. A pack may have dropped some that were published later.
+    end_tid: AtomicU64,
 }
 
 impl Volume {
-    pub fn new(log: Log, index: Index) -> Volume {
+    /// `end_tid`: of the last transaction in the file.
+    pub fn new(log: Log, index: Index, end_tid: Tid) -> Volume {
         let published_end = AtomicU64::new(log.end());
-        Volume { log, index, places: Places::default(), published_end }
+        Volume { log, index, places: Places::default(), published_end, end_tid: AtomicU64::new(end_tid.0) }
+    }
+
+    pub fn end_tid(&self) -> Tid {
+        Tid(self.end_tid.load(Ordering::Acquire))
+    }
+
+    /// The file has become longer, durably.
+    pub fn appended(&self, end: u64, tid: Tid) {
+        self.log.set_end(end);
+        self.end_tid.store(tid.0, Ordering::Release);
     }
 
     pub fn published_end(&self) -> u64 {

@@ -17,14 +17,16 @@ use std::time::{Duration, Instant};
 use log::warn;
 
 use super::super::Core;
+use super::super::familiar;
 use super::super::index::Index;
 use super::super::log::{Log, TARGET};
 use super::super::pins::HeldPins;
+use super::super::tail_note::State;
 use super::super::volume::Volume;
 use super::copy::Copier;
 use super::{Pack, Stop};
 use crate::base::fs::{dir_of, with_suffix};
-use crate::base::ids::{Oid, Tid};
+use crate::base::ids::Oid;
 use crate::storage::{Result, StorageError};
 
 /// What came of it, for the log.
@@ -128,14 +130,19 @@ fn replace(pack: &mut Pack<'_>, copier: &mut Copier<'_>, keep_old: bool) -> std:
     copier.copy_rest(pack, false)?;
     check_pins(pack, copier, &pins)?;
     copier.sync()?;
+    if let Err(why) = core.check_ours(&copier.old) {
+        core.set_exchanged(&copier.old, &why);
+        return Err(StorageError::Closed(format!("packing {}: {why}", core.path.display())).into());
+    }
     let (file, end) = copier.finished()?;
     keep_oids(core, &copier.old)?;
     if let Some(note) = &core.note {
-        note.suspend().map_err(StorageError::io(format!("writing {}.tmp", core.path.display())))?;
+        note.suspend(core.last_tid())
+            .map_err(StorageError::io(format!("writing {}.tmp", core.path.display())))?;
     }
     if let Err(error) = rename(core, keep_old) {
         // Commits go on with the old file.
-        tell_note(core, copier.old.log.end(), core.last_tid());
+        tell_note(core, &copier.old);
         return Err(error.into());
     }
     if let Err(error) = core.media.sync_dir(dir_of(&core.path)) {
@@ -145,11 +152,12 @@ fn replace(pack: &mut Pack<'_>, copier: &mut Copier<'_>, keep_old: bool) -> std:
     }
 
     let index = std::mem::replace(&mut copier.reach.index, Index::new());
-    let volume = Arc::new(Volume::new(Log::new(core.path.clone(), file.clone(), end), index));
+    let log = Log::new(core.path.clone(), file.clone(), end);
+    let volume = Arc::new(Volume::new(log, index, copier.last_tid));
     core.writer.lock().unwrap_or_else(PoisonError::into_inner).end = end;
     core.space.moved(file, end);
     core.volume.replace(volume.clone());
-    tell_note(core, end, copier.last_tid);
+    tell_note(core, &volume);
     Ok(Tried::Done(volume))
 }
 
@@ -177,10 +185,10 @@ fn keep_oids(core: &Core, old: &Volume) -> Result<()> {
 }
 
 /// What the tail note is about from now on. Without it, a crash is harder to recover from, no more.
-fn tell_note(core: &Core, end: u64, last_tid: Tid) {
-    if let Some(note) = &core.note
-        && let Err(error) = note.restart(end, last_tid)
-    {
+fn tell_note(core: &Core, volume: &Volume) {
+    let Some(note) = &core.note else { return };
+    let about = familiar::about(&*core.media, volume, core.last_tid(), State::Open);
+    if let Err(error) = note.restart(about, core.write_until()) {
         let path = core.path.display();
         warn!(target: TARGET, "{path}.tmp: {error}. A crash will be harder to recover from");
     }

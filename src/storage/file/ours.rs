@@ -1,0 +1,124 @@
+//! Whether the file that is served still is the one that has its name.
+//!
+//! An operator puts a backup in the place of `Data.fs` and thinks of the restart later. What is committed then goes into a file
+//! without a name, or over the backup; a pack would rename its own file over it, and a close cut it to another length. So the
+//! file is looked at before each group of commits (cheaply: is it as long as it must be, has it a name at all), and with
+//! its name every few seconds and before anything is renamed or cut off. If it is not ours any more, the storage becomes
+//! read-only, and the other file is left alone.
+
+use std::io;
+
+use log::warn;
+
+use super::Core;
+use super::log::TARGET;
+use super::media::Time;
+use super::volume::Volume;
+
+/// The note is renewed so long before it ends, and for so long.
+const RENEW_BEFORE: Time = 10_000_000_000;
+pub const RENEW_FOR: Time = 60_000_000_000;
+
+impl Core {
+    /// What can be seen without the name: it costs a system call.
+    pub fn check_handle(&self, volume: &Volume) -> Result<(), String> {
+        // What cannot be asked is no sign of an exchange.
+        let Ok(identity) = volume.log.file().identity() else { return Ok(()) };
+        let end = volume.log.end();
+        if identity.links == 0 {
+            return Err("it was removed, or another file was put in its place".into());
+        }
+        if identity.len < end {
+            return Err(format!(
+                "it is {} bytes long and has to be {end} at least: it was cut off, or overwritten",
+                identity.len
+            ));
+        }
+        Ok(())
+    }
+
+    /// All that can be seen. An error is certain only for the thread that leads: else the end may move meanwhile.
+    pub fn check_ours(&self, volume: &Volume) -> Result<(), String> {
+        self.check_handle(volume)?;
+        let Ok(identity) = volume.log.file().identity() else { return Ok(()) };
+        match self.media.identity(&self.path) {
+            Ok(named) if named.is_same_file(&identity) => {}
+            Ok(_) => return Err("another file was put in its place".into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err("it was renamed or removed".into());
+            }
+            Err(_) => {}
+        }
+        let (end, last) = (volume.log.end(), volume.end_tid());
+        match volume.log.txn_before(end) {
+            Ok(None) => Ok(()),
+            Ok(Some((_, header))) if header.tid == last => Ok(()),
+            Ok(Some(_)) => {
+                Err(format!("transaction {last} does not end at {end} any more: it was overwritten"))
+            }
+            Err(error) => Err(format!("transaction {last} cannot be found any more: {error}")),
+        }
+    }
+
+    /// Looks whether the file still is ours, now and then.
+    pub fn watch_file(&self) {
+        if self.broken().is_some() || self.check_ours(&self.volume.get_owned()).is_ok() {
+            return;
+        }
+        // Perhaps a commit or a pack came between. Packs hold the saver before they take the lead, too.
+        let _saving = self.hold_saver();
+        let checked = self.lead_alone(|| {
+            let volume = self.volume.get_owned();
+            (self.check_ours(&volume), volume)
+        });
+        if let Some((Err(why), volume)) = checked {
+            self.set_exchanged(&volume, &why);
+        }
+    }
+
+    /// Nothing is written any more: the file is not the one that clients see.
+    pub fn set_exchanged(&self, volume: &Volume, why: &str) {
+        let path = self.path.display();
+        let kept = volume.log.file().way_to().map_or_else(String::new, |way| {
+            format!(
+                " What was committed before is still to be had as long as this process runs: copy {} to a safe place \
+                 first.",
+                way.display()
+            )
+        });
+        let why = format!("the file was exchanged while it was served: {why}");
+        if self.broken.set(why.clone()).is_ok() {
+            crate::critical!(
+                target: TARGET,
+                "{path}: {why}. The storage is now read-only, and the file that is there now is left as it is.{kept} Then \
+                 restart the server: it will serve the file that has the name"
+            );
+        }
+    }
+
+    /// The file is about to be changed: the note must allow it.
+    pub fn will_write(&self) {
+        let Some(note) = &self.note else { return };
+        if self.media.now().saturating_add(RENEW_BEFORE) <= note.until() {
+            return;
+        }
+        if let Err(error) = note.set_until(self.write_until()) {
+            let path = self.path.display();
+            warn!(target: TARGET, "{path}.tmp: {error}. The next start will take the file for one that was restored");
+        }
+    }
+
+    /// Up to when the note lets the file be changed, if it is written now.
+    pub fn write_until(&self) -> Time {
+        self.media.now().saturating_add(RENEW_FOR)
+    }
+
+    /// A sync has failed: the next start must not trust the end of the file.
+    pub fn doubt(&self) {
+        if let Some(note) = &self.note
+            && let Err(error) = note.doubt()
+        {
+            warn!(target: TARGET, "{}.tmp: {error}", self.path.display());
+        }
+    }
+}
