@@ -395,3 +395,46 @@ fn a_pack_takes_out_the_blobs_that_it_leaves_out() {
         assert!(!blobs.base().join(".removed").exists());
     }
 }
+
+/// Cleaning looks into the log, and met damage there: the storage could not be opened, for files that only take space.
+/// What cannot be judged stays, with what leads to it; all else is removed.
+#[test]
+fn damaged_records_do_not_keep_the_storage_from_being_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(dir.path());
+    let blobs = storage.blob_dir().unwrap();
+    let kept = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, b"kept").unwrap()).unwrap();
+    let mut serial = Tid::ZERO;
+    for _ in 0..30 {
+        serial = helpers::commit(&storage, &[(7, serial, b"later")]).unwrap();
+    }
+    storage.close().unwrap();
+    drop(storage);
+    let path = dir.path().join("Data.fs");
+    let mut file = fs::read(&path).unwrap();
+    let record = helpers::transactions(&file)[0] + 23;
+    // Its object id.
+    file[record + 7] ^= 0x55;
+    fs::write(&path, &file).unwrap();
+
+    let unfinished = |oid: u64| {
+        let temporary = blobs.base().join(format!("tmp/runzeo-1-{oid}-{}.tmp", Oid(oid)));
+        let placed = blobs.path(Oid(oid), Tid(kept.0 + 1));
+        fs::create_dir_all(placed.parent().unwrap()).unwrap();
+        fs::write(&temporary, "unfinished").unwrap();
+        fs::hard_link(&temporary, &placed).unwrap();
+        (temporary, placed)
+    };
+    let (damaged, other) = (unfinished(1), unfinished(9));
+    let garbage = blobs.path(Oid(2), kept);
+    fs::create_dir_all(garbage.parent().unwrap()).unwrap();
+    fs::write(&garbage, "garbage").unwrap();
+    let list = blobs.base().join(".removed");
+    fs::write(&list, format!("{}\n{}\n", Oid(1), Oid(2))).unwrap();
+
+    let storage = open(dir.path());
+    assert_eq!(read(&storage, 1, kept).unwrap(), b"kept");
+    assert!(damaged.0.exists() && damaged.1.exists() && list.exists());
+    assert!(!other.0.exists() && !other.1.exists() && !garbage.exists());
+    commit_staged(&storage, stage(&storage, 3, Tid::ZERO, b"new").unwrap()).unwrap();
+}

@@ -56,8 +56,8 @@ use self::volume::Current;
 use super::clash::ResolverSlot;
 use super::tids::Tids;
 use super::{
-    BlobDir, HistoryEntry, IternextRecord, Loaded, PackRequest, Publisher, Resolver, Result, Staged, Storage,
-    StorageError, Ticket, TidAt, TransactionIterator, UndoEntry, Voted,
+    BlobDir, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Publisher, Resolver,
+    Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, UndoEntry, Voted,
 };
 use crate::base::ids::{Oid, Tid};
 
@@ -272,7 +272,7 @@ impl Storage for FileStorage {
         self.next_object(next)
     }
 
-    fn last_invalidations(&self, count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
+    fn last_invalidations(&self, count: usize) -> Result<LastInvalidations> {
         self.newest_transactions(count)
     }
 

@@ -149,7 +149,7 @@ impl FileStorage {
         };
         if !storage.options.read_only {
             if let Some(blobs) = &storage.core.blobs {
-                blobs.clean(&|oid, tid| storage.has_revision(oid, tid))?;
+                blobs.clean(&|oid, tid| storage.has_revision(oid, tid));
             }
             if !storage.core.saver.used_index {
                 // As Python does after a rebuild: the next start is to be quick even if this one ends badly.

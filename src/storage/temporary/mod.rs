@@ -19,8 +19,8 @@ use super::clash::ResolverSlot;
 use super::error::Conflict;
 use super::tids::Tids;
 use super::{
-    HistoryEntry, IternextRecord, Loaded, PackRequest, Publisher, Resolver, Result, Staged, Storage,
-    StorageError, Ticket, TidAt, TransactionIterator, Voted,
+    HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Publisher, Resolver, Result,
+    Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, Voted,
 };
 use crate::base::clock::SystemClock;
 use crate::base::ids::{Oid, Tid};
@@ -232,8 +232,8 @@ impl Storage for TemporaryStorage {
     }
 
     /// Nothing is left from before the start.
-    fn last_invalidations(&self, _count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
-        Ok(Vec::new())
+    fn last_invalidations(&self, _count: usize) -> Result<LastInvalidations> {
+        Ok(LastInvalidations::new(Vec::new(), self.last_transaction()))
     }
 
     fn iterate(&self, _start: Option<Tid>, _stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
