@@ -39,3 +39,47 @@ fn damage_in_an_old_transaction_does_not_keep_a_server_from_starting() {
         assert!(error.contains(expected), "{expected}: {error}");
     }
 }
+
+/// A client with a shared blob directory looks at it in its constructor, as soon as it is connected, and failed where it
+/// was not made yet. Nobody else answers in time either: what is in the way here is the index, a pipe without a writer.
+#[test]
+fn who_can_connect_finds_the_files_though_the_storages_are_still_being_read() {
+    let storages = "<filestorage 1>\npath first.fs\nblob-dir first\n</filestorage>\n\
+                    <filestorage 2>\npath second.fs\nblob-dir second\n</filestorage>\n\
+                    <blobstorage 3>\nblob-dir third\n<mappingstorage>\n</mappingstorage>\n</blobstorage>";
+    let index = "first.fs.index";
+    let server = Server::start_any("pid-filename zeo.pid", storages, |dir| {
+        rustix::fs::mkfifoat(rustix::fs::CWD, dir.join(index), 0o600.into()).expect("a pipe");
+    });
+    check_files(&server, &["first.fs", "second.fs"], &["first", "second", "third"]);
+    // It has been listening all the time, and serves once the storages are open.
+    let waiting = std::thread::spawn({
+        let address = server.address;
+        move || RawClient::register(address, Speaks::Z5).map(|_| ())
+    });
+    drop(std::fs::OpenOptions::new().write(true).open(server.directory().join(index)).expect("its reader"));
+    waiting.join().expect("the client").expect("the client is served");
+}
+
+/// The same without anything in the way, many times.
+#[test]
+fn as_soon_as_the_port_accepts_the_files_are_there() {
+    for _ in 0..40 {
+        let storage = "<filestorage 1>\npath Data.fs\nblob-dir blobs\n</filestorage>";
+        let server = Server::start_any("pid-filename zeo.pid", storage, |_| ());
+        check_files(&server, &["Data.fs"], &["blobs"]);
+    }
+}
+
+fn check_files(server: &Server, logs: &[&str], blobs: &[&str]) {
+    let dir = server.directory();
+    assert!(dir.join("zeo.pid").exists());
+    for name in logs {
+        assert_eq!(std::fs::read(dir.join(name)).expect(name), b"FS30");
+        assert!(dir.join(format!("{name}.lock")).exists());
+    }
+    for name in blobs {
+        assert_eq!(std::fs::read(dir.join(name).join(".layout")).expect(name), b"bushy");
+        assert!(dir.join(name).join("tmp").is_dir());
+    }
+}

@@ -63,7 +63,7 @@ use crate::base::ids::{Oid, Tid};
 
 pub use self::format::FileFormat;
 pub use self::index_file::{Loaded as IndexFile, parse as parse_index};
-pub use self::open::{FileStorageOptions, NewFileFormat};
+pub use self::open::{FileStorageOptions, NewFileFormat, Prepared};
 pub use self::recover::{Scanned, Tail, scan};
 pub use self::tail_note::TailNote;
 pub use super::media;

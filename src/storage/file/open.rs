@@ -101,15 +101,40 @@ const STACK_LEN: usize = 512 * 1024;
 /// A database that is further than this in the future is a sign of a clock that is badly wrong.
 const FUTURE_MAX: f64 = 30.0 * 60.0;
 
+/// A storage whose files are there and locked, but not read yet: what somebody who looks from outside can see.
+pub struct Prepared {
+    options: FileStorageOptions,
+    lock_file: Option<LockFile>,
+    note: Option<TailNote>,
+    file: Arc<dyn MediaFile>,
+    format: FileFormat,
+    blobs: Option<Arc<BlobDir>>,
+}
+
 impl FileStorage {
     /// Opens the file, or makes it unless the storage is to be read-only.
     pub fn open(options: FileStorageOptions) -> Result<FileStorage> {
+        FileStorage::prepare(options)?.open()
+    }
+
+    /// The quick part of opening: takes the lock, and makes a new file and the blob directory.
+    pub fn prepare(options: FileStorageOptions) -> Result<Prepared> {
         check_options(&options)?;
-        let media = options.media.clone();
         let lock_file = if options.read_only { None } else { Some(LockFile::acquire(&options.path)?) };
-        let note = if options.read_only { None } else { TailNote::read(&*media, &options.path) };
+        let note = if options.read_only { None } else { TailNote::read(&*options.media, &options.path) };
         let file = open_file(&options)?;
-        let found = read_all(&options, &file, note.as_ref())?;
+        let format = read_magic(&options, &*file)?;
+        let blobs = open_blobs(&options)?;
+        Ok(Prepared { options, lock_file, note, file, format, blobs })
+    }
+}
+
+impl Prepared {
+    /// The rest: reads the index, and scans what it does not know. That may take minutes.
+    pub fn open(self) -> Result<FileStorage> {
+        let Prepared { options, lock_file, note, file, format, blobs } = self;
+        let media = options.media.clone();
+        let found = read_all(&options, &file, format, note.as_ref())?;
         warn_of_future(&options, found.last_tid);
         let (oids, note_file) = oids_and_note(&options, note.as_ref(), &found)?;
         let core = Core {
@@ -133,7 +158,7 @@ impl FileStorage {
                 keep(found.format, &options)
             },
             note: note_file,
-            blobs: open_blobs(&options)?,
+            blobs,
             saver: Saver::new(found.index_end, found.index_end > MAGIC_LEN),
             packing: Packing::default(),
             oids: Mutex::new(oids),
@@ -159,7 +184,9 @@ impl FileStorage {
         }
         Ok(storage)
     }
+}
 
+impl FileStorage {
     fn start_threads(&self) -> Result<()> {
         let start = |name: String, run: fn(&Core)| {
             let core = self.core.clone();
@@ -269,11 +296,11 @@ struct Found {
 fn read_all(
     options: &FileStorageOptions,
     file: &Arc<dyn MediaFile>,
+    format: FileFormat,
     note: Option<&TailNote>,
 ) -> Result<Found> {
     let path = &options.path;
     let len = file.len().map_err(StorageError::io(format!("opening {}", path.display())))?;
-    let format = read_magic(options, &**file, len)?;
     let mut found = Found {
         format,
         is_new: len <= MAGIC_LEN,
@@ -320,9 +347,10 @@ fn read_all(
     Ok(found)
 }
 
-fn read_magic(options: &FileStorageOptions, file: &dyn MediaFile, len: u64) -> Result<FileFormat> {
+fn read_magic(options: &FileStorageOptions, file: &dyn MediaFile) -> Result<FileFormat> {
     let path = options.path.display();
     let io = || StorageError::io(format!("opening {path}"));
+    let len = file.len().map_err(io())?;
     let mut magic = [0; MAGIC_LEN as usize];
     let read = file.read_at(&mut magic, 0).map_err(io())?;
     if let Some(format) = FileFormat::from_magic(magic) {
