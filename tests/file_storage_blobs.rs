@@ -7,7 +7,7 @@ mod faulty;
 mod helpers;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -437,4 +437,32 @@ fn damaged_records_do_not_keep_the_storage_from_being_opened() {
     assert!(damaged.0.exists() && damaged.1.exists() && list.exists());
     assert!(!other.0.exists() && !other.1.exists() && !garbage.exists());
     commit_staged(&storage, stage(&storage, 3, Tid::ZERO, b"new").unwrap()).unwrap();
+}
+
+/// Where blobs cannot be linked (other disks, files of another user), the pack copies those that it keeps beside the old
+/// ones. The copies had the mode of a temporary file: nobody but the server could read them, and it could write to them.
+#[test]
+fn copies_beside_the_old_blobs_have_the_mode_of_blobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let Ok(other_disk) = tempfile::tempdir_in("/dev/shm") else { return eprintln!("SKIPPED: no /dev/shm") };
+    fs::create_dir(dir.path().join("blobs")).unwrap();
+    fs::write(dir.path().join("blobs/.layout"), "bushy").unwrap();
+    fs::set_permissions(other_disk.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink(other_disk.path(), dir.path().join("blobs/0x00")).unwrap();
+    let storage = open(dir.path());
+    let blobs = storage.blob_dir().unwrap();
+    let root = helpers::commit(&storage, &[(0, Tid::ZERO, b"root \x01")]).unwrap();
+    let tid = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, b"kept").unwrap()).unwrap();
+    helpers::commit(&storage, &[(0, root, b"root \x01")]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(10));
+    pack(&storage, Tid::now().to_unix() + 1.0, true).unwrap();
+    let original = blobs.path(Oid(1), tid);
+    let copy = dir.path().join("blobs.old").join(original.strip_prefix(blobs.base()).unwrap());
+    let about = |path: &Path| {
+        let metadata = fs::metadata(path).unwrap();
+        (fs::read(path).unwrap(), metadata.permissions().mode() & 0o7777)
+    };
+    assert_eq!(fs::metadata(&original).unwrap().nlink(), 1);
+    assert_eq!(about(&copy), about(&original));
+    assert_eq!(about(&copy).1 & 0o222, 0);
 }

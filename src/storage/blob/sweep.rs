@@ -213,7 +213,11 @@ impl BlobDir {
     }
 
     fn link_or_copy(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.media.link(from, to).or_else(|_| self.copy(from, to))
+        self.media.link(from, to).or_else(|_| {
+            self.copy(from, to)?;
+            // It is ours, whoever owns the other one.
+            self.media.protect(to, dir_of(from))
+        })
     }
 
     /// Gives all blobs below `from` a second name below `to`.
