@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{fs, shared_dir};
+use crate::base::{fs, shared_dir, write_back};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,7 +79,8 @@ pub trait MediaFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Reserves space beyond the end; `Ok(false)` if that cannot be done here.
     fn reserve(&self, pos: u64, len: u64) -> io::Result<bool>;
-    /// A hint that the disk may begin to write this part, which is complete and will be synced. Does not wait.
+    /// A hint that the disk may begin to write this part, which is complete and will be synced. Does not wait. It stays in
+    /// the system's cache.
     fn write_back(&self, _pos: u64, _len: u64) {}
     /// A hint that nobody will read this part soon: what of it is on the disk need not stay in memory.
     fn forget(&self, _pos: u64, _len: u64) {}
@@ -203,7 +204,7 @@ impl MediaFile for File {
     }
 
     fn write_back(&self, pos: u64, len: u64) {
-        fs::write_back(self, pos, len);
+        write_back::write_back(self, pos, len);
     }
 
     fn forget(&self, pos: u64, len: u64) {
