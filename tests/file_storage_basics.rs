@@ -33,7 +33,10 @@ fn what_is_stored_is_loaded_now_and_after_a_restart() {
         assert_eq!(history.iter().map(|h| (h.tid, h.size)).collect::<Vec<_>>(), [(t2, 100_000), (t1, 3)]);
         assert_eq!(history[0].meta, meta("user", "description"));
         assert_eq!(storage.history(Oid(1), 1).unwrap().len(), 1);
-        assert_eq!(storage.last_invalidations(10).unwrap(), [(t2, vec![Oid(1)]), (t1, vec![Oid(0), Oid(1)])]);
+        assert_eq!(
+            storage.last_invalidations(10).unwrap().transactions,
+            [(t2, vec![Oid(1)]), (t1, vec![Oid(0), Oid(1)])]
+        );
         let first = storage.record_iternext(None).unwrap().unwrap();
         assert_eq!((first.oid, first.tid, first.next), (Oid(0), t1, Some(Oid(1))));
         let last = storage.record_iternext(first.next).unwrap().unwrap();
@@ -340,9 +343,9 @@ fn the_last_invalidations_of_long_transactions_are_complete() {
         commit(&storage, &[(0, Tid::ZERO, &long), (1, Tid::ZERO, &long), (2, Tid::ZERO, &long)]).unwrap();
     let t2 = commit(&storage, &[(1, t1, &long), (2, t1, &long), (3, Tid::ZERO, &long)]).unwrap();
     let t3 = commit(&storage, &[(2, t2, &long), (4, Tid::ZERO, &long)]).unwrap();
-    let all = storage.last_invalidations(10).unwrap();
+    let all = storage.last_invalidations(10).unwrap().transactions;
     assert_eq!(all, [(t3, vec![Oid(2), Oid(4)]), (t2, vec![Oid(1), Oid(3)]), (t1, vec![Oid(0)])]);
-    assert_eq!(storage.last_invalidations(2).unwrap(), all[..2]);
+    assert_eq!(storage.last_invalidations(2).unwrap().transactions, all[..2]);
 }
 
 /// A restored record of eight bytes, the length of the back-pointer that it became, was written as it had come: as a

@@ -7,7 +7,7 @@ mod faulty;
 mod helpers;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -437,4 +437,75 @@ fn a_pack_that_cannot_remove_blobs_says_that_the_storage_is_packed() {
         assert!(!blobs.contains(Oid(1), first) && !blobs.base().join(".removed").exists());
         storage.close().unwrap();
     }
+}
+
+/// Cleaning looks into the log, and met damage there: the storage could not be opened, for files that only take space.
+/// What cannot be judged stays, with what leads to it; all else is removed.
+#[test]
+fn damaged_records_do_not_keep_the_storage_from_being_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(dir.path());
+    let blobs = storage.blob_dir().unwrap();
+    let kept = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, b"kept").unwrap()).unwrap();
+    let mut serial = Tid::ZERO;
+    for _ in 0..30 {
+        serial = helpers::commit(&storage, &[(7, serial, b"later")]).unwrap();
+    }
+    storage.close().unwrap();
+    drop(storage);
+    let path = dir.path().join("Data.fs");
+    let mut file = fs::read(&path).unwrap();
+    let record = helpers::transactions(&file)[0] + 23;
+    // Its object id.
+    file[record + 7] ^= 0x55;
+    fs::write(&path, &file).unwrap();
+
+    let unfinished = |oid: u64| {
+        let temporary = blobs.base().join(format!("tmp/runzeo-1-{oid}-{}.tmp", Oid(oid)));
+        let placed = blobs.path(Oid(oid), Tid(kept.0 + 1));
+        fs::create_dir_all(placed.parent().unwrap()).unwrap();
+        fs::write(&temporary, "unfinished").unwrap();
+        fs::hard_link(&temporary, &placed).unwrap();
+        (temporary, placed)
+    };
+    let (damaged, other) = (unfinished(1), unfinished(9));
+    let garbage = blobs.path(Oid(2), kept);
+    fs::create_dir_all(garbage.parent().unwrap()).unwrap();
+    fs::write(&garbage, "garbage").unwrap();
+    let list = blobs.base().join(".removed");
+    fs::write(&list, format!("{}\n{}\n", Oid(1), Oid(2))).unwrap();
+
+    let storage = open(dir.path());
+    assert_eq!(read(&storage, 1, kept).unwrap(), b"kept");
+    assert!(damaged.0.exists() && damaged.1.exists() && list.exists());
+    assert!(!other.0.exists() && !other.1.exists() && !garbage.exists());
+    commit_staged(&storage, stage(&storage, 3, Tid::ZERO, b"new").unwrap()).unwrap();
+}
+
+/// Where blobs cannot be linked (other disks, files of another user), the pack copies those that it keeps beside the old
+/// ones. The copies had the mode of a temporary file: nobody but the server could read them, and it could write to them.
+#[test]
+fn copies_beside_the_old_blobs_have_the_mode_of_blobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let Ok(other_disk) = tempfile::tempdir_in("/dev/shm") else { return eprintln!("SKIPPED: no /dev/shm") };
+    fs::create_dir(dir.path().join("blobs")).unwrap();
+    fs::write(dir.path().join("blobs/.layout"), "bushy").unwrap();
+    fs::set_permissions(other_disk.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink(other_disk.path(), dir.path().join("blobs/0x00")).unwrap();
+    let storage = open(dir.path());
+    let blobs = storage.blob_dir().unwrap();
+    let root = helpers::commit(&storage, &[(0, Tid::ZERO, b"root \x01")]).unwrap();
+    let tid = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, b"kept").unwrap()).unwrap();
+    helpers::commit(&storage, &[(0, root, b"root \x01")]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(10));
+    pack(&storage, Tid::now().to_unix() + 1.0, true).unwrap();
+    let original = blobs.path(Oid(1), tid);
+    let copy = dir.path().join("blobs.old").join(original.strip_prefix(blobs.base()).unwrap());
+    let about = |path: &Path| {
+        let metadata = fs::metadata(path).unwrap();
+        (fs::read(path).unwrap(), metadata.permissions().mode() & 0o7777)
+    };
+    assert_eq!(fs::metadata(&original).unwrap().nlink(), 1);
+    assert_eq!(about(&copy), about(&original));
+    assert_eq!(about(&copy).1 & 0o222, 0);
 }

@@ -3,6 +3,7 @@
 #[path = "file_storage/helpers.rs"]
 mod helpers;
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -132,6 +133,74 @@ fn a_refusal_says_where_and_what_to_do() {
     assert!(text.contains("%PDF") && text.contains("FS30"), "{text}");
 }
 
+/// The queue of invalidations is filled from the last transactions. Damage in one of them made the storage useless for
+/// its server, though nobody reads that record: the list must end there, and say from where on it is complete.
+#[test]
+fn damage_in_an_old_transaction_shortens_the_last_invalidations() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("Data.fs");
+    let storage = open(&path);
+    let mut tids = vec![Tid::ZERO];
+    for _ in 0..30 {
+        tids.push(commit(&storage, &[(0, *tids.last().unwrap(), b"some data")]).unwrap());
+    }
+    storage.close().unwrap();
+    let good = std::fs::read(&path).unwrap();
+    let index = std::fs::read(dir.path().join("Data.fs.index")).unwrap();
+    // `commit` writes a user and a description, then the record.
+    let record = 23 + "user".len() + "description".len();
+    let number = |number: u64| number.to_be_bytes();
+    for (what, at, bytes) in [
+        ("the record is of another transaction", record + 24, number(77)),
+        ("the record is too long", record + 34, number(256)),
+        ("the previous record is not before it", record + 16, number(1 << 40)),
+        ("the length of the transaction is wrong", 8, number(256)),
+    ] {
+        // The index was saved at the end, so nobody looks at most of the file; 30: the last one.
+        for damaged in [1, 10, 20] {
+            let mut bad = good.clone();
+            let at = transactions(&good)[damaged - 1] + at;
+            bad[at..at + 8].copy_from_slice(&bytes);
+            std::fs::write(&path, &bad).unwrap();
+            std::fs::write(dir.path().join("Data.fs.index"), &index).unwrap();
+            let storage = open(&path);
+            let last = storage.last_invalidations(100).unwrap();
+            let listed: Vec<Tid> = last.transactions.iter().map(|(tid, _)| *tid).collect();
+            let whole: Vec<Tid> = tids[damaged + 1..].iter().rev().copied().collect();
+            assert_eq!(listed, whole, "{what}");
+            assert_eq!(last.complete_after, Tid(tids[damaged + 1].0 - 1), "{what}");
+            let at = transactions(&good)[damaged - 1] as u64;
+            match last.cut_short {
+                Some(StorageError::Corrupt { pos, .. }) => {
+                    assert!((at..at + 200).contains(&pos), "{what}: {pos}")
+                }
+                other => panic!("{what}: {other:?}"),
+            }
+            // Whoever needs no more than that is told of no damage.
+            assert!(storage.last_invalidations(30 - damaged).unwrap().cut_short.is_none(), "{what}");
+            assert_eq!(load(&storage, 0).unwrap().1, tids[30]);
+            commit(&storage, &[(0, tids[30], b"more")]).unwrap();
+        }
+    }
+}
+
+/// Not even the last transaction can be read: nothing is known of it, and nothing is said.
+#[test]
+fn of_a_damaged_last_transaction_nothing_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("Data.fs");
+    let storage = open(&path);
+    let t1 = commit(&storage, &[(0, Tid::ZERO, b"root"), (1, Tid::ZERO, b"one")]).unwrap();
+    let t2 = commit(&storage, &[(1, t1, b"one more")]).unwrap();
+    let mut file = std::fs::read(&path).unwrap();
+    let last = transactions(&file)[1];
+    file[last + 15] ^= 1;
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&file, 0).unwrap();
+    let told = storage.last_invalidations(10).unwrap();
+    assert!(told.transactions.is_empty() && told.cut_short.is_some(), "{told:?}");
+    assert_eq!(told.complete_after, t2);
+}
+
 #[test]
 fn a_damaged_record_is_an_error_of_its_reader() {
     let dir = tempfile::tempdir().unwrap();
@@ -143,7 +212,7 @@ fn a_damaged_record_is_an_error_of_its_reader() {
     let good = std::fs::read(&path).unwrap();
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     for pos in 4..good.len() {
-        std::os::unix::fs::FileExt::write_all_at(&file, &[0xfe], pos as u64).unwrap();
+        file.write_all_at(&[0xfe], pos as u64).unwrap();
         for oid in 0..5 {
             let _ = load_before(&storage, oid, Tid::MAX);
             let _ = storage.history(Oid(oid), 5);
@@ -155,7 +224,7 @@ fn a_damaged_record_is_an_error_of_its_reader() {
                 while let Ok(Some(_)) = records.next_record() {}
             }
         }
-        std::os::unix::fs::FileExt::write_all_at(&file, &good[pos..pos + 1], pos as u64).unwrap();
+        file.write_all_at(&good[pos..pos + 1], pos as u64).unwrap();
     }
 }
 

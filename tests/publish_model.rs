@@ -17,6 +17,7 @@ use runzeo::net::stream::Sink;
 use runzeo::server::invalidations::Invalidations;
 use runzeo::server::outbox::Outbox;
 use runzeo::server::publish::{Announcement, Member, Publication};
+use runzeo::storage::LastInvalidations;
 use runzeo::wire::protocol::{Codec, Dialect, Generation, Wire};
 
 const OBJECT: Oid = Oid(7);
@@ -54,7 +55,8 @@ struct Model {
 
 impl Model {
     fn new() -> Arc<Model> {
-        let invalidations = Invalidations::new(100, vec![(Tid(1), vec![OBJECT])], Tid(1));
+        let invalidations =
+            Invalidations::new(100, LastInvalidations::new(vec![(Tid(1), vec![OBJECT])], Tid(1)), Tid(1));
         Arc::new(Model { publication: Publication::new(Tid(1), invalidations), index: AtomicU64::new(1) })
     }
 

@@ -40,22 +40,24 @@ pub fn reserve(file: &File, pos: u64, len: u64) -> io::Result<bool> {
     }
 }
 
-/// Tells the disk to begin writing a part of a file, without waiting for it. Linux does so for pages that are said not to
-/// be needed any more; those not yet written stay in memory.
-pub fn write_back(file: &File, pos: u64, len: u64) {
-    not_needed(file, pos, len);
-}
-
 /// Lets go of the memory of a part of a file that was written back.
 pub fn forget(file: &File, pos: u64, len: u64) {
-    not_needed(file, pos, len);
-}
-
-fn not_needed(file: &File, pos: u64, len: u64) {
     if let Some(len) = NonZeroU64::new(len) {
-        // A hint: where it is not understood, the sync at the end takes longer, and the memory is used longer.
+        // A hint: where it is not understood, the memory is used longer.
         let _ = fadvise(file, pos, Some(len), Advice::DontNeed);
     }
+}
+
+/// Bytes of memory that the system could give without taking any from programs: `MemAvailable` of Linux. `None`: it does
+/// not say.
+pub fn memory_available() -> Option<u64> {
+    available_of(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+fn available_of(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kb: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kb.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -67,6 +69,15 @@ mod tests {
         assert_eq!(with_suffix(Path::new("a/Data.fs"), ".lock"), Path::new("a/Data.fs.lock"));
         assert_eq!(dir_of(Path::new("Data.fs")), Path::new("."));
         assert_eq!(dir_of(Path::new("a/Data.fs")), Path::new("a"));
+    }
+
+    #[test]
+    fn available_memory_is_found() {
+        let meminfo =
+            "MemTotal:       24684288 kB\nMemFree:        17609216 kB\nMemAvailable:   23750508 kB\n";
+        assert_eq!(available_of(meminfo), Some(23_750_508 << 10));
+        assert_eq!(available_of("MemTotal: 1 kB\n"), None);
+        assert_eq!(available_of("MemAvailable: lots\n"), None);
     }
 
     #[test]

@@ -8,3 +8,4 @@ pub mod ids;
 pub mod shared_dir;
 pub mod sync;
 pub mod timestamp;
+pub mod write_back;

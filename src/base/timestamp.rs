@@ -10,6 +10,9 @@ use super::ids::Tid;
 /// Seconds that one step of the lower half stands for.
 const SECOND_STEP: f64 = 60.0 / 65536.0 / 65536.0;
 
+/// The year from which Python counts when it turns a tid into seconds.
+const PYTHON_EPOCH: i64 = 1901;
+
 /// A civil date and time in UTC.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Civil {
@@ -39,13 +42,6 @@ impl Civil {
             minute: in_day / 60 % 60,
             second: f64::from(in_day % 60) + (seconds - whole),
         }
-    }
-
-    /// Unix time in seconds.
-    pub fn to_unix(self) -> f64 {
-        days_from_civil(self.year, self.month, self.day) as f64 * 86400.0
-            + f64::from(self.hour * 3600 + self.minute * 60)
-            + self.second
     }
 }
 
@@ -83,9 +79,19 @@ impl Tid {
         Tid::from_civil(Civil::from_unix(seconds))
     }
 
-    /// Unix time in seconds, as `history` and `undoLog` give it.
+    /// Unix time in seconds, as `history` and `undoLog` give it: the very double that Python's
+    /// `TimeStamp.timeTime()` computes.
+    ///
+    /// Python adds the fraction of the minute to the seconds since [`PYTHON_EPOCH`] and subtracts
+    /// the seconds until 1970 afterwards, so its result has the coarser steps of the larger sum
+    /// (2^-21 s now). An operator packs to a time that `undoLog` gave; with the exact time the pack
+    /// would end at another transaction than Python's.
     pub fn to_unix(self) -> f64 {
-        self.to_civil().to_unix()
+        let Civil { year, month, day, hour, minute, second } = self.to_civil();
+        let until_1970 = -days_from_civil(PYTHON_EPOCH, 1, 1) as f64 * 86400.0;
+        let days = days_from_civil(year, month, day) as f64;
+        let minutes = days * 86400.0 + until_1970 + f64::from(hour * 3600 + minute * 60);
+        minutes + second - until_1970
     }
 
     /// The tid of this moment.
@@ -186,6 +192,35 @@ mod tests {
         assert_eq!(tid.0 >> 32, ((((2026 - 1900) * 12 + 10) * 31 + 21) * 24 + 10) * 60 + 2);
         assert!((tid.to_civil().second - 14.5).abs() < 1e-6);
         assert!((Tid::from_unix(tid.to_unix()).to_unix() - tid.to_unix()).abs() < 1e-6);
+    }
+
+    /// Times and tids of Python, bit by bit (see python-fixtures/time/make.py).
+    ///
+    /// A pack to the time that `undoLog` told for a transaction kept or dropped another one than
+    /// Python's: for half of all tids the time was the neighbouring double, because Python rounds
+    /// the seconds since 1901.
+    #[test]
+    fn a_pack_to_a_time_of_undo_log_ends_where_pythons_does() {
+        let python = include_str!("../../python-fixtures/time/times.txt");
+        let (mut times, mut stops) = (0, 0);
+        for line in python.lines() {
+            let mut words = line.split(' ');
+            let kind = words.next();
+            let mut bits = || u64::from_str_radix(words.next().unwrap(), 16).unwrap();
+            let (from, to) = (bits(), bits());
+            match kind {
+                Some("t") => {
+                    assert_eq!(Tid(from).to_unix().to_bits(), to, "{line}");
+                    times += 1;
+                }
+                Some("p") => {
+                    assert_eq!(Tid::from_unix(f64::from_bits(from)), Tid(to), "{line}");
+                    stops += 1;
+                }
+                _ => panic!("{line}"),
+            }
+        }
+        assert!(times > 400 && stops > 500, "{times} {stops}");
     }
 
     #[test]

@@ -41,14 +41,22 @@ pub fn kind(config: &StorageConfig) -> &'static str {
     }
 }
 
-/// Open it. Only now are files touched.
-pub fn open(config: &StorageConfig) -> Result<Arc<dyn Storage>, StorageError> {
+/// A storage of which all files and directories are there and locked. The rest, reading a file, may take minutes.
+pub type Prepared = Box<dyn FnOnce() -> Result<Arc<dyn Storage>, StorageError>>;
+
+/// Prepare it. Only now are files touched.
+pub fn prepare(config: &StorageConfig) -> Result<Prepared, StorageError> {
     STARTUP.get_or_init(Tid::now);
-    open_with(config, None)
+    prepare_with(config, None)
+}
+
+/// What is in memory needs no time.
+fn at_once(storage: Arc<dyn Storage>) -> Prepared {
+    Box::new(move || Ok(storage))
 }
 
 /// A `<blobstorage>` is the storage in it with `blobs`: a storage keeps its blobs itself, and so as safe as its records.
-fn open_with(config: &StorageConfig, blobs: Option<&Path>) -> Result<Arc<dyn Storage>, StorageError> {
+fn prepare_with(config: &StorageConfig, blobs: Option<&Path>) -> Result<Prepared, StorageError> {
     let keeps_none = |what: &str| {
         let dir = blobs.unwrap_or(Path::new("")).display();
         Err(StorageError::Unsupported(format!("<blobstorage> with blob-dir {dir}: {what}")))
@@ -56,38 +64,45 @@ fn open_with(config: &StorageConfig, blobs: Option<&Path>) -> Result<Arc<dyn Sto
     match config {
         StorageConfig::File(config) => match (&config.blob_dir, blobs) {
             (Some(_), Some(_)) => keeps_none("the <filestorage> in it has a blob-dir of its own"),
-            (own, around) => Ok(Arc::new(open_file(config, own.as_deref().or(around))?)),
+            (own, around) => {
+                let file = prepare_file(config, own.as_deref().or(around))?;
+                Ok(Box::new(move || Ok(Arc::new(file.open()?))))
+            }
         },
-        StorageConfig::Mapping { name } => open_mapping(name, blobs),
-        StorageConfig::Demo(config) => open_demo(config, blobs),
+        StorageConfig::Mapping { name } => Ok(at_once(mapping(name, blobs)?)),
+        StorageConfig::Demo(config) => prepare_demo(config, blobs),
         StorageConfig::Zlib(config) => {
-            let base = open_with(&config.base, blobs)?;
-            let codec = Arc::new(Zlib { compress: config.compress });
-            Ok(Arc::new(Transform::new(base, codec, config.by_clients)))
+            let base = prepare_with(&config.base, blobs)?;
+            let (codec, by_clients) = (Arc::new(Zlib { compress: config.compress }), config.by_clients);
+            Ok(Box::new(move || Ok(Arc::new(Transform::new(base()?, codec, by_clients)))))
         }
         StorageConfig::Before(_) if blobs.is_some() => keeps_none("nothing is stored <before> now"),
         StorageConfig::Before(config) => {
             // Before the storage below is opened and changed.
             let before = before(&config.before)?;
-            Ok(Arc::new(Before::new(open(&config.base)?, before)))
+            let base = prepare(&config.base)?;
+            Ok(Box::new(move || Ok(Arc::new(Before::new(base()?, before)))))
         }
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { kind, base } => {
-            let base = open_with(base, blobs)?;
-            Ok(match kind {
-                TestStorage::Hex => Arc::new(Transform::new(base, Arc::new(Hex), false)),
-                TestStorage::ServerHex => Arc::new(Transform::new(base, Arc::new(Hex), true)),
-                TestStorage::LoadDelayed => Arc::new(LoadDelayed::new(base)),
-            })
+            let (base, kind) = (prepare_with(base, blobs)?, *kind);
+            Ok(Box::new(move || {
+                let base = base()?;
+                Ok(match kind {
+                    TestStorage::Hex => Arc::new(Transform::new(base, Arc::new(Hex), false)),
+                    TestStorage::ServerHex => Arc::new(Transform::new(base, Arc::new(Hex), true)),
+                    TestStorage::LoadDelayed => Arc::new(LoadDelayed::new(base)),
+                })
+            }))
         }
         StorageConfig::Blob(_) if blobs.is_some() => keeps_none("there is another one in it"),
-        StorageConfig::Blob(config) => open_with(&config.base, Some(&config.blob_dir)),
+        StorageConfig::Blob(config) => prepare_with(&config.base, Some(&config.blob_dir)),
         StorageConfig::Temporary { .. } if blobs.is_some() => keeps_none("a <temporarystorage> keeps none"),
-        StorageConfig::Temporary { name } => Ok(Arc::new(TemporaryStorage::new(name.clone()))),
+        StorageConfig::Temporary { name } => Ok(at_once(Arc::new(TemporaryStorage::new(name.clone())))),
     }
 }
 
-fn open_mapping(name: &str, blobs: Option<&Path>) -> Result<Arc<dyn Storage>, StorageError> {
+fn mapping(name: &str, blobs: Option<&Path>) -> Result<Arc<dyn Storage>, StorageError> {
     let storage = MappingStorage::new(name.into());
     Ok(Arc::new(match blobs {
         Some(dir) => storage.with_blobs(dir)?,
@@ -95,30 +110,34 @@ fn open_mapping(name: &str, blobs: Option<&Path>) -> Result<Arc<dyn Storage>, St
     }))
 }
 
-fn open_demo(config: &DemoStorageConfig, blobs: Option<&Path>) -> Result<Arc<dyn Storage>, StorageError> {
+fn prepare_demo(config: &DemoStorageConfig, blobs: Option<&Path>) -> Result<Prepared, StorageError> {
     let base = match config.base.as_deref() {
-        Some(base) => open(base)?,
-        None => open_mapping("MappingStorage", None)?,
+        Some(base) => prepare(base)?,
+        None => at_once(mapping("MappingStorage", None)?),
     };
     let changes = match (config.changes.as_deref(), blobs) {
-        (Some(changes), _) => open_with(changes, blobs),
-        (None, Some(_)) => open_mapping("MappingStorage", blobs),
+        (Some(changes), _) => prepare_with(changes, blobs)?,
+        (None, Some(_)) => at_once(mapping("MappingStorage", blobs)?),
         (None, None) => {
-            let changes = MappingStorage::new("MappingStorage".into()).with_temporary_blobs();
-            changes.map(|changes| Arc::new(changes) as Arc<dyn Storage>)
+            let changes = MappingStorage::new("MappingStorage".into()).with_temporary_blobs()?;
+            at_once(Arc::new(changes))
         }
     };
-    let changes = match changes {
-        Ok(changes) => changes,
-        Err(error) => {
-            // Gives up its lock.
-            if let Err(error) = base.close() {
-                log::error!(target: "runzeo", "closing {}: {error}", base.name());
+    let (name, temporary) = (config.name.clone(), config.changes.is_none());
+    Ok(Box::new(move || {
+        let base = base()?;
+        let changes = match changes() {
+            Ok(changes) => changes,
+            Err(error) => {
+                // Gives up its lock.
+                if let Err(error) = base.close() {
+                    log::error!(target: "runzeo", "closing {}: {error}", base.name());
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
-    };
-    Ok(Arc::new(DemoStorage::new(config.name.clone(), base, changes, config.changes.is_none())))
+        };
+        Ok(Arc::new(DemoStorage::new(name, base, changes, temporary)))
+    }))
 }
 
 /// The tid that a point in time stands for.
@@ -147,8 +166,8 @@ fn before_from_file(path: &Path) -> Result<Tid, StorageError> {
     }
 }
 
-fn open_file(config: &FileStorageConfig, blobs: Option<&Path>) -> Result<FileStorage, StorageError> {
-    FileStorage::open(FileStorageOptions {
+fn prepare_file(config: &FileStorageConfig, blobs: Option<&Path>) -> Result<file::Prepared, StorageError> {
+    FileStorage::prepare(FileStorageOptions {
         blob_dir: blobs.map(Path::to_owned),
         create: config.create,
         read_only: config.read_only,

@@ -1,4 +1,9 @@
-//! `runzeo`: options -> configuration -> listening sockets -> storages -> server -> wait for a signal -> orderly stop.
+//! `runzeo`: options -> configuration -> address -> files -> listening sockets -> storages -> server -> wait for a signal
+//! -> orderly stop.
+//!
+//! What a client can see is there when it can connect: lock, pid file, `Data.fs`, blob directories with their markers.
+//! Clients that share a blob directory look at it in their constructor and fail if there is none. What then takes
+//! long, reading a large file, happens while they wait in the kernel's queue, where they do not back off.
 //!
 //! Exit codes: 0 after SIGTERM, SIGINT and `--test`; 1 after SIGHUP, so that a supervisor starts it anew, and if a storage
 //! or the log cannot be opened; 2 for what is wrong with options, configuration or address.
@@ -10,10 +15,13 @@ use std::process::ExitCode;
 
 use crate::auth::{Protocols, Settings};
 use crate::base::sync::Arc;
-use crate::commands::{log_setup, open, tls};
-use crate::config::{AuthenticationConfig, Config, Invocation, UsageError, ZeoConfig, from_command_line};
+use crate::commands::open::{self, Prepared};
+use crate::commands::{log_setup, tls};
+use crate::config::{
+    AuthenticationConfig, Config, Invocation, NamedStorage, UsageError, ZeoConfig, from_command_line,
+};
 use crate::logging::{self, LogHandle};
-use crate::net::listen::{self, Kind, ListenError, Listener};
+use crate::net::listen::{self, Bound, Kind, ListenError, Listener};
 use crate::net::tls::Tls;
 use crate::process::memory;
 use crate::process::pid_file::PidFile;
@@ -130,20 +138,30 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     let announcement = announcement(&config.zeo)?;
     let authentication = authentication(protocols, &config.zeo)?;
     let tls = tls::load(config.zeo.ssl.as_ref()).map_err(Failure::outside)?;
-    let mut listeners = listen_on(&config.zeo)?;
-    listeners.iter_mut().for_each(|listener| listener.tls = tls.clone());
-    // Unlinks the sockets whatever happens from here on.
-    let sockets = UnixSockets::of(&listeners);
-    let monitors = match &config.zeo.monitor_address {
-        Some(address) => listen::listen(address, None).map_err(|error| cannot_listen(address, error))?,
-        None => Vec::new(),
-    };
+    let address = &config.zeo.address;
+    let bound = bind(&config.zeo)?;
+    let monitor = config.zeo.monitor_address.as_ref();
+    let bound_monitor = monitor.map(|address| {
+        listen::bind(address, None)
+            .map(|bound| (address, bound))
+            .map_err(|error| cannot_listen(address, error))
+    });
+    let bound_monitor = bound_monitor.transpose()?;
     // Python's server writes none when it is read-only.
     let pid_file = match config.zeo.read_only {
         false => PidFile::create(config.zeo.pid_filename.as_deref()),
         true => None,
     };
-    let storages = open_storages(config)?;
+    let prepared = prepare_storages(config)?;
+    let mut listeners = bound.listen().map_err(|error| cannot_listen(address, error))?;
+    listeners.iter_mut().for_each(|listener| listener.tls = tls.clone());
+    // Unlinks the sockets whatever happens from here on.
+    let sockets = UnixSockets::of(&listeners);
+    let monitors = match bound_monitor {
+        Some((address, bound)) => bound.listen().map_err(|error| cannot_listen(address, error))?,
+        None => Vec::new(),
+    };
+    let storages = open_storages(config, prepared)?;
     let resolver = start_resolver(&config.zeo, &storages)?;
     // Told to stop while a large file was scanned.
     while let Some(signal) = signals.poll() {
@@ -213,12 +231,12 @@ fn announcement(zeo: &ZeoConfig) -> Result<Announcement, Failure> {
     })
 }
 
-fn listen_on(zeo: &ZeoConfig) -> Result<Vec<Listener>, Failure> {
+fn bind(zeo: &ZeoConfig) -> Result<Bound, Failure> {
     // Two servers may share a port without an error from the kernel (one on `::`, one on 127.0.0.1), so ask first.
     if listen::is_in_use(&zeo.address) {
         return Err(cannot_listen(&zeo.address, ListenError::InUse));
     }
-    listen::listen(&zeo.address, zeo.socket_mode).map_err(|error| cannot_listen(&zeo.address, error))
+    listen::bind(&zeo.address, zeo.socket_mode).map_err(|error| cannot_listen(&zeo.address, error))
 }
 
 fn cannot_listen(address: &crate::base::address::Address, error: ListenError) -> Failure {
@@ -230,8 +248,18 @@ fn cannot_listen(address: &crate::base::address::Address, error: ListenError) ->
     }
 }
 
-fn open_storages(config: &Config) -> Result<Vec<Arc<Hosted>>, Failure> {
+/// Make and lock all that a client can see. What is prepared gives up its locks where it is dropped.
+fn prepare_storages(config: &Config) -> Result<Vec<(&str, Prepared)>, Failure> {
     let pid = std::process::id();
+    let prepare = |named: &NamedStorage| {
+        let name = &named.name;
+        log::info!(target: RUNZEO, "({pid}) opening storage '{name}' using {}", open::kind(&named.storage));
+        open::prepare(&named.storage).map_err(|error| Failure::outside(format!("storage '{name}': {error}")))
+    };
+    config.storages.iter().map(|named| Ok((named.name.as_str(), prepare(named)?))).collect()
+}
+
+fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec<Arc<Hosted>>, Failure> {
     let workers = Pools::default();
     let options = HostedOptions {
         read_only: config.zeo.read_only,
@@ -241,10 +269,8 @@ fn open_storages(config: &Config) -> Result<Vec<Arc<Hosted>>, Failure> {
         client_conflict_resolution: config.zeo.client_conflict_resolution,
     };
     let mut opened: Vec<(&str, Arc<dyn Storage>)> = Vec::new();
-    for named in &config.storages {
-        let name = &named.name;
-        log::info!(target: RUNZEO, "({pid}) opening storage '{name}' using {}", open::kind(&named.storage));
-        match open::open(&named.storage) {
+    for (name, prepared) in prepared {
+        match prepared() {
             Ok(storage) => opened.push((name, storage)),
             Err(error) => {
                 close_all(opened.iter().map(|(name, storage)| (*name, storage)));

@@ -73,16 +73,42 @@ impl From<io::Error> for ListenError {
     }
 }
 
+/// An address that is ours; until [`Bound::listen`] whoever connects is refused.
+#[derive(Debug)]
+pub enum Bound {
+    Tcp(Vec<Listener>),
+    /// Nothing is made yet: a name that nobody answers at is taken for the one of a dead server.
+    Unix(PathBuf, Option<u32>),
+}
+
 /// Bind an address; a host name or an open host may need several sockets, all with one port. `mode` is for Unix sockets;
 /// `None`: what the umask leaves.
-pub fn listen(address: &Address, mode: Option<u32>) -> Result<Vec<Listener>, ListenError> {
+pub fn bind(address: &Address, mode: Option<u32>) -> Result<Bound, ListenError> {
     match address {
-        Address::Unix(path) => Ok(vec![listen_unix(path, mode)?]),
-        Address::Tcp { host, port } => listen_tcp(host.as_deref().unwrap_or(""), port.unwrap_or(0)),
+        Address::Unix(path) => Ok(Bound::Unix(path.clone(), mode)),
+        Address::Tcp { host, port } => bind_all(host.as_deref().unwrap_or(""), port.unwrap_or(0)),
     }
 }
 
-fn listen_tcp(host: &str, port: u16) -> Result<Vec<Listener>, ListenError> {
+impl Bound {
+    /// From now on the kernel takes connections, which wait until somebody accepts them.
+    pub fn listen(self) -> Result<Vec<Listener>, ListenError> {
+        match self {
+            Bound::Tcp(listeners) => {
+                listeners.iter().try_for_each(|listener| listener.socket.listen(BACKLOG))?;
+                Ok(listeners)
+            }
+            Bound::Unix(path, mode) => Ok(vec![listen_unix(&path, mode)?]),
+        }
+    }
+}
+
+/// Both at once.
+pub fn listen(address: &Address, mode: Option<u32>) -> Result<Vec<Listener>, ListenError> {
+    bind(address, mode)?.listen()
+}
+
+fn bind_all(host: &str, port: u16) -> Result<Bound, ListenError> {
     let mut port = port;
     let mut listeners: Vec<Listener> = Vec::new();
     let mut failure = None;
@@ -100,7 +126,7 @@ fn listen_tcp(host: &str, port: u16) -> Result<Vec<Listener>, ListenError> {
     }
     match failure {
         Some(error) if listeners.is_empty() => Err(ListenError::Io(error)),
-        _ => Ok(listeners),
+        _ => Ok(Bound::Tcp(listeners)),
     }
 }
 
@@ -123,7 +149,6 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 

@@ -74,6 +74,15 @@ impl Hosted {
     ) -> Result<Arc<Hosted>, crate::storage::StorageError> {
         let last_transaction = storage.last_transaction();
         let last = storage.last_invalidations(Invalidations::wanted(options.invalidation_queue_size))?;
+        if let Some(damage) = &last.cut_short {
+            let count = last.transactions.len();
+            log::error!(
+                target: LOG,
+                "storage '{name}' is damaged: {damage}. Served all the same; the invalidation queue begins with {count} \
+                 transactions, and clients that missed more verify their caches. `python -m ZODB.scripts.fstest Data.fs` checks the \
+                 file, `python -m ZODB.fsrecover Data.fs NEW.fs` copies what is whole."
+            );
+        }
         let invalidations = Invalidations::new(options.invalidation_queue_size, last, last_transaction);
         let timeouts = Timeouts::start(options.transaction_timeout, &name)
             .map_err(crate::storage::StorageError::io("starting the thread for transaction-timeout"))?;

@@ -5,6 +5,7 @@ use std::collections::{HashSet, VecDeque};
 
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Arc;
+use crate::storage::LastInvalidations;
 
 /// Kept at least, whatever `invalidation-queue-size` says, so that replies can be checked against them.
 const KEPT_MIN: usize = 256;
@@ -27,15 +28,16 @@ pub struct Invalidations {
 }
 
 impl Invalidations {
-    /// `last` are the last transactions of the storage, newest first; `last_transaction` counts if there are none.
-    pub fn new(answered_max: usize, last: Vec<(Tid, Vec<Oid>)>, last_transaction: Tid) -> Invalidations {
+    /// `last` is what the storage told; `last_transaction` counts if that is nothing.
+    pub fn new(answered_max: usize, last: LastInvalidations, last_transaction: Tid) -> Invalidations {
+        let forgotten = last.complete_after;
+        let transactions = last.transactions.into_iter();
         let mut queue: VecDeque<Invalidation> =
-            last.into_iter().map(|(tid, oids)| Invalidation { tid, oids: oids.into() }).collect();
+            transactions.map(|(tid, oids)| Invalidation { tid, oids: oids.into() }).collect();
         if queue.is_empty() && last_transaction > Tid::ZERO {
             // A client that is up to date with a restarted server gets what it misses from then on.
             queue.push_back(Invalidation { tid: last_transaction, oids: Arc::from([]) });
         }
-        let forgotten = queue.back().map_or(last_transaction, |oldest| Tid(oldest.tid.0.saturating_sub(1)));
         Invalidations { queue, answered_max, forgotten }
     }
 
@@ -94,11 +96,28 @@ mod tests {
 
     fn queue(answered_max: usize, tids: std::ops::Range<u64>) -> Invalidations {
         let mut queue =
-            Invalidations::new(answered_max, vec![(Tid(tids.start), vec![Oid(1)])], Tid(tids.start));
+            Invalidations::new(answered_max, listed(&[tids.start], Tid(tids.start)), Tid(tids.start));
         for tid in tids.start + 1..tids.end {
             queue.push(Tid(tid), Arc::from([Oid(tid)]));
         }
         queue
+    }
+
+    fn listed(tids: &[u64], last: Tid) -> LastInvalidations {
+        LastInvalidations::new(tids.iter().map(|tid| (Tid(*tid), vec![Oid(1)])).collect(), last)
+    }
+
+    /// Damage may keep a storage from telling what its very last transaction changed.
+    #[test]
+    fn what_the_storage_could_not_tell_is_not_taken_for_unchanged() {
+        let queue = Invalidations::new(100, listed(&[], Tid(9)), Tid(9));
+        assert_eq!(queue.changed_after(Tid(8)), None);
+        assert_eq!(queue.changed_after(Tid(9)), Some(HashSet::new()));
+        assert!(queue.since(Tid(8)).is_none());
+        assert!(queue.since(Tid(9)).is_some_and(|missed| missed.is_empty()));
+        let queue = Invalidations::new(100, listed(&[9, 7], Tid(9)), Tid(9));
+        assert_eq!(queue.changed_after(Tid(5)), None);
+        assert_eq!(queue.changed_after(Tid(6)), Some(HashSet::from([Oid(1)])));
     }
 
     #[test]
@@ -124,6 +143,6 @@ mod tests {
 
     #[test]
     fn an_empty_storage_answers_nothing() {
-        assert!(Invalidations::new(100, vec![], Tid::ZERO).since(Tid::ZERO).is_none());
+        assert!(Invalidations::new(100, listed(&[], Tid::ZERO), Tid::ZERO).since(Tid::ZERO).is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! The server: storages, the clients that use them, and the order in which all of it starts and stops.
 //!
-//! Starting: sockets listen before the storages are opened, so that clients queue up in the kernel instead of
-//! backing off, and are accepted once everything is ready. Stopping: nobody is accepted any more, finishes that are
+//! Starting: sockets listen once the storages' files and directories are there, but before they are read, so that clients
+//! queue up in the kernel instead of backing off; they are accepted once everything is ready. Stopping: nobody is accepted any more, finishes that are
 //! under way are completed and answered, everything else is aborted, then the storages are closed.
 
 pub mod acceptor;

@@ -210,6 +210,7 @@ mod tests {
     use std::io::{self, IoSlice};
 
     use super::*;
+    use crate::storage::LastInvalidations;
     use crate::wire::protocol::{Codec, Dialect, Generation};
 
     /// Remembers what was sent.
@@ -242,7 +243,10 @@ mod tests {
     #[test]
     fn a_committer_cannot_have_its_reply_before_its_transaction_is_installed() {
         let wire = Wire { generation: Generation::Z5, codec: Codec::Pickle(Dialect::Python3) };
-        let publication = Publication::new(Tid(1), Invalidations::new(100, Vec::new(), Tid(1)));
+        let publication = Publication::new(
+            Tid(1),
+            Invalidations::new(100, LastInvalidations::new(Vec::new(), Tid(1)), Tid(1)),
+        );
         let [committer, other] = [1, 2].map(|id| {
             let outbox = Arc::new(Outbox::new(Recorder::default(), 16 << 20));
             publication.members().0.join(Member { id, wire, outbox: Arc::clone(&outbox) });

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::forward::forward;
 use super::{
-    BlobDir, BlobFile, HistoryEntry, IternextRecord, Loaded, PackRequest, Result, Staged, Storage,
-    StorageError, Ticket, TidAt, TransactionIterator, Voted,
+    BlobDir, BlobFile, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Result, Staged,
+    Storage, StorageError, Ticket, TidAt, TransactionIterator, Voted,
 };
 use crate::base::ids::{Oid, Tid};
 
@@ -129,8 +129,8 @@ impl Storage for Before {
     }
 
     /// Python's has none; nothing changes here, so that clients are up to date with the last transaction.
-    fn last_invalidations(&self, _count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
-        Ok(Vec::new())
+    fn last_invalidations(&self, _count: usize) -> Result<LastInvalidations> {
+        Ok(LastInvalidations::new(Vec::new(), self.last_transaction()))
     }
 
     fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {

@@ -92,7 +92,7 @@ macro_rules! forward {
         fn last_invalidations(
             &self,
             count: usize,
-        ) -> $crate::storage::Result<Vec<($crate::base::ids::Tid, Vec<$crate::base::ids::Oid>)>> {
+        ) -> $crate::storage::Result<$crate::storage::LastInvalidations> {
             self.$base.last_invalidations(count)
         }
     };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::base::{fs, shared_dir};
+use crate::base::{fs, shared_dir, write_back};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -129,7 +129,8 @@ pub trait MediaFile: Send + Sync {
     fn way_to(&self) -> Option<PathBuf> {
         None
     }
-    /// A hint that the disk may begin to write this part, which is complete and will be synced. Does not wait.
+    /// A hint that the disk may begin to write this part, which is complete and will be synced. Does not wait. It stays in
+    /// the system's cache.
     fn write_back(&self, _pos: u64, _len: u64) {}
     /// A hint that nobody will read this part soon: what of it is on the disk need not stay in memory.
     fn forget(&self, _pos: u64, _len: u64) {}
@@ -276,7 +277,7 @@ impl MediaFile for File {
     }
 
     fn write_back(&self, pos: u64, len: u64) {
-        fs::write_back(self, pos, len);
+        write_back::write_back(self, pos, len);
     }
 
     fn forget(&self, pos: u64, len: u64) {

@@ -80,9 +80,8 @@ pub trait Storage: Send + Sync {
     fn history(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>>;
     /// The first object at or after `next` (the first of all for `None`) in oid order, and the oid that follows it.
     fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>>;
-    /// Tids and oids of the last `count` transactions, newest first. An object that several of them changed may be
-    /// listed with the newest only: what changed after any of the tids is complete all the same.
-    fn last_invalidations(&self, count: usize) -> Result<Vec<(Tid, Vec<Oid>)>>;
+    /// The last `count` transactions, or as many as can be read.
+    fn last_invalidations(&self, count: usize) -> Result<LastInvalidations>;
     /// The transactions from `start` to `stop`, both inclusive, oldest first.
     fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>>;
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use super::Result;
+use super::{Result, StorageError};
 use crate::base::ids::{Oid, Tid};
 
 /// A revision that was read: where its data is in the caller's buffer.
@@ -40,6 +40,25 @@ pub struct IternextRecord {
     pub tid: Tid,
     pub data: Vec<u8>,
     pub next: Option<Oid>,
+}
+
+/// The newest transactions of a storage: what clients may have missed.
+#[derive(Debug)]
+pub struct LastInvalidations {
+    /// Their tids and oids, newest first. An object that several of them changed may be listed with the newest only.
+    pub transactions: Vec<(Tid, Vec<Oid>)>,
+    /// Every object that changed after this is listed.
+    pub complete_after: Tid,
+    /// Damage that kept the storage from looking further back.
+    pub cut_short: Option<StorageError>,
+}
+
+impl LastInvalidations {
+    /// `last`: the last transaction of the storage, which counts if none is listed.
+    pub fn new(transactions: Vec<(Tid, Vec<Oid>)>, last: Tid) -> LastInvalidations {
+        let oldest = transactions.last().map(|(tid, _)| Tid(tid.0.saturating_sub(1)));
+        LastInvalidations { transactions, complete_after: oldest.unwrap_or(last), cut_short: None }
+    }
 }
 
 /// One transaction of an iteration.

@@ -77,6 +77,16 @@ pub fn commit_staged(storage: &dyn Storage, staged: Staged) -> Result<Tid> {
     }
 }
 
+/// Where the transactions of a file begin, oldest first.
+pub fn transactions(file: &[u8]) -> Vec<usize> {
+    let (mut pos, mut found) = (4, Vec::new());
+    while pos < file.len() {
+        found.push(pos);
+        pos += u64::from_be_bytes(file[pos + 8..pos + 16].try_into().unwrap()) as usize + 8;
+    }
+    found
+}
+
 /// Stores `(oid, serial, data)` in one transaction.
 pub fn commit(storage: &dyn Storage, objects: &[(u64, Tid, &[u8])]) -> Result<Tid> {
     let mut staged = staged();

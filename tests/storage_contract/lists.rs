@@ -90,13 +90,21 @@ pub fn the_last_transactions(kind: &Kind) {
     let storage = kind.storage.as_ref();
     let t1 = commit(storage, &[(1, Tid::ZERO, b"one"), (2, Tid::ZERO, b"two")]).unwrap();
     let t2 = commit(storage, &[(1, t1, b"changed")]).unwrap();
+    let newest = |count: usize| {
+        let last = storage.last_invalidations(count).unwrap();
+        assert!(last.cut_short.is_none());
+        let oldest = last.transactions.last().map_or(t2, |(tid, _)| Tid(tid.0 - 1));
+        // A demo over an empty base knows of everything.
+        assert!([oldest, Tid::ZERO].contains(&last.complete_after), "{last:?}");
+        last.transactions
+    };
     if !kind.logs {
-        assert_eq!(storage.last_invalidations(1).unwrap(), []);
+        assert_eq!(newest(1), []);
         return;
     }
-    assert_eq!(storage.last_invalidations(1).unwrap(), [(t2, vec![Oid(1)])]);
-    assert_eq!(storage.last_invalidations(2).unwrap(), [(t2, vec![Oid(1)]), (t1, vec![Oid(1), Oid(2)])]);
-    let all = storage.last_invalidations(100).unwrap();
+    assert_eq!(newest(1), [(t2, vec![Oid(1)])]);
+    assert_eq!(newest(2), [(t2, vec![Oid(1)]), (t1, vec![Oid(1), Oid(2)])]);
+    let all = newest(100);
     assert!(all.windows(2).all(|pair| pair[0].0 > pair[1].0), "newest first, through to the base");
     assert!(all.len() < 100);
 }

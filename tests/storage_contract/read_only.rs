@@ -86,7 +86,8 @@ fn changes_to_a_file_that_is_read_only() {
     assert_eq!(load_before(&demo, 1, t1).unwrap(), None);
     let tids: Vec<Tid> = demo.history(Oid(1), 5).unwrap().iter().map(|entry| entry.tid).collect();
     assert_eq!(tids, [t3, t2, t1]);
-    let tids: Vec<Tid> = demo.last_invalidations(5).unwrap().iter().map(|(tid, _)| *tid).collect();
+    let tids: Vec<Tid> =
+        demo.last_invalidations(5).unwrap().transactions.iter().map(|(tid, _)| *tid).collect();
     assert_eq!(tids, [t3, t2, t1]);
     // An object of the base that others depend on.
     let mut depends = staged();

@@ -60,6 +60,34 @@ def every_storage_stores_and_finds_conflicts(world, generation):
 
 
 @per_generation()
+def garbage_of_a_temporary_storage_is_a_conflict(world, generation):
+    """Who still knows an object that another client's commit made garbage must try again with newer states. Clients
+    since ZEO 5, which only ever ask for states before their transaction, got a POSKeyError instead."""
+    ours_only(world, generation)
+    server = world.server(generation, sections=ALL)
+    agent = world.client(generation, server, storage="temporary")
+    world.client(generation, server, h="reader", agent=agent, storage="temporary")
+    garbage, unknown = agent.new_oids(h="a", count=2)
+
+    def store(*changes):
+        agent.begin(h="a")
+        for oid, serial, data in changes:
+            agent.store_bytes(h="a", oid=oid, serial=serial, data=data.hex())
+        agent.vote(h="a")
+        return agent.finish(h="a")
+
+    root = b"cpersistent.mapping\nPersistentMapping\n.U\x08" + bytes.fromhex(garbage) + b"Q."
+    one = store((Z64, Z64, root), (garbage, Z64, bucket({1: 1})))
+    two = store((Z64, one, bucket({})))
+    raises("ConflictError", agent.load, h="reader", oid=garbage)
+    raises("ConflictError", agent.load_before, h="reader", oid=garbage, before=two)
+    raises(("POSKeyError", "KeyError"), agent.load, h="reader", oid=unknown)
+    for handle in "a", "reader":
+        agent.close(h=handle)
+    equal(server.stop(), 0)
+
+
+@per_generation()
 def clients_may_compress_themselves(world, generation):
     """What zc.zlibstorage does in a client: the server hands on what it gets. With `<zlibstorage>` on the same file the
     server decompresses, and what the server compresses Python can decompress."""

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::{debug, error, info, warn};
 
 use super::layout::{self, Layout, MARKER};
 use super::place;
@@ -118,21 +118,36 @@ impl BlobDir {
 
     /// Removes what a crash left: temporary files, and blobs whose transaction never became durable. Looks only into
     /// `tmp`, and where that leads. No other process may be writing to the storage.
-    pub fn clean(&self, is_committed: &dyn Fn(Oid, Tid) -> Result<bool>) -> Result<()> {
-        let doing = || StorageError::io(format!("cleaning the blob directory {}", self.base.display()));
-        self.finish_sweep(is_committed)?;
-        for name in self.media.list(&self.tmp).map_err(doing())? {
+    ///
+    /// What cannot be judged (a record is damaged) or removed stays, and is logged: it takes space, but no reader finds
+    /// it, and the storage can be served.
+    pub fn clean(&self, is_committed: &dyn Fn(Oid, Tid) -> Result<bool>) {
+        if let Err(error) = self.finish_sweep(is_committed) {
+            let dir = self.base.display();
+            error!(target: TARGET, "{dir}: not all blobs that the last pack left out could be removed: {error}");
+        }
+        let names = match self.media.list(&self.tmp) {
+            Ok(names) => names,
+            Err(error) => {
+                error!(target: TARGET, "{} cannot be cleaned: {error}", self.tmp.display());
+                return;
+            }
+        };
+        for name in names {
             let path = self.tmp.join(&name);
             let Some(name) = name.to_str().filter(|name| self.is_stale(name, &path)) else { continue };
-            if let Some(oid) = oid_of_own(name) {
-                self.remove_unfinished(oid, &path, is_committed)?;
+            if let Some(oid) = oid_of_own(name)
+                && let Err(error) = self.remove_unfinished(oid, &path, is_committed)
+            {
+                // It leads to a blob that may have to go, so the next start is to find it again.
+                error!(target: TARGET, "{} stays: {error}", path.display());
+                continue;
             }
             debug!(target: TARGET, "removing {}", path.display());
             if let Err(error) = self.media.remove(&path) {
                 warn!(target: TARGET, "cannot remove {}: {error}", path.display());
             }
         }
-        Ok(())
     }
 
     /// A file in `tmp` and a blob of the object are one: unless its transaction is durable, it must go.

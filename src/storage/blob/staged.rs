@@ -10,7 +10,7 @@ use std::sync::Arc;
 use log::warn;
 
 use super::dir::{BlobDir, TARGET, TMP_SUFFIX};
-use crate::base::fs::{dir_of, with_suffix};
+use crate::base::fs::{dir_of, memory_available, with_suffix};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::media::{Access, MediaFile};
 use crate::storage::{Result, StorageError};
@@ -20,10 +20,14 @@ const WRITE_BACK_LEN: u64 = 2 << 20;
 /// Bytes that are written together. A file system has half of the work with them that it has with single chunks of a
 /// client, which begin and end in the midst of pages; copying them once more costs less than that.
 const WRITE_LEN: usize = 256 << 10;
-/// A blob that is longer does not stay in the system's cache: each part goes so many bytes after it was written. A picture is
-/// looked at as soon as it is there; but many gigabytes would drive out what others load. And memory that a virtual machine
-/// has not used before is slow to come by: where nothing goes, that is most of the time a blob takes (docs/performance.md).
-const CACHED_MAX: u64 = 16 << 20;
+/// A blob that is no longer stays in the system's cache whatever memory there is. What was just stored is what is read next: a
+/// site makes pictures smaller as soon as it has them.
+const CACHED_MIN: u64 = 64 << 20;
+/// So does a longer one unless it takes more than this part of the memory that could be had: that would drive out what others
+/// load, for a blob of which the first part is gone again when the last comes.
+const CACHED_PART: u64 = 4;
+/// Of a blob that does not stay, each part goes so many bytes after it was written.
+const UNCACHED_BEHIND: u64 = 16 << 20;
 
 /// Longest name of a client's in the log.
 const SHOWN_MAX: usize = 200;
@@ -40,6 +44,8 @@ pub struct Upload {
     written_back: u64,
     /// Up to where the system was told to forget it.
     forgotten: u64,
+    /// A longer blob does not stay in the cache. Found out once it is longer than [`CACHED_MIN`].
+    cached_max: Option<u64>,
 }
 
 /// A blob that is complete and durable, but has no name yet. Its temporary file is removed when this is dropped.
@@ -64,7 +70,15 @@ impl BlobDir {
             .open(&path, Access::Private)
             .map_err(StorageError::io(format!("creating {}", path.display())))?;
         let blob = StagedBlob { dir: Arc::clone(self), path: Some(path) };
-        Ok(Upload { blob, file, gathered: Vec::new(), len: 0, written_back: 0, forgotten: 0 })
+        Ok(Upload {
+            blob,
+            file,
+            gathered: Vec::new(),
+            len: 0,
+            written_back: 0,
+            forgotten: 0,
+            cached_max: None,
+        })
     }
 
     /// Take over the file `name` that a client has put into the directory of `oid`. The name is checked: a client that
@@ -157,23 +171,34 @@ impl Upload {
         if self.len - self.written_back >= WRITE_BACK_LEN {
             self.file.write_back(self.written_back, self.len - self.written_back);
             self.written_back = self.len;
-            let before = self.len.saturating_sub(CACHED_MAX);
-            self.file.forget(self.forgotten, before - self.forgotten);
-            self.forgotten = before;
+            if !self.stays_cached() {
+                let before = self.len.saturating_sub(UNCACHED_BEHIND);
+                self.file.forget(self.forgotten, before - self.forgotten);
+                self.forgotten = before;
+            }
         }
         Ok(())
+    }
+
+    fn stays_cached(&mut self) -> bool {
+        let max = self.cached_max.unwrap_or(CACHED_MIN);
+        if self.len <= max || self.cached_max.is_some() {
+            return self.len <= max;
+        }
+        self.len <= *self.cached_max.insert(cached_max(memory_available()))
     }
 
     /// All bytes were received: it is a blob of `oid`. Waits until the data is durable.
     pub fn end(mut self, oid: Oid) -> Result<StagedBlob> {
         self.write_gathered().map_err(StorageError::io("storing a blob"))?;
+        let stays_cached = self.stays_cached();
         let Upload { mut blob, file, len, .. } = self;
         let dir = blob.dir.oid_dir(oid);
         let mut end = || {
             let is_new = blob.dir.create_dirs(&dir)?;
             blob.seal(&*file, oid)?;
             // With what was still being written when its turn came.
-            if len > CACHED_MAX {
+            if !stays_cached {
                 file.forget(0, len);
             }
             // After the data: most file systems have made the directories durable with it.
@@ -182,6 +207,11 @@ impl Upload {
         end().map_err(StorageError::io("storing a blob"))?;
         Ok(blob)
     }
+}
+
+/// How long a blob may be to stay in the cache.
+fn cached_max(available: Option<u64>) -> u64 {
+    available.map_or(CACHED_MIN, |memory| CACHED_MIN.max(memory / CACHED_PART))
 }
 
 impl StagedBlob {
@@ -261,6 +291,8 @@ impl Drop for StagedBlob {
 mod tests {
     use std::sync::Mutex;
 
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
     use super::*;
     use crate::storage::media::{Identity, RealMedia};
 
@@ -317,17 +349,19 @@ mod tests {
         }
     }
 
-    /// What is forgotten of a blob while it arrives, and when all is there.
-    fn forgotten(blob_len: u64) -> [Vec<(u64, u64)>; 2] {
+    /// What is forgotten of a blob while it arrives, and when all is there, if one of so many bytes may stay.
+    fn forgotten(blob_len: u64, cached_max: Option<u64>) -> [Vec<(u64, u64)>; 2] {
         let dir = tempfile::tempdir().unwrap();
         let blobs = BlobDir::open(Arc::new(RealMedia), &dir.path().join("blobs"), false).unwrap();
         let mut upload = blobs.begin().unwrap();
         let told = Arc::new(Told::default());
         upload.file = Arc::clone(&told) as Arc<dyn MediaFile>;
+        upload.cached_max = cached_max;
         let chunk = vec![1; 1 << 20];
         for _ in 0..blob_len >> 20 {
             upload.write(&chunk).unwrap();
         }
+        assert_eq!(upload.cached_max.is_some(), cached_max.is_some() || blob_len > CACHED_MIN);
         let arriving = std::mem::take(&mut *told.forgotten.lock().unwrap());
         upload.end(Oid(1)).unwrap();
         let at_the_end = std::mem::take(&mut *told.forgotten.lock().unwrap());
@@ -335,10 +369,52 @@ mod tests {
     }
 
     #[test]
-    fn long_blobs_leave_the_cache_as_they_are_written() {
-        assert_eq!(forgotten(CACHED_MAX), [vec![], vec![]]);
-        let len = CACHED_MAX + 3 * WRITE_BACK_LEN;
-        let step = |n| (n * WRITE_BACK_LEN, (n + 1) * WRITE_BACK_LEN);
-        assert_eq!(forgotten(len), [vec![step(0), step(1), step(2)], vec![(0, len)]]);
+    fn blobs_that_would_fill_the_cache_leave_it_as_they_are_written() {
+        assert_eq!(forgotten(CACHED_MIN, None), [vec![], vec![]]);
+        let max = 32 << 20;
+        assert_eq!(forgotten(max, Some(max)), [vec![], vec![]]);
+        let len = max + 2 * WRITE_BACK_LEN;
+        let before = |len| len - UNCACHED_BEHIND;
+        let first = before(max + WRITE_BACK_LEN);
+        assert_eq!(forgotten(len, Some(max)), [vec![(0, first), (first, before(len))], vec![(0, len)]]);
+    }
+
+    #[test]
+    fn how_long_a_blob_may_be_depends_on_the_memory() {
+        assert_eq!(cached_max(Some(40 << 30)), 10 << 30);
+        assert_eq!(cached_max(Some(100 << 20)), CACHED_MIN);
+        assert_eq!(cached_max(None), CACHED_MIN);
+        assert!(memory_available().is_some());
+    }
+
+    /// A site makes pictures smaller as soon as it has stored them: the first read of a blob of more than 16 MB came from the
+    /// disk, because its pages had been thrown out as they were written.
+    #[test]
+    fn what_was_just_uploaded_is_read_from_memory() {
+        // Beside this program, not in `TMPDIR`, which may have no disk below it.
+        let program = std::env::current_exe().unwrap();
+        let dir = tempfile::tempdir_in(dir_of(&program)).unwrap();
+        let blobs = BlobDir::open(Arc::new(RealMedia), &dir.path().join("blobs"), false).unwrap();
+        let mut upload = blobs.begin().unwrap();
+        let chunk = vec![1; 1 << 20];
+        let count = 40;
+        for _ in 0..count {
+            upload.write(&chunk).unwrap();
+        }
+        let blob = upload.end(Oid(1)).unwrap();
+        let file = std::fs::File::open(blob.path.as_ref().unwrap()).unwrap();
+        let mut buf = vec![0; 4096];
+        let mut in_memory = 0;
+        for page in 0..count << 8 {
+            let buf = &mut [io::IoSliceMut::new(&mut buf)];
+            match preadv2(&file, buf, page << 12, ReadWriteFlags::NOWAIT) {
+                Ok(_) => in_memory += 1,
+                Err(Errno::AGAIN) => {}
+                Err(Errno::OPNOTSUPP) => return eprintln!("SKIPPED: this file system cannot tell"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        // The system may need the memory for others at any time.
+        assert!(in_memory * 2 > count << 8, "{in_memory} pages of {}", count << 8);
     }
 }

@@ -5,6 +5,7 @@
 //! one, the files are removed; or, if the old storage is kept, moved to `DIR.old`, where all others are linked to, so
 //! that the two belong together. Nothing of that holds anything up. What a crash interrupts is finished at the next start.
 
+use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -150,9 +151,20 @@ impl BlobDir {
         }
         let doing = || StorageError::io(format!("reading {}", path.display()));
         let file = self.media.open(&path, Access::Read).map_err(doing())?;
-        let count = self.take_out(&*file, None, &|oid, tid| Ok(!is_committed(oid, tid)?))?;
+        let unknown = Cell::new(None);
+        let count = self.take_out(&*file, None, &|oid, tid| match is_committed(oid, tid) {
+            Ok(is_committed) => Ok(!is_committed),
+            // Damaged: kept, but in no way of the others.
+            Err(error) => {
+                unknown.set(Some(error));
+                Ok(false)
+            }
+        })?;
         if count > 0 {
             info!(target: TARGET, "{}: removed {count} blobs, as a pack had begun to", self.base().display());
+        }
+        if let Some(error) = unknown.into_inner() {
+            return Err(error);
         }
         self.media.remove(&path).map_err(StorageError::io(format!("removing {}", path.display())))
     }
@@ -225,7 +237,11 @@ impl BlobDir {
     }
 
     fn link_or_copy(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.media.link(from, to).or_else(|_| self.copy(from, to))
+        self.media.link(from, to).or_else(|_| {
+            self.copy(from, to)?;
+            // It is ours, whoever owns the other one.
+            self.media.protect(to, dir_of(from))
+        })
     }
 
     /// Gives all blobs below `from` a second name below `to`.

@@ -14,8 +14,8 @@ use self::stage::VotedTxn;
 use super::clash::ResolverSlot;
 use super::forward::forward;
 use super::{
-    BlobFile, HistoryEntry, IternextRecord, Loaded, PackRequest, Resolver, Result, Staged, Storage,
-    StorageError, Ticket, TidAt, TransactionIterator, Voted,
+    BlobFile, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Resolver, Result, Staged,
+    Storage, StorageError, Ticket, TidAt, TransactionIterator, Voted,
 };
 use crate::base::ids::{Oid, Tid};
 
@@ -201,12 +201,17 @@ impl Storage for DemoStorage {
         })
     }
 
-    fn last_invalidations(&self, count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
-        let mut last = self.changes.last_invalidations(count)?;
-        if last.len() < count {
-            last.extend(self.base.last_invalidations(count - last.len())?);
+    fn last_invalidations(&self, count: usize) -> Result<LastInvalidations> {
+        let newer = self.changes.last_invalidations(count)?;
+        let left = count.saturating_sub(newer.transactions.len());
+        // The base continues only what reaches back to the first of the changes.
+        let tells_none = newer.transactions.is_empty() && newer.complete_after > Tid::ZERO;
+        if left == 0 || tells_none || newer.cut_short.is_some() {
+            return Ok(newer);
         }
-        Ok(last)
+        let older = self.base.last_invalidations(left)?;
+        let transactions = newer.transactions.into_iter().chain(older.transactions).collect();
+        Ok(LastInvalidations { transactions, ..older })
     }
 
     fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {

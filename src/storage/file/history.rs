@@ -4,10 +4,10 @@ use std::convert::Infallible;
 
 use super::FileStorage;
 use super::format::TxnHeader;
-use super::log::Records;
+use super::log::{Log, Records};
 use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
-use crate::storage::{HistoryEntry, IternextRecord, Result, StorageError};
+use crate::storage::{HistoryEntry, IternextRecord, LastInvalidations, Result, StorageError};
 
 /// The records of the last transactions are read if they are no longer than this; else the index is asked, of which
 /// a million objects are looked through in the time of reading so much.
@@ -31,35 +31,44 @@ impl FileStorage {
     }
 
     /// Tids and oids of the last transactions, newest first. If they are long, an object that several of them
-    /// changed is listed with the newest only.
-    pub(super) fn newest_transactions(&self, count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
+    /// changed is listed with the newest only. Ends before the first damage.
+    pub(super) fn newest_transactions(&self, count: usize) -> Result<LastInvalidations> {
         self.check_open()?;
         let volume = self.core.volume.get_owned();
         let log = &volume.log;
         let published_end = volume.published_end();
-        let mut end = published_end;
-        let mut newest = Vec::new();
-        while newest.len() < count
-            && let Some((tpos, header)) = log.txn_before(end)?
-        {
-            end = tpos;
-            if header.status != b'u' {
-                newest.push((tpos, header));
+        let (mut end, mut newest, mut damage) = (published_end, Vec::new(), None);
+        while newest.len() < count {
+            match log.txn_before(end) {
+                Ok(None) => break,
+                Ok(Some((tpos, header))) => {
+                    end = tpos;
+                    if header.status != b'u' {
+                        newest.push((tpos, header));
+                    }
+                }
+                Err(error) => {
+                    damage = Some(error);
+                    break;
+                }
             }
         }
-        if published_end - end > READ_LEN_MAX {
-            return Ok(newest_from_index(&volume, &newest, published_end));
-        }
-        let mut found = Vec::with_capacity(newest.len());
-        for (tpos, header) in newest {
-            let mut oids = Vec::new();
-            let mut records = Records::new(log, tpos, &header);
-            while let Some((_, record)) = records.next_record()? {
-                oids.push(record.header.oid);
+        let found = if published_end - end > READ_LEN_MAX {
+            newest_from_index(&volume, &newest, published_end)
+        } else {
+            let mut found = Vec::with_capacity(newest.len());
+            for (tpos, header) in newest {
+                match oids_of(log, tpos, &header) {
+                    Ok(oids) => found.push((header.tid, oids)),
+                    Err(error) => {
+                        damage = Some(error);
+                        break;
+                    }
+                }
             }
-            found.push((header.tid, oids));
-        }
-        Ok(found)
+            found
+        };
+        Ok(LastInvalidations { cut_short: damage, ..LastInvalidations::new(found, self.core.last_tid()) })
     }
 
     /// `PosKey` if the object at hand is gone, as Python has it.
@@ -74,6 +83,15 @@ impl FileStorage {
         let following = oid.0.checked_add(1).and_then(|from| volume.index.next(Oid(from)));
         Ok(Some(IternextRecord { oid, tid: loaded.serial, data, next: following.map(|(oid, _)| oid) }))
     }
+}
+
+fn oids_of(log: &Log, tpos: u64, header: &TxnHeader) -> Result<Vec<Oid>> {
+    let mut oids = Vec::new();
+    let mut records = Records::new(log, tpos, header);
+    while let Some((_, record)) = records.next_record()? {
+        oids.push(record.header.oid);
+    }
+    Ok(oids)
 }
 
 /// The same without reading the records: an object's current record stands in the last transaction that changed it.

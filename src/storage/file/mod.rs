@@ -61,14 +61,14 @@ use self::volume::Current;
 use super::clash::ResolverSlot;
 use super::tids::Tids;
 use super::{
-    BlobDir, HistoryEntry, IternextRecord, Loaded, PackRequest, Publisher, Resolver, Result, Staged, Storage,
-    StorageError, Ticket, TidAt, TransactionIterator, UndoEntry, Voted,
+    BlobDir, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Publisher, Resolver,
+    Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, UndoEntry, Voted,
 };
 use crate::base::ids::{Oid, Tid};
 
 pub use self::format::FileFormat;
 pub use self::index_file::{Loaded as IndexFile, parse as parse_index};
-pub use self::open::{FileStorageOptions, NewFileFormat};
+pub use self::open::{FileStorageOptions, NewFileFormat, Prepared};
 pub use self::recover::{Scanned, Tail, scan};
 pub use self::tail_note::TailNote;
 pub use super::media;
@@ -278,7 +278,7 @@ impl Storage for FileStorage {
         self.next_object(next)
     }
 
-    fn last_invalidations(&self, count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
+    fn last_invalidations(&self, count: usize) -> Result<LastInvalidations> {
         self.newest_transactions(count)
     }
 

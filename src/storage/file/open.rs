@@ -15,7 +15,7 @@ use super::index::Index;
 use super::lead::Lead;
 use super::lock_file::LockFile;
 use super::log::{Log, TARGET};
-use super::media::{Access, Media, MediaFile, RealMedia};
+use super::media::{Access, Identity, Media, MediaFile, RealMedia};
 use super::pack::{Packing, leftovers};
 use super::pins::Pins;
 use super::recover::{self, ScanFrom, Tail};
@@ -106,16 +106,45 @@ const STACK_LEN: usize = 512 * 1024;
 /// A database that is further than this in the future is a sign of a clock that is badly wrong.
 const FUTURE_MAX: f64 = 30.0 * 60.0;
 
+/// A storage whose files are there and locked, but not read yet: what somebody who looks from outside can see.
+pub struct Prepared {
+    options: FileStorageOptions,
+    lock_file: Option<LockFile>,
+    note: Option<TailNote>,
+    file: Arc<dyn MediaFile>,
+    identity: Identity,
+    format: FileFormat,
+    blobs: Option<Arc<BlobDir>>,
+}
+
 impl FileStorage {
     /// Opens the file, or makes it unless the storage is to be read-only.
     pub fn open(options: FileStorageOptions) -> Result<FileStorage> {
+        FileStorage::prepare(options)?.open()
+    }
+
+    /// The quick part of opening: takes the lock, and makes a new file and the blob directory.
+    pub fn prepare(options: FileStorageOptions) -> Result<Prepared> {
         check_options(&options)?;
-        let media = options.media.clone();
         let lock_file = if options.read_only { None } else { Some(LockFile::acquire(&options.path)?) };
         let is_told = !options.read_only && !options.create;
-        let note = is_told.then(|| TailNote::read(&*media, &options.path)).flatten();
+        let note = is_told.then(|| TailNote::read(&*options.media, &options.path)).flatten();
         let file = open_file(&options)?;
-        let mut found = read_all(&options, &file, note.as_ref())?;
+        // Before anything is changed.
+        let doing = format!("opening {}", options.path.display());
+        let identity = file.identity().map_err(StorageError::io(doing))?;
+        let format = read_magic(&options, &*file)?;
+        let blobs = open_blobs(&options)?;
+        Ok(Prepared { options, lock_file, note, file, identity, format, blobs })
+    }
+}
+
+impl Prepared {
+    /// The rest: reads the index, and scans what it does not know. That may take minutes.
+    pub fn open(self) -> Result<FileStorage> {
+        let Prepared { options, lock_file, note, file, identity, format, blobs } = self;
+        let media = options.media.clone();
+        let mut found = read_all(&options, &file, &identity, format, note.as_ref())?;
         warn_of_future(&options, found.last_tid);
         let last_oid = greet(&options, &*file, note.as_ref(), &mut found)?;
         let (oids, note_file) = oids_and_note(&options, &file, last_oid, &found)?;
@@ -144,7 +173,7 @@ impl FileStorage {
                 keep(found.format, &options)
             },
             note: note_file,
-            blobs: open_blobs(&options)?,
+            blobs,
             saver: Saver::new(found.index_end, found.index_end > MAGIC_LEN),
             packing: Packing::default(),
             pins: Pins::default(),
@@ -161,7 +190,7 @@ impl FileStorage {
         };
         if !storage.options.read_only {
             if let Some(blobs) = &storage.core.blobs {
-                blobs.clean(&|oid, tid| storage.has_revision(oid, tid))?;
+                blobs.clean(&|oid, tid| storage.has_revision(oid, tid));
             }
             if !storage.core.saver.used_index {
                 // As Python does after a rebuild: the next start is to be quick even if this one ends badly.
@@ -171,7 +200,9 @@ impl FileStorage {
         }
         Ok(storage)
     }
+}
 
+impl FileStorage {
     fn start_threads(&self) -> Result<()> {
         let start = |name: String, run: fn(&Core)| {
             let core = self.core.clone();
@@ -277,6 +308,10 @@ fn open_file(options: &FileStorageOptions) -> Result<Arc<dyn MediaFile>> {
 /// An index beside a file that is not there: the disk is not mounted, or the file was moved away. To begin a new one would hide
 /// it.
 fn check_not_missing(options: &FileStorageOptions) -> Result<()> {
+    // Of a pipe or the like nobody knows when it ends.
+    if !options.media.is_file(&with_suffix(&options.path, ".index")) {
+        return Ok(());
+    }
     match saved_index(options) {
         Some(saved) if !options.create && saved.pos > MAGIC_LEN => {
             let path = options.path.display();
@@ -313,11 +348,12 @@ struct Found {
 fn read_all(
     options: &FileStorageOptions,
     file: &Arc<dyn MediaFile>,
+    identity: &Identity,
+    format: FileFormat,
     note: Option<&TailNote>,
 ) -> Result<Found> {
     let path = &options.path;
     let len = file.len().map_err(StorageError::io(format!("opening {}", path.display())))?;
-    let format = read_magic(options, &**file, len)?;
     let mut found = Found {
         format,
         is_new: len <= MAGIC_LEN,
@@ -330,14 +366,12 @@ fn read_all(
         last_tid: Tid::ZERO,
         max_tid: Tid::ZERO,
     };
-    // Before anything is changed.
-    let identity = file.identity().map_err(StorageError::io(format!("opening {}", path.display())))?;
     let log = Log::new(path.clone(), file.clone(), len);
     let saved = saved_index(options);
     let indexed = saved.as_ref().filter(|_| !options.create).map(|saved| saved.pos);
     if len <= MAGIC_LEN {
         found.oid_mark = saved.and_then(|saved| saved.oid_mark);
-        found.familiarity = familiar::judge(note, &log, &identity, len, Tid::ZERO, indexed);
+        found.familiarity = familiar::judge(note, &log, identity, len, Tid::ZERO, indexed);
         return Ok(found);
     }
     if let Some(saved) = saved {
@@ -354,12 +388,12 @@ fn read_all(
             }
         }
     }
-    let tail = note.and_then(|note| familiar::about_the_tail(note, &log, &identity, options.media.boot()));
+    let tail = note.and_then(|note| familiar::about_the_tail(note, &log, identity, options.media.boot()));
     let from = ScanFrom { pos: found.end, tid: found.last_tid, stop: options.stop, note: tail };
     let scanned = recover::scan_file(&**file, path, &found.index, &from)?;
     (found.end, found.last_tid, found.max_tid) = (scanned.end, scanned.last_tid, scanned.max_tid);
     found.has_no_transaction = found.end <= MAGIC_LEN;
-    found.familiarity = familiar::judge(note, &log, &identity, found.end, found.last_tid, indexed);
+    found.familiarity = familiar::judge(note, &log, identity, found.end, found.last_tid, indexed);
     if !options.read_only {
         match scanned.tail {
             Tail::Clean | Tail::Later => {}
@@ -373,9 +407,10 @@ fn read_all(
     Ok(found)
 }
 
-fn read_magic(options: &FileStorageOptions, file: &dyn MediaFile, len: u64) -> Result<FileFormat> {
+fn read_magic(options: &FileStorageOptions, file: &dyn MediaFile) -> Result<FileFormat> {
     let path = options.path.display();
     let io = || StorageError::io(format!("opening {path}"));
+    let len = file.len().map_err(io())?;
     let mut magic = [0; MAGIC_LEN as usize];
     let read = file.read_at(&mut magic, 0).map_err(io())?;
     if let Some(format) = FileFormat::from_magic(magic) {

@@ -19,8 +19,8 @@ use self::stage::VotedTxn;
 use super::media::RealMedia;
 use super::tids::Tids;
 use super::{
-    BlobDir, HistoryEntry, IternextRecord, Loaded, PackRequest, Publisher, Result, Staged, Storage,
-    StorageError, Ticket, TidAt, TransactionIterator, TransactionMeta, Voted,
+    BlobDir, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Publisher, Result, Staged,
+    Storage, StorageError, Ticket, TidAt, TransactionIterator, TransactionMeta, Voted,
 };
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::{Oid, Tid};
@@ -91,7 +91,7 @@ impl MappingStorage {
     pub fn with_blobs(self, dir: &Path) -> Result<MappingStorage> {
         let blobs = BlobDir::open(Arc::new(RealMedia), dir, false)?;
         // Whatever is there is of an earlier run, of which nothing else is left.
-        blobs.clean(&|_, _| Ok(true))?;
+        blobs.clean(&|_, _| Ok(true));
         Ok(MappingStorage { blobs: Some(blobs), ..self })
     }
 
@@ -272,10 +272,11 @@ impl Storage for MappingStorage {
         }
     }
 
-    fn last_invalidations(&self, count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
+    fn last_invalidations(&self, count: usize) -> Result<LastInvalidations> {
         let state = self.read()?;
         let oids = |txn: &Transaction| txn.records.iter().map(|(oid, _)| *oid).collect();
-        Ok(state.transactions.iter().rev().take(count).map(|(tid, txn)| (*tid, oids(txn))).collect())
+        let newest = state.transactions.iter().rev().take(count).map(|(tid, txn)| (*tid, oids(txn)));
+        Ok(LastInvalidations::new(newest.collect(), state.last))
     }
 
     fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {

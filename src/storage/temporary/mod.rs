@@ -19,8 +19,8 @@ use super::clash::ResolverSlot;
 use super::error::Conflict;
 use super::tids::Tids;
 use super::{
-    HistoryEntry, IternextRecord, Loaded, PackRequest, Publisher, Resolver, Result, Staged, Storage,
-    StorageError, Ticket, TidAt, TransactionIterator, Voted,
+    HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Publisher, Resolver, Result,
+    Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, Voted,
 };
 use crate::base::clock::SystemClock;
 use crate::base::ids::{Oid, Tid};
@@ -187,12 +187,16 @@ impl Storage for TemporaryStorage {
             end = Some(tid);
         }
         let Some((serial, data)) = found else {
+            if is_known {
+                return Ok(None);
+            }
             // Whoever still refers to it works with an old state: a conflict makes it try again with a new one.
-            if before == Tid::MAX && state.collected.contains(&oid) {
+            // Clients since ZEO 5 ask with the tid of their transaction's start, others for what is current.
+            if state.collected.contains(&oid) {
                 let conflict = Conflict { oid, committed: Tid::ZERO, read: Tid::ZERO, data: Vec::new() };
                 return Err(StorageError::Conflict(Box::new(conflict)));
             }
-            return if is_known { Ok(None) } else { Err(StorageError::PosKey(oid)) };
+            return Err(StorageError::PosKey(oid));
         };
         let start = out.len() + headroom;
         out.resize(start, 0);
@@ -228,8 +232,8 @@ impl Storage for TemporaryStorage {
     }
 
     /// Nothing is left from before the start.
-    fn last_invalidations(&self, _count: usize) -> Result<Vec<(Tid, Vec<Oid>)>> {
-        Ok(Vec::new())
+    fn last_invalidations(&self, _count: usize) -> Result<LastInvalidations> {
+        Ok(LastInvalidations::new(Vec::new(), self.last_transaction()))
     }
 
     fn iterate(&self, _start: Option<Tid>, _stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
