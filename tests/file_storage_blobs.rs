@@ -415,7 +415,13 @@ fn a_pack_that_cannot_remove_blobs_says_that_the_storage_is_packed() {
         let second = commit_staged(&storage, stage(&storage, 1, first, b"second").unwrap()).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(10));
         let in_the_way = dir.path().join("blobs.old");
-        let block = || fs::write(&in_the_way, "no directory").unwrap();
+        // A transaction that comes while references are followed is looked at last: when what the last pack kept is removed.
+        let looks = std::sync::atomic::AtomicUsize::new(0);
+        let block = || match looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+            0 => _ = helpers::commit(&storage, &[(9, Tid::ZERO, b"during the pack")]).unwrap(),
+            2 => fs::write(&in_the_way, "no directory").unwrap(),
+            _ => {}
+        };
         let error = pack_beside(&storage, Tid::now().to_unix() + 1.0, true, &block).unwrap_err().to_string();
         assert!(error.starts_with("the storage is packed, but not all blobs"), "{error}");
         assert!(matches!(
