@@ -17,6 +17,18 @@ pub struct Invalidation {
     pub oids: Arc<[Oid]>,
 }
 
+/// What the queue knows of the time after a client's last transaction.
+#[derive(Debug)]
+pub enum Since {
+    /// What changed since, newest first.
+    Known(Vec<Invalidation>),
+    /// It is older than what is answered from here.
+    TooOld,
+    /// There was no such transaction, though others of its time are known: the client has seen another history than this one,
+    /// from before an older file was restored.
+    NoSuchTransaction,
+}
+
 /// A bounded queue, newest first.
 #[derive(Debug)]
 pub struct Invalidations {
@@ -55,14 +67,19 @@ impl Invalidations {
         }
     }
 
-    /// What changed after `tid`, newest first; `None` if the queue does not reach back so far. As in Python's
-    /// server, `tid` must not be older than the oldest transaction in the queue.
-    pub fn since(&self, tid: Tid) -> Option<Vec<Invalidation>> {
-        let oldest = self.queue.get(self.queue.len().min(self.answered_max.max(1)).checked_sub(1)?)?;
-        if oldest.tid > tid {
-            return None;
+    /// What changed after transaction `tid`, as far back as is configured. Python's server answers for any tid that is not
+    /// older than the queue, and so lets clients go on with states that a restored file has never had.
+    pub fn since(&self, tid: Tid) -> Since {
+        let oldest = self.oldest_answered();
+        if oldest.is_none_or(|oldest| oldest > tid) {
+            return Since::TooOld;
         }
-        Some(self.queue.iter().take_while(|i| i.tid > tid).cloned().collect())
+        let newer = self.queue.iter().take_while(|i| i.tid > tid);
+        let newer: Vec<Invalidation> = newer.cloned().collect();
+        match self.queue.get(newer.len()) {
+            Some(same) if same.tid == tid => Since::Known(newer),
+            _ => Since::NoSuchTransaction,
+        }
     }
 
     /// The newest transaction.
@@ -113,8 +130,8 @@ mod tests {
         let queue = Invalidations::new(100, listed(&[], Tid(9)), Tid(9));
         assert_eq!(queue.changed_after(Tid(8)), None);
         assert_eq!(queue.changed_after(Tid(9)), Some(HashSet::new()));
-        assert!(queue.since(Tid(8)).is_none());
-        assert!(queue.since(Tid(9)).is_some_and(|missed| missed.is_empty()));
+        assert!(matches!(queue.since(Tid(8)), Since::TooOld));
+        assert!(matches!(queue.since(Tid(9)), Since::Known(missed) if missed.is_empty()));
         let queue = Invalidations::new(100, listed(&[9, 7], Tid(9)), Tid(9));
         assert_eq!(queue.changed_after(Tid(5)), None);
         assert_eq!(queue.changed_after(Tid(6)), Some(HashSet::from([Oid(1)])));
@@ -123,11 +140,28 @@ mod tests {
     #[test]
     fn answers_as_far_back_as_configured() {
         let queue = queue(3, 10..20);
-        let tids =
-            |since: u64| queue.since(Tid(since)).map(|l| l.iter().map(|i| i.tid.0).collect::<Vec<_>>());
+        let tids = |since: u64| match queue.since(Tid(since)) {
+            Since::Known(list) => Some(list.iter().map(|i| i.tid.0).collect::<Vec<_>>()),
+            _ => None,
+        };
         assert_eq!(tids(19), Some(vec![]));
         assert_eq!(tids(17), Some(vec![19, 18]));
         assert_eq!(tids(16), None);
+    }
+
+    /// After an older file was put back, clients went on with states of transactions that had never been in it: whatever was
+    /// not older than the queue was answered with a list.
+    #[test]
+    fn a_transaction_of_another_history_is_not_known() {
+        let mut queue = Invalidations::new(100, listed(&[30, 10], Tid(30)), Tid(30));
+        queue.push(Tid(40), Arc::from([Oid(1)]));
+        for known in [10, 30, 40] {
+            assert!(matches!(queue.since(Tid(known)), Since::Known(_)), "{known}");
+        }
+        for lost in [11, 29, 31, 39, 41, u64::MAX] {
+            assert!(matches!(queue.since(Tid(lost)), Since::NoSuchTransaction), "{lost}");
+        }
+        assert!(matches!(queue.since(Tid(9)), Since::TooOld));
     }
 
     #[test]
@@ -143,6 +177,7 @@ mod tests {
 
     #[test]
     fn an_empty_storage_answers_nothing() {
-        assert!(Invalidations::new(100, listed(&[], Tid::ZERO), Tid::ZERO).since(Tid::ZERO).is_none());
+        let empty = Invalidations::new(100, listed(&[], Tid::ZERO), Tid::ZERO);
+        assert!(matches!(empty.since(Tid::ZERO), Since::TooOld));
     }
 }

@@ -41,6 +41,12 @@ pub struct Changed {
     pub oids: BTreeSet<Oid>,
 }
 
+/// Whether the storage has a transaction with this tid.
+pub fn is_transaction(storage: &dyn Storage, tid: Tid) -> Result<bool, StorageError> {
+    let found = storage.iterate(Some(tid), Some(tid))?.next_transaction()?;
+    Ok(found.is_some_and(|found| found.tid == tid))
+}
+
 impl LogChanges {
     /// What changed after `since`. `published` is the state now; `is_queued(tid)`: what changed after `tid` is in the
     /// queue of invalidations, and need not be in the answer.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::base::ids::{Oid, Tid};
 use crate::exceptions;
 use crate::server::hosted::LOG;
-use crate::server::log_changes::Changed;
+use crate::server::invalidations::Since;
+use crate::server::log_changes::{self, Changed};
 use crate::server::session::load::{frame, reply_exactly};
 use crate::server::session::{Registered, Session};
 use crate::server::stats::{count, uncount};
@@ -16,8 +17,17 @@ use crate::wire::push::Push;
 use crate::wire::request::OwnedMsgId;
 use crate::wire::value::Value;
 
+/// Why `getInvalidations` has no list, and for which transaction.
+enum NotKnown {
+    /// The oldest that there is an answer for.
+    TooOld(Tid, Option<Tid>),
+    NoSuchTransaction(Tid),
+    Unreadable(Tid, StorageError),
+}
+
 impl Session {
-    /// `getInvalidations(tid)`: (last tid, oids changed after `tid`), or `None` if that is not known any more.
+    /// `getInvalidations(tid)`: (last tid, oids changed after `tid`), or `None` if that is not known any more, or if there is no
+    /// transaction `tid`: a client that has seen another history has states that never were.
     ///
     /// What changed up to some state is gathered, and encoded, without holding anything up. If more was published meanwhile,
     /// that is in the queue and is added under the lock, so that the answer holds exactly at its place (R4).
@@ -32,32 +42,35 @@ impl Session {
             hosted.options.invalidation_age.is_some_and(|max| age < max)
         };
         let found = match queued {
-            Some(queued) => {
+            Since::Known(queued) => {
                 let oids = queued.iter().flat_map(|i| i.oids.iter().copied()).collect();
                 // If nothing changed the answer names the newest transaction all the same.
                 Ok(Changed { up_to: seen.last_transaction(), last: Some(seen.last_transaction()), oids })
             }
-            None if may_read_log() => {
+            Since::TooOld if may_read_log() => {
                 let is_queued = |tid| {
                     let (members, _) = hosted.publication.members();
                     members.invalidations.reaches_back_to(tid)
                 };
-                hosted.log_changes.since(hosted.storage.as_ref(), tid, seen.last_transaction(), is_queued)
+                match log_changes::is_transaction(hosted.storage.as_ref(), tid) {
+                    Ok(true) => {
+                        let storage = hosted.storage.as_ref();
+                        hosted.log_changes.since(storage, tid, seen.last_transaction(), is_queued)
+                    }
+                    Ok(false) => return self.verify_all(on, id, NotKnown::NoSuchTransaction(tid)),
+                    Err(error) => Err(error),
+                }
             }
-            None => {
+            Since::TooOld => {
                 let oldest = hosted.publication.members().0.invalidations.oldest_answered();
-                self.log_not_known(tid, oldest);
-                return reply_exactly(hosted, &self.connection, |_, _| {
-                    frame(&self.connection, id, &Ok(Value::None))
-                });
+                return self.verify_all(on, id, NotKnown::TooOld(tid, oldest));
             }
+            Since::NoSuchTransaction => return self.verify_all(on, id, NotKnown::NoSuchTransaction(tid)),
         };
         let Changed { up_to, last, mut oids } = match found {
             Ok(changed) => changed,
-            Err(error) => {
-                let error = Err(exceptions::of_storage_error(&error));
-                return reply_exactly(hosted, &self.connection, |_, _| frame(&self.connection, id, &error));
-            }
+            // Damage in the log must not keep the client from connecting: it can verify its cache in another way.
+            Err(error) => return self.verify_all(on, id, NotKnown::Unreadable(tid, error)),
         };
         let last = last.map(|last| last.max(seen.last_transaction()));
         let ready = self.invalidations(id, last, &oids);
@@ -100,12 +113,26 @@ impl Session {
         }
     }
 
-    fn log_not_known(&self, tid: Tid, oldest: Option<Tid>) {
+    /// What changed cannot be told: the client verifies, or drops, all that it has.
+    fn verify_all(&self, on: &Registered, id: &OwnedMsgId, why: NotKnown) {
         let label = self.connection.label();
-        match oldest {
-            Some(oldest) => log::info!(target: LOG, "({label}) tid to old for invq {} < {}", tid.0, oldest.0),
-            None => log::info!(target: LOG, "({label}) invq empty"),
+        match why {
+            NotKnown::TooOld(tid, Some(oldest)) => {
+                log::info!(target: LOG, "({label}) tid to old for invq {} < {}", tid.0, oldest.0);
+            }
+            NotKnown::TooOld(_, None) => log::info!(target: LOG, "({label}) invq empty"),
+            NotKnown::NoSuchTransaction(tid) => log::info!(
+                target: LOG,
+                "({label}) The client's last transaction {tid} is not in storage '{}' (another file was restored, or it was \
+                 packed away): its cache is of no use",
+                on.hosted.name
+            ),
+            NotKnown::Unreadable(tid, error) => log::error!(
+                target: LOG,
+                "({label}) What changed after transaction {tid} cannot be read: {error}. The client verifies its whole cache"
+            ),
         }
+        reply_exactly(&on.hosted, &self.connection, |_, _| frame(&self.connection, id, &Ok(Value::None)));
     }
 
     /// `zeoVerify(oid, serial)` and `verify(oid, serial)`: tell the client if its copy is outdated.
