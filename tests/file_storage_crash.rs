@@ -190,7 +190,10 @@ fn power_cut_at_every_call() {
         n += 1;
         let mut fired = false;
         for seed in 0..seeds() {
-            let media = Faulty::new(n * 100 + seed, Some((n, Fault::PowerCut)));
+            let mut media = Faulty::new(n * 100 + seed, Some((n, Fault::PowerCut)));
+            if seed % 3 == 2 {
+                media = media.without_reserve();
+            }
             let (stored, seen) = run(&path, &media).unwrap_or_default();
             fired = media.fired();
             for again in 0..3 {
@@ -210,7 +213,10 @@ fn error_at_every_call() {
     let dir = tempfile::tempdir().unwrap();
     let path = path(&dir);
     for n in 1.. {
-        let media = Faulty::new(n, Some((n, Fault::Error)));
+        let mut media = Faulty::new(n, Some((n, Fault::Error)));
+        if n % 3 == 2 {
+            media = media.without_reserve();
+        }
         let (stored, seen) = run(&path, &media).unwrap_or_default();
         let what = format!("error at call {n}");
         // The process is killed, or the power is cut, some time after the error.

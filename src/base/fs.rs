@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 /// Makes created, renamed and removed entries of a directory durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
@@ -31,12 +32,17 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// Reserves disk space for `len` bytes at `pos` without changing the file's length, so that writing there cannot
 /// find the disk full. `Ok(false)`: this file system cannot reserve.
 pub fn reserve(file: &File, pos: u64, len: u64) -> io::Result<bool> {
-    match fallocate(file, FallocateFlags::KEEP_SIZE, pos, len) {
-        Ok(()) => Ok(true),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => Ok(false),
-        // Cut short by a signal: the next vote asks again.
-        Err(Errno::INTR) => Ok(true),
-        Err(error) => Err(error.into()),
+    // What is reserved beyond the length that a file may have (`ulimit -f`) cannot be written.
+    if getrlimit(Resource::Fsize).current.is_some_and(|limit| pos.saturating_add(len) > limit) {
+        return Err(Errno::FBIG.into());
+    }
+    loop {
+        return match fallocate(file, FallocateFlags::KEEP_SIZE, pos, len) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => Ok(false),
+            Err(Errno::INTR) => continue,
+            Err(error) => Err(error.into()),
+        };
     }
 }
 

@@ -60,6 +60,17 @@ impl Server {
         self.wait_listening();
     }
 
+    /// Starts a server that cannot serve, and waits until it has ended.
+    pub fn run_to_its_end(&mut self) -> ExitStatus {
+        self.child = spawn(self.directory.path());
+        self.child.wait().expect("wait")
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn wait_listening(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(self.address).is_err() {

@@ -43,6 +43,7 @@ struct Disk {
     /// How often the machine was started, and how many files were made.
     boot: u64,
     files: u64,
+    cannot_reserve: bool,
 }
 
 #[derive(Clone)]
@@ -102,8 +103,15 @@ impl Faulty {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             boot: 1,
             files: 0,
+            cannot_reserve: false,
         };
         Faulty { disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    /// A file system that cannot reserve space.
+    pub fn without_reserve(self) -> Faulty {
+        self.disk.lock().unwrap().cannot_reserve = true;
+        self
     }
 
     /// Whether the fault has happened.
@@ -136,7 +144,7 @@ impl Faulty {
             Content { inode: content.inode, now: kept.clone(), synced: kept, dirty: Default::default() }
         });
         let mut to = after.disk.lock().unwrap();
-        (to.boot, to.files) = (disk.boot + 1, disk.files);
+        (to.boot, to.files, to.cannot_reserve) = (disk.boot + 1, disk.files, disk.cannot_reserve);
         to.names = new.clone();
         to.durable_names = new;
         drop(to);
@@ -149,7 +157,7 @@ impl Faulty {
         let after = Faulty::new(disk.random, None);
         let names = copied(&disk.names, Content::clone);
         let mut to = after.disk.lock().unwrap();
-        (to.boot, to.files) = (disk.boot, disk.files);
+        (to.boot, to.files, to.cannot_reserve) = (disk.boot, disk.files, disk.cannot_reserve);
         to.names = names.clone();
         to.durable_names = names;
         drop(to);
@@ -423,6 +431,6 @@ impl MediaFile for FaultyFile {
     fn reserve(&self, _: u64, _: u64) -> io::Result<bool> {
         let mut disk = self.disk.lock().unwrap();
         disk.call().map_err(|_| failed())?;
-        Ok(true)
+        Ok(!disk.cannot_reserve)
     }
 }

@@ -1,7 +1,12 @@
 //! Disk space for voted transactions, reserved before they are written, so that a full disk is an error of the vote.
 //!
-//! The file's length does not change by this: what is reserved lies behind its end and is given back at close.
+//! The file's length does not change by this: what is reserved lies behind its end and is given back at close. Where the file
+//! system cannot reserve, zeros are written there instead: then the file is longer than its transactions, and after a crash
+//! the zeros are cut off, by Python too.
+//!
+//! Invariant: zeros are only written behind all that has voted, so never where a transaction may be written at the same time.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,6 +15,8 @@ use crate::storage::{Result, StorageError};
 
 /// Reserve so much more than is needed, to do it rarely.
 const AHEAD: u64 = 4 << 20;
+/// Zeros are written in pieces.
+const CHUNK_LEN: usize = 256 << 10;
 
 /// See the module.
 pub struct Space {
@@ -49,18 +56,10 @@ impl Space {
     /// Makes sure that `len` more bytes can be written.
     pub fn reserve(&self, path: &Path, len: u64) -> Result<Reservation> {
         let mut state = lock(&self.state);
-        let need = state.end + state.outstanding + len;
-        if state.supported && need > state.until {
-            let from = state.until.max(state.end);
-            let reserved = match state.file.reserve(from, need - from + AHEAD) {
-                Ok(true) => Ok(need + AHEAD),
-                Ok(false) => {
-                    state.supported = false;
-                    Ok(need)
-                }
-                // Not so much: perhaps just enough.
-                Err(_) => state.file.reserve(from, need - from).map(|_| need),
-            };
+        let voted = state.end + state.outstanding;
+        let need = voted + len;
+        if need > state.until {
+            let reserved = state.make_room(voted, need);
             state.until = reserved.map_err(|error| StorageError::Io {
                 doing: format!("{}: no room for {len} bytes", path.display()),
                 error,
@@ -86,11 +85,47 @@ impl Space {
     /// room: a pack has just made some.
     pub fn moved(&self, file: Arc<dyn MediaFile>, end: u64) {
         let mut state = lock(&self.state);
-        let need = state.outstanding + AHEAD;
-        let reserved = state.supported && matches!(file.reserve(end, need), Ok(true));
+        let need = end + state.outstanding;
         state.file = file;
         state.end = end;
-        state.until = if reserved { end + need } else { end };
+        // Nothing is being written.
+        state.until = end;
+        state.until = state.make_room(end, need).unwrap_or(end);
+    }
+}
+
+impl State {
+    /// Sees to it that all from `until` up to `to` can be written, or more; up to where. What is before `voted` may be written
+    /// at the same time.
+    fn make_room(&mut self, voted: u64, to: u64) -> io::Result<u64> {
+        if self.supported {
+            let from = self.until.max(self.end);
+            // Perhaps there is not so much, but just enough.
+            let ahead = self.file.reserve(from, to + AHEAD - from).map(|done| (done, to + AHEAD));
+            let exact = || self.file.reserve(from, to - from).map(|done| (done, to));
+            match ahead.or_else(|_| exact())? {
+                (true, until) => return Ok(until),
+                (false, _) => self.supported = false,
+            }
+        }
+        // Not more than is needed: it would be taken from others.
+        let zeros = vec![0; CHUNK_LEN];
+        let mut pos = self.until.max(voted);
+        while pos < to {
+            let part = zeros.len().min(usize::try_from(to - pos).unwrap_or(usize::MAX));
+            self.file.write_at(zeros.get(..part).unwrap_or_default(), pos)?;
+            pos += part as u64;
+        }
+        Ok(to)
+    }
+}
+
+impl Reservation {
+    /// The transaction has become longer, and is about to be written.
+    pub fn grow_to(&mut self, len: u64) {
+        let more = len.saturating_sub(self.len);
+        lock(&self.state).outstanding += more;
+        self.len += more;
     }
 }
 
@@ -103,4 +138,84 @@ impl Drop for Reservation {
 // Plain numbers, changed together: a panic elsewhere cannot leave them half done.
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::super::media::Identity;
+    use super::*;
+
+    /// A file on a disk that cannot reserve, and is full at some length.
+    struct Small {
+        full_at: u64,
+        len: AtomicU64,
+    }
+
+    impl MediaFile for Small {
+        fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+            Ok(0)
+        }
+
+        fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()> {
+            let end = pos + buf.len() as u64;
+            if end > self.full_at {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            assert!(buf.iter().all(|&byte| byte == 0));
+            self.len.fetch_max(end, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.len.load(Ordering::Relaxed))
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn reserve(&self, _: u64, _: u64) -> io::Result<bool> {
+            Ok(false)
+        }
+
+        fn identity(&self) -> io::Result<Identity> {
+            Ok(Identity::default())
+        }
+    }
+
+    fn small(full_at: u64) -> Arc<Small> {
+        Arc::new(Small { full_at, len: AtomicU64::new(0) })
+    }
+
+    #[test]
+    fn where_nothing_can_be_reserved_zeros_are_written() {
+        let file = small(1 << 20);
+        let space = Space::new(file.clone(), 1000);
+        let path = Path::new("Data.fs");
+        let first = space.reserve(path, 400_000).unwrap();
+        assert_eq!(file.len().unwrap(), 401_000);
+        let second = space.reserve(path, 600_000).unwrap();
+        assert!(space.reserve(path, 100_000).is_err(), "the disk is full");
+        drop(second);
+        // What the other gave back is there already.
+        let third = space.reserve(path, 500_000).unwrap();
+        assert_eq!(file.len().unwrap(), 1_001_000);
+        drop((first, third));
+    }
+
+    #[test]
+    fn where_a_pack_has_made_another_file_there_is_room_for_all_that_has_voted() {
+        let space = Space::new(small(1 << 20), 1000);
+        let voted = space.reserve(Path::new("Data.fs"), 300_000).unwrap();
+        let packed = small(1 << 20);
+        space.moved(packed.clone(), 500);
+        assert_eq!(packed.len().unwrap(), 300_500);
+        drop(voted);
+    }
 }

@@ -35,7 +35,7 @@ pub struct VotedTxn {
     /// Data of records that were to be back-pointers, by number, after a pack took away what they were to point to.
     pub fetched: HashMap<usize, Vec<u8>>,
     /// Given back when this is dropped.
-    _reservation: Reservation,
+    reservation: Reservation,
     _pin: Option<Pin>,
     resolved: Vec<Oid>,
     undone: Vec<Undone>,
@@ -168,6 +168,7 @@ impl VotedTxn {
         self.records_len = file_at;
         self.objects = distinct(&self.records);
         self.volume = to.clone();
+        self.reservation.grow_to(self.len());
         Ok(())
     }
 }
@@ -276,7 +277,7 @@ impl FileStorage {
             records_len: draft.len,
             volume,
             fetched: HashMap::new(),
-            _reservation: reservation,
+            reservation,
             _pin: pin,
             resolved,
             undone: draft.undone,
