@@ -1,12 +1,12 @@
 //! What the standard library leaves to the operating system: directories made durable, space reserved.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use rustix::process::{Resource, getrlimit};
 
 /// Makes created, renamed and removed entries of a directory durable.
@@ -44,6 +44,26 @@ pub fn reserve(file: &File, pos: u64, len: u64) -> io::Result<bool> {
             Err(error) => Err(error.into()),
         };
     }
+}
+
+/// Reads what is in the system's cache: until `buf` is full or the file ends, or the error is `WouldBlock`. `Unsupported`: this
+/// file system, or the kernel, cannot tell.
+pub fn read_at_now(file: &File, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buf.get_mut(done..)
+        && !rest.is_empty()
+    {
+        match preadv2(file, &mut [IoSliceMut::new(rest)], pos + done as u64, ReadWriteFlags::NOWAIT) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(done)
 }
 
 /// Lets go of the memory of a part of a file that was written back.

@@ -359,8 +359,22 @@ impl<S: Sink + 'static> Outbox<S> {
         self.drain(queue, false);
     }
 
+    /// Send a reply from a place that another thread than the session holds. Does not wait: how many there can be is limited
+    /// where they are made.
+    pub fn post_own(self: &Arc<Self>, place: Place<'_, S>, bytes: Vec<u8>) {
+        let mut queue = place.queue;
+        if queue.closed.is_some() {
+            return;
+        }
+        queue.len += bytes.len();
+        queue.own_len += bytes.len();
+        queue.chunks.push_back(Chunk::Own(bytes));
+        drop(queue);
+        self.flush();
+    }
+
     /// Makes the session thread wait while more of its replies are queued than a client should leave unread.
-    fn wait_for_room(&self) {
+    pub fn wait_for_room(&self) {
         let mut queue = self.queue.lock();
         while queue.closed.is_none() && queue.len > OWN_MAX {
             queue = self.wait(queue);

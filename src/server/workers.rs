@@ -23,6 +23,8 @@ pub struct Pools {
     pub votes: Workers,
     /// Votes that wait for a helper to merge conflicts, with their locks.
     pub merges: Workers,
+    /// Loads that wait for the disk.
+    pub reads: Workers,
     /// What takes long and holds no locks.
     pub errands: Workers,
 }

@@ -45,6 +45,17 @@ impl Before {
     }
 }
 
+impl Before {
+    /// What ended later has not ended yet.
+    fn cut_off(&self, loaded: Result<Option<Loaded>>) -> Result<Option<Loaded>> {
+        let mut loaded = loaded?;
+        if let Some(loaded) = &mut loaded {
+            loaded.end = loaded.end.filter(|end| *end < self.before);
+        }
+        Ok(loaded)
+    }
+}
+
 impl Storage for Before {
     forward!(base: object_count, size, expect_read, set_publisher, set_resolver, close);
 
@@ -75,11 +86,17 @@ impl Storage for Before {
         headroom: usize,
         out: &mut Vec<u8>,
     ) -> Result<Option<Loaded>> {
-        let mut loaded = self.base.load_before(oid, before.min(self.before), headroom, out)?;
-        if let Some(loaded) = &mut loaded {
-            loaded.end = loaded.end.filter(|end| *end < self.before);
-        }
-        Ok(loaded)
+        self.cut_off(self.base.load_before(oid, before.min(self.before), headroom, out))
+    }
+
+    fn load_before_now(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Result<Option<Loaded>>> {
+        Some(self.cut_off(self.base.load_before_now(oid, before.min(self.before), headroom, out)?))
     }
 
     fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded> {

@@ -41,6 +41,17 @@ impl Storage for LoadDelayed {
         loaded
     }
 
+    /// As if all came from a slow disk.
+    fn load_before_now(
+        &self,
+        _oid: Oid,
+        _before: Tid,
+        _headroom: usize,
+        _out: &mut Vec<u8>,
+    ) -> Option<Result<Option<Loaded>>> {
+        None
+    }
+
     fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded> {
         let loaded = self.base.load_serial(oid, serial, headroom, out);
         sleep(DELAY);

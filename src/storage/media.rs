@@ -113,6 +113,11 @@ pub struct TakenOver {
 pub trait MediaFile: Send + Sync {
     /// Reads until `buf` is full or the file ends; the number of bytes read.
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize>;
+    /// The same without waiting for the disk; the error is `WouldBlock` if that cannot be done, and the disk may be at it then.
+    /// `Unsupported`: this file system does not tell.
+    fn read_at_now(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        self.read_at(buf, pos)
+    }
     /// Writes all or fails; after a failure any part may be there.
     fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
@@ -246,6 +251,10 @@ impl MediaFile for File {
             }
         }
         Ok(done)
+    }
+
+    fn read_at_now(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        fs::read_at_now(self, buf, pos)
     }
 
     fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()> {

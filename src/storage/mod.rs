@@ -72,6 +72,17 @@ pub trait Storage: Send + Sync {
         headroom: usize,
         out: &mut Vec<u8>,
     ) -> Result<Option<Loaded>>;
+    /// [`Storage::load_before`], if that can be done without waiting for a disk. `None`, with `out` as it was: it cannot, and the
+    /// record is not large, so a caller may have many of them read at the same time.
+    fn load_before_now(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Result<Option<Loaded>>> {
+        Some(self.load_before(oid, before, headroom, out))
+    }
     /// The data that `oid` got in transaction `serial`, appended to `out` likewise.
     fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded>;
     /// The current serial of `oid`.

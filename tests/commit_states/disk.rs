@@ -14,6 +14,8 @@ use runzeo::storage::file::media::{
 #[derive(Debug, Default)]
 pub struct Orders {
     pub hold_reads: bool,
+    /// What is before this position is not in memory: reads of whole records there wait for the disk, and are held up.
+    pub cold_before: u64,
     pub hold_syncs: bool,
     /// So many syncs succeed, then they fail.
     pub good_syncs: Option<usize>,
@@ -40,8 +42,15 @@ impl Hand {
 
     /// Until somebody is held up.
     pub fn wait_for_held(&self) {
-        let waiting = self.0.1.wait_timeout_while(self.orders(), Duration::from_secs(60), |o| o.held == 0);
-        assert!(!waiting.expect("orders").1.timed_out(), "nobody came to the disk");
+        self.wait_for_so_many_held(1);
+    }
+
+    /// Until so many are, at the same time.
+    pub fn wait_for_so_many_held(&self, count: usize) {
+        let patience = Duration::from_secs(60);
+        let waiting = self.0.1.wait_timeout_while(self.orders(), patience, |orders| orders.held < count);
+        let (orders, timeout) = waiting.expect("orders");
+        assert!(!timeout.timed_out(), "{} came to the disk, {count} were expected", orders.held);
     }
 
     fn pass(
@@ -142,10 +151,23 @@ impl Media for Disk {
     }
 }
 
+/// Not only a header.
+fn is_record(buf: &[u8]) -> bool {
+    buf.len() > 50
+}
+
 impl MediaFile for DataFile {
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
-        self.hand.pass(|orders| orders.hold_reads, |_| false, io::ErrorKind::Other)?;
+        let is_cold = |orders: &Orders| is_record(buf) && pos < orders.cold_before;
+        self.hand.pass(|orders| orders.hold_reads || is_cold(orders), |_| false, io::ErrorKind::Other)?;
         self.file.read_at(buf, pos)
+    }
+
+    fn read_at_now(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        if is_record(buf) && pos < self.hand.orders().cold_before {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.read_at(buf, pos)
     }
 
     fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()> {

@@ -2,14 +2,15 @@
 //!
 //! Replies to requests that arrived together are collected in one buffer and queued with one validation (see
 //! [`crate::server::publish`]) and one send. If something was published meanwhile that touches one of them, it
-//! and those behind it are read again.
+//! and those behind it are read again. Those that have to wait for the disk are left to others ([`super::cold`]).
 
 use crate::base::ids::{Oid, Tid};
-use crate::base::sync::Ordering;
+use crate::base::sync::{Arc, Ordering};
 use crate::exceptions;
 use crate::server::connection::Connection;
 use crate::server::hosted::{Hosted, LOG};
 use crate::server::publish::{Members, Seen};
+use crate::server::session::cold::Cold;
 use crate::storage::StorageError;
 use crate::wire::codec::LoadShape;
 use crate::wire::exception::PyException;
@@ -41,6 +42,17 @@ pub enum What {
     Tid,
 }
 
+/// Whether a read may wait for the disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Patience {
+    None,
+    Waits,
+}
+
+/// It would have to.
+#[derive(Debug)]
+pub struct WouldWait;
+
 /// Reads that arrived together.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -49,12 +61,18 @@ pub struct Batch {
     out: Vec<u8>,
     /// Where each reply in `out` ends.
     ends: Vec<usize>,
+    /// Of `reads`, those that have to wait for the disk.
+    missed: Vec<Read>,
+    cold: Arc<Cold>,
 }
 
 impl Batch {
     /// Answer this with those that have arrived with it.
-    pub fn read(&mut self, hosted: &Hosted, connection: &Connection, read: Read) {
+    pub fn read(&mut self, hosted: &Arc<Hosted>, connection: &Arc<Connection>, read: Read) {
         hosted.storage.expect_read(read.oid);
+        if matches!(read.what, What::Before(..)) {
+            connection.loads.store(connection.loads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
         self.reads.push(read);
         if self.reads.len() >= BATCH_COUNT {
             self.flush(hosted, connection);
@@ -62,21 +80,29 @@ impl Batch {
     }
 
     /// Read, queue and send what was collected.
-    pub fn flush(&mut self, hosted: &Hosted, connection: &Connection) {
+    pub fn flush(&mut self, hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
         while !self.reads.is_empty() && !connection.outbox.is_closed() {
             let seen = hosted.publication.seen();
-            for read in &self.reads {
-                reply(hosted, connection, read, &mut self.out);
+            while let Some(read) = self.reads.get(self.ends.len()) {
+                if let Err(WouldWait) = reply(hosted, connection, read, Patience::None, &mut self.out) {
+                    self.missed.push(self.reads.remove(self.ends.len()));
+                    continue;
+                }
                 self.ends.push(self.out.len());
                 if self.out.len() > BATCH_LEN {
                     break;
                 }
             }
-            // Replies that do not hold any more are thrown away: those requests are answered from a newer state.
-            let answered = self.queue(hosted, connection, seen);
-            self.reads.drain(..answered);
-            self.out.clear();
-            self.ends.clear();
+            if !self.ends.is_empty() {
+                // Replies that do not hold any more are thrown away: those requests are answered from a newer state.
+                let answered = self.queue(hosted, connection, seen);
+                self.reads.drain(..answered);
+                self.out.clear();
+                self.ends.clear();
+            }
+            if !self.missed.is_empty() {
+                self.cold.answer(hosted, connection, std::mem::take(&mut self.missed));
+            }
         }
         self.reads.clear();
         if self.out.capacity() > KEEP_LEN {
@@ -102,23 +128,35 @@ impl Batch {
 }
 
 /// Append the frame that answers `read`, from the storage's present state.
-fn reply(hosted: &Hosted, connection: &Connection, read: &Read, out: &mut Vec<u8>) {
+pub fn reply(
+    hosted: &Hosted,
+    connection: &Connection,
+    read: &Read,
+    patience: Patience,
+    out: &mut Vec<u8>,
+) -> Result<(), WouldWait> {
     let wire = connection.wire();
     let id = read.id.get();
     let start = out.len();
     let headroom = wire.load_headroom(id);
     let result = match read.what {
         What::Before(before, shape) => {
-            connection.loads.store(connection.loads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-            match hosted.storage.load_before(read.oid, before, headroom, out) {
+            let storage = &hosted.storage;
+            let loaded = match patience {
+                Patience::None => {
+                    storage.load_before_now(read.oid, before, headroom, out).ok_or(WouldWait)?
+                }
+                Patience::Waits => storage.load_before(read.oid, before, headroom, out),
+            };
+            match loaded {
                 Ok(Some(loaded)) => {
                     wire.load_reply(shape, id, loaded.serial, loaded.end, out, start, loaded.start);
-                    return;
+                    return Ok(());
                 }
                 Ok(None) if matches!(shape, LoadShape::Before) => {
                     out.truncate(start);
                     wire.none_reply(id, out);
-                    return;
+                    return Ok(());
                 }
                 Ok(None) => Err(StorageError::PosKey(read.oid)),
                 Err(error) => Err(error),
@@ -127,7 +165,7 @@ fn reply(hosted: &Hosted, connection: &Connection, read: &Read, out: &mut Vec<u8
         What::Serial(serial) => match hosted.storage.load_serial(read.oid, serial, headroom, out) {
             Ok(loaded) => {
                 wire.load_reply(LoadShape::Serial, id, loaded.serial, loaded.end, out, start, loaded.start);
-                return;
+                return Ok(());
             }
             Err(error) => Err(error),
         },
@@ -137,12 +175,14 @@ fn reply(hosted: &Hosted, connection: &Connection, read: &Read, out: &mut Vec<u8
     match result {
         Ok(tid) => wire.tid_reply(id, tid, out),
         Err(error) => {
-            if !matches!(error, StorageError::PosKey(_)) {
+            // At a stop the storage may be closed before the last of these.
+            if !matches!(error, StorageError::PosKey(_)) && !connection.outbox.is_closed() {
                 log::error!(target: LOG, "({}) Can't read object 0x{}: {error}", connection.label(), read.oid);
             }
             wire.error_reply(id, &exceptions::of_storage_error(&error), out);
         }
     }
+    Ok(())
 }
 
 /// Queue and send the reply, a frame, that `compute` makes of the published state. It is computed again if something was

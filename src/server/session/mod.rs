@@ -7,6 +7,7 @@
 mod admin;
 mod authenticate;
 mod blob;
+mod cold;
 mod commit;
 mod dispatch;
 mod errand;

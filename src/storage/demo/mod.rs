@@ -141,6 +141,22 @@ impl Storage for DemoStorage {
         Ok(Some(loaded))
     }
 
+    fn load_before_now(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Result<Option<Loaded>>> {
+        match known(self.changes.load_before_now(oid, before, headroom, out)?) {
+            Ok(None) => self.base.load_before_now(oid, before, headroom, out),
+            Ok(Some(Some(loaded))) => Some(Ok(Some(loaded))),
+            // Rare: an older revision, for which both are asked.
+            Ok(Some(None)) => Some(self.load_before(oid, before, headroom, out)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
     fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded> {
         match known(self.changes.load_serial(oid, serial, headroom, out))? {
             Some(loaded) => Ok(loaded),

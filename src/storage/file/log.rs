@@ -5,14 +5,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use byteorder::{BigEndian, ByteOrder};
 
 use super::format::{
     BACK_LEN, DATA_HEADER_LEN, DataHeader, HAS_VERSION, MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
 };
-use super::media::MediaFile;
+use super::media::{Identity, MediaFile};
 use super::window::Window;
 use crate::base::ids::Oid;
 use crate::storage::{Result, StorageError, TransactionMeta};
@@ -28,7 +28,7 @@ pub struct Log {
     path: PathBuf,
     file: Arc<dyn MediaFile>,
     /// Where the durable part ends. No record that is read may reach beyond it.
-    end: AtomicU64,
+    end: Arc<AtomicU64>,
 }
 
 /// A data header, and the back-pointer if there is no data.
@@ -48,7 +48,13 @@ impl Record {
 
 impl Log {
     pub fn new(path: PathBuf, file: Arc<dyn MediaFile>, end: u64) -> Log {
-        Log { path, file, end: AtomicU64::new(end) }
+        Log { path, file, end: Arc::new(AtomicU64::new(end)) }
+    }
+
+    /// The same log, but reads do not wait for the disk: the error is an I/O error of the kind `WouldBlock` then.
+    pub fn without_waiting(&self) -> Log {
+        let file = Arc::new(NoWait { file: Arc::clone(&self.file), is_told: AtomicBool::new(true) });
+        Log { path: self.path.clone(), file, end: Arc::clone(&self.end) }
     }
 
     pub fn path(&self) -> &Path {
@@ -186,6 +192,51 @@ impl Log {
             ));
         }
         Ok(Some((pos, header)))
+    }
+}
+
+/// A file of which only what is in memory is read.
+struct NoWait {
+    file: Arc<dyn MediaFile>,
+    /// The file system tells what is.
+    is_told: AtomicBool,
+}
+
+impl MediaFile for NoWait {
+    fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        if self.is_told.load(Ordering::Relaxed) {
+            match self.file.read_at_now(buf, pos) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    self.is_told.store(false, Ordering::Relaxed);
+                }
+                result => return result,
+            }
+        }
+        self.file.read_at(buf, pos)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn reserve(&self, _: u64, _: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        self.file.identity()
     }
 }
 

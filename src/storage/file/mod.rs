@@ -262,6 +262,16 @@ impl Storage for FileStorage {
         self.read_before(oid, before, headroom, out)
     }
 
+    fn load_before_now(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Result<Option<Loaded>>> {
+        self.read_before_now(oid, before, headroom, out)
+    }
+
     fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded> {
         self.read_serial(oid, serial, headroom, out)
     }

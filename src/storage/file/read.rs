@@ -3,6 +3,8 @@
 //! The usual load is one lookup in the index and one positioned read of exactly the record, header and data at once,
 //! into the caller's buffer.
 
+use std::io;
+
 use super::FileStorage;
 use super::format::{BACK_LEN, DATA_HEADER_LEN, DataHeader};
 use super::index::{Entry, LenHint};
@@ -25,35 +27,56 @@ impl FileStorage {
         out: &mut Vec<u8>,
     ) -> Result<Option<Loaded>> {
         let base = out.len();
-        let result = self.read_before_at(oid, before, base + headroom.max(DATA_HEADER_LEN), out);
+        let result = self.read_before_at(oid, before, base + headroom.max(DATA_HEADER_LEN), false, out);
         if !matches!(result, Ok(Some(_))) {
             out.truncate(base);
         }
         result
     }
 
+    /// `None`: it would have to wait for the disk.
+    pub(super) fn read_before_now(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Result<Option<Loaded>>> {
+        let base = out.len();
+        let result = self.read_before_at(oid, before, base + headroom.max(DATA_HEADER_LEN), true, out);
+        if !matches!(result, Ok(Some(_))) {
+            out.truncate(base);
+        }
+        match result {
+            Err(StorageError::Io { error, .. }) if error.kind() == io::ErrorKind::WouldBlock => None,
+            result => Some(result),
+        }
+    }
+
+    /// `now`: does not wait for the disk, unless the record is large.
     fn read_before_at(
         &self,
         oid: Oid,
         before: Tid,
         start: usize,
+        now: bool,
         out: &mut Vec<u8>,
     ) -> Result<Option<Loaded>> {
         self.check_open()?;
         let volume = self.core.volume.get();
-        let log = &volume.log;
         let entry = volume.index.get(oid).ok_or(StorageError::PosKey(oid))?;
-        let (record, have) = read_current(&volume, oid, entry, start, out)?;
+        let reading = Reading { volume: &volume, now };
+        let (record, have) = reading.current(oid, entry, start, out)?;
         if record.header.tid < before {
-            fill(log, oid, entry.pos, &record, start, have, out)?;
+            reading.fill(oid, entry.pos, &record, start, have, out)?;
             return Ok(Some(Loaded { start, serial: record.header.tid, end: None }));
         }
         let mut end = record.header.tid;
         let mut pos = record.header.prev;
         while pos != 0 {
-            let record = log.read_record(pos, Some(oid))?;
+            let record = reading.log(0).read_record(pos, Some(oid))?;
             if record.header.tid < before {
-                fill(log, oid, pos, &record, start, 0, out)?;
+                reading.fill(oid, pos, &record, start, 0, out)?;
                 return Ok(Some(Loaded { start, serial: record.header.tid, end: Some(end) }));
             }
             end = record.header.tid;
@@ -71,10 +94,10 @@ impl FileStorage {
     ) -> Result<Loaded> {
         self.check_open()?;
         let volume = self.core.volume.get();
-        let log = &volume.log;
+        let reading = Reading { volume: &volume, now: false };
         let mut pos = volume.index.get(oid).ok_or(StorageError::PosKey(oid))?.pos;
         let record = loop {
-            let record = log.read_record(pos, Some(oid))?;
+            let record = volume.log.read_record(pos, Some(oid))?;
             if record.header.tid == serial {
                 break record;
             }
@@ -85,7 +108,7 @@ impl FileStorage {
         };
         let base = out.len();
         let start = base + headroom;
-        match fill(log, oid, pos, &record, start, 0, out) {
+        match reading.fill(oid, pos, &record, start, 0, out) {
             Ok(()) => Ok(Loaded { start, serial, end: None }),
             Err(error) => {
                 out.truncate(base);
@@ -107,52 +130,61 @@ impl FileStorage {
     }
 }
 
-/// Reads the current record with its header just in front of `start`; the record and how many bytes of data
-/// came with it.
-fn read_current(
-    volume: &Volume,
-    oid: Oid,
-    entry: Entry,
-    start: usize,
-    out: &mut Vec<u8>,
-) -> Result<(Record, usize)> {
-    let log = &volume.log;
-    let want = match entry.len {
-        LenHint::Exactly(len) => len.max(BACK_LEN),
-        LenHint::AtLeast(len) => len.min(FIRST_PART),
-        LenHint::Unknown => GUESS,
-    };
-    let from = start - DATA_HEADER_LEN;
-    out.resize(start + want, 0);
-    let len = log.file().read_at(&mut out[from..], entry.pos).map_err(log.io("reading", entry.pos))?;
-    let record = log.parse_record(&out[from..from + len], entry.pos, Some(oid))?;
-    if entry.len == LenHint::Unknown {
-        volume.index.set_len(oid, entry.pos, record.header.data_len);
-    }
-    Ok((record, len - DATA_HEADER_LEN))
+/// A volume, and whether its reader does not wait for the disk.
+struct Reading<'a> {
+    volume: &'a Volume,
+    now: bool,
 }
 
-/// Makes `out` end with the data of `record`, at `start`; `have` bytes of it are there already.
-fn fill(
-    log: &Log,
-    oid: Oid,
-    pos: u64,
-    record: &Record,
-    start: usize,
-    have: usize,
-    out: &mut Vec<u8>,
-) -> Result<()> {
-    let (pos, header, have): (u64, DataHeader, usize) = if record.header.data_len > 0 {
-        (pos, record.header, have)
-    } else {
-        // Python's load and loadBefore raise POSKeyError for an object that is gone.
-        let (pos, header) = log.follow(oid, record.back)?.ok_or(StorageError::PosKey(oid))?;
-        (pos, header, 0)
-    };
-    let len = header.data_len as usize;
-    out.resize(start + len, 0);
-    if have < len {
-        log.read_exact(&mut out[start + have..], pos + (DATA_HEADER_LEN + have) as u64)?;
+impl Reading<'_> {
+    /// For a record of this length. What is large is waited for: it is not left to others.
+    fn log(&self, len: usize) -> &Log {
+        if self.now && len <= FIRST_PART { &self.volume.log_in_memory } else { &self.volume.log }
     }
-    Ok(())
+
+    /// Reads the current record with its header just in front of `start`; the record and how many bytes of data
+    /// came with it.
+    fn current(&self, oid: Oid, entry: Entry, start: usize, out: &mut Vec<u8>) -> Result<(Record, usize)> {
+        let (len, want) = match entry.len {
+            LenHint::Exactly(len) => (len, len.max(BACK_LEN)),
+            LenHint::AtLeast(len) => (usize::MAX, len.min(FIRST_PART)),
+            LenHint::Unknown => (0, GUESS),
+        };
+        let log = self.log(len);
+        let from = start - DATA_HEADER_LEN;
+        out.resize(start + want, 0);
+        let len = log.file().read_at(&mut out[from..], entry.pos).map_err(log.io("reading", entry.pos))?;
+        let record = log.parse_record(&out[from..from + len], entry.pos, Some(oid))?;
+        if entry.len == LenHint::Unknown {
+            self.volume.index.set_len(oid, entry.pos, record.header.data_len);
+        }
+        Ok((record, len - DATA_HEADER_LEN))
+    }
+
+    /// Makes `out` end with the data of `record`, at `start`; `have` bytes of it are there already.
+    fn fill(
+        &self,
+        oid: Oid,
+        pos: u64,
+        record: &Record,
+        start: usize,
+        have: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let (pos, header, have): (u64, DataHeader, usize) = if record.header.data_len > 0 {
+            (pos, record.header, have)
+        } else {
+            // Python's load and loadBefore raise POSKeyError for an object that is gone.
+            let found = self.log(0).follow(oid, record.back)?;
+            let (pos, header) = found.ok_or(StorageError::PosKey(oid))?;
+            (pos, header, 0)
+        };
+        let len = header.data_len as usize;
+        out.resize(start + len, 0);
+        if have < len {
+            let from = pos + (DATA_HEADER_LEN + have) as u64;
+            self.log(len).read_exact(&mut out[start + have..], from)?;
+        }
+        Ok(())
+    }
 }

@@ -17,6 +17,8 @@ use crate::storage::Result;
 /// See the module.
 pub struct Volume {
     pub log: Log,
+    /// The same, for those who do not wait for the disk.
+    pub log_in_memory: Log,
     pub index: Index,
     pub places: Places,
     /// Where the last published transaction ends. Written by the leader only.
@@ -29,7 +31,15 @@ impl Volume {
     /// `end_tid`: of the last transaction in the file.
     pub fn new(log: Log, index: Index, end_tid: Tid) -> Volume {
         let published_end = AtomicU64::new(log.end());
-        Volume { log, index, places: Places::default(), published_end, end_tid: AtomicU64::new(end_tid.0) }
+        let log_in_memory = log.without_waiting();
+        Volume {
+            log,
+            log_in_memory,
+            index,
+            places: Places::default(),
+            published_end,
+            end_tid: AtomicU64::new(end_tid.0),
+        }
     }
 
     pub fn end_tid(&self) -> Tid {

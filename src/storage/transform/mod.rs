@@ -56,6 +56,20 @@ impl Transform {
         Ok(())
     }
 
+    fn decode_loaded(
+        &self,
+        oid: Oid,
+        base: usize,
+        loaded: Result<Option<Loaded>>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Loaded>> {
+        let loaded = loaded?;
+        if let Some(loaded) = &loaded {
+            self.decode_tail(oid, base, loaded.start, out)?;
+        }
+        Ok(loaded)
+    }
+
     fn encode_staged(&self, staged: Staged) -> Result<Staged> {
         staged.map_records(|_, record| Ok(self.codec.encode(record).into_owned()))
     }
@@ -127,11 +141,20 @@ impl Storage for Transform {
         out: &mut Vec<u8>,
     ) -> Result<Option<Loaded>> {
         let base = out.len();
-        let loaded = self.base.load_before(oid, before, headroom, out)?;
-        if let Some(loaded) = &loaded {
-            self.decode_tail(oid, base, loaded.start, out)?;
-        }
-        Ok(loaded)
+        let loaded = self.base.load_before(oid, before, headroom, out);
+        self.decode_loaded(oid, base, loaded, out)
+    }
+
+    fn load_before_now(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Result<Option<Loaded>>> {
+        let base = out.len();
+        let loaded = self.base.load_before_now(oid, before, headroom, out)?;
+        Some(self.decode_loaded(oid, base, loaded, out))
     }
 
     fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded> {

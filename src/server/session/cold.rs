@@ -1,0 +1,80 @@
+//! Loads that have to wait for the disk: read side by side, while the session goes on with what is in memory.
+//!
+//! A client's threads share one connection. What they have outstanding is answered together from memory; a record that must come
+//! from the disk would hold up all that is behind it. Such loads are read by threads of a pool, and answered in whatever
+//! order they are ready: clients match replies by their ids. Each takes its place in the outbox as every reply does, validated
+//! against what was published meanwhile, so rules R1 to R6 hold whoever answers.
+//!
+//! The pool never waits for a client: a session hands over only so many loads at a time, of records that are not large
+//! ([`Storage::load_before_now`](crate::storage::Storage::load_before_now)), and only while the client takes its replies.
+
+use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::server::connection::Connection;
+use crate::server::hosted::Hosted;
+use crate::server::session::load::{Patience, Read, reply};
+
+/// At most so many of one connection at a time: then its session waits.
+const PENDING_MAX: usize = 32;
+
+/// The loads of one connection that are being read.
+#[derive(Debug, Default)]
+pub struct Cold {
+    pending: Mutex<usize>,
+    ended: Condvar,
+}
+
+impl Cold {
+    /// Reads and answers in other threads. Waits while too much is under way.
+    pub fn answer(self: &Arc<Self>, hosted: &Arc<Hosted>, connection: &Arc<Connection>, reads: Vec<Read>) {
+        connection.outbox.wait_for_room();
+        for read in reads {
+            let pending = self.begin();
+            let (hosted, connection) = (Arc::clone(hosted), Arc::clone(connection));
+            let pool = hosted.workers.reads.clone();
+            pool.run(move || {
+                answer_one(&hosted, &connection, &read);
+                drop(pending);
+            });
+        }
+    }
+
+    fn begin(self: &Arc<Self>) -> Pending {
+        let mut pending = self.pending.lock();
+        while *pending >= PENDING_MAX {
+            pending = self.ended.wait(pending);
+        }
+        *pending += 1;
+        Pending(Arc::clone(self))
+    }
+}
+
+/// One load that is under way, as long as this lives.
+struct Pending(Arc<Cold>);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        *self.0.pending.lock() -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
+/// As a session answers a batch, see [`crate::server::publish`]: if something was published meanwhile that touches the object, it is
+/// read again.
+fn answer_one(hosted: &Hosted, connection: &Connection, read: &Read) {
+    let outbox = &connection.outbox;
+    let mut out = Vec::new();
+    while !outbox.is_closed() {
+        let seen = hosted.publication.seen();
+        out.clear();
+        // It waits, so there is a reply.
+        let _ = reply(hosted, connection, read, Patience::Waits, &mut out);
+        if let Some(place) = hosted.publication.place_if_newest(seen, outbox) {
+            return outbox.post_own(place, out);
+        }
+        let oid = std::iter::once(read.oid);
+        let (place, count) = hosted.publication.place_for_untouched(seen, outbox, oid);
+        if count > 0 {
+            return outbox.post_own(place, out);
+        }
+    }
+}
