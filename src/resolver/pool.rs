@@ -5,6 +5,7 @@
 //! conflicts stay conflicts at once.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ struct Shared {
     interpreter: PathBuf,
     count_max: usize,
     patience: Duration,
+    /// The log has been told that the helpers write pickles that clients cannot read.
+    complained: AtomicBool,
     state: Mutex<State>,
     /// A helper is idle or could not be started, or the pool stops.
     idle: Condvar,
@@ -73,6 +76,7 @@ impl Pool {
             interpreter,
             count_max,
             patience,
+            complained: AtomicBool::new(false),
             state: Mutex::default(),
             idle: Condvar::new(),
             wanted: Condvar::new(),
@@ -126,7 +130,10 @@ impl Pool {
                 protocol(&record),
                 class()
             );
-            log::error!(target: LOG, "{reason}");
+            // Each conflict would say the same.
+            if !shared.complained.swap(true, Ordering::Relaxed) {
+                log::error!(target: LOG, "{reason}");
+            }
             return Err(Unresolved { reason });
         }
         Ok(record)

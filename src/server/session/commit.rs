@@ -544,7 +544,13 @@ impl Publisher for HostedPublisher {
         let Ok(mut ticket) = ticket.downcast::<FinishTicket>() else { return };
         ticket.answered = true;
         let FinishTicket { hosted, connection, reply_to, running, .. } = &*ticket;
-        log::error!(target: LOG, "({}) Error finishing a transaction: {error}", connection.label());
+        match &error {
+            // The storage has said why, once for all clients whose transactions were in the group.
+            StorageError::Io { .. } | StorageError::Closed(_) => {
+                log::error!(target: LOG, "({}) A transaction was not finished: the storage failed", connection.label());
+            }
+            _ => log::error!(target: LOG, "({}) Error finishing a transaction: {error}", connection.label()),
+        }
         uncount(&hosted.stats.active_txns);
         let mut frame = Vec::new();
         connection.wire().error_reply(reply_to.get(), &exceptions::of_storage_error(&error), &mut frame);
