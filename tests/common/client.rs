@@ -227,9 +227,17 @@ impl RawClient {
     }
 
     pub fn queue_begin(&mut self, txn: i64) {
+        self.queue_begin_as(txn, None);
+    }
+
+    /// A transaction that brings its tid, as a copy does.
+    pub fn queue_begin_as(&mut self, txn: i64, tid: Option<u64>) {
         let extension = Value::Dict(Vec::new());
-        let args = vec![Value::Int(txn), text("user"), text(""), extension, Value::None, text(" ")];
-        self.queue_async("tpc_begin", args);
+        let tid = tid.map_or(Value::None, id);
+        self.queue_async(
+            "tpc_begin",
+            vec![Value::Int(txn), text("user"), text(""), extension, tid, text(" ")],
+        );
     }
 
     pub fn queue_store(&mut self, oid: u64, serial: u64, data: &[u8], txn: i64) {
@@ -381,4 +389,14 @@ pub fn record(content: &[u8]) -> Vec<u8> {
 pub fn content(record: &[u8]) -> &[u8] {
     let head = self::record(b"").len() - 3;
     &record[head..record.len() - 3]
+}
+
+/// How undoLog names a transaction.
+pub fn undo_id(tid: u64) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    // 8 bytes and a zero are 72 bits: 12 digits, the last of which only stands for the zero.
+    let bits = u128::from(tid) << 8;
+    let digits = (0..12).rev().map(|at| char::from(DIGITS[(bits >> (6 * at)) as usize & 63]));
+    let text: String = digits.collect();
+    format!("{}=", &text[..11])
 }

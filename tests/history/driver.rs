@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::check::{Attempt, Changes, Event, LATEST, Oid, Outcome, Revision, Tid, Value as Written};
-use crate::common::client::{Incoming, RawClient, Speaks, content, record};
+use crate::common::client::{Incoming, RawClient, Speaks, content, record, undo_id};
 use crate::common::pickle::{Value, id};
 use crate::dice::Dice;
 
@@ -311,7 +311,7 @@ impl<'a> Driver<'a> {
             self.client.queue_async("checkCurrentSerialInTransaction", args);
         }
         if let Some(undone) = undo {
-            let name = Value::Bytes(base64(undone).into_bytes());
+            let name = Value::Bytes(undo_id(undone).into_bytes());
             if self.client.speaks.answers_undo() {
                 let call = self.client.queue_call("undo", vec![name, Value::Int(txn)]);
                 self.client.flush()?;
@@ -503,16 +503,6 @@ impl<'a> Driver<'a> {
         let micros = [0, 100, 1000, 5000][self.dice.below(4) as usize];
         thread::sleep(Duration::from_micros(micros));
     }
-}
-
-/// How undoLog names a transaction.
-fn base64(tid: Tid) -> String {
-    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    // 8 bytes and a zero are 72 bits: 12 digits, the last of which only stands for the zero.
-    let bits = u128::from(tid) << 8;
-    let digits = (0..12).rev().map(|at| char::from(DIGITS[(bits >> (6 * at)) as usize & 63]));
-    let text: String = digits.collect();
-    format!("{}=", &text[..11])
 }
 
 /// The log, by way of a client's iterator.
