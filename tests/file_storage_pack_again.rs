@@ -19,7 +19,10 @@ use helpers::*;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::FileStorage;
-use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, Storage, StorageError, TidAt};
+use runzeo::storage::{
+    Clash, PackProgress, PackRequest, Removals, Resolver, Result, Staged, Storage, StorageError, TidAt,
+    Unresolved,
+};
 
 /// A record that refers to `oids`.
 fn record(oids: &[u64]) -> Vec<u8> {
@@ -177,6 +180,61 @@ fn a_reference_that_is_stored_during_a_pack() {
     let link = || _ = commit(&storage, &[(0, cut, &record(&[1]))]).unwrap();
     pack(&storage, now(), Some(&WhileCopying::new(link))).unwrap();
     check_all_there(&path, storage);
+}
+
+/// A vote that is under way when the pack is through, of which nobody knows yet what it will point back to: it merges the states of
+/// another object, and that takes its time. The pack waits for it.
+#[test]
+fn an_undo_that_still_votes_when_the_pack_is_through() {
+    struct Slow(std::sync::mpsc::Sender<()>, Mutex<std::sync::mpsc::Receiver<()>>);
+    impl Resolver for Slow {
+        fn resolve(&self, clash: &Clash<'_>) -> std::result::Result<Vec<u8>, Unresolved> {
+            self.0.send(()).unwrap();
+            self.1.lock().unwrap().recv().unwrap();
+            Ok(clash.committed.to_vec())
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("Data.fs");
+    let storage = open(&path);
+    let (asked, is_asked) = std::sync::mpsc::channel();
+    let (go_on, waits) = std::sync::mpsc::channel();
+    storage.set_resolver(std::sync::Arc::new(Slow(asked, Mutex::new(waits))));
+    let [first, second, third] = [&[5][..], &[5, 5], &[5, 5, 5]].map(record);
+    let linked = commit(
+        &storage,
+        &[
+            (0, Tid::ZERO, &record(&[1, 5])),
+            (1, Tid::ZERO, &record(&[2])),
+            (2, Tid::ZERO, &record(&[])),
+            (5, Tid::ZERO, &first),
+        ],
+    )
+    .unwrap();
+    let cut = commit(&storage, &[(0, linked, &record(&[5])), (5, linked, &second)]).unwrap();
+    commit(&storage, &[(5, cut, &third)]).unwrap();
+    std::thread::scope(|scope| {
+        let (storage, path) = (&storage, &path);
+        let vote = scope.spawn(|| storage.vote(undoing(cut), TidAt::Finish).unwrap());
+        is_asked.recv().unwrap();
+        let packing = scope.spawn(|| pack(storage, now(), None));
+        // All is copied, but the file does not take the name.
+        while !path.with_extension("fs.pack").exists() {
+            assert!(!packing.is_finished());
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!packing.is_finished() && path.with_extension("fs.pack").exists());
+        go_on.send(()).unwrap();
+        let voted = vote.join().unwrap();
+        packing.join().unwrap().unwrap();
+        let (answer, from) = std::sync::mpsc::channel::<Outcome>();
+        storage.finish(voted, Box::new(answer));
+        assert!(matches!(from.recv().unwrap(), Outcome::Done { .. }));
+    });
+    assert_eq!(load(&storage, 0).unwrap().0, record(&[1, 5]));
+    assert_eq!(load(&storage, 1).unwrap().0, record(&[2]));
+    assert_eq!(load(&storage, 2).unwrap().0, record(&[]));
 }
 
 /// Before the pack begins, and after the pack time: the object is kept as it was then, for those who see the time between.
