@@ -11,11 +11,16 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::client::{RawClient, Speaks, record};
 use common::pickle::Value;
 use common::process::Server;
+use runzeo::base::ids::{Oid, Tid};
+use runzeo::pickle::refs::references;
+use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, Storage, TidAt, TransactionMeta};
 
 /// How the file is exchanged.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +82,7 @@ fn served() -> (Server, RawClient, u64) {
     (server, client, serial)
 }
 
-fn pack(client: &mut RawClient) -> Result<Value, (String, Value)> {
+fn pack(client: &mut RawClient) -> std::result::Result<Value, (String, Value)> {
     client.call("pack", vec![Value::Float(4e9), Value::Bool(true)]).unwrap()
 }
 
@@ -131,6 +136,76 @@ fn nothing_is_committed_to_a_file_that_nobody_will_find() {
         }
         assert!(client.commit(&[(0, serial, &record(b"lost"))]).unwrap().is_err(), "{how:?}");
         check_left_alone(server, how, put_there);
+    }
+}
+
+/// Between vote and finish: all had been checked.
+#[test]
+fn what_has_voted_is_not_finished() {
+    for how in [How::Renamed, How::Copied, How::Truncated, How::Removed, How::Linked] {
+        let (server, mut client, serial) = served();
+        client.queue_begin(1);
+        client.queue_store(0, serial, &record(b"voted"), 1);
+        client.call("vote", vec![Value::Int(1)]).unwrap().unwrap();
+        exchange(server.directory(), how);
+        let put_there = there(&server);
+        let finished = client.call("tpc_finish", vec![Value::Int(1)]).unwrap();
+        assert!(finished.is_err(), "{how:?}: {finished:?}");
+        check_left_alone(server, how, put_there);
+    }
+}
+
+/// While a pack copies: it does not take the name.
+#[test]
+fn a_pack_that_is_under_way_does_not_take_its_name() {
+    struct Exchange<'a>(&'a Path, How, AtomicBool);
+    impl Removals for Exchange<'_> {
+        fn left_out(&self, _: Oid, _: Option<Tid>, _: &[u8]) -> Result<()> {
+            if !self.2.swap(true, Ordering::Relaxed) {
+                exchange(self.0, self.1);
+            }
+            Ok(())
+        }
+
+        fn packed(&self) -> Result<()> {
+            panic!("it was packed");
+        }
+    }
+    for how in [How::Renamed, How::Removed, How::MovedAway, How::Linked] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("Data.fs");
+        let storage = FileStorage::open(FileStorageOptions::new(&path)).unwrap();
+        let mut serial = Tid::ZERO;
+        for n in 0..5u8 {
+            let mut txn = Staged::new(TransactionMeta::default(), None, b' ', 1 << 20);
+            txn.store(Oid(0), serial, &record(&[n; 100])).unwrap();
+            // Nobody publishes: a lone finish is through when it returns.
+            storage.finish(storage.vote(txn, TidAt::Finish).unwrap(), Box::new(()));
+            serial = storage.last_transaction();
+            if n == 2 {
+                fs::copy(&path, dir.path().join("backup")).unwrap();
+            }
+        }
+        let exchange = Exchange(dir.path(), how, AtomicBool::new(false));
+        let progress = PackProgress::default();
+        let packed = storage.pack(&PackRequest {
+            time: Tid::now().to_unix() + 1.0,
+            gc: Some(false),
+            references: &references,
+            progress: &progress,
+            removals: Some(&exchange),
+        });
+        assert!(packed.is_err() && exchange.2.load(Ordering::Relaxed), "{how:?}: {packed:?}");
+        let put_there = fs::read(&path).ok();
+        let expected = match how {
+            How::Removed | How::MovedAway => None,
+            How::Linked => fs::read(dir.path().join("backup")).ok(),
+            _ => put_there.clone(),
+        };
+        assert_eq!(put_there, expected, "{how:?}");
+        assert!(storage.is_read_only() && !dir.path().join("Data.fs.pack").exists(), "{how:?}");
+        storage.close().unwrap();
+        assert_eq!(fs::read(&path).ok(), put_there, "{how:?}");
     }
 }
 
