@@ -237,6 +237,20 @@ fn a_stop_leaves_it_as_it_is() {
     }
 }
 
+/// A copy of the same file: nothing is lost yet, and on file systems that make up their inode numbers it is the file itself. The first
+/// commit, which the copy does not get, tells the difference.
+#[test]
+fn a_copy_is_told_from_the_file_by_the_next_commit() {
+    let (server, mut client, serial) = served();
+    let dir = server.directory();
+    fs::rename(dir.join("Data.fs"), dir.join("elsewhere")).unwrap();
+    fs::copy(dir.join("elsewhere"), dir.join("Data.fs")).unwrap();
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(!server.log().contains("exchanged"), "{}", server.log());
+    client.commit(&[(0, serial, &record(b"not in the copy"))]).unwrap().unwrap();
+    wait_for_line(&server, "exchanged while it was served");
+}
+
 /// What was put there is served after a restart, and clients are told that it is another history.
 #[test]
 fn after_a_restart_the_backup_is_served() {

@@ -11,9 +11,10 @@ use std::io;
 use log::warn;
 
 use super::Core;
-use super::log::TARGET;
-use super::media::Time;
+use super::log::{Log, TARGET};
+use super::media::{Access, Time};
 use super::volume::Volume;
+use crate::base::ids::Tid;
 
 /// The note is renewed so long before it ends, and for so long.
 const RENEW_BEFORE: Time = 10_000_000_000;
@@ -25,7 +26,10 @@ impl Core {
         // What cannot be asked is no sign of an exchange.
         let Ok(identity) = volume.log.file().identity() else { return Ok(()) };
         let end = volume.log.end();
-        if identity.links == 0 {
+        // Not every file system counts names.
+        if identity.links == 0
+            && !self.media.identity(&self.path).is_ok_and(|named| named.is_same_file(&identity))
+        {
             return Err("it was removed, or another file was put in its place".into());
         }
         if identity.len < end {
@@ -40,16 +44,19 @@ impl Core {
     /// All that can be seen. An error is certain only for the thread that leads: else the end may move meanwhile.
     pub fn check_ours(&self, volume: &Volume) -> Result<(), String> {
         self.check_handle(volume)?;
+        let (end, last) = (volume.log.end(), volume.end_tid());
         let Ok(identity) = volume.log.file().identity() else { return Ok(()) };
         match self.media.identity(&self.path) {
             Ok(named) if named.is_same_file(&identity) => {}
+            // File systems that make up their inode numbers may give another one. One that is as long and ends the same is
+            // this file, or a copy of it: then the next commit will tell.
+            Ok(named) if self.named_ends_at(named.len, end, last) => {}
             Ok(_) => return Err("another file was put in its place".into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err("it was renamed or removed".into());
             }
             Err(_) => {}
         }
-        let (end, last) = (volume.log.end(), volume.end_tid());
         match volume.log.txn_before(end) {
             Ok(None) => Ok(()),
             Ok(Some((_, header))) if header.tid == last => Ok(()),
@@ -58,6 +65,13 @@ impl Core {
             }
             Err(error) => Err(format!("transaction {last} cannot be found any more: {error}")),
         }
+    }
+
+    /// Whether in the file of this name, which is `len` bytes long, transaction `last` ends at `end`.
+    fn named_ends_at(&self, len: u64, end: u64, last: Tid) -> bool {
+        let Ok(file) = self.media.open(&self.path, Access::Read) else { return false };
+        let named = Log::new(self.path.clone(), file, len).txn_before(end);
+        named.is_ok_and(|found| found.map_or(Tid::ZERO, |(_, header)| header.tid) == last)
     }
 
     /// Looks whether the file still is ours, now and then.
