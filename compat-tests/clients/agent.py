@@ -204,7 +204,7 @@ class Agent(object):
 
     def open(self, h, addr, storage="1", read_only=False, read_only_fallback=False, wait=True, wait_timeout=10,
              client=None, var=None, cache_size=20 * 1024 * 1024, watch=True, blob_dir=None, shared_blob_dir=False,
-             username=None, password=None, realm=None, ssl=None):
+             username=None, password=None, realm=None, ssl=None, poll=1):
         addr = tuple(addr) if isinstance(addr, list) else addr
         if not PY3:
             storage = str(storage)
@@ -221,8 +221,8 @@ class Agent(object):
             # As text of its own kind: old clients join it with bytes.
             options.update(blob_dir=str(blob_dir), shared_blob_dir=shared_blob_dir)
         self.storages[h] = ClientStorage(
-            addr, storage=storage, cache_size=cache_size, client=client, var=var, min_disconnect_poll=1,
-            max_disconnect_poll=1, wait=wait, wait_timeout=wait_timeout, read_only=read_only,
+            addr, storage=storage, cache_size=cache_size, client=client, var=var, min_disconnect_poll=poll,
+            max_disconnect_poll=poll, wait=wait, wait_timeout=wait_timeout, read_only=read_only,
             read_only_fallback=read_only_fallback, **options)
         if watch:
             self.watchers[h] = Watcher()
@@ -268,6 +268,9 @@ class Agent(object):
     def logged(self, part):
         return [line for line in self.log.lines if part in line]
 
+    def forget_log(self):
+        del self.log.lines[:]
+
     def verification(self, h):
         """How the cache was verified, where the client remembers it."""
         server = getattr(self.storages[h], "_server", None)
@@ -306,6 +309,10 @@ class Agent(object):
 
     def new_oids(self, h, count):
         return [to_hex(self.storages[h].new_oid()) for _ in range(count)]
+
+    def reserved_oids(self, h):
+        """What the client was given and has not used yet."""
+        return [to_hex(oid) for oid in self.storages[h]._oids]
 
     def about(self, h):
         storage = self.storages[h]
@@ -490,6 +497,22 @@ class Agent(object):
         source = FileStorage(str(path), read_only=True)
         self.storages[h].copyTransactionsFrom(source)
         source.close()
+
+    def read_file(self, path):
+        """What the FileStorage of this generation finds in a file, all transactions and all current values."""
+        from ZODB.FileStorage import FileStorage
+        storage = FileStorage(str(path), read_only=True)
+        try:
+            listed, current = [], {}
+            for txn in storage.iterator():
+                listed.append([to_hex(txn.tid), text(txn.description), [to_hex(r.oid) for r in txn]])
+            for oid in sorted(set(oid for _, _, oids in listed for oid in oids)):
+                data, tid = storage.load(from_hex(oid), "")[:2]
+                current[oid] = [record_value(data), to_hex(tid)]
+            undo = [text(entry["description"]) for entry in storage.undoLog(0, 100)]
+            return {"transactions": listed, "current": current, "undo": undo}
+        finally:
+            storage.close()
 
     def copy_to(self, h, path):
         """Every transaction of the storage, into a new file."""

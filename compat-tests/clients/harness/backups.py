@@ -1,0 +1,65 @@
+"""Backs up the `Data.fs` of a server and puts the backup back, in the ways that operators have."""
+import shutil
+import subprocess
+
+from .files import python_for
+from .generations import VENVS
+
+
+def family(server):
+    """`Data.fs` and the files beside it."""
+    return sorted(server.directory.glob(server.data_path.name + "*"))
+
+
+def copy_file(server, backup):
+    shutil.copyfile(server.data_path, backup / server.data_path.name)
+
+
+def copy_family(server, backup):
+    for path in family(server):
+        shutil.copyfile(path, backup / path.name)
+
+
+def repozo(server, backup):
+    run_repozo(server, "-B", "-F", "-r", backup, "-f", server.data_path)
+
+
+def put_over(server, backup):
+    """Like `cp`: the file stays the same one."""
+    for path in sorted(backup.iterdir()):
+        shutil.copyfile(path, server.directory / path.name)
+
+
+def put_renamed(server, backup):
+    """Like `mv`, and like most tools that are careful."""
+    for path in sorted(backup.iterdir()):
+        beside = server.directory / ("restored-" + path.name)
+        shutil.copyfile(path, beside)
+        beside.rename(server.directory / path.name)
+
+
+def put_alone(server, backup):
+    """As on a new machine: nothing is there but what was in the backup."""
+    for path in family(server):
+        path.unlink()
+    put_renamed(server, backup)
+
+
+def put_by_repozo(server, backup):
+    run_repozo(server, "-R", "-r", backup, "-o", server.data_path)
+
+
+def remove_index(server):
+    server.data_path.with_name(server.data_path.name + ".index").unlink(missing_ok=True)
+
+
+def run_repozo(server, *arguments):
+    run(VENVS / python_for(server.data_path) / "bin" / "python", "-m", "ZODB.scripts.repozo", *arguments)
+
+
+def run(program, *arguments):
+    """What it prints; a failure is an error."""
+    done = subprocess.run([str(program), *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{program} ended with {done.returncode}: {done.stdout}")
+    return done.stdout
