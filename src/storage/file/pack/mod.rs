@@ -232,7 +232,7 @@ impl Pack<'_> {
     fn check_removal(&self, reach: &Reach) -> Result<bool> {
         let (before, kept) = (reach.object_count, reach.index.len());
         let removed = before.saturating_sub(kept);
-        if before <= MANY_OBJECTS || removed <= before / 10 * 9 {
+        if before <= MANY_OBJECTS || removed.saturating_mul(10) <= before.saturating_mul(9) {
             return Ok(false);
         }
         let path = self.core.path.display();
