@@ -260,9 +260,10 @@ fn after_a_restart_the_backup_is_served() {
         exchange(server.directory(), how);
         drop(client);
         server.restart();
+        // It listens before the storage is open.
+        let (mut client, last) = RawClient::register(server.address, Speaks::Z5).unwrap();
         let file = there(&server).unwrap();
         assert!(file.starts_with(&backup) && file.len() > backup.len(), "{how:?}: with a marker");
-        let (mut client, last) = RawClient::register(server.address, Speaks::Z5).unwrap();
         assert!(last.unwrap() > serial, "{how:?}");
         let answer = client.call("getInvalidations", vec![common::pickle::id(serial)]).unwrap().unwrap();
         assert!(answer.is_none(), "{how:?}: {answer:?}");

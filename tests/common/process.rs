@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -197,9 +198,17 @@ fn binary() -> PathBuf {
     env::var_os("RUNZEO_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_runzeo").into(), PathBuf::from)
 }
 
+/// A port that nobody is told twice: not by this process, and hardly by another that runs at the same time. None of those that
+/// the system gives to clients, which would take it before the server does.
 fn free_address() -> SocketAddr {
-    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    probe.local_addr().expect("an address")
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id() * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + (number % 20_000) as u16));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// How long the long tests run: `RUNZEO_TEST_SECONDS`.
