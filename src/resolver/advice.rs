@@ -29,7 +29,7 @@ const PACKAGES_WITHOUT: &[&str] = &[
     "Products.SiteErrorLog",
     "Products.ZCTextIndex",
     "Products.ZCatalog",
-    "ZODB",
+    "ZODB.blob",
     "persistent",
     "zope.annotation",
     "zope.component",
