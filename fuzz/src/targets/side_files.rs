@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use runzeo::base::ids::Oid;
+use runzeo::storage::Storage;
 use runzeo::storage::blob::{BlobDir, Layout};
-use runzeo::storage::file::TailNote;
-use runzeo::storage::media::{Access, Media, MediaFile, TakenOver};
+use runzeo::storage::file::{FileStorage, FileStorageOptions, TailNote};
+use runzeo::storage::media::{Access, BOOT_LEN, Identity, Media, MediaFile, TakenOver, Time};
 
 const BASE: &str = "/blobs";
 
@@ -84,6 +85,15 @@ impl Media for OneOfEach {
     fn age(&self, _: &Path) -> io::Result<Duration> {
         Ok(Duration::from_secs(1 << 30))
     }
+    fn identity(&self, _: &Path) -> io::Result<Identity> {
+        Ok(Identity::default())
+    }
+    fn now(&self) -> Time {
+        0
+    }
+    fn boot(&self) -> Option<[u8; BOOT_LEN]> {
+        None
+    }
 }
 
 /// The first byte chooses; then a note, or lines: the names in every directory, an empty one, and the content of every file.
@@ -131,16 +141,29 @@ fn blob_dir(choice: u8, text: &[u8]) {
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
-    let note = |positions: &[u64]| {
-        let mut note = b"\0runzeo tail note".to_vec();
-        positions.iter().for_each(|pos| note.extend_from_slice(&pos.to_be_bytes()));
-        note
-    };
+    // Parts of a note have a checksum, which mutations do not find: real ones to begin with.
+    let closed = [&b"\0"[..], &real_note()].concat();
+    let with_zeros = [&closed[..], &8192u64.to_be_bytes(), &4096u64.to_be_bytes()].concat();
     vec![
-        note(&[4, 1, 4096, !4096, 7, !7, 8192]),
-        note(&[4, 1, 4096, 0, 7, 0]),
+        closed,
+        with_zeros,
         b"\x01runzeo-12-3-0000000000000001.tmp\n0x03e7.blob\ntmpabc.tmp\n\n0000000000000001\n00000000000000010000000000000002\n".to_vec(),
         b"\x02runzeo-1-1.tmp\n0x01\n.layout\nBUCx\n0x0123.blob\n\nffffffffffffffff\n".to_vec(),
         b"\x010x00\n0x7f\n0xff.blob\nCTFTx\n\n".to_vec(),
     ]
+}
+
+/// What a storage leaves beside an empty file when it is closed.
+fn real_note() -> Vec<u8> {
+    let dir = std::env::temp_dir().join(format!("runzeo-fuzz-{}", std::process::id()));
+    let read = || -> io::Result<Vec<u8>> {
+        std::fs::create_dir_all(&dir)?;
+        let path = dir.join("Data.fs");
+        let storage = FileStorage::open(FileStorageOptions::new(&path)).map_err(io::Error::other)?;
+        storage.close().map_err(io::Error::other)?;
+        std::fs::read(path.with_extension("fs.tmp"))
+    };
+    let note = read();
+    let _ = std::fs::remove_dir_all(&dir);
+    note.expect("the note of an empty file")
 }
