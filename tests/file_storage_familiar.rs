@@ -4,16 +4,20 @@
 //! ids that they had been given were given out again. A note of a crash that lay beside another file made the start cut off
 //! what that file had (`a_note_says_nothing_about_a_file_that_ran_on_elsewhere`).
 
+#[allow(dead_code)]
+#[path = "commit_states/disk.rs"]
+mod disk;
 #[path = "file_storage/helpers.rs"]
 mod helpers;
 
 use std::fs;
 use std::path::Path;
 
+use disk::{Disk, Hand};
 use helpers::*;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
-use runzeo::storage::file::FileStorage;
+use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::{PackProgress, PackRequest, Storage};
 
 const STRIDE: u64 = 1 << 20;
@@ -194,6 +198,30 @@ fn a_file_without_a_note_is_taken_as_it_is() {
     let storage = open(&copy);
     assert_eq!((storage.last_transaction(), has_marker(&storage)), (last, false));
     assert!(Oid(next_oid(&storage)) > Oid(STRIDE));
+}
+
+/// A disk without room for the marker is no reason not to serve what is there; and it is made up for at the next start.
+#[test]
+fn a_full_disk_does_not_stop_the_start_of_a_restored_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("Data.fs");
+    filled(&path);
+    let backup = fs::read(&path).unwrap();
+    let storage = open(&path);
+    let (_, serial) = load(&storage, 0).unwrap();
+    let lost = commit(&storage, &[(0, serial, b"lost")]).unwrap();
+    storage.close().unwrap();
+    fs::write(&path, &backup).unwrap();
+    let hand = Hand::default();
+    hand.order(|orders| orders.fail_writes = true);
+    let media = std::sync::Arc::new(Disk(hand.clone()));
+    let storage = open_with(FileStorageOptions { media, ..FileStorageOptions::new(&path) }).unwrap();
+    assert_eq!(load(&storage, 0).unwrap(), (vec![2; 100], serial));
+    assert!(next_oid(&storage) > STRIDE);
+    storage.close().unwrap();
+    assert!(fs::read(&path).unwrap() == backup);
+    let storage = open(&path);
+    assert!(has_marker(&storage) && storage.last_transaction() > lost);
 }
 
 /// The saved index speaks of more than there is.

@@ -336,6 +336,8 @@ struct Found {
     /// The same, whoever gave the format.
     has_no_transaction: bool,
     familiarity: Familiarity,
+    /// The next start is to find the note of before.
+    is_to_be_judged_again: bool,
     index: Index,
     /// Up to where the saved index was good; 0 if it was not used.
     index_end: u64,
@@ -359,6 +361,7 @@ fn read_all(
         is_new: len <= MAGIC_LEN,
         has_no_transaction: true,
         familiarity: Familiarity::New,
+        is_to_be_judged_again: false,
         index: Index::new(),
         index_end: 0,
         oid_mark: None,
@@ -475,9 +478,21 @@ fn greet(
     });
     let seen = told.max(found.max_tid);
     let tid = options.clock.now().later_than(seen);
-    let marked = familiar::append_marker(file, found.end, tid);
-    found.end = marked.map_err(StorageError::io(format!("{path}: writing at {}", found.end)))?;
-    (found.last_tid, found.max_tid) = (tid, tid);
+    match familiar::append_marker(file, found.end, tid) {
+        Ok(end) => (found.end, found.last_tid, found.max_tid) = (end, tid, tid),
+        Err(error) => {
+            // Clients with lost transactions cannot connect then, which harms nobody; who can, is served.
+            error!(
+                target: TARGET,
+                "{path} is not as it was left, and the empty transaction that tells clients so cannot be written: {error}. \
+                 Clients that know later transactions do not connect until then. Make room, and restart the server"
+            );
+            found.is_to_be_judged_again = true;
+            // What was written of it is no transaction.
+            recover::cut(file, &options.path, found.end)?;
+            return Ok(last_oid);
+        }
+    }
     let what_follows = format!(
         "An empty transaction {tid} was added, so that clients do not go on with states that are lost, and new object ids \
          follow 0x{last_oid}"
@@ -527,7 +542,7 @@ fn oids_and_note(
 ) -> Result<(Oids, Option<NoteFile>)> {
     let FileStorageOptions { path, media, .. } = options;
     let oids = Oids { last: last.0, mark: last.0 };
-    if options.read_only {
+    if options.read_only || found.is_to_be_judged_again {
         return Ok((oids, None));
     }
     let log = Log::new(path.clone(), file.clone(), found.end);
