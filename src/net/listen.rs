@@ -73,7 +73,7 @@ impl From<io::Error> for ListenError {
     }
 }
 
-/// An address that is ours; until [`Bound::listen`] whoever connects is refused.
+/// A bound address. Connections are refused until [`Bound::listen`].
 #[derive(Debug)]
 pub enum Bound {
     Tcp(Vec<Listener>),

@@ -1,9 +1,8 @@
 //! What the log says of conflicts that a `conflict-resolver` might have merged.
 //!
-//! Without Python nobody here can know whether a class has a `_p_resolveConflict`; few have. So the first class that may have
-//! one is told of at INFO, in words that promise nothing, and each further one at BLATHER for those who look for it. Nothing is
-//! said of classes that are known: those merged here, whose conflict is real, and those of packages in which no class has the
-//! method.
+//! Whether a class has a `_p_resolveConflict` cannot be known without Python; few classes have one. The first class that may have
+//! one is logged at INFO, each further class at BLATHER. Known classes are not logged: the classes merged here, whose conflict is
+//! real, and classes of packages in which no class has the method.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -37,11 +36,11 @@ const PACKAGES_WITHOUT: &[&str] = &[
     "zope.site",
 ];
 
-/// The classes that were told of.
+/// The classes that were logged.
 #[derive(Default)]
 pub struct Advice(Mutex<HashSet<String>>);
 
-/// How a class is told of.
+/// The level at which a class is logged.
 #[derive(Debug, Eq, PartialEq)]
 enum Line {
     First,

@@ -11,7 +11,7 @@
 //! A commit takes the first three, so they are *brief* ([`Mutex::brief`]): no line is logged and nothing is sent, or waited for,
 //! while one is held; debug builds check it. A session whose stores outgrow their memory writes them to its temporary file under
 //! its own `transaction`, which nobody else needs until it has voted. Of the other locks only the storage's own are held while a
-//! file is read or synced, and that of [`log_changes`](super::log_changes), which is outside of all others.
+//! file is read or synced, and the lock of [`log_changes`](super::log_changes), which is the outermost of all.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Weak;

@@ -446,8 +446,8 @@ mod tests {
         }
     }
 
-    /// A client that read nothing was ended under the lock of its queue, which a publisher takes under that of the members
-    /// list: with TLS every commit of the storage waited for its goodbye.
+    /// A client that read nothing was disconnected with the lock of its queue held, which a publisher takes with the members list
+    /// locked: with TLS every commit of the storage waited for close_notify to be sent.
     #[test]
     fn a_client_that_does_not_read_is_ended_without_the_lock() {
         for is_being_sent_to in [false, true] {
