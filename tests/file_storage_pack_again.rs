@@ -24,18 +24,6 @@ use runzeo::storage::{
     Unresolved,
 };
 
-/// A record that refers to `oids`.
-fn record(oids: &[u64]) -> Vec<u8> {
-    let mut record = b"cm\nC\n.(".to_vec();
-    for oid in oids {
-        record.extend_from_slice(b"U\x08");
-        record.extend_from_slice(&Oid(*oid).to_bytes());
-        record.push(b'Q');
-    }
-    record.extend_from_slice(b"t.");
-    record
-}
-
 /// Does something once, when the pack leaves the first record out: all is searched then, and not all copied.
 struct WhileCopying<'a>(Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>);
 
@@ -77,17 +65,21 @@ fn undoing(tid: Tid) -> Staged {
 fn linked_and_cut(storage: &FileStorage) -> [Tid; 2] {
     let linked = commit(
         storage,
-        &[(0, Tid::ZERO, &record(&[1])), (1, Tid::ZERO, &record(&[2])), (2, Tid::ZERO, &record(&[]))],
+        &[
+            (0, Tid::ZERO, &referring_to(&[1])),
+            (1, Tid::ZERO, &referring_to(&[2])),
+            (2, Tid::ZERO, &referring_to(&[])),
+        ],
     )
     .unwrap();
-    [linked, commit(storage, &[(0, linked, &record(&[]))]).unwrap()]
+    [linked, commit(storage, &[(0, linked, &referring_to(&[]))]).unwrap()]
 }
 
 fn check_all_there(path: &Path, storage: FileStorage) {
     let check = |storage: &FileStorage| {
-        assert_eq!(load(storage, 0).unwrap().0, record(&[1]));
-        assert_eq!(load(storage, 1).unwrap().0, record(&[2]));
-        assert_eq!(load(storage, 2).unwrap().0, record(&[]));
+        assert_eq!(load(storage, 0).unwrap().0, referring_to(&[1]));
+        assert_eq!(load(storage, 1).unwrap().0, referring_to(&[2]));
+        assert_eq!(load(storage, 2).unwrap().0, referring_to(&[]));
     };
     check(&storage);
     storage.close().unwrap();
@@ -135,7 +127,7 @@ fn an_undo_that_votes_during_the_pack_and_is_finished_later() {
     };
     pack(&storage, now(), Some(&WhileCopying::new(vote))).unwrap();
     // And another pack, which has another file before it.
-    commit(&storage, &[(5, Tid::ZERO, &record(&[]))]).unwrap();
+    commit(&storage, &[(5, Tid::ZERO, &referring_to(&[]))]).unwrap();
     pack(&storage, now(), None).unwrap();
     let (answer, from) = std::sync::mpsc::channel::<Outcome>();
     storage.finish(voted.into_inner().unwrap().unwrap(), Box::new(answer));
@@ -163,7 +155,7 @@ fn a_restored_record_during_a_pack() {
         let restore = || {
             let tid = Tid(Tid::now().0 + (1 << 34));
             let mut txn = Staged::new(meta("", ""), Some(tid), b' ', 1 << 20);
-            txn.restore(Oid(0), tid, Some(&record(&[1])), hint.then_some(linked)).unwrap();
+            txn.restore(Oid(0), tid, Some(&referring_to(&[1])), hint.then_some(linked)).unwrap();
             commit_staged(&storage, txn).unwrap();
         };
         pack(&storage, now(), Some(&WhileCopying::new(restore))).unwrap();
@@ -177,7 +169,7 @@ fn a_reference_that_is_stored_during_a_pack() {
     let path = dir.path().join("Data.fs");
     let storage = open(&path);
     let [_, cut] = linked_and_cut(&storage);
-    let link = || _ = commit(&storage, &[(0, cut, &record(&[1]))]).unwrap();
+    let link = || _ = commit(&storage, &[(0, cut, &referring_to(&[1]))]).unwrap();
     pack(&storage, now(), Some(&WhileCopying::new(link))).unwrap();
     check_all_there(&path, storage);
 }
@@ -200,18 +192,18 @@ fn an_undo_that_still_votes_when_the_pack_is_through() {
     let (asked, is_asked) = std::sync::mpsc::channel();
     let (go_on, waits) = std::sync::mpsc::channel();
     storage.set_resolver(std::sync::Arc::new(Slow(asked, Mutex::new(waits))));
-    let [first, second, third] = [&[5][..], &[5, 5], &[5, 5, 5]].map(record);
+    let [first, second, third] = [&[5][..], &[5, 5], &[5, 5, 5]].map(referring_to);
     let linked = commit(
         &storage,
         &[
-            (0, Tid::ZERO, &record(&[1, 5])),
-            (1, Tid::ZERO, &record(&[2])),
-            (2, Tid::ZERO, &record(&[])),
+            (0, Tid::ZERO, &referring_to(&[1, 5])),
+            (1, Tid::ZERO, &referring_to(&[2])),
+            (2, Tid::ZERO, &referring_to(&[])),
             (5, Tid::ZERO, &first),
         ],
     )
     .unwrap();
-    let cut = commit(&storage, &[(0, linked, &record(&[5])), (5, linked, &second)]).unwrap();
+    let cut = commit(&storage, &[(0, linked, &referring_to(&[5])), (5, linked, &second)]).unwrap();
     commit(&storage, &[(5, cut, &third)]).unwrap();
     std::thread::scope(|scope| {
         let (storage, path) = (&storage, &path);
@@ -232,9 +224,9 @@ fn an_undo_that_still_votes_when_the_pack_is_through() {
         storage.finish(voted, Box::new(answer));
         assert!(matches!(from.recv().unwrap(), Outcome::Done { .. }));
     });
-    assert_eq!(load(&storage, 0).unwrap().0, record(&[1, 5]));
-    assert_eq!(load(&storage, 1).unwrap().0, record(&[2]));
-    assert_eq!(load(&storage, 2).unwrap().0, record(&[]));
+    assert_eq!(load(&storage, 0).unwrap().0, referring_to(&[1, 5]));
+    assert_eq!(load(&storage, 1).unwrap().0, referring_to(&[2]));
+    assert_eq!(load(&storage, 2).unwrap().0, referring_to(&[]));
 }
 
 /// Before the pack begins, and after the pack time: the object is kept as it was then, for those who see the time between.
@@ -247,12 +239,12 @@ fn a_reference_that_was_stored_after_the_pack_time() {
     std::thread::sleep(std::time::Duration::from_millis(2));
     let time = Tid::now().to_unix();
     std::thread::sleep(std::time::Duration::from_millis(2));
-    let again = commit(&storage, &[(0, cut, &record(&[1]))]).unwrap();
-    let changed = commit(&storage, &[(1, linked, &record(&[2, 2]))]).unwrap();
+    let again = commit(&storage, &[(0, cut, &referring_to(&[1]))]).unwrap();
+    let changed = commit(&storage, &[(1, linked, &referring_to(&[2, 2]))]).unwrap();
     pack(&storage, time, None).unwrap();
-    assert_eq!(load(&storage, 1).unwrap(), (record(&[2, 2]), changed));
-    assert_eq!(load_before(&storage, 1, Tid(again.0 + 1)).unwrap().unwrap().0, record(&[2]));
-    assert_eq!(load(&storage, 2).unwrap().0, record(&[]));
+    assert_eq!(load(&storage, 1).unwrap(), (referring_to(&[2, 2]), changed));
+    assert_eq!(load_before(&storage, 1, Tid(again.0 + 1)).unwrap().unwrap().0, referring_to(&[2]));
+    assert_eq!(load(&storage, 2).unwrap().0, referring_to(&[]));
 }
 
 /// root -> 1 -> 2; one transaction cuts both links, and is undone after the pack time.
@@ -263,7 +255,8 @@ fn two_objects_that_one_undo_restored() {
     let storage = open(&path);
     let [linked, cut] = linked_and_cut(&storage);
     let back = commit_staged(&storage, undoing(cut)).unwrap();
-    let cut_both = commit(&storage, &[(0, back, &record(&[])), (1, linked, &record(&[]))]).unwrap();
+    let cut_both =
+        commit(&storage, &[(0, back, &referring_to(&[])), (1, linked, &referring_to(&[]))]).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(2));
     let time = Tid::now().to_unix();
     std::thread::sleep(std::time::Duration::from_millis(2));
@@ -283,9 +276,9 @@ fn undoes_without_end() {
                 let n = 100 + self.1.fetch_add(1, Ordering::Relaxed) as u64;
                 let mut root = self.2.lock().unwrap();
                 for refers_to in [vec![oid.0, n], vec![]] {
-                    let data = record(&refers_to);
+                    let data = referring_to(&refers_to);
                     let mut objects = vec![(0, *root, &data[..])];
-                    let new = record(&[]);
+                    let new = referring_to(&[]);
                     if !refers_to.is_empty() {
                         objects.push((n, Tid::ZERO, &new));
                     }

@@ -28,17 +28,6 @@ fn pack(storage: &dyn Storage) -> Result<()> {
     })
 }
 
-fn record(oids: &[u64]) -> Vec<u8> {
-    let mut record = b"cm\nC\n.(".to_vec();
-    for oid in oids {
-        record.extend_from_slice(b"U\x08");
-        record.extend_from_slice(&Oid(*oid).to_bytes());
-        record.push(b'Q');
-    }
-    record.extend_from_slice(b"t.");
-    record
-}
-
 fn pythons() -> Vec<PathBuf> {
     let venvs = std::env::var_os("RUNZEO_VENVS")
         .or_else(|| std::env::home_dir().map(|home| home.join(".cache/runzeo").into()))
@@ -101,10 +90,14 @@ fn a_record_that_is_none_ends_the_pack() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("Data.fs");
         let storage = open(&path);
-        let (leaf, garbage) = (record(&[]), record(&[]));
+        let (leaf, garbage) = (referring_to(&[]), referring_to(&[]));
         let t1 = commit(
             &storage,
-            &[(0, Tid::ZERO, &record(&[1])), (1, Tid::ZERO, &record(&[2])), (2, Tid::ZERO, &leaf)],
+            &[
+                (0, Tid::ZERO, &referring_to(&[1])),
+                (1, Tid::ZERO, &referring_to(&[2])),
+                (2, Tid::ZERO, &leaf),
+            ],
         )
         .unwrap();
         commit(&storage, &[(1, t1, damaged), (3, Tid::ZERO, &garbage)]).unwrap();
@@ -129,7 +122,7 @@ fn a_storage_without_a_root_is_not_packed() {
     let mapping = MappingStorage::new("memory".into());
     mapping.set_publisher(std::sync::Arc::new(Answers));
     for storage in [&file as &dyn Storage, &mapping] {
-        commit(storage, &[(1, Tid::ZERO, &record(&[2])), (2, Tid::ZERO, &record(&[]))]).unwrap();
+        commit(storage, &[(1, Tid::ZERO, &referring_to(&[2])), (2, Tid::ZERO, &referring_to(&[]))]).unwrap();
         assert!(matches!(pack(storage), Err(StorageError::Missing(Oid::ZERO))));
         assert_eq!(storage.object_count(), 2);
     }
@@ -144,11 +137,11 @@ fn cut_off(path: &Path, refuse: bool) -> FileStorage {
     })
     .unwrap();
     let oids: Vec<u64> = (1..2000).collect();
-    let (all, leaf) = (record(&oids), record(&[]));
+    let (all, leaf) = (referring_to(&oids), referring_to(&[]));
     let mut objects = vec![(0, Tid::ZERO, &all[..])];
     objects.extend(oids.iter().map(|&oid| (oid, Tid::ZERO, &leaf[..])));
     let t1 = commit(&storage, &objects).unwrap();
-    commit(&storage, &[(0, t1, &record(&oids[..50]))]).unwrap();
+    commit(&storage, &[(0, t1, &referring_to(&oids[..50]))]).unwrap();
     storage
 }
 

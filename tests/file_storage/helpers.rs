@@ -115,3 +115,15 @@ pub fn load_before(storage: &dyn Storage, oid: u64, before: Tid) -> Result<Optio
         (out[l.start..].to_vec(), l.serial, l.end)
     }))
 }
+
+/// A record that refers to `oids`.
+pub fn referring_to(oids: &[u64]) -> Vec<u8> {
+    let mut record = b"cm\nC\n.(".to_vec();
+    for oid in oids {
+        record.extend_from_slice(b"U\x08");
+        record.extend_from_slice(&Oid(*oid).to_bytes());
+        record.push(b'Q');
+    }
+    record.extend_from_slice(b"t.");
+    record
+}
