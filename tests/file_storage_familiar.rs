@@ -7,6 +7,8 @@
 #[allow(dead_code)]
 #[path = "commit_states/disk.rs"]
 mod disk;
+#[path = "file_storage/faulty.rs"]
+mod faulty;
 #[path = "file_storage/helpers.rs"]
 mod helpers;
 
@@ -14,9 +16,11 @@ use std::fs;
 use std::path::Path;
 
 use disk::{Disk, Hand};
+use faulty::Faulty;
 use helpers::*;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
+use runzeo::storage::file::media::{Access, Media};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::{PackProgress, PackRequest, Storage};
 
@@ -119,6 +123,40 @@ fn a_directory_that_was_put_back_is_noticed() {
     let storage = open(&path);
     assert!(has_marker(&storage) && storage.last_transaction() > lost);
     assert!(next_oid(&storage) > STRIDE);
+}
+
+/// The note says until when the file may be changed. A server that ran for long, and was killed, left a file that was changed later
+/// than the note of its start allowed: it is the same all the same.
+#[test]
+fn a_server_that_ran_for_long_and_was_killed_left_its_own_file() {
+    const SECOND: u64 = 1_000_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    // The lock file is a real one; all else is in memory.
+    let path = dir.path().join("Data.fs");
+    let media = Faulty::new(1, None);
+    let options = |media: &Faulty| FileStorageOptions {
+        media: std::sync::Arc::new(media.clone()),
+        ..FileStorageOptions::new(&path)
+    };
+    let storage = open_with(options(&media)).unwrap();
+    let mut serial = Tid::ZERO;
+    for n in 1..5 {
+        media.set_now(n * 1000 * SECOND);
+        serial = commit(&storage, &[(0, serial, b"data")]).unwrap();
+    }
+    let [killed, cut] = [media.after_kill(), media.after_power_cut()];
+    died(storage);
+    fs::remove_file(dir.path().join("Data.fs.lock")).unwrap();
+    for after in [&killed, &cut] {
+        let storage = open_with(options(after)).unwrap();
+        assert_eq!((storage.last_transaction(), has_marker(&storage)), (serial, false));
+        storage.close().unwrap();
+    }
+    // Somebody touched it long after.
+    killed.set_now(10_000 * SECOND);
+    let bytes = killed.bytes(&path).unwrap();
+    killed.open(&path, Access::ReadWrite).unwrap().write_at(&bytes, 0).unwrap();
+    assert!(has_marker(&open_with(options(&killed)).unwrap()));
 }
 
 /// Python's server empties the note, and may have given out ids that the file does not show: a hundred to each client.

@@ -44,12 +44,14 @@ struct Disk {
     boot: u64,
     files: u64,
     cannot_reserve: bool,
+    now: Time,
 }
 
 #[derive(Clone)]
 struct Content {
     /// Stays over a power cut.
     inode: u64,
+    changed: Time,
     now: Vec<u8>,
     synced: Vec<u8>,
     /// Blocks that differ from what is synced, as far as anybody knows.
@@ -104,8 +106,13 @@ impl Faulty {
             boot: 1,
             files: 0,
             cannot_reserve: false,
+            now: NOW,
         };
         Faulty { disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    pub fn set_now(&self, now: Time) {
+        self.disk.lock().unwrap().now = now;
     }
 
     /// A file system that cannot reserve space.
@@ -141,10 +148,11 @@ impl Faulty {
         }
         let new = copied(&names, |content| {
             let kept = content.after_power_cut(&mut disk);
-            Content { inode: content.inode, now: kept.clone(), synced: kept, dirty: Default::default() }
+            Content { now: kept.clone(), synced: kept, dirty: Default::default(), ..*content }
         });
         let mut to = after.disk.lock().unwrap();
-        (to.boot, to.files, to.cannot_reserve) = (disk.boot + 1, disk.files, disk.cannot_reserve);
+        (to.boot, to.files, to.cannot_reserve, to.now) =
+            (disk.boot + 1, disk.files, disk.cannot_reserve, disk.now);
         to.names = new.clone();
         to.durable_names = new;
         drop(to);
@@ -157,7 +165,8 @@ impl Faulty {
         let after = Faulty::new(disk.random, None);
         let names = copied(&disk.names, Content::clone);
         let mut to = after.disk.lock().unwrap();
-        (to.boot, to.files, to.cannot_reserve) = (disk.boot, disk.files, disk.cannot_reserve);
+        (to.boot, to.files, to.cannot_reserve, to.now) =
+            (disk.boot, disk.files, disk.cannot_reserve, disk.now);
         to.names = names.clone();
         to.durable_names = names;
         drop(to);
@@ -204,11 +213,11 @@ fn copied(names: &Names, mut copy: impl FnMut(&Content) -> Content) -> Names {
 impl Content {
     fn new(now: Vec<u8>, disk: &mut Disk) -> Content {
         disk.files += 1;
-        Content { inode: disk.files, synced: now.clone(), now, dirty: Default::default() }
+        Content { inode: disk.files, changed: disk.now, synced: now.clone(), now, dirty: Default::default() }
     }
 
     fn identity(&self) -> Identity {
-        Identity { device: 1, inode: self.inode, links: 1, len: self.now.len() as u64, changed: NOW }
+        Identity { device: 1, inode: self.inode, links: 1, len: self.now.len() as u64, changed: self.changed }
     }
 
     fn after_power_cut(&self, disk: &mut Disk) -> Vec<u8> {
@@ -351,7 +360,7 @@ impl Media for Faulty {
     }
 
     fn now(&self) -> Time {
-        NOW
+        self.disk.lock().unwrap().now
     }
 
     fn boot(&self) -> Option<[u8; BOOT_LEN]> {
@@ -359,7 +368,7 @@ impl Media for Faulty {
     }
 }
 
-/// Time stands still here.
+/// Time stands still here, until it is set.
 const NOW: Time = 1_000_000;
 
 impl MediaFile for FaultyFile {
@@ -380,6 +389,7 @@ impl MediaFile for FaultyFile {
         };
         if fault.is_none() || disk.fail_at.is_some_and(|(n, _)| n == disk.calls) {
             let mut content = self.content.lock().unwrap();
+            content.changed = disk.now;
             let pos = pos as usize;
             if content.now.len() < pos + len {
                 content.now.resize(pos + len, 0);
@@ -398,6 +408,7 @@ impl MediaFile for FaultyFile {
         let mut disk = self.disk.lock().unwrap();
         disk.call().map_err(|_| failed())?;
         let mut content = self.content.lock().unwrap();
+        content.changed = disk.now;
         let (old, new) = (content.now.len(), len as usize);
         content.now.resize(new, 0);
         content.dirty.extend(old.min(new) / BLOCK..old.max(new).div_ceil(BLOCK));
