@@ -2,13 +2,16 @@
 
 #[path = "file_storage/helpers.rs"]
 mod helpers;
+#[path = "common/pythons.rs"]
+mod pythons;
 
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use helpers::*;
 use proptest::prelude::*;
+use pythons::python;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorageOptions, parse_index, scan};
 use runzeo::storage::{Storage, StorageError};
@@ -42,20 +45,9 @@ fn verdict(bytes: &[u8]) -> String {
     }
 }
 
-fn python() -> Option<PathBuf> {
-    let venvs = std::env::var_os("RUNZEO_VENVS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".venvs"), PathBuf::from);
-    let python = venvs.join("zeo6-py311/bin/python");
-    if !python.exists() {
-        eprintln!("SKIPPED: no {}; see compat-tests/make-environments", python.display());
-        return None;
-    }
-    Some(python)
-}
-
 #[test]
 fn the_verdict_is_pythons() {
-    let Some(python) = python() else { return };
+    let Some(python) = python("zeo6-py311") else { return };
     let good = sample();
     let mut cases = Vec::new();
     for len in 5..good.len() {

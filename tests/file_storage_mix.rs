@@ -5,6 +5,8 @@
 mod faulty;
 #[path = "file_storage/helpers.rs"]
 mod helpers;
+#[path = "common/pythons.rs"]
+mod pythons;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use std::sync::Arc;
 
 use faulty::{Fault, Faulty};
 use helpers::{commit_staged, load, load_before, meta, open_with};
+use pythons::python;
 use runzeo::base::clock::ManualClock;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
@@ -268,13 +271,7 @@ struct ForPython {
 
 impl ForPython {
     fn new() -> ForPython {
-        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-        let venvs = std::env::var_os("RUNZEO_VENVS").map_or(home.join(".cache/runzeo"), PathBuf::from);
-        let python = venvs.join("zeo6-py311/bin/python");
-        if !python.exists() {
-            eprintln!("SKIPPED: {} is not there, see compat-tests/make-environments", python.display());
-        }
-        let python = Some(python).filter(|python| python.exists());
+        let python = python("zeo6-py311");
         ForPython { python, dir: tempfile::tempdir().unwrap(), expected: String::new(), count: 0 }
     }
 

@@ -6,11 +6,14 @@
 
 #[path = "file_storage/helpers.rs"]
 mod helpers;
+#[path = "common/pythons.rs"]
+mod pythons;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use helpers::*;
+use pythons::python;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
@@ -28,29 +31,14 @@ fn pack(storage: &dyn Storage) -> Result<()> {
     })
 }
 
-fn pythons() -> Vec<PathBuf> {
-    let venvs = std::env::var_os("RUNZEO_VENVS")
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache/runzeo").into()))
-        .map_or_else(PathBuf::new, PathBuf::from);
-    ["zeo6-py311", "zeo4-py27"]
-        .map(|name| venvs.join(name).join("bin/python"))
-        .into_iter()
-        .filter(|python| python.exists())
-        .collect()
-}
-
 /// Of every damaged file a pack leaves at least what Python's leaves, or it fails and leaves all.
 #[test]
 fn each_byte_damaged_in_turn() {
-    let pythons = pythons();
-    if pythons.is_empty() {
-        eprintln!("SKIPPED: no environment with ZODB, see compat-tests/make-environments");
-    }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python-fixtures/data-fs/pack_damaged.py");
-    for python in pythons {
+    for name in ["zeo6-py311", "zeo4-py27"] {
+        let Some(python) = python(name) else { continue };
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let output = Command::new(&python).arg(&script).arg(dir.path()).output().unwrap();
-        let name = python.display();
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
         let good = std::fs::read(dir.path().join("Data.fs")).unwrap();
         let path = dir.path().join("ours.fs");

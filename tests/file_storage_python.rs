@@ -5,6 +5,8 @@
 
 #[path = "file_storage/helpers.rs"]
 mod helpers;
+#[path = "common/pythons.rs"]
+mod pythons;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use helpers::*;
+use pythons::python;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions, parse_index};
 use runzeo::storage::{Staged, Storage, StorageError};
@@ -149,23 +152,6 @@ fn objects(index: &[u8]) -> (u64, BTreeMap<u64, u64>) {
     (parsed.pos, parsed.objects().map(|(oid, pos)| (oid.0, pos)).collect())
 }
 
-/// The Pythons that are there, or a loud word.
-fn pythons(names: &[&str]) -> Vec<(String, PathBuf)> {
-    let venvs = std::env::var_os("RUNZEO_VENVS")
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache/runzeo").into()))
-        .map_or_else(PathBuf::new, PathBuf::from);
-    let mut found = Vec::new();
-    for name in names {
-        let python = venvs.join(name).join("bin/python");
-        if python.exists() {
-            found.push((name.to_string(), python));
-        } else {
-            eprintln!("SKIPPED: no {}; see compat-tests/make-environments", python.display());
-        }
-    }
-    found
-}
-
 fn run(python: &Path, script: &str, path: &Path) -> String {
     let mut command = Command::new(python);
     command.arg(fixtures().join(script)).arg(path).env("PYTHONDONTWRITEBYTECODE", "1");
@@ -210,7 +196,8 @@ fn write_some(storage: &FileStorage, python2: bool) {
 
 #[test]
 fn what_we_write_python_reads() {
-    for (name, python) in pythons(&["zodb310-py27", "zeo4-py27", "zeo5-py38", "zeo6-py311"]) {
+    for name in ["zodb310-py27", "zeo4-py27", "zeo5-py38", "zeo6-py311"] {
+        let Some(python) = python(name) else { continue };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("Data.fs");
         let storage = open(&path);
@@ -218,10 +205,10 @@ fn what_we_write_python_reads() {
         let by_presence = true;
         let ours = dump(&storage, by_presence);
         // Beside us, without our lock or index.
-        same(&ours, &run(&python, "dump.py", &path), &name);
+        same(&ours, &run(&python, "dump.py", &path), name);
         storage.close().unwrap();
         let index = std::fs::read(dir.path().join("Data.fs.index")).unwrap();
-        same(&ours, &run(&python, "dump.py", &path), &name);
+        same(&ours, &run(&python, "dump.py", &path), name);
         assert_eq!(run(&python, "reopen.py", &path), "used index: 1\n", "{name}");
         let pythons = std::fs::read(dir.path().join("Data.fs.index")).unwrap();
         if name.starts_with("zeo") {
@@ -229,13 +216,14 @@ fn what_we_write_python_reads() {
         }
         let again = open(&path);
         assert!(again.used_index());
-        same(&dump(&again, by_presence), &ours, &name);
+        same(&dump(&again, by_presence), &ours, name);
     }
 }
 
 #[test]
 fn python_sees_what_survives_a_kill() {
-    for (name, python) in pythons(&["zeo4-py27", "zeo6-py311"]) {
+    for name in ["zeo4-py27", "zeo6-py311"] {
+        let Some(python) = python(name) else { continue };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("Data.fs");
         let storage = open(&path);
@@ -248,13 +236,14 @@ fn python_sees_what_survives_a_kill() {
         // The index of an empty file is there, and refused.
         let said = run(&python, "reopen.py", &copy);
         assert!(said.contains("Ignoring index") && said.contains("used index: 0"), "{name}: {said}");
-        same(&dump(&storage, true), &run(&python, "dump.py", &copy), &name);
+        same(&dump(&storage, true), &run(&python, "dump.py", &copy), name);
     }
 }
 
 #[test]
 fn python_and_we_lock_each_other_out() {
-    for (name, python) in pythons(&["zodb310-py27", "zeo4-py27", "zeo6-py311"]) {
+    for name in ["zodb310-py27", "zeo4-py27", "zeo6-py311"] {
+        let Some(python) = python(name) else { continue };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("Data.fs");
         let storage = open(&path);

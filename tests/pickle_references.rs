@@ -4,9 +4,13 @@
 //! A pack took every record without a byte that could be a reference for one without references, damaged ones too, and removed
 //! what the damaged record had referred to. So whatever Python refuses must be refused, whichever bytes it has.
 
-use std::path::{Path, PathBuf};
+#[path = "common/pythons.rs"]
+mod pythons;
+
+use std::path::Path;
 use std::process::Command;
 
+use pythons::python;
 use runzeo::base::ids::Oid;
 use runzeo::pickle::refs::references;
 
@@ -17,18 +21,11 @@ fn from_hex(text: &str) -> Vec<u8> {
 
 #[test]
 fn the_same_references_as_zodb() {
-    let venvs = std::env::var_os("RUNZEO_VENVS")
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache/runzeo").into()))
-        .map_or_else(PathBuf::new, PathBuf::from);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python-fixtures/data-fs/references.py");
     // More of them on demand.
     let count = std::env::var("RUNZEO_RECORDS").unwrap_or("3000".into());
     for name in ["zeo6-py311", "zeo4-py36", "zeo4-py27", "zodb310-py27"] {
-        let python = venvs.join(name).join("bin/python");
-        if !python.exists() {
-            eprintln!("SKIPPED: no {}; see compat-tests/make-environments", python.display());
-            continue;
-        }
+        let Some(python) = python(name) else { continue };
         let mut command = Command::new(&python);
         command.arg(&script).args(["5", &count]).env("PYTHONDONTWRITEBYTECODE", "1");
         let output = command.output().unwrap();
