@@ -54,7 +54,7 @@ impl World {
             transaction_timeout: None,
             client_conflict_resolution: false,
         };
-        let hosted = Hosted::new("1".into(), storage, options, Pools::default()).unwrap();
+        let hosted = Hosted::new("1".into(), storage, options, Pools::start().unwrap()).unwrap();
         let server =
             Server::new(vec![hosted], Announcement::new(false), None, Limits::default(), 1000).unwrap();
         let listen_on = Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) };

@@ -279,7 +279,7 @@ impl World {
             client_conflict_resolution: false,
         };
         let hosted =
-            Hosted::new("1".into(), Arc::clone(&storage), options, Pools::default()).expect("hosted");
+            Hosted::new("1".into(), Arc::clone(&storage), options, Pools::start().unwrap()).expect("hosted");
         let authentication = with_passwords.then(|| {
             let database = directory.path().join("passwords");
             fs::write(&database, format!("realm r\nfoo: {}\n", "0".repeat(40))).expect("passwords");

@@ -260,7 +260,8 @@ fn prepare_storages(config: &Config) -> Result<Vec<(&str, Prepared)>, Failure> {
 }
 
 fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec<Arc<Hosted>>, Failure> {
-    let workers = Pools::default();
+    let workers =
+        Pools::start().map_err(|error| Failure::outside(format!("can't start a thread: {error}")))?;
     let options = HostedOptions {
         read_only: config.zeo.read_only,
         invalidation_queue_size: config.zeo.invalidation_queue_size,

@@ -4,7 +4,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::server::outbox::{Chunk, Outbox};
 use crate::server::timeout::Running;
 use crate::storage::{Staged, Voted};
@@ -13,8 +13,8 @@ use crate::wire::protocol::Wire;
 use crate::wire::push::Push;
 use crate::wire::request::OwnedMsgId;
 
-/// Pauses of a session that waits for its own finish: a fraction of a sync.
-const SETTLE_PAUSE: Duration = Duration::from_micros(50);
+/// How soon whoever waits for a finish notices that the connection was closed.
+const CLOSED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Labels, names of storages and of users are shorter.
 const PRINTABLE_LEN_MAX: usize = 200;
@@ -26,6 +26,8 @@ pub struct Connection {
     pub outbox: Arc<Outbox>,
     /// Lock order: see `hosted.rs`. Never held while sending, syncing or logging: the transaction's publisher takes it.
     pub transaction: Mutex<Transaction>,
+    /// Told when the transaction has ended.
+    settled: Condvar,
     /// Loads of this connection, written by its session only; summed up for `server_status`.
     pub loads: AtomicU64,
     /// Counts what has come for transactions; written by its session only, read by the one who looks for idle ones.
@@ -118,6 +120,7 @@ impl Connection {
             id,
             outbox,
             transaction: Mutex::brief(Transaction::default()),
+            settled: Condvar::new(),
             loads: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             wire: OnceLock::new(),
@@ -157,15 +160,29 @@ impl Connection {
     /// The transaction, once nobody else is about to end the last one: a client that does not wait for its answers may
     /// begin the next while that is being synced.
     pub fn settled_transaction(&self) -> MutexGuard<'_, Transaction> {
-        loop {
-            let transaction = self.transaction.lock();
-            match *transaction {
-                Transaction::Finishing { .. } | Transaction::Voting { aborted: true, .. } => {}
-                _ => return transaction,
-            }
-            drop(transaction);
-            std::thread::sleep(SETTLE_PAUSE);
+        let mut transaction = self.transaction.lock();
+        while matches!(
+            *transaction,
+            Transaction::Finishing { .. } | Transaction::Voting { aborted: true, .. }
+        ) {
+            transaction = self.settled.wait(transaction);
         }
+        transaction
+    }
+
+    /// Waits until the transaction is not being finished any more: until then its reply is on its way.
+    pub fn wait_for_finish(&self) {
+        let mut transaction = self.transaction.lock();
+        while matches!(*transaction, Transaction::Finishing { .. }) && !self.outbox.is_closed() {
+            transaction = self.settled.wait_timeout(transaction, CLOSED_PAUSE);
+        }
+    }
+
+    /// The transaction has ended, whatever came of it.
+    pub fn end_transaction(&self, mut transaction: MutexGuard<'_, Transaction>) {
+        *transaction = Transaction::None;
+        drop(transaction);
+        self.settled.notify_all();
     }
 
     /// Queue frames behind all others and send them, without waiting.

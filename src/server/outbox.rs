@@ -53,6 +53,8 @@ pub struct Outbox<S: Sink = Stream> {
     drained: Condvar,
     /// As `Queue::closed`, to be asked without the lock.
     is_closed: AtomicBool,
+    /// No thread could be started to send the rest: it waits for the next flush.
+    is_stalled: AtomicBool,
     /// `max-unsent`
     len_max: usize,
     sink: S,
@@ -92,6 +94,7 @@ impl<S: Sink> Outbox<S> {
             queue: Mutex::brief(Queue::default()),
             drained: Condvar::new(),
             is_closed: AtomicBool::new(false),
+            is_stalled: AtomicBool::new(false),
             len_max,
             sink,
         }
@@ -189,6 +192,13 @@ impl<S: Sink + 'static> Outbox<S> {
         self.drain(queue, false);
     }
 
+    /// Sends what no writer thread could be started for. To be called from time to time.
+    pub fn flush_stalled(self: &Arc<Self>) {
+        if self.is_stalled.swap(false, Ordering::Relaxed) {
+            self.flush();
+        }
+    }
+
     /// Sends until the queue is empty. The caller has the right to send; it is given up at the end, or goes to a
     /// writer thread if the kernel takes no more and the caller does not wait.
     fn drain<'a>(self: &'a Arc<Self>, mut queue: MutexGuard<'a, Queue>, may_wait: bool) {
@@ -252,8 +262,10 @@ impl<S: Sink + 'static> Outbox<S> {
         let write = move || outbox.drain(outbox.queue.lock(), true);
         let spawned = thread::Builder::new().name("zeo-writer".into()).stack_size(WRITER_STACK).spawn(write);
         if spawned.is_err() {
-            self.close("no thread could be started for a slow client");
-            self.queue.lock().sending = false;
+            self.is_stalled.store(true, Ordering::Relaxed);
+            let mut queue = self.queue.lock();
+            queue.sending = false;
+            self.notify(queue);
         }
     }
 }

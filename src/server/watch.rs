@@ -2,7 +2,8 @@
 //!
 //! Strangers have their deadline (see [`admission`](super::admission)). A client whose transaction is open, and for which
 //! nothing has come during `idle-transaction-timeout`, loses its connection: it keeps memory and perhaps a temporary file,
-//! but no locks, for it has not voted. Those that have are `transaction-timeout`'s.
+//! but no locks, for it has not voted. Those that have are `transaction-timeout`'s. What is queued for a client while no writer thread
+//! can be started is sent from here.
 
 use std::collections::HashMap;
 use std::thread;
@@ -15,6 +16,8 @@ use crate::server::hosted::LOG;
 
 /// It has little to do and may be late by so much.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How soon an outbox for which no writer could be started is tried again.
+const STALLED_PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const STACK: usize = 128 << 10;
 
@@ -49,6 +52,7 @@ fn run(server: &Server) {
     let idle_timeout = server.limits().idle_transaction_timeout;
     let mut open: HashMap<u64, Seen> = HashMap::new();
     let mut look_at_transactions = Instant::now();
+    let mut look_at_outboxes = look_at_transactions;
     let mut stopped = server.watch().stopped.lock();
     while !*stopped {
         drop(stopped);
@@ -56,6 +60,11 @@ fn run(server: &Server) {
         let mut next = now + PAUSE_MAX;
         next = next.min(server.admission().expire(now).unwrap_or(next));
         server.admission().log_more(now);
+        if now >= look_at_outboxes {
+            look_at_outboxes = now + STALLED_PAUSE;
+            server.clients().iter().for_each(|connection| connection.outbox.flush_stalled());
+        }
+        next = next.min(look_at_outboxes);
         if let Some(timeout) = idle_timeout {
             if now >= look_at_transactions {
                 look_at_transactions = now + (timeout / 8).clamp(PAUSE_MIN, PAUSE_MAX);

@@ -1,40 +1,58 @@
 //! Threads for what must not run in a session's own: votes that waited for a lock, calls that take long.
 //!
-//! A thread is started when none is free, and ends after a while without work.
+//! Each pool has one permanent thread, started with the server, so that a job is run also where the system has no further
+//! thread to give. More are started while jobs wait, and end after a while without work.
+//!
+//! *Invariant: a job never runs in the thread that hands it over.* That thread may hold locks that the job needs; and a vote
+//! that fails hands over the next one, which would go on deeper in the same stack.
 
 use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::server::hosted::LOG;
 
 /// More jobs than this at a time wait in a queue.
 const THREADS_MAX: usize = 64;
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// After a thread could not be started, the next one is tried after so long,
+const SPAWN_PAUSE: Duration = Duration::from_secs(1);
+/// and the log is told again after so long.
+const SPAWN_LOG_PAUSE: Duration = Duration::from_secs(60);
 /// Conflict checks and log walks; the storage allocates on the heap.
 const STACK: usize = 512 << 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The pools of a server: nobody with locks waits behind an errand, and no other vote behind a helper.
-#[derive(Clone, Default)]
+/// The pools of a server. What holds locks, or is about to ask for them, never waits behind what takes long.
+#[derive(Clone)]
 pub struct Pools {
     /// Votes that had to wait for locks.
     pub votes: Workers,
     /// Votes that wait for a helper to merge conflicts, with their locks.
     pub merges: Workers,
+    /// What is to be undone is looked up before its locks are asked for.
+    pub undos: Workers,
     /// Loads that wait for the disk.
     pub reads: Workers,
-    /// What takes long and holds no locks.
+    /// Packs; of each storage only one at a time goes on.
+    pub packs: Workers,
+    /// What else takes long and holds no locks: undo logs.
     pub errands: Workers,
 }
 
-/// A pool of threads.
-#[derive(Clone, Default)]
-pub struct Workers(Arc<Pool>);
+/// A pool of threads, which ends when the last clone of this is dropped.
+#[derive(Clone)]
+pub struct Workers(Arc<Ends>);
 
-#[derive(Default)]
+/// Tells the pool's threads that no more will come.
+struct Ends(Arc<Pool>);
+
 struct Pool {
+    threads_max: usize,
     state: Mutex<State>,
     work: Condvar,
 }
@@ -44,55 +62,115 @@ struct State {
     jobs: VecDeque<Job>,
     threads: usize,
     idle: usize,
+    /// When a thread could not be started last, and when the log was told so.
+    failed_at: Option<Instant>,
+    logged_at: Option<Instant>,
+    /// Jobs that are queued are still done.
+    is_ended: bool,
+}
+
+impl Pools {
+    /// Starts the permanent threads.
+    pub fn start() -> io::Result<Pools> {
+        Ok(Pools {
+            votes: Workers::start()?,
+            merges: Workers::start()?,
+            undos: Workers::start()?,
+            reads: Workers::start()?,
+            packs: Workers::start()?,
+            errands: Workers::start()?,
+        })
+    }
 }
 
 impl Workers {
-    /// Run `job` soon, in another thread.
+    fn start() -> io::Result<Workers> {
+        Workers::with_threads_max(THREADS_MAX)
+    }
+
+    fn with_threads_max(threads_max: usize) -> io::Result<Workers> {
+        let state = State { threads: 1, ..State::default() };
+        let pool = Arc::new(Pool { threads_max, state: Mutex::new(state), work: Condvar::new() });
+        Pool::spawn(&pool, true)?;
+        Ok(Workers(Arc::new(Ends(pool))))
+    }
+
+    /// Run `job` in another thread, as soon as there is one. A panic in it costs this job only.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
-        let mut state = self.0.state.lock();
+        let pool = &self.0.0;
+        let mut state = pool.state.lock();
         state.jobs.push_back(Box::new(job));
         if state.idle >= state.jobs.len() {
             drop(state);
-            self.0.work.notify_one();
-        } else if state.threads < THREADS_MAX {
-            state.threads += 1;
-            drop(state);
-            let pool = Arc::clone(&self.0);
-            let spawned =
-                thread::Builder::new().name("zeo-worker".into()).stack_size(STACK).spawn(move || pool.work());
-            if let Err(error) = spawned {
-                self.0.state.lock().threads -= 1;
-                log::error!(target: "ZEO.StorageServer", "Can't start a thread: {error}");
-                // Rather late in this thread than never.
-                self.0.run_queued();
-            }
+            pool.work.notify_one();
+            return;
         }
+        let may_try = state.failed_at.is_none_or(|at| at.elapsed() >= SPAWN_PAUSE);
+        if state.threads >= pool.threads_max || !may_try {
+            return;
+        }
+        state.threads += 1;
+        drop(state);
+        if let Err(error) = Pool::spawn(pool, false) {
+            pool.could_not_spawn(&error);
+        }
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.state.lock().is_ended = true;
+        self.0.work.notify_all();
     }
 }
 
 impl Pool {
-    fn run_queued(&self) {
-        loop {
-            let Some(job) = self.state.lock().jobs.pop_front() else { return };
-            job();
-        }
+    fn spawn(pool: &Arc<Pool>, is_permanent: bool) -> io::Result<()> {
+        let pool = Arc::clone(pool);
+        let run = move || pool.work(is_permanent);
+        thread::Builder::new().name("zeo-worker".into()).stack_size(STACK).spawn(run)?;
+        Ok(())
     }
 
-    fn work(&self) {
+    /// The job waits for a thread that there is.
+    fn could_not_spawn(&self, error: &io::Error) {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        state.threads -= 1;
+        state.failed_at = Some(now);
+        let is_news = state.logged_at.is_none_or(|at| at.elapsed() >= SPAWN_LOG_PAUSE);
+        if !is_news {
+            return;
+        }
+        state.logged_at = Some(now);
+        let threads = state.threads;
+        drop(state);
+        log::error!(
+            target: LOG,
+            "Can't start a thread: {error}. {threads} do the work, which takes longer; a limit of threads is too low (ulimit -u, \
+             TasksMax, pids.max)"
+        );
+    }
+
+    fn work(&self, is_permanent: bool) {
+        let mut until = Instant::now() + IDLE_MAX;
+        let mut state = self.state.lock();
         loop {
-            self.run_queued();
-            let until = Instant::now() + IDLE_MAX;
-            let mut state = self.state.lock();
-            state.idle += 1;
-            while state.jobs.is_empty() {
-                let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    state.idle -= 1;
-                    state.threads -= 1;
-                    return;
-                }
-                state = self.work.wait_timeout(state, left);
+            if let Some(job) = state.jobs.pop_front() {
+                drop(state);
+                // The panic hook has logged it.
+                let _ = catch_unwind(AssertUnwindSafe(job));
+                until = Instant::now() + IDLE_MAX;
+                state = self.state.lock();
+                continue;
             }
+            let left = until.saturating_duration_since(Instant::now());
+            if state.is_ended || (!is_permanent && left.is_zero()) {
+                state.threads -= 1;
+                return;
+            }
+            state.idle += 1;
+            state = if is_permanent { self.work.wait(state) } else { self.work.wait_timeout(state, left) };
             state.idle -= 1;
         }
     }
@@ -106,7 +184,7 @@ mod tests {
 
     #[test]
     fn jobs_run_side_by_side() {
-        let workers = Workers::default();
+        let workers = Workers::start().unwrap();
         let (to_first, first) = mpsc::channel::<()>();
         let (done, finished) = mpsc::channel::<u8>();
         let (a, b) = (done.clone(), done);
@@ -119,5 +197,53 @@ mod tests {
             to_first.send(()).unwrap();
         });
         assert_eq!(finished.iter().take(2).collect::<Vec<_>>(), [2, 1]);
+    }
+
+    /// Without a further thread a job ran in the thread that handed it over: within the locks of that thread, or, each job
+    /// handing over the next one, deeper and deeper in its stack.
+    #[test]
+    fn the_only_thread_does_what_its_jobs_hand_over() {
+        fn next(workers: &Workers, left: usize, done: mpsc::Sender<usize>) {
+            let again = workers.clone();
+            workers.run(move || {
+                let deep = [0u8; 4096];
+                std::hint::black_box(&deep);
+                match left {
+                    0 => done.send(deep.len()).unwrap(),
+                    _ => next(&again, left - 1, done),
+                }
+            });
+        }
+        let workers = Workers::with_threads_max(1).unwrap();
+        let (done, finished) = mpsc::channel();
+        next(&workers, 10_000, done);
+        assert_eq!(finished.recv(), Ok(4096));
+    }
+
+    #[test]
+    fn a_panic_costs_its_job_only() {
+        let workers = Workers::with_threads_max(1).unwrap();
+        let (done, finished) = mpsc::channel();
+        for n in 0..3 {
+            let done = done.clone();
+            workers.run(move || {
+                assert!(n != 1, "expected");
+                done.send(n).unwrap();
+            });
+        }
+        drop(done);
+        assert_eq!(finished.iter().collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn what_is_queued_is_done_though_the_pool_ends() {
+        let workers = Workers::with_threads_max(1).unwrap();
+        let (done, finished) = mpsc::channel();
+        for n in 0..100 {
+            let done = done.clone();
+            workers.run(move || done.send(n).unwrap());
+        }
+        drop((workers, done));
+        assert_eq!(finished.iter().count(), 100);
     }
 }

@@ -124,8 +124,12 @@ impl World {
             transaction_timeout: timeout,
             client_conflict_resolution: false,
         };
-        let hosted =
-            Hosted::new("1".into(), Arc::clone(&storage) as Arc<dyn Storage>, options, Pools::default());
+        let hosted = Hosted::new(
+            "1".into(),
+            Arc::clone(&storage) as Arc<dyn Storage>,
+            options,
+            Pools::start().unwrap(),
+        );
         let server = Server::new(
             vec![hosted.expect("hosted")],
             Announcement::new(false),

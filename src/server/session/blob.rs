@@ -12,6 +12,7 @@ use crate::base::sync::{Arc, AtomicUsize, Ordering};
 use crate::exceptions;
 use crate::server::connection::{Connection, Transaction, printable};
 use crate::server::hosted::LOG;
+use crate::server::session::contain::contained;
 use crate::server::session::{Registered, Session};
 use crate::storage::blob::Upload;
 use crate::storage::{BlobFile, StorageError};
@@ -22,7 +23,7 @@ use crate::wire::request::OwnedMsgId;
 /// As Python's servers send them: a message of at most 64 KB. Each is sent before the next one is read, while it is in the
 /// processor's cache, and so that the client has something to do meanwhile: four at once made a download a quarter slower.
 const CHUNK_LEN: usize = 59_000;
-/// A blob that is longer is sent by a thread of its own, unless the client has so many already.
+/// A blob that is longer is sent by a thread of its own, unless the client has so many already or none can be started.
 const INLINE_LEN_MAX: u64 = 1 << 20;
 const THREADS_MAX: usize = 8;
 const THREAD_STACK: usize = 128 << 10;
@@ -182,16 +183,17 @@ impl Session {
             download.run();
             return Ok(());
         }
-        let downloads = Arc::clone(&self.downloads);
+        let (download, downloads) = (Arc::new(download), Arc::clone(&self.downloads));
+        let sent_there = Arc::clone(&download);
         let run = move || {
-            download.run();
+            contained(&sent_there.connection, || sent_there.run());
             downloads.end();
         };
-        let spawned = thread::Builder::new().name("zeo-blob".into()).stack_size(THREAD_STACK).spawn(run);
-        spawned.map(drop).map_err(|error| {
+        if thread::Builder::new().name("zeo-blob".into()).stack_size(THREAD_STACK).spawn(run).is_err() {
             self.downloads.end();
-            exceptions::of_storage_error(&StorageError::io("starting a thread for a blob")(error))
-        })
+            download.run();
+        }
+        Ok(())
     }
 }
 

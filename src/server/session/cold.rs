@@ -11,6 +11,7 @@
 use crate::base::sync::{Arc, Condvar, Mutex};
 use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
+use crate::server::session::contain::contained;
 use crate::server::session::load::{Patience, Read, reply};
 
 /// At most so many of one connection at a time: then its session waits.
@@ -32,7 +33,7 @@ impl Cold {
             let (hosted, connection) = (Arc::clone(hosted), Arc::clone(connection));
             let pool = hosted.workers.reads.clone();
             pool.run(move || {
-                answer_one(&hosted, &connection, &read);
+                contained(&connection, || answer_one(&hosted, &connection, &read));
                 drop(pending);
             });
         }

@@ -13,6 +13,7 @@ use crate::exceptions;
 use crate::server::connection::{Connection, OpenTransaction, Then, Transaction, printable};
 use crate::server::hosted::{Hosted, HostedPublisher, LOG, Requested, lock_set, size_info};
 use crate::server::publish::Announcement;
+use crate::server::session::contain::contained_vote;
 use crate::server::session::undo;
 use crate::server::stats::{count, uncount};
 use crate::server::timeout::Running;
@@ -45,7 +46,7 @@ impl Drop for FinishTicket {
         crate::critical!(target: LOG, "({label}) a transaction was lost while it was being finished");
         self.connection.outbox.close("its transaction was lost while it was being finished");
         release(&self.hosted, &self.connection, self.running);
-        *self.connection.transaction.lock() = Transaction::None;
+        self.connection.end_transaction(self.connection.transaction.lock());
     }
 }
 
@@ -139,6 +140,10 @@ fn needs_tid_at_vote(connection: &Connection, open: &OpenTransaction) -> bool {
 
 /// The locks were granted, in whichever thread.
 pub(super) fn go_on_with_locks(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
+    contained_vote(hosted, connection, || with_locks(hosted, connection));
+}
+
+fn with_locks(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
     let (open, reply_to, then) = {
         let mut transaction = connection.transaction.lock();
         match transaction.take() {
@@ -169,11 +174,11 @@ fn vote_in_worker(
     running: Running,
 ) {
     let (hosted, connection) = (Arc::clone(hosted), Arc::clone(connection));
-    hosted
-        .workers
-        .merges
-        .clone()
-        .run(move || vote_in_storage(&hosted, &connection, open, &reply_to, running));
+    hosted.workers.merges.clone().run(move || {
+        contained_vote(&hosted, &connection, || {
+            vote_in_storage(&hosted, &connection, open, &reply_to, running)
+        });
+    });
 }
 
 /// Let the storage vote, and answer.
@@ -204,18 +209,13 @@ fn vote_in_storage(
             let mut transaction = connection.transaction.lock();
             match *transaction {
                 // Whoever aborted has answered for it.
-                Transaction::Voting { aborted: true, .. } => *transaction = Transaction::None,
+                Transaction::Voting { aborted: true, .. } => connection.end_transaction(transaction),
                 _ => {
-                    *transaction = Transaction::Open(OpenTransaction {
-                        id,
-                        staged: *staged,
-                        blob_len,
-                        refused: None,
-                        locked: None,
-                    })
+                    let open = OpenTransaction { id, staged: *staged, blob_len, refused: None, locked: None };
+                    *transaction = Transaction::Open(open);
+                    drop(transaction);
                 }
             }
-            drop(transaction);
             wire.reply(reply_to.get(), &unmerged(conflicts), &mut frames);
             return connection.post(frames);
         }
@@ -247,7 +247,7 @@ fn vote_in_storage(
     }
     hosted.storage.abort(voted);
     release(hosted, connection, running);
-    *connection.transaction.lock() = Transaction::None;
+    connection.end_transaction(connection.transaction.lock());
 }
 
 /// The vote has failed: answer, and end the transaction or leave that to the client.
@@ -273,16 +273,16 @@ pub(super) fn refuse(
             wire.push(&Push::Serialnos(vec![(oid, failed)]), &mut frames);
             wire.none_reply(reply_to.get(), &mut frames);
             *transaction = Transaction::Failed { id };
+            drop(transaction);
         }
         _ => {
             wire.error_reply(reply_to.get(), &exception, &mut frames);
-            *transaction = Transaction::None;
+            connection.end_transaction(transaction);
             if !aborted {
                 uncount(&hosted.stats.active_txns);
             }
         }
     }
-    drop(transaction);
     connection.post(frames);
 }
 
@@ -381,7 +381,7 @@ pub fn finish(
                     Err(error) => {
                         let exception = vote_error(hosted, connection, &error);
                         release(hosted, connection, running);
-                        *connection.transaction.lock() = Transaction::None;
+                        connection.end_transaction(connection.transaction.lock());
                         uncount(&hosted.stats.active_txns);
                         return Err(FinishRefused::Error(exception));
                     }
@@ -520,7 +520,7 @@ impl Publisher for HostedPublisher {
                 for ticket in &tickets {
                     released.push(hosted.unlock(&ticket.connection, Some(ticket.running)));
                     // Its next transaction may ask for locks from now on, and before the reply can reach the client.
-                    *ticket.connection.transaction.lock() = Transaction::None;
+                    ticket.connection.end_transaction(ticket.connection.transaction.lock());
                 }
             },
         );
@@ -556,7 +556,7 @@ impl Publisher for HostedPublisher {
         connection.wire().error_reply(reply_to.get(), &exceptions::of_storage_error(&error), &mut frame);
         // Before the reply: what the client does next must find no locks of its own.
         release(hosted, connection, *running);
-        *connection.transaction.lock() = Transaction::None;
+        connection.end_transaction(connection.transaction.lock());
         connection.post(frame);
     }
 }

@@ -1,11 +1,12 @@
 //! Calls that take long (undo logs, packs): another thread does them, while the session goes on. So many at a time for one
-//! client; with the next it waits, and reads nothing meanwhile. They have a pool of their own, so that nobody's vote waits
-//! behind them.
+//! client; with the next it waits, and reads nothing meanwhile. They have pools of their own: nobody's vote waits behind them.
 
 use std::time::Duration;
 
 use crate::base::sync::{Arc, Condvar, Mutex};
-use crate::server::session::{Registered, Session};
+use crate::server::session::Session;
+use crate::server::session::contain::contained;
+use crate::server::workers::Workers;
 
 const ERRANDS_MAX: usize = 8;
 /// How soon it is noticed that the client, or the server, has gone meanwhile.
@@ -22,8 +23,8 @@ pub struct Errands {
 struct Running(Arc<Errands>);
 
 impl Session {
-    /// Run `errand` in another thread, as soon as this client may have one more.
-    pub(super) fn run_errand(&self, on: &Registered, errand: impl FnOnce() + Send + 'static) {
+    /// Run `errand` in a thread of `pool`, as soon as this client may have one more.
+    pub(super) fn run_errand(&self, pool: &Workers, errand: impl FnOnce() + Send + 'static) {
         let mut running = self.errands.running.lock();
         while *running >= ERRANDS_MAX {
             if self.connection.outbox.is_closed() || self.server.is_stopping() {
@@ -34,9 +35,10 @@ impl Session {
         *running += 1;
         drop(running);
         let running = Running(Arc::clone(&self.errands));
-        on.hosted.workers.errands.run(move || {
+        let connection = Arc::clone(&self.connection);
+        pool.run(move || {
             let _running = running;
-            errand();
+            contained(&connection, errand);
         });
     }
 }

@@ -9,6 +9,7 @@ mod authenticate;
 mod blob;
 mod cold;
 mod commit;
+mod contain;
 mod dispatch;
 mod errand;
 mod greeting;

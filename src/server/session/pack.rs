@@ -17,7 +17,7 @@ impl Session {
     /// Begin to pack. The reply comes when it is done, or never, if the client does not wait.
     pub(super) fn pack(&self, on: &Registered, time: f64, id: &OwnedMsgId, reply_wanted: bool) {
         let (hosted, connection, id) = (Arc::clone(&on.hosted), Arc::clone(&self.connection), id.clone());
-        self.run_errand(on, move || {
+        self.run_errand(&on.hosted.workers.packs, move || {
             let result = run(&hosted, &connection, time);
             if reply_wanted {
                 connection.post(frame(&connection, &id, &result.map(|()| Value::None)));

@@ -1,7 +1,6 @@
 //! The loop of a session: read what is there, answer all of it, wait for more.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use crate::base::sync::Arc;
 use crate::net::stream::Sink;
@@ -153,7 +152,8 @@ impl Session {
         let connection = Arc::clone(&self.connection);
         let reason = connection.outbox.close_reason();
         if self.server.is_stopping() {
-            wait_for_finish(&connection);
+            // Rule L4.
+            connection.wait_for_finish();
         }
         if let Some(on) = self.registered.take() {
             self.end_verifying(&on);
@@ -172,15 +172,5 @@ impl Session {
         }
         connection.outbox.close("disconnected");
         self.server.remove_client(&connection);
-    }
-}
-
-/// A stop answers what is being finished (rule L4).
-fn wait_for_finish(connection: &Connection) {
-    while matches!(*connection.transaction.lock(), Transaction::Finishing { .. }) {
-        if connection.outbox.close_reason().is_some() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -12,6 +12,7 @@ use crate::exceptions;
 use crate::server::connection::{Connection, OpenTransaction, Then, Transaction};
 use crate::server::hosted::Hosted;
 use crate::server::session::commit::{self, check_id};
+use crate::server::session::contain::contained_vote;
 use crate::server::session::load::{frame, reply_published};
 use crate::server::session::{Registered, Session};
 use crate::server::timeout::Running;
@@ -37,7 +38,7 @@ impl Session {
         let first = index(first);
         let last = index(last).min(first.saturating_add(self.server.limits().undo_log));
         let (hosted, connection, id) = (on.hosted.clone(), Arc::clone(&self.connection), id.clone());
-        self.run_errand(on, move || {
+        self.run_errand(&on.hosted.workers.errands, move || {
             let fits = |entry: &UndoEntry| specification.as_ref().is_none_or(|wanted| wanted.fits(entry));
             let found = hosted.storage.undo_log(first, last, &fits);
             let answer = found
@@ -102,8 +103,7 @@ impl Session {
     }
 }
 
-/// Find what is to be undone, in another thread, and go on from there. The transaction is `Voting`, and not locked: without
-/// another thread it is done in this one.
+/// Find what is to be undone, in another thread, and go on from there. The transaction is `Voting`.
 pub(super) fn look_up(
     hosted: &Arc<Hosted>,
     connection: &Arc<Connection>,
@@ -112,7 +112,9 @@ pub(super) fn look_up(
     then: Then,
 ) {
     let (hosted, connection) = (Arc::clone(hosted), Arc::clone(connection));
-    hosted.workers.errands.clone().run(move || looked_up(&hosted, &connection, open, reply_to, then));
+    hosted.workers.undos.clone().run(move || {
+        contained_vote(&hosted, &connection, || looked_up(&hosted, &connection, open, reply_to, then));
+    });
 }
 
 fn looked_up(
@@ -137,8 +139,7 @@ fn looked_up(
     let requested = {
         let mut transaction = connection.transaction.lock();
         if matches!(*transaction, Transaction::Voting { aborted: true, .. }) {
-            *transaction = Transaction::None;
-            return;
+            return connection.end_transaction(transaction);
         }
         commit::wait_for_locks(hosted, connection, &mut transaction, open, reply_to, then, undone)
     };
@@ -198,8 +199,7 @@ fn answer_undo(
         if let Some(running) = open.locked {
             commit::release(hosted, connection, running);
         }
-        *connection.transaction.lock() = Transaction::None;
-        return;
+        return connection.end_transaction(connection.transaction.lock());
     }
     *transaction = Transaction::Open(open);
     drop(transaction);
