@@ -6,10 +6,21 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "file_storage/faulty.rs"]
+mod faulty;
+#[path = "file_storage/helpers.rs"]
+mod helpers;
+
+use std::sync::Arc;
 
 use common::client::{RawClient, Speaks, record};
 use common::pickle::Value;
 use common::process::Server;
+use faulty::Faulty;
+use helpers::{Outcome, commit, finish_voted, load, open_with, staged};
+use runzeo::base::ids::{Oid, Tid};
+use runzeo::storage::file::FileStorageOptions;
+use runzeo::storage::{Storage, TidAt};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 fn limit_files_to(server: &Server, len: Option<u64>) {
@@ -41,4 +52,33 @@ fn a_limit_on_the_length_of_files_is_found_at_vote() {
     serial = client.commit(&[(0, serial, &record(b"short"))]).unwrap().unwrap();
     limit_files_to(&server, None);
     client.commit(&[(0, serial, &data)]).unwrap().unwrap();
+}
+
+/// The list of blocks that are rightly zero is written at finish, and nothing is reserved for it: 2 MB of zeros, and a disk that
+/// another program filled after the vote, and `tpc_finish` failed. Without the list, a power cut must not take them for torn.
+#[test]
+fn a_disk_that_fills_up_between_vote_and_finish_does_not_matter() {
+    // The lock file is a real one.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("Data.fs");
+    let disk = Faulty::new(7, None).without_reserve();
+    let options = |disk: &Faulty| FileStorageOptions {
+        media: Arc::new(disk.clone()),
+        ..FileStorageOptions::new(&path)
+    };
+    let storage = open_with(options(&disk)).unwrap();
+    commit(&storage, &[(1, Tid::ZERO, b"before")]).unwrap();
+    let zeros = [&b"head"[..], &[0; 200_000], b"tail"].concat();
+    let mut transaction = staged();
+    transaction.store(Oid(2), Tid::ZERO, &zeros).unwrap();
+    let voted = storage.vote(transaction, TidAt::Finish).unwrap();
+    disk.set_full(true);
+    let outcome = finish_voted(&storage, voted).recv().unwrap();
+    assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+    let cuts: Vec<Faulty> = (0..200).map(|_| disk.after_power_cut()).collect();
+    drop(storage);
+    for cut in cuts {
+        let after = open_with(options(&cut)).unwrap();
+        assert_eq!(load(&after, 2).unwrap().0, zeros);
+    }
 }

@@ -44,6 +44,8 @@ struct Disk {
     boot: u64,
     files: u64,
     cannot_reserve: bool,
+    /// No file may become longer.
+    full: bool,
     now: Time,
 }
 
@@ -106,6 +108,7 @@ impl Faulty {
             boot: 1,
             files: 0,
             cannot_reserve: false,
+            full: false,
             now: NOW,
         };
         Faulty { disk: Arc::new(Mutex::new(disk)) }
@@ -119,6 +122,10 @@ impl Faulty {
     pub fn without_reserve(self) -> Faulty {
         self.disk.lock().unwrap().cannot_reserve = true;
         self
+    }
+
+    pub fn set_full(&self, full: bool) {
+        self.disk.lock().unwrap().full = full;
     }
 
     /// Whether the fault has happened.
@@ -380,6 +387,9 @@ impl MediaFile for FaultyFile {
         let mut disk = self.disk.lock().unwrap();
         if disk.dead {
             return Err(failed());
+        }
+        if disk.full && self.content.lock().unwrap().now.len() < pos as usize + buf.len() {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         let fault = disk.call().err();
         let len = match fault {

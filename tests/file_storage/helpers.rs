@@ -10,6 +10,7 @@ use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::{
     Committed, Delivery, Publisher, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionMeta,
+    Voted,
 };
 
 /// What became of a finish.
@@ -63,10 +64,13 @@ pub fn staged() -> Staged {
 
 /// Finishes a voted transaction without waiting.
 pub fn finish(storage: &dyn Storage, staged: Staged, at: TidAt) -> Result<Receiver<Outcome>> {
-    let voted = storage.vote(staged, at)?;
+    Ok(finish_voted(storage, storage.vote(staged, at)?))
+}
+
+pub fn finish_voted(storage: &dyn Storage, voted: Box<dyn Voted>) -> Receiver<Outcome> {
     let (to, from) = channel::<Outcome>();
     storage.finish(voted, Box::new(to));
-    Ok(from)
+    from
 }
 
 pub fn commit_staged(storage: &dyn Storage, staged: Staged) -> Result<Tid> {

@@ -139,8 +139,8 @@ impl Core {
         if jobs.is_empty() {
             return After { failed, ..After::default() };
         }
-        let placed = match self.write(&volume, &mut writer, &mut jobs, &tids) {
-            Ok(placed) => placed,
+        let Written { placed, zeros_listed } = match self.write(&volume, &mut writer, &mut jobs, &tids) {
+            Ok(written) => written,
             Err(error) => {
                 error!(
                     target: TARGET,
@@ -151,29 +151,24 @@ impl Core {
                 self.take_back(&volume, begin, blobs, &mut jobs);
                 writer.format = format;
                 let doing = format!("{}: writing at {begin}", self.path.display());
-                let error = || StorageError::Io { doing: doing.clone(), error: copy(&error) };
-                return After {
-                    failed: failed.into_iter().chain(tickets(jobs, error)).collect(),
-                    ..After::default()
-                };
+                return refused(failed, jobs, doing, &error);
             }
         };
-        if let Err(error) = volume.log.file().sync() {
+        let (end, tid) = placed.last().map_or((begin, volume.end_tid()), |placed| (placed.end, placed.tid));
+        let synced = volume.log.file().sync().and_then(|()| match &self.note {
+            Some(note) if !zeros_listed => note.set_durable(note.file_no(), end, tid),
+            _ => Ok(()),
+        });
+        if let Err(error) = synced {
             self.set_broken(format!("a sync failed at {begin}: {error}"));
             self.doubt();
             // What the disk has now is unknown; nobody was told of it, so better it is gone at the next start.
             self.take_back(&volume, begin, blobs, &mut jobs);
-            let doing = format!("{}: syncing at {begin}", self.path.display());
-            let error = || StorageError::Io { doing: doing.clone(), error: copy(&error) };
-            return After {
-                failed: failed.into_iter().chain(tickets(jobs, error)).collect(),
-                ..After::default()
-            };
+            return refused(failed, jobs, format!("{}: syncing at {begin}", self.path.display()), &error);
         }
         if let Some(blobs) = blobs {
             blobs.keep();
         }
-        let (end, tid) = placed.last().map_or((begin, volume.end_tid()), |placed| (placed.end, placed.tid));
         writer.end = end;
         writer.undecided = false;
         drop(writer);
@@ -223,7 +218,7 @@ impl Core {
         writer: &mut Writer,
         jobs: &mut [Job],
         tids: &[Tid],
-    ) -> io::Result<Vec<Placed>> {
+    ) -> io::Result<Written> {
         let file = volume.log.file();
         if writer.undecided
             && let Some(first) = jobs.first()
@@ -247,13 +242,11 @@ impl Core {
         if writer.buf.capacity() > 2 * GATHER_MAX {
             writer.buf = Vec::new();
         }
-        if !zeros.is_empty()
-            && let Some(note) = &self.note
-        {
-            // Before the transactions count as committed, recovery must know that these zeros are meant.
-            note.add_zeros(&zeros)?;
-        }
-        Ok(placed)
+        // Before the transactions count as committed, recovery must know that these zeros are meant. Room for the list was not
+        // reserved: without it the note must say, before they count, that they are durable.
+        let zeros_listed =
+            zeros.is_empty() || self.note.as_ref().is_none_or(|note| note.add_zeros(&zeros).is_ok());
+        Ok(Written { placed, zeros_listed })
     }
 
     /// Cuts off what was written of a group that failed, and removes its blobs.
@@ -276,6 +269,13 @@ impl Core {
             blobs.leave(jobs.iter_mut().flat_map(|job| job.txn.staged.blobs_mut()));
         }
     }
+}
+
+/// A group that was written, and is not durable yet.
+struct Written {
+    placed: Vec<Placed>,
+    /// Its blocks of zeros are in the note.
+    zeros_listed: bool,
 }
 
 /// Where a transaction stands in the file.
@@ -413,6 +413,12 @@ fn group_count(jobs: &[Job]) -> usize {
 
 fn all_failed(jobs: Vec<Job>, error: impl Fn() -> StorageError) -> After {
     After { failed: tickets(jobs, error).collect(), ..After::default() }
+}
+
+/// A group that was not written, beside those that had failed before.
+fn refused(failed: Vec<(Ticket, StorageError)>, jobs: Vec<Job>, doing: String, error: &io::Error) -> After {
+    let error = || StorageError::Io { doing: doing.clone(), error: copy(error) };
+    After { failed: failed.into_iter().chain(tickets(jobs, error)).collect(), ..After::default() }
 }
 
 fn tickets(jobs: Vec<Job>, error: impl Fn() -> StorageError) -> impl Iterator<Item = (Ticket, StorageError)> {

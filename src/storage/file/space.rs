@@ -7,6 +7,7 @@
 //! Invariant: zeros are only written behind all that has voted, so never where a transaction may be written at the same time.
 
 use std::io;
+use std::iter;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,14 +25,23 @@ pub struct Space {
 }
 
 struct State {
+    room: Room,
+    /// In the file that a pack is about to put in the place of this one.
+    next: Option<Room>,
+    /// Voted and not written yet.
+    outstanding: u64,
+}
+
+/// What is reserved in a file.
+struct Room {
     file: Arc<dyn MediaFile>,
     /// Where the next transaction will be appended.
     end: u64,
-    /// Voted and not written yet.
-    outstanding: u64,
     /// Reserved up to here.
     until: u64,
-    /// The file system can do it.
+    /// So much longer may the transactions become that have voted.
+    growth: u64,
+    /// The file system can reserve.
     supported: bool,
 }
 
@@ -43,24 +53,22 @@ pub struct Reservation {
 
 impl Space {
     pub fn new(file: Arc<dyn MediaFile>, end: u64) -> Space {
-        let state = State { file, end, outstanding: 0, until: end, supported: true };
+        let state = State { room: Room::new(file, end, 0), next: None, outstanding: 0 };
         Space { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Where a transaction would begin that finished after all that are voted now.
     pub fn likely_end(&self) -> u64 {
         let state = lock(&self.state);
-        state.end + state.outstanding
+        state.room.end + state.outstanding
     }
 
     /// Makes sure that `len` more bytes can be written.
     pub fn reserve(&self, path: &Path, len: u64) -> Result<Reservation> {
         let mut state = lock(&self.state);
-        let voted = state.end + state.outstanding;
-        let need = voted + len;
-        if need > state.until {
-            let reserved = state.make_room(voted, need);
-            state.until = reserved.map_err(|error| StorageError::Io {
+        let State { room, next, outstanding } = &mut *state;
+        for room in iter::once(room).chain(next) {
+            room.hold(*outstanding, len).map_err(|error| StorageError::Io {
                 doing: format!("{}: no room for {len} bytes", path.display()),
                 error,
             })?;
@@ -71,30 +79,52 @@ impl Space {
 
     /// The file now ends here, its reserved part beyond it is as it was.
     pub fn appended(&self, end: u64) {
-        lock(&self.state).end = end;
+        lock(&self.state).room.end = end;
     }
 
     /// The file was cut off here, which gives back all that was reserved.
     pub fn cut(&self, end: u64) {
         let mut state = lock(&self.state);
-        state.end = end;
-        state.until = end;
+        state.room.end = end;
+        state.room.until = end;
     }
 
-    /// Another file takes the place of the one so far; it ends here. What is reserved is reserved there too, if there is
-    /// room: a pack has just made some.
-    pub fn moved(&self, file: Arc<dyn MediaFile>, end: u64) {
+    /// Another file, which ends at `end`, is about to take the place of the one so far: all that has voted, and votes until
+    /// then, has room there, too. It may become longer by `growth` bytes.
+    pub fn prepare_move(&self, file: Arc<dyn MediaFile>, end: u64, growth: u64) -> io::Result<()> {
         let mut state = lock(&self.state);
-        let need = end + state.outstanding;
-        state.file = file;
-        state.end = end;
-        // Nothing is being written.
-        state.until = end;
-        state.until = state.make_room(end, need).unwrap_or(end);
+        let mut next = Room::new(file, end, growth);
+        next.hold(state.outstanding, 0)?;
+        state.next = Some(next);
+        Ok(())
+    }
+
+    /// It has taken the place, or not.
+    pub fn end_move(&self, has_moved: bool) {
+        let mut state = lock(&self.state);
+        if let Some(next) = state.next.take()
+            && has_moved
+        {
+            state.room = next;
+        }
     }
 }
 
-impl State {
+impl Room {
+    fn new(file: Arc<dyn MediaFile>, end: u64, growth: u64) -> Room {
+        Room { file, end, until: end, growth, supported: true }
+    }
+
+    /// Makes room for `len` bytes behind the `outstanding` ones that have voted.
+    fn hold(&mut self, outstanding: u64, len: u64) -> io::Result<()> {
+        let voted = self.end + outstanding;
+        let need = voted + len + self.growth;
+        if need > self.until {
+            self.until = self.make_room(voted, need)?;
+        }
+        Ok(())
+    }
+
     /// Sees to it that all from `until` up to `to` can be written, or more; up to where. What is before `voted` may be written
     /// at the same time.
     fn make_room(&mut self, voted: u64, to: u64) -> io::Result<u64> {
@@ -214,8 +244,15 @@ mod tests {
         let space = Space::new(small(1 << 20), 1000);
         let voted = space.reserve(Path::new("Data.fs"), 300_000).unwrap();
         let packed = small(1 << 20);
-        space.moved(packed.clone(), 500);
-        assert_eq!(packed.len().unwrap(), 300_500);
-        drop(voted);
+        space.prepare_move(packed.clone(), 500, 1000).unwrap();
+        assert_eq!(packed.len().unwrap(), 301_500);
+        // Who votes before it has taken the place needs room in both.
+        let later = space.reserve(Path::new("Data.fs"), 100_000).unwrap();
+        assert_eq!(packed.len().unwrap(), 401_500);
+        assert!(space.prepare_move(small(400_000), 500, 0).is_err(), "then the pack fails, not the finish");
+        space.end_move(true);
+        space.appended(300_500);
+        let last = space.reserve(Path::new("Data.fs"), 1).unwrap();
+        drop((voted, later, last));
     }
 }

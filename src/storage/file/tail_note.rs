@@ -284,6 +284,12 @@ impl NoteFile {
         Ok(())
     }
 
+    /// The same, durable on return. It needs no room on the disk.
+    pub fn set_durable(&self, file: FileNo, end: u64, tid: Tid) -> io::Result<()> {
+        self.set_synced(file, end, tid)?;
+        self.file.sync()
+    }
+
     /// The file will be changed up to this time; durable on return.
     pub fn set_until(&self, until: Time) -> io::Result<()> {
         let _says = self.says();

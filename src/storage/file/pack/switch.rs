@@ -20,6 +20,7 @@ use super::super::Core;
 use super::super::familiar;
 use super::super::index::Index;
 use super::super::log::{Log, TARGET};
+use super::super::media::MediaFile;
 use super::super::pins::HeldPins;
 use super::super::tail_note::State;
 use super::super::volume::Volume;
@@ -135,6 +136,24 @@ fn replace(pack: &mut Pack<'_>, copier: &mut Copier<'_>, keep_old: bool) -> std:
         return Err(StorageError::Closed(format!("packing {}: {why}", core.path.display())).into());
     }
     let (file, end) = copier.finished()?;
+    let reserved = core.space.prepare_move(file.clone(), end, growth(&pins)?);
+    reserved.map_err(StorageError::io(format!(
+        "packing {}: no room for the transactions that have voted",
+        core.path.display()
+    )))?;
+    let moved = take_place(core, copier, file, end, keep_old);
+    core.space.end_move(moved.is_ok());
+    Ok(Tried::Done(moved?))
+}
+
+/// The packed file becomes the one that is served.
+fn take_place(
+    core: &Core,
+    copier: &mut Copier<'_>,
+    file: Arc<dyn MediaFile>,
+    end: u64,
+    keep_old: bool,
+) -> Result<Arc<Volume>> {
     keep_oids(core, &copier.old)?;
     if let Some(note) = &core.note {
         note.suspend(core.last_tid())
@@ -143,22 +162,31 @@ fn replace(pack: &mut Pack<'_>, copier: &mut Copier<'_>, keep_old: bool) -> std:
     if let Err(error) = rename(core, keep_old) {
         // Commits go on with the old file.
         tell_note(core, &copier.old);
-        return Err(error.into());
+        return Err(error);
     }
     if let Err(error) = core.media.sync_dir(dir_of(&core.path)) {
         // Which of the two files a power cut would leave under this name nobody knows.
         core.set_broken(format!("syncing the directory after a pack failed: {error}"));
-        return Err(StorageError::io(format!("packing {}", core.path.display()))(error).into());
+        return Err(StorageError::io(format!("packing {}", core.path.display()))(error));
     }
 
     let index = std::mem::replace(&mut copier.reach.index, Index::new());
-    let log = Log::new(core.path.clone(), file.clone(), end);
+    let log = Log::new(core.path.clone(), file, end);
     let volume = Arc::new(Volume::new(log, index, copier.last_tid));
     core.writer.lock().unwrap_or_else(PoisonError::into_inner).end = end;
-    core.space.moved(file, end);
     core.volume.replace(volume.clone());
     tell_note(core, &volume);
-    Ok(Tried::Done(volume))
+    Ok(volume)
+}
+
+/// By how much the transactions that have voted become longer at most, where what they point back to is packed away.
+fn growth(pins: &HeldPins<'_>) -> Result<u64> {
+    let mut len = 0;
+    pins.for_each(|volume, oid, back| {
+        len += volume.log.follow(oid, back)?.map_or(0, |(_, header)| header.data_len);
+        Ok(())
+    })?;
+    Ok(len)
 }
 
 /// Transactions that have voted will restore former revisions: what these refer to must be kept.
