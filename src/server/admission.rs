@@ -18,6 +18,7 @@ use crate::base::sync::{Arc, Condvar, Mutex};
 use crate::config::Limits;
 use crate::server::complaints::Complaints;
 use crate::server::connection::Connection;
+use crate::server::descriptors::Descriptors;
 use crate::server::episode::Episode;
 use crate::server::hosted::LOG;
 
@@ -26,9 +27,6 @@ const PROTECTED: Duration = Duration::from_secs(1);
 /// How long the accept loop waits for room before it drops the newcomer: longer than somebody is protected.
 const PATIENCE: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Descriptors for logs, storages and listening sockets.
-const DESCRIPTORS_KEPT: usize = 64;
 
 /// Lines in a minute about handshakes. A site whose server restarts has fewer clients.
 const GREETINGS_LOGGED: u64 = 2000;
@@ -40,6 +38,8 @@ pub const MADE_ROOM: &str = "it made room for others";
 /// The doorkeeper of a server.
 pub struct Admission {
     connections_max: usize,
+    /// The limit of open files, where it does not permit more connections.
+    too_few_files: Option<usize>,
     per_address_max: usize,
     strangers_max: usize,
     handshake_timeout: Option<Duration>,
@@ -135,27 +135,13 @@ pub struct Pass {
 }
 
 impl Admission {
-    /// Under these limits, in a process that may have so many descriptors open.
-    pub fn new(limits: &Limits, descriptors: usize) -> Arc<Admission> {
-        // A server with few descriptors must have most of them for clients.
-        let strangers_max = limits.unregistered.min(descriptors / 4).max(1);
-        let rest = descriptors.saturating_sub(strangers_max + DESCRIPTORS_KEPT);
-        let connections_max = match limits.connections {
-            Some(wanted) if wanted > rest => {
-                log::warn!(
-                    target: LOG,
-                    "max-connections {wanted} is more than the limit of open files ({descriptors}) permits: it is {rest}"
-                );
-                rest
-            }
-            Some(wanted) => wanted,
-            // Large transactions, blobs and files that are packed need descriptors too.
-            None => rest - rest / 4,
-        };
+    /// Under these limits, with so many descriptors.
+    pub fn new(limits: &Limits, descriptors: &Descriptors) -> Arc<Admission> {
         Arc::new(Admission {
-            connections_max,
+            connections_max: descriptors.connections,
+            too_few_files: descriptors.limits_connections.then_some(descriptors.total),
             per_address_max: limits.connections_per_address.unwrap_or(usize::MAX),
-            strangers_max,
+            strangers_max: descriptors.strangers,
             handshake_timeout: limits.handshake_timeout,
             state: Mutex::default(),
             left: Condvar::new(),
@@ -291,7 +277,10 @@ impl Pass {
             let max = admission.connections_max;
             if admission.episodes.full.is_news() {
                 let label = connection.label();
-                log::warn!(target: LOG, "({label}) refused: max-connections ({max}) clients are connected");
+                let why = admission.too_few_files.map_or_else(String::new, |total| {
+                    format!("; the limit of open files ({total}: ulimit -n, LimitNOFILE) permits no more")
+                });
+                log::warn!(target: LOG, "({label}) refused: max-connections ({max}) clients are connected{why}");
             }
             return Err(format!("the server has max-connections ({max}) clients already; try again later"));
         }

@@ -8,6 +8,7 @@ pub mod acceptor;
 pub mod admission;
 pub mod complaints;
 pub mod connection;
+pub mod descriptors;
 mod episode;
 pub mod hosted;
 pub mod invalidations;
@@ -33,6 +34,7 @@ use crate::config::Limits;
 use crate::net::listen::Listener;
 use crate::server::admission::Admission;
 use crate::server::connection::Connection;
+use crate::server::descriptors::Descriptors;
 use crate::server::hosted::Hosted;
 use crate::server::watch::Watch;
 use crate::wire::protocol::Announcement;
@@ -56,6 +58,7 @@ pub struct Server {
     authentication: Option<Authentication>,
     announcement: Announcement,
     limits: Limits,
+    descriptors: Descriptors,
     admission: Arc<Admission>,
     watch: Watch,
     clients: Mutex<HashMap<u64, Arc<Connection>>>,
@@ -74,11 +77,14 @@ impl Server {
         limits: Limits,
         descriptors: usize,
     ) -> io::Result<Arc<Server>> {
+        let descriptors = Descriptors::divide(descriptors, &limits);
+        descriptors.log(&limits);
         let server = Arc::new(Server {
             storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
             authentication,
             announcement,
-            admission: Admission::new(&limits, descriptors),
+            admission: Admission::new(&limits, &descriptors),
+            descriptors,
             limits,
             watch: Watch::default(),
             clients: Mutex::default(),
@@ -141,6 +147,10 @@ impl Server {
 
     pub fn admission(&self) -> &Arc<Admission> {
         &self.admission
+    }
+
+    pub(crate) fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
     }
 
     fn watch(&self) -> &Watch {

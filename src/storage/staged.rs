@@ -36,7 +36,9 @@ pub struct Staged {
     /// What is not spilled yet; begins at offset `spilled`.
     memory: Vec<u8>,
     spilled: u64,
-    spill: Option<File>,
+    spill: Option<Spill>,
+    /// `None`: nobody counts temporary files.
+    permits: Option<Box<dyn FilePermits>>,
     memory_max: usize,
     /// Payloads do not lie one after another any more.
     rearranged: bool,
@@ -68,6 +70,22 @@ pub enum OpKind {
     Undo { tid: Tid },
 }
 
+/// Who decides whether a transaction may have one more file open.
+pub trait FilePermits: std::fmt::Debug + Send + Sync {
+    /// What is returned is kept as long as the file is open.
+    fn take(&self) -> io::Result<Box<dyn FilePermit>>;
+}
+
+/// See [`FilePermits`].
+pub trait FilePermit: std::fmt::Debug + Send + Sync {}
+
+/// A temporary file.
+#[derive(Debug)]
+struct Spill {
+    file: File,
+    _permit: Option<Box<dyn FilePermit>>,
+}
+
 impl Staged {
     /// An empty transaction that keeps at most `memory_max` bytes of payloads in memory.
     pub fn new(meta: TransactionMeta, tid: Option<Tid>, status: u8, memory_max: usize) -> Staged {
@@ -83,9 +101,15 @@ impl Staged {
             memory: Vec::new(),
             spilled: 0,
             spill: None,
+            permits: None,
             memory_max,
             rearranged: false,
         }
+    }
+
+    /// The transaction's temporary file is counted.
+    pub fn count_file(&mut self, permits: impl FilePermits + 'static) {
+        self.permits = Some(Box::new(permits));
     }
 
     pub fn store(&mut self, oid: Oid, serial: Tid, data: &[u8]) -> io::Result<()> {
@@ -260,9 +284,10 @@ impl Staged {
 
     fn spill_memory(&mut self) -> io::Result<()> {
         if self.spill.is_none() {
-            self.spill = Some(tempfile::tempfile()?);
+            let permit = self.permits.as_ref().map(|permits| permits.take()).transpose()?;
+            self.spill = Some(Spill { file: tempfile::tempfile()?, _permit: permit });
         }
-        if let Some(file) = &self.spill {
+        if let Some(Spill { file, .. }) = &self.spill {
             file.write_all_at(&self.memory, self.spilled)?;
         }
         self.spilled += self.memory.len() as u64;
@@ -303,7 +328,7 @@ impl Staged {
     /// Read a part of the area of headrooms and payloads.
     pub fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<()> {
         let mut done = 0;
-        if let Some(file) = &self.spill
+        if let Some(Spill { file, .. }) = &self.spill
             && pos < self.spilled
         {
             done = buf.len().min((self.spilled - pos) as usize);

@@ -5,17 +5,20 @@
 //! other threads of the same client are served between the chunks.
 
 use std::io;
+use std::path::PathBuf;
 use std::thread;
 
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
 use crate::exceptions;
 use crate::server::connection::{Connection, Transaction, printable};
-use crate::server::hosted::LOG;
+use crate::server::descriptors::{Taken, too_many_files};
+use crate::server::hosted::{Hosted, LOG};
 use crate::server::session::contain::contained;
 use crate::server::session::{Registered, Session};
+use crate::storage::StorageError;
 use crate::storage::blob::Upload;
-use crate::storage::{BlobFile, StorageError};
+use crate::storage::media::MediaFile;
 use crate::wire::exception::PyException;
 use crate::wire::push::Push;
 use crate::wire::request::OwnedMsgId;
@@ -33,7 +36,7 @@ const THREAD_STACK: usize = 128 << 10;
 pub enum Receiving {
     #[default]
     Nothing,
-    Blob(Upload),
+    Blob(Upload, Taken),
     /// It has failed and vote will say so; the rest of it is thrown away.
     Failed,
 }
@@ -55,17 +58,23 @@ impl Session {
             self.upload = Receiving::Nothing;
             return Err(exceptions::transaction_error("a blob without a transaction"));
         }
-        let interleaved = matches!(self.upload, Receiving::Blob(_));
+        let interleaved = matches!(self.upload, Receiving::Blob(..));
         self.upload = Receiving::Failed;
         if interleaved {
             // Some clients mix up the chunks of blobs that several threads store.
             self.fail_blob(&PyException::builtin("AssertionError", "a blob was begun within a blob"));
             return Ok(());
         }
+        let Some(taken) = self.server.descriptors().files.take() else {
+            self.fail_blob(&exceptions::of_storage_error(&StorageError::io("storing a blob")(
+                too_many_files(),
+            )));
+            return Ok(());
+        };
         let begun =
             on.hosted.storage.blob_dir().ok_or_else(StorageError::no_blobs).and_then(|dir| dir.begin());
         match begun {
-            Ok(upload) => self.upload = Receiving::Blob(upload),
+            Ok(upload) => self.upload = Receiving::Blob(upload, taken),
             Err(error) => self.fail_blob(&exceptions::of_storage_error(&error)),
         }
         Ok(())
@@ -75,7 +84,7 @@ impl Session {
     pub(super) fn store_blob_chunk(&mut self, chunk: &[u8]) -> Result {
         self.connection.progresses();
         if let Some(max) = self.server.limits().transaction_size
-            && matches!(self.upload, Receiving::Blob(_))
+            && matches!(self.upload, Receiving::Blob(..))
             && !self.blob_fits(chunk.len(), max)
         {
             self.upload = Receiving::Failed;
@@ -83,7 +92,7 @@ impl Session {
         let written = match &mut self.upload {
             Receiving::Nothing => return Err(not_begun()),
             Receiving::Failed => return Ok(()),
-            Receiving::Blob(upload) => upload.write(chunk),
+            Receiving::Blob(upload, _) => upload.write(chunk),
         };
         if let Err(error) = written {
             // Before anything else: the disk may be full.
@@ -115,12 +124,15 @@ impl Session {
         data: &[u8],
         id: &[u8],
     ) -> Result {
-        let upload = match std::mem::take(&mut self.upload) {
+        let (upload, taken) = match std::mem::take(&mut self.upload) {
             Receiving::Nothing => return Err(not_begun()),
             Receiving::Failed => return Ok(()),
-            Receiving::Blob(upload) => upload,
+            Receiving::Blob(upload, taken) => (upload, taken),
         };
-        match upload.end(oid) {
+        let ended = upload.end(oid);
+        // Its file is closed.
+        drop(taken);
+        match ended {
             Ok(blob) => {
                 self.stage(on, id, "storeBlobEnd", |staged| staged.store_blob(oid, serial, data, blob))
             }
@@ -177,9 +189,17 @@ impl Session {
             }
             error => exceptions::of_storage_error(&error),
         })?;
-        let download =
-            Download { connection: Arc::clone(&self.connection), id: id.clone(), oid, serial, blob };
-        if download.blob.len <= INLINE_LEN_MAX || !self.downloads.begin() {
+        let download = Download {
+            hosted: Arc::clone(&on.hosted),
+            connection: Arc::clone(&self.connection),
+            id: id.clone(),
+            oid,
+            serial,
+            len: blob.len,
+            path: blob.path,
+            open: self.server.descriptors().downloads.take().map(|taken| (blob.file, taken)),
+        };
+        if download.len <= INLINE_LEN_MAX || !self.downloads.begin() {
             download.run();
             return Ok(());
         }
@@ -218,11 +238,15 @@ impl Downloads {
 
 /// A blob on its way to a client.
 struct Download {
+    hosted: Arc<Hosted>,
     connection: Arc<Connection>,
     id: OwnedMsgId,
     oid: Oid,
     serial: Tid,
-    blob: BlobFile,
+    len: u64,
+    path: PathBuf,
+    /// `None`: so many are open that this one is opened anew for each part, since its client may take them as slowly as it likes.
+    open: Option<(Arc<dyn MediaFile>, Taken)>,
 }
 
 impl Download {
@@ -235,8 +259,7 @@ impl Download {
                 wire.none_reply(self.id.get(), &mut last);
             }
             Err(error) => {
-                let error =
-                    StorageError::Io { doing: format!("reading {}", self.blob.path.display()), error };
+                let error = StorageError::Io { doing: format!("reading {}", self.path.display()), error };
                 log::error!(target: LOG, "({}) Can't send a blob: {error}", self.connection.label());
                 last.clear();
                 wire.error_reply(self.id.get(), &exceptions::of_storage_error(&error), &mut last);
@@ -247,7 +270,7 @@ impl Download {
 
     /// Sends the beginning and all chunks but for what is left in `out`.
     fn send_chunks(&self, out: &mut Vec<u8>) -> io::Result<()> {
-        let (wire, oid, serial, len) = (self.connection.wire(), self.oid, self.serial, self.blob.len);
+        let (wire, oid, serial, len) = (self.connection.wire(), self.oid, self.serial, self.len);
         wire.push(&Push::BlobStart { oid, serial }, out);
         let mut pos = 0;
         if len >= CHUNK_LEN as u64 {
@@ -272,7 +295,14 @@ impl Download {
 
     fn read(&self, out: &mut [u8], start: usize, len: usize, pos: u64) -> io::Result<()> {
         let chunk = out.get_mut(start..start + len).unwrap_or_default();
-        match self.blob.file.read_at(chunk, pos)? {
+        let read = match &self.open {
+            Some((file, _)) => file.read_at(chunk, pos)?,
+            None => {
+                let blob = self.hosted.storage.load_blob(self.oid, self.serial).map_err(io::Error::other)?;
+                blob.file.read_at(chunk, pos)?
+            }
+        };
+        match read {
             read if read == len => Ok(()),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }

@@ -54,6 +54,7 @@ impl Session {
         };
         let memory_max = self.server.limits().transaction_memory;
         let mut staged = Staged::new(meta, begin.tid, begin.status, memory_max);
+        staged.count_file(self.server.descriptors().files.clone());
         staged.python2 = self.connection.wire().codec == Codec::Pickle(Dialect::Python2);
         let clients_resolve = on.hosted.options.client_conflict_resolution;
         staged.client_resolves = clients_resolve && self.connection.wire().can_resolve_conflicts();

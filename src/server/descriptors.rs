@@ -1,0 +1,140 @@
+//! What the descriptors that the process may have are for: clients, files that clients keep open, and the rest.
+//!
+//! The storages open files at any time (a pack, an index that is saved, a large directory to be synced), and a client must not be able to
+//! take the last descriptor from them. So each kind has its share; what does not fit into a share does without.
+
+use std::io;
+
+use crate::base::sync::{Arc, AtomicUsize, Ordering};
+use crate::config::Limits;
+use crate::server::hosted::LOG;
+use crate::storage::staged::{FilePermit, FilePermits};
+
+/// For logs, storages, helpers and listening sockets.
+const KEPT: usize = 64;
+/// With fewer descriptors in all, the shares are small, and the log says so.
+const FEW: usize = 256;
+
+/// How many there are for each purpose.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// That the process may have.
+    pub total: usize,
+    /// Connections that have not registered.
+    pub strangers: usize,
+    /// Clients.
+    pub connections: usize,
+    /// `max-connections` asks for more, or does not say how many.
+    pub limits_connections: bool,
+    /// Blobs that are on their way to clients. One that has no share is opened anew for each part.
+    pub downloads: Share,
+    /// Blobs that come from clients, and temporary files of large transactions. What has no share is refused at vote.
+    pub files: Share,
+}
+
+/// So many may be taken at the same time.
+#[derive(Clone, Debug)]
+pub struct Share(Arc<AtomicUsize>);
+
+/// One of a share, until it is dropped.
+#[derive(Debug)]
+pub struct Taken(Arc<AtomicUsize>);
+
+impl Descriptors {
+    /// Divides `total` under these limits.
+    pub fn divide(total: usize, limits: &Limits) -> Descriptors {
+        let strangers = limits.unregistered.min(total / 4).max(1);
+        let rest = total.saturating_sub(strangers + KEPT.min(total / 3));
+        let connections_max = (rest - rest / 4).max(1);
+        let connections = limits.connections.unwrap_or(usize::MAX).min(connections_max);
+        let files = rest.saturating_sub(connections);
+        Descriptors {
+            total,
+            strangers,
+            connections,
+            limits_connections: connections == connections_max,
+            downloads: Share::of((files / 2).max(1)),
+            files: Share::of((files - files / 2).max(1)),
+        }
+    }
+
+    /// Tells the log what the limit of open files does not permit.
+    pub fn log(&self, limits: &Limits) {
+        let Descriptors { total, connections, .. } = self;
+        match limits.connections {
+            Some(wanted) if wanted > *connections => log::warn!(
+                target: LOG,
+                "max-connections {wanted} is more than the limit of open files ({total}) permits: it is {connections}"
+            ),
+            _ if *total < FEW => log::warn!(
+                target: LOG,
+                "The limit of open files is {total} (ulimit -n, LimitNOFILE): at most {connections} clients can connect, and of large \
+                 transactions and blobs only a few go on at a time"
+            ),
+            _ => {}
+        }
+    }
+}
+
+impl Share {
+    pub fn of(count: usize) -> Share {
+        Share(Arc::new(AtomicUsize::new(count)))
+    }
+
+    /// `None`: all are taken.
+    pub fn take(&self) -> Option<Taken> {
+        let less = |left: usize| left.checked_sub(1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;
+        Some(Taken(Arc::clone(&self.0)))
+    }
+}
+
+impl FilePermits for Share {
+    fn take(&self) -> io::Result<Box<dyn FilePermit>> {
+        let taken = Share::take(self).ok_or_else(too_many_files)?;
+        Ok(Box::new(taken))
+    }
+}
+
+impl FilePermit for Taken {}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Why there is no file for a blob or a large transaction.
+pub fn too_many_files() -> io::Error {
+    io::Error::other(
+        "too many blobs and large transactions are under way for the limit of open files (ulimit -n, LimitNOFILE)",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_never_have_all_of_them() {
+        for total in [10, 16, 64, 100, 256, 1024, 4096, 1 << 20] {
+            for connections in [None, Some(1), Some(100), Some(1 << 30)] {
+                let limits = Limits { connections, ..Limits::default() };
+                let all = Descriptors::divide(total, &limits);
+                let shares = [&all.downloads, &all.files].map(|share| share.0.load(Ordering::Relaxed));
+                assert!(shares.iter().all(|&share| share > 0) && all.connections > 0, "{all:?}");
+                let taken = all.strangers + all.connections + shares.iter().sum::<usize>();
+                assert!(taken + KEPT.min(total / 4) <= total, "{all:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_has_an_end() {
+        let share = Share::of(2);
+        let taken = [share.take(), share.take()];
+        assert!(taken.iter().all(Option::is_some) && share.take().is_none());
+        drop(taken);
+        assert!(share.take().is_some());
+    }
+}
