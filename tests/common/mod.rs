@@ -6,6 +6,7 @@
 #![allow(dead_code)] // each test uses its own part
 
 pub mod client;
+pub mod faults;
 pub mod msgpack;
 pub mod pickle;
 pub mod process;

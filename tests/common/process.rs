@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::faults::Faults;
+
 pub struct Server {
     pub address: SocketAddr,
     child: Child,
@@ -38,6 +40,22 @@ impl Server {
 
     /// The same, with this level of its log.
     pub fn start_logging(level: &str, zeo: &str, storage: &str, prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_by(level, zeo, storage, prepare, |directory| Some(spawn(directory)))
+            .expect("it is started")
+    }
+
+    /// A server whose system calls fail as `faults` says. `None`: that cannot be done here.
+    pub fn start_failing(faults: &Faults, zeo: &str, storage: &str) -> Option<Self> {
+        Self::start_by("info", zeo, storage, |_| (), |directory| faults.spawn(command(directory)))
+    }
+
+    fn start_by(
+        level: &str,
+        zeo: &str,
+        storage: &str,
+        prepare: impl FnOnce(&Path),
+        spawn: impl FnOnce(&Path) -> Option<Child>,
+    ) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         prepare(directory.path());
         let address = free_address();
@@ -48,15 +66,21 @@ impl Server {
             log.display()
         );
         fs::write(directory.path().join("zeo.conf"), config).expect("write the configuration");
-        let child = spawn(directory.path());
+        let child = spawn(directory.path())?;
         let mut server = Self { address, child, directory };
         server.wait_listening();
-        server
+        Some(server)
     }
 
     /// Stops, and starts again on the same files.
     pub fn restart(&mut self) {
         assert!(self.stop().success(), "{}", self.talk());
+        self.child = spawn(self.directory.path());
+        self.wait_listening();
+    }
+
+    /// Starts again after it was killed.
+    pub fn start_again(&mut self) {
         self.child = spawn(self.directory.path());
         self.wait_listening();
     }
@@ -177,21 +201,25 @@ impl Drop for Server {
 }
 
 fn spawn(directory: &Path) -> Child {
+    command(directory).spawn().expect("start the server")
+}
+
+fn command(directory: &Path) -> Command {
     let output = fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(directory.join("output.log"))
         .expect("output.log");
-    Command::new(binary())
+    let mut command = Command::new(binary());
+    command
         .args(["-C", "zeo.conf"])
         .current_dir(directory)
         .env_remove("INSTANCE_HOME")
         .env_remove("ZEO_MSGPACK")
         .stdin(Stdio::null())
         .stdout(output.try_clone().expect("output"))
-        .stderr(output)
-        .spawn()
-        .expect("start the server")
+        .stderr(output);
+    command
 }
 
 fn binary() -> PathBuf {

@@ -1,0 +1,204 @@
+//! A program whose system calls fail when a test says so.
+//!
+//! The kernel asks the test about each call of certain kinds before it does it (seccomp's user notification), and the test answers
+//! "go on" or with an error. So calls fail whoever makes them, the standard library included, and one can let the n-th fail for each n.
+//!
+//! `unsafe`: there is no library for this part of the kernel's interface.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+
+/// Calls that fail for one reason.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// No thread can be started.
+    Threads,
+    /// No descriptor is left.
+    Descriptors,
+    /// The disk is full, or broken.
+    Disk,
+    /// There is no memory for what is large.
+    Memory,
+}
+
+/// What is memory "for what is large".
+const LARGE: u64 = 1 << 20;
+const CLONE: &[libc::c_long] = &[libc::SYS_clone, libc::SYS_clone3];
+const OPEN: &[libc::c_long] = &[
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_accept4,
+    libc::SYS_dup3,
+    libc::SYS_pipe2,
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_memfd_create,
+    libc::SYS_epoll_create1,
+];
+const WRITE: &[libc::c_long] = &[
+    libc::SYS_pwrite64,
+    libc::SYS_pwritev,
+    libc::SYS_pwritev2,
+    libc::SYS_fallocate,
+    libc::SYS_ftruncate,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_linkat,
+    libc::SYS_unlinkat,
+    libc::SYS_mkdirat,
+    libc::SYS_copy_file_range,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_link,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mkdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rmdir,
+];
+const SYNC: &[libc::c_long] = &[libc::SYS_fsync, libc::SYS_fdatasync];
+const MAP: &[libc::c_long] = &[libc::SYS_mmap, libc::SYS_mremap];
+
+impl Kind {
+    pub const ALL: [Kind; 4] = [Kind::Threads, Kind::Descriptors, Kind::Disk, Kind::Memory];
+
+    /// The kind of a call, and the error with which it fails.
+    fn of(call: &libc::seccomp_data) -> Option<(Kind, i32)> {
+        let number = libc::c_long::from(call.nr);
+        let is_any = |calls: &[libc::c_long]| calls.contains(&number);
+        let is_large = call.args[if number == libc::SYS_mremap { 2 } else { 1 }] >= LARGE;
+        // The stack of a thread: that fails with the thread.
+        let is_stack = number == libc::SYS_mmap && call.args[3] & libc::MAP_STACK as u64 != 0;
+        match () {
+            () if is_any(CLONE) => Some((Kind::Threads, libc::EAGAIN)),
+            () if is_any(OPEN) => Some((Kind::Descriptors, libc::EMFILE)),
+            () if is_any(WRITE) => Some((Kind::Disk, libc::ENOSPC)),
+            () if is_any(SYNC) => Some((Kind::Disk, libc::EIO)),
+            () if is_any(MAP) && is_large && !is_stack => Some((Kind::Memory, libc::ENOMEM)),
+            () => None,
+        }
+    }
+}
+
+/// Which calls fail.
+#[derive(Debug, Default)]
+struct Orders {
+    kind: Option<Kind>,
+    /// From this one on,
+    first: u64,
+    /// so many of them.
+    count: u64,
+    /// Calls of the kind since it was told.
+    seen: u64,
+}
+
+/// The test's hand on a program.
+#[derive(Clone, Debug, Default)]
+pub struct Faults(Arc<Mutex<Orders>>);
+
+impl Faults {
+    /// From now on the calls of this kind are counted, and `count` of them fail from number `first` (1 is the next one) on.
+    pub fn order(&self, kind: Kind, first: u64, count: u64) {
+        *self.0.lock().unwrap() = Orders { kind: Some(kind), first, count, seen: 0 };
+    }
+
+    /// All calls succeed. How many were counted.
+    pub fn end(&self) -> u64 {
+        mem::take(&mut *self.0.lock().unwrap()).seen
+    }
+
+    fn error(&self, call: &libc::seccomp_data) -> Option<i32> {
+        let (kind, error) = Kind::of(call)?;
+        let mut orders = self.0.lock().unwrap();
+        if orders.kind != Some(kind) {
+            return None;
+        }
+        orders.seen += 1;
+        let nth = orders.seen.checked_sub(orders.first)?;
+        (nth < orders.count).then_some(error)
+    }
+
+    /// Starts a program. `None`, with a line that says so, where the kernel does not offer this.
+    pub fn spawn(&self, mut command: Command) -> Option<Child> {
+        let faults = self.clone();
+        let (listener, is_installed) = mpsc::channel();
+        // Begun before there is a filter: nobody else could answer for it.
+        thread::spawn(move || is_installed.recv().iter().for_each(|listener| answer(listener, &faults)));
+        // The filter is one of the thread that begins the program, which inherits it.
+        let starter = thread::spawn(move || {
+            let installed = install_filter()?;
+            listener.send(installed).expect("the thread that answers");
+            command.spawn()
+        });
+        match starter.join().expect("the thread that starts the program") {
+            Ok(child) => Some(child),
+            Err(error) => {
+                eprintln!("SKIPPED: calls of a program cannot be made to fail here: {error}");
+                None
+            }
+        }
+    }
+}
+
+/// From here on the kernel asks about this thread's calls, and those of the programs that it starts.
+fn install_filter() -> io::Result<File> {
+    let numbers: Vec<libc::c_long> = [CLONE, OPEN, WRITE, SYNC, MAP].concat();
+    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    let give = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code: u16, jt: u8, jf: u8, k: u32| libc::sock_filter { code, jt, jf, k };
+    let mut program = vec![step(load, 0, 0, mem::offset_of!(libc::seccomp_data, nr) as u32)];
+    for (at, number) in numbers.iter().enumerate() {
+        let to_the_end = (numbers.len() - at) as u8;
+        program.push(step(equal, to_the_end, 0, *number as u32));
+    }
+    program.push(step(give, 0, 0, libc::SECCOMP_RET_ALLOW));
+    program.push(step(give, 0, 0, libc::SECCOMP_RET_USER_NOTIF));
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the program outlives the call, which copies it; what is returned is a new descriptor.
+    unsafe {
+        if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let listener = libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &program,
+        );
+        if listener < 0 { Err(io::Error::last_os_error()) } else { Ok(File::from_raw_fd(listener as i32)) }
+    }
+}
+
+/// Answers the kernel until nobody is left who could ask.
+fn answer(listener: &File, faults: &Faults) {
+    let fd = listener.as_raw_fd();
+    loop {
+        let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one descriptor, which is open.
+        let ready = unsafe { libc::poll(&mut poll, 1, -1) };
+        if ready > 0 && poll.revents & libc::POLLIN == 0 {
+            return;
+        }
+        // SAFETY: plain numbers, for which zero is what the kernel demands.
+        let mut asked: libc::seccomp_notif = unsafe { mem::zeroed() };
+        // SAFETY: the structure that this request fills.
+        if unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_RECV, &mut asked) } != 0 {
+            // Whoever asked has been killed.
+            continue;
+        }
+        let error = faults.error(&asked.data).unwrap_or(0);
+        let flags = if error == 0 { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 };
+        let reply = libc::seccomp_notif_resp { id: asked.id, val: 0, error: -error, flags };
+        // SAFETY: the structure that this request reads. An error says that whoever asked has been killed.
+        unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, &reply) };
+    }
+}
