@@ -1,31 +1,34 @@
-//! Files in directories that others can write to: what stands there may be no file, may be a link to somewhere else, and may be
+//! Directories that others can write to: what stands there may be no file, may be a link to somewhere else, and may be
 //! another thing a moment later.
 //!
-//! Directories and files are opened one after the other, never through a symbolic link, and everything else is asked of what
-//! is open.
+//! So everything goes through the descriptor of a directory, and the names in it. What lies deeper is [found](find) name by
+//! name; a symbolic link on the way or at its end is followed only if the administrator or the user of this process has
+//! made it. Everything else is asked of what is open.
 
-use std::ffi::OsStr;
+mod find;
+
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Stat, fchmod, fstat, open, openat, readlinkat, renameat, statat,
-    unlinkat,
+    AtFlags, FileType, Mode, OFlags, Stat, StatxFlags, fchmod, fstat, fsync, linkat, mkdirat, open, openat,
+    renameat, statat, statx, unlinkat,
 };
 use rustix::io::Errno;
 
-use super::fs::dir_of;
+use find::{Links, find};
 
 /// Opening a pipe would wait for somebody who writes to it.
-const PLAIN: OFlags = OFlags::RDONLY
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::NOCTTY)
-    .union(OFlags::CLOEXEC);
+const PLAIN: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
+/// Enough to find what is in a directory, without the right to list it.
+const PASSAGE: OFlags = DIRECTORY.union(OFlags::PATH);
+const NEW: OFlags =
+    OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The file was not taken: it is none, has other names, or is a link, or lies behind one.
 pub fn not_plain() -> io::Error {
@@ -39,31 +42,6 @@ fn is_plain(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }
 
-/// Opens a file for reading. A symbolic link in its place is followed only if the administrator or the user of this process
-/// has made it.
-pub fn open_plain(path: &Path) -> io::Result<File> {
-    let file = match open(path, PLAIN, Mode::empty()) {
-        Err(Errno::LOOP) => open(trusted_target(path)?, PLAIN, Mode::empty())?,
-        opened => opened?,
-    };
-    match is_plain(&fstat(&file)?) {
-        true => Ok(file.into()),
-        false => Err(not_plain()),
-    }
-}
-
-/// Where a symbolic link leads to.
-fn trusted_target(path: &Path) -> io::Result<PathBuf> {
-    let link = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    let owner = fstat(&link)?.st_uid;
-    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-        return Err(not_plain());
-    }
-    let target = readlinkat(&link, "", Vec::new())?;
-    let target = PathBuf::from(std::ffi::OsString::from_vec(target.into_bytes()));
-    Ok(dir_of(path).join(target))
-}
-
 /// Nobody may write to the file any more, and who has these permissions of reading may read it.
 pub fn protect(file: impl AsFd, readers: u32) -> io::Result<()> {
     let mode = fstat(&file)?.st_mode & 0o7777;
@@ -71,63 +49,155 @@ pub fn protect(file: impl AsFd, readers: u32) -> io::Result<()> {
     if wanted == mode { Ok(()) } else { Ok(fchmod(file, Mode::from_bits_truncate(wanted))?) }
 }
 
+/// An open directory.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    /// Where it was found, for messages.
+    path: PathBuf,
+}
+
 /// What was taken over.
 pub struct Taken {
     pub file: File,
+    /// Where it was.
+    pub dir: Dir,
     /// False: the directories are on different disks, and the file is where it was.
     pub moved: bool,
 }
 
-/// Opens the file `from`, which is below `base`, gives it the name `to`, and [protects](protect) it: who may read the directory
-/// that it was in may read it. It must be a file with this one name, and
-/// no link may lead to it; else the error is [`not_plain`].
-pub fn take_over(base: &Path, from: &Path, to: &Path) -> io::Result<Taken> {
-    let link = |errno| match errno {
-        Errno::LOOP | Errno::NOTDIR | Errno::NXIO | Errno::ISDIR => not_plain(),
-        errno => io::Error::from(errno),
-    };
-    let (dir, name) = walk(base, from, link)?;
-    let file = openat(&dir, name, PLAIN, Mode::empty()).map_err(link)?;
-    let stat = fstat(&file)?;
-    // A second name may be one of a file that whoever put it here may not read, or goes on writing to.
-    if !is_plain(&stat) || stat.st_nlink != 1 {
-        return Err(not_plain());
+impl Dir {
+    /// Opens a directory that the administrator has named: with all that is above it, it may be a link. Who may not list it
+    /// gets to what is in it.
+    pub fn open(path: &Path) -> io::Result<Dir> {
+        let fd = match open(path, DIRECTORY, Mode::empty()) {
+            Err(Errno::ACCESS) => open(path, PASSAGE, Mode::empty())?,
+            opened => opened?,
+        };
+        Ok(Dir { fd, path: path.to_owned() })
     }
-    let to_dir = open(dir_of(to), DIRECTORY, Mode::empty())?;
-    let Some(to_name) = to.file_name() else { return Err(not_plain()) };
-    match renameat(&dir, name, &to_dir, to_name) {
-        Ok(()) => {}
-        Err(Errno::XDEV) => {
-            protect(&file, fstat(&dir)?.st_mode)?;
-            return Ok(Taken { file: file.into(), moved: false });
-        }
-        Err(error) => return Err(error.into()),
-    }
-    let moved = statat(&to_dir, to_name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if (moved.st_dev, moved.st_ino) != (stat.st_dev, stat.st_ino) {
-        // Put in its place since it was opened. Whatever it is, it has no business here.
-        let _ = unlinkat(&to_dir, to_name, AtFlags::empty());
-        return Err(not_plain());
-    }
-    protect(&file, fstat(&dir)?.st_mode)?;
-    Ok(Taken { file: file.into(), moved: true })
-}
 
-/// The directory that a path below `base` ends in, and the last name.
-fn walk<'p>(
-    base: &Path,
-    path: &'p Path,
-    error: impl Fn(Errno) -> io::Error,
-) -> io::Result<(OwnedFd, &'p OsStr)> {
-    let mut dir = open(base, DIRECTORY, Mode::empty())?;
-    let below = path.strip_prefix(base).map_err(|_| not_plain())?;
-    let mut parts = below.components().peekable();
-    while let Some(part) = parts.next() {
-        let Component::Normal(name) = part else { return Err(not_plain()) };
-        if parts.peek().is_none() {
-            return Ok((dir, name));
-        }
-        dir = openat(&dir, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).map_err(&error)?;
+    pub fn path(&self) -> &Path {
+        &self.path
     }
-    Err(not_plain())
+
+    /// A directory below.
+    pub fn dir(&self, below: &Path) -> io::Result<Dir> {
+        let fd = find(self.fd.as_fd(), below, DIRECTORY, Links::OfTrusted)?;
+        Ok(Dir { fd, path: self.path.join(below) })
+    }
+
+    /// Opens a file below for reading.
+    pub fn read(&self, below: &Path) -> io::Result<File> {
+        let file = find(self.fd.as_fd(), below, PLAIN, Links::OfTrusted)?;
+        if is_plain(&fstat(&file)?) { Ok(file.into()) } else { Err(not_plain()) }
+    }
+
+    /// Makes a file, which must be missing.
+    pub fn create(&self, name: &OsStr, mode: u32) -> io::Result<File> {
+        Ok(openat(&self.fd, name, NEW, Mode::from_bits_truncate(mode))?.into())
+    }
+
+    /// What has this name below; a link at the end is not followed.
+    pub fn stat(&self, below: &Path) -> io::Result<Stat> {
+        let Some(name) = below.file_name() else { return Err(not_plain()) };
+        let stat = |dir: BorrowedFd<'_>| statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+        match below.parent() {
+            Some(above) if !above.as_os_str().is_empty() => {
+                Ok(stat(find(self.fd.as_fd(), above, PASSAGE, Links::OfTrusted)?.as_fd())?)
+            }
+            _ => Ok(stat(self.fd.as_fd())?),
+        }
+    }
+
+    /// Its own permissions.
+    pub fn mode(&self) -> io::Result<u32> {
+        Ok(fstat(&self.fd)?.st_mode & 0o7777)
+    }
+
+    /// What is mounted here, and where: no file has names in two mounts, not even in two of one disk.
+    pub fn mount(&self) -> io::Result<(u32, u32, u64)> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+        let stat = statx(&self.fd, "", AtFlags::EMPTY_PATH, wanted)?;
+        // Before Linux 5.8 it is 0.
+        Ok((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_mnt_id))
+    }
+
+    /// Names of what is in it.
+    pub fn list(&self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Makes created, renamed and removed entries durable.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(fsync(&self.fd)?)
+    }
+
+    /// Makes a directory; whether nothing had the name.
+    pub fn create_dir(&self, name: &OsStr) -> io::Result<bool> {
+        match mkdirat(&self.fd, name, Mode::from_bits_truncate(0o777)) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
+        Ok(unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
+    }
+
+    pub fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(unlinkat(&self.fd, name, AtFlags::empty())?)
+    }
+
+    pub fn rename(&self, name: &OsStr, to: &Dir, to_name: &OsStr) -> io::Result<()> {
+        Ok(renameat(&self.fd, name, &to.fd, to_name)?)
+    }
+
+    /// A second name. Of a link it is one for the link.
+    pub fn link(&self, name: &OsStr, to: &Dir, to_name: &OsStr) -> io::Result<()> {
+        Ok(linkat(&self.fd, name, &to.fd, to_name, AtFlags::empty())?)
+    }
+
+    /// Opens a file below that somebody else has made, gives it the name `to_name` in `to`, and [protects](protect) it: who may read
+    /// the directory that it was in may read it. It must be a file with this one name, and no link may lead to it, whoever made that;
+    /// else the error is [`not_plain`].
+    pub fn take_over(&self, below: &Path, to: &Dir, to_name: &OsStr) -> io::Result<Taken> {
+        let link = |error: io::Error| match Errno::from_io_error(&error) {
+            Some(Errno::LOOP | Errno::NOTDIR | Errno::NXIO | Errno::ISDIR) => not_plain(),
+            _ => error,
+        };
+        let (Some(above), Some(name)) = (below.parent(), below.file_name()) else { return Err(not_plain()) };
+        let fd = find(self.fd.as_fd(), above, DIRECTORY, Links::OfNobody).map_err(link)?;
+        let dir = Dir { fd, path: self.path.join(above) };
+        let file = openat(&dir.fd, name, PLAIN | OFlags::NOFOLLOW, Mode::empty());
+        let file = File::from(file.map_err(|errno| link(errno.into()))?);
+        let stat = fstat(&file)?;
+        // A second name may be one of a file that whoever put it here may not read, or goes on writing to.
+        if !is_plain(&stat) || stat.st_nlink != 1 {
+            return Err(not_plain());
+        }
+        let moved = match renameat(&dir.fd, name, &to.fd, to_name) {
+            Ok(()) => true,
+            Err(Errno::XDEV) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if moved {
+            let moved = statat(&to.fd, to_name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if (moved.st_dev, moved.st_ino) != (stat.st_dev, stat.st_ino) {
+                // Put in its place since it was opened. Whatever it is, it has no business here.
+                let _ = unlinkat(&to.fd, to_name, AtFlags::empty());
+                return Err(not_plain());
+            }
+        }
+        protect(&file, dir.mode()?)?;
+        Ok(Taken { file, dir, moved })
+    }
 }

@@ -1,32 +1,30 @@
 //! The disk, as a storage sees it: a trait, so that tests can tear writes, forget what was not synced and fail at
 //! the n-th call; and the real one.
 
-use std::ffi::OsString;
+mod dir;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::base::{fs, shared_dir, write_back};
+
+pub use dir::{Entry, Kind, MediaDir, Readers, TakenOver};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Access {
     Read,
-    /// As `Read`, but it must be a plain file, and no link that somebody else has made: for directories that others can write
-    /// to.
-    ReadPlain,
     /// Must exist.
     ReadWrite,
     /// Made if missing, kept if not.
     Create,
     /// Made if missing, emptied if not.
     Truncate,
-    /// Must be missing; made so that nobody else may read it.
-    Private,
 }
 
 /// A file system.
@@ -35,27 +33,18 @@ pub trait Media: Send + Sync {
     fn exists(&self, path: &Path) -> bool;
     /// Atomic; durable only after [`Media::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Opens somebody else's file `from`, below `base`, renames it to `to`, and protects it. The error is [`shared_dir::not_plain`] if it is
-    /// not a plain file of one name, or lies behind a link.
-    fn take_over(&self, base: &Path, from: &Path, to: &Path) -> io::Result<TakenOver>;
     /// A second name for a file. Not every file system can do it.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes a directory; whether it was missing. Durable only after [`Media::sync_dir`] of the directory it is in.
     fn create_dir(&self, dir: &Path) -> io::Result<bool>;
-    /// Fails if it is not empty.
-    fn remove_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Names of what is in a directory.
-    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
-    /// Whether two names are of one file.
-    fn is_same_file(&self, a: &Path, b: &Path) -> bool;
+    /// Opens a directory that the administrator has named, who may have made it a link.
+    fn dir(&self, path: &Path) -> io::Result<Arc<dyn MediaDir>> {
+        Ok(Arc::new(shared_dir::Dir::open(path)?))
+    }
     /// Whether this is a file and no link, directory or device.
     fn is_file(&self, path: &Path) -> bool;
-    /// Nobody may write to the file, and who may read the directory may read the file: as Python protects blobs.
-    fn protect(&self, path: &Path, like: &Path) -> io::Result<()>;
-    /// Seconds since a file was written.
-    fn age(&self, path: &Path) -> io::Result<Duration>;
     /// Which file has this name now, links followed.
     fn identity(&self, path: &Path) -> io::Result<Identity>;
     /// By the clock that gives files their times.
@@ -102,13 +91,6 @@ impl Identity {
     }
 }
 
-/// See [`Media::take_over`].
-pub struct TakenOver {
-    pub file: Arc<dyn MediaFile>,
-    /// False: the directories are on different disks, and the file is where it was.
-    pub moved: bool,
-}
-
 /// An open file. Reads and writes are positioned, so any number of threads share it.
 pub trait MediaFile: Send + Sync {
     /// Reads until `buf` is full or the file ends; the number of bytes read.
@@ -130,6 +112,10 @@ pub trait MediaFile: Send + Sync {
     /// Reserves space beyond the end; `Ok(false)` if that cannot be done here.
     fn reserve(&self, pos: u64, len: u64) -> io::Result<bool>;
     fn identity(&self) -> io::Result<Identity>;
+    /// Nobody may write to the file any more, and who has these permissions of reading may read it: as Python protects blobs.
+    fn protect(&self, _readers: u32) -> io::Result<()> {
+        Ok(())
+    }
     /// Another way to the file, also if it has lost its name, for as long as it is open here.
     fn way_to(&self) -> Option<PathBuf> {
         None
@@ -151,11 +137,9 @@ impl Media for RealMedia {
         options.read(true);
         match access {
             Access::Read => &mut options,
-            Access::ReadPlain => return Ok(Arc::new(shared_dir::open_plain(path)?)),
             Access::ReadWrite => options.write(true),
             Access::Create => options.write(true).create(true).truncate(false),
             Access::Truncate => options.write(true).create(true).truncate(true),
-            Access::Private => options.write(true).create_new(true).mode(0o600),
         };
         Ok(Arc::new(options.open(path)?))
     }
@@ -166,11 +150,6 @@ impl Media for RealMedia {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
-    }
-
-    fn take_over(&self, base: &Path, from: &Path, to: &Path) -> io::Result<TakenOver> {
-        let taken = shared_dir::take_over(base, from, to)?;
-        Ok(TakenOver { file: Arc::new(taken.file), moved: taken.moved })
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -193,32 +172,8 @@ impl Media for RealMedia {
         }
     }
 
-    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        std::fs::remove_dir(dir)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect()
-    }
-
-    fn is_same_file(&self, a: &Path, b: &Path) -> bool {
-        match (a.symlink_metadata(), b.symlink_metadata()) {
-            (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-            _ => false,
-        }
-    }
-
     fn is_file(&self, path: &Path) -> bool {
         path.symlink_metadata().is_ok_and(|meta| meta.is_file())
-    }
-
-    fn protect(&self, path: &Path, like: &Path) -> io::Result<()> {
-        let readers = like.symlink_metadata()?.permissions().mode();
-        shared_dir::protect(shared_dir::open_plain(path)?, readers)
-    }
-
-    fn age(&self, path: &Path) -> io::Result<Duration> {
-        Ok(path.symlink_metadata()?.modified()?.elapsed().unwrap_or_default())
     }
 
     fn identity(&self, path: &Path) -> io::Result<Identity> {
@@ -279,6 +234,10 @@ impl MediaFile for File {
 
     fn identity(&self) -> io::Result<Identity> {
         Ok(Identity::of(&self.metadata()?))
+    }
+
+    fn protect(&self, readers: u32) -> io::Result<()> {
+        shared_dir::protect(self, readers)
     }
 
     fn way_to(&self) -> Option<PathBuf> {

@@ -1,14 +1,11 @@
 //! A real disk that holds calls to the data file up, or lets them fail, when it is told to.
 
-use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use runzeo::storage::file::media::{
-    Access, BOOT_LEN, Identity, Media, MediaFile, RealMedia, TakenOver, Time,
-};
+use runzeo::storage::file::media::{Access, BOOT_LEN, Identity, Media, MediaDir, MediaFile, RealMedia, Time};
 
 /// What is held up, and what fails.
 #[derive(Debug, Default)]
@@ -94,10 +91,6 @@ impl Media for Disk {
         RealMedia.rename(from, to)
     }
 
-    fn take_over(&self, base: &Path, from: &Path, to: &Path) -> io::Result<TakenOver> {
-        RealMedia.take_over(base, from, to)
-    }
-
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         RealMedia.link(from, to)
     }
@@ -110,32 +103,16 @@ impl Media for Disk {
         RealMedia.sync_dir(dir)
     }
 
+    fn dir(&self, path: &Path) -> io::Result<Arc<dyn MediaDir>> {
+        RealMedia.dir(path)
+    }
+
     fn create_dir(&self, dir: &Path) -> io::Result<bool> {
         RealMedia.create_dir(dir)
     }
 
-    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        RealMedia.remove_dir(dir)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        RealMedia.list(dir)
-    }
-
-    fn is_same_file(&self, a: &Path, b: &Path) -> bool {
-        RealMedia.is_same_file(a, b)
-    }
-
     fn is_file(&self, path: &Path) -> bool {
         RealMedia.is_file(path)
-    }
-
-    fn protect(&self, path: &Path, like: &Path) -> io::Result<()> {
-        RealMedia.protect(path, like)
-    }
-
-    fn age(&self, path: &Path) -> io::Result<Duration> {
-        RealMedia.age(path)
     }
 
     fn identity(&self, path: &Path) -> io::Result<Identity> {

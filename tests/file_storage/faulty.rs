@@ -7,13 +7,15 @@
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use runzeo::storage::file::media::{Access, BOOT_LEN, Identity, Media, MediaFile, TakenOver, Time};
+use runzeo::storage::file::media::{
+    Access, BOOT_LEN, Entry, Identity, Kind, Media, MediaDir, MediaFile, Readers, TakenOver, Time,
+};
 
 const BLOCK: usize = 4096;
 
@@ -269,9 +271,8 @@ impl Media for Faulty {
                 drop(c);
                 content
             }
-            (Some(_), Access::Private) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Some(content), _) => content,
-            (None, Access::Create | Access::Truncate | Access::Private) => {
+            (None, Access::Create | Access::Truncate) => {
                 disk.call().map_err(|_| failed())?;
                 let content = Arc::new(Mutex::new(Content::new(Vec::new(), &mut disk)));
                 disk.names.insert(path.to_owned(), content.clone());
@@ -293,12 +294,6 @@ impl Media for Faulty {
         let content = disk.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         disk.names.insert(to.to_owned(), content);
         Ok(())
-    }
-
-    fn take_over(&self, _: &Path, from: &Path, to: &Path) -> io::Result<TakenOver> {
-        let file = self.open(from, Access::Read)?;
-        self.rename(from, to)?;
-        Ok(TakenOver { file, moved: true })
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -331,34 +326,12 @@ impl Media for Faulty {
         Ok(false)
     }
 
-    fn remove_dir(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        let disk = self.disk.lock().unwrap();
-        let inside = disk.names.keys().filter(|path| path.parent() == Some(dir));
-        Ok(inside.filter_map(|path| path.file_name()).map(OsString::from).collect())
-    }
-
-    fn is_same_file(&self, a: &Path, b: &Path) -> bool {
-        let disk = self.disk.lock().unwrap();
-        match (disk.names.get(a), disk.names.get(b)) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            _ => false,
-        }
+    fn dir(&self, path: &Path) -> io::Result<Arc<dyn MediaDir>> {
+        Ok(Arc::new(FaultyDir { disk: self.clone(), path: path.to_owned() }))
     }
 
     fn is_file(&self, path: &Path) -> bool {
         self.exists(path)
-    }
-
-    fn protect(&self, _: &Path, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn age(&self, _: &Path) -> io::Result<Duration> {
-        Ok(Duration::ZERO)
     }
 
     fn identity(&self, path: &Path) -> io::Result<Identity> {
@@ -372,6 +345,89 @@ impl Media for Faulty {
 
     fn boot(&self) -> Option<[u8; BOOT_LEN]> {
         Some(u128::from(self.disk.lock().unwrap().boot).to_be_bytes())
+    }
+}
+
+/// A path, for nothing is ever renamed but files.
+struct FaultyDir {
+    disk: Faulty,
+    path: PathBuf,
+}
+
+impl MediaDir for FaultyDir {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn dir(&self, below: &Path) -> io::Result<Arc<dyn MediaDir>> {
+        self.disk.dir(&self.path.join(below))
+    }
+
+    fn read(&self, below: &Path) -> io::Result<Arc<dyn MediaFile>> {
+        self.disk.open(&self.path.join(below), Access::Read)
+    }
+
+    fn create(&self, name: &OsStr, _: Readers) -> io::Result<Arc<dyn MediaFile>> {
+        let path = self.path.join(name);
+        if self.disk.exists(&path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.disk.open(&path, Access::Create)
+    }
+
+    fn entry(&self, below: &Path) -> io::Result<Entry> {
+        let path = self.path.join(below);
+        let (kind, inode) = match self.disk.identity(&path) {
+            Ok(identity) => (Kind::File, identity.inode),
+            Err(_) if self.disk.exists(&path) => (Kind::Directory, 0),
+            Err(error) => return Err(error),
+        };
+        Ok(Entry { kind, device: 1, inode, age: Duration::ZERO })
+    }
+
+    fn readers(&self) -> io::Result<u32> {
+        Ok(0o444)
+    }
+
+    fn list(&self) -> io::Result<Vec<OsString>> {
+        let disk = self.disk.disk.lock().unwrap();
+        let inside = disk.names.keys().filter(|path| path.parent() == Some(&self.path));
+        Ok(inside.filter_map(|path| path.file_name()).map(OsString::from).collect())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.path)
+    }
+
+    fn create_dir(&self, _: &OsStr) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn remove_dir(&self, _: &OsStr) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, name: &OsStr) -> io::Result<()> {
+        self.disk.remove(&self.path.join(name))
+    }
+
+    fn rename(&self, name: &OsStr, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<()> {
+        self.disk.rename(&self.path.join(name), &to.path().join(to_name))
+    }
+
+    fn link(&self, name: &OsStr, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<()> {
+        self.disk.link(&self.path.join(name), &to.path().join(to_name))
+    }
+
+    fn is_on_disk_of(&self, _: &dyn MediaDir) -> bool {
+        true
+    }
+
+    fn take_over(&self, below: &Path, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<TakenOver> {
+        let from = self.path.join(below);
+        let file = self.disk.open(&from, Access::Read)?;
+        self.disk.rename(&from, &to.path().join(to_name))?;
+        Ok(TakenOver { file, dir: self.disk.dir(from.parent().unwrap())?, moved: true })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The note beside a data file (`Data.fs.tmp`) and a blob directory: whatever names and bytes are there, what is read is in
 //! proportion, and what is cleaned away lies in the directory.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,9 @@ use runzeo::base::ids::Oid;
 use runzeo::storage::Storage;
 use runzeo::storage::blob::{BlobDir, Layout};
 use runzeo::storage::file::{FileStorage, FileStorageOptions, TailNote};
-use runzeo::storage::media::{Access, BOOT_LEN, Identity, Media, MediaFile, TakenOver, Time};
+use runzeo::storage::media::{
+    Access, BOOT_LEN, Entry, Identity, Kind, Media, MediaDir, MediaFile, Readers, TakenOver, Time,
+};
 
 const BASE: &str = "/blobs";
 
@@ -28,62 +30,57 @@ impl OneOfEach {
     fn touch(&self, path: &Path) {
         self.touched.lock().unwrap().push(path.to_owned());
     }
+
+    fn file(&self, path: &Path) -> Arc<dyn MediaFile> {
+        let is_marker = path.ends_with(".layout");
+        Arc::new(if is_marker { self.layout.to_vec() } else { self.content.clone() })
+    }
 }
 
-impl Media for OneOfEach {
+/// What the storage sees.
+#[derive(Clone)]
+struct Disk(Arc<OneOfEach>);
+
+struct Dir {
+    disk: Disk,
+    path: PathBuf,
+}
+
+impl Media for Disk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn MediaFile>> {
-        if !matches!(access, Access::Read | Access::ReadPlain) {
-            self.touch(path);
+        if access != Access::Read {
+            self.0.touch(path);
         }
-        let is_marker = path.ends_with(".layout");
-        Ok(Arc::new(if is_marker { self.layout.to_vec() } else { self.content.clone() }))
+        Ok(self.0.file(path))
     }
     fn exists(&self, _: &Path) -> bool {
         true
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.touch(from);
-        self.touch(to);
+        self.0.touch(from);
+        self.0.touch(to);
         Ok(())
     }
-    fn take_over(&self, _: &Path, from: &Path, to: &Path) -> io::Result<TakenOver> {
-        self.rename(from, to)?;
-        Ok(TakenOver { file: Arc::new(self.content.clone()), moved: true })
-    }
     fn link(&self, _: &Path, to: &Path) -> io::Result<()> {
-        self.touch(to);
+        self.0.touch(to);
         Ok(())
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.touch(path);
+        self.0.touch(path);
         Ok(())
     }
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
     fn create_dir(&self, path: &Path) -> io::Result<bool> {
-        self.touch(path);
+        self.0.touch(path);
         Ok(false)
     }
-    fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.touch(path);
-        Err(io::ErrorKind::DirectoryNotEmpty.into())
-    }
-    fn list(&self, _: &Path) -> io::Result<Vec<OsString>> {
-        Ok(self.names.clone())
-    }
-    fn is_same_file(&self, _: &Path, _: &Path) -> bool {
-        true
+    fn dir(&self, path: &Path) -> io::Result<Arc<dyn MediaDir>> {
+        Ok(Arc::new(Dir { disk: self.clone(), path: path.to_owned() }))
     }
     fn is_file(&self, _: &Path) -> bool {
         true
-    }
-    fn protect(&self, path: &Path, _: &Path) -> io::Result<()> {
-        self.touch(path);
-        Ok(())
-    }
-    fn age(&self, _: &Path) -> io::Result<Duration> {
-        Ok(Duration::from_secs(1 << 30))
     }
     fn identity(&self, _: &Path) -> io::Result<Identity> {
         Ok(Identity::default())
@@ -93,6 +90,67 @@ impl Media for OneOfEach {
     }
     fn boot(&self) -> Option<[u8; BOOT_LEN]> {
         None
+    }
+}
+
+impl Dir {
+    fn touch(&self, name: &OsStr) -> io::Result<()> {
+        self.disk.0.touch(&self.path.join(name));
+        Ok(())
+    }
+}
+
+impl MediaDir for Dir {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+    fn dir(&self, below: &Path) -> io::Result<Arc<dyn MediaDir>> {
+        self.disk.dir(&self.path.join(below))
+    }
+    fn read(&self, below: &Path) -> io::Result<Arc<dyn MediaFile>> {
+        Ok(self.disk.0.file(below))
+    }
+    fn create(&self, name: &OsStr, _: Readers) -> io::Result<Arc<dyn MediaFile>> {
+        self.touch(name)?;
+        Ok(self.disk.0.file(name.as_ref()))
+    }
+    fn entry(&self, _: &Path) -> io::Result<Entry> {
+        Ok(Entry { kind: Kind::File, device: 1, inode: 1, age: Duration::from_secs(1 << 30) })
+    }
+    fn readers(&self) -> io::Result<u32> {
+        Ok(0o444)
+    }
+    fn list(&self) -> io::Result<Vec<OsString>> {
+        Ok(self.disk.0.names.clone())
+    }
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn create_dir(&self, name: &OsStr) -> io::Result<bool> {
+        self.touch(name).map(|()| false)
+    }
+    fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
+        self.touch(name)?;
+        Err(io::ErrorKind::DirectoryNotEmpty.into())
+    }
+    fn remove(&self, name: &OsStr) -> io::Result<()> {
+        self.touch(name)
+    }
+    fn rename(&self, name: &OsStr, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<()> {
+        self.disk.rename(&self.path.join(name), &to.path().join(to_name))
+    }
+    fn link(&self, _: &OsStr, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<()> {
+        self.disk.0.touch(&to.path().join(to_name));
+        Ok(())
+    }
+    fn is_on_disk_of(&self, _: &dyn MediaDir) -> bool {
+        true
+    }
+    fn take_over(&self, below: &Path, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<TakenOver> {
+        let from = self.path.join(below);
+        self.disk.rename(&from, &to.path().join(to_name))?;
+        let dir = self.disk.dir(from.parent().unwrap_or(Path::new(BASE)))?;
+        Ok(TakenOver { file: self.disk.0.file(&from), dir, moved: true })
     }
 }
 
@@ -130,7 +188,7 @@ fn blob_dir(choice: u8, text: &[u8]) {
         }
     }
     let media = Arc::new(OneOfEach { names, content, layout: name, touched: Mutex::default() });
-    let Ok(dir) = BlobDir::open(media.clone(), Path::new(BASE), false) else { return };
+    let Ok(dir) = BlobDir::open(Arc::new(Disk(Arc::clone(&media))), Path::new(BASE), false) else { return };
     assert_eq!(dir.layout(), layout);
     let _ = dir.clean(&|oid, tid| Ok((oid.0 ^ tid.0) & 1 == 0));
     for path in media.touched.lock().unwrap().iter() {

@@ -1,18 +1,23 @@
 //! One blob directory.
+//!
+//! Others may write to it, so everything below it goes through the descriptors of directories ([`MediaDir`]): no link is
+//! followed but those of root and of the server's own user. What is above it is the administrator's.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
 
+use super::descriptors::Descriptors;
 use super::layout::{self, Layout, MARKER};
 use super::place;
-use crate::base::fs::{dir_of, with_suffix};
+use crate::base::fs::dir_of;
 use crate::base::ids::{Oid, Tid};
-use crate::storage::media::{Access, Media, MediaFile};
+use crate::storage::media::{Entry, Kind, Media, MediaDir, MediaFile, Readers};
 use crate::storage::{Result, StorageError};
 
 /// The log of Python's blob code.
@@ -31,9 +36,13 @@ const FOREIGN_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// See the module.
 pub struct BlobDir {
     base: PathBuf,
-    tmp: PathBuf,
     layout: Layout,
     pub(super) media: Arc<dyn Media>,
+    /// Open as soon as there is one.
+    root: OnceLock<Arc<dyn MediaDir>>,
+    /// Open while somebody needs it; not locked for longer than it takes to open it.
+    tmp: Mutex<Option<Arc<dyn MediaDir>>>,
+    pub(super) descriptors: Descriptors,
     /// Makes the names of temporary files differ.
     next_name: AtomicU64,
 }
@@ -52,7 +61,12 @@ impl BlobDir {
         let doing = || StorageError::io(format!("opening the blob directory {}", path.display()));
         // Without a slash at the end.
         let base: PathBuf = std::path::absolute(path).map_err(doing())?.components().collect();
-        let layout = find_layout(&*media, &base)?;
+        let root = match media.dir(&base) {
+            Ok(root) => OnceLock::from(root),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => OnceLock::new(),
+            Err(error) => return Err(doing()(error)),
+        };
+        let layout = find_layout(root.get().map(|root| &**root), &base)?;
         if layout == Layout::Lawn {
             warn!(
                 target: TARGET,
@@ -60,16 +74,24 @@ impl BlobDir {
                  consider migrating to the `bushy` layout."
             );
         }
-        let tmp = base.join(TMP);
-        let dir = BlobDir { tmp, base, layout, media, next_name: AtomicU64::new(0) };
+        let dir = BlobDir {
+            base,
+            layout,
+            media,
+            root,
+            tmp: Mutex::default(),
+            descriptors: Descriptors::default(),
+            next_name: AtomicU64::new(0),
+        };
         if !read_only {
             dir.create().map_err(doing())?;
+            dir.fill_reserve();
         }
         Ok(Arc::new(dir))
     }
 
     fn create(&self) -> io::Result<()> {
-        if self.create_dirs(&self.base)? {
+        if self.create_base(&self.base)? {
             info!(
                 target: TARGET,
                 "Blob directory '{}' does not exist. Created new directory.",
@@ -77,43 +99,93 @@ impl BlobDir {
             );
             self.media.sync_dir(dir_of(&self.base))?;
         }
-        let marker = self.base.join(MARKER);
+        let root = self.root()?;
         // Whole and before anything else: a client that shares the directory may look at any moment, and takes a
         // directory that has files and no marker for a lawn.
-        if !self.media.exists(&marker) {
-            let aside = with_suffix(&marker, TMP_SUFFIX);
-            let file = self.media.open(&aside, Access::Truncate)?;
+        if !exists(&**root, MARKER.as_ref())? {
+            let aside = OsString::from(format!("{MARKER}{TMP_SUFFIX}"));
+            remove_if_there(&**root, &aside)?;
+            let file = root.create(&aside, Readers::ByUmask)?;
             file.write_at(self.layout.name().as_bytes(), 0)?;
             file.sync()?;
-            self.media.rename(&aside, &marker)?;
-            self.media.sync_dir(&self.base)?;
+            root.rename(&aside, &**root, MARKER.as_ref())?;
+            root.sync()?;
         }
-        if self.create_dirs(&self.tmp)? {
+        if root.create_dir(TMP.as_ref())? {
             info!(
                 target: TARGET,
                 "Blob temporary directory '{}' does not exist. Created new directory.",
-                self.tmp.display()
+                self.base.join(TMP).display()
             );
-            self.media.sync_dir(&self.base)?;
+            root.sync()?;
         }
-        Ok(())
+        let tmp = self.tmp().map(drop);
+        tmp.map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", self.base.join(TMP).display()))
+        })
     }
 
-    /// Makes a directory with all above it; whether it was missing. Call [`BlobDir::sync_above`] then.
-    pub(super) fn create_dirs(&self, dir: &Path) -> io::Result<bool> {
+    /// Makes the directory itself, with all above it; whether it was missing.
+    fn create_base(&self, dir: &Path) -> io::Result<bool> {
         match self.media.create_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.create_dirs(dir_of(dir))?;
+                self.create_base(dir_of(dir))?;
                 self.media.create_dir(dir)
             }
             other => other,
         }
     }
 
+    /// The blob directory, open. The error is `NotFound` while there is none, which only a storage that is read-only puts up with.
+    pub(super) fn root(&self) -> io::Result<&Arc<dyn MediaDir>> {
+        match self.root.get() {
+            Some(root) => Ok(root),
+            None => {
+                let root = self.media.dir(&self.base)?;
+                Ok(self.root.get_or_init(|| root))
+            }
+        }
+    }
+
+    fn tmp(&self) -> io::Result<Arc<dyn MediaDir>> {
+        let mut tmp = self.tmp.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*tmp {
+            Some(tmp) => Ok(Arc::clone(tmp)),
+            None => Ok(Arc::clone(tmp.insert(self.root()?.dir(TMP.as_ref())?))),
+        }
+    }
+
+    /// Makes a temporary file. If somebody has removed `tmp`, and made it anew, that is noticed.
+    pub(super) fn in_tmp<T>(&self, make: impl Fn(&Arc<dyn MediaDir>) -> io::Result<T>) -> io::Result<T> {
+        match make(&self.tmp()?) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.tmp.lock().unwrap_or_else(PoisonError::into_inner).take();
+                make(&self.tmp()?)
+            }
+            made => made,
+        }
+    }
+
+    /// The directory of an object, if it has one.
+    pub(super) fn home(&self, oid: Oid) -> io::Result<Arc<dyn MediaDir>> {
+        self.root()?.dir(&self.layout.oid_path(oid))
+    }
+
+    /// The directory of an object; whether it had to be made. Call [`BlobDir::sync_above`] then.
+    pub(super) fn make_home(&self, oid: Oid) -> io::Result<(Arc<dyn MediaDir>, bool)> {
+        make_dirs(self.root()?, &self.layout.oid_path(oid))
+    }
+
     /// Makes the directories of an object durable. Where they are so already, that costs next to nothing.
-    pub(super) fn sync_above(&self, dir: &Path) -> io::Result<()> {
-        let above = dir.ancestors().skip(1).take_while(|above| above.starts_with(&self.base));
-        above.into_iter().try_for_each(|above| self.media.sync_dir(above))
+    pub(super) fn sync_above(&self, oid: Oid) -> io::Result<()> {
+        let root = self.root()?;
+        let path = self.layout.oid_path(oid);
+        path.ancestors().skip(1).try_for_each(|above| below(root, above)?.sync())
+    }
+
+    /// Holds descriptors back for finishes.
+    pub(super) fn fill_reserve(&self) {
+        self.descriptors.fill(|| self.media.dir(&self.base));
     }
 
     /// Removes what a crash left: temporary files, and blobs whose transaction never became durable. Looks only into
@@ -126,55 +198,59 @@ impl BlobDir {
             let dir = self.base.display();
             error!(target: TARGET, "{dir}: not all blobs that the last pack left out could be removed: {error}");
         }
-        let names = match self.media.list(&self.tmp) {
-            Ok(names) => names,
+        let listed = self.tmp().and_then(|tmp| Ok((tmp.list()?, tmp)));
+        let (names, tmp) = match listed {
+            Ok(listed) => listed,
             Err(error) => {
-                error!(target: TARGET, "{} cannot be cleaned: {error}", self.tmp.display());
+                error!(target: TARGET, "{} cannot be cleaned: {error}", self.base.join(TMP).display());
                 return;
             }
         };
         for name in names {
-            let path = self.tmp.join(&name);
-            let Some(name) = name.to_str().filter(|name| self.is_stale(name, &path)) else { continue };
-            if let Some(oid) = oid_of_own(name)
-                && let Err(error) = self.remove_unfinished(oid, &path, is_committed)
+            let path = tmp.path().join(&name);
+            let Ok(entry) = tmp.entry(name.as_ref()) else { continue };
+            let Some(text) = name.to_str().filter(|text| is_stale(text, &entry)) else { continue };
+            if let Some(oid) = oid_of_own(text)
+                && let Err(error) = self.remove_unfinished(oid, &entry, is_committed)
             {
                 // It leads to a blob that may have to go, so the next start is to find it again.
                 error!(target: TARGET, "{} stays: {error}", path.display());
                 continue;
             }
             debug!(target: TARGET, "removing {}", path.display());
-            if let Err(error) = self.media.remove(&path) {
+            if let Err(error) = tmp.remove(&name) {
                 warn!(target: TARGET, "cannot remove {}: {error}", path.display());
             }
         }
     }
 
-    /// A file in `tmp` and a blob of the object are one: unless its transaction is durable, it must go.
+    /// A temporary file and a blob of the object are one: unless its transaction is durable, it must go. The temporary file is the
+    /// one in `tmp`, or is in the directory of the object, if that is on another disk.
     fn remove_unfinished(
         &self,
         oid: Oid,
-        staged: &Path,
+        in_tmp: &Entry,
         is_committed: &dyn Fn(Oid, Tid) -> Result<bool>,
     ) -> Result<()> {
-        for tid in self.revisions(oid) {
-            let path = self.path(oid, tid);
-            if self.media.is_same_file(staged, &path) && !is_committed(oid, tid)? {
+        let removing = |path: &Path| StorageError::io(format!("removing {}", path.display()));
+        let home = match self.home(oid) {
+            Err(error) if is_no_home(&error) => return Ok(()),
+            home => home.map_err(StorageError::io(format!("opening {}", self.oid_dir(oid).display())))?,
+        };
+        let names = home.list().map_err(StorageError::io(format!("listing {}", home.path().display())))?;
+        let is_own = |name: &&OsString| name.to_str().is_some_and(|name| name.starts_with(OWN_PREFIX));
+        let own: Vec<_> = names.iter().filter(is_own).collect();
+        let mut staged = vec![*in_tmp];
+        staged.extend(own.iter().filter_map(|name| home.entry(name.as_ref()).ok()));
+        for (name, tid) in names.iter().filter_map(|name| Some((name, layout::tid_of(name.to_str()?)?))) {
+            let Ok(entry) = home.entry(name.as_ref()) else { continue };
+            if staged.iter().any(|staged| staged.is_same_file(&entry)) && !is_committed(oid, tid)? {
+                let path = home.path().join(name);
                 info!(target: TARGET, "removing {}: its transaction was not finished", path.display());
-                let removed = self.media.remove(&path).and_then(|()| self.media.sync_dir(dir_of(&path)));
-                removed.map_err(StorageError::io(format!("removing {}", path.display())))?;
+                home.remove(name).and_then(|()| home.sync()).map_err(removing(&path))?;
             }
         }
-        Ok(())
-    }
-
-    fn is_stale(&self, name: &str, path: &Path) -> bool {
-        if name.starts_with(OWN_PREFIX) {
-            return true;
-        }
-        PYTHON_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-            && self.media.is_file(path)
-            && self.media.age(path).is_ok_and(|age| age > FOREIGN_AGE_MAX)
+        own.into_iter().try_for_each(|name| home.remove(name).map_err(removing(&home.path().join(name))))
     }
 
     pub fn base(&self) -> &Path {
@@ -192,23 +268,39 @@ impl BlobDir {
 
     /// The file of a revision, whether it exists or not.
     pub fn path(&self, oid: Oid, tid: Tid) -> PathBuf {
-        self.oid_dir(oid).join(layout::file_name(tid))
+        self.base.join(self.below(oid, tid))
+    }
+
+    /// The same below the blob directory.
+    pub(super) fn below(&self, oid: Oid, tid: Tid) -> PathBuf {
+        let mut path = self.layout.oid_path(oid);
+        path.push(layout::file_name(tid));
+        path
+    }
+
+    pub(super) fn layout_path(&self, oid: Oid) -> PathBuf {
+        self.layout.oid_path(oid)
     }
 
     /// The transactions in which an object has blobs.
     pub fn revisions(&self, oid: Oid) -> Vec<Tid> {
-        let names = self.media.list(&self.oid_dir(oid)).unwrap_or_default();
+        let names = self.home(oid).and_then(|home| home.list()).unwrap_or_default();
         names.iter().filter_map(|name| layout::tid_of(name.to_str()?)).collect()
     }
 
     pub fn contains(&self, oid: Oid, tid: Tid) -> bool {
-        self.media.exists(&self.path(oid, tid))
+        self.has(&self.below(oid, tid))
+    }
+
+    /// Whether there is anything of this name.
+    pub(super) fn has(&self, below: &Path) -> bool {
+        self.root().is_ok_and(|root| root.entry(below).is_ok())
     }
 
     /// The data of a committed blob.
     pub fn load(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
         let path = self.path(oid, serial);
-        let file = match self.media.open(&path, Access::ReadPlain) {
+        let file = match self.root().and_then(|root| root.read(&self.below(oid, serial))) {
             Ok(file) => file,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Err(StorageError::NoBlob { oid, serial, path });
@@ -223,20 +315,22 @@ impl BlobDir {
 
     /// Removes a blob that no revision refers to any more, if there is one.
     pub fn remove(&self, oid: Oid, tid: Tid) {
-        let path = self.path(oid, tid);
-        match self.media.remove(&path) {
-            Ok(()) => self.remove_empty_above(&path),
+        let home = self.descriptors.in_need(|| self.home(oid));
+        match home.and_then(|home| home.remove(layout::file_name(tid).as_ref())) {
+            Ok(()) => self.remove_empty_above(oid),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => warn!(target: TARGET, "cannot remove {}: {error}", path.display()),
+            Err(error) => {
+                warn!(target: TARGET, "cannot remove {}: {error}", self.path(oid, tid).display());
+            }
         }
     }
 
     /// A name in `tmp` that nobody else has. With the object that the file is for, once that is known: see
     /// [`BlobDir::clean`].
-    pub(super) fn temporary(&self, oid: Option<Oid>) -> PathBuf {
+    pub(super) fn temporary(&self, oid: Option<Oid>) -> OsString {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
         let whose = oid.map_or_else(String::new, |oid| format!("-{oid}"));
-        self.tmp.join(format!("{OWN_PREFIX}{}-{number}{whose}{TMP_SUFFIX}", std::process::id()))
+        format!("{OWN_PREFIX}{}-{number}{whose}{TMP_SUFFIX}", std::process::id()).into()
     }
 
     /// See [`place`].
@@ -254,14 +348,70 @@ fn oid_of_own(name: &str) -> Option<Oid> {
     u64::from_str_radix(digits, 16).ok().map(Oid)
 }
 
+fn is_stale(name: &str, entry: &Entry) -> bool {
+    name.starts_with(OWN_PREFIX)
+        || PYTHON_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            && entry.kind == Kind::File
+            && entry.age > FOREIGN_AGE_MAX
+}
+
+/// Nothing of ours can be there.
+fn is_no_home(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, NotADirectory, NotFound};
+    matches!(error.kind(), InvalidInput | NotADirectory | NotFound)
+}
+
+/// A directory below another one, or this one itself.
+pub(super) fn below(dir: &Arc<dyn MediaDir>, path: &Path) -> io::Result<Arc<dyn MediaDir>> {
+    if path.as_os_str().is_empty() { Ok(Arc::clone(dir)) } else { dir.dir(path) }
+}
+
+/// A directory below another one, made with all between them where it is missing; whether it was.
+pub(super) fn make_dirs(dir: &Arc<dyn MediaDir>, path: &Path) -> io::Result<(Arc<dyn MediaDir>, bool)> {
+    match below(dir, path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Err(error) };
+            let (above, _) = make_dirs(dir, above)?;
+            above.create_dir(name)?;
+            Ok((above.dir(name.as_ref())?, true))
+        }
+        found => Ok((found?, false)),
+    }
+}
+
+/// Whether there is anything of this name.
+pub(super) fn exists(dir: &dyn MediaDir, name: &OsStr) -> io::Result<bool> {
+    match dir.entry(name.as_ref()) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a file or a link, if there is one.
+pub(super) fn remove_if_there(dir: &dyn MediaDir, name: &OsStr) -> io::Result<()> {
+    match dir.remove(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// The layout of a directory, by its marker or as Python guesses it.
-fn find_layout(media: &dyn Media, base: &Path) -> Result<Layout> {
+fn find_layout(root: Option<&dyn MediaDir>, base: &Path) -> Result<Layout> {
     let doing = || StorageError::io(format!("opening the blob directory {}", base.display()));
-    let marker = base.join(MARKER);
-    if media.exists(&marker) {
-        let file = media.open(&marker, Access::Read).map_err(doing())?;
+    let Some(root) = root else {
+        info!(
+            target: TARGET,
+            "Blob directory {} does not exist. Selected `bushy` layout. ",
+            base.display()
+        );
+        return Ok(Layout::Bushy);
+    };
+    if exists(root, MARKER.as_ref()).map_err(doing())? {
+        let reading = || StorageError::io(format!("reading {}", base.join(MARKER).display()));
+        let file = root.read(MARKER.as_ref()).map_err(reading())?;
         let mut text = [0; 64];
-        let len = file.read_at(&mut text, 0).map_err(doing())?;
+        let len = file.read_at(&mut text, 0).map_err(reading())?;
         let text = String::from_utf8_lossy(text.get(..len).unwrap_or_default());
         let name = text.trim();
         debug!(
@@ -283,16 +433,8 @@ fn find_layout(media: &dyn Media, base: &Path) -> Result<Layout> {
             },
         });
     }
-    if !media.exists(base) {
-        info!(
-            target: TARGET,
-            "Blob directory {} does not exist. Selected `bushy` layout. ",
-            base.display()
-        );
-        return Ok(Layout::Bushy);
-    }
-    let used =
-        media.list(base).map_err(doing())?.iter().any(|name| !name.as_encoded_bytes().starts_with(b"."));
+    let names = root.list().map_err(doing())?;
+    let used = names.iter().any(|name| !name.as_encoded_bytes().starts_with(b"."));
     let layout = if used { Layout::Lawn } else { Layout::Bushy };
     info!(
         target: TARGET,

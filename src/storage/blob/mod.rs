@@ -2,6 +2,8 @@
 //!
 //! - `layout` where a revision's file is, as Python has it
 //! - `dir` one blob directory: opening it, finding files, cleaning up after a crash
+//! - `home` the directory of an object, which a blob that is staged keeps open
+//! - `descriptors` for finish, whatever else is open
 //! - `staged` from a client's bytes or file to a blob that waits for its transaction
 //! - `sweep` what a pack takes out
 //! - `place` from there to its final name, atomic with the transaction
@@ -10,7 +12,9 @@
 //! finish, before anything of the transaction is durable, calls [`BlobDir::place`]; once the transaction is,
 //! [`Placement::keep`]. Dropping a [`Placement`] or a [`StagedBlob`] removes its files: vote's errors and aborts need no more.
 
+mod descriptors;
 mod dir;
+mod home;
 mod layout;
 mod place;
 mod staged;

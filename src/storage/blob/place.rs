@@ -6,60 +6,71 @@
 //! 4. the temporary name is removed, which need not be durable.
 //!
 //! A crash between 1 and 3 leaves a file that no record refers to: nobody sees it, and the next start finds it by its
-//! temporary name. A file system without hard links renames instead; there such a file stays.
+//! temporary name. None of that needs a descriptor that the process might not have (see `descriptors`). A file system without hard links renames instead; there such a file stays.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use log::error;
 
 use super::StagedBlob;
 use super::dir::{BlobDir, TARGET};
-use crate::base::fs::dir_of;
+use super::home::Home;
+use super::layout;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 
 /// Blobs that have their names, and whose transactions are not durable yet. If it is dropped they are removed.
 pub struct Placement {
     dir: Arc<BlobDir>,
-    paths: Vec<PathBuf>,
+    placed: Vec<Placed>,
+}
+
+/// A blob that has its name.
+struct Placed {
+    oid: Oid,
+    tid: Tid,
+    home: Home,
 }
 
 /// See the module. On an error all is as it was.
 pub(super) fn place(dir: &Arc<BlobDir>, blobs: Vec<(Oid, Tid, &mut StagedBlob)>) -> Result<Placement> {
-    let mut placement = Placement { dir: Arc::clone(dir), paths: Vec::with_capacity(blobs.len()) };
-    let mut dirs = BTreeSet::new();
+    let mut placement = Placement { dir: Arc::clone(dir), placed: Vec::with_capacity(blobs.len()) };
     for (oid, tid, blob) in blobs {
-        let path = dir.path(oid, tid);
-        blob.place(&path).map_err(StorageError::io(format!("placing the blob {}", path.display())))?;
-        dirs.insert(dir_of(&path).to_owned());
-        placement.paths.push(path);
+        let placed = blob.place(tid);
+        let doing = || StorageError::io(format!("placing the blob {}", dir.path(oid, tid).display()));
+        placement.placed.push(Placed { oid, tid, home: placed.map_err(doing())? });
     }
-    for dir in dirs {
-        let synced = placement.dir.media.sync_dir(&dir);
-        synced.map_err(StorageError::io(format!("syncing {}", dir.display())))?;
+    // After all of them: the file system syncs what it has to of the first, and the others cost little.
+    let homes: BTreeMap<Oid, &Placed> = placement.placed.iter().map(|placed| (placed.oid, placed)).collect();
+    for (oid, placed) in homes {
+        let synced = placed.home.open(dir).and_then(|home| home.sync());
+        synced.map_err(StorageError::io(format!("syncing {}", dir.oid_dir(oid).display())))?;
     }
+    dir.fill_reserve();
     Ok(placement)
 }
 
 impl Placement {
     /// The transactions are durable.
     pub fn keep(mut self) {
-        self.paths.clear();
+        self.placed.clear();
     }
 
     /// Whether the transactions are durable is not known: the next start will find out, from the temporary names.
     pub fn leave<'a>(mut self, blobs: impl Iterator<Item = &'a mut (Oid, StagedBlob)>) {
-        self.paths.clear();
+        self.placed.clear();
         blobs.for_each(|(_, blob)| blob.leave());
     }
 }
 
 impl Drop for Placement {
     fn drop(&mut self) {
-        for path in self.paths.drain(..) {
-            if let Err(error) = self.dir.media.remove(&path) {
+        for placed in std::mem::take(&mut self.placed) {
+            let name = layout::file_name(placed.tid);
+            let removed = placed.home.open(&self.dir).and_then(|home| home.remove(name.as_ref()));
+            if let Err(error) = removed {
+                let path = self.dir.path(placed.oid, placed.tid);
                 error!(target: TARGET, "cannot remove {}, which nothing refers to: {error}", path.display());
             }
         }

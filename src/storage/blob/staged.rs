@@ -1,18 +1,20 @@
 //! From a client's bytes, or a file that it put into the shared directory, to a blob that waits for its transaction.
 //!
-//! Everything slow is done here, before the transaction votes: the data is synced, the directories are made. Finish has
-//! only to rename.
+//! Everything slow, and everything that can fail, is done here, before the transaction votes: the data is synced, the directories
+//! are made and opened. Finish has only to rename.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use log::warn;
 
-use super::dir::{BlobDir, TARGET, TMP_SUFFIX};
-use crate::base::fs::{dir_of, memory_available, with_suffix};
+use super::dir::{BlobDir, TARGET, TMP_SUFFIX, remove_if_there};
+use super::home::Home;
+use super::layout;
+use crate::base::fs::memory_available;
 use crate::base::ids::{Oid, Tid};
-use crate::storage::media::{Access, MediaFile};
+use crate::storage::media::{Kind, MediaDir, MediaFile, Readers};
 use crate::storage::{Result, StorageError};
 
 /// Bytes after which the disk is told to begin writing: sooner or later all must be written, and then it is waited for.
@@ -48,28 +50,45 @@ pub struct Upload {
     cached_max: Option<u64>,
 }
 
-/// A blob that is complete and durable, but has no name yet. Its temporary file is removed when this is dropped.
+/// A blob that is complete and durable, but has no name yet. Its temporary files are removed when this is dropped.
 pub struct StagedBlob {
-    dir: Arc<BlobDir>,
+    blobs: Arc<BlobDir>,
     /// `None` once it was renamed, or is to stay for the next start.
-    path: Option<PathBuf>,
+    file: Option<Temporary>,
+    /// An empty file in `tmp`, which leads the next start to the temporary file in the directory of the object.
+    leader: Option<Temporary>,
+    /// Known as soon as the object is.
+    home: Option<Home>,
+}
+
+struct Temporary {
+    /// `None`: that of the object.
+    dir: Option<Arc<dyn MediaDir>>,
+    name: OsString,
+}
+
+impl Temporary {
+    fn in_tmp(tmp: &Arc<dyn MediaDir>, name: OsString) -> Temporary {
+        Temporary { dir: Some(Arc::clone(tmp)), name }
+    }
 }
 
 impl std::fmt::Debug for StagedBlob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("StagedBlob").field(&self.path).finish()
+        f.debug_tuple("StagedBlob").field(&self.file.as_ref().map(|file| &file.name)).finish()
     }
 }
 
 impl BlobDir {
     /// Begin to receive a blob.
     pub fn begin(self: &Arc<Self>) -> Result<Upload> {
-        let path = self.temporary(None);
-        let file = self
-            .media
-            .open(&path, Access::Private)
-            .map_err(StorageError::io(format!("creating {}", path.display())))?;
-        let blob = StagedBlob { dir: Arc::clone(self), path: Some(path) };
+        let made = self.in_tmp(|tmp| {
+            let name = self.temporary(None);
+            Ok((tmp.create(&name, Readers::Owner)?, Temporary::in_tmp(tmp, name)))
+        });
+        let doing = || format!("creating a temporary file in {}", self.base().display());
+        let (file, temporary) = made.map_err(|error| StorageError::Io { doing: doing(), error })?;
+        let blob = StagedBlob { blobs: Arc::clone(self), file: Some(temporary), leader: None, home: None };
         Ok(Upload {
             blob,
             file,
@@ -96,10 +115,14 @@ impl BlobDir {
         if name.contains(['/', '\0']) || !is_temporary {
             return Err(bad_name());
         }
-        let dir = self.oid_dir(oid);
-        let path = dir.join(name);
-        let named = self.temporary(Some(oid));
-        let taken = match self.media.take_over(self.base(), &path, &named) {
+        let below = self.layout_path(oid).join(name);
+        let path = self.base().join(&below);
+        let take = |tmp: &Arc<dyn MediaDir>| {
+            let named = self.temporary(Some(oid));
+            let taken = self.root()?.take_over(&below, &**tmp, &named)?;
+            Ok((taken, Temporary::in_tmp(tmp, named)))
+        };
+        let (taken, named) = match self.in_tmp(take) {
             Ok(taken) => taken,
             // A link, a directory, a pipe, a file with other names: not what a client makes, but an administrator may.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -112,41 +135,70 @@ impl BlobDir {
             }
         };
         // From here on it is removed if the transaction comes to nothing, as in Python.
-        let blob = StagedBlob { dir: Arc::clone(self), path: Some(if taken.moved { named } else { path }) };
+        let file = if taken.moved { named } else { Temporary { dir: None, name: name.into() } };
+        let home = Home::keep(self, oid, &taken.dir);
+        let blob = StagedBlob { blobs: Arc::clone(self), file: Some(file), leader: None, home: Some(home) };
         let doing = || StorageError::io("taking over a blob");
         taken.file.sync().map_err(doing())?;
         // The client may just have made its directories.
-        self.sync_above(&dir).map_err(doing())?;
+        self.sync_above(oid).map_err(doing())?;
         Ok(blob)
     }
 
     /// The blob that `oid` had in transaction `from`, once more; for undo. Shares the data with it.
     pub fn again(self: &Arc<Self>, oid: Oid, from: Tid) -> Result<StagedBlob> {
         let source = self.path(oid, from);
-        let path = self.temporary(Some(oid));
+        let name = OsString::from(layout::file_name(from));
         let doing = || StorageError::io(format!("copying {}", source.display()));
-        if !self.media.exists(&source) {
-            return Err(StorageError::NoBlob { oid, serial: from, path: source });
-        }
-        if self.media.link(&source, &path).is_err() {
-            self.copy(&source, &path).map_err(doing())?;
-            self.media.protect(&path, dir_of(&source)).map_err(doing())?;
-        }
-        Ok(StagedBlob { dir: Arc::clone(self), path: Some(path) })
+        let found = self.home(oid).and_then(|home| Ok((home.entry(name.as_ref())?, home)));
+        let (entry, home) = match found {
+            Ok(found) => found,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(StorageError::NoBlob { oid, serial: from, path: source });
+            }
+            Err(error) => return Err(doing()(error)),
+        };
+        let made = self.in_tmp(|tmp| {
+            let named = self.temporary(Some(oid));
+            let mut blob = StagedBlob { blobs: Arc::clone(self), file: None, leader: None, home: None };
+            blob.home = Some(Home::keep(self, oid, &home));
+            let is_beside = home.is_on_disk_of(&**tmp);
+            if !is_beside {
+                tmp.create(&named, Readers::Owner)?;
+                blob.leader = Some(Temporary::in_tmp(tmp, named.clone()));
+            }
+            let dir = if is_beside { tmp } else { &home };
+            blob.file = Some(Temporary { dir: is_beside.then(|| Arc::clone(tmp)), name: named.clone() });
+            // What a link leads to is copied: the link itself would get another name.
+            if entry.kind != Kind::File || home.link(&name, &**dir, &named).is_err() {
+                copy(&*home, &name, &**dir, &named, home.readers()?)?;
+            }
+            Ok(blob)
+        });
+        made.map_err(doing())
     }
+}
 
-    pub(super) fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let source = self.media.open(from, Access::ReadPlain)?;
-        let target = self.media.open(to, Access::Private)?;
-        let mut buf = vec![0; 1 << 20];
-        let mut pos = 0;
-        loop {
-            let len = source.read_at(&mut buf, pos)?;
-            let Some(part) = buf.get(..len).filter(|part| !part.is_empty()) else { return target.sync() };
-            target.write_at(part, pos)?;
-            pos += len as u64;
-        }
+/// Copies a file, durably; `readers` may read the copy.
+pub(super) fn copy(
+    from: &dyn MediaDir,
+    name: &OsStr,
+    to: &dyn MediaDir,
+    to_name: &OsStr,
+    readers: u32,
+) -> io::Result<()> {
+    let source = from.read(name.as_ref())?;
+    let target = to.create(to_name, Readers::Owner)?;
+    let mut buf = vec![0; 1 << 20];
+    let mut pos = 0;
+    loop {
+        let len = source.read_at(&mut buf, pos)?;
+        let Some(part) = buf.get(..len).filter(|part| !part.is_empty()) else { break };
+        target.write_at(part, pos)?;
+        pos += len as u64;
     }
+    target.protect(readers)?;
+    target.sync()
 }
 
 impl Upload {
@@ -193,16 +245,15 @@ impl Upload {
         self.write_gathered().map_err(StorageError::io("storing a blob"))?;
         let stays_cached = self.stays_cached();
         let Upload { mut blob, file, len, .. } = self;
-        let dir = blob.dir.oid_dir(oid);
         let mut end = || {
-            let is_new = blob.dir.create_dirs(&dir)?;
-            blob.seal(&*file, oid)?;
+            let (home, is_new) = blob.blobs.make_home(oid)?;
+            blob.seal(&*file, &home, oid)?;
             // With what was still being written when its turn came.
             if !stays_cached {
                 file.forget(0, len);
             }
             // After the data: most file systems have made the directories durable with it.
-            if is_new { blob.dir.sync_above(&dir) } else { Ok(()) }
+            if is_new { blob.blobs.sync_above(oid) } else { Ok(()) }
         };
         end().map_err(StorageError::io("storing a blob"))?;
         Ok(blob)
@@ -217,72 +268,99 @@ fn cached_max(available: Option<u64>) -> u64 {
 impl StagedBlob {
     /// Gives it a temporary name that tells the object, and the permissions of a committed blob; then waits until it is
     /// durable.
-    fn seal(&mut self, file: &dyn MediaFile, oid: Oid) -> io::Result<()> {
-        let media = &self.dir.media;
-        if let Some(path) = &mut self.path {
-            let named = self.dir.temporary(Some(oid));
-            match media.rename(path, &named) {
-                // The directory of the object may be on another disk.
-                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
-                Err(error) => return Err(error),
-                Ok(()) => *path = named,
-            }
-            media.protect(path, &self.dir.oid_dir(oid))?;
+    fn seal(&mut self, file: &dyn MediaFile, home: &Arc<dyn MediaDir>, oid: Oid) -> io::Result<()> {
+        self.home = Some(Home::keep(&self.blobs, oid, home));
+        let Some(Temporary { dir: Some(tmp), name }) = &mut self.file else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let named = self.blobs.temporary(Some(oid));
+        tmp.rename(name, &**tmp, &named)?;
+        *name = named.clone();
+        if home.is_on_disk_of(&**tmp) {
+            file.protect(home.readers()?)?;
+            return file.sync();
         }
-        file.sync()
+        // Finish has nothing to copy then.
+        let tmp = Arc::clone(tmp);
+        self.leader = self.file.replace(Temporary { dir: None, name: named.clone() });
+        copy(&*tmp, &named, &**home, &named, home.readers()?)?;
+        file.set_len(0)
     }
 
-    /// Gives it its final name; the temporary one stays. Not durable before the directory is synced.
-    pub(super) fn place(&mut self, to: &Path) -> io::Result<()> {
-        let Some(path) = &self.path else { return Err(io::ErrorKind::NotFound.into()) };
-        let media = &self.dir.media;
-        match media.link(path, to) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && media.exists(path) => {
-                // A pack has removed the directory, which was empty.
-                self.dir.create_dirs(dir_of(to))?;
-                self.dir.sync_above(dir_of(to))?;
-                media.link(path, to)
+    /// Gives it its final name in the directory that is returned; the temporary one stays. Not durable before that is synced.
+    pub(super) fn place(&mut self, tid: Tid) -> io::Result<Home> {
+        let (Some(file), Some(home)) = (&self.file, &mut self.home) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let to = OsString::from(layout::file_name(tid));
+        let is_there =
+            |file: &Temporary| file.dir.as_ref().is_some_and(|dir| dir.entry(file.name.as_ref()).is_ok());
+        let dir = home.open(&self.blobs);
+        let named = match dir.and_then(|dir| give_name(&self.blobs, file, &dir, &to)) {
+            // A pack has removed the directory, which was empty.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_there(file) => {
+                give_name(&self.blobs, file, &home.make_again(&self.blobs)?, &to)
             }
-            // Parts of the blob directory may be on other disks.
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => self.copy_to(path, to),
-            // A name that is taken is that of a file which nothing refers to. Not all file systems have hard links, and
-            // not every file of another user may be linked to.
-            Err(_) => {
-                media.rename(path, to)?;
-                self.path = None;
-                Ok(())
-            }
+            named => named,
+        };
+        let home = home.clone();
+        if named? == Named::Renamed {
+            self.file = None;
         }
-    }
-
-    fn copy_to(&self, path: &Path, to: &Path) -> io::Result<()> {
-        let media = &self.dir.media;
-        let aside = with_suffix(to, TMP_SUFFIX);
-        let copied = self
-            .dir
-            .copy(path, &aside)
-            .and_then(|()| media.protect(&aside, dir_of(to)))
-            .and_then(|()| media.rename(&aside, to));
-        if copied.is_err() {
-            // Nobody asks for this name.
-            let _ = media.remove(&aside);
-        }
-        copied
+        Ok(home)
     }
 
     /// The temporary file stays until the next start.
     pub(super) fn leave(&mut self) {
-        self.path = None;
+        (self.file, self.leader) = (None, None);
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Named {
+    /// The temporary name is there, too.
+    Also,
+    Renamed,
+}
+
+fn give_name(blobs: &BlobDir, file: &Temporary, home: &Arc<dyn MediaDir>, to: &OsStr) -> io::Result<Named> {
+    let Temporary { dir, name } = file;
+    let from = dir.as_ref().unwrap_or(home);
+    match from.link(name, &**home, to) {
+        Ok(()) => Ok(Named::Also),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
+        // A part of the directory that is mounted elsewhere too, on a kernel that does not tell.
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            let aside = blobs.temporary(None);
+            let copied = blobs.descriptors.in_need(|| {
+                remove_if_there(&**home, &aside)?;
+                copy(&**from, name, &**home, &aside, home.readers()?)
+            });
+            if let Err(error) = copied.and_then(|()| home.rename(&aside, &**home, to)) {
+                // Nobody asks for this name.
+                let _ = home.remove(&aside);
+                return Err(error);
+            }
+            Ok(Named::Also)
+        }
+        // A name that is taken is that of a file which nothing refers to. Not all file systems have hard links, and
+        // not every file of another user may be linked to.
+        Err(_) => from.rename(name, &**home, to).map(|()| Named::Renamed),
     }
 }
 
 impl Drop for StagedBlob {
     fn drop(&mut self) {
-        if let Some(path) = self.path.take()
-            && let Err(error) = self.dir.media.remove(&path)
-        {
-            warn!(target: TARGET, "cannot remove {}: {error}", path.display());
+        for Temporary { dir, name } in [self.file.take(), self.leader.take()].into_iter().flatten() {
+            let dir = match (dir, &self.home) {
+                (Some(dir), _) => Ok(dir),
+                (None, Some(home)) => home.open(&self.blobs),
+                (None, None) => continue,
+            };
+            if let Err(error) = dir.and_then(|dir| remove_if_there(&*dir, &name)) {
+                let base = self.blobs.base().display();
+                warn!(target: TARGET, "{base}: cannot remove the temporary file {}: {error}", name.display());
+            }
         }
     }
 }
@@ -393,7 +471,7 @@ mod tests {
     fn what_was_just_uploaded_is_read_from_memory() {
         // Beside this program, not in `TMPDIR`, which may have no disk below it.
         let program = std::env::current_exe().unwrap();
-        let dir = tempfile::tempdir_in(dir_of(&program)).unwrap();
+        let dir = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
         let blobs = BlobDir::open(Arc::new(RealMedia), &dir.path().join("blobs"), false).unwrap();
         let mut upload = blobs.begin().unwrap();
         let chunk = vec![1; 1 << 20];
@@ -402,7 +480,8 @@ mod tests {
             upload.write(&chunk).unwrap();
         }
         let blob = upload.end(Oid(1)).unwrap();
-        let file = std::fs::File::open(blob.path.as_ref().unwrap()).unwrap();
+        let file =
+            std::fs::File::open(blobs.base().join("tmp").join(&blob.file.as_ref().unwrap().name)).unwrap();
         let mut buf = vec![0; 4096];
         let mut in_memory = 0;
         for page in 0..count << 8 {

@@ -6,23 +6,27 @@
 //! that the two belong together. Nothing of that holds anything up. What a crash interrupts is finished at the next start.
 
 use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::{info, warn};
 
-use super::dir::{BlobDir, TARGET};
-use super::layout::{BLOB_SUFFIX, MARKER};
+use super::dir::{BlobDir, TARGET, below, exists, make_dirs, remove_if_there};
+use super::layout::{self, BLOB_SUFFIX, MARKER};
+use super::staged::copy;
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
 use crate::pickle::record::may_be_blob;
-use crate::storage::media::{Access, MediaFile};
+use crate::storage::media::{Kind, MediaDir, MediaFile, Readers};
 use crate::storage::{Removals, Result, StorageError};
 
 const REMOVED: &str = ".removed";
 /// Bytes of the list that are written together.
 const BUFFER_LEN: usize = 64 << 10;
+/// No blob is deeper, in any layout. Others may have made directories in directories without end.
+const LEVELS_MAX: usize = 16;
 
 /// Whether the storage has no such revision, and never will.
 pub type IsGone<'a> = dyn Fn(Oid, Tid) -> Result<bool> + Sync + 'a;
@@ -37,7 +41,6 @@ pub struct Sweep<'a> {
 }
 
 struct List {
-    path: PathBuf,
     file: Arc<dyn MediaFile>,
     buf: Vec<u8>,
     len: u64,
@@ -48,16 +51,12 @@ struct List {
 impl<'a> Sweep<'a> {
     /// Before a pack. What the last one kept is removed. `keep_old`: as for the storage itself.
     pub fn begin(dir: &Arc<BlobDir>, keep_old: bool, is_gone: &'a IsGone<'a>) -> Result<Sweep<'a>> {
-        let old = dir.old_base();
-        if dir.media.exists(&old) {
-            dir.remove_tree(&old)?;
-        }
+        dir.remove_old()?;
         // What the last one could not remove.
         dir.finish_sweep(&|oid, tid| Ok(!is_gone(oid, tid)?))?;
-        let path = dir.base().join(REMOVED);
-        let file = dir.media.open(&path, Access::Truncate);
-        let file = file.map_err(StorageError::io(format!("creating {}", path.display())))?;
-        let list = Mutex::new(List { path, file, buf: Vec::new(), len: 0, is_left_to_do: false });
+        let file = dir.root().and_then(|root| root.create(REMOVED.as_ref(), Readers::Owner));
+        let file = file.map_err(StorageError::io(format!("creating {}", dir.list_path())))?;
+        let list = Mutex::new(List { file, buf: Vec::new(), len: 0, is_left_to_do: false });
         Ok(Sweep { dir: Arc::clone(dir), keep_old, is_gone, list })
     }
 }
@@ -67,14 +66,14 @@ impl Removals for Sweep<'_> {
         if !may_be_blob(data) {
             return Ok(());
         }
-        let path = tid.map_or_else(|| self.dir.oid_dir(oid), |tid| self.dir.path(oid, tid));
-        if !self.dir.media.exists(&path) {
+        let path = tid.map_or_else(|| self.dir.layout_path(oid), |tid| self.dir.below(oid, tid));
+        if !self.dir.has(&path) {
             return Ok(());
         }
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         let tid = tid.map_or_else(String::new, |tid| tid.to_string());
         list.buf.extend_from_slice(format!("{oid}{tid}\n").as_bytes());
-        if list.buf.len() > BUFFER_LEN { list.flush() } else { Ok(()) }
+        if list.buf.len() > BUFFER_LEN { self.flush(&mut list) } else { Ok(()) }
     }
 
     fn packed(&self) -> Result<()> {
@@ -95,17 +94,21 @@ impl Removals for Sweep<'_> {
 }
 
 impl Sweep<'_> {
+    fn flush(&self, list: &mut List) -> Result<()> {
+        list.flush().map_err(StorageError::io(format!("writing {}", self.dir.list_path())))
+    }
+
     fn sweep(&self, list: &mut List) -> Result<()> {
-        list.flush()?;
-        let old = self.keep_old.then(|| self.dir.old_base());
+        self.flush(list)?;
         let doing = || StorageError::io(format!("sweeping the blobs in {}", self.dir.base().display()));
+        let root = self.dir.root().map_err(doing())?;
+        let old = if self.keep_old { Some(self.dir.make_old().map_err(doing())?) } else { None };
         if let Some(old) = &old {
-            self.dir.create_dirs(old).map_err(doing())?;
-            self.dir.link_or_copy(&self.dir.base().join(MARKER), &old.join(MARKER)).map_err(doing())?;
+            link_or_copy(&**root, MARKER.as_ref(), &**old).map_err(doing())?;
         }
-        let count = self.dir.take_out(&*list.file, old.as_deref(), self.is_gone)?;
+        let count = self.dir.take_out(&*list.file, old.as_ref(), self.is_gone)?;
         if let Some(old) = &old {
-            self.dir.link_all(self.dir.base(), old).map_err(doing())?;
+            link_all(root, old, Path::new(""), LEVELS_MAX).map_err(doing())?;
         }
         let done = if self.keep_old { "moved to the old ones" } else { "removed" };
         info!(target: TARGET, "{}: {count} blobs were {done}", self.dir.base().display());
@@ -120,16 +123,15 @@ impl Drop for Sweep<'_> {
         if list.is_left_to_do {
             return;
         }
-        if let Err(error) = self.dir.media.remove(&list.path) {
-            warn!(target: TARGET, "cannot remove {}: {error}", list.path.display());
+        if let Err(error) = self.dir.root().and_then(|root| root.remove(REMOVED.as_ref())) {
+            warn!(target: TARGET, "cannot remove {}: {error}", self.dir.list_path());
         }
     }
 }
 
 impl List {
-    fn flush(&mut self) -> Result<()> {
-        let written = self.file.write_at(&self.buf, self.len);
-        written.map_err(StorageError::io(format!("writing {}", self.path.display())))?;
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_at(&self.buf, self.len)?;
         self.len += self.buf.len() as u64;
         self.buf.clear();
         Ok(())
@@ -137,20 +139,54 @@ impl List {
 }
 
 impl BlobDir {
-    /// Where the blobs of the storage before the last pack are.
-    pub(super) fn old_base(&self) -> PathBuf {
-        with_suffix(self.base(), ".old")
+    fn list_path(&self) -> String {
+        self.base().join(REMOVED).display().to_string()
+    }
+
+    /// Where the blobs of the storage before the last pack are: the directory that this is in, and the name there.
+    fn old(&self) -> io::Result<(Arc<dyn MediaDir>, OsString)> {
+        let path = with_suffix(self.base(), ".old");
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok((self.media.dir(dir_of(&path))?, name.to_owned()))
+    }
+
+    fn make_old(&self) -> io::Result<Arc<dyn MediaDir>> {
+        let (above, name) = self.old()?;
+        above.create_dir(&name)?;
+        above.dir(name.as_ref())
+    }
+
+    fn remove_old(&self) -> Result<()> {
+        let doing = || StorageError::io(format!("removing {}.old", self.base().display()));
+        let (above, name) = self.old().map_err(doing())?;
+        if !exists(&*above, &name).map_err(doing())? {
+            return Ok(());
+        }
+        remove_tree(&above, &name, LEVELS_MAX)
+    }
+
+    /// The list that a crash, or a failure, has left.
+    fn open_list(&self) -> io::Result<Option<Arc<dyn MediaFile>>> {
+        let root = self.root()?;
+        let entry = match root.entry(REMOVED.as_ref()) {
+            Ok(entry) => entry,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if entry.kind == Kind::Other {
+            // The server makes none of these, and no pack is to fail for it.
+            warn!(target: TARGET, "{} is a link, or no file: it is removed", self.list_path());
+            remove_if_there(&**root, REMOVED.as_ref())?;
+            return Ok(None);
+        }
+        root.read(REMOVED.as_ref()).map(Some)
     }
 
     /// Finishes what a crash has interrupted: takes out what is listed and not in the storage any more. Of an object that is
     /// gone, `is_committed` knows no revision.
     pub(super) fn finish_sweep(&self, is_committed: &dyn Fn(Oid, Tid) -> Result<bool>) -> Result<()> {
-        let path = self.base().join(REMOVED);
-        if !self.media.exists(&path) {
-            return Ok(());
-        }
-        let doing = || StorageError::io(format!("reading {}", path.display()));
-        let file = self.media.open(&path, Access::Read).map_err(doing())?;
+        let doing = || StorageError::io(format!("reading {}", self.list_path()));
+        let Some(file) = self.open_list().map_err(doing())? else { return Ok(()) };
         let unknown = Cell::new(None);
         let count = self.take_out(&*file, None, &|oid, tid| match is_committed(oid, tid) {
             Ok(is_committed) => Ok(!is_committed),
@@ -166,14 +202,15 @@ impl BlobDir {
         if let Some(error) = unknown.into_inner() {
             return Err(error);
         }
-        self.media.remove(&path).map_err(StorageError::io(format!("removing {}", path.display())))
+        let removed = self.root().and_then(|root| remove_if_there(&**root, REMOVED.as_ref()));
+        removed.map_err(StorageError::io(format!("removing {}", self.list_path())))
     }
 
     /// Removes the blobs on the list, or moves them to `old`; how many.
     fn take_out(
         &self,
         list: &dyn MediaFile,
-        old: Option<&Path>,
+        old: Option<&Arc<dyn MediaDir>>,
         is_gone: &dyn Fn(Oid, Tid) -> Result<bool>,
     ) -> Result<u64> {
         let (mut pos, mut count) = (0, 0);
@@ -202,91 +239,118 @@ impl BlobDir {
         }
     }
 
-    fn take_out_one(&self, oid: Oid, tid: Tid, old: Option<&Path>) -> bool {
-        let path = self.path(oid, tid);
-        let taken = match (old, path.strip_prefix(self.base())) {
-            (Some(old), Ok(relative)) => {
-                let to = old.join(relative);
-                self.create_dirs(dir_of(&to)).and_then(|_| self.media.rename(&path, &to))
+    fn take_out_one(&self, oid: Oid, tid: Tid, old: Option<&Arc<dyn MediaDir>>) -> bool {
+        let name = OsString::from(layout::file_name(tid));
+        let taken = self.home(oid).and_then(|home| match old {
+            None => home.remove(&name),
+            Some(old) => {
+                let (to, _) = make_dirs(old, &self.layout_path(oid))?;
+                match home.rename(&name, &*to, &name) {
+                    // A part of the directory is on another disk.
+                    Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                        copy(&*home, &name, &*to, &name, home.readers()?)?;
+                        home.remove(&name)
+                    }
+                    renamed => renamed,
+                }
             }
-            _ => self.media.remove(&path),
-        };
+        });
         match taken {
             Ok(()) => {
-                self.remove_empty_above(&path);
+                self.remove_empty_above(oid);
                 true
             }
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    warn!(target: TARGET, "cannot remove {}: {error}", path.display());
+                    warn!(target: TARGET, "cannot remove {}: {error}", self.path(oid, tid).display());
                 }
                 false
             }
         }
     }
 
-    /// Removes the directories that have become empty, up to the blob directory. Whoever is about to put a blob there makes
-    /// them again.
-    pub(super) fn remove_empty_above(&self, path: &Path) {
-        let above = path.ancestors().skip(1).take_while(|above| *above != self.base());
-        for dir in above.filter(|dir| dir.starts_with(self.base())) {
-            if self.media.remove_dir(dir).is_err() {
-                return;
+    /// Removes the directories of an object that have become empty, up to the blob directory. Whoever is about to put a blob
+    /// there makes them again.
+    pub(super) fn remove_empty_above(&self, oid: Oid) {
+        let path = self.layout_path(oid);
+        let _ = path.ancestors().try_for_each(|dir| {
+            let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
+            // The first that is not empty ends it.
+            below(self.root()?, above)?.remove_dir(name)
+        });
+    }
+}
+
+fn link_or_copy(from: &dyn MediaDir, name: &OsStr, to: &dyn MediaDir) -> io::Result<()> {
+    // A link is the administrator's, and the old blobs are to be what it leads to; a copy is ours, whoever owns the other one.
+    if from.entry(name.as_ref())?.kind == Kind::File && from.link(name, to, name).is_ok() {
+        return Ok(());
+    }
+    copy(from, name, to, name, from.readers()?)
+}
+
+/// Gives all blobs in `from` a second name in the directory `path` of the old ones.
+fn link_all(
+    from: &Arc<dyn MediaDir>,
+    old: &Arc<dyn MediaDir>,
+    path: &Path,
+    levels_left: usize,
+) -> io::Result<()> {
+    let mut made = None;
+    for name in from.list()? {
+        let entry = match from.entry(name.as_ref()) {
+            // Nobody waits for the sweep: a later pack cannot have removed it, but an abort can.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entry => entry?,
+        };
+        if entry.kind != Kind::Directory && name.as_encoded_bytes().ends_with(BLOB_SUFFIX.as_bytes()) {
+            let to = match &made {
+                Some(to) => to,
+                None => made.insert(make_dirs(old, path)?.0),
+            };
+            match link_or_copy(&**from, &name, &**to) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => passed_over(from, &name, &error),
+                result => result?,
             }
+            continue;
+        }
+        if entry.kind == Kind::File {
+            continue;
+        }
+        let Some(levels_left) = levels_left.checked_sub(1) else { continue };
+        let linked =
+            from.dir(name.as_ref()).and_then(|below| link_all(&below, old, &path.join(&name), levels_left));
+        match linked {
+            // An empty directory that another thread has removed, or something that is none.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            // Somebody's link.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => passed_over(from, &name, &error),
+            result => result?,
         }
     }
+    Ok(())
+}
 
-    fn link_or_copy(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.media.link(from, to).or_else(|_| {
-            self.copy(from, to)?;
-            // It is ours, whoever owns the other one.
-            self.media.protect(to, dir_of(from))
-        })
-    }
+fn passed_over(dir: &Arc<dyn MediaDir>, name: &OsStr, error: &io::Error) {
+    warn!(target: TARGET, "{} is passed over: {error}", dir.path().join(name).display());
+}
 
-    /// Gives all blobs below `from` a second name below `to`.
-    fn link_all(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut is_made = false;
-        for name in self.media.list(from)? {
-            let (path, other) = (from.join(&name), to.join(&name));
-            if self.media.is_file(&path) {
-                if name.as_encoded_bytes().ends_with(BLOB_SUFFIX.as_bytes()) {
-                    if !is_made {
-                        self.create_dirs(to)?;
-                        is_made = true;
-                    }
-                    match self.link_or_copy(&path, &other) {
-                        // Nobody waits for the sweep: a later pack cannot have removed it, but an abort can.
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                        result => result?,
-                    }
-                }
-            } else {
-                match self.link_all(&path, &other) {
-                    // An empty directory that another thread has removed, or something that is none.
-                    Err(error)
-                        if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                    }
-                    result => result?,
-                }
+fn remove_tree(above: &Arc<dyn MediaDir>, name: &OsStr, levels_left: usize) -> Result<()> {
+    let path = above.path().join(name);
+    let removing = || StorageError::io(format!("removing {}", path.display()));
+    let dir = above.dir(name.as_ref()).map_err(removing())?;
+    for name in dir.list().map_err(removing())? {
+        match dir.entry(name.as_ref()).map_err(removing())?.kind {
+            Kind::Directory => {
+                let too_deep = || io::Error::other("there are too many directories in one another");
+                let levels_left = levels_left.checked_sub(1).ok_or_else(too_deep).map_err(removing())?;
+                remove_tree(&dir, &name, levels_left)?;
             }
+            _ => dir.remove(&name).map_err(removing())?,
         }
-        Ok(())
     }
-
-    fn remove_tree(&self, dir: &Path) -> Result<()> {
-        let removing = |path: &Path| StorageError::io(format!("removing {}", path.display()));
-        for name in self.media.list(dir).map_err(removing(dir))? {
-            let path = dir.join(name);
-            let Err(error) = self.media.remove(&path) else { continue };
-            // A directory; else that error is the one to tell.
-            match self.media.list(&path) {
-                Ok(_) => self.remove_tree(&path)?,
-                Err(_) => return Err(removing(&path)(error)),
-            }
-        }
-        self.media.remove_dir(dir).map_err(removing(dir))
-    }
+    above.remove_dir(name).map_err(removing())
 }
 
 /// 16 hex digits of an oid, and perhaps as many of a tid.

@@ -1,0 +1,43 @@
+//! The directory of an object, while a blob of it is staged and placed.
+
+use std::io;
+use std::sync::Arc;
+
+use super::descriptors::KeptDir;
+use super::dir::BlobDir;
+use crate::base::ids::Oid;
+use crate::storage::media::MediaDir;
+
+/// See the module.
+#[derive(Clone)]
+pub struct Home {
+    oid: Oid,
+    /// `None`: it is opened when it is needed.
+    kept: Option<Arc<KeptDir>>,
+}
+
+impl Home {
+    /// Keeps the directory open for finish, unless as many are.
+    pub fn keep(blobs: &BlobDir, oid: Oid, dir: &Arc<dyn MediaDir>) -> Home {
+        let kept = blobs.descriptors.keep(dir).map(Arc::new);
+        if kept.is_none() {
+            blobs.fill_reserve();
+        }
+        Home { oid, kept }
+    }
+
+    pub fn open(&self, blobs: &BlobDir) -> io::Result<Arc<dyn MediaDir>> {
+        match &self.kept {
+            Some(kept) => Ok(Arc::clone(&kept.dir)),
+            None => blobs.descriptors.in_need(|| blobs.home(self.oid)),
+        }
+    }
+
+    /// Makes it once more: a pack has removed it, which was empty.
+    pub fn make_again(&mut self, blobs: &BlobDir) -> io::Result<Arc<dyn MediaDir>> {
+        self.kept = None;
+        let (dir, _) = blobs.descriptors.in_need(|| blobs.make_home(self.oid))?;
+        blobs.descriptors.in_need(|| blobs.sync_above(self.oid))?;
+        Ok(dir)
+    }
+}
