@@ -50,7 +50,7 @@ use std::thread::JoinHandle;
 use self::group::{Job, Writer};
 use self::lead::Lead;
 use self::lock_file::LockFile;
-use self::media::Media;
+use self::media::{Media, MediaDir};
 use self::pack::Packing;
 use self::pins::Pins;
 use self::save::Saver;
@@ -85,6 +85,8 @@ pub struct FileStorage {
 /// What the storage's own threads share with it.
 struct Core {
     media: Arc<dyn Media>,
+    /// The directory of the file, open so that it can be synced when no descriptor is left.
+    dir: Arc<dyn MediaDir>,
     path: PathBuf,
     volume: Current,
     /// Why nothing may be written any more.

@@ -148,8 +148,12 @@ impl Prepared {
         warn_of_future(&options, found.last_tid);
         let last_oid = greet(&options, &*file, note.as_ref(), &mut found)?;
         let (oids, note_file) = oids_and_note(&options, &file, last_oid, &found)?;
+        let directory = dir_of(&options.path);
+        let dir =
+            media.dir(directory).map_err(StorageError::io(format!("opening {}", directory.display())))?;
         let core = Core {
             media,
+            dir,
             path: options.path.clone(),
             space: Space::new(file.clone(), found.end),
             volume: Current::new(Volume::new(

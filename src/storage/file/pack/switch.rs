@@ -26,7 +26,7 @@ use super::super::tail_note::State;
 use super::super::volume::Volume;
 use super::copy::Copier;
 use super::{Pack, Stop};
-use crate::base::fs::{dir_of, with_suffix};
+use crate::base::fs::with_suffix;
 use crate::base::ids::Oid;
 use crate::storage::{Result, StorageError};
 
@@ -58,9 +58,9 @@ pub fn switch(
     let core = pack.core;
     // Nobody saves an index of the old file from here on.
     let saving = core.hold_saver();
-    remove_index(core)?;
     let old = copier.old.clone();
-    let switched = hold_and_replace(pack, copier, keep_old);
+    let switched =
+        remove_index(core).map_err(Stop::from).and_then(|()| hold_and_replace(pack, copier, keep_old));
     let (volume, held) = match switched {
         Ok(done) => done,
         Err(error) => {
@@ -114,7 +114,7 @@ fn remove_index(core: &Core) -> Result<()> {
     if !core.media.exists(&path) {
         return Ok(());
     }
-    let removed = core.media.remove(&path).and_then(|()| core.media.sync_dir(dir_of(&path)));
+    let removed = core.media.remove(&path).and_then(|()| core.dir.sync());
     removed.map_err(StorageError::io(format!("removing {}", path.display())))
 }
 
@@ -164,7 +164,7 @@ fn take_place(
         tell_note(core, &copier.old);
         return Err(error);
     }
-    if let Err(error) = core.media.sync_dir(dir_of(&core.path)) {
+    if let Err(error) = core.dir.sync() {
         // Which of the two files a power cut would leave under this name nobody knows.
         core.set_broken(format!("syncing the directory after a pack failed: {error}"));
         return Err(StorageError::io(format!("packing {}", core.path.display()))(error));
