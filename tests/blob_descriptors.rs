@@ -47,7 +47,7 @@ fn a_finish_without_a_free_descriptor() {
     let in_tmp = || std::fs::read_dir(blobs.base().join("tmp")).unwrap().count();
 
     // As many as are kept open, and many more than the process may open.
-    for (first, count) in [(1, 3), (100, 400)] {
+    for (first, count) in [(1, 3), (100, 250)] {
         let oids = first..first + count;
         let voted = storage.vote(staged(&storage, oids.clone()), TidAt::Finish).unwrap();
         let taken = take_all();

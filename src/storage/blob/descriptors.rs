@@ -67,13 +67,13 @@ impl Descriptors {
         }
     }
 
-    /// Holds descriptors back again, as far as there are any.
-    pub fn fill(&self, open: impl Fn() -> io::Result<Arc<dyn MediaDir>>) {
+    /// Holds descriptors back again; `open` takes one.
+    pub fn fill(&self, open: impl Fn() -> io::Result<Arc<dyn MediaDir>>) -> io::Result<()> {
         let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
         while reserve.len() < RESERVE_LEN {
-            let Ok(dir) = open() else { return };
-            reserve.push(dir);
+            reserve.push(open()?);
         }
+        Ok(())
     }
 }
 

@@ -85,7 +85,7 @@ impl BlobDir {
         };
         if !read_only {
             dir.create().map_err(doing())?;
-            dir.fill_reserve();
+            dir.fill_reserve().map_err(doing())?;
         }
         Ok(Arc::new(dir))
     }
@@ -173,7 +173,13 @@ impl BlobDir {
 
     /// The directory of an object; whether it had to be made. Call [`BlobDir::sync_above`] then.
     pub(super) fn make_home(&self, oid: Oid) -> io::Result<(Arc<dyn MediaDir>, bool)> {
-        make_dirs(self.root()?, &self.layout.oid_path(oid))
+        let (root, path) = (self.root()?, self.layout.oid_path(oid));
+        // A pack may be removing directories that are empty, such as those that were just made.
+        let mut attempts = (0..10).map(|_| make_dirs(root, &path));
+        let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        attempts
+            .find(|made| !made.as_ref().is_err_and(is_gone))
+            .unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
     }
 
     /// Makes the directories of an object durable. Where they are so already, that costs next to nothing.
@@ -184,8 +190,8 @@ impl BlobDir {
     }
 
     /// Holds descriptors back for finishes.
-    pub(super) fn fill_reserve(&self) {
-        self.descriptors.fill(|| self.media.dir(&self.base));
+    pub(super) fn fill_reserve(&self) -> io::Result<()> {
+        self.descriptors.fill(|| self.media.dir(&self.base))
     }
 
     /// Removes what a crash left: temporary files, and blobs whose transaction never became durable. Looks only into
@@ -299,8 +305,9 @@ impl BlobDir {
 
     /// The data of a committed blob.
     pub fn load(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
-        let path = self.path(oid, serial);
-        let file = match self.root().and_then(|root| root.read(&self.below(oid, serial))) {
+        let below = self.below(oid, serial);
+        let path = self.base.join(&below);
+        let file = match self.root().and_then(|root| root.read(&below)) {
             Ok(file) => file,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Err(StorageError::NoBlob { oid, serial, path });

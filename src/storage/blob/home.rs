@@ -17,13 +17,13 @@ pub struct Home {
 }
 
 impl Home {
-    /// Keeps the directory open for finish, unless as many are.
-    pub fn keep(blobs: &BlobDir, oid: Oid, dir: &Arc<dyn MediaDir>) -> Home {
+    /// Keeps the directory open for finish, unless many are; then a descriptor is held back for it.
+    pub fn keep(blobs: &BlobDir, oid: Oid, dir: &Arc<dyn MediaDir>) -> io::Result<Home> {
         let kept = blobs.descriptors.keep(dir).map(Arc::new);
         if kept.is_none() {
-            blobs.fill_reserve();
+            blobs.fill_reserve()?;
         }
-        Home { oid, kept }
+        Ok(Home { oid, kept })
     }
 
     pub fn open(&self, blobs: &BlobDir) -> io::Result<Arc<dyn MediaDir>> {

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use log::error;
+use log::{debug, error};
 
 use super::StagedBlob;
 use super::dir::{BlobDir, TARGET};
@@ -47,7 +47,10 @@ pub(super) fn place(dir: &Arc<BlobDir>, blobs: Vec<(Oid, Tid, &mut StagedBlob)>)
         let synced = placed.home.open(dir).and_then(|home| home.sync());
         synced.map_err(StorageError::io(format!("syncing {}", dir.oid_dir(oid).display())))?;
     }
-    dir.fill_reserve();
+    if let Err(error) = dir.fill_reserve() {
+        // What is staged next tries again.
+        debug!(target: TARGET, "{}: no descriptor is held back: {error}", dir.base().display());
+    }
     Ok(placement)
 }
 

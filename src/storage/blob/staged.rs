@@ -136,8 +136,9 @@ impl BlobDir {
         };
         // From here on it is removed if the transaction comes to nothing, as in Python.
         let file = if taken.moved { named } else { Temporary { dir: None, name: name.into() } };
-        let home = Home::keep(self, oid, &taken.dir);
-        let blob = StagedBlob { blobs: Arc::clone(self), file: Some(file), leader: None, home: Some(home) };
+        let mut blob = StagedBlob { blobs: Arc::clone(self), file: Some(file), leader: None, home: None };
+        let home = Home::keep(self, oid, &taken.dir).map_err(StorageError::io("taking over a blob"))?;
+        blob.home = Some(home);
         let doing = || StorageError::io("taking over a blob");
         taken.file.sync().map_err(doing())?;
         // The client may just have made its directories.
@@ -161,7 +162,7 @@ impl BlobDir {
         let made = self.in_tmp(|tmp| {
             let named = self.temporary(Some(oid));
             let mut blob = StagedBlob { blobs: Arc::clone(self), file: None, leader: None, home: None };
-            blob.home = Some(Home::keep(self, oid, &home));
+            blob.home = Some(Home::keep(self, oid, &home)?);
             let is_beside = home.is_on_disk_of(&**tmp);
             if !is_beside {
                 tmp.create(&named, Readers::Owner)?;
@@ -171,7 +172,7 @@ impl BlobDir {
             blob.file = Some(Temporary { dir: is_beside.then(|| Arc::clone(tmp)), name: named.clone() });
             // What a link leads to is copied: the link itself would get another name.
             if entry.kind != Kind::File || home.link(&name, &**dir, &named).is_err() {
-                copy(&*home, &name, &**dir, &named, home.readers()?)?;
+                copy(&*home.read(name.as_ref())?, &**dir, &named, home.readers()?)?;
             }
             Ok(blob)
         });
@@ -180,15 +181,8 @@ impl BlobDir {
 }
 
 /// Copies a file, durably; `readers` may read the copy.
-pub(super) fn copy(
-    from: &dyn MediaDir,
-    name: &OsStr,
-    to: &dyn MediaDir,
-    to_name: &OsStr,
-    readers: u32,
-) -> io::Result<()> {
-    let source = from.read(name.as_ref())?;
-    let target = to.create(to_name, Readers::Owner)?;
+pub(super) fn copy(source: &dyn MediaFile, to: &dyn MediaDir, name: &OsStr, readers: u32) -> io::Result<()> {
+    let target = to.create(name, Readers::Owner)?;
     let mut buf = vec![0; 1 << 20];
     let mut pos = 0;
     loop {
@@ -269,7 +263,7 @@ impl StagedBlob {
     /// Gives it a temporary name that tells the object, and the permissions of a committed blob; then waits until it is
     /// durable.
     fn seal(&mut self, file: &dyn MediaFile, home: &Arc<dyn MediaDir>, oid: Oid) -> io::Result<()> {
-        self.home = Some(Home::keep(&self.blobs, oid, home));
+        self.home = Some(Home::keep(&self.blobs, oid, home)?);
         let Some(Temporary { dir: Some(tmp), name }) = &mut self.file else {
             return Err(io::ErrorKind::NotFound.into());
         };
@@ -281,9 +275,8 @@ impl StagedBlob {
             return file.sync();
         }
         // Finish has nothing to copy then.
-        let tmp = Arc::clone(tmp);
         self.leader = self.file.replace(Temporary { dir: None, name: named.clone() });
-        copy(&*tmp, &named, &**home, &named, home.readers()?)?;
+        copy(file, &**home, &named, home.readers()?)?;
         file.set_len(0)
     }
 
@@ -334,7 +327,7 @@ fn give_name(blobs: &BlobDir, file: &Temporary, home: &Arc<dyn MediaDir>, to: &O
             let aside = blobs.temporary(None);
             let copied = blobs.descriptors.in_need(|| {
                 remove_if_there(&**home, &aside)?;
-                copy(&**from, name, &**home, &aside, home.readers()?)
+                copy(&*from.read(name.as_ref())?, &**home, &aside, home.readers()?)
             });
             if let Err(error) = copied.and_then(|()| home.rename(&aside, &**home, to)) {
                 // Nobody asks for this name.

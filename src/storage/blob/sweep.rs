@@ -213,16 +213,16 @@ impl BlobDir {
         old: Option<&Arc<dyn MediaDir>>,
         is_gone: &dyn Fn(Oid, Tid) -> Result<bool>,
     ) -> Result<u64> {
-        let (mut pos, mut count) = (0, 0);
+        let (mut pos, mut count, mut bad) = (0, 0, 0);
         let mut chunk = vec![0; BUFFER_LEN];
         loop {
             let reading = "reading the list of blobs to be removed";
             let len = list.read_at(&mut chunk, pos).map_err(StorageError::io(reading))?;
             let read = chunk.get(..len).unwrap_or_default();
-            let Some(end) = read.iter().rposition(|&byte| byte == b'\n') else { return Ok(count) };
+            let Some(end) = read.iter().rposition(|&byte| byte == b'\n') else { break };
             for line in read.get(..end).unwrap_or_default().split(|&byte| byte == b'\n') {
                 let Some((oid, tid)) = parse(line) else {
-                    warn!(target: TARGET, "a bad line in {REMOVED}: {}", line.escape_ascii());
+                    bad += 1;
                     continue;
                 };
                 let tids = match tid {
@@ -237,6 +237,10 @@ impl BlobDir {
             }
             pos += end as u64 + 1;
         }
+        if bad > 0 {
+            warn!(target: TARGET, "{} has {bad} lines that are none of a list of blobs", self.list_path());
+        }
+        Ok(count)
     }
 
     fn take_out_one(&self, oid: Oid, tid: Tid, old: Option<&Arc<dyn MediaDir>>) -> bool {
@@ -248,7 +252,7 @@ impl BlobDir {
                 match home.rename(&name, &*to, &name) {
                     // A part of the directory is on another disk.
                     Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                        copy(&*home, &name, &*to, &name, home.readers()?)?;
+                        copy(&*home.read(name.as_ref())?, &*to, &name, home.readers()?)?;
                         home.remove(&name)
                     }
                     renamed => renamed,
@@ -286,7 +290,7 @@ fn link_or_copy(from: &dyn MediaDir, name: &OsStr, to: &dyn MediaDir) -> io::Res
     if from.entry(name.as_ref())?.kind == Kind::File && from.link(name, to, name).is_ok() {
         return Ok(());
     }
-    copy(from, name, to, name, from.readers()?)
+    copy(&*from.read(name.as_ref())?, to, name, from.readers()?)
 }
 
 /// Gives all blobs in `from` a second name in the directory `path` of the old ones.
