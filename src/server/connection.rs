@@ -5,12 +5,11 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
-use crate::server::outbox::{Chunk, Outbox};
+use crate::server::outbox::Outbox;
 use crate::server::timeout::Running;
 use crate::storage::{Staged, Voted};
 use crate::wire::exception::PyException;
 use crate::wire::protocol::Wire;
-use crate::wire::push::Push;
 use crate::wire::request::OwnedMsgId;
 
 /// Pauses of a session that waits for its own finish: a fraction of a sync.
@@ -168,16 +167,15 @@ impl Connection {
         }
     }
 
-    /// Queue frames behind all others and send them, without waiting.
-    pub fn post(&self, frames: Vec<u8>) {
-        self.outbox.place().push(Chunk::Own(frames));
-        self.outbox.flush();
+    /// Queue the reply to a call of this client's behind all else, and send it, without waiting. For threads that must not wait for
+    /// it; the session makes room before it hands them a call, see [`Connection::wait_for_room`].
+    pub fn post(&self, reply: Vec<u8>) {
+        self.outbox.post_own(self.outbox.place(), reply);
     }
 
-    pub fn post_push(&self, push: &Push<'_>) {
-        let mut frame = Vec::new();
-        self.wire().push(push, &mut frame);
-        self.post(frame);
+    /// Before a call is handed to a thread that will [`Connection::post`] its reply: waits while the client leaves much unread.
+    pub fn wait_for_room(&self) {
+        self.outbox.wait_for_room();
     }
 }
 

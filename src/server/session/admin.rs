@@ -5,7 +5,6 @@ use crate::base::sync::Arc;
 use crate::exceptions;
 use crate::server::connection::printable;
 use crate::server::hosted::LOG;
-use crate::server::outbox::Chunk;
 use crate::server::publish::Member;
 use crate::server::session::load::{frame, reply_newest};
 use crate::server::session::{Registered, Session};
@@ -65,7 +64,7 @@ impl Session {
             } else {
                 wire.none_reply(id.get(), &mut frame);
             }
-            connection.outbox.place().push(Chunk::Own(frame));
+            connection.outbox.place().push_reply(frame);
         }
         connection.outbox.flush();
         self.registered = Some(Registered { hosted, read_only });

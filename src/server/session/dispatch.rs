@@ -13,6 +13,7 @@ use crate::server::stats::count;
 use crate::wire::codec::LoadShape;
 use crate::wire::exception::PyException;
 use crate::wire::protocol::UndoCall;
+use crate::wire::push::Push;
 use crate::wire::request::{Call, OwnedMsgId, Request};
 use crate::wire::value::Value;
 
@@ -190,7 +191,9 @@ impl Session {
             }
             Request::Verify { oid, serial } => self.verify(on, oid, serial).into(),
             Request::EndZeoVerify => {
-                connection.post_push(&crate::wire::push::Push::EndVerify);
+                let mut frame = Vec::new();
+                connection.wire().push(&Push::EndVerify, &mut frame);
+                connection.outbox.send_own(connection.outbox.place(), &frame);
                 self.end_verifying(on);
                 Answer::Value(Value::None)
             }
@@ -246,6 +249,7 @@ impl Session {
                 Answer::Error(exceptions::read_only_error())
             }
             Request::Vote { id: transaction } => {
+                connection.wait_for_room();
                 match commit::vote(hosted, connection, &transaction, id.clone()) {
                     Ok(()) => Answer::Given,
                     Err(exception) => Answer::Error(exception),
@@ -300,14 +304,18 @@ impl Session {
             }
             Request::Undo { tid_id, id: transaction } => match connection.wire().undo_call() {
                 UndoCall::Buffered => self.undo_buffered(on, &transaction, &tid_id).into(),
-                UndoCall::Answered => match self.undo_answered(on, &transaction, &tid_id, id) {
-                    Ok(()) => Answer::Given,
-                    Err(exception) => Answer::Error(exception),
-                },
+                UndoCall::Answered => {
+                    connection.wait_for_room();
+                    match self.undo_answered(on, &transaction, &tid_id, id) {
+                        Ok(()) => Answer::Given,
+                        Err(exception) => Answer::Error(exception),
+                    }
+                }
             },
             // Also for those who may only read, and with a server that is read-only.
             Request::Pack { time, wait } => {
                 let wait = wait.unwrap_or(true);
+                connection.wait_for_room();
                 self.pack(on, time, id, wait && !is_async);
                 if wait { Answer::Given } else { Answer::Value(Value::None) }
             }
