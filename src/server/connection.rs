@@ -1,10 +1,13 @@
 //! What other threads know of a connection: where to send, whom to name in the log, and the transaction that it
 //! has open. The session thread has the rest to itself.
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::base::address::Host;
 use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::base::untrusted::Untrusted;
 use crate::server::outbox::Outbox;
 use crate::server::timeout::Running;
 use crate::storage::{Staged, Voted};
@@ -14,9 +17,6 @@ use crate::wire::request::OwnedMsgId;
 
 /// Pauses of a session that waits for its own finish: a fraction of a sync.
 const SETTLE_PAUSE: Duration = Duration::from_micros(50);
-
-/// Labels, names of storages and of users are shorter.
-const PRINTABLE_LEN_MAX: usize = 200;
 
 /// A client's connection.
 pub struct Connection {
@@ -32,6 +32,7 @@ pub struct Connection {
     /// What the client speaks; known from its first message on.
     wire: OnceLock<Wire>,
     peer: String,
+    host: Option<Host>,
     label: Mutex<String>,
 }
 
@@ -94,23 +95,6 @@ impl Transaction {
     }
 }
 
-/// A text that a client has chosen, for a line of the log: not long, and without what would begin a line of its own or
-/// command a terminal.
-pub fn printable(text: &str) -> String {
-    let mut shown = String::new();
-    for c in text.chars() {
-        if shown.len() >= PRINTABLE_LEN_MAX {
-            shown.push('…');
-            break;
-        }
-        // Right-to-left marks and their like turn what follows around.
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        let breaks = c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-        if turns || breaks { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    shown
-}
-
 impl Connection {
     pub fn new(id: u64, outbox: Arc<Outbox>, peer: String) -> Connection {
         Connection {
@@ -120,6 +104,7 @@ impl Connection {
             loads: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             wire: OnceLock::new(),
+            host: peer.parse().ok().map(|address: SocketAddr| address.ip().into()),
             label: Mutex::new(peer.clone()),
             peer,
         }
@@ -138,6 +123,11 @@ impl Connection {
         })
     }
 
+    /// Where it comes from; `None` for a Unix socket.
+    pub fn host(&self) -> Option<Host> {
+        self.host
+    }
+
     /// How the log names this client: its label, if it has set one, and its address.
     pub fn label(&self) -> String {
         self.label.lock().clone()
@@ -145,7 +135,7 @@ impl Connection {
 
     /// The client's name for itself, as far as it fits into a line of the log.
     pub fn set_label(&self, label: &str) {
-        *self.label.lock() = format!("{} {}", printable(label), self.peer);
+        *self.label.lock() = format!("{} {}", Untrusted(label), self.peer);
     }
 
     /// Something has come for the open transaction.
@@ -176,19 +166,5 @@ impl Connection {
     /// Before a call is handed to a thread that will [`Connection::post`] its reply: waits while the client leaves much unread.
     pub fn wait_for_room(&self) {
         self.outbox.wait_for_room();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobody_writes_lines_of_the_log_but_us() {
-        assert_eq!(printable("Zope 4, größer"), "Zope 4, größer");
-        assert_eq!(printable("a\n2026-11-26 CRITICAL x\r\u{85}"), "a\\n2026-11-26 CRITICAL x\\r\\u{85}");
-        assert_eq!(printable("\u{1b}[2J\u{202e}\u{2028}"), "\\u{1b}[2J\\u{202e}\\u{2028}");
-        let long = printable(&"é".repeat(1 << 20));
-        assert!(long.len() < PRINTABLE_LEN_MAX + 10 && long.ends_with("é…"), "{}", long.len());
     }
 }

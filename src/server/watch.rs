@@ -9,9 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::base::sync::{Arc, Condvar, Mutex, Ordering};
+use crate::logging::level::WARNING;
 use crate::server::Server;
+use crate::server::client_log::{self, log_left_out};
 use crate::server::connection::{Connection, Transaction};
-use crate::server::hosted::LOG;
 
 /// It has little to do and may be late by so much.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -55,7 +56,7 @@ fn run(server: &Server) {
         let now = Instant::now();
         let mut next = now + PAUSE_MAX;
         next = next.min(server.admission().expire(now).unwrap_or(next));
-        server.admission().log_more(now);
+        log_left_out(now, false);
         if let Some(timeout) = idle_timeout {
             if now >= look_at_transactions {
                 look_at_transactions = now + (timeout / 8).clamp(PAUSE_MIN, PAUSE_MAX);
@@ -98,10 +99,13 @@ fn still_open(
 }
 
 fn close(connection: &Connection, timeout: Duration) {
-    log::warn!(
-        target: LOG,
-        "({}) nothing has come for its transaction for {} s (idle-transaction-timeout); the connection is closed",
-        connection.label(), timeout.as_secs()
+    connection.log(
+        &client_log::ENDED,
+        WARNING,
+        format_args!(
+            "nothing has come for its transaction for {} s (idle-transaction-timeout); the connection is closed",
+            timeout.as_secs()
+        ),
     );
     connection.outbox.close("idle transaction");
 }

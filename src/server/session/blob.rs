@@ -10,7 +10,9 @@ use std::thread;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
 use crate::exceptions;
-use crate::server::connection::{Connection, Transaction, printable};
+use crate::logging::level::ERROR;
+use crate::server::client_log;
+use crate::server::connection::{Connection, Transaction};
 use crate::server::hosted::LOG;
 use crate::server::session::{Registered, Session};
 use crate::storage::blob::Upload;
@@ -161,8 +163,7 @@ impl Session {
 
     /// The client does not wait for these calls: vote will tell it.
     fn fail_blob(&self, exception: &PyException) {
-        let label = self.connection.label();
-        log::error!(target: LOG, "({label}) Can't store a blob: {}", printable(&exception.to_string()));
+        self.connection.log(&client_log::BLOBS, ERROR, format_args!("Can't store a blob: {exception}"));
         self.refuse_vote(exception);
     }
 
@@ -235,7 +236,8 @@ impl Download {
             Err(error) => {
                 let error =
                     StorageError::Io { doing: format!("reading {}", self.blob.path.display()), error };
-                log::error!(target: LOG, "({}) Can't send a blob: {error}", self.connection.label());
+                let message = format_args!("Can't send a blob: {error}");
+                self.connection.log(&client_log::BLOBS, ERROR, message);
                 last.clear();
                 wire.error_reply(self.id.get(), &exceptions::of_storage_error(&error), &mut last);
             }

@@ -1,9 +1,10 @@
 //! The one place that says what each request does.
 
 use crate::base::ids::Tid;
+use crate::base::untrusted::Untrusted;
 use crate::exceptions;
-use crate::server::connection::printable;
-use crate::server::hosted::LOG;
+use crate::logging::level::ERROR;
+use crate::server::client_log;
 use crate::server::session::blob::Receiving;
 use crate::server::session::commit::{self, FinishRefused};
 use crate::server::session::load::{Read, What, frame, reply_exactly};
@@ -74,10 +75,7 @@ impl Session {
             Answer::Error(exception) => {
                 if !exceptions::is_routine(&exception) || is_async {
                     let kind = if is_async { "async " } else { "" };
-                    let what = format!("{kind}call raised {}", printable(&exception.to_string()));
-                    if self.may_log(&what) {
-                        log::error!(target: LOG, "({}) {what}", self.connection.label());
-                    }
+                    self.log(&client_log::CALLS, ERROR, format_args!("{kind}call raised {exception}"));
                 }
                 if is_async {
                     if wire.async_error_closes() {
@@ -131,10 +129,8 @@ impl Session {
     }
 
     fn not_registered(&self) -> End {
-        let what = "Invalid method: the client has not registered yet";
-        if self.may_log(what) {
-            log::error!(target: LOG, "({}) {what}", self.connection.label());
-        }
+        let message = format_args!("Invalid method: the client has not registered yet");
+        self.log(&client_log::ENDED, ERROR, message);
         End::Misbehaved
     }
 
@@ -342,7 +338,8 @@ impl Session {
                 match called {
                     Some(result) => result.into(),
                     None => {
-                        log::error!(target: LOG, "({}) Invalid method, '{}'", self.connection.label(), printable(&name));
+                        let message = format_args!("Invalid method, '{}'", Untrusted(&name));
+                        self.log(&client_log::ENDED, ERROR, message);
                         return Err(End::Misbehaved);
                     }
                 }
