@@ -116,8 +116,6 @@ const OWN_LINES: &[(&str, usize)] = &[
     ("admission.rs", 1),
     // The address, at the start.
     ("monitor.rs", 1),
-    // No thread can be started.
-    ("workers.rs", 1),
 ];
 
 #[test]

@@ -47,8 +47,8 @@ pub static ENDED: LogRate = LogRate::new("ends of connections by the server", 50
 pub static PACKS: LogRate = LogRate::new("lines about packs", 60, 300);
 /// Transactions that wait for the locks of others.
 pub static WAITING: LogRate = LogRate::new("lines about transactions that wait", 300, 1000);
-/// Connections that cannot be served for lack of threads and the like.
-pub static NOT_SERVED: LogRate = LogRate::new("lines about connections that cannot be served", 20, 20);
+/// What cannot be done for lack of threads, descriptors and the like.
+pub static NOT_SERVED: LogRate = LogRate::new("lines about clients that cannot be served", 20, 20);
 
 /// What the limits on connections do.
 pub static FULL: LogRate = LogRate::episode("connections were refused by max-connections");

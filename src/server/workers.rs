@@ -7,6 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::logging::level::ERROR;
+use crate::server::client_log::{NOT_SERVED, log_of_nobody};
 
 /// More jobs than this at a time wait in a queue.
 const THREADS_MAX: usize = 64;
@@ -62,7 +64,7 @@ impl Workers {
                 thread::Builder::new().name("zeo-worker".into()).stack_size(STACK).spawn(move || pool.work());
             if let Err(error) = spawned {
                 self.0.state.lock().threads -= 1;
-                log::error!(target: "ZEO.StorageServer", "Can't start a thread: {error}");
+                log_of_nobody(&NOT_SERVED, ERROR, format_args!("Can't start a thread: {error}"));
                 // Rather late in this thread than never.
                 self.0.run_queued();
             }
