@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::base::log_rate::{self, LogRate};
 use crate::base::untrusted::one_line;
 use crate::log_at;
-use crate::logging::level::{self, WARNING};
+use crate::logging::level::{self, DEBUG, WARNING};
 use crate::server::connection::Connection;
 use crate::server::hosted::LOG;
 
@@ -67,15 +67,32 @@ impl Connection {
 
     /// The same for another of Python's loggers.
     pub fn log_as(&self, logger: &str, rate: &'static LogRate, level: u8, message: fmt::Arguments<'_>) {
-        if !log::log_enabled!(target: logger, level::carrier(level)) {
-            return;
-        }
-        let message = one_line(LINE_MAX, message);
-        if rate.admits(self.host(), &message) {
-            // What clients call themselves was escaped when they did.
-            log_at!(target: logger, level, "({}) {message}", self.label());
+        if is_enabled(logger, level) {
+            let message = one_line(LINE_MAX, message);
+            if rate.admits(self.host(), &message) {
+                self.write(logger, level, &message);
+            }
         }
     }
+
+    /// A line about its locks. Their story makes sense as a whole: if DEBUG was asked for, all lines of it are there.
+    pub fn log_lock(&self, level: u8, message: fmt::Arguments<'_>) {
+        if is_enabled(LOG, level) {
+            let message = one_line(LINE_MAX, message);
+            if is_enabled(LOG, DEBUG) || WAITING.admits(self.host(), &message) {
+                self.write(LOG, level, &message);
+            }
+        }
+    }
+
+    fn write(&self, logger: &str, level: u8, message: &str) {
+        // What clients call themselves was escaped when they did.
+        log_at!(target: logger, level, "({}) {message}", self.label());
+    }
+}
+
+fn is_enabled(logger: &str, level: u8) -> bool {
+    log::log_enabled!(target: logger, level::carrier(level))
 }
 
 /// A line about clients of which there is none to name.

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Mutex, Ordering};
-use crate::logging::level::{CRITICAL, WARNING};
+use crate::logging::level::{CRITICAL, DEBUG, WARNING};
 use crate::server::client_log;
 use crate::server::connection::Connection;
 use crate::server::invalidations::Invalidations;
@@ -193,14 +193,12 @@ impl Hosted {
 
     fn log_waiting(&self, connection: &Connection, what: &str, waiting: usize) {
         let message = format_args!("('{}') {what}: transactions waiting: {waiting}", self.name);
-        match waiting {
-            10.. => connection.log(&client_log::WAITING, CRITICAL, message),
-            4.. => connection.log(&client_log::WAITING, WARNING, message),
-            _ if log::log_enabled!(target: LOG, log::Level::Debug) => {
-                log::debug!(target: LOG, "({}) {message}", connection.label());
-            }
-            _ => {}
-        }
+        let level = match waiting {
+            10.. => CRITICAL,
+            4.. => WARNING,
+            _ => DEBUG,
+        };
+        connection.log_lock(level, message);
     }
 
     // -- what clients ask about the storage

@@ -15,7 +15,7 @@ use crate::server::client_log::{self, log_left_out};
 use crate::server::connection::{Connection, Transaction};
 
 /// It has little to do and may be late by so much.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const STACK: usize = 128 << 10;
 
