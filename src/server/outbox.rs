@@ -7,8 +7,8 @@
 //!
 //! Replies to the client's own calls do not count for that. Their memory is bounded by waiting: the session, which reads the
 //! calls, queues no more of its replies while more than [`OWN_MAX`] bytes are queued ([`Outbox::wait_for_room`]). Other threads
-//! that reply (to a vote, an undo, a pack) hold locks or are shared, so they do not wait ([`Place::push_reply`]); instead the
-//! session waits for room before it hands such a call to them. At most one vote or undo of a connection is under way, so at most
+//! that reply to a vote, a finish, an undo or a pack hold locks or are shared, so they do not wait ([`Place::push_reply`]); instead the
+//! session waits for room before it hands a vote, an undo or a pack to them (a finish needs a vote before it). At most one vote or undo of a connection is under way, so at most
 //! one reply of that size is queued beyond the bound, and it is no longer than what the client has stored in the transaction. The
 //! rest are small, and limited in number where they are made.
 //!
