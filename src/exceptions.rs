@@ -140,7 +140,7 @@ fn conflict_error(name: &'static str, message: &str, conflict: &Conflict) -> PyE
         attributes: vec![
             ("message", Value::text(message)),
             ("oid", conflict.oid.into()),
-            ("class_name", class.map_or(Value::None, Value::text)),
+            ("class_name", class.map_or(Value::None, |class| Value::text(class.into_string()))),
             ("serials", Value::Tuple(vec![conflict.committed.into(), conflict.read.into()])),
         ],
     }

@@ -359,7 +359,7 @@ fn at_every_call(kind: Kind) {
                         return;
                     }
                     let first = number / 2 * step % calls + 1;
-                    let count = if number % 2 == 0 { 1 } else { u64::MAX };
+                    let count = if number.is_multiple_of(2) { 1 } else { u64::MAX };
                     let _ = run(kind, first, count);
                 }
             });

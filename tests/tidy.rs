@@ -105,6 +105,41 @@ fn every_file_is_mentioned() {
     assert!(lost.is_empty(), "delete these files or mention them with `mod`: {lost:?}");
 }
 
+/// Lines about clients are written by `server/client_log.rs` alone, which escapes what they choose and limits the rate. A line that
+/// is written elsewhere in the server is about something that no client can bring about: how many of them each file has.
+const OWN_LINES: &[(&str, usize)] = &[
+    // Unreadable transactions, at the start.
+    ("hosted.rs", 1),
+    // Clients that did not leave, at the stop.
+    ("mod.rs", 1),
+    // What the limit of open files does not permit, at the start.
+    ("descriptors.rs", 2),
+    // The address, at the start.
+    ("monitor.rs", 1),
+];
+
+#[test]
+fn lines_about_clients_go_through_one_door() {
+    let macros =
+        ["log::error!", "log::warn!", "log::info!", "log::log!", "critical!(", "log_at!(", "use log::"];
+    let server = source().join("server");
+    let mut wrong = Vec::new();
+    for file in rust_files(&server) {
+        let name = file.strip_prefix(&server).expect("in it").to_string_lossy().into_owned();
+        let text = fs::read_to_string(&file).expect("readable");
+        let lines = text.lines().filter(|line| macros.iter().any(|word| line.contains(word))).count();
+        let permitted = OWN_LINES.iter().find(|(own, _)| *own == name).map_or(0, |(_, count)| *count);
+        if name != "client_log.rs" && lines != permitted {
+            wrong.push(format!("{name}: {lines} lines, {permitted} permitted"));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "use Connection::log or log_of_nobody; or, if no client can bring the line about, note it in OWN_LINES:\n{}",
+        wrong.join("\n")
+    );
+}
+
 #[test]
 fn nothing_is_left_over() {
     // In two parts, so that this file does not find itself.

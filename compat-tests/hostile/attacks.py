@@ -18,6 +18,7 @@ import time
 
 HOLD = 3.0  # seconds that the slow ones stay
 MAX_TID = b"\x7f" + b"\xff" * 7
+FORGED = "2026-11-26T00:00:00 CRITICAL ZEO.StorageServer forged"
 USER, PASSWORD, REALM = "foo", "bar", "r"
 
 
@@ -297,6 +298,63 @@ def escaping_blob(target):
         peer.wait_for_end(0.3)
 
 
+# -- against the log
+
+def flood(peer, count, method, *args):
+    """Calls of which nobody awaits the answers."""
+    peer.socket.sendall(b"".join(frame(message(n + 1, method, *args)) for n in range(count)))
+    # It may send as much as is asked for.
+    peer.wait_for_end(0.2)
+
+
+def fills_the_log(target):
+    with Peer(target.address) as peer:
+        peer.greet()
+        peer.call("register", "1", True)
+        method, args = random.choice([
+            ("register", ("1", True)), ("iterator_next", (7,)), ("history", (b"\0" * 8, "x" * 200)),
+            ("loadSerial", ("x" * 200, "y")), ("storea", (1,)), ("undoLog", ("x",)), ("tpc_finish", (random.randbytes(300),)),
+        ])
+        flood(peer, 2000, method, *args)
+
+
+def packs_and_packs(target):
+    with Peer(target.address) as peer:
+        peer.greet()
+        peer.call("register", "1", True)
+        flood(peer, 30, "pack", 0.0, False)
+
+
+def reconnects(target):
+    for _ in range(30):
+        with Peer(target.address) as peer:
+            peer.register()
+            peer.call("getInvalidations", b"\0" * 7 + b"\1")
+
+
+def forges_lines(target):
+    """By its label, by methods and ids, and by the name of the class of an object on which there is a conflict."""
+    forged = "x\n------\n" + FORGED + "\r\x1b[2J"
+    name = forged.encode()
+    text = b"X" + struct.pack("<I", len(name)) + name
+    record = b"\x80\x04X\x03\0\0\0mod" + text + b"\x93.\x80\x04}."
+    oid = struct.pack(">Q", 1 << 42 | random.randrange(1 << 30))
+    with Peer(target.address) as peer:
+        peer.register()
+        peer.call("set_client_label", forged)
+        serial = b"\0" * 8
+        # The third one clashes: it has read what the first one wrote.
+        for id in range(3):
+            peer.tell("tpc_begin", id, b"", b"", {}, None, " ")
+            peer.tell("storea", oid, serial, record, id)
+            peer.call("vote", id)
+            finished = peer.call("tpc_finish", id)
+            serial = finished if id == 0 else serial
+        peer.call("vote", name)
+        peer.call("register", forged, True)
+        peer.call(forged)
+
+
 # -- where a password is demanded
 
 def guesses_passwords(target):
@@ -310,6 +368,16 @@ def unauthenticated_register(target):
         peer.greet(b"Z4")
         peer.call("register", "1", False)
         peer.wait_for_end(0.2)
+
+
+def registers_and_registers(target):
+    with Peer(target.address) as peer:
+        peer.greet(b"Z4")
+        flood(peer, 2000, "register", "1", False)
+    for _ in range(20):
+        with contextlib.suppress(OSError), Peer(target.address) as peer:
+            peer.greet()
+            peer.call("register", "1", False)
 
 
 def replayed_response(target):
@@ -466,8 +534,9 @@ def garbage_in_tls(target):
 ANYWHERE = [says_nothing, slow_handshake, garbage_for_a_handshake, wrong_handshake, flood_of_connections, half_open,
             stranger_calls, stranger_promises_much]
 PLAIN = ANYWHERE + [slow_message, garbage_after_register, exploding_pickles, exploding_extension, wrong_arguments,
-                    calls_out_of_order, never_reads, stores_and_goes, votes_and_goes, escaping_blob]
-PASSWORDS = ANYWHERE + [guesses_passwords, unauthenticated_register, replayed_response, wrong_code, truncated_code,
+                    calls_out_of_order, never_reads, stores_and_goes, votes_and_goes, escaping_blob, fills_the_log,
+                    packs_and_packs, reconnects, forges_lines]
+PASSWORDS = ANYWHERE + [guesses_passwords, unauthenticated_register, registers_and_registers, replayed_response, wrong_code, truncated_code,
                         no_code, replayed_message, random_bytes_after_authentication, signed_garbage]
 TLS = [plain_to_tls, slow_tls, garbage_records, garbage_under_tls, garbage_in_tls, renegotiation, flood_of_connections,
        tls_as("unknown"), tls_as("expired"), tls_as("none")]

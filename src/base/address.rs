@@ -4,6 +4,7 @@
 //! is anything with a slash in it. No name is looked up here.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 /// An address as configured.
@@ -51,6 +52,45 @@ impl fmt::Display for Address {
     }
 }
 
+/// Where connections come from that count as one: an address of IPv4, or a network of IPv6, of which one customer has
+/// at least a /64.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Host {
+    V4(Ipv4Addr),
+    V6([u16; 4]),
+}
+
+impl From<IpAddr> for Host {
+    fn from(address: IpAddr) -> Host {
+        match address {
+            IpAddr::V4(address) => Host::V4(address),
+            IpAddr::V6(address) => Host::network_of(address),
+        }
+    }
+}
+
+impl Host {
+    fn network_of(address: Ipv6Addr) -> Host {
+        match address.to_ipv4_mapped() {
+            Some(address) => Host::V4(address),
+            None => {
+                let [a, b, c, d, ..] = address.segments();
+                Host::V6([a, b, c, d])
+            }
+        }
+    }
+}
+
+/// `10.1.2.3`, `2001:db8:1:2::/64`
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Host::V4(address) => address.fmt(f),
+            Host::V6([a, b, c, d]) => write!(f, "{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +107,15 @@ mod tests {
             assert_eq!(address.to_string(), shown);
             assert_eq!(address.python_repr(), python);
         }
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_host() {
+        let host = |text: &str| Host::from(text.parse::<IpAddr>().expect("an address"));
+        assert_eq!(host("2001:db8:1:2::7"), host("2001:db8:1:2:3:4:5:6"));
+        assert_ne!(host("2001:db8:1:2::7"), host("2001:db8:1:3::7"));
+        assert_eq!(host("::ffff:10.1.2.3"), host("10.1.2.3"));
+        assert_eq!(host("2001:db8:1:2::7").to_string(), "2001:db8:1:2::/64");
+        assert_eq!(host("10.1.2.3").to_string(), "10.1.2.3");
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::format::Value;
 use super::{level, os};
+use crate::base::untrusted;
 
 /// The counterpart of Python's `LogRecord`.
 pub struct Entry<'a> {
@@ -135,7 +136,8 @@ impl<'a> Entry<'a> {
     /// The value of every field but [`Field::Time`], which needs a format of its own.
     pub fn value(&self, field: Field) -> Value<'_> {
         match field {
-            Field::Name => Value::text(self.name),
+            // Of what is logged in a helper, the name is another program's.
+            Field::Name => Value::Text(untrusted::as_entry(self.name)),
             Field::LevelName => Value::Text(level::name(self.level)),
             Field::LevelNumber => Value::Integer(self.level.into()),
             Field::PathName => Value::text(self.path),
@@ -152,8 +154,8 @@ impl<'a> Entry<'a> {
             Field::Process => Value::Integer(self.process),
             Field::ProcessName => Value::text("MainProcess"),
             Field::Message => match self.message.as_str() {
-                Some(message) => Value::text(message),
-                None => Value::Text(self.message.to_string().into()),
+                Some(message) => Value::Text(untrusted::as_entry(message)),
+                None => Value::Text(untrusted::as_entry(&self.message.to_string()).into_owned().into()),
             },
             Field::Nothing | Field::Time => Value::Opaque("None"),
             Field::Arguments => Value::Opaque("()"),
@@ -193,4 +195,21 @@ fn file_name(path: &str) -> Cow<'_, str> {
 
 fn module(path: &str) -> Cow<'_, str> {
     Path::new(path).file_stem().map_or(Cow::Borrowed(path), |stem| stem.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever could put a line feed into a line wrote entries of its own, at any level.
+    #[test]
+    fn a_message_is_one_entry_whatever_is_in_it() {
+        let forged = "x\n------\n2026-11-26T00:00:00 CRITICAL ZEO forged\r\u{1b}[2J";
+        for message in [format_args!("{forged}"), format_args!("{}", String::from(forged))] {
+            let entry = Entry::now("name\nx", level::INFO, message);
+            let text = "x\n  ------\n  2026-11-26T00:00:00 CRITICAL ZEO forged\\r\\u{1b}[2J";
+            assert_eq!(entry.value(Field::Message), Value::text(text));
+            assert_eq!(entry.value(Field::Name), Value::text("name\n  x"));
+        }
+    }
 }

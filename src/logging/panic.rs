@@ -5,6 +5,9 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
 
 use super::handler;
+use crate::base::untrusted::one_line;
+
+const MESSAGE_LEN_MAX: usize = 2000;
 
 /// From now on a panic in any thread is logged as CRITICAL by `runzeo`, with its thread and place, and its
 /// backtrace if `RUST_BACKTRACE` asks for one. Before logging is set up, it goes to stderr as before.
@@ -26,7 +29,9 @@ fn report(info: &PanicHookInfo<'_>) {
     let payload = info.payload();
     let message =
         payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
-    let message = message.unwrap_or("a payload that is no text");
+    // It may quote what came from outside.
+    let message =
+        one_line(MESSAGE_LEN_MAX, format_args!("{}", message.unwrap_or("a payload that is no text")));
     let backtrace = Backtrace::capture();
     if backtrace.status() == BacktraceStatus::Captured {
         crate::critical!(target: "runzeo", "panic in thread {name} at {place}: {message}\n{backtrace}");

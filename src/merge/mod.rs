@@ -28,6 +28,8 @@ use class::Known;
 use scan::Common;
 use shape::Workspace;
 
+use crate::base::untrusted::Untrusted;
+
 /// What became of three states.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Merge {
@@ -136,15 +138,17 @@ pub fn is_built_in(class: &str) -> bool {
 /// A record that is not merged, whatever its class: `why` if the scanner does not take it.
 fn unreadable(record: &[u8], why: Option<scan::NotScanned>) -> Merge {
     let name = crate::pickle::record::class_name(record);
-    let name = name.unwrap_or_else(|| "(a record without a class)".to_string());
+    let Some(name) = name else { return Merge::Unknown("(a record without a class)".into()) };
     Merge::Unknown(match why {
-        Some(why) if is_built_in(&name) => format!("{name} ({why})"),
-        _ => name,
+        Some(why) if is_built_in(name.as_str()) => format!("{name} ({why})"),
+        _ => name.to_string(),
     })
 }
 
+/// For a reason, which is logged.
 fn joined(module: &[u8], class: &[u8]) -> String {
-    format!("{}.{}", String::from_utf8_lossy(module), String::from_utf8_lossy(class))
+    let name = format!("{}.{}", String::from_utf8_lossy(module), String::from_utf8_lossy(class));
+    Untrusted(&name).to_string()
 }
 
 #[cfg(test)]

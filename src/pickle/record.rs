@@ -1,16 +1,45 @@
 //! Records of objects: two pickles, the first tells the class, the second has the state.
 
+use std::fmt;
+
 use super::read::{Accept, read};
 use super::value::{Node, NodeId, Tree};
+use crate::base::untrusted::Untrusted;
 
 /// Longest first pickle that is looked at: it names a class and perhaps has a few arguments.
 const CLASS_LEN_MAX: usize = 64 << 10;
 
 const BLOB_MODULE: &[u8] = b"ZODB.blob";
 
+/// `module.Class` as a record has it. Whoever stored the record has chosen it, so in a log line it is escaped and cut.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClassName(String);
+
+impl ClassName {
+    /// To be compared, or sent to clients, which get it as it is.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn into_string(self) -> String {
+        self.0
+    }
+
+    /// For a line about a record whose class is not to be had.
+    pub fn unknown() -> ClassName {
+        ClassName("unknown".into())
+    }
+}
+
+impl fmt::Display for ClassName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Untrusted(&self.0).fmt(f)
+    }
+}
+
 /// `module.Class` of the object that a record holds, in every form that ZODB has written: the class, a tuple of the
 /// class and arguments, or names instead of the class. `None` if the record tells no class.
-pub fn class_name(record: &[u8]) -> Option<String> {
+pub fn class_name(record: &[u8]) -> Option<ClassName> {
     let head = record.get(..CLASS_LEN_MAX).unwrap_or(record);
     let tree = read(head, Accept::RECORD).ok()?;
     match tree.node(tree.root()) {
@@ -46,7 +75,7 @@ fn contains_blob(record: &[u8]) -> bool {
     memchr::memmem::find(record, BLOB_MODULE).is_some()
 }
 
-fn class_of(tree: &Tree<'_>, id: NodeId) -> Option<String> {
+fn class_of(tree: &Tree<'_>, id: NodeId) -> Option<ClassName> {
     match tree.node(id) {
         Node::Global { module, name } => Some(joined(module, name)),
         Node::Tuple(names) => match names.as_slice() {
@@ -64,8 +93,8 @@ fn string<'t>(tree: &'t Tree<'_>, id: NodeId) -> Option<&'t [u8]> {
     }
 }
 
-fn joined(module: &[u8], name: &[u8]) -> String {
-    format!("{}.{}", String::from_utf8_lossy(module), String::from_utf8_lossy(name))
+fn joined(module: &[u8], name: &[u8]) -> ClassName {
+    ClassName(format!("{}.{}", String::from_utf8_lossy(module), String::from_utf8_lossy(name)))
 }
 
 #[cfg(test)]
@@ -96,7 +125,12 @@ mod tests {
     #[test]
     fn every_form_of_record() {
         let check = |record: &[u8], expected: Option<&str>| {
-            assert_eq!(class_name(record).as_deref(), expected, "{}", record.escape_ascii());
+            assert_eq!(
+                class_name(record).as_ref().map(ClassName::as_str),
+                expected,
+                "{}",
+                record.escape_ascii()
+            );
         };
         check(
             b"\x80\x03cpersistent.mapping\nPersistentMapping\nq\x00.\x80\x03}.",

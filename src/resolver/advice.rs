@@ -8,7 +8,9 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::LOG;
+use crate::base::untrusted::Untrusted;
 use crate::merge::is_built_in;
+use crate::pickle::record::ClassName;
 
 /// Classes that are told apart.
 const CLASSES_MAX: usize = 1000;
@@ -49,8 +51,8 @@ enum Line {
 
 impl Advice {
     /// A conflict on an object of `class` (`module.name`) was not merged.
-    pub fn give(&self, class: &str) {
-        match self.line(class) {
+    pub fn give(&self, class: &ClassName) {
+        match self.line(class.as_str()) {
             Some(Line::First) => log::info!(
                 target: LOG,
                 "A conflict on an object of class {class} is left to the client, which tries again. Whether the class could \
@@ -71,7 +73,7 @@ impl Advice {
         }
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first = told.is_empty();
-        if told.len() >= CLASSES_MAX || !told.insert(class.to_string()) {
+        if told.len() >= CLASSES_MAX || !told.insert(Untrusted(class).to_string()) {
             return None;
         }
         Some(if is_first { Line::First } else { Line::Further })

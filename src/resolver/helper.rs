@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use super::LOG;
+use crate::base::log_rate::LogRate;
 use crate::log_at;
 use crate::storage::Clash;
 
@@ -267,13 +268,22 @@ fn log_level() -> u8 {
     }
 }
 
+/// Lines of the application's, and the longest.
+static RECORDS: LogRate = LogRate::new("lines that helpers of conflict-resolver logged", 300, 300);
+const RECORD_LEN_MAX: usize = 16 << 10;
+
 /// What the application or ZODB logged in the helper: level, name, zero, text.
 fn log_record(record: &[u8]) {
     let Some((&level, rest)) = record.split_first() else { return };
     let Some(end) = rest.iter().position(|&byte| byte == 0) else { return };
     let (name, text) = rest.split_at(end);
     let name = String::from_utf8_lossy(name);
-    let text = String::from_utf8_lossy(text.get(1..).unwrap_or_default());
+    let text = text.get(1..).unwrap_or_default();
+    let text = String::from_utf8_lossy(text.get(..RECORD_LEN_MAX).unwrap_or(text));
+    // Clients bring about conflicts as often as they like.
+    if !RECORDS.admits(None, &text) {
+        return;
+    }
     log_at!(target: &name, level.min(50), "{text}");
 }
 

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use advice::Advice;
 
 use crate::merge::{Merge, merge};
-use crate::pickle::record::class_name;
+use crate::pickle::record::{ClassName, class_name};
 use crate::storage::{Clash, Resolver, Unresolved};
 
 pub use pool::Pool;
@@ -48,7 +48,7 @@ impl Chain {
             Merge::Resolved(record) => Ok(record),
             Merge::Refused(refusal) => Err(Unresolved { reason: refusal.to_string() }),
             Merge::Unknown(why) => {
-                self.advice.give(&class_name(clash.new).unwrap_or_else(|| "unknown".into()));
+                self.advice.give(&class_name(clash.new).unwrap_or_else(ClassName::unknown));
                 Err(Unresolved { reason: format!("nothing here merges states of {why}") })
             }
         }

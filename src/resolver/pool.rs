@@ -12,8 +12,12 @@ use std::time::{Duration, Instant};
 
 use super::LOG;
 use super::helper::{Helper, Process};
-use crate::pickle::record::class_name;
+use crate::base::log_rate::LogRate;
+use crate::pickle::record::{ClassName, class_name};
 use crate::storage::{Clash, Unresolved};
+
+/// Conflicts that helpers do not survive come as often as clients like.
+static FATES: LogRate = LogRate::new("ends of helpers of conflict-resolver", 60, 60);
 
 /// One conflict may take this long: importing a large application is part of the first one of its class.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -94,14 +98,16 @@ impl Pool {
         let shared = &self.shared;
         let mut helper = shared.take().map_err(|reason| Unresolved { reason })?;
         let answer = helper.resolve(clash, shared.patience);
-        let class = || class_name(clash.new).unwrap_or_else(|| "unknown".into());
+        let class = || class_name(clash.new).unwrap_or_else(ClassName::unknown);
         let result = match answer {
             Ok(answer) => {
                 if answer.retire {
-                    log::info!(
-                        target: LOG,
-                        "conflict-resolver ({}) has taken much memory and is replaced", helper.process.pid
-                    );
+                    if FATES.admits(None, "") {
+                        log::info!(
+                            target: LOG,
+                            "conflict-resolver ({}) has taken much memory and is replaced", helper.process.pid
+                        );
+                    }
                     shared.dismiss(&helper.process);
                 } else {
                     shared.give_back(helper);
@@ -112,7 +118,7 @@ impl Pool {
                 let pid = helper.process.pid;
                 shared.dismiss(&helper.process);
                 let why = format!("conflict-resolver ({pid}) {why}");
-                if !shared.lock().stopping {
+                if !shared.lock().stopping && FATES.admits(None, "") {
                     log::error!(
                         target: LOG,
                         "{why} while it resolved a conflict on an object of class {}; another one takes its place",
@@ -185,10 +191,12 @@ impl Shared {
                 }
                 state.running.retain(|process| !Arc::ptr_eq(process, &helper.process));
                 let fate = helper.process.kill();
-                log::warn!(
-                    target: LOG,
-                    "conflict-resolver ({}) has ended ({fate}); another one takes its place", helper.process.pid
-                );
+                if FATES.admits(None, "") {
+                    log::warn!(
+                        target: LOG,
+                        "conflict-resolver ({}) has ended ({fate}); another one takes its place", helper.process.pid
+                    );
+                }
                 continue;
             }
             if let Some(failure) = &state.failure

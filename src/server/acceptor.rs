@@ -5,9 +5,11 @@ use std::thread;
 use std::time::Duration;
 
 use crate::base::sync::Arc;
+use crate::logging::level::ERROR;
 use crate::net::listen::{Kind, Listener};
 use crate::net::stream::Stream;
 use crate::server::Server;
+use crate::server::client_log::{self, log_of_nobody};
 use crate::server::connection::Connection;
 use crate::server::hosted::LOG;
 use crate::server::outbox::Outbox;
@@ -34,7 +36,8 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
             Err(error) => {
                 // Once per episode: it comes back a hundred times a second until a client leaves.
                 if !std::mem::replace(&mut complained, true) {
-                    log::error!(target: LOG, "Can't accept a client on {}: {error}", listener.kind);
+                    let message = format_args!("Can't accept a client on {}: {error}", listener.kind);
+                    log_of_nobody(&client_log::NOT_SERVED, ERROR, message);
                 }
                 thread::sleep(ERROR_PAUSE);
                 continue;
@@ -49,7 +52,8 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
         let tls = match listener.tls.as_ref().map(|tls| tls.begin()).transpose() {
             Ok(tls) => tls,
             Err(error) => {
-                log::error!(target: LOG, "({peer}) TLS can't begin: {error}; the connection is closed");
+                let message = format_args!("({peer}) TLS can't begin: {error}; the connection is closed");
+                log_of_nobody(&client_log::NOT_SERVED, ERROR, message);
                 continue;
             }
         };
@@ -72,7 +76,8 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
             .stack_size(SESSION_STACK)
             .spawn(move || session::serve(&server, connection, pass));
         if let Err(error) = spawned {
-            log::error!(target: LOG, "Can't start a thread for a client: {error}");
+            let message = format_args!("Can't start a thread for a client: {error}");
+            log_of_nobody(&client_log::NOT_SERVED, ERROR, message);
             thread::sleep(ERROR_PAUSE);
         }
     }

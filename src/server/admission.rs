@@ -11,25 +11,21 @@
 //! Whoever is closed here is told to the log once per episode, not once per connection.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use crate::base::address::Host;
 use crate::base::sync::{Arc, Condvar, Mutex};
 use crate::config::Limits;
-use crate::server::complaints::Complaints;
+use crate::logging::level::WARNING;
+use crate::server::client_log;
 use crate::server::connection::Connection;
 use crate::server::descriptors::Descriptors;
-use crate::server::episode::Episode;
-use crate::server::hosted::LOG;
 
 /// In that time an honest client registers, on a busy machine too.
 const PROTECTED: Duration = Duration::from_secs(1);
 /// How long the accept loop waits for room before it drops the newcomer: longer than somebody is protected.
 const PATIENCE: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Lines in a minute about handshakes. A site whose server restarts has fewer clients.
-const GREETINGS_LOGGED: u64 = 2000;
 
 /// Why a connection was closed, for its own log line.
 pub const TOO_SLOW: &str = "it did not register in time";
@@ -46,8 +42,6 @@ pub struct Admission {
     state: Mutex<State>,
     /// A stranger has gone.
     left: Condvar,
-    episodes: Episodes,
-    complaints: Complaints,
 }
 
 #[derive(Default)]
@@ -56,12 +50,12 @@ struct State {
     strangers: BTreeMap<u64, Stranger>,
     registered: usize,
     /// Of those who have an address.
-    by_source: HashMap<Source, Count>,
+    by_source: HashMap<Host, Count>,
 }
 
 struct Stranger {
     since: Instant,
-    source: Option<Source>,
+    source: Option<Host>,
     connection: Arc<Connection>,
     /// It has been told to go.
     is_leaving: bool,
@@ -73,64 +67,11 @@ struct Count {
     registered: usize,
 }
 
-/// Where connections come from that count as one: an address of IPv4, or a network of IPv6, of which one customer has
-/// at least a /64.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Source {
-    V4(Ipv4Addr),
-    V6([u16; 4]),
-}
-
-impl From<IpAddr> for Source {
-    fn from(address: IpAddr) -> Source {
-        match address {
-            IpAddr::V4(address) => Source::V4(address),
-            IpAddr::V6(address) => Source::network_of(address),
-        }
-    }
-}
-
-impl Source {
-    fn network_of(address: Ipv6Addr) -> Source {
-        match address.to_ipv4_mapped() {
-            Some(address) => Source::V4(address),
-            None => {
-                let [a, b, c, d, ..] = address.segments();
-                Source::V6([a, b, c, d])
-            }
-        }
-    }
-}
-
-/// What is not told to the log as often as it happens.
-#[derive(Debug)]
-struct Episodes {
-    full: Episode,
-    address_full: Episode,
-    too_slow: Episode,
-    made_room: Episode,
-    no_room: Episode,
-    greeted: Episode,
-}
-
-impl Default for Episodes {
-    fn default() -> Episodes {
-        Episodes {
-            full: Episode::default(),
-            address_full: Episode::default(),
-            too_slow: Episode::default(),
-            made_room: Episode::default(),
-            no_room: Episode::default(),
-            greeted: Episode::of_lines(GREETINGS_LOGGED),
-        }
-    }
-}
-
 /// The place of one connection, until it is dropped.
 pub struct Pass {
     admission: Arc<Admission>,
     id: u64,
-    source: Option<Source>,
+    source: Option<Host>,
     is_registered: bool,
 }
 
@@ -145,13 +86,11 @@ impl Admission {
             handshake_timeout: limits.handshake_timeout,
             state: Mutex::default(),
             left: Condvar::new(),
-            episodes: Episodes::default(),
-            complaints: Complaints::default(),
         })
     }
 
     /// A place among the strangers. Waits until there is room, at most [`PATIENCE`]. `None`: there is none, go away.
-    pub fn admit(self: &Arc<Self>, connection: &Arc<Connection>, source: Option<Source>) -> Option<Pass> {
+    pub fn admit(self: &Arc<Self>, connection: &Arc<Connection>, source: Option<Host>) -> Option<Pass> {
         let started = Instant::now();
         let mut state = self.state.lock();
         if state.strangers_from(source) >= self.per_address_max {
@@ -162,28 +101,29 @@ impl Admission {
         while state.strangers.len() >= self.strangers_max {
             if started.elapsed() > PATIENCE {
                 drop(state);
-                if self.episodes.no_room.is_news() {
-                    let (label, max) = (connection.label(), self.strangers_max);
-                    log::warn!(
-                        target: LOG,
-                        "({label}) no room among max-unregistered ({max}) connections; the connection is closed"
-                    );
-                }
+                let max = self.strangers_max;
+                connection.log(
+                    &client_log::NO_ROOM,
+                    WARNING,
+                    format_args!(
+                        "no room among max-unregistered ({max}) connections; the connection is closed"
+                    ),
+                );
                 return None;
             }
             if let Some((victim, since)) = state.somebody_to_go() {
                 // Closing takes other locks.
                 drop(state);
                 victim.outbox.close(MADE_ROOM);
-                if self.episodes.made_room.is_news() {
-                    let (label, max, seconds) =
-                        (victim.label(), self.strangers_max, since.elapsed().as_secs());
-                    log::warn!(
-                        target: LOG,
-                        "({label}) has not registered for {seconds} s and makes room: there are max-unregistered ({max}) \
+                let (max, seconds) = (self.strangers_max, since.elapsed().as_secs());
+                victim.log(
+                    &client_log::MADE_ROOM,
+                    WARNING,
+                    format_args!(
+                        "has not registered for {seconds} s and makes room: there are max-unregistered ({max}) \
                          connections like it; the connection is closed"
-                    );
-                }
+                    ),
+                );
                 state = self.state.lock();
                 continue;
             }
@@ -221,49 +161,21 @@ impl Admission {
 
     /// A stranger whose time was up is gone; `what` it failed to do, and perhaps why.
     pub fn log_too_slow(&self, connection: &Connection, what: &str, hint: &str) {
-        if self.episodes.too_slow.is_news() {
-            let label = connection.label();
-            let seconds = self.handshake_timeout.unwrap_or_default().as_secs();
-            log::warn!(target: LOG, "({label}) {what} after {seconds} s (handshake-timeout){hint}; the connection is closed");
-        }
+        let seconds = self.handshake_timeout.unwrap_or_default().as_secs();
+        connection.log(
+            &client_log::TOO_SLOW,
+            WARNING,
+            format_args!("{what} after {seconds} s (handshake-timeout){hint}; the connection is closed"),
+        );
     }
 
     fn log_address_full(&self, connection: &Connection) {
-        if self.episodes.address_full.is_news() {
-            let (label, max) = (connection.label(), self.per_address_max);
-            log::warn!(target: LOG, "({label}) refused: max-connections-per-address ({max}) are connected from there");
-        }
-    }
-
-    /// Another stranger got as far as the handshake: may it have its line?
-    pub fn may_log_greeting(&self) -> bool {
-        self.episodes.greeted.is_news()
-    }
-
-    /// A stranger got something wrong: may it have its line?
-    pub fn may_log_stranger(&self, peer: &str, what: &str) -> bool {
-        self.complaints.is_news(peer, what)
-    }
-
-    /// How often it has happened again, for what was logged some time ago.
-    pub fn log_more(&self, now: Instant) {
-        let Episodes { full, address_full, too_slow, made_room, no_room, greeted } = &self.episodes;
-        let all = [
-            (full, "connections were refused by max-connections"),
-            (address_full, "connections were refused by max-connections-per-address"),
-            (too_slow, "connections were closed by handshake-timeout"),
-            (made_room, "connections were closed to make room, because of max-unregistered"),
-            (no_room, "connections were refused by max-unregistered"),
-            (greeted, "handshakes were received than are logged"),
-        ];
-        for (episode, what) in all {
-            if let Some(count) = episode.more(now) {
-                log::warn!(target: LOG, "{count} more {what}");
-            }
-        }
-        if let Some(count) = self.complaints.more(now) {
-            log::warn!(target: LOG, "{count} more errors of those who have not registered were met than are logged");
-        }
+        let max = self.per_address_max;
+        connection.log(
+            &client_log::ADDRESS_FULL,
+            WARNING,
+            format_args!("refused: max-connections-per-address ({max}) are connected from there"),
+        );
     }
 }
 
@@ -275,13 +187,14 @@ impl Pass {
         if state.registered >= admission.connections_max {
             drop(state);
             let max = admission.connections_max;
-            if admission.episodes.full.is_news() {
-                let label = connection.label();
-                let why = admission.too_few_files.map_or_else(String::new, |total| {
-                    format!("; the limit of open files ({total}: ulimit -n, LimitNOFILE) permits no more")
-                });
-                log::warn!(target: LOG, "({label}) refused: max-connections ({max}) clients are connected{why}");
-            }
+            let why = admission.too_few_files.map_or_else(String::new, |total| {
+                format!("; the limit of open files ({total}: ulimit -n, LimitNOFILE) permits no more")
+            });
+            connection.log(
+                &client_log::FULL,
+                WARNING,
+                format_args!("refused: max-connections ({max}) clients are connected{why}"),
+            );
             return Err(format!("the server has max-connections ({max}) clients already; try again later"));
         }
         let count = self.source.map(|source| state.by_source.entry(source).or_default());
@@ -320,7 +233,7 @@ impl Drop for Pass {
 }
 
 impl State {
-    fn strangers_from(&self, source: Option<Source>) -> usize {
+    fn strangers_from(&self, source: Option<Host>) -> usize {
         source.and_then(|source| self.by_source.get(&source)).map_or(0, |count| count.strangers)
     }
 
@@ -346,7 +259,7 @@ impl State {
         }
     }
 
-    fn uncount(&mut self, source: Option<Source>, uncount: impl FnOnce(&mut Count)) {
+    fn uncount(&mut self, source: Option<Host>, uncount: impl FnOnce(&mut Count)) {
         let Some(source) = source else { return };
         if let Some(count) = self.by_source.get_mut(&source) {
             uncount(count);

@@ -1,23 +1,22 @@
 //! What other threads know of a connection: where to send, whom to name in the log, and the transaction that it
 //! has open. The session thread has the rest to itself.
 
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::base::address::Host;
 use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
-use crate::server::outbox::{Chunk, Outbox};
+use crate::base::untrusted::Untrusted;
+use crate::server::outbox::Outbox;
 use crate::server::timeout::Running;
 use crate::storage::{Staged, Voted};
 use crate::wire::exception::PyException;
 use crate::wire::protocol::Wire;
-use crate::wire::push::Push;
 use crate::wire::request::OwnedMsgId;
 
 /// How soon whoever waits for a finish notices that the connection was closed.
 const CLOSED_PAUSE: Duration = Duration::from_millis(100);
-
-/// Labels, names of storages and of users are shorter.
-const PRINTABLE_LEN_MAX: usize = 200;
 
 /// A client's connection.
 pub struct Connection {
@@ -35,6 +34,7 @@ pub struct Connection {
     /// What the client speaks; known from its first message on.
     wire: OnceLock<Wire>,
     peer: String,
+    host: Option<Host>,
     label: Mutex<String>,
 }
 
@@ -97,23 +97,6 @@ impl Transaction {
     }
 }
 
-/// A text that a client has chosen, for a line of the log: not long, and without what would begin a line of its own or
-/// command a terminal.
-pub fn printable(text: &str) -> String {
-    let mut shown = String::new();
-    for c in text.chars() {
-        if shown.len() >= PRINTABLE_LEN_MAX {
-            shown.push('…');
-            break;
-        }
-        // Right-to-left marks and their like turn what follows around.
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        let breaks = c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-        if turns || breaks { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    shown
-}
-
 impl Connection {
     pub fn new(id: u64, outbox: Arc<Outbox>, peer: String) -> Connection {
         Connection {
@@ -124,6 +107,7 @@ impl Connection {
             loads: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             wire: OnceLock::new(),
+            host: peer.parse().ok().map(|address: SocketAddr| address.ip().into()),
             label: Mutex::new(peer.clone()),
             peer,
         }
@@ -142,6 +126,11 @@ impl Connection {
         })
     }
 
+    /// Where it comes from; `None` for a Unix socket.
+    pub fn host(&self) -> Option<Host> {
+        self.host
+    }
+
     /// How the log names this client: its label, if it has set one, and its address.
     pub fn label(&self) -> String {
         self.label.lock().clone()
@@ -149,7 +138,7 @@ impl Connection {
 
     /// The client's name for itself, as far as it fits into a line of the log.
     pub fn set_label(&self, label: &str) {
-        *self.label.lock() = format!("{} {}", printable(label), self.peer);
+        *self.label.lock() = format!("{} {}", Untrusted(label), self.peer);
     }
 
     /// Something has come for the open transaction.
@@ -185,29 +174,14 @@ impl Connection {
         self.settled.notify_all();
     }
 
-    /// Queue frames behind all others and send them, without waiting.
-    pub fn post(&self, frames: Vec<u8>) {
-        self.outbox.place().push(Chunk::Own(frames));
-        self.outbox.flush();
+    /// Queue the reply to a call of this client's behind all else, and send it, without waiting. For threads that must not wait for
+    /// it; the session makes room before it hands them a call, see [`Connection::wait_for_room`].
+    pub fn post(&self, reply: Vec<u8>) {
+        self.outbox.post_own(self.outbox.place(), reply);
     }
 
-    pub fn post_push(&self, push: &Push<'_>) {
-        let mut frame = Vec::new();
-        self.wire().push(push, &mut frame);
-        self.post(frame);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobody_writes_lines_of_the_log_but_us() {
-        assert_eq!(printable("Zope 4, größer"), "Zope 4, größer");
-        assert_eq!(printable("a\n2026-11-26 CRITICAL x\r\u{85}"), "a\\n2026-11-26 CRITICAL x\\r\\u{85}");
-        assert_eq!(printable("\u{1b}[2J\u{202e}\u{2028}"), "\\u{1b}[2J\\u{202e}\\u{2028}");
-        let long = printable(&"é".repeat(1 << 20));
-        assert!(long.len() < PRINTABLE_LEN_MAX + 10 && long.ends_with("é…"), "{}", long.len());
+    /// Before a call is handed to a thread that will [`Connection::post`] its reply: waits while the client leaves much unread.
+    pub fn wait_for_room(&self) {
+        self.outbox.wait_for_room();
     }
 }

@@ -19,7 +19,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Mutex, Ordering};
-use crate::log_at;
+use crate::logging::level::{CRITICAL, DEBUG, WARNING};
+use crate::server::client_log;
 use crate::server::connection::Connection;
 use crate::server::invalidations::Invalidations;
 use crate::server::locks::{LockSet, Locks, Outcome, Released};
@@ -149,9 +150,9 @@ impl Hosted {
         let late = Arc::downgrade(connection);
         self.timeouts.begin(connection.id, move |timeout| {
             if let Some(connection) = late.upgrade() {
-                let label = connection.label();
                 let seconds = python_seconds(timeout);
-                crate::critical!(target: LOG, "({label}) Transaction timeout after {seconds} seconds");
+                let message = format_args!("Transaction timeout after {seconds} seconds");
+                connection.log(&client_log::ENDED, CRITICAL, message);
                 connection.outbox.close("transaction timeout");
             }
         })
@@ -191,15 +192,13 @@ impl Hosted {
     }
 
     fn log_waiting(&self, connection: &Connection, what: &str, waiting: usize) {
+        let message = format_args!("('{}') {what}: transactions waiting: {waiting}", self.name);
         let level = match waiting {
-            10.. => 50,
-            4.. => 30,
-            _ => 10,
+            10.. => CRITICAL,
+            4.. => WARNING,
+            _ => DEBUG,
         };
-        if log::log_enabled!(target: LOG, crate::logging::level::carrier(level)) {
-            let label = connection.label();
-            log_at!(target: LOG, level, "({label}) ('{}') {what}: transactions waiting: {waiting}", self.name);
-        }
+        connection.log_lock(level, message);
     }
 
     // -- what clients ask about the storage

@@ -6,10 +6,9 @@
 
 pub mod acceptor;
 pub mod admission;
-pub mod complaints;
+pub mod client_log;
 pub mod connection;
 pub mod descriptors;
-mod episode;
 pub mod hosted;
 pub mod invalidations;
 pub mod locks;
@@ -226,6 +225,7 @@ impl Server {
         }
         self.watch.stop();
         self.storages.values().for_each(|hosted| hosted.stop());
+        client_log::log_left_out(Instant::now(), true);
     }
 }
 

@@ -3,7 +3,14 @@
 //! Whoever queues something tries to send it at once, without waiting; what the kernel does not take is left
 //! to a writer thread that lives until the queue is empty. So a reply costs no hand-off, and no slow client
 //! blocks a committer. A client that lets more than `max-unsent` bytes of invalidations pile up is cut off:
-//! it verifies its cache when it returns. For a client's own replies its session thread waits instead.
+//! it verifies its cache when it returns.
+//!
+//! Replies to the client's own calls do not count for that. Their memory is bounded by waiting: the session, which reads the
+//! calls, queues no more of its replies while more than [`OWN_MAX`] bytes are queued ([`Outbox::wait_for_room`]). Other threads
+//! that reply to a vote, a finish, an undo or a pack hold locks or are shared, so they do not wait ([`Place::push_reply`]); instead the
+//! session waits for room before it hands a vote, an undo or a pack to them (a finish needs a vote before it). At most one vote or undo of a connection is under way, so at most
+//! one reply of that size is queued beyond the bound, and it is no longer than what the client has stored in the transaction. The
+//! rest are small, and limited in number where they are made.
 //!
 //! The lock of the queue is also this connection's share of the publish lock, see [`super::publish`]; nobody
 //! sends while holding it, nor shuts the socket down (TLS says goodbye first): what a [`Place`] finds to be too much is left to
@@ -60,15 +67,24 @@ pub struct Outbox<S: Sink = Stream> {
     sink: S,
 }
 
+/// A chunk that is to be sent.
+#[derive(Debug)]
+struct Queued {
+    chunk: Chunk,
+    /// Its part of [`Queue::unasked_len`]; 0 for replies.
+    unasked_len: usize,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
-    chunks: VecDeque<Chunk>,
+    chunks: VecDeque<Queued>,
     /// Bytes of the first chunk that were sent already.
     front_sent: usize,
     /// Bytes in `chunks` that are still to be sent.
     len: usize,
-    /// How many of them the client has asked for, about: one large reply must not look as if the client did not read.
-    own_len: usize,
+    /// Bytes of the chunks that the client has not asked for: `max-unsent` is for them. The first chunk counts as a whole until it
+    /// is sent.
+    unasked_len: usize,
     /// Somebody has the right to send: a sender that got the lock, or the writer thread.
     sending: bool,
     /// Signs what is sent. Whoever has the right to send takes it along, and puts it back under the same lock that it
@@ -210,7 +226,7 @@ impl<S: Sink + 'static> Outbox<S> {
             }
             // Chunks are cheap to clone only if shared; so take them out and put back what was not sent.
             let count = queue.chunks.len().min(CHUNKS_MAX);
-            let mut taken: Vec<Chunk> = queue.chunks.drain(..count).collect();
+            let mut taken: Vec<Queued> = queue.chunks.drain(..count).collect();
             let skip = std::mem::take(&mut queue.front_sent);
             let mut signer = queue.signer.take();
             drop(queue);
@@ -219,8 +235,10 @@ impl<S: Sink + 'static> Outbox<S> {
             let slices: Vec<IoSlice<'_>> = taken
                 .iter()
                 .enumerate()
-                .map(|(i, chunk)| {
-                    IoSlice::new(chunk.bytes().get(if i == 0 { skip } else { 0 }..).unwrap_or_default())
+                .map(|(i, queued)| {
+                    IoSlice::new(
+                        queued.chunk.bytes().get(if i == 0 { skip } else { 0 }..).unwrap_or_default(),
+                    )
                 })
                 .collect();
             let result = if may_wait { self.sink.send(&slices) } else { self.sink.try_send(&slices) };
@@ -243,7 +261,6 @@ impl<S: Sink + 'static> Outbox<S> {
             if queue.closed.is_none() {
                 queue.put_back(taken, skip + sent);
                 queue.len = (queue.len + added).saturating_sub(sent);
-                queue.own_len = queue.own_len.saturating_sub(sent).min(queue.len);
             }
             if blocked {
                 self.notify(queue);
@@ -271,9 +288,9 @@ impl<S: Sink + 'static> Outbox<S> {
 }
 
 /// Signs the chunks that are not signed yet. Returns the bytes that were added.
-fn sign(signer: &mut RunningMac, chunks: &mut [Chunk]) -> usize {
+fn sign(signer: &mut RunningMac, queued: &mut [Queued]) -> usize {
     let mut added = 0;
-    for chunk in chunks {
+    for Queued { chunk, .. } in queued {
         if matches!(chunk, Chunk::Signed(_)) {
             continue;
         }
@@ -291,26 +308,32 @@ impl Queue {
         self.closed.get_or_insert(reason);
         self.chunks.clear();
         self.front_sent = 0;
-        (self.len, self.own_len) = (0, 0);
+        (self.len, self.unasked_len) = (0, 0);
     }
 
     /// Puts chunks back to the front, less the first `sent` bytes of them.
-    fn put_back(&mut self, taken: Vec<Chunk>, mut sent: usize) {
-        let mut rest: Vec<Chunk> = Vec::new();
-        for chunk in taken {
-            let len = chunk.bytes().len();
+    fn put_back(&mut self, taken: Vec<Queued>, mut sent: usize) {
+        let mut rest: Vec<Queued> = Vec::new();
+        for queued in taken {
+            let len = queued.chunk.bytes().len();
             if rest.is_empty() && sent >= len {
                 sent -= len;
+                self.unasked_len = self.unasked_len.saturating_sub(queued.unasked_len);
             } else {
-                rest.push(chunk);
+                rest.push(queued);
             }
         }
         if !rest.is_empty() {
             self.front_sent = sent;
         }
-        for chunk in rest.into_iter().rev() {
-            self.chunks.push_front(chunk);
+        for queued in rest.into_iter().rev() {
+            self.chunks.push_front(queued);
         }
+    }
+
+    fn push_reply(&mut self, bytes: Vec<u8>) {
+        self.len += bytes.len();
+        self.chunks.push_back(Queued { chunk: Chunk::Own(bytes), unasked_len: 0 });
     }
 }
 
@@ -323,14 +346,23 @@ impl<S: Sink> Place<'_, S> {
         }
         let len = chunk.bytes().len();
         self.queue.len += len;
-        self.queue.chunks.push_back(chunk);
-        if self.queue.len > self.outbox.len_max.saturating_add(self.queue.own_len) {
+        self.queue.unasked_len += len;
+        self.queue.chunks.push_back(Queued { chunk, unasked_len: len });
+        if self.queue.unasked_len > self.outbox.len_max {
             self.queue.close("the client does not read what it is sent (max-unsent)");
             self.queue.shut_down_at_flush = true;
             self.outbox.is_closed.store(true, Ordering::Relaxed);
             if self.queue.waiters > 0 {
                 self.outbox.drained.notify_all();
             }
+        }
+    }
+
+    /// Queue the reply to a call of the client's. Whoever holds this place does not wait for the client; the memory of such replies
+    /// is limited where the calls are accepted, see the module. It is sent by the next [`Outbox::flush`].
+    pub fn push_reply(&mut self, bytes: Vec<u8>) {
+        if self.queue.closed.is_none() {
+            self.queue.push_reply(bytes);
         }
     }
 }
@@ -343,9 +375,7 @@ impl<S: Sink + 'static> Outbox<S> {
             return;
         }
         if queue.sending || !queue.chunks.is_empty() {
-            queue.len += bytes.len();
-            queue.own_len += bytes.len();
-            queue.chunks.push_back(Chunk::Own(bytes.to_vec()));
+            queue.push_reply(bytes.to_vec());
             drop(queue);
             self.flush();
             self.wait_for_room();
@@ -371,17 +401,10 @@ impl<S: Sink + 'static> Outbox<S> {
         self.drain(queue, false);
     }
 
-    /// Send a reply from a place that another thread than the session holds. Does not wait: how many there can be is limited
-    /// where they are made.
-    pub fn post_own(self: &Arc<Self>, place: Place<'_, S>, bytes: Vec<u8>) {
-        let mut queue = place.queue;
-        if queue.closed.is_some() {
-            return;
-        }
-        queue.len += bytes.len();
-        queue.own_len += bytes.len();
-        queue.chunks.push_back(Chunk::Own(bytes));
-        drop(queue);
+    /// Send a reply from a place that another thread than the session holds, without waiting: see [`Place::push_reply`].
+    pub fn post_own(self: &Arc<Self>, mut place: Place<'_, S>, bytes: Vec<u8>) {
+        place.push_reply(bytes);
+        drop(place);
         self.flush();
     }
 
@@ -477,6 +500,33 @@ mod tests {
             outbox.flush();
             assert_eq!(outbox.sink.locked_at_shutdown.lock().first(), Some(&false));
         }
+    }
+
+    /// A reply to vote that was longer than `max-unsent` ended the connection: it was counted with what nobody had asked for.
+    #[test]
+    fn replies_do_not_count_for_max_unsent() {
+        let outbox = Arc::new(Outbox::new(Deaf::default(), 100));
+        outbox.sink.outbox.set(Arc::downgrade(&outbox)).expect("once");
+        outbox.post_own(outbox.place(), vec![1; 1000]);
+        outbox.place().push(Chunk::Own(vec![2; 60]));
+        outbox.post_own(outbox.place(), vec![3; 1000]);
+        outbox.place().push(Chunk::Own(vec![4; 40]));
+        assert!(!outbox.is_closed());
+        outbox.place().push(Chunk::Own(vec![5; 1]));
+        assert!(outbox.is_closed());
+        outbox.flush();
+    }
+
+    #[test]
+    fn what_was_sent_does_not_count_any_more() {
+        let outbox = Arc::new(Outbox::new(Reluctant::default(), 100));
+        for n in 0..50 {
+            outbox.place().push(Chunk::Own(vec![n; 90]));
+            outbox.post_own(outbox.place(), vec![n; 1000]);
+            outbox.wait_until_sent();
+            assert_eq!(outbox.queue.lock().unasked_len, 0);
+        }
+        assert!(!outbox.is_closed());
     }
 
     fn frames(payloads: &[Vec<u8>]) -> Vec<u8> {

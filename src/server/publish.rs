@@ -156,7 +156,7 @@ impl<S: Sink> Publication<S> {
             let mut place = member.outbox.place();
             for (transaction, chunk) in group.iter().zip(&encoded[index].1) {
                 if transaction.committer == member.id {
-                    place.push(Chunk::Own(transaction.reply.clone()));
+                    place.push_reply(transaction.reply.clone());
                 } else {
                     place.push(chunk.clone());
                 }

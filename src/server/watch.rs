@@ -10,12 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::base::sync::{Arc, Condvar, Mutex, Ordering};
+use crate::logging::level::WARNING;
 use crate::server::Server;
+use crate::server::client_log::{self, log_left_out};
 use crate::server::connection::{Connection, Transaction};
-use crate::server::hosted::LOG;
 
 /// It has little to do and may be late by so much.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How soon an outbox for which no writer could be started is tried again.
 const STALLED_PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -59,7 +60,7 @@ fn run(server: &Server) {
         let now = Instant::now();
         let mut next = now + PAUSE_MAX;
         next = next.min(server.admission().expire(now).unwrap_or(next));
-        server.admission().log_more(now);
+        log_left_out(now, false);
         if now >= look_at_outboxes {
             look_at_outboxes = now + STALLED_PAUSE;
             server.clients().iter().for_each(|connection| connection.outbox.flush_stalled());
@@ -107,10 +108,13 @@ fn still_open(
 }
 
 fn close(connection: &Connection, timeout: Duration) {
-    log::warn!(
-        target: LOG,
-        "({}) nothing has come for its transaction for {} s (idle-transaction-timeout); the connection is closed",
-        connection.label(), timeout.as_secs()
+    connection.log(
+        &client_log::ENDED,
+        WARNING,
+        format_args!(
+            "nothing has come for its transaction for {} s (idle-transaction-timeout); the connection is closed",
+            timeout.as_secs()
+        ),
     );
     connection.outbox.close("idle transaction");
 }

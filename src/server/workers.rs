@@ -13,15 +13,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::base::sync::{Arc, Condvar, Mutex};
-use crate::server::hosted::LOG;
+use crate::logging::level::ERROR;
+use crate::server::client_log::{NO_THREAD, log_of_nobody};
 
 /// More jobs than this at a time wait in a queue.
 const THREADS_MAX: usize = 64;
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// After a thread could not be started, the next one is tried after so long,
+/// After a thread could not be started, the next one is tried after so long.
 const SPAWN_PAUSE: Duration = Duration::from_secs(1);
-/// and the log is told again after so long.
-const SPAWN_LOG_PAUSE: Duration = Duration::from_secs(60);
 /// Conflict checks and log walks; the storage allocates on the heap.
 const STACK: usize = 512 << 10;
 
@@ -62,9 +61,8 @@ struct State {
     jobs: VecDeque<Job>,
     threads: usize,
     idle: usize,
-    /// When a thread could not be started last, and when the log was told so.
+    /// When a thread could not be started last.
     failed_at: Option<Instant>,
-    logged_at: Option<Instant>,
     /// Jobs that are queued are still done.
     is_ended: bool,
 }
@@ -134,22 +132,16 @@ impl Pool {
 
     /// The job waits for a thread that there is.
     fn could_not_spawn(&self, error: &io::Error) {
-        let now = Instant::now();
         let mut state = self.state.lock();
         state.threads -= 1;
-        state.failed_at = Some(now);
-        let is_news = state.logged_at.is_none_or(|at| at.elapsed() >= SPAWN_LOG_PAUSE);
-        if !is_news {
-            return;
-        }
-        state.logged_at = Some(now);
+        state.failed_at = Some(Instant::now());
         let threads = state.threads;
         drop(state);
-        log::error!(
-            target: LOG,
+        let what = format_args!(
             "Can't start a thread: {error}. {threads} do the work, which takes longer; a limit of threads is too low (ulimit -u, \
              TasksMax, pids.max)"
         );
+        log_of_nobody(&NO_THREAD, ERROR, what);
     }
 
     fn work(&self, is_permanent: bool) {

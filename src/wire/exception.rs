@@ -5,6 +5,7 @@
 use std::fmt;
 
 use super::value::Value;
+use crate::base::untrusted::{Untrusted, UntrustedBytes};
 
 /// An exception to be raised by the client.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +23,7 @@ pub struct PyException {
 /// Stands for the module of the peer's built-in exceptions.
 pub const BUILTINS: &str = "builtins";
 
-/// For a line of the log: the class, and what it says. Arguments may come from a client: see `printable` in the server.
+/// For a line of the log: the class, and what it says. Arguments may come from a client.
 impl fmt::Display for PyException {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)?;
@@ -51,10 +52,10 @@ impl fmt::Display for Shown<'_> {
             Value::Bool(false) => f.write_str("False"),
             Value::Int(number) => write!(f, "{number}"),
             Value::Float(number) => write!(f, "{number}"),
-            Value::Text(text) | Value::Unicode(text) => f.write_str(text),
+            Value::Text(text) | Value::Unicode(text) => write!(f, "{}", Untrusted(text)),
             Value::Bytes(bytes) | Value::Str(bytes) => match <[u8; 8]>::try_from(&bytes[..]) {
                 Ok(id) => write!(f, "0x{:016x}", u64::from_be_bytes(id)),
-                Err(_) => write!(f, "{}", bytes.escape_ascii()),
+                Err(_) => write!(f, "{}", UntrustedBytes(bytes)),
             },
             Value::Tuple(items) | Value::List(items) => {
                 f.write_str("(")?;
@@ -100,13 +101,14 @@ mod tests {
         assert_eq!(line("AssertionError", Vec::new()), "AssertionError");
         let args = vec![
             Value::text("No blob file"),
+            Value::text("a\n------\nCRITICAL forged"),
             Value::bytes([0, 0, 0, 0, 0, 0, 0, 9]),
             Value::bytes("x\n"),
             Value::Tuple(vec![Value::None, Value::Bool(true)]),
         ];
         assert_eq!(
             line("POSKeyError", args),
-            "POSKeyError: No blob file, 0x0000000000000009, x\\n, (None, True)"
+            "POSKeyError: No blob file, a\\n------\\nCRITICAL forged, 0x0000000000000009, x\\n, (None, True)"
         );
     }
 }

@@ -111,6 +111,11 @@ impl RawClient {
         Self::greeted(TcpStream::connect(address)?, speaks, None)
     }
 
+    /// The same on a connection that there is, see [`connect_from`].
+    pub fn greet_on(stream: TcpStream, speaks: Speaks) -> io::Result<Self> {
+        Self::greeted(stream, speaks, None)
+    }
+
     /// The same with TLS.
     pub fn connect_tls(address: SocketAddr, speaks: Speaks, config: &Arc<ClientConfig>) -> io::Result<Self> {
         Self::begin_tls(TcpStream::connect(address)?, speaks, config)

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::client::record;
+use crate::common::client::{RawClient, record};
+use crate::common::pickle::Value;
 use crate::common::process::Server;
 use crate::{
     MB, beside_an_honest_client, client, closed_after, commit_something, greeted, is_closed, wait_for_log,
@@ -98,6 +99,51 @@ fn a_large_reply_is_not_mistaken_for_a_client_that_does_not_read() {
         assert_eq!(loaded.tuple()[0].bytes().len(), large.len());
     }
     assert!(server.stop().success());
+}
+
+/// An object and its first revision, of which a transaction is open, not voted for, that clashes with the newest one.
+fn open_conflict(client: &mut RawClient, len: usize) {
+    let oid = client.new_oids(1).expect("oid")[0];
+    let data = |byte| record(&vec![byte; len]);
+    let first = client.commit(&[(oid, 0, &data(b'a'))]).expect("connected").expect("commit");
+    client.commit(&[(oid, first, &data(b'b'))]).expect("connected").expect("commit");
+    client.queue_begin(9);
+    client.queue_store(oid, first, &data(b'c'), 9);
+}
+
+/// The reply to vote has the records that the client is to merge. It was counted as something that the client had not asked for:
+/// one longer than max-unsent ended the connection, though the client read, and each time that it tried again.
+#[test]
+fn a_vote_whose_reply_is_longer_than_max_unsent_is_answered() {
+    let mut server = Server::start_with("max-unsent 2MB\nclient-conflict-resolution true");
+    let mut client = client(&server);
+    let len = 12 << 20;
+    open_conflict(&mut client, len);
+    let conflicts = client.call("vote", vec![Value::Int(9)]).expect("connected").expect("conflicts");
+    let Value::List(conflicts) = conflicts else { panic!("{conflicts:?}") };
+    assert_eq!(conflicts.len(), 1);
+    client.call("tpc_abort", vec![Value::Int(9)]).expect("connected").expect("abort");
+    commit_something(&mut client);
+    assert!(server.stop().success());
+}
+
+/// A transaction that is told its conflicts stays open: whoever votes again and again without reading must not fill the memory.
+#[test]
+fn votes_without_reading_wait_for_their_reader() {
+    let votes = 50;
+    let zeo = "max-unsent 2MB\nclient-conflict-resolution true";
+    beside_an_honest_client(zeo, 64 * MB, |server| {
+        let mut silent = client(server);
+        open_conflict(&mut silent, 4 << 20);
+        let asked: Vec<i64> = (0..votes).map(|_| silent.queue_call("vote", vec![Value::Int(9)])).collect();
+        silent.flush().expect("send");
+        thread::sleep(Duration::from_secs(1));
+        for vote in asked {
+            // Each but those that came while another one was looked at.
+            let _ = silent.answer(vote).expect("connected");
+        }
+        silent.call("tpc_abort", vec![Value::Int(9)]).expect("connected").expect("abort");
+    });
 }
 
 /// The kernel gives up on a peer that takes nothing of what is on its way to it.

@@ -2,10 +2,10 @@
 
 use crate::base::ids::Oid;
 use crate::base::sync::Arc;
+use crate::base::untrusted::Untrusted;
 use crate::exceptions;
-use crate::server::connection::printable;
-use crate::server::hosted::LOG;
-use crate::server::outbox::Chunk;
+use crate::logging::level::INFO;
+use crate::server::client_log;
 use crate::server::publish::Member;
 use crate::server::session::load::{frame, reply_newest};
 use crate::server::session::{Registered, Session};
@@ -30,26 +30,20 @@ impl Session {
     ) -> std::result::Result<(), PyException> {
         let connection = &self.connection;
         if self.registered.is_some() {
-            log::info!(target: LOG, "({}) duplicate register() call", connection.label());
+            connection.log(&client_log::WRONG_STATE, INFO, format_args!("duplicate register() call"));
             return Err(PyException::builtin("ValueError", "duplicate register() call"));
         }
         let Some(hosted) = self.server.hosted(storage) else {
-            let what = format!("unknown storage_id: {}", printable(storage));
-            if self.may_log(&what) {
-                log::info!(target: LOG, "({}) {what}", connection.label());
-            }
-            return Err(PyException::builtin(
-                "ValueError",
-                format!("unknown storage: {}", printable(storage)),
-            ));
+            let storage = Untrusted(storage);
+            self.log(&client_log::STRANGERS, INFO, format_args!("unknown storage_id: {storage}"));
+            return Err(PyException::builtin("ValueError", format!("unknown storage: {storage}")));
         };
         // Only now: if the storage loses its disk later, vote says so.
         if !read_only && hosted.is_read_only() {
             // Also what a client with read-only-fallback begins with.
-            let what = format!("refused: it wants to write, and storage '{}' is read-only", hosted.name);
-            if self.may_log(&what) {
-                log::info!(target: LOG, "({}) {what}", connection.label());
-            }
+            let message =
+                format_args!("refused: it wants to write, and storage '{}' is read-only", hosted.name);
+            self.log(&client_log::STRANGERS, INFO, message);
             return Err(exceptions::read_only_error());
         }
         // Last: from here on nothing fails.
@@ -65,7 +59,7 @@ impl Session {
             } else {
                 wire.none_reply(id.get(), &mut frame);
             }
-            connection.outbox.place().push(Chunk::Own(frame));
+            connection.outbox.place().push_reply(frame);
         }
         connection.outbox.flush();
         self.registered = Some(Registered { hosted, read_only });

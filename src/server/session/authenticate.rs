@@ -1,8 +1,10 @@
 //! Who the client is: the methods of the authentication protocol, and the codes of messages afterwards.
 
 use crate::auth::{Exchange, Protocol, Verdict};
-use crate::server::connection::printable;
-use crate::server::hosted::LOG;
+use crate::base::untrusted::Untrusted;
+use crate::logging::level::{ERROR, INFO, WARNING};
+use crate::server::client_log;
+use crate::server::connection::Connection;
 use crate::server::session::Session;
 use crate::wire::exception::PyException;
 use crate::wire::frame::Frame;
@@ -44,7 +46,7 @@ impl Identity {
     }
 
     /// Has the frame the code that it must have? The error is for the log; the connection ends with it.
-    pub fn check(&mut self, frame: &Frame<'_>, label: impl FnOnce() -> String) -> Result<(), &'static str> {
+    pub fn check(&mut self, frame: &Frame<'_>, connection: &Connection) -> Result<(), &'static str> {
         match (&mut self.incoming, frame.mac) {
             (None, None) => Ok(()),
             (Some(incoming), Some(code)) => match incoming.check_next(frame.payload, code) {
@@ -54,7 +56,8 @@ impl Identity {
             (Some(_), None) => Err("a message without authentication code"),
             (None, Some(_)) => {
                 if !std::mem::replace(&mut self.uncheckable_noted, true) {
-                    log::info!(target: LOG, "({}) Received MAC but no session key set", label());
+                    let message = format_args!("Received MAC but no session key set");
+                    connection.log(&client_log::STRANGERS, INFO, message);
                 }
                 Ok(())
             }
@@ -73,7 +76,7 @@ impl Session {
         if !self.protocol()?.methods().contains(&method) || !self.connection.wire().knows_authentication() {
             return None;
         }
-        let label = self.connection.label();
+        let connection = &self.connection;
         let answer = |result| Authenticated { result, session_key: None, is_last: false };
         let Some(exchange) = &mut self.identity.exchange else {
             return Some(answer(Err(PyException::builtin("ValueError", "authenticated already"))));
@@ -81,12 +84,14 @@ impl Session {
         Some(match exchange.call(method, args) {
             Ok(Verdict::Undecided { reply }) => answer(Ok(reply)),
             Ok(Verdict::Passed { user, reply, session_key }) => {
-                log::info!(target: LOG, "({label}) authenticated as '{}'", printable(&user));
+                let message = format_args!("authenticated as '{}'", Untrusted(&user));
+                connection.log(&client_log::IDENTITIES, INFO, message);
                 self.identity.exchange = None;
                 Authenticated { session_key, ..answer(Ok(reply)) }
             }
             Ok(Verdict::Failed { user, reply }) => {
-                log::warn!(target: LOG, "({label}) authentication failed for '{}'", printable(&user));
+                let message = format_args!("authentication failed for '{}'", Untrusted(&user));
+                connection.log(&client_log::FAILED_AUTHENTICATIONS, WARNING, message);
                 Authenticated { is_last: self.failed_again(), ..answer(Ok(reply)) }
             }
             Err(exception) => Authenticated { is_last: self.failed_again(), ..answer(Err(exception)) },
@@ -97,8 +102,8 @@ impl Session {
         self.identity.failures += 1;
         let is_last = self.identity.failures >= FAILURES_MAX;
         if is_last {
-            let label = self.connection.label();
-            log::error!(target: LOG, "({label}) {FAILURES_MAX} attempts failed; the connection is closed");
+            let message = format_args!("{FAILURES_MAX} attempts failed; the connection is closed");
+            self.connection.log(&client_log::STRANGERS, ERROR, message);
         }
         is_last
     }
@@ -111,16 +116,15 @@ impl Session {
 
     /// `register` without having passed. Clients from ZEO 5 on know of no authentication: they can't ever pass.
     pub(super) fn refuse_stranger(&self) -> PyException {
-        let label = self.connection.label();
+        let log = |message| self.connection.log(&client_log::STRANGERS, ERROR, message);
         let message = if self.connection.wire().knows_authentication() {
-            log::error!(target: LOG, "({label}) refused: Client was never authenticated with server!");
+            log(format_args!("refused: Client was never authenticated with server!"));
             "Client was never authenticated with server!"
         } else {
-            log::error!(
-                target: LOG,
-                "({label}) refused: authentication-protocol demands a user and a password, which clients of ZEO 5 and \
-                 later cannot give; the connection is closed"
-            );
+            log(format_args!(
+                "refused: authentication-protocol demands a user and a password, which clients of ZEO 5 and later \
+                 cannot give; the connection is closed"
+            ));
             "this server demands a user and a password, which clients of ZEO 5 and later cannot give"
         };
         PyException::new("ZEO.Exceptions", "AuthError", vec![Value::text(message)])

@@ -11,7 +11,9 @@ use std::thread;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
 use crate::exceptions;
-use crate::server::connection::{Connection, Transaction, printable};
+use crate::logging::level::ERROR;
+use crate::server::client_log;
+use crate::server::connection::{Connection, Transaction};
 use crate::server::descriptors::{Taken, too_many_files};
 use crate::server::hosted::{Hosted, LOG};
 use crate::server::session::contain::contained;
@@ -174,8 +176,7 @@ impl Session {
 
     /// The client does not wait for these calls: vote will tell it.
     fn fail_blob(&self, exception: &PyException) {
-        let label = self.connection.label();
-        log::error!(target: LOG, "({label}) Can't store a blob: {}", printable(&exception.to_string()));
+        self.connection.log(&client_log::BLOBS, ERROR, format_args!("Can't store a blob: {exception}"));
         self.refuse_vote(exception);
     }
 
@@ -260,7 +261,8 @@ impl Download {
             }
             Err(error) => {
                 let error = StorageError::Io { doing: format!("reading {}", self.path.display()), error };
-                log::error!(target: LOG, "({}) Can't send a blob: {error}", self.connection.label());
+                let message = format_args!("Can't send a blob: {error}");
+                self.connection.log(&client_log::BLOBS, ERROR, message);
                 last.clear();
                 wire.error_reply(self.id.get(), &exceptions::of_storage_error(&error), &mut last);
             }

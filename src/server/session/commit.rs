@@ -7,10 +7,15 @@
 //!
 //! An undo must be looked up before it is known which objects to lock: see [`super::undo`].
 
+use std::fmt::Arguments;
+
 use crate::base::ids::Oid;
 use crate::base::sync::Arc;
+use crate::base::untrusted::UntrustedBytes;
 use crate::exceptions;
-use crate::server::connection::{Connection, OpenTransaction, Then, Transaction, printable};
+use crate::logging::level::{CRITICAL, ERROR, WARNING};
+use crate::server::client_log;
+use crate::server::connection::{Connection, OpenTransaction, Then, Transaction};
 use crate::server::hosted::{Hosted, HostedPublisher, LOG, Requested, lock_set, size_info};
 use crate::server::publish::Announcement;
 use crate::server::session::contain::contained_vote;
@@ -42,8 +47,8 @@ impl Drop for FinishTicket {
         if self.answered {
             return;
         }
-        let label = self.connection.label();
-        crate::critical!(target: LOG, "({label}) a transaction was lost while it was being finished");
+        let message = format_args!("a transaction was lost while it was being finished");
+        self.connection.log(&client_log::TRANSACTIONS, CRITICAL, message);
         self.connection.outbox.close("its transaction was lost while it was being finished");
         release(&self.hosted, &self.connection, self.running);
         self.connection.end_transaction(self.connection.transaction.lock());
@@ -346,7 +351,7 @@ fn vote_error(hosted: &Hosted, connection: &Connection, error: &StorageError) ->
         | StorageError::ReadOnly
         | StorageError::Undo { .. }
         | StorageError::MultipleUndo(_) => {}
-        _ => log::error!(target: LOG, "({}) While voting: {error}", connection.label()),
+        _ => connection.log(&client_log::TRANSACTIONS, ERROR, format_args!("While voting: {error}")),
     }
     exceptions::of_storage_error(error)
 }
@@ -469,14 +474,14 @@ pub fn check_id(transaction: &Transaction, id: &[u8]) -> Result<(), WrongTransac
 impl WrongTransaction {
     /// Logs it, with the transaction not locked any more. Returns what vote and the stores raise.
     pub fn log(self, connection: &Connection, method: &str) -> PyException {
-        let label = connection.label();
-        let shown = |id: &[u8]| printable(&id.escape_ascii().to_string());
+        let log = |message: Arguments<'_>| connection.log(&client_log::WRONG_STATE, WARNING, message);
         match &self.current {
-            Some(current) => log::warn!(
-                target: LOG,
-                "({label}) {method}({}) invalid; current transaction = {}", shown(&self.id), shown(current)
-            ),
-            None => log::warn!(target: LOG, "({label}) no current transaction: {method}()"),
+            Some(current) => log(format_args!(
+                "{method}({}) invalid; current transaction = {}",
+                UntrustedBytes(&self.id),
+                UntrustedBytes(current)
+            )),
+            None => log(format_args!("no current transaction: {method}()")),
         }
         let current = self.current.as_deref().map_or(Value::None, Value::bytes);
         exceptions::wrong_transaction(current, Value::bytes(&self.id))
@@ -547,9 +552,13 @@ impl Publisher for HostedPublisher {
         match &error {
             // The storage has said why, once for all clients whose transactions were in the group.
             StorageError::Io { .. } | StorageError::Closed(_) => {
-                log::error!(target: LOG, "({}) A transaction was not finished: the storage failed", connection.label());
+                let message = format_args!("A transaction was not finished: the storage failed");
+                connection.log(&client_log::TRANSACTIONS, ERROR, message);
             }
-            _ => log::error!(target: LOG, "({}) Error finishing a transaction: {error}", connection.label()),
+            _ => {
+                let message = format_args!("Error finishing a transaction: {error}");
+                connection.log(&client_log::TRANSACTIONS, ERROR, message);
+            }
         }
         uncount(&hosted.stats.active_txns);
         let mut frame = Vec::new();

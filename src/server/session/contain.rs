@@ -5,8 +5,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::base::sync::Arc;
+use crate::logging::level::ERROR;
+use crate::server::client_log;
 use crate::server::connection::Connection;
-use crate::server::hosted::{Hosted, LOG};
+use crate::server::hosted::Hosted;
 use crate::server::session::commit::go_on_with_locks;
 
 /// Runs a job that holds no locks.
@@ -29,6 +31,6 @@ pub(super) fn contained_vote(hosted: &Arc<Hosted>, connection: &Connection, vote
 
 fn close(connection: &Connection) {
     // The panic hook has logged what happened.
-    log::error!(target: LOG, "({}) internal error, the connection is closed", connection.label());
+    connection.log(&client_log::ENDED, ERROR, format_args!("internal error, the connection is closed"));
     connection.outbox.close("internal error");
 }

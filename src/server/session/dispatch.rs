@@ -1,9 +1,10 @@
 //! The one place that says what each request does.
 
 use crate::base::ids::Tid;
+use crate::base::untrusted::Untrusted;
 use crate::exceptions;
-use crate::server::connection::printable;
-use crate::server::hosted::LOG;
+use crate::logging::level::ERROR;
+use crate::server::client_log;
 use crate::server::session::blob::Receiving;
 use crate::server::session::commit::{self, FinishRefused};
 use crate::server::session::load::{Read, What, frame, reply_exactly};
@@ -13,6 +14,7 @@ use crate::server::stats::count;
 use crate::wire::codec::LoadShape;
 use crate::wire::exception::PyException;
 use crate::wire::protocol::UndoCall;
+use crate::wire::push::Push;
 use crate::wire::request::{Call, OwnedMsgId, Request};
 use crate::wire::value::Value;
 
@@ -73,10 +75,7 @@ impl Session {
             Answer::Error(exception) => {
                 if !exceptions::is_routine(&exception) || is_async {
                     let kind = if is_async { "async " } else { "" };
-                    let what = format!("{kind}call raised {}", printable(&exception.to_string()));
-                    if self.may_log(&what) {
-                        log::error!(target: LOG, "({}) {what}", self.connection.label());
-                    }
+                    self.log(&client_log::CALLS, ERROR, format_args!("{kind}call raised {exception}"));
                 }
                 if is_async {
                     if wire.async_error_closes() {
@@ -130,10 +129,8 @@ impl Session {
     }
 
     fn not_registered(&self) -> End {
-        let what = "Invalid method: the client has not registered yet";
-        if self.may_log(what) {
-            log::error!(target: LOG, "({}) {what}", self.connection.label());
-        }
+        let message = format_args!("Invalid method: the client has not registered yet");
+        self.log(&client_log::ENDED, ERROR, message);
         End::Misbehaved
     }
 
@@ -190,7 +187,9 @@ impl Session {
             }
             Request::Verify { oid, serial } => self.verify(on, oid, serial).into(),
             Request::EndZeoVerify => {
-                connection.post_push(&crate::wire::push::Push::EndVerify);
+                let mut frame = Vec::new();
+                connection.wire().push(&Push::EndVerify, &mut frame);
+                connection.outbox.send_own(connection.outbox.place(), &frame);
                 self.end_verifying(on);
                 Answer::Value(Value::None)
             }
@@ -246,6 +245,7 @@ impl Session {
                 Answer::Error(exceptions::read_only_error())
             }
             Request::Vote { id: transaction } => {
+                connection.wait_for_room();
                 match commit::vote(hosted, connection, &transaction, id.clone()) {
                     Ok(()) => Answer::Given,
                     Err(exception) => Answer::Error(exception),
@@ -300,14 +300,18 @@ impl Session {
             }
             Request::Undo { tid_id, id: transaction } => match connection.wire().undo_call() {
                 UndoCall::Buffered => self.undo_buffered(on, &transaction, &tid_id).into(),
-                UndoCall::Answered => match self.undo_answered(on, &transaction, &tid_id, id) {
-                    Ok(()) => Answer::Given,
-                    Err(exception) => Answer::Error(exception),
-                },
+                UndoCall::Answered => {
+                    connection.wait_for_room();
+                    match self.undo_answered(on, &transaction, &tid_id, id) {
+                        Ok(()) => Answer::Given,
+                        Err(exception) => Answer::Error(exception),
+                    }
+                }
             },
             // Also for those who may only read, and with a server that is read-only.
             Request::Pack { time, wait } => {
                 let wait = wait.unwrap_or(true);
+                connection.wait_for_room();
                 self.pack(on, time, id, wait && !is_async);
                 if wait { Answer::Given } else { Answer::Value(Value::None) }
             }
@@ -334,7 +338,8 @@ impl Session {
                 match called {
                     Some(result) => result.into(),
                     None => {
-                        log::error!(target: LOG, "({}) Invalid method, '{}'", self.connection.label(), printable(&name));
+                        let message = format_args!("Invalid method, '{}'", Untrusted(&name));
+                        self.log(&client_log::ENDED, ERROR, message);
                         return Err(End::Misbehaved);
                     }
                 }

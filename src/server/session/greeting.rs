@@ -3,14 +3,18 @@
 
 use std::io;
 
+use crate::logging::level::{ERROR, INFO, WARNING};
 use crate::net::tls::layer::HandshakeError;
 use crate::server::Server;
 use crate::server::admission::TOO_SLOW;
+use crate::server::client_log;
 use crate::server::connection::Connection;
 use crate::server::hosted::LOG;
-use crate::server::outbox::Outbox;
 use crate::wire::frame::{FrameReader, put_frame};
 use crate::wire::protocol::{Answer, Generation, negotiate};
+
+/// Python's logger of what the protocol itself is about.
+const PROTOCOL_LOG: &str = "ZEO.asyncio.server";
 
 /// What the client answered.
 pub(super) struct Greeted {
@@ -20,11 +24,12 @@ pub(super) struct Greeted {
 
 /// TLS, if it is configured, and a line about who the client is. False: there is nothing more to do for this connection.
 pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
-    let (outbox, peer) = (&connection.outbox, connection.label());
+    let outbox = &connection.outbox;
     match outbox.sink().handshake() {
         Ok(None) => true,
         Ok(Some(client)) => {
-            log::info!(target: LOG, "({peer}) {}, certificate of '{}'", client.version, client.subject);
+            let message = format_args!("{}, certificate of '{}'", client.version, client.subject);
+            connection.log(&client_log::IDENTITIES, INFO, message);
             true
         }
         // Closed from our side.
@@ -37,14 +42,12 @@ pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
         }
         // Whoever looks whether the port is open.
         Err(HandshakeError::Silent) => {
-            log::debug!(target: LOG, "({peer}) no TLS: {}", HandshakeError::Silent);
+            log::debug!(target: LOG, "({}) no TLS: {}", connection.label(), HandshakeError::Silent);
             false
         }
         Err(error) => {
-            let error = error.to_string();
-            if server.admission().may_log_stranger(&peer, &error) {
-                log::warn!(target: LOG, "({peer}) no TLS: {error}; the connection is closed");
-            }
+            let message = format_args!("no TLS: {error}; the connection is closed");
+            connection.log(&client_log::STRANGERS, WARNING, message);
             false
         }
     }
@@ -53,10 +56,10 @@ pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
 /// Announce, and read the answer. `None`: there is nothing more to do for this connection.
 pub(super) fn greet(
     server: &Server,
-    outbox: &std::sync::Arc<Outbox>,
+    connection: &Connection,
     frames: &mut FrameReader,
-    peer: &str,
 ) -> io::Result<Option<Greeted>> {
+    let outbox = &connection.outbox;
     let mut frame = Vec::new();
     put_frame(&server.announcement().bytes(), &mut frame);
     outbox.send_own(outbox.place(), &frame);
@@ -74,10 +77,7 @@ pub(super) fn greet(
                 continue;
             }
             Err(error) => {
-                let error = error.to_string();
-                if server.admission().may_log_stranger(peer, &error) {
-                    log::error!(target: LOG, "({peer}) bad handshake: {error}");
-                }
+                connection.log(&client_log::STRANGERS, ERROR, format_args!("bad handshake: {error}"));
                 return Ok(None);
             }
         };
@@ -85,9 +85,8 @@ pub(super) fn greet(
             Ok(Answer::Speaks { generation, msgpack }) => {
                 let first = if msgpack { "M" } else { "Z" };
                 let number = generation.name().trim_start_matches('Z');
-                if server.admission().may_log_greeting() {
-                    log::info!(target: "ZEO.asyncio.server", "({peer}) received handshake '{first}{number}'");
-                }
+                let message = format_args!("received handshake '{first}{number}'");
+                connection.log_as(PROTOCOL_LOG, &client_log::HANDSHAKES, INFO, message);
                 Ok(Some(Greeted { generation, msgpack }))
             }
             Ok(Answer::RuOk) => {
@@ -99,10 +98,7 @@ pub(super) fn greet(
                 Ok(None)
             }
             Err(error) => {
-                let error = error.to_string();
-                if server.admission().may_log_stranger(peer, &error) {
-                    log::error!(target: "ZEO.asyncio.server", "({peer}) {error}");
-                }
+                connection.log_as(PROTOCOL_LOG, &client_log::STRANGERS, ERROR, format_args!("{error}"));
                 Ok(None)
             }
         };

@@ -7,8 +7,10 @@
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Ordering};
 use crate::exceptions;
+use crate::logging::level::ERROR;
+use crate::server::client_log;
 use crate::server::connection::Connection;
-use crate::server::hosted::{Hosted, LOG};
+use crate::server::hosted::Hosted;
 use crate::server::publish::{Members, Seen};
 use crate::server::session::cold::Cold;
 use crate::storage::StorageError;
@@ -177,7 +179,8 @@ pub fn reply(
         Err(error) => {
             // At a stop the storage may be closed before the last of these.
             if !matches!(error, StorageError::PosKey(_)) && !connection.outbox.is_closed() {
-                log::error!(target: LOG, "({}) Can't read object 0x{}: {error}", connection.label(), read.oid);
+                let message = format_args!("Can't read object 0x{}: {error}", read.oid);
+                connection.log(&client_log::READS, ERROR, message);
             }
             wire.error_reply(id, &exceptions::of_storage_error(&error), out);
         }

@@ -2,9 +2,11 @@
 
 use crate::base::sync::Arc;
 use crate::exceptions;
+use crate::logging::level::{ERROR, INFO};
 use crate::pickle::refs::references;
+use crate::server::client_log::PACKS;
 use crate::server::connection::Connection;
-use crate::server::hosted::{Hosted, LOG};
+use crate::server::hosted::Hosted;
 use crate::server::session::load::frame;
 use crate::server::session::{Registered, Session};
 use crate::storage::{PackProgress, PackRequest};
@@ -27,8 +29,7 @@ impl Session {
 }
 
 fn run(hosted: &Hosted, connection: &Connection, time: f64) -> Result<(), PyException> {
-    let label = connection.label();
-    log::info!(target: LOG, "({label}) pack(time={time:?}) started...");
+    connection.log(&PACKS, INFO, format_args!("pack(time={time:?}) started..."));
     // A second one is refused by the storage, and must not touch the figures of the first.
     let mine = PackProgress::default();
     let shown = hosted.pack.begin();
@@ -37,10 +38,10 @@ fn run(hosted: &Hosted, connection: &Connection, time: f64) -> Result<(), PyExce
     let packed = hosted.storage.pack(&request);
     drop(shown);
     if let Err(error) = packed {
-        log::error!(target: LOG, "({label}) pack(time={time:?}) ended with an error: {error}");
+        connection.log(&PACKS, ERROR, format_args!("pack(time={time:?}) ended with an error: {error}"));
         return Err(exceptions::of_storage_error(&error));
     }
-    log::info!(target: LOG, "({label}) pack(time={time:?}) complete");
+    connection.log(&PACKS, INFO, format_args!("pack(time={time:?}) complete"));
     let info = hosted.size_info();
     let outboxes = hosted.publication.broadcast(|wire| {
         let mut frame = Vec::new();

@@ -2,12 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::base::log_rate::LogRate;
 use crate::base::sync::Arc;
+use crate::logging::level::{ERROR, INFO};
 use crate::net::stream::Sink;
 use crate::server::Server;
 use crate::server::admission::{Pass, TOO_SLOW};
+use crate::server::client_log;
 use crate::server::connection::{Connection, OpenTransaction, Transaction};
-use crate::server::hosted::LOG;
 use crate::server::session::authenticate::Identity;
 use crate::server::session::greeting::{greet, secure};
 use crate::server::session::{Session, abort, blob, iterate, load};
@@ -48,8 +50,8 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, pass: Pass) {
     // A bug's panic (which the panic hook has logged) ends this connection, and nothing else.
     let ended = catch_unwind(AssertUnwindSafe(|| session.run()));
     if ended.is_err() {
-        let label = session.connection.label();
-        log::error!(target: LOG, "({label}) internal error, the connection is closed");
+        let message = format_args!("internal error, the connection is closed");
+        session.log(&client_log::ENDED, ERROR, message);
     }
     session.end();
 }
@@ -69,8 +71,7 @@ impl Session {
     fn converse(&mut self) -> End {
         let mut frames = FrameReader::with_limit(STRANGER_MESSAGE_LEN_MAX);
         let outbox = Arc::clone(&self.connection.outbox);
-        let peer = self.connection.label();
-        let greeted = match greet(&self.server, &outbox, &mut frames, &peer) {
+        let greeted = match greet(&self.server, &self.connection, &mut frames) {
             Ok(Some(greeted)) => greeted,
             Ok(None) | Err(_) => return End::Gone,
         };
@@ -90,7 +91,7 @@ impl Session {
                         return End::Misbehaved;
                     }
                 };
-                if let Err(what) = self.identity.check(&frame, || self.connection.label()) {
+                if let Err(what) = self.identity.check(&frame, &self.connection) {
                     self.log_end(what);
                     return End::Misbehaved;
                 }
@@ -126,17 +127,15 @@ impl Session {
         }
     }
 
-    /// The peer has broken the protocol. Strangers may do so as often as they like, but not each time with a line.
+    /// The peer has broken the protocol.
     fn log_end(&self, what: impl std::fmt::Display) {
-        let what = what.to_string();
-        if self.may_log(&what) {
-            log::error!(target: LOG, "({}) {what}; the connection is closed", self.connection.label());
-        }
+        self.log(&client_log::ENDED, ERROR, format_args!("{what}; the connection is closed"));
     }
 
-    /// Whether there is to be a line about what the peer got wrong.
-    pub(super) fn may_log(&self, what: &str) -> bool {
-        self.registered.is_some() || self.server.admission().may_log_stranger(&self.connection.label(), what)
+    /// A line about what the peer got wrong: within `rate`, or if it has not registered, that of strangers.
+    pub(super) fn log(&self, rate: &'static LogRate, level: u8, message: std::fmt::Arguments<'_>) {
+        let rate = if self.registered.is_some() { rate } else { &client_log::STRANGERS };
+        self.connection.log(rate, level, message);
     }
 
     /// Queue and send the replies to reads that were collected.
@@ -168,7 +167,7 @@ impl Session {
             abort(&on.hosted, &connection);
             on.hosted.remove_connection(&connection);
             let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-            log::info!(target: LOG, "({}) disconnected{doing}{why}", connection.label());
+            connection.log(&client_log::DEPARTURES, INFO, format_args!("disconnected{doing}{why}"));
         }
         connection.outbox.close("disconnected");
         self.server.remove_client(&connection);

@@ -1,7 +1,10 @@
 //! tpc_begin and the stores: buffered here, touching the storage only at vote.
 
+use crate::base::untrusted::UntrustedBytes;
 use crate::exceptions;
-use crate::server::connection::{OpenTransaction, Transaction, printable};
+use crate::logging::level::{ERROR, INFO};
+use crate::server::client_log;
+use crate::server::connection::{OpenTransaction, Transaction};
 use crate::server::session::Session;
 use crate::server::session::commit::check_id;
 use crate::server::stats::count;
@@ -12,7 +15,6 @@ use crate::wire::protocol::{Codec, Dialect};
 use crate::wire::request::TpcBegin;
 
 use super::Registered;
-use crate::server::hosted::LOG;
 
 /// Bytes of what describes a transaction. Storages have narrower limits, which they tell at vote; until then it is kept in
 /// memory.
@@ -28,11 +30,8 @@ impl Session {
         match transaction.id() {
             Some(open) if open == begin.id.as_ref() => {
                 drop(transaction);
-                log::info!(
-                    target: LOG,
-                    "({}) duplicate tpc_begin({})",
-                    self.connection.label(), printable(&begin.id.escape_ascii().to_string())
-                );
+                let message = format_args!("duplicate tpc_begin({})", UntrustedBytes(&begin.id));
+                self.connection.log(&client_log::WRONG_STATE, INFO, message);
                 return Ok(());
             }
             Some(_) => {
@@ -126,7 +125,7 @@ impl Session {
     /// What [`Session::keep_small`] has to say.
     pub(super) fn log_too_large(&self, message: Option<String>) {
         if let Some(message) = message {
-            log::error!(target: LOG, "({}) {message}", self.connection.label());
+            self.connection.log(&client_log::TRANSACTIONS, ERROR, format_args!("{message}"));
         }
     }
 

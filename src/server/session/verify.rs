@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::base::ids::{Oid, Tid};
 use crate::exceptions;
-use crate::server::hosted::LOG;
+use crate::logging::level::{ERROR, INFO};
+use crate::server::client_log::VERIFICATIONS;
 use crate::server::invalidations::Since;
 use crate::server::log_changes::{self, Changed};
 use crate::server::session::load::{frame, reply_exactly};
@@ -108,28 +109,33 @@ impl Session {
     /// `last`: `None` if the answer was.
     fn log_returned(&self, last: Option<Tid>, count: usize) {
         if let Some(last) = last {
-            let label = self.connection.label();
-            log::info!(target: LOG, "({label}) Return {count} invalidations up to tid {}", last.0);
+            let message = format_args!("Return {count} invalidations up to tid {}", last.0);
+            self.connection.log(&VERIFICATIONS, INFO, message);
         }
     }
 
     /// What changed cannot be told: the client verifies, or drops, all that it has.
     fn verify_all(&self, on: &Registered, id: &OwnedMsgId, why: NotKnown) {
-        let label = self.connection.label();
+        let log =
+            |level, message: std::fmt::Arguments<'_>| self.connection.log(&VERIFICATIONS, level, message);
         match why {
             NotKnown::TooOld(tid, Some(oldest)) => {
-                log::info!(target: LOG, "({label}) tid to old for invq {} < {}", tid.0, oldest.0);
+                log(INFO, format_args!("tid to old for invq {} < {}", tid.0, oldest.0));
             }
-            NotKnown::TooOld(_, None) => log::info!(target: LOG, "({label}) invq empty"),
-            NotKnown::NoSuchTransaction(tid) => log::info!(
-                target: LOG,
-                "({label}) The client's last transaction {tid} is not in storage '{}' (another file was restored, or it was \
-                 packed away): its cache is of no use",
-                on.hosted.name
+            NotKnown::TooOld(_, None) => log(INFO, format_args!("invq empty")),
+            NotKnown::NoSuchTransaction(tid) => log(
+                INFO,
+                format_args!(
+                    "The client's last transaction {tid} is not in storage '{}' (another file was restored, or it was \
+                     packed away): its cache is of no use",
+                    on.hosted.name
+                ),
             ),
-            NotKnown::Unreadable(tid, error) => log::error!(
-                target: LOG,
-                "({label}) What changed after transaction {tid} cannot be read: {error}. The client verifies its whole cache"
+            NotKnown::Unreadable(tid, error) => log(
+                ERROR,
+                format_args!(
+                    "What changed after transaction {tid} cannot be read: {error}. The client verifies its whole cache"
+                ),
             ),
         }
         reply_exactly(&on.hosted, &self.connection, |_, _| frame(&self.connection, id, &Ok(Value::None)));

@@ -14,6 +14,8 @@ use super::home::Home;
 use super::layout;
 use crate::base::fs::memory_available;
 use crate::base::ids::{Oid, Tid};
+use crate::base::log_rate::LogRate;
+use crate::base::untrusted::{Untrusted, one_line};
 use crate::storage::media::{Kind, MediaDir, MediaFile, Readers};
 use crate::storage::{Result, StorageError};
 
@@ -31,8 +33,11 @@ const CACHED_PART: u64 = 4;
 /// Of a blob that does not stay, each part goes so many bytes after it was written.
 const UNCACHED_BEHIND: u64 = 16 << 20;
 
-/// Longest name of a client's in the log.
-const SHOWN_MAX: usize = 200;
+/// What clients can bring about as often as they like.
+static REFUSED_NAMES: LogRate = LogRate::new("bad names to storeBlobShared", 60, 60);
+static REFUSED_FILES: LogRate = LogRate::new("files that storeBlobShared does not take", 60, 60);
+/// Longest message about a file.
+const MESSAGE_MAX: usize = 1000;
 
 /// A blob whose data is being received.
 pub struct Upload {
@@ -104,8 +109,10 @@ impl BlobDir {
     /// does not share the directory must not get at other files.
     pub fn adopt(self: &Arc<Self>, oid: Oid, name: &str) -> Result<StagedBlob> {
         let bad_name = || {
-            let shown: String = name.chars().take(SHOWN_MAX).collect();
-            crate::critical!(target: TARGET, "We're under attack! (bad filename to storeBlobShared, {shown:?})");
+            if REFUSED_NAMES.admits(None, name) {
+                let name = Untrusted(name);
+                crate::critical!(target: TARGET, "We're under attack! (bad filename to storeBlobShared, '{name}')");
+            }
             StorageError::Refused { class: ("builtins", "ValueError"), message: name.into() }
         };
         // As Python checks it: `….tmp`, or `….tmp` and one more character.
@@ -127,7 +134,10 @@ impl BlobDir {
             // A link, a directory, a pipe, a file with other names: not what a client makes, but an administrator may.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 let message = format!("{}: {error}", path.display());
-                log::error!(target: TARGET, "a blob of storeBlobShared is not taken: {message}");
+                if REFUSED_FILES.admits(None, &message) {
+                    let message = one_line(MESSAGE_MAX, format_args!("{message}"));
+                    log::error!(target: TARGET, "a blob of storeBlobShared is not taken: {message}");
+                }
                 return Err(StorageError::Refused { class: ("builtins", "ValueError"), message });
             }
             Err(error) => {

@@ -10,9 +10,13 @@ use super::log::{Log, RECORD_LEN_MIN, Record, TARGET, be_u64};
 use super::volume::Volume;
 use super::window::Buffer;
 use crate::base::ids::Tid;
+use crate::base::log_rate::LogRate;
 use crate::storage::{
     DataRecord, RecordIterator, Result, StorageError, TransactionIterator, TransactionMeta, TransactionRecord,
 };
+
+/// Whoever iterates meets them again.
+static REDUCTIONS: LogRate = LogRate::new("time-stamp reductions", 60, 60);
 
 /// Bytes that an iterator reads at once: larger ones are no faster, and a client may have many iterators.
 const CHUNK_LEN_MAX: usize = 256 * 1024;
@@ -63,7 +67,9 @@ impl TransactionIterator for Transactions {
             let Some((pos, header)) = self.source.txn_at(self.pos)? else { return Ok(None) };
             if header.tid <= self.last_tid {
                 let path = self.source.volume.log.path().display();
-                warn!(target: TARGET, "{path} time-stamp reduction at {pos}");
+                if REDUCTIONS.admits(None, "") {
+                    warn!(target: TARGET, "{path} time-stamp reduction at {pos}");
+                }
             }
             self.last_tid = header.tid;
             if self.stop.is_some_and(|stop| header.tid > stop) {

@@ -7,7 +7,6 @@
 //! Invariant: zeros are only written behind all that has voted, so never where a transaction may be written at the same time.
 
 use std::io;
-use std::iter;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -67,12 +66,15 @@ impl Space {
     pub fn reserve(&self, path: &Path, len: u64) -> Result<Reservation> {
         let mut state = lock(&self.state);
         let State { room, next, outstanding } = &mut *state;
-        for room in iter::once(room).chain(next) {
-            room.hold(*outstanding, len).map_err(|error| StorageError::Io {
-                doing: format!("{}: no room for {len} bytes", path.display()),
-                error,
-            })?;
-        }
+        let voted = room.end + *outstanding;
+        let held = room.hold(*outstanding + len, voted).and_then(|()| match next {
+            Some(next) => next.hold(*outstanding + len, next.end),
+            None => Ok(()),
+        });
+        held.map_err(|error| StorageError::Io {
+            doing: format!("{}: no room for {len} bytes", path.display()),
+            error,
+        })?;
         state.outstanding += len;
         Ok(Reservation { state: self.state.clone(), len })
     }
@@ -94,7 +96,7 @@ impl Space {
     pub fn prepare_move(&self, file: Arc<dyn MediaFile>, end: u64, growth: u64) -> io::Result<()> {
         let mut state = lock(&self.state);
         let mut next = Room::new(file, end, growth);
-        next.hold(state.outstanding, 0)?;
+        next.hold(state.outstanding, end)?;
         state.next = Some(next);
         Ok(())
     }
@@ -115,19 +117,18 @@ impl Room {
         Room { file, end, until: end, growth, supported: true }
     }
 
-    /// Makes room for `len` bytes behind the `outstanding` ones that have voted.
-    fn hold(&mut self, outstanding: u64, len: u64) -> io::Result<()> {
-        let voted = self.end + outstanding;
-        let need = voted + len + self.growth;
+    /// Makes room for `len` bytes of transactions. What is before `idle_from` may be written at the same time.
+    fn hold(&mut self, len: u64, idle_from: u64) -> io::Result<()> {
+        let need = self.end + len + self.growth;
         if need > self.until {
-            self.until = self.make_room(voted, need)?;
+            self.until = self.make_room(idle_from, need)?;
         }
         Ok(())
     }
 
-    /// Sees to it that all from `until` up to `to` can be written, or more; up to where. What is before `voted` may be written
+    /// Sees to it that all from `until` up to `to` can be written, or more; up to where. What is before `idle_from` may be written
     /// at the same time.
-    fn make_room(&mut self, voted: u64, to: u64) -> io::Result<u64> {
+    fn make_room(&mut self, idle_from: u64, to: u64) -> io::Result<u64> {
         if self.supported {
             let from = self.until.max(self.end);
             // Perhaps there is not so much, but just enough.
@@ -140,7 +141,7 @@ impl Room {
         }
         // Not more than is needed: it would be taken from others.
         let zeros = vec![0; CHUNK_LEN];
-        let mut pos = self.until.max(voted);
+        let mut pos = self.until.max(idle_from);
         while pos < to {
             let part = zeros.len().min(usize::try_from(to - pos).unwrap_or(usize::MAX));
             self.file.write_at(zeros.get(..part).unwrap_or_default(), pos)?;

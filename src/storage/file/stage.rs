@@ -14,10 +14,14 @@ use super::pins::Pin;
 use super::space::Reservation;
 use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
+use crate::base::log_rate::LogRate;
 use crate::storage::clash::{Clashes, Settled};
 use crate::storage::error::Conflict;
 use crate::storage::staged::{Op, OpKind, Staged};
 use crate::storage::{Result, StorageError, TidAt, Undone, Voted};
+
+/// What those who copy a database can bring about.
+static MISMATCHES: LogRate = LogRate::new("mismatches between data and backpointers", 60, 60);
 
 /// A transaction that has passed its checks.
 pub struct VotedTxn {
@@ -406,7 +410,7 @@ fn back_pointer(
                 Some(_) => false,
                 None => !has_data,
             };
-            if !same {
+            if !same && MISMATCHES.admits(None, "") {
                 log::error!(
                     target: super::log::TARGET,
                     "Mismatch between data and backpointer at {pos}"

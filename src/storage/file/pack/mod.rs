@@ -35,8 +35,12 @@ use super::volume::Volume;
 use super::{Core, FileStorage};
 use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
+use crate::base::log_rate::LogRate;
 use crate::storage::blob::Sweep;
 use crate::storage::{PackRequest, Removals, Result, StorageError};
+
+/// Packs of which the log tells. Clients may ask for one after the other, and most have nothing to do.
+static TOLD: LogRate = LogRate::new("packs", 60, 60);
 
 /// A line in the log so often.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
@@ -60,8 +64,15 @@ impl FileStorage {
         }
         let _packing = core.packing.begin()?;
         let gc = request.gc.unwrap_or(self.options.pack_gc);
-        let mut pack =
-            Pack { storage: self, core, request, phase: "", begun: Instant::now(), logged: Instant::now() };
+        let mut pack = Pack {
+            storage: self,
+            core,
+            request,
+            is_told: TOLD.admits(None, ""),
+            phase: "",
+            begun: Instant::now(),
+            logged: Instant::now(),
+        };
         for _ in 0..ATTEMPTS_MAX {
             match pack.run(stop, gc) {
                 Ok(()) => return Ok(()),
@@ -139,6 +150,8 @@ struct Pack<'a> {
     storage: &'a FileStorage,
     core: &'a Core,
     request: &'a PackRequest<'a>,
+    /// The log has lines about it.
+    is_told: bool,
     phase: &'static str,
     begun: Instant,
     logged: Instant,
@@ -153,19 +166,17 @@ impl Pack<'_> {
         // Read once to find what is there, once more (at most) for the references, and once to copy.
         self.request.progress.done.store(0, Ordering::Relaxed);
         self.request.progress.total.store(3 * end, Ordering::Relaxed);
-        info!(
-            target: TARGET,
+        self.tell(format_args!(
             "{path}: packing {} objects, {end} bytes to {}{}",
             volume.index.len(),
             in_words(stop),
             if gc { "" } else { ", without garbage collection" }
-        );
+        ));
         let Some(reach) = Reach::find(self, &volume, end, stop, gc)? else {
-            info!(
-                target: TARGET,
+            self.tell(format_args!(
                 "{path}: The database has already been packed to a later time or no changes have been made since the \
                  last pack"
-            );
+            ));
             return Ok(());
         };
         let keep_old = self.check_removal(&reach)? || storage.options.pack_keep_old;
@@ -184,26 +195,31 @@ impl Pack<'_> {
         match copied {
             Ok(Some(switched)) => {
                 self.request.progress.done.store(3 * end, Ordering::Relaxed);
-                info!(
-                    target: TARGET,
+                self.tell(format_args!(
                     "{path}: packed from {} to {} bytes, {} objects, in {:.1?}; commits were held for {:.1?}",
                     switched.old_end,
                     switched.end,
                     switched.object_count,
                     self.begun.elapsed(),
                     switched.held
-                );
+                ));
                 removals.map_or(Ok(()), |removals| Ok(removals.packed()?))
             }
             Ok(None) => {
                 copier.discard();
-                info!(target: TARGET, "{path}: packing would free nothing, the file stays");
+                self.tell(format_args!("{path}: packing would free nothing, the file stays"));
                 Ok(())
             }
             Err(error) => {
                 copier.discard();
                 Err(error)
             }
+        }
+    }
+
+    fn tell(&self, message: std::fmt::Arguments<'_>) {
+        if self.is_told {
+            info!(target: TARGET, "{message}");
         }
     }
 

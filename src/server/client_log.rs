@@ -1,0 +1,113 @@
+//! Lines of the log about clients. All of them are written here ([`Connection::log`]): on one line, with what clients choose escaped
+//! and cut, and within the limits below, so that no client fills the disk, forges a line or hides what happens to others.
+//!
+//! Exempt are DEBUG and BLATHER, which are written only if they were asked for: their number is the operator's choice.
+//!
+//! The limits are meant for floods. An honest site loses no line that matters: hundreds of clients that restart at once
+//! write fewer lines about themselves, and of errors 50 in a minute tell as much as a thousand.
+
+use std::fmt;
+use std::time::Instant;
+
+use crate::base::log_rate::{self, LogRate};
+use crate::base::untrusted::one_line;
+use crate::log_at;
+use crate::logging::level::{self, DEBUG, WARNING};
+use crate::server::connection::Connection;
+use crate::server::hosted::LOG;
+
+/// Longest message, in bytes.
+const LINE_MAX: usize = 2000;
+
+/// What those get wrong who have not registered.
+pub static STRANGERS: LogRate = LogRate::new("errors of those who have not registered", 20, 300).same_once();
+/// That a connection got as far as the handshake.
+pub static HANDSHAKES: LogRate = LogRate::new("handshakes", 500, 2000);
+/// Certificates and users that were accepted.
+pub static IDENTITIES: LogRate = LogRate::new("lines about who a client is", 500, 2000);
+/// What returning clients ask for.
+pub static VERIFICATIONS: LogRate = LogRate::new("lines about what clients had missed", 500, 2000);
+/// That a registered client has gone.
+pub static DEPARTURES: LogRate = LogRate::new("ends of connections", 500, 2000);
+/// For tools like fail2ban, which need fewer from one address.
+pub static FAILED_AUTHENTICATIONS: LogRate = LogRate::new("failed authentications", 20, 1000);
+/// Errors that calls ended with, and calls that are none.
+pub static CALLS: LogRate = LogRate::new("errors of calls", 50, 500);
+/// Calls for a transaction that is not the open one, `tpc_begin` and `register` once more.
+pub static WRONG_STATE: LogRate = LogRate::new("calls that were out of order", 50, 500);
+/// What was wrong with a transaction, or with the storage that it was for.
+pub static TRANSACTIONS: LogRate = LogRate::new("errors of transactions", 50, 500);
+/// Blobs that cannot be stored or sent.
+pub static BLOBS: LogRate = LogRate::new("errors about blobs", 50, 500);
+/// Objects that cannot be read.
+pub static READS: LogRate = LogRate::new("errors of loads", 50, 500);
+/// Connections that the server ends for what came on them.
+pub static ENDED: LogRate = LogRate::new("ends of connections by the server", 50, 500);
+/// Packs that were asked for, and how they ended.
+pub static PACKS: LogRate = LogRate::new("lines about packs", 60, 300);
+/// Transactions that wait for the locks of others.
+pub static WAITING: LogRate = LogRate::new("lines about transactions that wait", 300, 1000);
+/// What cannot be done for lack of threads, descriptors and the like.
+pub static NOT_SERVED: LogRate = LogRate::new("lines about clients that cannot be served", 20, 20);
+/// That a thread for others' work cannot be started.
+pub static NO_THREAD: LogRate = LogRate::episode("threads could not be started");
+
+/// What the limits on connections do.
+pub static FULL: LogRate = LogRate::episode("connections were refused by max-connections");
+pub static ADDRESS_FULL: LogRate =
+    LogRate::episode("connections were refused by max-connections-per-address");
+pub static TOO_SLOW: LogRate = LogRate::episode("connections were closed by handshake-timeout");
+pub static MADE_ROOM: LogRate =
+    LogRate::episode("connections were closed to make room, because of max-unregistered");
+pub static NO_ROOM: LogRate = LogRate::episode("connections were refused by max-unregistered");
+
+impl Connection {
+    /// `({label}) {message}` at one of Python's levels, if `rate` admits one more line about this client.
+    pub fn log(&self, rate: &'static LogRate, level: u8, message: fmt::Arguments<'_>) {
+        self.log_as(LOG, rate, level, message);
+    }
+
+    /// The same for another of Python's loggers.
+    pub fn log_as(&self, logger: &str, rate: &'static LogRate, level: u8, message: fmt::Arguments<'_>) {
+        if is_enabled(logger, level) {
+            let message = one_line(LINE_MAX, message);
+            if rate.admits(self.host(), &message) {
+                self.write(logger, level, &message);
+            }
+        }
+    }
+
+    /// A line about its locks. Their story makes sense as a whole: if DEBUG was asked for, all lines of it are there.
+    pub fn log_lock(&self, level: u8, message: fmt::Arguments<'_>) {
+        if is_enabled(LOG, level) {
+            let message = one_line(LINE_MAX, message);
+            if is_enabled(LOG, DEBUG) || WAITING.admits(self.host(), &message) {
+                self.write(LOG, level, &message);
+            }
+        }
+    }
+
+    fn write(&self, logger: &str, level: u8, message: &str) {
+        // What clients call themselves was escaped when they did.
+        log_at!(target: logger, level, "({}) {message}", self.label());
+    }
+}
+
+fn is_enabled(logger: &str, level: u8) -> bool {
+    log::log_enabled!(target: logger, level::carrier(level))
+}
+
+/// A line about clients of which there is none to name.
+pub fn log_of_nobody(rate: &'static LogRate, level: u8, message: fmt::Arguments<'_>) {
+    let message = one_line(LINE_MAX, message);
+    if rate.admits(None, &message) {
+        log_at!(target: LOG, level, "{message}");
+    }
+}
+
+/// Tells what was left out in minutes that are over; `at_once`, before the process ends: also in those that are not.
+pub fn log_left_out(now: Instant, at_once: bool) {
+    for summary in log_rate::summaries(now, at_once) {
+        log_at!(target: LOG, WARNING, "{summary}");
+    }
+}
