@@ -53,6 +53,7 @@ impl World {
             invalidation_age: None,
             transaction_timeout: None,
             client_conflict_resolution: false,
+            transaction_objects: None,
         };
         let hosted = Hosted::new("1".into(), storage, options, Pools::default()).unwrap();
         let server =

@@ -267,6 +267,7 @@ fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec
         invalidation_age: config.zeo.invalidation_age,
         transaction_timeout: config.zeo.transaction_timeout,
         client_conflict_resolution: config.zeo.client_conflict_resolution,
+        transaction_objects: config.zeo.limits.transaction_objects,
     };
     let mut opened: Vec<(&str, Arc<dyn Storage>)> = Vec::new();
     for (name, prepared) in prepared {

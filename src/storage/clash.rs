@@ -4,6 +4,7 @@
 //! Where the client merges for itself, conflicts are gathered and told all at once. It stores what it merged and votes
 //! again; the stores that clashed are still in the transaction then, and are passed over.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::error::Conflict;
@@ -94,7 +95,10 @@ pub fn check_current(storage: &dyn Storage, oid: Oid, read: Tid) -> Result<()> {
 #[derive(Debug, Default)]
 pub struct Clashes {
     resolved: Vec<Oid>,
-    unmerged: Vec<Conflict>,
+    /// By the number of the operation.
+    unmerged: BTreeMap<usize, Conflict>,
+    /// The operation whose conflict is in `unmerged`, by object.
+    unmerged_by_oid: HashMap<Oid, usize>,
     /// What was merged, as it was before.
     replaced: Vec<(usize, Op)>,
     /// One cannot be merged at once.
@@ -128,14 +132,15 @@ impl Clashes {
         let op = staged.ops()[index];
         let oid = op.oid;
         let Some(committed) = committed.filter(|committed| *committed != read) else {
-            self.unmerged.retain(|conflict| conflict.oid != oid);
+            self.forget_unmerged(oid);
             return Ok(Settled::Write(op));
         };
         let reading = "reading back a transaction's temporary file";
         let new = staged.payload(&op).map_err(StorageError::io(reading))?;
         if staged.client_resolves {
-            self.unmerged.retain(|conflict| conflict.oid != oid);
-            self.unmerged.push(Conflict { oid, committed, read, data: new });
+            self.forget_unmerged(oid);
+            self.unmerged.insert(index, Conflict { oid, committed, read, data: new });
+            self.unmerged_by_oid.insert(oid, index);
             return Ok(Settled::Skip);
         }
         let Some(merged) = slot.merge_store(storage, oid, read, committed, &new, staged.may_wait)? else {
@@ -148,6 +153,13 @@ impl Clashes {
         Ok(Settled::Write(staged.replace(index, &merged).map_err(StorageError::io(writing))?))
     }
 
+    /// The object was stored again, so an earlier conflict of it is none any more.
+    fn forget_unmerged(&mut self, oid: Oid) {
+        if let Some(index) = self.unmerged_by_oid.remove(&oid) {
+            self.unmerged.remove(&index);
+        }
+    }
+
     /// The objects that were merged, once all operations are settled; or what the client has to merge.
     pub fn finish(self, mut staged: Staged) -> Result<(Staged, Vec<Oid>)> {
         if self.postponed {
@@ -156,7 +168,8 @@ impl Clashes {
         } else if self.unmerged.is_empty() {
             Ok((staged, self.resolved))
         } else {
-            Err(StorageError::Unmerged { conflicts: self.unmerged, staged: Box::new(staged) })
+            let conflicts = self.unmerged.into_values().collect();
+            Err(StorageError::Unmerged { conflicts, staged: Box::new(staged) })
         }
     }
 }

@@ -4,6 +4,7 @@
 //! record header, so that a file storage appends the whole without copying it again. Past a limit they are
 //! spilled to an unnamed temporary file, in the same layout.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -33,6 +34,8 @@ pub struct Staged {
     ops: Vec<Op>,
     /// Data beside the records, at most one for each object.
     blobs: Vec<(Oid, StagedBlob)>,
+    /// Where an object's blob is in `blobs`.
+    blob_at: HashMap<Oid, usize>,
     /// What is not spilled yet; begins at offset `spilled`.
     memory: Vec<u8>,
     spilled: u64,
@@ -80,6 +83,7 @@ impl Staged {
             may_wait: true,
             ops: Vec::new(),
             blobs: Vec::new(),
+            blob_at: HashMap::new(),
             memory: Vec::new(),
             spilled: 0,
             spill: None,
@@ -104,12 +108,17 @@ impl Staged {
     /// The file of a blob whose record is stored apart.
     pub fn add_blob(&mut self, oid: Oid, blob: StagedBlob) {
         self.remove_blob(oid);
+        self.blob_at.insert(oid, self.blobs.len());
         self.blobs.push((oid, blob));
     }
 
     /// Forgets the blob of an object.
     pub fn remove_blob(&mut self, oid: Oid) {
-        self.blobs.retain(|(known, _)| *known != oid);
+        let Some(at) = self.blob_at.remove(&oid).filter(|at| *at < self.blobs.len()) else { return };
+        self.blobs.swap_remove(at);
+        if let Some((moved, _)) = self.blobs.get(at) {
+            self.blob_at.insert(*moved, at);
+        }
     }
 
     /// The blobs and whose they are.
@@ -124,6 +133,7 @@ impl Staged {
 
     /// The blobs, for a storage that keeps them apart.
     pub fn take_blobs(&mut self) -> Vec<(Oid, StagedBlob)> {
+        self.blob_at.clear();
         std::mem::take(&mut self.blobs)
     }
 
@@ -196,18 +206,20 @@ impl Staged {
         }
     }
 
-    /// Makes another of operation `index`; its payload stays.
-    pub fn set_kind(&mut self, index: usize, kind: OpKind) {
-        if let Some(op) = self.ops.get_mut(index) {
-            op.kind = kind;
-        }
-    }
-
-    /// Forgets operation `index`; its payload lies idle.
-    pub fn remove(&mut self, index: usize) {
-        if index < self.ops.len() {
-            self.rearranged |= self.ops.remove(index).len > 0;
-        }
+    /// Makes of each operation what `change` says of its number: another kind, whose payload stays, or `None`: it is forgotten,
+    /// and its payload lies idle.
+    pub fn change_ops(&mut self, mut change: impl FnMut(usize, OpKind) -> Option<OpKind>) {
+        let mut index = 0;
+        let rearranged = &mut self.rearranged;
+        self.ops.retain_mut(|op| {
+            let kind = change(index, op.kind);
+            index += 1;
+            match kind {
+                Some(kind) => op.kind = kind,
+                None => *rearranged |= op.len > 0,
+            }
+            kind.is_some()
+        });
     }
 
     /// The same transaction with every record that it stores given another form.
@@ -275,6 +287,7 @@ impl Staged {
     /// Forgets all operations, and gives back the memory and the file that they took.
     pub fn clear(&mut self) {
         (self.ops, self.blobs, self.memory) = (Vec::new(), Vec::new(), Vec::new());
+        self.blob_at = HashMap::new();
         (self.spill, self.spilled) = (None, 0);
     }
 
@@ -364,7 +377,7 @@ mod tests {
             staged.replace(0, b"other").unwrap();
             staged.restore(Oid(5), Tid(9), None, None).unwrap();
             assert!(staged.payload_in_memory().is_none());
-            staged.remove(3);
+            staged.change_ops(|index, kind| (index != 3).then_some(kind));
             let mut twice = staged.map_records(|_, record| Ok(record.repeat(2))).unwrap();
             let payloads: Vec<_> = twice.ops().iter().map(|op| twice.payload(op).unwrap()).collect();
             assert_eq!(payloads, [b"otherother".as_slice(), b"", &[0; 8], &[0; 8]]);

@@ -123,6 +123,7 @@ impl World {
             invalidation_age: None,
             transaction_timeout: timeout,
             client_conflict_resolution: false,
+            transaction_objects: None,
         };
         let hosted =
             Hosted::new("1".into(), Arc::clone(&storage) as Arc<dyn Storage>, options, Pools::default());

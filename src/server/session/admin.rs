@@ -1,5 +1,7 @@
 //! Questions about the storage and the server, and the registration that comes before all others.
 
+use std::ops::ControlFlow;
+
 use crate::base::ids::Oid;
 use crate::base::sync::Arc;
 use crate::exceptions;
@@ -7,6 +9,7 @@ use crate::server::connection::printable;
 use crate::server::hosted::LOG;
 use crate::server::outbox::Chunk;
 use crate::server::publish::Member;
+use crate::server::session::entries::Entries;
 use crate::server::session::load::{frame, reply_newest};
 use crate::server::session::{Registered, Session};
 use crate::storage::HistoryEntry;
@@ -130,16 +133,22 @@ impl Session {
     /// `history(oid, count)`: a list of dicts, newest first.
     pub(super) fn history(&self, on: &Registered, id: &OwnedMsgId, oid: Oid, count: usize) {
         let count = count.min(self.server.limits().undo_log);
-        let with_version = self.connection.wire().knows_versions();
-        let entries = || {
-            let entries = on
-                .hosted
-                .storage
-                .history(oid, count)
-                .map_err(|error| exceptions::of_storage_error(&error))?;
-            Ok(Value::List(entries.into_iter().map(|entry| history_entry(entry, with_version)).collect()))
+        let connection = &self.connection;
+        let with_version = connection.wire().knows_versions();
+        let answer = || {
+            let mut entries = Entries::new(connection, count);
+            let found = on.hosted.storage.revisions(oid, &mut |entry| {
+                if !entries.is_full() {
+                    entries.push(&history_entry(entry, with_version));
+                }
+                if entries.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            match found {
+                Ok(()) => entries.frame(id),
+                Err(error) => frame(connection, id, &Err(exceptions::of_storage_error(&error))),
+            }
         };
-        reply_newest(&on.hosted, &self.connection, || frame(&self.connection, id, &entries()));
+        reply_newest(&on.hosted, connection, answer);
     }
 
     /// `history(oid, None)`: Python 3 cannot compare the count with a number; Python 2 can, and finds it reached.

@@ -7,6 +7,8 @@
 //!
 //! An undo must be looked up before it is known which objects to lock: see [`super::undo`].
 
+use std::collections::HashSet;
+
 use crate::base::ids::Oid;
 use crate::base::sync::Arc;
 use crate::exceptions;
@@ -296,10 +298,10 @@ fn stored_oids(staged: &crate::storage::Staged) -> Vec<Oid> {
 fn serialnos(stored: &[Oid], voted: &dyn Voted, undone: bool) -> Vec<(Oid, Value)> {
     const RESOLVED: &[u8] = b"rs";
     let tid = voted.tid().map_or(Value::None, Value::from);
-    let stored = stored.iter().map(|oid| {
-        let resolved = voted.resolved().contains(oid);
-        (*oid, if resolved { Value::bytes(RESOLVED) } else { tid.clone() })
-    });
+    let resolved: HashSet<Oid> = voted.resolved().iter().copied().collect();
+    let stored = stored
+        .iter()
+        .map(|oid| (*oid, if resolved.contains(oid) { Value::bytes(RESOLVED) } else { tid.clone() }));
     let undone = voted.undone().iter().filter(|_| undone).map(|undone| (undone.oid, Value::bytes(RESOLVED)));
     stored.chain(undone).collect()
 }
@@ -318,6 +320,10 @@ fn unmerged(conflicts: Vec<Conflict>) -> Value {
 
 /// Count and log the stores that were merged. An undone object is told to the client likewise, but was none.
 fn note_resolved(hosted: &Hosted, connection: &Connection, stored: &[Oid], voted: &dyn Voted) {
+    if voted.resolved().is_empty() {
+        return;
+    }
+    let stored: HashSet<Oid> = stored.iter().copied().collect();
     for oid in voted.resolved().iter().filter(|oid| stored.contains(oid)) {
         count(&hosted.stats.conflicts_resolved);
         crate::blather!(target: LOG, "({}) conflict resolved oid=0x{oid}", connection.label());

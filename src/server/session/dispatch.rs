@@ -6,9 +6,10 @@ use crate::server::connection::printable;
 use crate::server::hosted::LOG;
 use crate::server::session::blob::Receiving;
 use crate::server::session::commit::{self, FinishRefused};
+use crate::server::session::description::Specification;
 use crate::server::session::load::{Read, What, frame, reply_exactly};
 use crate::server::session::run::End;
-use crate::server::session::{Registered, Session, undo};
+use crate::server::session::{Registered, Session};
 use crate::server::stats::count;
 use crate::wire::codec::LoadShape;
 use crate::wire::exception::PyException;
@@ -289,15 +290,13 @@ impl Session {
                 self.undo_log(on, id, first, last, None);
                 Answer::Given
             }
-            Request::UndoInfo { first, last, specification } => {
-                match undo::Specification::new(specification) {
-                    Ok(specification) => {
-                        self.undo_log(on, id, first, last, specification);
-                        Answer::Given
-                    }
-                    Err(exception) => Answer::Error(exception),
+            Request::UndoInfo { first, last, specification } => match Specification::new(specification) {
+                Ok(specification) => {
+                    self.undo_log(on, id, first, last, specification);
+                    Answer::Given
                 }
-            }
+                Err(exception) => Answer::Error(exception),
+            },
             Request::Undo { tid_id, id: transaction } => match connection.wire().undo_call() {
                 UndoCall::Buffered => self.undo_buffered(on, &transaction, &tid_id).into(),
                 UndoCall::Answered => match self.undo_answered(on, &transaction, &tid_id, id) {

@@ -42,6 +42,7 @@ mod undo_log;
 mod volume;
 mod window;
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -280,8 +281,8 @@ impl Storage for FileStorage {
         self.current_tid(oid)
     }
 
-    fn history(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
-        self.revisions(oid, count)
+    fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
+        self.each_revision(oid, each)
     }
 
     fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
@@ -335,13 +336,8 @@ impl Storage for FileStorage {
         true
     }
 
-    fn undo_log(
-        &self,
-        first: usize,
-        last: usize,
-        fits: &dyn Fn(&UndoEntry) -> bool,
-    ) -> Result<Vec<UndoEntry>> {
-        self.undoable(first, last, fits)
+    fn undo_log(&self, each: &mut dyn FnMut(UndoEntry) -> ControlFlow<()>) -> Result<()> {
+        self.undoable(each)
     }
 
     fn undo_oids(&self, tid: Tid) -> Result<Vec<Oid>> {

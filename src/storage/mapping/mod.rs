@@ -10,6 +10,7 @@ mod pack;
 mod stage;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -247,14 +248,15 @@ impl Storage for MappingStorage {
         }
     }
 
-    fn history(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
+    fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
         let state = self.read()?;
         let entry = |(tid, data): &(Tid, Data)| HistoryEntry {
             tid: *tid,
             meta: state.transactions.get(tid).map(|txn| txn.meta.clone()).unwrap_or_default(),
             size: data.as_ref().map_or(0, |data| data.len() as u64),
         };
-        Ok(state.revisions(oid)?.iter().rev().take(count).map(entry).collect())
+        let _ = state.revisions(oid)?.iter().rev().map(entry).try_for_each(each);
+        Ok(())
     }
 
     fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {

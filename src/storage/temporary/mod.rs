@@ -11,6 +11,7 @@ mod collect;
 mod stage;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,7 @@ struct State {
 struct Object {
     serial: Tid,
     /// Each once.
+    /// Ascending.
     references: Vec<Oid>,
 }
 
@@ -218,8 +220,8 @@ impl Storage for TemporaryStorage {
     }
 
     /// There is none.
-    fn history(&self, _oid: Oid, _count: usize) -> Result<Vec<HistoryEntry>> {
-        Ok(Vec::new())
+    fn revisions(&self, _oid: Oid, _each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
+        Ok(())
     }
 
     fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {

@@ -120,7 +120,7 @@ fn undecodable(oid: Oid, reason: &str) -> StorageError {
 impl Storage for Transform {
     forward!(
         base: name, is_read_only, object_count, size, extension_methods, extension_method,
-        last_transaction, tids_after, new_oids, expect_read, get_tid, history, last_invalidations, finish, abort,
+        last_transaction, tids_after, new_oids, expect_read, get_tid, revisions, last_invalidations, finish, abort,
         set_publisher, supports_undo, undo_log, undo_oids, blob_dir, load_blob, close
     );
 
