@@ -5,6 +5,7 @@ pub mod bytes;
 pub mod clock;
 pub mod fs;
 pub mod ids;
+pub mod memory;
 pub mod shared_dir;
 pub mod sync;
 pub mod timestamp;

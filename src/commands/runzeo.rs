@@ -28,6 +28,7 @@ use crate::process::pid_file::PidFile;
 use crate::process::signals::{Signal, Signals};
 use crate::resolver::Chain;
 use crate::server::hosted::{Hosted, HostedOptions, LOG};
+use crate::server::room::Room;
 use crate::server::workers::Pools;
 use crate::server::{Authentication, Server};
 use crate::storage::{Resolver, Storage};
@@ -254,13 +255,17 @@ fn prepare_storages(config: &Config) -> Result<Vec<(&str, Prepared)>, Failure> {
     let prepare = |named: &NamedStorage| {
         let name = &named.name;
         log::info!(target: RUNZEO, "({pid}) opening storage '{name}' using {}", open::kind(&named.storage));
-        open::prepare(&named.storage).map_err(|error| Failure::outside(format!("storage '{name}': {error}")))
+        let record_len_max = config.zeo.limits.message_size;
+        open::prepare(&named.storage, record_len_max)
+            .map_err(|error| Failure::outside(format!("storage '{name}': {error}")))
     };
     config.storages.iter().map(|named| Ok((named.name.as_str(), prepare(named)?))).collect()
 }
 
 fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec<Arc<Hosted>>, Failure> {
-    let workers = Pools::default();
+    // Two of the largest records at a time, or some that are smaller.
+    let room = Room::new(2 * config.zeo.limits.message_size);
+    let workers = Pools { room, ..Pools::default() };
     let options = HostedOptions {
         read_only: config.zeo.read_only,
         invalidation_queue_size: config.zeo.invalidation_queue_size,

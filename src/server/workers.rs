@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::server::room::Room;
 
 /// More jobs than this at a time wait in a queue.
 const THREADS_MAX: usize = 64;
@@ -16,7 +17,7 @@ const STACK: usize = 512 << 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The pools of a server: nobody with locks waits behind an errand, and no other vote behind a helper.
+/// The pools of a server, and what those who use them share: nobody with locks waits behind an errand, and no other vote behind a helper.
 #[derive(Clone, Default)]
 pub struct Pools {
     /// Votes that had to wait for locks.
@@ -27,6 +28,9 @@ pub struct Pools {
     pub reads: Workers,
     /// What takes long and holds no locks.
     pub errands: Workers,
+    /// Loads of large records that wait for their share of `room`.
+    pub large: Workers,
+    pub room: Room,
 }
 
 /// A pool of threads.

@@ -12,6 +12,9 @@ use super::staged::Op;
 use super::{Clash, Resolver, Result, Staged, Storage, StorageError, Unresolved};
 use crate::base::ids::{Oid, Tid};
 
+/// All that a client is to merge goes to it in one message. What is beyond this is a conflict as for other clients.
+const UNMERGED_LEN_MAX: usize = 256 << 20;
+
 /// Where a storage keeps its resolver.
 #[derive(Default)]
 pub struct ResolverSlot(OnceLock<Arc<dyn Resolver>>);
@@ -99,6 +102,8 @@ pub struct Clashes {
     unmerged: BTreeMap<usize, Conflict>,
     /// The operation whose conflict is in `unmerged`, by object.
     unmerged_by_oid: HashMap<Oid, usize>,
+    /// Bytes of the records in `unmerged`.
+    unmerged_len: usize,
     /// What was merged, as it was before.
     replaced: Vec<(usize, Op)>,
     /// One cannot be merged at once.
@@ -139,6 +144,10 @@ impl Clashes {
         let new = staged.payload(&op).map_err(StorageError::io(reading))?;
         if staged.client_resolves {
             self.forget_unmerged(oid);
+            self.unmerged_len += new.len();
+            if self.unmerged_len > UNMERGED_LEN_MAX {
+                return Err(StorageError::Conflict(Box::new(Conflict { oid, committed, read, data: new })));
+            }
             self.unmerged.insert(index, Conflict { oid, committed, read, data: new });
             self.unmerged_by_oid.insert(oid, index);
             return Ok(Settled::Skip);
@@ -156,7 +165,8 @@ impl Clashes {
     /// The object was stored again, so an earlier conflict of it is none any more.
     fn forget_unmerged(&mut self, oid: Oid) {
         if let Some(index) = self.unmerged_by_oid.remove(&oid) {
-            self.unmerged.remove(&index);
+            let forgotten = self.unmerged.remove(&index);
+            self.unmerged_len -= forgotten.map_or(0, |conflict| conflict.data.len());
         }
     }
 

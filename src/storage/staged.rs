@@ -13,6 +13,7 @@ use super::blob::StagedBlob;
 use super::error::StorageError;
 use super::types::TransactionMeta;
 use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
 
 /// Zero bytes in front of each payload: the length of a data header of FileStorage.
 pub const HEADROOM: usize = 42;
@@ -143,7 +144,7 @@ impl Staged {
         if last.oid != oid || last.kind != (OpKind::Store { serial }) || last.len != data.len() as u64 {
             return Ok(false);
         }
-        let mut stored = vec![0; data.len()];
+        let mut stored = memory::zeros(data.len())?;
         self.read_at(&mut stored, last.start + HEADROOM as u64)?;
         Ok(stored == data)
     }
@@ -262,6 +263,8 @@ impl Staged {
     /// Where its headroom begins.
     fn append(&mut self, payload: &[u8]) -> io::Result<u64> {
         let start = self.spilled + self.memory.len() as u64;
+        let len = self.memory.len() + HEADROOM + payload.len();
+        memory::reserve(&mut self.memory, len)?;
         self.memory.resize(self.memory.len() + HEADROOM, 0);
         self.memory.extend_from_slice(payload);
         if self.memory.len() > self.memory_max {
@@ -308,7 +311,7 @@ impl Staged {
 
     /// What the client sent with one operation.
     pub fn payload(&self, op: &Op) -> io::Result<Vec<u8>> {
-        let mut data = vec![0; op.len as usize];
+        let mut data = memory::zeros(op.len as usize)?;
         self.read_at(&mut data, op.start + HEADROOM as u64)?;
         Ok(data)
     }

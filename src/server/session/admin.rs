@@ -10,6 +10,7 @@ use crate::server::hosted::LOG;
 use crate::server::outbox::Chunk;
 use crate::server::publish::Member;
 use crate::server::session::entries::Entries;
+use crate::server::session::large::with_room;
 use crate::server::session::load::{frame, reply_newest};
 use crate::server::session::{Registered, Session};
 use crate::storage::HistoryEntry;
@@ -165,13 +166,14 @@ impl Session {
 
     /// `record_iternext(next)` -> (oid, tid, data, next oid)
     pub(super) fn record_iternext(&self, on: &Registered, id: &OwnedMsgId, next: Option<Oid>) {
-        let record = || {
-            let record = on
-                .hosted
-                .storage
-                .record_iternext(next)
-                .map_err(|error| exceptions::of_storage_error(&error))?;
-            let Some(record) = record else {
+        // Of a large record, until it was sent.
+        let mut held = None;
+        let mut record = || {
+            held = None;
+            let (record, share) =
+                with_room(&on.hosted, &self.connection, || on.hosted.storage.record_iternext(next));
+            held = share;
+            let Some(record) = record.map_err(|error| exceptions::of_storage_error(&error))? else {
                 // Python's FileStorage looks up the smallest key of an empty index.
                 return Err(PyException::builtin("ValueError", "empty tree"));
             };
@@ -183,6 +185,9 @@ impl Session {
             ]))
         };
         reply_newest(&on.hosted, &self.connection, || frame(&self.connection, id, &record()));
+        if held.is_some() {
+            self.connection.outbox.wait_until_sent();
+        }
     }
 }
 

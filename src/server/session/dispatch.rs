@@ -276,7 +276,15 @@ impl Session {
             Request::IteratorRecordStart { iterator, tid } => {
                 self.iterators.record_start(iterator, tid, self.server.limits().iterators).into()
             }
-            Request::IteratorRecordNext { iterator } => self.iterators.record_next(iterator).into(),
+            Request::IteratorRecordNext { iterator } => {
+                let (next, share) = self.iterators.record_next(hosted, connection, iterator);
+                if share.is_some() {
+                    self.answer(id, is_async, next.into())?;
+                    self.connection.outbox.wait_until_sent();
+                    return Ok(Answer::Given);
+                }
+                next.into()
+            }
             Request::IteratorGc { iterators } => {
                 self.iterators.forget(&iterators);
                 Answer::Value(Value::None)

@@ -15,6 +15,7 @@ mod entries;
 mod errand;
 mod greeting;
 mod iterate;
+mod large;
 mod load;
 mod pack;
 mod run;

@@ -108,12 +108,13 @@ impl RecordIterator for DataRecords {
         if next > self.end || header.tloc != self.tpos {
             return Err(log.corrupt(pos, "data record exceeds transaction record"));
         }
-        self.pos = next;
         let (data, data_txn) = if header.data_len > 0 {
             (Some(self.source.data(pos, &header)?), None)
         } else {
             data_of_back_pointer(log, &record)?
         };
+        // Not before: for want of memory the caller may try again.
+        self.pos = next;
         Ok(Some(DataRecord { oid: header.oid, tid: header.tid, data, data_txn }))
     }
 }

@@ -18,6 +18,7 @@ use super::log::{Record, Records};
 use super::stage::{Draft, StagedRecord};
 use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
 use crate::storage::staged::Staged;
 use crate::storage::{Clash, Result, StorageError, Undone};
 
@@ -301,9 +302,10 @@ impl Current {
 
 /// The data of a record of this transaction.
 fn draft_data(staged: &Staged, record: &StagedRecord) -> Result<Vec<u8>> {
-    let mut data = vec![0; record.data_len as usize];
-    staged
-        .read_at(&mut data, record.staged_at + DATA_HEADER_LEN as u64)
-        .map_err(StorageError::io("reading back a transaction's temporary file"))?;
-    Ok(data)
+    let read = || {
+        let mut data = memory::zeros(record.data_len as usize)?;
+        staged.read_at(&mut data, record.staged_at + DATA_HEADER_LEN as u64)?;
+        Ok(data)
+    };
+    read().map_err(StorageError::io("reading back a transaction's temporary file"))
 }

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
 
 /// What Python counts for an object and for a revision of it beside its data.
 const OBJECT_SIZE: u64 = 50;
@@ -160,8 +161,8 @@ fn revision_size(data: &Data) -> u64 {
 fn append(data: &Data, oid: Oid, headroom: usize, out: &mut Vec<u8>) -> Result<usize> {
     let data = data.as_ref().ok_or(StorageError::PosKey(oid))?;
     let start = out.len() + headroom;
-    out.resize(start, 0);
-    out.extend_from_slice(data);
+    let copied = memory::resize(out, start).and_then(|()| memory::append(out, data));
+    copied.map_err(StorageError::io("reading an object"))?;
     Ok(start)
 }
 
@@ -267,7 +268,7 @@ impl Storage for MappingStorage {
             Some((tid, Some(data))) => Ok(Some(IternextRecord {
                 oid,
                 tid: *tid,
-                data: data.to_vec(),
+                data: memory::copy(data).map_err(StorageError::io("reading an object"))?,
                 next: objects.next().map(|(oid, _)| *oid),
             })),
             _ => Err(StorageError::PosKey(oid)),

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::base::clock::SystemClock;
 use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
 
 /// For how long former states are kept, as in Python.
 const FORMER_AGE_MAX: Duration = Duration::from_secs(60);
@@ -128,6 +129,12 @@ impl State {
     }
 }
 
+/// Appends a record's data at `start`, behind its headroom.
+fn copy(data: &[u8], start: usize, out: &mut Vec<u8>) -> Result<()> {
+    let copied = memory::resize(out, start).and_then(|()| memory::append(out, data));
+    copied.map_err(StorageError::io("reading an object"))
+}
+
 impl Storage for TemporaryStorage {
     fn name(&self) -> String {
         self.name.clone()
@@ -201,8 +208,7 @@ impl Storage for TemporaryStorage {
             return Err(StorageError::PosKey(oid));
         };
         let start = out.len() + headroom;
-        out.resize(start, 0);
-        out.extend_from_slice(data);
+        copy(data, start, out)?;
         Ok(Some(Loaded { start, serial, end }))
     }
 
@@ -210,8 +216,7 @@ impl Storage for TemporaryStorage {
         let state = self.read()?;
         let kept = state.states.get(&(oid, serial)).ok_or(StorageError::PosKey(oid))?;
         let start = out.len() + headroom;
-        out.resize(start, 0);
-        out.extend_from_slice(&kept.data);
+        copy(&kept.data, start, out)?;
         Ok(Loaded { start, serial, end: None })
     }
 
@@ -230,7 +235,8 @@ impl Storage for TemporaryStorage {
         let Some((&oid, object)) = objects.next() else { return Ok(None) };
         let kept = state.states.get(&(oid, object.serial)).ok_or(StorageError::PosKey(oid))?;
         let next = objects.next().map(|(oid, _)| *oid);
-        Ok(Some(IternextRecord { oid, tid: object.serial, data: kept.data.to_vec(), next }))
+        let data = memory::copy(&kept.data).map_err(StorageError::io("reading an object"))?;
+        Ok(Some(IternextRecord { oid, tid: object.serial, data, next }))
     }
 
     /// Nothing is left from before the start.
