@@ -13,6 +13,8 @@ pub struct Server {
     pub address: SocketAddr,
     child: Child,
     directory: tempfile::TempDir,
+    /// KB of memory that the process may have.
+    memory_max: Option<u64>,
 }
 
 impl Server {
@@ -36,8 +38,23 @@ impl Server {
         Self::start_logging("info", zeo, storage, prepare)
     }
 
+    /// A server that may have so many KB of memory.
+    pub fn start_with_memory(kb: u64, zeo: &str, storage: &str, prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_limited("info", Some(kb), zeo, storage, prepare)
+    }
+
     /// The same, with this level of its log.
     pub fn start_logging(level: &str, zeo: &str, storage: &str, prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_limited(level, None, zeo, storage, prepare)
+    }
+
+    fn start_limited(
+        level: &str,
+        memory_max: Option<u64>,
+        zeo: &str,
+        storage: &str,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         prepare(directory.path());
         let address = free_address();
@@ -48,8 +65,8 @@ impl Server {
             log.display()
         );
         fs::write(directory.path().join("zeo.conf"), config).expect("write the configuration");
-        let child = spawn(directory.path());
-        let mut server = Self { address, child, directory };
+        let child = spawn(directory.path(), memory_max);
+        let mut server = Self { address, child, directory, memory_max };
         server.wait_listening();
         server
     }
@@ -57,13 +74,13 @@ impl Server {
     /// Stops, and starts again on the same files.
     pub fn restart(&mut self) {
         assert!(self.stop().success(), "{}", self.talk());
-        self.child = spawn(self.directory.path());
+        self.child = spawn(self.directory.path(), self.memory_max);
         self.wait_listening();
     }
 
     /// Starts a server that cannot serve, and waits until it has ended.
     pub fn run_to_its_end(&mut self) -> ExitStatus {
-        self.child = spawn(self.directory.path());
+        self.child = spawn(self.directory.path(), self.memory_max);
         self.child.wait().expect("wait")
     }
 
@@ -176,13 +193,21 @@ impl Drop for Server {
     }
 }
 
-fn spawn(directory: &Path) -> Child {
+fn spawn(directory: &Path, memory_max: Option<u64>) -> Child {
     let output = fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(directory.join("output.log"))
         .expect("output.log");
-    Command::new(binary())
+    let mut command = match memory_max {
+        None => Command::new(binary()),
+        Some(kb) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("ulimit -d {kb} && exec \"$0\" \"$@\"")]).arg(binary());
+            shell
+        }
+    };
+    command
         .args(["-C", "zeo.conf"])
         .current_dir(directory)
         .env_remove("INSTANCE_HOME")

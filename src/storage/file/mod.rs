@@ -295,12 +295,7 @@ impl Storage for FileStorage {
 
     fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
         self.check_open()?;
-        Ok(Box::new(iterate::Transactions::new(
-            self.core.volume.get_owned(),
-            self.core.last_tid(),
-            start,
-            stop,
-        )?))
+        Ok(Box::new(iterate::Transactions::new(self.core.volume.lend(), self.core.last_tid(), start, stop)?))
     }
 
     fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
