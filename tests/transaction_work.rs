@@ -158,3 +158,62 @@ fn one_transaction_undone_again_and_again_takes_no_memory() {
         assert!(server.stop().success(), "{}", server.talk());
     }
 }
+
+fn active(client: &mut RawClient) -> i64 {
+    let status = client.call("server_status", vec![]).expect("connected").expect("status");
+    let Value::Dict(items) = status else { panic!("{status:?}") };
+    match items.iter().find(|(key, _)| *key == text("active_txns")) {
+        Some((_, Value::Int(count))) => *count,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Monitoring showed transactions that had ended: each way out had to take its own off the counter.
+#[test]
+fn no_transaction_is_counted_when_it_has_ended() {
+    let mut server = Server::start_with("max-transaction-objects 3");
+    let mut watcher = client(&server, Speaks::Z5);
+    let old = watcher.commit(&[(1, 0, &record(b"1"))]).expect("connected").expect("commit");
+    watcher.commit(&[(1, old, &record(b"2"))]).expect("connected").expect("commit");
+    assert_eq!(active(&mut watcher), 0);
+    for speaks in [Speaks::Z5, Speaks::Z4, Speaks::Z308] {
+        let begun = |oids: &[u64], serial: u64| {
+            let mut storer = client(&server, speaks);
+            storer.queue_begin(7);
+            oids.iter().for_each(|oid| storer.queue_store(*oid, serial, &record(b"x"), 7));
+            storer.flush().expect("send");
+            storer
+        };
+        // Too many objects, a conflict, an undo of nothing.
+        let mut too_large = begun(&[10, 11, 12, 13], 0);
+        too_large.call("vote", vec![Value::Int(7)]).expect("connected").expect_err("too large");
+        let mut conflict = begun(&[1], old);
+        let refused = conflict.call("vote", vec![Value::Int(7)]).expect("connected");
+        if refused.is_ok() {
+            conflict.call("tpc_abort", vec![Value::Int(7)]).expect("connected").expect("abort");
+        }
+        let mut no_undo = begun(&[], 0);
+        if !speaks.answers_undo() {
+            no_undo.queue_async("undoa", vec![text(&undo_id(5)), Value::Int(7)]);
+        }
+        let _ = no_undo.call("vote", vec![Value::Int(7)]).expect("connected");
+        let _ = no_undo.call("tpc_abort", vec![Value::Int(7)]).expect("connected");
+        // Gone while it stores, waits for a lock, and has voted.
+        let storing = begun(&[20], 0);
+        let mut voted = begun(&[21], 0);
+        voted.call("vote", vec![Value::Int(7)]).expect("connected").expect("vote");
+        let mut waiting = begun(&[21], 0);
+        waiting.queue_call("vote", vec![Value::Int(7)]);
+        waiting.flush().expect("send");
+        while active(&mut watcher) < 3 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop((storing, waiting, voted));
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while active(&mut watcher) > 0 {
+            assert!(std::time::Instant::now() < deadline, "{speaks:?}: {}", server.talk());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    assert!(server.stop().success(), "{}", server.talk());
+}

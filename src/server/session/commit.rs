@@ -12,11 +12,11 @@ use std::collections::HashSet;
 use crate::base::ids::Oid;
 use crate::base::sync::Arc;
 use crate::exceptions;
-use crate::server::connection::{Connection, OpenTransaction, Then, Transaction, printable};
+use crate::server::connection::{Connection, OpenTransaction, Then, Transaction, TransactionId, printable};
 use crate::server::hosted::{Hosted, HostedPublisher, LOG, Requested, lock_set, size_info};
 use crate::server::publish::Announcement;
 use crate::server::session::undo;
-use crate::server::stats::{count, uncount};
+use crate::server::stats::count;
 use crate::server::timeout::Running;
 use crate::storage::error::Conflict;
 use crate::storage::staged::OpKind;
@@ -69,7 +69,6 @@ pub fn vote(
             if let Some(running) = locked {
                 release(hosted, connection, running);
             }
-            uncount(&hosted.stats.active_txns);
             Err(exception)
         }
         Transaction::Open(OpenTransaction { id, staged, blob_len, locked: Some(running), .. }) => {
@@ -256,7 +255,7 @@ fn vote_in_storage(
 pub(super) fn refuse(
     hosted: &Arc<Hosted>,
     connection: &Arc<Connection>,
-    id: Box<[u8]>,
+    id: Arc<TransactionId>,
     reply_to: &OwnedMsgId,
     error: &StorageError,
     running: Option<Running>,
@@ -279,9 +278,8 @@ pub(super) fn refuse(
         _ => {
             wire.error_reply(reply_to.get(), &exception, &mut frames);
             *transaction = Transaction::None;
-            if !aborted {
-                uncount(&hosted.stats.active_txns);
-            }
+            // Whoever has the reply finds one active transaction less.
+            drop(id);
         }
     }
     drop(transaction);
@@ -388,7 +386,6 @@ pub fn finish(
                         let exception = vote_error(hosted, connection, &error);
                         release(hosted, connection, running);
                         *connection.transaction.lock() = Transaction::None;
-                        uncount(&hosted.stats.active_txns);
                         return Err(FinishRefused::Error(exception));
                     }
                 }
@@ -449,7 +446,6 @@ pub fn abort(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
         }
     }
     count(&hosted.stats.aborts);
-    uncount(&hosted.stats.active_txns);
 }
 
 pub(super) fn release(hosted: &Arc<Hosted>, connection: &Connection, running: Running) {
@@ -533,7 +529,6 @@ impl Publisher for HostedPublisher {
         let mut granted = Vec::new();
         for released in &mut released {
             count(&hosted.stats.commits);
-            uncount(&hosted.stats.active_txns);
             granted.extend(std::mem::take(&mut released.granted));
         }
         Box::new(move || {
@@ -557,7 +552,6 @@ impl Publisher for HostedPublisher {
             }
             _ => log::error!(target: LOG, "({}) Error finishing a transaction: {error}", connection.label()),
         }
-        uncount(&hosted.stats.active_txns);
         let mut frame = Vec::new();
         connection.wire().error_reply(reply_to.get(), &exceptions::of_storage_error(&error), &mut frame);
         // Before the reply: what the client does next must find no locks of its own.
