@@ -12,6 +12,9 @@ use crate::wire::value::Value;
 
 const POS_EXCEPTION: &str = "ZODB.POSException";
 
+/// Of the objects that cannot be undone, so many are told: an undone transaction may have millions.
+const UNDO_ERRORS_MAX: usize = 1000;
+
 /// The exception that Python's storage would raise.
 pub fn of_storage_error(error: &StorageError) -> PyException {
     match error {
@@ -119,7 +122,12 @@ fn multiple_undo_errors(errors: &[(Oid, &'static str)]) -> PyException {
     let pair = |(oid, reason): &(Oid, &'static str)| -> (Value, Value) {
         ((*oid).into(), Value::Exception(Box::new(undo_error(reason, Some(*oid)))))
     };
-    let pairs = errors.iter().map(pair).map(|(oid, error)| Value::Tuple(vec![oid, error])).collect();
+    let pairs = errors
+        .iter()
+        .take(UNDO_ERRORS_MAX)
+        .map(pair)
+        .map(|(oid, error)| Value::Tuple(vec![oid, error]))
+        .collect();
     let pairs = Value::List(pairs);
     let (reason, oid) = errors.first().map_or((Value::None, Value::None), pair);
     PyException {

@@ -23,6 +23,7 @@ use runzeo::config::Limits;
 use runzeo::net::listen::listen;
 use runzeo::server::Server;
 use runzeo::server::hosted::{Hosted, HostedOptions};
+use runzeo::server::room::Room;
 use runzeo::server::workers::Pools;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::wire::protocol::Announcement;
@@ -53,8 +54,10 @@ impl World {
             invalidation_age: None,
             transaction_timeout: None,
             client_conflict_resolution: false,
+            transaction_objects: None,
         };
-        let hosted = Hosted::new("1".into(), storage, options, Pools::start().unwrap()).unwrap();
+        let hosted =
+            Hosted::new("1".into(), storage, options, Pools::start(Room::default()).unwrap()).unwrap();
         let server =
             Server::new(vec![hosted], Announcement::new(false), None, Limits::default(), 1000).unwrap();
         let listen_on = Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) };

@@ -282,15 +282,11 @@ fn writers_readers_and_iterators_beside_packs() {
         }
         let (storage, stop, packs) = (&storage, &stop, &packs);
         scope.spawn(move || {
-            // An iterator sees the file as it was when it was made.
+            // An iterator sees the file as it was when it was made, and ends with an error if it is packed too often.
             while !stop.load(Ordering::Relaxed) {
-                let mut it = storage.iterate(None, None).unwrap();
-                let mut last = Tid::ZERO;
-                while let Some(txn) = it.next_transaction().unwrap() {
-                    assert!(txn.tid > last);
-                    last = txn.tid;
-                    let mut records = it.records().unwrap();
-                    while records.next_record().unwrap().is_some() {}
+                match iterate(&**storage) {
+                    Ok(()) | Err(StorageError::Refused { .. }) => {}
+                    Err(error) => panic!("{error}"),
                 }
             }
         });
@@ -467,5 +463,54 @@ fn back_pointers_that_were_voted_before_a_pack() {
         storage.close().unwrap();
         std::fs::remove_file(dir.path().join("Data.fs.index")).unwrap();
         check(&open(&path));
+    }
+}
+
+fn iterate(storage: &dyn Storage) -> Result<()> {
+    let mut it = storage.iterate(None, None)?;
+    let mut last = Tid::ZERO;
+    while let Some(txn) = it.next_transaction()? {
+        assert!(txn.tid > last);
+        last = txn.tid;
+        let mut records = it.records()?;
+        while records.next_record()?.is_some() {}
+    }
+    Ok(())
+}
+
+/// An iterator that its client had forgotten kept the file of before each pack on the disk.
+#[test]
+fn iterators_over_files_that_were_packed_long_ago_are_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(&dir.path().join("Data.fs"));
+    let mut serial = commit(&storage, &[(1, Tid::ZERO, b"first"), (0, Tid::ZERO, b"root")]).unwrap();
+    let mut iterators: Vec<_> = Vec::new();
+    for n in 0..4u8 {
+        iterators.push(storage.iterate(None, None).unwrap());
+        iterators.last_mut().unwrap().next_transaction().unwrap().expect("a transaction");
+        serial = commit(&storage, &[(1, serial, &[n])]).unwrap();
+        let references = |_: &[u8], _: &mut Vec<Oid>| Ok(());
+        let progress = PackProgress::default();
+        let time = serial.to_unix() + 0.001;
+        let request = PackRequest {
+            time,
+            gc: Some(false),
+            references: &references,
+            progress: &progress,
+            removals: None,
+        };
+        storage.pack(&request).unwrap();
+    }
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| {
+        let path = std::fs::read_link(entry.ok()?.path()).ok()?;
+        (path.starts_with(dir.path()) && path.to_string_lossy().ends_with("(deleted)")).then_some(path)
+    });
+    assert!(files.count() <= 4, "two files, each perhaps opened twice");
+    for (n, iterator) in iterators.iter_mut().enumerate() {
+        let records = iterator.records().unwrap().next_record();
+        match n {
+            0 | 1 => assert!(matches!(records, Err(StorageError::Refused { .. })), "{n}"),
+            _ => assert!(records.unwrap().is_some(), "{n}"),
+        }
     }
 }

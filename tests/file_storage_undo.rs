@@ -6,6 +6,7 @@
 #[path = "file_storage/helpers.rs"]
 mod helpers;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -184,8 +185,8 @@ fn replay(fixture: &Path, preview: bool, memory_max: usize) {
             _ => panic!("{}", here()),
         }
     }
-    let entries = storage.undo_log(0, usize::MAX, &|_| true).unwrap();
-    let entries: Vec<_> = entries.into_iter().map(|e| (e.tid, e.size, e.meta.description)).collect();
+    let entries: Vec<_> =
+        undo_log(&storage).into_iter().map(|e| (e.tid, e.size, e.meta.description)).collect();
     assert_eq!(entries, log, "{name}: undoLog");
     storage.close().unwrap();
     let (ours, pythons) = (std::fs::read(&path).unwrap(), std::fs::read(fixture.join("Data.fs")).unwrap());
@@ -216,6 +217,34 @@ fn the_outcome_is_known_before_the_vote() {
     }
 }
 
+fn undo_log(storage: &dyn Storage) -> Vec<UndoEntry> {
+    let mut entries = Vec::new();
+    let mut add = |entry| {
+        entries.push(entry);
+        ControlFlow::Continue(())
+    };
+    storage.undo_log(&mut add).unwrap();
+    entries
+}
+
+/// An undo of a transaction far back walked through all that came later, and so did the next one.
+#[test]
+fn transactions_far_back_are_found_whatever_was_looked_up_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(&dir.path().join("Data.fs"));
+    let mut serial = Tid::ZERO;
+    let mut tids = Vec::new();
+    for n in 0..300u16 {
+        serial = commit(&storage, &[(1, serial, &n.to_be_bytes())]).unwrap();
+        tids.push(serial);
+    }
+    for at in [299, 0, 150, 1, 298, 64, 63, 65, 0, 200] {
+        assert_eq!(storage.undo_oids(tids[at]).unwrap(), [Oid(1)], "{at}");
+        let none = Tid(tids[at].0 + 1);
+        assert!(matches!(storage.undo_oids(none), Err(StorageError::Undo { .. })), "{at}");
+    }
+}
+
 #[test]
 fn undo_log_has_what_python_counts() {
     let dir = tempfile::tempdir().unwrap();
@@ -229,21 +258,17 @@ fn undo_log_has_what_python_counts() {
         tids.push(serial);
     }
     tids.reverse();
-    let log = |first, last, fits: &dyn Fn(&UndoEntry) -> bool| -> Vec<Tid> {
-        storage.undo_log(first, last, fits).unwrap().into_iter().map(|entry| entry.tid).collect()
-    };
-    assert_eq!(log(0, 20, &|_| true), tids[..20]);
-    assert_eq!(log(5, 7, &|_| true), tids[5..7]);
-    assert_eq!(log(25, 99, &|_| true), tids[25..]);
-    assert!(
-        log(7, 7, &|_| true).is_empty()
-            && log(8, 7, &|_| true).is_empty()
-            && log(40, 50, &|_| true).is_empty()
-    );
-    // Positions count those that fit.
-    let of_user = log(2, 4, &|entry| entry.meta.user == b"user 1");
-    assert_eq!(of_user, [tids[7], tids[10]]);
-    let newest = storage.undo_log(0, 1, &|_| true).unwrap().remove(0);
+    assert_eq!(undo_log(&storage).iter().map(|entry| entry.tid).collect::<Vec<_>>(), tids);
+    // It ends when enough was found.
+    let mut seen = Vec::new();
+    storage
+        .undo_log(&mut |entry| {
+            seen.push(entry.tid);
+            if seen.len() < 5 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+        .unwrap();
+    assert_eq!(seen, tids[..5]);
+    let newest = undo_log(&storage).remove(0);
     assert_eq!((newest.size, newest.meta), (23 + 6 + 1 + 42 + 9, meta("user 2", "d")));
 }
 
@@ -303,7 +328,7 @@ fn a_pack_may_come_between_vote_and_finish() {
     assert_eq!(load(&storage, 1).unwrap().0, b"one");
     assert!(matches!(storage.undo_oids(second), Err(StorageError::Undo { .. })));
     assert!(matches!(storage.undo_oids(third), Err(StorageError::Undo { .. })));
-    let log = storage.undo_log(0, 20, &|_| true).unwrap();
+    let log = undo_log(&storage);
     assert_eq!(log.len(), 1);
     let mut again = staged();
     again.undo(log[0].tid);

@@ -20,6 +20,7 @@ use runzeo::pickle::Dialect;
 use runzeo::server::connection::Connection;
 use runzeo::server::hosted::{Hosted, HostedOptions};
 use runzeo::server::outbox::Outbox;
+use runzeo::server::room::Room;
 use runzeo::server::session::serve;
 use runzeo::server::workers::Pools;
 use runzeo::server::{Authentication, Server};
@@ -277,9 +278,11 @@ impl World {
             invalidation_age: None,
             transaction_timeout: None,
             client_conflict_resolution: false,
+            transaction_objects: None,
         };
         let hosted =
-            Hosted::new("1".into(), Arc::clone(&storage), options, Pools::start().unwrap()).expect("hosted");
+            Hosted::new("1".into(), Arc::clone(&storage), options, Pools::start(Room::default()).unwrap())
+                .expect("hosted");
         let authentication = with_passwords.then(|| {
             let database = directory.path().join("passwords");
             fs::write(&database, format!("realm r\nfoo: {}\n", "0".repeat(40))).expect("passwords");

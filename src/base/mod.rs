@@ -6,6 +6,7 @@ pub mod clock;
 pub mod fs;
 pub mod ids;
 pub mod log_rate;
+pub mod memory;
 pub mod shared_dir;
 pub mod sync;
 pub mod timestamp;

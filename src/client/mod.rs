@@ -163,7 +163,7 @@ impl Connection {
                 return Ok(None);
             }
             self.socket.set_read_timeout(Some(left))?;
-            match io::Read::read(&mut &self.socket, self.frames.spare()) {
+            match io::Read::read(&mut &self.socket, self.frames.spare()?) {
                 Ok(0) => {
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it"));
                 }

@@ -44,10 +44,10 @@ pub fn kind(config: &StorageConfig) -> &'static str {
 /// A storage of which all files and directories are there and locked. The rest, reading a file, may take minutes.
 pub type Prepared = Box<dyn FnOnce() -> Result<Arc<dyn Storage>, StorageError>>;
 
-/// Prepare it. Only now are files touched.
-pub fn prepare(config: &StorageConfig) -> Result<Prepared, StorageError> {
+/// Prepare it. Only now are files touched. No message can carry a longer record (`max-message-size`).
+pub fn prepare(config: &StorageConfig, record_len_max: usize) -> Result<Prepared, StorageError> {
     STARTUP.get_or_init(Tid::now);
-    prepare_with(config, None)
+    prepare_with(config, None, record_len_max)
 }
 
 /// What is in memory needs no time.
@@ -56,7 +56,11 @@ fn at_once(storage: Arc<dyn Storage>) -> Prepared {
 }
 
 /// A `<blobstorage>` is the storage in it with `blobs`: a storage keeps its blobs itself, and so as safe as its records.
-fn prepare_with(config: &StorageConfig, blobs: Option<&Path>) -> Result<Prepared, StorageError> {
+fn prepare_with(
+    config: &StorageConfig,
+    blobs: Option<&Path>,
+    record_len_max: usize,
+) -> Result<Prepared, StorageError> {
     let keeps_none = |what: &str| {
         let dir = blobs.unwrap_or(Path::new("")).display();
         Err(StorageError::Unsupported(format!("<blobstorage> with blob-dir {dir}: {what}")))
@@ -70,22 +74,24 @@ fn prepare_with(config: &StorageConfig, blobs: Option<&Path>) -> Result<Prepared
             }
         },
         StorageConfig::Mapping { name } => Ok(at_once(mapping(name, blobs)?)),
-        StorageConfig::Demo(config) => prepare_demo(config, blobs),
+        StorageConfig::Demo(config) => prepare_demo(config, blobs, record_len_max),
         StorageConfig::Zlib(config) => {
-            let base = prepare_with(&config.base, blobs)?;
+            let base = prepare_with(&config.base, blobs, record_len_max)?;
             let (codec, by_clients) = (Arc::new(Zlib { compress: config.compress }), config.by_clients);
-            Ok(Box::new(move || Ok(Arc::new(Transform::new(base()?, codec, by_clients)))))
+            Ok(Box::new(move || {
+                Ok(Arc::new(Transform::new(base()?, codec, by_clients).with_len_max(record_len_max)))
+            }))
         }
         StorageConfig::Before(_) if blobs.is_some() => keeps_none("nothing is stored <before> now"),
         StorageConfig::Before(config) => {
             // Before the storage below is opened and changed.
             let before = before(&config.before)?;
-            let base = prepare(&config.base)?;
+            let base = prepare(&config.base, record_len_max)?;
             Ok(Box::new(move || Ok(Arc::new(Before::new(base()?, before)))))
         }
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { kind, base } => {
-            let (base, kind) = (prepare_with(base, blobs)?, *kind);
+            let (base, kind) = (prepare_with(base, blobs, record_len_max)?, *kind);
             Ok(Box::new(move || {
                 let base = base()?;
                 Ok(match kind {
@@ -96,7 +102,7 @@ fn prepare_with(config: &StorageConfig, blobs: Option<&Path>) -> Result<Prepared
             }))
         }
         StorageConfig::Blob(_) if blobs.is_some() => keeps_none("there is another one in it"),
-        StorageConfig::Blob(config) => prepare_with(&config.base, Some(&config.blob_dir)),
+        StorageConfig::Blob(config) => prepare_with(&config.base, Some(&config.blob_dir), record_len_max),
         StorageConfig::Temporary { .. } if blobs.is_some() => keeps_none("a <temporarystorage> keeps none"),
         StorageConfig::Temporary { name } => Ok(at_once(Arc::new(TemporaryStorage::new(name.clone())))),
     }
@@ -110,13 +116,17 @@ fn mapping(name: &str, blobs: Option<&Path>) -> Result<Arc<dyn Storage>, Storage
     }))
 }
 
-fn prepare_demo(config: &DemoStorageConfig, blobs: Option<&Path>) -> Result<Prepared, StorageError> {
+fn prepare_demo(
+    config: &DemoStorageConfig,
+    blobs: Option<&Path>,
+    record_len_max: usize,
+) -> Result<Prepared, StorageError> {
     let base = match config.base.as_deref() {
-        Some(base) => prepare(base)?,
+        Some(base) => prepare(base, record_len_max)?,
         None => at_once(mapping("MappingStorage", None)?),
     };
     let changes = match (config.changes.as_deref(), blobs) {
-        (Some(changes), _) => prepare_with(changes, blobs)?,
+        (Some(changes), _) => prepare_with(changes, blobs, record_len_max)?,
         (None, Some(_)) => at_once(mapping("MappingStorage", blobs)?),
         (None, None) => {
             let changes = MappingStorage::new("MappingStorage".into()).with_temporary_blobs()?;

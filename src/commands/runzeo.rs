@@ -28,6 +28,7 @@ use crate::process::pid_file::PidFile;
 use crate::process::signals::{Signal, Signals};
 use crate::resolver::Chain;
 use crate::server::hosted::{Hosted, HostedOptions, LOG};
+use crate::server::room::Room;
 use crate::server::workers::Pools;
 use crate::server::{Authentication, Server};
 use crate::storage::{Resolver, Storage};
@@ -254,20 +255,25 @@ fn prepare_storages(config: &Config) -> Result<Vec<(&str, Prepared)>, Failure> {
     let prepare = |named: &NamedStorage| {
         let name = &named.name;
         log::info!(target: RUNZEO, "({pid}) opening storage '{name}' using {}", open::kind(&named.storage));
-        open::prepare(&named.storage).map_err(|error| Failure::outside(format!("storage '{name}': {error}")))
+        let record_len_max = config.zeo.limits.message_size;
+        open::prepare(&named.storage, record_len_max)
+            .map_err(|error| Failure::outside(format!("storage '{name}': {error}")))
     };
     config.storages.iter().map(|named| Ok((named.name.as_str(), prepare(named)?))).collect()
 }
 
 fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec<Arc<Hosted>>, Failure> {
+    // Two of the largest records at a time, or some that are smaller.
+    let room = Room::new(2 * config.zeo.limits.message_size);
     let workers =
-        Pools::start().map_err(|error| Failure::outside(format!("can't start a thread: {error}")))?;
+        Pools::start(room).map_err(|error| Failure::outside(format!("can't start a thread: {error}")))?;
     let options = HostedOptions {
         read_only: config.zeo.read_only,
         invalidation_queue_size: config.zeo.invalidation_queue_size,
         invalidation_age: config.zeo.invalidation_age,
         transaction_timeout: config.zeo.transaction_timeout,
         client_conflict_resolution: config.zeo.client_conflict_resolution,
+        transaction_objects: config.zeo.limits.transaction_objects,
     };
     let mut opened: Vec<(&str, Arc<dyn Storage>)> = Vec::new();
     for (name, prepared) in prepared {

@@ -17,6 +17,7 @@ use socket2::SockRef;
 
 use super::LOG;
 use crate::base::log_rate::LogRate;
+use crate::base::memory;
 use crate::log_at;
 use crate::storage::Clash;
 
@@ -161,7 +162,7 @@ impl Helper {
         };
         let Some((&retire, body)) = body.split_first() else { return Err("an answer of it is empty".into()) };
         let result = match kind {
-            b'R' => Ok(body.to_vec()),
+            b'R' => Ok(memory::copy(body).map_err(|error| error.to_string())?),
             b'U' => Err(String::from_utf8_lossy(body).into_owned()),
             _ => return Err("an answer of it makes no sense".into()),
         };
@@ -211,7 +212,7 @@ impl Helper {
             let want = chunk.len().min(length - bytes.len());
             match self.channel.read(&mut chunk[..want]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(len) => bytes.extend_from_slice(&chunk[..len]),
+                Ok(len) => memory::append(&mut bytes, &chunk[..len])?,
                 Err(error) => again(error)?,
             }
         }

@@ -38,6 +38,27 @@ pub struct Connection {
     label: Mutex<String>,
 }
 
+/// The client's name for a transaction. Whoever is at work for the transaction has it, so it counts among the active ones for as long
+/// as this lives.
+pub struct TransactionId {
+    name: Box<[u8]>,
+    active: Arc<AtomicU64>,
+}
+
+impl TransactionId {
+    /// `active` counts the transactions that there are.
+    pub fn new(name: &[u8], active: &Arc<AtomicU64>) -> Arc<TransactionId> {
+        active.fetch_add(1, Ordering::Relaxed);
+        Arc::new(TransactionId { name: name.into(), active: Arc::clone(active) })
+    }
+}
+
+impl Drop for TransactionId {
+    fn drop(&mut self) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The one transaction that a client may have open.
 #[derive(Default)]
 pub enum Transaction {
@@ -48,13 +69,13 @@ pub enum Transaction {
     /// Vote, or an undo that is answered at once, was asked for and waits for its locks.
     Waiting { open: OpenTransaction, reply_to: OwnedMsgId, then: Then },
     /// The storage is looking at it, in this or another thread. `aborted`: the client gave up meanwhile.
-    Voting { id: Box<[u8]>, aborted: bool },
+    Voting { id: Arc<TransactionId>, aborted: bool },
     /// Can be finished.
-    Voted { id: Box<[u8]>, voted: Box<dyn Voted>, running: Running },
+    Voted { id: Arc<TransactionId>, voted: Box<dyn Voted>, running: Running },
     /// Vote told the client which stores failed; it has to abort.
-    Failed { id: Box<[u8]> },
+    Failed { id: Arc<TransactionId> },
     /// On its way to the disk; can no longer be aborted.
-    Finishing { id: Box<[u8]> },
+    Finishing { id: Arc<TransactionId> },
 }
 
 /// What is done once the locks are there.
@@ -68,7 +89,7 @@ pub enum Then {
 /// A transaction between tpc_begin and vote.
 pub struct OpenTransaction {
     /// The client's name for it, as it came.
-    pub id: Box<[u8]>,
+    pub id: Arc<TransactionId>,
     pub staged: Staged,
     /// Bytes of the blobs that have come for it.
     pub blob_len: u64,
@@ -83,11 +104,11 @@ impl Transaction {
     pub fn id(&self) -> Option<&[u8]> {
         match self {
             Transaction::None => None,
-            Transaction::Open(open) | Transaction::Waiting { open, .. } => Some(&open.id),
+            Transaction::Open(open) | Transaction::Waiting { open, .. } => Some(&open.id.name),
             Transaction::Voting { id, .. }
             | Transaction::Voted { id, .. }
             | Transaction::Failed { id }
-            | Transaction::Finishing { id } => Some(id),
+            | Transaction::Finishing { id } => Some(&id.name),
         }
     }
 

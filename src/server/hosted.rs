@@ -45,6 +45,8 @@ pub struct HostedOptions {
     pub transaction_timeout: Option<Duration>,
     /// Clients that can (ZEO 5 and later) merge conflicting states themselves.
     pub client_conflict_resolution: bool,
+    /// `max-transaction-objects`, which counts the objects that undos change, too.
+    pub transaction_objects: Option<u64>,
 }
 
 /// A storage with its clients.

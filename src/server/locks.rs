@@ -43,13 +43,33 @@ pub struct Locks {
 
 #[derive(Debug, Default)]
 struct Table {
-    queues: HashMap<Key, VecDeque<(Owner, Mode)>>,
+    queues: HashMap<Key, Queue>,
     requests: HashMap<Owner, Request>,
     waiting: usize,
+    /// Requests so far: the number of the last one.
+    number: u64,
+}
+
+/// Who holds one key, and who waits for it.
+#[derive(Debug, Default)]
+struct Queue {
+    /// In the order of the requests.
+    entries: VecDeque<Entry>,
+    /// How many share the front: one exclusive, or the leading shared ones.
+    front_len: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Of the request.
+    number: u64,
+    owner: Owner,
+    mode: Mode,
 }
 
 #[derive(Debug)]
 struct Request {
+    number: u64,
     keys: Vec<Key>,
     /// In how many queues it does not stand in front yet.
     blocked: usize,
@@ -77,16 +97,7 @@ pub struct Released {
 impl Locks {
     /// Ask for all of `set` at once. One request per owner. Also returns how many requests wait now.
     pub fn request(&self, owner: Owner, set: &LockSet) -> (Outcome, usize) {
-        let mut keys: Vec<(Key, Mode)> = Vec::with_capacity(1 + set.exclusive.len() + set.shared.len());
-        if set.whole_storage {
-            keys.push((Key::Gate, Mode::Exclusive));
-        } else {
-            keys.push((Key::Gate, Mode::Shared));
-            let exclusive = set.exclusive.iter().map(|&oid| (Key::Object(oid), Mode::Exclusive));
-            let shared = set.shared.iter().map(|&oid| (Key::Object(oid), Mode::Shared));
-            keys.extend(exclusive.chain(shared));
-        }
-        self.table.lock().request(owner, &keys)
+        self.table.lock().request(owner, &keys_of(set))
     }
 
     /// Give up a request, granted or not.
@@ -105,20 +116,63 @@ impl Locks {
     }
 }
 
+/// Each key once: an object that is both written and checked is locked exclusively.
+fn keys_of(set: &LockSet) -> Vec<(Key, Mode)> {
+    if set.whole_storage {
+        return vec![(Key::Gate, Mode::Exclusive)];
+    }
+    let each_once = |oids: &[Oid]| {
+        let mut oids = oids.to_vec();
+        oids.sort_unstable();
+        oids.dedup();
+        oids
+    };
+    let exclusive = each_once(&set.exclusive);
+    let shared = each_once(&set.shared).into_iter().filter(|oid| exclusive.binary_search(oid).is_err());
+    let mut keys = Vec::with_capacity(1 + exclusive.len() + set.shared.len());
+    keys.push((Key::Gate, Mode::Shared));
+    keys.extend(shared.map(|oid| (Key::Object(oid), Mode::Shared)));
+    keys.extend(exclusive.iter().map(|&oid| (Key::Object(oid), Mode::Exclusive)));
+    keys
+}
+
+impl Queue {
+    /// A new request; whether it stands in front.
+    fn push(&mut self, entry: Entry) -> bool {
+        let all_in_front = self.front_len == self.entries.len();
+        let shares =
+            self.entries.front().is_none_or(|first| first.mode == Mode::Shared && entry.mode == Mode::Shared);
+        self.entries.push_back(entry);
+        let in_front = all_in_front && shares;
+        self.front_len += usize::from(in_front);
+        in_front
+    }
+
+    /// A request is given up; calls `unblocked` for each that stands in front now and did not before.
+    fn remove(&mut self, number: u64, mut unblocked: impl FnMut(Owner)) {
+        let Ok(at) = self.entries.binary_search_by_key(&number, |entry| entry.number) else { return };
+        self.entries.remove(at);
+        self.front_len -= usize::from(at < self.front_len);
+        while let Some(next) = self.entries.get(self.front_len) {
+            let first = self.entries.front().filter(|_| self.front_len > 0);
+            if first.is_some_and(|first| first.mode == Mode::Exclusive || next.mode == Mode::Exclusive) {
+                return;
+            }
+            unblocked(next.owner);
+            self.front_len += 1;
+        }
+    }
+}
+
 impl Table {
     fn request(&mut self, owner: Owner, keys: &[(Key, Mode)]) -> (Outcome, usize) {
         debug_assert!(!self.requests.contains_key(&owner), "one request per owner");
-        let mut request = Request { keys: Vec::with_capacity(keys.len()), blocked: 0 };
+        self.number += 1;
+        let number = self.number;
+        let mut request = Request { number, keys: Vec::with_capacity(keys.len()), blocked: 0 };
         for &(key, mode) in keys {
-            let queue = self.queues.entry(key).or_default();
-            // An object both written and checked, or stored twice: the first (exclusive) entry stands.
-            if matches!(key, Key::Object(_)) && queue.iter().any(|(other, _)| *other == owner) {
-                continue;
-            }
-            queue.push_back((owner, mode));
-            if front_len(queue) < queue.len() {
-                request.blocked += 1;
-            }
+            let in_front = self.queues.entry(key).or_default().push(Entry { number, owner, mode });
+            request.blocked += usize::from(!in_front);
             request.keys.push(key);
         }
         let outcome = if request.blocked == 0 { Outcome::Granted } else { Outcome::Queued };
@@ -136,14 +190,8 @@ impl Table {
         let mut unblocked = Vec::new();
         for key in request.keys {
             let Some(queue) = self.queues.get_mut(&key) else { continue };
-            let before = front_len(queue);
-            let Some(at) = queue.iter().position(|(other, _)| *other == owner) else { continue };
-            queue.remove(at);
-            let was_in_front = before - usize::from(at < before);
-            unblocked.extend(
-                queue.range(was_in_front..front_len(queue).max(was_in_front)).map(|(other, _)| *other),
-            );
-            if queue.is_empty() {
+            queue.remove(request.number, |other| unblocked.push(other));
+            if queue.entries.is_empty() {
                 self.queues.remove(&key);
             }
         }
@@ -158,15 +206,6 @@ impl Table {
         }
         self.waiting -= granted.len();
         Released { granted, waiting: self.waiting, had_waited, existed: true }
-    }
-}
-
-/// How many requests share the front of a queue: one exclusive, or the leading shared ones.
-fn front_len(queue: &VecDeque<(Owner, Mode)>) -> usize {
-    match queue.front() {
-        None => 0,
-        Some((_, Mode::Exclusive)) => 1,
-        Some((_, Mode::Shared)) => queue.iter().take_while(|(_, mode)| *mode == Mode::Shared).count(),
     }
 }
 

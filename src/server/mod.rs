@@ -16,6 +16,7 @@ pub mod log_changes;
 pub mod monitor;
 pub mod outbox;
 pub mod publish;
+pub mod room;
 pub mod session;
 pub mod stats;
 pub mod timeout;

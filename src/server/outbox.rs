@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::thread;
 
+use crate::base::memory;
 use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
 use crate::net::stream::{Sink, Stream};
 use crate::wire::mac::RunningMac;
@@ -387,9 +388,11 @@ impl<S: Sink + 'static> Outbox<S> {
         let result = match &mut signer {
             None => self.send_all(bytes),
             Some(signer) => {
-                let mut signed = Vec::with_capacity(bytes.len() + 256);
-                signer.sign_frames(bytes, &mut signed);
-                self.send_all(&signed)
+                let mut signed = Vec::new();
+                memory::reserve(&mut signed, bytes.len() + 256).and_then(|()| {
+                    signer.sign_frames(bytes, &mut signed);
+                    self.send_all(&signed)
+                })
             }
         };
         if result.is_err() {
@@ -566,7 +569,7 @@ mod tests {
         let mut mac = RunningMac::new(b"key");
         let mut received = Vec::new();
         for piece in sent.chunks(1000) {
-            reader.spare()[..piece.len()].copy_from_slice(piece);
+            reader.spare().unwrap()[..piece.len()].copy_from_slice(piece);
             reader.filled(piece.len());
             while let Some(frame) = reader.next().unwrap() {
                 match frame.mac {

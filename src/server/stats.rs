@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::base::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 use crate::base::timestamp::Civil;
 use crate::storage::PackProgress;
 use crate::wire::value::Value;
@@ -15,7 +15,8 @@ pub struct Stats {
     pub stores: AtomicU64,
     pub commits: AtomicU64,
     pub aborts: AtomicU64,
-    pub active_txns: AtomicU64,
+    /// Counted by [`TransactionId`](crate::server::connection::TransactionId).
+    pub active_txns: Arc<AtomicU64>,
     pub conflicts: AtomicU64,
     pub conflicts_resolved: AtomicU64,
     pub verifying_clients: AtomicU64,
@@ -29,7 +30,7 @@ impl Stats {
             stores: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             aborts: AtomicU64::new(0),
-            active_txns: AtomicU64::new(0),
+            active_txns: Arc::new(AtomicU64::new(0)),
             conflicts: AtomicU64::new(0),
             conflicts_resolved: AtomicU64::new(0),
             verifying_clients: AtomicU64::new(0),

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::base::sync::{Arc, Condvar, Mutex};
 use crate::logging::level::ERROR;
 use crate::server::client_log::{NO_THREAD, log_of_nobody};
+use crate::server::room::Room;
 
 /// More jobs than this at a time wait in a queue.
 const THREADS_MAX: usize = 64;
@@ -26,7 +27,8 @@ const STACK: usize = 512 << 10;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The pools of a server. What holds locks, or is about to ask for them, never waits behind what takes long.
+/// The pools of a server, and what those who use them share. What holds locks, or is about to ask for them, never waits behind what
+/// takes long.
 #[derive(Clone)]
 pub struct Pools {
     /// Votes that had to wait for locks.
@@ -41,6 +43,9 @@ pub struct Pools {
     pub packs: Workers,
     /// What else takes long and holds no locks: undo logs.
     pub errands: Workers,
+    /// Loads of large records that wait for their share of `room`.
+    pub large: Workers,
+    pub room: Room,
 }
 
 /// A pool of threads, which ends when the last clone of this is dropped.
@@ -69,7 +74,7 @@ struct State {
 
 impl Pools {
     /// Starts the permanent threads.
-    pub fn start() -> io::Result<Pools> {
+    pub fn start(room: Room) -> io::Result<Pools> {
         Ok(Pools {
             votes: Workers::start()?,
             merges: Workers::start()?,
@@ -77,6 +82,8 @@ impl Pools {
             reads: Workers::start()?,
             packs: Workers::start()?,
             errands: Workers::start()?,
+            large: Workers::start()?,
+            room,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! A storage as it was before a point in time, read-only: zc.beforestorage.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::forward::forward;
@@ -123,18 +124,10 @@ impl Storage for Before {
         loaded.map(|loaded| loaded.serial).ok_or(StorageError::PosKey(oid))
     }
 
-    fn history(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
-        let mut asked = count;
-        loop {
-            let mut entries = self.base.history(oid, asked)?;
-            let is_all = entries.len() < asked;
-            entries.retain(|entry| entry.tid < self.before);
-            if is_all || entries.len() >= count {
-                entries.truncate(count);
-                return Ok(entries);
-            }
-            asked = asked.saturating_mul(2);
-        }
+    fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
+        self.base.revisions(oid, &mut |entry| {
+            if entry.tid < self.before { each(entry) } else { ControlFlow::Continue(()) }
+        })
     }
 
     fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {

@@ -4,12 +4,16 @@
 //! Where the client merges for itself, conflicts are gathered and told all at once. It stores what it merged and votes
 //! again; the stores that clashed are still in the transaction then, and are passed over.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::error::Conflict;
 use super::staged::Op;
 use super::{Clash, Resolver, Result, Staged, Storage, StorageError, Unresolved};
 use crate::base::ids::{Oid, Tid};
+
+/// All that a client is to merge goes to it in one message. What is beyond this is a conflict as for other clients.
+const UNMERGED_LEN_MAX: usize = 256 << 20;
 
 /// Where a storage keeps its resolver.
 #[derive(Default)]
@@ -94,7 +98,12 @@ pub fn check_current(storage: &dyn Storage, oid: Oid, read: Tid) -> Result<()> {
 #[derive(Debug, Default)]
 pub struct Clashes {
     resolved: Vec<Oid>,
-    unmerged: Vec<Conflict>,
+    /// By the number of the operation.
+    unmerged: BTreeMap<usize, Conflict>,
+    /// The operation whose conflict is in `unmerged`, by object.
+    unmerged_by_oid: HashMap<Oid, usize>,
+    /// Bytes of the records in `unmerged`.
+    unmerged_len: usize,
     /// What was merged, as it was before.
     replaced: Vec<(usize, Op)>,
     /// One cannot be merged at once.
@@ -128,14 +137,19 @@ impl Clashes {
         let op = staged.ops()[index];
         let oid = op.oid;
         let Some(committed) = committed.filter(|committed| *committed != read) else {
-            self.unmerged.retain(|conflict| conflict.oid != oid);
+            self.forget_unmerged(oid);
             return Ok(Settled::Write(op));
         };
         let reading = "reading back a transaction's temporary file";
         let new = staged.payload(&op).map_err(StorageError::io(reading))?;
         if staged.client_resolves {
-            self.unmerged.retain(|conflict| conflict.oid != oid);
-            self.unmerged.push(Conflict { oid, committed, read, data: new });
+            self.forget_unmerged(oid);
+            self.unmerged_len += new.len();
+            if self.unmerged_len > UNMERGED_LEN_MAX {
+                return Err(StorageError::Conflict(Box::new(Conflict { oid, committed, read, data: new })));
+            }
+            self.unmerged.insert(index, Conflict { oid, committed, read, data: new });
+            self.unmerged_by_oid.insert(oid, index);
             return Ok(Settled::Skip);
         }
         let Some(merged) = slot.merge_store(storage, oid, read, committed, &new, staged.may_wait)? else {
@@ -148,6 +162,14 @@ impl Clashes {
         Ok(Settled::Write(staged.replace(index, &merged).map_err(StorageError::io(writing))?))
     }
 
+    /// The object was stored again, so an earlier conflict of it is none any more.
+    fn forget_unmerged(&mut self, oid: Oid) {
+        if let Some(index) = self.unmerged_by_oid.remove(&oid) {
+            let forgotten = self.unmerged.remove(&index);
+            self.unmerged_len -= forgotten.map_or(0, |conflict| conflict.data.len());
+        }
+    }
+
     /// The objects that were merged, once all operations are settled; or what the client has to merge.
     pub fn finish(self, mut staged: Staged) -> Result<(Staged, Vec<Oid>)> {
         if self.postponed {
@@ -156,7 +178,8 @@ impl Clashes {
         } else if self.unmerged.is_empty() {
             Ok((staged, self.resolved))
         } else {
-            Err(StorageError::Unmerged { conflicts: self.unmerged, staged: Box::new(staged) })
+            let conflicts = self.unmerged.into_values().collect();
+            Err(StorageError::Unmerged { conflicts, staged: Box::new(staged) })
         }
     }
 }

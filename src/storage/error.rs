@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use super::Staged;
 use crate::base::ids::{Oid, Tid};
 
+/// Of the objects that cannot be undone, so many are listed in the text.
+const SHOWN_MAX: usize = 100;
+
 /// An error of a storage.
 #[derive(Debug)]
 pub enum StorageError {
@@ -100,7 +103,12 @@ impl fmt::Display for StorageError {
             StorageError::Undo { reason, .. } => write!(f, "cannot undo: {reason}"),
             StorageError::MultipleUndo(errors) => {
                 write!(f, "cannot undo")?;
-                errors.iter().try_for_each(|(oid, reason)| write!(f, "; object 0x{oid}: {reason}"))
+                let shown = errors.iter().take(SHOWN_MAX);
+                shown.clone().try_for_each(|(oid, reason)| write!(f, "; object 0x{oid}: {reason}"))?;
+                match errors.len().saturating_sub(shown.len()) {
+                    0 => Ok(()),
+                    more => write!(f, "; and {more} more"),
+                }
             }
             StorageError::Quota => write!(f, "the storage quota has been exceeded"),
             StorageError::Unsupported(what) => write!(f, "{what}"),

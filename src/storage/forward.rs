@@ -71,13 +71,13 @@ macro_rules! forward {
             self.$base.get_tid(oid)
         }
     };
-    (@history $base:ident) => {
-        fn history(
+    (@revisions $base:ident) => {
+        fn revisions(
             &self,
             oid: $crate::base::ids::Oid,
-            count: usize,
-        ) -> $crate::storage::Result<Vec<$crate::storage::HistoryEntry>> {
-            self.$base.history(oid, count)
+            each: &mut dyn FnMut($crate::storage::HistoryEntry) -> std::ops::ControlFlow<()>,
+        ) -> $crate::storage::Result<()> {
+            self.$base.revisions(oid, each)
         }
     };
     (@record_iternext $base:ident) => {
@@ -138,11 +138,9 @@ macro_rules! forward {
     (@undo_log $base:ident) => {
         fn undo_log(
             &self,
-            first: usize,
-            last: usize,
-            fits: &dyn Fn(&$crate::storage::UndoEntry) -> bool,
-        ) -> $crate::storage::Result<Vec<$crate::storage::UndoEntry>> {
-            self.$base.undo_log(first, last, fits)
+            each: &mut dyn FnMut($crate::storage::UndoEntry) -> std::ops::ControlFlow<()>,
+        ) -> $crate::storage::Result<()> {
+            self.$base.undo_log(each)
         }
     };
     (@undo_oids $base:ident) => {

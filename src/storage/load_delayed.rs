@@ -24,7 +24,7 @@ impl LoadDelayed {
 impl Storage for LoadDelayed {
     forward!(
         base: name, is_read_only, object_count, size, interfaces, extension_methods, extension_method,
-        last_transaction, tids_after, new_oids, expect_read, get_tid, history, record_iternext, last_invalidations,
+        last_transaction, tids_after, new_oids, expect_read, get_tid, revisions, record_iternext, last_invalidations,
         iterate, vote, finish, abort, set_publisher, set_resolver, supports_undo, undo_log, undo_oids,
         undo_now, pack, blob_dir, load_blob, close
     );

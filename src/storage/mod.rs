@@ -22,6 +22,7 @@ pub mod transform;
 pub mod types;
 
 use std::any::Any;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 pub use blob::{BlobDir, BlobFile};
@@ -87,8 +88,20 @@ pub trait Storage: Send + Sync {
     fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded>;
     /// The current serial of `oid`.
     fn get_tid(&self, oid: Oid) -> Result<Tid>;
-    /// At most `count` revisions of `oid`, newest first.
-    fn history(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>>;
+    /// Calls `each` with the revisions of `oid`, newest first, until it wants no more.
+    fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()>;
+    /// At most `count` of them.
+    fn history(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
+        let mut entries = Vec::new();
+        self.revisions(oid, &mut |entry| {
+            if entries.len() >= count {
+                return ControlFlow::Break(());
+            }
+            entries.push(entry);
+            if entries.len() < count { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(entries)
+    }
     /// The first object at or after `next` (the first of all for `None`) in oid order, and the oid that follows it.
     fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>>;
     /// The last `count` transactions, or as many as can be read.
@@ -115,18 +128,13 @@ pub trait Storage: Send + Sync {
     fn supports_undo(&self) -> bool {
         false
     }
-    /// The transactions that fit, newest first and back to the last pack; of these, those from `first` up to but without
-    /// `last`.
-    fn undo_log(
-        &self,
-        _first: usize,
-        _last: usize,
-        _fits: &dyn Fn(&UndoEntry) -> bool,
-    ) -> Result<Vec<UndoEntry>> {
-        Ok(Vec::new())
+    /// Calls `each` with the transactions that can be undone, newest first and back to the last pack, until it wants no more.
+    fn undo_log(&self, _each: &mut dyn FnMut(UndoEntry) -> ControlFlow<()>) -> Result<()> {
+        Ok(())
     }
 
-    /// The objects that an undo of transaction `tid` changes: what must be locked for it. Needs no locks itself.
+    /// The objects that an undo of transaction `tid` changes, one for each record that it writes: what must be locked for it. Needs no
+    /// locks itself.
     fn undo_oids(&self, _tid: Tid) -> Result<Vec<Oid>> {
         Err(StorageError::Unsupported(format!("{} cannot undo", self.name())))
     }

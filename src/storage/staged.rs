@@ -4,6 +4,7 @@
 //! record header, so that a file storage appends the whole without copying it again. Past a limit they are
 //! spilled to an unnamed temporary file, in the same layout.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -12,6 +13,7 @@ use super::blob::StagedBlob;
 use super::error::StorageError;
 use super::types::TransactionMeta;
 use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
 
 /// Zero bytes in front of each payload: the length of a data header of FileStorage.
 pub const HEADROOM: usize = 42;
@@ -33,6 +35,8 @@ pub struct Staged {
     ops: Vec<Op>,
     /// Data beside the records, at most one for each object.
     blobs: Vec<(Oid, StagedBlob)>,
+    /// Where an object's blob is in `blobs`.
+    blob_at: HashMap<Oid, usize>,
     /// What is not spilled yet; begins at offset `spilled`.
     memory: Vec<u8>,
     spilled: u64,
@@ -98,6 +102,7 @@ impl Staged {
             may_wait: true,
             ops: Vec::new(),
             blobs: Vec::new(),
+            blob_at: HashMap::new(),
             memory: Vec::new(),
             spilled: 0,
             spill: None,
@@ -128,12 +133,17 @@ impl Staged {
     /// The file of a blob whose record is stored apart.
     pub fn add_blob(&mut self, oid: Oid, blob: StagedBlob) {
         self.remove_blob(oid);
+        self.blob_at.insert(oid, self.blobs.len());
         self.blobs.push((oid, blob));
     }
 
     /// Forgets the blob of an object.
     pub fn remove_blob(&mut self, oid: Oid) {
-        self.blobs.retain(|(known, _)| *known != oid);
+        let Some(at) = self.blob_at.remove(&oid).filter(|at| *at < self.blobs.len()) else { return };
+        self.blobs.swap_remove(at);
+        if let Some((moved, _)) = self.blobs.get(at) {
+            self.blob_at.insert(*moved, at);
+        }
     }
 
     /// The blobs and whose they are.
@@ -148,6 +158,7 @@ impl Staged {
 
     /// The blobs, for a storage that keeps them apart.
     pub fn take_blobs(&mut self) -> Vec<(Oid, StagedBlob)> {
+        self.blob_at.clear();
         std::mem::take(&mut self.blobs)
     }
 
@@ -157,7 +168,7 @@ impl Staged {
         if last.oid != oid || last.kind != (OpKind::Store { serial }) || last.len != data.len() as u64 {
             return Ok(false);
         }
-        let mut stored = vec![0; data.len()];
+        let mut stored = memory::zeros(data.len())?;
         self.read_at(&mut stored, last.start + HEADROOM as u64)?;
         Ok(stored == data)
     }
@@ -220,18 +231,20 @@ impl Staged {
         }
     }
 
-    /// Makes another of operation `index`; its payload stays.
-    pub fn set_kind(&mut self, index: usize, kind: OpKind) {
-        if let Some(op) = self.ops.get_mut(index) {
-            op.kind = kind;
-        }
-    }
-
-    /// Forgets operation `index`; its payload lies idle.
-    pub fn remove(&mut self, index: usize) {
-        if index < self.ops.len() {
-            self.rearranged |= self.ops.remove(index).len > 0;
-        }
+    /// Makes of each operation what `change` says of its number: another kind, whose payload stays, or `None`: it is forgotten,
+    /// and its payload lies idle.
+    pub fn change_ops(&mut self, mut change: impl FnMut(usize, OpKind) -> Option<OpKind>) {
+        let mut index = 0;
+        let rearranged = &mut self.rearranged;
+        self.ops.retain_mut(|op| {
+            let kind = change(index, op.kind);
+            index += 1;
+            match kind {
+                Some(kind) => op.kind = kind,
+                None => *rearranged |= op.len > 0,
+            }
+            kind.is_some()
+        });
     }
 
     /// The same transaction with every record that it stores given another form.
@@ -274,6 +287,8 @@ impl Staged {
     /// Where its headroom begins.
     fn append(&mut self, payload: &[u8]) -> io::Result<u64> {
         let start = self.spilled + self.memory.len() as u64;
+        let len = self.memory.len() + HEADROOM + payload.len();
+        memory::reserve(&mut self.memory, len)?;
         self.memory.resize(self.memory.len() + HEADROOM, 0);
         self.memory.extend_from_slice(payload);
         if self.memory.len() > self.memory_max {
@@ -300,6 +315,7 @@ impl Staged {
     /// Forgets all operations, and gives back the memory and the file that they took.
     pub fn clear(&mut self) {
         (self.ops, self.blobs, self.memory) = (Vec::new(), Vec::new(), Vec::new());
+        self.blob_at = HashMap::new();
         (self.spill, self.spilled) = (None, 0);
     }
 
@@ -320,7 +336,7 @@ impl Staged {
 
     /// What the client sent with one operation.
     pub fn payload(&self, op: &Op) -> io::Result<Vec<u8>> {
-        let mut data = vec![0; op.len as usize];
+        let mut data = memory::zeros(op.len as usize)?;
         self.read_at(&mut data, op.start + HEADROOM as u64)?;
         Ok(data)
     }
@@ -389,7 +405,7 @@ mod tests {
             staged.replace(0, b"other").unwrap();
             staged.restore(Oid(5), Tid(9), None, None).unwrap();
             assert!(staged.payload_in_memory().is_none());
-            staged.remove(3);
+            staged.change_ops(|index, kind| (index != 3).then_some(kind));
             let mut twice = staged.map_records(|_, record| Ok(record.repeat(2))).unwrap();
             let payloads: Vec<_> = twice.ops().iter().map(|op| twice.payload(op).unwrap()).collect();
             assert_eq!(payloads, [b"otherother".as_slice(), b"", &[0; 8], &[0; 8]]);

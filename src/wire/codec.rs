@@ -54,6 +54,21 @@ impl Wire {
         });
     }
 
+    /// Append a value, for a frame that is put together of several.
+    pub fn value(&self, value: &Value, out: &mut Vec<u8>) {
+        encode::Encoder { out, wire: *self }.value(value);
+    }
+
+    /// Append one frame: the result of call `id` is a list of `count` values, which are encoded already.
+    pub fn list_reply(&self, id: MsgId<'_>, count: usize, encoded: &[u8], out: &mut Vec<u8>) {
+        encode::frame(*self, out, |e| {
+            e.begin_reply(id, 0);
+            e.begin_list(count);
+            e.out.extend_from_slice(encoded);
+            e.end_list(count);
+        });
+    }
+
     /// Append one frame: call `id` raised this.
     pub fn error_reply(&self, id: MsgId<'_>, exception: &PyException, out: &mut Vec<u8>) {
         encode::error(*self, id, exception, out);

@@ -5,6 +5,9 @@
 //! the length that a peer claims, and gives its memory back after a huge frame.
 
 use std::fmt;
+use std::io;
+
+use crate::base::memory;
 
 /// Longest frame that is accepted unless the caller says otherwise. Clients send large records in one frame.
 pub const FRAME_LEN_MAX: usize = 1 << 30;
@@ -50,7 +53,7 @@ impl std::error::Error for FrameError {}
 /// use runzeo::wire::frame::FrameReader;
 /// let mut reader = FrameReader::new();
 /// let received = b"\0\0\0\x02Z5\0\0";
-/// reader.spare()[..received.len()].copy_from_slice(received);
+/// reader.spare().unwrap()[..received.len()].copy_from_slice(received);
 /// reader.filled(received.len());
 /// assert_eq!(reader.next().unwrap().unwrap().payload, b"Z5");
 /// assert!(reader.next().unwrap().is_none());
@@ -90,8 +93,8 @@ impl FrameReader {
         self.len_max = len_max;
     }
 
-    /// Room to read into, never empty. Call [`FrameReader::filled`] with the number of bytes that were read.
-    pub fn spare(&mut self) -> &mut [u8] {
+    /// Room to read into, never empty. An error: there is no memory for it. Call [`FrameReader::filled`] with the number of bytes that were read.
+    pub fn spare(&mut self) -> io::Result<&mut [u8]> {
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
@@ -100,9 +103,9 @@ impl FrameReader {
             }
         }
         if self.buf.len() - self.end < self.read_len / 2 {
-            self.make_room();
+            self.make_room()?;
         }
-        self.buf.get_mut(self.end..).unwrap_or_default()
+        Ok(self.buf.get_mut(self.end..).unwrap_or_default())
     }
 
     /// `count` bytes of [`FrameReader::spare`] were filled.
@@ -152,7 +155,7 @@ impl FrameReader {
 
     /// Moves a partial frame to the front, and if that is not enough, grows: to the declared length of the
     /// frame, but at most to twice of what has arrived.
-    fn make_room(&mut self) {
+    fn make_room(&mut self) -> io::Result<()> {
         if self.start > 0 {
             self.buf.copy_within(self.start..self.end, 0);
             self.end -= self.start;
@@ -166,8 +169,9 @@ impl FrameReader {
             };
             let enough = self.end + self.read_len;
             let len = declared.clamp(enough, enough.max(2 * self.end));
-            self.buf.resize(len, 0);
+            memory::resize(&mut self.buf, len)?;
         }
+        Ok(())
     }
 }
 
@@ -202,7 +206,7 @@ mod tests {
     fn feed(reader: &mut FrameReader, mut bytes: &[u8], step: usize) -> Vec<(bool, Vec<u8>)> {
         let mut found = Vec::new();
         while !bytes.is_empty() {
-            let spare = reader.spare();
+            let spare = reader.spare().unwrap();
             let count = spare.len().min(step).min(bytes.len());
             spare[..count].copy_from_slice(&bytes[..count]);
             reader.filled(count);
@@ -241,13 +245,13 @@ mod tests {
     fn a_claimed_length_allocates_nothing() {
         let mut reader = FrameReader::new();
         assert!(feed(&mut reader, &[0x3f, 0xff, 0xff, 0xff, 1, 2, 3], 100).is_empty());
-        assert!(reader.spare().len() < 100_000);
+        assert!(reader.spare().unwrap().len() < 100_000);
     }
 
     #[test]
     fn too_long_is_refused_at_once() {
         let mut reader = FrameReader::with_limit(10);
-        let spare = reader.spare();
+        let spare = reader.spare().unwrap();
         spare[..4].copy_from_slice(&[0, 0, 0, 11]);
         reader.filled(4);
         assert_eq!(reader.next(), Err(FrameError { len: 11, len_max: 10, has_mac: false }));
@@ -270,7 +274,7 @@ mod tests {
             for piece in bytes.chunks(step) {
                 let mut piece = piece;
                 while !piece.is_empty() {
-                    let spare = reader.spare();
+                    let spare = reader.spare().unwrap();
                     let count = spare.len().min(piece.len());
                     spare[..count].copy_from_slice(&piece[..count]);
                     reader.filled(count);
@@ -296,7 +300,7 @@ mod tests {
         let mut reader = FrameReader::new();
         assert_eq!(feed(&mut reader, &bytes, 1 << 20).len(), 1);
         assert!(reader.buf.len() > KEEP_LEN_MAX);
-        reader.spare();
+        reader.spare().unwrap();
         assert!(reader.buf.len() <= KEEP_LEN_MAX);
     }
 }

@@ -60,7 +60,7 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Vec<([u8; MAC_LEN], Vec<u8>)> {
         let mut reader = FrameReader::new();
-        reader.spare()[..bytes.len()].copy_from_slice(bytes);
+        reader.spare().unwrap()[..bytes.len()].copy_from_slice(bytes);
         reader.filled(bytes.len());
         let mut found = Vec::new();
         while let Some(frame) = reader.next().unwrap() {

@@ -113,10 +113,16 @@ impl Converter<'_, '_> {
                 Ok(Value::List(self.items(items, depth)?))
             }
             Node::Dict(pairs) => self.pairs(pairs, depth),
-            Node::Object(object) => match prefix(self.tree, object) {
-                Some(path) => Ok(Value::Prefix(Box::new(join(self.items(path, depth)?)))),
-                None => Err(NotPlain("it is an instance")),
-            },
+            Node::Object(object) => {
+                // Each of many instances that share a long state looks through it.
+                if let Some(Node::Dict(state)) = object.state.map(|state| self.tree.node(state)) {
+                    self.spend(state.len())?;
+                }
+                match prefix(self.tree, object) {
+                    Some(path) => Ok(Value::Prefix(Box::new(join(self.items(path, depth)?)))),
+                    None => Err(NotPlain("it is an instance")),
+                }
+            }
             _ => self.leaf(id),
         }
     }

@@ -23,6 +23,7 @@ use runzeo::config::Limits;
 use runzeo::net::listen::listen;
 use runzeo::server::Server;
 use runzeo::server::hosted::{Hosted, HostedOptions};
+use runzeo::server::room::Room;
 use runzeo::server::workers::Pools;
 use runzeo::storage::Storage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
@@ -123,12 +124,13 @@ impl World {
             invalidation_age: None,
             transaction_timeout: timeout,
             client_conflict_resolution: false,
+            transaction_objects: None,
         };
         let hosted = Hosted::new(
             "1".into(),
             Arc::clone(&storage) as Arc<dyn Storage>,
             options,
-            Pools::start().unwrap(),
+            Pools::start(Room::default()).unwrap(),
         );
         let server = Server::new(
             vec![hosted.expect("hosted")],

@@ -15,6 +15,8 @@ pub struct Server {
     pub address: SocketAddr,
     child: Child,
     directory: tempfile::TempDir,
+    /// KB of memory that the process may have.
+    memory_max: Option<u64>,
 }
 
 impl Server {
@@ -38,23 +40,30 @@ impl Server {
         Self::start_logging("info", zeo, storage, prepare)
     }
 
+    /// A server that may have so many KB of memory.
+    pub fn start_with_memory(kb: u64, zeo: &str, storage: &str, prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_by("info", Some(kb), zeo, storage, prepare, |mut command| command.spawn().ok())
+            .expect("it is started")
+    }
+
     /// The same, with this level of its log.
     pub fn start_logging(level: &str, zeo: &str, storage: &str, prepare: impl FnOnce(&Path)) -> Self {
-        Self::start_by(level, zeo, storage, prepare, |directory| Some(spawn(directory)))
+        Self::start_by(level, None, zeo, storage, prepare, |mut command| command.spawn().ok())
             .expect("it is started")
     }
 
     /// A server whose system calls fail as `faults` says. `None`: that cannot be done here.
     pub fn start_failing(faults: &Faults, zeo: &str, storage: &str) -> Option<Self> {
-        Self::start_by("info", zeo, storage, |_| (), |directory| faults.spawn(command(directory)))
+        Self::start_by("info", None, zeo, storage, |_| (), |command| faults.spawn(command))
     }
 
     fn start_by(
         level: &str,
+        memory_max: Option<u64>,
         zeo: &str,
         storage: &str,
         prepare: impl FnOnce(&Path),
-        spawn: impl FnOnce(&Path) -> Option<Child>,
+        spawn: impl FnOnce(Command) -> Option<Child>,
     ) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         prepare(directory.path());
@@ -66,8 +75,8 @@ impl Server {
             log.display()
         );
         fs::write(directory.path().join("zeo.conf"), config).expect("write the configuration");
-        let child = spawn(directory.path())?;
-        let mut server = Self { address, child, directory };
+        let child = spawn(command(directory.path(), memory_max))?;
+        let mut server = Self { address, child, directory, memory_max };
         server.wait_listening();
         Some(server)
     }
@@ -75,19 +84,19 @@ impl Server {
     /// Stops, and starts again on the same files.
     pub fn restart(&mut self) {
         assert!(self.stop().success(), "{}", self.talk());
-        self.child = spawn(self.directory.path());
+        self.child = spawn(self.directory.path(), self.memory_max);
         self.wait_listening();
     }
 
     /// Starts again after it was killed.
     pub fn start_again(&mut self) {
-        self.child = spawn(self.directory.path());
+        self.child = spawn(self.directory.path(), self.memory_max);
         self.wait_listening();
     }
 
     /// Starts a server that cannot serve, and waits until it has ended.
     pub fn run_to_its_end(&mut self) -> ExitStatus {
-        self.child = spawn(self.directory.path());
+        self.child = spawn(self.directory.path(), self.memory_max);
         self.child.wait().expect("wait")
     }
 
@@ -200,17 +209,24 @@ impl Drop for Server {
     }
 }
 
-fn spawn(directory: &Path) -> Child {
-    command(directory).spawn().expect("start the server")
+fn spawn(directory: &Path, memory_max: Option<u64>) -> Child {
+    command(directory, memory_max).spawn().expect("start the server")
 }
 
-fn command(directory: &Path) -> Command {
+fn command(directory: &Path, memory_max: Option<u64>) -> Command {
     let output = fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(directory.join("output.log"))
         .expect("output.log");
-    let mut command = Command::new(binary());
+    let mut command = match memory_max {
+        None => Command::new(binary()),
+        Some(kb) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("ulimit -d {kb} && exec \"$0\" \"$@\"")]).arg(binary());
+            shell
+        }
+    };
     command
         .args(["-C", "zeo.conf"])
         .current_dir(directory)

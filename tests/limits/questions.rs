@@ -49,7 +49,50 @@ fn an_undo_log_has_so_many_entries() {
         assert_eq!(following.len(), 5);
         assert!(!following.contains(&first[4]));
         assert_eq!(ask(&mut reader, "undoLog", vec![Value::Int(0), Value::Int(3)]).len(), 3);
+        for (first, last) in [(3, 3), (4, 3), (40, 50)] {
+            assert!(ask(&mut reader, "undoLog", vec![Value::Int(first), Value::Int(last)]).is_empty());
+        }
+        // Positions count the transactions that fit.
+        let of_all = Value::Dict(vec![(text("description"), text(""))]);
+        let some = ask(&mut reader, "undoInfo", vec![Value::Int(2), Value::Int(4), of_all]);
+        assert_eq!(some, first[2..4]);
         assert_eq!(ask(&mut reader, "history", vec![id(oid), Value::Int(1_000_000)]).len(), 5);
+    });
+}
+
+/// An extension of 64 KB held a list of as many values, which are megabytes in memory; ten thousand of them were put into one answer
+/// to a call of 60 bytes.
+#[test]
+fn an_undo_log_of_long_extensions_has_few_entries() {
+    beside_an_honest_client("", 64 * MB, |server| {
+        let mut writer = client(server);
+        let oid = writer.new_oids(1).expect("oid")[0];
+        let nones = Value::Dict(vec![(text("a"), Value::Tuple(vec![Value::None; 64_000]))]);
+        let mut tid = 0;
+        for _ in 0..150 {
+            let args = vec![Value::Int(7), text("user"), text(""), nones.clone(), Value::None, text(" ")];
+            writer.queue_async("tpc_begin", args);
+            writer.queue_store(oid, tid, &record(b"1"), 7);
+            writer.call("vote", vec![Value::Int(7)]).expect("connected").expect("vote");
+            tid = writer.call("tpc_finish", vec![Value::Int(7)]).expect("connected").expect("finish").id();
+        }
+        let all = |spec: Option<Value>| {
+            let args = vec![Value::Int(0), Value::Int(1000)];
+            args.into_iter().chain(spec).collect::<Vec<_>>()
+        };
+        let never = Value::Dict(vec![(text("user_name"), text("nobody"))]);
+        for (method, args, few) in [
+            ("undoLog", all(None), true),
+            ("undoInfo", all(Some(never)), false),
+            ("history", vec![id(oid), Value::Int(1000)], true),
+        ] {
+            let answer = writer.call(method, args).expect("connected").expect("a list");
+            let count = answer.tuple().len();
+            assert!(if few { (20..100).contains(&count) } else { count == 0 }, "{method}: {count}");
+        }
+        // The next ones are to be had.
+        let next = writer.call("undoLog", vec![Value::Int(150), Value::Int(1000)]).expect("connected");
+        assert_eq!(next.expect("a list").tuple().len(), 1);
     });
 }
 

@@ -1,6 +1,7 @@
 //! The storages.
 
 use std::borrow::Cow;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -91,9 +92,10 @@ impl Codec for InRecords {
         Cow::Owned([BEFORE_STATE, &len, data, b"."].concat())
     }
 
-    fn decode<'a>(&self, kept: &'a [u8]) -> Result<Cow<'a, [u8]>, String> {
+    fn decode<'a>(&self, kept: &'a [u8], _: usize) -> io::Result<Cow<'a, [u8]>> {
         let state = kept.strip_prefix(BEFORE_STATE).and_then(|rest| rest.get(4..rest.len() - 1));
-        Ok(Cow::Owned(state.ok_or("it was not encoded here")?.to_vec()))
+        let state = state.ok_or_else(|| io::Error::other("it was not encoded here"))?;
+        Ok(Cow::Owned(state.to_vec()))
     }
 }
 

@@ -15,7 +15,7 @@ fn frames(mut data: &[u8], step: usize) -> (Vec<Vec<u8>>, Option<String>) {
     let mut found = Vec::new();
     let mut received = 0;
     while !data.is_empty() {
-        let spare = reader.spare();
+        let spare = reader.spare().expect("memory");
         assert!(!spare.is_empty());
         assert!(spare.len() <= 2 * received + (1 << 18), "{} offered after {received}", spare.len());
         let count = spare.len().min(step).min(data.len());

@@ -31,7 +31,7 @@ pub fn run(data: &[u8]) {
     let same = signed.iter().zip(&honest).take_while(|(a, b)| a == b).count();
     let mut end = 0;
     'all: while !rest.is_empty() {
-        let spare = reader.spare();
+        let spare = reader.spare().expect("memory");
         let len = rest.len().min(spare.len()).min(usize::from(cut) + 1);
         spare[..len].copy_from_slice(&rest[..len]);
         reader.filled(len);

@@ -77,6 +77,7 @@ impl World {
                 invalidation_age: None,
                 transaction_timeout: None,
                 client_conflict_resolution: true,
+                transaction_objects: None,
             };
             Hosted::new(name.into(), Arc::clone(storage), options, Pools::default()).expect("hosted")
         });

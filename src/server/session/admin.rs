@@ -1,5 +1,7 @@
 //! Questions about the storage and the server, and the registration that comes before all others.
 
+use std::ops::ControlFlow;
+
 use crate::base::ids::Oid;
 use crate::base::sync::Arc;
 use crate::base::untrusted::Untrusted;
@@ -7,6 +9,8 @@ use crate::exceptions;
 use crate::logging::level::INFO;
 use crate::server::client_log;
 use crate::server::publish::Member;
+use crate::server::session::entries::Entries;
+use crate::server::session::large::with_room;
 use crate::server::session::load::{frame, reply_newest};
 use crate::server::session::{Registered, Session};
 use crate::storage::HistoryEntry;
@@ -124,16 +128,22 @@ impl Session {
     /// `history(oid, count)`: a list of dicts, newest first.
     pub(super) fn history(&self, on: &Registered, id: &OwnedMsgId, oid: Oid, count: usize) {
         let count = count.min(self.server.limits().undo_log);
-        let with_version = self.connection.wire().knows_versions();
-        let entries = || {
-            let entries = on
-                .hosted
-                .storage
-                .history(oid, count)
-                .map_err(|error| exceptions::of_storage_error(&error))?;
-            Ok(Value::List(entries.into_iter().map(|entry| history_entry(entry, with_version)).collect()))
+        let connection = &self.connection;
+        let with_version = connection.wire().knows_versions();
+        let answer = || {
+            let mut entries = Entries::new(connection, count);
+            let found = on.hosted.storage.revisions(oid, &mut |entry| {
+                if !entries.is_full() {
+                    entries.push(&history_entry(entry, with_version));
+                }
+                if entries.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            match found {
+                Ok(()) => entries.frame(id),
+                Err(error) => frame(connection, id, &Err(exceptions::of_storage_error(&error))),
+            }
         };
-        reply_newest(&on.hosted, &self.connection, || frame(&self.connection, id, &entries()));
+        reply_newest(&on.hosted, connection, answer);
     }
 
     /// `history(oid, None)`: Python 3 cannot compare the count with a number; Python 2 can, and finds it reached.
@@ -150,13 +160,14 @@ impl Session {
 
     /// `record_iternext(next)` -> (oid, tid, data, next oid)
     pub(super) fn record_iternext(&self, on: &Registered, id: &OwnedMsgId, next: Option<Oid>) {
-        let record = || {
-            let record = on
-                .hosted
-                .storage
-                .record_iternext(next)
-                .map_err(|error| exceptions::of_storage_error(&error))?;
-            let Some(record) = record else {
+        // Of a large record, until it was sent.
+        let mut held = None;
+        let mut record = || {
+            held = None;
+            let (record, share) =
+                with_room(&on.hosted, &self.connection, || on.hosted.storage.record_iternext(next));
+            held = share;
+            let Some(record) = record.map_err(|error| exceptions::of_storage_error(&error))? else {
                 // Python's FileStorage looks up the smallest key of an empty index.
                 return Err(PyException::builtin("ValueError", "empty tree"));
             };
@@ -168,6 +179,9 @@ impl Session {
             ]))
         };
         reply_newest(&on.hosted, &self.connection, || frame(&self.connection, id, &record()));
+        if held.is_some() {
+            self.connection.outbox.wait_until_sent();
+        }
     }
 }
 

@@ -8,11 +8,13 @@
 //! The pool never waits for a client: a session hands over only so many loads at a time, of records that are not large
 //! ([`Storage::load_before_now`](crate::storage::Storage::load_before_now)), and only while the client takes its replies.
 
+use crate::base::memory::LARGE;
 use crate::base::sync::{Arc, Condvar, Mutex};
 use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
 use crate::server::session::contain::contained;
-use crate::server::session::load::{Patience, Read, reply};
+use crate::server::session::large;
+use crate::server::session::load::{Later, Patience, Read, reply};
 
 /// At most so many of one connection at a time: then its session waits.
 const PENDING_MAX: usize = 32;
@@ -33,8 +35,15 @@ impl Cold {
             let (hosted, connection) = (Arc::clone(hosted), Arc::clone(connection));
             let pool = hosted.workers.reads.clone();
             pool.run(move || {
-                contained(&connection, || answer_one(&hosted, &connection, &read));
-                drop(pending);
+                contained(&connection, || {
+                    let Some(wanted) = answer_one(&hosted, &connection, &read) else { return drop(pending) };
+                    // These wait for clients, which the pool does not.
+                    let (hosted, connection) = (Arc::clone(&hosted), Arc::clone(&connection));
+                    hosted.workers.large.clone().run(move || {
+                        contained(&connection, || large::answer(&hosted, &connection, &read, wanted));
+                        drop(pending);
+                    });
+                });
             });
         }
     }
@@ -60,22 +69,26 @@ impl Drop for Pending {
 }
 
 /// As a session answers a batch, see [`crate::server::publish`]: if something was published meanwhile that touches the object, it is
-/// read again.
-fn answer_one(hosted: &Hosted, connection: &Connection, read: &Read) {
+/// read again. Returns how much memory it wants, if it is not answered for being large.
+fn answer_one(hosted: &Hosted, connection: &Connection, read: &Read) -> Option<usize> {
     let outbox = &connection.outbox;
     let mut out = Vec::new();
     while !outbox.is_closed() {
         let seen = hosted.publication.seen();
         out.clear();
-        // It waits, so there is a reply.
-        let _ = reply(hosted, connection, read, Patience::Waits, &mut out);
+        if let Err(Later::Large(wanted)) = reply(hosted, connection, read, Patience::Waits, LARGE, &mut out) {
+            return Some(wanted);
+        }
         if let Some(place) = hosted.publication.place_if_newest(seen, outbox) {
-            return outbox.post_own(place, out);
+            outbox.post_own(place, out);
+            return None;
         }
         let oid = std::iter::once(read.oid);
         let (place, count) = hosted.publication.place_for_untouched(seen, outbox, oid);
         if count > 0 {
-            return outbox.post_own(place, out);
+            outbox.post_own(place, out);
+            return None;
         }
     }
+    None
 }

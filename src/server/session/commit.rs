@@ -7,6 +7,7 @@
 //!
 //! An undo must be looked up before it is known which objects to lock: see [`super::undo`].
 
+use std::collections::HashSet;
 use std::fmt::Arguments;
 
 use crate::base::ids::Oid;
@@ -15,12 +16,12 @@ use crate::base::untrusted::UntrustedBytes;
 use crate::exceptions;
 use crate::logging::level::{CRITICAL, ERROR, WARNING};
 use crate::server::client_log;
-use crate::server::connection::{Connection, OpenTransaction, Then, Transaction};
+use crate::server::connection::{Connection, OpenTransaction, Then, Transaction, TransactionId};
 use crate::server::hosted::{Hosted, HostedPublisher, LOG, Requested, lock_set, size_info};
 use crate::server::publish::Announcement;
 use crate::server::session::contain::contained_vote;
 use crate::server::session::undo;
-use crate::server::stats::{count, uncount};
+use crate::server::stats::count;
 use crate::server::timeout::Running;
 use crate::storage::error::Conflict;
 use crate::storage::staged::OpKind;
@@ -73,7 +74,6 @@ pub fn vote(
             if let Some(running) = locked {
                 release(hosted, connection, running);
             }
-            uncount(&hosted.stats.active_txns);
             Err(exception)
         }
         Transaction::Open(OpenTransaction { id, staged, blob_len, locked: Some(running), .. }) => {
@@ -259,7 +259,7 @@ fn vote_in_storage(
 pub(super) fn refuse(
     hosted: &Arc<Hosted>,
     connection: &Arc<Connection>,
-    id: Box<[u8]>,
+    id: Arc<TransactionId>,
     reply_to: &OwnedMsgId,
     error: &StorageError,
     running: Option<Running>,
@@ -283,9 +283,8 @@ pub(super) fn refuse(
         _ => {
             wire.error_reply(reply_to.get(), &exception, &mut frames);
             connection.end_transaction(transaction);
-            if !aborted {
-                uncount(&hosted.stats.active_txns);
-            }
+            // Whoever has the reply finds one active transaction less.
+            drop(id);
         }
     }
     connection.post(frames);
@@ -301,10 +300,10 @@ fn stored_oids(staged: &crate::storage::Staged) -> Vec<Oid> {
 fn serialnos(stored: &[Oid], voted: &dyn Voted, undone: bool) -> Vec<(Oid, Value)> {
     const RESOLVED: &[u8] = b"rs";
     let tid = voted.tid().map_or(Value::None, Value::from);
-    let stored = stored.iter().map(|oid| {
-        let resolved = voted.resolved().contains(oid);
-        (*oid, if resolved { Value::bytes(RESOLVED) } else { tid.clone() })
-    });
+    let resolved: HashSet<Oid> = voted.resolved().iter().copied().collect();
+    let stored = stored
+        .iter()
+        .map(|oid| (*oid, if resolved.contains(oid) { Value::bytes(RESOLVED) } else { tid.clone() }));
     let undone = voted.undone().iter().filter(|_| undone).map(|undone| (undone.oid, Value::bytes(RESOLVED)));
     stored.chain(undone).collect()
 }
@@ -323,6 +322,10 @@ fn unmerged(conflicts: Vec<Conflict>) -> Value {
 
 /// Count and log the stores that were merged. An undone object is told to the client likewise, but was none.
 fn note_resolved(hosted: &Hosted, connection: &Connection, stored: &[Oid], voted: &dyn Voted) {
+    if voted.resolved().is_empty() {
+        return;
+    }
+    let stored: HashSet<Oid> = stored.iter().copied().collect();
     for oid in voted.resolved().iter().filter(|oid| stored.contains(oid)) {
         count(&hosted.stats.conflicts_resolved);
         crate::blather!(target: LOG, "({}) conflict resolved oid=0x{oid}", connection.label());
@@ -387,7 +390,6 @@ pub fn finish(
                         let exception = vote_error(hosted, connection, &error);
                         release(hosted, connection, running);
                         connection.end_transaction(connection.transaction.lock());
-                        uncount(&hosted.stats.active_txns);
                         return Err(FinishRefused::Error(exception));
                     }
                 }
@@ -448,7 +450,6 @@ pub fn abort(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
         }
     }
     count(&hosted.stats.aborts);
-    uncount(&hosted.stats.active_txns);
 }
 
 pub(super) fn release(hosted: &Arc<Hosted>, connection: &Connection, running: Running) {
@@ -532,7 +533,6 @@ impl Publisher for HostedPublisher {
         let mut granted = Vec::new();
         for released in &mut released {
             count(&hosted.stats.commits);
-            uncount(&hosted.stats.active_txns);
             granted.extend(std::mem::take(&mut released.granted));
         }
         Box::new(move || {
@@ -560,7 +560,6 @@ impl Publisher for HostedPublisher {
                 connection.log(&client_log::TRANSACTIONS, ERROR, message);
             }
         }
-        uncount(&hosted.stats.active_txns);
         let mut frame = Vec::new();
         connection.wire().error_reply(reply_to.get(), &exceptions::of_storage_error(&error), &mut frame);
         // Before the reply: what the client does next must find no locks of its own.

@@ -7,9 +7,10 @@ use crate::logging::level::ERROR;
 use crate::server::client_log;
 use crate::server::session::blob::Receiving;
 use crate::server::session::commit::{self, FinishRefused};
+use crate::server::session::description::Specification;
 use crate::server::session::load::{Read, What, frame, reply_exactly};
 use crate::server::session::run::End;
-use crate::server::session::{Registered, Session, undo};
+use crate::server::session::{Registered, Session};
 use crate::server::stats::count;
 use crate::wire::codec::LoadShape;
 use crate::wire::exception::PyException;
@@ -275,7 +276,15 @@ impl Session {
             Request::IteratorRecordStart { iterator, tid } => {
                 self.iterators.record_start(iterator, tid, self.server.limits().iterators).into()
             }
-            Request::IteratorRecordNext { iterator } => self.iterators.record_next(iterator).into(),
+            Request::IteratorRecordNext { iterator } => {
+                let (next, share) = self.iterators.record_next(hosted, connection, iterator);
+                if share.is_some() {
+                    self.answer(id, is_async, next.into())?;
+                    self.connection.outbox.wait_until_sent();
+                    return Ok(Answer::Given);
+                }
+                next.into()
+            }
             Request::IteratorGc { iterators } => {
                 self.iterators.forget(&iterators);
                 Answer::Value(Value::None)
@@ -289,15 +298,13 @@ impl Session {
                 self.undo_log(on, id, first, last, None);
                 Answer::Given
             }
-            Request::UndoInfo { first, last, specification } => {
-                match undo::Specification::new(specification) {
-                    Ok(specification) => {
-                        self.undo_log(on, id, first, last, specification);
-                        Answer::Given
-                    }
-                    Err(exception) => Answer::Error(exception),
+            Request::UndoInfo { first, last, specification } => match Specification::new(specification) {
+                Ok(specification) => {
+                    self.undo_log(on, id, first, last, specification);
+                    Answer::Given
                 }
-            }
+                Err(exception) => Answer::Error(exception),
+            },
             Request::Undo { tid_id, id: transaction } => match connection.wire().undo_call() {
                 UndoCall::Buffered => self.undo_buffered(on, &transaction, &tid_id).into(),
                 UndoCall::Answered => {

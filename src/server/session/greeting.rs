@@ -69,7 +69,7 @@ pub(super) fn greet(
         let answer = match frames.next() {
             Ok(Some(frame)) => negotiate(server.announcement(), frame.payload),
             Ok(None) => {
-                let received = stream.recv(frames.spare())?;
+                let received = stream.recv(frames.spare()?)?;
                 if received == 0 {
                     return Ok(None);
                 }

@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::base::ids::Tid;
 use crate::exceptions;
+use crate::server::connection::Connection;
+use crate::server::hosted::Hosted;
+use crate::server::room::Share;
+use crate::server::session::large::with_room;
 use crate::storage::{RecordIterator, Storage, TransactionIterator};
 use crate::wire::exception::PyException;
 use crate::wire::value::{Value, extension_dict};
@@ -89,20 +93,31 @@ impl Iterators {
         Ok(Value::Int(number))
     }
 
-    /// `iterator_record_next(iterator)` -> (oid, tid, data, data_txn), `None` at the end
-    pub fn record_next(&mut self, id: i64) -> Result {
-        let records = self.records.get_mut(&id).ok_or_else(|| key_error(id))?;
-        let next = records.next_record().map_err(|e| exceptions::of_storage_error(&e))?;
-        let Some(next) = next else {
-            self.records.remove(&id);
-            return Ok(Value::None);
+    /// `iterator_record_next(iterator)` -> (oid, tid, data, data_txn), `None` at the end. A large record has its share of the memory
+    /// for such until it was sent.
+    pub fn record_next(
+        &mut self,
+        hosted: &Hosted,
+        connection: &Connection,
+        id: i64,
+    ) -> (Result, Option<Share>) {
+        let Some(records) = self.records.get_mut(&id) else { return (Err(key_error(id)), None) };
+        let (next, share) = with_room(hosted, connection, || records.next_record());
+        let next = match next {
+            Ok(Some(next)) => next,
+            Ok(None) => {
+                self.records.remove(&id);
+                return (Ok(Value::None), None);
+            }
+            Err(error) => return (Err(exceptions::of_storage_error(&error)), None),
         };
-        Ok(Value::Tuple(vec![
+        let value = Value::Tuple(vec![
             next.oid.into(),
             next.tid.into(),
             next.data.map_or(Value::None, Value::Bytes),
             next.data_txn.map_or(Value::None, Value::from),
-        ]))
+        ]);
+        (Ok(value), share)
     }
 
     /// `iterator_gc(iterators)`: the client has dropped them.

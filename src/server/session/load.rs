@@ -5,6 +5,7 @@
 //! and those behind it are read again. Those that have to wait for the disk are left to others ([`super::cold`]).
 
 use crate::base::ids::{Oid, Tid};
+use crate::base::memory::{LARGE, within};
 use crate::base::sync::{Arc, Ordering};
 use crate::exceptions;
 use crate::logging::level::ERROR;
@@ -13,6 +14,7 @@ use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
 use crate::server::publish::{Members, Seen};
 use crate::server::session::cold::Cold;
+use crate::server::session::large;
 use crate::storage::StorageError;
 use crate::wire::codec::LoadShape;
 use crate::wire::exception::PyException;
@@ -51,9 +53,14 @@ pub enum Patience {
     Waits,
 }
 
-/// It would have to.
-#[derive(Debug)]
-pub struct WouldWait;
+/// Why there is no reply yet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Later {
+    /// It would have to wait for the disk.
+    Disk,
+    /// It would need about so many bytes, see [`large`].
+    Large(usize),
+}
 
 /// Reads that arrived together.
 #[derive(Debug, Default)]
@@ -85,10 +92,19 @@ impl Batch {
     pub fn flush(&mut self, hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
         while !self.reads.is_empty() && !connection.outbox.is_closed() {
             let seen = hosted.publication.seen();
+            let mut large = None;
             while let Some(read) = self.reads.get(self.ends.len()) {
-                if let Err(WouldWait) = reply(hosted, connection, read, Patience::None, &mut self.out) {
-                    self.missed.push(self.reads.remove(self.ends.len()));
-                    continue;
+                match reply(hosted, connection, read, Patience::None, LARGE, &mut self.out) {
+                    Ok(()) => {}
+                    Err(Later::Disk) => {
+                        self.missed.push(self.reads.remove(self.ends.len()));
+                        continue;
+                    }
+                    // What stands before it is sent first.
+                    Err(Later::Large(wanted)) => {
+                        large = Some((self.reads.remove(self.ends.len()), wanted));
+                        break;
+                    }
                 }
                 self.ends.push(self.out.len());
                 if self.out.len() > BATCH_LEN {
@@ -104,6 +120,9 @@ impl Batch {
             }
             if !self.missed.is_empty() {
                 self.cold.answer(hosted, connection, std::mem::take(&mut self.missed));
+            }
+            if let Some((read, wanted)) = large {
+                large::answer(hosted, connection, &read, wanted);
             }
         }
         self.reads.clear();
@@ -129,14 +148,15 @@ impl Batch {
     }
 }
 
-/// Append the frame that answers `read`, from the storage's present state.
+/// Append the frame that answers `read`, from the storage's present state, if that takes no more memory than `len_max`.
 pub fn reply(
     hosted: &Hosted,
     connection: &Connection,
     read: &Read,
     patience: Patience,
+    len_max: usize,
     out: &mut Vec<u8>,
-) -> Result<(), WouldWait> {
+) -> Result<(), Later> {
     let wire = connection.wire();
     let id = read.id.get();
     let start = out.len();
@@ -144,12 +164,10 @@ pub fn reply(
     let result = match read.what {
         What::Before(before, shape) => {
             let storage = &hosted.storage;
-            let loaded = match patience {
-                Patience::None => {
-                    storage.load_before_now(read.oid, before, headroom, out).ok_or(WouldWait)?
-                }
-                Patience::Waits => storage.load_before(read.oid, before, headroom, out),
-            };
+            let loaded = within(len_max, || match patience {
+                Patience::None => storage.load_before_now(read.oid, before, headroom, out).ok_or(Later::Disk),
+                Patience::Waits => Ok(storage.load_before(read.oid, before, headroom, out)),
+            })?;
             match loaded {
                 Ok(Some(loaded)) => {
                     wire.load_reply(shape, id, loaded.serial, loaded.end, out, start, loaded.start);
@@ -164,19 +182,32 @@ pub fn reply(
                 Err(error) => Err(error),
             }
         }
-        What::Serial(serial) => match hosted.storage.load_serial(read.oid, serial, headroom, out) {
-            Ok(loaded) => {
-                wire.load_reply(LoadShape::Serial, id, loaded.serial, loaded.end, out, start, loaded.start);
-                return Ok(());
+        What::Serial(serial) => {
+            match within(len_max, || hosted.storage.load_serial(read.oid, serial, headroom, out)) {
+                Ok(loaded) => {
+                    wire.load_reply(
+                        LoadShape::Serial,
+                        id,
+                        loaded.serial,
+                        loaded.end,
+                        out,
+                        start,
+                        loaded.start,
+                    );
+                    return Ok(());
+                }
+                Err(error) => Err(error),
             }
-            Err(error) => Err(error),
-        },
+        }
         What::Tid => hosted.storage.get_tid(read.oid),
     };
     out.truncate(start);
     match result {
         Ok(tid) => wire.tid_reply(id, tid, out),
         Err(error) => {
+            if let Some(wanted) = large::large(&error) {
+                return Err(Later::Large(wanted));
+            }
             // At a stop the storage may be closed before the last of these.
             if !matches!(error, StorageError::PosKey(_)) && !connection.outbox.is_closed() {
                 let message = format_args!("Can't read object 0x{}: {error}", read.oid);

@@ -24,7 +24,7 @@ const STRANGER_MESSAGE_LEN_MAX: usize = 64 << 10;
 pub(super) enum End {
     /// The client closed, or its connection broke.
     Gone,
-    /// It broke the protocol; the line for the log has been written.
+    /// It broke the protocol, or there is no memory for what it sends; the line for the log has been written.
     Misbehaved,
 }
 
@@ -120,7 +120,14 @@ impl Session {
                 }
             }
             self.flush_reads();
-            match outbox.sink().recv(frames.spare()) {
+            let spare = match frames.spare() {
+                Ok(spare) => spare,
+                Err(error) => {
+                    self.log_end(format_args!("a message cannot be received: {error}"));
+                    return End::Misbehaved;
+                }
+            };
+            match outbox.sink().recv(spare) {
                 Ok(0) | Err(_) => return End::Gone,
                 Ok(received) => frames.filled(received),
             }

@@ -4,10 +4,9 @@ use crate::base::untrusted::UntrustedBytes;
 use crate::exceptions;
 use crate::logging::level::{ERROR, INFO};
 use crate::server::client_log;
-use crate::server::connection::{OpenTransaction, Transaction};
+use crate::server::connection::{OpenTransaction, Transaction, TransactionId};
 use crate::server::session::Session;
 use crate::server::session::commit::check_id;
-use crate::server::stats::count;
 use crate::storage::{Staged, TransactionMeta};
 use crate::wire::exception::PyException;
 use crate::wire::frame::FrameError;
@@ -57,10 +56,9 @@ impl Session {
         staged.python2 = self.connection.wire().codec == Codec::Pickle(Dialect::Python2);
         let clients_resolve = on.hosted.options.client_conflict_resolution;
         staged.client_resolves = clients_resolve && self.connection.wire().can_resolve_conflicts();
-        let id = begin.id.as_ref().into();
+        let id = TransactionId::new(&begin.id, &on.hosted.stats.active_txns);
         *transaction =
             Transaction::Open(OpenTransaction { id, staged, blob_len: 0, refused: None, locked: None });
-        count(&on.hosted.stats.active_txns);
         Ok(())
     }
 

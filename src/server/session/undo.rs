@@ -1,10 +1,13 @@
-//! Undo: what can be undone (undoLog, undoInfo), and undoing it.
+//! Undo: what can be undone (undoLog, undoInfo; see [`super::description`]), and undoing it.
 //!
 //! The undone transaction is looked up in the log before locks are asked for, by a worker: it tells which objects
 //! to lock, and may lie far back. The vote then finds it at once.
 //!
 //! ZODB 3.10 and later buffer an undo like a store, and vote tells what it changed. Older clients want to know that at
 //! once, and the tid too: they hold the whole storage from their first undo on, as they did with their own servers.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Arc;
@@ -13,14 +16,16 @@ use crate::server::connection::{Connection, OpenTransaction, Then, Transaction};
 use crate::server::hosted::Hosted;
 use crate::server::session::commit::{self, check_id};
 use crate::server::session::contain::contained_vote;
+use crate::server::session::description::{Description, Specification};
+use crate::server::session::entries::Entries;
 use crate::server::session::load::{frame, reply_published};
 use crate::server::session::{Registered, Session};
 use crate::server::timeout::Running;
+use crate::storage::StorageError;
 use crate::storage::staged::OpKind;
-use crate::storage::{StorageError, UndoEntry};
 use crate::wire::exception::PyException;
 use crate::wire::request::OwnedMsgId;
-use crate::wire::value::{Value, extension_dict};
+use crate::wire::value::Value;
 
 impl Session {
     /// `undoLog(first, last)` and `undoInfo(first, last, specification)`: a list of dicts, newest first. A negative
@@ -35,17 +40,37 @@ impl Session {
     ) {
         let last = if last < 0 { first.saturating_sub(last) } else { last };
         let index = |at: i64| usize::try_from(at.max(0)).unwrap_or(usize::MAX);
-        let first = index(first);
-        let last = index(last).min(first.saturating_add(self.server.limits().undo_log));
+        let (first, last) = (index(first), index(last));
+        let count_max = last.saturating_sub(first).min(self.server.limits().undo_log);
         let (hosted, connection, id) = (on.hosted.clone(), Arc::clone(&self.connection), id.clone());
         self.run_errand(&on.hosted.workers.errands, move || {
-            let fits = |entry: &UndoEntry| specification.as_ref().is_none_or(|wanted| wanted.fits(entry));
-            let found = hosted.storage.undo_log(first, last, &fits);
-            let answer = found
-                .map(|entries| Value::List(entries.iter().map(|e| Value::Dict(description(e))).collect()))
-                .map_err(|error| exceptions::of_storage_error(&error));
+            let mut entries = Entries::new(&connection, count_max);
+            let mut to_skip = first;
+            let found = if entries.is_full() {
+                Ok(())
+            } else {
+                hosted.storage.undo_log(&mut |entry| {
+                    if to_skip > 0 && specification.is_none() {
+                        to_skip -= 1;
+                        return ControlFlow::Continue(());
+                    }
+                    let described = Description::new(&entry);
+                    if specification.as_ref().is_some_and(|wanted| !wanted.fits(&described)) {
+                        return go_on_unless(connection.outbox.is_closed());
+                    }
+                    match to_skip.checked_sub(1) {
+                        Some(left) => to_skip = left,
+                        None => entries.push(&described.into_value()),
+                    }
+                    go_on_unless(entries.is_full())
+                })
+            };
+            let frame = match found {
+                Ok(()) => entries.frame(&id),
+                Err(error) => frame(&connection, &id, &Err(exceptions::of_storage_error(&error))),
+            };
             // Read only once, however long the log is: what was committed meanwhile may be in it or not.
-            reply_published(&hosted, &connection, &frame(&connection, &id, &answer));
+            reply_published(&hosted, &connection, &frame);
         });
     }
 
@@ -103,6 +128,11 @@ impl Session {
     }
 }
 
+/// For a walk that ends when it has found enough.
+fn go_on_unless(ended: bool) -> ControlFlow<()> {
+    if ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
 /// Find what is to be undone, in another thread, and go on from there. The transaction is `Voting`.
 pub(super) fn look_up(
     hosted: &Arc<Hosted>,
@@ -148,15 +178,35 @@ fn looked_up(
     }
 }
 
-/// The objects that the undos of a transaction will change.
+/// The objects that the undos of a transaction will change. Each transaction is looked up once, however often it is undone; the
+/// storage writes a record for each time, so all of them count for `max-transaction-objects`.
 fn undone_oids(hosted: &Hosted, open: &OpenTransaction) -> Result<Vec<Oid>, StorageError> {
-    let mut oids = Vec::new();
+    let mut oids = HashSet::new();
+    let mut counts: HashMap<Tid, usize> = HashMap::new();
+    let mut total = open.staged.ops().len() as u64;
     for op in open.staged.ops() {
-        if let OpKind::Undo { tid } = op.kind {
-            oids.extend(hosted.storage.undo_oids(tid)?);
+        let OpKind::Undo { tid } = op.kind else { continue };
+        let count = match counts.get(&tid) {
+            Some(count) => *count,
+            None => {
+                let found = hosted.storage.undo_oids(tid)?;
+                counts.insert(tid, found.len());
+                let count = found.len();
+                oids.extend(found);
+                count
+            }
+        };
+        total = total.saturating_add(count as u64);
+        if let Some(max) = hosted.options.transaction_objects.filter(|max| total > *max) {
+            return Err(StorageError::Refused {
+                class: ("ZODB.POSException", "StorageError"),
+                message: format!(
+                    "the transaction is larger than the server permits: with what its undos change, max-transaction-objects is {max}"
+                ),
+            });
         }
     }
-    Ok(oids)
+    Ok(oids.into_iter().collect())
 }
 
 /// With the whole storage locked: what does the undo come to?
@@ -206,119 +256,10 @@ fn answer_undo(
     connection.post(frame(connection, reply_to, &answer));
 }
 
-/// What undoLog says of a transaction. The keys of the extension stand beside, and in front of, its own.
-fn description(entry: &UndoEntry) -> Vec<(Value, Value)> {
-    let mut items = vec![
-        (Value::text("id"), Value::bytes(undo_id(entry.tid))),
-        (Value::text("time"), Value::Float(entry.tid.to_unix())),
-        (Value::text("user_name"), Value::bytes(&entry.meta.user)),
-        (Value::text("size"), Value::Int(i64::try_from(entry.size).unwrap_or(i64::MAX))),
-        (Value::text("description"), Value::bytes(&entry.meta.description)),
-    ];
-    if let Some(Value::Dict(extension)) = extension_dict(&entry.meta.extension) {
-        for (key, value) in extension {
-            match items.iter_mut().find(|(known, _)| equal(known, &key)) {
-                Some((_, own)) => *own = value,
-                None => items.push((key, value)),
-            }
-        }
-    }
-    items
-}
-
-/// What undoInfo's transactions must have in their descriptions.
-pub(super) struct Specification(Vec<(Value, Value)>);
-
-impl Specification {
-    /// `None` if nothing is asked for.
-    pub fn new(specification: Value) -> Result<Option<Specification>, PyException> {
-        let kind = match specification {
-            Value::Dict(items) if items.is_empty() => return Ok(None),
-            Value::Dict(items) => return Ok(Some(Specification(items))),
-            Value::None | Value::Bool(false) | Value::Int(0) => return Ok(None),
-            Value::Tuple(items) | Value::List(items) if items.is_empty() => return Ok(None),
-            Value::Bytes(bytes) | Value::Str(bytes) if bytes.is_empty() => return Ok(None),
-            Value::Text(text) | Value::Unicode(text) if text.is_empty() => return Ok(None),
-            Value::Bool(_) => "bool",
-            Value::Int(_) | Value::BigInt(_) => "int",
-            Value::Float(_) => "float",
-            Value::Tuple(_) => "tuple",
-            Value::List(_) => "list",
-            _ => "str",
-        };
-        let message = format!("'{kind}' object has no attribute 'items'");
-        Err(PyException::builtin("AttributeError", message))
-    }
-
-    fn fits(&self, entry: &UndoEntry) -> bool {
-        let has = description(entry);
-        self.0.iter().all(|(key, wanted)| {
-            let value = has.iter().find(|(known, _)| equal(key, known)).map(|(_, value)| value);
-            value.map_or(*wanted == Value::None, |value| equal(wanted, value))
-        })
-    }
-}
-
-/// Whether Python has `wanted == value`. Texts and bytes are compared as Python 2 does, whatever the peer: the file
-/// does not tell them apart.
-fn equal(wanted: &Value, value: &Value) -> bool {
-    if let (Some(wanted), Some(value)) = (string(wanted), string(value)) {
-        return wanted == value;
-    }
-    if let (Some(wanted), Some(value)) = (number(wanted), number(value)) {
-        return wanted == value;
-    }
-    match (wanted, value) {
-        (Value::Prefix(path), value) => match (string(path), string(value)) {
-            (Some(path), Some(value)) => is_path_prefix(path, value),
-            _ => false,
-        },
-        (Value::Tuple(a), Value::Tuple(b)) | (Value::List(a), Value::List(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b))
-        }
-        (Value::Dict(a), Value::Dict(b)) => {
-            a.len() == b.len()
-                && a.iter().all(|(key, a)| b.iter().any(|(known, b)| equal(key, known) && equal(a, b)))
-        }
-        (wanted, value) => wanted == value,
-    }
-}
-
-fn string(value: &Value) -> Option<&[u8]> {
-    match value {
-        Value::Bytes(bytes) | Value::Str(bytes) => Some(bytes),
-        Value::Text(text) | Value::Unicode(text) => Some(text.as_bytes()),
-        _ => None,
-    }
-}
-
-#[allow(clippy::cast_precision_loss)] // Python's comparison of large integers and floats is of no use here
-fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Bool(value) => Some(f64::from(u8::from(*value))),
-        Value::Int(value) => Some(*value as f64),
-        Value::Float(value) => Some(*value),
-        _ => None,
-    }
-}
-
-/// As ZopeUndo.Prefix compares: element by element; what follows the last blank of the last element is a user's name and
-/// does not count.
-fn is_path_prefix(path: &[u8], value: &[u8]) -> bool {
-    let mut elements: Vec<&[u8]> = value.split(|&byte| byte == b'/').collect();
-    if let Some(last) = elements.last_mut()
-        && let Some(blank) = last.iter().rposition(|&byte| byte == b' ')
-    {
-        *last = last.get(..blank).unwrap_or_default();
-    }
-    let wanted: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
-    elements.starts_with(&wanted)
-}
-
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// The name of a transaction in undoLog: its tid in base64.
-fn undo_id(tid: Tid) -> [u8; 12] {
+pub(super) fn undo_id(tid: Tid) -> [u8; 12] {
     // 64 bits and two of fill are 11 digits of 6 bits; then one `=`.
     let bits = u128::from(tid.0) << 2;
     let mut id = [b'='; 12];
@@ -330,7 +271,7 @@ fn undo_id(tid: Tid) -> [u8; 12] {
 
 /// The tid that an undo's argument names.
 fn tid_of(undo_id: &Value) -> Result<Tid, PyException> {
-    let bytes = string(undo_id).and_then(decode_base64);
+    let bytes = undo_id.string().and_then(decode_base64);
     let tid = bytes.and_then(|bytes| <[u8; 8]>::try_from(bytes.as_slice()).ok()).map(Tid::from_bytes);
     tid.ok_or_else(|| {
         let reason = "this is no transaction id: it must be an 'id' of undoLog, 8 bytes in base64";
@@ -366,7 +307,6 @@ fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::TransactionMeta;
 
     #[test]
     fn undo_ids_are_base64_of_tids() {
@@ -385,54 +325,5 @@ mod tests {
         for wrong in [Value::bytes("AQIDBAUGBwg"), Value::bytes("AQIDBAUG"), Value::bytes(""), Value::None] {
             assert_eq!(name(wrong), "UndoError");
         }
-    }
-
-    fn entry(user: &str, description: &str, extension: &[u8]) -> UndoEntry {
-        let meta = TransactionMeta {
-            user: user.into(),
-            description: description.into(),
-            extension: extension.to_vec(),
-        };
-        UndoEntry { tid: Tid(7), meta, size: 99 }
-    }
-
-    #[test]
-    fn descriptions_give_way_to_extensions() {
-        let items = description(&entry("me", "what", b"(dU\x04sizeK\x05sU\x03newI01\ns."));
-        let names: Vec<_> = items.iter().map(|(key, _)| string(key).unwrap()).collect();
-        assert_eq!(names, [&b"id"[..], b"time", b"user_name", b"size", b"description", b"new"]);
-        assert_eq!(items[3].1, Value::Int(5));
-        assert_eq!(description(&entry("me", "what", b"broken")).len(), 5);
-    }
-
-    #[test]
-    fn specifications() {
-        let fits = |items: &[(&str, Value)], entry: &UndoEntry| {
-            let items = items.iter().map(|(key, value)| (Value::text(*key), value.clone())).collect();
-            Specification::new(Value::Dict(items)).unwrap().is_none_or(|s| s.fits(entry))
-        };
-        let prefix = |path: &str| Value::Prefix(Box::new(Value::bytes(path)));
-        let e = entry("/acl users/jim", "/a/b/c", b"}U\x01xF1\ns.");
-        assert!(fits(&[], &e));
-        assert!(fits(&[("description", Value::text("/a/b/c"))], &e));
-        assert!(fits(&[("description", Value::bytes("/a/b/c")), ("x", Value::Int(1))], &e));
-        assert!(!fits(&[("description", Value::bytes("/a/b"))], &e));
-        assert!(!fits(&[("y", Value::bytes("/a/b"))], &e));
-        assert!(fits(&[("y", Value::None)], &e));
-        for (path, expected) in
-            [("/a", true), ("/a/b/c", true), ("/a/b/c/d", false), ("/a/x", false), ("/", false)]
-        {
-            assert_eq!(fits(&[("description", prefix(path))], &e), expected, "{path}");
-        }
-        // The name of the user that follows a blank is left out, in the last element only.
-        assert!(fits(&[("user_name", prefix("/acl users"))], &e));
-        assert!(fits(
-            &[("user_name", prefix("/folder/acl_users"))],
-            &entry("/folder/acl_users jim", "", b"")
-        ));
-        assert!(fits(&[("user_name", prefix(""))], &entry("/folder jim", "", b"")));
-        assert!(!fits(&[("time", prefix(""))], &e));
-        assert!(Specification::new(Value::List(vec![Value::None])).is_err());
-        assert!(Specification::new(Value::Tuple(Vec::new())).unwrap().is_none());
     }
 }

@@ -7,6 +7,7 @@ mod iterate;
 mod oids;
 mod stage;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use self::oids::Issued;
@@ -136,7 +137,10 @@ impl Storage for DemoStorage {
             return Ok(None);
         };
         if loaded.end.is_none() && before < Tid::MAX {
-            loaded.end = self.changes.history(oid, usize::MAX)?.last().map(|entry| entry.tid);
+            self.changes.revisions(oid, &mut |entry| {
+                loaded.end = Some(entry.tid);
+                ControlFlow::Continue(())
+            })?;
         }
         Ok(Some(loaded))
     }
@@ -183,17 +187,21 @@ impl Storage for DemoStorage {
         }
     }
 
-    fn history(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
-        let changes = known(self.changes.history(oid, count))?;
-        let mut entries = changes.unwrap_or_default();
-        if entries.len() < count {
-            match self.base.history(oid, count - entries.len()) {
-                Ok(older) => entries.extend(older),
-                Err(StorageError::PosKey(_)) if !entries.is_empty() => {}
-                Err(error) => return Err(error),
-            }
+    fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
+        let (mut any, mut ended) = (false, false);
+        known(self.changes.revisions(oid, &mut |entry| {
+            any = true;
+            let flow = each(entry);
+            ended = flow.is_break();
+            flow
+        }))?;
+        if ended {
+            return Ok(());
         }
-        Ok(entries)
+        match self.base.revisions(oid, each) {
+            Err(StorageError::PosKey(_)) if any => Ok(()),
+            result => result,
+        }
     }
 
     fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {

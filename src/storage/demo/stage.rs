@@ -85,13 +85,12 @@ impl DemoStorage {
             }
         }
         let (mut staged, mut resolved) = clashes.finish(staged)?;
-        // From the end, so that the indexes hold.
-        for (index, change) in changes.into_iter().rev() {
-            match change {
-                Change::Kind(kind) => staged.set_kind(index, kind),
-                Change::Drop => staged.remove(index),
-            }
-        }
+        let mut changes = changes.into_iter().peekable();
+        staged.change_ops(|index, kind| match changes.next_if(|(changed, _)| *changed == index) {
+            Some((_, Change::Kind(kind))) => Some(kind),
+            Some((_, Change::Drop)) => None,
+            None => Some(kind),
+        });
         let inner = self.changes.vote(staged, tid_at)?;
         resolved.extend(inner.resolved());
         Ok(VotedTxn { inner, resolved })

@@ -1,6 +1,7 @@
 //! Looking back: an object's revisions, the newest transactions, and all objects in oid order.
 
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 
 use super::FileStorage;
 use super::format::TxnHeader;
@@ -14,20 +15,25 @@ use crate::storage::{HistoryEntry, IternextRecord, LastInvalidations, Result, St
 const READ_LEN_MAX: u64 = 1 << 20;
 
 impl FileStorage {
-    pub(super) fn revisions(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
+    pub(super) fn each_revision(
+        &self,
+        oid: Oid,
+        each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>,
+    ) -> Result<()> {
         self.check_open()?;
         let volume = self.core.volume.get_owned();
         let log = &volume.log;
         let mut pos = volume.index.get(oid).ok_or(StorageError::PosKey(oid))?.pos;
-        let mut entries = Vec::new();
-        while entries.len() < count && pos != 0 {
+        while pos != 0 {
             let record = log.read_record(pos, Some(oid))?.header;
             let txn = log.read_txn_header(record.tloc)?;
             let meta = log.read_meta(record.tloc, &txn)?;
-            entries.push(HistoryEntry { tid: record.tid, meta, size: record.data_len });
+            if each(HistoryEntry { tid: record.tid, meta, size: record.data_len }).is_break() {
+                break;
+            }
             pos = record.prev;
         }
-        Ok(entries)
+        Ok(())
     }
 
     /// Tids and oids of the last transactions, newest first. If they are long, an object that several of them

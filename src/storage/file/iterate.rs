@@ -7,7 +7,7 @@ use log::warn;
 
 use super::format::{DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader};
 use super::log::{Log, RECORD_LEN_MIN, Record, TARGET, be_u64};
-use super::volume::Volume;
+use super::volume::Lent;
 use super::window::Buffer;
 use crate::base::ids::Tid;
 use crate::base::log_rate::LogRate;
@@ -27,7 +27,7 @@ const BUFFERED_LEN_MAX: usize = 64 * 1024;
 /// The file up to where it was published when the iterator was made, and what was read of it: an iterator over
 /// transactions shares it with those over their records, as both move on together.
 struct Source {
-    volume: Arc<Volume>,
+    lent: Arc<Lent>,
     end: u64,
     buffer: Mutex<Buffer>,
 }
@@ -43,15 +43,10 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    pub fn new(
-        volume: Arc<Volume>,
-        last: Tid,
-        start: Option<Tid>,
-        stop: Option<Tid>,
-    ) -> Result<Transactions> {
-        let end = volume.published_end();
+    pub fn new(lent: Arc<Lent>, last: Tid, start: Option<Tid>, stop: Option<Tid>) -> Result<Transactions> {
+        let end = lent.get()?.published_end();
         let buffer = Mutex::new(Buffer::new(4096, CHUNK_LEN_MAX));
-        let source = Source { volume, end, buffer };
+        let source = Source { lent, end, buffer };
         let pos = match start {
             Some(start) => source.find(start, last)?,
             None => MAGIC_LEN,
@@ -65,11 +60,9 @@ impl TransactionIterator for Transactions {
         loop {
             self.current = None;
             let Some((pos, header)) = self.source.txn_at(self.pos)? else { return Ok(None) };
-            if header.tid <= self.last_tid {
-                let path = self.source.volume.log.path().display();
-                if REDUCTIONS.admits(None, "") {
-                    warn!(target: TARGET, "{path} time-stamp reduction at {pos}");
-                }
+            if header.tid <= self.last_tid && REDUCTIONS.admits(None, "") {
+                let volume = self.source.lent.get()?;
+                warn!(target: TARGET, "{} time-stamp reduction at {pos}", volume.log.path().display());
             }
             self.last_tid = header.tid;
             if self.stop.is_some_and(|stop| header.tid > stop) {
@@ -106,7 +99,8 @@ impl RecordIterator for DataRecords {
         if self.pos >= self.end {
             return Ok(None);
         }
-        let log = &self.source.volume.log;
+        let volume = self.source.lent.get()?;
+        let log = &volume.log;
         let pos = self.pos;
         let record = self.source.read(pos, RECORD_LEN_MIN, |bytes| log.parse_record(bytes, pos, None))?;
         let header = record.header;
@@ -114,12 +108,13 @@ impl RecordIterator for DataRecords {
         if next > self.end || header.tloc != self.tpos {
             return Err(log.corrupt(pos, "data record exceeds transaction record"));
         }
-        self.pos = next;
         let (data, data_txn) = if header.data_len > 0 {
             (Some(self.source.data(pos, &header)?), None)
         } else {
             data_of_back_pointer(log, &record)?
         };
+        // Not before: for want of memory the caller may try again.
+        self.pos = next;
         Ok(Some(DataRecord { oid: header.oid, tid: header.tid, data, data_txn }))
     }
 }
@@ -127,7 +122,8 @@ impl RecordIterator for DataRecords {
 impl Source {
     /// Gives `with` the `want` bytes from `pos`, or fewer where the file ends.
     fn read<T>(&self, pos: u64, want: usize, with: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
-        let log = &self.volume.log;
+        let volume = self.lent.get()?;
+        let log = &volume.log;
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         with(buffer.get(log.file(), self.end, pos, want).map_err(log.io("reading", pos))?)
     }
@@ -135,9 +131,11 @@ impl Source {
     fn read_exact(&self, pos: u64, len: usize) -> Result<Vec<u8>> {
         self.read(pos, len, |bytes| match bytes.len() == len {
             true => Ok(bytes.to_vec()),
-            false => {
-                Err(self.volume.log.corrupt(pos, format!("{len} bytes are expected here, the file ends")))
-            }
+            false => Err(self
+                .lent
+                .get()?
+                .log
+                .corrupt(pos, format!("{len} bytes are expected here, the file ends"))),
         })
     }
 
@@ -147,7 +145,7 @@ impl Source {
             return self.read_exact(pos + DATA_HEADER_LEN as u64, len);
         }
         let mut data = Vec::new();
-        self.volume.log.read_data(pos, header, &mut data)?;
+        self.lent.get()?.log.read_data(pos, header, &mut data)?;
         Ok(data)
     }
 
@@ -161,7 +159,8 @@ impl Source {
         if pos >= self.end {
             return Ok(None);
         }
-        let log = &self.volume.log;
+        let volume = self.lent.get()?;
+        let log = &volume.log;
         let header = self.read(pos, TXN_HEADER_LEN, |bytes| match bytes.first_chunk() {
             Some(bytes) => Ok(TxnHeader::decode(bytes)),
             None => Err(log.corrupt(pos, "a transaction is expected here, the file ends")),
@@ -181,7 +180,7 @@ impl Source {
         let buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         match buffer.peek(pos, TRAILER_LEN).and_then(be_u64) {
             Some(number) => Ok(number),
-            None => self.volume.log.read_u64(pos),
+            None => self.lent.get()?.log.read_u64(pos),
         }
     }
 
@@ -206,7 +205,8 @@ impl Source {
             return Ok(pos);
         }
         let mut pos = self.end;
-        while let Some((before, header)) = self.volume.log.txn_before(pos)? {
+        let volume = self.lent.get()?;
+        while let Some((before, header)) = volume.log.txn_before(pos)? {
             if header.tid < start {
                 break;
             }

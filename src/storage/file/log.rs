@@ -15,6 +15,7 @@ use super::format::{
 use super::media::{Identity, MediaFile};
 use super::window::Window;
 use crate::base::ids::Oid;
+use crate::base::memory;
 use crate::storage::{Result, StorageError, TransactionMeta};
 
 /// The log target of everything that Python's FileStorage logs.
@@ -157,7 +158,8 @@ impl Log {
     /// The data of the record at `pos`, appended to `out`.
     pub fn read_data(&self, pos: u64, header: &DataHeader, out: &mut Vec<u8>) -> Result<()> {
         let from = out.len();
-        out.resize(from + header.data_len as usize, 0);
+        let len = usize::try_from(header.data_len).unwrap_or(usize::MAX);
+        memory::resize(out, from.saturating_add(len)).map_err(self.io("reading", pos))?;
         self.read_exact(&mut out[from..], pos + DATA_HEADER_LEN as u64)
     }
 

@@ -42,6 +42,7 @@ mod undo_log;
 mod volume;
 mod window;
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -282,8 +283,8 @@ impl Storage for FileStorage {
         self.current_tid(oid)
     }
 
-    fn history(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
-        self.revisions(oid, count)
+    fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
+        self.each_revision(oid, each)
     }
 
     fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
@@ -296,12 +297,7 @@ impl Storage for FileStorage {
 
     fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
         self.check_open()?;
-        Ok(Box::new(iterate::Transactions::new(
-            self.core.volume.get_owned(),
-            self.core.last_tid(),
-            start,
-            stop,
-        )?))
+        Ok(Box::new(iterate::Transactions::new(self.core.volume.lend(), self.core.last_tid(), start, stop)?))
     }
 
     fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
@@ -337,13 +333,8 @@ impl Storage for FileStorage {
         true
     }
 
-    fn undo_log(
-        &self,
-        first: usize,
-        last: usize,
-        fits: &dyn Fn(&UndoEntry) -> bool,
-    ) -> Result<Vec<UndoEntry>> {
-        self.undoable(first, last, fits)
+    fn undo_log(&self, each: &mut dyn FnMut(UndoEntry) -> ControlFlow<()>) -> Result<()> {
+        self.undoable(each)
     }
 
     fn undo_oids(&self, tid: Tid) -> Result<Vec<Oid>> {

@@ -11,6 +11,7 @@ use super::index::{Entry, LenHint};
 use super::log::{Log, Record};
 use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
 use crate::storage::{Loaded, Result, StorageError};
 
 /// How much data to read with the header if the index does not know the length.
@@ -152,7 +153,7 @@ impl Reading<'_> {
         };
         let log = self.log(len);
         let from = start - DATA_HEADER_LEN;
-        out.resize(start + want, 0);
+        memory::resize(out, start + want).map_err(log.io("reading", entry.pos))?;
         let len = log.file().read_at(&mut out[from..], entry.pos).map_err(log.io("reading", entry.pos))?;
         let record = log.parse_record(&out[from..from + len], entry.pos, Some(oid))?;
         if entry.len == LenHint::Unknown {
@@ -180,7 +181,7 @@ impl Reading<'_> {
             (pos, header, 0)
         };
         let len = header.data_len as usize;
-        out.resize(start + len, 0);
+        memory::resize(out, start + len).map_err(self.volume.log.io("reading", pos))?;
         if have < len {
             let from = pos + (DATA_HEADER_LEN + have) as u64;
             self.log(len).read_exact(&mut out[start + have..], from)?;

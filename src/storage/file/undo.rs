@@ -7,7 +7,8 @@
 //! Nothing but the objects themselves needs to be locked: all else that is read here lies in the past. Python takes the
 //! whole storage.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::{Mutex, PoisonError};
 
 use super::FileStorage;
@@ -17,6 +18,7 @@ use super::log::{Record, Records};
 use super::stage::{Draft, StagedRecord};
 use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
 use crate::storage::staged::Staged;
 use crate::storage::{Clash, Result, StorageError, Undone};
 
@@ -25,11 +27,14 @@ use crate::storage::{Clash, Result, StorageError, Undone};
 pub(super) const FIRST_END_MIN: u64 = 40;
 
 /// How many transactions' places are remembered.
-pub(super) const PLACES_MAX: usize = 256;
+const PLACES_MAX: usize = 1 << 16;
+/// Of the transactions that a walk passes, one in so many is remembered.
+pub(super) const WAYPOINT: usize = 64;
 
-/// Where transactions were found in a file: between undoLog, the locks and the vote they need not be searched again.
+/// Where transactions were found in a file: between undoLog, the locks and the vote they need not be searched again, and the search
+/// for another one begins nearby.
 #[derive(Default)]
-pub struct Places(Mutex<HashMap<Tid, u64>>);
+pub struct Places(Mutex<BTreeMap<Tid, u64>>);
 
 impl Places {
     pub fn remember(&self, tid: Tid, pos: u64) {
@@ -42,6 +47,12 @@ impl Places {
 
     fn get(&self, tid: Tid) -> Option<u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&tid).copied()
+    }
+
+    /// The nearest known place of a later transaction.
+    fn after(&self, tid: Tid) -> Option<u64> {
+        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        places.range((Bound::Excluded(tid), Bound::Unbounded)).next().map(|(_, pos)| *pos)
     }
 }
 
@@ -65,7 +76,7 @@ impl From<StorageError> for Failure {
 }
 
 impl FileStorage {
-    /// The objects that transaction `tid` changed, each once.
+    /// The object of each record of transaction `tid`.
     pub(super) fn undoable_oids(&self, tid: Tid) -> Result<Vec<Oid>> {
         self.check_open()?;
         let volume = self.core.volume.get_owned();
@@ -75,8 +86,6 @@ impl FileStorage {
         while let Some((_, record)) = records.next_record()? {
             oids.push(record.header.oid);
         }
-        oids.sort_unstable();
-        oids.dedup();
         Ok(oids)
     }
 
@@ -235,18 +244,35 @@ fn find_undoable(volume: &Volume, tid: Tid) -> Result<(u64, TxnHeader)> {
 }
 
 fn search(volume: &Volume, tid: Tid) -> Result<(u64, TxnHeader)> {
-    let mut transactions = Backwards::new(&volume.log, volume.published_end());
+    if let Some(near) = volume.places.after(tid)
+        && let Some(found) = search_before(volume, tid, near, true)?
+    {
+        return Ok(found);
+    }
+    // Also where times do not ascend, or nothing is known.
+    let found = search_before(volume, tid, volume.published_end(), false)?;
+    found.ok_or(StorageError::Undo { reason: "Invalid transaction id", oid: None })
+}
+
+/// Among the transactions that end at `end` or before. `ascending`: not beyond the first that is earlier.
+fn search_before(volume: &Volume, tid: Tid, end: u64, ascending: bool) -> Result<Option<(u64, TxnHeader)>> {
+    let mut transactions = Backwards::new(&volume.log, end);
+    let mut passed = 0;
     while transactions.end() >= FIRST_END_MIN
         && let Some((tpos, header)) = transactions.next_txn()?
     {
         if header.tid == tid {
-            return Ok((tpos, header));
+            return Ok(Some((tpos, header)));
         }
-        if header.status == b'p' {
+        if header.status == b'p' || ascending && header.tid < tid {
             break;
         }
+        passed += 1;
+        if passed % WAYPOINT == 0 {
+            volume.places.remember(header.tid, tpos);
+        }
     }
-    Err(StorageError::Undo { reason: "Invalid transaction id", oid: None })
+    Ok(None)
 }
 
 /// An object's state that an undo meets.
@@ -276,9 +302,10 @@ impl Current {
 
 /// The data of a record of this transaction.
 fn draft_data(staged: &Staged, record: &StagedRecord) -> Result<Vec<u8>> {
-    let mut data = vec![0; record.data_len as usize];
-    staged
-        .read_at(&mut data, record.staged_at + DATA_HEADER_LEN as u64)
-        .map_err(StorageError::io("reading back a transaction's temporary file"))?;
-    Ok(data)
+    let read = || {
+        let mut data = memory::zeros(record.data_len as usize)?;
+        staged.read_at(&mut data, record.staged_at + DATA_HEADER_LEN as u64)?;
+        Ok(data)
+    };
+    read().map_err(StorageError::io("reading back a transaction's temporary file"))
 }

@@ -3,16 +3,17 @@
 //! Whoever reads takes the volume once and keeps to it: positions mean nothing in another one. A volume that was
 //! replaced stays readable as long as somebody holds it, and nothing is appended to it any more.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
 use super::index::Index;
 use super::log::Log;
 use super::undo::Places;
 use crate::base::ids::{Oid, Tid};
-use crate::storage::Result;
+use crate::storage::{Result, StorageError};
 
 /// See the module.
 pub struct Volume {
@@ -74,26 +75,75 @@ impl Volume {
     }
 }
 
+/// A volume for iterators, whose clients may forget them: it is taken from them when it has been replaced too often, because the disk
+/// space of the file is not free before.
+pub struct Lent(ArcSwapOption<Volume>);
+
+impl Lent {
+    pub fn get(&self) -> Result<Arc<Volume>> {
+        self.0.load_full().ok_or_else(|| StorageError::Refused {
+            class: ("ZODB.POSException", "StorageError"),
+            message: format!(
+                "the iterator was ended: more than {RETIRED_MAX} packs have replaced the file since it was begun"
+            ),
+        })
+    }
+}
+
+/// Iterators over so many replaced files go on.
+const RETIRED_MAX: usize = 2;
+
 /// The current volume. Taking it costs no lock and no shared counter, so readers do not meet here.
-pub struct Current(ArcSwap<Volume>);
+pub struct Current {
+    volume: ArcSwap<Volume>,
+    lent: Mutex<Loans>,
+}
+
+struct Loans {
+    /// Of the current volume.
+    current: Arc<Lent>,
+    /// Of those before, oldest first.
+    retired: VecDeque<Weak<Lent>>,
+}
 
 impl Current {
     pub fn new(volume: Volume) -> Current {
-        Current(ArcSwap::from_pointee(volume))
+        let volume = Arc::new(volume);
+        let current = Arc::new(Lent(ArcSwapOption::new(Some(Arc::clone(&volume)))));
+        let lent = Mutex::new(Loans { current, retired: VecDeque::new() });
+        Current { volume: ArcSwap::new(volume), lent }
+    }
+
+    /// For an iterator.
+    pub fn lend(&self) -> Arc<Lent> {
+        Arc::clone(&self.loans().current)
+    }
+
+    fn loans(&self) -> MutexGuard<'_, Loans> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For something short.
     pub fn get(&self) -> Guard<Arc<Volume>> {
-        self.0.load()
+        self.volume.load()
     }
 
     /// For something that may take long.
     pub fn get_owned(&self) -> Arc<Volume> {
-        self.0.load_full()
+        self.volume.load_full()
     }
 
     /// From now on this one is current. Only the leader may do it.
     pub fn replace(&self, volume: Arc<Volume>) {
-        self.0.store(volume);
+        let mut loans = self.loans();
+        self.volume.store(Arc::clone(&volume));
+        let lent = Arc::new(Lent(ArcSwapOption::new(Some(volume))));
+        let replaced = std::mem::replace(&mut loans.current, lent);
+        loans.retired.push_back(Arc::downgrade(&replaced));
+        if loans.retired.len() > RETIRED_MAX
+            && let Some(lent) = loans.retired.pop_front().and_then(|lent| lent.upgrade())
+        {
+            lent.0.store(None);
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{Data, State};
 use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
 use crate::storage::{
     DataRecord, RecordIterator, Result, StorageError, TransactionIterator, TransactionRecord,
 };
@@ -53,11 +54,11 @@ struct Records {
 
 impl RecordIterator for Records {
     fn next_record(&mut self) -> Result<Option<DataRecord>> {
-        Ok(self.records.next().map(|(oid, data)| DataRecord {
-            oid,
-            tid: self.tid,
-            data: data.map(|data| data.to_vec()),
-            data_txn: None,
-        }))
+        let Some((oid, data)) = self.records.as_slice().first() else { return Ok(None) };
+        let data = data.as_deref().map(memory::copy).transpose();
+        let data = data.map_err(StorageError::io("reading an object"))?;
+        let record = DataRecord { oid: *oid, tid: self.tid, data, data_txn: None };
+        self.records.next();
+        Ok(Some(record))
     }
 }

@@ -10,6 +10,7 @@ mod pack;
 mod stage;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
 
 /// What Python counts for an object and for a revision of it beside its data.
 const OBJECT_SIZE: u64 = 50;
@@ -159,8 +161,8 @@ fn revision_size(data: &Data) -> u64 {
 fn append(data: &Data, oid: Oid, headroom: usize, out: &mut Vec<u8>) -> Result<usize> {
     let data = data.as_ref().ok_or(StorageError::PosKey(oid))?;
     let start = out.len() + headroom;
-    out.resize(start, 0);
-    out.extend_from_slice(data);
+    let copied = memory::resize(out, start).and_then(|()| memory::append(out, data));
+    copied.map_err(StorageError::io("reading an object"))?;
     Ok(start)
 }
 
@@ -247,14 +249,15 @@ impl Storage for MappingStorage {
         }
     }
 
-    fn history(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
+    fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
         let state = self.read()?;
         let entry = |(tid, data): &(Tid, Data)| HistoryEntry {
             tid: *tid,
             meta: state.transactions.get(tid).map(|txn| txn.meta.clone()).unwrap_or_default(),
             size: data.as_ref().map_or(0, |data| data.len() as u64),
         };
-        Ok(state.revisions(oid)?.iter().rev().take(count).map(entry).collect())
+        let _ = state.revisions(oid)?.iter().rev().map(entry).try_for_each(each);
+        Ok(())
     }
 
     fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
@@ -265,7 +268,7 @@ impl Storage for MappingStorage {
             Some((tid, Some(data))) => Ok(Some(IternextRecord {
                 oid,
                 tid: *tid,
-                data: data.to_vec(),
+                data: memory::copy(data).map_err(StorageError::io("reading an object"))?,
                 next: objects.next().map(|(oid, _)| *oid),
             })),
             _ => Err(StorageError::PosKey(oid)),

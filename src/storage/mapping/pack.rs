@@ -3,7 +3,7 @@
 //! Everything that a kept revision refers to stays, whenever that revision was written, as in Python. Commits wait for
 //! the sweep; reads wait only while it is carried out in memory.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use super::{MappingStorage, OBJECT_SIZE, State, revision_size};
@@ -95,10 +95,14 @@ impl State {
             }
             is_alive
         });
+        let mut by_transaction: BTreeMap<Tid, BTreeSet<Oid>> = BTreeMap::new();
         for &(tid, oid) in &dropped {
+            by_transaction.entry(tid).or_default().insert(oid);
+        }
+        for (tid, oids) in by_transaction {
             let Some(txn) = transactions.get_mut(&tid) else { continue };
             txn.status = b'p';
-            txn.records.retain(|(known, _)| *known != oid);
+            txn.records.retain(|(known, _)| !oids.contains(known));
             if txn.records.is_empty() {
                 transactions.remove(&tid);
             }

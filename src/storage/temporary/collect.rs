@@ -21,11 +21,12 @@ impl State {
         zeros: &mut BTreeSet<Oid>,
     ) {
         let before = self.objects.get(&oid).map(|object| object.references.clone()).unwrap_or_default();
-        for gained in references.iter().filter(|to| !before.contains(to)) {
+        // Both are sorted.
+        for gained in references.iter().filter(|to| before.binary_search(to).is_err()) {
             *self.counts.entry(*gained).or_default() += 1;
             zeros.remove(gained);
         }
-        for lost in before.iter().filter(|to| !references.contains(to)) {
+        for lost in before.iter().filter(|to| references.binary_search(to).is_err()) {
             if self.discount(*lost) {
                 zeros.insert(*lost);
             }

@@ -11,6 +11,7 @@ mod collect;
 mod stage;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::base::clock::SystemClock;
 use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
 
 /// For how long former states are kept, as in Python.
 const FORMER_AGE_MAX: Duration = Duration::from_secs(60);
@@ -62,6 +64,7 @@ struct State {
 struct Object {
     serial: Tid,
     /// Each once.
+    /// Ascending.
     references: Vec<Oid>,
 }
 
@@ -124,6 +127,12 @@ impl State {
     fn serial(&self, oid: Oid) -> Option<Tid> {
         Some(self.objects.get(&oid)?.serial)
     }
+}
+
+/// Appends a record's data at `start`, behind its headroom.
+fn copy(data: &[u8], start: usize, out: &mut Vec<u8>) -> Result<()> {
+    let copied = memory::resize(out, start).and_then(|()| memory::append(out, data));
+    copied.map_err(StorageError::io("reading an object"))
 }
 
 impl Storage for TemporaryStorage {
@@ -199,8 +208,7 @@ impl Storage for TemporaryStorage {
             return Err(StorageError::PosKey(oid));
         };
         let start = out.len() + headroom;
-        out.resize(start, 0);
-        out.extend_from_slice(data);
+        copy(data, start, out)?;
         Ok(Some(Loaded { start, serial, end }))
     }
 
@@ -208,8 +216,7 @@ impl Storage for TemporaryStorage {
         let state = self.read()?;
         let kept = state.states.get(&(oid, serial)).ok_or(StorageError::PosKey(oid))?;
         let start = out.len() + headroom;
-        out.resize(start, 0);
-        out.extend_from_slice(&kept.data);
+        copy(&kept.data, start, out)?;
         Ok(Loaded { start, serial, end: None })
     }
 
@@ -218,8 +225,8 @@ impl Storage for TemporaryStorage {
     }
 
     /// There is none.
-    fn history(&self, _oid: Oid, _count: usize) -> Result<Vec<HistoryEntry>> {
-        Ok(Vec::new())
+    fn revisions(&self, _oid: Oid, _each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
+        Ok(())
     }
 
     fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
@@ -228,7 +235,8 @@ impl Storage for TemporaryStorage {
         let Some((&oid, object)) = objects.next() else { return Ok(None) };
         let kept = state.states.get(&(oid, object.serial)).ok_or(StorageError::PosKey(oid))?;
         let next = objects.next().map(|(oid, _)| *oid);
-        Ok(Some(IternextRecord { oid, tid: object.serial, data: kept.data.to_vec(), next }))
+        let data = memory::copy(&kept.data).map_err(StorageError::io("reading an object"))?;
+        Ok(Some(IternextRecord { oid, tid: object.serial, data, next }))
     }
 
     /// Nothing is left from before the start.

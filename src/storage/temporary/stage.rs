@@ -21,7 +21,7 @@ pub struct VotedTxn {
 struct Record {
     oid: Oid,
     data: Arc<[u8]>,
-    /// Each once.
+    /// Each once, ascending.
     references: Vec<Oid>,
 }
 

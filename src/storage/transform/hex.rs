@@ -1,6 +1,7 @@
 //! Records in hexadecimal, behind `.h`: the transformation of ZODB's own tests.
 
 use std::borrow::Cow;
+use std::io;
 
 use super::Codec;
 
@@ -14,14 +15,14 @@ impl Codec for Hex {
         Cow::Owned(b".h".iter().copied().chain(digits).collect())
     }
 
-    fn decode<'a>(&self, kept: &'a [u8]) -> Result<Cow<'a, [u8]>, String> {
-        let digits = kept.strip_prefix(b".h").ok_or("it does not begin with .h")?;
+    fn decode<'a>(&self, kept: &'a [u8], _: usize) -> io::Result<Cow<'a, [u8]>> {
+        let digits = kept.strip_prefix(b".h").ok_or_else(|| io::Error::other("it does not begin with .h"))?;
         let half = |digit: &u8| char::from(*digit).to_digit(16).ok_or("it is not hexadecimal");
         let byte = |pair: &[u8]| match pair {
             [high, low] => Ok((half(high)? << 4 | half(low)?) as u8),
             _ => Err("it has an odd number of digits"),
         };
         let record: Result<Vec<u8>, &str> = digits.chunks(2).map(byte).collect();
-        Ok(Cow::Owned(record?))
+        record.map(Cow::Owned).map_err(io::Error::other)
     }
 }

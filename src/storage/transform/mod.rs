@@ -8,34 +8,79 @@ pub mod hex;
 pub mod zlib;
 
 use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
 
 use super::forward::forward;
+use super::staged::OpKind;
 use super::{
     Clash, DataRecord, IternextRecord, Loaded, PackRequest, RecordIterator, Resolver, Result, Staged,
     Storage, StorageError, TidAt, TransactionIterator, TransactionMeta, TransactionRecord, Unresolved, Voted,
 };
 use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
 
 const WRAPPER: (&str, &str) = ("ZODB.interfaces", "IStorageWrapper");
 
 /// How records are kept.
 pub trait Codec: Send + Sync {
     fn encode<'a>(&self, record: &'a [u8]) -> Cow<'a, [u8]>;
-    fn decode<'a>(&self, kept: &'a [u8]) -> std::result::Result<Cow<'a, [u8]>, String>;
+    /// The record, unless it is longer than `len_max`.
+    fn decode<'a>(&self, kept: &'a [u8], len_max: usize) -> io::Result<Cow<'a, [u8]>>;
+    /// No record that is kept as so many bytes is longer than this.
+    fn decoded_len_max(&self, kept_len: usize) -> usize {
+        kept_len
+    }
+    /// Whether the record is longer than `len_max`, found without keeping it in memory.
+    fn is_longer(&self, kept: &[u8], len_max: usize) -> bool {
+        kept.len() > len_max
+    }
 }
+
+/// What a message may have at most. A pack, of which there is one at a time, reads what was stored when more was permitted.
+const LEN_MAX: usize = 1 << 30;
 
 /// See the module.
 pub struct Transform {
     base: Arc<dyn Storage>,
     codec: Arc<dyn Codec>,
     by_clients: bool,
+    len_max: usize,
 }
 
 impl Transform {
     /// `by_clients`: they encode and decode themselves.
     pub fn new(base: Arc<dyn Storage>, codec: Arc<dyn Codec>, by_clients: bool) -> Transform {
-        Transform { base, codec, by_clients }
+        Transform { base, codec, by_clients, len_max: LEN_MAX }
+    }
+
+    /// No message could carry a longer record (`max-message-size`).
+    #[must_use]
+    pub fn with_len_max(self, len_max: usize) -> Transform {
+        Transform { len_max, ..self }
+    }
+
+    /// A record that no client could ever load is refused, whoever has encoded it.
+    fn check_lengths(&self, staged: &Staged) -> Result<()> {
+        for op in staged.ops() {
+            let has_data = matches!(op.kind, OpKind::Store { .. } | OpKind::Restore { has_data: true, .. });
+            if !has_data || self.codec.decoded_len_max(op.len as usize) <= self.len_max {
+                continue;
+            }
+            let reading = "reading back a transaction's temporary file";
+            let record = staged.payload(op).map_err(StorageError::io(reading))?;
+            if self.codec.is_longer(&record, self.len_max) {
+                return Err(StorageError::Refused {
+                    class: ("ZODB.POSException", "StorageError"),
+                    message: format!(
+                        "the record of object 0x{} is larger than the server permits once it is decompressed: max-message-size \
+                         is {} bytes",
+                        op.oid, self.len_max
+                    ),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Decodes what stands in `out` from `start`, in place. If it cannot be, `out` is cut off at `base`.
@@ -43,17 +88,18 @@ impl Transform {
         if self.by_clients {
             return Ok(());
         }
-        let decoded = match self.codec.decode(out.get(start..).unwrap_or_default()) {
+        let decoded = match self.codec.decode(out.get(start..).unwrap_or_default(), self.len_max) {
             Ok(Cow::Borrowed(_)) => return Ok(()),
             Ok(Cow::Owned(decoded)) => decoded,
-            Err(reason) => {
+            Err(error) => {
                 out.truncate(base);
-                return Err(undecodable(oid, &reason));
+                return Err(undecodable(oid, error));
             }
         };
-        out.truncate(start);
-        out.extend_from_slice(&decoded);
-        Ok(())
+        replace_tail(out, start, decoded).map_err(|error| {
+            out.truncate(base);
+            undecodable(oid, error)
+        })
     }
 
     fn decode_loaded(
@@ -75,13 +121,13 @@ impl Transform {
     }
 
     fn decode_staged(&self, staged: Staged) -> Result<Staged> {
-        staged.map_records(|oid, record| decoded(self.codec.as_ref(), oid, record))
+        staged.map_records(|oid, record| decoded(self.codec.as_ref(), self.len_max, oid, record))
     }
 
     /// A conflict's record tells the class of the object; what the client is to merge is as it sent it.
     fn decode_error(&self, error: StorageError) -> StorageError {
         let decode = |data: &mut Vec<u8>| {
-            if let Ok(Cow::Owned(decoded)) = self.codec.decode(data) {
+            if let Ok(Cow::Owned(decoded)) = self.codec.decode(data, self.len_max) {
                 *data = decoded;
             }
         };
@@ -106,21 +152,38 @@ impl Transform {
     }
 }
 
-fn decoded(codec: &dyn Codec, oid: Oid, record: &[u8]) -> Result<Vec<u8>> {
-    codec.decode(record).map(Cow::into_owned).map_err(|reason| undecodable(oid, &reason))
+/// Puts a record into the place of what stands behind `start`. A long one is not copied: what stands before it is moved in front of it.
+fn replace_tail(out: &mut Vec<u8>, start: usize, mut record: Vec<u8>) -> io::Result<()> {
+    out.truncate(start);
+    if record.len() <= memory::LARGE {
+        return memory::append(out, &record);
+    }
+    let len = out.len() + record.len();
+    memory::reserve(&mut record, len)?;
+    record.splice(..0, out.iter().copied());
+    *out = record;
+    Ok(())
 }
 
-fn undecodable(oid: Oid, reason: &str) -> StorageError {
+fn decoded(codec: &dyn Codec, len_max: usize, oid: Oid, record: &[u8]) -> Result<Vec<u8>> {
+    let decoded = codec.decode(record, len_max);
+    decoded.map(Cow::into_owned).map_err(|error| undecodable(oid, error))
+}
+
+fn undecodable(oid: Oid, error: io::Error) -> StorageError {
+    if error.kind() == io::ErrorKind::OutOfMemory {
+        return StorageError::io(format!("decoding the record of object 0x{oid}"))(error);
+    }
     StorageError::Refused {
         class: ("ZODB.POSException", "StorageError"),
-        message: format!("the record of object 0x{oid} cannot be decoded: {reason}"),
+        message: format!("the record of object 0x{oid} cannot be decoded: {error}"),
     }
 }
 
 impl Storage for Transform {
     forward!(
         base: name, is_read_only, object_count, size, extension_methods, extension_method,
-        last_transaction, tids_after, new_oids, expect_read, get_tid, history, last_invalidations, finish, abort,
+        last_transaction, tids_after, new_oids, expect_read, get_tid, revisions, last_invalidations, finish, abort,
         set_publisher, supports_undo, undo_log, undo_oids, blob_dir, load_blob, close
     );
 
@@ -177,10 +240,11 @@ impl Storage for Transform {
         if self.by_clients {
             return Ok(base);
         }
-        Ok(Box::new(Transactions { base, codec: Arc::clone(&self.codec) }))
+        Ok(Box::new(Transactions { base, codec: Arc::clone(&self.codec), len_max: self.len_max }))
     }
 
     fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
+        self.check_lengths(&staged)?;
         let staged = if self.by_clients { staged } else { self.encode_staged(staged)? };
         self.base.vote(staged, tid_at).map_err(|error| self.decode_error(error))
     }
@@ -197,12 +261,15 @@ impl Storage for Transform {
     }
 
     fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
-        self.base.set_resolver(Arc::new(Translator { resolver, codec: Arc::clone(&self.codec) }));
+        let (codec, len_max) = (Arc::clone(&self.codec), self.len_max);
+        self.base.set_resolver(Arc::new(Translator { resolver, codec, len_max }));
     }
 
     fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
-        let references =
-            |record: &[u8], oids: &mut Vec<Oid>| (request.references)(&self.codec.decode(record)?, oids);
+        let references = |record: &[u8], oids: &mut Vec<Oid>| {
+            let decoded = self.codec.decode(record, LEN_MAX).map_err(|error| error.to_string())?;
+            (request.references)(&decoded, oids)
+        };
         self.base.pack(&PackRequest { references: &references, ..*request })
     }
 }
@@ -211,11 +278,13 @@ impl Storage for Transform {
 struct Translator {
     resolver: Arc<dyn Resolver>,
     codec: Arc<dyn Codec>,
+    len_max: usize,
 }
 
 impl Translator {
     fn decode<'a>(&self, clash: &Clash<'a>) -> std::result::Result<[Cow<'a, [u8]>; 3], Unresolved> {
-        let decode = |state| self.codec.decode(state).map_err(|reason| Unresolved { reason });
+        let unresolved = |error: io::Error| Unresolved { reason: error.to_string() };
+        let decode = |state| self.codec.decode(state, self.len_max).map_err(unresolved);
         Ok([decode(clash.old)?, decode(clash.committed)?, decode(clash.new)?])
     }
 
@@ -245,6 +314,7 @@ impl Resolver for Translator {
 struct Transactions {
     base: Box<dyn TransactionIterator>,
     codec: Arc<dyn Codec>,
+    len_max: usize,
 }
 
 impl TransactionIterator for Transactions {
@@ -253,21 +323,36 @@ impl TransactionIterator for Transactions {
     }
 
     fn records(&self) -> Result<Box<dyn RecordIterator>> {
-        Ok(Box::new(Records { base: self.base.records()?, codec: Arc::clone(&self.codec) }))
+        let (base, codec, len_max) = (self.base.records()?, Arc::clone(&self.codec), self.len_max);
+        Ok(Box::new(Records { base, codec, len_max, pending: None }))
     }
 }
 
 struct Records {
     base: Box<dyn RecordIterator>,
     codec: Arc<dyn Codec>,
+    len_max: usize,
+    /// For want of memory it could not be decoded; the caller may try again.
+    pending: Option<DataRecord>,
 }
 
 impl RecordIterator for Records {
     fn next_record(&mut self) -> Result<Option<DataRecord>> {
-        let Some(mut record) = self.base.next_record()? else { return Ok(None) };
-        if let Some(data) = &mut record.data {
-            *data = decoded(self.codec.as_ref(), record.oid, data)?;
+        let next = match self.pending.take() {
+            Some(pending) => Some(pending),
+            None => self.base.next_record()?,
+        };
+        let Some(mut record) = next else { return Ok(None) };
+        let data = record.data.as_deref();
+        match data.map(|data| decoded(self.codec.as_ref(), self.len_max, record.oid, data)).transpose() {
+            Ok(data) => {
+                record.data = data;
+                Ok(Some(record))
+            }
+            Err(error) => {
+                self.pending = matches!(error, StorageError::Io { .. }).then_some(record);
+                Err(error)
+            }
         }
-        Ok(Some(record))
     }
 }

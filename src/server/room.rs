@@ -1,0 +1,220 @@
+//! Memory for large records on their way to clients: all clients together have so much, and each record waits for its share of it.
+//!
+//! A record of up to a megabyte needs none. A larger one is read only when its share is there, and the share is given back when it was
+//! sent. Shares are given in the order of the requests, and nobody who waits for one has another or holds a lock, so nobody waits for
+//! ever but behind a client that does not read: such a one is disconnected if others wait.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::net::stream::{Sink, Stream};
+use crate::server::outbox::Outbox;
+
+/// A client may take so long for a record that others wait behind, and a second more for each megabyte.
+const TIME_MAX: Duration = Duration::from_secs(30);
+const BYTES_PER_SECOND: u64 = 1 << 20;
+/// How soon it is noticed that a client that waits has gone, or one that is waited for is late.
+const PAUSE: Duration = Duration::from_millis(100);
+const TOO_SLOW: &str = "it reads a large record too slowly, and others wait for the memory";
+
+/// What is left of it. Clones are the same.
+pub struct Room<S: Sink = Stream>(Arc<Shared<S>>);
+
+struct Shared<S: Sink> {
+    len_max: usize,
+    time_max: Duration,
+    state: Mutex<State<S>>,
+    changed: Condvar,
+}
+
+struct State<S: Sink> {
+    used: usize,
+    /// Numbers of requests, the first of which is the next to be served.
+    waiting: VecDeque<u64>,
+    held: BTreeMap<u64, Held<S>>,
+    number: u64,
+}
+
+struct Held<S: Sink> {
+    until: Instant,
+    outbox: Arc<Outbox<S>>,
+}
+
+/// So many bytes, until it is dropped.
+pub struct Share<S: Sink = Stream> {
+    room: Room<S>,
+    number: u64,
+    pub len: usize,
+}
+
+impl<S: Sink> Room<S> {
+    pub fn new(len_max: usize) -> Room<S> {
+        Room::with_time(len_max, TIME_MAX)
+    }
+
+    fn with_time(len_max: usize, time_max: Duration) -> Room<S> {
+        let state = State { used: 0, waiting: VecDeque::new(), held: BTreeMap::new(), number: 0 };
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        Room(Arc::new(Shared { len_max, time_max, state, changed }))
+    }
+
+    /// Waits for so many bytes. More than there are in all are had by one at a time. `None`: the client has gone.
+    pub fn take(&self, len: usize, outbox: &Arc<Outbox<S>>) -> Option<Share<S>> {
+        let mut state = self.0.state.lock();
+        state.number += 1;
+        let number = state.number;
+        state.waiting.push_back(number);
+        loop {
+            if outbox.is_closed() {
+                state.waiting.retain(|other| *other != number);
+                drop(state);
+                self.0.changed.notify_all();
+                return None;
+            }
+            let fits = state.used == 0 || state.used.saturating_add(len) <= self.0.len_max;
+            if fits && state.waiting.front() == Some(&number) {
+                state.waiting.pop_front();
+                state.used += len;
+                let time = self.0.time_max + Duration::from_secs(len as u64 / BYTES_PER_SECOND);
+                state.held.insert(number, Held { until: Instant::now() + time, outbox: Arc::clone(outbox) });
+                drop(state);
+                // The next one may fit, too.
+                self.0.changed.notify_all();
+                return Some(Share { room: self.clone(), number, len });
+            }
+            let now = Instant::now();
+            let late: Vec<Arc<Outbox<S>>> = state
+                .held
+                .values()
+                .filter(|held| held.until <= now && !held.outbox.is_closed())
+                .map(|held| Arc::clone(&held.outbox))
+                .collect();
+            if late.is_empty() {
+                state = self.0.changed.wait_timeout(state, PAUSE);
+                continue;
+            }
+            drop(state);
+            late.iter().for_each(|outbox| outbox.close(TOO_SLOW));
+            state = self.0.state.lock();
+        }
+    }
+}
+
+impl<S: Sink> Drop for Share<S> {
+    fn drop(&mut self) {
+        let mut state = self.room.0.state.lock();
+        state.used = state.used.saturating_sub(self.len);
+        state.held.remove(&self.number);
+        drop(state);
+        self.room.0.changed.notify_all();
+    }
+}
+
+impl Default for Room {
+    fn default() -> Room {
+        Room::new(512 << 20)
+    }
+}
+
+impl<S: Sink> Clone for Room<S> {
+    fn clone(&self) -> Room<S> {
+        Room(Arc::clone(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, IoSlice};
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+
+    /// Takes nothing.
+    struct Deaf;
+
+    impl Sink for Deaf {
+        fn try_send(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn send(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn shutdown(&self) {}
+    }
+
+    fn outbox() -> Arc<Outbox<Deaf>> {
+        Arc::new(Outbox::new(Deaf, 1 << 20))
+    }
+
+    const FOREVER: Duration = Duration::from_secs(3600);
+
+    /// A small request that would fit does not pass a large one that came first, or that would wait for ever.
+    #[test]
+    fn shares_are_had_in_the_order_of_the_requests() {
+        let room: Room<Deaf> = Room::with_time(100, FOREVER);
+        let first = room.take(60, &outbox()).expect("room");
+        let (to, from) = channel();
+        let mut waiting = Vec::new();
+        for len in [90, 10, 1000, 5] {
+            let (room, to) = (room.clone(), to.clone());
+            let before = waiting.len();
+            waiting.push(thread::spawn({
+                let room = room.clone();
+                move || {
+                    let share = room.take(len, &outbox()).expect("room");
+                    to.send(len).expect("a receiver");
+                    drop(share);
+                }
+            }));
+            while room.0.state.lock().waiting.len() <= before {
+                thread::yield_now();
+            }
+        }
+        assert!(from.try_recv().is_err());
+        drop(first);
+        let mut order: Vec<usize> = from.iter().take(4).collect();
+        // Two that fit together may tell so in either order.
+        order[..2].sort_unstable();
+        assert_eq!(order, [10, 90, 1000, 5]);
+        waiting.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        assert_eq!(room.0.state.lock().used, 0);
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_ended_when_others_wait() {
+        let room: Room<Deaf> = Room::with_time(100, Duration::ZERO);
+        let deaf = outbox();
+        let share = room.take(80, &deaf).expect("room");
+        // Nobody waits for this.
+        let beside = room.take(20, &outbox()).expect("room");
+        assert!(!deaf.is_closed());
+        drop(beside);
+        let holder = thread::spawn({
+            let deaf = Arc::clone(&deaf);
+            move || {
+                while !deaf.is_closed() {
+                    thread::yield_now();
+                }
+                drop(share);
+            }
+        });
+        let late = room.take(80, &outbox());
+        assert!(late.is_some() && deaf.close_reason() == Some(TOO_SLOW));
+        holder.join().expect("no panic");
+    }
+
+    #[test]
+    fn who_has_gone_does_not_wait() {
+        let room: Room<Deaf> = Room::with_time(100, FOREVER);
+        let share = room.take(80, &outbox()).expect("room");
+        let gone = outbox();
+        gone.close("gone");
+        assert!(room.take(80, &gone).is_none());
+        drop(share);
+        assert!(room.take(80, &outbox()).is_some());
+    }
+}

@@ -1,0 +1,67 @@
+//! Records that are too long to be read at once for every client that asks: see [`crate::server::room`].
+
+use std::io;
+
+use crate::base::memory::{LARGE, not_granted, within};
+use crate::server::connection::Connection;
+use crate::server::hosted::Hosted;
+use crate::server::room::Share;
+use crate::server::session::load::{Later, Patience, Read, reply};
+use crate::storage::{Result, StorageError};
+
+/// Reads, queues and sends the reply to a load that needs about `wanted` bytes. Waits for its share, and until the client has taken it.
+pub fn answer(hosted: &Hosted, connection: &Connection, read: &Read, mut wanted: usize) {
+    let outbox = &connection.outbox;
+    while let Some(share) = hosted.workers.room.take(wanted, outbox) {
+        let mut out = Vec::new();
+        let seen = hosted.publication.seen();
+        match reply(hosted, connection, read, Patience::Waits, share.len, &mut out) {
+            Err(Later::Large(more)) => {
+                wanted = more;
+                continue;
+            }
+            // It waits for the disk.
+            Ok(()) | Err(Later::Disk) => {}
+        }
+        let place = hosted.publication.place_if_newest(seen, outbox).or_else(|| {
+            let (place, count) =
+                hosted.publication.place_for_untouched(seen, outbox, std::iter::once(read.oid));
+            (count > 0).then_some(place)
+        });
+        // Else the object was changed meanwhile, and is read again.
+        if let Some(place) = place {
+            outbox.post_own(place, out);
+            outbox.wait_until_sent();
+            return;
+        }
+    }
+}
+
+/// Runs a call that reads a record, again with its share of the memory if that is large. The share lasts until the record was sent.
+pub fn with_room<T>(
+    hosted: &Hosted,
+    connection: &Connection,
+    mut call: impl FnMut() -> Result<T>,
+) -> (Result<T>, Option<Share>) {
+    let mut share: Option<Share> = None;
+    loop {
+        let len_max = share.as_ref().map_or(LARGE, |share| share.len);
+        let result = within(len_max, &mut call);
+        let Some(wanted) = result.as_ref().err().and_then(large) else { return (result, share) };
+        // Nobody who waits has a share already.
+        drop(share.take());
+        share = hosted.workers.room.take(wanted, &connection.outbox);
+        if share.is_none() {
+            let gone = StorageError::io("reading a large record")(io::ErrorKind::NotConnected.into());
+            return (Err(gone), None);
+        }
+    }
+}
+
+/// How much memory is wanted, if that is what the error is about.
+pub fn large(error: &StorageError) -> Option<usize> {
+    match error {
+        StorageError::Io { error, .. } => not_granted(error),
+        _ => None,
+    }
+}
