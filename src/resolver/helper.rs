@@ -7,7 +7,6 @@ use std::io::{self, BufRead, BufReader, ErrorKind, PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -16,11 +15,12 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use super::LOG;
+use crate::config::ConflictResolver;
 use crate::log_at;
 use crate::storage::Clash;
 
 /// What the process runs, sent over its standard input so that the command line stays short.
-const SOURCE: &str = include_str!("helper.py");
+const SOURCE: [&str; 2] = [include_str!("unpickler.py"), include_str!("helper.py")];
 /// Reads the source up to a zero byte. Nothing but `-c`: interpreters made by buildout know no other option.
 const BOOTSTRAP: &str = "# merges conflicting states of objects for runzeo
 import os
@@ -87,14 +87,19 @@ impl Helper {
     /// Starts one and waits until it is ready. To be called from a thread that lives as long as the helper may: Linux
     /// ends the helper together with that thread. `started` is told before it is waited for.
     pub fn start(
-        interpreter: &Path,
+        settings: &ConflictResolver,
         patience: Duration,
         started: impl FnOnce(&Arc<Process>),
     ) -> Result<Helper, String> {
         let cannot = |error: io::Error| format!("cannot be started: {error}");
         let (channel, theirs) = UnixStream::pair().map_err(cannot)?;
         let (lines, out) = io::pipe().map_err(cannot)?;
-        let child = Command::new(interpreter)
+        let mut command = Command::new(&settings.interpreter);
+        if let Some(user) = &settings.user {
+            // Without the groups of the server's user, too: std gives them up where root becomes another user.
+            command.uid(user.uid).gid(user.gid);
+        }
+        let child = command
             .args(["-c", BOOTSTRAP])
             .stdin(OwnedFd::from(theirs))
             .stdout(out.try_clone().map_err(cannot)?)
@@ -102,6 +107,8 @@ impl Helper {
             .process_group(0)
             .spawn()
             .map_err(cannot)?;
+        // With it the helper's end of the socket: its own must be the only one.
+        drop(command);
         let pid = child.id();
         let process = Arc::new(Process { pid, child: Mutex::new(Some(child)) });
         started(&process);
@@ -110,10 +117,16 @@ impl Helper {
             return Err(cannot(error));
         }
         let mut helper = Helper { process, channel, versions: String::new() };
-        let settings = format!("LOG_LEVEL = {}\nMEMORY_MAX = {MEMORY_MAX}\n", log_level());
+        // Names of Python, so nothing in them ends a text.
+        let constants = format!(
+            "LOG_LEVEL = {}\nMEMORY_MAX = {MEMORY_MAX}\nALLOWED = '{}'\n",
+            log_level(),
+            settings.allowed.join(" ")
+        );
+        let [unpickler, main] = SOURCE.map(str::as_bytes);
         let deadline = Instant::now() + patience;
         let hello = helper
-            .send(&[settings.as_bytes(), SOURCE.as_bytes(), b"\0"], deadline)
+            .send(&[constants.as_bytes(), unpickler, main, b"\0"], deadline)
             .and_then(|()| helper.answer(deadline));
         let error = match hello {
             Ok((b'H', versions)) => {

@@ -4,7 +4,7 @@
 //! an idle helper or waits for one. Helpers that cannot be started are tried again later and later; meanwhile
 //! conflicts stay conflicts at once.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::LOG;
 use super::helper::{Helper, Process};
+use crate::config::ConflictResolver;
 use crate::pickle::record::class_name;
 use crate::storage::{Clash, Unresolved};
 
@@ -32,7 +33,7 @@ pub struct Pool {
 }
 
 struct Shared {
-    interpreter: PathBuf,
+    settings: ConflictResolver,
     count_max: usize,
     patience: Duration,
     /// The log has been told that the helpers write pickles that clients cannot read.
@@ -66,14 +67,18 @@ struct Failure {
 
 impl Pool {
     /// A pool whose first helper is started at once, to see that it can be.
-    pub fn start(interpreter: PathBuf) -> std::io::Result<Pool> {
+    pub fn start(settings: ConflictResolver) -> std::io::Result<Pool> {
         let count_max = thread::available_parallelism().map_or(1, |count| count.get()).min(COUNT_MAX);
-        Pool::with(interpreter, count_max, PATIENCE)
+        Pool::with(settings, count_max, PATIENCE)
     }
 
-    pub(super) fn with(interpreter: PathBuf, count_max: usize, patience: Duration) -> std::io::Result<Pool> {
+    pub(super) fn with(
+        settings: ConflictResolver,
+        count_max: usize,
+        patience: Duration,
+    ) -> std::io::Result<Pool> {
         let shared = Arc::new(Shared {
-            interpreter,
+            settings,
             count_max,
             patience,
             complained: AtomicBool::new(false),
@@ -238,7 +243,7 @@ impl Shared {
                     return;
                 }
             }
-            let started = Helper::start(&self.interpreter, START_PATIENCE, |process| {
+            let started = Helper::start(&self.settings, START_PATIENCE, |process| {
                 let mut state = self.lock();
                 // `stop` ends what is on the list; what comes too late for it is ended here.
                 if state.stopping {
@@ -253,7 +258,7 @@ impl Shared {
                     if !state.introduced {
                         log::info!(
                             target: LOG,
-                            "conflict-resolver {}: {}", self.interpreter.display(), helper.versions
+                            "conflict-resolver {}: {}", self.settings.interpreter.display(), helper.versions
                         );
                     }
                     state.introduced = true;
@@ -282,8 +287,8 @@ impl Shared {
             return;
         }
         let backoff = state.failure.as_ref().map_or(BACKOFF_MIN, |last| (2 * last.backoff).min(BACKOFF_MAX));
-        let interpreter = self.interpreter.display();
-        let advice = advice(&self.interpreter);
+        let interpreter = self.settings.interpreter.display();
+        let advice = advice(&self.settings.interpreter);
         log::error!(
             target: LOG,
             "conflict-resolver {interpreter}: {why}. Conflicts on application classes are left to the clients to \

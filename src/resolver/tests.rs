@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::pool::Pool;
 use crate::base::ids::{Oid, Tid};
+use crate::config::{ConflictResolver, User};
 use crate::storage::{Clash, Unresolved};
 
 /// Does with the three states what the new one says.
@@ -31,6 +32,7 @@ class ConflictResolvingStorage(object):
         if what == b'none': return None
         if what == b'new': return b'\x80\x05' + new
         if what == b'pid': return str(os.getpid()).encode()
+        if what == b'uid': return repr((os.getuid(), os.geteuid(), os.getgid(), os.getgroups())).encode()
         if what == b'path': return repr(sys.path[0]).encode()
         old = self.loadSerial(oid, old_serial)
         return b'|'.join([oid[-1:], old, self.loadSerial(oid, committed_serial), committed, new])
@@ -67,6 +69,11 @@ fn program(dir: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
+fn pool(interpreter: &Path, count_max: usize, patience: Duration) -> Pool {
+    let settings = ConflictResolver { interpreter: interpreter.into(), ..ConflictResolver::default() };
+    Pool::with(settings, count_max, patience).unwrap()
+}
+
 fn resolve(pool: &Pool, new: &[u8]) -> Result<Vec<u8>, Unresolved> {
     pool.resolve(&Clash {
         oid: Oid(u64::from(b'o')),
@@ -81,7 +88,7 @@ fn resolve(pool: &Pool, new: &[u8]) -> Result<Vec<u8>, Unresolved> {
 #[test]
 fn whatever_a_helper_does_costs_one_resolution() {
     let Some(site) = site(ZODB) else { return };
-    let pool = Pool::with(site.interpreter.clone(), 1, Duration::from_secs(5)).unwrap();
+    let pool = pool(&site.interpreter, 1, Duration::from_secs(5));
     let merged = |new: &[u8]| Ok([b"o|old|committed|committed|", new].concat());
     assert_eq!(resolve(&pool, b"x"), merged(b"x"));
     let large = vec![b'y'; 3 << 20];
@@ -119,7 +126,7 @@ fn whatever_a_helper_does_costs_one_resolution() {
 #[test]
 fn a_helper_that_hangs_is_given_up() {
     let Some(site) = site(ZODB) else { return };
-    let pool = Pool::with(site.interpreter.clone(), 2, Duration::from_secs(2)).unwrap();
+    let pool = pool(&site.interpreter, 2, Duration::from_secs(2));
     for what in [&b"hang"[..], b"spin"] {
         let start = Instant::now();
         std::thread::scope(|scope| {
@@ -137,7 +144,7 @@ fn a_helper_that_hangs_is_given_up() {
 #[test]
 fn nothing_is_left_of_a_stopped_pool() {
     let Some(site) = site(ZODB) else { return };
-    let pool = Pool::with(site.interpreter.clone(), 1, Duration::from_secs(30)).unwrap();
+    let pool = pool(&site.interpreter, 1, Duration::from_secs(30));
     let pid = String::from_utf8(resolve(&pool, b"pid").unwrap()).unwrap();
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -165,11 +172,29 @@ fn what_cannot_be_started_says_so_and_is_not_waited_for() {
         (dir.path().join("nowhere"), "cannot be started: No such file"),
     ];
     for (interpreter, why) in cases {
-        let pool = Pool::with(interpreter, 4, Duration::from_secs(30)).unwrap();
+        let pool = pool(&interpreter, 4, Duration::from_secs(30));
         let start = Instant::now();
         let reason = resolve(&pool, b"x").unwrap_err().reason;
         assert!(reason.contains(why), "{reason}");
         assert!(resolve(&pool, b"x").unwrap_err().reason.contains(why));
         assert!(start.elapsed() < Duration::from_secs(10));
+    }
+}
+
+#[test]
+fn helpers_run_as_another_user() {
+    let Some(site) = site(ZODB) else { return };
+    let user = User { name: "4321:1234".into(), uid: 4321, gid: 1234 };
+    let settings =
+        ConflictResolver { interpreter: site.interpreter.clone(), user: Some(user), allowed: Vec::new() };
+    // The other user has to find the interpreter.
+    fs::set_permissions(site._dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let pool = Pool::with(settings, 1, Duration::from_secs(30)).unwrap();
+    let outcome = resolve(&pool, b"uid");
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(outcome.unwrap(), b"(4321, 4321, 1234, [])", "user, effective user, group, other groups");
+    } else {
+        let reason = outcome.unwrap_err().reason;
+        assert!(reason.contains("cannot be started: Operation not permitted"), "{reason}");
     }
 }
