@@ -4,6 +4,7 @@
 //! log. Nothing that it does can hold the server up for longer than the caller allows, or harm it.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, PipeReader, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -43,7 +44,6 @@ const LOG_STACK: usize = 128 << 10;
 /// A running helper that waits for a request.
 pub struct Helper {
     pub process: Arc<Process>,
-    channel: UnixStream,
     /// Versions of Python and ZODB.
     pub versions: String,
 }
@@ -58,6 +58,7 @@ pub struct Answer {
 /// A child process, and all that it started.
 pub struct Process {
     pub pid: u32,
+    channel: UnixStream,
     /// `None` once it was ended and waited for: its number may belong to another process then.
     child: Mutex<Option<Child>>,
 }
@@ -68,14 +69,29 @@ impl Process {
         self.child.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Ends it at once, if it has not ended by itself; how it ended.
-    pub fn kill(&self) -> String {
-        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut child) = child else { return "stopped".into() };
+    /// Ends it, and the wait for its answer, without waiting for its end: [`Process::kill`] has to follow.
+    pub fn interrupt(&self) {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        if child.is_some() {
+            self.signal();
+        }
+        drop(child);
+        // An error says that it has ended. What it started may have taken the other end along.
+        let _ = self.channel.shutdown(Shutdown::Both);
+    }
+
+    fn signal(&self) {
         if let Some(group) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw) {
             // An error says that nobody is left in it.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
+    }
+
+    /// Ends it at once, if it has not ended by itself; how it ended.
+    pub fn kill(&self) -> String {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut child) = child else { return "stopped".into() };
+        self.signal();
         match child.wait() {
             Ok(status) => status.to_string(),
             Err(error) => format!("cannot be waited for: {error}"),
@@ -110,13 +126,13 @@ impl Helper {
         // With it the helper's end of the socket: its own must be the only one.
         drop(command);
         let pid = child.id();
-        let process = Arc::new(Process { pid, child: Mutex::new(Some(child)) });
+        let process = Arc::new(Process { pid, channel, child: Mutex::new(Some(child)) });
         started(&process);
         if let Err(error) = log_lines(lines, pid) {
             process.kill();
             return Err(cannot(error));
         }
-        let mut helper = Helper { process, channel, versions: String::new() };
+        let mut helper = Helper { process, versions: String::new() };
         // Names of Python, so nothing in them ends a text.
         let constants = format!(
             "LOG_LEVEL = {}\nMEMORY_MAX = {MEMORY_MAX}\nALLOWED = '{}'\n",
@@ -146,17 +162,17 @@ impl Helper {
 
     /// Whether it has ended since it was asked last: somebody killed it, or the system was short of memory.
     pub fn has_ended(&self) -> bool {
+        let channel = &self.process.channel;
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        let peeked =
-            self.channel.set_nonblocking(true).and_then(|()| SockRef::from(&self.channel).peek(&mut byte));
-        let blocking = self.channel.set_nonblocking(false);
+        let peeked = channel.set_nonblocking(true).and_then(|()| SockRef::from(channel).peek(&mut byte));
+        let blocking = channel.set_nonblocking(false);
         match peeked {
             Ok(len) => len == 0 || blocking.is_err(),
             Err(error) => error.kind() != ErrorKind::WouldBlock || blocking.is_err(),
         }
     }
 
-    /// Merges. An error means that the helper is of no use any more.
+    /// Merges. An error means that the helper is of no use any more: it has ended, unless it was cancelled.
     pub fn resolve(&mut self, clash: &Clash<'_>, patience: Duration) -> Result<Answer, String> {
         let deadline = Instant::now() + patience;
         let answer = request(clash).and_then(|head| {
@@ -166,6 +182,8 @@ impl Helper {
         });
         let (kind, body) = match answer {
             Ok(answer) => answer,
+            // How it ends is waited for where nobody has locks.
+            Err(_) if clash.cancel.is_cancelled() => return Err("was interrupted".into()),
             Err(error) => {
                 let fate = self.process.kill();
                 return Err(format!("{} ({fate})", describe(&error, patience)));
@@ -184,8 +202,9 @@ impl Helper {
         for part in parts {
             let mut rest = *part;
             while !rest.is_empty() {
-                self.channel.set_write_timeout(Some(left(deadline)?))?;
-                match self.channel.write(rest) {
+                let mut channel = &self.process.channel;
+                channel.set_write_timeout(Some(left(deadline)?))?;
+                match channel.write(rest) {
                     Ok(0) => return Err(ErrorKind::WriteZero.into()),
                     Ok(len) => rest = rest.get(len..).unwrap_or_default(),
                     Err(error) => again(error)?,
@@ -219,9 +238,10 @@ impl Helper {
         let mut bytes = Vec::new();
         let mut chunk = [0; 16 << 10];
         while bytes.len() < length {
-            self.channel.set_read_timeout(Some(left(deadline)?))?;
+            let mut channel = &self.process.channel;
+            channel.set_read_timeout(Some(left(deadline)?))?;
             let want = chunk.len().min(length - bytes.len());
-            match self.channel.read(&mut chunk[..want]) {
+            match channel.read(&mut chunk[..want]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(len) => bytes.extend_from_slice(&chunk[..len]),
                 Err(error) => again(error)?,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::pool::Pool;
+use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
 use crate::config::{ConflictResolver, User};
 use crate::storage::{Clash, Unresolved};
@@ -16,7 +17,7 @@ import logging, os, sys, time
 class ConflictError(Exception): pass
 class ConflictResolvingStorage(object):
     def tryToResolveConflict(self, oid, committed_serial, old_serial, new, committed=b''):
-        what = new.partition(b' ')[0]
+        what = new.rpartition(b'\n.')[2].partition(b' ')[0]
         if what == b'hang': time.sleep(1000)
         if what == b'spin':
             while True: pass
@@ -75,6 +76,15 @@ fn pool(interpreter: &Path, count_max: usize, patience: Duration) -> Pool {
 }
 
 fn resolve(pool: &Pool, new: &[u8]) -> Result<Vec<u8>, Unresolved> {
+    resolve_until(pool, new, &Cancel::default())
+}
+
+/// The record of an object of class `app.NAME`.
+fn of_class(name: &str, what: &str) -> Vec<u8> {
+    format!("capp\n{name}\n.{what}").into_bytes()
+}
+
+fn resolve_until(pool: &Pool, new: &[u8], cancel: &Cancel) -> Result<Vec<u8>, Unresolved> {
     pool.resolve(&Clash {
         oid: Oid(u64::from(b'o')),
         read: Tid(1),
@@ -82,6 +92,7 @@ fn resolve(pool: &Pool, new: &[u8]) -> Result<Vec<u8>, Unresolved> {
         old: b"old",
         committed: b"committed",
         new,
+        cancel,
     })
 }
 
@@ -179,6 +190,65 @@ fn what_cannot_be_started_says_so_and_is_not_waited_for() {
         assert!(resolve(&pool, b"x").unwrap_err().reason.contains(why));
         assert!(start.elapsed() < Duration::from_secs(10));
     }
+}
+
+/// Longer than any test waits: what ends before has been ended.
+const ENDLESS: Duration = Duration::from_secs(3600);
+
+/// A client that gave up its transaction kept the locks until the helper's time was over.
+#[test]
+fn a_merge_that_nobody_waits_for_is_ended() {
+    let Some(site) = site(ZODB) else { return };
+    let pool = pool(&site.interpreter, 1, ENDLESS);
+    let before = resolve(&pool, b"pid").unwrap();
+    let (at_work, waits) = (Cancel::default(), Cancel::default());
+    std::thread::scope(|scope| {
+        let stuck = scope.spawn(|| resolve_until(&pool, &of_class("Shelf", "hang"), &at_work));
+        while !pool.is_busy() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // One helper at a time for a class.
+        let queued = scope.spawn(|| resolve_until(&pool, &of_class("Shelf", "pid"), &waits));
+        std::thread::sleep(Duration::from_millis(50));
+        waits.cancel();
+        let reason = "the client has given up its transaction";
+        assert_eq!(queued.join().unwrap().unwrap_err().reason, reason);
+        assert!(!stuck.is_finished());
+        at_work.cancel();
+        assert_eq!(stuck.join().unwrap().unwrap_err().reason, reason);
+    });
+    assert_ne!(resolve(&pool, b"pid").unwrap(), before, "replaced");
+    let old = String::from_utf8(before).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Path::new("/proc").join(&old).exists() {
+        assert!(Instant::now() < deadline, "the helper lives on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(
+        resolve_until(&pool, b"pid", &at_work).unwrap_err().reason,
+        "the client has given up its transaction"
+    );
+}
+
+/// Merges that hang occupied all helpers, and nobody's conflicts were merged until their time was over.
+#[test]
+fn merges_of_one_class_that_hang_hold_up_no_other_class() {
+    let Some(site) = site(ZODB) else { return };
+    let pool = pool(&site.interpreter, 2, ENDLESS);
+    let cancels: Vec<Cancel> = (0..5).map(|_| Cancel::default()).collect();
+    std::thread::scope(|scope| {
+        let stuck: Vec<_> = cancels
+            .iter()
+            .map(|cancel| scope.spawn(|| resolve_until(&pool, &of_class("Shelf", "hang"), cancel)))
+            .collect();
+        for _ in 0..3 {
+            assert!(resolve(&pool, &of_class("Book", "pid")).is_ok());
+        }
+        assert!(stuck.iter().all(|stuck| !stuck.is_finished()));
+        cancels.iter().for_each(Cancel::cancel);
+        assert!(stuck.into_iter().all(|stuck| stuck.join().unwrap().is_err()));
+    });
+    assert!(resolve(&pool, &of_class("Shelf", "pid")).is_ok());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use super::blob::StagedBlob;
 use super::error::StorageError;
 use super::types::TransactionMeta;
+use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
 
 /// Zero bytes in front of each payload: the length of a data header of FileStorage.
@@ -30,6 +31,8 @@ pub struct Staged {
     /// A conflict may be merged by another process, which takes its time. If not, such a transaction comes back in
     /// [`StorageError::Postponed`](super::StorageError::Postponed).
     pub may_wait: bool,
+    /// Cancelled when the client gives the transaction up: what waits for another process then waits no longer.
+    pub cancel: Cancel,
     ops: Vec<Op>,
     /// Data beside the records, at most one for each object.
     blobs: Vec<(Oid, StagedBlob)>,
@@ -78,6 +81,7 @@ impl Staged {
             python2: false,
             client_resolves: false,
             may_wait: true,
+            cancel: Cancel::default(),
             ops: Vec::new(),
             blobs: Vec::new(),
             memory: Vec::new(),
