@@ -137,6 +137,7 @@ def hostile(mark):
         'default_factory'
     yield 'an extension code', b'\x82\x01', 'extension'
     yield 'a program', reduced(name(b'this', b's')), 'this.s'
+    yield 'a program among tests', reduced(name(b'test.autotest', b's')), 'test.autotest.s'
     yield 'a program of a package', reduced(name(b'zope.__main__', b's')), '__main__'
     state = b'}.'
     yield 'a class with arguments', (b'(' + popen + b'(' + words + b'tt', state), 'subprocess.Popen'

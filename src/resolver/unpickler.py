@@ -81,25 +81,25 @@ def standard_library():
     """The names of all modules and packages on top of the standard library."""
     names = set(sys.builtin_module_names)
     names.update(getattr(sys, 'stdlib_module_names', ()))
-    if not hasattr(sys, 'stdlib_module_names'):
-        import sysconfig
-        version = 'python%d.%d' % sys.version_info[:2]
-        places = [sysconfig.get_path('stdlib'), sysconfig.get_path('platstdlib')]
-        for module in os, re, types:
-            # A virtualenv links to some modules.
-            source = os.path.splitext(module.__file__)[0] + '.py'
-            places += [os.path.dirname(source), os.path.dirname(os.path.realpath(source))]
-        for prefix in 'prefix', 'exec_prefix', 'base_prefix', 'base_exec_prefix', 'real_prefix':
-            for lib in 'lib', 'lib64':
-                places.append(os.path.join(getattr(sys, prefix, ''), lib, version))
-        for place in set(places):
-            for part in '', 'lib-dynload', 'lib-tk', 'lib-old':
-                try:
-                    entries = os.listdir(os.path.join(place, part))
-                except (OSError, TypeError):
-                    continue
-                names.update(entry.split('.')[0] for entry in entries)
-        names.update(['__builtin__', 'builtins', 'exceptions'])
+    # The directories too: `sys.stdlib_module_names` is of Python 3.10, and lacks the package `test`.
+    import sysconfig
+    version = 'python%d.%d' % sys.version_info[:2]
+    places = [sysconfig.get_path('stdlib'), sysconfig.get_path('platstdlib')]
+    for module in os, re, types:
+        # A virtualenv links to some modules.
+        source = os.path.splitext(getattr(module, '__file__', os.__file__))[0] + '.py'
+        places += [os.path.dirname(source), os.path.dirname(os.path.realpath(source))]
+    for prefix in 'prefix', 'exec_prefix', 'base_prefix', 'base_exec_prefix', 'real_prefix':
+        for lib in 'lib', 'lib64':
+            places.append(os.path.join(getattr(sys, prefix, sys.prefix), lib, version))
+    for place in set(places):
+        for part in '', 'lib-dynload', 'lib-tk', 'lib-old':
+            try:
+                entries = os.listdir(os.path.join(place, part))
+            except (OSError, TypeError):
+                continue
+            names.update(entry.split('.')[0] for entry in entries)
+    names.update(['__builtin__', 'builtins', 'exceptions'])
     if not names.issuperset(['logging', 'os', 'posix', 'subprocess', 'tempfile']):
         raise Refused('the modules of the standard library are not to be found')
     return names | set(['__main__'])
