@@ -112,7 +112,12 @@ impl Helper {
         let (lines, out) = io::pipe().map_err(cannot)?;
         let mut command = Command::new(&settings.interpreter);
         if let Some(user) = &settings.user {
-            // Without the groups of the server's user, too: std gives them up where root becomes another user.
+            give_up_rights().map_err(|error| {
+                let name = &user.name;
+                format!(
+                    "cannot run as {name}: {error}; the server needs to be root, or CAP_SETUID and CAP_SETGID"
+                )
+            })?;
             command.uid(user.uid).gid(user.gid);
         }
         let child = command
@@ -249,6 +254,21 @@ impl Helper {
         }
         Ok(bytes)
     }
+}
+
+/// What the server has and a helper that runs as another user must not: its user's groups, and capabilities that a program
+/// inherits. `std` and the system take them away for root only, not for who has the capabilities alone. Those of this thread are
+/// given up: it starts helpers, and does nothing else.
+#[cfg(target_os = "linux")]
+fn give_up_rights() -> io::Result<()> {
+    rustix::thread::set_thread_groups(&[])?;
+    Ok(rustix::thread::clear_ambient_capability_set()?)
+}
+
+/// Elsewhere `std` has to do it.
+#[cfg(not(target_os = "linux"))]
+fn give_up_rights() -> io::Result<()> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
 }
 
 /// The lengths around the three states of a request.
