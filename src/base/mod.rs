@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod bytes;
+pub mod cancel;
 pub mod clock;
 pub mod fs;
 pub mod ids;

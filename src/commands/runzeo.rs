@@ -300,9 +300,8 @@ fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec
 
 /// Who resolves conflicts, for all storages. A server that nobody can write to has none.
 fn start_resolver(zeo: &ZeoConfig, storages: &[Arc<Hosted>]) -> Result<Arc<Chain>, Failure> {
-    let interpreter =
-        zeo.conflict_resolver.clone().filter(|_| storages.iter().any(|one| !one.is_read_only()));
-    let chain = Chain::new(interpreter)
+    let settings = zeo.conflict_resolver.clone().filter(|_| storages.iter().any(|one| !one.is_read_only()));
+    let chain = Chain::new(settings)
         .map_err(|error| Failure::outside(format!("can't start the thread of conflict-resolver: {error}")))?;
     let chain = Arc::new(chain);
     for hosted in storages {

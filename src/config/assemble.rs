@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 
 use super::files;
 use super::options::{self, CommandLine, Options, UsageError};
-use super::schema::{self, eventlog, storages, zeo, zeo::ZeoSection};
+use super::schema::zeo::{ConflictResolverSection, ZeoSection};
+use super::schema::{self, eventlog, storages, zeo};
 use super::zconfig::{self, ConfigError, Location, Section, Surroundings, matcher, overrides};
 use super::{
-    AuthenticationConfig, Config, EventLogConfig, FileStorageConfig, NamedStorage, NewFileFormat,
-    StorageConfig, ZeoConfig,
+    AuthenticationConfig, Config, ConflictResolver, EventLogConfig, FileStorageConfig, NamedStorage,
+    NewFileFormat, StorageConfig, ZeoConfig,
 };
 use crate::base::address::Address;
 
@@ -106,6 +107,7 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
         }
         mode => mode.map(|(mode, _)| mode),
     };
+    let conflict_resolver = conflict_resolver(file.zeo.conflict_resolver)?;
     Ok(Config {
         zeo: ZeoConfig {
             address,
@@ -122,7 +124,7 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
                 .or_else(instance_pid_filename)
                 .filter(|_| !read_only),
             client_conflict_resolution: file.zeo.client_conflict_resolution.unwrap_or(false),
-            conflict_resolver: file.zeo.conflict_resolver,
+            conflict_resolver,
             msgpack: file.zeo.msgpack.unwrap_or_else(|| set("ZEO_MSGPACK").is_some()),
             monitor_address: options.monitor.or(file.zeo.monitor_address),
             authentication: authentication.check(&mut warnings)?,
@@ -166,6 +168,23 @@ impl Demanded {
             ));
         };
         Ok(Some(AuthenticationConfig { protocol, database: database.into(), realm, location }))
+    }
+}
+
+/// The keys of `conflict-resolver` together. A user or a name without an interpreter is a mistake that must not go unnoticed.
+fn conflict_resolver(section: ConflictResolverSection) -> Result<Option<ConflictResolver>, String> {
+    let ConflictResolverSection { interpreter, user, allowed } = section;
+    let (user, user_at) = user.unzip();
+    let (allowed, allowed_at) = allowed.unzip();
+    let at = [("conflict-resolver-user", user_at), ("conflict-resolver-allow", allowed_at)];
+    match (interpreter, at) {
+        (Some(interpreter), _) => {
+            Ok(Some(ConflictResolver { interpreter, user, allowed: allowed.unwrap_or_default() }))
+        }
+        (None, [(key, Some(location)), _] | [_, (key, Some(location))]) => {
+            Err(format!("{location}: {key} is for the helpers of conflict-resolver, which is not given"))
+        }
+        (None, _) => Ok(None),
     }
 }
 

@@ -116,7 +116,14 @@ fn describe_storage(storage: &StorageConfig) -> String {
 /// Who merges conflicting states, if the configuration says so.
 fn merging(zeo: &ZeoConfig) -> Option<String> {
     let clients = zeo.client_conflict_resolution.then(|| "by clients of ZEO 5 and later".to_string());
-    let helpers = zeo.conflict_resolver.as_ref().map(|path| format!("by {}", path.display()));
+    let helpers = zeo.conflict_resolver.as_ref().map(|helpers| {
+        let user = helpers.user.as_ref().map_or_else(String::new, |user| format!(" as user {}", user.name));
+        let allowed = match &helpers.allowed[..] {
+            [] => String::new(),
+            allowed => format!(", also allowed: {}", allowed.join(", ")),
+        };
+        format!("by {}{user}{allowed}", helpers.interpreter.display())
+    });
     match (clients, helpers) {
         (Some(clients), Some(helpers)) => Some(format!("{clients}, for others {helpers}")),
         (clients, helpers) => clients.or(helpers),

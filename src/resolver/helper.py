@@ -1,7 +1,8 @@
 """Merges conflicting states of objects with the application's own classes, for runzeo.
 
 Runs in the interpreter that `conflict-resolver` names: Python 2.7 or 3, ZODB 3.8 or later. How a conflict is resolved is
-ZODB's business (ZODB.ConflictResolution); this answers for the storage that ZODB asks for the states.
+ZODB's business (ZODB.ConflictResolution); this answers for the storage that ZODB asks for the states. What is in them is read by
+unpickler.py, which stands in front of this.
 
 Standard input is a socket to the server. Frames are a length of four bytes, big endian, and as many bytes. The
 server sends the three states of an object; answers begin with a letter:
@@ -138,14 +139,20 @@ def set_up():
     root.setLevel(LOG_LEVEL)
     python = '.'.join(str(part) for part in sys.version_info[:3])
     try:
-        from ZODB.ConflictResolution import ConflictResolvingStorage
+        import ZODB.ConflictResolution
         from ZODB.POSException import ConflictError
     except BaseException:
         kind, error = sys.exc_info()[:2]
         send(b'E', encoded('Python %s cannot import ZODB: %s: %s' % (python, kind.__name__, error)))
         os._exit(0)
 
-    class States(ConflictResolvingStorage):
+    try:
+        guard = Guard(ZODB.ConflictResolution, ConflictError, ALLOWED.split())  # noqa: F821
+    except Refused as error:  # noqa: F821
+        send(b'E', encoded('%s' % error))
+        os._exit(0)
+
+    class States(ZODB.ConflictResolution.ConflictResolvingStorage):
         """The storage that ZODB asks for the states."""
 
         def __init__(self, states):
@@ -155,10 +162,10 @@ def set_up():
             return self.states[serial]
 
     send(b'H', encoded('Python %s, ZODB %s' % (python, zodb_version())))
-    return States, ConflictError
+    return States, ConflictError, guard
 
 
-def resolve(States, ConflictError):
+def resolve(States, ConflictError, guard):
     length, = struct.unpack('>I', receive(4))
     request = receive(length)
     oid, committed_serial, read, at = request[:8], request[8:16], request[16:24], 24
@@ -171,6 +178,7 @@ def resolve(States, ConflictError):
     old, committed, new = states
     storage = States({read: old, committed_serial: committed})
     record, reason = None, 'ZODB did not resolve it'
+    guard.begin()
     try:
         record = storage.tryToResolveConflict(oid, committed_serial, read, new, committed)
     except ConflictError:
@@ -179,6 +187,8 @@ def resolve(States, ConflictError):
         kind, error = sys.exc_info()[:2]
         state['retire'] = state['retire'] or issubclass(kind, MemoryError)
         reason = '%s: %s' % (kind.__name__, error)
+    if record is None:
+        reason = guard.reason() or reason
     for stream in sys.stdout, sys.stderr:
         try:
             stream.flush()

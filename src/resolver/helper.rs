@@ -4,10 +4,10 @@
 //! log. Nothing that it does can hold the server up for longer than the caller allows, or harm it.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, PipeReader, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -18,11 +18,12 @@ use socket2::SockRef;
 use super::LOG;
 use crate::base::log_rate::LogRate;
 use crate::base::memory;
+use crate::config::ConflictResolver;
 use crate::log_at;
 use crate::storage::Clash;
 
 /// What the process runs, sent over its standard input so that the command line stays short.
-const SOURCE: &str = include_str!("helper.py");
+const SOURCE: [&str; 2] = [include_str!("unpickler.py"), include_str!("helper.py")];
 /// Reads the source up to a zero byte. Nothing but `-c`: interpreters made by buildout know no other option.
 const BOOTSTRAP: &str = "# merges conflicting states of objects for runzeo
 import os
@@ -45,7 +46,6 @@ const LOG_STACK: usize = 128 << 10;
 /// A running helper that waits for a request.
 pub struct Helper {
     pub process: Arc<Process>,
-    channel: UnixStream,
     /// Versions of Python and ZODB.
     pub versions: String,
 }
@@ -60,6 +60,7 @@ pub struct Answer {
 /// A child process, and all that it started.
 pub struct Process {
     pub pid: u32,
+    channel: UnixStream,
     /// `None` once it was ended and waited for: its number may belong to another process then.
     child: Mutex<Option<Child>>,
 }
@@ -70,14 +71,29 @@ impl Process {
         self.child.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Ends it at once, if it has not ended by itself; how it ended.
-    pub fn kill(&self) -> String {
-        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut child) = child else { return "stopped".into() };
+    /// Ends it, and the wait for its answer, without waiting for its end: [`Process::kill`] has to follow.
+    pub fn interrupt(&self) {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        if child.is_some() {
+            self.signal();
+        }
+        drop(child);
+        // An error says that it has ended. What it started may have taken the other end along.
+        let _ = self.channel.shutdown(Shutdown::Both);
+    }
+
+    fn signal(&self) {
         if let Some(group) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw) {
             // An error says that nobody is left in it.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
+    }
+
+    /// Ends it at once, if it has not ended by itself; how it ended.
+    pub fn kill(&self) -> String {
+        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut child) = child else { return "stopped".into() };
+        self.signal();
         match child.wait() {
             Ok(status) => status.to_string(),
             Err(error) => format!("cannot be waited for: {error}"),
@@ -89,14 +105,24 @@ impl Helper {
     /// Starts one and waits until it is ready. To be called from a thread that lives as long as the helper may: Linux
     /// ends the helper together with that thread. `started` is told before it is waited for.
     pub fn start(
-        interpreter: &Path,
+        settings: &ConflictResolver,
         patience: Duration,
         started: impl FnOnce(&Arc<Process>),
     ) -> Result<Helper, String> {
         let cannot = |error: io::Error| format!("cannot be started: {error}");
         let (channel, theirs) = UnixStream::pair().map_err(cannot)?;
         let (lines, out) = io::pipe().map_err(cannot)?;
-        let child = Command::new(interpreter)
+        let mut command = Command::new(&settings.interpreter);
+        if let Some(user) = &settings.user {
+            give_up_rights().map_err(|error| {
+                let name = &user.name;
+                format!(
+                    "cannot run as {name}: {error}; the server needs to be root, or CAP_SETUID and CAP_SETGID"
+                )
+            })?;
+            command.uid(user.uid).gid(user.gid);
+        }
+        let child = command
             .args(["-c", BOOTSTRAP])
             .stdin(OwnedFd::from(theirs))
             .stdout(out.try_clone().map_err(cannot)?)
@@ -104,18 +130,26 @@ impl Helper {
             .process_group(0)
             .spawn()
             .map_err(cannot)?;
+        // With it the helper's end of the socket: its own must be the only one.
+        drop(command);
         let pid = child.id();
-        let process = Arc::new(Process { pid, child: Mutex::new(Some(child)) });
+        let process = Arc::new(Process { pid, channel, child: Mutex::new(Some(child)) });
         started(&process);
         if let Err(error) = log_lines(lines, pid) {
             process.kill();
             return Err(cannot(error));
         }
-        let mut helper = Helper { process, channel, versions: String::new() };
-        let settings = format!("LOG_LEVEL = {}\nMEMORY_MAX = {MEMORY_MAX}\n", log_level());
+        let mut helper = Helper { process, versions: String::new() };
+        // Names of Python, so nothing in them ends a text.
+        let constants = format!(
+            "LOG_LEVEL = {}\nMEMORY_MAX = {MEMORY_MAX}\nALLOWED = '{}'\n",
+            log_level(),
+            settings.allowed.join(" ")
+        );
+        let [unpickler, main] = SOURCE.map(str::as_bytes);
         let deadline = Instant::now() + patience;
         let hello = helper
-            .send(&[settings.as_bytes(), SOURCE.as_bytes(), b"\0"], deadline)
+            .send(&[constants.as_bytes(), unpickler, main, b"\0"], deadline)
             .and_then(|()| helper.answer(deadline));
         let error = match hello {
             Ok((b'H', versions)) => {
@@ -135,17 +169,17 @@ impl Helper {
 
     /// Whether it has ended since it was asked last: somebody killed it, or the system was short of memory.
     pub fn has_ended(&self) -> bool {
+        let channel = &self.process.channel;
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        let peeked =
-            self.channel.set_nonblocking(true).and_then(|()| SockRef::from(&self.channel).peek(&mut byte));
-        let blocking = self.channel.set_nonblocking(false);
+        let peeked = channel.set_nonblocking(true).and_then(|()| SockRef::from(channel).peek(&mut byte));
+        let blocking = channel.set_nonblocking(false);
         match peeked {
             Ok(len) => len == 0 || blocking.is_err(),
             Err(error) => error.kind() != ErrorKind::WouldBlock || blocking.is_err(),
         }
     }
 
-    /// Merges. An error means that the helper is of no use any more.
+    /// Merges. An error means that the helper is of no use any more: it has ended, unless it was cancelled.
     pub fn resolve(&mut self, clash: &Clash<'_>, patience: Duration) -> Result<Answer, String> {
         let deadline = Instant::now() + patience;
         let answer = request(clash).and_then(|head| {
@@ -155,6 +189,8 @@ impl Helper {
         });
         let (kind, body) = match answer {
             Ok(answer) => answer,
+            // How it ends is waited for where nobody has locks.
+            Err(_) if clash.cancel.is_cancelled() => return Err("was interrupted".into()),
             Err(error) => {
                 let fate = self.process.kill();
                 return Err(format!("{} ({fate})", describe(&error, patience)));
@@ -173,8 +209,9 @@ impl Helper {
         for part in parts {
             let mut rest = *part;
             while !rest.is_empty() {
-                self.channel.set_write_timeout(Some(left(deadline)?))?;
-                match self.channel.write(rest) {
+                let mut channel = &self.process.channel;
+                channel.set_write_timeout(Some(left(deadline)?))?;
+                match channel.write(rest) {
                     Ok(0) => return Err(ErrorKind::WriteZero.into()),
                     Ok(len) => rest = rest.get(len..).unwrap_or_default(),
                     Err(error) => again(error)?,
@@ -208,9 +245,10 @@ impl Helper {
         let mut bytes = Vec::new();
         let mut chunk = [0; 16 << 10];
         while bytes.len() < length {
-            self.channel.set_read_timeout(Some(left(deadline)?))?;
+            let mut channel = &self.process.channel;
+            channel.set_read_timeout(Some(left(deadline)?))?;
             let want = chunk.len().min(length - bytes.len());
-            match self.channel.read(&mut chunk[..want]) {
+            match channel.read(&mut chunk[..want]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(len) => memory::append(&mut bytes, &chunk[..len])?,
                 Err(error) => again(error)?,
@@ -218,6 +256,21 @@ impl Helper {
         }
         Ok(bytes)
     }
+}
+
+/// What the server has and a helper that runs as another user must not: its user's groups, and capabilities that a program
+/// inherits. `std` and the system take them away for root only, not for who has the capabilities alone. Those of this thread are
+/// given up: it starts helpers, and does nothing else.
+#[cfg(target_os = "linux")]
+fn give_up_rights() -> io::Result<()> {
+    rustix::thread::set_thread_groups(&[])?;
+    Ok(rustix::thread::clear_ambient_capability_set()?)
+}
+
+/// Elsewhere `std` has to do it.
+#[cfg(not(target_os = "linux"))]
+fn give_up_rights() -> io::Result<()> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
 }
 
 /// The lengths around the three states of a request.

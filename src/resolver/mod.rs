@@ -10,10 +10,9 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
-
 use advice::Advice;
 
+use crate::config::ConflictResolver;
 use crate::merge::{Merge, merge};
 use crate::pickle::record::{ClassName, class_name};
 use crate::storage::{Clash, Resolver, Unresolved};
@@ -30,9 +29,9 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// `interpreter`: the Python of the application, if one is configured.
-    pub fn new(interpreter: Option<PathBuf>) -> std::io::Result<Chain> {
-        let helpers = interpreter.map(Pool::start).transpose()?;
+    /// `settings`: of helpers, if they are configured.
+    pub fn new(settings: Option<ConflictResolver>) -> std::io::Result<Chain> {
+        let helpers = settings.map(Pool::start).transpose()?;
         Ok(Chain { helpers, advice: Advice::default() })
     }
 

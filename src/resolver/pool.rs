@@ -1,10 +1,13 @@
 //! The helper processes: started when they are needed, replaced when one goes wrong, ended with the server.
 //!
 //! One thread, the keeper, starts all of them; it lives as long as the pool (see [`Helper::start`]). A resolution takes
-//! an idle helper or waits for one. Helpers that cannot be started are tried again later and later; meanwhile
-//! conflicts stay conflicts at once.
+//! an idle helper or waits for one, until its transaction is given up. Helpers that cannot be started are tried again later
+//! and later; until then conflicts stay conflicts at once.
+//!
+//! Merges that hang do not hold up those of other classes: a helper that has been at one merge for [`SLOW`] does not count any
+//! more, so that another one may be started beside it, up to twice as many; and merges of one class have at most half of these.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -12,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use super::LOG;
 use super::helper::{Helper, Process};
+use crate::base::cancel::Cancel;
 use crate::base::log_rate::LogRate;
+use crate::config::ConflictResolver;
 use crate::pickle::record::{ClassName, class_name};
 use crate::storage::{Clash, Unresolved};
 
@@ -24,10 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// So may the start of a helper, and the wait for one.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const COUNT_MAX: usize = 4;
+/// After this time at one merge another helper may be started in a helper's place.
+const SLOW: Duration = Duration::from_secs(1);
+/// So many times as many helpers, if all of them are slow.
+const SLOW_FACTOR: usize = 2;
 /// After a start that failed, the next one waits this long; after each further one twice as long.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 const STACK: usize = 256 << 10;
+const GIVEN_UP: &str = "the client has given up its transaction";
 
 /// See the module.
 pub struct Pool {
@@ -36,13 +46,14 @@ pub struct Pool {
 }
 
 struct Shared {
-    interpreter: PathBuf,
+    settings: ConflictResolver,
+    /// Helpers that are not slow, and helpers at work for one class.
     count_max: usize,
     patience: Duration,
     /// The log has been told that the helpers write pickles that clients cannot read.
     complained: AtomicBool,
     state: Mutex<State>,
-    /// A helper is idle or could not be started, or the pool stops.
+    /// A helper is idle or could not be started, a class has fewer helpers at work, a merge was cancelled, or the pool stops.
     idle: Condvar,
     /// The keeper is to look whether another helper is wanted.
     wanted: Condvar,
@@ -51,14 +62,24 @@ struct Shared {
 #[derive(Default)]
 struct State {
     idle: Vec<Helper>,
+    busy: Vec<Busy>,
+    /// Interrupted, to be waited for by the keeper.
+    interrupted: Vec<Arc<Process>>,
     /// All that run: idle, at work, or about to be ready.
     running: Vec<Arc<Process>>,
-    /// Resolutions that wait for a helper.
+    /// Resolutions that wait for a helper, and may have one.
     waiting: usize,
     failure: Option<Failure>,
     /// The versions were logged.
     introduced: bool,
     stopping: bool,
+}
+
+/// A helper at work.
+struct Busy {
+    process: Arc<Process>,
+    class: String,
+    since: Instant,
 }
 
 /// The last start went wrong.
@@ -70,14 +91,18 @@ struct Failure {
 
 impl Pool {
     /// A pool whose first helper is started at once, to see that it can be.
-    pub fn start(interpreter: PathBuf) -> std::io::Result<Pool> {
+    pub fn start(settings: ConflictResolver) -> std::io::Result<Pool> {
         let count_max = thread::available_parallelism().map_or(1, |count| count.get()).min(COUNT_MAX);
-        Pool::with(interpreter, count_max, PATIENCE)
+        Pool::with(settings, count_max, PATIENCE)
     }
 
-    pub(super) fn with(interpreter: PathBuf, count_max: usize, patience: Duration) -> std::io::Result<Pool> {
+    pub(super) fn with(
+        settings: ConflictResolver,
+        count_max: usize,
+        patience: Duration,
+    ) -> std::io::Result<Pool> {
         let shared = Arc::new(Shared {
-            interpreter,
+            settings,
             count_max,
             patience,
             complained: AtomicBool::new(false),
@@ -96,10 +121,28 @@ impl Pool {
     /// Merges with the application's classes.
     pub fn resolve(&self, clash: &Clash<'_>) -> Result<Vec<u8>, Unresolved> {
         let shared = &self.shared;
-        let mut helper = shared.take().map_err(|reason| Unresolved { reason })?;
-        let answer = helper.resolve(clash, shared.patience);
-        let class = || class_name(clash.new).unwrap_or_else(ClassName::unknown);
+        // Escaped: it stands in the log.
+        let class = class_name(clash.new).unwrap_or_else(ClassName::unknown).to_string();
+        let mut helper = shared.take(&class, clash.cancel).map_err(|reason| Unresolved { reason })?;
+        let answer = {
+            let process = Arc::clone(&helper.process);
+            let _interrupts = clash.cancel.on_cancel(move || process.interrupt());
+            helper.resolve(clash, shared.patience)
+        };
         let result = match answer {
+            // It may have been interrupted when the answer was there.
+            _ if clash.cancel.is_cancelled() => {
+                let pid = helper.process.pid;
+                shared.discard(helper);
+                if FATES.admits(None, "") {
+                    log::info!(
+                        target: LOG,
+                        "conflict-resolver ({pid}): a client has given up its transaction while a conflict on an object of class \
+                         {class} was resolved; another one takes its place"
+                    );
+                }
+                Err(GIVEN_UP.into())
+            }
             Ok(answer) => {
                 if answer.retire {
                     if FATES.admits(None, "") {
@@ -121,8 +164,7 @@ impl Pool {
                 if !shared.lock().stopping && FATES.admits(None, "") {
                     log::error!(
                         target: LOG,
-                        "{why} while it resolved a conflict on an object of class {}; another one takes its place",
-                        class()
+                        "{why} while it resolved a conflict on an object of class {class}; another one takes its place"
                     );
                 }
                 Err(why)
@@ -132,9 +174,8 @@ impl Pool {
         if protocol(&record) > protocol(clash.new).max(2) {
             let reason = format!(
                 "the Python of conflict-resolver writes pickles of protocol {}, the clients' that stored an object of \
-                 class {} cannot read them; conflict-resolver must name a Python like theirs",
-                protocol(&record),
-                class()
+                 class {class} cannot read them; conflict-resolver must name a Python like theirs",
+                protocol(&record)
             );
             // Each conflict would say the same.
             if !shared.complained.swap(true, Ordering::Relaxed) {
@@ -143,6 +184,12 @@ impl Pool {
             return Err(Unresolved { reason });
         }
         Ok(record)
+    }
+
+    /// A helper is at work.
+    #[cfg(test)]
+    pub(super) fn is_busy(&self) -> bool {
+        !self.shared.lock().busy.is_empty()
     }
 
     /// Ends all helpers, and waits until they have ended.
@@ -176,17 +223,33 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An idle helper, as soon as there is one.
-    fn take(&self) -> Result<Helper, String> {
+    /// An idle helper for a merge of `class`, as soon as there is one.
+    fn take(self: &Arc<Self>, class: &str, cancel: &Cancel) -> Result<Helper, String> {
+        let shared = Arc::clone(self);
+        let _wakes = cancel.on_cancel(move || {
+            // Whoever has the lock has not begun to wait, or waits.
+            drop(shared.lock());
+            shared.idle.notify_all();
+        });
         let deadline = Instant::now() + START_PATIENCE;
         let mut state = self.lock();
-        state.waiting += 1;
+        let mut is_counted = false;
         let taken = loop {
             if state.stopping {
                 break Err("the server stops".into());
             }
-            if let Some(helper) = state.idle.pop() {
+            if cancel.is_cancelled() {
+                break Err(GIVEN_UP.into());
+            }
+            let may = state.busy.iter().filter(|busy| busy.class == class).count() < self.count_max;
+            if may != is_counted {
+                state.waiting = if may { state.waiting + 1 } else { state.waiting - 1 };
+                is_counted = may;
+            }
+            if may && let Some(helper) = state.idle.pop() {
                 if !helper.has_ended() {
+                    let process = Arc::clone(&helper.process);
+                    state.busy.push(Busy { process, class: class.into(), since: Instant::now() });
                     break Ok(helper);
                 }
                 state.running.retain(|process| !Arc::ptr_eq(process, &helper.process));
@@ -210,24 +273,46 @@ impl Shared {
                 break Err("all helpers are busy".into());
             }
             self.wanted.notify_one();
+            let left = left.min(state.until_slow().unwrap_or(left));
             state = self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         };
-        state.waiting -= 1;
+        state.waiting -= usize::from(is_counted);
         taken
     }
 
     fn give_back(&self, helper: Helper) {
         let mut state = self.lock();
+        state.busy.retain(|busy| !Arc::ptr_eq(&busy.process, &helper.process));
+        // One was started in its place while it was slow.
+        if state.running.len() > self.count_max + state.slow() {
+            drop(state);
+            return self.discard(helper);
+        }
         if !state.stopping {
             state.idle.push(helper);
         }
         drop(state);
-        self.idle.notify_one();
+        self.idle.notify_all();
     }
 
+    /// Ends it, and waits for that.
     fn dismiss(&self, process: &Arc<Process>) {
         process.kill();
-        self.lock().running.retain(|other| !Arc::ptr_eq(other, process));
+        self.forget(&mut self.lock(), process);
+    }
+
+    /// Ends it without waiting: whoever calls has locks.
+    fn discard(&self, helper: Helper) {
+        helper.process.interrupt();
+        let mut state = self.lock();
+        self.forget(&mut state, &helper.process);
+        state.interrupted.push(helper.process);
+    }
+
+    fn forget(&self, state: &mut State, process: &Arc<Process>) {
+        state.running.retain(|other| !Arc::ptr_eq(other, process));
+        state.busy.retain(|busy| !Arc::ptr_eq(&busy.process, process));
+        self.idle.notify_all();
         self.wanted.notify_one();
     }
 
@@ -236,17 +321,23 @@ impl Shared {
         // As if one were waited for, so that what is wrong shows at the start of the server.
         let mut wanted = true;
         loop {
-            {
-                let mut state = self.lock();
-                while !wanted && !state.stopping {
-                    state = self.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);
-                    wanted = self.wants_another(&state);
-                }
-                if state.stopping {
-                    return;
-                }
+            let mut state = self.lock();
+            wanted = wanted || self.wants_another(&state);
+            while !wanted && !state.stopping && state.interrupted.is_empty() {
+                state = self.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);
+                wanted = self.wants_another(&state);
             }
-            let started = Helper::start(&self.interpreter, START_PATIENCE, |process| {
+            let stopping = state.stopping;
+            let interrupted = std::mem::take(&mut state.interrupted);
+            drop(state);
+            interrupted.iter().for_each(|process| drop(process.kill()));
+            if stopping {
+                return;
+            }
+            if !wanted {
+                continue;
+            }
+            let started = Helper::start(&self.settings, START_PATIENCE, |process| {
                 let mut state = self.lock();
                 // `stop` ends what is on the list; what comes too late for it is ended here.
                 if state.stopping {
@@ -261,7 +352,7 @@ impl Shared {
                     if !state.introduced {
                         log::info!(
                             target: LOG,
-                            "conflict-resolver {}: {}", self.interpreter.display(), helper.versions
+                            "conflict-resolver {}: {}", self.settings.interpreter.display(), helper.versions
                         );
                     }
                     state.introduced = true;
@@ -272,7 +363,7 @@ impl Shared {
                 }
                 Err(why) => self.failed(&mut state, &why),
             }
-            wanted = self.wants_another(&state);
+            wanted = false;
             drop(state);
             self.idle.notify_all();
         }
@@ -280,7 +371,8 @@ impl Shared {
 
     fn wants_another(&self, state: &State) -> bool {
         let may = state.failure.as_ref().is_none_or(|failure| Instant::now() >= failure.retry_at);
-        may && state.waiting > state.idle.len() && state.running.len() < self.count_max
+        let count_max = (self.count_max + state.slow()).min(SLOW_FACTOR * self.count_max);
+        may && state.waiting > state.idle.len() && state.running.len() < count_max
     }
 
     fn failed(&self, state: &mut State, why: &str) {
@@ -290,8 +382,8 @@ impl Shared {
             return;
         }
         let backoff = state.failure.as_ref().map_or(BACKOFF_MIN, |last| (2 * last.backoff).min(BACKOFF_MAX));
-        let interpreter = self.interpreter.display();
-        let advice = advice(&self.interpreter);
+        let interpreter = self.settings.interpreter.display();
+        let advice = advice(&self.settings.interpreter);
         log::error!(
             target: LOG,
             "conflict-resolver {interpreter}: {why}. Conflicts on application classes are left to the clients to \
@@ -299,6 +391,22 @@ impl Shared {
         );
         let why = format!("conflict-resolver {interpreter}: {why}");
         state.failure = Some(Failure { why, retry_at: Instant::now() + backoff, backoff });
+    }
+}
+
+impl State {
+    /// Helpers that have been at one merge for long.
+    fn slow(&self) -> usize {
+        self.busy.iter().filter(|busy| busy.since.elapsed() >= SLOW).count()
+    }
+
+    /// When there will be one more of them.
+    fn until_slow(&self) -> Option<Duration> {
+        self.busy
+            .iter()
+            .filter_map(|busy| SLOW.checked_sub(busy.since.elapsed()))
+            .filter(|left| !left.is_zero())
+            .min()
     }
 }
 

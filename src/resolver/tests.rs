@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::pool::Pool;
+use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
+use crate::config::{ConflictResolver, User};
 use crate::storage::{Clash, Unresolved};
 
 /// Does with the three states what the new one says.
@@ -15,7 +17,7 @@ import logging, os, sys, time
 class ConflictError(Exception): pass
 class ConflictResolvingStorage(object):
     def tryToResolveConflict(self, oid, committed_serial, old_serial, new, committed=b''):
-        what = new.partition(b' ')[0]
+        what = new.rpartition(b'\n.')[2].partition(b' ')[0]
         if what == b'hang': time.sleep(1000)
         if what == b'spin':
             while True: pass
@@ -31,6 +33,9 @@ class ConflictResolvingStorage(object):
         if what == b'none': return None
         if what == b'new': return b'\x80\x05' + new
         if what == b'pid': return str(os.getpid()).encode()
+        if what == b'uid':
+            rights = [line.split()[1] for line in open('/proc/self/status') if line.startswith('CapEff')]
+            return repr((os.getuid(), os.geteuid(), os.getgid(), os.getgroups(), rights)).encode()
         if what == b'path': return repr(sys.path[0]).encode()
         old = self.loadSerial(oid, old_serial)
         return b'|'.join([oid[-1:], old, self.loadSerial(oid, committed_serial), committed, new])
@@ -67,7 +72,21 @@ fn program(dir: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
+fn pool(interpreter: &Path, count_max: usize, patience: Duration) -> Pool {
+    let settings = ConflictResolver { interpreter: interpreter.into(), ..ConflictResolver::default() };
+    Pool::with(settings, count_max, patience).unwrap()
+}
+
 fn resolve(pool: &Pool, new: &[u8]) -> Result<Vec<u8>, Unresolved> {
+    resolve_until(pool, new, &Cancel::default())
+}
+
+/// The record of an object of class `app.NAME`.
+fn of_class(name: &str, what: &str) -> Vec<u8> {
+    format!("capp\n{name}\n.{what}").into_bytes()
+}
+
+fn resolve_until(pool: &Pool, new: &[u8], cancel: &Cancel) -> Result<Vec<u8>, Unresolved> {
     pool.resolve(&Clash {
         oid: Oid(u64::from(b'o')),
         read: Tid(1),
@@ -75,13 +94,14 @@ fn resolve(pool: &Pool, new: &[u8]) -> Result<Vec<u8>, Unresolved> {
         old: b"old",
         committed: b"committed",
         new,
+        cancel,
     })
 }
 
 #[test]
 fn whatever_a_helper_does_costs_one_resolution() {
     let Some(site) = site(ZODB) else { return };
-    let pool = Pool::with(site.interpreter.clone(), 1, Duration::from_secs(5)).unwrap();
+    let pool = pool(&site.interpreter, 1, Duration::from_secs(5));
     let merged = |new: &[u8]| Ok([b"o|old|committed|committed|", new].concat());
     assert_eq!(resolve(&pool, b"x"), merged(b"x"));
     let large = vec![b'y'; 3 << 20];
@@ -119,7 +139,7 @@ fn whatever_a_helper_does_costs_one_resolution() {
 #[test]
 fn a_helper_that_hangs_is_given_up() {
     let Some(site) = site(ZODB) else { return };
-    let pool = Pool::with(site.interpreter.clone(), 2, Duration::from_secs(2)).unwrap();
+    let pool = pool(&site.interpreter, 2, Duration::from_secs(2));
     for what in [&b"hang"[..], b"spin"] {
         let start = Instant::now();
         std::thread::scope(|scope| {
@@ -137,7 +157,7 @@ fn a_helper_that_hangs_is_given_up() {
 #[test]
 fn nothing_is_left_of_a_stopped_pool() {
     let Some(site) = site(ZODB) else { return };
-    let pool = Pool::with(site.interpreter.clone(), 1, Duration::from_secs(30)).unwrap();
+    let pool = pool(&site.interpreter, 1, Duration::from_secs(30));
     let pid = String::from_utf8(resolve(&pool, b"pid").unwrap()).unwrap();
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -165,11 +185,95 @@ fn what_cannot_be_started_says_so_and_is_not_waited_for() {
         (dir.path().join("nowhere"), "cannot be started: No such file"),
     ];
     for (interpreter, why) in cases {
-        let pool = Pool::with(interpreter, 4, Duration::from_secs(30)).unwrap();
+        let pool = pool(&interpreter, 4, Duration::from_secs(30));
         let start = Instant::now();
         let reason = resolve(&pool, b"x").unwrap_err().reason;
         assert!(reason.contains(why), "{reason}");
         assert!(resolve(&pool, b"x").unwrap_err().reason.contains(why));
         assert!(start.elapsed() < Duration::from_secs(10));
+    }
+}
+
+/// Longer than any test waits: what ends before has been ended.
+const ENDLESS: Duration = Duration::from_secs(3600);
+
+/// A client that gave up its transaction kept the locks until the helper's time was over.
+#[test]
+fn a_merge_that_nobody_waits_for_is_ended() {
+    let Some(site) = site(ZODB) else { return };
+    let pool = pool(&site.interpreter, 1, ENDLESS);
+    let before = resolve(&pool, b"pid").unwrap();
+    let (at_work, waits) = (Cancel::default(), Cancel::default());
+    std::thread::scope(|scope| {
+        let stuck = scope.spawn(|| resolve_until(&pool, &of_class("Shelf", "hang"), &at_work));
+        while !pool.is_busy() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // One helper at a time for a class.
+        let queued = scope.spawn(|| resolve_until(&pool, &of_class("Shelf", "pid"), &waits));
+        std::thread::sleep(Duration::from_millis(50));
+        waits.cancel();
+        let reason = "the client has given up its transaction";
+        assert_eq!(queued.join().unwrap().unwrap_err().reason, reason);
+        assert!(!stuck.is_finished());
+        at_work.cancel();
+        assert_eq!(stuck.join().unwrap().unwrap_err().reason, reason);
+    });
+    assert_ne!(resolve(&pool, b"pid").unwrap(), before, "replaced");
+    let old = String::from_utf8(before).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Path::new("/proc").join(&old).exists() {
+        assert!(Instant::now() < deadline, "the helper lives on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(
+        resolve_until(&pool, b"pid", &at_work).unwrap_err().reason,
+        "the client has given up its transaction"
+    );
+}
+
+/// Merges that hang occupied all helpers, and nobody's conflicts were merged until their time was over.
+#[test]
+fn merges_of_one_class_that_hang_hold_up_no_other_class() {
+    let Some(site) = site(ZODB) else { return };
+    let pool = pool(&site.interpreter, 2, ENDLESS);
+    let cancels: Vec<Cancel> = (0..5).map(|_| Cancel::default()).collect();
+    std::thread::scope(|scope| {
+        let stuck: Vec<_> = cancels
+            .iter()
+            .map(|cancel| scope.spawn(|| resolve_until(&pool, &of_class("Shelf", "hang"), cancel)))
+            .collect();
+        for _ in 0..3 {
+            assert!(resolve(&pool, &of_class("Book", "pid")).is_ok());
+        }
+        assert!(stuck.iter().all(|stuck| !stuck.is_finished()));
+        cancels.iter().for_each(Cancel::cancel);
+        assert!(stuck.into_iter().all(|stuck| stuck.join().unwrap().is_err()));
+    });
+    assert!(resolve(&pool, &of_class("Shelf", "pid")).is_ok());
+}
+
+#[test]
+fn helpers_run_as_another_user() {
+    let Some(site) = site(ZODB) else { return };
+    let user = User { name: "4321:1234".into(), uid: 4321, gid: 1234 };
+    let settings =
+        ConflictResolver { interpreter: site.interpreter.clone(), user: Some(user), allowed: Vec::new() };
+    // The other user has to find the interpreter.
+    fs::set_permissions(site._dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let pool = Pool::with(settings, 1, Duration::from_secs(30)).unwrap();
+    match resolve(&pool, b"uid") {
+        Ok(who) => {
+            let expected = "(4321, 4321, 1234, [], ['0000000000000000'])";
+            assert_eq!(
+                String::from_utf8_lossy(&who),
+                expected,
+                "user, effective user, group, groups, capabilities"
+            );
+        }
+        Err(unresolved) => {
+            assert!(!rustix::process::geteuid().is_root(), "{unresolved:?}");
+            assert!(unresolved.reason.contains("the server needs to be root"), "{unresolved:?}");
+        }
     }
 }

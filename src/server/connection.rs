@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::base::address::Host;
+use crate::base::cancel::Cancel;
 use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::base::untrusted::Untrusted;
 use crate::server::outbox::Outbox;
@@ -68,8 +69,8 @@ pub enum Transaction {
     Open(OpenTransaction),
     /// Vote, or an undo that is answered at once, was asked for and waits for its locks.
     Waiting { open: OpenTransaction, reply_to: OwnedMsgId, then: Then },
-    /// The storage is looking at it, in this or another thread. `aborted`: the client gave up meanwhile.
-    Voting { id: Arc<TransactionId>, aborted: bool },
+    /// The storage is looking at it, in this or another thread. `aborted`: the client gave up meanwhile; `cancel` tells the storage.
+    Voting { id: Arc<TransactionId>, aborted: bool, cancel: Cancel },
     /// Can be finished.
     Voted { id: Arc<TransactionId>, voted: Box<dyn Voted>, running: Running },
     /// Vote told the client which stores failed; it has to abort.
@@ -97,6 +98,13 @@ pub struct OpenTransaction {
     pub refused: Option<PyException>,
     /// It holds the whole storage already, for the sake of an undo that was answered at once.
     pub locked: Option<Running>,
+}
+
+impl OpenTransaction {
+    /// What stands for it while the storage is looking at it.
+    pub fn voting(&self) -> Transaction {
+        Transaction::Voting { id: self.id.clone(), aborted: false, cancel: self.staged.cancel.clone() }
+    }
 }
 
 impl Transaction {

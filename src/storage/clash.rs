@@ -42,7 +42,7 @@ impl ResolverSlot {
         read: Tid,
         committed: Tid,
         new: &[u8],
-        may_wait: bool,
+        staged: &Staged,
     ) -> Result<Option<Vec<u8>>> {
         let state = |serial| {
             let mut data = Vec::new();
@@ -59,8 +59,17 @@ impl ResolverSlot {
         let Some(resolver) = self.0.get() else { return conflict() };
         let Some(old) = state(read)? else { return conflict() };
         let Some(current) = state(committed)? else { return conflict() };
-        let clash = Clash { oid, read, committed_serial: committed, old: &old, committed: &current, new };
-        let resolved = if may_wait { Some(resolver.resolve(&clash)) } else { resolver.resolve_now(&clash) };
+        let clash = Clash {
+            oid,
+            read,
+            committed_serial: committed,
+            old: &old,
+            committed: &current,
+            new,
+            cancel: &staged.cancel,
+        };
+        let resolved =
+            if staged.may_wait { Some(resolver.resolve(&clash)) } else { resolver.resolve_now(&clash) };
         resolved.map(|resolved| merged(&clash, Some(resolved))).transpose()
     }
 }
@@ -152,7 +161,7 @@ impl Clashes {
             self.unmerged_by_oid.insert(oid, index);
             return Ok(Settled::Skip);
         }
-        let Some(merged) = slot.merge_store(storage, oid, read, committed, &new, staged.may_wait)? else {
+        let Some(merged) = slot.merge_store(storage, oid, read, committed, &new, staged)? else {
             self.postponed = true;
             return Ok(Settled::Postponed);
         };

@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use super::blob::StagedBlob;
 use super::error::StorageError;
 use super::types::TransactionMeta;
+use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 
@@ -32,6 +33,8 @@ pub struct Staged {
     /// A conflict may be merged by another process, which takes its time. If not, such a transaction comes back in
     /// [`StorageError::Postponed`](super::StorageError::Postponed).
     pub may_wait: bool,
+    /// Cancelled when the client gives the transaction up: what waits for another process then waits no longer.
+    pub cancel: Cancel,
     ops: Vec<Op>,
     /// Data beside the records, at most one for each object.
     blobs: Vec<(Oid, StagedBlob)>,
@@ -100,6 +103,7 @@ impl Staged {
             python2: false,
             client_resolves: false,
             may_wait: true,
+            cancel: Cancel::default(),
             ops: Vec::new(),
             blobs: Vec::new(),
             blob_at: HashMap::new(),

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use super::{Result, StorageError};
+use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
 
 /// A revision that was read: where its data is in the caller's buffer.
@@ -157,6 +158,8 @@ pub struct Clash<'a> {
     pub old: &'a [u8],
     pub committed: &'a [u8],
     pub new: &'a [u8],
+    /// Cancelled when nobody wants the merged state any more.
+    pub cancel: &'a Cancel,
 }
 
 /// Why a conflict stays one.

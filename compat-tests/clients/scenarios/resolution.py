@@ -178,6 +178,27 @@ def bad_application_code_costs_one_resolution(world, generation):
         check(text in log, "no line in the log:", text)
 
 
+@per_generation()
+def what_a_record_names_is_not_run(world, generation):
+    """A record called posix.system, and the first conflict on its object had a helper run the command."""
+    server = with_helpers(world, generation, application(world, generation))
+    if server.program.is_python:
+        raise Skip("it runs what it is told to")
+    a = world.client(generation, server)
+    mark = world.directory / "was-run"
+    command = b"V" + f"touch {mark}".encode() + b"\n"
+    call = b"cposix\nsystem\n(" + command + b"tR."
+    adds = b"ctrouble\nAdds\n."
+    for data in call + b"}.", adds + b"}V_value\n" + call[:-1] + b"s.":
+        oid = a.new_oids(h="a", count=1)[0]
+        t1 = put(a, oid, Z64, data.hex())
+        put(a, oid, t1, data.hex())
+        raises("ConflictError", put, a, oid, t1, data.hex())
+    wait_log(server, "its record names posix.system, which is not run")
+    check(not mark.exists(), "the helper ran it")
+    equal(state(clash(a, generation, ("trouble", "Adds"), values(1, 3, 5))[1]), {"_value": 7})
+
+
 def processes_below(pid):
     """Children of a process, and theirs."""
     found = []

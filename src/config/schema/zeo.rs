@@ -8,7 +8,7 @@ use crate::base::address::Address;
 use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Child, Content, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Location, Section};
-use crate::config::{Limits, SslConfig};
+use crate::config::{Limits, SslConfig, User};
 
 /// Keys of ZEO 4 and ZEO 6 together, and our own.
 pub static ZEO: SectionType = SectionType {
@@ -28,6 +28,8 @@ pub static ZEO: SectionType = SectionType {
         key("drop-cache-rather-verify", Datatype::Boolean),
         key("client-conflict-resolution", Datatype::Boolean),
         key("conflict-resolver", Datatype::Custom(|text| interpreter(text).map(drop))),
+        key("conflict-resolver-user", Datatype::Custom(|text| user(text).map(drop))),
+        key("conflict-resolver-allow", Datatype::Custom(|text| names(text).map(drop))),
         key("msgpack", Datatype::Boolean),
         key("socket-mode", Datatype::Custom(|text| mode(text).map(drop))),
         limits::MESSAGE_SIZE.key(),
@@ -58,7 +60,7 @@ pub struct ZeoSection {
     pub pid_filename: Option<PathBuf>,
     pub drop_cache_rather_verify: Option<bool>,
     pub client_conflict_resolution: Option<bool>,
-    pub conflict_resolver: Option<PathBuf>,
+    pub conflict_resolver: ConflictResolverSection,
     pub msgpack: Option<bool>,
     pub authentication_protocol: Option<(String, Location)>,
     pub authentication_database: Option<String>,
@@ -68,8 +70,17 @@ pub struct ZeoSection {
     pub limits: Limits,
 }
 
+/// The keys of helpers, and where they are.
+#[derive(Debug, Default)]
+pub struct ConflictResolverSection {
+    pub interpreter: Option<PathBuf>,
+    pub user: Option<(User, Location)>,
+    pub allowed: Option<(Vec<String>, Location)>,
+}
+
 impl ZeoSection {
     pub fn from_section(section: &Section) -> Result<ZeoSection, ConfigError> {
+        let at = |key| section.value(key).map(|value| value.location.clone());
         let text = |key| section.value(key).map(|value| value.text.clone());
         let transaction_timeout = section.get("transaction-timeout", datatypes::integer)?;
         Ok(ZeoSection {
@@ -88,7 +99,11 @@ impl ZeoSection {
             pid_filename: section.get("pid-filename", datatypes::existing_dirpath)?,
             drop_cache_rather_verify: section.get("drop-cache-rather-verify", datatypes::boolean)?,
             client_conflict_resolution: section.get("client-conflict-resolution", datatypes::boolean)?,
-            conflict_resolver: section.get("conflict-resolver", interpreter)?,
+            conflict_resolver: ConflictResolverSection {
+                interpreter: section.get("conflict-resolver", interpreter)?,
+                user: section.get("conflict-resolver-user", user)?.zip(at("conflict-resolver-user")),
+                allowed: section.get("conflict-resolver-allow", names)?.zip(at("conflict-resolver-allow")),
+            },
             msgpack: section.get("msgpack", datatypes::boolean)?,
             authentication_protocol: section
                 .value("authentication-protocol")
@@ -114,6 +129,28 @@ fn interpreter(text: &str) -> Result<PathBuf, String> {
         _ => {
             Err(format!("'{text}' is not a program; name a Python interpreter, such as /srv/app/bin/python"))
         }
+    }
+}
+
+/// Who helpers run as.
+fn user(text: &str) -> Result<User, String> {
+    let (uid, gid) = datatypes::user(text)?;
+    Ok(User { name: text.into(), uid, gid })
+}
+
+/// `module.name`, one or more, of what Python calls identifiers; ASCII will do.
+fn names(text: &str) -> Result<Vec<String>, String> {
+    let is_identifier = |part: &str| {
+        !part.starts_with(|c: char| c.is_ascii_digit())
+            && !part.is_empty()
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let is_name = |name: &&str| name.contains('.') && name.split('.').all(is_identifier);
+    match text.split_whitespace().find(|name| !is_name(name)) {
+        Some(name) => {
+            Err(format!("'{name}' is not the name of a module and of what is in it, such as decimal.Context"))
+        }
+        None => Ok(text.split_whitespace().map(String::from).collect()),
     }
 }
 

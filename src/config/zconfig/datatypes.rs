@@ -326,9 +326,30 @@ pub fn expand_user(text: &str) -> PathBuf {
 }
 
 fn home_of(user: &str) -> Option<PathBuf> {
+    account(user)?.get(5).map(PathBuf::from)
+}
+
+/// The fields of a user's line.
+fn account(user: &str) -> Option<Vec<String>> {
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    let fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    fields.into_iter().find(|fields| fields.first() == Some(&user))?.get(5).map(PathBuf::from)
+    let mut fields = users.lines().map(|line| line.split(':').map(String::from).collect::<Vec<_>>());
+    fields.find(|fields| fields.first().is_some_and(|name| name == user))
+}
+
+/// A user of this machine, by name or by the numbers of a user and a group: the two numbers.
+pub fn user(text: &str) -> Result<(u32, u32), String> {
+    let numbers = |uid: &str, gid: &str| Some((uid.parse().ok()?, gid.parse().ok()?));
+    let found = match text.split_once(':') {
+        Some((uid, gid)) => numbers(uid, gid),
+        None => account(text).and_then(|fields| numbers(fields.get(2)?, fields.get(3)?)),
+    };
+    match found {
+        // The largest number means "nobody" to the system.
+        Some((uid, gid)) if uid != u32::MAX && gid != u32::MAX => Ok((uid, gid)),
+        _ => Err(format!(
+            "there is no user '{text}' in /etc/passwd; one who stands elsewhere is given by numbers, such as 1001:1001"
+        )),
+    }
 }
 
 #[cfg(test)]

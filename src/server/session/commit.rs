@@ -3,7 +3,7 @@
 //! A transaction goes `Open -> Waiting -> Voting -> Voted -> Finishing`. Vote may happen in another thread
 //! than the session's: that of whoever released the locks it waited for hands it to a worker, and so does the session's
 //! itself if a conflict takes long to merge. What the client does meanwhile (abort, disconnect) is left in
-//! `Transaction::Voting::aborted` for the voter to find.
+//! `Transaction::Voting::aborted` for the voter to find, and ends a helper's merge that the voter waits for.
 //!
 //! An undo must be looked up before it is known which objects to lock: see [`super::undo`].
 
@@ -77,15 +77,15 @@ pub fn vote(
             Err(exception)
         }
         Transaction::Open(OpenTransaction { id, staged, blob_len, locked: Some(running), .. }) => {
-            *transaction = Transaction::Voting { id: id.clone(), aborted: false };
-            drop(transaction);
             // An undo may have to be merged.
             let open = OpenTransaction { id, staged, blob_len, refused: None, locked: None };
+            *transaction = open.voting();
+            drop(transaction);
             vote_in_worker(hosted, connection, open, reply_to, running);
             Ok(())
         }
         Transaction::Open(open) if open.staged.has_undo() => {
-            *transaction = Transaction::Voting { id: open.id.clone(), aborted: false };
+            *transaction = open.voting();
             drop(transaction);
             undo::look_up(hosted, connection, open, reply_to, Then::Vote);
             Ok(())
@@ -153,7 +153,7 @@ fn with_locks(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
         let mut transaction = connection.transaction.lock();
         match transaction.take() {
             Transaction::Waiting { open, reply_to, then } if hosted.holds_locks(connection) => {
-                *transaction = Transaction::Voting { id: open.id.clone(), aborted: false };
+                *transaction = open.voting();
                 (open, reply_to, then)
             }
             // Aborted between the grant and now, and perhaps waiting again: whoever aborted gave up the locks.
@@ -429,9 +429,10 @@ pub fn abort(hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
             *guard = transaction;
             return;
         }
-        Transaction::Voting { id, .. } => {
-            *guard = Transaction::Voting { id, aborted: true };
+        Transaction::Voting { id, cancel, .. } => {
+            *guard = Transaction::Voting { id, aborted: true, cancel: cancel.clone() };
             drop(guard);
+            cancel.cancel();
         }
         Transaction::Open(OpenTransaction { locked: Some(running), .. }) => {
             drop(guard);

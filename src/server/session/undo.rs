@@ -115,7 +115,7 @@ impl Session {
         match transaction.take() {
             Transaction::Open(mut open) => {
                 open.staged.undo(tid);
-                *transaction = Transaction::Voting { id: open.id.clone(), aborted: false };
+                *transaction = open.voting();
                 drop(transaction);
                 look_up(hosted, connection, open, reply_to.clone(), Then::Undo);
                 Ok(())

@@ -191,6 +191,7 @@ impl FileStorage {
             old: &old,
             committed: &current_data,
             new: &pre_data,
+            cancel: &staged.cancel,
         };
         match self.resolver.merge(&clash) {
             Ok(data) => Ok(Instead::Merged(data)),
