@@ -162,3 +162,22 @@ fn nothing_is_left_over() {
     }
     assert!(found.is_empty(), "finish or remove:\n{}", found.join("\n"));
 }
+
+/// docs/security.md names the tests that hold its promises.
+#[test]
+fn the_tests_that_hold_promises_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/security.md")).expect("docs/security.md");
+    let start = page.find("## Which test holds which promise").expect("the chapter");
+    let (mut named, mut wrong) = (0, Vec::new());
+    for word in page[start..].split('`').skip(1).step_by(2).filter(|word| word.contains('/')) {
+        let (file, test) = word.split_once("::").unwrap_or((word, ""));
+        named += 1;
+        match fs::read_to_string(root.join(file)) {
+            Ok(text) if test.is_empty() || text.contains(&format!("fn {test}()")) => {}
+            _ => wrong.push(word),
+        }
+    }
+    assert!(named > 30, "{named} tests");
+    assert!(wrong.is_empty(), "there is no such test: {wrong:?}");
+}

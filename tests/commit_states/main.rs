@@ -10,11 +10,11 @@ mod common;
 mod disk;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use common::client::{Incoming, LATEST, RawClient, Speaks, content, record};
+use common::client::{Incoming, LATEST, RawClient, Speaks, content, record, undo_id};
 use common::pickle::{Value, id};
 use disk::{Disk, Hand};
 use runzeo::base::address::Address;
@@ -641,4 +641,37 @@ fn the_quota_is_exceeded() {
         world.server.stop();
         world.storage.close().expect("close");
     }
+}
+
+/// Ten clients asked for undo logs of a long file, and the vote of another one, which had to look up what it undoes, waited for 30 s
+/// in the same pool; so did a pack.
+#[test]
+fn an_undo_and_a_pack_do_not_wait_behind_undo_logs() {
+    let world = World::new(None, None);
+    let (gate, held) = (Arc::new(Mutex::new(())), mpsc::channel::<()>());
+    let closed = gate.lock().expect("the gate");
+    let hosted = world.server.hosted("1").expect("the storage");
+    for _ in 0..100 {
+        let (gate, begun) = (Arc::clone(&gate), held.0.clone());
+        hosted.workers.errands.run(move || {
+            let _ = begun.send(());
+            drop(gate.lock());
+        });
+    }
+    held.1.recv().expect("undo logs are under way");
+    let mut client = world.client(Speaks::Z5);
+    client.begin(SUBJECT, world.tid, &record(b"second"));
+    let vote = client.send("vote");
+    client.answer(vote).expect("vote");
+    let finish = client.send("tpc_finish");
+    let tid = client.answer(finish).expect("tpc_finish").id();
+    client.client.queue_begin(TXN);
+    let undone = Value::Bytes(undo_id(tid).into_bytes());
+    client.client.queue_async("undoa", vec![undone, Value::Int(TXN)]);
+    let vote = client.send("vote");
+    client.answer(vote).expect("the vote of an undo");
+    let finish = client.send("tpc_finish");
+    client.answer(finish).expect("tpc_finish");
+    client.call("pack", vec![Value::Float(0.0), Value::Bool(true)]).expect("a pack");
+    drop(closed);
 }
