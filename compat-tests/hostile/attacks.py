@@ -3,6 +3,7 @@
 An attack is over in a few seconds at most, gives back what it opened, and never raises for what the server may do to
 it: refuse, hang up, stop reading. Whether the server survives is the business of `run`.
 """
+import base64
 import contextlib
 import hashlib
 import hmac
@@ -298,6 +299,59 @@ def escaping_blob(target):
         peer.wait_for_end(0.3)
 
 
+# -- against memory, processor and descriptors
+
+def wants_blobs(target):
+    """Many downloads of a blob, on a few connections that read nothing."""
+    with Peer(target.address) as peer:
+        peer.register()
+        oid = peer.call("new_oids")[0]
+        peer.tell("tpc_begin", 1, b"", b"", {}, None, " ")
+        peer.tell("storeBlobStart")
+        for _ in range(40):
+            peer.tell("storeBlobChunk", b"b" * 59000)
+        peer.tell("storeBlobEnd", oid, b"\0" * 8, b"cZODB.blob\nBlob\n.N.", 1)
+        peer.call("vote", 1)
+        tid = peer.call("tpc_finish", 1)
+        peers = []
+        try:
+            for _ in range(6):
+                peers.append(Peer(target.address))
+                peers[-1].register()
+                for n in range(8):
+                    peers[-1].send(message(1000 + n, "sendBlob", oid, tid))
+            time.sleep(HOLD / 3)
+        finally:
+            for other in peers:
+                other.socket.close()
+
+
+def wants_undo_logs(target):
+    """As many as it may have at a time, and reads none."""
+    with Peer(target.address) as peer:
+        peer.register()
+        for n in range(50):
+            peer.send(message(1000 + n, "undoLog", 0, -10000))
+        time.sleep(HOLD / 3)
+
+
+def undoes_the_same(target):
+    """One transaction, a thousand times in one."""
+    with Peer(target.address) as peer:
+        peer.register()
+        oid = peer.call("new_oids")[0]
+        peer.tell("tpc_begin", 1, b"", b"", {}, None, " ")
+        peer.tell("storea", oid, b"\0" * 8, b"cpersistent.mapping\nPersistentMapping\n.}.", 1)
+        peer.call("vote", 1)
+        undone = base64.encodebytes(peer.call("tpc_finish", 1)).rstrip()
+        peer.tell("tpc_begin", 2, b"", b"", {}, None, " ")
+        for _ in range(1000):
+            peer.tell("undoa", undone, 2)
+        peer.number += 1
+        peer.send(message(peer.number, "vote", 2))
+        peer.wait_for_end(0.3)
+
+
 # -- against the log
 
 def flood(peer, count, method, *args):
@@ -535,7 +589,7 @@ ANYWHERE = [says_nothing, slow_handshake, garbage_for_a_handshake, wrong_handsha
             stranger_calls, stranger_promises_much]
 PLAIN = ANYWHERE + [slow_message, garbage_after_register, exploding_pickles, exploding_extension, wrong_arguments,
                     calls_out_of_order, never_reads, stores_and_goes, votes_and_goes, escaping_blob, fills_the_log,
-                    packs_and_packs, reconnects, forges_lines]
+                    packs_and_packs, reconnects, forges_lines, wants_blobs, wants_undo_logs, undoes_the_same]
 PASSWORDS = ANYWHERE + [guesses_passwords, unauthenticated_register, registers_and_registers, replayed_response, wrong_code, truncated_code,
                         no_code, replayed_message, random_bytes_after_authentication, signed_garbage]
 TLS = [plain_to_tls, slow_tls, garbage_records, garbage_under_tls, garbage_in_tls, renegotiation, flood_of_connections,

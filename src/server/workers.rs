@@ -19,6 +19,8 @@ use crate::server::room::Room;
 
 /// More jobs than this at a time wait in a queue.
 const THREADS_MAX: usize = 64;
+/// Votes that wait for a helper do nothing, but each must notice at once when its client gives up: they hold locks.
+const MERGES_MAX: usize = 1024;
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// After a thread could not be started, the next one is tried after so long.
 const SPAWN_PAUSE: Duration = Duration::from_secs(1);
@@ -77,7 +79,7 @@ impl Pools {
     pub fn start(room: Room) -> io::Result<Pools> {
         Ok(Pools {
             votes: Workers::start()?,
-            merges: Workers::start()?,
+            merges: Workers::with_threads_max(MERGES_MAX)?,
             undos: Workers::start()?,
             reads: Workers::start()?,
             packs: Workers::start()?,

@@ -96,6 +96,41 @@ fn an_undo_log_of_long_extensions_has_few_entries() {
     });
 }
 
+/// The threads that make undo logs waited for clients to take them: eight clients that read nothing had all of them.
+#[test]
+fn who_does_not_read_its_undo_logs_keeps_no_thread() {
+    beside_an_honest_client("", 512 * MB, |server| {
+        let mut writer = client(server);
+        let oid = writer.new_oids(1).expect("oid")[0];
+        let long = text(&"x".repeat(60_000));
+        let mut tid = 0;
+        for _ in 0..70 {
+            let args =
+                vec![Value::Int(7), text(""), long.clone(), Value::Dict(vec![]), Value::None, text(" ")];
+            writer.queue_async("tpc_begin", args);
+            writer.queue_store(oid, tid, &record(b"1"), 7);
+            writer.call("vote", vec![Value::Int(7)]).expect("connected").expect("vote");
+            tid = writer.call("tpc_finish", vec![Value::Int(7)]).expect("connected").expect("finish").id();
+        }
+        let deaf: Vec<RawClient> = (0..9)
+            .map(|_| {
+                let mut deaf = client(server);
+                for _ in 0..8 {
+                    deaf.queue_call("undoLog", vec![Value::Int(0), Value::Int(-70)]);
+                }
+                deaf.flush().expect("asked");
+                deaf
+            })
+            .collect();
+        // The first bytes of an answer: it is on its way.
+        for deaf in &deaf {
+            deaf.stream().peek(&mut [0]).expect("the beginning of an answer");
+        }
+        let answer = writer.call("undoLog", vec![Value::Int(0), Value::Int(-2)]).expect("connected");
+        assert_eq!(answer.expect("a list").tuple().len(), 2);
+    });
+}
+
 /// Asks for undo logs, until the server takes no more. The connection goes with the test.
 fn hog(server: &Server, stop: &AtomicBool) -> RawClient {
     let mut hog = client(server);

@@ -243,6 +243,14 @@ pub fn reply_published(hosted: &Hosted, connection: &Connection, frame: &[u8]) {
     connection.outbox.send_own(place, frame);
 }
 
+/// The same from a thread of a pool, which does not wait for the client: its session has made room.
+pub fn post_published(hosted: &Hosted, connection: &Connection, frame: Vec<u8>) {
+    let (members, _) = hosted.publication.members();
+    let place = connection.outbox.place();
+    drop(members);
+    connection.outbox.post_own(place, frame);
+}
+
 /// Queue and send a reply that is computed, from memory only, while nothing can be published: it holds exactly at its place
 /// among the invalidations.
 pub fn reply_exactly(

@@ -18,7 +18,7 @@ use crate::server::session::commit::{self, check_id};
 use crate::server::session::contain::contained_vote;
 use crate::server::session::description::{Description, Specification};
 use crate::server::session::entries::Entries;
-use crate::server::session::load::{frame, reply_published};
+use crate::server::session::load::{frame, post_published};
 use crate::server::session::{Registered, Session};
 use crate::server::timeout::Running;
 use crate::storage::StorageError;
@@ -43,6 +43,8 @@ impl Session {
         let (first, last) = (index(first), index(last));
         let count_max = last.saturating_sub(first).min(self.server.limits().undo_log);
         let (hosted, connection, id) = (on.hosted.clone(), Arc::clone(&self.connection), id.clone());
+        // A client that does not read its undo logs must not keep the threads that make them.
+        self.connection.wait_for_room();
         self.run_errand(&on.hosted.workers.errands, move || {
             let mut entries = Entries::new(&connection, count_max);
             let mut to_skip = first;
@@ -70,7 +72,7 @@ impl Session {
                 Err(error) => frame(&connection, &id, &Err(exceptions::of_storage_error(&error))),
             };
             // Read only once, however long the log is: what was committed meanwhile may be in it or not.
-            reply_published(&hosted, &connection, &frame);
+            post_published(&hosted, &connection, frame);
         });
     }
 
