@@ -6,7 +6,7 @@ import time
 
 from harness import backups, generations
 from harness.agents import ClientError
-from harness.scenario import Skip, all_together, check, equal, per_generation
+from harness.scenario import Skip, all_together, check, equal, per_generation, raises
 from harness.server import Program
 
 from .basics import Z64
@@ -411,3 +411,65 @@ def tools_of_every_generation_read_the_marker(world):
         if generation.age >= 500:
             for script in ("fstail", "fstest"):
                 backups.run(generation.python, "-m", "ZODB.scripts." + script, path)
+
+
+def blobs_after(world, generation, lost_files):
+    """`Data.fs` of before, and the blob directory of before or, if `lost_files`, that of the lost time."""
+    if world.make_program(generation).is_python:
+        raise Skip("Python's server lets clients go on with what is lost, or not connect")
+    server = world.server(generation, storages={"1": ("Data.fs", "blob-dir blobs")})
+    blobs, cache = server.directory / "blobs", world.directory / "blob-cache"
+    cache.mkdir()
+
+    def opened(agent=None):
+        return open_cached(world, generation, server, agent=agent, watch=False, poll=0.1, blob_dir=str(cache),
+                           shared_blob_dir=False)
+
+    agent = opened()
+    agent.bootstrap(h="c")
+    changed, kept, lost = agent.new_oids(h="c", count=3)
+    first = agent.commit_blobs(h="c", blobs=[[changed, Z64, 70000, "first"], [kept, Z64, 100, "kept"]])
+    backup = world.directory / "backup"
+    backup.mkdir()
+    backups.copy_file(server, backup)
+    shutil.copytree(blobs, world.directory / "blobs-backup")
+
+    second = agent.commit_blobs(h="c", blobs=[[changed, first, 80000, "lost"], [lost, Z64, 200, "lost"]])
+    for oid, serial in (changed, second), (lost, second), (kept, first):
+        agent.load(h="c", oid=oid)
+        agent.load_blob(h="c", oid=oid, serial=serial)
+    agent.close(h="c")
+    equal(server.stop(), 0)
+    backups.put_renamed(server, backup)
+    if not lost_files:
+        shutil.rmtree(blobs)
+        shutil.copytree(world.directory / "blobs-backup", blobs)
+    server.start()
+
+    agent = opened(agent)
+    verified(agent, generation, False)
+    for oid, size, seed in (changed, 70000, "first"), (kept, 100, "kept"):
+        serial = agent.load(h="c", oid=oid)["tid"]
+        equal(serial, first, "the revision of before")
+        equal(agent.load_blob(h="c", oid=oid, serial=serial), agent.blob_sum(size=size, seed=seed), seed)
+    raises("POSKeyError", agent.load, h="c", oid=lost)
+    again = agent.new_oids(h="c", count=1)[0]
+    check(again not in (changed, kept, lost), "given out twice", again)
+    third = agent.commit_blobs(h="c", blobs=[[changed, first, 300, "third"], [again, Z64, 400, "new"]])
+    check(third > second, "a tid of the lost time", third)
+    other = world.client(generation, server, h="o", agent=agent, blob_dir=str(world.directory / "another-cache"),
+                         shared_blob_dir=False)
+    for h, oid, size, seed in [("o", changed, 300, "third"), ("o", again, 400, "new"), ("o", kept, 100, "kept"),
+                               ("c", changed, 300, "third"), ("c", again, 400, "new")]:
+        serial = other.load(h=h, oid=oid)["tid"]
+        equal(other.load_blob(h=h, oid=oid, serial=serial), agent.blob_sum(size=size, seed=seed), seed)
+
+
+@per_generation()
+def blobs_restored_with_the_file(world, generation):
+    blobs_after(world, generation, lost_files=False)
+
+
+@per_generation()
+def the_file_restored_beside_blobs_of_the_lost_time(world, generation):
+    blobs_after(world, generation, lost_files=True)
