@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::common::client::{RawClient, record};
 use crate::common::pickle::{Value, id, text};
 use crate::common::process::Server;
-use crate::{MB, Stop, beside_an_honest_client, client, commit_something, wait_until};
+use crate::{MB, Stop, beside_an_honest_client, client, commit_something, wait_for_log, wait_until};
 
 #[test]
 fn the_oldest_iterators_are_forgotten() {
@@ -94,6 +94,28 @@ fn an_undo_log_of_long_extensions_has_few_entries() {
         let next = writer.call("undoLog", vec![Value::Int(150), Value::Int(1000)]).expect("connected");
         assert_eq!(next.expect("a list").tuple().len(), 1);
     });
+}
+
+/// A client that had forgotten its iterator kept the file of before each pack on the disk.
+#[test]
+fn the_log_says_that_iterators_are_ended() {
+    let server = Server::start_storage("", "pack-gc false");
+    let mut client = client(&server);
+    let mut serial = 0;
+    let mut change = |client: &mut RawClient| {
+        let changed = client.commit(&[(1, serial, &record(b"1"))]);
+        serial = changed.expect("connected").expect("commit");
+    };
+    change(&mut client);
+    let started = client.call("iterator_start", vec![Value::None, Value::None]).expect("connected");
+    started.expect("an iterator");
+    for _ in 0..3 {
+        change(&mut client);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_secs_f64();
+        let packed = client.call("pack", vec![Value::Float(now + 1.0), Value::Bool(true)]);
+        packed.expect("connected").expect("packed");
+    }
+    wait_for_log(&server, "before the last 3 packs are ended");
 }
 
 /// The threads that make undo logs waited for clients to take them: eight clients that read nothing had all of them.

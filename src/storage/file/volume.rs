@@ -4,6 +4,7 @@
 //! replaced stays readable as long as somebody holds it, and nothing is appended to it any more.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -90,6 +91,21 @@ impl Lent {
     }
 }
 
+/// A file whose iterators have been ended. It is closed when this is dropped, which may take long.
+pub struct Ended(Arc<Volume>);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.0.log.path().display();
+        write!(
+            f,
+            "{path}: iterators that were begun before the last {} packs are ended: the disk space of the file that they read would \
+             not be free before",
+            RETIRED_MAX + 1
+        )
+    }
+}
+
 /// Iterators over so many replaced files go on.
 const RETIRED_MAX: usize = 2;
 
@@ -134,7 +150,8 @@ impl Current {
     }
 
     /// From now on this one is current. Only the leader may do it.
-    pub fn replace(&self, volume: Arc<Volume>) {
+    #[must_use]
+    pub fn replace(&self, volume: Arc<Volume>) -> Option<Ended> {
         let mut loans = self.loans();
         self.volume.store(Arc::clone(&volume));
         let lent = Arc::new(Lent(ArcSwapOption::new(Some(volume))));
@@ -142,8 +159,10 @@ impl Current {
         loans.retired.push_back(Arc::downgrade(&replaced));
         if loans.retired.len() > RETIRED_MAX
             && let Some(lent) = loans.retired.pop_front().and_then(|lent| lent.upgrade())
+            && let Some(volume) = lent.0.swap(None)
         {
-            lent.0.store(None);
+            return Some(Ended(volume));
         }
+        None
     }
 }

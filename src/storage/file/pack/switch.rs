@@ -23,7 +23,7 @@ use super::super::log::{Log, TARGET};
 use super::super::media::MediaFile;
 use super::super::pins::HeldPins;
 use super::super::tail_note::State;
-use super::super::volume::Volume;
+use super::super::volume::{Ended, Volume};
 use super::copy::Copier;
 use super::{Pack, Stop};
 use crate::base::fs::with_suffix;
@@ -44,7 +44,7 @@ const TRIES_MAX: usize = 10;
 
 /// What became of a try.
 enum Tried {
-    Done(Arc<Volume>),
+    Done(Arc<Volume>, Option<Ended>),
     /// A vote is under way of which nobody knows what it will point to.
     Vote,
 }
@@ -97,7 +97,12 @@ fn hold_and_replace(
         });
         let (tried, held) = tried.ok_or_else(|| core.closed())?;
         match tried? {
-            Tried::Done(volume) => return Ok((volume, held)),
+            Tried::Done(volume, ended) => {
+                if let Some(ended) = ended {
+                    warn!(target: TARGET, "{ended}");
+                }
+                return Ok((volume, held));
+            }
             Tried::Vote => core.pins.wait_for_votes(VOTE_PATIENCE),
         }
     }
@@ -143,7 +148,8 @@ fn replace(pack: &mut Pack<'_>, copier: &mut Copier<'_>, keep_old: bool) -> std:
     )))?;
     let moved = take_place(core, copier, file, end, keep_old);
     core.space.end_move(moved.is_ok());
-    Ok(Tried::Done(moved?))
+    let (volume, ended) = moved?;
+    Ok(Tried::Done(volume, ended))
 }
 
 /// The packed file becomes the one that is served.
@@ -153,7 +159,7 @@ fn take_place(
     file: Arc<dyn MediaFile>,
     end: u64,
     keep_old: bool,
-) -> Result<Arc<Volume>> {
+) -> Result<(Arc<Volume>, Option<Ended>)> {
     keep_oids(core, &copier.old)?;
     if let Some(note) = &core.note {
         note.suspend(core.last_tid())
@@ -174,9 +180,9 @@ fn take_place(
     let log = Log::new(core.path.clone(), file, end);
     let volume = Arc::new(Volume::new(log, index, copier.last_tid));
     core.writer.lock().unwrap_or_else(PoisonError::into_inner).end = end;
-    core.volume.replace(volume.clone());
+    let ended = core.volume.replace(volume.clone());
     tell_note(core, &volume);
-    Ok(volume)
+    Ok((volume, ended))
 }
 
 /// By how much the transactions that have voted become longer at most, where what they point back to is packed away.
