@@ -105,6 +105,32 @@ fn an_older_file_gets_a_marker_later_than_all_that_was_told() {
     }
 }
 
+/// A backup of a running server's whole directory, put back within the minute for which its note lets the file be changed. The new file may
+/// have the number of the inode that the lost one had.
+#[test]
+fn a_file_with_the_inode_of_the_one_before_is_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("Data.fs");
+    let note = dir.path().join("Data.fs.tmp");
+    let disk = Faulty::new(3, None);
+    let options = |disk: &Faulty| FileStorageOptions {
+        media: std::sync::Arc::new(disk.clone()),
+        ..FileStorageOptions::new(&path)
+    };
+    let storage = open_with(options(&disk)).unwrap();
+    let serial = commit(&storage, &[(0, Tid::ZERO, b"kept")]).unwrap();
+    let backup = [&path, &note].map(|path| disk.bytes(path).unwrap());
+    let lost = commit(&storage, &[(0, serial, b"lost")]).unwrap();
+    drop(storage);
+    let after = disk.after_kill();
+    after.set_now(faulty::NOW + 5_000_000_000);
+    after.put_in_place(&path, &backup[0]);
+    after.put_in_place(&note, &backup[1]);
+    let storage = open_with(options(&after)).unwrap();
+    assert!(storage.last_transaction() > lost && has_marker(&storage));
+    assert_eq!(load(&storage, 0).unwrap(), (b"kept".to_vec(), serial));
+}
+
 /// With its note, as a backup of the whole directory is: nothing in the note is wrong, but it is of another file.
 #[test]
 fn a_directory_that_was_put_back_is_noticed() {

@@ -65,6 +65,8 @@ pub struct Identity {
     pub device: u64,
     /// Given to another file once this one is gone.
     pub inode: u64,
+    /// When the file was made; 0: the file system does not tell.
+    pub born: Time,
     /// Names that it has.
     pub links: u64,
     pub len: u64,
@@ -78,12 +80,20 @@ impl Identity {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
+    /// Tells whether it is the same file also at another time, as far as the file system tells that.
+    pub fn number(&self) -> u64 {
+        // All bits of both.
+        self.inode ^ self.born.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
     fn of(meta: &std::fs::Metadata) -> Identity {
+        let born = meta.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
         let seconds = u64::try_from(meta.ctime()).unwrap_or(0);
         let nanoseconds = u64::try_from(meta.ctime_nsec()).unwrap_or(0);
         Identity {
             device: meta.dev(),
             inode: meta.ino(),
+            born: born.map_or(0, |born| Time::try_from(born.as_nanos()).unwrap_or(0)),
             links: meta.nlink(),
             len: meta.len(),
             changed: seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds),

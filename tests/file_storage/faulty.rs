@@ -55,6 +55,7 @@ struct Disk {
 struct Content {
     /// Stays over a power cut.
     inode: u64,
+    born: Time,
     changed: Time,
     now: Vec<u8>,
     synced: Vec<u8>,
@@ -194,6 +195,13 @@ impl Faulty {
         disk.durable_names.insert(path.to_owned(), content);
     }
 
+    /// Another file takes the place and the number of the one that has this name.
+    pub fn put_in_place(&self, path: &Path, bytes: &[u8]) {
+        let inode = self.disk.lock().unwrap().names[path].lock().unwrap().inode;
+        self.put(path, bytes);
+        self.disk.lock().unwrap().names[path].lock().unwrap().inode = inode;
+    }
+
     pub fn paths(&self) -> Vec<PathBuf> {
         self.disk.lock().unwrap().names.keys().cloned().collect()
     }
@@ -222,11 +230,25 @@ fn copied(names: &Names, mut copy: impl FnMut(&Content) -> Content) -> Names {
 impl Content {
     fn new(now: Vec<u8>, disk: &mut Disk) -> Content {
         disk.files += 1;
-        Content { inode: disk.files, changed: disk.now, synced: now.clone(), now, dirty: Default::default() }
+        Content {
+            inode: disk.files,
+            born: disk.now,
+            changed: disk.now,
+            synced: now.clone(),
+            now,
+            dirty: Default::default(),
+        }
     }
 
     fn identity(&self) -> Identity {
-        Identity { device: 1, inode: self.inode, links: 1, len: self.now.len() as u64, changed: self.changed }
+        Identity {
+            device: 1,
+            inode: self.inode,
+            born: self.born,
+            links: 1,
+            len: self.now.len() as u64,
+            changed: self.changed,
+        }
     }
 
     fn after_power_cut(&self, disk: &mut Disk) -> Vec<u8> {
@@ -432,7 +454,7 @@ impl MediaDir for FaultyDir {
 }
 
 /// Time stands still here, until it is set.
-const NOW: Time = 1_000_000;
+pub const NOW: Time = 1_000_000;
 
 impl MediaFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {

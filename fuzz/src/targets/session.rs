@@ -19,6 +19,7 @@ use runzeo::net::stream::Stream;
 use runzeo::server::connection::Connection;
 use runzeo::server::hosted::{Hosted, HostedOptions};
 use runzeo::server::outbox::Outbox;
+use runzeo::server::room::Room;
 use runzeo::server::session::serve;
 use runzeo::server::workers::Pools;
 use runzeo::server::{Authentication, Server};
@@ -79,7 +80,8 @@ impl World {
                 client_conflict_resolution: true,
                 transaction_objects: None,
             };
-            Hosted::new(name.into(), Arc::clone(storage), options, Pools::default()).expect("hosted")
+            let pools = Pools::start(Room::default()).expect("threads");
+            Hosted::new(name.into(), Arc::clone(storage), options, pools).expect("hosted")
         });
         let authentication =
             protected.then(|| Authentication { name: "digest".into(), protocol: digest(&directory) });

@@ -116,7 +116,7 @@ pub fn judge(
 
 /// Nobody has written, replaced, renamed or restored it since.
 fn is_untouched(note: &TailNote, about: &About, identity: &Identity) -> bool {
-    about.inode == identity.inode && identity.changed <= note.until
+    about.file == identity.number() && identity.changed <= note.until
 }
 
 /// What of that which the note knows is not in the file.
@@ -161,7 +161,7 @@ pub fn about_log(media: &dyn Media, log: &Log, end_tid: Tid, seen: Tid, state: S
         start_tid: end_tid,
         seen,
         // With none of these the note will not be believed.
-        inode: log.file().identity().map_or(0, |identity| identity.inode),
+        file: log.file().identity().map_or(0, |identity| identity.number()),
         boot: media.boot(),
         digest: digest_before(log, start).unwrap_or_default(),
         state,

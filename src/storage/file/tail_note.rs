@@ -10,7 +10,7 @@
 //!
 //! ```text
 //!   0  magic 16
-//!  16  start 8 | start_tid 8 | seen 8 | inode 8 | boot 16 | digest 16 | state 1 | 0 7 | check 8
+//!  16  start 8 | start_tid 8 | seen 8 | file 8 | boot 16 | digest 16 | state 1 | 0 7 | check 8
 //!  96  synced 8 | synced_tid 8 | both again, inverted 16
 //! 128  oid_mark 8 | inverted 8
 //! 144  until 8 | inverted 8
@@ -18,7 +18,7 @@
 //!
 //! start, start_tid   where the last transaction ended when the note was begun, and its tid
 //! seen               the last transaction that clients were told of: later than start_tid if a pack has dropped it
-//! inode              of the file
+//! file               inode and time of birth: the number of an inode alone is given again
 //! boot               the run of the operating system; zeros: not known
 //! digest             of the DIGEST_LEN bytes before start, or as many as there are
 //! state              'o' open, 'c' closed, 'd' a sync has failed, 's' another file is about to take the name
@@ -87,7 +87,8 @@ pub struct About {
     pub start_tid: Tid,
     /// The last transaction that clients were told of.
     pub seen: Tid,
-    pub inode: u64,
+    /// [`Identity::number`](super::media::Identity::number)
+    pub file: u64,
     /// `None`: not known.
     pub boot: Option<[u8; BOOT_LEN]>,
     pub digest: [u8; FINGERPRINT_LEN],
@@ -123,7 +124,7 @@ impl State {
 impl About {
     fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(ABOUT_LEN + CHECK_LEN);
-        for number in [self.start, self.start_tid.0, self.seen.0, self.inode] {
+        for number in [self.start, self.start_tid.0, self.seen.0, self.file] {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
         bytes.extend_from_slice(&self.boot.unwrap_or_default());
@@ -141,11 +142,11 @@ impl About {
         }
         let mut r = Reader::new(about);
         let (start, start_tid, seen) = (r.u64_be()?, Tid(r.u64_be()?), Tid(r.u64_be()?));
-        let inode = r.u64_be()?;
+        let file = r.u64_be()?;
         let boot = *r.take(BOOT_LEN)?.first_chunk()?;
         let digest = *r.take(FINGERPRINT_LEN)?.first_chunk()?;
         let boot = (boot != [0; BOOT_LEN]).then_some(boot);
-        Some(About { start, start_tid, seen, inode, boot, digest, state: State::of_byte(r.u8()?)? })
+        Some(About { start, start_tid, seen, file, boot, digest, state: State::of_byte(r.u8()?)? })
     }
 }
 
@@ -409,7 +410,7 @@ mod tests {
             start,
             start_tid: Tid(tid),
             seen: Tid(tid),
-            inode: 5,
+            file: 5,
             boot: Some([7; BOOT_LEN]),
             digest: fingerprint(b"bytes"),
             state: State::Open,
