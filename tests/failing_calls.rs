@@ -21,6 +21,8 @@ use common::process::{Server, test_seconds};
 
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// For the greeting of a server whose calls fail. Who is not greeted goes without.
+const WHILE_CALLS_FAIL: Duration = Duration::from_millis(500);
 const ZEO: &str = "transaction-memory 64KB";
 const STORAGE: &str = "<filestorage 1>\npath Data.fs\nblob-dir blobs\n</filestorage>";
 const BLOB: &[u8] = b"cZODB.blob\nBlob\nq\x01.N.";
@@ -59,7 +61,12 @@ impl Right {
 }
 
 fn register(server: &Server) -> io::Result<RawClient> {
-    let mut client = RawClient::connect(server.address, Speaks::Z5)?;
+    register_within(server, PATIENCE)
+}
+
+/// The same, if the server greets within this time: while calls fail it may not be able to accept anybody.
+fn register_within(server: &Server, patience: Duration) -> io::Result<RawClient> {
+    let mut client = RawClient::connect_within(server.address, Speaks::Z5, patience)?;
     client.set_read_timeout(PATIENCE);
     let answer = client.call("register", vec![text("1"), Value::Bool(false)])?;
     answer.map(|_| client).map_err(|(class, _)| io::Error::other(class))
@@ -86,7 +93,7 @@ impl Victim<'_> {
         step: impl FnOnce(&mut RawClient, &mut Right, i64) -> io::Result<T>,
     ) -> Option<T> {
         if self.client.is_none() {
-            self.client = register(self.server).ok();
+            self.client = register_within(self.server, WHILE_CALLS_FAIL).ok();
         }
         self.txn += 1;
         let result = step(self.client.as_mut()?, self.right, self.txn);
@@ -159,7 +166,7 @@ impl Victim<'_> {
 
     /// Two clients want one object: the second waits for its lock, and votes in another thread.
     fn contend(&mut self) {
-        let Ok(mut second) = register(self.server) else { return };
+        let Ok(mut second) = register_within(self.server, WHILE_CALLS_FAIL) else { return };
         let voted = self.step("a vote", |client, right, txn| {
             client.queue_begin(txn);
             client.queue_store(CONTESTED, right.serial(CONTESTED), &record(b"one"), txn);

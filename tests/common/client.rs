@@ -116,6 +116,15 @@ impl RawClient {
         Self::greeted(stream, speaks, None)
     }
 
+    /// The same, if the server greets within this time.
+    pub fn connect_within(address: SocketAddr, speaks: Speaks, patience: Duration) -> io::Result<Self> {
+        let probe = TcpStream::connect(address)?;
+        probe.set_read_timeout(Some(patience))?;
+        // The first byte of the greeting.
+        probe.peek(&mut [0])?;
+        Self::greeted(probe, speaks, None)
+    }
+
     /// The same with TLS.
     pub fn connect_tls(address: SocketAddr, speaks: Speaks, config: &Arc<ClientConfig>) -> io::Result<Self> {
         Self::begin_tls(TcpStream::connect(address)?, speaks, config)
