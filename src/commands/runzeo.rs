@@ -264,7 +264,7 @@ fn prepare_storages(config: &Config) -> Result<Vec<(&str, Prepared)>, Failure> {
 
 fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec<Arc<Hosted>>, Failure> {
     // Two of the largest records at a time, or some that are smaller.
-    let room = Room::new(2 * config.zeo.limits.message_size);
+    let room = Room::new(config.zeo.limits.message_size.saturating_mul(2));
     let workers =
         Pools::start(room).map_err(|error| Failure::outside(format!("can't start a thread: {error}")))?;
     let options = HostedOptions {

@@ -19,6 +19,8 @@ pub struct Orders {
     pub fail_writes: bool,
     /// The disk is full.
     pub fail_reserve: bool,
+    /// There is a bug.
+    pub panic_at_reserve: bool,
     /// How many wait.
     held: usize,
 }
@@ -178,6 +180,7 @@ impl MediaFile for DataFile {
     }
 
     fn reserve(&self, pos: u64, len: u64) -> io::Result<bool> {
+        assert!(!self.hand.orders().panic_at_reserve, "a bug that the test asked for");
         self.hand.pass(|_| false, |orders| orders.fail_reserve, io::ErrorKind::StorageFull)?;
         self.file.reserve(pos, len)
     }

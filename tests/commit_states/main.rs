@@ -675,3 +675,35 @@ fn an_undo_and_a_pack_do_not_wait_behind_undo_logs() {
     client.call("pack", vec![Value::Float(0.0), Value::Bool(true)]).expect("a pack");
     drop(closed);
 }
+
+/// A bug in the storage ends the connection of its client, in whichever thread the vote is; the locks are given back.
+#[test]
+fn a_vote_that_panics_gives_its_locks_back() {
+    let world = World::new(None, None);
+    for is_waiting in [false, true] {
+        let mut holder = world.client(Speaks::Z5);
+        let (_, serial) = loaded(&mut holder);
+        if is_waiting {
+            holder.begin(SUBJECT, serial, &record(b"held"));
+            let vote = holder.send("vote");
+            holder.answer(vote).expect("vote");
+        }
+        let mut client = world.client(Speaks::Z5);
+        client.begin(SUBJECT, serial, &record(&vec![1; LONG]));
+        world.hand.order(|orders| orders.panic_at_reserve = true);
+        let vote = client.send("vote");
+        if is_waiting {
+            world.wait_for_waiting(1);
+            let abort = holder.send("tpc_abort");
+            holder.answer(abort).expect("tpc_abort");
+        }
+        assert_eq!(client.answer(vote), Err("gone".into()), "waiting: {is_waiting}");
+        world.hand.order(|orders| orders.panic_at_reserve = false);
+        holder.client.commit(&[(SUBJECT, serial, &record(b"next"))]).expect("connected").expect("committed");
+    }
+}
+
+fn loaded(client: &mut Client) -> (Vec<u8>, u64) {
+    let found = client.call("loadBefore", vec![id(SUBJECT), id(LATEST)]).expect("a record");
+    (found.tuple()[0].bytes().to_vec(), found.tuple()[1].id())
+}

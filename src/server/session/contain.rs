@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::base::sync::Arc;
 use crate::logging::level::ERROR;
 use crate::server::client_log;
-use crate::server::connection::Connection;
+use crate::server::connection::{Connection, Transaction};
 use crate::server::hosted::Hosted;
 use crate::server::session::commit::go_on_with_locks;
 
@@ -24,6 +24,13 @@ pub(super) fn contained_vote(hosted: &Arc<Hosted>, connection: &Connection, vote
         return;
     }
     close(connection);
+    // The session may wait for the end of this vote before it begins the next transaction.
+    let transaction = connection.transaction.lock();
+    if matches!(*transaction, Transaction::Voting { .. }) {
+        connection.end_transaction(transaction);
+    } else {
+        drop(transaction);
+    }
     // The clock of transaction-timeout finds the connection closed.
     let granted = hosted.release_locks(connection, None);
     hosted.wake(granted, go_on_with_locks);

@@ -244,8 +244,18 @@ impl Core {
         }
         // Before the transactions count as committed, recovery must know that these zeros are meant. Room for the list was not
         // reserved: without it the note must say, before they count, that they are durable.
-        let zeros_listed =
-            zeros.is_empty() || self.note.as_ref().is_none_or(|note| note.add_zeros(&zeros).is_ok());
+        let mut zeros_listed = true;
+        if !zeros.is_empty()
+            && let Some(note) = &self.note
+            && let Err(error) = note.add_zeros(&zeros)
+        {
+            log::warn!(
+                target: TARGET,
+                "{}.tmp: the list of blocks of zeros cannot be written, this commit is synced twice: {error}",
+                self.path.display()
+            );
+            zeros_listed = false;
+        }
         Ok(Written { placed, zeros_listed })
     }
 
