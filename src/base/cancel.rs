@@ -4,10 +4,10 @@ use std::fmt;
 
 use super::sync::{Arc, AtomicBool, Mutex, Ordering};
 
-/// Wakes whoever waits.
+/// Wakes the thread that waits.
 type Action = Box<dyn FnOnce() + Send>;
 
-/// A handle that is shared by those who may give up and the thread that does the work. Once cancelled, always cancelled.
+/// A handle that is shared by the threads that may give up and the one that does the work. It stays cancelled.
 #[derive(Clone, Default)]
 pub struct Cancel(Arc<Shared>);
 

@@ -66,7 +66,7 @@ pub fn resize(buf: &mut Vec<u8>, len: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// So many zeros.
+/// A buffer of `len` zeros.
 pub fn zeros(len: usize) -> io::Result<Vec<u8>> {
     let mut buf = Vec::new();
     resize(&mut buf, len)?;
