@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::base::fs::{dir_of, sync_dir};
-use crate::base::sync::Mutex;
+use crate::base::sync::{Mutex, rank};
 
 /// A password file is not longer; endless devices are.
 const FILE_LEN_MAX: u64 = 64 << 20;
@@ -194,7 +194,7 @@ pub struct PasswordFile {
     path: PathBuf,
     realm: Option<String>,
     /// A leaf: nothing is locked under it. Held while the file is read.
-    loaded: Mutex<Loaded>,
+    loaded: Mutex<Loaded, rank::Passwords>,
 }
 
 #[derive(Debug)]

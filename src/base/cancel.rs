@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::sync::{Arc, AtomicBool, Mutex, Ordering};
+use super::sync::{Arc, AtomicBool, Mutex, Ordering, rank};
 
 /// Wakes the thread that waits.
 type Action = Box<dyn FnOnce() + Send>;
@@ -14,7 +14,7 @@ pub struct Cancel(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     cancelled: AtomicBool,
-    action: Mutex<Option<Action>>,
+    action: Mutex<Option<Action>, rank::Cancel>,
 }
 
 impl Cancel {

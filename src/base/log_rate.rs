@@ -8,10 +8,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::address::Host;
+use super::sync::{Mutex, rank};
 
 /// The period that limits are for.
 pub const WINDOW: Duration = Duration::from_secs(60);
@@ -31,7 +32,8 @@ pub struct LogRate {
     same_once: bool,
     /// While it goes on, there is nothing but the summary.
     is_episode: bool,
-    window: Mutex<Option<Window>>,
+    /// Made when the first line is counted: a lock of the model checker cannot be made in a constant.
+    window: OnceLock<Mutex<Option<Window>, rank::LogRateWindow>>,
     is_known: OnceLock<()>,
 }
 
@@ -51,7 +53,7 @@ struct Count {
 }
 
 /// The limits that have counted something, for [`summaries`].
-static KNOWN: Mutex<Vec<&'static LogRate>> = Mutex::new(Vec::new());
+static KNOWN: LazyLock<Mutex<Vec<&'static LogRate>, rank::LogRates>> = LazyLock::new(Mutex::default);
 
 impl LogRate {
     /// `per_host` lines in a minute of one host, `in_all` of all. `what` is left out beyond that, in the plural.
@@ -62,7 +64,7 @@ impl LogRate {
             in_all,
             same_once: false,
             is_episode: false,
-            window: Mutex::new(None),
+            window: OnceLock::new(),
             is_known: OnceLock::new(),
         }
     }
@@ -82,18 +84,22 @@ impl LogRate {
 
     /// Whether there is to be a line with this text about `host`. `None`: all that have no address.
     pub fn admits(&'static self, host: Option<Host>, text: &str) -> bool {
-        self.is_known.get_or_init(|| KNOWN.lock().unwrap_or_else(PoisonError::into_inner).push(self));
+        self.is_known.get_or_init(|| KNOWN.lock().push(self));
         self.admits_at(Instant::now(), host, text)
     }
 
     fn admits_at(&self, now: Instant, host: Option<Host>, text: &str) -> bool {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = self.window().lock();
         let is_over = |open: &mut Window| open.total.left_out == 0 && open.is_over(now);
         window.take_if(is_over);
         let window = window.get_or_insert_with(|| Window::new(now));
         let is_admitted = self.admits_in(window, host, text);
         window.count(host, is_admitted);
         is_admitted
+    }
+
+    fn window(&self) -> &Mutex<Option<Window>, rank::LogRateWindow> {
+        self.window.get_or_init(Mutex::default)
     }
 
     fn admits_in(&self, window: &mut Window, host: Option<Host>, text: &str) -> bool {
@@ -105,7 +111,7 @@ impl LogRate {
 
     /// The line about what was left out in a minute that is over, or `at_once` so far.
     fn summary(&self, now: Instant, at_once: bool) -> Option<String> {
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut window = self.window().lock();
         let over = window.take_if(|open| at_once || open.is_over(now))?;
         let left_out = over.total.left_out;
         if left_out == 0 {
@@ -156,7 +162,7 @@ fn hash(host: Option<Host>, text: &str) -> u64 {
 /// To be asked from time to time: the lines about what was left out in minutes that are over. `at_once`: also in those that are not,
 /// for the process ends.
 pub fn summaries(now: Instant, at_once: bool) -> Vec<String> {
-    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let known = KNOWN.lock().clone();
     known.iter().filter_map(|rate| rate.summary(now, at_once)).collect()
 }
 
@@ -241,7 +247,7 @@ mod tests {
         for n in 0..100_000_u32 {
             rate.admits_at(now, Some(Host::from(std::net::IpAddr::from(n.to_be_bytes()))), "x");
         }
-        let window = rate.window.lock().expect("a lock");
+        let window = rate.window().lock();
         assert_eq!(window.as_ref().map(|open| open.by_host.len()), Some(HOSTS_MAX));
     }
 }

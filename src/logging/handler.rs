@@ -7,9 +7,8 @@
 use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::base::sync::assert_no_brief_lock;
+use crate::base::sync::{Action, Mutex, MutexGuard, assert_permitted, rank};
 
 use super::entry::Entry;
 use super::file::LogFile;
@@ -34,7 +33,7 @@ pub struct Handler {
     threshold: u8,
     formatter: Formatter,
     encoding: Encoding,
-    output: Mutex<Output>,
+    output: Mutex<Output, rank::LogHandler>,
 }
 
 /// Guarded by [`Handler::output`].
@@ -79,7 +78,7 @@ impl Handler {
 
     pub fn emit(&self, entry: &Entry<'_>) {
         // A reader of the log that is stuck may hold this thread up.
-        assert_no_brief_lock("logging");
+        assert_permitted(Action::Log, "logging");
         let line = self.line(entry);
         let _busy = Busy::begin();
         let mut output = self.output();
@@ -116,7 +115,7 @@ impl Handler {
 
     fn output(&self) -> MutexGuard<'_, Output> {
         // Nothing is left half done where it could panic.
-        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+        self.output.lock()
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::{Socket, TcpKeepalive};
 
-use crate::base::sync::assert_no_brief_lock;
+use crate::base::sync::{Action, assert_permitted};
 use crate::net::tls::layer::{HandshakeError, Layer, Peer};
 
 /// Where an outbox sends to.
@@ -65,7 +65,7 @@ impl Stream {
 
     /// Waits for bytes; 0 at the end of the stream.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        assert_no_brief_lock("receiving");
+        assert_permitted(Action::Network, "receiving");
         if let Some(tls) = &self.tls {
             return tls.recv(&self.socket, buf);
         }
@@ -99,7 +99,7 @@ impl Stream {
 
 impl Sink for Stream {
     fn try_send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
-        assert_no_brief_lock("sending");
+        assert_permitted(Action::Network, "sending");
         match &self.tls {
             None => self.send_with_flags(chunks, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT),
             Some(tls) => tls.try_send(&self.socket, chunks),
@@ -107,7 +107,7 @@ impl Sink for Stream {
     }
 
     fn send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
-        assert_no_brief_lock("sending");
+        assert_permitted(Action::Network, "sending");
         match &self.tls {
             None => self.send_with_flags(chunks, libc::MSG_NOSIGNAL),
             Some(tls) => tls.send(&self.socket, chunks),
@@ -115,7 +115,7 @@ impl Sink for Stream {
     }
 
     fn shutdown(&self) {
-        assert_no_brief_lock("shutting a connection down");
+        assert_permitted(Action::Network, "shutting a connection down");
         if let Some(tls) = &self.tls {
             tls.say_goodbye(&self.socket);
         }

@@ -5,9 +5,9 @@
 //! real, and classes of packages in which no class has the method.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
 
 use super::LOG;
+use crate::base::sync::{Mutex, rank};
 use crate::base::untrusted::Untrusted;
 use crate::merge::is_built_in;
 use crate::pickle::record::ClassName;
@@ -40,7 +40,7 @@ const PACKAGES_WITHOUT: &[&str] = &[
 
 /// The classes that were logged.
 #[derive(Default)]
-pub struct Advice(Mutex<HashSet<String>>);
+pub struct Advice(Mutex<HashSet<String>, rank::Advice>);
 
 /// The level at which a class is logged.
 #[derive(Debug, Eq, PartialEq)]
@@ -71,7 +71,7 @@ impl Advice {
         if is_built_in(class) || has_none(class) {
             return None;
         }
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.0.lock();
         let is_first = told.is_empty();
         if told.len() >= CLASSES_MAX || !told.insert(Untrusted(class).to_string()) {
             return None;

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use socket2::SockRef;
 use super::LOG;
 use crate::base::log_rate::LogRate;
 use crate::base::memory;
+use crate::base::sync::{Mutex, rank};
 use crate::config::ConflictResolver;
 use crate::log_at;
 use crate::storage::Clash;
@@ -62,18 +63,18 @@ pub struct Process {
     pub pid: u32,
     channel: UnixStream,
     /// `None` once it was ended and waited for: its number may belong to another process then.
-    child: Mutex<Option<Child>>,
+    child: Mutex<Option<Child>, rank::HelperChild>,
 }
 
 impl Process {
     /// It was not ended by [`Process::kill`].
     pub fn is_running(&self) -> bool {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.child.lock().is_some()
     }
 
     /// Ends it, and the wait for its answer, without waiting for its end: [`Process::kill`] has to follow.
     pub fn interrupt(&self) {
-        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = self.child.lock();
         if child.is_some() {
             self.signal();
         }
@@ -91,7 +92,7 @@ impl Process {
 
     /// Ends it at once, if it has not ended by itself; how it ended.
     pub fn kill(&self) -> String {
-        let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let child = self.child.lock().take();
         let Some(mut child) = child else { return "stopped".into() };
         self.signal();
         match child.wait() {

@@ -8,8 +8,8 @@
 //! more, so that another one may be started beside it, up to twice as many; and merges of one class have at most half of these.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use super::LOG;
 use super::helper::{Helper, Process};
 use crate::base::cancel::Cancel;
 use crate::base::log_rate::LogRate;
+use crate::base::sync::{Condvar, Mutex, MutexGuard, rank};
 use crate::config::ConflictResolver;
 use crate::pickle::record::{ClassName, class_name};
 use crate::storage::{Clash, Unresolved};
@@ -42,7 +43,7 @@ const GIVEN_UP: &str = "the client has given up its transaction";
 /// See the module.
 pub struct Pool {
     shared: Arc<Shared>,
-    keeper: Mutex<Option<JoinHandle<()>>>,
+    keeper: Mutex<Option<JoinHandle<()>>, rank::HelperKeeper>,
 }
 
 struct Shared {
@@ -52,7 +53,7 @@ struct Shared {
     patience: Duration,
     /// The log has been told that the helpers write pickles that clients cannot read.
     complained: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<State, rank::Helpers>,
     /// A helper is idle or could not be started, a class has fewer helpers at work, a merge was cancelled, or the pool stops.
     idle: Condvar,
     /// The keeper is to look whether another helper is wanted.
@@ -203,7 +204,7 @@ impl Pool {
         self.shared.idle.notify_all();
         self.shared.wanted.notify_all();
         running.iter().for_each(|process| drop(process.kill()));
-        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let keeper = self.keeper.lock().take();
         if let Some(keeper) = keeper
             && keeper.join().is_err()
         {
@@ -220,7 +221,7 @@ impl Drop for Pool {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// An idle helper for a merge of `class`, as soon as there is one.
@@ -274,7 +275,7 @@ impl Shared {
             }
             self.wanted.notify_one();
             let left = left.min(state.until_slow().unwrap_or(left));
-            state = self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.idle.wait_timeout(state, left);
         };
         state.waiting -= usize::from(is_counted);
         taken
@@ -324,7 +325,7 @@ impl Shared {
             let mut state = self.lock();
             wanted = wanted || self.wants_another(&state);
             while !wanted && !state.stopping && state.interrupted.is_empty() {
-                state = self.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.wanted.wait(state);
                 wanted = self.wants_another(&state);
             }
             let stopping = state.stopping;

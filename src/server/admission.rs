@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::base::address::Host;
-use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::base::sync::{Arc, Condvar, Mutex, rank};
 use crate::config::Limits;
 use crate::logging::level::WARNING;
 use crate::server::client_log;
@@ -39,7 +39,7 @@ pub struct Admission {
     per_address_max: usize,
     strangers_max: usize,
     handshake_timeout: Option<Duration>,
-    state: Mutex<State>,
+    state: Mutex<State, rank::Admission>,
     /// A stranger has gone.
     left: Condvar,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::address::Host;
 use crate::base::cancel::Cancel;
-use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
+use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, rank};
 use crate::base::untrusted::Untrusted;
 use crate::server::outbox::Outbox;
 use crate::server::timeout::Running;
@@ -25,7 +25,7 @@ pub struct Connection {
     pub id: u64,
     pub outbox: Arc<Outbox>,
     /// Lock order: see `hosted.rs`. Never held while sending, syncing or logging: the transaction's publisher takes it.
-    pub transaction: Mutex<Transaction>,
+    pub transaction: Mutex<Transaction, rank::Transaction>,
     /// Told when the transaction has ended.
     settled: Condvar,
     /// Loads of this connection, written by its session only; summed up for `server_status`.
@@ -36,7 +36,7 @@ pub struct Connection {
     wire: OnceLock<Wire>,
     peer: String,
     host: Option<Host>,
-    label: Mutex<String>,
+    label: Mutex<String, rank::Label>,
 }
 
 /// The client's name for a transaction. Whoever is at work for the transaction has it, so it counts among the active ones for as long
@@ -131,7 +131,7 @@ impl Connection {
         Connection {
             id,
             outbox,
-            transaction: Mutex::brief(Transaction::default()),
+            transaction: Mutex::new(Transaction::default()),
             settled: Condvar::new(),
             loads: AtomicU64::new(0),
             progress: AtomicU64::new(0),

@@ -18,7 +18,7 @@ use std::sync::Weak;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::ids::{Oid, Tid};
-use crate::base::sync::{Arc, Mutex, Ordering};
+use crate::base::sync::{Arc, Mutex, Ordering, rank};
 use crate::logging::level::{CRITICAL, DEBUG, WARNING};
 use crate::server::client_log;
 use crate::server::connection::Connection;
@@ -62,9 +62,9 @@ pub struct Hosted {
     locks: Locks,
     timeouts: Timeouts,
     /// When each owner of locks was granted them, for `lock_time`.
-    lock_times: Mutex<BTreeMap<u64, SystemTime>>,
+    lock_times: Mutex<BTreeMap<u64, SystemTime>, rank::LockTimes>,
     /// The registered connections by id.
-    connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    connections: Mutex<HashMap<u64, Arc<Connection>>, rank::Connections>,
 }
 
 impl Hosted {

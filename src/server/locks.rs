@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::base::ids::Oid;
-use crate::base::sync::Mutex;
+use crate::base::sync::{Mutex, rank};
 
 /// What a transaction needs to hold from vote until it ends.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +38,7 @@ enum Mode {
 /// The lock table of one storage.
 #[derive(Debug, Default)]
 pub struct Locks {
-    table: Mutex<Table>,
+    table: Mutex<Table, rank::OidLocks>,
 }
 
 #[derive(Debug, Default)]

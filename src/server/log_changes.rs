@@ -10,13 +10,13 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::base::ids::{Oid, Tid};
-use crate::base::sync::{AtomicUsize, Mutex, Ordering};
+use crate::base::sync::{AtomicUsize, Mutex, Ordering, rank};
 use crate::storage::{Storage, StorageError};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct LogChanges {
-    known: Mutex<Option<Known>>,
+    known: Mutex<Option<Known>, rank::LogChanges>,
     /// How many are between asking and their answer.
     asking: AtomicUsize,
 }

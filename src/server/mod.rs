@@ -29,7 +29,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::auth::Protocol;
-use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering};
+use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, rank};
 use crate::config::Limits;
 use crate::net::listen::Listener;
 use crate::server::admission::Admission;
@@ -61,11 +61,11 @@ pub struct Server {
     descriptors: Descriptors,
     admission: Arc<Admission>,
     watch: Watch,
-    clients: Mutex<HashMap<u64, Arc<Connection>>>,
+    clients: Mutex<HashMap<u64, Arc<Connection>>, rank::Clients>,
     client_left: Condvar,
     next_connection_id: AtomicU64,
     stopping: AtomicBool,
-    listeners: Mutex<Vec<Arc<Listener>>>,
+    listeners: Mutex<Vec<Arc<Listener>>, rank::Listeners>,
 }
 
 impl Server {

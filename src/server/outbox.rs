@@ -24,7 +24,7 @@ use std::io::{self, IoSlice};
 use std::thread;
 
 use crate::base::memory;
-use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering};
+use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, rank};
 use crate::net::stream::{Sink, Stream};
 use crate::wire::mac::RunningMac;
 
@@ -56,7 +56,7 @@ impl Chunk {
 /// The queue of one connection and its way out.
 #[derive(Debug)]
 pub struct Outbox<S: Sink = Stream> {
-    queue: Mutex<Queue>,
+    queue: Mutex<Queue, rank::Outbox>,
     /// Told when the queue got shorter or the outbox was closed.
     drained: Condvar,
     /// As `Queue::closed`, to be asked without the lock.
@@ -108,7 +108,7 @@ impl<S: Sink> Outbox<S> {
     /// `len_max` bytes may be queued for a client that does not read.
     pub fn new(sink: S, len_max: usize) -> Outbox<S> {
         Outbox {
-            queue: Mutex::brief(Queue::default()),
+            queue: Mutex::new(Queue::default()),
             drained: Condvar::new(),
             is_closed: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
@@ -429,11 +429,11 @@ mod tests {
 
     /// Takes a few bytes at a time, and sometimes none.
     #[derive(Default)]
-    struct Reluctant(Mutex<(Vec<u8>, usize)>);
+    struct Reluctant(std::sync::Mutex<(Vec<u8>, usize)>);
 
     impl Reluctant {
         fn take(&self, chunks: &[IoSlice<'_>], may_refuse: bool) -> io::Result<usize> {
-            let mut state = self.0.lock();
+            let mut state = self.0.lock().expect("a lock");
             let (sent, turn) = &mut *state;
             *turn += 1;
             if may_refuse && *turn % 3 == 0 {
@@ -462,7 +462,7 @@ mod tests {
     #[derive(Default)]
     struct Deaf {
         outbox: OnceLock<Weak<Outbox<Deaf>>>,
-        locked_at_shutdown: Mutex<Vec<bool>>,
+        locked_at_shutdown: std::sync::Mutex<Vec<bool>>,
     }
 
     impl Sink for Deaf {
@@ -472,7 +472,7 @@ mod tests {
 
         /// Ends as the call for a socket does when that is shut down.
         fn send(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
-            while self.locked_at_shutdown.lock().is_empty() {
+            while self.locked_at_shutdown.lock().expect("a lock").is_empty() {
                 thread::yield_now();
             }
             Err(io::ErrorKind::BrokenPipe.into())
@@ -480,7 +480,7 @@ mod tests {
 
         fn shutdown(&self) {
             let outbox = self.outbox.get().and_then(Weak::upgrade).expect("an outbox");
-            self.locked_at_shutdown.lock().push(outbox.queue.is_locked());
+            self.locked_at_shutdown.lock().expect("a lock").push(outbox.queue.is_locked());
         }
     }
 
@@ -497,11 +497,14 @@ mod tests {
             }
             let mut place = outbox.place();
             place.push(Chunk::Own(vec![2; 200]));
-            assert!(outbox.sink.locked_at_shutdown.lock().is_empty(), "as if this were a publisher");
+            assert!(
+                outbox.sink.locked_at_shutdown.lock().expect("a lock").is_empty(),
+                "as if this were a publisher"
+            );
             drop(place);
             assert!(outbox.is_closed());
             outbox.flush();
-            assert_eq!(outbox.sink.locked_at_shutdown.lock().first(), Some(&false));
+            assert_eq!(outbox.sink.locked_at_shutdown.lock().expect("a lock").first(), Some(&false));
         }
     }
 
@@ -564,7 +567,7 @@ mod tests {
         outbox.wait_until_sent();
         assert_eq!(outbox.queue.lock().len, 0);
 
-        let sent = outbox.sink.0.lock().0.clone();
+        let sent = outbox.sink.0.lock().expect("a lock").0.clone();
         let mut reader = FrameReader::new();
         let mut mac = RunningMac::new(b"key");
         let mut received = Vec::new();

@@ -16,11 +16,11 @@
 //! published since touches the objects that it read; if not, the reply holds all the same.
 //!
 //! Invariants: nobody sends, logs, reads a file or syncs while holding the lock of the members list, and nobody shuts a connection
-//! down: debug builds check it ([`assert_no_brief_lock`](crate::base::sync::assert_no_brief_lock)). Lock order is members, then one
+//! down: debug builds check it ([`rank`](crate::base::sync::rank)). Lock order is members, then one
 //! connection's transaction or one outbox at a time.
 
 use crate::base::ids::{Oid, Tid};
-use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, rank};
 use crate::net::stream::{Sink, Stream};
 use crate::server::invalidations::Invalidations;
 use crate::server::outbox::{Chunk, Outbox, Place};
@@ -31,7 +31,7 @@ use crate::wire::protocol::Wire;
 pub struct Publication<S: Sink = Stream> {
     announced: AtomicU64,
     published: AtomicU64,
-    members: Mutex<Members<S>>,
+    members: Mutex<Members<S>, rank::Members>,
 }
 
 /// The registered connections and the last invalidations. While its lock is held nothing is published.
@@ -81,7 +81,7 @@ impl<S: Sink> Publication<S> {
         Publication {
             announced: AtomicU64::new(last_transaction.0),
             published: AtomicU64::new(last_transaction.0),
-            members: Mutex::brief(Members { list: Vec::new(), invalidations }),
+            members: Mutex::new(Members { list: Vec::new(), invalidations }),
         }
     }
 
@@ -215,11 +215,11 @@ mod tests {
 
     /// Remembers what was sent.
     #[derive(Default)]
-    struct Recorder(Mutex<Vec<u8>>);
+    struct Recorder(std::sync::Mutex<Vec<u8>>);
 
     impl Recorder {
         fn sent(&self) -> String {
-            String::from_utf8_lossy(&self.0.lock()).into_owned()
+            String::from_utf8_lossy(&self.0.lock().expect("a lock")).into_owned()
         }
     }
 
@@ -229,7 +229,7 @@ mod tests {
         }
 
         fn send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
-            self.0.lock().extend(chunks.iter().flat_map(|chunk| chunk.iter()));
+            self.0.lock().expect("a lock").extend(chunks.iter().flat_map(|chunk| chunk.iter()));
             Ok(chunks.iter().map(|chunk| chunk.len()).sum())
         }
 

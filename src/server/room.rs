@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::base::sync::{Arc, Condvar, Mutex, rank};
 use crate::net::stream::{Sink, Stream};
 use crate::server::outbox::Outbox;
 
@@ -24,7 +24,7 @@ pub struct Room<S: Sink = Stream>(Arc<Shared<S>>);
 struct Shared<S: Sink> {
     len_max: usize,
     time_max: Duration,
-    state: Mutex<State<S>>,
+    state: Mutex<State<S>, rank::Room>,
     changed: Condvar,
 }
 

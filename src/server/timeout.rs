@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::base::sync::{Arc, Condvar, Mutex, rank};
 
 /// What to do when a transaction's time is up.
 type Expire = Box<dyn FnOnce() + Send>;
@@ -17,7 +17,7 @@ pub struct Timeouts(Option<Arc<Clock>>);
 
 struct Clock {
     timeout: Duration,
-    state: Mutex<State>,
+    state: Mutex<State, rank::Timeouts>,
     earlier: Condvar,
 }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::base::sync::{Arc, Condvar, Mutex, Ordering};
+use crate::base::sync::{Arc, Condvar, Mutex, Ordering, rank};
 use crate::logging::level::WARNING;
 use crate::server::Server;
 use crate::server::client_log::{self, log_left_out};
@@ -25,7 +25,7 @@ const STACK: usize = 128 << 10;
 /// Ends the thread.
 #[derive(Debug, Default)]
 pub struct Watch {
-    stopped: Mutex<bool>,
+    stopped: Mutex<bool, rank::Watch>,
     told: Condvar,
 }
 

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::base::sync::{Arc, Condvar, Mutex, rank};
 use crate::logging::level::ERROR;
 use crate::server::client_log::{NO_THREAD, log_of_nobody};
 use crate::server::room::Room;
@@ -59,7 +59,7 @@ struct Ends(Arc<Pool>);
 
 struct Pool {
     threads_max: usize,
-    state: Mutex<State>,
+    state: Mutex<State, rank::Workers>,
     work: Condvar,
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::base::sync::{Action, assert_permitted};
 use crate::base::{fs, shared_dir, write_back};
 
 pub use dir::{Entry, Kind, MediaDir, Readers, TakenOver};
@@ -143,6 +144,7 @@ pub struct RealMedia;
 
 impl Media for RealMedia {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn MediaFile>> {
+        assert_permitted(Action::File, "opening a file");
         let mut options = OpenOptions::new();
         options.read(true);
         match access {
@@ -159,22 +161,27 @@ impl Media for RealMedia {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        assert_permitted(Action::File, "renaming a file");
         std::fs::rename(from, to)
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        assert_permitted(Action::File, "linking a file");
         std::fs::hard_link(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        assert_permitted(Action::File, "removing a file");
         std::fs::remove_file(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        assert_permitted(Action::File, "syncing a directory");
         fs::sync_dir(dir)
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<bool> {
+        assert_permitted(Action::File, "making a directory");
         match std::fs::create_dir(dir) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(false),
@@ -204,6 +211,7 @@ impl Media for RealMedia {
 
 impl MediaFile for File {
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        assert_permitted(Action::File, "reading a file");
         let mut done = 0;
         while let Some(rest) = buf.get_mut(done..)
             && !rest.is_empty()
@@ -223,6 +231,7 @@ impl MediaFile for File {
     }
 
     fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()> {
+        assert_permitted(Action::File, "writing a file");
         FileExt::write_all_at(self, buf, pos)
     }
 
@@ -231,14 +240,17 @@ impl MediaFile for File {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        assert_permitted(Action::File, "setting the length of a file");
         File::set_len(self, len)
     }
 
     fn sync(&self) -> io::Result<()> {
+        assert_permitted(Action::File, "syncing a file");
         self.sync_data()
     }
 
     fn reserve(&self, pos: u64, len: u64) -> io::Result<bool> {
+        assert_permitted(Action::File, "reserving space");
         fs::reserve(self, pos, len)
     }
 

@@ -1,15 +1,16 @@
 //! Transaction ids: the time of day, but always later than the last one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::base::clock::Clock;
 use crate::base::ids::Tid;
+use crate::base::sync::{Mutex, MutexGuard, rank};
 use crate::storage::{Result, StorageError};
 
 /// Deals out tids, to votes and to finishes.
 pub struct Tids {
     clock: Arc<dyn Clock>,
-    last: Mutex<Last>,
+    last: Mutex<Last, rank::Tids>,
 }
 
 #[derive(Clone, Copy)]
@@ -56,7 +57,7 @@ impl Tids {
     }
 
     fn lock(&self) -> MutexGuard<'_, Last> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock()
     }
 }
 

@@ -17,7 +17,7 @@ use rustls::{AlertDescription, ProtocolVersion, ServerConnection};
 use socket2::Socket;
 
 use super::certificate::Certificate;
-use crate::base::sync::{Mutex, MutexGuard};
+use crate::base::sync::{Mutex, MutexGuard, rank};
 
 /// Room for what is received: a record of TLS and a little more.
 const RECEIVE_LEN: usize = 17 << 10;
@@ -29,7 +29,7 @@ const HANDSHAKE_RECORD: u8 = 22;
 /// The TLS side of a connection.
 pub struct Layer {
     /// Innermost of all locks.
-    state: Mutex<State>,
+    state: Mutex<State, rank::Tls>,
     /// What the verifier says of a client that it refuses.
     refused: Arc<OnceLock<String>>,
 }

@@ -9,7 +9,7 @@
 //! ([`Storage::load_before_now`](crate::storage::Storage::load_before_now)), and only while the client takes its replies.
 
 use crate::base::memory::LARGE;
-use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::base::sync::{Arc, Condvar, Mutex, rank};
 use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
 use crate::server::session::contain::contained;
@@ -22,7 +22,7 @@ const PENDING_MAX: usize = 32;
 /// The loads of one connection that are being read.
 #[derive(Debug, Default)]
 pub struct Cold {
-    pending: Mutex<usize>,
+    pending: Mutex<usize, rank::ColdLoads>,
     ended: Condvar,
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::base::sync::{Arc, Condvar, Mutex, rank};
 use crate::server::session::Session;
 use crate::server::session::contain::contained;
 use crate::server::workers::Workers;
@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The errands of one client.
 #[derive(Debug, Default)]
 pub struct Errands {
-    running: Mutex<usize>,
+    running: Mutex<usize, rank::SessionJobs>,
     done: Condvar,
 }
 

@@ -6,12 +6,13 @@
 //! for what has to be opened then.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use crate::base::sync::{Mutex, rank};
 use crate::storage::media::MediaDir;
 
 /// Directories that are kept open at most, and at least; between these, a part of what the process may have.
@@ -26,7 +27,7 @@ pub struct Descriptors {
     kept: Arc<AtomicUsize>,
     kept_max: usize,
     /// Open for nothing but the descriptors that they have.
-    reserve: Mutex<Vec<Arc<dyn MediaDir>>>,
+    reserve: Mutex<Vec<Arc<dyn MediaDir>>, rank::BlobReserve>,
 }
 
 /// A directory that stays open until its blob is committed.
@@ -57,7 +58,7 @@ impl Descriptors {
         loop {
             match open() {
                 Err(error) if is_without_descriptor(&error) => {
-                    let given_up = self.reserve.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                    let given_up = self.reserve.lock().pop();
                     if given_up.is_none() {
                         return Err(error);
                     }
@@ -69,7 +70,7 @@ impl Descriptors {
 
     /// Holds descriptors back again; `open` takes one.
     pub fn fill(&self, open: impl Fn() -> io::Result<Arc<dyn MediaDir>>) -> io::Result<()> {
-        let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reserve = self.reserve.lock();
         while reserve.len() < RESERVE_LEN {
             reserve.push(open()?);
         }

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
@@ -17,6 +17,7 @@ use super::layout::{self, Layout, MARKER};
 use super::place;
 use crate::base::fs::dir_of;
 use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Mutex, rank};
 use crate::storage::media::{Entry, Kind, Media, MediaDir, MediaFile, Readers};
 use crate::storage::{Result, StorageError};
 
@@ -41,7 +42,7 @@ pub struct BlobDir {
     /// Open as soon as there is one.
     root: OnceLock<Arc<dyn MediaDir>>,
     /// Open while somebody needs it; not locked for longer than it takes to open it.
-    tmp: Mutex<Option<Arc<dyn MediaDir>>>,
+    tmp: Mutex<Option<Arc<dyn MediaDir>>, rank::BlobTmp>,
     pub(super) descriptors: Descriptors,
     /// Makes the names of temporary files differ.
     next_name: AtomicU64,
@@ -148,7 +149,7 @@ impl BlobDir {
     }
 
     fn tmp(&self) -> io::Result<Arc<dyn MediaDir>> {
-        let mut tmp = self.tmp.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tmp = self.tmp.lock();
         match &*tmp {
             Some(tmp) => Ok(Arc::clone(tmp)),
             None => Ok(Arc::clone(tmp.insert(self.root()?.dir(TMP.as_ref())?))),
@@ -159,7 +160,7 @@ impl BlobDir {
     pub(super) fn in_tmp<T>(&self, make: impl Fn(&Arc<dyn MediaDir>) -> io::Result<T>) -> io::Result<T> {
         match make(&self.tmp()?) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.tmp.lock().unwrap_or_else(PoisonError::into_inner).take();
+                self.tmp.lock().take();
                 make(&self.tmp()?)
             }
             made => made,

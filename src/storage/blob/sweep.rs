@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use log::{info, warn};
 
@@ -18,6 +18,7 @@ use super::layout::{self, BLOB_SUFFIX, MARKER};
 use super::staged::copy;
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Mutex, rank};
 use crate::pickle::record::may_be_blob;
 use crate::storage::media::{Kind, MediaDir, MediaFile, Readers};
 use crate::storage::{Removals, Result, StorageError};
@@ -37,7 +38,7 @@ pub struct Sweep<'a> {
     keep_old: bool,
     /// Asked once more before a file is taken out: an object that was garbage may have a new revision.
     is_gone: &'a IsGone<'a>,
-    list: Mutex<List>,
+    list: Mutex<List, rank::SweepList>,
 }
 
 struct List {
@@ -70,14 +71,14 @@ impl Removals for Sweep<'_> {
         if !self.dir.has(&path) {
             return Ok(());
         }
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.list.lock();
         let tid = tid.map_or_else(String::new, |tid| tid.to_string());
         list.buf.extend_from_slice(format!("{oid}{tid}\n").as_bytes());
         if list.buf.len() > BUFFER_LEN { self.flush(&mut list) } else { Ok(()) }
     }
 
     fn packed(&self) -> Result<()> {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.list.lock();
         let swept = self.sweep(&mut list);
         list.is_left_to_do = swept.is_err();
         swept.map_err(|error| {
@@ -119,7 +120,7 @@ impl Sweep<'_> {
 /// The pack is over, or has failed: then nothing was taken out.
 impl Drop for Sweep<'_> {
     fn drop(&mut self) {
-        let list = self.list.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let list = self.list.get_mut();
         if list.is_left_to_do {
             return;
         }

@@ -3,16 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
 
 use crate::base::ids::Oid;
+use crate::base::sync::{Mutex, rank};
 use crate::storage::Result;
 
 /// Ids begin below this, as in Python.
 const START_MAX: u64 = 1 << 62;
 
 /// What was given out since the start.
-pub struct Issued(Mutex<Rows>);
+pub struct Issued(Mutex<Rows, rank::DemoOids>);
 
 struct Rows {
     next: u64,
@@ -27,7 +27,7 @@ impl Issued {
 
     /// `count` ids that were never given out and are not `taken`.
     pub fn next(&self, count: usize, taken: impl Fn(Oid) -> Result<bool>) -> Result<Vec<Oid>> {
-        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.0.lock();
         let mut oids = Vec::with_capacity(count);
         while oids.len() < count {
             let oid = rows.next;
@@ -74,9 +74,9 @@ mod tests {
         let issued = Issued::new();
         let first = issued.next(3, |_| Ok(false)).unwrap();
         assert_eq!(first[2].0, first[0].0 + 2);
-        issued.0.lock().unwrap().next = first[0].0;
+        issued.0.lock().next = first[0].0;
         let second = issued.next(3, |oid| Ok(oid.0 % 2 == 0 && oid.0 < first[0].0 + 8)).unwrap();
         assert!(second.iter().all(|oid| !first.contains(oid)), "{first:?} {second:?}");
-        assert!(issued.0.lock().unwrap().rows.len() <= 4);
+        assert!(issued.0.lock().rows.len() <= 4);
     }
 }

@@ -9,8 +9,8 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 
 use log::error;
 
@@ -132,13 +132,13 @@ impl Core {
         if jobs.is_empty() {
             return After { failed, ..After::default() };
         }
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let begin = writer.end;
-        let format = writer.format;
         let Prepared { mut jobs, tids, blobs, failed } = self.prepare(jobs, failed);
         if jobs.is_empty() {
             return After { failed, ..After::default() };
         }
+        let mut writer = self.writer.lock();
+        let begin = writer.end;
+        let format = writer.format;
         let Written { placed, zeros_listed } = match self.write(&volume, &mut writer, &mut jobs, &tids) {
             Ok(written) => written,
             Err(error) => {
@@ -150,6 +150,7 @@ impl Core {
                 );
                 self.take_back(&volume, begin, blobs, &mut jobs);
                 writer.format = format;
+                drop(writer);
                 let doing = format!("{}: writing at {begin}", self.path.display());
                 return refused(failed, jobs, doing, &error);
             }
@@ -164,6 +165,7 @@ impl Core {
             self.doubt();
             // What the disk has now is unknown; nobody was told of it, so better it is gone at the next start.
             self.take_back(&volume, begin, blobs, &mut jobs);
+            drop(writer);
             return refused(failed, jobs, format!("{}: syncing at {begin}", self.path.display()), &error);
         }
         if let Some(blobs) = blobs {

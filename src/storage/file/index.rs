@@ -14,10 +14,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock};
 
 use super::format::POS_MAX;
 use crate::base::ids::Oid;
+use crate::base::sync::{RwLock, rank};
 
 const PAGE_BITS: u32 = 12;
 const PAGE_OIDS: usize = 1 << PAGE_BITS;
@@ -76,7 +77,7 @@ fn hint_of(bits: u64) -> LenHint {
 /// See the module.
 pub struct Index {
     near: Box<[OnceLock<Table>]>,
-    far: [RwLock<BTreeMap<u64, Arc<Page>>>; SHARDS],
+    far: [RwLock<BTreeMap<u64, Arc<Page>>, rank::IndexShard>; SHARDS],
     count: AtomicU64,
     /// The highest oid that was ever put in.
     max: AtomicU64,
@@ -89,7 +90,7 @@ struct Page {
     /// Set once, while `sparse` is write-locked: position << 16 | hint, 0 for none.
     dense: OnceLock<Box<[AtomicU64]>>,
     /// Sorted: slot << 48 | position. Empty once `dense` is set.
-    sparse: RwLock<Vec<u64>>,
+    sparse: RwLock<Vec<u64>, rank::IndexPage>,
 }
 
 impl Default for Index {
@@ -128,7 +129,7 @@ impl Index {
             let (table, at) = near_place(no);
             self.near.get(table)?.get()?.get(at)?.get()?.get(slot)
         } else {
-            let page = read(&self.far[shard(no)]).get(&no).cloned();
+            let page = self.far[shard(no)].read().get(&no).cloned();
             page?.get(slot)
         }
     }
@@ -270,10 +271,10 @@ impl Index {
             return table[at].get_or_init(Arc::default).clone();
         }
         let shard = &self.far[shard(no)];
-        if let Some(page) = read(shard).get(&no) {
+        if let Some(page) = shard.read().get(&no) {
             return page.clone();
         }
-        write(shard).entry(no).or_default().clone()
+        shard.write().entry(no).or_default().clone()
     }
 
     fn next_page(&self, from: u64) -> Option<(u64, Arc<Page>)> {
@@ -293,7 +294,7 @@ impl Index {
         let firsts = self
             .far
             .iter()
-            .filter_map(|shard| read(shard).range(from..).next().map(|(&no, page)| (no, page.clone())));
+            .filter_map(|shard| shard.read().range(from..).next().map(|(&no, page)| (no, page.clone())));
         firsts.min_by_key(|(no, _)| *no)
     }
 }
@@ -303,7 +304,7 @@ impl Page {
         if let Some(dense) = self.dense.get() {
             return dense_entry(dense, slot);
         }
-        let sparse = read(&self.sparse);
+        let sparse = self.sparse.read();
         let key = (slot as u64) << 48;
         match sparse.get(sparse.partition_point(|&entry| entry < key)) {
             Some(&entry) if entry >> 48 == slot as u64 => {
@@ -318,7 +319,7 @@ impl Page {
         if let Some(dense) = self.dense.get() {
             return dense_insert(dense, slot, pos, hint);
         }
-        let mut sparse = write(&self.sparse);
+        let mut sparse = self.sparse.write();
         if let Some(dense) = self.dense.get() {
             return dense_insert(dense, slot, pos, hint);
         }
@@ -339,7 +340,7 @@ impl Page {
     }
 
     fn remove(&self, slot: usize) -> bool {
-        let mut sparse = write(&self.sparse);
+        let mut sparse = self.sparse.write();
         if let Some(dense) = self.dense.get() {
             return dense.get(slot).is_some_and(|cell| cell.swap(0, Ordering::AcqRel) != 0);
         }
@@ -360,7 +361,7 @@ impl Page {
                 }
             };
         }
-        let mut sparse = write(&self.sparse);
+        let mut sparse = self.sparse.write();
         let Ok(at) = sparse.binary_search_by_key(&(slot as u64), |entry| entry >> 48) else {
             return Marked::Missing;
         };
@@ -370,7 +371,7 @@ impl Page {
     }
 
     fn mark_all(&self) {
-        write(&self.sparse).iter_mut().for_each(|entry| *entry |= MARK);
+        self.sparse.write().iter_mut().for_each(|entry| *entry |= MARK);
         for cell in self.dense.get().into_iter().flatten() {
             let bits = cell.load(Ordering::Relaxed);
             if bits != 0 {
@@ -381,7 +382,7 @@ impl Page {
 
     /// How many are left, and the last of them.
     fn keep_marked(&self) -> (u64, u64) {
-        let mut sparse = write(&self.sparse);
+        let mut sparse = self.sparse.write();
         sparse.retain(|entry| entry & MARK != 0);
         let (mut count, mut last) = (sparse.len() as u64, sparse.last().map_or(0, |entry| entry >> 48));
         for (slot, cell) in self.dense.get().into_iter().flatten().enumerate() {
@@ -410,7 +411,7 @@ impl Page {
     }
 
     fn make_dense(&self) {
-        let mut sparse = write(&self.sparse);
+        let mut sparse = self.sparse.write();
         if self.dense.get().is_none() {
             self.become_dense(&mut sparse);
         }
@@ -438,7 +439,7 @@ impl Page {
 
     fn entries(&self, out: &mut Vec<(u64, u64)>) {
         {
-            let sparse = read(&self.sparse);
+            let sparse = self.sparse.read();
             out.extend(sparse.iter().map(|&entry| (entry >> 48, entry & POS_MAX)));
         }
         if out.is_empty()
@@ -473,15 +474,6 @@ fn near_place(no: u64) -> (usize, usize) {
 
 fn shard(no: u64) -> usize {
     no as usize % SHARDS
-}
-
-// A panic while one of these locks is held leaves the page as it was before or after: nothing to repair.
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Transactions in file order, from a start to a stop. Works beside commits: it sees what was published when it was
 //! made, as Python's does, though the file be packed meanwhile.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use log::warn;
 
@@ -11,6 +11,7 @@ use super::volume::Lent;
 use super::window::Buffer;
 use crate::base::ids::Tid;
 use crate::base::log_rate::LogRate;
+use crate::base::sync::{Mutex, rank};
 use crate::storage::{
     DataRecord, RecordIterator, Result, StorageError, TransactionIterator, TransactionMeta, TransactionRecord,
 };
@@ -29,7 +30,7 @@ const BUFFERED_LEN_MAX: usize = 64 * 1024;
 struct Source {
     lent: Arc<Lent>,
     end: u64,
-    buffer: Mutex<Buffer>,
+    buffer: Mutex<Buffer, rank::IteratorBuffer>,
 }
 
 /// See the module.
@@ -124,7 +125,7 @@ impl Source {
     fn read<T>(&self, pos: u64, want: usize, with: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
         let volume = self.lent.get()?;
         let log = &volume.log;
-        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = self.buffer.lock();
         with(buffer.get(log.file(), self.end, pos, want).map_err(log.io("reading", pos))?)
     }
 
@@ -177,7 +178,7 @@ impl Source {
 
     /// A number that may be far behind what is read next: the buffer stays where it is.
     fn u64_beside(&self, pos: u64) -> Result<u64> {
-        let buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        let buffer = self.buffer.lock();
         match buffer.peek(pos, TRAILER_LEN).and_then(be_u64) {
             Some(number) => Ok(number),
             None => self.lent.get()?.log.read_u64(pos),

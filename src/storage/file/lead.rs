@@ -7,12 +7,12 @@
 //! Invariants: one leader at a time; a queued job is led by somebody, unless the queue is closed before it gets in.
 //! `tests/group_model.rs` checks every interleaving.
 
-use crate::base::sync::{Condvar, Mutex};
+use crate::base::sync::{Condvar, Mutex, rank};
 
 /// See the module.
 #[derive(Debug)]
 pub struct Lead<J> {
-    state: Mutex<State<J>>,
+    state: Mutex<State<J>, rank::Lead>,
     /// There is a group that a committer thread is to lead, or the queue is closed.
     work: Condvar,
     /// Nobody leads.

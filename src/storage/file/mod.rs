@@ -45,7 +45,7 @@ mod window;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use self::group::{Job, Writer};
@@ -66,6 +66,7 @@ use super::{
     Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, UndoEntry, Voted,
 };
 use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Mutex, rank};
 
 pub use self::format::FileFormat;
 pub use self::index_file::{Loaded as IndexFile, parse as parse_index};
@@ -78,8 +79,8 @@ pub use super::media;
 pub struct FileStorage {
     options: FileStorageOptions,
     core: Arc<Core>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    lock_file: Mutex<Option<LockFile>>,
+    threads: Mutex<Vec<JoinHandle<()>>, rank::StorageThreads>,
+    lock_file: Mutex<Option<LockFile>, rank::LockFile>,
     resolver: ResolverSlot,
 }
 
@@ -95,7 +96,7 @@ struct Core {
     space: Space,
     tids: Tids,
     group: Lead<Job>,
-    writer: Mutex<Writer>,
+    writer: Mutex<Writer, rank::Writer>,
     publisher: OnceLock<Arc<dyn Publisher>>,
     new_file_format: NewFileFormat,
     /// `None` if the storage is read-only, or the file could not be made.
@@ -104,7 +105,7 @@ struct Core {
     blobs: Option<Arc<BlobDir>>,
     packing: Packing,
     pins: Pins,
-    oids: Mutex<Oids>,
+    oids: Mutex<Oids, rank::Oids>,
     /// The last published transaction. Written by the leader only.
     last_tid: AtomicU64,
     closed: AtomicBool,
@@ -146,7 +147,7 @@ impl Core {
 
     /// The oids that the next start must not give out again, if the index does not show it.
     fn oid_mark(&self) -> Option<Oid> {
-        let last = self.oids.lock().unwrap_or_else(PoisonError::into_inner).last;
+        let last = self.oids.lock().last;
         (last > self.volume.get().index.max_oid().map_or(0, |oid| oid.0)).then_some(Oid(last))
     }
 }
@@ -169,7 +170,7 @@ impl FileStorage {
 
     /// The file, and whether Python 2 or Python 3 can open it too.
     pub fn format(&self) -> FileFormat {
-        self.core.writer.lock().unwrap_or_else(PoisonError::into_inner).format
+        self.core.writer.lock().format
     }
 
     /// Whether the saved index was used at open, wholly or in part.
@@ -234,7 +235,7 @@ impl Storage for FileStorage {
 
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
         self.check_writable()?;
-        let mut oids = self.core.oids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut oids = self.core.oids.lock();
         // Objects may have come with oids of their own.
         let last = oids.last.max(self.core.volume.get().index.max_oid().map_or(0, |oid| oid.0));
         let Some(end) = last.checked_add(count as u64) else {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use log::{error, info, warn};
@@ -27,6 +27,7 @@ use super::{Core, FileStorage, Oids, index_file, ours};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
+use crate::base::sync::Mutex;
 use crate::storage::tids::Tids;
 use crate::storage::{BlobDir, Result, StorageError};
 
@@ -213,7 +214,7 @@ impl FileStorage {
             let thread = thread::Builder::new().name(name).stack_size(STACK_LEN).spawn(move || run(&core));
             thread.map_err(StorageError::io("starting a thread of the storage"))
         };
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = self.threads.lock();
         for n in 0..COMMITTERS {
             threads.push(start(format!("committer-{n}"), Core::committer)?);
         }
@@ -230,14 +231,14 @@ impl FileStorage {
         core.group.close();
         core.packing.wait();
         core.saver.stop();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             if thread.join().is_err() {
                 error!(target: TARGET, "{}: a thread of the storage had died", self.options.path.display());
             }
         }
         let result = if self.options.read_only || core.broken().is_some() { Ok(()) } else { self.tidy_up() };
-        *self.lock_file.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.lock_file.lock() = None;
         result
     }
 
@@ -256,7 +257,7 @@ impl FileStorage {
         if let Some(note) = &core.note {
             let about = familiar::about(&*core.media, &volume, core.last_tid(), State::Closed);
             let changed = file.identity().map_or(0, |identity| identity.changed);
-            let last_oid = Oid(core.oids.lock().unwrap_or_else(PoisonError::into_inner).last);
+            let last_oid = Oid(core.oids.lock().last);
             note.close(about, last_oid, changed).map_err(StorageError::io(format!("writing {path}.tmp")))?;
         }
         core.save_index();

@@ -5,11 +5,12 @@
 //! is kept here until it has ended. A pack follows these references, too, and takes the place of the file only while no such vote
 //! is under way.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::volume::Volume;
 use crate::base::ids::Oid;
+use crate::base::sync::{Condvar, Mutex, MutexGuard, rank};
 use crate::storage::Result;
 
 /// The pins of one storage.
@@ -18,7 +19,7 @@ pub struct Pins(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    list: Mutex<Vec<Entry>>,
+    list: Mutex<Vec<Entry>, rank::Pins>,
     /// A vote has ended.
     voted: Condvar,
 }
@@ -63,7 +64,7 @@ impl Pins {
         let list = self.0.lock();
         let is_voting = |list: &mut Vec<Entry>| list.iter().any(|entry| entry.pinned.is_none());
         let waited = self.0.voted.wait_timeout_while(list, patience, is_voting);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        drop(waited);
     }
 
     /// Calls `each` with a volume, an object and the position there that it will have the data of, for all that have voted. The
@@ -105,7 +106,7 @@ impl Drop for Pin {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock()
     }
 }
 

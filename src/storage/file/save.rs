@@ -5,7 +5,6 @@
 //! written: entries that are newer than the position are followed back to the revision that was current there.
 
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{debug, error};
@@ -13,6 +12,7 @@ use log::{debug, error};
 use super::log::TARGET;
 use super::volume::Volume;
 use super::{Core, index_file};
+use crate::base::sync::{Condvar, Mutex, MutexGuard, rank};
 
 /// So many bytes of new transactions are scanned in a moment; no need to save sooner.
 const BYTES: u64 = 256 << 20;
@@ -25,10 +25,10 @@ const INTERVAL: Duration = Duration::from_secs(600);
 pub struct Saver {
     /// The saved index was good when the storage was opened.
     pub used_index: bool,
-    state: Mutex<State>,
+    state: Mutex<State, rank::Saver>,
     wake: Condvar,
     /// Held while saving.
-    saving: Mutex<()>,
+    saving: Mutex<(), rank::Saving>,
 }
 
 struct State {
@@ -51,7 +51,7 @@ impl Saver {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -80,7 +80,7 @@ impl Core {
                 state = self.saver.lock();
             } else {
                 let wait = self.saver.wake.wait_timeout(state, TICK);
-                drop(wait.unwrap_or_else(PoisonError::into_inner));
+                drop(wait);
                 self.watch_file();
                 state = self.saver.lock();
             }
@@ -101,12 +101,12 @@ impl Core {
 
     /// While this is held nobody saves the index.
     pub fn hold_saver(&self) -> MutexGuard<'_, ()> {
-        self.saver.saving.lock().unwrap_or_else(PoisonError::into_inner)
+        self.saver.saving.lock()
     }
 
     /// Saves the index as it was when the file ended at `end`.
     pub fn save_index_of(&self, _: &MutexGuard<'_, ()>, volume: &Volume, end: u64) {
-        let format = self.writer.lock().unwrap_or_else(PoisonError::into_inner).format;
+        let format = self.writer.lock().format;
         let path = &self.path;
         let begun = Instant::now();
         let saved = index_file::save(&*self.media, path, format, end, self.oid_mark(), |each| {

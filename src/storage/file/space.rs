@@ -8,9 +8,10 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::media::MediaFile;
+use crate::base::sync::{Mutex, MutexGuard, rank};
 use crate::storage::{Result, StorageError};
 
 /// Reserve so much more than is needed, to do it rarely.
@@ -20,7 +21,7 @@ const CHUNK_LEN: usize = 256 << 10;
 
 /// See the module.
 pub struct Space {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<State, rank::Space>>,
 }
 
 struct State {
@@ -46,7 +47,7 @@ struct Room {
 
 /// Space for one transaction; given back when dropped.
 pub struct Reservation {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<State, rank::Space>>,
     len: u64,
 }
 
@@ -167,8 +168,8 @@ impl Drop for Reservation {
 }
 
 // Plain numbers, changed together: a panic elsewhere cannot leave them half done.
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<State, rank::Space>) -> MutexGuard<'_, State> {
+    state.lock()
 }
 
 #[cfg(test)]

@@ -34,8 +34,8 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha1::{Digest, Sha1};
 
@@ -43,6 +43,7 @@ use super::media::{Access, BOOT_LEN, Media, MediaFile, Time};
 use crate::base::bytes::Reader;
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Mutex, MutexGuard, rank};
 
 const MAGIC: &[u8; 16] = b"runzeo note 2\0\0\0";
 const ABOUT_AT: u64 = 16;
@@ -224,7 +225,7 @@ pub struct NoteFile {
     zero_count: AtomicUsize,
     until: AtomicU64,
     /// Held while the note is written.
-    says: Mutex<Says>,
+    says: Mutex<Says, rank::Note>,
 }
 
 /// What the note says.
@@ -266,7 +267,7 @@ impl NoteFile {
     }
 
     fn says(&self) -> MutexGuard<'_, Says> {
-        self.says.lock().unwrap_or_else(PoisonError::into_inner)
+        self.says.lock()
     }
 
     /// The file that is current.

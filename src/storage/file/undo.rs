@@ -9,7 +9,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::{Mutex, PoisonError};
 
 use super::FileStorage;
 use super::backwards::Backwards;
@@ -19,6 +18,7 @@ use super::stage::{Draft, StagedRecord};
 use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
+use crate::base::sync::{Mutex, rank};
 use crate::storage::staged::Staged;
 use crate::storage::{Clash, Result, StorageError, Undone};
 
@@ -34,11 +34,11 @@ pub(super) const WAYPOINT: usize = 64;
 /// Where transactions were found in a file: between undoLog, the locks and the vote they need not be searched again, and the search
 /// for another one begins nearby.
 #[derive(Default)]
-pub struct Places(Mutex<BTreeMap<Tid, u64>>);
+pub struct Places(Mutex<BTreeMap<Tid, u64>, rank::UndoPlaces>);
 
 impl Places {
     pub fn remember(&self, tid: Tid, pos: u64) {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.0.lock();
         if places.len() >= PLACES_MAX && !places.contains_key(&tid) {
             places.clear();
         }
@@ -46,12 +46,12 @@ impl Places {
     }
 
     fn get(&self, tid: Tid) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&tid).copied()
+        self.0.lock().get(&tid).copied()
     }
 
     /// The nearest known place of a later transaction.
     fn after(&self, tid: Tid) -> Option<u64> {
-        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = self.0.lock();
         places.range((Bound::Excluded(tid), Bound::Unbounded)).next().map(|(_, pos)| *pos)
     }
 }

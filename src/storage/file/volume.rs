@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
@@ -14,6 +14,7 @@ use super::index::Index;
 use super::log::Log;
 use super::undo::Places;
 use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Mutex, MutexGuard, rank};
 use crate::storage::{Result, StorageError};
 
 /// See the module.
@@ -112,7 +113,7 @@ const RETIRED_MAX: usize = 2;
 /// The current volume. Taking it costs no lock and no shared counter, so readers do not meet here.
 pub struct Current {
     volume: ArcSwap<Volume>,
-    lent: Mutex<Loans>,
+    lent: Mutex<Loans, rank::Lent>,
 }
 
 struct Loans {
@@ -136,7 +137,7 @@ impl Current {
     }
 
     fn loans(&self) -> MutexGuard<'_, Loans> {
-        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lent.lock()
     }
 
     /// For something short.

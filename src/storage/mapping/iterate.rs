@@ -1,17 +1,18 @@
 //! Transactions in order, looked up one by one, so that no lock is held between two of them.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use super::{Data, State};
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
+use crate::base::sync::{RwLock, rank};
 use crate::storage::{
     DataRecord, RecordIterator, Result, StorageError, TransactionIterator, TransactionRecord,
 };
 
 /// See the module.
 pub struct Transactions {
-    state: Arc<RwLock<State>>,
+    state: Arc<RwLock<State, rank::MemoryState>>,
     next: Tid,
     stop: Tid,
     /// The transaction that was returned last.
@@ -19,7 +20,7 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    pub fn new(state: Arc<RwLock<State>>, start: Tid, stop: Tid) -> Transactions {
+    pub fn new(state: Arc<RwLock<State, rank::MemoryState>>, start: Tid, stop: Tid) -> Transactions {
         Transactions { state, next: start, stop, current: None }
     }
 }
@@ -30,7 +31,7 @@ impl TransactionIterator for Transactions {
         if self.next > self.stop {
             return Ok(None);
         }
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.read();
         let Some((&tid, txn)) = state.transactions.range(self.next..=self.stop).next() else {
             return Ok(None);
         };

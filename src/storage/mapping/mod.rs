@@ -12,7 +12,7 @@ mod stage;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock};
 
 use tempfile::TempDir;
 
@@ -26,6 +26,7 @@ use super::{
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
+use crate::base::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, rank};
 
 /// What Python counts for an object and for a revision of it beside its data.
 const OBJECT_SIZE: u64 = 50;
@@ -37,10 +38,10 @@ pub struct MappingStorage {
     tids: Tids,
     publisher: OnceLock<Arc<dyn Publisher>>,
     /// Held from a finish's tid until it is published.
-    commit: Mutex<()>,
+    commit: Mutex<(), rank::MemoryCommit>,
     /// The last oid that was given out.
-    last_oid: Mutex<u64>,
-    state: Arc<RwLock<State>>,
+    last_oid: Mutex<u64, rank::Oids>,
+    state: Arc<RwLock<State, rank::MemoryState>>,
     blobs: Option<Arc<BlobDir>>,
     /// Of blobs that end with this storage.
     _blobs_end: Option<TempDir>,
@@ -106,12 +107,12 @@ impl MappingStorage {
     }
 
     fn read(&self) -> Result<RwLockReadGuard<'_, State>> {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.read();
         if state.closed { Err(self.closed()) } else { Ok(state) }
     }
 
     fn write(&self) -> Result<RwLockWriteGuard<'_, State>> {
-        let state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.write();
         if state.closed { Err(self.closed()) } else { Ok(state) }
     }
 
@@ -120,7 +121,7 @@ impl MappingStorage {
     }
 
     fn committing(&self) -> MutexGuard<'_, ()> {
-        self.commit.lock().unwrap_or_else(PoisonError::into_inner)
+        self.commit.lock()
     }
 }
 
@@ -176,11 +177,11 @@ impl Storage for MappingStorage {
     }
 
     fn object_count(&self) -> u64 {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).objects.len() as u64
+        self.state.read().objects.len() as u64
     }
 
     fn size(&self) -> u64 {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).size
+        self.state.read().size
     }
 
     fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
@@ -196,7 +197,7 @@ impl Storage for MappingStorage {
     }
 
     fn last_transaction(&self) -> Tid {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).last
+        self.state.read().last
     }
 
     fn tids_after(&self, tid: Tid) {
@@ -206,7 +207,7 @@ impl Storage for MappingStorage {
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
         // Objects may have come with oids of their own.
         let largest = self.read()?.objects.keys().next_back().map_or(0, |oid| oid.0);
-        let mut last_oid = self.last_oid.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_oid = self.last_oid.lock();
         let last = largest.max(*last_oid);
         let Some(end) = last.checked_add(count as u64) else {
             return Err(StorageError::Unsupported("there are no more object ids".into()));
@@ -318,7 +319,7 @@ impl Storage for MappingStorage {
 
     fn close(&self) -> Result<()> {
         let _committing = self.committing();
-        self.state.write().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.state.write().closed = true;
         Ok(())
     }
 }

@@ -145,7 +145,7 @@ impl MappingStorage {
         let state = &self.state;
         let mut install = || {
             let Some(txn) = txn.take() else { return };
-            let mut state = state.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut state = state.write();
             let mut records = Vec::with_capacity(txn.records.len());
             for record in txn.records {
                 state.insert(record.oid, record.tid.unwrap_or(tid), record.data.clone());

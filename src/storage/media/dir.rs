@@ -10,6 +10,7 @@ use rustix::fs::FileType;
 
 use super::MediaFile;
 use crate::base::shared_dir::Dir;
+use crate::base::sync::{Action, assert_permitted};
 
 /// What a name stands for. No link is followed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -104,14 +105,17 @@ impl MediaDir for Dir {
     }
 
     fn dir(&self, below: &Path) -> io::Result<Arc<dyn MediaDir>> {
+        assert_permitted(Action::File, "opening a directory");
         Ok(Arc::new(Dir::dir(self, below)?))
     }
 
     fn read(&self, below: &Path) -> io::Result<Arc<dyn MediaFile>> {
+        assert_permitted(Action::File, "opening a file");
         Ok(Arc::new(Dir::read(self, below)?))
     }
 
     fn create(&self, name: &OsStr, readers: Readers) -> io::Result<Arc<dyn MediaFile>> {
+        assert_permitted(Action::File, "making a file");
         let mode = match readers {
             Readers::Owner => 0o600,
             Readers::ByUmask => 0o666,
@@ -136,30 +140,37 @@ impl MediaDir for Dir {
     }
 
     fn list(&self) -> io::Result<Vec<OsString>> {
+        assert_permitted(Action::File, "listing a directory");
         Dir::list(self)
     }
 
     fn sync(&self) -> io::Result<()> {
+        assert_permitted(Action::File, "syncing a directory");
         Dir::sync(self)
     }
 
     fn create_dir(&self, name: &OsStr) -> io::Result<bool> {
+        assert_permitted(Action::File, "making a directory");
         Dir::create_dir(self, name)
     }
 
     fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
+        assert_permitted(Action::File, "removing a directory");
         Dir::remove_dir(self, name)
     }
 
     fn remove(&self, name: &OsStr) -> io::Result<()> {
+        assert_permitted(Action::File, "removing a file");
         Dir::remove(self, name)
     }
 
     fn rename(&self, name: &OsStr, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<()> {
+        assert_permitted(Action::File, "renaming a file");
         Dir::rename(self, name, of_system(to)?, to_name)
     }
 
     fn link(&self, name: &OsStr, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<()> {
+        assert_permitted(Action::File, "linking a file");
         Dir::link(self, name, of_system(to)?, to_name)
     }
 
@@ -172,6 +183,7 @@ impl MediaDir for Dir {
     }
 
     fn take_over(&self, below: &Path, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<TakenOver> {
+        assert_permitted(Action::File, "taking a file over");
         let taken = Dir::take_over(self, below, of_system(to)?, to_name)?;
         Ok(TakenOver { file: Arc::new(taken.file), dir: Arc::new(taken.dir), moved: taken.moved })
     }

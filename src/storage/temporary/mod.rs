@@ -12,7 +12,7 @@ mod stage;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use self::stage::VotedTxn;
@@ -26,6 +26,7 @@ use super::{
 use crate::base::clock::SystemClock;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
+use crate::base::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, rank};
 
 /// For how long former states are kept, as in Python.
 const FORMER_AGE_MAX: Duration = Duration::from_secs(60);
@@ -39,10 +40,10 @@ pub struct TemporaryStorage {
     publisher: OnceLock<Arc<dyn Publisher>>,
     resolver: ResolverSlot,
     /// Held from a finish's tid until it is published.
-    commit: Mutex<()>,
+    commit: Mutex<(), rank::MemoryCommit>,
     /// The last oid that was given out.
-    last_oid: Mutex<u64>,
-    state: RwLock<State>,
+    last_oid: Mutex<u64, rank::Oids>,
+    state: RwLock<State, rank::MemoryState>,
 }
 
 struct State {
@@ -101,7 +102,7 @@ impl TemporaryStorage {
     }
 
     fn read(&self) -> Result<RwLockReadGuard<'_, State>> {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.read();
         if state.closed { Err(self.closed()) } else { Ok(state) }
     }
 
@@ -110,7 +111,7 @@ impl TemporaryStorage {
     }
 
     fn committing(&self) -> MutexGuard<'_, ()> {
-        self.commit.lock().unwrap_or_else(PoisonError::into_inner)
+        self.commit.lock()
     }
 
     /// What temporary storages are not for.
@@ -145,7 +146,7 @@ impl Storage for TemporaryStorage {
     }
 
     fn object_count(&self) -> u64 {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).objects.len() as u64
+        self.state.read().objects.len() as u64
     }
 
     /// As Python's says.
@@ -159,7 +160,7 @@ impl Storage for TemporaryStorage {
     }
 
     fn last_transaction(&self) -> Tid {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).last
+        self.state.read().last
     }
 
     fn tids_after(&self, tid: Tid) {
@@ -169,7 +170,7 @@ impl Storage for TemporaryStorage {
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
         // Objects may have come with oids of their own.
         let largest = self.read()?.objects.keys().next_back().map_or(0, |oid| oid.0);
-        let mut last_oid = self.last_oid.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_oid = self.last_oid.lock();
         let last = largest.max(*last_oid);
         let Some(end) = last.checked_add(count as u64) else {
             return self.unsupported("there are no more object ids");
@@ -276,13 +277,13 @@ impl Storage for TemporaryStorage {
     fn pack(&self, _request: &PackRequest<'_>) -> Result<()> {
         let _committing = self.committing();
         drop(self.read()?);
-        self.state.write().unwrap_or_else(PoisonError::into_inner).collect_unreachable();
+        self.state.write().collect_unreachable();
         Ok(())
     }
 
     fn close(&self) -> Result<()> {
         let _committing = self.committing();
-        self.state.write().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.state.write().closed = true;
         Ok(())
     }
 }

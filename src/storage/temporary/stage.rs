@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::TemporaryStorage;
 use crate::base::ids::{Oid, Tid};
@@ -102,7 +102,7 @@ impl TemporaryStorage {
         };
         let mut records = Some(txn.records);
         let mut install = || {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state.write();
             let mut zeros = BTreeSet::new();
             for Record { oid, data, references } in records.take().into_iter().flatten() {
                 state.put(oid, tid, data, references, &mut zeros);

@@ -22,7 +22,6 @@ mod reach;
 mod sequential;
 mod switch;
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -36,6 +35,7 @@ use super::{Core, FileStorage};
 use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
 use crate::base::log_rate::LogRate;
+use crate::base::sync::{Condvar, Mutex, rank};
 use crate::storage::blob::Sweep;
 use crate::storage::{PackRequest, Removals, Result, StorageError};
 
@@ -323,8 +323,8 @@ impl Pack<'_> {
 /// Whether a pack is under way.
 #[derive(Default)]
 pub struct Packing {
-    active: std::sync::Mutex<bool>,
-    ended: std::sync::Condvar,
+    active: Mutex<bool, rank::PackActive>,
+    ended: Condvar,
 }
 
 /// A pack is under way as long as this lives.
@@ -332,7 +332,7 @@ pub struct PackGuard<'a>(&'a Packing);
 
 impl Packing {
     fn begin(&self) -> Result<PackGuard<'_>> {
-        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut active = self.active.lock();
         if *active {
             return Err(StorageError::Refused {
                 class: ("ZODB.FileStorage.FileStorage", "FileStorageError"),
@@ -345,16 +345,16 @@ impl Packing {
 
     /// Waits for the pack to end, which it does soon once the storage is marked as closed.
     pub fn wait(&self) {
-        let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut active = self.active.lock();
         while *active {
-            active = self.ended.wait(active).unwrap_or_else(PoisonError::into_inner);
+            active = self.ended.wait(active);
         }
     }
 }
 
 impl Drop for PackGuard<'_> {
     fn drop(&mut self) {
-        *self.0.active.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *self.0.active.lock() = false;
         self.0.ended.notify_all();
     }
 }

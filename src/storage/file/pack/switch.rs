@@ -10,8 +10,8 @@
 //! file might fit the new one by accident.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::warn;
@@ -179,7 +179,7 @@ fn take_place(
     let index = std::mem::replace(&mut copier.reach.index, Index::new());
     let log = Log::new(core.path.clone(), file, end);
     let volume = Arc::new(Volume::new(log, index, copier.last_tid));
-    core.writer.lock().unwrap_or_else(PoisonError::into_inner).end = end;
+    core.writer.lock().end = end;
     let ended = core.volume.replace(volume.clone());
     tell_note(core, &volume);
     Ok((volume, ended))
@@ -207,7 +207,7 @@ fn check_pins(pack: &Pack<'_>, copier: &Copier<'_>, pins: &HeldPins<'_>) -> std:
 
 /// Objects that are gone had oids too, which must not be given out again though nothing shows them any more.
 fn keep_oids(core: &Core, old: &Volume) -> Result<()> {
-    let mut oids = core.oids.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut oids = core.oids.lock();
     oids.last = oids.last.max(old.index.max_oid().map_or(0, |oid| oid.0));
     if oids.last > oids.mark
         && let Some(note) = &core.note
