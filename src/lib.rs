@@ -3,8 +3,8 @@
 //! A module imports only from steps below its own; neighbours on one step do not import each other:
 //!
 //! ```text
-//! bin > commands > server, client > exceptions, resolver > storage, config, logging, net, auth, process > wire, merge
-//!   > pickle > base
+//! bin > commands > config > server, client > exceptions, resolver > storage, logging, net, auth, process
+//!   > wire, merge > pickle > base
 //! ```
 //!
 //! The path of a load from socket to socket is one thread and one call deep at each stage:

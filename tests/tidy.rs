@@ -11,9 +11,10 @@ const LADDER: &[&[&str]] = &[
     &["base"],
     &["pickle"],
     &["wire", "merge"],
-    &["storage", "config", "logging", "net", "auth", "process"],
+    &["storage", "logging", "net", "auth", "process"],
     &["exceptions", "resolver"],
     &["server", "client"],
+    &["config"],
     &["commands"],
 ];
 

@@ -6,7 +6,6 @@
 mod assemble;
 mod describe;
 mod files;
-mod limits;
 pub mod options;
 pub mod schema;
 mod storage;
@@ -16,9 +15,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::address::Address;
+use crate::server::limits::Limits;
 
 pub use assemble::{Environment, Invocation, authentication_of, from_command_line};
-pub use limits::Limits;
+
 pub use options::UsageError;
 #[cfg(feature = "test-storages")]
 pub use storage::TestStorage;
