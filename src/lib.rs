@@ -3,8 +3,8 @@
 //! A module imports only from steps below its own; neighbours on one step do not import each other:
 //!
 //! ```text
-//! bin > commands > config > server, client > exceptions, resolver > storage, logging, net, auth, process
-//!   > wire, merge > pickle > base
+//! bin > commands > config > server, client > exceptions, conflict > storage, logging, net, auth, process > wire
+//!   > pickle > base
 //! ```
 //!
 //! The path of a load from socket to socket is one thread and one call deep at each stage:
@@ -17,13 +17,12 @@ pub mod base;
 pub mod client;
 pub mod commands;
 pub mod config;
+pub mod conflict;
 pub mod exceptions;
 pub mod logging;
-pub mod merge;
 pub mod net;
 pub mod pickle;
 pub mod process;
-pub mod resolver;
 pub mod server;
 pub mod storage;
 pub mod wire;

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 const LADDER: &[&[&str]] = &[
     &["base"],
     &["pickle"],
-    &["wire", "merge"],
+    &["wire"],
     &["storage", "logging", "net", "auth", "process"],
-    &["exceptions", "resolver"],
+    &["exceptions", "conflict"],
     &["server", "client"],
     &["config"],
     &["commands"],
