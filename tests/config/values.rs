@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use runzeo::base::address::Address;
 use runzeo::config::{
-    Config, EventLogConfig, FileStorageConfig, FormatStyle, HandlerConfig, Invocation, Limits, LineLayout,
-    Location, LogEncoding, LogFileConfig, LogTarget, NamedStorage, NewFileFormat, RotateWhen, Rotation,
-    StorageConfig, SyslogConfig, ZeoConfig, from_command_line,
+    Config, EventLogConfig, FileStorageConfig, FormatStyle, HandlerConfig, Invocation, LineLayout, Location,
+    LogEncoding, LogFileConfig, LogTarget, NamedStorage, NewFileFormat, RotateWhen, Rotation, StorageConfig,
+    SyslogConfig, ZeoConfig, from_command_line,
 };
+use runzeo::server::limits::Limits;
 
 const NO_ENVIRONMENT: &[(&str, &str)] = &[];
 

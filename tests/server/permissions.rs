@@ -14,11 +14,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use runzeo::auth::{Protocols, Settings};
-use runzeo::config::Limits;
 use runzeo::net::stream::Stream;
 use runzeo::pickle::Dialect;
 use runzeo::server::connection::Connection;
 use runzeo::server::hosted::{Hosted, HostedOptions};
+use runzeo::server::limits::Limits;
 use runzeo::server::outbox::Outbox;
 use runzeo::server::room::Room;
 use runzeo::server::session::serve;

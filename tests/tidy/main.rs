@@ -11,9 +11,10 @@ const LADDER: &[&[&str]] = &[
     &["base"],
     &["pickle"],
     &["wire"],
-    &["storage", "config", "logging", "net", "auth", "process"],
+    &["storage", "logging", "net", "auth", "process"],
     &["exceptions", "conflict"],
     &["server", "client"],
+    &["config"],
     &["commands"],
 ];
 
