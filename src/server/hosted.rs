@@ -1,17 +1,9 @@
 //! One served storage and all that its connections share.
 //!
-//! Locks, outermost first; whoever holds one may take those below it, never those above:
-//!
-//! 1. the members list of [`publish`](super::publish) (nothing is published while it is held)
-//! 2. one connection's `transaction`
-//! 3. one outbox at a time
-//!
-//! The table of [`locks`](super::locks), the timeouts' clock, `connections` and `lock_times` are leaves: nothing is locked under them.
-//!
-//! A commit takes the first three, so they are *brief* ([`Mutex::brief`]): no line is logged and nothing is sent, or waited for,
-//! while one is held; debug builds check it. A session whose stores outgrow their memory writes them to its temporary file under
-//! its own `transaction`, which nobody else needs until it has voted. Of the other locks only the storage's own are held while a
-//! file is read or synced, and the lock of [`log_changes`](super::log_changes), which is the outermost of all.
+//! Locks are taken in the order of their ranks, see [`rank`]. A commit takes the members list of
+//! [`publish`](super::publish), one connection's transaction and one outbox at a time: nothing is logged, sent, read from a file or
+//! waited for under these, and debug builds check it. A session whose stores outgrow their memory writes them to its temporary file
+//! under its own transaction, which nobody else needs until it has voted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Weak;

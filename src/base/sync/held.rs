@@ -114,3 +114,65 @@ mod imp {
     #[inline]
     pub fn assert_permitted(_action: Action, _doing: &str) {}
 }
+
+#[cfg(all(test, debug_assertions, not(loom)))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::sync::{Condvar, Mutex, RwLock, rank};
+
+    fn panics(what: impl FnOnce()) -> bool {
+        catch_unwind(AssertUnwindSafe(what)).is_err()
+    }
+
+    #[test]
+    fn ranks_go_up() {
+        let outer: Mutex<u8, rank::Members> = Mutex::default();
+        let (inner, other): (Mutex<u8, rank::Outbox>, Mutex<u8, rank::Outbox>) = Default::default();
+        let page: RwLock<u8, rank::IndexPage> = RwLock::default();
+        drop((outer.lock(), page.read(), inner.lock()));
+        let held = inner.lock();
+        assert!(panics(|| drop(outer.lock())), "before it");
+        assert!(panics(|| drop(other.lock())), "of the same rank");
+        assert!(panics(|| drop(page.write())), "before it, exclusive");
+        drop(held);
+        drop(outer.lock());
+    }
+
+    #[test]
+    fn guards_are_dropped_in_any_order() {
+        let outer: Mutex<u8, rank::Members> = Mutex::default();
+        let inner: Mutex<u8, rank::Outbox> = Mutex::default();
+        let (first, second) = (outer.lock(), inner.lock());
+        drop(first);
+        assert!(panics(|| drop(outer.lock())), "the inner one is still held");
+        drop(second);
+        drop(outer.lock());
+    }
+
+    #[test]
+    fn what_a_lock_forbids() {
+        let note: Mutex<u8, rank::Note> = Mutex::default();
+        let _note = note.lock();
+        assert_permitted(Action::File, "writing");
+        assert!(panics(|| assert_permitted(Action::Log, "logging")));
+        let outbox: Mutex<u8, rank::Outbox> = Mutex::default();
+        let outbox = outbox.lock();
+        assert!(panics(|| assert_permitted(Action::File, "writing")), "one that is held forbids it");
+        drop(outbox);
+        assert_permitted(Action::File, "writing");
+    }
+
+    #[test]
+    fn a_wait_gives_back_its_own_lock_only() {
+        let condition = Condvar::new();
+        let (queue, members): (Mutex<u8, rank::Outbox>, Mutex<u8, rank::Members>) = Default::default();
+        let guard = condition.wait_timeout(queue.lock(), Duration::from_millis(1));
+        assert!(panics(|| drop(members.lock())), "it is held again");
+        drop(guard);
+        let _members = members.lock();
+        assert!(panics(|| drop(condition.wait_timeout(queue.lock(), Duration::from_millis(1)))));
+    }
+}

@@ -93,8 +93,6 @@ ranks! {
     Members permits [];
     /// The transaction of one connection. Its session writes stores to the transaction's temporary file under it.
     Transaction permits [];
-    /// What waits to be sent to one client. Replies and invalidations have their order from it.
-    Outbox permits [];
     /// The locks on objects.
     OidLocks permits [];
 
@@ -157,6 +155,9 @@ ranks! {
     IndexShard permits [];
     /// One page of the index.
     IndexPage permits [];
+
+    /// What waits to be sent to one client. Replies and invalidations have their order from it.
+    Outbox permits [];
 
     // -- beside all others
 
