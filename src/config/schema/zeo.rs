@@ -8,7 +8,8 @@ use crate::base::address::Address;
 use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Child, Content, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Location, Section};
-use crate::config::{Limits, SslConfig, User};
+use crate::config::{Limits, SslConfig};
+use crate::conflict::helpers::User;
 
 /// Keys of ZEO 4 and ZEO 6 together, and our own.
 pub static ZEO: SectionType = SectionType {

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::pool::Pool;
+use super::{HelperOptions, User};
 use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
-use crate::config::{ConflictResolver, User};
-use crate::storage::{Clash, Unresolved};
+use crate::conflict::{ThreeStates, Unresolved};
 
 /// Does with the three states what the new one says.
 const ZODB: &str = r#"
@@ -73,7 +73,7 @@ fn program(dir: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 fn pool(interpreter: &Path, count_max: usize, patience: Duration) -> Pool {
-    let settings = ConflictResolver { interpreter: interpreter.into(), ..ConflictResolver::default() };
+    let settings = HelperOptions { interpreter: interpreter.into(), ..HelperOptions::default() };
     Pool::with(settings, count_max, patience).unwrap()
 }
 
@@ -87,7 +87,7 @@ fn of_class(name: &str, what: &str) -> Vec<u8> {
 }
 
 fn resolve_until(pool: &Pool, new: &[u8], cancel: &Cancel) -> Result<Vec<u8>, Unresolved> {
-    pool.resolve(&Clash {
+    pool.resolve(&ThreeStates {
         oid: Oid(u64::from(b'o')),
         read: Tid(1),
         committed_serial: Tid(2),
@@ -258,7 +258,7 @@ fn helpers_run_as_another_user() {
     let Some(site) = site(ZODB) else { return };
     let user = User { name: "4321:1234".into(), uid: 4321, gid: 1234 };
     let settings =
-        ConflictResolver { interpreter: site.interpreter.clone(), user: Some(user), allowed: Vec::new() };
+        HelperOptions { interpreter: site.interpreter.clone(), user: Some(user), allowed: Vec::new() };
     // The other user has to find the interpreter.
     fs::set_permissions(site._dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let pool = Pool::with(settings, 1, Duration::from_secs(30)).unwrap();

@@ -59,13 +59,13 @@ use self::space::Space;
 use self::stage::VotedTxn;
 use self::tail_note::NoteFile;
 use self::volume::Current;
-use super::clash::ResolverSlot;
 use super::tids::Tids;
 use super::{
     BlobDir, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Publisher, Resolver,
     Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, UndoEntry, Voted,
 };
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::ResolverSlot;
 
 pub use self::format::FileFormat;
 pub use self::index_file::{Loaded as IndexFile, parse as parse_index};
