@@ -20,7 +20,7 @@ use super::{
     StorageConfig, ZeoConfig,
 };
 use crate::base::address::Address;
-use crate::conflict::helpers::HelperOptions;
+use crate::conflict::HelperOptions;
 
 const DEFAULT_INVALIDATION_QUEUE_SIZE: usize = 100;
 /// No configuration is larger; endless devices are.

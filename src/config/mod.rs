@@ -6,7 +6,6 @@
 mod assemble;
 mod describe;
 mod files;
-mod limits;
 pub mod options;
 pub mod schema;
 mod storage;
@@ -16,10 +15,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::address::Address;
-use crate::conflict::helpers::HelperOptions;
+use crate::conflict::HelperOptions;
+use crate::server::limits::Limits;
 
 pub use assemble::{Environment, Invocation, authentication_of, from_command_line};
-pub use limits::Limits;
+
 pub use options::UsageError;
 #[cfg(feature = "test-storages")]
 pub use storage::TestStorage;
@@ -56,7 +56,7 @@ pub struct ZeoConfig {
     pub pid_filename: Option<PathBuf>,
     /// Clients that can, ZEO 5 and later, merge conflicting states themselves.
     pub client_conflict_resolution: bool,
-    /// Who merges conflicting states with the application's classes.
+    /// Helper processes that merge conflicting states with the application's classes.
     pub conflict_resolver: Option<HelperOptions>,
     /// Speak msgpack (`M5`) instead of pickle: the `msgpack` key, or else a non-empty `ZEO_MSGPACK`.
     pub msgpack: bool,

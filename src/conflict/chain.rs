@@ -1,9 +1,9 @@
 //! The server's resolver: native merging, then helper processes.
 
 use super::advice::Advice;
-use super::helpers::{HelperOptions, Pool};
+use super::helpers::Pool;
 use super::native::{Merge, merge};
-use super::{Resolver, ThreeStates, Unresolved};
+use super::{HelperOptions, Resolver, ThreeStates, Unresolved};
 use crate::pickle::record::{ClassName, class_name};
 
 /// Merges natively what can be merged so, and lets helper processes merge the rest if there are any.

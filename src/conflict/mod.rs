@@ -22,10 +22,12 @@ pub mod client;
 pub mod detect;
 pub mod helpers;
 pub mod native;
+mod options;
 
 use std::sync::{Arc, OnceLock};
 
 pub use chain::Chain;
+pub use options::{HelperOptions, User};
 
 use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};

@@ -8,27 +8,4 @@ mod process;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
-
 pub use pool::Pool;
-
-/// How helpers are run: `conflict-resolver` and the keys that belong to it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct HelperOptions {
-    /// The application's Python.
-    pub interpreter: PathBuf,
-    /// The user that helpers run as; `None`: the server's.
-    pub user: Option<User>,
-    /// Functions and classes that records may call beside the application's classes and common data types: `module.name`, in
-    /// Python's alphabet.
-    pub allowed: Vec<String>,
-}
-
-/// A user of this machine.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct User {
-    /// As the configuration has it.
-    pub name: String,
-    pub uid: u32,
-    pub gid: u32,
-}

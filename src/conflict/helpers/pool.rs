@@ -13,11 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::HelperOptions;
 use super::process::{Helper, Process};
 use crate::base::cancel::Cancel;
 use crate::base::log_rate::LogRate;
-use crate::conflict::{LOG, ThreeStates, Unresolved};
+use crate::conflict::{HelperOptions, LOG, ThreeStates, Unresolved};
 use crate::pickle::record::{ClassName, class_name};
 
 /// Conflicts that helpers do not survive come as often as clients like.

@@ -15,10 +15,9 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::HelperOptions;
 use crate::base::log_rate::LogRate;
 use crate::base::memory;
-use crate::conflict::{LOG, ThreeStates};
+use crate::conflict::{HelperOptions, LOG, ThreeStates};
 use crate::log_at;
 
 /// What the process runs, sent over its standard input so that the command line stays short.

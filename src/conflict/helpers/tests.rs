@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::pool::Pool;
-use super::{HelperOptions, User};
 use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
-use crate::conflict::{ThreeStates, Unresolved};
+use crate::conflict::{HelperOptions, ThreeStates, Unresolved, User};
 
 /// Does with the three states what the new one says.
 const ZODB: &str = r#"
