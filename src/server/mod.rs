@@ -37,7 +37,7 @@ use crate::server::connection::Connection;
 use crate::server::descriptors::Descriptors;
 use crate::server::hosted::Hosted;
 use crate::server::watch::Watch;
-use crate::wire::protocol::Announcement;
+use crate::wire::protocol::Greeting;
 use crate::wire::value::Value;
 
 /// How long a stop waits for sessions to end by themselves, and then for those that were cut off.
@@ -56,7 +56,7 @@ pub struct Authentication {
 pub struct Server {
     storages: BTreeMap<String, Arc<Hosted>>,
     authentication: Option<Authentication>,
-    announcement: Announcement,
+    greeting: Greeting,
     limits: Limits,
     descriptors: Descriptors,
     admission: Arc<Admission>,
@@ -72,7 +72,7 @@ impl Server {
     /// A server of these storages that accepts nobody yet. The process may have so many descriptors open.
     pub fn new(
         storages: Vec<Arc<Hosted>>,
-        announcement: Announcement,
+        greeting: Greeting,
         authentication: Option<Authentication>,
         limits: Limits,
         descriptors: usize,
@@ -82,7 +82,7 @@ impl Server {
         let server = Arc::new(Server {
             storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
             authentication,
-            announcement,
+            greeting,
             admission: Admission::new(&limits, &descriptors),
             descriptors,
             limits,
@@ -137,8 +137,8 @@ impl Server {
     }
 
     /// What clients are told first.
-    pub fn announcement(&self) -> Announcement {
-        self.announcement
+    pub fn greeting(&self) -> Greeting {
+        self.greeting
     }
 
     pub fn limits(&self) -> &Limits {
