@@ -172,8 +172,6 @@ impl Encoder<'_> {
         self.text(method);
     }
 
-    /// A call with an oid and a serial.
-
     pub fn begin_message(&mut self) {
         if let Encoding::Pickle(dialect) = self.wire.encoding {
             pickle::start(dialect, self.out);
