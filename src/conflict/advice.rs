@@ -7,9 +7,9 @@
 use std::collections::HashSet;
 
 use super::LOG;
+use super::native::is_built_in;
 use crate::base::sync::{Mutex, rank};
 use crate::base::untrusted::Untrusted;
-use crate::conflict::native::is_built_in;
 use crate::pickle::record::ClassName;
 
 /// Classes that are told apart.

@@ -13,6 +13,7 @@ use std::fmt::Arguments;
 use crate::base::ids::Oid;
 use crate::base::sync::Arc;
 use crate::base::untrusted::UntrustedBytes;
+use crate::conflict::Conflict;
 use crate::exceptions;
 use crate::logging::level::{CRITICAL, ERROR, WARNING};
 use crate::server::client_log;
@@ -23,7 +24,6 @@ use crate::server::session::contain::contained_vote;
 use crate::server::session::undo;
 use crate::server::stats::count;
 use crate::server::timeout::Running;
-use crate::storage::error::Conflict;
 use crate::storage::staged::OpKind;
 use crate::storage::{Committed, Delivery, Publisher, StorageError, Ticket, TidAt, Voted};
 use crate::wire::exception::PyException;
@@ -506,9 +506,7 @@ impl Publisher for HostedPublisher {
                 ticket.answered = true;
                 let wire = ticket.connection.wire();
                 announcement.committer = ticket.connection.id;
-                if wire.finish_sends_info() {
-                    wire.push(&Push::Info(size_info(count, size)), &mut announcement.reply);
-                }
+                wire.push(&Push::Info(size_info(count, size)), &mut announcement.reply);
                 wire.tid_reply(ticket.reply_to.get(), tid, &mut announcement.reply);
                 tickets.push(ticket);
             }
