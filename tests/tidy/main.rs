@@ -2,6 +2,8 @@
 //!
 //! A failure prints what to do about it.
 
+mod locks;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

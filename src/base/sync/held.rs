@@ -7,6 +7,7 @@ use super::{Action, Rank};
 /// To be called where an action begins that may take long. Debug builds panic if the thread holds a lock that forbids it. `doing` is
 /// what it is about to do.
 #[inline]
+#[track_caller]
 pub fn assert_permitted(action: Action, doing: &str) {
     imp::assert_permitted(action, doing);
 }

@@ -53,6 +53,7 @@ impl<T, R: Ranked> Mutex<T, R> {
         Mutex { rank: PhantomData, lock: imp::Mutex::new(value) }
     }
 
+    #[track_caller]
     pub fn lock(&self) -> MutexGuard<'_, T> {
         let held = Held::new(R::RANK);
         MutexGuard { guard: self.lock.lock().unwrap_or_else(PoisonError::into_inner), held }
@@ -130,11 +131,13 @@ impl<T, R: Ranked> RwLock<T, R> {
         RwLock { rank: PhantomData, lock: imp::RwLock::new(value) }
     }
 
+    #[track_caller]
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         let _held = Held::new(R::RANK);
         RwLockReadGuard { guard: self.lock.read().unwrap_or_else(PoisonError::into_inner), _held }
     }
 
+    #[track_caller]
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         let _held = Held::new(R::RANK);
         RwLockWriteGuard { guard: self.lock.write().unwrap_or_else(PoisonError::into_inner), _held }
@@ -178,6 +181,7 @@ impl Condvar {
     }
 
     /// Waits for a notice, or for no reason: the caller looks again at what it waits for.
+    #[track_caller]
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         let MutexGuard { guard, held } = guard;
         let waiting = held.waiting();
@@ -187,6 +191,7 @@ impl Condvar {
 
     /// Waits for a notice or for `timeout`.
     #[cfg(not(loom))]
+    #[track_caller]
     pub fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -200,6 +205,7 @@ impl Condvar {
 
     /// Waits while `condition` holds, for `timeout` at most.
     #[cfg(not(loom))]
+    #[track_caller]
     pub fn wait_timeout_while<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,

@@ -84,8 +84,8 @@ ranks! {
     Pins permits [File];
     /// The end of the file. Only the leader of the group commit writes.
     Writer permits [File, Log];
-    /// The one commit of a storage in memory.
-    MemoryCommit permits [];
+    /// The one commit of a storage in memory, whose blobs are files.
+    MemoryCommit permits [File];
 
     // -- publishing: what every commit of a storage takes
 
