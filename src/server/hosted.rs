@@ -37,7 +37,7 @@ use crate::wire::value::Value;
 pub const LOG: &str = "ZEO.StorageServer";
 
 /// What the configuration says about every storage of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HostedOptions {
     pub read_only: bool,
     pub invalidation_queue_size: usize,
