@@ -22,7 +22,7 @@ use crate::conflict::HelperOptions;
 use crate::logging::LogSetup;
 use crate::server::hosted::HostedOptions;
 use crate::storage::file::FileStorageOptions;
-use crate::wire::protocol::Announcement;
+use crate::wire::protocol::Greeting;
 
 /// No configuration is larger; endless devices are.
 const FILE_LEN_MAX: u64 = 256 << 20;
@@ -129,7 +129,7 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
             .filter(|_| !read_only),
         ssl: file.zeo.ssl,
         authentication: authentication.check(&mut warnings)?,
-        announcement: announcement(set("ZEO_SERVER_PROTOCOL"), msgpack)?,
+        greeting: greeting(set("ZEO_SERVER_PROTOCOL"), msgpack)?,
         hosted,
         limits: file.zeo.limits,
         conflict_resolver: conflict_resolver(file.zeo.conflict_resolver)?,
@@ -138,9 +138,9 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
 }
 
 /// The newest protocol, or the one of `ZEO_SERVER_PROTOCOL`.
-fn announcement(name: Option<String>, msgpack: bool) -> Result<Announcement, String> {
-    let Some(name) = name else { return Ok(Announcement::new(msgpack)) };
-    Announcement::from_env(&name, msgpack)
+fn greeting(name: Option<String>, msgpack: bool) -> Result<Greeting, String> {
+    let Some(name) = name else { return Ok(Greeting::new(msgpack)) };
+    Greeting::from_env(&name, msgpack)
         .ok_or_else(|| format!("ZEO_SERVER_PROTOCOL: no such protocol: '{name}'"))
 }
 

@@ -9,7 +9,7 @@ use crate::base::address::Address;
 use crate::logging::{Destination, HandlerSetup, LogSetup, Rotation, When, level};
 use crate::net::tls::Clients;
 use crate::storage::file::NewFileFormat;
-use crate::wire::protocol::Announcement;
+use crate::wire::protocol::Greeting;
 
 impl Config {
     /// One line for each thing that is configured, `LABEL: TEXT`.
@@ -21,12 +21,12 @@ impl Config {
         };
         let mode = self.zeo.socket_mode.map(|mode| format!(", mode {mode:03o}")).unwrap_or_default();
         line("address", address(&self.zeo.address) + &mode);
-        let Announcement { generation, msgpack } = self.zeo.announcement;
+        let Greeting { generation, msgpack } = self.zeo.greeting;
         let codec = if msgpack { "msgpack" } else { "pickle" };
         let mode = if self.zeo.hosted.read_only { "read-only" } else { "read and write" };
-        let protocol = match generation == Announcement::new(msgpack).generation {
+        let protocol = match generation == Greeting::new(msgpack).generation {
             true => String::new(),
-            false => format!(", announced as {}", generation.name()),
+            false => format!(", announced as {}", generation),
         };
         line("protocol", format!("{codec}{protocol}, {mode}"));
         if let Some(ssl) = &self.zeo.ssl {

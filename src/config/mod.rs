@@ -23,7 +23,7 @@ use crate::logging::LogSetup;
 use crate::net::tls;
 use crate::server::hosted::HostedOptions;
 use crate::server::limits::Limits;
-use crate::wire::protocol::Announcement;
+use crate::wire::protocol::Greeting;
 
 pub use assemble::{Environment, Invocation, authentication_of, from_command_line};
 
@@ -64,7 +64,7 @@ pub struct ZeoConfig {
     /// `None`: clients need no password.
     pub authentication: Option<AuthenticationConfig>,
     /// The protocol that clients are offered: the newest, in pickle or msgpack, or what `ZEO_SERVER_PROTOCOL` says.
-    pub announcement: Announcement,
+    pub greeting: Greeting,
     /// What concerns each storage.
     pub hosted: HostedOptions,
     pub limits: Limits,

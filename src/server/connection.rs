@@ -149,10 +149,7 @@ impl Connection {
 
     /// The wire; before the first message of the peer, one that any peer can read.
     pub fn wire(&self) -> Wire {
-        self.wire.get().copied().unwrap_or(Wire {
-            generation: crate::wire::protocol::Generation::Z5,
-            codec: crate::wire::protocol::Codec::Pickle(crate::wire::protocol::Dialect::Python3),
-        })
+        self.wire.get().copied().unwrap_or(Wire::BEFORE_FIRST_MESSAGE)
     }
 
     /// Where it comes from; `None` for a Unix socket.

@@ -38,7 +38,7 @@ use crate::server::descriptors::Descriptors;
 use crate::server::hosted::Hosted;
 use crate::server::limits::Limits;
 use crate::server::watch::Watch;
-use crate::wire::protocol::Announcement;
+use crate::wire::protocol::Greeting;
 use crate::wire::value::Value;
 
 /// How long a stop waits for sessions to end by themselves, and then for those that were cut off.
@@ -57,7 +57,7 @@ pub struct Authentication {
 pub struct Server {
     storages: BTreeMap<String, Arc<Hosted>>,
     authentication: Option<Authentication>,
-    announcement: Announcement,
+    greeting: Greeting,
     limits: Limits,
     descriptors: Descriptors,
     admission: Arc<Admission>,
@@ -73,7 +73,7 @@ impl Server {
     /// A server of these storages that accepts nobody yet. The process may have so many descriptors open.
     pub fn new(
         storages: Vec<Arc<Hosted>>,
-        announcement: Announcement,
+        greeting: Greeting,
         authentication: Option<Authentication>,
         limits: Limits,
         descriptors: usize,
@@ -83,7 +83,7 @@ impl Server {
         let server = Arc::new(Server {
             storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
             authentication,
-            announcement,
+            greeting,
             admission: Admission::new(&limits, &descriptors),
             descriptors,
             limits,
@@ -138,8 +138,8 @@ impl Server {
     }
 
     /// What clients are told first.
-    pub fn announcement(&self) -> Announcement {
-        self.announcement
+    pub fn greeting(&self) -> Greeting {
+        self.greeting
     }
 
     pub fn limits(&self) -> &Limits {

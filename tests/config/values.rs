@@ -17,7 +17,7 @@ use runzeo::logging::{
 use runzeo::server::hosted::HostedOptions;
 use runzeo::server::limits::Limits;
 use runzeo::storage::file::{FileStorageOptions, NewFileFormat};
-use runzeo::wire::protocol::Announcement;
+use runzeo::wire::protocol::Greeting;
 
 const NO_ENVIRONMENT: &[(&str, &str)] = &[];
 
@@ -88,7 +88,7 @@ fn defaults() {
         pid_filename: None,
         ssl: None,
         authentication: None,
-        announcement: Announcement::new(false),
+        greeting: Greeting::new(false),
         hosted: HostedOptions {
             read_only: false,
             invalidation_queue_size: 100,
@@ -174,7 +174,7 @@ fn every_key() {
         pid_filename: Some("zeo.pid".into()),
         ssl: None,
         authentication: None,
-        announcement: Announcement::new(true),
+        greeting: Greeting::new(true),
         hosted: HostedOptions {
             read_only: false,
             invalidation_queue_size: 1000,
@@ -234,17 +234,17 @@ fn environment() {
         ("ZEO_MTACCEPTOR", "1"),
     ];
     let config = read(&text.replace("%s", ""), &[], &set[..1]);
-    assert!(config.zeo.announcement.msgpack);
+    assert!(config.zeo.greeting.msgpack);
     let config = read(&text.replace("%s", ""), &[], &set);
-    assert_eq!(config.zeo.announcement, Announcement::from_env("Z4", true).unwrap());
+    assert_eq!(config.zeo.greeting, Greeting::from_env("Z4", true).unwrap());
     assert_eq!(config.zeo.pid_filename, Some(PathBuf::from("/instance/var/ZEO.pid")));
     assert_eq!(config.warnings.len(), 1);
     let config = read(&text.replace("%s", "msgpack off\nread-only on\n"), &[], &set);
-    assert!(!config.zeo.announcement.msgpack, "the file wins");
+    assert!(!config.zeo.greeting.msgpack, "the file wins");
     assert_eq!(config.zeo.pid_filename, None, "a read-only server writes none");
     let empty = set.map(|(name, _)| (name, ""));
     let config = read(&text.replace("%s", ""), &[], &empty);
-    assert_eq!(config.zeo.announcement, Announcement::new(false));
+    assert_eq!(config.zeo.greeting, Greeting::new(false));
     assert_eq!((config.zeo.pid_filename, config.warnings.len()), (None, 0));
 }
 

@@ -506,9 +506,7 @@ impl Publisher for HostedPublisher {
                 ticket.answered = true;
                 let wire = ticket.connection.wire();
                 announcement.committer = ticket.connection.id;
-                if wire.finish_sends_info() {
-                    wire.push(&Push::Info(size_info(count, size)), &mut announcement.reply);
-                }
+                wire.push(&Push::Info(size_info(count, size)), &mut announcement.reply);
                 wire.tid_reply(ticket.reply_to.get(), tid, &mut announcement.reply);
                 tickets.push(ticket);
             }

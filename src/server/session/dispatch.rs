@@ -12,10 +12,10 @@ use crate::server::session::load::{Read, What, frame, reply_exactly};
 use crate::server::session::run::End;
 use crate::server::session::{Registered, Session};
 use crate::server::stats::count;
-use crate::wire::codec::LoadShape;
 use crate::wire::exception::PyException;
 use crate::wire::protocol::UndoCall;
 use crate::wire::push::Push;
+use crate::wire::reply::LoadShape;
 use crate::wire::request::{Call, OwnedMsgId, Request};
 use crate::wire::value::Value;
 

@@ -16,8 +16,8 @@ use crate::server::publish::{Members, Seen};
 use crate::server::session::cold::Cold;
 use crate::server::session::large;
 use crate::storage::StorageError;
-use crate::wire::codec::LoadShape;
 use crate::wire::exception::PyException;
+use crate::wire::reply::LoadShape;
 use crate::wire::request::OwnedMsgId;
 use crate::wire::value::Value;
 

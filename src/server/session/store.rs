@@ -10,7 +10,7 @@ use crate::server::session::commit::check_id;
 use crate::storage::{Staged, TransactionMeta};
 use crate::wire::exception::PyException;
 use crate::wire::frame::FrameError;
-use crate::wire::protocol::{Codec, Dialect};
+use crate::wire::protocol::{Dialect, Encoding};
 use crate::wire::request::TpcBegin;
 
 use super::Registered;
@@ -53,7 +53,7 @@ impl Session {
         let memory_max = self.server.limits().transaction_memory;
         let mut staged = Staged::new(meta, begin.tid, begin.status, memory_max);
         staged.count_file(self.server.descriptors().files.clone());
-        staged.python2 = self.connection.wire().codec == Codec::Pickle(Dialect::Python2);
+        staged.python2 = self.connection.wire().encoding == Encoding::Pickle(Dialect::Python2);
         let clients_resolve = on.hosted.options.client_conflict_resolution;
         staged.client_resolves = clients_resolve && self.connection.wire().can_resolve_conflicts();
         let id = TransactionId::new(&begin.id, &on.hosted.stats.active_txns);
