@@ -20,7 +20,7 @@ use crate::config::{
     AuthenticationConfig, Config, Invocation, NamedStorage, SslConfig, UsageError, ZeoConfig,
     from_command_line,
 };
-use crate::conflict::Chain;
+use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
 use crate::net::listen::{self, Bound, Kind, ListenError, Listener};
 use crate::net::tls::Tls;
@@ -31,7 +31,7 @@ use crate::server::hosted::{Hosted, LOG};
 use crate::server::room::Room;
 use crate::server::workers::Pools;
 use crate::server::{Authentication, Server};
-use crate::storage::{Resolver, Storage};
+use crate::storage::Storage;
 
 /// Logger of what concerns the process, as in Python.
 const RUNZEO: &str = "ZEO.runzeo";
