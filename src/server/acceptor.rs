@@ -9,9 +9,9 @@ use crate::logging::level::ERROR;
 use crate::net::listen::{Kind, Listener};
 use crate::net::stream::Stream;
 use crate::server::Server;
+use crate::server::client_log::LOG;
 use crate::server::client_log::{self, log_of_nobody};
 use crate::server::connection::Connection;
-use crate::server::hosted::LOG;
 use crate::server::outbox::Outbox;
 use crate::server::session;
 

@@ -102,7 +102,7 @@ impl Admission {
             if started.elapsed() > PATIENCE {
                 drop(state);
                 let max = self.strangers_max;
-                connection.log(
+                connection.peer.log(
                     &client_log::NO_ROOM,
                     WARNING,
                     format_args!(
@@ -116,7 +116,7 @@ impl Admission {
                 drop(state);
                 victim.outbox.close(MADE_ROOM);
                 let (max, seconds) = (self.strangers_max, since.elapsed().as_secs());
-                victim.log(
+                victim.peer.log(
                     &client_log::MADE_ROOM,
                     WARNING,
                     format_args!(
@@ -131,11 +131,11 @@ impl Admission {
         }
         let stranger =
             Stranger { since: Instant::now(), source, connection: Arc::clone(connection), is_leaving: false };
-        state.strangers.insert(connection.id, stranger);
+        state.strangers.insert(connection.id(), stranger);
         if let Some(source) = source {
             state.by_source.entry(source).or_default().strangers += 1;
         }
-        Some(Pass { admission: Arc::clone(self), id: connection.id, source, is_registered: false })
+        Some(Pass { admission: Arc::clone(self), id: connection.id(), source, is_registered: false })
     }
 
     /// Closes strangers whose time is up. When to ask again, if there is a limit.
@@ -162,7 +162,7 @@ impl Admission {
     /// A stranger whose time was up is gone; `what` it failed to do, and perhaps why.
     pub fn log_too_slow(&self, connection: &Connection, what: &str, hint: &str) {
         let seconds = self.handshake_timeout.unwrap_or_default().as_secs();
-        connection.log(
+        connection.peer.log(
             &client_log::TOO_SLOW,
             WARNING,
             format_args!("{what} after {seconds} s (handshake-timeout){hint}; the connection is closed"),
@@ -171,7 +171,7 @@ impl Admission {
 
     fn log_address_full(&self, connection: &Connection) {
         let max = self.per_address_max;
-        connection.log(
+        connection.peer.log(
             &client_log::ADDRESS_FULL,
             WARNING,
             format_args!("refused: max-connections-per-address ({max}) are connected from there"),
@@ -190,7 +190,7 @@ impl Pass {
             let why = admission.too_few_files.map_or_else(String::new, |total| {
                 format!("; the limit of open files ({total}: ulimit -n, LimitNOFILE) permits no more")
             });
-            connection.log(
+            connection.peer.log(
                 &client_log::FULL,
                 WARNING,
                 format_args!("refused: max-connections ({max}) clients are connected{why}"),

@@ -1,4 +1,4 @@
-//! Lines of the log about clients. All of them are written here ([`Connection::log`]): on one line, with what clients choose escaped
+//! Lines of the log about clients. All of them are written here ([`Peer::log`]): on one line, with what clients choose escaped
 //! and cut, and within the limits below, so that no client fills the disk, forges a line or hides what happens to others.
 //!
 //! Exempt are DEBUG and BLATHER, which are written only if they were asked for: their number is the operator's choice.
@@ -13,9 +13,10 @@ use crate::base::log_rate::{self, LogRate};
 use crate::base::untrusted::one_line;
 use crate::log_at;
 use crate::logging::level::{self, DEBUG, WARNING};
-use crate::server::connection::Connection;
-use crate::server::hosted::LOG;
+use crate::server::peer::Peer;
 
+/// Target of all log lines about clients, as in Python.
+pub const LOG: &str = "ZEO.StorageServer";
 /// Longest message, in bytes.
 const LINE_MAX: usize = 2000;
 
@@ -61,7 +62,7 @@ pub static MADE_ROOM: LogRate =
     LogRate::episode("connections were closed to make room, because of max-unregistered");
 pub static NO_ROOM: LogRate = LogRate::episode("connections were refused by max-unregistered");
 
-impl Connection {
+impl Peer {
     /// `({label}) {message}` at one of Python's levels, if `rate` admits one more line about this client.
     pub fn log(&self, rate: &'static LogRate, level: u8, message: fmt::Arguments<'_>) {
         self.log_as(LOG, rate, level, message);

@@ -7,7 +7,7 @@ use std::io;
 
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
 use crate::config::Limits;
-use crate::server::hosted::LOG;
+use crate::server::client_log::LOG;
 use crate::storage::staged::{FilePermit, FilePermits};
 
 /// For logs, storages, helpers and listening sockets.

@@ -11,15 +11,21 @@ pub mod connection;
 pub mod descriptors;
 pub mod hosted;
 pub mod invalidations;
+mod job_panic;
 pub mod locks;
 pub mod log_changes;
 pub mod monitor;
+pub mod oid_locks;
 pub mod outbox;
+pub mod peer;
 pub mod publish;
+pub mod registered;
+mod replies;
 pub mod room;
 pub mod session;
 pub mod stats;
 pub mod timeout;
+pub mod transaction;
 mod watch;
 pub mod workers;
 
@@ -36,6 +42,7 @@ use crate::server::admission::Admission;
 use crate::server::connection::Connection;
 use crate::server::descriptors::Descriptors;
 use crate::server::hosted::Hosted;
+use crate::server::transaction::publisher::set_publisher;
 use crate::server::watch::Watch;
 use crate::wire::protocol::Announcement;
 use crate::wire::value::Value;
@@ -79,6 +86,7 @@ impl Server {
     ) -> io::Result<Arc<Server>> {
         let descriptors = Descriptors::divide(descriptors, &limits);
         descriptors.log(&limits);
+        storages.iter().for_each(set_publisher);
         let server = Arc::new(Server {
             storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
             authentication,
@@ -171,12 +179,12 @@ impl Server {
         if self.is_stopping() {
             return false;
         }
-        clients.insert(connection.id, Arc::clone(connection));
+        clients.insert(connection.id(), Arc::clone(connection));
         true
     }
 
     pub(crate) fn remove_client(&self, connection: &Connection) {
-        self.clients.lock().remove(&connection.id);
+        self.clients.lock().remove(&connection.id());
         if self.is_stopping() {
             self.client_left.notify_all();
         }
@@ -221,7 +229,7 @@ impl Server {
             // Those that do not take their replies.
             self.clients().iter().for_each(|connection| connection.outbox.close("the server stops"));
             if !self.wait_for_clients(STOP_PATIENCE) {
-                log::warn!(target: hosted::LOG, "{} clients did not leave in time", self.clients().len());
+                log::warn!(target: client_log::LOG, "{} clients did not leave in time", self.clients().len());
             }
         }
         self.watch.stop();

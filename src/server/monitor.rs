@@ -50,7 +50,7 @@ fn dump_storage(hosted: &Hosted, text: &mut String) {
     line("Clients", hosted.connection_count().to_string());
     line("Clients verifying", stats::get(&stats.verifying_clients).to_string());
     line("Active transactions", stats::get(&stats.active_txns).to_string());
-    if let Some(held) = hosted.locked_for() {
+    if let Some(held) = hosted.locks.locked_for() {
         line("Commit lock held for", held.as_secs().to_string());
     }
     line("Commits", stats::get(&stats.commits).to_string());

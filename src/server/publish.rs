@@ -66,9 +66,9 @@ impl Seen {
     }
 }
 
-/// A transaction on its way to the clients.
+/// A transaction of a group that is published.
 #[derive(Debug)]
-pub struct Announcement {
+pub struct PublicationEntry {
     pub tid: Tid,
     pub oids: Arc<[Oid]>,
     /// The committing connection and what it is sent in place of the invalidation.
@@ -134,8 +134,8 @@ impl<S: Sink> Publication<S> {
     /// storage's step, and whatever must be done before a committer has its reply. Returns whose outboxes are to be flushed, the committers first.
     pub fn publish(
         &self,
-        group: &[Announcement],
-        mut encode: impl FnMut(&Announcement, Wire) -> Vec<u8>,
+        group: &[PublicationEntry],
+        mut encode: impl FnMut(&PublicationEntry, Wire) -> Vec<u8>,
         install: &mut dyn FnMut(),
     ) -> Vec<Arc<Outbox<S>>> {
         let Some(last) = group.last() else {
@@ -252,8 +252,12 @@ mod tests {
             publication.members().0.join(Member { id, wire, outbox: Arc::clone(&outbox) });
             outbox
         });
-        let announcement =
-            Announcement { tid: Tid(2), oids: Arc::from([Oid(7)]), committer: 1, reply: b"reply".to_vec() };
+        let announcement = PublicationEntry {
+            tid: Tid(2),
+            oids: Arc::from([Oid(7)]),
+            committer: 1,
+            reply: b"reply".to_vec(),
+        };
         let mut at_install = None;
         let install = &mut || {
             // As another thread may that has something else to send.

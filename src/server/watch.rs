@@ -13,7 +13,8 @@ use crate::base::sync::{Arc, Condvar, Mutex, Ordering};
 use crate::logging::level::WARNING;
 use crate::server::Server;
 use crate::server::client_log::{self, log_left_out};
-use crate::server::connection::{Connection, Transaction};
+use crate::server::connection::Connection;
+use crate::server::transaction::state::Transaction;
 
 /// It has little to do and may be late by so much.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -94,21 +95,21 @@ fn still_open(
             continue;
         }
         let progress = connection.progress.load(Ordering::Relaxed);
-        let since = match before.get(&connection.id) {
+        let since = match before.get(&connection.id()) {
             Some(seen) if seen.progress == progress => seen.since,
             _ => now,
         };
         if now.saturating_duration_since(since) >= timeout {
             close(&connection, timeout);
         } else {
-            open.insert(connection.id, Seen { progress, since });
+            open.insert(connection.id(), Seen { progress, since });
         }
     }
     open
 }
 
 fn close(connection: &Connection, timeout: Duration) {
-    connection.log(
+    connection.peer.log(
         &client_log::ENDED,
         WARNING,
         format_args!(

@@ -27,7 +27,8 @@ const SPAWN_PAUSE: Duration = Duration::from_secs(1);
 /// Conflict checks and log walks; the storage allocates on the heap.
 const STACK: usize = 512 << 10;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// What a pool runs.
+pub type Job = Box<dyn FnOnce() + Send>;
 
 /// The pools of a server, and what those who use them share. What holds locks, or is about to ask for them, never waits behind what
 /// takes long.
@@ -44,7 +45,7 @@ pub struct Pools {
     /// Packs; of each storage only one at a time goes on.
     pub packs: Workers,
     /// What else takes long and holds no locks: undo logs.
-    pub errands: Workers,
+    pub background: Workers,
     /// Loads of large records that wait for their share of `room`.
     pub large: Workers,
     pub room: Room,
@@ -83,7 +84,7 @@ impl Pools {
             undos: Workers::start()?,
             reads: Workers::start()?,
             packs: Workers::start()?,
-            errands: Workers::start()?,
+            background: Workers::start()?,
             large: Workers::start()?,
             room,
         })
@@ -102,11 +103,16 @@ impl Workers {
         Ok(Workers(Arc::new(Ends(pool))))
     }
 
-    /// Run `job` in another thread, as soon as there is one. A panic in it costs this job only.
+    /// Runs `job` in another thread, as soon as there is one. A panic in it costs this job only.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        self.run_job(Box::new(job));
+    }
+
+    /// The same for a job in a box.
+    pub fn run_job(&self, job: Job) {
         let pool = &self.0.0;
         let mut state = pool.state.lock();
-        state.jobs.push_back(Box::new(job));
+        state.jobs.push_back(job);
         if state.idle >= state.jobs.len() {
             drop(state);
             pool.work.notify_one();

@@ -57,7 +57,7 @@ impl Identity {
             (None, Some(_)) => {
                 if !std::mem::replace(&mut self.uncheckable_noted, true) {
                     let message = format_args!("Received MAC but no session key set");
-                    connection.log(&client_log::STRANGERS, INFO, message);
+                    connection.peer.log(&client_log::STRANGERS, INFO, message);
                 }
                 Ok(())
             }
@@ -85,13 +85,13 @@ impl Session {
             Ok(Verdict::Undecided { reply }) => answer(Ok(reply)),
             Ok(Verdict::Passed { user, reply, session_key }) => {
                 let message = format_args!("authenticated as '{}'", Untrusted(&user));
-                connection.log(&client_log::IDENTITIES, INFO, message);
+                connection.peer.log(&client_log::IDENTITIES, INFO, message);
                 self.identity.exchange = None;
                 Authenticated { session_key, ..answer(Ok(reply)) }
             }
             Ok(Verdict::Failed { user, reply }) => {
                 let message = format_args!("authentication failed for '{}'", Untrusted(&user));
-                connection.log(&client_log::FAILED_AUTHENTICATIONS, WARNING, message);
+                connection.peer.log(&client_log::FAILED_AUTHENTICATIONS, WARNING, message);
                 Authenticated { is_last: self.failed_again(), ..answer(Ok(reply)) }
             }
             Err(exception) => Authenticated { is_last: self.failed_again(), ..answer(Err(exception)) },
@@ -103,7 +103,7 @@ impl Session {
         let is_last = self.identity.failures >= FAILURES_MAX;
         if is_last {
             let message = format_args!("{FAILURES_MAX} attempts failed; the connection is closed");
-            self.connection.log(&client_log::STRANGERS, ERROR, message);
+            self.connection.peer.log(&client_log::STRANGERS, ERROR, message);
         }
         is_last
     }
@@ -116,7 +116,7 @@ impl Session {
 
     /// `register` without having passed. Clients from ZEO 5 on know of no authentication: they can't ever pass.
     pub(super) fn refuse_stranger(&self) -> PyException {
-        let log = |message| self.connection.log(&client_log::STRANGERS, ERROR, message);
+        let log = |message| self.connection.peer.log(&client_log::STRANGERS, ERROR, message);
         let message = if self.connection.wire().knows_authentication() {
             log(format_args!("refused: Client was never authenticated with server!"));
             "Client was never authenticated with server!"

@@ -10,11 +10,10 @@
 
 use crate::base::memory::LARGE;
 use crate::base::sync::{Arc, Condvar, Mutex};
-use crate::server::connection::Connection;
-use crate::server::hosted::Hosted;
-use crate::server::session::contain::contained;
+use crate::server::job_panic::contained;
+use crate::server::registered::Registered;
 use crate::server::session::large;
-use crate::server::session::load::{Later, Patience, Read, reply};
+use crate::server::session::load::{DiskWait, NotYet, Read, reply};
 
 /// At most so many of one connection at a time: then its session waits.
 const PENDING_MAX: usize = 32;
@@ -28,19 +27,19 @@ pub struct Cold {
 
 impl Cold {
     /// Reads and answers in other threads. Waits while too much is under way.
-    pub fn answer(self: &Arc<Self>, hosted: &Arc<Hosted>, connection: &Arc<Connection>, reads: Vec<Read>) {
-        connection.outbox.wait_for_room();
+    pub fn answer(self: &Arc<Self>, registered: &Registered, reads: Vec<Read>) {
+        registered.connection.outbox.wait_for_room();
         for read in reads {
             let pending = self.begin();
-            let (hosted, connection) = (Arc::clone(hosted), Arc::clone(connection));
-            let pool = hosted.workers.reads.clone();
+            let registered = registered.clone();
+            let pool = registered.hosted.workers.reads.clone();
             pool.run(move || {
-                contained(&connection, || {
-                    let Some(wanted) = answer_one(&hosted, &connection, &read) else { return drop(pending) };
+                contained(&registered.connection, || {
+                    let Some(wanted) = answer_one(&registered, &read) else { return drop(pending) };
                     // These wait for clients, which the pool does not.
-                    let (hosted, connection) = (Arc::clone(&hosted), Arc::clone(&connection));
-                    hosted.workers.large.clone().run(move || {
-                        contained(&connection, || large::answer(&hosted, &connection, &read, wanted));
+                    let registered = registered.clone();
+                    registered.hosted.workers.large.clone().run(move || {
+                        contained(&registered.connection, || large::answer(&registered, &read, wanted));
                         drop(pending);
                     });
                 });
@@ -70,13 +69,14 @@ impl Drop for Pending {
 
 /// As a session answers a batch, see [`crate::server::publish`]: if something was published meanwhile that touches the object, it is
 /// read again. Returns how much memory it wants, if it is not answered for being large.
-fn answer_one(hosted: &Hosted, connection: &Connection, read: &Read) -> Option<usize> {
+fn answer_one(registered: &Registered, read: &Read) -> Option<usize> {
+    let Registered { hosted, connection, .. } = registered;
     let outbox = &connection.outbox;
     let mut out = Vec::new();
     while !outbox.is_closed() {
         let seen = hosted.publication.seen();
         out.clear();
-        if let Err(Later::Large(wanted)) = reply(hosted, connection, read, Patience::Waits, LARGE, &mut out) {
+        if let Err(NotYet::Large(wanted)) = reply(registered, read, DiskWait::Yes, LARGE, &mut out) {
             return Some(wanted);
         }
         if let Some(place) = hosted.publication.place_if_newest(seen, outbox) {

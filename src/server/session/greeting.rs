@@ -8,8 +8,8 @@ use crate::net::tls::layer::HandshakeError;
 use crate::server::Server;
 use crate::server::admission::TOO_SLOW;
 use crate::server::client_log;
+use crate::server::client_log::LOG;
 use crate::server::connection::Connection;
-use crate::server::hosted::LOG;
 use crate::wire::frame::{FrameReader, put_frame};
 use crate::wire::protocol::{Answer, Generation, negotiate};
 
@@ -29,7 +29,7 @@ pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
         Ok(None) => true,
         Ok(Some(client)) => {
             let message = format_args!("{}, certificate of '{}'", client.version, client.subject);
-            connection.log(&client_log::IDENTITIES, INFO, message);
+            connection.peer.log(&client_log::IDENTITIES, INFO, message);
             true
         }
         // Closed from our side.
@@ -42,12 +42,12 @@ pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
         }
         // Whoever looks whether the port is open.
         Err(HandshakeError::Silent) => {
-            log::debug!(target: LOG, "({}) no TLS: {}", connection.label(), HandshakeError::Silent);
+            log::debug!(target: LOG, "({}) no TLS: {}", connection.peer.label(), HandshakeError::Silent);
             false
         }
         Err(error) => {
             let message = format_args!("no TLS: {error}; the connection is closed");
-            connection.log(&client_log::STRANGERS, WARNING, message);
+            connection.peer.log(&client_log::STRANGERS, WARNING, message);
             false
         }
     }
@@ -77,7 +77,7 @@ pub(super) fn greet(
                 continue;
             }
             Err(error) => {
-                connection.log(&client_log::STRANGERS, ERROR, format_args!("bad handshake: {error}"));
+                connection.peer.log(&client_log::STRANGERS, ERROR, format_args!("bad handshake: {error}"));
                 return Ok(None);
             }
         };
@@ -86,7 +86,7 @@ pub(super) fn greet(
                 let first = if msgpack { "M" } else { "Z" };
                 let number = generation.name().trim_start_matches('Z');
                 let message = format_args!("received handshake '{first}{number}'");
-                connection.log_as(PROTOCOL_LOG, &client_log::HANDSHAKES, INFO, message);
+                connection.peer.log_as(PROTOCOL_LOG, &client_log::HANDSHAKES, INFO, message);
                 Ok(Some(Greeted { generation, msgpack }))
             }
             Ok(Answer::RuOk) => {
@@ -98,7 +98,7 @@ pub(super) fn greet(
                 Ok(None)
             }
             Err(error) => {
-                connection.log_as(PROTOCOL_LOG, &client_log::STRANGERS, ERROR, format_args!("{error}"));
+                connection.peer.log_as(PROTOCOL_LOG, &client_log::STRANGERS, ERROR, format_args!("{error}"));
                 Ok(None)
             }
         };

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::base::ids::Tid;
 use crate::exceptions;
-use crate::server::connection::Connection;
-use crate::server::hosted::Hosted;
+use crate::server::registered::Registered;
 use crate::server::room::Share;
 use crate::server::session::large::with_room;
 use crate::storage::{RecordIterator, Storage, TransactionIterator};
@@ -95,14 +94,9 @@ impl Iterators {
 
     /// `iterator_record_next(iterator)` -> (oid, tid, data, data_txn), `None` at the end. A large record has its share of the memory
     /// for such until it was sent.
-    pub fn record_next(
-        &mut self,
-        hosted: &Hosted,
-        connection: &Connection,
-        id: i64,
-    ) -> (Result, Option<Share>) {
+    pub fn record_next(&mut self, registered: &Registered, id: i64) -> (Result, Option<Share>) {
         let Some(records) = self.records.get_mut(&id) else { return (Err(key_error(id)), None) };
-        let (next, share) = with_room(hosted, connection, || records.next_record());
+        let (next, share) = with_room(registered, || records.next_record());
         let next = match next {
             Ok(Some(next)) => next,
             Ok(None) => {

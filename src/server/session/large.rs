@@ -3,25 +3,25 @@
 use std::io;
 
 use crate::base::memory::{LARGE, not_granted, within};
-use crate::server::connection::Connection;
-use crate::server::hosted::Hosted;
+use crate::server::registered::Registered;
 use crate::server::room::Share;
-use crate::server::session::load::{Later, Patience, Read, reply};
+use crate::server::session::load::{DiskWait, NotYet, Read, reply};
 use crate::storage::{Result, StorageError};
 
 /// Reads, queues and sends the reply to a load that needs about `wanted` bytes. Waits for its share, and until the client has taken it.
-pub fn answer(hosted: &Hosted, connection: &Connection, read: &Read, mut wanted: usize) {
+pub fn answer(registered: &Registered, read: &Read, mut wanted: usize) {
+    let Registered { hosted, connection, .. } = registered;
     let outbox = &connection.outbox;
     while let Some(share) = hosted.workers.room.take(wanted, outbox) {
         let mut out = Vec::new();
         let seen = hosted.publication.seen();
-        match reply(hosted, connection, read, Patience::Waits, share.len, &mut out) {
-            Err(Later::Large(more)) => {
+        match reply(registered, read, DiskWait::Yes, share.len, &mut out) {
+            Err(NotYet::Large(more)) => {
                 wanted = more;
                 continue;
             }
             // It waits for the disk.
-            Ok(()) | Err(Later::Disk) => {}
+            Ok(()) | Err(NotYet::Disk) => {}
         }
         let place = hosted.publication.place_if_newest(seen, outbox).or_else(|| {
             let (place, count) =
@@ -39,10 +39,10 @@ pub fn answer(hosted: &Hosted, connection: &Connection, read: &Read, mut wanted:
 
 /// Runs a call that reads a record, again with its share of the memory if that is large. The share lasts until the record was sent.
 pub fn with_room<T>(
-    hosted: &Hosted,
-    connection: &Connection,
+    registered: &Registered,
     mut call: impl FnMut() -> Result<T>,
 ) -> (Result<T>, Option<Share>) {
+    let Registered { hosted, connection, .. } = registered;
     let mut share: Option<Share> = None;
     loop {
         let len_max = share.as_ref().map_or(LARGE, |share| share.len);

@@ -9,10 +9,11 @@ use crate::net::stream::Sink;
 use crate::server::Server;
 use crate::server::admission::{Pass, TOO_SLOW};
 use crate::server::client_log;
-use crate::server::connection::{Connection, OpenTransaction, Transaction};
+use crate::server::connection::Connection;
 use crate::server::session::authenticate::Identity;
 use crate::server::session::greeting::{greet, secure};
-use crate::server::session::{Session, abort, blob, iterate, load};
+use crate::server::session::{Session, blob, iterate, load};
+use crate::server::transaction::state::{OpenTransaction, Transaction};
 use crate::wire::frame::FrameReader;
 use crate::wire::protocol::Wire;
 
@@ -44,7 +45,7 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, pass: Pass) {
         iterators: iterate::Iterators::default(),
         upload: blob::Receiving::default(),
         downloads: Arc::default(),
-        errands: Arc::default(),
+        background_jobs: Arc::default(),
         verifying: false,
     };
     // A bug's panic (which the panic hook has logged) ends this connection, and nothing else.
@@ -142,13 +143,13 @@ impl Session {
     /// A line about what the peer got wrong: within `rate`, or if it has not registered, that of strangers.
     pub(super) fn log(&self, rate: &'static LogRate, level: u8, message: std::fmt::Arguments<'_>) {
         let rate = if self.registered.is_some() { rate } else { &client_log::STRANGERS };
-        self.connection.log(rate, level, message);
+        self.connection.peer.log(rate, level, message);
     }
 
     /// Queue and send the replies to reads that were collected.
     pub(super) fn flush_reads(&mut self) {
-        if let Some(on) = &self.registered {
-            self.reads.flush(&on.hosted, &self.connection);
+        if let Some(registered) = &self.registered {
+            self.reads.flush(registered);
         }
     }
 
@@ -158,23 +159,23 @@ impl Session {
         let connection = Arc::clone(&self.connection);
         let reason = connection.outbox.close_reason();
         if self.server.is_stopping() {
-            // Rule L4.
-            connection.wait_for_finish();
+            // The client gets the answer to what is being finished.
+            connection.transaction.wait_for_finish(|| connection.outbox.is_closed());
         }
-        if let Some(on) = self.registered.take() {
-            self.end_verifying(&on);
+        if let Some(registered) = self.registered.take() {
+            self.end_verifying(&registered);
             let doing = match &*connection.transaction.lock() {
                 Transaction::None => "",
                 Transaction::Voted { .. }
                 | Transaction::Finishing { .. }
-                | Transaction::Open(OpenTransaction { locked: Some(_), .. }) => " during locked transaction",
+                | Transaction::Open(OpenTransaction { locks: Some(_), .. }) => " during locked transaction",
                 _ => " during unlocked transaction",
             };
             // Registration ends last: publishing a finish that is under way still finds the connection.
-            abort(&on.hosted, &connection);
-            on.hosted.remove_connection(&connection);
+            registered.abort();
+            registered.hosted.remove_connection(&connection);
             let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-            connection.log(&client_log::DEPARTURES, INFO, format_args!("disconnected{doing}{why}"));
+            connection.peer.log(&client_log::DEPARTURES, INFO, format_args!("disconnected{doing}{why}"));
         }
         connection.outbox.close("disconnected");
         self.server.remove_client(&connection);
