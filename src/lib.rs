@@ -3,7 +3,7 @@
 //! A module imports only from steps below its own; neighbours on one step do not import each other:
 //!
 //! ```text
-//! bin > commands > server, client > exceptions, resolver > storage, config, logging, net, auth, process > wire, merge
+//! bin > commands > server, client > exceptions, conflict > storage, config, logging, net, auth, process > wire
 //!   > pickle > base
 //! ```
 //!
@@ -17,13 +17,12 @@ pub mod base;
 pub mod client;
 pub mod commands;
 pub mod config;
+pub mod conflict;
 pub mod exceptions;
 pub mod logging;
-pub mod merge;
 pub mod net;
 pub mod pickle;
 pub mod process;
-pub mod resolver;
 pub mod server;
 pub mod storage;
 pub mod wire;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
-use runzeo::merge::merge;
+use runzeo::conflict::native::merge;
 use runzeo::pickle::Dialect;
 use runzeo::pickle::read::{Accept, read};
 use runzeo::pickle::record::{class_name, is_blob};

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 const LADDER: &[&[&str]] = &[
     &["base"],
     &["pickle"],
-    &["wire", "merge"],
+    &["wire"],
     &["storage", "config", "logging", "net", "auth", "process"],
-    &["exceptions", "resolver"],
+    &["exceptions", "conflict"],
     &["server", "client"],
     &["commands"],
 ];

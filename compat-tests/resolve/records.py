@@ -3,7 +3,7 @@
     PYTHON records.py
 
 Runs in the Python of an environment. The same records go to ZODB.ConflictResolution as it is, and then with the reader of
-our helpers (src/resolver/unpickler.py) in it.
+our helpers (src/conflict/helpers/unpickler.py) in it.
 """
 from __future__ import print_function
 import io
@@ -242,7 +242,7 @@ def main():
 
     imported = set(sys.modules)
     namespace = {'__name__': 'unpickler'}
-    with open(os.path.join(HERE, '..', '..', 'src', 'resolver', 'unpickler.py')) as file:
+    with open(os.path.join(HERE, '..', '..', 'src', 'conflict', 'helpers', 'unpickler.py')) as file:
         exec(compile(file.read(), 'unpickler', 'exec'), namespace)
     guard = namespace['Guard'](ConflictResolution, ConflictError)
 

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Makes the fixtures again, with the virtual environments in $RUNZEO_VENVS (default: .venvs at the top).
+# Makes the fixtures again, with the environments of compat-tests/make-environments, in $RUNZEO_VENVS or ~/.cache/runzeo.
 set -e
 cd "$(dirname "$0")"
-venvs=${RUNZEO_VENVS:-../../.venvs}
+venvs=${RUNZEO_VENVS:-$HOME/.cache/runzeo}
 for name in zodb38-py27 zodb39-py27 zodb310-py27 zeo4-py27 zeo5-py38 zeo6-py311; do
+    [ -x "$venvs/$name/bin/python" ] || { echo "$venvs/$name is missing: compat-tests/make-environments $name" >&2; exit 1; }
     rm -rf "$name"
     "$venvs/$name/bin/python" make.py "$name"
 done

@@ -20,13 +20,13 @@ use crate::commands::{log_setup, tls};
 use crate::config::{
     AuthenticationConfig, Config, Invocation, NamedStorage, UsageError, ZeoConfig, from_command_line,
 };
+use crate::conflict::Chain;
 use crate::logging::{self, LogHandle};
 use crate::net::listen::{self, Bound, Kind, ListenError, Listener};
 use crate::net::tls::Tls;
 use crate::process::memory;
 use crate::process::pid_file::PidFile;
 use crate::process::signals::{Signal, Signals};
-use crate::resolver::Chain;
 use crate::server::client_log::LOG;
 use crate::server::hosted::{Hosted, HostedOptions};
 use crate::server::room::Room;

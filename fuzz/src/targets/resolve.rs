@@ -1,7 +1,7 @@
 //! Three records of one object: whatever they are, merging them costs no more than their length justifies, and what comes
 //! out is a record that can be read.
 
-use runzeo::merge::{Merge, merge};
+use runzeo::conflict::native::{Merge, merge};
 use runzeo::pickle::read::{Accept, read};
 
 /// Two lengths of two bytes, then the three records.

@@ -14,7 +14,6 @@ use log::{debug, error, info, warn};
 
 use super::descriptors::Descriptors;
 use super::layout::{self, Layout, MARKER};
-use super::place;
 use crate::base::fs::dir_of;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::media::{Entry, Kind, Media, MediaDir, MediaFile, Readers};
@@ -338,14 +337,6 @@ impl BlobDir {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
         let whose = oid.map_or_else(String::new, |oid| format!("-{oid}"));
         format!("{OWN_PREFIX}{}-{number}{whose}{TMP_SUFFIX}", std::process::id()).into()
-    }
-
-    /// See [`place`].
-    pub fn place<'a>(
-        self: &Arc<Self>,
-        blobs: impl IntoIterator<Item = (Oid, Tid, &'a mut super::StagedBlob)>,
-    ) -> Result<super::Placement> {
-        place::place(self, blobs.into_iter().collect())
     }
 }
 

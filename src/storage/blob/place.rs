@@ -33,25 +33,31 @@ struct Placed {
     home: Home,
 }
 
-/// See the module. On an error all is as it was.
-pub(super) fn place(dir: &Arc<BlobDir>, blobs: Vec<(Oid, Tid, &mut StagedBlob)>) -> Result<Placement> {
-    let mut placement = Placement { dir: Arc::clone(dir), placed: Vec::with_capacity(blobs.len()) };
-    for (oid, tid, blob) in blobs {
-        let placed = blob.place(tid);
-        let doing = || StorageError::io(format!("placing the blob {}", dir.path(oid, tid).display()));
-        placement.placed.push(Placed { oid, tid, home: placed.map_err(doing())? });
+impl BlobDir {
+    /// Gives staged blobs their final names, durably: step 1 and 2 of the module's list. On an error all is as before.
+    pub fn place<'a>(
+        self: &Arc<Self>,
+        blobs: impl IntoIterator<Item = (Oid, Tid, &'a mut StagedBlob)>,
+    ) -> Result<Placement> {
+        let mut placement = Placement { dir: Arc::clone(self), placed: Vec::new() };
+        for (oid, tid, blob) in blobs {
+            let placed = blob.place(tid);
+            let doing = || StorageError::io(format!("placing the blob {}", self.path(oid, tid).display()));
+            placement.placed.push(Placed { oid, tid, home: placed.map_err(doing())? });
+        }
+        // After all of them: the file system syncs what it has to with the first, and the others cost little.
+        let homes: BTreeMap<Oid, &Placed> =
+            placement.placed.iter().map(|placed| (placed.oid, placed)).collect();
+        for (oid, placed) in homes {
+            let synced = placed.home.open(self).and_then(|home| home.sync());
+            synced.map_err(StorageError::io(format!("syncing {}", self.oid_dir(oid).display())))?;
+        }
+        if let Err(error) = self.fill_reserve() {
+            // The next blob that is staged tries again.
+            debug!(target: TARGET, "{}: no descriptor is held back: {error}", self.base().display());
+        }
+        Ok(placement)
     }
-    // After all of them: the file system syncs what it has to of the first, and the others cost little.
-    let homes: BTreeMap<Oid, &Placed> = placement.placed.iter().map(|placed| (placed.oid, placed)).collect();
-    for (oid, placed) in homes {
-        let synced = placed.home.open(dir).and_then(|home| home.sync());
-        synced.map_err(StorageError::io(format!("syncing {}", dir.oid_dir(oid).display())))?;
-    }
-    if let Err(error) = dir.fill_reserve() {
-        // What is staged next tries again.
-        debug!(target: TARGET, "{}: no descriptor is held back: {error}", dir.base().display());
-    }
-    Ok(placement)
 }
 
 impl Placement {

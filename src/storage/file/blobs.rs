@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::draft::StagedObject;
 use super::format::DATA_HEADER_LEN;
-use super::group::{Job, copy};
-use super::stage::StagedObject;
+use super::voted::Job;
 use super::{Core, FileStorage};
 use crate::base::ids::{Oid, Tid};
 use crate::pickle::record::is_blob;
 use crate::storage::blob::Placement;
+use crate::storage::error::copy_of_io;
 use crate::storage::{BlobDir, Result, Staged, StorageError, Ticket, Undone};
 
 /// A group that is about to be written.
@@ -61,7 +62,9 @@ impl Core {
 /// The same error for another client.
 fn again(error: &StorageError) -> StorageError {
     match error {
-        StorageError::Io { doing, error } => StorageError::Io { doing: doing.clone(), error: copy(error) },
+        StorageError::Io { doing, error } => {
+            StorageError::Io { doing: doing.clone(), error: copy_of_io(error) }
+        }
         _ => StorageError::no_blobs(),
     }
 }

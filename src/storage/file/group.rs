@@ -20,23 +20,18 @@ use super::format::{FileFormat, TxnHeader};
 use super::lead::Joined;
 use super::log::TARGET;
 use super::media::MediaFile;
-use super::stage::VotedTxn;
 use super::tail_note::{BLOCK, FileNo};
 use super::volume::Volume;
+use super::voted::{Job, VotedTxn};
 use crate::base::ids::Tid;
 use crate::storage::blob::Placement;
+use crate::storage::error::copy_of_io;
 use crate::storage::{Committed, Delivery, StorageError, Ticket};
 
 /// Bytes of transactions in one group, beyond its first transaction.
 const GROUP_LEN_MAX: u64 = 16 << 20;
 /// What is shorter is gathered in one buffer and written at once.
 const GATHER_MAX: usize = 1 << 20;
-
-/// A transaction that waits for its sync.
-pub struct Job {
-    pub txn: VotedTxn,
-    pub ticket: Ticket,
-}
 
 /// Where the next group goes. Locked by the leader only.
 pub struct Writer {
@@ -427,7 +422,7 @@ fn all_failed(jobs: Vec<Job>, error: impl Fn() -> StorageError) -> After {
 
 /// A group that was not written, beside those that had failed before.
 fn refused(failed: Vec<(Ticket, StorageError)>, jobs: Vec<Job>, doing: String, error: &io::Error) -> After {
-    let error = || StorageError::Io { doing: doing.clone(), error: copy(error) };
+    let error = || StorageError::Io { doing: doing.clone(), error: copy_of_io(error) };
     After { failed: failed.into_iter().chain(tickets(jobs, error)).collect(), ..After::default() }
 }
 
@@ -450,12 +445,4 @@ fn relocated(jobs: Vec<Job>, volume: &Arc<Volume>) -> (Vec<Job>, Vec<(Ticket, St
         }
     }
     (good, failed)
-}
-
-/// One error for each of several clients.
-pub fn copy(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(error.kind(), error.to_string()),
-    }
 }

@@ -10,34 +10,14 @@ use std::path::Path;
 use super::format::FileFormat;
 use super::index::Index;
 use super::index_legacy;
+use super::index_saved::{SavedIndex, fill};
 use super::media::{Access, Media, MediaFile};
 use crate::base::bytes::Reader;
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::Oid;
 
-/// What an index file says.
-pub struct Loaded {
-    /// All transactions before this position are in the index.
-    pub pos: u64,
-    pub(super) index: Index,
-    /// Oids up to here may have been given out.
-    pub oid_mark: Option<Oid>,
-}
-
-impl Loaded {
-    /// All objects and their positions, in oid order.
-    pub fn objects(&self) -> impl Iterator<Item = (Oid, u64)> {
-        let mut next = self.index.next(Oid::ZERO);
-        std::iter::from_fn(move || {
-            let found = next?;
-            next = found.0.0.checked_add(1).and_then(|from| self.index.next(Oid(from)));
-            Some(found)
-        })
-    }
-}
-
 /// Reads the file beside the database `path`. `None`: there is none.
-pub fn load(media: &dyn Media, path: &Path) -> io::Result<Option<Loaded>> {
+pub fn load(media: &dyn Media, path: &Path) -> io::Result<Option<SavedIndex>> {
     let path = with_suffix(path, ".index");
     if !media.exists(&path) {
         return Ok(None);
@@ -50,7 +30,7 @@ pub fn load(media: &dyn Media, path: &Path) -> io::Result<Option<Loaded>> {
 }
 
 /// Reads the bytes of an index file.
-pub fn parse(bytes: &[u8]) -> Result<Loaded, String> {
+pub fn parse(bytes: &[u8]) -> Result<SavedIndex, String> {
     let mut r = Reader::new(bytes);
     let Some(Item::Int(pos)) = item(&mut r) else {
         return index_legacy::parse(bytes);
@@ -67,63 +47,7 @@ pub fn parse(bytes: &[u8]) -> Result<Loaded, String> {
         Some(Item::Int(mark)) => Some(Oid(mark)),
         _ => None,
     };
-    Ok(Loaded { pos, index, oid_mark })
-}
-
-/// Puts in what `fsBucket.toString` gave: all suffixes, then all positions.
-pub(super) fn fill(index: &Index, prefix: &[u8], bucket: &[u8], end: u64) -> Result<(), String> {
-    let Some(&[a, b, c, d, e, f]) = prefix.first_chunk::<6>().filter(|_| prefix.len() == 6) else {
-        return Err("an oid prefix is not 6 bytes long".into());
-    };
-    let prefix = u64::from_be_bytes([0, 0, a, b, c, d, e, f]) << 16;
-    if !bucket.len().is_multiple_of(8) {
-        return Err("a bucket's length is not a multiple of 8".into());
-    }
-    let (suffixes, positions) = bucket.split_at(bucket.len() / 4);
-    let (suffixes, _) = suffixes.as_chunks::<2>();
-    let (positions, _) = positions.as_chunks::<6>();
-    let suffix = |at: usize| suffixes.get(at).map_or(0, |&s| u16::from_be_bytes(s));
-    let mut from = 0;
-    while from < suffixes.len() {
-        // One page of the index at a time: oids that share all but 12 bits.
-        let page = suffix(from) >> 12;
-        let len = suffixes[from..].iter().take_while(|s| u16::from_be_bytes(**s) >> 12 == page).count();
-        let positions = &positions[from..from + len];
-        if positions.iter().any(|p| !(4..end).contains(&position(p))) {
-            return Err("a position is not in the file".into());
-        }
-        let slots = (from..).zip(positions).map(|(at, p)| (suffix(at) & 0xfff, position(p)));
-        index.fill(Oid(prefix | u64::from(page) << 12), Sized { slots, len });
-        from += len;
-    }
-    Ok(())
-}
-
-/// An iterator whose length is known from elsewhere.
-struct Sized<I> {
-    slots: I,
-    len: usize,
-}
-
-impl<I: Iterator> Iterator for Sized<I> {
-    type Item = I::Item;
-
-    fn next(&mut self) -> Option<I::Item> {
-        let next = self.slots.next()?;
-        self.len -= 1;
-        Some(next)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.len, Some(self.len))
-    }
-}
-
-impl<I: Iterator> ExactSizeIterator for Sized<I> {}
-
-fn position(bytes: &[u8; 6]) -> u64 {
-    let [a, b, c, d, e, f] = *bytes;
-    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    Ok(SavedIndex { pos, index, oid_mark })
 }
 
 /// One pickle of the file.

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::index::Index;
-use super::index_file::{Loaded, fill};
+use super::index_saved::{SavedIndex, fill};
 use crate::base::bytes::Reader;
 use crate::base::ids::Oid;
 
@@ -35,7 +35,7 @@ enum Value {
 }
 
 /// Reads the bytes of an index file in an older layout.
-pub fn parse(bytes: &[u8]) -> Result<Loaded, String> {
+pub fn parse(bytes: &[u8]) -> Result<SavedIndex, String> {
     let mut top = unpickle(bytes).ok_or("not an index: its pickle cannot be read")?;
     if let Value::Object(state) = &top
         && let Value::Items(items) = &**state
@@ -68,7 +68,7 @@ pub fn parse(bytes: &[u8]) -> Result<Loaded, String> {
     if index.is_empty() {
         return Err("it is empty".into());
     }
-    Ok(Loaded { pos, index, oid_mark: None })
+    Ok(SavedIndex { pos, index, oid_mark: None })
 }
 
 fn member<'a>(value: &'a Value, name: &[u8]) -> Option<&'a Value> {

@@ -2,13 +2,14 @@
 //!
 //! - `format` the bytes, `media` the disk, `log` records by position, `window` many of them in a row, `backwards`
 //!   transactions from the end
-//! - `index` oid -> position; `index_file`, `index_legacy` as Python saves it; `save` when it is saved
+//! - `index` oid -> position; `index_file`, `index_legacy` as Python saves it, `index_saved` what was read; `save` when it is saved
 //! - `volume` the file and its index, as a pack replaces them
 //! - `open` and `recover`: from files to a running storage; `tail_note` what the next start should know; `familiar` whether
 //!   the file is still the same; `ours` the same while it is served; `lock_file`
 //! - `read`, `history`, `iterate`: reading
 //! - `pack` a new file without what nobody can see any more; `pins` what it must not remove though the file does not show it
-//! - `stage` (vote), `undo`, `space`, `tids`, `group` (finish), `lead` (by whom), `blobs`: writing; `undo_log` what can be undone
+//! - `stage` (vote), `draft` (the records of it), `undo`, `space`, `tids`, `voted` (what waits for its finish), `group` (finish),
+//!   `lead` (by whom), `blobs`: writing; `undo_log` what can be undone, `places` where it was found
 //!
 //! Locks, in the order in which they may be taken: the group's queue; `pins`; the writer (leader only); then, each alone and
 //! for memory only but for `space`, which may call `fallocate`: `space`, `tids`, `oids`, pages of the index.
@@ -16,6 +17,7 @@
 
 mod backwards;
 mod blobs;
+mod draft;
 mod familiar;
 mod format;
 mod group;
@@ -23,6 +25,7 @@ mod history;
 mod index;
 mod index_file;
 mod index_legacy;
+mod index_saved;
 mod iterate;
 pub mod lead;
 mod lock_file;
@@ -31,6 +34,7 @@ mod open;
 mod ours;
 mod pack;
 mod pins;
+mod places;
 mod read;
 mod recover;
 mod save;
@@ -40,6 +44,7 @@ mod tail_note;
 mod undo;
 mod undo_log;
 mod volume;
+mod voted;
 mod window;
 
 use std::ops::ControlFlow;
@@ -48,7 +53,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use self::group::{Job, Writer};
+use self::group::Writer;
 use self::lead::Lead;
 use self::lock_file::LockFile;
 use self::media::{Media, MediaDir};
@@ -56,9 +61,9 @@ use self::pack::Packing;
 use self::pins::Pins;
 use self::save::Saver;
 use self::space::Space;
-use self::stage::VotedTxn;
 use self::tail_note::NoteFile;
 use self::volume::Current;
+use self::voted::{Job, VotedTxn};
 use super::clash::ResolverSlot;
 use super::tids::Tids;
 use super::{
@@ -68,7 +73,8 @@ use super::{
 use crate::base::ids::{Oid, Tid};
 
 pub use self::format::FileFormat;
-pub use self::index_file::{Loaded as IndexFile, parse as parse_index};
+pub use self::index_file::parse as parse_index;
+pub use self::index_saved::SavedIndex;
 pub use self::open::{FileStorageOptions, NewFileFormat, Prepared};
 pub use self::recover::{Scanned, Tail, scan};
 pub use self::tail_note::TailNote;

@@ -12,6 +12,7 @@ use super::familiar::{self, Familiarity, OID_STRIDE};
 use super::format::{FileFormat, MAGIC_LEN};
 use super::group::Writer;
 use super::index::Index;
+use super::index_saved::SavedIndex;
 use super::lead::Lead;
 use super::lock_file::LockFile;
 use super::log::{Log, TARGET};
@@ -443,7 +444,7 @@ fn read_magic(options: &FileStorageOptions, file: &dyn MediaFile) -> Result<File
 }
 
 /// The saved index, if it can be read.
-fn saved_index(options: &FileStorageOptions) -> Option<index_file::Loaded> {
+fn saved_index(options: &FileStorageOptions) -> Option<SavedIndex> {
     let loaded = index_file::load(&*options.media, &options.path);
     loaded.unwrap_or_else(|error| {
         let path = options.path.display();

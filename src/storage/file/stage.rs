@@ -4,196 +4,22 @@
 //! Nothing is written yet: where the transaction will stand in the file is not known before it has its tid. Many
 //! votes run at once; the server's locks see to it that they touch different objects.
 
-use std::any::Any;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::FileStorage;
-use super::format::{BACK_LEN, DATA_HEADER_LEN, DataHeader, POS_MAX, TRAILER_LEN, TXN_HEADER_LEN};
-use super::pins::Pin;
-use super::space::Reservation;
+use super::draft::{Draft, StagedRecord, distinct};
+use super::format::{DATA_HEADER_LEN, POS_MAX, TRAILER_LEN, TXN_HEADER_LEN};
 use super::volume::Volume;
+use super::voted::VotedTxn;
 use crate::base::ids::{Oid, Tid};
 use crate::base::log_rate::LogRate;
 use crate::storage::clash::{Clashes, Settled};
 use crate::storage::error::Conflict;
 use crate::storage::staged::{Op, OpKind, Staged};
-use crate::storage::{Result, StorageError, TidAt, Undone, Voted};
+use crate::storage::{Result, StorageError, TidAt};
 
 /// What those who copy a database can bring about.
 static MISMATCHES: LogRate = LogRate::new("mismatches between data and backpointers", 60, 60);
-
-/// A transaction that has passed its checks.
-pub struct VotedTxn {
-    pub staged: Staged,
-    pub tid: Option<Tid>,
-    pub records: Vec<StagedRecord>,
-    /// Each object once, with the record that counts: the last.
-    pub objects: Vec<StagedObject>,
-    /// The payloads do not lie one after another as in the file: some became a back-pointer, or came later.
-    pub rearranged: bool,
-    /// Bytes of all records.
-    pub records_len: u64,
-    /// What positions are about.
-    pub volume: Arc<Volume>,
-    /// Data of records that were to be back-pointers, by number, after a pack took away what they were to point to.
-    pub fetched: HashMap<usize, Vec<u8>>,
-    /// Given back when this is dropped.
-    reservation: Reservation,
-    _pin: Option<Pin>,
-    resolved: Vec<Oid>,
-    undone: Vec<Undone>,
-}
-
-/// The records of a transaction whose operations are being gone through.
-pub struct Draft {
-    pub records: Vec<StagedRecord>,
-    /// Bytes of the records.
-    pub len: u64,
-    pub undone: Vec<Undone>,
-    /// Each object's last record among the first `settled` of `records`.
-    latest: HashMap<Oid, usize>,
-    settled: usize,
-}
-
-/// One record, but for its place.
-#[derive(Clone, Copy, Debug)]
-pub struct StagedRecord {
-    pub oid: Oid,
-    /// `restore` brings its own; else it is the transaction's.
-    pub tid: Option<Tid>,
-    pub prev: u64,
-    pub data_len: u64,
-    /// The back-pointer, if `data_len` is 0.
-    pub back: u64,
-    /// Where its headroom begins in the staged area, and relative to the first record in the file.
-    pub staged_at: u64,
-    pub file_at: u64,
-}
-
-/// An object that the transaction changes.
-#[derive(Clone, Copy, Debug)]
-pub struct StagedObject {
-    pub oid: Oid,
-    pub file_at: u64,
-    pub data_len: u64,
-    pub is_new: bool,
-}
-
-impl Draft {
-    fn new(capacity: usize) -> Draft {
-        Draft {
-            records: Vec::with_capacity(capacity),
-            len: 0,
-            undone: Vec::new(),
-            latest: HashMap::new(),
-            settled: 0,
-        }
-    }
-
-    pub fn push(&mut self, record: StagedRecord) {
-        self.len += record.len();
-        self.records.push(record);
-    }
-
-    /// From here on [`Draft::latest`] knows the records that there are now: those of the operations before an undo, but not
-    /// the undo's own.
-    pub fn settle(&mut self) {
-        let new = self.records.iter().enumerate().skip(self.settled);
-        self.latest.extend(new.map(|(at, record)| (record.oid, at)));
-        self.settled = self.records.len();
-    }
-
-    /// The object's last record in this transaction.
-    pub fn latest(&self, oid: Oid) -> Option<StagedRecord> {
-        self.latest.get(&oid).and_then(|&at| self.records.get(at)).copied()
-    }
-}
-
-impl StagedRecord {
-    /// The header and what follows it.
-    pub fn len(&self) -> u64 {
-        let payload_len = if self.data_len == 0 { BACK_LEN as u64 } else { self.data_len };
-        DATA_HEADER_LEN as u64 + payload_len
-    }
-
-    pub fn header(&self, tid: Tid, tloc: u64) -> DataHeader {
-        DataHeader {
-            oid: self.oid,
-            tid: self.tid.unwrap_or(tid),
-            prev: self.prev,
-            tloc,
-            version_len: 0,
-            data_len: self.data_len,
-        }
-    }
-}
-
-impl VotedTxn {
-    /// From the tid to the first record.
-    pub fn head_len(&self) -> u64 {
-        let meta = &self.staged.meta;
-        (TXN_HEADER_LEN + meta.user.len() + meta.description.len() + meta.extension.len()) as u64
-    }
-
-    /// The whole transaction in the file.
-    pub fn len(&self) -> u64 {
-        self.head_len() + self.records_len + TRAILER_LEN as u64
-    }
-}
-
-impl VotedTxn {
-    /// A pack has put `to` in the place of the file that this was voted for: the same objects, elsewhere. Their current
-    /// revisions are the same, for nobody else may change them since.
-    pub fn relocate(&mut self, to: &Arc<Volume>) -> Result<()> {
-        if Arc::ptr_eq(&self.volume, to) {
-            return Ok(());
-        }
-        let mut file_at = 0;
-        for (no, record) in self.records.iter_mut().enumerate() {
-            record.prev = to.index.pos(record.oid);
-            if record.back != 0 {
-                let from = &self.volume.log;
-                let tid = from.read_record(record.back, Some(record.oid))?.header.tid;
-                let old = std::mem::replace(&mut record.back, to.revision(record.oid, tid)?);
-                if record.back == 0
-                    && let Some((pos, header)) = from.follow(record.oid, old)?
-                {
-                    let mut data = Vec::new();
-                    from.read_data(pos, &header, &mut data)?;
-                    record.data_len = header.data_len;
-                    self.fetched.insert(no, data);
-                }
-                self.rearranged = true;
-            }
-            record.file_at = file_at;
-            file_at += record.header(Tid::ZERO, 0).record_len();
-        }
-        self.records_len = file_at;
-        self.objects = distinct(&self.records);
-        self.volume = to.clone();
-        self.reservation.grow_to(self.len());
-        Ok(())
-    }
-}
-
-impl Voted for VotedTxn {
-    fn tid(&self) -> Option<Tid> {
-        self.tid
-    }
-
-    fn resolved(&self) -> &[Oid] {
-        &self.resolved
-    }
-
-    fn undone(&self) -> &[Undone] {
-        &self.undone
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
-        self
-    }
-}
 
 impl FileStorage {
     pub(super) fn stage(&self, mut staged: Staged, tid_at: TidAt) -> Result<VotedTxn> {
@@ -452,15 +278,4 @@ fn check_meta(staged: &Staged) -> Result<()> {
         return refused("a transaction's status is ' ', or 'p' if it is packed");
     }
     Ok(())
-}
-
-/// Each object once, with its last record.
-fn distinct(records: &[StagedRecord]) -> Vec<StagedObject> {
-    let mut objects: Vec<StagedObject> = records
-        .iter()
-        .map(|r| StagedObject { oid: r.oid, file_at: r.file_at, data_len: r.data_len, is_new: r.prev == 0 })
-        .collect();
-    objects.sort_unstable_by_key(|object| (object.oid, std::cmp::Reverse(object.file_at)));
-    objects.dedup_by_key(|object| object.oid);
-    objects
 }

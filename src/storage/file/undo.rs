@@ -7,15 +7,13 @@
 //! Nothing but the objects themselves needs to be locked: all else that is read here lies in the past. Python takes the
 //! whole storage.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
 
 use super::FileStorage;
 use super::backwards::Backwards;
+use super::draft::{Draft, StagedRecord};
 use super::format::{DATA_HEADER_LEN, TxnHeader};
 use super::log::{Record, Records};
-use super::stage::{Draft, StagedRecord};
 use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
@@ -26,35 +24,8 @@ use crate::storage::{Clash, Result, StorageError, Undone};
 /// and only if it has no record.
 pub(super) const FIRST_END_MIN: u64 = 40;
 
-/// How many transactions' places are remembered.
-const PLACES_MAX: usize = 1 << 16;
 /// Of the transactions that a walk passes, one in so many is remembered.
 pub(super) const WAYPOINT: usize = 64;
-
-/// Where transactions were found in a file: between undoLog, the locks and the vote they need not be searched again, and the search
-/// for another one begins nearby.
-#[derive(Default)]
-pub struct Places(Mutex<BTreeMap<Tid, u64>>);
-
-impl Places {
-    pub fn remember(&self, tid: Tid, pos: u64) {
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.len() >= PLACES_MAX && !places.contains_key(&tid) {
-            places.clear();
-        }
-        places.insert(tid, pos);
-    }
-
-    fn get(&self, tid: Tid) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&tid).copied()
-    }
-
-    /// The nearest known place of a later transaction.
-    fn after(&self, tid: Tid) -> Option<u64> {
-        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        places.range((Bound::Excluded(tid), Bound::Unbounded)).next().map(|(_, pos)| *pos)
-    }
-}
 
 /// What an object has instead.
 enum Instead {

@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
 use super::index::Index;
 use super::log::Log;
-use super::undo::Places;
+use super::places::Places;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 

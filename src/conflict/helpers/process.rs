@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::LOG;
 use crate::base::log_rate::LogRate;
 use crate::base::memory;
 use crate::config::ConflictResolver;
+use crate::conflict::LOG;
 use crate::log_at;
 use crate::storage::Clash;
 

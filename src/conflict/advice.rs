@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::LOG;
 use crate::base::untrusted::Untrusted;
-use crate::merge::is_built_in;
+use crate::conflict::native::is_built_in;
 use crate::pickle::record::ClassName;
 
 /// Classes that are told apart.

@@ -1,23 +1,20 @@
 //! Conflict resolution: who merges the states of an object that two transactions changed.
 //!
-//! First [`merge`](crate::merge), which knows the classes of the BTrees package and a few others. For the rest,
-//! processes of the Python that `conflict-resolver` names do it with the application's classes (`pool`, `helper`).
+//! First [`native`], which knows the classes of the BTrees package and a few others. For the rest,
+//! processes of the Python that `conflict-resolver` names do it with the application's classes ([`helpers`]).
 //! What nobody merges stays a conflict, and the client tries its transaction again.
 
 mod advice;
-mod helper;
-mod pool;
-#[cfg(test)]
-mod tests;
+mod helpers;
+pub mod native;
 
 use advice::Advice;
+use helpers::Pool;
+use native::{Merge, merge};
 
 use crate::config::ConflictResolver;
-use crate::merge::{Merge, merge};
 use crate::pickle::record::{ClassName, class_name};
 use crate::storage::{Clash, Resolver, Unresolved};
-
-pub use pool::Pool;
 
 /// Python's logger of these matters.
 pub const LOG: &str = "ZODB.ConflictResolution";

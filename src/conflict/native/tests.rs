@@ -51,8 +51,8 @@ fn show_record(record: &[u8]) -> String {
 fn fixtures() -> Vec<(String, [Vec<u8>; 3], String, String)> {
     let mut cases = Vec::new();
     for text in [
-        include_str!("../../python-fixtures/resolve/py27.txt"),
-        include_str!("../../python-fixtures/resolve/py311.txt"),
+        include_str!("../../../python-fixtures/resolve/py27.txt"),
+        include_str!("../../../python-fixtures/resolve/py311.txt"),
     ] {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let [name, old, committed, new, letter, answer] =

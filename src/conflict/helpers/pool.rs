@@ -13,11 +13,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::LOG;
-use super::helper::{Helper, Process};
+use super::process::{Helper, Process};
 use crate::base::cancel::Cancel;
 use crate::base::log_rate::LogRate;
 use crate::config::ConflictResolver;
+use crate::conflict::LOG;
 use crate::pickle::record::{ClassName, class_name};
 use crate::storage::{Clash, Unresolved};
 

@@ -1,0 +1,106 @@
+//! A transaction between its vote and its finish.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::draft::{StagedObject, StagedRecord, distinct};
+use super::format::{TRAILER_LEN, TXN_HEADER_LEN};
+use super::pins::Pin;
+use super::space::Reservation;
+use super::volume::Volume;
+use crate::base::ids::{Oid, Tid};
+use crate::storage::staged::Staged;
+use crate::storage::{Result, Ticket, Undone, Voted};
+
+/// A transaction that has passed its checks.
+pub struct VotedTxn {
+    pub staged: Staged,
+    pub tid: Option<Tid>,
+    pub records: Vec<StagedRecord>,
+    /// Each object once, with the record that counts: the last.
+    pub objects: Vec<StagedObject>,
+    /// The payloads do not lie one after another as in the file: some became a back-pointer, or came later.
+    pub rearranged: bool,
+    /// Bytes of all records.
+    pub records_len: u64,
+    /// What positions are about.
+    pub volume: Arc<Volume>,
+    /// Data of records that were to be back-pointers, by number, after a pack took away what they were to point to.
+    pub fetched: HashMap<usize, Vec<u8>>,
+    /// Given back when this is dropped.
+    pub reservation: Reservation,
+    pub _pin: Option<Pin>,
+    pub resolved: Vec<Oid>,
+    pub undone: Vec<Undone>,
+}
+
+/// A transaction that waits for its sync.
+pub struct Job {
+    pub txn: VotedTxn,
+    pub ticket: Ticket,
+}
+
+impl VotedTxn {
+    /// From the tid to the first record.
+    pub fn head_len(&self) -> u64 {
+        let meta = &self.staged.meta;
+        (TXN_HEADER_LEN + meta.user.len() + meta.description.len() + meta.extension.len()) as u64
+    }
+
+    /// The whole transaction in the file.
+    pub fn len(&self) -> u64 {
+        self.head_len() + self.records_len + TRAILER_LEN as u64
+    }
+
+    /// A pack has put `to` in the place of the file that this was voted for: the same objects, elsewhere. Their current
+    /// revisions are the same, for nobody else may change them since.
+    pub fn relocate(&mut self, to: &Arc<Volume>) -> Result<()> {
+        if Arc::ptr_eq(&self.volume, to) {
+            return Ok(());
+        }
+        let mut file_at = 0;
+        for (no, record) in self.records.iter_mut().enumerate() {
+            record.prev = to.index.pos(record.oid);
+            if record.back != 0 {
+                let from = &self.volume.log;
+                let tid = from.read_record(record.back, Some(record.oid))?.header.tid;
+                let old = std::mem::replace(&mut record.back, to.revision(record.oid, tid)?);
+                if record.back == 0
+                    && let Some((pos, header)) = from.follow(record.oid, old)?
+                {
+                    let mut data = Vec::new();
+                    from.read_data(pos, &header, &mut data)?;
+                    record.data_len = header.data_len;
+                    self.fetched.insert(no, data);
+                }
+                self.rearranged = true;
+            }
+            record.file_at = file_at;
+            file_at += record.header(Tid::ZERO, 0).record_len();
+        }
+        self.records_len = file_at;
+        self.objects = distinct(&self.records);
+        self.volume = to.clone();
+        self.reservation.grow_to(self.len());
+        Ok(())
+    }
+}
+
+impl Voted for VotedTxn {
+    fn tid(&self) -> Option<Tid> {
+        self.tid
+    }
+
+    fn resolved(&self) -> &[Oid] {
+        &self.resolved
+    }
+
+    fn undone(&self) -> &[Undone] {
+        &self.undone
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}
