@@ -1,16 +1,17 @@
 //! One served storage and all that its connections share.
 //!
-//! Locks, outermost first; whoever holds one may take those below it, never those above:
+//! Locks, outermost first; a thread that holds one may take those below it, never those above:
 //!
 //! 1. the members list of [`publish`](super::publish) (nothing is published while it is held)
 //! 2. one connection's `transaction`
 //! 3. one outbox at a time
 //!
-//! The table of [`locks`](super::locks), the timeouts' clock, `connections` and `lock_times` are leaves: nothing is locked under them.
+//! The table of [`locks`](super::locks) and what hangs on it ([`oid_locks`](super::oid_locks)), the deadlines of
+//! [`timeout`](super::timeout) and `connections` are leaves: nothing is locked under them.
 //!
 //! A commit takes the first three, so they are *brief* ([`Mutex::brief`]): no line is logged and nothing is sent, or waited for,
 //! while one is held; debug builds check it. A session whose stores outgrow their memory writes them to its temporary file under
-//! its own `transaction`, which nobody else needs until it has voted. Of the other locks only the storage's own are held while a
+//! its own `transaction`, which no other thread needs before vote. Of the other locks only the storage's own are held while a
 //! file is read or synced, and the lock of [`log_changes`](super::log_changes), which is the outermost of all.
 
 use std::collections::HashMap;
@@ -60,7 +61,7 @@ pub struct Hosted {
 }
 
 impl Hosted {
-    /// Prepare a storage for its clients.
+    /// Prepares a storage for its clients. [`Server::new`](super::Server::new) sets its publisher.
     pub fn new(
         name: String,
         storage: Arc<dyn Storage>,
@@ -95,7 +96,7 @@ impl Hosted {
         }))
     }
 
-    /// Can nobody write here?
+    /// Whether the server or the storage is read-only.
     pub fn is_read_only(&self) -> bool {
         self.options.read_only || self.storage.is_read_only()
     }
@@ -106,7 +107,7 @@ impl Hosted {
         self.connections.lock().insert(connection.id(), Arc::clone(connection));
     }
 
-    /// Forget a connection: no invalidations any more.
+    /// Removes a connection: it gets no invalidations any more.
     pub fn remove_connection(&self, connection: &Connection) {
         self.publication.leave(connection.id());
         if self.connections.lock().remove(&connection.id()).is_some() {
@@ -157,13 +158,13 @@ impl Hosted {
         self.publication.seen().last_transaction()
     }
 
-    /// Loads since the start.
+    /// Number of loads since the start.
     pub fn loads(&self) -> u64 {
         let now: u64 = self.connections.lock().values().map(|c| c.loads.load(Ordering::Relaxed)).sum();
         now + self.stats.departed_loads.load(Ordering::Relaxed)
     }
 
-    /// How many clients are registered.
+    /// Number of registered clients.
     pub fn connection_count(&self) -> usize {
         self.connections.lock().len()
     }

@@ -1,7 +1,6 @@
-//! Panics in other threads that work for a client: a panic there, which is a bug, ends the client's connection, as a panic in its
-//! session does.
+//! Panics in jobs for a client: a panic is a bug, and ends the client's connection as a panic in its session does.
 //!
-//! Otherwise the client would wait for its reply for ever. Locks on oids are given back as the stack is unwound.
+//! Otherwise the client would wait for its reply forever. Locks on oids are given back as the stack is unwound.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,4 +1,4 @@
-//! Locks on oids. All or nothing, so no deadlock. Fair: a waiter is passed only by those who share with it.
+//! The table of locks on oids. All or nothing, so there is no deadlock. Fair: a request is passed only by requests that share with it.
 //!
 //! A request queues up for all its keys in one step; it is granted once it stands in front in all of these queues,
 //! or shares the front with others. A transaction that wants the whole storage (its tid is assigned at vote)
@@ -16,11 +16,11 @@ pub struct LockSet {
     pub exclusive: Vec<Oid>,
     /// Objects that must not change: `checkCurrentSerialInTransaction`.
     pub shared: Vec<Oid>,
-    /// Nobody else may be between vote and publishing.
+    /// No other transaction may be between vote and publishing.
     pub whole_storage: bool,
 }
 
-/// Names a request; the number of the connection.
+/// Identifies a request: the number of the connection.
 pub type Owner = u64;
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -57,12 +57,12 @@ struct Table<W> {
     number: u64,
 }
 
-/// Who holds one key, and who waits for it.
+/// The requests for one key: those that hold it, then those that wait.
 #[derive(Debug, Default)]
 struct Queue {
     /// In the order of the requests.
     entries: VecDeque<Entry>,
-    /// How many share the front: one exclusive, or the leading shared ones.
+    /// Number of entries that hold the key: one exclusive one, or the leading shared ones.
     front_len: usize,
 }
 
@@ -84,7 +84,7 @@ struct Request<W> {
     waiter: Option<W>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     Granted,
@@ -148,7 +148,7 @@ fn keys_of(set: &LockSet) -> Vec<(Key, Mode)> {
 }
 
 impl Queue {
-    /// A new request; whether it stands in front.
+    /// Adds a request. True: it stands in front.
     fn push(&mut self, entry: Entry) -> bool {
         let all_in_front = self.front_len == self.entries.len();
         let shares =
@@ -159,7 +159,7 @@ impl Queue {
         in_front
     }
 
-    /// A request is given up; calls `unblocked` for each that stands in front now and did not before.
+    /// Removes a request; calls `unblocked` for each that stands in front now and did not before.
     fn remove(&mut self, number: u64, mut unblocked: impl FnMut(Owner)) {
         let Ok(at) = self.entries.binary_search_by_key(&number, |entry| entry.number) else { return };
         self.entries.remove(at);

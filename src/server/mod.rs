@@ -1,8 +1,8 @@
 //! The server: storages, the clients that use them, and the order in which all of it starts and stops.
 //!
 //! Starting: sockets listen once the storages' files and directories are there, but before they are read, so that clients
-//! queue up in the kernel instead of backing off; they are accepted once everything is ready. Stopping: nobody is accepted any more, finishes that are
-//! under way are completed and answered, everything else is aborted, then the storages are closed.
+//! queue up in the kernel instead of backing off; they are accepted once everything is ready. Stopping: no connection is accepted any
+//! more, finishes that are under way are completed and answered, everything else is aborted, then the storages are closed.
 
 pub mod acceptor;
 pub mod admission;
@@ -47,12 +47,12 @@ use crate::server::watch::Watch;
 use crate::wire::protocol::Announcement;
 use crate::wire::value::Value;
 
-/// How long a stop waits for sessions to end by themselves, and then for those that were cut off.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait of a stop for sessions to end by themselves, and then again for those that were closed.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Accept loops return from a blocking call when the socket is shut down; their stacks are small.
 const ACCEPTOR_STACK: usize = 128 << 10;
 
-/// The authentication that clients have to pass.
+/// The authentication that the server demands.
 pub struct Authentication {
     /// The protocol's name, which clients look up on their side.
     pub name: String,
@@ -76,7 +76,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of these storages that accepts nobody yet. The process may have so many descriptors open.
+    /// A server of these storages that accepts no connections yet. `descriptors` is the number that the process may have open.
     pub fn new(
         storages: Vec<Arc<Hosted>>,
         announcement: Announcement,
@@ -105,12 +105,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Accept clients on a socket, from a thread of its own.
+    /// Accepts clients on a socket, from a thread of its own.
     pub fn accept_on(self: &Arc<Self>, listener: Listener) -> io::Result<()> {
         self.spawn_on(listener, "zeo-accept", acceptor::accept_loop)
     }
 
-    /// Tell the counters to everybody who connects to this socket.
+    /// Serves the counters on a socket, from a thread of its own (`monitor-address`).
     pub fn monitor_on(self: &Arc<Self>, listener: Listener) -> io::Result<()> {
         self.spawn_on(listener, "zeo-monitor", monitor::serve)
     }
@@ -139,12 +139,12 @@ impl Server {
         self.storages.values().cloned()
     }
 
-    /// What clients have to pass before they may register.
+    /// The authentication that comes before `register`, if there is one.
     pub fn authentication(&self) -> Option<&Authentication> {
         self.authentication.as_ref()
     }
 
-    /// What clients are told first.
+    /// The first message to each client.
     pub fn announcement(&self) -> Announcement {
         self.announcement
     }
@@ -173,7 +173,7 @@ impl Server {
         self.next_connection_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// False: the server is stopping, go away.
+    /// False: the server is stopping, and the connection must end.
     pub(crate) fn add_client(&self, connection: &Arc<Connection>) -> bool {
         let mut clients = self.clients.lock();
         if self.is_stopping() {
@@ -201,9 +201,9 @@ impl Server {
         self.clients.lock().values().cloned().collect()
     }
 
-    /// False: some are still there.
-    fn wait_for_clients(&self, patience: Duration) -> bool {
-        let until = Instant::now() + patience;
+    /// Waits until all clients have gone, or for `wait_max`. False: some are still there.
+    fn wait_for_clients(&self, wait_max: Duration) -> bool {
+        let until = Instant::now() + wait_max;
         let mut clients = self.clients.lock();
         while !clients.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
@@ -215,7 +215,7 @@ impl Server {
         true
     }
 
-    /// End all sessions. The storages are still open afterwards, with nothing under way.
+    /// Ends all sessions. Afterwards the storages are still open, with nothing under way.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         for listener in self.listeners.lock().drain(..) {
@@ -225,10 +225,10 @@ impl Server {
         for connection in self.clients() {
             connection.outbox.sink().shutdown_recv();
         }
-        if !self.wait_for_clients(STOP_PATIENCE) {
-            // Those that do not take their replies.
+        if !self.wait_for_clients(STOP_WAIT_MAX) {
+            // Clients that do not read their replies.
             self.clients().iter().for_each(|connection| connection.outbox.close("the server stops"));
-            if !self.wait_for_clients(STOP_PATIENCE) {
+            if !self.wait_for_clients(STOP_WAIT_MAX) {
                 log::warn!(target: client_log::LOG, "{} clients did not leave in time", self.clients().len());
             }
         }

@@ -1,4 +1,4 @@
-//! Who the client at the other end of a connection is: its address and the name that it has given itself.
+//! The client at the other end of a connection: its address, and the name that it has given itself.
 //!
 //! The lines about it are in [`client_log`](super::client_log).
 

@@ -10,11 +10,13 @@ use crate::wire::exception::PyException;
 use crate::wire::request::OwnedMsgId;
 use crate::wire::value::Value;
 
-/// Queue and send the reply, a frame, that `compute` makes of the published state. It is computed again if something was
-/// published meanwhile. Under endless commits the last try is taken, queued while nothing is being published: good for
-/// answers that clients do not hold against invalidations. Those that they do go through [`reply_exactly`].
+/// How often [`reply_newest`] computes a reply, under endless commits.
+const TRIES: usize = 4;
+
+/// Queues and sends the reply, a frame, that `compute` makes of the published state. It is computed again if a transaction was
+/// published since. After [`TRIES`] it is queued as it is, while nothing is being published: for answers that clients do not compare
+/// with invalidations. Those that they compare go through [`reply_exactly`].
 pub fn reply_newest(hosted: &Hosted, connection: &Connection, mut compute: impl FnMut() -> Vec<u8>) {
-    const TRIES: usize = 4;
     for _ in 1..TRIES {
         let seen = hosted.publication.seen();
         let frame = compute();
@@ -25,16 +27,16 @@ pub fn reply_newest(hosted: &Hosted, connection: &Connection, mut compute: impl 
     reply_published(hosted, connection, &compute());
 }
 
-/// Queue and send a reply that was computed from some published state, behind the invalidations of that state.
+/// Queues and sends a reply that was computed from some published state, behind the invalidations of that state.
 pub fn reply_published(hosted: &Hosted, connection: &Connection, frame: &[u8]) {
-    // What the reply may know of is queued by whoever has this lock now.
+    // A transaction that the reply may reflect is queued by the thread that has this lock now.
     let (members, _) = hosted.publication.members();
     let place = connection.outbox.place();
     drop(members);
     connection.outbox.send_own(place, frame);
 }
 
-/// The same from a thread of a pool, which does not wait for the client: its session has made room.
+/// [`reply_published`] for a thread of a pool, which does not wait for the client: its session has made room.
 pub fn post_published(hosted: &Hosted, connection: &Connection, frame: Vec<u8>) {
     let (members, _) = hosted.publication.members();
     let place = connection.outbox.place();
@@ -42,7 +44,7 @@ pub fn post_published(hosted: &Hosted, connection: &Connection, frame: Vec<u8>) 
     connection.outbox.post_own(place, frame);
 }
 
-/// Queue and send a reply that is computed, from memory only, while nothing can be published: it holds exactly at its place
+/// Queues and sends a reply that is computed, from memory only, while nothing can be published: it holds exactly at its place
 /// among the invalidations.
 pub fn reply_exactly(
     hosted: &Hosted,
@@ -56,7 +58,7 @@ pub fn reply_exactly(
     connection.outbox.send_own(place, &frame);
 }
 
-/// The frame that tells the client what came out of its call.
+/// The frame with the result of a call: a value or an exception.
 pub fn reply_frame(connection: &Connection, id: &OwnedMsgId, result: &Result<Value, PyException>) -> Vec<u8> {
     let mut frame = Vec::new();
     match result {

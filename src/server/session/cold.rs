@@ -1,11 +1,11 @@
-//! Loads that have to wait for the disk: read side by side, while the session goes on with what is in memory.
+//! Loads that have to wait for the disk: read in parallel by threads of a pool, while the session answers what is in memory.
 //!
-//! A client's threads share one connection. What they have outstanding is answered together from memory; a record that must come
-//! from the disk would hold up all that is behind it. Such loads are read by threads of a pool, and answered in whatever
-//! order they are ready: clients match replies by their ids. Each takes its place in the outbox as every reply does, validated
-//! against what was published meanwhile, so rules R1 to R6 hold whoever answers.
+//! A client's threads share one connection, and their outstanding loads are answered together: a record that must come from the disk
+//! would delay all that is behind it. Loads of the pool are answered in the order in which they are ready: clients match replies by
+//! their ids. Each reply takes its place in the outbox as every reply does, validated against what was published since, so rules R1
+//! to R6 hold in any thread.
 //!
-//! The pool never waits for a client: a session hands over only so many loads at a time, of records that are not large
+//! The pool never waits for a client: a session hands over at most [`PENDING_MAX`] loads at a time, of records that are not large
 //! ([`Storage::load_before_now`](crate::storage::Storage::load_before_now)), and only while the client takes its replies.
 
 use crate::base::memory::LARGE;
@@ -15,7 +15,7 @@ use crate::server::registered::Registered;
 use crate::server::session::large;
 use crate::server::session::load::{DiskWait, NotYet, Read, reply};
 
-/// At most so many of one connection at a time: then its session waits.
+/// Loads of one connection that the pool has at the same time. At the limit the session waits.
 const PENDING_MAX: usize = 32;
 
 /// The loads of one connection that are being read.
@@ -57,7 +57,7 @@ impl Cold {
     }
 }
 
-/// One load that is under way, as long as this lives.
+/// One load that is under way, until this is dropped.
 struct Pending(Arc<Cold>);
 
 impl Drop for Pending {
@@ -67,8 +67,8 @@ impl Drop for Pending {
     }
 }
 
-/// As a session answers a batch, see [`crate::server::publish`]: if something was published meanwhile that touches the object, it is
-/// read again. Returns how much memory it wants, if it is not answered for being large.
+/// Answers as a session answers a batch, see [`crate::server::publish`]: if the object has changed since, it is read again. Returns
+/// the memory that the record needs, in bytes, if it is too large to be read here.
 fn answer_one(registered: &Registered, read: &Read) -> Option<usize> {
     let Registered { hosted, connection, .. } = registered;
     let outbox = &connection.outbox;

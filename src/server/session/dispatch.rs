@@ -1,4 +1,4 @@
-//! The one place that says what each request does.
+//! What each request does: one table, and how its result is answered.
 
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
@@ -25,11 +25,11 @@ use crate::wire::push::Push;
 use crate::wire::request::{Call, OwnedMsgId, Request};
 use crate::wire::value::Value;
 
-/// What a request has come to.
+/// The result of a request.
 enum Answer {
     /// The reply, unless none is wanted.
     Value(Value),
-    /// It has been queued, or will be.
+    /// The reply has been queued, or will be.
     Given,
     Error(PyException),
 }
@@ -47,7 +47,7 @@ impl From<Result<(), PyException>> for Answer {
 }
 
 impl Session {
-    /// Answer one call.
+    /// Answers one call.
     pub(super) fn dispatch(&mut self, call: Call<'_>) -> Result<(), End> {
         let Call { id, is_async, request } = call;
         let answer = match (&self.registered, request) {
@@ -104,7 +104,7 @@ impl Session {
         let knows_authentication = self.connection.wire().knows_authentication();
         Ok(match request {
             Request::Register { .. } if !self.identity.is_proved() => {
-                let refused = Answer::Error(self.refuse_stranger());
+                let refused = Answer::Error(self.refuse_unauthenticated());
                 if !knows_authentication {
                     self.answer(id, false, refused)?;
                     return Err(End::Misbehaved);
@@ -324,7 +324,7 @@ impl Session {
                     }
                 }
             },
-            // Also for those who may only read, and with a server that is read-only.
+            // As in Python's server, also for clients that may only read, and if the server is read-only.
             Request::Pack { time, wait } => {
                 let wait = wait.unwrap_or(true);
                 connection.wait_for_room();
@@ -374,7 +374,7 @@ impl Session {
     }
 }
 
-/// Is it one of the reads that are answered in batches? Else it is given back.
+/// A read that is answered in a batch. `Err`: another request, given back.
 fn as_read<'a>(id: &crate::wire::request::MsgId<'_>, request: Request<'a>) -> Result<Read, Request<'a>> {
     let (oid, wanted) = match request {
         Request::LoadBefore { oid, before } => (oid, Wanted::Before(before, LoadShape::Before)),

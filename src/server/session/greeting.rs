@@ -1,5 +1,5 @@
-//! The handshake: TLS where it is configured; then we announce the newest protocol, the client answers with what it
-//! will speak.
+//! The handshake: TLS where it is configured; then the server offers its newest protocol, and the client answers with the one that
+//! it will speak.
 
 use std::io;
 
@@ -22,7 +22,7 @@ pub(super) struct Greeted {
     pub msgpack: bool,
 }
 
-/// TLS, if it is configured, and a line about who the client is. False: there is nothing more to do for this connection.
+/// TLS, if it is configured, and a log line about the certificate. False: the connection has ended.
 pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
     let outbox = &connection.outbox;
     match outbox.sink().handshake() {
@@ -40,20 +40,20 @@ pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
             }
             false
         }
-        // Whoever looks whether the port is open.
+        // A probe of the port.
         Err(HandshakeError::Silent) => {
             log::debug!(target: LOG, "({}) no TLS: {}", connection.peer.label(), HandshakeError::Silent);
             false
         }
         Err(error) => {
             let message = format_args!("no TLS: {error}; the connection is closed");
-            connection.peer.log(&client_log::STRANGERS, WARNING, message);
+            connection.peer.log(&client_log::UNREGISTERED, WARNING, message);
             false
         }
     }
 }
 
-/// Announce, and read the answer. `None`: there is nothing more to do for this connection.
+/// Offers the newest protocol, and reads the answer. `None`: the connection has ended.
 pub(super) fn greet(
     server: &Server,
     connection: &Connection,
@@ -77,7 +77,7 @@ pub(super) fn greet(
                 continue;
             }
             Err(error) => {
-                connection.peer.log(&client_log::STRANGERS, ERROR, format_args!("bad handshake: {error}"));
+                connection.peer.log(&client_log::UNREGISTERED, ERROR, format_args!("bad handshake: {error}"));
                 return Ok(None);
             }
         };
@@ -98,7 +98,12 @@ pub(super) fn greet(
                 Ok(None)
             }
             Err(error) => {
-                connection.peer.log_as(PROTOCOL_LOG, &client_log::STRANGERS, ERROR, format_args!("{error}"));
+                connection.peer.log_as(
+                    PROTOCOL_LOG,
+                    &client_log::UNREGISTERED,
+                    ERROR,
+                    format_args!("{error}"),
+                );
                 Ok(None)
             }
         };

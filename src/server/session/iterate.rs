@@ -11,7 +11,7 @@ use crate::storage::{RecordIterator, Storage, TransactionIterator};
 use crate::wire::exception::PyException;
 use crate::wire::value::{Value, extension_dict};
 
-/// For each iterator over transactions that a client may have, so many over their records.
+/// Iterators over records, for each iterator over transactions that a client may have.
 const RECORDS_PER_TRANSACTION: usize = 4;
 
 /// The iterators of one connection. Both kinds are numbered together, from 0.

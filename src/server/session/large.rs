@@ -1,4 +1,4 @@
-//! Records that are too long to be read at once for every client that asks: see [`crate::server::room`].
+//! Records of more than a megabyte: each is read when its share of the memory for such is free, see [`crate::server::room`].
 
 use std::io;
 
@@ -8,7 +8,8 @@ use crate::server::room::Share;
 use crate::server::session::load::{DiskWait, NotYet, Read, reply};
 use crate::storage::{Result, StorageError};
 
-/// Reads, queues and sends the reply to a load that needs about `wanted` bytes. Waits for its share, and until the client has taken it.
+/// Reads, queues and sends the reply to a load that needs about `wanted` bytes. Waits for its share of the memory, and until the
+/// client has taken the reply.
 pub fn answer(registered: &Registered, read: &Read, mut wanted: usize) {
     let Registered { hosted, connection, .. } = registered;
     let outbox = &connection.outbox;
@@ -28,7 +29,7 @@ pub fn answer(registered: &Registered, read: &Read, mut wanted: usize) {
                 hosted.publication.place_for_untouched(seen, outbox, std::iter::once(read.oid));
             (count > 0).then_some(place)
         });
-        // Else the object was changed meanwhile, and is read again.
+        // Otherwise the object has changed since, and is read again.
         if let Some(place) = place {
             outbox.post_own(place, out);
             outbox.wait_until_sent();
@@ -37,7 +38,8 @@ pub fn answer(registered: &Registered, read: &Read, mut wanted: usize) {
     }
 }
 
-/// Runs a call that reads a record, again with its share of the memory if that is large. The share lasts until the record was sent.
+/// Runs a call that reads a record; if the record is large, again with its share of the memory. The share is to be kept until the
+/// record was sent.
 pub fn with_room<T>(
     registered: &Registered,
     mut call: impl FnMut() -> Result<T>,
@@ -48,7 +50,7 @@ pub fn with_room<T>(
         let len_max = share.as_ref().map_or(LARGE, |share| share.len);
         let result = within(len_max, &mut call);
         let Some(wanted) = result.as_ref().err().and_then(large) else { return (result, share) };
-        // Nobody who waits has a share already.
+        // A thread that waits for a share holds none.
         drop(share.take());
         share = hosted.workers.room.take(wanted, &connection.outbox);
         if share.is_none() {
@@ -58,7 +60,7 @@ pub fn with_room<T>(
     }
 }
 
-/// How much memory is wanted, if that is what the error is about.
+/// The memory that a read needs, in bytes, if the error is that it was not granted.
 pub fn large(error: &StorageError) -> Option<usize> {
     match error {
         StorageError::Io { error, .. } => not_granted(error),

@@ -1,8 +1,8 @@
-//! Reads of single objects: the path that everything else makes way for.
+//! Loads and the other reads of single objects.
 //!
 //! Replies to requests that arrived together are collected in one buffer and queued with one validation (see
-//! [`crate::server::publish`]) and one send. If something was published meanwhile that touches one of them, it
-//! and those behind it are read again. Those that have to wait for the disk are left to others ([`super::cold`]).
+//! [`crate::server::publish`]) and one send. If one of the objects has changed since, it
+//! and those behind it are read again. Loads that have to wait for the disk are done by other threads ([`super::cold`]).
 
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory::{LARGE, within};
@@ -18,10 +18,11 @@ use crate::storage::StorageError;
 use crate::wire::codec::LoadShape;
 use crate::wire::request::OwnedMsgId;
 
-/// Replies are sent when they reach this many bytes, or answer so many requests, even if more requests are there.
+/// Bytes of replies after which a batch is sent, even if more requests are there.
 const BATCH_LEN: usize = 128 << 10;
+/// Requests after which a batch is sent.
 const BATCH_COUNT: usize = 128;
-/// A buffer larger than this is given back.
+/// Bytes of the buffer that are kept from one batch to the next.
 const KEEP_LEN: usize = 256 << 10;
 
 /// A question about one object.
@@ -32,7 +33,7 @@ pub struct Read {
     pub wanted: Wanted,
 }
 
-/// What is asked.
+/// What is wanted of the object.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted {
     /// The revision before a tid, in the shape of the call.
@@ -55,7 +56,7 @@ pub enum DiskWait {
 pub enum NotYet {
     /// It would have to wait for the disk.
     Disk,
-    /// It would need about so many bytes, see [`large`].
+    /// It needs about this many bytes of memory, see [`large`].
     Large(usize),
 }
 

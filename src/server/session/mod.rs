@@ -1,8 +1,8 @@
 //! One connection: a thread that reads requests, and answers them in the order of arrival.
 //!
-//! States: greeting (see `greeting.rs`) -> connected, only `register` and authentication are known -> registered
+//! States: handshake (`greeting.rs`) -> unregistered, only `register` and authentication are possible -> registered
 //! with a storage. Replies that cannot be given at once (a vote that waits for locks, a finish that waits for the
-//! sync) come later, from other threads; meanwhile the session goes on reading.
+//! sync) come later, from other threads; the session continues to read.
 
 mod admin;
 mod authenticate;
@@ -26,17 +26,17 @@ mod verify;
 
 use crate::base::sync::Arc;
 use crate::server::Server;
-use crate::server::admission::Pass;
+use crate::server::admission::AdmissionGuard;
 use crate::server::connection::Connection;
 use crate::server::registered::Registered;
 
 pub use run::serve;
 
-/// What the thread of one connection knows.
+/// A connection, as its own thread has it.
 pub struct Session {
     server: Arc<Server>,
     connection: Arc<Connection>,
-    pass: Pass,
+    admission: AdmissionGuard,
     registered: Option<Arc<Registered>>,
     identity: authenticate::Identity,
     reads: load::Batch,

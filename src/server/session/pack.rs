@@ -1,4 +1,4 @@
-//! `pack(time, wait)`: in a thread of its own, beside everything else.
+//! `pack(time, wait)`: a background job.
 
 use crate::base::sync::Arc;
 use crate::exceptions;
@@ -17,7 +17,7 @@ use crate::wire::request::OwnedMsgId;
 use crate::wire::value::Value;
 
 impl Session {
-    /// Begin to pack. The reply comes when it is done, or never, if the client does not wait.
+    /// Begins to pack. The reply comes when it is done, or not at all if the client does not wait.
     pub(super) fn pack(&self, registered: &Registered, time: f64, id: &OwnedMsgId, reply_wanted: bool) {
         let (hosted, connection, id) =
             (Arc::clone(&registered.hosted), Arc::clone(&self.connection), id.clone());
@@ -32,7 +32,7 @@ impl Session {
 
 fn run(hosted: &Hosted, connection: &Connection, time: f64) -> Result<(), PyException> {
     connection.peer.log(&PACKS, INFO, format_args!("pack(time={time:?}) started..."));
-    // A second one is refused by the storage, and must not touch the figures of the first.
+    // The storage refuses a second pack, which must not change the progress figures of the first.
     let mine = PackProgress::default();
     let shown = hosted.pack.begin();
     let progress = if shown.is_some() { &hosted.pack.progress } else { &mine };

@@ -1,4 +1,4 @@
-//! Registration: a connection becomes that of a client of one storage.
+//! `register`: the connection chooses its storage, and is a client's from then on.
 
 use crate::base::sync::Arc;
 use crate::base::untrusted::Untrusted;
@@ -26,7 +26,7 @@ impl Session {
         }
         let Some(hosted) = self.server.hosted(storage) else {
             let storage = Untrusted(storage);
-            self.log(&client_log::STRANGERS, INFO, format_args!("unknown storage_id: {storage}"));
+            self.log(&client_log::UNREGISTERED, INFO, format_args!("unknown storage_id: {storage}"));
             return Err(PyException::builtin("ValueError", format!("unknown storage: {storage}")));
         };
         // Only now: if the storage loses its disk later, vote says so.
@@ -34,11 +34,11 @@ impl Session {
             // Also what a client with read-only-fallback begins with.
             let message =
                 format_args!("refused: it wants to write, and storage '{}' is read-only", hosted.name);
-            self.log(&client_log::STRANGERS, INFO, message);
+            self.log(&client_log::UNREGISTERED, INFO, message);
             return Err(exceptions::read_only_error());
         }
-        // Last: from here on nothing fails.
-        self.pass.register(connection).map_err(|why| exceptions::storage_error(&why))?;
+        // The last step that can fail.
+        self.admission.register(connection).map_err(|why| exceptions::storage_error(&why))?;
         let wire = connection.wire();
         hosted.add_connection(connection);
         {

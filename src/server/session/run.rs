@@ -7,7 +7,7 @@ use crate::base::sync::Arc;
 use crate::logging::level::{ERROR, INFO};
 use crate::net::stream::Sink;
 use crate::server::Server;
-use crate::server::admission::{Pass, TOO_SLOW};
+use crate::server::admission::{AdmissionGuard, TOO_SLOW};
 use crate::server::client_log;
 use crate::server::connection::Connection;
 use crate::server::session::authenticate::Identity;
@@ -17,8 +17,8 @@ use crate::server::transaction::state::{OpenTransaction, Transaction};
 use crate::wire::frame::FrameReader;
 use crate::wire::protocol::Wire;
 
-/// Longest message of a peer that has not registered yet: names of storages and credentials are short.
-const STRANGER_MESSAGE_LEN_MAX: usize = 64 << 10;
+/// Longest message of an unregistered connection, in bytes: names of storages and credentials are short.
+const UNREGISTERED_MESSAGE_LEN_MAX: usize = 64 << 10;
 
 /// Why a session ends.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub(super) enum End {
     Misbehaved,
 }
 
-/// Serve one client until it goes.
-pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, pass: Pass) {
+/// Serves one connection until it ends.
+pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, admission: AdmissionGuard) {
     if !server.add_client(&connection) {
         connection.outbox.sink().shutdown();
         return;
@@ -38,7 +38,7 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, pass: Pass) {
     let mut session = Session {
         server: Arc::clone(server),
         connection,
-        pass,
+        admission,
         registered: None,
         identity: Identity::new(server.authentication().map(|demanded| demanded.protocol.as_ref())),
         reads: load::Batch::default(),
@@ -70,7 +70,7 @@ impl Session {
     }
 
     fn converse(&mut self) -> End {
-        let mut frames = FrameReader::with_limit(STRANGER_MESSAGE_LEN_MAX);
+        let mut frames = FrameReader::with_limit(UNREGISTERED_MESSAGE_LEN_MAX);
         let outbox = Arc::clone(&self.connection.outbox);
         let greeted = match greet(&self.server, &self.connection, &mut frames) {
             Ok(Some(greeted)) => greeted,
@@ -140,20 +140,20 @@ impl Session {
         self.log(&client_log::ENDED, ERROR, format_args!("{what}; the connection is closed"));
     }
 
-    /// A line about what the peer got wrong: within `rate`, or if it has not registered, that of strangers.
+    /// Logs an error of the peer, limited by `rate`, or by the rate of unregistered connections if it is one.
     pub(super) fn log(&self, rate: &'static LogRate, level: u8, message: std::fmt::Arguments<'_>) {
-        let rate = if self.registered.is_some() { rate } else { &client_log::STRANGERS };
+        let rate = if self.registered.is_some() { rate } else { &client_log::UNREGISTERED };
         self.connection.peer.log(rate, level, message);
     }
 
-    /// Queue and send the replies to reads that were collected.
+    /// Queues and sends the replies to the loads that were collected.
     pub(super) fn flush_reads(&mut self) {
         if let Some(registered) = &self.registered {
             self.reads.flush(registered);
         }
     }
 
-    /// Give back everything that the client had.
+    /// Gives back everything that the connection holds.
     fn end(mut self) {
         self.flush_reads();
         let connection = Arc::clone(&self.connection);

@@ -14,8 +14,8 @@ use crate::wire::frame::FrameError;
 use crate::wire::protocol::{Codec, Dialect};
 use crate::wire::request::TpcBegin;
 
-/// Bytes of what describes a transaction. Storages have narrower limits, which they tell at vote; until then it is kept in
-/// memory.
+/// Bytes of id, user, description and extension of a transaction, which are kept in memory. Storages have narrower limits, which
+/// they enforce at vote.
 const META_LEN_MAX: usize = 1 << 20;
 
 impl Session {
@@ -85,7 +85,7 @@ impl Session {
                 let too_large = if done.is_ok() { self.keep_small(open) } else { None };
                 drop(transaction);
                 self.log_too_large(too_large);
-                // The line about it is that of every call that failed.
+                // It is logged as a call that has failed.
                 done.map_err(|error| {
                     let doing = "buffering a transaction in the temporary directory";
                     exceptions::of_storage_error(&crate::storage::StorageError::io(doing)(error))
@@ -125,8 +125,8 @@ impl Session {
         }
     }
 
-    /// A message longer than `max-message-size`: in a transaction it is a record, of which vote will say so. False: nobody would
-    /// learn of it but by the end of the connection. So it is where messages are signed, too: what is skipped belongs to the next code.
+    /// A message longer than `max-message-size`: within a transaction it is a record, and the vote will fail. False: the connection
+    /// has to end. That is so where messages are signed, too: the code of the next message depends on the one that is skipped.
     pub(super) fn refuse_long_message(&self, error: &FrameError) -> bool {
         let mut transaction = self.connection.transaction.lock();
         let Transaction::Open(open) = &mut *transaction else { return false };

@@ -59,7 +59,7 @@ impl Session {
                 Ok(()) => entries.frame(&id),
                 Err(error) => reply_frame(&connection, &id, &Err(exceptions::of_storage_error(&error))),
             };
-            // Read only once, however long the log is: what was committed meanwhile may be in it or not.
+            // The log is read only once, however long it is: a transaction that was committed since may be missing in it.
             post_published(&hosted, &connection, frame);
         });
     }

@@ -1,4 +1,4 @@
-//! Cache verification: what did a returning client miss?
+//! Cache verification: what has changed since a returning client's last transaction.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -31,8 +31,8 @@ impl Session {
     /// `getInvalidations(tid)`: (last tid, oids changed after `tid`), or `None` if that is not known any more, or if there is no
     /// transaction `tid`: a client that has seen another history has states that never were.
     ///
-    /// What changed up to some state is gathered, and encoded, without holding anything up. If more was published meanwhile,
-    /// that is in the queue and is added under the lock, so that the answer holds exactly at its place (R4).
+    /// What changed up to some state is gathered, and encoded, without a lock. If more was published since, that is in the
+    /// queue and is added under the lock, so that the answer holds exactly at its place (R4).
     pub(super) fn get_invalidations(&self, registered: &Registered, id: &OwnedMsgId, tid: Tid) {
         let hosted = &registered.hosted;
         let (queued, seen) = {
@@ -117,7 +117,7 @@ impl Session {
         }
     }
 
-    /// What changed cannot be told: the client verifies, or drops, all that it has.
+    /// Answers that what changed is not known: the client verifies its whole cache, or drops it.
     fn verify_all(&self, registered: &Registered, id: &OwnedMsgId, why: NotKnown) {
         let log = |level, message: std::fmt::Arguments<'_>| {
             self.connection.peer.log(&VERIFICATIONS, level, message)
