@@ -3,6 +3,8 @@
 //! Memory is counted, not measured: an allocator adds up every byte that is asked for while one input is decoded, also
 //! what is given back at once. Work is processor time of this thread for an input and for one eight times as long; what is
 //! quadratic takes 64 times as long, and what doubles with each level does not end.
+//!
+//! A program of its own: the counting allocator is one for all of a process.
 
 use std::alloc::System;
 use std::sync::Mutex;

@@ -16,10 +16,11 @@ use super::schema::zeo::{ConflictResolverSection, ZeoSection};
 use super::schema::{self, eventlog, storages, zeo};
 use super::zconfig::{self, ConfigError, Location, Section, Surroundings, matcher, overrides};
 use super::{
-    AuthenticationConfig, Config, ConflictResolver, EventLogConfig, FileStorageConfig, NamedStorage,
-    NewFileFormat, StorageConfig, ZeoConfig,
+    AuthenticationConfig, Config, EventLogConfig, FileStorageConfig, NamedStorage, NewFileFormat,
+    StorageConfig, ZeoConfig,
 };
 use crate::base::address::Address;
+use crate::conflict::HelperOptions;
 
 const DEFAULT_INVALIDATION_QUEUE_SIZE: usize = 100;
 /// No configuration is larger; endless devices are.
@@ -172,14 +173,14 @@ impl Demanded {
 }
 
 /// The keys of `conflict-resolver` together. A user or a name without an interpreter is a mistake that must not go unnoticed.
-fn conflict_resolver(section: ConflictResolverSection) -> Result<Option<ConflictResolver>, String> {
+fn conflict_resolver(section: ConflictResolverSection) -> Result<Option<HelperOptions>, String> {
     let ConflictResolverSection { interpreter, user, allowed } = section;
     let (user, user_at) = user.unzip();
     let (allowed, allowed_at) = allowed.unzip();
     let at = [("conflict-resolver-user", user_at), ("conflict-resolver-allow", allowed_at)];
     match (interpreter, at) {
         (Some(interpreter), _) => {
-            Ok(Some(ConflictResolver { interpreter, user, allowed: allowed.unwrap_or_default() }))
+            Ok(Some(HelperOptions { interpreter, user, allowed: allowed.unwrap_or_default() }))
         }
         (None, [(key, Some(location)), _] | [_, (key, Some(location))]) => {
             Err(format!("{location}: {key} is for the helpers of conflict-resolver, which is not given"))

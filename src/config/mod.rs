@@ -6,7 +6,6 @@
 mod assemble;
 mod describe;
 mod files;
-mod limits;
 pub mod options;
 pub mod schema;
 mod storage;
@@ -16,9 +15,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::address::Address;
+use crate::conflict::HelperOptions;
+use crate::server::limits::Limits;
 
 pub use assemble::{Environment, Invocation, authentication_of, from_command_line};
-pub use limits::Limits;
+
 pub use options::UsageError;
 #[cfg(feature = "test-storages")]
 pub use storage::TestStorage;
@@ -55,8 +56,8 @@ pub struct ZeoConfig {
     pub pid_filename: Option<PathBuf>,
     /// Clients that can, ZEO 5 and later, merge conflicting states themselves.
     pub client_conflict_resolution: bool,
-    /// Who merges conflicting states with the application's classes.
-    pub conflict_resolver: Option<ConflictResolver>,
+    /// Helper processes that merge conflicting states with the application's classes.
+    pub conflict_resolver: Option<HelperOptions>,
     /// Speak msgpack (`M5`) instead of pickle: the `msgpack` key, or else a non-empty `ZEO_MSGPACK`.
     pub msgpack: bool,
     /// Where statistics are served as text.
@@ -70,26 +71,6 @@ pub struct ZeoConfig {
     pub limits: Limits,
     /// `ZEO_SERVER_PROTOCOL`: the protocol to announce instead of the newest, as given.
     pub announced_protocol: Option<String>,
-}
-
-/// `conflict-resolver` and what belongs to it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct ConflictResolver {
-    /// The application's Python.
-    pub interpreter: PathBuf,
-    /// Who it runs as; `None`: the server's user.
-    pub user: Option<User>,
-    /// What records may name beside the application's classes and common data types: `module.name`, in Python's alphabet.
-    pub allowed: Vec<String>,
-}
-
-/// A user of this machine.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct User {
-    /// As the configuration has it.
-    pub name: String,
-    pub uid: u32,
-    pub gid: u32,
 }
 
 /// `authentication-protocol` and what belongs to it.

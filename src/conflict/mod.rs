@@ -7,12 +7,13 @@
 mod advice;
 mod helpers;
 pub mod native;
+mod options;
 
 use advice::Advice;
 use helpers::Pool;
 use native::{Merge, merge};
+pub use options::{HelperOptions, User};
 
-use crate::config::ConflictResolver;
 use crate::pickle::record::{ClassName, class_name};
 use crate::storage::{Clash, Resolver, Unresolved};
 
@@ -27,7 +28,7 @@ pub struct Chain {
 
 impl Chain {
     /// `settings`: of helpers, if they are configured.
-    pub fn new(settings: Option<ConflictResolver>) -> std::io::Result<Chain> {
+    pub fn new(settings: Option<HelperOptions>) -> std::io::Result<Chain> {
         let helpers = settings.map(Pool::start).transpose()?;
         Ok(Chain { helpers, advice: Advice::default() })
     }

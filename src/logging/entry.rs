@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use super::format::Value;
+use super::format::field::Field;
+use super::format::value::Value;
 use super::{level, os};
 use crate::base::untrusted;
 
@@ -25,86 +27,6 @@ pub struct Entry<'a> {
     pub process: i64,
     pub thread: i64,
     pub thread_name: Cow<'a, str>,
-}
-
-/// What a format may name; the names are those of Python's `LogRecord`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Field {
-    Name,
-    LevelName,
-    LevelNumber,
-    PathName,
-    FileName,
-    Module,
-    Line,
-    Function,
-    Created,
-    Time,
-    Msecs,
-    Age,
-    Thread,
-    ThreadName,
-    Process,
-    ProcessName,
-    Message,
-    /// Always `None`: what Python keeps of an exception. Ours are part of the message.
-    Nothing,
-    /// Always `()`: what Python's `message` was made of. Ours is made already.
-    Arguments,
-}
-
-/// What can be done with a field.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
-    Text,
-    Integer,
-    Float,
-    Opaque,
-}
-
-impl Field {
-    pub fn from_name(name: &str) -> Option<Field> {
-        Some(match name {
-            "name" => Field::Name,
-            "levelname" => Field::LevelName,
-            "levelno" => Field::LevelNumber,
-            "pathname" => Field::PathName,
-            "filename" => Field::FileName,
-            "module" => Field::Module,
-            "lineno" => Field::Line,
-            "funcName" => Field::Function,
-            "created" => Field::Created,
-            "asctime" => Field::Time,
-            "msecs" => Field::Msecs,
-            "relativeCreated" => Field::Age,
-            "thread" => Field::Thread,
-            "threadName" => Field::ThreadName,
-            "process" => Field::Process,
-            "processName" => Field::ProcessName,
-            "message" | "msg" => Field::Message,
-            "exc_info" | "exc_text" | "stack_info" => Field::Nothing,
-            "args" => Field::Arguments,
-            _ => return None,
-        })
-    }
-
-    pub fn kind(self) -> Kind {
-        match self {
-            Field::LevelNumber | Field::Line | Field::Thread | Field::Process => Kind::Integer,
-            Field::Created | Field::Msecs | Field::Age => Kind::Float,
-            Field::Nothing | Field::Arguments => Kind::Opaque,
-            Field::Name
-            | Field::LevelName
-            | Field::PathName
-            | Field::FileName
-            | Field::Module
-            | Field::Function
-            | Field::Time
-            | Field::ThreadName
-            | Field::ProcessName
-            | Field::Message => Kind::Text,
-        }
-    }
 }
 
 impl<'a> Entry<'a> {
@@ -136,7 +58,7 @@ impl<'a> Entry<'a> {
     /// The value of every field but [`Field::Time`], which needs a format of its own.
     pub fn value(&self, field: Field) -> Value<'_> {
         match field {
-            // Of what is logged in a helper, the name is another program's.
+            // Log lines of a conflict-resolver's helper have names that another program chose.
             Field::Name => Value::Text(untrusted::as_entry(self.name)),
             Field::LevelName => Value::Text(level::name(self.level)),
             Field::LevelNumber => Value::Integer(self.level.into()),
@@ -155,7 +77,12 @@ impl<'a> Entry<'a> {
             Field::ProcessName => Value::text("MainProcess"),
             Field::Message => match self.message.as_str() {
                 Some(message) => Value::Text(untrusted::as_entry(message)),
-                None => Value::Text(untrusted::as_entry(&self.message.to_string()).into_owned().into()),
+                None => {
+                    // A message that fails to print leaves its beginning.
+                    let mut message = String::new();
+                    let _ = message.write_fmt(self.message);
+                    Value::Text(untrusted::as_entry(&message).into_owned().into())
+                }
             },
             Field::Nothing | Field::Time => Value::Opaque("None"),
             Field::Arguments => Value::Opaque("()"),
@@ -169,7 +96,7 @@ pub fn began() -> Duration {
     *BEGAN.get_or_init(since_epoch)
 }
 
-/// Asked for once; the process never forks.
+/// Read once; the process never forks.
 fn process() -> i64 {
     static ID: OnceLock<u32> = OnceLock::new();
     i64::from(*ID.get_or_init(std::process::id))
@@ -201,7 +128,7 @@ fn module(path: &str) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
-    /// Whoever could put a line feed into a line wrote entries of its own, at any level.
+    /// A line feed in a message would begin a forged entry, of any level.
     #[test]
     fn a_message_is_one_entry_whatever_is_in_it() {
         let forged = "x\n------\n2026-11-26T00:00:00 CRITICAL ZEO forged\r\u{1b}[2J";

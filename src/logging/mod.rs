@@ -1,17 +1,17 @@
 //! The log as operators know it from Python's runzeo: its levels, line formats, handlers and SIGUSR2.
 //!
-//! Everybody logs through the macros of the `log` crate, with Python's logger name as the target:
+//! All modules log through the macros of the `log` crate, with Python's logger name as the target:
 //! `log::info!(target: "ZEO.StorageServer", "...")`; the levels that `log` lacks have macros in [`level`]. `fern`
 //! dispatches a record to the handlers, each with its own level; a handler formats it ([`format`]) and then
 //! writes it, whole, with one `write(2)`, to a file, a standard stream or syslog.
 //!
-//! What always holds:
+//! Invariants:
 //! - A disabled level costs one comparison. No lock is held while an entry is formatted.
-//! - No handler's failure stops the server, or holds it up for more than about a second ([`patience`]).
+//! - No handler's failure stops the server, or holds it up for more than about a second ([`write_timeout`]).
 //!   Lines that are lost are counted, and the count is logged when the handler works again.
 //! - Reopening loses nothing: a file is given up only when its successor is open.
 //!
-//! The configuration's text becomes a [`LogSetup`] in `commands`; this module knows nothing of ZConfig.
+//! `config` makes a [`LogSetup`] of `<eventlog>`; this module knows nothing of ZConfig.
 
 pub mod entry;
 mod file;
@@ -20,9 +20,10 @@ mod handler;
 pub mod level;
 mod os;
 mod panic;
-mod patience;
+mod reopen;
 mod rotate;
 mod syslog;
+mod write_timeout;
 mod writer;
 
 use std::fmt;
@@ -36,24 +37,22 @@ pub use handler::Encoding;
 use handler::{Handler, Sink};
 pub use os::LocalTime;
 pub use panic::install_panic_hook;
+pub use reopen::LogHandle;
 pub use rotate::{Rotation, When};
 pub use syslog::{SyslogAddress, SyslogSetup};
 
-/// The logger's name for what concerns the server as a whole, as in Python.
-const RUNZEO: &str = "ZEO.runzeo";
-
-/// All that is to be known of the log.
+/// The `<eventlog>` section: the level of all loggers, and where lines go.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogSetup {
     /// Python's number; nothing below it is logged anywhere.
     pub level: u8,
-    /// None of them: nothing is written.
+    /// Empty: nothing is written.
     pub handlers: Vec<HandlerSetup>,
-    /// False for the default, which knows nothing to reopen.
+    /// False without an `<eventlog>`: then there is nothing to reopen.
     pub configured: bool,
 }
 
-/// One destination of log lines.
+/// A handler section, such as `<logfile>`: one destination of log lines.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HandlerSetup {
     /// Python's number; 0 adds nothing to [`LogSetup::level`].
@@ -135,7 +134,7 @@ pub fn setup(setup: &LogSetup) -> Result<LogHandle, LogError> {
     Ok(handle)
 }
 
-/// Opens the log without installing it, for those who want one of their own.
+/// Opens a log without making it that of this process.
 pub fn build(setup: &LogSetup) -> Result<(fern::Dispatch, LogHandle), LogError> {
     entry::began();
     let handlers = setup
@@ -149,7 +148,7 @@ pub fn build(setup: &LogSetup) -> Result<(fern::Dispatch, LogHandle), LogError> 
         dispatch =
             dispatch.chain(fern::Dispatch::new().level(level::filter(handler.threshold())).chain(boxed));
     }
-    Ok((dispatch, LogHandle { handlers: handlers.into(), configured: setup.configured }))
+    Ok((dispatch, LogHandle::new(handlers, setup.configured)))
 }
 
 fn open(setup: &HandlerSetup, level: u8) -> Result<Handler, LogError> {
@@ -173,43 +172,4 @@ fn open(setup: &HandlerSetup, level: u8) -> Result<Handler, LogError> {
         }
     };
     Ok(Handler::new(setup.level.max(level), formatter, setup.encoding, sink))
-}
-
-/// The handlers of the log while it is in use.
-#[derive(Clone)]
-pub struct LogHandle {
-    handlers: Arc<[Arc<Handler>]>,
-    configured: bool,
-}
-
-impl LogHandle {
-    /// What SIGUSR2 asks for: every log file is reopened, a rotating one rotated. The outcome is logged in Python's
-    /// words; true if all went well.
-    ///
-    /// A file that cannot be reopened stays in use as it is.
-    pub fn reopen(&self) -> bool {
-        let pid = std::process::id();
-        if !self.configured {
-            log::warn!(target: RUNZEO, "({pid}) received SIGUSR2, but it was not handled!");
-            return false;
-        }
-        // All of them first: the lines about it belong into the new files.
-        let failures: Vec<_> = self.handlers.iter().filter_map(|handler| handler.reopen().err()).collect();
-        for (path, error) in &failures {
-            let path = path.display();
-            log::error!(
-                target: RUNZEO,
-                "({pid}) log file {path} cannot be reopened: {error}; lines go on into the file that was open"
-            );
-        }
-        if failures.is_empty() {
-            log::info!(target: RUNZEO, "({pid}) Log files reopened successfully");
-        }
-        failures.is_empty()
-    }
-
-    /// Lines that no destination took since it last took one, over all handlers.
-    pub fn lost(&self) -> u64 {
-        self.handlers.iter().map(|handler| handler.lost()).sum()
-    }
 }

@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 
 use super::level;
-use super::patience::Patience;
+use super::write_timeout::WriteTimeout;
 
 /// What a `<syslog>` section says.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,7 +43,7 @@ pub struct Syslog {
     facility: u8,
     address: SyslogAddress,
     socket: Option<Socket>,
-    patience: Patience,
+    timeout: WriteTimeout,
 }
 
 /// None of them blocks.
@@ -67,20 +67,20 @@ impl Syslog {
             SyslogAddress::Unix(_) => Socket::connect(&setup.address).ok(),
         };
         let address = setup.address.clone();
-        Ok(Syslog { facility: facility << 3, address, socket, patience: Patience::default() })
+        Ok(Syslog { facility: facility << 3, address, socket, timeout: WriteTimeout::default() })
     }
 
     pub fn send(&mut self, level: u8, line: &str) -> io::Result<()> {
         let message = format!("<{}>{line}\0", self.facility | severity(level));
         if let Some(socket) = &mut self.socket {
-            match socket.send(message.as_bytes(), &mut self.patience) {
+            match socket.send(message.as_bytes(), &mut self.timeout) {
                 // The daemon was started anew, perhaps.
                 Err(error) if error.kind() != io::ErrorKind::TimedOut => self.socket = None,
                 other => return other,
             }
         }
         let mut socket = Socket::connect(&self.address)?;
-        socket.send(message.as_bytes(), &mut self.patience)?;
+        socket.send(message.as_bytes(), &mut self.timeout)?;
         self.socket = Some(socket);
         Ok(())
     }
@@ -112,16 +112,18 @@ impl Socket {
         }
     }
 
-    fn send(&mut self, message: &[u8], patience: &mut Patience) -> io::Result<()> {
+    fn send(&mut self, message: &[u8], timeout: &mut WriteTimeout) -> io::Result<()> {
         match self {
             Socket::Udp(socket, peer) => {
-                patiently(socket, patience, |socket| socket.send_to(message, *peer)).map(drop)
+                send_in_time(socket, timeout, |socket| socket.send_to(message, *peer)).map(drop)
             }
-            Socket::Datagram(socket) => patiently(socket, patience, |socket| socket.send(message)).map(drop),
+            Socket::Datagram(socket) => {
+                send_in_time(socket, timeout, |socket| socket.send(message)).map(drop)
+            }
             Socket::Stream(socket) => {
                 let mut rest = message;
                 while !rest.is_empty() {
-                    let sent = patiently(socket, patience, |mut socket| socket.write(rest))?;
+                    let sent = send_in_time(socket, timeout, |mut socket| socket.write(rest))?;
                     if sent == 0 {
                         return Err(io::ErrorKind::WriteZero.into());
                     }
@@ -133,15 +135,15 @@ impl Socket {
     }
 }
 
-/// Sends, waiting for the other end as long as our patience lasts.
-fn patiently<S: AsFd>(
+/// Sends, waiting up to the write timeout for the other end.
+fn send_in_time<S: AsFd>(
     socket: &S,
-    patience: &mut Patience,
+    timeout: &mut WriteTimeout,
     send: impl Fn(&S) -> io::Result<usize>,
 ) -> io::Result<usize> {
     match send(socket) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            patience.wait(socket)?;
+            timeout.wait(socket)?;
             send(socket)
         }
         other => other,

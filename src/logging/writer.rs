@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::patience::{PIECE_LEN, Patience};
+use super::write_timeout::{PIECE_LEN, WriteTimeout};
 
 #[derive(Debug)]
 pub struct Writer {
@@ -16,7 +16,7 @@ pub struct Writer {
     /// The last line got there in part.
     torn: bool,
     /// `None` for regular files, which never make us wait for somebody.
-    patience: Option<Patience>,
+    timeout: Option<WriteTimeout>,
 }
 
 impl Writer {
@@ -38,8 +38,8 @@ impl Writer {
 
     fn new(file: File) -> io::Result<Writer> {
         let metadata = file.metadata()?;
-        let patience = if metadata.is_file() { None } else { Some(Patience::default()) };
-        Ok(Writer { file, len: metadata.len(), torn: false, patience })
+        let timeout = if metadata.is_file() { None } else { Some(WriteTimeout::default()) };
+        Ok(Writer { file, len: metadata.len(), torn: false, timeout })
     }
 
     /// One line, with its line feed, in one `write(2)`.
@@ -68,13 +68,13 @@ impl Writer {
     }
 
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(patience) = &mut self.patience else { return self.file.write(bytes) };
-        patience.wait(&self.file)?;
+        let Some(timeout) = &mut self.timeout else { return self.file.write(bytes) };
+        timeout.wait(&self.file)?;
         self.file.write(bytes.get(..PIECE_LEN).unwrap_or(bytes))
     }
 
     pub fn is_regular(&self) -> bool {
-        self.patience.is_none()
+        self.timeout.is_none()
     }
 
     pub fn len(&self) -> u64 {

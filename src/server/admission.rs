@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use crate::base::address::Host;
 use crate::base::sync::{Arc, Condvar, Mutex};
-use crate::config::Limits;
 use crate::logging::level::WARNING;
 use crate::server::client_log;
 use crate::server::connection::Connection;
 use crate::server::descriptors::Descriptors;
+use crate::server::limits::Limits;
 
 /// Time that an honest client needs to register, on a busy machine too: until then it is not closed to make room.
 const PROTECTED: Duration = Duration::from_secs(1);

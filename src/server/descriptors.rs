@@ -6,8 +6,8 @@
 use std::io;
 
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
-use crate::config::Limits;
 use crate::server::client_log::LOG;
+use crate::server::limits::Limits;
 use crate::storage::staged::{FilePermit, FilePermits};
 
 /// For logs, storages, helpers and listening sockets.

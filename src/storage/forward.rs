@@ -1,7 +1,7 @@
 //! Methods that a layer hands on unchanged to the storage below it.
 //!
 //! A layer names every method that it does not change: `forward!(base: name, size, close);`. A method with a default that is
-//! neither named nor written would be lost without a word; `tests/layers.rs` finds those.
+//! neither named nor written would be lost without a word; `tests/storage/contract/layers.rs` finds those.
 
 /// See the module.
 macro_rules! forward {

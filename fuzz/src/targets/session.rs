@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use runzeo::auth::{Protocols, Settings};
-use runzeo::config::Limits;
+use runzeo::server::limits::Limits;
 use runzeo::net::stream::Stream;
 use runzeo::server::connection::Connection;
 use runzeo::server::hosted::{Hosted, HostedOptions};

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::config::Limits;
 use crate::config::zconfig::datatypes::{Bounds, Datatype, Unit, bounded};
 use crate::config::zconfig::matcher::{Child, key};
 use crate::config::zconfig::{ConfigError, Section};
+use crate::server::limits::Limits;
 
 /// One key: what it may say, and what it is about.
 pub struct Limit {

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::{limits, ssl};
 use crate::base::address::Address;
+use crate::config::SslConfig;
 use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Child, Content, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Location, Section};
-use crate::config::{Limits, SslConfig, User};
+use crate::conflict::User;
+use crate::server::limits::Limits;
 
 /// Keys of ZEO 4 and ZEO 6 together, and our own.
 pub static ZEO: SectionType = SectionType {

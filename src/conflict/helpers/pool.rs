@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::process::{Helper, Process};
 use crate::base::cancel::Cancel;
 use crate::base::log_rate::LogRate;
-use crate::config::ConflictResolver;
+use crate::conflict::HelperOptions;
 use crate::conflict::LOG;
 use crate::pickle::record::{ClassName, class_name};
 use crate::storage::{Clash, Unresolved};
@@ -46,7 +46,7 @@ pub struct Pool {
 }
 
 struct Shared {
-    settings: ConflictResolver,
+    settings: HelperOptions,
     /// Helpers that are not slow, and helpers at work for one class.
     count_max: usize,
     patience: Duration,
@@ -91,13 +91,13 @@ struct Failure {
 
 impl Pool {
     /// A pool whose first helper is started at once, to see that it can be.
-    pub fn start(settings: ConflictResolver) -> std::io::Result<Pool> {
+    pub fn start(settings: HelperOptions) -> std::io::Result<Pool> {
         let count_max = thread::available_parallelism().map_or(1, |count| count.get()).min(COUNT_MAX);
         Pool::with(settings, count_max, PATIENCE)
     }
 
     pub(super) fn with(
-        settings: ConflictResolver,
+        settings: HelperOptions,
         count_max: usize,
         patience: Duration,
     ) -> std::io::Result<Pool> {

@@ -17,7 +17,7 @@ use socket2::SockRef;
 
 use crate::base::log_rate::LogRate;
 use crate::base::memory;
-use crate::config::ConflictResolver;
+use crate::conflict::HelperOptions;
 use crate::conflict::LOG;
 use crate::log_at;
 use crate::storage::Clash;
@@ -105,7 +105,7 @@ impl Helper {
     /// Starts one and waits until it is ready. To be called from a thread that lives as long as the helper may: Linux
     /// ends the helper together with that thread. `started` is told before it is waited for.
     pub fn start(
-        settings: &ConflictResolver,
+        settings: &HelperOptions,
         patience: Duration,
         started: impl FnOnce(&Arc<Process>),
     ) -> Result<Helper, String> {

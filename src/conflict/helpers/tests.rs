@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::pool::Pool;
 use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
-use crate::config::{ConflictResolver, User};
+use crate::conflict::{HelperOptions, User};
 use crate::storage::{Clash, Unresolved};
 
 /// Does with the three states what the new one says.
@@ -73,7 +73,7 @@ fn program(dir: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 fn pool(interpreter: &Path, count_max: usize, patience: Duration) -> Pool {
-    let settings = ConflictResolver { interpreter: interpreter.into(), ..ConflictResolver::default() };
+    let settings = HelperOptions { interpreter: interpreter.into(), ..HelperOptions::default() };
     Pool::with(settings, count_max, patience).unwrap()
 }
 
@@ -258,7 +258,7 @@ fn helpers_run_as_another_user() {
     let Some(site) = site(ZODB) else { return };
     let user = User { name: "4321:1234".into(), uid: 4321, gid: 1234 };
     let settings =
-        ConflictResolver { interpreter: site.interpreter.clone(), user: Some(user), allowed: Vec::new() };
+        HelperOptions { interpreter: site.interpreter.clone(), user: Some(user), allowed: Vec::new() };
     // The other user has to find the interpreter.
     fs::set_permissions(site._dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let pool = Pool::with(settings, 1, Duration::from_secs(30)).unwrap();

@@ -1,9 +1,12 @@
 //! `{name!r:>10}`: Python's `str.format` with its mini-language.
 
-use super::super::entry::{Field, Kind};
-use super::{Align, Piece, Pieces, Shape, Value, digits, field, number, pad};
+use super::field::{Field, Kind};
+use super::number;
+use super::piece::{Piece, Pieces};
+use super::text::{Align, digits, pad};
+use super::value::Value;
 
-/// One `{..!r:>10}` without its name.
+/// What follows the name in `{name!r:>10}`.
 #[derive(Debug, Default)]
 pub struct Conversion {
     /// `r`, `s` or `a`: made text first.
@@ -26,55 +29,61 @@ enum Alignment {
     AfterSign,
 }
 
-pub fn parse(format: &str) -> Result<Vec<Piece>, String> {
-    let mut pieces = Pieces::default();
-    let mut chars = format.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '{' if chars.next_if_eq(&'{').is_some() => pieces.text.push('{'),
-            '}' if chars.next_if_eq(&'}').is_some() => pieces.text.push('}'),
-            '}' => return Err("a '}' without its '{'; write }} for a brace".to_string()),
-            '{' => {
-                let inner: String = chars.by_ref().take_while(|c| *c != '}').collect();
-                if inner.contains('{') {
-                    return Err(format!("'{{{inner}': fields within fields are not supported"));
-                }
-                let (field, shape) = replacement(&inner)?;
-                pieces.field(field, shape);
-            }
-            c => pieces.text.push(c),
+pub fn parse(format: &str) -> Result<Vec<Piece<Conversion>>, String> {
+    let mut pieces = Pieces::new();
+    let mut rest = format;
+    while let Some(brace) = rest.find(['{', '}']) {
+        let (text, from_brace) = rest.split_at(brace);
+        pieces.text.push_str(text);
+        if let Some(after) = from_brace.strip_prefix("{{") {
+            pieces.text.push('{');
+            rest = after;
+            continue;
         }
+        if let Some(after) = from_brace.strip_prefix("}}") {
+            pieces.text.push('}');
+            rest = after;
+            continue;
+        }
+        let (inner, after) = from_brace
+            .strip_prefix('{')
+            .ok_or("a '}' stands alone; write '}}' for a brace")?
+            .split_once('}')
+            .ok_or("a '{' lacks its '}'; write '{{' for a brace")?;
+        let (field, conversion) = replacement(inner)?;
+        pieces.field(field, conversion);
+        rest = after;
     }
-    if format.matches('{').count() != format.matches('}').count() {
-        return Err("a '{' without its '}'; write {{ for a brace".to_string());
-    }
+    pieces.text.push_str(rest);
     Ok(pieces.finish())
 }
 
-/// What stands between the braces.
-fn replacement(inner: &str) -> Result<(Field, Shape), String> {
+/// The text between two braces. A field within it is not supported: it is no name, or no specification.
+fn replacement(inner: &str) -> Result<(Field, Option<Conversion>), String> {
     let (head, spec) = inner.split_once(':').unwrap_or((inner, ""));
     let (name, made_text) = match head.split_once('!') {
         Some((name, "r")) => (name, Some('r')),
         Some((name, "s")) => (name, Some('s')),
         Some((name, "a")) => (name, Some('a')),
-        Some((_, other)) => return Err(format!("'{{{inner}}}': {other:?} is not one of !r, !s, !a")),
+        Some((_, other)) => return Err(format!("'!{other}' is no conversion; use !r, !s or !a")),
         None => (head, None),
     };
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-        return Err(format!("'{{{inner}}}' must name a field, such as {{message}}"));
+        return Err(format!("'{{{head}}}' does not name its field; write '{{message}}' or the like"));
     }
-    let field = field(name)?;
-    let mut conversion = Conversion::parse(spec).map_err(|problem| format!("'{{{inner}}}': {problem}"))?;
-    conversion.made_text = made_text;
+    let field = Field::named(name)?;
     let kind = if made_text.is_some() { Kind::Text } else { field.kind() };
-    conversion.check(kind).map_err(|problem| format!("'{{{inner}}}': {problem}"))?;
-    let plain = spec.is_empty() && matches!(made_text, None | Some('s'));
-    Ok((field, if plain { Shape::Plain } else { Shape::Brace(conversion) }))
+    let conversion = Conversion::parse(spec)?.filter(|conversion| conversion.suits(kind));
+    let Some(conversion) = conversion else {
+        return Err(format!("':{spec}' does not suit the field '{name}'"));
+    };
+    let is_plain = spec.is_empty() && matches!(made_text, None | Some('s'));
+    Ok((field, (!is_plain).then_some(Conversion { made_text, ..conversion })))
 }
 
 impl Conversion {
-    fn parse(spec: &str) -> Result<Conversion, String> {
+    /// `None`: this is no specification.
+    fn parse(spec: &str) -> Result<Option<Conversion>, String> {
         let mut conversion = Conversion::default();
         let mut chars = spec.chars().peekable();
         let mut ahead = spec.chars();
@@ -93,49 +102,37 @@ impl Conversion {
         conversion.width = digits(&mut chars)?.unwrap_or(0);
         conversion.separator = chars.next_if(|c| matches!(c, ',' | '_'));
         if chars.next_if_eq(&'.').is_some() {
-            conversion.precision = Some(digits(&mut chars)?.ok_or("a precision is missing after '.'")?);
+            let Some(precision) = digits(&mut chars)? else { return Ok(None) };
+            conversion.precision = Some(precision);
         }
         conversion.kind = chars.next();
-        match chars.next() {
-            None => Ok(conversion),
-            Some(_) => Err(format!("{spec:?} is no format specification")),
-        }
+        Ok(chars.next().is_none().then_some(conversion))
     }
 
-    /// Whether such a value can be written so.
-    fn check(&self, value: Kind) -> Result<(), String> {
-        let is_set = self.sign.is_some() || self.alternate || self.separator.is_some();
+    /// Whether Python can show such a value so.
+    fn suits(&self, value: Kind) -> bool {
         match (value, self.kind) {
             (Kind::Text, None | Some('s')) => {
-                if is_set || self.align == Some(Alignment::AfterSign) {
-                    return Err("text takes no sign, '#', '=', ',' or '_'".to_string());
-                }
-                Ok(())
+                self.sign.is_none()
+                    && !self.alternate
+                    && self.separator.is_none()
+                    && self.align != Some(Alignment::AfterSign)
             }
             (Kind::Integer, None | Some('d' | 'n' | 'b' | 'o' | 'x' | 'X' | 'c')) => {
-                if self.precision.is_some() {
-                    return Err("a whole number takes no precision".to_string());
-                }
-                let groups =
-                    matches!((self.separator, self.kind), (Some(','), None | Some('d')) | (Some('_'), _));
-                if self.separator.is_some() && (!groups || matches!(self.kind, Some('n' | 'c'))) {
-                    return Err("no such grouping for this presentation".to_string());
-                }
-                if self.kind == Some('c') && (self.sign.is_some() || self.alternate) {
-                    return Err("a character takes no sign and no '#'".to_string());
-                }
-                Ok(())
+                let may_be_grouped = match self.separator {
+                    None => true,
+                    Some(',') => matches!(self.kind, None | Some('d')),
+                    Some(_) => !matches!(self.kind, Some('n' | 'c')),
+                };
+                let is_bare_character = self.kind != Some('c') || self.sign.is_none() && !self.alternate;
+                self.precision.is_none() && may_be_grouped && is_bare_character
             }
             (Kind::Integer, Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%'))
             | (Kind::Float, None | Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | 'n' | '%')) => {
-                if self.separator.is_some() && self.kind == Some('n') {
-                    return Err("no such grouping for this presentation".to_string());
-                }
-                Ok(())
+                self.separator.is_none() || self.kind != Some('n')
             }
-            (Kind::Opaque, None) if self.is_empty() => Ok(()),
-            (Kind::Opaque, _) => Err("this field takes no format specification".to_string()),
-            (_, Some(kind)) => Err(format!("{kind:?} cannot present this field")),
+            (Kind::Opaque, None) => self.is_empty(),
+            _ => false,
         }
     }
 

@@ -1,9 +1,15 @@
 //! `%(name)s`: Python's printf-like formatting of a mapping.
 
-use super::super::entry::Kind;
-use super::{Align, Piece, Pieces, Shape, Value, digits, field, number, pad};
+use std::iter::Peekable;
+use std::str::Chars;
 
-/// One `%(..)-8.3s` without its name.
+use super::field::{Field, Kind};
+use super::number;
+use super::piece::{Piece, Pieces};
+use super::text::{Align, digits, pad};
+use super::value::Value;
+
+/// What follows the name in `%(name)-8.3s`.
 #[derive(Debug, Default)]
 pub struct Conversion {
     left: bool,
@@ -13,42 +19,42 @@ pub struct Conversion {
     alternate: bool,
     width: usize,
     precision: Option<usize>,
+    /// The letter at the end.
     kind: char,
 }
 
-pub fn parse(format: &str) -> Result<Vec<Piece>, String> {
-    let mut pieces = Pieces::default();
+pub fn parse(format: &str) -> Result<Vec<Piece<Conversion>>, String> {
+    let mut pieces = Pieces::new();
     let mut chars = format.chars().peekable();
     while let Some(c) = chars.next() {
         if c != '%' {
             pieces.text.push(c);
             continue;
         }
-        match chars.next() {
-            Some('%') => pieces.text.push('%'),
-            Some('(') => {
-                let name = name(&mut chars)?;
-                let conversion = Conversion::parse(&name, &mut chars)?;
-                if conversion.kind == '%' {
-                    pieces.text.push('%');
-                    continue;
+        let name = match chars.next_if_eq(&'(') {
+            Some(_) => Some(name(&mut chars)?),
+            None => None,
+        };
+        let conversion = Conversion::parse(&mut chars)?;
+        match (name, conversion.kind) {
+            (_, '%') => pieces.text.push('%'),
+            (None, kind) => {
+                return Err(format!("'%{kind}' names no field; write '%(message){kind}' or the like"));
+            }
+            (Some(name), kind) => {
+                let field = Field::named(&name)?;
+                if !conversion.suits(field.kind()) {
+                    return Err(format!("'%({name}){kind}' does not suit this field; use '%({name})s'"));
                 }
-                let field = field(&name)?;
-                conversion.check(&name, field.kind())?;
-                let shape = if conversion.is_plain() { Shape::Plain } else { Shape::Percent(conversion) };
-                pieces.field(field, shape);
+                pieces.field(field, (!conversion.is_plain()).then_some(conversion));
             }
-            Some(c) => {
-                return Err(format!("'%{c}' names no field; write %(message)s, or %% for a per cent sign"));
-            }
-            None => return Err("it ends in a lone '%'; write %% for a per cent sign".to_string()),
         }
     }
     Ok(pieces.finish())
 }
 
 /// The name up to its closing parenthesis. Python counts nested ones.
-fn name(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<String, String> {
+fn name(chars: &mut Peekable<Chars<'_>>) -> Result<String, String> {
     let mut name = String::new();
     let mut depth = 1;
     for c in chars {
@@ -62,11 +68,11 @@ fn name(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<String, 
         }
         name.push(c);
     }
-    Err(format!("'%({name}' has no closing parenthesis"))
+    Err("a '%(' lacks its ')'".to_string())
 }
 
 impl Conversion {
-    fn parse(name: &str, chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<Conversion, String> {
+    fn parse(chars: &mut Peekable<Chars<'_>>) -> Result<Conversion, String> {
         let mut conversion = Conversion::default();
         while let Some(flag) = chars.peek() {
             match flag {
@@ -85,30 +91,25 @@ impl Conversion {
         }
         // A length modifier means nothing, once at most.
         let _ = chars.next_if(|c| matches!(c, 'h' | 'l' | 'L'));
-        conversion.kind = match chars.next() {
-            Some('*') => return Err(format!("'%({name})' cannot take its width from a '*'")),
-            Some(kind) if "diouxXeEfFgGcrsa%".contains(kind) => kind,
+        match chars.next() {
+            Some(kind) if "diouxXeEfFgGcrsa%".contains(kind) => conversion.kind = kind,
             Some(kind) => {
-                return Err(format!("'%({name})' ends in {kind:?}, which is no conversion; try 's'"));
+                return Err(format!("'%{kind}' is no conversion; write '%%' for a per cent sign"));
             }
-            None => return Err(format!("'%({name})' lacks its conversion; write '%({name})s'")),
-        };
+            None => {
+                return Err("it ends within a '%' conversion; write '%%' for a per cent sign".to_string());
+            }
+        }
         Ok(conversion)
     }
 
-    /// Whether such a value can be written so.
-    fn check(&self, name: &str, value: Kind) -> Result<(), String> {
-        let fits = match self.kind {
+    fn suits(&self, value: Kind) -> bool {
+        match self.kind {
             'r' | 's' | 'a' => true,
             'd' | 'i' | 'u' | 'e' | 'E' | 'f' | 'F' | 'g' | 'G' => {
                 matches!(value, Kind::Integer | Kind::Float)
             }
             _ => value == Kind::Integer,
-        };
-        if fits {
-            Ok(())
-        } else {
-            Err(format!("'%({name}){}' needs a number; write '%({name})s'", self.kind))
         }
     }
 

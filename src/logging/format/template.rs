@@ -1,6 +1,7 @@
 //! `$name` and `${name}`: Python's `string.Template`.
 
-use super::{Piece, Pieces, Shape, field};
+use super::field::Field;
+use super::piece::{Piece, Pieces};
 
 /// What becomes of a `$` that names no field.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -9,8 +10,9 @@ pub enum Unknown {
     StaysAsItIs,
 }
 
-pub fn parse(format: &str, unknown: Unknown) -> Result<Vec<Piece>, String> {
-    let mut pieces = Pieces::default();
+/// `C`: fields of this language have no conversion.
+pub fn parse<C>(format: &str, unknown: Unknown) -> Result<Vec<Piece<C>>, String> {
+    let mut pieces = Pieces::new();
     let mut rest = format;
     while let Some((text, after)) = rest.split_once('$') {
         pieces.text.push_str(text);
@@ -19,16 +21,12 @@ pub fn parse(format: &str, unknown: Unknown) -> Result<Vec<Piece>, String> {
             rest = after;
             continue;
         }
-        let named = braced(after).or_else(|| {
-            let name = after.get(..identifier_len(after)).filter(|name| !name.is_empty())?;
-            Some((name, name.len()))
-        });
-        let (found, len) = match named {
-            Some((name, len)) => (field(name), len),
-            None => (Err("a '$' that names no field; write $$ for a dollar sign".to_string()), 0),
+        let (found, len) = match name(after) {
+            Ok((name, len)) => (Field::named(name), len),
+            Err(problem) => (Err(problem), 0),
         };
         match (found, unknown) {
-            (Ok(field), _) => pieces.field(field, Shape::Plain),
+            (Ok(field), _) => pieces.field(field, None),
             (Err(problem), Unknown::IsAnError) => return Err(problem),
             (Err(_), Unknown::StaysAsItIs) => {
                 pieces.text.push('$');
@@ -41,12 +39,19 @@ pub fn parse(format: &str, unknown: Unknown) -> Result<Vec<Piece>, String> {
     Ok(pieces.finish())
 }
 
-/// The name in `{name}`, and the length with its braces.
-fn braced(text: &str) -> Option<(&str, usize)> {
-    let inner = text.strip_prefix('{')?;
-    let len = identifier_len(inner);
-    let name = inner.get(..len).filter(|name| !name.is_empty())?;
-    inner.get(len..)?.starts_with('}').then_some((name, len + 2))
+/// The name at the start of `text`, and its length in bytes with the braces, if it has any.
+fn name(text: &str) -> Result<(&str, usize), String> {
+    let braced = text.strip_prefix('{');
+    let inner = braced.unwrap_or(text);
+    let (name, after) = inner.split_at(identifier_len(inner));
+    if name.is_empty() {
+        return Err("a '$' is not followed by the name of a field; write '$$' for a dollar sign".to_string());
+    }
+    match braced {
+        Some(_) if after.starts_with('}') => Ok((name, name.len() + 2)),
+        Some(_) => Err(format!("'${{{name}' lacks its '}}'")),
+        None => Ok((name, name.len())),
+    }
 }
 
 fn identifier_len(text: &str) -> usize {

@@ -1,0 +1,94 @@
+//! The fields of a log entry that a format can name, and the kind of value that each has.
+
+use super::value::Value;
+
+/// What a format may name; the names are those of Python's `LogRecord`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Field {
+    Name,
+    LevelName,
+    LevelNumber,
+    PathName,
+    FileName,
+    Module,
+    Line,
+    Function,
+    Created,
+    Time,
+    Msecs,
+    Age,
+    Thread,
+    ThreadName,
+    Process,
+    ProcessName,
+    Message,
+    /// `exc_info` and its like, always `None`: exceptions are part of the message here.
+    Nothing,
+    /// `args`, always `()`: the message is complete here.
+    Arguments,
+}
+
+/// Which conversions suit a field.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    Text,
+    Integer,
+    Float,
+    Opaque,
+}
+
+impl Field {
+    /// The field that a format names.
+    ///
+    /// A name that no entry has is refused even with `arbitrary-fields`: Python accepts it, and then loses every line.
+    pub fn named(name: &str) -> Result<Field, String> {
+        Field::from_name(name).ok_or_else(|| {
+            let mut quoted = String::new();
+            Value::text(name).repr(false, &mut quoted);
+            format!("there is no field {quoted} in a log record")
+        })
+    }
+
+    fn from_name(name: &str) -> Option<Field> {
+        Some(match name {
+            "name" => Field::Name,
+            "levelname" => Field::LevelName,
+            "levelno" => Field::LevelNumber,
+            "pathname" => Field::PathName,
+            "filename" => Field::FileName,
+            "module" => Field::Module,
+            "lineno" => Field::Line,
+            "funcName" => Field::Function,
+            "created" => Field::Created,
+            "asctime" => Field::Time,
+            "msecs" => Field::Msecs,
+            "relativeCreated" => Field::Age,
+            "thread" => Field::Thread,
+            "threadName" => Field::ThreadName,
+            "process" => Field::Process,
+            "processName" => Field::ProcessName,
+            "message" | "msg" => Field::Message,
+            "exc_info" | "exc_text" | "stack_info" => Field::Nothing,
+            "args" => Field::Arguments,
+            _ => return None,
+        })
+    }
+
+    pub fn kind(self) -> Kind {
+        match self {
+            Field::LevelNumber | Field::Line | Field::Thread | Field::Process => Kind::Integer,
+            Field::Created | Field::Msecs | Field::Age => Kind::Float,
+            Field::Nothing | Field::Arguments => Kind::Opaque,
+            Field::Name
+            | Field::LevelName
+            | Field::PathName
+            | Field::FileName
+            | Field::Module
+            | Field::Function
+            | Field::Time
+            | Field::ThreadName
+            | Field::ProcessName
+            | Field::Message => Kind::Text,
+        }
+    }
+}
