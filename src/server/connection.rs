@@ -7,7 +7,7 @@ use crate::base::sync::{Arc, AtomicU64, Ordering};
 use crate::server::outbox::Outbox;
 use crate::server::peer::Peer;
 use crate::server::transaction::state::TransactionSlot;
-use crate::wire::protocol::{Codec, Dialect, Generation, Wire};
+use crate::wire::protocol::Wire;
 
 /// A client's connection.
 pub struct Connection {
@@ -48,10 +48,7 @@ impl Connection {
 
     /// The wire; before the first message of the peer, one that any peer can read.
     pub fn wire(&self) -> Wire {
-        self.wire
-            .get()
-            .copied()
-            .unwrap_or(Wire { generation: Generation::Z5, codec: Codec::Pickle(Dialect::Python3) })
+        self.wire.get().copied().unwrap_or(Wire::BEFORE_FIRST_MESSAGE)
     }
 
     /// Notes that a message for the open transaction has come.

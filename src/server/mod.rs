@@ -45,7 +45,7 @@ use crate::server::hosted::Hosted;
 use crate::server::limits::Limits;
 use crate::server::transaction::publisher::set_publisher;
 use crate::server::watch::Watch;
-use crate::wire::protocol::Announcement;
+use crate::wire::protocol::Greeting;
 use crate::wire::value::Value;
 
 /// Longest wait of a stop for sessions to end by themselves, and then again for those that were closed.
@@ -64,7 +64,7 @@ pub struct Authentication {
 pub struct Server {
     storages: BTreeMap<String, Arc<Hosted>>,
     authentication: Option<Authentication>,
-    announcement: Announcement,
+    greeting: Greeting,
     limits: Limits,
     descriptors: Descriptors,
     admission: Arc<Admission>,
@@ -80,7 +80,7 @@ impl Server {
     /// A server of these storages that accepts no connections yet. `descriptors` is the number that the process may have open.
     pub fn new(
         storages: Vec<Arc<Hosted>>,
-        announcement: Announcement,
+        greeting: Greeting,
         authentication: Option<Authentication>,
         limits: Limits,
         descriptors: usize,
@@ -91,7 +91,7 @@ impl Server {
         let server = Arc::new(Server {
             storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
             authentication,
-            announcement,
+            greeting,
             admission: Admission::new(&limits, &descriptors),
             descriptors,
             limits,
@@ -146,8 +146,8 @@ impl Server {
     }
 
     /// The first message to each client.
-    pub fn announcement(&self) -> Announcement {
-        self.announcement
+    pub fn greeting(&self) -> Greeting {
+        self.greeting
     }
 
     pub fn limits(&self) -> &Limits {

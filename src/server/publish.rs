@@ -213,7 +213,7 @@ mod tests {
 
     use super::*;
     use crate::storage::LastInvalidations;
-    use crate::wire::protocol::{Codec, Dialect, Generation};
+    use crate::wire::protocol::{Dialect, Encoding, Generation};
 
     /// Remembers what was sent.
     #[derive(Default)]
@@ -244,7 +244,7 @@ mod tests {
     /// the install nothing may be queued for the committer yet, while the others have their invalidation (R2).
     #[test]
     fn a_committer_cannot_have_its_reply_before_its_transaction_is_installed() {
-        let wire = Wire { generation: Generation::Z5, codec: Codec::Pickle(Dialect::Python3) };
+        let wire = Wire { generation: Generation::Z5, encoding: Encoding::Pickle(Dialect::Python3) };
         let publication = Publication::new(
             Tid(1),
             Invalidations::new(100, LastInvalidations::new(Vec::new(), Tid(1)), Tid(1)),

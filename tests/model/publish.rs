@@ -16,11 +16,11 @@ use runzeo::server::invalidations::Invalidations;
 use runzeo::server::outbox::Outbox;
 use runzeo::server::publish::{Member, Publication, PublicationEntry};
 use runzeo::storage::LastInvalidations;
-use runzeo::wire::protocol::{Codec, Dialect, Generation, Wire};
+use runzeo::wire::protocol::{Dialect, Encoding, Generation, Wire};
 
 const OBJECT: Oid = Oid(7);
 const OTHER: Oid = Oid(8);
-const WIRE: Wire = Wire { generation: Generation::Z5, codec: Codec::Pickle(Dialect::Python3) };
+const WIRE: Wire = Wire { generation: Generation::Z5, encoding: Encoding::Pickle(Dialect::Python3) };
 
 const INVALIDATION: u8 = b'i';
 const REPLY: u8 = b'r';

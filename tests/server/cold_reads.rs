@@ -20,7 +20,7 @@ use runzeo::server::limits::Limits;
 use runzeo::server::room::Room;
 use runzeo::server::workers::Pools;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::wire::protocol::Announcement;
+use runzeo::wire::protocol::Greeting;
 
 const COLD: u64 = 16;
 /// Stored last: in memory.
@@ -52,8 +52,7 @@ impl World {
         };
         let hosted =
             Hosted::new("1".into(), storage, options, Pools::start(Room::default()).unwrap()).unwrap();
-        let server =
-            Server::new(vec![hosted], Announcement::new(false), None, Limits::default(), 1000).unwrap();
+        let server = Server::new(vec![hosted], Greeting::new(false), None, Limits::default(), 1000).unwrap();
         let listen_on = Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) };
         let mut address = None;
         for listener in listen(&listen_on, None).unwrap() {

@@ -22,7 +22,7 @@ use runzeo::server::room::Room;
 use runzeo::server::workers::Pools;
 use runzeo::storage::Storage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::wire::protocol::Announcement;
+use runzeo::wire::protocol::Greeting;
 
 /// The states of a transaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -127,14 +127,9 @@ impl World {
             options,
             Pools::start(Room::default()).unwrap(),
         );
-        let server = Server::new(
-            vec![hosted.expect("hosted")],
-            Announcement::new(false),
-            None,
-            Limits::default(),
-            1000,
-        )
-        .expect("a server");
+        let server =
+            Server::new(vec![hosted.expect("hosted")], Greeting::new(false), None, Limits::default(), 1000)
+                .expect("a server");
         let listeners =
             listen(&Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) }, None).expect("a socket");
         let mut address = None;

@@ -28,7 +28,7 @@ use runzeo::storage::Storage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::wire::call::Incoming;
 use runzeo::wire::frame::put_frame;
-use runzeo::wire::protocol::{Announcement, Codec, Generation, Wire};
+use runzeo::wire::protocol::{Encoding, Generation, Greeting, Wire};
 use runzeo::wire::request::Request;
 use runzeo::wire::value::Value;
 use tempfile::TempDir;
@@ -207,19 +207,19 @@ fn calls(wire: Wire) -> Vec<Call> {
     calls
 }
 
-const DIALECTS: [(&[u8], Generation, Codec); 8] = [
-    (b"Z5", Generation::Z5, Codec::Pickle(Dialect::Python3)),
-    (b"M5", Generation::Z5, Codec::Msgpack),
-    (b"Z4", Generation::Z4, Codec::Pickle(Dialect::Python2)),
-    (b"Z4", Generation::Z4, Codec::Pickle(Dialect::Python3)),
-    (b"Z3101", Generation::Z3101, Codec::Pickle(Dialect::Python2)),
-    (b"Z309", Generation::Z309, Codec::Pickle(Dialect::Python2)),
-    (b"Z308", Generation::Z308, Codec::Pickle(Dialect::Python2)),
-    (b"Z200", Generation::Z200, Codec::Pickle(Dialect::Python2)),
+const DIALECTS: [(&[u8], Generation, Encoding); 8] = [
+    (b"Z5", Generation::Z5, Encoding::Pickle(Dialect::Python3)),
+    (b"M5", Generation::Z5, Encoding::Msgpack),
+    (b"Z4", Generation::Z4, Encoding::Pickle(Dialect::Python2)),
+    (b"Z4", Generation::Z4, Encoding::Pickle(Dialect::Python3)),
+    (b"Z3101", Generation::Z3101, Encoding::Pickle(Dialect::Python2)),
+    (b"Z309", Generation::Z309, Encoding::Pickle(Dialect::Python2)),
+    (b"Z308", Generation::Z308, Encoding::Pickle(Dialect::Python2)),
+    (b"Z200", Generation::Z200, Encoding::Pickle(Dialect::Python2)),
 ];
 
 fn wires() -> impl Iterator<Item = (&'static [u8], Wire)> {
-    DIALECTS.into_iter().map(|(answer, generation, codec)| (answer, Wire { generation, codec }))
+    DIALECTS.into_iter().map(|(answer, generation, encoding)| (answer, Wire { generation, encoding }))
 }
 
 /// What the call is for a peer of this wire.
@@ -291,7 +291,7 @@ impl World {
             Authentication { name: "digest".into(), protocol }
         });
         let server =
-            Server::new(vec![hosted], Announcement::new(false), authentication, Limits::default(), 10_000)
+            Server::new(vec![hosted], Greeting::new(false), authentication, Limits::default(), 10_000)
                 .expect("a server");
         World { server, storage, read_only, directory }
     }

@@ -4,10 +4,10 @@
 use std::fmt::Write as _;
 
 use runzeo::base::ids::{Oid, Tid};
-use runzeo::wire::codec::LoadShape;
 use runzeo::wire::exception::PyException;
-use runzeo::wire::protocol::{Codec, Dialect, Generation, Wire};
+use runzeo::wire::protocol::{Dialect, Encoding, Generation, Wire};
 use runzeo::wire::push::Push;
+use runzeo::wire::reply::LoadShape;
 use runzeo::wire::request::MsgId;
 use runzeo::wire::value::Value;
 
@@ -99,24 +99,26 @@ fn exceptions() -> Vec<PyException> {
 fn samples() {
     let mut lines = String::new();
     let mut line = |wire: Wire, what: &str, id: &str, frame: &[u8], expected: &str| {
-        let codec = match wire.codec {
-            Codec::Pickle(Dialect::Python2) => "2",
-            Codec::Pickle(Dialect::Python3) => "3",
-            Codec::Msgpack => "m",
+        let encoding = match wire.encoding {
+            Encoding::Pickle(Dialect::Python2) => "2",
+            Encoding::Pickle(Dialect::Python3) => "3",
+            Encoding::Msgpack => "m",
         };
         let hex = frame[4..].iter().fold(String::new(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
             hex
         });
-        let _ = writeln!(lines, "{}\t{codec}\t{what}\t{id}\t{hex}\t{expected}", wire.generation);
+        let _ = writeln!(lines, "{}\t{encoding}\t{what}\t{id}\t{hex}\t{expected}", wire.generation);
     };
     for name in ["Z308", "Z309", "Z310", "Z3101", "Z4", "Z5"] {
         let generation = Generation::parse(name.as_bytes()).unwrap();
-        for codec in [Codec::Pickle(Dialect::Python2), Codec::Pickle(Dialect::Python3), Codec::Msgpack] {
-            if codec == Codec::Msgpack && generation != Generation::Z5 {
+        for encoding in
+            [Encoding::Pickle(Dialect::Python2), Encoding::Pickle(Dialect::Python3), Encoding::Msgpack]
+        {
+            if encoding == Encoding::Msgpack && generation != Generation::Z5 {
                 continue;
             }
-            let wire = Wire { generation, codec };
+            let wire = Wire { generation, encoding };
             for value in values() {
                 let mut out = Vec::new();
                 wire.reply(MsgId::Int(300), &value, &mut out);

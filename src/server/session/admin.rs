@@ -11,7 +11,7 @@ use crate::server::session::entries::Entries;
 use crate::server::session::large::with_room;
 use crate::storage::HistoryEntry;
 use crate::wire::exception::PyException;
-use crate::wire::protocol::{Codec, Dialect};
+use crate::wire::protocol::{Dialect, Encoding};
 use crate::wire::request::OwnedMsgId;
 use crate::wire::value::{Value, extension_dict};
 
@@ -104,9 +104,9 @@ impl Session {
     /// `history(oid, None)`: Python 3 cannot compare the count with a number; Python 2 can, and finds it reached.
     pub(super) fn history_of_no_count(&self, registered: &Registered, oid: Oid) -> Result {
         registered.hosted.storage.history(oid, 0).map_err(|error| exceptions::of_storage_error(&error))?;
-        match self.connection.wire().codec {
-            Codec::Pickle(Dialect::Python2) => Ok(Value::List(Vec::new())),
-            Codec::Pickle(Dialect::Python3) | Codec::Msgpack => {
+        match self.connection.wire().encoding {
+            Encoding::Pickle(Dialect::Python2) => Ok(Value::List(Vec::new())),
+            Encoding::Pickle(Dialect::Python3) | Encoding::Msgpack => {
                 let message = "'>=' not supported between instances of 'int' and 'NoneType'";
                 Err(PyException::builtin("TypeError", message))
             }

@@ -18,10 +18,10 @@ use crate::server::stats::count;
 use crate::server::transaction::finish::{FinishRefused, finish};
 use crate::server::transaction::undo::undo;
 use crate::server::transaction::vote::vote;
-use crate::wire::codec::LoadShape;
 use crate::wire::exception::PyException;
 use crate::wire::protocol::UndoCall;
 use crate::wire::push::Push;
+use crate::wire::reply::LoadShape;
 use crate::wire::request::{Call, OwnedMsgId, Request};
 use crate::wire::value::Value;
 

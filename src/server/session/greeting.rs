@@ -11,7 +11,7 @@ use crate::server::client_log;
 use crate::server::client_log::LOG;
 use crate::server::connection::Connection;
 use crate::wire::frame::{FrameReader, put_frame};
-use crate::wire::protocol::{Answer, Generation, negotiate};
+use crate::wire::protocol::{Generation, GreetingAnswer, negotiate};
 
 /// Python's logger of what the protocol itself is about.
 const PROTOCOL_LOG: &str = "ZEO.asyncio.server";
@@ -61,13 +61,13 @@ pub(super) fn greet(
 ) -> io::Result<Option<Greeted>> {
     let outbox = &connection.outbox;
     let mut frame = Vec::new();
-    put_frame(&server.announcement().bytes(), &mut frame);
+    put_frame(server.greeting().bytes(), &mut frame);
     outbox.send_own(outbox.place(), &frame);
 
     let stream = outbox.sink();
     loop {
         let answer = match frames.next() {
-            Ok(Some(frame)) => negotiate(server.announcement(), frame.payload),
+            Ok(Some(frame)) => negotiate(server.greeting(), frame.payload),
             Ok(None) => {
                 let received = stream.recv(frames.spare()?)?;
                 if received == 0 {
@@ -82,14 +82,14 @@ pub(super) fn greet(
             }
         };
         return match answer {
-            Ok(Answer::Speaks { generation, msgpack }) => {
+            Ok(GreetingAnswer::Speaks { generation, msgpack }) => {
                 let first = if msgpack { "M" } else { "Z" };
                 let number = generation.name().trim_start_matches('Z');
                 let message = format_args!("received handshake '{first}{number}'");
                 connection.peer.log_as(PROTOCOL_LOG, &client_log::HANDSHAKES, INFO, message);
                 Ok(Some(Greeted { generation, msgpack }))
             }
-            Ok(Answer::RuOk) => {
+            Ok(GreetingAnswer::RuOk) => {
                 // No log line: load balancers ask every few seconds.
                 let mut frame = Vec::new();
                 put_frame(server.ruok().as_bytes(), &mut frame);

@@ -15,7 +15,7 @@ use crate::server::registered::Registered;
 use crate::server::session::cold::Cold;
 use crate::server::session::large;
 use crate::storage::StorageError;
-use crate::wire::codec::LoadShape;
+use crate::wire::reply::LoadShape;
 use crate::wire::request::OwnedMsgId;
 
 /// Bytes of replies after which a batch is sent, even if more requests are there.

@@ -11,7 +11,7 @@ use crate::server::transaction::wrong_id::check_id;
 use crate::storage::{Staged, TransactionMeta};
 use crate::wire::exception::PyException;
 use crate::wire::frame::FrameError;
-use crate::wire::protocol::{Codec, Dialect};
+use crate::wire::protocol::{Dialect, Encoding};
 use crate::wire::request::TpcBegin;
 
 /// Bytes of id, user, description and extension of a transaction, which are kept in memory. Storages have narrower limits, which
@@ -52,7 +52,7 @@ impl Session {
         let memory_max = self.server.limits().transaction_memory;
         let mut staged = Staged::new(meta, begin.tid, begin.status, memory_max);
         staged.count_file(self.server.descriptors().files.clone());
-        staged.python2 = self.connection.wire().codec == Codec::Pickle(Dialect::Python2);
+        staged.python2 = self.connection.wire().encoding == Encoding::Pickle(Dialect::Python2);
         let clients_resolve = registered.hosted.options.client_conflict_resolution;
         staged.client_resolves = clients_resolve && self.connection.wire().can_resolve_conflicts();
         let id = TransactionId::new(&begin.id, &registered.hosted.stats.active_txns);

@@ -98,9 +98,7 @@ fn entry(committed: Committed) -> (PublicationEntry, Option<Box<FinishTicket>>) 
     ticket.set_answered();
     let wire = ticket.registered.connection.wire();
     transaction.committer = ticket.registered.connection.id();
-    if wire.finish_sends_info() {
-        wire.push(&Push::Info(size_info(object_count, size)), &mut transaction.reply);
-    }
+    wire.push(&Push::Info(size_info(object_count, size)), &mut transaction.reply);
     wire.tid_reply(ticket.reply_to.get(), tid, &mut transaction.reply);
     (transaction, Some(ticket))
 }
