@@ -4,9 +4,9 @@
 //! are encoded is the wire's business.
 
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::Conflict;
 use crate::pickle::record;
 use crate::storage::StorageError;
-use crate::storage::error::Conflict;
 use crate::wire::exception::{BUILTINS, PyException};
 use crate::wire::value::Value;
 

@@ -20,7 +20,7 @@ use crate::commands::{log_setup, tls};
 use crate::config::{
     AuthenticationConfig, Config, Invocation, NamedStorage, UsageError, ZeoConfig, from_command_line,
 };
-use crate::conflict::Chain;
+use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
 use crate::net::listen::{self, Bound, Kind, ListenError, Listener};
 use crate::net::tls::Tls;
@@ -32,7 +32,7 @@ use crate::server::hosted::{Hosted, HostedOptions};
 use crate::server::room::Room;
 use crate::server::workers::Pools;
 use crate::server::{Authentication, Server};
-use crate::storage::{Resolver, Storage};
+use crate::storage::Storage;
 use crate::wire::protocol::Greeting;
 
 /// Logger of what concerns the process, as in Python.

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 const LADDER: &[&[&str]] = &[
     &["base"],
     &["pickle"],
-    &["wire"],
+    &["wire", "conflict"],
     &["storage", "logging", "net", "auth", "process"],
-    &["exceptions", "conflict"],
+    &["exceptions"],
     &["server", "client"],
     &["config"],
     &["commands"],

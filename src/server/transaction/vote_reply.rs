@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use crate::base::ids::Oid;
+use crate::conflict::Conflict;
 use crate::exceptions;
 use crate::logging::level::ERROR;
 use crate::server::client_log::{self, LOG};
 use crate::server::registered::Registered;
 use crate::server::stats::count;
-use crate::storage::error::Conflict;
 use crate::storage::staged::OpKind;
 use crate::storage::{Staged, StorageError, Voted};
 use crate::wire::exception::PyException;
