@@ -32,4 +32,5 @@ fn every_lock_has_a_rank() {
 }
 
 /// Files that pause after an error of the system, which no condition variable tells the end of; or that are a delay.
-const MAY_SLEEP: &[&str] = &["server/acceptor.rs", "server/monitor.rs", "storage/load_delayed.rs", "commands/zeopack.rs"];
+const MAY_SLEEP: &[&str] =
+    &["server/acceptor.rs", "server/monitor.rs", "storage/load_delayed.rs", "commands/zeopack.rs"];

@@ -138,7 +138,7 @@ fn lines_about_clients_go_through_one_door() {
     }
     assert!(
         wrong.is_empty(),
-        "use Connection::log or log_of_nobody; or, if no client can bring the line about, note it in OWN_LINES:\n{}",
+        "use Peer::log or log_without_peer; or, if no client can bring the line about, note it in OWN_LINES:\n{}",
         wrong.join("\n")
     );
 }

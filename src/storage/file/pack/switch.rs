@@ -137,6 +137,7 @@ fn replace(pack: &mut Pack<'_>, copier: &mut Copier<'_>, keep_old: bool) -> std:
     check_pins(pack, copier, &pins)?;
     copier.sync()?;
     if let Err(why) = core.check_ours(&copier.old) {
+        drop(pins);
         core.set_exchanged(&copier.old, &why);
         return Err(StorageError::Closed(format!("packing {}: {why}", core.path.display())).into());
     }
