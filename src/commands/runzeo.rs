@@ -14,6 +14,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::auth::{Protocols, Settings};
+use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
 use crate::commands::open::{self, Prepared};
 use crate::commands::{log_setup, tls};
@@ -29,7 +30,7 @@ use crate::process::pid_file::PidFile;
 use crate::process::signals::{Signal, Signals};
 use crate::server::client_log::LOG;
 use crate::server::hosted::{Hosted, HostedOptions};
-use crate::server::room::Room;
+use crate::server::record_memory::RecordMemory;
 use crate::server::workers::Pools;
 use crate::server::{Authentication, Server};
 use crate::storage::Storage;
@@ -175,8 +176,15 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     }
     log_created(&config.zeo, &storages);
     let cannot_start = |error| Failure::outside(format!("can't start a thread: {error}"));
-    let server = Server::new(storages, greeting, authentication, config.zeo.limits.clone(), descriptors)
-        .map_err(cannot_start)?;
+    let server = Server::new(
+        storages,
+        greeting,
+        authentication,
+        config.zeo.limits.clone(),
+        descriptors,
+        TimeSource::default(),
+    )
+    .map_err(cannot_start)?;
     // One address may have a socket for each IP version.
     if let Some(first) = listeners.first() {
         log::info!(target: "ZEO.zrpc", "({pid}) listening on {}", first.kind);
@@ -265,9 +273,10 @@ fn prepare_storages(config: &Config) -> Result<Vec<(&str, Prepared)>, Failure> {
 
 fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec<Arc<Hosted>>, Failure> {
     // Two of the largest records at a time, or some that are smaller.
-    let room = Room::new(config.zeo.limits.message_size.saturating_mul(2));
-    let workers =
-        Pools::start(room).map_err(|error| Failure::outside(format!("can't start a thread: {error}")))?;
+    let record_memory =
+        RecordMemory::new(config.zeo.limits.message_size.saturating_mul(2), TimeSource::default());
+    let workers = Pools::start(record_memory, &TimeSource::default())
+        .map_err(|error| Failure::outside(format!("can't start a thread: {error}")))?;
     let options = HostedOptions {
         read_only: config.zeo.read_only,
         invalidation_queue_size: config.zeo.invalidation_queue_size,
@@ -275,6 +284,7 @@ fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec
         transaction_timeout: config.zeo.transaction_timeout,
         client_conflict_resolution: config.zeo.client_conflict_resolution,
         transaction_objects: config.zeo.limits.transaction_objects,
+        clock: TimeSource::default(),
     };
     let mut opened: Vec<(&str, Arc<dyn Storage>)> = Vec::new();
     for (name, prepared) in prepared {

@@ -20,6 +20,7 @@ mod permissions;
 mod short_of_memory;
 mod slow_merge;
 mod start;
+mod timeouts;
 mod tls;
 mod transaction_work;
 mod verify_many;

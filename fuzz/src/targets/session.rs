@@ -13,13 +13,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use runzeo::base::clock::TimeSource;
 use runzeo::auth::{Protocols, Settings};
 use runzeo::server::limits::Limits;
 use runzeo::net::stream::Stream;
 use runzeo::server::connection::Connection;
 use runzeo::server::hosted::{Hosted, HostedOptions};
 use runzeo::server::outbox::Outbox;
-use runzeo::server::room::Room;
+use runzeo::server::record_memory::RecordMemory;
 use runzeo::server::session::serve;
 use runzeo::server::workers::Pools;
 use runzeo::server::{Authentication, Server};
@@ -79,8 +80,9 @@ impl World {
                 transaction_timeout: None,
                 client_conflict_resolution: true,
                 transaction_objects: None,
+                clock: TimeSource::default(),
             };
-            let pools = Pools::start(Room::default()).expect("threads");
+            let pools = Pools::start(RecordMemory::default(), &TimeSource::default()).expect("threads");
             Hosted::new(name.into(), Arc::clone(storage), options, pools).expect("hosted")
         });
         let authentication =
@@ -91,6 +93,7 @@ impl World {
             authentication,
             Limits::default(),
             10_000,
+            TimeSource::default(),
         )
         .expect("a server");
         World { server, storages, directory, connections: 0 }
