@@ -35,7 +35,7 @@ use crate::wire::protocol::Wire;
 use crate::wire::value::Value;
 
 /// What the configuration says about every storage of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HostedOptions {
     pub read_only: bool,
     pub invalidation_queue_size: usize,
@@ -45,8 +45,6 @@ pub struct HostedOptions {
     pub client_conflict_resolution: bool,
     /// `max-transaction-objects`, which counts the objects that undos change, too.
     pub transaction_objects: Option<u64>,
-    /// For `transaction-timeout`, `invalidation-age` and the counters.
-    pub clock: TimeSource,
 }
 
 /// A storage with its clients.
@@ -57,6 +55,7 @@ pub struct Hosted {
     pub publication: Publication,
     pub stats: Stats,
     pub workers: Pools,
+    pub clock: TimeSource,
     pub pack: PackStatus,
     pub log_changes: LogChanges,
     pub locks: Arc<LockTable>,
@@ -71,6 +70,7 @@ impl Hosted {
         storage: Arc<dyn Storage>,
         options: HostedOptions,
         workers: Pools,
+        clock: TimeSource,
     ) -> Result<Arc<Hosted>, crate::storage::StorageError> {
         let last_transaction = storage.last_transaction();
         let last = storage.last_invalidations(Invalidations::wanted(options.invalidation_queue_size))?;
@@ -84,14 +84,15 @@ impl Hosted {
             );
         }
         let invalidations = Invalidations::new(options.invalidation_queue_size, last, last_transaction);
-        let timeouts = Timeouts::start(options.transaction_timeout, &name, options.clock.clone())
+        let timeouts = Timeouts::start(options.transaction_timeout, &name, clock.clone())
             .map_err(crate::storage::StorageError::io("starting the thread for transaction-timeout"))?;
         Ok(Arc::new(Hosted {
             publication: Publication::new(last_transaction, invalidations),
-            stats: Stats::new(options.clock.system_time()),
-            locks: LockTable::new(name.clone(), timeouts, workers.votes.clone(), options.clock.clone()),
+            stats: Stats::new(clock.system_time()),
+            locks: LockTable::new(name.clone(), timeouts, workers.votes.clone(), clock.clone()),
             connections: Mutex::default(),
             workers,
+            clock,
             pack: PackStatus::default(),
             log_changes: LogChanges::default(),
             name,

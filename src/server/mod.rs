@@ -81,7 +81,7 @@ pub struct Server {
 
 impl Server {
     /// A server of these storages that accepts no connections yet. `descriptors` is the number that the process may
-    /// have open; `clock` is for all timeouts but those of the storages ([`HostedOptions`](hosted::HostedOptions)).
+    /// have open; `clock` is for all timeouts but those of the storages ([`Hosted::new`]).
     pub fn new(
         storages: Vec<Arc<Hosted>>,
         greeting: Greeting,

@@ -50,13 +50,13 @@ impl World {
             transaction_timeout: None,
             client_conflict_resolution: false,
             transaction_objects: None,
-            clock: TimeSource::default(),
         };
         let hosted = Hosted::new(
             "1".into(),
             storage,
             options,
             Pools::start(RecordMemory::default(), &TimeSource::default()).unwrap(),
+            TimeSource::default(),
         )
         .unwrap();
         let server = Server::new(

@@ -121,13 +121,13 @@ impl World {
             transaction_timeout: timeout,
             client_conflict_resolution: false,
             transaction_objects: None,
-            clock: TimeSource::default(),
         };
         let hosted = Hosted::new(
             "1".into(),
             Arc::clone(&storage) as Arc<dyn Storage>,
             options,
             Pools::start(RecordMemory::default(), &TimeSource::default()).unwrap(),
+            TimeSource::default(),
         );
         let server = Server::new(
             vec![hosted.expect("hosted")],

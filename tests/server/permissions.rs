@@ -280,13 +280,13 @@ impl World {
             transaction_timeout: None,
             client_conflict_resolution: false,
             transaction_objects: None,
-            clock: TimeSource::default(),
         };
         let hosted = Hosted::new(
             "1".into(),
             Arc::clone(&storage),
             options,
             Pools::start(RecordMemory::default(), &TimeSource::default()).unwrap(),
+            TimeSource::default(),
         )
         .expect("hosted");
         let authentication = with_passwords.then(|| {

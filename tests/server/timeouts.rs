@@ -38,11 +38,10 @@ impl World {
             transaction_timeout: Some(HOUR),
             client_conflict_resolution: false,
             transaction_objects: None,
-            clock: clock.clone(),
         };
         let pools = Pools::start(RecordMemory::default(), &clock).unwrap();
         let storage = Arc::new(MappingStorage::new("memory".into()));
-        let hosted = Hosted::new("1".into(), storage, options, pools).unwrap();
+        let hosted = Hosted::new("1".into(), storage, options, pools, clock.clone()).unwrap();
         let limits = Limits { handshake_timeout: Some(HOUR), ..Limits::default() };
         let server =
             Server::new(vec![hosted], Greeting::new(false), None, limits, 1000, clock.clone()).unwrap();

@@ -80,10 +80,9 @@ impl World {
                 transaction_timeout: None,
                 client_conflict_resolution: true,
                 transaction_objects: None,
-                clock: TimeSource::default(),
             };
             let pools = Pools::start(RecordMemory::default(), &TimeSource::default()).expect("threads");
-            Hosted::new(name.into(), Arc::clone(storage), options, pools).expect("hosted")
+            Hosted::new(name.into(), Arc::clone(storage), options, pools, TimeSource::default()).expect("hosted")
         });
         let authentication =
             protected.then(|| Authentication { name: "digest".into(), protocol: digest(&directory) });

@@ -40,7 +40,7 @@ impl Session {
             (members.invalidations.since(tid), seen)
         };
         let may_read_log = || {
-            let now = hosted.options.clock.system_time().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now = hosted.clock.system_time().duration_since(UNIX_EPOCH).unwrap_or_default();
             let now = Tid::from_unix(now.as_secs_f64());
             let age = Duration::from_secs_f64((now.to_unix() - tid.to_unix()).max(0.0));
             hosted.options.invalidation_age.is_some_and(|max| age < max)
