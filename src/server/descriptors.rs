@@ -59,7 +59,7 @@ impl Descriptors {
         }
     }
 
-    /// Tells the log what the limit of open files does not permit.
+    /// Logs what the limit of open files does not permit.
     pub fn log(&self, limits: &Limits) {
         let Descriptors { total, connections, .. } = self;
         match limits.connections {

@@ -1,6 +1,6 @@
 //! What one client, or all of them together, may take of the machine.
 //!
-//! Plain numbers; whoever keeps to one of them is named with it. `schema/limits.rs` has their keys.
+//! Plain numbers; the file that enforces a limit is named with it. `schema/limits.rs` has their keys.
 
 use std::time::Duration;
 

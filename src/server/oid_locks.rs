@@ -45,8 +45,8 @@ struct Request {
     deadline: Option<Deadline>,
 }
 
-/// Locks that were given back. When this is dropped the log has its line and those go on who waited for them: not
-/// while a brief lock is held.
+/// Locks that were given back. Dropping this writes the log line and hands the transactions that waited to a worker:
+/// not while a brief lock is held.
 pub struct Released {
     table: Arc<LockTable>,
     peer: Arc<Peer>,

@@ -33,7 +33,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Answer this with those that have arrived with it.
+    /// Adds a read, to be answered with the others that have arrived with it.
     pub fn read(&mut self, registered: &Registered, read: Read) {
         let Registered { hosted, connection, .. } = registered;
         hosted.storage.expect_read(read.oid);
@@ -46,7 +46,7 @@ impl Batch {
         }
     }
 
-    /// Read, queue and send what was collected.
+    /// Reads, queues and sends what was collected.
     pub fn flush(&mut self, registered: &Registered) {
         let Registered { hosted, connection, .. } = registered;
         while !self.reads.is_empty() && !connection.outbox.is_closed() {

@@ -21,7 +21,7 @@ pub enum FinishRefused {
     Error(PyException),
 }
 
-/// Who gets the answer to a finish, and the locks that are held until then.
+/// The client that gets the answer to a finish, and the locks that are held until then.
 pub struct FinishTicket {
     pub registered: Registered,
     pub reply_to: OwnedMsgId,

@@ -1,7 +1,7 @@
 //! Looking up what an undo will change: the objects of the undone transaction, which may lie far back in the log.
 //!
-//! It is done by a worker before locks are asked for, so that a long search holds nobody up. All else that an undo
-//! reads lies in the past and cannot change.
+//! It is done by a worker before locks are asked for, so that a long search delays no other transaction. All else
+//! that an undo reads lies in the past and cannot change.
 
 use std::collections::{HashMap, HashSet};
 

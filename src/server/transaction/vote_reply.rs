@@ -33,7 +33,7 @@ pub fn voted_reply(wire: Wire, reply_to: &OwnedMsgId, stored: &[Oid], voted: &dy
     frames
 }
 
-/// The reply to a vote in which the store of object `oid` has failed, for clients that are told so by serialnos.
+/// The reply to a vote in which the store of object `oid` has failed, for clients that read it from serialnos.
 pub fn failed_reply(wire: Wire, reply_to: &OwnedMsgId, oid: Oid, exception: PyException) -> Vec<u8> {
     let mut frames = Vec::new();
     let failed = Value::Exception(Box::new(exception));
