@@ -173,15 +173,9 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     }
     log_created(&config.zeo, &storages);
     let cannot_start = |error| Failure::outside(format!("can't start a thread: {error}"));
-    let server = Server::new(
-        storages,
-        config.zeo.greeting,
-        authentication,
-        config.zeo.limits.clone(),
-        descriptors,
-        TimeSource::default(),
-    )
-    .map_err(cannot_start)?;
+    let (limits, clock) = (config.zeo.limits.clone(), TimeSource::default());
+    let server = Server::new(storages, config.zeo.greeting, authentication, limits, descriptors, clock)
+        .map_err(cannot_start)?;
     // One address may have a socket for each IP version.
     if let Some(first) = listeners.first() {
         log::info!(target: "ZEO.zrpc", "({pid}) listening on {}", first.kind);

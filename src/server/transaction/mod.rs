@@ -2,7 +2,7 @@
 //!
 //! | file | what is there |
 //! |---|---|
-//! | [`state`] | the states, the moves between them, what an abort means in each; what a state holds is given back with it |
+//! | [`state`] | the states, the moves between them, what an abort means in each |
 //! | [`locking`] | which objects to lock; waiting for the locks, and going on in another thread |
 //! | [`vote`] | vote: `Open -> Voted` |
 //! | [`vote_reply`] | what vote tells the client, and the log |
