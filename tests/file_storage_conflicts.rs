@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use helpers::*;
 use runzeo::base::ids::{Oid, Tid};
-use runzeo::storage::{Clash, Resolver, Staged, Storage, StorageError, TidAt, Unresolved};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{Clash, Resolver, Staged, StorageError, TidAt, Unresolved};
 
 /// Joins the states; refuses to if one of them says so. Keeps what it was asked.
 #[derive(Default)]

@@ -19,9 +19,9 @@ use helpers::*;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::FileStorage;
+use runzeo::storage::prelude::*;
 use runzeo::storage::{
-    Clash, PackProgress, PackRequest, Removals, Resolver, Result, Staged, Storage, StorageError, TidAt,
-    Unresolved,
+    Clash, PackProgress, PackRequest, Removals, Resolver, Result, Staged, StorageError, TidAt, Unresolved,
 };
 
 /// Does something once, when the pack leaves the first record out: all is searched then, and not all copied.

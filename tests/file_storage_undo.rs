@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use helpers::*;
 use runzeo::base::ids::{Oid, Tid};
+use runzeo::storage::prelude::*;
 use runzeo::storage::{
-    Clash, PackProgress, PackRequest, Resolver, Staged, Storage, StorageError, TidAt, TransactionMeta,
-    UndoEntry, Unresolved,
+    Clash, PackProgress, PackRequest, Resolver, Staged, StorageError, TidAt, TransactionMeta, UndoEntry,
+    Unresolved,
 };
 
 /// What `counter.py` does: the state is a number, in a record that ends with it.
@@ -223,7 +224,7 @@ fn undo_log(storage: &dyn Storage) -> Vec<UndoEntry> {
         entries.push(entry);
         ControlFlow::Continue(())
     };
-    storage.undo_log(&mut add).unwrap();
+    storage.require_undo().unwrap().undo_log(&mut add).unwrap();
     entries
 }
 

@@ -19,8 +19,9 @@ use common::process::Server;
 use faulty::Faulty;
 use helpers::{Outcome, commit, finish_voted, load, open_with, staged};
 use runzeo::base::ids::{Oid, Tid};
+use runzeo::storage::TidAt;
 use runzeo::storage::file::FileStorageOptions;
-use runzeo::storage::{Storage, TidAt};
+use runzeo::storage::prelude::*;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 fn limit_files_to(server: &Server, len: Option<u64>) {

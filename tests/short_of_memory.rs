@@ -8,7 +8,7 @@ use common::client::{RawClient, Speaks, record};
 use common::process::Server;
 use helpers::{commit, open};
 use runzeo::base::ids::Tid;
-use runzeo::storage::Storage;
+use runzeo::storage::prelude::*;
 
 const MB: usize = 1 << 20;
 /// What the server may have beside its code and its files.

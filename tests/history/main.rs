@@ -28,8 +28,8 @@ use common::pickle::Value;
 use common::process::{Server, test_seconds};
 use dice::Dice;
 use driver::{Driver, Race, data_of, value_of};
-use runzeo::storage::Storage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::prelude::*;
 
 /// Clients at a time.
 const CLIENTS: u64 = 10;

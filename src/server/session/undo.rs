@@ -51,20 +51,22 @@ impl Session {
             let found = if entries.is_full() {
                 Ok(())
             } else {
-                hosted.storage.undo_log(&mut |entry| {
-                    if to_skip > 0 && specification.is_none() {
-                        to_skip -= 1;
-                        return ControlFlow::Continue(());
-                    }
-                    let described = Description::new(&entry);
-                    if specification.as_ref().is_some_and(|wanted| !wanted.fits(&described)) {
-                        return go_on_unless(connection.outbox.is_closed());
-                    }
-                    match to_skip.checked_sub(1) {
-                        Some(left) => to_skip = left,
-                        None => entries.push(&described.into_value()),
-                    }
-                    go_on_unless(entries.is_full())
+                hosted.storage.require_undo().and_then(|undo| {
+                    undo.undo_log(&mut |entry| {
+                        if to_skip > 0 && specification.is_none() {
+                            to_skip -= 1;
+                            return ControlFlow::Continue(());
+                        }
+                        let described = Description::new(&entry);
+                        if specification.as_ref().is_some_and(|wanted| !wanted.fits(&described)) {
+                            return go_on_unless(connection.outbox.is_closed());
+                        }
+                        match to_skip.checked_sub(1) {
+                            Some(left) => to_skip = left,
+                            None => entries.push(&described.into_value()),
+                        }
+                        go_on_unless(entries.is_full())
+                    })
                 })
             };
             let frame = match found {
@@ -191,7 +193,7 @@ fn undone_oids(hosted: &Hosted, open: &OpenTransaction) -> Result<Vec<Oid>, Stor
         let count = match counts.get(&tid) {
             Some(count) => *count,
             None => {
-                let found = hosted.storage.undo_oids(tid)?;
+                let found = hosted.storage.require_undo()?.undo_oids(tid)?;
                 counts.insert(tid, found.len());
                 let count = found.len();
                 oids.extend(found);
@@ -219,7 +221,7 @@ pub(super) fn undo_in_storage(
     reply_to: &OwnedMsgId,
     running: Running,
 ) {
-    let result = hosted.storage.undo_now(&mut open.staged);
+    let result = hosted.storage.require_undo().and_then(|undo| undo.undo_now(&mut open.staged));
     open.locked = Some(running);
     answer_undo(hosted, connection, open, reply_to, result);
 }
