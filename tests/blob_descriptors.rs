@@ -3,15 +3,16 @@
 //! It opened the directory of each blob, to sync it: `tpc_finish` failed, in the second phase, when other databases of the same
 //! transaction had committed. Now a blob that is staged keeps it open; and of more blobs than that, some descriptors are held back.
 //!
-//! One test, for it takes all descriptors of its process.
+//! A program of its own: it takes all descriptors of its process.
 
-#[path = "file_storage/helpers.rs"]
-mod helpers;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::fs::File;
 use std::sync::mpsc::channel;
 
-use helpers::{Outcome, meta};
+use crate::support::storage as helpers;
+use crate::support::storage::{Outcome, meta};
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;

@@ -3,6 +3,8 @@
 //! Memory is counted, not measured: an allocator adds up every byte that is asked for while one input is decoded, also
 //! what is given back at once. Work is processor time of this thread for an input and for one eight times as long; what is
 //! quadratic takes 64 times as long, and what doubles with each level does not end.
+//!
+//! A program of its own: the counting allocator is one for all of a process.
 
 use std::alloc::System;
 use std::sync::Mutex;
@@ -18,7 +20,7 @@ use runzeo::pickle::record::{class_name, is_blob};
 use runzeo::pickle::refs::references;
 use runzeo::pickle::rewrite::rewrite;
 use runzeo::storage::file::parse_index;
-use runzeo::wire::protocol::{Codec, Generation, Wire};
+use runzeo::wire::protocol::{Encoding, Generation, Wire};
 use runzeo::wire::request::Request;
 use runzeo::wire::value::{Value, extension_dict};
 
@@ -43,8 +45,8 @@ type Long = fn(usize) -> Vec<u8>;
 
 /// Every decoder that takes bytes of others. Results do not matter here.
 fn decoders() -> Vec<(&'static str, Decoder)> {
-    fn decode(generation: Generation, codec: Codec, input: &[u8]) {
-        let wire = Wire { generation, codec };
+    fn decode(generation: Generation, encoding: Encoding, input: &[u8]) {
+        let wire = Wire { generation, encoding };
         let Ok(call) = wire.decode(input) else { return };
         let mut out = Vec::new();
         match &call.request {
@@ -60,10 +62,10 @@ fn decoders() -> Vec<(&'static str, Decoder)> {
                 let _ = rewrite(&tree, tree.root(), dialect);
             }
         }),
-        ("message of Z5", |input| decode(Generation::Z5, Codec::Pickle(Dialect::Python3), input)),
-        ("message of Z4", |input| decode(Generation::Z4, Codec::Pickle(Dialect::Python2), input)),
-        ("message of Z308", |input| decode(Generation::Z308, Codec::Pickle(Dialect::Python2), input)),
-        ("message of M5", |input| decode(Generation::Z5, Codec::Msgpack, input)),
+        ("message of Z5", |input| decode(Generation::Z5, Encoding::Pickle(Dialect::Python3), input)),
+        ("message of Z4", |input| decode(Generation::Z4, Encoding::Pickle(Dialect::Python2), input)),
+        ("message of Z308", |input| decode(Generation::Z308, Encoding::Pickle(Dialect::Python2), input)),
+        ("message of M5", |input| decode(Generation::Z5, Encoding::Msgpack, input)),
         ("extension", |input| _ = extension_dict(input)),
         ("class", |input| _ = (class_name(input), is_blob(input))),
         ("references", |input| {
@@ -380,7 +382,7 @@ fn nothing_is_called() {
         let value = evil.strip_suffix(b".").expect("a STOP");
         let argument = [b"(K\x01I00\nU\x07unknown(", value, b"tt."].concat();
         for generation in [Generation::Z5, Generation::Z4, Generation::Z308] {
-            let wire = Wire { generation, codec: Codec::Pickle(Dialect::Python2) };
+            let wire = Wire { generation, encoding: Encoding::Pickle(Dialect::Python2) };
             match wire.decode(&argument) {
                 Err(_) => {}
                 Ok(call) => assert!(

@@ -1,66 +1,99 @@
 //! A cursor over bytes that came from outside: every read is checked, nothing panics, nothing is allocated.
 
-use byteorder::{BigEndian, ByteOrder, LittleEndian};
-
-/// Reads from the front of a slice.
+/// Reads from the front of a slice. A read that fails leaves the cursor where it was.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
-    pos: usize,
+    rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
+    #[inline]
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { bytes, pos: 0 }
+        Reader { bytes, rest: bytes }
     }
 
     /// Bytes read so far.
+    #[inline]
     pub fn pos(&self) -> usize {
-        self.pos
+        self.bytes.len() - self.rest.len()
     }
 
     /// What is left.
+    #[inline]
     pub fn rest(&self) -> &'a [u8] {
-        self.bytes.get(self.pos..).unwrap_or_default()
+        self.rest
     }
 
+    /// What was read since the cursor was at `pos`.
+    #[inline]
+    pub fn since(&self, pos: usize) -> &'a [u8] {
+        self.bytes.get(pos..self.pos()).unwrap_or_default()
+    }
+
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.pos >= self.bytes.len()
+        self.rest.is_empty()
     }
 
     /// The next `len` bytes, if there are as many.
+    #[inline]
     pub fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let end = self.pos.checked_add(len)?;
-        let taken = self.bytes.get(self.pos..end)?;
-        self.pos = end;
+        let (taken, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
         Some(taken)
     }
 
+    /// The next `N` bytes.
+    #[inline]
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(*array)
+    }
+
+    #[inline]
     pub fn u8(&mut self) -> Option<u8> {
-        self.take(1)?.first().copied()
+        let (byte, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(*byte)
     }
 
-    pub fn u16_be(&mut self) -> Option<u16> {
-        self.take(2).map(BigEndian::read_u16)
-    }
-
+    #[inline]
     pub fn u16_le(&mut self) -> Option<u16> {
-        self.take(2).map(LittleEndian::read_u16)
+        self.array().map(u16::from_le_bytes)
     }
 
+    #[inline]
     pub fn u32_le(&mut self) -> Option<u32> {
-        self.take(4).map(LittleEndian::read_u32)
+        self.array().map(u32::from_le_bytes)
     }
 
+    #[inline]
+    pub fn u64_le(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    #[inline]
+    pub fn u16_be(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    #[inline]
+    pub fn u32_be(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    #[inline]
     pub fn u64_be(&mut self) -> Option<u64> {
-        self.take(8).map(BigEndian::read_u64)
+        self.array().map(u64::from_be_bytes)
     }
 
     /// Up to the next line feed, which is passed over and not returned.
     pub fn line(&mut self) -> Option<&'a [u8]> {
-        let len = self.rest().iter().position(|&byte| byte == b'\n')?;
+        let len = memchr::memchr(b'\n', self.rest)?;
         let line = self.take(len)?;
-        self.pos += 1;
+        self.take(1)?;
         Some(line)
     }
 }
@@ -76,7 +109,10 @@ mod tests {
         assert_eq!(r.line(), Some(&b"abc"[..]));
         assert_eq!(r.u64_be(), None);
         assert_eq!(r.take(usize::MAX), None);
+        assert_eq!(r.array::<5>(), None);
         assert_eq!(r.rest(), b"rest");
         assert_eq!(r.line(), None);
+        assert_eq!(r.take(1), Some(&b"r"[..]));
+        assert_eq!((r.pos(), r.since(2)), (7, &b"abc\nr"[..]));
     }
 }

@@ -20,19 +20,20 @@ use crate::commands::{log_setup, tls};
 use crate::config::{
     AuthenticationConfig, Config, Invocation, NamedStorage, UsageError, ZeoConfig, from_command_line,
 };
-use crate::conflict::Chain;
+use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
 use crate::net::listen::{self, Bound, Kind, ListenError, Listener};
 use crate::net::tls::Tls;
 use crate::process::memory;
 use crate::process::pid_file::PidFile;
 use crate::process::signals::{Signal, Signals};
-use crate::server::hosted::{Hosted, HostedOptions, LOG};
+use crate::server::client_log::LOG;
+use crate::server::hosted::{Hosted, HostedOptions};
 use crate::server::room::Room;
 use crate::server::workers::Pools;
 use crate::server::{Authentication, Server};
-use crate::storage::{Resolver, Storage};
-use crate::wire::protocol::Announcement;
+use crate::storage::Storage;
+use crate::wire::protocol::Greeting;
 
 /// Logger of what concerns the process, as in Python.
 const RUNZEO: &str = "ZEO.runzeo";
@@ -136,7 +137,7 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     }
     let descriptors = raise_file_limit();
 
-    let announcement = announcement(&config.zeo)?;
+    let greeting = greeting(&config.zeo)?;
     let authentication = authentication(protocols, &config.zeo)?;
     let tls = tls::load(config.zeo.ssl.as_ref()).map_err(Failure::outside)?;
     let address = &config.zeo.address;
@@ -174,7 +175,7 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     }
     log_created(&config.zeo, &storages);
     let cannot_start = |error| Failure::outside(format!("can't start a thread: {error}"));
-    let server = Server::new(storages, announcement, authentication, config.zeo.limits.clone(), descriptors)
+    let server = Server::new(storages, greeting, authentication, config.zeo.limits.clone(), descriptors)
         .map_err(cannot_start)?;
     // One address may have a socket for each IP version.
     if let Some(first) = listeners.first() {
@@ -224,9 +225,9 @@ fn heed(signal: Signal, log: &LogHandle, tls: Option<&Tls>) -> Option<u8> {
 }
 
 /// What clients are told first: the newest protocol, or what `ZEO_SERVER_PROTOCOL` says.
-fn announcement(zeo: &ZeoConfig) -> Result<Announcement, Failure> {
-    let Some(name) = &zeo.announced_protocol else { return Ok(Announcement::new(zeo.msgpack)) };
-    Announcement::from_env(name, zeo.msgpack).ok_or_else(|| Failure {
+fn greeting(zeo: &ZeoConfig) -> Result<Greeting, Failure> {
+    let Some(name) = &zeo.announced_protocol else { return Ok(Greeting::new(zeo.msgpack)) };
+    Greeting::from_env(name, zeo.msgpack).ok_or_else(|| Failure {
         code: 2,
         message: format!("ZEO_SERVER_PROTOCOL: no such protocol: '{name}'"),
     })

@@ -9,7 +9,7 @@
 //!
 //! A pack removes what no record refers to, so "no references" must never be the answer for bytes that are no record: every
 //! record is read to its end, those without references too, and whatever Python's unpickler refuses is refused here (texts that
-//! are not UTF-8, numbers that are none, frames that end elsewhere). `tests/pickle_references.rs` compares both on damaged
+//! are not UTF-8, numbers that are none, frames that end elsewhere). `tests/wire/pickle_references.rs` compares both on damaged
 //! records.
 
 use std::cell::RefCell;

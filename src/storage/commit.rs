@@ -3,8 +3,9 @@
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
-use super::{Clash, Result, Staged, StorageError, Undone, Unresolved};
+use super::{Result, Staged, StorageError, Undone};
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::Resolver;
 
 /// Storing: two phases, as in Python. A transaction that was voted is either finished or aborted.
 pub trait Commit: Send + Sync {
@@ -131,16 +132,5 @@ impl PublisherSlot {
             Some(publisher) => publisher.failed(ticket, error),
             None => log::error!(target: target, "{name}: a commit failed: {error}"),
         }
-    }
-}
-
-/// Merges the states of an object that two transactions changed, as Python's `_p_resolveConflict`.
-pub trait Resolver: Send + Sync {
-    /// The record to store, or why there is none. May wait for another process.
-    fn resolve(&self, clash: &Clash<'_>) -> std::result::Result<Vec<u8>, Unresolved>;
-
-    /// The same without waiting; `None` if that is not possible.
-    fn resolve_now(&self, clash: &Clash<'_>) -> Option<std::result::Result<Vec<u8>, Unresolved>> {
-        Some(self.resolve(clash))
     }
 }

@@ -2,7 +2,7 @@
 //! a trait.
 //!
 //! A layer names every method that it does not change. A method with a default that is neither named nor written would be
-//! lost silently; `storage_contract/layers.rs` among the tests finds those.
+//! lost silently; `tests/storage/contract/layers.rs` finds those.
 
 macro_rules! forward {
     ($base:ident: $($method:ident),+ $(,)?) => { $(forward!(@$method $base);)+ };
@@ -80,7 +80,7 @@ macro_rules! forward {
         }
     };
     (@set_resolver $base:ident) => {
-        fn set_resolver(&self, resolver: Arc<dyn $crate::storage::Resolver>) {
+        fn set_resolver(&self, resolver: Arc<dyn $crate::conflict::Resolver>) {
             self.$base.set_resolver(resolver)
         }
     };

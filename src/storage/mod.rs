@@ -15,8 +15,8 @@
 mod abilities;
 pub mod before;
 pub mod blob;
-pub mod clash;
 mod commit;
+pub mod conflicts;
 pub mod demo;
 pub mod error;
 pub mod file;
@@ -38,9 +38,7 @@ use crate::base::ids::{Oid, Tid};
 
 pub use self::abilities::{Blobs, ExtensionMethods, Iterate, Pack, Undo};
 pub use self::blob::{BlobDir, BlobFile};
-pub use self::commit::{
-    Commit, Committed, Delivery, Publisher, PublisherSlot, Resolver, Ticket, TidAt, Voted,
-};
+pub use self::commit::{Commit, Committed, Delivery, Publisher, PublisherSlot, Ticket, TidAt, Voted};
 pub use self::error::StorageError;
 pub use self::read::{History, Load};
 pub use self::staged::Staged;

@@ -1,9 +1,9 @@
 //! The other side of the protocol: what a client sends, and what it gets. For tools that ask a server for something;
 //! messages are those of any generation, told from the server's greeting.
 
-use super::encode;
-use super::protocol::{Codec, Generation, Wire};
-use super::unpack::unpack;
+use super::encoder;
+use super::msgpack;
+use super::protocol::{Encoding, Generation, Wire};
 use super::value::Value;
 use crate::pickle::Dialect;
 use crate::pickle::read::{Accept, read};
@@ -28,21 +28,24 @@ pub enum Incoming {
 
 /// How to speak to a server that greets like this, and the answer to its greeting; `None`: it is no ZEO server.
 pub fn wire_for(greeting: &[u8]) -> Option<(Wire, Vec<u8>)> {
-    if greeting == b"M5" {
-        return Some((Wire { generation: Generation::Z5, codec: Codec::Msgpack }, greeting.to_vec()));
+    if let Some(generation) = Generation::parse_msgpack(greeting) {
+        return Some((Wire { generation, encoding: Encoding::Msgpack }, greeting.to_vec()));
     }
-    // A later one would know the newest that we know.
-    let is_later = greeting.len() == 2 && greeting.first() == Some(&b'Z') && greeting > b"Z5".as_slice();
-    let generation = if is_later { Generation::Z5 } else { Generation::parse(greeting)? };
+    let generation = Generation::parse(greeting).or_else(|| {
+        // A later server knows the newest generation that we know.
+        let newest = Generation::NEWEST.name().as_bytes();
+        let is_later = greeting.len() == newest.len() && greeting.first() == Some(&b'Z') && greeting > newest;
+        is_later.then_some(Generation::NEWEST)
+    })?;
     // Protocol 1 and strings of Python 2 are read by every server, on Python 2 and 3.
-    let wire = Wire { generation, codec: Codec::Pickle(Dialect::Python2) };
+    let wire = Wire { generation, encoding: Encoding::Pickle(Dialect::Python2) };
     Some((wire, generation.name().as_bytes().to_vec()))
 }
 
 impl Wire {
     /// Append one frame: a call that wants an answer.
     pub fn call(&self, id: i64, method: &str, args: &[Value], out: &mut Vec<u8>) {
-        encode::frame(*self, out, |e| {
+        encoder::frame(*self, out, |e| {
             e.begin_message();
             e.int(id);
             if self.async_flag_is_bool() {
@@ -59,7 +62,7 @@ impl Wire {
 
     /// Append one frame: a sign of life, which servers do not answer.
     pub fn keep_alive(&self, out: &mut Vec<u8>) {
-        encode::frame(*self, out, |e| {
+        encoder::frame(*self, out, |e| {
             e.begin_reply(super::request::MsgId::Int(-1), 0);
             e.none();
         });
@@ -67,9 +70,9 @@ impl Wire {
 
     /// Understand what the server sent.
     pub fn incoming(&self, payload: &[u8]) -> Result<Incoming, String> {
-        let tree = match self.codec {
-            Codec::Pickle(_) => read(payload, Accept::RECORD).map_err(|error| error.to_string())?,
-            Codec::Msgpack => unpack(payload)?,
+        let tree = match self.encoding {
+            Encoding::Pickle(_) => read(payload, Accept::RECORD).map_err(|error| error.to_string())?,
+            Encoding::Msgpack => msgpack::tree(payload)?,
         };
         let (Node::Tuple(parts) | Node::List(parts)) = tree.node(tree.root()) else {
             return Err("a message is no tuple".into());

@@ -1,24 +1,13 @@
-//! A Python exception as data: the class that the peer is to raise and what it is to find in it.
+//! Python exceptions as data: how they are made, and how the log shows them. The data itself is in [`super::value`], because an
+//! exception has values and a value may be an exception.
 //!
-//! How it travels is the codec's business: a pickled instance before Z5, class name and arguments in Z5 and M5.
+//! How an exception is encoded is in [`super::encoder`]: a pickled instance before Z5, class name and arguments in Z5 and M5.
 
 use std::fmt;
 
+pub use super::value::PyException;
 use super::value::Value;
 use crate::base::untrusted::{Untrusted, UntrustedBytes};
-
-/// An exception to be raised by the client.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PyException {
-    /// e.g. `ZODB.POSException`; [`BUILTINS`] for `builtins` (Python 3) or `exceptions` (Python 2)
-    pub module: &'static str,
-    /// e.g. `POSKeyError`
-    pub name: &'static str,
-    /// positional arguments of the instance
-    pub args: Vec<Value>,
-    /// instance attributes (`__dict__`); empty if the class keeps none
-    pub attributes: Vec<(&'static str, Value)>,
-}
 
 /// Stands for the module of the peer's built-in exceptions.
 pub const BUILTINS: &str = "builtins";

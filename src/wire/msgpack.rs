@@ -1,30 +1,248 @@
-//! Writes msgpack, the codec of M5 connections.
+//! Messages as msgpack, the encoding of M5 connections: what a message in this encoding looks like, in and out. The same functions
+//! for pickles are in [`super::pickle`].
 
-pub const NIL: u8 = 0xc0;
-pub const FALSE: u8 = 0xc2;
-pub const TRUE: u8 = 0xc3;
-pub const BIN8: u8 = 0xc4;
-pub const BIN16: u8 = 0xc5;
-pub const BIN32: u8 = 0xc6;
-pub const FLOAT32: u8 = 0xca;
-pub const FLOAT64: u8 = 0xcb;
-pub const UINT8: u8 = 0xcc;
-pub const UINT16: u8 = 0xcd;
-pub const UINT32: u8 = 0xce;
-pub const UINT64: u8 = 0xcf;
-pub const INT8: u8 = 0xd0;
-pub const INT16: u8 = 0xd1;
-pub const INT32: u8 = 0xd2;
-pub const INT64: u8 = 0xd3;
-pub const STR8: u8 = 0xd9;
-pub const STR16: u8 = 0xda;
-pub const STR32: u8 = 0xdb;
-pub const ARRAY16: u8 = 0xdc;
-pub const ARRAY32: u8 = 0xdd;
-pub const MAP16: u8 = 0xde;
-pub const MAP32: u8 = 0xdf;
+use super::scalars::{HEAD, Scalar, Scanned, Slot, Slots};
+use crate::base::bytes::Reader;
+use crate::base::ids::{Oid, Tid};
+use crate::pickle::value::{Node, NodeId, Tree};
 
-pub fn put_int(value: i64, out: &mut Vec<u8>) {
+const NIL: u8 = 0xc0;
+const FALSE: u8 = 0xc2;
+const TRUE: u8 = 0xc3;
+const BIN8: u8 = 0xc4;
+const BIN16: u8 = 0xc5;
+const BIN32: u8 = 0xc6;
+const FLOAT32: u8 = 0xca;
+const FLOAT64: u8 = 0xcb;
+const UINT8: u8 = 0xcc;
+const UINT16: u8 = 0xcd;
+const UINT32: u8 = 0xce;
+const UINT64: u8 = 0xcf;
+const INT8: u8 = 0xd0;
+const INT16: u8 = 0xd1;
+const INT32: u8 = 0xd2;
+const INT64: u8 = 0xd3;
+const STR8: u8 = 0xd9;
+const STR16: u8 = 0xda;
+const STR32: u8 = 0xdb;
+const ARRAY16: u8 = 0xdc;
+const ARRAY32: u8 = 0xdd;
+const MAP16: u8 = 0xde;
+const MAP32: u8 = 0xdf;
+
+// -- reading
+
+/// Scan a message whose arguments are scalars. `None`: some are not, or it is no message.
+pub(super) fn scan<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<Scanned> {
+    let mut r = Reader::new(frame);
+    (r.u8()? == 0x94).then_some(())?;
+    for position in 0..HEAD {
+        let slot = match (position, r.rest()) {
+            (0, [0x92, ..]) => {
+                r.u8()?;
+                let oid = scalar(&mut r)?;
+                let tid = scalar(&mut r)?;
+                let (Scalar::Bytes(oid), Scalar::Bytes(tid)) = (oid.scalar, tid.scalar) else { return None };
+                Slot { scalar: Scalar::Load(Oid::from_slice(oid)?, Tid::from_slice(tid)?), encoded: &[] }
+            }
+            _ => scalar(&mut r)?,
+        };
+        *slots.get_mut(position)? = slot;
+    }
+    let count = match r.u8()? {
+        count @ 0x90..=0x9f => usize::from(count & 0x0f),
+        NIL => {
+            r.rest().is_empty().then_some(())?;
+            return Some(Scanned { args: None });
+        }
+        _ => return None,
+    };
+    for slot in slots.get_mut(HEAD..HEAD + count)? {
+        *slot = scalar(&mut r)?;
+    }
+    r.rest().is_empty().then_some(Scanned { args: Some(count) })
+}
+
+fn scalar<'a>(r: &mut Reader<'a>) -> Option<Slot<'a>> {
+    let start = r.pos();
+    let scalar = match r.u8()? {
+        small @ 0..=0x7f => Scalar::Int(small.into()),
+        small @ 0xe0..=0xff => Scalar::Int(i8::from_be_bytes([small]).into()),
+        len @ 0xa0..=0xbf => Scalar::Text(r.take(usize::from(len & 0x1f))?),
+        NIL => Scalar::None,
+        FALSE => Scalar::Bool(false),
+        TRUE => Scalar::Bool(true),
+        format @ (BIN8 | BIN16 | BIN32) => {
+            let len = match format {
+                BIN8 => r.u8()?.into(),
+                BIN16 => r.u16_be()?.into(),
+                _ => usize::try_from(r.u32_be()?).ok()?,
+            };
+            Scalar::Bytes(r.take(len)?)
+        }
+        format @ (STR8 | STR16 | STR32) => {
+            let len = match format {
+                STR8 => r.u8()?.into(),
+                STR16 => r.u16_be()?.into(),
+                _ => usize::try_from(r.u32_be()?).ok()?,
+            };
+            Scalar::Text(r.take(len)?)
+        }
+        UINT8 => Scalar::Int(r.u8()?.into()),
+        UINT16 => Scalar::Int(r.u16_be()?.into()),
+        UINT32 => Scalar::Int(r.u32_be()?.into()),
+        UINT64 => Scalar::Int(i64::try_from(r.u64_be()?).ok()?),
+        INT8 => Scalar::Int(i8::from_be_bytes(r.array()?).into()),
+        INT16 => Scalar::Int(i16::from_be_bytes(r.array()?).into()),
+        INT32 => Scalar::Int(i32::from_be_bytes(r.array()?).into()),
+        INT64 => Scalar::Int(i64::from_be_bytes(r.array()?)),
+        FLOAT32 => Scalar::Float(f32::from_be_bytes(r.array()?).into()),
+        FLOAT64 => Scalar::Float(f64::from_be_bytes(r.array()?)),
+        _ => return None,
+    };
+    Some(Slot { scalar, encoded: r.since(start) })
+}
+
+/// Upper bound on the values of a message, whatever its length.
+const NODES_MAX: usize = 1 << 20;
+
+/// A container that is not complete.
+struct Open {
+    start: usize,
+    /// Items that are still to come: for a map twice the number of its pairs
+    left: usize,
+    is_map: bool,
+    items: Vec<NodeId>,
+}
+
+/// Read a message, whatever its arguments are, into the same tree that pickles are read into. One pass, no recursion. The error says
+/// what is wrong.
+pub(super) fn tree(source: &[u8]) -> Result<Tree<'_>, String> {
+    let mut nodes: Vec<Node<'_>> = Vec::new();
+    let mut spans = Vec::new();
+    let mut open: Vec<Open> = Vec::new();
+    let mut r = Reader::new(source);
+    loop {
+        let start = r.pos();
+        let mut node = match token(&mut r).ok_or_else(|| format!("msgpack: broken at {start}"))? {
+            Token::Value(node) => node,
+            Token::Open { count: 0, is_map: false } => Node::Tuple(Vec::new()),
+            Token::Open { count: 0, is_map: true } => Node::Dict(Vec::new()),
+            Token::Open { count, is_map } => {
+                open.push(Open { start, left: count, is_map, items: Vec::new() });
+                if nodes.len() + open.len() > NODES_MAX {
+                    return Err(too_many());
+                }
+                continue;
+            }
+        };
+        // The value may be the last item of its container, and that of the one around it.
+        let mut start = start;
+        loop {
+            let id = NodeId(u32::try_from(nodes.len()).map_err(|_| "msgpack: too long")?);
+            nodes.push(node);
+            spans.push((start, r.pos()));
+            if nodes.len() > NODES_MAX {
+                return Err(too_many());
+            }
+            let Some(container) = open.last_mut() else {
+                if !r.is_empty() {
+                    return Err(format!("msgpack: {} bytes behind the message", r.rest().len()));
+                }
+                return Ok(Tree::new(source, source.len(), nodes, spans, Vec::new(), id));
+            };
+            container.items.push(id);
+            container.left -= 1;
+            if container.left > 0 {
+                break;
+            }
+            let Some(container) = open.pop() else { break };
+            start = container.start;
+            node = if container.is_map {
+                let (pairs, _) = container.items.as_chunks::<2>();
+                Node::Dict(pairs.iter().map(|[key, value]| (*key, *value)).collect())
+            } else {
+                Node::Tuple(container.items)
+            };
+        }
+    }
+}
+
+fn too_many() -> String {
+    format!("msgpack: more than {NODES_MAX} values")
+}
+
+enum Token<'a> {
+    Value(Node<'a>),
+    Open { count: usize, is_map: bool },
+}
+
+fn token<'a>(r: &mut Reader<'a>) -> Option<Token<'a>> {
+    let format = r.u8()?;
+    let node = match format {
+        0..=0x7f => Node::Int(format.into()),
+        0xe0..=0xff => Node::Int(i8::from_be_bytes([format]).into()),
+        0x80..=0x8f => return Some(Token::Open { count: 2 * usize::from(format & 0x0f), is_map: true }),
+        0x90..=0x9f => return Some(Token::Open { count: usize::from(format & 0x0f), is_map: false }),
+        ARRAY16 | ARRAY32 => {
+            let count = count(r, format - ARRAY16 + 1)?;
+            return Some(Token::Open { count, is_map: false });
+        }
+        MAP16 | MAP32 => {
+            let count = count(r, format - MAP16 + 1)?;
+            return Some(Token::Open { count: count.checked_mul(2)?, is_map: true });
+        }
+        0xa0..=0xbf => text(r, usize::from(format & 0x1f))?,
+        STR8 | STR16 | STR32 => {
+            let len = count(r, format - STR8)?;
+            text(r, len)?
+        }
+        BIN8 | BIN16 | BIN32 => {
+            let len = count(r, format - BIN8)?;
+            Node::Bytes(r.take(len)?.into())
+        }
+        NIL => Node::None,
+        FALSE => Node::Bool(false),
+        TRUE => Node::Bool(true),
+        UINT8 => Node::Int(r.u8()?.into()),
+        UINT16 => Node::Int(r.u16_be()?.into()),
+        UINT32 => Node::Int(r.u32_be()?.into()),
+        UINT64 => {
+            let bytes = r.array()?;
+            match i64::try_from(u64::from_be_bytes(bytes)) {
+                Ok(value) => Node::Int(value),
+                Err(_) => Node::BigInt(bytes.iter().rev().chain(&[0]).copied().collect::<Vec<u8>>().into()),
+            }
+        }
+        INT8 => Node::Int(i8::from_be_bytes(r.array()?).into()),
+        INT16 => Node::Int(i16::from_be_bytes(r.array()?).into()),
+        INT32 => Node::Int(i32::from_be_bytes(r.array()?).into()),
+        INT64 => Node::Int(i64::from_be_bytes(r.array()?)),
+        FLOAT32 => Node::Float(f32::from_be_bytes(r.array()?).into()),
+        FLOAT64 => Node::Float(f64::from_be_bytes(r.array()?)),
+        _ => return None,
+    };
+    Some(Token::Value(node))
+}
+
+fn text<'a>(r: &mut Reader<'a>, len: usize) -> Option<Node<'a>> {
+    let bytes = r.take(len)?;
+    str::from_utf8(bytes).ok()?;
+    Some(Node::Text(bytes.into()))
+}
+
+/// A count of 1, 2 or 4 bytes, for `size` 0, 1 or 2.
+fn count(r: &mut Reader<'_>, size: u8) -> Option<usize> {
+    match size {
+        0 => Some(r.u8()?.into()),
+        1 => Some(r.u16_be()?.into()),
+        _ => usize::try_from(r.u32_be()?).ok(),
+    }
+}
+
+// -- writing
+
+pub(super) fn put_int(value: i64, out: &mut Vec<u8>) {
     if let Ok(small) = i8::try_from(value)
         && small >= -32
     {
@@ -55,17 +273,17 @@ pub fn put_int(value: i64, out: &mut Vec<u8>) {
     }
 }
 
-pub fn put_float(value: f64, out: &mut Vec<u8>) {
+pub(super) fn put_float(value: f64, out: &mut Vec<u8>) {
     out.push(FLOAT64);
     out.extend_from_slice(&value.to_be_bytes());
 }
 
-pub fn put_bytes(value: &[u8], out: &mut Vec<u8>) {
+pub(super) fn put_bytes(value: &[u8], out: &mut Vec<u8>) {
     put_count(value.len(), [Some(BIN8), Some(BIN16), Some(BIN32)], out);
     out.extend_from_slice(value);
 }
 
-pub fn put_text(value: &str, out: &mut Vec<u8>) {
+pub(super) fn put_text(value: &str, out: &mut Vec<u8>) {
     match u8::try_from(value.len()) {
         Ok(len) if len < 32 => out.push(0xa0 | len),
         _ => put_count(value.len(), [Some(STR8), Some(STR16), Some(STR32)], out),
@@ -73,14 +291,14 @@ pub fn put_text(value: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(value.as_bytes());
 }
 
-pub fn begin_array(count: usize, out: &mut Vec<u8>) {
+pub(super) fn begin_array(count: usize, out: &mut Vec<u8>) {
     match u8::try_from(count) {
         Ok(count) if count < 16 => out.push(0x90 | count),
         _ => put_count(count, [None, Some(ARRAY16), Some(ARRAY32)], out),
     }
 }
 
-pub fn begin_map(count: usize, out: &mut Vec<u8>) {
+pub(super) fn begin_map(count: usize, out: &mut Vec<u8>) {
     match u8::try_from(count) {
         Ok(count) if count < 16 => out.push(0x80 | count),
         _ => put_count(count, [None, Some(MAP16), Some(MAP32)], out),
@@ -100,4 +318,36 @@ fn put_count(count: usize, [one, two, four]: [Option<u8>; 3], out: &mut Vec<u8>)
         out.push(format);
         out.extend_from_slice(&count.to_be_bytes());
     }
+}
+
+/// Bytes before the data in the reply to a load, with the length of the frame, and without the message id:
+/// length of the frame; start of the message; flag and method; start of the result; format and length of the data.
+pub(super) const LOAD_HEADER_LEN: usize = 4 + 1 + 8 + 3 + 5;
+
+/// Bytes of a message id that is an oid and a tid.
+pub(super) const LOAD_ID_LEN: usize = 21;
+
+/// What stands before the data in the result of a load, a tuple of `count` (0: the data alone). The length has always four bytes.
+pub(super) fn begin_load(count: usize, data_len: u32, out: &mut Vec<u8>) {
+    if let (1.., Ok(count)) = (count, u16::try_from(count)) {
+        // The long form makes this header as long as a data header of FileStorage, where data is
+        // read into place: then nothing needs to be moved.
+        out.push(ARRAY16);
+        out.extend_from_slice(&count.to_be_bytes());
+    }
+    out.push(BIN32);
+    out.extend_from_slice(&data_len.to_be_bytes());
+}
+
+pub(super) fn put_none(out: &mut Vec<u8>) {
+    out.push(NIL);
+}
+
+pub(super) fn put_bool(value: bool, out: &mut Vec<u8>) {
+    out.push(if value { TRUE } else { FALSE });
+}
+
+/// `bytes` of an oid or a tid.
+pub(super) fn put_id8([a, b, c, d, e, f, g, h]: [u8; 8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&[BIN8, 8, a, b, c, d, e, f, g, h]);
 }

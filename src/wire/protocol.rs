@@ -1,15 +1,16 @@
-//! Protocol generations, codecs and dialects, and the table of what differs.
+//! Protocol generations, encodings and dialects, the table of what differs, and the handshake.
 //!
-//! [`TABLE`] has a row per generation; every difference is a method on [`Wire`] that reads the row. The server
-//! asks `wire.sends_serialnos()`, never which generation it is. `docs/protocol.md` shows the same table with
-//! reasons.
+//! [`TABLE`] has a row per generation, with a column for each difference; a method of [`Wire`] reads the column. The server
+//! asks `wire.sends_serialnos()`, never which generation it is. `docs/protocol.md` has the same table with the reasons, and says
+//! how a generation is added; a test compares both.
 
 use std::fmt;
 
 pub use crate::pickle::Dialect;
+use crate::pickle::opcode::PROTO;
 
 /// A protocol generation, oldest first. Msgpack is not a generation of its own: `M5` is [`Generation::Z5`]
-/// with [`Codec::Msgpack`].
+/// with [`Encoding::Msgpack`].
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Generation {
     Z200,
@@ -25,25 +26,16 @@ pub enum Generation {
 
 /// How messages are encoded.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Codec {
+pub enum Encoding {
     Pickle(Dialect),
     Msgpack,
-}
-
-/// The dialect of a peer, from its first message after the handshake. Python 2's cPickle writes protocol 1, which
-/// has no PROTO opcode and says False as `I00`; Python 3, and zodbpickle in Python 2, begin with `\x80\x03`.
-pub fn dialect_of_first_message(frame: &[u8]) -> Dialect {
-    match frame {
-        [0x80, protocol, ..] if *protocol >= 3 => Dialect::Python3,
-        _ => Dialect::Python2,
-    }
 }
 
 /// What one connection speaks. Two connections with the same `Wire` can be sent the same bytes.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Wire {
     pub generation: Generation,
-    pub codec: Codec,
+    pub encoding: Encoding,
 }
 
 /// How a client undoes a transaction.
@@ -55,60 +47,88 @@ pub enum UndoCall {
     Buffered,
 }
 
-/// What differs: one row of [`TABLE`].
+/// The yes-or-no columns of [`TABLE`], from left to right.
+#[derive(Clone, Copy)]
+enum Column {
+    Versions,
+    ExceptionsHaveMessage,
+    Serialnos,
+    ConflictsInVote,
+    PickledExceptions,
+    Authentication,
+    ExtensionMethods,
+    RegisterReturnsTid,
+    AsyncFlagIsBool,
+    AsyncErrorCloses,
+    StatusVerifyingClients,
+    StatusLastTransaction,
+    NoBlobNamesPath,
+}
+
+const COLUMNS: usize = Column::NoBlobNamesPath as usize + 1;
+
+/// One row of [`TABLE`].
 struct Row {
     generation: Generation,
+    /// In a handshake, if messages are pickles
     name: &'static str,
-    /// Arguments and results have a version beside each oid.
-    versions: bool,
-    /// `serialnos` before the reply to vote, and exceptions as pickled instances.
-    serialnos: bool,
-    register_returns_tid: bool,
+    /// In a handshake, if messages are msgpack; `None` where they cannot be
+    msgpack_name: Option<&'static str>,
     undo: UndoCall,
-    /// Calls outside a fixed list, an exception in a call that wants no reply: the connection is closed.
-    strict: bool,
-    /// What `server_status` has.
-    status_verifying_clients: bool,
-    status_last_transaction: bool,
-    no_blob_names_path: bool,
+    columns: [bool; COLUMNS],
 }
 
-impl Row {
-    const fn new(generation: Generation, name: &'static str) -> Row {
-        use Generation::*;
-        let g = generation as u8;
-        Row {
-            generation,
-            name,
-            versions: g < Z309 as u8,
-            serialnos: g < Z5 as u8,
-            register_returns_tid: g >= Z5 as u8,
-            undo: if g < Z310 as u8 { UndoCall::Answered } else { UndoCall::Buffered },
-            strict: g >= Z5 as u8,
-            status_verifying_clients: g < Z5 as u8,
-            status_last_transaction: g >= Z4 as u8,
-            no_blob_names_path: g >= Z4 as u8,
-        }
+const Y: bool = true;
+const N: bool = false;
+
+/// The generations, oldest first, in the order of the enum.
+#[rustfmt::skip]
+const TABLE: [Row; 9] = {
+    use Generation::*;
+    use UndoCall::{Answered, Buffered};
+    const fn row(
+        generation: Generation, name: &'static str, msgpack_name: Option<&'static str>, undo: UndoCall, columns: [bool; COLUMNS],
+    ) -> Row {
+        Row { generation, name, msgpack_name, undo, columns }
     }
-}
+    [
+        //                                            Versions
+        //                                            |  ExceptionsHaveMessage
+        //                                            |  |  Serialnos
+        //                                            |  |  |  ConflictsInVote
+        //                                            |  |  |  |  PickledExceptions
+        //                                            |  |  |  |  |  Authentication
+        //                                            |  |  |  |  |  |  ExtensionMethods
+        //                                            |  |  |  |  |  |  |  RegisterReturnsTid
+        //                                            |  |  |  |  |  |  |  |  AsyncFlagIsBool
+        //                                            |  |  |  |  |  |  |  |  |  AsyncErrorCloses
+        //                                            |  |  |  |  |  |  |  |  |  |  StatusVerifyingClients
+        //                                            |  |  |  |  |  |  |  |  |  |  |  StatusLastTransaction
+        //                                            |  |  |  |  |  |  |  |  |  |  |  |  NoBlobNamesPath
+        row(Z200,  "Z200",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
+        row(Z201,  "Z201",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
+        row(Z303,  "Z303",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
+        row(Z308,  "Z308",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
+        row(Z309,  "Z309",  None,       Answered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
+        row(Z310,  "Z310",  None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
+        row(Z3101, "Z3101", None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
+        row(Z4,    "Z4",    None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, Y, Y]),
+        row(Z5,    "Z5",    Some("M5"), Buffered,    [N, N, N, Y, N, N, N, Y, Y, Y, N, Y, Y]),
+    ]
+};
 
-/// The generations, oldest first.
-const TABLE: [Row; 9] = [
-    Row::new(Generation::Z200, "Z200"),
-    Row::new(Generation::Z201, "Z201"),
-    Row::new(Generation::Z303, "Z303"),
-    Row::new(Generation::Z308, "Z308"),
-    Row::new(Generation::Z309, "Z309"),
-    Row::new(Generation::Z310, "Z310"),
-    Row::new(Generation::Z3101, "Z3101"),
-    Row::new(Generation::Z4, "Z4"),
-    Row::new(Generation::Z5, "Z5"),
-];
+/// The last row.
+const NEWEST: &Row = {
+    let [.., newest] = &TABLE;
+    newest
+};
 
 impl Generation {
+    pub const NEWEST: Generation = NEWEST.generation;
+
     fn row(self) -> &'static Row {
         // The enum and the table have the same order; a test compares them.
-        TABLE.get(self as usize).unwrap_or(&TABLE[8])
+        TABLE.get(self as usize).unwrap_or(NEWEST)
     }
 
     /// `Z308` … `Z5`, as in a handshake.
@@ -120,6 +140,12 @@ impl Generation {
     pub fn parse(name: &[u8]) -> Option<Generation> {
         TABLE.iter().find(|row| row.name.as_bytes() == name).map(|row| row.generation)
     }
+
+    /// From `M5`.
+    pub fn parse_msgpack(name: &[u8]) -> Option<Generation> {
+        let is_it = |row: &&Row| row.msgpack_name.is_some_and(|msgpack| msgpack.as_bytes() == name);
+        TABLE.iter().find(is_it).map(|row| row.generation)
+    }
 }
 
 impl fmt::Display for Generation {
@@ -130,48 +156,48 @@ impl fmt::Display for Generation {
 
 /// What the server says first: the newest protocol that it wants to speak.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Announcement {
+pub struct Greeting {
     pub generation: Generation,
     pub msgpack: bool,
 }
 
-impl Announcement {
-    /// `Z5`, or `M5` with msgpack.
-    pub fn new(msgpack: bool) -> Announcement {
-        Announcement { generation: Generation::Z5, msgpack }
+impl Greeting {
+    /// The newest generation: `Z5`, or `M5` with msgpack.
+    pub fn new(msgpack: bool) -> Greeting {
+        Greeting { generation: Generation::NEWEST, msgpack }
     }
 
     /// From the environment variable `ZEO_SERVER_PROTOCOL`: `Z4`, `Z308` as ZEO 4 and older write it, or `5`, `4`
     /// as ZEO 5 does. `None`: not a protocol.
-    pub fn from_env(value: &str, msgpack: bool) -> Option<Announcement> {
+    pub fn from_env(value: &str, msgpack: bool) -> Option<Greeting> {
         let value = value.trim();
         let generation = match value.as_bytes().first()? {
             b'Z' => Generation::parse(value.as_bytes())?,
             _ => Generation::parse(format!("Z{value}").as_bytes())?,
         };
-        Some(Announcement { generation, msgpack: msgpack && generation == Generation::Z5 })
+        Some(Greeting { generation, msgpack: msgpack && generation.row().msgpack_name.is_some() })
     }
 
     /// The bytes of the first frame, without the length.
-    pub fn bytes(self) -> Vec<u8> {
-        let mut name = self.generation.name().as_bytes().to_vec();
-        if let (true, Some(first)) = (self.msgpack, name.first_mut()) {
-            *first = b'M';
+    pub fn bytes(self) -> &'static [u8] {
+        let row = self.generation.row();
+        match row.msgpack_name {
+            Some(name) if self.msgpack => name.as_bytes(),
+            _ => row.name.as_bytes(),
         }
-        name
     }
 }
 
-/// A client's answer to the announcement.
+/// A client's answer to the greeting.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Answer {
+pub enum GreetingAnswer {
     /// It speaks this from now on.
     Speaks { generation: Generation, msgpack: bool },
     /// A monitoring tool: it wants one frame of JSON and then the end of the connection.
     RuOk,
 }
 
-/// A handshake that no client that we know would send.
+/// A handshake that no known client sends.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BadHandshake(pub Vec<u8>);
 
@@ -184,73 +210,57 @@ impl fmt::Display for BadHandshake {
 impl std::error::Error for BadHandshake {}
 
 /// Understand the first frame of a client. Old clients answer the smaller, byte by byte, of their own protocol and
-/// the announced one; ZEO 5 and 6 put the first letter of the announcement before their own number. As
-/// Python's servers do, the answer decides about msgpack, not the announcement.
-pub fn negotiate(announced: Announcement, answer: &[u8]) -> Result<Answer, BadHandshake> {
+/// the greeting; ZEO 5 and 6 put the first letter of the greeting before their own number. As in
+/// Python's servers, the answer decides about msgpack, not the greeting.
+pub fn negotiate(greeting: Greeting, answer: &[u8]) -> Result<GreetingAnswer, BadHandshake> {
     if answer == b"ruok" {
-        return Ok(Answer::RuOk);
+        return Ok(GreetingAnswer::RuOk);
     }
-    let (generation, msgpack) = match answer {
-        b"M5" => (Some(Generation::Z5), true),
-        _ => (Generation::parse(answer), false),
+    let (generation, msgpack) = match Generation::parse_msgpack(answer) {
+        Some(generation) => (Some(generation), true),
+        None => (Generation::parse(answer), false),
     };
     match generation {
-        Some(generation) if generation <= announced.generation => Ok(Answer::Speaks { generation, msgpack }),
+        Some(generation) if generation <= greeting.generation => {
+            Ok(GreetingAnswer::Speaks { generation, msgpack })
+        }
         _ => Err(BadHandshake(answer.iter().take(64).copied().collect())),
     }
 }
 
+/// The dialect of a peer, from its first message after the handshake. Python 2's cPickle writes protocol 1, which
+/// has no PROTO opcode and says False as `I00`; Python 3, and zodbpickle in Python 2, begin with `\x80\x03`.
+fn dialect_of_first_message(frame: &[u8]) -> Dialect {
+    match frame {
+        [PROTO, protocol, ..] if *protocol >= 3 => Dialect::Python3,
+        _ => Dialect::Python2,
+    }
+}
+
 impl Wire {
+    /// For a peer that has not sent its first message: every peer that closes then can read it.
+    pub const BEFORE_FIRST_MESSAGE: Wire =
+        Wire { generation: Generation::NEWEST, encoding: Encoding::Pickle(Dialect::Python3) };
+
     /// The wire of a client that answered `generation`, from its first message after the handshake.
     pub fn of_first_message(generation: Generation, msgpack: bool, frame: &[u8]) -> Wire {
-        let codec = if msgpack { Codec::Msgpack } else { Codec::Pickle(dialect_of_first_message(frame)) };
-        Wire { generation, codec }
+        let encoding =
+            if msgpack { Encoding::Msgpack } else { Encoding::Pickle(dialect_of_first_message(frame)) };
+        Wire { generation, encoding }
+    }
+
+    fn has(self, column: Column) -> bool {
+        self.generation.row().columns.get(column as usize).copied().unwrap_or_default()
     }
 
     /// ZODB 3.8 and older: versions stand beside oids in arguments and results.
     pub fn knows_versions(self) -> bool {
-        self.generation.row().versions
-    }
-
-    /// Serials are sent in `serialnos` before the reply to vote, which is then `None`; the tid must be known at vote.
-    /// Errors of single stores travel in it too, and the transaction stays open until the client aborts it.
-    pub fn sends_serialnos(self) -> bool {
-        self.generation.row().serialnos
-    }
-
-    /// The reply to vote may be conflicts for the client to merge, instead of the oids that the server merged.
-    pub fn can_resolve_conflicts(self) -> bool {
-        !self.sends_serialnos()
-    }
-
-    /// `register` returns lastTransaction; earlier it returns `None`.
-    pub fn register_returns_tid(self) -> bool {
-        self.generation.row().register_returns_tid
-    }
-
-    /// The committing client gets `info` before the reply to its tpc_finish.
-    pub fn finish_sends_info(self) -> bool {
-        true
-    }
-
-    /// Exceptions travel as pickled instances; since Z5 as class name and arguments.
-    pub fn pickles_exceptions(self) -> bool {
-        self.generation.row().serialnos
+        self.has(Column::Versions)
     }
 
     /// Exceptions have their `message` in the state, for a slot that Python 2.5 gave them.
     pub fn exceptions_have_message(self) -> bool {
-        self.generation.row().versions
-    }
-
-    /// The flag of calls to the client is `True`; earlier it is 1.
-    pub fn async_flag_is_bool(self) -> bool {
-        self.generation.row().strict
-    }
-
-    /// An exception in a call that wants no reply closes the connection; earlier it is only logged.
-    pub fn async_error_closes(self) -> bool {
-        self.generation.row().strict
+        self.has(Column::ExceptionsHaveMessage)
     }
 
     /// How the client undoes.
@@ -258,34 +268,68 @@ impl Wire {
         self.generation.row().undo
     }
 
+    /// Serials are sent in `serialnos` before the reply to vote, which is then `None`; the tid must be known at vote.
+    /// Errors of single stores travel in it too, and the transaction stays open until the client aborts it.
+    pub fn sends_serialnos(self) -> bool {
+        self.has(Column::Serialnos)
+    }
+
+    /// The reply to vote may be conflicts for the client to resolve, instead of the oids that the server resolved.
+    pub fn can_resolve_conflicts(self) -> bool {
+        self.has(Column::ConflictsInVote)
+    }
+
+    /// Exceptions travel as pickled instances; since Z5 as class name and arguments.
+    pub fn pickles_exceptions(self) -> bool {
+        self.has(Column::PickledExceptions)
+    }
+
     /// `getAuthProtocol` and what follows from it exist.
     pub fn knows_authentication(self) -> bool {
-        !self.generation.row().strict
+        self.has(Column::Authentication)
     }
 
     /// `get_info` has `extensionMethods`, and these can be called.
     pub fn knows_extension_methods(self) -> bool {
-        !self.generation.row().strict
+        self.has(Column::ExtensionMethods)
+    }
+
+    /// `register` returns lastTransaction; earlier it returns `None`.
+    pub fn register_returns_tid(self) -> bool {
+        self.has(Column::RegisterReturnsTid)
+    }
+
+    /// The flag of calls to the client is `True`; earlier it is 1.
+    pub fn async_flag_is_bool(self) -> bool {
+        self.has(Column::AsyncFlagIsBool)
+    }
+
+    /// An exception in a call that wants no reply closes the connection; earlier it is only logged.
+    pub fn async_error_closes(self) -> bool {
+        self.has(Column::AsyncErrorCloses)
     }
 
     /// `server_status` has `verifying_clients`.
     pub fn status_has_verifying_clients(self) -> bool {
-        self.generation.row().status_verifying_clients
+        self.has(Column::StatusVerifyingClients)
     }
 
     /// `server_status` has `last-transaction`.
     pub fn status_has_last_transaction(self) -> bool {
-        self.generation.row().status_last_transaction
+        self.has(Column::StatusLastTransaction)
     }
 
     /// The error for a blob without a file is `No blob file at PATH`; earlier `No blob file`.
     pub fn no_blob_names_path(self) -> bool {
-        self.generation.row().no_blob_names_path
+        self.has(Column::NoBlobNamesPath)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -296,24 +340,102 @@ mod tests {
         }
     }
 
+    /// A method of [`Wire`], and what it says as the documentation says it.
+    type Difference = (&'static str, fn(Wire) -> &'static str);
+
+    macro_rules! differences {
+        ($($method:ident),*) => {
+            [$((stringify!($method), (|wire| if wire.$method() { "yes" } else { "" }) as fn(Wire) -> &'static str)),*]
+        };
+    }
+
+    /// The table of differences in `docs/protocol.md` has a line for each method of [`Wire`], and in each column what the method
+    /// returns for the generations of that column.
+    #[test]
+    fn the_documented_table_is_the_one_in_force() {
+        let read = |path: &str| {
+            fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).expect("readable")
+        };
+        let mut differences: Vec<Difference> = differences![
+            knows_versions,
+            exceptions_have_message,
+            sends_serialnos,
+            can_resolve_conflicts,
+            pickles_exceptions,
+            knows_authentication,
+            knows_extension_methods,
+            register_returns_tid,
+            async_flag_is_bool,
+            async_error_closes,
+            status_has_verifying_clients,
+            status_has_last_transaction,
+            no_blob_names_path
+        ]
+        .to_vec();
+        differences.push(("undo_call", |wire| match wire.undo_call() {
+            UndoCall::Answered => "answered",
+            UndoCall::Buffered => "buffered",
+        }));
+
+        let source = read("src/wire/protocol.rs");
+        let methods: BTreeSet<&str> = source
+            .lines()
+            .skip_while(|line| *line != "impl Wire {")
+            .take_while(|line| *line != "}")
+            .filter_map(|line| line.strip_prefix("    pub fn ")?.split_once("(self)"))
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(methods, differences.iter().map(|(name, _)| *name).collect(), "methods of Wire");
+
+        let docs = read("docs/protocol.md");
+        let (_, section) = docs.split_once("\n## What differs\n").expect("the section");
+        let table: Vec<Vec<&str>> = section
+            .lines()
+            .skip_while(|line| !line.starts_with('|'))
+            .take_while(|line| line.starts_with('|'))
+            .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+            .collect();
+        let [head, _, lines @ ..] = table.as_slice() else { panic!("no table") };
+        let generations: Vec<Vec<Generation>> = head[1..]
+            .iter()
+            .map(|names| names.split(' ').filter_map(|name| Generation::parse(name.as_bytes())).collect())
+            .collect();
+        assert_eq!(generations.concat(), TABLE.iter().map(|row| row.generation).collect::<Vec<_>>());
+        let mut documented = BTreeSet::new();
+        for line in lines {
+            let name = line[0].split('`').nth(1).expect("a method in backquotes");
+            let Some((name, says)) = differences.iter().find(|(method, _)| *method == name) else {
+                panic!("docs/protocol.md names {name}, which is no method of Wire");
+            };
+            documented.insert(*name);
+            for (generations, cell) in generations.iter().zip(&line[1..]) {
+                for &generation in generations {
+                    let wire = Wire { generation, encoding: Encoding::Pickle(Dialect::Python3) };
+                    assert_eq!(says(wire), *cell, "{name} of {generation}");
+                }
+            }
+        }
+        assert_eq!(documented, methods, "lines of the table");
+    }
+
     #[test]
     fn handshakes() {
-        let z5 = Announcement::new(false);
+        let z5 = Greeting::new(false);
         assert_eq!(z5.bytes(), b"Z5");
-        assert_eq!(Announcement::new(true).bytes(), b"M5");
-        let speaks = |generation, msgpack| Ok(Answer::Speaks { generation, msgpack });
+        assert_eq!(Greeting::new(true).bytes(), b"M5");
+        let speaks = |generation, msgpack| Ok(GreetingAnswer::Speaks { generation, msgpack });
         assert_eq!(negotiate(z5, b"Z308"), speaks(Generation::Z308, false));
         assert_eq!(negotiate(z5, b"Z5"), speaks(Generation::Z5, false));
         assert_eq!(negotiate(z5, b"M5"), speaks(Generation::Z5, true));
-        assert_eq!(negotiate(z5, b"ruok"), Ok(Answer::RuOk));
+        assert_eq!(negotiate(z5, b"ruok"), Ok(GreetingAnswer::RuOk));
         for bad in [&b"Z6"[..], b"", b"Z", b"M4", b"GET / HTTP/1.1\r\n", b"z5"] {
             assert!(negotiate(z5, bad).is_err(), "{bad:?}");
         }
-        let z4 = Announcement::from_env("Z4", true).unwrap();
+        let z4 = Greeting::from_env("Z4", true).unwrap();
         assert_eq!(z4.bytes(), b"Z4");
         assert!(negotiate(z4, b"Z5").is_err());
-        assert_eq!(Announcement::from_env("5", true).unwrap().bytes(), b"M5");
-        assert_eq!(Announcement::from_env("4", false), Some(z4));
-        assert_eq!(Announcement::from_env("7", false), None);
+        assert_eq!(Greeting::from_env("5", true).unwrap().bytes(), b"M5");
+        assert_eq!(Greeting::from_env("4", false), Some(z4));
+        assert_eq!(Greeting::from_env("7", false), None);
     }
 }

@@ -7,13 +7,13 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::codec::LoadShape;
-use super::decode::decode_slowly;
+use super::decode::decode_tree;
 use super::exception::{BUILTINS, PyException};
+use super::msgpack;
 use super::protocol::*;
 use super::push::Push;
+use super::reply::LoadShape;
 use super::request::*;
-use super::unpack::unpack;
 use super::value::Value;
 use crate::base::ids::{Oid, Tid};
 use crate::pickle::read::{Accept, read};
@@ -73,11 +73,11 @@ fn calls(recording: &Recording) -> Vec<(usize, Wire, &[u8])> {
             continue;
         }
         let Some(&(generation, msgpack)) = generations.get(connection) else {
-            match negotiate(Announcement::new(false), payload).unwrap() {
-                Answer::Speaks { generation, msgpack } => {
+            match negotiate(Greeting::new(false), payload).unwrap() {
+                GreetingAnswer::Speaks { generation, msgpack } => {
                     generations.insert(*connection, (generation, msgpack));
                 }
-                Answer::RuOk => panic!(),
+                GreetingAnswer::RuOk => panic!(),
             }
             continue;
         };
@@ -333,19 +333,19 @@ fn replies_are_those_of_pythons_server() {
 }
 
 fn parse(wire: Wire, payload: &[u8]) -> Tree<'_> {
-    match wire.codec {
-        Codec::Pickle(_) => read(payload, Accept::RECORD).unwrap(),
-        Codec::Msgpack => unpack(payload).unwrap(),
+    match wire.encoding {
+        Encoding::Pickle(_) => read(payload, Accept::RECORD).unwrap(),
+        Encoding::Msgpack => msgpack::tree(payload).unwrap(),
     }
 }
 
-/// Every combination of generation and codec.
+/// Every combination of generation and encoding.
 fn all_wires() -> Vec<Wire> {
-    let mut wires = vec![Wire { generation: Generation::Z5, codec: Codec::Msgpack }];
+    let mut wires = vec![Wire { generation: Generation::Z5, encoding: Encoding::Msgpack }];
     for name in ["Z200", "Z201", "Z303", "Z308", "Z309", "Z310", "Z3101", "Z4", "Z5"] {
         let generation = Generation::parse(name.as_bytes()).unwrap();
         for dialect in [Dialect::Python2, Dialect::Python3] {
-            wires.push(Wire { generation, codec: Codec::Pickle(dialect) });
+            wires.push(Wire { generation, encoding: Encoding::Pickle(dialect) });
         }
     }
     wires
@@ -402,7 +402,7 @@ fn loads_are_completed_in_place() {
                     assert_eq!(&out[..frame_start], b"an earlier frame");
                     let frame = &out[frame_start..];
                     assert_eq!(frame.len() - 4, u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize);
-                    if wire.codec == Codec::Msgpack {
+                    if wire.encoding == Encoding::Msgpack {
                         let (ours, theirs) = (parse(wire, &frame[4..]), parse(wire, &plain[4..]));
                         assert_eq!(sorted(&ours, ours.root()), sorted(&theirs, theirs.root()));
                     } else {
@@ -417,8 +417,8 @@ fn loads_are_completed_in_place() {
 #[test]
 fn headroom_of_a_load_of_zeo_5_takes_a_data_header() {
     // A file storage reads the 42 bytes of its own header into the headroom, and nothing is moved.
-    for codec in [Codec::Pickle(Dialect::Python3), Codec::Msgpack] {
-        let wire = Wire { generation: Generation::Z5, codec };
+    for encoding in [Encoding::Pickle(Dialect::Python3), Encoding::Msgpack] {
+        let wire = Wire { generation: Generation::Z5, encoding };
         let headroom = wire.load_headroom(MsgId::Load(Oid(1), Tid(2)));
         assert!((42..50).contains(&headroom), "{headroom}");
         let mut out = vec![0; headroom];
@@ -433,7 +433,7 @@ fn both_ways_into_a_message_agree() {
     for recording in recordings() {
         for (_, wire, payload) in calls(&recording) {
             let fast = wire.decode(payload).unwrap();
-            let slow = decode_slowly(wire, payload).unwrap();
+            let slow = decode_tree(wire, payload).unwrap();
             assert_eq!(format!("{:?}", fast.request), format!("{:?}", slow.request));
             assert_eq!(fast.is_async, slow.is_async);
             let mut replies = [Vec::new(), Vec::new()];
@@ -446,7 +446,7 @@ fn both_ways_into_a_message_agree() {
 
 #[test]
 fn ids_are_accepted_in_every_form() {
-    let z5 = Wire { generation: Generation::Z5, codec: Codec::Pickle(Dialect::Python3) };
+    let z5 = Wire { generation: Generation::Z5, encoding: Encoding::Pickle(Dialect::Python3) };
     let check = |payload: &[u8]| match z5.decode(payload).unwrap() {
         Call { id: MsgId::Int(7), is_async: false, request: Request::GetTid { oid: Oid(0x41ff) } } => {}
         other => panic!("{}: {other:?}", payload.escape_ascii()),
@@ -466,8 +466,8 @@ fn ids_are_accepted_in_every_form() {
 
 #[test]
 fn refusals_are_pythons() {
-    let z5 = Wire { generation: Generation::Z5, codec: Codec::Pickle(Dialect::Python3) };
-    let py2 = Wire { generation: Generation::Z4, codec: Codec::Pickle(Dialect::Python2) };
+    let z5 = Wire { generation: Generation::Z5, encoding: Encoding::Pickle(Dialect::Python3) };
+    let py2 = Wire { generation: Generation::Z4, encoding: Encoding::Pickle(Dialect::Python2) };
     let check = |wire: Wire, payload: &[u8], class: &str, message: &str| {
         let Request::Malformed { exception, .. } = wire.decode(payload).unwrap().request else { panic!() };
         assert_eq!(exception.name, class);
@@ -533,7 +533,7 @@ fn a_prefix_of_undo_info_is_a_value() {
     assert!(found);
 }
 
-/// Values that every codec can say.
+/// Values that every encoding can say.
 fn plain_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::None),
@@ -554,16 +554,16 @@ fn plain_value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What a peer of this codec reads instead of a value: msgpack knows no lists beside tuples, Python 2 no texts of ASCII.
-fn as_read(value: &Value, codec: Codec) -> Value {
-    let all = |items: &[Value]| items.iter().map(|item| as_read(item, codec)).collect();
-    match (value, codec) {
-        (Value::Text(text), Codec::Pickle(Dialect::Python2)) if text.is_ascii() => Value::bytes(text),
-        (Value::List(items), Codec::Msgpack) => Value::Tuple(all(items)),
+/// What a peer of this encoding reads instead of a value: msgpack knows no lists beside tuples, Python 2 no texts of ASCII.
+fn as_read(value: &Value, encoding: Encoding) -> Value {
+    let all = |items: &[Value]| items.iter().map(|item| as_read(item, encoding)).collect();
+    match (value, encoding) {
+        (Value::Text(text), Encoding::Pickle(Dialect::Python2)) if text.is_ascii() => Value::bytes(text),
+        (Value::List(items), Encoding::Msgpack) => Value::Tuple(all(items)),
         (Value::List(items), _) => Value::List(all(items)),
         (Value::Tuple(items), _) => Value::Tuple(all(items)),
         (Value::Dict(pairs), _) => {
-            Value::Dict(pairs.iter().map(|(k, v)| (as_read(k, codec), as_read(v, codec))).collect())
+            Value::Dict(pairs.iter().map(|(k, v)| (as_read(k, encoding), as_read(v, encoding))).collect())
         }
         (other, _) => other.clone(),
     }
@@ -588,18 +588,18 @@ fn as_serde(value: &Value) -> Option<serde_pickle::Value> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
-    fn values_survive_every_codec(value in plain_value(), id in any::<i64>()) {
+    fn values_survive_every_encoding(value in plain_value(), id in any::<i64>()) {
         for wire in all_wires() {
             let mut out = Vec::new();
             wire.reply(MsgId::Int(id), &value, &mut out);
             let tree = parse(wire, &out[4..]);
             let Node::Tuple(parts) = tree.node(tree.root()) else { panic!() };
             prop_assert_eq!(Value::from_tree(&tree, parts[0]).unwrap(), Value::Int(id));
-            prop_assert_eq!(Value::from_tree(&tree, parts[3]).unwrap(), as_read(&value, wire.codec));
+            prop_assert_eq!(Value::from_tree(&tree, parts[3]).unwrap(), as_read(&value, wire.encoding));
         }
         // another reader of pickles as witness
         if let Some(expected) = as_serde(&value) {
-            let wire = Wire { generation: Generation::Z5, codec: Codec::Pickle(Dialect::Python3) };
+            let wire = Wire { generation: Generation::Z5, encoding: Encoding::Pickle(Dialect::Python3) };
             let mut out = Vec::new();
             wire.reply(MsgId::Int(id), &value, &mut out);
             let read = serde_pickle::value_from_slice(&out[4..], serde_pickle::DeOptions::new()).unwrap();
@@ -618,7 +618,7 @@ proptest! {
 
 #[test]
 fn the_deepest_value_fits_the_stack_of_a_session() {
-    let wire = Wire { generation: Generation::Z4, codec: Codec::Pickle(Dialect::Python2) };
+    let wire = Wire { generation: Generation::Z4, encoding: Encoding::Pickle(Dialect::Python2) };
     let nested = |depth: usize| {
         let lists = [b"](".repeat(depth), b"e".repeat(depth)].concat();
         [&b"(K\x07K\x00U\x09something("[..], &lists, b"tt."].concat()

@@ -29,7 +29,20 @@ pub enum Value {
     /// A text that the peer sent as ZopeUndo.Prefix: matches what begins with it.
     Prefix(Box<Value>),
     /// An exception inside a value: conflicts in `serialnos` (protocols before Z5).
-    Exception(Box<super::exception::PyException>),
+    Exception(Box<PyException>),
+}
+
+/// An exception to be raised by the client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PyException {
+    /// e.g. `ZODB.POSException`; [`BUILTINS`](super::exception::BUILTINS) for `builtins` (Python 3) or `exceptions` (Python 2)
+    pub module: &'static str,
+    /// e.g. `POSKeyError`
+    pub name: &'static str,
+    /// positional arguments of the instance
+    pub args: Vec<Value>,
+    /// instance attributes (`__dict__`); empty if the class keeps none
+    pub attributes: Vec<(&'static str, Value)>,
 }
 
 impl Value {

@@ -12,9 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::check::{Attempt, Changes, Event, LATEST, Oid, Outcome, Revision, Tid, Value as Written};
-use crate::common::client::{Incoming, RawClient, Speaks, content, record, undo_id};
-use crate::common::pickle::{Value, id};
-use crate::dice::Dice;
+use crate::support::client::{Incoming, RawClient, Speaks, content, record, undo_id};
+use crate::support::dice::Dice;
+use crate::support::pickle::{Value, id};
 
 /// What all clients share.
 pub struct Race {

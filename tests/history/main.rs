@@ -6,11 +6,10 @@
 //! storage. The seed decides what clients choose; how their threads meet is chance.
 //! `RUNZEO_TEST_SECONDS` sets how long it goes on in rounds, `RUNZEO_TEST_SEED` the first seed.
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod check;
-mod dice;
 mod driver;
 
 use std::collections::BTreeMap;
@@ -22,11 +21,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::support::client::{RawClient, Speaks};
+use crate::support::dice::Dice;
+use crate::support::pickle::Value;
+use crate::support::process::{Server, test_seconds};
 use check::{Changes, History, Oid, Summary, Tid, Value as Written};
-use common::client::{RawClient, Speaks};
-use common::pickle::Value;
-use common::process::{Server, test_seconds};
-use dice::Dice;
 use driver::{Driver, Race, data_of, value_of};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;

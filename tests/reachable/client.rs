@@ -10,9 +10,9 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::client::{Speaks, undo_id};
-use crate::dice::Dice;
 use crate::peer::{Peer, finding};
+use crate::support::client::{Speaks, undo_id};
+use crate::support::dice::Dice;
 use crate::world::{Done, Oid, State, Tid, World, blob_content, record};
 
 /// References that a container has at most.

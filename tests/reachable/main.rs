@@ -8,10 +8,8 @@
 //! The clients make no dangling reference themselves. The seed decides what clients choose; how their threads meet is
 //! chance. `RUNZEO_TEST_SECONDS` sets how long it goes on in rounds, `RUNZEO_TEST_SEED` the first seed.
 
-#[path = "../common/mod.rs"]
-mod common;
-#[path = "../history/dice.rs"]
-mod dice;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod client;
 mod peer;
@@ -27,10 +25,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::client::Speaks;
-use common::pickle::Value;
-use common::process::{Server, test_seconds};
-use dice::Dice;
+use crate::support::client::Speaks;
+use crate::support::dice::Dice;
+use crate::support::pickle::Value;
+use crate::support::process::{Server, test_seconds};
 use peer::{Peer, finding};
 use runzeo::base::ids;
 use runzeo::storage::StorageError;

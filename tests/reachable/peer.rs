@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 
-use crate::common::client::{Incoming, RawClient, Speaks, undo_id};
-use crate::common::pickle::{Value, id};
+use crate::support::client::{Incoming, RawClient, Speaks, undo_id};
+use crate::support::pickle::{Value, id};
 use crate::walk::{Missing, Walked, walk};
 use crate::world::{BLOB, Oid, State, Tid, is_content_of};
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use runzeo::auth::password_file::Passwords;
 use runzeo::auth::{Protocol, Protocols, Settings, Verdict};
-use runzeo::wire::protocol::{Codec, Dialect, Generation, Wire};
+use runzeo::wire::protocol::{Encoding, Dialect, Generation, Wire};
 use runzeo::wire::request::Request;
 
 pub fn run(data: &[u8]) {
@@ -42,7 +42,7 @@ fn messages_of_a_stranger(messages: &[u8]) {
     let mut exchange = digest().begin();
     for message in messages.split(|byte| *byte == 0xff) {
         for dialect in [Dialect::Python2, Dialect::Python3] {
-            let wire = Wire { generation: Generation::Z4, codec: Codec::Pickle(dialect) };
+            let wire = Wire { generation: Generation::Z4, encoding: Encoding::Pickle(dialect) };
             let Ok(call) = wire.decode(message) else { continue };
             let Request::Other { name, args } = call.request else { continue };
             if !digest().methods().contains(&name.as_ref()) {

@@ -1,9 +1,9 @@
 //! Messages of every generation: decoding never panics, and whatever was understood can be answered with the same id.
 
 use runzeo::base::ids::Tid;
-use runzeo::wire::codec::LoadShape;
+use runzeo::wire::reply::LoadShape;
 use runzeo::wire::exception::PyException;
-use runzeo::wire::protocol::{Announcement, Answer, Codec, Dialect, Generation, Wire, negotiate};
+use runzeo::wire::protocol::{Dialect, Encoding, Generation, Greeting, GreetingAnswer, Wire, negotiate};
 use runzeo::wire::request::Request;
 
 const GENERATIONS: [&str; 10] = ["Z5", "Z4", "Z3101", "Z310", "Z309", "Z308", "Z303", "Z201", "Z200", "M5"];
@@ -11,14 +11,14 @@ const GENERATIONS: [&str; 10] = ["Z5", "Z4", "Z3101", "Z310", "Z309", "Z308", "Z
 pub fn run(data: &[u8]) {
     let Some((&choice, payload)) = data.split_first() else { return };
     let name = GENERATIONS[usize::from(choice & 0x0f) % GENERATIONS.len()];
-    let codec = match (name, choice & 0x10) {
-        ("M5", _) => Codec::Msgpack,
-        (_, 0) => Codec::Pickle(Dialect::Python3),
-        _ => Codec::Pickle(Dialect::Python2),
+    let encoding = match (name, choice & 0x10) {
+        ("M5", _) => Encoding::Msgpack,
+        (_, 0) => Encoding::Pickle(Dialect::Python3),
+        _ => Encoding::Pickle(Dialect::Python2),
     };
     let generation = Generation::parse(name.as_bytes()).unwrap_or(Generation::Z5);
-    let wire = Wire { generation, codec };
-    if let Ok(Answer::Speaks { generation, .. }) = negotiate(Announcement::new(false), payload) {
+    let wire = Wire { generation, encoding };
+    if let Ok(GreetingAnswer::Speaks { generation, .. }) = negotiate(Greeting::new(false), payload) {
         assert_eq!(Generation::parse(generation.name().as_bytes()), Some(generation));
     }
     let Ok(call) = wire.decode(payload) else { return };

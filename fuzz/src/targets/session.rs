@@ -28,7 +28,7 @@ use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::mapping::MappingStorage;
 use runzeo::wire::frame::put_frame;
 use runzeo::wire::mac::RunningMac;
-use runzeo::wire::protocol::Announcement;
+use runzeo::wire::protocol::Greeting;
 use sha1::{Digest, Sha1};
 
 const GENERATIONS: [&[u8]; 8] = [b"Z5", b"M5", b"Z4", b"Z3101", b"Z309", b"Z308", b"Z200", b"Z310"];
@@ -87,7 +87,7 @@ impl World {
             protected.then(|| Authentication { name: "digest".into(), protocol: digest(&directory) });
         let server = Server::new(
             hosted.collect(),
-            Announcement::new(false),
+            Greeting::new(false),
             authentication,
             Limits::default(),
             10_000,

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     fn read(name: &str, password: Option<&str>) -> Result<PrivateKeyDer<'static>, String> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls/keys").join(name);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server/tls/keys").join(name);
         let directory = tempfile::tempdir().expect("a directory");
         let password = password.map(|text| {
             let path = directory.path().join("password");

@@ -11,13 +11,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use self::oids::Issued;
-use super::clash::ResolverSlot;
 use super::forward::forward;
 use super::{
     BlobDir, BlobFile, Blobs, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load,
     Loaded, Pack, PackRequest, Result, Storage, StorageError,
 };
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::ResolverSlot;
 
 /// `changes` laid over `base`.
 pub struct DemoStorage {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::{DemoStorage, known};
 use crate::base::ids::{Oid, Tid};
-use crate::storage::clash::{Clashes, Settled, check_current};
+use crate::conflict::Resolver;
+use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::forward::forward;
 use crate::storage::staged::OpKind;
-use crate::storage::{Commit, Resolver, Result, Staged, StorageError, Ticket, TidAt, Undone, Voted};
+use crate::storage::{Commit, Result, Staged, StorageError, Ticket, TidAt, Undone, Voted};
 
 /// A transaction that the changes have voted.
 struct VotedTxn {
@@ -47,7 +48,7 @@ impl Commit for DemoStorage {
     forward!(changes: tids_after, set_publisher);
 
     fn vote(&self, mut staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
-        let mut clashes = Clashes::default();
+        let mut conflicts = Conflicts::default();
         // Made only when no conflict is left: a transaction that the client is given back must be as it was.
         let mut changes = Vec::new();
         for index in 0..staged.ops().len() {
@@ -55,7 +56,7 @@ impl Commit for DemoStorage {
             match op.kind {
                 OpKind::Store { serial } => {
                     let current = self.current(op.oid)?;
-                    match clashes.settle(self, &self.resolver, &mut staged, index, serial, current.seen)? {
+                    match conflicts.settle(self, &self.resolver, &mut staged, index, serial, current.seen)? {
                         Settled::Write(_) => {
                             let serial = current.in_changes.unwrap_or(serial);
                             changes.push((index, Change::Kind(OpKind::Store { serial })));
@@ -75,7 +76,7 @@ impl Commit for DemoStorage {
                 OpKind::Restore { .. } | OpKind::Undo { .. } => {}
             }
         }
-        let (mut staged, mut resolved) = clashes.finish(staged)?;
+        let (mut staged, mut resolved) = conflicts.finish(staged)?;
         let mut changes = changes.into_iter().peekable();
         staged.change_ops(|index, kind| match changes.next_if(|(changed, _)| *changed == index) {
             Some((_, Change::Kind(kind))) => Some(kind),

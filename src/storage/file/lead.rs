@@ -5,7 +5,7 @@
 //! committer thread if there are jobs, or to nobody.
 //!
 //! Invariants: one leader at a time; a queued job is led by somebody, unless the queue is closed before it gets in.
-//! `tests/group_model.rs` checks every interleaving.
+//! `tests/model/group.rs` checks every interleaving.
 
 use crate::base::sync::{Condvar, Mutex};
 

@@ -68,10 +68,10 @@ use self::space::Space;
 use self::tail_note::NoteFile;
 use self::volume::Current;
 use self::voted::Job;
-use super::clash::ResolverSlot;
 use super::tids::Tids;
 use super::{BlobDir, Blobs, Iterate, Pack, PublisherSlot, Result, Storage, StorageError, Undo};
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::ResolverSlot;
 
 pub use self::format::FileFormat;
 pub use self::index_file::parse as parse_index;

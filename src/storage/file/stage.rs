@@ -14,12 +14,10 @@ use super::volume::Volume;
 use super::voted::{Job, VotedTxn};
 use crate::base::ids::{Oid, Tid};
 use crate::base::log_rate::LogRate;
-use crate::storage::clash::{Clashes, Settled};
-use crate::storage::error::Conflict;
+use crate::conflict::{Conflict, Resolver};
+use crate::storage::conflicts::{Conflicts, Settled};
 use crate::storage::staged::{Op, OpKind, Staged};
-use crate::storage::{
-    Commit, Load, Publisher, Resolver, Result, Storage, StorageError, Ticket, TidAt, Voted,
-};
+use crate::storage::{Commit, Load, Publisher, Result, Storage, StorageError, Ticket, TidAt, Voted};
 
 /// What those who copy a database can bring about.
 static MISMATCHES: LogRate = LogRate::new("mismatches between data and backpointers", 60, 60);
@@ -50,9 +48,9 @@ impl Commit for FileStorage {
         let pin = staged.ops().iter().any(points_back).then(|| core.pins.begin());
         let volume = core.volume.get_owned();
         let mut draft = Draft::new(staged.ops().len());
-        let mut clashes = Clashes::default();
-        self.draft_ops(&volume, &mut staged, &mut clashes, &mut draft)?;
-        let (mut staged, resolved) = clashes.finish(staged)?;
+        let mut conflicts = Conflicts::default();
+        self.draft_ops(&volume, &mut staged, &mut conflicts, &mut draft)?;
+        let (mut staged, resolved) = conflicts.finish(staged)?;
         let objects = distinct(&draft.records);
         if let Some(blobs) = &core.blobs {
             self.undo_blobs(blobs, &draft.undone, &objects, &mut staged)?;
@@ -95,7 +93,7 @@ impl FileStorage {
         &self,
         volume: &Volume,
         staged: &mut Staged,
-        clashes: &mut Clashes,
+        conflicts: &mut Conflicts,
         draft: &mut Draft,
     ) -> Result<()> {
         let head_len = head_len(&staged.meta);
@@ -105,7 +103,7 @@ impl FileStorage {
             let op = match op.kind {
                 OpKind::Store { serial } => {
                     let committed = committed(volume, op.oid, volume.index.pos(op.oid))?;
-                    match clashes.settle(self, &self.resolver, staged, index, serial, committed)? {
+                    match conflicts.settle(self, &self.resolver, staged, index, serial, committed)? {
                         Settled::Write(settled) => {
                             draft.rearranged |= settled != op;
                             settled

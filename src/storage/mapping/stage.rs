@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::{Data, MappingStorage, OBJECT_SIZE, Transaction, revision_size};
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::{Conflict, ResolverSlot};
 use crate::storage::blob::StagedBlob;
-use crate::storage::clash::{Clashes, ResolverSlot, Settled, check_current};
-use crate::storage::error::Conflict;
+use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::OpKind;
 use crate::storage::{
     Commit, Committed, Delivery, Publisher, Result, Staged, Storage, StorageError, Ticket, TidAt,
@@ -48,7 +48,7 @@ impl Commit for MappingStorage {
     }
 
     fn vote(&self, mut staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
-        let mut clashes = Clashes::default();
+        let mut conflicts = Conflicts::default();
         let mut records = Vec::with_capacity(staged.ops().len());
         for index in 0..staged.ops().len() {
             let Some(op) = staged.ops().get(index).copied() else { break };
@@ -63,7 +63,7 @@ impl Commit for MappingStorage {
                     let committed = newest.map(|(tid, _)| tid);
                     // Nobody is asked to merge, as in Python, but a client that wants to.
                     let nobody = ResolverSlot::default();
-                    match clashes.settle(self, &nobody, &mut staged, index, serial, committed)? {
+                    match conflicts.settle(self, &nobody, &mut staged, index, serial, committed)? {
                         Settled::Write(_) => (None, true),
                         Settled::Skip => continue,
                         Settled::Postponed => break,
@@ -90,7 +90,7 @@ impl Commit for MappingStorage {
             };
             records.push(Record { oid, tid, data });
         }
-        let (mut staged, _) = clashes.finish(staged)?;
+        let (mut staged, _) = conflicts.finish(staged)?;
         let blobs = staged.take_blobs();
         if self.blobs.is_none() && !blobs.is_empty() {
             return Err(StorageError::no_blobs());

@@ -15,8 +15,6 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use super::clash::ResolverSlot;
-use super::error::Conflict;
 use super::tids::Tids;
 use super::{
     History, HistoryEntry, IternextRecord, LastInvalidations, Load, Loaded, Pack, PublisherSlot, Result,
@@ -25,6 +23,7 @@ use super::{
 use crate::base::clock::SystemClock;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
+use crate::conflict::{Conflict, ResolverSlot};
 
 /// For how long former states are kept, as in Python.
 const FORMER_AGE_MAX: Duration = Duration::from_secs(60);

@@ -5,11 +5,12 @@ use std::sync::{Arc, PoisonError};
 
 use super::TemporaryStorage;
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::Resolver;
 use crate::pickle::refs;
-use crate::storage::clash::{Clashes, Settled, check_current};
+use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::OpKind;
 use crate::storage::{
-    Commit, Committed, Delivery, Publisher, Resolver, Result, Staged, StorageError, Ticket, TidAt, Voted,
+    Commit, Committed, Delivery, Publisher, Result, Staged, StorageError, Ticket, TidAt, Voted,
 };
 
 /// A transaction that has passed its checks.
@@ -53,7 +54,7 @@ impl Commit for TemporaryStorage {
     }
 
     fn vote(&self, mut staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
-        let mut clashes = Clashes::default();
+        let mut conflicts = Conflicts::default();
         let mut records = Vec::with_capacity(staged.ops().len());
         for index in 0..staged.ops().len() {
             let Some(op) = staged.ops().get(index).copied() else { break };
@@ -62,7 +63,7 @@ impl Commit for TemporaryStorage {
                 OpKind::Store { serial } => {
                     let committed = self.read()?.serial(op.oid);
                     let settled =
-                        clashes.settle(self, &self.resolver, &mut staged, index, serial, committed)?;
+                        conflicts.settle(self, &self.resolver, &mut staged, index, serial, committed)?;
                     match settled {
                         Settled::Write(op) => {
                             let reading = "reading back a transaction's temporary file";
@@ -78,7 +79,7 @@ impl Commit for TemporaryStorage {
                 OpKind::Restore { .. } => return self.unsupported("nothing can be copied to it"),
             }
         }
-        let (staged, resolved) = clashes.finish(staged)?;
+        let (staged, resolved) = conflicts.finish(staged)?;
         let tid = match tid_at {
             TidAt::Finish => None,
             TidAt::Vote => Some(self.tids.at_vote(staged.tid)?),

@@ -1,0 +1,12 @@
+//! The log: formats, levels, rotation, syslog, and what can go wrong. A test of what a process has once (its logger, its panic hook,
+//! its signals, its limits) runs this program again with that test alone: `support::child`.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod failures;
+mod formats;
+mod levels;
+mod reopen;
+mod rotation;
+mod syslog;

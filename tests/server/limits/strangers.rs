@@ -1,0 +1,144 @@
+//! `handshake-timeout` and `max-unregistered`: those who do not register.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{
+    MB, Stop, beside_an_honest_client, client, closed_after, commit_something, connect, count_in_log,
+    greeted, is_closed, wait_for_log, wait_until,
+};
+use crate::support::client::{RawClient, Speaks, connect_from};
+use crate::support::pickle::{Dialect, Value, dumps, text};
+
+#[test]
+fn strangers_have_a_time_limit_in_every_state() {
+    beside_an_honest_client("handshake-timeout 2", 64 * MB, |server| {
+        let register = {
+            let args = Value::Tuple(vec![text("1"), Value::Bool(false)]);
+            let call = Value::Tuple(vec![Value::Int(1), Value::Bool(false), text("register"), args]);
+            dumps(&call, Dialect::Python3)
+        };
+        let mut half_a_register = greeted(server);
+        half_a_register.write_all(&(register.len() as u32).to_be_bytes()).expect("send");
+        half_a_register.write_all(&register[..10]).expect("send");
+        let mut half_a_handshake = connect(server);
+        half_a_handshake.write_all(b"\0\0").expect("send");
+        // Has asked for a storage that there is not, and may try another one.
+        let mut unlucky = RawClient::connect(server.address, Speaks::Z5).expect("greeted");
+        let wrong = unlucky.call("register", vec![text("other"), Value::Bool(false)]).expect("an answer");
+        assert!(wrong.is_err());
+        let unlucky = unlucky.stream().try_clone().expect("clone");
+        let states = [connect(server), half_a_handshake, greeted(server), half_a_register, unlucky];
+        for (state, mut stream) in states.into_iter().enumerate() {
+            let took = closed_after(&mut stream);
+            assert!(took < Duration::from_secs(10), "state {state}: closed after {took:?}");
+        }
+        // All of one episode.
+        wait_for_log(server, "it has not registered after 2 s (handshake-timeout); the connection is closed");
+        assert_eq!(count_in_log(server, "(handshake-timeout)"), 1);
+    });
+}
+
+/// One byte a second resets every limit on a single read; the limit is for all of it.
+#[test]
+fn slow_bytes_do_not_buy_time() {
+    beside_an_honest_client("handshake-timeout 2", 64 * MB, |server| {
+        let mut slow = greeted(server);
+        let started = Instant::now();
+        slow.write_all(&[0, 0, 0, 100]).expect("send");
+        while !is_closed(&slow) {
+            assert!(started.elapsed() < Duration::from_secs(20), "it goes on for {:?}", started.elapsed());
+            let _ = slow.write_all(b"x");
+            thread::sleep(Duration::from_millis(100));
+        }
+        assert!(started.elapsed() > Duration::from_millis(1500), "closed after {:?}", started.elapsed());
+    });
+}
+
+/// Who has registered may be as slow as he likes, with a message and without.
+#[test]
+fn a_registered_client_has_time() {
+    beside_an_honest_client("handshake-timeout 1", 64 * MB, |server| {
+        let mut slow = client(server);
+        slow.queue_call("lastTransaction", vec![]);
+        let bytes = slow.queued();
+        for byte in &bytes {
+            slow.stream().write_all(&[*byte]).expect("connected");
+            thread::sleep(Duration::from_millis(2500 / bytes.len() as u64));
+        }
+        slow.frame().expect("an answer");
+        let mut idle = client(server);
+        thread::sleep(Duration::from_millis(1500));
+        commit_something(&mut idle);
+    });
+}
+
+#[test]
+fn without_a_limit_strangers_may_stay() {
+    beside_an_honest_client("handshake-timeout none", 64 * MB, |server| {
+        let stranger = greeted(server);
+        thread::sleep(Duration::from_millis(1500));
+        assert!(!is_closed(&stranger));
+    });
+}
+
+/// Thousands connect and say nothing, without end. Honest clients get in all the same.
+#[test]
+fn a_flood_of_strangers_shuts_nobody_out() {
+    beside_an_honest_client("max-unregistered 50", 64 * MB, |server| {
+        let threads = server.thread_count();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let _stop = Stop(&stop);
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut open = std::collections::VecDeque::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        // The accept loop takes its time: then the kernel's queue is full, and connecting waits.
+                        if let Ok(stream) =
+                            TcpStream::connect_timeout(&server.address, Duration::from_secs(1))
+                        {
+                            open.push_back(stream);
+                        }
+                        if open.len() > 200 {
+                            open.pop_front();
+                        }
+                    }
+                });
+            }
+            thread::sleep(Duration::from_secs(1));
+            for _ in 0..3 {
+                let started = Instant::now();
+                // Whoever waits for too long in the queue tries again, as every client does.
+                let mut newcomer = loop {
+                    match RawClient::register(server.address, Speaks::Z5) {
+                        Ok((client, _)) => break client,
+                        Err(_) => assert!(started.elapsed() < Duration::from_secs(60), "shut out"),
+                    }
+                };
+                commit_something(&mut newcomer);
+                println!("in after {:?}", started.elapsed());
+                let more = server.thread_count() - threads;
+                // Some are about to end.
+                assert!(more <= 100, "{more} threads more");
+            }
+        });
+        assert!(count_in_log(server, "max-unregistered (50)") <= 2, "{}", server.talk());
+    });
+}
+
+/// Room is made where there are most: a stranger from another address stays.
+#[test]
+fn a_flood_is_at_the_cost_of_its_own_address() {
+    beside_an_honest_client("max-unregistered 10", 64 * MB, |server| {
+        let elsewhere = connect_from([127, 0, 0, 2].into(), server.address).expect("connect");
+        (&mut &elsewhere).read_exact(&mut [0; 6]).expect("greeting");
+        // The oldest of all, but not of those who are the most.
+        let flood: Vec<_> = (0..30).map(|_| connect(server)).collect();
+        wait_until("room was made", || flood.iter().filter(|stream| is_closed(stream)).count() >= 15);
+        assert!(!is_closed(&elsewhere));
+    });
+}

@@ -1,0 +1,26 @@
+//! The whole program as its clients and its operator see it: a server process, or a server in this process over a disk that the
+//! test holds up, and raw clients that see the byte stream.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod authentication;
+mod blob_messages;
+mod cold_reads;
+mod commit_states;
+mod failing_calls;
+mod fairness;
+mod hostile;
+mod large_records;
+mod limits;
+mod log_lines;
+mod log_under_locks;
+mod order;
+mod permissions;
+mod short_of_memory;
+mod slow_merge;
+mod start;
+mod tls;
+mod transaction_work;
+mod verify_many;
+mod zeopasswd;

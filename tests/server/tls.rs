@@ -1,0 +1,667 @@
+//! TLS: who gets in and who does not, with what line in the log; that everything works as without it, slow readers and
+//! message codes included; and strangers that begin a handshake and do not go on.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::client::{Incoming, RawClient, Speaks, connect_from, record};
+use crate::support::process::Server;
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber, date_time_ymd,
+};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tempfile::TempDir;
+
+/// A certificate and its key.
+struct Identity {
+    certificate: Certificate,
+    params: CertificateParams,
+    key: KeyPair,
+}
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(vec!["localhost".into()]).expect("parameters");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2999, 1, 1);
+    params
+}
+
+fn authority(name: &str) -> CertificateParams {
+    let mut params = params(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+impl Identity {
+    fn self_signed(params: CertificateParams) -> Identity {
+        let key = KeyPair::generate().expect("a key");
+        Identity { certificate: params.self_signed(&key).expect("a certificate"), params, key }
+    }
+
+    fn sign(&self, params: CertificateParams) -> Identity {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer()).expect("a certificate");
+        Identity { certificate, params, key }
+    }
+
+    fn issuer(&self) -> Issuer<'_, &KeyPair> {
+        Issuer::from_params(&self.params, &self.key)
+    }
+
+    fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+
+    fn pem_with_key(&self) -> String {
+        self.pem() + &self.key.serialize_pem()
+    }
+}
+
+/// A server with TLS, whose `authenticate` is what it is given.
+struct Secured {
+    server: Server,
+    files: TempDir,
+    own: Identity,
+    /// The next one that nobody was refused from.
+    next_host: AtomicU8,
+}
+
+impl Secured {
+    fn start(authenticate: &str) -> Secured {
+        Secured::start_with(authenticate, "")
+    }
+
+    fn start_with(authenticate: &str, zeo: &str) -> Secured {
+        let files = tempfile::tempdir().expect("a directory");
+        let own = Identity::self_signed(params("server"));
+        fs::write(files.path().join("server.pem"), own.pem_with_key()).expect("write");
+        fs::write(files.path().join("clients.pem"), authenticate).expect("write");
+        let directory = files.path().display();
+        let ssl = format!(
+            "<ssl>\ncertificate {directory}/server.pem\nauthenticate {directory}/clients.pem\n</ssl>\n{zeo}"
+        );
+        Secured { server: Server::start_with(&ssl), files, own, next_host: AtomicU8::new(1) }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.files.path().join(name)
+    }
+
+    fn config(
+        &self,
+        client: Option<&Identity>,
+        version: &'static SupportedProtocolVersion,
+    ) -> Arc<ClientConfig> {
+        self.config_with(client, &[], version)
+    }
+
+    /// The client shows these certificates behind its own.
+    fn config_with(
+        &self,
+        client: Option<&Identity>,
+        chain: &[&Identity],
+        version: &'static SupportedProtocolVersion,
+    ) -> Arc<ClientConfig> {
+        let builder = self.builder(version);
+        Arc::new(match client {
+            None => builder.with_no_client_auth(),
+            Some(client) => {
+                let key = PrivatePkcs8KeyDer::from(client.key.serialize_der());
+                let shown = std::iter::once(&client).chain(chain);
+                let chain = shown.map(|shown| shown.certificate.der().clone());
+                builder.with_client_auth_cert(chain.collect(), key.into()).expect("a certificate")
+            }
+        })
+    }
+
+    /// Whether the key belongs to the certificate is not looked at.
+    fn config_unchecked(
+        &self,
+        client: &Identity,
+        version: &'static SupportedProtocolVersion,
+    ) -> Arc<ClientConfig> {
+        let key = PrivatePkcs8KeyDer::from(client.key.serialize_der());
+        let key = rustls::crypto::ring::sign::any_supported_type(&key.into()).expect("a key");
+        let certified = rustls::sign::CertifiedKey::new(vec![client.certificate.der().clone()], key);
+        let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+        Arc::new(self.builder(version).with_client_cert_resolver(resolver))
+    }
+
+    fn builder(
+        &self,
+        version: &'static SupportedProtocolVersion,
+    ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.own.certificate.der().clone()).expect("a root");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .expect("versions")
+            .with_root_certificates(roots)
+    }
+
+    fn connect(&self, client: &Identity, speaks: Speaks) -> std::io::Result<RawClient> {
+        let config = self.config(Some(client), &rustls::version::TLS13);
+        RawClient::connect_tls(self.server.address, speaks, &config)
+    }
+
+    fn client(&self, client: &Identity) -> RawClient {
+        let mut client = self.connect(client, Speaks::Z5).expect("connect");
+        client.register_now().expect("register");
+        client
+    }
+
+    fn wait_for_log(&self, wanted: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.server.log().contains(wanted) {
+            assert!(Instant::now() < deadline, "no '{wanted}' in the log: {}", self.server.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// In both versions; the log says why.
+    fn refuses(&self, client: Option<&Identity>, why: &str) {
+        self.refuses_with(client, &[], why);
+    }
+
+    fn refuses_chain(&self, client: &Identity, chain: &[&Identity], why: &str) {
+        self.refuses_with(Some(client), chain, why);
+    }
+
+    fn refuses_with(&self, client: Option<&Identity>, chain: &[&Identity], why: &str) {
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let before = self.server.log().matches(why).count();
+            let config = self.config_with(client, chain, version);
+            // The log does not say the same of the same host twice.
+            let host = self.next_host.fetch_add(1, Ordering::Relaxed);
+            let stream = connect_from([127, 0, 1, host].into(), self.server.address).expect("connect");
+            assert!(RawClient::begin_tls(stream, Speaks::Z5, &config).is_err(), "{why}");
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while self.server.log().matches(why).count() == before {
+                assert!(Instant::now() < deadline, "no '{why}' in the log: {}", self.server.log());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    fn accepts(&self, client: &Identity) {
+        self.accepts_chain(client, &[]);
+    }
+
+    fn accepts_chain(&self, client: &Identity, chain: &[&Identity]) {
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let config = self.config_with(Some(client), chain, version);
+            let mut client =
+                RawClient::connect_tls(self.server.address, Speaks::Z5, &config).expect("connect");
+            client.register_now().expect("register");
+        }
+    }
+}
+
+#[test]
+fn who_gets_in() {
+    let root = Identity::self_signed(authority("root"));
+    let listed = Identity::self_signed(params("listed"));
+    let expired = Identity::self_signed({
+        let mut params = params("expired");
+        params.not_after = date_time_ymd(2021, 1, 1);
+        params
+    });
+    let for_servers = Identity::self_signed({
+        let mut params = params("web");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params
+    });
+    let trusted = [&root, &listed, &expired, &for_servers].map(Identity::pem).concat();
+    let secured = Secured::start(&trusted);
+
+    secured.accepts(&listed);
+    secured.wait_for_log("TLS 1.2, certificate of 'CN=listed'");
+    secured.wait_for_log("TLS 1.3, certificate of 'CN=listed'");
+    secured.accepts(&root.sign(params("signed")));
+    secured.wait_for_log("TLS 1.3, certificate of 'CN=signed'");
+
+    secured.refuses(None, "no TLS: the client shows no certificate; its <ssl> needs 'certificate' and 'key'");
+    let unknown = "the certificate is not in 'authenticate', and no authority there has signed it";
+    secured.refuses(Some(&Identity::self_signed(params("stranger"))), &format!("'CN=stranger': {unknown}"));
+    // The same name, another key.
+    secured.refuses(Some(&Identity::self_signed(params("listed"))), &format!("'CN=listed': {unknown}"));
+    // Who is listed is no authority.
+    secured.refuses(Some(&listed.sign(params("friend"))), &format!("'CN=friend': {unknown}"));
+    secured.refuses(Some(&expired), "'CN=expired': the certificate expired on 2021-01-01");
+    secured.refuses(Some(&for_servers), "'CN=web': the certificate is not for clients");
+    let mut late = params("late");
+    late.not_after = date_time_ymd(2021, 1, 1);
+    secured.refuses(
+        Some(&root.sign(late)),
+        "'CN=late': the certificate, or one that it depends on, has expired",
+    );
+    // A line of the log is one line, and nobody puts quotes into it.
+    secured.refuses(Some(&Identity::self_signed(params("a'\n2026 INFO b"))), "'CN=a?\\0a2026 INFO b': ");
+}
+
+#[test]
+fn revoked_certificates_and_expired_authorities() {
+    let root = Identity::self_signed(authority("root"));
+    let old_root = Identity::self_signed({
+        let mut params = authority("old root");
+        params.not_after = date_time_ymd(2021, 1, 1);
+        params
+    });
+    let other_root = Identity::self_signed(authority("other root"));
+    let mut revoked = params("revoked");
+    revoked.serial_number = Some(SerialNumber::from(7));
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2020, 1, 1),
+        next_update: date_time_ymd(2999, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: vec![RevokedCertParams {
+            serial_number: SerialNumber::from(7),
+            revocation_time: date_time_ymd(2020, 2, 1),
+            reason_code: None,
+            invalidity_date: None,
+        }],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&root.issuer()).expect("a list").pem().expect("PEM");
+    let revoked = root.sign(revoked);
+    // Listed or not: it is revoked.
+    let trusted = [root.pem(), other_root.pem(), old_root.pem(), list, revoked.pem()].concat();
+    let secured = Secured::start(&trusted);
+    secured.accepts(&root.sign(params("good")));
+    secured.refuses(Some(&revoked), "'CN=revoked': the certificate was revoked by its authority");
+    let uncovered = "'CN=uncovered': no revocation list in 'authenticate' covers the certificate";
+    secured.refuses(Some(&other_root.sign(params("uncovered"))), uncovered);
+    let unknown = "'CN=old': the certificate is not in 'authenticate', and no authority there has signed it";
+    secured.refuses(Some(&old_root.sign(params("old"))), unknown);
+}
+
+/// What is on the way from an authority to a client, and who has the key of what it shows.
+#[test]
+fn chains_and_keys() {
+    let root = Identity::self_signed(authority("root"));
+    let listed = Identity::self_signed(params("listed"));
+    let young = Identity::self_signed({
+        let mut params = params("young");
+        params.not_before = date_time_ymd(2998, 1, 1);
+        params
+    });
+    let secured = Secured::start(&[&root, &listed, &young].map(Identity::pem).concat());
+    secured.refuses(Some(&young), "'CN=young': the certificate is not valid before 2998-01-01");
+
+    // By way of another authority, which the client shows too.
+    let middle = root.sign(authority("middle"));
+    let below = middle.sign(params("below"));
+    secured.accepts_chain(&below, &[&middle]);
+    secured.refuses(Some(&below), "'CN=below': the certificate is not in 'authenticate'");
+    // Who is no authority cannot stand in its place, nor can one that may not sign for others.
+    let client = root.sign(params("client"));
+    secured.accepts(&client);
+    secured.refuses_chain(&client.sign(params("friend")), &[&client], "'CN=friend': ");
+    let last = root.sign({
+        let mut params = authority("last");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params
+    });
+    secured.accepts_chain(&last.sign(params("direct")), &[&last]);
+    let beyond = last.sign(authority("beyond"));
+    secured.refuses_chain(&beyond.sign(params("deep")), &[&beyond, &last], "'CN=deep': ");
+    // A signature of an authority with the same name and another key.
+    let false_root = Identity::self_signed(authority("root"));
+    secured.refuses_chain(&false_root.sign(params("false")), &[&false_root], "'CN=false': ");
+    // A hundred authorities cost what they cost, and no more.
+    let mut chain = vec![root.sign(authority("0"))];
+    for n in 1..100 {
+        let next = chain.last().expect("one").sign(authority(&n.to_string()));
+        chain.push(next);
+    }
+    let far = chain.last().expect("one").sign(params("far"));
+    let shown: Vec<&Identity> = chain.iter().rev().collect();
+    let before = secured.server.cpu_time();
+    secured.refuses_chain(&far, &shown, "'CN=far': ");
+    assert!(secured.server.cpu_time() - before < Duration::from_secs(5));
+
+    // Everybody can show the certificate of a client that is listed. Its key is what counts.
+    let thief = Identity {
+        certificate: listed.certificate.clone(),
+        params: listed.params.clone(),
+        key: KeyPair::generate().expect("a key"),
+    };
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = secured.config_unchecked(&thief, version);
+        assert!(RawClient::connect_tls(secured.server.address, Speaks::Z5, &config).is_err());
+    }
+    secured.accepts(&listed);
+}
+
+/// Other kinds of keys than the usual one.
+#[test]
+fn kinds_of_keys() {
+    for algorithm in [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
+        let key = KeyPair::generate_for(algorithm).expect("a key");
+        let params = params("other");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let client = Identity { certificate, params, key };
+        Secured::start(&client.pem()).accepts(&client);
+    }
+}
+
+/// After the handshake nothing counts but what the client has encrypted.
+#[test]
+fn records_that_nobody_encrypted() {
+    let known = Identity::self_signed(params("client"));
+    let mut secured = Secured::start(&known.pem());
+    let mut honest = secured.client(&known);
+    let before = secured.server.thread_count();
+    let records: [&[u8]; 7] = [
+        // Data, as if it were encrypted; too long for a record; and with no length at all.
+        &[&[23, 3, 3, 0, 64][..], &[7; 64]].concat(),
+        &[&[23, 3, 3, 0xff, 0xff][..], &[7; 500]].concat(),
+        &[23, 3, 3, 0, 0],
+        // Another handshake, in the clear.
+        &[22, 3, 3, 0, 4, 1, 0, 0, 0],
+        // An alert: a fatal one, and a goodbye.
+        &[21, 3, 3, 0, 2, 2, 40],
+        &[21, 3, 3, 0, 2, 1, 0],
+        b"\0\0\0\x02Z5 is not TLS",
+    ];
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for record in records {
+            let config = secured.config(Some(&known), version);
+            let mut client =
+                RawClient::connect_tls(secured.server.address, Speaks::Z5, &config).expect("connect");
+            client.register_now().expect("register");
+            let mut stream = client.stream().try_clone().expect("clone");
+            stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
+            stream.write_all(record).expect("send");
+            // No more than the beginning of a record may be waited for: the end makes it an error.
+            stream.shutdown(std::net::Shutdown::Write).expect("shutdown");
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    }
+    assert!(!honest.new_oids(1).expect("connected").is_empty());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while secured.server.thread_count() > before {
+        assert!(Instant::now() < deadline, "{} threads, {before} before", secured.server.thread_count());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(secured.server.is_alive() && !secured.server.log().contains("panicked"));
+}
+
+#[test]
+fn a_directory_of_certificates() {
+    let (one, two, three) = ("one", "two", "three");
+    let [first, second, third] = [one, two, three].map(|name| Identity::self_signed(params(name)));
+    let secured = Secured::start(&first.pem());
+    // `authenticate` is read anew, whatever it has become.
+    let path = secured.file("clients.pem");
+    fs::remove_file(&path).expect("remove");
+    fs::create_dir(&path).expect("a directory");
+    fs::write(path.join("one.pem"), first.pem_with_key()).expect("write");
+    fs::write(path.join("two.crt"), second.pem()).expect("write");
+    fs::write(path.join("README"), "not a certificate").expect("write");
+    secured.server.signal("USR2");
+    secured.wait_for_log("one of 2 certificates");
+    secured.accepts(&first);
+    secured.accepts(&second);
+    // With the names of c_rehash, only those, as OpenSSL does it.
+    fs::write(path.join("9d66eef0.0"), third.pem()).expect("write");
+    secured.server.signal("USR2");
+    secured.wait_for_log("one of 1 certificates, or one signed by 0 authorities among them");
+    std::thread::sleep(Duration::from_millis(100));
+    secured.accepts(&third);
+    secured.refuses(Some(&first), "'CN=one': the certificate is not in 'authenticate'");
+}
+
+#[test]
+fn renewed_certificates_without_a_restart() {
+    let (before, after) = (Identity::self_signed(params("before")), Identity::self_signed(params("after")));
+    let mut secured = Secured::start(&before.pem());
+    let mut connected = secured.client(&before);
+    // What cannot be used changes nothing.
+    fs::write(secured.file("server.pem"), "nonsense").expect("write");
+    secured.server.signal("USR2");
+    secured.wait_for_log("certificates stay as they were");
+    secured.accepts(&before);
+
+    let own = Identity::self_signed(params("renewed"));
+    fs::write(secured.file("server.pem"), own.pem_with_key()).expect("write");
+    fs::write(secured.file("clients.pem"), after.pem()).expect("write");
+    secured.server.signal("USR2");
+    secured.wait_for_log("certificate of 'CN=renewed'");
+    std::thread::sleep(Duration::from_millis(100));
+    secured.own = own;
+    secured.accepts(&after);
+    secured.refuses(Some(&before), "'CN=before': the certificate is not in 'authenticate'");
+    // Who is connected stays so.
+    assert_eq!(connected.new_oids(1).expect("connected").len(), 1);
+}
+
+/// Large replies, invalidations while the socket is full, and a reader that lets them wait.
+#[test]
+fn everything_arrives_in_order() {
+    let known = Identity::self_signed(params("client"));
+    let secured = Secured::start(&known.pem());
+    let mut readers: Vec<RawClient> = (0..3).map(|_| secured.client(&known)).collect();
+    let mut writer = secured.client(&known);
+    let oid = writer.new_oids(1).expect("new_oids")[0];
+    let mut tid = 0;
+    for round in 0..30_usize {
+        let data = record(&vec![b'x'; [10, 1000, 3_000_000][round % 3]]);
+        tid = writer.commit(&[(oid, tid, &data)]).expect("connected").expect("commit");
+        for reader in &mut readers {
+            for _ in 0..5 {
+                reader.queue_load(oid);
+            }
+            reader.flush().expect("send");
+        }
+        for reader in &mut readers {
+            let (mut loaded, mut told) = (0, false);
+            while loaded < 5 || !told {
+                match reader.next().expect("connected") {
+                    Incoming::Reply { value, .. } => {
+                        assert!(value.tuple()[0].bytes() == data, "round {round}");
+                        loaded += 1;
+                    }
+                    Incoming::Push { method, .. } => told |= method == "invalidateTransaction",
+                    Incoming::Error { class, .. } => panic!("{class}"),
+                }
+            }
+        }
+    }
+}
+
+/// Clients before ZEO 5 behind a wrapper: what is inside the tunnel stays as it is, message codes included.
+#[test]
+fn with_digest_authentication() {
+    use crate::support::pickle::{Value, text};
+    use sha1::{Digest, Sha1};
+    let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let secret = hex(&Sha1::digest("foo:r:bar"));
+
+    let known = Identity::self_signed(params("client"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let passwords = directory.path().join("passwords");
+    fs::write(&passwords, format!("realm r\nfoo: {secret}\n")).expect("write");
+    let digest = format!(
+        "authentication-protocol digest\nauthentication-database {}\nauthentication-realm r",
+        passwords.display()
+    );
+    let secured = Secured::start_with(&known.pem(), &digest);
+    let mut client = secured.connect(&known, Speaks::Z4).expect("connect");
+    let reply = client.call("auth_get_challenge", vec![]).expect("connected").expect("a challenge");
+    let string = |n: usize| String::from_utf8(reply.tuple()[n].bytes().to_vec()).expect("text");
+    let (challenge, nonce) = (string(1), string(2));
+    let response = hex(&Sha1::digest(format!("{secret}:{challenge}")));
+    let response = vec![Value::Tuple(vec![text("foo"), text(&challenge), text(&response)])];
+    client.call("auth_response", response).expect("connected").expect("passed");
+    let key = [Sha1::digest(format!("{secret}:{nonce}")).to_vec(), secret.clone().into_bytes()].concat();
+    client.use_session_key(&key);
+    client.register_now().expect("register");
+    let oid = client.new_oids(1).expect("new_oids")[0];
+    let data = record(&vec![b'x'; 500_000]);
+    client.queue_begin(1);
+    client.queue_store(oid, 0, &data, 1);
+    client.call("vote", vec![Value::Int(1)]).expect("connected").expect("vote");
+    client.call("tpc_finish", vec![Value::Int(1)]).expect("connected").expect("finish");
+    let load = client.queue_load(oid);
+    client.flush().expect("send");
+    let loaded = client.answer(load).expect("connected").expect("load");
+    assert_eq!(loaded.tuple()[0].bytes(), data);
+
+    // A certificate does not replace the password.
+    let mut client = secured.connect(&known, Speaks::Z4).expect("connect");
+    assert!(
+        client.call("register", vec![text("1"), Value::Bool(false)]).map_or(true, |reply| reply.is_err())
+    );
+}
+
+/// Strangers hold a thread each, for a while; others do not notice.
+#[test]
+fn strangers_that_do_not_go_on() {
+    let known = Identity::self_signed(params("client"));
+    let mut secured = Secured::start(&known.pem());
+    let mut honest = secured.client(&known);
+    let before = secured.server.thread_count();
+    let open = || TcpStream::connect(secured.server.address).expect("connect");
+    let mut strangers: Vec<TcpStream> = (0..60).map(|_| open()).collect();
+    for (n, stranger) in strangers.iter_mut().enumerate() {
+        match n % 3 {
+            // Nothing at all.
+            0 => {}
+            // The beginning of a ClientHello.
+            1 => stranger.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).expect("send"),
+            // Half closed.
+            _ => stranger.shutdown(std::net::Shutdown::Write).expect("shutdown"),
+        }
+    }
+    for _ in 0..20 {
+        let mut stranger = open();
+        stranger.write_all(&[0xff; 10_000]).expect("send");
+        // An alert or nothing, and the end.
+        let _ = stranger.read_to_end(&mut Vec::new());
+    }
+    secured.wait_for_log("no TLS: this is not TLS; does the client have <ssl>?; the connection is closed");
+    for _ in 0..50 {
+        assert!(!honest.new_oids(1).expect("connected").is_empty());
+    }
+    secured.accepts(&known);
+    drop(strangers);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while secured.server.thread_count() > before {
+        assert!(Instant::now() < deadline, "{} threads, {before} before", secured.server.thread_count());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(secured.server.is_alive());
+}
+
+/// A peer that gives its ClientHello byte by byte has no more time for it, and neither has one that is done with TLS and
+/// does not register.
+#[test]
+fn a_handshake_has_a_time_limit_in_all() {
+    let known = Identity::self_signed(params("client"));
+    let secured = Secured::start_with(&known.pem(), "handshake-timeout 2");
+    let mut honest = secured.client(&known);
+    let before = secured.server.thread_count();
+    let mut slow = TcpStream::connect(secured.server.address).expect("connect");
+    let started = Instant::now();
+    slow.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).expect("send");
+    slow.set_read_timeout(Some(Duration::from_millis(100))).expect("timeout");
+    // Some kernels tell the end of a connection only to whoever reads.
+    while !matches!(slow.read(&mut [0; 16]), Ok(0)) && slow.write_all(&[0]).is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(20), "it goes on");
+    }
+    assert!(started.elapsed() > Duration::from_millis(1500), "{:?}", started.elapsed());
+    secured.wait_for_log(
+        "no TLS: it is not done after 2 s (handshake-timeout); a client without <ssl> waits like that; the connection is closed",
+    );
+    let mut idle = secured.connect(&known, Speaks::Z5).expect("greeted");
+    idle.flush().expect("send");
+    assert!(idle.frame().is_err(), "closed");
+    assert!(!honest.new_oids(1).expect("connected").is_empty());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while secured.server.thread_count() > before {
+        assert!(Instant::now() < deadline, "{} threads, {before} before", secured.server.thread_count());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs the server with these lines in `<ssl>`; it must not start.
+fn does_not_start(directory: &TempDir, ssl: &str) -> String {
+    let config = directory.path().join("zeo.conf");
+    let text = format!("<zeo>\naddress 127.0.0.1:0\n<ssl>\n{ssl}\n</ssl>\n</zeo>\n<mappingstorage 1/>\n");
+    fs::write(&config, text).expect("write");
+    let output = Command::new(env!("CARGO_BIN_EXE_runzeo"))
+        .arg("-C")
+        .arg("zeo.conf")
+        .current_dir(directory.path())
+        .output()
+        .expect("run");
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn what_is_wrong_is_told_with_file_and_line() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("write");
+    let [own, other] = ["own", "other"].map(|name| Identity::self_signed(params(name)));
+    write("own.pem", &own.pem());
+    write("own-with-key.pem", &own.pem_with_key());
+    write("other-key.pem", &other.key.serialize_pem());
+    write("empty.pem", "");
+    let encrypted = include_str!("tls/keys/traditional-aes128.pem");
+    write("encrypted.pem", encrypted);
+    write("wrong-password", "wrong\n");
+    for (ssl, wanted) in [
+        (
+            "certificate missing.pem\nauthenticate own.pem",
+            "zeo.conf:3: certificate: missing.pem: No such file",
+        ),
+        (
+            "certificate empty.pem\nauthenticate own.pem",
+            "certificate: empty.pem has no '-----BEGIN CERTIFICATE-----'",
+        ),
+        ("certificate own.pem\nauthenticate own.pem", "key: own.pem has no '-----BEGIN PRIVATE KEY-----'"),
+        (
+            "certificate own.pem\nkey other-key.pem\nauthenticate own.pem",
+            "key: other-key.pem is not the key of the certificate in own.pem",
+        ),
+        (
+            "certificate own-with-key.pem\nauthenticate empty.pem",
+            "authenticate: empty.pem: has no certificate",
+        ),
+        ("certificate own-with-key.pem\nauthenticate missing", "authenticate: missing: No such file"),
+        (
+            "certificate own.pem\nkey encrypted.pem\nauthenticate own.pem",
+            "encrypted.pem is encrypted: write its password into a file",
+        ),
+        (
+            "certificate own.pem\nkey encrypted.pem\npassword-file wrong-password\nauthenticate own.pem",
+            "encrypted.pem cannot be decrypted: the password is wrong",
+        ),
+        (
+            "certificate own.pem\nauthenticate own.pem\npassword-function os.getcwd",
+            "zeo.conf:6: password-function needs Python",
+        ),
+        (
+            "certificate own-with-key.pem\nauthenticate DYNAMIC",
+            "zeo.conf:5: authenticate DYNAMIC: the certificates would have to come from a Python program",
+        ),
+    ] {
+        let said = does_not_start(&directory, ssl);
+        assert!(said.contains(wanted), "{ssl}: {said}");
+    }
+}
