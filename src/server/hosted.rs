@@ -33,7 +33,7 @@ use crate::wire::protocol::Wire;
 use crate::wire::value::Value;
 
 /// What the configuration says about every storage of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HostedOptions {
     pub read_only: bool,
     pub invalidation_queue_size: usize,
