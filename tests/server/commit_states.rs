@@ -21,8 +21,8 @@ use runzeo::server::hosted::{Hosted, HostedOptions};
 use runzeo::server::limits::Limits;
 use runzeo::server::record_memory::RecordMemory;
 use runzeo::server::workers::Pools;
-use runzeo::storage::Storage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::prelude::*;
 use runzeo::wire::protocol::Greeting;
 
 /// The states of a transaction.
