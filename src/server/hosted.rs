@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::base::clock::TimeSource;
 use crate::base::ids::Tid;
 use crate::base::sync::{Arc, Mutex, Ordering, rank};
 use crate::server::client_log::LOG;
@@ -44,6 +45,7 @@ pub struct Hosted {
     pub publication: Publication,
     pub stats: Stats,
     pub workers: Pools,
+    pub clock: TimeSource,
     pub pack: PackStatus,
     pub log_changes: LogChanges,
     pub locks: Arc<LockTable>,
@@ -58,6 +60,7 @@ impl Hosted {
         storage: Arc<dyn Storage>,
         options: HostedOptions,
         workers: Pools,
+        clock: TimeSource,
     ) -> Result<Arc<Hosted>, crate::storage::StorageError> {
         let last_transaction = storage.last_transaction();
         let last = storage.last_invalidations(Invalidations::wanted(options.invalidation_queue_size))?;
@@ -71,14 +74,15 @@ impl Hosted {
             );
         }
         let invalidations = Invalidations::new(options.invalidation_queue_size, last, last_transaction);
-        let timeouts = Timeouts::start(options.transaction_timeout, &name)
+        let timeouts = Timeouts::start(options.transaction_timeout, &name, clock.clone())
             .map_err(crate::storage::StorageError::io("starting the thread for transaction-timeout"))?;
         Ok(Arc::new(Hosted {
             publication: Publication::new(last_transaction, invalidations),
-            stats: Stats::new(),
-            locks: LockTable::new(name.clone(), timeouts, workers.votes.clone()),
+            stats: Stats::new(clock.system_time()),
+            locks: LockTable::new(name.clone(), timeouts, workers.votes.clone(), clock.clone()),
             connections: Mutex::default(),
             workers,
+            clock,
             pack: PackStatus::default(),
             log_changes: LogChanges::default(),
             name,
