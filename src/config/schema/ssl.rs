@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::SslConfig;
 use crate::config::zconfig::datatypes::{self, Datatype};
-use crate::config::zconfig::matcher::{Content, SectionType, key, required_key};
+use crate::config::zconfig::matcher::{Content, Known, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section};
 use crate::net::tls::{Clients, Files, Password};
 
@@ -13,15 +13,17 @@ const SIGNED: &[&str] = &["-", "SIGNED"];
 /// A server of Python that is configured with this trusts nobody until a program tells it whom.
 const DYNAMIC: &str = "DYNAMIC";
 
+const ZEO_5: Known = Known::Since("ZEO 5.0");
+
 /// Those of ZEO 6, and `password-file`.
 pub static SSL: SectionType = SectionType {
     name: "ssl",
     content: Content::Checked(&[
-        required_key("certificate", Datatype::ExistingDirpath),
-        key("key", Datatype::ExistingDirpath),
-        key("password-file", Datatype::ExistingDirpath),
-        key("password-function", Datatype::Any),
-        required_key("authenticate", Datatype::Any),
+        required_key("certificate", Datatype::ExistingDirpath).known(ZEO_5),
+        key("key", Datatype::ExistingDirpath).known(ZEO_5),
+        key("password-file", Datatype::ExistingDirpath).known(Known::Own),
+        key("password-function", Datatype::Any).known(ZEO_5),
+        required_key("authenticate", Datatype::Any).known(ZEO_5),
     ]),
 };
 
