@@ -8,8 +8,9 @@
 use std::cmp::Ordering;
 use std::iter::zip;
 
+use super::joined;
+use super::refusal::Stop;
 use super::shape::{Chain, DEPTH_MAX, Kind, NodeId, Shape};
-use super::{Refusal, Stop, joined};
 
 /// A value in a scanned record.
 #[derive(Clone, Copy)]
@@ -529,11 +530,5 @@ fn target<'a>(reference: Value<'_, 'a>) -> Option<Target<'a>> {
             }
         }
         _ => None,
-    }
-}
-
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Stop {
-        Stop::Refused(refusal)
     }
 }
