@@ -7,7 +7,7 @@ use crate::config::zconfig::matcher::{Child, Known, key};
 use crate::config::zconfig::{ConfigError, Section};
 use crate::server::limits::Limits;
 
-/// One key: what it may say, and what it is about.
+/// One key: the values that it takes, and the field of [`Limits`] that it is for.
 pub struct Limit {
     name: &'static str,
     /// What [`Limits::default`] has, as one would write it.
@@ -31,7 +31,7 @@ impl Limit {
 }
 
 const YEAR: u64 = 366 * 86400;
-/// Larger than any memory; a length of memory all the same.
+/// Larger than any memory, and still a length that can be computed with.
 const MEMORY_MAX: u64 = 1 << 46;
 
 pub static MESSAGE_SIZE: Limit = Limit {
@@ -176,7 +176,7 @@ pub fn unusual(limits: &Limits) -> Vec<String> {
     ALL.iter().filter(differs).map(|limit| limit.show(limits)).collect()
 }
 
-/// The bounds of those that are numbers of things in memory permit no `None`, and nothing that does not fit.
+/// For counts of things in memory. Their bounds permit no `None`, and no number that does not fit.
 fn number(value: Option<u64>) -> usize {
     usize::try_from(value.unwrap_or(u64::MAX)).unwrap_or(usize::MAX)
 }

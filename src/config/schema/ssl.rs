@@ -8,9 +8,9 @@ use crate::config::zconfig::matcher::{Content, Known, SectionType, key, required
 use crate::config::zconfig::{ConfigError, Section};
 use crate::net::tls::{Clients, Files, Password};
 
-/// The names of all authorities that the machine trusts, in the documentation of Python's server.
+/// Names for all authorities that the machine trusts; the documentation of Python's server has both.
 const SIGNED: &[&str] = &["-", "SIGNED"];
-/// A server of Python that is configured with this trusts nobody until a program tells it whom.
+/// Python's server trusts no certificate with this until a program adds some.
 const DYNAMIC: &str = "DYNAMIC";
 
 const ZEO_5: Known = Known::Since("ZEO 5.0");

@@ -54,7 +54,7 @@ pub static ZEO: SectionType = SectionType {
     ]),
 };
 
-/// What the section says; the command line may say otherwise.
+/// The values of the section, before the command line replaces some of them.
 #[derive(Debug, Default)]
 pub struct ZeoSection {
     pub address: Option<Address>,
@@ -76,7 +76,7 @@ pub struct ZeoSection {
     pub limits: Limits,
 }
 
-/// The keys of helpers, and where they are.
+/// The keys of helper processes, with their lines.
 #[derive(Debug, Default)]
 pub struct ConflictResolverSection {
     pub interpreter: Option<PathBuf>,
@@ -126,7 +126,7 @@ impl ZeoSection {
     }
 }
 
-/// A program that can be run: its versions are seen when it is.
+/// An executable file. Whether it is a Python that can be used is found out when it is started.
 fn interpreter(text: &str) -> Result<PathBuf, String> {
     use std::os::unix::fs::PermissionsExt;
     let path = datatypes::existing_path(text)?;
@@ -138,7 +138,7 @@ fn interpreter(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Who helpers run as.
+/// The user that helper processes run as.
 fn user(text: &str) -> Result<User, String> {
     let (uid, gid) = datatypes::user(text)?;
     Ok(User { name: text.into(), uid, gid })
@@ -160,7 +160,7 @@ fn names(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// The mode of a Unix socket: who may connect.
+/// The mode of a Unix socket.
 fn mode(text: &str) -> Result<u32, String> {
     match u32::try_from(datatypes::octal(text)?) {
         Ok(mode @ 0..=0o777) => Ok(mode),
