@@ -20,8 +20,8 @@ use runzeo::server::hosted::{Hosted, HostedOptions};
 use runzeo::server::limits::Limits;
 use runzeo::server::room::Room;
 use runzeo::server::workers::Pools;
-use runzeo::storage::Storage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::prelude::*;
 use runzeo::wire::protocol::Greeting;
 
 /// The states of a transaction.

@@ -23,7 +23,7 @@ use runzeo::server::room::Room;
 use runzeo::server::session::serve;
 use runzeo::server::workers::Pools;
 use runzeo::server::{Authentication, Server};
-use runzeo::storage::Storage;
+use runzeo::storage::prelude::*;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::mapping::MappingStorage;
 use runzeo::wire::frame::put_frame;
