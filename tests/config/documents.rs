@@ -1,11 +1,12 @@
-//! The tables of docs/operations.md and docs/migration.md have the keys and defaults of the schema, no more and no less.
+//! The tables of docs/operations.md and docs/migration.md have the keys and defaults of the schema, no more and no
+//! less.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use runzeo::config::zconfig::matcher::{Child, Content, Known, SectionType};
+use runzeo::config::zconfig::matcher::{Child, Content, KnownTo, SectionType};
 use runzeo::config::{Invocation, from_command_line, options, schema};
 
 /// Sections that have no table: zdaemon's, and handlers that are refused.
@@ -27,7 +28,7 @@ fn section_types() -> impl Iterator<Item = &'static SectionType> {
 }
 
 /// The name, the cell for the default, and who knows it.
-fn keys(section: &SectionType) -> impl Iterator<Item = (&'static str, String, Known)> {
+fn keys(section: &SectionType) -> impl Iterator<Item = (&'static str, String, KnownTo)> {
     section.children().iter().filter_map(|child| match *child {
         Child::Key { name, required, default, known, .. } => {
             let default = match default {
@@ -160,7 +161,7 @@ fn migration_has_every_key_that_some_python_lacks() {
         section_types().flat_map(|section| keys(section).map(|(key, _, known)| (section.name, key, known)))
     };
     let own: BTreeSet<_> = all()
-        .filter(|(.., known)| *known == Known::Own)
+        .filter(|(.., known)| *known == KnownTo::Own)
         .map(|(section, key, _)| (section.to_string(), key.to_string()))
         .collect();
     let found: BTreeSet<_> = table_after(&page, "These keys are our own.")
@@ -169,7 +170,7 @@ fn migration_has_every_key_that_some_python_lacks() {
         .collect();
     assert_eq!(found, own);
     let some: BTreeSet<_> = all()
-        .filter(|(.., known)| !matches!(known, Known::Own | Known::Always))
+        .filter(|(.., known)| !matches!(known, KnownTo::Own | KnownTo::Always))
         .map(|(section, key, known)| (section.to_string(), key.to_string(), known.to_string()))
         .collect();
     assert_eq!(table_after(&page, "These keys are known to some"), some);

@@ -2,7 +2,7 @@
 
 use crate::base::address::Address;
 use crate::config::zconfig::datatypes::{self, Datatype};
-use crate::config::zconfig::matcher::{Child, Content, Known, SectionType, key, required_key};
+use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section, quoted};
 use crate::logging::format::DEFAULT_DATE_FORMAT;
 use crate::logging::level::{ALL, BLATHER, CRITICAL, DEBUG, ERROR, INFO, NOTSET, TRACE, WARNING};
@@ -19,7 +19,7 @@ const DEFAULT_SYSLOG_FACILITY: &str = "user";
 const SYSLOG_HOST: &str = "localhost";
 const SYSLOG_PORT: u16 = 514;
 
-const ZCONFIG_3_4: Known = Known::Since("ZConfig 3.4");
+const ZCONFIG_3_4: KnownTo = KnownTo::Since("ZConfig 3.4");
 
 const LEVEL: Datatype = Datatype::Custom(|text| level(text).map(drop));
 const STYLE: Datatype = Datatype::Custom(|text| style(text).map(drop));
@@ -81,7 +81,7 @@ static EMAIL_NOTIFIER: SectionType = handler![
         required: true,
         multiple: true,
         default: None,
-        known: Known::Always,
+        known: KnownTo::Always,
     },
     key("subject", Datatype::Any),
     key("smtp-server", Datatype::InetAddress),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::zconfig::datatypes::{Bounds, Datatype, Unit, bounded};
-use crate::config::zconfig::matcher::{Child, Known, key};
+use crate::config::zconfig::matcher::{Child, KnownTo, key};
 use crate::config::zconfig::{ConfigError, Section};
 use crate::server::limits::Limits;
 
@@ -20,7 +20,7 @@ pub struct Limit {
 
 impl Limit {
     pub const fn key(&'static self) -> Child {
-        key(self.name, Datatype::Bounded(&self.bounds)).default(self.default).known(Known::Own)
+        key(self.name, Datatype::Bounded(&self.bounds)).default(self.default).known(KnownTo::Own)
     }
 
     /// As one would write it.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::SslConfig;
 use crate::config::zconfig::datatypes::{self, Datatype};
-use crate::config::zconfig::matcher::{Content, Known, SectionType, key, required_key};
+use crate::config::zconfig::matcher::{Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section};
 use crate::net::tls::{Clients, Files, Password};
 
@@ -13,7 +13,7 @@ const SIGNED: &[&str] = &["-", "SIGNED"];
 /// Python's server trusts no certificate with this until a program adds some.
 const DYNAMIC: &str = "DYNAMIC";
 
-const ZEO_5: Known = Known::Since("ZEO 5.0");
+const ZEO_5: KnownTo = KnownTo::Since("ZEO 5.0");
 
 /// Those of ZEO 6, and `password-file`.
 pub static SSL: SectionType = SectionType {
@@ -21,7 +21,7 @@ pub static SSL: SectionType = SectionType {
     content: Content::Checked(&[
         required_key("certificate", Datatype::ExistingDirpath).known(ZEO_5),
         key("key", Datatype::ExistingDirpath).known(ZEO_5),
-        key("password-file", Datatype::ExistingDirpath).known(Known::Own),
+        key("password-file", Datatype::ExistingDirpath).known(KnownTo::Own),
         key("password-function", Datatype::Any).known(ZEO_5),
         required_key("authenticate", Datatype::Any).known(ZEO_5),
     ]),

@@ -6,7 +6,7 @@ use crate::base::ids::Tid;
 #[cfg(feature = "test-storages")]
 use crate::config::TestStorage;
 use crate::config::zconfig::datatypes::{self, Datatype};
-use crate::config::zconfig::matcher::{Child, Content, Known, SectionType, key, required_key};
+use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section, quoted};
 use crate::config::{
     BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig, StorageConfig,
@@ -21,18 +21,18 @@ static FILESTORAGE: SectionType = SectionType {
     name: "filestorage",
     content: Content::Checked(&[
         required_key("path", Datatype::ExistingDirpath),
-        key("blob-dir", Datatype::ExistingDirpath).known(Known::Since("ZODB 3.9")),
+        key("blob-dir", Datatype::ExistingDirpath).known(KnownTo::Since("ZODB 3.9")),
         key("create", Datatype::Boolean).default("false"),
         key("read-only", Datatype::Boolean).default("false"),
         key("quota", Datatype::ByteSize),
-        key("packer", Datatype::Any).default("").known(Known::Since("ZODB 3.9")),
-        key("pack-gc", Datatype::Boolean).default("true").known(Known::Since("ZODB 3.9")),
-        key("pack-keep-old", Datatype::Boolean).default("true").known(Known::Since("ZODB 3.9")),
-        key("pack-refuse-large-removals", Datatype::Boolean).default("false").known(Known::Own),
+        key("packer", Datatype::Any).default("").known(KnownTo::Since("ZODB 3.9")),
+        key("pack-gc", Datatype::Boolean).default("true").known(KnownTo::Since("ZODB 3.9")),
+        key("pack-keep-old", Datatype::Boolean).default("true").known(KnownTo::Since("ZODB 3.9")),
+        key("pack-refuse-large-removals", Datatype::Boolean).default("false").known(KnownTo::Own),
         // Python writes the format of the Python that runs it.
         key("new-file-format", Datatype::Custom(|text| new_file_format(text).map(drop)))
             .default("auto")
-            .known(Known::Own),
+            .known(KnownTo::Own),
     ]),
 };
 

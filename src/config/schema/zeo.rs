@@ -7,7 +7,7 @@ use super::{limits, ssl};
 use crate::base::address::Address;
 use crate::config::SslConfig;
 use crate::config::zconfig::datatypes::{self, Datatype};
-use crate::config::zconfig::matcher::{Child, Content, Known, SectionType, key, required_key};
+use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Location, Section};
 use crate::conflict::User;
 use crate::server::limits::Limits;
@@ -22,22 +22,24 @@ pub static ZEO: SectionType = SectionType {
         required_key("address", Datatype::SocketBindingAddress),
         key("read-only", Datatype::Boolean).default("false"),
         key("invalidation-queue-size", Datatype::Integer).default("100"),
-        key("invalidation-age", Datatype::Float).known(Known::Since("ZODB 3.9")),
-        key("monitor-address", Datatype::SocketBindingAddress).known(Known::Until("ZEO 4")),
+        key("invalidation-age", Datatype::Float).known(KnownTo::Since("ZODB 3.9")),
+        key("monitor-address", Datatype::SocketBindingAddress).known(KnownTo::Until("ZEO 4")),
         key("transaction-timeout", Datatype::Integer),
-        key("authentication-protocol", Datatype::Any).default("none").known(Known::Until("ZEO 4")),
-        key("authentication-database", Datatype::Any).known(Known::Until("ZEO 4")),
-        key("authentication-realm", Datatype::Any).known(Known::Until("ZEO 4")),
+        key("authentication-protocol", Datatype::Any).default("none").known(KnownTo::Until("ZEO 4")),
+        key("authentication-database", Datatype::Any).known(KnownTo::Until("ZEO 4")),
+        key("authentication-realm", Datatype::Any).known(KnownTo::Until("ZEO 4")),
         key("pid-filename", Datatype::ExistingDirpath),
         key("drop-cache-rather-verify", Datatype::Boolean)
             .default("false")
-            .known(Known::Between("ZODB 3.9", "ZEO 4")),
-        key("client-conflict-resolution", Datatype::Boolean).default("false").known(Known::Since("ZEO 5.0")),
-        key("conflict-resolver", Datatype::Custom(|text| interpreter(text).map(drop))).known(Known::Own),
-        key("conflict-resolver-user", Datatype::Custom(|text| user(text).map(drop))).known(Known::Own),
-        key("conflict-resolver-allow", Datatype::Custom(|text| names(text).map(drop))).known(Known::Own),
-        key("msgpack", Datatype::Boolean).default("false").known(Known::Since("ZEO 5.1")),
-        key("socket-mode", Datatype::Custom(|text| mode(text).map(drop))).known(Known::Own),
+            .known(KnownTo::Between("ZODB 3.9", "ZEO 4")),
+        key("client-conflict-resolution", Datatype::Boolean)
+            .default("false")
+            .known(KnownTo::Since("ZEO 5.0")),
+        key("conflict-resolver", Datatype::Custom(|text| interpreter(text).map(drop))).known(KnownTo::Own),
+        key("conflict-resolver-user", Datatype::Custom(|text| user(text).map(drop))).known(KnownTo::Own),
+        key("conflict-resolver-allow", Datatype::Custom(|text| names(text).map(drop))).known(KnownTo::Own),
+        key("msgpack", Datatype::Boolean).default("false").known(KnownTo::Since("ZEO 5.1")),
+        key("socket-mode", Datatype::Custom(|text| mode(text).map(drop))).known(KnownTo::Own),
         limits::MESSAGE_SIZE.key(),
         limits::HANDSHAKE_TIMEOUT.key(),
         limits::DEAD_PEER_TIMEOUT.key(),

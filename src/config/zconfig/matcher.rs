@@ -40,7 +40,7 @@ pub enum Child {
         multiple: bool,
         /// A text that means the same as leaving the key out. `None`: there is no such text.
         default: Option<&'static str>,
-        known: Known,
+        known: KnownTo,
     },
     /// Sections of any of the types, with any name or none.
     Slot {
@@ -54,7 +54,7 @@ pub enum Child {
 
 /// Which of Python's servers know a key; those before ZODB 3.8 do not count.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Known {
+pub enum KnownTo {
     Always,
     /// From this version on.
     Since(&'static str),
@@ -66,25 +66,25 @@ pub enum Known {
     Own,
 }
 
-impl fmt::Display for Known {
+impl fmt::Display for KnownTo {
     /// As the tables of the documents have it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Known::Always => f.write_str("all"),
-            Known::Since(first) => write!(f, "from {first}"),
-            Known::Until(last) => write!(f, "to {last}"),
-            Known::Between(first, last) => write!(f, "{first} to {last}"),
-            Known::Own => f.write_str("none"),
+            KnownTo::Always => f.write_str("all"),
+            KnownTo::Since(first) => write!(f, "from {first}"),
+            KnownTo::Until(last) => write!(f, "to {last}"),
+            KnownTo::Between(first, last) => write!(f, "{first} to {last}"),
+            KnownTo::Own => f.write_str("none"),
         }
     }
 }
 
 pub const fn key(name: &'static str, datatype: Datatype) -> Child {
-    Child::Key { name, datatype, required: false, multiple: false, default: None, known: Known::Always }
+    Child::Key { name, datatype, required: false, multiple: false, default: None, known: KnownTo::Always }
 }
 
 pub const fn required_key(name: &'static str, datatype: Datatype) -> Child {
-    Child::Key { name, datatype, required: true, multiple: false, default: None, known: Known::Always }
+    Child::Key { name, datatype, required: true, multiple: false, default: None, known: KnownTo::Always }
 }
 
 impl SectionType {
@@ -207,7 +207,7 @@ impl Child {
     }
 
     /// This key, known to those of Python's servers.
-    pub const fn known(self, known: Known) -> Child {
+    pub const fn known(self, known: KnownTo) -> Child {
         match self {
             Child::Key { name, datatype, required, multiple, default, .. } => {
                 Child::Key { name, datatype, required, multiple, default, known }
