@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! echo sesame > password
-//! cargo run --example password_server -- -a 8100 -f Data.fs --auth-protocol word --auth-database password
+//! cargo run --example password_server -- -a 8100 -f Data.fs \
+//!     --auth-protocol word --auth-database password
 //! ```
 //!
 //! On the client's side a protocol is a Python module, as for Python's server (`ZEO.auth.register_module`, up to ZEO 4).
