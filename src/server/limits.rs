@@ -9,7 +9,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Bytes of one message from a client (`wire/frame.rs`).
     pub message_size: usize,
-    /// From accepting a connection to the end of its `register`, TLS and authentication included (`server/admission.rs`).
+    /// From accepting a connection to the end of its `register`, TLS and authentication included
+    /// (`server/admission.rs`).
     pub handshake_timeout: Option<Duration>,
     /// Upper bound on the time that a peer may leave TCP unanswered (`net/stream.rs`).
     pub dead_peer_timeout: Option<Duration>,
@@ -30,7 +31,8 @@ pub struct Limits {
     pub unsent: usize,
     /// Upper bound on the time between two messages for a transaction that has not voted (`server/watch.rs`).
     pub idle_transaction_timeout: Option<Duration>,
-    /// Iterators over transactions; of those over records there may be four times as many (`server/session/iterate.rs`).
+    /// Iterators over transactions; of those over records there may be four times as many
+    /// (`server/session/iterate.rs`).
     pub iterators: usize,
     /// Entries in one answer to undoLog, undoInfo or history.
     pub undo_log: usize,
