@@ -8,8 +8,8 @@
 //!     --auth-protocol word --auth-database password
 //! ```
 //!
-//! On the client's side a protocol is a Python module, as for Python's server (`ZEO.auth.register_module`, up to ZEO 4).
-//! This one is for reading: the password travels in plain text, and messages are not signed. `digest` is better.
+//! On the client's side a protocol is a Python module, as for Python's server (`ZEO.auth.register_module`, up to ZEO
+//! 4). This one is for reading: the password travels in plain text, and messages are not signed. `digest` is better.
 
 use std::process::ExitCode;
 use std::sync::Arc;
