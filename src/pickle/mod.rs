@@ -1,6 +1,6 @@
 //! Pickles as ZEO and ZODB use them: values without code.
 //!
-//! [`read`] understands protocols 0 to 5 but executes nothing: classes are names, instances are the parts they were
+//! [`opcode`] is the table of opcodes, [`lex`] finds them and their arguments. [`read`] understands protocols 0 to 5 but executes nothing: classes are names, instances are the parts they were
 //! pickled from. What a message or a record may cost is bounded by its length. [`write`] writes what the
 //! unpicklers of either Python read.
 //!
@@ -11,11 +11,14 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation))]
 
 pub mod globals;
+pub mod lex;
+pub mod number;
 pub mod opcode;
 pub mod read;
 pub mod record;
 pub mod refs;
 pub mod rewrite;
+mod text;
 pub mod value;
 pub mod write;
 

@@ -20,6 +20,7 @@ mod compare;
 mod counter;
 mod emit;
 mod scan;
+mod scan_fast;
 mod shape;
 
 use std::fmt;
