@@ -4,15 +4,15 @@
 //! are encoded is the wire's business.
 
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::Conflict;
 use crate::pickle::record;
 use crate::storage::StorageError;
-use crate::storage::error::Conflict;
 use crate::wire::exception::{BUILTINS, PyException};
 use crate::wire::value::Value;
 
 const POS_EXCEPTION: &str = "ZODB.POSException";
 
-/// Of the objects that cannot be undone, so many are told: an undone transaction may have millions.
+/// Objects that the error of an undo lists: an undone transaction may have millions.
 const UNDO_ERRORS_MAX: usize = 1000;
 
 /// The exception that Python's storage would raise.
@@ -26,12 +26,12 @@ pub fn of_storage_error(error: &StorageError) -> PyException {
         StorageError::Conflict(conflict) => {
             conflict_error("ConflictError", "database conflict error", conflict)
         }
-        // A client that merges by itself is told them in another way; this is for one that does not.
+        // A client that merges by itself gets them in the reply to vote; this is for one that does not.
         StorageError::Unmerged { conflicts, .. } => match conflicts.first() {
             Some(conflict) => conflict_error("ConflictError", "database conflict error", conflict),
             None => pos("ConflictError", "database conflict error"),
         },
-        // Whoever says that a transaction must not wait votes for it again.
+        // Never sent: a caller that votes without waiting votes again.
         StorageError::Postponed(_) => pos("ConflictError", "database conflict error"),
         StorageError::ReadConflict(conflict) => {
             conflict_error("ReadConflictError", "database read conflict error", conflict)
@@ -76,8 +76,7 @@ pub fn transaction_error(message: &str) -> PyException {
     pos("StorageTransactionError", message)
 }
 
-/// `StorageError(message)`: what a limit refuses. Known to all clients, and to none of them a reason to give up, or to try the
-/// same transaction again.
+/// `StorageError(message)`: what a limit refuses. All clients know this class; none retries or disconnects on it.
 pub fn storage_error(message: &str) -> PyException {
     pos("StorageError", message)
 }
@@ -138,7 +137,7 @@ fn multiple_undo_errors(errors: &[(Oid, &'static str)]) -> PyException {
     }
 }
 
-/// The client shows the class of the object, which its record tells.
+/// The client shows the class of the object, which is read from its record.
 fn conflict_error(name: &'static str, message: &str, conflict: &Conflict) -> PyException {
     let class = record::class_name(&conflict.data);
     PyException {
@@ -154,9 +153,9 @@ fn conflict_error(name: &'static str, message: &str, conflict: &Conflict) -> PyE
     }
 }
 
-/// Errors that are an everyday answer, not an event for the log.
+/// Whether an error is an everyday answer, not an event for the log.
 pub fn is_routine(exception: &PyException) -> bool {
-    let is_refused_stranger = exception.name == "AuthError"; // has a log line of its own
+    let is_refused_client = exception.name == "AuthError"; // has a log line of its own
     exception.module == POS_EXCEPTION
         && matches!(
             exception.name,
@@ -168,5 +167,5 @@ pub fn is_routine(exception: &PyException) -> bool {
                 | "UndoError"
                 | "MultipleUndoErrors"
         )
-        || is_refused_stranger
+        || is_refused_client
 }

@@ -3,7 +3,7 @@
 //! A module imports only from steps below its own; neighbours on one step do not import each other:
 //!
 //! ```text
-//! bin > commands > config > server, client > exceptions, conflict > storage, logging, net, auth, process > wire
+//! bin > commands > config > server, client > exceptions > storage, logging, net, auth, process > wire, conflict
 //!   > pickle > base
 //! ```
 //!

@@ -397,7 +397,7 @@ def forges_lines(target):
         peer.register()
         peer.call("set_client_label", forged)
         serial = b"\0" * 8
-        # The third one clashes: it has read what the first one wrote.
+        # The third one conflicts: it has read what the first one wrote.
         for id in range(3):
             peer.tell("tpc_begin", id, b"", b"", {}, None, " ")
             peer.tell("storea", oid, serial, record, id)

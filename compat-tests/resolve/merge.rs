@@ -53,7 +53,7 @@ fn answer(merge: Merge) -> (u8, Vec<u8>) {
     match merge {
         Merge::Resolved(record) => (b'R', record),
         Merge::Refused(Refusal::BTrees { positions: [p1, p2, p3], reason }) => {
-            (b'B', format!("{p1} {p2} {p3} {reason}").into_bytes())
+            (b'B', format!("{p1} {p2} {p3} {}", reason.number()).into_bytes())
         }
         Merge::Refused(refusal) => (b'E', refusal.to_string().into_bytes()),
         Merge::Unknown(class) => (b'U', class.into_bytes()),

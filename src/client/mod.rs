@@ -1,5 +1,5 @@
-//! A connection to a ZEO server, of any generation: ours or Python's. For tools that ask it for something; it keeps no
-//! cache, and what the server sends unasked is passed over.
+//! A connection to a ZEO server of any generation, ours or Python's, for tools. It keeps no cache and ignores what the server
+//! sends unasked.
 
 use std::io;
 use std::net::TcpStream;
@@ -14,14 +14,14 @@ use crate::wire::frame::{FrameReader, put_frame};
 use crate::wire::protocol::Wire;
 use crate::wire::value::Value;
 
-/// Answers that are waited for here are short; invalidations are not always.
+/// Longest message, in bytes. The replies are short, but invalidations need not be.
 const FRAME_LEN_MAX: usize = 256 << 20;
-/// Firewalls forget a connection on which nothing is sent.
+/// Interval of keep-alive messages: firewalls drop a connection on which nothing is sent.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// A server that listens greets at once.
+/// Longest wait for the handshake, which a server sends at once.
 const GREETING_MAX: Duration = Duration::from_secs(30);
 
-/// See the module.
+/// A connection to a ZEO server.
 pub struct Connection {
     socket: Socket,
     frames: FrameReader,
@@ -96,7 +96,7 @@ impl Connection {
         !self.wire.pickles_exceptions()
     }
 
-    /// Sends a call. Its answer comes with this number.
+    /// Sends a call. Returns its number, which the answer has.
     pub fn call(&mut self, method: &str, args: &[Value]) -> io::Result<i64> {
         let id = self.next_id;
         self.next_id += 1;
@@ -106,7 +106,7 @@ impl Connection {
         Ok(id)
     }
 
-    /// Waits for the answer to a call, however long it takes. Other answers are passed over.
+    /// Waits for the answer to a call, however long it takes. Other answers are ignored.
     pub fn answer(&mut self, wanted: i64) -> Result<Option<Value>, CallError> {
         loop {
             if let Some((id, result)) = self.any_answer(KEEP_ALIVE)?
@@ -121,9 +121,9 @@ impl Connection {
     #[allow(clippy::type_complexity)] // said above
     pub fn any_answer(
         &mut self,
-        patience: Duration,
+        wait_max: Duration,
     ) -> io::Result<Option<(i64, Result<Option<Value>, String>)>> {
-        let until = Instant::now() + patience;
+        let until = Instant::now() + wait_max;
         loop {
             if self.sent_at.elapsed() >= KEEP_ALIVE {
                 let mut out = Vec::new();

@@ -8,10 +8,10 @@ use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 #[cfg(feature = "test-storages")]
 use crate::config::TestStorage;
-use crate::config::{BeforeTime, DemoStorageConfig, FileStorageConfig, NewFileFormat, StorageConfig};
+use crate::config::{BeforeTime, DemoStorageConfig, StorageConfig};
 use crate::storage::before::Before;
 use crate::storage::demo::DemoStorage;
-use crate::storage::file::{self, FileStorage, FileStorageOptions};
+use crate::storage::file::{FileStorage, FileStorageOptions};
 #[cfg(feature = "test-storages")]
 use crate::storage::load_delayed::LoadDelayed;
 use crate::storage::mapping::MappingStorage;
@@ -55,24 +55,19 @@ fn at_once(storage: Arc<dyn Storage>) -> Prepared {
     Box::new(move || Ok(storage))
 }
 
-/// A `<blobstorage>` is the storage in it with `blobs`: a storage keeps its blobs itself, and so as safe as its records.
+/// `blobs`: the directory of a `<blobstorage>` around it. The configuration refuses one around a storage that keeps no blobs.
 fn prepare_with(
     config: &StorageConfig,
     blobs: Option<&Path>,
     record_len_max: usize,
 ) -> Result<Prepared, StorageError> {
-    let keeps_none = |what: &str| {
-        let dir = blobs.unwrap_or(Path::new("")).display();
-        Err(StorageError::Unsupported(format!("<blobstorage> with blob-dir {dir}: {what}")))
-    };
     match config {
-        StorageConfig::File(config) => match (&config.blob_dir, blobs) {
-            (Some(_), Some(_)) => keeps_none("the <filestorage> in it has a blob-dir of its own"),
-            (own, around) => {
-                let file = prepare_file(config, own.as_deref().or(around))?;
-                Ok(Box::new(move || Ok(Arc::new(file.open()?))))
-            }
-        },
+        StorageConfig::File(config) => {
+            let options = config.options.clone();
+            let blob_dir = options.blob_dir.or_else(|| blobs.map(Path::to_owned));
+            let file = FileStorage::prepare(FileStorageOptions { blob_dir, ..options })?;
+            Ok(Box::new(move || Ok(Arc::new(file.open()?))))
+        }
         StorageConfig::Mapping { name } => Ok(at_once(mapping(name, blobs)?)),
         StorageConfig::Demo(config) => prepare_demo(config, blobs, record_len_max),
         StorageConfig::Zlib(config) => {
@@ -82,7 +77,6 @@ fn prepare_with(
                 Ok(Arc::new(Transform::new(base()?, codec, by_clients).with_len_max(record_len_max)))
             }))
         }
-        StorageConfig::Before(_) if blobs.is_some() => keeps_none("nothing is stored <before> now"),
         StorageConfig::Before(config) => {
             // Before the storage below is opened and changed.
             let before = before(&config.before)?;
@@ -101,9 +95,7 @@ fn prepare_with(
                 })
             }))
         }
-        StorageConfig::Blob(_) if blobs.is_some() => keeps_none("there is another one in it"),
         StorageConfig::Blob(config) => prepare_with(&config.base, Some(&config.blob_dir), record_len_max),
-        StorageConfig::Temporary { .. } if blobs.is_some() => keeps_none("a <temporarystorage> keeps none"),
         StorageConfig::Temporary { name } => Ok(at_once(Arc::new(TemporaryStorage::new(name.clone())))),
     }
 }
@@ -174,22 +166,4 @@ fn before_from_file(path: &Path) -> Result<Tid, StorageError> {
         }
         Err(error) => Err(doing()(error)),
     }
-}
-
-fn prepare_file(config: &FileStorageConfig, blobs: Option<&Path>) -> Result<file::Prepared, StorageError> {
-    FileStorage::prepare(FileStorageOptions {
-        blob_dir: blobs.map(Path::to_owned),
-        create: config.create,
-        read_only: config.read_only,
-        quota: config.quota,
-        pack_gc: config.pack_gc,
-        pack_keep_old: config.pack_keep_old,
-        pack_refuse_large_removals: config.pack_refuse_large_removals,
-        new_file_format: match config.new_file_format {
-            NewFileFormat::Auto => file::NewFileFormat::Auto,
-            NewFileFormat::Fs21 => file::NewFileFormat::FS21,
-            NewFileFormat::Fs30 => file::NewFileFormat::FS30,
-        },
-        ..FileStorageOptions::new(&config.path)
-    })
 }

@@ -1,50 +1,51 @@
 //! `runzeo`: options -> configuration -> address -> files -> listening sockets -> storages -> server -> wait for a signal
 //! -> orderly stop.
 //!
-//! What a client can see is there when it can connect: lock, pid file, `Data.fs`, blob directories with their markers.
-//! Clients that share a blob directory look at it in their constructor and fail if there is none. What then takes
-//! long, reading a large file, happens while they wait in the kernel's queue, where they do not back off.
+//! Invariant: all files that clients look at (lock, pid file, `Data.fs`, blob directories with their markers) exist before
+//! the first client can connect. Clients that share a blob directory look at it in their constructor and fail if there is none.
+//! The slow part, reading a large file, comes later, while clients wait in the kernel's queue, where they do not back off.
 //!
 //! Exit codes: 0 after SIGTERM, SIGINT and `--test`; 1 after SIGHUP, so that a supervisor starts it anew, and if a storage
-//! or the log cannot be opened; 2 for what is wrong with options, configuration or address.
+//! or the log cannot be opened; 2 if the options, the configuration or the address cannot be used.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::auth::{Protocols, Settings};
+use crate::auth::Protocols;
 use crate::base::sync::Arc;
 use crate::commands::open::{self, Prepared};
-use crate::commands::{log_setup, tls};
 use crate::config::{
-    AuthenticationConfig, Config, Invocation, NamedStorage, UsageError, ZeoConfig, from_command_line,
+    AuthenticationConfig, Config, Invocation, NamedStorage, SslConfig, UsageError, ZeoConfig,
+    from_command_line,
 };
-use crate::conflict::Chain;
+use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
 use crate::net::listen::{self, Bound, Kind, ListenError, Listener};
 use crate::net::tls::Tls;
 use crate::process::memory;
 use crate::process::pid_file::PidFile;
 use crate::process::signals::{Signal, Signals};
-use crate::server::hosted::{Hosted, HostedOptions, LOG};
+use crate::server::client_log::LOG;
+use crate::server::hosted::Hosted;
 use crate::server::room::Room;
 use crate::server::workers::Pools;
 use crate::server::{Authentication, Server};
-use crate::storage::{Resolver, Storage};
-use crate::wire::protocol::Greeting;
+use crate::storage::Storage;
 
 /// Logger of what concerns the process, as in Python.
 const RUNZEO: &str = "ZEO.runzeo";
 
 /// Why the server does not start.
 struct Failure {
+    /// The exit code.
     code: u8,
     message: String,
 }
 
 impl Failure {
-    /// Something outside the configuration is in the way.
+    /// The reason lies outside of the configuration.
     fn outside(message: String) -> Failure {
         Failure { code: 1, message }
     }
@@ -74,8 +75,7 @@ pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) ->
             return ExitCode::from(2);
         }
     };
-    let setup = log_setup::log_setup(config.eventlog.as_ref());
-    let log = match logging::setup(&setup) {
+    let log = match logging::setup(&config.log) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("Error: {error}");
@@ -86,7 +86,7 @@ pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) ->
     match serve(protocols, program, &config, &log) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            if config.eventlog.is_some() {
+            if config.log.configured {
                 crate::critical!(target: RUNZEO, "({}) {}", std::process::id(), failure.message);
             }
             let usage = UsageError { program: program.to_string(), message: failure.message };
@@ -99,7 +99,7 @@ pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) ->
     }
 }
 
-/// The name of an authentication protocol is as good as an option: what is wrong with it is told at once.
+/// The name of an authentication protocol must be known, as an option must: else a usage error.
 fn check_protocol(
     program: &str,
     protocols: &Protocols,
@@ -117,10 +117,9 @@ fn check_protocol(
 /// Reads the password file.
 fn authentication(protocols: &Protocols, zeo: &ZeoConfig) -> Result<Option<Authentication>, Failure> {
     let Some(config) = &zeo.authentication else { return Ok(None) };
-    let settings = Settings { database: config.database.clone(), realm: config.realm.clone() };
     let protocol = protocols
         .get(&config.protocol)
-        .and_then(|kind| (kind.open)(&settings))
+        .and_then(|kind| (kind.open)(&config.settings))
         .map_err(|message| Failure::outside(format!("{}: {message}", config.location)))?;
     log::info!(target: LOG, "StorageServer: using auth protocol: {}", config.protocol);
     Ok(Some(Authentication { name: config.protocol.clone(), protocol }))
@@ -136,9 +135,8 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     }
     let descriptors = raise_file_limit();
 
-    let greeting = greeting(&config.zeo)?;
     let authentication = authentication(protocols, &config.zeo)?;
-    let tls = tls::load(config.zeo.ssl.as_ref()).map_err(Failure::outside)?;
+    let tls = config.zeo.ssl.as_ref().map(load_tls).transpose()?;
     let address = &config.zeo.address;
     let bound = bind(&config.zeo)?;
     let monitor = config.zeo.monitor_address.as_ref();
@@ -148,15 +146,15 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
             .map_err(|error| cannot_listen(address, error))
     });
     let bound_monitor = bound_monitor.transpose()?;
-    // Python's server writes none when it is read-only.
-    let pid_file = match config.zeo.read_only {
+    // Python's read-only server writes none.
+    let pid_file = match config.zeo.hosted.read_only {
         false => PidFile::create(config.zeo.pid_filename.as_deref()),
         true => None,
     };
     let prepared = prepare_storages(config)?;
     let mut listeners = bound.listen().map_err(|error| cannot_listen(address, error))?;
     listeners.iter_mut().for_each(|listener| listener.tls = tls.clone());
-    // Unlinks the sockets whatever happens from here on.
+    // Unlinks the sockets however this function ends.
     let sockets = UnixSockets::of(&listeners);
     let monitors = match bound_monitor {
         Some((address, bound)) => bound.listen().map_err(|error| cannot_listen(address, error))?,
@@ -164,9 +162,9 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     };
     let storages = open_storages(config, prepared)?;
     let resolver = start_resolver(&config.zeo, &storages)?;
-    // Told to stop while a large file was scanned.
+    // A signal to stop may have come while a large file was scanned.
     while let Some(signal) = signals.poll() {
-        if let Some(code) = heed(signal, log, tls.as_deref()) {
+        if let Some(code) = handle(signal, log, tls.as_deref()) {
             resolver.stop();
             close_all(storages.iter().map(|hosted| (hosted.name.as_str(), &hosted.storage)));
             return Ok(code);
@@ -174,8 +172,9 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     }
     log_created(&config.zeo, &storages);
     let cannot_start = |error| Failure::outside(format!("can't start a thread: {error}"));
-    let server = Server::new(storages, greeting, authentication, config.zeo.limits.clone(), descriptors)
-        .map_err(cannot_start)?;
+    let server =
+        Server::new(storages, config.zeo.greeting, authentication, config.zeo.limits.clone(), descriptors)
+            .map_err(cannot_start)?;
     // One address may have a socket for each IP version.
     if let Some(first) = listeners.first() {
         log::info!(target: "ZEO.zrpc", "({pid}) listening on {}", first.kind);
@@ -202,34 +201,38 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     Ok(code)
 }
 
-/// Until a signal ends the server. Returns the exit code.
+/// Waits until a signal ends the server. Returns the exit code.
 fn wait(signals: &mut Signals, log: &LogHandle, tls: Option<&Tls>) -> u8 {
     loop {
-        if let Some(code) = heed(signals.wait(), log, tls) {
+        if let Some(code) = handle(signals.wait(), log, tls) {
             return code;
         }
     }
 }
 
-/// Do what a signal asks for. The exit code, if it ends the server.
-fn heed(signal: Signal, log: &LogHandle, tls: Option<&Tls>) -> Option<u8> {
-    if let Some(farewell) = signal.farewell() {
-        log::info!(target: RUNZEO, "({}) {farewell}", std::process::id());
+/// Does what a signal asks for. The exit code, if it ends the server.
+fn handle(signal: Signal, log: &LogHandle, tls: Option<&Tls>) -> Option<u8> {
+    if let Some(message) = signal.stop_message() {
+        log::info!(target: RUNZEO, "({}) {message}", std::process::id());
     }
     if signal == Signal::ReopenLogs {
         log.reopen();
-        tls.into_iter().for_each(tls::reload);
+        tls.into_iter().for_each(reload);
     }
     signal.exit_code()
 }
 
-/// What clients are told first: the newest protocol, or what `ZEO_SERVER_PROTOCOL` says.
-fn greeting(zeo: &ZeoConfig) -> Result<Greeting, Failure> {
-    let Some(name) = &zeo.announced_protocol else { return Ok(Greeting::new(zeo.msgpack)) };
-    Greeting::from_env(name, zeo.msgpack).ok_or_else(|| Failure {
-        code: 2,
-        message: format!("ZEO_SERVER_PROTOCOL: no such protocol: '{name}'"),
-    })
+/// Reads the certificates and the key of `<ssl>`.
+fn load_tls(ssl: &SslConfig) -> Result<Arc<Tls>, Failure> {
+    let failed = |error| Failure::outside(format!("{}: {error}", ssl.location));
+    Tls::load(ssl.files.clone()).map(Arc::new).map_err(failed)
+}
+
+/// Reads them again, after they were renewed, for connections from now on.
+fn reload(tls: &Tls) {
+    if let Err(error) = tls.reload() {
+        log::error!(target: RUNZEO, "certificates stay as they were: {error}");
+    }
 }
 
 fn bind(zeo: &ZeoConfig) -> Result<Bound, Failure> {
@@ -249,7 +252,7 @@ fn cannot_listen(address: &crate::base::address::Address, error: ListenError) ->
     }
 }
 
-/// Make and lock all that a client can see. What is prepared gives up its locks where it is dropped.
+/// Makes and locks the files and directories that a client can see. A prepared storage that is dropped gives up its locks.
 fn prepare_storages(config: &Config) -> Result<Vec<(&str, Prepared)>, Failure> {
     let pid = std::process::id();
     let prepare = |named: &NamedStorage| {
@@ -267,14 +270,6 @@ fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec
     let room = Room::new(config.zeo.limits.message_size.saturating_mul(2));
     let workers =
         Pools::start(room).map_err(|error| Failure::outside(format!("can't start a thread: {error}")))?;
-    let options = HostedOptions {
-        read_only: config.zeo.read_only,
-        invalidation_queue_size: config.zeo.invalidation_queue_size,
-        invalidation_age: config.zeo.invalidation_age,
-        transaction_timeout: config.zeo.transaction_timeout,
-        client_conflict_resolution: config.zeo.client_conflict_resolution,
-        transaction_objects: config.zeo.limits.transaction_objects,
-    };
     let mut opened: Vec<(&str, Arc<dyn Storage>)> = Vec::new();
     for (name, prepared) in prepared {
         match prepared() {
@@ -287,7 +282,7 @@ fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec
     }
     let mut hosted = Vec::new();
     for (name, storage) in &opened {
-        match Hosted::new(name.to_string(), Arc::clone(storage), options.clone(), workers.clone()) {
+        match Hosted::new(name.to_string(), Arc::clone(storage), config.zeo.hosted.clone(), workers.clone()) {
             Ok(one) => hosted.push(one),
             Err(error) => {
                 close_all(opened.iter().map(|(name, storage)| (*name, storage)));
@@ -298,7 +293,7 @@ fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec
     Ok(hosted)
 }
 
-/// Who resolves conflicts, for all storages. A server that nobody can write to has none.
+/// The conflict resolution of all storages. Helper processes are started only if a storage can be written.
 fn start_resolver(zeo: &ZeoConfig, storages: &[Arc<Hosted>]) -> Result<Arc<Chain>, Failure> {
     let settings = zeo.conflict_resolver.clone().filter(|_| storages.iter().any(|one| !one.is_read_only()));
     let chain = Chain::new(settings)
@@ -318,7 +313,7 @@ fn log_created(zeo: &ZeoConfig, storages: &[Arc<Hosted>]) {
             format!("{}:{}:{}", hosted.name, mode(hosted.storage.is_read_only()), hosted.storage.name())
         })
         .collect();
-    let server = mode(zeo.read_only);
+    let server = mode(zeo.hosted.read_only);
     log::info!(target: LOG, "StorageServer created {server} with storages: {}", list.join(", "));
 }
 
@@ -336,7 +331,7 @@ fn close_all<'a>(storages: impl Iterator<Item = (&'a str, &'a Arc<dyn Storage>)>
     }
 }
 
-/// One descriptor per client: take as many as we may. How many those are.
+/// Raises the limit of open files, of which each client needs one, to the hard limit. Returns the number.
 fn raise_file_limit() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let mut current = limit.current;
@@ -366,7 +361,7 @@ impl UnixSockets {
 impl Drop for UnixSockets {
     fn drop(&mut self) {
         for path in &self.0 {
-            // Somebody else may have removed it.
+            // Another process may have removed it.
             let _ = fs::remove_file(path);
         }
     }

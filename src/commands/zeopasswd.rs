@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use getopts::{Matches, Options, ParsingStyle};
 
 use crate::auth::password_file::{Passwords, UserError, check_realm};
-use crate::auth::{Kind, Protocols};
+use crate::auth::{Kind, Protocols, Settings};
 use crate::base::fs::dir_of;
 use crate::commands::prompt;
 use crate::config::{AuthenticationConfig, authentication_of};
@@ -134,7 +134,7 @@ fn task(matches: &Matches) -> Result<Task, String> {
             let Some(config) = authentication_of(&file, environment)? else {
                 return Err(format!("{file} does not specify an authentication-protocol"));
             };
-            let AuthenticationConfig { protocol, database, realm, .. } = config;
+            let AuthenticationConfig { protocol, settings: Settings { database, realm }, .. } = config;
             (protocol, database, realm)
         }
         (Some(_), _) => return Err("use either -C, or -p, -f and -r".into()),

@@ -12,17 +12,18 @@ use std::path::{Path, PathBuf};
 
 use super::files;
 use super::options::{self, CommandLine, Options, UsageError};
-use super::schema::zeo::{ConflictResolverSection, ZeoSection};
+use super::schema::zeo::{ConflictResolverSection, DEFAULT_INVALIDATION_QUEUE_SIZE, ZeoSection};
 use super::schema::{self, eventlog, storages, zeo};
 use super::zconfig::{self, ConfigError, Location, Section, Surroundings, matcher, overrides};
-use super::{
-    AuthenticationConfig, Config, EventLogConfig, FileStorageConfig, NamedStorage, NewFileFormat,
-    StorageConfig, ZeoConfig,
-};
+use super::{AuthenticationConfig, Config, FileStorageConfig, NamedStorage, StorageConfig, ZeoConfig};
+use crate::auth::Settings;
 use crate::base::address::Address;
 use crate::conflict::HelperOptions;
+use crate::logging::LogSetup;
+use crate::server::hosted::HostedOptions;
+use crate::storage::file::FileStorageOptions;
+use crate::wire::protocol::Greeting;
 
-const DEFAULT_INVALIDATION_QUEUE_SIZE: usize = 100;
 /// No configuration is larger; endless devices are.
 const FILE_LEN_MAX: u64 = 256 << 20;
 
@@ -30,7 +31,7 @@ const FILE_LEN_MAX: u64 = 256 << 20;
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// What the program is asked to do.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Invocation {
     /// Serve until told to stop.
     Serve(Box<Config>),
@@ -108,37 +109,39 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
         }
         mode => mode.map(|(mode, _)| mode),
     };
-    let conflict_resolver = conflict_resolver(file.zeo.conflict_resolver)?;
-    Ok(Config {
-        zeo: ZeoConfig {
-            address,
-            read_only,
-            invalidation_queue_size: file
-                .zeo
-                .invalidation_queue_size
-                .unwrap_or(DEFAULT_INVALIDATION_QUEUE_SIZE),
-            invalidation_age: file.zeo.invalidation_age,
-            transaction_timeout: options.timeout.map(zeo::seconds).or(file.zeo.transaction_timeout),
-            // A read-only server may run beside the one whose process id is in the file.
-            pid_filename: pid_filename
-                .filter(|path| !path.as_os_str().is_empty())
-                .or_else(instance_pid_filename)
-                .filter(|_| !read_only),
-            client_conflict_resolution: file.zeo.client_conflict_resolution.unwrap_or(false),
-            conflict_resolver,
-            msgpack: file.zeo.msgpack.unwrap_or_else(|| set("ZEO_MSGPACK").is_some()),
-            monitor_address: options.monitor.or(file.zeo.monitor_address),
-            authentication: authentication.check(&mut warnings)?,
-            ssl: file.zeo.ssl,
-            socket_mode,
-            limits: file.zeo.limits,
-            announced_protocol: set("ZEO_SERVER_PROTOCOL"),
-        },
-        storages,
-        eventlog: file.eventlog,
-        exit_immediately: options.exit_immediately,
-        warnings,
-    })
+    let msgpack = file.zeo.msgpack.unwrap_or_else(|| set("ZEO_MSGPACK").is_some());
+    let hosted = HostedOptions {
+        read_only,
+        invalidation_queue_size: file.zeo.invalidation_queue_size.unwrap_or(DEFAULT_INVALIDATION_QUEUE_SIZE),
+        invalidation_age: file.zeo.invalidation_age,
+        transaction_timeout: options.timeout.map(zeo::seconds).or(file.zeo.transaction_timeout),
+        client_conflict_resolution: file.zeo.client_conflict_resolution.unwrap_or(false),
+        transaction_objects: file.zeo.limits.transaction_objects,
+    };
+    let zeo = ZeoConfig {
+        address,
+        socket_mode,
+        monitor_address: options.monitor.or(file.zeo.monitor_address),
+        // A read-only server may run beside the one whose process id is in the file.
+        pid_filename: pid_filename
+            .filter(|path| !path.as_os_str().is_empty())
+            .or_else(instance_pid_filename)
+            .filter(|_| !read_only),
+        ssl: file.zeo.ssl,
+        authentication: authentication.check(&mut warnings)?,
+        greeting: greeting(set("ZEO_SERVER_PROTOCOL"), msgpack)?,
+        hosted,
+        limits: file.zeo.limits,
+        conflict_resolver: conflict_resolver(file.zeo.conflict_resolver)?,
+    };
+    Ok(Config { zeo, storages, log: file.log, exit_immediately: options.exit_immediately, warnings })
+}
+
+/// The newest protocol, or the one of `ZEO_SERVER_PROTOCOL`.
+fn greeting(name: Option<String>, msgpack: bool) -> Result<Greeting, String> {
+    let Some(name) = name else { return Ok(Greeting::new(msgpack)) };
+    Greeting::from_env(&name, msgpack)
+        .ok_or_else(|| format!("ZEO_SERVER_PROTOCOL: no such protocol: '{name}'"))
 }
 
 /// The settings of authentication, from the file, the command line or both.
@@ -168,7 +171,8 @@ impl Demanded {
                 "{location}: authentication-protocol '{protocol}' needs an authentication-database"
             ));
         };
-        Ok(Some(AuthenticationConfig { protocol, database: database.into(), realm, location }))
+        let settings = Settings { database: database.into(), realm };
+        Ok(Some(AuthenticationConfig { protocol, settings, location }))
     }
 }
 
@@ -215,7 +219,7 @@ struct StorageSection {
 struct FileConfig {
     zeo: ZeoSection,
     storages: Vec<StorageSection>,
-    eventlog: Option<EventLogConfig>,
+    log: LogSetup,
 }
 
 impl FileConfig {
@@ -237,7 +241,7 @@ impl FileConfig {
         for section in root.sections() {
             match section.type_name.as_str() {
                 "zeo" => file.zeo = ZeoSection::from_section(section)?,
-                "eventlog" => file.eventlog = Some(eventlog::event_log(section)?),
+                "eventlog" => file.log = eventlog::log_setup(section)?,
                 _ if storages::is_storage(section) => {
                     file.storages.push(StorageSection {
                         name: section.name.clone(),
@@ -278,15 +282,7 @@ fn numbered((index, path): (usize, String)) -> NamedStorage {
     NamedStorage {
         name: (index + 1).to_string(),
         storage: StorageConfig::File(FileStorageConfig {
-            path: path.into(),
-            blob_dir: None,
-            create: false,
-            read_only: false,
-            quota: None,
-            pack_gc: true,
-            pack_keep_old: true,
-            pack_refuse_large_removals: false,
-            new_file_format: NewFileFormat::default(),
+            options: FileStorageOptions::new(path),
             location: Location::CommandLine,
         }),
     }

@@ -1,16 +1,18 @@
-//! What `--check` prints: what would be served, in a few lines.
+//! What `--check` prints: what the configuration comes to, in a few lines.
 
 use std::fmt::Write;
 
 use super::schema::limits::unusual;
-use super::{
-    AuthenticationConfig, BeforeTime, ClientCertificates, Config, EventLogConfig, FileStorageConfig,
-    HandlerConfig, LogTarget, NewFileFormat, RotateWhen, Rotation, StorageConfig, ZeoConfig,
-};
+use super::{AuthenticationConfig, BeforeTime, Config, FileStorageConfig, StorageConfig, ZeoConfig};
+use crate::auth::Settings;
 use crate::base::address::Address;
+use crate::logging::{Destination, HandlerSetup, LogSetup, Rotation, When, level};
+use crate::net::tls::Clients;
+use crate::storage::file::NewFileFormat;
+use crate::wire::protocol::Greeting;
 
 impl Config {
-    /// What would be served, for people.
+    /// One line for each thing that is configured, `LABEL: TEXT`.
     pub fn describe(&self) -> String {
         let mut text = String::new();
         let mut line = |label: &str, what: String| {
@@ -19,32 +21,32 @@ impl Config {
         };
         let mode = self.zeo.socket_mode.map(|mode| format!(", mode {mode:03o}")).unwrap_or_default();
         line("address", address(&self.zeo.address) + &mode);
-        let codec = if self.zeo.msgpack { "msgpack" } else { "pickle" };
-        let mode = if self.zeo.read_only { "read-only" } else { "read and write" };
-        let protocol = match &self.zeo.announced_protocol {
-            Some(protocol) => format!(", announced as {protocol}"),
-            None => String::new(),
+        let Greeting { generation, msgpack } = self.zeo.greeting;
+        let codec = if msgpack { "msgpack" } else { "pickle" };
+        let mode = if self.zeo.hosted.read_only { "read-only" } else { "read and write" };
+        let protocol = match generation == Greeting::new(msgpack).generation {
+            true => String::new(),
+            false => format!(", announced as {}", generation),
         };
         line("protocol", format!("{codec}{protocol}, {mode}"));
         if let Some(ssl) = &self.zeo.ssl {
-            let clients = match &ssl.clients {
-                ClientCertificates::Listed(path) => path.display().to_string(),
-                ClientCertificates::Signed => "any authority that this machine trusts".into(),
+            let clients = match &ssl.files.clients {
+                Clients::Listed(path) => path.display().to_string(),
+                Clients::Signed => "any authority that this machine trusts".into(),
             };
-            line(
-                "TLS",
-                format!("as {}, for clients with certificates of {clients}", ssl.certificate.display()),
-            );
+            let certificate = ssl.files.certificate.display();
+            line("TLS", format!("as {certificate}, for clients with certificates of {clients}"));
         }
         if let Some(authentication) = &self.zeo.authentication {
-            let AuthenticationConfig { protocol, database, realm, .. } = authentication;
+            let AuthenticationConfig { protocol, settings: Settings { database, realm }, .. } =
+                authentication;
             let realm = realm.as_ref().map(|realm| format!(", realm '{realm}'")).unwrap_or_default();
             line("users", format!("{protocol}, in {}{realm}", database.display()));
         }
         if let Some(monitor) = &self.zeo.monitor_address {
             line("monitor", address(monitor));
         }
-        if let Some(timeout) = self.zeo.transaction_timeout {
+        if let Some(timeout) = self.zeo.hosted.transaction_timeout {
             line("timeout", format!("{} s from vote to finish", timeout.as_secs_f64()));
         }
         unusual(&self.zeo.limits).into_iter().for_each(|limit| line("limit", limit));
@@ -57,10 +59,7 @@ impl Config {
         for storage in &self.storages {
             line("storage", format!("'{}' {}", storage.name, describe_storage(&storage.storage)));
         }
-        match &self.eventlog {
-            None => line("log", "standard error, info".into()),
-            Some(eventlog) => handlers(eventlog).into_iter().for_each(|handler| line("log", handler)),
-        }
+        handlers(&self.log).into_iter().for_each(|handler| line("log", handler));
         for warning in &self.warnings {
             line("warning", warning.clone());
         }
@@ -113,9 +112,9 @@ fn describe_storage(storage: &StorageConfig) -> String {
     }
 }
 
-/// Who merges conflicting states, if the configuration says so.
+/// Where conflicting states are merged beside the server itself, if the configuration says so.
 fn merging(zeo: &ZeoConfig) -> Option<String> {
-    let clients = zeo.client_conflict_resolution.then(|| "by clients of ZEO 5 and later".to_string());
+    let clients = zeo.hosted.client_conflict_resolution.then(|| "by clients of ZEO 5 and later".to_string());
     let helpers = zeo.conflict_resolver.as_ref().map(|helpers| {
         let user = helpers.user.as_ref().map_or_else(String::new, |user| format!(" as user {}", user.name));
         let allowed = match &helpers.allowed[..] {
@@ -131,97 +130,88 @@ fn merging(zeo: &ZeoConfig) -> Option<String> {
 }
 
 fn file_storage(file: &FileStorageConfig) -> String {
-    let mut text = format!("FileStorage {}", file.path.display());
+    let options = &file.options;
+    let mut text = format!("FileStorage {}", options.path.display());
     let mut add = |part: &str| {
         text.push_str(", ");
         text.push_str(part);
     };
-    if let Some(blob_dir) = &file.blob_dir {
+    if let Some(blob_dir) = &options.blob_dir {
         add(&format!("blobs in {}", blob_dir.display()));
     }
-    if file.read_only {
+    if options.read_only {
         add("read-only");
     }
-    if file.create {
+    if options.create {
         add("emptied at start");
     }
-    if let Some(quota) = file.quota {
+    if let Some(quota) = options.quota {
         add(&format!("at most {quota} bytes"));
     }
-    if !file.pack_gc {
+    if !options.pack_gc {
         add("pack without garbage collection");
     }
-    if !file.pack_keep_old {
+    if !options.pack_keep_old {
         add("pack keeps no old file");
     }
-    if file.pack_refuse_large_removals {
+    if options.pack_refuse_large_removals {
         add("pack refuses to remove most of it");
     }
-    match file.new_file_format {
+    match options.new_file_format {
         NewFileFormat::Auto => {}
-        NewFileFormat::Fs21 => add("FS21 if new"),
-        NewFileFormat::Fs30 => add("FS30 if new"),
+        NewFileFormat::FS21 => add("FS21 if new"),
+        NewFileFormat::FS30 => add("FS30 if new"),
     }
     text
 }
 
-fn handlers(eventlog: &EventLogConfig) -> Vec<String> {
-    let level = |own: i32| level_name(own.max(eventlog.level));
-    let handlers: Vec<String> = eventlog
-        .handlers
-        .iter()
-        .map(|handler| match handler {
-            HandlerConfig::LogFile(file) => {
-                let target = match &file.target {
-                    LogTarget::Path(path) => path.display().to_string(),
-                    LogTarget::Stdout => "standard output".into(),
-                    LogTarget::Stderr => "standard error".into(),
-                };
-                let rotation = match &file.rotation {
+fn handlers(log: &LogSetup) -> Vec<String> {
+    let describe = |handler: &HandlerSetup| {
+        let level = level_name(handler.level.max(log.level));
+        match &handler.destination {
+            Destination::Stdout => format!("standard output, {level}"),
+            Destination::Stderr => format!("standard error, {level}"),
+            Destination::File(file) => {
+                let rotation = match file.rotation {
                     Rotation::Never => String::new(),
                     Rotation::Size { max_size, old_files } => {
                         format!(", rotated at {max_size} bytes, keeping {old_files}")
                     }
                     Rotation::Time { when, interval, old_files } => {
-                        format!(", rotated every {}, keeping {old_files}", turns(*when, *interval))
+                        format!(", rotated every {}, keeping {old_files}", turns(when, interval))
                     }
                 };
-                format!("{target}, {}{rotation}", level(file.level))
+                format!("{}, {level}{rotation}", file.path.display())
             }
-            HandlerConfig::Syslog(syslog) => {
-                format!("syslog at {}, {}, {}", syslog.address, syslog.facility, level(syslog.level))
+            Destination::Syslog(syslog) => {
+                format!("syslog at {}, {}, {level}", syslog.address, syslog.facility)
             }
-        })
-        .collect();
+        }
+    };
+    let handlers: Vec<String> = log.handlers.iter().map(describe).collect();
     if handlers.is_empty() { vec!["nowhere (<eventlog> has no handlers)".into()] } else { handlers }
 }
 
 /// `hour`, `6 hours`, `midnight`, `Monday`.
-fn turns(when: RotateWhen, interval: u32) -> String {
+fn turns(when: When, interval: u32) -> String {
     const WEEKDAYS: [&str; 7] =
         ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
     let turn = match when {
-        RotateWhen::Second => "second",
-        RotateWhen::Minute => "minute",
-        RotateWhen::Hour => "hour",
-        RotateWhen::Day => "day",
-        RotateWhen::Midnight => "midnight",
-        RotateWhen::Weekday(day) => WEEKDAYS.get(usize::from(day)).unwrap_or(&"week"),
+        When::Second => "second",
+        When::Minute => "minute",
+        When::Hour => "hour",
+        When::Day => "day",
+        When::Midnight => "midnight",
+        When::Weekday(day) => WEEKDAYS.get(usize::from(day)).unwrap_or(&"week"),
     };
     if interval == 1 { turn.into() } else { format!("{interval} {turn}s") }
 }
 
-fn level_name(level: i32) -> String {
-    match level {
-        50 => "critical".into(),
-        40 => "error".into(),
-        30 => "warning".into(),
-        20 => "info".into(),
-        15 => "blather".into(),
-        10 => "debug".into(),
-        5 => "trace".into(),
-        1 => "all".into(),
-        0 => "everything".into(),
-        level => format!("level {level}"),
+/// As the configuration writes it.
+fn level_name(number: u8) -> String {
+    match number {
+        level::NOTSET => "everything".into(),
+        level::ALL => "all".into(),
+        number => level::name(number).to_lowercase(),
     }
 }

@@ -13,13 +13,13 @@ use super::{FileStorageConfig, NamedStorage, StorageConfig};
 pub fn check(storages: &[NamedStorage]) -> Result<(), String> {
     let mut writers: HashMap<PathBuf, (&str, &FileStorageConfig)> = HashMap::new();
     for NamedStorage { name, storage } in storages {
-        for file in files(storage).into_iter().filter(|file| !file.read_only) {
-            if let Some((other_name, other)) = writers.insert(identity(&file.path), (name, file)) {
+        for file in files(storage).into_iter().filter(|file| !file.options.read_only) {
+            if let Some((other_name, other)) = writers.insert(identity(&file.options.path), (name, file)) {
                 return Err(format!(
                     "{}: storage '{name}' has the file of storage '{other_name}' ({}): {}; each needs a file of its own",
                     file.location,
                     other.location,
-                    file.path.display()
+                    file.options.path.display()
                 ));
             }
         }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use super::Location;
 use crate::base::ids::Tid;
+use crate::storage::file::FileStorageOptions;
 
 /// The kinds of storage that can be served.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum StorageConfig {
     File(FileStorageConfig),
     /// `<mappingstorage>`: in memory.
@@ -30,41 +31,15 @@ pub enum StorageConfig {
 }
 
 /// A `<filestorage>` section, or `-f`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct FileStorageConfig {
-    pub path: PathBuf,
-    /// Where blobs are kept; `None`: blobs are refused.
-    pub blob_dir: Option<PathBuf>,
-    /// Start empty, throwing away what is there.
-    pub create: bool,
-    pub read_only: bool,
-    /// In bytes; `None`: as large as the disk allows.
-    pub quota: Option<u64>,
-    /// Whether packing removes what nothing refers to.
-    pub pack_gc: bool,
-    /// Whether packing leaves the former file as `.old`.
-    pub pack_keep_old: bool,
-    /// Whether a pack fails that would remove most of many objects.
-    pub pack_refuse_large_removals: bool,
-    pub new_file_format: NewFileFormat,
+    pub options: FileStorageOptions,
     /// Where it was configured, for messages.
     pub location: Location,
 }
 
-/// The magic of a file that does not exist yet. Existing files keep theirs.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum NewFileFormat {
-    /// As the first client to commit needs it: FS21 for Python 2, else FS30.
-    #[default]
-    Auto,
-    /// Readable by Python 2.
-    Fs21,
-    /// Readable by Python 3.
-    Fs30,
-}
-
 /// A `<demostorage>` section.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct DemoStorageConfig {
     /// `None`: made of the names of base and changes.
     pub name: Option<String>,
@@ -74,16 +49,15 @@ pub struct DemoStorageConfig {
     pub changes: Option<Box<StorageConfig>>,
 }
 
-/// A `<blobstorage>` section: blobs for a storage that keeps none itself.
-#[derive(Clone, Debug, PartialEq)]
+/// A `<blobstorage>` section: the storage in it keeps its blobs in `blob_dir`. (It can, or the section was refused.)
+#[derive(Clone, Debug)]
 pub struct BlobStorageConfig {
     pub blob_dir: PathBuf,
     pub base: Box<StorageConfig>,
-    pub location: Location,
 }
 
 /// A `<zlibstorage>` or `<serverzlibstorage>` section.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ZlibStorageConfig {
     /// Whether records are compressed when they are stored; they are decompressed in any case.
     pub compress: bool,
@@ -93,7 +67,7 @@ pub struct ZlibStorageConfig {
 }
 
 /// A `<before>` section: a storage as it was.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct BeforeStorageConfig {
     pub before: BeforeTime,
     pub base: Box<StorageConfig>,

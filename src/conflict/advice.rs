@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::LOG;
+use super::native::is_built_in;
 use crate::base::untrusted::Untrusted;
-use crate::conflict::native::is_built_in;
 use crate::pickle::record::ClassName;
 
 /// Classes that are told apart.

@@ -1,69 +1,128 @@
-//! Conflict resolution: who merges the states of an object that two transactions changed.
+//! Conflicts: an object that two transactions changed, and what becomes of it.
 //!
-//! First [`native`], which knows the classes of the BTrees package and a few others. For the rest,
-//! processes of the Python that `conflict-resolver` names do it with the application's classes ([`helpers`]).
-//! What nobody merges stays a conflict, and the client tries its transaction again.
+//! A transaction that stores an object names the revision that it started from. If another transaction has committed a newer
+//! one since, the two conflict. Three parties can merge the states, in this order:
+//!
+//! | where | what it merges |
+//! |---|---|
+//! | [`native`] | BTrees, sets and counters, in this process |
+//! | [`helpers`] | everything that the Python of `conflict-resolver` can import |
+//! | [`client`] | everything that the client can import, with `client-conflict-resolution` |
+//!
+//! [`detect`] is the part of a storage's vote that finds conflicts and decides who is to merge them; [`Chain`] is the
+//! [`Resolver`] of the server: native merging, then helpers. What nobody merges is an error of the vote, and the client runs
+//! its transaction again.
+//!
+//! A storage that detects conflicts implements [`detect::Vote`]; nothing here names a storage. How a conflict is told to a client
+//! is decided in `exceptions` (errors) and `server` (the reply to a vote with states to be merged).
 
 mod advice;
-mod helpers;
+mod chain;
+pub mod client;
+pub mod detect;
+pub mod helpers;
 pub mod native;
 mod options;
 
-use advice::Advice;
-use helpers::Pool;
-use native::{Merge, merge};
+use std::sync::{Arc, OnceLock};
+
+pub use chain::Chain;
 pub use options::{HelperOptions, User};
 
-use crate::pickle::record::{ClassName, class_name};
-use crate::storage::{Clash, Resolver, Unresolved};
+use crate::base::cancel::Cancel;
+use crate::base::ids::{Oid, Tid};
 
-/// Python's logger of these matters.
+/// Python's logger of conflict resolution.
 pub const LOG: &str = "ZODB.ConflictResolution";
 
-/// All ways of the server to resolve conflicts, tried in order.
-pub struct Chain {
-    helpers: Option<Pool>,
-    advice: Advice,
+/// An object that a transaction changed or depends on, and that another transaction has changed since it was read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Conflict {
+    pub oid: Oid,
+    /// The serial that is committed now.
+    pub committed: Tid,
+    /// The serial that the transaction started from.
+    pub read: Tid,
+    /// The record that the transaction would have stored; empty for reads and deletions.
+    pub data: Vec<u8>,
 }
 
-impl Chain {
-    /// `settings`: of helpers, if they are configured.
-    pub fn new(settings: Option<HelperOptions>) -> std::io::Result<Chain> {
-        let helpers = settings.map(Pool::start).transpose()?;
-        Ok(Chain { helpers, advice: Advice::default() })
-    }
+/// The three states of a conflict: two transactions started from `old`; one of them has committed, the other has not.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreeStates<'a> {
+    pub oid: Oid,
+    /// The serial of `old`.
+    pub read: Tid,
+    /// The serial of `committed`.
+    pub committed_serial: Tid,
+    pub old: &'a [u8],
+    pub committed: &'a [u8],
+    pub new: &'a [u8],
+    /// Cancelled when the transaction that brings `new` is given up.
+    pub cancel: &'a Cancel,
+}
 
-    /// Ends the helper processes; conflicts from now on stay conflicts.
-    pub fn stop(&self) {
-        if let Some(helpers) = &self.helpers {
-            helpers.stop();
+/// Merges the states of an object that two transactions changed, as Python's `_p_resolveConflict`.
+pub trait Resolver: Send + Sync {
+    /// The merged record, or why there is none. May wait for another process.
+    fn resolve(&self, states: &ThreeStates<'_>) -> Result<Vec<u8>, Unresolved>;
+    /// The same without waiting; `None` if another process has to be asked.
+    fn resolve_now(&self, states: &ThreeStates<'_>) -> Option<Result<Vec<u8>, Unresolved>> {
+        Some(self.resolve(states))
+    }
+}
+
+/// Why three states were not merged. For the log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unresolved {
+    pub reason: String,
+}
+
+/// Where a storage keeps its resolver, which is set once.
+#[derive(Default)]
+pub struct ResolverSlot(OnceLock<Arc<dyn Resolver>>);
+
+impl ResolverSlot {
+    /// The first resolver stays; a second one is logged and ignored.
+    pub fn set(&self, resolver: Arc<dyn Resolver>) {
+        if self.0.set(resolver).is_err() {
+            log::error!(target: LOG, "a second conflict resolver is ignored");
         }
     }
 
-    fn without_helpers(&self, clash: &Clash<'_>, merged: Merge) -> Result<Vec<u8>, Unresolved> {
-        match merged {
-            Merge::Resolved(record) => Ok(record),
-            Merge::Refused(refusal) => Err(Unresolved { reason: refusal.to_string() }),
-            Merge::Unknown(why) => {
-                self.advice.give(&class_name(clash.new).unwrap_or_else(ClassName::unknown));
-                Err(Unresolved { reason: format!("nothing here merges states of {why}") })
-            }
+    /// The resolver, if one was set.
+    pub fn get(&self) -> Option<&dyn Resolver> {
+        self.0.get().map(Arc::as_ref)
+    }
+
+    /// The merged record. Waits for another process if one has to be asked. For undo, `committed_serial` is the object's
+    /// current serial and `read` that of the transaction to be undone.
+    pub fn merge(&self, states: &ThreeStates<'_>) -> Result<Vec<u8>, Conflict> {
+        match self.get() {
+            Some(resolver) => merged(states, resolver.resolve(states)),
+            None => Err(states.conflict()),
         }
     }
 }
 
-impl Resolver for Chain {
-    fn resolve(&self, clash: &Clash<'_>) -> Result<Vec<u8>, Unresolved> {
-        match (merge(clash.old, clash.committed, clash.new), &self.helpers) {
-            (Merge::Unknown(_), Some(helpers)) => helpers.resolve(clash),
-            (merged, _) => self.without_helpers(clash, merged),
-        }
+impl ThreeStates<'_> {
+    /// The conflict that remains if the states are not merged.
+    fn conflict(&self) -> Conflict {
+        Conflict { oid: self.oid, committed: self.committed_serial, read: self.read, data: self.new.to_vec() }
     }
+}
 
-    fn resolve_now(&self, clash: &Clash<'_>) -> Option<Result<Vec<u8>, Unresolved>> {
-        match (merge(clash.old, clash.committed, clash.new), &self.helpers) {
-            (Merge::Unknown(_), Some(_)) => None,
-            (merged, _) => Some(self.without_helpers(clash, merged)),
+/// The record that a resolver has made of `states`, if it has.
+fn merged(states: &ThreeStates<'_>, resolved: Result<Vec<u8>, Unresolved>) -> Result<Vec<u8>, Conflict> {
+    match resolved {
+        Ok(record) if !record.is_empty() => return Ok(record),
+        Ok(_) => {}
+        Err(unresolved) => {
+            log::debug!(
+                target: LOG,
+                "Conflict resolution on object 0x{} failed: {}", states.oid, unresolved.reason
+            );
         }
     }
+    Err(states.conflict())
 }

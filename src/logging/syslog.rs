@@ -32,6 +32,7 @@ impl fmt::Display for SyslogAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SyslogAddress::Unix(path) => write!(f, "{}", path.display()),
+            SyslogAddress::Udp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             SyslogAddress::Udp { host, port } => write!(f, "{host}:{port}"),
         }
     }

@@ -1,7 +1,7 @@
 //! The signals that operators send to a server, with the meaning that Python's runzeo gives them.
 //!
-//! They are caught from [`Signals::install`] on and wait until the main thread asks. SIGPIPE is ignored
-//! by Rust's start-up code already, so writing to a peer that is gone is an error and not the end.
+//! They are caught from [`Signals::install`] on and queued until the main thread asks for them. SIGPIPE is ignored by Rust's
+//! start-up code already, so writing to a peer that is gone is an error and does not end the process.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,23 +11,23 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator;
 
-/// What to do.
+/// A signal by its effect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signal {
     /// SIGTERM, as service managers stop a server.
     Terminate,
     /// SIGINT, Ctrl-C.
     Interrupt,
-    /// SIGHUP: stop so that whoever watches the process starts it anew.
+    /// SIGHUP: stop with the exit code that makes a supervisor start the server anew.
     Hangup,
     /// SIGUSR2: the log files were moved away.
     ReopenLogs,
 }
 
 impl Signal {
-    /// What is logged about it, as INFO by `ZEO.runzeo` with the process id in front, in Python's words. `None` for
-    /// the one that does not end the server: reopening the log reports its own outcome.
-    pub fn farewell(self) -> Option<&'static str> {
+    /// The log message of a server that ends because of it, in Python's words: INFO of `ZEO.runzeo`, behind the process id.
+    /// `None`: it does not end the server.
+    pub fn stop_message(self) -> Option<&'static str> {
         match self {
             Signal::Terminate => Some("terminated by SIGTERM"),
             Signal::Interrupt => Some("terminated by SIGINT"),
@@ -36,7 +36,7 @@ impl Signal {
         }
     }
 
-    /// The exit code of a server that ends because of it. zdaemon and others start one anew that ends with 1.
+    /// The exit code of a server that ends because of it. zdaemon and others restart after 1. `None`: it does not end.
     pub fn exit_code(self) -> Option<u8> {
         match self {
             Signal::Terminate | Signal::Interrupt => Some(0),
@@ -56,7 +56,7 @@ impl Signal {
     }
 }
 
-/// The signals that came and are not yet handled.
+/// The signals that have come and are not yet handled.
 pub struct Signals {
     source: iterator::Signals,
     pending: VecDeque<Signal>,

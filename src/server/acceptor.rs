@@ -9,13 +9,13 @@ use crate::logging::level::ERROR;
 use crate::net::listen::{Kind, Listener};
 use crate::net::stream::Stream;
 use crate::server::Server;
-use crate::server::client_log::{self, log_of_nobody};
+use crate::server::client_log::LOG;
+use crate::server::client_log::{self, log_without_peer};
 use crate::server::connection::Connection;
-use crate::server::hosted::LOG;
 use crate::server::outbox::Outbox;
 use crate::server::session;
 
-/// A session's frames are on the heap; ten thousand idle clients must not cost gigabytes of stack.
+/// Bytes of stack for a session. Its frames are on the heap, so that ten thousand idle clients do not cost gigabytes of stack.
 // Without optimization the compressor of zlib builds its tables on the stack, and more than once.
 const SESSION_STACK: usize = if cfg!(debug_assertions) { 1 << 20 } else { 256 << 10 };
 /// Pause after an error that will not go away at once (no descriptors left).
@@ -23,7 +23,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accept clients until the server stops.
 pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
-    let mut complained = false;
+    let mut is_logged = false;
     while !server.is_stopping() {
         let (socket, address) = match listener.socket.accept() {
             Ok(accepted) => accepted,
@@ -34,16 +34,16 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
             }
             Err(_) if server.is_stopping() => return,
             Err(error) => {
-                // Once per episode: it comes back a hundred times a second until a client leaves.
-                if !std::mem::replace(&mut complained, true) {
+                // Logged once: the error comes back ten times a second until a client leaves.
+                if !std::mem::replace(&mut is_logged, true) {
                     let message = format_args!("Can't accept a client on {}: {error}", listener.kind);
-                    log_of_nobody(&client_log::NOT_SERVED, ERROR, message);
+                    log_without_peer(&client_log::NOT_SERVED, ERROR, message);
                 }
                 thread::sleep(ERROR_PAUSE);
                 continue;
             }
         };
-        complained = false;
+        is_logged = false;
         let peer = match (&listener.kind, address.as_socket()) {
             (_, Some(address)) => address.to_string(),
             (kind, None) => kind.to_string(),
@@ -53,7 +53,7 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
             Ok(tls) => tls,
             Err(error) => {
                 let message = format_args!("({peer}) TLS can't begin: {error}; the connection is closed");
-                log_of_nobody(&client_log::NOT_SERVED, ERROR, message);
+                log_without_peer(&client_log::NOT_SERVED, ERROR, message);
                 continue;
             }
         };
@@ -69,15 +69,15 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
         let id = server.next_connection_id();
         let outbox = Arc::new(Outbox::new(stream, server.limits().unsent));
         let connection = Arc::new(Connection::new(id, outbox, peer));
-        let Some(pass) = server.admission().admit(&connection, source) else { continue };
+        let Some(admission) = server.admission().admit(&connection, source) else { continue };
         let server = Arc::clone(server);
         let spawned = thread::Builder::new()
             .name(format!("zeo-{id}"))
             .stack_size(SESSION_STACK)
-            .spawn(move || session::serve(&server, connection, pass));
+            .spawn(move || session::serve(&server, connection, admission));
         if let Err(error) = spawned {
             let message = format_args!("Can't start a thread for a client: {error}");
-            log_of_nobody(&client_log::NOT_SERVED, ERROR, message);
+            log_without_peer(&client_log::NOT_SERVED, ERROR, message);
             thread::sleep(ERROR_PAUSE);
         }
     }

@@ -1,14 +1,14 @@
-//! Who may connect, and for how long before registering.
+//! Limits on connections: how many there may be, and how long they may take to register.
 //!
-//! A connection is a *stranger* until its `register` succeeds. There are at most `max-unregistered` of them, each has
-//! `handshake-timeout` to register, and when there is no room for a new one, an old one goes: of the address that has the
-//! most of them the oldest, so that a flood from one place is at the cost of that place. Nobody has to go within his
-//! first second, in which an honest client registers; meanwhile whoever is new waits in the kernel's queue.
+//! A connection is *unregistered* until its `register` succeeds. There are at most `max-unregistered` of them, and each must register
+//! within `handshake-timeout`. A new connection that finds no room makes an old one go: of the address with the most unregistered
+//! connections the oldest, so that a flood from one address is at the cost of that address. A connection is protected for its first
+//! second, in which an honest client registers; until there is room, new connections wait in the kernel's queue.
 //!
-//! `max-connections` and `max-connections-per-address` count those who have registered. Who is one too many finds out at
-//! `register`, which has an answer that can say why. Until then it is a stranger like others.
+//! `max-connections` and `max-connections-per-address` limit the registered connections. They are enforced at `register`, the first
+//! call whose answer can name the reason.
 //!
-//! Whoever is closed here is told to the log once per episode, not once per connection.
+//! The log has one line when such closing begins, and then a number each minute, not a line for each connection.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -21,54 +21,55 @@ use crate::server::connection::Connection;
 use crate::server::descriptors::Descriptors;
 use crate::server::limits::Limits;
 
-/// In that time an honest client registers, on a busy machine too.
+/// Time that an honest client needs to register, on a busy machine too: until then it is not closed to make room.
 const PROTECTED: Duration = Duration::from_secs(1);
-/// How long the accept loop waits for room before it drops the newcomer: longer than somebody is protected.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Longest wait of the accept loop for room, before it drops the new connection: longer than [`PROTECTED`].
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Interval at which a wait for room looks for a connection that may be closed by now.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a connection was closed, for its own log line.
 pub const TOO_SLOW: &str = "it did not register in time";
 pub const MADE_ROOM: &str = "it made room for others";
 
-/// The doorkeeper of a server.
+/// The limits on connections of a server, and what counts for them.
 pub struct Admission {
     connections_max: usize,
-    /// The limit of open files, where it does not permit more connections.
+    /// The limit of open files, if it is what limits the connections.
     too_few_files: Option<usize>,
     per_address_max: usize,
-    strangers_max: usize,
+    unregistered_max: usize,
     handshake_timeout: Option<Duration>,
     state: Mutex<State>,
-    /// A stranger has gone.
+    /// Notified when a connection has gone or has registered.
     left: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     /// By connection id, so the oldest first.
-    strangers: BTreeMap<u64, Stranger>,
+    unregistered: BTreeMap<u64, Unregistered>,
     registered: usize,
-    /// Of those who have an address.
+    /// Connections of each address; those of a Unix socket have none.
     by_source: HashMap<Host, Count>,
 }
 
-struct Stranger {
+struct Unregistered {
     since: Instant,
     source: Option<Host>,
     connection: Arc<Connection>,
-    /// It has been told to go.
+    /// It was closed here, and its session is about to end.
     is_leaving: bool,
 }
 
 #[derive(Debug, Default)]
 struct Count {
-    strangers: usize,
+    unregistered: usize,
     registered: usize,
 }
 
-/// The place of one connection, until it is dropped.
-pub struct Pass {
+/// The admission guard of a connection: it counts for the limits until this is dropped.
+pub struct AdmissionGuard {
     admission: Arc<Admission>,
     id: u64,
     source: Option<Host>,
@@ -76,33 +77,37 @@ pub struct Pass {
 }
 
 impl Admission {
-    /// Under these limits, with so many descriptors.
+    /// `descriptors` may limit them further.
     pub fn new(limits: &Limits, descriptors: &Descriptors) -> Arc<Admission> {
         Arc::new(Admission {
             connections_max: descriptors.connections,
             too_few_files: descriptors.limits_connections.then_some(descriptors.total),
             per_address_max: limits.connections_per_address.unwrap_or(usize::MAX),
-            strangers_max: descriptors.strangers,
+            unregistered_max: descriptors.unregistered,
             handshake_timeout: limits.handshake_timeout,
             state: Mutex::default(),
             left: Condvar::new(),
         })
     }
 
-    /// A place among the strangers. Waits until there is room, at most [`PATIENCE`]. `None`: there is none, go away.
-    pub fn admit(self: &Arc<Self>, connection: &Arc<Connection>, source: Option<Host>) -> Option<Pass> {
+    /// Admits a connection as unregistered. Waits until there is room, at most [`ROOM_WAIT_MAX`]. `None`: there is none.
+    pub fn admit(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        source: Option<Host>,
+    ) -> Option<AdmissionGuard> {
         let started = Instant::now();
         let mut state = self.state.lock();
-        if state.strangers_from(source) >= self.per_address_max {
+        if state.unregistered_from(source) >= self.per_address_max {
             drop(state);
             self.log_address_full(connection);
             return None;
         }
-        while state.strangers.len() >= self.strangers_max {
-            if started.elapsed() > PATIENCE {
+        while state.unregistered.len() >= self.unregistered_max {
+            if started.elapsed() > ROOM_WAIT_MAX {
                 drop(state);
-                let max = self.strangers_max;
-                connection.log(
+                let max = self.unregistered_max;
+                connection.peer.log(
                     &client_log::NO_ROOM,
                     WARNING,
                     format_args!(
@@ -111,12 +116,12 @@ impl Admission {
                 );
                 return None;
             }
-            if let Some((victim, since)) = state.somebody_to_go() {
+            if let Some((victim, since)) = state.oldest_of_largest_address() {
                 // Closing takes other locks.
                 drop(state);
                 victim.outbox.close(MADE_ROOM);
-                let (max, seconds) = (self.strangers_max, since.elapsed().as_secs());
-                victim.log(
+                let (max, seconds) = (self.unregistered_max, since.elapsed().as_secs());
+                victim.peer.log(
                     &client_log::MADE_ROOM,
                     WARNING,
                     format_args!(
@@ -129,40 +134,49 @@ impl Admission {
             }
             state = self.left.wait_timeout(state, PAUSE);
         }
-        let stranger =
-            Stranger { since: Instant::now(), source, connection: Arc::clone(connection), is_leaving: false };
-        state.strangers.insert(connection.id, stranger);
+        let entry = Unregistered {
+            since: Instant::now(),
+            source,
+            connection: Arc::clone(connection),
+            is_leaving: false,
+        };
+        state.unregistered.insert(connection.id(), entry);
         if let Some(source) = source {
-            state.by_source.entry(source).or_default().strangers += 1;
+            state.by_source.entry(source).or_default().unregistered += 1;
         }
-        Some(Pass { admission: Arc::clone(self), id: connection.id, source, is_registered: false })
+        Some(AdmissionGuard {
+            admission: Arc::clone(self),
+            id: connection.id(),
+            source,
+            is_registered: false,
+        })
     }
 
-    /// Closes strangers whose time is up. When to ask again, if there is a limit.
+    /// Closes the unregistered connections whose time is up. Returns when to call again, if there is a `handshake-timeout`.
     pub fn expire(&self, now: Instant) -> Option<Instant> {
         let timeout = self.handshake_timeout?;
         let mut late = Vec::new();
         let next = {
             let mut state = self.state.lock();
-            for stranger in state.strangers.values_mut() {
-                if now.saturating_duration_since(stranger.since) < timeout {
+            for entry in state.unregistered.values_mut() {
+                if now.saturating_duration_since(entry.since) < timeout {
                     break;
                 }
-                if !std::mem::replace(&mut stranger.is_leaving, true) {
-                    late.push(Arc::clone(&stranger.connection));
+                if !std::mem::replace(&mut entry.is_leaving, true) {
+                    late.push(Arc::clone(&entry.connection));
                 }
             }
-            let waiting = state.strangers.values().find(|stranger| !stranger.is_leaving);
-            waiting.map_or(now, |stranger| stranger.since) + timeout
+            let waiting = state.unregistered.values().find(|entry| !entry.is_leaving);
+            waiting.map_or(now, |entry| entry.since) + timeout
         };
         late.iter().for_each(|connection| connection.outbox.close(TOO_SLOW));
         Some(next)
     }
 
-    /// A stranger whose time was up is gone; `what` it failed to do, and perhaps why.
+    /// Logs an unregistered connection that was closed by [`Admission::expire`]: what it failed to do, and perhaps a likely reason.
     pub fn log_too_slow(&self, connection: &Connection, what: &str, hint: &str) {
         let seconds = self.handshake_timeout.unwrap_or_default().as_secs();
-        connection.log(
+        connection.peer.log(
             &client_log::TOO_SLOW,
             WARNING,
             format_args!("{what} after {seconds} s (handshake-timeout){hint}; the connection is closed"),
@@ -171,7 +185,7 @@ impl Admission {
 
     fn log_address_full(&self, connection: &Connection) {
         let max = self.per_address_max;
-        connection.log(
+        connection.peer.log(
             &client_log::ADDRESS_FULL,
             WARNING,
             format_args!("refused: max-connections-per-address ({max}) are connected from there"),
@@ -179,8 +193,8 @@ impl Admission {
     }
 }
 
-impl Pass {
-    /// The connection becomes that of a client, or it is one too many: why, in a client's words.
+impl AdmissionGuard {
+    /// The connection registers. `Err`: there are too many; the message is for the client.
     pub fn register(&mut self, connection: &Connection) -> Result<(), String> {
         let admission = &self.admission;
         let mut state = admission.state.lock();
@@ -190,7 +204,7 @@ impl Pass {
             let why = admission.too_few_files.map_or_else(String::new, |total| {
                 format!("; the limit of open files ({total}: ulimit -n, LimitNOFILE) permits no more")
             });
-            connection.log(
+            connection.peer.log(
                 &client_log::FULL,
                 WARNING,
                 format_args!("refused: max-connections ({max}) clients are connected{why}"),
@@ -210,7 +224,7 @@ impl Pass {
             count.registered += 1;
         }
         state.registered += 1;
-        state.remove_stranger(self.id);
+        state.remove_unregistered(self.id);
         self.is_registered = true;
         drop(state);
         admission.left.notify_all();
@@ -218,14 +232,14 @@ impl Pass {
     }
 }
 
-impl Drop for Pass {
+impl Drop for AdmissionGuard {
     fn drop(&mut self) {
         let mut state = self.admission.state.lock();
         if self.is_registered {
             state.registered -= 1;
             state.uncount(self.source, |count| count.registered -= 1);
         } else {
-            state.remove_stranger(self.id);
+            state.remove_unregistered(self.id);
         }
         drop(state);
         self.admission.left.notify_all();
@@ -233,29 +247,29 @@ impl Drop for Pass {
 }
 
 impl State {
-    fn strangers_from(&self, source: Option<Host>) -> usize {
-        source.and_then(|source| self.by_source.get(&source)).map_or(0, |count| count.strangers)
+    fn unregistered_from(&self, source: Option<Host>) -> usize {
+        source.and_then(|source| self.by_source.get(&source)).map_or(0, |count| count.unregistered)
     }
 
-    /// Marks the stranger who is to make room, unless one who is leaving already will do.
-    fn somebody_to_go(&mut self) -> Option<(Arc<Connection>, Instant)> {
-        if self.strangers.values().any(|stranger| stranger.is_leaving) {
+    /// Marks the connection that is to make room, unless another one is leaving already.
+    fn oldest_of_largest_address(&mut self) -> Option<(Arc<Connection>, Instant)> {
+        if self.unregistered.values().any(|entry| entry.is_leaving) {
             return None;
         }
-        // Of equals the last: so from the newest to the oldest.
-        let strangers = self.strangers.iter().rev();
-        let (&id, oldest) = strangers.max_by_key(|(_, stranger)| self.strangers_from(stranger.source))?;
+        // `max_by_key` returns the last of equals: so from the newest to the oldest.
+        let unregistered = self.unregistered.iter().rev();
+        let (&id, oldest) = unregistered.max_by_key(|(_, entry)| self.unregistered_from(entry.source))?;
         if oldest.since.elapsed() < PROTECTED {
             return None;
         }
-        let victim = self.strangers.get_mut(&id)?;
+        let victim = self.unregistered.get_mut(&id)?;
         victim.is_leaving = true;
         Some((Arc::clone(&victim.connection), victim.since))
     }
 
-    fn remove_stranger(&mut self, id: u64) {
-        if let Some(stranger) = self.strangers.remove(&id) {
-            self.uncount(stranger.source, |count| count.strangers -= 1);
+    fn remove_unregistered(&mut self, id: u64) {
+        if let Some(entry) = self.unregistered.remove(&id) {
+            self.uncount(entry.source, |count| count.unregistered -= 1);
         }
     }
 
@@ -263,7 +277,7 @@ impl State {
         let Some(source) = source else { return };
         if let Some(count) = self.by_source.get_mut(&source) {
             uncount(count);
-            if count.strangers == 0 && count.registered == 0 {
+            if count.unregistered == 0 && count.registered == 0 {
                 self.by_source.remove(&source);
             }
         }

@@ -1,5 +1,5 @@
-//! Lines of the log about clients. All of them are written here ([`Connection::log`]): on one line, with what clients choose escaped
-//! and cut, and within the limits below, so that no client fills the disk, forges a line or hides what happens to others.
+//! Rate-limited log lines about clients. All lines about clients are written here ([`Peer::log`]): as one line, with what clients
+//! choose escaped and cut, and within the limits below, so that no client fills the disk, forges a line or hides what happens to others.
 //!
 //! Exempt are DEBUG and BLATHER, which are written only if they were asked for: their number is the operator's choice.
 //!
@@ -13,23 +13,24 @@ use crate::base::log_rate::{self, LogRate};
 use crate::base::untrusted::one_line;
 use crate::log_at;
 use crate::logging::level::{self, DEBUG, WARNING};
-use crate::server::connection::Connection;
-use crate::server::hosted::LOG;
+use crate::server::peer::Peer;
 
+/// Target of all log lines about clients, as in Python.
+pub const LOG: &str = "ZEO.StorageServer";
 /// Longest message, in bytes.
 const LINE_MAX: usize = 2000;
 
-/// What those get wrong who have not registered.
-pub static STRANGERS: LogRate = LogRate::new("errors of those who have not registered", 20, 300).same_once();
-/// That a connection got as far as the handshake.
+/// Errors of unregistered connections.
+pub static UNREGISTERED: LogRate = LogRate::new("errors of unregistered connections", 20, 300).same_once();
+/// Handshakes.
 pub static HANDSHAKES: LogRate = LogRate::new("handshakes", 500, 2000);
 /// Certificates and users that were accepted.
 pub static IDENTITIES: LogRate = LogRate::new("lines about who a client is", 500, 2000);
-/// What returning clients ask for.
+/// Cache verification.
 pub static VERIFICATIONS: LogRate = LogRate::new("lines about what clients had missed", 500, 2000);
-/// That a registered client has gone.
+/// Disconnected clients.
 pub static DEPARTURES: LogRate = LogRate::new("ends of connections", 500, 2000);
-/// For tools like fail2ban, which need fewer from one address.
+/// Failed authentications; tools like fail2ban need fewer from one address.
 pub static FAILED_AUTHENTICATIONS: LogRate = LogRate::new("failed authentications", 20, 1000);
 /// Errors that calls ended with, and calls that are none.
 pub static CALLS: LogRate = LogRate::new("errors of calls", 50, 500);
@@ -47,9 +48,9 @@ pub static ENDED: LogRate = LogRate::new("ends of connections by the server", 50
 pub static PACKS: LogRate = LogRate::new("lines about packs", 60, 300);
 /// Transactions that wait for the locks of others.
 pub static WAITING: LogRate = LogRate::new("lines about transactions that wait", 300, 1000);
-/// What cannot be done for lack of threads, descriptors and the like.
+/// Connections that are not served for lack of threads, descriptors and the like.
 pub static NOT_SERVED: LogRate = LogRate::new("lines about clients that cannot be served", 20, 20);
-/// That a thread for others' work cannot be started.
+/// Worker threads that cannot be started.
 pub static NO_THREAD: LogRate = LogRate::episode("threads could not be started");
 
 /// What the limits on connections do.
@@ -61,7 +62,7 @@ pub static MADE_ROOM: LogRate =
     LogRate::episode("connections were closed to make room, because of max-unregistered");
 pub static NO_ROOM: LogRate = LogRate::episode("connections were refused by max-unregistered");
 
-impl Connection {
+impl Peer {
     /// `({label}) {message}` at one of Python's levels, if `rate` admits one more line about this client.
     pub fn log(&self, rate: &'static LogRate, level: u8, message: fmt::Arguments<'_>) {
         self.log_as(LOG, rate, level, message);
@@ -77,7 +78,7 @@ impl Connection {
         }
     }
 
-    /// A line about its locks. Their story makes sense as a whole: if DEBUG was asked for, all lines of it are there.
+    /// A line about its locks. They are of use only as a whole: if the level is DEBUG, none is left out.
     pub fn log_lock(&self, level: u8, message: fmt::Arguments<'_>) {
         if is_enabled(LOG, level) {
             let message = one_line(LINE_MAX, message);
@@ -97,15 +98,15 @@ fn is_enabled(logger: &str, level: u8) -> bool {
     log::log_enabled!(target: logger, level::carrier(level))
 }
 
-/// A line about clients of which there is none to name.
-pub fn log_of_nobody(rate: &'static LogRate, level: u8, message: fmt::Arguments<'_>) {
+/// A line about clients that names none of them.
+pub fn log_without_peer(rate: &'static LogRate, level: u8, message: fmt::Arguments<'_>) {
     let message = one_line(LINE_MAX, message);
     if rate.admits(None, &message) {
         log_at!(target: LOG, level, "{message}");
     }
 }
 
-/// Tells what was left out in minutes that are over; `at_once`, before the process ends: also in those that are not.
+/// Logs how many lines were left out in minutes that are over; `at_once`, before the process ends: also in those that are not.
 pub fn log_left_out(now: Instant, at_once: bool) {
     for summary in log_rate::summaries(now, at_once) {
         log_at!(target: LOG, WARNING, "{summary}");

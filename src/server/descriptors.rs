@@ -6,7 +6,7 @@
 use std::io;
 
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
-use crate::server::hosted::LOG;
+use crate::server::client_log::LOG;
 use crate::server::limits::Limits;
 use crate::storage::staged::{FilePermit, FilePermits};
 
@@ -21,7 +21,7 @@ pub struct Descriptors {
     /// That the process may have.
     pub total: usize,
     /// Connections that have not registered.
-    pub strangers: usize,
+    pub unregistered: usize,
     /// Clients.
     pub connections: usize,
     /// `max-connections` asks for more, or does not say how many.
@@ -32,7 +32,7 @@ pub struct Descriptors {
     pub files: Share,
 }
 
-/// So many may be taken at the same time.
+/// A number of descriptors that may be taken at the same time.
 #[derive(Clone, Debug)]
 pub struct Share(Arc<AtomicUsize>);
 
@@ -43,14 +43,14 @@ pub struct Taken(Arc<AtomicUsize>);
 impl Descriptors {
     /// Divides `total` under these limits.
     pub fn divide(total: usize, limits: &Limits) -> Descriptors {
-        let strangers = limits.unregistered.min(total / 4).max(1);
-        let rest = total.saturating_sub(strangers + KEPT.min(total / 3));
+        let unregistered = limits.unregistered.min(total / 4).max(1);
+        let rest = total.saturating_sub(unregistered + KEPT.min(total / 3));
         let connections_max = (rest - rest / 4).max(1);
         let connections = limits.connections.unwrap_or(usize::MAX).min(connections_max);
         let files = rest.saturating_sub(connections);
         Descriptors {
             total,
-            strangers,
+            unregistered,
             connections,
             limits_connections: connections == connections_max,
             downloads: Share::of((files / 2).max(1)),
@@ -123,7 +123,7 @@ mod tests {
                 let all = Descriptors::divide(total, &limits);
                 let shares = [&all.downloads, &all.files].map(|share| share.0.load(Ordering::Relaxed));
                 assert!(shares.iter().all(|&share| share > 0) && all.connections > 0, "{all:?}");
-                let taken = all.strangers + all.connections + shares.iter().sum::<usize>();
+                let taken = all.unregistered + all.connections + shares.iter().sum::<usize>();
                 assert!(taken + KEPT.min(total / 4) <= total, "{all:?}");
             }
         }

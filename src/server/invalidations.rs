@@ -7,7 +7,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Arc;
 use crate::storage::LastInvalidations;
 
-/// Kept at least, whatever `invalidation-queue-size` says, so that replies can be checked against them.
+/// Least number of transactions that are kept, whatever `invalidation-queue-size` is: replies are checked against them.
 const KEPT_MIN: usize = 256;
 
 /// What one transaction changed.
@@ -17,15 +17,15 @@ pub struct Invalidation {
     pub oids: Arc<[Oid]>,
 }
 
-/// What the queue knows of the time after a client's last transaction.
+/// What changed after a client's last transaction, as far as the queue has it.
 #[derive(Debug)]
 pub enum Since {
     /// What changed since, newest first.
     Known(Vec<Invalidation>),
-    /// It is older than what is answered from here.
+    /// The transaction is older than the queue.
     TooOld,
-    /// There was no such transaction, though others of its time are known: the client has seen another history than this one,
-    /// from before an older file was restored.
+    /// The queue has older transactions, but not this one: the client has seen another history than this one, from before an
+    /// older file was restored.
     NoSuchTransaction,
 }
 
@@ -33,14 +33,14 @@ pub enum Since {
 #[derive(Debug)]
 pub struct Invalidations {
     queue: VecDeque<Invalidation>,
-    /// `invalidation-queue-size`: how far back clients get answers from here.
+    /// `invalidation-queue-size`: number of transactions that clients get answers from.
     answered_max: usize,
     /// The newest transaction that is no longer, or was never, in the queue.
     forgotten: Tid,
 }
 
 impl Invalidations {
-    /// `last` is what the storage told; `last_transaction` counts if that is nothing.
+    /// `last` is what the storage has returned. If that is empty the queue begins with `last_transaction`.
     pub fn new(answered_max: usize, last: LastInvalidations, last_transaction: Tid) -> Invalidations {
         let forgotten = last.complete_after;
         let transactions = last.transactions.into_iter();
@@ -53,7 +53,7 @@ impl Invalidations {
         Invalidations { queue, answered_max, forgotten }
     }
 
-    /// How many transactions to ask a storage for at the start.
+    /// Number of transactions to ask a storage for at the start.
     pub fn wanted(answered_max: usize) -> usize {
         answered_max.max(1)
     }
@@ -92,12 +92,12 @@ impl Invalidations {
         self.queue.get(self.queue.len().min(self.answered_max.max(1)).checked_sub(1)?).map(|i| i.tid)
     }
 
-    /// Does [`Invalidations::changed_after`] know?
+    /// Whether [`Invalidations::changed_after`] has an answer.
     pub fn reaches_back_to(&self, tid: Tid) -> bool {
         tid >= self.forgotten
     }
 
-    /// The objects that changed after `tid`; `None` if nobody knows any more.
+    /// The objects that changed after `tid`; `None` if the queue does not reach back so far.
     pub fn changed_after(&self, tid: Tid) -> Option<HashSet<Oid>> {
         if !self.reaches_back_to(tid) {
             return None;

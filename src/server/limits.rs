@@ -26,7 +26,7 @@ pub struct Limits {
     pub transaction_size: Option<u64>,
     /// Operations of a transaction: a few dozen bytes of each stay in memory.
     pub transaction_objects: Option<u64>,
-    /// Bytes that may be queued for a client that does not read (`server/outbox.rs`).
+    /// Bytes that may be queued for a client that does not read (`server/outbox/slow_client.rs`).
     pub unsent: usize,
     /// How long nothing may come for a transaction that has not voted (`server/watch.rs`).
     pub idle_transaction_timeout: Option<Duration>,

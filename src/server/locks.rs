@@ -1,4 +1,4 @@
-//! Locks on oids. All or nothing, so no deadlock. Fair: a waiter is passed only by those who share with it.
+//! The table of locks on oids. All or nothing, so there is no deadlock. Fair: a request is passed only by requests that share with it.
 //!
 //! A request queues up for all its keys in one step; it is granted once it stands in front in all of these queues,
 //! or shares the front with others. A transaction that wants the whole storage (its tid is assigned at vote)
@@ -16,11 +16,11 @@ pub struct LockSet {
     pub exclusive: Vec<Oid>,
     /// Objects that must not change: `checkCurrentSerialInTransaction`.
     pub shared: Vec<Oid>,
-    /// Nobody else may be between vote and publishing.
+    /// No other transaction may be between vote and publishing.
     pub whole_storage: bool,
 }
 
-/// Names a request; the number of the connection.
+/// Identifies a request: the number of the connection.
 pub type Owner = u64;
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -35,27 +35,34 @@ enum Mode {
     Exclusive,
 }
 
-/// The lock table of one storage.
-#[derive(Debug, Default)]
-pub struct Locks {
-    table: Mutex<Table>,
+/// The lock table of one storage. `W` is what the table keeps of a request that waits, and gives back when it is granted.
+#[derive(Debug)]
+pub struct Locks<W> {
+    table: Mutex<Table<W>>,
 }
 
-#[derive(Debug, Default)]
-struct Table {
+impl<W> Default for Locks<W> {
+    fn default() -> Locks<W> {
+        let table = Table { queues: HashMap::new(), requests: HashMap::new(), waiting: 0, number: 0 };
+        Locks { table: Mutex::new(table) }
+    }
+}
+
+#[derive(Debug)]
+struct Table<W> {
     queues: HashMap<Key, Queue>,
-    requests: HashMap<Owner, Request>,
+    requests: HashMap<Owner, Request<W>>,
     waiting: usize,
     /// Requests so far: the number of the last one.
     number: u64,
 }
 
-/// Who holds one key, and who waits for it.
+/// The requests for one key: those that hold it, then those that wait.
 #[derive(Debug, Default)]
 struct Queue {
     /// In the order of the requests.
     entries: VecDeque<Entry>,
-    /// How many share the front: one exclusive, or the leading shared ones.
+    /// Number of entries that hold the key: one exclusive one, or the leading shared ones.
     front_len: usize,
 }
 
@@ -68,49 +75,53 @@ struct Entry {
 }
 
 #[derive(Debug)]
-struct Request {
+struct Request<W> {
     number: u64,
     keys: Vec<Key>,
-    /// In how many queues it does not stand in front yet.
+    /// Number of queues in which it does not stand in front yet.
     blocked: usize,
+    /// While it waits.
+    waiter: Option<W>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     Granted,
-    /// The request waits; some `release` will name its owner.
+    /// The request waits; some `release` will return its waiter.
     Queued,
 }
 
-/// Who may go on, and how many still wait.
-#[derive(Debug, Default, Eq, PartialEq)]
-pub struct Released {
-    /// In the order of their requests.
-    pub granted: Vec<Owner>,
+/// The outcome of a release.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Released<W> {
+    /// The waiters of the requests that it has granted, in the order of the requests.
+    pub granted: Vec<W>,
+    /// Number of requests that still wait.
     pub waiting: usize,
     /// The released request had not been granted yet.
     pub had_waited: bool,
     pub existed: bool,
 }
 
-impl Locks {
-    /// Ask for all of `set` at once. One request per owner. Also returns how many requests wait now.
-    pub fn request(&self, owner: Owner, set: &LockSet) -> (Outcome, usize) {
-        self.table.lock().request(owner, &keys_of(set))
+impl<W> Locks<W> {
+    /// Asks for all of `set` at once. One request per owner. Also returns the number of requests that wait now. `waiter` is called
+    /// only if this one does, with the table locked.
+    pub fn request(&self, owner: Owner, set: &LockSet, waiter: impl FnOnce() -> W) -> (Outcome, usize) {
+        self.table.lock().request(owner, &keys_of(set), waiter)
     }
 
-    /// Give up a request, granted or not.
-    pub fn release(&self, owner: Owner) -> Released {
+    /// Gives up a request, granted or not.
+    pub fn release(&self, owner: Owner) -> Released<W> {
         self.table.lock().release(owner)
     }
 
-    /// Has this owner what it asked for?
+    /// Whether this owner has what it asked for.
     pub fn is_granted(&self, owner: Owner) -> bool {
         self.table.lock().requests.get(&owner).is_some_and(|request| request.blocked == 0)
     }
 
-    /// How many requests wait.
+    /// Number of requests that wait.
     pub fn waiting(&self) -> usize {
         self.table.lock().waiting
     }
@@ -137,7 +148,7 @@ fn keys_of(set: &LockSet) -> Vec<(Key, Mode)> {
 }
 
 impl Queue {
-    /// A new request; whether it stands in front.
+    /// Adds a request. True: it stands in front.
     fn push(&mut self, entry: Entry) -> bool {
         let all_in_front = self.front_len == self.entries.len();
         let shares =
@@ -148,7 +159,7 @@ impl Queue {
         in_front
     }
 
-    /// A request is given up; calls `unblocked` for each that stands in front now and did not before.
+    /// Removes a request; calls `unblocked` for each that stands in front now and did not before.
     fn remove(&mut self, number: u64, mut unblocked: impl FnMut(Owner)) {
         let Ok(at) = self.entries.binary_search_by_key(&number, |entry| entry.number) else { return };
         self.entries.remove(at);
@@ -164,26 +175,35 @@ impl Queue {
     }
 }
 
-impl Table {
-    fn request(&mut self, owner: Owner, keys: &[(Key, Mode)]) -> (Outcome, usize) {
+impl<W> Table<W> {
+    fn request(
+        &mut self,
+        owner: Owner,
+        keys: &[(Key, Mode)],
+        waiter: impl FnOnce() -> W,
+    ) -> (Outcome, usize) {
         debug_assert!(!self.requests.contains_key(&owner), "one request per owner");
         self.number += 1;
         let number = self.number;
-        let mut request = Request { number, keys: Vec::with_capacity(keys.len()), blocked: 0 };
+        let mut request = Request { number, keys: Vec::with_capacity(keys.len()), blocked: 0, waiter: None };
         for &(key, mode) in keys {
             let in_front = self.queues.entry(key).or_default().push(Entry { number, owner, mode });
             request.blocked += usize::from(!in_front);
             request.keys.push(key);
         }
         let outcome = if request.blocked == 0 { Outcome::Granted } else { Outcome::Queued };
-        self.waiting += usize::from(outcome == Outcome::Queued);
+        if outcome == Outcome::Queued {
+            self.waiting += 1;
+            request.waiter = Some(waiter());
+        }
         self.requests.insert(owner, request);
         (outcome, self.waiting)
     }
 
-    fn release(&mut self, owner: Owner) -> Released {
+    fn release(&mut self, owner: Owner) -> Released<W> {
         let Some(request) = self.requests.remove(&owner) else {
-            return Released { waiting: self.waiting, ..Released::default() };
+            let (granted, waiting) = (Vec::new(), self.waiting);
+            return Released { granted, waiting, had_waited: false, existed: false };
         };
         let had_waited = request.blocked > 0;
         self.waiting -= usize::from(had_waited);
@@ -197,14 +217,13 @@ impl Table {
         }
         let mut granted = Vec::new();
         for other in unblocked {
-            if let Some(request) = self.requests.get_mut(&other) {
-                request.blocked -= 1;
-                if request.blocked == 0 {
-                    granted.push(other);
-                }
+            let Some(request) = self.requests.get_mut(&other) else { continue };
+            request.blocked -= 1;
+            if request.blocked == 0 {
+                self.waiting -= 1;
+                granted.extend(request.waiter.take());
             }
         }
-        self.waiting -= granted.len();
         Released { granted, waiting: self.waiting, had_waited, existed: true }
     }
 }
@@ -227,12 +246,17 @@ mod tests {
 
     const WHOLE: LockSet = LockSet { exclusive: vec![], shared: vec![], whole_storage: true };
 
+    /// The waiter is the owner.
+    fn request(locks: &Locks<Owner>, owner: Owner, set: &LockSet) -> (Outcome, usize) {
+        locks.request(owner, set, || owner)
+    }
+
     #[test]
     fn disjoint_writers_do_not_meet() {
         let locks = Locks::default();
-        assert_eq!(locks.request(1, &writes(&[1, 2])).0, Outcome::Granted);
-        assert_eq!(locks.request(2, &writes(&[3])).0, Outcome::Granted);
-        assert_eq!(locks.request(3, &writes(&[2, 3])), (Outcome::Queued, 1));
+        assert_eq!(request(&locks, 1, &writes(&[1, 2])).0, Outcome::Granted);
+        assert_eq!(request(&locks, 2, &writes(&[3])).0, Outcome::Granted);
+        assert_eq!(request(&locks, 3, &writes(&[2, 3])), (Outcome::Queued, 1));
         assert!(locks.release(1).granted.is_empty());
         assert_eq!(locks.release(2).granted, [3]);
     }
@@ -240,10 +264,10 @@ mod tests {
     #[test]
     fn readers_share_and_do_not_pass_a_writer() {
         let locks = Locks::default();
-        assert_eq!(locks.request(1, &reads(&[1])).0, Outcome::Granted);
-        assert_eq!(locks.request(2, &reads(&[1])).0, Outcome::Granted);
-        assert_eq!(locks.request(3, &writes(&[1])).0, Outcome::Queued);
-        assert_eq!(locks.request(4, &reads(&[1])).0, Outcome::Queued);
+        assert_eq!(request(&locks, 1, &reads(&[1])).0, Outcome::Granted);
+        assert_eq!(request(&locks, 2, &reads(&[1])).0, Outcome::Granted);
+        assert_eq!(request(&locks, 3, &writes(&[1])).0, Outcome::Queued);
+        assert_eq!(request(&locks, 4, &reads(&[1])).0, Outcome::Queued);
         assert!(locks.release(1).granted.is_empty());
         assert_eq!(locks.release(2).granted, [3]);
         assert_eq!(locks.release(3).granted, [4]);
@@ -252,9 +276,9 @@ mod tests {
     #[test]
     fn the_whole_storage_waits_for_all_and_holds_up_all() {
         let locks = Locks::default();
-        assert_eq!(locks.request(1, &writes(&[1])).0, Outcome::Granted);
-        assert_eq!(locks.request(2, &WHOLE).0, Outcome::Queued);
-        assert_eq!(locks.request(3, &writes(&[3])), (Outcome::Queued, 2));
+        assert_eq!(request(&locks, 1, &writes(&[1])).0, Outcome::Granted);
+        assert_eq!(request(&locks, 2, &WHOLE).0, Outcome::Queued);
+        assert_eq!(request(&locks, 3, &writes(&[3])), (Outcome::Queued, 2));
         assert_eq!(locks.release(1).granted, [2]);
         assert_eq!(locks.release(2).granted, [3]);
     }
@@ -262,9 +286,9 @@ mod tests {
     #[test]
     fn a_waiter_that_gives_up_lets_those_behind_it_pass() {
         let locks = Locks::default();
-        locks.request(1, &writes(&[1]));
-        locks.request(2, &writes(&[1, 2]));
-        assert_eq!(locks.request(3, &writes(&[2])).0, Outcome::Queued);
+        request(&locks, 1, &writes(&[1]));
+        request(&locks, 2, &writes(&[1, 2]));
+        assert_eq!(request(&locks, 3, &writes(&[2])).0, Outcome::Queued);
         let released = locks.release(2);
         assert!(released.had_waited);
         assert_eq!((released.granted, released.waiting), (vec![3], 0));
@@ -274,8 +298,8 @@ mod tests {
     fn an_object_written_and_checked_is_locked_once() {
         let locks = Locks::default();
         let set = LockSet { exclusive: vec![Oid(1), Oid(1)], shared: vec![Oid(1)], whole_storage: false };
-        assert_eq!(locks.request(1, &set).0, Outcome::Granted);
-        assert_eq!(locks.request(2, &reads(&[1])).0, Outcome::Queued);
+        assert_eq!(request(&locks, 1, &set).0, Outcome::Granted);
+        assert_eq!(request(&locks, 2, &reads(&[1])).0, Outcome::Queued);
         assert_eq!(locks.release(1).granted, [2]);
         assert!(locks.release(2).granted.is_empty());
         assert!(locks.table.lock().queues.is_empty());
@@ -297,7 +321,7 @@ mod tests {
                     holds.extend(locks.release(owner).granted);
                 } else {
                     let set = match kind { 0 => WHOLE, 1 => reads(&oids), _ => writes(&oids) };
-                    if locks.request(owner, &set).0 == Outcome::Granted {
+                    if request(&locks, owner, &set).0 == Outcome::Granted {
                         holds.insert(owner);
                     }
                     order.push(owner);

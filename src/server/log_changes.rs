@@ -1,11 +1,11 @@
-//! What changed since long ago, from the log: `invalidation-age`.
+//! What changed since a transaction that is older than the invalidation queue, from the log: `invalidation-age`.
 //!
-//! After a restart many clients return at once and ask for nearly the same. The log is read once for all who ask at the same
-//! time; who wants to know of more than is known has only what is missing read. What was found is forgotten when
-//! the last one has his answer.
+//! After a restart many clients return at once and ask for nearly the same. The log is read once for all sessions that ask at the
+//! same time; one that asks for an older transaction reads only the missing part. The result is dropped when the last of them has its
+//! answer.
 //!
-//! The lock is held while the log is read, for nobody waits for it who would not have to read the log himself. It is the
-//! outermost of all: no other lock is held when it is asked for.
+//! The lock is held while the log is read: a session that waits for it would have to read the log itself. It is the
+//! outermost of all: no other lock is held when it is taken.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,19 +13,19 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{AtomicUsize, Mutex, Ordering};
 use crate::storage::{Storage, StorageError};
 
-/// See the module.
+/// The part of the log that was read, for the sessions that ask at the same time.
 #[derive(Debug, Default)]
 pub struct LogChanges {
-    known: Mutex<Option<Known>>,
-    /// How many are between asking and their answer.
+    known: Mutex<Option<ReadPart>>,
+    /// Number of sessions that are between asking and their answer.
     asking: AtomicUsize,
 }
 
 #[derive(Debug)]
-struct Known {
-    /// What was committed after this,
+struct ReadPart {
+    /// It has the transactions after this one,
     since: Tid,
-    /// and up to this.
+    /// up to and with this one.
     up_to: Tid,
     last: Option<Tid>,
     /// The last of these transactions that changed an object.
@@ -85,7 +85,7 @@ impl LogChanges {
                 known
             }
             None => {
-                let mut known = Known { since, up_to: published, last: None, newest: HashMap::new() };
+                let mut known = ReadPart { since, up_to: published, last: None, newest: HashMap::new() };
                 known.read(storage, since, None)?;
                 slot.insert(known)
             }
@@ -96,7 +96,7 @@ impl LogChanges {
     }
 }
 
-impl Known {
+impl ReadPart {
     /// Adds what was committed after `since`, up to and with `stop`.
     fn read(&mut self, storage: &dyn Storage, since: Tid, stop: Option<Tid>) -> Result<(), StorageError> {
         let mut transactions = storage.iterate(Some(Tid(since.0.saturating_add(1))), stop)?;

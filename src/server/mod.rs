@@ -1,8 +1,8 @@
 //! The server: storages, the clients that use them, and the order in which all of it starts and stops.
 //!
 //! Starting: sockets listen once the storages' files and directories are there, but before they are read, so that clients
-//! queue up in the kernel instead of backing off; they are accepted once everything is ready. Stopping: nobody is accepted any more, finishes that are
-//! under way are completed and answered, everything else is aborted, then the storages are closed.
+//! queue up in the kernel instead of backing off; they are accepted once everything is ready. Stopping: no connection is accepted any
+//! more, finishes that are under way are completed and answered, everything else is aborted, then the storages are closed.
 
 pub mod acceptor;
 pub mod admission;
@@ -11,16 +11,22 @@ pub mod connection;
 pub mod descriptors;
 pub mod hosted;
 pub mod invalidations;
+mod job_panic;
 pub mod limits;
 pub mod locks;
 pub mod log_changes;
 pub mod monitor;
+pub mod oid_locks;
 pub mod outbox;
+pub mod peer;
 pub mod publish;
+pub mod registered;
+mod replies;
 pub mod room;
 pub mod session;
 pub mod stats;
 pub mod timeout;
+pub mod transaction;
 mod watch;
 pub mod workers;
 
@@ -37,16 +43,17 @@ use crate::server::connection::Connection;
 use crate::server::descriptors::Descriptors;
 use crate::server::hosted::Hosted;
 use crate::server::limits::Limits;
+use crate::server::transaction::publisher::set_publisher;
 use crate::server::watch::Watch;
 use crate::wire::protocol::Greeting;
 use crate::wire::value::Value;
 
-/// How long a stop waits for sessions to end by themselves, and then for those that were cut off.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait of a stop for sessions to end by themselves, and then again for those that were closed.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Accept loops return from a blocking call when the socket is shut down; their stacks are small.
 const ACCEPTOR_STACK: usize = 128 << 10;
 
-/// The authentication that clients have to pass.
+/// The authentication that the server demands.
 pub struct Authentication {
     /// The protocol's name, which clients look up on their side.
     pub name: String,
@@ -70,7 +77,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of these storages that accepts nobody yet. The process may have so many descriptors open.
+    /// A server of these storages that accepts no connections yet. `descriptors` is the number that the process may have open.
     pub fn new(
         storages: Vec<Arc<Hosted>>,
         greeting: Greeting,
@@ -80,6 +87,7 @@ impl Server {
     ) -> io::Result<Arc<Server>> {
         let descriptors = Descriptors::divide(descriptors, &limits);
         descriptors.log(&limits);
+        storages.iter().for_each(set_publisher);
         let server = Arc::new(Server {
             storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
             authentication,
@@ -98,12 +106,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Accept clients on a socket, from a thread of its own.
+    /// Accepts clients on a socket, from a thread of its own.
     pub fn accept_on(self: &Arc<Self>, listener: Listener) -> io::Result<()> {
         self.spawn_on(listener, "zeo-accept", acceptor::accept_loop)
     }
 
-    /// Tell the counters to everybody who connects to this socket.
+    /// Serves the counters on a socket, from a thread of its own (`monitor-address`).
     pub fn monitor_on(self: &Arc<Self>, listener: Listener) -> io::Result<()> {
         self.spawn_on(listener, "zeo-monitor", monitor::serve)
     }
@@ -132,12 +140,12 @@ impl Server {
         self.storages.values().cloned()
     }
 
-    /// What clients have to pass before they may register.
+    /// The authentication that comes before `register`, if there is one.
     pub fn authentication(&self) -> Option<&Authentication> {
         self.authentication.as_ref()
     }
 
-    /// What clients are told first.
+    /// The first message to each client.
     pub fn greeting(&self) -> Greeting {
         self.greeting
     }
@@ -166,18 +174,18 @@ impl Server {
         self.next_connection_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// False: the server is stopping, go away.
+    /// False: the server is stopping, and the connection must end.
     pub(crate) fn add_client(&self, connection: &Arc<Connection>) -> bool {
         let mut clients = self.clients.lock();
         if self.is_stopping() {
             return false;
         }
-        clients.insert(connection.id, Arc::clone(connection));
+        clients.insert(connection.id(), Arc::clone(connection));
         true
     }
 
     pub(crate) fn remove_client(&self, connection: &Connection) {
-        self.clients.lock().remove(&connection.id);
+        self.clients.lock().remove(&connection.id());
         if self.is_stopping() {
             self.client_left.notify_all();
         }
@@ -194,9 +202,9 @@ impl Server {
         self.clients.lock().values().cloned().collect()
     }
 
-    /// False: some are still there.
-    fn wait_for_clients(&self, patience: Duration) -> bool {
-        let until = Instant::now() + patience;
+    /// Waits until all clients have gone, or for `wait_max`. False: some are still there.
+    fn wait_for_clients(&self, wait_max: Duration) -> bool {
+        let until = Instant::now() + wait_max;
         let mut clients = self.clients.lock();
         while !clients.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
@@ -208,7 +216,7 @@ impl Server {
         true
     }
 
-    /// End all sessions. The storages are still open afterwards, with nothing under way.
+    /// Ends all sessions. Afterwards the storages are still open, with nothing under way.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         for listener in self.listeners.lock().drain(..) {
@@ -218,11 +226,11 @@ impl Server {
         for connection in self.clients() {
             connection.outbox.sink().shutdown_recv();
         }
-        if !self.wait_for_clients(STOP_PATIENCE) {
-            // Those that do not take their replies.
+        if !self.wait_for_clients(STOP_WAIT_MAX) {
+            // Clients that do not read their replies.
             self.clients().iter().for_each(|connection| connection.outbox.close("the server stops"));
-            if !self.wait_for_clients(STOP_PATIENCE) {
-                log::warn!(target: hosted::LOG, "{} clients did not leave in time", self.clients().len());
+            if !self.wait_for_clients(STOP_WAIT_MAX) {
+                log::warn!(target: client_log::LOG, "{} clients did not leave in time", self.clients().len());
             }
         }
         self.watch.stop();

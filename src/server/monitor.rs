@@ -1,4 +1,4 @@
-//! `monitor-address`: whoever connects gets the counters as text, which tools of ZEO 4's days parse.
+//! `monitor-address`: each connection gets the counters as text, in the form that tools for ZEO 4 parse.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -10,10 +10,10 @@ use crate::server::Server;
 use crate::server::hosted::Hosted;
 use crate::server::stats;
 
-/// A reader that does not read must not hold up the next.
+/// Longest wait for a client that does not read; the next one waits behind it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answer everybody who connects, until the server stops.
+/// Answers each connection, until the server stops.
 pub fn serve(server: &Arc<Server>, listener: &Listener) {
     log::info!(target: "ZEO.monitor", "listening on {}", listener.kind);
     while !server.is_stopping() {
@@ -22,7 +22,7 @@ pub fn serve(server: &Arc<Server>, listener: &Listener) {
             continue;
         };
         let text = dump(server);
-        // A peer that is gone already is its own business.
+        // The peer may be gone already.
         let _ =
             socket.set_write_timeout(Some(WRITE_TIMEOUT)).and_then(|()| socket.write_all(text.as_bytes()));
     }
@@ -50,7 +50,7 @@ fn dump_storage(hosted: &Hosted, text: &mut String) {
     line("Clients", hosted.connection_count().to_string());
     line("Clients verifying", stats::get(&stats.verifying_clients).to_string());
     line("Active transactions", stats::get(&stats.active_txns).to_string());
-    if let Some(held) = hosted.locked_for() {
+    if let Some(held) = hosted.locks.locked_for() {
         line("Commit lock held for", held.as_secs().to_string());
     }
     line("Commits", stats::get(&stats.commits).to_string());

@@ -12,11 +12,11 @@
 //! A reader notes `published` (its *seen* state S), reads, locks its own outbox and compares `announced` with S. If they
 //! are equal, no later transaction was announced before the lock was taken, so none has been queued to this
 //! outbox and none was visible to the read: the reply holds for S exactly, and stands in front of every later
-//! invalidation. Else it asks, under the lock of the members list where nothing can be published, whether what was
-//! published since touches the objects that it read; if not, the reply holds all the same.
+//! invalidation. Otherwise the reader checks, under the lock of the members list where nothing can be published, whether the
+//! transactions published since have changed one of the objects that it read; if not, the reply still holds.
 //!
-//! Invariants: nobody sends, logs, reads a file or syncs while holding the lock of the members list, and nobody shuts a connection
-//! down: debug builds check it ([`assert_no_brief_lock`](crate::base::sync::assert_no_brief_lock)). Lock order is members, then one
+//! Invariants: nothing is sent, logged, read from a file or synced while the lock of the members list is held, and no connection is
+//! shut down: debug builds check it ([`assert_no_brief_lock`](crate::base::sync::assert_no_brief_lock)). Lock order is members, then one
 //! connection's transaction or one outbox at a time.
 
 use crate::base::ids::{Oid, Tid};
@@ -66,13 +66,14 @@ impl Seen {
     }
 }
 
-/// A transaction on its way to the clients.
+/// A transaction of a group that is published.
 #[derive(Debug)]
-pub struct Announcement {
+pub struct PublicationEntry {
     pub tid: Tid,
     pub oids: Arc<[Oid]>,
-    /// The committing connection and what it is sent in place of the invalidation.
+    /// Id of the committing connection; 0: none.
     pub committer: u64,
+    /// What the committer is sent in place of the invalidation.
     pub reply: Vec<u8>,
 }
 
@@ -85,7 +86,7 @@ impl<S: Sink> Publication<S> {
         }
     }
 
-    /// The state that reads from now on are at least as new as.
+    /// The published state: reads from now on see this one or a newer one.
     pub fn seen(&self) -> Seen {
         Seen(Tid(self.published.load(Ordering::SeqCst)))
     }
@@ -130,12 +131,13 @@ impl<S: Sink> Publication<S> {
         (members, seen)
     }
 
-    /// Make a group of durable transactions visible. `encode` encodes an invalidation for one wire; `install` is the
-    /// storage's step, and whatever must be done before a committer has its reply. Returns whose outboxes are to be flushed, the committers first.
+    /// Makes a group of durable transactions visible. `encode` encodes an invalidation for one wire; `install` is the
+    /// storage's step, and all that must be done before a committer has its reply. Returns the outboxes that are to be flushed,
+    /// those of the committers first.
     pub fn publish(
         &self,
-        group: &[Announcement],
-        mut encode: impl FnMut(&Announcement, Wire) -> Vec<u8>,
+        group: &[PublicationEntry],
+        mut encode: impl FnMut(&PublicationEntry, Wire) -> Vec<u8>,
         install: &mut dyn FnMut(),
     ) -> Vec<Arc<Outbox<S>>> {
         let Some(last) = group.last() else {
@@ -176,7 +178,7 @@ impl<S: Sink> Publication<S> {
         outboxes
     }
 
-    /// Queues something for all that has no place in the order of transactions. Returns whose outboxes are to be flushed.
+    /// Queues a message for all that has no place in the order of transactions. Returns the outboxes that are to be flushed.
     pub fn broadcast(&self, mut encode: impl FnMut(Wire) -> Vec<u8>) -> Vec<Arc<Outbox<S>>> {
         let members = self.members.lock();
         let mut encoded: Vec<(Wire, Chunk)> = Vec::new();
@@ -252,8 +254,12 @@ mod tests {
             publication.members().0.join(Member { id, wire, outbox: Arc::clone(&outbox) });
             outbox
         });
-        let announcement =
-            Announcement { tid: Tid(2), oids: Arc::from([Oid(7)]), committer: 1, reply: b"reply".to_vec() };
+        let announcement = PublicationEntry {
+            tid: Tid(2),
+            oids: Arc::from([Oid(7)]),
+            committer: 1,
+            reply: b"reply".to_vec(),
+        };
         let mut at_install = None;
         let install = &mut || {
             // As another thread may that has something else to send.

@@ -1,8 +1,8 @@
-//! Memory for large records on their way to clients: all clients together have so much, and each record waits for its share of it.
+//! Memory for large records on their way to clients: a limit for all clients together, of which each record waits for its share.
 //!
-//! A record of up to a megabyte needs none. A larger one is read only when its share is there, and the share is given back when it was
-//! sent. Shares are given in the order of the requests, and nobody who waits for one has another or holds a lock, so nobody waits for
-//! ever but behind a client that does not read: such a one is disconnected if others wait.
+//! A record of up to a megabyte needs no share. A larger one is read only when its share is there, and the share is given back when the
+//! record was sent. Shares are given in the order of the requests. A thread that waits for a share has no other and holds no lock, so
+//! a wait is endless only behind a client that does not read: such a client is closed if others wait.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -11,14 +11,14 @@ use crate::base::sync::{Arc, Condvar, Mutex};
 use crate::net::stream::{Sink, Stream};
 use crate::server::outbox::Outbox;
 
-/// A client may take so long for a record that others wait behind, and a second more for each megabyte.
+/// Time that a client may take for a record while others wait behind it, and a second more for each megabyte.
 const TIME_MAX: Duration = Duration::from_secs(30);
 const BYTES_PER_SECOND: u64 = 1 << 20;
-/// How soon it is noticed that a client that waits has gone, or one that is waited for is late.
+/// Interval at which a wait checks whether its client has gone, or one that holds a share is late.
 const PAUSE: Duration = Duration::from_millis(100);
 const TOO_SLOW: &str = "it reads a large record too slowly, and others wait for the memory";
 
-/// What is left of it. Clones are the same.
+/// The memory for large records. Clones share it.
 pub struct Room<S: Sink = Stream>(Arc<Shared<S>>);
 
 struct Shared<S: Sink> {
@@ -41,7 +41,7 @@ struct Held<S: Sink> {
     outbox: Arc<Outbox<S>>,
 }
 
-/// So many bytes, until it is dropped.
+/// A share of `len` bytes, until this is dropped.
 pub struct Share<S: Sink = Stream> {
     room: Room<S>,
     number: u64,
@@ -59,7 +59,8 @@ impl<S: Sink> Room<S> {
         Room(Arc::new(Shared { len_max, time_max, state, changed }))
     }
 
-    /// Waits for so many bytes. More than there are in all are had by one at a time. `None`: the client has gone.
+    /// Waits for a share of `len` bytes. A share of more than there is in all is given when no other is held. `None`: the client has
+    /// gone.
     pub fn take(&self, len: usize, outbox: &Arc<Outbox<S>>) -> Option<Share<S>> {
         let mut state = self.0.state.lock();
         state.number += 1;

@@ -1,6 +1,6 @@
 //! `transaction-timeout`: a client that holds its locks for too long loses its connection, and thereby them.
 //!
-//! The clock runs from the moment when the locks are granted until they are released, as in Python's server.
+//! The time runs from the moment when the locks are granted until they are released, as in Python's server.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -10,12 +10,14 @@ use crate::base::sync::{Arc, Condvar, Mutex};
 
 /// What to do when a transaction's time is up.
 type Expire = Box<dyn FnOnce() + Send>;
+/// Deadline and owner of the locks.
+type Key = (Instant, u64);
 
-/// The clock of one storage. Without a timeout it does nothing.
+/// The deadlines of one storage. Without a timeout there are none.
 #[derive(Clone, Default)]
-pub struct Timeouts(Option<Arc<Clock>>);
+pub struct Timeouts(Option<Arc<Deadlines>>);
 
-struct Clock {
+struct Deadlines {
     timeout: Duration,
     state: Mutex<State>,
     earlier: Condvar,
@@ -23,23 +25,22 @@ struct Clock {
 
 #[derive(Default)]
 struct State {
-    /// (deadline, owner) -> what to do then
-    deadlines: BTreeMap<(Instant, u64), Expire>,
+    /// What to do at each of them.
+    actions: BTreeMap<Key, Expire>,
     stopped: bool,
 }
 
-/// Handed out by [`Timeouts::begin`]; needed to stop the clock.
-#[derive(Clone, Copy, Debug)]
-pub struct Running(Option<Instant>);
+/// The time until which a transaction may hold its locks. It ends when this is dropped.
+pub struct Deadline(Option<(Arc<Deadlines>, Key)>);
 
 impl Timeouts {
     /// Starts the clock's thread if there is a timeout.
     pub fn start(timeout: Option<Duration>, storage: &str) -> std::io::Result<Timeouts> {
         let Some(timeout) = timeout else { return Ok(Timeouts(None)) };
-        let clock = Arc::new(Clock { timeout, state: Mutex::default(), earlier: Condvar::new() });
-        let ticking = Arc::clone(&clock);
-        thread::Builder::new().name(format!("TimeoutThread for {storage}")).spawn(move || ticking.run())?;
-        Ok(Timeouts(Some(clock)))
+        let deadlines = Arc::new(Deadlines { timeout, state: Mutex::default(), earlier: Condvar::new() });
+        let watched = Arc::clone(&deadlines);
+        thread::Builder::new().name(format!("TimeoutThread for {storage}")).spawn(move || watched.run())?;
+        Ok(Timeouts(Some(deadlines)))
     }
 
     /// Is there a timeout?
@@ -47,42 +48,45 @@ impl Timeouts {
         self.0.is_some()
     }
 
-    /// The locks of `owner` were granted.
-    pub fn begin(&self, owner: u64, expire: impl FnOnce(Duration) + Send + 'static) -> Running {
-        let Some(clock) = &self.0 else { return Running(None) };
-        let timeout = clock.timeout;
-        let deadline = Instant::now() + timeout;
-        let mut state = clock.state.lock();
-        let is_first = state.deadlines.is_empty();
-        state.deadlines.insert((deadline, owner), Box::new(move || expire(timeout)));
+    /// The locks of `owner` were granted. `expire` is called, with the timeout, unless the deadline ends before.
+    pub fn begin(&self, owner: u64, expire: impl FnOnce(Duration) + Send + 'static) -> Deadline {
+        let Some(deadlines) = &self.0 else { return Deadline(None) };
+        let timeout = deadlines.timeout;
+        let key = (Instant::now() + timeout, owner);
+        let mut state = deadlines.state.lock();
+        let is_first = state.actions.is_empty();
+        state.actions.insert(key, Box::new(move || expire(timeout)));
         drop(state);
         if is_first {
-            clock.earlier.notify_one();
+            deadlines.earlier.notify_one();
         }
-        Running(Some(deadline))
+        Deadline(Some((Arc::clone(deadlines), key)))
     }
 
-    /// They were released.
-    pub fn end(&self, owner: u64, running: Running) {
-        if let (Some(clock), Some(deadline)) = (&self.0, running.0) {
-            clock.state.lock().deadlines.remove(&(deadline, owner));
-        }
-    }
-
-    /// End the thread.
+    /// Ends the thread.
     pub fn stop(&self) {
-        if let Some(clock) = &self.0 {
-            clock.state.lock().stopped = true;
-            clock.earlier.notify_one();
+        if let Some(deadlines) = &self.0 {
+            deadlines.state.lock().stopped = true;
+            deadlines.earlier.notify_one();
         }
     }
 }
 
-impl Clock {
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        if let Some((deadlines, key)) = &self.0 {
+            let action = deadlines.state.lock().actions.remove(key);
+            // Outside of the lock.
+            drop(action);
+        }
+    }
+}
+
+impl Deadlines {
     fn run(&self) {
         let mut state = self.state.lock();
         while !state.stopped {
-            let Some((&key, _)) = state.deadlines.first_key_value() else {
+            let Some((&key, _)) = state.actions.first_key_value() else {
                 state = self.earlier.wait(state);
                 continue;
             };
@@ -91,7 +95,7 @@ impl Clock {
                 state = self.earlier.wait_timeout(state, left);
                 continue;
             }
-            if let Some(expire) = state.deadlines.remove(&key) {
+            if let Some(expire) = state.actions.remove(&key) {
                 drop(state);
                 expire();
                 state = self.state.lock();

@@ -1,8 +1,9 @@
-//! A thread that looks from time to time whether somebody has been idle for too long. So no message pays for a clock.
+//! A thread that closes connections which have been idle for too long. It looks from time to time, so that no message has to read a
+//! clock.
 //!
-//! Strangers have their deadline (see [`admission`](super::admission)). A client whose transaction is open, and for which
-//! nothing has come during `idle-transaction-timeout`, loses its connection: it keeps memory and perhaps a temporary file,
-//! but no locks, for it has not voted. Those that have are `transaction-timeout`'s. What is queued for a client while no writer thread
+//! Unregistered connections have a deadline (see [`admission`](super::admission)). A client whose transaction is open, and for which
+//! nothing has come during `idle-transaction-timeout`, is closed: it keeps memory and perhaps a temporary file,
+//! but no locks, since it has not voted. A transaction that has voted is subject to `transaction-timeout`. What is queued for a client while no writer thread
 //! can be started is sent from here.
 
 use std::collections::HashMap;
@@ -13,11 +14,12 @@ use crate::base::sync::{Arc, Condvar, Mutex, Ordering};
 use crate::logging::level::WARNING;
 use crate::server::Server;
 use crate::server::client_log::{self, log_left_out};
-use crate::server::connection::{Connection, Transaction};
+use crate::server::connection::Connection;
+use crate::server::transaction::state::Transaction;
 
-/// It has little to do and may be late by so much.
+/// Longest pause between two looks: a timeout may be late by this much.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// How soon an outbox for which no writer could be started is tried again.
+/// Interval at which outboxes are tried again for which no writer thread could be started.
 const STALLED_PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const STACK: usize = 128 << 10;
@@ -26,19 +28,19 @@ const STACK: usize = 128 << 10;
 #[derive(Debug, Default)]
 pub struct Watch {
     stopped: Mutex<bool>,
-    told: Condvar,
+    stop_noted: Condvar,
 }
 
-/// How far an open transaction had come, and since when it has not come further.
-struct Seen {
-    progress: u64,
+/// Number of messages that had come for an open transaction, and since when none has come.
+struct Progress {
+    count: u64,
     since: Instant,
 }
 
 impl Watch {
     pub fn stop(&self) {
         *self.stopped.lock() = true;
-        self.told.notify_all();
+        self.stop_noted.notify_all();
     }
 }
 
@@ -51,7 +53,7 @@ pub fn start(server: &Arc<Server>) -> std::io::Result<()> {
 
 fn run(server: &Server) {
     let idle_timeout = server.limits().idle_transaction_timeout;
-    let mut open: HashMap<u64, Seen> = HashMap::new();
+    let mut open: HashMap<u64, Progress> = HashMap::new();
     let mut look_at_transactions = Instant::now();
     let mut look_at_outboxes = look_at_transactions;
     let mut stopped = server.watch().stopped.lock();
@@ -76,7 +78,7 @@ fn run(server: &Server) {
         let pause = next.saturating_duration_since(Instant::now()).max(PAUSE_MIN);
         stopped = server.watch().stopped.lock();
         if !*stopped {
-            stopped = server.watch().told.wait_timeout(stopped, pause);
+            stopped = server.watch().stop_noted.wait_timeout(stopped, pause);
         }
     }
 }
@@ -84,31 +86,31 @@ fn run(server: &Server) {
 /// The open transactions now. Closes the connections of those for which nothing has come for too long.
 fn still_open(
     server: &Server,
-    before: &HashMap<u64, Seen>,
+    before: &HashMap<u64, Progress>,
     now: Instant,
     timeout: Duration,
-) -> HashMap<u64, Seen> {
+) -> HashMap<u64, Progress> {
     let mut open = HashMap::new();
     for connection in server.clients() {
         if !matches!(*connection.transaction.lock(), Transaction::Open(_)) {
             continue;
         }
-        let progress = connection.progress.load(Ordering::Relaxed);
-        let since = match before.get(&connection.id) {
-            Some(seen) if seen.progress == progress => seen.since,
+        let count = connection.progress.load(Ordering::Relaxed);
+        let since = match before.get(&connection.id()) {
+            Some(seen) if seen.count == count => seen.since,
             _ => now,
         };
         if now.saturating_duration_since(since) >= timeout {
             close(&connection, timeout);
         } else {
-            open.insert(connection.id, Seen { progress, since });
+            open.insert(connection.id(), Progress { count, since });
         }
     }
     open
 }
 
 fn close(connection: &Connection, timeout: Duration) {
-    connection.log(
+    connection.peer.log(
         &client_log::ENDED,
         WARNING,
         format_args!(

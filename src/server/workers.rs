@@ -1,10 +1,10 @@
-//! Threads for what must not run in a session's own: votes that waited for a lock, calls that take long.
+//! Pools of threads for work that must not run in a session's thread: votes that waited for a lock, calls that take long.
 //!
-//! Each pool has one permanent thread, started with the server, so that a job is run also where the system has no further
-//! thread to give. More are started while jobs wait, and end after a while without work.
+//! Each pool has one permanent thread, started with the server, so that jobs are run even if no further thread can be started. More
+//! threads are started while jobs wait; they end after [`IDLE_MAX`] without work.
 //!
 //! *Invariant: a job never runs in the thread that hands it over.* That thread may hold locks that the job needs; and a vote
-//! that fails hands over the next one, which would go on deeper in the same stack.
+//! that fails hands over the next one, which would run deeper and deeper in the same stack.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,23 +14,24 @@ use std::time::{Duration, Instant};
 
 use crate::base::sync::{Arc, Condvar, Mutex};
 use crate::logging::level::ERROR;
-use crate::server::client_log::{NO_THREAD, log_of_nobody};
+use crate::server::client_log::{NO_THREAD, log_without_peer};
 use crate::server::room::Room;
 
-/// More jobs than this at a time wait in a queue.
+/// Threads of a pool. Further jobs wait in its queue.
 const THREADS_MAX: usize = 64;
-/// Votes that wait for a helper do nothing, but each must notice at once when its client gives up: they hold locks.
+/// Threads for votes that wait for a helper: each holds locks, and must notice at once when its client aborts.
 const MERGES_MAX: usize = 1024;
+/// A thread that is not permanent ends after this time without work.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// After a thread could not be started, the next one is tried after so long.
+/// Pause after a thread could not be started, before another one is tried.
 const SPAWN_PAUSE: Duration = Duration::from_secs(1);
 /// Conflict checks and log walks; the storage allocates on the heap.
 const STACK: usize = 512 << 10;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// What a pool runs.
+pub type Job = Box<dyn FnOnce() + Send>;
 
-/// The pools of a server, and what those who use them share. What holds locks, or is about to ask for them, never waits behind what
-/// takes long.
+/// The pools of a server, one for each kind of work, so that work with locks on oids never waits behind work that takes long.
 #[derive(Clone)]
 pub struct Pools {
     /// Votes that had to wait for locks.
@@ -41,10 +42,10 @@ pub struct Pools {
     pub undos: Workers,
     /// Loads that wait for the disk.
     pub reads: Workers,
-    /// Packs; of each storage only one at a time goes on.
+    /// Packs; a storage refuses a second one.
     pub packs: Workers,
-    /// What else takes long and holds no locks: undo logs.
-    pub errands: Workers,
+    /// Background jobs that hold no locks: undo logs.
+    pub background: Workers,
     /// Loads of large records that wait for their share of `room`.
     pub large: Workers,
     pub room: Room,
@@ -54,7 +55,7 @@ pub struct Pools {
 #[derive(Clone)]
 pub struct Workers(Arc<Ends>);
 
-/// Tells the pool's threads that no more will come.
+/// Ends the pool's threads when it is dropped; jobs that are queued are still done.
 struct Ends(Arc<Pool>);
 
 struct Pool {
@@ -83,7 +84,7 @@ impl Pools {
             undos: Workers::start()?,
             reads: Workers::start()?,
             packs: Workers::start()?,
-            errands: Workers::start()?,
+            background: Workers::start()?,
             large: Workers::start()?,
             room,
         })
@@ -102,11 +103,16 @@ impl Workers {
         Ok(Workers(Arc::new(Ends(pool))))
     }
 
-    /// Run `job` in another thread, as soon as there is one. A panic in it costs this job only.
+    /// Runs `job` in another thread, as soon as there is one. A panic in it costs this job only.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        self.run_job(Box::new(job));
+    }
+
+    /// The same for a job in a box.
+    pub fn run_job(&self, job: Job) {
         let pool = &self.0.0;
         let mut state = pool.state.lock();
-        state.jobs.push_back(Box::new(job));
+        state.jobs.push_back(job);
         if state.idle >= state.jobs.len() {
             drop(state);
             pool.work.notify_one();
@@ -139,7 +145,7 @@ impl Pool {
         Ok(())
     }
 
-    /// The job waits for a thread that there is.
+    /// Notes and logs that a thread could not be started. The job is done by one of the others.
     fn could_not_spawn(&self, error: &io::Error) {
         let mut state = self.state.lock();
         state.threads -= 1;
@@ -150,7 +156,7 @@ impl Pool {
             "Can't start a thread: {error}. {threads} do the work, which takes longer; a limit of threads is too low (ulimit -u, \
              TasksMax, pids.max)"
         );
-        log_of_nobody(&NO_THREAD, ERROR, what);
+        log_without_peer(&NO_THREAD, ERROR, what);
     }
 
     fn work(&self, is_permanent: bool) {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::Staged;
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::Conflict;
 
 /// Of the objects that cannot be undone, so many are listed in the text.
 const SHOWN_MAX: usize = 100;
@@ -49,18 +50,6 @@ pub enum StorageError {
     Io { doing: String, error: io::Error },
     /// The storage has been closed, or has gone read-only after a failed sync.
     Closed(String),
-}
-
-/// Facts of a conflict.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Conflict {
-    pub oid: Oid,
-    /// The serial that is committed now.
-    pub committed: Tid,
-    /// The serial that the transaction started from.
-    pub read: Tid,
-    /// The record that the client wanted to store; empty for reads and deletions.
-    pub data: Vec<u8>,
 }
 
 impl StorageError {

@@ -128,7 +128,7 @@ macro_rules! forward {
         }
     };
     (@set_resolver $base:ident) => {
-        fn set_resolver(&self, resolver: std::sync::Arc<dyn $crate::storage::Resolver>) {
+        fn set_resolver(&self, resolver: std::sync::Arc<dyn $crate::conflict::Resolver>) {
             self.$base.set_resolver(resolver)
         }
     };

@@ -6,7 +6,7 @@
 
 pub mod before;
 pub mod blob;
-pub mod clash;
+pub mod conflicts;
 pub mod demo;
 pub mod error;
 pub mod file;
@@ -31,6 +31,7 @@ pub use staged::Staged;
 pub use types::*;
 
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::Resolver;
 
 /// The result of everything that a storage does.
 pub type Result<T> = std::result::Result<T, StorageError>;
@@ -172,16 +173,6 @@ pub trait Storage: Send + Sync {
     /// Save what speeds up the next start, release locks. Finishes that are under way are completed first;
     /// calls afterwards fail.
     fn close(&self) -> Result<()>;
-}
-
-/// Merges the states of an object that two transactions changed, as Python's `_p_resolveConflict`.
-pub trait Resolver: Send + Sync {
-    /// The record to store, or why there is none. May wait for another process.
-    fn resolve(&self, clash: &Clash<'_>) -> std::result::Result<Vec<u8>, Unresolved>;
-    /// The same at once; `None` if that is not possible.
-    fn resolve_now(&self, clash: &Clash<'_>) -> Option<std::result::Result<Vec<u8>, Unresolved>> {
-        Some(self.resolve(clash))
-    }
 }
 
 /// When a transaction gets its tid.

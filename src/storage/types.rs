@@ -3,7 +3,6 @@
 use std::sync::atomic::AtomicU64;
 
 use super::{Result, StorageError};
-use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
 
 /// A revision that was read: where its data is in the caller's buffer.
@@ -145,25 +144,4 @@ pub type References<'a> = dyn Fn(&[u8], &mut Vec<Oid>) -> std::result::Result<()
 pub struct PackProgress {
     pub done: AtomicU64,
     pub total: AtomicU64,
-}
-
-/// Three states of one object: two transactions started from `old`, one of them has committed.
-#[derive(Clone, Copy, Debug)]
-pub struct Clash<'a> {
-    pub oid: Oid,
-    /// The serial of `old`.
-    pub read: Tid,
-    /// The serial of `committed`.
-    pub committed_serial: Tid,
-    pub old: &'a [u8],
-    pub committed: &'a [u8],
-    pub new: &'a [u8],
-    /// Cancelled when nobody wants the merged state any more.
-    pub cancel: &'a Cancel,
-}
-
-/// Why a conflict stays one.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Unresolved {
-    pub reason: String,
 }

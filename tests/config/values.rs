@@ -7,11 +7,17 @@ use std::time::Duration;
 
 use runzeo::base::address::Address;
 use runzeo::config::{
-    Config, EventLogConfig, FileStorageConfig, FormatStyle, HandlerConfig, Invocation, LineLayout, Location,
-    LogEncoding, LogFileConfig, LogTarget, NamedStorage, NewFileFormat, RotateWhen, Rotation, StorageConfig,
-    SyslogConfig, ZeoConfig, from_command_line,
+    Config, FileStorageConfig, Invocation, Location, NamedStorage, StorageConfig, ZeoConfig,
+    from_command_line,
 };
+use runzeo::logging::{
+    Destination, Encoding, FileSetup, HandlerSetup, Layout, LogSetup, Rotation, Style, SyslogAddress,
+    SyslogSetup, When,
+};
+use runzeo::server::hosted::HostedOptions;
 use runzeo::server::limits::Limits;
+use runzeo::storage::file::{FileStorageOptions, NewFileFormat};
+use runzeo::wire::protocol::Greeting;
 
 const NO_ENVIRONMENT: &[(&str, &str)] = &[];
 
@@ -40,67 +46,65 @@ fn tcp(host: Option<&str>, port: u16) -> Address {
     Address::Tcp { host: host.map(String::from), port: Some(port) }
 }
 
-fn layout(format: &str) -> LineLayout {
-    LineLayout {
-        format: format.into(),
-        dateformat: "%Y-%m-%dT%H:%M:%S".into(),
-        style: FormatStyle::Classic,
-        arbitrary_fields: false,
+fn layout(format: &str) -> Layout {
+    Layout { format: format.into(), dateformat: "%Y-%m-%dT%H:%M:%S".into(), style: Style::Classic }
+}
+
+fn handler(destination: Destination) -> HandlerSetup {
+    HandlerSetup {
+        level: 0,
+        layout: layout("------\n%(asctime)s %(levelname)s %(name)s %(message)s"),
+        destination,
+        encoding: Encoding::Utf8,
     }
 }
 
-fn log_file(target: LogTarget) -> LogFileConfig {
-    LogFileConfig {
-        target,
-        level: 0,
-        layout: layout("------\n%(asctime)s %(levelname)s %(name)s %(message)s"),
-        rotation: Rotation::Never,
-        delay: false,
-        encoding: LogEncoding::Utf8,
+fn syslog(level: u8, facility: &str, address: SyslogAddress) -> HandlerSetup {
+    HandlerSetup {
+        level,
+        layout: layout("%(name)s %(message)s"),
+        ..handler(Destination::Syslog(SyslogSetup { facility: facility.into(), address }))
     }
+}
+
+fn file_storage(name: &str, options: FileStorageOptions, line: u32) -> NamedStorage {
+    let location = Location::File { path: "zeo.conf".into(), line };
+    NamedStorage { name: name.into(), storage: StorageConfig::File(FileStorageConfig { options, location }) }
+}
+
+/// Storages cannot be compared: their options hold the disk too.
+fn assert_storages(config: &Config, expected: &[NamedStorage]) {
+    assert_eq!(format!("{:#?}", config.storages), format!("{expected:#?}"));
 }
 
 #[test]
 fn defaults() {
     let text = "<zeo>\naddress 8100\n</zeo>\n<filestorage>\npath Data.fs\n</filestorage>\n";
-    let expected = Config {
-        zeo: ZeoConfig {
-            address: tcp(None, 8100),
+    let config = read(text, &[], NO_ENVIRONMENT);
+    let expected = ZeoConfig {
+        address: tcp(None, 8100),
+        socket_mode: None,
+        monitor_address: None,
+        pid_filename: None,
+        ssl: None,
+        authentication: None,
+        greeting: Greeting::new(false),
+        hosted: HostedOptions {
             read_only: false,
             invalidation_queue_size: 100,
             invalidation_age: None,
             transaction_timeout: None,
-            pid_filename: None,
             client_conflict_resolution: false,
-            conflict_resolver: None,
-            msgpack: false,
-            monitor_address: None,
-            authentication: None,
-            ssl: None,
-            socket_mode: None,
-            limits: Limits::default(),
-            announced_protocol: None,
+            transaction_objects: Some(10_000_000),
         },
-        storages: vec![NamedStorage {
-            name: "1".into(),
-            storage: StorageConfig::File(FileStorageConfig {
-                path: "Data.fs".into(),
-                blob_dir: None,
-                create: false,
-                read_only: false,
-                quota: None,
-                pack_gc: true,
-                pack_keep_old: true,
-                pack_refuse_large_removals: false,
-                new_file_format: NewFileFormat::Auto,
-                location: Location::File { path: "zeo.conf".into(), line: 4 },
-            }),
-        }],
-        eventlog: None,
-        exit_immediately: false,
-        warnings: vec![],
+        limits: Limits::default(),
+        conflict_resolver: None,
     };
-    assert_eq!(read(text, &[], NO_ENVIRONMENT), expected);
+    assert_eq!(config.zeo, expected);
+    assert_storages(&config, &[file_storage("1", FileStorageOptions::new("Data.fs"), 4)]);
+    assert_eq!(config.log, LogSetup::default());
+    assert!(!config.exit_immediately);
+    assert_eq!(config.warnings, [""; 0]);
 }
 
 #[test]
@@ -117,16 +121,21 @@ fn every_key() {
           drop-cache-rather-verify yes
           msgpack on
           max-unregistered 50
+          max-transaction-objects 7
         </zeo>
         <filestorage Main>
           path main.fs
-          create on
           read-only on
           quota 1KB
           pack-gc off
           pack-keep-old off
           pack-refuse-large-removals on
           new-file-format fs21
+        </filestorage>
+        <filestorage other>
+          path other.fs
+          blob-dir blobs
+          create on
         </filestorage>
         <eventlog>
           level debug
@@ -153,75 +162,66 @@ fn every_key() {
           </syslog>
           <syslog>
           </syslog>
+          <syslog>
+            address 1514
+          </syslog>
         </eventlog>";
     let config = read(text, &["--test"], NO_ENVIRONMENT);
-    let expected_zeo = ZeoConfig {
+    let expected = ZeoConfig {
         address: tcp(Some("::1"), 8100),
-        read_only: false,
-        invalidation_queue_size: 1000,
-        invalidation_age: Some(Duration::from_secs(3600)),
-        transaction_timeout: Some(Duration::from_secs(30)),
-        pid_filename: Some("zeo.pid".into()),
-        client_conflict_resolution: false,
-        conflict_resolver: None,
-        msgpack: true,
-        monitor_address: Some(tcp(Some("localhost"), 8101)),
-        authentication: None,
-        ssl: None,
         socket_mode: None,
-        limits: Limits { unregistered: 50, ..Limits::default() },
-        announced_protocol: None,
+        monitor_address: Some(tcp(Some("localhost"), 8101)),
+        pid_filename: Some("zeo.pid".into()),
+        ssl: None,
+        authentication: None,
+        greeting: Greeting::new(true),
+        hosted: HostedOptions {
+            read_only: false,
+            invalidation_queue_size: 1000,
+            invalidation_age: Some(Duration::from_secs(3600)),
+            transaction_timeout: Some(Duration::from_secs(30)),
+            client_conflict_resolution: false,
+            transaction_objects: Some(7),
+        },
+        limits: Limits { unregistered: 50, transaction_objects: Some(7), ..Limits::default() },
+        conflict_resolver: None,
     };
-    assert_eq!(config.zeo, expected_zeo);
+    assert_eq!(config.zeo, expected);
     assert!(config.exit_immediately);
-    let expected_storage = FileStorageConfig {
-        path: "main.fs".into(),
-        blob_dir: None,
-        create: true,
+    let main = FileStorageOptions {
         read_only: true,
         quota: Some(1024),
         pack_gc: false,
         pack_keep_old: false,
         pack_refuse_large_removals: true,
-        new_file_format: NewFileFormat::Fs21,
-        location: Location::File { path: "zeo.conf".into(), line: 14 },
+        new_file_format: NewFileFormat::FS21,
+        ..FileStorageOptions::new("main.fs")
     };
-    assert_eq!(
-        config.storages,
-        [NamedStorage { name: "main".into(), storage: StorageConfig::File(expected_storage) }]
-    );
-    let expected_log = EventLogConfig {
-        level: 10,
-        handlers: vec![
-            HandlerConfig::LogFile(log_file(LogTarget::Stderr)),
-            HandlerConfig::LogFile(LogFileConfig {
-                level: 5,
-                layout: LineLayout {
-                    format: "{message}".into(),
-                    dateformat: "%H".into(),
-                    style: FormatStyle::Format,
-                    arbitrary_fields: true,
-                },
-                rotation: Rotation::Time { when: RotateWhen::Weekday(6), interval: 2, old_files: 3 },
-                delay: true,
-                encoding: LogEncoding::Latin1,
-                ..log_file(LogTarget::Path("zeo.log".into()))
-            }),
-            HandlerConfig::Syslog(SyslogConfig {
-                facility: "local1".into(),
-                address: Address::Unix("/dev/log".into()),
-                level: 40,
-                layout: layout("%(name)s %(message)s"),
-            }),
-            HandlerConfig::Syslog(SyslogConfig {
-                facility: "user".into(),
-                address: tcp(Some("localhost"), 514),
-                level: 0,
-                layout: layout("%(name)s %(message)s"),
-            }),
-        ],
+    let other = FileStorageOptions {
+        blob_dir: Some("blobs".into()),
+        create: true,
+        ..FileStorageOptions::new("other.fs")
     };
-    assert_eq!(config.eventlog, Some(expected_log));
+    assert_storages(&config, &[file_storage("main", main, 15), file_storage("other", other, 24)]);
+    let file = FileSetup {
+        path: "zeo.log".into(),
+        rotation: Rotation::Time { when: When::Weekday(6), interval: 2, old_files: 3 },
+        delay: true,
+    };
+    let localhost = |port| SyslogAddress::Udp { host: "localhost".into(), port };
+    let handlers = vec![
+        handler(Destination::Stderr),
+        HandlerSetup {
+            level: 5,
+            layout: Layout { format: "{message}".into(), dateformat: "%H".into(), style: Style::Format },
+            destination: Destination::File(file),
+            encoding: Encoding::Latin1,
+        },
+        syslog(40, "local1", SyslogAddress::Unix("/dev/log".into())),
+        syslog(0, "user", localhost(514)),
+        syslog(0, "user", localhost(1514)),
+    ];
+    assert_eq!(config.log, LogSetup { level: 10, handlers, configured: true });
 }
 
 #[test]
@@ -233,17 +233,19 @@ fn environment() {
         ("ZEO_SERVER_PROTOCOL", "Z4"),
         ("ZEO_MTACCEPTOR", "1"),
     ];
+    let config = read(&text.replace("%s", ""), &[], &set[..1]);
+    assert!(config.zeo.greeting.msgpack);
     let config = read(&text.replace("%s", ""), &[], &set);
-    assert!(config.zeo.msgpack);
+    assert_eq!(config.zeo.greeting, Greeting::from_env("Z4", true).unwrap());
     assert_eq!(config.zeo.pid_filename, Some(PathBuf::from("/instance/var/ZEO.pid")));
-    assert_eq!(config.zeo.announced_protocol.as_deref(), Some("Z4"));
     assert_eq!(config.warnings.len(), 1);
     let config = read(&text.replace("%s", "msgpack off\nread-only on\n"), &[], &set);
-    assert!(!config.zeo.msgpack, "the file wins");
+    assert!(!config.zeo.greeting.msgpack, "the file wins");
     assert_eq!(config.zeo.pid_filename, None, "a read-only server writes none");
     let empty = set.map(|(name, _)| (name, ""));
     let config = read(&text.replace("%s", ""), &[], &empty);
-    assert_eq!((config.zeo.msgpack, config.zeo.pid_filename, config.warnings.len()), (false, None, 0));
+    assert_eq!(config.zeo.greeting, Greeting::new(false));
+    assert_eq!((config.zeo.pid_filename, config.warnings.len()), (None, 0));
 }
 
 /// The second of two sections with one file was refused with "is another server running?".
@@ -278,4 +280,47 @@ fn a_file_belongs_to_one_storage() {
     for fine in [file("b", "var/Other.fs", ""), file("b", "var/Data.fs", "read-only true")] {
         verdict(&(file("a", "var/Data.fs", "") + &fine)).unwrap();
     }
+}
+
+fn refusal(text: &str, environment: &[(&str, &str)]) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("zeo.conf");
+    fs::write(&path, text).unwrap();
+    let variable =
+        |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
+    let answer = from_command_line("runzeo", &["-C".into(), path.into()], &variable);
+    answer.expect_err(text).message.replace(&format!("{}/", directory.path().display()), "")
+}
+
+/// `--check` passed these, and then the server refused them when it opened log, storages and sockets.
+#[test]
+fn what_a_server_would_refuse_is_refused_by_the_check() {
+    let zeo = "%import tempstorage\n%import zc.beforestorage\n<zeo>\naddress 1\n</zeo>\n";
+    let blobs = |inside: &str| format!("{zeo}<blobstorage>\nblob-dir b\n{inside}\n</blobstorage>\n");
+    let file = "<filestorage>\npath Data.fs\n</filestorage>\n";
+    for (inside, expected) in [
+        (file.replace("path", "blob-dir c\npath"), "the <filestorage> in it has a blob-dir of its own"),
+        ("<temporarystorage>\n</temporarystorage>".into(), "a <temporarystorage> keeps none"),
+        (format!("<before>\n{file}</before>"), "nothing is stored <before> now"),
+        (format!("<blobstorage>\nblob-dir c\n{file}</blobstorage>"), "there is another one in it"),
+        (
+            "<demostorage>\n<temporarystorage changes>\n</temporarystorage>\n</demostorage>".into(),
+            "a <temporarystorage> keeps none",
+        ),
+    ] {
+        let expected = format!("zeo.conf:6: <blobstorage> with blob-dir b: {expected}");
+        assert_eq!(refusal(&blobs(&inside), NO_ENVIRONMENT), expected);
+    }
+    let both = format!("{zeo}{}", file.replace("path", "create on\nread-only on\npath"));
+    assert_eq!(refusal(&both, NO_ENVIRONMENT), "zeo.conf:6: <filestorage>: can't create a read-only file");
+    assert_eq!(
+        refusal(&format!("{zeo}{file}"), &[("ZEO_SERVER_PROTOCOL", "Z7")]),
+        "ZEO_SERVER_PROTOCOL: no such protocol: 'Z7'"
+    );
+    let fields = "<eventlog>\n<logfile>\npath STDERR\narbitrary-fields on\nformat {user}\nstyle format\n</logfile>\n</eventlog>";
+    let unknown = format!("{zeo}{file}{fields}\n");
+    assert_eq!(
+        refusal(&unknown, NO_ENVIRONMENT),
+        "zeo.conf:13: format: there is no field 'user' in a log record"
+    );
 }

@@ -128,7 +128,7 @@ fn signals_and_pid_file_as_python_has_them() {
                 signal => break signal,
             }
         };
-        log::info!(target: "ZEO.runzeo", "({}) {}", std::process::id(), signal.farewell().unwrap());
+        log::info!(target: "ZEO.runzeo", "({}) {}", std::process::id(), signal.stop_message().unwrap());
         drop(pid_file);
         std::process::exit(signal.exit_code().unwrap().into());
     }

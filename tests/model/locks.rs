@@ -21,7 +21,7 @@ const WHOLE: LockSet = LockSet { exclusive: Vec::new(), shared: Vec::new(), whol
 
 /// A storage of two objects; each transaction goes over those of its own.
 struct Model {
-    locks: Locks,
+    locks: Locks<Owner>,
     /// Who writes an object now, by count; readers count 100.
     inside: [AtomicUsize; 2],
     /// Who was woken.
@@ -43,7 +43,7 @@ impl Model {
 
     /// As the server does: vote at once, or when a release names the owner.
     fn transaction(&self, owner: Owner, set: &LockSet) {
-        if self.locks.request(owner, set).0 == Outcome::Queued {
+        if self.locks.request(owner, set, || owner).0 == Outcome::Queued {
             self.wait(owner);
         }
         assert!(self.locks.is_granted(owner));
@@ -91,7 +91,7 @@ impl Model {
     fn check_end(&self, done: usize) {
         assert_eq!(self.done.load(Ordering::SeqCst), done);
         assert_eq!(self.locks.waiting(), 0);
-        assert_eq!(self.locks.request(99, &WHOLE).0, Outcome::Granted, "something stayed locked");
+        assert_eq!(self.locks.request(99, &WHOLE, || 99).0, Outcome::Granted, "something stayed locked");
     }
 }
 
@@ -140,9 +140,9 @@ fn a_waiter_gives_up_while_it_is_granted() {
     for given_up in [writes(&[0, 1]), WHOLE] {
         loom::model(move || {
             let model = Model::new();
-            assert_eq!(model.locks.request(1, &writes(&[0])).0, Outcome::Granted);
-            assert_eq!(model.locks.request(2, &given_up).0, Outcome::Queued);
-            assert_eq!(model.locks.request(3, &writes(&[0])).0, Outcome::Queued);
+            assert_eq!(model.locks.request(1, &writes(&[0]), || 1).0, Outcome::Granted);
+            assert_eq!(model.locks.request(2, &given_up, || 2).0, Outcome::Queued);
+            assert_eq!(model.locks.request(3, &writes(&[0]), || 3).0, Outcome::Queued);
             let finishing = {
                 let model = Arc::clone(&model);
                 thread::spawn(move || model.release(1))
@@ -166,7 +166,7 @@ fn a_waiter_gives_up_while_it_is_granted() {
 fn a_holder_goes_away_while_others_ask() {
     loom::model(|| {
         let model = Model::new();
-        assert_eq!(model.locks.request(1, &writes(&[0, 1])).0, Outcome::Granted);
+        assert_eq!(model.locks.request(1, &writes(&[0, 1]), || 1).0, Outcome::Granted);
         let asking: Vec<_> = [(2, writes(&[0])), (3, WHOLE)]
             .into_iter()
             .map(|(owner, set)| {

@@ -14,7 +14,7 @@ use runzeo::base::sync::{Arc, Mutex};
 use runzeo::net::stream::Sink;
 use runzeo::server::invalidations::Invalidations;
 use runzeo::server::outbox::Outbox;
-use runzeo::server::publish::{Announcement, Member, Publication};
+use runzeo::server::publish::{Member, Publication, PublicationEntry};
 use runzeo::storage::LastInvalidations;
 use runzeo::wire::protocol::{Dialect, Encoding, Generation, Wire};
 
@@ -66,13 +66,13 @@ impl Model {
     }
 
     fn commit(&self, tid: u8, committer: u64) {
-        let announcement = Announcement {
+        let announcement = PublicationEntry {
             tid: Tid(tid.into()),
             oids: Arc::from([OBJECT]),
             committer,
             reply: vec![FINISHED, tid],
         };
-        let encode = |announcement: &Announcement, _| vec![INVALIDATION, announcement.tid.0 as u8];
+        let encode = |announcement: &PublicationEntry, _| vec![INVALIDATION, announcement.tid.0 as u8];
         let install = &mut || self.index.store(tid.into(), Ordering::Release);
         let outboxes = self.publication.publish(&[announcement], encode, install);
         outboxes.iter().for_each(|outbox| outbox.flush());

@@ -643,7 +643,7 @@ fn an_undo_and_a_pack_do_not_wait_behind_undo_logs() {
     let hosted = world.server.hosted("1").expect("the storage");
     for _ in 0..100 {
         let (gate, begun) = (Arc::clone(&gate), held.0.clone());
-        hosted.workers.errands.run(move || {
+        hosted.workers.background.run(move || {
             let _ = begun.send(());
             drop(gate.lock());
         });

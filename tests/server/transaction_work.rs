@@ -88,7 +88,7 @@ fn many_conflicts_for_a_client_hold_the_locks_for_long() {
         let old = finish(&mut storer);
         let conflicts = vote(&mut storer, first, count, 5, &length(3));
         assert_eq!(conflicts.tuple().len() as u64, count);
-        // What was merged is stored again, and the objects that clashed are passed over.
+        // What was merged is stored again, and the objects that conflicted are passed over.
         for oid in first..first + count {
             storer.queue_store(oid, old, &length(4), 7);
         }

@@ -4,19 +4,20 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::storage::*;
 use runzeo::base::ids::{Oid, Tid};
-use runzeo::storage::{Clash, Resolver, Staged, Storage, StorageError, TidAt, Unresolved};
+use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
+use runzeo::storage::{Staged, Storage, StorageError, TidAt};
 
 /// Joins the states; refuses to if one of them says so. Keeps what it was asked.
 #[derive(Default)]
 struct Joins(Mutex<Vec<(u64, Tid, Tid)>>);
 
 impl Resolver for Joins {
-    fn resolve(&self, clash: &Clash<'_>) -> Result<Vec<u8>, Unresolved> {
-        self.0.lock().unwrap().push((clash.oid.0, clash.read, clash.committed_serial));
-        if clash.new == b"refuse" {
+    fn resolve(&self, states: &ThreeStates<'_>) -> Result<Vec<u8>, Unresolved> {
+        self.0.lock().unwrap().push((states.oid.0, states.read, states.committed_serial));
+        if states.new == b"refuse" {
             return Err(Unresolved { reason: "told to".into() });
         }
-        Ok([clash.old, clash.committed, clash.new].join(&b"+"[..]))
+        Ok([states.old, states.committed, states.new].join(&b"+"[..]))
     }
 }
 

@@ -14,12 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::storage::*;
 use runzeo::base::ids::{Oid, Tid};
+use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::FileStorage;
-use runzeo::storage::{
-    Clash, PackProgress, PackRequest, Removals, Resolver, Result, Staged, Storage, StorageError, TidAt,
-    Unresolved,
-};
+use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, Storage, StorageError, TidAt};
 
 /// Does something once, when the pack leaves the first record out: all is searched then, and not all copied.
 struct WhileCopying<'a>(Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>);
@@ -177,10 +175,10 @@ fn a_reference_that_is_stored_during_a_pack() {
 fn an_undo_that_still_votes_when_the_pack_is_through() {
     struct Slow(std::sync::mpsc::Sender<()>, Mutex<std::sync::mpsc::Receiver<()>>);
     impl Resolver for Slow {
-        fn resolve(&self, clash: &Clash<'_>) -> std::result::Result<Vec<u8>, Unresolved> {
+        fn resolve(&self, states: &ThreeStates<'_>) -> std::result::Result<Vec<u8>, Unresolved> {
             self.0.send(()).unwrap();
             self.1.lock().unwrap().recv().unwrap();
-            Ok(clash.committed.to_vec())
+            Ok(states.committed.to_vec())
         }
     }
     let dir = tempfile::tempdir().unwrap();

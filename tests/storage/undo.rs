@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use crate::support::storage::*;
 use runzeo::base::ids::{Oid, Tid};
+use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
 use runzeo::storage::{
-    Clash, PackProgress, PackRequest, Resolver, Staged, Storage, StorageError, TidAt, TransactionMeta,
-    UndoEntry, Unresolved,
+    PackProgress, PackRequest, Staged, Storage, StorageError, TidAt, TransactionMeta, UndoEntry,
 };
 
 /// What `counter.py` does: the state is a number, in a record that ends with it.
 struct Counters;
 
 impl Resolver for Counters {
-    fn resolve(&self, clash: &Clash<'_>) -> Result<Vec<u8>, Unresolved> {
+    fn resolve(&self, states: &ThreeStates<'_>) -> Result<Vec<u8>, Unresolved> {
         let number = |record: &[u8]| -> Result<i32, Unresolved> {
             let (rest, last) = record.split_last_chunk::<6>().expect("a record ends with its number");
             if !rest.windows(7).any(|w| w == b"Counter") {
@@ -27,12 +27,12 @@ impl Resolver for Counters {
             assert!(last[0] == b'J' && last[5] == b'.');
             Ok(i32::from_le_bytes([last[1], last[2], last[3], last[4]]))
         };
-        let (old, committed, new) = (number(clash.old)?, number(clash.committed)?, number(clash.new)?);
+        let (old, committed, new) = (number(states.old)?, number(states.committed)?, number(states.new)?);
         if old % 7 == 3 {
             return Err(Unresolved { reason: "not this one".into() });
         }
         let merged = committed + new - old;
-        let mut record = clash.new[..clash.new.len() - 6].to_vec();
+        let mut record = states.new[..states.new.len() - 6].to_vec();
         if let Ok(short) = u16::try_from(merged) {
             // As Python pickles a number that is not so large.
             record.push(b'M');

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 const LADDER: &[&[&str]] = &[
     &["base"],
     &["pickle"],
-    &["wire"],
+    &["wire", "conflict"],
     &["storage", "logging", "net", "auth", "process"],
-    &["exceptions", "conflict"],
+    &["exceptions"],
     &["server", "client"],
     &["config"],
     &["commands"],
@@ -136,7 +136,7 @@ fn lines_about_clients_go_through_one_door() {
     }
     assert!(
         wrong.is_empty(),
-        "use Connection::log or log_of_nobody; or, if no client can bring the line about, note it in OWN_LINES:\n{}",
+        "use Peer::log or log_without_peer; or, if no client can bring the line about, note it in OWN_LINES:\n{}",
         wrong.join("\n")
     );
 }

@@ -102,7 +102,7 @@ def put(agent, oid, serial, data):
     return agent.finish(h="a")
 
 
-def clash(agent, generation, name, states):
+def conflict(agent, generation, name, states):
     """Stores old, committed, and then the new state that started from the old one; answers what became of it."""
     old, committed, new = (record(generation, name, s) for s in states)
     oid = agent.new_oids(h="a", count=1)[0]
@@ -135,17 +135,17 @@ def wait_log(server, text, count=1, timeout=10):
 def helpers_resolve(world, generation):
     server = with_helpers(world, generation, generation.python)
     a, b = world.client(generation, server), world.client(generation, server)
-    oid, data = clash(a, generation, COUNTER, values(1, 3, 5))
+    oid, data = conflict(a, generation, COUNTER, values(1, 3, 5))
     equal(state(data), {"_value": 7})
     b.wait_invalidated(h="a", oid=oid, tid=a.get_tid(h="a", oid=oid))
     equal(b.load_bytes(h="a", oid=oid), data)
-    _, data = clash(a, generation, LENGTH, [10, 15, 20])
+    _, data = conflict(a, generation, LENGTH, [10, 15, 20])
     equal(state(data), 25)
     counted(server, a, 0, 2)
 
-    error = raises("ConflictError", clash, a, generation, UNRESOLVABLE, values(1, 2, 3))
+    error = raises("ConflictError", conflict, a, generation, UNRESOLVABLE, values(1, 2, 3))
     check(".PCounter2," in error.answer["text"], error)
-    error = raises("ConflictError", clash, a, generation, ("no.such.module", "Class"), values(1, 2, 3))
+    error = raises("ConflictError", conflict, a, generation, ("no.such.module", "Class"), values(1, 2, 3))
     check("class no.such.module.Class," in error.answer["text"], error)
     counted(server, a, 2, 2)
     if not server.program.is_python:
@@ -161,14 +161,14 @@ def bad_application_code_costs_one_resolution(world, generation):
     a = world.client(generation, server)
 
     def works():
-        equal(state(clash(a, generation, ("trouble", "Adds"), values(1, 3, 5))[1]), {"_value": 7})
+        equal(state(conflict(a, generation, ("trouble", "Adds"), values(1, 3, 5))[1]), {"_value": 7})
 
     works()
-    equal(state(clash(a, generation, ("trouble", "Prints"), values(1, 3, 5))[1]), {"_value": 7})
+    equal(state(conflict(a, generation, ("trouble", "Prints"), values(1, 3, 5))[1]), {"_value": 7})
     wait_log(server, "said on standard output")
     wait_log(server, "said on standard error")
     for name in "Dies", "IsKilled", "Eats", "Plain":
-        error = raises("ConflictError", clash, a, generation, ("trouble", name), values(1, 2, 3))
+        error = raises("ConflictError", conflict, a, generation, ("trouble", name), values(1, 2, 3))
         check(f"class trouble.{name}," in error.answer["text"], error)
         works()
     log = server.log_text()
@@ -196,7 +196,7 @@ def what_a_record_names_is_not_run(world, generation):
         raises("ConflictError", put, a, oid, t1, data.hex())
     wait_log(server, "its record names posix.system, which is not run")
     check(not mark.exists(), "the helper ran it")
-    equal(state(clash(a, generation, ("trouble", "Adds"), values(1, 3, 5))[1]), {"_value": 7})
+    equal(state(conflict(a, generation, ("trouble", "Adds"), values(1, 3, 5))[1]), {"_value": 7})
 
 
 def processes_below(pid):
@@ -226,7 +226,7 @@ def helpers_end_with_the_server(world):
         server = world.server(generation, name=directory, zeo=f"conflict-resolver {generation.python}",
                               environment={"PYTHONPATH": str(site)})
         a = world.client(generation, server, wait_timeout=2)
-        equal(state(clash(a, generation, ("trouble", "Adds"), values(1, 3, 5))[1]), {"_value": 7})
+        equal(state(conflict(a, generation, ("trouble", "Adds"), values(1, 3, 5))[1]), {"_value": 7})
         if hanging:
             old, committed, new = (record(generation, ("trouble", "Hangs"), s) for s in values(1, 2, 3))
             oid = a.new_oids(h="a", count=1)[0]
@@ -256,7 +256,7 @@ def helpers_that_cannot_start(world):
         return
     server = world.server(generation, zeo="conflict-resolver /bin/true")
     a = world.client(generation, server)
-    raises("ConflictError", clash, a, generation, COUNTER, values(1, 3, 5))
+    raises("ConflictError", conflict, a, generation, COUNTER, values(1, 3, 5))
     wait_log(server, "conflict-resolver /bin/true: ended (exit status: 0)")
     check("bin/zopepy" in server.log_text(), "no advice in the log")
 
@@ -265,14 +265,14 @@ def helpers_that_cannot_start(world):
 def known_classes_need_no_helper(world, generation):
     server = world.server(generation)
     a, b = world.client(generation, server), world.client(generation, server)
-    oid, data = clash(a, generation, LENGTH, [10, 15, 20])
+    oid, data = conflict(a, generation, LENGTH, [10, 15, 20])
     equal(state(data), 25)
     b.wait_invalidated(h="a", oid=oid, tid=a.get_tid(h="a", oid=oid))
     equal(b.load_bytes(h="a", oid=oid), data)
     tree = ("BTrees.OOBTree", "OOBTree")
-    _, data = clash(a, generation, tree, [((((1, 10),),),), ((((1, 10, 2, 20),),),), ((((1, 10, 3, 30),),),)])
+    _, data = conflict(a, generation, tree, [((((1, 10),),),), ((((1, 10, 2, 20),),),), ((((1, 10, 3, 30),),),)])
     equal(state(data), ((((1, 10, 2, 20, 3, 30),),),))
-    error = raises("ConflictError", clash, a, generation, tree,
+    error = raises("ConflictError", conflict, a, generation, tree,
                    [((((1, 10),),),), ((((1, 11),),),), ((((1, 12),),),)])
     check("class BTrees.OOBTree.OOBTree," in error.answer["text"], error)
     check(server.program.is_python or "conflict-resolver" not in server.log_text(), "advice that does not fit")
@@ -285,9 +285,9 @@ def without_helpers_the_log_says_once_what_to_do(world, generation):
         raise Skip("Python's server imports the classes itself")
     a = world.client(generation, server)
     for _ in range(3):
-        error = raises("ConflictError", clash, a, generation, UNRESOLVABLE, values(1, 2, 3))
+        error = raises("ConflictError", conflict, a, generation, UNRESOLVABLE, values(1, 2, 3))
         check(".PCounter2," in error.answer["text"], error)
-        raises("ConflictError", clash, a, generation, COUNTER, values(1, 2, 3))
+        raises("ConflictError", conflict, a, generation, COUNTER, values(1, 2, 3))
     # Further classes are named at a level below INFO.
     lines = [line for line in server.log_text().splitlines() if "'conflict-resolver'" in line]
     equal(len(lines), 1, lines)
@@ -303,13 +303,13 @@ def clients_resolve(world, generation):
     server.zeo += "\nclient-conflict-resolution true"
     server.start()
     a, b = world.client(generation, server), world.client(generation, server)
-    oid, data = clash(a, generation, COUNTER, values(1, 3, 5))
+    oid, data = conflict(a, generation, COUNTER, values(1, 3, 5))
     equal(state(data), {"_value": 7})
     b.wait_invalidated(h="a", oid=oid, tid=a.get_tid(h="a", oid=oid))
     equal(b.load_bytes(h="a", oid=oid), data)
     if not server.program.is_python:
         counted(server, a, 0, 0 if generation.age >= 500 else 1)
-    raises("ConflictError", clash, a, generation, UNRESOLVABLE, values(1, 2, 3))
+    raises("ConflictError", conflict, a, generation, UNRESOLVABLE, values(1, 2, 3))
     # Nothing is left of it: the next transaction of both clients passes.
     for agent in a, b:
-        equal(state(clash(agent, generation, LENGTH, [1, 2, 3])[1]), 4)
+        equal(state(conflict(agent, generation, LENGTH, [1, 2, 3])[1]), 4)

@@ -1,20 +1,20 @@
 //! `<eventlog>`: where log lines go and how they look.
 
-use super::log_format;
+use crate::base::address::Address;
 use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Child, Content, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section, quoted};
-use crate::config::{
-    EventLogConfig, FormatStyle, HandlerConfig, LineLayout, LogEncoding, LogFileConfig, LogTarget,
-    RotateWhen, Rotation, SyslogConfig,
+use crate::logging::level::{ALL, BLATHER, CRITICAL, DEBUG, ERROR, INFO, NOTSET, TRACE, WARNING};
+use crate::logging::{
+    Destination, Encoding, FileSetup, Formatter, HandlerSetup, Layout, LogSetup, Rotation, Style,
+    SyslogAddress, SyslogSetup, When,
 };
 
-const LEVEL_INFO: i32 = 20;
-const DEFAULT_DATEFORMAT: &str = "%Y-%m-%dT%H:%M:%S";
-/// Of `<logfile>`, and of stderr where no log is configured.
-const DEFAULT_FILE_FORMAT: &str = "------\\n%(asctime)s %(levelname)s %(name)s %(message)s";
 const DEFAULT_SYSLOG_FORMAT: &str = "%(name)s %(message)s";
-const DEFAULT_SYSLOG_ADDRESS: &str = "localhost:514";
+const DEFAULT_SYSLOG_FACILITY: &str = "user";
+/// Where syslog listens if the address leaves it open.
+const SYSLOG_HOST: &str = "localhost";
+const SYSLOG_PORT: u16 = 514;
 
 const LEVEL: Datatype = Datatype::Custom(|text| level(text).map(drop));
 const STYLE: Datatype = Datatype::Custom(|text| style(text).map(drop));
@@ -91,17 +91,18 @@ pub static LOGGER: SectionType = SectionType {
     ]),
 };
 
-pub fn event_log(section: &Section) -> Result<EventLogConfig, ConfigError> {
-    Ok(EventLogConfig {
-        level: section.get("level", level)?.unwrap_or(LEVEL_INFO),
+pub fn log_setup(section: &Section) -> Result<LogSetup, ConfigError> {
+    Ok(LogSetup {
+        level: section.get("level", level)?.unwrap_or(INFO),
         handlers: section.sections().map(handler).collect::<Result<_, _>>()?,
+        configured: true,
     })
 }
 
-fn handler(section: &Section) -> Result<HandlerConfig, ConfigError> {
+fn handler(section: &Section) -> Result<HandlerSetup, ConfigError> {
     match section.type_name.as_str() {
-        "logfile" => log_file(section).map(HandlerConfig::LogFile),
-        "syslog" => syslog(section).map(HandlerConfig::Syslog),
+        "logfile" => log_file(section),
+        "syslog" => syslog(section),
         other => Err(ConfigError::at(
             &section.start,
             format!("<{other}> is not supported; there are <logfile> and <syslog>"),
@@ -109,42 +110,36 @@ fn handler(section: &Section) -> Result<HandlerConfig, ConfigError> {
     }
 }
 
-fn log_file(section: &Section) -> Result<LogFileConfig, ConfigError> {
-    let target = match section.get("path", datatypes::string)?.unwrap_or_default().as_str() {
-        "STDOUT" => LogTarget::Stdout,
-        "STDERR" => LogTarget::Stderr,
-        "" => return Err(ConfigError::at(&section.start, "the path of a <logfile> is empty")),
-        path => LogTarget::Path(path.into()),
-    };
+fn log_file(section: &Section) -> Result<HandlerSetup, ConfigError> {
+    let path = section.get("path", datatypes::string)?.unwrap_or_default();
+    if path.is_empty() {
+        return Err(ConfigError::at(&section.start, "the path of a <logfile> is empty"));
+    }
+    let refused = |reason: &str| ConfigError::at(&section.start, format!("<logfile>: {reason}"));
     let wanted = RotationWanted::from_section(section)?;
     let delay = section.get("delay", datatypes::boolean)?.unwrap_or(false);
-    let encoding_given = section.value("encoding").is_some_and(|value| !value.text.is_empty());
-    let rotation = match target {
-        LogTarget::Path(_) => wanted.rotation(),
-        LogTarget::Stdout | LogTarget::Stderr => {
-            if wanted.max_size != 0 || wanted.old_files != 0 || wanted.when.is_some() {
-                Err("standard output cannot be rotated; drop max-size, when and old-files".into())
-            } else if delay {
-                Err("standard output cannot be opened later; drop delay".into())
-            } else if encoding_given {
-                Err("standard output has its own encoding; drop encoding".into())
-            } else {
-                Ok(Rotation::Never)
+    let (destination, encoding) = match path.as_str() {
+        "STDOUT" | "STDERR" => {
+            wanted.check_stream().map_err(refused)?;
+            if delay {
+                return Err(refused("standard output cannot be opened later; drop delay"));
             }
+            if section.value("encoding").is_some_and(|value| !value.text.is_empty()) {
+                return Err(refused("standard output has its own encoding; drop encoding"));
+            }
+            let is_stdout = path == "STDOUT";
+            (if is_stdout { Destination::Stdout } else { Destination::Stderr }, Encoding::default())
+        }
+        _ => {
+            let rotation = wanted.rotation().map_err(refused)?;
+            let encoding = section.get("encoding", encoding)?.unwrap_or_default();
+            (Destination::File(FileSetup { path: path.into(), rotation, delay }), encoding)
         }
     };
-    let rotation =
-        rotation.map_err(|reason: String| ConfigError::at(&section.start, format!("<logfile>: {reason}")))?;
-    let encoding = match target {
-        LogTarget::Path(_) => section.get("encoding", encoding)?.unwrap_or_default(),
-        LogTarget::Stdout | LogTarget::Stderr => LogEncoding::default(),
-    };
-    Ok(LogFileConfig {
-        target,
-        level: section.get("level", level)?.unwrap_or(0),
-        layout: layout(section, DEFAULT_FILE_FORMAT)?,
-        rotation,
-        delay,
+    Ok(HandlerSetup {
+        level: section.get("level", level)?.unwrap_or(NOTSET),
+        layout: layout(section, &Layout::default().format)?,
+        destination,
         encoding,
     })
 }
@@ -153,7 +148,7 @@ fn log_file(section: &Section) -> Result<LogFileConfig, ConfigError> {
 struct RotationWanted {
     old_files: i128,
     max_size: i128,
-    when: Option<RotateWhen>,
+    when: Option<When>,
     interval: i128,
 }
 
@@ -167,17 +162,25 @@ impl RotationWanted {
         })
     }
 
-    fn rotation(&self) -> Result<Rotation, String> {
+    /// For standard output and standard error.
+    fn check_stream(&self) -> Result<(), &'static str> {
+        if self.max_size != 0 || self.old_files != 0 || self.when.is_some() {
+            return Err("standard output cannot be rotated; drop max-size, when and old-files");
+        }
+        Ok(())
+    }
+
+    fn rotation(&self) -> Result<Rotation, &'static str> {
         if self.when.is_none() && self.max_size == 0 && self.old_files == 0 && self.interval == 0 {
             return Ok(Rotation::Never);
         }
         let old_files = u32::try_from(self.old_files.min(i128::from(u32::MAX))).unwrap_or(0);
         if old_files == 0 {
-            return Err("rotation needs old-files, the number of old files to keep, greater than 0".into());
+            return Err("rotation needs old-files, the number of old files to keep, greater than 0");
         }
         match self.when {
-            Some(_) if self.max_size != 0 => Err("max-size and when exclude each other".into()),
-            Some(_) if self.interval < 0 => Err("interval cannot be negative".into()),
+            Some(_) if self.max_size != 0 => Err("max-size and when exclude each other"),
+            Some(_) if self.interval < 0 => Err("interval cannot be negative"),
             Some(when) => {
                 let interval = u32::try_from(self.interval.max(1)).unwrap_or(u32::MAX);
                 Ok(Rotation::Time { when, interval, old_files })
@@ -186,23 +189,31 @@ impl RotationWanted {
                 // A negative size is never reached in Python.
                 Ok(Rotation::Size { max_size: u64::try_from(self.max_size).unwrap_or(0), old_files })
             }
-            None => Err("rotation needs max-size or when".into()),
+            None => Err("rotation needs max-size or when"),
         }
     }
 }
 
-fn syslog(section: &Section) -> Result<SyslogConfig, ConfigError> {
-    let default_address = datatypes::socket_address(DEFAULT_SYSLOG_ADDRESS)
-        .map_err(|reason| ConfigError::at(&section.start, reason))?;
-    Ok(SyslogConfig {
-        facility: section.get("facility", facility)?.unwrap_or_else(|| "user".into()),
-        address: section.get("address", datatypes::socket_address)?.unwrap_or(default_address),
-        level: section.get("level", level)?.unwrap_or(0),
+fn syslog(section: &Section) -> Result<HandlerSetup, ConfigError> {
+    let address = match section.get("address", datatypes::socket_address)? {
+        Some(Address::Unix(path)) => SyslogAddress::Unix(path),
+        Some(Address::Tcp { host, port }) => SyslogAddress::Udp {
+            host: host.unwrap_or_else(|| SYSLOG_HOST.into()),
+            port: port.unwrap_or(SYSLOG_PORT),
+        },
+        None => SyslogAddress::Udp { host: SYSLOG_HOST.into(), port: SYSLOG_PORT },
+    };
+    let facility = section.get("facility", facility)?.unwrap_or_else(|| DEFAULT_SYSLOG_FACILITY.into());
+    Ok(HandlerSetup {
+        level: section.get("level", level)?.unwrap_or(NOTSET),
         layout: layout(section, DEFAULT_SYSLOG_FORMAT)?,
+        destination: Destination::Syslog(SyslogSetup { facility, address }),
+        encoding: Encoding::Utf8,
     })
 }
 
-fn layout(section: &Section, default_format: &str) -> Result<LineLayout, ConfigError> {
+/// The keys of a line's layout. `arbitrary-fields` has no effect: a field that no entry has is refused with it too.
+fn layout(section: &Section, default_format: &str) -> Result<Layout, ConfigError> {
     // zope.exceptions' formatter differs in the tracebacks only, and there are none here.
     if let Some(formatter) = section.value("formatter")
         && !matches!(formatter.text.as_str(), "logging.Formatter" | "zope.exceptions.log.Formatter")
@@ -213,38 +224,43 @@ fn layout(section: &Section, default_format: &str) -> Result<LineLayout, ConfigE
         ));
     }
     let style = section.get("style", style)?.unwrap_or_default();
-    let arbitrary_fields = section.get("arbitrary-fields", datatypes::boolean)?.unwrap_or(false);
-    let location = section.value("format").map_or(&section.start, |value| &value.location);
-    let written = section.value("format").map_or(default_format, |value| value.text.as_str());
-    let format = match log_format::unescape(written) {
-        format if format.is_empty() => log_format::default_format(style).into(),
-        format => format,
+    let format = match section.value("format").map(|value| unescape(&value.text)) {
+        Some(format) if format.is_empty() => style.default_format().into(),
+        Some(format) => format,
+        None => default_format.into(),
     };
-    log_format::check(&format, style, arbitrary_fields)
-        .map_err(|reason| ConfigError::at(location, format!("format: {reason}")))?;
-    Ok(LineLayout {
-        format,
-        dateformat: section
-            .get("dateformat", datatypes::string)?
-            .unwrap_or_else(|| DEFAULT_DATEFORMAT.into()),
-        style,
-        arbitrary_fields,
-    })
+    let dateformat =
+        section.get("dateformat", datatypes::string)?.unwrap_or_else(|| Layout::default().dateformat);
+    let layout = Layout { format, dateformat, style };
+    Formatter::new(&layout).map_err(|error| {
+        let location = section.value(error.key).map_or(&section.start, |value| &value.location);
+        ConfigError::at(location, format!("{}: {}", error.key, error.problem))
+    })?;
+    Ok(layout)
 }
 
-fn level(text: &str) -> Result<i32, String> {
+/// A format with control characters for `\n`, `\t`, `\b`, `\f` and `\r`.
+fn unescape(text: &str) -> String {
+    text.replace("\\n", "\n")
+        .replace("\\t", "\t")
+        .replace("\\b", "\x08")
+        .replace("\\f", "\x0c")
+        .replace("\\r", "\r")
+}
+
+fn level(text: &str) -> Result<u8, String> {
     match text.to_lowercase().as_str() {
-        "critical" | "fatal" => Ok(50),
-        "error" => Ok(40),
-        "warn" | "warning" => Ok(30),
-        "info" => Ok(LEVEL_INFO),
-        "blather" => Ok(15),
-        "debug" => Ok(10),
-        "trace" => Ok(5),
-        "all" => Ok(1),
-        "notset" => Ok(0),
-        number => match datatypes::integer(number).map(i32::try_from) {
-            Ok(Ok(level @ 0..=50)) => Ok(level),
+        "critical" | "fatal" => Ok(CRITICAL),
+        "error" => Ok(ERROR),
+        "warn" | "warning" => Ok(WARNING),
+        "info" => Ok(INFO),
+        "blather" => Ok(BLATHER),
+        "debug" => Ok(DEBUG),
+        "trace" => Ok(TRACE),
+        "all" => Ok(ALL),
+        "notset" => Ok(NOTSET),
+        number => match datatypes::integer(number).map(u8::try_from) {
+            Ok(Ok(level @ NOTSET..=CRITICAL)) => Ok(level),
             _ => Err(format!(
                 "{} is not a level; use critical, error, warning, info, blather, debug, trace, all, notset or 0 to 50",
                 quoted(text)
@@ -253,12 +269,12 @@ fn level(text: &str) -> Result<i32, String> {
     }
 }
 
-fn style(text: &str) -> Result<FormatStyle, String> {
+fn style(text: &str) -> Result<Style, String> {
     match text.to_lowercase().as_str() {
-        "classic" => Ok(FormatStyle::Classic),
-        "format" => Ok(FormatStyle::Format),
-        "template" => Ok(FormatStyle::Template),
-        "safe-template" => Ok(FormatStyle::SafeTemplate),
+        "classic" => Ok(Style::Classic),
+        "format" => Ok(Style::Format),
+        "template" => Ok(Style::Template),
+        "safe-template" => Ok(Style::SafeTemplate),
         _ => Err(format!("{} is not a style; use classic, format, template or safe-template", quoted(text))),
     }
 }
@@ -276,16 +292,16 @@ fn facility(text: &str) -> Result<String, String> {
     }
 }
 
-fn rotate_when(text: &str) -> Result<Option<RotateWhen>, String> {
+fn rotate_when(text: &str) -> Result<Option<When>, String> {
     match text.to_uppercase().as_str() {
         "" => Ok(None),
-        "S" => Ok(Some(RotateWhen::Second)),
-        "M" => Ok(Some(RotateWhen::Minute)),
-        "H" => Ok(Some(RotateWhen::Hour)),
-        "D" => Ok(Some(RotateWhen::Day)),
-        "MIDNIGHT" => Ok(Some(RotateWhen::Midnight)),
+        "S" => Ok(Some(When::Second)),
+        "M" => Ok(Some(When::Minute)),
+        "H" => Ok(Some(When::Hour)),
+        "D" => Ok(Some(When::Day)),
+        "MIDNIGHT" => Ok(Some(When::Midnight)),
         other => match other.as_bytes() {
-            [b'W', day @ b'0'..=b'6'] => Ok(Some(RotateWhen::Weekday(day - b'0'))),
+            [b'W', day @ b'0'..=b'6'] => Ok(Some(When::Weekday(day - b'0'))),
             _ => {
                 Err(format!("{} is not a time; use S, M, H, D, midnight, or W0 (Monday) to W6", quoted(text)))
             }
@@ -294,12 +310,12 @@ fn rotate_when(text: &str) -> Result<Option<RotateWhen>, String> {
 }
 
 /// The encodings that a server log is written in, under the names that Python has for them.
-fn encoding(text: &str) -> Result<LogEncoding, String> {
+fn encoding(text: &str) -> Result<Encoding, String> {
     match text.to_lowercase().replace(['-', ' '], "_").as_str() {
-        "utf_8" | "utf8" | "u8" | "utf" | "cp65001" => Ok(LogEncoding::Utf8),
-        "ascii" | "us_ascii" | "646" => Ok(LogEncoding::Ascii),
+        "utf_8" | "utf8" | "u8" | "utf" | "cp65001" => Ok(Encoding::Utf8),
+        "ascii" | "us_ascii" | "646" => Ok(Encoding::Ascii),
         "latin_1" | "latin1" | "latin" | "l1" | "iso_8859_1" | "iso8859_1" | "8859" | "cp819" => {
-            Ok(LogEncoding::Latin1)
+            Ok(Encoding::Latin1)
         }
         _ => Err(format!("{} is not supported; use utf-8, latin-1 or ascii", quoted(text))),
     }
@@ -317,5 +333,15 @@ fn http_method(text: &str) -> Result<(), String> {
     match text.to_uppercase().as_str() {
         "GET" | "POST" => Ok(()),
         _ => Err(format!("{} is neither GET nor POST", quoted(text))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes() {
+        assert_eq!(unescape("a\\n\\tb\\\\x\\r"), "a\n\tb\\\\x\r");
     }
 }

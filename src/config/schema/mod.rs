@@ -6,7 +6,6 @@
 
 pub mod eventlog;
 pub mod limits;
-mod log_format;
 pub mod runner;
 mod ssl;
 pub mod storages;

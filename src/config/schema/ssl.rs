@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::super::{ClientCertificates, KeyPassword, SslConfig};
+use crate::config::SslConfig;
 use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Content, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section};
+use crate::net::tls::{Clients, Files, Password};
 
 /// The names of all authorities that the machine trusts, in the documentation of Python's server.
 const SIGNED: &[&str] = &["-", "SIGNED"];
@@ -44,12 +45,12 @@ pub fn ssl(section: &Section) -> Result<SslConfig, ConfigError> {
         }
         // Python's server takes a file of that name for a file.
         Some(value) if SIGNED.contains(&value.text.as_str()) && !Path::new(&value.text).exists() => {
-            ClientCertificates::Signed
+            Clients::Signed
         }
-        Some(value) => ClientCertificates::Listed(value.text.clone().into()),
+        Some(value) => Clients::Listed(value.text.clone().into()),
         None => return Err(ConfigError::at(&section.start, "<ssl> lacks the required key 'authenticate'")),
     };
-    let mut password = section.get("password-file", datatypes::existing_dirpath)?.map(KeyPassword::File);
+    let mut password = section.get("password-file", datatypes::existing_dirpath)?.map(Password::File);
     if let Some(function) = section.value("password-function") {
         password = Some(password_of(&function.text).ok_or_else(|| {
             ConfigError::at(
@@ -59,22 +60,17 @@ pub fn ssl(section: &Section) -> Result<SslConfig, ConfigError> {
             )
         })?);
     }
-    Ok(SslConfig {
-        certificate,
-        key: section.get("key", datatypes::existing_dirpath)?,
-        password,
-        clients,
-        location: section.start.clone(),
-    })
+    let key = section.get("key", datatypes::existing_dirpath)?;
+    Ok(SslConfig { files: Files { certificate, key, password, clients }, location: section.start.clone() })
 }
 
 /// What the function of upstream's tests returns.
 #[cfg(feature = "test-storages")]
-fn password_of(function: &str) -> Option<KeyPassword> {
-    (function == "ZEO.tests.testssl.pwfunc").then(|| KeyPassword::Text("1234".into()))
+fn password_of(function: &str) -> Option<Password> {
+    (function == "ZEO.tests.testssl.pwfunc").then(|| Password::Text("1234".into()))
 }
 
 #[cfg(not(feature = "test-storages"))]
-fn password_of(_: &str) -> Option<KeyPassword> {
+fn password_of(_: &str) -> Option<Password> {
     None
 }

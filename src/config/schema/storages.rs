@@ -9,9 +9,10 @@ use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Child, Content, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section, quoted};
 use crate::config::{
-    BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig, NewFileFormat,
-    StorageConfig, ZlibStorageConfig,
+    BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig, StorageConfig,
+    ZlibStorageConfig,
 };
+use crate::storage::file::{FileStorageOptions, NewFileFormat};
 
 static FILESTORAGE: SectionType = SectionType {
     name: "filestorage",
@@ -213,7 +214,28 @@ fn blob_storage(section: &Section) -> Result<BlobStorageConfig, ConfigError> {
     if blob_dir.is_empty() {
         return Err(ConfigError::at(&section.start, "the blob-dir of a <blobstorage> is empty"));
     }
-    Ok(BlobStorageConfig { blob_dir: blob_dir.into(), base: base(section)?, location: section.start.clone() })
+    let base = base(section)?;
+    check_keeps_blobs(&base).map_err(|what| {
+        ConfigError::at(&section.start, format!("<blobstorage> with blob-dir {blob_dir}: {what}"))
+    })?;
+    Ok(BlobStorageConfig { blob_dir: blob_dir.into(), base })
+}
+
+/// A storage keeps its blobs itself, and so as safe as its records: a `<blobstorage>` lies around one that can.
+fn check_keeps_blobs(storage: &StorageConfig) -> Result<(), &'static str> {
+    match storage {
+        StorageConfig::File(file) if file.options.blob_dir.is_some() => {
+            Err("the <filestorage> in it has a blob-dir of its own")
+        }
+        StorageConfig::File(_) | StorageConfig::Mapping { .. } => Ok(()),
+        StorageConfig::Demo(demo) => demo.changes.as_deref().map_or(Ok(()), check_keeps_blobs),
+        StorageConfig::Zlib(zlib) => check_keeps_blobs(&zlib.base),
+        StorageConfig::Before(_) => Err("nothing is stored <before> now"),
+        StorageConfig::Blob(_) => Err("there is another one in it"),
+        StorageConfig::Temporary { .. } => Err("a <temporarystorage> keeps none"),
+        #[cfg(feature = "test-storages")]
+        StorageConfig::Test { base, .. } => check_keeps_blobs(base),
+    }
 }
 
 fn zlib_storage(section: &Section, by_clients: bool) -> Result<ZlibStorageConfig, ConfigError> {
@@ -267,22 +289,24 @@ fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {
     if path.as_os_str().is_empty() {
         return Err(ConfigError::at(&section.start, "the path of a <filestorage> is empty"));
     }
-    Ok(FileStorageConfig {
-        path,
+    let defaults = FileStorageOptions::new(path);
+    let options = FileStorageOptions {
         blob_dir: blob_dir(section)?,
-        create: section.get("create", datatypes::boolean)?.unwrap_or(false),
-        read_only: section.get("read-only", datatypes::boolean)?.unwrap_or(false),
+        create: section.get("create", datatypes::boolean)?.unwrap_or(defaults.create),
+        read_only: section.get("read-only", datatypes::boolean)?.unwrap_or(defaults.read_only),
         quota: section
             .get("quota", datatypes::byte_size)?
             .map(|quota| u64::try_from(quota.max(0)).unwrap_or(u64::MAX)),
-        pack_gc: section.get("pack-gc", datatypes::boolean)?.unwrap_or(true),
-        pack_keep_old: section.get("pack-keep-old", datatypes::boolean)?.unwrap_or(true),
+        pack_gc: section.get("pack-gc", datatypes::boolean)?.unwrap_or(defaults.pack_gc),
+        pack_keep_old: section.get("pack-keep-old", datatypes::boolean)?.unwrap_or(defaults.pack_keep_old),
         pack_refuse_large_removals: section
             .get("pack-refuse-large-removals", datatypes::boolean)?
-            .unwrap_or(false),
+            .unwrap_or(defaults.pack_refuse_large_removals),
         new_file_format: section.get("new-file-format", new_file_format)?.unwrap_or_default(),
-        location: section.start.clone(),
-    })
+        ..defaults
+    };
+    options.check().map_err(|error| ConfigError::at(&section.start, format!("<filestorage>: {error}")))?;
+    Ok(FileStorageConfig { options, location: section.start.clone() })
 }
 
 /// Python takes an empty one for none.
@@ -293,8 +317,8 @@ fn blob_dir(section: &Section) -> Result<Option<PathBuf>, ConfigError> {
 fn new_file_format(text: &str) -> Result<NewFileFormat, String> {
     match text.to_lowercase().as_str() {
         "auto" => Ok(NewFileFormat::Auto),
-        "fs21" => Ok(NewFileFormat::Fs21),
-        "fs30" => Ok(NewFileFormat::Fs30),
+        "fs21" => Ok(NewFileFormat::FS21),
+        "fs30" => Ok(NewFileFormat::FS30),
         _ => Err(format!("{} is not a format; use auto, FS21 (Python 2) or FS30 (Python 3)", quoted(text))),
     }
 }

@@ -12,6 +12,8 @@ use crate::config::zconfig::{ConfigError, Location, Section};
 use crate::conflict::User;
 use crate::server::limits::Limits;
 
+pub const DEFAULT_INVALIDATION_QUEUE_SIZE: usize = 100;
+
 /// Keys of ZEO 4 and ZEO 6 together, and our own.
 pub static ZEO: SectionType = SectionType {
     name: "zeo",

@@ -16,10 +16,8 @@ use std::time::{Duration, Instant};
 use super::process::{Helper, Process};
 use crate::base::cancel::Cancel;
 use crate::base::log_rate::LogRate;
-use crate::conflict::HelperOptions;
-use crate::conflict::LOG;
+use crate::conflict::{HelperOptions, LOG, ThreeStates, Unresolved};
 use crate::pickle::record::{ClassName, class_name};
-use crate::storage::{Clash, Unresolved};
 
 /// Conflicts that helpers do not survive come as often as clients like.
 static FATES: LogRate = LogRate::new("ends of helpers of conflict-resolver", 60, 60);
@@ -119,19 +117,19 @@ impl Pool {
     }
 
     /// Merges with the application's classes.
-    pub fn resolve(&self, clash: &Clash<'_>) -> Result<Vec<u8>, Unresolved> {
+    pub fn resolve(&self, states: &ThreeStates<'_>) -> Result<Vec<u8>, Unresolved> {
         let shared = &self.shared;
         // Escaped: it stands in the log.
-        let class = class_name(clash.new).unwrap_or_else(ClassName::unknown).to_string();
-        let mut helper = shared.take(&class, clash.cancel).map_err(|reason| Unresolved { reason })?;
+        let class = class_name(states.new).unwrap_or_else(ClassName::unknown).to_string();
+        let mut helper = shared.take(&class, states.cancel).map_err(|reason| Unresolved { reason })?;
         let answer = {
             let process = Arc::clone(&helper.process);
-            let _interrupts = clash.cancel.on_cancel(move || process.interrupt());
-            helper.resolve(clash, shared.patience)
+            let _interrupts = states.cancel.on_cancel(move || process.interrupt());
+            helper.resolve(states, shared.patience)
         };
         let result = match answer {
             // It may have been interrupted when the answer was there.
-            _ if clash.cancel.is_cancelled() => {
+            _ if states.cancel.is_cancelled() => {
                 let pid = helper.process.pid;
                 shared.discard(helper);
                 if FATES.admits(None, "") {
@@ -171,7 +169,7 @@ impl Pool {
             }
         };
         let record = result.map_err(|reason| Unresolved { reason })?;
-        if protocol(&record) > protocol(clash.new).max(2) {
+        if protocol(&record) > protocol(states.new).max(2) {
             let reason = format!(
                 "the Python of conflict-resolver writes pickles of protocol {}, the clients' that stored an object of \
                  class {class} cannot read them; conflict-resolver must name a Python like theirs",

@@ -17,10 +17,8 @@ use socket2::SockRef;
 
 use crate::base::log_rate::LogRate;
 use crate::base::memory;
-use crate::conflict::HelperOptions;
-use crate::conflict::LOG;
+use crate::conflict::{HelperOptions, LOG, ThreeStates};
 use crate::log_at;
-use crate::storage::Clash;
 
 /// What the process runs, sent over its standard input so that the command line stays short.
 const SOURCE: [&str; 2] = [include_str!("unpickler.py"), include_str!("helper.py")];
@@ -180,17 +178,17 @@ impl Helper {
     }
 
     /// Merges. An error means that the helper is of no use any more: it has ended, unless it was cancelled.
-    pub fn resolve(&mut self, clash: &Clash<'_>, patience: Duration) -> Result<Answer, String> {
+    pub fn resolve(&mut self, states: &ThreeStates<'_>, patience: Duration) -> Result<Answer, String> {
         let deadline = Instant::now() + patience;
-        let answer = request(clash).and_then(|head| {
+        let answer = request(states).and_then(|head| {
             let [length, old, committed, new] = &head;
-            self.send(&[length, old, clash.old, committed, clash.committed, new, clash.new], deadline)?;
+            self.send(&[length, old, states.old, committed, states.committed, new, states.new], deadline)?;
             self.answer(deadline)
         });
         let (kind, body) = match answer {
             Ok(answer) => answer,
             // How it ends is waited for where nobody has locks.
-            Err(_) if clash.cancel.is_cancelled() => return Err("was interrupted".into()),
+            Err(_) if states.cancel.is_cancelled() => return Err("was interrupted".into()),
             Err(error) => {
                 let fate = self.process.kill();
                 return Err(format!("{} ({fate})", describe(&error, patience)));
@@ -274,15 +272,15 @@ fn give_up_rights() -> io::Result<()> {
 }
 
 /// The lengths around the three states of a request.
-fn request(clash: &Clash<'_>) -> io::Result<[Vec<u8>; 4]> {
+fn request(states: &ThreeStates<'_>) -> io::Result<[Vec<u8>; 4]> {
     let length = |len: usize| u32::try_from(len).map_err(|_| io::Error::from(ErrorKind::InvalidInput));
-    let states = [clash.old, clash.committed, clash.new];
-    let total = 24 + states.iter().map(|state| 4 + state.len()).sum::<usize>();
+    let records = [states.old, states.committed, states.new];
+    let total = 24 + records.iter().map(|state| 4 + state.len()).sum::<usize>();
     let mut head = length(total)?.to_be_bytes().to_vec();
-    head.extend_from_slice(&clash.oid.0.to_be_bytes());
-    head.extend_from_slice(&clash.committed_serial.0.to_be_bytes());
-    head.extend_from_slice(&clash.read.0.to_be_bytes());
-    let [old, committed, new] = states.map(|state| length(state.len()));
+    head.extend_from_slice(&states.oid.0.to_be_bytes());
+    head.extend_from_slice(&states.committed_serial.0.to_be_bytes());
+    head.extend_from_slice(&states.read.0.to_be_bytes());
+    let [old, committed, new] = records.map(|state| length(state.len()));
     let bytes = |length: u32| length.to_be_bytes().to_vec();
     Ok([head, bytes(old?), bytes(committed?), bytes(new?)])
 }

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use super::pool::Pool;
 use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
-use crate::conflict::{HelperOptions, User};
-use crate::storage::{Clash, Unresolved};
+use crate::conflict::{HelperOptions, ThreeStates, Unresolved, User};
 
 /// Does with the three states what the new one says.
 const ZODB: &str = r#"
@@ -87,7 +86,7 @@ fn of_class(name: &str, what: &str) -> Vec<u8> {
 }
 
 fn resolve_until(pool: &Pool, new: &[u8], cancel: &Cancel) -> Result<Vec<u8>, Unresolved> {
-    pool.resolve(&Clash {
+    pool.resolve(&ThreeStates {
         oid: Oid(u64::from(b'o')),
         read: Tid(1),
         committed_serial: Tid(2),

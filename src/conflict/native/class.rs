@@ -1,8 +1,8 @@
 //! Which classes are merged natively, by the names that records have.
 
-/// A class that is known here.
+/// A class whose states are merged here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Known {
+pub enum Mergeable {
     Counter(Counter),
     BTree(Family, Form),
 }
@@ -23,13 +23,13 @@ pub enum Counter {
 /// What the keys and values of a BTree are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Family {
-    pub key: Item,
-    pub value: Item,
+    pub key: ItemType,
+    pub value: ItemType,
 }
 
 /// What a key or value is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Item {
+pub enum ItemType {
     /// Any object
     Object,
     /// An integer of this range
@@ -54,22 +54,29 @@ impl Form {
         matches!(self, Form::Bucket | Form::BTree)
     }
 
+    /// Keys and values of one item.
+    pub fn width(self) -> usize {
+        if self.has_values() { 2 } else { 1 }
+    }
+
     pub fn is_tree(self) -> bool {
         matches!(self, Form::BTree | Form::TreeSet)
     }
 }
 
-/// The class of this name, if it is known. Subclasses are not: they may have a `_p_resolveConflict` of their own.
-pub fn known(module: &[u8], class: &[u8]) -> Option<Known> {
+/// The class of this name, if its states are merged here. Subclasses are not: they may have a `_p_resolveConflict` of their own.
+pub fn mergeable(module: &[u8], class: &[u8]) -> Option<Mergeable> {
     match (module, class) {
-        (b"BTrees.Length", b"Length") => return Some(Known::Counter(Counter::Sum)),
+        (b"BTrees.Length", b"Length") => return Some(Mergeable::Counter(Counter::Sum)),
         (b"zope.minmax" | b"zope.minmax._minmax", b"Maximum") => {
-            return Some(Known::Counter(Counter::Maximum));
+            return Some(Mergeable::Counter(Counter::Maximum));
         }
         (b"zope.minmax" | b"zope.minmax._minmax", b"Minimum") => {
-            return Some(Known::Counter(Counter::Minimum));
+            return Some(Mergeable::Counter(Counter::Minimum));
         }
-        (b"Products.Transience.Transience", b"Increaser") => return Some(Known::Counter(Counter::Increaser)),
+        (b"Products.Transience.Transience", b"Increaser") => {
+            return Some(Mergeable::Counter(Counter::Increaser));
+        }
         _ => {}
     }
     let module = module.strip_prefix(b"BTrees.")?;
@@ -83,7 +90,7 @@ pub fn known(module: &[u8], class: &[u8]) -> Option<Known> {
         b"TreeSet" => Form::TreeSet,
         _ => return None,
     };
-    Some(Known::BTree(family, form))
+    Some(Mergeable::BTree(family, form))
 }
 
 /// The families that there are.
@@ -98,16 +105,16 @@ fn family(prefix: &[u8]) -> Option<Family> {
     Some(Family { key: key?, value: value? })
 }
 
-fn item(letter: u8) -> Option<Item> {
+fn item(letter: u8) -> Option<ItemType> {
     Some(match letter {
-        b'O' => Item::Object,
-        b'I' => Item::Int { min: i32::MIN.into(), max: i32::MAX.unsigned_abs().into() },
-        b'U' => Item::Int { min: 0, max: u32::MAX.into() },
-        b'L' => Item::Int { min: i64::MIN, max: i64::MAX.unsigned_abs() },
-        b'Q' => Item::Int { min: 0, max: u64::MAX },
-        b'F' => Item::Float,
-        b'f' => Item::Bytes(2),
-        b's' => Item::Bytes(6),
+        b'O' => ItemType::Object,
+        b'I' => ItemType::Int { min: i32::MIN.into(), max: i32::MAX.unsigned_abs().into() },
+        b'U' => ItemType::Int { min: 0, max: u32::MAX.into() },
+        b'L' => ItemType::Int { min: i64::MIN, max: i64::MAX.unsigned_abs() },
+        b'Q' => ItemType::Int { min: 0, max: u64::MAX },
+        b'F' => ItemType::Float,
+        b'f' => ItemType::Bytes(2),
+        b's' => ItemType::Bytes(6),
         _ => return None,
     })
 }
@@ -120,10 +127,10 @@ mod tests {
     fn names_of_every_time() {
         let known = |name: &str| {
             let (module, class) = name.rsplit_once('.')?;
-            known(module.as_bytes(), class.as_bytes())
+            mergeable(module.as_bytes(), class.as_bytes())
         };
         let form = |name: &str| match known(name) {
-            Some(Known::BTree(_, form)) => Some(form),
+            Some(Mergeable::BTree(_, form)) => Some(form),
             _ => None,
         };
         assert_eq!(form("BTrees.OOBTree.OOBTree"), Some(Form::BTree));
@@ -137,7 +144,7 @@ mod tests {
         assert_eq!(form("BTrees.ULBTree.ULBucket"), None, "there is no such family");
         assert_eq!(form("BTrees.OOBTree.OOTreeItems"), None);
         assert_eq!(form("myapp.OOBTree.OOBTree"), None);
-        assert_eq!(known("BTrees.Length.Length"), Some(Known::Counter(Counter::Sum)));
+        assert_eq!(known("BTrees.Length.Length"), Some(Mergeable::Counter(Counter::Sum)));
         assert_eq!(known("Length"), None);
     }
 }

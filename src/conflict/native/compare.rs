@@ -8,8 +8,9 @@
 use std::cmp::Ordering;
 use std::iter::zip;
 
+use super::joined;
+use super::refusal::Stop;
 use super::shape::{Chain, DEPTH_MAX, Kind, NodeId, Shape};
-use super::{Refusal, Stop, joined};
 use crate::pickle::number::widened;
 
 /// A value in a scanned record.
@@ -521,11 +522,5 @@ fn target<'a>(reference: Value<'_, 'a>) -> Option<Target<'a>> {
             }
         }
         _ => None,
-    }
-}
-
-impl From<Refusal> for Stop {
-    fn from(refusal: Refusal) -> Stop {
-        Stop::Refused(refusal)
     }
 }

@@ -3,8 +3,8 @@
 use super::class::Counter;
 use super::compare::{Comparer, Value, integer};
 use super::emit::{Emitter, Source};
+use super::refusal::{Refusal, Stop};
 use super::shape::{Kind, Shape};
-use super::{Refusal, Stop};
 use crate::pickle::opcode::{LONG, STOP};
 use crate::pickle::write::{Dialect, put_big_int, put_int};
 
@@ -74,11 +74,11 @@ fn record(new: &Shape<'_>, protocol: u8, python2: bool, value: i128) -> Vec<u8> 
 
 /// Two's complement without bytes that only repeat the sign.
 fn shortest(mut bytes: &[u8]) -> &[u8] {
-    while let [rest @ .., below, top] = bytes
+    while let [rest @ .., top] = bytes
+        && let [.., below] = rest
         && ((*top == 0 && below & 0x80 == 0) || (*top == 0xff && below & 0x80 != 0))
     {
-        let _ = rest;
-        bytes = bytes.get(..bytes.len() - 1).unwrap_or_default();
+        bytes = rest;
     }
     bytes
 }

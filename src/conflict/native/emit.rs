@@ -3,7 +3,7 @@
 //! Only what the pieces remember and refer to is numbered anew: each value that is shared is written where it is needed
 //! first, also if that was in a piece that is not taken over.
 
-use super::Stop;
+use super::refusal::Stop;
 use super::shape::{DEPTH_MAX, NOWHERE, NodeId, Shape, What};
 use crate::pickle::opcode::*;
 

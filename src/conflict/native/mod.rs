@@ -15,21 +15,25 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation))]
 
 mod bucket;
+mod bucket_merge;
 mod class;
 mod compare;
 mod counter;
 mod emit;
+mod items;
+mod refusal;
 mod scan;
 mod scan_fast;
 mod shape;
 
-use std::fmt;
-
-use class::Known;
+use class::Mergeable;
+use refusal::Stop;
 use scan::Common;
 use shape::Workspace;
 
 use crate::base::untrusted::Untrusted;
+
+pub use refusal::{Reason, Refusal};
 
 /// What became of three states.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,64 +44,6 @@ pub enum Merge {
     Refused(Refusal),
     /// This class's code would have to decide, and it is not known here.
     Unknown(String),
-}
-
-/// Why a conflict cannot be resolved.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Refusal {
-    /// `BTreesConflictError(p1, p2, p3, reason)`: the positions (from 1; -1: none) in the old, the committed and
-    /// the new state, and the number of the reason, as BTrees counts them.
-    BTrees { positions: [i32; 3], reason: u8 },
-    /// Python raises another exception.
-    Error(&'static str),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::BTrees { positions: [p1, p2, p3], reason } => {
-                write!(f, "BTrees conflict at {p1}/{p2}/{p3}: {} (reason {reason})", reason_text(*reason))
-            }
-            Refusal::Error(what) => f.write_str(what),
-        }
-    }
-}
-
-fn reason_text(reason: u8) -> &'static str {
-    match reason {
-        0 => "the next bucket changed",
-        1 => "both changed the same value",
-        2 => "new deleted a key whose value committed changed",
-        3 => "committed deleted a key whose value new changed",
-        4 => "both inserted the same key, or deleted others beside it",
-        5 => "both deleted the same key",
-        6 => "both inserted the same key at the end",
-        7 => "new deleted keys at the end that committed deleted or changed",
-        8 => "committed deleted keys at the end that new deleted or changed",
-        9 => "both deleted the same keys at the end",
-        10 => "the merged bucket would be empty",
-        11 => "a tree of more than one bucket changed its shape",
-        12 => "one of them emptied the bucket",
-        13 => "one of them deleted the first key",
-        _ => "not known",
-    }
-}
-
-/// Why a merge ends without a result.
-enum Stop {
-    Refused(Refusal),
-    /// The class whose code would be needed, or what else is not certain.
-    Unsure(String),
-}
-
-impl Stop {
-    fn error<T>(what: &'static str) -> Result<T, Stop> {
-        Err(Stop::Refused(Refusal::Error(what)))
-    }
-
-    fn unsure<T>(why: impl Into<String>) -> Result<T, Stop> {
-        Err(Stop::Unsure(why.into()))
-    }
 }
 
 /// Merge the changes that lead from `old` to `committed` and to `new`.
@@ -113,14 +59,14 @@ pub fn merge(old: &[u8], committed: &[u8], new: &[u8]) -> Merge {
         Err(why) => return unreadable(new, Some(why)),
     };
     let Some((module, class)) = shape.class() else { return unreadable(new, None) };
-    let Some(known) = class::known(module, class) else { return Merge::Unknown(joined(module, class)) };
+    let Some(known) = class::mergeable(module, class) else { return Merge::Unknown(joined(module, class)) };
     let states = match (common.go_on(old, old_tables), common.go_on(committed, committed_tables)) {
         (Ok(old), Ok(committed)) => [old, committed, shape],
         (Err(why), _) | (_, Err(why)) => return unreadable(new, Some(why)),
     };
     let merged = match known {
-        Known::Counter(counter) => counter::merge(counter, &states),
-        Known::BTree(family, form) => bucket::merge(family, form, &states),
+        Mergeable::Counter(counter) => counter::merge(counter, &states),
+        Mergeable::BTree(family, form) => bucket_merge::merge(family, form, &states),
     };
     match merged {
         Ok(record) => Merge::Resolved(record),
@@ -133,7 +79,7 @@ pub fn merge(old: &[u8], committed: &[u8], new: &[u8]) -> Merge {
 /// whose values have classes of their own.
 pub fn is_built_in(class: &str) -> bool {
     let parts = class.rsplit_once('.');
-    parts.is_some_and(|(module, name)| class::known(module.as_bytes(), name.as_bytes()).is_some())
+    parts.is_some_and(|(module, name)| class::mergeable(module.as_bytes(), name.as_bytes()).is_some())
 }
 
 /// A record that is not merged, whatever its class: `why` if the scanner does not take it.

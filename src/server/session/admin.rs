@@ -1,18 +1,14 @@
-//! Questions about the storage and the server, and the registration that comes before all others.
+//! Questions about the storage and the server.
 
 use std::ops::ControlFlow;
 
 use crate::base::ids::Oid;
-use crate::base::sync::Arc;
-use crate::base::untrusted::Untrusted;
 use crate::exceptions;
-use crate::logging::level::INFO;
-use crate::server::client_log;
-use crate::server::publish::Member;
+use crate::server::registered::Registered;
+use crate::server::replies::{reply_frame, reply_newest};
+use crate::server::session::Session;
 use crate::server::session::entries::Entries;
 use crate::server::session::large::with_room;
-use crate::server::session::load::{frame, reply_newest};
-use crate::server::session::{Registered, Session};
 use crate::storage::HistoryEntry;
 use crate::wire::exception::PyException;
 use crate::wire::protocol::{Dialect, Encoding};
@@ -25,61 +21,16 @@ const NEW_OIDS_MAX: i64 = 100;
 type Result = std::result::Result<Value, PyException>;
 
 impl Session {
-    /// `register(storage, read_only)`: from the reply on, the client gets every invalidation (R4).
-    pub(super) fn register(
-        &mut self,
-        id: &OwnedMsgId,
-        storage: &str,
-        read_only: bool,
-    ) -> std::result::Result<(), PyException> {
-        let connection = &self.connection;
-        if self.registered.is_some() {
-            connection.log(&client_log::WRONG_STATE, INFO, format_args!("duplicate register() call"));
-            return Err(PyException::builtin("ValueError", "duplicate register() call"));
-        }
-        let Some(hosted) = self.server.hosted(storage) else {
-            let storage = Untrusted(storage);
-            self.log(&client_log::STRANGERS, INFO, format_args!("unknown storage_id: {storage}"));
-            return Err(PyException::builtin("ValueError", format!("unknown storage: {storage}")));
-        };
-        // Only now: if the storage loses its disk later, vote says so.
-        if !read_only && hosted.is_read_only() {
-            // Also what a client with read-only-fallback begins with.
-            let message =
-                format_args!("refused: it wants to write, and storage '{}' is read-only", hosted.name);
-            self.log(&client_log::STRANGERS, INFO, message);
-            return Err(exceptions::read_only_error());
-        }
-        // Last: from here on nothing fails.
-        self.pass.register(connection).map_err(|why| exceptions::storage_error(&why))?;
-        let wire = connection.wire();
-        hosted.add_connection(connection);
-        {
-            let (mut members, seen) = hosted.publication.members();
-            members.join(Member { id: connection.id, wire, outbox: Arc::clone(&connection.outbox) });
-            let mut frame = Vec::new();
-            if wire.register_returns_tid() {
-                wire.tid_reply(id.get(), seen.last_transaction(), &mut frame);
-            } else {
-                wire.none_reply(id.get(), &mut frame);
-            }
-            connection.outbox.place().push_reply(frame);
-        }
-        connection.outbox.flush();
-        self.registered = Some(Registered { hosted, read_only });
-        Ok(())
-    }
-
     /// `get_info()`: what the client should know of the storage.
-    pub(super) fn get_info(&self, on: &Registered) -> Value {
-        let storage = &on.hosted.storage;
+    pub(super) fn get_info(&self, registered: &Registered) -> Value {
+        let storage = &registered.hosted.storage;
         let wire = self.connection.wire();
         let interfaces = storage
             .interfaces()
             .into_iter()
             .map(|(module, name)| Value::Tuple(vec![Value::text(module), Value::text(name)]))
             .collect();
-        let mut info = match on.hosted.size_info() {
+        let mut info = match registered.hosted.size_info() {
             Value::Dict(info) => info,
             _ => Vec::new(),
         };
@@ -87,7 +38,7 @@ impl Session {
         add("name", Value::text(storage.name()));
         add("supportsUndo", Value::Bool(storage.supports_undo()));
         if wire.knows_extension_methods() {
-            add("extensionMethods", self.extension_methods(on));
+            add("extensionMethods", self.extension_methods(registered));
         }
         if wire.knows_versions() {
             add("supportsVersions", Value::Bool(false));
@@ -98,18 +49,18 @@ impl Session {
     }
 
     /// `getExtensionMethods()`: a dict with the names as keys.
-    pub(super) fn extension_methods(&self, on: &Registered) -> Value {
-        let mut names = on.hosted.storage.extension_methods();
+    pub(super) fn extension_methods(&self, registered: &Registered) -> Value {
+        let mut names = registered.hosted.storage.extension_methods();
         names.extend(self.protocol().map(|protocol| protocol.extension_methods()).unwrap_or_default());
         Value::Dict(names.into_iter().map(|name| (Value::text(name), Value::None)).collect())
     }
 
     /// A method that only some storages have.
-    pub(super) fn call_extension(&self, on: &Registered, name: &str) -> Option<Result> {
+    pub(super) fn call_extension(&self, registered: &Registered, name: &str) -> Option<Result> {
         if !self.connection.wire().knows_extension_methods() {
             return None;
         }
-        let storage = &on.hosted.storage;
+        let storage = &registered.hosted.storage;
         let known = storage.extension_methods().contains(&name);
         known.then(|| {
             storage.extension_method(name).map(Value::Int).map_err(|e| exceptions::of_storage_error(&e))
@@ -117,22 +68,26 @@ impl Session {
     }
 
     /// `new_oids(n)`
-    pub(super) fn new_oids(&self, on: &Registered, count: i64) -> std::result::Result<Vec<Oid>, PyException> {
-        if on.read_only {
+    pub(super) fn new_oids(
+        &self,
+        registered: &Registered,
+        count: i64,
+    ) -> std::result::Result<Vec<Oid>, PyException> {
+        if registered.read_only {
             return Err(exceptions::read_only_error());
         }
         let count = count.clamp(1, NEW_OIDS_MAX) as usize;
-        on.hosted.storage.new_oids(count).map_err(|error| exceptions::of_storage_error(&error))
+        registered.hosted.storage.new_oids(count).map_err(|error| exceptions::of_storage_error(&error))
     }
 
     /// `history(oid, count)`: a list of dicts, newest first.
-    pub(super) fn history(&self, on: &Registered, id: &OwnedMsgId, oid: Oid, count: usize) {
+    pub(super) fn history(&self, registered: &Registered, id: &OwnedMsgId, oid: Oid, count: usize) {
         let count = count.min(self.server.limits().undo_log);
         let connection = &self.connection;
         let with_version = connection.wire().knows_versions();
         let answer = || {
             let mut entries = Entries::new(connection, count);
-            let found = on.hosted.storage.revisions(oid, &mut |entry| {
+            let found = registered.hosted.storage.revisions(oid, &mut |entry| {
                 if !entries.is_full() {
                     entries.push(&history_entry(entry, with_version));
                 }
@@ -140,15 +95,15 @@ impl Session {
             });
             match found {
                 Ok(()) => entries.frame(id),
-                Err(error) => frame(connection, id, &Err(exceptions::of_storage_error(&error))),
+                Err(error) => reply_frame(connection, id, &Err(exceptions::of_storage_error(&error))),
             }
         };
-        reply_newest(&on.hosted, connection, answer);
+        reply_newest(&registered.hosted, connection, answer);
     }
 
     /// `history(oid, None)`: Python 3 cannot compare the count with a number; Python 2 can, and finds it reached.
-    pub(super) fn history_of_no_count(&self, on: &Registered, oid: Oid) -> Result {
-        on.hosted.storage.history(oid, 0).map_err(|error| exceptions::of_storage_error(&error))?;
+    pub(super) fn history_of_no_count(&self, registered: &Registered, oid: Oid) -> Result {
+        registered.hosted.storage.history(oid, 0).map_err(|error| exceptions::of_storage_error(&error))?;
         match self.connection.wire().encoding {
             Encoding::Pickle(Dialect::Python2) => Ok(Value::List(Vec::new())),
             Encoding::Pickle(Dialect::Python3) | Encoding::Msgpack => {
@@ -159,13 +114,12 @@ impl Session {
     }
 
     /// `record_iternext(next)` -> (oid, tid, data, next oid)
-    pub(super) fn record_iternext(&self, on: &Registered, id: &OwnedMsgId, next: Option<Oid>) {
+    pub(super) fn record_iternext(&self, registered: &Registered, id: &OwnedMsgId, next: Option<Oid>) {
         // Of a large record, until it was sent.
         let mut held = None;
         let mut record = || {
             held = None;
-            let (record, share) =
-                with_room(&on.hosted, &self.connection, || on.hosted.storage.record_iternext(next));
+            let (record, share) = with_room(registered, || registered.hosted.storage.record_iternext(next));
             held = share;
             let Some(record) = record.map_err(|error| exceptions::of_storage_error(&error))? else {
                 // Python's FileStorage looks up the smallest key of an empty index.
@@ -178,7 +132,7 @@ impl Session {
                 record.next.map_or(Value::None, Value::from),
             ]))
         };
-        reply_newest(&on.hosted, &self.connection, || frame(&self.connection, id, &record()));
+        reply_newest(&registered.hosted, &self.connection, || reply_frame(&self.connection, id, &record()));
         if held.is_some() {
             self.connection.outbox.wait_until_sent();
         }

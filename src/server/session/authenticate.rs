@@ -1,4 +1,4 @@
-//! Who the client is: the methods of the authentication protocol, and the codes of messages afterwards.
+//! Authentication: the methods of the protocol, and the authentication codes of messages afterwards.
 
 use crate::auth::{Exchange, Protocol, Verdict};
 use crate::base::untrusted::Untrusted;
@@ -11,10 +11,10 @@ use crate::wire::frame::Frame;
 use crate::wire::mac::RunningMac;
 use crate::wire::value::Value;
 
-/// A client that guesses passwords has to connect again after so many of them.
+/// Failed attempts on one connection; with the last one it is closed.
 const FAILURES_MAX: u32 = 3;
 
-/// What a client has proved, and has to prove.
+/// The state of a connection's authentication.
 #[derive(Default)]
 pub(super) struct Identity {
     /// The protocol's side; `None` once the client has passed, or if nothing is asked of it.
@@ -22,7 +22,7 @@ pub(super) struct Identity {
     failures: u32,
     /// Checks the codes of the client's messages, if there is a session key.
     incoming: Option<Box<RunningMac>>,
-    /// The log has a line about codes that nobody can check.
+    /// Whether it was logged that messages have codes although there is no session key.
     uncheckable_noted: bool,
 }
 
@@ -57,7 +57,7 @@ impl Identity {
             (None, Some(_)) => {
                 if !std::mem::replace(&mut self.uncheckable_noted, true) {
                     let message = format_args!("Received MAC but no session key set");
-                    connection.log(&client_log::STRANGERS, INFO, message);
+                    connection.peer.log(&client_log::UNREGISTERED, INFO, message);
                 }
                 Ok(())
             }
@@ -71,7 +71,7 @@ impl Session {
         self.server.authentication().map(|authentication| authentication.protocol.as_ref())
     }
 
-    /// A call of a method of the protocol; `None`: it has none of this name, or nobody needs to authenticate.
+    /// A call of a method of the protocol. `None`: it has no such method, or the server has no authentication.
     pub(super) fn authenticate(&mut self, method: &str, args: &[Value]) -> Option<Authenticated> {
         if !self.protocol()?.methods().contains(&method) || !self.connection.wire().knows_authentication() {
             return None;
@@ -85,13 +85,13 @@ impl Session {
             Ok(Verdict::Undecided { reply }) => answer(Ok(reply)),
             Ok(Verdict::Passed { user, reply, session_key }) => {
                 let message = format_args!("authenticated as '{}'", Untrusted(&user));
-                connection.log(&client_log::IDENTITIES, INFO, message);
+                connection.peer.log(&client_log::IDENTITIES, INFO, message);
                 self.identity.exchange = None;
                 Authenticated { session_key, ..answer(Ok(reply)) }
             }
             Ok(Verdict::Failed { user, reply }) => {
                 let message = format_args!("authentication failed for '{}'", Untrusted(&user));
-                connection.log(&client_log::FAILED_AUTHENTICATIONS, WARNING, message);
+                connection.peer.log(&client_log::FAILED_AUTHENTICATIONS, WARNING, message);
                 Authenticated { is_last: self.failed_again(), ..answer(Ok(reply)) }
             }
             Err(exception) => Authenticated { is_last: self.failed_again(), ..answer(Err(exception)) },
@@ -103,7 +103,7 @@ impl Session {
         let is_last = self.identity.failures >= FAILURES_MAX;
         if is_last {
             let message = format_args!("{FAILURES_MAX} attempts failed; the connection is closed");
-            self.connection.log(&client_log::STRANGERS, ERROR, message);
+            self.connection.peer.log(&client_log::UNREGISTERED, ERROR, message);
         }
         is_last
     }
@@ -114,9 +114,9 @@ impl Session {
         self.identity.incoming = Some(Box::new(RunningMac::new(key)));
     }
 
-    /// `register` without having passed. Clients from ZEO 5 on know of no authentication: they can't ever pass.
-    pub(super) fn refuse_stranger(&self) -> PyException {
-        let log = |message| self.connection.log(&client_log::STRANGERS, ERROR, message);
+    /// `register` without authentication. Clients from ZEO 5 on have no authentication, and can never register.
+    pub(super) fn refuse_unauthenticated(&self) -> PyException {
+        let log = |message| self.connection.peer.log(&client_log::UNREGISTERED, ERROR, message);
         let message = if self.connection.wire().knows_authentication() {
             log(format_args!("refused: Client was never authenticated with server!"));
             "Client was never authenticated with server!"

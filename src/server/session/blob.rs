@@ -12,12 +12,14 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
 use crate::exceptions;
 use crate::logging::level::ERROR;
-use crate::server::client_log;
-use crate::server::connection::{Connection, Transaction};
+use crate::server::client_log::{self, LOG};
+use crate::server::connection::Connection;
 use crate::server::descriptors::{Taken, too_many_files};
-use crate::server::hosted::{Hosted, LOG};
-use crate::server::session::contain::contained;
-use crate::server::session::{Registered, Session};
+use crate::server::hosted::Hosted;
+use crate::server::job_panic::contained;
+use crate::server::registered::Registered;
+use crate::server::session::Session;
+use crate::server::transaction::state::Transaction;
 use crate::storage::StorageError;
 use crate::storage::blob::Upload;
 use crate::storage::media::MediaFile;
@@ -26,9 +28,9 @@ use crate::wire::push::Push;
 use crate::wire::request::OwnedMsgId;
 
 /// As Python's servers send them: a message of at most 64 KB. Each is sent before the next one is read, while it is in the
-/// processor's cache, and so that the client has something to do meanwhile: four at once made a download a quarter slower.
+/// processor's cache, and so that the client works on one while the next is read: four at once made a download a quarter slower.
 const CHUNK_LEN: usize = 59_000;
-/// A blob that is longer is sent by a thread of its own, unless the client has so many already or none can be started.
+/// A longer blob is sent by a thread of its own, unless the client has [`THREADS_MAX`] already or none can be started.
 const INLINE_LEN_MAX: u64 = 1 << 20;
 const THREADS_MAX: usize = 8;
 const THREAD_STACK: usize = 128 << 10;
@@ -51,8 +53,8 @@ type Result = std::result::Result<(), PyException>;
 
 impl Session {
     /// `storeBlobStart()`
-    pub(super) fn store_blob_start(&mut self, on: &Registered) -> Result {
-        if on.read_only {
+    pub(super) fn store_blob_start(&mut self, registered: &Registered) -> Result {
+        if registered.read_only {
             return Err(exceptions::read_only_error());
         }
         let is_open = matches!(*self.connection.transaction.lock(), Transaction::Open(_));
@@ -73,8 +75,12 @@ impl Session {
             )));
             return Ok(());
         };
-        let begun =
-            on.hosted.storage.blob_dir().ok_or_else(StorageError::no_blobs).and_then(|dir| dir.begin());
+        let begun = registered
+            .hosted
+            .storage
+            .blob_dir()
+            .ok_or_else(StorageError::no_blobs)
+            .and_then(|dir| dir.begin());
         match begun {
             Ok(upload) => self.upload = Receiving::Blob(upload, taken),
             Err(error) => self.fail_blob(&exceptions::of_storage_error(&error)),
@@ -120,7 +126,7 @@ impl Session {
     /// `storeBlobEnd(oid, serial, data, id)`
     pub(super) fn store_blob_end(
         &mut self,
-        on: &Registered,
+        registered: &Registered,
         oid: Oid,
         serial: Tid,
         data: &[u8],
@@ -135,9 +141,8 @@ impl Session {
         // Its file is closed.
         drop(taken);
         match ended {
-            Ok(blob) => {
-                self.stage(on, id, "storeBlobEnd", |staged| staged.store_blob(oid, serial, data, blob))
-            }
+            Ok(blob) => self
+                .stage(registered, id, "storeBlobEnd", |staged| staged.store_blob(oid, serial, data, blob)),
             Err(error) => {
                 self.fail_blob(&exceptions::of_storage_error(&error));
                 Ok(())
@@ -148,7 +153,7 @@ impl Session {
     /// `storeBlobShared(oid, serial, data, filename, id)`: the client has put the file into the shared directory.
     pub(super) fn store_blob_shared(
         &mut self,
-        on: &Registered,
+        registered: &Registered,
         oid: Oid,
         serial: Tid,
         data: &[u8],
@@ -156,17 +161,17 @@ impl Session {
         id: &[u8],
     ) -> Result {
         // Only files of an open transaction are taken over.
-        self.stage(on, id, "storeBlobShared", |_| Ok(()))?;
-        let adopted = on
+        self.stage(registered, id, "storeBlobShared", |_| Ok(()))?;
+        let adopted = registered
             .hosted
             .storage
             .blob_dir()
             .ok_or_else(StorageError::no_blobs)
             .and_then(|dir| dir.adopt(oid, filename));
         match adopted {
-            Ok(blob) => {
-                self.stage(on, id, "storeBlobShared", |staged| staged.store_blob(oid, serial, data, blob))
-            }
+            Ok(blob) => self.stage(registered, id, "storeBlobShared", |staged| {
+                staged.store_blob(oid, serial, data, blob)
+            }),
             Err(error) => {
                 self.fail_blob(&exceptions::of_storage_error(&error));
                 Ok(())
@@ -176,22 +181,28 @@ impl Session {
 
     /// The client does not wait for these calls: vote will tell it.
     fn fail_blob(&self, exception: &PyException) {
-        self.connection.log(&client_log::BLOBS, ERROR, format_args!("Can't store a blob: {exception}"));
+        self.connection.peer.log(&client_log::BLOBS, ERROR, format_args!("Can't store a blob: {exception}"));
         self.refuse_vote(exception);
     }
 
     /// `sendBlob(oid, serial)`: the blob is pushed to the client, and then the call answered.
-    pub(super) fn send_blob(&self, on: &Registered, id: &OwnedMsgId, oid: Oid, serial: Tid) -> Result {
+    pub(super) fn send_blob(
+        &self,
+        registered: &Registered,
+        id: &OwnedMsgId,
+        oid: Oid,
+        serial: Tid,
+    ) -> Result {
         log::debug!(target: LOG, "Blob requested {oid}, {serial}");
         let wire = self.connection.wire();
-        let blob = on.hosted.storage.load_blob(oid, serial).map_err(|error| match error {
+        let blob = registered.hosted.storage.load_blob(oid, serial).map_err(|error| match error {
             StorageError::NoBlob { oid, serial, .. } if !wire.no_blob_names_path() => {
                 exceptions::no_blob(oid, serial, "No blob file")
             }
             error => exceptions::of_storage_error(&error),
         })?;
         let download = Download {
-            hosted: Arc::clone(&on.hosted),
+            hosted: Arc::clone(&registered.hosted),
             connection: Arc::clone(&self.connection),
             id: id.clone(),
             oid,
@@ -246,7 +257,7 @@ struct Download {
     serial: Tid,
     len: u64,
     path: PathBuf,
-    /// `None`: so many are open that this one is opened anew for each part, since its client may take them as slowly as it likes.
+    /// `None`: no descriptor was free, so it is opened for each part: the client may take the parts as slowly as it likes.
     open: Option<(Arc<dyn MediaFile>, Taken)>,
 }
 
@@ -262,7 +273,7 @@ impl Download {
             Err(error) => {
                 let error = StorageError::Io { doing: format!("reading {}", self.path.display()), error };
                 let message = format_args!("Can't send a blob: {error}");
-                self.connection.log(&client_log::BLOBS, ERROR, message);
+                self.connection.peer.log(&client_log::BLOBS, ERROR, message);
                 last.clear();
                 wire.error_reply(self.id.get(), &exceptions::of_storage_error(&error), &mut last);
             }

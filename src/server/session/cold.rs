@@ -1,22 +1,21 @@
-//! Loads that have to wait for the disk: read side by side, while the session goes on with what is in memory.
+//! Loads that have to wait for the disk: read in parallel by threads of a pool, while the session answers what is in memory.
 //!
-//! A client's threads share one connection. What they have outstanding is answered together from memory; a record that must come
-//! from the disk would hold up all that is behind it. Such loads are read by threads of a pool, and answered in whatever
-//! order they are ready: clients match replies by their ids. Each takes its place in the outbox as every reply does, validated
-//! against what was published meanwhile, so rules R1 to R6 hold whoever answers.
+//! A client's threads share one connection, and their outstanding loads are answered together: a record that must come from the disk
+//! would delay all that is behind it. Loads of the pool are answered in the order in which they are ready: clients match replies by
+//! their ids. Each reply takes its place in the outbox as every reply does, validated against what was published since, so rules R1
+//! to R6 hold in any thread.
 //!
-//! The pool never waits for a client: a session hands over only so many loads at a time, of records that are not large
+//! The pool never waits for a client: a session hands over at most [`PENDING_MAX`] loads at a time, of records that are not large
 //! ([`Storage::load_before_now`](crate::storage::Storage::load_before_now)), and only while the client takes its replies.
 
 use crate::base::memory::LARGE;
 use crate::base::sync::{Arc, Condvar, Mutex};
-use crate::server::connection::Connection;
-use crate::server::hosted::Hosted;
-use crate::server::session::contain::contained;
+use crate::server::job_panic::contained;
+use crate::server::registered::Registered;
 use crate::server::session::large;
-use crate::server::session::load::{Later, Patience, Read, reply};
+use crate::server::session::load::{DiskWait, NotYet, Read, reply};
 
-/// At most so many of one connection at a time: then its session waits.
+/// Loads of one connection that the pool has at the same time. At the limit the session waits.
 const PENDING_MAX: usize = 32;
 
 /// The loads of one connection that are being read.
@@ -28,19 +27,19 @@ pub struct Cold {
 
 impl Cold {
     /// Reads and answers in other threads. Waits while too much is under way.
-    pub fn answer(self: &Arc<Self>, hosted: &Arc<Hosted>, connection: &Arc<Connection>, reads: Vec<Read>) {
-        connection.outbox.wait_for_room();
+    pub fn answer(self: &Arc<Self>, registered: &Registered, reads: Vec<Read>) {
+        registered.connection.outbox.wait_for_room();
         for read in reads {
             let pending = self.begin();
-            let (hosted, connection) = (Arc::clone(hosted), Arc::clone(connection));
-            let pool = hosted.workers.reads.clone();
+            let registered = registered.clone();
+            let pool = registered.hosted.workers.reads.clone();
             pool.run(move || {
-                contained(&connection, || {
-                    let Some(wanted) = answer_one(&hosted, &connection, &read) else { return drop(pending) };
+                contained(&registered.connection, || {
+                    let Some(wanted) = answer_one(&registered, &read) else { return drop(pending) };
                     // These wait for clients, which the pool does not.
-                    let (hosted, connection) = (Arc::clone(&hosted), Arc::clone(&connection));
-                    hosted.workers.large.clone().run(move || {
-                        contained(&connection, || large::answer(&hosted, &connection, &read, wanted));
+                    let registered = registered.clone();
+                    registered.hosted.workers.large.clone().run(move || {
+                        contained(&registered.connection, || large::answer(&registered, &read, wanted));
                         drop(pending);
                     });
                 });
@@ -58,7 +57,7 @@ impl Cold {
     }
 }
 
-/// One load that is under way, as long as this lives.
+/// One load that is under way, until this is dropped.
 struct Pending(Arc<Cold>);
 
 impl Drop for Pending {
@@ -68,15 +67,16 @@ impl Drop for Pending {
     }
 }
 
-/// As a session answers a batch, see [`crate::server::publish`]: if something was published meanwhile that touches the object, it is
-/// read again. Returns how much memory it wants, if it is not answered for being large.
-fn answer_one(hosted: &Hosted, connection: &Connection, read: &Read) -> Option<usize> {
+/// Answers as a session answers a batch, see [`crate::server::publish`]: if the object has changed since, it is read again. Returns
+/// the memory that the record needs, in bytes, if it is too large to be read here.
+fn answer_one(registered: &Registered, read: &Read) -> Option<usize> {
+    let Registered { hosted, connection, .. } = registered;
     let outbox = &connection.outbox;
     let mut out = Vec::new();
     while !outbox.is_closed() {
         let seen = hosted.publication.seen();
         out.clear();
-        if let Err(Later::Large(wanted)) = reply(hosted, connection, read, Patience::Waits, LARGE, &mut out) {
+        if let Err(NotYet::Large(wanted)) = reply(registered, read, DiskWait::Yes, LARGE, &mut out) {
             return Some(wanted);
         }
         if let Some(place) = hosted.publication.place_if_newest(seen, outbox) {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::server::session::undo::undo_id;
+use crate::server::session::undo_id::undo_id;
 use crate::storage::UndoEntry;
 use crate::wire::exception::PyException;
 use crate::wire::value::{Value, extension_dict};

@@ -1,17 +1,23 @@
-//! The one place that says what each request does.
+//! What each request does: one table, and how its result is answered.
 
 use crate::base::ids::Tid;
+use crate::base::sync::Arc;
 use crate::base::untrusted::Untrusted;
 use crate::exceptions;
 use crate::logging::level::ERROR;
 use crate::server::client_log;
+use crate::server::registered::Registered;
+use crate::server::replies::{reply_exactly, reply_frame};
+use crate::server::session::Session;
 use crate::server::session::blob::Receiving;
-use crate::server::session::commit::{self, FinishRefused};
 use crate::server::session::description::Specification;
-use crate::server::session::load::{Read, What, frame, reply_exactly};
+use crate::server::session::load::{Read, Wanted};
 use crate::server::session::run::End;
-use crate::server::session::{Registered, Session};
+use crate::server::session::undo_id::tid_of;
 use crate::server::stats::count;
+use crate::server::transaction::finish::{FinishRefused, finish};
+use crate::server::transaction::undo::undo;
+use crate::server::transaction::vote::vote;
 use crate::wire::exception::PyException;
 use crate::wire::protocol::UndoCall;
 use crate::wire::push::Push;
@@ -19,11 +25,11 @@ use crate::wire::reply::LoadShape;
 use crate::wire::request::{Call, OwnedMsgId, Request};
 use crate::wire::value::Value;
 
-/// What a request has come to.
+/// The result of a request.
 enum Answer {
     /// The reply, unless none is wanted.
     Value(Value),
-    /// It has been queued, or will be.
+    /// The reply has been queued, or will be.
     Given,
     Error(PyException),
 }
@@ -41,26 +47,26 @@ impl From<Result<(), PyException>> for Answer {
 }
 
 impl Session {
-    /// Answer one call.
+    /// Answers one call.
     pub(super) fn dispatch(&mut self, call: Call<'_>) -> Result<(), End> {
         let Call { id, is_async, request } = call;
         let answer = match (&self.registered, request) {
             (_, Request::KeepAlive) => return Ok(()),
-            (Some(on), request) => {
+            (Some(registered), request) => {
                 // Reads go first: they are collected and answered together.
                 match as_read(&id, request) {
                     Ok(read) => {
-                        self.reads.read(&on.hosted, &self.connection, read);
+                        self.reads.read(registered, read);
                         return Ok(());
                     }
                     Err(request) => {
-                        self.reads.flush(&on.hosted, &self.connection);
-                        let on = on.clone();
-                        self.registered(&on, &id.owned(), is_async, request)?
+                        self.reads.flush(registered);
+                        let registered = Arc::clone(registered);
+                        self.dispatch_registered(&registered, &id.owned(), is_async, request)?
                     }
                 }
             }
-            (None, request) => self.unregistered(&id.owned(), request)?,
+            (None, request) => self.dispatch_unregistered(&id.owned(), request)?,
         };
         self.answer(&id.owned(), is_async, answer)
     }
@@ -94,11 +100,11 @@ impl Session {
     }
 
     /// Before `register`: nothing but what leads to it.
-    fn unregistered(&mut self, id: &OwnedMsgId, request: Request<'_>) -> Result<Answer, End> {
+    fn dispatch_unregistered(&mut self, id: &OwnedMsgId, request: Request<'_>) -> Result<Answer, End> {
         let knows_authentication = self.connection.wire().knows_authentication();
         Ok(match request {
             Request::Register { .. } if !self.identity.is_proved() => {
-                let refused = Answer::Error(self.refuse_stranger());
+                let refused = Answer::Error(self.refuse_unauthenticated());
                 if !knows_authentication {
                     self.answer(id, false, refused)?;
                     return Err(End::Misbehaved);
@@ -141,70 +147,72 @@ impl Session {
         Answer::Value(name.unwrap_or(Value::None))
     }
 
-    fn registered(
+    fn dispatch_registered(
         &mut self,
-        on: &Registered,
+        registered: &Registered,
         id: &OwnedMsgId,
         is_async: bool,
         request: Request<'_>,
     ) -> Result<Answer, End> {
         let connection = &self.connection;
-        let hosted = &on.hosted;
+        let hosted = &registered.hosted;
         Ok(match request {
             Request::Register { storage, read_only } => self.register(id, &storage, read_only).into(),
             Request::GetAuthProtocol => self.auth_protocol(),
 
-            Request::GetInfo => Answer::Value(self.get_info(on)),
+            Request::GetInfo => Answer::Value(self.get_info(registered)),
             Request::GetSizeInfo => Answer::Value(hosted.size_info()),
-            Request::GetExtensionMethods => Answer::Value(self.extension_methods(on)),
+            Request::GetExtensionMethods => Answer::Value(self.extension_methods(registered)),
             Request::LastTransaction => {
                 reply_exactly(hosted, connection, |_, seen| {
-                    frame(connection, id, &Ok(seen.last_transaction().into()))
+                    reply_frame(connection, id, &Ok(seen.last_transaction().into()))
                 });
                 Answer::Given
             }
             Request::Ping => Answer::Value(Value::None),
             Request::ServerStatus => Answer::Value(hosted.status(Some(connection.wire()))),
             Request::SetClientLabel { label } => {
-                connection.set_label(&label);
+                connection.peer.set_label(&label);
                 Answer::Value(Value::None)
             }
             Request::NewOid => {
-                let oids = self.new_oids(on, 1);
+                let oids = self.new_oids(registered, 1);
                 oids.map(|oids| oids.first().map_or(Value::None, |&oid| oid.into())).into()
             }
             Request::NewOids { count } => {
-                let oids = self.new_oids(on, count);
+                let oids = self.new_oids(registered, count);
                 oids.map(|oids| Value::List(oids.into_iter().map(Value::from).collect())).into()
             }
 
             Request::GetInvalidations { tid } => {
-                self.get_invalidations(on, id, tid);
+                self.get_invalidations(registered, id, tid);
                 Answer::Given
             }
             Request::ZeoVerify { oid, serial } => {
-                self.begin_verifying(on);
-                self.verify(on, oid, serial).into()
+                self.begin_verifying(registered);
+                self.verify(registered, oid, serial).into()
             }
-            Request::Verify { oid, serial } => self.verify(on, oid, serial).into(),
+            Request::Verify { oid, serial } => self.verify(registered, oid, serial).into(),
             Request::EndZeoVerify => {
                 let mut frame = Vec::new();
                 connection.wire().push(&Push::EndVerify, &mut frame);
                 connection.outbox.send_own(connection.outbox.place(), &frame);
-                self.end_verifying(on);
+                self.end_verifying(registered);
                 Answer::Value(Value::None)
             }
 
             Request::History { oid: Some(oid), count: Some(count) } => {
-                self.history(on, id, oid, usize::try_from(count).unwrap_or(0));
+                self.history(registered, id, oid, usize::try_from(count).unwrap_or(0));
                 Answer::Given
             }
-            Request::History { oid: Some(oid), count: None } => self.history_of_no_count(on, oid).into(),
+            Request::History { oid: Some(oid), count: None } => {
+                self.history_of_no_count(registered, oid).into()
+            }
             Request::History { oid: None, .. } => {
                 Answer::Error(PyException::new("ZODB.POSException", "POSKeyError", vec![Value::None]))
             }
             Request::RecordIternext { next } => {
-                self.record_iternext(on, id, next);
+                self.record_iternext(registered, id, next);
                 Answer::Given
             }
             Request::ModifiedInVersion { .. } => Answer::Value(Value::text("")),
@@ -216,21 +224,21 @@ impl Session {
             )),
 
             Request::TpcBegin(begin) => {
-                let begun = self.tpc_begin(on, &begin);
+                let begun = self.tpc_begin(registered, &begin);
                 self.upload = Receiving::Nothing;
                 begun.into()
             }
             Request::Store { oid, serial, data, id } => {
                 count(&hosted.stats.stores);
-                self.stage(on, &id, "storea", |staged| staged.store(oid, serial, &data)).into()
+                self.stage(registered, &id, "storea", |staged| staged.store(oid, serial, &data)).into()
             }
             Request::DeleteObject { oid, serial, id } => {
                 count(&hosted.stats.stores);
-                self.stage(on, &id, "deleteObject", |staged| staged.delete(oid, serial)).into()
+                self.stage(registered, &id, "deleteObject", |staged| staged.delete(oid, serial)).into()
             }
             Request::Restore { oid, serial, data, prev_txn, id } => {
                 count(&hosted.stats.stores);
-                self.stage(on, &id, "restorea", |staged| {
+                self.stage(registered, &id, "restorea", |staged| {
                     staged.restore(oid, serial, data.as_deref(), prev_txn)
                 })
                 .into()
@@ -240,29 +248,29 @@ impl Session {
                     staged.check_current(oid, serial);
                     Ok(())
                 };
-                self.stage(on, &id, "checkCurrentSerialInTransaction", check).into()
+                self.stage(registered, &id, "checkCurrentSerialInTransaction", check).into()
             }
-            Request::Vote { .. } | Request::TpcFinish { .. } | Request::TpcAbort { .. } if on.read_only => {
+            Request::Vote { .. } | Request::TpcFinish { .. } | Request::TpcAbort { .. }
+                if registered.read_only =>
+            {
                 Answer::Error(exceptions::read_only_error())
             }
             Request::Vote { id: transaction } => {
                 connection.wait_for_room();
-                match commit::vote(hosted, connection, &transaction, id.clone()) {
+                match vote(registered, &transaction, id.clone()) {
                     Ok(()) => Answer::Given,
                     Err(exception) => Answer::Error(exception),
                 }
             }
-            Request::TpcFinish { id: transaction } => {
-                match commit::finish(hosted, connection, &transaction, id.clone()) {
-                    Ok(()) => Answer::Given,
-                    Err(FinishRefused::Ignored) => Answer::Value(Value::None),
-                    Err(FinishRefused::Error(exception)) => Answer::Error(exception),
-                }
-            }
+            Request::TpcFinish { id: transaction } => match finish(registered, &transaction, id.clone()) {
+                Ok(()) => Answer::Given,
+                Err(FinishRefused::Ignored) => Answer::Value(Value::None),
+                Err(FinishRefused::Error(exception)) => Answer::Error(exception),
+            },
             Request::TpcAbort { id: transaction } => {
                 let is_open = connection.transaction.lock().id() == Some(transaction.as_ref());
                 if is_open {
-                    commit::abort(hosted, connection);
+                    registered.abort();
                     self.upload = Receiving::Nothing;
                 }
                 Answer::Value(Value::None)
@@ -277,7 +285,7 @@ impl Session {
                 self.iterators.record_start(iterator, tid, self.server.limits().iterators).into()
             }
             Request::IteratorRecordNext { iterator } => {
-                let (next, share) = self.iterators.record_next(hosted, connection, iterator);
+                let (next, share) = self.iterators.record_next(registered, iterator);
                 if share.is_some() {
                     self.answer(id, is_async, next.into())?;
                     self.connection.outbox.wait_until_sent();
@@ -295,44 +303,45 @@ impl Session {
                 Answer::Value(Value::Tuple(Vec::new()))
             }
             Request::UndoLog { first, last } => {
-                self.undo_log(on, id, first, last, None);
+                self.undo_log(registered, id, first, last, None);
                 Answer::Given
             }
             Request::UndoInfo { first, last, specification } => match Specification::new(specification) {
                 Ok(specification) => {
-                    self.undo_log(on, id, first, last, specification);
+                    self.undo_log(registered, id, first, last, specification);
                     Answer::Given
                 }
                 Err(exception) => Answer::Error(exception),
             },
             Request::Undo { tid_id, id: transaction } => match connection.wire().undo_call() {
-                UndoCall::Buffered => self.undo_buffered(on, &transaction, &tid_id).into(),
+                UndoCall::Buffered => self.undo_buffered(registered, &transaction, &tid_id).into(),
+                UndoCall::Answered if registered.read_only => Answer::Error(exceptions::read_only_error()),
                 UndoCall::Answered => {
                     connection.wait_for_room();
-                    match self.undo_answered(on, &transaction, &tid_id, id) {
+                    match undo(registered, &transaction, || tid_of(&tid_id), id.clone()) {
                         Ok(()) => Answer::Given,
                         Err(exception) => Answer::Error(exception),
                     }
                 }
             },
-            // Also for those who may only read, and with a server that is read-only.
+            // As in Python's server, also for clients that may only read, and if the server is read-only.
             Request::Pack { time, wait } => {
                 let wait = wait.unwrap_or(true);
                 connection.wait_for_room();
-                self.pack(on, time, id, wait && !is_async);
+                self.pack(registered, time, id, wait && !is_async);
                 if wait { Answer::Given } else { Answer::Value(Value::None) }
             }
-            Request::StoreBlobStart => self.store_blob_start(on).into(),
+            Request::StoreBlobStart => self.store_blob_start(registered).into(),
             Request::StoreBlobChunk { chunk } => self.store_blob_chunk(&chunk).into(),
             Request::StoreBlobEnd { oid, serial, data, id } => {
                 count(&hosted.stats.stores);
-                self.store_blob_end(on, oid, serial, &data, &id).into()
+                self.store_blob_end(registered, oid, serial, &data, &id).into()
             }
             Request::StoreBlobShared { oid, serial, data, filename, id } => {
                 count(&hosted.stats.stores);
-                self.store_blob_shared(on, oid, serial, &data, &filename, &id).into()
+                self.store_blob_shared(registered, oid, serial, &data, &filename, &id).into()
             }
-            Request::SendBlob { oid, serial } => match self.send_blob(on, id, oid, serial) {
+            Request::SendBlob { oid, serial } => match self.send_blob(registered, id, oid, serial) {
                 Ok(()) => Answer::Given,
                 Err(exception) => Answer::Error(exception),
             },
@@ -340,7 +349,7 @@ impl Session {
             Request::Malformed { exception, .. } => Answer::Error(exception),
             Request::Other { name, args } => {
                 // The protocol's methods may be listed among the extension methods; this client has passed already.
-                let called = self.call_extension(on, &name);
+                let called = self.call_extension(registered, &name);
                 let called = called.or_else(|| Some(self.authenticate(&name, &args)?.result));
                 match called {
                     Some(result) => result.into(),
@@ -365,16 +374,16 @@ impl Session {
     }
 }
 
-/// Is it one of the reads that are answered in batches? Else it is given back.
+/// A read that is answered in a batch. `Err`: another request, given back.
 fn as_read<'a>(id: &crate::wire::request::MsgId<'_>, request: Request<'a>) -> Result<Read, Request<'a>> {
-    let (oid, what) = match request {
-        Request::LoadBefore { oid, before } => (oid, What::Before(before, LoadShape::Before)),
-        Request::Load { oid } => (oid, What::Before(Tid::MAX, LoadShape::Load)),
-        Request::LoadEx { oid } => (oid, What::Before(Tid::MAX, LoadShape::LoadEx)),
-        Request::ZeoLoad { oid } => (oid, What::Before(Tid::MAX, LoadShape::ZeoLoad)),
-        Request::LoadSerial { oid, serial } => (oid, What::Serial(serial)),
-        Request::GetTid { oid } | Request::GetSerial { oid } => (oid, What::Tid),
+    let (oid, wanted) = match request {
+        Request::LoadBefore { oid, before } => (oid, Wanted::Before(before, LoadShape::Before)),
+        Request::Load { oid } => (oid, Wanted::Before(Tid::MAX, LoadShape::Load)),
+        Request::LoadEx { oid } => (oid, Wanted::Before(Tid::MAX, LoadShape::LoadEx)),
+        Request::ZeoLoad { oid } => (oid, Wanted::Before(Tid::MAX, LoadShape::ZeoLoad)),
+        Request::LoadSerial { oid, serial } => (oid, Wanted::Serial(serial)),
+        Request::GetTid { oid } | Request::GetSerial { oid } => (oid, Wanted::Tid),
         other => return Err(other),
     };
-    Ok(Read { id: id.owned(), oid, what })
+    Ok(Read { id: id.owned(), oid, wanted })
 }

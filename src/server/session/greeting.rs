@@ -1,5 +1,5 @@
-//! The handshake: TLS where it is configured; then we announce the newest protocol, the client answers with what it
-//! will speak.
+//! The handshake: TLS where it is configured; then the server offers its newest protocol, and the client answers with the one that
+//! it will speak.
 
 use std::io;
 
@@ -8,8 +8,8 @@ use crate::net::tls::layer::HandshakeError;
 use crate::server::Server;
 use crate::server::admission::TOO_SLOW;
 use crate::server::client_log;
+use crate::server::client_log::LOG;
 use crate::server::connection::Connection;
-use crate::server::hosted::LOG;
 use crate::wire::frame::{FrameReader, put_frame};
 use crate::wire::protocol::{Generation, GreetingAnswer, negotiate};
 
@@ -22,14 +22,14 @@ pub(super) struct Greeted {
     pub msgpack: bool,
 }
 
-/// TLS, if it is configured, and a line about who the client is. False: there is nothing more to do for this connection.
+/// TLS, if it is configured, and a log line about the certificate. False: the connection has ended.
 pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
     let outbox = &connection.outbox;
     match outbox.sink().handshake() {
         Ok(None) => true,
         Ok(Some(client)) => {
             let message = format_args!("{}, certificate of '{}'", client.version, client.subject);
-            connection.log(&client_log::IDENTITIES, INFO, message);
+            connection.peer.log(&client_log::IDENTITIES, INFO, message);
             true
         }
         // Closed from our side.
@@ -40,20 +40,20 @@ pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
             }
             false
         }
-        // Whoever looks whether the port is open.
+        // A probe of the port.
         Err(HandshakeError::Silent) => {
-            log::debug!(target: LOG, "({}) no TLS: {}", connection.label(), HandshakeError::Silent);
+            log::debug!(target: LOG, "({}) no TLS: {}", connection.peer.label(), HandshakeError::Silent);
             false
         }
         Err(error) => {
             let message = format_args!("no TLS: {error}; the connection is closed");
-            connection.log(&client_log::STRANGERS, WARNING, message);
+            connection.peer.log(&client_log::UNREGISTERED, WARNING, message);
             false
         }
     }
 }
 
-/// Announce, and read the answer. `None`: there is nothing more to do for this connection.
+/// Offers the newest protocol, and reads the answer. `None`: the connection has ended.
 pub(super) fn greet(
     server: &Server,
     connection: &Connection,
@@ -77,7 +77,7 @@ pub(super) fn greet(
                 continue;
             }
             Err(error) => {
-                connection.log(&client_log::STRANGERS, ERROR, format_args!("bad handshake: {error}"));
+                connection.peer.log(&client_log::UNREGISTERED, ERROR, format_args!("bad handshake: {error}"));
                 return Ok(None);
             }
         };
@@ -86,7 +86,7 @@ pub(super) fn greet(
                 let first = if msgpack { "M" } else { "Z" };
                 let number = generation.name().trim_start_matches('Z');
                 let message = format_args!("received handshake '{first}{number}'");
-                connection.log_as(PROTOCOL_LOG, &client_log::HANDSHAKES, INFO, message);
+                connection.peer.log_as(PROTOCOL_LOG, &client_log::HANDSHAKES, INFO, message);
                 Ok(Some(Greeted { generation, msgpack }))
             }
             Ok(GreetingAnswer::RuOk) => {
@@ -98,7 +98,12 @@ pub(super) fn greet(
                 Ok(None)
             }
             Err(error) => {
-                connection.log_as(PROTOCOL_LOG, &client_log::STRANGERS, ERROR, format_args!("{error}"));
+                connection.peer.log_as(
+                    PROTOCOL_LOG,
+                    &client_log::UNREGISTERED,
+                    ERROR,
+                    format_args!("{error}"),
+                );
                 Ok(None)
             }
         };

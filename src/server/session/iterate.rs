@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::base::ids::Tid;
 use crate::exceptions;
-use crate::server::connection::Connection;
-use crate::server::hosted::Hosted;
+use crate::server::registered::Registered;
 use crate::server::room::Share;
 use crate::server::session::large::with_room;
 use crate::storage::{RecordIterator, Storage, TransactionIterator};
 use crate::wire::exception::PyException;
 use crate::wire::value::{Value, extension_dict};
 
-/// For each iterator over transactions that a client may have, so many over their records.
+/// Iterators over records, for each iterator over transactions that a client may have.
 const RECORDS_PER_TRANSACTION: usize = 4;
 
 /// The iterators of one connection. Both kinds are numbered together, from 0.
@@ -95,14 +94,9 @@ impl Iterators {
 
     /// `iterator_record_next(iterator)` -> (oid, tid, data, data_txn), `None` at the end. A large record has its share of the memory
     /// for such until it was sent.
-    pub fn record_next(
-        &mut self,
-        hosted: &Hosted,
-        connection: &Connection,
-        id: i64,
-    ) -> (Result, Option<Share>) {
+    pub fn record_next(&mut self, registered: &Registered, id: i64) -> (Result, Option<Share>) {
         let Some(records) = self.records.get_mut(&id) else { return (Err(key_error(id)), None) };
-        let (next, share) = with_room(hosted, connection, || records.next_record());
+        let (next, share) = with_room(registered, || records.next_record());
         let next = match next {
             Ok(Some(next)) => next,
             Ok(None) => {

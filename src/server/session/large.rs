@@ -1,34 +1,35 @@
-//! Records that are too long to be read at once for every client that asks: see [`crate::server::room`].
+//! Records of more than a megabyte: each is read when its share of the memory for such is free, see [`crate::server::room`].
 
 use std::io;
 
 use crate::base::memory::{LARGE, not_granted, within};
-use crate::server::connection::Connection;
-use crate::server::hosted::Hosted;
+use crate::server::registered::Registered;
 use crate::server::room::Share;
-use crate::server::session::load::{Later, Patience, Read, reply};
+use crate::server::session::load::{DiskWait, NotYet, Read, reply};
 use crate::storage::{Result, StorageError};
 
-/// Reads, queues and sends the reply to a load that needs about `wanted` bytes. Waits for its share, and until the client has taken it.
-pub fn answer(hosted: &Hosted, connection: &Connection, read: &Read, mut wanted: usize) {
+/// Reads, queues and sends the reply to a load that needs about `wanted` bytes. Waits for its share of the memory, and until the
+/// client has taken the reply.
+pub fn answer(registered: &Registered, read: &Read, mut wanted: usize) {
+    let Registered { hosted, connection, .. } = registered;
     let outbox = &connection.outbox;
     while let Some(share) = hosted.workers.room.take(wanted, outbox) {
         let mut out = Vec::new();
         let seen = hosted.publication.seen();
-        match reply(hosted, connection, read, Patience::Waits, share.len, &mut out) {
-            Err(Later::Large(more)) => {
+        match reply(registered, read, DiskWait::Yes, share.len, &mut out) {
+            Err(NotYet::Large(more)) => {
                 wanted = more;
                 continue;
             }
             // It waits for the disk.
-            Ok(()) | Err(Later::Disk) => {}
+            Ok(()) | Err(NotYet::Disk) => {}
         }
         let place = hosted.publication.place_if_newest(seen, outbox).or_else(|| {
             let (place, count) =
                 hosted.publication.place_for_untouched(seen, outbox, std::iter::once(read.oid));
             (count > 0).then_some(place)
         });
-        // Else the object was changed meanwhile, and is read again.
+        // Otherwise the object has changed since, and is read again.
         if let Some(place) = place {
             outbox.post_own(place, out);
             outbox.wait_until_sent();
@@ -37,18 +38,19 @@ pub fn answer(hosted: &Hosted, connection: &Connection, read: &Read, mut wanted:
     }
 }
 
-/// Runs a call that reads a record, again with its share of the memory if that is large. The share lasts until the record was sent.
+/// Runs a call that reads a record; if the record is large, again with its share of the memory. The share is to be kept until the
+/// record was sent.
 pub fn with_room<T>(
-    hosted: &Hosted,
-    connection: &Connection,
+    registered: &Registered,
     mut call: impl FnMut() -> Result<T>,
 ) -> (Result<T>, Option<Share>) {
+    let Registered { hosted, connection, .. } = registered;
     let mut share: Option<Share> = None;
     loop {
         let len_max = share.as_ref().map_or(LARGE, |share| share.len);
         let result = within(len_max, &mut call);
         let Some(wanted) = result.as_ref().err().and_then(large) else { return (result, share) };
-        // Nobody who waits has a share already.
+        // A thread that waits for a share holds none.
         drop(share.take());
         share = hosted.workers.room.take(wanted, &connection.outbox);
         if share.is_none() {
@@ -58,7 +60,7 @@ pub fn with_room<T>(
     }
 }
 
-/// How much memory is wanted, if that is what the error is about.
+/// The memory that a read needs, in bytes, if the error is that it was not granted.
 pub fn large(error: &StorageError) -> Option<usize> {
     match error {
         StorageError::Io { error, .. } => not_granted(error),

@@ -1,8 +1,8 @@
-//! Reads of single objects: the path that everything else makes way for.
+//! Loads and the other reads of single objects.
 //!
 //! Replies to requests that arrived together are collected in one buffer and queued with one validation (see
-//! [`crate::server::publish`]) and one send. If something was published meanwhile that touches one of them, it
-//! and those behind it are read again. Those that have to wait for the disk are left to others ([`super::cold`]).
+//! [`crate::server::publish`]) and one send. If one of the objects has changed since, it
+//! and those behind it are read again. Loads that have to wait for the disk are done by other threads ([`super::cold`]).
 
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory::{LARGE, within};
@@ -10,21 +10,19 @@ use crate::base::sync::{Arc, Ordering};
 use crate::exceptions;
 use crate::logging::level::ERROR;
 use crate::server::client_log;
-use crate::server::connection::Connection;
-use crate::server::hosted::Hosted;
-use crate::server::publish::{Members, Seen};
+use crate::server::publish::Seen;
+use crate::server::registered::Registered;
 use crate::server::session::cold::Cold;
 use crate::server::session::large;
 use crate::storage::StorageError;
-use crate::wire::exception::PyException;
 use crate::wire::reply::LoadShape;
 use crate::wire::request::OwnedMsgId;
-use crate::wire::value::Value;
 
-/// Replies are sent when they reach this many bytes, or answer so many requests, even if more requests are there.
+/// Bytes of replies after which a batch is sent, even if more requests are there.
 const BATCH_LEN: usize = 128 << 10;
+/// Requests after which a batch is sent.
 const BATCH_COUNT: usize = 128;
-/// A buffer larger than this is given back.
+/// Bytes of the buffer that are kept from one batch to the next.
 const KEEP_LEN: usize = 256 << 10;
 
 /// A question about one object.
@@ -32,12 +30,12 @@ const KEEP_LEN: usize = 256 << 10;
 pub struct Read {
     pub id: OwnedMsgId,
     pub oid: Oid,
-    pub what: What,
+    pub wanted: Wanted,
 }
 
-/// What is asked.
+/// What is wanted of the object.
 #[derive(Clone, Copy, Debug)]
-pub enum What {
+pub enum Wanted {
     /// The revision before a tid, in the shape of the call.
     Before(Tid, LoadShape),
     /// The data of this serial.
@@ -48,17 +46,17 @@ pub enum What {
 
 /// Whether a read may wait for the disk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Patience {
-    None,
-    Waits,
+pub enum DiskWait {
+    No,
+    Yes,
 }
 
 /// Why there is no reply yet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Later {
+pub enum NotYet {
     /// It would have to wait for the disk.
     Disk,
-    /// It would need about so many bytes, see [`large`].
+    /// It needs about this many bytes of memory, see [`large`].
     Large(usize),
 }
 
@@ -77,31 +75,33 @@ pub struct Batch {
 
 impl Batch {
     /// Answer this with those that have arrived with it.
-    pub fn read(&mut self, hosted: &Arc<Hosted>, connection: &Arc<Connection>, read: Read) {
+    pub fn read(&mut self, registered: &Registered, read: Read) {
+        let Registered { hosted, connection, .. } = registered;
         hosted.storage.expect_read(read.oid);
-        if matches!(read.what, What::Before(..)) {
+        if matches!(read.wanted, Wanted::Before(..)) {
             connection.loads.store(connection.loads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
         self.reads.push(read);
         if self.reads.len() >= BATCH_COUNT {
-            self.flush(hosted, connection);
+            self.flush(registered);
         }
     }
 
     /// Read, queue and send what was collected.
-    pub fn flush(&mut self, hosted: &Arc<Hosted>, connection: &Arc<Connection>) {
+    pub fn flush(&mut self, registered: &Registered) {
+        let Registered { hosted, connection, .. } = registered;
         while !self.reads.is_empty() && !connection.outbox.is_closed() {
             let seen = hosted.publication.seen();
             let mut large = None;
             while let Some(read) = self.reads.get(self.ends.len()) {
-                match reply(hosted, connection, read, Patience::None, LARGE, &mut self.out) {
+                match reply(registered, read, DiskWait::No, LARGE, &mut self.out) {
                     Ok(()) => {}
-                    Err(Later::Disk) => {
+                    Err(NotYet::Disk) => {
                         self.missed.push(self.reads.remove(self.ends.len()));
                         continue;
                     }
                     // What stands before it is sent first.
-                    Err(Later::Large(wanted)) => {
+                    Err(NotYet::Large(wanted)) => {
                         large = Some((self.reads.remove(self.ends.len()), wanted));
                         break;
                     }
@@ -113,16 +113,16 @@ impl Batch {
             }
             if !self.ends.is_empty() {
                 // Replies that do not hold any more are thrown away: those requests are answered from a newer state.
-                let answered = self.queue(hosted, connection, seen);
+                let answered = self.queue(registered, seen);
                 self.reads.drain(..answered);
                 self.out.clear();
                 self.ends.clear();
             }
             if !self.missed.is_empty() {
-                self.cold.answer(hosted, connection, std::mem::take(&mut self.missed));
+                self.cold.answer(registered, std::mem::take(&mut self.missed));
             }
             if let Some((read, wanted)) = large {
-                large::answer(hosted, connection, &read, wanted);
+                large::answer(registered, &read, wanted);
             }
         }
         self.reads.clear();
@@ -132,7 +132,8 @@ impl Batch {
     }
 
     /// Queue and send the replies that still hold; how many those are.
-    fn queue(&self, hosted: &Hosted, connection: &Connection, seen: Seen) -> usize {
+    fn queue(&self, registered: &Registered, seen: Seen) -> usize {
+        let Registered { hosted, connection, .. } = registered;
         let outbox = &connection.outbox;
         if let Some(place) = hosted.publication.place_if_newest(seen, outbox) {
             outbox.send_own(place, &self.out);
@@ -150,23 +151,23 @@ impl Batch {
 
 /// Append the frame that answers `read`, from the storage's present state, if that takes no more memory than `len_max`.
 pub fn reply(
-    hosted: &Hosted,
-    connection: &Connection,
+    registered: &Registered,
     read: &Read,
-    patience: Patience,
+    disk_wait: DiskWait,
     len_max: usize,
     out: &mut Vec<u8>,
-) -> Result<(), Later> {
+) -> Result<(), NotYet> {
+    let Registered { hosted, connection, .. } = registered;
     let wire = connection.wire();
     let id = read.id.get();
     let start = out.len();
     let headroom = wire.load_headroom(id);
-    let result = match read.what {
-        What::Before(before, shape) => {
+    let result = match read.wanted {
+        Wanted::Before(before, shape) => {
             let storage = &hosted.storage;
-            let loaded = within(len_max, || match patience {
-                Patience::None => storage.load_before_now(read.oid, before, headroom, out).ok_or(Later::Disk),
-                Patience::Waits => Ok(storage.load_before(read.oid, before, headroom, out)),
+            let loaded = within(len_max, || match disk_wait {
+                DiskWait::No => storage.load_before_now(read.oid, before, headroom, out).ok_or(NotYet::Disk),
+                DiskWait::Yes => Ok(storage.load_before(read.oid, before, headroom, out)),
             })?;
             match loaded {
                 Ok(Some(loaded)) => {
@@ -182,7 +183,7 @@ pub fn reply(
                 Err(error) => Err(error),
             }
         }
-        What::Serial(serial) => {
+        Wanted::Serial(serial) => {
             match within(len_max, || hosted.storage.load_serial(read.oid, serial, headroom, out)) {
                 Ok(loaded) => {
                     wire.load_reply(
@@ -199,78 +200,22 @@ pub fn reply(
                 Err(error) => Err(error),
             }
         }
-        What::Tid => hosted.storage.get_tid(read.oid),
+        Wanted::Tid => hosted.storage.get_tid(read.oid),
     };
     out.truncate(start);
     match result {
         Ok(tid) => wire.tid_reply(id, tid, out),
         Err(error) => {
             if let Some(wanted) = large::large(&error) {
-                return Err(Later::Large(wanted));
+                return Err(NotYet::Large(wanted));
             }
             // At a stop the storage may be closed before the last of these.
             if !matches!(error, StorageError::PosKey(_)) && !connection.outbox.is_closed() {
                 let message = format_args!("Can't read object 0x{}: {error}", read.oid);
-                connection.log(&client_log::READS, ERROR, message);
+                connection.peer.log(&client_log::READS, ERROR, message);
             }
             wire.error_reply(id, &exceptions::of_storage_error(&error), out);
         }
     }
     Ok(())
-}
-
-/// Queue and send the reply, a frame, that `compute` makes of the published state. It is computed again if something was
-/// published meanwhile. Under endless commits the last try is taken, queued while nothing is being published: good for
-/// answers that clients do not hold against invalidations. Those that they do go through [`reply_exactly`].
-pub fn reply_newest(hosted: &Hosted, connection: &Connection, mut compute: impl FnMut() -> Vec<u8>) {
-    const TRIES: usize = 4;
-    for _ in 1..TRIES {
-        let seen = hosted.publication.seen();
-        let frame = compute();
-        if let Some(place) = hosted.publication.place_if_newest(seen, &connection.outbox) {
-            return connection.outbox.send_own(place, &frame);
-        }
-    }
-    reply_published(hosted, connection, &compute());
-}
-
-/// Queue and send a reply that was computed from some published state, behind the invalidations of that state.
-pub fn reply_published(hosted: &Hosted, connection: &Connection, frame: &[u8]) {
-    // What the reply may know of is queued by whoever has this lock now.
-    let (members, _) = hosted.publication.members();
-    let place = connection.outbox.place();
-    drop(members);
-    connection.outbox.send_own(place, frame);
-}
-
-/// The same from a thread of a pool, which does not wait for the client: its session has made room.
-pub fn post_published(hosted: &Hosted, connection: &Connection, frame: Vec<u8>) {
-    let (members, _) = hosted.publication.members();
-    let place = connection.outbox.place();
-    drop(members);
-    connection.outbox.post_own(place, frame);
-}
-
-/// Queue and send a reply that is computed, from memory only, while nothing can be published: it holds exactly at its place
-/// among the invalidations.
-pub fn reply_exactly(
-    hosted: &Hosted,
-    connection: &Connection,
-    compute: impl FnOnce(&Members, Seen) -> Vec<u8>,
-) {
-    let (members, seen) = hosted.publication.members();
-    let frame = compute(&members, seen);
-    let place = connection.outbox.place();
-    drop(members);
-    connection.outbox.send_own(place, &frame);
-}
-
-/// The frame that tells the client what came out of its call.
-pub fn frame(connection: &Connection, id: &OwnedMsgId, result: &Result<Value, PyException>) -> Vec<u8> {
-    let mut frame = Vec::new();
-    match result {
-        Ok(value) => connection.wire().reply(id.get(), value, &mut frame),
-        Err(exception) => connection.wire().error_reply(id.get(), exception, &mut frame),
-    }
-    frame
 }

@@ -1,58 +1,49 @@
 //! One connection: a thread that reads requests, and answers them in the order of arrival.
 //!
-//! States: greeting (see `greeting.rs`) -> connected, only `register` and authentication are known -> registered
+//! States: handshake (`greeting.rs`) -> unregistered, only `register` and authentication are possible -> registered
 //! with a storage. Replies that cannot be given at once (a vote that waits for locks, a finish that waits for the
-//! sync) come later, from other threads; meanwhile the session goes on reading.
+//! sync) come later, from other threads; the session continues to read.
 
 mod admin;
 mod authenticate;
+mod background;
 mod blob;
 mod cold;
-mod commit;
-mod contain;
 mod description;
 mod dispatch;
 mod entries;
-mod errand;
 mod greeting;
 mod iterate;
 mod large;
 mod load;
 mod pack;
+mod register;
 mod run;
 mod store;
 mod undo;
+mod undo_id;
 mod verify;
 
 use crate::base::sync::Arc;
 use crate::server::Server;
-use crate::server::admission::Pass;
+use crate::server::admission::AdmissionGuard;
 use crate::server::connection::Connection;
-use crate::server::hosted::Hosted;
+use crate::server::registered::Registered;
 
-pub(crate) use commit::abort;
 pub use run::serve;
 
-/// What the thread of one connection knows.
+/// A connection, as its own thread has it.
 pub struct Session {
     server: Arc<Server>,
     connection: Arc<Connection>,
-    pass: Pass,
-    registered: Option<Registered>,
+    admission: AdmissionGuard,
+    registered: Option<Arc<Registered>>,
     identity: authenticate::Identity,
     reads: load::Batch,
     iterators: iterate::Iterators,
     upload: blob::Receiving,
     downloads: Arc<blob::Downloads>,
-    errands: Arc<errand::Errands>,
+    background_jobs: Arc<background::Jobs>,
     /// Between the first zeoVerify and endZeoVerify.
     verifying: bool,
-}
-
-/// The storage that the client has chosen.
-#[derive(Clone)]
-pub(super) struct Registered {
-    pub hosted: Arc<Hosted>,
-    /// By the client's wish, the server's or the storage's.
-    pub read_only: bool,
 }

@@ -1,4 +1,4 @@
-//! `pack(time, wait)`: in a thread of its own, beside everything else.
+//! `pack(time, wait)`: a background job.
 
 use crate::base::sync::Arc;
 use crate::exceptions;
@@ -7,8 +7,9 @@ use crate::pickle::refs::references;
 use crate::server::client_log::PACKS;
 use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
-use crate::server::session::load::frame;
-use crate::server::session::{Registered, Session};
+use crate::server::registered::Registered;
+use crate::server::replies::reply_frame;
+use crate::server::session::Session;
 use crate::storage::{PackProgress, PackRequest};
 use crate::wire::exception::PyException;
 use crate::wire::push::Push;
@@ -16,21 +17,22 @@ use crate::wire::request::OwnedMsgId;
 use crate::wire::value::Value;
 
 impl Session {
-    /// Begin to pack. The reply comes when it is done, or never, if the client does not wait.
-    pub(super) fn pack(&self, on: &Registered, time: f64, id: &OwnedMsgId, reply_wanted: bool) {
-        let (hosted, connection, id) = (Arc::clone(&on.hosted), Arc::clone(&self.connection), id.clone());
-        self.run_errand(&on.hosted.workers.packs, move || {
+    /// Begins to pack. The reply comes when it is done, or not at all if the client does not wait.
+    pub(super) fn pack(&self, registered: &Registered, time: f64, id: &OwnedMsgId, reply_wanted: bool) {
+        let (hosted, connection, id) =
+            (Arc::clone(&registered.hosted), Arc::clone(&self.connection), id.clone());
+        self.run_in_background(&registered.hosted.workers.packs, move || {
             let result = run(&hosted, &connection, time);
             if reply_wanted {
-                connection.post(frame(&connection, &id, &result.map(|()| Value::None)));
+                connection.post(reply_frame(&connection, &id, &result.map(|()| Value::None)));
             }
         });
     }
 }
 
 fn run(hosted: &Hosted, connection: &Connection, time: f64) -> Result<(), PyException> {
-    connection.log(&PACKS, INFO, format_args!("pack(time={time:?}) started..."));
-    // A second one is refused by the storage, and must not touch the figures of the first.
+    connection.peer.log(&PACKS, INFO, format_args!("pack(time={time:?}) started..."));
+    // The storage refuses a second pack, which must not change the progress figures of the first.
     let mine = PackProgress::default();
     let shown = hosted.pack.begin();
     let progress = if shown.is_some() { &hosted.pack.progress } else { &mine };
@@ -38,10 +40,10 @@ fn run(hosted: &Hosted, connection: &Connection, time: f64) -> Result<(), PyExce
     let packed = hosted.storage.pack(&request);
     drop(shown);
     if let Err(error) = packed {
-        connection.log(&PACKS, ERROR, format_args!("pack(time={time:?}) ended with an error: {error}"));
+        connection.peer.log(&PACKS, ERROR, format_args!("pack(time={time:?}) ended with an error: {error}"));
         return Err(exceptions::of_storage_error(&error));
     }
-    connection.log(&PACKS, INFO, format_args!("pack(time={time:?}) complete"));
+    connection.peer.log(&PACKS, INFO, format_args!("pack(time={time:?}) complete"));
     let info = hosted.size_info();
     let outboxes = hosted.publication.broadcast(|wire| {
         let mut frame = Vec::new();

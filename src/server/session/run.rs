@@ -7,17 +7,18 @@ use crate::base::sync::Arc;
 use crate::logging::level::{ERROR, INFO};
 use crate::net::stream::Sink;
 use crate::server::Server;
-use crate::server::admission::{Pass, TOO_SLOW};
+use crate::server::admission::{AdmissionGuard, TOO_SLOW};
 use crate::server::client_log;
-use crate::server::connection::{Connection, OpenTransaction, Transaction};
+use crate::server::connection::Connection;
 use crate::server::session::authenticate::Identity;
 use crate::server::session::greeting::{greet, secure};
-use crate::server::session::{Session, abort, blob, iterate, load};
+use crate::server::session::{Session, blob, iterate, load};
+use crate::server::transaction::state::{OpenTransaction, Transaction};
 use crate::wire::frame::FrameReader;
 use crate::wire::protocol::Wire;
 
-/// Longest message of a peer that has not registered yet: names of storages and credentials are short.
-const STRANGER_MESSAGE_LEN_MAX: usize = 64 << 10;
+/// Longest message of an unregistered connection, in bytes: names of storages and credentials are short.
+const UNREGISTERED_MESSAGE_LEN_MAX: usize = 64 << 10;
 
 /// Why a session ends.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ pub(super) enum End {
     Misbehaved,
 }
 
-/// Serve one client until it goes.
-pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, pass: Pass) {
+/// Serves one connection until it ends.
+pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, admission: AdmissionGuard) {
     if !server.add_client(&connection) {
         connection.outbox.sink().shutdown();
         return;
@@ -37,14 +38,14 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, pass: Pass) {
     let mut session = Session {
         server: Arc::clone(server),
         connection,
-        pass,
+        admission,
         registered: None,
         identity: Identity::new(server.authentication().map(|demanded| demanded.protocol.as_ref())),
         reads: load::Batch::default(),
         iterators: iterate::Iterators::default(),
         upload: blob::Receiving::default(),
         downloads: Arc::default(),
-        errands: Arc::default(),
+        background_jobs: Arc::default(),
         verifying: false,
     };
     // A bug's panic (which the panic hook has logged) ends this connection, and nothing else.
@@ -69,7 +70,7 @@ impl Session {
     }
 
     fn converse(&mut self) -> End {
-        let mut frames = FrameReader::with_limit(STRANGER_MESSAGE_LEN_MAX);
+        let mut frames = FrameReader::with_limit(UNREGISTERED_MESSAGE_LEN_MAX);
         let outbox = Arc::clone(&self.connection.outbox);
         let greeted = match greet(&self.server, &self.connection, &mut frames) {
             Ok(Some(greeted)) => greeted,
@@ -139,42 +140,42 @@ impl Session {
         self.log(&client_log::ENDED, ERROR, format_args!("{what}; the connection is closed"));
     }
 
-    /// A line about what the peer got wrong: within `rate`, or if it has not registered, that of strangers.
+    /// Logs an error of the peer, limited by `rate`, or by the rate of unregistered connections if it is one.
     pub(super) fn log(&self, rate: &'static LogRate, level: u8, message: std::fmt::Arguments<'_>) {
-        let rate = if self.registered.is_some() { rate } else { &client_log::STRANGERS };
-        self.connection.log(rate, level, message);
+        let rate = if self.registered.is_some() { rate } else { &client_log::UNREGISTERED };
+        self.connection.peer.log(rate, level, message);
     }
 
-    /// Queue and send the replies to reads that were collected.
+    /// Queues and sends the replies to the loads that were collected.
     pub(super) fn flush_reads(&mut self) {
-        if let Some(on) = &self.registered {
-            self.reads.flush(&on.hosted, &self.connection);
+        if let Some(registered) = &self.registered {
+            self.reads.flush(registered);
         }
     }
 
-    /// Give back everything that the client had.
+    /// Gives back everything that the connection holds.
     fn end(mut self) {
         self.flush_reads();
         let connection = Arc::clone(&self.connection);
         let reason = connection.outbox.close_reason();
         if self.server.is_stopping() {
-            // Rule L4.
-            connection.wait_for_finish();
+            // The client gets the answer to what is being finished.
+            connection.transaction.wait_for_finish(|| connection.outbox.is_closed());
         }
-        if let Some(on) = self.registered.take() {
-            self.end_verifying(&on);
+        if let Some(registered) = self.registered.take() {
+            self.end_verifying(&registered);
             let doing = match &*connection.transaction.lock() {
                 Transaction::None => "",
                 Transaction::Voted { .. }
                 | Transaction::Finishing { .. }
-                | Transaction::Open(OpenTransaction { locked: Some(_), .. }) => " during locked transaction",
+                | Transaction::Open(OpenTransaction { locks: Some(_), .. }) => " during locked transaction",
                 _ => " during unlocked transaction",
             };
             // Registration ends last: publishing a finish that is under way still finds the connection.
-            abort(&on.hosted, &connection);
-            on.hosted.remove_connection(&connection);
+            registered.abort();
+            registered.hosted.remove_connection(&connection);
             let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-            connection.log(&client_log::DEPARTURES, INFO, format_args!("disconnected{doing}{why}"));
+            connection.peer.log(&client_log::DEPARTURES, INFO, format_args!("disconnected{doing}{why}"));
         }
         connection.outbox.close("disconnected");
         self.server.remove_client(&connection);

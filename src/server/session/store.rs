@@ -4,33 +4,32 @@ use crate::base::untrusted::UntrustedBytes;
 use crate::exceptions;
 use crate::logging::level::{ERROR, INFO};
 use crate::server::client_log;
-use crate::server::connection::{OpenTransaction, Transaction, TransactionId};
+use crate::server::registered::Registered;
 use crate::server::session::Session;
-use crate::server::session::commit::check_id;
+use crate::server::transaction::state::{OpenTransaction, Transaction, TransactionId};
+use crate::server::transaction::wrong_id::check_id;
 use crate::storage::{Staged, TransactionMeta};
 use crate::wire::exception::PyException;
 use crate::wire::frame::FrameError;
 use crate::wire::protocol::{Dialect, Encoding};
 use crate::wire::request::TpcBegin;
 
-use super::Registered;
-
-/// Bytes of what describes a transaction. Storages have narrower limits, which they tell at vote; until then it is kept in
-/// memory.
+/// Bytes of id, user, description and extension of a transaction, which are kept in memory. Storages have narrower limits, which
+/// they enforce at vote.
 const META_LEN_MAX: usize = 1 << 20;
 
 impl Session {
     /// `tpc_begin(id, user, description, extension, tid, status)`
-    pub(super) fn tpc_begin(&self, on: &Registered, begin: &TpcBegin<'_>) -> Result<(), PyException> {
-        if on.read_only {
+    pub(super) fn tpc_begin(&self, registered: &Registered, begin: &TpcBegin<'_>) -> Result<(), PyException> {
+        if registered.read_only {
             return Err(exceptions::read_only_error());
         }
-        let mut transaction = self.connection.settled_transaction();
+        let mut transaction = self.connection.transaction.settled();
         match transaction.id() {
             Some(open) if open == begin.id.as_ref() => {
                 drop(transaction);
                 let message = format_args!("duplicate tpc_begin({})", UntrustedBytes(&begin.id));
-                self.connection.log(&client_log::WRONG_STATE, INFO, message);
+                self.connection.peer.log(&client_log::WRONG_STATE, INFO, message);
                 return Ok(());
             }
             Some(_) => {
@@ -54,29 +53,28 @@ impl Session {
         let mut staged = Staged::new(meta, begin.tid, begin.status, memory_max);
         staged.count_file(self.server.descriptors().files.clone());
         staged.python2 = self.connection.wire().encoding == Encoding::Pickle(Dialect::Python2);
-        let clients_resolve = on.hosted.options.client_conflict_resolution;
+        let clients_resolve = registered.hosted.options.client_conflict_resolution;
         staged.client_resolves = clients_resolve && self.connection.wire().can_resolve_conflicts();
-        let id = TransactionId::new(&begin.id, &on.hosted.stats.active_txns);
-        *transaction =
-            Transaction::Open(OpenTransaction { id, staged, blob_len: 0, refused: None, locked: None });
+        let id = TransactionId::new(&begin.id, &registered.hosted.stats.active_txns);
+        *transaction = Transaction::Open(OpenTransaction::new(id, staged));
         Ok(())
     }
 
     /// Does one operation of the open transaction `id`, which must not have been voted for.
     pub(super) fn stage(
         &self,
-        on: &Registered,
+        registered: &Registered,
         id: &[u8],
         method: &str,
         operation: impl FnOnce(&mut Staged) -> std::io::Result<()>,
     ) -> Result<(), PyException> {
-        if on.read_only {
+        if registered.read_only {
             return Err(exceptions::read_only_error());
         }
         let mut transaction = self.connection.transaction.lock();
         if let Err(wrong) = check_id(&transaction, id) {
             drop(transaction);
-            return Err(wrong.log(&self.connection, method));
+            return Err(wrong.log(&self.connection.peer, method));
         }
         match &mut *transaction {
             // Vote says why. Nothing more of it has to be kept.
@@ -87,7 +85,7 @@ impl Session {
                 let too_large = if done.is_ok() { self.keep_small(open) } else { None };
                 drop(transaction);
                 self.log_too_large(too_large);
-                // The line about it is that of every call that failed.
+                // It is logged as a call that has failed.
                 done.map_err(|error| {
                     let doing = "buffering a transaction in the temporary directory";
                     exceptions::of_storage_error(&crate::storage::StorageError::io(doing)(error))
@@ -123,12 +121,12 @@ impl Session {
     /// What [`Session::keep_small`] has to say.
     pub(super) fn log_too_large(&self, message: Option<String>) {
         if let Some(message) = message {
-            self.connection.log(&client_log::TRANSACTIONS, ERROR, format_args!("{message}"));
+            self.connection.peer.log(&client_log::TRANSACTIONS, ERROR, format_args!("{message}"));
         }
     }
 
-    /// A message longer than `max-message-size`: in a transaction it is a record, of which vote will say so. False: nobody would
-    /// learn of it but by the end of the connection. So it is where messages are signed, too: what is skipped belongs to the next code.
+    /// A message longer than `max-message-size`: within a transaction it is a record, and the vote will fail. False: the connection
+    /// has to end. That is so where messages are signed, too: the code of the next message depends on the one that is skipped.
     pub(super) fn refuse_long_message(&self, error: &FrameError) -> bool {
         let mut transaction = self.connection.transaction.lock();
         let Transaction::Open(open) = &mut *transaction else { return false };

@@ -1,4 +1,4 @@
-//! Cache verification: what did a returning client miss?
+//! Cache verification: what has changed since a returning client's last transaction.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,8 +9,9 @@ use crate::logging::level::{ERROR, INFO};
 use crate::server::client_log::VERIFICATIONS;
 use crate::server::invalidations::Since;
 use crate::server::log_changes::{self, Changed};
-use crate::server::session::load::{frame, reply_exactly};
-use crate::server::session::{Registered, Session};
+use crate::server::registered::Registered;
+use crate::server::replies::{reply_exactly, reply_frame};
+use crate::server::session::Session;
 use crate::server::stats::{count, uncount};
 use crate::storage::StorageError;
 use crate::wire::exception::PyException;
@@ -30,10 +31,10 @@ impl Session {
     /// `getInvalidations(tid)`: (last tid, oids changed after `tid`), or `None` if that is not known any more, or if there is no
     /// transaction `tid`: a client that has seen another history has states that never were.
     ///
-    /// What changed up to some state is gathered, and encoded, without holding anything up. If more was published meanwhile,
-    /// that is in the queue and is added under the lock, so that the answer holds exactly at its place (R4).
-    pub(super) fn get_invalidations(&self, on: &Registered, id: &OwnedMsgId, tid: Tid) {
-        let hosted = &on.hosted;
+    /// What changed up to some state is gathered, and encoded, without a lock. If more was published since, that is in the
+    /// queue and is added under the lock, so that the answer holds exactly at its place (R4).
+    pub(super) fn get_invalidations(&self, registered: &Registered, id: &OwnedMsgId, tid: Tid) {
+        let hosted = &registered.hosted;
         let (queued, seen) = {
             let (members, seen) = hosted.publication.members();
             (members.invalidations.since(tid), seen)
@@ -58,20 +59,22 @@ impl Session {
                         let storage = hosted.storage.as_ref();
                         hosted.log_changes.since(storage, tid, seen.last_transaction(), is_queued)
                     }
-                    Ok(false) => return self.verify_all(on, id, NotKnown::NoSuchTransaction(tid)),
+                    Ok(false) => return self.verify_all(registered, id, NotKnown::NoSuchTransaction(tid)),
                     Err(error) => Err(error),
                 }
             }
             Since::TooOld => {
                 let oldest = hosted.publication.members().0.invalidations.oldest_answered();
-                return self.verify_all(on, id, NotKnown::TooOld(tid, oldest));
+                return self.verify_all(registered, id, NotKnown::TooOld(tid, oldest));
             }
-            Since::NoSuchTransaction => return self.verify_all(on, id, NotKnown::NoSuchTransaction(tid)),
+            Since::NoSuchTransaction => {
+                return self.verify_all(registered, id, NotKnown::NoSuchTransaction(tid));
+            }
         };
         let Changed { up_to, last, mut oids } = match found {
             Ok(changed) => changed,
             // Damage in the log must not keep the client from connecting: it can verify its cache in another way.
-            Err(error) => return self.verify_all(on, id, NotKnown::Unreadable(tid, error)),
+            Err(error) => return self.verify_all(registered, id, NotKnown::Unreadable(tid, error)),
         };
         let last = last.map(|last| last.max(seen.last_transaction()));
         let ready = self.invalidations(id, last, &oids);
@@ -86,7 +89,7 @@ impl Session {
         let mut returned = None;
         reply_exactly(hosted, &self.connection, |members, newest| {
             let Some(since) = members.invalidations.changed_after(up_to) else {
-                return frame(&self.connection, id, &Ok(Value::None));
+                return reply_frame(&self.connection, id, &Ok(Value::None));
             };
             oids.extend(since);
             let newest = Some(newest.last_transaction());
@@ -99,7 +102,7 @@ impl Session {
 
     /// The answer in the shape of the client's generation. `None`: there is no transaction after the client's.
     fn invalidations(&self, id: &OwnedMsgId, last: Option<Tid>, oids: &BTreeSet<Oid>) -> Vec<u8> {
-        let Some(last) = last else { return frame(&self.connection, id, &Ok(Value::None)) };
+        let Some(last) = last else { return reply_frame(&self.connection, id, &Ok(Value::None)) };
         let oids: Vec<Oid> = oids.iter().copied().collect();
         let mut frame = Vec::new();
         self.connection.wire().invalidations_reply(id.get(), last, &oids, &mut frame);
@@ -110,14 +113,15 @@ impl Session {
     fn log_returned(&self, last: Option<Tid>, count: usize) {
         if let Some(last) = last {
             let message = format_args!("Return {count} invalidations up to tid {}", last.0);
-            self.connection.log(&VERIFICATIONS, INFO, message);
+            self.connection.peer.log(&VERIFICATIONS, INFO, message);
         }
     }
 
-    /// What changed cannot be told: the client verifies, or drops, all that it has.
-    fn verify_all(&self, on: &Registered, id: &OwnedMsgId, why: NotKnown) {
-        let log =
-            |level, message: std::fmt::Arguments<'_>| self.connection.log(&VERIFICATIONS, level, message);
+    /// Answers that what changed is not known: the client verifies its whole cache, or drops it.
+    fn verify_all(&self, registered: &Registered, id: &OwnedMsgId, why: NotKnown) {
+        let log = |level, message: std::fmt::Arguments<'_>| {
+            self.connection.peer.log(&VERIFICATIONS, level, message)
+        };
         match why {
             NotKnown::TooOld(tid, Some(oldest)) => {
                 log(INFO, format_args!("tid to old for invq {} < {}", tid.0, oldest.0));
@@ -128,7 +132,7 @@ impl Session {
                 format_args!(
                     "The client's last transaction {tid} is not in storage '{}' (another file was restored, or it was \
                      packed away): its cache is of no use",
-                    on.hosted.name
+                    registered.hosted.name
                 ),
             ),
             NotKnown::Unreadable(tid, error) => log(
@@ -138,12 +142,14 @@ impl Session {
                 ),
             ),
         }
-        reply_exactly(&on.hosted, &self.connection, |_, _| frame(&self.connection, id, &Ok(Value::None)));
+        reply_exactly(&registered.hosted, &self.connection, |_, _| {
+            reply_frame(&self.connection, id, &Ok(Value::None))
+        });
     }
 
     /// `zeoVerify(oid, serial)` and `verify(oid, serial)`: tell the client if its copy is outdated.
-    pub(super) fn verify(&self, on: &Registered, oid: Oid, serial: Tid) -> Result<(), PyException> {
-        match on.hosted.storage.get_tid(oid) {
+    pub(super) fn verify(&self, registered: &Registered, oid: Oid, serial: Tid) -> Result<(), PyException> {
+        match registered.hosted.storage.get_tid(oid) {
             Ok(current) if current == serial => {}
             // It may have been un-created, or the application may have left a dangling reference: drop it in any case.
             Ok(_) | Err(StorageError::PosKey(_)) => {
@@ -159,16 +165,16 @@ impl Session {
     }
 
     /// The first `zeoVerify` of a client: it is counted as verifying.
-    pub(super) fn begin_verifying(&mut self, on: &Registered) {
+    pub(super) fn begin_verifying(&mut self, registered: &Registered) {
         if !self.verifying {
             self.verifying = true;
-            count(&on.hosted.stats.verifying_clients);
+            count(&registered.hosted.stats.verifying_clients);
         }
     }
 
-    pub(super) fn end_verifying(&mut self, on: &Registered) {
+    pub(super) fn end_verifying(&mut self, registered: &Registered) {
         if std::mem::take(&mut self.verifying) {
-            uncount(&on.hosted.stats.verifying_clients);
+            uncount(&registered.hosted.stats.verifying_clients);
         }
     }
 }

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use self::oids::Issued;
 use self::stage::VotedTxn;
-use super::clash::ResolverSlot;
 use super::forward::forward;
 use super::{
-    BlobFile, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Resolver, Result, Staged,
-    Storage, StorageError, Ticket, TidAt, TransactionIterator, Voted,
+    BlobFile, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Result, Staged, Storage,
+    StorageError, Ticket, TidAt, TransactionIterator, Voted,
 };
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::{Resolver, ResolverSlot};
 
 /// See the module.
 pub struct DemoStorage {

@@ -4,7 +4,7 @@ use std::any::Any;
 
 use super::{DemoStorage, known};
 use crate::base::ids::{Oid, Tid};
-use crate::storage::clash::{Clashes, Settled, check_current};
+use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::OpKind;
 use crate::storage::{Result, Staged, StorageError, TidAt, Undone, Voted};
 
@@ -56,7 +56,7 @@ struct Current {
 
 impl DemoStorage {
     pub(super) fn stage(&self, mut staged: Staged, tid_at: TidAt) -> Result<VotedTxn> {
-        let mut clashes = Clashes::default();
+        let mut conflicts = Conflicts::default();
         // Made only when no conflict is left: a transaction that the client is given back must be as it was.
         let mut changes = Vec::new();
         for index in 0..staged.ops().len() {
@@ -64,7 +64,7 @@ impl DemoStorage {
             match op.kind {
                 OpKind::Store { serial } => {
                     let current = self.current(op.oid)?;
-                    match clashes.settle(self, &self.resolver, &mut staged, index, serial, current.seen)? {
+                    match conflicts.settle(self, &self.resolver, &mut staged, index, serial, current.seen)? {
                         Settled::Write(_) => {
                             let serial = current.in_changes.unwrap_or(serial);
                             changes.push((index, Change::Kind(OpKind::Store { serial })));
@@ -84,7 +84,7 @@ impl DemoStorage {
                 OpKind::Restore { .. } | OpKind::Undo { .. } => {}
             }
         }
-        let (mut staged, mut resolved) = clashes.finish(staged)?;
+        let (mut staged, mut resolved) = conflicts.finish(staged)?;
         let mut changes = changes.into_iter().peekable();
         staged.change_ops(|index, kind| match changes.next_if(|(changed, _)| *changed == index) {
             Some((_, Change::Kind(kind))) => Some(kind),

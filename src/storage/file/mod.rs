@@ -64,13 +64,13 @@ use self::space::Space;
 use self::tail_note::NoteFile;
 use self::volume::Current;
 use self::voted::{Job, VotedTxn};
-use super::clash::ResolverSlot;
 use super::tids::Tids;
 use super::{
-    BlobDir, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Publisher, Resolver,
-    Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, UndoEntry, Voted,
+    BlobDir, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Publisher, Result, Staged,
+    Storage, StorageError, Ticket, TidAt, TransactionIterator, UndoEntry, Voted,
 };
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::{Resolver, ResolverSlot};
 
 pub use self::format::FileFormat;
 pub use self::index_file::parse as parse_index;

@@ -1,5 +1,6 @@
 //! From a path to a running storage, and back.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -98,6 +99,38 @@ impl FileStorageOptions {
             clock: Arc::new(SystemClock),
         }
     }
+
+    /// Refuses options that exclude each other, in Python's words.
+    pub fn check(&self) -> Result<()> {
+        let refused = |message: &str| {
+            Err(StorageError::Refused { class: ("builtins", "ValueError"), message: message.into() })
+        };
+        if self.read_only && self.create {
+            return refused("can't create a read-only file");
+        }
+        if self.stop.is_some() && !self.read_only {
+            return refused("time-travel only supported in read-only mode");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for FileStorageOptions {
+    /// All but the disk and the clock.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileStorageOptions")
+            .field("path", &self.path)
+            .field("blob_dir", &self.blob_dir)
+            .field("create", &self.create)
+            .field("read_only", &self.read_only)
+            .field("quota", &self.quota)
+            .field("pack_gc", &self.pack_gc)
+            .field("pack_keep_old", &self.pack_keep_old)
+            .field("pack_refuse_large_removals", &self.pack_refuse_large_removals)
+            .field("stop", &self.stop)
+            .field("new_file_format", &self.new_file_format)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Committer threads: while one answers its group's clients, the other leads the next group.
@@ -126,7 +159,7 @@ impl FileStorage {
 
     /// The quick part of opening: takes the lock, and makes a new file and the blob directory.
     pub fn prepare(options: FileStorageOptions) -> Result<Prepared> {
-        check_options(&options)?;
+        options.check()?;
         let lock_file = if options.read_only { None } else { Some(LockFile::acquire(&options.path)?) };
         let is_told = !options.read_only && !options.create;
         let note = is_told.then(|| TailNote::read(&*options.media, &options.path)).flatten();
@@ -263,19 +296,6 @@ impl FileStorage {
         core.save_index();
         Ok(())
     }
-}
-
-fn check_options(options: &FileStorageOptions) -> Result<()> {
-    let refused = |message: &str| {
-        Err(StorageError::Refused { class: ("builtins", "ValueError"), message: message.into() })
-    };
-    if options.read_only && options.create {
-        return refused("can't create a read-only file");
-    }
-    if options.stop.is_some() && !options.read_only {
-        return refused("time-travel only supported in read-only mode");
-    }
-    Ok(())
 }
 
 fn open_blobs(options: &FileStorageOptions) -> Result<Option<Arc<BlobDir>>> {

@@ -13,8 +13,8 @@ use super::volume::Volume;
 use super::voted::VotedTxn;
 use crate::base::ids::{Oid, Tid};
 use crate::base::log_rate::LogRate;
-use crate::storage::clash::{Clashes, Settled};
-use crate::storage::error::Conflict;
+use crate::conflict::Conflict;
+use crate::storage::conflicts::{Conflicts, Settled};
 use crate::storage::staged::{Op, OpKind, Staged};
 use crate::storage::{Result, StorageError, TidAt};
 
@@ -41,13 +41,13 @@ impl FileStorage {
         let begin = core.space.likely_end();
         let mut draft = Draft::new(staged.ops().len());
         let mut rearranged = false;
-        let mut clashes = Clashes::default();
+        let mut conflicts = Conflicts::default();
         for index in 0..staged.ops().len() {
             let op = staged.ops()[index];
             let op = match op.kind {
                 OpKind::Store { serial } => {
                     let committed = committed(&volume, op.oid, volume.index.pos(op.oid))?;
-                    match clashes.settle(self, &self.resolver, &mut staged, index, serial, committed)? {
+                    match conflicts.settle(self, &self.resolver, &mut staged, index, serial, committed)? {
                         Settled::Write(settled) => {
                             rearranged |= settled != op;
                             settled
@@ -83,7 +83,7 @@ impl FileStorage {
                 message: "the file would exceed 256 TiB".into(),
             });
         }
-        let (mut staged, resolved) = clashes.finish(staged)?;
+        let (mut staged, resolved) = conflicts.finish(staged)?;
         let objects = distinct(&draft.records);
         if let Some(blobs) = &core.blobs {
             self.undo_blobs(blobs, &draft.undone, &objects, &mut staged)?;

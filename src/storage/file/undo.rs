@@ -17,8 +17,9 @@ use super::log::{Record, Records};
 use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
+use crate::conflict::ThreeStates;
 use crate::storage::staged::Staged;
-use crate::storage::{Clash, Result, StorageError, Undone};
+use crate::storage::{Result, StorageError, Undone};
 
 /// Transactions that end here or before are not found: Python takes the file for empty then. Only the first can,
 /// and only if it has no record.
@@ -155,7 +156,7 @@ impl FileStorage {
             0 => undone_data,
             at => data_of(at)?,
         };
-        let clash = Clash {
+        let states = ThreeStates {
             oid,
             read: undone.header.tid,
             committed_serial: current.serial(staged),
@@ -164,12 +165,9 @@ impl FileStorage {
             new: &pre_data,
             cancel: &staged.cancel,
         };
-        match self.resolver.merge(&clash) {
+        match self.resolver.merge(&states) {
             Ok(data) => Ok(Instead::Merged(data)),
-            Err(StorageError::Conflict(_)) => {
-                Err(Failure::Undo("Some data were modified by a later transaction"))
-            }
-            Err(error) => Err(error.into()),
+            Err(_conflict) => Err(Failure::Undo("Some data were modified by a later transaction")),
         }
     }
 }

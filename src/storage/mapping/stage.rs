@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{Data, MappingStorage, OBJECT_SIZE, Transaction, revision_size};
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::{Conflict, ResolverSlot};
 use crate::storage::blob::StagedBlob;
-use crate::storage::clash::{Clashes, ResolverSlot, Settled, check_current};
-use crate::storage::error::Conflict;
+use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::OpKind;
 use crate::storage::{
     Committed, Delivery, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionMeta, Voted,
@@ -46,7 +46,7 @@ impl Voted for VotedTxn {
 
 impl MappingStorage {
     pub(super) fn stage(&self, mut staged: Staged, tid_at: TidAt) -> Result<VotedTxn> {
-        let mut clashes = Clashes::default();
+        let mut conflicts = Conflicts::default();
         let mut records = Vec::with_capacity(staged.ops().len());
         for index in 0..staged.ops().len() {
             let Some(op) = staged.ops().get(index).copied() else { break };
@@ -61,7 +61,7 @@ impl MappingStorage {
                     let committed = newest.map(|(tid, _)| tid);
                     // Nobody is asked to merge, as in Python, but a client that wants to.
                     let nobody = ResolverSlot::default();
-                    match clashes.settle(self, &nobody, &mut staged, index, serial, committed)? {
+                    match conflicts.settle(self, &nobody, &mut staged, index, serial, committed)? {
                         Settled::Write(_) => (None, true),
                         Settled::Skip => continue,
                         Settled::Postponed => break,
@@ -88,7 +88,7 @@ impl MappingStorage {
             };
             records.push(Record { oid, tid, data });
         }
-        let (mut staged, _) = clashes.finish(staged)?;
+        let (mut staged, _) = conflicts.finish(staged)?;
         let blobs = staged.take_blobs();
         if self.blobs.is_none() && !blobs.is_empty() {
             return Err(StorageError::no_blobs());

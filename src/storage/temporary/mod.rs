@@ -16,16 +16,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockRea
 use std::time::{Duration, Instant};
 
 use self::stage::VotedTxn;
-use super::clash::ResolverSlot;
-use super::error::Conflict;
 use super::tids::Tids;
 use super::{
-    HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Publisher, Resolver, Result,
-    Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, Voted,
+    HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Publisher, Result, Staged, Storage,
+    StorageError, Ticket, TidAt, TransactionIterator, Voted,
 };
 use crate::base::clock::SystemClock;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
+use crate::conflict::{Conflict, Resolver, ResolverSlot};
 
 /// For how long former states are kept, as in Python.
 const FORMER_AGE_MAX: Duration = Duration::from_secs(60);

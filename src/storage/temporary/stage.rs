@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use super::TemporaryStorage;
 use crate::base::ids::{Oid, Tid};
 use crate::pickle::refs;
-use crate::storage::clash::{Clashes, Settled, check_current};
+use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::OpKind;
 use crate::storage::{Committed, Delivery, Result, Staged, StorageError, Ticket, TidAt, Voted};
 
@@ -41,7 +41,7 @@ impl Voted for VotedTxn {
 
 impl TemporaryStorage {
     pub(super) fn stage(&self, mut staged: Staged, tid_at: TidAt) -> Result<VotedTxn> {
-        let mut clashes = Clashes::default();
+        let mut conflicts = Conflicts::default();
         let mut records = Vec::with_capacity(staged.ops().len());
         for index in 0..staged.ops().len() {
             let Some(op) = staged.ops().get(index).copied() else { break };
@@ -50,7 +50,7 @@ impl TemporaryStorage {
                 OpKind::Store { serial } => {
                     let committed = self.read()?.serial(op.oid);
                     let settled =
-                        clashes.settle(self, &self.resolver, &mut staged, index, serial, committed)?;
+                        conflicts.settle(self, &self.resolver, &mut staged, index, serial, committed)?;
                     match settled {
                         Settled::Write(op) => {
                             let reading = "reading back a transaction's temporary file";
@@ -66,7 +66,7 @@ impl TemporaryStorage {
                 OpKind::Restore { .. } => return self.unsupported("nothing can be copied to it"),
             }
         }
-        let (staged, resolved) = clashes.finish(staged)?;
+        let (staged, resolved) = conflicts.finish(staged)?;
         let tid = match tid_at {
             TidAt::Finish => None,
             TidAt::Vote => Some(self.tids.at_vote(staged.tid)?),

@@ -14,11 +14,12 @@ use std::sync::Arc;
 use super::forward::forward;
 use super::staged::OpKind;
 use super::{
-    Clash, DataRecord, IternextRecord, Loaded, PackRequest, RecordIterator, Resolver, Result, Staged,
-    Storage, StorageError, TidAt, TransactionIterator, TransactionMeta, TransactionRecord, Unresolved, Voted,
+    DataRecord, IternextRecord, Loaded, PackRequest, RecordIterator, Result, Staged, Storage, StorageError,
+    TidAt, TransactionIterator, TransactionMeta, TransactionRecord, Voted,
 };
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
+use crate::conflict::{Resolver, ThreeStates, Unresolved};
 
 const WRAPPER: (&str, &str) = ("ZODB.interfaces", "IStorageWrapper");
 
@@ -282,10 +283,10 @@ struct Translator {
 }
 
 impl Translator {
-    fn decode<'a>(&self, clash: &Clash<'a>) -> std::result::Result<[Cow<'a, [u8]>; 3], Unresolved> {
+    fn decode<'a>(&self, states: &ThreeStates<'a>) -> std::result::Result<[Cow<'a, [u8]>; 3], Unresolved> {
         let unresolved = |error: io::Error| Unresolved { reason: error.to_string() };
         let decode = |state| self.codec.decode(state, self.len_max).map_err(unresolved);
-        Ok([decode(clash.old)?, decode(clash.committed)?, decode(clash.new)?])
+        Ok([decode(states.old)?, decode(states.committed)?, decode(states.new)?])
     }
 
     fn encode(&self, merged: Vec<u8>) -> Vec<u8> {
@@ -294,15 +295,17 @@ impl Translator {
 }
 
 impl Resolver for Translator {
-    fn resolve(&self, clash: &Clash<'_>) -> std::result::Result<Vec<u8>, Unresolved> {
-        let [old, committed, new] = &self.decode(clash)?;
-        self.resolver.resolve(&Clash { old, committed, new, ..*clash }).map(|merged| self.encode(merged))
+    fn resolve(&self, states: &ThreeStates<'_>) -> std::result::Result<Vec<u8>, Unresolved> {
+        let [old, committed, new] = &self.decode(states)?;
+        self.resolver
+            .resolve(&ThreeStates { old, committed, new, ..*states })
+            .map(|merged| self.encode(merged))
     }
 
-    fn resolve_now(&self, clash: &Clash<'_>) -> Option<std::result::Result<Vec<u8>, Unresolved>> {
-        match &self.decode(clash) {
+    fn resolve_now(&self, states: &ThreeStates<'_>) -> Option<std::result::Result<Vec<u8>, Unresolved>> {
+        match &self.decode(states) {
             Ok([old, committed, new]) => {
-                let merged = self.resolver.resolve_now(&Clash { old, committed, new, ..*clash })?;
+                let merged = self.resolver.resolve_now(&ThreeStates { old, committed, new, ..*states })?;
                 Some(merged.map(|merged| self.encode(merged)))
             }
             Err(unresolved) => Some(Err(unresolved.clone())),

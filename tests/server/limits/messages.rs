@@ -101,7 +101,7 @@ fn a_large_reply_is_not_mistaken_for_a_client_that_does_not_read() {
     assert!(server.stop().success());
 }
 
-/// An object and its first revision, of which a transaction is open, not voted for, that clashes with the newest one.
+/// An object and its first revision, of which a transaction is open, not voted for, that conflicts with the newest one.
 fn open_conflict(client: &mut RawClient, len: usize) {
     let oid = client.new_oids(1).expect("oid")[0];
     let data = |byte| record(&vec![byte; len]);

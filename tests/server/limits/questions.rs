@@ -203,6 +203,6 @@ fn long_calls_without_end_hold_nobody_up() {
             assert!(took < Duration::from_secs(5), "a vote took {took:?}");
             wait_until("the server reads no more of them", || hogs.iter().all(|hog| hog.is_finished()));
         });
-        // The pool's threads end ten seconds after their last errand.
+        // The pool's threads end ten seconds after their last job.
     });
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use runzeo::base::ids::{Oid, Tid};
+use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
 use runzeo::storage::transform::Codec;
 use runzeo::storage::transform::zlib::Zlib;
-use runzeo::storage::{Clash, Resolver, Staged, StorageError, TidAt, Unresolved};
+use runzeo::storage::{Staged, StorageError, TidAt};
 
 use super::kinds::Kind;
 use crate::support::storage::{commit, commit_staged, load, staged};
@@ -14,8 +15,8 @@ use crate::support::storage::{commit, commit_staged, load, staged};
 struct Joins;
 
 impl Resolver for Joins {
-    fn resolve(&self, clash: &Clash<'_>) -> Result<Vec<u8>, Unresolved> {
-        let states = [clash.old, clash.committed, clash.new];
+    fn resolve(&self, states: &ThreeStates<'_>) -> Result<Vec<u8>, Unresolved> {
+        let states = [states.old, states.committed, states.new];
         if states.iter().any(|state| state.starts_with(b".z") || state.starts_with(b"refuse")) {
             return Err(Unresolved { reason: "told to".into() });
         }
@@ -33,7 +34,7 @@ fn plain(record: Vec<u8>) -> Vec<u8> {
     Zlib { compress: true }.decode(&record, usize::MAX).unwrap().into_owned()
 }
 
-pub fn clashes_are_merged(kind: &Kind) {
+pub fn conflicts_are_merged(kind: &Kind) {
     let storage = kind.storage.as_ref();
     storage.set_resolver(Arc::new(Joins));
     let word = |word| record(kind, word);
@@ -92,7 +93,7 @@ pub fn clients_merge_themselves(kind: &Kind) {
         }
         other => panic!("{:?}", other.map(|voted| voted.resolved().to_vec())),
     };
-    // Meanwhile somebody else commits: the other store clashes now.
+    // Meanwhile somebody else commits: the other store conflicts now.
     let t3 = commit(storage, &[(2, t1, &word("between"))]).unwrap();
     back.store(Oid(1), t2, &word("merged")).unwrap();
     let mut back: Staged = match storage.vote(back, TidAt::Finish) {
@@ -113,13 +114,13 @@ pub fn clients_merge_themselves(kind: &Kind) {
 struct Obeys;
 
 impl Resolver for Obeys {
-    fn resolve(&self, clash: &Clash<'_>) -> Result<Vec<u8>, Unresolved> {
-        let merges = clash.new.starts_with(b"merge");
-        if merges { Ok(clash.new.to_vec()) } else { Err(Unresolved { reason: "told to".into() }) }
+    fn resolve(&self, states: &ThreeStates<'_>) -> Result<Vec<u8>, Unresolved> {
+        let merges = states.new.starts_with(b"merge");
+        if merges { Ok(states.new.to_vec()) } else { Err(Unresolved { reason: "told to".into() }) }
     }
 
-    fn resolve_now(&self, clash: &Clash<'_>) -> Option<Result<Vec<u8>, Unresolved>> {
-        clash.new.ends_with(b"now").then(|| self.resolve(clash))
+    fn resolve_now(&self, states: &ThreeStates<'_>) -> Option<Result<Vec<u8>, Unresolved>> {
+        states.new.ends_with(b"now").then(|| self.resolve(states))
     }
 }
 

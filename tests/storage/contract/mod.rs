@@ -50,7 +50,7 @@ contract!(
         commits::restored_records,
         commits::oids_are_given_out_once,
         commits::after_close_nothing_works,
-        merging::clashes_are_merged,
+        merging::conflicts_are_merged,
         merging::clients_merge_themselves,
         merging::the_first_conflict_is_told,
         together::transactions_vote_and_finish_in_any_order,

@@ -1,0 +1,181 @@
+//! Locks on oids as a guard: what hangs on them is done when they are asked for, granted and given back.
+//!
+//! The table itself is [`locks`](super::locks). Here it is joined with the deadline of `transaction-timeout`, the time since when locks
+//! are held (`lock_time` of `server_status`), the log lines about waiting transactions, and the threads in which a transaction goes on
+//! that had to wait.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::base::sync::{Arc, Mutex};
+use crate::logging::level::{CRITICAL, DEBUG, WARNING};
+use crate::server::locks::{self, LockSet, Locks, Outcome};
+use crate::server::peer::Peer;
+use crate::server::timeout::{Deadline, Timeouts};
+use crate::server::workers::{Job, Workers};
+
+/// The locks on the objects of one storage.
+pub struct LockTable {
+    /// Name of the storage, for the log.
+    storage: String,
+    locks: Locks<Waiter>,
+    timeouts: Timeouts,
+    /// When each owner of locks was granted them.
+    granted_at: Mutex<BTreeMap<u64, SystemTime>>,
+    /// Threads for transactions that had to wait.
+    votes: Workers,
+}
+
+/// A transaction that waits for its locks.
+struct Waiter {
+    peer: Arc<Peer>,
+    go_on: Job,
+}
+
+/// The locks that a transaction has asked for, whether they are granted or not. Given back when this is dropped, which writes a log line
+/// and wakes the next: not while a brief lock is held. [`OidLocks::release`] is for that.
+pub struct OidLocks(Option<Request>);
+
+struct Request {
+    table: Arc<LockTable>,
+    peer: Arc<Peer>,
+    /// Runs from the grant on.
+    deadline: Option<Deadline>,
+}
+
+/// Locks that were given back. When this is dropped the log has its line and those go on who waited for them: not while a brief lock is
+/// held.
+pub struct Released {
+    table: Arc<LockTable>,
+    peer: Arc<Peer>,
+    released: locks::Released<Waiter>,
+}
+
+/// The outcome of a request, for its line in the log.
+#[must_use]
+pub struct Requested {
+    outcome: Outcome,
+    /// Transactions that wait now.
+    waiting: usize,
+}
+
+impl LockTable {
+    pub fn new(storage: String, timeouts: Timeouts, votes: Workers) -> Arc<LockTable> {
+        Arc::new(LockTable {
+            storage,
+            locks: Locks::default(),
+            timeouts,
+            granted_at: Mutex::default(),
+            votes,
+        })
+    }
+
+    /// Asks for all locks of `set`. If they are not granted at once, the job that `go_on` makes is run by a worker when they are.
+    pub fn request(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        set: &LockSet,
+        go_on: impl FnOnce() -> Job,
+    ) -> (OidLocks, Requested) {
+        let waiter = || Waiter { peer: Arc::clone(peer), go_on: go_on() };
+        let (outcome, waiting) = self.locks.request(peer.id, set, waiter);
+        let request = Request { table: Arc::clone(self), peer: Arc::clone(peer), deadline: None };
+        (OidLocks(Some(request)), Requested { outcome, waiting })
+    }
+
+    /// Logs a request; no brief lock may be held. True: it was granted.
+    pub fn log_request(&self, peer: &Peer, requested: &Requested) -> bool {
+        let is_granted = requested.outcome == Outcome::Granted;
+        let what = if is_granted { "lock" } else { "queue lock" };
+        self.log(peer, what, requested.waiting);
+        is_granted
+    }
+
+    fn log(&self, peer: &Peer, what: &str, waiting: usize) {
+        let message = format_args!("('{}') {what}: transactions waiting: {waiting}", self.storage);
+        let level = match waiting {
+            10.. => CRITICAL,
+            4.. => WARNING,
+            _ => DEBUG,
+        };
+        peer.log_lock(level, message);
+    }
+
+    /// Number of transactions that wait for locks.
+    pub fn waiting(&self) -> usize {
+        self.locks.waiting()
+    }
+
+    /// Whether there is a `transaction-timeout`.
+    pub fn has_timeout(&self) -> bool {
+        self.timeouts.is_active()
+    }
+
+    /// Since when the longest holder of locks has had them, in seconds since 1970.
+    pub fn locked_since(&self) -> Option<f64> {
+        let since = self.granted_at.lock().values().min().copied()?;
+        Some(since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
+    }
+
+    /// For how long the longest holder of locks has had them.
+    pub fn locked_for(&self) -> Option<Duration> {
+        let since = self.granted_at.lock().values().min().copied()?;
+        Some(since.elapsed().unwrap_or_default())
+    }
+
+    /// Ends the thread of `transaction-timeout`.
+    pub fn stop(&self) {
+        self.timeouts.stop();
+    }
+}
+
+impl OidLocks {
+    /// Whether all of them were granted.
+    pub fn are_granted(&self) -> bool {
+        self.0.as_ref().is_some_and(|request| request.table.locks.is_granted(request.peer.id))
+    }
+
+    /// Notes that they were granted: the deadline of `transaction-timeout` runs from now on. `expire` is called, with the timeout, if
+    /// they are still held then.
+    pub fn start_deadline(&mut self, expire: impl FnOnce(Duration) + Send + 'static) {
+        if let Some(Request { table, peer, deadline }) = &mut self.0 {
+            table.granted_at.lock().insert(peer.id, SystemTime::now());
+            *deadline = Some(table.timeouts.begin(peer.id, expire));
+        }
+    }
+
+    /// Gives them back, without anything that could take long: that is done when the result is dropped.
+    pub fn release(mut self) -> Option<Released> {
+        self.0.take().map(Request::release)
+    }
+}
+
+impl Request {
+    fn release(self) -> Released {
+        let Request { table, peer, deadline } = self;
+        drop(deadline);
+        table.granted_at.lock().remove(&peer.id);
+        let released = table.locks.release(peer.id);
+        Released { table, peer, released }
+    }
+}
+
+impl Drop for OidLocks {
+    fn drop(&mut self) {
+        drop(self.0.take().map(Request::release));
+    }
+}
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        let Released { table, peer, released } = self;
+        if released.existed {
+            let what = if released.had_waited { "dequeue lock" } else { "unlock" };
+            table.log(peer, what, released.waiting);
+        }
+        for Waiter { peer, go_on } in released.granted.drain(..) {
+            table.log(&peer, "lock", table.locks.waiting());
+            table.votes.run_job(go_on);
+        }
+    }
+}

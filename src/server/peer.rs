@@ -1,0 +1,47 @@
+//! The client at the other end of a connection: its address, and the name that it has given itself.
+//!
+//! The lines about it are in [`client_log`](super::client_log).
+
+use std::net::SocketAddr;
+
+use crate::base::address::Host;
+use crate::base::sync::Mutex;
+use crate::base::untrusted::Untrusted;
+
+/// A client as the log names it and as locks know it.
+#[derive(Debug)]
+pub struct Peer {
+    /// Number of the connection, unique in the life of the server. The owner of its locks on oids.
+    pub id: u64,
+    /// `host:port`, or the path of the Unix socket.
+    address: String,
+    /// `None` for a Unix socket.
+    host: Option<Host>,
+    label: Mutex<String>,
+}
+
+impl Peer {
+    pub fn new(id: u64, address: String) -> Peer {
+        Peer {
+            id,
+            host: address.parse().ok().map(|address: SocketAddr| address.ip().into()),
+            label: Mutex::new(address.clone()),
+            address,
+        }
+    }
+
+    /// The host it connects from; `None` for a Unix socket.
+    pub fn host(&self) -> Option<Host> {
+        self.host
+    }
+
+    /// Its name in the log: the label, if it has set one, and the address.
+    pub fn label(&self) -> String {
+        self.label.lock().clone()
+    }
+
+    /// Sets the client's own name for itself, escaped and cut to what fits into a line of the log.
+    pub fn set_label(&self, label: &str) {
+        *self.label.lock() = format!("{} {}", Untrusted(label), self.address);
+    }
+}

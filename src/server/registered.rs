@@ -1,0 +1,24 @@
+//! A connection that has registered: the storage that it has chosen, and the connection.
+
+use crate::base::sync::Arc;
+use crate::server::connection::Connection;
+use crate::server::hosted::Hosted;
+use crate::server::stats::count;
+
+/// What every call of a registered client needs. Jobs in other threads have a clone.
+#[derive(Clone)]
+pub struct Registered {
+    pub hosted: Arc<Hosted>,
+    pub connection: Arc<Connection>,
+    /// By the client's wish, the server's or the storage's.
+    pub read_only: bool,
+}
+
+impl Registered {
+    /// Aborts the open transaction, whatever its state; one that is being finished is finished.
+    pub fn abort(&self) {
+        if self.connection.transaction.abort() {
+            count(&self.hosted.stats.aborts);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Background jobs: calls that take long (undo logs, packs) are done by another thread, while the session goes on. They have pools of
+//! their own, so that no vote waits behind them.
+//!
+//! The number of jobs of one client is limited. A session that has reached the limit waits, and reads nothing, until a job has ended.
+
+use std::time::Duration;
+
+use crate::base::sync::{Arc, Condvar, Mutex};
+use crate::server::job_panic::contained;
+use crate::server::session::Session;
+use crate::server::workers::Workers;
+
+/// Jobs of one client at the same time.
+const JOBS_MAX: usize = 8;
+/// Interval at which a session that waits checks whether the client or the server has gone.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The background jobs of one client.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    /// Number of jobs.
+    running: Mutex<usize>,
+    ended: Condvar,
+}
+
+/// One job, until this is dropped: also if it panics.
+struct JobGuard(Arc<Jobs>);
+
+impl Session {
+    /// Runs `job` in a thread of `pool`, as soon as this client may have one more.
+    pub(super) fn run_in_background(&self, pool: &Workers, job: impl FnOnce() + Send + 'static) {
+        let mut running = self.background_jobs.running.lock();
+        while *running >= JOBS_MAX {
+            if self.connection.outbox.is_closed() || self.server.is_stopping() {
+                return;
+            }
+            running = self.background_jobs.ended.wait_timeout(running, PAUSE);
+        }
+        *running += 1;
+        drop(running);
+        let guard = JobGuard(Arc::clone(&self.background_jobs));
+        let connection = Arc::clone(&self.connection);
+        pool.run(move || {
+            let _guard = guard;
+            contained(&connection, job);
+        });
+    }
+}
+
+impl Drop for JobGuard {
+    fn drop(&mut self) {
+        *self.0.running.lock() -= 1;
+        self.0.ended.notify_all();
+    }
+}

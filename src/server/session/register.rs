@@ -1,0 +1,60 @@
+//! `register`: the connection chooses its storage, and is a client's from then on.
+
+use crate::base::sync::Arc;
+use crate::base::untrusted::Untrusted;
+use crate::exceptions;
+use crate::logging::level::INFO;
+use crate::server::client_log;
+use crate::server::publish::Member;
+use crate::server::registered::Registered;
+use crate::server::session::Session;
+use crate::wire::exception::PyException;
+use crate::wire::request::OwnedMsgId;
+
+impl Session {
+    /// `register(storage, read_only)`: from the reply on, the client gets every invalidation (R4).
+    pub(super) fn register(
+        &mut self,
+        id: &OwnedMsgId,
+        storage: &str,
+        read_only: bool,
+    ) -> Result<(), PyException> {
+        let connection = &self.connection;
+        if self.registered.is_some() {
+            connection.peer.log(&client_log::WRONG_STATE, INFO, format_args!("duplicate register() call"));
+            return Err(PyException::builtin("ValueError", "duplicate register() call"));
+        }
+        let Some(hosted) = self.server.hosted(storage) else {
+            let storage = Untrusted(storage);
+            self.log(&client_log::UNREGISTERED, INFO, format_args!("unknown storage_id: {storage}"));
+            return Err(PyException::builtin("ValueError", format!("unknown storage: {storage}")));
+        };
+        // Only now: if the storage loses its disk later, vote says so.
+        if !read_only && hosted.is_read_only() {
+            // Also what a client with read-only-fallback begins with.
+            let message =
+                format_args!("refused: it wants to write, and storage '{}' is read-only", hosted.name);
+            self.log(&client_log::UNREGISTERED, INFO, message);
+            return Err(exceptions::read_only_error());
+        }
+        // The last step that can fail.
+        self.admission.register(connection).map_err(|why| exceptions::storage_error(&why))?;
+        let wire = connection.wire();
+        hosted.add_connection(connection);
+        {
+            let (mut members, seen) = hosted.publication.members();
+            members.join(Member { id: connection.id(), wire, outbox: Arc::clone(&connection.outbox) });
+            let mut frame = Vec::new();
+            if wire.register_returns_tid() {
+                wire.tid_reply(id.get(), seen.last_transaction(), &mut frame);
+            } else {
+                wire.none_reply(id.get(), &mut frame);
+            }
+            connection.outbox.place().push_reply(frame);
+        }
+        connection.outbox.flush();
+        let connection = Arc::clone(&self.connection);
+        self.registered = Some(Arc::new(Registered { hosted, connection, read_only }));
+        Ok(())
+    }
+}

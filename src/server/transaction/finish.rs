@@ -1,0 +1,96 @@
+//! tpc_finish: hands a transaction that was voted for to the storage, with a ticket.
+//!
+//! The storage brings the ticket back to its [`publisher`](super::publisher) when the transaction is durable, or has failed.
+
+use crate::logging::level::CRITICAL;
+use crate::server::client_log;
+use crate::server::oid_locks::OidLocks;
+use crate::server::registered::Registered;
+use crate::server::transaction::state::{OpenTransaction, StorageVote, Transaction};
+use crate::server::transaction::vote_reply::note_failed;
+use crate::server::transaction::wrong_id::check_id;
+use crate::storage::TidAt;
+use crate::wire::exception::PyException;
+use crate::wire::request::OwnedMsgId;
+
+/// Why a finish does not happen.
+pub enum FinishRefused {
+    /// It is not for the open transaction: Python's server returns `None`.
+    Ignored,
+    Error(PyException),
+}
+
+/// Who gets the answer to a finish, and the locks that are held until then.
+pub struct FinishTicket {
+    pub registered: Registered,
+    pub reply_to: OwnedMsgId,
+    locks: Option<OidLocks>,
+    is_answered: bool,
+}
+
+impl FinishTicket {
+    /// The outcome is known. The locks are still held; see [`FinishTicket::take_locks`].
+    pub fn set_answered(&mut self) {
+        self.is_answered = true;
+    }
+
+    pub fn take_locks(&mut self) -> Option<OidLocks> {
+        self.locks.take()
+    }
+}
+
+/// A storage that drops a ticket without an answer has met a bug within a commit, and is read-only from now on. The outcome of the
+/// transaction is unknown, so the connection is closed instead of reporting success or failure.
+impl Drop for FinishTicket {
+    fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
+        let connection = &self.registered.connection;
+        let message = format_args!("a transaction was lost while it was being finished");
+        connection.peer.log(&client_log::TRANSACTIONS, CRITICAL, message);
+        connection.outbox.close("its transaction was lost while it was being finished");
+        drop(self.locks.take());
+        connection.transaction.end();
+    }
+}
+
+/// `tpc_finish(id)`: the answer comes when the transaction is durable and published.
+pub fn finish(registered: &Registered, id: &[u8], reply_to: OwnedMsgId) -> Result<(), FinishRefused> {
+    let Registered { hosted, connection, .. } = registered;
+    let mut transaction = connection.transaction.lock();
+    if let Err(wrong) = check_id(&transaction, id) {
+        drop(transaction);
+        wrong.log(&connection.peer, "tpc_finish");
+        return Err(FinishRefused::Ignored);
+    }
+    let (vote, locks) = match transaction.take() {
+        Transaction::Voted { id, vote, locks } => {
+            *transaction = Transaction::Finishing { id };
+            drop(transaction);
+            (vote, locks)
+        }
+        // An undo that was answered has been checked: such clients may leave out the vote.
+        Transaction::Open(OpenTransaction { id, staged, locks: locks @ Some(_), refused: None, .. }) => {
+            *transaction = Transaction::Finishing { id };
+            drop(transaction);
+            match hosted.storage.vote(staged, TidAt::Vote) {
+                Ok(voted) => (StorageVote::new(&hosted.storage, voted), locks),
+                Err(error) => {
+                    let exception = note_failed(registered, &error);
+                    drop(locks);
+                    connection.transaction.end();
+                    return Err(FinishRefused::Error(exception));
+                }
+            }
+        }
+        other => {
+            *transaction = other;
+            let message = "finished called wo lock";
+            return Err(FinishRefused::Error(PyException::builtin("AssertionError", message)));
+        }
+    };
+    let registered = registered.clone();
+    vote.finish(Box::new(FinishTicket { registered, reply_to, locks, is_answered: false }));
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Looking up what an undo will change: the objects of the undone transaction, which may lie far back in the log.
+//!
+//! It is done by a worker before locks are asked for, so that a long search holds nobody up. All else that an undo reads lies in the
+//! past and cannot change.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::base::ids::{Oid, Tid};
+use crate::server::hosted::Hosted;
+use crate::server::job_panic::contained_vote;
+use crate::server::registered::Registered;
+use crate::server::transaction::state::OpenTransaction;
+use crate::storage::StorageError;
+use crate::storage::staged::OpKind;
+use crate::wire::request::OwnedMsgId;
+
+/// What is done with the result. The transaction is `Voting`.
+pub type Then = fn(&Registered, OpenTransaction, OwnedMsgId, Result<Vec<Oid>, StorageError>);
+
+/// Finds what the undos of a transaction will change, in another thread, and goes on with `then` there. The transaction is `Voting`.
+pub fn look_up(registered: &Registered, open: OpenTransaction, reply_to: OwnedMsgId, then: Then) {
+    let registered = registered.clone();
+    registered.hosted.workers.undos.clone().run(move || {
+        contained_vote(&registered.connection, || {
+            let undone = undone_oids(&registered.hosted, &open);
+            then(&registered, open, reply_to, undone);
+        });
+    });
+}
+
+/// The objects that the undos of a transaction will change. Each transaction is looked up once, however often it is undone; the
+/// storage writes a record for each time, so all of them count for `max-transaction-objects`.
+fn undone_oids(hosted: &Hosted, open: &OpenTransaction) -> Result<Vec<Oid>, StorageError> {
+    let mut oids = HashSet::new();
+    let mut counts: HashMap<Tid, usize> = HashMap::new();
+    let mut total = open.staged.ops().len() as u64;
+    for op in open.staged.ops() {
+        let OpKind::Undo { tid } = op.kind else { continue };
+        let count = match counts.get(&tid) {
+            Some(count) => *count,
+            None => {
+                let found = hosted.storage.undo_oids(tid)?;
+                counts.insert(tid, found.len());
+                let count = found.len();
+                oids.extend(found);
+                count
+            }
+        };
+        total = total.saturating_add(count as u64);
+        if let Some(max) = hosted.options.transaction_objects.filter(|max| total > *max) {
+            return Err(StorageError::Refused {
+                class: ("ZODB.POSException", "StorageError"),
+                message: format!(
+                    "the transaction is larger than the server permits: with what its undos change, max-transaction-objects is {max}"
+                ),
+            });
+        }
+    }
+    Ok(oids.into_iter().collect())
+}
