@@ -117,7 +117,7 @@ impl<'a> Lexer<'a> {
     /// The next token; none follows an error.
     // Inlined into each reader: then the compiler joins this choice of an argument with the reader's own, and no token is built.
     #[inline(always)]
-    pub fn next(&mut self) -> Result<Token<'a>, LexError> {
+    pub fn token(&mut self) -> Result<Token<'a>, LexError> {
         let pos = self.reader.pos();
         let opcode = self.opcode()?;
         Ok(Token { pos, opcode, argument: self.argument(opcode)? })
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     fn one(pickle: &[u8]) -> Result<Argument<'_>, LexError> {
-        Lexer::new(pickle).next().map(|token| token.argument)
+        Lexer::new(pickle).token().map(|token| token.argument)
     }
 
     #[test]
@@ -286,8 +286,8 @@ mod tests {
         assert_eq!(one(b"\x80\x06"), Err(LexError::Expected("a protocol that is known")));
         assert_eq!(one(b"T\xff\xff\xff\xff"), Err(LexError::Expected("a length that is not negative")));
         let mut lexer = Lexer::at(b"N.K\x05", 2);
-        assert_eq!(lexer.next().map(|token| (token.pos, token.opcode)), Ok((2, b'K')));
+        assert_eq!(lexer.token().map(|token| (token.pos, token.opcode)), Ok((2, b'K')));
         assert_eq!((lexer.end(), lexer.since(2)), (4, &b"K\x05"[..]));
-        assert_eq!(Lexer::at(b"N", 9).next(), Err(LexError::Cut));
+        assert_eq!(Lexer::at(b"N", 9).token(), Err(LexError::Cut));
     }
 }

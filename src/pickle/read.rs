@@ -95,7 +95,7 @@ impl<'a> Builder<'a> {
             if opcodes > opcodes_max {
                 return self.fail(format!("more than {opcodes_max} opcodes"));
             }
-            let token = match self.lexer.next() {
+            let token = match self.lexer.token() {
                 Ok(token) => token,
                 Err(LexError::Cut) => return self.fail("the pickle ends too early"),
                 Err(LexError::Unknown(opcode)) => return self.fail(format!("unknown opcode {opcode:#04x}")),

@@ -101,7 +101,7 @@ impl Machine {
 
     /// One opcode. `None` after STOP.
     fn step(&mut self, lexer: &mut Lexer<'_>, oids: &mut Vec<Oid>) -> Result<Option<()>, Flaw> {
-        let Token { opcode, argument, .. } = lexer.next()?;
+        let Token { opcode, argument, .. } = lexer.token()?;
         match argument {
             Argument::Nothing if opcode == STOP => {
                 self.pop()?;

@@ -97,7 +97,7 @@ pub(super) fn scan<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<Scanned
         count += 1;
     }
     while lexer.rest().first() == Some(&op::BINPUT) {
-        lexer.next().ok()?;
+        lexer.token().ok()?;
     }
     (lexer.rest() == [op::STOP]).then_some(())?;
     if args.is_none() && slots.get(HEAD)?.scalar != Scalar::None {

@@ -133,7 +133,7 @@ impl<'a> Scanner<'a> {
                 return Err(NotScanned::TooLarge);
             }
             self.pos = end;
-            let token = match self.lexer.next() {
+            let token = match self.lexer.token() {
                 Ok(token) => token,
                 Err(LexError::Cut) => return self.cut(),
                 Err(LexError::Unknown(_) | LexError::Expected(_)) => return self.fail(),

@@ -67,7 +67,7 @@ fn entry<'a>(lexer: &mut Lexer<'a>) -> Option<Entry<'a>> {
     let mut string_count = 0;
     let mut is_tuple = false;
     loop {
-        let token = lexer.next().ok()?;
+        let token = lexer.token().ok()?;
         match token.argument {
             Argument::Int(_) | Argument::BigInt(_) | Argument::Digits(_) => {
                 int = Some(token.argument.as_u64()?)

@@ -200,7 +200,7 @@ fn unpickle(bytes: &[u8]) -> Option<Unpickled> {
     let mut memo: HashMap<u32, Unpickled> = HashMap::new();
     let (mut value_count, mut put_count) = (0, 0);
     loop {
-        let Token { opcode, argument, .. } = lexer.next().ok()?;
+        let Token { opcode, argument, .. } = lexer.token().ok()?;
         if matches!(opcode, BUILD | TUPLE | LIST | DICT | TUPLE1 | TUPLE2 | TUPLE3) {
             value_count += 1;
             if value_count > VALUES_MAX {
