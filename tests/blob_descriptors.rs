@@ -1,7 +1,8 @@
 //! A finish does not fail because the process has no descriptor left for a moment.
 //!
-//! It opened the directory of each blob, to sync it: `tpc_finish` failed, in the second phase, when other databases of the same
-//! transaction had committed. Now a blob that is staged keeps it open; and of more blobs than that, some descriptors are held back.
+//! It opened the directory of each blob, to sync it: `tpc_finish` failed, in the second phase, when other databases of
+//! the same transaction had committed. Now a blob that is staged keeps it open; and of more blobs than that, some
+//! descriptors are held back.
 //!
 //! A program of its own: it takes all descriptors of its process.
 

@@ -2,8 +2,8 @@
 //! explain all that each of them saw.
 //!
 //! Clients of six generations come and go, read, check serials, undo, and end their transactions in every way: finish,
-//! abort, disconnect in any state. A pack runs beside. What they saw is checked afterwards (`check.rs`), on every kind of
-//! storage. The seed decides what clients choose; how their threads meet is chance.
+//! abort, disconnect in any state. A pack runs beside. What they saw is checked afterwards (`check.rs`), on every kind
+//! of storage. The seed decides what clients choose; how their threads meet is chance.
 //! `RUNZEO_TEST_SECONDS` sets how long it goes on in rounds, `RUNZEO_TEST_SEED` the first seed.
 
 #[path = "../support/mod.rs"]

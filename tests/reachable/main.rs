@@ -1,12 +1,13 @@
-//! Everything that is reachable can be loaded: random histories of references made, cut, moved, undone and copied, by clients
-//! of all generations, while packs go on all the time.
+//! Everything that is reachable can be loaded: random histories of references made, cut, moved, undone and copied, by
+//! clients of all generations, while packs go on all the time.
 //!
-//! A pack removes what nothing refers to, and clients make references to former objects again: by an undo, by a copy, or
-//! because they read the object before it was garbage. What was left out then is gone for ever, and only a POSKeyError tells,
-//! perhaps years later. Here every kind of storage is driven with all of this at once (`client.rs`); during the run each
-//! reference of a current object is followed, and in the end, after one more pack, and in the file without its index, too.
-//! The clients make no dangling reference themselves. The seed decides what clients choose; how their threads meet is
-//! chance. `RUNZEO_TEST_SECONDS` sets how long it goes on in rounds, `RUNZEO_TEST_SEED` the first seed.
+//! A pack removes what nothing refers to, and clients make references to former objects again: by an undo, by a copy,
+//! or because they read the object before it was garbage. What was left out then is gone for ever, and only a
+//! POSKeyError tells, perhaps years later. Here every kind of storage is driven with all of this at once (`client.rs`);
+//! during the run each reference of a current object is followed, and in the end, after one more pack, and in the file
+//! without its index, too. The clients make no dangling reference themselves. The seed decides what clients choose; how
+//! their threads meet is chance. `RUNZEO_TEST_SECONDS` sets how long it goes on in rounds, `RUNZEO_TEST_SEED` the first
+//! seed.
 
 #[path = "../support/mod.rs"]
 mod support;

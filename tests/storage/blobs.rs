@@ -1,5 +1,5 @@
-//! Blobs of a file storage: beside the records, with Python's names and permissions, and whole or not at all after every
-//! failure of the disk.
+//! Blobs of a file storage: beside the records, with Python's names and permissions, and whole or not at all after
+//! every failure of the disk.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -398,8 +398,8 @@ fn a_pack_takes_out_the_blobs_that_it_leaves_out() {
     }
 }
 
-/// The log said "pack failed: sweeping the blobs ...", though the file was packed; and what was left of the blobs stayed for ever,
-/// for later packs have nothing to say of revisions that are gone.
+/// The log said "pack failed: sweeping the blobs ...", though the file was packed; and what was left of the blobs
+/// stayed for ever, for later packs have nothing to say of revisions that are gone.
 #[test]
 fn a_pack_that_cannot_remove_blobs_says_that_the_storage_is_packed() {
     for restarts in [false, true] {
@@ -411,7 +411,8 @@ fn a_pack_that_cannot_remove_blobs_says_that_the_storage_is_packed() {
         let second = commit_staged(&storage, stage(&storage, 1, first, b"second").unwrap()).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(10));
         let in_the_way = dir.path().join("blobs.old");
-        // A transaction that comes while references are followed is looked at last: when what the last pack kept is removed.
+        // A transaction that comes while references are followed is looked at last: when what the last pack kept is
+        // removed.
         let looks = std::sync::atomic::AtomicUsize::new(0);
         let block = || match looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
             0 => _ = helpers::commit(&storage, &[(9, Tid::ZERO, b"during the pack")]).unwrap(),
@@ -484,8 +485,9 @@ fn damaged_records_do_not_keep_the_storage_from_being_opened() {
     commit_staged(&storage, stage(&storage, 3, Tid::ZERO, b"new").unwrap()).unwrap();
 }
 
-/// Where blobs cannot be linked (other disks, files of another user), the pack copies those that it keeps beside the old
-/// ones. The copies had the mode of a temporary file: nobody but the server could read them, and it could write to them.
+/// Where blobs cannot be linked (other disks, files of another user), the pack copies those that it keeps beside the
+/// old ones. The copies had the mode of a temporary file: nobody but the server could read them, and it could write to
+/// them.
 #[test]
 fn copies_beside_the_old_blobs_have_the_mode_of_blobs() {
     let dir = tempfile::tempdir().unwrap();

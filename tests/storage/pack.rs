@@ -1,5 +1,5 @@
-//! Packing: what Python makes of a file and what we do, byte for byte unless Python loses something; and what goes on beside a
-//! pack.
+//! Packing: what Python makes of a file and what we do, byte for byte unless Python loses something; and what goes on
+//! beside a pack.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -149,7 +149,8 @@ fn references_of(data: &[u8]) -> Vec<Oid> {
     oids
 }
 
-/// Whether anything later than `stop` leads to what was garbage then, or to a former revision: there Python loses something.
+/// Whether anything later than `stop` leads to what was garbage then, or to a former revision: there Python loses
+/// something.
 fn leads_back(bytes: &[u8], stop: Tid) -> bool {
     let mut then: HashMap<Oid, Data> = Default::default();
     let mut former: HashSet<(Oid, Data)> = Default::default();

@@ -1,8 +1,8 @@
 //! A pack never removes what it could not judge.
 //!
-//! A record without the bytes of the two opcodes for references was taken for one without references, whatever it was. So one
-//! record that a disk had damaged, or records that clients had compressed, cost a database everything that was reachable through
-//! them, and the pack said that it had succeeded.
+//! A record without the bytes of the two opcodes for references was taken for one without references, whatever it was.
+//! So one record that a disk had damaged, or records that clients had compressed, cost a database everything that was
+//! reachable through them, and the pack said that it had succeeded.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,8 +1,10 @@
-//! What others put into a blob directory that they share with the server leads it nowhere else, and holds it up nowhere.
+//! What others put into a blob directory that they share with the server leads it nowhere else, and holds it up
+//! nowhere.
 //!
-//! Only the last name of a path was opened without following links. A link in the place of an object's directory made the server
-//! read, write and remove files where only it may; one called `.removed` let a pack truncate the file that it led to; one called `tmp`
-//! let the next start remove files there. And it waited for whoever would write into a pipe called `.layout` or `.removed`.
+//! Only the last name of a path was opened without following links. A link in the place of an object's directory made
+//! the server read, write and remove files where only it may; one called `.removed` let a pack truncate the file that
+//! it led to; one called `tmp` let the next start remove files there. And it waited for whoever would write into a pipe
+//! called `.layout` or `.removed`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};

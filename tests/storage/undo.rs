@@ -167,7 +167,8 @@ fn replay(fixture: &Path, preview: bool, memory_max: usize) {
                 if preview && let (Err(previewed), Err(error)) = (&previewed, &result) {
                     assert_eq!(previewed.to_string(), error.to_string(), "{}", here());
                 }
-                // Python 2 stops searching at the first packed transaction, Python 3 finds those before it and then refuses.
+                // Python 2 stops searching at the first packed transaction, Python 3 finds those before it and then
+                // refuses.
                 let line = match line {
                     "error UndoError non-undoable_transaction" if packed != Some(undone) => {
                         "error UndoError Invalid_transaction_id"
