@@ -1,8 +1,9 @@
-//! The tokens of a pickle: opcodes and their arguments. The one place that knows how many bytes an opcode takes and what its argument
-//! means; what opcodes do with the stack is the business of the reader of each kind of pickle.
+//! The tokens of a pickle: opcodes and their arguments. The one place that knows how many bytes an opcode
+//! takes and what its argument means; what opcodes do with the stack is the business of the reader of each
+//! kind of pickle.
 //!
-//! A token costs time in proportion to its bytes, and no memory: strings are borrowed. `pos` is the offset at which the current opcode
-//! stands, here and in all readers of pickles.
+//! A token costs time in proportion to its bytes, and no memory: strings are borrowed. `pos` is the offset at
+//! which the current opcode stands, here and in all readers of pickles.
 
 use super::number::{digits, widened};
 use super::opcode::{FORMS, Form, INT};
@@ -115,7 +116,8 @@ impl<'a> Lexer<'a> {
     }
 
     /// The next token; none follows an error.
-    // Inlined into each reader: then the compiler joins this choice of an argument with the reader's own, and no token is built.
+    // Inlined into each reader: then the compiler joins this choice of an argument with the reader's own, and
+    // no token is built.
     #[inline(always)]
     pub fn token(&mut self) -> Result<Token<'a>, LexError> {
         let pos = self.reader.pos();

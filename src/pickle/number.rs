@@ -10,7 +10,8 @@ pub fn widened<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     (bytes.len() <= N).then_some(wide)
 }
 
-/// The digits of a line, without white space around them and without the `L` of a `long`. `None`: it is no decimal number.
+/// The digits of a line, without white space around them and without the `L` of a `long`. `None`: it is no
+/// decimal number.
 pub fn digits(line: &[u8], is_long: bool) -> Option<&[u8]> {
     let line = line.trim_ascii();
     let digits =

@@ -1,6 +1,7 @@
 //! The opcodes of pickle protocols 0 to 5, named as in Python's `pickletools`, and what stands behind each.
 
-/// The argument behind an opcode: its type, and how it is written. Numbers are little endian unless the form says otherwise.
+/// The argument behind an opcode: its type, and how it is written. Numbers are little endian unless the form
+/// says otherwise.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Form {
     Nothing,

@@ -1,5 +1,5 @@
-//! Reads pickles of protocols 0 to 5 from borrowed bytes into a [`Tree`]. One pass, no recursion; the work and the memory are
-//! proportional to the bytes that were read.
+//! Reads pickles of protocols 0 to 5 from borrowed bytes into a [`Tree`]. One pass, no recursion; the work
+//! and the memory are proportional to the bytes that were read.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -81,7 +81,8 @@ struct Builder<'a> {
     stack: Vec<NodeId>,
     /// Height of the stack and offset at each MARK
     marks: Vec<(usize, usize)>,
-    /// Pairs copied by `dict(...)` and bytes of names copied by STACK_GLOBAL: together not more than there are bytes.
+    /// Pairs copied by `dict(...)` and bytes of names copied by STACK_GLOBAL: together not more than there
+    /// are bytes.
     copied: usize,
 }
 
@@ -554,7 +555,8 @@ mod tests {
         assert_eq!(dict_len(b"cbuiltins\ndict\n]K\x01a\x85R."), None, "no pairs");
     }
 
-    /// `dict(dict(dict(...)))` of a large dict, a few bytes for each copy: it must not cost more than it is long.
+    /// `dict(dict(dict(...)))` of a large dict, a few bytes for each copy: it must not cost more than it is
+    /// long.
     #[test]
     fn dicts_of_dicts_end() {
         let mut pickle = b"]}(".to_vec();

@@ -1,16 +1,18 @@
-//! The references in an object's record, found without building anything: what `ZODB.serialize.referencesf` returns.
+//! The references in an object's record, found without building anything: what `ZODB.serialize.referencesf`
+//! returns.
 //!
-//! A record is two pickles, for the class and the state, that share a memo. References are persistent ids, in one of these
-//! forms: an oid; a tuple of an oid and the class; a list, which is a reference of another kind: weak (`['w', (oid,)]` or
-//! `[oid]`), or to another database (`['m', ...]`, `['n', ...]`). Lists keep nothing alive and are passed over.
+//! A record is two pickles, for the class and the state, that share a memo. References are persistent ids, in
+//! one of these forms: an oid; a tuple of an oid and the class; a list, which is a reference of another kind:
+//! weak (`['w', (oid,)]` or `[oid]`), or to another database (`['m', ...]`, `['n', ...]`). Lists keep nothing
+//! alive and are passed over.
 //!
-//! A machine with a stack like the unpickler's goes over the opcodes of protocols 0 to 5, but remembers of a value only whether
-//! it may be a persistent id. Its memory is kept from one record to the next.
+//! A machine with a stack like the unpickler's goes over the opcodes of protocols 0 to 5, but remembers of a
+//! value only whether it may be a persistent id. Its memory is kept from one record to the next.
 //!
-//! A pack removes what no record refers to, so "no references" must never be the answer for bytes that are no record: every
-//! record is read to its end, those without references too, and whatever Python's unpickler refuses is refused here (texts that
-//! are not UTF-8, numbers that are none, frames that end elsewhere). `tests/wire/pickle_references.rs` compares both on damaged
-//! records.
+//! A pack removes what no record refers to, so "no references" must never be the answer for bytes that are no
+//! record: every record is read to its end, those without references too, and whatever Python's unpickler
+//! refuses is refused here (texts that are not UTF-8, numbers that are none, frames that end elsewhere).
+//! `tests/wire/pickle_references.rs` compares both on damaged records.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,7 +22,8 @@ use super::opcode::*;
 use super::text::{is_text, unescape_string, unescape_text, unquoted};
 use crate::base::ids::Oid;
 
-/// Appends the oids that `record` refers to, each as often as it stands there. The error says why it is no record.
+/// Appends the oids that `record` refers to, each as often as it stands there. The error says why it is no
+/// record.
 pub fn references(record: &[u8], oids: &mut Vec<Oid>) -> Result<(), String> {
     thread_local! {
         static MACHINE: RefCell<Machine> = RefCell::default();

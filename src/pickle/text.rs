@@ -47,8 +47,8 @@ pub fn unescape_string(inner: &[u8], mut each: impl FnMut(u8)) -> Option<()> {
     Some(())
 }
 
-/// Undo `raw-unicode-escape`: `each` gets every code point, surrogates included. The bytes that are no escapes are Latin-1. `None`: an escape is
-/// broken.
+/// Undo `raw-unicode-escape`: `each` gets every code point, surrogates included. The bytes that are no
+/// escapes are Latin-1. `None`: an escape is broken.
 pub fn unescape_text(line: &[u8], mut each: impl FnMut(u32)) -> Option<()> {
     let mut rest = line;
     loop {
@@ -68,7 +68,8 @@ pub fn unescape_text(line: &[u8], mut each: impl FnMut(u32)) -> Option<()> {
     }
 }
 
-/// Append a code point as UTF-8. A surrogate, alone or half of a pair that Python 2 wrote as two, is encoded as three bytes.
+/// Append a code point as UTF-8. A surrogate, alone or half of a pair that Python 2 wrote as two, is encoded
+/// as three bytes.
 pub fn push_code(code: u32, out: &mut Vec<u8>) {
     match char::from_u32(code) {
         Some(character) => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),

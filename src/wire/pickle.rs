@@ -1,6 +1,7 @@
-//! Messages as pickles: what a message in this encoding looks like, in and out. Beside it stands [`super::msgpack`], with the same
-//! functions for the other encoding; nothing else of the wire depends on which of them a connection uses, except what
-//! Python's own two encodings treat differently ([`super::encoder`]).
+//! Messages as pickles: what a message in this encoding looks like, in and out. Beside it stands
+//! [`super::msgpack`], with the same functions for the other encoding; nothing else of the wire depends on
+//! which of them a connection uses, except what Python's own two encodings treat differently
+//! ([`super::encoder`]).
 //!
 //! Pickles in general are the business of [`crate::pickle`].
 
@@ -32,7 +33,8 @@ pub(super) fn scan<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<Scanned
         let start = lexer.end();
         let opcode = lexer.opcode().ok()?;
         let scalar = match opcode {
-            // Most of every message. By way of the table of forms a message takes 15 to 20 ns more, of 35 to 75 ns.
+            // Most of every message. By way of the table of forms a message takes 15 to 20 ns more, of 35 to
+            // 75 ns.
             op::SHORT_BINBYTES => Scalar::Bytes(lexer.counted1()?),
             op::SHORT_BINSTRING => Scalar::Str(lexer.counted1()?),
             op::BINUNICODE => Scalar::Text(lexer.counted4()?),
@@ -131,7 +133,8 @@ pub(super) fn put_id8(dialect: Dialect, [a, b, c, d, e, f, g, h]: [u8; 8], out: 
 
 /// Bytes before the data in the reply to a load, with the length of the frame, and without the message id.
 pub(super) fn load_header_len(dialect: Dialect) -> usize {
-    // length of the frame; start of the message; flag and method; start of the result; opcode and length of the data
+    // length of the frame; start of the message; flag and method; start of the result; opcode and length of
+    // the data
     match dialect {
         Dialect::Python3 => 4 + 3 + 13 + 5,
         Dialect::Python2 => 4 + 1 + 10 + 1 + 5,
@@ -146,7 +149,8 @@ pub(super) fn load_id_len(dialect: Dialect) -> usize {
     }
 }
 
-/// What stands before the data in the result of a load, a tuple of `count` (0: the data alone). The length has always four bytes.
+/// What stands before the data in the result of a load, a tuple of `count` (0: the data alone). The length
+/// has always four bytes.
 pub(super) fn begin_load(dialect: Dialect, count: usize, data_len: u32, out: &mut Vec<u8>) {
     if count > 0 {
         begin_tuple(dialect, count, out);

@@ -1,8 +1,8 @@
-//! Scanning a record into the flat tables of a [`Shape`]. One pass, no recursion, no allocation in the steady state. What
-//! several records begin with is scanned once ([`Common`]).
+//! Scanning a record into the flat tables of a [`Shape`]. One pass, no recursion, no allocation in the steady
+//! state. What several records begin with is scanned once ([`Common`]).
 //!
-//! This is not [`crate::pickle::read`]: it is on the path of a commit. Both pickles of a record are one stream here,
-//! because ZODB writes them with one memo: the state may refer to the class.
+//! This is not [`crate::pickle::read`]: it is on the path of a commit. Both pickles of a record are one
+//! stream here, because ZODB writes them with one memo: the state may refer to the class.
 //!
 //! Forms that no pickler writes (duplicates, pops, extending what came out of the memo) are not scanned.
 
@@ -352,8 +352,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Put something into the container on top of the stack. One that came out of the memo is elsewhere in the
-    /// bytes: its bytes would not be all of it.
+    /// Put something into the container on top of the stack. One that came out of the memo is elsewhere in
+    /// the bytes: its bytes would not be all of it.
     fn fill(&mut self, opcode: u8, kids: Part) -> Result<()> {
         let floor = self.floor();
         let top = match self.tables.stack.last() {
@@ -422,7 +422,8 @@ impl<'a> Scanner<'a> {
             _ => return self.fail(),
         };
         let index = index as usize;
-        // Picklers count from 0 or 1; but a record that was merged may be shorter than those that it is made of.
+        // Picklers count from 0 or 1; but a record that was merged may be shorter than those that it is made
+        // of.
         if index > self.source.len().max(MEMO_MIN) {
             return self.cut();
         }

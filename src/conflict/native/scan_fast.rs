@@ -1,5 +1,6 @@
-//! Short cuts of [`super::scan`] for what most of a bucket's record is made of: numbers, strings, and persistent references. They scan
-//! exactly what the general way would, and leave the rest to it. A record is scanned two to three times as fast with them as without.
+//! Short cuts of [`super::scan`] for what most of a bucket's record is made of: numbers, strings, and
+//! persistent references. They scan exactly what the general way would, and leave the rest to it. A record is
+//! scanned two to three times as fast with them as without.
 
 use super::shape::{Event, Kid, Kind, Node, Part, Tables, What};
 use crate::pickle::opcode::*;
@@ -19,8 +20,9 @@ pub fn narrow(value: usize) -> u32 {
     value as u32
 }
 
-/// Scan strings and numbers from `end` on, as long as there are any. Returns where they end; the last bytes of the source are left to the
-/// general way. `has_nan` is set if there is a float that does not equal itself.
+/// Scan strings and numbers from `end` on, as long as there are any. Returns where they end; the last bytes
+/// of the source are left to the general way. `has_nan` is set if there is a float that does not equal
+/// itself.
 pub fn plain_values(tables: &mut Tables, source: &[u8], end: usize, has_nan: &mut bool) -> usize {
     let mut pos = end;
     while let Some(head) = source.get(pos..).and_then(<[u8]>::first_chunk::<9>) {
@@ -77,8 +79,8 @@ pub fn plain_values(tables: &mut Tables, source: &[u8], end: usize, has_nan: &mu
     pos
 }
 
-/// Scan what stands behind the class in a persistent reference, if `end` is there: a record may have a hundred references. Returns where
-/// the reference ends.
+/// Scan what stands behind the class in a persistent reference, if `end` is there: a record may have a
+/// hundred references. Returns where the reference ends.
 pub fn end_reference(tables: &mut Tables, source: &[u8], end: usize) -> Option<usize> {
     let Some([tuple, BINPUT, index, BINPERSID, ..]) = source.get(end..) else { return None };
     let height = tables.stack.len().checked_sub(2)?;

@@ -1,8 +1,10 @@
-//! `Data.fs.index`: the index as Python's `fsIndex` saves it, so that either can start from what the other left.
+//! `Data.fs.index`: the index as Python's `fsIndex` saves it, so that either can start from what the other
+//! left.
 //!
-//! A sequence of pickles: the position up to which the index is true; then for each 6-byte oid prefix the pair
-//! (prefix, all 2-byte suffixes followed by all 6-byte positions); then None. Behind the None, where Python does not
-//! look, we may add the highest oid that was given out. Older layouts are in `index_legacy.rs`.
+//! A sequence of pickles: the position up to which the index is true; then for each 6-byte oid prefix the
+//! pair (prefix, all 2-byte suffixes followed by all 6-byte positions); then None. Behind the None, where
+//! Python does not look, we may add the highest oid that was given out. Older layouts are in
+//! `index_legacy.rs`.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -34,33 +36,33 @@ pub fn load(media: &dyn Media, path: &Path) -> io::Result<Option<SavedIndex>> {
 /// Reads the bytes of an index file.
 pub fn parse(bytes: &[u8]) -> Result<SavedIndex, String> {
     let mut lexer = Lexer::new(bytes);
-    let Some(Entry::Int(pos)) = entry(&mut lexer) else {
+    let Some(IndexPickle::Int(pos)) = index_pickle(&mut lexer) else {
         return index_legacy::parse(bytes);
     };
     let index = Index::new();
     loop {
-        match entry(&mut lexer) {
-            Some(Entry::End) => break,
-            Some(Entry::Bucket { prefix, bucket }) => fill(&index, prefix, bucket, pos)?,
+        match index_pickle(&mut lexer) {
+            Some(IndexPickle::End) => break,
+            Some(IndexPickle::Bucket { prefix, bucket }) => fill(&index, prefix, bucket, pos)?,
             _ => return Err(format!("not an index: at {}", lexer.end())),
         }
     }
-    let oid_mark = match entry(&mut lexer) {
-        Some(Entry::Int(mark)) => Some(Oid(mark)),
+    let oid_mark = match index_pickle(&mut lexer) {
+        Some(IndexPickle::Int(mark)) => Some(Oid(mark)),
         _ => None,
     };
     Ok(SavedIndex { pos, index, oid_mark })
 }
 
 /// One pickle of the file.
-enum Entry<'a> {
+enum IndexPickle<'a> {
     End,
     Int(u64),
     Bucket { prefix: &'a [u8], bucket: &'a [u8] },
 }
 
 /// The next pickle, if it is one of the three that an index file is made of, in any protocol.
-fn entry<'a>(lexer: &mut Lexer<'a>) -> Option<Entry<'a>> {
+fn index_pickle<'a>(lexer: &mut Lexer<'a>) -> Option<IndexPickle<'a>> {
     let mut int = None;
     let mut is_end = false;
     let mut strings: [&[u8]; 2] = [b"", b""];
@@ -86,15 +88,15 @@ fn entry<'a>(lexer: &mut Lexer<'a>) -> Option<Entry<'a>> {
         }
     }
     match (is_end, int, string_count, is_tuple) {
-        (true, None, 0, false) => Some(Entry::End),
-        (false, Some(int), 0, false) => Some(Entry::Int(int)),
-        (false, None, 2, true) => Some(Entry::Bucket { prefix: strings[0], bucket: strings[1] }),
+        (true, None, 0, false) => Some(IndexPickle::End),
+        (false, Some(int), 0, false) => Some(IndexPickle::Int(int)),
+        (false, None, 2, true) => Some(IndexPickle::Bucket { prefix: strings[0], bucket: strings[1] }),
         _ => None,
     }
 }
 
-/// Writes the index file beside the database `path`: whole and durable under its name, or not at all. `entries` calls
-/// back for each object in oid order.
+/// Writes the index file beside the database `path`: whole and durable under its name, or not at all.
+/// `entries` calls back for each object in oid order.
 pub fn save(
     media: &dyn Media,
     path: &Path,
@@ -184,7 +186,8 @@ impl Bucket {
     }
 }
 
-/// Writes a number as Python pickles an int; what does not fit into the 63 bits of Python 2's int is a long there.
+/// Writes a number as Python pickles an int; what does not fit into the 63 bits of Python 2's int is a long
+/// there.
 fn write_int(out: &mut dyn Write, format: FileFormat, number: u64) -> io::Result<()> {
     let dialect = dialect_of(format);
     let mut encoded = Vec::new();
@@ -268,7 +271,7 @@ mod tests {
             for number in [0, 255, 256, 65535, 65536, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff_ffff, u64::MAX] {
                 let bytes = of(format, number);
                 assert!(
-                    matches!(entry(&mut Lexer::new(&bytes)), Some(Entry::Int(n)) if n == number),
+                    matches!(index_pickle(&mut Lexer::new(&bytes)), Some(IndexPickle::Int(n)) if n == number),
                     "{number}"
                 );
             }

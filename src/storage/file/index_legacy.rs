@@ -7,8 +7,8 @@
 //! | ZODB3 3.9   | an OOBucket    | the same, but its buckets stand in front of it, under `_buckets` |
 //! | some 3.10   | a dict         | an fsIndex whose `_data` is a list of prefixes and strings |
 //!
-//! The reader takes these pickles only. Anything else in the file makes the index unreadable; it is then rebuilt from the data, as
-//! Python does.
+//! The reader takes these pickles only. Anything else in the file makes the index unreadable; it is then
+//! rebuilt from the data, as Python does.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -19,8 +19,9 @@ use crate::base::ids::Oid;
 use crate::pickle::lex::{Argument, Lexer, Token};
 use crate::pickle::opcode::*;
 
-/// Tuples and instances that one file may be made of, and containers that are put into others afterwards, which bounds how
-/// deeply they nest. Enough for tens of millions of objects; a larger index in such a layout is rebuilt.
+/// Tuples and instances that one file may be made of, and containers that are put into others afterwards,
+/// which bounds how deeply they nest. Enough for tens of millions of objects; a larger index in such a layout
+/// is rebuilt.
 const VALUES_MAX: usize = 4000;
 
 #[derive(Clone, Debug)]
@@ -100,8 +101,8 @@ struct Finder<'a> {
     index: &'a Index,
     /// Where the data that the index is of ends
     end: u64,
-    /// Values and bytes that may still be looked at. A value that is remembered may stand in many places, each of which
-    /// may be in one that is remembered.
+    /// Values and bytes that may still be looked at. A value that is remembered may stand in many places,
+    /// each of which may be in one that is remembered.
     left: usize,
 }
 
@@ -159,7 +160,8 @@ impl Finder<'_> {
         Ok(false)
     }
 
-    /// The state of one fsBucket: a string as `fill` takes it, or a tuple of a tuple of suffixes and positions in turn.
+    /// The state of one fsBucket: a string as `fill` takes it, or a tuple of a tuple of suffixes and
+    /// positions in turn.
     fn bucket(&mut self, prefix: &[u8], state: &Unpickled) -> Result<(), String> {
         let wrong = || "a bucket is of no known kind".to_string();
         let items = match state {
@@ -273,8 +275,8 @@ fn unpickle(bytes: &[u8]) -> Option<Unpickled> {
     }
 }
 
-/// Containers are filled after they were remembered, and never looked up again here; remembering them would only
-/// cost a copy.
+/// Containers are filled after they were remembered, and never looked up again here; remembering them would
+/// only cost a copy.
 fn memorise(memo: &mut HashMap<u32, Unpickled>, key: u32, value: &Unpickled) {
     let value = match value {
         Unpickled::Items(_) => Unpickled::Nothing,

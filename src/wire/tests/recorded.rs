@@ -1,5 +1,5 @@
-//! The encodings against what real clients and servers of each generation said: `python-fixtures/wire/*.frames`, made
-//! by the script beside them.
+//! The encodings against what real clients and servers of each generation said:
+//! `python-fixtures/wire/*.frames`, made by the script beside them.
 
 use std::collections::HashMap;
 use std::fs;
@@ -313,4 +313,17 @@ fn both_ways_into_a_message_agree() {
             assert_eq!(replies[0], replies[1]);
         }
     }
+}
+
+#[test]
+fn a_prefix_of_undo_info_is_a_value() {
+    let recording = recordings().into_iter().find(|recording| recording.name == "zodb38-py27").unwrap();
+    let found = calls(&recording).into_iter().any(|(_, wire, payload)| {
+        let Request::UndoInfo { specification, .. } = wire.decode(payload).unwrap().request else {
+            return false;
+        };
+        let prefix = Value::Prefix(Box::new(Value::bytes("/path")));
+        specification == Value::Dict(vec![(Value::bytes("user_name"), prefix)])
+    });
+    assert!(found);
 }
