@@ -47,7 +47,6 @@ pub const WIDE_COMMENTS: &[&str] = &[
     "src/process",
     "src/server",
     "src/storage",
-    "src/wire",
 ];
 
 /// Names of files that are not there.
