@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use runzeo::base::ids::Oid;
-use runzeo::storage::Storage;
+use runzeo::storage::prelude::*;
 use runzeo::storage::blob::{BlobDir, Layout};
 use runzeo::storage::file::{FileStorage, FileStorageOptions, TailNote};
 use runzeo::storage::media::{

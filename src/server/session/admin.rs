@@ -8,7 +8,7 @@ use crate::server::registered::Registered;
 use crate::server::replies::{reply_frame, reply_newest};
 use crate::server::session::Session;
 use crate::server::session::entries::Entries;
-use crate::server::session::large::with_room;
+use crate::server::session::large::with_share;
 use crate::storage::HistoryEntry;
 use crate::wire::exception::PyException;
 use crate::wire::protocol::{Dialect, Encoding};
@@ -36,7 +36,7 @@ impl Session {
         };
         let mut add = |key: &str, value: Value| info.push((Value::text(key), value));
         add("name", Value::text(storage.name()));
-        add("supportsUndo", Value::Bool(storage.supports_undo()));
+        add("supportsUndo", Value::Bool(storage.undo().is_some()));
         if wire.knows_extension_methods() {
             add("extensionMethods", self.extension_methods(registered));
         }
@@ -50,7 +50,8 @@ impl Session {
 
     /// `getExtensionMethods()`: a dict with the names as keys.
     pub(super) fn extension_methods(&self, registered: &Registered) -> Value {
-        let mut names = registered.hosted.storage.extension_methods();
+        let mut names =
+            registered.hosted.storage.extension_methods().map(|methods| methods.names()).unwrap_or_default();
         names.extend(self.protocol().map(|protocol| protocol.extension_methods()).unwrap_or_default());
         Value::Dict(names.into_iter().map(|name| (Value::text(name), Value::None)).collect())
     }
@@ -60,11 +61,9 @@ impl Session {
         if !self.connection.wire().knows_extension_methods() {
             return None;
         }
-        let storage = &registered.hosted.storage;
-        let known = storage.extension_methods().contains(&name);
-        known.then(|| {
-            storage.extension_method(name).map(Value::Int).map_err(|e| exceptions::of_storage_error(&e))
-        })
+        let methods = registered.hosted.storage.extension_methods()?;
+        let known = methods.names().contains(&name);
+        known.then(|| methods.call(name).map(Value::Int).map_err(|e| exceptions::of_storage_error(&e)))
     }
 
     /// `new_oids(n)`
@@ -119,7 +118,7 @@ impl Session {
         let mut held = None;
         let mut record = || {
             held = None;
-            let (record, share) = with_room(registered, || registered.hosted.storage.record_iternext(next));
+            let (record, share) = with_share(registered, || registered.hosted.storage.record_iternext(next));
             held = share;
             let Some(record) = record.map_err(|error| exceptions::of_storage_error(&error))? else {
                 // Python's FileStorage looks up the smallest key of an empty index.

@@ -27,8 +27,9 @@ use crate::wire::exception::PyException;
 use crate::wire::push::Push;
 use crate::wire::request::OwnedMsgId;
 
-/// As Python's servers send them: a message of at most 64 KB. Each is sent before the next one is read, while it is in the
-/// processor's cache, and so that the client works on one while the next is read: four at once made a download a quarter slower.
+/// As Python's servers send them: a message of at most 64 KB. Each is sent before the next one is read, while it is
+/// in the processor's cache, and so that the client works on one while the next is read: four at once made a download
+/// a quarter slower.
 const CHUNK_LEN: usize = 59_000;
 /// A longer blob is sent by a thread of its own, unless the client has [`THREADS_MAX`] already or none can be started.
 const INLINE_LEN_MAX: u64 = 1 << 20;
@@ -75,12 +76,7 @@ impl Session {
             )));
             return Ok(());
         };
-        let begun = registered
-            .hosted
-            .storage
-            .blob_dir()
-            .ok_or_else(StorageError::no_blobs)
-            .and_then(|dir| dir.begin());
+        let begun = registered.hosted.storage.require_blob_dir().and_then(|dir| dir.begin());
         match begun {
             Ok(upload) => self.upload = Receiving::Blob(upload, taken),
             Err(error) => self.fail_blob(&exceptions::of_storage_error(&error)),
@@ -162,12 +158,7 @@ impl Session {
     ) -> Result {
         // Only files of an open transaction are taken over.
         self.stage(registered, id, "storeBlobShared", |_| Ok(()))?;
-        let adopted = registered
-            .hosted
-            .storage
-            .blob_dir()
-            .ok_or_else(StorageError::no_blobs)
-            .and_then(|dir| dir.adopt(oid, filename));
+        let adopted = registered.hosted.storage.require_blob_dir().and_then(|dir| dir.adopt(oid, filename));
         match adopted {
             Ok(blob) => self.stage(registered, id, "storeBlobShared", |staged| {
                 staged.store_blob(oid, serial, data, blob)
@@ -195,7 +186,12 @@ impl Session {
     ) -> Result {
         log::debug!(target: LOG, "Blob requested {oid}, {serial}");
         let wire = self.connection.wire();
-        let blob = registered.hosted.storage.load_blob(oid, serial).map_err(|error| match error {
+        let blob = registered
+            .hosted
+            .storage
+            .require_blobs()
+            .and_then(|blobs| blobs.load_blob(oid, serial))
+            .map_err(|error| match error {
             StorageError::NoBlob { oid, serial, .. } if !wire.no_blob_names_path() => {
                 exceptions::no_blob(oid, serial, "No blob file")
             }
@@ -257,7 +253,8 @@ struct Download {
     serial: Tid,
     len: u64,
     path: PathBuf,
-    /// `None`: no descriptor was free, so it is opened for each part: the client may take the parts as slowly as it likes.
+    /// `None`: no descriptor was free, so it is opened for each part: the client may take the parts as slowly as it
+    /// likes.
     open: Option<(Arc<dyn MediaFile>, Taken)>,
 }
 
@@ -311,7 +308,8 @@ impl Download {
         let read = match &self.open {
             Some((file, _)) => file.read_at(chunk, pos)?,
             None => {
-                let blob = self.hosted.storage.load_blob(self.oid, self.serial).map_err(io::Error::other)?;
+                let blobs = self.hosted.storage.require_blobs().map_err(io::Error::other)?;
+                let blob = blobs.load_blob(self.oid, self.serial).map_err(io::Error::other)?;
                 blob.file.read_at(chunk, pos)?
             }
         };

@@ -11,7 +11,7 @@ use crate::server::replies::{reply_exactly, reply_frame};
 use crate::server::session::Session;
 use crate::server::session::blob::Receiving;
 use crate::server::session::description::Specification;
-use crate::server::session::load::{Read, Wanted};
+use crate::server::session::read::{Read, Wanted};
 use crate::server::session::run::End;
 use crate::server::session::undo_id::tid_of;
 use crate::server::stats::count;
@@ -299,7 +299,7 @@ impl Session {
             }
 
             // A storage that cannot undo has nothing to show.
-            Request::UndoLog { .. } | Request::UndoInfo { .. } if !hosted.storage.supports_undo() => {
+            Request::UndoLog { .. } | Request::UndoInfo { .. } if hosted.storage.undo().is_none() => {
                 Answer::Value(Value::Tuple(Vec::new()))
             }
             Request::UndoLog { first, last } => {
