@@ -9,7 +9,7 @@
 
 use crate::base::sync::{Condvar, Mutex, rank};
 
-/// See the module.
+/// The queue of jobs, and who leads.
 #[derive(Debug)]
 pub struct Lead<J> {
     state: Mutex<State<J>, rank::Lead>,

@@ -17,7 +17,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, MutexGuard, rank};
 use crate::storage::{Result, StorageError};
 
-/// See the module.
+/// One file and the index of it.
 pub struct Volume {
     pub log: Log,
     /// The same, for those who do not wait for the disk.
