@@ -1,8 +1,8 @@
 //! Whatever bytes a decoder is given, what it allocates is in proportion to their number, and so is its work.
 //!
 //! Memory is counted, not measured: an allocator adds up every byte that is asked for while one input is decoded, also
-//! what is given back at once. Work is processor time of this thread for an input and for one eight times as long; what is
-//! quadratic takes 64 times as long, and what doubles with each level does not end.
+//! what is given back at once. Work is processor time of this thread for an input and for one eight times as long; what
+//! is quadratic takes 64 times as long, and what doubles with each level does not end.
 //!
 //! A program of its own: the counting allocator is one for all of a process.
 
@@ -30,7 +30,8 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// Others would be counted too.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Bytes that may be asked for, for each byte of input: a value of one byte is a node with its place, in vectors that double.
+/// Bytes that may be asked for, for each byte of input: a value of one byte is a node with its place, in vectors that
+/// double.
 const PER_BYTE: usize = 800;
 const AT_LEAST: usize = 200_000;
 /// How much longer eight times as much may take.
@@ -130,8 +131,8 @@ fn check_pickle(what: &str, size: usize, make: impl Fn(usize) -> Vec<u8>) {
     }
 }
 
-/// The same as the arguments of a call that nobody knows, as the extension of a transaction, as an id, and as the state of a
-/// bucket. `value` leaves one value on the stack.
+/// The same as the arguments of a call that nobody knows, as the extension of a transaction, as an id, and as the state
+/// of a bucket. `value` leaves one value on the stack.
 fn check_value(what: &str, size: usize, value: impl Fn(usize) -> Vec<u8>) {
     check_pickle(what, size, |size| [&value(size)[..], b"."].concat());
     check_pickle(&format!("{what}, as an argument"), size, |size| {

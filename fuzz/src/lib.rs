@@ -1,7 +1,8 @@
 //! What is fuzzed: decoders of everything that comes from outside.
 //!
-//! A target is a file in `targets` with two functions: `run` takes any bytes and panics if a promise is broken; `seeds` gives inputs
-//! to start from. To add one: the file, a line in [`TARGETS`], and for cargo-fuzz a bin in `fuzz_targets` and `Cargo.toml`.
+//! A target is a file in `targets` with two functions: `run` takes any bytes and panics if a promise is broken; `seeds`
+//! gives inputs to start from. To add one: the file, a line in [`TARGETS`], and for cargo-fuzz a bin in `fuzz_targets`
+//! and `Cargo.toml`.
 
 pub mod mutate;
 pub mod targets;

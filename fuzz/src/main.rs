@@ -5,9 +5,10 @@
 //! briefly --input FILE TARGET
 //! ```
 //!
-//! All targets run if none is named, `--jobs` at once, each for so many seconds or inputs. Besides a target's own seeds, the
-//! files in `fuzz/seeds/TARGET` (what once broke a promise, and what reaches deep) and in `fuzz/corpus/TARGET` are used.
-//! An input that breaks a promise, or takes longer than two seconds each of three times, is written to
+//! All targets run if none is named, `--jobs` at once, each for so many seconds or inputs. Besides a target's own
+//! seeds, the files in `fuzz/seeds/TARGET` (what once broke a promise, and what reaches deep) and in
+//! `fuzz/corpus/TARGET` are used. An input that breaks a promise, or takes longer than two seconds each of three times,
+//! is written to
 //! `fuzz/artifacts/TARGET`; the exit status is then 1.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,7 +1,7 @@
 //! Directories that others can write to: what stands there may be no file, may be a link to somewhere else, and may be
 //! another thing a moment later.
 //!
-//! So everything goes through the descriptor of a directory, and the names in it. What lies deeper is [found](find) name by
+//! So everything goes through the descriptor of a directory, and the names in it. What lies deeper is [found](find()) name by
 //! name; a symbolic link on the way or at its end is followed only if the administrator or the user of this process has
 //! made it. Everything else is asked of what is open.
 

@@ -2,7 +2,7 @@
 //!
 //! All modules log through the macros of the `log` crate, with Python's logger name as the target:
 //! `log::info!(target: "ZEO.StorageServer", "...")`; the levels that `log` lacks have macros in [`level`]. `fern`
-//! dispatches a record to the handlers, each with its own level; a handler formats it ([`format`]) and then
+//! dispatches a record to the handlers, each with its own level; a handler formats it ([`mod@format`]) and then
 //! writes it, whole, with one `write(2)`, to a file, a standard stream or syslog.
 //!
 //! Invariants:

@@ -1,7 +1,7 @@
 //! Pickles as ZEO and ZODB use them: values without code.
 //!
 //! [`read`] understands protocols 0 to 5 but executes nothing: classes are names, instances are the parts they were
-//! pickled from. What a message or a record may cost is bounded by its length. [`write`] writes what the
+//! pickled from. What a message or a record may cost is bounded by its length. [`mod@write`] writes what the
 //! unpicklers of either Python read.
 //!
 //! serde-pickle is not used on these paths: it writes protocols 2 and 3 only, while Python 2's cPickle wants 1; it

@@ -28,10 +28,10 @@ pub struct Staged {
     pub status: u8,
     /// The client runs Python 2: decides the format of a file whose first transaction this is.
     pub python2: bool,
-    /// The client merges conflicting states itself: vote tells it all conflicts, in [`StorageError::Unmerged`](super::StorageError::Unmerged).
+    /// The client merges conflicting states itself: vote tells it all conflicts, in [`StorageError::Unmerged`].
     pub client_resolves: bool,
     /// A conflict may be merged by another process, which takes its time. If not, such a transaction comes back in
-    /// [`StorageError::Postponed`](super::StorageError::Postponed).
+    /// [`StorageError::Postponed`].
     pub may_wait: bool,
     /// Cancelled when the client gives the transaction up: what waits for another process then waits no longer.
     pub cancel: Cancel,

@@ -1,10 +1,10 @@
 //! Is there one order of transactions that explains all that clients saw?
 //!
-//! Pure: a [`History`] in, the first contradiction out. Every store wrote a value of its own, so a value names who wrote it.
-//! From what was acknowledged, told and found in the log comes the order of tids. Gone through in that order,
+//! Pure: a [`History`] in, the first contradiction out. Every store wrote a value of its own, so a value names who
+//! wrote it. From what was acknowledged, told and found in the log comes the order of tids. Gone through in that order,
 //!
-//! - each store and each checkCurrentSerial must have named the serial that was current at its place (else an update was
-//!   lost: this is what makes the order one that explains the commits one after another);
+//! - each store and each checkCurrentSerial must have named the serial that was current at its place (else an update
+//!   was lost: this is what makes the order one that explains the commits one after another);
 //! - each undo must have found what it undid;
 //! - each connection must have been told of every transaction since it registered, in order, each with its objects;
 //! - each answer must be that of exactly the state that its connection had been told of: which gives snapshots that are

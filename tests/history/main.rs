@@ -2,8 +2,8 @@
 //! explain all that each of them saw.
 //!
 //! Clients of six generations come and go, read, check serials, undo, and end their transactions in every way: finish,
-//! abort, disconnect in any state. A pack runs beside. What they saw is checked afterwards (`check.rs`), on every kind of
-//! storage. The seed decides what clients choose; how their threads meet is chance.
+//! abort, disconnect in any state. A pack runs beside. What they saw is checked afterwards (`check.rs`), on every kind
+//! of storage. The seed decides what clients choose; how their threads meet is chance.
 //! `RUNZEO_TEST_SECONDS` sets how long it goes on in rounds, `RUNZEO_TEST_SEED` the first seed.
 
 #[path = "../support/mod.rs"]
@@ -27,8 +27,8 @@ use crate::support::pickle::Value;
 use crate::support::process::{Server, test_seconds};
 use check::{Changes, History, Oid, Summary, Tid, Value as Written};
 use driver::{Driver, Race, data_of, value_of};
-use runzeo::storage::Storage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::prelude::*;
 
 /// Clients at a time.
 const CLIENTS: u64 = 10;

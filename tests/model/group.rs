@@ -1,8 +1,8 @@
 //! The group commit under the model checker: who leads, whose sync counts for whom, and in which order is published.
 //!
-//! Run by `scripts/model`, which builds with `--cfg loom`; without that flag there is nothing here. The lead is the real one
-//! (`src/storage/file/lead.rs`); what its holder does with a file is done here with a list that has to be synced.
-//! A job that nobody leads, or a lead that nobody takes, is a deadlock of the model, which loom reports.
+//! Run by `scripts/model`, which builds with `--cfg loom`; without that flag there is nothing here. The lead is the
+//! real one (`src/storage/file/lead.rs`); what its holder does with a file is done here with a list that has to be
+//! synced. A job that nobody leads, or a lead that nobody takes, is a deadlock of the model, which loom reports.
 
 use loom::cell::UnsafeCell;
 use loom::thread;
@@ -219,8 +219,9 @@ fn a_finish_beside_the_close() {
     });
 }
 
-/// A server that was stopped while a pack was about to switch files could hang: the pack found the queue closed, but had taken the
-/// lead for a moment to find out; a committer thread that woke in this moment to end waited on, and the close for it.
+/// A server that was stopped while a pack was about to switch files could hang: the pack found the queue closed, but
+/// had taken the lead for a moment to find out; a committer thread that woke in this moment to end waited on, and the
+/// close for it.
 #[test]
 fn a_pack_beside_the_close() {
     loom::model(|| {

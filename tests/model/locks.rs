@@ -1,8 +1,8 @@
 //! The table of locks under the model checker: every interleaving of those who ask, wait, give up and release.
 //!
-//! Run by `scripts/model`, which builds with `--cfg loom`; without that flag there is nothing here. A wake-up that is lost is a
-//! deadlock of the model, which loom reports. What holds for any sequence of calls, fairness above all, is tested beside
-//! the code (`src/server/locks.rs`).
+//! Run by `scripts/model`, which builds with `--cfg loom`; without that flag there is nothing here. A wake-up that is
+//! lost is a deadlock of the model, which loom reports. What holds for any sequence of calls, fairness above all, is
+//! tested beside the code (`src/server/locks.rs`).
 
 use loom::thread;
 use runzeo::base::ids::Oid;

@@ -2,8 +2,8 @@
 //!
 //! Run by `scripts/model`, which builds with `--cfg loom`; without that flag there is nothing here.
 //!
-//! A client's tape must show (R2): a reply from the state before T in front of the invalidation of T, a reply that reflects
-//! T behind it; and (R1, R3) invalidations in the order of the tids, each once.
+//! A client's tape must show (R2): a reply from the state before T in front of the invalidation of T, a reply that
+//! reflects T behind it; and (R1, R3) invalidations in the order of the tids, each once.
 
 use std::io::{self, IoSlice};
 

@@ -1,9 +1,9 @@
 //! Clients that change who refers to whom, each as it likes.
 //!
-//! No transaction makes a reference to an object that is not there: what a client refers to is new, or the transaction proves
-//! that it is reachable (it stores the object that refers to it, or checks that it is current), or it is there after the vote
-//! of an undo or a copy, which then holds it. An undo that un-creates an object proves that no container but those that
-//! it changes leads to it. So whatever dangles is the server's fault.
+//! No transaction makes a reference to an object that is not there: what a client refers to is new, or the transaction
+//! proves that it is reachable (it stores the object that refers to it, or checks that it is current), or it is there
+//! after the vote of an undo or a copy, which then holds it. An undo that un-creates an object proves that no container
+//! but those that it changes leads to it. So whatever dangles is the server's fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -315,8 +315,8 @@ impl Client<'_> {
         Ok(Some(plan))
     }
 
-    /// Changes an object to which a container refers: it gets one more object below it, or loses one, perhaps to another
-    /// container; a blob gets other content.
+    /// Changes an object to which a container refers: it gets one more object below it, or loses one, perhaps to
+    /// another container; a blob gets other content.
     fn change_below(&mut self) -> io::Result<Option<Plan>> {
         let mut plan = Plan::new("change below");
         let [(through, mut state), (to, mut taker)] = self.containers()?;
@@ -436,7 +436,8 @@ impl Client<'_> {
         Ok(Some(plan))
     }
 
-    /// Whether nothing will lead to what will not exist any more; the vote will prove that all containers are as they are now.
+    /// Whether nothing will lead to what will not exist any more; the vote will prove that all containers are as they
+    /// are now.
     fn check_unused(&mut self, plan: &mut Plan, planned: &BTreeMap<Oid, State>) -> io::Result<bool> {
         let mut start = planned.clone();
         let others: Vec<Oid> =

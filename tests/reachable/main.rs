@@ -1,12 +1,13 @@
-//! Everything that is reachable can be loaded: random histories of references made, cut, moved, undone and copied, by clients
-//! of all generations, while packs go on all the time.
+//! Everything that is reachable can be loaded: random histories of references made, cut, moved, undone and copied, by
+//! clients of all generations, while packs go on all the time.
 //!
-//! A pack removes what nothing refers to, and clients make references to former objects again: by an undo, by a copy, or
-//! because they read the object before it was garbage. What was left out then is gone for ever, and only a POSKeyError tells,
-//! perhaps years later. Here every kind of storage is driven with all of this at once (`client.rs`); during the run each
-//! reference of a current object is followed, and in the end, after one more pack, and in the file without its index, too.
-//! The clients make no dangling reference themselves. The seed decides what clients choose; how their threads meet is
-//! chance. `RUNZEO_TEST_SECONDS` sets how long it goes on in rounds, `RUNZEO_TEST_SEED` the first seed.
+//! A pack removes what nothing refers to, and clients make references to former objects again: by an undo, by a copy,
+//! or because they read the object before it was garbage. What was left out then is gone for ever, and only a
+//! POSKeyError tells, perhaps years later. Here every kind of storage is driven with all of this at once (`client.rs`);
+//! during the run each reference of a current object is followed, and in the end, after one more pack, and in the file
+//! without its index, too. The clients make no dangling reference themselves. The seed decides what clients choose; how
+//! their threads meet is chance. `RUNZEO_TEST_SECONDS` sets how long it goes on in rounds, `RUNZEO_TEST_SEED` the first
+//! seed.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -31,11 +32,12 @@ use crate::support::pickle::Value;
 use crate::support::process::{Server, test_seconds};
 use peer::{Peer, finding};
 use runzeo::base::ids;
+use runzeo::storage::StorageError;
 use runzeo::storage::demo::DemoStorage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::prelude::*;
 use runzeo::storage::transform::Transform;
 use runzeo::storage::transform::zlib::Zlib;
-use runzeo::storage::{Storage, StorageError};
 use world::{Oid, ROOT, State, World, is_content_of, record};
 
 /// Clients at a time, beside the auditor and two that pack.
@@ -350,7 +352,11 @@ fn check_without_server(kind: &Kind, server: &mut Server, seed: u64) -> io::Resu
         }
     };
     for (oid, serial) in walked.blobs() {
-        let blob = storage.load_blob(ids::Oid(oid), ids::Tid(serial)).map_err(error)?;
+        let blob = storage
+            .require_blobs()
+            .map_err(error)?
+            .load_blob(ids::Oid(oid), ids::Tid(serial))
+            .map_err(error)?;
         let mut content = vec![0; blob.len as usize];
         blob.file.read_at(&mut content, 0)?;
         if !is_content_of(oid, &content) {

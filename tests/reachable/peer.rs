@@ -131,8 +131,9 @@ impl Peer {
         walk(start, |oids| self.load_many(oids))
     }
 
-    /// Loads all that is reachable from `oid`, which always exists. It is an error if something cannot be loaded although
-    /// all objects on the way to it are still current afterwards. `blob`: which blob of those that were found is read too.
+    /// Loads all that is reachable from `oid`, which always exists. It is an error if something cannot be loaded
+    /// although all objects on the way to it are still current afterwards. `blob`: which blob of those that were found
+    /// is read too.
     pub fn audit(
         &mut self,
         oid: Oid,

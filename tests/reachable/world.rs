@@ -16,7 +16,8 @@ const HEAD: &[u8] = b"cpersistent.mapping\nPersistentMapping\nq\x01.](";
 /// As every blob's.
 pub const BLOB: &[u8] = b"cZODB.blob\nBlob\nq\x01.N.";
 
-/// A record with these references, and data that no other record has: an undo takes objects with equal data for unchanged.
+/// A record with these references, and data that no other record has: an undo takes objects with equal data for
+/// unchanged.
 pub fn record(references: &[Oid], nonce: u64, filler: &[u8]) -> Vec<u8> {
     let mut data = HEAD.to_vec();
     for oid in references {

@@ -1,9 +1,9 @@
 //! Loads that wait for the disk are read side by side, and nothing waits behind them.
 //!
-//! What a client's threads had outstanding on one connection was answered in the order of arrival: sixteen loads from a disk took
-//! as long as sixteen in a row, and a load from memory behind them waited for all. Here the disk is held up by the test: all
-//! are at it at the same time, what is in memory is answered meanwhile, and what is committed meanwhile keeps its place among the
-//! replies.
+//! What a client's threads had outstanding on one connection was answered in the order of arrival: sixteen loads from a
+//! disk took as long as sixteen in a row, and a load from memory behind them waited for all. Here the disk is held up
+//! by the test: all are at it at the same time, what is in memory is answered meanwhile, and what is committed
+//! meanwhile keeps its place among the replies.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -128,8 +128,8 @@ fn what_is_in_memory_does_not_wait_behind_them() {
     assert_eq!(calls.len() as u64, COLD);
 }
 
-/// While an object is being read for one client, another changes it (rule R2): the reply that is queued behind the invalidation
-/// has the new state.
+/// While an object is being read for one client, another changes it (rule R2): the reply that is queued behind the
+/// invalidation has the new state.
 #[test]
 fn what_is_committed_meanwhile_keeps_its_place() {
     for speaks in [Speaks::Z4, Speaks::Z5] {

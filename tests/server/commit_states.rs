@@ -1,5 +1,5 @@
-//! Whatever happens to a transaction, in whatever state it is: its client is told, the others go on, nothing stays locked, and
-//! the file has what was acknowledged and nothing else.
+//! Whatever happens to a transaction, in whatever state it is: its client is told, the others go on, nothing stays
+//! locked, and the file has what was acknowledged and nothing else.
 //!
 //! A table of states and events; each case runs with old and new clients, alone and among others. The server is in this
 //! process, over a disk that the test can hold up (`disk.rs`).
@@ -20,8 +20,8 @@ use runzeo::server::hosted::{Hosted, HostedOptions};
 use runzeo::server::limits::Limits;
 use runzeo::server::room::Room;
 use runzeo::server::workers::Pools;
-use runzeo::storage::Storage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::prelude::*;
 use runzeo::wire::protocol::Greeting;
 
 /// The states of a transaction.
@@ -586,8 +586,8 @@ fn failed() {
     all_events(State::Failed);
 }
 
-/// What has been voted when the quota is passed commits; every later vote is refused, that of one who has waited for its
-/// locks too, and nothing stays locked.
+/// What has been voted when the quota is passed commits; every later vote is refused, that of one who has waited for
+/// its locks too, and nothing stays locked.
 #[test]
 fn the_quota_is_exceeded() {
     for speaks in [Speaks::Z5, Speaks::Z4] {
@@ -633,8 +633,8 @@ fn the_quota_is_exceeded() {
     }
 }
 
-/// Ten clients asked for undo logs of a long file, and the vote of another one, which had to look up what it undoes, waited for 30 s
-/// in the same pool; so did a pack.
+/// Ten clients asked for undo logs of a long file, and the vote of another one, which had to look up what it undoes,
+/// waited for 30 s in the same pool; so did a pack.
 #[test]
 fn an_undo_and_a_pack_do_not_wait_behind_undo_logs() {
     let world = World::new(None, None);

@@ -1,8 +1,10 @@
-//! No thread, descriptor, memory or room on the disk at any moment: what the server says it has done is done, and it goes on.
+//! No thread, descriptor, memory or room on the disk at any moment: what the server says it has done is done, and it
+//! goes on.
 //!
-//! A client commits, stores and loads blobs, undoes, packs, iterates and waits for a lock. The n-th system call of one kind fails
-//! meanwhile, alone or with all that follow; for each n. Whatever becomes of that client: nothing hangs, another client is served as
-//! if nothing had happened, the counters return to zero, and all that was acknowledged is there after a `kill -9`.
+//! A client commits, stores and loads blobs, undoes, packs, iterates and waits for a lock. The n-th system call of one
+//! kind fails meanwhile, alone or with all that follow; for each n. Whatever becomes of that client: nothing hangs,
+//! another client is served as if nothing had happened, the counters return to zero, and all that was acknowledged is
+//! there after a `kill -9`.
 //!
 //! `RUNZEO_TEST_SECONDS` limits how long each kind is tried: then only every k-th call fails.
 

@@ -1,9 +1,9 @@
-//! Nobody starves: old clients, which want the whole storage, beside new ones that want one object, beside new ones that want
-//! an object each.
+//! Nobody starves: old clients, which want the whole storage, beside new ones that want one object, beside new ones
+//! that want an object each.
 //!
-//! All go on until the slowest has made its commits, so a client that starves hangs the test. And the server's log tells the
-//! order of requests and grants: while a client waits, no other that it conflicts with is granted twice. Times do not
-//! matter.
+//! All go on until the slowest has made its commits, so a client that starves hangs the test. And the server's log
+//! tells the order of requests and grants: while a client waits, no other that it conflicts with is granted twice.
+//! Times do not matter.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! Records that are long, or become so when they are decompressed: what they cost does not grow with the number of clients that ask
-//! for them and do not read, and no record is stored that no client could load.
+//! Records that are long, or become so when they are decompressed: what they cost does not grow with the number of
+//! clients that ask for them and do not read, and no record is stored that no client could load.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,9 +10,10 @@ use crate::support::pickle::{Value, id};
 use crate::support::process::Server;
 use crate::support::storage::{Answers, commit, load, open};
 use runzeo::base::ids::{Oid, Tid};
+use runzeo::storage::prelude::*;
 use runzeo::storage::transform::zlib::Zlib;
 use runzeo::storage::transform::{Codec, Transform};
-use runzeo::storage::{PackProgress, PackRequest, Storage, StorageError};
+use runzeo::storage::{PackProgress, PackRequest, StorageError};
 
 const MB: usize = 1 << 20;
 const ZLIB: &str =
@@ -106,8 +107,8 @@ fn a_pack_reads_what_is_longer_than_a_message() {
     assert_eq!(load(&strict, 1).expect("kept").0, b"referred to");
 }
 
-/// Many clients asked for a record of eight megabytes each, and read nothing: the server had all of them in memory. Loads of small
-/// records never wait, and those of large ones do not wait for ever.
+/// Many clients asked for a record of eight megabytes each, and read nothing: the server had all of them in memory.
+/// Loads of small records never wait, and those of large ones do not wait for ever.
 #[test]
 fn clients_that_do_not_read_large_records_share_the_memory() {
     let zlib_record = compressed(8 * MB);

@@ -57,7 +57,8 @@ fn left_out(log: &str, what: &str) -> usize {
     log.lines().filter(|line| line.contains(&summary)).map(|line| number(line).expect("a number")).sum()
 }
 
-/// A client that may only read wrote 10 MB of log lines a second, with calls that are errors or out of order, and with packs.
+/// A client that may only read wrote 10 MB of log lines a second, with calls that are errors or out of order, and with
+/// packs.
 #[test]
 fn a_reader_does_not_fill_the_disk_with_the_log() {
     const COUNT: usize = 1000;
@@ -162,7 +163,8 @@ fn who_connects_in_a_loop_has_so_many_lines() {
     }
 }
 
-/// A record names its class; a conflict on it was a line of the log, and what followed a line feed in the name another one.
+/// A record names its class; a conflict on it was a line of the log, and what followed a line feed in the name another
+/// one.
 #[test]
 fn names_of_classes_forge_no_line() {
     let server = Server::start();

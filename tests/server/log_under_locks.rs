@@ -1,7 +1,8 @@
-//! A log line can wait for a reader of the log that is stuck, so none is written while a lock is held that commits wait for.
+//! A log line can wait for a reader of the log that is stuck, so none is written while a lock is held that commits wait
+//! for.
 //!
-//! A debug build of the server panics if one is (`base::sync::assert_no_brief_lock`), which ends the connection with a line
-//! about it. So each call here leads to a line that was once written under such a lock.
+//! A debug build of the server panics if one is (`base::sync::assert_no_brief_lock`), which ends the connection with a
+//! line about it. So each call here leads to a line that was once written under such a lock.
 
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::pickle::{Value, id};

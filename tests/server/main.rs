@@ -1,5 +1,5 @@
-//! The whole program as its clients and its operator see it: a server process, or a server in this process over a disk that the
-//! test holds up, and raw clients that see the byte stream.
+//! The whole program as its clients and its operator see it: a server process, or a server in this process over a disk
+//! that the test holds up, and raw clients that see the byte stream.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -17,6 +17,7 @@ mod log_lines;
 mod log_under_locks;
 mod order;
 mod permissions;
+mod sessions;
 mod short_of_memory;
 mod slow_merge;
 mod start;

@@ -772,8 +772,9 @@ fn replies_and_invalidations_keep_their_order_for_a_slow_reader() {
     assert_eq!(slow.told.len(), 20);
 }
 
-/// A client that does not wait for its answers had its next vote ask for locks while those of the transaction before were
-/// still in the table: a missing answer, or an object that stayed locked. Now its next tpc_begin waits for the finish.
+/// A client that does not wait for its answers had its next vote ask for locks while those of the transaction before
+/// were still in the table: a missing answer, or an object that stayed locked. Now its next tpc_begin waits for the
+/// finish.
 #[test]
 fn transactions_one_behind_the_other_without_waiting_for_answers() {
     let server = Server::start();

@@ -1,8 +1,8 @@
-//! Who may call what. Every method that the server knows, in every dialect: before `register`, where nothing is answered but
-//! what leads there, with and without passwords; and on what is read-only, where nothing writes.
+//! Who may call what. Every method that the server knows, in every dialect: before `register`, where nothing is
+//! answered but what leads there, with and without passwords; and on what is read-only, where nothing writes.
 //!
-//! The methods are those of [`Request`]: a new one does not compile here before it is classified, and fails the test before it is
-//! called.
+//! The methods are those of [`Request`]: a new one does not compile here before it is classified, and fails the test
+//! before it is called.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,8 +24,8 @@ use runzeo::server::room::Room;
 use runzeo::server::session::serve;
 use runzeo::server::workers::Pools;
 use runzeo::server::{Authentication, Server};
-use runzeo::storage::Storage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::prelude::*;
 use runzeo::wire::call::Incoming;
 use runzeo::wire::frame::put_frame;
 use runzeo::wire::protocol::{Encoding, Generation, Greeting, Wire};
@@ -46,7 +46,8 @@ enum Class {
     Writes,
     /// A step of what writes that does not begin it: without the beginning an error of its own.
     Continues,
-    /// Removes what is old. As with Python's server whoever reads may ask for it, unless the storage itself is read-only.
+    /// Removes what is old. As with Python's server whoever reads may ask for it, unless the storage itself is
+    /// read-only.
     Packs,
 }
 

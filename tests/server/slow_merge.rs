@@ -1,5 +1,6 @@
-//! A conflict that a helper process takes its time to merge holds up nobody but the transaction itself: the same client's
-//! loads, over the same connection, are answered meanwhile. One that nobody waits for any more holds up nobody.
+//! A conflict that a helper process takes its time to merge holds up nobody but the transaction itself: the same
+//! client's loads, over the same connection, are answered meanwhile. One that nobody waits for any more holds up
+//! nobody.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -113,9 +114,9 @@ fn loads_go_on_while_a_helper_merges() {
     }
 }
 
-/// Symptom: a `_p_resolveConflict` hung, its client went away, and everybody who wanted the object waited until the helper's
-/// 30 seconds were over. The voter looked for an abort only when the merge was done; now the abort ends the merge. The merge
-/// here takes for ever, and the other client would wait for as long as the test may take.
+/// Symptom: a `_p_resolveConflict` hung, its client went away, and everybody who wanted the object waited until the
+/// helper's 30 seconds were over. The voter looked for an abort only when the merge was done; now the abort ends the
+/// merge. The merge here takes for ever, and the other client would wait for as long as the test may take.
 #[test]
 fn locks_are_free_when_the_client_of_a_merge_that_hangs_is_gone() {
     if !has_python() {

@@ -4,7 +4,7 @@ use crate::support::client::{RawClient, Speaks};
 use crate::support::process::Server;
 use crate::support::storage as helpers;
 use runzeo::base::ids::Tid;
-use runzeo::storage::Storage;
+use runzeo::storage::prelude::*;
 
 /// One record among the last 100 transactions was damaged, and the server ended with `data record exceeds transaction
 /// record`: it read them to fill the queue of invalidations, which only spares clients some work.
@@ -39,8 +39,9 @@ fn damage_in_an_old_transaction_does_not_keep_a_server_from_starting() {
     }
 }
 
-/// A client with a shared blob directory looks at it in its constructor, as soon as it is connected, and failed where it
-/// was not made yet. Nobody else answers in time either: what is in the way here is the index, a pipe without a writer.
+/// A client with a shared blob directory looks at it in its constructor, as soon as it is connected, and failed where
+/// it was not made yet. Nobody else answers in time either: what is in the way here is the index, a pipe without a
+/// writer.
 #[test]
 fn who_can_connect_finds_the_files_though_the_storages_are_still_being_read() {
     let storages = "<filestorage 1>\npath first.fs\nblob-dir first\n</filestorage>\n\

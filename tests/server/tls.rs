@@ -567,8 +567,8 @@ fn strangers_that_do_not_go_on() {
     assert!(secured.server.is_alive());
 }
 
-/// A peer that gives its ClientHello byte by byte has no more time for it, and neither has one that is done with TLS and
-/// does not register.
+/// A peer that gives its ClientHello byte by byte has no more time for it, and neither has one that is done with TLS
+/// and does not register.
 #[test]
 fn a_handshake_has_a_time_limit_in_all() {
     let known = Identity::self_signed(params("client"));

@@ -1,7 +1,8 @@
-//! The time of a vote, in which locks are held, is in proportion to what was sent for it, and so is the memory of a transaction.
+//! The time of a vote, in which locks are held, is in proportion to what was sent for it, and so is the memory of a
+//! transaction.
 //!
-//! Work is processor time of the server for a transaction and for one sixteen times as long: what is quadratic takes 256 times as
-//! long.
+//! Work is processor time of the server for a transaction and for one sixteen times as long: what is quadratic takes
+//! 256 times as long.
 
 use std::time::Duration;
 
@@ -119,7 +120,8 @@ fn many_checks_of_a_demo_storage_hold_the_locks_for_long() {
     });
 }
 
-/// The objects of an undone transaction were gathered once for each time that it was undone: gigabytes for some kilobytes of messages.
+/// The objects of an undone transaction were gathered once for each time that it was undone: gigabytes for some
+/// kilobytes of messages.
 #[test]
 fn one_transaction_undone_again_and_again_takes_no_memory() {
     for (limit, refused) in

@@ -1,4 +1,5 @@
-//! A hundred clients with full caches return at once after a restart: all are told what they missed, within bounded memory.
+//! A hundred clients with full caches return at once after a restart: all are told what they missed, within bounded
+//! memory.
 //!
 //! New ones ask what changed since their last transaction, which is a moment or a day ago; old ones have each object of
 //! their cache verified. `RUNZEO_VERIFY_OBJECTS` is how large the caches are: 20 000 by hand, fewer in CI.

@@ -1,5 +1,5 @@
-//! `storeBlobShared` takes over files that a client has put into the blob directory, where it may have put anything else: nothing
-//! outside is read, moved, removed, or given other permissions.
+//! `storeBlobShared` takes over files that a client has put into the blob directory, where it may have put anything
+//! else: nothing outside is read, moved, removed, or given other permissions.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

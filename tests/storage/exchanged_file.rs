@@ -1,10 +1,10 @@
 //! A `Data.fs` that is exchanged while it is served.
 //!
-//! An operator put a backup in its place and the nightly pack came before the restart: the pack renamed its own file over the
-//! backup. A shorter backup was copied over the file and the server stopped: it filled the backup with zeros up to the
-//! old length. Commits went into a file that had no name any more, and nobody was told. Now nothing is renamed, cut off or
-//! committed once the file that has the name is another one; the storage is read-only, the log says what to do, and after a restart
-//! the file that was put there is served, byte for byte.
+//! An operator put a backup in its place and the nightly pack came before the restart: the pack renamed its own file
+//! over the backup. A shorter backup was copied over the file and the server stopped: it filled the backup with zeros
+//! up to the old length. Commits went into a file that had no name any more, and nobody was told. Now nothing is
+//! renamed, cut off or committed once the file that has the name is another one; the storage is read-only, the log says
+//! what to do, and after a restart the file that was put there is served, byte for byte.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,8 @@ use crate::support::process::Server;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, Storage, TidAt, TransactionMeta};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, TidAt, TransactionMeta};
 
 /// How the file is exchanged.
 #[derive(Clone, Copy, Debug)]
@@ -234,8 +235,8 @@ fn a_stop_leaves_it_as_it_is() {
     }
 }
 
-/// A copy of the same file: nothing is lost yet, and on file systems that make up their inode numbers it is the file itself. The first
-/// commit, which the copy does not get, tells the difference.
+/// A copy of the same file: nothing is lost yet, and on file systems that make up their inode numbers it is the file
+/// itself. The first commit, which the copy does not get, tells the difference.
 #[test]
 fn a_copy_is_told_from_the_file_by_the_next_commit() {
     let (server, mut client, serial) = served();

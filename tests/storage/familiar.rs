@@ -1,8 +1,8 @@
 //! Whether a file is the one that was served before, and what is done if not.
 //!
-//! After an older `Data.fs` was put back, clients with a cache went on with states of the lost time, or never connected; and object
-//! ids that they had been given were given out again. A note of a crash that lay beside another file made the start cut off
-//! what that file had (`a_note_says_nothing_about_a_file_that_ran_on_elsewhere`).
+//! After an older `Data.fs` was put back, clients with a cache went on with states of the lost time, or never
+//! connected; and object ids that they had been given were given out again. A note of a crash that lay beside another
+//! file made the start cut off what that file had (`a_note_says_nothing_about_a_file_that_ran_on_elsewhere`).
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,8 @@ use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::media::{Access, Media};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::{PackProgress, PackRequest, Storage};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest};
 
 const STRIDE: u64 = 1 << 20;
 
@@ -98,8 +99,8 @@ fn an_older_file_gets_a_marker_later_than_all_that_was_told() {
     }
 }
 
-/// A backup of a running server's whole directory, put back within the minute for which its note lets the file be changed. The new file may
-/// have the number of the inode that the lost one had.
+/// A backup of a running server's whole directory, put back within the minute for which its note lets the file be
+/// changed. The new file may have the number of the inode that the lost one had.
 #[test]
 fn a_file_with_the_inode_of_the_one_before_is_another_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -144,8 +145,8 @@ fn a_directory_that_was_put_back_is_noticed() {
     assert!(next_oid(&storage) > STRIDE);
 }
 
-/// The note says until when the file may be changed. A server that ran for long, and was killed, left a file that was changed later
-/// than the note of its start allowed: it is the same all the same.
+/// The note says until when the file may be changed. A server that ran for long, and was killed, left a file that was
+/// changed later than the note of its start allowed: it is the same all the same.
 #[test]
 fn a_server_that_ran_for_long_and_was_killed_left_its_own_file() {
     const SECOND: u64 = 1_000_000_000;
@@ -195,8 +196,8 @@ fn what_another_program_has_continued_is_not_written_to() {
     assert!(next_oid(&open(&path)) < 2 * STRIDE);
 }
 
-/// Host A dies. The file goes to host B, which runs on and stores 9 kB of zeros, and comes back to A, where the note of the crash
-/// still lies: the transaction with the zeros "did not reach the disk", and all from it on was cut off.
+/// Host A dies. The file goes to host B, which runs on and stores 9 kB of zeros, and comes back to A, where the note of
+/// the crash still lies: the transaction with the zeros "did not reach the disk", and all from it on was cut off.
 #[test]
 fn a_note_says_nothing_about_a_file_that_ran_on_elsewhere() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

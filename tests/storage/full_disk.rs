@@ -1,8 +1,8 @@
 //! A disk that has no room is an error of the vote, not of the finish.
 //!
-//! Space was reserved with `fallocate` where the file system can do that, and hoped for elsewhere; and a limit on the length of
-//! files (`ulimit -f`) does not count there. So `tpc_finish` failed, in the second phase, when other databases of the same
-//! transaction had committed.
+//! Space was reserved with `fallocate` where the file system can do that, and hoped for elsewhere; and a limit on the
+//! length of files (`ulimit -f`) does not count there. So `tpc_finish` failed, in the second phase, when other
+//! databases of the same transaction had committed.
 
 use std::sync::Arc;
 
@@ -12,8 +12,9 @@ use crate::support::pickle::Value;
 use crate::support::process::Server;
 use crate::support::storage::{Outcome, commit, finish_voted, load, open_with, staged};
 use runzeo::base::ids::{Oid, Tid};
+use runzeo::storage::TidAt;
 use runzeo::storage::file::FileStorageOptions;
-use runzeo::storage::{Storage, TidAt};
+use runzeo::storage::prelude::*;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 fn limit_files_to(server: &Server, len: Option<u64>) {
@@ -47,8 +48,9 @@ fn a_limit_on_the_length_of_files_is_found_at_vote() {
     client.commit(&[(0, serial, &data)]).unwrap().unwrap();
 }
 
-/// The list of blocks that are rightly zero is written at finish, and nothing is reserved for it: 2 MB of zeros, and a disk that
-/// another program filled after the vote, and `tpc_finish` failed. Without the list, a power cut must not take them for torn.
+/// The list of blocks that are rightly zero is written at finish, and nothing is reserved for it: 2 MB of zeros, and a
+/// disk that another program filled after the vote, and `tpc_finish` failed. Without the list, a power cut must not
+/// take them for torn.
 #[test]
 fn a_disk_that_fills_up_between_vote_and_finish_does_not_matter() {
     // The lock file is a real one.

@@ -1,5 +1,6 @@
-//! Storages through their trait, without a network: FileStorage's file, index, blobs, packs, undo and recovery, and the contract
-//! of every kind of storage (`contract`). `exchanged_file` and `full_disk` look at the same faults through a server, too.
+//! Storages through their trait, without a network: FileStorage's file, index, blobs, packs, undo and recovery, and the
+//! contract of every kind of storage (`contract`). `exchanged_file` and `full_disk` look at the same faults through a
+//! server, too.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,5 @@
-//! Packing: what Python makes of a file and what we do, byte for byte unless Python loses something; and what goes on beside a
-//! pack.
+//! Packing: what Python makes of a file and what we do, byte for byte unless Python loses something; and what goes on
+//! beside a pack.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -12,9 +12,8 @@ use crate::support::storage::*;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::{
-    PackProgress, PackRequest, References, Removals, Result, Staged, Storage, StorageError, TidAt,
-};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest, References, Removals, Result, Staged, StorageError, TidAt};
 
 fn pack(storage: &FileStorage, time: f64, gc: Option<bool>) -> Result<()> {
     pack_with(storage, time, gc, &references, None)
@@ -149,7 +148,8 @@ fn references_of(data: &[u8]) -> Vec<Oid> {
     oids
 }
 
-/// Whether anything later than `stop` leads to what was garbage then, or to a former revision: there Python loses something.
+/// Whether anything later than `stop` leads to what was garbage then, or to a former revision: there Python loses
+/// something.
 fn leads_back(bytes: &[u8], stop: Tid) -> bool {
     let mut then: HashMap<Oid, Data> = Default::default();
     let mut former: HashSet<(Oid, Data)> = Default::default();
@@ -469,7 +469,7 @@ fn back_pointers_that_were_voted_before_a_pack() {
 }
 
 fn iterate(storage: &dyn Storage) -> Result<()> {
-    let mut it = storage.iterate(None, None)?;
+    let mut it = storage.require_iteration()?.iterate(None, None)?;
     let mut last = Tid::ZERO;
     while let Some(txn) = it.next_transaction()? {
         assert!(txn.tid > last);

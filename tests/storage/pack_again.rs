@@ -1,12 +1,12 @@
 //! What becomes reachable again is not packed away.
 //!
-//! A pack (to now) was under way when somebody undid the deletion of an object: undo and pack succeeded, the root referred to the
-//! object, and the object was gone. Reachability was computed once, as of the beginning of the pack; the undo's record was
-//! copied, what it referred to was not. The same with an undo that had voted before the pack took the place of the file and was
-//! finished after it, with restored records, and with a reference that a client stored to an object it had read earlier. Two
-//! objects that one undo restored, one reachable through the other, were lost even with a pack that began later. Now all that
-//! comes later than the pack time is searched for references, the transactions that come during a pack as they are copied,
-//! and the voted ones before the switch.
+//! A pack (to now) was under way when somebody undid the deletion of an object: undo and pack succeeded, the root
+//! referred to the object, and the object was gone. Reachability was computed once, as of the beginning of the pack;
+//! the undo's record was copied, what it referred to was not. The same with an undo that had voted before the pack took
+//! the place of the file and was finished after it, with restored records, and with a reference that a client stored to
+//! an object it had read earlier. Two objects that one undo restored, one reachable through the other, were lost even
+//! with a pack that began later. Now all that comes later than the pack time is searched for references, the
+//! transactions that come during a pack as they are copied, and the voted ones before the switch.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -17,7 +17,8 @@ use runzeo::base::ids::{Oid, Tid};
 use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::FileStorage;
-use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, Storage, StorageError, TidAt};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, StorageError, TidAt};
 
 /// Does something once, when the pack leaves the first record out: all is searched then, and not all copied.
 struct WhileCopying<'a>(Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>);
@@ -169,8 +170,8 @@ fn a_reference_that_is_stored_during_a_pack() {
     check_all_there(&path, storage);
 }
 
-/// A vote that is under way when the pack is through, of which nobody knows yet what it will point back to: it merges the states of
-/// another object, and that takes its time. The pack waits for it.
+/// A vote that is under way when the pack is through, of which nobody knows yet what it will point back to: it merges
+/// the states of another object, and that takes its time. The pack waits for it.
 #[test]
 fn an_undo_that_still_votes_when_the_pack_is_through() {
     struct Slow(std::sync::mpsc::Sender<()>, Mutex<std::sync::mpsc::Receiver<()>>);
@@ -224,7 +225,8 @@ fn an_undo_that_still_votes_when_the_pack_is_through() {
     assert_eq!(load(&storage, 2).unwrap().0, referring_to(&[]));
 }
 
-/// Before the pack begins, and after the pack time: the object is kept as it was then, for those who see the time between.
+/// Before the pack begins, and after the pack time: the object is kept as it was then, for those who see the time
+/// between.
 #[test]
 fn a_reference_that_was_stored_after_the_pack_time() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
 //! A pack never removes what it could not judge.
 //!
-//! A record without the bytes of the two opcodes for references was taken for one without references, whatever it was. So one
-//! record that a disk had damaged, or records that clients had compressed, cost a database everything that was reachable through
-//! them, and the pack said that it had succeeded.
+//! A record without the bytes of the two opcodes for references was taken for one without references, whatever it was.
+//! So one record that a disk had damaged, or records that clients had compressed, cost a database everything that was
+//! reachable through them, and the pack said that it had succeeded.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,11 +13,12 @@ use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::mapping::MappingStorage;
-use runzeo::storage::{PackProgress, PackRequest, Result, Storage, StorageError};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest, Result, StorageError};
 
 fn pack(storage: &dyn Storage) -> Result<()> {
     let (time, progress) = (Tid::now().to_unix() + 1.0, PackProgress::default());
-    storage.pack(&PackRequest {
+    storage.require_packing()?.pack(&PackRequest {
         time,
         gc: None,
         references: &references,

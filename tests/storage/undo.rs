@@ -10,9 +10,8 @@ use std::sync::Arc;
 use crate::support::storage::*;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
-use runzeo::storage::{
-    PackProgress, PackRequest, Staged, Storage, StorageError, TidAt, TransactionMeta, UndoEntry,
-};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest, Staged, StorageError, TidAt, TransactionMeta, UndoEntry};
 
 /// What `counter.py` does: the state is a number, in a record that ends with it.
 struct Counters;
@@ -167,7 +166,8 @@ fn replay(fixture: &Path, preview: bool, memory_max: usize) {
                 if preview && let (Err(previewed), Err(error)) = (&previewed, &result) {
                     assert_eq!(previewed.to_string(), error.to_string(), "{}", here());
                 }
-                // Python 2 stops searching at the first packed transaction, Python 3 finds those before it and then refuses.
+                // Python 2 stops searching at the first packed transaction, Python 3 finds those before it and then
+                // refuses.
                 let line = match line {
                     "error UndoError non-undoable_transaction" if packed != Some(undone) => {
                         "error UndoError Invalid_transaction_id"
@@ -220,7 +220,7 @@ fn undo_log(storage: &dyn Storage) -> Vec<UndoEntry> {
         entries.push(entry);
         ControlFlow::Continue(())
     };
-    storage.undo_log(&mut add).unwrap();
+    storage.require_undo().unwrap().undo_log(&mut add).unwrap();
     entries
 }
 

@@ -1,5 +1,5 @@
-//! A test of what a process has once (logger, panic hook, signals, limits, current directory) runs its program again, with that
-//! test alone.
+//! A test of what a process has once (logger, panic hook, signals, limits, current directory) runs its program again,
+//! with that test alone.
 
 use std::process::{Command, Stdio};
 

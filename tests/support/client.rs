@@ -111,6 +111,11 @@ impl RawClient {
         Self::greeted(TcpStream::connect(address)?, speaks, None)
     }
 
+    /// The same with another name in the handshake: a protocol whose messages look like those of `speaks`.
+    pub fn connect_announcing(address: SocketAddr, speaks: Speaks, name: &str) -> io::Result<Self> {
+        Self::greeted_as(TcpStream::connect(address)?, speaks, name, None)
+    }
+
     /// The same on a connection that there is, see [`connect_from`].
     pub fn greet_on(stream: TcpStream, speaks: Speaks) -> io::Result<Self> {
         Self::greeted(stream, speaks, None)
@@ -138,6 +143,15 @@ impl RawClient {
     }
 
     fn greeted(stream: TcpStream, speaks: Speaks, tls: Option<Box<ClientConnection>>) -> io::Result<Self> {
+        Self::greeted_as(stream, speaks, speaks.name(), tls)
+    }
+
+    fn greeted_as(
+        stream: TcpStream,
+        speaks: Speaks,
+        name: &str,
+        tls: Option<Box<ClientConnection>>,
+    ) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         stream.set_write_timeout(Some(Duration::from_secs(60)))?;
@@ -153,7 +167,7 @@ impl RawClient {
         };
         let greeting = client.frame()?;
         assert_eq!(greeting, b"Z5", "the server's greeting");
-        client.queue_frame(speaks.name().as_bytes());
+        client.queue_frame(name.as_bytes());
         Ok(client)
     }
 

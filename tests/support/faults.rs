@@ -1,7 +1,8 @@
 //! A program whose system calls fail when a test says so.
 //!
-//! The kernel asks the test about each call of certain kinds before it does it (seccomp's user notification), and the test answers
-//! "go on" or with an error. So calls fail whoever makes them, the standard library included, and one can let the n-th fail for each n.
+//! The kernel asks the test about each call of certain kinds before it does it (seccomp's user notification), and the
+//! test answers "go on" or with an error. So calls fail whoever makes them, the standard library included, and one can
+//! let the n-th fail for each n.
 //!
 //! `unsafe`: there is no library for this part of the kernel's interface.
 #![allow(unsafe_code)]
@@ -105,7 +106,8 @@ struct Orders {
 pub struct Faults(Arc<Mutex<Orders>>);
 
 impl Faults {
-    /// From now on the calls of this kind are counted, and `count` of them fail from number `first` (1 is the next one) on.
+    /// From now on the calls of this kind are counted, and `count` of them fail from number `first` (1 is the next one)
+    /// on.
     pub fn order(&self, kind: Kind, first: u64, count: u64) {
         *self.0.lock().unwrap() = Orders { kind: Some(kind), first, count, seen: 0 };
     }

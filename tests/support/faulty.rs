@@ -1,8 +1,8 @@
 //! A disk in memory that fails when told to, and forgets in a power cut what was not synced.
 //!
-//! What was written and not synced is kept block by block; a power cut keeps any of these blocks and any length
-//! between the synced one and the last. Names (create, rename, remove) are durable after `sync_dir`; a power cut may keep
-//! those that were not.
+//! What was written and not synced is kept block by block; a power cut keeps any of these blocks and any length between
+//! the synced one and the last. Names (create, rename, remove) are durable after `sync_dir`; a power cut may keep those
+//! that were not.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

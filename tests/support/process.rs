@@ -242,8 +242,8 @@ fn binary() -> PathBuf {
     env::var_os("RUNZEO_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_runzeo").into(), PathBuf::from)
 }
 
-/// A port that nobody is told twice: not by this process, and hardly by another that runs at the same time. None of those that
-/// the system gives to clients, which would take it before the server does.
+/// A port that nobody is told twice: not by this process, and hardly by another that runs at the same time. None of
+/// those that the system gives to clients, which would take it before the server does.
 fn free_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {

@@ -1,8 +1,8 @@
-//! References in records: what `ZODB.serialize.referencesf` finds in random ones, made by every pickler of Python 2 and 3,
-//! and what we find.
+//! References in records: what `ZODB.serialize.referencesf` finds in random ones, made by every pickler of Python 2 and
+//! 3, and what we find.
 //!
-//! A pack took every record without a byte that could be a reference for one without references, damaged ones too, and removed
-//! what the damaged record had referred to. So whatever Python refuses must be refused, whichever bytes it has.
+//! A pack took every record without a byte that could be a reference for one without references, damaged ones too, and
+//! removed what the damaged record had referred to. So whatever Python refuses must be refused, whichever bytes it has.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! What readers lose to committers, or to a pack, beyond the processor time that those take: readers that fill all cores
-//! must get less then, but not less than that.
+//! What readers lose to committers, or to a pack, beyond the processor time that those take: readers that fill all
+//! cores must get less then, but not less than that.
 
 use super::{Setting, commit, fill, mixed, pack, read};
 use crate::client::{Client, Result};

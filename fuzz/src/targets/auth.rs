@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use runzeo::auth::password_file::Passwords;
 use runzeo::auth::{Protocol, Protocols, Settings, Verdict};
-use runzeo::wire::protocol::{Encoding, Dialect, Generation, Wire};
+use runzeo::wire::protocol::{Dialect, Encoding, Generation, Wire};
 use runzeo::wire::request::Request;
 
 pub fn run(data: &[u8]) {

@@ -5,8 +5,8 @@ use runzeo::wire::mac::RunningMac;
 
 const KEY: &[u8] = b"a key of a session";
 
-/// The first byte says how many messages, the second where they are cut; then changes: a position of two bytes and what is
-/// put on top of the byte there. What is left is the text of the messages.
+/// The first byte says how many messages, the second where they are cut; then changes: a position of two bytes and what
+/// is put on top of the byte there. What is left is the text of the messages.
 pub fn run(data: &[u8]) {
     let Some((&[count, changes, cut], rest)) = data.split_first_chunk() else { return };
     let (changes, text) = rest.split_at(rest.len().min(3 * usize::from(changes % 4)));

@@ -1,5 +1,5 @@
-//! Certificates and keys: any bytes in their files are taken or refused with a reason. First two lengths of two bytes: the
-//! server's certificate, its key; what is left are the certificates of clients.
+//! Certificates and keys: any bytes in their files are taken or refused with a reason. First two lengths of two bytes:
+//! the server's certificate, its key; what is left are the certificates of clients.
 
 use std::cell::OnceCell;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! Three records of one object: whatever they are, merging them costs no more than their length justifies, and what comes
-//! out is a record that can be read.
+//! Three records of one object: whatever they are, merging them costs no more than their length justifies, and what
+//! comes out is a record that can be read.
 
 use runzeo::conflict::native::{Merge, merge};
 use runzeo::pickle::read::{Accept, read};

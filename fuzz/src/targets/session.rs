@@ -1,9 +1,9 @@
 //! Whole connections: a real session of a real server, over a pair of sockets. Whatever a peer sends, before and after
-//! `register` and authentication, the session ends when the peer has gone, without a panic; what it sends are frames, and who has
-//! not registered gets nothing of a storage.
+//! `register` and authentication, the session ends when the peer has gone, without a panic; what it sends are frames,
+//! and who has not registered gets nothing of a storage.
 //!
-//! The first byte says who connects, the second how far an honest beginning goes; then come payloads, which are put into
-//! frames (with codes, if there is a key), or bytes as they are.
+//! The first byte says who connects, the second how far an honest beginning goes; then come payloads, which are put
+//! into frames (with codes, if there is a key), or bytes as they are.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,16 +14,16 @@ use std::thread;
 use std::time::Duration;
 
 use runzeo::auth::{Protocols, Settings};
-use runzeo::server::limits::Limits;
 use runzeo::net::stream::Stream;
 use runzeo::server::connection::Connection;
 use runzeo::server::hosted::{Hosted, HostedOptions};
+use runzeo::server::limits::Limits;
 use runzeo::server::outbox::Outbox;
 use runzeo::server::room::Room;
 use runzeo::server::session::serve;
 use runzeo::server::workers::Pools;
 use runzeo::server::{Authentication, Server};
-use runzeo::storage::Storage;
+use runzeo::storage::prelude::*;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::mapping::MappingStorage;
 use runzeo::wire::frame::put_frame;
@@ -85,14 +85,9 @@ impl World {
         });
         let authentication =
             protected.then(|| Authentication { name: "digest".into(), protocol: digest(&directory) });
-        let server = Server::new(
-            hosted.collect(),
-            Greeting::new(false),
-            authentication,
-            Limits::default(),
-            10_000,
-        )
-        .expect("a server");
+        let server =
+            Server::new(hosted.collect(), Greeting::new(false), authentication, Limits::default(), 10_000)
+                .expect("a server");
         World { server, storages, directory, connections: 0 }
     }
 
@@ -230,8 +225,8 @@ fn connection(server: &Arc<Server>, who: u8, stage: u8, script: &[u8]) -> Vec<u8
     let pass = server.admission().admit(&connection, None).expect("room for one");
     let served = Arc::clone(server);
     let session = move || serve(&served, connection, pass);
-    // Whoever authenticates has to wait for answers. All others can say all that they have to say before anyone listens, which
-    // saves the time of a thread.
+    // Whoever authenticates has to wait for answers. All others can say all that they have to say before anyone
+    // listens, which saves the time of a thread.
     if who & WITH_PASSWORD != 0 && stage >= AUTHENTICATED {
         let session = thread::Builder::new().stack_size(STACK_LEN).spawn(session).expect("a thread");
         speak(&mut peer, who, stage, script);
@@ -265,8 +260,8 @@ fn speak(peer: &mut Peer, who: u8, stage: u8, script: &[u8]) {
     let _ = peer.socket.shutdown(std::net::Shutdown::Write);
 }
 
-/// What the server sent are frames, of which the last may be cut off; and few for somebody who is nobody: the greeting, the
-/// answers to the authentication, perhaps that to `ruok`.
+/// What the server sent are frames, of which the last may be cut off; and few for somebody who is nobody: the greeting,
+/// the answers to the authentication, perhaps that to `ruok`.
 fn check(mut received: &[u8], is_somebody: bool) {
     let mut count = 0;
     while let Some((_, len)) = first_frame(received) {

@@ -1,5 +1,5 @@
-//! The note beside a data file (`Data.fs.tmp`) and a blob directory: whatever names and bytes are there, what is read is in
-//! proportion, and what is cleaned away lies in the directory.
+//! The note beside a data file (`Data.fs.tmp`) and a blob directory: whatever names and bytes are there, what is read
+//! is in proportion, and what is cleaned away lies in the directory.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use runzeo::base::ids::Oid;
-use runzeo::storage::Storage;
+use runzeo::storage::prelude::*;
 use runzeo::storage::blob::{BlobDir, Layout};
 use runzeo::storage::file::{FileStorage, FileStorageOptions, TailNote};
 use runzeo::storage::media::{
@@ -154,7 +154,8 @@ impl MediaDir for Dir {
     }
 }
 
-/// The first byte chooses; then a note, or lines: the names in every directory, an empty one, and the content of every file.
+/// The first byte chooses; then a note, or lines: the names in every directory, an empty one, and the content of every
+/// file.
 pub fn run(data: &[u8]) {
     match data.split_first() {
         Some((0, note)) => {
@@ -190,7 +191,7 @@ fn blob_dir(choice: u8, text: &[u8]) {
     let media = Arc::new(OneOfEach { names, content, layout: name, touched: Mutex::default() });
     let Ok(dir) = BlobDir::open(Arc::new(Disk(Arc::clone(&media))), Path::new(BASE), false) else { return };
     assert_eq!(dir.layout(), layout);
-    let _ = dir.clean(&|oid, tid| Ok((oid.0 ^ tid.0) & 1 == 0));
+    dir.clean(&|oid, tid| Ok((oid.0 ^ tid.0) & 1 == 0));
     for path in media.touched.lock().unwrap().iter() {
         let inside =
             path.starts_with(BASE) && path.components().all(|part| part != std::path::Component::ParentDir);

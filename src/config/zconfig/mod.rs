@@ -1,7 +1,7 @@
 //! The ZConfig language: text with sections, keys, definitions and includes, checked against tables.
 //!
 //! [`parse`] turns text into a [`tree`] of sections that remember their file and line, with every
-//! `%define`, `%include` and `$name` ([`define`], [`include`]) resolved; [`overrides`] puts command line settings
+//! `%define`, `%include` and `$name` ([`define`], [`mod@include`]) resolved; [`overrides`] puts command line settings
 //! (`-X`) on top; [`matcher`] compares the tree with the tables of a schema; [`datatypes`] turns texts into values.
 //! Which sections and keys exist is not known here. Verdicts are those of Python's ZConfig; messages
 //! are our own and begin with `path:line:`.

@@ -93,7 +93,8 @@ fn descriptors_do_not_run_out() {
         .spawn()
         .expect("start");
     wait_until("it serves", || TcpStream::connect(address).is_ok());
-    // 200 less 50 that may be about to register, 64 for the storages, and a fourth of the rest for what clients keep open.
+    // 200 less 50 that may be about to register, 64 for the storages, and a fourth of the rest for what clients keep
+    // open.
     let mut clients: Vec<_> = (0..65)
         .map(|n| RawClient::register(address, Speaks::Z5).unwrap_or_else(|e| panic!("client {n}: {e}")).0)
         .collect();

@@ -111,8 +111,9 @@ fn open_conflict(client: &mut RawClient, len: usize) {
     client.queue_store(oid, first, &data(b'c'), 9);
 }
 
-/// The reply to vote has the records that the client is to merge. It was counted as something that the client had not asked for:
-/// one longer than max-unsent ended the connection, though the client read, and each time that it tried again.
+/// The reply to vote has the records that the client is to merge. It was counted as something that the client had not
+/// asked for: one longer than max-unsent ended the connection, though the client read, and each time that it tried
+/// again.
 #[test]
 fn a_vote_whose_reply_is_longer_than_max_unsent_is_answered() {
     let mut server = Server::start_with("max-unsent 2MB\nclient-conflict-resolution true");
@@ -127,7 +128,8 @@ fn a_vote_whose_reply_is_longer_than_max_unsent_is_answered() {
     assert!(server.stop().success());
 }
 
-/// A transaction that is told its conflicts stays open: whoever votes again and again without reading must not fill the memory.
+/// A transaction that is told its conflicts stays open: whoever votes again and again without reading must not fill the
+/// memory.
 #[test]
 fn votes_without_reading_wait_for_their_reader() {
     let votes = 50;

@@ -60,8 +60,8 @@ fn an_undo_log_has_so_many_entries() {
     });
 }
 
-/// An extension of 64 KB held a list of as many values, which are megabytes in memory; ten thousand of them were put into one answer
-/// to a call of 60 bytes.
+/// An extension of 64 KB held a list of as many values, which are megabytes in memory; ten thousand of them were put
+/// into one answer to a call of 60 bytes.
 #[test]
 fn an_undo_log_of_long_extensions_has_few_entries() {
     beside_an_honest_client("", 64 * MB, |server| {

@@ -124,8 +124,8 @@ impl Resolver for Obeys {
     }
 }
 
-/// A client got a ReadConflictError without a class in place of its store's ConflictError, where the store waited for a helper
-/// process: the vote went on to a check that failed. As in Python's servers the first call that fails decides.
+/// A client got a ReadConflictError without a class in place of its store's ConflictError, where the store waited for a
+/// helper process: the vote went on to a check that failed. As in Python's servers the first call that fails decides.
 pub fn the_first_conflict_is_told(kind: &Kind) {
     let storage = kind.storage.as_ref();
     storage.set_resolver(Arc::new(Obeys));
