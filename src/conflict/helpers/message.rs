@@ -28,7 +28,7 @@ pub const BODY_LEN_MAX: u64 = 1 << 30;
 
 /// What the server asks for: a merge.
 #[derive(Serialize)]
-struct Request {
+struct MergeRequest {
     oid: u64,
     committed_serial: u64,
     read: u64,
@@ -69,7 +69,7 @@ pub enum AnswerKind {
 
 /// The header of a request, with its length. The three records follow.
 pub fn request(states: &ThreeStates<'_>) -> io::Result<Vec<u8>> {
-    let request = Request {
+    let request = MergeRequest {
         oid: states.oid.0,
         committed_serial: states.committed_serial.0,
         read: states.read.0,
