@@ -2,7 +2,7 @@
 
 Runs in the interpreter that `conflict-resolver` names: Python 2.7 or 3, ZODB 3.8 or later. How a conflict is resolved is
 ZODB's business (ZODB.ConflictResolution); this answers for the storage that ZODB asks for the states. What is in them is read by
-unpickler.py, which stands in front of this.
+unpickler.py; that and names.py stand in front of this.
 
 Standard input is a socket to the server. A message is the length of its header (four bytes, big endian), the header, and what
 the header counts. A header is a pickled dict of numbers, booleans and names, of protocol 2. That of the server has `oid`,
