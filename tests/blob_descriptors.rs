@@ -16,7 +16,8 @@ use crate::support::storage as helpers;
 use crate::support::storage::{Outcome, meta};
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::{Staged, Storage, TidAt};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{Staged, TidAt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const RECORD: &[u8] = b"cZODB.blob\nBlob\n.N.";
@@ -24,7 +25,7 @@ const RECORD: &[u8] = b"cZODB.blob\nBlob\n.N.";
 fn staged(storage: &FileStorage, oids: std::ops::Range<u64>) -> Staged {
     let mut staged = Staged::new(meta("", ""), None, b' ', 1 << 20);
     for oid in oids {
-        let mut upload = storage.blob_dir().unwrap().begin().unwrap();
+        let mut upload = storage.blobs().unwrap().dir().unwrap().begin().unwrap();
         upload.write(&oid.to_be_bytes()).unwrap();
         staged.store_blob(Oid(oid), Tid::ZERO, RECORD, upload.end(Oid(oid)).unwrap()).unwrap();
     }
@@ -45,7 +46,7 @@ fn a_finish_without_a_free_descriptor() {
     let options = FileStorageOptions::new(dir.path().join("Data.fs"));
     let options = FileStorageOptions { blob_dir: Some(dir.path().join("blobs")), ..options };
     let storage = helpers::open_with(options).unwrap();
-    let blobs = storage.blob_dir().unwrap();
+    let blobs = storage.blobs().unwrap().dir().unwrap();
     let in_tmp = || std::fs::read_dir(blobs.base().join("tmp")).unwrap().count();
 
     // As many as are kept open, and many more than the process may open.
@@ -59,7 +60,7 @@ fn a_finish_without_a_free_descriptor() {
         drop(taken);
         let Outcome::Done { tid, .. } = outcome else { panic!("{count} blobs: {outcome:?}") };
         for oid in oids {
-            let blob = storage.load_blob(Oid(oid), tid).unwrap();
+            let blob = storage.blobs().unwrap().load_blob(Oid(oid), tid).unwrap();
             let mut data = [0; 8];
             assert_eq!(blob.file.read_at(&mut data, 0).unwrap(), 8);
             assert_eq!(u64::from_be_bytes(data), oid);

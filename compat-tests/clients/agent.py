@@ -19,7 +19,6 @@ import traceback
 ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
-import transaction  # noqa: E402
 from ZEO.ClientStorage import ClientStorage  # noqa: E402
 
 from agent_loops import LongCommands  # noqa: E402

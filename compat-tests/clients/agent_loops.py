@@ -11,6 +11,7 @@ import tempfile
 import time
 
 import transaction
+import ZODB
 from ZODB.DB import DB
 
 from agent_values import (

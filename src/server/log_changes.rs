@@ -43,7 +43,7 @@ pub struct Changed {
 
 /// Whether the storage has a transaction with this tid.
 pub fn is_transaction(storage: &dyn Storage, tid: Tid) -> Result<bool, StorageError> {
-    let found = storage.iterate(Some(tid), Some(tid))?.next_transaction()?;
+    let found = storage.require_iteration()?.iterate(Some(tid), Some(tid))?.next_transaction()?;
     Ok(found.is_some_and(|found| found.tid == tid))
 }
 
@@ -99,7 +99,8 @@ impl LogChanges {
 impl ReadPart {
     /// Adds what was committed after `since`, up to and with `stop`.
     fn read(&mut self, storage: &dyn Storage, since: Tid, stop: Option<Tid>) -> Result<(), StorageError> {
-        let mut transactions = storage.iterate(Some(Tid(since.0.saturating_add(1))), stop)?;
+        let mut transactions =
+            storage.require_iteration()?.iterate(Some(Tid(since.0.saturating_add(1))), stop)?;
         while let Some(transaction) = transactions.next_transaction()? {
             let tid = transaction.tid;
             let mut records = transactions.records()?;

@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use super::forward::forward;
 use super::{
-    BlobDir, BlobFile, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Result, Staged,
-    Storage, StorageError, Ticket, TidAt, TransactionIterator, Voted,
+    BlobDir, BlobFile, Blobs, Commit, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations,
+    Load, Loaded, Pack, PackRequest, Result, Staged, Storage, StorageError, Ticket, TidAt,
+    TransactionIterator, Voted,
 };
 use crate::base::ids::{Oid, Tid};
 
-/// See the module.
+/// What `base` had before the tid `before`.
 pub struct Before {
     base: Arc<dyn Storage>,
     before: Tid,
 }
 
 impl Before {
+    /// Shows the revisions of `base` that are earlier than `before`.
     pub fn new(base: Arc<dyn Storage>, before: Tid) -> Before {
         Before { base, before }
     }
@@ -44,10 +46,8 @@ impl Before {
             next = Oid(following);
         }
     }
-}
 
-impl Before {
-    /// What ended later has not ended yet.
+    /// A revision that ends at `before` or later is the current one here.
     fn cut_off(&self, loaded: Result<Option<Loaded>>) -> Result<Option<Loaded>> {
         let mut loaded = loaded?;
         if let Some(loaded) = &mut loaded {
@@ -58,7 +58,7 @@ impl Before {
 }
 
 impl Storage for Before {
-    forward!(base: object_count, size, expect_read, set_publisher, set_resolver, close);
+    forward!(base: object_count, size, close);
 
     fn name(&self) -> String {
         format!("{} before {}", self.base.name(), self.before.to_text())
@@ -79,6 +79,22 @@ impl Storage for Before {
     fn new_oids(&self, _count: usize) -> Result<Vec<Oid>> {
         Err(StorageError::ReadOnly)
     }
+
+    fn iteration(&self) -> Option<&dyn Iterate> {
+        self.base.iteration().map(|_| self as &dyn Iterate)
+    }
+
+    fn packing(&self) -> Option<&dyn Pack> {
+        Some(self)
+    }
+
+    fn blobs(&self) -> Option<&dyn Blobs> {
+        Some(self)
+    }
+}
+
+impl Load for Before {
+    forward!(base: expect_read);
 
     fn load_before(
         &self,
@@ -107,23 +123,13 @@ impl Storage for Before {
         self.base.load_serial(oid, serial, headroom, out)
     }
 
-    /// Nobody stores any.
-    fn blob_dir(&self) -> Option<Arc<BlobDir>> {
-        None
-    }
-
-    fn load_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
-        if serial >= self.before {
-            return Err(StorageError::PosKey(oid));
-        }
-        self.base.load_blob(oid, serial)
-    }
-
     fn get_tid(&self, oid: Oid) -> Result<Tid> {
         let loaded = self.load_before(oid, Tid::MAX, 0, &mut Vec::new())?;
         loaded.map(|loaded| loaded.serial).ok_or(StorageError::PosKey(oid))
     }
+}
 
+impl History for Before {
     fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
         self.base.revisions(oid, &mut |entry| {
             if entry.tid < self.before { each(entry) } else { ControlFlow::Continue(()) }
@@ -142,26 +148,45 @@ impl Storage for Before {
     fn last_invalidations(&self, _count: usize) -> Result<LastInvalidations> {
         Ok(LastInvalidations::new(Vec::new(), self.last_transaction()))
     }
+}
 
-    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
-        let last = self.last_transaction();
-        self.base.iterate(start, Some(stop.map_or(last, |stop| stop.min(last))))
-    }
+/// Nothing is ever voted.
+impl Commit for Before {
+    forward!(base: set_publisher, set_resolver);
 
     fn vote(&self, _staged: Staged, _tid_at: TidAt) -> Result<Box<dyn Voted>> {
         Err(StorageError::ReadOnly)
     }
 
-    /// Nothing is ever voted for.
     fn finish(&self, voted: Box<dyn Voted>, _ticket: Ticket) {
         drop(voted);
     }
+}
 
-    fn abort(&self, voted: Box<dyn Voted>) {
-        drop(voted);
+impl Iterate for Before {
+    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
+        let last = self.last_transaction();
+        let stop = stop.map_or(last, |stop| stop.min(last));
+        self.base.require_iteration()?.iterate(start, Some(stop))
     }
+}
 
+impl Pack for Before {
     fn pack(&self, _request: &PackRequest<'_>) -> Result<()> {
         Err(StorageError::ReadOnly)
+    }
+}
+
+impl Blobs for Before {
+    /// Nobody stores any.
+    fn dir(&self) -> Option<&Arc<BlobDir>> {
+        None
+    }
+
+    fn load_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
+        if serial >= self.before {
+            return Err(StorageError::PosKey(oid));
+        }
+        self.base.require_blobs()?.load_blob(oid, serial)
     }
 }

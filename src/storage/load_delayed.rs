@@ -5,17 +5,18 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::forward::forward;
-use super::{Loaded, Result, Storage};
+use super::{Commit, History, Load, Loaded, Result, Staged, Storage, Ticket, TidAt, Voted};
 use crate::base::ids::{Oid, Tid};
 
 const DELAY: Duration = Duration::from_millis(10);
 
-/// See the module.
+/// `base`, with slow loads.
 pub struct LoadDelayed {
     base: Arc<dyn Storage>,
 }
 
 impl LoadDelayed {
+    /// A layer over `base`.
     pub fn new(base: Arc<dyn Storage>) -> LoadDelayed {
         LoadDelayed { base }
     }
@@ -23,11 +24,13 @@ impl LoadDelayed {
 
 impl Storage for LoadDelayed {
     forward!(
-        base: name, is_read_only, object_count, size, interfaces, extension_methods, extension_method,
-        last_transaction, tids_after, new_oids, expect_read, get_tid, revisions, record_iternext, last_invalidations,
-        iterate, vote, finish, abort, set_publisher, set_resolver, supports_undo, undo_log, undo_oids,
-        undo_now, pack, blob_dir, load_blob, close
+        base: name, is_read_only, object_count, size, interfaces, last_transaction, new_oids, close, iteration, undo,
+        packing, blobs, extension_methods
     );
+}
+
+impl Load for LoadDelayed {
+    forward!(base: expect_read, get_tid);
 
     fn load_before(
         &self,
@@ -41,7 +44,7 @@ impl Storage for LoadDelayed {
         loaded
     }
 
-    /// As if all came from a slow disk.
+    /// As if every record came from a slow disk.
     fn load_before_now(
         &self,
         _oid: Oid,
@@ -57,4 +60,12 @@ impl Storage for LoadDelayed {
         sleep(DELAY);
         loaded
     }
+}
+
+impl History for LoadDelayed {
+    forward!(base: revisions, record_iternext, last_invalidations);
+}
+
+impl Commit for LoadDelayed {
+    forward!(base: tids_after, vote, finish, abort, set_publisher, set_resolver);
 }

@@ -27,8 +27,8 @@ use crate::support::pickle::Value;
 use crate::support::process::{Server, test_seconds};
 use check::{Changes, History, Oid, Summary, Tid, Value as Written};
 use driver::{Driver, Race, data_of, value_of};
-use runzeo::storage::Storage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::prelude::*;
 
 /// Clients at a time.
 const CLIENTS: u64 = 10;

@@ -32,11 +32,12 @@ use crate::support::pickle::Value;
 use crate::support::process::{Server, test_seconds};
 use peer::{Peer, finding};
 use runzeo::base::ids;
+use runzeo::storage::StorageError;
 use runzeo::storage::demo::DemoStorage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::prelude::*;
 use runzeo::storage::transform::Transform;
 use runzeo::storage::transform::zlib::Zlib;
-use runzeo::storage::{Storage, StorageError};
 use world::{Oid, ROOT, State, World, is_content_of, record};
 
 /// Clients at a time, beside the auditor and two that pack.
@@ -351,7 +352,11 @@ fn check_without_server(kind: &Kind, server: &mut Server, seed: u64) -> io::Resu
         }
     };
     for (oid, serial) in walked.blobs() {
-        let blob = storage.load_blob(ids::Oid(oid), ids::Tid(serial)).map_err(error)?;
+        let blob = storage
+            .require_blobs()
+            .map_err(error)?
+            .load_blob(ids::Oid(oid), ids::Tid(serial))
+            .map_err(error)?;
         let mut content = vec![0; blob.len as usize];
         blob.file.read_at(&mut content, 0)?;
         if !is_content_of(oid, &content) {

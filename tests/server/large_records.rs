@@ -10,9 +10,10 @@ use crate::support::pickle::{Value, id};
 use crate::support::process::Server;
 use crate::support::storage::{Answers, commit, load, open};
 use runzeo::base::ids::{Oid, Tid};
+use runzeo::storage::prelude::*;
 use runzeo::storage::transform::zlib::Zlib;
 use runzeo::storage::transform::{Codec, Transform};
-use runzeo::storage::{PackProgress, PackRequest, Storage, StorageError};
+use runzeo::storage::{PackProgress, PackRequest, StorageError};
 
 const MB: usize = 1 << 20;
 const ZLIB: &str =

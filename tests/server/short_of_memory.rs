@@ -4,7 +4,7 @@ use crate::support::client::{RawClient, Speaks, record};
 use crate::support::process::Server;
 use crate::support::storage::{commit, open};
 use runzeo::base::ids::Tid;
-use runzeo::storage::Storage;
+use runzeo::storage::prelude::*;
 
 const MB: usize = 1 << 20;
 /// What the server may have beside its code and its files.

@@ -4,7 +4,7 @@ use crate::support::client::{RawClient, Speaks};
 use crate::support::process::Server;
 use crate::support::storage as helpers;
 use runzeo::base::ids::Tid;
-use runzeo::storage::Storage;
+use runzeo::storage::prelude::*;
 
 /// One record among the last 100 transactions was damaged, and the server ended with `data record exceeds transaction
 /// record`: it read them to fill the queue of invalidations, which only spares clients some work.

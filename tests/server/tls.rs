@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 use crate::support::client::{Incoming, RawClient, Speaks, record};
 use identities::{Identity, Secured, authority, params};
 use rcgen::{
-    BasicConstraints, CertificateRevocationListParams,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, RevokedCertParams,
-    SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateRevocationListParams, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
+    RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use tempfile::TempDir;
 

@@ -3,7 +3,8 @@
 use crate::support::storage::*;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileFormat, FileStorageOptions, NewFileFormat};
-use runzeo::storage::{Staged, Storage, StorageError, TidAt};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{Staged, StorageError, TidAt};
 
 #[test]
 fn what_is_stored_is_loaded_now_and_after_a_restart() {

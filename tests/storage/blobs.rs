@@ -13,7 +13,8 @@ use runzeo::base::clock::ManualClock;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::blob::Layout;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::{BlobDir, Result, Staged, Storage, StorageError, TidAt};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{BlobDir, Result, Staged, StorageError, TidAt};
 
 const RECORD: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N.";
 
@@ -26,7 +27,7 @@ fn open(dir: &Path) -> FileStorage {
 }
 
 fn stage(storage: &FileStorage, oid: u64, serial: Tid, data: &[u8]) -> Result<Staged> {
-    let mut upload = storage.blob_dir().unwrap().begin()?;
+    let mut upload = storage.blobs().unwrap().dir().unwrap().begin()?;
     for chunk in data.chunks(1000) {
         upload.write(chunk).map_err(StorageError::io("test"))?;
     }
@@ -40,7 +41,7 @@ fn stage(storage: &FileStorage, oid: u64, serial: Tid, data: &[u8]) -> Result<St
 }
 
 fn read(storage: &dyn Storage, oid: u64, tid: Tid) -> Result<Vec<u8>> {
-    let blob = storage.load_blob(Oid(oid), tid)?;
+    let blob = storage.require_blobs()?.load_blob(Oid(oid), tid)?;
     let mut data = vec![0; blob.len as usize];
     assert_eq!(blob.file.read_at(&mut data, 0).unwrap(), data.len());
     Ok(data)
@@ -78,7 +79,7 @@ fn committed_blobs_have_pythons_names_and_permissions() {
     storage.abort(storage.vote(aborted, TidAt::Finish).unwrap());
     let conflict = stage(&storage, 0x123, tid, b"conflict").unwrap();
     assert!(matches!(commit_staged(&storage, conflict), Err(StorageError::Conflict(_))));
-    drop(storage.blob_dir().unwrap().begin().unwrap());
+    drop(storage.blobs().unwrap().dir().unwrap().begin().unwrap());
     assert_eq!(files(&blobs).len(), 3);
 
     match read(&storage, 0x123, Tid(tid.0 + 1)) {
@@ -99,7 +100,7 @@ fn without_a_blob_dir_blobs_are_refused() {
     let staged = stage(&with, 1, Tid::ZERO, b"x").unwrap();
     let other = dir.path().join("other.fs");
     let without = helpers::open(&other);
-    assert!(without.blob_dir().is_none());
+    assert!(without.blobs().is_none());
     assert!(matches!(without.vote(staged, TidAt::Finish), Err(StorageError::Refused { .. })));
     assert!(matches!(read(&without, 1, Tid::ZERO), Err(StorageError::Refused { .. })));
 }
@@ -161,7 +162,7 @@ fn only_our_own_leftovers_are_removed_at_once() {
 fn shared_files_are_taken_over_and_names_are_checked() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(dir.path());
-    let blobs = storage.blob_dir().unwrap();
+    let blobs = Arc::clone(storage.blobs().unwrap().dir().unwrap());
     let oid_dir = blobs.oid_dir(Oid(1));
     fs::create_dir_all(&oid_dir).unwrap();
     for name in ["a.tmp", "b.tmp-", "c.blob"] {
@@ -208,7 +209,7 @@ fn a_copy_for_undo_shares_the_data() {
     let storage = open(dir.path());
     let first = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, b"first").unwrap()).unwrap();
     let second = commit_staged(&storage, stage(&storage, 1, first, b"second").unwrap()).unwrap();
-    let blobs = storage.blob_dir().unwrap();
+    let blobs = Arc::clone(storage.blobs().unwrap().dir().unwrap());
     let mut staged = Staged::new(meta("", ""), None, b' ', 1 << 20);
     staged.store_blob(Oid(1), second, RECORD, blobs.again(Oid(1), first).unwrap()).unwrap();
     let undone = commit_staged(&storage, staged).unwrap();
@@ -277,7 +278,7 @@ fn check(dir: &Path, media: &Faulty, acknowledged: &[(u64, Tid, Vec<u8>)], what:
     for (oid, tid, data) in acknowledged {
         assert_eq!(&read(&storage, *oid, *tid).unwrap(), data, "{what}: acknowledged");
     }
-    let blobs = storage.blob_dir().unwrap();
+    let blobs = Arc::clone(storage.blobs().unwrap().dir().unwrap());
     let mut expected = Vec::new();
     let mut it = storage.iterate(None, None).unwrap();
     while let Some(t) = it.next_transaction().unwrap() {
@@ -354,7 +355,7 @@ fn a_pack_takes_out_the_blobs_that_it_leaves_out() {
         let dir = tempfile::tempdir().unwrap();
         let options = FileStorageOptions { pack_keep_old: keep_old, ..options(dir.path()) };
         let storage = helpers::open_with(options.clone()).unwrap();
-        let blobs = storage.blob_dir().unwrap();
+        let blobs = Arc::clone(storage.blobs().unwrap().dir().unwrap());
         let root = helpers::commit(&storage, &[(0, Tid::ZERO, b"root \x01\x02")]).unwrap();
         let first = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, b"first").unwrap()).unwrap();
         let second = commit_staged(&storage, stage(&storage, 1, first, b"second").unwrap()).unwrap();
@@ -405,7 +406,7 @@ fn a_pack_that_cannot_remove_blobs_says_that_the_storage_is_packed() {
     for restarts in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let storage = open(dir.path());
-        let blobs = storage.blob_dir().unwrap();
+        let blobs = Arc::clone(storage.blobs().unwrap().dir().unwrap());
         helpers::commit(&storage, &[(0, Tid::ZERO, b"root \x01")]).unwrap();
         let first = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, b"first").unwrap()).unwrap();
         let second = commit_staged(&storage, stage(&storage, 1, first, b"second").unwrap()).unwrap();
@@ -448,7 +449,7 @@ fn a_pack_that_cannot_remove_blobs_says_that_the_storage_is_packed() {
 fn damaged_records_do_not_keep_the_storage_from_being_opened() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(dir.path());
-    let blobs = storage.blob_dir().unwrap();
+    let blobs = Arc::clone(storage.blobs().unwrap().dir().unwrap());
     let kept = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, b"kept").unwrap()).unwrap();
     let mut serial = Tid::ZERO;
     for _ in 0..30 {
@@ -497,7 +498,7 @@ fn copies_beside_the_old_blobs_have_the_mode_of_blobs() {
     fs::set_permissions(other_disk.path(), fs::Permissions::from_mode(0o755)).unwrap();
     std::os::unix::fs::symlink(other_disk.path(), dir.path().join("blobs/0x00")).unwrap();
     let storage = open(dir.path());
-    let blobs = storage.blob_dir().unwrap();
+    let blobs = Arc::clone(storage.blobs().unwrap().dir().unwrap());
     let root = helpers::commit(&storage, &[(0, Tid::ZERO, b"root \x01")]).unwrap();
     let tid = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, b"kept").unwrap()).unwrap();
     helpers::commit(&storage, &[(0, root, b"root \x01")]).unwrap();

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use crate::support::storage::*;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
-use runzeo::storage::{Staged, Storage, StorageError, TidAt};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{Staged, StorageError, TidAt};
 
 /// Joins the states; refuses to if one of them says so. Keeps what it was asked.
 #[derive(Default)]

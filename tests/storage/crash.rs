@@ -11,9 +11,8 @@ use crate::support::storage::{load, load_before, meta};
 use runzeo::base::clock::ManualClock;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::{
-    Committed, Delivery, Publisher, Result, Staged, Storage, StorageError, Ticket, TidAt, Voted,
-};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{Committed, Delivery, Publisher, Result, Staged, StorageError, Ticket, TidAt, Voted};
 
 /// Transactions by the number that their description has: what they stored.
 type Stored = BTreeMap<u64, Vec<(u64, Vec<u8>)>>;

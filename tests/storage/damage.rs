@@ -8,8 +8,9 @@ use crate::support::pythons::python;
 use crate::support::storage::*;
 use proptest::prelude::*;
 use runzeo::base::ids::{Oid, Tid};
+use runzeo::storage::StorageError;
 use runzeo::storage::file::{FileStorageOptions, parse_index, scan};
-use runzeo::storage::{Storage, StorageError};
+use runzeo::storage::prelude::*;
 
 /// A short file with every kind of record.
 fn sample() -> Vec<u8> {

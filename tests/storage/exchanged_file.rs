@@ -17,7 +17,8 @@ use crate::support::process::Server;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, Storage, TidAt, TransactionMeta};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, TidAt, TransactionMeta};
 
 /// How the file is exchanged.
 #[derive(Clone, Copy, Debug)]

@@ -15,7 +15,8 @@ use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::media::{Access, Media};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::{PackProgress, PackRequest, Storage};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest};
 
 const STRIDE: u64 = 1 << 20;
 

@@ -12,8 +12,9 @@ use crate::support::pickle::Value;
 use crate::support::process::Server;
 use crate::support::storage::{Outcome, commit, finish_voted, load, open_with, staged};
 use runzeo::base::ids::{Oid, Tid};
+use runzeo::storage::TidAt;
 use runzeo::storage::file::FileStorageOptions;
-use runzeo::storage::{Storage, TidAt};
+use runzeo::storage::prelude::*;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 fn limit_files_to(server: &Server, len: Option<u64>) {

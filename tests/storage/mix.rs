@@ -13,7 +13,8 @@ use crate::support::storage::{commit_staged, load, load_before, meta, open_with}
 use runzeo::base::clock::ManualClock;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::{PackProgress, PackRequest, Result, Staged, Storage, StorageError};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest, Result, Staged, StorageError};
 
 /// A record that Python takes for a blob.
 const BLOB_RECORD: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N.";
@@ -82,7 +83,8 @@ impl World {
                 continue;
             }
             let upload = || -> Result<_> {
-                let mut upload = self.storage.blob_dir().expect("it has one").begin()?;
+                let mut upload =
+                    self.storage.blobs().and_then(|blobs| blobs.dir()).expect("it has one").begin()?;
                 upload.write(&data).map_err(StorageError::io("test"))?;
                 upload.end(Oid(oid))
             };
@@ -183,7 +185,7 @@ fn run(dir: &Path, media: &Faulty, seed: u64) -> (Vec<Tried>, Tid) {
 }
 
 fn blob(storage: &FileStorage, oid: u64, tid: Tid) -> Result<Vec<u8>> {
-    let blob = storage.load_blob(Oid(oid), tid)?;
+    let blob = storage.blobs().unwrap().load_blob(Oid(oid), tid)?;
     let mut data = vec![0; blob.len as usize];
     blob.file.read_at(&mut data, 0).map_err(StorageError::io("test"))?;
     Ok(data)

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use runzeo::base::clock::ManualClock;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::{Staged, Storage, StorageError};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{Staged, StorageError};
 
 #[derive(Clone, Debug)]
 enum Step {

@@ -12,9 +12,8 @@ use crate::support::storage::*;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::{
-    PackProgress, PackRequest, References, Removals, Result, Staged, Storage, StorageError, TidAt,
-};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest, References, Removals, Result, Staged, StorageError, TidAt};
 
 fn pack(storage: &FileStorage, time: f64, gc: Option<bool>) -> Result<()> {
     pack_with(storage, time, gc, &references, None)
@@ -470,7 +469,7 @@ fn back_pointers_that_were_voted_before_a_pack() {
 }
 
 fn iterate(storage: &dyn Storage) -> Result<()> {
-    let mut it = storage.iterate(None, None)?;
+    let mut it = storage.require_iteration()?.iterate(None, None)?;
     let mut last = Tid::ZERO;
     while let Some(txn) = it.next_transaction()? {
         assert!(txn.tid > last);

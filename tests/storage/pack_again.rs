@@ -17,7 +17,8 @@ use runzeo::base::ids::{Oid, Tid};
 use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::FileStorage;
-use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, Storage, StorageError, TidAt};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, StorageError, TidAt};
 
 /// Does something once, when the pack leaves the first record out: all is searched then, and not all copied.
 struct WhileCopying<'a>(Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>);

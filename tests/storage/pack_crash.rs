@@ -11,7 +11,8 @@ use runzeo::base::clock::ManualClock;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::media::Media;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::{PackProgress, PackRequest, Result, Staged, Storage, StorageError, TidAt};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest, Result, Staged, StorageError, TidAt};
 
 /// What was tried, in order: the tid if it was acknowledged, and what it stored.
 type Tried = Vec<(Option<Tid>, BTreeMap<u64, Vec<u8>>)>;

@@ -13,11 +13,12 @@ use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::mapping::MappingStorage;
-use runzeo::storage::{PackProgress, PackRequest, Result, Storage, StorageError};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest, Result, StorageError};
 
 fn pack(storage: &dyn Storage) -> Result<()> {
     let (time, progress) = (Tid::now().to_unix() + 1.0, PackProgress::default());
-    storage.pack(&PackRequest {
+    storage.require_packing()?.pack(&PackRequest {
         time,
         gc: None,
         references: &references,

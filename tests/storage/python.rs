@@ -12,7 +12,8 @@ use crate::support::pythons::python;
 use crate::support::storage::*;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions, parse_index};
-use runzeo::storage::{Staged, Storage, StorageError};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{Staged, StorageError};
 
 fn hexed(bytes: &[u8]) -> String {
     if bytes.is_empty() { "-".into() } else { bytes.iter().map(|b| format!("{b:02x}")).collect() }

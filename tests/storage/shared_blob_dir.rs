@@ -16,7 +16,8 @@ use crate::support::storage as helpers;
 use crate::support::storage::{commit_staged, meta};
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::{PackProgress, PackRequest, Result, Staged, Storage};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest, Result, Staged};
 use tempfile::TempDir;
 
 const RECORD: &[u8] = b"cZODB.blob\nBlob\n.N.";
@@ -95,7 +96,7 @@ fn make_pipe(path: &Path) {
 }
 
 fn store(storage: &FileStorage, oid: u64, serial: Tid, data: &[u8]) -> Result<Tid> {
-    let mut upload = storage.blob_dir().unwrap().begin()?;
+    let mut upload = storage.blobs().unwrap().dir().unwrap().begin()?;
     upload.write(data).unwrap();
     let blob = upload.end(Oid(oid))?;
     let mut staged = Staged::new(meta("", ""), None, b' ', 1 << 20);
@@ -104,7 +105,7 @@ fn store(storage: &FileStorage, oid: u64, serial: Tid, data: &[u8]) -> Result<Ti
 }
 
 fn read(storage: &FileStorage, oid: u64, tid: Tid) -> Result<Vec<u8>> {
-    let blob = storage.load_blob(Oid(oid), tid)?;
+    let blob = storage.blobs().unwrap().load_blob(Oid(oid), tid)?;
     let mut data = vec![0; blob.len as usize];
     assert_eq!(blob.file.read_at(&mut data, 0).unwrap(), data.len());
     Ok(data)
@@ -130,7 +131,7 @@ fn a_link_in_the_place_of_an_objects_directory() {
         for level in 1..=8 {
             let Some(place) = Place::new(keep_old) else { return };
             let storage = place.open();
-            let blobs = storage.blob_dir().unwrap();
+            let blobs = std::sync::Arc::clone(storage.blobs().unwrap().dir().unwrap());
             helpers::commit(&storage, &[(0, Tid::ZERO, b"root")]).unwrap();
             let tid = store(&storage, OID, Tid::ZERO, b"mine").unwrap();
             let file = blobs.path(Oid(OID), tid);
@@ -193,7 +194,7 @@ fn a_link_in_the_place_of_the_temporary_directory() {
     let storage = place.open();
     exchange_for_link(&tmp, &place.private());
     // What is open is the directory that was moved away.
-    drop(storage.blob_dir().unwrap().begin());
+    drop(storage.blobs().unwrap().dir().unwrap().begin());
     place.check_private(&names);
 }
 
@@ -245,11 +246,11 @@ fn directories_without_end() {
 fn pipes_are_not_waited_for() {
     let Some(place) = Place::new(true) else { return };
     let storage = place.open();
-    let blobs = storage.blob_dir().unwrap();
+    let blobs = std::sync::Arc::clone(storage.blobs().unwrap().dir().unwrap());
     helpers::commit(&storage, &[(0, Tid::ZERO, b"root")]).unwrap();
     let tid = store(&storage, OID, Tid::ZERO, b"garbage").unwrap();
     make_pipe(&blobs.path(Oid(OID), Tid(1)));
-    assert!(storage.load_blob(Oid(OID), Tid(1)).is_err());
+    assert!(storage.blobs().unwrap().load_blob(Oid(OID), Tid(1)).is_err());
     assert!(blobs.again(Oid(OID), Tid(1)).is_err());
     make_pipe(&place.blobs().join(".removed"));
     make_pipe(&place.blobs().join("0x55"));
@@ -293,7 +294,7 @@ fn directories_behind_the_administrators_link() {
         };
         symlink(large, place.blobs().join("0x00")).unwrap();
         let storage = place.open();
-        let blobs = storage.blob_dir().unwrap();
+        let blobs = std::sync::Arc::clone(storage.blobs().unwrap().dir().unwrap());
         helpers::commit(&storage, &[(0, Tid::ZERO, b"root")]).unwrap();
         let first = store(&storage, OID, Tid::ZERO, b"first").unwrap();
         let second = store(&storage, OID, first, b"second").unwrap();
@@ -328,7 +329,7 @@ fn directories_behind_the_administrators_link() {
 fn a_blob_behind_the_administrators_link() {
     let Some(place) = Place::new(true) else { return };
     let storage = place.open();
-    let blobs = storage.blob_dir().unwrap();
+    let blobs = std::sync::Arc::clone(storage.blobs().unwrap().dir().unwrap());
     let tid = store(&storage, OID, Tid::ZERO, b"large").unwrap();
     let (file, large) = (blobs.path(Oid(OID), tid), place.private().join("large"));
     fs::rename(&file, &large).unwrap();

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use crate::support::storage::*;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
-use runzeo::storage::{
-    PackProgress, PackRequest, Staged, Storage, StorageError, TidAt, TransactionMeta, UndoEntry,
-};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{PackProgress, PackRequest, Staged, StorageError, TidAt, TransactionMeta, UndoEntry};
 
 /// What `counter.py` does: the state is a number, in a record that ends with it.
 struct Counters;
@@ -221,7 +220,7 @@ fn undo_log(storage: &dyn Storage) -> Vec<UndoEntry> {
         entries.push(entry);
         ControlFlow::Continue(())
     };
-    storage.undo_log(&mut add).unwrap();
+    storage.require_undo().unwrap().undo_log(&mut add).unwrap();
     entries
 }
 

@@ -6,9 +6,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::prelude::*;
 use runzeo::storage::{
-    Committed, Delivery, Publisher, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionMeta,
-    Voted,
+    Committed, Delivery, Publisher, Result, Staged, StorageError, Ticket, TidAt, TransactionMeta, Voted,
 };
 
 /// What became of a finish.

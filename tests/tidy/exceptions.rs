@@ -27,7 +27,6 @@ pub const LONG_FUNCTIONS: &[&str] = &[
     "tests/server/commit_states.rs::case",
     // Not split yet.
     "fuzz/src/targets/session.rs::seeds",
-    "src/storage/file/stage.rs::stage",
     "tests/history/check.rs::attribute",
     "tests/history/driver.rs::transaction",
     "tests/history/main.rs::history_of",

@@ -36,7 +36,7 @@ impl Session {
         };
         let mut add = |key: &str, value: Value| info.push((Value::text(key), value));
         add("name", Value::text(storage.name()));
-        add("supportsUndo", Value::Bool(storage.supports_undo()));
+        add("supportsUndo", Value::Bool(storage.undo().is_some()));
         if wire.knows_extension_methods() {
             add("extensionMethods", self.extension_methods(registered));
         }
@@ -50,7 +50,8 @@ impl Session {
 
     /// `getExtensionMethods()`: a dict with the names as keys.
     pub(super) fn extension_methods(&self, registered: &Registered) -> Value {
-        let mut names = registered.hosted.storage.extension_methods();
+        let mut names =
+            registered.hosted.storage.extension_methods().map(|methods| methods.names()).unwrap_or_default();
         names.extend(self.protocol().map(|protocol| protocol.extension_methods()).unwrap_or_default());
         Value::Dict(names.into_iter().map(|name| (Value::text(name), Value::None)).collect())
     }
@@ -60,11 +61,9 @@ impl Session {
         if !self.connection.wire().knows_extension_methods() {
             return None;
         }
-        let storage = &registered.hosted.storage;
-        let known = storage.extension_methods().contains(&name);
-        known.then(|| {
-            storage.extension_method(name).map(Value::Int).map_err(|e| exceptions::of_storage_error(&e))
-        })
+        let methods = registered.hosted.storage.extension_methods()?;
+        let known = methods.names().contains(&name);
+        known.then(|| methods.call(name).map(Value::Int).map_err(|e| exceptions::of_storage_error(&e)))
     }
 
     /// `new_oids(n)`

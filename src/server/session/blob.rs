@@ -75,12 +75,7 @@ impl Session {
             )));
             return Ok(());
         };
-        let begun = registered
-            .hosted
-            .storage
-            .blob_dir()
-            .ok_or_else(StorageError::no_blobs)
-            .and_then(|dir| dir.begin());
+        let begun = registered.hosted.storage.require_blob_dir().and_then(|dir| dir.begin());
         match begun {
             Ok(upload) => self.upload = Receiving::Blob(upload, taken),
             Err(error) => self.fail_blob(&exceptions::of_storage_error(&error)),
@@ -162,12 +157,7 @@ impl Session {
     ) -> Result {
         // Only files of an open transaction are taken over.
         self.stage(registered, id, "storeBlobShared", |_| Ok(()))?;
-        let adopted = registered
-            .hosted
-            .storage
-            .blob_dir()
-            .ok_or_else(StorageError::no_blobs)
-            .and_then(|dir| dir.adopt(oid, filename));
+        let adopted = registered.hosted.storage.require_blob_dir().and_then(|dir| dir.adopt(oid, filename));
         match adopted {
             Ok(blob) => self.stage(registered, id, "storeBlobShared", |staged| {
                 staged.store_blob(oid, serial, data, blob)
@@ -195,7 +185,12 @@ impl Session {
     ) -> Result {
         log::debug!(target: LOG, "Blob requested {oid}, {serial}");
         let wire = self.connection.wire();
-        let blob = registered.hosted.storage.load_blob(oid, serial).map_err(|error| match error {
+        let blob = registered
+            .hosted
+            .storage
+            .require_blobs()
+            .and_then(|blobs| blobs.load_blob(oid, serial))
+            .map_err(|error| match error {
             StorageError::NoBlob { oid, serial, .. } if !wire.no_blob_names_path() => {
                 exceptions::no_blob(oid, serial, "No blob file")
             }
@@ -311,7 +306,8 @@ impl Download {
         let read = match &self.open {
             Some((file, _)) => file.read_at(chunk, pos)?,
             None => {
-                let blob = self.hosted.storage.load_blob(self.oid, self.serial).map_err(io::Error::other)?;
+                let blobs = self.hosted.storage.require_blobs().map_err(io::Error::other)?;
+                let blob = blobs.load_blob(self.oid, self.serial).map_err(io::Error::other)?;
                 blob.file.read_at(chunk, pos)?
             }
         };

@@ -299,7 +299,7 @@ impl Session {
             }
 
             // A storage that cannot undo has nothing to show.
-            Request::UndoLog { .. } | Request::UndoInfo { .. } if !hosted.storage.supports_undo() => {
+            Request::UndoLog { .. } | Request::UndoInfo { .. } if hosted.storage.undo().is_none() => {
                 Answer::Value(Value::Tuple(Vec::new()))
             }
             Request::UndoLog { first, last } => {

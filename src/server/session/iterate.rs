@@ -48,7 +48,10 @@ impl Iterators {
         stop: Option<Tid>,
         count_max: usize,
     ) -> Result {
-        let iterator = storage.iterate(start, stop).map_err(|e| exceptions::of_storage_error(&e))?;
+        let iterator = storage
+            .require_iteration()
+            .and_then(|storage| storage.iterate(start, stop))
+            .map_err(|e| exceptions::of_storage_error(&e))?;
         let id = self.new_id();
         if self.transactions.len() >= count_max {
             self.transactions.pop_first();

@@ -37,7 +37,7 @@ fn run(hosted: &Hosted, connection: &Connection, time: f64) -> Result<(), PyExce
     let shown = hosted.pack.begin();
     let progress = if shown.is_some() { &hosted.pack.progress } else { &mine };
     let request = PackRequest { time, gc: None, references: &references, progress, removals: None };
-    let packed = hosted.storage.pack(&request);
+    let packed = hosted.storage.require_packing().and_then(|storage| storage.pack(&request));
     drop(shown);
     if let Err(error) = packed {
         connection.peer.log(&PACKS, ERROR, format_args!("pack(time={time:?}) ended with an error: {error}"));

@@ -39,20 +39,22 @@ impl Session {
             let found = if entries.is_full() {
                 Ok(())
             } else {
-                hosted.storage.undo_log(&mut |entry| {
-                    if to_skip > 0 && specification.is_none() {
-                        to_skip -= 1;
-                        return ControlFlow::Continue(());
-                    }
-                    let described = Description::new(&entry);
-                    if specification.as_ref().is_some_and(|wanted| !wanted.fits(&described)) {
-                        return break_if(connection.outbox.is_closed());
-                    }
-                    match to_skip.checked_sub(1) {
-                        Some(left) => to_skip = left,
-                        None => entries.push(&described.into_value()),
-                    }
-                    break_if(entries.is_full())
+                hosted.storage.require_undo().and_then(|undo| {
+                    undo.undo_log(&mut |entry| {
+                        if to_skip > 0 && specification.is_none() {
+                            to_skip -= 1;
+                            return ControlFlow::Continue(());
+                        }
+                        let described = Description::new(&entry);
+                        if specification.as_ref().is_some_and(|wanted| !wanted.fits(&described)) {
+                            return break_if(connection.outbox.is_closed());
+                        }
+                        match to_skip.checked_sub(1) {
+                            Some(left) => to_skip = left,
+                            None => entries.push(&described.into_value()),
+                        }
+                        break_if(entries.is_full())
+                    })
                 })
             };
             let frame = match found {

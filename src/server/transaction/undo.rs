@@ -66,7 +66,7 @@ fn undo_with_undone(
 
 /// With the whole storage locked: what the undo will change.
 fn undo_in_storage(registered: &Registered, mut open: OpenTransaction, reply_to: OwnedMsgId) {
-    let result = registered.hosted.storage.undo_now(&mut open.staged);
+    let result = registered.hosted.storage.require_undo().and_then(|undo| undo.undo_now(&mut open.staged));
     answer(registered, open, &reply_to, result);
 }
 

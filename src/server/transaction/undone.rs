@@ -39,7 +39,7 @@ fn undone_oids(hosted: &Hosted, open: &OpenTransaction) -> Result<Vec<Oid>, Stor
         let count = match counts.get(&tid) {
             Some(count) => *count,
             None => {
-                let found = hosted.storage.undo_oids(tid)?;
+                let found = hosted.storage.require_undo()?.undo_oids(tid)?;
                 counts.insert(tid, found.len());
                 let count = found.len();
                 oids.extend(found);

@@ -1,18 +1,22 @@
 //! The transactions of the base, then those of the changes.
 
-use crate::storage::{RecordIterator, Result, TransactionIterator, TransactionRecord};
+use super::DemoStorage;
+use crate::base::ids::Tid;
+use crate::storage::{Iterate, RecordIterator, Result, TransactionIterator, TransactionRecord};
 
-/// See the module.
-pub struct Transactions {
+impl Iterate for DemoStorage {
+    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
+        let base = self.base.require_iteration()?.iterate(start, stop)?;
+        let changes = self.changes.require_iteration()?.iterate(start, stop)?;
+        Ok(Box::new(Transactions { base, changes, in_changes: false }))
+    }
+}
+
+/// An iterator over the two storages.
+struct Transactions {
     base: Box<dyn TransactionIterator>,
     changes: Box<dyn TransactionIterator>,
     in_changes: bool,
-}
-
-impl Transactions {
-    pub fn new(base: Box<dyn TransactionIterator>, changes: Box<dyn TransactionIterator>) -> Transactions {
-        Transactions { base, changes, in_changes: false }
-    }
 }
 
 impl TransactionIterator for Transactions {

@@ -11,16 +11,15 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use self::oids::Issued;
-use self::stage::VotedTxn;
 use super::forward::forward;
 use super::{
-    BlobFile, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Result, Staged, Storage,
-    StorageError, Ticket, TidAt, TransactionIterator, Voted,
+    BlobDir, BlobFile, Blobs, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load,
+    Loaded, Pack, PackRequest, Result, Storage, StorageError,
 };
 use crate::base::ids::{Oid, Tid};
-use crate::conflict::{Resolver, ResolverSlot};
+use crate::conflict::ResolverSlot;
 
-/// See the module.
+/// `changes` laid over `base`.
 pub struct DemoStorage {
     name: String,
     base: Arc<dyn Storage>,
@@ -75,18 +74,15 @@ fn known<T>(result: Result<T>) -> Result<Option<T>> {
 }
 
 impl Storage for DemoStorage {
-    forward!(
-        changes: is_read_only, object_count, size, tids_after, set_publisher, supports_undo, undo_log, undo_oids,
-        undo_now, blob_dir
-    );
+    forward!(changes: is_read_only, object_count, size, undo);
 
     fn name(&self) -> String {
         self.name.clone()
     }
 
     fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
-        let blobs = self.blob_dir().map(|_| ("ZODB.interfaces", "IBlobStorage"));
-        let undoable = self.supports_undo().then_some(("ZODB.interfaces", "IStorageUndoable"));
+        let blobs = self.changes.blobs().map(|_| ("ZODB.interfaces", "IBlobStorage"));
+        let undoable = self.undo().map(|_| ("ZODB.interfaces", "IStorageUndoable"));
         blobs
             .into_iter()
             .chain(undoable)
@@ -115,6 +111,25 @@ impl Storage for DemoStorage {
         })
     }
 
+    fn close(&self) -> Result<()> {
+        let changes = self.changes.close();
+        self.base.close().and(changes)
+    }
+
+    fn iteration(&self) -> Option<&dyn Iterate> {
+        self.base.iteration().and(self.changes.iteration()).map(|_| self as &dyn Iterate)
+    }
+
+    fn packing(&self) -> Option<&dyn Pack> {
+        self.changes.packing().map(|_| self as &dyn Pack)
+    }
+
+    fn blobs(&self) -> Option<&dyn Blobs> {
+        self.changes.blobs().or(self.base.blobs()).map(|_| self as &dyn Blobs)
+    }
+}
+
+impl Load for DemoStorage {
     fn expect_read(&self, oid: Oid) {
         self.changes.expect_read(oid);
         self.base.expect_read(oid);
@@ -168,25 +183,15 @@ impl Storage for DemoStorage {
         }
     }
 
-    fn load_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
-        match self.changes.load_blob(oid, serial) {
-            // The first error names the file that would be there if it had been changed.
-            Err(missing @ StorageError::NoBlob { .. }) => match self.base.load_blob(oid, serial) {
-                Err(StorageError::Refused { .. }) => Err(missing),
-                result => result,
-            },
-            Err(StorageError::Refused { .. }) => self.base.load_blob(oid, serial),
-            result => result,
-        }
-    }
-
     fn get_tid(&self, oid: Oid) -> Result<Tid> {
         match known(self.changes.get_tid(oid))? {
             Some(tid) => Ok(tid),
             None => self.base.get_tid(oid),
         }
     }
+}
 
+impl History for DemoStorage {
     fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
         let (mut any, mut ended) = (false, false);
         known(self.changes.revisions(oid, &mut |entry| {
@@ -237,30 +242,27 @@ impl Storage for DemoStorage {
         let transactions = newer.transactions.into_iter().chain(older.transactions).collect();
         Ok(LastInvalidations { transactions, ..older })
     }
+}
 
-    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
-        let base = self.base.iterate(start, stop)?;
-        Ok(Box::new(iterate::Transactions::new(base, self.changes.iterate(start, stop)?)))
+impl Blobs for DemoStorage {
+    /// What is stored goes to the changes.
+    fn dir(&self) -> Option<&Arc<BlobDir>> {
+        self.changes.blobs()?.dir()
     }
 
-    fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
-        Ok(Box::new(self.stage(staged, tid_at)?))
+    fn load_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
+        let Some(changes) = self.changes.blobs() else {
+            return self.base.require_blobs()?.load_blob(oid, serial);
+        };
+        match (changes.load_blob(oid, serial), self.base.blobs()) {
+            // The first error names the file that would be there if it had been changed.
+            (Err(StorageError::NoBlob { .. }), Some(base)) => base.load_blob(oid, serial),
+            (result, _) => result,
+        }
     }
+}
 
-    fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket) {
-        self.changes.finish(VotedTxn::inner(voted), ticket);
-    }
-
-    fn abort(&self, voted: Box<dyn Voted>) {
-        self.changes.abort(VotedTxn::inner(voted));
-    }
-
-    fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
-        // The changes need it to undo.
-        self.changes.set_resolver(Arc::clone(&resolver));
-        self.resolver.set(resolver);
-    }
-
+impl Pack for DemoStorage {
     /// Objects may be referred to from the base alone: nothing is collected but where there is no base. Python does so with
     /// temporary changes, and loses them.
     fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
@@ -272,12 +274,7 @@ impl Storage for DemoStorage {
             });
         }
         let gc = if may_collect { request.gc } else { Some(false) };
-        self.changes.pack(&PackRequest { gc, ..*request })
-    }
-
-    fn close(&self) -> Result<()> {
-        let changes = self.changes.close();
-        self.base.close().and(changes)
+        self.changes.require_packing()?.pack(&PackRequest { gc, ..*request })
     }
 }
 

@@ -1,25 +1,19 @@
 //! Vote: conflicts are found against what the base and the changes show together; the changes then vote for the rest.
 
-use std::any::Any;
+use std::sync::Arc;
 
 use super::{DemoStorage, known};
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::Resolver;
 use crate::storage::conflicts::{Conflicts, Settled, check_current};
+use crate::storage::forward::forward;
 use crate::storage::staged::OpKind;
-use crate::storage::{Result, Staged, StorageError, TidAt, Undone, Voted};
+use crate::storage::{Commit, Result, Staged, StorageError, Ticket, TidAt, Undone, Voted};
 
-/// A transaction that the changes have voted for.
-pub struct VotedTxn {
+/// A transaction that the changes have voted.
+struct VotedTxn {
     inner: Box<dyn Voted>,
     resolved: Vec<Oid>,
-}
-
-impl VotedTxn {
-    /// What the changes know it as.
-    pub fn inner(voted: Box<dyn Voted>) -> Box<dyn Voted> {
-        let txn = voted.into_any().downcast::<VotedTxn>();
-        txn.expect("a voted transaction is finished by the storage that voted it").inner
-    }
 }
 
 impl Voted for VotedTxn {
@@ -33,10 +27,6 @@ impl Voted for VotedTxn {
 
     fn undone(&self) -> &[Undone] {
         self.inner.undone()
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
-        self
     }
 }
 
@@ -54,8 +44,10 @@ struct Current {
     in_changes: Option<Tid>,
 }
 
-impl DemoStorage {
-    pub(super) fn stage(&self, mut staged: Staged, tid_at: TidAt) -> Result<VotedTxn> {
+impl Commit for DemoStorage {
+    forward!(changes: tids_after, set_publisher);
+
+    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
         let mut conflicts = Conflicts::default();
         // Made only when no conflict is left: a transaction that the client is given back must be as it was.
         let mut changes = Vec::new();
@@ -93,9 +85,25 @@ impl DemoStorage {
         });
         let inner = self.changes.vote(staged, tid_at)?;
         resolved.extend(inner.resolved());
-        Ok(VotedTxn { inner, resolved })
+        Ok(Box::new(VotedTxn { inner, resolved }))
     }
 
+    fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket) {
+        self.changes.finish(voted.into_own::<VotedTxn>().inner, ticket);
+    }
+
+    fn abort(&self, voted: Box<dyn Voted>) {
+        self.changes.abort(voted.into_own::<VotedTxn>().inner);
+    }
+
+    fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
+        // The changes need it to undo.
+        self.changes.set_resolver(Arc::clone(&resolver));
+        self.resolver.set(resolver);
+    }
+}
+
+impl DemoStorage {
     fn current(&self, oid: Oid) -> Result<Current> {
         if let Some(tid) = known(self.changes.get_tid(oid))? {
             return Ok(Current { seen: Some(tid), in_changes: Some(tid) });

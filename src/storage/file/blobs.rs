@@ -10,7 +10,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::pickle::record::is_blob;
 use crate::storage::blob::Placement;
 use crate::storage::error::copy_of_io;
-use crate::storage::{BlobDir, Result, Staged, StorageError, Ticket, Undone};
+use crate::storage::{BlobDir, Load, Result, Staged, StorageError, Ticket, Undone};
 
 /// A group that is about to be written.
 pub struct Prepared {
@@ -92,7 +92,7 @@ impl FileStorage {
                 Ok(blob) => staged.add_blob(*oid, blob),
                 Err(missing @ StorageError::NoBlob { .. }) => {
                     let mut data = Vec::new();
-                    self.read_serial(*oid, restored, DATA_HEADER_LEN, &mut data)?;
+                    self.load_serial(*oid, restored, DATA_HEADER_LEN, &mut data)?;
                     if is_blob(data.get(DATA_HEADER_LEN..).unwrap_or_default()) {
                         return Err(missing);
                     }

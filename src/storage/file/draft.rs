@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::format::{BACK_LEN, DATA_HEADER_LEN, DataHeader};
+use super::format::{BACK_LEN, DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN};
 use crate::base::ids::{Oid, Tid};
-use crate::storage::Undone;
+use crate::storage::{TransactionMeta, Undone};
 
 /// The records of a transaction whose operations are being gone through.
 pub struct Draft {
@@ -12,6 +12,8 @@ pub struct Draft {
     /// Bytes of the records.
     pub len: u64,
     pub undone: Vec<Undone>,
+    /// The payloads of `staged` do not lie one after another as the records will in the file.
+    pub rearranged: bool,
     /// Each object's last record among the first `settled` of `records`.
     latest: HashMap<Oid, usize>,
     settled: usize,
@@ -47,6 +49,7 @@ impl Draft {
             records: Vec::with_capacity(capacity),
             len: 0,
             undone: Vec::new(),
+            rearranged: false,
             latest: HashMap::new(),
             settled: 0,
         }
@@ -99,4 +102,9 @@ pub fn distinct(records: &[StagedRecord]) -> Vec<StagedObject> {
     objects.sort_unstable_by_key(|object| (object.oid, std::cmp::Reverse(object.file_at)));
     objects.dedup_by_key(|object| object.oid);
     objects
+}
+
+/// The length in bytes of a transaction's head: from its tid to the first record.
+pub fn head_len(meta: &TransactionMeta) -> u64 {
+    (TXN_HEADER_LEN + meta.user.len() + meta.description.len() + meta.extension.len()) as u64
 }

@@ -105,10 +105,7 @@ impl Core {
     }
 
     fn tell_failed(&self, ticket: Ticket, error: StorageError) {
-        match self.publisher.get() {
-            Some(publisher) => publisher.failed(ticket, error),
-            None => error!(target: TARGET, "{}: a commit failed: {error}", self.path.display()),
-        }
+        self.publisher.failed(ticket, error, TARGET, &self.path.display().to_string());
     }
 
     fn commit(&self, jobs: Vec<Job>) -> After {
@@ -170,10 +167,12 @@ impl Core {
         self.space.appended(end);
         volume.appended(end, tid);
         let synced = self.note.as_ref().map(|note| (note.file_no(), end, tid));
-        After { synced, failed, ..self.publish(&volume, jobs, &placed) }
+        let delivery = self.publish(&volume, jobs, &placed);
+        After { delivery, synced, failed }
     }
 
-    fn publish(&self, volume: &Volume, jobs: Vec<Job>, placed: &[Placed]) -> After {
+    /// Makes a durable group visible.
+    fn publish(&self, volume: &Volume, jobs: Vec<Job>, placed: &[Placed]) -> Option<Delivery> {
         let mut object_count = volume.index.len();
         let mut group = Vec::with_capacity(jobs.len());
         let mut txns = Vec::with_capacity(jobs.len());
@@ -195,15 +194,9 @@ impl Core {
                 volume.set_published_end(last.end);
             }
         };
-        let delivery = match self.publisher.get() {
-            Some(publisher) => Some(publisher.publish(group, &mut install)),
-            None => {
-                install();
-                None
-            }
-        };
+        let delivery = self.publisher.publish(group, &mut install);
         self.after_commit();
-        After { delivery, ..After::default() }
+        delivery
     }
 
     /// Appends all of the group. On an error any part of it may have been written.

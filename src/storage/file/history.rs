@@ -8,18 +8,14 @@ use super::format::TxnHeader;
 use super::log::{Log, Records};
 use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
-use crate::storage::{HistoryEntry, IternextRecord, LastInvalidations, Result, StorageError};
+use crate::storage::{History, HistoryEntry, IternextRecord, LastInvalidations, Load, Result, StorageError};
 
 /// The records of the last transactions are read if they are no longer than this; else the index is asked, of which
 /// a million objects are looked through in the time of reading so much.
 const READ_LEN_MAX: u64 = 1 << 20;
 
-impl FileStorage {
-    pub(super) fn each_revision(
-        &self,
-        oid: Oid,
-        each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>,
-    ) -> Result<()> {
+impl History for FileStorage {
+    fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
         self.check_open()?;
         let volume = self.core.volume.get_owned();
         let log = &volume.log;
@@ -36,9 +32,22 @@ impl FileStorage {
         Ok(())
     }
 
+    /// `PosKey` if the object at hand is gone, as Python has it.
+    fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
+        self.check_open()?;
+        // Held throughout: what is read below is of the same file, but for a pack in between, which changes neither.
+        let volume = self.core.volume.get_owned();
+        let Some((oid, _)) = volume.index.next(next.unwrap_or(Oid::ZERO)) else { return Ok(None) };
+        let mut data = Vec::new();
+        let loaded = self.load_before(oid, Tid::MAX, 0, &mut data)?.ok_or(StorageError::PosKey(oid))?;
+        data.drain(..loaded.start);
+        let following = oid.0.checked_add(1).and_then(|from| volume.index.next(Oid(from)));
+        Ok(Some(IternextRecord { oid, tid: loaded.serial, data, next: following.map(|(oid, _)| oid) }))
+    }
+
     /// Tids and oids of the last transactions, newest first. If they are long, an object that several of them
     /// changed is listed with the newest only. Ends before the first damage.
-    pub(super) fn newest_transactions(&self, count: usize) -> Result<LastInvalidations> {
+    fn last_invalidations(&self, count: usize) -> Result<LastInvalidations> {
         self.check_open()?;
         let volume = self.core.volume.get_owned();
         let log = &volume.log;
@@ -75,19 +84,6 @@ impl FileStorage {
             found
         };
         Ok(LastInvalidations { cut_short: damage, ..LastInvalidations::new(found, self.core.last_tid()) })
-    }
-
-    /// `PosKey` if the object at hand is gone, as Python has it.
-    pub(super) fn next_object(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
-        self.check_open()?;
-        // Held throughout: what is read below is of the same file, but for a pack in between, which changes neither.
-        let volume = self.core.volume.get_owned();
-        let Some((oid, _)) = volume.index.next(next.unwrap_or(Oid::ZERO)) else { return Ok(None) };
-        let mut data = Vec::new();
-        let loaded = self.read_before(oid, Tid::MAX, 0, &mut data)?.ok_or(StorageError::PosKey(oid))?;
-        data.drain(..loaded.start);
-        let following = oid.0.checked_add(1).and_then(|from| volume.index.next(Oid(from)));
-        Ok(Some(IternextRecord { oid, tid: loaded.serial, data, next: following.map(|(oid, _)| oid) }))
     }
 }
 

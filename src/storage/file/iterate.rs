@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use log::warn;
 
+use super::FileStorage;
 use super::format::{DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader};
 use super::log::{Log, RECORD_LEN_MIN, Record, TARGET, be_u64};
 use super::volume::Lent;
@@ -12,7 +13,8 @@ use super::window::Buffer;
 use crate::base::ids::Tid;
 use crate::base::log_rate::LogRate;
 use crate::storage::{
-    DataRecord, RecordIterator, Result, StorageError, TransactionIterator, TransactionMeta, TransactionRecord,
+    DataRecord, Iterate, RecordIterator, Result, StorageError, TransactionIterator, TransactionMeta,
+    TransactionRecord,
 };
 
 /// Whoever iterates meets them again.
@@ -32,8 +34,15 @@ struct Source {
     buffer: Mutex<Buffer>,
 }
 
-/// See the module.
-pub struct Transactions {
+impl Iterate for FileStorage {
+    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
+        self.check_open()?;
+        Ok(Box::new(Transactions::new(self.core.volume.lend(), self.core.last_tid(), start, stop)?))
+    }
+}
+
+/// An iterator over transactions.
+struct Transactions {
     source: Arc<Source>,
     pos: u64,
     last_tid: Tid,
@@ -43,7 +52,7 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    pub fn new(lent: Arc<Lent>, last: Tid, start: Option<Tid>, stop: Option<Tid>) -> Result<Transactions> {
+    fn new(lent: Arc<Lent>, last: Tid, start: Option<Tid>, stop: Option<Tid>) -> Result<Transactions> {
         let end = lent.get()?.published_end();
         let buffer = Mutex::new(Buffer::new(4096, CHUNK_LEN_MAX));
         let source = Source { lent, end, buffer };

@@ -4,12 +4,13 @@
 //!   transactions from the end
 //! - `index` oid -> position; `index_file`, `index_legacy` as Python saves it, `index_saved` what was read; `save` when it is saved
 //! - `volume` the file and its index, as a pack replaces them
-//! - `open` and `recover`: from files to a running storage; `tail_note` what the next start should know; `familiar` whether
+//! - `open` and `recover`: from files to a running storage, `close`: back; `tail_note` what the next start should know; `familiar` whether
 //!   the file is still the same; `ours` the same while it is served; `lock_file`
 //! - `read`, `history`, `iterate`: reading
 //! - `pack` a new file without what nobody can see any more; `pins` what it must not remove though the file does not show it
-//! - `stage` (vote), `draft` (the records of it), `undo`, `space`, `tids`, `voted` (what waits for its finish), `group` (finish),
-//!   `lead` (by whom), `blobs`: writing; `undo_log` what can be undone, `places` where it was found
+//! - `stage` (vote), `draft` (the records of it), `undo_records`, `space`, `tids`, `voted` (what waits for its finish),
+//!   `group` (finish), `lead` (by whom), `blobs`: writing
+//! - `undo` what can be undone, `undo_find` looks it up, `places` where it was found
 //!
 //! Locks, in the order in which they may be taken: the group's queue; `pins`; the writer (leader only); then, each alone and
 //! for memory only but for `space`, which may call `fallocate`: `space`, `tids`, `oids`, pages of the index.
@@ -17,6 +18,7 @@
 
 mod backwards;
 mod blobs;
+mod close;
 mod draft;
 mod familiar;
 mod format;
@@ -41,13 +43,15 @@ mod save;
 mod space;
 mod stage;
 mod tail_note;
+#[cfg(feature = "test-storages")]
+mod test_hook;
 mod undo;
-mod undo_log;
+mod undo_find;
+mod undo_records;
 mod volume;
 mod voted;
 mod window;
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -63,14 +67,11 @@ use self::save::Saver;
 use self::space::Space;
 use self::tail_note::NoteFile;
 use self::volume::Current;
-use self::voted::{Job, VotedTxn};
+use self::voted::Job;
 use super::tids::Tids;
-use super::{
-    BlobDir, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Publisher, Result, Staged,
-    Storage, StorageError, Ticket, TidAt, TransactionIterator, UndoEntry, Voted,
-};
+use super::{BlobDir, Blobs, Iterate, Pack, PublisherSlot, Result, Storage, StorageError, Undo};
 use crate::base::ids::{Oid, Tid};
-use crate::conflict::{Resolver, ResolverSlot};
+use crate::conflict::ResolverSlot;
 
 pub use self::format::FileFormat;
 pub use self::index_file::parse as parse_index;
@@ -102,7 +103,7 @@ struct Core {
     tids: Tids,
     group: Lead<Job>,
     writer: Mutex<Writer>,
-    publisher: OnceLock<Arc<dyn Publisher>>,
+    publisher: PublisherSlot,
     new_file_format: NewFileFormat,
     /// `None` if the storage is read-only, or the file could not be made.
     note: Option<NoteFile>,
@@ -218,24 +219,8 @@ impl Storage for FileStorage {
         [blobs, &others].concat()
     }
 
-    fn extension_methods(&self) -> Vec<&'static str> {
-        vec!["answer_to_the_ultimate_question"]
-    }
-
-    fn extension_method(&self, name: &str) -> Result<i64> {
-        match name {
-            // A hook that ZEO's own tests call.
-            "answer_to_the_ultimate_question" => Ok(42),
-            _ => Err(StorageError::Unsupported(format!("no extension method {name}"))),
-        }
-    }
-
     fn last_transaction(&self) -> Tid {
         self.core.last_tid()
-    }
-
-    fn tids_after(&self, tid: Tid) {
-        self.core.tids.not_before(tid);
     }
 
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
@@ -256,113 +241,50 @@ impl Storage for FileStorage {
         Ok((last + 1..=end).map(Oid).collect())
     }
 
-    /// The entries of a large index are far apart in memory: asked for one after the other, they are waited for together.
-    fn expect_read(&self, oid: Oid) {
-        self.core.volume.get().index.get(oid);
-    }
-
-    fn load_before(
-        &self,
-        oid: Oid,
-        before: Tid,
-        headroom: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<Option<Loaded>> {
-        self.read_before(oid, before, headroom, out)
-    }
-
-    fn load_before_now(
-        &self,
-        oid: Oid,
-        before: Tid,
-        headroom: usize,
-        out: &mut Vec<u8>,
-    ) -> Option<Result<Option<Loaded>>> {
-        self.read_before_now(oid, before, headroom, out)
-    }
-
-    fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded> {
-        self.read_serial(oid, serial, headroom, out)
-    }
-
-    fn get_tid(&self, oid: Oid) -> Result<Tid> {
-        self.current_tid(oid)
-    }
-
-    fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
-        self.each_revision(oid, each)
-    }
-
-    fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
-        self.next_object(next)
-    }
-
-    fn last_invalidations(&self, count: usize) -> Result<LastInvalidations> {
-        self.newest_transactions(count)
-    }
-
-    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
-        self.check_open()?;
-        Ok(Box::new(iterate::Transactions::new(self.core.volume.lend(), self.core.last_tid(), start, stop)?))
-    }
-
-    fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
-        self.pack_file(request)
-    }
-
-    fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
-        Ok(Box::new(self.stage(staged, tid_at)?))
-    }
-
-    fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket) {
-        let txn = voted.into_any().downcast::<VotedTxn>();
-        let txn = *txn.expect("a voted transaction is finished by the storage that voted it");
-        self.core.finish(Job { txn, ticket });
-    }
-
-    fn abort(&self, voted: Box<dyn Voted>) {
-        // Nothing was written; the reserved space is given back by dropping it.
-        drop(voted);
-    }
-
-    fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
-        self.resolver.set(resolver);
-    }
-
-    fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
-        if self.core.publisher.set(publisher).is_err() {
-            ::log::error!(target: log::TARGET, "{}: a second publisher is ignored", self.name());
-        }
-    }
-
-    fn supports_undo(&self) -> bool {
-        true
-    }
-
-    fn undo_log(&self, each: &mut dyn FnMut(UndoEntry) -> ControlFlow<()>) -> Result<()> {
-        self.undoable(each)
-    }
-
-    fn undo_oids(&self, tid: Tid) -> Result<Vec<Oid>> {
-        self.undoable_oids(tid)
-    }
-
-    fn undo_now(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
-        self.preview_undo(staged)
-    }
-
-    fn blob_dir(&self) -> Option<Arc<BlobDir>> {
-        self.core.blobs.clone()
-    }
-
     fn close(&self) -> Result<()> {
-        self.shut()
+        let core = &self.core;
+        if core.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        core.group.close();
+        core.packing.wait();
+        core.saver.stop();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                ::log::error!(target: log::TARGET, "{}: a thread of the storage had died", self.options.path.display());
+            }
+        }
+        let result = if self.options.read_only || core.broken().is_some() { Ok(()) } else { self.leave() };
+        *self.lock_file.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        result
+    }
+
+    fn iteration(&self) -> Option<&dyn Iterate> {
+        Some(self)
+    }
+
+    fn undo(&self) -> Option<&dyn Undo> {
+        Some(self)
+    }
+
+    fn packing(&self) -> Option<&dyn Pack> {
+        Some(self)
+    }
+
+    fn blobs(&self) -> Option<&dyn Blobs> {
+        self.core.blobs.as_ref().map(|dir| dir as &dyn Blobs)
+    }
+
+    #[cfg(feature = "test-storages")]
+    fn extension_methods(&self) -> Option<&dyn super::ExtensionMethods> {
+        Some(self)
     }
 }
 
 impl Drop for FileStorage {
     fn drop(&mut self) {
         // Errors were logged; there is nobody to tell.
-        let _ = self.shut();
+        let _ = self.close();
     }
 }

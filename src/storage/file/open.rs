@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
@@ -30,7 +30,7 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::tids::Tids;
-use crate::storage::{BlobDir, Result, StorageError};
+use crate::storage::{BlobDir, PublisherSlot, Result, StorageError};
 
 /// Which Python is to be able to open a new file.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -204,7 +204,7 @@ impl Prepared {
                 undecided: found.has_no_transaction,
                 buf: Vec::new(),
             }),
-            publisher: OnceLock::new(),
+            publisher: PublisherSlot::default(),
             new_file_format: if found.is_new {
                 options.new_file_format
             } else {
@@ -252,48 +252,6 @@ impl FileStorage {
             threads.push(start(format!("committer-{n}"), Core::committer)?);
         }
         threads.push(start("index-saver".into(), Core::index_saver)?);
-        Ok(())
-    }
-
-    /// Completes what is being finished, saves the index, releases the lock. The second time does nothing.
-    pub(super) fn shut(&self) -> Result<()> {
-        let core = &self.core;
-        if core.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        core.group.close();
-        core.packing.wait();
-        core.saver.stop();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            if thread.join().is_err() {
-                error!(target: TARGET, "{}: a thread of the storage had died", self.options.path.display());
-            }
-        }
-        let result = if self.options.read_only || core.broken().is_some() { Ok(()) } else { self.tidy_up() };
-        *self.lock_file.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        result
-    }
-
-    fn tidy_up(&self) -> Result<()> {
-        let core = &self.core;
-        let path = self.options.path.display();
-        let volume = core.volume.get_owned();
-        if let Err(why) = core.check_ours(&volume) {
-            core.set_exchanged(&volume, &why);
-            return Ok(());
-        }
-        core.will_write();
-        // Gives back the space that was reserved behind the end.
-        let (file, end) = (volume.log.file(), volume.log.end());
-        file.set_len(end).map_err(StorageError::io(format!("closing {path}")))?;
-        if let Some(note) = &core.note {
-            let about = familiar::about(&*core.media, &volume, core.last_tid(), State::Closed);
-            let changed = file.identity().map_or(0, |identity| identity.changed);
-            let last_oid = Oid(core.oids.lock().unwrap_or_else(PoisonError::into_inner).last);
-            note.close(about, last_oid, changed).map_err(StorageError::io(format!("writing {path}.tmp")))?;
-        }
-        core.save_index();
         Ok(())
     }
 }

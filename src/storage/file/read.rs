@@ -12,15 +12,20 @@ use super::log::{Log, Record};
 use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
-use crate::storage::{Loaded, Result, StorageError};
+use crate::storage::{Load, Loaded, Result, StorageError};
 
 /// How much data to read with the header if the index does not know the length.
 const GUESS: usize = 2048;
 /// How much to read with the header of a large record.
 const FIRST_PART: usize = 64 * 1024;
 
-impl FileStorage {
-    pub(super) fn read_before(
+impl Load for FileStorage {
+    /// The entries of a large index are far apart in memory: asked for one after the other, they are waited for together.
+    fn expect_read(&self, oid: Oid) {
+        self.core.volume.get().index.get(oid);
+    }
+
+    fn load_before(
         &self,
         oid: Oid,
         before: Tid,
@@ -35,8 +40,7 @@ impl FileStorage {
         result
     }
 
-    /// `None`: it would have to wait for the disk.
-    pub(super) fn read_before_now(
+    fn load_before_now(
         &self,
         oid: Oid,
         before: Tid,
@@ -54,6 +58,46 @@ impl FileStorage {
         }
     }
 
+    fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded> {
+        self.check_open()?;
+        let volume = self.core.volume.get();
+        let reading = Reading { volume: &volume, now: false };
+        let mut pos = volume.index.get(oid).ok_or(StorageError::PosKey(oid))?.pos;
+        let record = loop {
+            let record = volume.log.read_record(pos, Some(oid))?;
+            if record.header.tid == serial {
+                break record;
+            }
+            if record.header.tid < serial || record.header.prev == 0 {
+                return Err(StorageError::PosKey(oid));
+            }
+            pos = record.header.prev;
+        };
+        let base = out.len();
+        let start = base + headroom;
+        match reading.fill(oid, pos, &record, start, 0, out) {
+            Ok(()) => Ok(Loaded { start, serial, end: None }),
+            Err(error) => {
+                out.truncate(base);
+                Err(error)
+            }
+        }
+    }
+
+    /// The serial of the current record. `PosKey` if the object is gone, too.
+    fn get_tid(&self, oid: Oid) -> Result<Tid> {
+        self.check_open()?;
+        let volume = self.core.volume.get();
+        let entry = volume.index.get(oid).ok_or(StorageError::PosKey(oid))?;
+        let record = volume.log.read_record(entry.pos, Some(oid))?;
+        if record.is_gone() {
+            return Err(StorageError::PosKey(oid));
+        }
+        Ok(record.header.tid)
+    }
+}
+
+impl FileStorage {
     /// `now`: does not wait for the disk, unless the record is large.
     fn read_before_at(
         &self,
@@ -84,50 +128,6 @@ impl FileStorage {
             pos = record.header.prev;
         }
         Ok(None)
-    }
-
-    pub(super) fn read_serial(
-        &self,
-        oid: Oid,
-        serial: Tid,
-        headroom: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<Loaded> {
-        self.check_open()?;
-        let volume = self.core.volume.get();
-        let reading = Reading { volume: &volume, now: false };
-        let mut pos = volume.index.get(oid).ok_or(StorageError::PosKey(oid))?.pos;
-        let record = loop {
-            let record = volume.log.read_record(pos, Some(oid))?;
-            if record.header.tid == serial {
-                break record;
-            }
-            if record.header.tid < serial || record.header.prev == 0 {
-                return Err(StorageError::PosKey(oid));
-            }
-            pos = record.header.prev;
-        };
-        let base = out.len();
-        let start = base + headroom;
-        match reading.fill(oid, pos, &record, start, 0, out) {
-            Ok(()) => Ok(Loaded { start, serial, end: None }),
-            Err(error) => {
-                out.truncate(base);
-                Err(error)
-            }
-        }
-    }
-
-    /// The serial of the current record. `PosKey` if the object is gone, too.
-    pub(super) fn current_tid(&self, oid: Oid) -> Result<Tid> {
-        self.check_open()?;
-        let volume = self.core.volume.get();
-        let entry = volume.index.get(oid).ok_or(StorageError::PosKey(oid))?;
-        let record = volume.log.read_record(entry.pos, Some(oid))?;
-        if record.is_gone() {
-            return Err(StorageError::PosKey(oid));
-        }
-        Ok(record.header.tid)
     }
 }
 

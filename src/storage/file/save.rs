@@ -143,7 +143,8 @@ mod tests {
     use super::super::{FileStorage, FileStorageOptions};
     use super::*;
     use crate::base::ids::{Oid, Tid};
-    use crate::storage::{Staged, Storage, TidAt, TransactionMeta};
+    use crate::storage::prelude::*;
+    use crate::storage::{Staged, TidAt, TransactionMeta};
 
     #[test]
     fn a_saved_index_is_that_of_its_position_though_commits_went_on() {

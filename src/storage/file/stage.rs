@@ -5,24 +5,37 @@
 //! votes run at once; the server's locks see to it that they touch different objects.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::FileStorage;
-use super::draft::{Draft, StagedRecord, distinct};
-use super::format::{DATA_HEADER_LEN, POS_MAX, TRAILER_LEN, TXN_HEADER_LEN};
+use super::draft::{Draft, StagedRecord, distinct, head_len};
+use super::format::{DATA_HEADER_LEN, POS_MAX, TRAILER_LEN};
 use super::volume::Volume;
-use super::voted::VotedTxn;
+use super::voted::{Job, VotedTxn};
 use crate::base::ids::{Oid, Tid};
 use crate::base::log_rate::LogRate;
-use crate::conflict::Conflict;
+use crate::conflict::{Conflict, Resolver};
 use crate::storage::conflicts::{Conflicts, Settled};
 use crate::storage::staged::{Op, OpKind, Staged};
-use crate::storage::{Result, StorageError, TidAt};
+use crate::storage::{Commit, Load, Publisher, Result, Storage, StorageError, Ticket, TidAt, Voted};
 
 /// What those who copy a database can bring about.
 static MISMATCHES: LogRate = LogRate::new("mismatches between data and backpointers", 60, 60);
 
-impl FileStorage {
-    pub(super) fn stage(&self, mut staged: Staged, tid_at: TidAt) -> Result<VotedTxn> {
+impl Commit for FileStorage {
+    fn tids_after(&self, tid: Tid) {
+        self.core.tids.not_before(tid);
+    }
+
+    fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
+        self.resolver.set(resolver);
+    }
+
+    fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
+        self.core.publisher.set(publisher, super::log::TARGET, &self.name());
+    }
+
+    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
         self.check_writable()?;
         check_meta(&staged)?;
         let core = &self.core;
@@ -34,62 +47,17 @@ impl FileStorage {
         // Before the volume is taken.
         let pin = staged.ops().iter().any(points_back).then(|| core.pins.begin());
         let volume = core.volume.get_owned();
-        let head_len = (TXN_HEADER_LEN
-            + staged.meta.user.len()
-            + staged.meta.description.len()
-            + staged.meta.extension.len()) as u64;
-        let begin = core.space.likely_end();
         let mut draft = Draft::new(staged.ops().len());
-        let mut rearranged = false;
         let mut conflicts = Conflicts::default();
-        for index in 0..staged.ops().len() {
-            let op = staged.ops()[index];
-            let op = match op.kind {
-                OpKind::Store { serial } => {
-                    let committed = committed(&volume, op.oid, volume.index.pos(op.oid))?;
-                    match conflicts.settle(self, &self.resolver, &mut staged, index, serial, committed)? {
-                        Settled::Write(settled) => {
-                            rearranged |= settled != op;
-                            settled
-                        }
-                        Settled::Skip => {
-                            rearranged = true;
-                            continue;
-                        }
-                        Settled::Postponed => break,
-                    }
-                }
-                OpKind::Undo { tid } => {
-                    rearranged = true;
-                    self.undo(&volume, &mut staged, tid, &mut draft)?;
-                    continue;
-                }
-                _ => op,
-            };
-            let Some(record) = self.check_op(&volume, &staged, &op, draft.len)? else { continue };
-            let pos = begin + head_len + draft.len;
-            // As Python counts: the record may begin at the quota, and reach beyond it.
-            let restored = matches!(op.kind, OpKind::Restore { .. });
-            if !restored && self.options.quota.is_some_and(|quota| pos > quota) {
-                return Err(StorageError::Quota);
-            }
-            // A back-pointer may be as long as the data that it stands for.
-            rearranged |= record.len() != DATA_HEADER_LEN as u64 + op.len || record.back != 0;
-            draft.push(record);
-        }
-        if begin + draft.len > POS_MAX {
-            return Err(StorageError::Refused {
-                class: ("ZODB.FileStorage.FileStorage", "FileStorageError"),
-                message: "the file would exceed 256 TiB".into(),
-            });
-        }
+        self.draft_ops(&volume, &mut staged, &mut conflicts, &mut draft)?;
         let (mut staged, resolved) = conflicts.finish(staged)?;
         let objects = distinct(&draft.records);
         if let Some(blobs) = &core.blobs {
             self.undo_blobs(blobs, &draft.undone, &objects, &mut staged)?;
         }
         core.will_write();
-        let reservation = core.space.reserve(&core.path, head_len + draft.len + TRAILER_LEN as u64)?;
+        let len = head_len(&staged.meta) + draft.len + TRAILER_LEN as u64;
+        let reservation = core.space.reserve(&core.path, len)?;
         let tid = match tid_at {
             TidAt::Finish => None,
             TidAt::Vote => Some(core.tids.at_vote(staged.tid)?),
@@ -98,12 +66,12 @@ impl FileStorage {
             let backs = draft.records.iter().filter(|record| record.back != 0);
             pin.voted(&volume, backs.map(|record| (record.oid, record.back)).collect());
         }
-        Ok(VotedTxn {
+        Ok(Box::new(VotedTxn {
             staged,
             tid,
             records: draft.records,
             objects,
-            rearranged,
+            rearranged: draft.rearranged,
             records_len: draft.len,
             volume,
             fetched: HashMap::new(),
@@ -111,33 +79,72 @@ impl FileStorage {
             _pin: pin,
             resolved,
             undone: draft.undone,
-        })
+        }))
     }
 
-    /// See [`Storage::undo_now`](crate::storage::Storage::undo_now). Vote goes through all of it again. What may be merged
-    /// there before it is stored is taken as it came.
-    pub(super) fn preview_undo(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
-        self.check_writable()?;
-        let tid = self.core.tids.at_vote(staged.tid)?;
-        staged.tid = Some(tid);
-        let volume = self.core.volume.get_owned();
-        let mut draft = Draft::new(staged.ops().len());
-        let mut told = 0;
+    fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket) {
+        self.core.finish(Job { txn: voted.into_own(), ticket });
+    }
+}
+
+impl FileStorage {
+    /// Goes through the operations of a transaction: `draft` gets the records that it writes.
+    fn draft_ops(
+        &self,
+        volume: &Volume,
+        staged: &mut Staged,
+        conflicts: &mut Conflicts,
+        draft: &mut Draft,
+    ) -> Result<()> {
+        let head_len = head_len(&staged.meta);
+        let begin = self.core.space.likely_end();
         for index in 0..staged.ops().len() {
-            let op = staged.ops()[index];
-            told = draft.undone.len();
-            if let OpKind::Undo { tid } = op.kind {
-                self.undo(&volume, staged, tid, &mut draft)?;
-            } else if let Some(record) = self.check_op(&volume, staged, &op, draft.len)? {
-                draft.push(record);
+            let Some(op) = staged.ops().get(index).copied() else { break };
+            let op = match op.kind {
+                OpKind::Store { serial } => {
+                    let committed = committed(volume, op.oid, volume.index.pos(op.oid))?;
+                    match conflicts.settle(self, &self.resolver, staged, index, serial, committed)? {
+                        Settled::Write(settled) => {
+                            draft.rearranged |= settled != op;
+                            settled
+                        }
+                        Settled::Skip => {
+                            draft.rearranged = true;
+                            continue;
+                        }
+                        Settled::Postponed => break,
+                    }
+                }
+                OpKind::Undo { tid } => {
+                    draft.rearranged = true;
+                    self.undo_transaction(volume, staged, tid, draft)?;
+                    continue;
+                }
+                _ => op,
+            };
+            let Some(record) = self.check_op(volume, staged, &op, draft.len)? else { continue };
+            let pos = begin + head_len + draft.len;
+            // As Python counts: the record may begin at the quota, and reach beyond it.
+            let restored = matches!(op.kind, OpKind::Restore { .. });
+            if !restored && self.options.quota.is_some_and(|quota| pos > quota) {
+                return Err(StorageError::Quota);
             }
+            // A back-pointer may be as long as the data that it stands for.
+            draft.rearranged |= record.len() != DATA_HEADER_LEN as u64 + op.len || record.back != 0;
+            draft.push(record);
         }
-        Ok((tid, draft.undone.iter().skip(told).map(|undone| undone.oid).collect()))
+        if begin + draft.len > POS_MAX {
+            return Err(StorageError::Refused {
+                class: ("ZODB.FileStorage.FileStorage", "FileStorageError"),
+                message: "the file would exceed 256 TiB".into(),
+            });
+        }
+        Ok(())
     }
 
     /// Checks one operation as Python's `store`, `deleteObject`, `restore` and `checkCurrentSerialInTransaction` do;
     /// the record to write, if it writes one.
-    fn check_op(
+    pub(super) fn check_op(
         &self,
         volume: &Volume,
         staged: &Staged,
@@ -152,7 +159,7 @@ impl FileStorage {
             // Has records of its own.
             OpKind::Undo { .. } => return Ok(None),
             OpKind::CheckCurrent { serial } => {
-                let committed = self.current_tid(oid)?;
+                let committed = self.get_tid(oid)?;
                 if committed != serial {
                     let conflict = conflict(oid, committed, serial, Vec::new());
                     return Err(StorageError::ReadConflict(conflict));

@@ -1,55 +1,45 @@
-//! Transactional undo: a transaction that takes back an earlier one.
-//!
-//! For each record of the undone transaction the undoing one gets a record that points back to the one before it,
-//! so nothing is copied; an object that was created gets a back-pointer to nothing. Where a later transaction changed
-//! the object, to other data than the undone one did, the states are merged, or the undo fails.
-//!
-//! Nothing but the objects themselves needs to be locked: all else that is read here lies in the past. Python takes the
-//! whole storage.
+//! What can be undone, and what an undo comes to. The records that it writes are made in `undo_records`.
 
-use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use super::FileStorage;
 use super::backwards::Backwards;
-use super::draft::{Draft, StagedRecord};
-use super::format::{DATA_HEADER_LEN, TxnHeader};
-use super::log::{Record, Records};
-use super::volume::Volume;
+use super::draft::Draft;
+use super::log::Records;
+use super::undo_find::{FIRST_END_MIN, WAYPOINT, find_undoable};
 use crate::base::ids::{Oid, Tid};
-use crate::base::memory;
-use crate::conflict::ThreeStates;
-use crate::storage::staged::Staged;
-use crate::storage::{Result, StorageError, Undone};
+use crate::storage::staged::{OpKind, Staged};
+use crate::storage::{Result, Undo, UndoEntry};
 
-/// Transactions that end here or before are not found: Python takes the file for empty then. Only the first can,
-/// and only if it has no record.
-pub(super) const FIRST_END_MIN: u64 = 40;
-
-/// Of the transactions that a walk passes, one in so many is remembered.
-pub(super) const WAYPOINT: usize = 64;
-
-/// What an object has instead.
-enum Instead {
-    /// The data of the record at this place, or none.
-    Back(u64),
-    Merged(Vec<u8>),
-}
-
-/// Why an object cannot have its earlier state again, or the medium failed.
-enum Failure {
-    Undo(&'static str),
-    Storage(StorageError),
-}
-
-impl From<StorageError> for Failure {
-    fn from(error: StorageError) -> Failure {
-        Failure::Storage(error)
+impl Undo for FileStorage {
+    /// Goes on beside commits and takes no lock: what is published stays where it is.
+    fn undo_log(&self, each: &mut dyn FnMut(UndoEntry) -> ControlFlow<()>) -> Result<()> {
+        self.check_open()?;
+        let volume = self.core.volume.get_owned();
+        let mut transactions = Backwards::new(&volume.log, volume.published_end());
+        let mut passed = 0;
+        while transactions.end() + 1 >= FIRST_END_MIN
+            && let Some((tpos, header)) = transactions.next_txn()?
+        {
+            match header.status {
+                b' ' => {}
+                b'p' => break,
+                _ => continue,
+            }
+            // Whoever undoes one of these looks it up soon.
+            if passed % WAYPOINT == 0 {
+                volume.places.remember(header.tid, tpos);
+            }
+            passed += 1;
+            let meta = transactions.meta(&header)?;
+            if each(UndoEntry { tid: header.tid, meta, size: header.len }).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
-}
 
-impl FileStorage {
-    /// The object of each record of transaction `tid`.
-    pub(super) fn undoable_oids(&self, tid: Tid) -> Result<Vec<Oid>> {
+    fn undo_oids(&self, tid: Tid) -> Result<Vec<Oid>> {
         self.check_open()?;
         let volume = self.core.volume.get_owned();
         let (tpos, header) = find_undoable(&volume, tid)?;
@@ -61,221 +51,23 @@ impl FileStorage {
         Ok(oids)
     }
 
-    /// Adds the records that take back transaction `tid`. Earlier operations of the same transaction have their effect,
-    /// other undos among them.
-    pub(super) fn undo(
-        &self,
-        volume: &Volume,
-        staged: &mut Staged,
-        tid: Tid,
-        draft: &mut Draft,
-    ) -> Result<()> {
-        let (tpos, header) = find_undoable(volume, tid)?;
-        draft.settle();
-        // What fails may be redeemed by a later record of the same object.
-        let mut failures: HashMap<Oid, (u64, &'static str)> = HashMap::new();
-        let mut undone: HashMap<Oid, usize> = HashMap::new();
-        let mut records = Records::new(&volume.log, tpos, &header);
-        while let Some((pos, record)) = records.next_record()? {
-            let oid = record.header.oid;
-            failures.remove(&oid);
-            match self.undo_record(volume, staged, pos, &record, draft) {
-                Ok(instead) => {
-                    let restored = add_undo_record(volume, staged, oid, instead, draft)?;
-                    let at = *undone.entry(oid).or_insert(draft.undone.len());
-                    match draft.undone.get_mut(at) {
-                        Some(earlier) => earlier.restored = restored,
-                        None => draft.undone.push(Undone { oid, restored }),
-                    }
-                }
-                Err(Failure::Undo(reason)) => {
-                    failures.insert(oid, (pos, reason));
-                }
-                Err(Failure::Storage(error)) => return Err(error),
+    /// Vote goes through all of it again. Of a store that the vote may merge, the state that the client sent counts here.
+    fn undo_now(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
+        self.check_writable()?;
+        let tid = self.core.tids.at_vote(staged.tid)?;
+        staged.tid = Some(tid);
+        let volume = self.core.volume.get_owned();
+        let mut draft = Draft::new(staged.ops().len());
+        let mut told = 0;
+        for index in 0..staged.ops().len() {
+            let op = staged.ops()[index];
+            told = draft.undone.len();
+            if let OpKind::Undo { tid } = op.kind {
+                self.undo_transaction(&volume, staged, tid, &mut draft)?;
+            } else if let Some(record) = self.check_op(&volume, staged, &op, draft.len)? {
+                draft.push(record);
             }
         }
-        if failures.is_empty() {
-            return Ok(());
-        }
-        let mut failures: Vec<_> = failures.into_iter().collect();
-        failures.sort_unstable_by_key(|(_, (pos, _))| *pos);
-        let failures = failures.into_iter().map(|(oid, (_, reason))| (oid, reason)).collect();
-        Err(StorageError::MultipleUndo(failures))
+        Ok((tid, draft.undone.iter().skip(told).map(|undone| undone.oid).collect()))
     }
-
-    /// Decides about one record of the undone transaction, at `pos`.
-    fn undo_record(
-        &self,
-        volume: &Volume,
-        staged: &Staged,
-        pos: u64,
-        undone: &Record,
-        draft: &Draft,
-    ) -> std::result::Result<Instead, Failure> {
-        const NO_DATA: Failure = Failure::Undo("_loadBack() failed");
-        let log = &volume.log;
-        let oid = undone.header.oid;
-        let pre = undone.header.prev;
-        let current = match draft.latest(oid) {
-            Some(record) => Current::Draft(record),
-            None => match volume.index.pos(oid) {
-                0 => return Err(Failure::Undo("Invalid undo transaction id")),
-                at if at == pos => return Ok(Instead::Back(pre)),
-                at => Current::Committed(at, log.read_record(at, Some(oid))?),
-            },
-        };
-        // A back-pointer to the undone record is the same data, so it counts as current.
-        if current.back() == Some(pos) {
-            return Ok(Instead::Back(pre));
-        }
-        let data_of = |back: u64| -> std::result::Result<Vec<u8>, Failure> {
-            let (at, header) = log.follow(oid, back)?.ok_or(NO_DATA)?;
-            let mut data = Vec::new();
-            log.read_data(at, &header, &mut data)?;
-            Ok(data)
-        };
-        let undone_data = data_of(pos)?;
-        let current_data = match current {
-            _ if current.back().is_some() => data_of(current.back().unwrap_or(0))?,
-            Current::Committed(at, _) => data_of(at)?,
-            Current::Draft(record) => draft_data(staged, &record)?,
-        };
-        if undone_data == current_data {
-            return Ok(Instead::Back(pre));
-        }
-        if pre == 0 {
-            return Err(Failure::Undo("Can't undo an add transaction followed by conflicting transactions."));
-        }
-        // Python says "_loadBack() failed for %s", and leaves it at that.
-        let pre_data = data_of(pre).map_err(|failure| match failure {
-            Failure::Undo(_) => Failure::Undo("_loadBack() failed for %s"),
-            storage => storage,
-        })?;
-        // Of several records of the object, `loadSerial` knows the last only.
-        let old = match volume.revision(oid, undone.header.tid)? {
-            0 => undone_data,
-            at => data_of(at)?,
-        };
-        let states = ThreeStates {
-            oid,
-            read: undone.header.tid,
-            committed_serial: current.serial(staged),
-            old: &old,
-            committed: &current_data,
-            new: &pre_data,
-            cancel: &staged.cancel,
-        };
-        match self.resolver.merge(&states) {
-            Ok(data) => Ok(Instead::Merged(data)),
-            Err(_conflict) => Err(Failure::Undo("Some data were modified by a later transaction")),
-        }
-    }
-}
-
-/// Writes the record down; the transaction whose data it stands for.
-fn add_undo_record(
-    volume: &Volume,
-    staged: &mut Staged,
-    oid: Oid,
-    instead: Instead,
-    draft: &mut Draft,
-) -> Result<Option<Tid>> {
-    let prev = volume.index.pos(oid);
-    let mut record =
-        StagedRecord { oid, tid: None, prev, data_len: 0, back: 0, staged_at: 0, file_at: draft.len };
-    let mut restored = None;
-    match instead {
-        Instead::Back(back) => {
-            record.back = back;
-            restored = volume.log.follow(oid, back)?.map(|(_, header)| header.tid);
-        }
-        Instead::Merged(data) => {
-            record.data_len = data.len() as u64;
-            record.staged_at = staged
-                .add_payload(&data)
-                .map_err(StorageError::io("buffering a transaction in the temporary directory"))?;
-        }
-    }
-    draft.push(record);
-    Ok(restored)
-}
-
-/// Where transaction `tid` stands. It must be published and later than the last pack.
-fn find_undoable(volume: &Volume, tid: Tid) -> Result<(u64, TxnHeader)> {
-    let (tpos, header) = match volume.places.get(tid) {
-        Some(tpos) => (tpos, volume.log.read_txn_header(tpos)?),
-        None => search(volume, tid)?,
-    };
-    volume.places.remember(tid, tpos);
-    if header.status != b' ' {
-        return Err(StorageError::Undo { reason: "non-undoable transaction", oid: None });
-    }
-    Ok((tpos, header))
-}
-
-fn search(volume: &Volume, tid: Tid) -> Result<(u64, TxnHeader)> {
-    if let Some(near) = volume.places.after(tid)
-        && let Some(found) = search_before(volume, tid, near, true)?
-    {
-        return Ok(found);
-    }
-    // Also where times do not ascend, or nothing is known.
-    let found = search_before(volume, tid, volume.published_end(), false)?;
-    found.ok_or(StorageError::Undo { reason: "Invalid transaction id", oid: None })
-}
-
-/// Among the transactions that end at `end` or before. `ascending`: not beyond the first that is earlier.
-fn search_before(volume: &Volume, tid: Tid, end: u64, ascending: bool) -> Result<Option<(u64, TxnHeader)>> {
-    let mut transactions = Backwards::new(&volume.log, end);
-    let mut passed = 0;
-    while transactions.end() >= FIRST_END_MIN
-        && let Some((tpos, header)) = transactions.next_txn()?
-    {
-        if header.tid == tid {
-            return Ok(Some((tpos, header)));
-        }
-        if header.status == b'p' || ascending && header.tid < tid {
-            break;
-        }
-        passed += 1;
-        if passed % WAYPOINT == 0 {
-            volume.places.remember(header.tid, tpos);
-        }
-    }
-    Ok(None)
-}
-
-/// An object's state that an undo meets.
-#[derive(Clone, Copy)]
-enum Current {
-    Draft(StagedRecord),
-    Committed(u64, Record),
-}
-
-impl Current {
-    /// The back-pointer that it has instead of data, which may lead nowhere.
-    fn back(&self) -> Option<u64> {
-        match self {
-            Current::Draft(record) => (record.data_len == 0).then_some(record.back),
-            Current::Committed(_, record) => (record.header.data_len == 0).then_some(record.back),
-        }
-    }
-
-    /// For a record of this transaction perhaps not known yet: then one that no other record has.
-    fn serial(&self, staged: &Staged) -> Tid {
-        match self {
-            Current::Draft(record) => record.tid.or(staged.tid).unwrap_or(Tid::MAX),
-            Current::Committed(_, record) => record.header.tid,
-        }
-    }
-}
-
-/// The data of a record of this transaction.
-fn draft_data(staged: &Staged, record: &StagedRecord) -> Result<Vec<u8>> {
-    let read = || {
-        let mut data = memory::zeros(record.data_len as usize)?;
-        staged.read_at(&mut data, record.staged_at + DATA_HEADER_LEN as u64)?;
-        Ok(data)
-    };
-    read().map_err(StorageError::io("reading back a transaction's temporary file"))
 }

@@ -1,11 +1,10 @@
 //! A transaction between its vote and its finish.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::draft::{StagedObject, StagedRecord, distinct};
-use super::format::{TRAILER_LEN, TXN_HEADER_LEN};
+use super::draft::{StagedObject, StagedRecord, distinct, head_len};
+use super::format::TRAILER_LEN;
 use super::pins::Pin;
 use super::space::Reservation;
 use super::volume::Volume;
@@ -44,8 +43,7 @@ pub struct Job {
 impl VotedTxn {
     /// From the tid to the first record.
     pub fn head_len(&self) -> u64 {
-        let meta = &self.staged.meta;
-        (TXN_HEADER_LEN + meta.user.len() + meta.description.len() + meta.extension.len()) as u64
+        head_len(&self.staged.meta)
     }
 
     /// The whole transaction in the file.
@@ -98,9 +96,5 @@ impl Voted for VotedTxn {
 
     fn undone(&self) -> &[Undone] {
         &self.undone
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
-        self
     }
 }

@@ -2,26 +2,29 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{Data, State};
+use super::{Data, MappingStorage, State};
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::storage::{
-    DataRecord, RecordIterator, Result, StorageError, TransactionIterator, TransactionRecord,
+    DataRecord, Iterate, RecordIterator, Result, StorageError, TransactionIterator, TransactionRecord,
 };
 
-/// See the module.
-pub struct Transactions {
+impl Iterate for MappingStorage {
+    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
+        let newest = self.read()?.last;
+        let stop = stop.map_or(newest, |stop| stop.min(newest));
+        let (state, next) = (Arc::clone(&self.state), start.unwrap_or(Tid::ZERO));
+        Ok(Box::new(Transactions { state, next, stop, current: None }))
+    }
+}
+
+/// An iterator over transactions.
+struct Transactions {
     state: Arc<RwLock<State>>,
     next: Tid,
     stop: Tid,
     /// The transaction that was returned last.
     current: Option<(Tid, Vec<(Oid, Data)>)>,
-}
-
-impl Transactions {
-    pub fn new(state: Arc<RwLock<State>>, start: Tid, stop: Tid) -> Transactions {
-        Transactions { state, next: start, stop, current: None }
-    }
 }
 
 impl TransactionIterator for Transactions {

@@ -12,16 +12,15 @@ mod stage;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tempfile::TempDir;
 
-use self::stage::VotedTxn;
 use super::media::RealMedia;
 use super::tids::Tids;
 use super::{
-    BlobDir, HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Publisher, Result, Staged,
-    Storage, StorageError, Ticket, TidAt, TransactionIterator, TransactionMeta, Voted,
+    BlobDir, Blobs, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load, Loaded, Pack,
+    PublisherSlot, Result, Storage, StorageError, TransactionMeta,
 };
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::{Oid, Tid};
@@ -31,11 +30,11 @@ use crate::base::memory;
 const OBJECT_SIZE: u64 = 50;
 const REVISION_SIZE: u64 = 100;
 
-/// See the module.
+/// A storage in memory.
 pub struct MappingStorage {
     name: String,
     tids: Tids,
-    publisher: OnceLock<Arc<dyn Publisher>>,
+    publisher: PublisherSlot,
     /// Held from a finish's tid until it is published.
     commit: Mutex<()>,
     /// The last oid that was given out.
@@ -80,7 +79,7 @@ impl MappingStorage {
         MappingStorage {
             name,
             tids: Tids::new(Tid::ZERO, clock),
-            publisher: OnceLock::new(),
+            publisher: PublisherSlot::default(),
             commit: Mutex::default(),
             last_oid: Mutex::default(),
             state: Arc::default(),
@@ -199,10 +198,6 @@ impl Storage for MappingStorage {
         self.state.read().unwrap_or_else(PoisonError::into_inner).last
     }
 
-    fn tids_after(&self, tid: Tid) {
-        self.tids.not_before(tid);
-    }
-
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
         // Objects may have come with oids of their own.
         let largest = self.read()?.objects.keys().next_back().map_or(0, |oid| oid.0);
@@ -215,6 +210,26 @@ impl Storage for MappingStorage {
         Ok((last + 1..=end).map(Oid).collect())
     }
 
+    fn close(&self) -> Result<()> {
+        let _committing = self.committing();
+        self.state.write().unwrap_or_else(PoisonError::into_inner).closed = true;
+        Ok(())
+    }
+
+    fn iteration(&self) -> Option<&dyn Iterate> {
+        Some(self)
+    }
+
+    fn packing(&self) -> Option<&dyn Pack> {
+        Some(self)
+    }
+
+    fn blobs(&self) -> Option<&dyn Blobs> {
+        self.blobs.as_ref().map(|dir| dir as &dyn Blobs)
+    }
+}
+
+impl Load for MappingStorage {
     fn load_before(
         &self,
         oid: Oid,
@@ -248,7 +263,9 @@ impl Storage for MappingStorage {
             _ => Err(StorageError::PosKey(oid)),
         }
     }
+}
 
+impl History for MappingStorage {
     fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
         let state = self.read()?;
         let entry = |(tid, data): &(Tid, Data)| HistoryEntry {
@@ -280,45 +297,5 @@ impl Storage for MappingStorage {
         let oids = |txn: &Transaction| txn.records.iter().map(|(oid, _)| *oid).collect();
         let newest = state.transactions.iter().rev().take(count).map(|(tid, txn)| (*tid, oids(txn)));
         Ok(LastInvalidations::new(newest.collect(), state.last))
-    }
-
-    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
-        let newest = self.read()?.last;
-        let stop = stop.map_or(newest, |stop| stop.min(newest));
-        Ok(Box::new(iterate::Transactions::new(Arc::clone(&self.state), start.unwrap_or(Tid::ZERO), stop)))
-    }
-
-    fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
-        Ok(Box::new(self.stage(staged, tid_at)?))
-    }
-
-    fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket) {
-        let txn = voted.into_any().downcast::<VotedTxn>();
-        let txn = *txn.expect("a voted transaction is finished by the storage that voted it");
-        self.commit(txn, ticket);
-    }
-
-    fn abort(&self, voted: Box<dyn Voted>) {
-        drop(voted);
-    }
-
-    fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
-        if self.publisher.set(publisher).is_err() {
-            log::error!(target: "ZODB.MappingStorage", "{}: a second publisher is ignored", self.name);
-        }
-    }
-
-    fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
-        self.pack_until(Tid::from_unix(request.time), request)
-    }
-
-    fn blob_dir(&self) -> Option<Arc<BlobDir>> {
-        self.blobs.clone()
-    }
-
-    fn close(&self) -> Result<()> {
-        let _committing = self.committing();
-        self.state.write().unwrap_or_else(PoisonError::into_inner).closed = true;
-        Ok(())
     }
 }

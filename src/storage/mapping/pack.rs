@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 
 use super::{MappingStorage, OBJECT_SIZE, State, revision_size};
 use crate::base::ids::{Oid, Tid};
-use crate::storage::{PackRequest, Result, StorageError};
+use crate::storage::{Pack, PackRequest, Result, StorageError};
 
-impl MappingStorage {
-    pub(super) fn pack_until(&self, stop: Tid, request: &PackRequest<'_>) -> Result<()> {
+impl Pack for MappingStorage {
+    fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
+        let stop = Tid::from_unix(request.time);
         let _committing = self.committing();
         let alive = {
             let state = self.read()?;

@@ -1,6 +1,5 @@
 //! Vote and finish.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use super::{Data, MappingStorage, OBJECT_SIZE, Transaction, revision_size};
@@ -10,11 +9,12 @@ use crate::storage::blob::StagedBlob;
 use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::OpKind;
 use crate::storage::{
-    Committed, Delivery, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionMeta, Voted,
+    Commit, Committed, Delivery, Publisher, Result, Staged, Storage, StorageError, Ticket, TidAt,
+    TransactionMeta, Voted,
 };
 
 /// A transaction that has passed its checks.
-pub struct VotedTxn {
+struct VotedTxn {
     tid: Option<Tid>,
     status: u8,
     meta: TransactionMeta,
@@ -33,19 +33,21 @@ impl Voted for VotedTxn {
     fn tid(&self) -> Option<Tid> {
         self.tid
     }
-
-    /// Python's MappingStorage resolves no conflicts.
-    fn resolved(&self) -> &[Oid] {
-        &[]
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
-        self
-    }
 }
 
-impl MappingStorage {
-    pub(super) fn stage(&self, mut staged: Staged, tid_at: TidAt) -> Result<VotedTxn> {
+/// The log target: Python's MappingStorage logs nothing.
+const TARGET: &str = "ZODB.MappingStorage";
+
+impl Commit for MappingStorage {
+    fn tids_after(&self, tid: Tid) {
+        self.tids.not_before(tid);
+    }
+
+    fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
+        self.publisher.set(publisher, TARGET, &self.name);
+    }
+
+    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
         let mut conflicts = Conflicts::default();
         let mut records = Vec::with_capacity(staged.ops().len());
         for index in 0..staged.ops().len() {
@@ -97,26 +99,24 @@ impl MappingStorage {
             TidAt::Finish => None,
             TidAt::Vote => Some(self.tids.at_vote(staged.tid)?),
         };
-        Ok(VotedTxn { tid, status: staged.status, meta: staged.meta, records, blobs })
+        Ok(Box::new(VotedTxn { tid, status: staged.status, meta: staged.meta, records, blobs }))
     }
 
-    pub(super) fn commit(&self, txn: VotedTxn, ticket: Ticket) {
-        let delivery = match self.publish(txn, ticket) {
-            Ok(delivery) => delivery,
-            Err((ticket, error)) => match self.publisher.get() {
-                Some(publisher) => return publisher.failed(ticket, error),
-                None => return,
-            },
-        };
-        delivery();
+    fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket) {
+        match self.publish(voted.into_own(), ticket) {
+            Ok(delivery) => delivery.into_iter().for_each(|deliver| deliver()),
+            Err((ticket, error)) => self.publisher.failed(ticket, error, TARGET, &self.name),
+        }
     }
+}
 
+impl MappingStorage {
     /// The ticket comes back if the storage is closed, or a blob cannot be kept.
     fn publish(
         &self,
         mut txn: VotedTxn,
         ticket: Ticket,
-    ) -> std::result::Result<Delivery, (Ticket, StorageError)> {
+    ) -> std::result::Result<Option<Delivery>, (Ticket, StorageError)> {
         let _committing = self.committing();
         let tid = self.tids.at_finish(txn.tid);
         let mut oids: Vec<Oid> = txn.records.iter().map(|record| record.oid).collect();
@@ -156,12 +156,6 @@ impl MappingStorage {
             state.last = state.last.max(tid);
         };
         let group = vec![Committed { tid, oids, object_count, size, ticket }];
-        match self.publisher.get() {
-            Some(publisher) => Ok(Arc::clone(publisher).publish(group, &mut install)),
-            None => {
-                install();
-                Ok(Box::new(|| ()))
-            }
-        }
+        Ok(self.publisher.publish(group, &mut install))
     }
 }

@@ -3,11 +3,22 @@
 //! An object that nothing ever referred to stays until a pack: its count never went down.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use super::{COLLECTED_MAX, Kept, Object, State};
+use super::{COLLECTED_MAX, Kept, Object, State, TemporaryStorage};
 use crate::base::ids::{Oid, Tid};
+use crate::storage::{Pack, PackRequest, Result};
+
+impl Pack for TemporaryStorage {
+    /// Collects what the counts miss, objects that refer to each other in a circle, whatever the time of the request.
+    fn pack(&self, _request: &PackRequest<'_>) -> Result<()> {
+        let _committing = self.committing();
+        drop(self.read()?);
+        self.state.write().unwrap_or_else(PoisonError::into_inner).collect_unreachable();
+        Ok(())
+    }
+}
 
 impl State {
     /// An object's new state. Objects that lose their last reference by it are added to `zeros`, those that get one again

@@ -12,30 +12,29 @@ mod stage;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use self::stage::VotedTxn;
 use super::tids::Tids;
 use super::{
-    HistoryEntry, IternextRecord, LastInvalidations, Loaded, PackRequest, Publisher, Result, Staged, Storage,
-    StorageError, Ticket, TidAt, TransactionIterator, Voted,
+    History, HistoryEntry, IternextRecord, LastInvalidations, Load, Loaded, Pack, PublisherSlot, Result,
+    Storage, StorageError,
 };
 use crate::base::clock::SystemClock;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
-use crate::conflict::{Conflict, Resolver, ResolverSlot};
+use crate::conflict::{Conflict, ResolverSlot};
 
 /// For how long former states are kept, as in Python.
 const FORMER_AGE_MAX: Duration = Duration::from_secs(60);
 /// How many collected objects are remembered.
 const COLLECTED_MAX: usize = 200;
 
-/// See the module.
+/// A storage of current states in memory.
 pub struct TemporaryStorage {
     name: String,
     tids: Tids,
-    publisher: OnceLock<Arc<dyn Publisher>>,
+    publisher: PublisherSlot,
     resolver: ResolverSlot,
     /// Held from a finish's tid until it is published.
     commit: Mutex<()>,
@@ -82,7 +81,7 @@ impl TemporaryStorage {
         TemporaryStorage {
             name,
             tids: Tids::new(Tid::ZERO, Arc::new(SystemClock)),
-            publisher: OnceLock::new(),
+            publisher: PublisherSlot::default(),
             resolver: ResolverSlot::default(),
             commit: Mutex::default(),
             last_oid: Mutex::default(),
@@ -161,10 +160,6 @@ impl Storage for TemporaryStorage {
         self.state.read().unwrap_or_else(PoisonError::into_inner).last
     }
 
-    fn tids_after(&self, tid: Tid) {
-        self.tids.not_before(tid);
-    }
-
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
         // Objects may have come with oids of their own.
         let largest = self.read()?.objects.keys().next_back().map_or(0, |oid| oid.0);
@@ -177,6 +172,18 @@ impl Storage for TemporaryStorage {
         Ok((last + 1..=end).map(Oid).collect())
     }
 
+    fn close(&self) -> Result<()> {
+        let _committing = self.committing();
+        self.state.write().unwrap_or_else(PoisonError::into_inner).closed = true;
+        Ok(())
+    }
+
+    fn packing(&self) -> Option<&dyn Pack> {
+        Some(self)
+    }
+}
+
+impl Load for TemporaryStorage {
     fn load_before(
         &self,
         oid: Oid,
@@ -222,7 +229,9 @@ impl Storage for TemporaryStorage {
     fn get_tid(&self, oid: Oid) -> Result<Tid> {
         self.read()?.serial(oid).ok_or(StorageError::PosKey(oid))
     }
+}
 
+impl History for TemporaryStorage {
     /// There is none.
     fn revisions(&self, _oid: Oid, _each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
         Ok(())
@@ -241,47 +250,5 @@ impl Storage for TemporaryStorage {
     /// Nothing is left from before the start.
     fn last_invalidations(&self, _count: usize) -> Result<LastInvalidations> {
         Ok(LastInvalidations::new(Vec::new(), self.last_transaction()))
-    }
-
-    fn iterate(&self, _start: Option<Tid>, _stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
-        self.unsupported("a temporary storage keeps no transactions")
-    }
-
-    fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
-        Ok(Box::new(self.stage(staged, tid_at)?))
-    }
-
-    fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket) {
-        let txn = voted.into_any().downcast::<VotedTxn>();
-        let txn = *txn.expect("a voted transaction is finished by the storage that voted it");
-        self.commit(txn, ticket);
-    }
-
-    fn abort(&self, voted: Box<dyn Voted>) {
-        drop(voted);
-    }
-
-    fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
-        if self.publisher.set(publisher).is_err() {
-            log::error!(target: "tempstorage", "{}: a second publisher is ignored", self.name);
-        }
-    }
-
-    fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
-        self.resolver.set(resolver);
-    }
-
-    /// Collects what the counts miss: objects that refer to each other in a circle. Whatever the time.
-    fn pack(&self, _request: &PackRequest<'_>) -> Result<()> {
-        let _committing = self.committing();
-        drop(self.read()?);
-        self.state.write().unwrap_or_else(PoisonError::into_inner).collect_unreachable();
-        Ok(())
-    }
-
-    fn close(&self) -> Result<()> {
-        let _committing = self.committing();
-        self.state.write().unwrap_or_else(PoisonError::into_inner).closed = true;
-        Ok(())
     }
 }

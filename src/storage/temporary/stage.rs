@@ -1,18 +1,20 @@
 //! Vote and finish.
 
-use std::any::Any;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use super::TemporaryStorage;
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::Resolver;
 use crate::pickle::refs;
 use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::OpKind;
-use crate::storage::{Committed, Delivery, Result, Staged, StorageError, Ticket, TidAt, Voted};
+use crate::storage::{
+    Commit, Committed, Delivery, Publisher, Result, Staged, StorageError, Ticket, TidAt, Voted,
+};
 
 /// A transaction that has passed its checks.
-pub struct VotedTxn {
+struct VotedTxn {
     tid: Option<Tid>,
     records: Vec<Record>,
     resolved: Vec<Oid>,
@@ -33,14 +35,25 @@ impl Voted for VotedTxn {
     fn resolved(&self) -> &[Oid] {
         &self.resolved
     }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
-        self
-    }
 }
 
-impl TemporaryStorage {
-    pub(super) fn stage(&self, mut staged: Staged, tid_at: TidAt) -> Result<VotedTxn> {
+/// The log target: Python's tempstorage logs nothing.
+const TARGET: &str = "tempstorage";
+
+impl Commit for TemporaryStorage {
+    fn tids_after(&self, tid: Tid) {
+        self.tids.not_before(tid);
+    }
+
+    fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
+        self.publisher.set(publisher, TARGET, &self.name);
+    }
+
+    fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
+        self.resolver.set(resolver);
+    }
+
+    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
         let mut conflicts = Conflicts::default();
         let mut records = Vec::with_capacity(staged.ops().len());
         for index in 0..staged.ops().len() {
@@ -71,22 +84,20 @@ impl TemporaryStorage {
             TidAt::Finish => None,
             TidAt::Vote => Some(self.tids.at_vote(staged.tid)?),
         };
-        Ok(VotedTxn { tid, records, resolved })
+        Ok(Box::new(VotedTxn { tid, records, resolved }))
     }
 
-    pub(super) fn commit(&self, txn: VotedTxn, ticket: Ticket) {
-        let delivery = match self.publish(txn, ticket) {
-            Ok(delivery) => delivery,
-            Err(ticket) => match self.publisher.get() {
-                Some(publisher) => return publisher.failed(ticket, self.closed()),
-                None => return,
-            },
-        };
-        delivery();
+    fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket) {
+        match self.publish(voted.into_own(), ticket) {
+            Ok(delivery) => delivery.into_iter().for_each(|deliver| deliver()),
+            Err(ticket) => self.publisher.failed(ticket, self.closed(), TARGET, &self.name),
+        }
     }
+}
 
+impl TemporaryStorage {
     /// The ticket comes back if the storage is closed.
-    fn publish(&self, txn: VotedTxn, ticket: Ticket) -> std::result::Result<Delivery, Ticket> {
+    fn publish(&self, txn: VotedTxn, ticket: Ticket) -> std::result::Result<Option<Delivery>, Ticket> {
         let _committing = self.committing();
         let tid = self.tids.at_finish(txn.tid);
         let mut oids: Vec<Oid> = txn.records.iter().map(|record| record.oid).collect();
@@ -112,13 +123,7 @@ impl TemporaryStorage {
             state.last = tid;
         };
         let group = vec![Committed { tid, oids, object_count, size: 0, ticket }];
-        match self.publisher.get() {
-            Some(publisher) => Ok(publisher.publish(group, &mut install)),
-            None => {
-                install();
-                Ok(Box::new(|| ()))
-            }
-        }
+        Ok(self.publisher.publish(group, &mut install))
     }
 }
 

@@ -9,13 +9,15 @@ pub mod zlib;
 
 use std::borrow::Cow;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::forward::forward;
 use super::staged::OpKind;
 use super::{
-    DataRecord, IternextRecord, Loaded, PackRequest, RecordIterator, Result, Staged, Storage, StorageError,
-    TidAt, TransactionIterator, TransactionMeta, TransactionRecord, Voted,
+    Commit, DataRecord, History, Iterate, IternextRecord, Load, Loaded, Pack, PackRequest, RecordIterator,
+    Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, TransactionMeta,
+    TransactionRecord, Undo, UndoEntry, Voted,
 };
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
@@ -183,9 +185,7 @@ fn undecodable(oid: Oid, error: io::Error) -> StorageError {
 
 impl Storage for Transform {
     forward!(
-        base: name, is_read_only, object_count, size, extension_methods, extension_method,
-        last_transaction, tids_after, new_oids, expect_read, get_tid, revisions, last_invalidations, finish, abort,
-        set_publisher, supports_undo, undo_log, undo_oids, blob_dir, load_blob, close
+        base: name, is_read_only, object_count, size, last_transaction, new_oids, close, blobs, extension_methods
     );
 
     fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
@@ -196,6 +196,22 @@ impl Storage for Transform {
         }
         interfaces
     }
+
+    fn iteration(&self) -> Option<&dyn Iterate> {
+        self.base.iteration().map(|base| if self.by_clients { base } else { self })
+    }
+
+    fn undo(&self) -> Option<&dyn Undo> {
+        self.base.undo().map(|base| if self.by_clients { base } else { self })
+    }
+
+    fn packing(&self) -> Option<&dyn Pack> {
+        self.base.packing().map(|_| self as &dyn Pack)
+    }
+}
+
+impl Load for Transform {
+    forward!(base: expect_read, get_tid);
 
     fn load_before(
         &self,
@@ -227,6 +243,10 @@ impl Storage for Transform {
         self.decode_tail(oid, base, loaded.start, out)?;
         Ok(loaded)
     }
+}
+
+impl History for Transform {
+    forward!(base: revisions, last_invalidations);
 
     fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
         let mut record = self.base.record_iternext(next)?;
@@ -235,14 +255,10 @@ impl Storage for Transform {
         }
         Ok(record)
     }
+}
 
-    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
-        let base = self.base.iterate(start, stop)?;
-        if self.by_clients {
-            return Ok(base);
-        }
-        Ok(Box::new(Transactions { base, codec: Arc::clone(&self.codec), len_max: self.len_max }))
-    }
+impl Commit for Transform {
+    forward!(base: tids_after, finish, abort, set_publisher);
 
     fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
         self.check_lengths(&staged)?;
@@ -250,28 +266,45 @@ impl Storage for Transform {
         self.base.vote(staged, tid_at).map_err(|error| self.decode_error(error))
     }
 
-    fn undo_now(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
-        if self.by_clients {
-            return self.base.undo_now(staged);
-        }
-        let nothing = Staged::new(TransactionMeta::default(), None, b' ', 0);
-        let mut encoded = self.encode_staged(std::mem::replace(staged, nothing))?;
-        let result = self.base.undo_now(&mut encoded);
-        *staged = self.decode_staged(encoded)?;
-        result
-    }
-
     fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
         let (codec, len_max) = (Arc::clone(&self.codec), self.len_max);
         self.base.set_resolver(Arc::new(Translator { resolver, codec, len_max }));
     }
+}
 
+impl Iterate for Transform {
+    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
+        let base = self.base.require_iteration()?.iterate(start, stop)?;
+        Ok(Box::new(Transactions { base, codec: Arc::clone(&self.codec), len_max: self.len_max }))
+    }
+}
+
+impl Undo for Transform {
+    fn undo_log(&self, each: &mut dyn FnMut(UndoEntry) -> ControlFlow<()>) -> Result<()> {
+        self.base.require_undo()?.undo_log(each)
+    }
+
+    fn undo_oids(&self, tid: Tid) -> Result<Vec<Oid>> {
+        self.base.require_undo()?.undo_oids(tid)
+    }
+
+    fn undo_now(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
+        let base = self.base.require_undo()?;
+        let nothing = Staged::new(TransactionMeta::default(), None, b' ', 0);
+        let mut encoded = self.encode_staged(std::mem::replace(staged, nothing))?;
+        let result = base.undo_now(&mut encoded);
+        *staged = self.decode_staged(encoded)?;
+        result
+    }
+}
+
+impl Pack for Transform {
     fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
         let references = |record: &[u8], oids: &mut Vec<Oid>| {
             let decoded = self.codec.decode(record, LEN_MAX).map_err(|error| error.to_string())?;
             (request.references)(&decoded, oids)
         };
-        self.base.pack(&PackRequest { references: &references, ..*request })
+        self.base.require_packing()?.pack(&PackRequest { references: &references, ..*request })
     }
 }
 

@@ -1,4 +1,5 @@
-//! The order of messages in single situations: a client that waits for its vote, reads slowly, or does not wait for answers.
+//! The order of messages in single situations: a client that waits for its vote, reads slowly, or does not wait for
+//! answers.
 
 use super::*;
 

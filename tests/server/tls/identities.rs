@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use crate::support::client::{RawClient, Speaks, connect_from};
 use crate::support::process::Server;
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
 };
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};

@@ -206,6 +206,6 @@ pub fn after_close_nothing_works(kind: &Kind) {
     assert!(matches!(from.recv().unwrap(), Outcome::Failed(StorageError::Closed(_))));
     assert!(matches!(load(storage, 1), Err(StorageError::Closed(_))));
     assert!(matches!(commit(storage, &[(1, t1, b"two")]), Err(StorageError::Closed(_))));
-    assert!(storage.iterate(None, None).is_err());
+    assert!(storage.require_iteration().and_then(|listed| listed.iterate(None, None)).is_err());
     storage.close().unwrap();
 }

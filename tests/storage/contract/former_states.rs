@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::pickle::refs::references;
+use runzeo::storage::prelude::*;
 use runzeo::storage::temporary::TemporaryStorage;
-use runzeo::storage::{PackProgress, PackRequest, Storage, StorageError};
+use runzeo::storage::{PackProgress, PackRequest, StorageError};
 
 use crate::support::storage::{Answers, commit, load, load_before};
 

@@ -5,10 +5,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use runzeo::storage::Storage;
 use runzeo::storage::demo::DemoStorage;
 use runzeo::storage::file::FileStorage;
 use runzeo::storage::mapping::MappingStorage;
+use runzeo::storage::prelude::*;
 use runzeo::storage::temporary::TemporaryStorage;
 use runzeo::storage::transform::zlib::Zlib;
 use runzeo::storage::transform::{Codec, Transform};

@@ -1,7 +1,8 @@
 //! All objects, all transactions, the last transactions.
 
 use runzeo::base::ids::{Oid, Tid};
-use runzeo::storage::{Storage, TransactionIterator};
+use runzeo::storage::TransactionIterator;
+use runzeo::storage::prelude::*;
 
 use super::kinds::Kind;
 use crate::support::storage::commit;
@@ -57,7 +58,7 @@ pub fn transactions_in_order(kind: &Kind) {
     let t2 = commit(storage, &[(1, t1, b"changed")]).unwrap();
     let t3 = commit(storage, &[(3, Tid::ZERO, b"three")]).unwrap();
     if !kind.logs {
-        assert!(storage.iterate(None, None).is_err());
+        assert!(storage.iteration().is_none());
         return;
     }
     let after = Some(Tid(before.0 + 1));
@@ -65,7 +66,7 @@ pub fn transactions_in_order(kind: &Kind) {
     let second = (t2, vec![(1, b"changed".to_vec())]);
     let third = (t3, vec![(3, b"three".to_vec())]);
     let all = [first.clone(), second.clone(), third.clone()];
-    let list = |start, stop| shown(storage.iterate(start, stop).unwrap());
+    let list = |start, stop| shown(storage.iteration().unwrap().iterate(start, stop).unwrap());
     assert_eq!(list(after, None), all);
     assert!(list(None, None).ends_with(&all));
     assert_eq!(list(Some(t1), Some(t2)), [first, second.clone()]);
@@ -80,10 +81,10 @@ pub fn iterators_see_what_was_there(kind: &Kind) {
         return;
     }
     let t1 = commit(storage, &[(1, Tid::ZERO, b"one")]).unwrap();
-    let iterator = storage.iterate(Some(t1), None).unwrap();
+    let iterator = storage.iteration().unwrap().iterate(Some(t1), None).unwrap();
     let t2 = commit(storage, &[(1, t1, b"later")]).unwrap();
     assert_eq!(shown(iterator), [(t1, vec![(1, b"one".to_vec())])]);
-    assert_eq!(shown(storage.iterate(Some(t2), None).unwrap()).len(), 1);
+    assert_eq!(shown(storage.iteration().unwrap().iterate(Some(t2), None).unwrap()).len(), 1);
 }
 
 pub fn the_last_transactions(kind: &Kind) {
@@ -111,5 +112,5 @@ pub fn the_last_transactions(kind: &Kind) {
 
 /// For other checks: the records of the last transaction.
 pub fn records_of_last(storage: &dyn Storage) -> Vec<(u64, Vec<u8>)> {
-    shown(storage.iterate(Some(storage.last_transaction()), None).unwrap()).remove(0).1
+    shown(storage.iteration().unwrap().iterate(Some(storage.last_transaction()), None).unwrap()).remove(0).1
 }

@@ -7,9 +7,10 @@ use runzeo::storage::before::Before;
 use runzeo::storage::demo::DemoStorage;
 use runzeo::storage::file::FileStorageOptions;
 use runzeo::storage::mapping::MappingStorage;
+use runzeo::storage::prelude::*;
 use runzeo::storage::transform::Transform;
 use runzeo::storage::transform::zlib::Zlib;
-use runzeo::storage::{Storage, StorageError, TidAt};
+use runzeo::storage::{StorageError, TidAt};
 
 use crate::support::storage::*;
 

@@ -82,7 +82,7 @@ pub fn threads_commit_and_read(kind: &Kind) {
     if !kind.logs {
         return;
     }
-    let mut transactions = storage.iterate(Some(Tid(before.0 + 1)), None).unwrap();
+    let mut transactions = storage.iteration().unwrap().iterate(Some(Tid(before.0 + 1)), None).unwrap();
     let mut listed = Vec::new();
     while let Some(transaction) = transactions.next_transaction().unwrap() {
         listed.push(transaction.tid);

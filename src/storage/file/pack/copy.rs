@@ -20,7 +20,7 @@ use super::super::volume::Volume;
 use super::out::Out;
 use super::reach::Reach;
 use super::sequential::{FIRST, Sequential, Txn};
-use super::{Pack, Stop};
+use super::{PackRun, Stop};
 use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Removals, Result, StorageError};
@@ -92,7 +92,11 @@ impl<'a> Copier<'a> {
         self.out.sync()
     }
 
-    pub fn copy_to_pack_time(&mut self, pack: &mut Pack<'_>, removals: Option<&dyn Removals>) -> Result<()> {
+    pub fn copy_to_pack_time(
+        &mut self,
+        pack: &mut PackRun<'_>,
+        removals: Option<&dyn Removals>,
+    ) -> Result<()> {
         pack.phase("copying");
         let old = self.old.clone();
         let pack_pos = self.reach.pack_pos;
@@ -194,7 +198,7 @@ impl<'a> Copier<'a> {
     }
 
     /// All whole transactions that are there now. `beside`: commits go on, and the pack may be cut short.
-    pub fn copy_rest(&mut self, pack: &mut Pack<'_>, beside: bool) -> std::result::Result<(), Stop> {
+    pub fn copy_rest(&mut self, pack: &mut PackRun<'_>, beside: bool) -> std::result::Result<(), Stop> {
         let old = self.old.clone();
         let end = old.log.end();
         let mut file = Sequential::new(&old.log, end);
@@ -271,7 +275,7 @@ impl<'a> Copier<'a> {
     /// Whether all is kept that a transaction refers to, which was copied.
     fn check_references(
         &self,
-        pack: &Pack<'_>,
+        pack: &PackRun<'_>,
         file: &mut Sequential<'_>,
         txn: &Txn,
     ) -> std::result::Result<(), Stop> {

@@ -37,7 +37,7 @@ use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
 use crate::base::log_rate::LogRate;
 use crate::storage::blob::Sweep;
-use crate::storage::{PackRequest, Removals, Result, StorageError};
+use crate::storage::{Pack, PackRequest, Removals, Result, StorageError};
 
 /// Packs of which the log tells. Clients may ask for one after the other, and most have nothing to do.
 static TOLD: LogRate = LogRate::new("packs", 60, 60);
@@ -53,8 +53,8 @@ const ATTEMPTS_MAX: usize = 4;
 /// A pack that removes more than nine of ten objects, and so many are there, is perhaps a mistake.
 const MANY_OBJECTS: u64 = 1000;
 
-impl FileStorage {
-    pub(super) fn pack_file(&self, request: &PackRequest<'_>) -> Result<()> {
+impl Pack for FileStorage {
+    fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
         self.check_writable()?;
         let stop = stop_of(request.time)?;
         let core = &self.core;
@@ -64,7 +64,7 @@ impl FileStorage {
         }
         let _packing = core.packing.begin()?;
         let gc = request.gc.unwrap_or(self.options.pack_gc);
-        let mut pack = Pack {
+        let mut pack = PackRun {
             storage: self,
             core,
             request,
@@ -93,7 +93,9 @@ impl FileStorage {
             ),
         })
     }
+}
 
+impl FileStorage {
     /// What the last pack left makes room for this one.
     fn remove_old(&self) -> Result<()> {
         let old = with_suffix(&self.options.path, ".old");
@@ -146,7 +148,7 @@ fn in_words(tid: Tid) -> String {
 }
 
 /// One pack under way: what its steps share.
-struct Pack<'a> {
+struct PackRun<'a> {
     storage: &'a FileStorage,
     core: &'a Core,
     request: &'a PackRequest<'a>,
@@ -157,7 +159,7 @@ struct Pack<'a> {
     logged: Instant,
 }
 
-impl Pack<'_> {
+impl PackRun<'_> {
     fn run(&mut self, stop: Tid, gc: bool) -> std::result::Result<(), Stop> {
         let (core, storage) = (self.core, self.storage);
         let path = core.path.display();

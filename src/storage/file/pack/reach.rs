@@ -16,7 +16,7 @@ use super::super::index::{Index, MARKABLE_END, Marked};
 use super::super::log::Log;
 use super::super::volume::Volume;
 use super::sequential::{FIRST, Sequential, Txn};
-use super::{Pack, REST_MAX, ROUNDS_MAX};
+use super::{PackRun, REST_MAX, ROUNDS_MAX};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 
@@ -47,7 +47,7 @@ impl Reach {
     /// Looks at transactions up to `end`, and at those that come meanwhile. `None`: it has been packed to that time or later
     /// before.
     pub fn find(
-        pack: &mut Pack<'_>,
+        pack: &mut PackRun<'_>,
         volume: &Volume,
         end: u64,
         stop: Tid,
@@ -86,7 +86,7 @@ impl Reach {
 }
 
 /// The index as of `stop`, and where the first later transaction begins. `None`: a redundant pack.
-fn index_to(pack: &mut Pack<'_>, file: &mut Sequential<'_>, stop: Tid) -> Result<Option<(Index, u64)>> {
+fn index_to(pack: &mut PackRun<'_>, file: &mut Sequential<'_>, stop: Tid) -> Result<Option<(Index, u64)>> {
     pack.phase("finding what is there");
     let index = Index::new();
     let (mut pos, mut unpacked, mut last) = (FIRST, false, None);
@@ -130,7 +130,7 @@ fn for_records(
 
 /// Marks objects.
 struct Marker<'a, 'p> {
-    pack: &'a mut Pack<'p>,
+    pack: &'a mut PackRun<'p>,
     log: &'a Log,
     reach: &'a mut Reach,
     /// Positions of records whose references are still to be read. The last heap is not full yet.

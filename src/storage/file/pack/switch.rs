@@ -25,7 +25,7 @@ use super::super::pins::HeldPins;
 use super::super::tail_note::State;
 use super::super::volume::{Ended, Volume};
 use super::copy::Copier;
-use super::{Pack, Stop};
+use super::{PackRun, Stop};
 use crate::base::fs::with_suffix;
 use crate::base::ids::Oid;
 use crate::storage::{Result, StorageError};
@@ -51,7 +51,7 @@ enum Tried {
 
 /// See the module. `keep_old`: the old file gets the name `Data.fs.old`.
 pub fn switch(
-    pack: &mut Pack<'_>,
+    pack: &mut PackRun<'_>,
     copier: &mut Copier<'_>,
     keep_old: bool,
 ) -> std::result::Result<Switched, Stop> {
@@ -85,7 +85,7 @@ pub fn switch(
 
 /// The new volume, and for how long commits were held.
 fn hold_and_replace(
-    pack: &mut Pack<'_>,
+    pack: &mut PackRun<'_>,
     copier: &mut Copier<'_>,
     keep_old: bool,
 ) -> std::result::Result<(Arc<Volume>, Duration), Stop> {
@@ -124,7 +124,11 @@ fn remove_index(core: &Core) -> Result<()> {
 }
 
 /// While commits are held.
-fn replace(pack: &mut Pack<'_>, copier: &mut Copier<'_>, keep_old: bool) -> std::result::Result<Tried, Stop> {
+fn replace(
+    pack: &mut PackRun<'_>,
+    copier: &mut Copier<'_>,
+    keep_old: bool,
+) -> std::result::Result<Tried, Stop> {
     let core = pack.core;
     if let Some(why) = core.broken() {
         return Err(StorageError::Closed(format!("the storage is read-only: {why}")).into());
@@ -196,7 +200,7 @@ fn growth(pins: &HeldPins<'_>) -> Result<u64> {
 }
 
 /// Transactions that have voted will restore former revisions: what these refer to must be kept.
-fn check_pins(pack: &Pack<'_>, copier: &Copier<'_>, pins: &HeldPins<'_>) -> std::result::Result<(), Stop> {
+fn check_pins(pack: &PackRun<'_>, copier: &Copier<'_>, pins: &HeldPins<'_>) -> std::result::Result<(), Stop> {
     if copier.reach.searched_to.is_none() {
         return Ok(());
     }

@@ -1,0 +1,34 @@
+//! What a storage that closes leaves behind for the next start.
+
+use std::sync::PoisonError;
+
+use super::tail_note::State;
+use super::{FileStorage, familiar};
+use crate::base::ids::Oid;
+use crate::storage::{Result, StorageError};
+
+impl FileStorage {
+    /// The last word of a storage that was writable: the file gets its true length, the note says that all is well, the index is
+    /// saved. Nobody writes any more.
+    pub(super) fn leave(&self) -> Result<()> {
+        let core = &self.core;
+        let path = self.options.path.display();
+        let volume = core.volume.get_owned();
+        if let Err(why) = core.check_ours(&volume) {
+            core.set_exchanged(&volume, &why);
+            return Ok(());
+        }
+        core.will_write();
+        // Gives back the space that was reserved behind the end.
+        let (file, end) = (volume.log.file(), volume.log.end());
+        file.set_len(end).map_err(StorageError::io(format!("closing {path}")))?;
+        if let Some(note) = &core.note {
+            let about = familiar::about(&*core.media, &volume, core.last_tid(), State::Closed);
+            let changed = file.identity().map_or(0, |identity| identity.changed);
+            let last_oid = Oid(core.oids.lock().unwrap_or_else(PoisonError::into_inner).last);
+            note.close(about, last_oid, changed).map_err(StorageError::io(format!("writing {path}.tmp")))?;
+        }
+        core.save_index();
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! Transactional undo: a transaction that takes back an earlier one.
+//!
+//! For each record of the undone transaction the undoing one gets a record that points back to the one before it,
+//! so nothing is copied; an object that was created gets a back-pointer to nothing. Where a later transaction changed
+//! the object, to other data than the undone one did, the states are merged, or the undo fails.
+//!
+//! Nothing but the objects themselves needs to be locked: all else that is read here lies in the past. Python takes the
+//! whole storage.
+
+use std::collections::HashMap;
+
+use super::FileStorage;
+use super::draft::{Draft, StagedRecord};
+use super::format::DATA_HEADER_LEN;
+use super::log::{Record, Records};
+use super::undo_find::find_undoable;
+use super::volume::Volume;
+use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
+use crate::conflict::ThreeStates;
+use crate::storage::staged::Staged;
+use crate::storage::{Result, StorageError, Undone};
+
+/// What an object has instead.
+enum Instead {
+    /// The data of the record at this place, or none.
+    Back(u64),
+    Merged(Vec<u8>),
+}
+
+/// Why an object cannot have its earlier state again, or the medium failed.
+enum Failure {
+    Undo(&'static str),
+    Storage(StorageError),
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Failure {
+        Failure::Storage(error)
+    }
+}
+
+impl FileStorage {
+    /// Adds the records that take back transaction `tid`. Earlier operations of the same transaction have their effect,
+    /// other undos among them.
+    pub(super) fn undo_transaction(
+        &self,
+        volume: &Volume,
+        staged: &mut Staged,
+        tid: Tid,
+        draft: &mut Draft,
+    ) -> Result<()> {
+        let (tpos, header) = find_undoable(volume, tid)?;
+        draft.settle();
+        // What fails may be redeemed by a later record of the same object.
+        let mut failures: HashMap<Oid, (u64, &'static str)> = HashMap::new();
+        let mut undone: HashMap<Oid, usize> = HashMap::new();
+        let mut records = Records::new(&volume.log, tpos, &header);
+        while let Some((pos, record)) = records.next_record()? {
+            let oid = record.header.oid;
+            failures.remove(&oid);
+            match self.undo_record(volume, staged, pos, &record, draft) {
+                Ok(instead) => {
+                    let restored = add_undo_record(volume, staged, oid, instead, draft)?;
+                    let at = *undone.entry(oid).or_insert(draft.undone.len());
+                    match draft.undone.get_mut(at) {
+                        Some(earlier) => earlier.restored = restored,
+                        None => draft.undone.push(Undone { oid, restored }),
+                    }
+                }
+                Err(Failure::Undo(reason)) => {
+                    failures.insert(oid, (pos, reason));
+                }
+                Err(Failure::Storage(error)) => return Err(error),
+            }
+        }
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let mut failures: Vec<_> = failures.into_iter().collect();
+        failures.sort_unstable_by_key(|(_, (pos, _))| *pos);
+        let failures = failures.into_iter().map(|(oid, (_, reason))| (oid, reason)).collect();
+        Err(StorageError::MultipleUndo(failures))
+    }
+
+    /// Decides about one record of the undone transaction, at `pos`.
+    fn undo_record(
+        &self,
+        volume: &Volume,
+        staged: &Staged,
+        pos: u64,
+        undone: &Record,
+        draft: &Draft,
+    ) -> std::result::Result<Instead, Failure> {
+        const NO_DATA: Failure = Failure::Undo("_loadBack() failed");
+        let log = &volume.log;
+        let oid = undone.header.oid;
+        let pre = undone.header.prev;
+        let current = match draft.latest(oid) {
+            Some(record) => Current::Draft(record),
+            None => match volume.index.pos(oid) {
+                0 => return Err(Failure::Undo("Invalid undo transaction id")),
+                at if at == pos => return Ok(Instead::Back(pre)),
+                at => Current::Committed(at, log.read_record(at, Some(oid))?),
+            },
+        };
+        // A back-pointer to the undone record is the same data, so it counts as current.
+        if current.back() == Some(pos) {
+            return Ok(Instead::Back(pre));
+        }
+        let data_of = |back: u64| -> std::result::Result<Vec<u8>, Failure> {
+            let (at, header) = log.follow(oid, back)?.ok_or(NO_DATA)?;
+            let mut data = Vec::new();
+            log.read_data(at, &header, &mut data)?;
+            Ok(data)
+        };
+        let undone_data = data_of(pos)?;
+        let current_data = match current {
+            _ if current.back().is_some() => data_of(current.back().unwrap_or(0))?,
+            Current::Committed(at, _) => data_of(at)?,
+            Current::Draft(record) => draft_data(staged, &record)?,
+        };
+        if undone_data == current_data {
+            return Ok(Instead::Back(pre));
+        }
+        if pre == 0 {
+            return Err(Failure::Undo("Can't undo an add transaction followed by conflicting transactions."));
+        }
+        // Python says "_loadBack() failed for %s", and leaves it at that.
+        let pre_data = data_of(pre).map_err(|failure| match failure {
+            Failure::Undo(_) => Failure::Undo("_loadBack() failed for %s"),
+            storage => storage,
+        })?;
+        // Of several records of the object, `loadSerial` knows the last only.
+        let old = match volume.revision(oid, undone.header.tid)? {
+            0 => undone_data,
+            at => data_of(at)?,
+        };
+        let states = ThreeStates {
+            oid,
+            read: undone.header.tid,
+            committed_serial: current.serial(staged),
+            old: &old,
+            committed: &current_data,
+            new: &pre_data,
+            cancel: &staged.cancel,
+        };
+        match self.resolver.merge(&states) {
+            Ok(data) => Ok(Instead::Merged(data)),
+            Err(_conflict) => Err(Failure::Undo("Some data were modified by a later transaction")),
+        }
+    }
+}
+
+/// Writes the record down; the transaction whose data it stands for.
+fn add_undo_record(
+    volume: &Volume,
+    staged: &mut Staged,
+    oid: Oid,
+    instead: Instead,
+    draft: &mut Draft,
+) -> Result<Option<Tid>> {
+    let prev = volume.index.pos(oid);
+    let mut record =
+        StagedRecord { oid, tid: None, prev, data_len: 0, back: 0, staged_at: 0, file_at: draft.len };
+    let mut restored = None;
+    match instead {
+        Instead::Back(back) => {
+            record.back = back;
+            restored = volume.log.follow(oid, back)?.map(|(_, header)| header.tid);
+        }
+        Instead::Merged(data) => {
+            record.data_len = data.len() as u64;
+            record.staged_at = staged
+                .add_payload(&data)
+                .map_err(StorageError::io("buffering a transaction in the temporary directory"))?;
+        }
+    }
+    draft.push(record);
+    Ok(restored)
+}
+
+/// An object's state that an undo meets.
+#[derive(Clone, Copy)]
+enum Current {
+    Draft(StagedRecord),
+    Committed(u64, Record),
+}
+
+impl Current {
+    /// The back-pointer that it has instead of data, which may lead nowhere.
+    fn back(&self) -> Option<u64> {
+        match self {
+            Current::Draft(record) => (record.data_len == 0).then_some(record.back),
+            Current::Committed(_, record) => (record.header.data_len == 0).then_some(record.back),
+        }
+    }
+
+    /// For a record of this transaction perhaps not known yet: then one that no other record has.
+    fn serial(&self, staged: &Staged) -> Tid {
+        match self {
+            Current::Draft(record) => record.tid.or(staged.tid).unwrap_or(Tid::MAX),
+            Current::Committed(_, record) => record.header.tid,
+        }
+    }
+}
+
+/// The data of a record of this transaction.
+fn draft_data(staged: &Staged, record: &StagedRecord) -> Result<Vec<u8>> {
+    let read = || {
+        let mut data = memory::zeros(record.data_len as usize)?;
+        staged.read_at(&mut data, record.staged_at + DATA_HEADER_LEN as u64)?;
+        Ok(data)
+    };
+    read().map_err(StorageError::io("reading back a transaction's temporary file"))
+}
