@@ -1,8 +1,10 @@
-//! Where tids come from: the time of day, or what a test says it is.
+//! The time, or what a test says it is: for tids ([`Clock`]), and for timeouts ([`TimeSource`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::ids::Tid;
+use super::sync::{Arc, Condvar, MutexGuard};
 
 /// Tells the time as a tid.
 pub trait Clock: Send + Sync {
@@ -36,5 +38,75 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Tid {
         Tid(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// How often a wait looks at a time that a test moves.
+const MANUAL_PAUSE: Duration = Duration::from_millis(5);
+
+/// Where the server's timeouts and time stamps come from: the computer's clocks, or a time that stands still until a test moves it.
+/// Clones tell the same time.
+#[derive(Clone, Debug, Default)]
+pub struct TimeSource(Option<Arc<ManualTime>>);
+
+#[derive(Debug)]
+struct ManualTime {
+    start: (Instant, SystemTime),
+    /// Nanoseconds since the start.
+    passed: AtomicU64,
+}
+
+impl TimeSource {
+    /// A time that stands still until [`TimeSource::advance`].
+    pub fn manual() -> TimeSource {
+        let start = (Instant::now(), SystemTime::now());
+        TimeSource(Some(Arc::new(ManualTime { start, passed: AtomicU64::new(0) })))
+    }
+
+    /// Moves a manual time forwards. Changes nothing for the computer's clocks.
+    pub fn advance(&self, by: Duration) {
+        if let Some(time) = &self.0 {
+            let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+            time.passed.fetch_add(nanos, Ordering::SeqCst);
+        }
+    }
+
+    /// Monotonic time.
+    pub fn now(&self) -> Instant {
+        match &self.0 {
+            None => Instant::now(),
+            Some(time) => time.start.0 + time.passed(),
+        }
+    }
+
+    /// Time of day.
+    pub fn system_time(&self) -> SystemTime {
+        match &self.0 {
+            None => SystemTime::now(),
+            Some(time) => time.start.1 + time.passed(),
+        }
+    }
+
+    /// Monotonic time since `since`; zero if that lies in the future.
+    pub fn elapsed(&self, since: Instant) -> Duration {
+        self.now().saturating_duration_since(since)
+    }
+
+    /// Waits for a notice, or until `until`. It may return earlier, as waits do.
+    pub fn wait_until<'a, T>(
+        &self,
+        condvar: &Condvar,
+        guard: MutexGuard<'a, T>,
+        until: Instant,
+    ) -> MutexGuard<'a, T> {
+        let left = until.saturating_duration_since(self.now());
+        let left = if self.0.is_some() { left.min(MANUAL_PAUSE) } else { left };
+        condvar.wait_timeout(guard, left)
+    }
+}
+
+impl ManualTime {
+    fn passed(&self) -> Duration {
+        Duration::from_nanos(self.passed.load(Ordering::SeqCst))
     }
 }

@@ -1,5 +1,5 @@
-//! A connection to a ZEO server of any generation, ours or Python's, for tools. It keeps no cache and ignores what the server
-//! sends unasked.
+//! A connection to a ZEO server of any generation, ours or Python's, for tools. It keeps no cache and ignores what
+//! the server sends unasked.
 
 use std::io;
 use std::net::TcpStream;
@@ -117,7 +117,8 @@ impl Connection {
         }
     }
 
-    /// The next answer to any call: its number, and the value or the exception in words. `None`: there was none in time.
+    /// The next answer to any call: its number, and the value or the exception in words. `None`: there was none in
+    /// time.
     #[allow(clippy::type_complexity)] // said above
     pub fn any_answer(
         &mut self,

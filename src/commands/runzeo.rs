@@ -14,6 +14,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::auth::Protocols;
+use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
 use crate::commands::open::{self, Prepared};
 use crate::config::{
@@ -29,7 +30,7 @@ use crate::process::pid_file::PidFile;
 use crate::process::signals::{Signal, Signals};
 use crate::server::client_log::LOG;
 use crate::server::hosted::Hosted;
-use crate::server::room::Room;
+use crate::server::record_memory::RecordMemory;
 use crate::server::workers::Pools;
 use crate::server::{Authentication, Server};
 use crate::storage::Storage;
@@ -172,9 +173,9 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     }
     log_created(&config.zeo, &storages);
     let cannot_start = |error| Failure::outside(format!("can't start a thread: {error}"));
-    let server =
-        Server::new(storages, config.zeo.greeting, authentication, config.zeo.limits.clone(), descriptors)
-            .map_err(cannot_start)?;
+    let (limits, clock) = (config.zeo.limits.clone(), TimeSource::default());
+    let server = Server::new(storages, config.zeo.greeting, authentication, limits, descriptors, clock)
+        .map_err(cannot_start)?;
     // One address may have a socket for each IP version.
     if let Some(first) = listeners.first() {
         log::info!(target: "ZEO.zrpc", "({pid}) listening on {}", first.kind);
@@ -267,9 +268,10 @@ fn prepare_storages(config: &Config) -> Result<Vec<(&str, Prepared)>, Failure> {
 
 fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec<Arc<Hosted>>, Failure> {
     // Two of the largest records at a time, or some that are smaller.
-    let room = Room::new(config.zeo.limits.message_size.saturating_mul(2));
-    let workers =
-        Pools::start(room).map_err(|error| Failure::outside(format!("can't start a thread: {error}")))?;
+    let clock = TimeSource::default();
+    let record_memory = RecordMemory::new(config.zeo.limits.message_size.saturating_mul(2), clock.clone());
+    let workers = Pools::start(record_memory, &clock)
+        .map_err(|error| Failure::outside(format!("can't start a thread: {error}")))?;
     let mut opened: Vec<(&str, Arc<dyn Storage>)> = Vec::new();
     for (name, prepared) in prepared {
         match prepared() {
@@ -282,7 +284,8 @@ fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec
     }
     let mut hosted = Vec::new();
     for (name, storage) in &opened {
-        match Hosted::new(name.to_string(), Arc::clone(storage), config.zeo.hosted.clone(), workers.clone()) {
+        let (options, workers) = (config.zeo.hosted.clone(), workers.clone());
+        match Hosted::new(name.to_string(), Arc::clone(storage), options, workers, clock.clone()) {
             Ok(one) => hosted.push(one),
             Err(error) => {
                 close_all(opened.iter().map(|(name, storage)| (*name, storage)));

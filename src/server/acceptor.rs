@@ -15,10 +15,11 @@ use crate::server::connection::Connection;
 use crate::server::outbox::Outbox;
 use crate::server::session;
 
-/// Bytes of stack for a session. Its frames are on the heap, so that ten thousand idle clients do not cost gigabytes of stack.
+/// Bytes of stack for a session. Its frames are on the heap, so that ten thousand idle clients do not cost gigabytes
+/// of stack.
 // Without optimization the compressor of zlib builds its tables on the stack, and more than once.
 const SESSION_STACK: usize = if cfg!(debug_assertions) { 1 << 20 } else { 256 << 10 };
-/// Pause after an error that will not go away at once (no descriptors left).
+/// Longest pause after an error that will not go away at once (no descriptors left): a client that leaves ends it.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accept clients until the server stops.
@@ -39,7 +40,7 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
                     let message = format_args!("Can't accept a client on {}: {error}", listener.kind);
                     log_without_peer(&client_log::NOT_SERVED, ERROR, message);
                 }
-                thread::sleep(ERROR_PAUSE);
+                server.wait_for_departure(ERROR_PAUSE);
                 continue;
             }
         };
@@ -70,15 +71,15 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
         let outbox = Arc::new(Outbox::new(stream, server.limits().unsent));
         let connection = Arc::new(Connection::new(id, outbox, peer));
         let Some(admission) = server.admission().admit(&connection, source) else { continue };
-        let server = Arc::clone(server);
+        let served_by = Arc::clone(server);
         let spawned = thread::Builder::new()
             .name(format!("zeo-{id}"))
             .stack_size(SESSION_STACK)
-            .spawn(move || session::serve(&server, connection, admission));
+            .spawn(move || session::serve(&served_by, connection, admission));
         if let Err(error) = spawned {
             let message = format_args!("Can't start a thread for a client: {error}");
             log_without_peer(&client_log::NOT_SERVED, ERROR, message);
-            thread::sleep(ERROR_PAUSE);
+            server.wait_for_departure(ERROR_PAUSE);
         }
     }
 }

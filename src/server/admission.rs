@@ -1,12 +1,13 @@
 //! Limits on connections: how many there may be, and how long they may take to register.
 //!
-//! A connection is *unregistered* until its `register` succeeds. There are at most `max-unregistered` of them, and each must register
-//! within `handshake-timeout`. A new connection that finds no room makes an old one go: of the address with the most unregistered
-//! connections the oldest, so that a flood from one address is at the cost of that address. A connection is protected for its first
-//! second, in which an honest client registers; until there is room, new connections wait in the kernel's queue.
+//! A connection is *unregistered* until its `register` succeeds. There are at most `max-unregistered` of them, and
+//! each must register within `handshake-timeout`. A new connection that finds no room makes an old one go: of the
+//! address with the most unregistered connections the oldest, so that a flood from one address is at the cost of that
+//! address. A connection is protected for its first second, in which an honest client registers; until there is room,
+//! new connections wait in the kernel's queue.
 //!
-//! `max-connections` and `max-connections-per-address` limit the registered connections. They are enforced at `register`, the first
-//! call whose answer can name the reason.
+//! `max-connections` and `max-connections-per-address` limit the registered connections. They are enforced at
+//! `register`, the first call whose answer can name the reason.
 //!
 //! The log has one line when such closing begins, and then a number each minute, not a line for each connection.
 
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::base::address::Host;
+use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, Condvar, Mutex};
 use crate::logging::level::WARNING;
 use crate::server::client_log;
@@ -40,6 +42,7 @@ pub struct Admission {
     per_address_max: usize,
     unregistered_max: usize,
     handshake_timeout: Option<Duration>,
+    clock: TimeSource,
     state: Mutex<State>,
     /// Notified when a connection has gone or has registered.
     left: Condvar,
@@ -78,25 +81,27 @@ pub struct AdmissionGuard {
 
 impl Admission {
     /// `descriptors` may limit them further.
-    pub fn new(limits: &Limits, descriptors: &Descriptors) -> Arc<Admission> {
+    pub fn new(limits: &Limits, descriptors: &Descriptors, clock: TimeSource) -> Arc<Admission> {
         Arc::new(Admission {
             connections_max: descriptors.connections,
             too_few_files: descriptors.limits_connections.then_some(descriptors.total),
             per_address_max: limits.connections_per_address.unwrap_or(usize::MAX),
             unregistered_max: descriptors.unregistered,
             handshake_timeout: limits.handshake_timeout,
+            clock,
             state: Mutex::default(),
             left: Condvar::new(),
         })
     }
 
-    /// Admits a connection as unregistered. Waits until there is room, at most [`ROOM_WAIT_MAX`]. `None`: there is none.
+    /// Admits a connection as unregistered. Waits until there is room, at most [`ROOM_WAIT_MAX`]. `None`: there is
+    /// none.
     pub fn admit(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
         source: Option<Host>,
     ) -> Option<AdmissionGuard> {
-        let started = Instant::now();
+        let started = self.clock.now();
         let mut state = self.state.lock();
         if state.unregistered_from(source) >= self.per_address_max {
             drop(state);
@@ -104,7 +109,7 @@ impl Admission {
             return None;
         }
         while state.unregistered.len() >= self.unregistered_max {
-            if started.elapsed() > ROOM_WAIT_MAX {
+            if self.clock.elapsed(started) > ROOM_WAIT_MAX {
                 drop(state);
                 let max = self.unregistered_max;
                 connection.peer.log(
@@ -116,11 +121,11 @@ impl Admission {
                 );
                 return None;
             }
-            if let Some((victim, since)) = state.oldest_of_largest_address() {
+            if let Some((victim, since)) = state.oldest_of_largest_address(&self.clock) {
                 // Closing takes other locks.
                 drop(state);
                 victim.outbox.close(MADE_ROOM);
-                let (max, seconds) = (self.unregistered_max, since.elapsed().as_secs());
+                let (max, seconds) = (self.unregistered_max, self.clock.elapsed(since).as_secs());
                 victim.peer.log(
                     &client_log::MADE_ROOM,
                     WARNING,
@@ -135,7 +140,7 @@ impl Admission {
             state = self.left.wait_timeout(state, PAUSE);
         }
         let entry = Unregistered {
-            since: Instant::now(),
+            since: self.clock.now(),
             source,
             connection: Arc::clone(connection),
             is_leaving: false,
@@ -152,7 +157,8 @@ impl Admission {
         })
     }
 
-    /// Closes the unregistered connections whose time is up. Returns when to call again, if there is a `handshake-timeout`.
+    /// Closes the unregistered connections whose time is up. Returns when to call again, if there is a
+    /// `handshake-timeout`.
     pub fn expire(&self, now: Instant) -> Option<Instant> {
         let timeout = self.handshake_timeout?;
         let mut late = Vec::new();
@@ -173,7 +179,8 @@ impl Admission {
         Some(next)
     }
 
-    /// Logs an unregistered connection that was closed by [`Admission::expire`]: what it failed to do, and perhaps a likely reason.
+    /// Logs an unregistered connection that was closed by [`Admission::expire`]: what it failed to do, and perhaps a
+    /// likely reason.
     pub fn log_too_slow(&self, connection: &Connection, what: &str, hint: &str) {
         let seconds = self.handshake_timeout.unwrap_or_default().as_secs();
         connection.peer.log(
@@ -252,14 +259,14 @@ impl State {
     }
 
     /// Marks the connection that is to make room, unless another one is leaving already.
-    fn oldest_of_largest_address(&mut self) -> Option<(Arc<Connection>, Instant)> {
+    fn oldest_of_largest_address(&mut self, clock: &TimeSource) -> Option<(Arc<Connection>, Instant)> {
         if self.unregistered.values().any(|entry| entry.is_leaving) {
             return None;
         }
         // `max_by_key` returns the last of equals: so from the newest to the oldest.
         let unregistered = self.unregistered.iter().rev();
         let (&id, oldest) = unregistered.max_by_key(|(_, entry)| self.unregistered_from(entry.source))?;
-        if oldest.since.elapsed() < PROTECTED {
+        if clock.elapsed(oldest.since) < PROTECTED {
             return None;
         }
         let victim = self.unregistered.get_mut(&id)?;

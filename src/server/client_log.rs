@@ -1,5 +1,6 @@
-//! Rate-limited log lines about clients. All lines about clients are written here ([`Peer::log`]): as one line, with what clients
-//! choose escaped and cut, and within the limits below, so that no client fills the disk, forges a line or hides what happens to others.
+//! Rate-limited log lines about clients. All lines about clients are written here ([`Peer::log`]): as one line, with
+//! what clients choose escaped and cut, and within the limits below, so that no client fills the disk, forges a line
+//! or hides what happens to others.
 //!
 //! Exempt are DEBUG and BLATHER, which are written only if they were asked for: their number is the operator's choice.
 //!
@@ -106,7 +107,8 @@ pub fn log_without_peer(rate: &'static LogRate, level: u8, message: fmt::Argumen
     }
 }
 
-/// Logs how many lines were left out in minutes that are over; `at_once`, before the process ends: also in those that are not.
+/// Logs how many lines were left out in minutes that are over; `at_once`, before the process ends: also in those that
+/// are not.
 pub fn log_left_out(now: Instant, at_once: bool) {
     for summary in log_rate::summaries(now, at_once) {
         log_at!(target: LOG, WARNING, "{summary}");

@@ -16,8 +16,8 @@ pub struct Connection {
     pub transaction: TransactionSlot,
     /// Number of loads, written by its session only; `server_status` adds them up.
     pub loads: AtomicU64,
-    /// Number of messages that belonged to a transaction; written by its session only, read by the thread that looks for idle
-    /// transactions.
+    /// Number of messages that belonged to a transaction; written by its session only, read by the thread that looks
+    /// for idle transactions.
     pub progress: AtomicU64,
     /// What the client speaks; known from its first message on.
     wire: OnceLock<Wire>,
@@ -56,13 +56,15 @@ impl Connection {
         self.progress.store(self.progress.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Queues the reply to a call of this client's behind everything else, and sends it, without waiting. For threads that must not
-    /// wait for the client; the session makes room before it hands them a call, see [`Connection::wait_for_room`].
+    /// Queues the reply to a call of this client's behind everything else, and sends it, without waiting. For threads
+    /// that must not wait for the client; the session makes room before it hands them a call, see
+    /// [`Connection::wait_for_room`].
     pub fn post(&self, reply: Vec<u8>) {
         self.outbox.post_own(self.outbox.place(), reply);
     }
 
-    /// Called before a call is handed to a thread that will [`Connection::post`] its reply: waits while the client leaves much unread.
+    /// Called before a call is handed to a thread that will [`Connection::post`] its reply: waits while the client
+    /// leaves much unread.
     pub fn wait_for_room(&self) {
         self.outbox.wait_for_room();
     }

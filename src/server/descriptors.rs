@@ -1,7 +1,8 @@
 //! What the descriptors that the process may have are for: clients, files that clients keep open, and the rest.
 //!
-//! The storages open files at any time (a pack, an index that is saved, a large directory to be synced), and a client must not be able to
-//! take the last descriptor from them. So each kind has its share; what does not fit into a share does without.
+//! The storages open files at any time (a pack, an index that is saved, a large directory to be synced), and a client
+//! must not be able to take the last descriptor from them. So each kind has its share; what does not fit into a share
+//! does without.
 
 use std::io;
 
@@ -58,7 +59,7 @@ impl Descriptors {
         }
     }
 
-    /// Tells the log what the limit of open files does not permit.
+    /// Logs what the limit of open files does not permit.
     pub fn log(&self, limits: &Limits) {
         let Descriptors { total, connections, .. } = self;
         match limits.connections {

@@ -9,14 +9,16 @@
 //! The table of [`locks`](super::locks) and what hangs on it ([`oid_locks`](super::oid_locks)), the deadlines of
 //! [`timeout`](super::timeout) and `connections` are leaves: nothing is locked under them.
 //!
-//! A commit takes the first three, so they are *brief* ([`Mutex::brief`]): no line is logged and nothing is sent, or waited for,
-//! while one is held; debug builds check it. A session whose stores outgrow their memory writes them to its temporary file under
-//! its own `transaction`, which no other thread needs before vote. Of the other locks only the storage's own are held while a
-//! file is read or synced, and the lock of [`log_changes`](super::log_changes), which is the outermost of all.
+//! A commit takes the first three, so they are *brief* ([`Mutex::brief`]): no line is logged and nothing is sent, or
+//! waited for, while one is held; debug builds check it. A session whose stores outgrow their memory writes them to
+//! its temporary file under its own `transaction`, which no other thread needs before vote. Of the other locks only
+//! the storage's own are held while a file is read or synced, and the lock of [`log_changes`](super::log_changes),
+//! which is the outermost of all.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::base::clock::TimeSource;
 use crate::base::ids::Tid;
 use crate::base::sync::{Arc, Mutex, Ordering};
 use crate::server::client_log::LOG;
@@ -53,6 +55,7 @@ pub struct Hosted {
     pub publication: Publication,
     pub stats: Stats,
     pub workers: Pools,
+    pub clock: TimeSource,
     pub pack: PackStatus,
     pub log_changes: LogChanges,
     pub locks: Arc<LockTable>,
@@ -67,6 +70,7 @@ impl Hosted {
         storage: Arc<dyn Storage>,
         options: HostedOptions,
         workers: Pools,
+        clock: TimeSource,
     ) -> Result<Arc<Hosted>, crate::storage::StorageError> {
         let last_transaction = storage.last_transaction();
         let last = storage.last_invalidations(Invalidations::wanted(options.invalidation_queue_size))?;
@@ -80,14 +84,15 @@ impl Hosted {
             );
         }
         let invalidations = Invalidations::new(options.invalidation_queue_size, last, last_transaction);
-        let timeouts = Timeouts::start(options.transaction_timeout, &name)
+        let timeouts = Timeouts::start(options.transaction_timeout, &name, clock.clone())
             .map_err(crate::storage::StorageError::io("starting the thread for transaction-timeout"))?;
         Ok(Arc::new(Hosted {
             publication: Publication::new(last_transaction, invalidations),
-            stats: Stats::new(),
-            locks: LockTable::new(name.clone(), timeouts, workers.votes.clone()),
+            stats: Stats::new(clock.system_time()),
+            locks: LockTable::new(name.clone(), timeouts, workers.votes.clone(), clock.clone()),
             connections: Mutex::default(),
             workers,
+            clock,
             pack: PackStatus::default(),
             log_changes: LogChanges::default(),
             name,

@@ -24,8 +24,8 @@ pub enum Since {
     Known(Vec<Invalidation>),
     /// The transaction is older than the queue.
     TooOld,
-    /// The queue has older transactions, but not this one: the client has seen another history than this one, from before an
-    /// older file was restored.
+    /// The queue has older transactions, but not this one: the client has seen another history than this one, from
+    /// before an older file was restored.
     NoSuchTransaction,
 }
 
@@ -67,8 +67,8 @@ impl Invalidations {
         }
     }
 
-    /// What changed after transaction `tid`, as far back as is configured. Python's server answers for any tid that is not
-    /// older than the queue, and so lets clients go on with states that a restored file has never had.
+    /// What changed after transaction `tid`, as far back as is configured. Python's server answers for any tid that
+    /// is not older than the queue, and so lets clients go on with states that a restored file has never had.
     pub fn since(&self, tid: Tid) -> Since {
         let oldest = self.oldest_answered();
         if oldest.is_none_or(|oldest| oldest > tid) {
@@ -149,8 +149,8 @@ mod tests {
         assert_eq!(tids(16), None);
     }
 
-    /// After an older file was put back, clients went on with states of transactions that had never been in it: whatever was
-    /// not older than the queue was answered with a list.
+    /// After an older file was put back, clients went on with states of transactions that had never been in it:
+    /// whatever was not older than the queue was answered with a list.
     #[test]
     fn a_transaction_of_another_history_is_not_known() {
         let mut queue = Invalidations::new(100, listed(&[30, 10], Tid(30)), Tid(30));

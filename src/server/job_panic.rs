@@ -19,8 +19,8 @@ pub fn contained(connection: &Connection, job: impl FnOnce()) -> bool {
     false
 }
 
-/// Runs a part of a vote or of an undo. If it panics the transaction has ended, too: the session may wait for that before it begins
-/// the next one.
+/// Runs a part of a vote or of an undo. If it panics the transaction has ended, too: the session may wait for that
+/// before it begins the next one.
 pub fn contained_vote(connection: &Connection, vote: impl FnOnce()) {
     if !contained(connection, vote) {
         connection.transaction.end_voting();

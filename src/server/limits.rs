@@ -1,6 +1,6 @@
 //! What one client, or all of them together, may take of the machine.
 //!
-//! Plain numbers; whoever keeps to one of them is named with it. `schema/limits.rs` has their keys.
+//! Plain numbers; the file that enforces a limit is named with it. `schema/limits.rs` has their keys.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Bytes of one message from a client (`wire/frame.rs`).
     pub message_size: usize,
-    /// From accepting a connection to the end of its `register`, TLS and authentication included (`server/admission.rs`).
+    /// From accepting a connection to the end of its `register`, TLS and authentication included
+    /// (`server/admission.rs`).
     pub handshake_timeout: Option<Duration>,
     /// How long a peer may be silent that should have answered on the level of TCP (`net/stream.rs`).
     pub dead_peer_timeout: Option<Duration>,
@@ -30,7 +31,8 @@ pub struct Limits {
     pub unsent: usize,
     /// How long nothing may come for a transaction that has not voted (`server/watch.rs`).
     pub idle_transaction_timeout: Option<Duration>,
-    /// Iterators over transactions; of those over records there may be four times as many (`server/session/iterate.rs`).
+    /// Iterators over transactions; of those over records there may be four times as many
+    /// (`server/session/iterate.rs`).
     pub iterators: usize,
     /// Entries in one answer to undoLog, undoInfo or history.
     pub undo_log: usize,

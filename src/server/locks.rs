@@ -1,4 +1,5 @@
-//! The table of locks on oids. All or nothing, so there is no deadlock. Fair: a request is passed only by requests that share with it.
+//! The table of locks on oids. All or nothing, so there is no deadlock. Fair: a request is passed only by requests
+//! that share with it.
 //!
 //! A request queues up for all its keys in one step; it is granted once it stands in front in all of these queues,
 //! or shares the front with others. A transaction that wants the whole storage (its tid is assigned at vote)
@@ -35,7 +36,8 @@ enum Mode {
     Exclusive,
 }
 
-/// The lock table of one storage. `W` is what the table keeps of a request that waits, and gives back when it is granted.
+/// The lock table of one storage. `W` is what the table keeps of a request that waits, and gives back when it is
+/// granted.
 #[derive(Debug)]
 pub struct Locks<W> {
     table: Mutex<Table<W>>,
@@ -105,8 +107,8 @@ pub struct Released<W> {
 }
 
 impl<W> Locks<W> {
-    /// Asks for all of `set` at once. One request per owner. Also returns the number of requests that wait now. `waiter` is called
-    /// only if this one does, with the table locked.
+    /// Asks for all of `set` at once. One request per owner. Also returns the number of requests that wait now.
+    /// `waiter` is called only if this one does, with the table locked.
     pub fn request(&self, owner: Owner, set: &LockSet, waiter: impl FnOnce() -> W) -> (Outcome, usize) {
         self.table.lock().request(owner, &keys_of(set), waiter)
     }

@@ -1,8 +1,8 @@
 //! What changed since a transaction that is older than the invalidation queue, from the log: `invalidation-age`.
 //!
-//! After a restart many clients return at once and ask for nearly the same. The log is read once for all sessions that ask at the
-//! same time; one that asks for an older transaction reads only the missing part. The result is dropped when the last of them has its
-//! answer.
+//! After a restart many clients return at once and ask for nearly the same. The log is read once for all sessions
+//! that ask at the same time; one that asks for an older transaction reads only the missing part. The result is
+//! dropped when the last of them has its answer.
 //!
 //! The lock is held while the log is read: a session that waits for it would have to read the log itself. It is the
 //! outermost of all: no other lock is held when it is taken.

@@ -1,8 +1,9 @@
 //! The server: storages, the clients that use them, and the order in which all of it starts and stops.
 //!
-//! Starting: sockets listen once the storages' files and directories are there, but before they are read, so that clients
-//! queue up in the kernel instead of backing off; they are accepted once everything is ready. Stopping: no connection is accepted any
-//! more, finishes that are under way are completed and answered, everything else is aborted, then the storages are closed.
+//! Starting: sockets listen once the storages' files and directories are there, but before they are read, so that
+//! clients queue up in the kernel instead of backing off; they are accepted once everything is ready. Stopping: no
+//! connection is accepted any more, finishes that are under way are completed and answered, everything else is
+//! aborted, then the storages are closed.
 
 pub mod acceptor;
 pub mod admission;
@@ -20,9 +21,9 @@ pub mod oid_locks;
 pub mod outbox;
 pub mod peer;
 pub mod publish;
+pub mod record_memory;
 pub mod registered;
 mod replies;
-pub mod room;
 pub mod session;
 pub mod stats;
 pub mod timeout;
@@ -33,9 +34,10 @@ pub mod workers;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::auth::Protocol;
+use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering};
 use crate::net::listen::Listener;
 use crate::server::admission::Admission;
@@ -67,6 +69,7 @@ pub struct Server {
     greeting: Greeting,
     limits: Limits,
     descriptors: Descriptors,
+    clock: TimeSource,
     admission: Arc<Admission>,
     watch: Watch,
     clients: Mutex<HashMap<u64, Arc<Connection>>>,
@@ -77,13 +80,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of these storages that accepts no connections yet. `descriptors` is the number that the process may have open.
+    /// A server of these storages that accepts no connections yet. `descriptors` is the number that the process may
+    /// have open; `clock` is for all timeouts but those of the storages ([`Hosted::new`]).
     pub fn new(
         storages: Vec<Arc<Hosted>>,
         greeting: Greeting,
         authentication: Option<Authentication>,
         limits: Limits,
         descriptors: usize,
+        clock: TimeSource,
     ) -> io::Result<Arc<Server>> {
         let descriptors = Descriptors::divide(descriptors, &limits);
         descriptors.log(&limits);
@@ -92,8 +97,9 @@ impl Server {
             storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
             authentication,
             greeting,
-            admission: Admission::new(&limits, &descriptors),
+            admission: Admission::new(&limits, &descriptors, clock.clone()),
             descriptors,
+            clock,
             limits,
             watch: Watch::default(),
             clients: Mutex::default(),
@@ -162,6 +168,10 @@ impl Server {
         &self.descriptors
     }
 
+    pub(crate) fn clock(&self) -> &TimeSource {
+        &self.clock
+    }
+
     fn watch(&self) -> &Watch {
         &self.watch
     }
@@ -186,9 +196,14 @@ impl Server {
 
     pub(crate) fn remove_client(&self, connection: &Connection) {
         self.clients.lock().remove(&connection.id());
-        if self.is_stopping() {
-            self.client_left.notify_all();
-        }
+        self.client_left.notify_all();
+    }
+
+    /// Waits until a client leaves, or for `wait_max`: for a thread that lacks what clients have.
+    pub(crate) fn wait_for_departure(&self, wait_max: Duration) {
+        let until = self.clock.now() + wait_max;
+        let clients = self.clients.lock();
+        drop(self.clock.wait_until(&self.client_left, clients, until));
     }
 
     /// The answer to `ruok`: JSON, the status of each storage. The peer's generation is not known, so
@@ -204,14 +219,13 @@ impl Server {
 
     /// Waits until all clients have gone, or for `wait_max`. False: some are still there.
     fn wait_for_clients(&self, wait_max: Duration) -> bool {
-        let until = Instant::now() + wait_max;
+        let until = self.clock.now() + wait_max;
         let mut clients = self.clients.lock();
         while !clients.is_empty() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if self.clock.now() >= until {
                 return false;
             }
-            clients = self.client_left.wait_timeout(clients, left);
+            clients = self.clock.wait_until(&self.client_left, clients, until);
         }
         true
     }
@@ -235,7 +249,7 @@ impl Server {
         }
         self.watch.stop();
         self.storages.values().for_each(|hosted| hosted.stop());
-        client_log::log_left_out(Instant::now(), true);
+        client_log::log_left_out(self.clock.now(), true);
     }
 }
 

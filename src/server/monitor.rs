@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::base::sync::Arc;
 use crate::net::listen::Listener;
@@ -12,13 +12,15 @@ use crate::server::stats;
 
 /// Longest wait for a client that does not read; the next one waits behind it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest pause after an error that will not go away at once (no descriptors left).
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers each connection, until the server stops.
 pub fn serve(server: &Arc<Server>, listener: &Listener) {
     log::info!(target: "ZEO.monitor", "listening on {}", listener.kind);
     while !server.is_stopping() {
         let Ok((mut socket, _)) = listener.socket.accept() else {
-            std::thread::sleep(Duration::from_millis(100));
+            server.wait_for_departure(ERROR_PAUSE);
             continue;
         };
         let text = dump(server);
@@ -32,7 +34,7 @@ fn dump(server: &Server) -> String {
     let mut text = format!(
         "ZEO monitor server version {}\n{}\n\n",
         env!("CARGO_PKG_VERSION"),
-        stats::ctime_of(SystemTime::now())
+        stats::ctime_of(server.clock().system_time())
     );
     for hosted in server.storages() {
         dump_storage(&hosted, &mut text);

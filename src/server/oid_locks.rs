@@ -1,12 +1,13 @@
 //! Locks on oids as a guard: what hangs on them is done when they are asked for, granted and given back.
 //!
-//! The table itself is [`locks`](super::locks). Here it is joined with the deadline of `transaction-timeout`, the time since when locks
-//! are held (`lock_time` of `server_status`), the log lines about waiting transactions, and the threads in which a transaction goes on
-//! that had to wait.
+//! The table itself is [`locks`](super::locks). Here it is joined with the deadline of `transaction-timeout`, the
+//! time since when locks are held (`lock_time` of `server_status`), the log lines about waiting transactions, and the
+//! threads in which a transaction goes on that had to wait.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, Mutex};
 use crate::logging::level::{CRITICAL, DEBUG, WARNING};
 use crate::server::locks::{self, LockSet, Locks, Outcome};
@@ -24,6 +25,7 @@ pub struct LockTable {
     granted_at: Mutex<BTreeMap<u64, SystemTime>>,
     /// Threads for transactions that had to wait.
     votes: Workers,
+    clock: TimeSource,
 }
 
 /// A transaction that waits for its locks.
@@ -32,8 +34,8 @@ struct Waiter {
     go_on: Job,
 }
 
-/// The locks that a transaction has asked for, whether they are granted or not. Given back when this is dropped, which writes a log line
-/// and wakes the next: not while a brief lock is held. [`OidLocks::release`] is for that.
+/// The locks that a transaction has asked for, whether they are granted or not. Given back when this is dropped,
+/// which writes a log line and wakes the next: not while a brief lock is held. [`OidLocks::release`] is for that.
 pub struct OidLocks(Option<Request>);
 
 struct Request {
@@ -43,8 +45,8 @@ struct Request {
     deadline: Option<Deadline>,
 }
 
-/// Locks that were given back. When this is dropped the log has its line and those go on who waited for them: not while a brief lock is
-/// held.
+/// Locks that were given back. Dropping this writes the log line and hands the transactions that waited to a worker:
+/// not while a brief lock is held.
 pub struct Released {
     table: Arc<LockTable>,
     peer: Arc<Peer>,
@@ -60,17 +62,19 @@ pub struct Requested {
 }
 
 impl LockTable {
-    pub fn new(storage: String, timeouts: Timeouts, votes: Workers) -> Arc<LockTable> {
+    pub fn new(storage: String, timeouts: Timeouts, votes: Workers, clock: TimeSource) -> Arc<LockTable> {
         Arc::new(LockTable {
             storage,
             locks: Locks::default(),
             timeouts,
             granted_at: Mutex::default(),
             votes,
+            clock,
         })
     }
 
-    /// Asks for all locks of `set`. If they are not granted at once, the job that `go_on` makes is run by a worker when they are.
+    /// Asks for all locks of `set`. If they are not granted at once, the job that `go_on` makes is run by a worker
+    /// when they are.
     pub fn request(
         self: &Arc<Self>,
         peer: &Arc<Peer>,
@@ -120,7 +124,7 @@ impl LockTable {
     /// For how long the longest holder of locks has had them.
     pub fn locked_for(&self) -> Option<Duration> {
         let since = self.granted_at.lock().values().min().copied()?;
-        Some(since.elapsed().unwrap_or_default())
+        Some(self.clock.system_time().duration_since(since).unwrap_or_default())
     }
 
     /// Ends the thread of `transaction-timeout`.
@@ -135,11 +139,11 @@ impl OidLocks {
         self.0.as_ref().is_some_and(|request| request.table.locks.is_granted(request.peer.id))
     }
 
-    /// Notes that they were granted: the deadline of `transaction-timeout` runs from now on. `expire` is called, with the timeout, if
-    /// they are still held then.
+    /// Notes that they were granted: the deadline of `transaction-timeout` runs from now on. `expire` is called, with
+    /// the timeout, if they are still held then.
     pub fn start_deadline(&mut self, expire: impl FnOnce(Duration) + Send + 'static) {
         if let Some(Request { table, peer, deadline }) = &mut self.0 {
-            table.granted_at.lock().insert(peer.id, SystemTime::now());
+            table.granted_at.lock().insert(peer.id, table.clock.system_time());
             *deadline = Some(table.timeouts.begin(peer.id, expire));
         }
     }

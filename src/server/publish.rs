@@ -9,15 +9,17 @@
 //! 4. the same as 2 for the committer, with its reply: what it does next finds T installed and unlocked
 //! 5. `published = T`
 //!
-//! A reader notes `published` (its *seen* state S), reads, locks its own outbox and compares `announced` with S. If they
-//! are equal, no later transaction was announced before the lock was taken, so none has been queued to this
+//! A reader notes `published` (its *seen* state S), reads, locks its own outbox and compares `announced` with S. If
+//! they are equal, no later transaction was announced before the lock was taken, so none has been queued to this
 //! outbox and none was visible to the read: the reply holds for S exactly, and stands in front of every later
-//! invalidation. Otherwise the reader checks, under the lock of the members list where nothing can be published, whether the
-//! transactions published since have changed one of the objects that it read; if not, the reply still holds.
+//! invalidation. Otherwise the reader checks, under the lock of the members list where nothing can be published,
+//! whether the transactions published since have changed one of the objects that it read; if not, the reply still
+//! holds.
 //!
-//! Invariants: nothing is sent, logged, read from a file or synced while the lock of the members list is held, and no connection is
-//! shut down: debug builds check it ([`assert_no_brief_lock`](crate::base::sync::assert_no_brief_lock)). Lock order is members, then one
-//! connection's transaction or one outbox at a time.
+//! Invariants: nothing is sent, logged, read from a file or synced while the lock of the members list is held, and no
+//! connection is shut down: debug builds check it
+//! ([`assert_no_brief_lock`](crate::base::sync::assert_no_brief_lock)). Lock order is members, then one connection's
+//! transaction or one outbox at a time.
 
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
@@ -132,8 +134,8 @@ impl<S: Sink> Publication<S> {
     }
 
     /// Makes a group of durable transactions visible. `encode` encodes an invalidation for one wire; `install` is the
-    /// storage's step, and all that must be done before a committer has its reply. Returns the outboxes that are to be flushed,
-    /// those of the committers first.
+    /// storage's step, and all that must be done before a committer has its reply. Returns the outboxes that are to
+    /// be flushed, those of the committers first.
     pub fn publish(
         &self,
         group: &[PublicationEntry],
@@ -178,7 +180,8 @@ impl<S: Sink> Publication<S> {
         outboxes
     }
 
-    /// Queues a message for all that has no place in the order of transactions. Returns the outboxes that are to be flushed.
+    /// Queues a message for all that has no place in the order of transactions. Returns the outboxes that are to be
+    /// flushed.
     pub fn broadcast(&self, mut encode: impl FnMut(Wire) -> Vec<u8>) -> Vec<Arc<Outbox<S>>> {
         let members = self.members.lock();
         let mut encoded: Vec<(Wire, Chunk)> = Vec::new();

@@ -1,7 +1,7 @@
 //! Replies to calls other than loads, and their place among the invalidations.
 //!
-//! A reply that a client holds against its cache must stand where it belongs (R2): [`reply_exactly`]. For answers that are only looked
-//! at, [`reply_newest`] and [`reply_published`] cost less.
+//! A reply that a client holds against its cache must stand where it belongs (R2): [`reply_exactly`]. For answers
+//! that are only looked at, [`reply_newest`] and [`reply_published`] cost less.
 
 use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
@@ -13,9 +13,9 @@ use crate::wire::value::Value;
 /// How often [`reply_newest`] computes a reply, under endless commits.
 const TRIES: usize = 4;
 
-/// Queues and sends the reply, a frame, that `compute` makes of the published state. It is computed again if a transaction was
-/// published since. After [`TRIES`] it is queued as it is, while nothing is being published: for answers that clients do not compare
-/// with invalidations. Those that they compare go through [`reply_exactly`].
+/// Queues and sends the reply, a frame, that `compute` makes of the published state. It is computed again if a
+/// transaction was published since. After [`TRIES`] it is queued as it is, while nothing is being published: for
+/// answers that clients do not compare with invalidations. Those that they compare go through [`reply_exactly`].
 pub fn reply_newest(hosted: &Hosted, connection: &Connection, mut compute: impl FnMut() -> Vec<u8>) {
     for _ in 1..TRIES {
         let seen = hosted.publication.seen();
@@ -44,8 +44,8 @@ pub fn post_published(hosted: &Hosted, connection: &Connection, frame: Vec<u8>) 
     connection.outbox.post_own(place, frame);
 }
 
-/// Queues and sends a reply that is computed, from memory only, while nothing can be published: it holds exactly at its place
-/// among the invalidations.
+/// Queues and sends a reply that is computed, from memory only, while nothing can be published: it holds exactly at
+/// its place among the invalidations.
 pub fn reply_exactly(
     hosted: &Hosted,
     connection: &Connection,

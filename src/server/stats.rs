@@ -7,7 +7,8 @@ use crate::base::timestamp::Civil;
 use crate::storage::PackProgress;
 use crate::wire::value::Value;
 
-/// Counters since the server started. Loads are counted per connection, see [`Stats::departed_loads`].
+/// Counters since the server started, at the time that [`Stats::new`] is given. Loads are counted per connection, see
+/// [`Stats::departed_loads`].
 #[derive(Debug)]
 pub struct Stats {
     /// Loads of connections that have ended.
@@ -24,7 +25,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub fn new() -> Stats {
+    pub fn new(started: SystemTime) -> Stats {
         Stats {
             departed_loads: AtomicU64::new(0),
             stores: AtomicU64::new(0),
@@ -34,7 +35,7 @@ impl Stats {
             conflicts: AtomicU64::new(0),
             conflicts_resolved: AtomicU64::new(0),
             verifying_clients: AtomicU64::new(0),
-            started: SystemTime::now(),
+            started,
         }
     }
 
@@ -42,12 +43,6 @@ impl Stats {
     /// ours is UTC.
     pub fn started(&self) -> String {
         ctime_of(self.started)
-    }
-}
-
-impl Default for Stats {
-    fn default() -> Self {
-        Stats::new()
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, Condvar, Mutex};
 
 /// What to do when a transaction's time is up.
@@ -19,6 +20,7 @@ pub struct Timeouts(Option<Arc<Deadlines>>);
 
 struct Deadlines {
     timeout: Duration,
+    clock: TimeSource,
     state: Mutex<State>,
     earlier: Condvar,
 }
@@ -35,9 +37,10 @@ pub struct Deadline(Option<(Arc<Deadlines>, Key)>);
 
 impl Timeouts {
     /// Starts the clock's thread if there is a timeout.
-    pub fn start(timeout: Option<Duration>, storage: &str) -> std::io::Result<Timeouts> {
+    pub fn start(timeout: Option<Duration>, storage: &str, clock: TimeSource) -> std::io::Result<Timeouts> {
         let Some(timeout) = timeout else { return Ok(Timeouts(None)) };
-        let deadlines = Arc::new(Deadlines { timeout, state: Mutex::default(), earlier: Condvar::new() });
+        let deadlines =
+            Arc::new(Deadlines { timeout, clock, state: Mutex::default(), earlier: Condvar::new() });
         let watched = Arc::clone(&deadlines);
         thread::Builder::new().name(format!("TimeoutThread for {storage}")).spawn(move || watched.run())?;
         Ok(Timeouts(Some(deadlines)))
@@ -52,7 +55,7 @@ impl Timeouts {
     pub fn begin(&self, owner: u64, expire: impl FnOnce(Duration) + Send + 'static) -> Deadline {
         let Some(deadlines) = &self.0 else { return Deadline(None) };
         let timeout = deadlines.timeout;
-        let key = (Instant::now() + timeout, owner);
+        let key = (deadlines.clock.now() + timeout, owner);
         let mut state = deadlines.state.lock();
         let is_first = state.actions.is_empty();
         state.actions.insert(key, Box::new(move || expire(timeout)));
@@ -90,9 +93,8 @@ impl Deadlines {
                 state = self.earlier.wait(state);
                 continue;
             };
-            let left = key.0.saturating_duration_since(Instant::now());
-            if !left.is_zero() {
-                state = self.earlier.wait_timeout(state, left);
+            if key.0 > self.clock.now() {
+                state = self.clock.wait_until(&self.earlier, state, key.0);
                 continue;
             }
             if let Some(expire) = state.actions.remove(&key) {
@@ -101,5 +103,39 @@ impl Deadlines {
                 state = self.state.lock();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// The time is moved instead of waited for.
+    #[test]
+    fn a_deadline_expires_unless_it_has_ended() {
+        let clock = TimeSource::manual();
+        let timeouts = Timeouts::start(Some(HOUR), "1", clock.clone()).expect("a thread");
+        let (expired, owners) = mpsc::channel();
+        let begin = |owner: u64| {
+            let expired = expired.clone();
+            timeouts.begin(owner, move |timeout| expired.send((owner, timeout)).expect("a receiver"))
+        };
+        let first = begin(1);
+        let ended = begin(2);
+        clock.advance(HOUR / 2);
+        let later = begin(3);
+        drop(ended);
+        assert!(owners.recv_timeout(Duration::from_millis(50)).is_err(), "too early");
+        clock.advance(HOUR / 2);
+        assert_eq!(owners.recv_timeout(HOUR), Ok((1, HOUR)));
+        clock.advance(HOUR);
+        assert_eq!(owners.recv_timeout(HOUR), Ok((3, HOUR)));
+        assert!(owners.try_recv().is_err());
+        drop((first, later));
+        timeouts.stop();
     }
 }

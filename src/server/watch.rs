@@ -1,10 +1,10 @@
-//! A thread that closes connections which have been idle for too long. It looks from time to time, so that no message has to read a
-//! clock.
+//! A thread that closes connections which have been idle for too long. It looks from time to time, so that no message
+//! has to read a clock.
 //!
-//! Unregistered connections have a deadline (see [`admission`](super::admission)). A client whose transaction is open, and for which
-//! nothing has come during `idle-transaction-timeout`, is closed: it keeps memory and perhaps a temporary file,
-//! but no locks, since it has not voted. A transaction that has voted is subject to `transaction-timeout`. What is queued for a client while no writer thread
-//! can be started is sent from here.
+//! Unregistered connections have a deadline (see [`admission`](super::admission)). A client whose transaction is
+//! open, and for which nothing has come during `idle-transaction-timeout`, is closed: it keeps memory and perhaps a
+//! temporary file, but no locks, since it has not voted. A transaction that has voted is subject to
+//! `transaction-timeout`. What is queued for a client while no writer thread can be started is sent from here.
 
 use std::collections::HashMap;
 use std::thread;
@@ -54,12 +54,13 @@ pub fn start(server: &Arc<Server>) -> std::io::Result<()> {
 fn run(server: &Server) {
     let idle_timeout = server.limits().idle_transaction_timeout;
     let mut open: HashMap<u64, Progress> = HashMap::new();
-    let mut look_at_transactions = Instant::now();
+    let clock = server.clock();
+    let mut look_at_transactions = clock.now();
     let mut look_at_outboxes = look_at_transactions;
     let mut stopped = server.watch().stopped.lock();
     while !*stopped {
         drop(stopped);
-        let now = Instant::now();
+        let now = clock.now();
         let mut next = now + PAUSE_MAX;
         next = next.min(server.admission().expire(now).unwrap_or(next));
         log_left_out(now, false);
@@ -75,10 +76,10 @@ fn run(server: &Server) {
             }
             next = next.min(look_at_transactions);
         }
-        let pause = next.saturating_duration_since(Instant::now()).max(PAUSE_MIN);
         stopped = server.watch().stopped.lock();
         if !*stopped {
-            stopped = server.watch().stop_noted.wait_timeout(stopped, pause);
+            let next = next.max(clock.now() + PAUSE_MIN);
+            stopped = clock.wait_until(&server.watch().stop_noted, stopped, next);
         }
     }
 }

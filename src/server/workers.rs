@@ -1,10 +1,11 @@
-//! Pools of threads for work that must not run in a session's thread: votes that waited for a lock, calls that take long.
+//! Pools of threads for work that must not run in a session's thread: votes that waited for a lock, calls that take
+//! long.
 //!
-//! Each pool has one permanent thread, started with the server, so that jobs are run even if no further thread can be started. More
-//! threads are started while jobs wait; they end after [`IDLE_MAX`] without work.
+//! Each pool has one permanent thread, started with the server, so that jobs are run even if no further thread can be
+//! started. More threads are started while jobs wait; they end after [`IDLE_MAX`] without work.
 //!
-//! *Invariant: a job never runs in the thread that hands it over.* That thread may hold locks that the job needs; and a vote
-//! that fails hands over the next one, which would run deeper and deeper in the same stack.
+//! *Invariant: a job never runs in the thread that hands it over.* That thread may hold locks that the job needs; and
+//! a vote that fails hands over the next one, which would run deeper and deeper in the same stack.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,10 +13,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, Condvar, Mutex};
 use crate::logging::level::ERROR;
 use crate::server::client_log::{NO_THREAD, log_without_peer};
-use crate::server::room::Room;
+use crate::server::record_memory::RecordMemory;
 
 /// Threads of a pool. Further jobs wait in its queue.
 const THREADS_MAX: usize = 64;
@@ -31,7 +33,8 @@ const STACK: usize = 512 << 10;
 /// What a pool runs.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// The pools of a server, one for each kind of work, so that work with locks on oids never waits behind work that takes long.
+/// The pools of a server, one for each kind of work, so that work with locks on oids never waits behind work that
+/// takes long.
 #[derive(Clone)]
 pub struct Pools {
     /// Votes that had to wait for locks.
@@ -46,9 +49,9 @@ pub struct Pools {
     pub packs: Workers,
     /// Background jobs that hold no locks: undo logs.
     pub background: Workers,
-    /// Loads of large records that wait for their share of `room`.
+    /// Loads of large records that wait for their share of `record_memory`.
     pub large: Workers,
-    pub room: Room,
+    pub record_memory: RecordMemory,
 }
 
 /// A pool of threads, which ends when the last clone of this is dropped.
@@ -60,6 +63,7 @@ struct Ends(Arc<Pool>);
 
 struct Pool {
     threads_max: usize,
+    clock: TimeSource,
     state: Mutex<State>,
     work: Condvar,
 }
@@ -77,28 +81,25 @@ struct State {
 
 impl Pools {
     /// Starts the permanent threads.
-    pub fn start(room: Room) -> io::Result<Pools> {
+    pub fn start(record_memory: RecordMemory, clock: &TimeSource) -> io::Result<Pools> {
+        let start = || Workers::start(THREADS_MAX, clock.clone());
         Ok(Pools {
-            votes: Workers::start()?,
-            merges: Workers::with_threads_max(MERGES_MAX)?,
-            undos: Workers::start()?,
-            reads: Workers::start()?,
-            packs: Workers::start()?,
-            background: Workers::start()?,
-            large: Workers::start()?,
-            room,
+            votes: start()?,
+            merges: Workers::start(MERGES_MAX, clock.clone())?,
+            undos: start()?,
+            reads: start()?,
+            packs: start()?,
+            background: start()?,
+            large: start()?,
+            record_memory,
         })
     }
 }
 
 impl Workers {
-    fn start() -> io::Result<Workers> {
-        Workers::with_threads_max(THREADS_MAX)
-    }
-
-    fn with_threads_max(threads_max: usize) -> io::Result<Workers> {
+    fn start(threads_max: usize, clock: TimeSource) -> io::Result<Workers> {
         let state = State { threads: 1, ..State::default() };
-        let pool = Arc::new(Pool { threads_max, state: Mutex::new(state), work: Condvar::new() });
+        let pool = Arc::new(Pool { threads_max, clock, state: Mutex::new(state), work: Condvar::new() });
         Pool::spawn(&pool, true)?;
         Ok(Workers(Arc::new(Ends(pool))))
     }
@@ -118,7 +119,7 @@ impl Workers {
             pool.work.notify_one();
             return;
         }
-        let may_try = state.failed_at.is_none_or(|at| at.elapsed() >= SPAWN_PAUSE);
+        let may_try = state.failed_at.is_none_or(|at| pool.clock.elapsed(at) >= SPAWN_PAUSE);
         if state.threads >= pool.threads_max || !may_try {
             return;
         }
@@ -149,7 +150,7 @@ impl Pool {
     fn could_not_spawn(&self, error: &io::Error) {
         let mut state = self.state.lock();
         state.threads -= 1;
-        state.failed_at = Some(Instant::now());
+        state.failed_at = Some(self.clock.now());
         let threads = state.threads;
         drop(state);
         let what = format_args!(
@@ -160,24 +161,27 @@ impl Pool {
     }
 
     fn work(&self, is_permanent: bool) {
-        let mut until = Instant::now() + IDLE_MAX;
+        let mut until = self.clock.now() + IDLE_MAX;
         let mut state = self.state.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
                 // The panic hook has logged it.
                 let _ = catch_unwind(AssertUnwindSafe(job));
-                until = Instant::now() + IDLE_MAX;
+                until = self.clock.now() + IDLE_MAX;
                 state = self.state.lock();
                 continue;
             }
-            let left = until.saturating_duration_since(Instant::now());
-            if state.is_ended || (!is_permanent && left.is_zero()) {
+            if state.is_ended || (!is_permanent && self.clock.now() >= until) {
                 state.threads -= 1;
                 return;
             }
             state.idle += 1;
-            state = if is_permanent { self.work.wait(state) } else { self.work.wait_timeout(state, left) };
+            state = if is_permanent {
+                self.work.wait(state)
+            } else {
+                self.clock.wait_until(&self.work, state, until)
+            };
             state.idle -= 1;
         }
     }
@@ -191,7 +195,7 @@ mod tests {
 
     #[test]
     fn jobs_run_side_by_side() {
-        let workers = Workers::start().unwrap();
+        let workers = Workers::start(THREADS_MAX, TimeSource::default()).unwrap();
         let (to_first, first) = mpsc::channel::<()>();
         let (done, finished) = mpsc::channel::<u8>();
         let (a, b) = (done.clone(), done);
@@ -206,8 +210,8 @@ mod tests {
         assert_eq!(finished.iter().take(2).collect::<Vec<_>>(), [2, 1]);
     }
 
-    /// Without a further thread a job ran in the thread that handed it over: within the locks of that thread, or, each job
-    /// handing over the next one, deeper and deeper in its stack.
+    /// Without a further thread a job ran in the thread that handed it over: within the locks of that thread, or,
+    /// each job handing over the next one, deeper and deeper in its stack.
     #[test]
     fn the_only_thread_does_what_its_jobs_hand_over() {
         fn next(workers: &Workers, left: usize, done: mpsc::Sender<usize>) {
@@ -221,7 +225,7 @@ mod tests {
                 }
             });
         }
-        let workers = Workers::with_threads_max(1).unwrap();
+        let workers = Workers::start(1, TimeSource::default()).unwrap();
         let (done, finished) = mpsc::channel();
         next(&workers, 10_000, done);
         assert_eq!(finished.recv(), Ok(4096));
@@ -229,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_panic_costs_its_job_only() {
-        let workers = Workers::with_threads_max(1).unwrap();
+        let workers = Workers::start(1, TimeSource::default()).unwrap();
         let (done, finished) = mpsc::channel();
         for n in 0..3 {
             let done = done.clone();
@@ -244,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_is_queued_is_done_though_the_pool_ends() {
-        let workers = Workers::with_threads_max(1).unwrap();
+        let workers = Workers::start(1, TimeSource::default()).unwrap();
         let (done, finished) = mpsc::channel();
         for n in 0..100 {
             let done = done.clone();

@@ -13,11 +13,12 @@ use crate::support::client::{Incoming, RawClient, Speaks, content, record};
 use crate::support::disk::{Disk, Hand};
 use crate::support::pickle::Value;
 use runzeo::base::address::Address;
+use runzeo::base::clock::TimeSource;
 use runzeo::net::listen::listen;
 use runzeo::server::Server;
 use runzeo::server::hosted::{Hosted, HostedOptions};
 use runzeo::server::limits::Limits;
-use runzeo::server::room::Room;
+use runzeo::server::record_memory::RecordMemory;
 use runzeo::server::workers::Pools;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::wire::protocol::Greeting;
@@ -50,9 +51,23 @@ impl World {
             client_conflict_resolution: false,
             transaction_objects: None,
         };
-        let hosted =
-            Hosted::new("1".into(), storage, options, Pools::start(Room::default()).unwrap()).unwrap();
-        let server = Server::new(vec![hosted], Greeting::new(false), None, Limits::default(), 1000).unwrap();
+        let hosted = Hosted::new(
+            "1".into(),
+            storage,
+            options,
+            Pools::start(RecordMemory::default(), &TimeSource::default()).unwrap(),
+            TimeSource::default(),
+        )
+        .unwrap();
+        let server = Server::new(
+            vec![hosted],
+            Greeting::new(false),
+            None,
+            Limits::default(),
+            1000,
+            TimeSource::default(),
+        )
+        .unwrap();
         let listen_on = Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) };
         let mut address = None;
         for listener in listen(&listen_on, None).unwrap() {

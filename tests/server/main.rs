@@ -21,6 +21,7 @@ mod sessions;
 mod short_of_memory;
 mod slow_merge;
 mod start;
+mod timeouts;
 mod tls;
 mod transaction_work;
 mod verify_many;

@@ -14,13 +14,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use runzeo::auth::{Protocols, Settings};
+use runzeo::base::clock::TimeSource;
 use runzeo::net::stream::Stream;
 use runzeo::pickle::Dialect;
 use runzeo::server::connection::Connection;
 use runzeo::server::hosted::{Hosted, HostedOptions};
 use runzeo::server::limits::Limits;
 use runzeo::server::outbox::Outbox;
-use runzeo::server::room::Room;
+use runzeo::server::record_memory::RecordMemory;
 use runzeo::server::session::serve;
 use runzeo::server::workers::Pools;
 use runzeo::server::{Authentication, Server};
@@ -281,9 +282,14 @@ impl World {
             client_conflict_resolution: false,
             transaction_objects: None,
         };
-        let hosted =
-            Hosted::new("1".into(), Arc::clone(&storage), options, Pools::start(Room::default()).unwrap())
-                .expect("hosted");
+        let hosted = Hosted::new(
+            "1".into(),
+            Arc::clone(&storage),
+            options,
+            Pools::start(RecordMemory::default(), &TimeSource::default()).unwrap(),
+            TimeSource::default(),
+        )
+        .expect("hosted");
         let authentication = with_passwords.then(|| {
             let database = directory.path().join("passwords");
             fs::write(&database, format!("realm r\nfoo: {}\n", "0".repeat(40))).expect("passwords");
@@ -291,9 +297,15 @@ impl World {
             let protocol = (kind.open)(&Settings { database, realm: Some("r".into()) }).expect("digest");
             Authentication { name: "digest".into(), protocol }
         });
-        let server =
-            Server::new(vec![hosted], Greeting::new(false), authentication, Limits::default(), 10_000)
-                .expect("a server");
+        let server = Server::new(
+            vec![hosted],
+            Greeting::new(false),
+            authentication,
+            Limits::default(),
+            10_000,
+            TimeSource::default(),
+        )
+        .expect("a server");
         World { server, storage, read_only, directory }
     }
 

@@ -126,7 +126,7 @@ fn locks_are_free_when_the_client_of_a_merge_that_hangs_is_gone() {
     let resolver = format!("conflict-resolver {}", site.path().join("python").display());
     let asked = site.path().join("ZODB").join("asked");
     for (how, keys) in
-        [("aborts", ""), ("loses its connection", ""), ("is timed out", "\n  transaction-timeout 1")]
+        [("aborts", ""), ("loses its connection", ""), ("is timed out", "\n  transaction-timeout 5")]
     {
         let server = Server::start_with(&format!("{resolver}{keys}"));
         for speaks in [Speaks::Z5, Speaks::Z4] {

@@ -14,12 +14,13 @@ use std::thread;
 use std::time::Duration;
 
 use runzeo::auth::{Protocols, Settings};
+use runzeo::base::clock::TimeSource;
 use runzeo::net::stream::Stream;
 use runzeo::server::connection::Connection;
 use runzeo::server::hosted::{Hosted, HostedOptions};
 use runzeo::server::limits::Limits;
 use runzeo::server::outbox::Outbox;
-use runzeo::server::room::Room;
+use runzeo::server::record_memory::RecordMemory;
 use runzeo::server::session::serve;
 use runzeo::server::workers::Pools;
 use runzeo::server::{Authentication, Server};
@@ -80,14 +81,20 @@ impl World {
                 client_conflict_resolution: true,
                 transaction_objects: None,
             };
-            let pools = Pools::start(Room::default()).expect("threads");
-            Hosted::new(name.into(), Arc::clone(storage), options, pools).expect("hosted")
+            let pools = Pools::start(RecordMemory::default(), &TimeSource::default()).expect("threads");
+            Hosted::new(name.into(), Arc::clone(storage), options, pools, TimeSource::default()).expect("hosted")
         });
         let authentication =
             protected.then(|| Authentication { name: "digest".into(), protocol: digest(&directory) });
-        let server =
-            Server::new(hosted.collect(), Greeting::new(false), authentication, Limits::default(), 10_000)
-                .expect("a server");
+        let server = Server::new(
+            hosted.collect(),
+            Greeting::new(false),
+            authentication,
+            Limits::default(),
+            10_000,
+            TimeSource::default(),
+        )
+        .expect("a server");
         World { server, storages, directory, connections: 0 }
     }
 

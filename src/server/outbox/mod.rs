@@ -1,4 +1,5 @@
-//! The queue of messages to one client, and its way out. Messages leave a connection in the order in which they were queued (R1).
+//! The queue of messages to one client, and its way out. Messages leave a connection in the order in which they were
+//! queued (R1).
 //!
 //! | file | what is there |
 //! |---|---|
@@ -6,12 +7,12 @@
 //! | `send.rs` | sending: at once, without waiting; what the kernel does not take is left to a writer thread |
 //! | `slow_client.rs` | clients that do not read: `max-unsent` closes them, their sessions wait for room |
 //!
-//! The lock of the queue is also this connection's share of the publish lock, see [`super::publish`]. *Invariant: nobody sends while
-//! holding it, nor shuts the socket down* (TLS sends close_notify first).
+//! The lock of the queue is also this connection's share of the publish lock, see [`super::publish`]. *Invariant:
+//! nobody sends while holding it, nor shuts the socket down* (TLS sends close_notify first).
 //!
-//! The right to send is the flag `sending`, which one thread has at a time. On a connection that has a session key, that thread signs
-//! the messages on their way out: the code of each depends on all before it, and a shared chunk goes to many connections. Nothing is
-//! signed under the lock.
+//! The right to send is the flag `sending`, which one thread has at a time. On a connection that has a session key,
+//! that thread signs the messages on their way out: the code of each depends on all before it, and a shared chunk
+//! goes to many connections. Nothing is signed under the lock.
 
 mod send;
 mod slow_client;
@@ -70,12 +71,13 @@ struct Queue {
     front_sent: usize,
     /// Bytes in `chunks` that are still to be sent.
     len: usize,
-    /// Bytes of the chunks that the client has not asked for: `max-unsent` is for them. The first chunk counts as a whole until it
-    /// is sent.
+    /// Bytes of the chunks that the client has not asked for: `max-unsent` is for them. The first chunk counts as a
+    /// whole until it is sent.
     unasked_len: usize,
     /// A thread has the right to send: one that got the lock, or the writer thread.
     sending: bool,
-    /// Signs what is sent. The thread that has the right to send takes it out, and puts it back when it locks the queue again.
+    /// Signs what is sent. The thread that has the right to send takes it out, and puts it back when it locks the
+    /// queue again.
     signer: Option<Box<RunningMac>>,
     /// The reason, if the connection was ended from our side.
     closed: Option<&'static str>,
@@ -185,8 +187,8 @@ impl Queue {
 }
 
 impl<S: Sink> Place<'_, S> {
-    /// Queues a message that the client did not ask for. It is sent by the next [`Outbox::flush`], which also ends the connection
-    /// if more than `max-unsent` bytes of such messages are queued now.
+    /// Queues a message that the client did not ask for. It is sent by the next [`Outbox::flush`], which also ends
+    /// the connection if more than `max-unsent` bytes of such messages are queued now.
     pub fn push(&mut self, chunk: Chunk) {
         if self.queue.closed.is_some() {
             return;
@@ -198,8 +200,8 @@ impl<S: Sink> Place<'_, S> {
         self.close_if_too_slow();
     }
 
-    /// Queues the reply to a call of the client's, without waiting for the client. The memory of such replies is limited where the
-    /// calls are accepted (`slow_client.rs`). It is sent by the next [`Outbox::flush`].
+    /// Queues the reply to a call of the client's, without waiting for the client. The memory of such replies is
+    /// limited where the calls are accepted (`slow_client.rs`). It is sent by the next [`Outbox::flush`].
     pub fn push_reply(&mut self, bytes: Vec<u8>) {
         if self.queue.closed.is_none() {
             self.queue.push_reply(bytes);

@@ -144,7 +144,8 @@ impl<S: Sink + 'static> Outbox<S> {
         self.drain(queue, false);
     }
 
-    /// Sends a reply from a place that another thread than the session holds, without waiting: see [`Place::push_reply`].
+    /// Sends a reply from a place that another thread than the session holds, without waiting: see
+    /// [`Place::push_reply`].
     pub fn post_own(self: &Arc<Self>, mut place: Place<'_, S>, bytes: Vec<u8>) {
         place.push_reply(bytes);
         drop(place);

@@ -1,15 +1,17 @@
-//! Clients that read more slowly than messages for them are queued: one bound on what is sent to them unasked, another on replies.
+//! Clients that read more slowly than messages for them are queued: one bound on what is sent to them unasked,
+//! another on replies.
 //!
-//! *Unasked* (invalidations): a client that lets more than `max-unsent` bytes of them pile up is closed; it verifies its cache when it
-//! returns. So no slow client blocks a committer. The message that is too much is queued with locks held, so the socket is shut down by
-//! the next [`Outbox::flush`].
+//! *Unasked* (invalidations): a client that lets more than `max-unsent` bytes of them pile up is closed; it verifies
+//! its cache when it returns. So no slow client blocks a committer. The message that is too much is queued with locks
+//! held, so the socket is shut down by the next [`Outbox::flush`].
 //!
-//! *Replies* do not count for that. Their memory is bounded by waiting: the session, which reads the calls, queues no more of
-//! its replies while more than [`REPLIES_MAX`] bytes are queued ([`Outbox::wait_for_room`]). Other threads that reply to a vote, a finish,
-//! an undo or a pack hold locks or are shared, so they do not wait ([`Place::push_reply`]); instead the session waits for room
-//! before it hands a vote, an undo or a pack to them (a finish needs a vote before it). At most one vote or undo of a connection is
-//! under way, so at most one reply of that size is queued beyond the bound, and it is no longer than what the client has stored in
-//! the transaction. The other replies are short, and limited in number where they are made.
+//! *Replies* do not count for that. Their memory is bounded by waiting: the session, which reads the calls, queues no
+//! more of its replies while more than [`REPLIES_MAX`] bytes are queued ([`Outbox::wait_for_room`]). Other threads
+//! that reply to a vote, a finish, an undo or a pack hold locks or are shared, so they do not wait
+//! ([`Place::push_reply`]); instead the session waits for room before it hands a vote, an undo or a pack to them (a
+//! finish needs a vote before it). At most one vote or undo of a connection is under way, so at most one reply of
+//! that size is queued beyond the bound, and it is no longer than what the client has stored in the transaction. The
+//! other replies are short, and limited in number where they are made.
 
 use crate::base::sync::Ordering;
 use crate::net::stream::Sink;

@@ -65,8 +65,8 @@ impl Sink for Deaf {
     }
 }
 
-/// A client that read nothing was disconnected with the lock of its queue held, which a publisher takes with the members list
-/// locked: with TLS every commit of the storage waited for close_notify to be sent.
+/// A client that read nothing was disconnected with the lock of its queue held, which a publisher takes with the
+/// members list locked: with TLS every commit of the storage waited for close_notify to be sent.
 #[test]
 fn a_client_that_does_not_read_is_ended_without_the_lock() {
     for is_being_sent_to in [false, true] {
@@ -86,7 +86,8 @@ fn a_client_that_does_not_read_is_ended_without_the_lock() {
     }
 }
 
-/// A reply to vote that was longer than `max-unsent` ended the connection: it was counted with what nobody had asked for.
+/// A reply to vote that was longer than `max-unsent` ended the connection: it was counted with what nobody had asked
+/// for.
 #[test]
 fn replies_do_not_count_for_max_unsent() {
     let outbox = Arc::new(Outbox::new(Deaf::default(), 100));

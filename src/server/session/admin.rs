@@ -8,7 +8,7 @@ use crate::server::registered::Registered;
 use crate::server::replies::{reply_frame, reply_newest};
 use crate::server::session::Session;
 use crate::server::session::entries::Entries;
-use crate::server::session::large::with_room;
+use crate::server::session::large::with_share;
 use crate::storage::HistoryEntry;
 use crate::wire::exception::PyException;
 use crate::wire::protocol::{Dialect, Encoding};
@@ -118,7 +118,7 @@ impl Session {
         let mut held = None;
         let mut record = || {
             held = None;
-            let (record, share) = with_room(registered, || registered.hosted.storage.record_iternext(next));
+            let (record, share) = with_share(registered, || registered.hosted.storage.record_iternext(next));
             held = share;
             let Some(record) = record.map_err(|error| exceptions::of_storage_error(&error))? else {
                 // Python's FileStorage looks up the smallest key of an empty index.

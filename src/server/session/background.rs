@@ -1,7 +1,8 @@
-//! Background jobs: calls that take long (undo logs, packs) are done by another thread, while the session goes on. They have pools of
-//! their own, so that no vote waits behind them.
+//! Background jobs: calls that take long (undo logs, packs) are done by another thread, while the session goes on.
+//! They have pools of their own, so that no vote waits behind them.
 //!
-//! The number of jobs of one client is limited. A session that has reached the limit waits, and reads nothing, until a job has ended.
+//! The number of jobs of one client is limited. A session that has reached the limit waits, and reads nothing, until
+//! a job has ended.
 
 use std::time::Duration;
 

@@ -27,8 +27,9 @@ use crate::wire::exception::PyException;
 use crate::wire::push::Push;
 use crate::wire::request::OwnedMsgId;
 
-/// As Python's servers send them: a message of at most 64 KB. Each is sent before the next one is read, while it is in the
-/// processor's cache, and so that the client works on one while the next is read: four at once made a download a quarter slower.
+/// As Python's servers send them: a message of at most 64 KB. Each is sent before the next one is read, while it is
+/// in the processor's cache, and so that the client works on one while the next is read: four at once made a download
+/// a quarter slower.
 const CHUNK_LEN: usize = 59_000;
 /// A longer blob is sent by a thread of its own, unless the client has [`THREADS_MAX`] already or none can be started.
 const INLINE_LEN_MAX: u64 = 1 << 20;
@@ -252,7 +253,8 @@ struct Download {
     serial: Tid,
     len: u64,
     path: PathBuf,
-    /// `None`: no descriptor was free, so it is opened for each part: the client may take the parts as slowly as it likes.
+    /// `None`: no descriptor was free, so it is opened for each part: the client may take the parts as slowly as it
+    /// likes.
     open: Option<(Arc<dyn MediaFile>, Taken)>,
 }
 

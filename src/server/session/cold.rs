@@ -1,19 +1,21 @@
-//! Loads that have to wait for the disk: read in parallel by threads of a pool, while the session answers what is in memory.
+//! Loads that have to wait for the disk: read in parallel by threads of a pool, while the session answers what is in
+//! memory.
 //!
-//! A client's threads share one connection, and their outstanding loads are answered together: a record that must come from the disk
-//! would delay all that is behind it. Loads of the pool are answered in the order in which they are ready: clients match replies by
-//! their ids. Each reply takes its place in the outbox as every reply does, validated against what was published since, so rules R1
-//! to R6 hold in any thread.
+//! A client's threads share one connection, and their outstanding loads are answered together: a record that must
+//! come from the disk would delay all that is behind it. Loads of the pool are answered in the order in which they
+//! are ready: clients match replies by their ids. Each reply takes its place in the outbox as every reply does,
+//! validated against what was published since, so rules R1 to R6 hold in any thread.
 //!
-//! The pool never waits for a client: a session hands over at most [`PENDING_MAX`] loads at a time, of records that are not large
-//! ([`Storage::load_before_now`](crate::storage::Storage::load_before_now)), and only while the client takes its replies.
+//! The pool never waits for a client: a session hands over at most [`PENDING_MAX`] loads at a time, of records that
+//! are not large ([`Storage::load_before_now`](crate::storage::Storage::load_before_now)), and only while the client
+//! takes its replies.
 
 use crate::base::memory::LARGE;
 use crate::base::sync::{Arc, Condvar, Mutex};
 use crate::server::job_panic::contained;
 use crate::server::registered::Registered;
 use crate::server::session::large;
-use crate::server::session::load::{DiskWait, NotYet, Read, reply};
+use crate::server::session::read::{DiskWait, NotYet, Read, reply};
 
 /// Loads of one connection that the pool has at the same time. At the limit the session waits.
 const PENDING_MAX: usize = 32;
@@ -67,8 +69,8 @@ impl Drop for Pending {
     }
 }
 
-/// Answers as a session answers a batch, see [`crate::server::publish`]: if the object has changed since, it is read again. Returns
-/// the memory that the record needs, in bytes, if it is too large to be read here.
+/// Answers as a session answers a batch, see [`crate::server::publish`]: if the object has changed since, it is read
+/// again. Returns the memory that the record needs, in bytes, if it is too large to be read here.
 fn answer_one(registered: &Registered, read: &Read) -> Option<usize> {
     let Registered { hosted, connection, .. } = registered;
     let outbox = &connection.outbox;

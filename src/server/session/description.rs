@@ -189,8 +189,8 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// As ZopeUndo.Prefix compares: element by element; what follows the last blank of the last element is a user's name and
-/// does not count.
+/// As ZopeUndo.Prefix compares: element by element; what follows the last blank of the last element is a user's name
+/// and does not count.
 fn is_path_prefix(path: &[u8], value: &[u8]) -> bool {
     if path.len() > value.len() {
         return false;

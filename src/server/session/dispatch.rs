@@ -11,7 +11,7 @@ use crate::server::replies::{reply_exactly, reply_frame};
 use crate::server::session::Session;
 use crate::server::session::blob::Receiving;
 use crate::server::session::description::Specification;
-use crate::server::session::load::{Read, Wanted};
+use crate::server::session::read::{Read, Wanted};
 use crate::server::session::run::End;
 use crate::server::session::undo_id::tid_of;
 use crate::server::stats::count;

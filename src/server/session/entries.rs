@@ -1,7 +1,7 @@
 //! Answers that are lists of transactions: undoLog, undoInfo, history.
 //!
-//! What describes a transaction in the file may be short and stand for many values, so no more than one entry is in memory as
-//! values: each is encoded before the next is read. An answer has a limit of bytes as well as of entries.
+//! What describes a transaction in the file may be short and stand for many values, so no more than one entry is in
+//! memory as values: each is encoded before the next is read. An answer has a limit of bytes as well as of entries.
 
 use crate::server::connection::Connection;
 use crate::wire::protocol::Wire;

@@ -1,5 +1,5 @@
-//! The handshake: TLS where it is configured; then the server offers its newest protocol, and the client answers with the one that
-//! it will speak.
+//! The handshake: TLS where it is configured; then the server offers its newest protocol, and the client answers with
+//! the one that it will speak.
 
 use std::io;
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::base::ids::Tid;
 use crate::exceptions;
+use crate::server::record_memory::MemoryShare;
 use crate::server::registered::Registered;
-use crate::server::room::Share;
-use crate::server::session::large::with_room;
+use crate::server::session::large::with_share;
 use crate::storage::{RecordIterator, Storage, TransactionIterator};
 use crate::wire::exception::PyException;
 use crate::wire::value::{Value, extension_dict};
@@ -95,11 +95,11 @@ impl Iterators {
         Ok(Value::Int(number))
     }
 
-    /// `iterator_record_next(iterator)` -> (oid, tid, data, data_txn), `None` at the end. A large record has its share of the memory
-    /// for such until it was sent.
-    pub fn record_next(&mut self, registered: &Registered, id: i64) -> (Result, Option<Share>) {
+    /// `iterator_record_next(iterator)` -> (oid, tid, data, data_txn), `None` at the end. A large record has its
+    /// share of the memory for such until it was sent.
+    pub fn record_next(&mut self, registered: &Registered, id: i64) -> (Result, Option<MemoryShare>) {
         let Some(records) = self.records.get_mut(&id) else { return (Err(key_error(id)), None) };
-        let (next, share) = with_room(registered, || records.next_record());
+        let (next, share) = with_share(registered, || records.next_record());
         let next = match next {
             Ok(Some(next)) => next,
             Ok(None) => {

@@ -1,19 +1,20 @@
-//! Records of more than a megabyte: each is read when its share of the memory for such is free, see [`crate::server::room`].
+//! Records of more than a megabyte: each is read when its share of the memory for such is free, see
+//! [`crate::server::record_memory`].
 
 use std::io;
 
-use crate::base::memory::{LARGE, not_granted, within};
+use crate::base::memory::{LARGE, within};
+use crate::server::record_memory::MemoryShare;
 use crate::server::registered::Registered;
-use crate::server::room::Share;
-use crate::server::session::load::{DiskWait, NotYet, Read, reply};
+use crate::server::session::read::{DiskWait, NotYet, Read, memory_wanted, reply};
 use crate::storage::{Result, StorageError};
 
-/// Reads, queues and sends the reply to a load that needs about `wanted` bytes. Waits for its share of the memory, and until the
-/// client has taken the reply.
+/// Reads, queues and sends the reply to a load that needs about `wanted` bytes. Waits for its share of the memory,
+/// and until the client has taken the reply.
 pub fn answer(registered: &Registered, read: &Read, mut wanted: usize) {
     let Registered { hosted, connection, .. } = registered;
     let outbox = &connection.outbox;
-    while let Some(share) = hosted.workers.room.take(wanted, outbox) {
+    while let Some(share) = hosted.workers.record_memory.take(wanted, outbox) {
         let mut out = Vec::new();
         let seen = hosted.publication.seen();
         match reply(registered, read, DiskWait::Yes, share.len, &mut out) {
@@ -38,32 +39,24 @@ pub fn answer(registered: &Registered, read: &Read, mut wanted: usize) {
     }
 }
 
-/// Runs a call that reads a record; if the record is large, again with its share of the memory. The share is to be kept until the
-/// record was sent.
-pub fn with_room<T>(
+/// Runs a call that reads a record; if the record is large, again with its share of the memory. The share is to be
+/// kept until the record was sent.
+pub fn with_share<T>(
     registered: &Registered,
     mut call: impl FnMut() -> Result<T>,
-) -> (Result<T>, Option<Share>) {
+) -> (Result<T>, Option<MemoryShare>) {
     let Registered { hosted, connection, .. } = registered;
-    let mut share: Option<Share> = None;
+    let mut share: Option<MemoryShare> = None;
     loop {
         let len_max = share.as_ref().map_or(LARGE, |share| share.len);
         let result = within(len_max, &mut call);
-        let Some(wanted) = result.as_ref().err().and_then(large) else { return (result, share) };
+        let Some(wanted) = result.as_ref().err().and_then(memory_wanted) else { return (result, share) };
         // A thread that waits for a share holds none.
         drop(share.take());
-        share = hosted.workers.room.take(wanted, &connection.outbox);
+        share = hosted.workers.record_memory.take(wanted, &connection.outbox);
         if share.is_none() {
             let gone = StorageError::io("reading a large record")(io::ErrorKind::NotConnected.into());
             return (Err(gone), None);
         }
-    }
-}
-
-/// The memory that a read needs, in bytes, if the error is that it was not granted.
-pub fn large(error: &StorageError) -> Option<usize> {
-    match error {
-        StorageError::Io { error, .. } => not_granted(error),
-        _ => None,
     }
 }

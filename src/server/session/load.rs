@@ -1,22 +1,16 @@
 //! Loads and the other reads of single objects.
 //!
 //! Replies to requests that arrived together are collected in one buffer and queued with one validation (see
-//! [`crate::server::publish`]) and one send. If one of the objects has changed since, it
-//! and those behind it are read again. Loads that have to wait for the disk are done by other threads ([`super::cold`]).
+//! [`crate::server::publish`]) and one send. If one of the objects has changed since, it and those behind it are read
+//! again. Loads that have to wait for the disk are done by other threads ([`super::cold`]).
 
-use crate::base::ids::{Oid, Tid};
-use crate::base::memory::{LARGE, within};
+use crate::base::memory::LARGE;
 use crate::base::sync::{Arc, Ordering};
-use crate::exceptions;
-use crate::logging::level::ERROR;
-use crate::server::client_log;
 use crate::server::publish::Seen;
 use crate::server::registered::Registered;
 use crate::server::session::cold::Cold;
 use crate::server::session::large;
-use crate::storage::StorageError;
-use crate::wire::reply::LoadShape;
-use crate::wire::request::OwnedMsgId;
+use crate::server::session::read::{DiskWait, NotYet, Read, Wanted, reply};
 
 /// Bytes of replies after which a batch is sent, even if more requests are there.
 const BATCH_LEN: usize = 128 << 10;
@@ -24,41 +18,6 @@ const BATCH_LEN: usize = 128 << 10;
 const BATCH_COUNT: usize = 128;
 /// Bytes of the buffer that are kept from one batch to the next.
 const KEEP_LEN: usize = 256 << 10;
-
-/// A question about one object.
-#[derive(Clone, Debug)]
-pub struct Read {
-    pub id: OwnedMsgId,
-    pub oid: Oid,
-    pub wanted: Wanted,
-}
-
-/// What is wanted of the object.
-#[derive(Clone, Copy, Debug)]
-pub enum Wanted {
-    /// The revision before a tid, in the shape of the call.
-    Before(Tid, LoadShape),
-    /// The data of this serial.
-    Serial(Tid),
-    /// The current serial.
-    Tid,
-}
-
-/// Whether a read may wait for the disk.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum DiskWait {
-    No,
-    Yes,
-}
-
-/// Why there is no reply yet.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum NotYet {
-    /// It would have to wait for the disk.
-    Disk,
-    /// It needs about this many bytes of memory, see [`large`].
-    Large(usize),
-}
 
 /// Reads that arrived together.
 #[derive(Debug, Default)]
@@ -74,7 +33,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Answer this with those that have arrived with it.
+    /// Adds a read, to be answered with the others that have arrived with it.
     pub fn read(&mut self, registered: &Registered, read: Read) {
         let Registered { hosted, connection, .. } = registered;
         hosted.storage.expect_read(read.oid);
@@ -87,7 +46,7 @@ impl Batch {
         }
     }
 
-    /// Read, queue and send what was collected.
+    /// Reads, queues and sends what was collected.
     pub fn flush(&mut self, registered: &Registered) {
         let Registered { hosted, connection, .. } = registered;
         while !self.reads.is_empty() && !connection.outbox.is_closed() {
@@ -147,75 +106,4 @@ impl Batch {
         }
         count
     }
-}
-
-/// Append the frame that answers `read`, from the storage's present state, if that takes no more memory than `len_max`.
-pub fn reply(
-    registered: &Registered,
-    read: &Read,
-    disk_wait: DiskWait,
-    len_max: usize,
-    out: &mut Vec<u8>,
-) -> Result<(), NotYet> {
-    let Registered { hosted, connection, .. } = registered;
-    let wire = connection.wire();
-    let id = read.id.get();
-    let start = out.len();
-    let headroom = wire.load_headroom(id);
-    let result = match read.wanted {
-        Wanted::Before(before, shape) => {
-            let storage = &hosted.storage;
-            let loaded = within(len_max, || match disk_wait {
-                DiskWait::No => storage.load_before_now(read.oid, before, headroom, out).ok_or(NotYet::Disk),
-                DiskWait::Yes => Ok(storage.load_before(read.oid, before, headroom, out)),
-            })?;
-            match loaded {
-                Ok(Some(loaded)) => {
-                    wire.load_reply(shape, id, loaded.serial, loaded.end, out, start, loaded.start);
-                    return Ok(());
-                }
-                Ok(None) if matches!(shape, LoadShape::Before) => {
-                    out.truncate(start);
-                    wire.none_reply(id, out);
-                    return Ok(());
-                }
-                Ok(None) => Err(StorageError::PosKey(read.oid)),
-                Err(error) => Err(error),
-            }
-        }
-        Wanted::Serial(serial) => {
-            match within(len_max, || hosted.storage.load_serial(read.oid, serial, headroom, out)) {
-                Ok(loaded) => {
-                    wire.load_reply(
-                        LoadShape::Serial,
-                        id,
-                        loaded.serial,
-                        loaded.end,
-                        out,
-                        start,
-                        loaded.start,
-                    );
-                    return Ok(());
-                }
-                Err(error) => Err(error),
-            }
-        }
-        Wanted::Tid => hosted.storage.get_tid(read.oid),
-    };
-    out.truncate(start);
-    match result {
-        Ok(tid) => wire.tid_reply(id, tid, out),
-        Err(error) => {
-            if let Some(wanted) = large::large(&error) {
-                return Err(NotYet::Large(wanted));
-            }
-            // At a stop the storage may be closed before the last of these.
-            if !matches!(error, StorageError::PosKey(_)) && !connection.outbox.is_closed() {
-                let message = format_args!("Can't read object 0x{}: {error}", read.oid);
-                connection.peer.log(&client_log::READS, ERROR, message);
-            }
-            wire.error_reply(id, &exceptions::of_storage_error(&error), out);
-        }
-    }
-    Ok(())
 }

@@ -17,6 +17,7 @@ mod iterate;
 mod large;
 mod load;
 mod pack;
+mod read;
 mod register;
 mod run;
 mod store;

@@ -14,8 +14,8 @@ use crate::wire::frame::FrameError;
 use crate::wire::protocol::{Dialect, Encoding};
 use crate::wire::request::TpcBegin;
 
-/// Bytes of id, user, description and extension of a transaction, which are kept in memory. Storages have narrower limits, which
-/// they enforce at vote.
+/// Bytes of id, user, description and extension of a transaction, which are kept in memory. Storages have narrower
+/// limits, which they enforce at vote.
 const META_LEN_MAX: usize = 1 << 20;
 
 impl Session {
@@ -125,8 +125,9 @@ impl Session {
         }
     }
 
-    /// A message longer than `max-message-size`: within a transaction it is a record, and the vote will fail. False: the connection
-    /// has to end. That is so where messages are signed, too: the code of the next message depends on the one that is skipped.
+    /// A message longer than `max-message-size`: within a transaction it is a record, and the vote will fail. False:
+    /// the connection has to end. That is so where messages are signed, too: the code of the next message depends on
+    /// the one that is skipped.
     pub(super) fn refuse_long_message(&self, error: &FrameError) -> bool {
         let mut transaction = self.connection.transaction.lock();
         let Transaction::Open(open) = &mut *transaction else { return false };

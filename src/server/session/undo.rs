@@ -61,7 +61,8 @@ impl Session {
                 Ok(()) => entries.frame(&id),
                 Err(error) => reply_frame(&connection, &id, &Err(exceptions::of_storage_error(&error))),
             };
-            // The log is read only once, however long it is: a transaction that was committed since may be missing in it.
+            // The log is read only once, however long it is: a transaction that was committed since may be missing in
+            // it.
             post_published(&hosted, &connection, frame);
         });
     }

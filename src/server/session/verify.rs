@@ -1,7 +1,7 @@
 //! Cache verification: what has changed since a returning client's last transaction.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::base::ids::{Oid, Tid};
 use crate::exceptions;
@@ -28,11 +28,11 @@ enum NotKnown {
 }
 
 impl Session {
-    /// `getInvalidations(tid)`: (last tid, oids changed after `tid`), or `None` if that is not known any more, or if there is no
-    /// transaction `tid`: a client that has seen another history has states that never were.
+    /// `getInvalidations(tid)`: (last tid, oids changed after `tid`), or `None` if that is not known any more, or if
+    /// there is no transaction `tid`: a client that has seen another history has states that never were.
     ///
-    /// What changed up to some state is gathered, and encoded, without a lock. If more was published since, that is in the
-    /// queue and is added under the lock, so that the answer holds exactly at its place (R4).
+    /// What changed up to some state is gathered, and encoded, without a lock. If more was published since, that is
+    /// in the queue and is added under the lock, so that the answer holds exactly at its place (R4).
     pub(super) fn get_invalidations(&self, registered: &Registered, id: &OwnedMsgId, tid: Tid) {
         let hosted = &registered.hosted;
         let (queued, seen) = {
@@ -40,7 +40,9 @@ impl Session {
             (members.invalidations.since(tid), seen)
         };
         let may_read_log = || {
-            let age = Duration::from_secs_f64((Tid::now().to_unix() - tid.to_unix()).max(0.0));
+            let now = hosted.clock.system_time().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now = Tid::from_unix(now.as_secs_f64());
+            let age = Duration::from_secs_f64((now.to_unix() - tid.to_unix()).max(0.0));
             hosted.options.invalidation_age.is_some_and(|max| age < max)
         };
         let found = match queued {

@@ -1,6 +1,7 @@
 //! tpc_finish: hands a transaction that was voted for to the storage, with a ticket.
 //!
-//! The storage brings the ticket back to its [`publisher`](super::publisher) when the transaction is durable, or has failed.
+//! The storage brings the ticket back to its [`publisher`](super::publisher) when the transaction is durable, or has
+//! failed.
 
 use crate::logging::level::CRITICAL;
 use crate::server::client_log;
@@ -20,7 +21,7 @@ pub enum FinishRefused {
     Error(PyException),
 }
 
-/// Who gets the answer to a finish, and the locks that are held until then.
+/// The client that gets the answer to a finish, and the locks that are held until then.
 pub struct FinishTicket {
     pub registered: Registered,
     pub reply_to: OwnedMsgId,
@@ -39,8 +40,8 @@ impl FinishTicket {
     }
 }
 
-/// A storage that drops a ticket without an answer has met a bug within a commit, and is read-only from now on. The outcome of the
-/// transaction is unknown, so the connection is closed instead of reporting success or failure.
+/// A storage that drops a ticket without an answer has met a bug within a commit, and is read-only from now on. The
+/// outcome of the transaction is unknown, so the connection is closed instead of reporting success or failure.
 impl Drop for FinishTicket {
     fn drop(&mut self) {
         if self.is_answered {

@@ -1,6 +1,7 @@
 //! Which objects a transaction locks, and what it does when it has them.
 //!
-//! A transaction that must wait goes on in a worker, in whose thread the storage then votes; what that does is handed in ([`Next`]).
+//! A transaction that must wait goes on in a worker, in whose thread the storage then votes; what that does is handed
+//! in ([`LockedStep`]).
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::storage::staged::OpKind;
 use crate::wire::request::OwnedMsgId;
 
 /// What is done with a transaction once it has its locks. The transaction is `Voting`.
-pub type Next = fn(&Registered, OpenTransaction, OwnedMsgId);
+pub type LockedStep = fn(&Registered, OpenTransaction, OwnedMsgId);
 
 /// The objects that a transaction locks; `undone` are those that its undos will change.
 pub fn lock_set(staged: &Staged, undone: Vec<Oid>) -> LockSet {
@@ -41,15 +42,15 @@ pub fn whole_storage() -> LockSet {
     LockSet { whole_storage: true, ..LockSet::default() }
 }
 
-/// Asks for the locks, and goes on with `next` as soon as they are granted: in this thread if that is at once, else in a worker. The
-/// state is `Waiting` until then. The caller has locked it, so that an abort finds the request.
+/// Asks for the locks, and goes on with `next` as soon as they are granted: in this thread if that is at once, else
+/// in a worker. The state is `Waiting` until then. The caller has locked it, so that an abort finds the request.
 pub fn with_locks(
     registered: &Registered,
     mut transaction: MutexGuard<'_, Transaction>,
     mut open: OpenTransaction,
     reply_to: OwnedMsgId,
     set: &LockSet,
-    next: Next,
+    next: LockedStep,
 ) {
     let peer = &registered.connection.peer;
     let table = &registered.hosted.locks;
@@ -66,7 +67,7 @@ pub fn with_locks(
 }
 
 /// `Waiting -> Voting`, if the locks are there.
-fn go_on(registered: &Registered, next: Next) {
+fn go_on(registered: &Registered, next: LockedStep) {
     contained_vote(&registered.connection, || {
         let (mut open, reply_to) = {
             let mut transaction = registered.connection.transaction.lock();

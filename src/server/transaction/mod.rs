@@ -2,7 +2,7 @@
 //!
 //! | file | what is there |
 //! |---|---|
-//! | [`state`] | the states, the moves between them, what an abort means in each; what a state holds is given back with it |
+//! | [`state`] | the states, the moves between them, what an abort means in each |
 //! | [`locking`] | which objects to lock; waiting for the locks, and going on in another thread |
 //! | [`vote`] | vote: `Open -> Voted` |
 //! | [`vote_reply`] | what vote tells the client, and the log |
@@ -12,8 +12,9 @@
 //! | [`undone`] | looking up what an undo will change, before locks are asked for |
 //! | [`wrong_id`] | calls for a transaction that is not the open one |
 //!
-//! `tpc_begin` and the stores are the session's (`session/store.rs`): nothing here happens before vote. Each file uses only those
-//! above it in this order: `state`, `wrong_id`, `locking`, `undone`, `vote_reply`, `vote` and `undo`, `finish`, `publisher`.
+//! `tpc_begin` and the stores are the session's (`session/store.rs`): nothing here happens before vote. Each file
+//! uses only those above it in this order: `state`, `wrong_id`, `locking`, `undone`, `vote_reply`, `vote` and `undo`,
+//! `finish`, `publisher`.
 
 pub mod finish;
 pub mod locking;

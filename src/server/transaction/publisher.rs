@@ -1,8 +1,9 @@
 //! Where a commit becomes visible: the storage calls this when transactions are durable.
 //!
-//! Under the lock of the members list the invalidations and the replies are queued, the storage installs the transactions in its index,
-//! and their locks are given back ([`Publication::publish`](crate::server::publish::Publication::publish) has the order and the
-//! argument). What may take longer, log lines and sending, is done by the [`Delivery`] that the storage runs afterwards.
+//! Under the lock of the members list the invalidations and the replies are queued, the storage installs the
+//! transactions in its index, and their locks are given back
+//! ([`Publication::publish`](crate::server::publish::Publication::publish) has the order and the argument). What may
+//! take longer, log lines and sending, is done by the [`Delivery`] that the storage runs afterwards.
 
 use std::sync::Weak;
 
@@ -50,7 +51,8 @@ impl Publisher for HostedPublisher {
                 install();
                 for ticket in &mut tickets {
                     released.extend(ticket.take_locks().and_then(|locks| locks.release()));
-                    // The client's next transaction may ask for locks from now on, and before the reply can reach the client.
+                    // The client's next transaction may ask for locks from now on, and before the reply can reach the
+                    // client.
                     ticket.registered.connection.transaction.end();
                 }
             },

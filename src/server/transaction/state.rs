@@ -11,12 +11,13 @@
 //!
 //! (`Open -> Voting` without waiting: what is to be undone is looked up before locks are asked for.)
 //!
-//! An abort in `Voting` cannot stop the storage: it is noted, and takes effect where the thread that votes leaves this state
-//! ([`TransactionSlot::lock_unless_aborted`], the only place that looks at it). An abort in `Finishing` has no effect.
+//! An abort in `Voting` cannot stop the storage: it is noted, and takes effect where the thread that votes leaves
+//! this state ([`TransactionSlot::lock_unless_aborted`], the only place that looks at it). An abort in `Finishing`
+//! has no effect.
 //!
-//! What a state holds is given back when the state is dropped: locks ([`OidLocks`]), the storage's vote ([`StorageVote`]), the
-//! count of active transactions ([`TransactionId`]). Giving back logs and takes other locks, so no state is dropped while the
-//! slot is locked.
+//! What a state holds is given back when the state is dropped: locks ([`OidLocks`]), the storage's vote
+//! ([`StorageVote`]), the count of active transactions ([`TransactionId`]). Giving back logs and takes other locks,
+//! so no state is dropped while the slot is locked.
 
 use std::time::Duration;
 
@@ -59,7 +60,8 @@ pub enum Transaction {
     Open(OpenTransaction),
     /// Vote, or an undo that is answered at once, was asked for and waits for its locks.
     Waiting { open: OpenTransaction, reply_to: OwnedMsgId },
-    /// The storage works on it, in this or another thread. `aborted`: the client has given up since; `cancel` tells the storage.
+    /// The storage works on it, in this or another thread. `aborted`: the client has given up since; `cancel` tells
+    /// the storage.
     Voting { id: Arc<TransactionId>, aborted: bool, cancel: Cancel },
     /// Can be finished.
     Voted { id: Arc<TransactionId>, vote: StorageVote, locks: Option<OidLocks> },
@@ -77,7 +79,8 @@ pub struct OpenTransaction {
     pub blob_len: u64,
     /// Why vote will fail: a store that wanted no reply was refused.
     pub refused: Option<PyException>,
-    /// What it has asked for or holds: while it waits, while the storage votes, and from the first undo on that was answered at once.
+    /// What it has asked for or holds: while it waits, while the storage votes, and from the first undo on that was
+    /// answered at once.
     pub locks: Option<OidLocks>,
 }
 
@@ -158,8 +161,8 @@ impl TransactionSlot {
         self.state.lock()
     }
 
-    /// The transaction, once no other thread is about to end the last one: a client that does not wait for its answers may
-    /// begin the next while that is being synced.
+    /// The transaction, once no other thread is about to end the last one: a client that does not wait for its
+    /// answers may begin the next while that is being synced.
     pub fn settled(&self) -> MutexGuard<'_, Transaction> {
         let mut state = self.state.lock();
         while matches!(*state, Transaction::Finishing { .. } | Transaction::Voting { aborted: true, .. }) {
@@ -176,8 +179,8 @@ impl TransactionSlot {
         }
     }
 
-    /// `Voting -> next`. False: the client has aborted the transaction; what `next` held was given back, and the transaction has
-    /// ended.
+    /// `Voting -> next`. False: the client has aborted the transaction; what `next` held was given back, and the
+    /// transaction has ended.
     #[must_use]
     pub fn leave_voting(&self, next: Transaction) -> bool {
         let Some((mut state, next)) = self.lock_unless_aborted(next) else { return false };
@@ -185,8 +188,8 @@ impl TransactionSlot {
         true
     }
 
-    /// The state `Voting`, to be left for another. `None`: the client has aborted the transaction; `held` was given back, and the
-    /// transaction has ended.
+    /// The state `Voting`, to be left for another. `None`: the client has aborted the transaction; `held` was given
+    /// back, and the transaction has ended.
     pub fn lock_unless_aborted<T>(&self, held: T) -> Option<(MutexGuard<'_, Transaction>, T)> {
         let state = self.state.lock();
         if !matches!(*state, Transaction::Voting { aborted: true, .. }) {
@@ -199,8 +202,8 @@ impl TransactionSlot {
         None
     }
 
-    /// `Voting -> None`, if it is there: for a vote that was ended by a panic. What it held was given back while the stack was
-    /// unwound.
+    /// `Voting -> None`, if it is there: for a vote that was ended by a panic. What it held was given back while the
+    /// stack was unwound.
     pub fn end_voting(&self) {
         let is_voting = matches!(*self.state.lock(), Transaction::Voting { .. });
         if is_voting {

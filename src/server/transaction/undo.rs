@@ -1,7 +1,8 @@
 //! An undo that is answered before vote.
 //!
-//! ZODB 3.10 and later buffer an undo like a store, and vote tells what it changed. Older clients expect the tid and the objects in the
-//! reply to the undo: they hold the whole storage from their first undo on, as they did with their own servers.
+//! ZODB 3.10 and later buffer an undo like a store, and vote tells what it changed. Older clients expect the tid and
+//! the objects in the reply to the undo: they hold the whole storage from their first undo on, as they did with their
+//! own servers.
 
 use crate::base::ids::{Oid, Tid};
 use crate::exceptions;
@@ -16,7 +17,8 @@ use crate::wire::exception::PyException;
 use crate::wire::request::OwnedMsgId;
 use crate::wire::value::Value;
 
-/// `undo(trans_id, id)` -> (tid, oids), as soon as the storage is free. `tid` is what `trans_id` names. `Err` is the reply.
+/// `undo(trans_id, id)` -> (tid, oids), as soon as the storage is free. `tid` is what `trans_id` names. `Err` is the
+/// reply.
 pub fn undo(
     registered: &Registered,
     id: &[u8],
@@ -70,8 +72,8 @@ fn undo_in_storage(registered: &Registered, mut open: OpenTransaction, reply_to:
     answer(registered, open, &reply_to, result);
 }
 
-/// Answers an undo and leaves the transaction open, unless the client has aborted it. An undo that fails leaves no trace;
-/// the locks stay, as with the client's own server.
+/// Answers an undo and leaves the transaction open, unless the client has aborted it. An undo that fails leaves no
+/// trace; the locks stay, as with the client's own server.
 fn answer(
     registered: &Registered,
     mut open: OpenTransaction,

@@ -1,7 +1,7 @@
 //! Looking up what an undo will change: the objects of the undone transaction, which may lie far back in the log.
 //!
-//! It is done by a worker before locks are asked for, so that a long search holds nobody up. All else that an undo reads lies in the
-//! past and cannot change.
+//! It is done by a worker before locks are asked for, so that a long search delays no other transaction. All else
+//! that an undo reads lies in the past and cannot change.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,10 +15,11 @@ use crate::storage::staged::OpKind;
 use crate::wire::request::OwnedMsgId;
 
 /// What is done with the result. The transaction is `Voting`.
-pub type Then = fn(&Registered, OpenTransaction, OwnedMsgId, Result<Vec<Oid>, StorageError>);
+pub type UndoneStep = fn(&Registered, OpenTransaction, OwnedMsgId, Result<Vec<Oid>, StorageError>);
 
-/// Finds what the undos of a transaction will change, in another thread, and goes on with `then` there. The transaction is `Voting`.
-pub fn look_up(registered: &Registered, open: OpenTransaction, reply_to: OwnedMsgId, then: Then) {
+/// Finds what the undos of a transaction will change, in another thread, and goes on with `then` there. The
+/// transaction is `Voting`.
+pub fn look_up(registered: &Registered, open: OpenTransaction, reply_to: OwnedMsgId, then: UndoneStep) {
     let registered = registered.clone();
     registered.hosted.workers.undos.clone().run(move || {
         contained_vote(&registered.connection, || {
@@ -28,8 +29,8 @@ pub fn look_up(registered: &Registered, open: OpenTransaction, reply_to: OwnedMs
     });
 }
 
-/// The objects that the undos of a transaction will change. Each transaction is looked up once, however often it is undone; the
-/// storage writes a record for each time, so all of them count for `max-transaction-objects`.
+/// The objects that the undos of a transaction will change. Each transaction is looked up once, however often it is
+/// undone; the storage writes a record for each time, so all of them count for `max-transaction-objects`.
 fn undone_oids(hosted: &Hosted, open: &OpenTransaction) -> Result<Vec<Oid>, StorageError> {
     let mut oids = HashSet::new();
     let mut counts: HashMap<Tid, usize> = HashMap::new();

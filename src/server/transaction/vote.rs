@@ -1,7 +1,7 @@
 //! vote: locks on the objects, then the storage's own vote, then the reply.
 //!
-//! The storage votes in the session's thread if the locks are granted at once; in a worker's if the transaction had to wait for them,
-//! or if a conflict takes long to merge.
+//! The storage votes in the session's thread if the locks are granted at once; in a worker's if the transaction had
+//! to wait for them, or if a conflict takes long to merge.
 
 use crate::base::ids::Oid;
 use crate::base::sync::Arc;

@@ -33,7 +33,7 @@ pub fn voted_reply(wire: Wire, reply_to: &OwnedMsgId, stored: &[Oid], voted: &dy
     frames
 }
 
-/// The reply to a vote in which the store of object `oid` has failed, for clients that are told so by serialnos.
+/// The reply to a vote in which the store of object `oid` has failed, for clients that read it from serialnos.
 pub fn failed_reply(wire: Wire, reply_to: &OwnedMsgId, oid: Oid, exception: PyException) -> Vec<u8> {
     let mut frames = Vec::new();
     let failed = Value::Exception(Box::new(exception));
@@ -61,8 +61,8 @@ pub fn stored_oids(staged: &Staged) -> Vec<Oid> {
     staged.ops().iter().filter(|op| matches!(op.kind, OpKind::Store { .. })).map(|op| op.oid).collect()
 }
 
-/// (oid, serial) for each store; a resolved conflict, and if the client wants it what was undone, has the mark that makes
-/// clients drop their copy.
+/// (oid, serial) for each store; a resolved conflict, and if the client wants it what was undone, has the mark that
+/// makes clients drop their copy.
 fn serialnos(stored: &[Oid], voted: &dyn Voted, undone: bool) -> Vec<(Oid, Value)> {
     const RESOLVED: &[u8] = b"rs";
     let tid = voted.tid().map_or(Value::None, Value::from);
@@ -84,7 +84,8 @@ pub fn failed_oid(error: &StorageError) -> Option<Oid> {
     }
 }
 
-/// Counts and logs the stores that were merged. Undone objects are among the resolved ones of the reply, but were no conflicts.
+/// Counts and logs the stores that were merged. Undone objects are among the resolved ones of the reply, but were no
+/// conflicts.
 pub fn note_resolved(registered: &Registered, stored: &[Oid], voted: &dyn Voted) {
     if voted.resolved().is_empty() {
         return;

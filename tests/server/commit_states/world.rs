@@ -9,11 +9,12 @@ use crate::support::client::{Incoming, RawClient, Speaks, record};
 use crate::support::disk::{Disk, Hand};
 use crate::support::pickle::Value;
 use runzeo::base::address::Address;
+use runzeo::base::clock::TimeSource;
 use runzeo::net::listen::listen;
 use runzeo::server::Server;
 use runzeo::server::hosted::{Hosted, HostedOptions};
 use runzeo::server::limits::Limits;
-use runzeo::server::room::Room;
+use runzeo::server::record_memory::RecordMemory;
 use runzeo::server::workers::Pools;
 use runzeo::storage::Storage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
@@ -60,11 +61,18 @@ impl World {
             "1".into(),
             Arc::clone(&storage) as Arc<dyn Storage>,
             options,
-            Pools::start(Room::default()).unwrap(),
+            Pools::start(RecordMemory::default(), &TimeSource::default()).unwrap(),
+            TimeSource::default(),
         );
-        let server =
-            Server::new(vec![hosted.expect("hosted")], Greeting::new(false), None, Limits::default(), 1000)
-                .expect("a server");
+        let server = Server::new(
+            vec![hosted.expect("hosted")],
+            Greeting::new(false),
+            None,
+            Limits::default(),
+            1000,
+            TimeSource::default(),
+        )
+        .expect("a server");
         let listeners =
             listen(&Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) }, None).expect("a socket");
         let mut address = None;

@@ -130,7 +130,7 @@ fn a_flood_of_strangers_shuts_nobody_out() {
     });
 }
 
-/// Room is made where there are most: a stranger from another address stays.
+/// RecordMemory is made where there are most: a stranger from another address stays.
 #[test]
 fn a_flood_is_at_the_cost_of_its_own_address() {
     beside_an_honest_client("max-unregistered 10", 64 * MB, |server| {

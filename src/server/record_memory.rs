@@ -1,12 +1,15 @@
-//! Memory for large records on their way to clients: a limit for all clients together, of which each record waits for its share.
+//! Memory for large records on their way to clients: a limit for all clients together, of which each record waits for
+//! its share.
 //!
-//! A record of up to a megabyte needs no share. A larger one is read only when its share is there, and the share is given back when the
-//! record was sent. Shares are given in the order of the requests. A thread that waits for a share has no other and holds no lock, so
-//! a wait is endless only behind a client that does not read: such a client is closed if others wait.
+//! A record of up to a megabyte needs no share. A larger one is read only when its share is there, and the share is
+//! given back when the record was sent. Shares are given in the order of the requests. A thread that waits for a
+//! share has no other and holds no lock, so a wait is endless only behind a client that does not read: such a client
+//! is closed if others wait.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, Condvar, Mutex};
 use crate::net::stream::{Sink, Stream};
 use crate::server::outbox::Outbox;
@@ -19,11 +22,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 const TOO_SLOW: &str = "it reads a large record too slowly, and others wait for the memory";
 
 /// The memory for large records. Clones share it.
-pub struct Room<S: Sink = Stream>(Arc<Shared<S>>);
+pub struct RecordMemory<S: Sink = Stream>(Arc<Shared<S>>);
 
 struct Shared<S: Sink> {
     len_max: usize,
     time_max: Duration,
+    clock: TimeSource,
     state: Mutex<State<S>>,
     changed: Condvar,
 }
@@ -42,26 +46,27 @@ struct Held<S: Sink> {
 }
 
 /// A share of `len` bytes, until this is dropped.
-pub struct Share<S: Sink = Stream> {
-    room: Room<S>,
+pub struct MemoryShare<S: Sink = Stream> {
+    memory: RecordMemory<S>,
     number: u64,
     pub len: usize,
 }
 
-impl<S: Sink> Room<S> {
-    pub fn new(len_max: usize) -> Room<S> {
-        Room::with_time(len_max, TIME_MAX)
+impl<S: Sink> RecordMemory<S> {
+    /// `len_max` bytes in all.
+    pub fn new(len_max: usize, clock: TimeSource) -> RecordMemory<S> {
+        RecordMemory::with_time(len_max, TIME_MAX, clock)
     }
 
-    fn with_time(len_max: usize, time_max: Duration) -> Room<S> {
+    fn with_time(len_max: usize, time_max: Duration, clock: TimeSource) -> RecordMemory<S> {
         let state = State { used: 0, waiting: VecDeque::new(), held: BTreeMap::new(), number: 0 };
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Room(Arc::new(Shared { len_max, time_max, state, changed }))
+        RecordMemory(Arc::new(Shared { len_max, time_max, clock, state, changed }))
     }
 
-    /// Waits for a share of `len` bytes. A share of more than there is in all is given when no other is held. `None`: the client has
-    /// gone.
-    pub fn take(&self, len: usize, outbox: &Arc<Outbox<S>>) -> Option<Share<S>> {
+    /// Waits for a share of `len` bytes. A share of more than there is in all is given when no other is held. `None`:
+    /// the client has gone.
+    pub fn take(&self, len: usize, outbox: &Arc<Outbox<S>>) -> Option<MemoryShare<S>> {
         let mut state = self.0.state.lock();
         state.number += 1;
         let number = state.number;
@@ -78,13 +83,15 @@ impl<S: Sink> Room<S> {
                 state.waiting.pop_front();
                 state.used += len;
                 let time = self.0.time_max + Duration::from_secs(len as u64 / BYTES_PER_SECOND);
-                state.held.insert(number, Held { until: Instant::now() + time, outbox: Arc::clone(outbox) });
+                state
+                    .held
+                    .insert(number, Held { until: self.0.clock.now() + time, outbox: Arc::clone(outbox) });
                 drop(state);
                 // The next one may fit, too.
                 self.0.changed.notify_all();
-                return Some(Share { room: self.clone(), number, len });
+                return Some(MemoryShare { memory: self.clone(), number, len });
             }
-            let now = Instant::now();
+            let now = self.0.clock.now();
             let late: Vec<Arc<Outbox<S>>> = state
                 .held
                 .values()
@@ -102,25 +109,25 @@ impl<S: Sink> Room<S> {
     }
 }
 
-impl<S: Sink> Drop for Share<S> {
+impl<S: Sink> Drop for MemoryShare<S> {
     fn drop(&mut self) {
-        let mut state = self.room.0.state.lock();
+        let mut state = self.memory.0.state.lock();
         state.used = state.used.saturating_sub(self.len);
         state.held.remove(&self.number);
         drop(state);
-        self.room.0.changed.notify_all();
+        self.memory.0.changed.notify_all();
     }
 }
 
-impl Default for Room {
-    fn default() -> Room {
-        Room::new(512 << 20)
+impl Default for RecordMemory {
+    fn default() -> RecordMemory {
+        RecordMemory::new(512 << 20, TimeSource::default())
     }
 }
 
-impl<S: Sink> Clone for Room<S> {
-    fn clone(&self) -> Room<S> {
-        Room(Arc::clone(&self.0))
+impl<S: Sink> Clone for RecordMemory<S> {
+    fn clone(&self) -> RecordMemory<S> {
+        RecordMemory(Arc::clone(&self.0))
     }
 }
 
@@ -156,22 +163,22 @@ mod tests {
     /// A small request that would fit does not pass a large one that came first, or that would wait for ever.
     #[test]
     fn shares_are_had_in_the_order_of_the_requests() {
-        let room: Room<Deaf> = Room::with_time(100, FOREVER);
-        let first = room.take(60, &outbox()).expect("room");
+        let memory: RecordMemory<Deaf> = RecordMemory::with_time(100, FOREVER, TimeSource::default());
+        let first = memory.take(60, &outbox()).expect("memory");
         let (to, from) = channel();
         let mut waiting = Vec::new();
         for len in [90, 10, 1000, 5] {
-            let (room, to) = (room.clone(), to.clone());
+            let (memory, to) = (memory.clone(), to.clone());
             let before = waiting.len();
             waiting.push(thread::spawn({
-                let room = room.clone();
+                let memory = memory.clone();
                 move || {
-                    let share = room.take(len, &outbox()).expect("room");
+                    let share = memory.take(len, &outbox()).expect("memory");
                     to.send(len).expect("a receiver");
                     drop(share);
                 }
             }));
-            while room.0.state.lock().waiting.len() <= before {
+            while memory.0.state.lock().waiting.len() <= before {
                 thread::yield_now();
             }
         }
@@ -182,16 +189,16 @@ mod tests {
         order[..2].sort_unstable();
         assert_eq!(order, [10, 90, 1000, 5]);
         waiting.into_iter().for_each(|thread| thread.join().expect("no panic"));
-        assert_eq!(room.0.state.lock().used, 0);
+        assert_eq!(memory.0.state.lock().used, 0);
     }
 
     #[test]
     fn a_client_that_does_not_read_is_ended_when_others_wait() {
-        let room: Room<Deaf> = Room::with_time(100, Duration::ZERO);
+        let memory: RecordMemory<Deaf> = RecordMemory::with_time(100, Duration::ZERO, TimeSource::default());
         let deaf = outbox();
-        let share = room.take(80, &deaf).expect("room");
+        let share = memory.take(80, &deaf).expect("memory");
         // Nobody waits for this.
-        let beside = room.take(20, &outbox()).expect("room");
+        let beside = memory.take(20, &outbox()).expect("memory");
         assert!(!deaf.is_closed());
         drop(beside);
         let holder = thread::spawn({
@@ -203,19 +210,19 @@ mod tests {
                 drop(share);
             }
         });
-        let late = room.take(80, &outbox());
+        let late = memory.take(80, &outbox());
         assert!(late.is_some() && deaf.close_reason() == Some(TOO_SLOW));
         holder.join().expect("no panic");
     }
 
     #[test]
     fn who_has_gone_does_not_wait() {
-        let room: Room<Deaf> = Room::with_time(100, FOREVER);
-        let share = room.take(80, &outbox()).expect("room");
+        let memory: RecordMemory<Deaf> = RecordMemory::with_time(100, FOREVER, TimeSource::default());
+        let share = memory.take(80, &outbox()).expect("memory");
         let gone = outbox();
         gone.close("gone");
-        assert!(room.take(80, &gone).is_none());
+        assert!(memory.take(80, &gone).is_none());
         drop(share);
-        assert!(room.take(80, &outbox()).is_some());
+        assert!(memory.take(80, &outbox()).is_some());
     }
 }

@@ -1,0 +1,109 @@
+//! Timeouts of the server, with a time that the test moves instead of waiting for it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::client::{RawClient, Speaks, record};
+use crate::support::pickle::Value;
+use runzeo::base::address::Address;
+use runzeo::base::clock::TimeSource;
+use runzeo::net::listen::listen;
+use runzeo::server::Server;
+use runzeo::server::hosted::{Hosted, HostedOptions};
+use runzeo::server::limits::Limits;
+use runzeo::server::record_memory::RecordMemory;
+use runzeo::server::workers::Pools;
+use runzeo::storage::mapping::MappingStorage;
+use runzeo::wire::protocol::Greeting;
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// The test waits no longer for a connection that should be closed.
+const CLOSED_MAX: Duration = Duration::from_secs(60);
+const TXN: i64 = 7;
+
+struct World {
+    server: Arc<Server>,
+    clock: TimeSource,
+    address: SocketAddr,
+}
+
+impl World {
+    fn new() -> World {
+        let clock = TimeSource::manual();
+        let options = HostedOptions {
+            read_only: false,
+            invalidation_queue_size: 100,
+            invalidation_age: None,
+            transaction_timeout: Some(HOUR),
+            client_conflict_resolution: false,
+            transaction_objects: None,
+        };
+        let pools = Pools::start(RecordMemory::default(), &clock).unwrap();
+        let storage = Arc::new(MappingStorage::new("memory".into()));
+        let hosted = Hosted::new("1".into(), storage, options, pools, clock.clone()).unwrap();
+        let limits = Limits { handshake_timeout: Some(HOUR), ..Limits::default() };
+        let server =
+            Server::new(vec![hosted], Greeting::new(false), None, limits, 1000, clock.clone()).unwrap();
+        let mut address = None;
+        for listener in listen(&Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) }, None).unwrap()
+        {
+            address = listener.socket.local_addr().unwrap().as_socket();
+            server.accept_on(listener).unwrap();
+        }
+        World { server, clock, address: address.unwrap() }
+    }
+
+    fn registered(&self) -> RawClient {
+        RawClient::register(self.address, Speaks::Z5).unwrap().0
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.server.stop();
+    }
+}
+
+fn assert_closed(mut client: RawClient) {
+    client.set_read_timeout(CLOSED_MAX);
+    let end = client.frame().expect_err("a connection that is closed");
+    assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof, "{end}");
+}
+
+#[test]
+fn a_connection_must_register_in_time() {
+    let world = World::new();
+    let mut registered = world.registered();
+    let unregistered = RawClient::connect(world.address, Speaks::Z5).unwrap();
+    world.clock.advance(HOUR - Duration::from_secs(1));
+    let mut in_time = RawClient::connect(world.address, Speaks::Z5).unwrap();
+    world.clock.advance(Duration::from_secs(2));
+    assert_closed(unregistered);
+    in_time.register_now().unwrap();
+    registered.call("ping", vec![]).unwrap().unwrap();
+}
+
+#[test]
+fn a_transaction_that_holds_locks_too_long_loses_its_connection() {
+    let world = World::new();
+    let [mut first, mut second] = [(); 2].map(|()| world.registered());
+    let vote = |client: &mut RawClient, oid: u64| {
+        client.queue_begin(TXN);
+        client.queue_store(oid, 0, &record(b"data"), TXN);
+        let call = client.queue_call("vote", vec![Value::Int(TXN)]);
+        client.flush().unwrap();
+        call
+    };
+    let voted = vote(&mut first, 1);
+    first.answer(voted).unwrap().unwrap();
+    world.clock.advance(HOUR / 2);
+    // It waits for the locks of the first, and its time has not begun.
+    let waiting = vote(&mut second, 1);
+    world.clock.advance(HOUR / 2);
+    assert_closed(first);
+    second.answer(waiting).unwrap().unwrap();
+    let finish = second.queue_call("tpc_finish", vec![Value::Int(TXN)]);
+    second.flush().unwrap();
+    second.answer(finish).unwrap().unwrap();
+}
