@@ -1,6 +1,8 @@
 //! What only some storages can do. A storage that can returns itself from the method of [`Storage`](super::Storage) that is
 //! named in each trait.
 
+#![warn(missing_docs)]
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 

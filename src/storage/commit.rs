@@ -1,5 +1,7 @@
 //! Transactions, from the vote to publishing.
 
+#![warn(missing_docs)]
+
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 

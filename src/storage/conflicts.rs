@@ -76,7 +76,7 @@ impl Vote for StorageVote<'_> {
     }
 
     fn record(&self, store: &Op) -> Result<Vec<u8>> {
-        self.staged.payload(store).map_err(StorageError::io("reading back a transaction's temporary file"))
+        self.staged.payload(store)
     }
 
     fn revision(&self, oid: Oid, serial: Tid) -> Result<Option<Vec<u8>>> {

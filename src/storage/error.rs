@@ -1,6 +1,8 @@
 //! What can go wrong in a storage, sorted by who must act. The server turns each into the exception that Python's
 //! storage would raise.
 
+#![warn(missing_docs)]
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +11,7 @@ use super::Staged;
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::Conflict;
 
-/// Of the objects that cannot be undone, so many are listed in the text.
+/// The text lists no more than this many of the objects that cannot be undone.
 const SHOWN_MAX: usize = 100;
 
 /// An error of a storage.
@@ -18,13 +20,25 @@ pub enum StorageError {
     /// `POSKeyError`: no such object, or no such revision of it.
     PosKey(Oid),
     /// `POSKeyError`: the object may exist, but its blob has no file.
-    NoBlob { oid: Oid, serial: Tid, path: PathBuf },
+    NoBlob {
+        /// The object.
+        oid: Oid,
+        /// The revision.
+        serial: Tid,
+        /// Where the file would be.
+        path: PathBuf,
+    },
     /// `KeyError`: a pack met a reference to an object that is not there.
     Missing(Oid),
     /// `ConflictError`: another transaction changed the object first.
     Conflict(Box<Conflict>),
     /// Several conflicts that the client is to merge; its transaction comes back with them, to be voted again.
-    Unmerged { conflicts: Vec<Conflict>, staged: Box<Staged> },
+    Unmerged {
+        /// In the order of the operations.
+        conflicts: Vec<Conflict>,
+        /// The transaction, as it was before its vote.
+        staged: Box<Staged>,
+    },
     /// A conflict that cannot be merged at once, in a transaction that must not wait ([`Staged::may_wait`]); it comes back
     /// as it was, to be voted by somebody who can.
     Postponed(Box<Staged>),
@@ -35,7 +49,12 @@ pub enum StorageError {
     /// `StorageTransactionError`
     Transaction(String),
     /// `UndoError`
-    Undo { reason: &'static str, oid: Option<Oid> },
+    Undo {
+        /// As Python words it.
+        reason: &'static str,
+        /// The object that cannot be undone, if it is about one.
+        oid: Option<Oid>,
+    },
     /// `MultipleUndoErrors`: what stands against undoing each of these objects; at least one.
     MultipleUndo(Vec<(Oid, &'static str)>),
     /// `FileStorageQuotaError`
@@ -43,11 +62,28 @@ pub enum StorageError {
     /// `Unsupported`: this storage or server cannot do it.
     Unsupported(String),
     /// `StorageSystemError`, `FileStorageError` and so on: the request cannot be done, the storage is fine.
-    Refused { class: (&'static str, &'static str), message: String },
+    Refused {
+        /// Module and name of the Python class that clients expect.
+        class: (&'static str, &'static str),
+        /// What is wrong and what to do.
+        message: String,
+    },
     /// `CorruptedDataError`: the file is damaged.
-    Corrupt { path: PathBuf, pos: u64, what: String },
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// The position in it, in bytes.
+        pos: u64,
+        /// What is wrong there.
+        what: String,
+    },
     /// The medium failed or is full.
-    Io { doing: String, error: io::Error },
+    Io {
+        /// What was being done, with the file's name.
+        doing: String,
+        /// The system's error.
+        error: io::Error,
+    },
     /// The storage has been closed, or has gone read-only after a failed sync.
     Closed(String),
 }

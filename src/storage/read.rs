@@ -1,5 +1,7 @@
 //! Reading objects, and looking back.
 
+#![warn(missing_docs)]
+
 use std::ops::ControlFlow;
 
 use super::{HistoryEntry, IternextRecord, LastInvalidations, Loaded, Result};

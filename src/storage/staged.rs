@@ -262,16 +262,15 @@ impl Staged {
         (before.spilled, self.spilled) = (self.spilled, 0);
         before.spill = self.spill.take();
         self.rearranged = false;
-        let reading = || StorageError::io("reading back a transaction's temporary file");
         let writing = || StorageError::io("buffering a transaction in the temporary directory");
         for op in ops {
             match op.kind {
                 OpKind::Store { .. } | OpKind::Restore { has_data: true, .. } => {
-                    let record = form(op.oid, &before.payload(&op).map_err(reading())?)?;
+                    let record = form(op.oid, &before.payload(&op)?)?;
                     self.push(op.oid, op.kind, &record).map_err(writing())?;
                 }
                 OpKind::Delete { .. } | OpKind::Restore { has_data: false, .. } => {
-                    let payload = before.payload(&op).map_err(reading())?;
+                    let payload = before.payload(&op)?;
                     self.push(op.oid, op.kind, &payload).map_err(writing())?;
                 }
                 OpKind::CheckCurrent { .. } | OpKind::Undo { .. } => {
@@ -339,10 +338,18 @@ impl Staged {
     }
 
     /// What the client sent with one operation.
-    pub fn payload(&self, op: &Op) -> io::Result<Vec<u8>> {
-        let mut data = memory::zeros(op.len as usize)?;
-        self.read_at(&mut data, op.start + HEADROOM as u64)?;
-        Ok(data)
+    pub fn payload(&self, op: &Op) -> super::Result<Vec<u8>> {
+        self.payload_at(op.start, op.len)
+    }
+
+    /// The payload of `len` bytes whose headroom begins at `start`.
+    pub fn payload_at(&self, start: u64, len: u64) -> super::Result<Vec<u8>> {
+        let read = || {
+            let mut data = memory::zeros(usize::try_from(len).unwrap_or(usize::MAX))?;
+            self.read_at(&mut data, start + HEADROOM as u64)?;
+            Ok(data)
+        };
+        read().map_err(StorageError::io("reading back a transaction's temporary file"))
     }
 
     /// Read a part of the area of headrooms and payloads.

@@ -1,4 +1,6 @@
-//! What storages return.
+//! What storages take and return.
+
+#![warn(missing_docs)]
 
 use std::sync::atomic::AtomicU64;
 
@@ -10,6 +12,7 @@ use crate::base::ids::{Oid, Tid};
 pub struct Loaded {
     /// Offset of the data in `out`; it ends where `out` ends.
     pub start: usize,
+    /// The transaction that stored it.
     pub serial: Tid,
     /// The tid of the next revision; `None` if this one is current (always so for `load_serial`).
     pub end: Option<Tid>,
@@ -18,7 +21,9 @@ pub struct Loaded {
 /// Who did a transaction and why, as it stands in the file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TransactionMeta {
+    /// The user's name, as the client encoded it.
     pub user: Vec<u8>,
+    /// What was done, as the client encoded it.
     pub description: Vec<u8>,
     /// The pickled extension dict; empty for an empty one.
     pub extension: Vec<u8>,
@@ -27,18 +32,24 @@ pub struct TransactionMeta {
 /// One revision in an object's history.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HistoryEntry {
+    /// The transaction that stored it.
     pub tid: Tid,
+    /// Who stored it and why.
     pub meta: TransactionMeta,
     /// Bytes of data, as Python's history has it.
     pub size: u64,
 }
 
-/// An object in oid order.
+/// One object of a walk in the order of oids.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct IternextRecord {
+    /// The object.
     pub oid: Oid,
+    /// The transaction that stored its current state.
     pub tid: Tid,
+    /// Its current record.
     pub data: Vec<u8>,
+    /// The next object; `None`: this was the last one.
     pub next: Option<Oid>,
 }
 
@@ -54,7 +65,7 @@ pub struct LastInvalidations {
 }
 
 impl LastInvalidations {
-    /// `last`: the last transaction of the storage, which counts if none is listed.
+    /// What is listed in `transactions` is complete. `last`: the last transaction of the storage, which counts if none is listed.
     pub fn new(transactions: Vec<(Tid, Vec<Oid>)>, last: Tid) -> LastInvalidations {
         let oldest = transactions.last().map(|(tid, _)| Tid(tid.0.saturating_sub(1)));
         LastInvalidations { transactions, complete_after: oldest.unwrap_or(last), cut_short: None }
@@ -64,16 +75,20 @@ impl LastInvalidations {
 /// One transaction of an iteration.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TransactionRecord {
+    /// Its id.
     pub tid: Tid,
-    /// `b' '`, or `b'p'` if packed
+    /// `b' '`, or `b'p'` if a pack has removed records of it.
     pub status: u8,
+    /// Who did it and why.
     pub meta: TransactionMeta,
 }
 
 /// One data record of a transaction.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DataRecord {
+    /// The object.
     pub oid: Oid,
+    /// The serial of the record: its transaction, but for restored ones.
     pub tid: Tid,
     /// `None` for an object that was un-created or deleted.
     pub data: Option<Vec<u8>>,
@@ -98,7 +113,9 @@ pub trait RecordIterator: Send {
 /// A transaction that can be undone.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UndoEntry {
+    /// Its id.
     pub tid: Tid,
+    /// Who did it and why.
     pub meta: TransactionMeta,
     /// Bytes of the transaction, as Python's undoLog has it.
     pub size: u64,
@@ -107,6 +124,7 @@ pub struct UndoEntry {
 /// An object that an undo changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Undone {
+    /// The object.
     pub oid: Oid,
     /// The transaction whose data the object has again. `None` if it is gone now, or its states were merged.
     pub restored: Option<Tid>,
@@ -142,6 +160,8 @@ pub type References<'a> = dyn Fn(&[u8], &mut Vec<Oid>) -> std::result::Result<()
 /// How far a pack is. Bytes of the file, or objects where there is none.
 #[derive(Debug, Default)]
 pub struct PackProgress {
+    /// What has been looked at.
     pub done: AtomicU64,
+    /// What there is.
     pub total: AtomicU64,
 }

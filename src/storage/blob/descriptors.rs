@@ -21,7 +21,7 @@ const KEPT_PART: u64 = 16;
 /// To find a directory takes one descriptor, or two where it is found name by name, and one more while its parents are made.
 const RESERVE_LEN: usize = 4;
 
-/// See the module.
+/// Counts the directories that are kept open, and holds descriptors back.
 pub struct Descriptors {
     kept: Arc<AtomicUsize>,
     kept_max: usize,

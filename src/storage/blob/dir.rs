@@ -32,7 +32,7 @@ const PYTHON_PREFIXES: [&str; 3] = ["tmp", "BUC", "CTFT"];
 /// A client of a shared directory may have a transaction open, and its files here, while the server restarts.
 const FOREIGN_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// See the module.
+/// One blob directory. Shared by all that read or store blobs.
 pub struct BlobDir {
     base: PathBuf,
     layout: Layout,

@@ -8,7 +8,7 @@ use super::dir::BlobDir;
 use crate::base::ids::Oid;
 use crate::storage::media::MediaDir;
 
-/// See the module.
+/// The directory of one object, open or to be opened.
 #[derive(Clone)]
 pub struct Home {
     oid: Oid,

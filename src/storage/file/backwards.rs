@@ -10,7 +10,7 @@ const CHUNK: u64 = 8 * 1024;
 /// How much of it lies behind the start of a header that is wanted: it, and usually the texts.
 const BEHIND: u64 = 512;
 
-/// See the module.
+/// An iterator over transactions, from the newest to the oldest.
 pub struct Backwards<'a> {
     log: &'a Log,
     /// Where the transaction before those that were returned ends.

@@ -28,7 +28,7 @@ pub const OID_STRIDE: u64 = 1 << 20;
 /// What the marker says in undo logs and to tools.
 const MARKER_DESCRIPTION: &[u8] = b"runzeo: this file was restored, copied or moved";
 
-/// See the module.
+/// How a file compares with the one that this server wrote last.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Familiarity {
     /// There was nothing before.

@@ -73,7 +73,7 @@ fn hint_of(bits: u64) -> LenHint {
     }
 }
 
-/// See the module.
+/// Object id -> position of the current record. All methods may be called from any thread.
 pub struct Index {
     near: Box<[OnceLock<Table>]>,
     far: [RwLock<BTreeMap<u64, Arc<Page>>>; SHARDS],

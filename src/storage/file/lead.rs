@@ -9,7 +9,7 @@
 
 use crate::base::sync::{Condvar, Mutex};
 
-/// See the module.
+/// The queue of jobs, and who leads.
 #[derive(Debug)]
 pub struct Lead<J> {
     state: Mutex<State<J>>,

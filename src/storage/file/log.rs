@@ -24,7 +24,7 @@ pub const TARGET: &str = "ZODB.FileStorage";
 /// A header, and the back-pointer that may be all that follows.
 pub const RECORD_LEN_MIN: usize = DATA_HEADER_LEN + BACK_LEN;
 
-/// See the module.
+/// `Data.fs` as records by position.
 pub struct Log {
     path: PathBuf,
     file: Arc<dyn MediaFile>,

@@ -4,7 +4,8 @@
 //!   transactions from the end
 //! - `index` oid -> position; `index_file`, `index_legacy` as Python saves it, `index_saved` what was read; `save` when it is saved
 //! - `volume` the file and its index, as a pack replaces them
-//! - `open` and `recover`: from files to a running storage, `close`: back; `tail_note` what the next start should know; `familiar` whether
+//! - `options`, `open` (with `open_read`, what the files have, and `open_note`, what is done about a file from elsewhere) and
+//!   `recover`: from files to a running storage, `close`: back; `tail_note` what the next start should know; `familiar` whether
 //!   the file is still the same; `ours` the same while it is served; `lock_file`
 //! - `read`, `history`, `iterate`: reading
 //! - `pack` a new file without what nobody can see any more; `pins` what it must not remove though the file does not show it
@@ -33,6 +34,9 @@ pub mod lead;
 mod lock_file;
 mod log;
 mod open;
+mod open_note;
+mod open_read;
+mod options;
 mod ours;
 mod pack;
 mod pins;
@@ -76,7 +80,8 @@ use crate::conflict::ResolverSlot;
 pub use self::format::FileFormat;
 pub use self::index_file::parse as parse_index;
 pub use self::index_saved::SavedIndex;
-pub use self::open::{FileStorageOptions, NewFileFormat, Prepared};
+pub use self::open::Prepared;
+pub use self::options::{FileStorageOptions, NewFileFormat};
 pub use self::recover::{Scanned, Tail, scan};
 pub use self::tail_note::TailNote;
 pub use super::media;

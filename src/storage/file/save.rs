@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_secs(2);
 /// After this time also if there are fewer, but more than the index itself costs to write.
 const INTERVAL: Duration = Duration::from_secs(600);
 
-/// See the module.
+/// When the index was saved, and when it is next.
 pub struct Saver {
     /// The saved index was good when the storage was opened.
     pub used_index: bool,

@@ -18,7 +18,7 @@ const AHEAD: u64 = 4 << 20;
 /// Zeros are written in pieces.
 const CHUNK_LEN: usize = 256 << 10;
 
-/// See the module.
+/// Disk space that is reserved behind the end of the file.
 pub struct Space {
     state: Arc<Mutex<State>>,
 }

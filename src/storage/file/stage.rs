@@ -15,9 +15,9 @@ use super::voted::{Job, VotedTxn};
 use crate::base::ids::{Oid, Tid};
 use crate::base::log_rate::LogRate;
 use crate::conflict::{Conflict, Resolver};
-use crate::storage::conflicts::{Conflicts, Settled};
+use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::{Op, OpKind, Staged};
-use crate::storage::{Commit, Load, Publisher, Result, Storage, StorageError, Ticket, TidAt, Voted};
+use crate::storage::{Commit, Publisher, Result, Storage, StorageError, Ticket, TidAt, Voted};
 
 /// What those who copy a database can bring about.
 static MISMATCHES: LogRate = LogRate::new("mismatches between data and backpointers", 60, 60);
@@ -159,11 +159,7 @@ impl FileStorage {
             // Has records of its own.
             OpKind::Undo { .. } => return Ok(None),
             OpKind::CheckCurrent { serial } => {
-                let committed = self.get_tid(oid)?;
-                if committed != serial {
-                    let conflict = conflict(oid, committed, serial, Vec::new());
-                    return Err(StorageError::ReadConflict(conflict));
-                }
+                check_current(self, oid, serial)?;
                 return Ok(None);
             }
             OpKind::Store { .. } => {
@@ -177,7 +173,7 @@ impl FileStorage {
             OpKind::Delete { serial } => {
                 let committed = committed(volume, oid, prev)?.ok_or(StorageError::PosKey(oid))?;
                 if committed != serial {
-                    return Err(StorageError::Conflict(conflict(oid, committed, serial, Vec::new())));
+                    return Err(Conflict { oid, committed, read: serial, data: Vec::new() }.into());
                 }
                 record.data_len = 0;
             }
@@ -238,7 +234,7 @@ fn back_pointer(
                 Some((at, header)) if has_data && header.data_len == op.len => {
                     let mut data = Vec::new();
                     log.read_data(at, &header, &mut data)?;
-                    data == payload(staged, op)?
+                    data == staged.payload(op)?
                 }
                 Some(_) => false,
                 None => !has_data,
@@ -254,15 +250,6 @@ fn back_pointer(
         pos = record.header.prev;
     }
     Ok(0)
-}
-
-fn conflict(oid: Oid, committed: Tid, read: Tid, data: Vec<u8>) -> Box<Conflict> {
-    Box::new(Conflict { oid, committed, read, data })
-}
-
-/// What the client sent with one operation.
-fn payload(staged: &Staged, op: &Op) -> Result<Vec<u8>> {
-    staged.payload(op).map_err(StorageError::io("reading back a transaction's temporary file"))
 }
 
 /// Lengths that the file has two bytes for, and a status that may stand in it.

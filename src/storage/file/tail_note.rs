@@ -53,7 +53,11 @@ const OID_MARK_AT: u64 = 128;
 const UNTIL_AT: u64 = 144;
 const HEAD_LEN: usize = 160;
 const _: () = assert!(8 + 8 + 8 + 8 + BOOT_LEN + FINGERPRINT_LEN + 1 + 7 == ABOUT_LEN);
+const _: () = assert!(MAGIC.len() == ABOUT_AT as usize);
 const _: () = assert!(ABOUT_AT as usize + ABOUT_LEN + CHECK_LEN == SYNCED_AT as usize);
+const _: () = assert!(SYNCED_AT + 2 * (8 + 8) == OID_MARK_AT);
+const _: () = assert!(OID_MARK_AT + 2 * 8 == UNTIL_AT);
+const _: () = assert!(UNTIL_AT as usize + 2 * 8 == HEAD_LEN);
 /// More zero blocks than this in one tail are not remembered, and not checked either.
 const ZEROS_MAX: usize = 1 << 20;
 /// So much of the file before `start` is in the digest.

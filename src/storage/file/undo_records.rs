@@ -11,12 +11,10 @@ use std::collections::HashMap;
 
 use super::FileStorage;
 use super::draft::{Draft, StagedRecord};
-use super::format::DATA_HEADER_LEN;
 use super::log::{Record, Records};
 use super::undo_find::find_undoable;
 use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
-use crate::base::memory;
 use crate::conflict::ThreeStates;
 use crate::storage::staged::Staged;
 use crate::storage::{Result, StorageError, Undone};
@@ -118,7 +116,7 @@ impl FileStorage {
         let current_data = match current {
             _ if current.back().is_some() => data_of(current.back().unwrap_or(0))?,
             Current::Committed(at, _) => data_of(at)?,
-            Current::Draft(record) => draft_data(staged, &record)?,
+            Current::Draft(record) => staged.payload_at(record.staged_at, record.data_len)?,
         };
         if undone_data == current_data {
             return Ok(Instead::Back(pre));
@@ -203,14 +201,4 @@ impl Current {
             Current::Committed(_, record) => record.header.tid,
         }
     }
-}
-
-/// The data of a record of this transaction.
-fn draft_data(staged: &Staged, record: &StagedRecord) -> Result<Vec<u8>> {
-    let read = || {
-        let mut data = memory::zeros(record.data_len as usize)?;
-        staged.read_at(&mut data, record.staged_at + DATA_HEADER_LEN as u64)?;
-        Ok(data)
-    };
-    read().map_err(StorageError::io("reading back a transaction's temporary file"))
 }

@@ -16,7 +16,7 @@ use super::places::Places;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 
-/// See the module.
+/// One file and the index of it.
 pub struct Volume {
     pub log: Log,
     /// The same, for those who do not wait for the disk.

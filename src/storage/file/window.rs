@@ -8,7 +8,7 @@ use super::media::MediaFile;
 const CHUNK_MIN: usize = 16 * 1024;
 const CHUNK_MAX: usize = 1024 * 1024;
 
-/// See the module.
+/// A part of a file that is read in advance.
 pub struct Window<'a> {
     file: &'a dyn MediaFile,
     end: u64,

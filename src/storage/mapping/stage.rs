@@ -72,8 +72,7 @@ impl Commit for MappingStorage {
                 OpKind::Delete { serial } => {
                     let (committed, _) = newest.ok_or(StorageError::PosKey(oid))?;
                     if committed != serial {
-                        let conflict = Conflict { oid, committed, read: serial, data: Vec::new() };
-                        return Err(StorageError::Conflict(Box::new(conflict)));
+                        return Err(Conflict { oid, committed, read: serial, data: Vec::new() }.into());
                     }
                     (None, false)
                 }
@@ -82,12 +81,7 @@ impl Commit for MappingStorage {
                     return Err(StorageError::Unsupported(format!("{} cannot undo", self.name())));
                 }
             };
-            let reading = "reading back a transaction's temporary file";
-            let data: Data = if has_data {
-                Some(staged.payload(&op).map_err(StorageError::io(reading))?.into())
-            } else {
-                None
-            };
+            let data: Data = if has_data { Some(staged.payload(&op)?.into()) } else { None };
             records.push(Record { oid, tid, data });
         }
         let (mut staged, _) = conflicts.finish(staged)?;

@@ -36,7 +36,7 @@ impl Entry {
     }
 }
 
-/// See the module. `name` is a name in it, `below` a path of plain names. A symbolic link on the way is followed only if the
+/// An open directory. `name` is a name in it, `below` a path of plain names. A symbolic link on the way is followed only if the
 /// administrator or the user of this process has made it: to a part of the directory on another disk.
 pub trait MediaDir: Send + Sync {
     /// For messages.

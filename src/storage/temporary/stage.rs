@@ -66,9 +66,7 @@ impl Commit for TemporaryStorage {
                         conflicts.settle(self, &self.resolver, &mut staged, index, serial, committed)?;
                     match settled {
                         Settled::Write(op) => {
-                            let reading = "reading back a transaction's temporary file";
-                            let data = staged.payload(&op).map_err(StorageError::io(reading))?;
-                            records.push(record(op.oid, data)?);
+                            records.push(record(op.oid, staged.payload(&op)?)?);
                         }
                         Settled::Skip => {}
                         Settled::Postponed => break,

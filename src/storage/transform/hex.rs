@@ -5,7 +5,7 @@ use std::io;
 
 use super::Codec;
 
-/// See the module.
+/// Writes records in hexadecimal.
 pub struct Hex;
 
 impl Codec for Hex {

@@ -43,7 +43,7 @@ pub trait Codec: Send + Sync {
 /// What a message may have at most. A pack, of which there is one at a time, reads what was stored when more was permitted.
 const LEN_MAX: usize = 1 << 30;
 
-/// See the module.
+/// `base`, with records in the form that `codec` gives them.
 pub struct Transform {
     base: Arc<dyn Storage>,
     codec: Arc<dyn Codec>,
@@ -70,8 +70,7 @@ impl Transform {
             if !has_data || self.codec.decoded_len_max(op.len as usize) <= self.len_max {
                 continue;
             }
-            let reading = "reading back a transaction's temporary file";
-            let record = staged.payload(op).map_err(StorageError::io(reading))?;
+            let record = staged.payload(op)?;
             if self.codec.is_longer(&record, self.len_max) {
                 return Err(StorageError::Refused {
                     class: ("ZODB.POSException", "StorageError"),

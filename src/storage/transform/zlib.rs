@@ -17,7 +17,7 @@ const PIECE_LEN: usize = 64 << 10;
 /// What deflate can make of a byte.
 const RATIO_MAX: usize = 1032;
 
-/// See the module.
+/// Compresses and decompresses records.
 pub struct Zlib {
     /// Else records are only decompressed.
     pub compress: bool,

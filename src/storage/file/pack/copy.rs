@@ -30,7 +30,7 @@ const BUF_LEN: usize = 1 << 20;
 /// Status of a transaction that a pack went over.
 const PACKED: u8 = b'p';
 
-/// See the module.
+/// Copies what stays into the packed file.
 pub struct Copier<'a> {
     core: &'a Core,
     pub old: Arc<Volume>,

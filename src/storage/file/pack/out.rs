@@ -20,7 +20,7 @@ const SYNC_TIME: Duration = Duration::from_millis(10);
 const STEP_MIN: u64 = 1 << 20;
 const STEP_MAX: u64 = 64 << 20;
 
-/// See the module.
+/// The packed file while it is written.
 pub struct Out {
     file: Arc<dyn MediaFile>,
     buf: Vec<u8>,

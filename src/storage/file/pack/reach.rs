@@ -28,7 +28,7 @@ const GAP_MAX: u64 = 8 << 10;
 /// How much of the last record of a run is read on good luck.
 const GUESS: u64 = 2048;
 
-/// See the module.
+/// Which objects can be reached, and where their records are.
 pub struct Reach {
     /// Where each object's record is that is to be kept: all marked.
     pub index: Index,

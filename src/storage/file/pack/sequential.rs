@@ -12,7 +12,7 @@ use crate::storage::Result;
 const FIRST_LEN: usize = 1 << 20;
 const RECORD_LEN_MIN: usize = DATA_HEADER_LEN + BACK_LEN;
 
-/// See the module.
+/// A file that is read from front to back.
 pub struct Sequential<'a> {
     log: &'a Log,
     window: Window<'a>,

@@ -49,7 +49,7 @@ enum Tried {
     Vote,
 }
 
-/// See the module. `keep_old`: the old file gets the name `Data.fs.old`.
+/// Puts the packed file in the place of the old one. `keep_old`: the old file gets the name `Data.fs.old`.
 pub fn switch(
     pack: &mut PackRun<'_>,
     copier: &mut Copier<'_>,

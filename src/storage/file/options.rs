@@ -1,0 +1,112 @@
+//! How a FileStorage is opened.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::format::FileFormat;
+use super::media::{Media, RealMedia};
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::ids::Tid;
+use crate::storage::{Result, StorageError};
+
+/// Which Python is to be able to open a new file.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum NewFileFormat {
+    /// The one that the first transaction's client runs.
+    #[default]
+    Auto,
+    FS21,
+    FS30,
+}
+
+impl NewFileFormat {
+    pub(super) fn initial(self) -> FileFormat {
+        match self {
+            NewFileFormat::FS21 => FileFormat::FS21,
+            NewFileFormat::Auto | NewFileFormat::FS30 => FileFormat::FS30,
+        }
+    }
+
+    pub(super) fn of_first(self, python2: bool) -> FileFormat {
+        match self {
+            NewFileFormat::Auto if python2 => FileFormat::FS21,
+            _ => self.initial(),
+        }
+    }
+}
+
+/// How to open a FileStorage.
+#[derive(Clone)]
+pub struct FileStorageOptions {
+    pub path: PathBuf,
+    /// Where blobs are kept; `None`: there are none.
+    pub blob_dir: Option<PathBuf>,
+    /// Begin with an empty file even if there is one.
+    pub create: bool,
+    pub read_only: bool,
+    /// Votes fail once the file is longer than this.
+    pub quota: Option<u64>,
+    /// Whether a pack removes what nothing refers to, unless its caller says otherwise.
+    pub pack_gc: bool,
+    /// Whether a pack leaves the old file as `Data.fs.old`.
+    pub pack_keep_old: bool,
+    /// Whether a pack fails that would remove more than nine tenths of more than a thousand objects.
+    pub pack_refuse_large_removals: bool,
+    /// Time travel, read-only: transactions from this tid on are not there.
+    pub stop: Option<Tid>,
+    pub new_file_format: NewFileFormat,
+    pub media: Arc<dyn Media>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl FileStorageOptions {
+    pub fn new(path: impl Into<PathBuf>) -> FileStorageOptions {
+        FileStorageOptions {
+            path: path.into(),
+            blob_dir: None,
+            create: false,
+            read_only: false,
+            quota: None,
+            pack_gc: true,
+            pack_keep_old: true,
+            pack_refuse_large_removals: false,
+            stop: None,
+            new_file_format: NewFileFormat::Auto,
+            media: Arc::new(RealMedia),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Refuses options that exclude each other, in Python's words.
+    pub fn check(&self) -> Result<()> {
+        let refused = |message: &str| {
+            Err(StorageError::Refused { class: ("builtins", "ValueError"), message: message.into() })
+        };
+        if self.read_only && self.create {
+            return refused("can't create a read-only file");
+        }
+        if self.stop.is_some() && !self.read_only {
+            return refused("time-travel only supported in read-only mode");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for FileStorageOptions {
+    /// All but the disk and the clock.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileStorageOptions")
+            .field("path", &self.path)
+            .field("blob_dir", &self.blob_dir)
+            .field("create", &self.create)
+            .field("read_only", &self.read_only)
+            .field("quota", &self.quota)
+            .field("pack_gc", &self.pack_gc)
+            .field("pack_keep_old", &self.pack_keep_old)
+            .field("pack_refuse_large_removals", &self.pack_refuse_large_removals)
+            .field("stop", &self.stop)
+            .field("new_file_format", &self.new_file_format)
+            .finish_non_exhaustive()
+    }
+}
