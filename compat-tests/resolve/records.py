@@ -3,7 +3,7 @@
     PYTHON records.py
 
 Runs in the Python of an environment. The same records go to ZODB.ConflictResolution as it is, and then with the reader of
-our helpers (src/conflict/helpers/unpickler.py) in it.
+our helpers (src/conflict/helpers/names.py, unpickler.py) in it.
 """
 from __future__ import print_function
 import io
@@ -242,8 +242,9 @@ def main():
 
     imported = set(sys.modules)
     namespace = {'__name__': 'unpickler'}
-    with open(os.path.join(HERE, '..', '..', 'src', 'conflict', 'helpers', 'unpickler.py')) as file:
-        exec(compile(file.read(), 'unpickler', 'exec'), namespace)
+    for source in ('names', 'unpickler'):
+        with open(os.path.join(HERE, '..', '..', 'src', 'conflict', 'helpers', source + '.py')) as file:
+            exec(compile(file.read(), source, 'exec'), namespace)
     guard = namespace['Guard'](ConflictResolution, ConflictError)
 
     for what, records, record in expected:

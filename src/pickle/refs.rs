@@ -1,25 +1,29 @@
-//! The references in an object's record, found without building anything: what `ZODB.serialize.referencesf` returns.
+//! The references in an object's record, found without building anything: what `ZODB.serialize.referencesf`
+//! returns.
 //!
-//! A record is two pickles, for the class and the state, that share a memo. References are persistent ids, in one of these
-//! forms: an oid; a tuple of an oid and the class; a list, which is a reference of another kind: weak (`['w', (oid,)]` or
-//! `[oid]`), or to another database (`['m', ...]`, `['n', ...]`). Lists keep nothing alive and are passed over.
+//! A record is two pickles, for the class and the state, that share a memo. References are persistent ids, in
+//! one of these forms: an oid; a tuple of an oid and the class; a list, which is a reference of another kind:
+//! weak (`['w', (oid,)]` or `[oid]`), or to another database (`['m', ...]`, `['n', ...]`). Lists keep nothing
+//! alive and are passed over.
 //!
-//! A machine with a stack like the unpickler's goes over the opcodes of protocols 0 to 5, but remembers of a value only whether
-//! it may be a persistent id. Its memory is kept from one record to the next.
+//! A machine with a stack like the unpickler's goes over the opcodes of protocols 0 to 5, but remembers of a
+//! value only whether it may be a persistent id. Its memory is kept from one record to the next.
 //!
-//! A pack removes what no record refers to, so "no references" must never be the answer for bytes that are no record: every
-//! record is read to its end, those without references too, and whatever Python's unpickler refuses is refused here (texts that
-//! are not UTF-8, numbers that are none, frames that end elsewhere). `tests/wire/pickle_references.rs` compares both on damaged
-//! records.
+//! A pack removes what no record refers to, so "no references" must never be the answer for bytes that are no
+//! record: every record is read to its end, those without references too, and whatever Python's unpickler
+//! refuses is refused here (texts that are not UTF-8, numbers that are none, frames that end elsewhere).
+//! `tests/wire/pickle_references.rs` compares both on damaged records.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use super::lex::{Argument, LexError, Lexer, Token};
 use super::opcode::*;
-use crate::base::bytes::Reader;
+use super::text::{is_text, unescape_string, unescape_text, unquoted};
 use crate::base::ids::Oid;
 
-/// Appends the oids that `record` refers to, each as often as it stands there. The error says why it is no record.
+/// Appends the oids that `record` refers to, each as often as it stands there. The error says why it is no
+/// record.
 pub fn references(record: &[u8], oids: &mut Vec<Oid>) -> Result<(), String> {
     thread_local! {
         static MACHINE: RefCell<Machine> = RefCell::default();
@@ -27,12 +31,9 @@ pub fn references(record: &[u8], oids: &mut Vec<Oid>) -> Result<(), String> {
     MACHINE.with_borrow_mut(|machine| machine.run(record, oids))
 }
 
-/// Protocols from here on are not known.
-const PROTOCOL_MAX: u8 = 5;
-
 /// What is remembered of a value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Item {
+enum Remembered {
     /// A memo number that was left out.
     Unset,
     /// An object, or what stands for one: no persistent id is like this.
@@ -47,27 +48,27 @@ enum Item {
     List,
 }
 
-impl Item {
-    fn string(bytes: &[u8]) -> Item {
-        Oid::from_slice(bytes).map_or(Item::Plain, Item::Oid)
+impl Remembered {
+    fn string(bytes: &[u8]) -> Remembered {
+        Oid::from_slice(bytes).map_or(Remembered::Plain, Remembered::Oid)
     }
 
-    fn tuple(items: &[Item]) -> Item {
+    fn tuple(items: &[Remembered]) -> Remembered {
         match items.first() {
-            Some(Item::Oid(oid)) => Item::Tuple(Some(*oid)),
-            _ => Item::Tuple(None),
+            Some(Remembered::Oid(oid)) => Remembered::Tuple(Some(*oid)),
+            _ => Remembered::Tuple(None),
         }
     }
 }
 
 #[derive(Default)]
 struct Machine {
-    stack: Vec<Item>,
+    stack: Vec<Remembered>,
     /// Lengths of the stack at each open MARK.
     marks: Vec<usize>,
-    memo: Vec<Item>,
+    memo: Vec<Remembered>,
     /// Memo numbers that are greater than any pickler would give out.
-    far_memo: HashMap<u64, Item>,
+    far_memo: HashMap<u32, Remembered>,
     /// Where the frame ends that is being read: an opcode does, too.
     frame_end: Option<usize>,
 }
@@ -85,126 +86,102 @@ impl Machine {
     fn run(&mut self, record: &[u8], oids: &mut Vec<Oid>) -> Result<(), String> {
         self.memo.clear();
         self.far_memo.clear();
-        let mut r = Reader::new(record);
+        let mut lexer = Lexer::new(record);
         for _ in 0..2 {
             self.stack.clear();
             self.marks.clear();
             self.frame_end = None;
-            while let Some(next) = self.step(&mut r, oids).transpose() {
-                next.and_then(|()| self.leave_frame(&r))
-                    .map_err(|what| what.message(r.pos(), record.len()))?;
+            while let Some(next) = self.step(&mut lexer, oids).transpose() {
+                next.and_then(|()| self.leave_frame(lexer.end()))
+                    .map_err(|what| what.message(lexer.end(), record.len()))?;
             }
-            if self.frame_end.is_some_and(|end| end != r.pos()) {
-                return Err(Flaw::Frame.message(r.pos(), record.len()));
+            if self.frame_end.is_some_and(|end| end != lexer.end()) {
+                return Err(Flaw::Frame.message(lexer.end(), record.len()));
             }
         }
         Ok(())
     }
 
     /// One opcode. `None` after STOP.
-    fn step(&mut self, r: &mut Reader<'_>, oids: &mut Vec<Oid>) -> Result<Option<()>, Flaw> {
-        let opcode = r.u8().ok_or(Flaw::Short)?;
-        match opcode {
-            STOP => {
+    fn step(&mut self, lexer: &mut Lexer<'_>, oids: &mut Vec<Oid>) -> Result<Option<()>, Flaw> {
+        let Token { opcode, argument, .. } = lexer.token()?;
+        match argument {
+            Argument::Nothing if opcode == STOP => {
                 self.pop()?;
                 return Ok(None);
             }
+            Argument::Nothing => self.op(opcode, oids)?,
+            Argument::Bool(_)
+            | Argument::Int(_)
+            | Argument::BigInt(_)
+            | Argument::Digits(_)
+            | Argument::Float(_)
+            | Argument::ByteArray(_) => self.stack.push(Remembered::Plain),
+            Argument::Str(bytes) | Argument::Bytes(bytes) => self.stack.push(Remembered::string(bytes)),
+            Argument::Text(bytes) if is_text(bytes) => self.stack.push(Remembered::string(bytes)),
+            Argument::Text(_) => return Err(Flaw::Value("text in UTF-8")),
+            Argument::Line(line) => self.op_line(opcode, line, oids)?,
+            Argument::Names { module, name } => {
+                if !is_text(module) || !is_text(name) {
+                    return Err(Flaw::Value("the name of a class"));
+                }
+                if opcode == INST {
+                    self.pop_to_mark()?;
+                }
+                self.stack.push(Remembered::Other);
+            }
+            Argument::Index(index) => match opcode {
+                PUT | BINPUT | LONG_BINPUT => self.put(index)?,
+                _ => self.get(index)?,
+            },
+            Argument::Number(len) if opcode == FRAME => {
+                let left = lexer.rest().len();
+                let len = usize::try_from(len).ok().filter(|&len| len <= left).ok_or(Flaw::Short)?;
+                if self.frame_end.replace(lexer.end() + len).is_some() {
+                    return Err(Flaw::Frame);
+                }
+            }
+            Argument::Number(_) if opcode == PROTO => {}
+            // Numbers for classes that only the application has registered.
+            Argument::Number(_) => return Err(Flaw::Value("a class with its name")),
+        }
+        Ok(Some(()))
+    }
+
+    /// An opcode without an argument.
+    fn op(&mut self, opcode: u8, oids: &mut Vec<Oid>) -> Result<(), Flaw> {
+        match opcode {
             MARK => self.marks.push(self.stack.len()),
             POP => match self.marks.last() {
                 Some(&mark) if mark == self.stack.len() => _ = self.marks.pop(),
                 _ => _ = self.pop()?,
             },
-            POP_MARK => self.pop_to_mark()?,
+            POP_MARK | ADDITEMS => self.pop_to_mark()?,
             DUP => {
                 let top = self.top()?;
                 self.stack.push(top);
             }
-
-            NONE | EMPTY_SET => self.stack.push(Item::Other),
-            NEWTRUE | NEWFALSE => self.stack.push(Item::Plain),
-            EMPTY_DICT => self.stack.push(Item::Dict),
-            BININT1 => self.skip(r, 1)?,
-            BININT2 => self.skip(r, 2)?,
-            BININT => self.skip(r, 4)?,
-            // Numbers for classes that only the application has registered.
-            EXT1 | EXT2 | EXT4 => return Err(Flaw::Value("a class with its name")),
-            BINFLOAT => self.skip(r, 8)?,
-            INT | LONG | FLOAT => {
-                let line = r.line().ok_or(Flaw::Short)?;
-                if !is_number(opcode, line) {
-                    return Err(Flaw::Value("a number"));
-                }
-                self.stack.push(Item::Plain);
-            }
-            LONG1 => {
-                let len = u64::from(r.u8().ok_or(Flaw::Short)?);
-                self.skip(r, len)?;
-            }
-            LONG4 => {
-                let len = u64::from(r.u32_le().ok_or(Flaw::Short)?);
-                self.skip(r, len)?;
-            }
-            BYTEARRAY8 => {
-                let len = u64_le(r)?;
-                self.skip(r, len)?;
-            }
-
-            SHORT_BINSTRING | SHORT_BINBYTES => {
-                let len = u64::from(r.u8().ok_or(Flaw::Short)?);
-                self.string(r, len)?;
-            }
-            BINSTRING | BINBYTES => {
-                let len = u64::from(r.u32_le().ok_or(Flaw::Short)?);
-                self.string(r, len)?;
-            }
-            BINBYTES8 => {
-                let len = u64_le(r)?;
-                self.string(r, len)?;
-            }
-            SHORT_BINUNICODE => {
-                let len = u64::from(r.u8().ok_or(Flaw::Short)?);
-                self.text(r, len)?;
-            }
-            BINUNICODE => {
-                let len = u64::from(r.u32_le().ok_or(Flaw::Short)?);
-                self.text(r, len)?;
-            }
-            BINUNICODE8 => {
-                let len = u64_le(r)?;
-                self.text(r, len)?;
-            }
-            STRING => {
-                let line = r.line().ok_or(Flaw::Short)?;
-                let inner = unquoted(line).ok_or(Flaw::Value("a string in quotes"))?;
-                self.stack.push(escaped_oid(inner, BACKSLASH_STRING)?);
-            }
-            UNICODE => {
-                let line = r.line().ok_or(Flaw::Short)?;
-                self.stack.push(escaped_oid(line, BACKSLASH_UNICODE)?);
-            }
-
-            EMPTY_TUPLE => self.stack.push(Item::Tuple(None)),
+            NONE | EMPTY_SET => self.stack.push(Remembered::Other),
+            NEWTRUE | NEWFALSE => self.stack.push(Remembered::Plain),
+            EMPTY_DICT => self.stack.push(Remembered::Dict),
+            EMPTY_LIST => self.stack.push(Remembered::List),
+            EMPTY_TUPLE => self.stack.push(Remembered::Tuple(None)),
             TUPLE1 => self.tuple(1)?,
             TUPLE2 => self.tuple(2)?,
             TUPLE3 => self.tuple(3)?,
             TUPLE => {
                 let mark = self.mark()?;
-                let tuple = Item::tuple(self.stack.get(mark..).unwrap_or_default());
+                let tuple = Remembered::tuple(self.stack.get(mark..).unwrap_or_default());
                 self.stack.truncate(mark);
                 self.stack.push(tuple);
             }
-            EMPTY_LIST => self.stack.push(Item::List),
-            LIST => {
+            LIST | DICT | FROZENSET | OBJ => {
                 self.pop_to_mark()?;
-                self.stack.push(Item::List);
-            }
-            DICT => {
-                self.pop_to_mark()?;
-                self.stack.push(Item::Dict);
-            }
-            FROZENSET | OBJ => {
-                self.pop_to_mark()?;
-                self.stack.push(Item::Other);
+                self.stack.push(match opcode {
+                    LIST => Remembered::List,
+                    DICT => Remembered::Dict,
+                    _ => Remembered::Other,
+                });
             }
             APPEND => {
                 self.pop()?;
@@ -226,98 +203,66 @@ impl Machine {
                 }
                 self.can_take(Addition::Pairs)?;
             }
-            ADDITEMS => self.pop_to_mark()?,
             BUILD => _ = self.pop()?,
-
-            GLOBAL => {
-                class_names(r)?;
-                self.stack.push(Item::Other);
-            }
-            INST => {
-                class_names(r)?;
-                self.pop_to_mark()?;
-                self.stack.push(Item::Other);
-            }
             REDUCE | NEWOBJ | STACK_GLOBAL => {
                 self.pop_many(2)?;
-                self.stack.push(Item::Other);
+                self.stack.push(Remembered::Other);
             }
             NEWOBJ_EX => {
                 self.pop_many(3)?;
-                self.stack.push(Item::Other);
-            }
-
-            PERSID => {
-                let line = r.line().ok_or(Flaw::Short)?;
-                refer(Item::string(line), oids)?;
-                self.stack.push(Item::Other);
+                self.stack.push(Remembered::Other);
             }
             BINPERSID => {
                 let id = self.pop()?;
                 refer(id, oids)?;
-                self.stack.push(Item::Other);
+                self.stack.push(Remembered::Other);
             }
-
-            PUT => {
-                let no = decimal(r)?;
-                self.put(no)?;
-            }
-            BINPUT => {
-                let no = u64::from(r.u8().ok_or(Flaw::Short)?);
-                self.put(no)?;
-            }
-            LONG_BINPUT => {
-                let no = u64::from(r.u32_le().ok_or(Flaw::Short)?);
-                self.put(no)?;
-            }
-            MEMOIZE => self.put((self.memo.len() + self.far_memo.len()) as u64)?,
-            GET => {
-                let no = decimal(r)?;
-                self.get(no)?;
-            }
-            BINGET => {
-                let no = u64::from(r.u8().ok_or(Flaw::Short)?);
-                self.get(no)?;
-            }
-            LONG_BINGET => {
-                let no = u64::from(r.u32_le().ok_or(Flaw::Short)?);
-                self.get(no)?;
-            }
-
-            PROTO => match r.u8().ok_or(Flaw::Short)? {
-                0..=PROTOCOL_MAX => {}
-                _ => return Err(Flaw::Value("a protocol that is known")),
-            },
-            FRAME => {
-                let len = u64_le(r)?;
-                let len =
-                    usize::try_from(len).ok().filter(|&len| len <= r.rest().len()).ok_or(Flaw::Short)?;
-                if self.frame_end.replace(r.pos() + len).is_some() {
-                    return Err(Flaw::Frame);
-                }
+            MEMOIZE => {
+                let index = u32::try_from(self.memo.len() + self.far_memo.len()).map_err(|_| Broken)?;
+                self.put(index)?;
             }
             NEXT_BUFFER | READONLY_BUFFER => return Err(Flaw::Value("data that is part of the record")),
             unknown => return Err(Flaw::Unknown(unknown)),
         }
-        Ok(Some(()))
+        Ok(())
     }
 
-    /// After an opcode.
-    fn leave_frame(&mut self, r: &Reader<'_>) -> Result<(), Flaw> {
+    /// The strings of protocol 0, with escapes, and persistent references.
+    fn op_line(&mut self, opcode: u8, line: &[u8], oids: &mut Vec<Oid>) -> Result<(), Flaw> {
+        let mut characters = Eight::default();
+        let broken = Flaw::Value("an escape sequence that is whole");
+        match opcode {
+            STRING => {
+                let inner = unquoted(line).ok_or(Flaw::Value("a string in quotes"))?;
+                unescape_string(inner, |byte| characters.push(byte.into())).ok_or(broken)?;
+            }
+            UNICODE => unescape_text(line, |code| characters.push(code)).ok_or(broken)?,
+            _ => {
+                refer(Remembered::string(line), oids)?;
+                self.stack.push(Remembered::Other);
+                return Ok(());
+            }
+        }
+        self.stack.push(characters.item());
+        Ok(())
+    }
+
+    /// After an opcode that ends at `pos`.
+    fn leave_frame(&mut self, pos: usize) -> Result<(), Flaw> {
         match self.frame_end {
-            Some(end) if r.pos() > end => return Err(Flaw::Frame),
-            Some(end) if r.pos() == end => self.frame_end = None,
+            Some(end) if pos > end => return Err(Flaw::Frame),
+            Some(end) if pos == end => self.frame_end = None,
             _ => {}
         }
         Ok(())
     }
 
-    fn top(&self) -> Result<Item, Broken> {
+    fn top(&self) -> Result<Remembered, Broken> {
         let floor = self.marks.last().copied().unwrap_or(0);
-        self.stack.get(floor..).and_then(<[Item]>::last).copied().ok_or(Broken)
+        self.stack.get(floor..).and_then(<[Remembered]>::last).copied().ok_or(Broken)
     }
 
-    fn pop(&mut self) -> Result<Item, Broken> {
+    fn pop(&mut self) -> Result<Remembered, Broken> {
         let top = self.top()?;
         self.stack.pop();
         Ok(top)
@@ -341,42 +286,23 @@ impl Machine {
 
     fn tuple(&mut self, count: usize) -> Result<(), Broken> {
         let from = self.stack.len().checked_sub(count).ok_or(Broken)?;
-        let tuple = Item::tuple(self.stack.get(from..).unwrap_or_default());
+        let tuple = Remembered::tuple(self.stack.get(from..).unwrap_or_default());
         self.stack.truncate(from);
         self.stack.push(tuple);
-        Ok(())
-    }
-
-    fn skip(&mut self, r: &mut Reader<'_>, len: u64) -> Result<(), Flaw> {
-        take(r, len)?;
-        self.stack.push(Item::Plain);
-        Ok(())
-    }
-
-    fn string(&mut self, r: &mut Reader<'_>, len: u64) -> Result<(), Flaw> {
-        let item = Item::string(take(r, len)?);
-        self.stack.push(item);
         Ok(())
     }
 
     /// Whether the value on top of the stack may get items, or keys with values.
     fn can_take(&self, addition: Addition) -> Result<(), Flaw> {
         match (self.top()?, addition) {
-            (Item::Other, _) | (Item::List, Addition::Items) | (Item::Dict, Addition::Pairs) => Ok(()),
+            (Remembered::Other, _)
+            | (Remembered::List, Addition::Items)
+            | (Remembered::Dict, Addition::Pairs) => Ok(()),
             _ => Err(Flaw::Value("a container")),
         }
     }
 
-    fn text(&mut self, r: &mut Reader<'_>, len: u64) -> Result<(), Flaw> {
-        let bytes = take(r, len)?;
-        if !is_text(bytes) {
-            return Err(Flaw::Value("text in UTF-8"));
-        }
-        self.stack.push(Item::string(bytes));
-        Ok(())
-    }
-
-    fn put(&mut self, no: u64) -> Result<(), Broken> {
+    fn put(&mut self, no: u32) -> Result<(), Broken> {
         let item = self.top()?;
         match usize::try_from(no) {
             Ok(no) if no < self.memo.len() => {
@@ -387,7 +313,7 @@ impl Machine {
             Ok(no) if no == self.memo.len() => self.memo.push(item),
             // Python 2 counts from 1, and some leave numbers out.
             Ok(no) if no <= self.memo.len() + 16 => {
-                self.memo.resize(no, Item::Unset);
+                self.memo.resize(no, Remembered::Unset);
                 self.memo.push(item);
             }
             _ => _ = self.far_memo.insert(no, item),
@@ -395,22 +321,26 @@ impl Machine {
         Ok(())
     }
 
-    fn get(&mut self, no: u64) -> Result<(), Broken> {
+    fn get(&mut self, no: u32) -> Result<(), Broken> {
         let near = usize::try_from(no).ok().and_then(|no| self.memo.get(no));
         let item = near.or_else(|| self.far_memo.get(&no)).copied();
-        let item = item.filter(|item| *item != Item::Unset).ok_or(Broken)?;
+        let item = item.filter(|item| *item != Remembered::Unset).ok_or(Broken)?;
         self.stack.push(item);
         Ok(())
     }
 }
 
 /// A persistent id was met.
-fn refer(id: Item, oids: &mut Vec<Oid>) -> Result<(), Flaw> {
+fn refer(id: Remembered, oids: &mut Vec<Oid>) -> Result<(), Flaw> {
     match id {
-        Item::Oid(oid) | Item::Tuple(Some(oid)) => oids.push(oid),
+        Remembered::Oid(oid) | Remembered::Tuple(Some(oid)) => oids.push(oid),
         // Weak, or to another database.
-        Item::List => {}
-        Item::Other | Item::Plain | Item::Dict | Item::Unset | Item::Tuple(None) => return Err(Flaw::NoOid),
+        Remembered::List => {}
+        Remembered::Other
+        | Remembered::Plain
+        | Remembered::Dict
+        | Remembered::Unset
+        | Remembered::Tuple(None) => return Err(Flaw::NoOid),
     }
     Ok(())
 }
@@ -424,6 +354,16 @@ enum Flaw {
     Frame,
     /// An argument is not what its opcode demands: this.
     Value(&'static str),
+}
+
+impl From<LexError> for Flaw {
+    fn from(error: LexError) -> Flaw {
+        match error {
+            LexError::Cut => Flaw::Short,
+            LexError::Unknown(opcode) => Flaw::Unknown(opcode),
+            LexError::Expected(what) => Flaw::Value(what),
+        }
+    }
 }
 
 impl From<Broken> for Flaw {
@@ -449,129 +389,32 @@ impl Flaw {
     }
 }
 
-fn take<'a>(r: &mut Reader<'a>, len: u64) -> Result<&'a [u8], Flaw> {
-    usize::try_from(len).ok().and_then(|len| r.take(len)).ok_or(Flaw::Short)
+/// The characters of a string, as long as it can be an oid: eight below 256.
+#[derive(Default)]
+struct Eight {
+    bytes: [u8; 8],
+    /// Eight, if it can be one; more, if it cannot.
+    len: usize,
 }
 
-fn u64_le(r: &mut Reader<'_>) -> Result<u64, Flaw> {
-    let bytes = r.take(8).and_then(<[u8]>::first_chunk).ok_or(Flaw::Short)?;
-    Ok(u64::from_le_bytes(*bytes))
-}
-
-fn decimal(r: &mut Reader<'_>) -> Result<u64, Flaw> {
-    let line = r.line().ok_or(Flaw::Short)?;
-    std::str::from_utf8(line).ok().and_then(|text| text.trim().parse().ok()).ok_or(Flaw::Stack)
-}
-
-/// Whether the line behind INT, LONG or FLOAT is a number as picklers write them. INT has booleans as 00 and 01.
-fn is_number(opcode: u8, line: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(line.trim_ascii()) else { return false };
-    let digits = |text: &str| {
-        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    match opcode {
-        FLOAT => text.parse::<f64>().is_ok(),
-        LONG => digits(text.strip_suffix(['L', 'l']).unwrap_or(text)),
-        _ => digits(text),
-    }
-}
-
-/// Module and name of a class, each in a line.
-fn class_names(r: &mut Reader<'_>) -> Result<(), Flaw> {
-    let module = r.line().ok_or(Flaw::Short)?;
-    let name = r.line().ok_or(Flaw::Short)?;
-    if is_text(module) && is_text(name) { Ok(()) } else { Err(Flaw::Value("the name of a class")) }
-}
-
-/// UTF-8, in which Python lets surrogates pass, too.
-fn is_text(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    loop {
-        let Err(error) = std::str::from_utf8(rest) else { return true };
-        let Some([0xed, 0xa0..=0xbf, 0x80..=0xbf, left @ ..]) = rest.get(error.valid_up_to()..) else {
-            return false;
-        };
-        rest = left;
-    }
-}
-
-/// What STRING has between its quotes.
-fn unquoted(line: &[u8]) -> Option<&[u8]> {
-    let line = line.trim_ascii();
-    let (&quote, rest) = line.split_first()?;
-    let (&end, inner) = rest.split_last()?;
-    (quote == end && matches!(quote, b'\'' | b'"')).then_some(inner)
-}
-
-/// What may follow a backslash in STRING. Another character stands for itself, and so does the backslash before it.
-const BACKSLASH_STRING: &[u8] = b"\\'\"abfnrtvx01234567";
-/// In UNICODE.
-const BACKSLASH_UNICODE: &[u8] = b"uU";
-
-/// A string that is written with escapes: an oid if it has eight characters below 256.
-fn escaped_oid(text: &[u8], known: &[u8]) -> Result<Item, Flaw> {
-    let mut oid = [0; 8];
-    let mut len = 0;
-    let mut r = Reader::new(text);
-    while let Some(byte) = r.u8() {
-        let escape = r.rest().first().copied().filter(|escape| byte == b'\\' && known.contains(escape));
-        let character = match escape {
-            Some(escape) => {
-                r.u8();
-                escaped(escape, &mut r).ok_or(Flaw::Value("an escape sequence that is whole"))?
+impl Eight {
+    fn push(&mut self, character: u32) {
+        match (self.bytes.get_mut(self.len), u8::try_from(character)) {
+            (Some(slot), Ok(byte)) => {
+                *slot = byte;
+                self.len += 1;
             }
-            None => u32::from(byte),
-        };
-        match (oid.get_mut(len), u8::try_from(character)) {
-            (Some(slot), Ok(byte)) => *slot = byte,
-            // Too long, or no byte: no oid, but the rest is looked at all the same.
-            _ => len = oid.len(),
+            _ => self.len = self.bytes.len() + 1,
         }
-        len += 1;
     }
-    Ok(if len == oid.len() { Item::Oid(Oid::from_bytes(oid)) } else { Item::Plain })
-}
 
-/// The character of an escape sequence.
-fn escaped(escape: u8, r: &mut Reader<'_>) -> Option<u32> {
-    match escape {
-        b'u' => number(r.take(4)?, 16),
-        b'U' => number(r.take(8)?, 16).filter(|&character| character <= 0x10_ffff),
-        _ => simple_escape(escape, r).map(u32::from),
-    }
-}
-
-fn simple_escape(escape: u8, r: &mut Reader<'_>) -> Option<u8> {
-    Some(match escape {
-        b'a' => 7,
-        b'b' => 8,
-        b'f' => 12,
-        b'n' => b'\n',
-        b'r' => b'\r',
-        b't' => b'\t',
-        b'v' => 11,
-        b'x' => u8::try_from(number(r.take(2)?, 16)?).ok()?,
-        b'0'..=b'7' => {
-            let mut value = u32::from(escape - b'0');
-            for _ in 0..2 {
-                match r.rest().first() {
-                    Some(&digit @ b'0'..=b'7') => {
-                        value = value * 8 + u32::from(digit - b'0');
-                        r.u8()?;
-                    }
-                    _ => break,
-                }
-            }
-            // As C cuts it off.
-            (value & 0xff).to_le_bytes()[0]
+    fn item(&self) -> Remembered {
+        if self.len == self.bytes.len() {
+            Remembered::Oid(Oid::from_bytes(self.bytes))
+        } else {
+            Remembered::Plain
         }
-        other => other,
-    })
-}
-
-fn number(digits: &[u8], radix: u32) -> Option<u32> {
-    u32::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok()
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The arguments of a call: how many there are, and what each is taken for.
 //!
-//! Tolerant as Python is: ids may be text or bytes, defaults may be left out. What Python's server would answer with a TypeError or
-//! another exception is [`Refused`] here.
+//! Tolerant as Python is: ids may be text or bytes, defaults may be left out. What Python's server would
+//! answer with a TypeError or another exception is [`Refused`] here.
 
 use std::borrow::Cow;
 
@@ -46,7 +46,8 @@ impl<'a> Args<'_, 'a> {
         })
     }
 
-    /// The extension as Python's server would write it: pickled by the Python that the peer's server would have run on.
+    /// The extension as Python's server would write it: pickled by the Python that the peer's server would
+    /// have run on.
     fn extension(&self, at: usize) -> Result<Vec<u8>, Refused> {
         match self.slots.get(at).map(|slot| slot.scalar) {
             None | Some(Scalar::None) => Ok(Vec::new()),

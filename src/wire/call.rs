@@ -1,5 +1,5 @@
-//! The other side of the protocol: what a client sends, and what it gets. For tools that ask a server for something;
-//! messages are those of any generation, told from the server's greeting.
+//! The other side of the protocol: what a client sends, and what it gets. For tools that ask a server for
+//! something; messages are those of any generation, told from the server's greeting.
 
 use super::encoder;
 use super::msgpack;
@@ -26,7 +26,8 @@ pub enum Incoming {
     Push,
 }
 
-/// How to speak to a server that greets like this, and the answer to its greeting; `None`: it is no ZEO server.
+/// How to speak to a server that greets like this, and the answer to its greeting; `None`: it is no ZEO
+/// server.
 pub fn wire_for(greeting: &[u8]) -> Option<(Wire, Vec<u8>)> {
     if let Some(generation) = Generation::parse_msgpack(greeting) {
         return Some((Wire { generation, encoding: Encoding::Msgpack }, greeting.to_vec()));

@@ -1,8 +1,8 @@
-//! Frames to [`Call`]s. A message whose arguments are all scalars is scanned in place; any other is read into a tree. Then
-//! [`super::methods`] finds what is called.
+//! Frames to [`Call`]s. A message whose arguments are all scalars is scanned in place; any other is read into
+//! a tree. Then [`super::methods`] finds what is called.
 //!
-//! What Python's server would answer with an exception is [`Request::Malformed`]; only what Python cannot decode at all is an
-//! error here.
+//! What Python's server would answer with an exception is [`Request::Malformed`]; only what Python cannot
+//! decode at all is an error here.
 
 use std::borrow::Cow;
 use std::fmt;

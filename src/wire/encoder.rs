@@ -1,5 +1,6 @@
-//! Writes single values and the frame of a message, in the encoding of a [`Wire`]. The one place that chooses between
-//! [`super::pickle`] and [`super::msgpack`]. Replies and pushes are put together in [`super::reply`] and [`super::push`].
+//! Writes single values and the frame of a message, in the encoding of a [`Wire`]. The one place that chooses
+//! between [`super::pickle`] and [`super::msgpack`]. Replies and pushes are put together in [`super::reply`]
+//! and [`super::push`].
 
 use super::exception::{BUILTINS, PyException};
 use super::frame::{begin_frame, end_frame};
@@ -235,8 +236,9 @@ impl Encoder<'_> {
         }
     }
 
-    /// An exception inside a value: a pickled instance, in Z5 too. Python's servers put (name, attributes) into a message of
-    /// msgpack, on which clients fail when they print the MultipleUndoErrors that it stands in; what it says will do.
+    /// An exception inside a value: a pickled instance, in Z5 too. Python's servers put (name, attributes)
+    /// into a message of msgpack, on which clients fail when they print the MultipleUndoErrors that it stands
+    /// in; what it says will do.
     pub fn exception(&mut self, exception: &PyException) {
         match (self.wire.encoding, exception.args.first()) {
             (Encoding::Pickle(_), _) => self.exception_instance(exception),
@@ -274,8 +276,8 @@ impl Encoder<'_> {
         pickle::put_global(module, exception.name, self.out);
     }
 
-    /// A pickled instance. ZODB's own exceptions reduce to `_recon(class, state)`, with the arguments in the state;
-    /// clients accept that function and classes of exceptions, and no other global.
+    /// A pickled instance. ZODB's own exceptions reduce to `_recon(class, state)`, with the arguments in the
+    /// state; clients accept that function and classes of exceptions, and no other global.
     pub fn exception_instance(&mut self, exception: &PyException) {
         let attributes = &exception.attributes;
         if exception.module == BUILTINS || exception.module == "transaction.interfaces" {

@@ -1,7 +1,8 @@
-//! Python exceptions as data: how they are made, and how the log shows them. The data itself is in [`super::value`], because an
-//! exception has values and a value may be an exception.
+//! Python exceptions as data: how they are made, and how the log shows them. The data itself is in
+//! [`super::value`], because an exception has values and a value may be an exception.
 //!
-//! How an exception is encoded is in [`super::encoder`]: a pickled instance before Z5, class name and arguments in Z5 and M5.
+//! How an exception is encoded is in [`super::encoder`]: a pickled instance before Z5, class name and
+//! arguments in Z5 and M5.
 
 use std::fmt;
 

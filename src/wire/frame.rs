@@ -93,7 +93,8 @@ impl FrameReader {
         self.len_max = len_max;
     }
 
-    /// Room to read into, never empty. An error: there is no memory for it. Call [`FrameReader::filled`] with the number of bytes that were read.
+    /// Room to read into, never empty. Call [`FrameReader::filled`] with the number of bytes that were read. An error:
+    /// there is no memory for it.
     pub fn spare(&mut self) -> io::Result<&mut [u8]> {
         if self.start == self.end {
             self.start = 0;

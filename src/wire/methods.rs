@@ -1,12 +1,14 @@
-//! The methods that a client may call, as tables: name, names of the parameters, how many of them are required, and the
-//! [`Request`] that the arguments make. A method of the current generations is in [`request`], one that only older ones have is in
-//! [`legacy_request`], one with a version among its parameters in [`request_with_versions`].
+//! The methods that a client may call, as tables: name, names of the parameters, how many of them are
+//! required, and the [`Request`] that the arguments make. A method of the current generations is in
+//! [`request`], one that only older ones have is in [`legacy_request`], one with a version among its
+//! parameters in [`request_with_versions`].
 
 use super::arguments::{Args, Refused, is_true, refused};
 use super::protocol::UndoCall;
 use super::request::Request;
 
-/// A `match` over the names of methods, which answers a wrong number of arguments before it makes the request.
+/// A `match` over the names of methods, which answers a wrong number of arguments before it makes the
+/// request.
 macro_rules! methods {
     ($args:ident; $($name:literal $(if $known:expr)?, [$($parameter:literal),*], $required:literal => $request:expr;)* _ => $other:expr) => {
         match $args.method {

@@ -1,5 +1,5 @@
-//! Messages as msgpack, the encoding of M5 connections: what a message in this encoding looks like, in and out. The same functions
-//! for pickles are in [`super::pickle`].
+//! Messages as msgpack, the encoding of M5 connections: what a message in this encoding looks like, in and
+//! out. The same functions for pickles are in [`super::pickle`].
 
 use super::scalars::{HEAD, Scalar, Scanned, Slot, Slots};
 use crate::base::bytes::Reader;
@@ -115,8 +115,8 @@ struct Open {
     items: Vec<NodeId>,
 }
 
-/// Read a message, whatever its arguments are, into the same tree that pickles are read into. One pass, no recursion. The error says
-/// what is wrong.
+/// Read a message, whatever its arguments are, into the same tree that pickles are read into. One pass, no
+/// recursion. The error says what is wrong.
 pub(super) fn tree(source: &[u8]) -> Result<Tree<'_>, String> {
     let mut nodes: Vec<Node<'_>> = Vec::new();
     let mut spans = Vec::new();
@@ -321,13 +321,15 @@ fn put_count(count: usize, [one, two, four]: [Option<u8>; 3], out: &mut Vec<u8>)
 }
 
 /// Bytes before the data in the reply to a load, with the length of the frame, and without the message id:
-/// length of the frame; start of the message; flag and method; start of the result; format and length of the data.
+/// length of the frame; start of the message; flag and method; start of the result; format and length of the
+/// data.
 pub(super) const LOAD_HEADER_LEN: usize = 4 + 1 + 8 + 3 + 5;
 
 /// Bytes of a message id that is an oid and a tid.
 pub(super) const LOAD_ID_LEN: usize = 21;
 
-/// What stands before the data in the result of a load, a tuple of `count` (0: the data alone). The length has always four bytes.
+/// What stands before the data in the result of a load, a tuple of `count` (0: the data alone). The length
+/// has always four bytes.
 pub(super) fn begin_load(count: usize, data_len: u32, out: &mut Vec<u8>) {
     if let (1.., Ok(count)) = (count, u16::try_from(count)) {
         // The long form makes this header as long as a data header of FileStorage, where data is

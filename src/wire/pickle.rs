@@ -1,12 +1,14 @@
-//! Messages as pickles: what a message in this encoding looks like, in and out. Beside it stands [`super::msgpack`], with the same
-//! functions for the other encoding; nothing else of the wire depends on which of them a connection uses, except what
-//! Python's own two encodings treat differently ([`super::encoder`]).
+//! Messages as pickles: what a message in this encoding looks like, in and out. Beside it stands
+//! [`super::msgpack`], with the same functions for the other encoding; nothing else of the wire depends on
+//! which of them a connection uses, except what Python's own two encodings treat differently
+//! ([`super::encoder`]).
 //!
 //! Pickles in general are the business of [`crate::pickle`].
 
 use super::scalars::{HEAD, Scalar, Scanned, Slot, Slots};
-use crate::base::bytes::Reader;
 use crate::base::ids::{Oid, Tid};
+use crate::pickle::lex::{Argument, Lexer};
+use crate::pickle::number::widened;
 use crate::pickle::opcode as op;
 use crate::pickle::read::{Accept, PickleError, read};
 use crate::pickle::value::Tree;
@@ -23,66 +25,35 @@ pub(super) fn tree(frame: &[u8]) -> Result<Tree<'_>, PickleError> {
 
 /// Scan a message whose arguments are scalars. `None`: some are not, or it is no message.
 pub(super) fn scan<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<Scanned> {
-    let mut r = Reader::new(frame);
+    let mut lexer = Lexer::new(frame);
     let mut count = 0; // of slots that are filled
     let mut depth = 0; // of marks
     let mut args = None;
     loop {
-        let start = r.pos();
-        let scalar = match r.u8()? {
-            op::SHORT_BINBYTES => {
-                let len = r.u8()?;
-                Scalar::Bytes(r.take(len.into())?)
+        let start = lexer.end();
+        let opcode = lexer.opcode().ok()?;
+        let scalar = match opcode {
+            // Most of every message. By way of the table of forms a message takes 15 to 20 ns more, of 35 to
+            // 75 ns.
+            op::SHORT_BINBYTES => Scalar::Bytes(lexer.counted1()?),
+            op::SHORT_BINSTRING => Scalar::Str(lexer.counted1()?),
+            op::BINUNICODE => Scalar::Text(lexer.counted4()?),
+            op::BININT1 => Scalar::Int(u8::from_le_bytes(lexer.array()?).into()),
+            op::BININT2 => Scalar::Int(u16::from_le_bytes(lexer.array()?).into()),
+            op::BININT => Scalar::Int(i32::from_le_bytes(lexer.array()?).into()),
+            op::LONG1 => Scalar::Int(i64::from_le_bytes(widened(lexer.counted1()?)?)),
+            op::BINPUT => {
+                lexer.array::<1>()?;
+                continue;
             }
-            op::SHORT_BINSTRING => {
-                let len = r.u8()?;
-                Scalar::Str(r.take(len.into())?)
+            op::PROTO if start == 0 => {
+                lexer.array::<1>()?;
+                continue;
             }
-            op::BINBYTES => {
-                let len = r.u32_le()?;
-                Scalar::Bytes(r.take(usize::try_from(len).ok()?)?)
-            }
-            op::BINSTRING => {
-                let len = r.u32_le()?;
-                Scalar::Str(r.take(usize::try_from(len).ok()?)?)
-            }
-            op::BINUNICODE => {
-                let len = r.u32_le()?;
-                Scalar::Text(r.take(usize::try_from(len).ok()?)?)
-            }
-            op::BININT1 => Scalar::Int(r.u8()?.into()),
-            op::BININT2 => Scalar::Int(r.u16_le()?.into()),
-            op::BININT => Scalar::Int(i32::from_le_bytes(r.array()?).into()),
-            op::LONG1 => {
-                let len = r.u8()?;
-                let digits = r.take(len.into())?;
-                if digits.len() > 8 {
-                    return None;
-                }
-                let fill = if digits.last().is_some_and(|top| top & 0x80 != 0) { 0xff } else { 0 };
-                let mut wide = [fill; 8];
-                wide.iter_mut().zip(digits).for_each(|(to, from)| *to = *from);
-                Scalar::Int(i64::from_le_bytes(wide))
-            }
-            op::INT => match r.line()? {
-                b"00" => Scalar::Bool(false),
-                b"01" => Scalar::Bool(true),
-                digits => Scalar::Int(str::from_utf8(digits).ok()?.parse().ok()?),
-            },
-            op::LONG => {
-                let digits = r.line()?;
-                let digits = digits.strip_suffix(b"L").unwrap_or(digits);
-                Scalar::Int(str::from_utf8(digits).ok()?.parse().ok()?)
-            }
+
             op::NONE => Scalar::None,
             op::NEWFALSE => Scalar::Bool(false),
             op::NEWTRUE => Scalar::Bool(true),
-            op::BINFLOAT => Scalar::Float(f64::from_be_bytes(r.array()?)),
-
-            op::PROTO if start == 0 => {
-                r.u8()?;
-                continue;
-            }
             op::MARK if depth == 0 || (depth == 1 && count == HEAD && args.is_none()) => {
                 depth += 1;
                 continue;
@@ -91,8 +62,8 @@ pub(super) fn scan<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<Scanned
                 args = Some(0);
                 continue;
             }
-            tuple @ op::TUPLE1..=op::TUPLE3 if depth == 1 && args.is_none() => {
-                let items = usize::from(tuple - op::TUPLE1) + 1;
+            op::TUPLE1..=op::TUPLE3 if depth == 1 && args.is_none() => {
+                let items = usize::from(opcode - op::TUPLE1) + 1;
                 if count == HEAD + items {
                     args = Some(items);
                 } else if count == 2 && items == 2 {
@@ -115,30 +86,40 @@ pub(super) fn scan<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<Scanned
             }
             op::TUPLE if depth == 1 && args.is_some() => break,
             op::TUPLE if depth == 1 && count == HEAD + 1 => break, // `None` instead of arguments, perhaps
-            op::BINPUT => {
-                r.u8()?;
-                continue;
-            }
             op::LONG_BINPUT => {
-                r.array::<4>()?;
+                lexer.array::<4>()?;
                 continue;
             }
-            _ => return None,
+            _ => scalar(&mut lexer, opcode)?,
         };
         if depth == 0 || args.is_some() {
             return None;
         }
-        *slots.get_mut(count)? = Slot { scalar, encoded: r.since(start) };
+        *slots.get_mut(count)? = Slot { scalar, encoded: lexer.since(start) };
         count += 1;
     }
-    while r.rest().first() == Some(&op::BINPUT) {
-        r.take(2)?;
+    while lexer.rest().first() == Some(&op::BINPUT) {
+        lexer.token().ok()?;
     }
-    (r.rest() == [op::STOP]).then_some(())?;
+    (lexer.rest() == [op::STOP]).then_some(())?;
     if args.is_none() && slots.get(HEAD)?.scalar != Scalar::None {
         return None;
     }
     Some(Scanned { args })
+}
+
+/// The argument of any opcode, if it is a scalar.
+#[inline(never)]
+fn scalar<'a>(lexer: &mut Lexer<'a>, opcode: u8) -> Option<Scalar<'a>> {
+    match lexer.argument(opcode).ok()? {
+        Argument::Bytes(bytes) => Some(Scalar::Bytes(bytes)),
+        Argument::Str(bytes) => Some(Scalar::Str(bytes)),
+        Argument::Text(bytes) => Some(Scalar::Text(bytes)),
+        Argument::Int(value) => Some(Scalar::Int(value)),
+        Argument::Bool(value) => Some(Scalar::Bool(value)),
+        Argument::Float(value) => Some(Scalar::Float(value)),
+        _ => None,
+    }
 }
 
 /// `bytes` of an oid or a tid.
@@ -152,7 +133,8 @@ pub(super) fn put_id8(dialect: Dialect, [a, b, c, d, e, f, g, h]: [u8; 8], out: 
 
 /// Bytes before the data in the reply to a load, with the length of the frame, and without the message id.
 pub(super) fn load_header_len(dialect: Dialect) -> usize {
-    // length of the frame; start of the message; flag and method; start of the result; opcode and length of the data
+    // length of the frame; start of the message; flag and method; start of the result; opcode and length of
+    // the data
     match dialect {
         Dialect::Python3 => 4 + 3 + 13 + 5,
         Dialect::Python2 => 4 + 1 + 10 + 1 + 5,
@@ -167,7 +149,8 @@ pub(super) fn load_id_len(dialect: Dialect) -> usize {
     }
 }
 
-/// What stands before the data in the result of a load, a tuple of `count` (0: the data alone). The length has always four bytes.
+/// What stands before the data in the result of a load, a tuple of `count` (0: the data alone). The length
+/// has always four bytes.
 pub(super) fn begin_load(dialect: Dialect, count: usize, data_len: u32, out: &mut Vec<u8>) {
     if count > 0 {
         begin_tuple(dialect, count, out);

@@ -1,8 +1,8 @@
 //! Protocol generations, encodings and dialects, the table of what differs, and the handshake.
 //!
-//! [`TABLE`] has a row per generation, with a column for each difference; a method of [`Wire`] reads the column. The server
-//! asks `wire.sends_serialnos()`, never which generation it is. `docs/protocol.md` has the same table with the reasons, and says
-//! how a generation is added; a test compares both.
+//! [`TABLE`] has a row per generation, with a column for each difference; a method of [`Wire`] reads the
+//! column. The server asks `wire.sends_serialnos()`, never which generation it is. `docs/protocol.md` has the
+//! same table with the reasons, and says how a generation is added; a test compares both.
 
 use std::fmt;
 
@@ -167,8 +167,8 @@ impl Greeting {
         Greeting { generation: Generation::NEWEST, msgpack }
     }
 
-    /// From the environment variable `ZEO_SERVER_PROTOCOL`: `Z4`, `Z308` as ZEO 4 and older write it, or `5`, `4`
-    /// as ZEO 5 does. `None`: not a protocol.
+    /// From the environment variable `ZEO_SERVER_PROTOCOL`: `Z4`, `Z308` as ZEO 4 and older write it, or `5`,
+    /// `4` as ZEO 5 does. `None`: not a protocol.
     pub fn from_env(value: &str, msgpack: bool) -> Option<Greeting> {
         let value = value.trim();
         let generation = match value.as_bytes().first()? {
@@ -209,8 +209,8 @@ impl fmt::Display for BadHandshake {
 
 impl std::error::Error for BadHandshake {}
 
-/// Understand the first frame of a client. Old clients answer the smaller, byte by byte, of their own protocol and
-/// the greeting; ZEO 5 and 6 put the first letter of the greeting before their own number. As in
+/// Understand the first frame of a client. Old clients answer the smaller, byte by byte, of their own
+/// protocol and the greeting; ZEO 5 and 6 put the first letter of the greeting before their own number. As in
 /// Python's servers, the answer decides about msgpack, not the greeting.
 pub fn negotiate(greeting: Greeting, answer: &[u8]) -> Result<GreetingAnswer, BadHandshake> {
     if answer == b"ruok" {
@@ -228,8 +228,9 @@ pub fn negotiate(greeting: Greeting, answer: &[u8]) -> Result<GreetingAnswer, Ba
     }
 }
 
-/// The dialect of a peer, from its first message after the handshake. Python 2's cPickle writes protocol 1, which
-/// has no PROTO opcode and says False as `I00`; Python 3, and zodbpickle in Python 2, begin with `\x80\x03`.
+/// The dialect of a peer, from its first message after the handshake. Python 2's cPickle writes protocol 1,
+/// which has no PROTO opcode and says False as `I00`; Python 3, and zodbpickle in Python 2, begin with
+/// `\x80\x03`.
 fn dialect_of_first_message(frame: &[u8]) -> Dialect {
     match frame {
         [PROTO, protocol, ..] if *protocol >= 3 => Dialect::Python3,
@@ -268,13 +269,15 @@ impl Wire {
         self.generation.row().undo
     }
 
-    /// Serials are sent in `serialnos` before the reply to vote, which is then `None`; the tid must be known at vote.
-    /// Errors of single stores travel in it too, and the transaction stays open until the client aborts it.
+    /// Serials are sent in `serialnos` before the reply to vote, which is then `None`; the tid must be known
+    /// at vote. Errors of single stores travel in it too, and the transaction stays open until the client
+    /// aborts it.
     pub fn sends_serialnos(self) -> bool {
         self.has(Column::Serialnos)
     }
 
-    /// The reply to vote may be conflicts for the client to resolve, instead of the oids that the server resolved.
+    /// The reply to vote may be conflicts for the client to resolve, instead of the oids that the server
+    /// resolved.
     pub fn can_resolve_conflicts(self) -> bool {
         self.has(Column::ConflictsInVote)
     }
@@ -349,8 +352,8 @@ mod tests {
         };
     }
 
-    /// The table of differences in `docs/protocol.md` has a line for each method of [`Wire`], and in each column what the method
-    /// returns for the generations of that column.
+    /// The table of differences in `docs/protocol.md` has a line for each method of [`Wire`], and in each
+    /// column what the method returns for the generations of that column.
     #[test]
     fn the_documented_table_is_the_one_in_force() {
         let read = |path: &str| {

@@ -18,7 +18,8 @@ pub enum Push<'a> {
     InvalidateVerify { oid: Oid },
     /// Older verification: `endVerify()`
     EndVerify,
-    /// `receiveBlobStart(oid, serial)`; then come the chunks, see [`Wire::blob_chunk`](super::protocol::Wire::blob_chunk)
+    /// `receiveBlobStart(oid, serial)`; then come the chunks, see
+    /// [`Wire::blob_chunk`](super::protocol::Wire::blob_chunk)
     BlobStart { oid: Oid, serial: Tid },
     /// `receiveBlobStop(oid, serial)`
     BlobStop { oid: Oid, serial: Tid },
@@ -67,8 +68,8 @@ impl Wire {
         });
     }
 
-    /// Append one frame: `receiveBlobChunk(oid, serial, chunk)` with room for a chunk of `len` bytes. Returns where in
-    /// `out` the chunk is to be read to.
+    /// Append one frame: `receiveBlobChunk(oid, serial, chunk)` with room for a chunk of `len` bytes. Returns
+    /// where in `out` the chunk is to be read to.
     pub fn blob_chunk(&self, oid: Oid, serial: Tid, len: usize, out: &mut Vec<u8>) -> usize {
         let mut chunk_start = 0;
         frame(*self, out, |e| {

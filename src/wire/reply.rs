@@ -1,4 +1,5 @@
-//! Replies: results and errors of calls, as frames. The reply to a load is completed around data that was read into its place.
+//! Replies: results and errors of calls, as frames. The reply to a load is completed around data that was
+//! read into its place.
 
 use super::encoder::{Encoder, frame};
 use super::exception::PyException;
@@ -109,8 +110,8 @@ impl Wire {
     }
 
     /// Complete the reply to a load in place. The data of the record is `out[data_start..]`; before it, from
-    /// `frame_start` on, is room for at least [`Wire::load_headroom`] bytes of header. Afterwards the frame is
-    /// `out[frame_start..]`.
+    /// `frame_start` on, is room for at least [`Wire::load_headroom`] bytes of header. Afterwards the frame
+    /// is `out[frame_start..]`.
     #[allow(clippy::too_many_arguments)] // what varies in a reply
     pub fn load_reply(
         &self,

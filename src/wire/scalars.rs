@@ -1,6 +1,7 @@
-//! The parts of a message whose arguments are plain scalars, as they are in every call that matters for speed. Scanned in one
-//! pass over the frame, without allocating; the result borrows from the frame. [`super::pickle::scan`] and [`super::msgpack::scan`]
-//! fill it; a message with any other argument is read into a tree.
+//! The parts of a message whose arguments are plain scalars, as they are in every call that matters for
+//! speed. Scanned in one pass over the frame, without allocating; the result borrows from the frame.
+//! [`super::pickle::scan`] and [`super::msgpack::scan`] fill it; a message with any other argument is read
+//! into a tree.
 
 use crate::base::ids::{Oid, Tid};
 use crate::pickle::value::NodeId;

@@ -19,7 +19,8 @@ pub enum Value {
     Bytes(Vec<u8>),
     /// `str` in Python 3 (and in msgpack); sent to a Python 2 peer as `str` where it is ASCII, else `unicode`
     Text(String),
-    /// A `str` of Python 2 that stands in a file: Python 3 reads it as `str` where it is ASCII, else as `bytes`
+    /// A `str` of Python 2 that stands in a file: Python 3 reads it as `str` where it is ASCII, else as
+    /// `bytes`
     Str(Vec<u8>),
     /// A `unicode` of Python 2 that stands in a file: text for every peer, ASCII or not
     Unicode(String),
@@ -35,7 +36,8 @@ pub enum Value {
 /// An exception to be raised by the client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PyException {
-    /// e.g. `ZODB.POSException`; [`BUILTINS`](super::exception::BUILTINS) for `builtins` (Python 3) or `exceptions` (Python 2)
+    /// e.g. `ZODB.POSException`; [`BUILTINS`](super::exception::BUILTINS) for `builtins` (Python 3) or
+    /// `exceptions` (Python 2)
     pub module: &'static str,
     /// e.g. `POSKeyError`
     pub name: &'static str,
@@ -56,7 +58,8 @@ impl Value {
         Value::Bytes(b.as_ref().to_vec())
     }
 
-    /// What a string of any kind holds: whoever compares strings of a file with others cannot go by their kind.
+    /// What a string of any kind holds: whoever compares strings of a file with others cannot go by their
+    /// kind.
     pub fn string(&self) -> Option<&[u8]> {
         match self {
             Value::Bytes(bytes) | Value::Str(bytes) => Some(bytes),
@@ -83,8 +86,8 @@ impl From<crate::base::ids::Tid> for Value {
     }
 }
 
-/// A value that has no place in a [`Value`]: instances, what contains itself, or what would unfold to much more than
-/// its message.
+/// A value that has no place in a [`Value`]: instances, what contains itself, or what would unfold to much
+/// more than its message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotPlain(pub &'static str);
 
@@ -237,9 +240,9 @@ fn join(elements: Vec<Value>) -> Value {
     Value::Bytes(elements.join(&b'/'))
 }
 
-/// The extension dict of a transaction from its pickled bytes, as Python's servers put it into the replies of history,
-/// undoLog and iteration. Nothing stands for the empty dict. `None` if it is no dict of plain data: broken, or with
-/// instances, which a client would refuse to unpickle.
+/// The extension dict of a transaction from its pickled bytes, as Python's servers put it into the replies of
+/// history, undoLog and iteration. Nothing stands for the empty dict. `None` if it is no dict of plain data:
+/// broken, or with instances, which a client would refuse to unpickle.
 pub fn extension_dict(pickled: &[u8]) -> Option<Value> {
     if pickled.is_empty() {
         return Some(Value::Dict(Vec::new()));

@@ -2,7 +2,7 @@
 
 Runs in the interpreter that `conflict-resolver` names: Python 2.7 or 3, ZODB 3.8 or later. How a conflict is resolved is
 ZODB's business (ZODB.ConflictResolution); this answers for the storage that ZODB asks for the states. What is in them is read by
-unpickler.py, which stands in front of this.
+unpickler.py; that and names.py stand in front of this.
 
 Standard input is a socket to the server. Frames are a length of four bytes, big endian, and as many bytes. The
 server sends the three states of an object; answers begin with a letter:

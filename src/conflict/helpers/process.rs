@@ -21,7 +21,7 @@ use crate::conflict::{HelperOptions, LOG, ThreeStates};
 use crate::log_at;
 
 /// What the process runs, sent over its standard input so that the command line stays short.
-const SOURCE: [&str; 2] = [include_str!("unpickler.py"), include_str!("helper.py")];
+const SOURCE: [&str; 3] = [include_str!("names.py"), include_str!("unpickler.py"), include_str!("helper.py")];
 /// Reads the source up to a zero byte. Nothing but `-c`: interpreters made by buildout know no other option.
 const BOOTSTRAP: &str = "# merges conflicting states of objects for runzeo
 import os
@@ -144,10 +144,10 @@ impl Helper {
             log_level(),
             settings.allowed.join(" ")
         );
-        let [unpickler, main] = SOURCE.map(str::as_bytes);
+        let [names, unpickler, main] = SOURCE.map(str::as_bytes);
         let deadline = Instant::now() + patience;
         let hello = helper
-            .send(&[constants.as_bytes(), unpickler, main, b"\0"], deadline)
+            .send(&[constants.as_bytes(), names, unpickler, main, b"\0"], deadline)
             .and_then(|()| helper.answer(deadline));
         let error = match hello {
             Ok((b'H', versions)) => {

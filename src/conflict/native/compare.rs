@@ -11,6 +11,7 @@ use std::iter::zip;
 use super::joined;
 use super::refusal::Stop;
 use super::shape::{Chain, DEPTH_MAX, Kind, NodeId, Shape};
+use crate::pickle::number::widened;
 
 /// A value in a scanned record.
 #[derive(Clone, Copy)]
@@ -435,16 +436,7 @@ pub fn integer(value: Value<'_, '_>) -> Option<i128> {
     match value.kind() {
         Kind::Int(value) => Some(value.into()),
         Kind::Bool(value) => Some(value.into()),
-        Kind::BigInt(part) => {
-            let bytes = value.shape.bytes(part);
-            let fill = if bytes.last().is_some_and(|top| top & 0x80 != 0) { 0xff } else { 0 };
-            let mut wide = [fill; 16];
-            if bytes.len() > wide.len() {
-                return None;
-            }
-            wide.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-            Some(i128::from_le_bytes(wide))
-        }
+        Kind::BigInt(part) => widened(value.shape.bytes(part)).map(i128::from_le_bytes),
         Kind::Digits(part) => str::from_utf8(value.shape.bytes(part)).ok()?.parse().ok(),
         _ => None,
     }

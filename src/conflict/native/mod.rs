@@ -23,6 +23,7 @@ mod emit;
 mod items;
 mod refusal;
 mod scan;
+mod scan_fast;
 mod shape;
 
 use class::Mergeable;

@@ -1,15 +1,17 @@
-//! Scanning a record into the flat tables of a [`Shape`]. One pass, no recursion, no allocation in the steady state. What
-//! several records begin with is scanned once ([`Common`]).
+//! Scanning a record into the flat tables of a [`Shape`]. One pass, no recursion, no allocation in the steady
+//! state. What several records begin with is scanned once ([`Common`]).
 //!
-//! This is not [`crate::pickle::read`]: it is on the path of a commit. Both pickles of a record are one stream here,
-//! because ZODB writes them with one memo: the state may refer to the class.
+//! This is not [`crate::pickle::read`]: it is on the path of a commit. Both pickles of a record are one
+//! stream here, because ZODB writes them with one memo: the state may refer to the class.
 //!
 //! Forms that no pickler writes (duplicates, pops, extending what came out of the memo) are not scanned.
 
 use std::fmt;
 use std::iter::zip;
 
+use super::scan_fast::{BORROWED, LEN_MAX, NODES_MAX, end_reference, narrow, plain_values};
 use super::shape::{Chain, Event, Kid, Kind, NOWHERE, Node, NodeId, Part, Shape, Step, Tables, What};
+use crate::pickle::lex::{Argument, LexError, Lexer, Token};
 use crate::pickle::opcode::*;
 
 /// Why a record is not scanned.
@@ -29,20 +31,14 @@ impl fmt::Display for NotScanned {
     }
 }
 
-/// Longest record that is merged.
-const LEN_MAX: usize = 1 << 30;
-/// Most values of a record that is merged. Buckets have a hundred or so.
-const NODES_MAX: usize = 1 << 20;
 /// An index of the memo that may be used in the shortest record
 const MEMO_MIN: usize = 1 << 12;
-/// The value on the stack came out of the memo.
-const BORROWED: u32 = 1 << 31;
-
 struct Scanner<'a> {
     source: &'a [u8],
     tables: &'a mut Tables,
+    lexer: Lexer<'a>,
+    /// Offset of the current opcode
     pos: usize,
-    at: usize,
     /// It failed because the source ends within an opcode.
     is_cut: bool,
     pickles: Pickles,
@@ -69,7 +65,7 @@ impl<'a> Common<'a> {
         let begin = a.get(..common_len(a, b).min(common_len(a, c))).unwrap_or_default();
         let mut scanner = Scanner::new(begin, tables)?;
         match scanner.pickles() {
-            Err(_) if scanner.is_cut => scanner.pos = scanner.at,
+            Err(_) if scanner.is_cut => scanner.lexer = Lexer::at(begin, scanner.pos),
             result => result?,
         }
         Ok(Common(scanner))
@@ -80,12 +76,14 @@ impl<'a> Common<'a> {
         if source.len() > LEN_MAX {
             return Err(NotScanned::TooLarge);
         }
-        let Scanner { pos, at, pickles, .. } = self.0;
+        let Scanner { lexer, pickles, .. } = self.0;
+        let end = lexer.end();
         tables.copy_from(self.0.tables);
-        let mut scanner = Scanner { source, tables, pos, at, is_cut: false, pickles };
+        let lexer = Lexer::at(source, end);
+        let mut scanner = Scanner { source, tables, lexer, pos: end, is_cut: false, pickles };
         scanner.pickles()?;
         let Scanner { tables, pickles: Pickles { class, state, class_end, protocol, has_nan }, .. } = scanner;
-        Ok(Shape { source, tables, class, state, class_end, protocol, has_nan, common_end: small(pos) })
+        Ok(Shape { source, tables, class, state, class_end, protocol, has_nan, common_end: narrow(end) })
     }
 }
 
@@ -105,14 +103,14 @@ impl<'a> Scanner<'a> {
         }
         tables.steps.push(Step { opcode: 0, kids: Part { at: 0, len: 0 }, next: 0 });
         let pickles = Pickles { class: NOWHERE, state: NOWHERE, class_end: 0, protocol: 0, has_nan: false };
-        Ok(Scanner { source, tables, pos: 0, at: 0, is_cut: false, pickles })
+        Ok(Scanner { source, tables, lexer: Lexer::new(source), pos: 0, is_cut: false, pickles })
     }
 
     /// Scan both pickles of a record, or what is left of them.
     fn pickles(&mut self) -> Result<()> {
         if self.pickles.class == NOWHERE {
             self.pickles.class = self.pickle()?;
-            self.pickles.class_end = self.pos;
+            self.pickles.class_end = self.lexer.end();
             self.pickles.protocol = 0;
             let tables = &mut *self.tables;
             tables.class_memo.extend_from_slice(&tables.memo);
@@ -126,13 +124,21 @@ impl<'a> Scanner<'a> {
     /// Scan one pickle; the node of its value.
     fn pickle(&mut self) -> Result<NodeId> {
         loop {
-            self.plain_values();
+            let from = self.lexer.end();
+            let end = plain_values(self.tables, self.source, from, &mut self.pickles.has_nan);
+            if end > from {
+                self.lexer = Lexer::at(self.source, end);
+            }
             if self.tables.nodes.len() > NODES_MAX {
                 return Err(NotScanned::TooLarge);
             }
-            self.at = self.pos;
-            let opcode = self.byte()?;
-            if opcode == STOP {
+            self.pos = end;
+            let token = match self.lexer.token() {
+                Ok(token) => token,
+                Err(LexError::Cut) => return self.cut(),
+                Err(LexError::Unknown(_) | LexError::Expected(_)) => return self.fail(),
+            };
+            if token.opcode == STOP {
                 return match (
                     self.tables.stack.pop(),
                     self.tables.stack.is_empty(),
@@ -142,377 +148,183 @@ impl<'a> Scanner<'a> {
                     _ => self.fail(),
                 };
             }
-            self.step(opcode)?;
+            self.step(token)?;
         }
     }
 
-    /// Scan strings and numbers as long as there are any: most of a record. The last bytes of the source are left to
-    /// [`Scanner::step`].
-    fn plain_values(&mut self) {
-        let tables = &mut *self.tables;
-        let mut pos = self.pos;
-        while let Some(head) = self.source.get(pos..).and_then(<[u8]>::first_chunk::<9>) {
-            if tables.nodes.len() > NODES_MAX {
-                break;
-            }
-            // A jump by the opcode would be guessed wrongly where numbers of different lengths take turns.
-            let [opcode, a, b, c, d, ..] = *head;
-            let form = int_form(opcode);
-            if form.len > 0 {
-                let bits = u32::from_le_bytes([a, b, c, d]) & form.mask;
-                let start = small(pos);
-                let end = start + form.len;
-                let node = small(tables.nodes.len());
-                tables.nodes.push(Node { kind: Kind::Int(bits.cast_signed().into()), start, end });
-                tables.stack.push(Kid { node, start });
-                pos = end as usize;
-                continue;
-            }
-            let string = |head: usize, len: u32| Part { at: small(pos + head), len };
-            let (kind, len) = match *head {
-                [BINFLOAT, ref bytes @ ..] => {
-                    let value = f64::from_be_bytes(*bytes);
-                    self.pickles.has_nan |= value.is_nan();
-                    (Kind::Float(value), 9)
-                }
-                [NONE, ..] => (Kind::None, 1),
-                [BINUNICODE, a, b, c, d, ..] => {
-                    let len = u32::from_le_bytes([a, b, c, d]);
-                    (Kind::Text(string(5, len)), 5 + len as usize)
-                }
-                [SHORT_BINBYTES, len, ..] => (Kind::Bytes(string(2, len.into())), 2 + usize::from(len)),
-                [SHORT_BINSTRING, len, ..] => (Kind::Str(string(2, len.into())), 2 + usize::from(len)),
-                _ => break,
-            };
-            let end = pos + len;
-            if end > self.source.len() {
-                break;
-            }
-            let node = small(tables.nodes.len());
-            let start = small(pos);
-            tables.nodes.push(Node { kind, start, end: small(end) });
-            tables.stack.push(Kid { node, start });
-            pos = end;
-            // Strings are nearly always remembered.
-            if let Some([BINPUT, index]) = self.source.get(end..).and_then(<[u8]>::first_chunk)
-                && usize::from(*index) == tables.memo.len()
-            {
-                tables.memo.push(node);
-                tables.events.push(Event { pos: small(end), len: 2, what: What::Put, node });
-                pos += 2;
-            }
-        }
-        self.pos = pos;
-    }
-
-    fn step(&mut self, opcode: u8) -> Result<()> {
-        match opcode {
-            BINPUT => {
-                let index = self.byte()?;
-                self.put(index.into())
-            }
-            BINGET => {
-                let index = self.byte()?;
-                self.get(index.into())?;
-                self.end_reference();
-                Ok(())
-            }
-            SHORT_BINSTRING => {
-                let len = self.byte()?;
-                let part = self.part(len.into())?;
-                self.push(Kind::Str(part))
-            }
-            BINUNICODE => {
-                let part = self.part4()?;
-                self.push(Kind::Text(part))
-            }
-            SHORT_BINBYTES => {
-                let len = self.byte()?;
-                let part = self.part(len.into())?;
-                self.push(Kind::Bytes(part))
-            }
-            BININT => {
-                let value = i32::from_le_bytes(self.array()?);
-                self.push(Kind::Int(value.into()))
-            }
-            BININT1 => {
-                let value = self.byte()?;
-                self.push(Kind::Int(value.into()))
-            }
-            BININT2 => {
-                let value = u16::from_le_bytes(self.array()?);
-                self.push(Kind::Int(value.into()))
-            }
-            BINFLOAT => {
-                let value = f64::from_be_bytes(self.array()?);
+    fn step(&mut self, token: Token<'a>) -> Result<()> {
+        let kind = match token.argument {
+            Argument::Nothing => return self.op(token.opcode),
+            Argument::Index(index) => return self.memo(token.opcode, index),
+            Argument::Float(_) if token.opcode == FLOAT => self.odd(),
+            Argument::Float(value) => {
                 self.pickles.has_nan |= value.is_nan();
-                self.push(Kind::Float(value))
+                Kind::Float(value)
             }
+            Argument::Bool(value) => Kind::Bool(value),
+            Argument::Int(value) => Kind::Int(value),
+            Argument::BigInt(bytes) => Kind::BigInt(self.tail(bytes)),
+            Argument::Digits(digits) => self.digits(digits)?,
+            Argument::Str(bytes) => Kind::Str(self.tail(bytes)),
+            Argument::Bytes(bytes) => Kind::Bytes(self.tail(bytes)),
+            Argument::Text(bytes) => Kind::Text(self.tail(bytes)),
+            Argument::ByteArray(_) | Argument::Line(_) => self.odd(),
+            Argument::Names { .. } if token.opcode == GLOBAL => Kind::Global(self.lines()),
+            Argument::Names { .. } => return self.inst(),
+            Argument::Number(_) if matches!(token.opcode, EXT1 | EXT2 | EXT4) => self.odd(),
+            Argument::Number(number) => {
+                if token.opcode == PROTO {
+                    let protocol = u8::try_from(number).unwrap_or(u8::MAX);
+                    self.pickles.protocol = self.pickles.protocol.max(protocol);
+                }
+                return self.event(What::Drop, NOWHERE);
+            }
+        };
+        self.push(kind);
+        Ok(())
+    }
+
+    /// An opcode without an argument.
+    fn op(&mut self, opcode: u8) -> Result<()> {
+        match opcode {
             NONE => self.push(Kind::None),
             NEWTRUE => self.push(Kind::Bool(true)),
             NEWFALSE => self.push(Kind::Bool(false)),
             MARK => {
                 let height = self.tables.stack.len();
-                self.tables.marks.push((small(height), small(self.at)));
-                Ok(())
+                self.tables.marks.push((narrow(height), narrow(self.pos)));
             }
             TUPLE => {
                 let (kids, start) = self.pop_mark()?;
-                self.push_from(start, Kind::Tuple(kids))
+                self.push_from(start, Kind::Tuple(kids));
             }
             EMPTY_TUPLE => self.push(Kind::Tuple(Part { at: 0, len: 0 })),
-            TUPLE1 => self.tuple(1),
-            TUPLE2 => self.tuple(2),
-            TUPLE3 => self.tuple(3),
-            GLOBAL => {
-                let start = self.pos;
-                self.line()?;
-                self.line()?;
-                self.push(Kind::Global(Part { at: small(start), len: small(self.pos - start) }))
-            }
+            TUPLE1 => self.tuple(1)?,
+            TUPLE2 => self.tuple(2)?,
+            TUPLE3 => self.tuple(3)?,
             BINPERSID => {
                 let id = self.pop()?;
-                self.push_from(id.start, Kind::Reference(id.node))
+                self.push_from(id.start, Kind::Reference(id.node));
             }
-
-            BINSTRING => {
-                let part = self.part4()?;
-                self.push(Kind::Str(part))
-            }
-            BINBYTES => {
-                let part = self.part4()?;
-                self.push(Kind::Bytes(part))
-            }
-            BINBYTES8 => {
-                let part = self.part8()?;
-                self.push(Kind::Bytes(part))
-            }
-            SHORT_BINUNICODE => {
-                let len = self.byte()?;
-                let part = self.part(len.into())?;
-                self.push(Kind::Text(part))
-            }
-            BINUNICODE8 => {
-                let part = self.part8()?;
-                self.push(Kind::Text(part))
-            }
-            BYTEARRAY8 => {
-                self.part8()?;
-                self.push_odd()
-            }
-            INT | LONG => self.int_line(opcode),
-            LONG1 => {
-                let len = self.byte()?;
-                self.long(len.into())
-            }
-            LONG4 => {
-                let len = u32::from_le_bytes(self.array()?);
-                self.long(len as usize)
-            }
-            FLOAT | STRING | UNICODE | PERSID => {
-                self.line()?;
-                self.push_odd()
-            }
-            EXT1 => self.skip_odd(1),
-            EXT2 => self.skip_odd(2),
-            EXT4 => self.skip_odd(4),
-
             EMPTY_LIST => self.push_container(opcode, Kind::List),
             EMPTY_DICT => self.push_container(opcode, Kind::Dict),
             EMPTY_SET => self.push_container(opcode, Kind::Set),
-            LIST | DICT | FROZENSET => {
+            LIST | DICT | FROZENSET | OBJ => {
                 let (kids, start) = self.pop_mark()?;
                 if opcode == DICT && kids.len % 2 != 0 {
                     return self.fail();
                 }
-                let chain = self.chain(opcode, kids)?;
+                let chain = self.chain(opcode, kids);
                 let kind = match opcode {
                     LIST => Kind::List(chain),
                     DICT => Kind::Dict(chain),
                     _ => Kind::Object(chain),
                 };
-                self.push_from(start, kind)
+                self.push_from(start, kind);
             }
             APPEND | BUILD => {
                 let kids = self.take_top(1)?;
-                self.fill(opcode, kids)
+                self.fill(opcode, kids)?;
             }
             SETITEM => {
                 let kids = self.take_top(2)?;
-                self.fill(opcode, kids)
+                self.fill(opcode, kids)?;
             }
-            APPENDS | ADDITEMS => {
+            APPENDS | ADDITEMS | SETITEMS => {
                 let (kids, _) = self.pop_mark()?;
-                self.fill(opcode, kids)
-            }
-            SETITEMS => {
-                let (kids, _) = self.pop_mark()?;
-                if kids.len % 2 != 0 {
+                if opcode == SETITEMS && kids.len % 2 != 0 {
                     return self.fail();
                 }
-                self.fill(opcode, kids)
+                self.fill(opcode, kids)?;
             }
-
             STACK_GLOBAL => {
                 let name = self.pop()?;
                 let module = self.pop()?;
-                self.push_from(module.start, Kind::GlobalOf(module.node, name.node))
+                self.push_from(module.start, Kind::GlobalOf(module.node, name.node));
             }
-            REDUCE | NEWOBJ => self.object(opcode, 2),
-            NEWOBJ_EX => self.object(opcode, 3),
-            OBJ => {
-                let (kids, start) = self.pop_mark()?;
-                let chain = self.chain(opcode, kids)?;
-                self.push_from(start, Kind::Object(chain))
-            }
-            INST => {
-                let lines = self.pos;
-                self.line()?;
-                self.line()?;
-                let end = self.pos;
-                let (kids, start) = self.pop_mark()?;
-                // The class is a value in its own right, as in the other forms.
-                let class = Kind::Global(Part { at: small(lines), len: small(end - lines) });
-                self.push(class)?;
-                let class = self.take_top(1)?;
-                let chain = self.chain(opcode, kids)?;
-                let last = self.add_step(opcode, class)?;
-                self.link(chain.last, last);
-                self.push_from(start, Kind::Object(Chain { first: chain.first, last }))
-            }
-
-            PUT => {
-                let index = self.index_line()?;
-                self.put(index)
-            }
-            GET => {
-                let index = self.index_line()?;
-                self.get(index)
-            }
-            LONG_BINPUT => {
-                let index = u32::from_le_bytes(self.array()?);
-                self.put(index)
-            }
-            LONG_BINGET => {
-                let index = u32::from_le_bytes(self.array()?);
-                self.get(index)
-            }
+            REDUCE | NEWOBJ => self.object(opcode, 2)?,
+            NEWOBJ_EX => self.object(opcode, 3)?,
             MEMOIZE => {
-                let index = small(self.tables.memo.len());
-                self.put(index)
+                let index = narrow(self.tables.memo.len());
+                self.put(index)?;
             }
-            PROTO => {
-                let version = self.byte()?;
-                if version > 5 {
-                    return self.fail();
+            _ => return self.fail(),
+        }
+        Ok(())
+    }
+
+    fn memo(&mut self, opcode: u8, index: u32) -> Result<()> {
+        match opcode {
+            PUT | BINPUT | LONG_BINPUT => self.put(index),
+            BINGET => {
+                self.get(index)?;
+                if let Some(end) = end_reference(self.tables, self.source, self.lexer.end()) {
+                    self.lexer = Lexer::at(self.source, end);
                 }
-                self.pickles.protocol = self.pickles.protocol.max(version);
-                self.event(What::Drop, NOWHERE);
                 Ok(())
             }
-            FRAME => {
-                let _: [u8; 8] = self.array()?;
-                self.event(What::Drop, NOWHERE);
-                Ok(())
-            }
-            _ => self.fail(),
+            _ => self.get(index),
         }
     }
 
     // -- values
 
-    fn push(&mut self, kind: Kind) -> Result<()> {
-        self.push_from(small(self.at), kind)
+    fn push(&mut self, kind: Kind) {
+        self.push_from(narrow(self.pos), kind);
     }
 
-    fn push_from(&mut self, start: u32, kind: Kind) -> Result<()> {
-        let node = small(self.tables.nodes.len());
-        self.tables.nodes.push(Node { kind, start, end: small(self.pos) });
+    fn push_from(&mut self, start: u32, kind: Kind) {
+        let node = narrow(self.tables.nodes.len());
+        self.tables.nodes.push(Node { kind, start, end: narrow(self.lexer.end()) });
         self.tables.stack.push(Kid { node, start });
-        Ok(())
     }
 
-    /// Scan what stands behind the class in a persistent reference, if that is where this is: a record may have a hundred
-    /// of them.
-    fn end_reference(&mut self) {
-        let Some([tuple, BINPUT, index, BINPERSID, ..]) = self.source.get(self.pos..) else { return };
-        let tables = &mut *self.tables;
-        let Some(height) = tables.stack.len().checked_sub(2) else { return };
-        let Some(&[oid, class]) = tables.stack.get(height..) else { return };
-        let mark = tables.marks.last().copied();
-        let start = match (*tuple, mark) {
-            (TUPLE, Some((marked, pos))) if marked as usize == height => pos,
-            (TUPLE2, Some((marked, _))) if marked as usize > height => return,
-            (TUPLE2, _) => oid.start,
-            _ => return,
-        };
-        if usize::from(*index) != tables.memo.len() {
-            return;
-        }
-        if *tuple == TUPLE {
-            tables.marks.pop();
-        }
-        let (kids, node, pos) = (small(tables.kids.len()), small(tables.nodes.len()), small(self.pos));
-        tables.kids.extend([oid, class].map(|kid| Kid { node: kid.node & !BORROWED, start: kid.start }));
-        tables.nodes.push(Node { kind: Kind::Tuple(Part { at: kids, len: 2 }), start, end: pos + 1 });
-        tables.nodes.push(Node { kind: Kind::Reference(node), start, end: pos + 4 });
-        tables.memo.push(node);
-        tables.events.push(Event { pos: pos + 1, len: 2, what: What::Put, node });
-        tables.stack.truncate(height);
-        tables.stack.push(Kid { node: node + 1, start });
-        self.pos += 4;
+    /// Where the bytes are with which the current opcode ends.
+    fn tail(&self, bytes: &[u8]) -> Part {
+        Part { at: narrow(self.lexer.end() - bytes.len()), len: narrow(bytes.len()) }
     }
 
-    fn push_odd(&mut self) -> Result<()> {
-        let part = Part { at: small(self.at), len: small(self.pos - self.at) };
-        self.push(Kind::Odd(part))
+    /// Where the argument of the current opcode is.
+    fn lines(&self) -> Part {
+        Part { at: narrow(self.pos + 1), len: narrow(self.lexer.end() - self.pos - 1) }
     }
 
-    fn skip_odd(&mut self, len: usize) -> Result<()> {
-        self.part(len)?;
-        self.push_odd()
+    /// A value that equals itself only: its bytes, with the opcode.
+    fn odd(&self) -> Kind {
+        Kind::Odd(Part { at: narrow(self.pos), len: narrow(self.lexer.end() - self.pos) })
     }
 
-    fn push_container(&mut self, opcode: u8, kind: fn(Chain) -> Kind) -> Result<()> {
-        let chain = self.chain(opcode, Part { at: 0, len: 0 })?;
-        self.push(kind(chain))
+    /// Digits directly behind the opcode, as picklers write them.
+    fn digits(&self, digits: &[u8]) -> Result<Kind> {
+        let part = Part { at: narrow(self.pos + 1), len: narrow(digits.len()) };
+        if part.of(self.source) == digits { Ok(Kind::Digits(part)) } else { self.fail() }
+    }
+
+    fn push_container(&mut self, opcode: u8, kind: fn(Chain) -> Kind) {
+        let chain = self.chain(opcode, Part { at: 0, len: 0 });
+        self.push(kind(chain));
     }
 
     fn object(&mut self, opcode: u8, count: usize) -> Result<()> {
         let kids = self.take_top(count)?;
         let start = self.tables.kids(kids).first().map_or(0, |class| class.start);
-        let chain = self.chain(opcode, kids)?;
-        self.push_from(start, Kind::Object(chain))
+        let chain = self.chain(opcode, kids);
+        self.push_from(start, Kind::Object(chain));
+        Ok(())
     }
 
-    fn int_line(&mut self, opcode: u8) -> Result<()> {
-        let start = self.pos;
-        let line = self.line()?;
-        let digits = line.strip_suffix(b"L").unwrap_or(line);
-        let kind = match (opcode, line) {
-            (INT, b"00") => Kind::Bool(false),
-            (INT, b"01") => Kind::Bool(true),
-            _ => match str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()) {
-                Some(value) => Kind::Int(value),
-                None => Kind::Digits(Part { at: small(start), len: small(digits.len()) }),
-            },
-        };
-        self.push(kind)
-    }
-
-    fn long(&mut self, len: usize) -> Result<()> {
-        let part = self.part(len)?;
-        let bytes = part.of(self.source);
-        let kind = match bytes.len() {
-            0..=8 => {
-                let fill = if bytes.last().is_some_and(|top| top & 0x80 != 0) { 0xff } else { 0 };
-                let mut wide = [fill; 8];
-                wide.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-                Kind::Int(i64::from_le_bytes(wide))
-            }
-            _ => Kind::BigInt(part),
-        };
-        self.push(kind)
+    /// An instance whose class stands behind the opcode.
+    fn inst(&mut self) -> Result<()> {
+        let class = Kind::Global(self.lines());
+        let (kids, start) = self.pop_mark()?;
+        // The class is a value in its own right, as in the other forms.
+        self.push(class);
+        let class = self.take_top(1)?;
+        let chain = self.chain(INST, kids);
+        let last = self.add_step(INST, class);
+        self.link(chain.last, last);
+        self.push_from(start, Kind::Object(Chain { first: chain.first, last }));
+        Ok(())
     }
 
     // -- containers
@@ -520,17 +332,18 @@ impl<'a> Scanner<'a> {
     fn tuple(&mut self, count: usize) -> Result<()> {
         let kids = self.take_top(count)?;
         let start = self.tables.kids(kids).first().map_or(0, |first| first.start);
-        self.push_from(start, Kind::Tuple(kids))
+        self.push_from(start, Kind::Tuple(kids));
+        Ok(())
     }
 
-    fn chain(&mut self, opcode: u8, kids: Part) -> Result<Chain> {
-        let first = self.add_step(opcode, kids)?;
-        Ok(Chain { first, last: first })
+    fn chain(&mut self, opcode: u8, kids: Part) -> Chain {
+        let first = self.add_step(opcode, kids);
+        Chain { first, last: first }
     }
 
-    fn add_step(&mut self, opcode: u8, kids: Part) -> Result<u32> {
+    fn add_step(&mut self, opcode: u8, kids: Part) -> u32 {
         self.tables.steps.push(Step { opcode, kids, next: 0 });
-        Ok(small(self.tables.steps.len() - 1))
+        narrow(self.tables.steps.len() - 1)
     }
 
     fn link(&mut self, from: u32, to: u32) {
@@ -539,16 +352,16 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Put something into the container on top of the stack. One that came out of the memo is elsewhere in the
-    /// bytes: its bytes would not be all of it.
+    /// Put something into the container on top of the stack. One that came out of the memo is elsewhere in
+    /// the bytes: its bytes would not be all of it.
     fn fill(&mut self, opcode: u8, kids: Part) -> Result<()> {
         let floor = self.floor();
         let top = match self.tables.stack.last() {
             Some(top) if self.tables.stack.len() > floor && top.node & BORROWED == 0 => top.node,
             _ => return self.fail(),
         };
-        let step = self.add_step(opcode, kids)?;
-        let end = small(self.pos);
+        let step = self.add_step(opcode, kids);
+        let end = narrow(self.lexer.end());
         let Some(node) = self.tables.nodes.get_mut(top as usize) else { return self.fail() };
         let chain = match (&mut node.kind, opcode) {
             (Kind::List(chain), APPEND | APPENDS) => chain,
@@ -593,7 +406,7 @@ impl<'a> Scanner<'a> {
         let moved = self.tables.stack.get(height..).unwrap_or_default();
         self.tables.kids.extend(moved.iter().map(|kid| Kid { node: kid.node & !BORROWED, start: kid.start }));
         self.tables.stack.truncate(height);
-        Part { at: small(at), len: small(self.tables.kids.len() - at) }
+        Part { at: narrow(at), len: narrow(self.tables.kids.len() - at) }
     }
 
     fn pop_mark(&mut self) -> Result<(Part, u32)> {
@@ -609,7 +422,8 @@ impl<'a> Scanner<'a> {
             _ => return self.fail(),
         };
         let index = index as usize;
-        // Picklers count from 0 or 1; but a record that was merged may be shorter than those that it is made of.
+        // Picklers count from 0 or 1; but a record that was merged may be shorter than those that it is made
+        // of.
         if index > self.source.len().max(MEMO_MIN) {
             return self.cut();
         }
@@ -621,8 +435,7 @@ impl<'a> Scanner<'a> {
             }
             None => self.remember(index, top),
         }
-        self.event(What::Put, top);
-        Ok(())
+        self.event(What::Put, top)
     }
 
     fn remember(&mut self, index: usize, node: NodeId) {
@@ -635,92 +448,27 @@ impl<'a> Scanner<'a> {
         match self.tables.memo.get(index as usize) {
             Some(node) if *node != NOWHERE => {
                 let node = *node;
-                self.tables.stack.push(Kid { node: node | BORROWED, start: small(self.at) });
+                self.tables.stack.push(Kid { node: node | BORROWED, start: narrow(self.pos) });
                 if self.tables.shared.len() <= node as usize {
                     self.tables.shared.resize(self.tables.nodes.len(), false);
                 }
                 if let Some(shared) = self.tables.shared.get_mut(node as usize) {
                     *shared = true;
                 }
-                self.event(What::Get, node);
-                Ok(())
+                self.event(What::Get, node)
             }
             _ => self.fail(),
         }
     }
 
-    fn event(&mut self, what: What, node: NodeId) {
-        // The longest is an index in decimal digits.
-        let len = u8::try_from(self.pos - self.at).unwrap_or(u8::MAX);
-        self.tables.events.push(Event { pos: small(self.at), len, what, node });
+    fn event(&mut self, what: What, node: NodeId) -> Result<()> {
+        // The longest that a pickler writes is an index in decimal digits.
+        let Ok(len) = u8::try_from(self.lexer.end() - self.pos) else { return self.fail() };
+        self.tables.events.push(Event { pos: narrow(self.pos), len, what, node });
         if what != What::Put {
-            self.tables.odd_events.push(small(self.at));
+            self.tables.odd_events.push(narrow(self.pos));
         }
-    }
-
-    // -- bytes
-
-    fn byte(&mut self) -> Result<u8> {
-        match self.source.get(self.pos) {
-            Some(byte) => {
-                self.pos += 1;
-                Ok(*byte)
-            }
-            None => self.cut(),
-        }
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        match self.source.get(self.pos..).and_then(|rest| rest.first_chunk()) {
-            Some(array) => {
-                self.pos += N;
-                Ok(*array)
-            }
-            None => self.cut(),
-        }
-    }
-
-    fn part(&mut self, len: usize) -> Result<Part> {
-        let start = self.pos;
-        match start.checked_add(len) {
-            Some(end) if end <= self.source.len() => {
-                self.pos = end;
-                Ok(Part { at: small(start), len: small(len) })
-            }
-            _ => self.cut(),
-        }
-    }
-
-    fn part4(&mut self) -> Result<Part> {
-        let len = u32::from_le_bytes(self.array()?);
-        self.part(len as usize)
-    }
-
-    fn part8(&mut self) -> Result<Part> {
-        let len = u64::from_le_bytes(self.array()?);
-        match usize::try_from(len) {
-            Ok(len) => self.part(len),
-            Err(_) => self.fail(),
-        }
-    }
-
-    fn line(&mut self) -> Result<&'a [u8]> {
-        let rest = self.source.get(self.pos..).unwrap_or_default();
-        match rest.iter().position(|byte| *byte == b'\n') {
-            Some(len) => {
-                self.pos += len + 1;
-                Ok(rest.get(..len).unwrap_or_default())
-            }
-            None => self.cut(),
-        }
-    }
-
-    fn index_line(&mut self) -> Result<u32> {
-        let line = self.line()?;
-        match str::from_utf8(line).ok().filter(|_| line.len() <= 10).and_then(|line| line.parse().ok()) {
-            Some(index) => Ok(index),
-            None => self.fail(),
-        }
+        Ok(())
     }
 
     /// The source ends too early.
@@ -730,35 +478,6 @@ impl<'a> Scanner<'a> {
     }
 
     fn fail<T>(&self) -> Result<T> {
-        Err(NotScanned::At(self.at))
+        Err(NotScanned::At(self.pos))
     }
-}
-
-/// How an integer stands behind its opcode.
-#[derive(Clone, Copy)]
-struct IntForm {
-    /// Bytes with the opcode; 0 if it is no integer, or one of another form
-    len: u32,
-    /// Those of four bytes that belong to it
-    mask: u32,
-}
-
-fn int_form(opcode: u8) -> IntForm {
-    const OTHER: IntForm = IntForm { len: 0, mask: 0 };
-    #[allow(clippy::indexing_slicing)] // the compiler looks
-    const FORMS: [IntForm; 256] = {
-        let mut forms = [OTHER; 256];
-        forms[BININT1 as usize] = IntForm { len: 2, mask: 0xff };
-        forms[BININT2 as usize] = IntForm { len: 3, mask: 0xffff };
-        forms[BININT as usize] = IntForm { len: 5, mask: u32::MAX };
-        forms
-    };
-    FORMS.get(usize::from(opcode)).copied().unwrap_or(OTHER)
-}
-
-/// A position in a record, or a count of what is in it: shorter than [`LEN_MAX`].
-#[allow(clippy::cast_possible_truncation)]
-fn small(value: usize) -> u32 {
-    debug_assert!(value <= LEN_MAX);
-    value as u32
 }

@@ -1,8 +1,10 @@
-//! `Data.fs.index`: the index as Python's `fsIndex` saves it, so that either can start from what the other left.
+//! `Data.fs.index`: the index as Python's `fsIndex` saves it, so that either can start from what the other
+//! left.
 //!
-//! A sequence of pickles: the position up to which the index is true; then for each 6-byte oid prefix the pair
-//! (prefix, all 2-byte suffixes followed by all 6-byte positions); then None. Behind the None, where Python does not
-//! look, we may add the highest oid that was given out. Older layouts are in `index_legacy.rs`.
+//! A sequence of pickles: the position up to which the index is true; then for each 6-byte oid prefix the
+//! pair (prefix, all 2-byte suffixes followed by all 6-byte positions); then None. Behind the None, where
+//! Python does not look, we may add the highest oid that was given out. Older layouts are in
+//! `index_legacy.rs`.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -12,9 +14,11 @@ use super::index::Index;
 use super::index_legacy;
 use super::index_saved::{SavedIndex, fill};
 use super::media::{Access, Media, MediaFile};
-use crate::base::bytes::Reader;
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::Oid;
+use crate::pickle::lex::{Argument, Lexer};
+use crate::pickle::opcode::*;
+use crate::pickle::{Dialect, write as pickle};
 
 /// Reads the file beside the database `path`. `None`: there is none.
 pub fn load(media: &dyn Media, path: &Path) -> io::Result<Option<SavedIndex>> {
@@ -31,95 +35,68 @@ pub fn load(media: &dyn Media, path: &Path) -> io::Result<Option<SavedIndex>> {
 
 /// Reads the bytes of an index file.
 pub fn parse(bytes: &[u8]) -> Result<SavedIndex, String> {
-    let mut r = Reader::new(bytes);
-    let Some(Item::Int(pos)) = item(&mut r) else {
+    let mut lexer = Lexer::new(bytes);
+    let Some(IndexPickle::Int(pos)) = index_pickle(&mut lexer) else {
         return index_legacy::parse(bytes);
     };
     let index = Index::new();
     loop {
-        match item(&mut r) {
-            Some(Item::Nothing) => break,
-            Some(Item::Bucket { prefix, bucket }) => fill(&index, prefix, bucket, pos)?,
-            _ => return Err(format!("not an index: at {}", r.pos())),
+        match index_pickle(&mut lexer) {
+            Some(IndexPickle::End) => break,
+            Some(IndexPickle::Bucket { prefix, bucket }) => fill(&index, prefix, bucket, pos)?,
+            _ => return Err(format!("not an index: at {}", lexer.end())),
         }
     }
-    let oid_mark = match item(&mut r) {
-        Some(Item::Int(mark)) => Some(Oid(mark)),
+    let oid_mark = match index_pickle(&mut lexer) {
+        Some(IndexPickle::Int(mark)) => Some(Oid(mark)),
         _ => None,
     };
     Ok(SavedIndex { pos, index, oid_mark })
 }
 
 /// One pickle of the file.
-enum Item<'a> {
-    Nothing,
+enum IndexPickle<'a> {
+    End,
     Int(u64),
     Bucket { prefix: &'a [u8], bucket: &'a [u8] },
 }
 
 /// The next pickle, if it is one of the three that an index file is made of, in any protocol.
-fn item<'a>(r: &mut Reader<'a>) -> Option<Item<'a>> {
-    let mut ints = None;
-    let mut nothing = false;
+fn index_pickle<'a>(lexer: &mut Lexer<'a>) -> Option<IndexPickle<'a>> {
+    let mut int = None;
+    let mut is_end = false;
     let mut strings: [&[u8]; 2] = [b"", b""];
     let mut string_count = 0;
     let mut is_tuple = false;
     loop {
-        let mut string = None;
-        match r.u8()? {
-            // PROTO, FRAME, MARK, MEMOIZE, BINPUT, LONG_BINPUT, PUT: nothing to do
-            0x80 => _ = r.u8()?,
-            0x95 => _ = r.take(8)?,
-            b'(' | 0x94 => {}
-            b'q' => _ = r.u8()?,
-            b'r' => _ = r.take(4)?,
-            b'p' => _ = r.line()?,
-            b'N' => nothing = true,
-            b'K' => ints = Some(u64::from(r.u8()?)),
-            b'M' => ints = Some(u64::from(r.u16_le()?)),
-            b'J' => ints = Some(u64::from(r.u32_le()?)),
-            b'I' | b'L' => {
-                let digits = std::str::from_utf8(r.line()?).ok()?;
-                ints = Some(digits.trim_end_matches('L').parse().ok()?);
+        let token = lexer.token().ok()?;
+        match token.argument {
+            Argument::Int(_) | Argument::BigInt(_) | Argument::Digits(_) => {
+                int = Some(token.argument.as_u64()?)
             }
-            0x8a => {
-                let len = usize::from(r.u8()?);
-                let mut number = [0; 8];
-                let (digits, zeros) = r.take(len)?.split_at_checked(len.min(8))?;
-                if zeros.iter().any(|&byte| byte != 0) {
-                    return None;
-                }
-                number.get_mut(..digits.len())?.copy_from_slice(digits);
-                ints = Some(u64::from_le_bytes(number));
+            Argument::Str(string) | Argument::Bytes(string) => {
+                *strings.get_mut(string_count)? = string;
+                string_count += 1;
             }
-            // SHORT_BINSTRING, SHORT_BINBYTES; BINSTRING, BINBYTES
-            b'U' | b'C' => {
-                let len = usize::from(r.u8()?);
-                string = Some(r.take(len)?);
-            }
-            b'T' | b'B' => {
-                let len = r.u32_le()? as usize;
-                string = Some(r.take(len)?);
-            }
-            b't' | 0x86 => is_tuple = true,
-            b'.' => break,
-            _ => return None,
-        }
-        if let Some(string) = string {
-            *strings.get_mut(string_count)? = string;
-            string_count += 1;
+            _ => match token.opcode {
+                PROTO | FRAME | MARK | MEMOIZE | BINPUT | LONG_BINPUT | PUT => {}
+                NONE => is_end = true,
+                TUPLE | TUPLE2 => is_tuple = true,
+                STOP => break,
+                _ => return None,
+            },
         }
     }
-    match (nothing, ints, string_count, is_tuple) {
-        (true, None, 0, false) => Some(Item::Nothing),
-        (false, Some(int), 0, false) => Some(Item::Int(int)),
-        (false, None, 2, true) => Some(Item::Bucket { prefix: strings[0], bucket: strings[1] }),
+    match (is_end, int, string_count, is_tuple) {
+        (true, None, 0, false) => Some(IndexPickle::End),
+        (false, Some(int), 0, false) => Some(IndexPickle::Int(int)),
+        (false, None, 2, true) => Some(IndexPickle::Bucket { prefix: strings[0], bucket: strings[1] }),
         _ => None,
     }
 }
 
-/// Writes the index file beside the database `path`: whole and durable under its name, or not at all. `entries` calls
-/// back for each object in oid order.
+/// Writes the index file beside the database `path`: whole and durable under its name, or not at all.
+/// `entries` calls back for each object in oid order.
 pub fn save(
     media: &dyn Media,
     path: &Path,
@@ -149,7 +126,7 @@ pub fn write(
     entries: impl FnOnce(&mut dyn FnMut(Oid, u64) -> io::Result<()>) -> io::Result<()>,
 ) -> io::Result<()> {
     write_int(out, format, pos)?;
-    let mut bucket = Bucket { prefix: 0, suffixes: Vec::new(), positions: Vec::new() };
+    let mut bucket = Bucket { prefix: 0, suffixes: Vec::new(), positions: Vec::new(), encoded: Vec::new() };
     entries(&mut |oid, pos| {
         if oid.0 >> 16 != bucket.prefix {
             bucket.write(out, format)?;
@@ -162,10 +139,10 @@ pub fn write(
         Ok(())
     })?;
     bucket.write(out, format)?;
-    out.write_all(match format {
-        FileFormat::FS21 => b"N.",
-        FileFormat::FS30 => b"\x80\x03N.",
-    })?;
+    let mut end = Vec::new();
+    pickle::start(dialect_of(format), &mut end);
+    end.extend_from_slice(&[NONE, STOP]);
+    out.write_all(&end)?;
     if let Some(oid) = oid_mark {
         write_int(out, format, oid.0)?;
     }
@@ -177,6 +154,15 @@ struct Bucket {
     prefix: u64,
     suffixes: Vec<u8>,
     positions: Vec<u8>,
+    /// Room for the pickle
+    encoded: Vec<u8>,
+}
+
+fn dialect_of(format: FileFormat) -> Dialect {
+    match format {
+        FileFormat::FS21 => Dialect::Python2,
+        FileFormat::FS30 => Dialect::Python3,
+    }
 }
 
 impl Bucket {
@@ -185,57 +171,40 @@ impl Bucket {
             return Ok(());
         }
         let [_, _, prefix @ ..] = self.prefix.to_be_bytes();
-        let (short, long, begin, end): (u8, u8, &[u8], &[u8]) = match format {
-            FileFormat::FS21 => (b'U', b'T', b"(", b"t."),
-            FileFormat::FS30 => (b'C', b'B', b"\x80\x03", b"\x86."),
-        };
-        out.write_all(begin)?;
-        out.write_all(&[short, 6])?;
-        out.write_all(&prefix)?;
-        let len = self.suffixes.len() + self.positions.len();
-        match u8::try_from(len) {
-            Ok(len) => out.write_all(&[short, len])?,
-            // At most 65536 objects: it fits into 32 bits.
-            Err(_) => {
-                out.write_all(&[long])?;
-                out.write_all(&(len as u32).to_le_bytes())?;
-            }
-        }
-        out.write_all(&self.suffixes)?;
-        out.write_all(&self.positions)?;
-        out.write_all(end)?;
+        self.suffixes.append(&mut self.positions);
+        let dialect = dialect_of(format);
+        self.encoded.clear();
+        pickle::start(dialect, &mut self.encoded);
+        pickle::begin_tuple(dialect, 2, &mut self.encoded);
+        pickle::put_bytes(dialect, &prefix, &mut self.encoded);
+        pickle::put_bytes(dialect, &self.suffixes, &mut self.encoded);
+        pickle::end_tuple(dialect, 2, &mut self.encoded);
+        self.encoded.push(STOP);
+        out.write_all(&self.encoded)?;
         self.suffixes.clear();
-        self.positions.clear();
         Ok(())
     }
 }
 
+/// Writes a number as Python pickles an int; what does not fit into the 63 bits of Python 2's int is a long
+/// there.
 fn write_int(out: &mut dyn Write, format: FileFormat, number: u64) -> io::Result<()> {
-    if format == FileFormat::FS30 {
-        out.write_all(b"\x80\x03")?;
-    }
-    let bytes = number.to_le_bytes();
-    match number {
-        0..=0xff => out.write_all(&[b'K', bytes[0]])?,
-        0x100..=0xffff => out.write_all(&[b'M', bytes[0], bytes[1]])?,
-        0x1_0000..=0x7fff_ffff => out.write_all(&[b'J', bytes[0], bytes[1], bytes[2], bytes[3]])?,
-        _ if format == FileFormat::FS21 => {
-            // Python 2 writes what does not fit into its 63-bit int as a long.
-            let long = if i64::try_from(number).is_err() { "L" } else { "" };
-            let opcode = if long.is_empty() { 'I' } else { 'L' };
-            out.write_all(format!("{opcode}{number}{long}\n").as_bytes())?;
+    let dialect = dialect_of(format);
+    let mut encoded = Vec::new();
+    pickle::start(dialect, &mut encoded);
+    match (i64::try_from(number), dialect) {
+        (Ok(number), _) => pickle::put_int(dialect, number, &mut encoded),
+        (Err(_), Dialect::Python2) => {
+            encoded.push(LONG);
+            encoded.extend_from_slice(format!("{number}L\n").as_bytes());
         }
-        _ => {
-            // Little endian, as few bytes as keep the sign bit clear.
-            let len = (64 - number.leading_zeros() as usize) / 8 + 1;
-            out.write_all(&[0x8a, len as u8])?;
-            out.write_all(&bytes[..len.min(8)])?;
-            if len > 8 {
-                out.write_all(&[0])?;
-            }
+        (Err(_), Dialect::Python3) => {
+            let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
+            pickle::put_big_int(&[a, b, c, d, e, f, g, h, 0], &mut encoded);
         }
     }
-    out.write_all(b".")
+    encoded.push(STOP);
+    out.write_all(&encoded)
 }
 
 /// Appends to a file that has positioned writes only.
@@ -302,7 +271,7 @@ mod tests {
             for number in [0, 255, 256, 65535, 65536, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff_ffff, u64::MAX] {
                 let bytes = of(format, number);
                 assert!(
-                    matches!(item(&mut Reader::new(&bytes)), Some(Item::Int(n)) if n == number),
+                    matches!(index_pickle(&mut Lexer::new(&bytes)), Some(IndexPickle::Int(n)) if n == number),
                     "{number}"
                 );
             }

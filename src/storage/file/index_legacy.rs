@@ -7,7 +7,7 @@
 //! | ZODB3 3.9   | an OOBucket    | the same, but its buckets stand in front of it, under `_buckets` |
 //! | some 3.10   | a dict         | an fsIndex whose `_data` is a list of prefixes and strings |
 //!
-//! A small reader of just the pickles that these are: whatever else it meets makes the index unreadable, and then it is
+//! The reader takes these pickles only. Anything else in the file makes the index unreadable; it is then
 //! rebuilt from the data, as Python does.
 
 use std::collections::HashMap;
@@ -15,36 +15,38 @@ use std::rc::Rc;
 
 use super::index::Index;
 use super::index_saved::{SavedIndex, fill};
-use crate::base::bytes::Reader;
 use crate::base::ids::Oid;
+use crate::pickle::lex::{Argument, Lexer, Token};
+use crate::pickle::opcode::*;
 
-/// Tuples and instances that one file may be made of, and containers that are put into others afterwards, which bounds how
-/// deeply they nest. Enough for tens of millions of objects; a larger index in such a layout is rebuilt.
+/// Tuples and instances that one file may be made of, and containers that are put into others afterwards,
+/// which bounds how deeply they nest. Enough for tens of millions of objects; a larger index in such a layout
+/// is rebuilt.
 const VALUES_MAX: usize = 4000;
 
 #[derive(Clone, Debug)]
-enum Value {
+enum Unpickled {
     Mark,
     Nothing,
     Int(u64),
     Bytes(Rc<[u8]>),
     /// Tuples, lists and dicts (keys and values in turn): all a sequence of values.
-    Items(Rc<Vec<Value>>),
-    /// An instance of whatever class: only its state matters.
-    Object(Rc<Value>),
+    Items(Rc<Vec<Unpickled>>),
+    /// An instance of any class: only its state matters.
+    Object(Rc<Unpickled>),
 }
 
 /// Reads the bytes of an index file in an older layout.
 pub fn parse(bytes: &[u8]) -> Result<SavedIndex, String> {
     let mut top = unpickle(bytes).ok_or("not an index: its pickle cannot be read")?;
-    if let Value::Object(state) = &top
-        && let Value::Items(items) = &**state
+    if let Unpickled::Object(state) = &top
+        && let Unpickled::Items(items) = &**state
         && let Some(pairs) = items.first()
     {
         top = pairs.clone();
     }
     let pos = match member(&top, b"pos") {
-        Some(Value::Int(pos)) => *pos,
+        Some(Unpickled::Int(pos)) => *pos,
         _ => return Err("not an index: it has no position".into()),
     };
     let index = Index::new();
@@ -55,12 +57,12 @@ pub fn parse(bytes: &[u8]) -> Result<SavedIndex, String> {
             found.buckets(member(&top, b"_buckets").map_or(&[], std::slice::from_ref), 0)?;
         }
         // A plain dict: oid -> position.
-        Value::Items(items) => plain(&index, items, pos)?,
-        Value::Object(state) => match member(state, b"_data") {
+        Unpickled::Items(items) => plain(&index, items, pos)?,
+        Unpickled::Object(state) => match member(state, b"_data") {
             // fsIndex with state_version 1: a list of (prefix, string).
-            Some(Value::Items(pairs)) => found.buckets(pairs, 0)?,
+            Some(Unpickled::Items(pairs)) => found.buckets(pairs, 0)?,
             // fsIndex without: a BTree of prefixes and buckets.
-            Some(Value::Object(tree)) => found.buckets(std::slice::from_ref(tree), 0)?,
+            Some(Unpickled::Object(tree)) => found.buckets(std::slice::from_ref(tree), 0)?,
             _ => return Err("not an index: it has no data".into()),
         },
         _ => return Err("not an index: its data is of no known kind".into()),
@@ -71,20 +73,20 @@ pub fn parse(bytes: &[u8]) -> Result<SavedIndex, String> {
     Ok(SavedIndex { pos, index, oid_mark: None })
 }
 
-fn member<'a>(value: &'a Value, name: &[u8]) -> Option<&'a Value> {
-    let Value::Items(items) = value else { return None };
+fn member<'a>(value: &'a Unpickled, name: &[u8]) -> Option<&'a Unpickled> {
+    let Unpickled::Items(items) = value else { return None };
     let (pairs, _) = items.as_chunks::<2>();
     pairs.iter().find_map(|[key, value]| match key {
-        Value::Bytes(key) if **key == *name => Some(value),
+        Unpickled::Bytes(key) if **key == *name => Some(value),
         _ => None,
     })
 }
 
-fn plain(index: &Index, items: &[Value], end: u64) -> Result<(), String> {
+fn plain(index: &Index, items: &[Unpickled], end: u64) -> Result<(), String> {
     let (pairs, _) = items.as_chunks::<2>();
     for pair in pairs {
         match pair {
-            [Value::Bytes(oid), Value::Int(pos)] if (4..end).contains(pos) => {
+            [Unpickled::Bytes(oid), Unpickled::Int(pos)] if (4..end).contains(pos) => {
                 let oid = Oid::from_slice(oid).ok_or("an oid is not 8 bytes long")?;
                 index.fill(oid, [((oid.0 & 0xfff) as u16, *pos)].into_iter());
             }
@@ -99,8 +101,8 @@ struct Finder<'a> {
     index: &'a Index,
     /// Where the data that the index is of ends
     end: u64,
-    /// Values and bytes that may still be looked at. A value that is remembered may stand in many places, each of which
-    /// may be in one that is remembered.
+    /// Values and bytes that may still be looked at. A value that is remembered may stand in many places,
+    /// each of which may be in one that is remembered.
     left: usize,
 }
 
@@ -111,7 +113,7 @@ impl Finder<'_> {
     }
 
     /// Finds (prefix, bucket) pairs wherever they are: in a list, or in the nested states of a BTree.
-    fn buckets(&mut self, items: &[Value], depth: usize) -> Result<(), String> {
+    fn buckets(&mut self, items: &[Unpickled], depth: usize) -> Result<(), String> {
         if depth > VALUES_MAX {
             return Err("it is nested too deeply".into());
         }
@@ -120,20 +122,20 @@ impl Finder<'_> {
             self.pay(1)?;
             at += 1;
             match item {
-                Value::Bytes(prefix) => match items.get(at) {
-                    Some(Value::Bytes(bucket)) => {
+                Unpickled::Bytes(prefix) => match items.get(at) {
+                    Some(Unpickled::Bytes(bucket)) => {
                         self.fill(prefix, bucket)?;
                         at += 1;
                     }
-                    Some(Value::Object(state)) if prefix.len() == 6 && !self.holds_prefixes(state)? => {
+                    Some(Unpickled::Object(state)) if prefix.len() == 6 && !self.holds_prefixes(state)? => {
                         self.bucket(prefix, state)?;
                         at += 1;
                     }
                     // A key that separates the children of a BTree.
                     _ => {}
                 },
-                Value::Items(nested) => self.buckets(nested, depth + 1)?,
-                Value::Object(state) => self.buckets(std::slice::from_ref(state), depth + 1)?,
+                Unpickled::Items(nested) => self.buckets(nested, depth + 1)?,
+                Unpickled::Object(state) => self.buckets(std::slice::from_ref(state), depth + 1)?,
                 _ => {}
             }
         }
@@ -141,30 +143,31 @@ impl Finder<'_> {
     }
 
     /// Whether this is the state of a BTree's inner part: what it has innermost first is a 6-byte prefix.
-    fn holds_prefixes(&mut self, state: &Value) -> Result<bool, String> {
+    fn holds_prefixes(&mut self, state: &Unpickled) -> Result<bool, String> {
         let mut state = state;
         for _ in 0..VALUES_MAX {
             self.pay(1)?;
             match state {
-                Value::Items(items) => match items.first() {
+                Unpickled::Items(items) => match items.first() {
                     Some(first) => state = first,
                     None => return Ok(false),
                 },
-                Value::Object(inner) => state = inner,
-                Value::Bytes(first) => return Ok(first.len() == 6),
+                Unpickled::Object(inner) => state = inner,
+                Unpickled::Bytes(first) => return Ok(first.len() == 6),
                 _ => return Ok(false),
             }
         }
         Ok(false)
     }
 
-    /// The state of one fsBucket: a string as `fill` takes it, or a tuple of a tuple of suffixes and positions in turn.
-    fn bucket(&mut self, prefix: &[u8], state: &Value) -> Result<(), String> {
+    /// The state of one fsBucket: a string as `fill` takes it, or a tuple of a tuple of suffixes and
+    /// positions in turn.
+    fn bucket(&mut self, prefix: &[u8], state: &Unpickled) -> Result<(), String> {
         let wrong = || "a bucket is of no known kind".to_string();
         let items = match state {
-            Value::Bytes(bucket) => return self.fill(prefix, bucket),
-            Value::Items(items) => match items.first() {
-                Some(Value::Items(pairs)) => pairs,
+            Unpickled::Bytes(bucket) => return self.fill(prefix, bucket),
+            Unpickled::Items(items) => match items.first() {
+                Some(Unpickled::Items(pairs)) => pairs,
                 _ => return Err(wrong()),
             },
             _ => return Err(wrong()),
@@ -174,7 +177,7 @@ impl Finder<'_> {
         let (pairs, []) = items.as_chunks::<2>() else { return Err(wrong()) };
         for pair in pairs {
             match pair {
-                [Value::Bytes(suffix), Value::Bytes(position)]
+                [Unpickled::Bytes(suffix), Unpickled::Bytes(position)]
                     if suffix.len() == 2 && position.len() == 6 =>
                 {
                     suffixes.extend_from_slice(suffix);
@@ -193,145 +196,112 @@ impl Finder<'_> {
     }
 }
 
-fn unpickle(bytes: &[u8]) -> Option<Value> {
-    let mut r = Reader::new(bytes);
-    let mut stack: Vec<Value> = Vec::new();
-    let mut memo: HashMap<u64, Value> = HashMap::new();
+fn unpickle(bytes: &[u8]) -> Option<Unpickled> {
+    let mut lexer = Lexer::new(bytes);
+    let mut stack: Vec<Unpickled> = Vec::new();
+    let mut memo: HashMap<u32, Unpickled> = HashMap::new();
     let (mut value_count, mut put_count) = (0, 0);
     loop {
-        let opcode = r.u8()?;
-        if matches!(opcode, b'b' | b't' | b'l' | b'd' | 0x85..=0x87) {
+        let Token { opcode, argument, .. } = lexer.token().ok()?;
+        if matches!(opcode, BUILD | TUPLE | LIST | DICT | TUPLE1 | TUPLE2 | TUPLE3) {
             value_count += 1;
             if value_count > VALUES_MAX {
                 return None;
             }
         }
-        match opcode {
-            0x80 => _ = r.u8()?,
-            0x95 => _ = r.take(8)?,
-            b'.' => return stack.pop(),
-            b'(' => stack.push(Value::Mark),
-            b'N' => stack.push(Value::Nothing),
-            b'K' => stack.push(Value::Int(u64::from(r.u8()?))),
-            b'M' => stack.push(Value::Int(u64::from(r.u16_le()?))),
-            b'J' => stack.push(Value::Int(u64::from(r.u32_le()?))),
-            b'I' | b'L' => {
-                let digits = std::str::from_utf8(r.line()?).ok()?;
-                stack.push(Value::Int(digits.trim_end_matches('L').parse().ok()?));
+        match argument {
+            Argument::Int(_) | Argument::BigInt(_) | Argument::Digits(_) => {
+                stack.push(Unpickled::Int(argument.as_u64()?));
             }
-            0x8a => {
-                let len = usize::from(r.u8()?);
-                let mut number = [0; 8];
-                number.get_mut(..len)?.copy_from_slice(r.take(len)?);
-                stack.push(Value::Int(u64::from_le_bytes(number)));
+            Argument::Str(bytes) | Argument::Bytes(bytes) | Argument::Text(bytes) => {
+                stack.push(Unpickled::Bytes(bytes.into()));
             }
-            b'U' | b'C' | 0x8c => {
-                let len = usize::from(r.u8()?);
-                stack.push(Value::Bytes(r.take(len)?.into()));
-            }
-            b'T' | b'B' | b'X' => {
-                let len = r.u32_le()? as usize;
-                stack.push(Value::Bytes(r.take(len)?.into()));
-            }
-            // GLOBAL and INST name a class: which one does not matter.
-            b'c' => {
-                r.line()?;
-                r.line()?;
-                stack.push(Value::Nothing);
-            }
-            b'i' => {
-                r.line()?;
-                r.line()?;
+            // Which class it is does not matter.
+            Argument::Names { .. } if opcode == INST => {
                 to_mark(&mut stack)?;
-                stack.push(Value::Object(Rc::new(Value::Nothing)));
+                stack.push(Unpickled::Object(Rc::new(Unpickled::Nothing)));
             }
-            b'o' => {
-                to_mark(&mut stack)?;
-                stack.push(Value::Object(Rc::new(Value::Nothing)));
-            }
-            // REDUCE, NEWOBJ: the call's result is an instance.
-            b'R' | 0x81 => {
-                stack.pop()?;
-                stack.pop()?;
-                stack.push(Value::Object(Rc::new(Value::Nothing)));
-            }
-            b'b' => {
-                let state = stack.pop()?;
-                stack.pop()?;
-                stack.push(Value::Object(Rc::new(state)));
-            }
-            b'}' | b']' | b')' => stack.push(Value::Items(Rc::default())),
-            b't' | b'l' | b'd' => {
-                let items = to_mark(&mut stack)?;
-                stack.push(Value::Items(Rc::new(items)));
-            }
-            0x85..=0x87 => {
-                let count = usize::from(opcode - 0x84);
-                let items = stack.split_off(stack.len().checked_sub(count)?);
-                stack.push(Value::Items(Rc::new(items)));
-            }
-            b'a' => {
-                let item = stack.pop()?;
-                extend(stack.last_mut()?, [item], &mut put_count)?;
-            }
-            b's' => {
-                let (value, key) = (stack.pop()?, stack.pop()?);
-                extend(stack.last_mut()?, [key, value], &mut put_count)?;
-            }
-            b'e' | b'u' => {
-                let items = to_mark(&mut stack)?;
-                extend(stack.last_mut()?, items, &mut put_count)?;
-            }
-            b'q' => {
-                let key = u64::from(r.u8()?);
-                memorise(&mut memo, key, stack.last()?);
-            }
-            b'r' => {
-                let key = u64::from(r.u32_le()?);
-                memorise(&mut memo, key, stack.last()?);
-            }
-            b'p' => {
-                let key = std::str::from_utf8(r.line()?).ok()?.parse().ok()?;
-                memorise(&mut memo, key, stack.last()?);
-            }
-            b'h' => stack.push(memo.get(&u64::from(r.u8()?))?.clone()),
-            b'j' => stack.push(memo.get(&u64::from(r.u32_le()?))?.clone()),
-            b'g' => {
-                let key: u64 = std::str::from_utf8(r.line()?).ok()?.parse().ok()?;
+            Argument::Names { .. } => stack.push(Unpickled::Nothing),
+            Argument::Index(key) if matches!(opcode, GET | BINGET | LONG_BINGET) => {
                 stack.push(memo.get(&key)?.clone());
             }
+            Argument::Index(key) => memorise(&mut memo, key, stack.last()?),
+            Argument::Number(_) if matches!(opcode, PROTO | FRAME) => {}
+            Argument::Nothing => match opcode {
+                STOP => return stack.pop(),
+                MARK => stack.push(Unpickled::Mark),
+                NONE => stack.push(Unpickled::Nothing),
+                OBJ => {
+                    to_mark(&mut stack)?;
+                    stack.push(Unpickled::Object(Rc::new(Unpickled::Nothing)));
+                }
+                // The call's result is an instance.
+                REDUCE | NEWOBJ => {
+                    stack.pop()?;
+                    stack.pop()?;
+                    stack.push(Unpickled::Object(Rc::new(Unpickled::Nothing)));
+                }
+                BUILD => {
+                    let state = stack.pop()?;
+                    stack.pop()?;
+                    stack.push(Unpickled::Object(Rc::new(state)));
+                }
+                EMPTY_DICT | EMPTY_LIST | EMPTY_TUPLE => stack.push(Unpickled::Items(Rc::default())),
+                TUPLE | LIST | DICT => {
+                    let items = to_mark(&mut stack)?;
+                    stack.push(Unpickled::Items(Rc::new(items)));
+                }
+                TUPLE1 | TUPLE2 | TUPLE3 => {
+                    let count = usize::from(opcode - TUPLE1) + 1;
+                    let items = stack.split_off(stack.len().checked_sub(count)?);
+                    stack.push(Unpickled::Items(Rc::new(items)));
+                }
+                APPEND => {
+                    let item = stack.pop()?;
+                    extend(stack.last_mut()?, [item], &mut put_count)?;
+                }
+                SETITEM => {
+                    let (value, key) = (stack.pop()?, stack.pop()?);
+                    extend(stack.last_mut()?, [key, value], &mut put_count)?;
+                }
+                APPENDS | SETITEMS => {
+                    let items = to_mark(&mut stack)?;
+                    extend(stack.last_mut()?, items, &mut put_count)?;
+                }
+                _ => return None,
+            },
             _ => return None,
         }
     }
 }
 
-/// Containers are filled after they were remembered, and never looked up again here; remembering them would only
-/// cost a copy.
-fn memorise(memo: &mut HashMap<u64, Value>, key: u64, value: &Value) {
+/// Containers are filled after they were remembered, and never looked up again here; remembering them would
+/// only cost a copy.
+fn memorise(memo: &mut HashMap<u32, Unpickled>, key: u32, value: &Unpickled) {
     let value = match value {
-        Value::Items(_) => Value::Nothing,
+        Unpickled::Items(_) => Unpickled::Nothing,
         other => other.clone(),
     };
     memo.insert(key, value);
 }
 
-fn to_mark(stack: &mut Vec<Value>) -> Option<Vec<Value>> {
-    let at = stack.iter().rposition(|value| matches!(value, Value::Mark))?;
+fn to_mark(stack: &mut Vec<Unpickled>) -> Option<Vec<Unpickled>> {
+    let at = stack.iter().rposition(|value| matches!(value, Unpickled::Mark))?;
     let items = stack.split_off(at + 1);
     stack.pop();
     Some(items)
 }
 
 fn extend(
-    container: &mut Value,
-    items: impl IntoIterator<Item = Value>,
+    container: &mut Unpickled,
+    items: impl IntoIterator<Item = Unpickled>,
     put_count: &mut usize,
 ) -> Option<()> {
-    let Value::Items(list) = container else { return None };
+    let Unpickled::Items(list) = container else { return None };
     let list = Rc::get_mut(list)?;
     let begun = list.len();
     list.extend(items);
     let put = list.iter().skip(begun);
-    *put_count += put.filter(|item| matches!(item, Value::Items(_) | Value::Object(_))).count();
+    *put_count += put.filter(|item| matches!(item, Unpickled::Items(_) | Unpickled::Object(_))).count();
     (*put_count <= VALUES_MAX).then_some(())
 }

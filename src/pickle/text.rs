@@ -1,0 +1,103 @@
+//! Strings of pickles: the escapes of protocol 0, and what counts as text.
+
+/// What a quoted string has between its quotes.
+pub fn unquoted(line: &[u8]) -> Option<&[u8]> {
+    match line.trim_ascii() {
+        [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => Some(inner),
+        _ => None,
+    }
+}
+
+/// Undo the escapes of Python 2's `repr` of a string: `each` gets every byte. `None`: an escape is broken.
+pub fn unescape_string(inner: &[u8], mut each: impl FnMut(u8)) -> Option<()> {
+    let mut rest = inner.iter().copied().peekable();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            each(byte);
+            continue;
+        }
+        match rest.next() {
+            Some(b'\n') => {}
+            Some(b'a') => each(7),
+            Some(b'b') => each(8),
+            Some(b'f') => each(12),
+            Some(b'n') => each(b'\n'),
+            Some(b'r') => each(b'\r'),
+            Some(b't') => each(b'\t'),
+            Some(b'v') => each(11),
+            Some(b'x') => each(u8::try_from(hex(&[rest.next()?, rest.next()?])?).ok()?),
+            Some(digit @ b'0'..=b'7') => {
+                let mut value = u32::from(digit - b'0');
+                for _ in 0..2 {
+                    let Some(digit) = rest.next_if(|digit| (b'0'..=b'7').contains(digit)) else { break };
+                    value = 8 * value + u32::from(digit - b'0');
+                }
+                // as C cuts it off
+                each((value & 0xff).to_le_bytes()[0]);
+            }
+            Some(quoted @ (b'\\' | b'\'' | b'"')) => each(quoted),
+            // Any other character stands for itself, and so does the backslash before it.
+            Some(other) => {
+                each(b'\\');
+                each(other);
+            }
+            None => return None,
+        }
+    }
+    Some(())
+}
+
+/// Undo `raw-unicode-escape`: `each` gets every code point, surrogates included. The bytes that are no
+/// escapes are Latin-1. `None`: an escape is broken.
+pub fn unescape_text(line: &[u8], mut each: impl FnMut(u32)) -> Option<()> {
+    let mut rest = line;
+    loop {
+        let (code, len) = match rest {
+            [] => return Some(()),
+            [b'\\', b'u', digits @ ..] => (hex(digits.get(..4)?)?, 6),
+            [b'\\', b'U', digits @ ..] => (hex(digits.get(..8)?).filter(|code| *code <= 0x10_ffff)?, 10),
+            // A backslash that is escaped begins no escape.
+            [b'\\', b'\\', ..] => {
+                each(u32::from(b'\\'));
+                (u32::from(b'\\'), 2)
+            }
+            [byte, ..] => (u32::from(*byte), 1),
+        };
+        each(code);
+        rest = rest.get(len..)?;
+    }
+}
+
+/// Append a code point as UTF-8. A surrogate, alone or half of a pair that Python 2 wrote as two, is encoded
+/// as three bytes.
+pub fn push_code(code: u32, out: &mut Vec<u8>) {
+    match char::from_u32(code) {
+        Some(character) => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        None => {
+            let [low, high, ..] = code.to_le_bytes();
+            out.extend_from_slice(&[
+                0xe0 | (high >> 4),
+                0x80 | ((high & 0x0f) << 2) | (low >> 6),
+                0x80 | (low & 0x3f),
+            ]);
+        }
+    }
+}
+
+fn hex(digits: &[u8]) -> Option<u32> {
+    digits
+        .iter()
+        .try_fold(0u32, |value, digit| value.checked_mul(16)?.checked_add(char::from(*digit).to_digit(16)?))
+}
+
+/// Is this UTF-8, lone surrogates being allowed as Python's pickle allows them?
+pub fn is_text(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    loop {
+        let Err(error) = str::from_utf8(rest) else { return true };
+        let Some([0xed, 0xa0..=0xbf, 0x80..=0xbf, left @ ..]) = rest.get(error.valid_up_to()..) else {
+            return false;
+        };
+        rest = left;
+    }
+}
