@@ -22,6 +22,7 @@ use super::{Exchange, Kind, Protocol, Settings, Verdict, arguments, for_log, str
 use crate::wire::exception::PyException;
 use crate::wire::value::Value;
 
+/// The protocol.
 pub const KIND: Kind = Kind { name: "digest", open, hash };
 
 /// Random bytes in a challenge.

@@ -1,56 +1,13 @@
-//! Who may connect: authentication protocols, as ZEO 4 and ZODB 3 know them.
+//! Authentication protocols of ZEO 4 and ZODB 3, and how to add one.
 //!
 //! A protocol is a few methods that a client calls before `register`. The server names the protocol in its reply to
-//! `getAuthProtocol`, passes those calls on, and lets nobody register before the protocol says that the client has
-//! passed. A session key that comes with this authenticates every later message, see `wire::mac`.
+//! `getAuthProtocol`, passes those calls to an [`Exchange`], and refuses `register` until the exchange has ended with
+//! [`Verdict::Passed`]. If that comes with a session key, every later message is authenticated by it, see `wire::mac`.
 //!
-//! [`digest`] is built in. Who wants another builds a server with it: implement [`Protocol`] and [`Exchange`], add
-//! a [`Kind`] to [`Protocols::builtin`], and hand that to `commands::runzeo::run_with`. A protocol that lets in who knows
-//! a word, which is the one line of its `authentication-database`:
-//!
-//! ```
-//! use std::sync::Arc;
-//! use runzeo::auth::{Exchange, Kind, Protocol, Protocols, Settings, Verdict, arguments, string};
-//! use runzeo::wire::{exception::PyException, value::Value};
-//!
-//! #[derive(Clone)]
-//! struct Word(String);
-//!
-//! fn open(settings: &Settings) -> Result<Arc<dyn Protocol>, String> {
-//!     let word = std::fs::read_to_string(&settings.database).map_err(|error| error.to_string())?;
-//!     Ok(Arc::new(Word(word.trim().into())))
-//! }
-//!
-//! impl Protocol for Word {
-//!     fn methods(&self) -> &[&str] {
-//!         &["say_word"]
-//!     }
-//!     fn begin(&self) -> Box<dyn Exchange> {
-//!         Box::new(self.clone())
-//!     }
-//! }
-//!
-//! impl Exchange for Word {
-//!     fn call(&mut self, method: &str, args: &[Value]) -> Result<Verdict, PyException> {
-//!         let [word] = arguments(method, args)?;
-//!         let user = "somebody".to_string();
-//!         Ok(match string(method, word)? == self.0.as_bytes() {
-//!             true => Verdict::Passed { user, reply: Value::Bool(true), session_key: None },
-//!             false => Verdict::Failed { user, reply: Value::Bool(false) },
-//!         })
-//!     }
-//! }
-//!
-//! let mut protocols = Protocols::builtin();
-//! protocols.register(Kind { name: "word", open, hash: |_user, _realm, password| password.into() });
-//!
-//! let database = tempfile::NamedTempFile::new().unwrap();
-//! std::fs::write(&database, "sesame\n").unwrap();
-//! let settings = Settings { database: database.path().into(), realm: None };
-//! let protocol = (protocols.get("word").unwrap().open)(&settings).unwrap();
-//! let said = protocol.begin().call("say_word", &[Value::text("sesame")]);
-//! assert!(matches!(said, Ok(Verdict::Passed { .. })));
-//! ```
+//! [`digest`] is built in. A server with another protocol is a small program of its own: implement [`Protocol`] and [`Exchange`],
+//! add a [`Kind`] to [`Protocols::builtin`], and hand that to [`commands::runzeo::run_with`](../commands/runzeo/fn.run_with.html).
+//! `examples/password_server.rs` is a complete one.
+#![deny(missing_docs)]
 
 pub mod digest;
 pub mod password_file;
@@ -63,56 +20,72 @@ use std::sync::Arc;
 use crate::wire::exception::PyException;
 use crate::wire::value::Value;
 
-/// What the configuration says to a protocol.
+/// What the configuration says about a protocol.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
-    /// `authentication-database`
+    /// `authentication-database`: a file with what the protocol needs to know of its users.
     pub database: PathBuf,
-    /// `authentication-realm`
+    /// `authentication-realm`; not empty.
     pub realm: Option<String>,
 }
 
-/// An authentication protocol in use.
+/// An authentication protocol in use: one for the server, shared by all connections.
 pub trait Protocol: Send + Sync {
-    /// What a client may call before `register`.
+    /// The methods that a client may call before `register`.
     fn methods(&self) -> &[&str];
 
-    /// Those methods that `getExtensionMethods` lists.
+    /// Those of [`Protocol::methods`] that the reply to `getExtensionMethods` lists. None, unless implemented.
     fn extension_methods(&self) -> &[&str] {
         &[]
     }
 
-    /// A client has connected.
+    /// The exchange with a client that has connected.
     fn begin(&self) -> Box<dyn Exchange>;
 }
 
-/// What one client and the protocol say to each other.
+/// The state of authentication on one connection.
 pub trait Exchange: Send {
-    /// The client calls one of [`Protocol::methods`]. Not called again after [`Verdict::Passed`]. What is wrong with a
-    /// call is for its caller; a proof that does not hold is [`Verdict::Failed`].
+    /// The client calls one of [`Protocol::methods`]. Not called again after [`Verdict::Passed`].
+    ///
+    /// An error, such as a wrong number of arguments, is raised by the client's call and decides nothing. A wrong password is no
+    /// error but [`Verdict::Failed`].
     fn call(&mut self, method: &str, arguments: &[Value]) -> Result<Verdict, PyException>;
 }
 
-/// What has come of a call.
+/// The outcome of a call.
 #[derive(Debug)]
 pub enum Verdict {
-    /// There is more to say.
-    Undecided { reply: Value },
-    /// Not this time. `user` is for the log: whoever the client says it is.
-    Failed { user: String, reply: Value },
-    /// The client is who it says it is. If there is a session key, every message after the reply is signed with it, in
-    /// both directions.
-    Passed { user: String, reply: Value, session_key: Option<Vec<u8>> },
+    /// The exchange goes on.
+    Undecided {
+        /// What the call returns.
+        reply: Value,
+    },
+    /// The client may try again. The failure is logged.
+    Failed {
+        /// The name that the client gives itself, for the log; see [`for_log`].
+        user: String,
+        /// What the call returns.
+        reply: Value,
+    },
+    /// The client may register.
+    Passed {
+        /// Its name, for the log; see [`for_log`].
+        user: String,
+        /// What the call returns.
+        reply: Value,
+        /// `Some`: each message after the reply, in both directions, carries a code made with it.
+        session_key: Option<Vec<u8>>,
+    },
 }
 
-/// A protocol that may be configured.
+/// A protocol that can be configured.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
-    /// For `authentication-protocol` and the client's modules.
+    /// The value of `authentication-protocol`, and the name under which clients look up their side of it.
     pub name: &'static str,
-    /// Get ready to serve. The error is for the operator.
+    /// Makes the protocol at the start of the server. An error ends the start; it is logged and printed.
     pub open: fn(&Settings) -> Result<Arc<dyn Protocol>, String>,
-    /// What the password file holds of a user, a realm and a password.
+    /// The entry of the password file for a user, a realm and a password, for `zeopasswd`.
     pub hash: fn(&str, Option<&str>, &str) -> String,
 }
 
@@ -121,7 +94,7 @@ pub struct Kind {
 pub struct Protocols(Vec<Kind>);
 
 impl Protocols {
-    /// Those of the server itself.
+    /// Those that every server has: `digest`.
     pub fn builtin() -> Protocols {
         Protocols(vec![
             digest::KIND,
@@ -130,13 +103,13 @@ impl Protocols {
         ])
     }
 
-    /// Add one; it replaces another of this name.
+    /// Adds one. It replaces another of the same name.
     pub fn register(&mut self, kind: Kind) {
         self.0.retain(|known| known.name != kind.name);
         self.0.push(kind);
     }
 
-    /// The protocol of this name, or an error that says which there are.
+    /// The protocol of this name. The error lists those that there are.
     pub fn get(&self, name: &str) -> Result<&Kind, String> {
         self.0.iter().find(|kind| kind.name == name).ok_or_else(|| {
             let names: Vec<_> = self.0.iter().map(|kind| format!("'{}'", kind.name)).collect();
@@ -149,7 +122,7 @@ impl Protocols {
     }
 }
 
-/// Exactly `N` arguments, or what Python says.
+/// Exactly `N` arguments. Else a `TypeError` as Python raises it.
 pub fn arguments<'a, const N: usize>(
     method: &str,
     arguments: &'a [Value],
@@ -160,7 +133,7 @@ pub fn arguments<'a, const N: usize>(
     })
 }
 
-/// A string of either kind: Python 2 clients send bytes.
+/// The bytes of a string; Python 2 clients send it as bytes. Else a `TypeError`.
 pub fn string<'a>(method: &str, value: &'a Value) -> Result<&'a [u8], PyException> {
     match value {
         Value::Bytes(bytes) => Ok(bytes),
@@ -169,7 +142,7 @@ pub fn string<'a>(method: &str, value: &'a Value) -> Result<&'a [u8], PyExceptio
     }
 }
 
-/// A name that somebody unknown has sent, fit for a line of the log.
+/// A user's name as clients sent it, escaped and cut for a line of the log.
 pub fn for_log(name: &[u8]) -> String {
     const SHOWN_MAX: usize = 60;
     let shown = name.get(..SHOWN_MAX).unwrap_or(name);

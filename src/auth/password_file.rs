@@ -1,12 +1,12 @@
-//! The password file: who may connect, as `authentication-database` names it and `zeopasswd` writes it.
+//! The password file: the users that may connect, as `authentication-database` names it and `zeopasswd` writes it.
 //!
 //! ```text
 //! realm My Realm
 //! foo: 4f4b1b5cd6c0...
 //! ```
 //!
-//! The line with the realm comes first and may be missing. What stands behind the colon is the authentication
-//! protocol's business. The format is that of ZEO 4: its servers and scripts read what is written here.
+//! The line with the realm comes first and may be missing. The text behind the colon is for the authentication protocol
+//! alone ([`Kind::hash`](super::Kind::hash)). The format is that of ZEO 4: its servers and scripts read what is written here.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,14 +20,15 @@ use std::time::{Duration, SystemTime};
 use crate::base::fs::{dir_of, sync_dir};
 use crate::base::sync::Mutex;
 
-/// A password file is not longer; endless devices are.
+/// Upper bound on what is read: endless devices are refused.
 const FILE_LEN_MAX: u64 = 64 << 20;
 /// Two changes within a tick of the file system's clock look like one.
 const CLOCK_TICK: Duration = Duration::from_secs(2);
 
-/// What is in a password file.
+/// The content of a password file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Passwords {
+    /// The realm of all users; `None`: the file has no such line.
     pub realm: Option<Vec<u8>>,
     users: BTreeMap<Vec<u8>, Vec<u8>>,
 }
@@ -35,9 +36,11 @@ pub struct Passwords {
 /// Why a user can't be added, changed or removed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum UserError {
+    /// There is such a user already.
     Exists,
+    /// There is no such user.
     Unknown,
-    /// It would break the file; here is why.
+    /// The file could not be read back; with the reason.
     Unwritable(&'static str),
 }
 
@@ -52,7 +55,7 @@ impl fmt::Display for UserError {
 }
 
 impl Passwords {
-    /// From the bytes of a file. The error has the number of the line.
+    /// From the bytes of a file. An error has the number of the line, from 1, and the reason.
     pub fn parse(text: &[u8]) -> Result<Passwords, (usize, &'static str)> {
         let mut passwords = Passwords::default();
         for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
@@ -101,16 +104,17 @@ impl Passwords {
         })
     }
 
-    /// What the file holds of a user's password.
+    /// The entry of a user.
     pub fn hash(&self, user: &[u8]) -> Option<&[u8]> {
         self.users.get(user).map(Vec::as_slice)
     }
 
-    /// Nobody is in it.
+    /// It has no users.
     pub fn is_empty(&self) -> bool {
         self.users.is_empty()
     }
 
+    /// Adds a user with an entry. `Exists`, or `Unwritable` if the name cannot stand in a file.
     pub fn add(&mut self, user: &str, hash: String) -> Result<(), UserError> {
         check_user(user).map_err(UserError::Unwritable)?;
         if self.users.contains_key(user.as_bytes()) {
@@ -120,17 +124,19 @@ impl Passwords {
         Ok(())
     }
 
+    /// Replaces the entry of a user. `Unknown`, if there is none.
     pub fn change(&mut self, user: &str, hash: String) -> Result<(), UserError> {
         let known = self.users.get_mut(user.as_bytes()).ok_or(UserError::Unknown)?;
         *known = hash.into();
         Ok(())
     }
 
+    /// Removes a user. `Unknown`, if there is none.
     pub fn remove(&mut self, user: &str) -> Result<(), UserError> {
         self.users.remove(user.as_bytes()).map(|_| ()).ok_or(UserError::Unknown)
     }
 
-    /// Replaces the file in one step, so that a server sees the old or the new one, whole, whatever happens.
+    /// Replaces the file in one step: a server sees the old one or the new one, whole, also after a crash.
     ///
     /// A new file can be read by its owner alone (0600). One that is there keeps owner and group; so does the right of its
     /// group to read, if it was the group's alone (0640).
@@ -201,7 +207,7 @@ pub struct PasswordFile {
 struct Loaded {
     passwords: Arc<Passwords>,
     stamp: Option<Stamp>,
-    /// The last trouble that was logged, so that it is logged once.
+    /// The last error that was logged, so that it is logged once.
     trouble: Option<String>,
 }
 
@@ -229,7 +235,7 @@ impl Stamp {
 }
 
 impl PasswordFile {
-    /// Read the file, which must be of this realm. The error is for the operator.
+    /// Reads the file, which must be of this realm. An error names the file.
     pub fn open(path: &Path, realm: Option<&str>) -> Result<PasswordFile, String> {
         let stamp = fs::metadata(path).ok().and_then(|metadata| Stamp::of(&metadata));
         let passwords = load_of_realm(path, realm)?;
@@ -241,8 +247,8 @@ impl PasswordFile {
         Ok(PasswordFile { path: path.into(), realm: realm.map(String::from), loaded })
     }
 
-    /// What the file holds of a user's password. A file that has become unreadable changes nothing: who could connect
-    /// before still can, and the log says why.
+    /// The entry of a user in the file as it is now. While it cannot be read, the entries read last stay in force, and the
+    /// reason is logged.
     pub fn lookup(&self, user: &[u8]) -> Option<Vec<u8>> {
         self.current().hash(user).map(<[u8]>::to_vec)
     }

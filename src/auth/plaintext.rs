@@ -1,6 +1,4 @@
-//! `plaintext`: the client sends its password. Exists for the tests, and as the shortest example of a protocol.
-//!
-//! It is what the protocol of that name in ZEO 4's tests does; it protects nothing on the network.
+//! `plaintext`: the client sends its password. For the tests of ZEO 4, which have this protocol; it protects nothing on the network.
 
 use std::sync::Arc;
 
@@ -12,6 +10,7 @@ use super::{Exchange, Kind, Protocol, Settings, Verdict, arguments, for_log, str
 use crate::wire::exception::PyException;
 use crate::wire::value::Value;
 
+/// The protocol.
 pub const KIND: Kind =
     Kind { name: "plaintext", open, hash: |_, _, password| hex_digest(password.as_bytes()) };
 

@@ -52,12 +52,16 @@ impl Failure {
     }
 }
 
-/// The whole program. `program` is its name as called.
+/// The program `runzeo`, until a signal ends it. `program` is its name as called; `arguments` do not have it.
 pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
     run_with(&Protocols::builtin(), program, arguments)
 }
 
-/// The whole program of a server with other authentication protocols.
+/// The same with other authentication protocols than [`Protocols::builtin`]; see [`crate::auth`].
+///
+/// Parses `arguments`, reads the configuration, prints what is wrong with them to stderr; or serves until SIGTERM, SIGINT or
+/// SIGHUP. Installs signal handlers, a panic hook and the process's log, so it can be called once in a process. The exit codes are those of
+/// the module's documentation.
 pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) -> ExitCode {
     let invocation = from_command_line(program, arguments, &|name| std::env::var(name).ok())
         .and_then(|invocation| check_protocol(program, protocols, invocation));

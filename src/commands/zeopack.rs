@@ -1,7 +1,7 @@
-//! `zeopack`: has storages of running servers packed, ours or Python's, and waits for it.
+//! `zeopack`: asks running servers, ours or Python's, to pack storages, and waits for the end.
 //!
-//! Options are those of Python's script. Exit codes: 0 all were packed; 1 one was not, and stderr says why; 2 for what is
-//! wrong with the options.
+//! Options are those of Python's script. Exit codes: 0 all were packed; 1 one was not, and stderr says why; 2 the command line is
+//! wrong.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -15,11 +15,11 @@ use crate::client::{CallError, Connection};
 use crate::logging::LocalTime;
 use crate::wire::value::Value;
 
-/// How long a server that is being started is waited for, as in Python.
+/// Upper bound on the wait for a server that is being started, as in Python.
 const CONNECT_MAX: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(1);
-/// A terminal is told so often how far it is.
-const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// Interval of progress updates on a terminal.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 const DAY: f64 = 86400.0;
 
 /// One storage to pack.
@@ -37,13 +37,13 @@ struct Task {
     time: Option<[u32; 3]>,
 }
 
-/// What the command line asks for.
+/// The command line.
 enum Wanted {
     Pack(Task),
     Print(String),
 }
 
-/// The whole program. `program` is its name as called.
+/// The program `zeopack`. `program` is its name as called; `arguments` do not have it.
 pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
     let task = match read_command_line(program, arguments) {
         Ok(Wanted::Pack(task)) => task,
@@ -226,7 +226,7 @@ fn wait_for_pack(connection: &mut Connection, target: &Target, time: f64) -> Res
     }
     let mut status = None;
     loop {
-        match connection.any_answer(TOLD_EVERY)? {
+        match connection.any_answer(PROGRESS_INTERVAL)? {
             Some((id, result)) if id == pack => {
                 terminal.end(result.is_ok());
                 return result.map(drop).map_err(CallError::Raised);
@@ -234,7 +234,7 @@ fn wait_for_pack(connection: &mut Connection, target: &Target, time: f64) -> Res
             Some((id, Ok(Some(value)))) if status == Some(id) => {
                 status = None;
                 terminal.tell(done_of(&value));
-                std::thread::sleep(TOLD_EVERY / 4);
+                std::thread::sleep(PROGRESS_INTERVAL / 4);
             }
             Some(_) => status = None,
             None => {
@@ -261,7 +261,7 @@ fn done_of(status: &Value) -> Option<f64> {
     }
 }
 
-/// One line that is written again and again.
+/// The progress line of a terminal, written over itself.
 struct Terminal {
     name: String,
     begun: Instant,
@@ -275,7 +275,7 @@ impl Terminal {
             Some(done) => format!("{}: {:.0} % packed, {seconds} s", self.name, done.clamp(0.0, 1.0) * 100.0),
             None => format!("{}: packing, {seconds} s", self.name),
         };
-        // Who cannot be told need not be.
+        // Without a terminal to write to there is no progress to show.
         let _ = write!(std::io::stderr(), "\r{line}\x1b[K");
         self.active = true;
     }

@@ -1,6 +1,6 @@
 //! `zeopasswd`: add a user to a password file, change the password, remove the user.
 //!
-//! Exit codes: 0 done; 1 the file is as it was, and stderr says why; 2 for what is wrong with the options.
+//! Exit codes: 0 done; 1 the file is as it was, and stderr says why; 2 the command line is wrong.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::base::fs::dir_of;
 use crate::commands::prompt;
 use crate::config::{AuthenticationConfig, authentication_of};
 
-/// What is to be done with the user.
+/// What happens to the user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Action {
     Add,
@@ -40,12 +40,12 @@ enum Failure {
     Other(String),
 }
 
-/// The whole program. `program` is its name as called.
+/// The program `zeopasswd`. `program` is its name as called; `arguments` do not have it.
 pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
     run_with(&Protocols::builtin(), program, arguments)
 }
 
-/// The whole program for a server with other authentication protocols.
+/// The same for a server with other authentication protocols: `-p NAME` is one of these, and [`Kind::hash`] makes the entry.
 pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) -> ExitCode {
     let failure = match read_command_line(arguments) {
         Ok(None) => {
@@ -160,7 +160,7 @@ fn perform(protocols: &Protocols, task: &Task) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("the realm {why}")));
     }
     let shown = task.file.display();
-    // Asked for before anything is locked. Mistakes that need no password to be found come first.
+    // The password is asked for before anything is locked, and after mistakes that can be found without it.
     rewrite(task, kind, "").map_err(Failure::Other)?;
     let password = match (&task.password, task.action) {
         (_, Action::Delete) => String::new(),
@@ -172,7 +172,7 @@ fn perform(protocols: &Protocols, task: &Task) -> Result<(), Failure> {
         let why = "the password is empty, which ZEO's clients refuse to send";
         return Err(Failure::Other(format!("{why}; {shown} is as it was")));
     }
-    // Two at a time would lose one's work. The file itself is replaced, so its directory stands for it.
+    // Of two at a time, one would overwrite the change of the other. The file itself is replaced, so its directory is locked.
     let failed = |error: io::Error| Failure::Other(format!("can't write {shown}: {error}"));
     let dir = File::open(dir_of(&task.file)).map_err(failed)?;
     dir.lock().map_err(failed)?;

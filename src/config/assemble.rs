@@ -24,16 +24,16 @@ use crate::server::hosted::HostedOptions;
 use crate::storage::file::FileStorageOptions;
 use crate::wire::protocol::Greeting;
 
-/// No configuration is larger; endless devices are.
+/// Upper bound on what is read: endless devices are refused.
 const FILE_LEN_MAX: u64 = 256 << 20;
 
 /// Looks up an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// What the program is asked to do.
+/// What a command line asks the program for.
 #[derive(Clone, Debug)]
 pub enum Invocation {
-    /// Serve until told to stop.
+    /// Serve until a signal ends the server.
     Serve(Box<Config>),
     /// Print [`Config::describe`], exit with status 0.
     Check(Box<Config>),
@@ -41,7 +41,7 @@ pub enum Invocation {
     Print(String),
 }
 
-/// From the arguments (without the program's name) to what is to be done. Opens nothing but configuration files.
+/// From the arguments, without the program's name. Opens nothing but configuration files.
 pub fn from_command_line(
     program: &str,
     arguments: &[OsString],
@@ -176,7 +176,7 @@ impl Demanded {
     }
 }
 
-/// The keys of `conflict-resolver` together. A user or a name without an interpreter is a mistake that must not go unnoticed.
+/// The keys of `conflict-resolver` together. A user or a name without an interpreter is refused.
 fn conflict_resolver(section: ConflictResolverSection) -> Result<Option<HelperOptions>, String> {
     let ConflictResolverSection { interpreter, user, allowed } = section;
     let (user, user_at) = user.unzip();
@@ -193,7 +193,7 @@ fn conflict_resolver(section: ConflictResolverSection) -> Result<Option<HelperOp
     }
 }
 
-/// What a configuration file says of authentication, for `zeopasswd`. `None`: nothing.
+/// The authentication that a configuration file asks for, for `zeopasswd`. `None`: none.
 pub fn authentication_of(
     reference: &str,
     environment: Environment<'_>,
@@ -214,7 +214,7 @@ struct StorageSection {
     location: Location,
 }
 
-/// What the configuration file says.
+/// The values of a configuration file.
 #[derive(Default)]
 struct FileConfig {
     zeo: ZeoSection,

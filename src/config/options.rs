@@ -1,4 +1,4 @@
-//! The command line of the server: what Python's runzeo takes, of ZEO 4 and ZEO 6, and a little more.
+//! The command line of the server: the options of Python's runzeo, of ZEO 4 and ZEO 6, and a few of our own.
 //!
 //! Rules and messages are those of Python's getopt and of zdaemon: options before anything else, long ones
 //! may be abbreviated while unambiguous, the first mistake from the left is reported. `-h` and `--version`
@@ -13,7 +13,7 @@ use super::zconfig::datatypes;
 use super::zconfig::quoted;
 use crate::base::address::Address;
 
-/// What the command line says.
+/// The options of a command line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     pub configuration: Option<String>,
@@ -30,11 +30,11 @@ pub struct Options {
     pub auth_database: Option<String>,
     pub auth_realm: Option<String>,
     pub exit_immediately: bool,
-    /// Say what would be served instead of serving it.
+    /// Print what the configuration comes to, and stop.
     pub check: bool,
 }
 
-/// What is to be done.
+/// A command line.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CommandLine {
     Help,
@@ -76,7 +76,7 @@ enum Opt {
     Version,
 }
 
-/// Which program knows an option. An abbreviation means what the earliest of these makes of it.
+/// The programs that know an option. An abbreviation means what the first of these that can complete it makes of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Known {
     Zeo6,
@@ -115,6 +115,12 @@ const TABLE: &[Row] = &[
     row(Opt::PidFile, "", "pid-file", true, Known::Zeo6),
     row(Opt::Check, "", "check", false, Known::Here),
 ];
+
+/// The long names of the options that not all of Python's servers have, for the documents; true: those up to ZEO 4 have it.
+pub fn not_everywhere() -> impl Iterator<Item = (&'static str, bool)> {
+    let rows = TABLE.iter().filter(|row| row.known != Known::Zeo6);
+    rows.map(|row| (row.long, row.known == Known::Zeo4))
+}
 
 /// What `--help` prints. Fits a screen.
 pub fn help(program: &str) -> String {

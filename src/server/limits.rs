@@ -1,10 +1,10 @@
-//! What one client, or all of them together, may take of the machine.
+//! Limits on what one client, or all of them together, can take of the machine.
 //!
-//! Plain numbers; the file that enforces a limit is named with it. `schema/limits.rs` has their keys.
+//! Plain numbers; each names the file that enforces it. `config/schema/limits.rs` has their keys and bounds.
 
 use std::time::Duration;
 
-/// The limits of a server. `None`: there is no such limit.
+/// The limits of a server. `None`: no limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// Bytes of one message from a client (`wire/frame.rs`).
@@ -12,7 +12,7 @@ pub struct Limits {
     /// From accepting a connection to the end of its `register`, TLS and authentication included
     /// (`server/admission.rs`).
     pub handshake_timeout: Option<Duration>,
-    /// How long a peer may be silent that should have answered on the level of TCP (`net/stream.rs`).
+    /// Upper bound on the time that a peer may leave TCP unanswered (`net/stream.rs`).
     pub dead_peer_timeout: Option<Duration>,
     /// Registered clients. `None`: as many as there are descriptors for (`server/admission.rs`).
     pub connections: Option<usize>,
@@ -20,7 +20,7 @@ pub struct Limits {
     pub connections_per_address: Option<usize>,
     /// Connections that have not registered yet.
     pub unregistered: usize,
-    /// Bytes of a transaction that are kept in memory before it votes; what is beyond goes to a temporary file
+    /// Bytes of a transaction that are kept in memory before it votes; the rest goes to a temporary file
     /// (`storage/staged.rs`).
     pub transaction_memory: usize,
     /// Bytes of a transaction's records and blobs together (`server/session/store.rs`).
@@ -29,7 +29,7 @@ pub struct Limits {
     pub transaction_objects: Option<u64>,
     /// Bytes that may be queued for a client that does not read (`server/outbox/slow_client.rs`).
     pub unsent: usize,
-    /// How long nothing may come for a transaction that has not voted (`server/watch.rs`).
+    /// Upper bound on the time between two messages for a transaction that has not voted (`server/watch.rs`).
     pub idle_transaction_timeout: Option<Duration>,
     /// Iterators over transactions; of those over records there may be four times as many
     /// (`server/session/iterate.rs`).

@@ -39,7 +39,7 @@ pub fn with_extension(dirs: &[&str], extension: &str) -> Vec<(String, String)> {
 }
 
 /// Where Rust is.
-pub const RUST: [&str; 4] = ["src", "tests", "benches", "fuzz"];
+pub const RUST: [&str; 5] = ["src", "tests", "benches", "examples", "fuzz"];
 
 /// Fails with what breaks a rule and is no exception, and with exceptions that are none any more: lists of exceptions
 /// only shrink.

@@ -2,19 +2,24 @@
 
 use crate::base::address::Address;
 use crate::config::zconfig::datatypes::{self, Datatype};
-use crate::config::zconfig::matcher::{Child, Content, SectionType, key, required_key};
+use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section, quoted};
+use crate::logging::format::DEFAULT_DATE_FORMAT;
 use crate::logging::level::{ALL, BLATHER, CRITICAL, DEBUG, ERROR, INFO, NOTSET, TRACE, WARNING};
 use crate::logging::{
     Destination, Encoding, FileSetup, Formatter, HandlerSetup, Layout, LogSetup, Rotation, Style,
     SyslogAddress, SyslogSetup, When,
 };
 
+/// [`DEFAULT_FORMAT`](crate::logging::format::DEFAULT_FORMAT) as the configuration writes it.
+const LOGFILE_FORMAT: &str = r"------\n%(asctime)s %(levelname)s %(name)s %(message)s";
 const DEFAULT_SYSLOG_FORMAT: &str = "%(name)s %(message)s";
 const DEFAULT_SYSLOG_FACILITY: &str = "user";
 /// Where syslog listens if the address leaves it open.
 const SYSLOG_HOST: &str = "localhost";
 const SYSLOG_PORT: u16 = 514;
+
+const ZCONFIG_3_4: KnownTo = KnownTo::Since("ZConfig 3.4");
 
 const LEVEL: Datatype = Datatype::Custom(|text| level(text).map(drop));
 const STYLE: Datatype = Datatype::Custom(|text| style(text).map(drop));
@@ -22,16 +27,16 @@ const FACILITY: Datatype = Datatype::Custom(|text| facility(text).map(drop));
 
 /// Keys that all handlers have, and then some.
 macro_rules! handler {
-    ($name:literal, $($child:expr),* $(,)?) => {
+    ($name:literal, $format:expr, $($child:expr),* $(,)?) => {
         SectionType {
             name: $name,
             content: Content::Checked(&[
-                key("formatter", Datatype::DottedName),
-                key("dateformat", Datatype::Any),
-                key("level", LEVEL),
-                key("style", STYLE),
-                key("arbitrary-fields", Datatype::Boolean),
-                key("format", Datatype::Any),
+                key("formatter", Datatype::DottedName).default("logging.Formatter"),
+                key("dateformat", Datatype::Any).default(DEFAULT_DATE_FORMAT),
+                key("level", LEVEL).default("notset"),
+                key("style", STYLE).default("classic").known(ZCONFIG_3_4),
+                key("arbitrary-fields", Datatype::Boolean).default("false").known(ZCONFIG_3_4),
+                key("format", Datatype::Any).default($format),
                 $($child),*
             ]),
         }
@@ -40,30 +45,44 @@ macro_rules! handler {
 
 static LOGFILE: SectionType = handler![
     "logfile",
+    LOGFILE_FORMAT,
     required_key("path", Datatype::Any),
-    key("old-files", Datatype::Integer),
-    key("max-size", Datatype::ByteSize),
-    key("when", Datatype::Any),
-    key("interval", Datatype::Integer),
-    key("encoding", Datatype::Any),
-    key("delay", Datatype::Boolean),
+    key("old-files", Datatype::Integer).default("0"),
+    key("max-size", Datatype::ByteSize).default("0"),
+    key("when", Datatype::Any).default(""),
+    key("interval", Datatype::Integer).default("0"),
+    key("encoding", Datatype::Any).default("utf-8").known(ZCONFIG_3_4),
+    key("delay", Datatype::Boolean).default("false").known(ZCONFIG_3_4),
 ];
 
-static SYSLOG: SectionType =
-    handler!["syslog", key("facility", FACILITY), key("address", Datatype::SocketAddress)];
+static SYSLOG: SectionType = handler![
+    "syslog",
+    DEFAULT_SYSLOG_FORMAT,
+    key("facility", FACILITY).default(DEFAULT_SYSLOG_FACILITY),
+    key("address", Datatype::SocketAddress).default("localhost:514"),
+];
 
-static WIN32_EVENTLOG: SectionType = handler!["win32-eventlog", key("appname", Datatype::Any)];
+static WIN32_EVENTLOG: SectionType = handler!["win32-eventlog", "", key("appname", Datatype::Any)];
 
 static HTTP_LOGGER: SectionType = handler![
     "http-logger",
+    "",
     key("url", Datatype::Custom(http_url)),
     key("method", Datatype::Custom(http_method))
 ];
 
 static EMAIL_NOTIFIER: SectionType = handler![
     "email-notifier",
+    "",
     required_key("from", Datatype::Any),
-    Child::Key { name: "to", datatype: Datatype::Any, required: true, multiple: true },
+    Child::Key {
+        name: "to",
+        datatype: Datatype::Any,
+        required: true,
+        multiple: true,
+        default: None,
+        known: KnownTo::Always,
+    },
     key("subject", Datatype::Any),
     key("smtp-server", Datatype::InetAddress),
     key("smtp-username", Datatype::Any),
@@ -77,8 +96,10 @@ const HANDLERS: Child = Child::Slot {
     multiple: true,
 };
 
-pub static EVENTLOG: SectionType =
-    SectionType { name: "eventlog", content: Content::Checked(&[key("level", LEVEL), HANDLERS]) };
+pub static EVENTLOG: SectionType = SectionType {
+    name: "eventlog",
+    content: Content::Checked(&[key("level", LEVEL).default("info"), HANDLERS]),
+};
 
 /// A logger other than the root; stands in `<runner>` only.
 pub static LOGGER: SectionType = SectionType {
@@ -138,7 +159,7 @@ fn log_file(section: &Section) -> Result<HandlerSetup, ConfigError> {
     };
     Ok(HandlerSetup {
         level: section.get("level", level)?.unwrap_or(NOTSET),
-        layout: layout(section, &Layout::default().format)?,
+        layout: layout(section, LOGFILE_FORMAT)?,
         destination,
         encoding,
     })
@@ -224,13 +245,12 @@ fn layout(section: &Section, default_format: &str) -> Result<Layout, ConfigError
         ));
     }
     let style = section.get("style", style)?.unwrap_or_default();
-    let format = match section.value("format").map(|value| unescape(&value.text)) {
-        Some(format) if format.is_empty() => style.default_format().into(),
-        Some(format) => format,
-        None => default_format.into(),
+    let format = match section.value("format").map_or(default_format, |value| &value.text) {
+        "" => style.default_format().into(),
+        format => unescape(format),
     };
     let dateformat =
-        section.get("dateformat", datatypes::string)?.unwrap_or_else(|| Layout::default().dateformat);
+        section.get("dateformat", datatypes::string)?.unwrap_or_else(|| DEFAULT_DATE_FORMAT.into());
     let layout = Layout { format, dateformat, style };
     Formatter::new(&layout).map_err(|error| {
         let location = section.value(error.key).map_or(&section.start, |value| &value.location);

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use crate::config::zconfig::datatypes::{Bounds, Datatype, Unit, bounded};
-use crate::config::zconfig::matcher::{Child, key};
+use crate::config::zconfig::matcher::{Child, KnownTo, key};
 use crate::config::zconfig::{ConfigError, Section};
 use crate::server::limits::Limits;
 
-/// One key: what it may say, and what it is about.
+/// One key: the values that it takes, and the field of [`Limits`] that it is for.
 pub struct Limit {
     name: &'static str,
+    /// What [`Limits::default`] has, as one would write it.
+    default: &'static str,
     bounds: Bounds,
     get: fn(&Limits) -> Option<u64>,
     /// With a number within the bounds, or `None` if they permit that.
@@ -18,7 +20,7 @@ pub struct Limit {
 
 impl Limit {
     pub const fn key(&'static self) -> Child {
-        key(self.name, Datatype::Bounded(&self.bounds))
+        key(self.name, Datatype::Bounded(&self.bounds)).default(self.default).known(KnownTo::Own)
     }
 
     /// As one would write it.
@@ -29,11 +31,12 @@ impl Limit {
 }
 
 const YEAR: u64 = 366 * 86400;
-/// Larger than any memory; a length of memory all the same.
+/// Larger than any memory, and still a length that can be computed with.
 const MEMORY_MAX: u64 = 1 << 46;
 
 pub static MESSAGE_SIZE: Limit = Limit {
     name: "max-message-size",
+    default: "256MB",
     // The length of a message has 31 bits, one of which clients of ZEO 4 do not use.
     bounds: Bounds { unit: Unit::Bytes, least: 64 << 10, most: 1 << 30, or_none: false },
     get: |limits| Some(limits.message_size as u64),
@@ -42,6 +45,7 @@ pub static MESSAGE_SIZE: Limit = Limit {
 
 pub static HANDSHAKE_TIMEOUT: Limit = Limit {
     name: "handshake-timeout",
+    default: "30s",
     bounds: Bounds { unit: Unit::Seconds, least: 1, most: YEAR, or_none: true },
     get: |limits| seconds(limits.handshake_timeout),
     set: |limits, value| limits.handshake_timeout = value.map(Duration::from_secs),
@@ -49,6 +53,7 @@ pub static HANDSHAKE_TIMEOUT: Limit = Limit {
 
 pub static DEAD_PEER_TIMEOUT: Limit = Limit {
     name: "dead-peer-timeout",
+    default: "5m",
     // The kernel sends a few probes, seconds apart, and begins with them after 32767 seconds at the latest.
     bounds: Bounds { unit: Unit::Seconds, least: 10, most: 18 * 3600, or_none: true },
     get: |limits| seconds(limits.dead_peer_timeout),
@@ -57,6 +62,7 @@ pub static DEAD_PEER_TIMEOUT: Limit = Limit {
 
 pub static CONNECTIONS: Limit = Limit {
     name: "max-connections",
+    default: "none",
     bounds: Bounds { unit: Unit::Count, least: 1, most: 1 << 30, or_none: true },
     get: |limits| limits.connections.map(|count| count as u64),
     set: |limits, value| limits.connections = value.map(|count| number(Some(count))),
@@ -64,6 +70,7 @@ pub static CONNECTIONS: Limit = Limit {
 
 pub static CONNECTIONS_PER_ADDRESS: Limit = Limit {
     name: "max-connections-per-address",
+    default: "none",
     bounds: Bounds { unit: Unit::Count, least: 1, most: 1 << 30, or_none: true },
     get: |limits| limits.connections_per_address.map(|count| count as u64),
     set: |limits, value| limits.connections_per_address = value.map(|count| number(Some(count))),
@@ -71,6 +78,7 @@ pub static CONNECTIONS_PER_ADDRESS: Limit = Limit {
 
 pub static UNREGISTERED: Limit = Limit {
     name: "max-unregistered",
+    default: "1000",
     bounds: Bounds { unit: Unit::Count, least: 1, most: 1 << 20, or_none: false },
     get: |limits| Some(limits.unregistered as u64),
     set: |limits, value| limits.unregistered = number(value),
@@ -78,6 +86,7 @@ pub static UNREGISTERED: Limit = Limit {
 
 pub static TRANSACTION_MEMORY: Limit = Limit {
     name: "transaction-memory",
+    default: "8MB",
     bounds: Bounds { unit: Unit::Bytes, least: 0, most: MEMORY_MAX, or_none: false },
     get: |limits| Some(limits.transaction_memory as u64),
     set: |limits, value| limits.transaction_memory = number(value),
@@ -85,6 +94,7 @@ pub static TRANSACTION_MEMORY: Limit = Limit {
 
 pub static TRANSACTION_SIZE: Limit = Limit {
     name: "max-transaction-size",
+    default: "none",
     bounds: Bounds { unit: Unit::Bytes, least: 1, most: u64::MAX >> 1, or_none: true },
     get: |limits| limits.transaction_size,
     set: |limits, value| limits.transaction_size = value,
@@ -92,6 +102,7 @@ pub static TRANSACTION_SIZE: Limit = Limit {
 
 pub static TRANSACTION_OBJECTS: Limit = Limit {
     name: "max-transaction-objects",
+    default: "10000000",
     bounds: Bounds { unit: Unit::Count, least: 1, most: MEMORY_MAX, or_none: true },
     get: |limits| limits.transaction_objects,
     set: |limits, value| limits.transaction_objects = value,
@@ -99,6 +110,7 @@ pub static TRANSACTION_OBJECTS: Limit = Limit {
 
 pub static UNSENT: Limit = Limit {
     name: "max-unsent",
+    default: "16MB",
     // A client has a megabyte of its own replies under way at any time.
     bounds: Bounds { unit: Unit::Bytes, least: 2 << 20, most: MEMORY_MAX, or_none: false },
     get: |limits| Some(limits.unsent as u64),
@@ -107,6 +119,7 @@ pub static UNSENT: Limit = Limit {
 
 pub static IDLE_TRANSACTION_TIMEOUT: Limit = Limit {
     name: "idle-transaction-timeout",
+    default: "1h",
     bounds: Bounds { unit: Unit::Seconds, least: 1, most: YEAR, or_none: true },
     get: |limits| seconds(limits.idle_transaction_timeout),
     set: |limits, value| limits.idle_transaction_timeout = value.map(Duration::from_secs),
@@ -114,6 +127,7 @@ pub static IDLE_TRANSACTION_TIMEOUT: Limit = Limit {
 
 pub static ITERATORS: Limit = Limit {
     name: "max-iterators",
+    default: "256",
     bounds: Bounds { unit: Unit::Count, least: 1, most: 1 << 20, or_none: false },
     get: |limits| Some(limits.iterators as u64),
     set: |limits, value| limits.iterators = number(value),
@@ -121,6 +135,7 @@ pub static ITERATORS: Limit = Limit {
 
 pub static UNDO_LOG: Limit = Limit {
     name: "max-undo-log",
+    default: "10000",
     bounds: Bounds { unit: Unit::Count, least: 1, most: 1 << 30, or_none: false },
     get: |limits| Some(limits.undo_log as u64),
     set: |limits, value| limits.undo_log = number(value),
@@ -161,7 +176,7 @@ pub fn unusual(limits: &Limits) -> Vec<String> {
     ALL.iter().filter(differs).map(|limit| limit.show(limits)).collect()
 }
 
-/// The bounds of those that are numbers of things in memory permit no `None`, and nothing that does not fit.
+/// For counts of things in memory. Their bounds permit no `None`, and no number that does not fit.
 fn number(value: Option<u64>) -> usize {
     usize::try_from(value.unwrap_or(u64::MAX)).unwrap_or(usize::MAX)
 }
@@ -179,6 +194,7 @@ mod tests {
     fn every_limit_can_be_set_to_what_it_shows() {
         for limit in ALL {
             let mut limits = Limits::default();
+            assert_eq!(limit.show(&limits), format!("{} {}", limit.name, limit.default));
             if let Some(usual) = (limit.get)(&limits) {
                 assert!((limit.bounds.least..=limit.bounds.most).contains(&usual), "{}", limit.name);
             } else {

@@ -1,8 +1,8 @@
-//! What may stand in the server's configuration file, and what becomes of it.
+//! The sections and keys of the server's configuration file, and how their values become options.
 //!
 //! The tables are the union of what the schemas of ZEO 4 and ZEO 6 allow: a file that either takes is
-//! taken here. What would need an ability that the server does not have is refused with its line,
-//! never ignored; `<runner>` alone is checked and then left to zdaemon.
+//! taken here. A setting that needs something which the server does not have is refused with its line,
+//! never ignored; `<runner>` alone is checked and then left to zdaemon. `docs/operations.md` has a row for each key.
 
 pub mod eventlog;
 pub mod limits;

@@ -4,24 +4,26 @@ use std::path::Path;
 
 use crate::config::SslConfig;
 use crate::config::zconfig::datatypes::{self, Datatype};
-use crate::config::zconfig::matcher::{Content, SectionType, key, required_key};
+use crate::config::zconfig::matcher::{Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section};
 use crate::net::tls::{Clients, Files, Password};
 
-/// The names of all authorities that the machine trusts, in the documentation of Python's server.
+/// Names for all authorities that the machine trusts; the documentation of Python's server has both.
 const SIGNED: &[&str] = &["-", "SIGNED"];
-/// A server of Python that is configured with this trusts nobody until a program tells it whom.
+/// Python's server trusts no certificate with this until a program adds some.
 const DYNAMIC: &str = "DYNAMIC";
+
+const ZEO_5: KnownTo = KnownTo::Since("ZEO 5.0");
 
 /// Those of ZEO 6, and `password-file`.
 pub static SSL: SectionType = SectionType {
     name: "ssl",
     content: Content::Checked(&[
-        required_key("certificate", Datatype::ExistingDirpath),
-        key("key", Datatype::ExistingDirpath),
-        key("password-file", Datatype::ExistingDirpath),
-        key("password-function", Datatype::Any),
-        required_key("authenticate", Datatype::Any),
+        required_key("certificate", Datatype::ExistingDirpath).known(ZEO_5),
+        key("key", Datatype::ExistingDirpath).known(ZEO_5),
+        key("password-file", Datatype::ExistingDirpath).known(KnownTo::Own),
+        key("password-function", Datatype::Any).known(ZEO_5),
+        required_key("authenticate", Datatype::Any).known(ZEO_5),
     ]),
 };
 

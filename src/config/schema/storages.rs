@@ -6,7 +6,7 @@ use crate::base::ids::Tid;
 #[cfg(feature = "test-storages")]
 use crate::config::TestStorage;
 use crate::config::zconfig::datatypes::{self, Datatype};
-use crate::config::zconfig::matcher::{Child, Content, SectionType, key, required_key};
+use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section, quoted};
 use crate::config::{
     BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig, StorageConfig,
@@ -14,20 +14,25 @@ use crate::config::{
 };
 use crate::storage::file::{FileStorageOptions, NewFileFormat};
 
+const MAPPING_NAME: &str = "Mapping Storage";
+const TEMPORARY_NAME: &str = "Temporary Storage";
+
 static FILESTORAGE: SectionType = SectionType {
     name: "filestorage",
     content: Content::Checked(&[
         required_key("path", Datatype::ExistingDirpath),
-        key("blob-dir", Datatype::ExistingDirpath),
-        key("create", Datatype::Boolean),
-        key("read-only", Datatype::Boolean),
+        key("blob-dir", Datatype::ExistingDirpath).known(KnownTo::Since("ZODB 3.9")),
+        key("create", Datatype::Boolean).default("false"),
+        key("read-only", Datatype::Boolean).default("false"),
         key("quota", Datatype::ByteSize),
-        key("packer", Datatype::Any),
-        key("pack-gc", Datatype::Boolean),
-        key("pack-keep-old", Datatype::Boolean),
-        key("pack-refuse-large-removals", Datatype::Boolean),
-        // Ours: Python writes the format of the Python that runs it.
-        key("new-file-format", Datatype::Custom(|text| new_file_format(text).map(drop))),
+        key("packer", Datatype::Any).default("").known(KnownTo::Since("ZODB 3.9")),
+        key("pack-gc", Datatype::Boolean).default("true").known(KnownTo::Since("ZODB 3.9")),
+        key("pack-keep-old", Datatype::Boolean).default("true").known(KnownTo::Since("ZODB 3.9")),
+        key("pack-refuse-large-removals", Datatype::Boolean).default("false").known(KnownTo::Own),
+        // Python writes the format of the Python that runs it.
+        key("new-file-format", Datatype::Custom(|text| new_file_format(text).map(drop)))
+            .default("auto")
+            .known(KnownTo::Own),
     ]),
 };
 
@@ -41,8 +46,10 @@ const fn base_slot() -> Child {
     }
 }
 
-static MAPPINGSTORAGE: SectionType =
-    SectionType { name: "mappingstorage", content: Content::Checked(&[key("name", Datatype::Any)]) };
+static MAPPINGSTORAGE: SectionType = SectionType {
+    name: "mappingstorage",
+    content: Content::Checked(&[key("name", Datatype::Any).default(MAPPING_NAME)]),
+};
 
 static DEMOSTORAGE: SectionType = SectionType {
     name: "demostorage",
@@ -60,12 +67,12 @@ static BLOBSTORAGE: SectionType = SectionType {
 /// `%import zc.zlibstorage`
 static ZLIBSTORAGE: SectionType = SectionType {
     name: "zlibstorage",
-    content: Content::Checked(&[base_slot(), key("compress", Datatype::Boolean)]),
+    content: Content::Checked(&[base_slot(), key("compress", Datatype::Boolean).default("true")]),
 };
 
 static SERVERZLIBSTORAGE: SectionType = SectionType {
     name: "serverzlibstorage",
-    content: Content::Checked(&[base_slot(), key("compress", Datatype::Boolean)]),
+    content: Content::Checked(&[base_slot(), key("compress", Datatype::Boolean).default("true")]),
 };
 
 /// `%import zc.beforestorage`
@@ -73,14 +80,16 @@ static BEFORE: SectionType = SectionType {
     name: "before",
     content: Content::Checked(&[
         base_slot(),
-        key("before", Datatype::Any),
+        key("before", Datatype::Any).default("now"),
         key("before-from-file", Datatype::Any),
     ]),
 };
 
 /// `%import tempstorage`
-static TEMPORARYSTORAGE: SectionType =
-    SectionType { name: "temporarystorage", content: Content::Checked(&[key("name", Datatype::Any)]) };
+static TEMPORARYSTORAGE: SectionType = SectionType {
+    name: "temporarystorage",
+    content: Content::Checked(&[key("name", Datatype::Any).default(TEMPORARY_NAME)]),
+};
 
 /// `%import ZODB.tests`, `%import ZEO.tests`
 #[cfg(feature = "test-storages")]
@@ -148,11 +157,9 @@ pub fn is_storage(section: &Section) -> bool {
 pub fn storage(section: &Section) -> Result<StorageConfig, ConfigError> {
     Ok(match section.type_name.as_str() {
         "filestorage" => StorageConfig::File(file_storage(section)?),
-        "mappingstorage" => {
-            StorageConfig::Mapping { name: name(section).unwrap_or("Mapping Storage".into()) }
-        }
+        "mappingstorage" => StorageConfig::Mapping { name: name(section).unwrap_or(MAPPING_NAME.into()) },
         "temporarystorage" => {
-            StorageConfig::Temporary { name: name(section).unwrap_or("Temporary Storage".into()) }
+            StorageConfig::Temporary { name: name(section).unwrap_or(TEMPORARY_NAME.into()) }
         }
         "demostorage" => StorageConfig::Demo(demo_storage(section)?),
         "blobstorage" => StorageConfig::Blob(blob_storage(section)?),

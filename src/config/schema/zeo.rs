@@ -7,7 +7,7 @@ use super::{limits, ssl};
 use crate::base::address::Address;
 use crate::config::SslConfig;
 use crate::config::zconfig::datatypes::{self, Datatype};
-use crate::config::zconfig::matcher::{Child, Content, SectionType, key, required_key};
+use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Location, Section};
 use crate::conflict::User;
 use crate::server::limits::Limits;
@@ -20,22 +20,26 @@ pub static ZEO: SectionType = SectionType {
     content: Content::Checked(&[
         Child::Slot { what: "<ssl> section", types: &[&ssl::SSL], required: false, multiple: false },
         required_key("address", Datatype::SocketBindingAddress),
-        key("read-only", Datatype::Boolean),
-        key("invalidation-queue-size", Datatype::Integer),
-        key("invalidation-age", Datatype::Float),
-        key("monitor-address", Datatype::SocketBindingAddress),
+        key("read-only", Datatype::Boolean).default("false"),
+        key("invalidation-queue-size", Datatype::Integer).default("100"),
+        key("invalidation-age", Datatype::Float).known(KnownTo::Since("ZODB 3.9")),
+        key("monitor-address", Datatype::SocketBindingAddress).known(KnownTo::Until("ZEO 4")),
         key("transaction-timeout", Datatype::Integer),
-        key("authentication-protocol", Datatype::Any),
-        key("authentication-database", Datatype::Any),
-        key("authentication-realm", Datatype::Any),
+        key("authentication-protocol", Datatype::Any).default("none").known(KnownTo::Until("ZEO 4")),
+        key("authentication-database", Datatype::Any).known(KnownTo::Until("ZEO 4")),
+        key("authentication-realm", Datatype::Any).known(KnownTo::Until("ZEO 4")),
         key("pid-filename", Datatype::ExistingDirpath),
-        key("drop-cache-rather-verify", Datatype::Boolean),
-        key("client-conflict-resolution", Datatype::Boolean),
-        key("conflict-resolver", Datatype::Custom(|text| interpreter(text).map(drop))),
-        key("conflict-resolver-user", Datatype::Custom(|text| user(text).map(drop))),
-        key("conflict-resolver-allow", Datatype::Custom(|text| names(text).map(drop))),
-        key("msgpack", Datatype::Boolean),
-        key("socket-mode", Datatype::Custom(|text| mode(text).map(drop))),
+        key("drop-cache-rather-verify", Datatype::Boolean)
+            .default("false")
+            .known(KnownTo::Between("ZODB 3.9", "ZEO 4")),
+        key("client-conflict-resolution", Datatype::Boolean)
+            .default("false")
+            .known(KnownTo::Since("ZEO 5.0")),
+        key("conflict-resolver", Datatype::Custom(|text| interpreter(text).map(drop))).known(KnownTo::Own),
+        key("conflict-resolver-user", Datatype::Custom(|text| user(text).map(drop))).known(KnownTo::Own),
+        key("conflict-resolver-allow", Datatype::Custom(|text| names(text).map(drop))).known(KnownTo::Own),
+        key("msgpack", Datatype::Boolean).default("false").known(KnownTo::Since("ZEO 5.1")),
+        key("socket-mode", Datatype::Custom(|text| mode(text).map(drop))).known(KnownTo::Own),
         limits::MESSAGE_SIZE.key(),
         limits::HANDSHAKE_TIMEOUT.key(),
         limits::DEAD_PEER_TIMEOUT.key(),
@@ -52,7 +56,7 @@ pub static ZEO: SectionType = SectionType {
     ]),
 };
 
-/// What the section says; the command line may say otherwise.
+/// The values of the section, before the command line replaces some of them.
 #[derive(Debug, Default)]
 pub struct ZeoSection {
     pub address: Option<Address>,
@@ -74,7 +78,7 @@ pub struct ZeoSection {
     pub limits: Limits,
 }
 
-/// The keys of helpers, and where they are.
+/// The keys of helper processes, with their lines.
 #[derive(Debug, Default)]
 pub struct ConflictResolverSection {
     pub interpreter: Option<PathBuf>,
@@ -124,7 +128,7 @@ impl ZeoSection {
     }
 }
 
-/// A program that can be run: its versions are seen when it is.
+/// An executable file. Whether it is a Python that can be used is found out when it is started.
 fn interpreter(text: &str) -> Result<PathBuf, String> {
     use std::os::unix::fs::PermissionsExt;
     let path = datatypes::existing_path(text)?;
@@ -136,7 +140,7 @@ fn interpreter(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Who helpers run as.
+/// The user that helper processes run as.
 fn user(text: &str) -> Result<User, String> {
     let (uid, gid) = datatypes::user(text)?;
     Ok(User { name: text.into(), uid, gid })
@@ -158,7 +162,7 @@ fn names(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// The mode of a Unix socket: who may connect.
+/// The mode of a Unix socket.
 fn mode(text: &str) -> Result<u32, String> {
     match u32::try_from(datatypes::octal(text)?) {
         Ok(mode @ 0..=0o777) => Ok(mode),

@@ -1,8 +1,8 @@
 //! From text to value: ZConfig's data types, and those of zdaemon.
 //!
-//! What Python's conversions accept is accepted here and means the same, down to blanks around a
-//! number and underscores in it. Integers beyond [`i128`] saturate, which no setting can tell from
-//! the true value. Errors are the second half of a sentence: "'x' is not ...".
+//! A text that Python's conversions accept is accepted here and means the same, down to blanks around a number and underscores in
+//! it. Integers beyond [`i128`] saturate; all settings have lower bounds. Errors quote the text: "'x' is not ..."; the caller adds
+//! key, file and line.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ pub enum Datatype {
     Octal,
     /// A number within bounds.
     Bounded(&'static Bounds),
-    /// One that only its schema knows.
+    /// A conversion of one schema.
     Custom(fn(&str) -> Result<(), String>),
 }
 
@@ -63,7 +63,7 @@ impl Datatype {
     }
 }
 
-/// What a number may be, and what it counts.
+/// The bounds of a number, and its unit.
 #[derive(Debug)]
 pub struct Bounds {
     pub unit: Unit,

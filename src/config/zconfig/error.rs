@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, where, and what may have been meant.
+//! Errors of a configuration: file and line, what is wrong, and a name that may have been meant.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::tree::Location;
 /// One error; the first one found ends the reading.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError {
-    /// `None` where no line is to blame, as for a file that cannot be read.
+    /// `None`: the error is of no line, as for a file that cannot be read.
     pub location: Option<Location>,
     pub message: String,
     /// A name that exists and looks like the one that does not.

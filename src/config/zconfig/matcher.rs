@@ -3,8 +3,12 @@
 //! A schema is plain data: section types with their keys and the sections that they may hold. As in
 //! ZConfig, the order of the children matters: a section's name must not be that of a key that stands
 //! before the section's slot.
+//!
+//! A key also says its default and which of Python's servers know it. Both are for the documents, which tests compare with the
+//! schema (`tests/config/documents.rs`); another test there compares the default with what the server does without the key.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use super::datatypes::{Datatype, basic_key};
 use super::error::ConfigError;
@@ -22,18 +26,21 @@ pub struct SectionType {
 #[derive(Debug)]
 pub enum Content {
     Checked(&'static [Child]),
-    /// Not looked at here: whoever uses the section knows what to say about it.
+    /// Not looked at here: the reader of the section refuses it.
     Opaque,
 }
 
 /// What a section may hold.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Child {
     Key {
         name: &'static str,
         datatype: Datatype,
         required: bool,
         multiple: bool,
+        /// A text that means the same as leaving the key out. `None`: there is no such text.
+        default: Option<&'static str>,
+        known: KnownTo,
     },
     /// Sections of any of the types, with any name or none.
     Slot {
@@ -45,16 +52,43 @@ pub enum Child {
     },
 }
 
+/// Which of Python's servers know a key; those before ZODB 3.8 do not count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum KnownTo {
+    Always,
+    /// From this version on.
+    Since(&'static str),
+    /// Up to this version, inclusive.
+    Until(&'static str),
+    /// From the first version to the second, inclusive.
+    Between(&'static str, &'static str),
+    /// None of them: it is a key of this server alone.
+    Own,
+}
+
+impl fmt::Display for KnownTo {
+    /// As the tables of the documents have it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KnownTo::Always => f.write_str("all"),
+            KnownTo::Since(first) => write!(f, "from {first}"),
+            KnownTo::Until(last) => write!(f, "to {last}"),
+            KnownTo::Between(first, last) => write!(f, "{first} to {last}"),
+            KnownTo::Own => f.write_str("none"),
+        }
+    }
+}
+
 pub const fn key(name: &'static str, datatype: Datatype) -> Child {
-    Child::Key { name, datatype, required: false, multiple: false }
+    Child::Key { name, datatype, required: false, multiple: false, default: None, known: KnownTo::Always }
 }
 
 pub const fn required_key(name: &'static str, datatype: Datatype) -> Child {
-    Child::Key { name, datatype, required: true, multiple: false }
+    Child::Key { name, datatype, required: true, multiple: false, default: None, known: KnownTo::Always }
 }
 
 impl SectionType {
-    fn children(&self) -> &'static [Child] {
+    pub fn children(&self) -> &'static [Child] {
         match self.content {
             Content::Checked(children) => children,
             Content::Opaque => &[],
@@ -83,23 +117,20 @@ impl SectionType {
         if self.name.is_empty() { String::new() } else { format!(" in <{}>", self.name) }
     }
 
-    /// Whether one of the types that this one can hold, at any depth, has the name.
-    fn knows_type(&'static self, name: &str) -> bool {
+    /// The types that this one can hold, at any depth.
+    pub fn inner_types(&'static self) -> Vec<&'static SectionType> {
         // Storages hold storages.
         let mut seen: Vec<&SectionType> = Vec::new();
         let mut todo = vec![self];
         while let Some(section_type) = todo.pop() {
             for slot in section_type.slot_types() {
-                if slot.name == name {
-                    return true;
-                }
                 if !seen.iter().any(|known| std::ptr::eq(*known, slot)) {
                     seen.push(slot);
                     todo.push(slot);
                 }
             }
         }
-        false
+        seen
     }
 }
 
@@ -165,6 +196,26 @@ fn check_section(
 }
 
 impl Child {
+    /// This key with a default.
+    pub const fn default(self, text: &'static str) -> Child {
+        match self {
+            Child::Key { name, datatype, required, multiple, known, .. } => {
+                Child::Key { name, datatype, required, multiple, default: Some(text), known }
+            }
+            slot => slot,
+        }
+    }
+
+    /// This key, known to those of Python's servers.
+    pub const fn known(self, known: KnownTo) -> Child {
+        match self {
+            Child::Key { name, datatype, required, multiple, default, .. } => {
+                Child::Key { name, datatype, required, multiple, default, known }
+            }
+            slot => slot,
+        }
+    }
+
     fn multiple(&self) -> bool {
         let (Child::Key { multiple, .. } | Child::Slot { multiple, .. }) = self;
         *multiple
@@ -225,7 +276,7 @@ fn find_slot(
         }
     }
     let name = &inner.type_name;
-    if schema.knows_type(name) {
+    if schema.inner_types().iter().any(|known| known.name == name) {
         return Err(fail(match section_type.name {
             "" => format!("<{name}> cannot stand outside of all sections"),
             outer => format!("<{name}> cannot stand in <{outer}>"),

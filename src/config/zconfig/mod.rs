@@ -3,7 +3,7 @@
 //! [`parse`] turns text into a [`tree`] of sections that remember their file and line, with every
 //! `%define`, `%include` and `$name` ([`define`], [`mod@include`]) resolved; [`overrides`] puts command line settings
 //! (`-X`) on top; [`matcher`] compares the tree with the tables of a schema; [`datatypes`] turns texts into values.
-//! Which sections and keys exist is not known here. Verdicts are those of Python's ZConfig; messages
+//! Which sections and keys exist is known to `config::schema` alone. Verdicts are those of Python's ZConfig; messages
 //! are our own and begin with `path:line:`.
 
 pub mod datatypes;
@@ -43,7 +43,7 @@ pub fn quoted(text: &str) -> String {
     shown
 }
 
-/// What Python's `str.isspace` and `\s` take for white space.
+/// White space as Python's `str.isspace` and `\s` have it.
 pub fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
