@@ -4,26 +4,18 @@
 //! A table of states and events; each case runs with old and new clients, alone and among others. The server is in this
 //! process, over a disk that the test can hold up (`disk.rs`).
 
-use std::net::SocketAddr;
+mod world;
+
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::support::client::{Incoming, LATEST, RawClient, Speaks, content, record, undo_id};
-use crate::support::disk::{Disk, Hand};
+use crate::support::client::{LATEST, Speaks, content, record, undo_id};
 use crate::support::pickle::{Value, id};
-use runzeo::base::address::Address;
-use runzeo::base::clock::TimeSource;
 use runzeo::base::ids::Oid;
-use runzeo::net::listen::listen;
-use runzeo::server::Server;
-use runzeo::server::hosted::{Hosted, HostedOptions};
-use runzeo::server::limits::Limits;
-use runzeo::server::record_memory::RecordMemory;
-use runzeo::server::workers::Pools;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
-use runzeo::wire::protocol::Greeting;
+use world::{Client, LONG, OTHER, SUBJECT, THIRD, TIMEOUT, TXN, World};
 
 /// The states of a transaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -83,172 +75,6 @@ fn then(state: State, event: Event, old: bool) -> Option<Then> {
         (_, SyncFails) => Then::Refused,
         (_, Pack) => Then::Commits,
     })
-}
-
-const TIMEOUT: Duration = Duration::from_secs(2);
-/// Each has an object of its own; the subject's is also the holder's.
-const SUBJECT: u64 = 1;
-const OTHER: u64 = 2;
-const THIRD: u64 = 3;
-/// The subject's transaction is longer than what is reserved ahead, so that its vote must ask for more.
-const LONG: usize = 5 << 20;
-
-struct World {
-    server: Arc<Server>,
-    storage: Arc<FileStorage>,
-    address: SocketAddr,
-    hand: Hand,
-    directory: tempfile::TempDir,
-    /// Asks for the status.
-    watcher: Mutex<Client>,
-    /// The first transaction.
-    tid: u64,
-}
-
-impl World {
-    fn new(timeout: Option<Duration>, quota: Option<u64>) -> World {
-        let directory = tempfile::tempdir().expect("a directory");
-        let hand = Hand::default();
-        let mut options = FileStorageOptions::new(directory.path().join("Data.fs"));
-        options.media = Arc::new(Disk(hand.clone()));
-        options.quota = quota;
-        options.pack_gc = false;
-        let storage = Arc::new(FileStorage::open(options).expect("Data.fs"));
-        let options = HostedOptions {
-            read_only: false,
-            invalidation_queue_size: 100,
-            invalidation_age: None,
-            transaction_timeout: timeout,
-            client_conflict_resolution: false,
-            transaction_objects: None,
-        };
-        let hosted = Hosted::new(
-            "1".into(),
-            Arc::clone(&storage) as Arc<dyn Storage>,
-            options,
-            Pools::start(RecordMemory::default(), &TimeSource::default()).unwrap(),
-            TimeSource::default(),
-        );
-        let server = Server::new(
-            vec![hosted.expect("hosted")],
-            Greeting::new(false),
-            None,
-            Limits::default(),
-            1000,
-            TimeSource::default(),
-        )
-        .expect("a server");
-        let listeners =
-            listen(&Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) }, None).expect("a socket");
-        let mut address = None;
-        for listener in listeners {
-            address = listener.socket.local_addr().expect("an address").as_socket();
-            server.accept_on(listener).expect("accept");
-        }
-        let address = address.expect("an address");
-        let mut watcher = Client::register(address, Speaks::Z5);
-        let data = record(b"first");
-        let first = [(0, 0, &data[..]), (SUBJECT, 0, &data), (OTHER, 0, &data), (THIRD, 0, &data)];
-        let tid = watcher.client.commit(&first).expect("connection").expect("commit");
-        World { server, storage, address, hand, directory, watcher: Mutex::new(watcher), tid }
-    }
-
-    fn client(&self, speaks: Speaks) -> Client {
-        Client::register(self.address, speaks)
-    }
-
-    /// Until so many votes wait for locks.
-    fn wait_for_waiting(&self, count: i64) {
-        let mut client = self.watcher.lock().expect("the watcher");
-        for _ in 0..6000 {
-            let status = client.call("server_status", vec![]).expect("server_status");
-            let Value::Dict(items) = status else { panic!("{status:?}") };
-            let waiting = items.iter().find(|(key, _)| key.bytes() == b"waiting").expect("waiting");
-            if waiting.1 == Value::Int(count) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{count} should wait for locks");
-    }
-}
-
-struct Client {
-    client: RawClient,
-    serialnos: Vec<Value>,
-}
-
-const TXN: i64 = 7;
-
-impl Client {
-    fn register(address: SocketAddr, speaks: Speaks) -> Client {
-        let (client, _) = RawClient::register(address, speaks).expect("register");
-        Client { client, serialnos: Vec::new() }
-    }
-
-    /// Sends tpc_begin and one store.
-    fn begin(&mut self, oid: u64, serial: u64, data: &[u8]) {
-        self.client.queue_begin(TXN);
-        self.client.queue_store(oid, serial, data, TXN);
-        self.client.flush().expect("send");
-    }
-
-    fn send(&mut self, method: &str) -> i64 {
-        let call = self.client.queue_call(method, vec![Value::Int(TXN)]);
-        self.client.flush().expect("send");
-        call
-    }
-
-    fn call(&mut self, method: &str, args: Vec<Value>) -> Result<Value, String> {
-        let call = self.client.queue_call(method, args);
-        self.client.flush().expect("send");
-        self.answer(call)
-    }
-
-    /// The answer, or "gone" if the connection was closed before it.
-    fn answer(&mut self, wanted: i64) -> Result<Value, String> {
-        loop {
-            match self.client.next() {
-                Ok(Incoming::Reply { id, value }) if id == wanted => return Ok(value),
-                Ok(Incoming::Error { id, class, .. }) if id == wanted => return Err(class),
-                Ok(Incoming::Push { method, args }) if method == "serialnos" => {
-                    self.serialnos.extend_from_slice(args[0].tuple());
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    panic!("no answer in a minute")
-                }
-                Err(_) => return Err("gone".into()),
-            }
-        }
-    }
-
-    /// The answer to vote; an error in serialnos is one.
-    fn voted(&mut self, vote: i64) -> Result<(), String> {
-        self.answer(vote)?;
-        let failed = self.serialnos.iter().find(|pair| !matches!(pair.tuple()[1], Value::Bytes(_)));
-        failed.map_or(Ok(()), |pair| Err(format!("{:?}", pair.tuple()[1])))
-    }
-
-    /// Ends what has been voted.
-    fn finish(&mut self) -> Result<u64, String> {
-        let finish = self.send("tpc_finish");
-        self.answer(finish).map(|tid| tid.id())
-    }
-
-    /// Until the server closes the connection.
-    fn wait_for_the_end(&mut self) {
-        while self
-            .client
-            .next()
-            .map_err(|error| assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock))
-            .is_ok()
-        {}
-    }
-
-    fn disconnect(&self) {
-        let _ = self.client.stream().shutdown(std::net::Shutdown::Both);
-    }
 }
 
 /// One case: the subject is brought into the state, then it happens.

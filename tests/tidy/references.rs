@@ -10,7 +10,8 @@ use crate::files::{RUST, check_with_exceptions, root, texts, with_extension};
 fn rust_paths(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !(c.is_alphanumeric() || "_/.-".contains(c)))
         .map(|word| word.trim_end_matches('.').trim_start_matches("../").trim_start_matches("./"))
-        .filter(|word| word.ends_with(".rs") && word.len() > 3)
+        // NAME stands for any name.
+        .filter(|word| word.ends_with(".rs") && word.len() > 3 && !word.contains("NAME"))
 }
 
 /// Targets of links in Markdown that are files.

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use runzeo::base::ids::Oid;
-use runzeo::storage::prelude::*;
 use runzeo::storage::blob::{BlobDir, Layout};
 use runzeo::storage::file::{FileStorage, FileStorageOptions, TailNote};
 use runzeo::storage::media::{
     Access, BOOT_LEN, Entry, Identity, Kind, Media, MediaDir, MediaFile, Readers, TakenOver, Time,
 };
+use runzeo::storage::prelude::*;
 
 const BASE: &str = "/blobs";
 

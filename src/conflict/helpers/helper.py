@@ -4,14 +4,16 @@ Runs in the interpreter that `conflict-resolver` names: Python 2.7 or 3, ZODB 3.
 ZODB's business (ZODB.ConflictResolution); this answers for the storage that ZODB asks for the states. What is in them is read by
 unpickler.py; that and names.py stand in front of this.
 
-Standard input is a socket to the server. Frames are a length of four bytes, big endian, and as many bytes. The
-server sends the three states of an object; answers begin with a letter:
+Standard input is a socket to the server. A message is the length of its header (four bytes, big endian), the header, and what
+the header counts. A header is a pickled dict of numbers, booleans and names, of protocol 2. That of the server has `oid`,
+`committed_serial`, `read`, and the lengths of the three records behind it: `old`, `committed`, `new`. Ours has the lengths of what
+is behind it, `name` and `body`, and a `kind`:
 
-    H text                  ready: the versions of Python and ZODB
-    E text                  cannot work, and why
-    L level name NUL text   to be logged; level is one byte
-    R retire record         resolved; retire is one byte, not zero if the server should start another helper
-    U retire text           not resolved, and why
+    ready       body: the versions of Python and ZODB
+    failed      cannot work; body: why
+    log         to be logged at `level`; name: the logger, body: the text
+    resolved    body: the merged record; `retire`: the server should start another helper
+    unresolved  body: why; `retire` likewise
 """
 import logging
 import os
@@ -19,6 +21,10 @@ import re
 import struct
 import sys
 import threading
+try:
+    import cPickle as pickle
+except ImportError:
+    import pickle
 
 
 def protect_channel():
@@ -37,6 +43,8 @@ def protect_channel():
 
 
 CHANNEL = protect_channel()
+# The application may replace what is in the module.
+dump, load = pickle.dumps, pickle.loads
 state = {'retire': False}
 sending = threading.Lock()
 
@@ -53,9 +61,10 @@ def receive(length):
     return b''.join(parts)
 
 
-def send(kind, *parts):
-    data = b''.join((kind,) + parts)
-    data = memoryview(struct.pack('>I', len(data)) + data)
+def send(kind, body, retire=False, level=0, name=b''):
+    header = dict(kind=kind, retire=retire, level=level, name=len(name), body=len(body))
+    header = dump(header, 2)
+    data = memoryview(b''.join((struct.pack('>I', len(header)), header, name, body)))
     # The application may log from a thread of its own.
     with sending:
         while len(data):
@@ -76,8 +85,7 @@ class Report(logging.Handler):
             text = self.format(record)
         except Exception:
             text = 'a message of the application cannot be formatted: %r' % (record.msg,)
-        level = struct.pack('B', min(max(int(record.levelno), 1), 50))
-        send(b'L', level, encoded(record.name).replace(b'\0', b''), b'\0', encoded(text))
+        send('log', encoded(text), level=min(max(int(record.levelno), 1), 50), name=encoded(record.name))
 
 
 def end_with_server():
@@ -143,13 +151,13 @@ def set_up():
         from ZODB.POSException import ConflictError
     except BaseException:
         kind, error = sys.exc_info()[:2]
-        send(b'E', encoded('Python %s cannot import ZODB: %s: %s' % (python, kind.__name__, error)))
+        send('failed', encoded('Python %s cannot import ZODB: %s: %s' % (python, kind.__name__, error)))
         os._exit(0)
 
     try:
         guard = Guard(ZODB.ConflictResolution, ConflictError, ALLOWED.split())  # noqa: F821
     except Refused as error:  # noqa: F821
-        send(b'E', encoded('%s' % error))
+        send('failed', encoded('%s' % error))
         os._exit(0)
 
     class States(ZODB.ConflictResolution.ConflictResolvingStorage):
@@ -161,21 +169,15 @@ def set_up():
         def loadSerial(self, oid, serial):
             return self.states[serial]
 
-    send(b'H', encoded('Python %s, ZODB %s' % (python, zodb_version())))
+    send('ready', encoded('Python %s, ZODB %s' % (python, zodb_version())))
     return States, ConflictError, guard
 
 
 def resolve(States, ConflictError, guard):
     length, = struct.unpack('>I', receive(4))
-    request = receive(length)
-    oid, committed_serial, read, at = request[:8], request[8:16], request[16:24], 24
-    states = []
-    for _ in range(3):
-        length, = struct.unpack('>I', request[at:at + 4])
-        at += 4
-        states.append(request[at:at + length])
-        at += length
-    old, committed, new = states
+    request = load(receive(length))
+    oid, committed_serial, read = [struct.pack('>Q', request[key]) for key in ('oid', 'committed_serial', 'read')]
+    old, committed, new = [receive(request[key]) for key in ('old', 'committed', 'new')]
     storage = States({read: old, committed_serial: committed})
     record, reason = None, 'ZODB did not resolve it'
     guard.begin()
@@ -194,12 +196,12 @@ def resolve(States, ConflictError, guard):
             stream.flush()
         except Exception:
             pass
-    retire = struct.pack('B', state['retire'] or is_large())
+    retire = state['retire'] or is_large()
     # ZODB 3.8 and 3.9 return None for what is not resolved.
     if record is None:
-        send(b'U', retire, encoded(reason))
+        send('unresolved', encoded(reason), retire)
     else:
-        send(b'R', retire, record)
+        send('resolved', record, retire)
 
 
 def serve():

@@ -21,12 +21,12 @@ use crate::conflict::{HelperOptions, LOG, ThreeStates, Unresolved};
 use crate::pickle::record::{ClassName, class_name};
 
 /// Conflicts that helpers do not survive come as often as clients like.
-static FATES: LogRate = LogRate::new("ends of helpers of conflict-resolver", 60, 60);
+static ENDS: LogRate = LogRate::new("ends of helpers of conflict-resolver", 60, 60);
 
 /// One conflict may take this long: importing a large application is part of the first one of its class.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIME_MAX: Duration = Duration::from_secs(30);
 /// So may the start of a helper, and the wait for one.
-const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_TIME_MAX: Duration = Duration::from_secs(30);
 const COUNT_MAX: usize = 4;
 /// After this time at one merge another helper may be started in a helper's place.
 const SLOW: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ struct Shared {
     settings: HelperOptions,
     /// Helpers that are not slow, and helpers at work for one class.
     count_max: usize,
-    patience: Duration,
+    time_limit: Duration,
     /// The log has been told that the helpers write pickles that clients cannot read.
     complained: AtomicBool,
     state: Mutex<State, rank::Helpers>,
@@ -92,18 +92,18 @@ impl Pool {
     /// A pool whose first helper is started at once, to see that it can be.
     pub fn start(settings: HelperOptions) -> std::io::Result<Pool> {
         let count_max = thread::available_parallelism().map_or(1, |count| count.get()).min(COUNT_MAX);
-        Pool::with(settings, count_max, PATIENCE)
+        Pool::with(settings, count_max, TIME_MAX)
     }
 
     pub(super) fn with(
         settings: HelperOptions,
         count_max: usize,
-        patience: Duration,
+        time_limit: Duration,
     ) -> std::io::Result<Pool> {
         let shared = Arc::new(Shared {
             settings,
             count_max,
-            patience,
+            time_limit,
             complained: AtomicBool::new(false),
             state: Mutex::default(),
             idle: Condvar::new(),
@@ -126,14 +126,14 @@ impl Pool {
         let answer = {
             let process = Arc::clone(&helper.process);
             let _interrupts = states.cancel.on_cancel(move || process.interrupt());
-            helper.resolve(states, shared.patience)
+            helper.resolve(states, shared.time_limit)
         };
         let result = match answer {
             // It may have been interrupted when the answer was there.
             _ if states.cancel.is_cancelled() => {
                 let pid = helper.process.pid;
                 shared.discard(helper);
-                if FATES.admits(None, "") {
+                if ENDS.admits(None, "") {
                     log::info!(
                         target: LOG,
                         "conflict-resolver ({pid}): a client has given up its transaction while a conflict on an object of class \
@@ -144,7 +144,7 @@ impl Pool {
             }
             Ok(answer) => {
                 if answer.retire {
-                    if FATES.admits(None, "") {
+                    if ENDS.admits(None, "") {
                         log::info!(
                             target: LOG,
                             "conflict-resolver ({}) has taken much memory and is replaced", helper.process.pid
@@ -160,7 +160,7 @@ impl Pool {
                 let pid = helper.process.pid;
                 shared.dismiss(&helper.process);
                 let why = format!("conflict-resolver ({pid}) {why}");
-                if !shared.lock().stopping && FATES.admits(None, "") {
+                if !shared.lock().stopping && ENDS.admits(None, "") {
                     log::error!(
                         target: LOG,
                         "{why} while it resolved a conflict on an object of class {class}; another one takes its place"
@@ -230,7 +230,7 @@ impl Shared {
             drop(shared.lock());
             shared.idle.notify_all();
         });
-        let deadline = Instant::now() + START_PATIENCE;
+        let deadline = Instant::now() + START_TIME_MAX;
         let mut state = self.lock();
         let mut is_counted = false;
         let taken = loop {
@@ -252,11 +252,11 @@ impl Shared {
                     break Ok(helper);
                 }
                 state.running.retain(|process| !Arc::ptr_eq(process, &helper.process));
-                let fate = helper.process.kill();
-                if FATES.admits(None, "") {
+                let ending = helper.process.kill();
+                if ENDS.admits(None, "") {
                     log::warn!(
                         target: LOG,
-                        "conflict-resolver ({}) has ended ({fate}); another one takes its place", helper.process.pid
+                        "conflict-resolver ({}) has ended ({ending}); another one takes its place", helper.process.pid
                     );
                 }
                 continue;
@@ -336,7 +336,7 @@ impl Shared {
             if !wanted {
                 continue;
             }
-            let started = Helper::start(&self.settings, START_PATIENCE, |process| {
+            let started = Helper::start(&self.settings, START_TIME_MAX, |process| {
                 let mut state = self.lock();
                 // `stop` ends what is on the list; what comes too late for it is ended here.
                 if state.stopping {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use super::message::{self, Answer, AnswerKind};
 use crate::base::log_rate::LogRate;
 use crate::base::memory;
 use crate::base::sync::{Mutex, rank};
@@ -34,8 +35,6 @@ exec(compile(s[:-1], 'runzeo-conflict-resolver', 'exec'))
 ";
 /// Memory that a helper may take.
 const MEMORY_MAX: u64 = 1 << 30;
-/// Longest answer.
-const FRAME_LEN_MAX: usize = 1 << 30;
 /// Longest line of a helper in the log, and how many of them before some are left out.
 const LINE_LEN_MAX: u64 = 2000;
 const LINES_MAX: u32 = 200;
@@ -49,8 +48,8 @@ pub struct Helper {
     pub versions: String,
 }
 
-/// How a request ended that the helper survived.
-pub struct Answer {
+/// The outcome of a merge that the helper survived.
+pub struct Outcome {
     pub result: Result<Vec<u8>, String>,
     /// The helper has grown too large.
     pub retire: bool,
@@ -105,7 +104,7 @@ impl Helper {
     /// ends the helper together with that thread. `started` is told before it is waited for.
     pub fn start(
         settings: &HelperOptions,
-        patience: Duration,
+        time_limit: Duration,
         started: impl FnOnce(&Arc<Process>),
     ) -> Result<Helper, String> {
         let cannot = |error: io::Error| format!("cannot be started: {error}");
@@ -146,20 +145,20 @@ impl Helper {
             settings.allowed.join(" ")
         );
         let [names, unpickler, main] = SOURCE.map(str::as_bytes);
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + time_limit;
         let hello = helper
             .send(&[constants.as_bytes(), names, unpickler, main, b"\0"], deadline)
             .and_then(|()| helper.answer(deadline));
         let error = match hello {
-            Ok((b'H', versions)) => {
+            Ok((Answer { kind: AnswerKind::Ready, .. }, versions)) => {
                 helper.versions = String::from_utf8_lossy(&versions).into_owned();
                 return Ok(helper);
             }
-            Ok((b'E', why)) => String::from_utf8_lossy(&why).into_owned(),
+            Ok((Answer { kind: AnswerKind::Failed, .. }, why)) => String::from_utf8_lossy(&why).into_owned(),
             Ok(_) => "is no Python that can work for this server: its first answer makes no sense".into(),
             Err(error) => {
-                let fate = helper.process.kill();
-                return Err(format!("{} ({fate})", describe(&error, patience)));
+                let ending = helper.process.kill();
+                return Err(format!("{} ({ending})", describe(&error, time_limit)));
             }
         };
         helper.process.kill();
@@ -178,30 +177,28 @@ impl Helper {
         }
     }
 
-    /// Merges. An error means that the helper is of no use any more: it has ended, unless it was cancelled.
-    pub fn resolve(&mut self, states: &ThreeStates<'_>, patience: Duration) -> Result<Answer, String> {
-        let deadline = Instant::now() + patience;
-        let answer = request(states).and_then(|head| {
-            let [length, old, committed, new] = &head;
-            self.send(&[length, old, states.old, committed, states.committed, new, states.new], deadline)?;
+    /// Merges within the time limit. An error means that the helper must not be used again: it has ended, unless it was cancelled.
+    pub fn resolve(&mut self, states: &ThreeStates<'_>, time_limit: Duration) -> Result<Outcome, String> {
+        let deadline = Instant::now() + time_limit;
+        let answer = message::request(states).and_then(|head| {
+            self.send(&[&head, states.old, states.committed, states.new], deadline)?;
             self.answer(deadline)
         });
-        let (kind, body) = match answer {
+        let (answer, body) = match answer {
             Ok(answer) => answer,
-            // How it ends is waited for where nobody has locks.
+            // The process is waited for where no locks are held.
             Err(_) if states.cancel.is_cancelled() => return Err("was interrupted".into()),
             Err(error) => {
-                let fate = self.process.kill();
-                return Err(format!("{} ({fate})", describe(&error, patience)));
+                let ending = self.process.kill();
+                return Err(format!("{} ({ending})", describe(&error, time_limit)));
             }
         };
-        let Some((&retire, body)) = body.split_first() else { return Err("an answer of it is empty".into()) };
-        let result = match kind {
-            b'R' => Ok(memory::copy(body).map_err(|error| error.to_string())?),
-            b'U' => Err(String::from_utf8_lossy(body).into_owned()),
-            _ => return Err("an answer of it makes no sense".into()),
+        let result = match answer.kind {
+            AnswerKind::Resolved => Ok(body),
+            AnswerKind::Unresolved => Err(String::from_utf8_lossy(&body).into_owned()),
+            _ => return Err("gave an answer that makes no sense".into()),
         };
-        Ok(Answer { result, retire: retire != 0 })
+        Ok(Outcome { result, retire: answer.retire })
     }
 
     fn send(&mut self, parts: &[&[u8]], deadline: Instant) -> io::Result<()> {
@@ -220,23 +217,22 @@ impl Helper {
         Ok(())
     }
 
-    /// The next frame that is not for the log: its letter, and the rest.
-    fn answer(&mut self, deadline: Instant) -> io::Result<(u8, Vec<u8>)> {
+    /// The next message that is not for the log, and what is behind its header.
+    fn answer(&mut self, deadline: Instant) -> io::Result<(Answer, Vec<u8>)> {
         loop {
             let length = self.take(4, deadline)?;
             let length = length.try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX) as usize;
-            if length == 0 || length > FRAME_LEN_MAX {
+            if length > message::HEADER_LEN_MAX {
                 return Err(ErrorKind::InvalidData.into());
             }
-            let mut frame = self.take(length, deadline)?;
-            match frame.first() {
-                Some(b'L') => log_record(frame.get(1..).unwrap_or_default()),
-                Some(&kind) => {
-                    frame.remove(0);
-                    return Ok((kind, frame));
-                }
-                None => return Err(ErrorKind::InvalidData.into()),
+            let answer = message::answer(&self.take(length, deadline)?)?;
+            // Both are bounded by the reading of the header.
+            let name = self.take(usize::try_from(answer.name).unwrap_or(usize::MAX), deadline)?;
+            let body = self.take(usize::try_from(answer.body).unwrap_or(usize::MAX), deadline)?;
+            if answer.kind != AnswerKind::Log {
+                return Ok((answer, body));
             }
+            log_record(answer.level, &name, &body);
         }
     }
 
@@ -272,20 +268,6 @@ fn give_up_rights() -> io::Result<()> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
 }
 
-/// The lengths around the three states of a request.
-fn request(states: &ThreeStates<'_>) -> io::Result<[Vec<u8>; 4]> {
-    let length = |len: usize| u32::try_from(len).map_err(|_| io::Error::from(ErrorKind::InvalidInput));
-    let records = [states.old, states.committed, states.new];
-    let total = 24 + records.iter().map(|state| 4 + state.len()).sum::<usize>();
-    let mut head = length(total)?.to_be_bytes().to_vec();
-    head.extend_from_slice(&states.oid.0.to_be_bytes());
-    head.extend_from_slice(&states.committed_serial.0.to_be_bytes());
-    head.extend_from_slice(&states.read.0.to_be_bytes());
-    let [old, committed, new] = records.map(|state| length(state.len()));
-    let bytes = |length: u32| length.to_be_bytes().to_vec();
-    Ok([head, bytes(old?), bytes(committed?), bytes(new?)])
-}
-
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
@@ -299,12 +281,11 @@ fn again(error: io::Error) -> io::Result<()> {
     }
 }
 
-fn describe(error: &io::Error, patience: Duration) -> String {
+fn describe(error: &io::Error, time_limit: Duration) -> String {
     match error.kind() {
-        ErrorKind::TimedOut => format!("gave no answer within {} s", patience.as_secs_f64()),
+        ErrorKind::TimedOut => format!("gave no answer within {} s", time_limit.as_secs_f64()),
         ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => "ended".into(),
         ErrorKind::InvalidData => "gave an answer that makes no sense".into(),
-        ErrorKind::InvalidInput => "cannot take states of more than 4 GiB".into(),
         _ => error.to_string(),
     }
 }
@@ -325,19 +306,15 @@ fn log_level() -> u8 {
 static RECORDS: LogRate = LogRate::new("lines that helpers of conflict-resolver logged", 300, 300);
 const RECORD_LEN_MAX: usize = 16 << 10;
 
-/// What the application or ZODB logged in the helper: level, name, zero, text.
-fn log_record(record: &[u8]) {
-    let Some((&level, rest)) = record.split_first() else { return };
-    let Some(end) = rest.iter().position(|&byte| byte == 0) else { return };
-    let (name, text) = rest.split_at(end);
-    let name = String::from_utf8_lossy(name);
-    let text = text.get(1..).unwrap_or_default();
+/// What the application or ZODB logged in the helper.
+fn log_record(level: u8, name: &[u8], text: &[u8]) {
+    let name = String::from_utf8_lossy(name.get(..RECORD_LEN_MAX).unwrap_or(name));
     let text = String::from_utf8_lossy(text.get(..RECORD_LEN_MAX).unwrap_or(text));
     // Clients bring about conflicts as often as they like.
     if !RECORDS.admits(None, &text) {
         return;
     }
-    log_at!(target: &name, level.min(50), "{text}");
+    log_at!(target: &name, level.clamp(1, 50), "{text}");
 }
 
 /// A thread that logs what the helper prints, until that has ended.

@@ -71,9 +71,9 @@ fn program(dir: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
-fn pool(interpreter: &Path, count_max: usize, patience: Duration) -> Pool {
+fn pool(interpreter: &Path, count_max: usize, time_limit: Duration) -> Pool {
     let settings = HelperOptions { interpreter: interpreter.into(), ..HelperOptions::default() };
-    Pool::with(settings, count_max, patience).unwrap()
+    Pool::with(settings, count_max, time_limit).unwrap()
 }
 
 fn resolve(pool: &Pool, new: &[u8]) -> Result<Vec<u8>, Unresolved> {
