@@ -82,7 +82,8 @@ impl World {
                 transaction_objects: None,
             };
             let pools = Pools::start(RecordMemory::default(), &TimeSource::default()).expect("threads");
-            Hosted::new(name.into(), Arc::clone(storage), options, pools, TimeSource::default()).expect("hosted")
+            Hosted::new(name.into(), Arc::clone(storage), options, pools, TimeSource::default())
+                .expect("hosted")
         });
         let authentication =
             protected.then(|| Authentication { name: "digest".into(), protocol: digest(&directory) });
