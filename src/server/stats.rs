@@ -16,7 +16,7 @@ pub struct Stats {
     pub stores: AtomicU64,
     pub commits: AtomicU64,
     pub aborts: AtomicU64,
-    /// Counted by [`TransactionId`](crate::server::connection::TransactionId).
+    /// Counted by [`TransactionId`](crate::server::transaction::state::TransactionId).
     pub active_txns: Arc<AtomicU64>,
     pub conflicts: AtomicU64,
     pub conflicts_resolved: AtomicU64,

@@ -1,5 +1,5 @@
 //! The vote of a storage as [`conflict::detect`](crate::conflict::detect) needs it: the transaction is a [`Staged`] one, and states are
-//! read with [`Storage::load_serial`].
+//! read with [`Load::load_serial`](super::Load::load_serial).
 
 use super::staged::Op;
 use super::{Result, Staged, Storage, StorageError};

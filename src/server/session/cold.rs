@@ -7,7 +7,7 @@
 //! validated against what was published since, so rules R1 to R6 hold in any thread.
 //!
 //! The pool never waits for a client: a session hands over at most [`PENDING_MAX`] loads at a time, of records that
-//! are not large ([`Storage::load_before_now`](crate::storage::Storage::load_before_now)), and only while the client
+//! are not large ([`Load::load_before_now`](crate::storage::Load::load_before_now)), and only while the client
 //! takes its replies.
 
 use crate::base::memory::LARGE;
