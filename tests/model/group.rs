@@ -6,8 +6,10 @@
 
 use loom::cell::UnsafeCell;
 use loom::thread;
-use runzeo::base::sync::{Arc, Condvar, Mutex};
+use runzeo::base::sync::{Arc, Condvar};
 use runzeo::storage::file::lead::{Joined, Lead};
+
+use crate::Mutex;
 
 /// What became of a client's transaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

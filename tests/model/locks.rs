@@ -6,8 +6,10 @@
 
 use loom::thread;
 use runzeo::base::ids::Oid;
-use runzeo::base::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering};
+use runzeo::base::sync::{Arc, AtomicUsize, Condvar, Ordering};
 use runzeo::server::locks::{LockSet, Locks, Outcome, Owner};
+
+use crate::Mutex;
 
 fn writes(oids: &[u64]) -> LockSet {
     LockSet { exclusive: oids.iter().map(|&oid| Oid(oid)).collect(), ..LockSet::default() }

@@ -6,3 +6,14 @@
 mod group;
 mod locks;
 mod publish;
+
+use runzeo::base::sync::{self, Rank, Ranked};
+
+/// A lock of a model, whose rank nothing checks.
+type Mutex<T> = sync::Mutex<T, OfModel>;
+
+struct OfModel;
+
+impl Ranked for OfModel {
+    const RANK: Rank = Rank::LogHandler;
+}

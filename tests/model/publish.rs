@@ -10,13 +10,15 @@ use std::io::{self, IoSlice};
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 use runzeo::base::ids::{Oid, Tid};
-use runzeo::base::sync::{Arc, Mutex};
+use runzeo::base::sync::Arc;
 use runzeo::net::stream::Sink;
 use runzeo::server::invalidations::Invalidations;
 use runzeo::server::outbox::Outbox;
 use runzeo::server::publish::{Member, Publication, PublicationEntry};
 use runzeo::storage::LastInvalidations;
 use runzeo::wire::protocol::{Dialect, Encoding, Generation, Wire};
+
+use crate::Mutex;
 
 const OBJECT: Oid = Oid(7);
 const OTHER: Oid = Oid(8);

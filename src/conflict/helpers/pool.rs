@@ -252,6 +252,7 @@ impl Shared {
                     break Ok(helper);
                 }
                 state.running.retain(|process| !Arc::ptr_eq(process, &helper.process));
+                drop(state);
                 let ending = helper.process.kill();
                 if ENDS.admits(None, "") {
                     log::warn!(
@@ -259,6 +260,7 @@ impl Shared {
                         "conflict-resolver ({}) has ended ({ending}); another one takes its place", helper.process.pid
                     );
                 }
+                state = self.lock();
                 continue;
             }
             if let Some(failure) = &state.failure
@@ -340,30 +342,17 @@ impl Shared {
                 let mut state = self.lock();
                 // `stop` ends what is on the list; what comes too late for it is ended here.
                 if state.stopping {
+                    drop(state);
                     process.kill();
                 } else {
                     state.running.push(Arc::clone(process));
                 }
             });
-            let mut state = self.lock();
             match started {
-                Ok(helper) => {
-                    if !state.introduced {
-                        log::info!(
-                            target: LOG,
-                            "conflict-resolver {}: {}", self.settings.interpreter.display(), helper.versions
-                        );
-                    }
-                    state.introduced = true;
-                    state.failure = None;
-                    if !state.stopping {
-                        state.idle.push(helper);
-                    }
-                }
-                Err(why) => self.failed(&mut state, &why),
+                Ok(helper) => self.started(helper),
+                Err(why) => self.failed(&why),
             }
             wanted = false;
-            drop(state);
             self.idle.notify_all();
         }
     }
@@ -374,7 +363,23 @@ impl Shared {
         may && state.waiting > state.idle.len() && state.running.len() < count_max
     }
 
-    fn failed(&self, state: &mut State, why: &str) {
+    fn started(&self, helper: Helper) {
+        let versions = helper.versions.clone();
+        let mut state = self.lock();
+        let was_introduced = std::mem::replace(&mut state.introduced, true);
+        state.failure = None;
+        if !state.stopping {
+            state.idle.push(helper);
+        }
+        drop(state);
+        if !was_introduced {
+            let interpreter = self.settings.interpreter.display();
+            log::info!(target: LOG, "conflict-resolver {interpreter}: {versions}");
+        }
+    }
+
+    fn failed(&self, why: &str) {
+        let mut state = self.lock();
         // Whatever was started has ended.
         state.running.retain(|process| process.is_running());
         if state.stopping {
@@ -382,14 +387,15 @@ impl Shared {
         }
         let backoff = state.failure.as_ref().map_or(BACKOFF_MIN, |last| (2 * last.backoff).min(BACKOFF_MAX));
         let interpreter = self.settings.interpreter.display();
+        let reason = format!("conflict-resolver {interpreter}: {why}");
+        state.failure = Some(Failure { why: reason, retry_at: Instant::now() + backoff, backoff });
+        drop(state);
         let advice = advice(&self.settings.interpreter);
         log::error!(
             target: LOG,
             "conflict-resolver {interpreter}: {why}. Conflicts on application classes are left to the clients to \
              retry; {advice}. It is tried again in {} s if it is needed", backoff.as_secs()
         );
-        let why = format!("conflict-resolver {interpreter}: {why}");
-        state.failure = Some(Failure { why, retry_at: Instant::now() + backoff, backoff });
     }
 }
 
