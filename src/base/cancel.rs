@@ -31,8 +31,8 @@ impl Cancel {
         self.0.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Has `action` run by [`Cancel::cancel`], in that thread, until the guard is dropped; or here, if it was called before.
-    /// The work has one such action at a time. The action must not wait, nor use this handle.
+    /// Has `action` run by [`Cancel::cancel`], in that thread, until the guard is dropped; or here, if it was called
+    /// before. The work has one such action at a time. The action must not wait, nor use this handle.
     #[must_use]
     pub fn on_cancel(&self, action: impl FnOnce() + Send + 'static) -> OnCancel<'_> {
         let mut place = self.0.action.lock();

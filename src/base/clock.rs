@@ -44,8 +44,8 @@ impl Clock for ManualClock {
 /// How often a wait looks at a time that a test moves.
 const MANUAL_PAUSE: Duration = Duration::from_millis(5);
 
-/// Where the server's timeouts and time stamps come from: the computer's clocks, or a time that stands still until a test moves it.
-/// Clones tell the same time.
+/// Where the server's timeouts and time stamps come from: the computer's clocks, or a time that stands still until a
+/// test moves it. Clones tell the same time.
 #[derive(Clone, Debug, Default)]
 pub struct TimeSource(Option<Arc<ManualTime>>);
 

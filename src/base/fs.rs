@@ -46,8 +46,8 @@ pub fn reserve(file: &File, pos: u64, len: u64) -> io::Result<bool> {
     }
 }
 
-/// Reads what is in the system's cache: until `buf` is full or the file ends, or the error is `WouldBlock`. `Unsupported`: this
-/// file system, or the kernel, cannot tell.
+/// Reads what is in the system's cache: until `buf` is full or the file ends, or the error is `WouldBlock`.
+/// `Unsupported`: this file system, or the kernel, cannot tell.
 pub fn read_at_now(file: &File, buf: &mut [u8], pos: u64) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = buf.get_mut(done..)
@@ -74,8 +74,8 @@ pub fn forget(file: &File, pos: u64, len: u64) {
     }
 }
 
-/// Bytes of memory that the system could give without taking any from programs: `MemAvailable` of Linux. `None`: it does
-/// not say.
+/// Bytes of memory that the system could give without taking any from programs: `MemAvailable` of Linux. `None`: it
+/// does not say.
 pub fn memory_available() -> Option<u64> {
     available_of(&std::fs::read_to_string("/proc/meminfo").ok()?)
 }

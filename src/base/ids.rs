@@ -1,4 +1,5 @@
-//! Object and transaction ids. Bytes become [`Oid`] and [`Tid`] once, at the border; nothing below checks lengths again.
+//! Object and transaction ids. Bytes become [`Oid`] and [`Tid`] once, at the border; nothing below checks lengths
+//! again.
 
 use std::fmt;
 

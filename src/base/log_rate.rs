@@ -1,8 +1,8 @@
 //! Limits on the rate of log lines: what somebody outside can bring about as often as it likes must not fill the disk.
 //!
-//! Each kind of line has a limit of its own, a `static` beside the code that writes the lines. It counts by host and as a whole, so
-//! one host that floods the log with lines of one kind hides neither another host's nor its own of other kinds. What is
-//! left out is counted, and told as one line when the minute is over ([`summaries`]).
+//! Each kind of line has a limit of its own, a `static` beside the code that writes the lines. It counts by host and as
+//! a whole, so one host that floods the log with lines of one kind hides neither another host's nor its own of other
+//! kinds. What is left out is counted, and told as one line when the minute is over ([`summaries`]).
 //!
 //! Limits are for the process, as its log is.
 
@@ -159,8 +159,8 @@ fn hash(host: Option<Host>, text: &str) -> u64 {
     HASHER.get_or_init(RandomState::new).hash_one((host, text))
 }
 
-/// To be asked from time to time: the lines about what was left out in minutes that are over. `at_once`: also in those that are not,
-/// for the process ends.
+/// To be asked from time to time: the lines about what was left out in minutes that are over. `at_once`: also in those
+/// that are not, for the process ends.
 pub fn summaries(now: Instant, at_once: bool) -> Vec<String> {
     let known = KNOWN.lock().clone();
     known.iter().filter_map(|rate| rate.summary(now, at_once)).collect()
@@ -187,8 +187,8 @@ mod tests {
         (0..count).map(|n| format!("text {n}"))
     }
 
-    /// A client with the wrong certificate tried again hundreds of times a second, which used up all the lines of a minute;
-    /// why another one was refused could not be seen.
+    /// A client with the wrong certificate tried again hundreds of times a second, which used up all the lines of a
+    /// minute; why another one was refused could not be seen.
     #[test]
     fn one_who_tries_again_does_not_hide_the_others() {
         let rate = LogRate::new("errors", 20, 300).same_once();

@@ -1,7 +1,8 @@
 //! Memory for bytes whose number comes from outside: from a peer, a file or a helper.
 //!
-//! What cannot be had is an error of the call that wanted it. (Rust ends the process where a plain `Vec` cannot grow.) And a thread that
-//! answers a client may have but one megabyte for a record, unless it has been granted more: see [`within`].
+//! What cannot be had is an error of the call that wanted it. (Rust ends the process where a plain `Vec` cannot grow.)
+//! And a thread that answers a client may have but one megabyte for a record, unless it has been granted more: see
+//! [`within`].
 
 use std::cell::Cell;
 use std::fmt;

@@ -1,9 +1,9 @@
 //! Directories that others can write to: what stands there may be no file, may be a link to somewhere else, and may be
 //! another thing a moment later.
 //!
-//! So everything goes through the descriptor of a directory, and the names in it. What lies deeper is [found](find()) name by
-//! name; a symbolic link on the way or at its end is followed only if the administrator or the user of this process has
-//! made it. Everything else is asked of what is open.
+//! So everything goes through the descriptor of a directory, and the names in it. What lies deeper is [found](find())
+//! name by name; a symbolic link on the way or at its end is followed only if the administrator or the user of this
+//! process has made it. Everything else is asked of what is open.
 
 mod find;
 
@@ -67,8 +67,8 @@ pub struct Taken {
 }
 
 impl Dir {
-    /// Opens a directory that the administrator has named: with all that is above it, it may be a link. Who may not list it
-    /// gets to what is in it.
+    /// Opens a directory that the administrator has named: with all that is above it, it may be a link. Who may not
+    /// list it gets to what is in it.
     pub fn open(path: &Path) -> io::Result<Dir> {
         let fd = match open(path, DIRECTORY, Mode::empty()) {
             Err(Errno::ACCESS) => open(path, PASSAGE, Mode::empty())?,
@@ -166,9 +166,9 @@ impl Dir {
         Ok(linkat(&self.fd, name, &to.fd, to_name, AtFlags::empty())?)
     }
 
-    /// Opens a file below that somebody else has made, gives it the name `to_name` in `to`, and [protects](protect) it: who may read
-    /// the directory that it was in may read it. It must be a file with this one name, and no link may lead to it, whoever made that;
-    /// else the error is [`not_plain`].
+    /// Opens a file below that somebody else has made, gives it the name `to_name` in `to`, and [protects](protect) it:
+    /// who may read the directory that it was in may read it. It must be a file with this one name, and no link may
+    /// lead to it, whoever made that; else the error is [`not_plain`].
     pub fn take_over(&self, below: &Path, to: &Dir, to_name: &OsStr) -> io::Result<Taken> {
         let link = |error: io::Error| match Errno::from_io_error(&error) {
             Some(Errno::LOOP | Errno::NOTDIR | Errno::NXIO | Errno::ISDIR) => not_plain(),

@@ -1,9 +1,9 @@
 //! Text from outside on its way into a log line: from a client, a record, a certificate, a helper process.
 //!
-//! Whoever chooses such text must not be able to begin a line of its own, to command the terminal that shows the log, to turn
-//! around what follows, or to fill the log with one line. So it is [`Untrusted`] from where it is decoded, whose `Display` escapes
-//! and cuts; lines about a client are made by [`one_line`] as a whole; and what the log is given in spite of all that passes
-//! [`as_entry`] before it is formatted.
+//! Whoever chooses such text must not be able to begin a line of its own, to command the terminal that shows the log,
+//! to turn around what follows, or to fill the log with one line. So it is [`Untrusted`] from where it is decoded,
+//! whose `Display` escapes and cuts; lines about a client are made by [`one_line`] as a whole; and what the log is
+//! given in spite of all that passes [`as_entry`] before it is formatted.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -81,8 +81,8 @@ fn push(c: char, out: &mut String) {
     if is_active(c) { out.extend(c.escape_default()) } else { out.push(c) }
 }
 
-/// Does it more than stand for itself? Control characters, what separates lines, and marks of direction, which turn what follows
-/// around.
+/// Does it more than stand for itself? Control characters, what separates lines, and marks of direction, which turn
+/// what follows around.
 fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}')

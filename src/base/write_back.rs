@@ -10,8 +10,8 @@ use std::os::fd::AsRawFd;
 pub fn write_back(file: &File, pos: u64, len: u64) {
     // A length of 0 would mean all that follows.
     if let (Ok(pos), Ok(len @ 1..)) = (pos.try_into(), len.try_into()) {
-        // SAFETY: takes a descriptor, which `file` keeps open, and numbers; touches no memory of ours.
-        // A hint: where it is not understood, the sync at the end takes longer. Errors of the disk are told by that, too.
+        // SAFETY: takes a descriptor, which `file` keeps open, and numbers; touches no memory of ours. A hint: where it
+        // is not understood, the sync at the end takes longer. Errors of the disk are told by that, too.
         let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), pos, len, libc::SYNC_FILE_RANGE_WRITE) };
     }
 }

@@ -1,5 +1,5 @@
-//! What only some storages can do. A storage that can returns itself from the method of [`Storage`](super::Storage) that is
-//! named in each trait.
+//! What only some storages can do. A storage that can returns itself from the method of [`Storage`](super::Storage)
+//! that is named in each trait.
 
 #![warn(missing_docs)]
 
@@ -11,35 +11,38 @@ use crate::base::ids::{Oid, Tid};
 
 /// Listing transactions: [`Storage::iteration`](super::Storage::iteration).
 pub trait Iterate {
-    /// The transactions from `start` to `stop`, both inclusive, oldest first; `None`: from the first, to the last that is
-    /// published now. What is published later is not seen.
+    /// The transactions from `start` to `stop`, both inclusive, oldest first; `None`: from the first, to the last that
+    /// is published now. What is published later is not seen.
     fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>>;
 }
 
 /// Transactional undo: [`Storage::undo`](super::Storage::undo). An undo itself is an operation of a transaction
 /// ([`OpKind::Undo`](super::staged::OpKind::Undo)), done at vote.
 pub trait Undo {
-    /// Calls `each` with the transactions that can be undone, newest first and back to the last pack, until it returns `Break`.
+    /// Calls `each` with the transactions that can be undone, newest first and back to the last pack, until it returns
+    /// `Break`.
     fn undo_log(&self, each: &mut dyn FnMut(UndoEntry) -> ControlFlow<()>) -> Result<()>;
 
-    /// The objects that an undo of transaction `tid` changes, one for each record that it writes: what must be locked for it.
-    /// May be called without any lock.
+    /// The objects that an undo of transaction `tid` changes, one for each record that it writes: what must be locked
+    /// for it. May be called without any lock.
     ///
-    /// Errors: [`StorageError::Undo`](super::StorageError::Undo) if there is no such transaction, or it cannot be undone.
+    /// Errors: [`StorageError::Undo`](super::StorageError::Undo) if there is no such transaction, or it cannot be
+    /// undone.
     fn undo_oids(&self, tid: Tid) -> Result<Vec<Oid>>;
 
     /// For clients that must know the outcome of an undo before they vote: the tid that the transaction has from now on
-    /// (it is in `staged` too), and the objects that the last operation of `staged`, an undo, will change. The caller guarantees
-    /// what [`TidAt::Vote`](super::TidAt::Vote) asks for until the transaction ends.
+    /// (it is in `staged` too), and the objects that the last operation of `staged`, an undo, will change. The caller
+    /// guarantees what [`TidAt::Vote`](super::TidAt::Vote) asks for until the transaction ends.
     ///
-    /// Errors: `Undo` and `MultipleUndo` if it cannot be undone. After any other error `staged` must not be used any more.
+    /// Errors: `Undo` and `MultipleUndo` if it cannot be undone. After any other error `staged` must not be used any
+    /// more.
     fn undo_now(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)>;
 }
 
 /// Removing what nobody can see any more: [`Storage::packing`](super::Storage::packing).
 pub trait Pack {
-    /// Removes the revisions that were not current at `request.time` or later, and objects that nothing refers to, as the request
-    /// says. Reads and commits go on beside it.
+    /// Removes the revisions that were not current at `request.time` or later, and objects that nothing refers to, as
+    /// the request says. Reads and commits go on beside it.
     fn pack(&self, request: &PackRequest<'_>) -> Result<()>;
 }
 

@@ -11,17 +11,18 @@ use crate::conflict::Resolver;
 
 /// Storing: two phases, as in Python. A transaction that was voted is either finished or aborted.
 pub trait Commit: Send + Sync {
-    /// Every tid that is assigned from now on is later than `tid`, the last one of a storage that this one is laid over.
+    /// Every tid that is assigned from now on is later than `tid`, the last one of a storage that this one is laid
+    /// over.
     fn tids_after(&self, _tid: Tid) {}
 
-    /// Checks everything that can be checked, and writes or reserves what can be, so that after this only a broken medium
-    /// lets [`Commit::finish`] fail. See [`TidAt`] for when the tid is assigned.
+    /// Checks everything that can be checked, and writes or reserves what can be, so that after this only a broken
+    /// medium lets [`Commit::finish`] fail. See [`TidAt`] for when the tid is assigned.
     ///
     /// After an error the storage is as it was.
     fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>>;
 
-    /// Makes a voted transaction durable and then publishes it. Returns at once or after the sync, as suits the storage;
-    /// the outcome goes to the [`Publisher`] with `ticket`, possibly from another thread.
+    /// Makes a voted transaction durable and then publishes it. Returns at once or after the sync, as suits the
+    /// storage; the outcome goes to the [`Publisher`] with `ticket`, possibly from another thread.
     fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket);
 
     /// Forgets a voted transaction and gives back what it reserved.
@@ -95,10 +96,10 @@ pub type Delivery = Box<dyn FnOnce() + Send>;
 
 /// The server's side of a finish.
 pub trait Publisher: Send + Sync {
-    /// `group` is durable, in the order of tids, and directly follows what was published before. Calls `install` exactly once:
-    /// it makes the whole group visible to reads (the index and the last transaction; in memory only), in one step with queueing
-    /// the invalidations. The storage calls this for one group at a time, then gives up its commit locks, and then runs
-    /// the returned delivery.
+    /// `group` is durable, in the order of tids, and directly follows what was published before. Calls `install`
+    /// exactly once: it makes the whole group visible to reads (the index and the last transaction; in memory only), in
+    /// one step with queueing the invalidations. The storage calls this for one group at a time, then gives up its
+    /// commit locks, and then runs the returned delivery.
     fn publish(&self, group: Vec<Committed>, install: &mut dyn FnMut()) -> Delivery;
 
     /// This transaction will not be committed: answer the client.

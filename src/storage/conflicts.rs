@@ -1,5 +1,5 @@
-//! The vote of a storage as [`conflict::detect`](crate::conflict::detect) needs it: the transaction is a [`Staged`] one, and states are
-//! read with [`Storage::load_serial`].
+//! The vote of a storage as [`conflict::detect`](crate::conflict::detect) needs it: the transaction is a [`Staged`]
+//! one, and states are read with [`Storage::load_serial`].
 
 use super::staged::Op;
 use super::{Result, Staged, Storage, StorageError};
@@ -16,8 +16,8 @@ pub type Settled = detect::Settled<Op>;
 pub struct Conflicts(detect::Conflicts<Op>);
 
 impl Conflicts {
-    /// Settles the store that is operation `index` of `staged`. `read`: the serial that the client started from; `committed`: the
-    /// object's current serial, if it has ever been stored.
+    /// Settles the store that is operation `index` of `staged`. `read`: the serial that the client started from;
+    /// `committed`: the object's current serial, if it has ever been stored.
     pub fn settle(
         &mut self,
         storage: &dyn Storage,
@@ -32,8 +32,8 @@ impl Conflicts {
         self.0.settle(&mut StorageVote { storage, staged }, resolver, stored)
     }
 
-    /// The transaction with merged records, and the objects that were merged. [`StorageError::Unmerged`] if the client has to merge,
-    /// [`StorageError::Postponed`] if the vote has to be repeated by a thread that may wait.
+    /// The transaction with merged records, and the objects that were merged. [`StorageError::Unmerged`] if the client
+    /// has to merge, [`StorageError::Postponed`] if the vote has to be repeated by a thread that may wait.
     pub fn finish(self, mut staged: Staged) -> Result<(Staged, Vec<Oid>)> {
         match self.0.finish() {
             Outcome::Done { resolved } => Ok((staged, resolved)),

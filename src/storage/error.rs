@@ -39,8 +39,8 @@ pub enum StorageError {
         /// The transaction, as it was before its vote.
         staged: Box<Staged>,
     },
-    /// A conflict that cannot be merged at once, in a transaction that must not wait ([`Staged::may_wait`]); it comes back
-    /// as it was, to be voted by somebody who can.
+    /// A conflict that cannot be merged at once, in a transaction that must not wait ([`Staged::may_wait`]); it comes
+    /// back as it was, to be voted by somebody who can.
     Postponed(Box<Staged>),
     /// `ReadConflictError`: an object that the transaction depends on was changed.
     ReadConflict(Box<Conflict>),

@@ -50,7 +50,8 @@ pub trait Media: Send + Sync {
     fn identity(&self, path: &Path) -> io::Result<Identity>;
     /// By the clock that gives files their times.
     fn now(&self) -> Time;
-    /// Names the run of the operating system: what was written in this one and not synced is not lost. `None`: not known.
+    /// Names the run of the operating system: what was written in this one and not synced is not lost. `None`: not
+    /// known.
     fn boot(&self) -> Option<[u8; BOOT_LEN]>;
 }
 
@@ -106,8 +107,8 @@ impl Identity {
 pub trait MediaFile: Send + Sync {
     /// Reads until `buf` is full or the file ends; the number of bytes read.
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize>;
-    /// The same without waiting for the disk; the error is `WouldBlock` if that cannot be done, and the disk may be at it then.
-    /// `Unsupported`: this file system does not tell.
+    /// The same without waiting for the disk; the error is `WouldBlock` if that cannot be done, and the disk may be at
+    /// it then. `Unsupported`: this file system does not tell.
     fn read_at_now(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
         self.read_at(buf, pos)
     }
@@ -123,7 +124,8 @@ pub trait MediaFile: Send + Sync {
     /// Reserves space beyond the end; `Ok(false)` if that cannot be done here.
     fn reserve(&self, pos: u64, len: u64) -> io::Result<bool>;
     fn identity(&self) -> io::Result<Identity>;
-    /// Nobody may write to the file any more, and who has these permissions of reading may read it: as Python protects blobs.
+    /// Nobody may write to the file any more, and who has these permissions of reading may read it: as Python protects
+    /// blobs.
     fn protect(&self, _readers: u32) -> io::Result<()> {
         Ok(())
     }
@@ -131,8 +133,8 @@ pub trait MediaFile: Send + Sync {
     fn way_to(&self) -> Option<PathBuf> {
         None
     }
-    /// A hint that the disk may begin to write this part, which is complete and will be synced. Does not wait. It stays in
-    /// the system's cache.
+    /// A hint that the disk may begin to write this part, which is complete and will be synced. Does not wait. It stays
+    /// in the system's cache.
     fn write_back(&self, _pos: u64, _len: u64) {}
     /// A hint that nobody will read this part soon: what of it is on the disk need not stay in memory.
     fn forget(&self, _pos: u64, _len: u64) {}

@@ -1,16 +1,16 @@
 //! What every storage promises, and the storages themselves. Nothing here knows that there is a network.
 //!
-//! A storage is whatever implements [`Storage`] and what that is made of: [`Load`] (reading objects), [`History`] (looking back)
-//! and [`Commit`] (transactions). What only some storages can do are traits of their own, which a storage hands out if it can:
-//! [`Iterate`], [`Undo`], [`Pack`], [`Blobs`], [`ExtensionMethods`].
+//! A storage is whatever implements [`Storage`] and what that is made of: [`Load`] (reading objects), [`History`]
+//! (looking back) and [`Commit`] (transactions). What only some storages can do are traits of their own, which a
+//! storage hands out if it can: [`Iterate`], [`Undo`], [`Pack`], [`Blobs`], [`ExtensionMethods`].
 //!
 //! The kinds of storages are `file`, `mapping` and `temporary`; layers over other storages are `demo`, `before` and
-//! `transform`. They do not know each other. What they share: `staged` (a transaction before its vote), `commit`, `tids`,
-//! `blob`, `media` (the disk).
+//! `transform`. They do not know each other. What they share: `staged` (a transaction before its vote), `commit`,
+//! `tids`, `blob`, `media` (the disk).
 //!
-//! The server holds locks on the objects that a transaction touches from before [`Commit::vote`] until the transaction is
-//! published or aborted, so a storage may rely on nobody else changing these objects in between. Votes of transactions that
-//! touch different objects run at the same time.
+//! The server holds locks on the objects that a transaction touches from before [`Commit::vote`] until the transaction
+//! is published or aborted, so a storage may rely on nobody else changing these objects in between. Votes of
+//! transactions that touch different objects run at the same time.
 
 mod abilities;
 pub mod before;
@@ -66,8 +66,8 @@ pub trait Storage: Load + History + Commit + Send + Sync {
     /// The size in bytes, as Python's `getSize()`.
     fn size(&self) -> u64;
 
-    /// (module, name) of each Python interface that Python's storage of this kind provides and this one supports, in the
-    /// order in which Python lists them. Clients decide by them what they may call.
+    /// (module, name) of each Python interface that Python's storage of this kind provides and this one supports, in
+    /// the order in which Python lists them. Clients decide by them what they may call.
     fn interfaces(&self) -> Vec<(&'static str, &'static str)>;
 
     /// The tid of the last published transaction, zero if there is none.
@@ -75,8 +75,8 @@ pub trait Storage: Load + History + Commit + Send + Sync {
 
     /// Reserves `count` object ids that were never given out before, and returns them ascending.
     ///
-    /// Errors: [`StorageError::ReadOnly`]; [`StorageError::Unsupported`] when there are no more ids; `Io` if they cannot be
-    /// marked as given out.
+    /// Errors: [`StorageError::ReadOnly`]; [`StorageError::Unsupported`] when there are no more ids; `Io` if they
+    /// cannot be marked as given out.
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>>;
 
     /// Saves what speeds up the next start and releases locks. Finishes that are under way are completed first. Calls

@@ -235,8 +235,8 @@ impl Staged {
         }
     }
 
-    /// Makes of each operation what `change` says of its number: another kind, whose payload stays, or `None`: it is forgotten,
-    /// and its payload lies idle.
+    /// Makes of each operation what `change` says of its number: another kind, whose payload stays, or `None`: it is
+    /// forgotten, and its payload lies idle.
     pub fn change_ops(&mut self, mut change: impl FnMut(usize, OpKind) -> Option<OpKind>) {
         let mut index = 0;
         let rearranged = &mut self.rearranged;

@@ -65,7 +65,8 @@ pub struct LastInvalidations {
 }
 
 impl LastInvalidations {
-    /// What is listed in `transactions` is complete. `last`: the last transaction of the storage, which counts if none is listed.
+    /// What is listed in `transactions` is complete. `last`: the last transaction of the storage, which counts if none
+    /// is listed.
     pub fn new(transactions: Vec<(Tid, Vec<Oid>)>, last: Tid) -> LastInvalidations {
         let oldest = transactions.last().map(|(tid, _)| Tid(tid.0.saturating_sub(1)));
         LastInvalidations { transactions, complete_after: oldest.unwrap_or(last), cut_short: None }
@@ -136,8 +137,8 @@ pub struct PackRequest<'a> {
     pub time: f64,
     /// Whether to remove what nothing refers to; `None`: as the storage is configured.
     pub gc: Option<bool>,
-    /// Finds the oids that a record refers to. A storage that keeps records in another format than clients send hands on
-    /// one that translates.
+    /// Finds the oids that a record refers to. A storage that keeps records in another format than clients send hands
+    /// on one that translates.
     pub references: &'a References<'a>,
     /// Where readers of `server_status` see how far it is.
     pub progress: &'a PackProgress,
@@ -147,8 +148,8 @@ pub struct PackRequest<'a> {
 
 /// Hears of revisions that a pack leaves out, to remove the blobs that belong to them.
 pub trait Removals: Sync {
-    /// A revision with data is not kept: `tid` is its transaction, or `None` if nothing is kept of the object. Nothing has
-    /// happened yet, and nothing will if the pack fails later.
+    /// A revision with data is not kept: `tid` is its transaction, or `None` if nothing is kept of the object. Nothing
+    /// has happened yet, and nothing will if the pack fails later.
     fn left_out(&self, oid: Oid, tid: Option<Tid>, data: &[u8]) -> Result<()>;
     /// The packed storage has taken the place of the old one. Not called if there was nothing to remove.
     fn packed(&self) -> Result<()>;

@@ -1,7 +1,7 @@
 //! What lies below an open directory, however many levels deep.
 //!
-//! Mostly no link is on the way, and the kernel finds it in one call (`openat2`, Linux 5.6), which refuses links. Where there is one,
-//! or no such call, it is found name by name.
+//! Mostly no link is on the way, and the kernel finds it in one call (`openat2`, Linux 5.6), which refuses links. Where
+//! there is one, or no such call, it is found name by name.
 
 use std::ffi::OsString;
 use std::io;
@@ -22,8 +22,8 @@ const LINKS_MAX: usize = 40;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Links {
     OfNobody,
-    /// Those that root or the user of this process has made, and that have one name: anybody may be able to give a link of theirs
-    /// another one. So are the links that such a link leads to.
+    /// Those that root or the user of this process has made, and that have one name: anybody may be able to give a link
+    /// of theirs another one. So are the links that such a link leads to.
     OfTrusted,
 }
 

@@ -4,8 +4,8 @@
 
 use super::{Action, Rank};
 
-/// To be called where an action begins that may take long. Debug builds panic if the thread holds a lock that forbids it. `doing` is
-/// what it is about to do.
+/// To be called where an action begins that may take long. Debug builds panic if the thread holds a lock that forbids
+/// it. `doing` is what it is about to do.
 #[inline]
 #[track_caller]
 pub fn assert_permitted(action: Action, doing: &str) {
@@ -30,7 +30,8 @@ mod imp {
     pub struct Held(Rank);
 
     impl Held {
-        /// To be called before a thread waits for the lock: then a wrong order is found even where nobody else holds it.
+        /// To be called before a thread waits for the lock: then a wrong order is found even where nobody else holds
+        /// it.
         #[track_caller]
         pub fn new(rank: Rank) -> Held {
             let innermost = HELD.with_borrow(|held| held.iter().max().copied());

@@ -1,8 +1,8 @@
 //! Locks and atomics, from `std` or, under `--cfg loom`, from the model checker.
 //!
-//! Every lock has a rank in its type: `Mutex<Queue, rank::Outbox>`; [`rank`] has the table. Debug builds check with each lock that a
-//! thread takes that ranks go up, and with each [`Action`] that may take long that no held lock forbids it. Release builds know
-//! nothing of ranks.
+//! Every lock has a rank in its type: `Mutex<Queue, rank::Outbox>`; [`rank`] has the table. Debug builds check with
+//! each lock that a thread takes that ranks go up, and with each [`Action`] that may take long that no held lock
+//! forbids it. Release builds know nothing of ranks.
 //!
 //! Locks here do not poison: what a panic may leave half done is guarded by its owner (a session ends, a
 //! storage goes read-only), not by the next one who wants the lock.

@@ -1,9 +1,11 @@
 //! The order of all locks of the program, outermost first, and what may be done while one is held.
 //!
-//! A lock that permits nothing is for memory only, and short: commits, replies or the log wait for it. Waiting at a condition variable
-//! gives back the lock that it is used with, and is forbidden by each other lock that does not permit [`Action::Wait`].
+//! A lock that permits nothing is for memory only, and short: commits, replies or the log wait for it. Waiting at a
+//! condition variable gives back the lock that it is used with, and is forbidden by each other lock that does not
+//! permit [`Action::Wait`].
 //!
-//! A new lock gets a line here, before those that are taken while it is held. Most need no more than a place near the end.
+//! A new lock gets a line here, before those that are taken while it is held. Most need no more than a place near the
+//! end.
 
 /// What may take long, and so is not done under every lock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -74,7 +76,8 @@ ranks! {
     LogChanges permits [File, Log];
     /// Whether a pack is under way.
     PackActive permits [];
-    /// The right to save the index. A pack keeps it until it has switched files, which needs the lead of the group commit.
+    /// The right to save the index. A pack keeps it until it has switched files, which needs the lead of the group
+    /// commit.
     Saving permits [File, Log, Wait];
     /// When the index is to be saved.
     Saver permits [];
@@ -89,7 +92,8 @@ ranks! {
 
     // -- publishing: what every commit of a storage takes
 
-    /// The registered clients of a storage and the invalidations they may ask for. Nothing is published while it is held.
+    /// The registered clients of a storage and the invalidations they may ask for. Nothing is published while it is
+    /// held.
     Members permits [];
     /// The transaction of one connection. Its session writes stores to the transaction's temporary file under it.
     Transaction permits [];

@@ -1,9 +1,9 @@
 //! Descriptors for a finish: it may not fail because the process has no more of them, for other databases of the same
 //! transaction may have committed already.
 //!
-//! A blob that is staged keeps the directory of its object open, for finish has to give it a name there and to sync it. A
-//! transaction may have more blobs than the process may have files; so only so many are kept, and a few descriptors are held back
-//! for what has to be opened then.
+//! A blob that is staged keeps the directory of its object open, for finish has to give it a name there and to sync it.
+//! A transaction may have more blobs than the process may have files; so only so many are kept, and a few descriptors
+//! are held back for what has to be opened then.
 
 use std::io;
 use std::sync::Arc;
@@ -19,7 +19,8 @@ use crate::storage::media::MediaDir;
 const KEPT_MAX: u64 = 256;
 const KEPT_MIN: u64 = 8;
 const KEPT_PART: u64 = 16;
-/// To find a directory takes one descriptor, or two where it is found name by name, and one more while its parents are made.
+/// To find a directory takes one descriptor, or two where it is found name by name, and one more while its parents are
+/// made.
 const RESERVE_LEN: usize = 4;
 
 /// Counts the directories that are kept open, and holds descriptors back.

@@ -1,7 +1,7 @@
 //! One blob directory.
 //!
-//! Others may write to it, so everything below it goes through the descriptors of directories ([`MediaDir`]): no link is
-//! followed but those of root and of the server's own user. What is above it is the administrator's.
+//! Others may write to it, so everything below it goes through the descriptors of directories ([`MediaDir`]): no link
+//! is followed but those of root and of the server's own user. What is above it is the administrator's.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -136,7 +136,8 @@ impl BlobDir {
         }
     }
 
-    /// The blob directory, open. The error is `NotFound` while there is none, which only a storage that is read-only puts up with.
+    /// The blob directory, open. The error is `NotFound` while there is none, which only a storage that is read-only
+    /// puts up with.
     pub(super) fn root(&self) -> io::Result<&Arc<dyn MediaDir>> {
         match self.root.get() {
             Some(root) => Ok(root),
@@ -230,8 +231,8 @@ impl BlobDir {
         }
     }
 
-    /// A temporary file and a blob of the object are one: unless its transaction is durable, it must go. The temporary file is the
-    /// one in `tmp`, or is in the directory of the object, if that is on another disk.
+    /// A temporary file and a blob of the object are one: unless its transaction is durable, it must go. The temporary
+    /// file is the one in `tmp`, or is in the directory of the object, if that is on another disk.
     fn remove_unfinished(
         &self,
         oid: Oid,

@@ -8,9 +8,10 @@
 //! - `sweep` what a pack takes out
 //! - `place` from there to its final name, atomic with the transaction
 //!
-//! A storage that keeps blobs opens a [`BlobDir`], hands it out ([`Storage::blob_dir`](super::Storage::blob_dir)), and at
-//! finish, before anything of the transaction is durable, calls [`BlobDir::place`]; once the transaction is,
-//! [`Placement::keep`]. Dropping a [`Placement`] or a [`StagedBlob`] removes its files: vote's errors and aborts need no more.
+//! A storage that keeps blobs opens a [`BlobDir`], hands it out ([`Storage::blob_dir`](super::Storage::blob_dir)), and
+//! at finish, before anything of the transaction is durable, calls [`BlobDir::place`]; once the transaction is,
+//! [`Placement::keep`]. Dropping a [`Placement`] or a [`StagedBlob`] removes its files: vote's errors and aborts need
+//! no more.
 
 mod descriptors;
 mod dir;

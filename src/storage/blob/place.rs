@@ -6,7 +6,8 @@
 //! 4. the temporary name is removed, which need not be durable.
 //!
 //! A crash between 1 and 3 leaves a file that no record refers to: nobody sees it, and the next start finds it by its
-//! temporary name. None of that needs a descriptor that the process might not have (see `descriptors`). A file system without hard links renames instead; there such a file stays.
+//! temporary name. None of that needs a descriptor that the process might not have (see `descriptors`). A file system
+//! without hard links renames instead; there such a file stays.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

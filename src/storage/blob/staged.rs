@@ -1,7 +1,7 @@
 //! From a client's bytes, or a file that it put into the shared directory, to a blob that waits for its transaction.
 //!
-//! Everything slow, and everything that can fail, is done here, before the transaction votes: the data is synced, the directories
-//! are made and opened. Finish has only to rename.
+//! Everything slow, and everything that can fail, is done here, before the transaction votes: the data is synced, the
+//! directories are made and opened. Finish has only to rename.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -24,11 +24,11 @@ const WRITE_BACK_LEN: u64 = 2 << 20;
 /// Bytes that are written together. A file system has half of the work with them that it has with single chunks of a
 /// client, which begin and end in the midst of pages; copying them once more costs less than that.
 const WRITE_LEN: usize = 256 << 10;
-/// A blob that is no longer stays in the system's cache whatever memory there is. What was just stored is what is read next: a
-/// site makes pictures smaller as soon as it has them.
+/// A blob that is no longer stays in the system's cache whatever memory there is. What was just stored is what is read
+/// next: a site makes pictures smaller as soon as it has them.
 const CACHED_MIN: u64 = 64 << 20;
-/// So does a longer one unless it takes more than this part of the memory that could be had: that would drive out what others
-/// load, for a blob of which the first part is gone again when the last comes.
+/// So does a longer one unless it takes more than this part of the memory that could be had: that would drive out what
+/// others load, for a blob of which the first part is gone again when the last comes.
 const CACHED_PART: u64 = 4;
 /// Of a blob that does not stay, each part goes so many bytes after it was written.
 const UNCACHED_BEHIND: u64 = 16 << 20;
@@ -290,7 +290,8 @@ impl StagedBlob {
         file.set_len(0)
     }
 
-    /// Gives it its final name in the directory that is returned; the temporary one stays. Not durable before that is synced.
+    /// Gives it its final name in the directory that is returned; the temporary one stays. Not durable before that is
+    /// synced.
     pub(super) fn place(&mut self, tid: Tid) -> io::Result<Home> {
         let (Some(file), Some(home)) = (&self.file, &mut self.home) else {
             return Err(io::ErrorKind::NotFound.into());
@@ -468,8 +469,8 @@ mod tests {
         assert!(memory_available().is_some());
     }
 
-    /// A site makes pictures smaller as soon as it has stored them: the first read of a blob of more than 16 MB came from the
-    /// disk, because its pages had been thrown out as they were written.
+    /// A site makes pictures smaller as soon as it has stored them: the first read of a blob of more than 16 MB came
+    /// from the disk, because its pages had been thrown out as they were written.
     #[test]
     fn what_was_just_uploaded_is_read_from_memory() {
         // Beside this program, not in `TMPDIR`, which may have no disk below it.

@@ -1,9 +1,10 @@
 //! What a pack leaves out of the storage is taken out of the blob directory, too.
 //!
-//! While the pack copies, it tells which revisions it leaves out; those of blobs are written to `.removed`, as Python does: the
-//! oid in hex if nothing is kept of the object, else oid and tid. Once the packed storage has taken the place of the old
-//! one, the files are removed; or, if the old storage is kept, moved to `DIR.old`, where all others are linked to, so
-//! that the two belong together. Nothing of that holds anything up. What a crash interrupts is finished at the next start.
+//! While the pack copies, it tells which revisions it leaves out; those of blobs are written to `.removed`, as Python
+//! does: the oid in hex if nothing is kept of the object, else oid and tid. Once the packed storage has taken the place
+//! of the old one, the files are removed; or, if the old storage is kept, moved to `DIR.old`, where all others are
+//! linked to, so that the two belong together. Nothing of that holds anything up. What a crash interrupts is finished
+//! at the next start.
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -183,8 +184,8 @@ impl BlobDir {
         root.read(REMOVED.as_ref()).map(Some)
     }
 
-    /// Finishes what a crash has interrupted: takes out what is listed and not in the storage any more. Of an object that is
-    /// gone, `is_committed` knows no revision.
+    /// Finishes what a crash has interrupted: takes out what is listed and not in the storage any more. Of an object
+    /// that is gone, `is_committed` knows no revision.
     pub(super) fn finish_sweep(&self, is_committed: &dyn Fn(Oid, Tid) -> Result<bool>) -> Result<()> {
         let doing = || StorageError::io(format!("reading {}", self.list_path()));
         let Some(file) = self.open_list().map_err(doing())? else { return Ok(()) };
@@ -274,8 +275,8 @@ impl BlobDir {
         }
     }
 
-    /// Removes the directories of an object that have become empty, up to the blob directory. Whoever is about to put a blob
-    /// there makes them again.
+    /// Removes the directories of an object that have become empty, up to the blob directory. Whoever is about to put a
+    /// blob there makes them again.
     pub(super) fn remove_empty_above(&self, oid: Oid) {
         let path = self.layout_path(oid);
         let _ = path.ancestors().try_for_each(|dir| {
@@ -287,7 +288,8 @@ impl BlobDir {
 }
 
 fn link_or_copy(from: &dyn MediaDir, name: &OsStr, to: &dyn MediaDir) -> io::Result<()> {
-    // A link is the administrator's, and the old blobs are to be what it leads to; a copy is ours, whoever owns the other one.
+    // A link is the administrator's, and the old blobs are to be what it leads to; a copy is ours, whoever owns the
+    // other one.
     if from.entry(name.as_ref())?.kind == Kind::File && from.link(name, to, name).is_ok() {
         return Ok(());
     }

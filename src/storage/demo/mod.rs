@@ -263,8 +263,8 @@ impl Blobs for DemoStorage {
 }
 
 impl Pack for DemoStorage {
-    /// Objects may be referred to from the base alone: nothing is collected but where there is no base. Python does so with
-    /// temporary changes, and loses them.
+    /// Objects may be referred to from the base alone: nothing is collected but where there is no base. Python does so
+    /// with temporary changes, and loses them.
     fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
         let may_collect = self.temporary && self.base.object_count() == 0;
         if request.gc == Some(true) && !may_collect {

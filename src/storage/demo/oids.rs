@@ -1,5 +1,5 @@
-//! New object ids that are in neither storage: in a row from a random place, so that two demos over the same base hardly
-//! ever give out the same ones.
+//! New object ids that are in neither storage: in a row from a random place, so that two demos over the same base
+//! hardly ever give out the same ones.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};

@@ -1,5 +1,5 @@
-//! Transactions from a position back to the start of the file. Short ones are read many at once; of a long one, only its
-//! two ends.
+//! Transactions from a position back to the start of the file. Short ones are read many at once; of a long one, only
+//! its two ends.
 
 use super::format::{MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader};
 use super::log::Log;

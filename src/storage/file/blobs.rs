@@ -70,8 +70,8 @@ fn again(error: &StorageError) -> StorageError {
 }
 
 impl FileStorage {
-    /// An object that has its earlier data again has its earlier blob again, under the new name. Python copies the file;
-    /// here it gets another name, for nobody ever writes to it.
+    /// An object that has its earlier data again has its earlier blob again, under the new name. Python copies the
+    /// file; here it gets another name, for nobody ever writes to it.
     pub(super) fn undo_blobs(
         &self,
         blobs: &Arc<BlobDir>,

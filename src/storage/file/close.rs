@@ -6,8 +6,8 @@ use crate::base::ids::Oid;
 use crate::storage::{Result, StorageError};
 
 impl FileStorage {
-    /// The last word of a storage that was writable: the file gets its true length, the note says that all is well, the index is
-    /// saved. Nobody writes any more.
+    /// The last word of a storage that was writable: the file gets its true length, the note says that all is well, the
+    /// index is saved. Nobody writes any more.
     pub(super) fn leave(&self) -> Result<()> {
         let core = &self.core;
         let path = self.options.path.display();

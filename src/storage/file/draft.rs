@@ -60,8 +60,8 @@ impl Draft {
         self.records.push(record);
     }
 
-    /// From here on [`Draft::latest`] knows the records that there are now: those of the operations before an undo, but not
-    /// the undo's own.
+    /// From here on [`Draft::latest`] knows the records that there are now: those of the operations before an undo, but
+    /// not the undo's own.
     pub fn settle(&mut self) {
         let new = self.records.iter().enumerate().skip(self.settled);
         self.latest.extend(new.map(|(at, record)| (record.oid, at)));

@@ -1,17 +1,18 @@
 //! Whether a file is the one that this server wrote last, and what follows if it is not.
 //!
-//! Clients keep caches on disk and object ids that they were given. If an older file was put in the place of the one that was
-//! served (a backup was restored), they know transactions that never were, and may go on with states of them; and ids that the
-//! older file has not used yet would be given out twice. So
+//! Clients keep caches on disk and object ids that they were given. If an older file was put in the place of the one
+//! that was served (a backup was restored), they know transactions that never were, and may go on with states of them;
+//! and ids that the older file has not used yet would be given out twice. So
 //!
-//! - a file that is not the one of the note, or that somebody has touched since, gets an empty transaction, the *marker*, later
-//!   than whatever a client can have seen: a client compares its last transaction with the server's before it asks anything,
-//!   and does not connect to one that is behind;
-//! - object ids go on at a distance, also if Python's server wrote the file last: its clients keep up to a hundred ids each over
-//!   the reconnect. Nothing is written into a file that Python's server has continued.
+//! - a file that is not the one of the note, or that somebody has touched since, gets an empty transaction, the
+//!   *marker*, later than whatever a client can have seen: a client compares its last transaction with the server's
+//!   before it asks anything, and does not connect to one that is behind;
+//! - object ids go on at a distance, also if Python's server wrote the file last: its clients keep up to a hundred ids
+//!   each over the reconnect. Nothing is written into a file that Python's server has continued.
 //!
-//! The note also tells which damage at the end may be put down to a power cut. That is believed only about a file that nobody
-//! has touched since, and only after the operating system was started anew: in the same run nothing is lost that was written.
+//! The note also tells which damage at the end may be put down to a power cut. That is believed only about a file that
+//! nobody has touched since, and only after the operating system was started anew: in the same run nothing is lost that
+//! was written.
 
 use std::io;
 

@@ -1,9 +1,9 @@
 //! Finish: tids, one write, one sync for all that are waiting, then publishing in order.
 //!
-//! Whoever finds nobody at it becomes the *leader* and commits what is queued, in its own thread: a lone committer makes
-//! one write and one sync and waits for nobody. What is queued meanwhile is the next group; a committer thread of the
-//! storage leads that, so no session is kept at it (`lead.rs`). Leadership passes on before a group's replies are sent, so the
-//! next sync does not wait for the network.
+//! Whoever finds nobody at it becomes the *leader* and commits what is queued, in its own thread: a lone committer
+//! makes one write and one sync and waits for nobody. What is queued meanwhile is the next group; a committer thread of
+//! the storage leads that, so no session is kept at it (`lead.rs`). Leadership passes on before a group's replies are
+//! sent, so the next sync does not wait for the network.
 //!
 //! Invariant: only the leader writes to the log, and nothing is published that is not durable.
 
@@ -232,8 +232,8 @@ impl Core {
         if writer.buf.capacity() > 2 * GATHER_MAX {
             writer.buf = Vec::new();
         }
-        // Before the transactions count as committed, recovery must know that these zeros are meant. Room for the list was not
-        // reserved: without it the note must say, before they count, that they are durable.
+        // Before the transactions count as committed, recovery must know that these zeros are meant. Room for the list
+        // was not reserved: without it the note must say, before they count, that they are durable.
         let mut zeros_listed = true;
         if !zeros.is_empty()
             && let Some(note) = &self.note

@@ -6,8 +6,8 @@
 //! scattered, costs more than 16 bytes an object plus a fixed sum a page. Pages below oid 2^32 are found
 //! through two arrays, those above (oids that other storages dealt out at random) through sharded maps.
 //!
-//! A pack builds an index of its own and *marks* in it what can be reached: the highest bit of the position, so that marks
-//! cost no memory. Copying a record takes the mark off again.
+//! A pack builds an index of its own and *marks* in it what can be reached: the highest bit of the position, so that
+//! marks cost no memory. Copying a record takes the mark off again.
 //!
 //! A dense entry has 16 bits to spare beside the 48-bit position: they keep the length of the data, so that a
 //! load reads exactly the record with one call. The length is a hint: readers check it against the record.

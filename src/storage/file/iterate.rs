@@ -194,7 +194,8 @@ impl Source {
         }
     }
 
-    /// Where the first transaction at or after `start` begins: from the nearer end, by the time that the tids stand for.
+    /// Where the first transaction at or after `start` begins: from the nearer end, by the time that the tids stand
+    /// for.
     fn find(&self, start: Tid, last: Tid) -> Result<u64> {
         let Some((_, first)) = self.txn_at(MAGIC_LEN)? else { return Ok(MAGIC_LEN) };
         if start <= first.tid {

@@ -1,8 +1,8 @@
 //! Who commits the next group: the *lead*, which one thread has at a time.
 //!
-//! Whoever queues a job while nobody leads takes the lead, and the jobs that are queued then are its group. What is queued
-//! meanwhile waits; when the leader is through, it hands the lead to whoever wants it alone (a pack), or else to a
-//! committer thread if there are jobs, or to nobody.
+//! Whoever queues a job while nobody leads takes the lead, and the jobs that are queued then are its group. What is
+//! queued meanwhile waits; when the leader is through, it hands the lead to whoever wants it alone (a pack), or else to
+//! a committer thread if there are jobs, or to nobody.
 //!
 //! Invariants: one leader at a time; a queued job is led by somebody, unless the queue is closed before it gets in.
 //! `tests/model/group.rs` checks every interleaving.
@@ -121,7 +121,8 @@ impl<J> Lead<J> {
                 return false;
             }
         } else if state.closed {
-            // Not even for a moment: a committer that was told of the close would see a leader, and wait for its notice.
+            // Not even for a moment: a committer that was told of the close would see a leader, and wait for its
+            // notice.
             return false;
         }
         state.leading = true;

@@ -2,19 +2,21 @@
 //!
 //! - `format` the bytes, `media` the disk, `log` records by position, `window` many of them in a row, `backwards`
 //!   transactions from the end
-//! - `index` oid -> position; `index_file`, `index_legacy` as Python saves it, `index_saved` what was read; `save` when it is saved
+//! - `index` oid -> position; `index_file`, `index_legacy` as Python saves it, `index_saved` what was read; `save` when
+//!   it is saved
 //! - `volume` the file and its index, as a pack replaces them
-//! - `options`, `open` (with `open_read`, what the files have, and `open_note`, what is done about a file from elsewhere) and
-//!   `recover`: from files to a running storage, `close`: back; `tail_note` what the next start should know; `familiar` whether
-//!   the file is still the same; `ours` the same while it is served; `lock_file`
+//! - `options`, `open` (with `open_read`, what the files have, and `open_note`, what is done about a file from
+//!   elsewhere) and `recover`: from files to a running storage, `close`: back; `tail_note` what the next start should
+//!   know; `familiar` whether the file is still the same; `ours` the same while it is served; `lock_file`
 //! - `read`, `history`, `iterate`: reading
-//! - `pack` a new file without what nobody can see any more; `pins` what it must not remove though the file does not show it
+//! - `pack` a new file without what nobody can see any more; `pins` what it must not remove though the file does not
+//!   show it
 //! - `stage` (vote), `draft` (the records of it), `undo_records`, `space`, `tids`, `voted` (what waits for its finish),
 //!   `group` (finish), `lead` (by whom), `blobs`: writing
 //! - `undo` what can be undone, `undo_find` looks it up, `places` where it was found
 //!
-//! The order of the locks is the order of their ranks (`base::sync::rank`). A read takes none of them but a shared lock on a page of
-//! the index.
+//! The order of the locks is the order of their ranks (`base::sync::rank`). A read takes none of them but a shared lock
+//! on a page of the index.
 
 mod backwards;
 mod blobs;

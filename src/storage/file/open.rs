@@ -178,8 +178,8 @@ fn open_file(options: &FileStorageOptions) -> Result<Arc<dyn MediaFile>> {
     }
 }
 
-/// An index beside a file that is not there: the disk is not mounted, or the file was moved away. To begin a new one would hide
-/// it.
+/// An index beside a file that is not there: the disk is not mounted, or the file was moved away. To begin a new one
+/// would hide it.
 fn check_not_missing(options: &FileStorageOptions) -> Result<()> {
     // Of a pipe or the like nobody knows when it ends.
     if !options.media.is_file(&with_suffix(&options.path, ".index")) {

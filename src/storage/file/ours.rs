@@ -1,10 +1,10 @@
 //! Whether the file that is served still is the one that has its name.
 //!
-//! An operator puts a backup in the place of `Data.fs` and thinks of the restart later. What is committed then goes into a file
-//! without a name, or over the backup; a pack would rename its own file over it, and a close cut it to another length. So the
-//! file is looked at before each group of commits (cheaply: is it as long as it must be, has it a name at all), and with
-//! its name every few seconds and before anything is renamed or cut off. If it is not ours any more, the storage becomes
-//! read-only, and the other file is left alone.
+//! An operator puts a backup in the place of `Data.fs` and thinks of the restart later. What is committed then goes
+//! into a file without a name, or over the backup; a pack would rename its own file over it, and a close cut it to
+//! another length. So the file is looked at before each group of commits (cheaply: is it as long as it must be, has it
+//! a name at all), and with its name every few seconds and before anything is renamed or cut off. If it is not ours any
+//! more, the storage becomes read-only, and the other file is left alone.
 
 use std::io;
 
@@ -48,8 +48,8 @@ impl Core {
         let Ok(identity) = volume.log.file().identity() else { return Ok(()) };
         match self.media.identity(&self.path) {
             Ok(named) if named.is_same_file(&identity) => {}
-            // File systems that make up their inode numbers may give another one. One that is as long and ends the same is
-            // this file, or a copy of it: then the next commit will tell.
+            // File systems that make up their inode numbers may give another one. One that is as long and ends the same
+            // is this file, or a copy of it: then the next commit will tell.
             Ok(named) if self.named_ends_at(named.len, end, last) => {}
             Ok(_) => return Err("another file was put in its place".into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

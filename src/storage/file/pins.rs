@@ -1,9 +1,9 @@
 //! Former revisions that voted transactions point back to: undoes, and restored records with a hint.
 //!
-//! Between its vote and its finish such a transaction is not in the file, so a pack cannot see that what it restores, and all
-//! that this refers to, becomes reachable again. The vote is announced here before it looks at the file, and what it points to
-//! is kept here until it has ended. A pack follows these references, too, and takes the place of the file only while no such vote
-//! is under way.
+//! Between its vote and its finish such a transaction is not in the file, so a pack cannot see that what it restores,
+//! and all that this refers to, becomes reachable again. The vote is announced here before it looks at the file, and
+//! what it points to is kept here until it has ended. A pack follows these references, too, and takes the place of the
+//! file only while no such vote is under way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,8 +67,8 @@ impl Pins {
         drop(waited);
     }
 
-    /// Calls `each` with a volume, an object and the position there that it will have the data of, for all that have voted. The
-    /// list is not locked meanwhile.
+    /// Calls `each` with a volume, an object and the position there that it will have the data of, for all that have
+    /// voted. The list is not locked meanwhile.
     pub fn for_each(&self, each: impl FnMut(&Volume, Oid, u64) -> Result<()>) -> Result<()> {
         let pinned: Vec<Pinned> = self.0.lock().iter().filter_map(|entry| entry.pinned.clone()).collect();
         visit(pinned.iter(), each)

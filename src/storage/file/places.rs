@@ -1,5 +1,5 @@
-//! Where transactions were found in a file: undoLog, the look-up before the locks, and the vote of an undo look for the same
-//! ones, and a search for another one begins at the nearest.
+//! Where transactions were found in a file: undoLog, the look-up before the locks, and the vote of an undo look for the
+//! same ones, and a search for another one begins at the nearest.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -10,8 +10,8 @@ use crate::base::sync::{Mutex, rank};
 /// How many transactions' places are remembered.
 const PLACES_MAX: usize = 1 << 16;
 
-/// Where transactions were found in a file: between undoLog, the locks and the vote they need not be searched again, and the search
-/// for another one begins nearby.
+/// Where transactions were found in a file: between undoLog, the locks and the vote they need not be searched again,
+/// and the search for another one begins nearby.
 #[derive(Default)]
 pub struct Places(Mutex<BTreeMap<Tid, u64>, rank::UndoPlaces>);
 

@@ -20,7 +20,8 @@ const GUESS: usize = 2048;
 const FIRST_PART: usize = 64 * 1024;
 
 impl Load for FileStorage {
-    /// The entries of a large index are far apart in memory: asked for one after the other, they are waited for together.
+    /// The entries of a large index are far apart in memory: asked for one after the other, they are waited for
+    /// together.
     fn expect_read(&self, oid: Oid) {
         self.core.volume.get().index.get(oid);
     }

@@ -1,9 +1,9 @@
 //! Opening a file that may be damaged: what is not in the saved index is scanned, record by record.
 //!
 //! Verdicts are Python's: an incomplete or only voted transaction at the end is saved aside and cut off, nonsense in
-//! the middle refuses the file. After a power cut, behind the point up to which this server is known to have synced (see
-//! [`TailNote`]), all damage is a commit that was cut short, and is cut off too. Zeros up to the end of the file are space that
-//! was made for commits.
+//! the middle refuses the file. After a power cut, behind the point up to which this server is known to have synced
+//! (see [`TailNote`]), all damage is a commit that was cut short, and is cut off too. Zeros up to the end of the file
+//! are space that was made for commits.
 
 use std::io;
 use std::path::Path;

@@ -1,10 +1,11 @@
 //! Disk space for voted transactions, reserved before they are written, so that a full disk is an error of the vote.
 //!
-//! The file's length does not change by this: what is reserved lies behind its end and is given back at close. Where the file
-//! system cannot reserve, zeros are written there instead: then the file is longer than its transactions, and after a crash
-//! the zeros are cut off, by Python too.
+//! The file's length does not change by this: what is reserved lies behind its end and is given back at close. Where
+//! the file system cannot reserve, zeros are written there instead: then the file is longer than its transactions, and
+//! after a crash the zeros are cut off, by Python too.
 //!
-//! Invariant: zeros are only written behind all that has voted, so never where a transaction may be written at the same time.
+//! Invariant: zeros are only written behind all that has voted, so never where a transaction may be written at the same
+//! time.
 
 use std::io;
 use std::path::Path;
@@ -92,8 +93,8 @@ impl Space {
         state.room.until = end;
     }
 
-    /// Another file, which ends at `end`, is about to take the place of the one so far: all that has voted, and votes until
-    /// then, has room there, too. It may become longer by `growth` bytes.
+    /// Another file, which ends at `end`, is about to take the place of the one so far: all that has voted, and votes
+    /// until then, has room there, too. It may become longer by `growth` bytes.
     pub fn prepare_move(&self, file: Arc<dyn MediaFile>, end: u64, growth: u64) -> io::Result<()> {
         let mut state = lock(&self.state);
         let mut next = Room::new(file, end, growth);
@@ -127,8 +128,8 @@ impl Room {
         Ok(())
     }
 
-    /// Sees to it that all from `until` up to `to` can be written, or more; up to where. What is before `idle_from` may be written
-    /// at the same time.
+    /// Sees to it that all from `until` up to `to` can be written, or more; up to where. What is before `idle_from` may
+    /// be written at the same time.
     fn make_room(&mut self, idle_from: u64, to: u64) -> io::Result<u64> {
         if self.supported {
             let from = self.until.max(self.end);

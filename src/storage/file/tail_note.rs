@@ -1,12 +1,12 @@
 //! `Data.fs.tmp`: what the next start should know about the file that this process writes.
 //!
-//! Whether the file is the same. If somebody has put an older one in its place, clients may know transactions and object ids
-//! that it does not have (see `familiar`).
+//! Whether the file is the same. If somebody has put an older one in its place, clients may know transactions and
+//! object ids that it does not have (see `familiar`).
 //!
-//! What a power cut may have left. A commit is one write and one sync, so a power cut may leave a transaction whose length has
-//! reached the disk but not all of its bytes: blocks of zeros. They cannot be told from zeros that a client stored, so this note
-//! keeps a list of the latter (an all-zero block is rare in pickles). It also says up to where the file was certainly synced:
-//! damage before that is damage, behind it a torn commit.
+//! What a power cut may have left. A commit is one write and one sync, so a power cut may leave a transaction whose
+//! length has reached the disk but not all of its bytes: blocks of zeros. They cannot be told from zeros that a client
+//! stored, so this note keeps a list of the latter (an all-zero block is rare in pickles). It also says up to where the
+//! file was certainly synced: damage before that is damage, behind it a torn commit.
 //!
 //! ```text
 //!   0  magic 16
@@ -279,7 +279,8 @@ impl NoteFile {
         self.says().file_no
     }
 
-    /// Everything before `end` is durable, where transaction `tid` ends. Not synced itself: an older note is true as well.
+    /// Everything before `end` is durable, where transaction `tid` ends. Not synced itself: an older note is true as
+    /// well.
     pub fn set_synced(&self, file: FileNo, end: u64, tid: Tid) -> io::Result<()> {
         let mut says = self.says();
         // Two groups may come at once, the later one first; and a pack between them.
@@ -309,8 +310,8 @@ impl NoteFile {
         self.until.load(Ordering::Relaxed)
     }
 
-    /// Another file is about to take the name of this one: until [`NoteFile::restart`] the note speaks of both, which are
-    /// durable, and nothing is written meanwhile. `seen`: the last transaction that clients were told of.
+    /// Another file is about to take the name of this one: until [`NoteFile::restart`] the note speaks of both, which
+    /// are durable, and nothing is written meanwhile. `seen`: the last transaction that clients were told of.
     pub fn suspend(&self, seen: Tid) -> io::Result<()> {
         let mut says = self.says();
         says.file_no.0 += 1;

@@ -51,7 +51,8 @@ impl Undo for FileStorage {
         Ok(oids)
     }
 
-    /// Vote goes through all of it again. Of a store that the vote may merge, the state that the client sent counts here.
+    /// Vote goes through all of it again. Of a store that the vote may merge, the state that the client sent counts
+    /// here.
     fn undo_now(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
         self.check_writable()?;
         let tid = self.core.tids.at_vote(staged.tid)?;

@@ -77,8 +77,8 @@ impl Volume {
     }
 }
 
-/// A volume for iterators, whose clients may forget them: it is taken from them when it has been replaced too often, because the disk
-/// space of the file is not free before.
+/// A volume for iterators, whose clients may forget them: it is taken from them when it has been replaced too often,
+/// because the disk space of the file is not free before.
 pub struct Lent(ArcSwapOption<Volume>);
 
 impl Lent {

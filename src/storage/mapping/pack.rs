@@ -79,8 +79,8 @@ fn reachable(state: &State, stop: Tid, request: &PackRequest<'_>) -> Result<BTre
 }
 
 impl State {
-    /// Drops the revisions before the one that is current at `stop`, and all of the objects that are not alive. Returns what
-    /// was dropped.
+    /// Drops the revisions before the one that is current at `stop`, and all of the objects that are not alive. Returns
+    /// what was dropped.
     fn forget(&mut self, stop: Tid, alive: Option<&BTreeSet<Oid>>) -> Vec<(Tid, Oid)> {
         let State { objects, transactions, size, .. } = self;
         let mut dropped: Vec<(Tid, Oid)> = Vec::new();

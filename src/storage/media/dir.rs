@@ -1,4 +1,5 @@
-//! An open directory, as a storage of blobs sees it: others can write to it too, so all goes by its descriptor and by names.
+//! An open directory, as a storage of blobs sees it: others can write to it too, so all goes by its descriptor and by
+//! names.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -37,8 +38,8 @@ impl Entry {
     }
 }
 
-/// An open directory. `name` is a name in it, `below` a path of plain names. A symbolic link on the way is followed only if the
-/// administrator or the user of this process has made it: to a part of the directory on another disk.
+/// An open directory. `name` is a name in it, `below` a path of plain names. A symbolic link on the way is followed
+/// only if the administrator or the user of this process has made it: to a part of the directory on another disk.
 pub trait MediaDir: Send + Sync {
     /// For messages.
     fn path(&self) -> &Path;
@@ -68,8 +69,9 @@ pub trait MediaDir: Send + Sync {
     fn link(&self, name: &OsStr, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<()>;
     /// Whether a file can have names in both.
     fn is_on_disk_of(&self, other: &dyn MediaDir) -> bool;
-    /// Opens somebody else's file, renames it, and protects it. The error is [`not_plain`](crate::base::shared_dir::not_plain) if
-    /// it is not a plain file of one name, or lies behind any link.
+    /// Opens somebody else's file, renames it, and protects it. The error is
+    /// [`not_plain`](crate::base::shared_dir::not_plain) if it is not a plain file of one name, or lies behind any
+    /// link.
     fn take_over(&self, below: &Path, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<TakenOver>;
 }
 

@@ -21,8 +21,8 @@ impl Pack for TemporaryStorage {
 }
 
 impl State {
-    /// An object's new state. Objects that lose their last reference by it are added to `zeros`, those that get one again
-    /// removed.
+    /// An object's new state. Objects that lose their last reference by it are added to `zeros`, those that get one
+    /// again removed.
     pub fn put(
         &mut self,
         oid: Oid,

@@ -1,7 +1,7 @@
 //! TemporaryStorage: current states only, in memory, for sessions and the like (tempstorage).
 //!
-//! What nothing refers to any more is collected at once, by counting references. Former states are kept for a minute, to
-//! merge conflicts and for transactions that are under way. `stage` is vote and finish, `collect` counts and
+//! What nothing refers to any more is collected at once, by counting references. Former states are kept for a minute,
+//! to merge conflicts and for transactions that are under way. `stage` is vote and finish, `collect` counts and
 //! collects.
 //!
 //! Locks, in the order in which they may be taken: `commit` (from the tid to publishing), `state`. Reads share `state`;

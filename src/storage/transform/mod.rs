@@ -40,7 +40,8 @@ pub trait Codec: Send + Sync {
     }
 }
 
-/// What a message may have at most. A pack, of which there is one at a time, reads what was stored when more was permitted.
+/// What a message may have at most. A pack, of which there is one at a time, reads what was stored when more was
+/// permitted.
 const LEN_MAX: usize = 1 << 30;
 
 /// `base`, with records in the form that `codec` gives them.
@@ -154,7 +155,8 @@ impl Transform {
     }
 }
 
-/// Puts a record into the place of what stands behind `start`. A long one is not copied: what stands before it is moved in front of it.
+/// Puts a record into the place of what stands behind `start`. A long one is not copied: what stands before it is moved
+/// in front of it.
 fn replace_tail(out: &mut Vec<u8>, start: usize, mut record: Vec<u8>) -> io::Result<()> {
     out.truncate(start);
     if record.len() <= memory::LARGE {

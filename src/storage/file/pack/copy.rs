@@ -1,11 +1,11 @@
 //! Copying to `Data.fs.pack`: up to the pack time what is reachable, with all back-pointers resolved, and from there on
 //! everything, with its pointers moved.
 //!
-//! Of transactions that came after `reach` has searched the file, the references are checked as they are copied: none may lead
-//! to an object that was left out.
+//! Of transactions that came after `reach` has searched the file, the references are checked as they are copied: none
+//! may lead to an object that was left out.
 //!
-//! The index that says what is reachable becomes that of the new file: an object's entry is an old position, and marked,
-//! until its record was copied, and a new one from then on.
+//! The index that says what is reachable becomes that of the new file: an object's entry is an old position, and
+//! marked, until its record was copied, and a new one from then on.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -73,7 +73,8 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// As Python has it: not if the packed part is as long as before. (It may be longer: data in place of back-pointers.)
+    /// As Python has it: not if the packed part is as long as before. (It may be longer: data in place of
+    /// back-pointers.)
     pub fn changes_anything(&self) -> bool {
         self.new_pack_pos != self.reach.pack_pos
     }
@@ -188,8 +189,8 @@ impl<'a> Copier<'a> {
         if let Some(new) = self.reach.pointed.get_mut(&pos) {
             *new = here;
         }
-        // As in Python, the last one copied is what the next revision will point to; but if the entry is further on, it is
-        // not copied yet.
+        // As in Python, the last one copied is what the next revision will point to; but if the entry is further on, it
+        // is not copied yet.
         let (to_come, at) = self.reach.index.marked_pos(oid);
         if !to_come || at == pos {
             self.reach.index.insert(oid, here, data_len);
@@ -318,8 +319,8 @@ impl<'a> Copier<'a> {
         if let Some(&new) = self.reach.pointed.get(&back) {
             return Ok(new);
         }
-        // A transaction that came while we were packing, or a pack without garbage collection: it may be the revision that
-        // was kept anyway.
+        // A transaction that came while we were packing, or a pack without garbage collection: it may be the revision
+        // that was kept anyway.
         let tid = self.old.log.read_record(back, Some(oid))?.header.tid;
         let mut pos = self.reach.index.pos(oid);
         while pos != 0 {

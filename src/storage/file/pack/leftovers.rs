@@ -1,7 +1,8 @@
 //! What a pack leaves that was cut short.
 //!
-//! A `Data.fs.pack` is overwritten by the next pack, as by Python's. But between Python's two renames (and ours, where the
-//! file system has no hard links) there is no `Data.fs` at all: a server that started then would begin an empty one.
+//! A `Data.fs.pack` is overwritten by the next pack, as by Python's. But between Python's two renames (and ours, where
+//! the file system has no hard links) there is no `Data.fs` at all: a server that started then would begin an empty
+//! one.
 
 use std::io;
 use std::path::Path;

@@ -3,17 +3,17 @@
 //! What is left out is what Python's `fspack` leaves out, and what is copied is byte for byte what it copies.
 //!
 //! 1. `reach`: which records are reachable, an index of them is built. Reads the file up to where it ends then.
-//! 2. `copy`: these records to `Data.fs.pack`; then all transactions after the pack time, and those that came since, until
-//!    next to nothing is left. The index goes from old positions to new ones as it goes.
+//! 2. `copy`: these records to `Data.fs.pack`; then all transactions after the pack time, and those that came since,
+//!    until next to nothing is left. The index goes from old positions to new ones as it goes.
 //! 3. `switch`: commits are held, the last bytes copied, the file synced and renamed, index and file replaced.
 //!
-//! A transaction that is committed after the first step can make reachable what the second has left out: it undoes a deletion,
-//! say. Its references are checked as it is copied, and if they lead to such an object the pack begins anew; after a few times
-//! it fails. Nothing is removed before the last step, neither here nor of what an earlier pack left.
+//! A transaction that is committed after the first step can make reachable what the second has left out: it undoes a
+//! deletion, say. Its references are checked as it is copied, and if they lead to such an object the pack begins anew;
+//! after a few times it fails. Nothing is removed before the last step, neither here nor of what an earlier pack left.
 //!
-//! All but the last step runs beside everything else without a lock. Memory: the new index (8 to 16 bytes an object, which
-//! then replaces the old one), at most 8 bytes an object of positions yet to be visited, and what
-//! back-pointers need: a few bytes for each that points from after the pack time to before it.
+//! All but the last step runs beside everything else without a lock. Memory: the new index (8 to 16 bytes an object,
+//! which then replaces the old one), at most 8 bytes an object of positions yet to be visited, and what back-pointers
+//! need: a few bytes for each that points from after the pack time to before it.
 
 mod copy;
 pub mod leftovers;

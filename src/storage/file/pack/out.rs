@@ -1,7 +1,7 @@
 //! `Data.fs.pack`, written from front to back.
 //!
-//! It is synced as it grows, in steps: commits sync their own file meanwhile, and a disk that is given much to write at once
-//! lets them wait until all of it is written. So a step is as long as the disk can write in a moment.
+//! It is synced as it grows, in steps: commits sync their own file meanwhile, and a disk that is given much to write at
+//! once lets them wait until all of it is written. So a step is as long as the disk can write in a moment.
 
 use std::io;
 use std::sync::Arc;

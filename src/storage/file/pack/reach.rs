@@ -1,13 +1,13 @@
 //! What can be reached: from the root as of the pack time, and from everything that was committed since then.
 //!
-//! An index as of the pack time is built first; objects are marked in it, and in the end the others are taken out. Objects
-//! whose references are still to be read are a heap of positions, visited batch by batch in the order of the file, so that
-//! a file larger than the memory is not read here and there.
+//! An index as of the pack time is built first; objects are marked in it, and in the end the others are taken out.
+//! Objects whose references are still to be read are a heap of positions, visited batch by batch in the order of the
+//! file, so that a file larger than the memory is not read here and there.
 //!
-//! Later transactions can lead back to what nothing referred to at the pack time: an undo, or a restored record, points to a
-//! former revision, and a client that had read an object before it became garbage can store a reference to it. Python follows
-//! neither the references of the first (but for those of an object that is reachable anyway) nor the second, and loses objects
-//! or refuses to pack. Here all of them are kept, each as it was at the pack time.
+//! Later transactions can lead back to what nothing referred to at the pack time: an undo, or a restored record, points
+//! to a former revision, and a client that had read an object before it became garbage can store a reference to it.
+//! Python follows neither the references of the first (but for those of an object that is reachable anyway) nor the
+//! second, and loses objects or refuses to pack. Here all of them are kept, each as it was at the pack time.
 
 use std::collections::HashMap;
 
@@ -44,8 +44,8 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Looks at transactions up to `end`, and at those that come meanwhile. `None`: it has been packed to that time or later
-    /// before.
+    /// Looks at transactions up to `end`, and at those that come meanwhile. `None`: it has been packed to that time or
+    /// later before.
     pub fn find(
         pack: &mut PackRun<'_>,
         volume: &Volume,

@@ -118,8 +118,8 @@ impl<'a> Sequential<'a> {
         }
     }
 
-    /// The data of a record, wherever it is: what follows its header, or what its back-pointer leads to. `None`: the object
-    /// is gone.
+    /// The data of a record, wherever it is: what follows its header, or what its back-pointer leads to. `None`: the
+    /// object is gone.
     pub fn data_place(&self, pos: u64, record: &Record) -> Result<Option<(u64, DataHeader)>> {
         if record.header.data_len > 0 {
             return Ok(Some((pos, record.header)));

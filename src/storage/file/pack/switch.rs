@@ -1,13 +1,13 @@
 //! The last step: the packed file takes the name of the old one, its index the place of the old index.
 //!
-//! Commits are held, by taking the lead of the group commit, and only for: copying what was committed in the last moment,
-//! checking that what voted transactions restore is kept with all that it refers to (there are hardly ever any),
-//! one sync of it, two renames, one sync of the directory, two small syncs of the tail note. Reads go on: whoever has taken
-//! the old volume reads the old file.
+//! Commits are held, by taking the lead of the group commit, and only for: copying what was committed in the last
+//! moment, checking that what voted transactions restore is kept with all that it refers to (there are hardly ever
+//! any), one sync of it, two renames, one sync of the directory, two small syncs of the tail note. Reads go on: whoever
+//! has taken the old volume reads the old file.
 //!
 //! A crash at any point leaves `Data.fs` whole, the old or the new one: both hold every transaction that was
-//! acknowledged, and nothing is committed until all is durable. The saved index is removed beforehand, for one of the old
-//! file might fit the new one by accident.
+//! acknowledged, and nothing is committed until all is durable. The saved index is removed beforehand, for one of the
+//! old file might fit the new one by accident.
 
 use std::io;
 use std::sync::Arc;
