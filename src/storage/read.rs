@@ -9,8 +9,8 @@ use crate::base::ids::{Oid, Tid};
 
 /// Reading single revisions.
 ///
-/// Data is appended to the caller's buffer `out`, behind at least `headroom` bytes of any content for the caller's own header.
-/// So a record is copied once on its way from the disk to the network.
+/// Data is appended to the caller's buffer `out`, behind at least `headroom` bytes of any content for the caller's own
+/// header. So a record is copied once on its way from the disk to the network.
 ///
 /// If nothing is found (`Ok(None)` or `PosKey`), `out` is unchanged. After any other error its former content is
 /// unchanged, but more bytes may follow: the caller cuts them off.
