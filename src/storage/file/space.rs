@@ -168,7 +168,7 @@ impl Drop for Reservation {
     }
 }
 
-// Plain numbers, changed together: a panic elsewhere cannot leave them half done.
+// These numbers are changed together, so a panic elsewhere cannot leave them inconsistent.
 fn lock(state: &Mutex<State, rank::Space>) -> MutexGuard<'_, State> {
     state.lock()
 }
