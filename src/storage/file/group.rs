@@ -2,9 +2,9 @@
 //!
 //! A committer that finds no leader becomes the *leader* and commits the queued transactions in its own thread: a
 //! single committer does one write and one sync and waits for no other thread. Transactions that are queued during this
-//! are the next group, which a committer thread of the storage leads, so that no session is kept from its client
-//! (`lead.rs`). The lead is passed on before a group's replies are sent, so the next sync does not wait for the
-//! network.
+//! are the next group. A committer thread of the storage leads it, so a session leads one group at most before it
+//! returns to its client (`lead.rs`). The lead is passed on before a group's replies are sent, so the next sync does
+//! not wait for the network.
 //!
 //! Invariant: only the leader writes to the log, and nothing is published that is not durable.
 
@@ -156,7 +156,8 @@ impl Core {
         if let Err(error) = synced {
             self.set_broken(format!("a sync failed at {begin}: {error}"));
             self.doubt();
-            // The content of the disk is unknown. No client got a success, so the next start had better not find it.
+            // The content of the disk is unknown. No client got a success, so it is better that the next start does not
+            // find the group.
             self.take_back(&volume, begin, blobs, &mut jobs);
             drop(writer);
             return refused(failed, jobs, format!("{}: syncing at {begin}", self.path.display()), &error);

@@ -1,4 +1,4 @@
-//! Object id -> position of its current record, for every object, in 8 bytes each.
+//! Object id -> position of its current record, for every object; usually in 8 bytes each.
 //!
 //! Oids are given out in sequence, so the index is a table of *pages* of 4096 neighbouring oids. A page that is at
 //! least half full is an array of atomics: a read takes no lock, a write is one store. A page with fewer objects is a
@@ -171,7 +171,7 @@ impl Index {
         }
     }
 
-    /// Marks an object. While there are marks, only this call gives valid positions, and no other thread may insert.
+    /// Marks an object. While there are marks, positions are valid only from this call, and no other thread may insert.
     pub fn mark(&self, oid: Oid) -> Marked {
         let (no, slot) = split(oid);
         self.page(no).mark(slot)

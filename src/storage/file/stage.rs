@@ -43,7 +43,7 @@ impl Commit for FileStorage {
         }
         let points_back =
             |op: &Op| matches!(op.kind, OpKind::Undo { .. } | OpKind::Restore { prev_txn: Some(_), .. });
-        // Before the volume is taken.
+        // Before the volume is taken, see `pins`.
         let pin = staged.ops().iter().any(points_back).then(|| core.pins.begin());
         let volume = core.volume.get_owned();
         let mut draft = Draft::new(staged.ops().len());

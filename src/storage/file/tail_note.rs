@@ -17,13 +17,13 @@
 //! 160  positions of all-zero blocks, 8 each
 //!
 //! start, start_tid   where the last transaction ended when the note was begun, and its tid
-//! seen               the last transaction that clients were told of: later than start_tid if a pack has dropped it
-//! file               inode and time of birth: the number of an inode alone is given again
+//! seen               the last transaction that clients have seen: later than start_tid if a pack has dropped it
+//! file               inode and time of creation: the number of an inode alone may be reused
 //! boot               the run of the operating system; zeros: not known
 //! digest             of the DIGEST_LEN bytes before start, or as many as there are
 //! state              'o' open, 'c' closed, 'd' a sync has failed, 's' another file is about to take the name
 //! check              of the 72 bytes from start to state
-//! synced             all before this was durable at some later time; the tid of the transaction that ends there
+//! synced             everything before this is durable; the tid of the transaction that ends there
 //! until              the file was not changed by this process after this time
 //! ```
 //!

@@ -1,4 +1,4 @@
-//! The current file and its index, which a pack replaces at once.
+//! The current file and its index. A pack replaces both in one step.
 //!
 //! A reader takes the volume once and keeps it to the end of its call: positions are valid only in their volume. A
 //! replaced volume stays readable as long as a reader holds it; nothing is appended to it any more.
