@@ -1,4 +1,4 @@
-//! Where a server listens or a log line goes: a TCP host and port, or the path of a Unix socket.
+//! An address to listen at or to send log lines to: a TCP host and port, or the path of a Unix socket.
 //!
 //! The text forms are ZConfig's: `PORT`, `HOST`, `HOST:PORT`, `:PORT`, `[IPV6]:PORT`, and a path, which
 //! is anything with a slash in it. No name is looked up here.
@@ -13,14 +13,14 @@ pub enum Address {
     Tcp {
         /// `None`: every interface (when binding).
         host: Option<String>,
-        /// `None`: whatever the use of the address takes for it; a server takes any free port.
+        /// `None`: depends on the use; a server takes any free port.
         port: Option<u16>,
     },
     Unix(PathBuf),
 }
 
 impl Address {
-    /// As Python shows it: `('localhost', 8100)` or `'./socket'`.
+    /// In Python's form: `('localhost', 8100)` or `'./socket'`.
     pub fn python_repr(&self) -> String {
         match self {
             Address::Tcp { host, port } => {
@@ -32,7 +32,7 @@ impl Address {
     }
 }
 
-/// In the form that is also read: `[::1]:8100`, `:8100`, `localhost`, `./socket`.
+/// In the form that is also parsed: `[::1]:8100`, `:8100`, `localhost`, `./socket`.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -52,8 +52,8 @@ impl fmt::Display for Address {
     }
 }
 
-/// Where connections come from that count as one: an address of IPv4, or a network of IPv6, of which one customer has
-/// at least a /64.
+/// The peers whose connections are counted together: an address of IPv4, or a /64 network of IPv6, because a customer
+/// has at least that.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Host {
     V4(Ipv4Addr),

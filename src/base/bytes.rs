@@ -1,4 +1,4 @@
-//! A cursor over bytes that came from outside: every read is checked, nothing panics, nothing is allocated.
+//! A cursor over bytes from outside: every read is checked; it never panics or allocates.
 
 /// Reads from the front of a slice. A read that fails leaves the cursor where it was.
 #[derive(Clone, Copy, Debug)]
@@ -13,19 +13,19 @@ impl<'a> Reader<'a> {
         Reader { bytes, rest: bytes }
     }
 
-    /// Bytes read so far.
+    /// Number of bytes read so far.
     #[inline]
     pub fn pos(&self) -> usize {
         self.bytes.len() - self.rest.len()
     }
 
-    /// What is left.
+    /// The bytes that are left.
     #[inline]
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// What was read since the cursor was at `pos`.
+    /// The bytes that were read since the cursor was at `pos`.
     #[inline]
     pub fn since(&self, pos: usize) -> &'a [u8] {
         self.bytes.get(pos..self.pos()).unwrap_or_default()
@@ -36,7 +36,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// The next `len` bytes, if there are as many.
+    /// The next `len` bytes; `None` if there are fewer.
     #[inline]
     pub fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(len)?;
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// Up to the next line feed, which is passed over and not returned.
+    /// The bytes up to the next line feed, which is skipped and not returned.
     pub fn line(&mut self) -> Option<&'a [u8]> {
         let len = memchr::memchr(b'\n', self.rest)?;
         let line = self.take(len)?;

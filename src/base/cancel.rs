@@ -1,13 +1,13 @@
-//! Giving up what another thread is waiting for.
+//! Cancelling what another thread is waiting for.
 
 use std::fmt;
 
 use super::sync::{Arc, AtomicBool, Mutex, Ordering, rank};
 
-/// Wakes the thread that waits.
+/// Wakes the waiting thread.
 type Action = Box<dyn FnOnce() + Send>;
 
-/// A handle that is shared by the threads that may give up and the one that does the work. It stays cancelled.
+/// A handle that the working thread shares with the threads that may cancel. Stays cancelled.
 #[derive(Clone, Default)]
 pub struct Cancel(Arc<Shared>);
 
@@ -20,7 +20,7 @@ struct Shared {
 impl Cancel {
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
-        // Under the lock, so that it does not run once its guard is gone.
+        // Called under the lock, so that it does not run after its guard is gone.
         let mut action = self.0.action.lock();
         if let Some(action) = action.take() {
             action();
@@ -31,8 +31,8 @@ impl Cancel {
         self.0.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Has `action` run by [`Cancel::cancel`], in that thread, until the guard is dropped; or here, if it was called before.
-    /// The work has one such action at a time. The action must not wait, nor use this handle.
+    /// [`Cancel::cancel`] calls `action`, in its thread, until the guard is dropped. If it was called before, `action`
+    /// is called here. There is at most one action at a time. The action must not wait, and not use this handle.
     #[must_use]
     pub fn on_cancel(&self, action: impl FnOnce() + Send + 'static) -> OnCancel<'_> {
         let mut place = self.0.action.lock();
@@ -53,7 +53,7 @@ impl fmt::Debug for Cancel {
     }
 }
 
-/// While it lives a cancellation runs the action of [`Cancel::on_cancel`].
+/// As long as this exists, a cancellation runs the action of [`Cancel::on_cancel`].
 pub struct OnCancel<'a>(&'a Cancel);
 
 impl Drop for OnCancel<'_> {

@@ -1,4 +1,4 @@
-//! The time, or what a test says it is: for tids ([`Clock`]), and for timeouts ([`TimeSource`]).
+//! The time of the computer or of a test: for tids ([`Clock`]), and for timeouts ([`TimeSource`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::ids::Tid;
 use super::sync::{Arc, Condvar, MutexGuard};
 
-/// Tells the time as a tid.
+/// The time as a tid.
 pub trait Clock: Send + Sync {
     fn now(&self) -> Tid;
 }
@@ -21,7 +21,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is set: forwards, backwards, as a bad clock would.
+/// A clock that stands still until it is set, also backwards, as a bad clock would be.
 #[derive(Debug)]
 pub struct ManualClock(AtomicU64);
 
@@ -41,11 +41,11 @@ impl Clock for ManualClock {
     }
 }
 
-/// How often a wait looks at a time that a test moves.
+/// Interval in which a wait checks a time that a test moves.
 const MANUAL_PAUSE: Duration = Duration::from_millis(5);
 
-/// Where the server's timeouts and time stamps come from: the computer's clocks, or a time that stands still until a test moves it.
-/// Clones tell the same time.
+/// The time for the server's timeouts and time stamps: of the computer's clocks, or a time that stands still until a
+/// test moves it. Clones have the same time.
 #[derive(Clone, Debug, Default)]
 pub struct TimeSource(Option<Arc<ManualTime>>);
 
@@ -63,7 +63,7 @@ impl TimeSource {
         TimeSource(Some(Arc::new(ManualTime { start, passed: AtomicU64::new(0) })))
     }
 
-    /// Moves a manual time forwards. Changes nothing for the computer's clocks.
+    /// Moves a manual time forwards. No effect on the computer's clocks.
     pub fn advance(&self, by: Duration) {
         if let Some(time) = &self.0 {
             let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
@@ -87,12 +87,12 @@ impl TimeSource {
         }
     }
 
-    /// Monotonic time since `since`; zero if that lies in the future.
+    /// Monotonic time since `since`; zero if `since` is in the future.
     pub fn elapsed(&self, since: Instant) -> Duration {
         self.now().saturating_duration_since(since)
     }
 
-    /// Waits for a notice, or until `until`. It may return earlier, as waits do.
+    /// Waits for a notice, or until `until`. May return earlier, as waits may.
     pub fn wait_until<'a, T>(
         &self,
         condvar: &Condvar,

@@ -1,4 +1,4 @@
-//! What the standard library leaves to the operating system: directories made durable, space reserved.
+//! File system calls that the standard library does not have: durable directories, reserved space, cache hints.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -14,7 +14,7 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// The directory that a file is in; `.` for a bare name.
+/// The directory of a file; `.` for a bare name.
 pub fn dir_of(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -22,17 +22,17 @@ pub fn dir_of(path: &Path) -> &Path {
     }
 }
 
-/// `path` with something appended to its last component: `Data.fs` and `.lock` give `Data.fs.lock`.
+/// `path` with a suffix appended to its last component: `Data.fs` and `.lock` give `Data.fs.lock`.
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-/// Reserves disk space for `len` bytes at `pos` without changing the file's length, so that writing there cannot
-/// find the disk full. `Ok(false)`: this file system cannot reserve.
+/// Reserves disk space for `len` bytes at `pos` without changing the file's length, so that writing there cannot fail
+/// because of a full disk. `Ok(false)`: the file system cannot reserve.
 pub fn reserve(file: &File, pos: u64, len: u64) -> io::Result<bool> {
-    // What is reserved beyond the length that a file may have (`ulimit -f`) cannot be written.
+    // Space beyond the maximal length of a file (`ulimit -f`) could be reserved but not written.
     if getrlimit(Resource::Fsize).current.is_some_and(|limit| pos.saturating_add(len) > limit) {
         return Err(Errno::FBIG.into());
     }
@@ -46,8 +46,8 @@ pub fn reserve(file: &File, pos: u64, len: u64) -> io::Result<bool> {
     }
 }
 
-/// Reads what is in the system's cache: until `buf` is full or the file ends, or the error is `WouldBlock`. `Unsupported`: this
-/// file system, or the kernel, cannot tell.
+/// Reads from the system's cache until `buf` is full or the file ends. Errors: `WouldBlock` if the data is not in the
+/// cache; `Unsupported` if the file system or the kernel cannot tell.
 pub fn read_at_now(file: &File, buf: &mut [u8], pos: u64) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = buf.get_mut(done..)
@@ -66,16 +66,16 @@ pub fn read_at_now(file: &File, buf: &mut [u8], pos: u64) -> io::Result<usize> {
     Ok(done)
 }
 
-/// Lets go of the memory of a part of a file that was written back.
+/// Lets the system drop a part of a file that was written back from its cache.
 pub fn forget(file: &File, pos: u64, len: u64) {
     if let Some(len) = NonZeroU64::new(len) {
-        // A hint: where it is not understood, the memory is used longer.
+        // It is a hint: without it the memory is in use longer.
         let _ = fadvise(file, pos, Some(len), Advice::DontNeed);
     }
 }
 
-/// Bytes of memory that the system could give without taking any from programs: `MemAvailable` of Linux. `None`: it does
-/// not say.
+/// Bytes of memory that the system has for use without taking any from programs: `MemAvailable` of Linux. `None` if
+/// unknown.
 pub fn memory_available() -> Option<u64> {
     available_of(&std::fs::read_to_string("/proc/meminfo").ok()?)
 }

@@ -1,4 +1,5 @@
-//! Object and transaction ids. Bytes become [`Oid`] and [`Tid`] once, at the border; nothing below checks lengths again.
+//! Object and transaction ids. Bytes become [`Oid`] and [`Tid`] once, where they enter the program; other code does not
+//! check lengths.
 
 use std::fmt;
 
@@ -18,7 +19,7 @@ macro_rules! eight_bytes {
             /// The greatest id that ZODB can compare with: `7fffffffffffffff`.
             pub const MAX: $name = $name(0x7fff_ffff_ffff_ffff);
 
-            /// From the 8 bytes of the wire or of a file.
+            /// From 8 bytes, as on the wire and in files.
             pub const fn from_bytes(bytes: [u8; 8]) -> $name {
                 $name(u64::from_be_bytes(bytes))
             }
@@ -28,7 +29,7 @@ macro_rules! eight_bytes {
                 Some($name::from_bytes(bytes.try_into().ok()?))
             }
 
-            /// The 8 bytes of the wire and of files.
+            /// 8 bytes, as on the wire and in files.
             pub const fn to_bytes(self) -> [u8; 8] {
                 self.0.to_be_bytes()
             }

@@ -1,10 +1,10 @@
-//! Limits on the rate of log lines: what somebody outside can bring about as often as it likes must not fill the disk.
+//! Limits on the rate of log lines: lines that clients can cause at any rate must not fill the disk.
 //!
-//! Each kind of line has a limit of its own, a `static` beside the code that writes the lines. It counts by host and as a whole, so
-//! one host that floods the log with lines of one kind hides neither another host's nor its own of other kinds. What is
-//! left out is counted, and told as one line when the minute is over ([`summaries`]).
+//! Each kind of line has its own limit, a `static` beside the code that writes the lines. It counts lines for each host
+//! and in all, so a host that floods the log with one kind of line hides neither lines of other hosts nor its own lines
+//! of other kinds. Suppressed lines are counted; one line reports the count when the minute is over ([`summaries`]).
 //!
-//! Limits are for the process, as its log is.
+//! The limits are for the process, because there is one log.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -14,25 +14,25 @@ use std::time::{Duration, Instant};
 use super::address::Host;
 use super::sync::{Mutex, rank};
 
-/// The period that limits are for.
+/// The period of the limits.
 pub const WINDOW: Duration = Duration::from_secs(60);
-/// Hosts that are told apart in that time: more than any limit on all of them together.
+/// Upper bound on the hosts that are counted in a period. More than the limit of all hosts together.
 const HOSTS_MAX: usize = 4096;
 
 /// The limit of one kind of line.
 #[derive(Debug)]
 pub struct LogRate {
-    /// What is left out, for the line that tells how often: `... of {host}`.
+    /// What is suppressed, in the plural, for the summary: `... of {host}`.
     what: &'static str,
-    /// Lines in a minute of one host.
+    /// Lines in a minute for one host.
     per_host: u64,
-    /// Lines in a minute of all hosts.
+    /// Lines in a minute for all hosts.
     in_all: u64,
-    /// The same text from the same host has one line in a minute.
+    /// Whether the same text from the same host is logged only once in a minute.
     same_once: bool,
-    /// While it goes on, there is nothing but the summary.
+    /// Whether only the summary is logged as long as the lines go on.
     is_episode: bool,
-    /// Made when the first line is counted: a lock of the model checker cannot be made in a constant.
+    /// Created at the first line, because a lock of the model checker cannot be created in a constant.
     window: OnceLock<Mutex<Option<Window>, rank::LogRateWindow>>,
     is_known: OnceLock<()>,
 }
@@ -42,7 +42,7 @@ struct Window {
     since: Instant,
     total: Count,
     by_host: HashMap<Option<Host>, Count>,
-    /// Hashes of hosts and texts that were logged. Nobody who chooses words finds two that hash alike.
+    /// Hashes of hosts and texts that were logged. The hash is keyed, so clients cannot choose texts that collide.
     told: HashSet<u64>,
 }
 
@@ -52,11 +52,11 @@ struct Count {
     left_out: u64,
 }
 
-/// The limits that have counted something, for [`summaries`].
+/// All limits that were ever used, for [`summaries`].
 static KNOWN: LazyLock<Mutex<Vec<&'static LogRate>, rank::LogRates>> = LazyLock::new(Mutex::default);
 
 impl LogRate {
-    /// `per_host` lines in a minute of one host, `in_all` of all. `what` is left out beyond that, in the plural.
+    /// `per_host` lines in a minute for one host, `in_all` for all. `what`: the suppressed lines, in the plural.
     pub const fn new(what: &'static str, per_host: u64, in_all: u64) -> LogRate {
         LogRate {
             what,
@@ -69,20 +69,20 @@ impl LogRate {
         }
     }
 
-    /// Of lines with the same text, of the same host, only the first.
+    /// Of lines with the same text from the same host, logs only the first.
     pub const fn same_once(mut self) -> LogRate {
         self.same_once = true;
         self
     }
 
-    /// One line when it begins, and then a number each minute for as long as it happens: `{number} more {what}`.
+    /// Logs one line at the beginning, and then `{number} more {what}` each minute as long as lines go on.
     pub const fn episode(what: &'static str) -> LogRate {
         let mut rate = LogRate::new(what, 1, 1);
         rate.is_episode = true;
         rate
     }
 
-    /// Whether there is to be a line with this text about `host`. `None`: all that have no address.
+    /// Whether to log a line with this text about `host`. `None`: all peers without an address.
     pub fn admits(&'static self, host: Option<Host>, text: &str) -> bool {
         self.is_known.get_or_init(|| KNOWN.lock().push(self));
         self.admits_at(Instant::now(), host, text)
@@ -109,7 +109,7 @@ impl LogRate {
             && (!self.same_once || window.told.insert(hash(host, text)))
     }
 
-    /// The line about what was left out in a minute that is over, or `at_once` so far.
+    /// The summary of a minute that is over, or with `at_once` of the present one.
     fn summary(&self, now: Instant, at_once: bool) -> Option<String> {
         let mut window = self.window().lock();
         let over = window.take_if(|open| at_once || open.is_over(now))?;
@@ -118,7 +118,7 @@ impl LogRate {
             return None;
         }
         if self.is_episode {
-            // It ends with the first window in which it does not happen.
+            // The episode ends with the first window without such a line.
             let mut next = Window::new(now);
             next.total.logged = self.in_all;
             *window = Some(next);
@@ -159,8 +159,8 @@ fn hash(host: Option<Host>, text: &str) -> u64 {
     HASHER.get_or_init(RandomState::new).hash_one((host, text))
 }
 
-/// To be asked from time to time: the lines about what was left out in minutes that are over. `at_once`: also in those that are not,
-/// for the process ends.
+/// To be called repeatedly: the summaries of minutes that are over. `at_once`: also of the present one, because the
+/// process ends.
 pub fn summaries(now: Instant, at_once: bool) -> Vec<String> {
     let known = KNOWN.lock().clone();
     known.iter().filter_map(|rate| rate.summary(now, at_once)).collect()
@@ -187,8 +187,8 @@ mod tests {
         (0..count).map(|n| format!("text {n}"))
     }
 
-    /// A client with the wrong certificate tried again hundreds of times a second, which used up all the lines of a minute;
-    /// why another one was refused could not be seen.
+    /// A client with a wrong certificate that tried again hundreds of times a second used to take all lines of a
+    /// minute, so that errors of other clients were not logged.
     #[test]
     fn one_who_tries_again_does_not_hide_the_others() {
         let rate = LogRate::new("errors", 20, 300).same_once();

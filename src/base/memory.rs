@@ -1,7 +1,7 @@
-//! Memory for bytes whose number comes from outside: from a peer, a file or a helper.
+//! Buffers whose length comes from outside: from a peer, a file or a helper.
 //!
-//! What cannot be had is an error of the call that wanted it. (Rust ends the process where a plain `Vec` cannot grow.) And a thread that
-//! answers a client may have but one megabyte for a record, unless it has been granted more: see [`within`].
+//! If there is not enough memory, the call fails. (With a plain `Vec`, Rust ends the process.) A thread that answers a
+//! client may use only [`LARGE`] bytes for a record unless it was granted more: see [`within`].
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,11 +11,11 @@ use std::io;
 pub const LARGE: usize = 1 << 20;
 
 thread_local! {
-    /// The longest buffer that this thread may make.
+    /// Upper bound on a buffer of this thread.
     static LEN_MAX: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// The buffer would be longer than [`within`] permits.
+/// The buffer would be longer than [`within`] allows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NoGrant {
     pub wanted: usize,
@@ -29,7 +29,7 @@ impl fmt::Display for NoGrant {
 
 impl std::error::Error for NoGrant {}
 
-/// Runs something in which no buffer becomes longer than `len_max`: it fails with [`NoGrant`] instead.
+/// Calls `run`; making a buffer longer than `len_max` in it fails with [`NoGrant`].
 pub fn within<T>(len_max: usize, run: impl FnOnce() -> T) -> T {
     struct Restore(usize);
     impl Drop for Restore {
@@ -41,12 +41,12 @@ pub fn within<T>(len_max: usize, run: impl FnOnce() -> T) -> T {
     run()
 }
 
-/// How much was wanted, if this is what the error is about.
+/// The wanted number of bytes, if this is a [`NoGrant`] error.
 pub fn not_granted(error: &io::Error) -> Option<usize> {
     Some(error.get_ref()?.downcast_ref::<NoGrant>()?.wanted)
 }
 
-/// Makes room for a buffer of `len` bytes in all.
+/// Reserves memory for a buffer of `len` bytes in all.
 pub fn reserve(buf: &mut Vec<u8>, len: usize) -> io::Result<()> {
     if len > LEN_MAX.get() {
         return Err(io::Error::new(io::ErrorKind::OutOfMemory, NoGrant { wanted: len }));
@@ -59,7 +59,7 @@ pub fn reserve(buf: &mut Vec<u8>, len: usize) -> io::Result<()> {
         .map_err(|_| io::Error::new(io::ErrorKind::OutOfMemory, format!("no memory for {len} bytes")))
 }
 
-/// Makes the buffer so long, with zeros at its end, or cuts it off.
+/// Extends the buffer to `len` bytes with zeros, or cuts it off.
 pub fn resize(buf: &mut Vec<u8>, len: usize) -> io::Result<()> {
     reserve(buf, len)?;
     buf.resize(len, 0);
@@ -80,7 +80,7 @@ pub fn append(buf: &mut Vec<u8>, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A copy.
+/// A copy of `bytes`.
 pub fn copy(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut buf = Vec::new();
     append(&mut buf, bytes)?;

@@ -1,4 +1,4 @@
-//! What every other module stands on: identifiers, time, bytes, files, locks. Knows nothing of ZEO.
+//! The basis of all other modules: identifiers, time, bytes, files, locks. Does not depend on ZEO.
 
 pub mod address;
 pub mod bytes;

@@ -1,9 +1,9 @@
-//! Directories that others can write to: what stands there may be no file, may be a link to somewhere else, and may be
-//! another thing a moment later.
+//! Safe access to files in directories that other users can write to. A name there may not be a file, may be a link to
+//! another place, and may refer to something else a moment later.
 //!
-//! So everything goes through the descriptor of a directory, and the names in it. What lies deeper is [found](find()) name by
-//! name; a symbolic link on the way or at its end is followed only if the administrator or the user of this process has
-//! made it. Everything else is asked of what is open.
+//! So all access is through the descriptor of a directory and names in it. Deeper paths are [resolved](find()) name by
+//! name; a symbolic link on the path or at its end is followed only if it belongs to root or to the user of this
+//! process. All other checks are made on open descriptors.
 
 mod find;
 
@@ -22,15 +22,15 @@ use rustix::io::Errno;
 
 use find::{Links, find};
 
-/// Opening a pipe would wait for somebody who writes to it.
+/// Non-blocking, because opening a pipe would wait for a writer.
 const PLAIN: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
-/// Enough to find what is in a directory, without the right to list it.
+/// Enough to open entries of a directory, without the right to list it.
 const PASSAGE: OFlags = DIRECTORY.union(OFlags::PATH);
 const NEW: OFlags =
     OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The file was not taken: it is none, has other names, or is a link, or lies behind one.
+/// The error for a file that is not taken: not a plain file, with other names, a link, or behind a link.
 pub fn not_plain() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
@@ -42,7 +42,7 @@ fn is_plain(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }
 
-/// Nobody may write to the file any more, and who has these permissions of reading may read it.
+/// Makes a file read-only, with these permission bits for reading.
 pub fn protect(file: impl AsFd, readers: u32) -> io::Result<()> {
     let mode = fstat(&file)?.st_mode & 0o7777;
     let wanted = (mode & !0o222) | (readers & 0o444);
@@ -53,22 +53,22 @@ pub fn protect(file: impl AsFd, readers: u32) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
-    /// Where it was found, for messages.
+    /// The path with which it was opened, for messages.
     path: PathBuf,
 }
 
-/// What was taken over.
+/// The result of [`Dir::take_over`].
 pub struct Taken {
     pub file: File,
-    /// Where it was.
+    /// The directory in which it was.
     pub dir: Dir,
-    /// False: the directories are on different disks, and the file is where it was.
+    /// False if the directories are on different disks: the file was not moved.
     pub moved: bool,
 }
 
 impl Dir {
-    /// Opens a directory that the administrator has named: with all that is above it, it may be a link. Who may not list it
-    /// gets to what is in it.
+    /// Opens a directory that the administrator has named; it and its parents may be links. Works also without the
+    /// right to list it.
     pub fn open(path: &Path) -> io::Result<Dir> {
         let fd = match open(path, DIRECTORY, Mode::empty()) {
             Err(Errno::ACCESS) => open(path, PASSAGE, Mode::empty())?,
@@ -81,7 +81,7 @@ impl Dir {
         &self.path
     }
 
-    /// A directory below.
+    /// Opens a directory below.
     pub fn dir(&self, below: &Path) -> io::Result<Dir> {
         let fd = find(self.fd.as_fd(), below, DIRECTORY, Links::OfTrusted)?;
         Ok(Dir { fd, path: self.path.join(below) })
@@ -93,12 +93,12 @@ impl Dir {
         if is_plain(&fstat(&file)?) { Ok(file.into()) } else { Err(not_plain()) }
     }
 
-    /// Makes a file, which must be missing.
+    /// Creates a file, which must not exist.
     pub fn create(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         Ok(openat(&self.fd, name, NEW, Mode::from_bits_truncate(mode))?.into())
     }
 
-    /// What has this name below; a link at the end is not followed.
+    /// The metadata of a path below; a link at the end is not followed.
     pub fn stat(&self, below: &Path) -> io::Result<Stat> {
         let Some(name) = below.file_name() else { return Err(not_plain()) };
         let stat = |dir: BorrowedFd<'_>| statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
@@ -110,20 +110,20 @@ impl Dir {
         }
     }
 
-    /// Its own permissions.
+    /// The permissions of the directory itself.
     pub fn mode(&self) -> io::Result<u32> {
         Ok(fstat(&self.fd)?.st_mode & 0o7777)
     }
 
-    /// What is mounted here, and where: no file has names in two mounts, not even in two of one disk.
+    /// Identifies the mount. A file cannot have names in two mounts, not even in two of one disk.
     pub fn mount(&self) -> io::Result<(u32, u32, u64)> {
         let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
         let stat = statx(&self.fd, "", AtFlags::EMPTY_PATH, wanted)?;
-        // Before Linux 5.8 it is 0.
+        // The last number is 0 before Linux 5.8.
         Ok((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_mnt_id))
     }
 
-    /// Names of what is in it.
+    /// The names of the entries.
     pub fn list(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.fd)? {
@@ -140,7 +140,7 @@ impl Dir {
         Ok(fsync(&self.fd)?)
     }
 
-    /// Makes a directory; whether nothing had the name.
+    /// Makes a directory. Returns whether the name was free.
     pub fn create_dir(&self, name: &OsStr) -> io::Result<bool> {
         match mkdirat(&self.fd, name, Mode::from_bits_truncate(0o777)) {
             Ok(()) => Ok(true),
@@ -161,14 +161,14 @@ impl Dir {
         Ok(renameat(&self.fd, name, &to.fd, to_name)?)
     }
 
-    /// A second name. Of a link it is one for the link.
+    /// Gives a file a second name. For a link, the link itself gets it.
     pub fn link(&self, name: &OsStr, to: &Dir, to_name: &OsStr) -> io::Result<()> {
         Ok(linkat(&self.fd, name, &to.fd, to_name, AtFlags::empty())?)
     }
 
-    /// Opens a file below that somebody else has made, gives it the name `to_name` in `to`, and [protects](protect) it: who may read
-    /// the directory that it was in may read it. It must be a file with this one name, and no link may lead to it, whoever made that;
-    /// else the error is [`not_plain`].
+    /// Opens a file below that another user has made, renames it to `to_name` in `to`, and [protects](protect) it:
+    /// readers of its former directory may read it. It must be a plain file with only this name, and the path must have
+    /// no link at all; otherwise the error is [`not_plain`].
     pub fn take_over(&self, below: &Path, to: &Dir, to_name: &OsStr) -> io::Result<Taken> {
         let link = |error: io::Error| match Errno::from_io_error(&error) {
             Some(Errno::LOOP | Errno::NOTDIR | Errno::NXIO | Errno::ISDIR) => not_plain(),
@@ -180,7 +180,7 @@ impl Dir {
         let file = openat(&dir.fd, name, PLAIN | OFlags::NOFOLLOW, Mode::empty());
         let file = File::from(file.map_err(|errno| link(errno.into()))?);
         let stat = fstat(&file)?;
-        // A second name may be one of a file that whoever put it here may not read, or goes on writing to.
+        // With a second name it may be a file that the client may not read, or goes on writing to.
         if !is_plain(&stat) || stat.st_nlink != 1 {
             return Err(not_plain());
         }
@@ -192,7 +192,7 @@ impl Dir {
         if moved {
             let moved = statat(&to.fd, to_name, AtFlags::SYMLINK_NOFOLLOW)?;
             if (moved.st_dev, moved.st_ino) != (stat.st_dev, stat.st_ino) {
-                // Put in its place since it was opened. Whatever it is, it has no business here.
+                // It has taken the place of the opened file. Such an entry is removed, whatever it is.
                 let _ = unlinkat(&to.fd, to_name, AtFlags::empty());
                 return Err(not_plain());
             }

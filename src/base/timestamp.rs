@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::ids::Tid;
 
-/// Seconds that one step of the lower half stands for.
+/// Seconds of one step of the lower half.
 const SECOND_STEP: f64 = 60.0 / 65536.0 / 65536.0;
 
-/// The year from which Python counts when it turns a tid into seconds.
+/// The year from which Python counts when it converts a tid to seconds.
 const PYTHON_EPOCH: i64 = 1901;
 
 /// A civil date and time in UTC.
@@ -46,7 +46,7 @@ impl Civil {
 }
 
 impl Tid {
-    /// The tid of a point in time; before 1900 it is zero, after the last date it is the last.
+    /// The tid of a point in time; zero before 1900, the last tid after the last date.
     pub fn from_civil(at: Civil) -> Tid {
         if at.year < 1900 {
             return Tid::ZERO;
@@ -59,7 +59,7 @@ impl Tid {
         Tid(u64::from(minutes) << 32 | u64::from(fraction))
     }
 
-    /// The point in time that this tid stands for.
+    /// The point in time of this tid.
     pub fn to_civil(self) -> Civil {
         let minutes = self.0 >> 32;
         let days = minutes / 60 / 24;
@@ -79,13 +79,12 @@ impl Tid {
         Tid::from_civil(Civil::from_unix(seconds))
     }
 
-    /// Unix time in seconds, as `history` and `undoLog` give it: the very double that Python's
-    /// `TimeStamp.timeTime()` computes.
+    /// Unix time in seconds, as in `history` and `undoLog`: exactly the double that Python's `TimeStamp.timeTime()`
+    /// computes.
     ///
-    /// Python adds the fraction of the minute to the seconds since [`PYTHON_EPOCH`] and subtracts
-    /// the seconds until 1970 afterwards, so its result has the coarser steps of the larger sum
-    /// (2^-21 s now). An operator packs to a time that `undoLog` gave; with the exact time the pack
-    /// would end at another transaction than Python's.
+    /// Python adds the fraction of the minute to the seconds since [`PYTHON_EPOCH`] and subtracts the seconds until
+    /// 1970 afterwards, so its result has the coarser steps of the larger sum (2^-21 s now). Operators pack to a time
+    /// from `undoLog`; with the exact time the pack would end at another transaction than Python's.
     pub fn to_unix(self) -> f64 {
         let Civil { year, month, day, hour, minute, second } = self.to_civil();
         let until_1970 = -days_from_civil(PYTHON_EPOCH, 1, 1) as f64 * 86400.0;
@@ -94,7 +93,7 @@ impl Tid {
         minutes + second - until_1970
     }
 
-    /// The tid of this moment.
+    /// The tid of the present time.
     pub fn now() -> Tid {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Tid::from_unix(now.as_secs_f64())
@@ -128,25 +127,25 @@ impl Tid {
         Ok(Tid::from_civil(Civil { year, month: month as u32, day: day as u32, hour, minute, second }))
     }
 
-    /// `YYYY-MM-DDTHH:MM:SS`, with a fraction if there is one.
+    /// `YYYY-MM-DDTHH:MM:SS`, with a fraction unless it is zero.
     pub fn to_iso(self) -> String {
         self.text('T').trim_end_matches('0').trim_end_matches('.').into()
     }
 
-    /// As Python writes a TimeStamp: `YYYY-MM-DD HH:MM:SS.ssssss`.
+    /// In the form of Python's TimeStamp: `YYYY-MM-DD HH:MM:SS.ssssss`.
     pub fn to_text(self) -> String {
         self.text(' ')
     }
 
     fn text(self, between: char) -> String {
         let Civil { year, month, day, hour, minute, second } = self.to_civil();
-        // What would be rounded to 60 stays below.
+        // A value that would be rounded to 60 stays below.
         let second = second.min(59.999_999);
         format!("{year:04}-{month:02}-{day:02}{between}{hour:02}:{minute:02}:{second:09.6}")
     }
 
-    /// This tid if it is later than `previous`, else the first one after `previous`: tids only grow,
-    /// whatever the clock does.
+    /// This tid if it is later than `previous`, otherwise the first one after `previous`: tids ascend, whatever the
+    /// clock does.
     pub fn later_than(self, previous: Tid) -> Tid {
         if self > previous { self } else { Tid(previous.0 + 1) }
     }
@@ -196,9 +195,8 @@ mod tests {
 
     /// Times and tids of Python, bit by bit (see python-fixtures/time/make.py).
     ///
-    /// A pack to the time that `undoLog` told for a transaction kept or dropped another one than
-    /// Python's: for half of all tids the time was the neighbouring double, because Python rounds
-    /// the seconds since 1901.
+    /// A pack to the time of a transaction in `undoLog` used to end at another transaction than Python's: for half of
+    /// all tids the time was the neighbouring double, because Python rounds the seconds since 1901.
     #[test]
     fn a_pack_to_a_time_of_undo_log_ends_where_pythons_does() {
         let python = include_str!("../../python-fixtures/time/times.txt");

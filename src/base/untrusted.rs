@@ -1,20 +1,20 @@
-//! Text from outside on its way into a log line: from a client, a record, a certificate, a helper process.
+//! Text from outside on its way to a log line: from a client, a record, a certificate, a helper process.
 //!
-//! Whoever chooses such text must not be able to begin a line of its own, to command the terminal that shows the log, to turn
-//! around what follows, or to fill the log with one line. So it is [`Untrusted`] from where it is decoded, whose `Display` escapes
-//! and cuts; lines about a client are made by [`one_line`] as a whole; and what the log is given in spite of all that passes
-//! [`as_entry`] before it is formatted.
+//! Such text must not be able to begin a line of its own, to send commands to the terminal that shows the log, to
+//! reverse the text after it, or to fill the log with one line. So it is [`Untrusted`] from where it is decoded, whose
+//! `Display` escapes and cuts it. Lines about a client are made by [`one_line`] as a whole. As a last protection every
+//! message passes [`as_entry`].
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// Longest text of [`Untrusted`], in bytes. Labels, names of storages, classes and users are shorter.
+/// Maximal length of [`Untrusted`], in bytes. Usual labels and names of storages, classes and users are shorter.
 pub const LEN_MAX: usize = 200;
 
-/// What begins each line of an entry but the first, so that none looks like the first line of an entry.
+/// Prefix of each line of an entry except the first, so that none looks like the first line of an entry.
 const CONTINUATION: &str = "  ";
 
-/// Text that somebody else has chosen. `{}` shows it on one line, escaped and cut to about [`LEN_MAX`] bytes.
+/// Text from outside. `{}` shows it on one line, escaped and cut to about [`LEN_MAX`] bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Untrusted<'a>(pub &'a str);
 
@@ -24,7 +24,7 @@ impl fmt::Display for Untrusted<'_> {
     }
 }
 
-/// The same for bytes: those that are not printable ASCII are escaped.
+/// As [`Untrusted`] for bytes: those that are not printable ASCII are escaped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct UntrustedBytes<'a>(pub &'a [u8]);
 
@@ -34,10 +34,10 @@ impl fmt::Display for UntrustedBytes<'_> {
     }
 }
 
-/// The message as a single line of about `len_max` bytes at most. What is longer is cut, and is not even made.
+/// The message as a single line of at most about `len_max` bytes. The rest is not even formatted.
 pub fn one_line(len_max: usize, message: fmt::Arguments<'_>) -> String {
     let mut line = OneLine { text: String::new(), len_max };
-    // The error is that the line is full.
+    // An error means that the line is full.
     let _ = line.write_fmt(message);
     line.text
 }
@@ -60,9 +60,9 @@ impl Write for OneLine {
     }
 }
 
-/// A whole message of the log. Line feeds and tabs stay, for tracebacks; but each further line is indented.
+/// A whole message for the log. Line feeds and tabs stay, for tracebacks, but each further line is indented.
 pub fn as_entry(message: &str) -> Cow<'_, str> {
-    // Nearly always.
+    // The usual case.
     if message.chars().all(|c| !is_active(c)) {
         return Cow::Borrowed(message);
     }
@@ -81,8 +81,8 @@ fn push(c: char, out: &mut String) {
     if is_active(c) { out.extend(c.escape_default()) } else { out.push(c) }
 }
 
-/// Does it more than stand for itself? Control characters, what separates lines, and marks of direction, which turn what follows
-/// around.
+/// Whether a character has an effect on the text around it: control characters, line separators, and marks of
+/// direction, which reverse the text after them.
 fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}')

@@ -1,17 +1,17 @@
-//! The one call to the C library that writing needs and rustix lacks, with a safe face.
+//! A safe wrapper of the one call to the C library that writing needs and rustix does not have.
 
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-/// Tells the disk to begin writing a part of a file, without waiting for it. What is written stays in memory: the other
-/// call with that effect, `POSIX_FADV_DONTNEED`, drops what a fast disk has written before the call returns.
+/// Tells the disk to begin writing a part of a file, without waiting. The data stays in the cache. The alternative
+/// `POSIX_FADV_DONTNEED` drops what a fast disk has written before the call returns.
 pub fn write_back(file: &File, pos: u64, len: u64) {
-    // A length of 0 would mean all that follows.
+    // Length 0 would mean everything from `pos` on.
     if let (Ok(pos), Ok(len @ 1..)) = (pos.try_into(), len.try_into()) {
-        // SAFETY: takes a descriptor, which `file` keeps open, and numbers; touches no memory of ours.
-        // A hint: where it is not understood, the sync at the end takes longer. Errors of the disk are told by that, too.
+        // SAFETY: takes numbers and a descriptor that `file` keeps open; accesses no memory of this process. It is a
+        // hint: without it the final sync takes longer. That sync also reports errors of the disk.
         let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), pos, len, libc::SYNC_FILE_RANGE_WRITE) };
     }
 }

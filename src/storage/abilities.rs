@@ -1,5 +1,5 @@
-//! What only some storages can do. A storage that can returns itself from the method of [`Storage`](super::Storage) that is
-//! named in each trait.
+//! Optional abilities of storages. A storage that has one returns it from the method of [`Storage`](super::Storage)
+//! that each trait names.
 
 #![warn(missing_docs)]
 
@@ -11,41 +11,44 @@ use crate::base::ids::{Oid, Tid};
 
 /// Listing transactions: [`Storage::iteration`](super::Storage::iteration).
 pub trait Iterate {
-    /// The transactions from `start` to `stop`, both inclusive, oldest first; `None`: from the first, to the last that is
-    /// published now. What is published later is not seen.
+    /// The transactions from `start` to `stop`, both inclusive, oldest first. `None`: from the first, or up to the last
+    /// that is published now. Transactions that are published later are not included.
     fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>>;
 }
 
-/// Transactional undo: [`Storage::undo`](super::Storage::undo). An undo itself is an operation of a transaction
-/// ([`OpKind::Undo`](super::staged::OpKind::Undo)), done at vote.
+/// Transactional undo: [`Storage::undo`](super::Storage::undo). The undo itself is an operation of a transaction
+/// ([`OpKind::Undo`](super::staged::OpKind::Undo)) and is done at vote.
 pub trait Undo {
-    /// Calls `each` with the transactions that can be undone, newest first and back to the last pack, until it returns `Break`.
+    /// Calls `each` with the transactions that can be undone, newest first and back to the last pack, until `each`
+    /// returns `Break`.
     fn undo_log(&self, each: &mut dyn FnMut(UndoEntry) -> ControlFlow<()>) -> Result<()>;
 
-    /// The objects that an undo of transaction `tid` changes, one for each record that it writes: what must be locked for it.
-    /// May be called without any lock.
+    /// The objects that an undo of transaction `tid` changes, one for each record that it writes. The caller locks them
+    /// for the undo. May be called without any lock.
     ///
-    /// Errors: [`StorageError::Undo`](super::StorageError::Undo) if there is no such transaction, or it cannot be undone.
+    /// Errors: [`StorageError::Undo`](super::StorageError::Undo) if there is no such transaction, or it cannot be
+    /// undone.
     fn undo_oids(&self, tid: Tid) -> Result<Vec<Oid>>;
 
-    /// For clients that must know the outcome of an undo before they vote: the tid that the transaction has from now on
-    /// (it is in `staged` too), and the objects that the last operation of `staged`, an undo, will change. The caller guarantees
-    /// what [`TidAt::Vote`](super::TidAt::Vote) asks for until the transaction ends.
+    /// For clients that must know the outcome of an undo before they vote. Returns the tid that the transaction has
+    /// from now on (also set in `staged`), and the objects that the last operation of `staged`, an undo, will change.
+    /// The caller guarantees what [`TidAt::Vote`](super::TidAt::Vote) requires until the transaction ends.
     ///
-    /// Errors: `Undo` and `MultipleUndo` if it cannot be undone. After any other error `staged` must not be used any more.
+    /// Errors: `Undo` and `MultipleUndo` if it cannot be undone. After any other error `staged` must not be used any
+    /// more.
     fn undo_now(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)>;
 }
 
-/// Removing what nobody can see any more: [`Storage::packing`](super::Storage::packing).
+/// Removing old revisions and garbage: [`Storage::packing`](super::Storage::packing).
 pub trait Pack {
-    /// Removes the revisions that were not current at `request.time` or later, and objects that nothing refers to, as the request
-    /// says. Reads and commits go on beside it.
+    /// Removes the revisions that were not current at `request.time` or later, and objects without references if
+    /// `request.gc` says so. Reads go on during the pack.
     fn pack(&self, request: &PackRequest<'_>) -> Result<()>;
 }
 
 /// Blobs: [`Storage::blobs`](super::Storage::blobs).
 pub trait Blobs {
-    /// Where uploads are collected; `None` if nothing can be uploaded.
+    /// The directory for uploads; `None` if nothing can be uploaded.
     fn dir(&self) -> Option<&Arc<BlobDir>>;
 
     /// The data of the blob that `oid` has in transaction `serial`.
@@ -54,7 +57,7 @@ pub trait Blobs {
     fn load_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile>;
 }
 
-/// A storage that keeps its blobs in one directory hands that out.
+/// A storage that keeps its blobs in one directory returns that directory.
 impl Blobs for Arc<BlobDir> {
     fn dir(&self) -> Option<&Arc<BlobDir>> {
         Some(self)
@@ -65,7 +68,7 @@ impl Blobs for Arc<BlobDir> {
     }
 }
 
-/// Methods that no other storage has: [`Storage::extension_methods`](super::Storage::extension_methods).
+/// Methods that only one kind of storage has: [`Storage::extension_methods`](super::Storage::extension_methods).
 pub trait ExtensionMethods {
     /// Their names (`getExtensionMethods`).
     fn names(&self) -> Vec<&'static str>;

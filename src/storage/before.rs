@@ -1,4 +1,4 @@
-//! A storage as it was before a point in time, read-only: zc.beforestorage.
+//! A storage as it was before a point in time, read-only, as zc.beforestorage.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::base::ids::{Oid, Tid};
 
-/// What `base` had before the tid `before`.
+/// The state of `base` before the tid `before`.
 pub struct Before {
     base: Arc<dyn Storage>,
     before: Tid,
@@ -23,10 +23,10 @@ impl Before {
         Before { base, before }
     }
 
-    /// The object as it was, from the first at or after `next` that there was.
+    /// The first object at or after `next` that existed then, as it was.
     fn next_object(&self, mut next: Oid) -> Result<Option<IternextRecord>> {
         loop {
-            // What the base has now tells which objects there are, those that are gone since too.
+            // The base also reports objects that are deleted or un-created now, in its errors.
             let oid = match self.base.record_iternext(Some(next)) {
                 Ok(Some(record)) => record.oid,
                 Ok(None) => return Ok(None),
@@ -47,7 +47,7 @@ impl Before {
         }
     }
 
-    /// A revision that ends at `before` or later is the current one here.
+    /// A revision that ended at `before` or later is the current one here.
     fn cut_off(&self, loaded: Result<Option<Loaded>>) -> Result<Option<Loaded>> {
         let mut loaded = loaded?;
         if let Some(loaded) = &mut loaded {
@@ -144,13 +144,13 @@ impl History for Before {
         Ok(Some(record))
     }
 
-    /// Python's has none; nothing changes here, so that clients are up to date with the last transaction.
+    /// Python's storage has no such method. Nothing changes here, so a client with the last transaction is up to date.
     fn last_invalidations(&self, _count: usize) -> Result<LastInvalidations> {
         Ok(LastInvalidations::new(Vec::new(), self.last_transaction()))
     }
 }
 
-/// Nothing is ever voted.
+/// Refuses every vote, so nothing is finished.
 impl Commit for Before {
     forward!(base: set_publisher, set_resolver);
 
@@ -178,7 +178,7 @@ impl Pack for Before {
 }
 
 impl Blobs for Before {
-    /// Nobody stores any.
+    /// There are no uploads.
     fn dir(&self) -> Option<&Arc<BlobDir>> {
         None
     }

@@ -1,5 +1,5 @@
-//! The vote of a storage as [`conflict::detect`](crate::conflict::detect) needs it: the transaction is a [`Staged`] one, and states are
-//! read with [`Load::load_serial`](super::Load::load_serial).
+//! Connects a storage to [`conflict::detect`](crate::conflict::detect): the transaction is a [`Staged`] one, and states
+//! are read with [`Load::load_serial`](super::Load::load_serial).
 
 use super::staged::Op;
 use super::{Result, Staged, Storage, StorageError};
@@ -8,7 +8,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::conflict::detect::{self, Outcome, Stored, Vote};
 use crate::conflict::{Conflict, ResolverSlot};
 
-/// What is to be done with a store of a staged transaction.
+/// The outcome for one store of a staged transaction.
 pub type Settled = detect::Settled<Op>;
 
 /// The conflicts of one vote.
@@ -16,8 +16,8 @@ pub type Settled = detect::Settled<Op>;
 pub struct Conflicts(detect::Conflicts<Op>);
 
 impl Conflicts {
-    /// Settles the store that is operation `index` of `staged`. `read`: the serial that the client started from; `committed`: the
-    /// object's current serial, if it has ever been stored.
+    /// Settles the store that is operation `index` of `staged`. `read`: the serial that the client started from;
+    /// `committed`: the object's current serial, if it has ever been stored.
     pub fn settle(
         &mut self,
         storage: &dyn Storage,
@@ -32,8 +32,8 @@ impl Conflicts {
         self.0.settle(&mut StorageVote { storage, staged }, resolver, stored)
     }
 
-    /// The transaction with merged records, and the objects that were merged. [`StorageError::Unmerged`] if the client has to merge,
-    /// [`StorageError::Postponed`] if the vote has to be repeated by a thread that may wait.
+    /// Returns the transaction with merged records, and the merged objects. Errors: [`StorageError::Unmerged`] if the
+    /// client has to merge, [`StorageError::Postponed`] if a thread that may wait has to repeat the vote.
     pub fn finish(self, mut staged: Staged) -> Result<(Staged, Vec<Oid>)> {
         match self.0.finish() {
             Outcome::Done { resolved } => Ok((staged, resolved)),
@@ -48,7 +48,7 @@ impl Conflicts {
     }
 }
 
-/// `checkCurrentSerialInTransaction`: an object that a transaction depends on must have the serial that was read.
+/// `checkCurrentSerialInTransaction`: an object that a transaction depends on must still have the serial that was read.
 pub fn check_current(storage: &dyn Storage, oid: Oid, read: Tid) -> Result<()> {
     detect::check_current(oid, read, storage.get_tid(oid)?)
         .map_err(|conflict| StorageError::ReadConflict(Box::new(conflict)))
@@ -95,7 +95,7 @@ impl Vote for StorageVote<'_> {
 }
 
 impl From<Conflict> for StorageError {
-    /// A store whose conflict nobody merges: `ConflictError`.
+    /// A conflict that is not merged: `ConflictError`.
     fn from(conflict: Conflict) -> StorageError {
         StorageError::Conflict(Box::new(conflict))
     }

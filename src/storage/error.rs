@@ -1,5 +1,4 @@
-//! What can go wrong in a storage, sorted by who must act. The server turns each into the exception that Python's
-//! storage would raise.
+//! The errors of storages. The server turns each into the exception that Python's storage would raise.
 
 #![warn(missing_docs)]
 
@@ -11,7 +10,7 @@ use super::Staged;
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::Conflict;
 
-/// The text lists no more than this many of the objects that cannot be undone.
+/// The message lists at most this many objects that cannot be undone.
 const SHOWN_MAX: usize = 100;
 
 /// An error of a storage.
@@ -28,19 +27,19 @@ pub enum StorageError {
         /// Where the file would be.
         path: PathBuf,
     },
-    /// `KeyError`: a pack met a reference to an object that is not there.
+    /// `KeyError`: a pack found a reference to an object that does not exist.
     Missing(Oid),
     /// `ConflictError`: another transaction changed the object first.
     Conflict(Box<Conflict>),
-    /// Several conflicts that the client is to merge; its transaction comes back with them, to be voted again.
+    /// Several conflicts that the client has to merge. The transaction comes back with them, to be voted again.
     Unmerged {
         /// In the order of the operations.
         conflicts: Vec<Conflict>,
         /// The transaction, as it was before its vote.
         staged: Box<Staged>,
     },
-    /// A conflict that cannot be merged at once, in a transaction that must not wait ([`Staged::may_wait`]); it comes back
-    /// as it was, to be voted by somebody who can.
+    /// A conflict whose merge takes time, in a transaction that must not wait ([`Staged::may_wait`]). The transaction
+    /// comes back unchanged; a thread that may wait votes it again.
     Postponed(Box<Staged>),
     /// `ReadConflictError`: an object that the transaction depends on was changed.
     ReadConflict(Box<Conflict>),
@@ -50,18 +49,18 @@ pub enum StorageError {
     Transaction(String),
     /// `UndoError`
     Undo {
-        /// As Python words it.
+        /// In Python's words.
         reason: &'static str,
-        /// The object that cannot be undone, if it is about one.
+        /// The object that cannot be undone, if the error is about one object.
         oid: Option<Oid>,
     },
-    /// `MultipleUndoErrors`: what stands against undoing each of these objects; at least one.
+    /// `MultipleUndoErrors`: each object that cannot be undone, with the reason; at least one.
     MultipleUndo(Vec<(Oid, &'static str)>),
     /// `FileStorageQuotaError`
     Quota,
     /// `Unsupported`: this storage or server cannot do it.
     Unsupported(String),
-    /// `StorageSystemError`, `FileStorageError` and so on: the request cannot be done, the storage is fine.
+    /// `StorageSystemError`, `FileStorageError` and others: the request is refused, the storage is intact.
     Refused {
         /// Module and name of the Python class that clients expect.
         class: (&'static str, &'static str),
@@ -89,12 +88,12 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// What is asked for needs a `blob-dir`.
+    /// The error of calls for blobs in a storage without a `blob-dir`.
     pub fn no_blobs() -> StorageError {
         StorageError::Refused { class: ("builtins", "TypeError"), message: "Blobs are not supported".into() }
     }
 
-    /// Names what was being done when the medium failed.
+    /// Turns an I/O error into [`StorageError::Io`]; `doing` says what was being done.
     pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> StorageError {
         let doing = doing.into();
         move |error| StorageError::Io { doing, error }
@@ -147,7 +146,7 @@ impl fmt::Display for StorageError {
 
 impl std::error::Error for StorageError {}
 
-/// The same I/O error once more: a group of transactions fails together, and each client is told.
+/// A copy of an I/O error: when a group of transactions fails, each client gets the error.
 pub fn copy_of_io(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),

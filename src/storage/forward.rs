@@ -1,8 +1,8 @@
-//! Methods that a layer passes on unchanged to the storage below it: `forward!(base: name, size, close);` in the `impl` of
-//! a trait.
+//! Methods that a layer passes on unchanged to the storage below it: `forward!(base: name, size, close);` in the `impl`
+//! of a trait.
 //!
-//! A layer names every method that it does not change. A method with a default that is neither named nor written would be
-//! lost silently; `tests/storage/contract/layers.rs` finds those.
+//! A layer must name every method that it does not change: one that is neither named nor written would silently get its
+//! default. `tests/storage/contract/layers.rs` finds those.
 
 macro_rules! forward {
     ($base:ident: $($method:ident),+ $(,)?) => { $(forward!(@$method $base);)+ };

@@ -1,4 +1,4 @@
-//! A storage whose loads take 10 ms: with it ZEO's own tests provoke races between loads and invalidations.
+//! A storage whose loads take 10 ms. ZEO's own tests use it to provoke races between loads and invalidations.
 
 use std::sync::Arc;
 use std::thread::sleep;
@@ -10,7 +10,7 @@ use crate::base::ids::{Oid, Tid};
 
 const DELAY: Duration = Duration::from_millis(10);
 
-/// `base`, with slow loads.
+/// The storage `base` with slow loads.
 pub struct LoadDelayed {
     base: Arc<dyn Storage>,
 }

@@ -1,5 +1,5 @@
-//! The disk, as a storage sees it: a trait, so that tests can tear writes, forget what was not synced and fail at
-//! the n-th call; and the real one.
+//! The disk of a storage, as a trait with the real implementation. Tests have others, which tear writes, forget what
+//! was not synced, or fail at the n-th call.
 
 mod dir;
 
@@ -20,11 +20,11 @@ pub use dir::{Entry, Kind, MediaDir, Readers, TakenOver};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Access {
     Read,
-    /// Must exist.
+    /// The file must exist.
     ReadWrite,
-    /// Made if missing, kept if not.
+    /// Created if missing, kept if not.
     Create,
-    /// Made if missing, emptied if not.
+    /// Created if missing, emptied if not.
     Truncate,
 }
 
@@ -34,23 +34,23 @@ pub trait Media: Send + Sync {
     fn exists(&self, path: &Path) -> bool;
     /// Atomic; durable only after [`Media::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// A second name for a file. Not every file system can do it.
+    /// Gives a file a second name. Not supported by every file system.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Makes a directory; whether it was missing. Durable only after [`Media::sync_dir`] of the directory it is in.
+    /// Makes a directory. Returns whether it was missing. Durable only after [`Media::sync_dir`] of its parent.
     fn create_dir(&self, dir: &Path) -> io::Result<bool>;
-    /// Opens a directory that the administrator has named, who may have made it a link.
+    /// Opens a directory that the administrator has named; it may be a link.
     fn dir(&self, path: &Path) -> io::Result<Arc<dyn MediaDir>> {
         Ok(Arc::new(shared_dir::Dir::open(path)?))
     }
-    /// Whether this is a file and no link, directory or device.
+    /// Whether this is a plain file: no link, directory or device.
     fn is_file(&self, path: &Path) -> bool;
-    /// Which file has this name now, links followed.
+    /// The identity of the file that has this name now. Links are followed.
     fn identity(&self, path: &Path) -> io::Result<Identity>;
-    /// By the clock that gives files their times.
+    /// The time of the clock that gives files their times.
     fn now(&self) -> Time;
-    /// Names the run of the operating system: what was written in this one and not synced is not lost. `None`: not known.
+    /// Identifies the run of the operating system: within one run, unsynced writes are not lost. `None` if unknown.
     fn boot(&self) -> Option<[u8; BOOT_LEN]>;
 }
 
@@ -59,31 +59,31 @@ pub type Time = u64;
 
 pub const BOOT_LEN: usize = 16;
 
-/// Which file it is, and when it was last changed by anybody in any way.
+/// Which file it is, and when it was last changed in any way.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Identity {
-    /// Differs between file systems, but may be another one after the next boot.
+    /// Different between file systems. May change at the next boot.
     pub device: u64,
-    /// Given to another file once this one is gone.
+    /// May be reused once the file is gone.
     pub inode: u64,
-    /// When the file was made; 0: the file system does not tell.
+    /// The time of creation; 0 if the file system does not have it.
     pub born: Time,
-    /// Names that it has.
+    /// Number of names.
     pub links: u64,
     pub len: u64,
-    /// Its content, length, names or mode: what nobody can set back (`st_ctime`).
+    /// The last change of content, length, names or mode (`st_ctime`). Cannot be set back by users.
     pub changed: Time,
 }
 
 impl Identity {
-    /// Whether both were, at the same time, the same file.
+    /// Whether both are the same file. Valid only if both were taken at the same time.
     pub fn is_same_file(&self, other: &Identity) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
-    /// Tells whether it is the same file also at another time, as far as the file system tells that.
+    /// Identifies the file also at other times, as far as the file system allows.
     pub fn number(&self) -> u64 {
-        // All bits of both.
+        // Uses all bits of both.
         self.inode ^ self.born.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
@@ -102,39 +102,39 @@ impl Identity {
     }
 }
 
-/// An open file. Reads and writes are positioned, so any number of threads share it.
+/// An open file. Reads and writes are positioned, so any number of threads can share it.
 pub trait MediaFile: Send + Sync {
-    /// Reads until `buf` is full or the file ends; the number of bytes read.
+    /// Reads until `buf` is full or the file ends; returns the number of bytes.
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize>;
-    /// The same without waiting for the disk; the error is `WouldBlock` if that cannot be done, and the disk may be at it then.
-    /// `Unsupported`: this file system does not tell.
+    /// As `read_at`, without waiting for the disk. Errors: `WouldBlock` if the data is not in memory; the disk may then
+    /// be reading it. `Unsupported`: this file system cannot tell.
     fn read_at_now(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
         self.read_at(buf, pos)
     }
-    /// Writes all or fails; after a failure any part may be there.
+    /// Writes everything or fails. After a failure any part may have been written.
     fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// `fdatasync`: data and length are durable.
+    /// `fdatasync`: makes data and length durable.
     fn sync(&self) -> io::Result<()>;
-    /// Reserves space beyond the end; `Ok(false)` if that cannot be done here.
+    /// Reserves space beyond the end; `Ok(false)` if the file system cannot.
     fn reserve(&self, pos: u64, len: u64) -> io::Result<bool>;
     fn identity(&self) -> io::Result<Identity>;
-    /// Nobody may write to the file any more, and who has these permissions of reading may read it: as Python protects blobs.
+    /// Makes the file read-only, with these permission bits for reading, as Python protects blobs.
     fn protect(&self, _readers: u32) -> io::Result<()> {
         Ok(())
     }
-    /// Another way to the file, also if it has lost its name, for as long as it is open here.
+    /// Another path to the file, which works also without its name, as long as it is open here.
     fn way_to(&self) -> Option<PathBuf> {
         None
     }
-    /// A hint that the disk may begin to write this part, which is complete and will be synced. Does not wait. It stays in
-    /// the system's cache.
+    /// A hint that the disk may begin to write this part, which is complete and will be synced. Does not wait. The part
+    /// stays in the system's cache.
     fn write_back(&self, _pos: u64, _len: u64) {}
-    /// A hint that nobody will read this part soon: what of it is on the disk need not stay in memory.
+    /// A hint that this part will not be read soon: what is on the disk may leave the cache.
     fn forget(&self, _pos: u64, _len: u64) {}
 }
 
@@ -275,7 +275,7 @@ impl MediaFile for File {
     }
 }
 
-/// A file that is a slice of memory, for checking bytes that are nowhere on a disk.
+/// A file in memory, for checking bytes that are not on a disk.
 impl MediaFile for Vec<u8> {
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
         let rest = usize::try_from(pos).ok().and_then(|pos| self.get(pos..)).unwrap_or_default();

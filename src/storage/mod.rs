@@ -1,16 +1,16 @@
-//! What every storage promises, and the storages themselves. Nothing here knows that there is a network.
+//! The traits of a storage, and the storages themselves. Nothing here depends on the network.
 //!
-//! A storage is whatever implements [`Storage`] and what that is made of: [`Load`] (reading objects), [`History`] (looking back)
-//! and [`Commit`] (transactions). What only some storages can do are traits of their own, which a storage hands out if it can:
-//! [`Iterate`], [`Undo`], [`Pack`], [`Blobs`], [`ExtensionMethods`].
+//! A storage implements [`Storage`] and its supertraits: [`Load`] (reading objects), [`History`] (former revisions) and
+//! [`Commit`] (transactions). Optional abilities are traits of their own, which a storage returns from a method of
+//! [`Storage`]: [`Iterate`], [`Undo`], [`Pack`], [`Blobs`], [`ExtensionMethods`].
 //!
-//! The kinds of storages are `file`, `mapping` and `temporary`; layers over other storages are `demo`, `before` and
-//! `transform`. They do not know each other. What they share: `staged` (a transaction before its vote), `commit`, `tids`,
-//! `blob`, `media` (the disk).
+//! Engines: `file`, `mapping`, `temporary`. Layers over other storages: `demo`, `before`, `transform`. They do not
+//! depend on each other. They share `staged` (a transaction before its vote), `commit`, `conflicts`, `tids`, `blob` and
+//! `media` (the disk).
 //!
-//! The server holds locks on the objects that a transaction touches from before [`Commit::vote`] until the transaction is
-//! published or aborted, so a storage may rely on nobody else changing these objects in between. Votes of transactions that
-//! touch different objects run at the same time.
+//! The server locks the objects that a transaction touches before [`Commit::vote`] and unlocks them when the
+//! transaction is published or aborted. A storage may therefore rely on it that these objects do not change in between.
+//! Votes of transactions that touch different objects run at the same time.
 
 mod abilities;
 pub mod before;
@@ -44,20 +44,20 @@ pub use self::read::{History, Load};
 pub use self::staged::Staged;
 pub use self::types::*;
 
-/// The traits, for callers that know the type of their storage.
+/// The traits, for callers that know the concrete type of their storage.
 pub mod prelude {
     pub use super::{Blobs, Commit, ExtensionMethods, History, Iterate, Load, Pack, Storage, Undo};
 }
 
-/// The result of everything that a storage does.
+/// The result of a storage's methods.
 pub type Result<T> = std::result::Result<T, StorageError>;
 
 /// A ZODB storage as the server needs it. All methods may be called from any thread at any time.
 pub trait Storage: Load + History + Commit + Send + Sync {
-    /// The name that clients see (`getName`), of a file its path.
+    /// The name that clients see (`getName`); for a file storage, its path.
     fn name(&self) -> String;
 
-    /// Whether nothing can be stored: because it was opened so, or because the medium has failed since.
+    /// Whether stores are refused: because the storage was opened read-only, or because the medium has failed since.
     fn is_read_only(&self) -> bool;
 
     /// The number of objects, as Python's `len(storage)`.
@@ -66,50 +66,50 @@ pub trait Storage: Load + History + Commit + Send + Sync {
     /// The size in bytes, as Python's `getSize()`.
     fn size(&self) -> u64;
 
-    /// (module, name) of each Python interface that Python's storage of this kind provides and this one supports, in the
-    /// order in which Python lists them. Clients decide by them what they may call.
+    /// (module, name) of each Python interface that Python's storage of this kind provides and this one supports, in
+    /// Python's order. Clients decide by them which methods they may call.
     fn interfaces(&self) -> Vec<(&'static str, &'static str)>;
 
-    /// The tid of the last published transaction, zero if there is none.
+    /// The tid of the last published transaction; zero if there is none.
     fn last_transaction(&self) -> Tid;
 
-    /// Reserves `count` object ids that were never given out before, and returns them ascending.
+    /// Reserves `count` object ids that were never given out before. Returns them in ascending order.
     ///
-    /// Errors: [`StorageError::ReadOnly`]; [`StorageError::Unsupported`] when there are no more ids; `Io` if they cannot be
-    /// marked as given out.
+    /// Errors: [`StorageError::ReadOnly`]; [`StorageError::Unsupported`] if there are no more ids; `Io` if the ids
+    /// cannot be marked as given out.
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>>;
 
-    /// Saves what speeds up the next start and releases locks. Finishes that are under way are completed first. Calls
-    /// afterwards fail with [`StorageError::Closed`]; a second `close` does nothing.
+    /// Saves the data that speeds up the next start, and releases locks. Finishes that have begun are completed first.
+    /// Later calls fail with [`StorageError::Closed`]; a second `close` does nothing.
     fn close(&self) -> Result<()>;
 
-    /// Listing transactions, if this storage keeps them.
+    /// Listing transactions; `None` if this storage does not keep them.
     fn iteration(&self) -> Option<&dyn Iterate> {
         None
     }
 
-    /// Undoing transactions, if this storage can.
+    /// Undoing transactions; `None` if this storage cannot.
     fn undo(&self) -> Option<&dyn Undo> {
         None
     }
 
-    /// Removing old revisions, if this storage can.
+    /// Removing old revisions; `None` if this storage cannot.
     fn packing(&self) -> Option<&dyn Pack> {
         None
     }
 
-    /// Blobs, if this storage keeps any.
+    /// Blobs; `None` if this storage keeps none.
     fn blobs(&self) -> Option<&dyn Blobs> {
         None
     }
 
-    /// Methods that no other storage has, if there are any.
+    /// Methods that only this kind of storage has; `None` if there are none.
     fn extension_methods(&self) -> Option<&dyn ExtensionMethods> {
         None
     }
 }
 
-/// An ability, or the error that clients get where it is missing.
+/// An ability, or the error that clients get if it is missing.
 impl dyn Storage + '_ {
     /// [`Storage::iteration`], or [`StorageError::Unsupported`].
     pub fn require_iteration(&self) -> Result<&dyn Iterate> {
@@ -131,7 +131,7 @@ impl dyn Storage + '_ {
         self.blobs().ok_or_else(StorageError::no_blobs)
     }
 
-    /// Where uploads of blobs are collected, or [`StorageError::no_blobs`].
+    /// The directory for uploads of blobs, or [`StorageError::no_blobs`].
     pub fn require_blob_dir(&self) -> Result<&Arc<BlobDir>> {
         self.blobs().and_then(|blobs| blobs.dir()).ok_or_else(StorageError::no_blobs)
     }

@@ -1,4 +1,4 @@
-//! Reading objects, and looking back.
+//! The traits for reading: objects ([`Load`]) and former revisions ([`History`]).
 
 #![warn(missing_docs)]
 
@@ -9,18 +9,21 @@ use crate::base::ids::{Oid, Tid};
 
 /// Reading single revisions.
 ///
-/// Data is appended to the caller's buffer `out`, behind at least `headroom` bytes of any content, into which the caller
-/// writes its own header: so a record is copied once on its way from the disk to the network. After an error, and where nothing
-/// is found, `out` is as it was.
+/// Data is appended to the caller's buffer `out`, behind at least `headroom` bytes of any content for the caller's own
+/// header. So a record is copied once on its way from the disk to the network.
+///
+/// If nothing is found (`Ok(None)` or `PosKey`), `out` is unchanged. After any other error its former content is
+/// unchanged, but more bytes may follow: the caller cuts them off.
 pub trait Load: Send + Sync {
-    /// A hint: `oid` will be read soon, and so will a few others of which the same was said just before. A storage may bring
-    /// its index into memory. Must not wait for a disk.
+    /// A hint: `oid` and the objects of the calls just before will be read soon. A storage may bring its index into
+    /// memory. Must not wait for a disk.
     fn expect_read(&self, _oid: Oid) {}
 
     /// The revision of `oid` that was current just before `before` ([`Tid::MAX`]: the current one).
     ///
-    /// `Ok(None)`: the object exists, but was created at `before` or later. Errors: [`StorageError::PosKey`] if there is no
-    /// such object, or if it was deleted or un-created by then; `Io` and `Corrupt` from the medium.
+    /// `Ok(None)`: the object exists, but was created at `before` or later. Errors: [`StorageError::PosKey`] if there
+    /// is no such object, or if the revision at that time is a deletion or an un-creation; `Io` and `Corrupt` from the
+    /// medium.
     ///
     /// [`StorageError::PosKey`]: super::StorageError::PosKey
     fn load_before(
@@ -31,8 +34,8 @@ pub trait Load: Send + Sync {
         out: &mut Vec<u8>,
     ) -> Result<Option<Loaded>>;
 
-    /// As [`Load::load_before`], if that is possible without waiting for a disk. `None`: it is not, and the record is not
-    /// large, so the caller may have many such records read at the same time.
+    /// As [`Load::load_before`], if that is possible without waiting for a disk. `None`: it is not possible, and the
+    /// record is small, so the caller may have many such records read at the same time.
     fn load_before_now(
         &self,
         oid: Oid,
@@ -43,21 +46,22 @@ pub trait Load: Send + Sync {
         Some(self.load_before(oid, before, headroom, out))
     }
 
-    /// The data that `oid` got in transaction `serial`. `end` of the result is `None`.
+    /// The data that transaction `serial` stored for `oid`. `end` of the result is `None`.
     ///
     /// Errors: `PosKey` if there is no such revision, or if it has no data.
     fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded>;
 
-    /// The tid of the current revision of `oid`. Errors: `PosKey` if there is no such object, or it is deleted or un-created.
+    /// The tid of the current revision of `oid`. Errors: `PosKey` if there is no such object, or it is deleted or
+    /// un-created.
     fn get_tid(&self, oid: Oid) -> Result<Tid>;
 }
 
-/// Looking back: former revisions, all objects, the newest transactions.
+/// Former revisions, all objects, and the newest transactions.
 pub trait History: Send + Sync {
-    /// Calls `each` with the revisions of `oid`, newest first, until it returns `Break`. Deleted and un-created states count, with
-    /// a size of 0. A storage that keeps no history calls nothing.
+    /// Calls `each` with the revisions of `oid`, newest first, until `each` returns `Break`. Deletions and un-creations
+    /// are included, with size 0. A storage that keeps no history does not call `each`.
     ///
-    /// Errors: `PosKey` if there never was such an object.
+    /// Errors: `PosKey` if the object never existed.
     fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()>;
 
     /// The first `count` of [`History::revisions`].
@@ -73,12 +77,13 @@ pub trait History: Send + Sync {
         Ok(entries)
     }
 
-    /// The first object at or after `next` in the order of oids (the first of all for `None`), and the oid that follows it.
-    /// `Ok(None)`: there is none.
+    /// The first object at or after `next` in the order of oids (`None`: the first of all), and the oid that follows
+    /// it. `Ok(None)`: there is none.
     ///
-    /// Errors: `PosKey` with the oid of an object that is deleted or un-created, as in Python; the caller may go on behind it.
+    /// Errors: `PosKey` with the oid of an object that is deleted or un-created, as in Python; the caller may continue
+    /// with the next oid.
     fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>>;
 
-    /// The last `count` transactions, or as many as can be read: what clients may have missed.
+    /// The last `count` transactions, or as many of them as can be read: what clients may have missed.
     fn last_invalidations(&self, count: usize) -> Result<LastInvalidations>;
 }

@@ -1,8 +1,8 @@
-//! What a client has stored in its open transaction: buffered here until vote, touching nothing else.
+//! An open transaction: operations are buffered here until vote and have no effect before.
 //!
-//! Payloads lie one after another, each behind [`HEADROOM`] zero bytes into which a storage can write its own
-//! record header, so that a file storage appends the whole without copying it again. Past a limit they are
-//! spilled to an unnamed temporary file, in the same layout.
+//! Payloads are one after another, each behind [`HEADROOM`] zero bytes for the storage's own record header, so that a
+//! file storage can append the whole area without copying it again. Beyond a limit they are spilled to an unnamed
+//! temporary file with the same layout.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -23,31 +23,31 @@ pub const HEADROOM: usize = 42;
 #[derive(Debug)]
 pub struct Staged {
     pub meta: TransactionMeta,
-    /// The tid that the transaction is to have, if a copier brings it.
+    /// The tid of a transaction that a copier brings; `None`: the storage assigns one.
     pub tid: Option<Tid>,
     pub status: u8,
-    /// The client runs Python 2: decides the format of a file whose first transaction this is.
+    /// Whether the client runs Python 2. The first transaction of a file decides its format.
     pub python2: bool,
-    /// The client merges conflicting states itself: vote tells it all conflicts, in [`StorageError::Unmerged`].
+    /// Whether the client merges conflicting states itself: vote returns all conflicts in [`StorageError::Unmerged`].
     pub client_resolves: bool,
-    /// A conflict may be merged by another process, which takes its time. If not, such a transaction comes back in
+    /// Whether vote may wait for another process to merge a conflict. If not, such a transaction comes back in
     /// [`StorageError::Postponed`].
     pub may_wait: bool,
-    /// Cancelled when the client gives the transaction up: what waits for another process then waits no longer.
+    /// Cancelled when the client gives up the transaction: waiting for another process then ends.
     pub cancel: Cancel,
     ops: Vec<Op>,
-    /// Data beside the records, at most one for each object.
+    /// Blobs, at most one for each object.
     blobs: Vec<(Oid, StagedBlob)>,
-    /// Where an object's blob is in `blobs`.
+    /// Index in `blobs` of an object's blob.
     blob_at: HashMap<Oid, usize>,
-    /// What is not spilled yet; begins at offset `spilled`.
+    /// The payloads that are not spilled; begins at offset `spilled`.
     memory: Vec<u8>,
     spilled: u64,
     spill: Option<Spill>,
-    /// `None`: nobody counts temporary files.
+    /// `None`: temporary files are not counted.
     permits: Option<Box<dyn FilePermits>>,
     memory_max: usize,
-    /// Payloads do not lie one after another any more.
+    /// Payloads are not in the order of the operations, or not all belong to one.
     rearranged: bool,
 }
 
@@ -62,10 +62,10 @@ pub struct Op {
     pub len: u64,
 }
 
-/// What an operation does.
+/// The kinds of operations.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OpKind {
-    /// A new state; `serial` is the one that the client started from, zero for a new object.
+    /// A new state. `serial`: the one that the client started from, zero for a new object.
     Store { serial: Tid },
     /// `deleteObject`; the payload is 8 zero bytes, the back-pointer to nothing.
     Delete { serial: Tid },
@@ -73,17 +73,17 @@ pub enum OpKind {
     Restore { serial: Tid, prev_txn: Option<Tid>, has_data: bool },
     /// `checkCurrentSerialInTransaction`; no payload.
     CheckCurrent { serial: Tid },
-    /// Take back what transaction `tid` did, to whichever objects; `oid` means nothing, and there is no payload.
+    /// Takes back what transaction `tid` did. `oid` is meaningless, and there is no payload.
     Undo { tid: Tid },
 }
 
-/// Who decides whether a transaction may have one more file open.
+/// Decides whether a transaction may open a temporary file.
 pub trait FilePermits: std::fmt::Debug + Send + Sync {
-    /// What is returned is kept as long as the file is open.
+    /// The permit is kept as long as the file is open.
     fn take(&self) -> io::Result<Box<dyn FilePermit>>;
 }
 
-/// See [`FilePermits`].
+/// The permission of [`FilePermits`] for one open file.
 pub trait FilePermit: std::fmt::Debug + Send + Sync {}
 
 /// A temporary file.
@@ -116,7 +116,7 @@ impl Staged {
         }
     }
 
-    /// The transaction's temporary file is counted.
+    /// Makes the transaction ask `permits` before it opens its temporary file.
     pub fn count_file(&mut self, permits: impl FilePermits + 'static) {
         self.permits = Some(Box::new(permits));
     }
@@ -125,7 +125,7 @@ impl Staged {
         self.push(oid, OpKind::Store { serial }, data)
     }
 
-    /// A new state with a blob. Clients store the record on its own just before: it is kept once.
+    /// A new state with a blob. Clients store the record alone just before; it is kept only once.
     pub fn store_blob(&mut self, oid: Oid, serial: Tid, data: &[u8], blob: StagedBlob) -> io::Result<()> {
         if !self.has_just_stored(oid, serial, data)? {
             self.store(oid, serial, data)?;
@@ -134,14 +134,14 @@ impl Staged {
         Ok(())
     }
 
-    /// The file of a blob whose record is stored apart.
+    /// Adds the blob of an object whose record is stored separately.
     pub fn add_blob(&mut self, oid: Oid, blob: StagedBlob) {
         self.remove_blob(oid);
         self.blob_at.insert(oid, self.blobs.len());
         self.blobs.push((oid, blob));
     }
 
-    /// Forgets the blob of an object.
+    /// Removes the blob of an object.
     pub fn remove_blob(&mut self, oid: Oid) {
         let Some(at) = self.blob_at.remove(&oid).filter(|at| *at < self.blobs.len()) else { return };
         self.blobs.swap_remove(at);
@@ -150,23 +150,23 @@ impl Staged {
         }
     }
 
-    /// The blobs and whose they are.
+    /// The blobs and their objects.
     pub fn blobs(&self) -> &[(Oid, StagedBlob)] {
         &self.blobs
     }
 
-    /// The same, to place them.
+    /// As `blobs`, for placing them.
     pub fn blobs_mut(&mut self) -> &mut [(Oid, StagedBlob)] {
         &mut self.blobs
     }
 
-    /// The blobs, for a storage that keeps them apart.
+    /// Takes the blobs out, for a storage that keeps them separately.
     pub fn take_blobs(&mut self) -> Vec<(Oid, StagedBlob)> {
         self.blob_at.clear();
         std::mem::take(&mut self.blobs)
     }
 
-    /// Whether the last operation was this one.
+    /// Whether the last operation was this store.
     fn has_just_stored(&self, oid: Oid, serial: Tid, data: &[u8]) -> io::Result<bool> {
         let Some(last) = self.ops.last() else { return Ok(false) };
         if last.oid != oid || last.kind != (OpKind::Store { serial }) || last.len != data.len() as u64 {
@@ -200,26 +200,26 @@ impl Staged {
         self.ops.push(Op { oid: Oid::ZERO, kind: OpKind::Undo { tid }, start: self.spilled, len: 0 });
     }
 
-    /// Whether a transaction is to be undone.
+    /// Whether there is an undo among the operations.
     pub fn has_undo(&self) -> bool {
         self.ops.iter().any(|op| matches!(op.kind, OpKind::Undo { .. }))
     }
 
-    /// Forgets the last operation if it is an undo, which has no payload.
+    /// Removes the last operation if it is an undo, which has no payload.
     pub fn forget_undo(&mut self) {
         if let Some(Op { kind: OpKind::Undo { .. }, .. }) = self.ops.last() {
             self.ops.pop();
         }
     }
 
-    /// A payload that belongs to no operation, such as a state that an undo has merged: where its headroom begins.
+    /// Adds a payload without operation, such as a state that an undo has merged. Returns where its headroom begins.
     pub fn add_payload(&mut self, payload: &[u8]) -> io::Result<u64> {
         self.rearranged = true;
         self.append(payload)
     }
 
-    /// Gives operation `index` another payload, as if the client had sent that; what was there lies idle, so payloads
-    /// do not lie one after another any more.
+    /// Gives operation `index` another payload, as if the client had sent it. The former payload stays unused, so
+    /// payloads are not in the order of the operations any more.
     pub fn replace(&mut self, index: usize, payload: &[u8]) -> io::Result<Op> {
         let start = self.append(payload)?;
         self.rearranged = true;
@@ -228,15 +228,15 @@ impl Staged {
         Ok(*op)
     }
 
-    /// Takes a [`Staged::replace`] back: operation `index` is `op` again.
+    /// Reverts [`Staged::replace`]: operation `index` is `op` again.
     pub fn put_back(&mut self, index: usize, op: Op) {
         if let Some(replaced) = self.ops.get_mut(index) {
             *replaced = op;
         }
     }
 
-    /// Makes of each operation what `change` says of its number: another kind, whose payload stays, or `None`: it is forgotten,
-    /// and its payload lies idle.
+    /// Calls `change` with the number and kind of each operation. The result is its new kind; the payload stays. `None`
+    /// removes the operation, and its payload stays unused.
     pub fn change_ops(&mut self, mut change: impl FnMut(usize, OpKind) -> Option<OpKind>) {
         let mut index = 0;
         let rearranged = &mut self.rearranged;
@@ -251,7 +251,7 @@ impl Staged {
         });
     }
 
-    /// The same transaction with every record that it stores given another form.
+    /// The same transaction, with `form` applied to every record.
     pub fn map_records(
         mut self,
         mut form: impl FnMut(Oid, &[u8]) -> super::Result<Vec<u8>>,
@@ -287,7 +287,7 @@ impl Staged {
         Ok(())
     }
 
-    /// Where its headroom begins.
+    /// Appends a payload; returns where its headroom begins.
     fn append(&mut self, payload: &[u8]) -> io::Result<u64> {
         let start = self.spilled + self.memory.len() as u64;
         let len = self.memory.len() + HEADROOM + payload.len();
@@ -310,12 +310,12 @@ impl Staged {
         }
         self.spilled += self.memory.len() as u64;
         self.memory.clear();
-        // A single large record must not be held for the sake of the small ones behind it.
+        // The memory of a single large record must not be kept for small ones.
         self.memory.shrink_to(2 * self.memory_max);
         Ok(())
     }
 
-    /// Forgets all operations, and gives back the memory and the file that they took.
+    /// Removes all operations, and frees their memory and file.
     pub fn clear(&mut self) {
         (self.ops, self.blobs, self.memory) = (Vec::new(), Vec::new(), Vec::new());
         self.blob_at = HashMap::new();
@@ -327,17 +327,17 @@ impl Staged {
         &self.ops
     }
 
-    /// Headrooms and payloads, in bytes.
+    /// Bytes of headrooms and payloads.
     pub fn payload_len(&self) -> u64 {
         self.spilled + self.memory.len() as u64
     }
 
-    /// The whole area of headrooms and payloads, if it is in memory and holds nothing else.
+    /// The whole area of headrooms and payloads, if it is in memory and in the order of the operations.
     pub fn payload_in_memory(&mut self) -> Option<&mut Vec<u8>> {
         (self.spill.is_none() && !self.rearranged).then_some(&mut self.memory)
     }
 
-    /// What the client sent with one operation.
+    /// The payload of an operation.
     pub fn payload(&self, op: &Op) -> super::Result<Vec<u8>> {
         self.payload_at(op.start, op.len)
     }
@@ -352,7 +352,7 @@ impl Staged {
         read().map_err(StorageError::io("reading back a transaction's temporary file"))
     }
 
-    /// Read a part of the area of headrooms and payloads.
+    /// Reads a part of the area of headrooms and payloads.
     pub fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<()> {
         let mut done = 0;
         if let Some(Spill { file, .. }) = &self.spill

@@ -1,4 +1,4 @@
-//! Transaction ids: the time of day, but always later than the last one.
+//! Transaction ids: the time of day, but always later than the last id.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::base::ids::Tid;
 use crate::base::sync::{Mutex, MutexGuard, rank};
 use crate::storage::{Result, StorageError};
 
-/// Deals out tids, to votes and to finishes.
+/// Assigns tids, at vote or at finish.
 pub struct Tids {
     clock: Arc<dyn Clock>,
     last: Mutex<Last, rank::Tids>,
@@ -15,9 +15,9 @@ pub struct Tids {
 
 #[derive(Clone, Copy)]
 struct Last {
-    /// Of a transaction that was written, or is being written.
+    /// The tid of the last transaction that was written, or is being written.
     written: Tid,
-    /// Told to a client at vote; its transaction may have been aborted since.
+    /// The last tid that a client got at vote; its transaction may have been aborted since.
     told: Tid,
 }
 
@@ -26,13 +26,13 @@ impl Tids {
         Tids { clock, last: Mutex::new(Last { written: last, told: last }) }
     }
 
-    /// Tids from now on are later than this one.
+    /// Makes all further tids later than `tid`.
     pub fn not_before(&self, tid: Tid) {
         let mut last = self.lock();
         last.told = last.told.max(tid);
     }
 
-    /// The tid of a transaction that must know it now: the one it brings, or a new one.
+    /// The tid of a transaction that needs it at vote: `own`, or a new one.
     pub fn at_vote(&self, own: Option<Tid>) -> Result<Tid> {
         let mut last = self.lock();
         if let Some(own) = own {
@@ -48,7 +48,7 @@ impl Tids {
         Ok(last.told)
     }
 
-    /// The tid of a transaction that is written now; `own` if it got one at vote.
+    /// The tid of a transaction that is written now. `own`: the one that it got at vote.
     pub fn at_finish(&self, own: Option<Tid>) -> Tid {
         let mut last = self.lock();
         let tid = own.unwrap_or_else(|| self.clock.now().later_than(last.told.max(last.written)));
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(tids.at_finish(None), Tid(101));
         assert_eq!(tids.at_vote(None).unwrap(), Tid(102));
         assert_eq!(tids.at_finish(None), Tid(103));
-        // A copy may bring what was told to a transaction that was aborted, but not what was written.
+        // A copy may bring a tid of a transaction that was aborted, but not one that was written.
         assert!(tids.at_vote(Some(Tid(103))).is_err());
         assert_eq!(tids.at_vote(Some(Tid(104))).unwrap(), Tid(104));
         assert_eq!(tids.at_finish(Some(Tid(104))), Tid(104));

@@ -1,4 +1,4 @@
-//! What storages take and return.
+//! The arguments and results of storages.
 
 #![warn(missing_docs)]
 
@@ -7,40 +7,40 @@ use std::sync::atomic::AtomicU64;
 use super::{Result, StorageError};
 use crate::base::ids::{Oid, Tid};
 
-/// A revision that was read: where its data is in the caller's buffer.
+/// A revision that was read, and where its data is in the caller's buffer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Loaded {
-    /// Offset of the data in `out`; it ends where `out` ends.
+    /// Offset of the data in `out`; the data ends at the end of `out`.
     pub start: usize,
-    /// The transaction that stored it.
+    /// The transaction that stored the revision.
     pub serial: Tid,
-    /// The tid of the next revision; `None` if this one is current (always so for `load_serial`).
+    /// The tid of the next revision; `None` if this one is current. Always `None` for `load_serial`.
     pub end: Option<Tid>,
 }
 
-/// Who did a transaction and why, as it stands in the file.
+/// User, description and extension of a transaction, as stored.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TransactionMeta {
     /// The user's name, as the client encoded it.
     pub user: Vec<u8>,
-    /// What was done, as the client encoded it.
+    /// The description, as the client encoded it.
     pub description: Vec<u8>,
-    /// The pickled extension dict; empty for an empty one.
+    /// The pickled extension dict; empty if the dict is empty.
     pub extension: Vec<u8>,
 }
 
 /// One revision in an object's history.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HistoryEntry {
-    /// The transaction that stored it.
+    /// The transaction that stored the revision.
     pub tid: Tid,
-    /// Who stored it and why.
+    /// User, description and extension of that transaction.
     pub meta: TransactionMeta,
-    /// Bytes of data, as Python's history has it.
+    /// Bytes of data, as in Python's history.
     pub size: u64,
 }
 
-/// One object of a walk in the order of oids.
+/// One object of a walk through all objects in the order of oids.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct IternextRecord {
     /// The object.
@@ -49,7 +49,7 @@ pub struct IternextRecord {
     pub tid: Tid,
     /// Its current record.
     pub data: Vec<u8>,
-    /// The next object; `None`: this was the last one.
+    /// The next object; `None` if this was the last one.
     pub next: Option<Oid>,
 }
 
@@ -58,14 +58,15 @@ pub struct IternextRecord {
 pub struct LastInvalidations {
     /// Their tids and oids, newest first. An object that several of them changed may be listed with the newest only.
     pub transactions: Vec<(Tid, Vec<Oid>)>,
-    /// Every object that changed after this is listed.
+    /// Every object that changed after this tid is listed.
     pub complete_after: Tid,
-    /// Damage that kept the storage from looking further back.
+    /// The damage because of which the storage did not look further back.
     pub cut_short: Option<StorageError>,
 }
 
 impl LastInvalidations {
-    /// What is listed in `transactions` is complete. `last`: the last transaction of the storage, which counts if none is listed.
+    /// `transactions` is complete for the time that it covers. `last`: the last transaction of the storage;
+    /// `complete_after` if `transactions` is empty.
     pub fn new(transactions: Vec<(Tid, Vec<Oid>)>, last: Tid) -> LastInvalidations {
         let oldest = transactions.last().map(|(tid, _)| Tid(tid.0.saturating_sub(1)));
         LastInvalidations { transactions, complete_after: oldest.unwrap_or(last), cut_short: None }
@@ -79,7 +80,7 @@ pub struct TransactionRecord {
     pub tid: Tid,
     /// `b' '`, or `b'p'` if a pack has removed records of it.
     pub status: u8,
-    /// Who did it and why.
+    /// User, description and extension.
     pub meta: TransactionMeta,
 }
 
@@ -88,15 +89,15 @@ pub struct TransactionRecord {
 pub struct DataRecord {
     /// The object.
     pub oid: Oid,
-    /// The serial of the record: its transaction, but for restored ones.
+    /// The serial of the record. It is the transaction's tid, except for restored records.
     pub tid: Tid,
-    /// `None` for an object that was un-created or deleted.
+    /// `None` for a deletion or an un-creation.
     pub data: Option<Vec<u8>>,
-    /// The transaction that holds the data, if the record is a back-pointer to it.
+    /// The transaction that holds the data, if the record is a back-pointer.
     pub data_txn: Option<Tid>,
 }
 
-/// Iterates over the transactions that were published when it was made.
+/// Iterates over the transactions that were published when the iterator was made.
 pub trait TransactionIterator: Send {
     /// The next transaction, `None` at the end.
     fn next_transaction(&mut self) -> Result<Option<TransactionRecord>>;
@@ -115,9 +116,9 @@ pub trait RecordIterator: Send {
 pub struct UndoEntry {
     /// Its id.
     pub tid: Tid,
-    /// Who did it and why.
+    /// User, description and extension.
     pub meta: TransactionMeta,
-    /// Bytes of the transaction, as Python's undoLog has it.
+    /// Bytes of the transaction, as in Python's undoLog.
     pub size: u64,
 }
 
@@ -126,42 +127,42 @@ pub struct UndoEntry {
 pub struct Undone {
     /// The object.
     pub oid: Oid,
-    /// The transaction whose data the object has again. `None` if it is gone now, or its states were merged.
+    /// The transaction whose data the object has again. `None` if the object is gone now, or its states were merged.
     pub restored: Option<Tid>,
 }
 
-/// What is to be packed, and how.
+/// The arguments of a pack.
 pub struct PackRequest<'a> {
     /// Seconds since 1970; may be in the future.
     pub time: f64,
-    /// Whether to remove what nothing refers to; `None`: as the storage is configured.
+    /// Whether to remove objects without references; `None`: as the storage is configured.
     pub gc: Option<bool>,
-    /// Finds the oids that a record refers to. A storage that keeps records in another format than clients send hands on
-    /// one that translates.
+    /// Finds the oids that a record refers to. A storage whose records have another format than the clients' passes on
+    /// a function that translates.
     pub references: &'a References<'a>,
-    /// Where readers of `server_status` see how far it is.
+    /// Progress of the pack, read by `server_status`.
     pub progress: &'a PackProgress,
-    /// Who must hear of what was removed: `None` if nobody keeps anything beside the records.
+    /// Gets the removed revisions; `None` if nothing is kept beside the records.
     pub removals: Option<&'a dyn Removals>,
 }
 
-/// Hears of revisions that a pack leaves out, to remove the blobs that belong to them.
+/// Receives the revisions that a pack leaves out, and removes the blobs that belong to them.
 pub trait Removals: Sync {
-    /// A revision with data is not kept: `tid` is its transaction, or `None` if nothing is kept of the object. Nothing has
-    /// happened yet, and nothing will if the pack fails later.
+    /// A revision with data is not kept. `tid`: its transaction, or `None` if nothing of the object is kept. The
+    /// revision is still there at this time, and stays if the pack fails later.
     fn left_out(&self, oid: Oid, tid: Option<Tid>, data: &[u8]) -> Result<()>;
-    /// The packed storage has taken the place of the old one. Not called if there was nothing to remove.
+    /// The packed storage has replaced the old one. Not called if there was nothing to remove.
     fn packed(&self) -> Result<()>;
 }
 
-/// Appends the oids that a record refers to, each as often as it stands there; the error says why it is no record.
+/// Appends the oids that a record refers to, one for each occurrence. The error says why the data is not a record.
 pub type References<'a> = dyn Fn(&[u8], &mut Vec<Oid>) -> std::result::Result<(), String> + Send + Sync + 'a;
 
-/// How far a pack is. Bytes of the file, or objects where there is none.
+/// Progress of a pack: bytes of the file, or objects in a storage without a file.
 #[derive(Debug, Default)]
 pub struct PackProgress {
-    /// What has been looked at.
+    /// What the pack has read.
     pub done: AtomicU64,
-    /// What there is.
+    /// What the pack has to read in all.
     pub total: AtomicU64,
 }

@@ -28,14 +28,12 @@ pub const LONG_FUNCTIONS: &[&str] = &[
 /// Directories with comments that are wider than 120 columns. `scripts/wrap-comments` wraps them.
 pub const WIDE_COMMENTS: &[&str] = &[
     "src/auth",
-    "src/base",
     "src/commands",
     "src/config",
     "src/conflict",
     "src/logging",
     "src/net",
     "src/process",
-    "src/storage",
 ];
 
 /// Names of files that are not there.

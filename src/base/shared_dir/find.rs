@@ -1,7 +1,7 @@
-//! What lies below an open directory, however many levels deep.
+//! Opening a path below an open directory, at any depth.
 //!
-//! Mostly no link is on the way, and the kernel finds it in one call (`openat2`, Linux 5.6), which refuses links. Where there is one,
-//! or no such call, it is found name by name.
+//! Usually there is no link in the path, and one call of the kernel (`openat2`, Linux 5.6) that refuses links opens it.
+//! If there is a link, or the kernel has no such call, the path is opened name by name.
 
 use std::ffi::OsString;
 use std::io;
@@ -15,19 +15,19 @@ use rustix::io::Errno;
 
 use super::{PASSAGE, not_plain};
 
-/// As many as the kernel follows.
+/// The kernel's limit.
 const LINKS_MAX: usize = 40;
 
 /// Which symbolic links are followed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Links {
     OfNobody,
-    /// Those that root or the user of this process has made, and that have one name: anybody may be able to give a link of theirs
-    /// another one. So are the links that such a link leads to.
+    /// Links of root or of the user of this process that have only one name, because any user may be able to give such
+    /// a link another name. The same holds for links that such a link leads to.
     OfTrusted,
 }
 
-/// Opens what `below` names. Of a link that is not followed the error is `ELOOP`, `ENOTDIR` or [`not_plain`].
+/// Opens the path `below`. For a link that is not followed, the error is `ELOOP`, `ENOTDIR` or [`not_plain`].
 pub fn find(dir: BorrowedFd<'_>, below: &Path, flags: OFlags, links: Links) -> io::Result<OwnedFd> {
     if below.components().any(|part| !matches!(part, Component::Normal(_))) {
         return Err(not_plain());
@@ -42,7 +42,7 @@ pub fn find(dir: BorrowedFd<'_>, below: &Path, flags: OFlags, links: Links) -> i
     }
 }
 
-/// `None`: the kernel cannot, or whoever confines this process does not let it.
+/// `None`: the kernel does not have the call, or a sandbox forbids it.
 fn at_once(dir: BorrowedFd<'_>, below: &Path, flags: OFlags) -> Option<rustix::io::Result<OwnedFd>> {
     static CANNOT: AtomicBool = AtomicBool::new(false);
     if CANNOT.load(Ordering::Relaxed) {
@@ -93,12 +93,12 @@ fn by_name(dir: BorrowedFd<'_>, below: &Path, flags: OFlags, links: Links) -> io
     Ok(openat(passed.as_ref().map_or(dir, |passed| passed.as_fd()), ".", flags, Mode::empty())?)
 }
 
-/// Where a directory is wanted, a link is just none.
+/// If a directory is required, the error for a link is that it is not a directory.
 fn may_be_link(error: Errno) -> bool {
     matches!(error, Errno::LOOP | Errno::NOTDIR)
 }
 
-/// The names of a path, the first one last.
+/// Pushes the names of a path, the first one last.
 fn put_before(to_come: &mut Vec<OsString>, path: &Path) {
     to_come.extend(path.components().rev().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_owned()),
@@ -107,7 +107,7 @@ fn put_before(to_come: &mut Vec<OsString>, path: &Path) {
     }));
 }
 
-/// Where a symbolic link leads to; `None`: it is none.
+/// The target of a symbolic link; `None` if it is not one.
 fn target_of(dir: BorrowedFd<'_>, name: &OsString) -> io::Result<Option<PathBuf>> {
     let link = openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let stat = fstat(&link)?;
@@ -130,7 +130,7 @@ mod tests {
     use super::super::{DIRECTORY, Dir, PLAIN};
     use super::*;
 
-    /// The kernel's way and ours lead to the same.
+    /// The call of the kernel and the way by names have the same results.
     #[test]
     fn both_ways_find_the_same() {
         let dir = tempfile::tempdir().unwrap();
@@ -172,7 +172,7 @@ mod tests {
         for outside in ["..", "../x", "/etc/passwd", "a/../a/twice"] {
             assert!(content(outside, Links::OfTrusted, false).is_err(), "{outside}");
         }
-        // Anybody may give a link of root's another name, where the kernel lets him.
+        // Any user may give a link of root another name, if the kernel allows it.
         fs::hard_link(at("a/twice"), at("a/again")).unwrap();
         assert!(content("a/again", Links::OfTrusted, false).is_err());
     }

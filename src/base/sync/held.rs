@@ -1,11 +1,11 @@
-//! What a thread holds: the check of [`Rank`]s and [`Action`]s, in debug builds.
+//! The locks that a thread holds: checks [`Rank`]s and [`Action`]s in debug builds.
 //!
-//! Not in the models of `loom`, which run all of their threads in one.
+//! Not in models of `loom`, which run all their threads in one thread.
 
 use super::{Action, Rank};
 
-/// To be called where an action begins that may take long. Debug builds panic if the thread holds a lock that forbids it. `doing` is
-/// what it is about to do.
+/// To be called before an action that may take long. Debug builds panic if the thread holds a lock that forbids it.
+/// `doing`: the action, for the message.
 #[inline]
 #[track_caller]
 pub fn assert_permitted(action: Action, doing: &str) {
@@ -25,12 +25,13 @@ mod imp {
         static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// A lock of this thread.
+    /// A lock that this thread holds.
     #[derive(Debug)]
     pub struct Held(Rank);
 
     impl Held {
-        /// To be called before a thread waits for the lock: then a wrong order is found even where nobody else holds it.
+        /// To be called before a thread waits for the lock, so that a wrong order is found even if no other thread
+        /// holds the lock.
         #[track_caller]
         pub fn new(rank: Rank) -> Held {
             let innermost = HELD.with_borrow(|held| held.iter().max().copied());
@@ -44,7 +45,7 @@ mod imp {
             Held(rank)
         }
 
-        /// A condition variable gives the lock back while it waits, and only this one.
+        /// For a wait at a condition variable, which gives back this lock only.
         #[track_caller]
         pub fn waiting(self) -> Waiting {
             let rank = self.0;
@@ -78,7 +79,7 @@ mod imp {
     pub fn assert_permitted(action: Action, doing: &str) {
         let forbids = HELD.with_borrow(|held| held.iter().find(|rank| !rank.permits(action)).copied());
         if let Some(rank) = forbids {
-            // The line about a panic is written wherever it happens.
+            // The message of a panic is logged under any lock.
             assert!(thread::panicking(), "{doing} while the lock {rank:?} is held, which forbids it");
         }
     }

@@ -1,11 +1,11 @@
 //! Locks and atomics, from `std` or, under `--cfg loom`, from the model checker.
 //!
-//! Every lock has a rank in its type: `Mutex<Queue, rank::Outbox>`; [`rank`] has the table. Debug builds check with each lock that a
-//! thread takes that ranks go up, and with each [`Action`] that may take long that no held lock forbids it. Release builds know
-//! nothing of ranks.
+//! Every lock has a rank in its type: `Mutex<Queue, rank::Outbox>`; [`rank`] has the table. Debug builds check at each
+//! lock that ranks ascend, and at each [`Action`] that may take long that no held lock forbids it. Release builds have
+//! no checks.
 //!
-//! Locks here do not poison: what a panic may leave half done is guarded by its owner (a session ends, a
-//! storage goes read-only), not by the next one who wants the lock.
+//! Locks here do not poison. If a panic may leave data inconsistent, its owner reacts (a session ends, a storage goes
+//! read-only), not the next thread that takes the lock.
 
 mod held;
 pub mod rank;
@@ -25,7 +25,7 @@ use held::Held;
 pub use self::held::assert_permitted;
 pub use self::rank::{Action, Rank, Ranked};
 pub use imp::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-/// Shared ownership is not what the model checker is asked about.
+/// Reference counting is not part of the models.
 pub use std::sync::Arc;
 
 /// A mutual exclusion lock.
@@ -34,7 +34,7 @@ pub struct Mutex<T, R> {
     lock: imp::Mutex<T>,
 }
 
-/// Access to what a [`Mutex`] guards, until it is dropped.
+/// Access to the data of a [`Mutex`], until it is dropped.
 #[derive(Debug)]
 pub struct MutexGuard<'a, T> {
     guard: imp::MutexGuard<'a, T>,
@@ -59,7 +59,7 @@ impl<T, R: Ranked> Mutex<T, R> {
         MutexGuard { guard: self.lock.lock().unwrap_or_else(PoisonError::into_inner), held }
     }
 
-    /// The lock, unless another guard exists.
+    /// The lock, unless it is held.
     #[cfg(not(loom))]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         let guard = match self.lock.try_lock() {
@@ -70,13 +70,13 @@ impl<T, R: Ranked> Mutex<T, R> {
         Some(MutexGuard { guard, held: Held::new(R::RANK) })
     }
 
-    /// For tests of what is done without this lock. True also if another thread has it.
+    /// For tests that the lock is not held. True also if another thread holds it.
     #[cfg(all(test, not(loom)))]
     pub fn is_locked(&self) -> bool {
         matches!(self.lock.try_lock(), Err(std::sync::TryLockError::WouldBlock))
     }
 
-    /// What it guards, of a lock that nobody else knows.
+    /// The data, without locking: there is no other reference.
     pub fn get_mut(&mut self) -> &mut T {
         self.lock.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,14 +106,14 @@ pub struct RwLock<T, R> {
     lock: imp::RwLock<T>,
 }
 
-/// Shared access to what a [`RwLock`] guards.
+/// Shared access to the data of a [`RwLock`].
 #[derive(Debug)]
 pub struct RwLockReadGuard<'a, T> {
     guard: imp::RwLockReadGuard<'a, T>,
     _held: Held,
 }
 
-/// Exclusive access to what a [`RwLock`] guards.
+/// Exclusive access to the data of a [`RwLock`].
 #[derive(Debug)]
 pub struct RwLockWriteGuard<'a, T> {
     guard: imp::RwLockWriteGuard<'a, T>,
@@ -143,7 +143,7 @@ impl<T, R: Ranked> RwLock<T, R> {
         RwLockWriteGuard { guard: self.lock.write().unwrap_or_else(PoisonError::into_inner), _held }
     }
 
-    /// What it guards, of a lock that nobody else knows.
+    /// The data, without locking: there is no other reference.
     pub fn get_mut(&mut self) -> &mut T {
         self.lock.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,7 +180,7 @@ impl Condvar {
         Condvar(imp::Condvar::new())
     }
 
-    /// Waits for a notice, or for no reason: the caller looks again at what it waits for.
+    /// Waits for a notice. May return without one: the caller checks its condition again.
     #[track_caller]
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         let MutexGuard { guard, held } = guard;
@@ -203,7 +203,7 @@ impl Condvar {
         MutexGuard { guard, held: waiting.over() }
     }
 
-    /// Waits while `condition` holds, for `timeout` at most.
+    /// Waits while `condition` holds, at most for `timeout`.
     #[cfg(not(loom))]
     #[track_caller]
     pub fn wait_timeout_while<'a, T>(
@@ -218,7 +218,7 @@ impl Condvar {
         MutexGuard { guard: result.unwrap_or_else(PoisonError::into_inner).0, held: waiting.over() }
     }
 
-    /// Waits while `condition` holds: models have no clock.
+    /// Waits while `condition` holds, without timeout: models have no clock.
     #[cfg(loom)]
     pub fn wait_timeout_while<'a, T>(
         &self,
@@ -232,7 +232,7 @@ impl Condvar {
         guard
     }
 
-    /// Models have no clock: waits for a notice.
+    /// Waits for a notice, without timeout: models have no clock.
     #[cfg(loom)]
     pub fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, _: std::time::Duration) -> MutexGuard<'a, T> {
         self.wait(guard)

@@ -1,18 +1,20 @@
-//! The order of all locks of the program, outermost first, and what may be done while one is held.
+//! The order of all locks of the program, outermost first, and which actions are allowed while one is held.
 //!
-//! A lock that permits nothing is for memory only, and short: commits, replies or the log wait for it. Waiting at a condition variable
-//! gives back the lock that it is used with, and is forbidden by each other lock that does not permit [`Action::Wait`].
+//! A lock that permits nothing is only for short changes in memory, because commits, replies or the log wait for it.
+//! Waiting at a condition variable gives back the lock that belongs to it; each other held lock must permit
+//! [`Action::Wait`].
 //!
-//! A new lock gets a line here, before those that are taken while it is held. Most need no more than a place near the end.
+//! A new lock gets a line here, before the locks that are taken while it is held. For most a place near the end is
+//! right.
 
-/// What may take long, and so is not done under every lock.
+/// Actions that may take long, and so are not allowed under every lock.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
     /// Reading, writing or syncing a file.
     File,
-    /// Writing a line to the log, whose reader may be stuck.
+    /// Writing a line to the log, whose reader may block.
     Log,
-    /// Sending to a client or receiving from one, closing its connection.
+    /// Sending to a client, receiving from one, or closing its connection.
     Network,
     /// Waiting for a condition under another lock than the one that is given back.
     Wait,
@@ -25,14 +27,14 @@ pub trait Ranked {
 
 macro_rules! ranks {
     ($($(#[$doc:meta])* $name:ident permits [$($action:ident),*];)*) => {
-        /// A thread takes locks in this order only, and of each rank one at a time.
+        /// A thread takes locks only in this order, and only one of each rank at a time.
         #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
         pub enum Rank {
             $($(#[$doc])* $name,)*
         }
 
         impl Rank {
-            /// May this be done while a lock of this rank is held?
+            /// Whether the action is allowed while a lock of this rank is held.
             pub fn permits(self, action: Action) -> bool {
                 let permitted: &[Action] = match self {
                     $(Rank::$name => &[$(Action::$action),*],)*
@@ -53,7 +55,7 @@ macro_rules! ranks {
 ranks! {
     // -- start, stop and configuration
 
-    /// Whether the watch thread is to end.
+    /// Whether the watch thread must end.
     Watch permits [];
     /// The open listeners of a server.
     Listeners permits [];
@@ -61,37 +63,40 @@ ranks! {
     Clients permits [];
     /// The threads of a file storage.
     StorageThreads permits [];
-    /// `Data.fs.lock`, which is removed when the storage closes.
+    /// The lock on `Data.fs.lock`, which is released when the storage closes.
     LockFile permits [File];
-    /// The passwords as of the last look at their file, which is read anew when it has changed.
+    /// The passwords as last read from their file, which is read again when it has changed.
     Passwords permits [File, Log];
     /// The thread that keeps conflict helpers ready.
     HelperKeeper permits [];
 
     // -- the file storage
 
-    /// What the log says about old transactions, read once for all clients that ask at the same time.
+    /// The log's data about old transactions, read once for all clients that ask at the same time.
     LogChanges permits [File, Log];
-    /// Whether a pack is under way.
+    /// Whether a pack is running.
     PackActive permits [];
-    /// The right to save the index. A pack keeps it until it has switched files, which needs the lead of the group commit.
+    /// The right to save the index. A pack keeps it until it has switched files, for which it needs the lead of the
+    /// group commit.
     Saving permits [File, Log, Wait];
-    /// When the index is to be saved.
+    /// When the index has to be saved.
     Saver permits [];
-    /// The queue of the group commit, and who leads it.
+    /// The queue of the group commit, and whether a thread leads.
     Lead permits [];
     /// Revisions that voted transactions point back to. A pack holds them while it switches files.
     Pins permits [File];
     /// The end of the file. Only the leader of the group commit writes.
     Writer permits [File, Log];
-    /// The one commit of a storage in memory, whose blobs are files.
+    /// One commit at a time of a storage in memory, whose blobs are files.
     MemoryCommit permits [File];
 
     // -- publishing: what every commit of a storage takes
 
-    /// The registered clients of a storage and the invalidations they may ask for. Nothing is published while it is held.
+    /// The registered clients of a storage and the invalidations they may ask for. Nothing is published while it is
+    /// held.
     Members permits [];
-    /// The transaction of one connection. Its session writes stores to the transaction's temporary file under it.
+    /// The transaction of one connection. Its session writes stores to the transaction's temporary file under this
+    /// lock.
     Transaction permits [];
     /// The locks on objects.
     OidLocks permits [];
@@ -100,15 +105,15 @@ ranks! {
 
     /// The registered connections of a storage.
     Connections permits [];
-    /// How a client is called in log lines.
+    /// The name of a client in log lines.
     Label permits [];
-    /// When owners of object locks were granted them.
+    /// When the locks on objects were granted to their owners.
     LockTimes permits [];
     /// Deadlines of transactions.
     Timeouts permits [];
-    /// How many connections there are, in all and of each host.
+    /// Number of connections, in all and for each host.
     Admission permits [];
-    /// Memory that large records, and replies, may take.
+    /// The memory for large records and replies.
     Room permits [];
     /// The jobs of a pool of threads.
     Workers permits [];
@@ -116,7 +121,7 @@ ranks! {
     SessionJobs permits [];
     /// Loads of one session that wait for the disk.
     ColdLoads permits [];
-    /// What is done when a client goes away while its conflict is being resolved.
+    /// The action for a client that goes away while its conflict is being merged.
     Cancel permits [];
     /// The conflict helpers that are idle, busy, or not to be used for a class.
     Helpers permits [];
@@ -125,7 +130,7 @@ ranks! {
     /// Hints about conflicts that were logged already.
     Advice permits [];
 
-    // -- parts of storages: each for itself
+    // -- parts of storages
 
     /// Object ids that a demo storage has issued.
     DemoOids permits [];
@@ -133,40 +138,40 @@ ranks! {
     SweepList permits [File, Log];
     /// What an iterator over transactions has read ahead.
     IteratorBuffer permits [File];
-    /// The last object id given out. A file storage notes in steps how far it may go.
+    /// The last object id that was given out, and the mark in the note of a file storage.
     Oids permits [File];
-    /// The file of notes for the next start, `Data.fs.tmp`.
+    /// The note for the next start, `Data.fs.tmp`.
     Note permits [File];
-    /// Space at the end of the file that voted transactions have reserved.
+    /// The space at the end of the file that is reserved for voted transactions.
     Space permits [File];
-    /// The last transaction id given out.
+    /// The last transaction ids that were given out.
     Tids permits [];
-    /// Where old transactions begin.
+    /// The places of old transactions.
     UndoPlaces permits [];
-    /// Which readers still have which file.
+    /// Which iterators still use which file.
     Lent permits [];
-    /// The directory of blobs that are under way.
+    /// The directory of blobs of open transactions.
     BlobTmp permits [File];
-    /// Open directories for the time when no descriptor is left.
+    /// Open directories that are held back for when no descriptor is left.
     BlobReserve permits [File];
     /// The objects of a storage in memory.
     MemoryState permits [];
-    /// A part of the pages of the index.
+    /// A shard of the pages of the index.
     IndexShard permits [];
     /// One page of the index.
     IndexPage permits [];
 
-    /// What waits to be sent to one client. Replies and invalidations have their order from it.
+    /// The queue of messages to one client. It determines the order of replies and invalidations.
     Outbox permits [];
 
     // -- beside all others
 
-    /// The state of one TLS connection. Calls that do not wait are made under it.
+    /// The state of one TLS connection. Network calls that do not wait are made under this lock.
     Tls permits [Network];
-    /// Which log lines have a rate limit.
+    /// The kinds of log lines with a rate limit.
     LogRates permits [];
     /// The lines of one kind that were logged in the last minute.
     LogRateWindow permits [];
-    /// One handler of the log. It gives up on a reader that is stuck.
+    /// One handler of the log. It does not wait for a blocked reader without limit.
     LogHandler permits [File, Network, Wait];
 }

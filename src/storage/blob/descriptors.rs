@@ -1,9 +1,9 @@
-//! Descriptors for a finish: it may not fail because the process has no more of them, for other databases of the same
+//! File descriptors for a finish. It must not fail because the process has no more of them: other databases of the same
 //! transaction may have committed already.
 //!
-//! A blob that is staged keeps the directory of its object open, for finish has to give it a name there and to sync it. A
-//! transaction may have more blobs than the process may have files; so only so many are kept, and a few descriptors are held back
-//! for what has to be opened then.
+//! A staged blob keeps the directory of its object open, because finish gives the file a name there and syncs the
+//! directory. A transaction may have more blobs than the process may open files. So the number of open directories is
+//! limited, and a few descriptors are held back for opening the others.
 
 use std::io;
 use std::sync::Arc;
@@ -15,18 +15,20 @@ use rustix::process::{Resource, getrlimit};
 use crate::base::sync::{Mutex, rank};
 use crate::storage::media::MediaDir;
 
-/// Directories that are kept open at most, and at least; between these, a part of what the process may have.
+/// Upper and lower bound on the directories that are kept open; in between, one for each `KEPT_PART` descriptors of the
+/// process.
 const KEPT_MAX: u64 = 256;
 const KEPT_MIN: u64 = 8;
 const KEPT_PART: u64 = 16;
-/// To find a directory takes one descriptor, or two where it is found name by name, and one more while its parents are made.
+/// Opening a directory takes one descriptor, or two if it is opened name by name, and one more while its parents are
+/// made.
 const RESERVE_LEN: usize = 4;
 
 /// Counts the directories that are kept open, and holds descriptors back.
 pub struct Descriptors {
     kept: Arc<AtomicUsize>,
     kept_max: usize,
-    /// Open for nothing but the descriptors that they have.
+    /// Kept open only for their descriptors.
     reserve: Mutex<Vec<Arc<dyn MediaDir>>, rank::BlobReserve>,
 }
 
@@ -46,14 +48,14 @@ impl Default for Descriptors {
 }
 
 impl Descriptors {
-    /// `None`: so many are kept that this one has to be opened again.
+    /// `None` if the limit is reached: the directory must be opened again later.
     pub fn keep(&self, dir: &Arc<dyn MediaDir>) -> Option<KeptDir> {
-        // Counts itself, and no more once it is dropped.
+        // Dropping it reduces the count again.
         let kept = KeptDir { dir: Arc::clone(dir), kept: Arc::clone(&self.kept) };
         (kept.kept.fetch_add(1, Ordering::Relaxed) < self.kept_max).then_some(kept)
     }
 
-    /// Opens something. While the process has no descriptor, one that is held back is given up for it.
+    /// Calls `open`. If the process has no descriptor left, releases one that is held back and tries again.
     pub fn in_need<T>(&self, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         loop {
             match open() {
@@ -68,7 +70,7 @@ impl Descriptors {
         }
     }
 
-    /// Holds descriptors back again; `open` takes one.
+    /// Holds back as many descriptors as before; each call of `open` takes one.
     pub fn fill(&self, open: impl Fn() -> io::Result<Arc<dyn MediaDir>>) -> io::Result<()> {
         let mut reserve = self.reserve.lock();
         while reserve.len() < RESERVE_LEN {

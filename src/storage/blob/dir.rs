@@ -1,7 +1,8 @@
 //! One blob directory.
 //!
-//! Others may write to it, so everything below it goes through the descriptors of directories ([`MediaDir`]): no link is
-//! followed but those of root and of the server's own user. What is above it is the administrator's.
+//! Other users may write to it, so everything below it is accessed through descriptors of directories ([`MediaDir`]):
+//! links are followed only if they belong to root or to the server's user. Directories above it belong to the
+//! administrator.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -20,30 +21,31 @@ use crate::base::sync::{Mutex, rank};
 use crate::storage::media::{Entry, Kind, Media, MediaDir, MediaFile, Readers};
 use crate::storage::{Result, StorageError};
 
-/// The log of Python's blob code.
+/// The log target of Python's blob code.
 pub const TARGET: &str = "ZODB.blob";
 
-/// Where uploads are collected; clients that share the directory have files of their own in it.
+/// The directory for uploads; clients that share the directory have files of their own in it.
 const TMP: &str = "tmp";
-/// Begins the names of our own temporary files: no other process has such.
+/// Prefix of this server's temporary files. No other program uses it.
 pub const OWN_PREFIX: &str = "runzeo-";
 pub const TMP_SUFFIX: &str = ".tmp";
-/// What Python's servers and clients call their temporary files.
+/// Prefixes of the temporary files of Python's servers and clients.
 const PYTHON_PREFIXES: [&str; 3] = ["tmp", "BUC", "CTFT"];
-/// A client of a shared directory may have a transaction open, and its files here, while the server restarts.
+/// Files of other processes stay for this long: a client of a shared directory may have a transaction open while the
+/// server restarts.
 const FOREIGN_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// One blob directory. Shared by all that read or store blobs.
+/// One blob directory. Shared by everything that reads or stores blobs.
 pub struct BlobDir {
     base: PathBuf,
     layout: Layout,
     pub(super) media: Arc<dyn Media>,
-    /// Open as soon as there is one.
+    /// Set when the directory is opened.
     root: OnceLock<Arc<dyn MediaDir>>,
-    /// Open while somebody needs it; not locked for longer than it takes to open it.
+    /// Set when `tmp` is opened. The lock is only held for the opening.
     tmp: Mutex<Option<Arc<dyn MediaDir>>, rank::BlobTmp>,
     pub(super) descriptors: Descriptors,
-    /// Makes the names of temporary files differ.
+    /// Makes the names of temporary files unique.
     next_name: AtomicU64,
 }
 
@@ -55,8 +57,8 @@ pub struct BlobFile {
 }
 
 impl BlobDir {
-    /// Opens the directory, or makes it unless `read_only`. Call [`BlobDir::clean`] once the storage knows what is
-    /// committed.
+    /// Opens the directory; unless `read_only`, makes it if it is missing. Call [`BlobDir::clean`] once the storage
+    /// knows its revisions.
     pub fn open(media: Arc<dyn Media>, path: &Path, read_only: bool) -> Result<Arc<BlobDir>> {
         let doing = || StorageError::io(format!("opening the blob directory {}", path.display()));
         // Without a slash at the end.
@@ -100,8 +102,8 @@ impl BlobDir {
             self.media.sync_dir(dir_of(&self.base))?;
         }
         let root = self.root()?;
-        // Whole and before anything else: a client that shares the directory may look at any moment, and takes a
-        // directory that has files and no marker for a lawn.
+        // The marker is written whole and before anything else. A client that shares the directory may look at any
+        // moment, and takes a directory with files and without marker for a lawn.
         if !exists(&**root, MARKER.as_ref())? {
             let aside = OsString::from(format!("{MARKER}{TMP_SUFFIX}"));
             remove_if_there(&**root, &aside)?;
@@ -125,7 +127,7 @@ impl BlobDir {
         })
     }
 
-    /// Makes the directory itself, with all above it; whether it was missing.
+    /// Makes the directory and its parents. Returns whether it was missing.
     fn create_base(&self, dir: &Path) -> io::Result<bool> {
         match self.media.create_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -136,7 +138,8 @@ impl BlobDir {
         }
     }
 
-    /// The blob directory, open. The error is `NotFound` while there is none, which only a storage that is read-only puts up with.
+    /// The open blob directory. The error is `NotFound` if there is none, which is possible only in a read-only
+    /// storage.
     pub(super) fn root(&self) -> io::Result<&Arc<dyn MediaDir>> {
         match self.root.get() {
             Some(root) => Ok(root),
@@ -155,7 +158,7 @@ impl BlobDir {
         }
     }
 
-    /// Makes a temporary file. If somebody has removed `tmp`, and made it anew, that is noticed.
+    /// Makes a temporary file. Works also if `tmp` was removed and made again.
     pub(super) fn in_tmp<T>(&self, make: impl Fn(&Arc<dyn MediaDir>) -> io::Result<T>) -> io::Result<T> {
         match make(&self.tmp()?) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -166,15 +169,15 @@ impl BlobDir {
         }
     }
 
-    /// The directory of an object, if it has one.
+    /// The directory of an object; the error is `NotFound` if it has none.
     pub(super) fn home(&self, oid: Oid) -> io::Result<Arc<dyn MediaDir>> {
         self.root()?.dir(&self.layout.oid_path(oid))
     }
 
-    /// The directory of an object; whether it had to be made. Call [`BlobDir::sync_above`] then.
+    /// The directory of an object, and whether it was made by this call: then call [`BlobDir::sync_above`].
     pub(super) fn make_home(&self, oid: Oid) -> io::Result<(Arc<dyn MediaDir>, bool)> {
         let (root, path) = (self.root()?, self.layout.oid_path(oid));
-        // A pack may be removing directories that are empty, such as those that were just made.
+        // A pack may remove empty directories, also those that were just made.
         let mut attempts = (0..10).map(|_| make_dirs(root, &path));
         let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
         attempts
@@ -182,23 +185,23 @@ impl BlobDir {
             .unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
     }
 
-    /// Makes the directories of an object durable. Where they are so already, that costs next to nothing.
+    /// Makes the directories of an object durable. Costs almost nothing if they are durable already.
     pub(super) fn sync_above(&self, oid: Oid) -> io::Result<()> {
         let root = self.root()?;
         let path = self.layout.oid_path(oid);
         path.ancestors().skip(1).try_for_each(|above| below(root, above)?.sync())
     }
 
-    /// Holds descriptors back for finishes.
+    /// Holds file descriptors back for finishes.
     pub(super) fn fill_reserve(&self) -> io::Result<()> {
         self.descriptors.fill(|| self.media.dir(&self.base))
     }
 
     /// Removes what a crash left: temporary files, and blobs whose transaction never became durable. Looks only into
-    /// `tmp`, and where that leads. No other process may be writing to the storage.
+    /// `tmp` and the directories that names in it lead to. No other process may write to the storage at that time.
     ///
-    /// What cannot be judged (a record is damaged) or removed stays, and is logged: it takes space, but no reader finds
-    /// it, and the storage can be served.
+    /// What cannot be decided (a record is damaged) or removed is logged and stays: it takes space, but no client can
+    /// read it, and the storage can be served.
     pub fn clean(&self, is_committed: &dyn Fn(Oid, Tid) -> Result<bool>) {
         if let Err(error) = self.finish_sweep(is_committed) {
             let dir = self.base.display();
@@ -219,7 +222,7 @@ impl BlobDir {
             if let Some(oid) = oid_of_own(text)
                 && let Err(error) = self.remove_unfinished(oid, &entry, is_committed)
             {
-                // It leads to a blob that may have to go, so the next start is to find it again.
+                // It leads to a blob that may have to be removed, so the next start must find it again.
                 error!(target: TARGET, "{} stays: {error}", path.display());
                 continue;
             }
@@ -230,8 +233,8 @@ impl BlobDir {
         }
     }
 
-    /// A temporary file and a blob of the object are one: unless its transaction is durable, it must go. The temporary file is the
-    /// one in `tmp`, or is in the directory of the object, if that is on another disk.
+    /// Removes the blobs of the object that are the same file as a temporary file, unless their transaction is durable.
+    /// The temporary file is the one in `tmp`, or in the directory of the object if that is on another disk.
     fn remove_unfinished(
         &self,
         oid: Oid,
@@ -272,12 +275,12 @@ impl BlobDir {
         self.base.join(self.layout.oid_path(oid))
     }
 
-    /// The file of a revision, whether it exists or not.
+    /// The path of the file of a revision, whether it exists or not.
     pub fn path(&self, oid: Oid, tid: Tid) -> PathBuf {
         self.base.join(self.below(oid, tid))
     }
 
-    /// The same below the blob directory.
+    /// As `path`, relative to the blob directory.
     pub(super) fn below(&self, oid: Oid, tid: Tid) -> PathBuf {
         let mut path = self.layout.oid_path(oid);
         path.push(layout::file_name(tid));
@@ -288,7 +291,7 @@ impl BlobDir {
         self.layout.oid_path(oid)
     }
 
-    /// The transactions in which an object has blobs.
+    /// The transactions in which an object has blobs, according to the names of its files.
     pub fn revisions(&self, oid: Oid) -> Vec<Tid> {
         let names = self.home(oid).and_then(|home| home.list()).unwrap_or_default();
         names.iter().filter_map(|name| layout::tid_of(name.to_str()?)).collect()
@@ -298,12 +301,12 @@ impl BlobDir {
         self.has(&self.below(oid, tid))
     }
 
-    /// Whether there is anything of this name.
+    /// Whether this path exists.
     pub(super) fn has(&self, below: &Path) -> bool {
         self.root().is_ok_and(|root| root.entry(below).is_ok())
     }
 
-    /// The data of a committed blob.
+    /// Opens a committed blob.
     pub fn load(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
         let below = self.below(oid, serial);
         let path = self.base.join(&below);
@@ -320,7 +323,7 @@ impl BlobDir {
         Ok(BlobFile { file, len, path })
     }
 
-    /// Removes a blob that no revision refers to any more, if there is one.
+    /// Removes a blob that no revision refers to any more, if it exists.
     pub fn remove(&self, oid: Oid, tid: Tid) {
         let home = self.descriptors.in_need(|| self.home(oid));
         match home.and_then(|home| home.remove(layout::file_name(tid).as_ref())) {
@@ -332,8 +335,7 @@ impl BlobDir {
         }
     }
 
-    /// A name in `tmp` that nobody else has. With the object that the file is for, once that is known: see
-    /// [`BlobDir::clean`].
+    /// A unique name in `tmp`. It names the object that the file is for, if that is known: see [`BlobDir::clean`].
     pub(super) fn temporary(&self, oid: Option<Oid>) -> OsString {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
         let whose = oid.map_or_else(String::new, |oid| format!("-{oid}"));
@@ -341,7 +343,7 @@ impl BlobDir {
     }
 }
 
-/// The object that one of our temporary files is for.
+/// The object in the name of one of this server's temporary files.
 fn oid_of_own(name: &str) -> Option<Oid> {
     let digits = name.strip_prefix(OWN_PREFIX)?.strip_suffix(TMP_SUFFIX)?.splitn(3, '-').nth(2)?;
     u64::from_str_radix(digits, 16).ok().map(Oid)
@@ -354,18 +356,18 @@ fn is_stale(name: &str, entry: &Entry) -> bool {
             && entry.age > FOREIGN_AGE_MAX
 }
 
-/// Nothing of ours can be there.
+/// The error says that this server cannot have made a directory there.
 fn is_no_home(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, NotADirectory, NotFound};
     matches!(error.kind(), InvalidInput | NotADirectory | NotFound)
 }
 
-/// A directory below another one, or this one itself.
+/// A directory below another one; `dir` itself for an empty path.
 pub(super) fn below(dir: &Arc<dyn MediaDir>, path: &Path) -> io::Result<Arc<dyn MediaDir>> {
     if path.as_os_str().is_empty() { Ok(Arc::clone(dir)) } else { dir.dir(path) }
 }
 
-/// A directory below another one, made with all between them where it is missing; whether it was.
+/// As `below`, but makes missing directories. Returns whether the last one was missing.
 pub(super) fn make_dirs(dir: &Arc<dyn MediaDir>, path: &Path) -> io::Result<(Arc<dyn MediaDir>, bool)> {
     match below(dir, path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -378,7 +380,7 @@ pub(super) fn make_dirs(dir: &Arc<dyn MediaDir>, path: &Path) -> io::Result<(Arc
     }
 }
 
-/// Whether there is anything of this name.
+/// Whether this name exists.
 pub(super) fn exists(dir: &dyn MediaDir, name: &OsStr) -> io::Result<bool> {
     match dir.entry(name.as_ref()) {
         Ok(_) => Ok(true),
@@ -387,7 +389,7 @@ pub(super) fn exists(dir: &dyn MediaDir, name: &OsStr) -> io::Result<bool> {
     }
 }
 
-/// Removes a file or a link, if there is one.
+/// Removes a file or a link, if it exists.
 pub(super) fn remove_if_there(dir: &dyn MediaDir, name: &OsStr) -> io::Result<()> {
     match dir.remove(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -395,7 +397,7 @@ pub(super) fn remove_if_there(dir: &dyn MediaDir, name: &OsStr) -> io::Result<()
     }
 }
 
-/// The layout of a directory, by its marker or as Python guesses it.
+/// The layout according to the marker, or as Python guesses it.
 fn find_layout(root: Option<&dyn MediaDir>, base: &Path) -> Result<Layout> {
     let doing = || StorageError::io(format!("opening the blob directory {}", base.display()));
     let Some(root) = root else {

@@ -1,4 +1,4 @@
-//! The directory of an object, while a blob of it is staged and placed.
+//! The directory of an object while a blob of it is staged and placed.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// Keeps the directory open for finish, unless many are; then a descriptor is held back for it.
+    /// Keeps the directory open for finish. If too many are open, holds a descriptor back for it instead.
     pub fn keep(blobs: &BlobDir, oid: Oid, dir: &Arc<dyn MediaDir>) -> io::Result<Home> {
         let kept = blobs.descriptors.keep(dir).map(Arc::new);
         if kept.is_none() {
@@ -33,7 +33,7 @@ impl Home {
         }
     }
 
-    /// Makes it once more: a pack has removed it, which was empty.
+    /// Makes the directory again after a pack has removed it, because it was empty.
     pub fn make_again(&mut self, blobs: &BlobDir) -> io::Result<Arc<dyn MediaDir>> {
         self.kept = None;
         let (dir, _) = blobs.descriptors.in_need(|| blobs.make_home(self.oid))?;

@@ -1,25 +1,25 @@
-//! Where in a blob directory the file of a revision is: the layouts of Python's ZODB.
+//! The path of a revision's file in a blob directory: the layouts of Python's ZODB.
 
 use std::path::PathBuf;
 
 use crate::base::ids::{Oid, Tid};
 
-/// Ends the name of every committed blob.
+/// The suffix of every committed blob.
 pub const BLOB_SUFFIX: &str = ".blob";
-/// The file that tells the layout of its directory.
+/// The file that names the layout of its directory.
 pub const MARKER: &str = ".layout";
 
-/// How blobs are spread over directories.
+/// How blobs are distributed over directories.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Layout {
     /// Eight levels of directories, one for each byte of the oid, most significant first.
     Bushy,
-    /// One directory for each object. Slow on some file systems; directories without a marker have it.
+    /// One directory for each object. Slow on some file systems. The layout of directories without a marker.
     Lawn,
 }
 
 impl Layout {
-    /// As it stands in the marker.
+    /// The name in the marker.
     pub fn name(self) -> &'static str {
         match self {
             Layout::Bushy => "bushy",
@@ -27,7 +27,7 @@ impl Layout {
         }
     }
 
-    /// From a marker's text.
+    /// The layout with this name.
     pub fn from_name(name: &str) -> Option<Layout> {
         [Layout::Bushy, Layout::Lawn].into_iter().find(|layout| layout.name() == name)
     }
@@ -62,12 +62,12 @@ pub fn file_name(tid: Tid) -> String {
     format!("{}{BLOB_SUFFIX}", stripped(tid.0))
 }
 
-/// The transaction that a committed blob's name tells.
+/// The transaction in the name of a committed blob.
 pub fn tid_of(name: &str) -> Option<Tid> {
     from_stripped(name.strip_suffix(BLOB_SUFFIX)?).map(Tid)
 }
 
-/// Hex digits without leading zeros, but an even number of them.
+/// Hex digits without leading zeros, but of even number.
 fn stripped(number: u64) -> String {
     let digits = format!("{number:x}");
     if digits.len() % 2 == 1 { format!("0x0{digits}") } else { format!("0x{digits}") }
@@ -75,7 +75,7 @@ fn stripped(number: u64) -> String {
 
 fn from_stripped(text: &str) -> Option<u64> {
     let digits = text.strip_prefix("0x")?;
-    // from_str_radix would take a sign.
+    // `from_str_radix` would accept a sign.
     if digits.is_empty() || !digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         return None;
     }

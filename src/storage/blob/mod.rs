@@ -1,16 +1,17 @@
 //! Blobs: the files beside a storage, one for each revision of an object of class `ZODB.blob.Blob`.
 //!
-//! - `layout` where a revision's file is, as Python has it
-//! - `dir` one blob directory: opening it, finding files, cleaning up after a crash
-//! - `home` the directory of an object, which a blob that is staged keeps open
-//! - `descriptors` for finish, whatever else is open
-//! - `staged` from a client's bytes or file to a blob that waits for its transaction
-//! - `sweep` what a pack takes out
-//! - `place` from there to its final name, atomic with the transaction
+//! - `layout`: the path of a revision's file, as in Python
+//! - `dir`: one blob directory: opening it, finding files, cleaning up after a crash
+//! - `home`: the directory of one object, which a staged blob keeps open
+//! - `descriptors`: ensures that a finish has file descriptors
+//! - `staged`: from a client's bytes or file to a blob that waits for its transaction
+//! - `place`: from there to its final name, atomic with the transaction
+//! - `sweep`: removes what a pack leaves out
 //!
-//! A storage that keeps blobs opens a [`BlobDir`], hands it out ([`Blobs::dir`](super::Blobs::dir)), and at
-//! finish, before anything of the transaction is durable, calls [`BlobDir::place`]; once the transaction is,
-//! [`Placement::keep`]. Dropping a [`Placement`] or a [`StagedBlob`] removes its files: vote's errors and aborts need no more.
+//! A storage that keeps blobs opens a [`BlobDir`] and returns it from [`Storage::blobs`](super::Storage::blobs). At
+//! finish, before anything of the transaction is durable, it calls [`BlobDir::place`]; once the transaction is durable,
+//! [`Placement::keep`]. Dropping a [`Placement`] or a [`StagedBlob`] removes its files, so errors of the vote and
+//! aborts need no more.
 
 mod descriptors;
 mod dir;

@@ -1,12 +1,13 @@
-//! From temporary to final names, atomic with the transaction.
+//! From temporary to final names, atomic with the transaction:
 //!
-//! 1. the file gets its final name and keeps its temporary one, which tells the object;
-//! 2. its directory is synced;
-//! 3. the storage makes the transaction durable;
-//! 4. the temporary name is removed, which need not be durable.
+//! 1. The file gets its final name and keeps its temporary one, which names the object.
+//! 2. Its directory is synced.
+//! 3. The storage makes the transaction durable.
+//! 4. The temporary name is removed, which need not be durable.
 //!
-//! A crash between 1 and 3 leaves a file that no record refers to: nobody sees it, and the next start finds it by its
-//! temporary name. None of that needs a descriptor that the process might not have (see `descriptors`). A file system without hard links renames instead; there such a file stays.
+//! A crash between 1 and 3 leaves a file that no record refers to: no client can see it, and the next start finds it by
+//! its temporary name. No step can fail for want of a file descriptor (see `descriptors`). On a file system without
+//! hard links the file is renamed instead, and after such a crash it stays.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,13 +21,13 @@ use super::layout;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 
-/// Blobs that have their names, and whose transactions are not durable yet. If it is dropped they are removed.
+/// Blobs that have their final names, and whose transactions are not durable yet. Dropping this removes them.
 pub struct Placement {
     dir: Arc<BlobDir>,
     placed: Vec<Placed>,
 }
 
-/// A blob that has its name.
+/// A blob that has its final name.
 struct Placed {
     oid: Oid,
     tid: Tid,
@@ -34,7 +35,8 @@ struct Placed {
 }
 
 impl BlobDir {
-    /// Gives staged blobs their final names, durably: step 1 and 2 of the module's list. On an error all is as before.
+    /// Gives staged blobs their final names, durably: steps 1 and 2 of the module's list. After an error everything is
+    /// as before.
     pub fn place<'a>(
         self: &Arc<Self>,
         blobs: impl IntoIterator<Item = (Oid, Tid, &'a mut StagedBlob)>,
@@ -45,7 +47,7 @@ impl BlobDir {
             let doing = || StorageError::io(format!("placing the blob {}", self.path(oid, tid).display()));
             placement.placed.push(Placed { oid, tid, home: placed.map_err(doing())? });
         }
-        // After all of them: the file system syncs what it has to with the first, and the others cost little.
+        // After all of them: the first sync makes the file system write most of it, and the others cost little.
         let homes: BTreeMap<Oid, &Placed> =
             placement.placed.iter().map(|placed| (placed.oid, placed)).collect();
         for (oid, placed) in homes {
@@ -53,7 +55,7 @@ impl BlobDir {
             synced.map_err(StorageError::io(format!("syncing {}", self.oid_dir(oid).display())))?;
         }
         if let Err(error) = self.fill_reserve() {
-            // The next blob that is staged tries again.
+            // The next staged blob tries again.
             debug!(target: TARGET, "{}: no descriptor is held back: {error}", self.base().display());
         }
         Ok(placement)
@@ -61,12 +63,13 @@ impl BlobDir {
 }
 
 impl Placement {
-    /// The transactions are durable.
+    /// Keeps the blobs: the transactions are durable.
     pub fn keep(mut self) {
         self.placed.clear();
     }
 
-    /// Whether the transactions are durable is not known: the next start will find out, from the temporary names.
+    /// Leaves the blobs and their temporary names: it is unknown whether the transactions are durable. The next start
+    /// finds out.
     pub fn leave<'a>(mut self, blobs: impl Iterator<Item = &'a mut (Oid, StagedBlob)>) {
         self.placed.clear();
         blobs.for_each(|(_, blob)| blob.leave());

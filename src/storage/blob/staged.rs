@@ -1,7 +1,7 @@
-//! From a client's bytes, or a file that it put into the shared directory, to a blob that waits for its transaction.
+//! From a client's bytes, or a file in the shared directory, to a blob that waits for its transaction.
 //!
-//! Everything slow, and everything that can fail, is done here, before the transaction votes: the data is synced, the directories
-//! are made and opened. Finish has only to rename.
+//! Everything that is slow or can fail is done here, before the vote: the data is synced, the directories are made and
+//! opened. Finish only has to rename.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -19,55 +19,55 @@ use crate::base::untrusted::{Untrusted, one_line};
 use crate::storage::media::{Kind, MediaDir, MediaFile, Readers};
 use crate::storage::{Result, StorageError};
 
-/// Bytes after which the disk is told to begin writing: sooner or later all must be written, and then it is waited for.
+/// Bytes after which the disk is told to begin writing, so that the final sync has less to wait for.
 const WRITE_BACK_LEN: u64 = 2 << 20;
-/// Bytes that are written together. A file system has half of the work with them that it has with single chunks of a
-/// client, which begin and end in the midst of pages; copying them once more costs less than that.
+/// Bytes of one write. It costs the file system half of what single chunks of a client cost, which begin and end in the
+/// middle of pages; the additional copy costs less than that.
 const WRITE_LEN: usize = 256 << 10;
-/// A blob that is no longer stays in the system's cache whatever memory there is. What was just stored is what is read next: a
-/// site makes pictures smaller as soon as it has them.
+/// A blob up to this length stays in the system's cache in any case. A blob that was just stored is often read next,
+/// for example to make a picture smaller.
 const CACHED_MIN: u64 = 64 << 20;
-/// So does a longer one unless it takes more than this part of the memory that could be had: that would drive out what others
-/// load, for a blob of which the first part is gone again when the last comes.
+/// A longer blob stays too, up to this part (1/n) of the available memory. Beyond that it would displace other data,
+/// and its first part would be gone before the last is written.
 const CACHED_PART: u64 = 4;
-/// Of a blob that does not stay, each part goes so many bytes after it was written.
+/// If a blob does not stay, each part leaves the cache this many bytes after it was written.
 const UNCACHED_BEHIND: u64 = 16 << 20;
 
-/// What clients can bring about as often as they like.
+/// Log lines that clients can cause at any rate.
 static REFUSED_NAMES: LogRate = LogRate::new("bad names to storeBlobShared", 60, 60);
 static REFUSED_FILES: LogRate = LogRate::new("files that storeBlobShared does not take", 60, 60);
-/// Longest message about a file.
+/// Upper bound on the bytes of a message about a file.
 const MESSAGE_MAX: usize = 1000;
 
-/// A blob whose data is being received.
+/// A blob that is being received.
 pub struct Upload {
     blob: StagedBlob,
     file: Arc<dyn MediaFile>,
-    /// Received and not yet written, less than [`WRITE_LEN`].
+    /// Bytes that were received and not yet written, less than [`WRITE_LEN`].
     gathered: Vec<u8>,
     /// Bytes that were written.
     len: u64,
-    /// Up to where the disk is writing.
+    /// The disk was told to write everything before this.
     written_back: u64,
-    /// Up to where the system was told to forget it.
+    /// Everything before this was removed from the cache.
     forgotten: u64,
-    /// A longer blob does not stay in the cache. Found out once it is longer than [`CACHED_MIN`].
+    /// A longer blob does not stay in the cache. Determined once the blob is longer than [`CACHED_MIN`].
     cached_max: Option<u64>,
 }
 
-/// A blob that is complete and durable, but has no name yet. Its temporary files are removed when this is dropped.
+/// A blob that is complete and durable, but has no final name yet. Dropping this removes its temporary files.
 pub struct StagedBlob {
     blobs: Arc<BlobDir>,
-    /// `None` once it was renamed, or is to stay for the next start.
+    /// `None` once it was renamed, or if the next start must find it.
     file: Option<Temporary>,
-    /// An empty file in `tmp`, which leads the next start to the temporary file in the directory of the object.
+    /// An empty file in `tmp`, which leads the next start to the temporary file in the object's directory.
     leader: Option<Temporary>,
-    /// Known as soon as the object is.
+    /// `None` until the object is known.
     home: Option<Home>,
 }
 
 struct Temporary {
-    /// `None`: that of the object.
+    /// `None`: the directory of the object.
     dir: Option<Arc<dyn MediaDir>>,
     name: OsString,
 }
@@ -85,7 +85,7 @@ impl std::fmt::Debug for StagedBlob {
 }
 
 impl BlobDir {
-    /// Begin to receive a blob.
+    /// Begins to receive a blob.
     pub fn begin(self: &Arc<Self>) -> Result<Upload> {
         let made = self.in_tmp(|tmp| {
             let name = self.temporary(None);
@@ -105,8 +105,8 @@ impl BlobDir {
         })
     }
 
-    /// Take over the file `name` that a client has put into the directory of `oid`. The name is checked: a client that
-    /// does not share the directory must not get at other files.
+    /// Takes over the file `name` that a client has put into the directory of `oid`. The name is checked: a client that
+    /// does not share the directory must not get access to other files.
     pub fn adopt(self: &Arc<Self>, oid: Oid, name: &str) -> Result<StagedBlob> {
         let bad_name = || {
             if REFUSED_NAMES.admits(None, name) {
@@ -115,7 +115,7 @@ impl BlobDir {
             }
             StorageError::Refused { class: ("builtins", "ValueError"), message: name.into() }
         };
-        // As Python checks it: `….tmp`, or `….tmp` and one more character.
+        // As Python's check: `….tmp`, or `….tmp` and one more character.
         let mut but_one = name.chars();
         but_one.next_back();
         let is_temporary = name.ends_with(TMP_SUFFIX) || but_one.as_str().ends_with(TMP_SUFFIX);
@@ -131,7 +131,8 @@ impl BlobDir {
         };
         let (taken, named) = match self.in_tmp(take) {
             Ok(taken) => taken,
-            // A link, a directory, a pipe, a file with other names: not what a client makes, but an administrator may.
+            // A link, a directory, a pipe, or a file with other names. Clients do not make these, but administrators
+            // may.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 let message = format!("{}: {error}", path.display());
                 if REFUSED_FILES.admits(None, &message) {
@@ -144,19 +145,19 @@ impl BlobDir {
                 return Err(StorageError::Io { doing: format!("opening {}", path.display()), error });
             }
         };
-        // From here on it is removed if the transaction comes to nothing, as in Python.
+        // From here on an abort removes the file, as in Python.
         let file = if taken.moved { named } else { Temporary { dir: None, name: name.into() } };
         let mut blob = StagedBlob { blobs: Arc::clone(self), file: Some(file), leader: None, home: None };
         let home = Home::keep(self, oid, &taken.dir).map_err(StorageError::io("taking over a blob"))?;
         blob.home = Some(home);
         let doing = || StorageError::io("taking over a blob");
         taken.file.sync().map_err(doing())?;
-        // The client may just have made its directories.
+        // The client may have made the directories just before.
         self.sync_above(oid).map_err(doing())?;
         Ok(blob)
     }
 
-    /// The blob that `oid` had in transaction `from`, once more; for undo. Shares the data with it.
+    /// A second name for the blob that `oid` had in transaction `from`, for undo. Shares the data with it.
     pub fn again(self: &Arc<Self>, oid: Oid, from: Tid) -> Result<StagedBlob> {
         let source = self.path(oid, from);
         let name = OsString::from(layout::file_name(from));
@@ -180,7 +181,7 @@ impl BlobDir {
             }
             let dir = if is_beside { tmp } else { &home };
             blob.file = Some(Temporary { dir: is_beside.then(|| Arc::clone(tmp)), name: named.clone() });
-            // What a link leads to is copied: the link itself would get another name.
+            // The target of a link is copied, because `link` would give the link itself another name.
             if entry.kind != Kind::File || home.link(&name, &**dir, &named).is_err() {
                 copy(&*home.read(name.as_ref())?, &**dir, &named, home.readers()?)?;
             }
@@ -190,7 +191,7 @@ impl BlobDir {
     }
 }
 
-/// Copies a file, durably; `readers` may read the copy.
+/// Copies a file, durably. `readers`: the permission bits for reading the copy.
 pub(super) fn copy(source: &dyn MediaFile, to: &dyn MediaDir, name: &OsStr, readers: u32) -> io::Result<()> {
     let target = to.create(name, Readers::Owner)?;
     let mut buf = vec![0; 1 << 20];
@@ -206,7 +207,7 @@ pub(super) fn copy(source: &dyn MediaFile, to: &dyn MediaDir, name: &OsStr, read
 }
 
 impl Upload {
-    /// The next bytes of the blob.
+    /// Appends bytes to the blob.
     pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let room = WRITE_LEN - self.gathered.len();
@@ -244,7 +245,7 @@ impl Upload {
         self.len <= *self.cached_max.insert(cached_max(memory_available()))
     }
 
-    /// All bytes were received: it is a blob of `oid`. Waits until the data is durable.
+    /// Ends the upload: the blob belongs to `oid`. Waits until the data is durable.
     pub fn end(mut self, oid: Oid) -> Result<StagedBlob> {
         self.write_gathered().map_err(StorageError::io("storing a blob"))?;
         let stays_cached = self.stays_cached();
@@ -252,7 +253,7 @@ impl Upload {
         let mut end = || {
             let (home, is_new) = blob.blobs.make_home(oid)?;
             blob.seal(&*file, &home, oid)?;
-            // With what was still being written when its turn came.
+            // Together with the parts that were still being written when they should have been forgotten.
             if !stays_cached {
                 file.forget(0, len);
             }
@@ -264,14 +265,14 @@ impl Upload {
     }
 }
 
-/// How long a blob may be to stay in the cache.
+/// Maximal length in bytes of a blob that stays in the cache.
 fn cached_max(available: Option<u64>) -> u64 {
     available.map_or(CACHED_MIN, |memory| CACHED_MIN.max(memory / CACHED_PART))
 }
 
 impl StagedBlob {
-    /// Gives it a temporary name that tells the object, and the permissions of a committed blob; then waits until it is
-    /// durable.
+    /// Gives the file a temporary name that names the object, and the permissions of a committed blob; then waits until
+    /// it is durable.
     fn seal(&mut self, file: &dyn MediaFile, home: &Arc<dyn MediaDir>, oid: Oid) -> io::Result<()> {
         self.home = Some(Home::keep(&self.blobs, oid, home)?);
         let Some(Temporary { dir: Some(tmp), name }) = &mut self.file else {
@@ -284,13 +285,14 @@ impl StagedBlob {
             file.protect(home.readers()?)?;
             return file.sync();
         }
-        // Finish has nothing to copy then.
+        // Done here, so that finish has nothing to copy.
         self.leader = self.file.replace(Temporary { dir: None, name: named.clone() });
         copy(file, &**home, &named, home.readers()?)?;
         file.set_len(0)
     }
 
-    /// Gives it its final name in the directory that is returned; the temporary one stays. Not durable before that is synced.
+    /// Gives the file its final name in the returned directory; the temporary name stays. Not durable before that
+    /// directory is synced.
     pub(super) fn place(&mut self, tid: Tid) -> io::Result<Home> {
         let (Some(file), Some(home)) = (&self.file, &mut self.home) else {
             return Err(io::ErrorKind::NotFound.into());
@@ -300,7 +302,7 @@ impl StagedBlob {
             |file: &Temporary| file.dir.as_ref().is_some_and(|dir| dir.entry(file.name.as_ref()).is_ok());
         let dir = home.open(&self.blobs);
         let named = match dir.and_then(|dir| give_name(&self.blobs, file, &dir, &to)) {
-            // A pack has removed the directory, which was empty.
+            // A pack has removed the empty directory.
             Err(error) if error.kind() == io::ErrorKind::NotFound && is_there(file) => {
                 give_name(&self.blobs, file, &home.make_again(&self.blobs)?, &to)
             }
@@ -313,7 +315,7 @@ impl StagedBlob {
         Ok(home)
     }
 
-    /// The temporary file stays until the next start.
+    /// Leaves the temporary file for the next start.
     pub(super) fn leave(&mut self) {
         (self.file, self.leader) = (None, None);
     }
@@ -321,7 +323,7 @@ impl StagedBlob {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Named {
-    /// The temporary name is there, too.
+    /// The temporary name still exists.
     Also,
     Renamed,
 }
@@ -332,7 +334,7 @@ fn give_name(blobs: &BlobDir, file: &Temporary, home: &Arc<dyn MediaDir>, to: &O
     match from.link(name, &**home, to) {
         Ok(()) => Ok(Named::Also),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
-        // A part of the directory that is mounted elsewhere too, on a kernel that does not tell.
+        // A part of the directory that is also mounted elsewhere, on a kernel that does not report this.
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
             let aside = blobs.temporary(None);
             let copied = blobs.descriptors.in_need(|| {
@@ -340,14 +342,14 @@ fn give_name(blobs: &BlobDir, file: &Temporary, home: &Arc<dyn MediaDir>, to: &O
                 copy(&*from.read(name.as_ref())?, &**home, &aside, home.readers()?)
             });
             if let Err(error) = copied.and_then(|()| home.rename(&aside, &**home, to)) {
-                // Nobody asks for this name.
+                // This name is never looked up.
                 let _ = home.remove(&aside);
                 return Err(error);
             }
             Ok(Named::Also)
         }
-        // A name that is taken is that of a file which nothing refers to. Not all file systems have hard links, and
-        // not every file of another user may be linked to.
+        // An existing file of the final name is one that no record refers to. Not all file systems have hard links, and
+        // files of other users may not always be linked.
         Err(_) => from.rename(name, &**home, to).map(|()| Named::Renamed),
     }
 }
@@ -377,7 +379,7 @@ mod tests {
     use super::*;
     use crate::storage::media::{Identity, RealMedia};
 
-    /// Keeps what the system is told, and no data.
+    /// Records the calls of the system and keeps no data.
     #[derive(Default)]
     struct Told {
         written_to: Mutex<u64>,
@@ -430,7 +432,8 @@ mod tests {
         }
     }
 
-    /// What is forgotten of a blob while it arrives, and when all is there, if one of so many bytes may stay.
+    /// The parts that are forgotten while a blob arrives, and when it is complete, if a blob of `cached_max` bytes may
+    /// stay.
     fn forgotten(blob_len: u64, cached_max: Option<u64>) -> [Vec<(u64, u64)>; 2] {
         let dir = tempfile::tempdir().unwrap();
         let blobs = BlobDir::open(Arc::new(RealMedia), &dir.path().join("blobs"), false).unwrap();
@@ -468,11 +471,11 @@ mod tests {
         assert!(memory_available().is_some());
     }
 
-    /// A site makes pictures smaller as soon as it has stored them: the first read of a blob of more than 16 MB came from the
-    /// disk, because its pages had been thrown out as they were written.
+    /// Sites often make pictures smaller right after storing them. The first read of a blob of more than 16 MB used to
+    /// come from the disk, because its pages had left the cache during the write.
     #[test]
     fn what_was_just_uploaded_is_read_from_memory() {
-        // Beside this program, not in `TMPDIR`, which may have no disk below it.
+        // Beside this program, because `TMPDIR` may not be on a disk.
         let program = std::env::current_exe().unwrap();
         let dir = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
         let blobs = BlobDir::open(Arc::new(RealMedia), &dir.path().join("blobs"), false).unwrap();
@@ -496,7 +499,7 @@ mod tests {
                 Err(error) => panic!("{error}"),
             }
         }
-        // The system may need the memory for others at any time.
+        // The system may take the memory at any time.
         assert!(in_memory * 2 > count << 8, "{in_memory} pages of {}", count << 8);
     }
 }

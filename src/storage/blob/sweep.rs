@@ -1,9 +1,10 @@
-//! What a pack leaves out of the storage is taken out of the blob directory, too.
+//! Removing the blobs of revisions that a pack leaves out of the storage.
 //!
-//! While the pack copies, it tells which revisions it leaves out; those of blobs are written to `.removed`, as Python does: the
-//! oid in hex if nothing is kept of the object, else oid and tid. Once the packed storage has taken the place of the old
-//! one, the files are removed; or, if the old storage is kept, moved to `DIR.old`, where all others are linked to, so
-//! that the two belong together. Nothing of that holds anything up. What a crash interrupts is finished at the next start.
+//! During the copy the pack reports the revisions that it leaves out. Those of blobs are written to the file
+//! `.removed`, in Python's format: the oid in hex if nothing of the object is kept, otherwise oid and tid. Once the
+//! packed storage has replaced the old one, the files are removed. If the old storage is kept, they are moved to
+//! `DIR.old`, and all others are linked there, so that the old storage and its blobs belong together. Nothing waits for
+//! this. What a crash interrupts is finished at the next start.
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -26,17 +27,17 @@ use crate::storage::{Removals, Result, StorageError};
 const REMOVED: &str = ".removed";
 /// Bytes of the list that are written together.
 const BUFFER_LEN: usize = 64 << 10;
-/// No blob is deeper, in any layout. Others may have made directories in directories without end.
+/// No blob is deeper than this in any layout. Other users may have made any depth of directories.
 const LEVELS_MAX: usize = 16;
 
-/// Whether the storage has no such revision, and never will.
+/// Whether the storage does not have this revision, and never will.
 pub type IsGone<'a> = dyn Fn(Oid, Tid) -> Result<bool> + Sync + 'a;
 
 /// The blobs that a pack leaves out.
 pub struct Sweep<'a> {
     dir: Arc<BlobDir>,
     keep_old: bool,
-    /// Asked once more before a file is taken out: an object that was garbage may have a new revision.
+    /// Checked again before a file is removed: an object that was garbage may have a new revision.
     is_gone: &'a IsGone<'a>,
     list: Mutex<List, rank::SweepList>,
 }
@@ -45,15 +46,15 @@ struct List {
     file: Arc<dyn MediaFile>,
     buf: Vec<u8>,
     len: u64,
-    /// The storage is packed, and not all that is listed is taken out: the list stays.
+    /// The storage is packed, but not all blobs on the list are removed: the list stays.
     is_left_to_do: bool,
 }
 
 impl<'a> Sweep<'a> {
-    /// Before a pack. What the last one kept is removed. `keep_old`: as for the storage itself.
+    /// Called before a pack. Removes what the last pack kept. `keep_old`: whether the old storage is kept.
     pub fn begin(dir: &Arc<BlobDir>, keep_old: bool, is_gone: &'a IsGone<'a>) -> Result<Sweep<'a>> {
         dir.remove_old()?;
-        // What the last one could not remove.
+        // What the last pack could not remove.
         dir.finish_sweep(&|oid, tid| Ok(!is_gone(oid, tid)?))?;
         let file = dir.root().and_then(|root| root.create(REMOVED.as_ref(), Readers::Owner));
         let file = file.map_err(StorageError::io(format!("creating {}", dir.list_path())))?;
@@ -117,7 +118,7 @@ impl Sweep<'_> {
     }
 }
 
-/// The pack is over, or has failed: then nothing was taken out.
+/// The pack is done, or has failed before anything was removed.
 impl Drop for Sweep<'_> {
     fn drop(&mut self) {
         let list = self.list.get_mut();
@@ -144,7 +145,7 @@ impl BlobDir {
         self.base().join(REMOVED).display().to_string()
     }
 
-    /// Where the blobs of the storage before the last pack are: the directory that this is in, and the name there.
+    /// The directory for the blobs of the storage before the last pack: its parent, and its name there.
     fn old(&self) -> io::Result<(Arc<dyn MediaDir>, OsString)> {
         let path = with_suffix(self.base(), ".old");
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
@@ -166,7 +167,7 @@ impl BlobDir {
         remove_tree(&above, &name, LEVELS_MAX)
     }
 
-    /// The list that a crash, or a failure, has left.
+    /// The list that a crash or a failure has left.
     fn open_list(&self) -> io::Result<Option<Arc<dyn MediaFile>>> {
         let root = self.root()?;
         let entry = match root.entry(REMOVED.as_ref()) {
@@ -175,7 +176,7 @@ impl BlobDir {
             Err(error) => return Err(error),
         };
         if entry.kind == Kind::Other {
-            // The server makes none of these, and no pack is to fail for it.
+            // The server makes no such entry, and a pack must not fail because of it.
             warn!(target: TARGET, "{} is a link, or no file: it is removed", self.list_path());
             remove_if_there(&**root, REMOVED.as_ref())?;
             return Ok(None);
@@ -183,15 +184,15 @@ impl BlobDir {
         root.read(REMOVED.as_ref()).map(Some)
     }
 
-    /// Finishes what a crash has interrupted: takes out what is listed and not in the storage any more. Of an object that is
-    /// gone, `is_committed` knows no revision.
+    /// Finishes what a crash has interrupted: removes the listed blobs that are not in the storage any more.
+    /// `is_committed` must be false for all revisions of a removed object.
     pub(super) fn finish_sweep(&self, is_committed: &dyn Fn(Oid, Tid) -> Result<bool>) -> Result<()> {
         let doing = || StorageError::io(format!("reading {}", self.list_path()));
         let Some(file) = self.open_list().map_err(doing())? else { return Ok(()) };
         let unknown = Cell::new(None);
         let count = self.take_out(&*file, None, &|oid, tid| match is_committed(oid, tid) {
             Ok(is_committed) => Ok(!is_committed),
-            // Damaged: kept, but in no way of the others.
+            // The revision cannot be checked: its blob is kept, and the others are handled.
             Err(error) => {
                 unknown.set(Some(error));
                 Ok(false)
@@ -207,7 +208,7 @@ impl BlobDir {
         removed.map_err(StorageError::io(format!("removing {}", self.list_path())))
     }
 
-    /// Removes the blobs on the list, or moves them to `old`; how many.
+    /// Removes the blobs on the list, or moves them to `old`. Returns how many.
     fn take_out(
         &self,
         list: &dyn MediaFile,
@@ -274,27 +275,28 @@ impl BlobDir {
         }
     }
 
-    /// Removes the directories of an object that have become empty, up to the blob directory. Whoever is about to put a blob
-    /// there makes them again.
+    /// Removes the directories of an object that have become empty, up to the blob directory. A new blob makes them
+    /// again.
     pub(super) fn remove_empty_above(&self, oid: Oid) {
         let path = self.layout_path(oid);
         let _ = path.ancestors().try_for_each(|dir| {
             let (Some(above), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
-            // The first that is not empty ends it.
+            // The first directory that is not empty ends the loop.
             below(self.root()?, above)?.remove_dir(name)
         });
     }
 }
 
 fn link_or_copy(from: &dyn MediaDir, name: &OsStr, to: &dyn MediaDir) -> io::Result<()> {
-    // A link is the administrator's, and the old blobs are to be what it leads to; a copy is ours, whoever owns the other one.
+    // A link was made by the administrator, and its target belongs to the old blobs. A copy belongs to this process,
+    // whoever owns the original.
     if from.entry(name.as_ref())?.kind == Kind::File && from.link(name, to, name).is_ok() {
         return Ok(());
     }
     copy(&*from.read(name.as_ref())?, to, name, from.readers()?)
 }
 
-/// Gives all blobs in `from` a second name in the directory `path` of the old ones.
+/// Gives all blobs in `from` a second name in the directory `path` below `old`.
 fn link_all(
     from: &Arc<dyn MediaDir>,
     old: &Arc<dyn MediaDir>,
@@ -304,7 +306,7 @@ fn link_all(
     let mut made = None;
     for name in from.list()? {
         let entry = match from.entry(name.as_ref()) {
-            // Nobody waits for the sweep: a later pack cannot have removed it, but an abort can.
+            // Commits go on during the sweep, so an abort may have removed the entry.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             entry => entry?,
         };
@@ -327,9 +329,9 @@ fn link_all(
         let linked =
             from.dir(name.as_ref()).and_then(|below| link_all(&below, old, &path.join(&name), levels_left));
         match linked {
-            // An empty directory that another thread has removed, or something that is none.
+            // An empty directory that another thread has removed, or no directory.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-            // Somebody's link.
+            // A link of another user.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => passed_over(from, &name, &error),
             result => result?,
         }
@@ -358,7 +360,7 @@ fn remove_tree(above: &Arc<dyn MediaDir>, name: &OsStr, levels_left: usize) -> R
     above.remove_dir(name).map_err(removing())
 }
 
-/// 16 hex digits of an oid, and perhaps as many of a tid.
+/// 16 hex digits of an oid, optionally followed by 16 of a tid.
 fn parse(line: &[u8]) -> Option<(Oid, Option<Tid>)> {
     let number = |digits: &[u8]| u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
     match line.trim_ascii() {

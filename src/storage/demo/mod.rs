@@ -1,7 +1,7 @@
-//! DemoStorage: changes in one storage, laid over another that never changes.
+//! DemoStorage: changes in one storage, laid over another one that never changes.
 //!
-//! `stage` is vote, `oids` deals out new object ids, `iterate` walks through one after the other. What the base holds
-//! is read as long as the changes know nothing of the object.
+//! `stage` is vote, `oids` gives out new object ids, `iterate` iterates over both storages one after the other. An
+//! object is read from the base if the changes do not have it.
 
 mod iterate;
 mod oids;
@@ -24,14 +24,14 @@ pub struct DemoStorage {
     name: String,
     base: Arc<dyn Storage>,
     changes: Arc<dyn Storage>,
-    /// The changes end with this storage.
+    /// Whether the changes were made for this storage and end with it.
     temporary: bool,
     resolver: ResolverSlot,
     issued: Issued,
 }
 
 impl DemoStorage {
-    /// Without a `name` it is made of the names of both. `temporary`: the changes were made for this storage.
+    /// Without `name` the name is made of those of both storages. `temporary`: the changes were made for this storage.
     pub fn new(
         name: Option<String>,
         base: Arc<dyn Storage>,
@@ -39,7 +39,7 @@ impl DemoStorage {
         temporary: bool,
     ) -> DemoStorage {
         let name = name.unwrap_or_else(|| format!("DemoStorage('{}', '{}')", base.name(), changes.name()));
-        // Whatever the clock says, the changes come after what the base has.
+        // Changes are later than the base, whatever the clock says.
         changes.tids_after(base.last_transaction());
         DemoStorage {
             name,
@@ -51,7 +51,7 @@ impl DemoStorage {
         }
     }
 
-    /// The first object at or after `next` in one of the two storages that is not gone there.
+    /// The first object at or after `next` in `storage` that is not deleted or un-created there.
     fn next_in(storage: &dyn Storage, mut next: Oid) -> Result<Option<IternextRecord>> {
         loop {
             match storage.record_iternext(Some(next)) {
@@ -64,7 +64,7 @@ impl DemoStorage {
     }
 }
 
-/// The result, or `None` where there is no such object.
+/// The result; `None` if there is no such object.
 fn known<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -106,7 +106,7 @@ impl Storage for DemoStorage {
             return Err(StorageError::ReadOnly);
         }
         self.issued.next(count, |oid| {
-            // The history knows objects that are gone, too.
+            // The history also has deleted and un-created objects.
             Ok(known(self.changes.history(oid, 1))?.is_some() || known(self.base.history(oid, 1))?.is_some())
         })
     }
@@ -147,7 +147,7 @@ impl Load for DemoStorage {
             Some(Some(loaded)) => return Ok(Some(loaded)),
             Some(None) => {}
         }
-        // The changes have the object, but only later.
+        // The changes have the object, but only later revisions.
         let Some(Some(mut loaded)) = known(self.base.load_before(oid, before, headroom, out))? else {
             return Ok(None);
         };
@@ -170,7 +170,7 @@ impl Load for DemoStorage {
         match known(self.changes.load_before_now(oid, before, headroom, out)?) {
             Ok(None) => self.base.load_before_now(oid, before, headroom, out),
             Ok(Some(Some(loaded))) => Some(Ok(Some(loaded))),
-            // Rare: an older revision, for which both are asked.
+            // Rare: an older revision, for which both storages are read.
             Ok(Some(None)) => Some(self.load_before(oid, before, headroom, out)),
             Err(error) => Some(Err(error)),
         }
@@ -233,7 +233,7 @@ impl History for DemoStorage {
     fn last_invalidations(&self, count: usize) -> Result<LastInvalidations> {
         let newer = self.changes.last_invalidations(count)?;
         let left = count.saturating_sub(newer.transactions.len());
-        // The base continues only what reaches back to the first of the changes.
+        // The base only continues a list that goes back to the first of the changes.
         let tells_none = newer.transactions.is_empty() && newer.complete_after > Tid::ZERO;
         if left == 0 || tells_none || newer.cut_short.is_some() {
             return Ok(newer);
@@ -245,7 +245,7 @@ impl History for DemoStorage {
 }
 
 impl Blobs for DemoStorage {
-    /// What is stored goes to the changes.
+    /// Uploads go to the changes.
     fn dir(&self) -> Option<&Arc<BlobDir>> {
         self.changes.blobs()?.dir()
     }
@@ -255,7 +255,7 @@ impl Blobs for DemoStorage {
             return self.base.require_blobs()?.load_blob(oid, serial);
         };
         match (changes.load_blob(oid, serial), self.base.blobs()) {
-            // The first error names the file that would be there if it had been changed.
+            // The error of the changes names the file that would exist if the blob had been changed.
             (Err(StorageError::NoBlob { .. }), Some(base)) => base.load_blob(oid, serial),
             (result, _) => result,
         }
@@ -263,8 +263,8 @@ impl Blobs for DemoStorage {
 }
 
 impl Pack for DemoStorage {
-    /// Objects may be referred to from the base alone: nothing is collected but where there is no base. Python does so with
-    /// temporary changes, and loses them.
+    /// Objects may be referred to from the base only, so garbage is collected only if the base is empty. Python
+    /// collects it with temporary changes, and loses such objects.
     fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
         let may_collect = self.temporary && self.base.object_count() == 0;
         if request.gc == Some(true) && !may_collect {

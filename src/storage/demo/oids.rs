@@ -1,5 +1,5 @@
-//! New object ids that are in neither storage: in a row from a random place, so that two demos over the same base hardly
-//! ever give out the same ones.
+//! New object ids that are in neither storage: consecutive ones from a random start, so that two demos over the same
+//! base hardly ever give out the same ones.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -8,15 +8,15 @@ use crate::base::ids::Oid;
 use crate::base::sync::{Mutex, rank};
 use crate::storage::Result;
 
-/// Ids begin below this, as in Python.
+/// Upper bound on the random start, as in Python.
 const START_MAX: u64 = 1 << 62;
 
-/// What was given out since the start.
+/// The ids that were given out since the start.
 pub struct Issued(Mutex<Rows, rank::DemoOids>);
 
 struct Rows {
     next: u64,
-    /// First -> last, of each row.
+    /// First -> last id of each run.
     rows: BTreeMap<u64, u64>,
 }
 
@@ -25,7 +25,7 @@ impl Issued {
         Issued(Mutex::new(Rows { next: random(), rows: BTreeMap::new() }))
     }
 
-    /// `count` ids that were never given out and are not `taken`.
+    /// `count` ids that were never given out and are not `taken`, ascending.
     pub fn next(&self, count: usize, taken: impl Fn(Oid) -> Result<bool>) -> Result<Vec<Oid>> {
         let mut rows = self.0.lock();
         let mut oids = Vec::with_capacity(count);
@@ -39,7 +39,7 @@ impl Issued {
                 oids.push(Oid(oid));
             }
         }
-        // Clients expect them ascending.
+        // Clients expect ascending ids.
         oids.sort_unstable();
         Ok(oids)
     }
@@ -60,7 +60,7 @@ impl Rows {
     }
 }
 
-/// From the seed that the standard library draws for hash tables.
+/// A random number, from the seed that the standard library makes for hash tables.
 fn random() -> u64 {
     RandomState::new().hash_one(0u8) % START_MAX + 1
 }

@@ -1,4 +1,4 @@
-//! Vote: conflicts are found against what the base and the changes show together; the changes then vote for the rest.
+//! Vote: conflicts are detected against base and changes together; the changes then vote.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl Voted for VotedTxn {
     }
 }
 
-/// What becomes of an operation before the changes see it.
+/// How an operation is changed before the changes see it.
 enum Change {
     Kind(OpKind),
     Drop,
@@ -38,9 +38,9 @@ enum Change {
 
 /// An object's serials.
 struct Current {
-    /// What clients see.
+    /// The serial that clients see.
     seen: Option<Tid>,
-    /// Of the newest record in the changes, even if that says that the object is gone there.
+    /// The serial of the newest record in the changes, also if it is a deletion or an un-creation.
     in_changes: Option<Tid>,
 }
 
@@ -49,7 +49,7 @@ impl Commit for DemoStorage {
 
     fn vote(&self, mut staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
         let mut conflicts = Conflicts::default();
-        // Made only when no conflict is left: a transaction that the client is given back must be as it was.
+        // Applied only when no conflict is left: a transaction that is returned to the client must be unchanged.
         let mut changes = Vec::new();
         for index in 0..staged.ops().len() {
             let Some(op) = staged.ops().get(index).copied() else { break };
@@ -97,7 +97,7 @@ impl Commit for DemoStorage {
     }
 
     fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
-        // The changes need it to undo.
+        // The changes need it for undo.
         self.changes.set_resolver(Arc::clone(&resolver));
         self.resolver.set(resolver);
     }

@@ -1,32 +1,32 @@
-//! Transactions from a position back to the start of the file. Short ones are read many at once; of a long one, only its
-//! two ends.
+//! Transactions from a position back to the start of the file. Many short ones are read at once; of a long one, only
+//! its two ends.
 
 use super::format::{MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader};
 use super::log::Log;
 use crate::storage::{Result, TransactionMeta};
 
-/// What is read at once.
+/// Bytes of one read.
 const CHUNK: u64 = 8 * 1024;
-/// How much of it lies behind the start of a header that is wanted: it, and usually the texts.
+/// How many of them are behind the start of the wanted header: the header, and usually the texts.
 const BEHIND: u64 = 512;
 
 /// An iterator over transactions, from the newest to the oldest.
 pub struct Backwards<'a> {
     log: &'a Log,
-    /// Where the transaction before those that were returned ends.
+    /// The end of the next transaction.
     end: u64,
-    /// What was read, from `start` on.
+    /// The bytes that were read, from position `start` on.
     buf: Vec<u8>,
     start: u64,
 }
 
 impl<'a> Backwards<'a> {
-    /// From the transaction that ends at `end`.
+    /// Begins with the transaction that ends at `end`.
     pub fn new(log: &'a Log, end: u64) -> Backwards<'a> {
         Backwards { log, end, buf: Vec::new(), start: 0 }
     }
 
-    /// Where the transactions end that are still to come.
+    /// The end of the next transaction.
     pub fn end(&self) -> u64 {
         self.end
     }

@@ -1,4 +1,4 @@
-//! Blobs in a group of transactions: they get their names before anything of the group is written.
+//! Blobs of a group of transactions: they get their names before anything of the group is written.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use crate::storage::blob::Placement;
 use crate::storage::error::copy_of_io;
 use crate::storage::{BlobDir, Load, Result, Staged, StorageError, Ticket, Undone};
 
-/// A group that is about to be written.
+/// A group before it is written.
 pub struct Prepared {
     pub jobs: Vec<Job>,
     /// The tid of each job.
     pub tids: Vec<Tid>,
     pub blobs: Option<Placement>,
-    /// Those whose blobs could not be placed.
+    /// Transactions whose blobs could not be placed.
     pub failed: Vec<(Ticket, StorageError)>,
 }
 
 impl Core {
-    /// Assigns the tids, and gives the blobs their names. If that fails, the transactions without blobs go on.
+    /// Assigns the tids, and gives the blobs their names. If that fails, the transactions without blobs continue.
     pub fn prepare(&self, jobs: Vec<Job>, failed: Vec<(Ticket, StorageError)>) -> Prepared {
         let mut prepared = Prepared { tids: Vec::with_capacity(jobs.len()), jobs, blobs: None, failed };
         prepared.tids.extend(prepared.jobs.iter().map(|job| self.tids.at_finish(job.txn.tid)));
@@ -59,7 +59,7 @@ impl Core {
     }
 }
 
-/// The same error for another client.
+/// A copy of the error for another client.
 fn again(error: &StorageError) -> StorageError {
     match error {
         StorageError::Io { doing, error } => {
@@ -70,8 +70,8 @@ fn again(error: &StorageError) -> StorageError {
 }
 
 impl FileStorage {
-    /// An object that has its earlier data again has its earlier blob again, under the new name. Python copies the file;
-    /// here it gets another name, for nobody ever writes to it.
+    /// An object that gets earlier data back also gets its earlier blob back, under the new name. Python copies the
+    /// file; here it gets a second name, because blob files are never written again.
     pub(super) fn undo_blobs(
         &self,
         blobs: &Arc<BlobDir>,
@@ -80,7 +80,7 @@ impl FileStorage {
         staged: &mut Staged,
     ) -> Result<()> {
         for Undone { oid, restored } in undone {
-            // It may have been stored again after the undo.
+            // The object may have been stored again after the undo.
             let last =
                 objects.binary_search_by_key(oid, |object| object.oid).ok().and_then(|at| objects.get(at));
             if last.is_some_and(|last| last.data_len > 0) {

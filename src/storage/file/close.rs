@@ -1,4 +1,4 @@
-//! What a storage that closes leaves behind for the next start.
+//! Closing: what a storage leaves for the next start.
 
 use super::tail_note::State;
 use super::{FileStorage, familiar};
@@ -6,8 +6,8 @@ use crate::base::ids::Oid;
 use crate::storage::{Result, StorageError};
 
 impl FileStorage {
-    /// The last word of a storage that was writable: the file gets its true length, the note says that all is well, the index is
-    /// saved. Nobody writes any more.
+    /// Leaves a writable storage for the next start: cuts the file to its true length, closes the note, saves the
+    /// index. No thread writes any more.
     pub(super) fn leave(&self) -> Result<()> {
         let core = &self.core;
         let path = self.options.path.display();

@@ -1,4 +1,4 @@
-//! The records of a transaction that is being voted, before it is known where they will stand in the file.
+//! The records of a transaction that is being voted. Their positions in the file are not known yet.
 
 use std::collections::HashMap;
 
@@ -6,30 +6,30 @@ use super::format::{BACK_LEN, DATA_HEADER_LEN, DataHeader, TXN_HEADER_LEN};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{TransactionMeta, Undone};
 
-/// The records of a transaction whose operations are being gone through.
+/// The records of a transaction during its vote.
 pub struct Draft {
     pub records: Vec<StagedRecord>,
     /// Bytes of the records.
     pub len: u64,
     pub undone: Vec<Undone>,
-    /// The payloads of `staged` do not lie one after another as the records will in the file.
+    /// The payloads of `staged` are not in the order that the records will have in the file.
     pub rearranged: bool,
     /// Each object's last record among the first `settled` of `records`.
     latest: HashMap<Oid, usize>,
     settled: usize,
 }
 
-/// One record, but for its place.
+/// One record, without its position in the file.
 #[derive(Clone, Copy, Debug)]
 pub struct StagedRecord {
     pub oid: Oid,
-    /// `restore` brings its own; else it is the transaction's.
+    /// A restored record has its own tid; otherwise it is the transaction's.
     pub tid: Option<Tid>,
     pub prev: u64,
     pub data_len: u64,
     /// The back-pointer, if `data_len` is 0.
     pub back: u64,
-    /// Where its headroom begins in the staged area, and relative to the first record in the file.
+    /// Where its headroom begins in the staged area. `file_at`: its offset from the first record in the file.
     pub staged_at: u64,
     pub file_at: u64,
 }
@@ -60,22 +60,22 @@ impl Draft {
         self.records.push(record);
     }
 
-    /// From here on [`Draft::latest`] knows the records that there are now: those of the operations before an undo, but not
-    /// the undo's own.
+    /// Makes [`Draft::latest`] include all present records. Called before an undo, whose own records are then not
+    /// included.
     pub fn settle(&mut self) {
         let new = self.records.iter().enumerate().skip(self.settled);
         self.latest.extend(new.map(|(at, record)| (record.oid, at)));
         self.settled = self.records.len();
     }
 
-    /// The object's last record in this transaction.
+    /// The object's last record among the settled ones.
     pub fn latest(&self, oid: Oid) -> Option<StagedRecord> {
         self.latest.get(&oid).and_then(|&at| self.records.get(at)).copied()
     }
 }
 
 impl StagedRecord {
-    /// The header and what follows it.
+    /// Bytes of the header and of what follows it.
     pub fn len(&self) -> u64 {
         let payload_len = if self.data_len == 0 { BACK_LEN as u64 } else { self.data_len };
         DATA_HEADER_LEN as u64 + payload_len

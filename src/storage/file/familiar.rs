@@ -1,17 +1,18 @@
 //! Whether a file is the one that this server wrote last, and what follows if it is not.
 //!
-//! Clients keep caches on disk and object ids that they were given. If an older file was put in the place of the one that was
-//! served (a backup was restored), they know transactions that never were, and may go on with states of them; and ids that the
-//! older file has not used yet would be given out twice. So
+//! Clients keep caches on disk, and object ids that they were given. If an older file has taken the place of the served
+//! one (a restored backup), clients know transactions that are not in it and may use states of them, and ids that the
+//! older file does not show would be given out twice. Therefore:
 //!
-//! - a file that is not the one of the note, or that somebody has touched since, gets an empty transaction, the *marker*, later
-//!   than whatever a client can have seen: a client compares its last transaction with the server's before it asks anything,
-//!   and does not connect to one that is behind;
-//! - object ids go on at a distance, also if Python's server wrote the file last: its clients keep up to a hundred ids each over
-//!   the reconnect. Nothing is written into a file that Python's server has continued.
+//! - A file that is not the one of the note, or was touched since, gets an empty transaction, the *marker*, later than
+//!   everything that a client can have seen. A client compares its last transaction with the server's first, and does
+//!   not connect to a server that is behind.
+//! - Object ids continue with a gap, also if Python's server wrote the file last: its clients keep up to a hundred ids
+//!   each over the reconnect. Such a file gets no marker.
 //!
-//! The note also tells which damage at the end may be put down to a power cut. That is believed only about a file that nobody
-//! has touched since, and only after the operating system was started anew: in the same run nothing is lost that was written.
+//! The note also tells which damage at the end may be due to a power cut. This is believed only for a file that was not
+//! touched since, and only if a sync had failed or the operating system was restarted: as long as the system runs,
+//! nothing that was written is lost.
 
 use std::io;
 
@@ -22,25 +23,25 @@ use super::tail_note::{About, DIGEST_LEN, FINGERPRINT_LEN, State, TailNote, fing
 use super::volume::Volume;
 use crate::base::ids::Tid;
 
-/// Ids that are left out when clients may have some that the file does not show.
+/// Number of ids that are skipped if clients may have some that the file does not show.
 pub const OID_STRIDE: u64 = 1 << 20;
 
-/// What the marker says in undo logs and to tools.
+/// The description of the marker, for undo logs and tools.
 const MARKER_DESCRIPTION: &[u8] = b"runzeo: this file was restored, copied or moved";
 
-/// How a file compares with the one that this server wrote last.
+/// The result of comparing a file with the one that this server wrote last.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Familiarity {
-    /// There was nothing before.
+    /// There was no file before.
     New,
     Same,
     /// Another program wrote it last, or it came from elsewhere: there is no note.
     Unknown,
-    /// It holds all that was written, but was touched, copied or moved, perhaps together with its note.
+    /// It has all that was written, but was touched, copied or moved, perhaps together with its note.
     Touched,
-    /// It lacks something; what.
+    /// Something is missing; the text says what.
     Other(String),
-    /// A pack has dropped the last transactions: all else is well.
+    /// A pack has dropped the last transactions; otherwise the same.
     Shortened,
 }
 
@@ -56,7 +57,7 @@ impl Familiarity {
     }
 }
 
-/// What the note says about the end of the file, if it can be believed about this one.
+/// The note, if it can be believed about damage at the end of this file.
 pub fn about_the_tail<'n>(
     note: &'n TailNote,
     log: &Log,
@@ -73,7 +74,8 @@ pub fn about_the_tail<'n>(
     believed.then_some(note)
 }
 
-/// `end` and `last`: what was found in the file. `indexed`: up to where there is a saved index.
+/// `end` and `last`: end and tid of the last transaction in the file. `indexed`: end of the saved index, if there is
+/// one.
 pub fn judge(
     note: Option<&TailNote>,
     log: &Log,
@@ -94,7 +96,7 @@ pub fn judge(
     let Some(note) = note else { return Familiarity::Unknown };
     let as_left = if last < about.seen { Familiarity::Shortened } else { Familiarity::Same };
     if about.state == State::Switching {
-        // The file before the pack, or that after it: which, and where it ended, is not known.
+        // It is the file before the pack or the one after it; which one, and where it ended, is unknown.
         return match identity.changed <= note.until {
             true if last <= about.seen => as_left,
             _ => Familiarity::Touched,
@@ -114,12 +116,12 @@ pub fn judge(
     }
 }
 
-/// Nobody has written, replaced, renamed or restored it since.
+/// Whether the file was not written, replaced, renamed or restored since.
 fn is_untouched(note: &TailNote, about: &About, identity: &Identity) -> bool {
     about.file == identity.number() && identity.changed <= note.until
 }
 
-/// What of that which the note knows is not in the file.
+/// What the note knows and the file does not have.
 fn lacks(note: &TailNote, about: &About, log: &Log) -> Option<String> {
     let ends = [(about.start, about.start_tid), (note.synced, note.synced_tid)];
     if let Some((pos, tid)) = ends.iter().find(|(pos, tid)| !ends_at(log, *pos, *tid)) {
@@ -139,28 +141,28 @@ fn ends_at(log: &Log, pos: u64, tid: Tid) -> bool {
     }
 }
 
-/// Of the bytes before `pos`; `None` if they cannot be read.
+/// The digest of the bytes before `pos`; `None` if they cannot be read.
 pub fn digest_before(log: &Log, pos: u64) -> Option<[u8; FINGERPRINT_LEN]> {
-    // Not of the magic: the first transaction may change it.
+    // Without the magic: the first transaction may change it.
     let from = pos.saturating_sub(DIGEST_LEN).max(MAGIC_LEN);
     let mut bytes = vec![0; usize::try_from(pos.saturating_sub(from)).ok()?];
     log.read_exact(&mut bytes, from).ok()?;
     Some(fingerprint(&bytes))
 }
 
-/// What a note says of a volume, all of which is durable. `seen`: the last transaction that clients were told of.
+/// The note about a volume that is durable. `seen`: the last transaction that clients have seen.
 pub fn about(media: &dyn Media, volume: &Volume, seen: Tid, state: State) -> About {
     about_log(media, &volume.log, volume.end_tid(), seen, state)
 }
 
-/// The same of a log that ends with transaction `end_tid`.
+/// The note about a log that ends with transaction `end_tid`.
 pub fn about_log(media: &dyn Media, log: &Log, end_tid: Tid, seen: Tid, state: State) -> About {
     let start = log.end();
     About {
         start,
         start_tid: end_tid,
         seen,
-        // With none of these the note will not be believed.
+        // With 0 the note will not be believed.
         file: log.file().identity().map_or(0, |identity| identity.number()),
         boot: media.boot(),
         digest: digest_before(log, start).unwrap_or_default(),
@@ -168,7 +170,7 @@ pub fn about_log(media: &dyn Media, log: &Log, end_tid: Tid, seen: Tid, state: S
     }
 }
 
-/// Appends the marker at `pos`; where it ends.
+/// Appends the marker at `pos`; returns where it ends.
 pub fn append_marker(file: &dyn MediaFile, pos: u64, tid: Tid) -> io::Result<u64> {
     const _: () = assert!(TXN_HEADER_LEN + MARKER_DESCRIPTION.len() + TRAILER_LEN > DATA_HEADER_LEN);
     let header = TxnHeader {

@@ -37,7 +37,7 @@ const _: () = assert!(8 + 8 + 1 + 2 + 2 + 2 == TXN_HEADER_LEN);
 const _: () = assert!(8 + 8 + 8 + 8 + 2 + 8 == DATA_HEADER_LEN);
 const _: () = assert!(HEADROOM == DATA_HEADER_LEN);
 
-/// Who can read a file: the first four bytes say it, nothing else differs.
+/// Which Python can read a file: only the first four bytes differ.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FileFormat {
     /// Written by Python 2.
@@ -63,7 +63,7 @@ impl FileFormat {
     }
 }
 
-/// The first 23 bytes of a transaction.
+/// The header of a transaction: its first 23 bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TxnHeader {
     pub tid: Tid,
@@ -98,7 +98,7 @@ impl TxnHeader {
         h
     }
 
-    /// User, description and extension from the bytes that hold them one after the other.
+    /// Splits `bytes` into user, description and extension.
     pub fn split_meta(&self, mut bytes: Vec<u8>) -> TransactionMeta {
         let (user_len, description_len) = (usize::from(self.user_len), usize::from(self.description_len));
         let extension = bytes.split_off(bytes.len().min(user_len + description_len));
@@ -111,22 +111,22 @@ impl TxnHeader {
         usize::from(self.user_len) + usize::from(self.description_len) + usize::from(self.extension_len)
     }
 
-    /// From the tid to the first data record.
+    /// Bytes from the tid to the first data record.
     pub fn head_len(&self) -> u64 {
         (TXN_HEADER_LEN + self.meta_len()) as u64
     }
 
-    /// The statuses of whole transactions; Python warns about others and goes on.
+    /// Whether this is the status of a whole transaction. Python warns about other statuses and continues.
     pub fn status_is_known(&self) -> bool {
         matches!(self.status, b' ' | b'p' | b'u')
     }
 }
 
-/// What a record with a version is refused with.
+/// The reason why a record with a version is refused.
 pub const HAS_VERSION: &str = "the record belongs to a version, which ZODB has not had since 3.9. With ZODB 3.8, commit or abort \
      the versions (DB.commitVersion, DB.abortVersion) and pack, or copy the file without them (its script strip_versions)";
 
-/// The first 42 bytes of a data record.
+/// The header of a data record: its first 42 bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct DataHeader {
     pub oid: Oid,
@@ -161,7 +161,7 @@ impl DataHeader {
         h
     }
 
-    /// The header and what follows it: data or a back-pointer.
+    /// Bytes of the header and of what follows it: data or a back-pointer.
     pub fn record_len(&self) -> u64 {
         let payload = if self.data_len == 0 { BACK_LEN as u64 } else { self.data_len };
         payload.saturating_add(DATA_HEADER_LEN as u64)

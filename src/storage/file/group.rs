@@ -1,9 +1,10 @@
 //! Finish: tids, one write, one sync for all that are waiting, then publishing in order.
 //!
-//! Whoever finds nobody at it becomes the *leader* and commits what is queued, in its own thread: a lone committer makes
-//! one write and one sync and waits for nobody. What is queued meanwhile is the next group; a committer thread of the
-//! storage leads that, so no session is kept at it (`lead.rs`). Leadership passes on before a group's replies are sent, so the
-//! next sync does not wait for the network.
+//! A committer that finds no leader becomes the *leader* and commits the queued transactions in its own thread: a
+//! single committer does one write and one sync and waits for no other thread. Transactions that are queued during this
+//! are the next group. A committer thread of the storage leads it, so a session leads one group at most before it
+//! returns to its client (`lead.rs`). The lead is passed on before a group's replies are sent, so the next sync does
+//! not wait for the network.
 //!
 //! Invariant: only the leader writes to the log, and nothing is published that is not durable.
 
@@ -28,31 +29,31 @@ use crate::storage::blob::Placement;
 use crate::storage::error::copy_of_io;
 use crate::storage::{Committed, Delivery, StorageError, Ticket};
 
-/// Bytes of transactions in one group, beyond its first transaction.
+/// Bytes of transactions in one group, not counting its first transaction.
 const GROUP_LEN_MAX: u64 = 16 << 20;
-/// What is shorter is gathered in one buffer and written at once.
+/// Up to this many bytes are gathered in one buffer and written at once.
 const GATHER_MAX: usize = 1 << 20;
 
-/// Where the next group goes. Locked by the leader only.
+/// The end of the log, where the next group is written. Locked by the leader only.
 pub struct Writer {
     pub end: u64,
     pub format: FileFormat,
-    /// The file has no transaction yet: the first one decides its format.
+    /// The file has no transaction yet: the first one decides about the format.
     pub undecided: bool,
     pub buf: Vec<u8>,
 }
 
-/// What is left to do when leadership was passed on.
+/// The work that is left after the lead was passed on.
 #[derive(Default)]
 struct After {
     delivery: Option<Delivery>,
-    /// What the tail note is to say. It may be late: until then it says less.
+    /// For the tail note. It may be written late: the older note is true as well.
     synced: Option<(FileNo, u64, Tid)>,
     failed: Vec<(Ticket, StorageError)>,
 }
 
 impl Core {
-    /// Queues a transaction, and commits what is queued unless somebody is at it.
+    /// Queues a transaction, and commits the queue if no thread leads.
     pub fn finish(&self, job: Job) {
         match self.group.join(job) {
             Joined::Queued => {}
@@ -61,8 +62,8 @@ impl Core {
         }
     }
 
-    /// Runs `work` while no group is committed, after the one at hand: groups cannot pass it. For one thread at a time.
-    /// `None`: the storage closes.
+    /// Runs `work` while no group is committed. It waits for the current group only; other groups come later. For one
+    /// thread at a time. `None`: the storage closes.
     pub fn lead_alone<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
         if !self.group.alone() {
             return None;
@@ -75,18 +76,18 @@ impl Core {
         result.map_or_else(|panic| resume_unwind(panic), Some)
     }
 
-    /// A committer thread's life.
+    /// The main loop of a committer thread.
     pub fn committer(&self) {
         while self.group.next_turn() {
             self.lead();
         }
     }
 
-    /// Commits one group, passes leadership on, and then answers.
+    /// Commits one group, passes the lead on, and then answers the clients.
     fn lead(&self) {
         let jobs = self.group.take(group_count);
         let after = catch_unwind(AssertUnwindSafe(|| self.commit(jobs))).unwrap_or_else(|_| {
-            // Who waited for this group is not told: what became of it is unknown.
+            // The clients of this group get no answer: the outcome is unknown.
             self.set_broken("a bug interrupted a commit".into());
             After::default()
         });
@@ -113,7 +114,7 @@ impl Core {
             let why = format!("the storage is read-only: {why}");
             return all_failed(jobs, || StorageError::Closed(why.clone()));
         }
-        // Nobody replaces it meanwhile: that takes the lead.
+        // Only the leader may replace the volume, so it stays the current one here.
         let volume = self.volume.get_owned();
         if let Err(why) = self.check_handle(&volume) {
             self.set_exchanged(&volume, &why);
@@ -155,7 +156,8 @@ impl Core {
         if let Err(error) = synced {
             self.set_broken(format!("a sync failed at {begin}: {error}"));
             self.doubt();
-            // What the disk has now is unknown; nobody was told of it, so better it is gone at the next start.
+            // The content of the disk is unknown. No client got a success, so it is better that the next start does not
+            // find the group.
             self.take_back(&volume, begin, blobs, &mut jobs);
             drop(writer);
             return refused(failed, jobs, format!("{}: syncing at {begin}", self.path.display()), &error);
@@ -201,7 +203,7 @@ impl Core {
         delivery
     }
 
-    /// Appends all of the group. On an error any part of it may have been written.
+    /// Appends the whole group. After an error any part of it may have been written.
     fn write(
         &self,
         volume: &Volume,
@@ -232,8 +234,8 @@ impl Core {
         if writer.buf.capacity() > 2 * GATHER_MAX {
             writer.buf = Vec::new();
         }
-        // Before the transactions count as committed, recovery must know that these zeros are meant. Room for the list was not
-        // reserved: without it the note must say, before they count, that they are durable.
+        // Recovery must know that these zeros are data before the transactions count as committed. No disk space was
+        // reserved for the list: if it cannot be written, the note must say first that they are durable.
         let mut zeros_listed = true;
         if !zeros.is_empty()
             && let Some(note) = &self.note
@@ -249,7 +251,7 @@ impl Core {
         Ok(Written { placed, zeros_listed })
     }
 
-    /// Cuts off what was written of a group that failed, and removes its blobs.
+    /// Cuts off what was written of a failed group, and removes its blobs.
     fn take_back(&self, volume: &Volume, begin: u64, blobs: Option<Placement>, jobs: &mut [Job]) {
         let cut = match self.check_ours(volume) {
             Ok(()) => volume.log.file().set_len(begin),
@@ -265,20 +267,20 @@ impl Core {
         if let Some(blobs) = blobs
             && self.broken().is_some()
         {
-            // Whether the disk has the transactions is for the next start to find out.
+            // The next start finds out whether the disk has the transactions.
             blobs.leave(jobs.iter_mut().flat_map(|job| job.txn.staged.blobs_mut()));
         }
     }
 }
 
-/// A group that was written, and is not durable yet.
+/// A group that is written, but not durable yet.
 struct Written {
     placed: Vec<Placed>,
     /// Its blocks of zeros are in the note.
     zeros_listed: bool,
 }
 
-/// Where a transaction stands in the file.
+/// The position of a transaction in the file.
 struct Placed {
     tid: Tid,
     pos: u64,
@@ -316,7 +318,7 @@ fn write_txn(out: &mut Appender<'_>, txn: &mut VotedTxn, tloc: u64, tid: Tid) ->
     out.push(&len.to_be_bytes())
 }
 
-/// Record by record: the transaction was spilled to a file, or some data became a back-pointer.
+/// Writes record by record: the transaction was spilled to a file, or some data became a back-pointer.
 fn write_records(out: &mut Appender<'_>, txn: &VotedTxn, tloc: u64, tid: Tid) -> io::Result<()> {
     let mut chunk = Vec::new();
     for (no, record) in txn.records.iter().enumerate() {
@@ -342,10 +344,10 @@ fn write_records(out: &mut Appender<'_>, txn: &VotedTxn, tloc: u64, tid: Tid) ->
     Ok(())
 }
 
-/// Gathers what is short, writes what is long, and keeps an eye on blocks of zeros.
+/// Gathers short pieces, writes long ones directly, and notes blocks of zeros.
 struct Appender<'a> {
     file: &'a dyn MediaFile,
-    /// Where `buf` goes.
+    /// The position in the file of `buf`.
     pos: u64,
     buf: &'a mut Vec<u8>,
     zeros: Vec<u64>,
@@ -386,8 +388,8 @@ impl Appender<'_> {
     }
 }
 
-/// Finds the blocks of the file of which `bytes`, written at `pos`, are zeros only. Where a block is written in two
-/// parts, either counts: a block too many on the list does no harm.
+/// Finds the blocks of the file that consist of zeros only, in `bytes` written at `pos`. If a block is written in two
+/// parts, one part of zeros is enough: a superfluous block on the list does no harm.
 fn note_zeros(pos: u64, bytes: &[u8], zeros: &mut Vec<u64>) {
     let mut at = 0;
     while at < bytes.len() {
@@ -415,7 +417,7 @@ fn all_failed(jobs: Vec<Job>, error: impl Fn() -> StorageError) -> After {
     After { failed: tickets(jobs, error).collect(), ..After::default() }
 }
 
-/// A group that was not written, beside those that had failed before.
+/// The result for a group that was not written, and for jobs that had failed before.
 fn refused(failed: Vec<(Ticket, StorageError)>, jobs: Vec<Job>, doing: String, error: &io::Error) -> After {
     let error = || StorageError::Io { doing: doing.clone(), error: copy_of_io(error) };
     After { failed: failed.into_iter().chain(tickets(jobs, error)).collect(), ..After::default() }
@@ -425,8 +427,8 @@ fn tickets(jobs: Vec<Job>, error: impl Fn() -> StorageError) -> impl Iterator<It
     jobs.into_iter().map(move |job| (job.ticket, error()))
 }
 
-/// Those that were voted before a pack replaced the file get their positions in the new one. Also the failures: the
-/// old file could not be read.
+/// Gives transactions that were voted before a pack their positions in the new file. Also returns the failures: jobs
+/// for which the old file could not be read.
 fn relocated(jobs: Vec<Job>, volume: &Arc<Volume>) -> (Vec<Job>, Vec<(Ticket, StorageError)>) {
     let mut failed = Vec::new();
     if jobs.iter().all(|job| Arc::ptr_eq(&job.txn.volume, volume)) {

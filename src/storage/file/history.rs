@@ -1,4 +1,4 @@
-//! Looking back: an object's revisions, the newest transactions, and all objects in oid order.
+//! Former revisions of an object, the newest transactions, and all objects in oid order.
 
 use std::convert::Infallible;
 use std::ops::ControlFlow;
@@ -10,8 +10,8 @@ use super::volume::Volume;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{History, HistoryEntry, IternextRecord, LastInvalidations, Load, Result, StorageError};
 
-/// The records of the last transactions are read if they are no longer than this; else the index is asked, of which
-/// a million objects are looked through in the time of reading so much.
+/// Up to this many bytes, the records of the last transactions are read. Beyond that the index is searched: a million
+/// of its objects take as long as reading this many bytes.
 const READ_LEN_MAX: u64 = 1 << 20;
 
 impl History for FileStorage {
@@ -32,10 +32,10 @@ impl History for FileStorage {
         Ok(())
     }
 
-    /// `PosKey` if the object at hand is gone, as Python has it.
+    /// `PosKey` if the found object is deleted or un-created, as in Python.
     fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
         self.check_open()?;
-        // Held throughout: what is read below is of the same file, but for a pack in between, which changes neither.
+        // Held throughout, so that both positions are of the same file. A pack between the two reads changes neither.
         let volume = self.core.volume.get_owned();
         let Some((oid, _)) = volume.index.next(next.unwrap_or(Oid::ZERO)) else { return Ok(None) };
         let mut data = Vec::new();
@@ -45,8 +45,8 @@ impl History for FileStorage {
         Ok(Some(IternextRecord { oid, tid: loaded.serial, data, next: following.map(|(oid, _)| oid) }))
     }
 
-    /// Tids and oids of the last transactions, newest first. If they are long, an object that several of them
-    /// changed is listed with the newest only. Ends before the first damage.
+    /// Tids and oids of the last transactions, newest first. If they are long, an object that several of them changed
+    /// is listed with the newest only. Stops at the first damage.
     fn last_invalidations(&self, count: usize) -> Result<LastInvalidations> {
         self.check_open()?;
         let volume = self.core.volume.get_owned();
@@ -96,11 +96,11 @@ fn oids_of(log: &Log, tpos: u64, header: &TxnHeader) -> Result<Vec<Oid>> {
     Ok(oids)
 }
 
-/// The same without reading the records: an object's current record stands in the last transaction that changed it.
+/// The same without reading the records: an object's current record is in the last transaction that changed it.
 fn newest_from_index(volume: &Volume, newest: &[(u64, TxnHeader)], end: u64) -> Vec<(Tid, Vec<Oid>)> {
     let mut found: Vec<(Tid, Vec<Oid>)> = newest.iter().map(|(_, header)| (header.tid, Vec::new())).collect();
     let whole: std::result::Result<(), Infallible> = volume.index.for_each(|oid, pos| {
-        // Newest first: the first that begins before the record has it.
+        // `newest` begins with the newest: the first transaction that begins before the record contains it.
         let at = newest.partition_point(|(tpos, _)| *tpos > pos);
         if pos < end
             && let Some((_, oids)) = found.get_mut(at)

@@ -1,16 +1,16 @@
-//! Object id -> position of its current record, for every object, in 8 bytes each.
+//! Object id -> position of its current record, for every object; usually in 8 bytes each.
 //!
-//! Oids are dealt out in sequence, so the index is a table of *pages* of 4096 neighbouring oids. A page that is
-//! at least half full is an array of atomics: reading takes no lock, writing is one store. A page with fewer objects
-//! is a sorted list under a lock of its own, which readers of one page share; so no set of oids, however
-//! scattered, costs more than 16 bytes an object plus a fixed sum a page. Pages below oid 2^32 are found
-//! through two arrays, those above (oids that other storages dealt out at random) through sharded maps.
+//! Oids are given out in sequence, so the index is a table of *pages* of 4096 neighbouring oids. A page that is at
+//! least half full is an array of atomics: a read takes no lock, a write is one store. A page with fewer objects is a
+//! sorted list under a lock of its own, which readers share. So no set of oids, however scattered, costs more than 16
+//! bytes an object plus a fixed sum a page. Pages below oid 2^32 are found through two arrays, those above (random oids
+//! of other storages) through sharded maps.
 //!
-//! A pack builds an index of its own and *marks* in it what can be reached: the highest bit of the position, so that marks
-//! cost no memory. Copying a record takes the mark off again.
+//! A pack builds an index of its own and *marks* in it what can be reached: the mark is the highest bit of the position
+//! and costs no memory. Copying a record removes its mark.
 //!
-//! A dense entry has 16 bits to spare beside the 48-bit position: they keep the length of the data, so that a
-//! load reads exactly the record with one call. The length is a hint: readers check it against the record.
+//! A dense entry has 16 bits left beside the 48-bit position. They hold the length of the data, so that a load reads
+//! exactly the record with one call. The length is a hint: readers check it against the record.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,11 +22,11 @@ use crate::base::sync::{RwLock, rank};
 
 const PAGE_BITS: u32 = 12;
 const PAGE_OIDS: usize = 1 << PAGE_BITS;
-/// A sparse page with so many objects becomes dense.
+/// A sparse page with this many objects becomes dense.
 const DENSE_AT: usize = PAGE_OIDS / 2;
 const TABLE_BITS: u32 = 10;
 const TABLE_PAGES: usize = 1 << TABLE_BITS;
-/// Pages from here on are in the maps.
+/// Pages from this number on are in the maps.
 const FAR: u64 = 1 << (2 * TABLE_BITS);
 const SHARDS: usize = 16;
 
@@ -37,7 +37,7 @@ pub struct Entry {
     pub len: LenHint,
 }
 
-/// What the index remembers of a record's data length.
+/// The known length of a record's data.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LenHint {
     Unknown,
@@ -45,21 +45,21 @@ pub enum LenHint {
     AtLeast(usize),
 }
 
-/// Set in the position of an object that was marked.
+/// The bit in the position of a marked object.
 const MARK: u64 = 1 << 47;
-/// No position in an index that is marked may reach this.
+/// All positions in an index with marks are below this.
 pub const MARKABLE_END: u64 = MARK;
 
-/// What [`Index::mark`] met.
+/// The result of [`Index::mark`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Marked {
     Missing,
     Before,
-    /// Just now; where its record is.
+    /// It was marked by this call; the position of its record.
     Now(u64),
 }
 
-/// The largest 16-bit hint stands for all lengths that do not fit.
+/// This 16-bit hint stands for all lengths that do not fit.
 const HINT_LONG: u64 = 0xffff;
 
 fn hint_bits(data_len: u64) -> u64 {
@@ -79,7 +79,7 @@ pub struct Index {
     near: Box<[OnceLock<Table>]>,
     far: [RwLock<BTreeMap<u64, Arc<Page>>, rank::IndexShard>; SHARDS],
     count: AtomicU64,
-    /// The highest oid that was ever put in.
+    /// The highest oid that was ever inserted.
     max: AtomicU64,
 }
 
@@ -118,7 +118,7 @@ impl Index {
         self.len() == 0
     }
 
-    /// The highest oid, if there is any object.
+    /// The highest oid; `None` if there is no object.
     pub fn max_oid(&self) -> Option<Oid> {
         (!self.is_empty()).then(|| Oid(self.max.load(Ordering::Acquire)))
     }
@@ -134,12 +134,12 @@ impl Index {
         }
     }
 
-    /// The position alone, 0 for an object that is not there: what `prev` of a new record must be.
+    /// The position alone; 0 if there is no such object. The `prev` of a new record.
     pub fn pos(&self, oid: Oid) -> u64 {
         self.get(oid).map_or(0, |entry| entry.pos)
     }
 
-    /// Sets where the current record is, and returns where the one before was.
+    /// Sets the position of the current record, and returns the former one.
     pub fn insert(&self, oid: Oid, pos: u64, data_len: u64) -> Option<u64> {
         debug_assert!(pos > 0 && pos <= POS_MAX);
         let (no, slot) = split(oid);
@@ -151,19 +151,19 @@ impl Index {
         old
     }
 
-    /// Remembers how long the data of the record at `pos` is, if it still is the current one.
+    /// Stores the data length of the record at `pos`, if it is still the current one.
     pub fn set_len(&self, oid: Oid, pos: u64, data_len: u64) {
         let (no, slot) = split(oid);
         if let Some(dense) = self.page(no).dense.get()
             && let Some(cell) = dense.get(slot)
         {
             let new = pos << 16 | hint_bits(data_len);
-            // Losing against a commit is right: its record is another one.
+            // A commit may win this race: the length then belongs to an older record.
             let _ = cell.compare_exchange(pos << 16, new, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
-    /// Takes an object out.
+    /// Removes an object.
     pub fn remove(&self, oid: Oid) {
         let (no, slot) = split(oid);
         if self.page(no).remove(slot) {
@@ -171,24 +171,24 @@ impl Index {
         }
     }
 
-    /// Marks an object. While there are marks, positions are to be had from here only, and nobody else may insert.
+    /// Marks an object. While there are marks, positions are valid only from this call, and no other thread may insert.
     pub fn mark(&self, oid: Oid) -> Marked {
         let (no, slot) = split(oid);
         self.page(no).mark(slot)
     }
 
-    /// Puts in an object that is marked, in place of an entry that is not, if there is any.
+    /// Inserts a marked object, replacing an entry without mark if there is one.
     pub fn insert_marked(&self, oid: Oid, pos: u64) {
         self.insert(oid, pos | MARK, 0);
     }
 
-    /// Where an object is, and whether it is marked.
+    /// The position of an object, and whether it is marked.
     pub fn marked_pos(&self, oid: Oid) -> (bool, u64) {
         let pos = self.pos(oid);
         (pos & MARK != 0, pos & !MARK)
     }
 
-    /// An object that is marked, if there is any.
+    /// A marked object, if there is any.
     pub fn any_marked(&self) -> Option<(Oid, u64)> {
         let found = self.for_each(|oid, pos| if pos & MARK == 0 { Ok(()) } else { Err((oid, pos & !MARK)) });
         found.err()
@@ -202,7 +202,7 @@ impl Index {
         }
     }
 
-    /// Takes out what is not marked.
+    /// Removes the objects that are not marked.
     pub fn keep_marked(&self) {
         let (mut count, mut max, mut from) = (0, 0, Some(0));
         while let Some((no, page)) = from.and_then(|no| self.next_page(no)) {
@@ -217,7 +217,8 @@ impl Index {
         self.max.store(max, Ordering::Release);
     }
 
-    /// Puts in what one page has, in one go; used when reading `.index`, while nobody else inserts. `slots` ascend.
+    /// Inserts the objects of one page at once. Used when `.index` is read, while no other thread inserts. `slots`
+    /// ascend.
     pub fn fill(&self, first: Oid, slots: impl ExactSizeIterator<Item = (u16, u64)>) {
         let (no, _) = split(first);
         let page = self.page(no);
@@ -250,7 +251,7 @@ impl Index {
         }
     }
 
-    /// All objects in oid order, page by page: what changes meanwhile may or may not be seen.
+    /// All objects in oid order, page by page. Concurrent changes may or may not be seen.
     pub fn for_each<E>(&self, mut each: impl FnMut(Oid, u64) -> Result<(), E>) -> Result<(), E> {
         let mut from = Some(0);
         let mut entries = Vec::new();
@@ -310,7 +311,7 @@ impl Page {
             Some(&entry) if entry >> 48 == slot as u64 => {
                 Some(Entry { pos: entry & POS_MAX, len: LenHint::Unknown })
             }
-            // It may have become dense since the first look.
+            // It may have become dense since the first check.
             _ => dense_entry(self.dense.get()?, slot),
         }
     }
@@ -355,7 +356,7 @@ impl Page {
             return match cell.load(Ordering::Relaxed) {
                 0 => Marked::Missing,
                 bits => {
-                    // Nobody else writes: no need for a swap.
+                    // No other thread writes, so no swap is needed.
                     cell.store(bits | MARK << 16, Ordering::Relaxed);
                     unmarked(bits >> 16)
                 }
@@ -380,7 +381,7 @@ impl Page {
         }
     }
 
-    /// How many are left, and the last of them.
+    /// The number of objects that are left, and the last of them.
     fn keep_marked(&self) -> (u64, u64) {
         let mut sparse = self.sparse.write();
         sparse.retain(|entry| entry & MARK != 0);
@@ -395,7 +396,7 @@ impl Page {
         (count, last)
     }
 
-    /// Inserts many while nobody else does; how many were not there.
+    /// Inserts many objects while no other thread does; returns how many were new.
     fn fill(&self, slots: impl Iterator<Item = (usize, u64)>) -> u64 {
         let Some(dense) = self.dense.get() else {
             return slots.map(|(slot, pos)| u64::from(self.insert(slot, pos, 0).is_none())).sum();
@@ -403,7 +404,7 @@ impl Page {
         let mut added = 0;
         for (slot, pos) in slots {
             let cell = &dense[slot];
-            // No swap: of a million, each with the bus lock, a start takes notice.
+            // No swap: the bus lock of a million swaps is noticeable at a start.
             added += u64::from(cell.load(Ordering::Relaxed) == 0);
             cell.store(pos << 16, Ordering::Release);
         }
@@ -422,7 +423,7 @@ impl Page {
         for entry in sparse.iter() {
             dense[(entry >> 48) as usize].store((entry & POS_MAX) << 16, Ordering::Relaxed);
         }
-        // Cannot be set already: that happens only under the lock that the caller holds, after this check.
+        // Cannot be set already: it is only set under the lock that the caller holds, after this check.
         let _ = self.dense.set(dense);
         *sparse = Vec::new();
     }

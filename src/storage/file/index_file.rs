@@ -1,10 +1,9 @@
-//! `Data.fs.index`: the index as Python's `fsIndex` saves it, so that either can start from what the other
-//! left.
+//! `Data.fs.index`: the index as Python's `fsIndex` saves it, so that Python and this server can read each other's
+//! files.
 //!
-//! A sequence of pickles: the position up to which the index is true; then for each 6-byte oid prefix the
-//! pair (prefix, all 2-byte suffixes followed by all 6-byte positions); then None. Behind the None, where
-//! Python does not look, we may add the highest oid that was given out. Older layouts are in
-//! `index_legacy.rs`.
+//! A sequence of pickles: the position up to which the index is complete; then for each 6-byte oid prefix the pair
+//! (prefix, all 2-byte suffixes followed by all 6-byte positions); then None. Behind the None, where Python does not
+//! read, this server may add the highest oid that was given out. Older layouts are in `index_legacy.rs`.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -20,7 +19,7 @@ use crate::pickle::lex::{Argument, Lexer};
 use crate::pickle::opcode::*;
 use crate::pickle::{Dialect, write as pickle};
 
-/// Reads the file beside the database `path`. `None`: there is none.
+/// Reads the index file of the database `path`. `None`: there is none.
 pub fn load(media: &dyn Media, path: &Path) -> io::Result<Option<SavedIndex>> {
     let path = with_suffix(path, ".index");
     if !media.exists(&path) {
@@ -61,7 +60,7 @@ enum IndexPickle<'a> {
     Bucket { prefix: &'a [u8], bucket: &'a [u8] },
 }
 
-/// The next pickle, if it is one of the three that an index file is made of, in any protocol.
+/// The next pickle, if it is one of the three kinds in an index file, in any pickle protocol.
 fn index_pickle<'a>(lexer: &mut Lexer<'a>) -> Option<IndexPickle<'a>> {
     let mut int = None;
     let mut is_end = false;
@@ -95,8 +94,8 @@ fn index_pickle<'a>(lexer: &mut Lexer<'a>) -> Option<IndexPickle<'a>> {
     }
 }
 
-/// Writes the index file beside the database `path`: whole and durable under its name, or not at all.
-/// `entries` calls back for each object in oid order.
+/// Writes the index file of the database `path`: whole and durable, or not at all. `entries` calls its argument for
+/// each object in oid order.
 pub fn save(
     media: &dyn Media,
     path: &Path,
@@ -117,7 +116,7 @@ pub fn save(
     media.sync_dir(dir_of(&path))
 }
 
-/// Writes the pickles as the Python that reads this format of `Data.fs` would.
+/// Writes the pickles as the Python that reads this format of `Data.fs` would write them.
 pub fn write(
     out: &mut dyn Write,
     format: FileFormat,
@@ -154,7 +153,7 @@ struct Bucket {
     prefix: u64,
     suffixes: Vec<u8>,
     positions: Vec<u8>,
-    /// Room for the pickle
+    /// The buffer for the pickle.
     encoded: Vec<u8>,
 }
 
@@ -186,8 +185,7 @@ impl Bucket {
     }
 }
 
-/// Writes a number as Python pickles an int; what does not fit into the 63 bits of Python 2's int is a long
-/// there.
+/// Writes a number as Python pickles an int. For Python 2 a number of more than 63 bits is a long.
 fn write_int(out: &mut dyn Write, format: FileFormat, number: u64) -> io::Result<()> {
     let dialect = dialect_of(format);
     let mut encoded = Vec::new();
@@ -207,7 +205,7 @@ fn write_int(out: &mut dyn Write, format: FileFormat, number: u64) -> io::Result
     out.write_all(&encoded)
 }
 
-/// Appends to a file that has positioned writes only.
+/// Appends to a file that has only positioned writes.
 struct Appending<'a> {
     file: &'a dyn MediaFile,
     pos: u64,

@@ -7,8 +7,8 @@
 //! | ZODB3 3.9   | an OOBucket    | the same, but its buckets stand in front of it, under `_buckets` |
 //! | some 3.10   | a dict         | an fsIndex whose `_data` is a list of prefixes and strings |
 //!
-//! The reader takes these pickles only. Anything else in the file makes the index unreadable; it is then
-//! rebuilt from the data, as Python does.
+//! The reader accepts only these pickles. With anything else in the file the index is unreadable; it is then rebuilt
+//! from the data, as in Python.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -19,9 +19,8 @@ use crate::base::ids::Oid;
 use crate::pickle::lex::{Argument, Lexer, Token};
 use crate::pickle::opcode::*;
 
-/// Tuples and instances that one file may be made of, and containers that are put into others afterwards,
-/// which bounds how deeply they nest. Enough for tens of millions of objects; a larger index in such a layout
-/// is rebuilt.
+/// Upper bound on tuples and instances in one file, and on containers that are put into others later. Bounds the depth
+/// of nesting. Enough for tens of millions of objects; a larger index in such a layout is rebuilt.
 const VALUES_MAX: usize = 4000;
 
 #[derive(Clone, Debug)]
@@ -30,9 +29,9 @@ enum Unpickled {
     Nothing,
     Int(u64),
     Bytes(Rc<[u8]>),
-    /// Tuples, lists and dicts (keys and values in turn): all a sequence of values.
+    /// Tuples, lists and dicts (keys and values alternating): all are a sequence of values.
     Items(Rc<Vec<Unpickled>>),
-    /// An instance of any class: only its state matters.
+    /// An instance of any class: only its state is kept.
     Object(Rc<Unpickled>),
 }
 
@@ -61,7 +60,7 @@ pub fn parse(bytes: &[u8]) -> Result<SavedIndex, String> {
         Unpickled::Object(state) => match member(state, b"_data") {
             // fsIndex with state_version 1: a list of (prefix, string).
             Some(Unpickled::Items(pairs)) => found.buckets(pairs, 0)?,
-            // fsIndex without: a BTree of prefixes and buckets.
+            // fsIndex without state_version: a BTree of prefixes and buckets.
             Some(Unpickled::Object(tree)) => found.buckets(std::slice::from_ref(tree), 0)?,
             _ => return Err("not an index: it has no data".into()),
         },
@@ -99,10 +98,10 @@ fn plain(index: &Index, items: &[Unpickled], end: u64) -> Result<(), String> {
 /// Puts the buckets that it finds into an index.
 struct Finder<'a> {
     index: &'a Index,
-    /// Where the data that the index is of ends
+    /// The end of the data that the index describes.
     end: u64,
-    /// Values and bytes that may still be looked at. A value that is remembered may stand in many places,
-    /// each of which may be in one that is remembered.
+    /// Values and bytes that may still be visited. Bounds the work for memoized values, which may occur in many places
+    /// inside each other.
     left: usize,
 }
 
@@ -142,7 +141,7 @@ impl Finder<'_> {
         Ok(())
     }
 
-    /// Whether this is the state of a BTree's inner part: what it has innermost first is a 6-byte prefix.
+    /// Whether this is the state of an inner node of a BTree: its innermost first item is a 6-byte prefix.
     fn holds_prefixes(&mut self, state: &Unpickled) -> Result<bool, String> {
         let mut state = state;
         for _ in 0..VALUES_MAX {
@@ -160,8 +159,7 @@ impl Finder<'_> {
         Ok(false)
     }
 
-    /// The state of one fsBucket: a string as `fill` takes it, or a tuple of a tuple of suffixes and
-    /// positions in turn.
+    /// The state of one fsBucket: a string as for `fill`, or a tuple of a tuple of alternating suffixes and positions.
     fn bucket(&mut self, prefix: &[u8], state: &Unpickled) -> Result<(), String> {
         let wrong = || "a bucket is of no known kind".to_string();
         let items = match state {
@@ -216,7 +214,7 @@ fn unpickle(bytes: &[u8]) -> Option<Unpickled> {
             Argument::Str(bytes) | Argument::Bytes(bytes) | Argument::Text(bytes) => {
                 stack.push(Unpickled::Bytes(bytes.into()));
             }
-            // Which class it is does not matter.
+            // The class does not matter.
             Argument::Names { .. } if opcode == INST => {
                 to_mark(&mut stack)?;
                 stack.push(Unpickled::Object(Rc::new(Unpickled::Nothing)));
@@ -235,7 +233,7 @@ fn unpickle(bytes: &[u8]) -> Option<Unpickled> {
                     to_mark(&mut stack)?;
                     stack.push(Unpickled::Object(Rc::new(Unpickled::Nothing)));
                 }
-                // The call's result is an instance.
+                // The result of the call is an instance.
                 REDUCE | NEWOBJ => {
                     stack.pop()?;
                     stack.pop()?;
@@ -275,7 +273,7 @@ fn unpickle(bytes: &[u8]) -> Option<Unpickled> {
     }
 }
 
-/// Containers are filled after they were remembered, and never looked up again here; remembering them would
+/// Containers are filled after they were memoized, and are not looked up again in these files, so memoizing them would
 /// only cost a copy.
 fn memorise(memo: &mut HashMap<u32, Unpickled>, key: u32, value: &Unpickled) {
     let value = match value {

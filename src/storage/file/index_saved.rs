@@ -1,15 +1,15 @@
-//! A saved index once it is read, and the packed buckets that all layouts of the file share. The layouts are in
+//! A saved index after reading, and the packed buckets that all layouts of the file have in common. The layouts are in
 //! `index_file` and `index_legacy`.
 
 use super::index::Index;
 use crate::base::ids::Oid;
 
-/// What an index file says, in whichever layout.
+/// The content of an index file, in any layout.
 pub struct SavedIndex {
     /// All transactions before this position are in the index.
     pub pos: u64,
     pub(super) index: Index,
-    /// Oids up to here may have been given out.
+    /// Oids up to this one may have been given out.
     pub oid_mark: Option<Oid>,
 }
 
@@ -25,7 +25,7 @@ impl SavedIndex {
     }
 }
 
-/// Puts in what `fsBucket.toString` gave: all suffixes, then all positions.
+/// Inserts a bucket from `fsBucket.toString`: all suffixes, then all positions.
 pub fn fill(index: &Index, prefix: &[u8], bucket: &[u8], end: u64) -> Result<(), String> {
     let Some(&[a, b, c, d, e, f]) = prefix.first_chunk::<6>().filter(|_| prefix.len() == 6) else {
         return Err("an oid prefix is not 6 bytes long".into());
@@ -40,7 +40,7 @@ pub fn fill(index: &Index, prefix: &[u8], bucket: &[u8], end: u64) -> Result<(),
     let suffix = |at: usize| suffixes.get(at).map_or(0, |&s| u16::from_be_bytes(s));
     let mut from = 0;
     while from < suffixes.len() {
-        // One page of the index at a time: oids that share all but 12 bits.
+        // One page of the index at a time: oids that differ only in the last 12 bits.
         let page = suffix(from) >> 12;
         let len = suffixes[from..].iter().take_while(|s| u16::from_be_bytes(**s) >> 12 == page).count();
         let positions = &positions[from..from + len];
@@ -54,7 +54,7 @@ pub fn fill(index: &Index, prefix: &[u8], bucket: &[u8], end: u64) -> Result<(),
     Ok(())
 }
 
-/// An iterator whose length is known from elsewhere.
+/// An iterator whose length is known.
 struct KnownLen<I> {
     slots: I,
     len: usize,

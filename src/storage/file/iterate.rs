@@ -1,5 +1,5 @@
-//! Transactions in file order, from a start to a stop. Works beside commits: it sees what was published when it was
-//! made, as Python's does, though the file be packed meanwhile.
+//! Transactions in file order, from a start to a stop. Runs beside commits and packs: an iterator sees what was
+//! published when it was made, as in Python.
 
 use std::sync::Arc;
 
@@ -18,17 +18,17 @@ use crate::storage::{
     TransactionRecord,
 };
 
-/// Whoever iterates meets them again.
+/// Each iteration over the same file finds them again.
 static REDUCTIONS: LogRate = LogRate::new("time-stamp reductions", 60, 60);
 
-/// Bytes that an iterator reads at once: larger ones are no faster, and a client may have many iterators.
+/// Upper bound on the bytes of one read: longer reads are no faster, and a client may have many iterators.
 const CHUNK_LEN_MAX: usize = 256 * 1024;
 
-/// Larger records are read without a detour.
+/// Longer records are read without the buffer.
 const BUFFERED_LEN_MAX: usize = 64 * 1024;
 
-/// The file up to where it was published when the iterator was made, and what was read of it: an iterator over
-/// transactions shares it with those over their records, as both move on together.
+/// The file, its published end when the iterator was made, and the buffer. Iterators over transactions and over their
+/// records share it, because they advance together.
 struct Source {
     lent: Arc<Lent>,
     end: u64,
@@ -123,14 +123,14 @@ impl RecordIterator for DataRecords {
         } else {
             data_of_back_pointer(log, &record)?
         };
-        // Not before: for want of memory the caller may try again.
+        // Not before: if memory is short, the caller may try again.
         self.pos = next;
         Ok(Some(DataRecord { oid: header.oid, tid: header.tid, data, data_txn }))
     }
 }
 
 impl Source {
-    /// Gives `with` the `want` bytes from `pos`, or fewer where the file ends.
+    /// Calls `with` with the `want` bytes from `pos`; fewer at the end of the file.
     fn read<T>(&self, pos: u64, want: usize, with: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
         let volume = self.lent.get()?;
         let log = &volume.log;
@@ -185,7 +185,7 @@ impl Source {
         Ok(Some((pos, header)))
     }
 
-    /// A number that may be far behind what is read next: the buffer stays where it is.
+    /// A number that may be far behind the next read, so the buffer is not moved.
     fn u64_beside(&self, pos: u64) -> Result<u64> {
         let buffer = self.buffer.lock();
         match buffer.peek(pos, TRAILER_LEN).and_then(be_u64) {
@@ -194,7 +194,8 @@ impl Source {
         }
     }
 
-    /// Where the first transaction at or after `start` begins: from the nearer end, by the time that the tids stand for.
+    /// The position of the first transaction at or after `start`. Searches from the end of the file that is nearer in
+    /// time, according to the tids.
     fn find(&self, start: Tid, last: Tid) -> Result<u64> {
         let Some((_, first)) = self.txn_at(MAGIC_LEN)? else { return Ok(MAGIC_LEN) };
         if start <= first.tid {
@@ -226,7 +227,8 @@ impl Source {
     }
 }
 
-/// Where a back-pointer leads: to the transaction one step back, while the data is the one at the chain's end.
+/// The data of a record with a back-pointer: from the end of the chain of back-pointers. The transaction is the one of
+/// the first step.
 fn data_of_back_pointer(log: &Log, record: &Record) -> Result<(Option<Vec<u8>>, Option<Tid>)> {
     if record.back == 0 {
         return Ok((None, None));

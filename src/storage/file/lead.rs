@@ -1,23 +1,23 @@
-//! Who commits the next group: the *lead*, which one thread has at a time.
+//! Which thread commits the next group: the *lead*, which one thread has at a time.
 //!
-//! Whoever queues a job while nobody leads takes the lead, and the jobs that are queued then are its group. What is queued
-//! meanwhile waits; when the leader is through, it hands the lead to whoever wants it alone (a pack), or else to a
-//! committer thread if there are jobs, or to nobody.
+//! A thread that queues a job while no thread leads takes the lead; the jobs that are queued then are its group. Jobs
+//! that are queued during this wait. When the leader is done, it hands the lead to a pack that waits for it, or to a
+//! committer thread if there are jobs, or gives it up.
 //!
-//! Invariants: one leader at a time; a queued job is led by somebody, unless the queue is closed before it gets in.
+//! Invariants: there is at most one leader; each queued job is led by some thread, unless the queue was closed before.
 //! `tests/model/group.rs` checks every interleaving.
 
 use crate::base::sync::{Condvar, Mutex, rank};
 
-/// The queue of jobs, and who leads.
+/// The queue of jobs, and the state of the lead.
 #[derive(Debug)]
 pub struct Lead<J> {
     state: Mutex<State<J>, rank::Lead>,
-    /// There is a group that a committer thread is to lead, or the queue is closed.
+    /// There is a group for a committer thread, or the queue is closed.
     work: Condvar,
-    /// Nobody leads.
+    /// No thread leads.
     idle: Condvar,
-    /// The one who wants to lead alone may.
+    /// The thread that waits in `alone` may go on.
     turn: Condvar,
 }
 
@@ -27,19 +27,19 @@ struct State<J> {
     leading: bool,
     /// The lead waits for a committer thread.
     handed_over: bool,
-    /// Somebody waits to lead alone, and is next.
+    /// A thread waits in `alone`, and is next.
     wanted: bool,
-    /// It is that one's turn.
+    /// The thread in `alone` has the lead.
     granted: bool,
     closed: bool,
 }
 
-/// What became of a job.
+/// The result of queueing a job.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Joined<J> {
-    /// Some leader will take it.
+    /// A leader will take it.
     Queued,
-    /// The caller has the lead now, and must [`Lead::pass_on`].
+    /// The caller has the lead now, and must call [`Lead::pass_on`].
     Leads,
     /// The queue is closed.
     Refused(J),
@@ -78,7 +78,7 @@ impl<J> Lead<J> {
         Joined::Leads
     }
 
-    /// For the leader: the first `count(jobs)` of what is queued.
+    /// For the leader: takes the first `count(jobs)` jobs of the queue.
     pub fn take(&self, count: impl FnOnce(&[J]) -> usize) -> Vec<J> {
         let mut state = self.state.lock();
         let count = count(&state.jobs);
@@ -86,7 +86,7 @@ impl<J> Lead<J> {
         std::mem::replace(&mut state.jobs, rest)
     }
 
-    /// The leader is through: whose turn is it?
+    /// Called by the leader when it is done: hands the lead on, or gives it up.
     pub fn pass_on(&self) {
         let mut state = self.state.lock();
         if state.wanted {
@@ -95,7 +95,7 @@ impl<J> Lead<J> {
             self.turn.notify_all();
         } else if state.jobs.is_empty() {
             state.leading = false;
-            // A notice to nobody would be a system call in every lone commit.
+            // Without this check each single commit would make a system call to notify no thread.
             if state.closed {
                 self.idle.notify_all();
             }
@@ -105,8 +105,8 @@ impl<J> Lead<J> {
         }
     }
 
-    /// Waits for the lead, after the group at hand: no other group can pass. For one thread at a time. True: the
-    /// caller has it, and must [`Lead::pass_on`]. False: the queue is closed.
+    /// Waits for the lead until the current group is done; no other group comes first. For one thread at a time. True:
+    /// the caller has the lead, and must call [`Lead::pass_on`]. False: the queue is closed.
     pub fn alone(&self) -> bool {
         let mut state = self.state.lock();
         if state.leading {
@@ -121,14 +121,16 @@ impl<J> Lead<J> {
                 return false;
             }
         } else if state.closed {
-            // Not even for a moment: a committer that was told of the close would see a leader, and wait for its notice.
+            // `leading` must not be set even for a moment: a committer that was notified of the close would see it, and
+            // wait for a notice that never comes.
             return false;
         }
         state.leading = true;
         true
     }
 
-    /// For a committer thread: waits until it has the lead (true), or nobody will need it again (false).
+    /// For a committer thread: waits until it has the lead (true), or until the queue is closed and no thread leads
+    /// (false).
     pub fn next_turn(&self) -> bool {
         let mut state = self.state.lock();
         while !state.handed_over {
@@ -141,7 +143,7 @@ impl<J> Lead<J> {
         true
     }
 
-    /// Lets no more in and waits until all that are in are through.
+    /// Closes the queue and waits until all queued jobs are done.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;

@@ -1,5 +1,5 @@
-//! `Data.fs.lock`: keeps a second server, ours or Python's, off the file. As `zc.lockfile` does it: flock(2), the
-//! content is a blank, the pid and a line feed, and the file is never removed.
+//! `Data.fs.lock`: keeps a second server, this one or Python's, off the file. As `zc.lockfile`: flock(2); the content
+//! is a blank, the pid and a line feed; the file is never removed.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -10,14 +10,14 @@ use fs2::FileExt;
 use crate::base::fs::with_suffix;
 use crate::storage::{Result, StorageError};
 
-/// The lock, held as long as this lives.
+/// The lock, held until this is dropped.
 #[derive(Debug)]
 pub struct LockFile {
     file: File,
 }
 
 impl LockFile {
-    /// Locks the database `path`, or says who has it.
+    /// Locks the database `path`. The error names the process that has the lock.
     pub fn acquire(path: &Path) -> Result<LockFile> {
         let path = with_suffix(path, ".lock");
         let mut file = OpenOptions::new()
@@ -29,7 +29,7 @@ impl LockFile {
             .map_err(StorageError::io(format!("opening the lock file {}", path.display())))?;
         if file.try_lock_exclusive().is_err() {
             let mut holder = String::new();
-            // Only for the message: whoever holds the lock may not have written its pid yet.
+            // Only for the message: the holder may not have written its pid yet.
             let _ = (&mut file).take(64).read_to_string(&mut holder);
             let holder = holder.lines().next().unwrap_or_default().trim();
             let by = if holder.is_empty() { String::new() } else { format!(", process {holder} has it") };
@@ -48,7 +48,7 @@ impl LockFile {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        // Closing the descriptor would release it too, unless a child process inherited it.
+        // Closing the descriptor releases the lock too, unless a child process has inherited it.
         let _ = FileExt::unlock(&self.file);
     }
 }

@@ -1,6 +1,6 @@
-//! The log itself: `Data.fs` as records that are read by position and appended at the end.
+//! The log `Data.fs`: records that are read by position and appended at the end.
 //!
-//! Knows the layout and checks whatever it reads. Who may append, and when, is `group.rs`'s business.
+//! Knows the layout and checks all that it reads. `group.rs` decides who appends, and when.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,14 +21,14 @@ use crate::storage::{Result, StorageError, TransactionMeta};
 /// The log target of everything that Python's FileStorage logs.
 pub const TARGET: &str = "ZODB.FileStorage";
 
-/// A header, and the back-pointer that may be all that follows.
+/// Bytes of a header and a back-pointer.
 pub const RECORD_LEN_MIN: usize = DATA_HEADER_LEN + BACK_LEN;
 
 /// `Data.fs` as records by position.
 pub struct Log {
     path: PathBuf,
     file: Arc<dyn MediaFile>,
-    /// Where the durable part ends. No record that is read may reach beyond it.
+    /// Where the durable part ends. A record that extends beyond it is damage.
     end: Arc<AtomicU64>,
 }
 
@@ -52,7 +52,8 @@ impl Log {
         Log { path, file, end: Arc::new(AtomicU64::new(end)) }
     }
 
-    /// The same log, but reads do not wait for the disk: the error is an I/O error of the kind `WouldBlock` then.
+    /// The same log, but its reads do not wait for the disk: they fail with an I/O error of the kind `WouldBlock`
+    /// instead.
     pub fn without_waiting(&self) -> Log {
         let file = Arc::new(NoWait { file: Arc::clone(&self.file), is_told: AtomicBool::new(true) });
         Log { path: self.path.clone(), file, end: Arc::clone(&self.end) }
@@ -78,12 +79,12 @@ impl Log {
         StorageError::Corrupt { path: self.path.clone(), pos, what: what.into() }
     }
 
-    /// What an I/O error becomes. Formatted only if there is one: every load passes here.
+    /// Turns an I/O error into a storage error. The text is only formatted in case of an error: each load calls this.
     pub fn io(&self, doing: &str, pos: u64) -> impl FnOnce(io::Error) -> StorageError {
         move |error| StorageError::io(format!("{}: {doing} at {pos}", self.path.display()))(error)
     }
 
-    /// Fills `buf` from `pos`, or it is damage.
+    /// Fills `buf` from `pos`. Errors: `Corrupt` if the file ends before.
     pub fn read_exact(&self, buf: &mut [u8], pos: u64) -> Result<()> {
         let len = self.file.read_at(buf, pos).map_err(self.io("reading", pos))?;
         if len < buf.len() {
@@ -98,14 +99,15 @@ impl Log {
         Ok(u64::from_be_bytes(buf))
     }
 
-    /// The header of the data record at `pos`, which must be one of `oid` if that is given.
+    /// The header of the data record at `pos`. `oid`: the object that it must be of, if given.
     pub fn read_record(&self, pos: u64, oid: Option<Oid>) -> Result<Record> {
         let mut buf = [0; RECORD_LEN_MIN];
         let len = self.file.read_at(&mut buf, pos).map_err(self.io("reading a record", pos))?;
         self.parse_record(&buf[..len], pos, oid)
     }
 
-    /// The same for bytes that were read from `pos`: at least 50, unless the file or the record's data end sooner.
+    /// As [`Log::read_record`], for bytes that were read from `pos`: at least 50, unless the file or the record's data
+    /// end sooner.
     pub fn parse_record(&self, bytes: &[u8], pos: u64, oid: Option<Oid>) -> Result<Record> {
         let Some((head, rest)) = bytes.split_first_chunk::<DATA_HEADER_LEN>() else {
             return Err(self.corrupt(pos, "a data record is expected here, the file ends"));
@@ -141,21 +143,21 @@ impl Log {
         Ok(Record { header, back })
     }
 
-    /// Follows back-pointers from `back` to the record that has the data: its position and header. `None`: the object
-    /// was un-created or deleted.
+    /// Follows back-pointers from `back` to the record that has the data. Returns its position and header, `None` if
+    /// the object was un-created or deleted.
     pub fn follow(&self, oid: Oid, mut back: u64) -> Result<Option<(u64, DataHeader)>> {
         while back != 0 {
             let record = self.read_record(back, Some(oid))?;
             if record.header.data_len > 0 {
                 return Ok(Some((back, record.header)));
             }
-            // Always smaller than the last one, so this ends.
+            // Always smaller than the last one, so the loop ends.
             back = record.back;
         }
         Ok(None)
     }
 
-    /// The data of the record at `pos`, appended to `out`.
+    /// Appends the data of the record at `pos` to `out`.
     pub fn read_data(&self, pos: u64, header: &DataHeader, out: &mut Vec<u8>) -> Result<()> {
         let from = out.len();
         let len = usize::try_from(header.data_len).unwrap_or(usize::MAX);
@@ -176,7 +178,7 @@ impl Log {
         Ok(header.split_meta(bytes))
     }
 
-    /// Where the transaction that ends at `end` begins, with its header; `None` at the start of the file.
+    /// Position and header of the transaction that ends at `end`; `None` at the start of the file.
     pub fn txn_before(&self, end: u64) -> Result<Option<(u64, TxnHeader)>> {
         if end <= MAGIC_LEN {
             return Ok(None);
@@ -197,10 +199,10 @@ impl Log {
     }
 }
 
-/// A file of which only what is in memory is read.
+/// A file that reads only what is in memory.
 struct NoWait {
     file: Arc<dyn MediaFile>,
-    /// The file system tells what is.
+    /// Whether the file system can tell what is in memory. If not, all is read.
     is_told: AtomicBool,
 }
 
@@ -274,7 +276,7 @@ impl<'a> Records<'a> {
     }
 }
 
-/// A number as the file has it.
+/// A number in the byte order of the file.
 pub fn be_u64(bytes: &[u8]) -> Option<u64> {
     (bytes.len() >= 8).then(|| BigEndian::read_u64(bytes))
 }

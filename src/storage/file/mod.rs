@@ -1,20 +1,22 @@
 //! FileStorage: one log file, `Data.fs`, that Python's FileStorage reads and writes too.
 //!
-//! - `format` the bytes, `media` the disk, `log` records by position, `window` many of them in a row, `backwards`
+//! - `format`: the bytes; `media`: the disk; `log`: records by position; `window`: many records in a row; `backwards`:
 //!   transactions from the end
-//! - `index` oid -> position; `index_file`, `index_legacy` as Python saves it, `index_saved` what was read; `save` when it is saved
-//! - `volume` the file and its index, as a pack replaces them
-//! - `options`, `open` (with `open_read`, what the files have, and `open_note`, what is done about a file from elsewhere) and
-//!   `recover`: from files to a running storage, `close`: back; `tail_note` what the next start should know; `familiar` whether
-//!   the file is still the same; `ours` the same while it is served; `lock_file`
+//! - `index`: oid -> position; `index_file`, `index_legacy`: the index files of Python; `index_saved`: what was read
+//!   from one; `save`: when the index is saved
+//! - `volume`: the file and its index as one unit, which a pack replaces
+//! - `options`, `open` (with `open_read`, which reads the files, and `open_note`, which handles a file from elsewhere)
+//!   and `recover`: from files to a running storage; `close`: the way back; `tail_note`: what the next start must know;
+//!   `familiar`: whether the file is the same as before; `ours`: whether it still is while it is served; `lock_file`
 //! - `read`, `history`, `iterate`: reading
-//! - `pack` a new file without what nobody can see any more; `pins` what it must not remove though the file does not show it
-//! - `stage` (vote), `draft` (the records of it), `undo_records`, `space`, `tids`, `voted` (what waits for its finish),
-//!   `group` (finish), `lead` (by whom), `blobs`: writing
-//! - `undo` what can be undone, `undo_find` looks it up, `places` where it was found
+//! - `pack`: a new file without garbage and old revisions; `pins`: what a pack must keep although the file does not
+//!   show it
+//! - `stage` (vote), `draft` (the records of a vote), `undo_records`, `space`, `tids`, `voted` (a voted transaction),
+//!   `group` (finish), `lead` (which thread commits), `blobs`: writing
+//! - `undo`: what can be undone; `undo_find`: finds it; `places`: where it was found
 //!
-//! The order of the locks is the order of their ranks (`base::sync::rank`). A read takes none of them but a shared lock on a page of
-//! the index.
+//! The order of the locks is the order of their ranks (`base::sync::rank`). A read takes none of them except a shared
+//! lock on a page of the index.
 
 mod backwards;
 mod blobs;
@@ -86,7 +88,7 @@ pub use self::recover::{Scanned, Tail, scan};
 pub use self::tail_note::TailNote;
 pub use super::media;
 
-/// A storage in a single file.
+/// A storage in a single file, `Data.fs`.
 pub struct FileStorage {
     options: FileStorageOptions,
     core: Arc<Core>,
@@ -95,14 +97,14 @@ pub struct FileStorage {
     resolver: ResolverSlot,
 }
 
-/// What the storage's own threads share with it.
+/// The state that the storage shares with its own threads.
 struct Core {
     media: Arc<dyn Media>,
-    /// The directory of the file, open so that it can be synced when no descriptor is left.
+    /// The directory of the file. It is kept open so that it can be synced when no descriptor is left.
     dir: Arc<dyn MediaDir>,
     path: PathBuf,
     volume: Current,
-    /// Why nothing may be written any more.
+    /// The reason why nothing may be written any more.
     broken: OnceLock<String>,
     space: Space,
     tids: Tids,
@@ -122,14 +124,14 @@ struct Core {
     closed: AtomicBool,
 }
 
-/// Oids that were given out.
+/// The oids that were given out.
 struct Oids {
     last: u64,
-    /// What `Data.fs.tmp` says, or will after a crash: given out at most up to here.
+    /// The oid mark in `Data.fs.tmp`: upper bound on the oids that were given out.
     mark: u64,
 }
 
-/// Oids are marked as given out in steps, to do it rarely. After a crash, the rest of a step is left out.
+/// The oid mark grows in steps, so that it is rarely written. After a crash the rest of a step is skipped.
 const OID_STEP: u64 = 10_000;
 
 impl Core {
@@ -141,12 +143,12 @@ impl Core {
         Tid(self.last_tid.load(Ordering::Acquire))
     }
 
-    /// Why the storage is read-only though it was not opened so.
+    /// The reason why the storage is read-only although it was not opened so.
     fn broken(&self) -> Option<&str> {
         self.broken.get().map(String::as_str)
     }
 
-    /// Nothing is written any more: after a failed sync nobody knows what the disk holds.
+    /// Makes the storage read-only, for example after a failed sync: the content of the disk is unknown.
     fn set_broken(&self, why: String) {
         crate::critical!(
             target: log::TARGET,
@@ -156,7 +158,7 @@ impl Core {
         let _ = self.broken.set(why);
     }
 
-    /// The oids that the next start must not give out again, if the index does not show it.
+    /// The last oid that was given out, if the index does not show it: the next start must not give out oids up to it.
     fn oid_mark(&self) -> Option<Oid> {
         let last = self.oids.lock().last;
         (last > self.volume.get().index.max_oid().map_or(0, |oid| oid.0)).then_some(Oid(last))
@@ -179,7 +181,7 @@ impl FileStorage {
         }
     }
 
-    /// The file, and whether Python 2 or Python 3 can open it too.
+    /// The format of the file: whether Python 2 or Python 3 can also open it.
     pub fn format(&self) -> FileFormat {
         self.core.writer.lock().format
     }
@@ -231,7 +233,7 @@ impl Storage for FileStorage {
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
         self.check_writable()?;
         let mut oids = self.core.oids.lock();
-        // Objects may have come with oids of their own.
+        // Stored objects may have oids that this storage did not give out.
         let last = oids.last.max(self.core.volume.get().index.max_oid().map_or(0, |oid| oid.0));
         let Some(end) = last.checked_add(count as u64) else {
             return Err(StorageError::Unsupported("there are no more object ids".into()));
@@ -289,7 +291,7 @@ impl Storage for FileStorage {
 
 impl Drop for FileStorage {
     fn drop(&mut self) {
-        // Errors were logged; there is nobody to tell.
+        // Errors were logged; `drop` cannot report them.
         let _ = self.close();
     }
 }

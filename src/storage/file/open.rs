@@ -1,4 +1,4 @@
-//! From a path to a running storage.
+//! Opening: from a path to a running storage.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -26,11 +26,11 @@ use crate::base::sync::Mutex;
 use crate::storage::tids::Tids;
 use crate::storage::{BlobDir, PublisherSlot, Result, StorageError};
 
-/// Committer threads: while one answers its group's clients, the other leads the next group.
+/// Number of committer threads: while one answers the clients of its group, the other leads the next group.
 const COMMITTERS: usize = 2;
 const STACK_LEN: usize = 512 * 1024;
 
-/// A storage whose files are there and locked, but not read yet: what somebody who looks from outside can see.
+/// A storage whose files are open and locked, but not read yet.
 pub struct Prepared {
     options: FileStorageOptions,
     lock_file: Option<LockFile>,
@@ -42,12 +42,12 @@ pub struct Prepared {
 }
 
 impl FileStorage {
-    /// Opens the file, or makes it unless the storage is to be read-only.
+    /// Opens the file. If it is missing, it is created unless the storage is read-only.
     pub fn open(options: FileStorageOptions) -> Result<FileStorage> {
         FileStorage::prepare(options)?.open()
     }
 
-    /// The quick part of opening: takes the lock, and makes a new file and the blob directory.
+    /// The quick part of opening: takes the lock, and creates a new file and the blob directory.
     pub fn prepare(options: FileStorageOptions) -> Result<Prepared> {
         options.check()?;
         let lock_file = if options.read_only { None } else { Some(LockFile::acquire(&options.path)?) };
@@ -64,7 +64,7 @@ impl FileStorage {
 }
 
 impl Prepared {
-    /// The rest: reads the index, and scans what it does not know. That may take minutes.
+    /// The rest of opening: reads the index, and scans what the index does not know. May take minutes.
     pub fn open(self) -> Result<FileStorage> {
         let Prepared { options, lock_file, note, file, identity, format, blobs } = self;
         let media = options.media.clone();
@@ -121,7 +121,8 @@ impl Prepared {
                 blobs.clean(&|oid, tid| storage.has_revision(oid, tid));
             }
             if !storage.core.saver.used_index {
-                // As Python does after a rebuild: the next start is to be quick even if this one ends badly.
+                // As in Python after a rebuild: makes the next start quick even if this process does not close in
+                // order.
                 storage.core.save_index();
             }
             storage.start_threads()?;
@@ -178,10 +179,10 @@ fn open_file(options: &FileStorageOptions) -> Result<Arc<dyn MediaFile>> {
     }
 }
 
-/// An index beside a file that is not there: the disk is not mounted, or the file was moved away. To begin a new one would hide
-/// it.
+/// Refuses to start if the file is missing but an index is there: the disk is not mounted, or the file was moved away.
+/// A new file would hide that.
 fn check_not_missing(options: &FileStorageOptions) -> Result<()> {
-    // Of a pipe or the like nobody knows when it ends.
+    // Reading from a pipe or the like may never end.
     if !options.media.is_file(&with_suffix(&options.path, ".index")) {
         return Ok(());
     }
@@ -201,7 +202,7 @@ fn check_not_missing(options: &FileStorageOptions) -> Result<()> {
     }
 }
 
-/// A file that has its magic keeps it, unless it has nothing else and nobody minds.
+/// The format for the first transaction of a file that has its magic already: with `Auto` the format of the magic.
 fn keep(format: FileFormat, options: &FileStorageOptions) -> NewFileFormat {
     match (options.new_file_format, format) {
         (NewFileFormat::Auto, FileFormat::FS21) => NewFileFormat::FS21,

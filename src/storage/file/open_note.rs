@@ -1,4 +1,4 @@
-//! What an open does about a file that is not as this server left it, and the note that it begins.
+//! What an open does with a file that is not as this server left it, and the note that the open begins.
 
 use std::sync::Arc;
 
@@ -16,10 +16,11 @@ use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 
-/// A database that is further than this in the future is a sign of a clock that is badly wrong.
+/// In seconds. A last transaction that is further in the future than this is a sign of a wrong clock.
 const FUTURE_MAX: f64 = 30.0 * 60.0;
 
-/// If the file is not as it was left: says so, and sees to it that clients notice. From where on oids are given out.
+/// If the file is not as it was left: logs it, and appends the marker if clients must notice. Returns the oid after
+/// which new oids begin.
 pub fn mark_if_unfamiliar(
     options: &FileStorageOptions,
     file: &dyn MediaFile,
@@ -43,7 +44,7 @@ pub fn mark_if_unfamiliar(
         );
         return Ok(last_oid);
     }
-    // Later than what clients have been told, and than what the file has.
+    // Later than everything that clients have seen, and than the file.
     let told = note.map_or(Tid::ZERO, |note| {
         note.synced_tid.max(note.about.as_ref().map_or(Tid::ZERO, |about| about.seen))
     });
@@ -52,14 +53,14 @@ pub fn mark_if_unfamiliar(
     match familiar::append_marker(file, found.end, tid) {
         Ok(end) => (found.end, found.last_tid, found.max_tid) = (end, tid, tid),
         Err(error) => {
-            // Clients with lost transactions cannot connect then, which harms nobody; who can, is served.
+            // Clients with lost transactions cannot connect then, which does no harm; the others are served.
             error!(
                 target: TARGET,
                 "{path} is not as it was left, and the empty transaction that tells clients so cannot be written: {error}. \
                  Clients that know later transactions do not connect until then. Make room, and restart the server"
             );
             found.is_to_be_judged_again = true;
-            // What was written of it is no transaction.
+            // Removes the part of the marker that was written.
             recover::cut(file, &options.path, found.end)?;
             return Ok(last_oid);
         }
@@ -82,7 +83,7 @@ pub fn mark_if_unfamiliar(
     Ok(last_oid)
 }
 
-/// A last transaction that is later than now is logged.
+/// Logs it if the last transaction is later than now.
 pub fn warn_of_future(options: &FileStorageOptions, last: Tid) {
     let now = options.clock.now();
     if last > now {
@@ -96,7 +97,7 @@ pub fn warn_of_future(options: &FileStorageOptions, last: Tid) {
     }
 }
 
-/// From where on oids may be given out, and the note that this process keeps.
+/// The state of the oids, and the note that this process keeps.
 pub fn oids_and_note(
     options: &FileStorageOptions,
     file: &Arc<dyn MediaFile>,
@@ -115,7 +116,7 @@ pub fn oids_and_note(
         Err(error) => {
             let doing = format!("writing {}.tmp", path.display());
             warn!(target: TARGET, "{doing}: {error}. A crash will be harder to recover from");
-            // An old note would speak of transactions that it does not know.
+            // An old note would describe a file without the new transactions.
             let _ = media.remove(&with_suffix(path, ".tmp"));
             match TailNote::read(&**media, path) {
                 None => Ok((oids, None)),

@@ -1,4 +1,4 @@
-//! What an open finds: the magic, the saved index, and by a scan what the index does not know.
+//! What an open reads: the magic, the saved index, and by a scan what the index does not know.
 
 use std::sync::Arc;
 
@@ -17,18 +17,18 @@ use super::tail_note::TailNote;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 
-/// What is in the files.
+/// The content of the files.
 pub struct Found {
     pub format: FileFormat,
-    /// There is no transaction yet, and the format was not given by anybody.
+    /// The file is not longer than its magic.
     pub is_new: bool,
-    /// The same, whoever gave the format.
+    /// The file has no whole transaction.
     pub has_no_transaction: bool,
     pub familiarity: Familiarity,
-    /// The next start is to find the note of before.
+    /// The former note stays for the next start, which judges the file again.
     pub is_to_be_judged_again: bool,
     pub index: Index,
-    /// Up to where the saved index was good; 0 if it was not used.
+    /// The position up to which the saved index was used; 0 if it was not used.
     pub index_end: u64,
     pub oid_mark: Option<Oid>,
     pub end: u64,
@@ -67,11 +67,11 @@ pub fn read_all(
         return Ok(found);
     }
     if let Some(saved) = saved {
-        // Also from an index that is of no use otherwise: the one of a nearly empty file always is.
+        // Also from an index that cannot be used otherwise, as that of a nearly empty file.
         found.oid_mark = saved.oid_mark;
         match recover::check_sanity(&log, &saved.index, saved.pos, len) {
             None => warn!(target: TARGET, "Ignoring index for {}", path.display()),
-            // The index knows later revisions than time travel is to see.
+            // The index has later revisions than the point of time travel.
             Some(last_tid) if options.stop.is_some_and(|stop| last_tid >= stop) => {}
             Some(last_tid) => {
                 found.index = saved.index;
@@ -92,8 +92,8 @@ pub fn read_all(
             Tail::Stub | Tail::Zeros => recover::cut(&**file, path, scanned.end)?,
             Tail::Torn { .. } => recover::save_aside(&*options.media, &**file, path, scanned.end)?,
         }
-        // Gives back what a process that died had reserved, and makes durable what it had only written: all that is
-        // served from now on.
+        // Gives back the space that a dead process had reserved, and makes its writes durable: all that is served from
+        // now on.
         recover::cut(&**file, path, scanned.end)?;
     }
     Ok(found)
@@ -109,7 +109,7 @@ pub fn read_magic(options: &FileStorageOptions, file: &dyn MediaFile) -> Result<
         return Ok(format);
     }
     let format = options.new_file_format.initial();
-    // A power cut while the file was made leaves less than the magic, or its length without its bytes.
+    // After a power cut during its creation a file may have less than the magic, or the length without the bytes.
     let is_new = len <= MAGIC_LEN && magic.iter().zip(format.magic()).all(|(&a, b)| a == 0 || a == b);
     if !is_new {
         return Err(StorageError::Refused {

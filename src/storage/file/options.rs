@@ -1,4 +1,4 @@
-//! How a FileStorage is opened.
+//! Options for opening a FileStorage.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::Tid;
 use crate::storage::{Result, StorageError};
 
-/// Which Python is to be able to open a new file.
+/// Which Python can open a new file.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum NewFileFormat {
-    /// The one that the first transaction's client runs.
+    /// The Python of the first transaction's client.
     #[default]
     Auto,
     FS21,
@@ -36,24 +36,24 @@ impl NewFileFormat {
     }
 }
 
-/// How to open a FileStorage.
+/// Options for opening a FileStorage.
 #[derive(Clone)]
 pub struct FileStorageOptions {
     pub path: PathBuf,
-    /// Where blobs are kept; `None`: there are none.
+    /// The blob directory; `None`: no blobs.
     pub blob_dir: Option<PathBuf>,
-    /// Begin with an empty file even if there is one.
+    /// Begins with an empty file even if there is one.
     pub create: bool,
     pub read_only: bool,
-    /// Votes fail once the file is longer than this.
+    /// In bytes. A vote fails if a record of it would begin behind this position.
     pub quota: Option<u64>,
-    /// Whether a pack removes what nothing refers to, unless its caller says otherwise.
+    /// Whether a pack removes objects without references, unless its caller decides.
     pub pack_gc: bool,
     /// Whether a pack leaves the old file as `Data.fs.old`.
     pub pack_keep_old: bool,
-    /// Whether a pack fails that would remove more than nine tenths of more than a thousand objects.
+    /// Whether a pack is refused if there are more than 1000 objects and it would remove more than nine tenths of them.
     pub pack_refuse_large_removals: bool,
-    /// Time travel, read-only: transactions from this tid on are not there.
+    /// Time travel, read-only: transactions from this tid on are not visible.
     pub stop: Option<Tid>,
     pub new_file_format: NewFileFormat,
     pub media: Arc<dyn Media>,
@@ -94,7 +94,7 @@ impl FileStorageOptions {
 }
 
 impl fmt::Debug for FileStorageOptions {
-    /// All but the disk and the clock.
+    /// All fields except the disk and the clock.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileStorageOptions")
             .field("path", &self.path)

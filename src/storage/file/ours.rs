@@ -1,10 +1,10 @@
 //! Whether the file that is served still is the one that has its name.
 //!
-//! An operator puts a backup in the place of `Data.fs` and thinks of the restart later. What is committed then goes into a file
-//! without a name, or over the backup; a pack would rename its own file over it, and a close cut it to another length. So the
-//! file is looked at before each group of commits (cheaply: is it as long as it must be, has it a name at all), and with
-//! its name every few seconds and before anything is renamed or cut off. If it is not ours any more, the storage becomes
-//! read-only, and the other file is left alone.
+//! An operator may put a backup in the place of `Data.fs` and restart the server later. Commits in between would go
+//! into a file without a name, or over the backup; a pack would rename its own file over it, and a close would cut it
+//! to another length. So the file is checked before each group of commits (cheaply: does it have the expected length,
+//! has it any name). Every few seconds, and before anything is renamed or cut off, its name is checked too. If the file
+//! is not ours any more, the storage becomes read-only, and the other file is not touched.
 
 use std::io;
 
@@ -16,17 +16,17 @@ use super::media::{Access, Time};
 use super::volume::Volume;
 use crate::base::ids::Tid;
 
-/// The note is renewed so long before it ends, and for so long.
+/// In nanoseconds: the note is renewed this long before its `until`, and for `RENEW_FOR`.
 const RENEW_BEFORE: Time = 10_000_000_000;
 pub const RENEW_FOR: Time = 60_000_000_000;
 
 impl Core {
-    /// What can be seen without the name: it costs a system call.
+    /// The checks that need no look-up of the name: one system call.
     pub fn check_handle(&self, volume: &Volume) -> Result<(), String> {
-        // What cannot be asked is no sign of an exchange.
+        // A failing query is not taken for an exchange.
         let Ok(identity) = volume.log.file().identity() else { return Ok(()) };
         let end = volume.log.end();
-        // Not every file system counts names.
+        // Not every file system counts links.
         if identity.links == 0
             && !self.media.identity(&self.path).is_ok_and(|named| named.is_same_file(&identity))
         {
@@ -41,15 +41,15 @@ impl Core {
         Ok(())
     }
 
-    /// All that can be seen. An error is certain only for the thread that leads: else the end may move meanwhile.
+    /// All checks. An error is certain only for the leader: otherwise the end may move during the check.
     pub fn check_ours(&self, volume: &Volume) -> Result<(), String> {
         self.check_handle(volume)?;
         let (end, last) = (volume.log.end(), volume.end_tid());
         let Ok(identity) = volume.log.file().identity() else { return Ok(()) };
         match self.media.identity(&self.path) {
             Ok(named) if named.is_same_file(&identity) => {}
-            // File systems that make up their inode numbers may give another one. One that is as long and ends the same is
-            // this file, or a copy of it: then the next commit will tell.
+            // A file system that invents inode numbers may report another one. If the named file has the same last
+            // transaction at the same end, it is this file or a copy of it; the check before the next commit decides.
             Ok(named) if self.named_ends_at(named.len, end, last) => {}
             Ok(_) => return Err("another file was put in its place".into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -67,19 +67,20 @@ impl Core {
         }
     }
 
-    /// Whether in the file of this name, which is `len` bytes long, transaction `last` ends at `end`.
+    /// Whether in the named file, which is `len` bytes long, transaction `last` ends at `end`.
     fn named_ends_at(&self, len: u64, end: u64, last: Tid) -> bool {
         let Ok(file) = self.media.open(&self.path, Access::Read) else { return false };
         let named = Log::new(self.path.clone(), file, len).txn_before(end);
         named.is_ok_and(|found| found.map_or(Tid::ZERO, |(_, header)| header.tid) == last)
     }
 
-    /// Looks whether the file still is ours, now and then.
+    /// The check of the file that is repeated every few seconds.
     pub fn watch_file(&self) {
         if self.broken().is_some() || self.check_ours(&self.volume.get_owned()).is_ok() {
             return;
         }
-        // Perhaps a commit or a pack came between. Packs hold the saver before they take the lead, too.
+        // A commit or a pack may have changed the file during the check. Packs also hold the saver before they take the
+        // lead.
         let _saving = self.hold_saver();
         let checked = self.lead_alone(|| {
             let volume = self.volume.get_owned();
@@ -90,7 +91,7 @@ impl Core {
         }
     }
 
-    /// Nothing is written any more: the file is not the one that clients see.
+    /// Makes the storage read-only: the named file is not the one that clients see.
     pub fn set_exchanged(&self, volume: &Volume, why: &str) {
         let path = self.path.display();
         let kept = volume.log.file().way_to().map_or_else(String::new, |way| {
@@ -110,7 +111,7 @@ impl Core {
         }
     }
 
-    /// The file is about to be changed: the note must allow it.
+    /// Renews the note before the file is changed, if necessary.
     pub fn will_write(&self) {
         let Some(note) = &self.note else { return };
         if self.media.now().saturating_add(RENEW_BEFORE) <= note.until() {
@@ -122,12 +123,12 @@ impl Core {
         }
     }
 
-    /// Up to when the note lets the file be changed, if it is written now.
+    /// The new `until` of a note that is written now.
     pub fn write_until(&self) -> Time {
         self.media.now().saturating_add(RENEW_FOR)
     }
 
-    /// A sync has failed: the next start must not trust the end of the file.
+    /// Called after a failed sync: the next start must not trust the end of the file.
     pub fn doubt(&self) {
         if let Some(note) = &self.note
             && let Err(error) = note.doubt()

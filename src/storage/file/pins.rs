@@ -1,9 +1,9 @@
-//! Former revisions that voted transactions point back to: undoes, and restored records with a hint.
+//! Former revisions that voted transactions point back to: undos, and restored records with a hint.
 //!
-//! Between its vote and its finish such a transaction is not in the file, so a pack cannot see that what it restores, and all
-//! that this refers to, becomes reachable again. The vote is announced here before it looks at the file, and what it points to
-//! is kept here until it has ended. A pack follows these references, too, and takes the place of the file only while no such vote
-//! is under way.
+//! Between vote and finish such a transaction is not in the file. A pack therefore cannot see that the data which it
+//! restores, and all that this data refers to, becomes reachable again. So a vote registers here before it looks at the
+//! file, and the positions that it points to stay here until the transaction has ended. A pack follows these references
+//! too, and replaces the file only while no such vote is running.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +20,13 @@ pub struct Pins(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     list: Mutex<Vec<Entry>, rank::Pins>,
-    /// A vote has ended.
+    /// Notified when a vote has ended.
     voted: Condvar,
 }
 
 struct Entry {
     id: u64,
-    /// `None` while the transaction votes.
+    /// `None` during the vote.
     pinned: Option<Pinned>,
 }
 
@@ -37,13 +37,13 @@ struct Pinned {
     backs: Arc<[(Oid, u64)]>,
 }
 
-/// The pin of one transaction; its drop takes it out.
+/// The pin of one transaction; dropping it removes the pin.
 pub struct Pin {
     shared: Arc<Shared>,
     id: u64,
 }
 
-/// While this lives no vote that points back begins or ends.
+/// While this exists, no vote that points back begins or ends.
 pub struct HeldPins<'a>(MutexGuard<'a, Vec<Entry>>);
 
 impl Pins {
@@ -59,7 +59,7 @@ impl Pins {
         HeldPins(self.0.lock())
     }
 
-    /// Waits, but not for ever, until the votes that are under way have ended.
+    /// Waits until the running votes have ended, at most for `patience`.
     pub fn wait_for_votes(&self, patience: Duration) {
         let list = self.0.lock();
         let is_voting = |list: &mut Vec<Entry>| list.iter().any(|entry| entry.pinned.is_none());
@@ -67,8 +67,8 @@ impl Pins {
         drop(waited);
     }
 
-    /// Calls `each` with a volume, an object and the position there that it will have the data of, for all that have voted. The
-    /// list is not locked meanwhile.
+    /// Calls `each` for all voted transactions, with a volume, an object, and the position in the volume whose data the
+    /// object will have. The list is not locked during the calls.
     pub fn for_each(&self, each: impl FnMut(&Volume, Oid, u64) -> Result<()>) -> Result<()> {
         let pinned: Vec<Pinned> = self.0.lock().iter().filter_map(|entry| entry.pinned.clone()).collect();
         visit(pinned.iter(), each)
@@ -80,14 +80,14 @@ impl HeldPins<'_> {
         self.0.iter().any(|entry| entry.pinned.is_none())
     }
 
-    /// As [`Pins::for_each`].
+    /// As [`Pins::for_each`], with the list locked.
     pub fn for_each(&self, each: impl FnMut(&Volume, Oid, u64) -> Result<()>) -> Result<()> {
         visit(self.0.iter().filter_map(|entry| entry.pinned.as_ref()), each)
     }
 }
 
 impl Pin {
-    /// The vote has ended well: its records point to these positions in `volume`.
+    /// The vote was successful: its records point to these positions in `volume`.
     pub fn voted(&self, volume: &Arc<Volume>, backs: Vec<(Oid, u64)>) {
         let mut list = self.shared.lock();
         if let Some(entry) = list.iter_mut().find(|entry| entry.id == self.id) {

@@ -1,5 +1,5 @@
-//! Where transactions were found in a file: undoLog, the look-up before the locks, and the vote of an undo look for the same
-//! ones, and a search for another one begins at the nearest.
+//! Where transactions were found in a file. undoLog, the look-up before the locks, and the vote of an undo need the
+//! same transactions; a search for another one begins at the nearest known place.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -7,11 +7,10 @@ use std::ops::Bound;
 use crate::base::ids::Tid;
 use crate::base::sync::{Mutex, rank};
 
-/// How many transactions' places are remembered.
+/// Number of transactions whose places are kept.
 const PLACES_MAX: usize = 1 << 16;
 
-/// Where transactions were found in a file: between undoLog, the locks and the vote they need not be searched again, and the search
-/// for another one begins nearby.
+/// Places of transactions in a file.
 #[derive(Default)]
 pub struct Places(Mutex<BTreeMap<Tid, u64>, rank::UndoPlaces>);
 
@@ -28,7 +27,7 @@ impl Places {
         self.0.lock().get(&tid).copied()
     }
 
-    /// The nearest known place of a later transaction.
+    /// The place of the nearest known later transaction.
     pub fn after(&self, tid: Tid) -> Option<u64> {
         let places = self.0.lock();
         places.range((Bound::Excluded(tid), Bound::Unbounded)).next().map(|(_, pos)| *pos)

@@ -1,6 +1,6 @@
-//! Reading objects: current and older revisions, back-pointers, objects that are gone.
+//! Reading objects: current and older revisions, back-pointers, deleted and un-created objects.
 //!
-//! The usual load is one lookup in the index and one positioned read of exactly the record, header and data at once,
+//! The usual load is one lookup in the index and one positioned read of exactly the record, header and data together,
 //! into the caller's buffer.
 
 use std::io;
@@ -14,13 +14,14 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::storage::{Load, Loaded, Result, StorageError};
 
-/// How much data to read with the header if the index does not know the length.
+/// Bytes of data to read with the header if the index does not know the length.
 const GUESS: usize = 2048;
-/// How much to read with the header of a large record.
+/// Bytes to read with the header of a large record.
 const FIRST_PART: usize = 64 * 1024;
 
 impl Load for FileStorage {
-    /// The entries of a large index are far apart in memory: asked for one after the other, they are waited for together.
+    /// Touches the entry in the index. The entries of a large index are far apart in memory; if several are touched one
+    /// after the other, the processor waits for them together.
     fn expect_read(&self, oid: Oid) {
         self.core.volume.get().index.get(oid);
     }
@@ -84,7 +85,7 @@ impl Load for FileStorage {
         }
     }
 
-    /// The serial of the current record. `PosKey` if the object is gone, too.
+    /// The serial of the current record. `PosKey` also for a deleted or un-created object.
     fn get_tid(&self, oid: Oid) -> Result<Tid> {
         self.check_open()?;
         let volume = self.core.volume.get();
@@ -98,7 +99,7 @@ impl Load for FileStorage {
 }
 
 impl FileStorage {
-    /// `now`: does not wait for the disk, unless the record is large.
+    /// `now`: does not wait for the disk unless the record is large.
     fn read_before_at(
         &self,
         oid: Oid,
@@ -138,13 +139,13 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// For a record of this length. What is large is waited for: it is not left to others.
+    /// The log for reading a record of `len` bytes. A large record is waited for in any case.
     fn log(&self, len: usize) -> &Log {
         if self.now && len <= FIRST_PART { &self.volume.log_in_memory } else { &self.volume.log }
     }
 
-    /// Reads the current record with its header just in front of `start`; the record and how many bytes of data
-    /// came with it.
+    /// Reads the current record, with its header directly in front of `start`. Returns the record and how many bytes of
+    /// its data were read.
     fn current(&self, oid: Oid, entry: Entry, start: usize, out: &mut Vec<u8>) -> Result<(Record, usize)> {
         let (len, want) = match entry.len {
             LenHint::Exactly(len) => (len, len.max(BACK_LEN)),
@@ -162,7 +163,7 @@ impl Reading<'_> {
         Ok((record, len - DATA_HEADER_LEN))
     }
 
-    /// Makes `out` end with the data of `record`, at `start`; `have` bytes of it are there already.
+    /// Makes `out` end with the data of `record`, beginning at `start`; `have` bytes of it are there already.
     fn fill(
         &self,
         oid: Oid,
@@ -175,7 +176,7 @@ impl Reading<'_> {
         let (pos, header, have): (u64, DataHeader, usize) = if record.header.data_len > 0 {
             (pos, record.header, have)
         } else {
-            // Python's load and loadBefore raise POSKeyError for an object that is gone.
+            // As Python's load and loadBefore for a deleted or un-created object.
             let found = self.log(0).follow(oid, record.back)?;
             let (pos, header) = found.ok_or(StorageError::PosKey(oid))?;
             (pos, header, 0)

@@ -1,9 +1,9 @@
 //! Opening a file that may be damaged: what is not in the saved index is scanned, record by record.
 //!
-//! Verdicts are Python's: an incomplete or only voted transaction at the end is saved aside and cut off, nonsense in
-//! the middle refuses the file. After a power cut, behind the point up to which this server is known to have synced (see
-//! [`TailNote`]), all damage is a commit that was cut short, and is cut off too. Zeros up to the end of the file are space that
-//! was made for commits.
+//! The decisions are Python's: an incomplete or only voted transaction at the end is saved aside and cut off; a file
+//! with damage in the middle is refused. After a power cut, all damage behind the position up to which this server is
+//! known to have synced (see [`TailNote`]) is taken for an incomplete commit and is cut off too. Zeros up to the end of
+//! the file are space that was reserved for commits.
 
 use std::io;
 use std::path::Path;
@@ -22,18 +22,18 @@ use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 
-/// What is saved aside is copied in pieces.
+/// Bytes of one read when the end is saved aside.
 const COPY_LEN: usize = 1 << 20;
-/// What a scan reads at once to begin with.
+/// Bytes of the first read of a scan.
 const WINDOW_LEN: usize = 64 * 1024;
 
 /// What to scan.
 pub struct ScanFrom<'a> {
-    /// Where a transaction begins.
+    /// The start of a transaction.
     pub pos: u64,
-    /// The tid before it.
+    /// The tid of the transaction before it.
     pub tid: Tid,
-    /// Time travel: transactions from this tid on are not there.
+    /// Time travel: transactions from this tid on are not visible.
     pub stop: Option<Tid>,
     pub note: Option<&'a TailNote>,
 }
@@ -44,7 +44,7 @@ pub struct Scanned {
     /// Where the last whole transaction ends.
     pub end: u64,
     pub last_tid: Tid,
-    /// The greatest tid: differs from `last_tid` only in files that break the order.
+    /// The greatest tid. It differs from `last_tid` only in files whose tids do not ascend.
     pub max_tid: Tid,
     pub tail: Tail,
 }
@@ -64,13 +64,13 @@ pub enum Tail {
     Torn { why: String },
 }
 
-/// Checks the bytes of a whole file: for tools and fuzzing.
+/// Checks the bytes of a whole file; for tools and fuzzing.
 pub fn scan(bytes: &[u8]) -> Result<Scanned> {
     let from = ScanFrom { pos: MAGIC_LEN, tid: Tid::ZERO, stop: None, note: None };
     scan_file(&bytes.to_vec(), Path::new("(memory)"), &Index::new(), &from)
 }
 
-/// Puts into `index` what the file has from `from` on.
+/// Inserts the objects of `file` from `from` on into `index`.
 pub fn scan_file(file: &dyn MediaFile, path: &Path, index: &Index, from: &ScanFrom<'_>) -> Result<Scanned> {
     let len = file.len().map_err(StorageError::io(format!("reading the length of {}", path.display())))?;
     let window = Window::new(file, len, WINDOW_LEN);
@@ -91,7 +91,7 @@ struct Scan<'a> {
     name: String,
     index: &'a Index,
     len: u64,
-    /// Of one transaction: the index gets them when all of it was seen.
+    /// The records of one transaction. The index gets them when the whole transaction was read.
     records: Vec<Seen>,
 }
 
@@ -170,7 +170,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Checks one transaction and gathers its records. `Ok(false)`: it is later than the scan is to see.
+    /// Checks one transaction and collects its records. `Ok(false)`: it is later than the point of time travel.
     fn transaction(
         &mut self,
         tpos: u64,
@@ -258,8 +258,8 @@ impl Scan<'_> {
         }
     }
 
-    /// Nonsense where a transaction header should be. Python looks at the last eight bytes of the file: if they may
-    /// be a transaction's length, the damage is in the middle; if not, the end is bad and is cut off.
+    /// An invalid transaction header. As in Python, the last eight bytes of the file decide: if they may be a
+    /// transaction's length, the damage is in the middle; otherwise the end is damaged and is cut off.
     fn bad_header(&mut self, tpos: u64) -> std::result::Result<Flaw, Flaw> {
         let at = self.len.saturating_sub(TRAILER_LEN as u64);
         let trailer = be_u64(self.window.get(at, TRAILER_LEN)?).unwrap_or(0);
@@ -276,7 +276,7 @@ impl Scan<'_> {
         Ok(Flaw::Damage { pos: tpos, what: "has invalid transaction header".into() })
     }
 
-    /// Blocks of zeros that nobody stored: they never reached the disk.
+    /// Finds blocks of zeros that were not stored: they never reached the disk.
     fn check_blocks(&mut self, from: u64, to: u64, note: &TailNote) -> std::result::Result<(), Flaw> {
         if !note.knows_zeros() {
             return Ok(());
@@ -303,10 +303,10 @@ impl Scan<'_> {
     }
 }
 
-/// Python's check of a saved index: the newest five data records before `pos` must be where the index says. The tid of
-/// the last transaction if so.
+/// Python's check of a saved index: the first five data records of the last transaction with records before `pos` must
+/// be where the index says. Returns the tid of the last transaction.
 pub fn check_sanity(log: &Log, index: &Index, mut pos: u64, file_len: u64) -> Option<Tid> {
-    // Python's limit too: a nearly empty database always ignores its index.
+    // Python's limit too: the index of a nearly empty database is always ignored.
     if pos < 100 || pos > file_len {
         return None;
     }
@@ -343,7 +343,7 @@ pub fn check_sanity(log: &Log, index: &Index, mut pos: u64, file_len: u64) -> Op
     }
 }
 
-/// Copies what is behind `pos` to the first free `.trN` and cuts it off.
+/// Copies everything behind `pos` to the first free `.trN`, and cuts it off.
 pub fn save_aside(media: &dyn Media, file: &dyn MediaFile, path: &Path, pos: u64) -> Result<()> {
     let failed = |error| StorageError::Refused {
         class: ("ZODB.POSException", "StorageSystemError"),

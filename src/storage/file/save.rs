@@ -1,8 +1,8 @@
-//! When the index is saved: at close, after a rebuild, and every so often in between, so that a start after a crash has
-//! little to scan.
+//! When the index is saved: at close, after a rebuild, and at intervals, so that a start after a crash has little to
+//! scan.
 //!
-//! A saved index must be exactly that of some position, or its reader will find it insane. Commits go on while it is
-//! written: entries that are newer than the position are followed back to the revision that was current there.
+//! A saved index must be exactly that of one position, or the check at the start refuses it. Commits go on while it is
+//! written: entries beyond the position are followed back to the revision that was current there.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -14,25 +14,25 @@ use super::volume::Volume;
 use super::{Core, index_file};
 use crate::base::sync::{Condvar, Mutex, MutexGuard, rank};
 
-/// So many bytes of new transactions are scanned in a moment; no need to save sooner.
+/// The index is saved after this many bytes of new transactions; fewer are scanned quickly.
 const BYTES: u64 = 256 << 20;
-/// So often somebody looks whether there is something to save, and whether the file still is ours.
+/// Interval of the checks whether the index has to be saved and whether the file still is ours.
 const TICK: Duration = Duration::from_secs(2);
-/// After this time also if there are fewer, but more than the index itself costs to write.
+/// After this time it is saved for fewer bytes too, if they are more than the index file has.
 const INTERVAL: Duration = Duration::from_secs(600);
 
-/// When the index was saved, and when it is next.
+/// When the index was saved, and when it has to be saved again.
 pub struct Saver {
-    /// The saved index was good when the storage was opened.
+    /// The saved index was usable when the storage was opened.
     pub used_index: bool,
     state: Mutex<State, rank::Saver>,
     wake: Condvar,
-    /// Held while saving.
+    /// Held while the index is saved.
     saving: Mutex<(), rank::Saving>,
 }
 
 struct State {
-    /// Up to where the index is saved.
+    /// The position of the saved index.
     saved_end: u64,
     saved_at: Instant,
     wanted: bool,
@@ -65,7 +65,7 @@ impl Core {
         }
     }
 
-    /// The life of the thread that saves the index.
+    /// The main loop of the thread that saves the index.
     pub fn index_saver(&self) {
         let mut state = self.saver.lock();
         while !state.stopping {
@@ -87,19 +87,19 @@ impl Core {
         }
     }
 
-    /// Saves the index; a failure is logged and costs nothing but a scan at the next start.
+    /// Saves the index. A failure is logged; the next start then scans more.
     pub fn save_index(&self) {
         let saving = self.hold_saver();
-        // The file that has the name may be another one.
+        // The file of this name may be another one.
         if self.broken().is_some() {
             return;
         }
-        // Current for as long as nobody else saves.
+        // Stays current: a pack takes the saver before it replaces the volume.
         let volume = self.volume.get_owned();
         self.save_index_of(&saving, &volume, volume.published_end());
     }
 
-    /// While this is held nobody saves the index.
+    /// While this is held, no other thread saves the index.
     pub fn hold_saver(&self) -> MutexGuard<'_, ()> {
         self.saver.saving.lock()
     }
@@ -118,7 +118,7 @@ impl Core {
             })
         });
         let mut state = self.saver.lock();
-        // After a failure too: not again at once.
+        // Also after a failure, so that it is not repeated at once.
         state.saved_end = end;
         state.saved_at = begun;
         state.wanted = false;
@@ -157,7 +157,7 @@ mod tests {
             for oid in [n % 7, n] {
                 txn.store(Oid(oid), storage.get_tid(Oid(oid)).unwrap_or(Tid::ZERO), &[1; 50]).unwrap();
             }
-            // Nobody publishes: a lone finish is through when it returns.
+            // There is no publisher, so a single finish is complete when it returns.
             storage.finish(storage.vote(txn, TidAt::Finish).unwrap(), Box::new(()));
             ends.push(storage.size());
         }

@@ -1,10 +1,11 @@
-//! Disk space for voted transactions, reserved before they are written, so that a full disk is an error of the vote.
+//! Disk space for voted transactions: reserved at vote, so that a full disk is an error of the vote.
 //!
-//! The file's length does not change by this: what is reserved lies behind its end and is given back at close. Where the file
-//! system cannot reserve, zeros are written there instead: then the file is longer than its transactions, and after a crash
-//! the zeros are cut off, by Python too.
+//! The file's length does not change by this: the reserved space is behind its end and is given back at close. If the
+//! file system cannot reserve, zeros are written there instead. Then the file is longer than its transactions, and
+//! after a crash the zeros are cut off, also by Python.
 //!
-//! Invariant: zeros are only written behind all that has voted, so never where a transaction may be written at the same time.
+//! Invariant: zeros are only written behind the space of all voted transactions, so never where a transaction may be
+//! written at the same time.
 
 use std::io;
 use std::path::Path;
@@ -14,9 +15,9 @@ use super::media::MediaFile;
 use crate::base::sync::{Mutex, MutexGuard, rank};
 use crate::storage::{Result, StorageError};
 
-/// Reserve so much more than is needed, to do it rarely.
+/// Bytes that are reserved in advance, to do it rarely.
 const AHEAD: u64 = 4 << 20;
-/// Zeros are written in pieces.
+/// Length of one write of zeros.
 const CHUNK_LEN: usize = 256 << 10;
 
 /// Disk space that is reserved behind the end of the file.
@@ -26,26 +27,26 @@ pub struct Space {
 
 struct State {
     room: Room,
-    /// In the file that a pack is about to put in the place of this one.
+    /// The file with which a pack is about to replace this one.
     next: Option<Room>,
-    /// Voted and not written yet.
+    /// Bytes of transactions that have voted and are not written yet.
     outstanding: u64,
 }
 
-/// What is reserved in a file.
+/// The reserved space in one file.
 struct Room {
     file: Arc<dyn MediaFile>,
     /// Where the next transaction will be appended.
     end: u64,
-    /// Reserved up to here.
+    /// The end of the reserved space.
     until: u64,
-    /// So much longer may the transactions become that have voted.
+    /// Bytes by which the voted transactions may still grow.
     growth: u64,
-    /// The file system can reserve.
+    /// Whether the file system can reserve.
     supported: bool,
 }
 
-/// Space for one transaction; given back when dropped.
+/// The space of one transaction; given back when dropped.
 pub struct Reservation {
     state: Arc<Mutex<State, rank::Space>>,
     len: u64,
@@ -57,13 +58,13 @@ impl Space {
         Space { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Where a transaction would begin that finished after all that are voted now.
+    /// Where a transaction would begin if it finished after all that have voted by now.
     pub fn likely_end(&self) -> u64 {
         let state = lock(&self.state);
         state.room.end + state.outstanding
     }
 
-    /// Makes sure that `len` more bytes can be written.
+    /// Ensures that `len` more bytes can be written.
     pub fn reserve(&self, path: &Path, len: u64) -> Result<Reservation> {
         let mut state = lock(&self.state);
         let State { room, next, outstanding } = &mut *state;
@@ -80,20 +81,20 @@ impl Space {
         Ok(Reservation { state: self.state.clone(), len })
     }
 
-    /// The file now ends here, its reserved part beyond it is as it was.
+    /// Records that the file ends at `end` now. The reserved space behind it stays.
     pub fn appended(&self, end: u64) {
         lock(&self.state).room.end = end;
     }
 
-    /// The file was cut off here, which gives back all that was reserved.
+    /// Records that the file was cut off at `end`, which gave back all reserved space.
     pub fn cut(&self, end: u64) {
         let mut state = lock(&self.state);
         state.room.end = end;
         state.room.until = end;
     }
 
-    /// Another file, which ends at `end`, is about to take the place of the one so far: all that has voted, and votes until
-    /// then, has room there, too. It may become longer by `growth` bytes.
+    /// Another file, which ends at `end`, is about to replace the current one. Reserves space there for all
+    /// transactions that have voted or vote until then. They may grow by `growth` bytes.
     pub fn prepare_move(&self, file: Arc<dyn MediaFile>, end: u64, growth: u64) -> io::Result<()> {
         let mut state = lock(&self.state);
         let mut next = Room::new(file, end, growth);
@@ -102,7 +103,7 @@ impl Space {
         Ok(())
     }
 
-    /// It has taken the place, or not.
+    /// Ends the move: the other file has replaced the current one, or not.
     pub fn end_move(&self, has_moved: bool) {
         let mut state = lock(&self.state);
         if let Some(next) = state.next.take()
@@ -118,7 +119,7 @@ impl Room {
         Room { file, end, until: end, growth, supported: true }
     }
 
-    /// Makes room for `len` bytes of transactions. What is before `idle_from` may be written at the same time.
+    /// Reserves `len` bytes for transactions. The part before `idle_from` may be written at the same time.
     fn hold(&mut self, len: u64, idle_from: u64) -> io::Result<()> {
         let need = self.end + len + self.growth;
         if need > self.until {
@@ -127,12 +128,12 @@ impl Room {
         Ok(())
     }
 
-    /// Sees to it that all from `until` up to `to` can be written, or more; up to where. What is before `idle_from` may be written
-    /// at the same time.
+    /// Makes everything from `until` up to `to` writable, or more; returns up to where. The part before `idle_from` may
+    /// be written at the same time.
     fn make_room(&mut self, idle_from: u64, to: u64) -> io::Result<u64> {
         if self.supported {
             let from = self.until.max(self.end);
-            // Perhaps there is not so much, but just enough.
+            // There may be just enough space without `AHEAD`.
             let ahead = self.file.reserve(from, to + AHEAD - from).map(|done| (done, to + AHEAD));
             let exact = || self.file.reserve(from, to - from).map(|done| (done, to));
             match ahead.or_else(|_| exact())? {
@@ -140,7 +141,7 @@ impl Room {
                 (false, _) => self.supported = false,
             }
         }
-        // Not more than is needed: it would be taken from others.
+        // Not more than needed: it would be missing elsewhere.
         let zeros = vec![0; CHUNK_LEN];
         let mut pos = self.until.max(idle_from);
         while pos < to {
@@ -153,7 +154,7 @@ impl Room {
 }
 
 impl Reservation {
-    /// The transaction has become longer, and is about to be written.
+    /// The transaction has grown and is about to be written.
     pub fn grow_to(&mut self, len: u64) {
         let more = len.saturating_sub(self.len);
         lock(&self.state).outstanding += more;
@@ -167,7 +168,7 @@ impl Drop for Reservation {
     }
 }
 
-// Plain numbers, changed together: a panic elsewhere cannot leave them half done.
+// These numbers are changed together, so a panic elsewhere cannot leave them inconsistent.
 fn lock(state: &Mutex<State, rank::Space>) -> MutexGuard<'_, State> {
     state.lock()
 }
@@ -235,7 +236,7 @@ mod tests {
         let second = space.reserve(path, 600_000).unwrap();
         assert!(space.reserve(path, 100_000).is_err(), "the disk is full");
         drop(second);
-        // What the other gave back is there already.
+        // The space that the other gave back is there already.
         let third = space.reserve(path, 500_000).unwrap();
         assert_eq!(file.len().unwrap(), 1_001_000);
         drop((first, third));
@@ -248,7 +249,7 @@ mod tests {
         let packed = small(1 << 20);
         space.prepare_move(packed.clone(), 500, 1000).unwrap();
         assert_eq!(packed.len().unwrap(), 301_500);
-        // Who votes before it has taken the place needs room in both.
+        // A vote before the move needs room in both files.
         let later = space.reserve(Path::new("Data.fs"), 100_000).unwrap();
         assert_eq!(packed.len().unwrap(), 401_500);
         assert!(space.prepare_move(small(400_000), 500, 0).is_err(), "then the pack fails, not the finish");

@@ -1,8 +1,7 @@
-//! Vote: everything that can be checked is checked here, and the disk space is reserved, so that `finish` has only to
-//! write and sync.
+//! Vote: checks all that can be checked and reserves disk space, so that `finish` only has to write and sync.
 //!
-//! Nothing is written yet: where the transaction will stand in the file is not known before it has its tid. Many
-//! votes run at once; the server's locks see to it that they touch different objects.
+//! Nothing is written to the file yet: the position of the transaction is not known before it has its tid. Many votes
+//! run at once; the server's locks ensure that they touch different objects.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::{Op, OpKind, Staged};
 use crate::storage::{Commit, Publisher, Result, Storage, StorageError, Ticket, TidAt, Voted};
 
-/// What those who copy a database can bring about.
+/// Clients that copy a database can cause these lines.
 static MISMATCHES: LogRate = LogRate::new("mismatches between data and backpointers", 60, 60);
 
 impl Commit for FileStorage {
@@ -44,7 +43,7 @@ impl Commit for FileStorage {
         }
         let points_back =
             |op: &Op| matches!(op.kind, OpKind::Undo { .. } | OpKind::Restore { prev_txn: Some(_), .. });
-        // Before the volume is taken.
+        // Before the volume is taken, see `pins`.
         let pin = staged.ops().iter().any(points_back).then(|| core.pins.begin());
         let volume = core.volume.get_owned();
         let mut draft = Draft::new(staged.ops().len());
@@ -88,7 +87,7 @@ impl Commit for FileStorage {
 }
 
 impl FileStorage {
-    /// Goes through the operations of a transaction: `draft` gets the records that it writes.
+    /// Runs the operations of a transaction; the records that it writes are added to `draft`.
     fn draft_ops(
         &self,
         volume: &Volume,
@@ -124,12 +123,12 @@ impl FileStorage {
             };
             let Some(record) = self.check_op(volume, staged, &op, draft.len)? else { continue };
             let pos = begin + head_len + draft.len;
-            // As Python counts: the record may begin at the quota, and reach beyond it.
+            // As in Python: the record may begin at the quota and extend beyond it.
             let restored = matches!(op.kind, OpKind::Restore { .. });
             if !restored && self.options.quota.is_some_and(|quota| pos > quota) {
                 return Err(StorageError::Quota);
             }
-            // A back-pointer may be as long as the data that it stands for.
+            // The length of a back-pointer may be equal to that of the data that it replaces.
             draft.rearranged |= record.len() != DATA_HEADER_LEN as u64 + op.len || record.back != 0;
             draft.push(record);
         }
@@ -142,8 +141,8 @@ impl FileStorage {
         Ok(())
     }
 
-    /// Checks one operation as Python's `store`, `deleteObject`, `restore` and `checkCurrentSerialInTransaction` do;
-    /// the record to write, if it writes one.
+    /// Checks one operation as Python's `store`, `deleteObject`, `restore` and `checkCurrentSerialInTransaction` do.
+    /// Returns the record to write, if there is one.
     pub(super) fn check_op(
         &self,
         volume: &Volume,
@@ -156,7 +155,7 @@ impl FileStorage {
         let mut record =
             StagedRecord { oid, tid: None, prev, data_len: op.len, back: 0, staged_at: op.start, file_at };
         match op.kind {
-            // Has records of its own.
+            // Its records are made in `undo_records`.
             OpKind::Undo { .. } => return Ok(None),
             OpKind::CheckCurrent { serial } => {
                 check_current(self, oid, serial)?;
@@ -199,7 +198,7 @@ impl FileStorage {
     }
 }
 
-/// The tid of the current record, of an object that is gone too; `None` if there never was one.
+/// The tid of the current record, also of a deleted or un-created object; `None` if the object never existed.
 fn committed(volume: &Volume, oid: Oid, pos: u64) -> Result<Option<Tid>> {
     if pos == 0 {
         return Ok(None);
@@ -207,8 +206,8 @@ fn committed(volume: &Volume, oid: Oid, pos: u64) -> Result<Option<Tid>> {
     Ok(Some(volume.log.read_record(pos, Some(oid))?.header.tid))
 }
 
-/// The record that a restored record may point back to instead of repeating its data: the last one of the object in
-/// transaction `prev_txn`, if its data is the same. It is only a hint, and 0 if there is nothing fitting.
+/// The record that a restored record may point back to instead of repeating the data: the object's last one in
+/// transaction `prev_txn`, if its data is the same. `prev_txn` is only a hint; 0 if no record fits.
 fn back_pointer(
     volume: &Volume,
     staged: &Staged,
@@ -224,8 +223,8 @@ fn back_pointer(
             return Ok(0);
         }
         if record.header.tid == prev_txn {
-            // Where the hinted record is a back-pointer itself, Python trusts the hint; the data are compared here
-            // all the same.
+            // If the hinted record is a back-pointer itself, Python trusts the hint. Here the data are compared in this
+            // case too.
             let found = match record.header.data_len {
                 0 => log.follow(op.oid, record.back)?,
                 _ => Some((pos, record.header)),
@@ -252,7 +251,7 @@ fn back_pointer(
     Ok(0)
 }
 
-/// Lengths that the file has two bytes for, and a status that may stand in it.
+/// Checks that the lengths fit into two bytes, and that the status is valid in the file.
 fn check_meta(staged: &Staged) -> Result<()> {
     let refused = |message: &str| {
         let class = ("ZODB.FileStorage.FileStorage", "FileStorageError");

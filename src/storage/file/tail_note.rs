@@ -1,12 +1,12 @@
-//! `Data.fs.tmp`: what the next start should know about the file that this process writes.
+//! `Data.fs.tmp`: what the next start must know about the file that this process writes.
 //!
-//! Whether the file is the same. If somebody has put an older one in its place, clients may know transactions and object ids
-//! that it does not have (see `familiar`).
+//! Whether the file is the same. If an operator has put an older file in its place, clients may know transactions and
+//! object ids that the older file does not have (see `familiar`).
 //!
-//! What a power cut may have left. A commit is one write and one sync, so a power cut may leave a transaction whose length has
-//! reached the disk but not all of its bytes: blocks of zeros. They cannot be told from zeros that a client stored, so this note
-//! keeps a list of the latter (an all-zero block is rare in pickles). It also says up to where the file was certainly synced:
-//! damage before that is damage, behind it a torn commit.
+//! What a power cut may have left. A commit is one write and one sync, so after a power cut the length of a transaction
+//! may be on the disk without all of its bytes: the missing blocks are zeros. They look like zeros that a client
+//! stored, so this note lists the latter (an all-zero block is rare in pickles). It also says up to where the file was
+//! certainly synced: damage before that position is damage, damage behind it is a torn commit.
 //!
 //! ```text
 //!   0  magic 16
@@ -17,20 +17,20 @@
 //! 160  positions of all-zero blocks, 8 each
 //!
 //! start, start_tid   where the last transaction ended when the note was begun, and its tid
-//! seen               the last transaction that clients were told of: later than start_tid if a pack has dropped it
-//! file               inode and time of birth: the number of an inode alone is given again
+//! seen               the last transaction that clients have seen: later than start_tid if a pack has dropped it
+//! file               inode and time of creation: the number of an inode alone may be reused
 //! boot               the run of the operating system; zeros: not known
 //! digest             of the DIGEST_LEN bytes before start, or as many as there are
 //! state              'o' open, 'c' closed, 'd' a sync has failed, 's' another file is about to take the name
 //! check              of the 72 bytes from start to state
-//! synced             all before this was durable at some later time; the tid of the transaction that ends there
+//! synced             everything before this is durable; the tid of the transaction that ends there
 //! until              the file was not changed by this process after this time
 //! ```
 //!
-//! What is written again and again stands twice, the second time with all bits inverted, so that a write that was cut
-//! short is noticed.
+//! Fields that are written repeatedly are there twice, the second time with all bits inverted, so that an incomplete
+//! write is noticed.
 //!
-//! Python opens the same name for its own commits and empties it, so a note never speaks of what Python wrote there.
+//! Python uses the same name for its own commits and empties the file, so a note never describes what Python wrote.
 
 use std::io;
 use std::path::Path;
@@ -59,57 +59,58 @@ const _: () = assert!(ABOUT_AT as usize + ABOUT_LEN + CHECK_LEN == SYNCED_AT as 
 const _: () = assert!(SYNCED_AT + 2 * (8 + 8) == OID_MARK_AT);
 const _: () = assert!(OID_MARK_AT + 2 * 8 == UNTIL_AT);
 const _: () = assert!(UNTIL_AT as usize + 2 * 8 == HEAD_LEN);
-/// More zero blocks than this in one tail are not remembered, and not checked either.
+/// Up to this many zero blocks of one tail are listed. If there are more, zero blocks are not checked.
 const ZEROS_MAX: usize = 1 << 20;
-/// So much of the file before `start` is in the digest.
+/// The digest covers this many bytes of the file before `start`.
 pub const DIGEST_LEN: u64 = 64 << 10;
 pub const FINGERPRINT_LEN: usize = 16;
 
-/// The unit in which a disk may have lost what was written.
+/// The unit of bytes that a power cut may lose.
 pub const BLOCK: u64 = 4096;
 
-/// What an earlier process left.
+/// The note of an earlier process.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TailNote {
-    /// `None`: that part cannot be read.
+    /// `None` if that part cannot be read.
     pub about: Option<About>,
-    /// All before this was durable, and the transaction with this tid ended here.
+    /// Everything before this position was durable; the transaction with tid `synced_tid` ended here.
     pub synced: u64,
     pub synced_tid: Tid,
     /// Oids up to this one may have been given out.
     pub oid_mark: Oid,
-    /// 0 if it is not known.
+    /// 0 if unknown.
     pub until: Time,
-    /// Positions of blocks that are rightly all zero, ascending.
+    /// Positions of blocks that are all zero and should be, ascending.
     pub zeros: Vec<u64>,
 }
 
-/// Of which file a note speaks.
+/// The file that a note is about.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct About {
-    /// Where the last transaction ended, all of it durable, and its tid.
+    /// Where the last transaction ended, and its tid. Everything before was durable.
     pub start: u64,
     pub start_tid: Tid,
-    /// The last transaction that clients were told of.
+    /// The last transaction that clients have seen.
     pub seen: Tid,
     /// [`Identity::number`](super::media::Identity::number)
     pub file: u64,
-    /// `None`: not known.
+    /// `None` if unknown.
     pub boot: Option<[u8; BOOT_LEN]>,
     pub digest: [u8; FINGERPRINT_LEN],
     pub state: State,
 }
 
-/// What the process was doing when the note was last written.
+/// The state of the process when the note was last written.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum State {
     #[default]
     Open,
-    /// It ended in order.
+    /// It closed in order.
     Closed,
-    /// A sync has failed: what the disk has nobody knows.
+    /// A sync has failed: the content of the disk is unknown.
     Doubt,
-    /// Another file was about to take the name of this one, with the same transactions but for what a pack drops.
+    /// Another file was about to take the name of this one. It has the same transactions, except those that a pack
+    /// drops.
     Switching,
 }
 
@@ -159,7 +160,7 @@ fn check(bytes: &[u8]) -> [u8; CHECK_LEN] {
     fingerprint(bytes).first_chunk().copied().unwrap_or_default()
 }
 
-/// Tells whether bytes are the same.
+/// A digest that tells whether bytes are the same.
 pub fn fingerprint(bytes: &[u8]) -> [u8; FINGERPRINT_LEN] {
     Sha1::digest(bytes).first_chunk().copied().unwrap_or_default()
 }
@@ -191,7 +192,7 @@ impl TailNote {
             about,
             synced,
             synced_tid: Tid(synced_tid),
-            // Too high does no harm, but what zeros in place of the second half make of it is no oid.
+            // A mark that is too high does no harm. But if zeros are in place of the second half, the result is no oid.
             oid_mark: Oid([mark, mark_again]
                 .into_iter()
                 .filter(|&mark| mark <= Oid::MAX.0)
@@ -207,7 +208,7 @@ impl TailNote {
         Some(note)
     }
 
-    /// After a power cut, damage from here on is a commit that was cut short.
+    /// After a power cut, damage from this position on is an incomplete commit.
     pub fn suspect_from(&self) -> u64 {
         self.synced
     }
@@ -225,23 +226,23 @@ impl TailNote {
 /// Keeps the note of this process up to date.
 pub struct NoteFile {
     file: Arc<dyn MediaFile>,
-    /// Only the thread that appends to the log adds zeros.
+    /// Number of listed zero blocks. Only the thread that appends to the log adds to it.
     zero_count: AtomicUsize,
     until: AtomicU64,
     /// Held while the note is written.
     says: Mutex<Says, rank::Note>,
 }
 
-/// What the note says.
+/// The content of the note.
 struct Says {
     about: About,
     synced: u64,
     oid_mark: Oid,
-    /// Which file it is about.
+    /// The file that it is about.
     file_no: FileNo,
 }
 
-/// Counts the files that a pack put in the place of the first.
+/// Number of a file: counts the files that packs have put in the place of the first.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FileNo(u64);
 
@@ -255,7 +256,7 @@ impl NoteFile {
         until: Time,
     ) -> io::Result<NoteFile> {
         let path = with_suffix(path, ".tmp");
-        // In the order of `restart`: at no time an older head may stand before a list that is cut off already.
+        // In the order of `restart`: an older head must never be in front of a list that is cut off already.
         let file = media.open(&path, Access::Create)?;
         file.write_at(&head(&about, oid_mark, until), 0)?;
         file.sync()?;
@@ -274,15 +275,16 @@ impl NoteFile {
         self.says.lock()
     }
 
-    /// The file that is current.
+    /// The number of the current file.
     pub fn file_no(&self) -> FileNo {
         self.says().file_no
     }
 
-    /// Everything before `end` is durable, where transaction `tid` ends. Not synced itself: an older note is true as well.
+    /// Records that everything before `end`, where transaction `tid` ends, is durable. Not synced: an older note is
+    /// true as well.
     pub fn set_synced(&self, file: FileNo, end: u64, tid: Tid) -> io::Result<()> {
         let mut says = self.says();
-        // Two groups may come at once, the later one first; and a pack between them.
+        // Two groups may call at the same time, the later one first; a pack may come between them.
         if file == says.file_no && end > says.synced {
             self.file.write_at(&synced_twice(end, tid), SYNCED_AT)?;
             says.synced = end;
@@ -290,13 +292,13 @@ impl NoteFile {
         Ok(())
     }
 
-    /// The same, durable on return. It needs no room on the disk.
+    /// As `set_synced`, but durable on return. Needs no disk space.
     pub fn set_durable(&self, file: FileNo, end: u64, tid: Tid) -> io::Result<()> {
         self.set_synced(file, end, tid)?;
         self.file.sync()
     }
 
-    /// The file will be changed up to this time; durable on return.
+    /// Records that the file will be changed up to this time; durable on return.
     pub fn set_until(&self, until: Time) -> io::Result<()> {
         let _says = self.says();
         self.file.write_at(&twice(until), UNTIL_AT)?;
@@ -309,8 +311,8 @@ impl NoteFile {
         self.until.load(Ordering::Relaxed)
     }
 
-    /// Another file is about to take the name of this one: until [`NoteFile::restart`] the note speaks of both, which are
-    /// durable, and nothing is written meanwhile. `seen`: the last transaction that clients were told of.
+    /// Another file is about to take the name of this one. Until [`NoteFile::restart`] the note describes both files,
+    /// which are durable, and nothing is written. `seen`: the last transaction that clients have seen.
     pub fn suspend(&self, seen: Tid) -> io::Result<()> {
         let mut says = self.says();
         says.file_no.0 += 1;
@@ -320,13 +322,13 @@ impl NoteFile {
         self.say(&mut says, about)
     }
 
-    /// The note speaks of the file that ends at `about.start`, all of it durable.
+    /// Makes the note describe the file that ends at `about.start`, all of it durable.
     pub fn restart(&self, about: About, until: Time) -> io::Result<()> {
         let mut says = self.says();
         self.rewrite(&mut says, about, until)
     }
 
-    /// The last word of this process: `about` is closed, and oids were given out up to `last_oid`.
+    /// The last change of this process: `about` is closed, and oids were given out up to `last_oid`.
     pub fn close(&self, about: About, last_oid: Oid, until: Time) -> io::Result<()> {
         let mut says = self.says();
         says.oid_mark = last_oid;
@@ -339,13 +341,13 @@ impl NoteFile {
         says.synced = about.start;
         says.about = about;
         self.until.store(until, Ordering::Relaxed);
-        // Last: blocks too many on the list do no harm, one that is missing does.
+        // Last: superfluous blocks on the list do no harm, a missing one does.
         self.file.set_len(HEAD_LEN as u64)?;
         self.zero_count.store(0, Ordering::Relaxed);
         Ok(())
     }
 
-    /// A sync has failed.
+    /// Records that a sync has failed.
     pub fn doubt(&self) -> io::Result<()> {
         let mut says = self.says();
         let about = About { state: State::Doubt, ..says.about.clone() };
@@ -359,7 +361,8 @@ impl NoteFile {
         Ok(())
     }
 
-    /// Oids up to this one may be given out. Not synced: it matters when the process dies, less when the machine does.
+    /// Records that oids up to this one may be given out. Not synced: it matters if the process dies, less if the
+    /// machine does.
     pub fn set_oid_mark(&self, oid: Oid) -> io::Result<()> {
         let mut says = self.says();
         self.file.write_at(&twice(oid.0), OID_MARK_AT)?;
@@ -367,7 +370,7 @@ impl NoteFile {
         Ok(())
     }
 
-    /// These blocks, about to be written, are all zero; durable on return.
+    /// Lists blocks of zeros that are about to be written; durable on return.
     pub fn add_zeros(&self, blocks: &[u64]) -> io::Result<()> {
         let count = self.zero_count.load(Ordering::Relaxed);
         if count > ZEROS_MAX {
@@ -381,7 +384,7 @@ impl NoteFile {
     }
 }
 
-/// All but the zero blocks.
+/// The content of the note except the zero blocks.
 fn head(about: &About, oid_mark: Oid, until: Time) -> Vec<u8> {
     let mut head = MAGIC.to_vec();
     head.extend_from_slice(&about.to_bytes());

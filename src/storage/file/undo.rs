@@ -1,4 +1,4 @@
-//! What can be undone, and what an undo comes to. The records that it writes are made in `undo_records`.
+//! What can be undone, and which objects an undo changes. `undo_records` makes the records that an undo writes.
 
 use std::ops::ControlFlow;
 
@@ -12,7 +12,7 @@ use crate::storage::staged::{OpKind, Staged};
 use crate::storage::{Result, Undo, UndoEntry};
 
 impl Undo for FileStorage {
-    /// Goes on beside commits and takes no lock: what is published stays where it is.
+    /// Runs beside commits without a lock: published transactions are not moved or changed.
     fn undo_log(&self, each: &mut dyn FnMut(UndoEntry) -> ControlFlow<()>) -> Result<()> {
         self.check_open()?;
         let volume = self.core.volume.get_owned();
@@ -26,7 +26,7 @@ impl Undo for FileStorage {
                 b'p' => break,
                 _ => continue,
             }
-            // Whoever undoes one of these looks it up soon.
+            // Remembered for the undo of one of these transactions, which often follows.
             if passed % WAYPOINT == 0 {
                 volume.places.remember(header.tid, tpos);
             }
@@ -51,7 +51,7 @@ impl Undo for FileStorage {
         Ok(oids)
     }
 
-    /// Vote goes through all of it again. Of a store that the vote may merge, the state that the client sent counts here.
+    /// The vote repeats all of this. For a store that the vote may merge, this uses the state that the client sent.
     fn undo_now(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
         self.check_writable()?;
         let tid = self.core.tids.at_vote(staged.tid)?;

@@ -1,4 +1,4 @@
-//! Looking up the transactions that can be undone.
+//! Finding transactions that can be undone.
 
 use super::backwards::Backwards;
 use super::format::TxnHeader;
@@ -6,14 +6,14 @@ use super::volume::Volume;
 use crate::base::ids::Tid;
 use crate::storage::{Result, StorageError};
 
-/// Transactions that end here or before are not found: Python takes the file for empty then. Only the first can,
-/// and only if it has no record.
+/// A transaction that ends before this is not found, as in Python, which takes the file for empty. Only the first can
+/// end there, and only if it has no record.
 pub const FIRST_END_MIN: u64 = 40;
 
-/// Of the transactions that a walk passes, one in so many is remembered.
+/// A search remembers the place of one in this many transactions.
 pub const WAYPOINT: usize = 64;
 
-/// Where transaction `tid` stands. It must be published and later than the last pack.
+/// Position and header of transaction `tid`. It must be published and later than the last pack.
 pub fn find_undoable(volume: &Volume, tid: Tid) -> Result<(u64, TxnHeader)> {
     let (tpos, header) = match volume.places.get(tid) {
         Some(tpos) => (tpos, volume.log.read_txn_header(tpos)?),
@@ -32,12 +32,12 @@ fn search(volume: &Volume, tid: Tid) -> Result<(u64, TxnHeader)> {
     {
         return Ok(found);
     }
-    // Also where times do not ascend, or nothing is known.
+    // Also for files whose tids do not ascend, and if no place is known.
     let found = search_before(volume, tid, volume.published_end(), false)?;
     found.ok_or(StorageError::Undo { reason: "Invalid transaction id", oid: None })
 }
 
-/// Among the transactions that end at `end` or before. `ascending`: not beyond the first that is earlier.
+/// Searches among the transactions that end at `end` or before. `ascending`: stops at the first earlier tid.
 fn search_before(volume: &Volume, tid: Tid, end: u64, ascending: bool) -> Result<Option<(u64, TxnHeader)>> {
     let mut transactions = Backwards::new(&volume.log, end);
     let mut passed = 0;

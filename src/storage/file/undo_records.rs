@@ -1,11 +1,11 @@
-//! Transactional undo: a transaction that takes back an earlier one.
+//! The records of an undo: a transaction that takes back an earlier one.
 //!
-//! For each record of the undone transaction the undoing one gets a record that points back to the one before it,
-//! so nothing is copied; an object that was created gets a back-pointer to nothing. Where a later transaction changed
-//! the object, to other data than the undone one did, the states are merged, or the undo fails.
+//! For each record of the undone transaction the new one gets a record that points back to the record before it, so
+//! nothing is copied. For an object that the undone transaction created, the back-pointer is 0. If a later transaction
+//! gave the object other data than the undone one, the states are merged, or the undo fails.
 //!
-//! Nothing but the objects themselves needs to be locked: all else that is read here lies in the past. Python takes the
-//! whole storage.
+//! Only the objects themselves need locks: everything else that is read here is in the past. Python locks the whole
+//! storage.
 
 use std::collections::HashMap;
 
@@ -19,14 +19,14 @@ use crate::conflict::ThreeStates;
 use crate::storage::staged::Staged;
 use crate::storage::{Result, StorageError, Undone};
 
-/// What an object has instead.
+/// The record that an undo writes for one object.
 enum Instead {
-    /// The data of the record at this place, or none.
+    /// The data of the record at this position; 0: none.
     Back(u64),
     Merged(Vec<u8>),
 }
 
-/// Why an object cannot have its earlier state again, or the medium failed.
+/// Why an object cannot get its earlier state back, or an error of the medium.
 enum Failure {
     Undo(&'static str),
     Storage(StorageError),
@@ -39,8 +39,8 @@ impl From<StorageError> for Failure {
 }
 
 impl FileStorage {
-    /// Adds the records that take back transaction `tid`. Earlier operations of the same transaction have their effect,
-    /// other undos among them.
+    /// Adds the records that take back transaction `tid`. Earlier operations of the same transaction, including other
+    /// undos, are taken into account.
     pub(super) fn undo_transaction(
         &self,
         volume: &Volume,
@@ -50,7 +50,7 @@ impl FileStorage {
     ) -> Result<()> {
         let (tpos, header) = find_undoable(volume, tid)?;
         draft.settle();
-        // What fails may be redeemed by a later record of the same object.
+        // A failed object may still succeed with a later record of the same object.
         let mut failures: HashMap<Oid, (u64, &'static str)> = HashMap::new();
         let mut undone: HashMap<Oid, usize> = HashMap::new();
         let mut records = Records::new(&volume.log, tpos, &header);
@@ -81,7 +81,7 @@ impl FileStorage {
         Err(StorageError::MultipleUndo(failures))
     }
 
-    /// Decides about one record of the undone transaction, at `pos`.
+    /// Decides about the record of the undone transaction at `pos`.
     fn undo_record(
         &self,
         volume: &Volume,
@@ -124,12 +124,12 @@ impl FileStorage {
         if pre == 0 {
             return Err(Failure::Undo("Can't undo an add transaction followed by conflicting transactions."));
         }
-        // Python says "_loadBack() failed for %s", and leaves it at that.
+        // Python says only "_loadBack() failed for %s".
         let pre_data = data_of(pre).map_err(|failure| match failure {
             Failure::Undo(_) => Failure::Undo("_loadBack() failed for %s"),
             storage => storage,
         })?;
-        // Of several records of the object, `loadSerial` knows the last only.
+        // If there are several records of the object, `loadSerial` finds only the last.
         let old = match volume.revision(oid, undone.header.tid)? {
             0 => undone_data,
             at => data_of(at)?,
@@ -150,7 +150,7 @@ impl FileStorage {
     }
 }
 
-/// Writes the record down; the transaction whose data it stands for.
+/// Adds the record; returns the transaction whose data it stands for.
 fn add_undo_record(
     volume: &Volume,
     staged: &mut Staged,
@@ -178,7 +178,7 @@ fn add_undo_record(
     Ok(restored)
 }
 
-/// An object's state that an undo meets.
+/// The state of an object at the time of the undo.
 #[derive(Clone, Copy)]
 enum Current {
     Draft(StagedRecord),
@@ -186,7 +186,7 @@ enum Current {
 }
 
 impl Current {
-    /// The back-pointer that it has instead of data, which may lead nowhere.
+    /// The back-pointer that the state has instead of data; may be 0.
     fn back(&self) -> Option<u64> {
         match self {
             Current::Draft(record) => (record.data_len == 0).then_some(record.back),
@@ -194,7 +194,7 @@ impl Current {
         }
     }
 
-    /// For a record of this transaction perhaps not known yet: then one that no other record has.
+    /// The serial. A record of this transaction may not have a tid yet: then a tid that no other record has.
     fn serial(&self, staged: &Staged) -> Tid {
         match self {
             Current::Draft(record) => record.tid.or(staged.tid).unwrap_or(Tid::MAX),

@@ -1,7 +1,7 @@
-//! The file that is current and the index of it: a pack replaces both at once.
+//! The current file and its index. A pack replaces both in one step.
 //!
-//! Whoever reads takes the volume once and keeps to it: positions mean nothing in another one. A volume that was
-//! replaced stays readable as long as somebody holds it, and nothing is appended to it any more.
+//! A reader takes the volume once and keeps it to the end of its call: positions are valid only in their volume. A
+//! replaced volume stays readable as long as a reader holds it; nothing is appended to it any more.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,21 +17,21 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, MutexGuard, rank};
 use crate::storage::{Result, StorageError};
 
-/// One file and the index of it.
+/// One file and its index.
 pub struct Volume {
     pub log: Log,
-    /// The same, for those who do not wait for the disk.
+    /// The same file, for reads that do not wait for the disk.
     pub log_in_memory: Log,
     pub index: Index,
     pub places: Places,
     /// Where the last published transaction ends. Written by the leader only.
     published_end: AtomicU64,
-    /// The tid of the last transaction in the file. A pack may have dropped some that were published later.
+    /// The tid of the last transaction in the file. A pack may have dropped later ones that were published.
     end_tid: AtomicU64,
 }
 
 impl Volume {
-    /// `end_tid`: of the last transaction in the file.
+    /// `end_tid`: the tid of the last transaction in the file.
     pub fn new(log: Log, index: Index, end_tid: Tid) -> Volume {
         let published_end = AtomicU64::new(log.end());
         let log_in_memory = log.without_waiting();
@@ -49,7 +49,7 @@ impl Volume {
         Tid(self.end_tid.load(Ordering::Acquire))
     }
 
-    /// The file has become longer, durably.
+    /// Records that the file has become longer, durably.
     pub fn appended(&self, end: u64, tid: Tid) {
         self.log.set_end(end);
         self.end_tid.store(tid.0, Ordering::Release);
@@ -59,7 +59,7 @@ impl Volume {
         self.published_end.load(Ordering::Acquire)
     }
 
-    /// Where the revision of `oid` is that transaction `tid` made; 0 if there is none.
+    /// The position of the revision of `oid` that transaction `tid` made; 0 if there is none.
     pub fn revision(&self, oid: Oid, tid: Tid) -> Result<u64> {
         let mut pos = self.index.pos(oid);
         while pos != 0 {
@@ -77,8 +77,8 @@ impl Volume {
     }
 }
 
-/// A volume for iterators, whose clients may forget them: it is taken from them when it has been replaced too often, because the disk
-/// space of the file is not free before.
+/// A volume for iterators, which clients may forget to end. It is taken away after too many packs, because the disk
+/// space of a replaced file is not free while the file is open.
 pub struct Lent(ArcSwapOption<Volume>);
 
 impl Lent {
@@ -92,7 +92,7 @@ impl Lent {
     }
 }
 
-/// A file whose iterators have been ended. It is closed when this is dropped, which may take long.
+/// A replaced file whose iterators have been ended. Dropping it closes the file, which may take long.
 pub struct Ended(Arc<Volume>);
 
 impl fmt::Display for Ended {
@@ -107,10 +107,10 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Iterators over so many replaced files go on.
+/// Iterators over this many replaced files go on.
 const RETIRED_MAX: usize = 2;
 
-/// The current volume. Taking it costs no lock and no shared counter, so readers do not meet here.
+/// The current volume. Taking it needs no lock and no shared counter, so readers do not slow each other down.
 pub struct Current {
     volume: ArcSwap<Volume>,
     lent: Mutex<Loans, rank::Lent>,
@@ -119,7 +119,7 @@ pub struct Current {
 struct Loans {
     /// Of the current volume.
     current: Arc<Lent>,
-    /// Of those before, oldest first.
+    /// Of the replaced volumes, oldest first.
     retired: VecDeque<Weak<Lent>>,
 }
 
@@ -131,7 +131,7 @@ impl Current {
         Current { volume: ArcSwap::new(volume), lent }
     }
 
-    /// For an iterator.
+    /// For iterators.
     pub fn lend(&self) -> Arc<Lent> {
         Arc::clone(&self.loans().current)
     }
@@ -140,17 +140,18 @@ impl Current {
         self.lent.lock()
     }
 
-    /// For something short.
+    /// For short uses.
     pub fn get(&self) -> Guard<Arc<Volume>> {
         self.volume.load()
     }
 
-    /// For something that may take long.
+    /// For uses that may take long.
     pub fn get_owned(&self) -> Arc<Volume> {
         self.volume.load_full()
     }
 
-    /// From now on this one is current. Only the leader may do it.
+    /// Makes this volume the current one. Only the leader may call it. Returns the volume whose iterators were ended by
+    /// this.
     #[must_use]
     pub fn replace(&self, volume: Arc<Volume>) -> Option<Ended> {
         let mut loans = self.loans();

@@ -12,20 +12,20 @@ use crate::base::ids::{Oid, Tid};
 use crate::storage::staged::Staged;
 use crate::storage::{Result, Ticket, Undone, Voted};
 
-/// A transaction that has passed its checks.
+/// A transaction that has passed its vote.
 pub struct VotedTxn {
     pub staged: Staged,
     pub tid: Option<Tid>,
     pub records: Vec<StagedRecord>,
-    /// Each object once, with the record that counts: the last.
+    /// Each object once, with its last record, which is the one that counts.
     pub objects: Vec<StagedObject>,
-    /// The payloads do not lie one after another as in the file: some became a back-pointer, or came later.
+    /// The payloads are not in the order of the file: some became back-pointers, or were added later.
     pub rearranged: bool,
     /// Bytes of all records.
     pub records_len: u64,
-    /// What positions are about.
+    /// The volume that `prev` and `back` of the records are offsets into.
     pub volume: Arc<Volume>,
-    /// Data of records that were to be back-pointers, by number, after a pack took away what they were to point to.
+    /// Data by record number, for records whose back-pointer lost its target to a pack.
     pub fetched: HashMap<usize, Vec<u8>>,
     /// Given back when this is dropped.
     pub reservation: Reservation,
@@ -34,25 +34,26 @@ pub struct VotedTxn {
     pub undone: Vec<Undone>,
 }
 
-/// A transaction that waits for its sync.
+/// A voted transaction in the queue of the finish.
 pub struct Job {
     pub txn: VotedTxn,
     pub ticket: Ticket,
 }
 
 impl VotedTxn {
-    /// From the tid to the first record.
+    /// Bytes from the tid to the first record.
     pub fn head_len(&self) -> u64 {
         head_len(&self.staged.meta)
     }
 
-    /// The whole transaction in the file.
+    /// Bytes of the whole transaction in the file.
     pub fn len(&self) -> u64 {
         self.head_len() + self.records_len + TRAILER_LEN as u64
     }
 
-    /// A pack has put `to` in the place of the file that this was voted for: the same objects, elsewhere. Their current
-    /// revisions are the same, for nobody else may change them since.
+    /// Adapts the records to `to`, the volume with which a pack has replaced the one of the vote. It has the same
+    /// objects at other positions. Their current revisions are the same, because the locks on the oids are held since
+    /// the vote.
     pub fn relocate(&mut self, to: &Arc<Volume>) -> Result<()> {
         if Arc::ptr_eq(&self.volume, to) {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Reading a file from front to back, where most of it may be passed over: the headers of records whose data is not
-//! wanted. Reads much at once where the headers are close together, and little where the data between them is long.
+//! Reading a file from front to back when only the headers of some records are needed. Reads long pieces if the headers
+//! are close together, and short ones if the data between them is long.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use super::media::MediaFile;
 const CHUNK_MIN: usize = 16 * 1024;
 const CHUNK_MAX: usize = 1024 * 1024;
 
-/// A part of a file that is read in advance.
+/// A part of a file that is read ahead.
 pub struct Window<'a> {
     file: &'a dyn MediaFile,
     end: u64,
@@ -16,42 +16,42 @@ pub struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    /// Reads nothing from `end` on. The first read is of `first_len` bytes: few if perhaps only one header is wanted.
+    /// Reads nothing behind `end`. The first read is of `first_len` bytes: few if only one header may be needed.
     pub fn new(file: &'a dyn MediaFile, end: u64, first_len: usize) -> Window<'a> {
         Window { file, end, buffer: Buffer::new(first_len, CHUNK_MAX) }
     }
 
-    /// `want` bytes from `pos`, fewer only where the file ends.
+    /// `want` bytes from `pos`; fewer only at the end of the file.
     pub fn get(&mut self, pos: u64, want: usize) -> io::Result<&[u8]> {
         self.buffer.get(self.file, self.end, pos, want)
     }
 }
 
-/// What a window holds, for those who keep the file elsewhere.
+/// The buffer of a window, for owners that keep the file elsewhere.
 pub struct Buffer {
     bytes: Vec<u8>,
-    /// Where in the file `bytes` begins, and how much of it is valid.
+    /// Position in the file of `bytes`, and how many of them are valid.
     start: u64,
     valid: usize,
-    /// How much to read next time: grows while what is read is used, shrinks while most is passed over.
+    /// Length of the next read: grows if consecutive bytes are used, shrinks if most are skipped.
     chunk: usize,
     chunk_max: usize,
 }
 
 impl Buffer {
-    /// The first read is of `first_len` bytes, none of more than `chunk_max` if not so much is wanted.
+    /// The first read is of `first_len` bytes. Later ones are of `chunk_max` bytes at most, unless more are wanted.
     pub fn new(first_len: usize, chunk_max: usize) -> Buffer {
         Buffer { bytes: Vec::new(), start: u64::MAX, valid: 0, chunk: first_len, chunk_max }
     }
 
-    /// `want` bytes from `pos` if they have been read.
+    /// `want` bytes from `pos`, if they are in the buffer.
     pub fn peek(&self, pos: u64, want: usize) -> Option<&[u8]> {
         let at = usize::try_from(pos.checked_sub(self.start)?).ok()?;
         let end = at.checked_add(want).filter(|end| *end <= self.valid)?;
         self.bytes.get(at..end)
     }
 
-    /// `want` bytes from `pos`, fewer only where the file ends, or at `end`.
+    /// `want` bytes from `pos`; fewer only at the end of the file or at `end`.
     pub fn get(&mut self, file: &dyn MediaFile, end: u64, pos: u64, want: usize) -> io::Result<&[u8]> {
         if self.peek(pos, want).is_none() {
             self.read(file, end, pos, want)?;
@@ -62,7 +62,7 @@ impl Buffer {
     }
 
     fn read(&mut self, file: &dyn MediaFile, end: u64, pos: u64, want: usize) -> io::Result<()> {
-        // Not before the first read.
+        // There is nothing to adapt to before the first read.
         if self.start != u64::MAX {
             let is_near = pos
                 .checked_sub(self.start + self.valid as u64)

@@ -1,4 +1,4 @@
-//! Transactions in order, looked up one by one, so that no lock is held between two of them.
+//! Transactions in order. Each is looked up separately, so that no lock is held in between.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! MappingStorage: every revision of every object, in memory, gone when the server stops.
+//! MappingStorage: every revision of every object in memory, until the server stops.
 //!
-//! `stage` is vote and finish, `pack` forgets, `iterate` walks through the transactions.
+//! `stage` is vote and finish, `pack` removes old revisions and garbage, `iterate` iterates over the transactions.
 //!
 //! Locks, in the order in which they may be taken: `commit` (from the tid to publishing), `state`. Reads share `state`;
 //! it is held exclusively only for changes in memory.
@@ -27,7 +27,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::base::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, rank};
 
-/// What Python counts for an object and for a revision of it beside its data.
+/// Bytes that Python counts for an object, and for a revision in addition to its data.
 const OBJECT_SIZE: u64 = 50;
 const REVISION_SIZE: u64 = 100;
 
@@ -42,11 +42,11 @@ pub struct MappingStorage {
     last_oid: Mutex<u64, rank::Oids>,
     state: Arc<RwLock<State, rank::MemoryState>>,
     blobs: Option<Arc<BlobDir>>,
-    /// Of blobs that end with this storage.
+    /// The directory of blobs that are removed with this storage.
     _blobs_end: Option<TempDir>,
 }
 
-/// A record's data; `None` for an object that was deleted or un-created.
+/// A record's data; `None` for a deletion or an un-creation.
 type Data = Option<Arc<[u8]>>;
 
 #[derive(Default)]
@@ -60,13 +60,13 @@ struct State {
     closed: bool,
 }
 
-/// Of one object, oldest first; never empty.
+/// The revisions of one object, oldest first; never empty.
 type Revisions = Vec<(Tid, Data)>;
 
 struct Transaction {
     status: u8,
     meta: TransactionMeta,
-    /// In the order in which they were stored.
+    /// In the order of the stores.
     records: Vec<(Oid, Data)>,
 }
 
@@ -75,7 +75,7 @@ impl MappingStorage {
         MappingStorage::with_clock(name, Arc::new(SystemClock))
     }
 
-    /// One whose tids come from this clock.
+    /// A storage whose tids come from `clock`.
     pub fn with_clock(name: String, clock: Arc<dyn Clock>) -> MappingStorage {
         MappingStorage {
             name,
@@ -89,15 +89,15 @@ impl MappingStorage {
         }
     }
 
-    /// One that keeps blobs in this directory, where they stay.
+    /// Keeps blobs in the directory `dir`, which stays.
     pub fn with_blobs(self, dir: &Path) -> Result<MappingStorage> {
         let blobs = BlobDir::open(Arc::new(RealMedia), dir, false)?;
-        // Whatever is there is of an earlier run, of which nothing else is left.
+        // All blobs in it are of an earlier run, whose objects are lost.
         blobs.clean(&|_, _| Ok(true));
         Ok(MappingStorage { blobs: Some(blobs), ..self })
     }
 
-    /// One that keeps blobs as long as it lives.
+    /// Keeps blobs in a temporary directory, as long as the storage exists.
     pub fn with_temporary_blobs(self) -> Result<MappingStorage> {
         let making = StorageError::io("making a temporary directory for blobs");
         let dir = tempfile::Builder::new().suffix(".demoblobs").tempdir().map_err(making)?;
@@ -129,12 +129,12 @@ impl State {
         self.objects.get(&oid).ok_or(StorageError::PosKey(oid))
     }
 
-    /// The newest revision, of an object that is gone too.
+    /// The newest revision, which may be a deletion or an un-creation.
     fn newest(&self, oid: Oid) -> Option<&(Tid, Data)> {
         self.objects.get(&oid)?.last()
     }
 
-    /// Adds a revision; one of the same transaction is replaced.
+    /// Adds a revision; replaces one of the same transaction.
     fn insert(&mut self, oid: Oid, tid: Tid, data: Data) {
         self.last = self.last.max(tid);
         self.size += revision_size(&data);
@@ -157,7 +157,7 @@ fn revision_size(data: &Data) -> u64 {
     REVISION_SIZE + data.as_ref().map_or(0, |data| data.len() as u64)
 }
 
-/// Appends a record's data behind its headroom.
+/// Appends a record's data to `out`, behind `headroom` bytes. Returns where the data begins.
 fn append(data: &Data, oid: Oid, headroom: usize, out: &mut Vec<u8>) -> Result<usize> {
     let data = data.as_ref().ok_or(StorageError::PosKey(oid))?;
     let start = out.len() + headroom;
@@ -200,7 +200,7 @@ impl Storage for MappingStorage {
     }
 
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
-        // Objects may have come with oids of their own.
+        // Stored objects may have oids that this storage did not give out.
         let largest = self.read()?.objects.keys().next_back().map_or(0, |oid| oid.0);
         let mut last_oid = self.last_oid.lock();
         let last = largest.max(*last_oid);

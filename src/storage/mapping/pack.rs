@@ -1,7 +1,7 @@
-//! Pack: revisions that nobody could see at the pack time or later are forgotten, and objects that nothing refers to.
+//! Pack: removes revisions that were not current at the pack time or later, and objects without references.
 //!
-//! Everything that a kept revision refers to stays, whenever that revision was written, as in Python. Commits wait for
-//! the sweep; reads wait only while it is carried out in memory.
+//! As in Python, every object that a kept revision refers to stays, whatever the time of that revision. Commits wait
+//! during the search; reads wait only while objects are removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -31,7 +31,7 @@ impl Pack for MappingStorage {
             }
             request.progress.total.store(state.objects.len() as u64, Ordering::Relaxed);
             let gc = request.gc.unwrap_or(true);
-            // Without a root nothing can be reached: Python's KeyError too, and nothing is removed.
+            // Without a root nothing is reachable. As in Python: a KeyError, and nothing is removed.
             if gc && !state.objects.contains_key(&Oid::ZERO) {
                 return Err(StorageError::Missing(Oid::ZERO));
             }
@@ -48,12 +48,12 @@ impl Pack for MappingStorage {
     }
 }
 
-/// The index of the revision that is current at `stop`, 0 if there is none so old.
+/// The index of the revision that was current at `stop`; 0 if all are later.
 fn first_kept(revisions: &super::Revisions, stop: Tid) -> usize {
     revisions.partition_point(|(tid, _)| *tid <= stop).saturating_sub(1)
 }
 
-/// What can be reached from the root through revisions that are kept.
+/// The objects that are reachable from the root through revisions that are kept.
 fn reachable(state: &State, stop: Tid, request: &PackRequest<'_>) -> Result<BTreeSet<Oid>> {
     let mut alive = BTreeSet::new();
     let mut todo = vec![Oid::ZERO];
@@ -62,7 +62,7 @@ fn reachable(state: &State, stop: Tid, request: &PackRequest<'_>) -> Result<BTre
         if alive.contains(&oid) {
             continue;
         }
-        // A dangling reference is no reason to throw everything away.
+        // A reference to a missing object is ignored.
         let Some(revisions) = state.objects.get(&oid) else { continue };
         alive.insert(oid);
         request.progress.done.fetch_add(1, Ordering::Relaxed);
@@ -79,8 +79,8 @@ fn reachable(state: &State, stop: Tid, request: &PackRequest<'_>) -> Result<BTre
 }
 
 impl State {
-    /// Drops the revisions before the one that is current at `stop`, and all of the objects that are not alive. Returns what
-    /// was dropped.
+    /// Removes the revisions before the one that was current at `stop`, and all revisions of objects that are not in
+    /// `alive`. Returns them.
     fn forget(&mut self, stop: Tid, alive: Option<&BTreeSet<Oid>>) -> Vec<(Tid, Oid)> {
         let State { objects, transactions, size, .. } = self;
         let mut dropped: Vec<(Tid, Oid)> = Vec::new();

@@ -13,7 +13,7 @@ use crate::storage::{
     TransactionMeta, Voted,
 };
 
-/// A transaction that has passed its checks.
+/// A transaction that has passed its vote.
 struct VotedTxn {
     tid: Option<Tid>,
     status: u8,
@@ -24,7 +24,7 @@ struct VotedTxn {
 
 struct Record {
     oid: Oid,
-    /// `restore` brings its own; else it is the transaction's.
+    /// A restored record has its own tid; otherwise it is the transaction's.
     tid: Option<Tid>,
     data: Data,
 }
@@ -61,7 +61,7 @@ impl Commit for MappingStorage {
                 }
                 OpKind::Store { serial } => {
                     let committed = newest.map(|(tid, _)| tid);
-                    // Nobody is asked to merge, as in Python, but a client that wants to.
+                    // There is no resolver, as in Python. Only clients that want to merge can do so.
                     let nobody = ResolverSlot::default();
                     match conflicts.settle(self, &nobody, &mut staged, index, serial, committed)? {
                         Settled::Write(_) => (None, true),
@@ -105,7 +105,7 @@ impl Commit for MappingStorage {
 }
 
 impl MappingStorage {
-    /// The ticket comes back if the storage is closed, or a blob cannot be kept.
+    /// On an error, if the storage is closed or a blob cannot be placed, returns the ticket.
     fn publish(
         &self,
         mut txn: VotedTxn,
@@ -133,7 +133,7 @@ impl MappingStorage {
             Some(Err(error)) => return Err((ticket, error)),
             None => {}
         }
-        // Gives up the temporary names.
+        // Removes the temporary names.
         txn.blobs.clear();
         let mut txn = Some(txn);
         let state = &self.state;

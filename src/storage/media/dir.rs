@@ -1,4 +1,4 @@
-//! An open directory, as a storage of blobs sees it: others can write to it too, so all goes by its descriptor and by names.
+//! An open directory for blobs. Other users may write to it too, so all access is by its descriptor and by names.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,13 +12,13 @@ use super::MediaFile;
 use crate::base::shared_dir::Dir;
 use crate::base::sync::{Action, assert_permitted};
 
-/// What a name stands for. No link is followed.
+/// The object that a name refers to. Links are not followed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Entry {
     pub kind: Kind,
     pub device: u64,
     pub inode: u64,
-    /// Since it was written.
+    /// Time since the last write.
     pub age: Duration,
 }
 
@@ -26,7 +26,7 @@ pub struct Entry {
 pub enum Kind {
     File,
     Directory,
-    /// A link, a pipe, a socket, a device.
+    /// A link, a pipe, a socket or a device.
     Other,
 }
 
@@ -37,57 +37,59 @@ impl Entry {
     }
 }
 
-/// An open directory. `name` is a name in it, `below` a path of plain names. A symbolic link on the way is followed only if the
-/// administrator or the user of this process has made it: to a part of the directory on another disk.
+/// An open directory. `name` is a name in it, `below` a path of plain names. A symbolic link on the path is followed
+/// only if it belongs to root or to the user of this process: it leads to a part of the directory on another disk.
 pub trait MediaDir: Send + Sync {
     /// For messages.
     fn path(&self) -> &Path;
-    /// The operating system's directory that this is.
+    /// The underlying directory of the operating system.
     fn of_system(&self) -> Option<&Dir> {
         None
     }
-    /// A directory below.
+    /// Opens a directory below.
     fn dir(&self, below: &Path) -> io::Result<Arc<dyn MediaDir>>;
-    /// Opens a file below for reading; the error is [`not_plain`](crate::base::shared_dir::not_plain) if it is no file.
+    /// Opens a file below for reading. The error is [`not_plain`](crate::base::shared_dir::not_plain) if it is not a
+    /// file.
     fn read(&self, below: &Path) -> io::Result<Arc<dyn MediaFile>>;
-    /// Makes a file, which must be missing; durable only after [`MediaDir::sync`].
+    /// Creates a file, which must not exist. Durable only after [`MediaDir::sync`].
     fn create(&self, name: &OsStr, readers: Readers) -> io::Result<Arc<dyn MediaFile>>;
     fn entry(&self, below: &Path) -> io::Result<Entry>;
-    /// Whoever may read it: the permission bits.
+    /// Permission bits for files that readers of the directory may read.
     fn readers(&self) -> io::Result<u32>;
     fn list(&self) -> io::Result<Vec<OsString>>;
     fn sync(&self) -> io::Result<()>;
-    /// Makes a directory; whether nothing had the name. Durable only after [`MediaDir::sync`].
+    /// Makes a directory. Returns whether the name was free. Durable only after [`MediaDir::sync`].
     fn create_dir(&self, name: &OsStr) -> io::Result<bool>;
-    /// Fails if it is not empty.
+    /// Fails if the directory is not empty.
     fn remove_dir(&self, name: &OsStr) -> io::Result<()>;
     fn remove(&self, name: &OsStr) -> io::Result<()>;
     /// Atomic; durable only after [`MediaDir::sync`].
     fn rename(&self, name: &OsStr, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<()>;
-    /// A second name for a file. Not every file system can do it.
+    /// Gives a file a second name. Not supported by every file system.
     fn link(&self, name: &OsStr, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<()>;
-    /// Whether a file can have names in both.
+    /// Whether a file can have names in both directories.
     fn is_on_disk_of(&self, other: &dyn MediaDir) -> bool;
-    /// Opens somebody else's file, renames it, and protects it. The error is [`not_plain`](crate::base::shared_dir::not_plain) if
-    /// it is not a plain file of one name, or lies behind any link.
+    /// Opens a file of another user, renames it, and protects it. The error is
+    /// [`not_plain`](crate::base::shared_dir::not_plain) if it is not a plain file with one name, or if the path has a
+    /// link.
     fn take_over(&self, below: &Path, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<TakenOver>;
 }
 
-/// Who may read a new file.
+/// The permissions of a new file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Readers {
-    /// The user of this process.
+    /// Readable for the user of this process.
     Owner,
-    /// As the umask says.
+    /// According to the umask.
     ByUmask,
 }
 
-/// See [`MediaDir::take_over`].
+/// The result of [`MediaDir::take_over`].
 pub struct TakenOver {
     pub file: Arc<dyn MediaFile>,
-    /// Where it was.
+    /// The directory in which it was.
     pub dir: Arc<dyn MediaDir>,
-    /// False: the directories are on different disks, and the file is where it was.
+    /// False if the directories are on different disks: the file was not moved.
     pub moved: bool,
 }
 
@@ -177,7 +179,7 @@ impl MediaDir for Dir {
     fn is_on_disk_of(&self, other: &dyn MediaDir) -> bool {
         match (self.mount(), of_system(other).and_then(Dir::mount)) {
             (Ok(here), Ok(there)) => here == there,
-            // Linking will tell.
+            // Linking will show it.
             _ => true,
         }
     }

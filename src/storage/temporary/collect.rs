@@ -1,6 +1,6 @@
-//! Counting references, and collecting what has none left.
+//! Counting references, and collecting objects whose last reference is gone.
 //!
-//! An object that nothing ever referred to stays until a pack: its count never went down.
+//! An object that never had a reference stays until a pack: its count has never decreased.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::storage::{Pack, PackRequest, Result};
 
 impl Pack for TemporaryStorage {
-    /// Collects what the counts miss, objects that refer to each other in a circle, whatever the time of the request.
+    /// Collects unreachable objects that the counts miss, for example cycles. The time of the request is ignored.
     fn pack(&self, _request: &PackRequest<'_>) -> Result<()> {
         let _committing = self.committing();
         drop(self.read()?);
@@ -21,8 +21,8 @@ impl Pack for TemporaryStorage {
 }
 
 impl State {
-    /// An object's new state. Objects that lose their last reference by it are added to `zeros`, those that get one again
-    /// removed.
+    /// Sets an object's new state. Objects that lose their last reference by it are added to `zeros`; those that get a
+    /// new one are removed.
     pub fn put(
         &mut self,
         oid: Oid,
@@ -46,14 +46,14 @@ impl State {
         self.states.insert((oid, serial), Kept { data, since: Instant::now() });
     }
 
-    /// One reference less; whether that was the last.
+    /// Removes one reference. Returns whether it was the last.
     fn discount(&mut self, oid: Oid) -> bool {
         let Some(count) = self.counts.get_mut(&oid) else { return false };
         *count = count.saturating_sub(1);
         *count == 0
     }
 
-    /// Removes objects and what only they referred to. The root stays.
+    /// Removes objects, and all objects to which only they referred. The root stays.
     pub fn collect(&mut self, oids: impl IntoIterator<Item = Oid>) {
         let mut todo: Vec<Oid> = oids.into_iter().collect();
         while let Some(oid) = todo.pop() {
@@ -76,7 +76,7 @@ impl State {
         }
     }
 
-    /// Removes what cannot be reached from the root.
+    /// Removes objects that are not reachable from the root.
     pub fn collect_unreachable(&mut self) {
         if !self.objects.contains_key(&Oid::ZERO) {
             return;
@@ -94,7 +94,7 @@ impl State {
         self.collect(dead);
     }
 
-    /// Forgets former states that are too old, now and then.
+    /// Removes former states that are too old, at intervals of `former_age_max`.
     pub fn forget_former(&mut self) {
         let now = Instant::now();
         if now.duration_since(self.looked_through) < self.former_age_max {

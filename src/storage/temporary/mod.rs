@@ -1,7 +1,7 @@
-//! TemporaryStorage: current states only, in memory, for sessions and the like (tempstorage).
+//! TemporaryStorage: only current states, in memory, for sessions and the like (Python's tempstorage).
 //!
-//! What nothing refers to any more is collected at once, by counting references. Former states are kept for a minute, to
-//! merge conflicts and for transactions that are under way. `stage` is vote and finish, `collect` counts and
+//! Objects are collected as soon as no reference to them is left; references are counted. Former states are kept for a
+//! minute, for merging conflicts and for running transactions. `stage` is vote and finish, `collect` counts and
 //! collects.
 //!
 //! Locks, in the order in which they may be taken: `commit` (from the tid to publishing), `state`. Reads share `state`;
@@ -26,9 +26,9 @@ use crate::base::memory;
 use crate::base::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, rank};
 use crate::conflict::{Conflict, ResolverSlot};
 
-/// For how long former states are kept, as in Python.
+/// How long former states are kept, as in Python.
 const FORMER_AGE_MAX: Duration = Duration::from_secs(60);
-/// How many collected objects are remembered.
+/// Number of collected objects that are remembered.
 const COLLECTED_MAX: usize = 200;
 
 /// A storage of current states in memory.
@@ -46,11 +46,11 @@ pub struct TemporaryStorage {
 
 struct State {
     objects: BTreeMap<Oid, Object>,
-    /// How many objects refer to one; of objects that are not there yet, too.
+    /// Number of objects that refer to an object, which may not exist yet.
     counts: HashMap<Oid, u64>,
     /// Current and former states.
     states: BTreeMap<(Oid, Tid), Kept>,
-    /// For how long former states are kept, and when they were last looked through.
+    /// How long former states are kept, and when they were last checked.
     former_age_max: Duration,
     looked_through: Instant,
     /// The last objects that were collected, newest first.
@@ -59,11 +59,10 @@ struct State {
     closed: bool,
 }
 
-/// An object as it is now.
+/// The current state of an object.
 struct Object {
     serial: Tid,
-    /// Each once.
-    /// Ascending.
+    /// Each once, ascending.
     references: Vec<Oid>,
 }
 
@@ -77,7 +76,7 @@ impl TemporaryStorage {
         TemporaryStorage::with_age(name, FORMER_AGE_MAX)
     }
 
-    /// One that keeps former states for so long.
+    /// A storage that keeps former states for `former_age_max`.
     pub fn with_age(name: String, former_age_max: Duration) -> TemporaryStorage {
         TemporaryStorage {
             name,
@@ -112,7 +111,7 @@ impl TemporaryStorage {
         self.commit.lock()
     }
 
-    /// What temporary storages are not for.
+    /// The error of calls that temporary storages do not support.
     fn unsupported<T>(&self, what: &str) -> Result<T> {
         Err(StorageError::Unsupported(format!("{}: {what}", self.name)))
     }
@@ -128,7 +127,7 @@ impl State {
     }
 }
 
-/// Appends a record's data at `start`, behind its headroom.
+/// Copies a record's data into `out`, beginning at `start`.
 fn copy(data: &[u8], start: usize, out: &mut Vec<u8>) -> Result<()> {
     let copied = memory::resize(out, start).and_then(|()| memory::append(out, data));
     copied.map_err(StorageError::io("reading an object"))
@@ -147,12 +146,12 @@ impl Storage for TemporaryStorage {
         self.state.read().objects.len() as u64
     }
 
-    /// As Python's says.
+    /// As in Python.
     fn size(&self) -> u64 {
         0
     }
 
-    /// Python's claims none.
+    /// Python's storage provides none.
     fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
         vec![("zope.interface", "Interface")]
     }
@@ -162,7 +161,7 @@ impl Storage for TemporaryStorage {
     }
 
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
-        // Objects may have come with oids of their own.
+        // Stored objects may have oids that this storage did not give out.
         let largest = self.read()?.objects.keys().next_back().map_or(0, |oid| oid.0);
         let mut last_oid = self.last_oid.lock();
         let last = largest.max(*last_oid);
@@ -206,8 +205,8 @@ impl Load for TemporaryStorage {
             if is_known {
                 return Ok(None);
             }
-            // Whoever still refers to it works with an old state: a conflict makes it try again with a new one.
-            // Clients since ZEO 5 ask with the tid of their transaction's start, others for what is current.
+            // A client that still refers to it uses an old state; after a conflict it tries again with a new one.
+            // Clients since ZEO 5 load with the tid of their transaction's start, others load the current state.
             if state.collected.contains(&oid) {
                 let conflict = Conflict { oid, committed: Tid::ZERO, read: Tid::ZERO, data: Vec::new() };
                 return Err(StorageError::Conflict(Box::new(conflict)));
@@ -233,7 +232,7 @@ impl Load for TemporaryStorage {
 }
 
 impl History for TemporaryStorage {
-    /// There is none.
+    /// There is no history.
     fn revisions(&self, _oid: Oid, _each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
         Ok(())
     }
@@ -248,7 +247,7 @@ impl History for TemporaryStorage {
         Ok(Some(IternextRecord { oid, tid: object.serial, data, next }))
     }
 
-    /// Nothing is left from before the start.
+    /// Nothing remains from before the start of the server.
     fn last_invalidations(&self, _count: usize) -> Result<LastInvalidations> {
         Ok(LastInvalidations::new(Vec::new(), self.last_transaction()))
     }

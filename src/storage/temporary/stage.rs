@@ -13,7 +13,7 @@ use crate::storage::{
     Commit, Committed, Delivery, Publisher, Result, Staged, StorageError, Ticket, TidAt, Voted,
 };
 
-/// A transaction that has passed its checks.
+/// A transaction that has passed its vote.
 struct VotedTxn {
     tid: Option<Tid>,
     records: Vec<Record>,
@@ -94,14 +94,14 @@ impl Commit for TemporaryStorage {
 }
 
 impl TemporaryStorage {
-    /// The ticket comes back if the storage is closed.
+    /// Returns the ticket if the storage is closed.
     fn publish(&self, txn: VotedTxn, ticket: Ticket) -> std::result::Result<Option<Delivery>, Ticket> {
         let _committing = self.committing();
         let tid = self.tids.at_finish(txn.tid);
         let mut oids: Vec<Oid> = txn.records.iter().map(|record| record.oid).collect();
         oids.sort_unstable();
         oids.dedup();
-        // What will be collected still counts.
+        // Objects that will be collected are still counted.
         let object_count = match self.read() {
             Ok(state) => {
                 let new = oids.iter().filter(|oid| !state.objects.contains_key(oid)).count();

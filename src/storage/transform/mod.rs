@@ -1,7 +1,7 @@
-//! A layer that keeps records in another form than clients send: zlibstorage and its like.
+//! A layer whose records have another form than the clients': zlibstorage and the like.
 //!
-//! Or clients send them in that form, and the storage needs to look inside only to merge conflicting states and to find
-//! references. Everything that has no record in it goes through as it is.
+//! With `by_clients`, clients send records in the stored form, and the layer only decodes them to merge conflicting
+//! states and to find references. Calls without records are passed on unchanged.
 
 #[cfg(feature = "test-storages")]
 pub mod hex;
@@ -25,25 +25,26 @@ use crate::conflict::{Resolver, ThreeStates, Unresolved};
 
 const WRAPPER: (&str, &str) = ("ZODB.interfaces", "IStorageWrapper");
 
-/// How records are kept.
+/// The form of the stored records.
 pub trait Codec: Send + Sync {
     fn encode<'a>(&self, record: &'a [u8]) -> Cow<'a, [u8]>;
-    /// The record, unless it is longer than `len_max`.
+    /// The decoded record. An error if it is longer than `len_max`.
     fn decode<'a>(&self, kept: &'a [u8], len_max: usize) -> io::Result<Cow<'a, [u8]>>;
-    /// No record that is kept as so many bytes is longer than this.
+    /// Upper bound on the length of a record that is stored in `kept_len` bytes.
     fn decoded_len_max(&self, kept_len: usize) -> usize {
         kept_len
     }
-    /// Whether the record is longer than `len_max`, found without keeping it in memory.
+    /// Whether the decoded record is longer than `len_max`, without keeping it in memory.
     fn is_longer(&self, kept: &[u8], len_max: usize) -> bool {
         kept.len() > len_max
     }
 }
 
-/// What a message may have at most. A pack, of which there is one at a time, reads what was stored when more was permitted.
+/// Upper bound on the length of a message. A pack uses it even if `max-message-size` is smaller, for records that were
+/// stored under a larger limit; there is one pack at a time.
 const LEN_MAX: usize = 1 << 30;
 
-/// `base`, with records in the form that `codec` gives them.
+/// The storage `base`, with records in the form of `codec`.
 pub struct Transform {
     base: Arc<dyn Storage>,
     codec: Arc<dyn Codec>,
@@ -52,18 +53,18 @@ pub struct Transform {
 }
 
 impl Transform {
-    /// `by_clients`: they encode and decode themselves.
+    /// `by_clients`: clients encode and decode the records.
     pub fn new(base: Arc<dyn Storage>, codec: Arc<dyn Codec>, by_clients: bool) -> Transform {
         Transform { base, codec, by_clients, len_max: LEN_MAX }
     }
 
-    /// No message could carry a longer record (`max-message-size`).
+    /// Sets the maximal length of a record, that of a message (`max-message-size`).
     #[must_use]
     pub fn with_len_max(self, len_max: usize) -> Transform {
         Transform { len_max, ..self }
     }
 
-    /// A record that no client could ever load is refused, whoever has encoded it.
+    /// Refuses records that no client could load, also if a client has encoded them.
     fn check_lengths(&self, staged: &Staged) -> Result<()> {
         for op in staged.ops() {
             let has_data = matches!(op.kind, OpKind::Store { .. } | OpKind::Restore { has_data: true, .. });
@@ -85,7 +86,7 @@ impl Transform {
         Ok(())
     }
 
-    /// Decodes what stands in `out` from `start`, in place. If it cannot be, `out` is cut off at `base`.
+    /// Decodes the data in `out` from `start` on, in place. After an error `out` is cut off at `base`.
     fn decode_tail(&self, oid: Oid, base: usize, start: usize, out: &mut Vec<u8>) -> Result<()> {
         if self.by_clients {
             return Ok(());
@@ -126,7 +127,7 @@ impl Transform {
         staged.map_records(|oid, record| decoded(self.codec.as_ref(), self.len_max, oid, record))
     }
 
-    /// A conflict's record tells the class of the object; what the client is to merge is as it sent it.
+    /// Decodes the records in an error: for the class of the object, and for a merge by the client.
     fn decode_error(&self, error: StorageError) -> StorageError {
         let decode = |data: &mut Vec<u8>| {
             if let Ok(Cow::Owned(decoded)) = self.codec.decode(data, self.len_max) {
@@ -154,7 +155,8 @@ impl Transform {
     }
 }
 
-/// Puts a record into the place of what stands behind `start`. A long one is not copied: what stands before it is moved in front of it.
+/// Replaces everything from `start` on by a record. A long record is not copied: the bytes before `start` are inserted
+/// in front of it.
 fn replace_tail(out: &mut Vec<u8>, start: usize, mut record: Vec<u8>) -> io::Result<()> {
     out.truncate(start);
     if record.len() <= memory::LARGE {
@@ -190,7 +192,7 @@ impl Storage for Transform {
     fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
         let mut interfaces = self.base.interfaces();
         if !interfaces.contains(&WRAPPER) {
-            // The interface of everything is the last.
+            // The last one is `zope.interface.Interface`.
             interfaces.insert(interfaces.len().saturating_sub(1), WRAPPER);
         }
         interfaces
@@ -307,7 +309,7 @@ impl Pack for Transform {
     }
 }
 
-/// Merges states in the form in which they are kept.
+/// A resolver for stored records: decodes the states and encodes the result.
 struct Translator {
     resolver: Arc<dyn Resolver>,
     codec: Arc<dyn Codec>,
@@ -345,7 +347,7 @@ impl Resolver for Translator {
     }
 }
 
-/// Transactions whose records are decoded.
+/// Transactions with decoded records.
 struct Transactions {
     base: Box<dyn TransactionIterator>,
     codec: Arc<dyn Codec>,
@@ -367,7 +369,7 @@ struct Records {
     base: Box<dyn RecordIterator>,
     codec: Arc<dyn Codec>,
     len_max: usize,
-    /// For want of memory it could not be decoded; the caller may try again.
+    /// A record that could not be decoded for want of memory; the caller may try again.
     pending: Option<DataRecord>,
 }
 

@@ -1,4 +1,4 @@
-//! Records as zc.zlibstorage keeps them: `.z` and a zlib stream, where that is shorter than the record.
+//! Records of zc.zlibstorage: `.z` and a zlib stream, if that is shorter than the record.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -10,16 +10,16 @@ use super::Codec;
 use crate::base::memory;
 
 const MARK: &[u8] = b".z";
-/// Records up to this length are kept as they are.
+/// Records up to this length are not compressed.
 const SHORT: usize = 20;
-/// What is decompressed at once to learn a length.
+/// Bytes that are decompressed at a time to determine a length.
 const PIECE_LEN: usize = 64 << 10;
-/// What deflate can make of a byte.
+/// Upper bound on the bytes that deflate makes of one byte.
 const RATIO_MAX: usize = 1032;
 
 /// Compresses and decompresses records.
 pub struct Zlib {
-    /// Else records are only decompressed.
+    /// If false, records are only decompressed.
     pub compress: bool,
 }
 
@@ -37,7 +37,7 @@ impl Codec for Zlib {
     fn decode<'a>(&self, kept: &'a [u8], len_max: usize) -> io::Result<Cow<'a, [u8]>> {
         let Some(stream) = kept.strip_prefix(MARK) else { return Ok(Cow::Borrowed(kept)) };
         let mut record = Vec::new();
-        // Most records are a third of their length; long ones get their memory as it turns out to be needed.
+        // Most records shrink to a third; memory for longer ones is added as needed.
         let mut room = stream.len().saturating_mul(3).clamp(256, memory::LARGE);
         let mut inflate = Decompress::new(true);
         loop {
@@ -62,7 +62,7 @@ impl Codec for Zlib {
                 _ => {}
             }
         }
-        // An empty stream stands for itself, in Python too.
+        // An empty stream is returned undecoded, as in Python.
         Ok(if record.is_empty() { Cow::Borrowed(kept) } else { Cow::Owned(record) })
     }
 
@@ -78,7 +78,7 @@ impl Codec for Zlib {
             piece.clear();
             let rest = stream.get(inflate.total_in() as usize..).unwrap_or_default();
             let before = (inflate.total_in(), inflate.total_out());
-            // What is no stream is found when it is loaded, as in Python.
+            // An invalid stream is an error of the load, as in Python.
             match inflate.decompress_vec(rest, &mut piece, FlushDecompress::None) {
                 Ok(Status::StreamEnd) | Err(_) => return inflate.total_out() > len_max as u64,
                 Ok(_) if before == (inflate.total_in(), inflate.total_out()) => return false,
@@ -128,7 +128,7 @@ mod tests {
         assert!(Zlib { compress: true }.decode(&kept[..8], MAX).is_err());
     }
 
-    /// Some kilobytes were decompressed to a gigabyte, for each client that asked.
+    /// A record of some kilobytes used to be decompressed to a gigabyte, for each client that loaded it.
     #[test]
     fn no_more_is_decompressed_than_a_message_may_have() {
         let zlib = Zlib { compress: true };

@@ -1,11 +1,11 @@
-//! Copying to `Data.fs.pack`: up to the pack time what is reachable, with all back-pointers resolved, and from there on
-//! everything, with its pointers moved.
+//! Copying to `Data.fs.pack`: up to the pack time the reachable records, with data in place of back-pointers; from
+//! there on everything, with its pointers adapted.
 //!
-//! Of transactions that came after `reach` has searched the file, the references are checked as they are copied: none may lead
-//! to an object that was left out.
+//! The references of transactions that were committed after the search of `reach` are checked during the copy: none may
+//! lead to an object that was left out.
 //!
-//! The index that says what is reachable becomes that of the new file: an object's entry is an old position, and marked,
-//! until its record was copied, and a new one from then on.
+//! The index of reachable objects becomes the index of the new file: the entry of an object is an old position with a
+//! mark until its record is copied, and a new position afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,20 +25,20 @@ use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Removals, Result, StorageError};
 
-/// Read at once.
+/// Bytes of one read.
 const BUF_LEN: usize = 1 << 20;
-/// Status of a transaction that a pack went over.
+/// The status of a transaction that was packed.
 const PACKED: u8 = b'p';
 
-/// Copies what stays into the packed file.
+/// Copies the kept records into the packed file.
 pub struct Copier<'a> {
     core: &'a Core,
     pub old: Arc<Volume>,
     pub reach: Reach,
     out: Out,
-    /// Up to here the old file was copied.
+    /// The old file is copied up to this position.
     old_pos: u64,
-    /// Where in the new file the first transaction after the pack time begins.
+    /// The position in the new file of the first transaction after the pack time.
     new_pack_pos: u64,
     pub last_tid: Tid,
     moved: Moved,
@@ -65,7 +65,7 @@ impl<'a> Copier<'a> {
         })
     }
 
-    /// Removes what was written. Whatever failed is told already.
+    /// Removes the new file. Errors are logged already.
     pub fn discard(self) {
         let path = with_suffix(&self.core.path, ".pack");
         if let Err(error) = self.core.media.remove(&path) {
@@ -73,17 +73,18 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// As Python has it: not if the packed part is as long as before. (It may be longer: data in place of back-pointers.)
+    /// As in Python: false if the packed part is as long as before. (It may be longer, because of data in place of
+    /// back-pointers.)
     pub fn changes_anything(&self) -> bool {
         self.new_pack_pos != self.reach.pack_pos
     }
 
-    /// What is still to be copied.
+    /// Bytes that are still to be copied.
     pub fn rest_len(&self) -> u64 {
         self.old.log.end() - self.old_pos
     }
 
-    /// The new file and where it ends, all of it written.
+    /// The new file and its end, all of it written.
     pub fn finished(&mut self) -> Result<(Arc<dyn MediaFile>, u64)> {
         self.out.finished()
     }
@@ -134,7 +135,7 @@ impl<'a> Copier<'a> {
                 self.copy_resolved(file, pos, &record, new_tpos)?;
             } else if let Some(removals) = removals {
                 let (to_come, kept) = self.reach.index.marked_pos(record.header.oid);
-                // Two records in one transaction: the one that counts keeps the blob.
+                // Of two records of an object in one transaction, the one that counts keeps the blob.
                 let is_double = if to_come { kept < txn.tend } else { any && kept >= new_tpos };
                 if !is_double && let Some((at, header)) = file.data_place(pos, &record)? {
                     let tid = (kept != 0).then_some(record.header.tid);
@@ -165,7 +166,7 @@ impl<'a> Copier<'a> {
             || (!self.reach.pointed.is_empty() && self.reach.pointed.contains_key(&pos))
     }
 
-    /// Copies a record with data in place of a back-pointer, and no past.
+    /// Copies a record with data in place of a back-pointer, and with `prev` 0.
     fn copy_resolved(
         &mut self,
         file: &mut Sequential<'_>,
@@ -181,15 +182,15 @@ impl<'a> Copier<'a> {
         self.out.push(&header.encode())?;
         match place {
             Some((at, _)) if at == pos => self.push_from(file, at + DATA_HEADER_LEN as u64, data_len)?,
-            // Somewhere behind: not through the window, which would jump there and back.
+            // Read without the window, which would have to jump back and forth.
             Some((at, _)) => push_apart(&mut self.out, &self.old.log, at + DATA_HEADER_LEN as u64, data_len)?,
             None => self.out.push(&[0; BACK_LEN])?,
         }
         if let Some(new) = self.reach.pointed.get_mut(&pos) {
             *new = here;
         }
-        // As in Python, the last one copied is what the next revision will point to; but if the entry is further on, it is
-        // not copied yet.
+        // As in Python, the next revision will point to the record that was copied last. If the entry is a later
+        // record, that one is not copied yet.
         let (to_come, at) = self.reach.index.marked_pos(oid);
         if !to_come || at == pos {
             self.reach.index.insert(oid, here, data_len);
@@ -197,7 +198,7 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// All whole transactions that are there now. `beside`: commits go on, and the pack may be cut short.
+    /// Copies all whole transactions that are there now. `beside`: commits go on, and the pack may be stopped.
     pub fn copy_rest(&mut self, pack: &mut PackRun<'_>, beside: bool) -> std::result::Result<(), Stop> {
         let old = self.old.clone();
         let end = old.log.end();
@@ -244,7 +245,7 @@ impl<'a> Copier<'a> {
                 header.data_len = place.map_or(0, |(_, header)| header.data_len);
                 self.out.push(&header.encode())?;
                 match place {
-                    // What it pointed to is not kept. (Python refuses to pack in this case.)
+                    // The target of the back-pointer is not kept. (Python refuses to pack in this case.)
                     Some((at, _)) => push_apart(
                         &mut self.out,
                         &self.old.log,
@@ -265,14 +266,14 @@ impl<'a> Copier<'a> {
         self.out.push(&len.to_be_bytes())?;
         self.moved.at(txn.next, self.out.end());
         self.last_tid = txn.header.tid;
-        // Not sooner: two records of one object both point to the revision before the transaction.
+        // Not earlier: two records of one object both point to the revision before the transaction.
         for (oid, pos, data_len) in copied.drain(..) {
             self.reach.index.insert(oid, pos, data_len);
         }
         Ok(())
     }
 
-    /// Whether all is kept that a transaction refers to, which was copied.
+    /// Checks that all objects are kept to which a copied transaction refers.
     fn check_references(
         &self,
         pack: &PackRun<'_>,
@@ -294,7 +295,7 @@ impl<'a> Copier<'a> {
         oids.into_iter().try_for_each(|oid| self.check_kept(oid, Some(txn.header.tid)))
     }
 
-    /// Whether this object is in the new file, if it was there before: as of a transaction, or now.
+    /// Checks that this object is in the new file, if it existed: as of transaction `tid`, or now.
     pub fn check_kept(&self, oid: Oid, tid: Option<Tid>) -> std::result::Result<(), Stop> {
         if self.reach.index.pos(oid) != 0 {
             return Ok(());
@@ -310,7 +311,7 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Where the record of `oid` at the old position `back` is now; 0 if it was not kept.
+    /// The new position of the record of `oid` at the old position `back`; 0 if it was not kept.
     fn new_place(&mut self, oid: Oid, back: u64) -> Result<u64> {
         if back >= self.reach.pack_pos {
             return Ok(self.moved.to(back));
@@ -318,8 +319,8 @@ impl<'a> Copier<'a> {
         if let Some(&new) = self.reach.pointed.get(&back) {
             return Ok(new);
         }
-        // A transaction that came while we were packing, or a pack without garbage collection: it may be the revision that
-        // was kept anyway.
+        // The transaction was committed during the pack, or the pack has no garbage collection. The revision may have
+        // been kept for another reason.
         let tid = self.old.log.read_record(back, Some(oid))?.header.tid;
         let mut pos = self.reach.index.pos(oid);
         while pos != 0 {
@@ -343,7 +344,7 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Copies `len` bytes from where the file is being read.
+    /// Copies `len` bytes from `pos`, through the window of `file`.
     fn push_from(&mut self, file: &mut Sequential<'_>, mut pos: u64, mut len: u64) -> Result<()> {
         while len > 0 {
             let part = len.min(BUF_LEN as u64);
@@ -359,7 +360,7 @@ fn old_data(log: &Log, record: &Record) -> Result<Option<(u64, DataHeader)>> {
     log.follow(record.header.oid, record.back)
 }
 
-/// Copies `len` bytes from anywhere.
+/// Copies `len` bytes from any position.
 fn push_apart(out: &mut Out, log: &Log, mut pos: u64, mut len: u64) -> Result<()> {
     let mut buf = vec![0; len.min(BUF_LEN as u64) as usize];
     while len > 0 {
@@ -373,10 +374,10 @@ fn push_apart(out: &mut Out, log: &Log, mut pos: u64, mut len: u64) -> Result<()
     Ok(())
 }
 
-/// Where records after the pack time have gone: all by the same distance, until one becomes longer.
+/// The new positions of records after the pack time: all moved by the same distance, until one becomes longer.
 #[derive(Default)]
 struct Moved {
-    /// From this old position on, records have gone to the new one and on; ascending.
+    /// (old position, new position) where the distance changes; ascending.
     from: Vec<(u64, u64)>,
 }
 

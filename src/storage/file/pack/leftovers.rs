@@ -1,7 +1,7 @@
-//! What a pack leaves that was cut short.
+//! Cleaning up after an interrupted pack.
 //!
-//! A `Data.fs.pack` is overwritten by the next pack, as by Python's. But between Python's two renames (and ours, where the
-//! file system has no hard links) there is no `Data.fs` at all: a server that started then would begin an empty one.
+//! A `Data.fs.pack` is overwritten by the next pack, as in Python. But between Python's two renames (and this server's,
+//! if the file system has no hard links) there is no `Data.fs`: a server that started then would begin an empty one.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::super::log::TARGET;
 use super::super::media::Media;
 use crate::base::fs::{dir_of, with_suffix};
 
-/// There is no file `path`. If a pack had just renamed it, it gets its name back.
+/// For a missing file `path`: if a pack had just renamed it, gives it its name back. Returns whether it did.
 pub fn restore(media: &dyn Media, path: &Path) -> io::Result<bool> {
     let (old, pack) = (with_suffix(path, ".old"), with_suffix(path, ".pack"));
     if !media.exists(&old) || !media.exists(&pack) {

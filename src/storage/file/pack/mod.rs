@@ -1,19 +1,21 @@
-//! Packing: a new file without what nobody could see at the pack time or later takes the place of the old one.
+//! Packing: replaces the file by a new one, without old revisions and garbage.
 //!
-//! What is left out is what Python's `fspack` leaves out, and what is copied is byte for byte what it copies.
+//! A pack leaves out what Python's `fspack` leaves out, and copies the rest byte for byte as it does.
 //!
-//! 1. `reach`: which records are reachable, an index of them is built. Reads the file up to where it ends then.
-//! 2. `copy`: these records to `Data.fs.pack`; then all transactions after the pack time, and those that came since, until
-//!    next to nothing is left. The index goes from old positions to new ones as it goes.
-//! 3. `switch`: commits are held, the last bytes copied, the file synced and renamed, index and file replaced.
+//! 1. `reach`: builds an index of the reachable records. Reads the file up to its present end.
+//! 2. `copy`: copies these records to `Data.fs.pack`; then all transactions after the pack time, and those that are
+//!    committed during the pack, until almost nothing is left. The index goes from old positions to new ones step by
+//!    step.
+//! 3. `switch`: holds commits, copies the last bytes, syncs and renames the file, replaces index and file.
 //!
-//! A transaction that is committed after the first step can make reachable what the second has left out: it undoes a deletion,
-//! say. Its references are checked as it is copied, and if they lead to such an object the pack begins anew; after a few times
-//! it fails. Nothing is removed before the last step, neither here nor of what an earlier pack left.
+//! A transaction that is committed after the first step can make objects reachable that the second step has left out,
+//! for example by undoing a deletion. Its references are checked when it is copied; if they lead to such an object, the
+//! pack begins again, and fails after a few attempts. Nothing is removed from `Data.fs` before the last step. What an
+//! earlier pack kept (`Data.fs.old`) is removed after the first step, to make room.
 //!
-//! All but the last step runs beside everything else without a lock. Memory: the new index (8 to 16 bytes an object, which
-//! then replaces the old one), at most 8 bytes an object of positions yet to be visited, and what
-//! back-pointers need: a few bytes for each that points from after the pack time to before it.
+//! All but the last step runs beside commits and reads without a lock. Memory: the new index (8 to 16 bytes an object;
+//! it then replaces the old one), at most 8 bytes an object for positions yet to be visited, and a few bytes for each
+//! back-pointer from after the pack time to before it.
 
 mod copy;
 pub mod leftovers;
@@ -39,18 +41,18 @@ use crate::base::sync::{Condvar, Mutex, rank};
 use crate::storage::blob::Sweep;
 use crate::storage::{Pack, PackRequest, Removals, Result, StorageError};
 
-/// Packs of which the log tells. Clients may ask for one after the other, and most have nothing to do.
+/// Packs with lines in the log. Clients may ask for one after the other, and most have nothing to do.
 static TOLD: LogRate = LogRate::new("packs", 60, 60);
 
-/// A line in the log so often.
+/// Interval of the log lines about progress.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
-/// Commits are held when so little is left to be copied.
+/// Commits are held when at most this many bytes are left to copy.
 const REST_MAX: u64 = 256 * 1024;
-/// Writers that are faster than the copying are held up after so many rounds all the same.
+/// After this many rounds commits are held even if writers are faster than the copying.
 const ROUNDS_MAX: usize = 64;
-/// How often a pack begins before it gives up, because what it left out became reachable again.
+/// Attempts of a pack whose left-out objects become reachable again.
 const ATTEMPTS_MAX: usize = 4;
-/// A pack that removes more than nine of ten objects, and so many are there, is perhaps a mistake.
+/// With more objects than this, a pack that removes more than nine of ten may be a mistake.
 const MANY_OBJECTS: u64 = 1000;
 
 impl Pack for FileStorage {
@@ -58,7 +60,7 @@ impl Pack for FileStorage {
         self.check_writable()?;
         let stop = stop_of(request.time)?;
         let core = &self.core;
-        // Python's answer too: nothing to do, even while another pack goes on.
+        // As in Python: nothing to do, even while another pack runs.
         if core.volume.get().index.is_empty() {
             return Ok(());
         }
@@ -96,7 +98,7 @@ impl Pack for FileStorage {
 }
 
 impl FileStorage {
-    /// What the last pack left makes room for this one.
+    /// Removes what the last pack kept, to make room.
     fn remove_old(&self) -> Result<()> {
         let old = with_suffix(&self.options.path, ".old");
         if self.core.media.exists(&old) {
@@ -107,10 +109,10 @@ impl FileStorage {
     }
 }
 
-/// Why a pack does not go on.
+/// The reason why a pack stops.
 enum Stop {
     Failed(StorageError),
-    /// This transaction, or one that is not finished yet, refers to an object that is not kept.
+    /// Transaction `tid`, or one that is not finished yet (`None`), refers to an object that is not kept.
     LeftOut {
         oid: Oid,
         tid: Option<Tid>,
@@ -130,7 +132,7 @@ fn through(tid: Option<Tid>) -> String {
 /// The pack time as a tid.
 fn stop_of(time: f64) -> Result<Tid> {
     let refused = |class, message: &str| Err(StorageError::Refused { class, message: message.into() });
-    // What a time stamp can be: 1900 to 9999 or so. Python's own limits are in its C library.
+    // The range of a time stamp: about 1900 to 9999. Python's limits are those of its C library.
     let year_1900 = -2_208_988_800.0;
     if !(year_1900..253_402_300_800.0).contains(&time) {
         return refused(("builtins", "ValueError"), "the pack time is out of range");
@@ -147,12 +149,12 @@ fn in_words(tid: Tid) -> String {
     format!("{date} {:02}:{:02}:{second:02} UTC", at.hour, at.minute)
 }
 
-/// One pack under way: what its steps share.
+/// The state that the steps of one pack share.
 struct PackRun<'a> {
     storage: &'a FileStorage,
     core: &'a Core,
     request: &'a PackRequest<'a>,
-    /// The log has lines about it.
+    /// Whether the log has lines about it.
     is_told: bool,
     phase: &'static str,
     begun: Instant,
@@ -165,7 +167,7 @@ impl PackRun<'_> {
         let path = core.path.display();
         let volume = core.volume.get_owned();
         let end = volume.published_end();
-        // Read once to find what is there, once more (at most) for the references, and once to copy.
+        // The file is read once for the index, once more (at most) for the references, and once to copy.
         self.request.progress.done.store(0, Ordering::Relaxed);
         self.request.progress.total.store(3 * end, Ordering::Relaxed);
         self.tell(format_args!(
@@ -183,7 +185,7 @@ impl PackRun<'_> {
         };
         let keep_old = self.check_removal(&reach)? || storage.options.pack_keep_old;
         storage.remove_old()?;
-        // One that is being committed is later than the last.
+        // A transaction later than the last one is just being committed.
         let is_gone = |oid, tid| Ok(tid <= core.last_tid() && !storage.has_revision(oid, tid)?);
         let begin = |blobs| Sweep::begin(blobs, keep_old, &is_gone);
         let sweep = core.blobs.as_ref().map(begin).transpose()?;
@@ -225,7 +227,7 @@ impl PackRun<'_> {
         }
     }
 
-    /// All but the last bytes. `false`: the file would be the same.
+    /// Copies all but the last bytes. `false`: the new file would be the same.
     fn copy(
         &mut self,
         copier: &mut Copier<'_>,
@@ -237,7 +239,8 @@ impl PackRun<'_> {
         }
         for _ in 0..ROUNDS_MAX {
             copier.copy_rest(self, true)?;
-            // What was committed during the sync is copied next, so that little is left to sync in the end.
+            // Transactions that were committed during the sync are copied next, so that little is left to sync in the
+            // end.
             copier.sync()?;
             if copier.rest_len() <= REST_MAX {
                 break;
@@ -246,7 +249,8 @@ impl PackRun<'_> {
         Ok(true)
     }
 
-    /// A last look before anything is removed. True: so much that the file of before is to be kept in any case.
+    /// The last check before anything is removed. True: so many objects are removed that the old file is kept in any
+    /// case.
     fn check_removal(&self, reach: &Reach) -> Result<bool> {
         let (before, kept) = (reach.object_count, reach.index.len());
         let removed = before.saturating_sub(kept);
@@ -281,7 +285,8 @@ impl PackRun<'_> {
         })
     }
 
-    /// The same for what a record of `oid` that points to `back` stands for. `data` is for its use.
+    /// As `references`, for the data that a record of `oid` with the back-pointer `back` stands for. `data` is a
+    /// buffer.
     fn restored_references(
         &self,
         volume: &Volume,
@@ -300,7 +305,7 @@ impl PackRun<'_> {
         self.phase = phase;
     }
 
-    /// Called often. `done` is in bytes, three times the file in all. An error: the storage is being closed.
+    /// Reports progress; called often. `done`: bytes, three times the file in all. Error: the storage is being closed.
     fn at(&mut self, done: u64) -> Result<()> {
         if self.core.closed.load(Ordering::Acquire) {
             return Err(self.core.closed());
@@ -322,14 +327,14 @@ impl PackRun<'_> {
     }
 }
 
-/// Whether a pack is under way.
+/// Whether a pack is running.
 #[derive(Default)]
 pub struct Packing {
     active: Mutex<bool, rank::PackActive>,
     ended: Condvar,
 }
 
-/// A pack is under way as long as this lives.
+/// A pack is running as long as this exists.
 pub struct PackGuard<'a>(&'a Packing);
 
 impl Packing {
@@ -345,7 +350,7 @@ impl Packing {
         Ok(PackGuard(self))
     }
 
-    /// Waits for the pack to end, which it does soon once the storage is marked as closed.
+    /// Waits for the end of the pack, which comes soon once the storage is marked as closed.
     pub fn wait(&self) {
         let mut active = self.active.lock();
         while *active {

@@ -1,7 +1,7 @@
 //! `Data.fs.pack`, written from front to back.
 //!
-//! It is synced as it grows, in steps: commits sync their own file meanwhile, and a disk that is given much to write at once
-//! lets them wait until all of it is written. So a step is as long as the disk can write in a moment.
+//! It is synced in steps as it grows: commits sync their own file at the same time, and a disk that gets much to write
+//! at once makes them wait until all of it is written. So a step is as long as the disk can write quickly.
 
 use std::io;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use super::super::format::{DATA_HEADER_LEN, DataHeader};
 use super::super::media::MediaFile;
 use crate::storage::{Result, StorageError};
 
-/// Written at once.
+/// Bytes of one write.
 const BUF_LEN: usize = 1 << 20;
-/// What a sync may take. Up to three of them can be in the way of a commit: the one under way, the next, and its own.
+/// Target time of a sync. Up to three syncs can delay a commit: the current one, the next, and its own.
 const SYNC_TIME: Duration = Duration::from_millis(10);
 /// The limits of a step, in bytes.
 const STEP_MIN: u64 = 1 << 20;
@@ -24,10 +24,10 @@ const STEP_MAX: u64 = 64 << 20;
 pub struct Out {
     file: Arc<dyn MediaFile>,
     buf: Vec<u8>,
-    /// Written so far; the buffer follows.
+    /// Bytes written; the content of the buffer follows.
     flushed: u64,
     synced: u64,
-    /// A sync that goes on meanwhile, and of how much.
+    /// The sync that is running, and the position up to which it makes the file durable.
     syncing: Option<(JoinHandle<io::Result<Duration>>, u64)>,
     step: u64,
     doing: String,
@@ -51,7 +51,7 @@ impl Out {
         self.flushed + self.buf.len() as u64
     }
 
-    /// The file and where it ends, all of it written.
+    /// The file and its end, all of it written.
     pub fn finished(&mut self) -> Result<(Arc<dyn MediaFile>, u64)> {
         self.flush()?;
         Ok((self.file.clone(), self.end()))
@@ -76,7 +76,7 @@ impl Out {
         if self.flushed - synced > self.step { self.begin_sync() } else { Ok(()) }
     }
 
-    /// Waits for the sync before this one, so that never more than two steps are on the way.
+    /// Waits for the previous sync, so that at most two steps are not durable.
     fn begin_sync(&mut self) -> Result<()> {
         self.end_sync()?;
         let file = self.file.clone();
@@ -101,7 +101,7 @@ impl Out {
         Ok(())
     }
 
-    /// All that was pushed is durable.
+    /// Makes all that was pushed durable.
     pub fn sync(&mut self) -> Result<()> {
         self.flush()?;
         self.end_sync()?;
@@ -112,7 +112,7 @@ impl Out {
         Ok(())
     }
 
-    /// Writes again what was pushed before.
+    /// Overwrites bytes that were pushed before.
     pub fn patch(&mut self, pos: u64, bytes: &[u8]) -> Result<()> {
         let at = pos.checked_sub(self.flushed).and_then(|at| usize::try_from(at).ok());
         if let Some(at) = at
@@ -121,7 +121,7 @@ impl Out {
             there.copy_from_slice(bytes);
             return Ok(());
         }
-        // It may lie across the border.
+        // The bytes may be partly in the file and partly in the buffer.
         self.flush()?;
         self.end_sync()?;
         self.synced = self.synced.min(pos);
@@ -149,7 +149,7 @@ fn timed_sync(file: &dyn MediaFile) -> io::Result<Duration> {
     file.sync().map(|()| begun.elapsed())
 }
 
-/// How long the next step is if the sync of one of `step` bytes `took` so long.
+/// The length of the next step, after the sync of a step of `step` bytes `took` this time.
 fn next_step(step: u64, took: Duration) -> u64 {
     let next = if took > SYNC_TIME {
         step / 2
@@ -170,7 +170,7 @@ mod tests {
         let mut step = 4 * STEP_MIN;
         // 1 GB/s, and half a millisecond for the sync itself.
         let fast = |step: u64| Duration::from_nanos(step + 500_000);
-        // 50 MB/s, and a turn of the platter.
+        // 50 MB/s, and one rotation of the disk.
         let slow = |step: u64| Duration::from_nanos(20 * step) + Duration::from_millis(8);
         for _ in 0..20 {
             step = next_step(step, fast(step));

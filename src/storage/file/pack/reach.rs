@@ -1,12 +1,12 @@
-//! What can be reached: from the root as of the pack time, and from everything that was committed since then.
+//! What is reachable: from the root as of the pack time, and from everything that was committed since then.
 //!
-//! An index as of the pack time is built first; objects are marked in it, and in the end the others are taken out. Objects
-//! whose references are still to be read are a heap of positions, visited batch by batch in the order of the file, so that
-//! a file larger than the memory is not read here and there.
+//! First an index as of the pack time is built. Reachable objects are marked in it, and in the end the others are
+//! removed. Positions of records whose references are still to be read are collected and visited in batches in the
+//! order of the file, so that a file larger than the memory is not read at random.
 //!
-//! Later transactions can lead back to what nothing referred to at the pack time: an undo, or a restored record, points to a
-//! former revision, and a client that had read an object before it became garbage can store a reference to it. Python follows
-//! neither the references of the first (but for those of an object that is reachable anyway) nor the second, and loses objects
+//! Later transactions can refer to objects that were garbage at the pack time: an undo or a restored record points to a
+//! former revision, and a client that read an object before it became garbage can store a reference to it. Python does
+//! not follow references of the first kind (unless the object is reachable anyway) or of the second, and loses objects
 //! or refuses to pack. Here all of them are kept, each as it was at the pack time.
 
 use std::collections::HashMap;
@@ -20,32 +20,33 @@ use super::{PackRun, REST_MAX, ROUNDS_MAX};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 
-/// Positions that are sorted and visited together.
+/// Number of positions that are sorted and visited together.
 const BATCH: usize = 1 << 17;
-/// Neighbours in a batch are read with one call up to this length, over gaps up to that one.
+/// Neighbours in a batch are read with one call: the maximal length of the call, and of a gap in it.
 const RUN_MAX: u64 = 1 << 20;
 const GAP_MAX: u64 = 8 << 10;
-/// How much of the last record of a run is read on good luck.
+/// Speculative read-ahead for the last record of a run, in bytes.
 const GUESS: u64 = 2048;
 
-/// Which objects can be reached, and where their records are.
+/// The reachable objects, and the positions of their records.
 pub struct Reach {
-    /// Where each object's record is that is to be kept: all marked.
+    /// The positions of the objects that are kept: all marked.
     pub index: Index,
     /// Revisions before the pack time that later back-pointers lead to: old position -> position in the new file, 0
-    /// until it is there. They are kept too.
+    /// before they are copied. They are kept too.
     pub pointed: HashMap<u64, u64>,
-    /// Where the first transaction after the pack time begins.
+    /// The position of the first transaction after the pack time.
     pub pack_pos: u64,
-    /// Up to here transactions were searched for what leads back. `None`: without garbage collection none need be.
+    /// Transactions up to this position were searched for references. `None`: without garbage collection there is no
+    /// search.
     pub searched_to: Option<u64>,
-    /// Objects at the pack time.
+    /// Number of objects at the pack time.
     pub object_count: u64,
 }
 
 impl Reach {
-    /// Looks at transactions up to `end`, and at those that come meanwhile. `None`: it has been packed to that time or later
-    /// before.
+    /// Finds what is reachable from transactions up to `end`, and from those that are committed during the search.
+    /// `None`: the file has already been packed to this time or a later one.
     pub fn find(
         pack: &mut PackRun<'_>,
         volume: &Volume,
@@ -85,7 +86,7 @@ impl Reach {
     }
 }
 
-/// The index as of `stop`, and where the first later transaction begins. `None`: a redundant pack.
+/// The index as of `stop`, and the position of the first later transaction. `None`: a redundant pack.
 fn index_to(pack: &mut PackRun<'_>, file: &mut Sequential<'_>, stop: Tid) -> Result<Option<(Index, u64)>> {
     pack.phase("finding what is there");
     let index = Index::new();
@@ -108,12 +109,12 @@ fn index_to(pack: &mut PackRun<'_>, file: &mut Sequential<'_>, stop: Tid) -> Res
         pos = txn.next;
         pack.at(pos)?;
     }
-    // As Python has it: redundant if all before is packed, and so is what follows (if anything does).
+    // As in Python: redundant if all transactions before are packed, and the next one is too, if there is one.
     let redundant = !unpacked && last.is_some_and(|txn| txn.header.status == b'p');
     Ok((!redundant).then_some((index, pos)))
 }
 
-/// All records of a transaction, and its end checked.
+/// Calls `each` for all records of a transaction, and checks its end.
 fn for_records(
     file: &mut Sequential<'_>,
     txn: &Txn,
@@ -128,24 +129,24 @@ fn for_records(
     file.check_end(txn)
 }
 
-/// Marks objects.
+/// Marks the reachable objects.
 struct Marker<'a, 'p> {
     pack: &'a mut PackRun<'p>,
     log: &'a Log,
     reach: &'a mut Reach,
-    /// Positions of records whose references are still to be read. The last heap is not full yet.
+    /// Positions of records whose references are still to be read. The last heap may not be full.
     heaps: Vec<Vec<u64>>,
     seen: u64,
     total: u64,
     end: u64,
-    /// A reference to an object that was not there at the pack time is an error, as in Python.
+    /// Whether a reference to an object that did not exist at the pack time is an error, as in Python.
     all_must_exist: bool,
 }
 
 impl Marker<'_, '_> {
     fn mark_from_root(&mut self) -> Result<()> {
         self.pack.phase("following references");
-        // Packing to before the beginning.
+        // The pack time is before the first transaction.
         if self.reach.index.is_empty() {
             return Ok(());
         }
@@ -153,7 +154,8 @@ impl Marker<'_, '_> {
         self.follow()
     }
 
-    /// Later transactions, and those that were committed since `end`: up to where.
+    /// Marks from transactions after the pack time, including those committed since `end`. Returns the position that
+    /// was reached.
     fn mark_from_future(&mut self, mut file: Sequential<'_>, volume: &Volume) -> Result<u64> {
         let mut pos = self.reach.pack_pos;
         let mut end = self.end;
@@ -194,11 +196,11 @@ impl Marker<'_, '_> {
         }
         file.check_end(txn)?;
         oids.drain(..).try_for_each(|oid| self.object(oid))?;
-        // Now, for the next transaction may replace the revision that one of these still has.
+        // At once, because the next transaction may replace a revision that is current now.
         self.follow()
     }
 
-    /// What transactions restore that have voted and are not in the file yet.
+    /// Marks from what voted transactions restore that are not in the file yet.
     fn mark_from_votes(&mut self) -> Result<()> {
         let (core, pack) = (self.pack.core, &*self.pack);
         let mut oids = Vec::new();
@@ -231,7 +233,7 @@ impl Marker<'_, '_> {
         Ok(())
     }
 
-    /// Visits until nothing is left.
+    /// Visits records until none is left.
     fn follow(&mut self) -> Result<()> {
         let mut run = Run::default();
         let mut oids = Vec::new();
@@ -280,7 +282,7 @@ impl Marker<'_, '_> {
     }
 }
 
-/// Records that lie close together, read with one call.
+/// Records that are close together, read with one call.
 #[derive(Default)]
 struct Run {
     start: u64,
@@ -289,7 +291,7 @@ struct Run {
 }
 
 impl Run {
-    /// Reads the first few of the sorted `positions`: how many.
+    /// Reads the first few of the sorted `positions`; returns how many.
     fn read(&mut self, log: &Log, positions: &[u64], end: u64) -> Result<Option<usize>> {
         let Some(&first) = positions.first() else { return Ok(None) };
         let (mut last, mut count) = (first, 1);
@@ -310,7 +312,7 @@ impl Run {
         Ok(Some(count))
     }
 
-    /// `len` bytes from `pos`, or fewer.
+    /// `len` bytes from `pos`; may be fewer.
     fn bytes(&self, pos: u64, len: usize) -> &[u8] {
         let from = pos.checked_sub(self.start).and_then(|at| usize::try_from(at).ok()).unwrap_or(usize::MAX);
         let to = from.saturating_add(len).min(self.valid);

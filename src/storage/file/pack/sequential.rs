@@ -1,4 +1,4 @@
-//! The file from one transaction to the next, checked as Python's packer checks it.
+//! The file, transaction by transaction, with the checks of Python's packer.
 
 use super::super::format::{
     BACK_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, POS_MAX, TRAILER_LEN, TXN_HEADER_LEN, TxnHeader,
@@ -8,7 +8,7 @@ use super::super::window::Window;
 use crate::base::ids::Tid;
 use crate::storage::Result;
 
-/// What is read at once to begin with.
+/// Bytes of the first read.
 const FIRST_LEN: usize = 1 << 20;
 const RECORD_LEN_MIN: usize = DATA_HEADER_LEN + BACK_LEN;
 
@@ -16,20 +16,20 @@ const RECORD_LEN_MIN: usize = DATA_HEADER_LEN + BACK_LEN;
 pub struct Sequential<'a> {
     log: &'a Log,
     window: Window<'a>,
-    /// Nothing is read from here on.
+    /// Nothing is read behind this position.
     end: u64,
     last_tid: Tid,
 }
 
-/// A transaction and where it is.
+/// A transaction and its position.
 #[derive(Clone, Copy, Debug)]
 pub struct Txn {
     pub pos: u64,
     pub header: TxnHeader,
-    /// Where its records begin, and where they end.
+    /// Where its records begin (`first`) and end (`tend`).
     pub first: u64,
     pub tend: u64,
-    /// Where the next transaction begins.
+    /// The position of the next transaction.
     pub next: u64,
 }
 
@@ -38,12 +38,12 @@ impl<'a> Sequential<'a> {
         Sequential { log, window: Window::new(log.file(), end, FIRST_LEN), end, last_tid: Tid::ZERO }
     }
 
-    /// Goes on up to `end`, with the same check of the order.
+    /// Continues up to `end`. The check of the order continues too.
     pub fn further(self, end: u64) -> Sequential<'a> {
         Sequential { last_tid: self.last_tid, ..Sequential::new(self.log, end) }
     }
 
-    /// The data of the record at `pos`, which has some.
+    /// The data of the record at `pos`, which must have data.
     pub fn data<'s>(&'s mut self, pos: u64, header: &DataHeader, apart: &'s mut Vec<u8>) -> Result<&'s [u8]> {
         if header.data_len <= FIRST_LEN as u64 {
             return self.bytes(pos + DATA_HEADER_LEN as u64, header.data_len as usize);
@@ -73,7 +73,7 @@ impl<'a> Sequential<'a> {
         Ok(Some(Txn { pos, header, first: pos + header.head_len(), tend: pos + header.len, next }))
     }
 
-    /// Tids must grow from one transaction to the next that is passed here.
+    /// Checks that tids ascend over the transactions that are passed here.
     pub fn check_order(&mut self, txn: &Txn) -> Result<()> {
         let tid = txn.header.tid;
         if tid <= self.last_tid {
@@ -97,7 +97,7 @@ impl<'a> Sequential<'a> {
         Ok(record)
     }
 
-    /// The length behind the records must be that in front of them.
+    /// Checks that the length behind the records is equal to the one in front of them.
     pub fn check_end(&mut self, txn: &Txn) -> Result<()> {
         let io = self.log.io("packing: reading", txn.tend);
         match be_u64(self.window.get(txn.tend, TRAILER_LEN).map_err(io)?) {
@@ -108,7 +108,7 @@ impl<'a> Sequential<'a> {
         }
     }
 
-    /// All of `len` bytes from `pos`, which the caller keeps short.
+    /// All `len` bytes from `pos`. The caller keeps `len` small.
     pub fn bytes(&mut self, pos: u64, len: usize) -> Result<&[u8]> {
         let log = self.log;
         let bytes = self.window.get(pos, len).map_err(log.io("packing: reading", pos))?;
@@ -118,8 +118,8 @@ impl<'a> Sequential<'a> {
         }
     }
 
-    /// The data of a record, wherever it is: what follows its header, or what its back-pointer leads to. `None`: the object
-    /// is gone.
+    /// Position and header of the record that has the data: this one, or the one that its back-pointer leads to.
+    /// `None`: the object is deleted or un-created.
     pub fn data_place(&self, pos: u64, record: &Record) -> Result<Option<(u64, DataHeader)>> {
         if record.header.data_len > 0 {
             return Ok(Some((pos, record.header)));
@@ -128,5 +128,5 @@ impl<'a> Sequential<'a> {
     }
 }
 
-/// Where the first transaction begins.
+/// The position of the first transaction.
 pub const FIRST: u64 = MAGIC_LEN;

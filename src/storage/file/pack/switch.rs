@@ -1,13 +1,13 @@
-//! The last step: the packed file takes the name of the old one, its index the place of the old index.
+//! The last step: the packed file takes the name of the old one, its index replaces the old index.
 //!
-//! Commits are held, by taking the lead of the group commit, and only for: copying what was committed in the last moment,
-//! checking that what voted transactions restore is kept with all that it refers to (there are hardly ever any),
-//! one sync of it, two renames, one sync of the directory, two small syncs of the tail note. Reads go on: whoever has taken
-//! the old volume reads the old file.
+//! Commits are held, by taking the lead of the group commit, only to copy the last committed transactions, to check
+//! that what voted transactions restore (there are hardly ever any) is kept with all that it refers to, for one sync of
+//! the new file, two renames, one sync of the directory, and two small syncs of the tail note. Reads go on: a reader
+//! that has taken the old volume reads the old file.
 //!
-//! A crash at any point leaves `Data.fs` whole, the old or the new one: both hold every transaction that was
-//! acknowledged, and nothing is committed until all is durable. The saved index is removed beforehand, for one of the old
-//! file might fit the new one by accident.
+//! A crash at any point leaves a whole `Data.fs`, the old one or the new one. Both have every acknowledged transaction,
+//! and nothing is committed before all is durable. The saved index is removed before, because an index of the old file
+//! might fit the new one by accident.
 
 use std::io;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::base::fs::with_suffix;
 use crate::base::ids::Oid;
 use crate::storage::{Result, StorageError};
 
-/// What came of it, for the log.
+/// The result, for the log.
 pub struct Switched {
     pub old_end: u64,
     pub end: u64,
@@ -38,25 +38,25 @@ pub struct Switched {
     pub held: Duration,
 }
 
-/// How long votes that point back are waited for, and how often: others may begin meanwhile.
+/// How long a try waits for votes that point back, and the number of tries: other votes may begin in between.
 const VOTE_PATIENCE: Duration = Duration::from_secs(30);
 const TRIES_MAX: usize = 10;
 
-/// What became of a try.
+/// The result of a try.
 enum Tried {
     Done(Arc<Volume>, Option<Ended>),
-    /// A vote is under way of which nobody knows what it will point to.
+    /// A vote is running, and it is not known yet what it will point to.
     Vote,
 }
 
-/// Puts the packed file in the place of the old one. `keep_old`: the old file gets the name `Data.fs.old`.
+/// Replaces the old file by the packed one. `keep_old`: the old file gets the name `Data.fs.old`.
 pub fn switch(
     pack: &mut PackRun<'_>,
     copier: &mut Copier<'_>,
     keep_old: bool,
 ) -> std::result::Result<Switched, Stop> {
     let core = pack.core;
-    // Nobody saves an index of the old file from here on.
+    // From here on no other thread saves an index of the old file.
     let saving = core.hold_saver();
     let old = copier.old.clone();
     let switched =
@@ -64,7 +64,7 @@ pub fn switch(
     let (volume, held) = match switched {
         Ok(done) => done,
         Err(error) => {
-            // The old file still is the one.
+            // The old file is still the current one.
             if core.broken().is_none() && !core.closed.load(Ordering::Acquire) {
                 core.save_index_of(&saving, &old, old.published_end());
             }
@@ -83,7 +83,7 @@ pub fn switch(
     })
 }
 
-/// The new volume, and for how long commits were held.
+/// Returns the new volume, and how long commits were held.
 fn hold_and_replace(
     pack: &mut PackRun<'_>,
     copier: &mut Copier<'_>,
@@ -123,7 +123,7 @@ fn remove_index(core: &Core) -> Result<()> {
     removed.map_err(StorageError::io(format!("removing {}", path.display())))
 }
 
-/// While commits are held.
+/// One try, while commits are held.
 fn replace(
     pack: &mut PackRun<'_>,
     copier: &mut Copier<'_>,
@@ -157,7 +157,7 @@ fn replace(
     Ok(Tried::Done(volume, ended))
 }
 
-/// The packed file becomes the one that is served.
+/// Makes the packed file the one that is served.
 fn take_place(
     core: &Core,
     copier: &mut Copier<'_>,
@@ -176,7 +176,7 @@ fn take_place(
         return Err(error);
     }
     if let Err(error) = core.dir.sync() {
-        // Which of the two files a power cut would leave under this name nobody knows.
+        // It is unknown which of the two files would have this name after a power cut.
         core.set_broken(format!("syncing the directory after a pack failed: {error}"));
         return Err(StorageError::io(format!("packing {}", core.path.display()))(error));
     }
@@ -190,7 +190,7 @@ fn take_place(
     Ok((volume, ended))
 }
 
-/// By how much the transactions that have voted become longer at most, where what they point back to is packed away.
+/// Upper bound on the bytes by which voted transactions grow if the targets of their back-pointers are packed away.
 fn growth(pins: &HeldPins<'_>) -> Result<u64> {
     let mut len = 0;
     pins.for_each(|volume, oid, back| {
@@ -200,7 +200,7 @@ fn growth(pins: &HeldPins<'_>) -> Result<u64> {
     Ok(len)
 }
 
-/// Transactions that have voted will restore former revisions: what these refer to must be kept.
+/// Checks that all objects are kept to which the revisions refer that voted transactions restore.
 fn check_pins(pack: &PackRun<'_>, copier: &Copier<'_>, pins: &HeldPins<'_>) -> std::result::Result<(), Stop> {
     if copier.reach.searched_to.is_none() {
         return Ok(());
@@ -210,7 +210,7 @@ fn check_pins(pack: &PackRun<'_>, copier: &Copier<'_>, pins: &HeldPins<'_>) -> s
     oids.into_iter().try_for_each(|oid| copier.check_kept(oid, None))
 }
 
-/// Objects that are gone had oids too, which must not be given out again though nothing shows them any more.
+/// Ensures that oids of removed objects are not given out again, although the new file does not show them.
 fn keep_oids(core: &Core, old: &Volume) -> Result<()> {
     let mut oids = core.oids.lock();
     oids.last = oids.last.max(old.index.max_oid().map_or(0, |oid| oid.0));
@@ -223,7 +223,7 @@ fn keep_oids(core: &Core, old: &Volume) -> Result<()> {
     Ok(())
 }
 
-/// What the tail note is about from now on. Without it, a crash is harder to recover from, no more.
+/// Makes the tail note describe the new file. If that fails, only a crash is harder to recover from.
 fn tell_note(core: &Core, volume: &Volume) {
     let Some(note) = &core.note else { return };
     let about = familiar::about(&*core.media, volume, core.last_tid(), State::Open);
@@ -233,7 +233,7 @@ fn tell_note(core: &Core, volume: &Volume) {
     }
 }
 
-/// `Data.fs.pack` becomes `Data.fs`, without a moment in which there is none, if the file system can do that.
+/// Renames `Data.fs.pack` to `Data.fs`. If the file system has hard links, `Data.fs` exists at every moment.
 fn rename(core: &Core, keep_old: bool) -> Result<()> {
     let (media, path) = (&core.media, &core.path);
     let (old, pack) = (with_suffix(path, ".old"), with_suffix(path, ".pack"));
@@ -243,7 +243,7 @@ fn rename(core: &Core, keep_old: bool) -> Result<()> {
             match media.link(path, &old) {
                 Ok(()) => linked = true,
                 Err(error) if cannot_link(&error) => {
-                    // What a crash leaves between these two, `leftovers` puts right.
+                    // After a crash between these two renames, `leftovers` restores the name.
                     media.rename(path, &old)?;
                     return media.rename(&pack, path).inspect_err(|_| _ = media.rename(&old, path));
                 }
@@ -254,14 +254,14 @@ fn rename(core: &Core, keep_old: bool) -> Result<()> {
     };
     renamed().map_err(|error| {
         if linked {
-            // Only a second name. If it cannot be removed, the next pack does it.
+            // It is only a second name. If it cannot be removed, the next pack removes it.
             let _ = media.remove(&old);
         }
         StorageError::io(format!("renaming {} to {}", pack.display(), path.display()))(error)
     })
 }
 
-/// The file system knows no second names.
+/// The file system has no hard links.
 fn cannot_link(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied)
 }
