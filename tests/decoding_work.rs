@@ -36,6 +36,8 @@ const PER_BYTE: usize = 800;
 const AT_LEAST: usize = 200_000;
 /// How much longer eight times as much may take.
 const LONGER: u32 = 24;
+/// Further runs of what took too long.
+const TRIES: usize = 3;
 /// Below this nothing can be said.
 const SHORT: Duration = Duration::from_millis(8);
 
@@ -101,19 +103,25 @@ fn check(what: &str, size: usize, make: impl Fn(usize) -> Vec<u8>) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let inputs = [make(size), make(8 * size)];
     for (decoder, run) in decoders() {
-        let mut took = [Duration::ZERO; 2];
-        for (input, took) in inputs.iter().zip(&mut took) {
+        let measured = |input: &Vec<u8>| {
             let region = Region::new(ALLOCATOR);
             let begun = now();
             run(input);
-            *took = now() - begun;
+            let took = now() - begun;
             let stats = region.change();
             let grown = usize::try_from(stats.bytes_reallocated).unwrap_or(0);
             let asked = stats.bytes_allocated + grown;
             let most = AT_LEAST + PER_BYTE * input.len();
             assert!(asked <= most, "{what}, {decoder}: {asked} bytes asked for to decode {}", input.len());
+            took
+        };
+        let (short, mut long) = (measured(&inputs[0]), measured(&inputs[1]));
+        // The system may charge a thread with work of its own: the least of some runs is what the decoder needs.
+        for _ in 0..TRIES {
+            if long > SHORT.max(short) * LONGER {
+                long = long.min(measured(&inputs[1]));
+            }
         }
-        let [short, long] = took;
         assert!(
             long <= SHORT.max(short) * LONGER,
             "{what}, {decoder}: {short:?} for {} bytes, {long:?} for {}",
