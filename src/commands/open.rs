@@ -55,7 +55,8 @@ fn at_once(storage: Arc<dyn Storage>) -> Prepared {
     Box::new(move || Ok(storage))
 }
 
-/// `blobs`: the directory of a `<blobstorage>` around it. The configuration refuses one around a storage that keeps no blobs.
+/// `blobs`: the directory of a `<blobstorage>` around it. The configuration refuses one around a storage that keeps no
+/// blobs.
 fn prepare_with(
     config: &StorageConfig,
     blobs: Option<&Path>,

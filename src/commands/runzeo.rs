@@ -1,12 +1,14 @@
-//! `runzeo`: options -> configuration -> address -> files -> listening sockets -> storages -> server -> wait for a signal
+//! `runzeo`: options -> configuration -> address -> files -> listening sockets -> storages -> server -> wait for a
+//! signal
 //! -> orderly stop.
 //!
-//! Invariant: all files that clients look at (lock, pid file, `Data.fs`, blob directories with their markers) exist before
-//! the first client can connect. Clients that share a blob directory look at it in their constructor and fail if there is none.
-//! The slow part, reading a large file, comes later, while clients wait in the kernel's queue, where they do not back off.
+//! Invariant: all files that clients look at (lock, pid file, `Data.fs`, blob directories with their markers) exist
+//! before the first client can connect. Clients that share a blob directory look at it in their constructor and fail if
+//! there is none. The slow part, reading a large file, comes later, while clients wait in the kernel's queue, where
+//! they do not back off.
 //!
-//! Exit codes: 0 after SIGTERM, SIGINT and `--test`; 1 after SIGHUP, so that a supervisor starts it anew, and if a storage
-//! or the log cannot be opened; 2 if the options, the configuration or the address cannot be used.
+//! Exit codes: 0 after SIGTERM, SIGINT and `--test`; 1 after SIGHUP, so that a supervisor starts it anew, and if a
+//! storage or the log cannot be opened; 2 if the options, the configuration or the address cannot be used.
 
 use std::ffi::OsString;
 use std::fs;
@@ -59,9 +61,9 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
 
 /// The same with other authentication protocols than [`Protocols::builtin`]; see [`crate::auth`].
 ///
-/// Parses `arguments`, reads the configuration, prints what is wrong with them to stderr; or serves until SIGTERM, SIGINT or
-/// SIGHUP. Installs signal handlers, a panic hook and the process's log, so it can be called once in a process. The exit codes are those of
-/// the module's documentation.
+/// Parses `arguments`, reads the configuration, prints what is wrong with them to stderr; or serves until SIGTERM,
+/// SIGINT or SIGHUP. Installs signal handlers, a panic hook and the process's log, so it can be called once in a
+/// process. The exit codes are those of the module's documentation.
 pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) -> ExitCode {
     let invocation = from_command_line(program, arguments, &|name| std::env::var(name).ok())
         .and_then(|invocation| check_protocol(program, protocols, invocation));
@@ -257,7 +259,8 @@ fn cannot_listen(address: &crate::base::address::Address, error: ListenError) ->
     }
 }
 
-/// Makes and locks the files and directories that a client can see. A prepared storage that is dropped gives up its locks.
+/// Makes and locks the files and directories that a client can see. A prepared storage that is dropped gives up its
+/// locks.
 fn prepare_storages(config: &Config) -> Result<Vec<(&str, Prepared)>, Failure> {
     let pid = std::process::id();
     let prepare = |named: &NamedStorage| {

@@ -1,7 +1,7 @@
 //! `zeopack`: asks running servers, ours or Python's, to pack storages, and waits for the end.
 //!
-//! Options are those of Python's script. Exit codes: 0 all were packed; 1 one was not, and stderr says why; 2 the command line is
-//! wrong.
+//! Options are those of Python's script. Exit codes: 0 all were packed; 1 one was not, and stderr says why; 2 the
+//! command line is wrong.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};

@@ -45,7 +45,8 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
     run_with(&Protocols::builtin(), program, arguments)
 }
 
-/// The same for a server with other authentication protocols: `-p NAME` is one of these, and [`Kind::hash`] makes the entry.
+/// The same for a server with other authentication protocols: `-p NAME` is one of these, and [`Kind::hash`] makes the
+/// entry.
 pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) -> ExitCode {
     let failure = match read_command_line(arguments) {
         Ok(None) => {
@@ -172,7 +173,8 @@ fn perform(protocols: &Protocols, task: &Task) -> Result<(), Failure> {
         let why = "the password is empty, which ZEO's clients refuse to send";
         return Err(Failure::Other(format!("{why}; {shown} is as it was")));
     }
-    // Of two at a time, one would overwrite the change of the other. The file itself is replaced, so its directory is locked.
+    // Of two at a time, one would overwrite the change of the other. The file itself is replaced, so its directory is
+    // locked.
     let failed = |error: io::Error| Failure::Other(format!("can't write {shown}: {error}"));
     let dir = File::open(dir_of(&task.file)).map_err(failed)?;
     dir.lock().map_err(failed)?;

@@ -1,7 +1,7 @@
 //! A file that two storages would write to.
 //!
-//! The second storage would find the file locked by its own process. The configuration is refused instead, also if the path is
-//! spelled in two ways. Storages that only read may share a file with one that writes.
+//! The second storage would find the file locked by its own process. The configuration is refused instead, also if the
+//! path is spelled in two ways. Storages that only read may share a file with one that writes.
 
 use std::collections::HashMap;
 use std::fs;

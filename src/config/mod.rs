@@ -3,8 +3,9 @@
 //! A module that can be configured defines its options and which of them exclude each other (`logging::LogSetup`,
 //! `storage::file::FileStorageOptions`, ...); this one fills them in, and adds file and line to what they refuse.
 //!
-//! Invariants: nothing here opens a storage, a socket or a log, so `--help`, `--check` and every error leave the machine as it
-//! was. What reaches [`Config`] is refused later only for reasons outside of the configuration, such as a file that cannot be read.
+//! Invariants: nothing here opens a storage, a socket or a log, so `--help`, `--check` and every error leave the
+//! machine as it was. What reaches [`Config`] is refused later only for reasons outside of the configuration, such as a
+//! file that cannot be read.
 
 mod assemble;
 mod describe;

@@ -116,7 +116,8 @@ const TABLE: &[Row] = &[
     row(Opt::Check, "", "check", false, Known::Here),
 ];
 
-/// The long names of the options that not all of Python's servers have, for the documents; true: those up to ZEO 4 have it.
+/// The long names of the options that not all of Python's servers have, for the documents; true: those up to ZEO 4 have
+/// it.
 pub fn not_everywhere() -> impl Iterator<Item = (&'static str, bool)> {
     let rows = TABLE.iter().filter(|row| row.known != Known::Zeo6);
     rows.map(|row| (row.long, row.known == Known::Zeo4))

@@ -1,7 +1,8 @@
 //! The write timeout of destinations that may block: pipes, sockets, terminals.
 //!
-//! A full pipe would block the writing thread, and with it every thread that logs. So each write is preceded by a poll. The first
-//! line that finds its reader stuck waits up to [`WRITE_TIMEOUT`]; later lines are given up at once until the reader takes data again.
+//! A full pipe would block the writing thread, and with it every thread that logs. So each write is preceded by a poll.
+//! The first line that finds its reader stuck waits up to [`WRITE_TIMEOUT`]; later lines are given up at once until the
+//! reader takes data again.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -81,8 +81,8 @@ pub enum Bound {
     Unix(PathBuf, Option<u32>),
 }
 
-/// Bind an address; a host name or an open host may need several sockets, all with one port. `mode` is for Unix sockets;
-/// `None`: what the umask leaves.
+/// Bind an address; a host name or an open host may need several sockets, all with one port. `mode` is for Unix
+/// sockets; `None`: what the umask leaves.
 pub fn bind(address: &Address, mode: Option<u32>) -> Result<Bound, ListenError> {
     match address {
         Address::Unix(path) => Ok(Bound::Unix(path.clone(), mode)),

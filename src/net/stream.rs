@@ -19,7 +19,8 @@ pub trait Sink: Send + Sync {
     fn try_send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize>;
     /// Sends a part, waiting until the kernel takes one.
     fn send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize>;
-    /// Shuts down both directions; waiting calls return. With TLS, close_notify is sent first: the caller holds no lock that forbids [`Action::Network`].
+    /// Shuts down both directions; waiting calls return. With TLS, close_notify is sent first: the caller holds no lock
+    /// that forbids [`Action::Network`].
     fn shutdown(&self);
 }
 

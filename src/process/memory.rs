@@ -1,8 +1,9 @@
 //! How much free memory the C library's allocator may keep.
 //!
-//! Left alone, glibc learns from large buffers that were freed: a message of 30 MB raises the size from which buffers get
-//! pages of their own to 30 MB, and lets each of its arenas, of which there are eight for a core, keep twice as much.
-//! A server that met large messages on some connections then keeps tens of megabytes for good, of which it uses one.
+//! Left alone, glibc learns from large buffers that were freed: a message of 30 MB raises the size from which buffers
+//! get pages of their own to 30 MB, and lets each of its arenas, of which there are eight for a core, keep twice as
+//! much. A server that met large messages on some connections then keeps tens of megabytes for good, of which it uses
+//! one.
 #![allow(unsafe_code)]
 
 /// Buffers from this size on go back to the system when they are freed, and an arena gives back what is free at its

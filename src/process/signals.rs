@@ -1,7 +1,7 @@
 //! The signals that operators send to a server, with the meaning that Python's runzeo gives them.
 //!
-//! They are caught from [`Signals::install`] on and queued until the main thread asks for them. SIGPIPE is ignored by Rust's
-//! start-up code already, so writing to a peer that is gone is an error and does not end the process.
+//! They are caught from [`Signals::install`] on and queued until the main thread asks for them. SIGPIPE is ignored by
+//! Rust's start-up code already, so writing to a peer that is gone is an error and does not end the process.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,8 +25,8 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// The log message of a server that ends because of it, in Python's words: INFO of `ZEO.runzeo`, behind the process id.
-    /// `None`: it does not end the server.
+    /// The log message of a server that ends because of it, in Python's words: INFO of `ZEO.runzeo`, behind the process
+    /// id. `None`: it does not end the server.
     pub fn stop_message(self) -> Option<&'static str> {
         match self {
             Signal::Terminate => Some("terminated by SIGTERM"),

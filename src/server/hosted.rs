@@ -1,9 +1,9 @@
 //! One served storage and all that its connections share.
 //!
-//! Locks are taken in the order of their ranks ([`rank`]). A commit takes the members list of [`publish`](super::publish), one
-//! connection's transaction and one outbox at a time: nothing is logged, sent, read from a file or waited for under these, and debug
-//! builds check it. A session whose stores outgrow their memory writes them to its temporary file under its own transaction, which
-//! no other thread needs before vote.
+//! Locks are taken in the order of their ranks ([`rank`]). A commit takes the members list of
+//! [`publish`](super::publish), one connection's transaction and one outbox at a time: nothing is logged, sent, read
+//! from a file or waited for under these, and debug builds check it. A session whose stores outgrow their memory writes
+//! them to its temporary file under its own transaction, which no other thread needs before vote.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -34,8 +34,9 @@ struct Waiter {
     go_on: Job,
 }
 
-/// The locks that a transaction has asked for, whether they are granted or not. Given back when this is dropped,
-/// which writes a log line and wakes the next: not while a lock is held that forbids logging. [`OidLocks::release`] is for that.
+/// The locks that a transaction has asked for, whether they are granted or not. Given back when this is dropped, which
+/// writes a log line and wakes the next: not while a lock is held that forbids logging. [`OidLocks::release`] is for
+/// that.
 pub struct OidLocks(Option<Request>);
 
 struct Request {

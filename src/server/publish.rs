@@ -16,8 +16,8 @@
 //! whether the transactions published since have changed one of the objects that it read; if not, the reply still
 //! holds.
 //!
-//! Invariants: nothing is sent, logged, read from a file or synced while the lock of the members list is held, and no connection is
-//! shut down: debug builds check it ([`rank`](crate::base::sync::rank)). Lock order is members, then one
+//! Invariants: nothing is sent, logged, read from a file or synced while the lock of the members list is held, and no
+//! connection is shut down: debug builds check it ([`rank`](crate::base::sync::rank)). Lock order is members, then one
 //! connection's transaction or one outbox at a time.
 
 use crate::base::ids::{Oid, Tid};

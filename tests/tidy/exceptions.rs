@@ -29,12 +29,6 @@ pub const LONG_FUNCTIONS: &[&str] = &[
 pub const WIDE_COMMENTS: &[&str] = &[
     "src/auth",
     "src/base",
-    "src/commands",
-    "src/config",
-    "src/conflict",
-    "src/logging",
-    "src/net",
-    "src/process",
     "src/storage",
 ];
 

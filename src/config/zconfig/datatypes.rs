@@ -1,8 +1,8 @@
 //! From text to value: ZConfig's data types, and those of zdaemon.
 //!
-//! A text that Python's conversions accept is accepted here and means the same, down to blanks around a number and underscores in
-//! it. Integers beyond [`i128`] saturate; all settings have lower bounds. Errors quote the text: "'x' is not ..."; the caller adds
-//! key, file and line.
+//! A text that Python's conversions accept is accepted here and means the same, down to blanks around a number and
+//! underscores in it. Integers beyond [`i128`] saturate; all settings have lower bounds. Errors quote the text: "'x' is
+//! not ..."; the caller adds key, file and line.
 
 use std::path::{Path, PathBuf};
 

@@ -4,8 +4,9 @@
 //! ZConfig, the order of the children matters: a section's name must not be that of a key that stands
 //! before the section's slot.
 //!
-//! A key also says its default and which of Python's servers know it. Both are for the documents, which tests compare with the
-//! schema (`tests/config/documents.rs`); another test there compares the default with what the server does without the key.
+//! A key also says its default and which of Python's servers know it. Both are for the documents, which tests compare
+//! with the schema (`tests/config/documents.rs`); another test there compares the default with what the server does
+//! without the key.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! The languages in which an operator says how a log line looks: Python's `%(name)s`, `{name}` and `$name`.
 //!
-//! A format is parsed once. [`Formatter::new`] refuses one that does not suit every entry, as Python's server does, which tries
-//! the format on a sample; the configuration asks it too. Rendering an entry cannot fail.
+//! A format is parsed once. [`Formatter::new`] refuses one that does not suit every entry, as Python's server does,
+//! which tries the format on a sample; the configuration asks it too. Rendering an entry cannot fail.
 
 mod brace;
 pub mod field;

@@ -4,8 +4,8 @@ use std::process::Command;
 use super::When::{Day, Hour, Midnight, Minute, Second, Weekday};
 use super::*;
 
-/// Made with Python 3.11's TimedRotatingFileHandler, `TZ` as below, around both changes of the clock in 2026:
-/// the file was last written, it is due, the line that finds it due, its date, due again. Left out: where Python takes a
+/// Made with Python 3.11's TimedRotatingFileHandler, `TZ` as below, around both changes of the clock in 2026: the file
+/// was last written, it is due, the line that finds it due, its date, due again. Left out: where Python takes a
 /// midnight an hour amiss, once, because it allows for a change of the clock never (on that very day) or twice.
 #[rustfmt::skip]
 const PYTHON: &[(When, i64, i64, i64, &str, i64)] = &[

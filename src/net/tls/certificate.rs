@@ -1,7 +1,7 @@
 //! What we read from a certificate ourselves: whose it is, when it is valid, what it may be used for, its key.
 //!
-//! The rest, chains and signatures, is webpki's. It takes certificates of X.509 version 3 alone; those that are known one by
-//! one may be older.
+//! The rest, chains and signatures, is webpki's. It takes certificates of X.509 version 3 alone; those that are known
+//! one by one may be older.
 
 use std::time::{Duration, SystemTime};
 

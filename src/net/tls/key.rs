@@ -1,7 +1,7 @@
 //! The private key of the server: PKCS#8, PKCS#1 or SEC1 in PEM, in plain or encrypted.
 //!
-//! Encrypted keys come in two forms: PKCS#8 with its own description of the cipher, and the older one of OpenSSL, which has
-//! the cipher in two lines above the key and makes it of the password with MD5.
+//! Encrypted keys come in two forms: PKCS#8 with its own description of the cipher, and the older one of OpenSSL, which
+//! has the cipher in two lines above the key and makes it of the password with MD5.
 
 use std::fs;
 use std::path::Path;

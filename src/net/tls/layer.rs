@@ -1,11 +1,11 @@
 //! TLS on one connection, between threads that send and one that receives.
 //!
-//! rustls has one state for both directions, so it is behind a mutex, which nobody holds while waiting: the receiver reads the
-//! socket before it takes it, senders use calls that do not wait and poll without it.
+//! rustls has one state for both directions, so it is behind a mutex, which nobody holds while waiting: the receiver
+//! reads the socket before it takes it, senders use calls that do not wait and poll without it.
 //!
-//! What was encrypted must be sent, and in that order, while the user of a [`Sink`](crate::net::stream::Sink) hands over the same bytes
-//! again after it was told that the socket takes none. So a piece counts as sent only when its last encrypted byte is; until
-//! then `accepted` remembers how much of the sender's bytes it was.
+//! What was encrypted must be sent, and in that order, while the user of a [`Sink`](crate::net::stream::Sink) hands
+//! over the same bytes again after it was told that the socket takes none. So a piece counts as sent only when its last
+//! encrypted byte is; until then `accepted` remembers how much of the sender's bytes it was.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -78,7 +78,8 @@ impl Layer {
         Layer { state: Mutex::new(State { connection, received: VecDeque::new(), accepted: 0 }), refused }
     }
 
-    /// Before anything else: who is it? A peer may take as long as it likes; whoever has enough of it shuts the socket down.
+    /// Before anything else: who is it? A peer may take as long as it likes; whoever has enough of it shuts the socket
+    /// down.
     pub fn handshake(&self, socket: &Socket) -> Result<Peer, HandshakeError> {
         let mut first_byte = None;
         loop {

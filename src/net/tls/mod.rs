@@ -1,8 +1,8 @@
 //! TLS: certificate and key of the server, whom it knows, and what that means for one connection.
 //!
-//! [`Tls`] is what a listener has, [`layer::Layer`] what a connection has. Versions 1.2 and 1.3; every client
-//! shows a certificate, as to Python's server. Sessions are never resumed: ZEO's clients stay connected, and whoever comes
-//! back is checked anew.
+//! [`Tls`] is what a listener has, [`layer::Layer`] what a connection has. Versions 1.2 and 1.3; every client shows a
+//! certificate, as to Python's server. Sessions are never resumed: ZEO's clients stay connected, and whoever comes back
+//! is checked anew.
 
 mod certificate;
 mod key;

@@ -1,7 +1,8 @@
 //! Whom the server knows: the certificates of `authenticate`.
 //!
-//! A certificate that is listed lets in the client that has it, whoever signed it: ZEO's clients sign their own. One that is an
-//! authority also lets in whom it signed. Nothing else makes an authority of it, as with `VERIFY_X509_STRICT` in Python's server.
+//! A certificate that is listed lets in the client that has it, whoever signed it: ZEO's clients sign their own. One
+//! that is an authority also lets in whom it signed. Nothing else makes an authority of it, as with
+//! `VERIFY_X509_STRICT` in Python's server.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -215,8 +216,8 @@ fn refusal(error: &webpki::Error) -> Refusal {
     }
 }
 
-/// What OpenSSL would read of a directory: the names that `c_rehash` makes, of hashed subjects. In one without such names,
-/// which OpenSSL takes for empty, whatever looks like a certificate.
+/// What OpenSSL would read of a directory: the names that `c_rehash` makes, of hashed subjects. In one without such
+/// names, which OpenSSL takes for empty, whatever looks like a certificate.
 fn files_of(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(directory)? {

@@ -1,4 +1,5 @@
-//! The face of [`Known`] that rustls asks, one for each connection, so that a refusal can be told in that connection's words.
+//! The face of [`Known`] that rustls asks, one for each connection, so that a refusal can be told in that connection's
+//! words.
 
 use std::sync::{Arc, OnceLock};
 
