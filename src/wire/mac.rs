@@ -38,7 +38,7 @@ impl RunningMac {
         self.next(payload).ct_eq(code).into()
     }
 
-    /// Appends `frames` to `out` with their codes.
+    /// Appends `frames`, which have no codes yet, to `out` with their codes.
     pub fn sign_frames(&mut self, mut frames: &[u8], out: &mut Vec<u8>) {
         while let Some((prefix, rest)) = frames.split_first_chunk::<4>() {
             let len = u32::from_be_bytes(*prefix);

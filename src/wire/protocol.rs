@@ -238,7 +238,7 @@ fn dialect_of_first_message(frame: &[u8]) -> Dialect {
 }
 
 impl Wire {
-    /// For a peer that has not sent its first message. Every peer can read this.
+    /// The wire of a peer that has not sent its first message yet.
     pub const BEFORE_FIRST_MESSAGE: Wire =
         Wire { generation: Generation::NEWEST, encoding: Encoding::Pickle(Dialect::Python3) };
 

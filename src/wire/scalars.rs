@@ -40,9 +40,9 @@ pub(super) type Slots<'a> = [Slot<'a>; 11];
 /// Number of slots before the arguments.
 pub(super) const HEAD: usize = 3;
 
-/// The number of scanned arguments.
+/// The result of a scan: the slots are filled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Scanned {
-    /// `None` if the message has `None` instead of arguments.
+    /// Number of arguments; `None` if the message has `None` instead of arguments.
     pub args: Option<usize>,
 }
