@@ -44,7 +44,7 @@ pub struct Config {
     /// In the order of the file, with unique names.
     pub storages: Vec<NamedStorage>,
     pub log: LogSetup,
-    /// `--test`: start, log "testing exit immediately", stop.
+    /// `--test`: start, print "testing exit immediately", stop.
     pub exit_immediately: bool,
     /// Settings without effect, logged at the start.
     pub warnings: Vec<String>,
