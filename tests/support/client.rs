@@ -244,7 +244,7 @@ impl RawClient {
         self.queue_message(id, true, method, args);
     }
 
-    /// The newest revision, in the words of the generation.
+    /// Queues a load of the newest revision, by the call of the generation.
     pub fn queue_load(&mut self, oid: u64) -> i64 {
         match self.speaks {
             Speaks::Z308 => self.queue_call("loadEx", vec![id(oid), text("")]),

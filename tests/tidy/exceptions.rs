@@ -26,11 +26,7 @@ pub const LONG_FUNCTIONS: &[&str] = &[
 ];
 
 /// Directories with comments that are wider than 120 columns. `scripts/wrap-comments` wraps them.
-pub const WIDE_COMMENTS: &[&str] = &[
-    "src/auth",
-    "src/base",
-    "src/storage",
-];
+pub const WIDE_COMMENTS: &[&str] = &["src/auth", "src/base", "src/storage"];
 
 /// Names of files that are not there.
 pub const DEAD_REFERENCES: &[&str] = &["README.md: CONTRIBUTING.md", "docs/README.md: ../CONTRIBUTING.md"];
