@@ -76,7 +76,7 @@ enum Opt {
     Version,
 }
 
-/// Which programs have an option. The first one in [`KNOWN`] that can complete an abbreviation decides its meaning.
+/// Which programs have an option. The first one in `KNOWN` that can complete an abbreviation decides its meaning.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Known {
     Zeo6,

@@ -26,7 +26,7 @@ use value::Value;
 /// The format of a `<logfile>` without one, and of a server without `<eventlog>`.
 pub const DEFAULT_FORMAT: &str = "------\n%(asctime)s %(levelname)s %(name)s %(message)s";
 
-/// The date format that belongs to [`DEFAULT_FORMAT`].
+/// The date format that belongs to `DEFAULT_FORMAT`.
 pub const DEFAULT_DATE_FORMAT: &str = "%Y-%m-%dT%H:%M:%S";
 
 /// How a log line looks, as configured.
