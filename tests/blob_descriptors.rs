@@ -1,10 +1,10 @@
-//! A finish does not fail because the process has no descriptor left for a moment.
+//! A finish does not fail because the process is out of descriptors for a moment.
 //!
-//! It opened the directory of each blob, to sync it: `tpc_finish` failed, in the second phase, when other databases of
-//! the same transaction had committed. Now a blob that is staged keeps it open; and of more blobs than that, some
-//! descriptors are held back.
+//! A finish opened the directory of each blob, to sync it: `tpc_finish` failed in the second phase, when other
+//! databases of the same transaction had committed. Now a staged blob keeps its directory open; for the blobs beyond
+//! that limit, some descriptors are reserved.
 //!
-//! A program of its own: it takes all descriptors of its process.
+//! In its own test program, because it takes all descriptors of its process.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -32,7 +32,7 @@ fn staged(storage: &FileStorage, oids: std::ops::Range<u64>) -> Staged {
     staged
 }
 
-/// Opens files until there is no descriptor.
+/// Opens files until no descriptor is left.
 fn take_all() -> Vec<File> {
     let taken: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
     assert!(!taken.is_empty());
@@ -49,7 +49,7 @@ fn a_finish_without_a_free_descriptor() {
     let blobs = storage.blobs().unwrap().dir().unwrap();
     let in_tmp = || std::fs::read_dir(blobs.base().join("tmp")).unwrap().count();
 
-    // As many as are kept open, and many more than the process may open.
+    // Fewer blobs than are kept open, and many more than the process may open.
     for (first, count) in [(1, 3), (100, 250)] {
         let oids = first..first + count;
         let voted = storage.vote(staged(&storage, oids.clone()), TidAt::Finish).unwrap();
@@ -68,7 +68,7 @@ fn a_finish_without_a_free_descriptor() {
         assert_eq!(in_tmp(), 0);
     }
 
-    // Nothing is left of what comes to nothing, before it votes, after it, and once it is placed.
+    // An abort leaves no file: before the vote, after it, and after the blob is in its place.
     let count = 1000..1050;
     for stage in 0..3 {
         let mut staged = staged(&storage, count.clone());

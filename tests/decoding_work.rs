@@ -1,10 +1,10 @@
-//! Whatever bytes a decoder is given, what it allocates is in proportion to their number, and so is its work.
+//! For all input of a decoder, the allocated bytes and the work are proportional to the input's length.
 //!
-//! Memory is counted, not measured: an allocator adds up every byte that is asked for while one input is decoded, also
-//! what is given back at once. Work is processor time of this thread for an input and for one eight times as long; what
-//! is quadratic takes 64 times as long, and what doubles with each level does not end.
+//! Memory is counted, not measured: an allocator adds up every byte that is requested while one input is decoded,
+//! including bytes that are freed at once. Work is the processor time of this thread for an input and for one eight
+//! times as long; quadratic work takes 64 times as long, and work that doubles with each level does not end.
 //!
-//! A program of its own: the counting allocator is one for all of a process.
+//! In its own test program, because the counting allocator belongs to the whole process.
 
 use std::alloc::System;
 use std::sync::Mutex;
@@ -27,26 +27,26 @@ use runzeo::wire::value::{Value, extension_dict};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Others would be counted too.
+/// Other tests would be counted too.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Bytes that may be asked for, for each byte of input: a value of one byte is a node with its place, in vectors that
+/// Bytes that may be requested for each byte of input: a value of one byte is a node with its place, in vectors that
 /// double.
 const PER_BYTE: usize = 800;
 const AT_LEAST: usize = 200_000;
-/// How much longer eight times as much may take.
+/// Factor that an input of eight times the length may take.
 const LONGER: u32 = 24;
 /// Further runs of what took too long.
 const TRIES: usize = 3;
-/// Below this nothing can be said.
+/// Shorter times are not compared.
 const SHORT: Duration = Duration::from_millis(8);
 
 type Decoder = fn(&[u8]);
-/// What it is, what stands in front, what is repeated, what stands behind
+/// Name, beginning, repeated part, end.
 type Line = (&'static str, &'static [u8], &'static [u8], &'static [u8]);
 type Long = fn(usize) -> Vec<u8>;
 
-/// Every decoder that takes bytes of others. Results do not matter here.
+/// Every decoder of foreign bytes. The results do not matter here.
 fn decoders() -> Vec<(&'static str, Decoder)> {
     fn decode(generation: Generation, encoding: Encoding, input: &[u8]) {
         let wire = Wire { generation, encoding };
@@ -79,7 +79,7 @@ fn decoders() -> Vec<(&'static str, Decoder)> {
             let bucket = |state: &[u8]| [b"\x80\x03cBTrees.OOBTree\nOOBucket\nq\x00.", state].concat();
             let record = bucket(input);
             let _ = merge(&record, &record, &record);
-            // The first value changed in one, the last key in the other.
+            // One record has the first value changed, the other the last key.
             if let Some(first) = record.windows(4).position(|bytes| bytes == b"K\x07U\x01")
                 && let Some(last) = record.windows(4).rposition(|bytes| bytes == b"\x07tt.")
             {
@@ -98,7 +98,7 @@ fn now() -> Duration {
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
-/// Give an input of about `size` and one of eight times that to every decoder.
+/// Gives every decoder an input of about `size`, and one eight times as long.
 fn check(what: &str, size: usize, make: impl Fn(usize) -> Vec<u8>) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let inputs = [make(size), make(8 * size)];
@@ -131,7 +131,7 @@ fn check(what: &str, size: usize, make: impl Fn(usize) -> Vec<u8>) {
     }
 }
 
-/// In every protocol of pickle: 0 and 1 have no PROTO.
+/// In every protocol of pickle; 0 and 1 have no PROTO.
 fn check_pickle(what: &str, size: usize, make: impl Fn(usize) -> Vec<u8>) {
     for protocol in 0..=5u8 {
         let head = if protocol < 2 { vec![] } else { vec![0x80, protocol] };
@@ -139,8 +139,8 @@ fn check_pickle(what: &str, size: usize, make: impl Fn(usize) -> Vec<u8>) {
     }
 }
 
-/// The same as the arguments of a call that nobody knows, as the extension of a transaction, as an id, and as the state
-/// of a bucket. `value` leaves one value on the stack.
+/// The value as arguments of an unknown call, as the extension of a transaction, as an id, and as the state of a
+/// bucket. `value` leaves one value on the stack.
 fn check_value(what: &str, size: usize, value: impl Fn(usize) -> Vec<u8>) {
     check_pickle(what, size, |size| [&value(size)[..], b"."].concat());
     check_pickle(&format!("{what}, as an argument"), size, |size| {
@@ -228,7 +228,7 @@ fn values_that_hold_a_long_one_many_times() {
             let (shared, gets) = ([&long(size / 2)[..], &put(0), b"0"].concat(), get(0).repeat(size / 12));
             [&shared[..], b"(", &gets, b"t"].concat()
         });
-        // Not only in one value, also as so many arguments of their own.
+        // Also as many separate arguments.
         check_pickle(&format!("{what} as many arguments"), 2000, |size| {
             let shared = [&long(size / 2)[..], &put(0), b"0"].concat();
             [&shared[..], b"(K\x01I00\nU\x07unknown(", &get(0).repeat(size / 12), b"tt."].concat()
@@ -242,7 +242,7 @@ fn values_that_hold_themselves() {
     check_value("a dict in itself", 1000, |size| {
         [b"}q\x00(K\x01h\x00", &b"K\x01N".repeat(size / 3)[..], b"u"].concat()
     });
-    // Each of the lists holds the tuple that holds them all, and much else.
+    // Each list contains the tuple that contains all of them, and more.
     check_value("a wide tuple in many of its lists", 2000, |size| {
         let lists = size / 40;
         let made: Vec<u8> = (0..lists).flat_map(|n| [b"]", &put(n)[..]].concat()).collect();
@@ -370,7 +370,7 @@ fn duplicate_keys_and_what_is_filled_in_steps() {
     });
 }
 
-/// What would be code. In messages each of them is refused; in records they are names.
+/// Names of code. In messages each of them is refused; in records they are only names.
 #[test]
 fn nothing_is_called() {
     let evil: [&[u8]; 12] = [
@@ -421,7 +421,7 @@ fn bytes_that_are_no_text() {
     }
 }
 
-/// Index files of older ZODBs: what an instance has for a state may be remembered, and stand in the next one twice.
+/// Index files of older ZODBs: an instance's state may be in the memo, and occur twice in the next one.
 #[test]
 fn index_files_that_double() {
     check("states that double", 1000, |size| {

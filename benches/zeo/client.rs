@@ -1,7 +1,7 @@
 //! One blocking connection to a server, and the calls that the workloads make over it.
 //!
-//! A client checks as it goes what every client relies on: replies belong to requests, invalidations come in
-//! the order of their transactions, and a new transaction is later than all before.
+//! Each client checks what all clients rely on: replies belong to requests, invalidations come in the order of their
+//! transactions, and a new transaction is later than all earlier ones.
 
 use crate::wire::{Dialect, Encoder, Frames, Id8, MAX_TID, Message, MessageId, Value};
 use std::io::{ErrorKind, Write};
@@ -12,19 +12,19 @@ use std::time::Duration;
 
 pub type Result<T> = std::result::Result<T, String>;
 
-/// As much as a real client reads at once. A smaller buffer would cut a batch of replies in two, and so let server
-/// and client work at the same time where the real ones take turns.
+/// Bytes that a real client reads at once. A smaller buffer would split a batch of replies, so that server and client
+/// would work at the same time where the real ones take turns.
 const INPUT_LEN: usize = 128 << 10;
-/// More oids than this are not given out at once by any server.
+/// Upper bound on the oids that any server gives out at once.
 const NEW_OIDS_MAX: usize = 100;
 
 /// How to reach a server.
 #[derive(Clone)]
 pub struct Target {
     pub address: String,
-    /// the protocol to answer the greeting with; `None`: whatever the server greets with
+    /// The protocol in the answer to the greeting; `None`: the protocol of the greeting.
     pub protocol: Option<String>,
-    /// how long any reply may take
+    /// Time limit of each reply.
     pub timeout: Duration,
 }
 
@@ -36,14 +36,14 @@ pub struct Client {
     next_id: u32,
     last_tid: Id8,
     last_invalidation: Id8,
-    /// exceptions reported through `serialnos` (protocol 4) since the last vote: their classes
+    /// Classes of the exceptions in `serialnos` (protocol 4) since the last vote.
     store_errors: Vec<String>,
-    /// what the server said about the last conflict
+    /// The server's message about the last conflict.
     pub conflict: String,
 }
 
-/// Connections are opened one at a time: ZEO 4 listens with a backlog of 5, and a connection lost in an
-/// overflow waits for its greeting for ever. (The burst workload does it the hard way on purpose.)
+/// Connections are opened one at a time: ZEO 4 listens with a backlog of 5, and a connection lost in an overflow waits
+/// for its greeting for ever. (The burst workload opens all at once on purpose.)
 static OPENING: Mutex<()> = Mutex::new(());
 
 impl Client {
@@ -81,7 +81,7 @@ impl Client {
         self.stream.set_write_timeout(timeout).map_err(|e| format!("socket: {e}"))
     }
 
-    /// Read the server's greeting, answer it, and ask for the storage.
+    /// Reads the server's greeting, answers it, and registers for the storage.
     pub fn greet(&mut self, target: &Target) -> Result<()> {
         let frame = self.receive()?;
         let greeting = String::from_utf8_lossy(self.frames.bytes(frame)).into_owned();
@@ -104,7 +104,7 @@ impl Client {
     pub fn wait_registered(&mut self) -> Result<()> {
         let id = self.next_id;
         let frame = self.receive()?;
-        // The dialect of the reply tells a Python 3 server of protocol 4 from a Python 2 one.
+        // The dialect of the reply distinguishes a Python 3 server of protocol 4 from a Python 2 one.
         if self.dialect == Dialect::Z4Python2 && self.frames.bytes(frame.clone()).first() == Some(&0x80) {
             self.speak(Dialect::Z4Python3);
         }
@@ -122,7 +122,7 @@ impl Client {
         self.out.dialect = dialect;
     }
 
-    /// Open a synchronous call in the send buffer; returns its message id.
+    /// Begins a synchronous call in the send buffer; returns its message id.
     pub fn begin(&mut self, method: &str, arg_count: usize) -> u32 {
         self.next_id += 1;
         self.out.call(self.next_id, method, arg_count);
@@ -137,22 +137,22 @@ impl Client {
         Ok(())
     }
 
-    /// Send if the buffer has grown large.
+    /// Sends the buffer if it has grown large.
     pub fn flush_if_large(&mut self) -> Result<()> {
         if self.out.bytes.len() > 1 << 18 { self.flush() } else { Ok(()) }
     }
 
-    /// Has the next message arrived already?
+    /// Whether the next message has arrived.
     pub fn is_ready(&self) -> bool {
         self.frames.is_ready()
     }
 
-    /// Read once; for a socket that does not block.
+    /// Reads once; for a non-blocking socket.
     pub fn receive_some(&mut self) -> std::io::Result<usize> {
         self.frames.fill(&mut self.stream)
     }
 
-    /// The next message that has arrived already.
+    /// The next message, if it has arrived.
     pub fn received(&mut self) -> Option<Range<usize>> {
         self.frames.next()
     }
@@ -176,7 +176,7 @@ impl Client {
         Message::parse(self.dialect, self.frames.bytes(frame))
     }
 
-    /// Handle a message that nobody asked for.
+    /// Handles a message that is no reply.
     pub fn handle_pushed(&mut self, frame: Range<usize>) -> Result<()> {
         let message = Message::parse(self.dialect, self.frames.bytes(frame))?;
         match message.name {
@@ -201,7 +201,7 @@ impl Client {
         Ok(())
     }
 
-    /// Wait for the reply to message `id`.
+    /// Waits for the reply to message `id`.
     pub fn wait(&mut self, id: u32) -> Result<std::result::Result<Value, crate::wire::ServerError>> {
         loop {
             let frame = self.receive()?;
@@ -216,12 +216,12 @@ impl Client {
         }
     }
 
-    /// Wait for the reply to message `id`, which must not be an exception.
+    /// Waits for the reply to message `id`, which must not be an exception.
     pub fn wait_ok(&mut self, id: u32, method: &str) -> Result<Value> {
         self.wait(id)?.map_err(|e| format!("{method}: {e}"))
     }
 
-    /// Send a call without arguments; returns its message id.
+    /// Sends a call without arguments; returns its message id.
     pub fn send(&mut self, method: &str) -> Result<u32> {
         let id = self.begin(method, 0);
         self.out.end();
@@ -253,7 +253,7 @@ impl Client {
         Ok(oids)
     }
 
-    /// Queue a load of the current revision; returns the id of its message (0 for one known by its oid).
+    /// Queues a load of the current revision; returns its message id (0 if the message is identified by its oid).
     pub fn queue_load(&mut self, oid: &Id8) -> u32 {
         if self.dialect.is_legacy() {
             let id = self.begin("loadEx", 1);
@@ -266,7 +266,7 @@ impl Client {
         }
     }
 
-    /// The serial of the current revision; `None`: no such object.
+    /// The serial of the current revision; `None` if there is no such object.
     pub fn load_serial(&mut self, oid: &Id8) -> Result<Option<Id8>> {
         let id = self.queue_load(oid);
         self.flush()?;
@@ -317,7 +317,7 @@ impl Client {
         Ok(id)
     }
 
-    /// Send what is queued, then vote. True: ready to finish; false: conflict.
+    /// Sends the queued messages, then votes. `true`: ready to finish; `false`: conflict.
     pub fn vote(&mut self, transaction: i64) -> Result<bool> {
         self.store_errors.clear();
         let id = self.send_for("vote", transaction)?;
@@ -330,7 +330,7 @@ impl Client {
             Ok(reply) => match self.store_errors.first() {
                 Some(class) if class.contains("Conflict") => Ok(false),
                 Some(class) => Err(format!("vote: {class}")),
-                // A dict is a conflict that the client is to resolve.
+                // A dict is a conflict for the client to resolve.
                 None => Ok(!reply.items().iter().any(|item| matches!(item, Value::Dict(_)))),
             },
         }
@@ -360,7 +360,7 @@ impl Client {
     }
 }
 
-/// A transaction id as a Python client's `id(transaction)` looks.
+/// A transaction id that looks like a Python client's `id(transaction)`.
 pub fn transaction_id(sequence: u64) -> i64 {
     0x7f3a_0000_0000 + sequence as i64 * 16
 }

@@ -3,7 +3,7 @@
 use crate::outcome::Outcome;
 use std::time::Duration;
 
-/// In units of 0.1 µs, so that millions of them stay small.
+/// In units of 0.1 µs, to keep millions of them small.
 #[derive(Default)]
 pub struct Latencies(Vec<u32>);
 

@@ -1,9 +1,9 @@
-//! The limit: a server that answers protocol Z5 with canned replies, one blocking thread per connection. It
-//! has no storage: no load looks anything up, no vote checks anything. A commit is appended to the file and
-//! synced under one lock. What a real server reaches in comparison is what its storage and its promises cost.
+//! The limit: a server that answers protocol Z5 with canned replies, one blocking thread per connection. It has no
+//! storage: loads look up nothing, votes check nothing. A commit is appended to the file and synced under one lock. The
+//! difference to a real server is the cost of the real server's storage and guarantees.
 //!
-//! In its second shape every load is answered with another record of a file, for one positioned read each: what a
-//! server reaches that keeps its records in the file, and not one record in the processor's cache.
+//! In its second form every load is answered with another record of a file, by one positioned read each: the limit for
+//! a server that keeps its records in the file, instead of one record in the processor's cache.
 
 use crate::client::Result;
 use crate::random::Random;
@@ -20,16 +20,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 const GREETING: &[u8] = b"\0\0\0\x02Z5";
 const SERIAL: &Id8 = b"\x03\0\0\0\0\0\0\x01";
-/// What FileStorage adds to a record.
+/// The header that FileStorage adds to a record.
 const RECORD_HEADER: &[u8] = &[0; 42];
 const STACK_LEN: usize = 128 << 10;
 const BACKLOG: i32 = 4096;
-/// As much as the objects of the usual plans have in all.
+/// About the total size of the objects in the usual plans.
 const RECORDS_LEN: usize = 100 << 20;
 
 struct Limit {
     record: Vec<u8>,
-    /// to be read one by one, in the second shape
+    /// The records that are read one by one, in the second form.
     records: Option<Records>,
     log: Mutex<Log>,
     oid: Mutex<u64>,
@@ -55,7 +55,7 @@ impl Records {
     }
 }
 
-/// Serve for ever, on the address and file of a configuration as [`crate::servers`] writes it.
+/// Serves for ever, on the address and file in a configuration of [`crate::servers`].
 pub fn serve(record_len: usize, from_file: bool, conf: &Path) -> Result<()> {
     let text = std::fs::read_to_string(conf).map_err(|e| format!("{}: {e}", conf.display()))?;
     let value = |key: &str| {
@@ -78,7 +78,7 @@ pub fn serve(record_len: usize, from_file: bool, conf: &Path) -> Result<()> {
         let Ok(stream) = stream else { continue };
         let limit = limit.clone();
         let session = move || {
-            // Its only errors are a peer that went away or does not speak the protocol.
+            // It fails only for a peer that is gone or does not speak the protocol.
             let _ = Session::run(&limit, stream, number);
             lock(&limit.connections).remove(&number);
         };
@@ -90,7 +90,7 @@ pub fn serve(record_len: usize, from_file: bool, conf: &Path) -> Result<()> {
     Ok(())
 }
 
-/// With a backlog for bursts of connections, which std's listener does not offer.
+/// A listener with a backlog for bursts of connections, which std's listener does not have.
 fn listen(address: &str) -> io::Result<TcpListener> {
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -111,7 +111,7 @@ struct Session<'a> {
     out: Encoder,
     stored: Vec<u8>,
     oids: Vec<Id8>,
-    /// the last one read
+    /// The last record that was read.
     record: Vec<u8>,
     random: Random,
 }
@@ -218,7 +218,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Append, sync, and tell the others, all under the lock so that invalidations leave in order.
+    /// Appends, syncs, and sends the invalidations, all under the lock so that invalidations are in order.
     fn commit(&mut self) -> Result<Id8> {
         let mut log = lock(&self.limit.log);
         log.tid += 1;
@@ -232,7 +232,7 @@ impl Session<'_> {
         invalidation.end();
         for (number, connection) in lock(&self.limit.connections).iter() {
             if *number != self.number {
-                // A listener that has gone is found out by its own session.
+                // Its own session notices that a listener is gone.
                 let _ = lock(connection).write_all(&invalidation.bytes);
             }
         }

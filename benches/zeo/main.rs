@@ -1,8 +1,8 @@
-//! A load generator for ZEO storage servers, and the comparison of several of them. `scripts/bench --help`.
+//! A load generator for ZEO storage servers, which compares several of them. `scripts/bench --help`.
 //!
-//! From the command line ([`options`]) comes a [`plan`]; [`rounds`] runs it: it starts [`servers`], among them
-//! perhaps the built-in [`limit`], and puts [`workloads`] on them, whose clients ([`client`], [`wire`]) speak the
-//! raw protocol. Every workload gives an [`outcome`]; [`report`] makes tables of them.
+//! The command line ([`options`]) gives a [`plan`]; [`rounds`] runs it: it starts [`servers`], perhaps with the
+//! built-in [`limit`], and runs [`workloads`] against them, whose clients ([`client`], [`wire`]) speak the raw
+//! protocol. Each workload gives an [`outcome`]; [`report`] makes tables of them.
 
 mod client;
 mod latencies;
@@ -69,14 +69,14 @@ fn run(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Gigabytes of databases must not stay behind. The servers die with us.
+/// Removes the databases, which may be gigabytes. The servers end with this process.
 fn clean_up_when_interrupted(scratch: PathBuf) -> Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]);
     let mut signals = signals.map_err(|e| format!("signals: {e}"))?;
     std::thread::spawn(move || {
         if signals.forever().next().is_some() {
-            // On the way out there is nobody left to tell of a failure.
+            // A failure cannot be reported any more.
             let _ = std::fs::remove_dir_all(&scratch);
             std::process::exit(130);
         }
@@ -90,12 +90,12 @@ fn report_files(paths: &[PathBuf]) -> Result<()> {
         let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         outcomes.extend(text.lines().filter_map(Outcome::from_json));
     }
-    // Not every workload has the limit, so another server may come first in the file.
+    // Some workloads exclude the limit, so another server may come first in the file.
     println!("{}", report::tables(&outcomes, &[servers::LIMIT]));
     Ok(())
 }
 
-/// What the figures were measured on.
+/// The machine of the measurements.
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");

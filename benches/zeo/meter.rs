@@ -1,4 +1,4 @@
-//! What a server costs: CPU time and memory, from /proc; and how busy the rest of the machine was.
+//! The cost of a server: CPU time and memory, from /proc; and the load of the rest of the machine.
 
 use crate::outcome::Outcome;
 use crate::sys;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// CPU seconds (user and system) that a process has used.
 pub fn process_cpu(process: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The command's name, in parentheses, may contain blanks: count fields after it.
+    // The command's name, in parentheses, may contain blanks: fields are counted after it.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     ticks / sys::ticks_per_second()
@@ -59,7 +59,7 @@ impl Meter {
     }
 }
 
-/// Seconds.
+/// All values are in seconds.
 pub struct Usage {
     pub elapsed: f64,
     pub server_cpu: f64,
@@ -68,12 +68,12 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// That all programs and the kernel kept busy.
+    /// Cores that all programs and the kernel kept busy.
     pub fn machine_cores(&self) -> f64 {
         self.machine_cpu / self.elapsed
     }
 
-    /// Server CPU per operation and in cores, and the share of the machine that others used.
+    /// Server CPU per operation and in cores, and the part of the machine used by other programs.
     pub fn report(&self, outcome: &mut Outcome, operations: u64) {
         if operations > 0 {
             outcome.set("server_us", self.server_cpu * 1e6 / operations as f64);

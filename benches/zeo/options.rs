@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub enum Command {
     Run(Box<Plan>),
     Report(Vec<PathBuf>),
-    /// be a built-in server; only [`crate::servers`] asks for this
+    /// A built-in server; only [`crate::servers`] uses this.
     Limit {
         record_len: usize,
         from_file: bool,
@@ -63,7 +63,7 @@ pub fn help() -> String {
     [USAGE.to_string()].into_iter().chain(workloads).chain([NOTES.to_string()]).collect()
 }
 
-/// As [`USAGE`] explains them.
+/// The options, as explained in [`USAGE`].
 fn options() -> Options {
     let mut options = Options::new();
     for (short, long) in
@@ -83,7 +83,7 @@ fn options() -> Options {
     options
 }
 
-/// Understand the command line, or say what is wrong with it.
+/// Parses the command line.
 pub fn parse(arguments: &[String]) -> Result<Command> {
     if let [command, record_len, flag, conf] = arguments
         && [LIMIT, LIMIT_FILE].contains(&command.as_str())

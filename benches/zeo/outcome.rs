@@ -1,4 +1,4 @@
-//! What one workload found out about one server: a line of JSON.
+//! The result of one workload for one server: a line of JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,7 +9,7 @@ pub struct Outcome {
     pub workload: String,
     pub label: String,
     pub round: u32,
-    /// why there are no figures, or not all
+    /// Why figures are missing.
     pub failure: Option<String>,
     pub figures: BTreeMap<String, f64>,
 }
@@ -38,7 +38,7 @@ impl Outcome {
         line
     }
 
-    /// Reads what [`Outcome::to_json`] wrote: one flat object. `None` for any other line.
+    /// Parses the output of [`Outcome::to_json`]: one flat object. `None` for any other line.
     pub fn from_json(line: &str) -> Option<Outcome> {
         let mut rest = line.trim().strip_prefix('{')?.strip_suffix('}')?;
         let mut outcome = Outcome::default();
@@ -83,7 +83,7 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// A quoted string at the start of `text`, and what follows it.
+/// A quoted string at the start of `text`, and the text after it.
 fn take_quoted(text: &str) -> Option<(String, &str)> {
     let mut taken = String::new();
     let mut chars = text.strip_prefix('"')?.char_indices();

@@ -1,67 +1,67 @@
-//! What is to be measured: workloads by name, and the two usual plans.
+//! What is measured: workloads by name, and the two usual plans.
 
 use crate::client::Result;
 use crate::servers::Server;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One kind of load. Its name on the command line is what [`Workload::parse`] reads.
+/// One kind of load. [`Workload::parse`] reads its name from the command line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Workload {
-    /// every client keeps `depth` loads outstanding
+    /// Every client keeps `depth` loads outstanding.
     Read {
         clients: usize,
         depth: usize,
         pinned: bool,
     },
-    /// every client commits objects of its own
+    /// Every client commits objects of its own.
     Commit {
         clients: usize,
         pinned: bool,
     },
-    /// clients commit to few objects and conflict
+    /// Clients commit to a few objects and conflict.
     Contend {
         mergeable: bool,
     },
-    /// readers and writers together
+    /// Readers and writers together.
     Mixed,
-    /// from sending tpc_finish until the last listener has the invalidation
+    /// From sending tpc_finish until the last listener has the invalidation.
     Fanout {
         listeners: usize,
     },
-    /// connections one after the other, or all at once
+    /// Connections one after the other, or all at once.
     Connect {
         count: usize,
         at_once: bool,
     },
-    /// from starting the process until it answers
+    /// From starting the process until it answers.
     Start {
         indexed: bool,
     },
-    /// a pack with garbage collection of a file that is half garbage
+    /// A pack with garbage collection of a file that is half garbage.
     Pack {
         beside: bool,
     },
-    /// what readers lose to commits, and to a pack, beyond the processor time that those take
+    /// The loss of readers to commits, and to a pack, beyond the processor time of these.
     BesideCommits,
     BesidePack,
-    /// the newest transactions, as an undo page asks for them
+    /// The newest transactions, as requested for an undo page.
     UndoLog,
-    /// all records of the file, one call each, as a copier asks for them
+    /// All records of the file, one call each, as for a copy.
     Iterate,
-    /// large blobs
+    /// Large blobs.
     BlobUp,
     BlobDown,
-    /// stale stores that the server merges
+    /// Stale stores that the server merges.
     Resolve(Mergeable),
 }
 
-/// A class whose conflicts are resolved.
+/// A class whose conflicts are merged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mergeable {
     Length,
     BTree,
-    /// a class that only Python knows: `ours` needs a line `conflict-resolver`
+    /// A class that only Python knows: `ours` needs a line `conflict-resolver`.
     Application,
 }
 
@@ -143,24 +143,24 @@ impl Workload {
         })
     }
 
-    /// Server and clients share one core?
+    /// Whether server and clients share one core.
     pub fn is_pinned(self) -> bool {
         matches!(self, Workload::Read { pinned: true, .. } | Workload::Commit { pinned: true, .. })
     }
 
-    /// Does it want a server of its own, that has done nothing before?
+    /// Whether the workload needs a freshly started server.
     pub fn wants_fresh_server(self) -> bool {
         use Workload::{Connect, Start};
         matches!(self, Connect { .. } | Start { .. }) || self.packs()
     }
 
-    /// Does it want a file that is half garbage?
+    /// Whether the workload needs a file that is half garbage.
     pub fn packs(self) -> bool {
         matches!(self, Workload::Pack { .. } | Workload::BesidePack)
     }
 
-    /// The limit knows loads and commits; it detects no conflicts, has no file to open, and starves its writers on a
-    /// busy machine.
+    /// Whether the workload suits the server. The limit supports loads and commits; it detects no conflicts, opens no
+    /// file, and starves its writers on a busy machine.
     pub fn suits(self, server: &Server) -> bool {
         use Workload::{Commit, Connect, Fanout, Read};
         let known = matches!(self, Read { .. } | Commit { .. } | Fanout { .. } | Connect { .. });
@@ -168,26 +168,26 @@ impl Workload {
     }
 }
 
-/// What to run, completely.
+/// A complete plan.
 #[derive(Debug)]
 pub struct Plan {
     pub servers: Vec<Server>,
-    /// by name
+    /// Workloads by name.
     pub workloads: Vec<(String, Workload)>,
     pub rounds: u32,
-    /// how long every timed workload is measured
+    /// Measured time of each timed workload.
     pub measured: Duration,
-    /// objects to load, and their record length
+    /// Number of objects to load, and their record length.
     pub objects: usize,
     pub object_len: usize,
-    /// the file of the start workloads; `None`: the one that the loads use
+    /// The file of the start workloads; `None`: the file of the loads.
     pub start_file: Option<OtherFile>,
-    /// the file of the pack workloads, in which every object is stored twice; `None`: the one that the loads use, its
-    /// objects stored once more
+    /// The file of the pack workloads, in which every object is stored twice; `None`: the file of the loads, with each
+    /// object stored again.
     pub pack_file: Option<OtherFile>,
-    /// where the databases live
+    /// The directory of the databases.
     pub dir: PathBuf,
-    /// where the figures go, as lines of JSON
+    /// The file for the figures, as lines of JSON.
     pub results: PathBuf,
 }
 
@@ -199,7 +199,7 @@ pub struct OtherFile {
 }
 
 impl Plan {
-    /// A first look, within 3 minutes for three servers.
+    /// A quick overview, within 3 minutes for three servers.
     pub fn quick(dir: PathBuf) -> Plan {
         Plan {
             servers: vec![],
@@ -215,14 +215,14 @@ impl Plan {
         }
     }
 
-    /// Figures to publish.
+    /// Figures for publication.
     pub fn full(dir: PathBuf) -> Plan {
         Plan {
             workloads: parse_list(FULL).unwrap_or_default(),
             rounds: 5,
             measured: Duration::from_millis(1500),
             start_file: Some(OtherFile { objects: 1_000_000, object_len: 800 }),
-            // Large enough for the syncs at the end not to matter.
+            // Large enough to make the syncs at the end insignificant.
             pack_file: Some(OtherFile { objects: 400_000, object_len: 800 }),
             results: dir.join("full.jsonl"),
             ..Plan::quick(dir)

@@ -4,7 +4,7 @@ use crate::wire::Id8;
 
 const CLASS: &[u8] = b"cpersistent.mapping\nPersistentMapping\n";
 const TAIL: &[u8] = b"q\x05ss.";
-/// Where [`retag`] writes: inside the payload, right before the tail.
+/// Place where [`retag`] writes: inside the payload, right before the tail.
 const TAG_LEN: usize = 6;
 
 /// `PersistentMapping({'payload': ...})` of `len` bytes, incompressible and different for every seed.
@@ -33,7 +33,7 @@ pub fn mapping(is_python2: bool, len: usize, seed: u64) -> Vec<u8> {
     record
 }
 
-/// Make a record of [`mapping`] differ from its last revision.
+/// Makes a record of [`mapping`] differ from its last revision.
 pub fn retag(record: &mut [u8], sequence: u64) {
     let end = record.len() - TAIL.len();
     let tag = format!("{:06x}", sequence & 0xff_ffff);

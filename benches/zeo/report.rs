@@ -4,10 +4,10 @@ use crate::outcome::Outcome;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-/// Key of a figure, its title, and whether its ratio between servers says something.
+/// Key of a figure, its title, and whether its ratio between servers is meaningful.
 type Figure = (&'static str, &'static str, bool);
 
-/// The figures of a kind of workload, the most telling first. A kind is all workloads whose name starts alike.
+/// The figures of each kind of workload, the most important first. A kind is all workloads whose names start alike.
 const FIGURES: &[(&str, &[Figure])] = &[
     (
         "read",
@@ -122,10 +122,10 @@ const CONNECTIONS: &[Figure] = &[
     ("server_us", "server CPU µs/connection", true),
 ];
 
-/// What one server reached in one figure of one workload, by round.
+/// The values of one server in one figure of one workload, by round.
 type Rounds = Vec<(u32, f64)>;
 
-/// All tables. The columns are in the order of `servers`; whoever is not among them comes last.
+/// All tables. The columns are in the order of `servers`; other servers come last.
 pub fn tables(outcomes: &[Outcome], servers: &[&str]) -> String {
     let servers =
         in_order(servers.iter().copied().chain(outcomes.iter().map(|outcome| outcome.label.as_str())));
@@ -163,7 +163,7 @@ pub fn tables(outcomes: &[Outcome], servers: &[&str]) -> String {
     text + &failures(outcomes)
 }
 
-/// The first figures of an outcome, in one line.
+/// The most important figures of an outcome, in one line.
 pub fn headline(outcome: &Outcome) -> String {
     let shown = figures_of(&outcome.workload).iter().filter_map(|(key, title, _)| {
         let value = outcome.figures.get(*key)?;
@@ -176,14 +176,14 @@ struct Row<'a> {
     workload: &'a str,
     title: &'static str,
     compares: bool,
-    /// one for each server
+    /// One for each server.
     rounds: Vec<Rounds>,
 }
 
 fn rows<'a>(outcomes: &'a [Outcome], servers: &[&str]) -> Vec<Row<'a>> {
     let mut rows = vec![];
     let workloads = in_order(outcomes.iter().map(|outcome| outcome.workload.as_str()));
-    // A round ends with `total`; show it last though later rounds may bring new workloads.
+    // `total` is shown last, even if later rounds have new workloads.
     let (total, others): (Vec<&str>, Vec<&str>) = workloads.into_iter().partition(|name| *name == "total");
     for workload in others.into_iter().chain(total) {
         for &(key, title, compares) in figures_of(workload) {
@@ -246,7 +246,7 @@ fn spread(mut values: Vec<f64>) -> String {
     }
 }
 
-/// Of sorted values.
+/// The median of sorted values.
 fn median(sorted: &[f64]) -> Option<f64> {
     let (low, high) = (sorted.get((sorted.len().max(1) - 1) / 2)?, sorted.get(sorted.len() / 2)?);
     Some((low + high) / 2.0)

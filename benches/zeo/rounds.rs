@@ -1,8 +1,8 @@
-//! The run: databases filled once, then rounds in which every workload meets every server in turn.
+//! The run: databases filled once, then rounds in which every workload runs against every server in turn.
 //!
-//! All servers of a round are up at the same time, but only one is under load. The order of the servers
-//! rotates from round to round, so that whatever else the machine does hits each of them alike. Every round
-//! starts on fresh copies of the databases.
+//! All servers of a round run at the same time, but only one is under load. The order of the servers rotates from round
+//! to round, so that other activity on the machine affects all of them alike. Every round starts on fresh copies of the
+//! databases.
 
 use crate::client::Result;
 use crate::outcome::Outcome;
@@ -16,7 +16,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Run the plan; the outcomes, which are also in the plan's results file.
+/// Runs the plan; returns the outcomes, which are also in the plan's results file.
 pub fn run(plan: &Plan, scratch: &Path) -> Result<Vec<Outcome>> {
     let mut run = Run::new(plan, scratch)?;
     run.fill()?;
@@ -29,11 +29,11 @@ pub fn run(plan: &Plan, scratch: &Path) -> Result<Vec<Outcome>> {
 struct Run<'a> {
     plan: &'a Plan,
     scratch: &'a Path,
-    /// per server: the objects to load
+    /// Per server: the objects to load.
     oids: Vec<Vec<Id8>>,
-    /// the same in the file of the pack workloads
+    /// Per server: the objects in the file of the pack workloads.
     pack_oids: Vec<Vec<Id8>>,
-    /// objects in the file of the start workloads
+    /// Number of objects in the file of the start workloads.
     start_objects: usize,
     results: File,
     outcomes: Vec<Outcome>,
@@ -64,7 +64,7 @@ impl<'a> Run<'a> {
         self.scratch.join(purpose).join(&server.label)
     }
 
-    /// Make every server's database through the server itself.
+    /// Makes every server's database through the server itself.
     fn fill(&mut self) -> Result<()> {
         for server in &self.plan.servers {
             let dir = self.dir("template", server);
@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
         if packs { self.make_pack_files() } else { Ok(()) }
     }
 
-    /// The file of the pack workloads: every object has a first revision that nobody needs any more.
+    /// Makes the file of the pack workloads: every object has a first revision that is garbage.
     fn make_pack_files(&mut self) -> Result<()> {
         for (server, oids) in self.plan.servers.iter().zip(&self.oids) {
             if server.is_limit() {
@@ -109,8 +109,8 @@ impl<'a> Run<'a> {
         self.plan.pack_file.map_or(self.plan.object_len, |file| file.object_len)
     }
 
-    /// The file of the start workloads. A large one is made by the first server only; the others get a copy
-    /// with their own magic number, which is all that differs between Python 2 and 3.
+    /// Makes the file of the start workloads. The first server makes a large one; the others get a copy with their own
+    /// magic number, the only difference between Python 2 and 3.
     fn make_start_files(&self) -> Result<()> {
         let mut first: Option<PathBuf> = None;
         for server in self.plan.servers.iter().filter(|server| !server.is_limit()) {
@@ -159,7 +159,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Start every server on a fresh copy of its database. One that does not start fails its workloads.
+    /// Starts every server on a fresh copy of its database. If one does not start, its workloads fail.
     fn start_shared(&self) -> Result<Vec<Result<Running>>> {
         if self.plan.workloads.iter().all(|(_, workload)| workload.wants_fresh_server()) {
             return Ok(self.plan.servers.iter().map(|_| Err("not started".into())).collect());
@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
         let running = running.as_ref().map_err(Clone::clone)?;
         let dir = self.dir("run", &self.plan.servers[number]);
         if matches!(workload, Workload::BlobUp | Workload::BlobDown) {
-            // A server that syncs would wait for what those before it have left to the kernel.
+            // Otherwise a server's sync would also write the dirty pages of earlier servers.
             sys::sync_disks();
         }
         let setting = self.setting(number, running, &dir);
@@ -268,7 +268,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A new database in `dir`, made through `server`.
+/// Makes a new database in `dir` through `server`.
 fn fill_through(server: &Server, dir: &Path, objects: usize, object_len: usize) -> Result<Vec<Id8>> {
     let started = Instant::now();
     eprint!("{}: storing {objects} objects of {object_len} bytes ... ", server.label);
@@ -290,7 +290,7 @@ fn copy(from: &Path, to: &Path, name: &str) -> Result<()> {
         .map_err(|e| format!("{}: {e}", to.join(name).display()))
 }
 
-/// Give the file `to` the first four bytes of the file `from`.
+/// Gives the file `to` the first four bytes of the file `from`.
 fn copy_magic(from: &Path, to: &Path) -> Result<()> {
     use std::os::unix::fs::FileExt;
     let mut magic = [0; 4];

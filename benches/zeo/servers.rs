@@ -1,4 +1,4 @@
-//! The servers under test: how each is named, configured, started and stopped.
+//! The servers under test: names, configuration, start and stop.
 
 use crate::client::{Client, Result, Target};
 use crate::sys;
@@ -11,29 +11,29 @@ use std::time::{Duration, Instant};
 
 /// The label of the built-in server that answers without a storage.
 pub const LIMIT: &str = "limit";
-/// The same with a read from a file for each load.
+/// The limit with a read from a file for each load.
 pub const LIMIT_FILE: &str = "limit-file";
 /// The label of the server built from this source tree.
 pub const OURS: &str = "ours";
 
-/// How long a server may take until it answers: Python needs minutes for tens of GB without an index.
+/// Time limit until a server answers: Python needs minutes for tens of GB without an index.
 const START_TIMEOUT: Duration = Duration::from_secs(600);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-/// ZEO 6 with uvloop can lose a SIGTERM that comes while it handles something else: ask again after this.
+/// ZEO 6 with uvloop can lose a SIGTERM while it handles something else: it is sent again after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(1);
-/// How long any reply may take during a workload.
+/// Time limit of each reply during a workload.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A server as named on the command line.
 #[derive(Clone, Debug)]
 pub struct Server {
     pub label: String,
-    /// run by the shell with `-C CONF` appended
+    /// Run by the shell with `-C CONF` appended.
     pub command: String,
-    /// lines added to the `<zeo>` section
+    /// Lines added to the `<zeo>` section.
     pub zeo_lines: Vec<String>,
-    /// see [`Target::protocol`]
+    /// See [`Target::protocol`].
     pub protocol: Option<String>,
 }
 
@@ -77,15 +77,15 @@ impl Server {
 pub struct Running {
     pub pid: u32,
     pub target: Target,
-    /// from the start of the process until a connection was accepted
+    /// From the start of the process until a connection was accepted.
     pub listening_after: Duration,
-    /// from the start of the process until a registration and a lastTransaction were answered
+    /// From the start of the process until a registration and a lastTransaction were answered.
     pub answering_after: Duration,
     child: Child,
 }
 
 impl Running {
-    /// Start `server` on `dir/Data.fs` and wait until it answers.
+    /// Starts `server` on `dir/Data.fs` and waits until it answers.
     pub fn start(server: &Server, dir: &Path) -> Result<Running> {
         let address = free_address()?;
         let conf = dir.join("zeo.conf");
@@ -135,9 +135,9 @@ impl Running {
         Ok(())
     }
 
-    /// Stop it as an operator does. The error says what was odd about that.
+    /// Stops the server as an operator does. Fails if it does not stop properly.
     pub fn stop(mut self) -> Result<()> {
-        // Let it notice first that its clients have gone.
+        // The server first notices that its clients are gone.
         std::thread::sleep(Duration::from_millis(100));
         let started = Instant::now();
         let mut asked = 0;
@@ -159,11 +159,11 @@ impl Running {
         }
     }
 
-    /// Confine the server's present threads, and so those that they will start, to the first `cores` cores.
+    /// Confines the server's current threads, and so those that they will start, to the first `cores` cores.
     pub fn confine(&self, cores: usize) {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
         for thread in tasks.filter_map(|task| task.file_name().to_str()?.parse().ok()) {
-            // A thread that has just ended cannot be confined and need not.
+            // An error means that the thread has ended.
             let _ = sys::confine(thread, cores);
         }
     }
@@ -171,7 +171,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail if it has ended already, which is the usual case.
+        // Both fail if it has ended already, which is usual.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,5 +1,5 @@
-//! The system calls that std has no name for. The only unsafe code of the benchmark; each call is given plain
-//! numbers or memory that outlives it.
+//! System calls that std lacks. The only unsafe code of the benchmark; each call gets plain numbers or memory that
+//! outlives it.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -14,7 +14,7 @@ pub fn ticks_per_second() -> f64 {
     unsafe { libc::sysconf(libc::_SC_CLK_TCK) as f64 }
 }
 
-/// All cores of the machine, not only those that this process may use.
+/// All cores of the machine, including those that this process may not use.
 pub fn core_count() -> usize {
     // SAFETY: a query without arguments in memory.
     unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }.max(1) as usize
@@ -32,7 +32,7 @@ pub fn own_cpu() -> Duration {
     duration(usage.ru_utime) + duration(usage.ru_stime)
 }
 
-/// Confine one thread (0: the calling one) to the first `cores` cores.
+/// Confines one thread (0: the calling one) to the first `cores` cores.
 pub fn confine(thread: u32, cores: usize) -> io::Result<()> {
     // SAFETY: cpu_set_t is plain data, for which zeros are valid; the kernel only reads it.
     let result = unsafe {
@@ -45,7 +45,7 @@ pub fn confine(thread: u32, cores: usize) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// As many open files as the system lets us have: a thousand connections need more than the usual 1024.
+/// Raises the limit of open files to its maximum: a thousand connections need more than the usual 1024.
 pub fn raise_open_files() {
     // SAFETY: rlimit is plain data that the two calls fill and read. Failure leaves the limit as it is.
     unsafe {
@@ -57,25 +57,25 @@ pub fn raise_open_files() {
     }
 }
 
-/// End quietly when the reader of our output has gone (`| head`), instead of with a panic.
+/// Ends the process quietly when the reader of its output is gone (`| head`), instead of with a panic.
 pub fn end_on_closed_pipe() {
     // SAFETY: restores a default; no handler is installed.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// Ask a process to stop.
+/// Sends SIGTERM to a process.
 pub fn terminate(process: u32) {
     // SAFETY: sends a signal; callers name a child that they have not waited for, so the id is not reused.
     unsafe { libc::kill(process as libc::pid_t, libc::SIGTERM) };
 }
 
-/// Write all dirty pages, so that no measurement pays for the copies made before it.
+/// Writes all dirty pages, so that no measurement includes the copies made before it.
 pub fn sync_disks() {
     // SAFETY: no arguments.
     unsafe { libc::sync() };
 }
 
-/// Let the command die when we do, however that happens.
+/// Ends the command when this process ends, for any reason.
 pub fn tie_to_us(command: &mut Command) {
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
     unsafe {
@@ -94,7 +94,7 @@ pub struct Readiness {
 
 impl Readiness {
     pub fn new() -> io::Result<Readiness> {
-        // SAFETY: the new descriptor is ours alone.
+        // SAFETY: only this code owns the new descriptor.
         let epoll = unsafe {
             let fd = libc::epoll_create1(libc::EPOLL_CLOEXEC);
             if fd < 0 {
@@ -105,7 +105,7 @@ impl Readiness {
         Ok(Readiness { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; 1024] })
     }
 
-    /// Report `key` whenever `socket` is readable, as long as it is open.
+    /// Reports `key` whenever `socket` is readable, while it is open.
     pub fn add(&self, socket: RawFd, key: usize) -> io::Result<()> {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: key as u64 };
         // SAFETY: the kernel copies the event; a wrong descriptor is an error.

@@ -1,8 +1,8 @@
-//! What is fuzzed: decoders of everything that comes from outside.
+//! Fuzz targets: the decoders of all data from outside.
 //!
-//! A target is a file in `targets` with two functions: `run` takes any bytes and panics if a promise is broken; `seeds`
-//! gives inputs to start from. To add one: the file, a line in [`TARGETS`], and for cargo-fuzz a bin in `fuzz_targets`
-//! and `Cargo.toml`.
+//! A target is a file in `targets` with two functions: `run` takes any bytes and panics if a guarantee is violated;
+//! `seeds` returns inputs to start from. A new target needs the file, a line in [`TARGETS`], and for cargo-fuzz a bin
+//! in `fuzz_targets` and `Cargo.toml`.
 
 pub mod mutate;
 pub mod targets;
@@ -31,7 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "zconfig", run: targets::zconfig::run, seeds: targets::zconfig::seeds },
 ];
 
-/// The repository's root, where fixtures are.
+/// The root of the repository, which contains the fixtures.
 pub fn root() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

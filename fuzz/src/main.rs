@@ -1,15 +1,15 @@
-//! Runs fuzz targets on a stable compiler: mutates seeds for some seconds, the same way for the same seed.
+//! The program `briefly`: runs fuzz targets for a short time on a stable compiler (cargo-fuzz needs a nightly one). It
+//! mutates seeds, and the same `--seed` gives the same inputs.
 //!
 //! ```text
 //! briefly [--seconds N | --runs N] [--seed N] [--jobs N] [TARGET...]
 //! briefly --input FILE TARGET
 //! ```
 //!
-//! All targets run if none is named, `--jobs` at once, each for so many seconds or inputs. Besides a target's own
-//! seeds, the files in `fuzz/seeds/TARGET` (what once broke a promise, and what reaches deep) and in
-//! `fuzz/corpus/TARGET` are used. An input that breaks a promise, or takes longer than two seconds each of three times,
-//! is written to
-//! `fuzz/artifacts/TARGET`; the exit status is then 1.
+//! Without names all targets run, `--jobs` at once, each for N seconds or inputs. The inputs are mutations of a
+//! target's own seeds, and of the files in `fuzz/seeds/TARGET` (inputs that once failed, or that reach deep) and in
+//! `fuzz/corpus/TARGET`. An input that violates a guarantee, or takes longer than two seconds in each of three runs, is
+//! written to `fuzz/artifacts/TARGET`; the exit status is then 1.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 use runzeo_fuzz::mutate::{Random, mutate};
 use runzeo_fuzz::{TARGETS, Target};
 
-/// As small as the stack of a server's thread, so that recursion shows.
+/// As small as the stacks of the server's threads, so that recursion is detected.
 const STACK_LEN: usize = 128 << 10;
 const SLOW: Duration = Duration::from_secs(2);
 
-/// When a target has had enough.
+/// When a target's run ends.
 #[derive(Clone, Copy)]
 enum Until {
     Time(Duration),
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Do what the command line says. False if a promise was broken.
+/// Executes the command line. `false` if a guarantee was violated.
 fn options() -> Result<bool, String> {
     let (mut until, mut seed, mut jobs, mut input) = (Until::Time(Duration::from_secs(5)), 1, 1, None);
     let mut targets = Vec::new();
@@ -102,7 +102,7 @@ fn options() -> Result<bool, String> {
     Ok(broken == 0)
 }
 
-/// Mutate for a while. False if an input was found that breaks a promise.
+/// Mutates until the end of the run. `false` if an input violates a guarantee.
 fn run(target: &'static Target, until: Until, seed: u64) -> bool {
     let mut corpus = (target.seeds)();
     for place in ["fuzz/seeds", "fuzz/corpus"] {
@@ -156,9 +156,9 @@ fn run(target: &'static Target, until: Until, seed: u64) -> bool {
     }
 }
 
-/// Run one input. False if it panics or takes too long.
+/// Runs one input. `false` if it panics or takes too long.
 fn check(target: &Target, input: &[u8]) -> bool {
-    // A machine that does other things may take its time once.
+    // A busy machine may be slow once, but not three times.
     for _ in 0..3 {
         let start = Instant::now();
         if catch_unwind(AssertUnwindSafe(|| (target.run)(input))).is_err() {

@@ -12,19 +12,19 @@ impl Random {
         x ^ (x >> 31)
     }
 
-    /// A number below `limit`, zero if that is zero.
+    /// A number below `limit`; zero if `limit` is zero.
     pub fn below(&mut self, limit: usize) -> usize {
         if limit == 0 { 0 } else { (self.number() % limit as u64) as usize }
     }
 }
 
-/// Longest input that is made.
+/// Upper bound on the length of mutated inputs.
 const LEN_MAX: usize = 64 << 10;
 
-/// Numbers at which decoders go wrong.
+/// Bytes that are boundary cases for decoders.
 const EDGES: [u8; 12] = [0, 1, 2, 0x7f, 0x80, 0x81, 0xff, b'(', b'.', b'\n', b'h', b'q'];
 
-/// Change `input` in one to eight ways, with parts of `other`.
+/// Changes `input` in one to eight ways, with parts of `other`.
 pub fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     for _ in 0..=random.below(8) {
         let len = input.len();

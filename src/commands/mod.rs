@@ -1,4 +1,4 @@
-//! What the commands do, above everything that they put together.
+//! The command line programs, which combine all other modules.
 
 pub mod open;
 mod prompt;

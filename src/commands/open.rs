@@ -1,4 +1,4 @@
-//! From a configured storage to an open one: the one file that names every kind of storage.
+//! Opens a configured storage. Only this file names every kind of storage.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -22,10 +22,10 @@ use crate::storage::transform::hex::Hex;
 use crate::storage::transform::zlib::Zlib;
 use crate::storage::{Storage, StorageError};
 
-/// What `startup` means in `<before>`: when the first storage was opened.
+/// The time of `startup` in `<before>`: set when the first storage is prepared.
 static STARTUP: OnceLock<Tid> = OnceLock::new();
 
-/// What Python's log calls this kind of storage.
+/// The name of this kind of storage in Python's log.
 pub fn kind(config: &StorageConfig) -> &'static str {
     match config {
         StorageConfig::File(_) => "FileStorage",
@@ -41,21 +41,23 @@ pub fn kind(config: &StorageConfig) -> &'static str {
     }
 }
 
-/// A storage of which all files and directories are there and locked. The rest, reading a file, may take minutes.
+/// A storage whose files and directories exist and are locked. Opening it reads its files, which may take minutes.
 pub type Prepared = Box<dyn FnOnce() -> Result<Arc<dyn Storage>, StorageError>>;
 
-/// Prepare it. Only now are files touched. No message can carry a longer record (`max-message-size`).
+/// Prepares a storage; files are touched from here on. `record_len_max`: longest record that a message can carry
+/// (`max-message-size`).
 pub fn prepare(config: &StorageConfig, record_len_max: usize) -> Result<Prepared, StorageError> {
     STARTUP.get_or_init(Tid::now);
     prepare_with(config, None, record_len_max)
 }
 
-/// What is in memory needs no time.
+/// A storage in memory, which opens at once.
 fn at_once(storage: Arc<dyn Storage>) -> Prepared {
     Box::new(move || Ok(storage))
 }
 
-/// `blobs`: the directory of a `<blobstorage>` around it. The configuration refuses one around a storage that keeps no blobs.
+/// `blobs`: the directory of a `<blobstorage>` around this storage. The configuration allows it only for storages that
+/// keep blobs.
 fn prepare_with(
     config: &StorageConfig,
     blobs: Option<&Path>,
@@ -78,7 +80,7 @@ fn prepare_with(
             }))
         }
         StorageConfig::Before(config) => {
-            // Before the storage below is opened and changed.
+            // Before the inner storage is opened and changed.
             let before = before(&config.before)?;
             let base = prepare(&config.base, record_len_max)?;
             Ok(Box::new(move || Ok(Arc::new(Before::new(base()?, before)))))
@@ -131,7 +133,7 @@ fn prepare_demo(
         let changes = match changes() {
             Ok(changes) => changes,
             Err(error) => {
-                // Gives up its lock.
+                // Releases its lock.
                 if let Err(error) = base.close() {
                     log::error!(target: "runzeo", "closing {}: {error}", base.name());
                 }
@@ -142,7 +144,7 @@ fn prepare_demo(
     }))
 }
 
-/// The tid that a point in time stands for.
+/// The tid of a point in time.
 fn before(time: &BeforeTime) -> Result<Tid, StorageError> {
     match time {
         BeforeTime::Now => Ok(Tid::now()),
@@ -152,7 +154,7 @@ fn before(time: &BeforeTime) -> Result<Tid, StorageError> {
     }
 }
 
-/// What the file says; without one it is written with this moment, in whole seconds.
+/// The time in the file; if it is missing, it is written with the current time in whole seconds.
 fn before_from_file(path: &Path) -> Result<Tid, StorageError> {
     let doing = || StorageError::io(format!("before-from-file {}", path.display()));
     match fs::read_to_string(path) {

@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-/// A new password: asked for twice at the terminal, or else the first line of the standard input.
+/// A new password: entered twice at the terminal, or else the first line of the standard input.
 pub fn new_password() -> io::Result<String> {
     if !io::stdin().is_terminal() {
         return first_line(io::stdin().lock());
@@ -42,7 +42,7 @@ fn first_line(mut input: impl BufRead) -> io::Result<String> {
     Ok(line.strip_suffix('\r').unwrap_or(line).to_string())
 }
 
-/// What is typed is not shown for as long as this lives. A signal that ends the program brings the echo back first.
+/// Turns off the echo of the terminal until it is dropped. A signal that ends the program restores the echo first.
 struct Hidden {
     terminal: File,
     before: Termios,
@@ -70,7 +70,7 @@ impl Hidden {
 }
 
 fn restore(terminal: &File, before: &Termios) {
-    // A terminal that is gone needs nothing.
+    // An error means that the terminal is gone.
     let _ = tcsetattr(terminal, OptionalActions::Flush, before);
 }
 

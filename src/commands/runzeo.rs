@@ -1,12 +1,13 @@
-//! `runzeo`: options -> configuration -> address -> files -> listening sockets -> storages -> server -> wait for a signal
-//! -> orderly stop.
+//! `runzeo`: options -> configuration -> address -> files -> listening sockets -> storages -> server ->
+//! wait for a signal -> orderly stop.
 //!
-//! Invariant: all files that clients look at (lock, pid file, `Data.fs`, blob directories with their markers) exist before
-//! the first client can connect. Clients that share a blob directory look at it in their constructor and fail if there is none.
-//! The slow part, reading a large file, comes later, while clients wait in the kernel's queue, where they do not back off.
+//! Invariant: all files that clients look at (lock, pid file, `Data.fs`, blob directories with their markers) exist
+//! before the first client can connect. Clients that share a blob directory check it in their constructor and fail
+//! without one. The slow part, reading a large file, comes later; then clients wait in the kernel's queue, without
+//! backing off.
 //!
-//! Exit codes: 0 after SIGTERM, SIGINT and `--test`; 1 after SIGHUP, so that a supervisor starts it anew, and if a storage
-//! or the log cannot be opened; 2 if the options, the configuration or the address cannot be used.
+//! Exit codes: 0 after SIGTERM, SIGINT and `--test`; 1 after SIGHUP, so that a supervisor restarts the server, and if a
+//! storage or the log cannot be opened; 2 if the options, the configuration or the address cannot be used.
 
 use std::ffi::OsString;
 use std::fs;
@@ -35,7 +36,7 @@ use crate::server::workers::Pools;
 use crate::server::{Authentication, Server};
 use crate::storage::Storage;
 
-/// Logger of what concerns the process, as in Python.
+/// Python's logger for messages about the process.
 const RUNZEO: &str = "ZEO.runzeo";
 
 /// Why the server does not start.
@@ -46,7 +47,7 @@ struct Failure {
 }
 
 impl Failure {
-    /// The reason lies outside of the configuration.
+    /// A failure for a reason outside the configuration.
     fn outside(message: String) -> Failure {
         Failure { code: 1, message }
     }
@@ -59,9 +60,9 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
 
 /// The same with other authentication protocols than [`Protocols::builtin`]; see [`crate::auth`].
 ///
-/// Parses `arguments`, reads the configuration, prints what is wrong with them to stderr; or serves until SIGTERM, SIGINT or
-/// SIGHUP. Installs signal handlers, a panic hook and the process's log, so it can be called once in a process. The exit codes are those of
-/// the module's documentation.
+/// Parses `arguments` and reads the configuration, and prints errors in them to stderr; or serves until SIGTERM, SIGINT
+/// or SIGHUP. Installs signal handlers, a panic hook and the process's log, so it can be called once in a process. The
+/// exit codes are those of the module's documentation.
 pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) -> ExitCode {
     let invocation = from_command_line(program, arguments, &|name| std::env::var(name).ok())
         .and_then(|invocation| check_protocol(program, protocols, invocation));
@@ -104,7 +105,7 @@ pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) ->
     }
 }
 
-/// The name of an authentication protocol must be known, as an option must: else a usage error.
+/// Checks the name of the authentication protocol. An unknown one is a usage error, as an unknown option is.
 fn check_protocol(
     program: &str,
     protocols: &Protocols,
@@ -159,7 +160,7 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     let prepared = prepare_storages(config)?;
     let mut listeners = bound.listen().map_err(|error| cannot_listen(address, error))?;
     listeners.iter_mut().for_each(|listener| listener.tls = tls.clone());
-    // Unlinks the sockets however this function ends.
+    // Unlinks the sockets at each return.
     let sockets = UnixSockets::of(&listeners);
     let monitors = match bound_monitor {
         Some((address, bound)) => bound.listen().map_err(|error| cannot_listen(address, error))?,
@@ -215,7 +216,7 @@ fn wait(signals: &mut Signals, log: &LogHandle, tls: Option<&Tls>) -> u8 {
     }
 }
 
-/// Does what a signal asks for. The exit code, if it ends the server.
+/// Handles a signal. Returns the exit code if it ends the server.
 fn handle(signal: Signal, log: &LogHandle, tls: Option<&Tls>) -> Option<u8> {
     if let Some(message) = signal.stop_message() {
         log::info!(target: RUNZEO, "({}) {message}", std::process::id());
@@ -233,7 +234,7 @@ fn load_tls(ssl: &SslConfig) -> Result<Arc<Tls>, Failure> {
     Tls::load(ssl.files.clone()).map(Arc::new).map_err(failed)
 }
 
-/// Reads them again, after they were renewed, for connections from now on.
+/// Reads certificates and key again after their renewal, for later connections.
 fn reload(tls: &Tls) {
     if let Err(error) = tls.reload() {
         log::error!(target: RUNZEO, "certificates stay as they were: {error}");
@@ -241,7 +242,7 @@ fn reload(tls: &Tls) {
 }
 
 fn bind(zeo: &ZeoConfig) -> Result<Bound, Failure> {
-    // Two servers may share a port without an error from the kernel (one on `::`, one on 127.0.0.1), so ask first.
+    // Two servers may share a port without an error from the kernel (one on `::`, one on 127.0.0.1), so check first.
     if listen::is_in_use(&zeo.address) {
         return Err(cannot_listen(&zeo.address, ListenError::InUse));
     }
@@ -257,7 +258,7 @@ fn cannot_listen(address: &crate::base::address::Address, error: ListenError) ->
     }
 }
 
-/// Makes and locks the files and directories that a client can see. A prepared storage that is dropped gives up its locks.
+/// Creates and locks the files and directories that a client can see. Dropping a prepared storage releases its locks.
 fn prepare_storages(config: &Config) -> Result<Vec<(&str, Prepared)>, Failure> {
     let pid = std::process::id();
     let prepare = |named: &NamedStorage| {
@@ -271,7 +272,7 @@ fn prepare_storages(config: &Config) -> Result<Vec<(&str, Prepared)>, Failure> {
 }
 
 fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec<Arc<Hosted>>, Failure> {
-    // Two of the largest records at a time, or some that are smaller.
+    // Memory for two of the largest records at a time, or more smaller ones.
     let clock = TimeSource::default();
     let record_memory = RecordMemory::new(config.zeo.limits.message_size.saturating_mul(2), clock.clone());
     let workers = Pools::start(record_memory, &clock)
@@ -352,7 +353,7 @@ fn raise_file_limit() -> usize {
     current.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX)
 }
 
-/// Paths to unlink at the end.
+/// Paths of Unix sockets, unlinked when dropped.
 struct UnixSockets(Vec<std::path::PathBuf>);
 
 impl UnixSockets {

@@ -1,7 +1,7 @@
-//! `zeopack`: asks running servers, ours or Python's, to pack storages, and waits for the end.
+//! `zeopack`: packs storages of running servers, this one's or Python's, and waits for the end.
 //!
-//! Options are those of Python's script. Exit codes: 0 all were packed; 1 one was not, and stderr says why; 2 the command line is
-//! wrong.
+//! The options are those of Python's script. Exit codes: 0 if all were packed; 1 if one was not, and stderr says why; 2
+//! if the command line is wrong.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -33,7 +33,7 @@ struct Target {
 struct Task {
     targets: Vec<Target>,
     days: i64,
-    /// Hour, minute, second of the day
+    /// Hour, minute, second of the day.
     time: Option<[u32; 3]>,
 }
 
@@ -121,7 +121,7 @@ fn targets(matches: &Matches) -> Result<Vec<Target>, String> {
     let host = matches.opt_str("h");
     match matches.opt_str("p") {
         Some(port) => {
-            // Python takes the name of the machine, which may lead to another address than the server's.
+            // Python uses the name of the machine, which may have another address than the server.
             let host = host.unwrap_or_else(|| "localhost".into());
             let address = Address::Tcp { host: Some(host), port: Some(port_of(&port)?) };
             targets.push(Target { address, storage: named.clone() });
@@ -248,7 +248,7 @@ fn wait_for_pack(connection: &mut Connection, target: &Target, time: f64) -> Res
     }
 }
 
-/// How much of the pack is done, if the server tells: `{'pack': {'done': ..., 'total': ...}}`.
+/// The progress of the pack, if the server reports it: `{'pack': {'done': ..., 'total': ...}}`.
 fn done_of(status: &Value) -> Option<f64> {
     let get = |value: &Value, name: &str| -> Option<Value> {
         let Value::Dict(items) = value else { return None };
@@ -261,7 +261,7 @@ fn done_of(status: &Value) -> Option<f64> {
     }
 }
 
-/// The progress line of a terminal, written over itself.
+/// The progress line on a terminal, rewritten in place.
 struct Terminal {
     name: String,
     begun: Instant,

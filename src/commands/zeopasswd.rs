@@ -1,6 +1,6 @@
 //! `zeopasswd`: add a user to a password file, change the password, remove the user.
 //!
-//! Exit codes: 0 done; 1 the file is as it was, and stderr says why; 2 the command line is wrong.
+//! Exit codes: 0 if done; 1 if the file is unchanged, and stderr says why; 2 if the command line is wrong.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::base::fs::dir_of;
 use crate::commands::prompt;
 use crate::config::{AuthenticationConfig, authentication_of};
 
-/// What happens to the user.
+/// The action on the user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Action {
     Add,
@@ -45,7 +45,7 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
     run_with(&Protocols::builtin(), program, arguments)
 }
 
-/// The same for a server with other authentication protocols: `-p NAME` is one of these, and [`Kind::hash`] makes the entry.
+/// The same with other authentication protocols: `-p NAME` is one of these, and [`Kind::hash`] makes the entry.
 pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) -> ExitCode {
     let failure = match read_command_line(arguments) {
         Ok(None) => {
@@ -70,7 +70,7 @@ pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) ->
     }
 }
 
-/// What `--help` prints.
+/// The output of `--help`.
 fn help(program: &str) -> String {
     format!(
         "\
@@ -100,7 +100,7 @@ Exit status: 0 done; 1 the file is as it was; 2 the command line is wrong.
     )
 }
 
-/// `None`: help was asked for.
+/// `None` if help is requested.
 fn read_command_line(arguments: &[OsString]) -> Result<Option<Task>, String> {
     let mut options = Options::new();
     options.parsing_style(ParsingStyle::StopAtFirstFree);
@@ -160,7 +160,7 @@ fn perform(protocols: &Protocols, task: &Task) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("the realm {why}")));
     }
     let shown = task.file.display();
-    // The password is asked for before anything is locked, and after mistakes that can be found without it.
+    // First all checks that need no password; then the password; then the lock.
     rewrite(task, kind, "").map_err(Failure::Other)?;
     let password = match (&task.password, task.action) {
         (_, Action::Delete) => String::new(),
@@ -172,7 +172,8 @@ fn perform(protocols: &Protocols, task: &Task) -> Result<(), Failure> {
         let why = "the password is empty, which ZEO's clients refuse to send";
         return Err(Failure::Other(format!("{why}; {shown} is as it was")));
     }
-    // Of two at a time, one would overwrite the change of the other. The file itself is replaced, so its directory is locked.
+    // Two programs at a time could overwrite each other's change. The file itself is replaced, so its directory is
+    // locked.
     let failed = |error: io::Error| Failure::Other(format!("can't write {shown}: {error}"));
     let dir = File::open(dir_of(&task.file)).map_err(failed)?;
     dir.lock().map_err(failed)?;
@@ -222,7 +223,7 @@ fn rewrite(task: &Task, kind: &Kind, password: &str) -> Result<Passwords, String
     Ok(passwords)
 }
 
-/// A file that is not there yet is an empty one.
+/// Loads the file; a missing file is empty.
 fn load(path: &Path) -> Result<Passwords, String> {
     match Passwords::load(path) {
         Ok(passwords) => Ok(passwords),

@@ -1,7 +1,7 @@
-//! Command line, configuration file and environment put together.
+//! Combines command line, configuration file and environment.
 //!
-//! The command line wins over the file, the file over the environment. A file is read and checked in full
-//! even where the command line replaces all of it.
+//! The command line overrides the file, the file overrides the environment. A file is read and checked in full even if
+//! the command line replaces all of it.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -24,24 +24,24 @@ use crate::server::hosted::HostedOptions;
 use crate::storage::file::FileStorageOptions;
 use crate::wire::protocol::Greeting;
 
-/// Upper bound on what is read: endless devices are refused.
+/// Upper bound on the bytes of a file, which also refuses endless devices.
 const FILE_LEN_MAX: u64 = 256 << 20;
 
 /// Looks up an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// What a command line asks the program for.
+/// What the command line requests.
 #[derive(Clone, Debug)]
 pub enum Invocation {
     /// Serve until a signal ends the server.
     Serve(Box<Config>),
     /// Print [`Config::describe`], exit with status 0.
     Check(Box<Config>),
-    /// Print this, exit with status 0.
+    /// Print this text, exit with status 0.
     Print(String),
 }
 
-/// From the arguments, without the program's name. Opens nothing but configuration files.
+/// Parses the arguments, without the program's name. Opens nothing but configuration files.
 pub fn from_command_line(
     program: &str,
     arguments: &[OsString],
@@ -122,7 +122,7 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
         address,
         socket_mode,
         monitor_address: options.monitor.or(file.zeo.monitor_address),
-        // A read-only server may run beside the one whose process id is in the file.
+        // A read-only server may run beside the server whose process id is in the file.
         pid_filename: pid_filename
             .filter(|path| !path.as_os_str().is_empty())
             .or_else(instance_pid_filename)
@@ -144,7 +144,7 @@ fn greeting(name: Option<String>, msgpack: bool) -> Result<Greeting, String> {
         .ok_or_else(|| format!("ZEO_SERVER_PROTOCOL: no such protocol: '{name}'"))
 }
 
-/// The settings of authentication, from the file, the command line or both.
+/// The settings of authentication, from the file and the command line.
 struct Demanded {
     protocol: Option<(String, Location)>,
     database: Option<String>,
@@ -152,9 +152,9 @@ struct Demanded {
 }
 
 impl Demanded {
-    /// A protocol needs a database, and the other way round.
+    /// Checks that both a protocol and a database are given, or neither.
     fn check(self, warnings: &mut Vec<String>) -> Result<Option<AuthenticationConfig>, String> {
-        // An empty one is none, as in Python.
+        // An empty path means none, as in Python.
         let database = self.database.filter(|path| !path.is_empty());
         let realm = self.realm.filter(|realm| !realm.is_empty());
         let protocol = self.protocol.filter(|(protocol, _)| !protocol.is_empty() && protocol != "none");
@@ -176,7 +176,7 @@ impl Demanded {
     }
 }
 
-/// The keys of `conflict-resolver` together. A user or a name without an interpreter is refused.
+/// The keys that belong to `conflict-resolver`. A user or a name without an interpreter is refused.
 fn conflict_resolver(section: ConflictResolverSection) -> Result<Option<HelperOptions>, String> {
     let ConflictResolverSection { interpreter, user, allowed } = section;
     let (user, user_at) = user.unzip();
@@ -193,7 +193,7 @@ fn conflict_resolver(section: ConflictResolverSection) -> Result<Option<HelperOp
     }
 }
 
-/// The authentication that a configuration file asks for, for `zeopasswd`. `None`: none.
+/// The authentication in a configuration file, for `zeopasswd`. `None` if there is none.
 pub fn authentication_of(
     reference: &str,
     environment: Environment<'_>,
@@ -277,7 +277,7 @@ fn named(storages: Vec<StorageSection>) -> Result<Vec<NamedStorage>, ConfigError
     Ok(storages.into_iter().map(with_name).collect())
 }
 
-/// The storages of `-f`.
+/// The storages of `-f`, named by their number.
 fn numbered((index, path): (usize, String)) -> NamedStorage {
     NamedStorage {
         name: (index + 1).to_string(),
@@ -288,10 +288,10 @@ fn numbered((index, path): (usize, String)) -> NamedStorage {
     }
 }
 
-/// Files and environment of this process.
+/// The files and the environment of this process.
 struct Process<'a> {
     environment: Environment<'a>,
-    /// The packages that `%import` named.
+    /// The packages in `%import` directives.
     imported: RefCell<BTreeSet<String>>,
 }
 

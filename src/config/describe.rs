@@ -1,4 +1,4 @@
-//! What `--check` prints: what the configuration comes to, in a few lines.
+//! The output of `--check`: a summary of the configuration in a few lines.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use crate::storage::file::NewFileFormat;
 use crate::wire::protocol::Greeting;
 
 impl Config {
-    /// One line for each thing that is configured, `LABEL: TEXT`.
+    /// One line for each configured item, `LABEL: TEXT`.
     pub fn describe(&self) -> String {
         let mut text = String::new();
         let mut line = |label: &str, what: String| {
@@ -77,7 +77,7 @@ fn address(address: &Address) -> String {
     }
 }
 
-/// A storage, and in brackets what is inside it.
+/// A storage, with its inner storages in brackets.
 fn describe_storage(storage: &StorageConfig) -> String {
     match storage {
         StorageConfig::File(file) => file_storage(file),
@@ -112,7 +112,7 @@ fn describe_storage(storage: &StorageConfig) -> String {
     }
 }
 
-/// Where conflicting states are merged beside the server itself, if the configuration says so.
+/// Where conflicts are merged, besides the server itself.
 fn merging(zeo: &ZeoConfig) -> Option<String> {
     let clients = zeo.hosted.client_conflict_resolution.then(|| "by clients of ZEO 5 and later".to_string());
     let helpers = zeo.conflict_resolver.as_ref().map(|helpers| {
@@ -207,7 +207,7 @@ fn turns(when: When, interval: u32) -> String {
     if interval == 1 { turn.into() } else { format!("{interval} {turn}s") }
 }
 
-/// As the configuration writes it.
+/// The level as written in the configuration.
 fn level_name(number: u8) -> String {
     match number {
         level::NOTSET => "everything".into(),

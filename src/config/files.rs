@@ -1,7 +1,7 @@
-//! A file that two storages would write to.
+//! Checks that no file belongs to two storages that write.
 //!
-//! The second storage would find the file locked by its own process. The configuration is refused instead, also if the path is
-//! spelled in two ways. Storages that only read may share a file with one that writes.
+//! The second storage would find the file locked by its own process. So the configuration is refused, even if the path
+//! is spelled in two ways. Read-only storages may share a file with one that writes.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::{FileStorageConfig, NamedStorage, StorageConfig};
 
-/// Every file has one storage that writes to it.
+/// Checks that each file has at most one storage that writes to it.
 pub fn check(storages: &[NamedStorage]) -> Result<(), String> {
     let mut writers: HashMap<PathBuf, (&str, &FileStorageConfig)> = HashMap::new();
     for NamedStorage { name, storage } in storages {
@@ -27,7 +27,7 @@ pub fn check(storages: &[NamedStorage]) -> Result<(), String> {
     Ok(())
 }
 
-/// The files of a storage and those below it.
+/// The files of a storage and of its inner storages.
 fn files(storage: &StorageConfig) -> Vec<&FileStorageConfig> {
     match storage {
         StorageConfig::File(file) => vec![file],
@@ -43,7 +43,7 @@ fn files(storage: &StorageConfig) -> Vec<&FileStorageConfig> {
     }
 }
 
-/// One path for all that lead to the same file, which need not exist yet.
+/// One path for all paths that lead to the same file, which need not exist yet.
 fn identity(path: &Path) -> PathBuf {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let in_directory = || Some(fs::canonicalize(directory).ok()?.join(path.file_name()?));

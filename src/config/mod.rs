@@ -1,10 +1,11 @@
-//! What the operator asked for: command line and configuration file, merged into the options of the modules below.
+//! The configuration: command line and configuration file, combined into the options of the modules below.
 //!
-//! A module that can be configured defines its options and which of them exclude each other (`logging::LogSetup`,
-//! `storage::file::FileStorageOptions`, ...); this one fills them in, and adds file and line to what they refuse.
+//! Each configurable module defines its options and checks which of them exclude each other (`logging::LogSetup`,
+//! `storage::file::FileStorageOptions`, ...); this module fills them in, and adds file and line to their errors.
 //!
-//! Invariants: nothing here opens a storage, a socket or a log, so `--help`, `--check` and every error leave the machine as it
-//! was. What reaches [`Config`] is refused later only for reasons outside of the configuration, such as a file that cannot be read.
+//! Invariants: nothing here opens a storage, a socket or a log, so `--help`, `--check` and every error leave the
+//! machine unchanged. A [`Config`] is refused later only for reasons outside the configuration, such as a file that
+//! cannot be read.
 
 mod assemble;
 mod describe;
@@ -36,46 +37,46 @@ pub use storage::{
 };
 pub use zconfig::Location;
 
-/// All that the server needs to know before it starts.
+/// The complete configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub zeo: ZeoConfig,
-    /// In the order of the file; names are unique.
+    /// In the order of the file, with unique names.
     pub storages: Vec<NamedStorage>,
     pub log: LogSetup,
-    /// `--test`: start, say "testing exit immediately", stop.
+    /// `--test`: start, print "testing exit immediately", stop.
     pub exit_immediately: bool,
-    /// Settings without effect, to be logged at the start.
+    /// Settings without effect, logged at the start.
     pub warnings: Vec<String>,
 }
 
-/// The `<zeo>` section and its command line overrides.
+/// The `<zeo>` section with the overrides of the command line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZeoConfig {
     pub address: Address,
-    /// The mode of the Unix socket; `None`: what the umask leaves.
+    /// The mode of the Unix socket; `None`: by the umask.
     pub socket_mode: Option<u32>,
-    /// Where statistics are served as text.
+    /// Address where statistics are served as text.
     pub monitor_address: Option<Address>,
-    /// `INSTANCE_HOME` is put in where the configuration names none.
+    /// If the configuration has none, it is in `INSTANCE_HOME`.
     pub pid_filename: Option<PathBuf>,
     /// `None`: no TLS.
     pub ssl: Option<SslConfig>,
     /// `None`: clients need no password.
     pub authentication: Option<AuthenticationConfig>,
-    /// The protocol that clients are offered: the newest, in pickle or msgpack, or what `ZEO_SERVER_PROTOCOL` says.
+    /// The offered protocol: the newest, in pickle or msgpack, or the one in `ZEO_SERVER_PROTOCOL`.
     pub greeting: Greeting,
-    /// What concerns each storage.
+    /// Options that apply to each storage.
     pub hosted: HostedOptions,
     pub limits: Limits,
     /// Helper processes that merge conflicting states with the application's classes.
     pub conflict_resolver: Option<HelperOptions>,
 }
 
-/// `authentication-protocol` and what belongs to it.
+/// `authentication-protocol` and the keys that belong to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuthenticationConfig {
-    /// Its name. `commands` knows which protocols there are.
+    /// Its name. `commands` knows the available protocols.
     pub protocol: String,
     pub settings: auth::Settings,
     /// Where the protocol was configured, for messages.
@@ -90,7 +91,7 @@ pub struct SslConfig {
     pub location: Location,
 }
 
-/// A storage and the name that clients ask for.
+/// A storage and the name that clients use for it.
 #[derive(Clone, Debug)]
 pub struct NamedStorage {
     pub name: String,

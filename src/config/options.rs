@@ -1,8 +1,8 @@
-//! The command line of the server: the options of Python's runzeo, of ZEO 4 and ZEO 6, and a few of our own.
+//! The command line of the server: the options of Python's runzeo, from ZEO 4 and ZEO 6, and some new ones.
 //!
-//! Rules and messages are those of Python's getopt and of zdaemon: options before anything else, long ones
-//! may be abbreviated while unambiguous, the first mistake from the left is reported. `-h` and `--version`
-//! answer as soon as they are reached.
+//! Rules and messages are those of Python's getopt and of zdaemon: options come first, long ones may be abbreviated
+//! while unambiguous, the first error from the left is reported. `-h` and `--version` take effect as soon as they are
+//! reached.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::base::address::Address;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     pub configuration: Option<String>,
-    /// `-X`: settings that replace those of the configuration file.
+    /// `-X`: settings that override those of the configuration file.
     pub overrides: Vec<String>,
     pub address: Option<Address>,
     /// Storages 1, 2, ...
@@ -30,7 +30,7 @@ pub struct Options {
     pub auth_database: Option<String>,
     pub auth_realm: Option<String>,
     pub exit_immediately: bool,
-    /// Print what the configuration comes to, and stop.
+    /// `--check`: print a summary of the configuration, and stop.
     pub check: bool,
 }
 
@@ -76,7 +76,7 @@ enum Opt {
     Version,
 }
 
-/// The programs that know an option. An abbreviation means what the first of these that can complete it makes of it.
+/// Which programs have an option. The first one in `KNOWN` that can complete an abbreviation decides its meaning.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Known {
     Zeo6,
@@ -116,13 +116,14 @@ const TABLE: &[Row] = &[
     row(Opt::Check, "", "check", false, Known::Here),
 ];
 
-/// The long names of the options that not all of Python's servers have, for the documents; true: those up to ZEO 4 have it.
+/// The long names of the options that only some of Python's servers have, for the documents; `true`: ZEO up to 4 has
+/// it.
 pub fn not_everywhere() -> impl Iterator<Item = (&'static str, bool)> {
     let rows = TABLE.iter().filter(|row| row.known != Known::Zeo6);
     rows.map(|row| (row.long, row.known == Known::Zeo4))
 }
 
-/// What `--help` prints. Fits a screen.
+/// The output of `--help`, which fits on a screen.
 pub fn help(program: &str) -> String {
     format!(
         "\
@@ -157,7 +158,7 @@ Exit status: 0 stopped by SIGTERM or SIGINT; 1 failed, or stopped by SIGHUP;
     )
 }
 
-/// Read the arguments, the program's name not among them.
+/// Parses the arguments, without the program's name.
 pub fn parse(program: &str, arguments: &[OsString]) -> Result<CommandLine, UsageError> {
     let fail = |message: String| UsageError { program: program.into(), message };
     let arguments = arguments
@@ -170,7 +171,7 @@ pub fn parse(program: &str, arguments: &[OsString]) -> Result<CommandLine, Usage
     if !matches.free.is_empty() {
         return Err(fail("positional arguments are not supported".into()));
     }
-    // getopts sorts by option; mistakes are reported, and help is given, from left to right.
+    // getopts sorts by option; errors and help must come from left to right.
     let mut given = Vec::new();
     for row in TABLE {
         let name = if row.long.is_empty() { row.short } else { row.long };
@@ -226,7 +227,7 @@ impl Options {
     }
 }
 
-/// An option given again must say the same.
+/// Sets an option. If it is given again, the value must be the same.
 fn set_once<T: PartialEq>(option: &mut Option<T>, value: T, written: &str) -> Result<(), String> {
     if option.as_ref().is_some_and(|first| *first != value) {
         return Err(format!("conflicting command line option '{written}'"));
@@ -235,10 +236,10 @@ fn set_once<T: PartialEq>(option: &mut Option<T>, value: T, written: &str) -> Re
     Ok(())
 }
 
-/// The arguments with long options in full, which getopts wants.
+/// The arguments with unabbreviated long options, as getopts requires.
 struct Unabbreviated {
     arguments: Vec<String>,
-    /// For each option argument (values that follow not counted), whether it is a long one.
+    /// For each option argument (without separate values), whether it is a long one.
     is_long: Vec<bool>,
 }
 
@@ -259,7 +260,7 @@ impl Unabbreviated {
                 line.arguments.push(format!("--{}{value}", row.long));
                 line.is_long.push(true);
             } else if let Some(shorts) = argument.strip_prefix('-').filter(|s| !s.is_empty() && *s != "-") {
-                // The first option that takes a value takes the rest of the argument, or the next one.
+                // The value of the first option with a value is the rest of the argument, or the next one.
                 let taker = shorts.char_indices().find(|(_, c)| takes_value(*c));
                 value_follows = taker.is_some_and(|(index, c)| index + c.len_utf8() == shorts.len());
                 line.arguments.push(argument);
@@ -308,7 +309,7 @@ fn table_for_getopts() -> getopts::Options {
     table
 }
 
-/// In the words of Python's getopt.
+/// The message of Python's getopt.
 fn explain(problem: &Fail) -> String {
     let dashed =
         |name: &str| if name.chars().count() == 1 { format!("-{name}") } else { format!("--{name}") };

@@ -1,4 +1,4 @@
-//! The storages of the configuration file, one inside the other where they are layered.
+//! The storages of the configuration file; layers contain their inner storage.
 
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ pub struct FileStorageConfig {
 /// A `<demostorage>` section.
 #[derive(Clone, Debug)]
 pub struct DemoStorageConfig {
-    /// `None`: made of the names of base and changes.
+    /// `None`: composed of the names of base and changes.
     pub name: Option<String>,
     /// `None`: an empty one in memory.
     pub base: Option<Box<StorageConfig>>,
@@ -49,7 +49,8 @@ pub struct DemoStorageConfig {
     pub changes: Option<Box<StorageConfig>>,
 }
 
-/// A `<blobstorage>` section: the storage in it keeps its blobs in `blob_dir`. (It can, or the section was refused.)
+/// A `<blobstorage>` section: its inner storage keeps its blobs in `blob_dir`. (A section whose storage cannot is
+/// refused.)
 #[derive(Clone, Debug)]
 pub struct BlobStorageConfig {
     pub blob_dir: PathBuf,
@@ -59,14 +60,14 @@ pub struct BlobStorageConfig {
 /// A `<zlibstorage>` or `<serverzlibstorage>` section.
 #[derive(Clone, Debug)]
 pub struct ZlibStorageConfig {
-    /// Whether records are compressed when they are stored; they are decompressed in any case.
+    /// Whether records are compressed when they are stored; they are always decompressed.
     pub compress: bool,
     /// Clients compress and decompress themselves.
     pub by_clients: bool,
     pub base: Box<StorageConfig>,
 }
 
-/// A `<before>` section: a storage as it was.
+/// A `<before>` section: a storage at a point in time.
 #[derive(Clone, Debug)]
 pub struct BeforeStorageConfig {
     pub before: BeforeTime,
@@ -81,11 +82,11 @@ pub enum BeforeTime {
     /// When the program was started.
     Startup,
     At(Tid),
-    /// What this file says; if there is none, it is written with the time of opening.
+    /// The time in this file; a missing file is written with the time of opening.
     FromFile(PathBuf),
 }
 
-/// A storage that stands in upstream's test packages.
+/// A storage from upstream's test packages.
 #[cfg(feature = "test-storages")]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TestStorage {

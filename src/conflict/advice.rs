@@ -1,8 +1,8 @@
 //! What the log says of conflicts that a `conflict-resolver` might have merged.
 //!
-//! Whether a class has a `_p_resolveConflict` cannot be known without Python; few classes have one. The first class that may have
-//! one is logged at INFO, each further class at BLATHER. Known classes are not logged: the classes merged here, whose conflict is
-//! real, and classes of packages in which no class has the method.
+//! Whether a class has a `_p_resolveConflict` cannot be known without Python; few classes have one. The first class
+//! that may have one is logged at INFO, each further class at BLATHER. Known classes are not logged: the classes merged
+//! here, whose conflict is real, and classes of packages in which no class has the method.
 
 use std::collections::HashSet;
 
@@ -12,11 +12,11 @@ use crate::base::sync::{Mutex, rank};
 use crate::base::untrusted::Untrusted;
 use crate::pickle::record::ClassName;
 
-/// Classes that are told apart.
+/// Upper bound on the classes that are remembered as logged.
 const CLASSES_MAX: usize = 1000;
 
-/// Packages without a `_p_resolveConflict`, but for the classes of BTrees that are merged here: read in those of ZODB 3.8 to 6,
-/// Zope 4 to 6 and CMFCore 3.
+/// Packages without a `_p_resolveConflict`, except for the BTrees classes that are merged here. From the sources of
+/// ZODB 3.8 to 6, Zope 4 to 6 and CMFCore 3.
 const PACKAGES_WITHOUT: &[&str] = &[
     "AccessControl",
     "App",
@@ -91,8 +91,8 @@ fn has_none(class: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The log of every Plone advised to name a Python for conflicts of `BTrees.IOBTree.IOBucket`, which are merged here, and of
-    /// classes that have no `_p_resolveConflict`.
+    /// The log advised every Plone to configure a Python for conflicts of `BTrees.IOBTree.IOBucket`, which is merged
+    /// here, and of classes that have no `_p_resolveConflict`.
     #[test]
     fn only_classes_that_may_merge_are_told_of() {
         let advice = Advice::default();

@@ -6,20 +6,20 @@ use super::native::{Merge, merge};
 use super::{HelperOptions, Resolver, ThreeStates, Unresolved};
 use crate::pickle::record::{ClassName, class_name};
 
-/// Merges natively what can be merged so, and lets helper processes merge the rest if there are any.
+/// Merges natively where that is possible; helper processes, if configured, merge the rest.
 pub struct Chain {
     helpers: Option<Pool>,
     advice: Advice,
 }
 
 impl Chain {
-    /// `helpers`: how to run them, if they are configured. Fails if the system has no thread for them.
+    /// `helpers`: the configuration of the helper processes, if any. Fails if no thread can be started for them.
     pub fn new(helpers: Option<HelperOptions>) -> std::io::Result<Chain> {
         let helpers = helpers.map(Pool::start).transpose()?;
         Ok(Chain { helpers, advice: Advice::default() })
     }
 
-    /// Ends the helper processes; conflicts from now on stay conflicts.
+    /// Ends the helper processes. Later conflicts are merged natively or not at all.
     pub fn stop(&self) {
         if let Some(helpers) = &self.helpers {
             helpers.stop();

@@ -1,20 +1,22 @@
 //! Conflicts that the client merges: `client-conflict-resolution`, with clients of ZEO 5 and later.
 //!
-//! The server decides it for each transaction (`client_resolves` of a staged transaction, set at `tpc_begin`): the key must be set,
-//! and the client's protocol must have the messages for it. The vote of such a transaction resolves nothing. It gathers all conflicts,
-//! and the reply to `vote` carries them: for each object the oid, both serials and the state that the client sent. The transaction's
-//! locks are given up. The client merges with its own classes, stores the results in the same transaction and votes again; it does so
-//! up to nine times.
+//! The server decides this for each transaction (`client_resolves` of a staged transaction, set at `tpc_begin`): the
+//! key must be set, and the client's protocol must have the messages for it. The vote of such a transaction resolves
+//! nothing. It gathers all conflicts, and the reply to `vote` carries them: for each object the oid, both serials and
+//! the state that the client sent. The transaction's locks are released. The client merges with its own classes, stores
+//! the results in the same transaction and votes again, up to nine times.
 //!
-//! The stores that conflicted are still in the transaction at the next vote. A later store of the same object replaces an earlier
-//! one, so only the conflict of the last store counts, and stores whose conflict was reported are not written.
+//! The stores that conflicted are still in the transaction at the next vote. A later store of the same object replaces
+//! an earlier one, so only the conflict of the last store counts, and stores whose conflict was reported are not
+//! written.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::Conflict;
 use crate::base::ids::Oid;
 
-/// Bytes of the records in one reply. A conflict beyond that is an error of the vote, as for clients that do not merge.
+/// Upper bound on the bytes of records in one reply. A conflict that exceeds it is an error of the vote, as for clients
+/// that do not merge.
 const RECORDS_LEN_MAX: usize = 256 << 20;
 
 /// The conflicts of one vote that the client has to merge: at most one for each object.
@@ -29,8 +31,8 @@ pub struct ForClient {
 }
 
 impl ForClient {
-    /// Adds the conflict of operation `index`; it replaces an earlier one of the same object. Returned if it does not fit into the
-    /// reply.
+    /// Adds the conflict of operation `index`; it replaces an earlier one of the same object. Returned if it does not
+    /// fit into the reply.
     pub fn add(&mut self, index: usize, conflict: Conflict) -> Result<(), Conflict> {
         self.forget(conflict.oid);
         self.records_len += conflict.data.len();

@@ -1,15 +1,15 @@
-//! Detection, a part of every vote: a store that did not start from the committed revision is a conflict, which is merged, given to
-//! the client, or an error.
+//! Detection, a part of every vote: a store that did not start from the committed revision is a conflict, which is
+//! merged, given to the client, or an error.
 //!
-//! A storage goes through the operations of a transaction in their order, calls [`Conflicts::settle`] for each store, and
-//! [`Conflicts::finish`] behind the last one. What the transaction is made of and where states are read is the storage's: [`Vote`].
+//! A storage goes through the operations of a transaction in order, calls [`Conflicts::settle`] for each store, and
+//! [`Conflicts::finish`] after the last one. The storage supplies the operations and the states: [`Vote`].
 
 use super::client::ForClient;
 use super::{Conflict, ResolverSlot, ThreeStates, merged};
 use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
 
-/// The vote of a storage for one transaction, as far as conflicts are concerned.
+/// What conflict detection needs from the vote of one transaction.
 pub trait Vote {
     /// One store of the transaction.
     type Store: Copy;
@@ -17,21 +17,21 @@ pub trait Vote {
 
     /// The client merges conflicts, not this server: see [`client`](super::client).
     fn client_resolves(&self) -> bool;
-    /// This thread may wait for another process. If not, a conflict for which one has to be asked postpones the vote.
+    /// This thread may wait for another process. If not, a conflict that needs another process postpones the vote.
     fn may_wait(&self) -> bool;
-    /// Cancelled when the client gives the transaction up.
+    /// Cancelled when the client abandons the transaction.
     fn cancel(&self) -> &Cancel;
-    /// The record that `store` brings.
+    /// The record in `store`.
     fn record(&self, store: &Self::Store) -> Result<Vec<u8>, Self::Error>;
-    /// The record that the object got in transaction `serial`. `None`: it is gone, by a pack or with its object.
+    /// The record that transaction `serial` wrote for the object. `None`: it was packed away, or the object is gone.
     fn revision(&self, oid: Oid, serial: Tid) -> Result<Option<Vec<u8>>, Self::Error>;
-    /// Gives operation `index` the record `merged`; returns the store as it is now.
+    /// Gives operation `index` the record `merged`; returns the changed store.
     fn replace(&mut self, index: usize, merged: &[u8]) -> Result<Self::Store, Self::Error>;
 }
 
-/// A store of a transaction whose vote is going on.
+/// A store of a transaction that is being voted on.
 pub struct Stored<S> {
-    /// Of the operation in the transaction.
+    /// Index of the operation in the transaction.
     pub index: usize,
     pub store: S,
     pub oid: Oid,
@@ -41,24 +41,24 @@ pub struct Stored<S> {
     pub committed: Option<Tid>,
 }
 
-/// What is to be done with a store.
+/// What the storage does with a store.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Settled<S> {
-    /// The store as it is now, to be written.
+    /// Write the store.
     Write(S),
-    /// The client merges this conflict, and will store something else.
+    /// The client merges this conflict and will store another record.
     Skip,
-    /// The vote is postponed: another process has to be asked, and this thread must not wait. The operations behind this one must
-    /// not be looked at: if this stays a conflict, it is the first one of the transaction, and the one that the client gets.
+    /// The vote is postponed: a merge needs another process, and this thread must not wait. Later operations must not
+    /// be looked at: if this conflict is not merged, it is the transaction's first one, which the client gets.
     Postponed,
 }
 
-/// The conflicts of one vote, and what became of them.
+/// The conflicts of one vote, and how each was settled.
 #[derive(Debug)]
 pub struct Conflicts<S> {
     resolved: Vec<Oid>,
     for_client: ForClient,
-    /// Operations whose record was replaced by a merged one, as they were before.
+    /// Operations whose record was replaced by a merged one: their stores before that.
     replaced: Vec<(usize, S)>,
     is_postponed: bool,
 }
@@ -66,11 +66,11 @@ pub struct Conflicts<S> {
 /// How the stores of a transaction were settled.
 #[derive(Debug)]
 pub enum Outcome<S> {
-    /// All can be written. The objects whose states were merged.
+    /// All stores can be written. `resolved`: the objects whose states were merged.
     Done { resolved: Vec<Oid> },
     /// Conflicts that the client has to merge.
     ForClient(Vec<Conflict>),
-    /// The vote has to be repeated by a thread that may wait. Operations to be set back to what they were.
+    /// The vote has to be repeated by a thread that may wait. `replaced`: stores to be restored in the transaction.
     Postponed { replaced: Vec<(usize, S)> },
 }
 
@@ -86,7 +86,8 @@ impl<S> Default for Conflicts<S> {
 }
 
 impl<S: Copy> Conflicts<S> {
-    /// Decides what is done with one store. An error is the transaction's first conflict that nobody merges, or of the medium.
+    /// Decides what is done with one store. An error is the first conflict that cannot be merged, or an error of the
+    /// medium.
     pub fn settle<V: Vote<Store = S>>(
         &mut self,
         vote: &mut V,
@@ -112,7 +113,7 @@ impl<S: Copy> Conflicts<S> {
         Ok(Settled::Write(vote.replace(index, &merged)?))
     }
 
-    /// The outcome, after the last store or the one that postpones the vote.
+    /// The outcome, after the last store or after the store that postponed the vote.
     pub fn finish(self) -> Outcome<S> {
         if self.is_postponed {
             Outcome::Postponed { replaced: self.replaced }
@@ -124,7 +125,7 @@ impl<S: Copy> Conflicts<S> {
     }
 }
 
-/// The merged record. `None`: another process has to be asked, and this thread must not wait.
+/// The merged record. `None`: the merge needs another process, and this thread must not wait.
 fn merge<V: Vote>(
     vote: &V,
     resolver: &ResolverSlot,

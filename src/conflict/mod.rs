@@ -1,7 +1,7 @@
-//! Conflicts: an object that two transactions changed, and what becomes of it.
+//! Conflicts: one object changed by two transactions, and how the changes are merged.
 //!
-//! A transaction that stores an object names the revision that it started from. If another transaction has committed a newer
-//! one since, the two conflict. Three parties can merge the states, in this order:
+//! A transaction that stores an object names the revision that it started from. If another transaction has committed a
+//! newer one since, the two conflict. Three parties can merge the states, in this order:
 //!
 //! | where | what it merges |
 //! |---|---|
@@ -9,12 +9,12 @@
 //! | [`helpers`] | everything that the Python of `conflict-resolver` can import |
 //! | [`client`] | everything that the client can import, with `client-conflict-resolution` |
 //!
-//! [`detect`] is the part of a storage's vote that finds conflicts and decides who is to merge them; [`Chain`] is the
-//! [`Resolver`] of the server: native merging, then helpers. What nobody merges is an error of the vote, and the client runs
-//! its transaction again.
+//! [`detect`] is the part of a storage's vote that finds conflicts and decides where they are merged; [`Chain`] is the
+//! server's [`Resolver`]: native merging, then helpers. A conflict that is not merged is an error of the vote, and the
+//! client runs its transaction again.
 //!
-//! A storage that detects conflicts implements [`detect::Vote`]; nothing here names a storage. How a conflict is told to a client
-//! is decided in `exceptions` (errors) and `server` (the reply to a vote with states to be merged).
+//! A storage that detects conflicts implements [`detect::Vote`]; nothing here names a storage. The messages to clients
+//! are made elsewhere: `exceptions` has the errors, `server` the reply to a vote whose conflicts the client merges.
 
 mod advice;
 mod chain;
@@ -58,15 +58,15 @@ pub struct ThreeStates<'a> {
     pub old: &'a [u8],
     pub committed: &'a [u8],
     pub new: &'a [u8],
-    /// Cancelled when the transaction that brings `new` is given up.
+    /// Cancelled when the transaction of `new` is abandoned.
     pub cancel: &'a Cancel,
 }
 
-/// Merges the states of an object that two transactions changed, as Python's `_p_resolveConflict`.
+/// Merges two changes to an object, as Python's `_p_resolveConflict`.
 pub trait Resolver: Send + Sync {
-    /// The merged record, or why there is none. May wait for another process.
+    /// The merged record, or why the states were not merged. May wait for another process.
     fn resolve(&self, states: &ThreeStates<'_>) -> Result<Vec<u8>, Unresolved>;
-    /// The same without waiting; `None` if another process has to be asked.
+    /// The same without waiting; `None` if the merge needs another process.
     fn resolve_now(&self, states: &ThreeStates<'_>) -> Option<Result<Vec<u8>, Unresolved>> {
         Some(self.resolve(states))
     }
@@ -78,12 +78,12 @@ pub struct Unresolved {
     pub reason: String,
 }
 
-/// Where a storage keeps its resolver, which is set once.
+/// The resolver of a storage, which is set once.
 #[derive(Default)]
 pub struct ResolverSlot(OnceLock<Arc<dyn Resolver>>);
 
 impl ResolverSlot {
-    /// The first resolver stays; a second one is logged and ignored.
+    /// Sets the resolver. A second one is logged and ignored.
     pub fn set(&self, resolver: Arc<dyn Resolver>) {
         if self.0.set(resolver).is_err() {
             log::error!(target: LOG, "a second conflict resolver is ignored");
@@ -95,8 +95,8 @@ impl ResolverSlot {
         self.0.get().map(Arc::as_ref)
     }
 
-    /// The merged record. Waits for another process if one has to be asked. For undo, `committed_serial` is the object's
-    /// current serial and `read` that of the transaction to be undone.
+    /// The merged record. May wait for another process. For undo, `committed_serial` is the object's current serial and
+    /// `read` the serial of the transaction to be undone.
     pub fn merge(&self, states: &ThreeStates<'_>) -> Result<Vec<u8>, Conflict> {
         match self.get() {
             Some(resolver) => merged(states, resolver.resolve(states)),
@@ -112,7 +112,7 @@ impl ThreeStates<'_> {
     }
 }
 
-/// The record that a resolver has made of `states`, if it has.
+/// The record from a resolver, or the conflict of the transaction.
 fn merged(states: &ThreeStates<'_>, resolved: Result<Vec<u8>, Unresolved>) -> Result<Vec<u8>, Conflict> {
     match resolved {
         Ok(record) if !record.is_empty() => return Ok(record),

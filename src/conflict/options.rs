@@ -1,4 +1,4 @@
-//! What an operator can set of the helper processes.
+//! Options of the helper processes.
 
 use std::path::PathBuf;
 
@@ -9,15 +9,15 @@ pub struct HelperOptions {
     pub interpreter: PathBuf,
     /// The user that helpers run as. `None`: the server's.
     pub user: Option<User>,
-    /// Names that records may contain beside the application's classes and common data types: `module.name`, ASCII
-    /// identifiers of Python.
+    /// Further names that records may contain, besides the application's classes and common data types: `module.name`,
+    /// ASCII identifiers of Python.
     pub allowed: Vec<String>,
 }
 
 /// A user of this machine.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct User {
-    /// As the configuration has it.
+    /// The name in the configuration.
     pub name: String,
     pub uid: u32,
     pub gid: u32,

@@ -1,4 +1,4 @@
-//! One thing to be logged, with all that a format can ask of it.
+//! One log entry, with every field that a format can name.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,12 +15,12 @@ use crate::base::untrusted;
 /// The counterpart of Python's `LogRecord`.
 pub struct Entry<'a> {
     pub name: &'a str,
-    /// As Python numbers them.
+    /// Python's number of the level.
     pub level: u8,
     pub message: fmt::Arguments<'a>,
-    /// Since 1970-01-01T00:00:00Z.
+    /// Time since 1970-01-01T00:00:00Z.
     pub created: Duration,
-    /// Since logging began, as [`Entry::created`] counts.
+    /// Time since logging began.
     pub age: Duration,
     pub path: &'a str,
     pub line: u32,
@@ -38,7 +38,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// An entry of this moment and thread that comes from no particular line of the source.
+    /// An entry with the current time and thread, without a line of the source.
     pub fn now(name: &'a str, level: u8, message: fmt::Arguments<'a>) -> Entry<'a> {
         let created = since_epoch();
         Entry {
@@ -55,10 +55,10 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The value of every field but [`Field::Time`], which needs a format of its own.
+    /// The value of each field except [`Field::Time`], which needs a format of its own.
     pub fn value(&self, field: Field) -> Value<'_> {
         match field {
-            // Log lines of a conflict-resolver's helper have names that another program chose.
+            // In log records of a conflict-resolver's helper, application code chooses the name.
             Field::Name => Value::Text(untrusted::as_entry(self.name)),
             Field::LevelName => Value::Text(level::name(self.level)),
             Field::LevelNumber => Value::Integer(self.level.into()),
@@ -66,7 +66,7 @@ impl<'a> Entry<'a> {
             Field::FileName => Value::Text(file_name(self.path)),
             Field::Module => Value::Text(module(self.path)),
             Field::Line => Value::Integer(self.line.into()),
-            // What Python writes when it cannot tell.
+            // Python's text for an unknown function.
             Field::Function => Value::text("(unknown function)"),
             Field::Created => Value::Float(self.created.as_secs_f64()),
             Field::Msecs => Value::Float(self.created.subsec_millis().into()),
@@ -78,7 +78,7 @@ impl<'a> Entry<'a> {
             Field::Message => match self.message.as_str() {
                 Some(message) => Value::Text(untrusted::as_entry(message)),
                 None => {
-                    // A message that fails to print leaves its beginning.
+                    // If formatting fails, the text up to there is kept.
                     let mut message = String::new();
                     let _ = message.write_fmt(self.message);
                     Value::Text(untrusted::as_entry(&message).into_owned().into())
@@ -90,13 +90,13 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// When logging began; the first call decides.
+/// The time when logging began: that of the first call.
 pub fn began() -> Duration {
     static BEGAN: OnceLock<Duration> = OnceLock::new();
     *BEGAN.get_or_init(since_epoch)
 }
 
-/// Read once; the process never forks.
+/// The process id. Read once; the process never forks.
 fn process() -> i64 {
     static ID: OnceLock<u32> = OnceLock::new();
     i64::from(*ID.get_or_init(std::process::id))
@@ -106,7 +106,7 @@ fn since_epoch() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Python's name for the main thread, and its style for threads without one.
+/// Python's name for the main thread, and Python's style for threads without a name.
 fn thread_name() -> String {
     let thread = std::thread::current();
     match thread.name() {
@@ -128,7 +128,7 @@ fn module(path: &str) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
-    /// A line feed in a message would begin a forged entry, of any level.
+    /// A line feed in a message would begin a forged entry of any level.
     #[test]
     fn a_message_is_one_entry_whatever_is_in_it() {
         let forged = "x\n------\n2026-11-26T00:00:00 CRITICAL ZEO forged\r\u{1b}[2J";

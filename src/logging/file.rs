@@ -1,7 +1,7 @@
-//! A `<logfile>` with a path: opens, rotates, reopens, and outlives its medium.
+//! A `<logfile>` with a path: opening, rotating, reopening, and errors of the medium.
 //!
-//! The open file is given up only for another open file. If a new one cannot be opened, at SIGUSR2 or
-//! at a rotation, lines go on into the old one, under whatever name it has by now.
+//! The open file is replaced only by another open file. If a new one cannot be opened, at SIGUSR2 or at a rotation,
+//! lines go to the old one, whatever its name is then.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::rotate::{self, Rotation, Schedule};
 use super::writer::Writer;
 
-/// How long to wait after a rotation that failed.
+/// Delay of the next attempt after a failed rotation, in seconds.
 const ROTATION_RETRY_SECS: i64 = 60;
 
-/// What a `<logfile>` says of its file.
+/// The options of a `<logfile>` that concern its file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct FileSetup {
     pub path: PathBuf,
@@ -28,9 +28,9 @@ pub struct LogFile {
     delay: bool,
     writer: Option<Writer>,
     turn: Turn,
-    /// Not before this second is another rotation tried.
+    /// Earliest time of the next rotation, in seconds since the epoch.
     rotate_after: i64,
-    /// What the operator should read here and nowhere else does.
+    /// An error that no caller has seen, to be logged.
     trouble: Option<String>,
 }
 
@@ -44,7 +44,7 @@ enum Turn {
 
 impl LogFile {
     pub fn open(setup: &FileSetup) -> io::Result<LogFile> {
-        // The process may change its directory later.
+        // The process may change its working directory later.
         let path = std::path::absolute(&setup.path)?;
         let turn = match setup.rotation {
             Rotation::Never => Turn::Never,
@@ -80,13 +80,12 @@ impl LogFile {
         result
     }
 
-    /// What happened here that no caller was told of.
+    /// Takes the error that no caller has seen.
     pub fn take_trouble(&mut self) -> Option<String> {
         self.trouble.take()
     }
 
-    /// For whoever moved the file away: the next line goes to a file of the configured name. A rotating
-    /// file is rotated, as ZConfig does it.
+    /// Reopens the configured path after the file was moved away. A rotating file is rotated, as ZConfig does.
     pub fn reopen(&mut self) -> io::Result<()> {
         match self.turn {
             Turn::Never => {}
@@ -99,14 +98,14 @@ impl LogFile {
         self.open_new()
     }
 
-    /// The file in use is given up only when the new one is open.
+    /// Opens a new file; the current one is closed only when the new one is open.
     fn open_new(&mut self) -> io::Result<()> {
         self.writer = Some(Writer::open(&self.path)?);
         Ok(())
     }
 
     fn is_turn_due(&mut self, line_len: u64) -> bool {
-        // What is no regular file has neither size nor successor.
+        // Only regular files have a size and successors.
         if self.writer.as_ref().is_some_and(|writer| !writer.is_regular()) {
             return false;
         }
@@ -126,7 +125,7 @@ impl LogFile {
         }
     }
 
-    /// Moves the file aside. What is open stays open, under its new name.
+    /// Renames the file. The open file stays open under its new name.
     fn rotate(&mut self) -> io::Result<()> {
         match &mut self.turn {
             Turn::Never => {}
@@ -145,8 +144,8 @@ impl LogFile {
     }
 }
 
-/// Whether the descriptor is of no more use, so that the next line should open the path anew. A full disk
-/// or a slow reader is not that.
+/// Whether the descriptor is unusable, so that the next line should open the path again. A full disk or a slow reader
+/// is no reason.
 fn handle_is_dead(error: &io::Error) -> bool {
     !matches!(
         error.kind(),

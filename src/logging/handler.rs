@@ -1,8 +1,8 @@
 //! One destination of log lines with its level and its format.
 //!
-//! An entry is formatted before the lock is taken; under the lock there is only the write. A
-//! destination that fails costs its lines and nothing else: they are counted, every later line tries again, and the
-//! first that gets through is preceded by one that says how many are missing.
+//! An entry is formatted before the lock is taken; under the lock there is only the write. If a destination fails, its
+//! lines are lost but counted; each later line is tried again, and a notice with the number of lost lines precedes the
+//! first one that succeeds.
 
 use std::cell::Cell;
 use std::io;
@@ -17,10 +17,10 @@ use super::level;
 use super::syslog::Syslog;
 use super::writer::Writer;
 
-/// The logger's name for what logging has to say of itself.
+/// The logger's name for messages about logging itself.
 const SELF: &str = "runzeo";
 
-/// How text becomes bytes in a log file. What an encoding lacks is written as `\x..`, `\u....`.
+/// The encoding of a log file. Characters that it lacks are written as `\x..`, `\u....`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Encoding {
     #[default]
@@ -39,9 +39,9 @@ pub struct Handler {
 /// Guarded by [`Handler::output`].
 struct Output {
     sink: Sink,
-    /// Lines that did not get through since one did.
+    /// Lines lost since the last successful write.
     lost: u64,
-    /// Why the last of them did not.
+    /// The error of the last lost line.
     reason: String,
 }
 
@@ -62,12 +62,12 @@ impl Handler {
         self.threshold
     }
 
-    /// The lines that are lost so far and not yet reported.
+    /// Lines that are lost and not reported yet.
     pub fn lost(&self) -> u64 {
         self.output().lost
     }
 
-    /// Reopens a log file; the path and the reason if that fails.
+    /// Reopens a log file; an error has its path and the reason.
     pub fn reopen(&self) -> Result<(), (PathBuf, io::Error)> {
         let _busy = Busy::begin();
         match &mut self.output().sink {
@@ -77,7 +77,7 @@ impl Handler {
     }
 
     pub fn emit(&self, entry: &Entry<'_>) {
-        // A reader of the log that is stuck may hold this thread up.
+        // A reader of the log that does not read may delay this thread.
         assert_permitted(Action::Log, "logging");
         let line = self.line(entry);
         let _busy = Busy::begin();
@@ -130,7 +130,7 @@ impl log::Log for Handler {
         }
     }
 
-    /// Every line is written at once, so nothing waits.
+    /// Does nothing: every line is written at once.
     fn flush(&self) {}
 }
 
@@ -162,7 +162,7 @@ impl Line {
         bytes.into()
     }
 
-    /// Without the line feed: there the frame ends the message.
+    /// The text without the line feed: in a datagram the frame ends the message.
     fn for_syslog(&self) -> &str {
         self.text.strip_suffix('\n').unwrap_or(&self.text)
     }
@@ -187,7 +187,7 @@ impl Sink {
 
 thread_local!(static BUSY: Cell<bool> = const { Cell::new(false) });
 
-/// Whether this thread holds a handler's lock, so that logging more would wait for itself for ever.
+/// Whether this thread holds a handler's lock, so that logging would deadlock.
 pub fn is_busy() -> bool {
     BUSY.get()
 }

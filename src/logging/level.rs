@@ -11,9 +11,9 @@
 //! | `TRACE`    | 5      | `log::trace!`                          |
 //! | any        | 1..=50 | [`log_at!`](crate::log_at) (a number known only at run time) |
 //!
-//! The two that `log` lacks travel as its nearest coarser level (`Error`, `Debug`) with the number as
-//! a key-value pair, [`LEVEL_KEY`]. So the check that skips a disabled level is `log`'s own, one
-//! comparison with an atomic, and the pair is built only for a line that may be written.
+//! The two levels that `log` lacks are sent as its nearest coarser level (`Error`, `Debug`) with the number as a
+//! key-value pair, [`LEVEL_KEY`]. So the check that skips a disabled level is `log`'s own, one comparison with an
+//! atomic, and the pair is built only for a line that may be written.
 
 use log::{LevelFilter, Record};
 
@@ -27,7 +27,7 @@ pub const TRACE: u8 = 5;
 pub const ALL: u8 = 1;
 pub const NOTSET: u8 = 0;
 
-/// The key under which a record carries Python's number, if it is not that of its `log` level.
+/// The key of Python's number in a record, if it differs from the number of its `log` level.
 pub const LEVEL_KEY: &str = "levelno";
 
 /// Logs at Python's CRITICAL (50): `critical!(target: "ZEO.StorageServer", "{} waiters", n)`.
@@ -46,7 +46,7 @@ macro_rules! blather {
     };
 }
 
-/// Logs at a level that is computed: `log_at!(target: "ZEO.StorageServer", level, "...")`, `level` a `u8`.
+/// Logs at a level known only at run time: `log_at!(target: "ZEO.StorageServer", level, "...")`, `level` a `u8`.
 #[macro_export]
 macro_rules! log_at {
     (target: $target:expr, $level:expr, $($message:tt)+) => {{
@@ -55,7 +55,7 @@ macro_rules! log_at {
     }};
 }
 
-/// The `log` level that a record of Python's `number` travels as: that of the next of `log`'s own above it.
+/// The `log` level that carries records of Python's `number`: the next one at or above it.
 pub fn carrier(number: u8) -> log::Level {
     match number {
         31.. => log::Level::Error,
@@ -66,7 +66,7 @@ pub fn carrier(number: u8) -> log::Level {
     }
 }
 
-/// The number of a record, as Python counts.
+/// The number of a record's level, as Python counts.
 pub fn number(record: &Record<'_>) -> u8 {
     let marked = record.key_values().get(log::kv::Key::from_str(LEVEL_KEY));
     if let Some(number) = marked.and_then(|value| value.to_u64()).and_then(|n| u8::try_from(n).ok()) {
@@ -81,9 +81,9 @@ pub fn number(record: &Record<'_>) -> u8 {
     }
 }
 
-/// What `log` must let through so that nothing of `threshold` or above is missed.
+/// The `log` filter that lets every record of `threshold` or above pass.
 ///
-/// Coarse, because several numbers share a carrier; handlers compare the number itself.
+/// It is coarse, because several numbers share a carrier; handlers compare the number itself.
 pub fn filter(threshold: u8) -> LevelFilter {
     if threshold > CRITICAL { LevelFilter::Off } else { carrier(threshold).to_level_filter() }
 }
@@ -99,7 +99,7 @@ pub fn highest(level: log::Level) -> u8 {
     }
 }
 
-/// The name in a log line. Python has none for numbers between its levels and writes `Level 12`.
+/// The level's name in a log line. Python has none for numbers between its levels and writes `Level 12`.
 pub fn name(number: u8) -> std::borrow::Cow<'static, str> {
     let name = match number {
         CRITICAL => "CRITICAL",

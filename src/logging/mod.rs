@@ -1,17 +1,17 @@
-//! The log as operators know it from Python's runzeo: its levels, line formats, handlers and SIGUSR2.
+//! The log as in Python's runzeo: levels, line formats, handlers and SIGUSR2.
 //!
 //! All modules log through the macros of the `log` crate, with Python's logger name as the target:
 //! `log::info!(target: "ZEO.StorageServer", "...")`; the levels that `log` lacks have macros in [`level`]. `fern`
-//! dispatches a record to the handlers, each with its own level; a handler formats it ([`mod@format`]) and then
-//! writes it, whole, with one `write(2)`, to a file, a standard stream or syslog.
+//! dispatches a record to the handlers, each with its own level; a handler formats it ([`mod@format`]) and then writes
+//! it in one piece to a file, a standard stream or syslog.
 //!
 //! Invariants:
 //! - A disabled level costs one comparison. No lock is held while an entry is formatted.
-//! - No handler's failure stops the server, or holds it up for more than about a second ([`write_timeout`]).
-//!   Lines that are lost are counted, and the count is logged when the handler works again.
-//! - Reopening loses nothing: a file is given up only when its successor is open.
+//! - A failing handler neither stops the server nor delays a thread by more than about a second per line
+//!   ([`write_timeout`]). Lost lines are counted, and the count is logged when the handler works again.
+//! - Reopening loses no line: a file is closed only when its successor is open.
 //!
-//! `config` makes a [`LogSetup`] of `<eventlog>`; this module knows nothing of ZConfig.
+//! `config` builds a [`LogSetup`] from `<eventlog>`; this module is independent of ZConfig.
 
 pub mod entry;
 mod file;
@@ -41,21 +41,21 @@ pub use reopen::LogHandle;
 pub use rotate::{Rotation, When};
 pub use syslog::{SyslogAddress, SyslogSetup};
 
-/// The `<eventlog>` section: the level of all loggers, and where lines go.
+/// The `<eventlog>` section: the level of all loggers, and the handlers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogSetup {
-    /// Python's number; nothing below it is logged anywhere.
+    /// Python's number; lines below it are not logged at all.
     pub level: u8,
     /// Empty: nothing is written.
     pub handlers: Vec<HandlerSetup>,
-    /// False without an `<eventlog>`: then there is nothing to reopen.
+    /// Whether there is an `<eventlog>`; without one there is nothing to reopen.
     pub configured: bool,
 }
 
 /// A handler section, such as `<logfile>`: one destination of log lines.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HandlerSetup {
-    /// Python's number; 0 adds nothing to [`LogSetup::level`].
+    /// Python's number; 0: no limit besides [`LogSetup::level`].
     pub level: u8,
     pub layout: Layout,
     pub destination: Destination,
@@ -72,7 +72,7 @@ pub enum Destination {
 }
 
 impl Default for LogSetup {
-    /// Without an `<eventlog>`: INFO and above on stderr.
+    /// The setup without an `<eventlog>`: INFO and above on stderr.
     fn default() -> LogSetup {
         let handler = HandlerSetup {
             level: level::NOTSET,
@@ -84,7 +84,7 @@ impl Default for LogSetup {
     }
 }
 
-/// Why there is no log.
+/// Why the log cannot be set up.
 #[derive(Debug)]
 pub enum LogError {
     /// A mistake in the configuration.
@@ -97,7 +97,7 @@ pub enum LogError {
         address: SyslogAddress,
         error: io::Error,
     },
-    /// This process has a log already.
+    /// This process already has a log.
     SetUpTwice,
 }
 
@@ -122,19 +122,19 @@ impl From<FormatError> for LogError {
     }
 }
 
-/// Checks what can be checked without opening anything.
+/// Makes the checks that need no file to be opened.
 pub fn check(setup: &LogSetup) -> Result<(), FormatError> {
     setup.handlers.iter().try_for_each(|handler| Formatter::new(&handler.layout).map(drop))
 }
 
-/// Opens the log and makes it that of this process.
+/// Opens the log and installs it in this process.
 pub fn setup(setup: &LogSetup) -> Result<LogHandle, LogError> {
     let (dispatch, handle) = build(setup)?;
     dispatch.apply().map_err(|_| LogError::SetUpTwice)?;
     Ok(handle)
 }
 
-/// Opens a log without making it that of this process.
+/// Opens a log without installing it.
 pub fn build(setup: &LogSetup) -> Result<(fern::Dispatch, LogHandle), LogError> {
     entry::began();
     let handlers = setup
@@ -154,7 +154,7 @@ pub fn build(setup: &LogSetup) -> Result<(fern::Dispatch, LogHandle), LogError> 
 fn open(setup: &HandlerSetup, level: u8) -> Result<Handler, LogError> {
     let formatter = Formatter::new(&setup.layout)?;
     let stream = |path: &str, writer: io::Result<writer::Writer>| {
-        // A stream that was closed swallows its lines, as if it had been opened on /dev/null.
+        // Lines for a closed stream are dropped, as with /dev/null.
         let writer = writer.or_else(|_| writer::Writer::open(Path::new("/dev/null")));
         writer.map(Sink::Stream).map_err(|error| LogError::Open { path: path.into(), error })
     };

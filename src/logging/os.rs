@@ -1,8 +1,8 @@
-//! The few calls to the C library that logging needs, with safe faces; nowhere else in logging is `unsafe`.
+//! The calls to the C library that logging needs, with safe interfaces; the rest of logging has no `unsafe`.
 //!
-//! Local time comes from `localtime_r` and `strftime`, and not from a time crate, because these are the
-//! functions that Python's logging ends in: the same `TZ` rules, the same directives of `dateformat`
-//! (the process never calls `setlocale`, so the names are English, as in Python), and no dependency.
+//! Local time comes from `localtime_r` and `strftime` instead of a time crate, because Python's logging calls the same
+//! functions: the same `TZ` rules, the same directives of `dateformat` (the process never calls `setlocale`, so the
+//! names are English, as in Python), and no dependency.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// A moment as the clock on the wall shows it.
+/// Local date and time.
 pub struct LocalTime(libc::tm);
 
 impl LocalTime {
@@ -28,7 +28,7 @@ impl LocalTime {
         LocalTime(tm)
     }
 
-    /// Seconds since local midnight, as the clock shows them.
+    /// Seconds since local midnight, by the local clock.
     pub fn second_of_day(&self) -> i64 {
         (i64::from(self.0.tm_hour) * 60 + i64::from(self.0.tm_min)) * 60 + i64::from(self.0.tm_sec)
     }
@@ -42,11 +42,11 @@ impl LocalTime {
         self.0.tm_isdst > 0
     }
 
-    /// Appends the time in `strftime`'s language.
+    /// Appends the time, formatted by `strftime`.
     pub fn format(&self, format: &CStr, out: &mut String) {
         let mut buffer = vec![0_u8; 64];
-        // A result of 0 means that it did not fit, or that it is empty (`%p` in some places): no directive makes more
-        // than some dozens of bytes, so there is an end to trying.
+        // A result of 0 means that the buffer is too short, or that the text is empty (`%p` in some places). No
+        // directive makes more than some dozens of bytes, so the loop ends.
         let len_max = 256 * (format.to_bytes().len() + 1);
         loop {
             // SAFETY: the buffer has the length that is passed, the format ends in NUL, and `tm` is a whole value.
@@ -64,7 +64,7 @@ impl LocalTime {
     }
 }
 
-/// The kernel's number of this thread, which `ps -L` and `top -H` show too.
+/// The kernel's thread id, as in `ps -L` and `top -H`.
 pub fn thread_id() -> i64 {
     thread_local!(static ID: i64 = {
         // SAFETY: no arguments, cannot fail.
@@ -73,9 +73,9 @@ pub fn thread_id() -> i64 {
     ID.with(|id| *id)
 }
 
-/// Waits until `fd` takes a write without blocking. False if it did not come to that in time.
+/// Waits until `fd` takes a write without blocking. `false` after the timeout.
 ///
-/// A broken pipe counts as writable: the write tells what is wrong.
+/// A broken pipe counts as writable: the write returns the error.
 pub fn wait_writable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + timeout;
     loop {

@@ -1,5 +1,4 @@
-//! A panic is a bug of ours: the operator gets it as one log entry, not as words on a stderr that
-//! nobody reads.
+//! A panic is a bug of this program: it is logged as one entry instead of being printed to stderr only.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
@@ -9,8 +8,8 @@ use crate::base::untrusted::one_line;
 
 const MESSAGE_LEN_MAX: usize = 2000;
 
-/// From now on a panic in any thread is logged as CRITICAL by `runzeo`, with its thread and place, and its
-/// backtrace if `RUST_BACKTRACE` asks for one. Before logging is set up, it goes to stderr as before.
+/// From now on a panic in any thread is logged as CRITICAL by `runzeo`, with its thread and place, and with a backtrace
+/// if `RUST_BACKTRACE` is set. Before logging is set up, it is printed to stderr as usual.
 pub fn install_panic_hook() {
     let to_stderr = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -29,7 +28,7 @@ fn report(info: &PanicHookInfo<'_>) {
     let payload = info.payload();
     let message =
         payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
-    // It may quote what came from outside.
+    // It may contain untrusted data.
     let message =
         one_line(MESSAGE_LEN_MAX, format_args!("{}", message.unwrap_or("a payload that is no text")));
     let backtrace = Backtrace::capture();

@@ -1,10 +1,10 @@
-//! Reopening the log files after `logrotate` or an operator moved them (SIGUSR2).
+//! Reopening the log files (SIGUSR2) after `logrotate` or an operator moved them.
 
 use std::sync::Arc;
 
 use super::handler::Handler;
 
-/// Python's logger for this.
+/// Python's logger for reopening.
 const LOG: &str = "ZEO.runzeo";
 
 /// The handlers of the log while it is in use.
@@ -20,17 +20,17 @@ impl LogHandle {
         LogHandle { handlers: handlers.into(), configured }
     }
 
-    /// Reopens every log file, and rotates those with a rotation. Logs the outcome in Python's words; true if all were
-    /// reopened.
+    /// Reopens every log file; a file with a rotation is rotated. Logs the outcome in Python's words; `true` if all
+    /// files were reopened.
     ///
-    /// A file that cannot be reopened stays in use as it is.
+    /// A file that cannot be reopened stays in use.
     pub fn reopen(&self) -> bool {
         let pid = std::process::id();
         if !self.configured {
             log::warn!(target: LOG, "({pid}) received SIGUSR2, but it was not handled!");
             return false;
         }
-        // All of them first: the lines about it belong in the new files.
+        // All files first, so that the lines about it go to the new files.
         let failures: Vec<_> = self.handlers.iter().filter_map(|handler| handler.reopen().err()).collect();
         for (path, error) in &failures {
             let path = path.display();
@@ -45,7 +45,7 @@ impl LogHandle {
         failures.is_empty()
     }
 
-    /// Lines that are lost and not yet reported, over all handlers.
+    /// Lines that are lost and not reported yet, of all handlers.
     pub fn lost(&self) -> u64 {
         self.handlers.iter().map(|handler| handler.lost()).sum()
     }

@@ -1,8 +1,8 @@
-//! When a log file is due to be moved aside, and how: by size or by time, as Python's rotating handlers.
+//! When and how a log file is moved aside: by size or by time, as Python's rotating handlers do.
 //!
-//! Names are Python's: `zeo.log.1` is the youngest by size; `zeo.log.2026-11-22` holds the lines of that
-//! day. One thing differs: where Python removes an older file of the same name (a second SIGUSR2 on the same
-//! day), the name gets a number.
+//! Names are Python's: `zeo.log.1` is the newest by size; `zeo.log.2026-11-22` has the lines of that day. One
+//! difference: where Python removes an older file of the same name (a second SIGUSR2 on the same day), the new name
+//! gets a number.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,18 +11,18 @@ use super::os::LocalTime;
 
 const DAY: i64 = 24 * 60 * 60;
 
-/// When a log file is moved aside for a new one.
+/// When a log file is moved aside and a new one is started.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Rotation {
     #[default]
     Never,
-    /// Before the line that would bring it to `max_size` bytes (0: only when asked to reopen).
+    /// Before a line that would make the file reach `max_size` bytes (0: only when reopened).
     Size { max_size: u64, old_files: u32 },
-    /// At every `interval`th turn of `when`.
+    /// Every `interval` units of `when`.
     Time { when: When, interval: u32, old_files: u32 },
 }
 
-/// The turns of time that Python's TimedRotatingFileHandler knows; local time.
+/// The units of Python's TimedRotatingFileHandler, in local time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum When {
     Second,
@@ -30,7 +30,7 @@ pub enum When {
     Hour,
     Day,
     Midnight,
-    /// At the end of that day; 0 is Monday.
+    /// At the end of this weekday; 0 is Monday.
     Weekday(u8),
 }
 
@@ -45,7 +45,7 @@ impl When {
         }
     }
 
-    /// The date in the names of old files.
+    /// `strftime` format of the date in the names of old files.
     fn suffix(self) -> &'static std::ffi::CStr {
         match self {
             When::Second => c"%Y-%m-%d_%H-%M-%S",
@@ -55,7 +55,7 @@ impl When {
         }
     }
 
-    /// What such a date looks like, `0` for any digit.
+    /// Pattern of such a date; `0` stands for any digit.
     fn suffix_pattern(self) -> &'static str {
         match self {
             When::Second => "0000-00-00_00-00-00",
@@ -70,13 +70,13 @@ impl When {
     }
 }
 
-/// The turns of time for one log file.
+/// The times of rotation of one log file.
 #[derive(Debug)]
 pub struct Schedule {
     when: When,
-    /// Seconds from one turn to the next, but for changes of the clock.
+    /// Seconds between rotations, apart from changes of the clock.
     interval: i64,
-    /// Seconds since the epoch.
+    /// Time of the next rotation, in seconds since the epoch.
     next: i64,
 }
 
@@ -93,10 +93,10 @@ impl Schedule {
         now >= self.next
     }
 
-    /// The date in the name of the file that ends now: that of its beginning.
+    /// The date in the name of the file that ends now: the date of its beginning.
     pub fn suffix(&self, now: i64) -> String {
         let begin = self.next.saturating_sub(self.interval);
-        // As the clock now counts, so that the names keep their distance over a change to summer time.
+        // By the current clock, so that the names keep their distance over a change to summer time.
         let shift = match (LocalTime::at(now).is_dst(), LocalTime::at(begin).is_dst()) {
             (true, false) => 3600,
             (false, true) => -3600,
@@ -107,7 +107,7 @@ impl Schedule {
         suffix
     }
 
-    /// The file was moved aside: the next turn is wanted.
+    /// Computes the next rotation, after the file was moved aside.
     pub fn advance(&mut self, now: i64) {
         let mut next = self.after(now);
         if next <= now {
@@ -137,7 +137,7 @@ impl Schedule {
         }
     }
 
-    /// Removes the oldest of the files that earlier turns left, but for `keep`.
+    /// Removes old files of earlier rotations, except for the newest `keep`.
     pub fn remove_old(&self, path: &Path, keep: u32) -> io::Result<()> {
         let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
         let mut old: Vec<PathBuf> = Vec::new();
@@ -157,7 +157,7 @@ impl Schedule {
     }
 }
 
-/// Whether `candidate` is `name` with a date behind it, and perhaps another word: `zeo.log.2026-11-22.gz`.
+/// Whether `candidate` is `name` with a date and perhaps another suffix: `zeo.log.2026-11-22.gz`.
 fn is_old(candidate: &str, name: &str, pattern: &str) -> bool {
     let Some(suffix) = candidate.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')) else {
         return false;
@@ -167,7 +167,7 @@ fn is_old(candidate: &str, name: &str, pattern: &str) -> bool {
         && date.bytes().zip(pattern.bytes()).all(|(c, p)| if p == b'0' { c.is_ascii_digit() } else { c == p })
 }
 
-/// Makes `path` the youngest of `keep` numbered files. If somebody moved it away already, nothing is renamed.
+/// Makes `path` the newest of `keep` numbered files. If `path` is missing, nothing is renamed.
 pub fn shift(path: &Path, keep: u32) -> io::Result<()> {
     if keep == 0 || path.symlink_metadata().is_err() {
         return Ok(());
@@ -181,7 +181,7 @@ pub fn shift(path: &Path, keep: u32) -> io::Result<()> {
     rename_if_there(path, &with_suffix(path, "1"))
 }
 
-/// Moves `path` to a name with that date, or with a number behind it if the name is taken.
+/// Renames `path` to a name with this date, plus a number if that name is taken.
 pub fn set_aside(path: &Path, date: &str) -> io::Result<()> {
     let mut target = with_suffix(path, date);
     let mut number = 1;
@@ -192,7 +192,7 @@ pub fn set_aside(path: &Path, date: &str) -> io::Result<()> {
     rename_if_there(path, &target)
 }
 
-/// A missing file is no error: with `delay` it may never have been written, or somebody moved it.
+/// A missing file is no error: with `delay` it may never have been written, or another program moved it.
 fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
     match std::fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

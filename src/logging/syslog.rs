@@ -1,8 +1,7 @@
 //! A `<syslog>` handler: datagrams as Python's SysLogHandler frames them, `<priority>text` and a NUL.
 //!
-//! A syslog daemon that is not there is no error at start; every line looks for it again. One thing
-//! differs from Python, which sends BLATHER and TRACE as warnings because it does not know them: here they are
-//! debug messages.
+//! A missing syslog daemon is no error at the start; each line tries to reach it again. One difference from Python,
+//! which sends BLATHER and TRACE as warnings because it does not know them: here they are debug messages.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -14,10 +13,10 @@ use std::path::PathBuf;
 use super::level;
 use super::write_timeout::WriteTimeout;
 
-/// What a `<syslog>` section says.
+/// The options of a `<syslog>` section.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SyslogSetup {
-    /// One of the names that Python's SysLogHandler knows.
+    /// One of the names in Python's SysLogHandler.
     pub facility: String,
     pub address: SyslogAddress,
 }
@@ -40,24 +39,24 @@ impl fmt::Display for SyslogAddress {
 
 #[derive(Debug)]
 pub struct Syslog {
-    /// Already in its place within a priority.
+    /// The facility, shifted to its place in a priority.
     facility: u8,
     address: SyslogAddress,
     socket: Option<Socket>,
     timeout: WriteTimeout,
 }
 
-/// None of them blocks.
+/// A non-blocking socket.
 #[derive(Debug)]
 enum Socket {
     Udp(UdpSocket, SocketAddr),
     Datagram(UnixDatagram),
-    /// For daemons that listen on nothing else.
+    /// For daemons that listen only on a stream socket.
     Stream(UnixStream),
 }
 
 impl Syslog {
-    /// A host that has no address is an error; a daemon that does not listen is not.
+    /// A host without an address is an error; a daemon that does not listen is none.
     pub fn open(setup: &SyslogSetup) -> io::Result<Syslog> {
         let facility = facility(&setup.facility).ok_or_else(|| {
             let text = format!("{:?} is not a syslog facility", setup.facility);
@@ -75,7 +74,7 @@ impl Syslog {
         let message = format!("<{}>{line}\0", self.facility | severity(level));
         if let Some(socket) = &mut self.socket {
             match socket.send(message.as_bytes(), &mut self.timeout) {
-                // The daemon was started anew, perhaps.
+                // The daemon may have been restarted.
                 Err(error) if error.kind() != io::ErrorKind::TimedOut => self.socket = None,
                 other => return other,
             }
@@ -136,7 +135,7 @@ impl Socket {
     }
 }
 
-/// Sends, waiting up to the write timeout for the other end.
+/// Sends, waiting for the receiver up to the write timeout.
 fn send_in_time<S: AsFd>(
     socket: &S,
     timeout: &mut WriteTimeout,

@@ -1,7 +1,8 @@
 //! The write timeout of destinations that may block: pipes, sockets, terminals.
 //!
-//! A full pipe would block the writing thread, and with it every thread that logs. So each write is preceded by a poll. The first
-//! line that finds its reader stuck waits up to [`WRITE_TIMEOUT`]; later lines are given up at once until the reader takes data again.
+//! A full pipe would block the writing thread, and with it every thread that logs. So each write is preceded by a poll.
+//! The first line waits up to [`WRITE_TIMEOUT`] for a reader that does not read; later lines are dropped at once until
+//! the reader takes data again.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use super::os;
 
-/// Upper bound on the time that one line may hold up its thread.
+/// Upper bound on the time that one line may delay its thread.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Bytes that a pipe takes without blocking if it is writable at all: one page, POSIX's `PIPE_BUF` on Linux.
@@ -23,7 +24,7 @@ pub struct WriteTimeout {
 }
 
 impl WriteTimeout {
-    /// Returns when a write of up to [`PIECE_LEN`] bytes will not block. `TimedOut`: it still would.
+    /// Waits until a write of up to [`PIECE_LEN`] bytes will not block. `TimedOut`: it would still block.
     pub fn wait(&mut self, fd: impl AsFd) -> io::Result<()> {
         let timeout = if self.expired { Duration::ZERO } else { WRITE_TIMEOUT };
         let writable = os::wait_writable(fd.as_fd(), timeout)?;

@@ -1,4 +1,4 @@
-//! An open log file or standard stream: lines go in whole, or the next one knows that the last was torn.
+//! An open log file or standard stream. Lines are written whole; if one is cut, the next starts on a new line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -11,27 +11,27 @@ use super::write_timeout::{PIECE_LEN, WriteTimeout};
 #[derive(Debug)]
 pub struct Writer {
     file: File,
-    /// Bytes in a regular file as far as we know; others may write to it as well.
+    /// Length of a regular file, if no other program has written to it.
     len: u64,
-    /// The last line got there in part.
+    /// The last line was written in part.
     torn: bool,
-    /// `None` for regular files, which never make us wait for somebody.
+    /// `None` for regular files, whose writes do not wait for a reader.
     timeout: Option<WriteTimeout>,
 }
 
 impl Writer {
-    /// Opens a log file to append to, and creates it if need be.
+    /// Opens a log file for appending; creates it if necessary.
     pub fn open(path: &Path) -> io::Result<Writer> {
         let mut options = OpenOptions::new();
         options.append(true).create(true);
-        // Opening a pipe that nobody reads would wait for a reader; this way it is an error.
+        // Opening a pipe without a reader would block; with this flag it is an error.
         if std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
             options.create(false).custom_flags(libc::O_NONBLOCK);
         }
         Writer::new(options.open(path)?)
     }
 
-    /// One of the process's own streams, under a descriptor of our own.
+    /// A standard stream of the process, with a duplicated descriptor.
     pub fn for_stream(stream: impl AsFd) -> io::Result<Writer> {
         Writer::new(File::from(stream.as_fd().try_clone_to_owned()?))
     }
@@ -42,7 +42,8 @@ impl Writer {
         Ok(Writer { file, len: metadata.len(), torn: false, timeout })
     }
 
-    /// One line, with its line feed, in one `write(2)`.
+    /// Writes one line with its line feed: to a regular file with one `write(2)`, elsewhere in pieces of up to
+    /// `PIECE_LEN`.
     pub fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         if self.torn {
             self.write_all(b"\n")?;
@@ -81,7 +82,7 @@ impl Writer {
         self.len
     }
 
-    /// The length as the file system has it: somebody may have written too, or cut the file.
+    /// Reads the file's length from the file system: another program may have written or truncated it.
     pub fn measure(&mut self) -> u64 {
         if let Ok(metadata) = self.file.metadata() {
             self.len = metadata.len();

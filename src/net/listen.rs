@@ -15,9 +15,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::base::address::Address;
 use crate::net::tls::Tls;
 
-/// A thousand clients that return at once are all to be served; the kernel may cut it down (`somaxconn`).
+/// Length of the accept queue: a thousand clients may reconnect at once. The kernel may lower it (`somaxconn`).
 const BACKLOG: i32 = 4096;
-/// How long a probe of an address may take that may be in use by a live server.
+/// Time limit of a probe for a live server at an address.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A socket that clients can connect to.
@@ -25,14 +25,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Listener {
     pub socket: Socket,
     pub kind: Kind,
-    /// `None`: clients are not asked for TLS.
+    /// `None`: no TLS.
     pub tls: Option<Arc<Tls>>,
 }
 
 /// Where it listens.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// The host as configured (empty: every interface) and the port that it got.
+    /// The configured host (empty: every interface) and the actual port.
     Tcp {
         host: String,
         port: u16,
@@ -41,7 +41,7 @@ pub enum Kind {
 }
 
 impl std::fmt::Display for Kind {
-    /// As Python's server logs it.
+    /// The format of Python's server.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Kind::Tcp { host, port } => write!(f, "('{host}', {port})"),
@@ -77,12 +77,12 @@ impl From<io::Error> for ListenError {
 #[derive(Debug)]
 pub enum Bound {
     Tcp(Vec<Listener>),
-    /// Nothing is made yet: a name that nobody answers at is taken for the one of a dead server.
+    /// Nothing is created yet: clients take a socket file without a listener for the one of a dead server.
     Unix(PathBuf, Option<u32>),
 }
 
-/// Bind an address; a host name or an open host may need several sockets, all with one port. `mode` is for Unix sockets;
-/// `None`: what the umask leaves.
+/// Binds an address. A host name, or an empty host, may need several sockets, all with one port. `mode`: the mode of a
+/// Unix socket; `None`: by the umask.
 pub fn bind(address: &Address, mode: Option<u32>) -> Result<Bound, ListenError> {
     match address {
         Address::Unix(path) => Ok(Bound::Unix(path.clone(), mode)),
@@ -91,7 +91,7 @@ pub fn bind(address: &Address, mode: Option<u32>) -> Result<Bound, ListenError> 
 }
 
 impl Bound {
-    /// From now on the kernel takes connections, which wait until somebody accepts them.
+    /// From now on the kernel accepts connections; they wait for `accept`.
     pub fn listen(self) -> Result<Vec<Listener>, ListenError> {
         match self {
             Bound::Tcp(listeners) => {
@@ -103,7 +103,7 @@ impl Bound {
     }
 }
 
-/// Both at once.
+/// Binds and listens.
 pub fn listen(address: &Address, mode: Option<u32>) -> Result<Vec<Listener>, ListenError> {
     bind(address, mode)?.listen()
 }
@@ -120,7 +120,7 @@ fn bind_all(host: &str, port: u16) -> Result<Bound, ListenError> {
                 listeners.push(Listener { socket, kind, tls: None });
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(ListenError::InUse),
-            // A machine without IPv6 has no `::`; the other address will do.
+            // A machine without IPv6 has no `::`; one address is enough.
             Err(error) => failure = Some(error),
         }
     }
@@ -130,7 +130,7 @@ fn bind_all(host: &str, port: u16) -> Result<Bound, ListenError> {
     }
 }
 
-/// What to bind for a host as configured: all interfaces for none.
+/// The addresses to bind for a configured host; an empty host: all interfaces.
 fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
     if host.is_empty() {
         return Ok(vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]);
@@ -142,7 +142,7 @@ fn addresses(host: &str) -> io::Result<Vec<IpAddr>> {
 
 fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A server that restarts must not wait for connections of its predecessor to time out.
+    // A restarted server must not wait until connections of its predecessor time out.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // The IPv4 side has a socket of its own.
@@ -157,11 +157,11 @@ fn listen_unix(path: &Path, mode: Option<u32>) -> Result<Listener, ListenError> 
         if UnixStream::connect(path).is_ok() {
             return Err(ListenError::InUse);
         }
-        // Nobody answers: a server that was killed left it behind.
+        // No server answers: the file was left by a killed server.
         fs::remove_file(path)?;
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Linux gives the name the mode of the socket, less the umask: so it is never wider than asked for.
+    // Linux creates the file with the mode of the socket, less the umask, so it is never more permissive than `mode`.
     if let Some(mode) = mode {
         rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
     }
@@ -173,7 +173,7 @@ fn listen_unix(path: &Path, mode: Option<u32>) -> Result<Listener, ListenError> 
     Ok(Listener { socket, kind: Kind::Unix(path.to_path_buf()), tls: None })
 }
 
-/// Does a live server answer at this address? Python's runzeo asks before it opens anything.
+/// Whether a live server answers at this address. Python's runzeo checks this before it opens anything.
 pub fn is_in_use(address: &Address) -> bool {
     match address {
         Address::Unix(path) => UnixStream::connect(path).is_ok(),

@@ -1,4 +1,4 @@
-//! Sockets: listening and streams. Knows nothing of what is sent.
+//! Listening sockets and streams. Independent of the protocol.
 
 pub mod listen;
 pub mod stream;

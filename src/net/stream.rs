@@ -1,7 +1,7 @@
 //! A connected byte stream: TCP or Unix socket, with TLS or without.
 //!
-//! The socket is in blocking mode; [`Sink::try_send`] asks the kernel per call not to wait, so that one
-//! thread can wait in `recv` while others send.
+//! The socket is in blocking mode; [`Sink::try_send`] uses a flag per call to not wait, so one thread can wait in
+//! `recv` while others send.
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -12,32 +12,33 @@ use socket2::{Socket, TcpKeepalive};
 use crate::base::sync::{Action, assert_permitted};
 use crate::net::tls::layer::{HandshakeError, Layer, Peer};
 
-/// Where an outbox sends to.
+/// The sending side of a connection, used by an outbox.
 pub trait Sink: Send + Sync {
-    /// Sends what the kernel takes at once; `WouldBlock` if that is nothing. The next call must begin with what was not
-    /// taken: TLS has it encrypted already.
+    /// Sends the bytes that the kernel takes at once; `WouldBlock` if it takes none. The next call must begin with the
+    /// bytes that were not taken: with TLS they are encrypted already.
     fn try_send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize>;
     /// Sends a part, waiting until the kernel takes one.
     fn send(&self, chunks: &[IoSlice<'_>]) -> io::Result<usize>;
-    /// Shuts down both directions; waiting calls return. With TLS, close_notify is sent first: the caller holds no lock that forbids [`Action::Network`].
+    /// Shuts down both directions; waiting calls return. With TLS, close_notify is sent first, so the caller must not
+    /// hold a lock that forbids [`Action::Network`].
     fn shutdown(&self);
 }
 
-/// Of a peer that is silent, during the second half of its time.
+/// Number of probes to a silent peer, during the second half of `dead_peer_timeout`.
 const PROBES: u32 = 5;
 
 /// One client's socket.
 #[derive(Debug)]
 pub struct Stream {
     socket: Socket,
-    /// Large, and most connections have none.
+    /// Boxed because it is large and most connections have none.
     tls: Option<Box<Layer>>,
 }
 
 impl Stream {
-    /// Sets what every connection of ours wants: no delay (Nagle's algorithm makes a reply behind an
-    /// invalidation wait 40 ms), and an end within `dead_peer_timeout` after a peer has vanished without a word: probes
-    /// find one who has nothing to acknowledge, and a time limit one to whom something is under way.
+    /// Sets the socket options of every connection: no delay (with Nagle's algorithm a reply after an invalidation
+    /// waits 40 ms), and an error within `dead_peer_timeout` after a peer has vanished silently: probes detect it when
+    /// nothing is to be acknowledged, a time limit when sent bytes are not acknowledged.
     pub fn new(
         socket: Socket,
         is_tcp: bool,
@@ -58,7 +59,7 @@ impl Stream {
         Ok(Stream { socket, tls: tls.map(Box::new) })
     }
 
-    /// Comes before all else, and may take for ever: [`Sink::shutdown`] ends it. `None`: there is no TLS here.
+    /// The TLS handshake, before anything else. It may wait forever; [`Sink::shutdown`] ends it. `None`: no TLS.
     pub fn handshake(&self) -> Result<Option<Peer>, HandshakeError> {
         self.tls.as_ref().map(|tls| tls.handshake(&self.socket)).transpose()
     }
@@ -77,9 +78,9 @@ impl Stream {
         }
     }
 
-    /// Ends what comes in: `recv` returns 0, replies can still go out.
+    /// Shuts down the receiving direction: `recv` returns 0, replies can still be sent.
     pub fn shutdown_recv(&self) {
-        // The peer may have gone already: nothing to be done about it.
+        // An error means that the peer is gone already.
         let _ = self.socket.shutdown(Shutdown::Read);
     }
 
@@ -119,7 +120,7 @@ impl Sink for Stream {
         if let Some(tls) = &self.tls {
             tls.say_goodbye(&self.socket);
         }
-        // The peer may have gone already: nothing to be done about it.
+        // An error means that the peer is gone already.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
@@ -130,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    /// Whatever is under way, a peer that has vanished is noticed within the time.
+    /// A vanished peer is noticed within the timeout, with or without bytes being sent.
     #[test]
     fn a_vanished_peer_is_noticed_in_both_directions() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -1,9 +1,8 @@
-//! The tokens of a pickle: opcodes and their arguments. The one place that knows how many bytes an opcode
-//! takes and what its argument means; what opcodes do with the stack is the business of the reader of each
-//! kind of pickle.
+//! The tokens of a pickle: opcodes and their arguments. Only this module decodes how many bytes an opcode takes and
+//! what its argument means; the effect of opcodes on the stack is in the reader of each kind of pickle.
 //!
-//! A token costs time in proportion to its bytes, and no memory: strings are borrowed. `pos` is the offset at
-//! which the current opcode stands, here and in all readers of pickles.
+//! The time for a token is proportional to its bytes, and it takes no memory: strings are borrowed. `pos` is the offset
+//! of the current opcode, here and in all readers of pickles.
 
 use super::number::{digits, widened};
 use super::opcode::{FORMS, Form, INT};
@@ -12,45 +11,45 @@ use crate::base::bytes::Reader;
 /// An opcode.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Token<'a> {
-    /// Offset of the opcode
+    /// Offset of the opcode.
     pub pos: usize,
     pub opcode: u8,
     pub argument: Argument<'a>,
 }
 
-/// What stands behind an opcode.
+/// The argument of an opcode.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Argument<'a> {
     Nothing,
     Bool(bool),
-    /// An integer that 64 bits hold, in any form
+    /// An integer of up to 64 bits, in any form.
     Int(i64),
-    /// A longer integer: two's complement, little endian
+    /// A longer integer: two's complement, little endian.
     BigInt(&'a [u8]),
-    /// A longer integer: decimal digits, perhaps with a sign
+    /// A longer integer: decimal digits, perhaps with a sign.
     Digits(&'a [u8]),
     Float(f64),
-    /// `str` of Python 2
+    /// `str` of Python 2.
     Str(&'a [u8]),
     Bytes(&'a [u8]),
     ByteArray(&'a [u8]),
-    /// What ought to be UTF-8 (perhaps with surrogates): not checked
+    /// Should be UTF-8, perhaps with surrogates; not checked.
     Text(&'a [u8]),
-    /// A line, without the line feed
+    /// A line, without the line feed.
     Line(&'a [u8]),
-    /// Module and name of a class: not checked
+    /// Module and name of a class; not checked.
     Names {
         module: &'a [u8],
         name: &'a [u8],
     },
-    /// An index of the memo
+    /// An index of the memo.
     Index(u32),
-    /// A code of the extension registry, a protocol, or the length of a frame
+    /// A code of the extension registry, a protocol, or the length of a frame.
     Number(u64),
 }
 
 impl Argument<'_> {
-    /// An integer that is not negative.
+    /// A non-negative integer.
     pub fn as_u64(&self) -> Option<u64> {
         match self {
             Argument::Int(value) => u64::try_from(*value).ok(),
@@ -68,7 +67,7 @@ pub enum LexError {
     Cut,
     /// There is no such opcode.
     Unknown(u8),
-    /// The argument is not what the opcode demands: this.
+    /// The argument does not have the form that the opcode requires: this.
     Expected(&'static str),
 }
 
@@ -78,7 +77,7 @@ pub struct Lexer<'a> {
     reader: Reader<'a>,
 }
 
-/// The newest protocol.
+/// The newest protocol that is read.
 const PROTOCOL_MAX: u8 = 5;
 
 impl<'a> Lexer<'a> {
@@ -87,7 +86,7 @@ impl<'a> Lexer<'a> {
         Lexer { reader: Reader::new(source) }
     }
 
-    /// From the middle of a slice, or from its end.
+    /// Starts in the middle of a slice, or at its end.
     #[inline]
     pub fn at(source: &'a [u8], pos: usize) -> Lexer<'a> {
         let mut reader = Reader::new(source);
@@ -97,13 +96,13 @@ impl<'a> Lexer<'a> {
         Lexer { reader }
     }
 
-    /// Offset behind the last token: that of the next opcode.
+    /// Offset behind the last token, which is the offset of the next opcode.
     #[inline]
     pub fn end(&self) -> usize {
         self.reader.pos()
     }
 
-    /// What is left.
+    /// The rest of the slice.
     #[inline]
     pub fn rest(&self) -> &'a [u8] {
         self.reader.rest()
@@ -193,7 +192,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// A length of four bytes, which Python has signed and refuses if it is negative.
+/// A length of four bytes, which is signed in Python and refused if negative.
 #[inline(always)]
 fn signed_len(r: &mut Reader<'_>) -> Result<Option<usize>, LexError> {
     match r.array().map(i32::from_le_bytes).map(usize::try_from) {

@@ -1,6 +1,6 @@
 //! Integers of pickles: two's complement, and decimal digits.
 
-/// Two's complement of any length, little endian, as one of `N` bytes. `None`: it is longer.
+/// Two's complement of any length, little endian, extended to `N` bytes. `None` if it is longer.
 #[inline]
 pub fn widened<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     let fill = if bytes.last().is_some_and(|top| top & 0x80 != 0) { 0xff } else { 0 };
@@ -10,8 +10,8 @@ pub fn widened<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     (bytes.len() <= N).then_some(wide)
 }
 
-/// The digits of a line, without white space around them and without the `L` of a `long`. `None`: it is no
-/// decimal number.
+/// The digits of a line, without surrounding white space and without the `L` of a `long`. `None` if it is no decimal
+/// number.
 pub fn digits(line: &[u8], is_long: bool) -> Option<&[u8]> {
     let line = line.trim_ascii();
     let digits =
@@ -20,7 +20,7 @@ pub fn digits(line: &[u8], is_long: bool) -> Option<&[u8]> {
     (!unsigned.is_empty() && unsigned.iter().all(u8::is_ascii_digit)).then_some(digits)
 }
 
-/// Longest integer that is read from decimal digits, in digits: the conversion is quadratic.
+/// Upper bound on decimal digits of an integer: the conversion is quadratic.
 const DIGITS_MAX: usize = 400;
 
 /// Two's complement, little endian, of a decimal number with a sign or without.

@@ -1,4 +1,4 @@
-//! The opcodes of pickle protocols 0 to 5, named as in Python's `pickletools`, and what stands behind each.
+//! The opcodes of pickle protocols 0 to 5, named as in Python's `pickletools`, and the form of each argument.
 
 /// The argument behind an opcode: its type, and how it is written. Numbers are little endian unless the form
 /// says otherwise.

@@ -1,5 +1,5 @@
-//! Reads pickles of protocols 0 to 5 from borrowed bytes into a [`Tree`]. One pass, no recursion; the work
-//! and the memory are proportional to the bytes that were read.
+//! Reads pickles of protocols 0 to 5 from borrowed bytes into a [`Tree`]. One pass, no recursion; time and memory are
+//! proportional to the bytes read.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use super::value::{MadeBy, Node, NodeId, Object, Tree};
 /// Why a pickle cannot be read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PickleError {
-    /// Offset of the opcode
+    /// Offset of the opcode.
     pub pos: usize,
     pub what: String,
 }
@@ -42,11 +42,11 @@ pub struct Accept {
 const OPCODES_PER_NODE: usize = 4;
 
 impl Accept {
-    /// Every name, as in records of objects; nothing is imported.
+    /// Accepts every name, as in records of objects; nothing is imported.
     pub const RECORD: Accept = Accept { global: |_, _| true, persistent: true, nodes_max: 1 << 20 };
 }
 
-/// Read one pickle from the beginning of `source`. [`Tree::len`] is its length.
+/// Reads one pickle from the beginning of `source`. [`Tree::len`] is its length.
 pub fn read(source: &[u8], accept: Accept) -> Result<Tree<'_>> {
     Builder {
         lexer: Lexer::new(source),
@@ -70,19 +70,18 @@ struct Builder<'a> {
     source: &'a [u8],
     lexer: Lexer<'a>,
     accept: Accept,
-    /// Offset of the current opcode
+    /// Offset of the current opcode.
     pos: usize,
     nodes: Vec<Node<'a>>,
-    /// Where each node begins and ends in the source
+    /// Start and end of each node in the source.
     spans: Vec<(usize, usize)>,
-    /// Offsets of the opcodes that refer to an earlier node, ascending
+    /// Offsets of the opcodes that refer to an earlier node, ascending.
     gets: Vec<usize>,
     memo: HashMap<u32, NodeId>,
     stack: Vec<NodeId>,
-    /// Height of the stack and offset at each MARK
+    /// Height of the stack and offset at each MARK.
     marks: Vec<(usize, usize)>,
-    /// Pairs copied by `dict(...)` and bytes of names copied by STACK_GLOBAL: together not more than there
-    /// are bytes.
+    /// Pairs copied by `dict(...)` plus bytes of names copied by STACK_GLOBAL; at most the length of the source.
     copied: usize,
 }
 
@@ -231,7 +230,7 @@ impl<'a> Builder<'a> {
         let (Node::Text(module), Node::Text(name)) = (self.get(module), self.get(name)) else {
             return self.fail("the name of a class is not a text");
         };
-        // Texts with escapes are no part of the source. Each may name any number of classes.
+        // A text with escapes is a copy of its own, and may be the name of any number of classes.
         let is_copy = |name: &Cow<'_, [u8]>| matches!(name, Cow::Owned(_));
         let copies = [module, name].into_iter().filter(|name| is_copy(name));
         let copied = self.copied + copies.map(|name| name.len()).sum::<usize>();
@@ -285,7 +284,7 @@ impl<'a> Builder<'a> {
         self.op_object(MadeBy::Inst, class, args, Some(start))
     }
 
-    /// The strings of protocol 0, with escapes, and persistent references.
+    /// Strings of protocol 0, with escapes, and persistent references.
     fn op_line(&mut self, opcode: u8, line: &'a [u8]) -> Result<()> {
         match opcode {
             STRING => {
@@ -320,7 +319,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// A code of the extension registry; the protocol and the lengths of frames do not matter here.
+    /// A code of the extension registry; the protocol and frame lengths are ignored.
     fn op_number(&mut self, opcode: u8, number: u64) -> Result<()> {
         match (opcode, u32::try_from(number)) {
             (EXT1 | EXT2 | EXT4, Ok(code)) => self.push(Node::Extension(code)),
@@ -407,7 +406,7 @@ impl<'a> Builder<'a> {
         self.push_from(start, Node::Object(Box::new(object)))
     }
 
-    /// `dict(args)`, as classes that pass for a dict reduce: of nothing, of a dict, of pairs.
+    /// `dict(args)`, the reduced form of classes that act like a dict: without arguments, of a dict, or of pairs.
     fn dict_of(&self, args: NodeId) -> Result<Node<'a>> {
         let Node::Tuple(args) = self.get(args) else { return self.fail("arguments that are no tuple") };
         match args.as_slice() {
@@ -555,8 +554,7 @@ mod tests {
         assert_eq!(dict_len(b"cbuiltins\ndict\n]K\x01a\x85R."), None, "no pairs");
     }
 
-    /// `dict(dict(dict(...)))` of a large dict, a few bytes for each copy: it must not cost more than it is
-    /// long.
+    /// `dict(dict(dict(...)))` of a large dict takes a few bytes for each copy: the cost must be bounded by the length.
     #[test]
     fn dicts_of_dicts_end() {
         let mut pickle = b"]}(".to_vec();

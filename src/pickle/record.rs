@@ -1,4 +1,4 @@
-//! Records of objects: two pickles, the first tells the class, the second has the state.
+//! Records of objects: two pickles, the first for the class, the second for the state.
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use super::read::{Accept, read};
 use super::value::{Node, NodeId, Tree};
 use crate::base::untrusted::Untrusted;
 
-/// Longest first pickle that is looked at: it names a class and perhaps has a few arguments.
+/// Upper bound on the first pickle's length: it names a class and perhaps has a few arguments.
 const CLASS_LEN_MAX: usize = 64 << 10;
 
 const BLOB_MODULE: &[u8] = b"ZODB.blob";
 
-/// `module.Class` as a record has it. Whoever stored the record has chosen it, so in a log line it is escaped and cut.
+/// `module.Class` as in the record. The client that stored the record chose it, so in a log line it is escaped and cut.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClassName(String);
 
 impl ClassName {
-    /// To be compared, or sent to clients, which get it as it is.
+    /// The unescaped text, for comparisons and for clients.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -25,7 +25,7 @@ impl ClassName {
         self.0
     }
 
-    /// For a line about a record whose class is not to be had.
+    /// Used in log lines about a record whose class is unknown.
     pub fn unknown() -> ClassName {
         ClassName("unknown".into())
     }
@@ -37,8 +37,8 @@ impl fmt::Display for ClassName {
     }
 }
 
-/// `module.Class` of the object that a record holds, in every form that ZODB has written: the class, a tuple of the
-/// class and arguments, or names instead of the class. `None` if the record tells no class.
+/// `module.Class` of the record's object, in every form that ZODB has written: the class, a tuple of the class and
+/// arguments, or names instead of the class. `None` if the record has no class.
 pub fn class_name(record: &[u8]) -> Option<ClassName> {
     let head = record.get(..CLASS_LEN_MAX).unwrap_or(record);
     let tree = read(head, Accept::RECORD).ok()?;
@@ -54,7 +54,7 @@ pub fn class_name(record: &[u8]) -> Option<ClassName> {
     }
 }
 
-/// Whether a record is that of a blob: Python's test, a text search before anything is decoded.
+/// Whether a record is a blob's: Python's test, a text search before anything is decoded.
 pub fn is_blob(record: &[u8]) -> bool {
     if !contains_blob(record) {
         return false;
@@ -65,7 +65,7 @@ pub fn is_blob(record: &[u8]) -> bool {
         if module.as_ref() == BLOB_MODULE && name.as_ref() == b"Blob")
 }
 
-/// Whether a record can be that of a blob. One that is no plain pickle, for it is kept in another form, can.
+/// Whether a record may be a blob's. One that is not a plain pickle, but transformed, may be.
 pub fn may_be_blob(record: &[u8]) -> bool {
     let is_pickle = matches!(record.first(), Some(0x80 | b'c' | b'('));
     if is_pickle { is_blob(record) } else { !record.is_empty() }

@@ -1,18 +1,16 @@
-//! The references in an object's record, found without building anything: what `ZODB.serialize.referencesf`
-//! returns.
+//! The references in an object's record, without building values: the result of `ZODB.serialize.referencesf`.
 //!
-//! A record is two pickles, for the class and the state, that share a memo. References are persistent ids, in
-//! one of these forms: an oid; a tuple of an oid and the class; a list, which is a reference of another kind:
-//! weak (`['w', (oid,)]` or `[oid]`), or to another database (`['m', ...]`, `['n', ...]`). Lists keep nothing
-//! alive and are passed over.
+//! A record is two pickles, for the class and the state, with one memo. References are persistent ids, in one of these
+//! forms: an oid; a tuple of an oid and the class; a list, which is weak (`['w', (oid,)]` or `[oid]`) or refers to
+//! another database (`['m', ...]`, `['n', ...]`). Lists keep no object alive and are ignored.
 //!
-//! A machine with a stack like the unpickler's goes over the opcodes of protocols 0 to 5, but remembers of a
-//! value only whether it may be a persistent id. Its memory is kept from one record to the next.
+//! A stack machine like the unpickler's executes the opcodes of protocols 0 to 5, but keeps of each value only whether
+//! it may be a persistent id. Its memory is reused for the next record.
 //!
-//! A pack removes what no record refers to, so "no references" must never be the answer for bytes that are no
-//! record: every record is read to its end, those without references too, and whatever Python's unpickler
-//! refuses is refused here (texts that are not UTF-8, numbers that are none, frames that end elsewhere).
-//! `tests/wire/pickle_references.rs` compares both on damaged records.
+//! A pack removes objects without references to them, so invalid bytes must never look like a record without
+//! references: every record is read to its end, and what Python's unpickler refuses is refused here (texts that are not
+//! UTF-8, malformed numbers, frames that end in an opcode). `tests/wire/pickle_references.rs` compares both on damaged
+//! records.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -22,8 +20,7 @@ use super::opcode::*;
 use super::text::{is_text, unescape_string, unescape_text, unquoted};
 use crate::base::ids::Oid;
 
-/// Appends the oids that `record` refers to, each as often as it stands there. The error says why it is no
-/// record.
+/// Appends each oid that `record` refers to, as often as it occurs. The error says why the record is invalid.
 pub fn references(record: &[u8], oids: &mut Vec<Oid>) -> Result<(), String> {
     thread_local! {
         static MACHINE: RefCell<Machine> = RefCell::default();
@@ -31,19 +28,19 @@ pub fn references(record: &[u8], oids: &mut Vec<Oid>) -> Result<(), String> {
     MACHINE.with_borrow_mut(|machine| machine.run(record, oids))
 }
 
-/// What is remembered of a value.
+/// What the machine keeps of a value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Remembered {
-    /// A memo number that was left out.
+    /// A memo index that was skipped.
     Unset,
-    /// An object, or what stands for one: no persistent id is like this.
+    /// An object, or a value of another kind that is no persistent id.
     Other,
-    /// A number, or a string of another length than eight.
+    /// A number, or a string whose length is not eight.
     Plain,
     Dict,
     /// A string of eight bytes.
     Oid(Oid),
-    /// A tuple, with its first part if that is an oid.
+    /// A tuple, with its first item if that is an oid.
     Tuple(Option<Oid>),
     List,
 }
@@ -64,22 +61,22 @@ impl Remembered {
 #[derive(Default)]
 struct Machine {
     stack: Vec<Remembered>,
-    /// Lengths of the stack at each open MARK.
+    /// Height of the stack at each open MARK.
     marks: Vec<usize>,
     memo: Vec<Remembered>,
-    /// Memo numbers that are greater than any pickler would give out.
+    /// Memo entries with larger indexes than picklers use.
     far_memo: HashMap<u32, Remembered>,
-    /// Where the frame ends that is being read: an opcode does, too.
+    /// End of the current frame; an opcode must end there too.
     frame_end: Option<usize>,
 }
 
-/// What is added to a container.
+/// What an opcode adds to a container.
 enum Addition {
     Items,
     Pairs,
 }
 
-/// The record ends too early, or an opcode finds nothing on the stack.
+/// The record ends too early, or the stack is empty.
 struct Broken;
 
 impl Machine {
@@ -102,7 +99,7 @@ impl Machine {
         Ok(())
     }
 
-    /// One opcode. `None` after STOP.
+    /// Executes one opcode. `None` after STOP.
     fn step(&mut self, lexer: &mut Lexer<'_>, oids: &mut Vec<Oid>) -> Result<Option<()>, Flaw> {
         let Token { opcode, argument, .. } = lexer.token()?;
         match argument {
@@ -142,7 +139,7 @@ impl Machine {
                 }
             }
             Argument::Number(_) if opcode == PROTO => {}
-            // Numbers for classes that only the application has registered.
+            // Codes of classes that only the application has registered.
             Argument::Number(_) => return Err(Flaw::Value("a class with its name")),
         }
         Ok(Some(()))
@@ -227,7 +224,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The strings of protocol 0, with escapes, and persistent references.
+    /// Strings of protocol 0, with escapes, and persistent references.
     fn op_line(&mut self, opcode: u8, line: &[u8], oids: &mut Vec<Oid>) -> Result<(), Flaw> {
         let mut characters = Eight::default();
         let broken = Flaw::Value("an escape sequence that is whole");
@@ -247,7 +244,7 @@ impl Machine {
         Ok(())
     }
 
-    /// After an opcode that ends at `pos`.
+    /// Ends the frame, if it ends with the opcode that ends at `pos`.
     fn leave_frame(&mut self, pos: usize) -> Result<(), Flaw> {
         match self.frame_end {
             Some(end) if pos > end => return Err(Flaw::Frame),
@@ -292,7 +289,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Whether the value on top of the stack may get items, or keys with values.
+    /// Whether the value on top of the stack accepts items, or keys with values.
     fn can_take(&self, addition: Addition) -> Result<(), Flaw> {
         match (self.top()?, addition) {
             (Remembered::Other, _)
@@ -311,7 +308,7 @@ impl Machine {
                 }
             }
             Ok(no) if no == self.memo.len() => self.memo.push(item),
-            // Python 2 counts from 1, and some leave numbers out.
+            // Python 2 counts from 1, and some picklers skip indexes.
             Ok(no) if no <= self.memo.len() + 16 => {
                 self.memo.resize(no, Remembered::Unset);
                 self.memo.push(item);
@@ -330,7 +327,7 @@ impl Machine {
     }
 }
 
-/// A persistent id was met.
+/// Handles a persistent id.
 fn refer(id: Remembered, oids: &mut Vec<Oid>) -> Result<(), Flaw> {
     match id {
         Remembered::Oid(oid) | Remembered::Tuple(Some(oid)) => oids.push(oid),
@@ -352,7 +349,7 @@ enum Flaw {
     Unknown(u8),
     NoOid,
     Frame,
-    /// An argument is not what its opcode demands: this.
+    /// The argument does not have the form that its opcode requires: this.
     Value(&'static str),
 }
 
@@ -389,11 +386,11 @@ impl Flaw {
     }
 }
 
-/// The characters of a string, as long as it can be an oid: eight below 256.
+/// The characters of a string while it can be an oid: at most eight, each below 256.
 #[derive(Default)]
 struct Eight {
     bytes: [u8; 8],
-    /// Eight, if it can be one; more, if it cannot.
+    /// Number of characters; more than 8 if the string cannot be an oid.
     len: usize,
 }
 
@@ -457,7 +454,7 @@ mod tests {
         check(b"](U\x08\0\0\0\0\0\0\0\x07eQ.", &[]);
         check(b"](U\x01m(U\x02dbU\x08\0\0\0\0\0\0\0\x07cm\nC\nteQ.", &[]);
         check(b"](U\x01n(U\x02dbU\x08\0\0\0\0\0\0\0\x07teQ.", &[]);
-        // The letters alone are none.
+        // The letters alone are no reference.
         check(b"U\x02PQ.", &[]);
     }
 

@@ -1,7 +1,7 @@
-//! Writes a tree again as Python would pickle the values that it was read from, byte for byte: the extension of a
+//! Writes a tree as Python would pickle the values that it was read from, byte for byte: for the extension of a
 //! transaction, which Python's server decodes from the message and pickles for the file.
 //!
-//! Both Pythons remember what they have written and refer back to it where the same object (not an equal one) comes
+//! Both Pythons keep written objects in a memo and write a reference where the same object (not an equal one) occurs
 //! again. Nodes stand for objects.
 
 use std::collections::HashMap;
@@ -14,10 +14,10 @@ use super::write::{self, Dialect};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CannotWrite;
 
-/// Items that Python writes between two marks.
+/// Number of items that Python writes between two marks.
 const BATCH: usize = 1000;
 
-/// Pickle the value `id` of `tree` as a Python of this dialect does: protocol 1 or 3.
+/// Pickles the value `id` of `tree` as a Python of this dialect does: protocol 1 or 3.
 pub fn rewrite(tree: &Tree<'_>, id: NodeId, dialect: Dialect) -> Result<Vec<u8>, CannotWrite> {
     let mut writer = Writer {
         tree,
@@ -41,31 +41,31 @@ pub fn rewrite(tree: &Tree<'_>, id: NodeId, dialect: Dialect) -> Result<Vec<u8>,
     Ok(writer.out)
 }
 
-/// What has still to be written.
+/// A part that is still to be written.
 enum Task {
-    /// A value. `held`: something else than its container refers to it while Python 2 writes it.
+    /// A value. `held`: something besides its container refers to it while Python 2 writes it.
     Value {
         id: NodeId,
         held: bool,
     },
-    /// The items of a list or set from this position on
+    /// The items of a list or set from this position on.
     Items(NodeId, usize),
-    /// The pairs of a dict from this position on
+    /// The pairs of a dict from this position on.
     Pairs(NodeId, usize),
-    /// The items of a tuple from this position on, and its end. One task however many items there are: a tuple that
-    /// contains itself is begun as often as it is met inside of itself, before anything of it is remembered.
+    /// The items of a tuple from this position on, and its end. One task for any number of items: a tuple that contains
+    /// itself is started at each occurrence inside itself, before any of it is in the memo.
     Tuple {
         id: NodeId,
         from: usize,
         held: bool,
     },
-    /// The end of an instance whose class and arguments have been written
+    /// The end of an instance whose class and arguments are written.
     EndObject(NodeId),
     Opcode(u8),
     Stop,
 }
 
-/// What Python's memo tells apart: objects, except for those that exist once.
+/// The identity of objects in Python's memo, except for singletons.
 #[derive(Eq, Hash, PartialEq)]
 enum Key {
     Node(NodeId),
@@ -79,10 +79,10 @@ struct Writer<'t, 'a> {
     dialect: Dialect,
     out: Vec<u8>,
     memo: HashMap<Key, usize>,
-    /// How many containers hold a node
+    /// Number of containers that hold each node.
     uses: HashMap<NodeId, usize>,
     tasks: Vec<Task>,
-    /// Longest output: what is shared but not remembered (numbers) must not multiply.
+    /// Bytes that may still be written: shared values that are not in the memo (numbers) must not multiply.
     left: usize,
 }
 
@@ -112,14 +112,14 @@ impl Writer<'_, '_> {
             Node::None => self.out.push(NONE),
             Node::Bool(value) => write::put_bool(self.dialect, *value, &mut self.out),
             Node::Float(value) => write::put_float(*value, &mut self.out),
-            // Python 2 tells `int` and `long` apart by the opcode, which is as the client wrote it.
+            // In Python 2 the opcode distinguishes `int` and `long`, so the client's opcode is kept.
             Node::Int(_) | Node::BigInt(_) if self.dialect == Dialect::Python2 => {
                 self.out.extend_from_slice(tree.encoded(id).ok_or(CannotWrite)?);
             }
             Node::Int(value) => write::put_int(self.dialect, *value, &mut self.out),
             Node::BigInt(value) => write::put_big_int(value, &mut self.out),
             Node::Bytes(value) | Node::Str(value) | Node::Text(value) => {
-                // Before the string is looked at: it may be a long one in many places.
+                // Before the string is read: a long one may occur in many places.
                 if value.len() > 1 && self.remembered(&Key::Node(id)) {
                     return Ok(());
                 }
@@ -129,7 +129,7 @@ impl Writer<'_, '_> {
                     Node::Str(value) => self.dialect == Dialect::Python3 && value.is_ascii(),
                     _ => false,
                 };
-                // Python 3 has each of these only once; Python 2 does not remember them at all.
+                // In Python 3 these are singletons; Python 2 does not put them into its memo.
                 let single = value.len() < 2;
                 let key = match (single, is_text) {
                     (false, _) => Key::Node(id),
@@ -226,7 +226,7 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// The containers without an opcode of their own: a class, its arguments, REDUCE.
+    /// A container without an opcode of its own: a class, its arguments, REDUCE.
     fn object(&mut self, id: NodeId, object: &Object) -> Result<(), CannotWrite> {
         let plain = object.state.is_none() && object.items.is_empty() && object.pairs.is_empty();
         if object.made_by != MadeBy::Reduce || !plain {
@@ -283,7 +283,7 @@ impl Writer<'_, '_> {
 
     fn end_tuple(&mut self, id: NodeId, held: bool) -> Result<(), CannotWrite> {
         let Node::Tuple(items) = self.tree.node(id) else { return Err(CannotWrite) };
-        // A tuple that contains itself, by way of a list: it has been written inside of itself.
+        // A tuple that contains itself, in a list: it was already written inside itself.
         if self.memo.contains_key(&Key::Node(id)) {
             match (items.len(), self.dialect) {
                 (count @ 1..=3, Dialect::Python3) => self.out.extend(std::iter::repeat_n(POP, count)),
@@ -297,7 +297,7 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
-    /// Write a reference if the object has been written and remembered.
+    /// Writes a reference if the object is in the memo.
     fn remembered(&mut self, key: &Key) -> bool {
         let Some(index) = self.memo.get(key) else { return false };
         match (u8::try_from(*index), u32::try_from(*index)) {
@@ -310,9 +310,9 @@ impl Writer<'_, '_> {
         true
     }
 
-    /// Remember the object that has just been written. Python 2 does so only if anything besides its container refers
-    /// to it (its pickler holds the items of a list while it writes them, those of dicts and tuples not), and with
-    /// lists and dicts that are not empty; it counts from one.
+    /// Puts the written object into the memo. Python 2 does so only if something besides its container refers to it
+    /// (its pickler holds the items of a list while it writes them, but not those of dicts and tuples), and for lists
+    /// and dicts that are not empty; it counts from one.
     fn remember(&mut self, key: Key, held: bool, id: NodeId) {
         let index = match self.dialect {
             Dialect::Python2 => {
@@ -333,7 +333,7 @@ impl Writer<'_, '_> {
         self.memo.insert(key, index);
     }
 
-    /// Count by how many containers each node is held.
+    /// Counts the containers that hold each node.
     fn count_uses(&mut self, root: NodeId) -> Result<(), CannotWrite> {
         let mut todo = vec![root];
         while let Some(id) = todo.pop() {

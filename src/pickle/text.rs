@@ -1,6 +1,6 @@
-//! Strings of pickles: the escapes of protocol 0, and what counts as text.
+//! Strings in pickles: the escapes of protocol 0, and valid text.
 
-/// What a quoted string has between its quotes.
+/// The part of a quoted string between its quotes.
 pub fn unquoted(line: &[u8]) -> Option<&[u8]> {
     match line.trim_ascii() {
         [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => Some(inner),
@@ -8,7 +8,7 @@ pub fn unquoted(line: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Undo the escapes of Python 2's `repr` of a string: `each` gets every byte. `None`: an escape is broken.
+/// Resolves the escapes of Python 2's `repr` of a string: `each` gets every byte. `None`: an escape is malformed.
 pub fn unescape_string(inner: &[u8], mut each: impl FnMut(u8)) -> Option<()> {
     let mut rest = inner.iter().copied().peekable();
     while let Some(byte) = rest.next() {
@@ -32,11 +32,11 @@ pub fn unescape_string(inner: &[u8], mut each: impl FnMut(u8)) -> Option<()> {
                     let Some(digit) = rest.next_if(|digit| (b'0'..=b'7').contains(digit)) else { break };
                     value = 8 * value + u32::from(digit - b'0');
                 }
-                // as C cuts it off
+                // truncated as in C
                 each((value & 0xff).to_le_bytes()[0]);
             }
             Some(quoted @ (b'\\' | b'\'' | b'"')) => each(quoted),
-            // Any other character stands for itself, and so does the backslash before it.
+            // Before any other character the backslash stands for itself.
             Some(other) => {
                 each(b'\\');
                 each(other);
@@ -47,8 +47,8 @@ pub fn unescape_string(inner: &[u8], mut each: impl FnMut(u8)) -> Option<()> {
     Some(())
 }
 
-/// Undo `raw-unicode-escape`: `each` gets every code point, surrogates included. The bytes that are no
-/// escapes are Latin-1. `None`: an escape is broken.
+/// Resolves `raw-unicode-escape`: `each` gets every code point, surrogates included. Bytes outside escapes are Latin-1.
+/// `None`: an escape is malformed.
 pub fn unescape_text(line: &[u8], mut each: impl FnMut(u32)) -> Option<()> {
     let mut rest = line;
     loop {
@@ -56,7 +56,7 @@ pub fn unescape_text(line: &[u8], mut each: impl FnMut(u32)) -> Option<()> {
             [] => return Some(()),
             [b'\\', b'u', digits @ ..] => (hex(digits.get(..4)?)?, 6),
             [b'\\', b'U', digits @ ..] => (hex(digits.get(..8)?).filter(|code| *code <= 0x10_ffff)?, 10),
-            // A backslash that is escaped begins no escape.
+            // An escaped backslash begins no escape.
             [b'\\', b'\\', ..] => {
                 each(u32::from(b'\\'));
                 (u32::from(b'\\'), 2)
@@ -68,8 +68,7 @@ pub fn unescape_text(line: &[u8], mut each: impl FnMut(u32)) -> Option<()> {
     }
 }
 
-/// Append a code point as UTF-8. A surrogate, alone or half of a pair that Python 2 wrote as two, is encoded
-/// as three bytes.
+/// Appends a code point as UTF-8. A surrogate, alone or as half of a pair from Python 2, is encoded as three bytes.
 pub fn push_code(code: u32, out: &mut Vec<u8>) {
     match char::from_u32(code) {
         Some(character) => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
@@ -90,7 +89,7 @@ fn hex(digits: &[u8]) -> Option<u32> {
         .try_fold(0u32, |value, digit| value.checked_mul(16)?.checked_add(char::from(*digit).to_digit(16)?))
 }
 
-/// Is this UTF-8, lone surrogates being allowed as Python's pickle allows them?
+/// Whether the bytes are UTF-8; lone surrogates are allowed, as in Python's pickle.
 pub fn is_text(bytes: &[u8]) -> bool {
     let mut rest = bytes;
     loop {

@@ -2,16 +2,16 @@
 
 use super::opcode::*;
 
-/// What the unpickler of a peer can read.
+/// The dialect that the peer's unpickler reads.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Dialect {
-    /// Python 2 with cPickle: protocol 1, byte strings and texts are both `str`
+    /// Python 2 with cPickle: protocol 1, byte strings and texts are both `str`.
     Python2,
-    /// Python 3, and Python 2 with zodbpickle: protocol 3, `bytes` and text
+    /// Python 3, and Python 2 with zodbpickle: protocol 3, `bytes` and text.
     Python3,
 }
 
-/// Begin a pickle.
+/// Begins a pickle.
 pub fn start(dialect: Dialect, out: &mut Vec<u8>) {
     if dialect == Dialect::Python3 {
         out.extend_from_slice(&[PROTO, 3]);
@@ -42,7 +42,7 @@ pub fn put_int(dialect: Dialect, value: i64, out: &mut Vec<u8>) {
         // a 64-bit cPickle reads this as an int, a 32-bit one as a long
         out.extend_from_slice(format!("I{value}\n").as_bytes());
     } else {
-        // shortest two's complement, as CPython has it
+        // shortest two's complement, as in CPython
         let bytes = value.to_le_bytes();
         let fill = if value < 0 { 0xff } else { 0 };
         let mut len = bytes.len();
@@ -57,7 +57,7 @@ pub fn put_int(dialect: Dialect, value: i64, out: &mut Vec<u8>) {
     }
 }
 
-/// An integer beyond 64 bits, in two's complement, little endian. Both Pythons read this in every protocol.
+/// An integer beyond 64 bits, in two's complement, little endian. Both Pythons read this opcode in every protocol.
 pub fn put_big_int(value: &[u8], out: &mut Vec<u8>) {
     match u8::try_from(value.len()) {
         Ok(len) => {
@@ -82,7 +82,7 @@ pub fn put_bytes(dialect: Dialect, value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// A text: for Python 2 `str` if it is ASCII, else `unicode`.
+/// A text: for Python 2 a `str` if it is ASCII, otherwise a `unicode`.
 pub fn put_text(dialect: Dialect, value: &str, out: &mut Vec<u8>) {
     match dialect {
         Dialect::Python2 if value.is_ascii() => {
@@ -106,14 +106,14 @@ pub fn put_global(module: &str, name: &str, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// What must stand before the items of a tuple of `count`.
+/// The opcodes before the items of a tuple of `count`.
 pub fn begin_tuple(dialect: Dialect, count: usize, out: &mut Vec<u8>) {
     if count > 3 || (count > 0 && dialect == Dialect::Python2) {
         out.push(MARK);
     }
 }
 
-/// What must stand behind the items of a tuple of `count`.
+/// The opcodes after the items of a tuple of `count`.
 pub fn end_tuple(dialect: Dialect, count: usize, out: &mut Vec<u8>) {
     out.push(match (count, dialect) {
         (0, _) => EMPTY_TUPLE,
@@ -124,7 +124,7 @@ pub fn end_tuple(dialect: Dialect, count: usize, out: &mut Vec<u8>) {
     });
 }
 
-/// What must stand before the items of a list of `count`.
+/// The opcodes before the items of a list of `count`.
 pub fn begin_list(count: usize, out: &mut Vec<u8>) {
     out.push(EMPTY_LIST);
     if count > 1 {
@@ -132,7 +132,7 @@ pub fn begin_list(count: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// What must stand behind the items of a list of `count`.
+/// The opcodes after the items of a list of `count`.
 pub fn end_list(count: usize, out: &mut Vec<u8>) {
     match count {
         0 => {}
@@ -141,7 +141,7 @@ pub fn end_list(count: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// What must stand before the keys and values of a dict of `count` pairs.
+/// The opcodes before the keys and values of a dict of `count` pairs.
 pub fn begin_dict(count: usize, out: &mut Vec<u8>) {
     out.push(EMPTY_DICT);
     if count > 1 {
@@ -149,7 +149,7 @@ pub fn begin_dict(count: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// What must stand behind the keys and values of a dict of `count` pairs.
+/// The opcodes after the keys and values of a dict of `count` pairs.
 pub fn end_dict(count: usize, out: &mut Vec<u8>) {
     match count {
         0 => {}
@@ -169,7 +169,7 @@ fn put_counted(short: u8, long: u8, value: &[u8], out: &mut Vec<u8>) {
 }
 
 fn put_long_counted(opcode: u8, value: &[u8], out: &mut Vec<u8>) {
-    // Frames are shorter than 2 GiB, and no value is longer than its frame.
+    // Frames are shorter than 2 GiB, and a value is not longer than its frame.
     let len = u32::try_from(value.len()).unwrap_or(u32::MAX);
     debug_assert!(len < 1 << 31, "a value of {} bytes does not fit into a message", value.len());
     out.push(opcode);

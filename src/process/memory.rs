@@ -1,19 +1,19 @@
 //! How much free memory the C library's allocator may keep.
 //!
-//! Left alone, glibc learns from large buffers that were freed: a message of 30 MB raises the size from which buffers get
-//! pages of their own to 30 MB, and lets each of its arenas, of which there are eight for a core, keep twice as much.
-//! A server that met large messages on some connections then keeps tens of megabytes for good, of which it uses one.
+//! By default glibc adapts to large buffers that are freed: after a message of 30 MB, buffers up to 30 MB do not get
+//! pages of their own any more, and each arena, of which there are eight per core, keeps twice as much free memory. A
+//! server that received large messages on some connections would keep tens of megabytes permanently and use one.
 #![allow(unsafe_code)]
 
-/// Buffers from this size on go back to the system when they are freed, and an arena gives back what is free at its
-/// end beyond that. A commit or a load is smaller; what is larger waits for the network or the disk anyway.
+/// Buffers from this size on are returned to the system when they are freed, and an arena returns the free memory at
+/// its end beyond this size. Most commits and loads are smaller; larger ones wait for the network or the disk anyway.
 const LARGE: i32 = 1 << 20;
 
-/// Keeps to a fixed limit, from here on.
+/// Sets fixed limits, which also turns off the adaptation.
 pub fn keep_little() {
     #[cfg(target_env = "gnu")]
     for what in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
-        // SAFETY: it sets a number inside of the allocator, under the allocator's lock; no memory of ours is touched.
+        // SAFETY: it sets a number in the allocator, under the allocator's lock; no memory of the program is touched.
         let accepted = unsafe { libc::mallopt(what, LARGE) };
         debug_assert_eq!(accepted, 1, "mallopt takes sizes up to half of an arena");
     }

@@ -1,4 +1,4 @@
-//! The process among others: signals, the pid file, and memory that it gives back.
+//! The process: signals, the pid file, and returning memory to the system.
 
 pub mod memory;
 pub mod pid_file;

@@ -1,22 +1,22 @@
-//! The file with the number of the server's process, where scripts look for it.
+//! The pid file: the server's process id, for scripts.
 //!
-//! Written when the address is known to be free and before the storages are opened, by a server that may
-//! write; removed when the guard is dropped. Neither is worth not serving for: what fails is logged.
+//! Written after the address is known to be free and before the storages are opened, unless the server is read-only;
+//! removed when the guard is dropped. Failures are logged and do not stop the server.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 const LOGGER: &str = "ZEO.runzeo";
 
-/// Removes the file at its end, if it still is ours.
+/// Guard: removes the file when dropped, if it has this process's id.
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
 }
 
 impl PidFile {
-    /// Writes the file, replacing one that is there: it is a dead process's, since the address is free. Without
-    /// a path that is noted for whoever looks for the reason.
+    /// Writes the file. An existing file is replaced: the address is free, so its process is dead. A missing path is
+    /// logged at DEBUG.
     pub fn create(path: Option<&Path>) -> Option<PidFile> {
         let Some(path) = path else {
             log::debug!(target: LOGGER, "no PID file: neither 'pid-filename' nor INSTANCE_HOME says where");
@@ -35,7 +35,7 @@ impl PidFile {
         }
     }
 
-    /// False if there is none, or another server's: it was started while we were stopping.
+    /// `false` if the file is missing, or of another server, which was started while this one was stopping.
     fn remove(&self) -> io::Result<bool> {
         match std::fs::read_to_string(&self.path) {
             Ok(text) if text == content(std::process::id()) => {
@@ -62,7 +62,7 @@ impl Drop for PidFile {
 }
 
 fn write(path: &Path, pid: u32) -> io::Result<()> {
-    // Not written over in place: the old one may be a link, or belong to somebody else.
+    // Replaced, not overwritten: the old file may be a link, or belong to another user.
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

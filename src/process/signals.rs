@@ -1,7 +1,7 @@
-//! The signals that operators send to a server, with the meaning that Python's runzeo gives them.
+//! The signals that operators send to a server, with their meaning in Python's runzeo.
 //!
-//! They are caught from [`Signals::install`] on and queued until the main thread asks for them. SIGPIPE is ignored by Rust's
-//! start-up code already, so writing to a peer that is gone is an error and does not end the process.
+//! They are caught from [`Signals::install`] on and queued until the main thread takes them. Rust's start-up code
+//! ignores SIGPIPE, so writing to a closed connection is an error and does not end the process.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,22 +11,22 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator;
 
-/// A signal by its effect.
+/// A signal, named after its effect.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signal {
-    /// SIGTERM, as service managers stop a server.
+    /// SIGTERM: sent by service managers to stop a server.
     Terminate,
-    /// SIGINT, Ctrl-C.
+    /// SIGINT: Ctrl-C.
     Interrupt,
-    /// SIGHUP: stop with the exit code that makes a supervisor start the server anew.
+    /// SIGHUP: stop with an exit code that makes a supervisor restart the server.
     Hangup,
     /// SIGUSR2: the log files were moved away.
     ReopenLogs,
 }
 
 impl Signal {
-    /// The log message of a server that ends because of it, in Python's words: INFO of `ZEO.runzeo`, behind the process id.
-    /// `None`: it does not end the server.
+    /// The log message when the signal ends the server, in Python's words: INFO of `ZEO.runzeo`, after the process id.
+    /// `None`: the signal does not end the server.
     pub fn stop_message(self) -> Option<&'static str> {
         match self {
             Signal::Terminate => Some("terminated by SIGTERM"),
@@ -36,7 +36,8 @@ impl Signal {
         }
     }
 
-    /// The exit code of a server that ends because of it. zdaemon and others restart after 1. `None`: it does not end.
+    /// The exit code when the signal ends the server. zdaemon and others restart after 1. `None`: it does not end the
+    /// server.
     pub fn exit_code(self) -> Option<u8> {
         match self {
             Signal::Terminate | Signal::Interrupt => Some(0),
@@ -56,7 +57,7 @@ impl Signal {
     }
 }
 
-/// The signals that have come and are not yet handled.
+/// Received signals that are not handled yet.
 pub struct Signals {
     source: iterator::Signals,
     pending: VecDeque<Signal>,
@@ -65,13 +66,13 @@ pub struct Signals {
 impl Signals {
     pub fn install() -> io::Result<Signals> {
         let source = iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])?;
-        // A file that grows beyond its limit shall be an error of that write. A handler that notes it has that effect;
-        // ignoring a signal takes `unsafe`.
+        // A write beyond the file size limit must be an error, not end the process. A handler has that effect; ignoring
+        // the signal would need `unsafe`.
         signal_hook::flag::register(libc::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         Ok(Signals { source, pending: VecDeque::new() })
     }
 
-    /// The next signal, as soon as there is one.
+    /// Waits for the next signal.
     pub fn wait(&mut self) -> Signal {
         loop {
             if let Some(signal) = self.pending.pop_front() {
@@ -81,7 +82,7 @@ impl Signals {
         }
     }
 
-    /// The next signal if there is one already; for use between the steps of a long start.
+    /// The next signal if one is queued; for use between the steps of a long start.
     pub fn poll(&mut self) -> Option<Signal> {
         self.pending.extend(self.source.pending().filter_map(Signal::from_number));
         self.pending.pop_front()

@@ -37,13 +37,13 @@ pub static FAILED_AUTHENTICATIONS: LogRate = LogRate::new("failed authentication
 pub static CALLS: LogRate = LogRate::new("errors of calls", 50, 500);
 /// Calls for a transaction that is not the open one, `tpc_begin` and `register` once more.
 pub static WRONG_STATE: LogRate = LogRate::new("calls that were out of order", 50, 500);
-/// What was wrong with a transaction, or with the storage that it was for.
+/// Errors of transactions, or of the storage of a transaction.
 pub static TRANSACTIONS: LogRate = LogRate::new("errors of transactions", 50, 500);
 /// Blobs that cannot be stored or sent.
 pub static BLOBS: LogRate = LogRate::new("errors about blobs", 50, 500);
 /// Objects that cannot be read.
 pub static READS: LogRate = LogRate::new("errors of loads", 50, 500);
-/// Connections that the server ends for what came on them.
+/// Connections that the server ends because of their messages.
 pub static ENDED: LogRate = LogRate::new("ends of connections by the server", 50, 500);
 /// Packs that were asked for, and how they ended.
 pub static PACKS: LogRate = LogRate::new("lines about packs", 60, 300);
@@ -54,7 +54,7 @@ pub static NOT_SERVED: LogRate = LogRate::new("lines about clients that cannot b
 /// Worker threads that cannot be started.
 pub static NO_THREAD: LogRate = LogRate::episode("threads could not be started");
 
-/// What the limits on connections do.
+/// Connections refused or closed by the limits on connections.
 pub static FULL: LogRate = LogRate::episode("connections were refused by max-connections");
 pub static ADDRESS_FULL: LogRate =
     LogRate::episode("connections were refused by max-connections-per-address");
@@ -79,7 +79,7 @@ impl Peer {
         }
     }
 
-    /// A line about its locks. They are of use only as a whole: if the level is DEBUG, none is left out.
+    /// A line about the client's locks. Such lines are useful only if complete: at DEBUG none is left out.
     pub fn log_lock(&self, level: u8, message: fmt::Arguments<'_>) {
         if is_enabled(LOG, level) {
             let message = one_line(LINE_MAX, message);
@@ -90,7 +90,7 @@ impl Peer {
     }
 
     fn write(&self, logger: &str, level: u8, message: &str) {
-        // What clients call themselves was escaped when they did.
+        // The client's name for itself was escaped when it was set.
         log_at!(target: logger, level, "({}) {message}", self.label());
     }
 }

@@ -1,5 +1,5 @@
-//! What other threads know of a connection: where to send, whom to name in the log, and the transaction that it
-//! has open. The session thread has the rest to itself.
+//! The part of a connection that other threads use: where to send, its name in the log, and its open transaction. The
+//! rest belongs to the session thread.
 
 use std::sync::OnceLock;
 
@@ -19,7 +19,7 @@ pub struct Connection {
     /// Number of messages that belonged to a transaction; written by its session only, read by the thread that looks
     /// for idle transactions.
     pub progress: AtomicU64,
-    /// What the client speaks; known from its first message on.
+    /// The client's wire; known from its first message on.
     wire: OnceLock<Wire>,
 }
 

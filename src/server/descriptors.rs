@@ -1,8 +1,7 @@
-//! What the descriptors that the process may have are for: clients, files that clients keep open, and the rest.
+//! How the process's file descriptors are divided: clients, files that clients keep open, and the rest.
 //!
 //! The storages open files at any time (a pack, an index that is saved, a large directory to be synced), and a client
-//! must not be able to take the last descriptor from them. So each kind has its share; what does not fit into a share
-//! does without.
+//! must not be able to take the last descriptor from them. So each purpose has a share, and no use exceeds its share.
 
 use std::io;
 
@@ -16,20 +15,20 @@ const KEPT: usize = 64;
 /// With fewer descriptors in all, the shares are small, and the log says so.
 const FEW: usize = 256;
 
-/// How many there are for each purpose.
+/// The number of descriptors for each purpose.
 #[derive(Debug)]
 pub struct Descriptors {
-    /// That the process may have.
+    /// Upper bound for the process.
     pub total: usize,
     /// Connections that have not registered.
     pub unregistered: usize,
     /// Clients.
     pub connections: usize,
-    /// `max-connections` asks for more, or does not say how many.
+    /// Whether these limit the connections: `max-connections` is larger or not set.
     pub limits_connections: bool,
-    /// Blobs that are on their way to clients. One that has no share is opened anew for each part.
+    /// Blobs on their way to clients. A blob without a share is opened again for each part.
     pub downloads: Share,
-    /// Blobs that come from clients, and temporary files of large transactions. What has no share is refused at vote.
+    /// Blobs from clients, and temporary files of large transactions. Those without a share are refused at vote.
     pub files: Share,
 }
 
@@ -59,7 +58,7 @@ impl Descriptors {
         }
     }
 
-    /// Logs what the limit of open files does not permit.
+    /// Logs which limits exceed the limit of open files.
     pub fn log(&self, limits: &Limits) {
         let Descriptors { total, connections, .. } = self;
         match limits.connections {
@@ -105,7 +104,7 @@ impl Drop for Taken {
     }
 }
 
-/// Why there is no file for a blob or a large transaction.
+/// The error if no descriptor is free for a blob or a large transaction.
 pub fn too_many_files() -> io::Error {
     io::Error::other(
         "too many blobs and large transactions are under way for the limit of open files (ulimit -n, LimitNOFILE)",

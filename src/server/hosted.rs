@@ -24,14 +24,14 @@ use crate::storage::Storage;
 use crate::wire::protocol::Wire;
 use crate::wire::value::Value;
 
-/// What the configuration says about every storage of a server.
+/// The configuration of every storage of a server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostedOptions {
     pub read_only: bool,
     pub invalidation_queue_size: usize,
     pub invalidation_age: Option<Duration>,
     pub transaction_timeout: Option<Duration>,
-    /// Clients that can (ZEO 5 and later) merge conflicting states themselves.
+    /// Clients that can (ZEO 5 and later) merge conflicts themselves.
     pub client_conflict_resolution: bool,
     /// `max-transaction-objects`, which counts the objects that undos change, too.
     pub transaction_objects: Option<u64>,
@@ -111,14 +111,14 @@ impl Hosted {
         }
     }
 
-    // -- what clients ask about the storage
+    // -- answers about the storage
 
     /// `{'length': …, 'size': …}`
     pub fn size_info(&self) -> Value {
         size_info(self.storage.object_count(), self.storage.size())
     }
 
-    /// `server_status()`, with the keys that this wire's generation has. `None`: those of ZEO 5, for `ruok`.
+    /// `server_status()`, with the keys of this wire's generation. `None`: the keys of ZEO 5, for `ruok`.
     pub fn status(&self, wire: Option<Wire>) -> Value {
         let lock_time = self.locks.locked_since().map_or(Value::None, Value::Float);
         let alive = if self.locks.has_timeout() { Value::Bool(true) } else { Value::text("stub") };
@@ -142,7 +142,7 @@ impl Hosted {
         if wire.is_none_or(|wire| wire.status_has_last_transaction()) {
             status.push(("last-transaction", Value::text(self.last_transaction().to_string())));
         }
-        // Ours, and only while there is something to tell: ZEO's own clients compare the whole.
+        // Not in Python's server, so only during a pack: ZEO's own clients compare the whole dict.
         if let Some(pack) = self.pack.value() {
             status.push(("pack", pack));
         }

@@ -1,5 +1,5 @@
-//! The last transactions and what they changed: answers to `getInvalidations`, and to the question whether a reply
-//! that was computed a moment ago still holds.
+//! The last transactions and the objects that they changed: for `getInvalidations`, and to check whether a computed
+//! reply still holds.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -40,14 +40,14 @@ pub struct Invalidations {
 }
 
 impl Invalidations {
-    /// `last` is what the storage has returned. If that is empty the queue begins with `last_transaction`.
+    /// `last` comes from the storage. If it is empty the queue begins with `last_transaction`.
     pub fn new(answered_max: usize, last: LastInvalidations, last_transaction: Tid) -> Invalidations {
         let forgotten = last.complete_after;
         let transactions = last.transactions.into_iter();
         let mut queue: VecDeque<Invalidation> =
             transactions.map(|(tid, oids)| Invalidation { tid, oids: oids.into() }).collect();
         if queue.is_empty() && last_transaction > Tid::ZERO {
-            // A client that is up to date with a restarted server gets what it misses from then on.
+            // A client that is up to date with a restarted server gets the later invalidations.
             queue.push_back(Invalidation { tid: last_transaction, oids: Arc::from([]) });
         }
         Invalidations { queue, answered_max, forgotten }
@@ -124,7 +124,7 @@ mod tests {
         LastInvalidations::new(tids.iter().map(|tid| (Tid(*tid), vec![Oid(1)])).collect(), last)
     }
 
-    /// Damage may keep a storage from telling what its very last transaction changed.
+    /// A damaged storage may not know the changes of its last transaction.
     #[test]
     fn what_the_storage_could_not_tell_is_not_taken_for_unchanged() {
         let queue = Invalidations::new(100, listed(&[], Tid(9)), Tid(9));

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::base::ids::Oid;
 use crate::base::sync::{Mutex, rank};
 
-/// What a transaction needs to hold from vote until it ends.
+/// The locks that a transaction holds from vote until it ends.
 #[derive(Clone, Debug, Default)]
 pub struct LockSet {
     /// Objects that it writes.
@@ -36,8 +36,7 @@ enum Mode {
     Exclusive,
 }
 
-/// The lock table of one storage. `W` is what the table keeps of a request that waits, and gives back when it is
-/// granted.
+/// The lock table of one storage. `W` is kept for each waiting request, and returned when the request is granted.
 #[derive(Debug)]
 pub struct Locks<W> {
     table: Mutex<Table<W>, rank::OidLocks>,
@@ -70,7 +69,7 @@ struct Queue {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Of the request.
+    /// Number of the request.
     number: u64,
     owner: Owner,
     mode: Mode,
@@ -82,7 +81,7 @@ struct Request<W> {
     keys: Vec<Key>,
     /// Number of queues in which it does not stand in front yet.
     blocked: usize,
-    /// While it waits.
+    /// Set while the request waits.
     waiter: Option<W>,
 }
 
@@ -113,12 +112,12 @@ impl<W> Locks<W> {
         self.table.lock().request(owner, &keys_of(set), waiter)
     }
 
-    /// Gives up a request, granted or not.
+    /// Releases a request, granted or not.
     pub fn release(&self, owner: Owner) -> Released<W> {
         self.table.lock().release(owner)
     }
 
-    /// Whether this owner has what it asked for.
+    /// Whether this owner's request is granted.
     pub fn is_granted(&self, owner: Owner) -> bool {
         self.table.lock().requests.get(&owner).is_some_and(|request| request.blocked == 0)
     }
@@ -248,7 +247,7 @@ mod tests {
 
     const WHOLE: LockSet = LockSet { exclusive: vec![], shared: vec![], whole_storage: true };
 
-    /// The waiter is the owner.
+    /// Requests with the owner as the waiter.
     fn request(locks: &Locks<Owner>, owner: Owner, set: &LockSet) -> (Outcome, usize) {
         locks.request(owner, set, || owner)
     }
@@ -308,8 +307,8 @@ mod tests {
     }
 
     proptest! {
-        /// Holders never conflict; nobody holds who came after a waiter that it conflicts with (so none starves); and
-        /// everybody is granted in the end.
+        /// Holders never conflict; no request overtakes a conflicting earlier one (so none starves); and every request
+        /// is granted in the end.
         #[test]
         fn holders_never_conflict(steps in prop::collection::vec((0u64..6, 0u8..4, prop::collection::vec(0u64..4, 0..3)), 1..80)) {
             let locks = Locks::default();
@@ -338,7 +337,7 @@ mod tests {
                 };
                 for (at, a) in order.iter().enumerate() {
                     for later in order.iter().skip(at + 1) {
-                        // Whether the first holds or waits.
+                        // Both if the first holds and if it waits.
                         prop_assert!(!(holds.contains(later) && conflict(a, later)), "{later} passed {a}");
                     }
                 }

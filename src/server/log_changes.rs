@@ -97,7 +97,7 @@ impl LogChanges {
 }
 
 impl ReadPart {
-    /// Adds what was committed after `since`, up to and with `stop`.
+    /// Adds the changes after `since`, up to and including `stop`.
     fn read(&mut self, storage: &dyn Storage, since: Tid, stop: Option<Tid>) -> Result<(), StorageError> {
         let mut transactions =
             storage.require_iteration()?.iterate(Some(Tid(since.0.saturating_add(1))), stop)?;
@@ -130,13 +130,13 @@ mod tests {
         storage.last_transaction()
     }
 
-    /// Each answer is what the log alone would give, whatever was asked before.
+    /// Each answer is the same as from the log alone, independent of earlier calls.
     #[test]
     fn earlier_and_later_questions_share_what_is_known() {
         let storage = MappingStorage::new("memory".into());
         let tids: Vec<Tid> = [&[1, 2][..], &[1], &[3], &[2, 4]].iter().map(|o| commit(&storage, o)).collect();
         let changes = LogChanges::default();
-        // Somebody asks all the time, so nothing is forgotten.
+        // Another session is always asking, so nothing is dropped.
         changes.asking.fetch_add(1, Ordering::SeqCst);
         let ask = |since: Tid| changes.since(&storage, since, tids[3], |_| true).unwrap();
         let oids = |oids: &[u64]| oids.iter().map(|oid| Oid(*oid)).collect::<BTreeSet<_>>();
@@ -150,7 +150,7 @@ mod tests {
             assert_eq!((changed.oids, changed.last, changed.up_to), (oids(expected), Some(tids[3]), tids[3]));
         }
         assert_eq!(ask(tids[3]).last, None);
-        // What was committed since is not looked for, as long as the queue has it.
+        // Later commits are not read from the log while the queue has them.
         let later = commit(&storage, &[5]);
         assert!(!ask(tids[2]).oids.contains(&Oid(5)));
         let anew = changes.since(&storage, tids[2], later, |tid| tid == later).unwrap();

@@ -1,4 +1,4 @@
-//! The server: storages, the clients that use them, and the order in which all of it starts and stops.
+//! The server: storages, their clients, and the order of starting and stopping.
 //!
 //! Starting: sockets listen once the storages' files and directories are there, but before they are read, so that
 //! clients queue up in the kernel instead of backing off; they are accepted once everything is ready. Stopping: no
@@ -80,8 +80,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of these storages that accepts no connections yet. `descriptors` is the number that the process may
-    /// have open; `clock` is for all timeouts but those of the storages ([`Hosted::new`]).
+    /// A server of these storages, which accepts no connections yet. `descriptors`: upper bound on the process's open
+    /// files; `clock`: for all timeouts except the storages' ([`Hosted::new`]).
     pub fn new(
         storages: Vec<Arc<Hosted>>,
         greeting: Greeting,
@@ -199,7 +199,7 @@ impl Server {
         self.client_left.notify_all();
     }
 
-    /// Waits until a client leaves, or for `wait_max`: for a thread that lacks what clients have.
+    /// Waits until a client leaves, at most `wait_max`: for a thread that lacks a resource that clients hold.
     pub(crate) fn wait_for_departure(&self, wait_max: Duration) {
         let until = self.clock.now() + wait_max;
         let clients = self.clients.lock();
@@ -253,7 +253,7 @@ impl Server {
     }
 }
 
-/// What `ruok` and its readers need of JSON.
+/// Converts the values that `ruok` and its readers need.
 fn to_json(value: &Value) -> serde_json::Value {
     use serde_json::Value as Json;
     match value {

@@ -1,8 +1,8 @@
-//! Locks on oids as a guard: what hangs on them is done when they are asked for, granted and given back.
+//! Locks on oids as a guard, with the actions at their request, grant and release.
 //!
-//! The table itself is [`locks`](super::locks). Here it is joined with the deadline of `transaction-timeout`, the
-//! time since when locks are held (`lock_time` of `server_status`), the log lines about waiting transactions, and the
-//! threads in which a transaction goes on that had to wait.
+//! The table itself is [`locks`](super::locks). This file adds the deadline of `transaction-timeout`, the time since
+//! when locks are held (`lock_time` of `server_status`), the log lines about waiting transactions, and the threads in
+//! which waiting transactions continue.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -140,8 +140,8 @@ impl OidLocks {
         self.0.as_ref().is_some_and(|request| request.table.locks.is_granted(request.peer.id))
     }
 
-    /// Notes that they were granted: the deadline of `transaction-timeout` runs from now on. `expire` is called, with
-    /// the timeout, if they are still held then.
+    /// Notes that they were granted: the deadline of `transaction-timeout` starts. `expire` is called, with the
+    /// timeout, if they are still held then.
     pub fn start_deadline(&mut self, expire: impl FnOnce(Duration) + Send + 'static) {
         if let Some(Request { table, peer, deadline }) = &mut self.0 {
             table.granted_at.lock().insert(peer.id, table.clock.system_time());

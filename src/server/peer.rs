@@ -8,7 +8,7 @@ use crate::base::address::Host;
 use crate::base::sync::{Mutex, rank};
 use crate::base::untrusted::Untrusted;
 
-/// A client as the log names it and as locks know it.
+/// A client as in the log and in the lock table.
 #[derive(Debug)]
 pub struct Peer {
     /// Number of the connection, unique in the life of the server. The owner of its locks on oids.
@@ -35,7 +35,7 @@ impl Peer {
         self.host
     }
 
-    /// Its name in the log: the label, if it has set one, and the address.
+    /// Its name in the log: its label, if it has set one, and the address.
     pub fn label(&self) -> String {
         self.label.lock().clone()
     }

@@ -27,7 +27,7 @@ use crate::server::invalidations::Invalidations;
 use crate::server::outbox::{Chunk, Outbox, Place};
 use crate::wire::protocol::Wire;
 
-/// What the connections of one storage agree on.
+/// The state that the connections of one storage share.
 #[derive(Debug)]
 pub struct Publication<S: Sink = Stream> {
     announced: AtomicU64,
@@ -74,7 +74,7 @@ pub struct PublicationEntry {
     pub oids: Arc<[Oid]>,
     /// Id of the committing connection; 0: none.
     pub committer: u64,
-    /// What the committer is sent in place of the invalidation.
+    /// Sent to the committer instead of the invalidation.
     pub reply: Vec<u8>,
 }
 
@@ -87,7 +87,7 @@ impl<S: Sink> Publication<S> {
         }
     }
 
-    /// The published state: reads from now on see this one or a newer one.
+    /// The published state: later reads see this one or a newer one.
     pub fn seen(&self) -> Seen {
         Seen(Tid(self.published.load(Ordering::SeqCst)))
     }
@@ -195,15 +195,15 @@ impl<S: Sink> Publication<S> {
         members.list.iter().map(|member| Arc::clone(&member.outbox)).collect()
     }
 
-    /// No longer send anything to this connection.
+    /// Sends nothing more to this connection.
     pub fn leave(&self, id: u64) {
         self.members.lock().list.retain(|member| member.id != id);
     }
 }
 
 impl<S: Sink> Members<S> {
-    /// From here on the connection gets every invalidation (R4: the caller queues the state that it
-    /// got with this guard before it lets go).
+    /// From here on the connection gets every invalidation (R4: the caller queues the state that it got with this guard
+    /// before it drops it).
     pub fn join(&mut self, member: Member<S>) {
         self.list.push(member);
     }
@@ -217,7 +217,7 @@ mod tests {
     use crate::storage::LastInvalidations;
     use crate::wire::protocol::{Dialect, Encoding, Generation};
 
-    /// Remembers what was sent.
+    /// A sink that records the sent bytes.
     #[derive(Default)]
     struct Recorder(std::sync::Mutex<Vec<u8>>);
 

@@ -17,7 +17,7 @@ use crate::server::outbox::Outbox;
 /// Time that a client may take for a record while others wait behind it, and a second more for each megabyte.
 const TIME_MAX: Duration = Duration::from_secs(30);
 const BYTES_PER_SECOND: u64 = 1 << 20;
-/// Interval at which a wait checks whether its client has gone, or one that holds a share is late.
+/// Interval at which a wait checks whether its client is gone, or one that holds a share is late.
 const PAUSE: Duration = Duration::from_millis(100);
 const TOO_SLOW: &str = "it reads a large record too slowly, and others wait for the memory";
 
@@ -64,8 +64,8 @@ impl<S: Sink> RecordMemory<S> {
         RecordMemory(Arc::new(Shared { len_max, time_max, clock, state, changed }))
     }
 
-    /// Waits for a share of `len` bytes. A share of more than there is in all is given when no other is held. `None`:
-    /// the client has gone.
+    /// Waits for a share of `len` bytes. A share larger than the total is given when no other is held. `None`: the
+    /// client is gone.
     pub fn take(&self, len: usize, outbox: &Arc<Outbox<S>>) -> Option<MemoryShare<S>> {
         let mut state = self.0.state.lock();
         state.number += 1;
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes nothing.
+    /// A sink that takes nothing.
     struct Deaf;
 
     impl Sink for Deaf {
@@ -160,7 +160,8 @@ mod tests {
 
     const FOREVER: Duration = Duration::from_secs(3600);
 
-    /// A small request that would fit does not pass a large one that came first, or that would wait for ever.
+    /// A small request that would fit does not overtake a large one that came first; otherwise the large one could wait
+    /// for ever.
     #[test]
     fn shares_are_had_in_the_order_of_the_requests() {
         let memory: RecordMemory<Deaf> = RecordMemory::with_time(100, FOREVER, TimeSource::default());
@@ -185,7 +186,7 @@ mod tests {
         assert!(from.try_recv().is_err());
         drop(first);
         let mut order: Vec<usize> = from.iter().take(4).collect();
-        // Two that fit together may tell so in either order.
+        // Two that fit together may report in either order.
         order[..2].sort_unstable();
         assert_eq!(order, [10, 90, 1000, 5]);
         waiting.into_iter().for_each(|thread| thread.join().expect("no panic"));
@@ -197,7 +198,7 @@ mod tests {
         let memory: RecordMemory<Deaf> = RecordMemory::with_time(100, Duration::ZERO, TimeSource::default());
         let deaf = outbox();
         let share = memory.take(80, &deaf).expect("memory");
-        // Nobody waits for this.
+        // No other request waits for this one.
         let beside = memory.take(20, &outbox()).expect("memory");
         assert!(!deaf.is_closed());
         drop(beside);

@@ -5,7 +5,7 @@ use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
 use crate::server::stats::count;
 
-/// What every call of a registered client needs. Jobs in other threads have a clone.
+/// The context of every call of a registered client. Jobs in other threads have a clone.
 #[derive(Clone)]
 pub struct Registered {
     pub hosted: Arc<Hosted>,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, Condvar, Mutex, rank};
 
-/// What to do when a transaction's time is up.
+/// Called when a transaction's time is up.
 type Expire = Box<dyn FnOnce() + Send>;
 /// Deadline and owner of the locks.
 type Key = (Instant, u64);

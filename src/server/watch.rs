@@ -1,10 +1,10 @@
-//! A thread that closes connections which have been idle for too long. It looks from time to time, so that no message
-//! has to read a clock.
+//! A thread that closes connections which have been idle for too long. It checks at intervals, so that no message has
+//! to read a clock.
 //!
-//! Unregistered connections have a deadline (see [`admission`](super::admission)). A client whose transaction is
-//! open, and for which nothing has come during `idle-transaction-timeout`, is closed: it keeps memory and perhaps a
-//! temporary file, but no locks, since it has not voted. A transaction that has voted is subject to
-//! `transaction-timeout`. What is queued for a client while no writer thread can be started is sent from here.
+//! Unregistered connections have a deadline (see [`admission`](super::admission)). A client with an open transaction
+//! without messages during `idle-transaction-timeout` is closed: it keeps memory and perhaps a temporary file, but no
+//! locks, since it has not voted. A transaction that has voted is subject to `transaction-timeout`. If no writer thread
+//! can be started for a client, its queued messages are sent from here.
 
 use std::collections::HashMap;
 use std::thread;
@@ -31,7 +31,7 @@ pub struct Watch {
     stop_noted: Condvar,
 }
 
-/// Number of messages that had come for an open transaction, and since when none has come.
+/// Number of messages for an open transaction, and since when there was none.
 struct Progress {
     count: u64,
     since: Instant,
@@ -84,7 +84,7 @@ fn run(server: &Server) {
     }
 }
 
-/// The open transactions now. Closes the connections of those for which nothing has come for too long.
+/// The open transactions. Closes connections whose transactions have been idle for too long.
 fn still_open(
     server: &Server,
     before: &HashMap<u64, Progress>,

@@ -30,7 +30,7 @@ const SPAWN_PAUSE: Duration = Duration::from_secs(1);
 /// Conflict checks and log walks; the storage allocates on the heap.
 const STACK: usize = 512 << 10;
 
-/// What a pool runs.
+/// A job for a pool.
 pub type Job = Box<dyn FnOnce() + Send>;
 
 /// The pools of a server, one for each kind of work, so that work with locks on oids never waits behind work that
@@ -41,7 +41,7 @@ pub struct Pools {
     pub votes: Workers,
     /// Votes that wait for a helper to merge conflicts, with their locks.
     pub merges: Workers,
-    /// What is to be undone is looked up before its locks are asked for.
+    /// Looking up the objects of undos, before their locks are requested.
     pub undos: Workers,
     /// Loads that wait for the disk.
     pub reads: Workers,
@@ -73,7 +73,7 @@ struct State {
     jobs: VecDeque<Job>,
     threads: usize,
     idle: usize,
-    /// When a thread could not be started last.
+    /// Time of the last failure to start a thread.
     failed_at: Option<Instant>,
     /// Jobs that are queued are still done.
     is_ended: bool,

@@ -1,7 +1,7 @@
-//! The arguments of a call: how many there are, and what each is taken for.
+//! The arguments of a call: their number and their types.
 //!
-//! Tolerant as Python is: ids may be text or bytes, defaults may be left out. What Python's server would
-//! answer with a TypeError or another exception is [`Refused`] here.
+//! As tolerant as Python: ids may be text or bytes, and arguments with defaults may be left out. Where Python's server
+//! would answer with a TypeError or another exception, the result is [`Refused`].
 
 use std::borrow::Cow;
 
@@ -15,14 +15,14 @@ use crate::pickle::Dialect;
 use crate::pickle::rewrite::rewrite;
 use crate::pickle::value::{Budget, Node, Tree};
 
-/// The exception that a call is answered with instead of being made.
+/// The exception that answers a call which is not made.
 pub(super) type Refused = Box<PyException>;
 
 /// The arguments of a call.
 pub(super) struct Args<'s, 'a> {
     pub method: &'s [u8],
     pub slots: &'s [Slot<'a>],
-    /// The message, if an argument is no scalar
+    /// The message, if an argument is no scalar.
     pub tree: Option<&'s Tree<'a>>,
     pub wire: Wire,
 }
@@ -46,12 +46,12 @@ impl<'a> Args<'_, 'a> {
         })
     }
 
-    /// The extension as Python's server would write it: pickled by the Python that the peer's server would
-    /// have run on.
+    /// The extension as Python's server would write it: pickled by the Python that a server of the peer's generation
+    /// would run on.
     fn extension(&self, at: usize) -> Result<Vec<u8>, Refused> {
         match self.slots.get(at).map(|slot| slot.scalar) {
             None | Some(Scalar::None) => Ok(Vec::new()),
-            // ZODB 5 and later hand on the bytes of a transaction that is copied.
+            // When ZODB 5 and later copy a transaction, they pass on its pickled bytes.
             Some(Scalar::Bytes(pickled) | Scalar::Str(pickled)) => Ok(pickled.to_vec()),
             Some(Scalar::Node(id)) => {
                 let Some(tree) = self.tree else { return Ok(Vec::new()) };
@@ -73,7 +73,7 @@ impl<'a> Args<'_, 'a> {
 
     // -- single arguments
 
-    /// Too few or too many arguments are the TypeError that the peer's Python would raise.
+    /// Checks the number of arguments. A wrong number is the TypeError of the peer's Python.
     #[inline]
     pub fn arity(&self, names: &[&str], required: usize) -> Result<(), Refused> {
         let given = self.slots.len();
@@ -90,7 +90,7 @@ impl<'a> Args<'_, 'a> {
         let given = self.slots.len();
         let python2 = self.wire.encoding == Encoding::Pickle(Dialect::Python2);
         let plural = |count: usize| if count == 1 { "" } else { "s" };
-        // `self` counts in both
+        // both count `self`
         let message = if python2 {
             let (how, count) = match (required == names.len(), given < required) {
                 (true, _) => ("exactly", required + 1),
@@ -163,7 +163,7 @@ impl<'a> Args<'_, 'a> {
         }
     }
 
-    /// A serial that a client has read: `None` and nothing mean a new object.
+    /// The serial that a client has read: `None` or an empty string for a new object.
     pub fn serial(&self, at: usize) -> Result<Tid, Refused> {
         match self.scalar(at) {
             Scalar::None | Scalar::Bytes([]) | Scalar::Str([]) | Scalar::Text([]) => Ok(Tid::ZERO),
@@ -179,7 +179,7 @@ impl<'a> Args<'_, 'a> {
         if self.is_none(at) { Ok(None) } else { self.tid(at).map(Some) }
     }
 
-    /// An id that came as a text of Latin-1 characters; or what Python's storage says to what is no id.
+    /// An id sent as a text of Latin-1 characters; or the error of Python's storage for a value that is no id.
     #[cold]
     fn odd_id(&self, at: usize, what: &str) -> Result<[u8; 8], Refused> {
         let bytes: Vec<u8> = match (self.scalar(at), self.tree) {
@@ -197,7 +197,7 @@ impl<'a> Args<'_, 'a> {
             _ => return Err(refused("TypeError", format!("invalid {what} {}", self.shown(at)))),
         };
         <[u8; 8]>::try_from(bytes.as_slice()).map_err(|_| {
-            // no object can have it
+            // no object can have this oid
             let args = vec![Value::Bytes(bytes)];
             Box::new(PyException::new("ZODB.POSException", "POSKeyError", args))
         })
@@ -214,7 +214,7 @@ impl<'a> Args<'_, 'a> {
         }
     }
 
-    /// A byte string; a text as UTF-8.
+    /// A byte string; a text is encoded as UTF-8.
     #[inline]
     pub fn bytes(&self, at: usize) -> Result<Cow<'a, [u8]>, Refused> {
         match (self.scalar(at), self.tree) {
@@ -228,12 +228,12 @@ impl<'a> Args<'_, 'a> {
         }
     }
 
-    /// A text or a byte string, as the bytes that ZODB writes; `None` as nothing.
+    /// A text or byte string as the bytes that ZODB writes; `None` is empty.
     fn utf8(&self, at: usize) -> Result<Cow<'a, [u8]>, Refused> {
         if self.is_none(at) { Ok(Cow::Borrowed(b"")) } else { self.bytes(at) }
     }
 
-    /// A text, a byte string, or whatever `str()` makes of a number.
+    /// A text, a byte string, or a number as by `str()`.
     pub fn text(&self, at: usize) -> Result<Cow<'a, str>, Refused> {
         match self.scalar(at) {
             Scalar::None | Scalar::Bool(_) | Scalar::Int(_) | Scalar::Float(_) => Ok(self.shown(at).into()),
@@ -270,7 +270,7 @@ impl<'a> Args<'_, 'a> {
         }
     }
 
-    /// The number of an iterator. What is no number names no iterator.
+    /// The number of an iterator. Another value names no iterator.
     pub fn iterator(&self, at: usize) -> Result<i64, Refused> {
         self.int(at).or_else(|_| {
             let key = self.value(at)?;
@@ -291,7 +291,7 @@ impl<'a> Args<'_, 'a> {
         }
     }
 
-    /// A transaction id, as it was encoded.
+    /// A transaction id, in its encoded form.
     pub fn txn_id(&self, at: usize) -> Result<TxnId<'a>, Refused> {
         match self.slots.get(at) {
             Some(slot) if !slot.encoded.is_empty() => Ok(Cow::Borrowed(slot.encoded)),
@@ -336,7 +336,7 @@ impl<'a> Args<'_, 'a> {
         (0..self.slots.len()).map(|at| self.value_within(&mut budget, at)).collect()
     }
 
-    /// Versions ended with ZODB 3.9; only the empty one is left.
+    /// Checks that the version is empty: versions were removed in ZODB 3.9.
     pub fn no_version(&self, at: usize) -> Result<(), Refused> {
         if self.truth(at) {
             let message = vec![Value::text("Versions aren't supported.")];
@@ -355,12 +355,12 @@ pub(super) fn refused(name: &'static str, message: impl Into<String>) -> Refused
     Box::new(PyException::builtin(name, message))
 }
 
-/// The bytes of a text that has only Latin-1 characters.
+/// The bytes of a text whose characters are all Latin-1.
 fn latin1(text: &[u8]) -> Option<Vec<u8>> {
     str::from_utf8(text).ok()?.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
 }
 
-/// The truth of a scalar, as `if x:` has it.
+/// The truth value of a scalar, as in Python's `if x:`.
 pub(super) fn is_true(scalar: Scalar<'_>) -> bool {
     match scalar {
         Scalar::None => false,

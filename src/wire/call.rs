@@ -1,5 +1,5 @@
-//! The other side of the protocol: what a client sends, and what it gets. For tools that ask a server for
-//! something; messages are those of any generation, told from the server's greeting.
+//! The client's side of the protocol: encodes calls and decodes replies, for tools that query a server. Works with each
+//! generation, which the server's greeting names.
 
 use super::encoder;
 use super::msgpack;
@@ -9,42 +9,41 @@ use crate::pickle::Dialect;
 use crate::pickle::read::{Accept, read};
 use crate::pickle::value::{Node, NodeId, Tree};
 
-/// Longest text of an exception that is shown.
+/// Upper bound on the characters of an exception that are shown.
 const SHOWN_MAX: usize = 2000;
-/// Deepest value that is shown.
+/// Upper bound on the nesting of values that are shown.
 const DEPTH_MAX: usize = 8;
 
-/// What a server sends.
+/// A message from a server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Incoming {
     Reply {
         id: i64,
-        /// The value, or `None` if it has instances in it, which are of no use here; an exception in words.
+        /// The value, or `None` if it contains instances, which are not needed here; an exception as text.
         result: Result<Option<Value>, String>,
     },
-    /// A call to the client: invalidations and the like.
+    /// A call to the client, such as an invalidation.
     Push,
 }
 
-/// How to speak to a server that greets like this, and the answer to its greeting; `None`: it is no ZEO
-/// server.
+/// The wire for a server's greeting, and the answer to the greeting. `None` if it is no ZEO server.
 pub fn wire_for(greeting: &[u8]) -> Option<(Wire, Vec<u8>)> {
     if let Some(generation) = Generation::parse_msgpack(greeting) {
         return Some((Wire { generation, encoding: Encoding::Msgpack }, greeting.to_vec()));
     }
     let generation = Generation::parse(greeting).or_else(|| {
-        // A later server knows the newest generation that we know.
+        // A later server also speaks the newest generation here.
         let newest = Generation::NEWEST.name().as_bytes();
         let is_later = greeting.len() == newest.len() && greeting.first() == Some(&b'Z') && greeting > newest;
         is_later.then_some(Generation::NEWEST)
     })?;
-    // Protocol 1 and strings of Python 2 are read by every server, on Python 2 and 3.
+    // Every server, on Python 2 and 3, reads protocol 1 and strings of Python 2.
     let wire = Wire { generation, encoding: Encoding::Pickle(Dialect::Python2) };
     Some((wire, generation.name().as_bytes().to_vec()))
 }
 
 impl Wire {
-    /// Append one frame: a call that wants an answer.
+    /// Appends one frame: a call that expects an answer.
     pub fn call(&self, id: i64, method: &str, args: &[Value], out: &mut Vec<u8>) {
         encoder::frame(*self, out, |e| {
             e.begin_message();
@@ -61,7 +60,7 @@ impl Wire {
         });
     }
 
-    /// Append one frame: a sign of life, which servers do not answer.
+    /// Appends one frame: a keep-alive message, which servers do not answer.
     pub fn keep_alive(&self, out: &mut Vec<u8>) {
         encoder::frame(*self, out, |e| {
             e.begin_reply(super::request::MsgId::Int(-1), 0);
@@ -69,7 +68,7 @@ impl Wire {
         });
     }
 
-    /// Understand what the server sent.
+    /// Decodes a message from the server.
     pub fn incoming(&self, payload: &[u8]) -> Result<Incoming, String> {
         let tree = match self.encoding {
             Encoding::Pickle(_) => read(payload, Accept::RECORD).map_err(|error| error.to_string())?,
@@ -109,7 +108,7 @@ impl Wire {
     }
 }
 
-/// A class by its name, which Z5 sends as text.
+/// The name of a class, which Z5 sends as text.
 fn name_of(tree: &Tree<'_>, id: NodeId) -> String {
     match tree.node(id) {
         Node::Text(name) | Node::Str(name) | Node::Bytes(name) => String::from_utf8_lossy(name).into_owned(),
@@ -123,7 +122,7 @@ fn show(tree: &Tree<'_>, id: NodeId) -> String {
     out
 }
 
-/// Much as Python shows it.
+/// Appends the value much as Python shows it.
 fn put(tree: &Tree<'_>, id: NodeId, depth: usize, out: &mut String) {
     if depth > DEPTH_MAX || out.len() > SHOWN_MAX {
         out.push_str("...");

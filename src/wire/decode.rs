@@ -1,7 +1,7 @@
-//! Frames to [`Call`]s. A message whose arguments are all scalars is scanned in place; any other is read into
-//! a tree. Then [`super::methods`] finds what is called.
+//! Decodes frames into [`Call`]s. A message whose arguments are all scalars is scanned in place; any other is read into
+//! a tree. Then [`super::methods`] finds the method.
 //!
-//! What Python's server would answer with an exception is [`Request::Malformed`]; only what Python cannot
+//! Where Python's server would answer with an exception, the result is [`Request::Malformed`]; only what Python cannot
 //! decode at all is an error here.
 
 use std::borrow::Cow;
@@ -15,7 +15,7 @@ use super::scalars::{Scalar, Scanned, Slot, Slots};
 use super::{msgpack, pickle};
 use crate::pickle::value::{Node, NodeId, Tree};
 
-/// A message that is not one: Python's servers close the connection.
+/// The bytes are no message: Python's servers close the connection.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DecodeError {
     pub what: String,
@@ -30,7 +30,7 @@ impl fmt::Display for DecodeError {
 impl std::error::Error for DecodeError {}
 
 impl Wire {
-    /// Understand a message. The payload of a frame, without length and message authentication code.
+    /// Decodes a message: the payload of a frame, without length and message authentication code.
     pub fn decode<'a>(&self, payload: &'a [u8]) -> Result<Call<'a>, DecodeError> {
         let mut slots = [Slot::EMPTY; 11];
         let scanned = match self.encoding {
@@ -60,7 +60,7 @@ fn call_of_scalars<'a>(wire: Wire, scanned: Scanned, slots: &Slots<'a>) -> Resul
     call(id, is_true(flag.scalar), Cow::Borrowed(method), count.is_some(), &args)
 }
 
-/// A message of any arguments, by way of a tree.
+/// The call of a message with any arguments, read into a tree.
 #[cold]
 pub(super) fn decode_tree<'a>(wire: Wire, frame: &'a [u8]) -> Result<Call<'a>, DecodeError> {
     let tree = match wire.encoding {

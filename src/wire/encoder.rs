@@ -1,6 +1,5 @@
-//! Writes single values and the frame of a message, in the encoding of a [`Wire`]. The one place that chooses
-//! between [`super::pickle`] and [`super::msgpack`]. Replies and pushes are put together in [`super::reply`]
-//! and [`super::push`].
+//! Writes single values and the frame of a message, in the encoding of a [`Wire`]. Only this module chooses between
+//! [`super::pickle`] and [`super::msgpack`]. Replies and pushes are composed in [`super::reply`] and [`super::push`].
 
 use super::exception::{BUILTINS, PyException};
 use super::frame::{begin_frame, end_frame};
@@ -64,7 +63,7 @@ impl Encoder<'_> {
         self.id8(oid.to_bytes());
     }
 
-    /// An oid in a list of invalidations: with the version that it was changed in, where these are known.
+    /// An oid in a list of invalidations, with its (empty) version for generations that have versions.
     pub fn oid_with_version(&mut self, oid: Oid) {
         if self.wire.knows_versions() {
             self.begin_tuple(2);
@@ -139,7 +138,7 @@ impl Encoder<'_> {
         }
     }
 
-    /// A message id as it came.
+    /// A message id, unchanged.
     pub fn msg_id(&mut self, id: MsgId<'_>) {
         match id {
             MsgId::Int(id) => self.int(id),
@@ -153,7 +152,7 @@ impl Encoder<'_> {
         }
     }
 
-    /// What stands before the result in a reply.
+    /// The part of a reply before the result.
     pub fn begin_reply(&mut self, id: MsgId<'_>, flag: i64) {
         self.begin_message();
         self.msg_id(id);
@@ -161,7 +160,7 @@ impl Encoder<'_> {
         self.text(REPLY);
     }
 
-    /// What stands before the arguments of a call to the client.
+    /// The part of a call to the client before the arguments.
     pub fn begin_call(&mut self, method: &str) {
         self.begin_message();
         self.int(0);
@@ -187,7 +186,7 @@ impl Encoder<'_> {
         }
     }
 
-    /// Any value. Recursion is as deep as the value; what comes from peers is bounded when it is decoded.
+    /// Any value. The recursion is as deep as the value; values from peers are bounded when they are decoded.
     pub fn value(&mut self, value: &Value) {
         match value {
             Value::None => self.none(),
@@ -236,9 +235,8 @@ impl Encoder<'_> {
         }
     }
 
-    /// An exception inside a value: a pickled instance, in Z5 too. Python's servers put (name, attributes)
-    /// into a message of msgpack, on which clients fail when they print the MultipleUndoErrors that it stands
-    /// in; what it says will do.
+    /// An exception inside a value: a pickled instance, in Z5 too. In msgpack only its message is sent: Python's
+    /// servers send (name, attributes), and clients fail when they print the MultipleUndoErrors that contain it.
     pub fn exception(&mut self, exception: &PyException) {
         match (self.wire.encoding, exception.args.first()) {
             (Encoding::Pickle(_), _) => self.exception_instance(exception),
@@ -276,8 +274,8 @@ impl Encoder<'_> {
         pickle::put_global(module, exception.name, self.out);
     }
 
-    /// A pickled instance. ZODB's own exceptions reduce to `_recon(class, state)`, with the arguments in the
-    /// state; clients accept that function and classes of exceptions, and no other global.
+    /// A pickled instance. ZODB's own exceptions reduce to `_recon(class, state)`, with the arguments in the state;
+    /// clients accept this function, classes of exceptions, and no other global.
     pub fn exception_instance(&mut self, exception: &PyException) {
         let attributes = &exception.attributes;
         if exception.module == BUILTINS || exception.module == "transaction.interfaces" {
@@ -300,7 +298,7 @@ impl Encoder<'_> {
         pickle::put_global("ZODB.POSException", "_recon", self.out);
         self.begin_tuple(2);
         self.exception_class(exception);
-        // 3.8's ConflictError and its like keep their message in a slot that must be set; others ignore it.
+        // ConflictError and similar classes of 3.8 keep their message in a slot that must be set; others ignore it.
         let message =
             self.wire.exceptions_have_message() && !attributes.iter().any(|(name, _)| *name == "message");
         let count = attributes.len() + 1 + usize::from(message);
@@ -334,14 +332,14 @@ fn as_i64(value: &[u8]) -> Option<i64> {
     Some(i64::from_le_bytes(bytes))
 }
 
-/// The float next to an integer in two's complement, little endian.
+/// The nearest float to an integer in two's complement, little endian.
 fn nearest(value: &[u8]) -> f64 {
     let (top, rest) = value.split_last().unwrap_or((&0, &[]));
     let top = f64::from(i8::from_le_bytes([*top]));
     rest.iter().rev().fold(top, |sum, byte| sum * 256.0 + f64::from(*byte))
 }
 
-/// Append one frame with a message that `build` writes.
+/// Appends one frame with a message that `build` writes.
 pub(super) fn frame(wire: Wire, out: &mut Vec<u8>, build: impl FnOnce(&mut Encoder<'_>)) {
     let start = begin_frame(out);
     let mut encoder = Encoder { out, wire };

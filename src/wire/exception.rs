@@ -1,5 +1,5 @@
-//! Python exceptions as data: how they are made, and how the log shows them. The data itself is in
-//! [`super::value`], because an exception has values and a value may be an exception.
+//! Python exceptions as data: constructors, and their text in the log. The type is in [`super::value`], because an
+//! exception has values and a value may be an exception.
 //!
 //! How an exception is encoded is in [`super::encoder`]: a pickled instance before Z5, class name and
 //! arguments in Z5 and M5.
@@ -10,10 +10,10 @@ pub use super::value::PyException;
 use super::value::Value;
 use crate::base::untrusted::{Untrusted, UntrustedBytes};
 
-/// Stands for the module of the peer's built-in exceptions.
+/// Placeholder for the module of the peer's built-in exceptions.
 pub const BUILTINS: &str = "builtins";
 
-/// For a line of the log: the class, and what it says. Arguments may come from a client.
+/// The text for a log line: class and arguments. Arguments may come from a client.
 impl fmt::Display for PyException {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)?;
@@ -31,7 +31,7 @@ impl fmt::Display for PyException {
     }
 }
 
-/// A value in an operator's words: strings without quotes, oids and tids in hex.
+/// A value as operators read it: strings without quotes, oids and tids in hex.
 struct Shown<'a>(&'a Value);
 
 impl fmt::Display for Shown<'_> {
@@ -78,7 +78,7 @@ impl PyException {
 mod tests {
     use super::*;
 
-    /// The log had Rust's debug text: `OSError[Int(2), Text("...")]`.
+    /// The log showed Rust's debug text: `OSError[Int(2), Text("...")]`.
     #[test]
     fn lines_of_the_log_are_plain_text() {
         let line = |name, args| PyException::new(BUILTINS, name, args).to_string();

@@ -1,27 +1,27 @@
 //! Frames: a 4-byte big-endian length and a payload, found in a buffer that the caller fills from a socket.
 //!
-//! The top bit of the length says that 20 bytes of message authentication code, which the length does not count,
-//! stand before the payload. Nothing is allocated per frame; the buffer grows with the bytes that arrive, not with
-//! the length that a peer claims, and gives its memory back after a huge frame.
+//! The top bit of the length means that 20 bytes of message authentication code, which the length does not count, are
+//! before the payload. Nothing is allocated per frame; the buffer grows with the bytes that arrive, not with the length
+//! that a peer announces, and its memory is released after a huge frame.
 
 use std::fmt;
 use std::io;
 
 use crate::base::memory;
 
-/// Longest frame that is accepted unless the caller says otherwise. Clients send large records in one frame.
+/// Default limit on the length of a frame. Clients send large records in one frame.
 pub const FRAME_LEN_MAX: usize = 1 << 30;
 
-/// The flag in the length that announces a message authentication code.
+/// Flag in the length: a message authentication code follows.
 pub const MAC_BIT: u32 = 0x8000_0000;
 /// Bytes of a message authentication code: HMAC-SHA1.
 pub const MAC_LEN: usize = 20;
 const PREFIX_LEN: usize = 4;
 
-/// Room that a new reader offers; doubled whenever a read fills it, up to [`READ_LEN_MAX`].
+/// Size of a new reader's first read; doubled whenever a read fills it, up to [`READ_LEN_MAX`].
 const READ_LEN_MIN: usize = 1 << 10;
 const READ_LEN_MAX: usize = 128 << 10;
-/// A buffer that has grown beyond this is given back once it is empty.
+/// A buffer larger than this is released when it is empty.
 const KEEP_LEN_MAX: usize = 256 << 10;
 
 /// One message of the peer.
@@ -31,7 +31,7 @@ pub struct Frame<'a> {
     pub payload: &'a [u8],
 }
 
-/// A frame that is not accepted: it has to be skipped, or the connection closed.
+/// A frame that is refused: it must be skipped, or the connection closed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FrameError {
     pub len: usize,
@@ -47,7 +47,7 @@ impl fmt::Display for FrameError {
 
 impl std::error::Error for FrameError {}
 
-/// Finds frames in what was read from a socket.
+/// Finds frames in the bytes that were read from a socket.
 ///
 /// ```
 /// use runzeo::wire::frame::FrameReader;
@@ -60,14 +60,14 @@ impl std::error::Error for FrameError {}
 /// ```
 #[derive(Debug)]
 pub struct FrameReader {
-    /// Received bytes are `buf[start..end]`; what is behind `end` was initialised once and is room to read into.
+    /// Received bytes are `buf[start..end]`; the rest is initialised and free to read into.
     buf: Vec<u8>,
     start: usize,
     end: usize,
-    /// How much room a read is worth on this connection.
+    /// Bytes to ask for in each read.
     read_len: usize,
     len_max: usize,
-    /// Bytes of a frame that are still to be dropped.
+    /// Bytes of a refused frame that are still to be dropped.
     skipping: usize,
 }
 
@@ -83,18 +83,18 @@ impl FrameReader {
         FrameReader::with_limit(FRAME_LEN_MAX)
     }
 
-    /// The same with another limit on the length of a payload.
+    /// A reader with another limit on the length of a payload.
     pub fn with_limit(len_max: usize) -> FrameReader {
         FrameReader { buf: Vec::new(), start: 0, end: 0, read_len: READ_LEN_MIN, len_max, skipping: 0 }
     }
 
-    /// Change the limit, e.g. once the peer has shown that it is a client.
+    /// Changes the limit, for example when the peer has proved to be a client.
     pub fn set_limit(&mut self, len_max: usize) {
         self.len_max = len_max;
     }
 
-    /// Room to read into, never empty. Call [`FrameReader::filled`] with the number of bytes that were read. An error:
-    /// there is no memory for it.
+    /// The free part of the buffer, never empty. Call [`FrameReader::filled`] with the number of bytes read. Fails if
+    /// there is no memory.
     pub fn spare(&mut self) -> io::Result<&mut [u8]> {
         if self.start == self.end {
             self.start = 0;
@@ -109,7 +109,7 @@ impl FrameReader {
         Ok(self.buf.get_mut(self.end..).unwrap_or_default())
     }
 
-    /// `count` bytes of [`FrameReader::spare`] were filled.
+    /// `count` bytes were read into [`FrameReader::spare`].
     pub fn filled(&mut self, count: usize) {
         self.end = (self.end + count).min(self.buf.len());
         if self.end == self.buf.len() {
@@ -117,7 +117,7 @@ impl FrameReader {
         }
     }
 
-    /// The next complete frame, which is thereby consumed.
+    /// Takes the next complete frame.
     #[allow(clippy::should_implement_trait)] // a lending iterator
     pub fn next(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         if self.skipping > 0 {
@@ -144,18 +144,18 @@ impl FrameReader {
         Ok(Some(Frame { mac, payload }))
     }
 
-    /// Drop the frame that was not accepted, as it arrives.
+    /// Drops the refused frame as its bytes arrive.
     pub fn skip(&mut self, refused: &FrameError) {
         self.skipping = PREFIX_LEN + if refused.has_mac { MAC_LEN } else { 0 } + refused.len;
     }
 
-    /// Bytes that were received and not yet consumed.
+    /// Number of bytes that are received and not yet taken.
     pub fn pending(&self) -> usize {
         self.end - self.start
     }
 
-    /// Moves a partial frame to the front, and if that is not enough, grows: to the declared length of the
-    /// frame, but at most to twice of what has arrived.
+    /// Moves a partial frame to the front. If the room is still too small, grows to the announced length of the frame,
+    /// but at most to twice the received bytes.
     fn make_room(&mut self) -> io::Result<()> {
         if self.start > 0 {
             self.buf.copy_within(self.start..self.end, 0);
@@ -176,14 +176,14 @@ impl FrameReader {
     }
 }
 
-/// Begin a frame in `out`: a length that [`end_frame`] fills in. Returns where the frame begins.
+/// Begins a frame in `out`: a length that [`end_frame`] fills in. Returns the offset of the frame.
 pub fn begin_frame(out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX_LEN]);
     start
 }
 
-/// Fill in the length of the frame that begins at `start` and ends where `out` ends.
+/// Fills in the length of the frame from `start` to the end of `out`.
 pub fn end_frame(out: &mut [u8], start: usize) {
     let len = out.len().saturating_sub(start + PREFIX_LEN);
     debug_assert!(len < MAC_BIT as usize);
@@ -192,7 +192,7 @@ pub fn end_frame(out: &mut [u8], start: usize) {
     }
 }
 
-/// One frame with this payload.
+/// Appends one frame with this payload.
 pub fn put_frame(payload: &[u8], out: &mut Vec<u8>) {
     let start = begin_frame(out);
     out.extend_from_slice(payload);

@@ -1,7 +1,7 @@
-//! Message authentication of connections before Z5, once the peer has proved who it is.
+//! Message authentication of connections before Z5, after the client's authentication.
 //!
-//! Every frame carries an HMAC-SHA1 of all payloads that went the same way since the session key was agreed on, its
-//! own the last; so a message cannot be changed, left out, repeated or moved. Each direction has a code of its own.
+//! Every frame has an HMAC-SHA1 of all payloads sent in its direction since the session key was agreed on, including
+//! its own; so a message cannot be changed, left out, repeated or moved. Each direction has its own code.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
@@ -9,19 +9,19 @@ use subtle::ConstantTimeEq;
 
 use super::frame::{MAC_BIT, MAC_LEN};
 
-/// The code of one direction of a connection, fed with every payload so far.
+/// The code of one direction of a connection, over all payloads so far.
 #[derive(Clone)]
 pub struct RunningMac(Hmac<Sha1>);
 
 impl std::fmt::Debug for RunningMac {
-    /// Without what could be used to forge messages.
+    /// Shows nothing that could be used to forge messages.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("RunningMac")
     }
 }
 
 impl RunningMac {
-    /// Nothing was sent yet with this key.
+    /// Starts with a session key, before any payload.
     pub fn new(session_key: &[u8]) -> RunningMac {
         RunningMac(Hmac::new_from_slice(session_key).expect("HMAC takes keys of any length"))
     }
@@ -32,13 +32,13 @@ impl RunningMac {
         self.0.clone().finalize().into_bytes().into()
     }
 
-    /// Is `code` that of the next payload? Compared in constant time.
+    /// Whether `code` is the code of the next payload, compared in constant time.
     #[must_use]
     pub fn check_next(&mut self, payload: &[u8], code: &[u8; MAC_LEN]) -> bool {
         self.next(payload).ct_eq(code).into()
     }
 
-    /// Appends to `out` whole frames with the codes that they lack.
+    /// Appends `frames`, which have no codes yet, to `out` with their codes.
     pub fn sign_frames(&mut self, mut frames: &[u8], out: &mut Vec<u8>) {
         while let Some((prefix, rest)) = frames.split_first_chunk::<4>() {
             let len = u32::from_be_bytes(*prefix);
@@ -70,7 +70,7 @@ mod tests {
         found
     }
 
-    /// As Python has it: `h = hmac.HMAC(b'k' * 60, digestmod=sha1); h.update(b'one'); h.digest()`, and so on.
+    /// Values from Python: `h = hmac.HMAC(b'k' * 60, digestmod=sha1); h.update(b'one'); h.digest()`, and so on.
     #[test]
     fn the_code_goes_on_from_message_to_message() {
         let hex = |code: [u8; MAC_LEN]| code.iter().map(|byte| format!("{byte:02x}")).collect::<String>();

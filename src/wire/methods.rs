@@ -1,14 +1,12 @@
-//! The methods that a client may call, as tables: name, names of the parameters, how many of them are
-//! required, and the [`Request`] that the arguments make. A method of the current generations is in
-//! [`request`], one that only older ones have is in [`legacy_request`], one with a version among its
-//! parameters in [`request_with_versions`].
+//! The methods that a client may call, as tables: name, names of the parameters, number of required ones, and the
+//! [`Request`] made from the arguments. Methods of the current generations are in [`request`], methods of older ones
+//! only in [`legacy_request`], methods with a version among their parameters in [`request_with_versions`].
 
 use super::arguments::{Args, Refused, is_true, refused};
 use super::protocol::UndoCall;
 use super::request::Request;
 
-/// A `match` over the names of methods, which answers a wrong number of arguments before it makes the
-/// request.
+/// A `match` over the names of methods. A wrong number of arguments is answered before the request is made.
 macro_rules! methods {
     ($args:ident; $($name:literal $(if $known:expr)?, [$($parameter:literal),*], $required:literal => $request:expr;)* _ => $other:expr) => {
         match $args.method {
@@ -21,9 +19,9 @@ macro_rules! methods {
     };
 }
 
-/// The request that the method and its arguments make; `None` if the peer's generation has no such method.
+/// The request for the method and its arguments; `None` if the peer's generation has no such method.
 pub(super) fn request<'a>(args: &Args<'_, 'a>) -> Result<Option<Request<'a>>, Refused> {
-    // In the order of how often a call comes.
+    // In the order of frequency.
     Ok(Some(methods! {
         args;
         b"loadBefore", ["oid", "tid"], 2 => Request::LoadBefore { oid: args.oid(0)?, before: args.tid(1)? };

@@ -1,10 +1,10 @@
-//! Bytes <-> typed messages. No sockets and no storages here.
+//! Bytes <-> typed messages, without sockets and storages.
 //!
-//! What differs between protocol generations is a row in [`protocol`]; how the two encodings differ is in
-//! `pickle` and `msgpack`. [`decode`] turns frames into [`request::Call`]s, [`reply`] and [`push`] turn
-//! answers into frames. Nothing here panics on what a peer sends.
+//! The differences between protocol generations are rows in [`protocol`]; the two encodings are in `pickle` and
+//! `msgpack`. [`decode`] turns frames into [`request::Call`]s, [`reply`] and [`push`] turn answers into frames. No
+//! input from a peer causes a panic.
 
-// What comes from a peer or a file must not be able to panic. Tests may.
+// Data from peers and files must not cause a panic.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation))]
 
 mod arguments;

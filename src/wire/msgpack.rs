@@ -1,5 +1,5 @@
-//! Messages as msgpack, the encoding of M5 connections: what a message in this encoding looks like, in and
-//! out. The same functions for pickles are in [`super::pickle`].
+//! Messages as msgpack, the encoding of M5 connections: reading and writing. [`super::pickle`] has the same functions
+//! for pickles.
 
 use super::scalars::{HEAD, Scalar, Scanned, Slot, Slots};
 use crate::base::bytes::Reader;
@@ -32,7 +32,7 @@ const MAP32: u8 = 0xdf;
 
 // -- reading
 
-/// Scan a message whose arguments are scalars. `None`: some are not, or it is no message.
+/// Scans a message whose arguments are scalars. `None` if one is none, or if it is no message.
 pub(super) fn scan<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<Scanned> {
     let mut r = Reader::new(frame);
     (r.u8()? == 0x94).then_some(())?;
@@ -103,20 +103,20 @@ fn scalar<'a>(r: &mut Reader<'a>) -> Option<Slot<'a>> {
     Some(Slot { scalar, encoded: r.since(start) })
 }
 
-/// Upper bound on the values of a message, whatever its length.
+/// Upper bound on the values of a message, independent of its length.
 const NODES_MAX: usize = 1 << 20;
 
-/// A container that is not complete.
+/// A container that is not complete yet.
 struct Open {
     start: usize,
-    /// Items that are still to come: for a map twice the number of its pairs
+    /// Number of missing items; for a map, twice the number of missing pairs.
     left: usize,
     is_map: bool,
     items: Vec<NodeId>,
 }
 
-/// Read a message, whatever its arguments are, into the same tree that pickles are read into. One pass, no
-/// recursion. The error says what is wrong.
+/// Reads a message with any arguments into a tree, as for pickles. One pass, no recursion. The error says what is
+/// wrong.
 pub(super) fn tree(source: &[u8]) -> Result<Tree<'_>, String> {
     let mut nodes: Vec<Node<'_>> = Vec::new();
     let mut spans = Vec::new();
@@ -136,7 +136,7 @@ pub(super) fn tree(source: &[u8]) -> Result<Tree<'_>, String> {
                 continue;
             }
         };
-        // The value may be the last item of its container, and that of the one around it.
+        // The value may complete its container, and this one the container around it.
         let mut start = start;
         loop {
             let id = NodeId(u32::try_from(nodes.len()).map_err(|_| "msgpack: too long")?);
@@ -305,7 +305,7 @@ pub(super) fn begin_map(count: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// A count in the shortest of the forms with 1, 2 and 4 bytes that exist.
+/// A count in the shortest available form of 1, 2 and 4 bytes.
 fn put_count(count: usize, [one, two, four]: [Option<u8>; 3], out: &mut Vec<u8>) {
     if let (Some(format), Ok(count)) = (one, u8::try_from(count)) {
         out.extend_from_slice(&[format, count]);
@@ -313,27 +313,26 @@ fn put_count(count: usize, [one, two, four]: [Option<u8>; 3], out: &mut Vec<u8>)
         out.push(format);
         out.extend_from_slice(&count.to_be_bytes());
     } else if let Some(format) = four {
-        // no value is longer than its frame, which is shorter than 2 GiB
+        // a value is not longer than its frame, which is shorter than 2 GiB
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         out.push(format);
         out.extend_from_slice(&count.to_be_bytes());
     }
 }
 
-/// Bytes before the data in the reply to a load, with the length of the frame, and without the message id:
-/// length of the frame; start of the message; flag and method; start of the result; format and length of the
-/// data.
+/// Bytes before the data in the reply to a load, including the frame's length but not the message id: length of the
+/// frame; start of the message; flag and method; start of the result; format and length of the data.
 pub(super) const LOAD_HEADER_LEN: usize = 4 + 1 + 8 + 3 + 5;
 
-/// Bytes of a message id that is an oid and a tid.
+/// Bytes of a message id that consists of an oid and a tid.
 pub(super) const LOAD_ID_LEN: usize = 21;
 
-/// What stands before the data in the result of a load, a tuple of `count` (0: the data alone). The length
-/// has always four bytes.
+/// The part before the data in the result of a load, a tuple of `count` (0: the data alone). The length always takes
+/// four bytes.
 pub(super) fn begin_load(count: usize, data_len: u32, out: &mut Vec<u8>) {
     if let (1.., Ok(count)) = (count, u16::try_from(count)) {
-        // The long form makes this header as long as a data header of FileStorage, where data is
-        // read into place: then nothing needs to be moved.
+        // With the long form this header is as long as a data header of FileStorage, and the data is read into its
+        // place: then nothing has to be moved.
         out.push(ARRAY16);
         out.extend_from_slice(&count.to_be_bytes());
     }

@@ -1,8 +1,8 @@
 //! Protocol generations, encodings and dialects, the table of what differs, and the handshake.
 //!
-//! [`TABLE`] has a row per generation, with a column for each difference; a method of [`Wire`] reads the
-//! column. The server asks `wire.sends_serialnos()`, never which generation it is. `docs/protocol.md` has the
-//! same table with the reasons, and says how a generation is added; a test compares both.
+//! [`TABLE`] has a row for each generation and a column for each difference; each method of [`Wire`] reads one column.
+//! The server calls `wire.sends_serialnos()` and never compares generations. `docs/protocol.md` has the same table with
+//! the reasons, and says how to add a generation; a test compares both.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ pub enum Encoding {
     Msgpack,
 }
 
-/// What one connection speaks. Two connections with the same `Wire` can be sent the same bytes.
+/// The generation and encoding of one connection. Two connections with the same `Wire` can be sent the same bytes.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Wire {
     pub generation: Generation,
@@ -43,7 +43,7 @@ pub struct Wire {
 pub enum UndoCall {
     /// `undo(trans_id, id)` is a call like any other and returns (tid, oids).
     Answered,
-    /// `undoa(trans_id, id)` is buffered like a store; vote tells which objects it changed.
+    /// `undoa(trans_id, id)` is buffered like a store; the reply to vote has the changed objects.
     Buffered,
 }
 
@@ -70,9 +70,9 @@ const COLUMNS: usize = Column::NoBlobNamesPath as usize + 1;
 /// One row of [`TABLE`].
 struct Row {
     generation: Generation,
-    /// In a handshake, if messages are pickles
+    /// Name in a handshake if messages are pickles.
     name: &'static str,
-    /// In a handshake, if messages are msgpack; `None` where they cannot be
+    /// Name in a handshake if messages are msgpack; `None` if the generation has no msgpack.
     msgpack_name: Option<&'static str>,
     undo: UndoCall,
     columns: [bool; COLUMNS],
@@ -131,7 +131,7 @@ impl Generation {
         TABLE.get(self as usize).unwrap_or(NEWEST)
     }
 
-    /// `Z308` … `Z5`, as in a handshake.
+    /// `Z308` … `Z5`, the name in a handshake.
     pub fn name(self) -> &'static str {
         self.row().name
     }
@@ -154,7 +154,7 @@ impl fmt::Display for Generation {
     }
 }
 
-/// What the server says first: the newest protocol that it wants to speak.
+/// The server's first message: the newest protocol that it offers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Greeting {
     pub generation: Generation,
@@ -162,13 +162,13 @@ pub struct Greeting {
 }
 
 impl Greeting {
-    /// The newest generation: `Z5`, or `M5` with msgpack.
+    /// Offers the newest generation: `Z5`, or `M5` with msgpack.
     pub fn new(msgpack: bool) -> Greeting {
         Greeting { generation: Generation::NEWEST, msgpack }
     }
 
-    /// From the environment variable `ZEO_SERVER_PROTOCOL`: `Z4`, `Z308` as ZEO 4 and older write it, or `5`,
-    /// `4` as ZEO 5 does. `None`: not a protocol.
+    /// Parses the environment variable `ZEO_SERVER_PROTOCOL`: `Z4`, `Z308` in the form of ZEO 4 and older, or `5`, `4`
+    /// in the form of ZEO 5. `None` if it is no protocol.
     pub fn from_env(value: &str, msgpack: bool) -> Option<Greeting> {
         let value = value.trim();
         let generation = match value.as_bytes().first()? {
@@ -191,9 +191,9 @@ impl Greeting {
 /// A client's answer to the greeting.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum GreetingAnswer {
-    /// It speaks this from now on.
+    /// The client speaks this protocol from now on.
     Speaks { generation: Generation, msgpack: bool },
-    /// A monitoring tool: it wants one frame of JSON and then the end of the connection.
+    /// A monitoring tool: it expects one frame of JSON, then the end of the connection.
     RuOk,
 }
 
@@ -209,9 +209,9 @@ impl fmt::Display for BadHandshake {
 
 impl std::error::Error for BadHandshake {}
 
-/// Understand the first frame of a client. Old clients answer the smaller, byte by byte, of their own
-/// protocol and the greeting; ZEO 5 and 6 put the first letter of the greeting before their own number. As in
-/// Python's servers, the answer decides about msgpack, not the greeting.
+/// Parses a client's first frame. Old clients answer the smaller, byte by byte, of their own protocol and the greeting;
+/// ZEO 5 and 6 put the first letter of the greeting before their own number. As in Python's servers, the answer decides
+/// about msgpack, not the greeting.
 pub fn negotiate(greeting: Greeting, answer: &[u8]) -> Result<GreetingAnswer, BadHandshake> {
     if answer == b"ruok" {
         return Ok(GreetingAnswer::RuOk);
@@ -228,9 +228,8 @@ pub fn negotiate(greeting: Greeting, answer: &[u8]) -> Result<GreetingAnswer, Ba
     }
 }
 
-/// The dialect of a peer, from its first message after the handshake. Python 2's cPickle writes protocol 1,
-/// which has no PROTO opcode and says False as `I00`; Python 3, and zodbpickle in Python 2, begin with
-/// `\x80\x03`.
+/// The dialect of a peer, from its first message after the handshake. Python 2's cPickle writes protocol 1, which has
+/// no PROTO opcode and writes False as `I00`; Python 3, and zodbpickle in Python 2, begin with `\x80\x03`.
 fn dialect_of_first_message(frame: &[u8]) -> Dialect {
     match frame {
         [PROTO, protocol, ..] if *protocol >= 3 => Dialect::Python3,
@@ -239,7 +238,7 @@ fn dialect_of_first_message(frame: &[u8]) -> Dialect {
 }
 
 impl Wire {
-    /// For a peer that has not sent its first message: every peer that closes then can read it.
+    /// The wire of a peer that has not sent its first message yet.
     pub const BEFORE_FIRST_MESSAGE: Wire =
         Wire { generation: Generation::NEWEST, encoding: Encoding::Pickle(Dialect::Python3) };
 
@@ -254,17 +253,17 @@ impl Wire {
         self.generation.row().columns.get(column as usize).copied().unwrap_or_default()
     }
 
-    /// ZODB 3.8 and older: versions stand beside oids in arguments and results.
+    /// ZODB 3.8 and older: arguments and results have versions beside oids.
     pub fn knows_versions(self) -> bool {
         self.has(Column::Versions)
     }
 
-    /// Exceptions have their `message` in the state, for a slot that Python 2.5 gave them.
+    /// Exceptions have a `message` in their state, for a slot of Python 2.5.
     pub fn exceptions_have_message(self) -> bool {
         self.has(Column::ExceptionsHaveMessage)
     }
 
-    /// How the client undoes.
+    /// How the client undoes transactions.
     pub fn undo_call(self) -> UndoCall {
         self.generation.row().undo
     }
@@ -287,7 +286,7 @@ impl Wire {
         self.has(Column::PickledExceptions)
     }
 
-    /// `getAuthProtocol` and what follows from it exist.
+    /// The server has `getAuthProtocol` and the calls that follow it.
     pub fn knows_authentication(self) -> bool {
         self.has(Column::Authentication)
     }
@@ -307,7 +306,7 @@ impl Wire {
         self.has(Column::AsyncFlagIsBool)
     }
 
-    /// An exception in a call that wants no reply closes the connection; earlier it is only logged.
+    /// An exception in a call without a reply closes the connection; earlier it is only logged.
     pub fn async_error_closes(self) -> bool {
         self.has(Column::AsyncErrorCloses)
     }
@@ -343,7 +342,7 @@ mod tests {
         }
     }
 
-    /// A method of [`Wire`], and what it says as the documentation says it.
+    /// A method of [`Wire`], and its result as the documentation words it.
     type Difference = (&'static str, fn(Wire) -> &'static str);
 
     macro_rules! differences {
@@ -352,8 +351,8 @@ mod tests {
         };
     }
 
-    /// The table of differences in `docs/protocol.md` has a line for each method of [`Wire`], and in each
-    /// column what the method returns for the generations of that column.
+    /// The table of differences in `docs/protocol.md` has a line for each method of [`Wire`], and in each column the
+    /// method's result for the generations of that column.
     #[test]
     fn the_documented_table_is_the_one_in_force() {
         let read = |path: &str| {

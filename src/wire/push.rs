@@ -1,4 +1,4 @@
-//! Messages that the server sends without being asked: what they are, and how they are encoded.
+//! Messages that the server sends without a call, and their encoding.
 
 use super::encoder::{Encoder, frame};
 use super::protocol::Wire;
@@ -26,7 +26,7 @@ pub enum Push<'a> {
 }
 
 impl Wire {
-    /// Append one frame: a call to the client that wants no reply.
+    /// Appends one frame: a call to the client without a reply.
     pub fn push(&self, push: &Push<'_>, out: &mut Vec<u8>) {
         frame(*self, out, |e| match push {
             Push::Invalidate { tid, oids } => {
@@ -68,8 +68,8 @@ impl Wire {
         });
     }
 
-    /// Append one frame: `receiveBlobChunk(oid, serial, chunk)` with room for a chunk of `len` bytes. Returns
-    /// where in `out` the chunk is to be read to.
+    /// Appends one frame: `receiveBlobChunk(oid, serial, chunk)` with room for a chunk of `len` bytes. Returns the
+    /// offset in `out` for the chunk.
     pub fn blob_chunk(&self, oid: Oid, serial: Tid, len: usize, out: &mut Vec<u8>) -> usize {
         let mut chunk_start = 0;
         frame(*self, out, |e| {

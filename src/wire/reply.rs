@@ -1,5 +1,5 @@
-//! Replies: results and errors of calls, as frames. The reply to a load is completed around data that was
-//! read into its place.
+//! Replies: results and errors of calls, as frames. The reply to a load is written around its data, which was read into
+//! place.
 
 use super::encoder::{Encoder, frame};
 use super::exception::PyException;
@@ -10,17 +10,17 @@ use super::value::Value;
 use super::{msgpack, pickle};
 use crate::base::ids::{Oid, Tid};
 
-/// A flag of messages: an error, since Z5.
+/// Flag of an error message, since Z5.
 const FLAG_ERROR: i64 = 2;
 
-/// Which load is answered: the shape of its reply is the wire's business.
+/// The kind of load that is answered. It decides the reply's shape.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LoadShape {
     /// `loadBefore`: (data, serial, end)
     Before,
     /// `load`: (data, serial)
     Load,
-    /// `loadEx`: (data, serial), or (data, serial, version) where versions are known
+    /// `loadEx`: (data, serial), or (data, serial, version) for generations with versions.
     LoadEx,
     /// `zeoLoad`: (data, serial, version, None, None)
     ZeoLoad,
@@ -29,7 +29,7 @@ pub enum LoadShape {
 }
 
 impl Wire {
-    /// Append one frame: the result of call `id`.
+    /// Appends one frame: the result of call `id`.
     pub fn reply(&self, id: MsgId<'_>, value: &Value, out: &mut Vec<u8>) {
         frame(*self, out, |e| {
             e.begin_reply(id, 0);
@@ -37,12 +37,12 @@ impl Wire {
         });
     }
 
-    /// Append a value, for a frame that is put together of several.
+    /// Appends a value, for a frame that is composed of several.
     pub fn value(&self, value: &Value, out: &mut Vec<u8>) {
         Encoder { out, wire: *self }.value(value);
     }
 
-    /// Append one frame: the result of call `id` is a list of `count` values, which are encoded already.
+    /// Appends one frame: the result of call `id`, a list of `count` encoded values.
     pub fn list_reply(&self, id: MsgId<'_>, count: usize, encoded: &[u8], out: &mut Vec<u8>) {
         frame(*self, out, |e| {
             e.begin_reply(id, 0);
@@ -52,7 +52,7 @@ impl Wire {
         });
     }
 
-    /// Append one frame: call `id` raised this.
+    /// Appends one frame: the exception of call `id`.
     pub fn error_reply(&self, id: MsgId<'_>, exception: &PyException, out: &mut Vec<u8>) {
         frame(*self, out, |e| {
             if self.pickles_exceptions() {
@@ -68,7 +68,7 @@ impl Wire {
         });
     }
 
-    /// Append one frame: call `id` returned `None`.
+    /// Appends one frame: `None`, the result of call `id`.
     pub fn none_reply(&self, id: MsgId<'_>, out: &mut Vec<u8>) {
         frame(*self, out, |e| {
             e.begin_reply(id, 0);
@@ -76,7 +76,7 @@ impl Wire {
         });
     }
 
-    /// Append one frame: call `id` returned a tid.
+    /// Appends one frame: a tid, the result of call `id`.
     pub fn tid_reply(&self, id: MsgId<'_>, tid: Tid, out: &mut Vec<u8>) {
         frame(*self, out, |e| {
             e.begin_reply(id, 0);
@@ -84,7 +84,7 @@ impl Wire {
         });
     }
 
-    /// Append one frame: the result of getInvalidations, the last tid and what was changed up to it.
+    /// Appends one frame: the result of getInvalidations, the last tid and the objects changed up to it.
     pub fn invalidations_reply(&self, id: MsgId<'_>, tid: Tid, oids: &[Oid], out: &mut Vec<u8>) {
         frame(*self, out, |e| {
             e.begin_reply(id, 0);
@@ -92,8 +92,8 @@ impl Wire {
         });
     }
 
-    /// Bytes that must be free before the data of a load's reply, whatever its length: that is always
-    /// written in four bytes. If exactly this many are free, the reply is completed without moving the data.
+    /// Bytes that must be free before the data of a load's reply, for any length of the data: the length always takes
+    /// four bytes. If exactly this many are free, the reply is completed without moving the data.
     pub fn load_headroom(&self, id: MsgId<'_>) -> usize {
         let (rest, load) = match self.encoding {
             Encoding::Pickle(dialect) => (pickle::load_header_len(dialect), pickle::load_id_len(dialect)),
@@ -109,8 +109,8 @@ impl Wire {
         }
     }
 
-    /// Complete the reply to a load in place. The data of the record is `out[data_start..]`; before it, from
-    /// `frame_start` on, is room for at least [`Wire::load_headroom`] bytes of header. Afterwards the frame
+    /// Completes the reply to a load in place. The data of the record is `out[data_start..]`; before it, from
+    /// `frame_start` on, there must be room for at least [`Wire::load_headroom`] bytes of header. Afterwards the frame
     /// is `out[frame_start..]`.
     #[allow(clippy::too_many_arguments)] // what varies in a reply
     pub fn load_reply(
@@ -154,7 +154,7 @@ impl Wire {
         }
         e.end_message();
 
-        // The header is written behind everything, and then copied to its place before the data.
+        // The header is written after the data, and then copied to its place before the data.
         let message_end = e.out.len();
         e.out.extend_from_slice(&[0; 4]);
         e.begin_reply(id, 0);
@@ -174,7 +174,7 @@ impl Wire {
                 }
             }
             _ => {
-                // less headroom than was asked for
+                // less headroom than required
                 let header = out.split_off(message_end);
                 out.splice(frame_start..data_start.min(message_end), header);
             }
@@ -183,5 +183,5 @@ impl Wire {
     }
 }
 
-/// An integer of 64 bits as text, and its opcode.
+/// Upper bound on the bytes of a 64-bit integer as text, with its opcode.
 const INT_LEN_MAX: usize = 22;

@@ -1,7 +1,7 @@
-//! Every method that a client of any generation may call, as one enum: the session's `match` has no other arm.
+//! All methods that clients of any generation may call, as one enum.
 //!
-//! Shapes that only old generations have (version arguments, `load` for `loadBefore`) are normalised here where the
-//! answer is the same, and kept apart where the reply's shape differs.
+//! Shapes that only old generations have (version arguments, `load` for `loadBefore`) become the current ones where the
+//! answer is the same, and are separate variants where the reply's shape differs.
 
 use std::borrow::Cow;
 
@@ -17,17 +17,17 @@ pub struct Call<'a> {
     pub request: Request<'a>,
 }
 
-/// The message id, to be echoed as it came: an integer, or for loads of ZEO 5 and 6 the tuple (oid, tid).
+/// The message id, which the reply repeats: an integer, or for loads of ZEO 5 and 6 the tuple (oid, tid).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum MsgId<'a> {
     Int(i64),
     Load(Oid, Tid),
-    /// Anything else a peer may use: the encoded bytes of the value, echoed verbatim.
+    /// Any other value: its encoded bytes, repeated verbatim.
     Raw(&'a [u8]),
 }
 
 impl MsgId<'_> {
-    /// A copy that outlives the frame: for replies that are given later.
+    /// A copy that outlives the frame, for later replies.
     pub fn owned(self) -> OwnedMsgId {
         match self {
             MsgId::Int(id) => OwnedMsgId::Int(id),
@@ -37,7 +37,7 @@ impl MsgId<'_> {
     }
 }
 
-/// A [`MsgId`] of its own.
+/// An owned [`MsgId`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum OwnedMsgId {
     Int(i64),
@@ -46,7 +46,7 @@ pub enum OwnedMsgId {
 }
 
 impl OwnedMsgId {
-    /// As the codecs take it.
+    /// The borrowed form, for the codecs.
     pub fn get(&self) -> MsgId<'_> {
         match self {
             OwnedMsgId::Int(id) => MsgId::Int(*id),
@@ -56,7 +56,7 @@ impl OwnedMsgId {
     }
 }
 
-/// What a peer asks for.
+/// A client's request.
 #[derive(Debug)]
 pub enum Request<'a> {
     // -- before register
@@ -71,8 +71,7 @@ pub enum Request<'a> {
     /// `get_size_info`
     GetSizeInfo,
     GetExtensionMethods,
-    /// A method of the authentication protocol, one that `getExtensionMethods` may have listed, or one that nobody
-    /// knows: `name(*args)`.
+    /// A method of the authentication protocol, a method from `getExtensionMethods`, or an unknown one: `name(*args)`.
     Other {
         name: Cow<'a, str>,
         args: Vec<Value>,
@@ -92,7 +91,7 @@ pub enum Request<'a> {
     GetInvalidations {
         tid: Tid,
     },
-    /// Older verification: `(oid, serial)`; the pre-Z309 shapes with versions are decoded to the same.
+    /// Older verification: `(oid, serial)`; the shapes with versions before Z309 are decoded to the same.
     ZeoVerify {
         oid: Oid,
         serial: Tid,
@@ -130,7 +129,7 @@ pub enum Request<'a> {
     GetTid {
         oid: Oid,
     },
-    /// `None` as oid or a count that is no number give the errors that Python's server gives.
+    /// `None` as oid, or a count that is no number, is answered with the error of Python's server.
     History {
         oid: Option<Oid>,
         count: Option<i64>,
@@ -138,7 +137,7 @@ pub enum Request<'a> {
     RecordIternext {
         next: Option<Oid>,
     },
-    /// Versions ended with ZODB 3.9: these answer what a storage without versions answers.
+    /// Versions were removed in ZODB 3.9: the answer is that of a storage without versions.
     ModifiedInVersion {
         oid: Oid,
     },
@@ -149,7 +148,7 @@ pub enum Request<'a> {
         version: Cow<'a, [u8]>,
     },
 
-    // -- transactions. `id` is the client's name for the transaction, any value; compared as encoded bytes.
+    // -- transactions. `id` is the client's name for the transaction: any value, compared as encoded bytes.
     TpcBegin(TpcBegin<'a>),
     Store {
         oid: Oid,
@@ -248,9 +247,9 @@ pub enum Request<'a> {
         iterators: Vec<i64>,
     },
 
-    /// A reply to nothing we asked: the keep-alive of clients, `(-1, 0, '.reply', None)`.
+    /// A reply without a call: the keep-alive of clients, `(-1, 0, '.reply', None)`.
     KeepAlive,
-    /// The method exists, but not with these arguments: the reply is this exception (TypeError…).
+    /// The method exists, but not with these arguments: the answer is this exception (TypeError…).
     Malformed {
         method: Cow<'a, str>,
         exception: super::exception::PyException,
@@ -266,9 +265,9 @@ pub struct TpcBegin<'a> {
     pub id: TxnId<'a>,
     pub user: Cow<'a, [u8]>,
     pub description: Cow<'a, [u8]>,
-    /// The pickled extension dict, as it is to stand in the file; empty for an empty dict.
+    /// The pickled extension dict for the file; empty for an empty dict.
     pub extension: Vec<u8>,
-    /// Given by copiers: the tid that the transaction is to have.
+    /// The tid of a copied transaction.
     pub tid: Option<Tid>,
     /// `b' '` unless given
     pub status: u8,

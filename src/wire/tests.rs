@@ -1,5 +1,5 @@
-//! The encodings of every generation, with values and messages made up here; [`recorded`] has those of real
-//! clients and servers.
+//! The encodings of every generation, with made-up values and messages; [`recorded`] has messages of real clients and
+//! servers.
 
 mod recorded;
 
@@ -17,7 +17,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::pickle::read::{Accept, read};
 use crate::pickle::value::{DEPTH_MAX, Node, NodeId, Tree};
 
-/// The same value with the pairs of dicts in one order: Python 2's order of a dict is not ours.
+/// The value with the pairs of dicts sorted, because Python 2 orders dicts differently.
 fn sorted(tree: &Tree<'_>, id: NodeId) -> String {
     let all = |items: &[NodeId]| items.iter().map(|id| sorted(tree, *id)).collect::<Vec<_>>();
     match tree.node(id) {
@@ -84,7 +84,7 @@ fn loads_are_completed_in_place() {
                     let data: Vec<u8> = (0..=255).cycle().take(700).collect();
                     let mut out = b"an earlier frame".to_vec();
                     let frame_start = out.len();
-                    // usize::MAX stands for less headroom than was asked for
+                    // usize::MAX stands for less headroom than required
                     let headroom = wire.load_headroom(id).checked_add(extra).unwrap_or(3);
                     out.resize(frame_start + headroom, 0xaa);
                     out.extend_from_slice(&data);
@@ -151,7 +151,7 @@ fn ids_are_accepted_in_every_form() {
     check(b"\x80\x02(K\x07K\x00U\x06getTidq\x01U\x08\0\0\0\0\0\0\x41\xffq\x02\x85q\x03tq\x04.");
     check(b"\x80\x04\x95\x20\0\0\0\0\0\0\0(K\x07\x89\x8c\x06getTid\x94C\x08\0\0\0\0\0\0\x41\xff\x94\x85\x94t\x94.");
     check(b"(I7\nI00\nS'getTid'\np0\n(S'\\x00\\x00\\x00\\x00\\x00\\x00A\\xff'\np1\ntp2\ntp3\n.");
-    // the id was mentioned before
+    // the id is a reference to the memo
     check(b"\x80\x03(K\x07\x89X\x06\0\0\0getTidC\x08\0\0\0\0\0\0\x41\xffq\x050h\x05\x85t.");
 }
 
@@ -211,7 +211,7 @@ fn refusals_are_pythons() {
     }
 }
 
-/// Values that every encoding can say.
+/// Values that every encoding can represent.
 fn plain_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::None),
@@ -232,8 +232,7 @@ fn plain_value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What a peer of this encoding reads instead of a value: msgpack knows no lists beside tuples, Python 2 no
-/// texts of ASCII.
+/// How a peer of this encoding reads a value: msgpack has no lists beside tuples, Python 2 no texts of ASCII.
 fn as_read(value: &Value, encoding: Encoding) -> Value {
     let all = |items: &[Value]| items.iter().map(|item| as_read(item, encoding)).collect();
     match (value, encoding) {
@@ -248,7 +247,7 @@ fn as_read(value: &Value, encoding: Encoding) -> Value {
     }
 }
 
-/// The same value as serde-pickle has it, or `None` if it cannot: it wants keys that can be hashed.
+/// The value for serde-pickle, or `None` for keys that cannot be hashed.
 fn as_serde(value: &Value) -> Option<serde_pickle::Value> {
     use serde_pickle::Value as S;
     Some(match value {
@@ -276,7 +275,7 @@ proptest! {
             prop_assert_eq!(Value::from_tree(&tree, parts[0]).unwrap(), Value::Int(id));
             prop_assert_eq!(Value::from_tree(&tree, parts[3]).unwrap(), as_read(&value, wire.encoding));
         }
-        // another reader of pickles as witness
+        // compared with another reader of pickles
         if let Some(expected) = as_serde(&value) {
             let wire = Wire { generation: Generation::Z5, encoding: Encoding::Pickle(Dialect::Python3) };
             let mut out = Vec::new();
@@ -308,7 +307,7 @@ fn the_deepest_value_fits_the_stack_of_a_session() {
         let mut out = Vec::new();
         wire.reply(MsgId::Int(7), &args[0], &mut out);
         assert!(out.len() > DEPTH_MAX);
-        // deeper ones are refused, however deep
+        // all deeper ones are refused
         for depth in [DEPTH_MAX + 1, 100_000] {
             let payload = nested(depth);
             let Request::Malformed { exception, .. } = wire.decode(&payload).unwrap().request else {

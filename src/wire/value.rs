@@ -1,12 +1,12 @@
-//! Plain Python data, as the rarely used calls exchange it. The calls that must be fast (loads, stores,
-//! invalidations) never build one.
+//! Plain Python data, for the rarely used calls. The calls whose speed matters (loads, stores, invalidations) never
+//! build a [`Value`].
 
 use crate::pickle::globals::in_message;
 use crate::pickle::opcode::{LONG, LONG1, LONG4, PROTO};
 use crate::pickle::read::{Accept, read};
 use crate::pickle::value::{Budget, DEPTH_MAX, Node, NodeId, Object, TooMuch, Tree};
 
-/// A Python value without code: what `None`, numbers, strings and containers are in every codec.
+/// A Python value without code: `None`, numbers, strings and containers, independent of the codec.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     None,
@@ -15,19 +15,18 @@ pub enum Value {
     /// An integer beyond 64 bits, or a `long` of Python 2: two's complement, little endian. Only passed on.
     BigInt(Vec<u8>),
     Float(f64),
-    /// Python 3 `bytes`, Python 2 `str`
+    /// `bytes` in Python 3, `str` in Python 2.
     Bytes(Vec<u8>),
-    /// `str` in Python 3 (and in msgpack); sent to a Python 2 peer as `str` where it is ASCII, else `unicode`
+    /// `str` in Python 3 and in msgpack; for a Python 2 peer `str` if it is ASCII, otherwise `unicode`.
     Text(String),
-    /// A `str` of Python 2 that stands in a file: Python 3 reads it as `str` where it is ASCII, else as
-    /// `bytes`
+    /// A `str` of Python 2 in a file: Python 3 reads it as `str` if it is ASCII, otherwise as `bytes`.
     Str(Vec<u8>),
-    /// A `unicode` of Python 2 that stands in a file: text for every peer, ASCII or not
+    /// A `unicode` of Python 2 in a file: a text for every peer, ASCII or not.
     Unicode(String),
     Tuple(Vec<Value>),
     List(Vec<Value>),
     Dict(Vec<(Value, Value)>),
-    /// A text that the peer sent as ZopeUndo.Prefix: matches what begins with it.
+    /// A ZopeUndo.Prefix from the peer: matches strings that begin with this text.
     Prefix(Box<Value>),
     /// An exception inside a value: conflicts in `serialnos` (protocols before Z5).
     Exception(Box<PyException>),
@@ -36,19 +35,19 @@ pub enum Value {
 /// An exception to be raised by the client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PyException {
-    /// e.g. `ZODB.POSException`; [`BUILTINS`](super::exception::BUILTINS) for `builtins` (Python 3) or
-    /// `exceptions` (Python 2)
+    /// For example `ZODB.POSException`; [`BUILTINS`](super::exception::BUILTINS) stands for `builtins` (Python 3) or
+    /// `exceptions` (Python 2).
     pub module: &'static str,
-    /// e.g. `POSKeyError`
+    /// For example `POSKeyError`.
     pub name: &'static str,
-    /// positional arguments of the instance
+    /// Positional arguments of the instance.
     pub args: Vec<Value>,
-    /// instance attributes (`__dict__`); empty if the class keeps none
+    /// Instance attributes (`__dict__`); empty if the class has none.
     pub attributes: Vec<(&'static str, Value)>,
 }
 
 impl Value {
-    /// A text from anything that is one.
+    /// A text.
     pub fn text(s: impl Into<String>) -> Value {
         Value::Text(s.into())
     }
@@ -58,8 +57,7 @@ impl Value {
         Value::Bytes(b.as_ref().to_vec())
     }
 
-    /// What a string of any kind holds: whoever compares strings of a file with others cannot go by their
-    /// kind.
+    /// The bytes of a string of any kind. Strings from a file are compared by bytes, because their kinds may differ.
     pub fn string(&self) -> Option<&[u8]> {
         match self {
             Value::Bytes(bytes) | Value::Str(bytes) => Some(bytes),
@@ -86,34 +84,34 @@ impl From<crate::base::ids::Tid> for Value {
     }
 }
 
-/// A value that has no place in a [`Value`]: instances, what contains itself, or what would unfold to much
-/// more than its message.
+/// Not representable as a [`Value`]: an instance, a value that contains itself, or one that would unfold to much more
+/// than its message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NotPlain(pub &'static str);
 
 impl Value {
-    /// The value of a node, as a tree of its own.
+    /// The value of a node, with a budget of its own.
     pub fn from_tree(tree: &Tree<'_>, id: NodeId) -> Result<Value, NotPlain> {
         Value::from_tree_within(&mut Budget::for_len(tree.len()), tree, id)
     }
 
-    /// One of several values of a message, which share what may be unfolded.
+    /// One of several values of a message, with a common budget for unfolding.
     pub fn from_tree_within(budget: &mut Budget, tree: &Tree<'_>, id: NodeId) -> Result<Value, NotPlain> {
         Converter { tree, origin: Origin::Message, budget }.value(id, DEPTH_MAX)
     }
 }
 
-/// Where a pickle comes from, which says what the strings in it are.
+/// The origin of a pickle, which determines the types of its strings.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Origin {
     Message,
-    /// Written into a file by Python 2: whoever reads it gets the types that were written.
+    /// Written into a file by Python 2; its readers get the types that were written.
     Python2,
     /// Written into a file by Python 3.
     Python3,
 }
 
-/// Recursion is as deep as the value: what has no parts is made elsewhere, to keep the frames small.
+/// The recursion is as deep as the value; leaves are converted in another function, to keep the stack frames small.
 struct Converter<'t, 'a> {
     tree: &'t Tree<'a>,
     origin: Origin,
@@ -130,7 +128,7 @@ impl Converter<'_, '_> {
             }
             Node::Dict(pairs) => self.pairs(pairs, depth),
             Node::Object(object) => {
-                // Each of many instances that share a long state looks through it.
+                // Many instances may share a long state, and each searches it.
                 if let Some(Node::Dict(state)) = object.state.map(|state| self.tree.node(state)) {
                     self.spend(state.len())?;
                 }
@@ -148,7 +146,7 @@ impl Converter<'_, '_> {
     }
 
     fn items(&mut self, items: &[NodeId], depth: usize) -> Result<Vec<Value>, NotPlain> {
-        // Before anything is allocated: a list that contains itself is met again at every depth.
+        // Counted before the allocation: a list that contains itself occurs at every depth.
         self.spend(items.len())?;
         let mut values = Vec::with_capacity(items.len());
         for item in items {
@@ -203,7 +201,7 @@ fn is_long(tree: &Tree<'_>, id: NodeId) -> bool {
     tree.encoded(id).and_then(<[u8]>::first).is_some_and(|opcode| matches!(*opcode, LONG | LONG1 | LONG4))
 }
 
-/// The elements of the path of a ZopeUndo.Prefix.
+/// The elements of the path in a ZopeUndo.Prefix.
 fn prefix<'t>(tree: &'t Tree<'_>, object: &Object) -> Option<&'t [NodeId]> {
     let is_prefix = |id: NodeId| matches!(tree.node(id), Node::Global { module, .. } if module.as_ref() == b"ZopeUndo.Prefix");
     if !is_prefix(object.class) {
@@ -227,7 +225,7 @@ fn prefix<'t>(tree: &'t Tree<'_>, object: &Object) -> Option<&'t [NodeId]> {
     }
 }
 
-/// Elements of a path, joined again as they were given to ZopeUndo.Prefix.
+/// The elements of a path, joined as they were given to ZopeUndo.Prefix.
 fn join(elements: Vec<Value>) -> Value {
     let elements: Vec<Vec<u8>> = elements
         .into_iter()
@@ -240,9 +238,9 @@ fn join(elements: Vec<Value>) -> Value {
     Value::Bytes(elements.join(&b'/'))
 }
 
-/// The extension dict of a transaction from its pickled bytes, as Python's servers put it into the replies of
-/// history, undoLog and iteration. Nothing stands for the empty dict. `None` if it is no dict of plain data:
-/// broken, or with instances, which a client would refuse to unpickle.
+/// The extension dict of a transaction from its pickled bytes, as Python's servers put it into the replies of history,
+/// undoLog and iteration. Empty bytes are the empty dict. `None` if it is no dict of plain data: malformed, or with
+/// instances, which a client would refuse to unpickle.
 pub fn extension_dict(pickled: &[u8]) -> Option<Value> {
     if pickled.is_empty() {
         return Some(Value::Dict(Vec::new()));

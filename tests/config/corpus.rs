@@ -1,7 +1,7 @@
-//! What is said about every configuration of `compat-tests/config/cases`, compared with `messages.txt` there.
+//! The messages about every configuration of `compat-tests/config/cases`, compared with `messages.txt` there.
 //!
-//! That the verdicts are Python's is shown by `compat-tests/config/run`, which needs Python; this shows that they
-//! stay, and puts every change of a message into the diff. `UPDATE_MESSAGES=1` writes the file anew.
+//! `compat-tests/config/run`, which needs Python, shows that the verdicts are Python's; this test shows that they do
+//! not change, and puts every changed message into the diff. `UPDATE_MESSAGES=1` rewrites the file.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ struct Case {
 }
 
 impl Case {
-    /// A file says in comments which arguments and environment belong to it.
+    /// Reads a case. Comments in the file have its arguments and environment.
     fn read(area: &str, stem: &str, file: PathBuf) -> Case {
         let text = String::from_utf8_lossy(&fs::read(&file).unwrap()).into_owned();
         let said = |label: &str| -> Vec<String> {
@@ -65,7 +65,7 @@ fn cases(root: &Path) -> Vec<Case> {
 
 #[test]
 fn every_case_gets_its_message() {
-    // Another current directory is one for all of a process.
+    // The current directory belongs to the whole process.
     if !is_child() {
         let output = child("corpus::every_case_gets_its_message").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -78,7 +78,7 @@ fn every_case_gets_its_message() {
         fs::create_dir(scratch.path().join(directory)).unwrap();
     }
     std::env::set_current_dir(scratch.path()).unwrap();
-    // What `~` leads to differs from machine to machine.
+    // The home directory differs from machine to machine.
     let got: String = cases
         .iter()
         .filter(|case| !case.name.ends_with("-home"))

@@ -1,5 +1,4 @@
-//! The tables of docs/operations.md and docs/migration.md have the keys and defaults of the schema, no more and no
-//! less.
+//! The tables of docs/operations.md and docs/migration.md have exactly the keys and defaults of the schema.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -9,14 +8,14 @@ use std::path::Path;
 use runzeo::config::zconfig::matcher::{Child, Content, KnownTo, SectionType};
 use runzeo::config::{Invocation, from_command_line, options, schema};
 
-/// Sections that have no table: zdaemon's, and handlers that are refused.
+/// Sections without a table: zdaemon's, and handlers that are refused.
 const WITHOUT_TABLE: [&str; 5] = ["runner", "logger", "win32-eventlog", "http-logger", "email-notifier"];
 
 fn page(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap()
 }
 
-/// The section types with a table. What only the tests of upstream need is not documented.
+/// The section types with a table. Sections for upstream's tests only are not documented.
 fn section_types() -> impl Iterator<Item = &'static SectionType> {
     schema::FILE.inner_types().into_iter().filter(|section| {
         let is_tested_only =
@@ -27,7 +26,7 @@ fn section_types() -> impl Iterator<Item = &'static SectionType> {
     })
 }
 
-/// The name, the cell for the default, and who knows it.
+/// The name, the cell for the default, and the servers that know the key.
 fn keys(section: &SectionType) -> impl Iterator<Item = (&'static str, String, KnownTo)> {
     section.children().iter().filter_map(|child| match *child {
         Child::Key { name, required, default, known, .. } => {
@@ -53,7 +52,7 @@ fn unquoted(cell: &str) -> &str {
     cell.trim_matches('`').trim_start_matches('<').trim_end_matches('>')
 }
 
-/// Of the tables below headings such as "### `<zeo>`": section -> (key, default, known).
+/// The tables below headings such as "### `<zeo>`": section -> (key, default, known).
 fn tables_by_section(page: &str) -> BTreeMap<String, BTreeSet<(String, String, String)>> {
     let mut tables: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();
     let mut sections: Vec<String> = Vec::new();
@@ -90,7 +89,7 @@ fn operations_has_every_key_with_its_default() {
     }
 }
 
-/// A default that is written out means the same as none.
+/// An explicit default has the same effect as leaving the key out.
 #[test]
 fn a_default_is_what_holds_without_the_key() {
     let directory = tempfile::tempdir().unwrap();
@@ -112,7 +111,7 @@ fn a_default_is_what_holds_without_the_key() {
              <before e>\n{}<mappingstorage>\n</mappingstorage>\n</before>\n\
              <temporarystorage f>\n{}</temporarystorage>\n\
              <eventlog>\n{}<logfile>\npath x\n{}</logfile>\n<syslog>\n{}</syslog>\n</eventlog>\n",
-            // Lines are counted: a comment where the key is not.
+            // A comment replaces the key, to keep the line numbers.
             key_for("zeo", key),
             key_for("filestorage", key),
             key_for("mappingstorage", key),

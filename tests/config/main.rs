@@ -1,4 +1,4 @@
-//! Configurations: the verdict on a corpus, the values that come out, arbitrary bytes, and the documents.
+//! Configurations: the verdicts on a corpus, the resulting values, arbitrary bytes, and the documents.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! No bytes in a configuration file make the reading panic or hang.
+//! No bytes in a configuration file cause a panic or a hang.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use runzeo::config::from_command_line;
 
-/// Read a file of these bytes; what is said about it does not matter.
+/// Reads a file of these bytes; the result does not matter.
 fn read(bytes: &[u8]) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("zeo.conf");
@@ -15,7 +15,7 @@ fn read(bytes: &[u8]) {
     let _ = from_command_line("runzeo", &[OsString::from("-C"), path.into()], &|_| None);
 }
 
-/// A configuration that uses much of the language.
+/// A configuration that uses most of the language.
 fn sample() -> Vec<u8> {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests/config/cases");
     let mut sample = b"%define INSTANCE .\n".to_vec();

@@ -1,4 +1,4 @@
-//! What a configuration becomes: every key at its place in the structs, and the defaults.
+//! The result of a configuration: every key in its field, and the defaults.
 
 use std::ffi::OsString;
 use std::fs;
@@ -72,7 +72,7 @@ fn file_storage(name: &str, options: FileStorageOptions, line: u32) -> NamedStor
     NamedStorage { name: name.into(), storage: StorageConfig::File(FileStorageConfig { options, location }) }
 }
 
-/// Storages cannot be compared: their options hold the disk too.
+/// Storages cannot be compared directly, because their options contain the disk.
 fn assert_storages(config: &Config, expected: &[NamedStorage]) {
     assert_eq!(format!("{:#?}", config.storages), format!("{expected:#?}"));
 }

@@ -1,45 +1,46 @@
-//! Is there one order of transactions that explains all that clients saw?
+//! Checks that one order of transactions explains everything that the clients saw.
 //!
-//! Pure: a [`History`] in, the first contradiction out. Every store wrote a value of its own, so a value names who
-//! wrote it. From what was acknowledged, told and found in the log comes the order of tids. Gone through in that order,
+//! A pure function: a [`History`] in, the first contradiction out. Every store wrote a unique value, so a value
+//! identifies its writer. The order of tids follows from acknowledgements, invalidations and the log. In this order:
 //!
-//! - each store and each checkCurrentSerial must have named the serial that was current at its place (else an update
-//!   was lost: this is what makes the order one that explains the commits one after another);
-//! - each undo must have found what it undid;
-//! - each connection must have been told of every transaction since it registered, in order, each with its objects;
-//! - each answer must be that of exactly the state that its connection had been told of: which gives snapshots that are
-//!   not torn, for every read at a tid;
-//! - what was not committed must be nowhere, what was committed must be whole, in the log and at the end.
+//! - each store and each checkCurrentSerial must have named the serial that was current at its place (otherwise an
+//!   update was lost: this rule makes the order a serial one);
+//! - each undo must have found the transaction that it undid;
+//! - each connection must have received the invalidations of every transaction since it registered, in order and
+//!   complete;
+//! - each answer must be the answer of exactly the state up to the connection's last invalidation: so snapshots are
+//!   consistent, for every read at a tid;
+//! - uncommitted changes must be nowhere, committed ones must be complete, in the log and at the end.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub type Oid = u64;
 pub type Tid = u64;
-/// What one store wrote.
+/// The value of one store.
 pub type Value = u64;
 
 /// The `before` of a load of the current revision.
 pub const LATEST: Tid = i64::MAX as u64;
 
-/// Everything that was seen.
+/// Everything that the clients saw.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// The first transaction.
     pub start: (Tid, BTreeMap<Oid, Value>),
     pub attempts: Vec<Attempt>,
-    /// What each connection saw, in order.
+    /// The events of each connection, in order.
     pub connections: Vec<Vec<Event>>,
     /// The log as it was iterated at the end, if the storage has one. `None`: un-created.
     pub log: Option<Vec<(Tid, Changes)>>,
     /// The current revisions at the end. Objects that cannot be loaded are left out.
     pub end: BTreeMap<Oid, (Tid, Value)>,
-    /// The latest pack time; what was not current then may be gone.
+    /// The latest pack time. Revisions that were not current then may be gone.
     pub packed: Tid,
-    /// Former revisions may be gone any time.
+    /// Whether former revisions may be gone at any time.
     pub forgets: bool,
 }
 
-/// A transaction that a client wanted.
+/// A transaction that a client attempted.
 #[derive(Clone, Debug, Default)]
 pub struct Attempt {
     /// The serial that the client had, and the new value.
@@ -61,18 +62,18 @@ pub enum Outcome {
     Unknown,
 }
 
-/// What a connection saw.
+/// An event on a connection.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// `register` (Z5) or lastTransaction. The first one is where the connection's story begins.
+    /// `register` (Z5) or lastTransaction. The first one begins the connection's events.
     LastTransaction(Tid),
     /// invalidateTransaction
     Told { tid: Tid, oids: BTreeSet<Oid> },
-    /// Its own tpc_finish was answered.
+    /// The answer to its own tpc_finish.
     Finished { tid: Tid },
     /// loadBefore, or a load of the current revision. `None`: there is none.
     Loaded { oid: Oid, before: Tid, answer: Option<Revision> },
-    /// getInvalidations. `None`: the server cannot tell.
+    /// getInvalidations. `None`: the server does not know.
     Invalidations { since: Tid, answer: Option<(Tid, BTreeSet<Oid>)> },
 }
 
@@ -83,28 +84,28 @@ pub struct Revision {
     pub end: Option<Tid>,
 }
 
-/// What came of a history that holds.
+/// Statistics of a history without contradictions.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Summary {
     pub commits: usize,
     pub undoes: usize,
     pub not_committed: usize,
-    /// Connections that ended before they had the answer to tpc_finish: committed, and not.
+    /// Connections that ended before the answer to tpc_finish: committed, and not committed.
     pub unanswered: (usize, usize),
     pub reads: usize,
     pub told: usize,
 }
 
-/// What a transaction made of objects. `None`: un-created.
+/// The changes of a transaction. `None`: un-created.
 pub type Changes = BTreeMap<Oid, Option<Value>>;
 
-/// The order of transactions, and what each object was after each.
+/// The order of transactions, and each object's state after each.
 struct Order {
     txns: BTreeMap<Tid, Changes>,
     revisions: HashMap<Oid, Vec<(Tid, Option<Value>)>>,
 }
 
-/// Checks all of it.
+/// Checks everything.
 pub fn check(history: &History) -> Result<Summary, String> {
     let by_tid = attribute(history)?;
     let order = replay(history, &by_tid)?;
@@ -157,7 +158,7 @@ fn attribute(history: &History) -> Result<BTreeMap<Tid, usize>, String> {
         if tid == history.start.0 || by_tid.contains_key(&tid) {
             continue;
         }
-        // An undo shows values of others beside its own.
+        // An undo has values of others beside its own.
         let authors: BTreeSet<usize> = values.iter().filter_map(|value| author.get(value).copied()).collect();
         let open = |number: &&usize| {
             history.attempts[**number].outcome == Outcome::Unknown && !is_known.contains(number)
@@ -170,7 +171,7 @@ fn attribute(history: &History) -> Result<BTreeMap<Tid, usize>, String> {
             None => drop(unexplained.insert(tid, authors)),
         }
     }
-    // What nobody has read, or a pack has taken away, has been told of all the same.
+    // Values that were never read or are packed away still had an invalidation.
     let told: BTreeMap<Tid, &BTreeSet<Oid>> = history
         .connections
         .iter()
@@ -184,7 +185,7 @@ fn attribute(history: &History) -> Result<BTreeMap<Tid, usize>, String> {
         if tid == history.start.0 || by_tid.contains_key(&tid) {
             continue;
         }
-        // Of several the one that knew the latest: the others had to fail.
+        // Of several attempts the one with the latest serial: the others had to fail.
         let knew = |attempt: &Attempt| attempt.writes.values().map(|(serial, _)| *serial).max();
         let fits = |number: &usize| {
             let attempt = &history.attempts[*number];
@@ -211,7 +212,7 @@ fn attribute(history: &History) -> Result<BTreeMap<Tid, usize>, String> {
     Ok(by_tid)
 }
 
-/// Goes through the transactions in the order of their tids: each must have been right about what was current.
+/// Replays the transactions in the order of their tids: each must have named the current serials.
 fn replay(history: &History, by_tid: &BTreeMap<Tid, usize>) -> Result<Order, String> {
     let (first, start) = &history.start;
     let mut order = Order { txns: BTreeMap::new(), revisions: HashMap::new() };
@@ -224,7 +225,7 @@ fn replay(history: &History, by_tid: &BTreeMap<Tid, usize>) -> Result<Order, Str
         let read = attempt.writes.iter().map(|(oid, (serial, _))| (*oid, *serial));
         for (oid, serial) in read.chain(attempt.checks.iter().copied()) {
             let (current, value) = order.current(oid);
-            // An object that was un-created is as good as new.
+            // An un-created object counts as new.
             if serial != current && !(value.is_none() && serial == 0) {
                 return Err(format!(
                     "lost update: {tid:x} was made with {oid} as of {serial:x}, which was {current:x} by then"
@@ -270,7 +271,7 @@ impl Order {
         self.of(oid).iter().rev().find(|(t, _)| *t < tid).copied()
     }
 
-    /// What loadBefore answers in the state after `state`.
+    /// The answer to loadBefore in the state after `state`.
     fn load_before(&self, oid: Oid, before: Tid, state: Tid) -> Option<Revision> {
         let revisions = self.of(oid);
         let visible = &revisions[..revisions.partition_point(|(tid, _)| *tid <= state)];
@@ -279,7 +280,7 @@ impl Order {
         Some(Revision { tid, value: value?, end: visible.get(count).map(|(tid, _)| *tid) })
     }
 
-    /// What changed after `since`, up to `state`.
+    /// The objects that changed after `since`, up to `state`.
     fn changed(&self, since: Tid, state: Tid) -> BTreeSet<Oid> {
         let range = self.txns.range(since.saturating_add(1)..=state.max(since.saturating_add(1)));
         range.filter(|(tid, _)| **tid <= state).flat_map(|(_, changes)| changes.keys().copied()).collect()
@@ -292,7 +293,7 @@ fn check_connection(
     events: &[Event],
     summary: &mut Summary,
 ) -> Result<(), String> {
-    // The state that the connection has been told of.
+    // The state of the connection's last invalidation.
     let mut state: Option<Tid> = None;
     for event in events {
         match event {
@@ -373,7 +374,7 @@ fn check_end(history: &History, order: &Order) -> Result<(), String> {
         let Some(committed) = order.txns.get(tid) else {
             return Err(format!("the log has {tid:x}, which nobody committed"));
         };
-        // A pack takes records away, never changes one.
+        // A pack removes records and changes none.
         let is_whole = changes == committed;
         let is_part = changes.iter().all(|(oid, value)| committed.get(oid) == Some(value));
         if !(is_whole || *tid <= history.packed && is_part) {
@@ -384,7 +385,7 @@ fn check_end(history: &History, order: &Order) -> Result<(), String> {
     for (tid, changes) in &order.txns {
         let must_have = |oid: &Oid| {
             let next = order.of(*oid).iter().find(|(t, _)| t > tid).map(|(t, _)| *t);
-            // What was current at the pack time, or came later; an un-created object may go.
+            // Revisions from the pack time on must be there; un-created objects may be gone.
             next.is_none_or(|next| next > history.packed) && (*tid > history.packed || changes[oid].is_some())
         };
         for oid in changes.keys().filter(|oid| must_have(oid)) {

@@ -1,7 +1,7 @@
-//! One client that does what it likes, and writes down what it did and saw.
+//! One client that acts at random, and records its actions and everything that it sees.
 //!
-//! It connects, does some steps, and leaves in one way or another: at any moment between tpc_begin and the answer to
-//! tpc_finish. Then it comes back as another generation. It checks nothing but the shape of messages.
+//! It connects, makes some steps, and leaves in one of several ways: at any moment between tpc_begin and the answer to
+//! tpc_finish. Then it returns as another generation. It checks only the form of messages.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -16,10 +16,10 @@ use crate::support::client::{Incoming, RawClient, Speaks, content, record, undo_
 use crate::support::dice::Dice;
 use crate::support::pickle::{Value, id};
 
-/// What all clients share.
+/// The state that all clients share.
 pub struct Race {
     pub address: SocketAddr,
-    /// The few that all want, and the many.
+    /// A few objects for all clients, and many others.
     pub hot: Vec<Oid>,
     pub cold: Vec<Oid>,
     pub can_undo: bool,
@@ -30,9 +30,9 @@ pub struct Race {
     pub connections: Mutex<Vec<Vec<Event>>>,
     /// The next value that a store writes.
     pub next_value: AtomicU64,
-    /// Transactions that can be undone: none that undo themselves.
+    /// Transactions that can be undone: none that are undos.
     pub undoable: Mutex<Vec<Tid>>,
-    /// Clients that were cut off because they were too slow.
+    /// Clients whose connection was closed by a timeout.
     pub timeouts: AtomicU64,
 }
 
@@ -46,7 +46,7 @@ impl Race {
     }
 }
 
-/// A record with a value in it, of any length.
+/// A record of any length with a value in it.
 pub fn data_of(value: Written, len: usize) -> Vec<u8> {
     record(format!("{value:020}{}", "x".repeat(len)).as_bytes())
 }
@@ -62,11 +62,11 @@ enum Asked {
     Invalidations { since: Tid },
 }
 
-/// How a step ended.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Step {
     GoOn,
-    /// It has left.
+    /// The client has left.
     Left,
 }
 
@@ -76,16 +76,16 @@ pub struct Driver<'a> {
     dice: Dice,
     events: Vec<Event>,
     asked: HashMap<i64, Asked>,
-    /// What arrived for other calls: the value, or the class of the exception.
+    /// Answers to other calls: the value, or the class of the exception.
     answers: HashMap<i64, Result<Value, String>>,
     /// The outcome of each store, before Z5.
     serialnos: Vec<Value>,
     newest: HashMap<Oid, Tid>,
     told: Vec<Tid>,
-    /// The tpc_finish that is under way: its id, what it writes, what it undoes.
+    /// The tpc_finish that is under way: its id, the objects that it writes, the transaction that it undoes.
     finishing: Option<(i64, Vec<Oid>)>,
     txn: i64,
-    /// An object that it stores with each undo, so that this can be told from others.
+    /// An object that it stores with each undo, to identify the undo.
     mark: Oid,
 }
 
@@ -116,14 +116,14 @@ impl<'a> Driver<'a> {
         Ok(driver)
     }
 
-    /// Hands in what it saw.
+    /// Returns its events.
     pub fn hand_in(self) -> Dice {
         let events = self.events;
         self.race.connections.lock().expect("connections").push(events);
         self.dice
     }
 
-    /// Goes on until it leaves, or the race is over.
+    /// Runs until the client leaves, or the race is over.
     pub fn run(&mut self, steps: u64) -> io::Result<()> {
         for _ in 0..steps {
             if !self.race.goes_on() {
@@ -198,7 +198,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    // -- what arrives
+    // -- messages from the server
 
     fn told(&mut self, tid: Tid, oids: impl IntoIterator<Item = Oid>) {
         self.told.push(tid);
@@ -243,7 +243,7 @@ impl<'a> Driver<'a> {
                     if let Some((_, oids)) = self.finishing.take_if(|(finish, _)| *finish == id)
                         && !value.is_none()
                     {
-                        // R5: here the others have the invalidation.
+                        // R5: the others have the invalidation by now.
                         let tid = value.id();
                         self.told(tid, oids);
                         self.events.push(Event::Finished { tid });
@@ -267,7 +267,7 @@ impl<'a> Driver<'a> {
         self.events.push(Event::Loaded { oid, before, answer });
     }
 
-    /// The answer to one call; what comes before it is taken as it comes.
+    /// The answer to one call. Messages before it are handled as they come.
     fn answer(&mut self, wanted: i64) -> io::Result<Result<Value, String>> {
         loop {
             if let Some(answer) = self.answers.remove(&wanted) {
@@ -279,7 +279,7 @@ impl<'a> Driver<'a> {
 
     // -- transactions
 
-    /// Goes away without a word, or in the midst of one.
+    /// Closes the connection, perhaps in the middle of a message.
     fn leave(&mut self) -> Step {
         if self.dice.one_in(3) {
             self.client.queue_raw(&[0, 0, 0, 9, b'(']);
@@ -333,7 +333,7 @@ impl<'a> Driver<'a> {
         self.serialnos.clear();
         let vote = self.client.queue_call("vote", vec![Value::Int(txn)]);
         match self.dice.below(40) {
-            // It gives up while the vote waits, or is at it, or is through.
+            // It aborts while the vote waits, is running, or is done.
             0 | 1 => {
                 self.client.flush()?;
                 self.pause();
@@ -380,7 +380,7 @@ impl<'a> Driver<'a> {
         self.finish(number, &attempt, txn, None)
     }
 
-    /// What it wants to do, with serials that it knows; rarely with an old one.
+    /// Plans a transaction, with serials that it knows; rarely with an old one.
     fn plan(&mut self) -> io::Result<(Attempt, Option<Tid>)> {
         let undo = if self.race.can_undo && self.dice.one_in(12) {
             let undoable = self.race.undoable.lock().expect("undoable");
@@ -421,13 +421,13 @@ impl<'a> Driver<'a> {
             let value = self.race.next_value.fetch_add(1, Ordering::Relaxed);
             attempt.writes.insert(oid, (serial, value));
         }
-        // What does not exist cannot be current.
+        // An object that does not exist cannot be current.
         attempt.checks =
             checks.into_iter().map(|oid| (oid, self.newest[&oid])).filter(|(_, s)| *s != 0).collect();
         Ok((attempt, undo))
     }
 
-    /// Before Z5 the outcome of each store is told in serialnos.
+    /// Before Z5 the outcome of each store is in serialnos.
     fn is_refused(&self) -> bool {
         self.serialnos.iter().any(|pair| !matches!(pair.tuple()[1], Value::Bytes(_)))
     }
@@ -439,7 +439,7 @@ impl<'a> Driver<'a> {
         Ok(Step::GoOn)
     }
 
-    /// A vote that was overtaken by tpc_abort may be answered or not.
+    /// A vote that was overtaken by tpc_abort may have an answer or not.
     fn receive_until_quiet(&mut self, vote: i64) -> io::Result<()> {
         let ping = self.client.queue_call("lastTransaction", vec![]);
         self.asked.insert(ping, Asked::LastTransaction);
@@ -450,7 +450,7 @@ impl<'a> Driver<'a> {
 
     fn finish(&mut self, number: usize, attempt: &Attempt, txn: i64, vote: Option<i64>) -> io::Result<Step> {
         let call = self.client.queue_call("tpc_finish", vec![Value::Int(txn)]);
-        // What an undo changes is for the checker to find.
+        // The checker determines the objects of an undo.
         self.finishing = Some((call, attempt.writes.keys().copied().collect()));
         self.race.settle(number, Outcome::Unknown);
         if self.dice.one_in(30) {
@@ -481,7 +481,7 @@ impl<'a> Driver<'a> {
                     self.race.undoable.lock().expect("undoable").push(tid);
                 }
             }
-            // The vote was refused, or waits: this can only happen to who does not wait for the vote's answer.
+            // The vote was refused, or waits: possible only if the client does not wait for the vote's answer.
             refused => {
                 assert!(vote.is_some(), "tpc_finish after a vote that passed: {refused:?}");
                 self.race.settle(number, Outcome::NotCommitted);
@@ -494,7 +494,7 @@ impl<'a> Driver<'a> {
         Ok(Step::GoOn)
     }
 
-    /// Whose serials an own undo has changed is not known here.
+    /// Forgets objects whose serials may have been changed by its own undo.
     fn forget_undone(&mut self) {
         self.newest.clear();
     }
@@ -505,7 +505,7 @@ impl<'a> Driver<'a> {
     }
 }
 
-/// The log, by way of a client's iterator.
+/// The log, read with a client's iterator.
 pub fn log(client: &mut RawClient) -> io::Result<Vec<(Tid, Changes)>> {
     let call = |client: &mut RawClient, method: &str, args| {
         client.call(method, args).map(|answer| answer.unwrap_or_else(|error| panic!("{method}: {error:?}")))

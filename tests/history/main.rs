@@ -1,10 +1,10 @@
-//! Parallel commits, checked from outside: many clients do what they like, and one serial order of transactions must
-//! explain all that each of them saw.
+//! Parallel commits, checked from outside: many clients act at random, and one serial order of transactions must
+//! explain everything that each of them saw.
 //!
-//! Clients of six generations come and go, read, check serials, undo, and end their transactions in every way: finish,
-//! abort, disconnect in any state. A pack runs beside. What they saw is checked afterwards (`check.rs`), on every kind
-//! of storage. The seed decides what clients choose; how their threads meet is chance.
-//! `RUNZEO_TEST_SECONDS` sets how long it goes on in rounds, `RUNZEO_TEST_SEED` the first seed.
+//! Clients of six generations connect and leave, read, check serials, undo, and end their transactions in every way:
+//! finish, abort, disconnect in any state. Packs run beside. The events are checked afterwards (`check.rs`), for every
+//! kind of storage. The seed determines the choices of the clients, but not the timing of their threads.
+//! `RUNZEO_TEST_SECONDS` sets the duration, in rounds, `RUNZEO_TEST_SEED` the first seed.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -33,16 +33,16 @@ use runzeo::storage::prelude::*;
 /// Clients at a time.
 const CLIENTS: u64 = 10;
 const HOT: u64 = 4;
-/// Half of them are there at the beginning.
+/// Number of cold objects; half of them exist at the beginning.
 const COLD: u64 = 60;
-/// What is older than this may be packed away.
+/// Older revisions may be packed away.
 const PACK_AGE: Duration = Duration::from_millis(300);
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A storage that takes commits.
 struct Kind {
     name: &'static str,
-    /// In the configuration.
+    /// Its section of the configuration.
     section: &'static str,
     has_base: bool,
     can_undo: bool,
@@ -105,7 +105,7 @@ const KINDS: [Kind; 6] = [
 
 type Record = (Oid, Vec<u8>);
 
-/// The root, which refers to all others, so that no pack takes them for garbage.
+/// The root, which refers to all other objects, so that no pack removes them.
 fn root(oids: &[Oid]) -> Vec<u8> {
     let mut data = b"cpersistent.mapping\nPersistentMapping\nq\x01.](".to_vec();
     for oid in oids {
@@ -125,7 +125,7 @@ fn first_records(oids: &[Oid]) -> (Vec<Record>, BTreeMap<Oid, Written>) {
     (records, there.iter().map(|oid| (*oid, *oid)).collect())
 }
 
-/// A file with the first transaction in it.
+/// Makes a file with the first transaction.
 fn make_base(directory: &Path, records: &[Record]) {
     let storage = FileStorage::open(FileStorageOptions::new(directory.join("base.fs"))).expect("base.fs");
     let mut staged = runzeo::storage::Staged::new(Default::default(), None, b' ', 1 << 20);
@@ -217,7 +217,7 @@ fn history_of(kind: &Kind, seed: u64, lasting: Duration) -> Summary {
         kind.name,
         server.talk()
     );
-    // A killed server's file has the same in it.
+    // The file of a killed server has the same content.
     if kind.section.starts_with("<filestorage") {
         server.kill();
         let found = log_of_file(&server.directory().join("Data.fs"));
@@ -229,7 +229,7 @@ fn history_of(kind: &Kind, seed: u64, lasting: Duration) -> Summary {
     summary
 }
 
-/// One client after another, of any generation, until the race is over; then what is left of the last one's story.
+/// One client after another, of any generation, until the race is over; then the last one's events are completed.
 fn visits(race: &Race, mut dice: Dice, mark: Oid) -> io::Result<()> {
     while race.goes_on() {
         let speaks = dice.of(&[Speaks::Z5, Speaks::Z5, Speaks::Z5, Speaks::M5, Speaks::M5, Speaks::Z4]);
@@ -240,7 +240,7 @@ fn visits(race: &Race, mut dice: Dice, mark: Oid) -> io::Result<()> {
         dice = driver.hand_in();
         match ended {
             Ok(()) => {}
-            // On a busy machine a client may be slow without wanting to; the server's log must say so.
+            // On a busy machine a client may be too slow unintentionally; the server's log must say so.
             Err(error) if is_cut_off(&error) => {
                 race.timeouts.fetch_add(1, Ordering::Relaxed);
             }
@@ -255,7 +255,7 @@ fn is_cut_off(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
-/// Packs, and returns up to which transaction; `None`: not now.
+/// Packs; returns the pack time. `None` if the server refuses.
 fn pack(address: std::net::SocketAddr) -> Option<Tid> {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time") - PACK_AGE;
     let (mut client, _) = RawClient::register(address, Speaks::Z5).expect("connect");

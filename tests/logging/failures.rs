@@ -1,5 +1,5 @@
-//! What can happen to a log while the server runs. The server lives on; the log comes back when its
-//! medium does, and says what is missing.
+//! Failures of the log while the server runs. The server continues; the log continues when its medium works again, and
+//! reports the number of lost lines.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,7 +14,7 @@ use runzeo::logging::{self, Destination, Encoding, HandlerSetup, LogError, Rotat
 fn a_full_disk_costs_lines_and_says_how_many() {
     const NAME: &str = "failures::a_full_disk_costs_lines_and_says_how_many";
     if !is_child() {
-        // A limit on the size of files stands for the disk: 512 or 1024 bytes, as the shell counts.
+        // A limit on the size of files simulates a full disk: 512 or 1024 bytes, depending on the shell's unit.
         let command = child(NAME);
         let arguments: Vec<_> = command.get_args().map(|a| a.to_str().unwrap().to_string()).collect();
         let run = format!("ulimit -f 1; exec {:?} {}", command.get_program(), arguments.join(" "));
@@ -26,7 +26,7 @@ fn a_full_disk_costs_lines_and_says_how_many() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("zeo.log");
     let log = Log::open(file(&path, Rotation::Never));
-    // Three hundred bytes do not divide the limit: one line is torn.
+    // The limit is no multiple of 300 bytes, so one line is torn.
     for n in 0..10 {
         log.info(&format!("{n}{}", "x".repeat(298)));
     }
@@ -35,7 +35,7 @@ fn a_full_disk_costs_lines_and_says_how_many() {
     let written = read(&path);
     assert!(!written.ends_with('\n'), "no torn line in {written:?}");
 
-    // Somebody makes room.
+    // Makes room on the disk.
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(5).unwrap();
     log.info("back");
     let text = read(&path);
@@ -70,7 +70,7 @@ fn a_log_directory_that_is_gone_and_returns() {
 fn a_rotation_that_fails_leaves_the_file_in_use_and_is_reported_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("zeo.log");
-    // A directory with something in it cannot be replaced by a file.
+    // A directory that is not empty cannot be replaced by a file.
     std::fs::create_dir_all(directory.path().join("zeo.log.1").join("full")).unwrap();
     let log = Log::open(file(&path, Rotation::Size { max_size: 20, old_files: 1 }));
     for n in 0..10 {
@@ -81,7 +81,7 @@ fn a_rotation_that_fails_leaves_the_file_in_use_and_is_reported_once() {
     assert_eq!(text.matches("cannot be rotated").count(), 1, "{text}");
 }
 
-/// A reader who keeps the pipe open and does not read must not stop the server.
+/// A reader that keeps the pipe open and does not read must not stop the server.
 #[test]
 fn a_full_pipe_delays_the_server_once() {
     let directory = tempfile::tempdir().unwrap();
@@ -91,7 +91,7 @@ fn a_full_pipe_delays_the_server_once() {
     let mut reader = options.read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
     let log = Log::open(file(&path, Rotation::Never));
     let begin = Instant::now();
-    // Three times what a pipe holds.
+    // Three times the capacity of a pipe.
     let line = "x".repeat(99);
     for _ in 0..2_000 {
         log.info(&line);
@@ -113,14 +113,14 @@ fn a_full_pipe_delays_the_server_once() {
     assert!(text.ends_with("\nback\n"), "{text}");
 }
 
-/// The reader of stderr goes away, as in `runzeo 2>&1 | head`.
+/// The reader of stderr closes it, as in `runzeo 2>&1 | head`.
 #[test]
 fn a_reader_that_is_gone_is_no_end() {
     const NAME: &str = "failures::a_reader_that_is_gone_is_no_end";
     if is_child() {
         let handle = logging::setup(&setup(handler(Destination::Stderr))).unwrap();
         log::info!(target: "test", "one");
-        // The answer on stdout says that the other end is closed.
+        // The line on stdin says that the other end is closed.
         std::io::stdin().read_line(&mut String::new()).unwrap();
         log::info!(target: "test", "two");
         log::info!(target: "test", "three");

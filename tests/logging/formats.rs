@@ -1,5 +1,5 @@
-//! Log lines are those that Python's logging makes of the same format: `compat-tests/logging/formats.py`
-//! says what that is. Formats that Python refuses are refused.
+//! Log lines equal those of Python's logging with the same format, which `compat-tests/logging/formats.py` records.
+//! Formats that Python refuses are refused.
 
 use std::process::Command;
 use std::time::Duration;
@@ -42,7 +42,7 @@ fn lines_are_those_of_python() {
     assert!(wrong.is_empty(), "{} of {count} differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// The record of the script.
+/// The record that the script logs.
 fn entry(message: std::fmt::Arguments<'_>) -> Entry<'_> {
     Entry {
         name: "ZEO.StorageServer",

@@ -1,4 +1,4 @@
-//! The process's own log: levels by number, the default on stderr, panics, signals, in a child process each.
+//! The process's log: levels by number, the default on stderr, panics, signals; each in a child process.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

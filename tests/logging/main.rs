@@ -1,5 +1,5 @@
-//! The log: formats, levels, rotation, syslog, and what can go wrong. A test of what a process has once (its logger,
-//! its panic hook, its signals, its limits) runs this program again with that test alone: `support::child`.
+//! The log: formats, levels, rotation, syslog, and failures. A test of something that belongs to the process (its
+//! logger, its panic hook, its signals, its limits) runs this program again with that test alone: `support::child`.
 
 #[path = "../support/mod.rs"]
 mod support;

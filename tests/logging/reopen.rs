@@ -1,4 +1,4 @@
-//! SIGUSR2 while the server is busy: whoever moves the log files away finds every line in one of them.
+//! SIGUSR2 while the server is busy: every line is in one of the log files, moved or new.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use runzeo::logging::{Destination, FileSetup, Rotation};
 const THREADS: usize = 4;
 const ROUNDS: usize = 50;
 
-/// Logs from many threads while `meanwhile` is done over and over; how many lines each thread logged.
+/// Logs from many threads while `meanwhile` runs repeatedly; returns the number of lines of each thread.
 fn under_load(log: &Log, mut meanwhile: impl FnMut(usize)) -> Vec<usize> {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -21,7 +21,7 @@ fn under_load(log: &Log, mut meanwhile: impl FnMut(usize)) -> Vec<usize> {
             while !done.load(Ordering::Relaxed) {
                 log.info(&format!("thread {thread} line {count}"));
                 count += 1;
-                // A busy server, not one that does nothing but log.
+                // A busy server, which does not only log.
                 thread::sleep(Duration::from_micros(20));
             }
             count
@@ -36,7 +36,7 @@ fn under_load(log: &Log, mut meanwhile: impl FnMut(usize)) -> Vec<usize> {
     })
 }
 
-/// Every line of every thread is in one of the files, once and whole.
+/// Checks that every line of every thread is in one of the files, once and complete.
 fn check_all_there(directory: &std::path::Path, counts: &[usize]) {
     let mut seen = HashSet::new();
     for entry in std::fs::read_dir(directory).unwrap() {

@@ -1,4 +1,4 @@
-//! Files that rotate, against what Python's handlers leave after the same lines.
+//! Rotating files, compared with the files of Python's handlers after the same lines.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,7 +18,7 @@ fn files(directory: &Path) -> Vec<(String, String)> {
     files
 }
 
-/// Logs the lines with Python's handler; "reopen" is not a line.
+/// Logs the lines with Python's handler; "reopen" is a command, not a line.
 fn python(directory: &Path, handler: &str, lines: &[String]) -> Option<Vec<(String, String)>> {
     let script = format!(
         "import logging, logging.handlers, os, sys\n\

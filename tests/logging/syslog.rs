@@ -1,4 +1,4 @@
-//! What a syslog daemon receives: Python's frames.
+//! The datagrams that a syslog daemon receives: Python's frames.
 
 use std::net::UdpSocket;
 use std::os::unix::net::{UnixDatagram, UnixListener};
@@ -17,7 +17,7 @@ fn datagrams_to_a_port() {
     let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
     daemon.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let port = daemon.local_addr().unwrap().port();
-    // The process's own log, so that the macros can be used; no other test of this program may do that.
+    // The process's log, for the macros; no other test of this program may set it.
     let _handle = logging::setup(&setup(handler(destination(SyslogAddress::Udp {
         host: "127.0.0.1".to_string(),
         port,

@@ -1,8 +1,9 @@
-//! The group commit under the model checker: who leads, whose sync counts for whom, and in which order is published.
+//! The group commit under the model checker: who leads, which sync counts for which transaction, and the order of
+//! publishing.
 //!
 //! Run by `scripts/model`, which builds with `--cfg loom`; without that flag there is nothing here. The lead is the
-//! real one (`src/storage/file/lead.rs`); what its holder does with a file is done here with a list that has to be
-//! synced. A job that nobody leads, or a lead that nobody takes, is a deadlock of the model, which loom reports.
+//! real one (`src/storage/file/lead.rs`); instead of a file its holder has a list that must be synced. A job without a
+//! leader, or a lead that is never taken, is a deadlock of the model, which loom reports.
 
 use loom::cell::UnsafeCell;
 use loom::thread;
@@ -11,7 +12,7 @@ use runzeo::storage::file::lead::{Joined, Lead};
 
 use crate::Mutex;
 
-/// What became of a client's transaction.
+/// The outcome of a client's transaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Outcome {
     Done { tid: u8 },
@@ -19,17 +20,17 @@ enum Outcome {
     Refused,
 }
 
-/// What only the leader touches. Loom notices two at once.
+/// State for the leader only. Loom detects two leaders at once.
 #[derive(Default)]
 struct Log {
-    /// (tid, client) of each transaction
+    /// (tid, client) of each transaction.
     written: Vec<(u8, u8)>,
     last_tid: u8,
     syncs: usize,
-    /// The sync that fails, and all after it.
+    /// The sync that fails, with all later ones.
     failing_sync: Option<usize>,
     broken: bool,
-    /// A pack has put another file in the place of this one.
+    /// Whether a pack has replaced this file.
     switched: usize,
 }
 
@@ -58,7 +59,7 @@ impl Model {
         self.log.with_mut(|log| work(unsafe { &mut *log }))
     }
 
-    /// One client's finish; returns when it has been answered.
+    /// One client's finish; returns when it is answered.
     fn finish(&self, client: u8) -> Outcome {
         match self.lead.join(client) {
             Joined::Queued => {}
@@ -121,7 +122,7 @@ impl Model {
         thread::spawn(move || model.finish(client))
     }
 
-    /// What was acknowledged is what is in the log and what was published, in the order of tids.
+    /// Acknowledged transactions are exactly those in the log and those that were published, in the order of tids.
     fn check(&self) {
         let outcomes = self.outcomes.lock();
         self.with_log(|log| {
@@ -171,7 +172,7 @@ fn a_sync_that_fails_fails_its_group_and_all_after_it() {
     });
 }
 
-/// What was synced before stays: only the second group fails.
+/// Synced transactions stay: only the second group fails.
 #[test]
 fn the_second_sync_fails() {
     loom::model(|| {
@@ -187,7 +188,7 @@ fn the_second_sync_fails() {
     });
 }
 
-/// The switch of a pack takes the lead between two groups, and gives it back.
+/// The switch of a pack takes the lead between two groups, and returns it.
 #[test]
 fn a_pack_takes_the_lead() {
     loom::model(|| {
@@ -205,7 +206,7 @@ fn a_pack_takes_the_lead() {
     });
 }
 
-/// A finish is through before the close, or is refused.
+/// A finish is done before the close, or is refused.
 #[test]
 fn a_finish_beside_the_close() {
     loom::model(|| {
@@ -222,8 +223,8 @@ fn a_finish_beside_the_close() {
 }
 
 /// A server that was stopped while a pack was about to switch files could hang: the pack found the queue closed, but
-/// had taken the lead for a moment to find out; a committer thread that woke in this moment to end waited on, and the
-/// close for it.
+/// had taken the lead briefly to find out. A committer thread that woke at this moment to end waited again, and the
+/// close waited for it.
 #[test]
 fn a_pack_beside_the_close() {
     loom::model(|| {

@@ -1,8 +1,8 @@
-//! The table of locks under the model checker: every interleaving of those who ask, wait, give up and release.
+//! The table of locks under the model checker: every interleaving of requests, waits, cancellations and releases.
 //!
-//! Run by `scripts/model`, which builds with `--cfg loom`; without that flag there is nothing here. A wake-up that is
-//! lost is a deadlock of the model, which loom reports. What holds for any sequence of calls, fairness above all, is
-//! tested beside the code (`src/server/locks.rs`).
+//! Run by `scripts/model`, which builds with `--cfg loom`; without that flag there is nothing here. A lost wake-up is a
+//! deadlock of the model, which loom reports. Properties of any sequence of calls, such as fairness, are tested beside
+//! the code (`src/server/locks.rs`).
 
 use loom::thread;
 use runzeo::base::ids::Oid;
@@ -21,12 +21,12 @@ fn checks(oids: &[u64]) -> LockSet {
 
 const WHOLE: LockSet = LockSet { exclusive: Vec::new(), shared: Vec::new(), whole_storage: true };
 
-/// A storage of two objects; each transaction goes over those of its own.
+/// A storage of two objects; each transaction uses some of them.
 struct Model {
     locks: Locks<Owner>,
-    /// Who writes an object now, by count; readers count 100.
+    /// Current users of each object: a writer counts 1, a reader 100.
     inside: [AtomicUsize; 2],
-    /// Who was woken.
+    /// The owners that were woken.
     woken: Mutex<Vec<Owner>>,
     wake: Condvar,
     done: AtomicUsize,
@@ -43,7 +43,7 @@ impl Model {
         })
     }
 
-    /// As the server does: vote at once, or when a release names the owner.
+    /// As in the server: vote at once, or when a release returns the owner.
     fn transaction(&self, owner: Owner, set: &LockSet) {
         if self.locks.request(owner, set, || owner).0 == Outcome::Queued {
             self.wait(owner);
@@ -70,7 +70,7 @@ impl Model {
         self.wake.notify_all();
     }
 
-    /// Nobody else is where it writes, and nobody writes where it reads.
+    /// Checks that writers exclude all others.
     fn work(&self, set: &LockSet) {
         let all = [Oid(0), Oid(1)];
         let exclusive = if set.whole_storage { &all[..] } else { &set.exclusive[..] };
@@ -97,7 +97,7 @@ impl Model {
     }
 }
 
-/// Runs these transactions side by side, in every way.
+/// Runs these transactions in parallel, in every interleaving.
 fn side_by_side(sets: impl Fn() -> Vec<LockSet> + Send + Sync + 'static) {
     loom::model(move || {
         let model = Model::new();
@@ -136,7 +136,7 @@ fn two_old_clients_and_a_new_one() {
     side_by_side(|| vec![WHOLE, writes(&[0, 1]), WHOLE]);
 }
 
-/// A client that waits goes away while the one before it is through: whoever is behind must be woken by one of both.
+/// A waiting client leaves while the one before it finishes: one of both must wake the next.
 #[test]
 fn a_waiter_gives_up_while_it_is_granted() {
     for given_up in [writes(&[0, 1]), WHOLE] {
@@ -163,7 +163,7 @@ fn a_waiter_gives_up_while_it_is_granted() {
     }
 }
 
-/// One goes away that has the locks, by time-out or abort, while others ask for them.
+/// A client with locks leaves, by time-out or abort, while others request them.
 #[test]
 fn a_holder_goes_away_while_others_ask() {
     loom::model(|| {

@@ -2,8 +2,8 @@
 //!
 //! Run by `scripts/model`, which builds with `--cfg loom`; without that flag there is nothing here.
 //!
-//! A client's tape must show (R2): a reply from the state before T in front of the invalidation of T, a reply that
-//! reflects T behind it; and (R1, R3) invalidations in the order of the tids, each once.
+//! A client's messages must show (R2): a reply from the state before T before the invalidation of T, a reply that
+//! reflects T after it; and (R1, R3) invalidations in the order of the tids, each once.
 
 use std::io::{self, IoSlice};
 
@@ -28,7 +28,7 @@ const INVALIDATION: u8 = b'i';
 const REPLY: u8 = b'r';
 const FINISHED: u8 = b'f';
 
-/// What a client would read.
+/// The messages that a client would read.
 #[derive(Default)]
 struct Tape(Mutex<Vec<u8>>);
 
@@ -49,7 +49,7 @@ impl Sink for Tape {
 /// A storage of one object, and its clients.
 struct Model {
     publication: Publication<Tape>,
-    /// The serial of [`OBJECT`] as reads see it.
+    /// The serial of [`OBJECT`] for reads.
     index: AtomicU64,
 }
 
@@ -80,7 +80,7 @@ impl Model {
         outboxes.iter().for_each(|outbox| outbox.flush());
     }
 
-    /// As a session answers a load. `depends_on` is what the validation takes the reply to depend on.
+    /// As a session answers a load. `depends_on`: the object that the validation checks.
     fn load(&self, outbox: &Arc<Outbox<Tape>>, depends_on: Oid) {
         loop {
             let seen = self.publication.seen();
@@ -165,8 +165,7 @@ fn a_client_registers_beside_a_commit() {
     });
 }
 
-/// The checker finds what it is there for: a reply that is taken to depend on another object slips behind the
-/// invalidation.
+/// The checker finds a wrong validation: a reply that is checked for another object may come after the invalidation.
 #[test]
 #[should_panic(expected = "wrong side")]
 fn a_wrong_validation_is_found() {

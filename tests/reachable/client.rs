@@ -1,9 +1,9 @@
-//! Clients that change who refers to whom, each as it likes.
+//! Clients that change references between objects, at random.
 //!
-//! No transaction makes a reference to an object that is not there: what a client refers to is new, or the transaction
-//! proves that it is reachable (it stores the object that refers to it, or checks that it is current), or it is there
-//! after the vote of an undo or a copy, which then holds it. An undo that un-creates an object proves that no container
-//! but those that it changes leads to it. So whatever dangles is the server's fault.
+//! No transaction makes a dangling reference: a client refers to a new object; or the transaction proves that the
+//! object is reachable (it stores the object that refers to it, or checks that it is current); or the object exists
+//! after the vote of an undo or a copy, which then holds it. An undo that un-creates an object proves that only
+//! containers that it changes lead to the object. So each dangling reference is the server's fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -15,11 +15,11 @@ use crate::support::client::{Speaks, undo_id};
 use crate::support::dice::Dice;
 use crate::world::{Done, Oid, State, Tid, World, blob_content, record};
 
-/// References that a container has at most.
+/// Upper bound on the references of a container.
 const REFERENCES_MAX: usize = 6;
 pub const BALLAST_LEN: usize = 100_000;
 
-/// What a vote may be refused for: others were faster.
+/// Allowed reasons for refusing a vote: other clients were faster.
 const REFUSALS: [&str; 5] =
     ["ConflictError", "POSKeyError", "UndoError", "MultipleUndoErrors", "is not later than the last one"];
 
@@ -27,7 +27,7 @@ const REFUSALS: [&str; 5] =
 #[derive(Default)]
 struct Plan {
     what: &'static str,
-    /// A copy brings its own.
+    /// A copy has its own tid.
     tid: Option<Tid>,
     stores: Vec<(Oid, Tid, Vec<u8>)>,
     blobs: Vec<(Oid, Tid, Vec<u8>)>,
@@ -35,7 +35,7 @@ struct Plan {
     undo: Vec<Tid>,
     /// A former revision of an object: its data and its transaction.
     copy: Option<(Oid, Vec<u8>, Tid)>,
-    /// Objects of which an undo or a copy decides the state: what they will lead to must be there after the vote.
+    /// Objects whose state an undo or a copy determines: all that they refer to must exist after the vote.
     planned: Vec<(Oid, State)>,
     changed: Vec<Oid>,
     creates: Vec<Oid>,
@@ -71,7 +71,7 @@ pub fn visits(world: &World, mut dice: Dice) -> io::Result<()> {
     Ok(())
 }
 
-/// Loads all that there is, all the time.
+/// Loads all reachable objects, repeatedly.
 pub fn audits(world: &World, mut dice: Dice) -> io::Result<()> {
     let mut peer = Peer::register(world.address, Speaks::Z5)?;
     for oid in world.containers.iter().cycle() {
@@ -80,14 +80,14 @@ pub fn audits(world: &World, mut dice: Dice) -> io::Result<()> {
         }
         peer.audit(*oid, |blobs| (!blobs.is_empty()).then(|| dice.of(blobs)))?;
         world.count("audit");
-        // Clients are to get on, too.
+        // Gives the clients time.
         thread::sleep(Duration::from_millis(dice.below(4)));
     }
     Ok(())
 }
 
 impl Client<'_> {
-    /// `false`: it has gone away.
+    /// One step. `false`: the client has disconnected.
     fn step(&mut self) -> io::Result<bool> {
         let plan = match self.dice.below(100) {
             0..20 => self.link()?,
@@ -173,7 +173,7 @@ impl Client<'_> {
         Ok(true)
     }
 
-    /// Packs take the place of the file meanwhile. `alone`: nobody else can vote until this transaction ends.
+    /// Waits, so that packs can replace the file. `alone`: no other transaction can vote until this one ends.
     fn wait(&mut self, alone: bool) {
         let millis = if alone { self.dice.of(&[0, 0, 1, 5, 30]) } else { self.dice.of(&[0, 5, 30, 80, 200]) };
         thread::sleep(Duration::from_millis(millis));
@@ -185,12 +185,12 @@ impl Client<'_> {
         Ok(true)
     }
 
-    /// Whether what an undo or a copy restores leads only to objects that are there, now that the vote holds them.
+    /// Whether the states that an undo or a copy restores refer only to existing objects, now that the vote holds them.
     fn is_all_there(&mut self, plan: &Plan) -> io::Result<bool> {
         if let Some((oid, _, from)) = &plan.copy
             && self.peer.load_serial(*oid, *from)?.is_none()
         {
-            // Packed away before the vote, perhaps: then the hint was not taken, and the vote holds nothing.
+            // It may have been packed away before the vote: then the hint was ignored, and the vote holds nothing.
             return Ok(false);
         }
         let missing = match self.peer.walk(plan.planned.iter().cloned())? {
@@ -200,12 +200,12 @@ impl Client<'_> {
         if plan.copy.is_some() || self.world.was_removed(missing.oid) {
             return Ok(false);
         }
-        // The undone transactions are not packed, so what was reachable before them is all there.
+        // The undone transactions are not packed, so everything that was reachable before them exists.
         let undone: Vec<_> = plan.undo.iter().map(|tid| format!("{tid:016x}")).collect();
         finding(format!("after the vote of an undo of {undone:?}, an object is missing: {missing}"))
     }
 
-    // -- what they do
+    // -- actions
 
     fn container(&mut self) -> io::Result<(Oid, State)> {
         let oid = self.dice.of(&self.world.containers);
@@ -215,7 +215,7 @@ impl Client<'_> {
         }
     }
 
-    /// Two different ones.
+    /// Two different containers.
     fn containers(&mut self) -> io::Result<[(Oid, State); 2]> {
         let first = self.container()?;
         loop {
@@ -242,7 +242,7 @@ impl Client<'_> {
         plan.changed.push(oid);
     }
 
-    /// A small chain of new objects; its first.
+    /// Makes a short chain of new objects; returns its first.
     fn chain(&mut self, plan: &mut Plan) -> io::Result<Oid> {
         let mut last = None;
         for at in 0..1 + self.dice.below(3) {
@@ -280,7 +280,7 @@ impl Client<'_> {
         Ok(Some(plan))
     }
 
-    /// A reference goes from one container to another.
+    /// Moves a reference from one container to another.
     fn shift(&mut self) -> io::Result<Option<Plan>> {
         let mut plan = Plan::new("move");
         let [(from, mut giver), (to, mut taker)] = self.containers()?;
@@ -292,7 +292,7 @@ impl Client<'_> {
         Ok(Some(plan))
     }
 
-    /// One more reference, to an object that is reachable through another container, directly or from further down.
+    /// Adds a reference to an object that is reachable through another container, directly or deeper.
     fn second_link(&mut self) -> io::Result<Option<Plan>> {
         let mut plan = Plan::new("second link");
         let [(through, mut state), (to, mut taker)] = self.containers()?;
@@ -315,8 +315,8 @@ impl Client<'_> {
         Ok(Some(plan))
     }
 
-    /// Changes an object to which a container refers: it gets one more object below it, or loses one, perhaps to
-    /// another container; a blob gets other content.
+    /// Changes an object that a container refers to: it gets one more object below it, or loses one, perhaps to another
+    /// container; a blob gets new content.
     fn change_below(&mut self) -> io::Result<Option<Plan>> {
         let mut plan = Plan::new("change below");
         let [(through, mut state), (to, mut taker)] = self.containers()?;
@@ -340,7 +340,7 @@ impl Client<'_> {
         Ok(Some(plan))
     }
 
-    /// Many bytes that the next pack leaves out.
+    /// Stores many bytes, which the next pack removes.
     fn ballast(&mut self) -> io::Result<Option<Plan>> {
         let mut plan = Plan::new("ballast");
         let oid = self.dice.of(&self.world.ballast);
@@ -351,8 +351,8 @@ impl Client<'_> {
         Ok(Some(plan))
     }
 
-    /// A container has a former state again. The tid is a little later than now, so that it is later than what others
-    /// commit until the vote.
+    /// Restores a former state of a container. The tid is slightly in the future, so that it is later than other
+    /// commits until the vote.
     fn copy(&mut self) -> io::Result<Option<Plan>> {
         let recent = self.recent(20);
         if recent.is_empty() {
@@ -373,7 +373,7 @@ impl Client<'_> {
         Ok(Some(plan))
     }
 
-    /// Finished transactions, the newest first, as clients or as the server know them.
+    /// Finished transactions, newest first, as known to the clients or to the server.
     fn recent(&mut self, count: usize) -> Vec<Done> {
         let mut recent = self.world.recent();
         recent.truncate(count);
@@ -404,7 +404,7 @@ impl Client<'_> {
     fn undo_of(&mut self, undone: &[Done]) -> io::Result<Option<Plan>> {
         let mut plan = Plan::new(if undone.len() == 1 { "undo" } else { "undo of two" });
         plan.undo = undone.iter().map(|done| done.tid).collect();
-        // Whether an object exists before and after; and what it will be.
+        // Whether each object exists before and after, and its new state.
         let mut exists: BTreeMap<Oid, (bool, bool)> = BTreeMap::new();
         let mut planned: BTreeMap<Oid, State> = BTreeMap::new();
         for Done { tid, changed, creates, removes, .. } in undone {
@@ -436,8 +436,7 @@ impl Client<'_> {
         Ok(Some(plan))
     }
 
-    /// Whether nothing will lead to what will not exist any more; the vote will prove that all containers are as they
-    /// are now.
+    /// Whether no object will refer to a removed one; the vote will prove that all containers are unchanged.
     fn check_unused(&mut self, plan: &mut Plan, planned: &BTreeMap<Oid, State>) -> io::Result<bool> {
         let mut start = planned.clone();
         let others: Vec<Oid> =
@@ -452,7 +451,7 @@ impl Client<'_> {
         let removes: BTreeSet<Oid> = plan.removes.iter().copied().collect();
         Ok(match self.peer.walk(start)? {
             Ok(walked) => walked.states.keys().all(|oid| !removes.contains(oid)),
-            // Others are at it.
+            // Another client is changing it.
             Err(_) => false,
         })
     }

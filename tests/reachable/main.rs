@@ -1,13 +1,13 @@
-//! Everything that is reachable can be loaded: random histories of references made, cut, moved, undone and copied, by
-//! clients of all generations, while packs go on all the time.
+//! Everything that is reachable can be loaded: random histories of references that are made, removed, moved, undone and
+//! copied, by clients of all generations, while packs run all the time.
 //!
-//! A pack removes what nothing refers to, and clients make references to former objects again: by an undo, by a copy,
-//! or because they read the object before it was garbage. What was left out then is gone for ever, and only a
-//! POSKeyError tells, perhaps years later. Here every kind of storage is driven with all of this at once (`client.rs`);
-//! during the run each reference of a current object is followed, and in the end, after one more pack, and in the file
-//! without its index, too. The clients make no dangling reference themselves. The seed decides what clients choose; how
-//! their threads meet is chance. `RUNZEO_TEST_SECONDS` sets how long it goes on in rounds, `RUNZEO_TEST_SEED` the first
-//! seed.
+//! A pack removes objects without references, and clients make references to former objects again: by an undo, by a
+//! copy, or because they read the object before it was garbage. An object that the pack removes then is lost, and only
+//! a POSKeyError shows it, perhaps years later. This test does all of this at once on every kind of storage
+//! (`client.rs`). During the run each reference of a current object is followed; at the end again, after one more pack,
+//! and in the file without its index. The clients make no dangling reference themselves. The seed determines the
+//! choices of the clients, but not the timing of their threads. `RUNZEO_TEST_SECONDS` sets the duration, in rounds,
+//! `RUNZEO_TEST_SEED` the first seed.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -40,7 +40,7 @@ use runzeo::storage::transform::Transform;
 use runzeo::storage::transform::zlib::Zlib;
 use world::{Oid, ROOT, State, World, is_content_of, record};
 
-/// Clients at a time, beside the auditor and two that pack.
+/// Clients at the same time, besides the auditor and two packers.
 const CLIENTS: u64 = 8;
 const CONTAINERS: Oid = 32;
 const BALLAST: Oid = 100;
@@ -48,16 +48,16 @@ const BALLAST: Oid = 100;
 /// A storage that takes commits.
 struct Kind {
     name: &'static str,
-    /// In the configuration.
+    /// Its section of the configuration.
     section: &'static str,
-    /// How much of the time it gets.
+    /// Its share of the time.
     share: u32,
     has_base: bool,
     has_blobs: bool,
     can_undo: bool,
-    /// A copy holds what it refers to from its vote on, or nothing is ever collected.
+    /// Copies can be tested: a copy holds its references from its vote on, or nothing is ever collected.
     can_copy: bool,
-    /// Opens the same without a server.
+    /// Opens the storage without a server.
     open: Option<fn(&Path) -> Opened>,
 }
 
@@ -174,7 +174,7 @@ fn first_records(dice: &mut Dice) -> Vec<(Oid, Vec<u8>)> {
     records
 }
 
-/// A file with the first transaction in it.
+/// Makes a file with the first transaction.
 fn make_base(directory: &Path, records: &[(Oid, Vec<u8>)]) {
     let storage = FileStorage::open(FileStorageOptions::new(directory.join("base.fs"))).expect("base.fs");
     let mut staged = runzeo::storage::Staged::new(Default::default(), None, b' ', 1 << 20);
@@ -186,7 +186,7 @@ fn make_base(directory: &Path, records: &[(Oid, Vec<u8>)]) {
     storage.close().expect("close");
 }
 
-/// What was done, by name.
+/// Number of actions, by name.
 type Counts = BTreeMap<String, u64>;
 
 fn round(kind: &Kind, seed: u64, lasting: Duration) -> Counts {
@@ -232,7 +232,7 @@ fn prepare(kind: &Kind, world: &World, records: &[(Oid, Vec<u8>)]) -> io::Result
     Ok(())
 }
 
-/// All at once, until the time is over or somebody has found something.
+/// Runs all clients, until the time is over or one has a finding.
 fn run(world: &World, seed: u64, lasting: Duration) -> io::Result<()> {
     let until = Instant::now() + lasting;
     thread::scope(|scope| {
@@ -249,16 +249,16 @@ fn run(world: &World, seed: u64, lasting: Duration) -> io::Result<()> {
     })
 }
 
-/// Packs all the time, or now and then.
+/// Packs continuously, or at intervals.
 fn packs(world: &World, mut dice: Dice, is_second: bool) -> io::Result<()> {
     let mut peer = Peer::register(world.address, Speaks::Z5)?;
     while world.goes_on() {
-        // Transactions that came between two packs can be undone during the second.
+        // Transactions between two packs can be undone during the second.
         let millis = if is_second { 50 + dice.below(400) } else { dice.of(&[0, 0, 10, 40, 120]) };
         thread::sleep(Duration::from_millis(millis));
         let now = ids::Tid::now().to_unix();
         let recent = world.recent();
-        // What it took away was garbage as of an undone transaction.
+        // It removed objects that were garbage as of an undone transaction.
         let undone = recent.iter().find_map(|done| done.undoes.first().copied());
         let time = match dice.below(14) {
             0..5 => now,
@@ -274,7 +274,7 @@ fn packs(world: &World, mut dice: Dice, is_second: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// What a pack may answer instead.
+/// Allowed error answers of a pack.
 const PACK_REFUSALS: [&str; 4] = [
     "Already packing",
     "became reachable again",
@@ -297,7 +297,7 @@ fn pack(world: &World, peer: &mut Peer, time: f64) -> io::Result<()> {
     Ok(())
 }
 
-/// Nothing else goes on any more.
+/// Checks the storage after all clients have ended.
 fn check(world: &World) -> io::Result<()> {
     let mut peer = Peer::register(world.address, Speaks::Z5)?;
     for when in ["at the end", "after the last pack"] {
@@ -317,7 +317,7 @@ fn check(world: &World) -> io::Result<()> {
     Ok(())
 }
 
-/// The files of a server that has ended, or was killed.
+/// Checks the files of a server that has ended, or was killed.
 fn check_without_server(kind: &Kind, server: &mut Server, seed: u64) -> io::Result<()> {
     if server.log().contains("Mismatch between data and backpointer") {
         return finding("a copy was not taken for one".into());
@@ -366,7 +366,7 @@ fn check_without_server(kind: &Kind, server: &mut Server, seed: u64) -> io::Resu
     storage.close().map_err(error)
 }
 
-/// A copy of the server's files, for who looks into it.
+/// Keeps a copy of the server's files, for debugging.
 fn keep(server: &Server, kind: &Kind, seed: u64) -> PathBuf {
     let name = format!("reachable-{}-{seed}", kind.name.replace(' ', "-"));
     let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -388,7 +388,7 @@ fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What happened to the objects that a text names, and the packs.
+/// The journal's lines about the objects in a text, and about packs.
 fn about(text: &str, journal: &[String]) -> String {
     let names: BTreeSet<&str> = text
         .split(|c: char| !c.is_ascii_alphanumeric())

@@ -1,4 +1,4 @@
-//! A connection: calls and their answers, several at once.
+//! A connection: calls and answers, several outstanding.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +11,7 @@ use crate::world::{BLOB, Oid, State, Tid, is_content_of};
 
 pub struct Peer {
     client: RawClient,
-    /// What arrived for other calls.
+    /// Answers to other calls.
     answers: HashMap<i64, Result<Value, String>>,
     /// The outcome of each store, before Z5.
     serialnos: Vec<Value>,
@@ -21,7 +21,7 @@ pub struct Peer {
     txn: i64,
 }
 
-/// What a test found out, as an error that ends the round.
+/// A finding of the test, as an error that ends the round.
 pub fn finding<T>(what: String) -> io::Result<T> {
     Err(io::Error::other(what))
 }
@@ -80,7 +80,7 @@ impl Peer {
                 let parts = value.tuple();
                 Ok(Some((parts[0].bytes().to_vec(), parts[1].id())))
             }
-            // A temporary storage says of an object that it has collected: try again.
+            // The answer of a temporary storage for a collected object: try again.
             Err(error) if error.contains("POSKeyError") || error.contains("ConflictError") => Ok(None),
             Err(error) => finding(format!("a load was refused: {error}")),
         }
@@ -99,7 +99,7 @@ impl Peer {
         Ok(self.load_many(&[oid])?.remove(0))
     }
 
-    /// What was current before transaction `tid`.
+    /// The revision that was current before transaction `tid`.
     pub fn load_before(&mut self, oid: Oid, tid: Tid) -> io::Result<Option<State>> {
         let call = self.client.queue_call("loadBefore", vec![id(oid), id(tid)]);
         Ok(self.loaded(call)?.map(|(data, serial)| State::new(serial, &data)))
@@ -113,7 +113,7 @@ impl Peer {
         }
     }
 
-    /// Why the blob is not what it should be, if it is not.
+    /// Why the blob's content is wrong, if it is.
     pub fn check_blob(&mut self, oid: Oid, serial: Tid) -> io::Result<Result<(), String>> {
         self.blob.clear();
         let sent = self.call("sendBlob", vec![id(oid), id(serial)])?;
@@ -131,9 +131,9 @@ impl Peer {
         walk(start, |oids| self.load_many(oids))
     }
 
-    /// Loads all that is reachable from `oid`, which always exists. It is an error if something cannot be loaded
-    /// although all objects on the way to it are still current afterwards. `blob`: which blob of those that were found
-    /// is read too.
+    /// Loads all objects that are reachable from `oid`, which always exists. It is an error if an object cannot be
+    /// loaded although all objects on the way to it are still current afterwards. `blob`: index of the blob, among
+    /// those found, that is read too.
     pub fn audit(
         &mut self,
         oid: Oid,
@@ -214,13 +214,13 @@ impl Peer {
         self.client.queue_async("checkCurrentSerialInTransaction", args);
     }
 
-    /// With the tid of the transaction, as copies have it, and a hint where the same data is.
+    /// Stores with the tid of the transaction, as copies do, and with a hint where the same data is.
     pub fn restore(&mut self, oid: Oid, tid: Tid, data: &[u8], from: Tid) {
         let data = Value::Bytes(data.to_vec());
         self.client.queue_async("restorea", vec![id(oid), id(tid), data, id(from), Value::Int(self.txn)]);
     }
 
-    /// Whether it was not refused at once.
+    /// Whether it was accepted so far.
     pub fn undo(&mut self, tid: Tid) -> io::Result<bool> {
         let args = vec![Value::Bytes(undo_id(tid).into_bytes()), Value::Int(self.txn)];
         if self.speaks().answers_undo() {
@@ -235,7 +235,7 @@ impl Peer {
         if let Err(error) = self.call("vote", vec![Value::Int(self.txn)])? {
             return Ok(Err(error));
         }
-        // Before Z5 the outcome of each store is told in serialnos.
+        // Before Z5 the outcome of each store is in serialnos.
         let refused = self.serialnos.iter().find(|pair| !matches!(pair.tuple()[1], Value::Bytes(_)));
         Ok(refused.map_or(Ok(()), |pair| Err(refusal(&pair.tuple()[1]))))
     }
@@ -254,10 +254,10 @@ impl Peer {
         }
     }
 
-    /// Asks for it, and goes away.
+    /// Sends tpc_finish and disconnects.
     pub fn finish_and_leave(&mut self) {
         self.client.queue_call("tpc_finish", vec![Value::Int(self.txn)]);
-        // It does not matter whether that arrives.
+        // The message may be lost.
         let _ = self.client.flush();
         self.leave();
     }

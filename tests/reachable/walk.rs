@@ -6,18 +6,18 @@ use std::io;
 
 use crate::world::{Oid, State, Tid};
 
-/// Objects that were reached.
+/// The objects that were reached.
 #[derive(Default)]
 pub struct Walked {
     pub states: BTreeMap<Oid, State>,
-    /// One that refers to it, of each that was not there at the start.
+    /// One referring object for each object that is not a start.
     parents: HashMap<Oid, Oid>,
 }
 
 /// A reference to an object that could not be loaded.
 pub struct Missing {
     pub oid: Oid,
-    /// From the start to the object that refers to it.
+    /// The path from the start to the object that refers to it.
     pub path: Vec<(Oid, Tid)>,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for Missing {
 }
 
 impl Walked {
-    /// From the start to this object, with serials.
+    /// The path from the start to this object, with serials.
     pub fn path(&self, oid: Oid) -> Vec<(Oid, Tid)> {
         let mut path = Vec::new();
         let mut at = Some(oid);
@@ -52,7 +52,7 @@ impl Walked {
     }
 }
 
-/// All that `start` leads to. `load` is given several objects at once; `None`: there is no such object.
+/// Visits all objects that `start` leads to. `load` gets several objects at once; `None`: there is no such object.
 pub fn walk(
     start: impl IntoIterator<Item = (Oid, State)>,
     mut load: impl FnMut(&[Oid]) -> io::Result<Vec<Option<State>>>,

@@ -1,4 +1,4 @@
-//! What all clients of one round share, and the records of the objects that they store.
+//! The state that all clients of one round share, and the records of their objects.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -13,11 +13,10 @@ pub const ROOT: Oid = 0;
 const RECENT_MAX: usize = 60;
 
 const HEAD: &[u8] = b"cpersistent.mapping\nPersistentMapping\nq\x01.](";
-/// As every blob's.
+/// The record of every blob.
 pub const BLOB: &[u8] = b"cZODB.blob\nBlob\nq\x01.N.";
 
-/// A record with these references, and data that no other record has: an undo takes objects with equal data for
-/// unchanged.
+/// A record with these references and unique data: an undo treats objects with equal data as unchanged.
 pub fn record(references: &[Oid], nonce: u64, filler: &[u8]) -> Vec<u8> {
     let mut data = HEAD.to_vec();
     for oid in references {
@@ -56,7 +55,7 @@ impl State {
     }
 }
 
-/// The content of a blob, so that it is not taken for another's.
+/// The unique content of a blob.
 pub fn blob_content(oid: Oid, nonce: u64) -> Vec<u8> {
     format!("blob {oid:016x} {nonce:016x}").into_bytes()
 }
@@ -71,7 +70,7 @@ pub struct Done {
     pub tid: Tid,
     /// Objects that existed before and after.
     pub changed: Vec<Oid>,
-    /// Objects that exist since then, new or because a removal was undone.
+    /// Objects that exist since this transaction, new or because a removal was undone.
     pub creates: Vec<Oid>,
     /// Objects whose creation was undone.
     pub removes: Vec<Oid>,
@@ -82,7 +81,7 @@ pub struct Done {
 pub struct World {
     pub address: SocketAddr,
     pub containers: Vec<Oid>,
-    /// Large objects without references: they make packs take their time.
+    /// Large objects without references, which make packs slow.
     pub ballast: Vec<Oid>,
     pub can_undo: bool,
     pub can_copy: bool,
@@ -90,7 +89,7 @@ pub struct World {
     stop: AtomicBool,
     nonce: AtomicU64,
     recent: Mutex<VecDeque<Done>>,
-    /// Objects whose creation was undone, or may have been: a client that disconnects does not learn the outcome.
+    /// Objects whose creation was undone, or may have been: a client that disconnects does not know the outcome.
     removed: Mutex<BTreeSet<Oid>>,
     journal: Mutex<Vec<String>>,
     counts: Mutex<BTreeMap<String, u64>>,
@@ -134,7 +133,7 @@ impl World {
         }
     }
 
-    /// Finished transactions, newest first: in the order in which clients heard of them.
+    /// Finished transactions, newest first, in the order in which clients received the answers.
     pub fn recent(&self) -> Vec<Done> {
         self.recent.lock().expect("recent").iter().rev().cloned().collect()
     }
@@ -147,7 +146,7 @@ impl World {
         self.removed.lock().expect("removed").contains(&oid)
     }
 
-    /// What happened, for the report of a failure.
+    /// Adds a line to the journal, for the report of a failure.
     pub fn note(&self, line: String) {
         self.journal.lock().expect("journal").push(line);
     }

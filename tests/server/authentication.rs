@@ -1,4 +1,5 @@
-//! Digest authentication as clients before ZEO 5 do it: what passes, what does not, and what a stranger may do.
+//! Digest authentication of clients before ZEO 5: what is accepted, what is refused, and what an unauthenticated client
+//! may do.
 
 use std::fs;
 use std::io;
@@ -10,7 +11,7 @@ use crate::support::process::Server;
 use sha1::{Digest, Sha1};
 use tempfile::TempDir;
 
-/// A server that lets foo in, whose password is bar.
+/// A server with the user foo, whose password is bar.
 struct Protected {
     server: Server,
     _passwords: TempDir,
@@ -34,7 +35,7 @@ impl Protected {
         client
     }
 
-    /// Passed and registered.
+    /// An authenticated and registered client.
     fn client(&self) -> RawClient {
         let mut client = self.connect();
         let (challenge, nonce) = ask(&mut client);
@@ -69,12 +70,12 @@ fn session_key(secret: &str, nonce: &str) -> Vec<u8> {
     [&sha1(&format!("{secret}:{nonce}")), secret.as_bytes()].concat()
 }
 
-/// A call whose error, if it is one, is its class.
+/// A call; an error is returned as its class.
 fn call(client: &mut RawClient, method: &str, args: Vec<Value>) -> io::Result<Result<Value, String>> {
     Ok(client.call(method, args)?.map_err(|(class, _)| class))
 }
 
-/// Challenge and nonce.
+/// Asks for challenge and nonce.
 fn ask(client: &mut RawClient) -> (String, String) {
     let reply = call(client, "auth_get_challenge", vec![]).expect("connected").expect("a challenge");
     let [realm, challenge, nonce] = reply.tuple() else { panic!("{reply:?}") };
@@ -116,7 +117,7 @@ fn every_message_is_signed_in_the_order_of_sending() {
     let mut writer = protected.client();
     let oid = writer.new_oids(1).expect("new_oids")[0];
     let mut tid = 0;
-    // Small ones in batches, and some that no socket takes at once.
+    // Small ones in batches, and some that are larger than a socket's buffer.
     for round in 0..30_usize {
         let data = record(&vec![b'x'; [10, 1000, 700_000][round % 3]]);
         tid = writer.commit(&[(oid, tid, &data)]).expect("connected").expect("commit");
@@ -127,7 +128,7 @@ fn every_message_is_signed_in_the_order_of_sending() {
             reader.flush().expect("send");
         }
         for reader in &mut readers {
-            // Checks every code on the way.
+            // Checks every code.
             let (mut loaded, mut told) = (0, false);
             while loaded < 5 || !told {
                 match reader.next().expect("connected") {
@@ -150,7 +151,7 @@ fn a_message_with_a_wrong_code_ends_the_connection() {
     client.queue_call("lastTransaction", vec![]);
     assert!(is_closed(&mut client));
     protected.wait_for_log(wrong);
-    // The same message once more, code and all.
+    // The same message again, with its code.
     let mut client = protected.client();
     let id = client.queue_call("lastTransaction", vec![]);
     let recorded = client.queued();
@@ -158,7 +159,7 @@ fn a_message_with_a_wrong_code_ends_the_connection() {
     client.answer(id).expect("connected").expect("answered");
     client.queue_raw(&recorded);
     assert!(is_closed(&mut client));
-    // No code at all, as somebody who takes the connection over would send it.
+    // Without a code, as from an attacker who takes over the connection.
     let mut client = protected.client();
     client.forget_session_key();
     client.queue_call("lastTransaction", vec![]);
@@ -167,7 +168,7 @@ fn a_message_with_a_wrong_code_ends_the_connection() {
     protected.client();
 }
 
-/// Every byte of a code counts, and every byte of what it stands for; a code that is cut short is no code.
+/// Every byte of a code is checked, and every byte of its payload; a truncated code is refused.
 #[test]
 fn a_forged_message_changes_nothing() {
     let protected = Protected::start();
@@ -182,14 +183,14 @@ fn a_forged_message_changes_nothing() {
         client.queue_call("tpc_finish", vec![Value::Int(1)]);
         let mut messages = client.queued();
         change(&mut messages);
-        // What was queued is dropped with the client; this is sent in its place.
+        // The queued message is dropped with the client; this is sent instead.
         let mut stream = client.stream().try_clone().expect("clone");
         let _ = std::io::Write::write_all(&mut stream, &messages);
         let _ = stream.shutdown(std::net::Shutdown::Write);
-        // Until the server has hung up.
+        // Until the server closes the connection.
         let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
     };
-    // The code of the first message begins behind its length, its payload behind the code.
+    // The code of the first message is after its length, its payload after the code.
     for at in (4..24).chain([24, 30]) {
         forge(&|messages| messages[at] ^= 0x10);
     }
@@ -208,11 +209,11 @@ fn a_forged_message_changes_nothing() {
     writer.flush().expect("send");
     let loaded = writer.answer(load).expect("connected").expect("load");
     assert_eq!((loaded.tuple()[0].bytes(), loaded.tuple()[1].id()), (record(b"honest").as_slice(), tid));
-    // And an honest one does change it.
+    // A valid message does change it.
     writer.commit(&[(oid, tid, &record(b"changed"))]).expect("connected").expect("commit");
 }
 
-/// Megabytes of signed replies for somebody who takes none of them.
+/// Megabytes of signed replies for a client that reads none of them.
 #[test]
 fn replies_that_nobody_reads() {
     let protected = Protected::start();
@@ -265,14 +266,14 @@ fn nothing_before_authentication() {
     let name = call(&mut client, "getAuthProtocol", vec![]).expect("connected").expect("a name");
     assert_eq!(name.bytes(), b"digest");
     assert!(register(&mut client).unwrap_err().contains("AuthError"));
-    // Failing makes nobody trusted, and unknown users are told what others are.
+    // After failures a client is not trusted, and unknown users get the same answer as others.
     for user in ["foo", "nobody"] {
         let (challenge, _) = ask(&mut client);
         assert!(!passes(&mut client, user, &challenge, &secret("guess")));
         assert!(register(&mut client).unwrap_err().contains("AuthError"));
     }
     protected.wait_for_log("authentication failed for 'nobody'");
-    // The third guess is answered and is the last.
+    // The third attempt is answered and is the last.
     let (challenge, _) = ask(&mut client);
     assert!(!passes(&mut client, "line\nbreak", &challenge, &secret("guess")));
     client.queue_call("getAuthProtocol", vec![]);

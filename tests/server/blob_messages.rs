@@ -1,4 +1,4 @@
-//! Blobs over the wire, message by message: what no real client does on purpose.
+//! Blobs on the wire, message by message, in ways that no real client uses.
 
 use std::fs;
 use std::thread;
@@ -142,7 +142,7 @@ fn a_client_that_does_not_read_its_blobs_holds_nobody_up() {
     let oid = client.new_oids(1).unwrap()[0];
     let tid = commit(&mut client, oid, &vec![7; 30_000_000], 1);
     let (threads, before) = (server.thread_count(), server.rss());
-    // More than there may be threads for.
+    // More than the number of threads.
     for _ in 0..12 {
         client.queue_call("sendBlob", vec![id(oid), id(tid)]);
     }

@@ -1,9 +1,9 @@
-//! Loads that wait for the disk are read side by side, and nothing waits behind them.
+//! Loads that wait for the disk are read in parallel, and no other call waits for them.
 //!
-//! What a client's threads had outstanding on one connection was answered in the order of arrival: sixteen loads from a
-//! disk took as long as sixteen in a row, and a load from memory behind them waited for all. Here the disk is held up
-//! by the test: all are at it at the same time, what is in memory is answered meanwhile, and what is committed
-//! meanwhile keeps its place among the replies.
+//! The outstanding loads of a client's threads on one connection were answered in the order of arrival: sixteen loads
+//! from a disk took as long as sixteen in a row, and a load from memory after them waited for all. Here the test holds
+//! the disk: all loads are at the disk at the same time, loads from memory are answered before them, and commits keep
+//! their place among the replies.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::wire::protocol::Greeting;
 
 const COLD: u64 = 16;
-/// Stored last: in memory.
+/// Stored last, so it is in memory.
 const WARM: u64 = 100;
 
 struct World {
@@ -32,7 +32,7 @@ struct World {
     address: SocketAddr,
     hand: Hand,
     _directory: tempfile::TempDir,
-    /// Of the cold objects.
+    /// Tid of the cold objects.
     tid: u64,
 }
 
@@ -86,7 +86,7 @@ impl World {
         World { server, address, hand, _directory: directory, tid }
     }
 
-    /// A client that has asked for all cold objects, all of which are at the disk: the call's id -> oid.
+    /// A client that has requested all cold objects, all of which are at the disk: the call's id -> oid.
     fn asking(&self, speaks: Speaks) -> (RawClient, BTreeMap<i64, u64>) {
         let (mut client, _) = RawClient::register(self.address, speaks).unwrap();
         let calls = (0..COLD).map(|oid| (client.queue_load(oid), oid)).collect();
@@ -107,7 +107,7 @@ impl Drop for World {
     }
 }
 
-/// Data and serial of a reply to a load, in the shape of any generation.
+/// Data and serial of a reply to a load, for every generation.
 fn loaded(value: &Value) -> (Vec<u8>, u64) {
     let parts = value.tuple();
     (content(parts[0].bytes()).to_vec(), parts[1].id())
@@ -138,13 +138,13 @@ fn what_is_in_memory_does_not_wait_behind_them() {
     client.flush().unwrap();
     let answer = client.answer(warm).unwrap().unwrap();
     assert_eq!(loaded(&answer).0, b"warm");
-    // Nor does a call of another kind.
+    // Other calls do not wait either.
     client.call("lastTransaction", vec![]).unwrap().unwrap();
     assert_eq!(calls.len() as u64, COLD);
 }
 
-/// While an object is being read for one client, another changes it (rule R2): the reply that is queued behind the
-/// invalidation has the new state.
+/// An object is changed while it is read for another client (rule R2): the reply that is queued after the invalidation
+/// has the new state.
 #[test]
 fn what_is_committed_meanwhile_keeps_its_place() {
     for speaks in [Speaks::Z4, Speaks::Z5] {
@@ -174,7 +174,7 @@ fn what_is_committed_meanwhile_keeps_its_place() {
     }
 }
 
-/// Its loads are given up, and the next one is served.
+/// Its loads are abandoned, and the next client is served.
 #[test]
 fn a_client_that_goes_meanwhile_leaves_nothing_behind() {
     let world = World::new();

@@ -1,8 +1,8 @@
-//! Whatever happens to a transaction, in whatever state it is: its client is told, the others go on, nothing stays
-//! locked, and the file has what was acknowledged and nothing else.
+//! For every event in every state of a transaction: its client is informed, other clients continue, nothing stays
+//! locked, and the file has exactly the acknowledged transactions.
 //!
 //! A table of states and events; each case runs with old and new clients, alone and among others. The server is in this
-//! process, over a disk that the test can hold up (`disk.rs`).
+//! process, on a disk that the test can hold (`disk.rs`).
 
 mod world;
 
@@ -21,18 +21,18 @@ use world::{Client, LONG, OTHER, SUBJECT, THIRD, TIMEOUT, TXN, World};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     Open,
-    /// Vote waits for locks.
+    /// The vote waits for locks.
     Waiting,
-    /// The storage is at it.
+    /// The storage is voting.
     Voting,
     Voted,
     /// In a group whose sync is under way.
     Finishing,
-    /// Vote has told of a conflict; the client has to abort. Before Z5 only.
+    /// The reply to vote had a conflict; the client has to abort. Before Z5 only.
     Failed,
 }
 
-/// What happens.
+/// The events.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Event {
     Abort,
@@ -44,32 +44,32 @@ enum Event {
     Pack,
 }
 
-/// What then becomes of the transaction.
+/// The outcome of the transaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Then {
-    /// It is as if it had never been.
+    /// No trace of it is left.
     Nothing,
     Commits,
-    /// The client is told of an error, and it is as if it had never been.
+    /// The client gets an error, and no trace is left.
     Refused,
 }
 
-/// The table. `None`: this cannot be.
+/// The table. `None`: impossible.
 fn then(state: State, event: Event, old: bool) -> Option<Then> {
     use {Event::*, State::*};
     Some(match (state, event) {
         (Failed, Abort | Disconnect | Stop) if old => Then::Nothing,
         (Failed, _) => return None,
-        // What is being finished is finished.
+        // A finish that is under way is completed.
         (Finishing, Abort | Disconnect | Stop | Timeout) => Then::Commits,
         (_, Abort | Disconnect | Stop) => Then::Nothing,
-        // The clock runs from the locks on; who waits profits from the holder's time-out.
+        // The timeout runs from the grant of the locks; a waiter gets them by the holder's timeout.
         (Open | Waiting, Timeout) => Then::Commits,
         (Voting | Voted, Timeout) => Then::Nothing,
-        // What has passed its vote has its space.
+        // A voted transaction has its space reserved.
         (Voted, DiskFull) => Then::Commits,
         (_, DiskFull) => Then::Refused,
-        // An old client that has voted has the storage for itself, and a vote at work syncs nothing.
+        // An old client that has voted has the whole storage, and a running vote syncs nothing.
         (Voting, SyncFails) => return None,
         (Voted, SyncFails) if old => return None,
         (_, SyncFails) => Then::Refused,
@@ -77,7 +77,7 @@ fn then(state: State, event: Event, old: bool) -> Option<Then> {
     })
 }
 
-/// One case: the subject is brought into the state, then it happens.
+/// One case: brings the subject into the state, then causes the event.
 fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
     let Some(then) = then(state, event, speaks.is_old()) else { return };
     println!("{state:?}, {event:?}, {speaks:?} beside {other_speaks:?}: {then:?}");
@@ -99,7 +99,7 @@ fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
         }
     };
 
-    // -- into the state
+    // -- reaching the state
     let mut vote = None;
     let mut finish = None;
     let mut other_vote = None;
@@ -159,7 +159,7 @@ fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
     }
     if state == State::Finishing {
         if both_new && others {
-            // A group before this one, so that both are in one.
+            // With an earlier group under way, both of these are in the next one.
             third.begin(THIRD, world.tid, &record(b"third"));
             let call = third.send("vote");
             third.voted(call).expect("the third's vote");
@@ -168,7 +168,7 @@ fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
             world.hand.wait_for_held();
             finish = Some(subject.send("tpc_finish"));
             other_finish = Some(other.send("tpc_finish"));
-            // They are in the queue when the next call over their connections is answered.
+            // They are queued when the next call on their connections is answered.
             for client in [&mut subject, &mut other] {
                 client.call("server_status", vec![]).expect("an answer during the sync");
             }
@@ -188,13 +188,13 @@ fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
         }
     }
 
-    // -- it happens
+    // -- the event
     let mut stopping = None;
     let mut packing = None;
     match event {
         Event::Abort => {
             let abort = subject.send("tpc_abort");
-            // The session is at the disk itself when it votes without having waited, or leads the group.
+            // The session's own thread is at the disk if it votes without a wait, or leads the group.
             if state != State::Finishing {
                 subject.answer(abort).expect("tpc_abort");
             }
@@ -203,7 +203,7 @@ fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
         Event::Timeout => {}
         Event::DiskFull => {}
         Event::SyncFails if state == State::Finishing => {
-            // The group before succeeds.
+            // The earlier group succeeds.
             let good = usize::from(third_finish.is_some());
             world.hand.order(|orders| orders.good_syncs = Some(good));
         }
@@ -229,7 +229,7 @@ fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
             thread::sleep(Duration::from_millis(50));
         }
     }
-    // The disk goes on.
+    // The disk continues.
     if event == Event::Timeout && matches!(state, State::Open | State::Voting | State::Finishing) {
         thread::sleep(TIMEOUT * 3 / 2);
     }
@@ -238,11 +238,11 @@ fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
         orders.hold_syncs = false;
     });
     if let Some(packing) = packing {
-        // With nobody's locks in the way: a pack waits for none.
+        // A pack does not wait for locks.
         packing.join().expect("the packer").expect("pack");
     }
 
-    // -- what the subject is told
+    // -- the subject's answer
     let outcome = match (state, then) {
         (State::Finishing, _) => match (event, finish) {
             (Event::Disconnect, _) => None,
@@ -286,7 +286,7 @@ fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
         (Then::Commits, Some(Ok(tid))) => assert!(*tid > world.tid),
         (Then::Refused, Some(Err(error))) => assert_ne!(error, "gone"),
         (Then::Commits, None) if event == Event::Disconnect => {}
-        // Too slow, but too late to be taken back: it does not learn of it.
+        // Too slow, but too late for an abort: it gets no answer.
         (Then::Commits, Some(Err(error))) if event == Event::Timeout && state == State::Finishing => {
             assert_eq!(error, "gone");
         }
@@ -294,7 +294,7 @@ fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
         other => panic!("{other:?}"),
     }
 
-    // -- the others go on
+    // -- the other clients continue
     if let Some(stopping) = stopping {
         stopping.join().expect("stop");
     } else {
@@ -323,13 +323,13 @@ fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
             (None, None) if both_new && others => assert_eq!(other.finish().is_err(), broken),
             (None, None) => {}
         }
-        // Nothing is locked: the next one commits the subject's object, with the serial that is right.
+        // Nothing is locked: the next client commits the subject's object with the correct serial.
         let mut current = || {
             let loaded = next.call("loadBefore", vec![id(SUBJECT), id(LATEST)]).expect("load");
             loaded.tuple()[1].id()
         };
         let mut serial = current();
-        // Nobody was told when its group was through.
+        // There is no notice of the end of its group.
         let until = Instant::now() + Duration::from_secs(60);
         while then == Then::Commits && serial == world.tid && Instant::now() < until {
             thread::sleep(Duration::from_millis(5));
@@ -348,7 +348,7 @@ fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
     check_file(world, then, event);
 }
 
-/// What is in the file when it is opened again.
+/// Checks the content of the file after it is opened again.
 fn check_file(world: World, then: Then, event: Event) {
     let path = world.directory.path().join("Data.fs");
     world.storage.close().expect("close");
@@ -366,7 +366,7 @@ fn check_file(world: World, then: Then, event: Event) {
     }
     let mut expected = vec!["first"];
     if event == Event::Pack {
-        // Packed away: it was not current any more, or is the only one.
+        // It was not current any more and may be packed away, or is the only one.
         of_subject.retain(|content| content != "first");
         expected.clear();
     }
@@ -420,8 +420,8 @@ fn failed() {
     all_events(State::Failed);
 }
 
-/// What has been voted when the quota is passed commits; every later vote is refused, that of one who has waited for
-/// its locks too, and nothing stays locked.
+/// Transactions that have voted when the quota is exceeded commit; every later vote is refused, even after a wait for
+/// locks, and nothing stays locked.
 #[test]
 fn the_quota_is_exceeded() {
     for speaks in [Speaks::Z5, Speaks::Z4] {
@@ -467,7 +467,7 @@ fn the_quota_is_exceeded() {
     }
 }
 
-/// Ten clients asked for undo logs of a long file, and the vote of another one, which had to look up what it undoes,
+/// Ten clients requested undo logs of a long file, and the vote of another client, which had to look up its undo,
 /// waited for 30 s in the same pool; so did a pack.
 #[test]
 fn an_undo_and_a_pack_do_not_wait_behind_undo_logs() {
@@ -500,7 +500,8 @@ fn an_undo_and_a_pack_do_not_wait_behind_undo_logs() {
     drop(closed);
 }
 
-/// A bug in the storage ends the connection of its client, in whichever thread the vote is; the locks are given back.
+/// A bug in the storage ends the connection of its client, in each of the threads that can vote; the locks are
+/// released.
 #[test]
 fn a_vote_that_panics_gives_its_locks_back() {
     let world = World::new(None, None);

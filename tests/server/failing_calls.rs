@@ -1,12 +1,11 @@
-//! No thread, descriptor, memory or room on the disk at any moment: what the server says it has done is done, and it
-//! goes on.
+//! Threads, descriptors, memory or disk space run out at any moment: acknowledged changes are durable, and the server
+//! continues.
 //!
-//! A client commits, stores and loads blobs, undoes, packs, iterates and waits for a lock. The n-th system call of one
-//! kind fails meanwhile, alone or with all that follow; for each n. Whatever becomes of that client: nothing hangs,
-//! another client is served as if nothing had happened, the counters return to zero, and all that was acknowledged is
-//! there after a `kill -9`.
+//! A client commits, stores and loads blobs, undoes, packs, iterates and waits for a lock. Meanwhile the n-th system
+//! call of one kind fails, alone or with all later ones, for each n. In each case nothing hangs, another client is
+//! served normally, the counters return to zero, and all acknowledged changes are there after a `kill -9`.
 //!
-//! `RUNZEO_TEST_SECONDS` limits how long each kind is tried: then only every k-th call fails.
+//! `RUNZEO_TEST_SECONDS` limits the time for each kind: then only every k-th call fails.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,14 +18,14 @@ use crate::support::faults::{Faults, Kind};
 use crate::support::pickle::{Value, id, text};
 use crate::support::process::{Server, test_seconds};
 
-/// Longer than anything takes on a busy machine.
+/// Longer than any operation on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// For the greeting of a server whose calls fail. Who is not greeted goes without.
+/// Time limit of the greeting while calls fail. A client without a greeting gives up.
 const WHILE_CALLS_FAIL: Duration = Duration::from_millis(500);
 const ZEO: &str = "transaction-memory 64KB";
 const STORAGE: &str = "<filestorage 1>\npath Data.fs\nblob-dir blobs\n</filestorage>";
 const BLOB: &[u8] = b"cZODB.blob\nBlob\nq\x01.N.";
-/// Longer than what is sent without a thread of its own.
+/// Longer than a blob that is sent without a thread of its own.
 const BLOB_LEN: usize = 1_200_000;
 
 /// Objects of the client that meets the faults.
@@ -34,14 +33,14 @@ const PLAIN: u64 = 1;
 const LARGE: u64 = 2;
 const WITH_BLOB: u64 = 3;
 const CONTESTED: u64 = 4;
-/// Of the other one.
+/// Objects of the other client.
 const OTHERS: u64 = 5;
 
-/// What is right: for each object the data that was acknowledged last, and what may have come after it.
+/// The expected state: for each object the last acknowledged data, and data that may be later.
 #[derive(Default)]
 struct Right {
     acknowledged: BTreeMap<u64, (u64, Vec<u8>)>,
-    /// Nobody knows whether it was committed.
+    /// Data of commits with unknown outcome.
     doubtful: BTreeMap<u64, Vec<Vec<u8>>>,
 }
 
@@ -64,7 +63,7 @@ fn register(server: &Server) -> io::Result<RawClient> {
     register_within(server, PATIENCE)
 }
 
-/// The same, if the server greets within this time: while calls fail it may not be able to accept anybody.
+/// The same, with a time limit for the greeting: while calls fail the server may not be able to accept clients.
 fn register_within(server: &Server, patience: Duration) -> io::Result<RawClient> {
     let mut client = RawClient::connect_within(server.address, Speaks::Z5, patience)?;
     client.set_read_timeout(PATIENCE);
@@ -72,7 +71,7 @@ fn register_within(server: &Server, patience: Duration) -> io::Result<RawClient>
     answer.map(|_| client).map_err(|(class, _)| io::Error::other(class))
 }
 
-/// An error of the connection: it may end, but not leave its client without an answer.
+/// Checks an error of a connection: it may end, but must not leave its client without an answer.
 fn check_not_hanging(what: &str, server: &Server, error: &io::Error) {
     let hangs = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
     assert!(!hangs, "no answer to {what}: {}", server.talk());
@@ -164,7 +163,7 @@ impl Victim<'_> {
         });
     }
 
-    /// Two clients want one object: the second waits for its lock, and votes in another thread.
+    /// Two clients change one object: the second waits for its lock, and votes in another thread.
     fn contend(&mut self) {
         let Ok(mut second) = register_within(self.server, WHILE_CALLS_FAIL) else { return };
         let voted = self.step("a vote", |client, right, txn| {
@@ -219,7 +218,7 @@ fn finish(client: &mut RawClient, right: &mut Right, txn: i64, oid: u64, data: &
     Ok(())
 }
 
-/// The blob is whole; or, if `must` is false, an error.
+/// Checks that the blob is complete; if `must` is false, an error is allowed.
 fn check_blob(client: &mut RawClient, serial: u64, must: bool) -> io::Result<()> {
     let asked = client.queue_call("sendBlob", vec![id(WITH_BLOB), id(serial)]);
     client.flush()?;
@@ -251,7 +250,7 @@ fn load(client: &mut RawClient, oid: u64) -> Option<(Vec<u8>, u64)> {
     }
 }
 
-/// All that was acknowledged is there.
+/// Checks that all acknowledged data is there.
 fn check_objects(client: &mut RawClient, right: &Right, server: &Server) {
     for (&oid, (tid, data)) in &right.acknowledged {
         let found = load(client, oid);
@@ -280,7 +279,7 @@ fn status(client: &mut RawClient, key: &str) -> i64 {
     count
 }
 
-/// One run. How many calls of the kind there were; `None`: calls cannot be made to fail here.
+/// One run. Returns the number of calls of the kind; `None` if calls cannot be made to fail here.
 fn run(kind: Kind, first: u64, count: u64) -> Option<u64> {
     let faults = Faults::default();
     let mut server = Server::start_failing(&faults, ZEO, STORAGE)?;
@@ -290,7 +289,7 @@ fn run(kind: Kind, first: u64, count: u64) -> Option<u64> {
         let done = store(&mut other, &mut right, txn as i64, oid, &record(b"first"));
         done.expect("a commit before the faults");
     }
-    // A pack keeps what is reachable: objects that refer to each other are not what this is about.
+    // A pack keeps reachable objects, so the root refers to all of them.
     let root = [b"cpersistent.mapping\nPersistentMapping\nq\x01.}".as_slice(), &references(), b"."].concat();
     store(&mut other, &mut right, 50, 0, &root).expect("the root");
     let client = register(&server).expect("a client");
@@ -304,7 +303,7 @@ fn run(kind: Kind, first: u64, count: u64) -> Option<u64> {
     check_objects(&mut other, &right, &server);
     let log = server.log();
     assert!(!log.contains("panicked"), "{log}");
-    // A sync that failed is final; so says the log.
+    // After a failed sync the storage stays read-only, and the log says so.
     let is_read_only = log.contains("read-only");
     assert!(kind == Kind::Disk || !is_read_only, "{log}");
     if !is_read_only {
@@ -349,13 +348,13 @@ fn references() -> Vec<u8> {
     list
 }
 
-/// Each n, or as many as there is time for.
+/// Runs for each n, or for a part of them if time is short.
 fn at_every_call(kind: Kind) {
     let Some(calls) = run(kind, u64::MAX, 0) else { return };
     assert!(calls > 0, "no call of {kind:?}");
     let ends = Instant::now() + test_seconds(12);
     let next = AtomicU64::new(0);
-    // Far apart at first, so that a short run sees something of everything.
+    // Far apart at first, so that a short run covers all parts.
     let step = (1..).map(|n| calls * 618 / 1000 + n).find(|step| gcd(*step, calls) == 1).unwrap_or(1);
     thread::scope(|scope| {
         for _ in 0..2 {

@@ -1,8 +1,8 @@
-//! Nobody starves: old clients, which want the whole storage, beside new ones that want one object, beside new ones
-//! that want an object each.
+//! No client starves: old clients, which lock the whole storage, beside new ones with a common object, beside new ones
+//! with an object each.
 //!
-//! All go on until the slowest has made its commits, so a client that starves hangs the test. And the server's log
-//! tells the order of requests and grants: while a client waits, no other that it conflicts with is granted twice.
+//! All continue until the slowest has made its commits, so a starving client hangs the test. The server's log shows the
+//! order of requests and grants: while a client waits, each conflicting other client is granted its locks at most once.
 //! Times do not matter.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -16,7 +16,7 @@ use crate::support::process::Server;
 /// What a client commits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Wants {
-    /// Before Z5: nobody else may be between vote and finish.
+    /// Before Z5: no other client may be between vote and finish.
     WholeStorage,
     Hot,
     Own,
@@ -66,7 +66,7 @@ fn nobody_starves() {
                             serial = tid;
                             done[number].fetch_add(1, Ordering::Relaxed);
                         }
-                        // Another was before it: it had its turn all the same.
+                        // Another client was faster: this counts as a turn.
                         Ok(Err(_)) => {
                             let load = client.queue_load(oid_of(number));
                             client.flush().expect("send");
@@ -88,11 +88,11 @@ fn nobody_starves() {
     assert!(waits > COMMITS, "there was hardly any waiting: {waits}");
 }
 
-/// Goes through the log; returns how many waits it has looked at.
+/// Checks the log; returns the number of waits in it.
 fn check(log: &str, names: &HashMap<SocketAddr, usize>) -> usize {
-    // Who waits, and how often others were granted their locks since.
+    // The waiting clients, and how often each other client was granted its locks since.
     let mut waiting: BTreeMap<usize, [usize; CLIENTS.len()]> = BTreeMap::new();
-    // Lines are written without a lock: that of a request may follow that of its grant, by another thread.
+    // Lines are written without a lock: the line of a request may follow the line of its grant, from another thread.
     let mut holding: HashSet<usize> = HashSet::new();
     let mut waits = 0;
     for line in log.lines() {
@@ -113,7 +113,7 @@ fn check(log: &str, names: &HashMap<SocketAddr, usize>) -> usize {
                 waits += usize::from(waiting.remove(&number).is_some());
                 for (waiter, passed) in &mut waiting {
                     passed[number] += 1;
-                    // One that was before it may be granted, also late in the log; not once more.
+                    // An earlier request may be granted, perhaps late in the log, but only once.
                     let limit = if conflict(CLIENTS[*waiter], CLIENTS[number]) { 1 } else { usize::MAX };
                     assert!(passed[number] <= limit, "client {number} passed {waiter}, which waited\n{log}");
                 }

@@ -1,5 +1,5 @@
-//! Bad input and bad manners: while somebody attacks, an honest client goes on without one error, the server's memory
-//! stays bounded, and afterwards every descriptor and thread is given back.
+//! Malformed input and abuse: during an attack an honest client continues without an error, the server's memory stays
+//! bounded, and afterwards all descriptors and threads are released.
 
 mod connections;
 
@@ -16,7 +16,7 @@ use crate::support::process::Server;
 
 const MB: u64 = 1 << 20;
 
-/// Commits and loads all the time, checking every answer.
+/// An honest client: commits and loads continuously, checking every answer.
 struct Honest {
     rounds: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -53,7 +53,7 @@ impl Honest {
         Self { rounds, stop, thread }
     }
 
-    /// Until it has made so many rounds more.
+    /// Waits for this number of further rounds.
     fn wait_for_rounds(&self, more: u64) {
         let wanted = self.rounds.load(Ordering::Relaxed) + more;
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -63,14 +63,14 @@ impl Honest {
         }
     }
 
-    /// Ends, and returns how many rounds it made and its longest.
+    /// Ends the client; returns the number of its rounds and the longest one.
     fn finish(self) -> (u64, Duration) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the honest client met an error")
     }
 }
 
-/// Runs the attack beside an honest client, and checks the server then.
+/// Runs the attack beside an honest client, and checks the server afterwards.
 fn under_attack(growth_max: u64, attack: impl FnOnce(&Server)) {
     under_attack_with("", growth_max, attack);
 }
@@ -89,8 +89,8 @@ fn under_attack_with(zeo: &str, growth_max: u64, attack: impl FnOnce(&Server)) {
     println!("honest client: {rounds} rounds, longest {longest:?}; memory {} -> {} MB", rss / MB, peak / MB);
     assert!(longest < Duration::from_secs(20), "the honest client waited {longest:?}");
     assert!(peak < rss + growth_max, "memory grew from {} MB to {} MB", rss / MB, peak / MB);
-    // Connections that ended are gone, and their threads with them. One descriptor more may belong to a log or a
-    // temporary file in use.
+    // Ended connections are gone, with their threads. One more descriptor may belong to a log or a temporary file in
+    // use.
     let deadline = Instant::now() + Duration::from_secs(60);
     while server.fd_count() > fds + 1 || server.thread_count() > threads + 1 {
         assert!(
@@ -126,7 +126,7 @@ fn registered(server: &Server) -> RawClient {
     RawClient::register(server.address, Speaks::Z5).expect("register").0
 }
 
-/// Sends what the server may refuse at any moment.
+/// Sends bytes that the server may refuse at any moment.
 fn try_send(stream: &mut TcpStream, bytes: &[u8]) {
     let _ = stream.write_all(bytes);
 }
@@ -137,7 +137,7 @@ fn frame(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The server must hang up within the time; what it says before is dropped.
+/// The server must close the connection in time; earlier data is dropped.
 fn expect_hang_up(stream: &mut TcpStream, what: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
@@ -225,7 +225,7 @@ fn half_frames() {
 
 #[test]
 fn huge_lengths() {
-    // A length is a promise of nothing: only what has come may take memory.
+    // An announced length takes no memory: only received bytes do.
     under_attack(256 * MB, |server| {
         let mut open = Vec::new();
         for prefix in [0x7fff_ffff_u32, 0xffff_ffff, 0x8000_0000, 0x4000_0000, 0x1000_0001] {
@@ -255,7 +255,7 @@ fn unknown_methods() {
                 let mut client = registered(server);
                 client.queue_frame(&message(method, vec![Value::Int(1)], is_async));
                 let _ = client.flush();
-                // Python's server closes the connection; an error reply would do as well, so only ask that it answers.
+                // Python's server closes the connection; an error reply is allowed too, so only an answer is required.
                 let mut stream = client.stream().try_clone().expect("clone");
                 if !is_async {
                     assert!(
@@ -265,7 +265,7 @@ fn unknown_methods() {
                 }
             }
         }
-        // Everything but register is closed to those who have not registered.
+        // Before `register` all other calls are refused.
         for method in ["lastTransaction", "new_oids", "vote", "get_info", "loadBefore", "server_status"] {
             let mut stream = greeted(server);
             try_send(&mut stream, &frame(&message(method, vec![], false)));
@@ -343,7 +343,7 @@ fn wrong_arguments() {
     });
 }
 
-/// Pickles that cost more than they weigh, break the stack, or name what must not be called.
+/// Pickles that cost more than their length, exhaust the stack, or name functions that must not be called.
 fn bad_pickles() -> Vec<(&'static str, Vec<u8>)> {
     let with = |head: &[u8], unit: &[u8], count: usize, tail: &[u8]| {
         let mut pickle = head.to_vec();
@@ -356,7 +356,7 @@ fn bad_pickles() -> Vec<(&'static str, Vec<u8>)> {
     let mut laughs = b"\x80\x03]q\x00.".to_vec();
     laughs.truncate(5);
     for level in 0..60u8 {
-        // Each list holds the one before ten times.
+        // Each list contains the one before ten times.
         laughs.extend_from_slice(b"](");
         laughs.extend_from_slice(&[b'h', level].repeat(10));
         laughs.extend_from_slice(&[b'e', b'q', level + 1]);
@@ -457,7 +457,7 @@ fn bad_msgpack_costs_nothing() {
             let started = server.cpu_time();
             let mut stream = connect(server);
             stream.read_exact(&mut [0; 6]).expect("greeting");
-            // The client may choose msgpack, whatever was announced.
+            // The client may choose msgpack, whatever the greeting offers.
             stream.write_all(b"\0\0\0\x02M5").expect("handshake");
             try_send(&mut stream, &frame(&message));
             expect_hang_up(&mut stream, what);

@@ -1,5 +1,5 @@
-//! Records that are long, or become so when they are decompressed: what they cost does not grow with the number of
-//! clients that ask for them and do not read, and no record is stored that no client could load.
+//! Records that are long, or become long when they are decompressed: their cost does not grow with the number of
+//! clients that request them and do not read, and no record is stored that clients could not load.
 
 use std::sync::Arc;
 use std::thread;
@@ -23,7 +23,7 @@ fn client(server: &Server) -> RawClient {
     RawClient::register(server.address, Speaks::Z5).expect("register").0
 }
 
-/// A record of so many bytes, compressed.
+/// A compressed record of this length.
 fn compressed(len: usize) -> Vec<u8> {
     Zlib { compress: true }.encode(&record(&vec![0; len])).into_owned()
 }
@@ -32,7 +32,7 @@ fn grown(server: &Server, before: u64) -> u64 {
     server.peak_rss().saturating_sub(before) / MB as u64
 }
 
-/// A client stored a megabyte that was decompressed to a gigabyte, again for each load.
+/// A client stored a megabyte that decompressed to a gigabyte, at each load.
 #[test]
 fn a_record_that_no_message_could_carry_is_not_stored() {
     for by_clients in [false, true] {
@@ -78,7 +78,7 @@ fn a_record_that_became_too_long_is_an_error_of_its_load() {
     assert!(server.stop().success(), "{}", server.talk());
 }
 
-/// A record that was stored while messages might be longer keeps its references.
+/// A record that was stored while longer messages were allowed keeps its references.
 #[test]
 fn a_pack_reads_what_is_longer_than_a_message() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -107,8 +107,8 @@ fn a_pack_reads_what_is_longer_than_a_message() {
     assert_eq!(load(&strict, 1).expect("kept").0, b"referred to");
 }
 
-/// Many clients asked for a record of eight megabytes each, and read nothing: the server had all of them in memory.
-/// Loads of small records never wait, and those of large ones do not wait for ever.
+/// Many clients requested a record of eight megabytes each and read nothing: the server had all of them in memory.
+/// Loads of small records never wait, and loads of large ones do not wait for ever.
 #[test]
 fn clients_that_do_not_read_large_records_share_the_memory() {
     let zlib_record = compressed(8 * MB);
@@ -122,7 +122,7 @@ fn clients_that_do_not_read_large_records_share_the_memory() {
         let tid =
             honest.commit(&[(7, 0, &large), (8, 0, &record(b"8"))]).expect("connected").expect("commit");
         if storage == ZLIB || !storage.contains("mapping") {
-            // Nothing is known of lengths yet.
+            // After a restart the lengths are unknown.
             server.restart();
             honest = client(&server);
         }
@@ -145,7 +145,7 @@ fn clients_that_do_not_read_large_records_share_the_memory() {
             drop(small);
         }
         let grown = grown(&server, before);
-        // Shares of 24 MB, each of which may be there twice, and 24 connections.
+        // Shares of 24 MB, each of which may be in memory twice, and 24 connections.
         assert!(grown < 130, "{grown} MB: {storage}");
         let waiting = honest.queue_load(7);
         honest.flush().expect("send");

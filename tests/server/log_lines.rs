@@ -1,4 +1,4 @@
-//! What an operator finds in the log of what clients do.
+//! The log lines about the actions of clients.
 
 use crate::support::client::{Incoming, RawClient, Speaks, connect_from};
 use crate::support::pickle::{Value, id, text};
@@ -22,7 +22,8 @@ fn who_is_refused_as_read_only_leaves_one_line() {
     assert!(log.contains("(127.0.0.1:") && log.contains(") received handshake 'Z5'"), "{log}");
 }
 
-/// The undo of what is no transaction id ended in an AssertionError without a word, and a line about an internal error.
+/// An undo of an invalid transaction id ended in an AssertionError without a message, and a line about an internal
+/// error.
 #[test]
 fn an_undo_of_no_transaction_id_is_an_undo_error() {
     let server = Server::start();
@@ -37,7 +38,7 @@ fn an_undo_of_no_transaction_id_is_an_undo_error() {
     assert!(!server.log().contains("ERROR"), "{}", server.log());
 }
 
-/// Sends the call so many times, and waits for the answers.
+/// Sends the call `count` times, and waits for the answers.
 fn flood(client: &mut RawClient, count: usize, method: &str, args: &[Value]) {
     for _ in 0..count {
         client.queue_call(method, args.to_vec());
@@ -45,20 +46,20 @@ fn flood(client: &mut RawClient, count: usize, method: &str, args: &[Value]) {
     client.flush().expect("send");
     let mut answers = 0;
     while answers < count {
-        // Packs are answered in whatever order they end.
+        // Packs are answered in the order in which they end.
         answers += usize::from(!matches!(client.next().expect("connected"), Incoming::Push { .. }));
     }
 }
 
-/// How many lines the summaries say were left out.
+/// Number of lines that the summaries report as left out.
 fn left_out(log: &str, what: &str) -> usize {
     let summary = format!(" more {what} are left out of the log");
     let number = |line: &str| line.split(&summary).next()?.rsplit(' ').next()?.parse::<usize>().ok();
     log.lines().filter(|line| line.contains(&summary)).map(|line| number(line).expect("a number")).sum()
 }
 
-/// A client that may only read wrote 10 MB of log lines a second, with calls that are errors or out of order, and with
-/// packs.
+/// A client with read access only wrote 10 MB of log lines a second, with calls that are errors or out of order, and
+/// with packs.
 #[test]
 fn a_reader_does_not_fill_the_disk_with_the_log() {
     const COUNT: usize = 1000;
@@ -76,7 +77,7 @@ fn a_reader_does_not_fill_the_disk_with_the_log() {
     let written = server.log().len() - before;
     assert!(written < 300 << 10, "{written} bytes: {}", server.talk());
 
-    // What happens to others is not hidden.
+    // Lines about other clients are not hidden.
     let stream = connect_from([127, 0, 0, 2].into(), server.address).expect("connect");
     let mut other = RawClient::greet_on(stream, Speaks::Z5).expect("greeted");
     other.call("register", read_only.clone()).expect("connected").expect("register");
@@ -90,7 +91,7 @@ fn a_reader_does_not_fill_the_disk_with_the_log() {
     assert_eq!(of_other(&log, "duplicate register() call"), 2, "{}", server.talk());
     assert_eq!(of_other(&log, "call raised KeyError"), 1, "{}", server.talk());
 
-    // A server that is stopped at once says what it left out.
+    // A server that is stopped reports the lines that it left out.
     assert!(server.stop().success(), "{}", server.talk());
     let log = server.log();
     for what in ["errors of calls", "calls that were out of order", "lines about packs"] {
@@ -99,7 +100,7 @@ fn a_reader_does_not_fill_the_disk_with_the_log() {
     }
 }
 
-/// Each message of a client that had not authenticated was a line: 57 MB in five seconds.
+/// Each message of an unauthenticated client was a line: 57 MB in five seconds.
 #[test]
 fn strangers_do_not_fill_the_disk_where_passwords_are_demanded() {
     let passwords = format!("realm r\nfoo: {}\n", "a".repeat(40));
@@ -133,7 +134,7 @@ fn strangers_do_not_fill_the_disk_where_passwords_are_demanded() {
     assert!(failed >= 20 && failed + left_out == 30, "{failed}, {left_out}: {}", server.talk());
 }
 
-/// A site whose clients all start again keeps every line; one that connects in a loop does not fill the disk.
+/// If all clients of a site restart, all lines are kept; a client that connects in a loop does not fill the disk.
 #[test]
 fn who_connects_in_a_loop_has_so_many_lines() {
     let mut server = Server::start();
@@ -154,7 +155,7 @@ fn who_connects_in_a_loop_has_so_many_lines() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     come_and_go(300);
-    // A busy machine may be in the next minute by now: then all of them have a line.
+    // A busy machine may be in the next minute by now: then all are logged.
     assert!(counts().iter().all(|count| *count <= 600), "{:?}", counts());
     assert!(server.stop().success(), "{}", server.talk());
     let log = server.log();
@@ -163,8 +164,7 @@ fn who_connects_in_a_loop_has_so_many_lines() {
     }
 }
 
-/// A record names its class; a conflict on it was a line of the log, and what followed a line feed in the name another
-/// one.
+/// A record names its class. A conflict logged that name, and text after a line feed in it became another log line.
 #[test]
 fn names_of_classes_forge_no_line() {
     let server = Server::start();

@@ -1,14 +1,14 @@
-//! A log line can wait for a reader of the log that is stuck, so none is written while a lock is held that commits wait
-//! for.
+//! A log line can wait for a reader of the log that does not read, so none is written while a lock is held that commits
+//! need.
 //!
-//! A debug build of the server panics if one is (`base::sync::assert_permitted`), which ends the connection with a
-//! line about it. So each call here leads to a line that was once written under such a lock.
+//! A debug build of the server panics if this happens (`base::sync::assert_permitted`), which ends the connection with
+//! a line about it. So each call here causes a line that was once written under such a lock.
 
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::pickle::{Value, id};
 use crate::support::process::Server;
 
-/// Everything is logged.
+/// A server that logs everything.
 fn server(zeo: &str) -> Server {
     Server::start_logging("all", zeo, "<filestorage 1>\npath Data.fs\n</filestorage>", |_| ())
 }
@@ -17,7 +17,7 @@ fn client(server: &Server) -> RawClient {
     RawClient::register(server.address, Speaks::Z5).expect("connect").0
 }
 
-/// The line is there, and the server goes on.
+/// Checks that the line is there, and that the server continues.
 #[track_caller]
 fn check(server: &Server, client: &mut RawClient, lines: &[&str]) {
     client.call("lastTransaction", vec![]).expect("the connection").expect("an answer");
@@ -28,7 +28,7 @@ fn check(server: &Server, client: &mut RawClient, lines: &[&str]) {
     }
 }
 
-/// A client that came back kept all commits from being published while its line was written.
+/// A returning client kept all commits from being published while its line was written.
 #[test]
 fn what_a_returning_client_is_told() {
     let server = server("invalidation-queue-size 2");
@@ -49,7 +49,7 @@ fn calls_for_another_transaction_than_the_open_one() {
     let server = server("");
     let mut client = client(&server);
     for (method, args) in [("vote", vec![Value::Int(1)]), ("tpc_finish", vec![Value::Int(1)])] {
-        // Those that are an error, and the one that is passed over.
+        // The calls that are errors, and the one that is ignored.
         let _ = client.call(method, args).expect("the connection");
     }
     client.queue_begin(2);

@@ -1,5 +1,5 @@
-//! The whole program as its clients and its operator see it: a server process, or a server in this process over a disk
-//! that the test holds up, and raw clients that see the byte stream.
+//! The whole program as seen by clients and operators: a server process, or a server in this process on a disk that the
+//! test can hold, and raw clients that see the byte stream.
 
 #[path = "../support/mod.rs"]
 mod support;

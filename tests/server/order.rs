@@ -1,9 +1,9 @@
-//! The order of what a client receives (rules R1 to R6 of docs/architecture.md), watched on the wire.
+//! The order of a client's messages (rules R1 to R6 of docs/architecture.md), checked on the wire.
 //!
-//! Many connections load, commit, verify, and come and go at once. Each one checks every message against what it has
-//! been told so far: a reply may show only transactions whose invalidation was sent before it, and must show all of
-//! those. At the end every connection must have been told of exactly the transactions that were committed while it was
-//! registered, in order. `RUNZEO_TEST_SECONDS` sets how long (seconds in CI, minutes by hand).
+//! Many connections load, commit, verify, connect and disconnect at once. Each one checks every message against its
+//! earlier ones: a reply may show only transactions whose invalidation was sent before it, and must show all of those.
+//! At the end every connection must have had exactly the invalidations of the transactions that were committed while it
+//! was registered, in order. `RUNZEO_TEST_SECONDS` sets the duration (seconds in CI, minutes by hand).
 
 mod one_by_one;
 
@@ -22,7 +22,7 @@ use crate::support::pickle::Value;
 use crate::support::process::{Server, test_seconds};
 use watched::{Dice, Story, Watched};
 
-/// What all threads share.
+/// The state that all threads share.
 struct Race {
     address: SocketAddr,
     oids: Vec<u64>,
@@ -100,7 +100,7 @@ impl Race {
         Ok(watched)
     }
 
-    /// Comes and goes: registers, asks a little, disconnects.
+    /// Registers, makes a few calls, and disconnects, repeatedly.
     fn storm(&self, speaks: Speaks, seed: u64) -> io::Result<u64> {
         let mut dice = Dice(seed);
         let mut visits = 0;
@@ -116,7 +116,7 @@ impl Race {
             }
             watched.client.flush()?;
             watched.receive_answers()?;
-            // Some stay to hear a few transactions; all leave without a word.
+            // Some stay for a few transactions; all disconnect without notice.
             let until = Instant::now() + Duration::from_millis(dice.below(30));
             while Instant::now() < until {
                 watched.ask_last_transaction();
@@ -131,8 +131,9 @@ impl Race {
 }
 
 impl Race {
-    /// Sends tpc_finish, or only vote, and is gone before the answer: committed or not, it must be whole, and told to
-    /// everybody or nobody. It has objects of its own, so that nobody waits for a lock in vain.
+    /// Sends tpc_finish, or only vote, and disconnects before the answer: the transaction must be complete, and sent to
+    /// all or none, whether it is committed or not. It has objects of its own, so that no other client waits for its
+    /// locks.
     fn vanish(&self, speaks: Speaks, seed: u64, oids: &[u64]) -> io::Result<u64> {
         let mut dice = Dice(seed);
         let mut vanished = 0;
@@ -185,7 +186,7 @@ fn race(kinds: &[Speaks]) {
     let first_tid = first.commit(&stores).expect("commit").expect("no conflict");
     drop(first);
 
-    // Committed to by those who do not wait for the answer.
+    // For the clients that do not wait for the answer.
     let own = oids.split_off(8);
     let start_contents = oids.iter().chain(&own).map(|oid| (*oid, b"start".to_vec())).collect();
     let race = Arc::new(Race {
@@ -266,7 +267,7 @@ fn race(kinds: &[Speaks]) {
     assert!(server.stop().success());
 }
 
-/// The last transaction, once those who vanished have been dealt with.
+/// The last transaction, after the server has handled the disconnected clients.
 fn settled_last_transaction(address: SocketAddr) -> u64 {
     let (mut client, _) = RawClient::register(address, Speaks::Z5).expect("connect");
     let mut last = 0;
@@ -281,9 +282,9 @@ fn settled_last_transaction(address: SocketAddr) -> u64 {
     last
 }
 
-/// Every story is an unbroken part of what was committed, and every content is what was stored.
+/// Each connection's events are a gapless part of the committed transactions, and every content was stored so.
 fn check_stories(committed: HashMap<u64, HashMap<u64, Vec<u8>>>, stories: Vec<Story>) {
-    // Some commits were never acknowledged: of those only the invalidations are known, alike for all who got them.
+    // Some commits were not acknowledged: only their invalidations are known, which must be the same everywhere.
     let mut changed: BTreeMap<u64, Vec<u64>> =
         committed.iter().map(|(tid, contents)| (*tid, sorted(contents.keys()))).collect();
     for (tid, oids) in stories.iter().flat_map(|story| &story.told) {

@@ -1,8 +1,8 @@
-//! Who may call what. Every method that the server knows, in every dialect: before `register`, where nothing is
-//! answered but what leads there, with and without passwords; and on what is read-only, where nothing writes.
+//! Which calls are allowed when. Every method that the server knows, in every dialect: before `register`, with and
+//! without passwords, only the calls that lead to it are answered; and read-only storages are never changed.
 //!
-//! The methods are those of [`Request`]: a new one does not compile here before it is classified, and fails the test
-//! before it is called.
+//! The methods are those of [`Request`]: a new one does not compile here until it is classified, and fails the test
+//! until it is called.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,20 +34,20 @@ use runzeo::wire::request::Request;
 use runzeo::wire::value::Value;
 use tempfile::TempDir;
 
-/// What a call may do.
+/// The effect of a call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Class {
     /// Leads to `register`, and is answered before it.
     Needed,
-    /// Only passed over, at any time.
+    /// Ignored at any time.
     Ignored,
     /// Changes nothing.
     Reads,
-    /// Changes the storage, or is a step of what does.
+    /// Changes the storage, or is a step of a change.
     Writes,
-    /// A step of what writes that does not begin it: without the beginning an error of its own.
+    /// A later step of a change: without the first step it is an error of its own.
     Continues,
-    /// Removes what is old. As with Python's server whoever reads may ask for it, unless the storage itself is
+    /// Removes old revisions. As in Python's server, clients with read access may call it, unless the storage itself is
     /// read-only.
     Packs,
 }
@@ -61,7 +61,7 @@ fn classify(request: &Request<'_>) -> (usize, Class) {
         Request::GetInfo => (2, Reads),
         Request::GetSizeInfo => (3, Reads),
         Request::GetExtensionMethods => (4, Reads),
-        // What nobody knows ends the connection, registered or not.
+        // An unknown call ends the connection, registered or not.
         Request::Other { .. } => (5, Reads),
         Request::LastTransaction => (6, Reads),
         Request::Ping => (7, Reads),
@@ -101,7 +101,7 @@ fn classify(request: &Request<'_>) -> (usize, Class) {
         Request::Undo { .. } => (41, Writes),
         Request::UndoLog { .. } => (42, Reads),
         Request::UndoInfo { .. } => (43, Reads),
-        // Refused always.
+        // Always refused.
         Request::VersionOperation { .. } => (44, Continues),
         Request::Pack { .. } => (45, Packs),
         Request::IteratorStart { .. } => (46, Reads),
@@ -110,7 +110,7 @@ fn classify(request: &Request<'_>) -> (usize, Class) {
         Request::IteratorRecordNext { .. } => (49, Reads),
         Request::IteratorGc { .. } => (50, Reads),
         Request::KeepAlive => (51, Ignored),
-        // A wrong number of arguments. Of `register` it is the only one that is answered before.
+        // A wrong number of arguments. Before `register` only its own is answered.
         Request::Malformed { method, .. } if method == "register" => (52, Needed),
         Request::Malformed { .. } => (52, Reads),
     }
@@ -121,7 +121,7 @@ const REQUESTS: usize = 53;
 
 type Call = (&'static str, Vec<Value>);
 
-/// Every method with arguments that it takes.
+/// Every method with valid arguments.
 fn calls(wire: Wire) -> Vec<Call> {
     let id = |number: u64| Value::bytes(number.to_be_bytes());
     let (oid, tid, none) = (id(1), id(u64::MAX >> 1), id(0));
@@ -194,7 +194,7 @@ fn calls(wire: Wire) -> Vec<Call> {
         ("iterator_record_start", vec![Value::Int(0), tid()]),
         ("iterator_record_next", vec![Value::Int(0)]),
         ("iterator_gc", vec![Value::List(vec![Value::Int(0)])]),
-        // Of the authentication protocol, which may not be there.
+        // Of the authentication protocol, if there is one.
         ("auth_get_challenge", vec![]),
         ("auth_response", vec![Value::Tuple(vec![Value::text("foo"), Value::text("c"), Value::text("r")])]),
         (".reply", vec![]),
@@ -224,7 +224,7 @@ fn wires() -> impl Iterator<Item = (&'static [u8], Wire)> {
     DIALECTS.into_iter().map(|(answer, generation, encoding)| (answer, Wire { generation, encoding }))
 }
 
-/// What the call is for a peer of this wire.
+/// The number and class of the call for a peer of this wire.
 fn class_of(wire: Wire, (method, args): &Call) -> (usize, Class) {
     let mut frame = Vec::new();
     wire.call(7, method, args, &mut frame);
@@ -240,7 +240,7 @@ enum ReadOnly {
     Storage,
 }
 
-/// A server in this process with one file storage, in which something is.
+/// A server in this process with one file storage, which is not empty.
 struct World {
     server: Arc<Server>,
     storage: Arc<dyn Storage>,
@@ -326,7 +326,7 @@ impl World {
         fn collect(dir: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
             for entry in fs::read_dir(dir).expect("a directory").flatten() {
                 let path = entry.path();
-                // The lock and the note beside the file are the server's own.
+                // The lock and the note beside the file may change.
                 let is_own = path
                     .extension()
                     .is_some_and(|suffix| ["lock", "index", "tmp"].iter().any(|own| suffix == *own));
@@ -352,7 +352,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// Connected and greeted.
+    /// Connects and answers the greeting.
     fn connect(world: &World, answer: &[u8], wire: Wire) -> Peer {
         let (ours, theirs) = UnixStream::pair().expect("sockets");
         ours.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
@@ -505,7 +505,7 @@ fn nothing_writes_where_all_is_read_only() {
                     Class::Writes => {
                         let refused = peer.call(call.0, &call.1).expect("an answer").expect_err(&what);
                         assert!(refused.contains("ReadOnlyError"), "{what}: {refused}");
-                        // Nothing of it stays behind that a later step could go on with.
+                        // It leaves no state for a later step.
                         let vote = peer.call("vote", &[Value::Int(5)]).expect("an answer").expect_err(&what);
                         assert!(vote.contains("ReadOnlyError"), "{what}: {vote}");
                     }
@@ -516,7 +516,7 @@ fn nothing_writes_where_all_is_read_only() {
                         peer.call(call.0, &call.1).expect("an answer").expect_err(&what);
                     }
                     Class::Packs => {}
-                    // An error of its own, the end, or an answer: nothing is checked but that nothing is changed.
+                    // An error of its own, the end, or an answer: only checks that nothing is changed.
                     Class::Needed | Class::Ignored | Class::Reads => {
                         let mut frame = Vec::new();
                         wire.call(7, call.0, &call.1, &mut frame);

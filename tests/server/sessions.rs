@@ -1,6 +1,6 @@
-//! Sessions of whole connections as text: what clients send and what the server answers, frame by frame, in order.
+//! Sessions of whole connections as text: the messages of clients and server, frame by frame, in order.
 //!
-//! `sessions/*.txt` are to be read: they show rules R1 to R6 of docs/architecture.md for clients of several
+//! `sessions/*.txt` are documentation: they show rules R1 to R6 of docs/architecture.md for clients of several
 //! generations. A line is a comment (`#`), opens a connection (`A opens Z5`), or is a frame. `>` is a frame of the
 //! client, `<` of the server:
 //!
@@ -9,9 +9,8 @@
 //! - `@1` is an oid; `$1`, `$2` ... are tids in the order of their first appearance, `latest` the largest.
 //!   `record("x")` is an object record with x in it. `{length, size}` and other values are written as in Python.
 //!
-//! Frames of the server are read from the connection when their line comes; in the end each client stops sending, and
-//! frames that have no line are shown. `UPDATE_SESSIONS=1` writes the server's lines anew; in a new file they can be
-//! `A < ?`.
+//! Frames of the server are read from the connection at their line; at the end each client stops sending, and frames
+//! without a line are shown. `UPDATE_SESSIONS=1` rewrites the server's lines; in a new file they can be `A < ?`.
 
 mod value;
 
@@ -25,7 +24,7 @@ use crate::support::client::{Incoming, RawClient, Speaks};
 use crate::support::process::Server;
 use value::{Names, parse_call};
 
-/// How a protocol is spoken, by the name in the handshake.
+/// The dialect of a protocol, by its name in the handshake.
 fn speaks(protocol: &str) -> Speaks {
     match protocol {
         "Z200" | "Z201" | "Z303" | "Z308" => Speaks::Z308,
@@ -45,7 +44,7 @@ struct Session {
 }
 
 impl Session {
-    /// What a line of the file becomes.
+    /// The actual text of a line of the file.
     fn play(&mut self, line: &str) -> String {
         let words: Vec<&str> = line.splitn(3, ' ').collect();
         match words[..] {
@@ -98,7 +97,7 @@ impl Session {
         }
     }
 
-    /// Frames that have no line.
+    /// The frames without a line.
     fn rest(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         for name in self.clients.keys().cloned().collect::<Vec<_>>() {
@@ -117,7 +116,7 @@ impl Session {
     }
 }
 
-/// The lines of both, with `-` and `+` in front of those that differ.
+/// All lines of both texts, with `-` and `+` before differing ones.
 fn differences(expected: &str, got: &str) -> String {
     let (expected, got): (Vec<_>, Vec<_>) = (expected.lines().collect(), got.lines().collect());
     let mut shown = String::new();

@@ -1,4 +1,4 @@
-//! Memory that cannot be had ends the call, or the connection, that wanted it: never the process.
+//! A failed allocation ends the call or the connection that needed it, never the process.
 
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::process::Server;
@@ -7,7 +7,7 @@ use runzeo::base::ids::Tid;
 use runzeo::storage::prelude::*;
 
 const MB: usize = 1 << 20;
-/// What the server may have beside its code and its files.
+/// Memory limit of the server, besides its code and its files.
 const MEMORY_KB: u64 = 160 << 10;
 const FILE: &str = "<filestorage 1>\npath Data.fs\n</filestorage>";
 

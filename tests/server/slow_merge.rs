@@ -1,6 +1,5 @@
-//! A conflict that a helper process takes its time to merge holds up nobody but the transaction itself: the same
-//! client's loads, over the same connection, are answered meanwhile. One that nobody waits for any more holds up
-//! nobody.
+//! A conflict that a helper process merges slowly delays only its own transaction: loads of the same client, on the
+//! same connection, are answered meanwhile. A merge whose client is gone delays no transaction.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +12,7 @@ use crate::support::client::{Incoming, RawClient, Speaks, content, record};
 use crate::support::pickle::Value;
 use crate::support::process::Server;
 
-/// Stands in for ZODB: says that it was asked, and answers when it is told to.
+/// Stands in for ZODB: reports each request, and answers on command.
 const ZODB: &str = r#"
 import os, time
 here = os.path.dirname(__file__)
@@ -80,7 +79,7 @@ fn loads_go_on_while_a_helper_merges() {
             .unwrap()
             .unwrap();
 
-        // The counter is merged at once, but comes to nothing before the helper has answered.
+        // The counter is merged at once, but has no effect before the helper's answer.
         client.queue_begin(1);
         client.queue_store(counter, first, &length(8), 1);
         client.queue_store(shelf, first, &record(b"mine"), 1);
@@ -114,9 +113,9 @@ fn loads_go_on_while_a_helper_merges() {
     }
 }
 
-/// Symptom: a `_p_resolveConflict` hung, its client went away, and everybody who wanted the object waited until the
-/// helper's 30 seconds were over. The voter looked for an abort only when the merge was done; now the abort ends the
-/// merge. The merge here takes for ever, and the other client would wait for as long as the test may take.
+/// A `_p_resolveConflict` hung, its client left, and all transactions on the object waited until the helper's 30
+/// seconds were over: the voting thread checked for an abort only after the merge. Now the abort ends the merge. The
+/// merge here takes for ever, and the other client would wait as long as the test may take.
 #[test]
 fn locks_are_free_when_the_client_of_a_merge_that_hangs_is_gone() {
     if !has_python() {

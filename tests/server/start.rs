@@ -1,4 +1,5 @@
-//! Starting the whole program: what does not keep it from serving, and what is there once it can be connected to.
+//! Starting the whole program: faults that do not keep it from serving, and the files that exist before the first
+//! connection.
 
 use crate::support::client::{RawClient, Speaks};
 use crate::support::process::Server;
@@ -6,8 +7,9 @@ use crate::support::storage as helpers;
 use runzeo::base::ids::Tid;
 use runzeo::storage::prelude::*;
 
-/// One record among the last 100 transactions was damaged, and the server ended with `data record exceeds transaction
-/// record`: it read them to fill the queue of invalidations, which only spares clients some work.
+/// One record among the last 100 transactions was damaged, and the server ended with
+/// `data record exceeds transaction record`: it read them to fill the queue of invalidations, which is only an
+/// optimization for clients.
 #[test]
 fn damage_in_an_old_transaction_does_not_keep_a_server_from_starting() {
     let mut damaged_at = 0;
@@ -24,7 +26,7 @@ fn damage_in_an_old_transaction_does_not_keep_a_server_from_starting() {
         // The length at its beginning.
         file[damaged_at + 14] ^= 1;
         std::fs::write(&path, file).unwrap();
-        // A disk that damages a file does not touch it: it is not to be taken for another one.
+        // Without the note, so that the changed file does not count as another one: a disk's damage would not.
         std::fs::remove_file(dir.join("Data.fs.tmp")).unwrap();
     });
     let (_client, last) = RawClient::register(server.address, Speaks::Z5).expect("a client is served");
@@ -39,9 +41,8 @@ fn damage_in_an_old_transaction_does_not_keep_a_server_from_starting() {
     }
 }
 
-/// A client with a shared blob directory looks at it in its constructor, as soon as it is connected, and failed where
-/// it was not made yet. Nobody else answers in time either: what is in the way here is the index, a pipe without a
-/// writer.
+/// A client with a shared blob directory checks it in its constructor, as soon as it is connected, and failed if it did
+/// not exist yet. Connections are accepted later: here the index blocks the start, a pipe without a writer.
 #[test]
 fn who_can_connect_finds_the_files_though_the_storages_are_still_being_read() {
     let storages = "<filestorage 1>\npath first.fs\nblob-dir first\n</filestorage>\n\
@@ -52,7 +53,7 @@ fn who_can_connect_finds_the_files_though_the_storages_are_still_being_read() {
         rustix::fs::mkfifoat(rustix::fs::CWD, dir.join(index), 0o600.into()).expect("a pipe");
     });
     check_files(&server, &["first.fs", "second.fs"], &["first", "second", "third"]);
-    // It has been listening all the time, and serves once the storages are open.
+    // It was listening all the time, and serves when the storages are open.
     let waiting = std::thread::spawn({
         let address = server.address;
         move || RawClient::register(address, Speaks::Z5).map(|_| ())
@@ -61,7 +62,7 @@ fn who_can_connect_finds_the_files_though_the_storages_are_still_being_read() {
     waiting.join().expect("the client").expect("the client is served");
 }
 
-/// The same without anything in the way, many times.
+/// The same without a blocked start, many times.
 #[test]
 fn as_soon_as_the_port_accepts_the_files_are_there() {
     for _ in 0..40 {

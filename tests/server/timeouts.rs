@@ -1,4 +1,4 @@
-//! Timeouts of the server, with a time that the test moves instead of waiting for it.
+//! Timeouts of the server, with a clock that the test moves instead of waiting.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use runzeo::storage::mapping::MappingStorage;
 use runzeo::wire::protocol::Greeting;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// The test waits no longer for a connection that should be closed.
+/// Time limit of a wait for a connection that should be closed.
 const CLOSED_MAX: Duration = Duration::from_secs(60);
 const TXN: i64 = 7;
 
@@ -98,7 +98,7 @@ fn a_transaction_that_holds_locks_too_long_loses_its_connection() {
     let voted = vote(&mut first, 1);
     first.answer(voted).unwrap().unwrap();
     world.clock.advance(HOUR / 2);
-    // It waits for the locks of the first, and its time has not begun.
+    // It waits for the locks of the first, so its timeout has not begun.
     let waiting = vote(&mut second, 1);
     world.clock.advance(HOUR / 2);
     assert_closed(first);

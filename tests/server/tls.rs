@@ -1,5 +1,5 @@
-//! TLS: who gets in and who does not, with what line in the log; that everything works as without it, slow readers and
-//! message codes included; and strangers that begin a handshake and do not go on.
+//! TLS: which clients are accepted and which are refused, with which log line; that everything works as without TLS,
+//! including slow readers and message codes; and peers that begin a handshake and do not continue.
 
 mod identities;
 
@@ -45,7 +45,7 @@ fn who_gets_in() {
     secured.refuses(Some(&Identity::self_signed(params("stranger"))), &format!("'CN=stranger': {unknown}"));
     // The same name, another key.
     secured.refuses(Some(&Identity::self_signed(params("listed"))), &format!("'CN=listed': {unknown}"));
-    // Who is listed is no authority.
+    // A listed client is no authority.
     secured.refuses(Some(&listed.sign(params("friend"))), &format!("'CN=friend': {unknown}"));
     secured.refuses(Some(&expired), "'CN=expired': the certificate expired on 2021-01-01");
     secured.refuses(Some(&for_servers), "'CN=web': the certificate is not for clients");
@@ -55,7 +55,7 @@ fn who_gets_in() {
         Some(&root.sign(late)),
         "'CN=late': the certificate, or one that it depends on, has expired",
     );
-    // A line of the log is one line, and nobody puts quotes into it.
+    // A log line stays one line, without quotes from the certificate.
     secured.refuses(Some(&Identity::self_signed(params("a'\n2026 INFO b"))), "'CN=a?\\0a2026 INFO b': ");
 }
 
@@ -85,7 +85,7 @@ fn revoked_certificates_and_expired_authorities() {
     };
     let list = list.signed_by(&root.issuer()).expect("a list").pem().expect("PEM");
     let revoked = root.sign(revoked);
-    // Listed or not: it is revoked.
+    // A revoked certificate is refused, listed or not.
     let trusted = [root.pem(), other_root.pem(), old_root.pem(), list, revoked.pem()].concat();
     let secured = Secured::start(&trusted);
     secured.accepts(&root.sign(params("good")));
@@ -96,7 +96,7 @@ fn revoked_certificates_and_expired_authorities() {
     secured.refuses(Some(&old_root.sign(params("old"))), unknown);
 }
 
-/// What is on the way from an authority to a client, and who has the key of what it shows.
+/// Chains from an authority to a client, and proof of the key of a certificate.
 #[test]
 fn chains_and_keys() {
     let root = Identity::self_signed(authority("root"));
@@ -109,12 +109,12 @@ fn chains_and_keys() {
     let secured = Secured::start(&[&root, &listed, &young].map(Identity::pem).concat());
     secured.refuses(Some(&young), "'CN=young': the certificate is not valid before 2998-01-01");
 
-    // By way of another authority, which the client shows too.
+    // Through an intermediate authority, which the client shows too.
     let middle = root.sign(authority("middle"));
     let below = middle.sign(params("below"));
     secured.accepts_chain(&below, &[&middle]);
     secured.refuses(Some(&below), "'CN=below': the certificate is not in 'authenticate'");
-    // Who is no authority cannot stand in its place, nor can one that may not sign for others.
+    // A certificate that is no authority, or that may not sign others, cannot be the intermediate.
     let client = root.sign(params("client"));
     secured.accepts(&client);
     secured.refuses_chain(&client.sign(params("friend")), &[&client], "'CN=friend': ");
@@ -126,10 +126,10 @@ fn chains_and_keys() {
     secured.accepts_chain(&last.sign(params("direct")), &[&last]);
     let beyond = last.sign(authority("beyond"));
     secured.refuses_chain(&beyond.sign(params("deep")), &[&beyond, &last], "'CN=deep': ");
-    // A signature of an authority with the same name and another key.
+    // Signed by an authority with the same name and another key.
     let false_root = Identity::self_signed(authority("root"));
     secured.refuses_chain(&false_root.sign(params("false")), &[&false_root], "'CN=false': ");
-    // A hundred authorities cost what they cost, and no more.
+    // The cost of a hundred authorities is bounded.
     let mut chain = vec![root.sign(authority("0"))];
     for n in 1..100 {
         let next = chain.last().expect("one").sign(authority(&n.to_string()));
@@ -141,7 +141,7 @@ fn chains_and_keys() {
     secured.refuses_chain(&far, &shown, "'CN=far': ");
     assert!(secured.server.cpu_time() - before < Duration::from_secs(5));
 
-    // Everybody can show the certificate of a client that is listed. Its key is what counts.
+    // Any client can show a listed certificate; it must prove that it has the key.
     let thief = Identity {
         certificate: listed.certificate.clone(),
         params: listed.params.clone(),
@@ -154,7 +154,7 @@ fn chains_and_keys() {
     secured.accepts(&listed);
 }
 
-/// Other kinds of keys than the usual one.
+/// Other kinds of keys than the default.
 #[test]
 fn kinds_of_keys() {
     for algorithm in [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
@@ -166,7 +166,7 @@ fn kinds_of_keys() {
     }
 }
 
-/// After the handshake nothing counts but what the client has encrypted.
+/// After the handshake only encrypted data is accepted.
 #[test]
 fn records_that_nobody_encrypted() {
     let known = Identity::self_signed(params("client"));
@@ -174,13 +174,13 @@ fn records_that_nobody_encrypted() {
     let mut honest = secured.client(&known);
     let before = secured.server.thread_count();
     let records: [&[u8]; 7] = [
-        // Data, as if it were encrypted; too long for a record; and with no length at all.
+        // A fake encrypted record; one that is too long; and one without a length.
         &[&[23, 3, 3, 0, 64][..], &[7; 64]].concat(),
         &[&[23, 3, 3, 0xff, 0xff][..], &[7; 500]].concat(),
         &[23, 3, 3, 0, 0],
-        // Another handshake, in the clear.
+        // Another handshake in plain text.
         &[22, 3, 3, 0, 4, 1, 0, 0, 0],
-        // An alert: a fatal one, and a goodbye.
+        // A fatal alert, and close_notify.
         &[21, 3, 3, 0, 2, 2, 40],
         &[21, 3, 3, 0, 2, 1, 0],
         b"\0\0\0\x02Z5 is not TLS",
@@ -194,7 +194,7 @@ fn records_that_nobody_encrypted() {
             let mut stream = client.stream().try_clone().expect("clone");
             stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
             stream.write_all(record).expect("send");
-            // No more than the beginning of a record may be waited for: the end makes it an error.
+            // The server may wait for the rest of a record; the end makes it an error.
             stream.shutdown(std::net::Shutdown::Write).expect("shutdown");
             let _ = stream.read_to_end(&mut Vec::new());
         }
@@ -213,7 +213,7 @@ fn a_directory_of_certificates() {
     let (one, two, three) = ("one", "two", "three");
     let [first, second, third] = [one, two, three].map(|name| Identity::self_signed(params(name)));
     let secured = Secured::start(&first.pem());
-    // `authenticate` is read anew, whatever it has become.
+    // `authenticate` is read again, also after it has changed from a file to a directory.
     let path = secured.file("clients.pem");
     fs::remove_file(&path).expect("remove");
     fs::create_dir(&path).expect("a directory");
@@ -224,7 +224,7 @@ fn a_directory_of_certificates() {
     secured.wait_for_log("one of 2 certificates");
     secured.accepts(&first);
     secured.accepts(&second);
-    // With the names of c_rehash, only those, as OpenSSL does it.
+    // If there are names of c_rehash, only those are read, as in OpenSSL.
     fs::write(path.join("9d66eef0.0"), third.pem()).expect("write");
     secured.server.signal("USR2");
     secured.wait_for_log("one of 1 certificates, or one signed by 0 authorities among them");
@@ -238,7 +238,7 @@ fn renewed_certificates_without_a_restart() {
     let (before, after) = (Identity::self_signed(params("before")), Identity::self_signed(params("after")));
     let mut secured = Secured::start(&before.pem());
     let mut connected = secured.client(&before);
-    // What cannot be used changes nothing.
+    // An unusable file changes nothing.
     fs::write(secured.file("server.pem"), "nonsense").expect("write");
     secured.server.signal("USR2");
     secured.wait_for_log("certificates stay as they were");
@@ -253,11 +253,11 @@ fn renewed_certificates_without_a_restart() {
     secured.own = own;
     secured.accepts(&after);
     secured.refuses(Some(&before), "'CN=before': the certificate is not in 'authenticate'");
-    // Who is connected stays so.
+    // Existing connections continue.
     assert_eq!(connected.new_oids(1).expect("connected").len(), 1);
 }
 
-/// Large replies, invalidations while the socket is full, and a reader that lets them wait.
+/// Large replies, invalidations while the socket is full, and a slow reader.
 #[test]
 fn everything_arrives_in_order() {
     let known = Identity::self_signed(params("client"));
@@ -291,7 +291,7 @@ fn everything_arrives_in_order() {
     }
 }
 
-/// Clients before ZEO 5 behind a wrapper: what is inside the tunnel stays as it is, message codes included.
+/// Clients before ZEO 5 behind a TLS wrapper: the protocol inside is unchanged, including message codes.
 #[test]
 fn with_digest_authentication() {
     use crate::support::pickle::{Value, text};
@@ -336,7 +336,7 @@ fn with_digest_authentication() {
     );
 }
 
-/// Strangers hold a thread each, for a while; others do not notice.
+/// Unregistered peers hold a thread each for a while; other clients are not affected.
 #[test]
 fn strangers_that_do_not_go_on() {
     let known = Identity::self_signed(params("client"));
@@ -347,7 +347,7 @@ fn strangers_that_do_not_go_on() {
     let mut strangers: Vec<TcpStream> = (0..60).map(|_| open()).collect();
     for (n, stranger) in strangers.iter_mut().enumerate() {
         match n % 3 {
-            // Nothing at all.
+            // Sends nothing.
             0 => {}
             // The beginning of a ClientHello.
             1 => stranger.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).expect("send"),
@@ -358,7 +358,7 @@ fn strangers_that_do_not_go_on() {
     for _ in 0..20 {
         let mut stranger = open();
         stranger.write_all(&[0xff; 10_000]).expect("send");
-        // An alert or nothing, and the end.
+        // An alert or nothing, then the end.
         let _ = stranger.read_to_end(&mut Vec::new());
     }
     secured.wait_for_log("no TLS: this is not TLS; does the client have <ssl>?; the connection is closed");
@@ -375,8 +375,8 @@ fn strangers_that_do_not_go_on() {
     assert!(secured.server.is_alive());
 }
 
-/// A peer that gives its ClientHello byte by byte has no more time for it, and neither has one that is done with TLS
-/// and does not register.
+/// A peer that sends its ClientHello byte by byte gets no more time, nor does one that completes TLS and does not
+/// register.
 #[test]
 fn a_handshake_has_a_time_limit_in_all() {
     let known = Identity::self_signed(params("client"));
@@ -387,7 +387,7 @@ fn a_handshake_has_a_time_limit_in_all() {
     let started = Instant::now();
     slow.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).expect("send");
     slow.set_read_timeout(Some(Duration::from_millis(100))).expect("timeout");
-    // Some kernels tell the end of a connection only to whoever reads.
+    // Some kernels report the end of a connection only to a read.
     while !matches!(slow.read(&mut [0; 16]), Ok(0)) && slow.write_all(&[0]).is_ok() {
         assert!(started.elapsed() < Duration::from_secs(20), "it goes on");
     }

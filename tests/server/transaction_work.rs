@@ -1,8 +1,8 @@
-//! The time of a vote, in which locks are held, is in proportion to what was sent for it, and so is the memory of a
-//! transaction.
+//! The time of a vote, during which locks are held, is proportional to the messages of its transaction, and so is the
+//! memory of a transaction.
 //!
-//! Work is processor time of the server for a transaction and for one sixteen times as long: what is quadratic takes
-//! 256 times as long.
+//! Work is processor time of the server for a transaction and for one sixteen times as long; quadratic work takes 256
+//! times as long.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::support::process::Server;
 const MB: u64 = 1 << 20;
 const FEW: u64 = 2000;
 const MANY: u64 = 16 * FEW;
-/// How much longer sixteen times as much may take.
+/// Factor that sixteen times the length may take.
 const LONGER: u32 = 48;
-/// Below this nothing can be said.
+/// Shorter times are not compared.
 const SHORT: Duration = Duration::from_millis(40);
 
 const FILE: &str = "<filestorage 1>\npath Data.fs\n</filestorage>";
@@ -29,7 +29,7 @@ fn length(value: u8) -> Vec<u8> {
     [b"\x80\x02cBTrees.Length\nLength\n.\x80\x02K", [value].as_slice(), b"."].concat()
 }
 
-/// Stores `count` objects from `first` on, and asks for the vote.
+/// Stores `count` objects from `first` on, and sends the vote.
 fn vote(client: &mut RawClient, first: u64, count: u64, serial: u64, data: &[u8]) -> Value {
     client.queue_begin(7);
     for oid in first..first + count {
@@ -55,7 +55,7 @@ fn check(what: &str, server: &Server, mut work: impl FnMut(u64)) {
     assert!(long <= SHORT.max(short) * LONGER, "{what}: {short:?} for {FEW}, {long:?} for {MANY}");
 }
 
-/// For each stored object the list of those that were merged was searched from its beginning, and the other way round.
+/// For each stored object the list of merged objects was searched from its beginning, and vice versa.
 #[test]
 fn many_merged_objects_hold_the_locks_for_long() {
     for speaks in [Speaks::Z5, Speaks::Z4] {
@@ -78,7 +78,7 @@ fn many_merged_objects_hold_the_locks_for_long() {
     }
 }
 
-/// Each conflict that a client is to merge was searched among those before it.
+/// For each conflict that a client is to merge, the earlier ones were searched.
 #[test]
 fn many_conflicts_for_a_client_hold_the_locks_for_long() {
     let server = Server::start_any("client-conflict-resolution true", FILE, |_| ());
@@ -89,7 +89,7 @@ fn many_conflicts_for_a_client_hold_the_locks_for_long() {
         let old = finish(&mut storer);
         let conflicts = vote(&mut storer, first, count, 5, &length(3));
         assert_eq!(conflicts.tuple().len() as u64, count);
-        // What was merged is stored again, and the objects that conflicted are passed over.
+        // Merged objects are stored again, and the conflicts of their earlier stores are ignored.
         for oid in first..first + count {
             storer.queue_store(oid, old, &length(4), 7);
         }
@@ -100,7 +100,7 @@ fn many_conflicts_for_a_client_hold_the_locks_for_long() {
     });
 }
 
-/// A `<demostorage>` took checks out of a transaction one by one, each time moving all that stood behind.
+/// A `<demostorage>` removed checks from a transaction one by one, each time moving all later ones.
 #[test]
 fn many_checks_of_a_demo_storage_hold_the_locks_for_long() {
     let demo = "<demostorage 1>\n<filestorage>\npath Data.fs\n</filestorage>\n</demostorage>";
@@ -120,8 +120,8 @@ fn many_checks_of_a_demo_storage_hold_the_locks_for_long() {
     });
 }
 
-/// The objects of an undone transaction were gathered once for each time that it was undone: gigabytes for some
-/// kilobytes of messages.
+/// The objects of an undone transaction were collected once for each of its undos: gigabytes for some kilobytes of
+/// messages.
 #[test]
 fn one_transaction_undone_again_and_again_takes_no_memory() {
     for (limit, refused) in
@@ -145,7 +145,7 @@ fn one_transaction_undone_again_and_again_takes_no_memory() {
             .expect("connected")
             .expect_err("it cannot be undone twice");
         if refused {
-            // These could be undone any number of times, with as many records.
+            // Without a limit these could be undone any number of times, each with its records.
             assert!(
                 format!("{detail:?}").contains("max-transaction-objects is 100000"),
                 "{class} {detail:?}"
@@ -198,7 +198,7 @@ fn no_transaction_is_counted_when_it_has_ended() {
         }
         let _ = no_undo.call("vote", vec![Value::Int(7)]).expect("connected");
         let _ = no_undo.call("tpc_abort", vec![Value::Int(7)]).expect("connected");
-        // Gone while it stores, waits for a lock, and has voted.
+        // Disconnected while it stores, while it waits for a lock, and after its vote.
         let storing = begun(&[20], 0);
         let mut voted = begun(&[21], 0);
         voted.call("vote", vec![Value::Int(7)]).expect("connected").expect("vote");

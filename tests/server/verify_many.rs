@@ -1,8 +1,7 @@
-//! A hundred clients with full caches return at once after a restart: all are told what they missed, within bounded
-//! memory.
+//! A hundred clients with full caches return at once after a restart: all get what they missed, within bounded memory.
 //!
-//! New ones ask what changed since their last transaction, which is a moment or a day ago; old ones have each object of
-//! their cache verified. `RUNZEO_VERIFY_OBJECTS` is how large the caches are: 20 000 by hand, fewer in CI.
+//! New clients ask for the changes since their last transaction, which is a moment or a day old; old ones verify each
+//! object of their cache. `RUNZEO_VERIFY_OBJECTS` sets the size of the caches: 20 000 by hand, fewer in CI.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -15,17 +14,17 @@ use crate::support::pickle::{Value, id};
 use crate::support::process::Server;
 
 const CLIENTS: usize = 100;
-/// Beside what the answers themselves take: sessions, buffers, the index.
+/// Memory besides the answers themselves: sessions, buffers, the index.
 const MEMORY_MAX: u64 = 64 << 20;
-/// Verifications between two looks at what has arrived.
+/// Number of verifications between two checks for answers.
 const BURST: usize = 500;
 
-/// What there is to miss.
+/// The changes that clients have missed.
 #[derive(Clone, Copy)]
 struct Missed<'a> {
-    /// The objects, those that changed last at the end.
+    /// All objects; those that changed last are at the end.
     oids: &'a [u64],
-    /// All of them were written up to here; then the second half once more.
+    /// All of them were written up to here; then the second half again.
     old: u64,
     last: u64,
 }
@@ -58,7 +57,7 @@ fn a_hundred_clients_return_at_once() {
     drop(writer);
 
     server.restart();
-    // The file is in the cache of the system, as after the restart of a server; its own memory is empty.
+    // The file is in the system's cache, as after the restart of a server; the server's own memory is empty.
     let (mut watcher, _) = RawClient::register(server.address, Speaks::Z5).expect("connect");
     watcher.call("lastTransaction", vec![]).expect("connection").expect("lastTransaction");
     server.reset_peak();
@@ -87,7 +86,7 @@ fn a_hundred_clients_return_at_once() {
         println!("{kind}: the last after {:.2} s", slowest.expect("one").as_secs_f64());
     }
     println!("{objects} objects, {CLIENTS} clients: {} MB more memory", peak >> 20);
-    // A third are sent all oids; what is on the way to each is at most its answer, twice while it is put together.
+    // A third of them get all oids; each may have its answer in memory, twice while it is composed.
     let answers = (CLIENTS / 3 * objects * 48) as u64;
     assert!(peak < MEMORY_MAX + answers, "{} MB more memory", peak >> 20);
     assert!(server.stop().success());
@@ -107,7 +106,7 @@ fn return_of_a_moment(address: SocketAddr, missed: Missed<'_>) -> &'static str {
     "a moment"
 }
 
-/// Not each since the same transaction.
+/// The last transaction differs between these clients.
 fn return_of_long_ago(address: SocketAddr, missed: Missed<'_>, before: u64) -> &'static str {
     let (mut client, _) = RawClient::register(address, Speaks::M5).expect("register");
     let all: BTreeSet<u64> = missed.oids.iter().copied().collect();

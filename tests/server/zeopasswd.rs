@@ -1,4 +1,4 @@
-//! The command `zeopasswd`: what it does to a password file, and what it leaves alone.
+//! The command `zeopasswd`: its changes to a password file, and the files that it leaves alone.
 
 use std::fs;
 use std::io::Write;
@@ -15,7 +15,7 @@ fn zeopasswd(dir: &Path, arguments: &[&str], input: &str) -> (Option<i32>, Strin
         .stderr(Stdio::piped())
         .spawn()
         .expect("start");
-    // It may have ended already, without a look at its input.
+    // It may have ended already, without reading its input.
     let _ = child.stdin.take().expect("stdin").write_all(input.as_bytes());
     let done = child.wait_with_output().expect("wait");
     (done.status.code(), String::from_utf8(done.stderr).expect("text"))

@@ -1,4 +1,4 @@
-//! FileStorage through the Storage trait: what goes in comes out, also after a restart.
+//! FileStorage through the Storage trait: stored data can be loaded, even after a restart.
 
 use crate::support::storage::*;
 use runzeo::base::ids::{Oid, Tid};
@@ -74,7 +74,7 @@ fn conflicts_are_found_at_vote() {
     reads.check_current(Oid(1), t2);
     reads.store(Oid(2), Tid::ZERO, b"x").unwrap();
     let t3 = commit_staged(&storage, reads).unwrap();
-    // An object that is new to us may come with any serial.
+    // An object that is new to the storage may have any serial.
     commit(&storage, &[(9, t1, b"nine")]).unwrap();
     let mut unknown = staged();
     unknown.check_current(Oid(77), t1);
@@ -100,12 +100,12 @@ fn deleted_objects_are_gone_but_not_their_past() {
     assert!(matches!(storage.get_tid(Oid(1)), Err(StorageError::PosKey(_))));
     assert_eq!(load_before(&storage, 1, t2).unwrap(), Some((b"one".to_vec(), t1, Some(t2))));
     assert_eq!(storage.object_count(), 1);
-    // It may come back.
+    // It may be stored again.
     commit(&storage, &[(1, t2, b"again")]).unwrap();
     assert_eq!(load(&storage, 1).unwrap().0, b"again");
 }
 
-/// Oid, data, and the transaction that may have it already.
+/// Oid, data, and the transaction that may already have the data.
 type Restored<'a> = (u64, Option<&'a [u8]>, Option<u64>);
 
 #[test]
@@ -128,14 +128,14 @@ fn restored_records_point_back_to_equal_data() {
     assert_eq!(storage.size() - size, 23 + 2 + 42 + 8 + 42 + 3 + 8);
     assert_eq!(load(&storage, 1).unwrap(), (b"b".to_vec(), Tid(3000)));
     assert_eq!(load(&storage, 2).unwrap(), (b"two".to_vec(), Tid(3000)));
-    // Different data: the hint is ignored. Spilled to disk, to see that way too.
+    // Different data: the hint is ignored. Spilled to disk, to test that path too.
     restore(4000, &[(1, Some(b"a"), Some(1000)), (2, Some(b"two"), Some(3000))], 0).unwrap();
     assert_eq!(load(&storage, 1).unwrap(), (b"a".to_vec(), Tid(4000)));
     assert_eq!(load(&storage, 2).unwrap(), (b"two".to_vec(), Tid(4000)));
     // Un-created.
     restore(5000, &[(1, None, None)], 1000).unwrap();
     assert!(matches!(load(&storage, 1), Err(StorageError::PosKey(_))));
-    // A copy cannot go back in time.
+    // A copy cannot be older than the last transaction.
     assert!(matches!(restore(5000, &[(3, Some(b"x"), None)], 1000), Err(StorageError::Refused { .. })));
 
     let mut it = storage.iterate(Some(Tid(2500)), Some(Tid(4000))).unwrap();
@@ -181,7 +181,7 @@ fn the_first_client_decides_who_can_read_a_new_file() {
     ] {
         let path = dir.path().join(format!("{python2}{format:?}"));
         let options = FileStorageOptions { new_file_format: format, ..FileStorageOptions::new(&path) };
-        // An empty file is still undecided after a restart.
+        // The format of an empty file is still open after a restart.
         drop(open_with(options.clone()).unwrap());
         let storage = open_with(options.clone()).unwrap();
         let mut txn = staged();
@@ -190,7 +190,7 @@ fn the_first_client_decides_who_can_read_a_new_file() {
         commit_staged(&storage, txn).unwrap();
         drop(storage);
         assert_eq!(&std::fs::read(&path).unwrap()[..4], magic.magic());
-        // And then it is decided.
+        // Then it is determined.
         let storage = open_with(FileStorageOptions::new(&path)).unwrap();
         let mut txn = staged();
         txn.python2 = !python2;
@@ -238,7 +238,7 @@ fn oids_never_repeat() {
     drop(storage);
     let storage = open(&path);
     assert_eq!(storage.new_oids(1).unwrap(), [Oid(102)]);
-    // A crash: nothing is closed, and the lock goes with the process.
+    // A crash: nothing is closed, and the lock ends with the process.
     std::mem::forget(storage);
     let copy = dir.path().join("Copy.fs");
     for suffix in ["", ".tmp", ".index"] {
@@ -330,8 +330,8 @@ fn many_committers_at_once() {
     }
 }
 
-/// Where the last transactions are long, an object is listed with the newest that changed it: whoever asks what
-/// changed after any of the tids misses nothing, and is told nothing else.
+/// If the last transactions are long, an object is listed with the newest one that changed it: the changes after any of
+/// the tids are exact.
 #[test]
 fn the_last_invalidations_of_long_transactions_are_complete() {
     let dir = tempfile::tempdir().unwrap();
@@ -346,8 +346,8 @@ fn the_last_invalidations_of_long_transactions_are_complete() {
     assert_eq!(storage.last_invalidations(2).unwrap().transactions, all[..2]);
 }
 
-/// A restored record of eight bytes, the length of the back-pointer that it became, was written as it had come: as a
-/// pointer to wherever its data said, or to nothing. Its length had been taken for the sign of a rearrangement.
+/// A restored record of eight bytes, the length of its back-pointer, was written as data: as a pointer to an arbitrary
+/// place, or to nothing. Its length had been mistaken for a sign that it was already rearranged.
 #[test]
 fn a_restored_record_as_long_as_a_back_pointer() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Blobs of a file storage: beside the records, with Python's names and permissions, and whole or not at all after
-//! every failure of the disk.
+//! Blobs of a file storage: beside the records, with Python's names and permissions, and complete or absent after every
+//! failure of the disk.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -72,7 +72,7 @@ fn committed_blobs_have_pythons_names_and_permissions() {
     let name = |tid: Tid| oid_dir.join(format!("0x{tid}.blob"));
     assert_eq!(files(&blobs), [blobs.join(".layout"), name(tid), name(second)]);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    // Who may read the directory may read the blob; nobody may write.
+    // Users who may read the directory may read the blob; nobody may write it.
     assert_eq!(mode(&name(tid)), 0o400 | mode(&oid_dir) & 0o444);
 
     let aborted = stage(&storage, 5, Tid::ZERO, b"aborted").unwrap();
@@ -220,7 +220,7 @@ fn a_copy_for_undo_shares_the_data() {
         assert!(blobs.contains(Oid(1), tid));
     }
     storage.close().unwrap();
-    // What is left in tmp of a transaction that was finished is not taken for one that was not.
+    // A file in tmp of a finished transaction does not count as unfinished.
     fs::hard_link(blobs.path(Oid(1), second), dir.path().join("blobs/tmp/runzeo-1-1-0000000000000001.tmp"))
         .unwrap();
     let storage = open(dir.path());
@@ -254,7 +254,7 @@ fn data_of(number: u64) -> Vec<u8> {
     vec![number as u8 + 1; 3000 + number as usize * 2000]
 }
 
-/// Commits until something fails; what was acknowledged.
+/// Commits until a call fails; returns the acknowledged transactions.
 fn run(dir: &Path, media: &Faulty) -> Result<Vec<(u64, Tid, Vec<u8>)>> {
     let storage = helpers::open_with(faulty_options(dir, media))?;
     let mut acknowledged = Vec::new();
@@ -272,7 +272,7 @@ fn run(dir: &Path, media: &Faulty) -> Result<Vec<(u64, Tid, Vec<u8>)>> {
     Ok(acknowledged)
 }
 
-/// Every record has its blob, every blob its record, and nothing else is there.
+/// Every record has its blob, every blob its record, and there are no other files.
 fn check(dir: &Path, media: &Faulty, acknowledged: &[(u64, Tid, Vec<u8>)], what: &str) {
     let storage = helpers::open_with(faulty_options(dir, media)).unwrap_or_else(|e| panic!("{what}: {e}"));
     for (oid, tid, data) in acknowledged {
@@ -325,12 +325,12 @@ fn blobs_are_whole_or_gone_after_a_failure_at_every_call() {
 
 // -- packs
 
-/// As the server asks for it: no reference leads from one of these records to another, but from the root to all.
+/// A pack as the server requests it: these records have no references to each other, the root refers to all.
 fn pack(storage: &FileStorage, time: f64, gc: bool) -> Result<()> {
     pack_beside(storage, time, gc, &|| ())
 }
 
-/// The same; `beside` is called while it is under way.
+/// The same; `beside` is called during the pack.
 fn pack_beside(storage: &FileStorage, time: f64, gc: bool, beside: &(dyn Fn() + Sync)) -> Result<()> {
     let references = |record: &[u8], oids: &mut Vec<Oid>| {
         beside();
@@ -370,13 +370,13 @@ fn a_pack_takes_out_the_blobs_that_it_leaves_out() {
         let old = dir.path().join("blobs.old");
         let in_old = |oid, tid| old.join(blobs.path(Oid(oid), tid).strip_prefix(blobs.base()).unwrap());
         if keep_old {
-            // With Data.fs.old, it is the whole storage as it was.
+            // Together with Data.fs.old, it is the whole former storage.
             let expected = [old.join(".layout"), in_old(1, first), in_old(1, second), in_old(2, garbage)];
             assert_eq!(files(&old), expected);
         } else {
             assert!(!old.exists());
         }
-        // The next pack begins by removing that.
+        // The next pack first removes this.
         let third = commit_staged(&storage, stage(&storage, 1, second, b"third").unwrap()).unwrap();
         pack(&storage, Tid::now().to_unix() + 1.0, true).unwrap();
         assert_eq!(read(&storage, 1, third).unwrap(), b"third");
@@ -386,7 +386,7 @@ fn a_pack_takes_out_the_blobs_that_it_leaves_out() {
         storage.close().unwrap();
         drop(storage);
 
-        // A crash in the midst of it: what is listed and not in the storage is removed at the next start.
+        // After a crash during the pack, blobs that are listed and not in the storage are removed at the next start.
         let gone = blobs.path(Oid(2), garbage);
         fs::create_dir_all(gone.parent().unwrap()).unwrap();
         fs::write(&gone, "left").unwrap();
@@ -399,8 +399,8 @@ fn a_pack_takes_out_the_blobs_that_it_leaves_out() {
     }
 }
 
-/// The log said "pack failed: sweeping the blobs ...", though the file was packed; and what was left of the blobs
-/// stayed for ever, for later packs have nothing to say of revisions that are gone.
+/// The log said "pack failed: sweeping the blobs ...", though the file was packed; and the remaining blobs stayed for
+/// ever, because later packs know nothing of removed revisions.
 #[test]
 fn a_pack_that_cannot_remove_blobs_says_that_the_storage_is_packed() {
     for restarts in [false, true] {
@@ -412,8 +412,8 @@ fn a_pack_that_cannot_remove_blobs_says_that_the_storage_is_packed() {
         let second = commit_staged(&storage, stage(&storage, 1, first, b"second").unwrap()).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(10));
         let in_the_way = dir.path().join("blobs.old");
-        // A transaction that comes while references are followed is looked at last: when what the last pack kept is
-        // removed.
+        // A transaction that commits while references are followed is looked at last, when the objects kept by the last
+        // pack are removed.
         let looks = std::sync::atomic::AtomicUsize::new(0);
         let block = || match looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
             0 => _ = helpers::commit(&storage, &[(9, Tid::ZERO, b"during the pack")]).unwrap(),
@@ -443,8 +443,8 @@ fn a_pack_that_cannot_remove_blobs_says_that_the_storage_is_packed() {
     }
 }
 
-/// Cleaning looks into the log, and met damage there: the storage could not be opened, for files that only take space.
-/// What cannot be judged stays, with what leads to it; all else is removed.
+/// Cleaning reads the log, and found damage there: the storage could not be opened, because of files that only take
+/// space. Files that cannot be judged stay, with their directories; all others are removed.
 #[test]
 fn damaged_records_do_not_keep_the_storage_from_being_opened() {
     let dir = tempfile::tempdir().unwrap();
@@ -460,7 +460,7 @@ fn damaged_records_do_not_keep_the_storage_from_being_opened() {
     let path = dir.path().join("Data.fs");
     let mut file = fs::read(&path).unwrap();
     let record = helpers::transactions(&file)[0] + 23;
-    // Its object id.
+    // Damages its object id.
     file[record + 7] ^= 0x55;
     fs::write(&path, &file).unwrap();
 
@@ -486,9 +486,8 @@ fn damaged_records_do_not_keep_the_storage_from_being_opened() {
     commit_staged(&storage, stage(&storage, 3, Tid::ZERO, b"new").unwrap()).unwrap();
 }
 
-/// Where blobs cannot be linked (other disks, files of another user), the pack copies those that it keeps beside the
-/// old ones. The copies had the mode of a temporary file: nobody but the server could read them, and it could write to
-/// them.
+/// If blobs cannot be linked (other disks, files of another user), the pack copies the blobs that it keeps to the old
+/// ones. The copies had the mode of a temporary file: only the server could read them, and it could write to them.
 #[test]
 fn copies_beside_the_old_blobs_have_the_mode_of_blobs() {
     let dir = tempfile::tempdir().unwrap();

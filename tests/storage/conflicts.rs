@@ -1,4 +1,4 @@
-//! FileStorage and the resolver: what is merged stands in the file, what is not is a conflict with all its facts.
+//! FileStorage and the resolver: merged records are in the file, other conflicts are reported with all their data.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{Staged, StorageError, TidAt};
 
-/// Joins the states; refuses to if one of them says so. Keeps what it was asked.
+/// Joins the states; refuses if one of them says so. Records its calls.
 #[derive(Default)]
 struct Joins(Mutex<Vec<(u64, Tid, Tid)>>);
 
@@ -77,7 +77,7 @@ fn what_is_not_merged_is_a_conflict() {
     assert_eq!((facts.oid, facts.committed, facts.read, facts.data), (Oid(1), t2, t1, b"refuse".to_vec()));
     assert_eq!(joins.0.lock().unwrap().len(), 1);
 
-    // A state that is gone, as after a pack: nobody is asked.
+    // A state that is gone, as after a pack: the resolver is not called.
     conflict(commit(&storage, &[(1, Tid(t1.0 - 1), b"new")]));
     let mut deletion = staged();
     deletion.delete(Oid(2), t1).unwrap();
@@ -112,7 +112,7 @@ fn a_client_that_merges_is_told_all_conflicts_and_votes_again() {
     let facts: Vec<_> = conflicts.iter().map(|c| (c.oid.0, c.committed, c.read, c.data.as_slice())).collect();
     assert_eq!(facts, [(1, t2, t1, &b"one"[..]), (3, t2, t1, b"three")]);
 
-    // Meanwhile one of them changes once more.
+    // In between one of them changes again.
     let t3 = commit(&storage, &[(3, t2, b"3b")]).unwrap();
     txn.store(Oid(1), t2, b"one merged").unwrap();
     txn.store(Oid(3), t2, b"three merged").unwrap();
@@ -128,7 +128,7 @@ fn a_client_that_merges_is_told_all_conflicts_and_votes_again() {
     assert_eq!(load(&storage, 1).unwrap(), (b"one merged".to_vec(), t4));
     assert_eq!(load(&storage, 2).unwrap(), (b"two".to_vec(), t4));
     assert_eq!(load(&storage, 3).unwrap(), (b"three merged twice".to_vec(), t4));
-    // Each object stands in the transaction once.
+    // Each object is in the transaction once.
     let mut transactions = storage.iterate(Some(t4), None).unwrap();
     transactions.next_transaction().unwrap().unwrap();
     let mut records = transactions.records().unwrap();

@@ -1,5 +1,5 @@
-//! The disk fails, or the power does, at every single call in turn. Whatever was acknowledged must be there
-//! afterwards, whole; whatever was not is there whole or not at all.
+//! The disk or the power fails at every single call in turn. Acknowledged transactions must be there afterwards,
+//! complete; other ones must be complete or absent.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{Committed, Delivery, Publisher, Result, Staged, StorageError, Ticket, TidAt, Voted};
 
-/// Transactions by the number that their description has: what they stored.
+/// Transactions by the number in their description: the stored data.
 type Stored = BTreeMap<u64, Vec<(u64, Vec<u8>)>>;
 
 #[derive(Default)]
@@ -60,7 +60,7 @@ fn options(path: &Path, media: &Faulty) -> FileStorageOptions {
     }
 }
 
-/// A transaction of several records: short ones, one with blocks of zeros, one that is longer than a block.
+/// A transaction of several records: short ones, one with blocks of zeros, one longer than a block.
 fn txn(number: u64, serials: &BTreeMap<u64, Tid>, spill: bool) -> (Staged, Vec<(u64, Vec<u8>)>) {
     let mut staged =
         Staged::new(meta("", &number.to_string()), None, b' ', if spill { 100 } else { 1 << 20 });
@@ -80,7 +80,7 @@ fn txn(number: u64, serials: &BTreeMap<u64, Tid>, spill: bool) -> (Staged, Vec<(
     (staged, objects)
 }
 
-/// Commits until something fails: `Err` for an open that failed.
+/// Commits until a call fails. `Err`: the open failed.
 fn run(path: &Path, media: &Faulty) -> Result<(Stored, Seen)> {
     let storage = Arc::new(FileStorage::open(options(path, media))?);
     let publisher = Arc::new(Grouping {
@@ -110,7 +110,7 @@ fn run(path: &Path, media: &Faulty) -> Result<(Stored, Seen)> {
         let (first, number) = voted.remove(0);
         *publisher.next.lock().unwrap() = voted;
         storage.finish(first, Box::new(number));
-        // If the first failed, the others were never begun.
+        // If the first failed, the others were not started.
         let rest = std::mem::take(&mut *publisher.next.lock().unwrap());
         for (voted, number) in rest {
             storage.finish(voted, Box::new(number));
@@ -130,7 +130,7 @@ fn run(path: &Path, media: &Faulty) -> Result<(Stored, Seen)> {
     Ok((stored, seen))
 }
 
-/// Opens what is left and compares.
+/// Opens the remaining files and compares.
 fn check(path: &Path, media: &Faulty, stored: &Stored, seen: &Seen, what: &str) {
     let storage = match FileStorage::open(options(path, media)) {
         Ok(storage) => storage,
@@ -158,7 +158,7 @@ fn check(path: &Path, media: &Faulty, stored: &Stored, seen: &Seen, what: &str) 
     for (number, tid) in &seen.acknowledged {
         assert_eq!(found.get(number), Some(tid), "{what}: transaction {number} was acknowledged");
     }
-    // And life goes on.
+    // The storage continues to work.
     storage.set_publisher(Arc::new(helpers::Answers));
     let serial = load(&storage, 0).map_or(Tid::ZERO, |(_, serial)| serial);
     let tid = helpers::commit(&storage, &[(0, serial, b"later")]).unwrap();
@@ -171,7 +171,7 @@ fn path(dir: &tempfile::TempDir) -> std::path::PathBuf {
     dir.path().join("Data.fs")
 }
 
-/// More of them on demand: `RUNZEO_CRASH_SEEDS=1000`.
+/// Number of seeds, more on request: `RUNZEO_CRASH_SEEDS=1000`.
 fn seeds() -> u64 {
     std::env::var("RUNZEO_CRASH_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(6)
 }
@@ -263,7 +263,7 @@ fn a_second_fault_during_recovery() {
 fn a_failed_sync_is_final() {
     let dir = tempfile::tempdir().unwrap();
     let path = path(&dir);
-    // Find the call that is the sync of the first commit: the write before it must have happened.
+    // Finds the call that is the sync of the first commit: the write before it must be done.
     for n in 1.. {
         let media = Faulty::new(n, Some((n, Fault::Error)));
         let Ok(storage) = FileStorage::open(options(&path, &media)) else { continue };
@@ -282,7 +282,7 @@ fn a_failed_sync_is_final() {
             assert!(load(&storage, 1).is_err(), "nothing is published that is not durable");
             return;
         }
-        // Any other failure is that transaction's alone.
+        // Any other failure affects only that transaction.
         helpers::commit(&storage, &[(2, Tid::ZERO, b"x")]).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Damaged files: the verdict is Python's, wherever the damage is, and nothing panics.
+//! Damaged files: the verdict equals Python's, for every place of the damage, without a panic.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -27,7 +27,7 @@ fn sample() -> Vec<u8> {
     std::fs::read(&path).unwrap()
 }
 
-/// What becomes of `bytes` when they are opened for writing, in the words of `verdicts.py`.
+/// The result of opening `bytes` for writing, in the words of `verdicts.py`.
 fn verdict(bytes: &[u8]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("Data.fs");
@@ -50,7 +50,7 @@ fn the_verdict_is_pythons() {
         cases.push((format!("cut at {len}"), good[..len].to_vec()));
     }
     for pos in 4..good.len() {
-        // Not 0xff: Python 3 stumbles over a status that is no ASCII, where Python 2 judges as we do.
+        // Not 0xff: Python 3 fails on a status that is not ASCII, where Python 2 agrees with this server.
         for value in [0, 1, b'c', b'u', 0x7f] {
             let mut bytes = good.clone();
             bytes[pos] = value;
@@ -88,7 +88,7 @@ fn what_is_cut_off_is_saved_aside() {
     let tail: Vec<u8> =
         [&(1u64 << 60).to_be_bytes()[..], &1000u64.to_be_bytes(), b"c\0\0\0\0\0\0rest"].concat();
     for n in 0..2 {
-        // As Python's server leaves it.
+        // Without the note, as Python's server leaves the file.
         _ = std::fs::remove_file(dir.path().join("Data.fs.tmp"));
         std::fs::write(&path, [&good[..], &tail].concat()).unwrap();
         let storage = open(&path);
@@ -97,7 +97,7 @@ fn what_is_cut_off_is_saved_aside() {
         assert_eq!(std::fs::read(&path).unwrap(), good);
         assert_eq!(std::fs::read(dir.path().join(format!("Data.fs.tr{n}"))).unwrap(), tail);
     }
-    // Read-only, nothing is touched.
+    // Read-only, nothing is changed.
     std::fs::write(&path, [&good[..], &tail].concat()).unwrap();
     let reader = open_with(FileStorageOptions { read_only: true, ..FileStorageOptions::new(&path) }).unwrap();
     assert_eq!(reader.size(), good.len() as u64);
@@ -121,8 +121,8 @@ fn a_refusal_says_where_and_what_to_do() {
     assert!(text.contains("%PDF") && text.contains("FS30"), "{text}");
 }
 
-/// The queue of invalidations is filled from the last transactions. Damage in one of them made the storage useless for
-/// its server, though nobody reads that record: the list must end there, and say from where on it is complete.
+/// The queue of invalidations is filled from the last transactions. Damage in one of them made the server unusable,
+/// although clients never read that record: the list must end there, and tell from where on it is complete.
 #[test]
 fn damage_in_an_old_transaction_shortens_the_last_invalidations() {
     let dir = tempfile::tempdir().unwrap();
@@ -144,14 +144,14 @@ fn damage_in_an_old_transaction_shortens_the_last_invalidations() {
         ("the previous record is not before it", record + 16, number(1 << 40)),
         ("the length of the transaction is wrong", 8, number(256)),
     ] {
-        // The index was saved at the end, so nobody looks at most of the file; 30: the last one.
+        // The index was saved at the end, so most of the file is not read; 30: the last one.
         for damaged in [1, 10, 20] {
             let mut bad = good.clone();
             let at = transactions(&good)[damaged - 1] + at;
             bad[at..at + 8].copy_from_slice(&bytes);
             std::fs::write(&path, &bad).unwrap();
             std::fs::write(dir.path().join("Data.fs.index"), &index).unwrap();
-            // A disk that damages a file does not touch it: it is not to be taken for another one.
+            // Without the note, so that the changed file does not count as another one: a disk's damage would not.
             _ = std::fs::remove_file(dir.path().join("Data.fs.tmp"));
             let storage = open(&path);
             let last = storage.last_invalidations(100).unwrap();
@@ -166,7 +166,7 @@ fn damage_in_an_old_transaction_shortens_the_last_invalidations() {
                 }
                 other => panic!("{what}: {other:?}"),
             }
-            // Whoever needs no more than that is told of no damage.
+            // A shorter list reports no damage.
             assert!(storage.last_invalidations(30 - damaged).unwrap().cut_short.is_none(), "{what}");
             assert_eq!(load(&storage, 0).unwrap().1, tids[30]);
             commit(&storage, &[(0, tids[30], b"more")]).unwrap();
@@ -174,7 +174,7 @@ fn damage_in_an_old_transaction_shortens_the_last_invalidations() {
     }
 }
 
-/// Not even the last transaction can be read: nothing is known of it, and nothing is said.
+/// If even the last transaction cannot be read, the list is empty and claims nothing.
 #[test]
 fn of_a_damaged_last_transaction_nothing_is_known() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! `storeBlobShared` takes over files that a client has put into the blob directory, where it may have put anything
-//! else: nothing outside is read, moved, removed, or given other permissions.
+//! `storeBlobShared` takes over files that a client has put into the blob directory, where it may have put other
+//! things: nothing outside is read, moved, removed, or given other permissions.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 const OID: Oid = Oid(0x0102);
 
-/// A blob directory, and a file beside it that is nobody's business.
+/// A blob directory, and a private file beside it.
 struct Place {
     top: TempDir,
     blobs: Arc<BlobDir>,
@@ -39,12 +39,12 @@ impl Place {
         self.top.path().join("secret.tmp")
     }
 
-    /// Where a client of the shared directory puts its file.
+    /// The path of a client's file in the shared directory.
     fn file(&self, name: &str) -> PathBuf {
         self.blobs.oid_dir(OID).join(name)
     }
 
-    /// The name is refused, and outside all is as it was.
+    /// Checks that the name is refused, and that nothing outside has changed.
     fn refuses(&self, name: &str) {
         let before = fs::metadata(self.secret()).expect("the secret");
         match self.blobs.adopt(OID, name) {
@@ -132,7 +132,7 @@ fn links_and_what_is_no_file() {
     }
 }
 
-/// At every level, the last included, a link to a directory with a file of the right name.
+/// At every level, including the last, a link to a directory with a file of the expected name.
 #[test]
 fn directories_that_are_links() {
     for level in 1..=8 {
@@ -150,7 +150,7 @@ fn directories_that_are_links() {
     }
 }
 
-/// A file is put there, and a link in its place, again and again: whatever is found, it is the file.
+/// A file and a link alternate at one path: only the file may be taken over.
 #[test]
 fn swapped_while_it_is_taken_over() {
     let place = Arc::new(Place::new());
@@ -161,7 +161,7 @@ fn swapped_while_it_is_taken_over() {
             let (file, aside, link) = (place.file("x.tmp"), place.file("aside"), place.file("link"));
             while !stop.load(Ordering::Relaxed) {
                 fs::write(&aside, "blob").expect("write");
-                // Either may be gone again already.
+                // Either may be gone already.
                 let _ = fs::rename(&aside, &file);
                 let _ = fs::remove_file(&link);
                 symlink(place.secret(), &link).expect("a link");
@@ -190,7 +190,7 @@ fn swapped_while_it_is_taken_over() {
     assert_eq!(fs::metadata(place.secret()).expect("metadata").mode() & 0o777, 0o600);
 }
 
-/// A committed blob that somebody replaced by something that is no file is an error, and is not waited for.
+/// A committed blob that was replaced by something other than a file is an error, without a wait.
 #[test]
 fn committed_blobs_that_are_none() {
     let place = Place::new();
@@ -200,12 +200,12 @@ fn committed_blobs_that_are_none() {
         std::process::Command::new("mkfifo").arg(place.blobs.path(OID, Tid(2))).status().expect("mkfifo");
     assert!(made.success());
     assert!(place.blobs.load(OID, Tid(2)).is_err());
-    // A link of the administrator's, to a larger disk.
+    // A link by the administrator, to a larger disk.
     let large = place.top.path().join("large");
     fs::write(&large, "blob").expect("write");
     symlink(&large, place.blobs.path(OID, Tid(3))).expect("a link");
     assert_eq!(place.blobs.load(OID, Tid(3)).expect("loaded").len, 4);
-    // Anybody else's is not followed. Only root can make one.
+    // A link by another user is not followed. Only root can make one for the test.
     if rustix::process::geteuid().is_root() {
         let other = Some(65534);
         std::os::unix::fs::lchown(place.blobs.path(OID, Tid(3)), other, other).expect("chown");

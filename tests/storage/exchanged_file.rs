@@ -1,10 +1,10 @@
-//! A `Data.fs` that is exchanged while it is served.
+//! A `Data.fs` that is replaced while it is served.
 //!
 //! An operator put a backup in its place and the nightly pack came before the restart: the pack renamed its own file
 //! over the backup. A shorter backup was copied over the file and the server stopped: it filled the backup with zeros
-//! up to the old length. Commits went into a file that had no name any more, and nobody was told. Now nothing is
-//! renamed, cut off or committed once the file that has the name is another one; the storage is read-only, the log says
-//! what to do, and after a restart the file that was put there is served, byte for byte.
+//! up to the old length. Commits went into a file without a name, without an error. Now, when the name belongs to
+//! another file, no file is renamed, cut off or committed to; the storage becomes read-only, the log says what to do,
+//! and after a restart the new file is served, byte for byte.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, TidAt, TransactionMeta};
 
-/// How the file is exchanged.
+/// How the file is replaced.
 #[derive(Clone, Copy, Debug)]
 enum How {
     /// `mv backup Data.fs`
@@ -48,7 +48,7 @@ fn exchange(dir: &Path, how: How) {
         How::Renamed => fs::rename(&backup, &file).unwrap(),
         How::Copied => _ = fs::copy(&backup, &file).unwrap(),
         How::CopiedLonger => {
-            // As of another server of the same history.
+            // As from another server with the same history.
             let mut longer = fs::read(&backup).unwrap();
             let txn = longer[4..].to_vec();
             while longer.len() as u64 <= fs::metadata(&file).unwrap().len() {
@@ -92,13 +92,13 @@ fn wait_for_line(server: &Server, text: &str) {
     }
 }
 
-/// What stands under the name now.
+/// The current content of the file with this name.
 fn there(server: &Server) -> Option<Vec<u8>> {
     fs::read(server.directory().join("Data.fs")).ok()
 }
 
 fn check_left_alone(mut server: Server, how: How, put_there: Option<Vec<u8>>) {
-    // What failed first may have been a read.
+    // The first failure may have been a read.
     wait_for_line(&server, "exchanged while it was served");
     assert_eq!(there(&server), put_there, "{how:?}: before the stop");
     let log = server.log();
@@ -127,7 +127,7 @@ fn nothing_is_committed_to_a_file_that_nobody_will_find() {
         let (server, mut client, serial) = served();
         exchange(server.directory(), how);
         let put_there = there(&server);
-        // At once where the open file shows it, else within seconds.
+        // At once if the open file shows it, otherwise within seconds.
         let at_once = !matches!(how, How::MovedAway | How::CopiedLonger);
         if !at_once {
             wait_for_line(&server, "exchanged while it was served");
@@ -137,7 +137,7 @@ fn nothing_is_committed_to_a_file_that_nobody_will_find() {
     }
 }
 
-/// Between vote and finish: all had been checked.
+/// Between vote and finish, after all checks.
 #[test]
 fn what_has_voted_is_not_finished() {
     for how in [How::Renamed, How::Copied, How::Truncated, How::Removed, How::Linked] {
@@ -153,7 +153,7 @@ fn what_has_voted_is_not_finished() {
     }
 }
 
-/// While a pack copies: it does not take the name.
+/// During a pack's copying: the pack does not take over the name.
 #[test]
 fn a_pack_that_is_under_way_does_not_take_its_name() {
     struct Exchange<'a>(&'a Path, How, AtomicBool);
@@ -177,7 +177,7 @@ fn a_pack_that_is_under_way_does_not_take_its_name() {
         for n in 0..5u8 {
             let mut txn = Staged::new(TransactionMeta::default(), None, b' ', 1 << 20);
             txn.store(Oid(0), serial, &record(&[n; 100])).unwrap();
-            // Nobody publishes: a lone finish is through when it returns.
+            // Without a publisher, a single finish is done when it returns.
             storage.finish(storage.vote(txn, TidAt::Finish).unwrap(), Box::new(()));
             serial = storage.last_transaction();
             if n == 2 {
@@ -235,8 +235,8 @@ fn a_stop_leaves_it_as_it_is() {
     }
 }
 
-/// A copy of the same file: nothing is lost yet, and on file systems that make up their inode numbers it is the file
-/// itself. The first commit, which the copy does not get, tells the difference.
+/// A copy of the same file: nothing is lost yet, and on file systems with invented inode numbers it looks like the same
+/// file. The first commit, which the copy does not get, reveals it.
 #[test]
 fn a_copy_is_told_from_the_file_by_the_next_commit() {
     let (server, mut client, serial) = served();
@@ -249,7 +249,7 @@ fn a_copy_is_told_from_the_file_by_the_next_commit() {
     wait_for_line(&server, "exchanged while it was served");
 }
 
-/// What was put there is served after a restart, and clients are told that it is another history.
+/// The new file is served after a restart, and clients notice that its history differs.
 #[test]
 fn after_a_restart_the_backup_is_served() {
     for how in [How::Renamed, How::Copied, How::Linked] {
@@ -270,7 +270,7 @@ fn after_a_restart_the_backup_is_served() {
     }
 }
 
-/// A mount that is absent: a new database took the place of the one that was not there.
+/// A missing mount: a new database took the place of the missing one.
 #[test]
 fn a_missing_file_beside_its_index_is_an_error() {
     let (mut server, client, _) = served();

@@ -1,8 +1,8 @@
-//! Whether a file is the one that was served before, and what is done if not.
+//! Whether a file is the one that was served before, and the actions if it is not.
 //!
-//! After an older `Data.fs` was put back, clients with a cache went on with states of the lost time, or never
-//! connected; and object ids that they had been given were given out again. A note of a crash that lay beside another
-//! file made the start cut off what that file had (`a_note_says_nothing_about_a_file_that_ran_on_elsewhere`).
+//! After an older `Data.fs` was restored, clients with a cache continued with states of the lost time, or could not
+//! connect; and object ids that they had were given out again. The note of a crash, beside another file, made the start
+//! cut off transactions of that file (`a_note_says_nothing_about_a_file_that_ran_on_elsewhere`).
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ use runzeo::storage::{PackProgress, PackRequest};
 
 const STRIDE: u64 = 1 << 20;
 
-/// A process that dies: nothing is closed. The lock goes with a copy of the directory, so the file is copied with it.
+/// A process that dies: nothing is closed. The lock stays with the old directory, so the file is copied to a new one.
 fn died(storage: FileStorage) {
     std::mem::forget(storage);
 }
@@ -42,7 +42,7 @@ fn next_oid(storage: &FileStorage) -> u64 {
     storage.new_oids(1).unwrap()[0].0
 }
 
-/// Three transactions; the serial of the last.
+/// Makes three transactions; returns the serial of the last.
 fn filled(path: &Path) -> Tid {
     let storage = open(path);
     let mut serial = Tid::ZERO;
@@ -89,7 +89,7 @@ fn an_older_file_gets_a_marker_later_than_all_that_was_told() {
         assert!(next_oid(&storage) > told + STRIDE - 10);
         assert_eq!(load(&storage, 0).unwrap(), (vec![2; 100], serial));
         assert!(load(&storage, 50).is_err());
-        // The next start has nothing to say.
+        // The next start logs nothing.
         let size = storage.size();
         storage.close().unwrap();
         let again = open(&path);
@@ -99,8 +99,8 @@ fn an_older_file_gets_a_marker_later_than_all_that_was_told() {
     }
 }
 
-/// A backup of a running server's whole directory, put back within the minute for which its note lets the file be
-/// changed. The new file may have the number of the inode that the lost one had.
+/// A backup of a running server's whole directory, restored within the minute for which its note lets the file be
+/// changed. The new file may have the inode number of the lost one.
 #[test]
 fn a_file_with_the_inode_of_the_one_before_is_another_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -125,7 +125,7 @@ fn a_file_with_the_inode_of_the_one_before_is_another_one() {
     assert_eq!(load(&storage, 0).unwrap(), (b"kept".to_vec(), serial));
 }
 
-/// With its note, as a backup of the whole directory is: nothing in the note is wrong, but it is of another file.
+/// With its note, as in a backup of the whole directory: the note is correct, but for another file.
 #[test]
 fn a_directory_that_was_put_back_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
@@ -145,8 +145,8 @@ fn a_directory_that_was_put_back_is_noticed() {
     assert!(next_oid(&storage) > STRIDE);
 }
 
-/// The note says until when the file may be changed. A server that ran for long, and was killed, left a file that was
-/// changed later than the note of its start allowed: it is the same all the same.
+/// The note says until when the file may be changed. A server that ran for long and was killed left a file that was
+/// changed later than the note of its start allowed: it is still the same file.
 #[test]
 fn a_server_that_ran_for_long_and_was_killed_left_its_own_file() {
     const SECOND: u64 = 1_000_000_000;
@@ -172,14 +172,14 @@ fn a_server_that_ran_for_long_and_was_killed_left_its_own_file() {
         assert_eq!((storage.last_transaction(), has_marker(&storage)), (serial, false));
         storage.close().unwrap();
     }
-    // Somebody touched it long after.
+    // The file was touched long after.
     killed.set_now(10_000 * SECOND);
     let bytes = killed.bytes(&path).unwrap();
     killed.open(&path, Access::ReadWrite).unwrap().write_at(&bytes, 0).unwrap();
     assert!(has_marker(&open_with(options(&killed)).unwrap()));
 }
 
-/// Python's server empties the note, and may have given out ids that the file does not show: a hundred to each client.
+/// Python's server empties the note, and may have given out ids that are not in the file: a hundred to each client.
 #[test]
 fn what_another_program_has_continued_is_not_written_to() {
     let dir = tempfile::tempdir().unwrap();
@@ -192,12 +192,13 @@ fn what_another_program_has_continued_is_not_written_to() {
     assert!(next_oid(&storage) > STRIDE);
     storage.close().unwrap();
     assert!(fs::read(&path).unwrap() == before);
-    // Once is enough.
+    // The stride is added only once.
     assert!(next_oid(&open(&path)) < 2 * STRIDE);
 }
 
-/// Host A dies. The file goes to host B, which runs on and stores 9 kB of zeros, and comes back to A, where the note of
-/// the crash still lies: the transaction with the zeros "did not reach the disk", and all from it on was cut off.
+/// Host A dies. The file goes to host B, which continues and stores 9 kB of zeros, and comes back to A, where the note
+/// of the crash still is: the transaction with the zeros "did not reach the disk", and everything from it on was cut
+/// off.
 #[test]
 fn a_note_says_nothing_about_a_file_that_ran_on_elsewhere() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -244,7 +245,7 @@ fn what_a_pack_has_dropped_at_the_end_was_told_all_the_same() {
     assert_eq!(open(&path).size(), size);
 }
 
-/// Nothing is known of the file but what it holds: a new machine.
+/// Only the file's content is known: a new machine.
 #[test]
 fn a_file_without_a_note_is_taken_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -258,7 +259,7 @@ fn a_file_without_a_note_is_taken_as_it_is() {
     assert!(Oid(next_oid(&storage)) > Oid(STRIDE));
 }
 
-/// A disk without room for the marker is no reason not to serve what is there; and it is made up for at the next start.
+/// A disk without room for the marker does not prevent serving; the marker is written at the next start.
 #[test]
 fn a_full_disk_does_not_stop_the_start_of_a_restored_file() {
     let dir = tempfile::tempdir().unwrap();
@@ -282,7 +283,7 @@ fn a_full_disk_does_not_stop_the_start_of_a_restored_file() {
     assert!(has_marker(&storage) && storage.last_transaction() > lost);
 }
 
-/// The saved index speaks of more than there is.
+/// The saved index describes more than the file has.
 #[test]
 fn an_index_tells_that_a_file_is_older() {
     let dir = tempfile::tempdir().unwrap();

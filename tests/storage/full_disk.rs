@@ -1,7 +1,7 @@
-//! A disk that has no room is an error of the vote, not of the finish.
+//! A full disk is an error of the vote, not of the finish.
 //!
-//! Space was reserved with `fallocate` where the file system can do that, and hoped for elsewhere; and a limit on the
-//! length of files (`ulimit -f`) does not count there. So `tpc_finish` failed, in the second phase, when other
+//! Space was reserved with `fallocate` if the file system supports it, and not at all elsewhere; and a limit on the
+//! length of files (`ulimit -f`) does not affect `fallocate`. So `tpc_finish` failed in the second phase, when other
 //! databases of the same transaction had committed.
 
 use std::sync::Arc;
@@ -42,15 +42,15 @@ fn a_limit_on_the_length_of_files_is_found_at_vote() {
     };
     assert!((5..11).contains(&commits), "{commits}");
     assert!(error.contains("OSError") && error.contains("no room"), "{error}");
-    // What is shorter still fits, and so does all else once there is room.
+    // A shorter transaction still fits, and longer ones do when there is room again.
     serial = client.commit(&[(0, serial, &record(b"short"))]).unwrap().unwrap();
     limit_files_to(&server, None);
     client.commit(&[(0, serial, &data)]).unwrap().unwrap();
 }
 
-/// The list of blocks that are rightly zero is written at finish, and nothing is reserved for it: 2 MB of zeros, and a
-/// disk that another program filled after the vote, and `tpc_finish` failed. Without the list, a power cut must not
-/// take them for torn.
+/// The list of blocks that are rightly zero is written at finish, without a reservation: with 2 MB of zeros, and a disk
+/// that another program filled after the vote, `tpc_finish` failed. Without the list, these blocks must not be taken
+/// for torn after a power cut.
 #[test]
 fn a_disk_that_fills_up_between_vote_and_finish_does_not_matter() {
     // The lock file is a real one.

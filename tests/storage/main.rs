@@ -1,5 +1,5 @@
 //! Storages through their trait, without a network: FileStorage's file, index, blobs, packs, undo and recovery, and the
-//! contract of every kind of storage (`contract`). `exchanged_file` and `full_disk` look at the same faults through a
+//! contract of every kind of storage (`contract`). `exchanged_file` and `full_disk` test the same faults through a
 //! server, too.
 
 #[path = "../support/mod.rs"]

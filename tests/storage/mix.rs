@@ -1,5 +1,6 @@
 //! Everything at once on a disk that fails, or loses power, at every single call in turn: stores, blobs, deletions,
-//! undoes, copies and packs. What was acknowledged is whole afterwards, for us and for Python's FileStorage.
+//! undos, copies and packs. Acknowledged transactions are complete afterwards, for this server and for Python's
+//! FileStorage.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,13 +17,13 @@ use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, Result, Staged, StorageError};
 
-/// A record that Python takes for a blob.
+/// A record that Python treats as a blob.
 const BLOB_RECORD: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N.";
 
-/// What an object is after a transaction: its record, and its blob if it has one. `None`: it is gone.
+/// The state of an object after a transaction: its record, and its blob if it has one. `None`: it is gone.
 type State = Option<(Vec<u8>, Option<Vec<u8>>)>;
 
-/// A transaction that was tried: its tid if it was acknowledged, and what it made of objects.
+/// An attempted transaction: its tid if it was acknowledged, and the new states of objects.
 #[derive(Clone, Default)]
 struct Tried {
     tid: Option<Tid>,
@@ -32,7 +33,7 @@ struct Tried {
 struct World {
     storage: FileStorage,
     tried: Vec<Tried>,
-    /// Up to here a pack may have taken away what was replaced.
+    /// Up to here a pack may have removed replaced revisions.
     packed: Tid,
     random: u64,
 }
@@ -49,13 +50,13 @@ impl World {
         Staged::new(meta("user", &self.tried.len().to_string()), tid, b' ', 1 << 16)
     }
 
-    /// What an object was after the acknowledged transactions up to `tid`.
+    /// The state of an object after the acknowledged transactions up to `tid`.
     fn state(&self, oid: u64, tid: Tid) -> State {
         let before = self.tried.iter().filter(|tried| tried.tid.is_some_and(|t| t <= tid));
         before.filter_map(|tried| tried.objects.get(&oid)).next_back().cloned().flatten()
     }
 
-    /// Of an object that is gone, too: it begins again from there.
+    /// The serial, even of an object that is gone: a new store starts from it.
     fn serial(&self, oid: u64) -> Tid {
         let changes = self.tried.iter().filter(|tried| tried.objects.contains_key(&oid));
         changes.filter_map(|tried| tried.tid).next_back().unwrap_or(Tid::ZERO)
@@ -105,7 +106,7 @@ impl World {
         self.commit(staged, BTreeMap::from([(oid, None)]));
     }
 
-    /// Takes back the last transaction.
+    /// Undoes the last transaction.
     fn undo(&mut self) {
         let Some(Tried { tid: Some(last), objects }) = self.tried.iter().rfind(|t| t.tid.is_some()).cloned()
         else {
@@ -120,7 +121,7 @@ impl World {
         self.commit(staged, before);
     }
 
-    /// As copyTransactionsFrom writes: a tid of its own, and a hint at equal data.
+    /// Writes as copyTransactionsFrom does: a tid of its own, and a hint at equal data.
     fn restore(&mut self) {
         let oid = self.random(6);
         let tid = Tid(self.storage.last_transaction().0 + 1000);
@@ -159,12 +160,12 @@ fn options(dir: &Path, media: &Faulty) -> FileStorageOptions {
     }
 }
 
-/// The same work for the same seed, until the disk fails: what was tried, and what was packed.
+/// The same work for the same seed, until the disk fails: returns the attempts, and the pack time.
 fn run(dir: &Path, media: &Faulty, seed: u64) -> (Vec<Tried>, Tid) {
     let mut tried = Vec::new();
     let mut packed = Tid::ZERO;
     let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    // Closed and opened again in the midst of it.
+    // Closed and opened again in between.
     for _ in 0..2 {
         let Ok(storage) = open_with(options(dir, media)) else { break };
         let mut world = World { storage, tried, packed, random };
@@ -191,7 +192,7 @@ fn blob(storage: &FileStorage, oid: u64, tid: Tid) -> Result<Vec<u8>> {
     Ok(data)
 }
 
-/// Opens what is left and compares; returns what Python must see: the number of transactions and the last tid.
+/// Opens the remaining files and compares; returns what Python must see: the number of transactions and the last tid.
 fn check(dir: &Path, media: &Faulty, (tried, packed): &(Vec<Tried>, Tid), what: &str) -> String {
     let storage = open_with(options(dir, media)).unwrap_or_else(|error| panic!("{what}: {error}"));
     let mut found: BTreeMap<Tid, (usize, BTreeMap<u64, State>)> = BTreeMap::new();
@@ -248,7 +249,7 @@ fn check(dir: &Path, media: &Faulty, (tried, packed): &(Vec<Tried>, Tid), what: 
         let is_known = may_be.contains(&&state) || (never_acknowledged && state.is_none());
         assert!(is_known, "{what}: object {oid} is none of what it may be");
     }
-    // Life goes on.
+    // The storage continues to work.
     let serial = storage.get_tid(Oid(9)).unwrap_or(Tid::ZERO);
     let tid = helpers::commit(&storage, &[(9, serial, b"later")]).unwrap();
     assert!(tid > last, "{what}");
@@ -257,7 +258,7 @@ fn check(dir: &Path, media: &Faulty, (tried, packed): &(Vec<Tried>, Tid), what: 
     format!("{} {tid}", found.len() + 1)
 }
 
-/// Files for Python to look at, all at once at the end, as starting it takes long.
+/// Files to be checked by Python, all at once at the end, because starting it takes long.
 struct ForPython {
     python: Option<PathBuf>,
     dir: tempfile::TempDir,
@@ -271,7 +272,7 @@ impl ForPython {
         ForPython { python, dir: tempfile::tempdir().unwrap(), expected: String::new(), count: 0 }
     }
 
-    /// The files as the failure left them (Python repairs them itself), and as we have left them after `seen`.
+    /// Adds the files after the failure (Python repairs them itself), and after this server's repair, with `seen`.
     fn add(&mut self, dir: &Path, before: Option<Vec<u8>>, after: &Faulty, seen: &str) {
         if self.python.is_none() {
             return;
@@ -304,7 +305,7 @@ impl ForPython {
     }
 }
 
-/// More of them on demand: `RUNZEO_CRASH_SEEDS=100`.
+/// Number of seeds, more on request: `RUNZEO_CRASH_SEEDS=100`.
 fn seeds() -> u64 {
     std::env::var("RUNZEO_CRASH_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2)
 }
@@ -324,7 +325,7 @@ fn a_fault_at_every_call_of_everything() {
                 fired |= media.fired();
                 let what = format!("{fault:?} at call {n}, seed {seed}");
                 for (after, is_kill) in [(media.after_kill(), true), (media.after_power_cut(), false)] {
-                    // A tail that has its length but not its bytes is more than Python can mend.
+                    // Python cannot repair a tail that has its length but not its bytes.
                     let before = after.bytes(&dir.join("Data.fs")).filter(|_| is_kill);
                     let seen = check(dir, &after, &result, &what);
                     if n % 17 == seed % 17 {
@@ -352,7 +353,7 @@ fn the_workload_does_everything() {
         assert!(tried.iter().all(|t| t.tid.is_some()), "seed {seed}");
         has_packed |= packed > Tid::ZERO;
         has_removed |= tried.iter().any(|t| t.objects.values().any(Option::is_none));
-        // Nothing else gives a whole transaction's objects the states that they had.
+        // Only an undo restores the states of all objects of a transaction.
         has_undone |= tried.windows(3).any(|t| t[0].objects.len() > 1 && t[0].objects == t[2].objects);
         check(dir.path(), &media.after_kill(), &(tried, packed), &format!("seed {seed}"));
     }

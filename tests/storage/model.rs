@@ -1,4 +1,4 @@
-//! FileStorage beside a model that is a map of all revisions, under random work; and the bytes of a small log.
+//! FileStorage compared with a model, a map of all revisions, under random work; and the bytes of a small log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use runzeo::storage::{Staged, StorageError};
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Objects and lengths; a stale serial for the first if the last is set.
+    /// Objects and lengths; the first gets a stale serial if the last field is set.
     Store(Vec<(u64, usize)>, bool),
     Delete(u64),
     Restore(u64, Option<usize>),
@@ -114,7 +114,7 @@ proptest! {
                 Step::Restore(oid, len) => {
                     let tid = Tid(last.0.max(1 << 58) + 1);
                     let mut txn = Staged::new(meta("", ""), Some(tid), b' ', 1000);
-                    // Data that some revision may have, and a hint that may be right.
+                    // Data that a revision may have, and a hint that may be right.
                     let known = model.get(&oid).and_then(|r| r.iter().rev().find(|(_, data)| data.is_some()));
                     let data = match (len, known) {
                         (Some(len), _) if len % 2 == 0 => Some(vec![9; len]),
@@ -122,7 +122,7 @@ proptest! {
                         (Some(len), None) => Some(vec![9; len]),
                         (None, _) => None,
                     };
-                    // A hint about a revision that is gone is trusted, as Python does: give none of these.
+                    // A hint at a removed revision is trusted, as in Python, so none is given.
                     let hint = known.filter(|_| data.is_some()).map(|(tid, _)| *tid);
                     txn.restore(Oid(oid), tid, data.as_deref(), hint).unwrap();
                     prop_assert_eq!(commit_staged(&storage, txn).unwrap(), tid);

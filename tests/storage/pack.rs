@@ -1,5 +1,4 @@
-//! Packing: what Python makes of a file and what we do, byte for byte unless Python loses something; and what goes on
-//! beside a pack.
+//! Packing: the result equals Python's byte for byte, unless Python loses objects; and operations during a pack.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -55,7 +54,7 @@ fn text(record: &[u8]) -> &str {
     std::str::from_utf8(&record[at + 1..record.len() - 2]).unwrap()
 }
 
-/// Where syncs cost nothing, if there is such a place: they are not what is tested.
+/// A directory in memory, if possible: syncs are not tested here and cost nothing there.
 fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -86,7 +85,7 @@ fn packs_to_the_same_bytes_as_python() {
             let before = std::fs::read(&path).unwrap();
             let storage = open(&path);
             let packed = pack(&storage, time.parse().unwrap(), Some(gc == "1"));
-            // What is read from the index is what a scan finds.
+            // The index has the same objects as a scan.
             let objects = storage.object_count();
             storage.close().unwrap();
             let ours = std::fs::read(&path).unwrap();
@@ -119,7 +118,7 @@ fn packs_to_the_same_bytes_as_python() {
     }
 }
 
-/// Data, or none of an object that is gone.
+/// Data; `None` for an object that is gone.
 type Data = Option<Vec<u8>>;
 
 /// All records of a file, by transaction.
@@ -148,8 +147,8 @@ fn references_of(data: &[u8]) -> Vec<Oid> {
     oids
 }
 
-/// Whether anything later than `stop` leads to what was garbage then, or to a former revision: there Python loses
-/// something.
+/// Whether a later record than `stop` refers to an object that was garbage then, or to a former revision: there Python
+/// loses objects.
 fn leads_back(bytes: &[u8], stop: Tid) -> bool {
     let mut then: HashMap<Oid, Data> = Default::default();
     let mut former: HashSet<(Oid, Data)> = Default::default();
@@ -164,7 +163,7 @@ fn leads_back(bytes: &[u8], stop: Tid) -> bool {
         for (oid, data) in records {
             let Some(data) = data else { continue };
             let is_former = former.contains(&(oid, Some(data.clone())));
-            // Also to what an undo has taken back: that has a record, which is kept then.
+            // Also to an object whose creation was undone: it has a record, which is kept then.
             let to_garbage = |to: &Oid| then.contains_key(to) && !reachable.contains(to);
             if is_former || references_of(&data).iter().any(to_garbage) {
                 return true;
@@ -200,7 +199,7 @@ fn states_from(bytes: &[u8], stop: Tid) -> Vec<(Tid, HashMap<Oid, Data>)> {
     states
 }
 
-/// What could be reached from `stop` on in the file `before`, and is not the same in `after`.
+/// Objects that were reachable from `stop` on in the file `before`, and are not the same in `after`.
 fn lost(before: &[u8], after: &[u8], stop: Tid) -> Vec<(Tid, Oid)> {
     let (before, after) = (states_from(before, stop), states_from(after, stop));
     let tids = |states: &[(Tid, HashMap<Oid, Data>)]| states.iter().map(|(tid, _)| *tid).collect::<Vec<_>>();
@@ -230,7 +229,7 @@ fn writers_readers_and_iterators_beside_packs() {
         first.store(Oid(*oid), Tid::ZERO, &record(&[], ">0")).unwrap();
     }
     let begin = commit_staged(&*storage, first).unwrap();
-    // What each object has at least: told by its writer once that is acknowledged.
+    // Lower bound on each object's count, set by its writer after the acknowledgement.
     let counts: Vec<AtomicU64> = (0..=OBJECTS).map(|_| AtomicU64::new(0)).collect();
     let stop = AtomicBool::new(false);
     let packs = AtomicU64::new(0);
@@ -249,7 +248,7 @@ fn writers_readers_and_iterators_beside_packs() {
                         let data = record(&[], &format!("{}>{count}", "x".repeat(count as usize % 500)));
                         txn.store(Oid(oid), serials[oid as usize], &data).unwrap();
                     }
-                    // Some wait between vote and finish, so that a pack overtakes them.
+                    // Some wait between vote and finish, so that a pack completes in between.
                     let voted = storage.vote(txn, TidAt::Finish).unwrap();
                     if count % 5 == 0 {
                         std::thread::sleep(std::time::Duration::from_millis(10));
@@ -274,7 +273,7 @@ fn writers_readers_and_iterators_beside_packs() {
                     let (data, tid) = load(&**storage, oid).unwrap();
                     assert!(text(&data).parse::<u64>().unwrap() >= least);
                     match storage.load_serial(Oid(oid), tid, 0, &mut Vec::new()) {
-                        // It may have been packed away since.
+                        // It may have been packed away in between.
                         Ok(_) | Err(StorageError::PosKey(_)) => {}
                         Err(error) => panic!("{error}"),
                     }
@@ -284,7 +283,7 @@ fn writers_readers_and_iterators_beside_packs() {
         }
         let (storage, stop, packs) = (&storage, &stop, &packs);
         scope.spawn(move || {
-            // An iterator sees the file as it was when it was made, and ends with an error if it is packed too often.
+            // An iterator reads the file of its creation, and fails if there are too many packs.
             while !stop.load(Ordering::Relaxed) {
                 match iterate(&**storage) {
                     Ok(()) | Err(StorageError::Refused { .. }) => {}
@@ -314,7 +313,7 @@ fn writers_readers_and_iterators_beside_packs() {
     assert_eq!(current(&open(&path)), at_end);
 }
 
-/// What was told to [`Removals`].
+/// The calls of [`Removals`].
 #[derive(Default)]
 struct Removed {
     left_out: Mutex<Vec<(u64, Option<Tid>, String)>>,
@@ -346,7 +345,7 @@ fn who_keeps_something_beside_the_records_hears_what_is_removed() {
     let left_out = removed.left_out.into_inner().unwrap();
     assert_eq!(left_out, [(1, Some(t1), "one".into()), (2, None, "two".into())]);
     assert!(removed.packed.load(Ordering::Relaxed));
-    // Nothing more to remove: nothing is done.
+    // Nothing more to remove: the pack does nothing.
     let removed = Removed::default();
     pack_with(&storage, now(), None, &references, Some(&removed)).unwrap();
     assert!(removed.left_out.lock().unwrap().is_empty() && !removed.packed.load(Ordering::Relaxed));
@@ -357,7 +356,7 @@ fn what_cannot_be_packed_is_refused_as_python_does() {
     let dir = in_memory();
     let path = dir.path().join("Data.fs");
     let storage = open(&path);
-    // Nothing there: nothing to do.
+    // An empty storage: the pack does nothing.
     pack(&storage, now(), None).unwrap();
     let refused = |result: Result<()>| match result {
         Err(StorageError::Refused { class: (_, class), message }) => format!("{class}: {message}"),
@@ -372,7 +371,7 @@ fn what_cannot_be_packed_is_refused_as_python_does() {
         Ok(())
     };
     pack_with(&storage, now(), None, &again, None).unwrap();
-    // A record that is none.
+    // An invalid record.
     commit(&storage, &[(0, t1, b"PQ")]).unwrap();
     assert!(refused(pack(&storage, now(), None)).contains("object 0x0000000000000000"));
     pack(&storage, now(), Some(false)).unwrap();
@@ -395,7 +394,7 @@ fn the_files_beside_it() {
     let root = record(&[], ">1");
     let t1 = commit(&storage, &[(0, Tid::ZERO, &root)]).unwrap();
     let t2 = commit(&storage, &[(0, t1, &root)]).unwrap();
-    // What an earlier pack left that was cut short.
+    // Left by an earlier pack that was interrupted.
     std::fs::write(beside(".pack"), [1; 10_000]).unwrap();
     std::fs::write(beside(".old"), b"older").unwrap();
     let before = std::fs::read(&path).unwrap();
@@ -423,8 +422,8 @@ fn the_files_beside_it() {
     assert!(std::fs::read(&path).unwrap() == good && !beside(".old").exists());
 }
 
-/// A transaction that restores a record as a back-pointer is voted, a pack takes away what it would point to or moves
-/// it, and then it is finished.
+/// A transaction that restores a record as a back-pointer is voted, a pack removes or moves the record that it would
+/// point to, and then it is finished.
 #[test]
 fn back_pointers_that_were_voted_before_a_pack() {
     for kept in [true, false] {
@@ -438,7 +437,7 @@ fn back_pointers_that_were_voted_before_a_pack() {
             let last = *tids.last().unwrap();
             let tid = commit(&storage, &[(0, last, data), (5, last, &other)]).unwrap();
             tids.push(tid);
-            // A pack time is not that exact.
+            // A pack time is less exact than a tid.
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         let tid = Tid(Tid::now().0 + (1 << 34));
@@ -480,7 +479,7 @@ fn iterate(storage: &dyn Storage) -> Result<()> {
     Ok(())
 }
 
-/// An iterator that its client had forgotten kept the file of before each pack on the disk.
+/// An iterator that its client had forgotten kept the old file of each pack on the disk.
 #[test]
 fn iterators_over_files_that_were_packed_long_ago_are_ended() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,12 +1,12 @@
-//! What becomes reachable again is not packed away.
+//! Objects that become reachable again are not packed away.
 //!
-//! A pack (to now) was under way when somebody undid the deletion of an object: undo and pack succeeded, the root
-//! referred to the object, and the object was gone. Reachability was computed once, as of the beginning of the pack;
-//! the undo's record was copied, what it referred to was not. The same with an undo that had voted before the pack took
-//! the place of the file and was finished after it, with restored records, and with a reference that a client stored to
-//! an object it had read earlier. Two objects that one undo restored, one reachable through the other, were lost even
-//! with a pack that began later. Now all that comes later than the pack time is searched for references, the
-//! transactions that come during a pack as they are copied, and the voted ones before the switch.
+//! During a pack (to now) the deletion of an object was undone: undo and pack succeeded, the root referred to the
+//! object, and the object was gone. Reachability was computed once, as of the beginning of the pack; the undo's record
+//! was copied, the objects that it referred to were not. The same happened with an undo that had voted before the pack
+//! replaced the file and was finished after it, with restored records, and with a client's new reference to an object
+//! that it had read earlier. Two objects that one undo restored, one reachable through the other, were lost even with a
+//! later pack. Now everything after the pack time is searched for references: the transactions that come during a pack
+//! as they are copied, and the voted ones before the switch.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -20,7 +20,7 @@ use runzeo::storage::file::FileStorage;
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, StorageError, TidAt};
 
-/// Does something once, when the pack leaves the first record out: all is searched then, and not all copied.
+/// Does something once, when the pack leaves out the first record: then the search is done, and the copy is not.
 struct WhileCopying<'a>(Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>);
 
 impl<'a> WhileCopying<'a> {
@@ -57,7 +57,7 @@ fn undoing(tid: Tid) -> Staged {
     txn
 }
 
-/// root -> 1 -> 2, then nothing refers to 1 any more. The tids.
+/// root -> 1 -> 2, then the reference to 1 is removed. Returns the tids.
 fn linked_and_cut(storage: &FileStorage) -> [Tid; 2] {
     let linked = commit(
         storage,
@@ -122,7 +122,7 @@ fn an_undo_that_votes_during_the_pack_and_is_finished_later() {
         *voted.lock().unwrap() = Some(txn);
     };
     pack(&storage, now(), Some(&WhileCopying::new(vote))).unwrap();
-    // And another pack, which has another file before it.
+    // Another pack, which starts from another file.
     commit(&storage, &[(5, Tid::ZERO, &referring_to(&[]))]).unwrap();
     pack(&storage, now(), None).unwrap();
     let (answer, from) = std::sync::mpsc::channel::<Outcome>();
@@ -170,8 +170,8 @@ fn a_reference_that_is_stored_during_a_pack() {
     check_all_there(&path, storage);
 }
 
-/// A vote that is under way when the pack is through, of which nobody knows yet what it will point back to: it merges
-/// the states of another object, and that takes its time. The pack waits for it.
+/// A vote that is under way when the pack is about to end, and whose back-pointers are still unknown: it merges the
+/// states of another object, which takes time. The pack waits for it.
 #[test]
 fn an_undo_that_still_votes_when_the_pack_is_through() {
     struct Slow(std::sync::mpsc::Sender<()>, Mutex<std::sync::mpsc::Receiver<()>>);
@@ -206,7 +206,7 @@ fn an_undo_that_still_votes_when_the_pack_is_through() {
         let vote = scope.spawn(|| storage.vote(undoing(cut), TidAt::Finish).unwrap());
         is_asked.recv().unwrap();
         let packing = scope.spawn(|| pack(storage, now(), None));
-        // All is copied, but the file does not take the name.
+        // Everything is copied, but the new file does not take the name.
         while !path.with_extension("fs.pack").exists() {
             assert!(!packing.is_finished());
             std::thread::sleep(std::time::Duration::from_millis(1));
@@ -225,7 +225,7 @@ fn an_undo_that_still_votes_when_the_pack_is_through() {
     assert_eq!(load(&storage, 2).unwrap().0, referring_to(&[]));
 }
 
-/// Before the pack begins, and after the pack time: the object is kept as it was then, for those who see the time
+/// Before the pack begins, and after the pack time: the object is kept in its state of then, for readers of the time
 /// between.
 #[test]
 fn a_reference_that_was_stored_after_the_pack_time() {
@@ -262,13 +262,13 @@ fn two_objects_that_one_undo_restored() {
     check_all_there(&path, storage);
 }
 
-/// Who undoes and deletes again and again cannot keep a pack from ending: it fails, and removes nothing.
+/// A client that undoes and deletes repeatedly cannot keep a pack from ending: the pack fails, and removes nothing.
 #[test]
 fn undoes_without_end() {
     struct EachTime<'a>(&'a FileStorage, AtomicUsize, Mutex<Tid>);
     impl Removals for EachTime<'_> {
         fn left_out(&self, oid: Oid, _: Option<Tid>, _: &[u8]) -> Result<()> {
-            // Linked and cut again, so that the next attempt finds garbage too: an object that is new each time.
+            // A new object is linked and cut each time, so that the next attempt finds garbage too.
             if oid == Oid(1) || oid.0 >= 100 {
                 let n = 100 + self.1.fetch_add(1, Ordering::Relaxed) as u64;
                 let mut root = self.2.lock().unwrap();
@@ -295,7 +295,7 @@ fn undoes_without_end() {
     let [_, cut] = linked_and_cut(&storage);
     let each_time = EachTime(&storage, AtomicUsize::new(0), Mutex::new(cut));
     let failed = (0..10).find_map(|_| {
-        // To a time that the links are later than.
+        // To a pack time before the links.
         pack(&storage, now() + 1000.0, Some(&each_time)).err()
     });
     let Some(StorageError::Refused { message, .. }) = failed else { panic!("{failed:?}") };

@@ -1,5 +1,5 @@
-//! The disk fails, or the power does, at every single call of packs with commits beside them. The file is whole
-//! afterwards, the old one or the new one, and has every acknowledged transaction that a pack had to keep.
+//! The disk or the power fails at every single call of packs with commits beside them. Afterwards the file is complete,
+//! the old one or the new one, and has every acknowledged transaction that a pack had to keep.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, Result, Staged, StorageError, TidAt};
 
-/// What was tried, in order: the tid if it was acknowledged, and what it stored.
+/// The attempts in order: the tid if it was acknowledged, and the stored data.
 type Tried = Vec<(Option<Tid>, BTreeMap<u64, Vec<u8>>)>;
 
-/// Nothing refers to objects from here on.
+/// Objects from this one on have no references to them.
 const GARBAGE: u64 = 5;
 
 /// Begins with the oids that it refers to, up to a zero byte.
@@ -39,7 +39,7 @@ fn options(path: &Path, media: &Faulty, keep_old: bool) -> FileStorageOptions {
     }
 }
 
-/// Commits, and remembers what came of it.
+/// Commits, and records the outcome.
 struct Committer<'a> {
     storage: &'a FileStorage,
     tried: Mutex<Tried>,
@@ -66,7 +66,7 @@ impl Committer<'_> {
     }
 }
 
-/// Two packs, each with commits before, meanwhile and after. Returns also the latest pack time.
+/// Two packs, each with commits before, during and after it. Also returns the latest pack time.
 fn run(path: &Path, media: &Faulty, keep_old: bool) -> Result<(Tried, Tid)> {
     let storage = Arc::new(open_with(options(path, media, keep_old))?);
     let committer = Committer { storage: &storage, tried: Mutex::default() };
@@ -153,7 +153,7 @@ fn check(path: &Path, media: &Faulty, (tried, stop): &(Tried, Tid), what: &str) 
             Err(error) => panic!("{what}: object {oid}: {error}"),
         }
     }
-    // Life goes on, and the index is that of the file.
+    // The storage continues to work, and the index matches the file.
     let serial = load(&storage, 0).map_or(Tid::ZERO, |(_, serial)| serial);
     commit(&storage, &[(0, serial, b"\0later")]).unwrap();
     let oid = storage.new_oids(1).unwrap_or_else(|error| panic!("{what}: {error}"))[0];
@@ -181,7 +181,7 @@ fn path(dir: &tempfile::TempDir) -> PathBuf {
     dir.path().join("Data.fs")
 }
 
-/// More of them on demand: `RUNZEO_CRASH_SEEDS=1000`.
+/// Number of seeds, more on request: `RUNZEO_CRASH_SEEDS=1000`.
 fn seeds() -> u64 {
     std::env::var("RUNZEO_CRASH_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
 }

@@ -1,8 +1,8 @@
-//! A pack never removes what it could not judge.
+//! A pack never removes objects on the evidence of records that it cannot read.
 //!
-//! A record without the bytes of the two opcodes for references was taken for one without references, whatever it was.
-//! So one record that a disk had damaged, or records that clients had compressed, cost a database everything that was
-//! reachable through them, and the pack said that it had succeeded.
+//! A record without the bytes of the two opcodes for references counted as one without references, valid or not. So one
+//! record damaged by a disk, or records that clients had compressed, cost a database everything that was reachable
+//! through them, and the pack reported success.
 
 use std::path::Path;
 use std::process::Command;
@@ -27,7 +27,7 @@ fn pack(storage: &dyn Storage) -> Result<()> {
     })
 }
 
-/// Of every damaged file a pack leaves at least what Python's leaves, or it fails and leaves all.
+/// From every damaged file a pack keeps at least what Python's keeps, or it fails and keeps everything.
 #[test]
 fn each_byte_damaged_in_turn() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python-fixtures/data-fs/pack_damaged.py");
@@ -98,7 +98,7 @@ fn a_record_that_is_none_ends_the_pack() {
     }
 }
 
-/// Objects were stored by a copy that is not through yet, or of a second database. Everything was removed.
+/// Objects stored by an unfinished copy, or of a second database. All of them were removed.
 #[test]
 fn a_storage_without_a_root_is_not_packed() {
     let dir = tempfile::tempdir().unwrap();
@@ -112,7 +112,7 @@ fn a_storage_without_a_root_is_not_packed() {
     }
 }
 
-/// 2000 objects of which the last commit has cut off all but a few.
+/// 2000 objects, of which the last commit has made all but a few unreachable.
 fn cut_off(path: &Path, refuse: bool) -> FileStorage {
     let storage = open_with(FileStorageOptions {
         pack_keep_old: false,

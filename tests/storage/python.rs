@@ -1,7 +1,7 @@
-//! Files go back and forth between us and Python, and both see the same in them.
+//! Files are exchanged with Python, and both read the same from them.
 //!
-//! What Python wrote is in `python-fixtures/data-fs`, with what Python sees in it. For what we write, Python is
-//! needed: tests of that kind are skipped, loudly, where its virtual environments are not there.
+//! Files from Python are in `python-fixtures/data-fs`, with their content as Python reads it. Tests of this server's
+//! files need Python: they are skipped with a message if its virtual environments are missing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,7 +25,8 @@ fn short(data: &[u8]) -> String {
     format!("{}:{:08x}", data.len(), crc.sum())
 }
 
-/// What `python-fixtures/data-fs/dump.py` prints, from our side. Extensions are compared by presence if `by_presence`.
+/// The output of `python-fixtures/data-fs/dump.py`, from this server. Extensions are compared only by presence if
+/// `by_presence`.
 fn dump(storage: &FileStorage, by_presence: bool) -> String {
     let mut out = String::new();
     let last = storage.last_transaction();
@@ -48,7 +49,7 @@ fn dump(storage: &FileStorage, by_presence: bool) -> String {
         }
     }
     tids.push(Tid(last.0 + 1));
-    // Not through record_iternext, which stops at objects that are gone.
+    // Without record_iternext, which stops at objects that are gone.
     let mut oids = std::collections::BTreeSet::new();
     let mut it = storage.iterate(None, None).unwrap();
     while it.next_transaction().unwrap().is_some() {
@@ -134,7 +135,8 @@ fn what_python_wrote() {
         let ours = std::fs::read(dir.path().join("Data.fs.index")).unwrap();
         let pythons = std::fs::read(fixture.join("Data.fs.index")).unwrap();
         if name.starts_with("zeo") {
-            // Ours has a mark of object ids behind Python's end: what Python's clients may have is not given out again.
+            // This server appends an oid mark to Python's index, so that ids of Python's clients are
+            // not given out again.
             assert!(ours.starts_with(&pythons), "{name}: the index, byte for byte");
         } else {
             assert_eq!(objects(&ours), objects(&pythons), "{name}: the index");
@@ -157,7 +159,7 @@ fn run(python: &Path, script: &str, path: &Path) -> String {
     out
 }
 
-/// One of everything.
+/// Writes one of each kind of record.
 fn write_some(storage: &FileStorage, python2: bool) {
     let commit = |mut txn: Staged| {
         txn.python2 = python2;
@@ -200,7 +202,7 @@ fn what_we_write_python_reads() {
         write_some(&storage, name.ends_with("py27"));
         let by_presence = true;
         let ours = dump(&storage, by_presence);
-        // Beside us, without our lock or index.
+        // At the same time as this server, without its lock or index.
         same(&ours, &run(&python, "dump.py", &path), name);
         storage.close().unwrap();
         let index = std::fs::read(dir.path().join("Data.fs.index")).unwrap();

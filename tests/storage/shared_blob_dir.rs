@@ -1,10 +1,9 @@
-//! What others put into a blob directory that they share with the server leads it nowhere else, and holds it up
-//! nowhere.
+//! Files that other users put into a shared blob directory lead the server to no file outside, and do not block it.
 //!
 //! Only the last name of a path was opened without following links. A link in the place of an object's directory made
-//! the server read, write and remove files where only it may; one called `.removed` let a pack truncate the file that
-//! it led to; one called `tmp` let the next start remove files there. And it waited for whoever would write into a pipe
-//! called `.layout` or `.removed`.
+//! the server read, write and remove files that only it may access; a link called `.removed` let a pack truncate its
+//! target; a link called `tmp` let the next start remove files in its target. And the server waited for a writer of a
+//! pipe called `.layout` or `.removed`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
@@ -22,17 +21,17 @@ use tempfile::TempDir;
 
 const RECORD: &[u8] = b"cZODB.blob\nBlob\n.N.";
 const OID: u64 = 0x0102;
-/// Somebody who is neither root nor the user of this process.
+/// A user that is neither root nor the user of this process.
 const SOMEBODY: u32 = 65534;
 
-/// A storage, and beside its blobs a directory that is nobody else's business.
+/// A storage, and a private directory beside its blobs.
 struct Place {
     top: TempDir,
     keep_old: bool,
 }
 
 impl Place {
-    /// `None`: only root can give links to others.
+    /// `None` without root, which alone can give links to other users.
     fn new(keep_old: bool) -> Option<Place> {
         if !rustix::process::geteuid().is_root() {
             eprintln!("SKIPPED: only root can make links of others");
@@ -64,7 +63,7 @@ impl Place {
         self.top.path().join("private")
     }
 
-    /// Puts a file where only the server may, and so long ago that a start would remove it from `tmp`.
+    /// Puts a private file there, old enough to be removed from `tmp` by a start.
     fn put_private(&self, name: &str) {
         let path = self.private().join(name);
         fs::write(&path, "private").unwrap();
@@ -84,7 +83,7 @@ impl Place {
     }
 }
 
-/// Moves what is there away, and puts somebody's link in its place.
+/// Moves the path away, and puts another user's link in its place.
 fn exchange_for_link(path: &Path, target: &Path) {
     let _ = fs::rename(path, path.with_extension("away"));
     symlink(target, path).unwrap();
@@ -111,7 +110,7 @@ fn read(storage: &FileStorage, oid: u64, tid: Tid) -> Result<Vec<u8>> {
     Ok(data)
 }
 
-/// Nothing refers to any object but to the root.
+/// Only the root has a reference to it.
 fn pack(storage: &FileStorage) -> Result<()> {
     std::thread::sleep(Duration::from_millis(10));
     let references = |_: &[u8], _: &mut Vec<Oid>| Ok(());
@@ -127,7 +126,7 @@ fn pack(storage: &FileStorage) -> Result<()> {
 #[test]
 fn a_link_in_the_place_of_an_objects_directory() {
     for keep_old in [false, true] {
-        // The directory of the object, and each that it is in.
+        // The directory of the object, and each of its parents.
         for level in 1..=8 {
             let Some(place) = Place::new(keep_old) else { return };
             let storage = place.open();
@@ -159,7 +158,7 @@ fn a_link_in_the_place_of_an_objects_directory() {
 
 #[test]
 fn a_link_in_the_place_of_the_list_of_a_pack() {
-    // One of root's is followed no more than others: the server makes none.
+    // A link by root is not followed either: the server makes none.
     for owner in [SOMEBODY, 0] {
         let Some(place) = Place::new(false) else { return };
         let storage = place.open();
@@ -189,11 +188,11 @@ fn a_link_in_the_place_of_the_temporary_directory() {
     let error = place.try_open().err().expect("uploads have no place").to_string();
     assert!(error.contains(tmp.to_str().unwrap()), "{error}");
     place.check_private(&names);
-    // While it is served, too.
+    // Also while it is served.
     fs::remove_file(&tmp).unwrap();
     let storage = place.open();
     exchange_for_link(&tmp, &place.private());
-    // What is open is the directory that was moved away.
+    // The open directory is the one that was moved away.
     drop(storage.blobs().unwrap().dir().unwrap().begin());
     place.check_private(&names);
 }
@@ -228,7 +227,7 @@ fn links_in_the_place_of_what_a_pack_has_kept() {
     assert!(!old.join("0x77").exists() && fs::symlink_metadata(old.join("0x00")).is_err());
 }
 
-/// Directories in directories without end: a pack looks only as deep as blobs are.
+/// Endlessly nested directories: a pack searches only as deep as blobs are.
 #[test]
 fn directories_without_end() {
     let Some(place) = Place::new(true) else { return };
@@ -278,7 +277,7 @@ fn pipes_are_not_waited_for() {
     assert!(place.try_open().is_err());
 }
 
-/// An administrator has put a part of the directory on another disk, behind a link.
+/// An administrator has put a part of the directory on another disk, through a link.
 #[test]
 fn directories_behind_the_administrators_link() {
     let Ok(other_disk) = tempfile::tempdir_in("/dev/shm") else { return eprintln!("SKIPPED: no /dev/shm") };
@@ -301,7 +300,7 @@ fn directories_behind_the_administrators_link() {
         assert_eq!(read(&storage, OID, first).unwrap(), b"first", "{target}");
         assert_eq!(fs::read_dir(blobs.oid_dir(Oid(OID))).unwrap().count(), 2, "{target}");
         assert_eq!(fs::read_dir(place.blobs().join("tmp")).unwrap().count(), 0, "{target}");
-        // Staged, and then the machine died; once before, once after it was placed.
+        // Staged before a crash: once before the blob was put into its place, once after.
         let left = [first, second].map(|from| blobs.again(Oid(OID), from).unwrap());
         for (mut blob, tid) in left.into_iter().zip([Tid(5), Tid(6)]) {
             let placement = blobs.place([(Oid(OID), tid, &mut blob)]).unwrap();
@@ -335,7 +334,7 @@ fn a_blob_behind_the_administrators_link() {
     fs::rename(&file, &large).unwrap();
     symlink("../../../../../../../../../private/large", &file).unwrap();
     assert_eq!(read(&storage, OID, tid).unwrap(), b"large");
-    // An undo makes a blob of its own of it.
+    // An undo copies it to a blob of its own.
     let mut again = blobs.again(Oid(OID), tid).unwrap();
     blobs.place([(Oid(OID), Tid(9), &mut again)]).unwrap().keep();
     assert!(fs::symlink_metadata(blobs.path(Oid(OID), Tid(9))).unwrap().is_file());

@@ -1,7 +1,7 @@
-//! Undo writes what Python's FileStorage writes, byte for byte, and fails where and as Python does.
+//! Undo writes the same as Python's FileStorage, byte for byte, and fails where and as Python does.
 //!
 //! `python-fixtures/undo` has random transactions that Python has undone, with several undos in one, undos of undos, of
-//! creations and deletions, merged states, and what could not be undone.
+//! creations and deletions, merged states, and undos that fail.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, Staged, StorageError, TidAt, TransactionMeta, UndoEntry};
 
-/// What `counter.py` does: the state is a number, in a record that ends with it.
+/// The merging of `counter.py`: the state is a number, at the end of the record.
 struct Counters;
 
 impl Resolver for Counters {
@@ -33,7 +33,7 @@ impl Resolver for Counters {
         let merged = committed + new - old;
         let mut record = states.new[..states.new.len() - 6].to_vec();
         if let Ok(short) = u16::try_from(merged) {
-            // As Python pickles a number that is not so large.
+            // As Python pickles a number of 16 bits.
             record.push(b'M');
             record.extend_from_slice(&short.to_le_bytes());
         } else {
@@ -64,7 +64,7 @@ fn fixtures() -> Vec<PathBuf> {
     dirs.filter(|dir| dir.join("steps.txt").exists()).collect()
 }
 
-/// The line of the fixture that tells the outcome.
+/// The line of the fixture with the outcome.
 fn outcome(result: Result<Tid, StorageError>) -> String {
     let underlined = |reason: &str| reason.replace(' ', "_");
     match result {
@@ -95,7 +95,7 @@ fn replay(fixture: &Path, preview: bool, memory_max: usize) {
     let mut previewed: Result<Vec<Oid>, StorageError> = Ok(Vec::new());
     let mut committed = 0;
     let mut undone = Tid::ZERO;
-    // The last one that is packed is found, as it tells where to stop.
+    // The last packed transaction is found, because it marks the end.
     let mut packed = None;
     let mut transactions = storage.iterate(None, None).unwrap();
     while let Some(txn) = transactions.next_transaction().unwrap() {
@@ -144,7 +144,7 @@ fn replay(fixture: &Path, preview: bool, memory_max: usize) {
                     let (to, from) = std::sync::mpsc::channel::<Outcome>();
                     storage.finish(voted, Box::new(to));
                     assert!(matches!(from.recv(), Ok(Outcome::Done { .. })), "{}", here());
-                    // What was undone to an earlier state has that state, under the new tid.
+                    // An object that was undone to an earlier state has this state, with the new tid.
                     for undone in undone {
                         let now = load_before(&storage, undone.oid.0, Tid::MAX);
                         match (undone.restored, now) {
@@ -224,7 +224,7 @@ fn undo_log(storage: &dyn Storage) -> Vec<UndoEntry> {
     entries
 }
 
-/// An undo of a transaction far back walked through all that came later, and so did the next one.
+/// An undo of a transaction far back read all later ones, and so did the next undo.
 #[test]
 fn transactions_far_back_are_found_whatever_was_looked_up_before() {
     let dir = tempfile::tempdir().unwrap();
@@ -256,7 +256,7 @@ fn undo_log_has_what_python_counts() {
     }
     tids.reverse();
     assert_eq!(undo_log(&storage).iter().map(|entry| entry.tid).collect::<Vec<_>>(), tids);
-    // It ends when enough was found.
+    // It ends when enough entries are found.
     let mut seen = Vec::new();
     storage
         .undo_log(&mut |entry| {
@@ -307,7 +307,7 @@ fn a_pack_may_come_between_vote_and_finish() {
     let first = commit(&storage, &[(1, Tid::ZERO, b"one"), (2, Tid::ZERO, b"two")]).unwrap();
     let second = commit(&storage, &[(1, first, b"one changed")]).unwrap();
     let third = commit(&storage, &[(2, first, b"two changed")]).unwrap();
-    // What was looked up in the old file must not be used in the new one.
+    // Results from the old file must not be used for the new one.
     assert_eq!(storage.undo_oids(third).unwrap(), [Oid(2)]);
     let mut undo = staged();
     undo.undo(second);
@@ -321,7 +321,7 @@ fn a_pack_may_come_between_vote_and_finish() {
     let (to, from) = std::sync::mpsc::channel::<Outcome>();
     storage.finish(voted, Box::new(to));
     assert!(matches!(from.recv(), Ok(Outcome::Done { .. })));
-    // The data that the undo was to point back to is gone from the file, so it is there in full.
+    // The data for the undo's back-pointer is gone from the file, so the undo wrote it in full.
     assert_eq!(load(&storage, 1).unwrap().0, b"one");
     assert!(matches!(storage.undo_oids(second), Err(StorageError::Undo { .. })));
     assert!(matches!(storage.undo_oids(third), Err(StorageError::Undo { .. })));

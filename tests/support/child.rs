@@ -1,5 +1,5 @@
-//! A test of what a process has once (logger, panic hook, signals, limits, current directory) runs its program again,
-//! with that test alone.
+//! A test of something that belongs to the process (logger, panic hook, signals, limits, current directory) runs its
+//! program again, with that test alone.
 
 use std::process::{Command, Stdio};
 
@@ -10,7 +10,7 @@ pub fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// This test program again, with the test of this full name only (`module::name`), where `is_child()` is true.
+/// This test program, with only the test of this full name (`module::name`), in which `is_child()` is true.
 pub fn child(test: &str) -> Command {
     let program = std::env::current_exe().expect("this program");
     // A program that finds no test of that name succeeds.

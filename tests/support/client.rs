@@ -12,8 +12,7 @@ use sha1::Sha1;
 use super::msgpack;
 use super::pickle::{Dialect, Value, dumps, id, loads, text};
 
-/// The shapes of protocol that the tests speak: `Z5` as Python 3 does, `M5` with msgpack, and the older ones as
-/// Python 2 does.
+/// The generations and codecs of the tests: `Z5` as Python 3, `M5` with msgpack, and the older ones as Python 2.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Speaks {
     Z308,
@@ -63,14 +62,14 @@ impl Speaks {
     }
 }
 
-/// What arrives.
+/// A message from the server.
 #[derive(Debug)]
 pub enum Incoming {
     Reply {
         id: i64,
         value: Value,
     },
-    /// An error reply: exception class, and its arguments or attributes
+    /// An error reply: exception class, and its arguments or attributes.
     Error {
         id: i64,
         class: String,
@@ -85,19 +84,19 @@ pub enum Incoming {
 pub struct RawClient {
     pub speaks: Speaks,
     stream: TcpStream,
-    /// What is between the stream and us.
+    /// TLS between the stream and this client.
     tls: Option<Box<ClientConnection>>,
     buffer: Vec<u8>,
     start: usize,
     out: Vec<u8>,
     next_id: i64,
-    /// What sends and what receives, once there is a session key.
+    /// The codes for sending and receiving, if there is a session key.
     codes: Option<[Hmac<Sha1>; 2]>,
 }
 
 pub const LATEST: u64 = i64::MAX as u64;
 
-/// A connection as from another machine: all of 127/8 is ours.
+/// A connection from another address: all of 127/8 is local.
 pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;
@@ -106,7 +105,7 @@ pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStre
 }
 
 impl RawClient {
-    /// Connected and greeted, not registered.
+    /// Connects and greets, without `register`.
     pub fn connect(address: SocketAddr, speaks: Speaks) -> io::Result<Self> {
         Self::greeted(TcpStream::connect(address)?, speaks, None)
     }
@@ -116,12 +115,12 @@ impl RawClient {
         Self::greeted_as(TcpStream::connect(address)?, speaks, name, None)
     }
 
-    /// The same on a connection that there is, see [`connect_from`].
+    /// The same on an existing connection, see [`connect_from`].
     pub fn greet_on(stream: TcpStream, speaks: Speaks) -> io::Result<Self> {
         Self::greeted(stream, speaks, None)
     }
 
-    /// The same, if the server greets within this time.
+    /// The same, with a time limit for the greeting.
     pub fn connect_within(address: SocketAddr, speaks: Speaks, patience: Duration) -> io::Result<Self> {
         let probe = TcpStream::connect(address)?;
         probe.set_read_timeout(Some(patience))?;
@@ -135,7 +134,7 @@ impl RawClient {
         Self::begin_tls(TcpStream::connect(address)?, speaks, config)
     }
 
-    /// The same on a connection that there is, see [`connect_from`].
+    /// The same on an existing connection, see [`connect_from`].
     pub fn begin_tls(stream: TcpStream, speaks: Speaks, config: &Arc<ClientConfig>) -> io::Result<Self> {
         let name = "localhost".try_into().expect("a name");
         let tls = ClientConnection::new(Arc::clone(config), name).expect("a client");
@@ -171,14 +170,14 @@ impl RawClient {
         Ok(client)
     }
 
-    /// Connected and registered; for Z5 with the tid that `register` gave.
+    /// Connects and registers; for Z5 also returns the tid from `register`.
     pub fn register(address: SocketAddr, speaks: Speaks) -> io::Result<(Self, Option<u64>)> {
         let mut client = Self::connect(address, speaks)?;
         let tid = client.register_now()?;
         Ok((client, tid))
     }
 
-    /// What `register` answered.
+    /// Registers; returns the answer.
     pub fn register_now(&mut self) -> io::Result<Option<u64>> {
         let id = self.queue_call("register", vec![text("1"), Value::Bool(false)]);
         self.flush()?;
@@ -188,13 +187,13 @@ impl RawClient {
         }
     }
 
-    /// From now on every frame has a code, in both directions.
+    /// From now on every frame in both directions has a code.
     pub fn use_session_key(&mut self, key: &[u8]) {
         let code = Hmac::<Sha1>::new_from_slice(key).expect("a key");
         self.codes = Some([code.clone(), code]);
     }
 
-    /// Frames without codes again, although the server knows better.
+    /// Sends frames without codes again, although the server expects them.
     pub fn forget_session_key(&mut self) {
         self.codes = None;
     }
@@ -215,7 +214,7 @@ impl RawClient {
         self.out.extend_from_slice(bytes);
     }
 
-    /// What `flush` is going to send.
+    /// The bytes that `flush` will send.
     pub fn queued(&self) -> Vec<u8> {
         self.out.clone()
     }
@@ -230,7 +229,7 @@ impl RawClient {
         self.queue_frame(&payload);
     }
 
-    /// Queues a request that will be answered, and returns its id.
+    /// Queues a call with an answer, and returns its id.
     pub fn queue_call(&mut self, method: &str, args: Vec<Value>) -> i64 {
         let id = self.next_id;
         self.next_id += 1;
@@ -245,7 +244,7 @@ impl RawClient {
         self.queue_message(id, true, method, args);
     }
 
-    /// The newest revision, in the words of the generation.
+    /// Queues a load of the newest revision, by the call of the generation.
     pub fn queue_load(&mut self, oid: u64) -> i64 {
         match self.speaks {
             Speaks::Z308 => self.queue_call("loadEx", vec![id(oid), text("")]),
@@ -258,7 +257,7 @@ impl RawClient {
         self.queue_begin_as(txn, None);
     }
 
-    /// A transaction that brings its tid, as a copy does.
+    /// Begins a transaction with its own tid, as a copy does.
     pub fn queue_begin_as(&mut self, txn: i64, tid: Option<u64>) {
         let extension = Value::Dict(Vec::new());
         let tid = tid.map_or(Value::None, id);
@@ -286,7 +285,7 @@ impl RawClient {
         result
     }
 
-    /// Sends one call and returns its answer; what arrives before it is dropped.
+    /// Sends one call and returns its answer; earlier messages are dropped.
     pub fn call(&mut self, method: &str, args: Vec<Value>) -> io::Result<Result<Value, (String, Value)>> {
         let wanted = self.queue_call(method, args);
         self.flush()?;
@@ -303,7 +302,7 @@ impl RawClient {
         }
     }
 
-    /// Commits one transaction; `Err` is what the server answered to its vote. Drops what else arrives.
+    /// Commits one transaction; `Err` is the server's answer to the vote. Other messages are dropped.
     pub fn commit(&mut self, stores: &[(u64, u64, &[u8])]) -> io::Result<Result<u64, (String, Value)>> {
         let txn = self.next_id + 1000;
         self.queue_begin(txn);
@@ -394,7 +393,7 @@ impl RawClient {
         self.stream.set_read_timeout(Some(timeout)).expect("read timeout");
     }
 
-    /// Nothing more from us; the server may still answer.
+    /// Closes the sending direction; the server may still answer.
     pub fn half_close(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
@@ -413,16 +412,16 @@ pub fn record(content: &[u8]) -> Vec<u8> {
     data
 }
 
-/// The bytes that `record` put in.
+/// The content that `record` was given.
 pub fn content(record: &[u8]) -> &[u8] {
     let head = self::record(b"").len() - 3;
     &record[head..record.len() - 3]
 }
 
-/// How undoLog names a transaction.
+/// The name of a transaction in undoLog.
 pub fn undo_id(tid: u64) -> String {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    // 8 bytes and a zero are 72 bits: 12 digits, the last of which only stands for the zero.
+    // 8 bytes and a zero are 72 bits: 12 digits, the last of which is only the zero.
     let bits = u128::from(tid) << 8;
     let digits = (0..12).rev().map(|at| char::from(DIGITS[(bits >> (6 * at)) as usize & 63]));
     let text: String = digits.collect();

@@ -1,4 +1,4 @@
-//! Choices that a seed repeats.
+//! Random choices, repeatable from a seed.
 
 pub struct Dice(u64);
 

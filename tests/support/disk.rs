@@ -1,4 +1,4 @@
-//! A real disk that holds calls to the data file up, or lets them fail, when it is told to.
+//! A real disk that holds calls to the data file, or lets them fail, on command.
 
 use std::io;
 use std::path::Path;
@@ -7,25 +7,25 @@ use std::time::Duration;
 
 use runzeo::storage::file::media::{Access, BOOT_LEN, Identity, Media, MediaDir, MediaFile, RealMedia, Time};
 
-/// What is held up, and what fails.
+/// Which calls are held, and which fail.
 #[derive(Debug, Default)]
 pub struct Orders {
     pub hold_reads: bool,
-    /// What is before this position is not in memory: reads of whole records there wait for the disk, and are held up.
+    /// Data before this position is not in memory: reads of whole records there wait for the disk, and are held.
     pub cold_before: u64,
     pub hold_syncs: bool,
-    /// So many syncs succeed, then they fail.
+    /// This number of syncs succeed, all later ones fail.
     pub good_syncs: Option<usize>,
     pub fail_writes: bool,
-    /// The disk is full.
+    /// Reservations fail as on a full disk.
     pub fail_reserve: bool,
-    /// There is a bug.
+    /// A reservation panics, as a bug would.
     pub panic_at_reserve: bool,
-    /// How many wait.
+    /// Number of calls that are held.
     held: usize,
 }
 
-/// The test's hand on the disk.
+/// The test's control of the disk.
 #[derive(Clone, Default)]
 pub struct Hand(Arc<(Mutex<Orders>, Condvar)>);
 
@@ -39,12 +39,12 @@ impl Hand {
         self.0.1.notify_all();
     }
 
-    /// Until somebody is held up.
+    /// Waits until a call is held.
     pub fn wait_for_held(&self) {
         self.wait_for_so_many_held(1);
     }
 
-    /// Until so many are, at the same time.
+    /// Waits until this number of calls are held at the same time.
     pub fn wait_for_so_many_held(&self, count: usize) {
         let patience = Duration::from_secs(60);
         let waiting = self.0.1.wait_timeout_while(self.orders(), patience, |orders| orders.held < count);
@@ -130,7 +130,7 @@ impl Media for Disk {
     }
 }
 
-/// Not only a header.
+/// Whether a read is for a record, not only for a header.
 fn is_record(buf: &[u8]) -> bool {
     buf.len() > 50
 }

@@ -1,8 +1,8 @@
-//! A program whose system calls fail when a test says so.
+//! A program whose system calls fail on command.
 //!
-//! The kernel asks the test about each call of certain kinds before it does it (seccomp's user notification), and the
-//! test answers "go on" or with an error. So calls fail whoever makes them, the standard library included, and one can
-//! let the n-th fail for each n.
+//! The kernel asks the test about each call of certain kinds before it executes it (seccomp's user notification), and
+//! the test answers "go on" or with an error. So calls by all code fail, including the standard library, and the n-th
+//! call can fail for each n.
 //!
 //! `unsafe`: there is no library for this part of the kernel's interface.
 #![allow(unsafe_code)]
@@ -24,11 +24,11 @@ pub enum Kind {
     Descriptors,
     /// The disk is full, or broken.
     Disk,
-    /// There is no memory for what is large.
+    /// Large allocations fail.
     Memory,
 }
 
-/// What is memory "for what is large".
+/// The size of a "large" allocation.
 const LARGE: u64 = 1 << 20;
 const CLONE: &[libc::c_long] = &[libc::SYS_clone, libc::SYS_clone3];
 const OPEN: &[libc::c_long] = &[
@@ -76,7 +76,7 @@ impl Kind {
         let number = libc::c_long::from(call.nr);
         let is_any = |calls: &[libc::c_long]| calls.contains(&number);
         let is_large = call.args[if number == libc::SYS_mremap { 2 } else { 1 }] >= LARGE;
-        // The stack of a thread: that fails with the thread.
+        // A thread's stack belongs to the thread's kind.
         let is_stack = number == libc::SYS_mmap && call.args[3] & libc::MAP_STACK as u64 != 0;
         match () {
             () if is_any(CLONE) => Some((Kind::Threads, libc::EAGAIN)),
@@ -93,26 +93,26 @@ impl Kind {
 #[derive(Debug, Default)]
 struct Orders {
     kind: Option<Kind>,
-    /// From this one on,
+    /// Number of the first call that fails.
     first: u64,
-    /// so many of them.
+    /// Number of calls that fail.
     count: u64,
-    /// Calls of the kind since it was told.
+    /// Number of calls since the order.
     seen: u64,
 }
 
-/// The test's hand on a program.
+/// The test's control of a program.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Mutex<Orders>>);
 
 impl Faults {
-    /// From now on the calls of this kind are counted, and `count` of them fail from number `first` (1 is the next one)
-    /// on.
+    /// From now on the calls of this kind are counted, and `count` of them fail, beginning with number `first` (1 is
+    /// the next one).
     pub fn order(&self, kind: Kind, first: u64, count: u64) {
         *self.0.lock().unwrap() = Orders { kind: Some(kind), first, count, seen: 0 };
     }
 
-    /// All calls succeed. How many were counted.
+    /// All calls succeed. Returns the number of counted calls.
     pub fn end(&self) -> u64 {
         mem::take(&mut *self.0.lock().unwrap()).seen
     }
@@ -128,13 +128,13 @@ impl Faults {
         (nth < orders.count).then_some(error)
     }
 
-    /// Starts a program. `None`, with a line that says so, where the kernel does not offer this.
+    /// Starts a program. `None`, with a message, if the kernel does not support this.
     pub fn spawn(&self, mut command: Command) -> Option<Child> {
         let faults = self.clone();
         let (listener, is_installed) = mpsc::channel();
-        // Begun before there is a filter: nobody else could answer for it.
+        // Started before the filter: its own calls must not be filtered.
         thread::spawn(move || is_installed.recv().iter().for_each(|listener| answer(listener, &faults)));
-        // The filter is one of the thread that begins the program, which inherits it.
+        // The filter belongs to the thread that starts the program, which inherits it.
         let starter = thread::spawn(move || {
             let installed = install_filter()?;
             listener.send(installed).expect("the thread that answers");
@@ -180,7 +180,7 @@ fn install_filter() -> io::Result<File> {
     }
 }
 
-/// Answers the kernel until nobody is left who could ask.
+/// Answers the kernel until no filtered process is left.
 fn answer(listener: &File, faults: &Faults) {
     let fd = listener.as_raw_fd();
     loop {
@@ -194,13 +194,13 @@ fn answer(listener: &File, faults: &Faults) {
         let mut asked: libc::seccomp_notif = unsafe { mem::zeroed() };
         // SAFETY: the structure that this request fills.
         if unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_RECV, &mut asked) } != 0 {
-            // Whoever asked has been killed.
+            // The calling process was killed.
             continue;
         }
         let error = faults.error(&asked.data).unwrap_or(0);
         let flags = if error == 0 { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 };
         let reply = libc::seccomp_notif_resp { id: asked.id, val: 0, error: -error, flags };
-        // SAFETY: the structure that this request reads. An error says that whoever asked has been killed.
+        // SAFETY: the structure that this request reads. An error means that the calling process was killed.
         unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, &reply) };
     }
 }

@@ -1,8 +1,7 @@
-//! A disk in memory that fails when told to, and forgets in a power cut what was not synced.
+//! A disk in memory that fails on command, and loses unsynced data in a power cut.
 //!
-//! What was written and not synced is kept block by block; a power cut keeps any of these blocks and any length between
-//! the synced one and the last. Names (create, rename, remove) are durable after `sync_dir`; a power cut may keep those
-//! that were not.
+//! Unsynced writes are kept block by block; a power cut keeps any of these blocks and any length between the synced one
+//! and the last. Names (create, rename, remove) are durable after `sync_dir`; a power cut may keep other ones.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -17,12 +16,12 @@ use runzeo::storage::file::media::{
 
 const BLOCK: usize = 4096;
 
-/// What happens at the call that is to fail.
+/// The fault at the selected call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
-    /// Part of it is done, the call fails, life goes on.
+    /// Part of the call is done, the call fails, later calls succeed.
     Error,
-    /// Part of it is done, and the machine is dead: every later call fails too.
+    /// Part of the call is done, and the machine is off: every later call fails too.
     PowerCut,
 }
 
@@ -34,30 +33,30 @@ pub struct Faulty {
 struct Disk {
     names: Names,
     durable_names: Names,
-    /// Calls that change something, so far.
+    /// Number of calls so far that change something.
     calls: u64,
     fail_at: Option<(u64, Fault)>,
     fired: bool,
     dead: bool,
     random: u64,
-    /// How often the machine was started, and how many files were made.
+    /// Number of starts of the machine, and of created files.
     boot: u64,
     files: u64,
     cannot_reserve: bool,
-    /// No file may become longer.
+    /// Whether files cannot grow.
     full: bool,
     now: Time,
 }
 
 #[derive(Clone)]
 struct Content {
-    /// Stays over a power cut.
+    /// Kept over a power cut.
     inode: u64,
     born: Time,
     changed: Time,
     now: Vec<u8>,
     synced: Vec<u8>,
-    /// Blocks that differ from what is synced, as far as anybody knows.
+    /// Blocks that may differ from the synced ones.
     dirty: std::collections::BTreeSet<usize>,
 }
 
@@ -68,14 +67,14 @@ pub struct FaultyFile {
 
 impl Disk {
     fn random(&mut self) -> u64 {
-        // xorshift: the seed decides all.
+        // xorshift, so that the seed determines everything.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.random
     }
 
-    /// Counts a call. `Err`: it is the one that fails.
+    /// Counts a call. `Err`: this is the one that fails.
     fn call(&mut self) -> Result<(), Fault> {
         if self.dead {
             return Err(Fault::PowerCut);
@@ -145,7 +144,7 @@ impl Faulty {
         self.disk.lock().unwrap().calls
     }
 
-    /// The disk as it is found after a power cut: one of the many ways in which it may be.
+    /// The disk after a power cut, in one of the many possible states.
     pub fn after_power_cut(&self) -> Faulty {
         let mut disk = self.disk.lock().unwrap();
         disk.dead = true;
@@ -167,7 +166,7 @@ impl Faulty {
         after
     }
 
-    /// The same files after the process died: everything written is there.
+    /// The same files after the process died, with all writes.
     pub fn after_kill(&self) -> Faulty {
         let disk = self.disk.lock().unwrap();
         let after = Faulty::new(disk.random, None);
@@ -193,7 +192,7 @@ impl Faulty {
         disk.durable_names.insert(path.to_owned(), content);
     }
 
-    /// Another file takes the place and the number of the one that has this name.
+    /// Replaces the file of this name by another one with the same inode number.
     pub fn put_in_place(&self, path: &Path, bytes: &[u8]) {
         let inode = self.disk.lock().unwrap().names[path].lock().unwrap().inode;
         self.put(path, bytes);
@@ -207,7 +206,7 @@ impl Faulty {
 
 type Names = BTreeMap<PathBuf, Arc<Mutex<Content>>>;
 
-/// Other files with the same names; two names of one file stay two names of one.
+/// Copies of the files with the same names; two names of one file stay two names of one file.
 fn copied(names: &Names, mut copy: impl FnMut(&Content) -> Content) -> Names {
     let mut known: Vec<[Arc<Mutex<Content>>; 2]> = Vec::new();
     let mut copied = Names::new();
@@ -304,7 +303,7 @@ impl Media for Faulty {
     }
 
     fn exists(&self, path: &Path) -> bool {
-        // Directories are where something is.
+        // A directory exists if it contains a file.
         self.disk.lock().unwrap().names.keys().any(|name| name.starts_with(path))
     }
 
@@ -368,7 +367,7 @@ impl Media for Faulty {
     }
 }
 
-/// A path, for nothing is ever renamed but files.
+/// A path, because only files are renamed.
 struct FaultyDir {
     disk: Faulty,
     path: PathBuf,
@@ -451,7 +450,7 @@ impl MediaDir for FaultyDir {
     }
 }
 
-/// Time stands still here, until it is set.
+/// The time, which does not advance until it is set.
 pub const NOW: Time = 1_000_000;
 
 impl MediaFile for FaultyFile {
@@ -469,7 +468,7 @@ impl MediaFile for FaultyFile {
         }
         let fault = disk.call().err();
         let len = match fault {
-            // Torn: a part of it is written.
+            // Torn: a part of the write is done.
             Some(_) => disk.random() as usize % (buf.len() + 1),
             None => buf.len(),
         };
@@ -511,7 +510,7 @@ impl MediaFile for FaultyFile {
                 Ok(())
             }
             Err(_) => {
-                // As Linux does: some of it is on the disk, and the rest will not be tried again.
+                // As in Linux: a part is on the disk, and the rest will not be written again.
                 let mut content = self.content.lock().unwrap();
                 let kept = content.after_power_cut(&mut disk);
                 content.synced = kept;

@@ -14,9 +14,9 @@ pub enum Value {
     Tuple(Vec<Value>),
     List(Vec<Value>),
     Dict(Vec<(Value, Value)>),
-    /// A class, `module.name`
+    /// A class, `module.name`.
     Global(String),
-    /// What `REDUCE`, `NEWOBJ` or `BUILD` would have made
+    /// The parts of `REDUCE`, `NEWOBJ` or `BUILD`.
     Object(Box<Value>, Box<Value>),
 }
 
@@ -66,7 +66,7 @@ impl Value {
     }
 }
 
-/// How a value is written.
+/// The dialect for writing values.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Dialect {
     Python2,
@@ -146,7 +146,7 @@ fn write_bytes(bytes: &[u8], dialect: Dialect, out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// Reads what our own server sends; panics on anything else, which is what a test wants.
+/// Reads pickles from the server; panics on anything else, which fails the test.
 pub fn loads(data: &[u8]) -> Value {
     Reader { data, pos: 0, stack: Vec::new(), marks: Vec::new(), memo: Default::default() }.run()
 }

@@ -15,7 +15,7 @@ pub struct Server {
     pub address: SocketAddr,
     child: Child,
     directory: tempfile::TempDir,
-    /// KB of memory that the process may have.
+    /// Memory limit of the process in KB.
     memory_max: Option<u64>,
 }
 
@@ -40,19 +40,19 @@ impl Server {
         Self::start_logging("info", zeo, storage, prepare)
     }
 
-    /// A server that may have so many KB of memory.
+    /// A server with a memory limit in KB.
     pub fn start_with_memory(kb: u64, zeo: &str, storage: &str, prepare: impl FnOnce(&Path)) -> Self {
         Self::start_by("info", Some(kb), zeo, storage, prepare, |mut command| command.spawn().ok())
             .expect("it is started")
     }
 
-    /// The same, with this level of its log.
+    /// The same, with this log level.
     pub fn start_logging(level: &str, zeo: &str, storage: &str, prepare: impl FnOnce(&Path)) -> Self {
         Self::start_by(level, None, zeo, storage, prepare, |mut command| command.spawn().ok())
             .expect("it is started")
     }
 
-    /// A server whose system calls fail as `faults` says. `None`: that cannot be done here.
+    /// A server whose system calls fail as ordered in `faults`. `None` if this is not supported here.
     pub fn start_failing(faults: &Faults, zeo: &str, storage: &str) -> Option<Self> {
         Self::start_by("info", None, zeo, storage, |_| (), |command| faults.spawn(command))
     }
@@ -88,13 +88,13 @@ impl Server {
         self.wait_listening();
     }
 
-    /// Starts again after it was killed.
+    /// Starts again after a kill.
     pub fn start_again(&mut self) {
         self.child = spawn(self.directory.path(), self.memory_max);
         self.wait_listening();
     }
 
-    /// Starts a server that cannot serve, and waits until it has ended.
+    /// Starts a server that cannot serve, and waits for its end.
     pub fn run_to_its_end(&mut self) -> ExitStatus {
         self.child = spawn(self.directory.path(), self.memory_max);
         self.child.wait().expect("wait")
@@ -120,7 +120,7 @@ impl Server {
         self.directory.path()
     }
 
-    /// What it printed, and the end of its log.
+    /// Its output, and the end of its log.
     pub fn talk(&self) -> String {
         let output = fs::read_to_string(self.directory().join("output.log")).unwrap_or_default();
         let log = fs::read(self.directory().join("zeo.log")).unwrap_or_default();
@@ -146,7 +146,7 @@ impl Server {
         self.status_kb("VmHWM:") * 1024
     }
 
-    /// Forgets the peak so far.
+    /// Resets the peak of the memory.
     pub fn reset_peak(&self) {
         // Not permitted everywhere; then the peak includes what came before, which only makes a test stricter.
         let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
@@ -161,11 +161,11 @@ impl Server {
     /// Processor time used so far.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        // The name in parentheses may hold blanks; utime and stime are the 12th and 13th field after it.
+        // The name in parentheses may contain blanks; utime and stime are the 12th and 13th field after it.
         let after_name = stat.rsplit(')').next().unwrap_or_default();
         let ticks =
             after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
-        // Linux counts a hundredth of a second, whatever the kernel's own tick.
+        // Linux counts hundredths of a second, independent of the kernel's tick.
         Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
@@ -177,7 +177,7 @@ impl Server {
         fs::read_dir(format!("/proc/{}/task", self.child.id())).map_or(0, Iterator::count)
     }
 
-    /// Sends it a signal, by its name.
+    /// Sends a signal, by its name.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
         assert!(status.expect("kill").success(), "kill -{name}");
@@ -188,7 +188,7 @@ impl Server {
         let _ = self.child.wait();
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIGTERM; returns how the process ended.
     pub fn stop(&mut self) -> ExitStatus {
         let kill = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill");
         assert!(kill.success());
@@ -242,8 +242,8 @@ fn binary() -> PathBuf {
     env::var_os("RUNZEO_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_runzeo").into(), PathBuf::from)
 }
 
-/// A port that nobody is told twice: not by this process, and hardly by another that runs at the same time. None of
-/// those that the system gives to clients, which would take it before the server does.
+/// A port that is given out only once: in this process, and most likely in others that run at the same time. It is
+/// outside the range that the system gives to clients, which could take it before the server does.
 fn free_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -255,7 +255,7 @@ fn free_address() -> SocketAddr {
     }
 }
 
-/// How long the long tests run: `RUNZEO_TEST_SECONDS`.
+/// Duration of the long tests: `RUNZEO_TEST_SECONDS`.
 pub fn test_seconds(default: u64) -> Duration {
     let seconds = env::var("RUNZEO_TEST_SECONDS").ok().and_then(|s| s.parse().ok());
     Duration::from_secs(seconds.unwrap_or(default))

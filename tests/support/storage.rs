@@ -1,4 +1,4 @@
-//! What the tests of FileStorage share: committing in one line, a publisher that remembers.
+//! Shared code of the tests of FileStorage: a commit in one line, a publisher that records its calls.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use runzeo::storage::{
     Committed, Delivery, Publisher, Result, Staged, StorageError, Ticket, TidAt, TransactionMeta, Voted,
 };
 
-/// What became of a finish.
+/// The outcome of a finish.
 #[derive(Debug)]
 pub enum Outcome {
     Done { tid: Tid, oids: Vec<Oid>, object_count: u64, size: u64 },
@@ -79,7 +79,7 @@ pub fn commit_staged(storage: &dyn Storage, staged: Staged) -> Result<Tid> {
     }
 }
 
-/// Where the transactions of a file begin, oldest first.
+/// Offsets of the transactions in a file, oldest first.
 pub fn transactions(file: &[u8]) -> Vec<usize> {
     let (mut pos, mut found) = (4, Vec::new());
     while pos < file.len() {

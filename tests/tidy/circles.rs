@@ -1,8 +1,8 @@
-//! No circles of files: of two files, one at most needs the other, also by way of third ones.
+//! No circles of files: of two files, at most one may need the other, directly or through further files.
 //!
-//! A folder's `mod.rs` and what is below it are one: children use what the parent declares, and the parent uses and
-//! re-exports its children. So arrows between a file and the modules that it is in are not counted. Tests are not
-//! counted either.
+//! A folder's `mod.rs` and the files below it count as one: children use the parent's declarations, and the parent uses
+//! and re-exports its children. So arrows between a file and its parent modules are not counted. Tests are not counted
+//! either.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,14 +19,14 @@ fn module(path: &str) -> Vec<String> {
     parts
 }
 
-/// Code without comments and without the tests in it.
+/// The code without comments and unit tests.
 fn code(text: &str) -> String {
     let end = text.find("mod tests {").unwrap_or(text.len());
     let lines = text[..end].lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The paths that begin with `crate` or `super`, with braces multiplied out, as paths from the root of the crate.
+/// The paths that begin with `crate` or `super`, with braces expanded, as paths from the root of the crate.
 fn paths(text: &str, own: &[String]) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for start in ["crate::", "super::"] {
@@ -71,7 +71,7 @@ fn tree(rest: &mut &str, base: &[String], found: &mut Vec<Vec<String>>) {
         }
         let len = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
         if len == 0 {
-            // `*`, or something that is no path: one character further, so that it ends.
+            // `*`, or something that is no path: skips one character, so that the loop ends.
             *rest = &rest[rest.chars().next().map_or(0, char::len_utf8)..];
             break;
         }
@@ -89,7 +89,7 @@ fn tree(rest: &mut &str, base: &[String], found: &mut Vec<Vec<String>>) {
     found.push(path);
 }
 
-/// All that can be reached.
+/// All files that can be reached.
 fn reachable<'a>(from: &'a str, arrows: &'a BTreeMap<String, BTreeSet<String>>) -> BTreeSet<&'a str> {
     let mut seen = BTreeSet::new();
     let mut open = vec![from];

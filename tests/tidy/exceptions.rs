@@ -26,15 +26,7 @@ pub const LONG_FUNCTIONS: &[&str] = &[
 ];
 
 /// Directories with comments that are wider than 120 columns. `scripts/wrap-comments` wraps them.
-pub const WIDE_COMMENTS: &[&str] = &[
-    "src/auth",
-    "src/commands",
-    "src/config",
-    "src/conflict",
-    "src/logging",
-    "src/net",
-    "src/process",
-];
+pub const WIDE_COMMENTS: &[&str] = &["src/auth"];
 
 /// Names of files that are not there.
 pub const DEAD_REFERENCES: &[&str] = &[];

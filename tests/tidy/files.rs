@@ -8,8 +8,8 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All files below a directory of the repository, as (path from its root, text), sorted; build output and what is no
-/// text left out.
+/// All files below a directory of the repository, as (path from its root, text), sorted; without build output and
+/// binary files.
 pub fn texts(dir: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     collect(&root().join(dir), &mut found);
@@ -38,12 +38,11 @@ pub fn with_extension(dirs: &[&str], extension: &str) -> Vec<(String, String)> {
     dirs.iter().flat_map(|dir| texts(dir)).filter(|(path, _)| path.ends_with(&dot)).collect()
 }
 
-/// Where Rust is.
+/// The directories with Rust code.
 pub const RUST: [&str; 5] = ["src", "tests", "benches", "examples", "fuzz"];
 
-/// Fails with what breaks a rule and is no exception, and with exceptions that are none any more: lists of exceptions
-/// only shrink.
-/// `found` maps what an exception names to a line for the reader; `rule` says what to do.
+/// Fails with violations of a rule that are no exceptions, and with exceptions that are not needed any more: lists of
+/// exceptions only shrink. `found` maps the name of an exception to a line for the reader; `rule` says what to do.
 pub fn check_with_exceptions(rule: &str, found: &BTreeMap<String, String>, exceptions: &[&str]) {
     let wrong: Vec<_> =
         found.iter().filter(|(key, _)| !exceptions.contains(&key.as_str())).map(|(_, line)| line).collect();

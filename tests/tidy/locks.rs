@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{rust_files, source};
 
-/// What `std::sync` has of its own.
+/// The types of `std::sync` without ranks.
 const WITHOUT_RANK: &[&str] = &["Mutex", "RwLock", "Condvar", "PoisonError"];
 
 #[test]
@@ -31,6 +31,6 @@ fn every_lock_has_a_rank() {
     );
 }
 
-/// Files that pause after an error of the system, which no condition variable tells the end of; or that are a delay.
+/// Files that pause after an error of the system, whose end no condition variable reports; or that are a delay.
 const MAY_SLEEP: &[&str] =
     &["server/acceptor.rs", "server/monitor.rs", "storage/load_delayed.rs", "commands/zeopack.rs"];

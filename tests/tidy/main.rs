@@ -1,7 +1,7 @@
-//! The house rules that a machine can check: which module may import which, files that nothing mentions, leftovers,
+//! Rules for the repository that a program can check: imports between modules, files without a reference, leftovers,
 //! circles of files, lengths, dead references, names.
 //!
-//! A failure prints what to do about it. `exceptions.rs` lists what does not keep to a rule yet.
+//! A failure prints what to do about it. `exceptions.rs` lists violations that are still allowed.
 
 mod circles;
 mod exceptions;
@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A module imports only from steps below its own; neighbours on one step do not import each other.
+/// A module imports only from lower steps; modules of one step do not import each other.
 const LADDER: &[&[&str]] = &[
     &["base"],
     &["pickle"],
@@ -50,7 +50,7 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The module of the crate that a file belongs to: its first folder, or its name.
+/// The module of a file: its first folder, or its name.
 fn module_of(file: &Path) -> String {
     let relative = file.strip_prefix(source()).expect("below src");
     let first = relative.components().next().expect("not empty").as_os_str().to_string_lossy().into_owned();
@@ -116,15 +116,14 @@ fn every_file_is_mentioned() {
     assert!(lost.is_empty(), "delete these files or mention them with `mod`: {lost:?}");
 }
 
-/// Lines about clients are written by `server/client_log.rs` alone, which escapes what they choose and limits the rate.
-/// A line that is written elsewhere in the server is about something that no client can bring about: how many of them
-/// each file has.
+/// Only `server/client_log.rs` writes log lines about clients: it escapes data from clients and limits the rate. Other
+/// log lines in the server are about events that no client can cause: their number in each file.
 const OWN_LINES: &[(&str, usize)] = &[
     // Unreadable transactions, at the start.
     ("hosted.rs", 1),
     // Clients that did not leave, at the stop.
     ("mod.rs", 1),
-    // What the limit of open files does not permit, at the start.
+    // Limits that exceed the limit of open files, at the start.
     ("descriptors.rs", 2),
     // The address, at the start.
     ("monitor.rs", 1),
@@ -154,7 +153,7 @@ fn lines_about_clients_go_through_one_door() {
 
 #[test]
 fn nothing_is_left_over() {
-    // In two parts, so that this file does not find itself.
+    // In two parts, so that this file does not match.
     let words = [concat!("dbg", "!("), concat!("FIX", "ME"), concat!("XX", "X:"), concat!("to", "do!(")];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();

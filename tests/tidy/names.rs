@@ -1,4 +1,4 @@
-//! One name, few things: how many types of the crate have the same name.
+//! A name belongs to few types: how many types of the crate have the same name.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ fn a_name_is_used_by_few_types() {
             types.entry(name).or_default().push(path.clone());
         }
     }
-    // A module's own `Result`, and the types that a trait asks for, are called as everywhere.
+    // A module's own `Result`, and the types that a trait requires, have the usual names.
     let customary = ["Result", "Error", "Item", "Target", "Output", "Err", "Transactions", "VotedTxn"];
     let shared = types
         .into_iter()

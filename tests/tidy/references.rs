@@ -1,4 +1,4 @@
-//! Comments and documents name files that are there.
+//! Comments and documents name only files that exist.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::exceptions::DEAD_REFERENCES;
 use crate::files::{RUST, check_with_exceptions, root, texts, with_extension};
 
-/// The words of a text that look like a path of a file of Rust.
+/// The words of a text that look like paths of Rust files.
 fn rust_paths(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !(c.is_alphanumeric() || "_/.-".contains(c)))
         .map(|word| word.trim_end_matches('.').trim_start_matches("../").trim_start_matches("./"))
@@ -14,7 +14,7 @@ fn rust_paths(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| word.ends_with(".rs") && word.len() > 3 && !word.contains("NAME"))
 }
 
-/// Targets of links in Markdown that are files.
+/// Targets of Markdown links that are files.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](")
         .skip(1)

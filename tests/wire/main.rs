@@ -1,4 +1,4 @@
-//! What is encoded and decoded, against what Python makes of it.
+//! Encoding and decoding, compared with Python.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,8 +1,9 @@
-//! References in records: what `ZODB.serialize.referencesf` finds in random ones, made by every pickler of Python 2 and
-//! 3, and what we find.
+//! References in records: the results of `ZODB.serialize.referencesf` for random records, made by every pickler of
+//! Python 2 and 3, compared with this server's.
 //!
-//! A pack took every record without a byte that could be a reference for one without references, damaged ones too, and
-//! removed what the damaged record had referred to. So whatever Python refuses must be refused, whichever bytes it has.
+//! A pack treated every record without a byte that could be a reference as one without references, even a damaged one,
+//! and removed the objects that the record had referred to. So everything that Python refuses must be refused, for all
+//! bytes.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,14 +20,14 @@ fn from_hex(text: &str) -> Vec<u8> {
 #[test]
 fn the_same_references_as_zodb() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python-fixtures/data-fs/references.py");
-    // More of them on demand.
+    // More of them on request.
     let count = std::env::var("RUNZEO_RECORDS").unwrap_or("3000".into());
     for name in ["zeo6-py311", "zeo4-py36", "zeo4-py27", "zodb310-py27"] {
         let Some(python) = python(name) else { continue };
         let mut command = Command::new(&python);
         command.arg(&script).args(["5", &count]).env("PYTHONDONTWRITEBYTECODE", "1");
         let output = command.output().unwrap();
-        // Some cut-off records crash zodbpickle: what it printed before counts.
+        // Some truncated records crash zodbpickle: its output before the crash counts.
         let crashed = output.status.code().is_none();
         assert!(crashed || output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
         let (mut with_some, mut refused, mut strict) = (0, 0, 0);
@@ -47,7 +48,7 @@ fn the_same_references_as_zodb() {
             } else {
                 let hex: Vec<String> = oids.iter().map(Oid::to_string).collect();
                 assert!(found.is_err() || hex.join(",") == expected, "{}", what());
-                // Damaged ones may be refused that Python lets pass.
+                // Damaged records may be refused although Python accepts them.
                 strict += usize::from(found.is_err());
                 with_some += usize::from(!oids.is_empty());
             }

@@ -1,5 +1,5 @@
-//! Writes what we would send to clients of every kind, each beside the Python expression that the client must read it
-//! as: `target/wire-samples.txt`, which `compat-tests/wire/run` gives to real clients.
+//! Writes samples of the server's messages to clients of every kind, each with the Python expression for its value:
+//! `target/wire-samples.txt`, which `compat-tests/wire/run` gives to real clients.
 
 use std::fmt::Write as _;
 

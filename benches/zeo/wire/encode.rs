@@ -1,4 +1,4 @@
-//! Messages out, in every dialect, byte for byte as the Python clients write them.
+//! Encodes messages in every dialect, byte for byte as the Python clients.
 
 use super::{Dialect, Id8};
 
@@ -15,21 +15,21 @@ impl Encoder {
         Encoder { bytes: Vec::with_capacity(1 << 12), dialect, frame_start: 0, arg_count: 0 }
     }
 
-    /// Open a synchronous call. Exactly `arg_count` values must follow, then [`Encoder::end`].
+    /// Begins a synchronous call. Exactly `arg_count` values must follow, then [`Encoder::end`].
     pub fn call(&mut self, id: u32, method: &str, arg_count: usize) {
         self.open_frame();
         self.int(i64::from(id));
         self.open_arguments(false, method, arg_count);
     }
 
-    /// Open a call that gets no reply; otherwise as [`Encoder::call`].
+    /// Begins a call without a reply; otherwise as [`Encoder::call`].
     pub fn call_async(&mut self, method: &str, arg_count: usize) {
         self.open_frame();
         self.int(0);
         self.open_arguments(true, method, arg_count);
     }
 
-    /// A whole `loadBefore`. The ZEO 5 and 6 clients take its arguments for the message id too.
+    /// A whole `loadBefore`. Clients of ZEO 5 and 6 use its arguments as the message id too.
     pub fn load_before(&mut self, oid: &Id8, before: &Id8) {
         self.open_frame();
         if self.dialect == Dialect::M5 {
@@ -46,7 +46,7 @@ impl Encoder {
         self.end();
     }
 
-    /// Open a reply to the message whose encoded id is `id`: one value must follow, then [`Encoder::end_reply`].
+    /// Begins a reply to the message whose encoded id is `id`: one value must follow, then [`Encoder::end_reply`].
     pub fn reply(&mut self, id: &[u8]) {
         self.open_frame();
         self.bytes.extend_from_slice(id);
@@ -168,7 +168,7 @@ impl Encoder {
         }
     }
 
-    /// `(data, serial, None)`: what loadBefore answers about a current revision. Not for Python 2.
+    /// `(data, serial, None)`: the answer to loadBefore for a current revision. Not for Python 2.
     pub fn current_revision(&mut self, data: &[u8], serial: &Id8) {
         if self.dialect == Dialect::M5 {
             self.bytes.push(0x93);

@@ -1,14 +1,14 @@
-//! Frames: four bytes of length, then as many bytes of message.
+//! Frames: four bytes of length, then the message.
 
 use std::io::{self, Read};
 use std::ops::Range;
 
 const HEADER_LEN: usize = 4;
 const FRAME_LEN_MAX: usize = 1 << 30;
-/// Fewer free bytes than this at the end of the buffer are not worth a read of their own.
+/// Smallest free space at the end of the buffer that is worth a read.
 const ROOM_MIN: usize = 4096;
 
-/// Received bytes that are cut into frames. A frame is a range of the buffer, good until the next [`Frames::fill`].
+/// Received bytes that are cut into frames. A frame is a range of the buffer, valid until the next [`Frames::fill`].
 pub struct Frames {
     buffer: Vec<u8>,
     start: usize,
@@ -27,7 +27,7 @@ impl Frames {
         Some(frame)
     }
 
-    /// Has the next frame arrived?
+    /// Whether the next frame has arrived.
     pub fn is_ready(&self) -> bool {
         self.peek().is_some()
     }
@@ -36,7 +36,7 @@ impl Frames {
         &self.buffer[frame]
     }
 
-    /// Read once from `from`; 0 means that the peer closed the connection.
+    /// Reads once from `from`; 0 means that the peer closed the connection.
     pub fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
         let pending_len = self.end - self.start;
         let wanted = self.frame_len().map_or(HEADER_LEN, |len| HEADER_LEN + len);

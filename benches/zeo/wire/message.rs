@@ -1,4 +1,4 @@
-//! Messages in: `(id, flag, name, arguments or reply value)`.
+//! Decodes messages: `(id, flag, name, arguments or reply value)`.
 
 use super::msgpack::Reader;
 use super::pickle::{self, Token, Tokens};
@@ -6,20 +6,20 @@ use super::{Dialect, Id8, Value};
 
 type Result<T> = std::result::Result<T, String>;
 
-/// The flag of a reply that carries an exception (protocol 5).
+/// The flag of a reply with an exception (protocol 5).
 const FLAG_EXCEPTION: i64 = 2;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MessageId<'a> {
     Int(i64),
-    /// a load of protocol 5: the object asked for
+    /// A load of protocol 5: the requested object.
     Load(&'a [u8]),
 }
 
 /// One received message. Only the header is decoded; `rest` starts at the arguments (or at the reply's value).
 pub struct Message<'a> {
     pub id: MessageId<'a>,
-    /// the id as it was encoded, to be echoed in the reply
+    /// The encoded id, to be repeated in the reply.
     pub raw_id: &'a [u8],
     pub flag: i64,
     pub name: &'a [u8],
@@ -89,7 +89,7 @@ impl<'a> Message<'a> {
         self.name == b".reply"
     }
 
-    /// Decode the arguments (or the reply value) completely.
+    /// Decodes the arguments (or the reply value) completely.
     pub fn value(&self) -> Result<Value> {
         if self.dialect == Dialect::M5 {
             return Reader::new(self.rest).value();
@@ -104,7 +104,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The reply's value; inside, an exception that the server answered with: its class and what it says.
+    /// The reply's value, or the server's exception: its class and its message.
     pub fn reply(&self) -> Result<std::result::Result<Value, ServerError>> {
         let value = self.value()?;
         let class = match value.items().first() {
@@ -152,7 +152,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The byte-string arguments, in order; anything else is left out.
+    /// The byte-string arguments, in order; other arguments are left out.
     pub fn byte_string_arguments(&self) -> Result<Vec<&'a [u8]>> {
         let mut found = vec![];
         if self.dialect == Dialect::M5 {
@@ -175,7 +175,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The transaction that an invalidateTransaction is about.
+    /// The transaction of an invalidateTransaction.
     pub fn invalidated_tid(&self) -> Result<Id8> {
         let first = if self.dialect == Dialect::M5 {
             let mut reader = Reader::new(self.rest);
@@ -198,7 +198,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// An exception that the server answered with.
+/// An exception from the server.
 pub struct ServerError {
     pub class: String,
     detail: String,

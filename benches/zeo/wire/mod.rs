@@ -1,7 +1,7 @@
-//! The ZEO wire format, as a client needs it.
+//! The client side of the ZEO wire format.
 //!
-//! Deliberately independent of the library's own codec: a benchmark that shares the code under test would not
-//! notice if both were wrong. Encoding and the path of a load reply allocate nothing per message.
+//! Deliberately independent of the library's own codec: a benchmark with the same code would not notice errors in it.
+//! Encoding and the path of a load reply allocate nothing per message.
 
 mod encode;
 mod frames;
@@ -21,16 +21,16 @@ pub type Id8 = [u8; 8];
 /// Asks `loadBefore` for the current revision.
 pub const MAX_TID: Id8 = *b"\x7f\xff\xff\xff\xff\xff\xff\xff";
 
-/// What one connection speaks.
+/// The protocol, codec and Python of one connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Dialect {
-    /// protocol Z4 with a Python 2 server: pickle protocol 1, byte strings as `str`
+    /// Protocol Z4 with a Python 2 server: pickle protocol 1, byte strings as `str`.
     Z4Python2,
-    /// protocol Z4 with a Python 3 server: pickle protocol 3, byte strings as `bytes`
+    /// Protocol Z4 with a Python 3 server: pickle protocol 3, byte strings as `bytes`.
     Z4Python3,
-    /// protocol Z5: pickle protocol 3
+    /// Protocol Z5: pickle protocol 3.
     Z5,
-    /// protocol 5 in msgpack
+    /// Protocol 5 in msgpack.
     M5,
 }
 

@@ -1,11 +1,11 @@
-//! Reading pickles: a token reader for the fast paths, and a small machine that builds a whole [`Value`].
+//! Reads pickles: a token reader for the fast paths, and a small stack machine that builds a whole [`Value`].
 
 use super::Value;
 use std::collections::HashMap;
 
 type Result<T> = std::result::Result<T, String>;
 
-/// What an opcode means to a reader of plain data.
+/// The meaning of an opcode for plain data.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Token<'a> {
     Mark,
@@ -32,7 +32,7 @@ pub enum Token<'a> {
     Get(u32),
     Put(u32),
     Memoize,
-    /// PROTO or FRAME
+    /// PROTO or FRAME.
     Bookkeeping,
     Stop,
 }
@@ -153,7 +153,7 @@ fn decimal(line: &[u8]) -> Result<i64> {
     std::str::from_utf8(line).ok().and_then(|s| s.parse().ok()).ok_or_else(|| format!("bad number {line:?}"))
 }
 
-/// Read a whole pickle.
+/// Reads a whole pickle.
 pub fn read(bytes: &[u8]) -> Result<Value> {
     let mut machine = Machine::default();
     let mut tokens = Tokens::new(bytes);
@@ -222,7 +222,7 @@ impl Machine {
     }
 
     fn memoize(&mut self, key: u32) -> Result<()> {
-        // The message's name, read before, may be what is put here: then the stack is empty.
+        // This may be the message's name, which was read before: then the stack is empty.
         self.memo.insert(key, self.stack.last().cloned().unwrap_or(Value::None));
         Ok(())
     }
@@ -250,7 +250,7 @@ impl Machine {
         let Value::Class(mut name) = callable else {
             return Err(format!("pickle calls {callable:?}"));
         };
-        // copy_reg._reconstructor(cls, ..) and ZODB.POSException._recon(cls, ..): name the class, not the helper.
+        // For copy_reg._reconstructor(cls, ..) and ZODB.POSException._recon(cls, ..), the class is the first argument.
         if let Some(Value::Class(class)) = arguments.items().first()
             && (name.contains("_recon") || name.contains("__newobj__"))
         {

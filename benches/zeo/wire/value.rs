@@ -1,4 +1,4 @@
-//! A decoded value: arguments and replies off the fast path.
+//! A decoded value, for arguments and replies outside the fast path.
 
 use super::Id8;
 
@@ -8,14 +8,14 @@ pub enum Value {
     Bool(bool),
     Int(i64),
     Float(f64),
-    /// byte strings and text alike
+    /// Byte strings and texts alike.
     Bytes(Vec<u8>),
     List(Vec<Value>),
     Tuple(Vec<Value>),
     Dict(Vec<(Value, Value)>),
-    /// a class, by its dotted name
+    /// A class, by its dotted name.
     Class(String),
-    /// an instance: its class, then constructor arguments and state
+    /// An instance: its class, then constructor arguments and state.
     Object(String, Vec<Value>),
 }
 
@@ -35,7 +35,7 @@ impl Value {
         }
     }
 
-    /// The items of a list or tuple; nothing for any other value.
+    /// The items of a list or tuple; empty for any other value.
     pub fn items(&self) -> &[Value] {
         match self {
             Value::List(v) | Value::Tuple(v) => v,

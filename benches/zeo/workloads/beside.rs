@@ -1,5 +1,5 @@
-//! What readers lose to committers, or to a pack, beyond the processor time that those take: readers that fill all
-//! cores must get less then, but not less than that.
+//! The loss of readers to committers, or to a pack, beyond the processor time of these: readers that use all cores must
+//! lose that time, but not more.
 
 use super::{Setting, commit, fill, mixed, pack, read};
 use crate::client::{Client, Result};
@@ -9,18 +9,18 @@ use crate::random::Random;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Until the readers run at full speed.
+/// Time until the readers run at full speed.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// Readers alone.
+/// The readers without other load.
 struct Alone {
     loads_s: f64,
-    /// that they and the server keep busy
+    /// Cores that the readers and the server keep busy.
     cores: f64,
 }
 
 impl Alone {
-    /// What is left of their rate while others take `cores` of the machine.
+    /// Reports the readers' rate while others take `cores` of the machine.
     fn report(&self, loads_s: f64, cores: f64, outcome: &mut Outcome) {
         let due = self.loads_s * (1.0 - cores / self.cores);
         outcome.set("alone_s", self.loads_s);
@@ -30,7 +30,7 @@ impl Alone {
     }
 }
 
-/// One after the other: readers, committers, both.
+/// Measures one after the other: readers, committers, both.
 pub fn commits(setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
     let (reads, usage) = read::run(setting, mixed::READERS, 1)?;
     let alone = Alone { loads_s: reads.operations as f64 / usage.elapsed, cores: usage.machine_cores() };
@@ -43,7 +43,7 @@ pub fn commits(setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
-/// A pack; the file made as it was before; readers, and a pack beside them.
+/// Measures a pack; restores the file; measures readers, and a pack beside them.
 pub fn pack(setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
     let mut packer = Client::open(setting.target())?;
     packer.set_timeout(pack::PATIENCE)?;
@@ -82,7 +82,7 @@ pub fn pack(setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
     })
 }
 
-/// One load after the other.
+/// Loads one after the other.
 fn load(setting: &Setting<'_>, seed: u64, loads: &AtomicU64, stop: &AtomicBool) -> Result<()> {
     let mut client = Client::open(setting.target())?;
     let mut random = Random::new(seed);

@@ -9,7 +9,7 @@ use crate::wire::Id8;
 use std::time::{Duration, Instant};
 
 const BLOB_LEN: usize = 64 << 20;
-/// As the Python clients cut it.
+/// Length of the Python clients' chunks.
 const CHUNK_LEN: usize = 59_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -52,7 +52,7 @@ fn report(setting: &Setting<'_>, meter: &Meter, blobs: u64, outcome: &mut Outcom
     usage.report(outcome, megabytes as u64);
 }
 
-/// A new object with a blob, committed.
+/// Commits a new object with a blob.
 fn store(client: &mut Client, number: u64) -> Result<(Id8, Id8)> {
     let oid = *client.new_oids(1)?.first().ok_or("no oid")?;
     let transaction = transaction_id((5 << 40) + number);
@@ -82,7 +82,7 @@ fn store(client: &mut Client, number: u64) -> Result<(Id8, Id8)> {
     Ok((oid, client.finish(transaction)?))
 }
 
-/// The blob comes in chunks before the reply.
+/// Loads a blob, which comes in chunks before the reply.
 fn fetch(client: &mut Client, oid: &Id8, serial: &Id8) -> Result<()> {
     let id = client.begin("sendBlob", 2);
     client.out.byte_string(oid);

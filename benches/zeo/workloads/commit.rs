@@ -43,7 +43,7 @@ pub struct Object {
 }
 
 impl Writer {
-    /// `number` keeps the transaction ids and the data of several writers apart.
+    /// `number` distinguishes the transaction ids and the data of several writers.
     pub fn new(mut client: Client, objects: usize, object_len: usize, number: u64) -> Result<Writer> {
         let is_python2 = client.dialect.is_python2();
         let object = |(i, oid)| Object {
@@ -74,7 +74,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Change every object, store, and wait for the vote.
+    /// Changes every object, stores it, and waits for the vote.
     pub fn vote(&mut self) -> Result<i64> {
         self.sequence += 1;
         let transaction = transaction_id(self.sequence);

@@ -1,4 +1,4 @@
-//! Many connections: are all served, how soon, and what does each cost?
+//! Many connections: whether all are served, how soon, and the cost of each.
 
 use super::Setting;
 use crate::client::{Client, Result};
@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// How long a client waits. A connection request that the server drops costs a second, the next one two more.
+/// Time limit of a client. A connection request that the server drops costs a second, the next one two more.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn connect(setting: &Setting<'_>, count: usize, at_once: bool, outcome: &mut Outcome) -> Result<()> {
@@ -21,7 +21,7 @@ pub fn connect(setting: &Setting<'_>, count: usize, at_once: bool, outcome: &mut
         if at_once { all_at_once(setting, count)? } else { one_by_one(setting, count) };
     let elapsed = started.elapsed().as_secs_f64();
     let usage = meter.read();
-    // However quick the connections were: each must still be served when all are there.
+    // Each client must still be served when all are connected.
     let mut clients = clients;
     clients
         .retain_mut(|client| client.set_timeout(PATIENCE).and_then(|()| client.last_transaction()).is_ok());
@@ -41,7 +41,7 @@ fn one_by_one(setting: &Setting<'_>, count: usize) -> (Vec<Client>, Latencies) {
         target.timeout = PATIENCE;
         match Client::open(&target) {
             Ok(client) => clients.push(client),
-            // The next would not fare better, and each failure takes the whole patience.
+            // Further ones would fail too, each after the whole time limit.
             Err(_) => break,
         }
         latencies.add(started.elapsed());
@@ -49,7 +49,7 @@ fn one_by_one(setting: &Setting<'_>, count: usize) -> (Vec<Client>, Latencies) {
     (clients, latencies)
 }
 
-/// Send every connection request before looking at any answer.
+/// Sends every connection request before reading any answer.
 fn all_at_once(setting: &Setting<'_>, count: usize) -> Result<(Vec<Client>, Latencies)> {
     let target = setting.target();
     let address: SocketAddr = target.address.parse().map_err(|e| format!("{}: {e}", target.address))?;
@@ -66,7 +66,7 @@ fn all_at_once(setting: &Setting<'_>, count: usize) -> Result<(Vec<Client>, Late
     let left = || PATIENCE.saturating_sub(started.elapsed());
     let mut greeted = vec![];
     for socket in sockets {
-        // A connect that is under way ends while the greeting is waited for.
+        // A pending connect ends during the wait for the greeting.
         socket.set_nonblocking(false).map_err(|e| format!("socket: {e}"))?;
         let mut client = Client::from_stream(socket.into(), left())?;
         if client.greet(target).is_ok() {

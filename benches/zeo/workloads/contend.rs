@@ -1,4 +1,4 @@
-//! Commits to few objects: clients conflict, reload and try again.
+//! Commits to a few objects: clients conflict, reload and try again.
 
 use super::Setting;
 use super::workers::{self, Clock, Phase, Tally};
@@ -13,7 +13,7 @@ const CLIENTS: usize = 8;
 const HOT_OBJECTS: usize = 10;
 const OBJECTS_PER_COMMIT: usize = 2;
 
-/// With `mergeable` objects the server resolves what conflicts.
+/// With `mergeable` objects the server merges the conflicts.
 pub fn contend(setting: &Setting<'_>, mergeable: bool, outcome: &mut Outcome) -> Result<()> {
     let record = |client: &Client, number: u64| {
         let is_python2 = client.dialect.is_python2();
@@ -91,7 +91,7 @@ impl Contender<'_> {
         [self.hot[first], self.hot[second]]
     }
 
-    /// Reload the serials and commit; false: conflict.
+    /// Reloads the serials and commits. `false`: conflict.
     fn try_commit(&mut self, chosen: &[Id8]) -> Result<bool> {
         let mut serials = vec![];
         for oid in chosen {

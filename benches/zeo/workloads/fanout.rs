@@ -1,4 +1,4 @@
-//! Invalidations: how long until the last of many listeners knows of a commit.
+//! Invalidations: the time until the last of many listeners has one.
 
 use super::commit::Writer;
 use super::{COMMIT_OBJECTS, Setting};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const COMMITS: usize = 60;
 const WARM_UP_COMMITS: usize = 10;
 
-/// Every listener has this transaction's invalidation, since that moment.
+/// A transaction whose invalidation has reached every listener, and when it did.
 type Known = Result<(Id8, Instant)>;
 
 pub fn fanout(setting: &Setting<'_>, listeners: usize, outcome: &mut Outcome) -> Result<()> {
@@ -81,10 +81,10 @@ fn commit_and_wait(writer: &mut Writer, receiver: &Receiver<Known>) -> Result<(D
     }
 }
 
-/// The listeners, all served by one thread.
+/// The listeners, served by one thread.
 struct Crowd {
     clients: Vec<Client>,
-    /// how many listeners have heard of a transaction, until all have
+    /// Number of listeners that have a transaction's invalidation, until all have it.
     heard: HashMap<Id8, usize>,
 }
 
@@ -111,7 +111,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Read what has arrived for one listener.
+    /// Reads the messages that have arrived for one listener.
     fn drain(&mut self, number: usize, sender: &Sender<Known>) -> Result<ControlFlow<()>> {
         let listeners = self.clients.len();
         let client = &mut self.clients[number];

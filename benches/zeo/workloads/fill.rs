@@ -1,4 +1,4 @@
-//! A database made through the server itself: data objects, objects that refer to them, and the root.
+//! Makes a database through the server itself: data objects, objects that refer to them, and the root.
 
 use crate::client::{Client, Result, Target, transaction_id};
 use crate::records;
@@ -7,7 +7,7 @@ use crate::wire::Id8;
 const OBJECTS_PER_TRANSACTION: usize = 1000;
 const ROOT: Id8 = [0; 8];
 
-/// Store `objects` records of `object_len` bytes, all reachable from the root. Returns their oids.
+/// Stores `objects` records of `object_len` bytes, all reachable from the root. Returns their oids.
 pub fn fill(target: &Target, objects: usize, object_len: usize) -> Result<Vec<Id8>> {
     let mut client = Client::open(target)?;
     let is_python2 = client.dialect.is_python2();
@@ -40,7 +40,7 @@ pub fn fill(target: &Target, objects: usize, object_len: usize) -> Result<Vec<Id
     Ok(oids)
 }
 
-/// Store every object of [`fill`] once more: the first revisions are garbage then.
+/// Stores every object of [`fill`] again, so that the first revisions are garbage.
 pub fn age(target: &Target, oids: &[Id8], object_len: usize) -> Result<()> {
     let mut client = Client::open(target)?;
     let is_python2 = client.dialect.is_python2();

@@ -1,4 +1,4 @@
-//! All records through the protocol, as a copier asks for them: one after the other.
+//! All records through the protocol, one after the other, as for a copy.
 
 use super::Setting;
 use crate::client::{Client, Result};

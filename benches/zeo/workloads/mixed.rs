@@ -27,7 +27,7 @@ pub fn mixed(setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
-/// What the readers did, and the writers.
+/// Returns the tallies of readers and writers, and the CPU usage.
 pub fn run(setting: &Setting<'_>) -> Result<(Tally, Tally, Usage)> {
     let prepare = |client, group, number| {
         Ok(if group == 0 {

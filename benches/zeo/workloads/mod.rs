@@ -27,15 +27,15 @@ use crate::wire::Id8;
 use std::path::Path;
 use std::time::Duration;
 
-/// Objects in a commit.
+/// Number of objects in a commit.
 const COMMIT_OBJECTS: usize = 10;
 
-/// What every workload needs to know.
+/// The parameters of every workload.
 pub struct Setting<'a> {
     pub server: &'a Running,
-    /// where its database is
+    /// The directory of its database.
     pub dir: &'a Path,
-    /// the objects to load
+    /// The objects to load.
     pub oids: &'a [Id8],
     pub object_len: usize,
     pub measured: Duration,
@@ -47,7 +47,7 @@ impl Setting<'_> {
     }
 }
 
-/// Run a workload against a running server. (The start workloads start it themselves: [`start`].)
+/// Runs a workload against a running server. (The start workloads start it themselves: [`start`].)
 pub fn run(workload: Workload, setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
     match workload {
         Workload::Read { clients, depth, .. } => read::read(setting, clients, depth, outcome),

@@ -1,4 +1,4 @@
-//! A pack with garbage collection: how fast, how long it holds up a commit, and what it needs.
+//! A pack with garbage collection: its speed, how long it delays a commit, and its resources.
 
 use super::Setting;
 use super::commit::Writer;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub const PATIENCE: Duration = Duration::from_secs(900);
-/// Between two commits of the client beside: it is to find the hold, not to fill the file.
+/// Pause between two commits of the other client: it should detect the delay, not fill the file.
 const COMMIT_PAUSE: Duration = Duration::from_millis(2);
 
 pub fn pack(setting: &Setting<'_>, beside: bool, outcome: &mut Outcome) -> Result<()> {
@@ -48,7 +48,7 @@ pub fn pack(setting: &Setting<'_>, beside: bool, outcome: &mut Outcome) -> Resul
     Ok(())
 }
 
-/// How long the pack let no commit pass, if the server says so in its log.
+/// How long the pack blocked all commits, if the server logs it.
 fn held(setting: &Setting<'_>) -> Option<Duration> {
     let log = std::fs::read_to_string(setting.dir.join("log")).ok()?;
     let (_, rest) = log.rsplit_once("commits were held for ")?;
@@ -64,7 +64,7 @@ fn held(setting: &Setting<'_>) -> Option<Duration> {
     Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit).ok()
 }
 
-/// With garbage collection, up to now.
+/// Packs with garbage collection, up to now.
 pub fn pack_now(client: &mut Client) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| e.to_string())?;
     let id = client.begin("pack", 2);
@@ -80,7 +80,7 @@ fn file_len(setting: &Setting<'_>) -> Result<u64> {
     std::fs::metadata(&path).map(|data| data.len()).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// One load after the other.
+/// Loads one after the other.
 fn read(setting: &Setting<'_>, stop: &AtomicBool) -> Result<Latencies> {
     let mut client = Client::open(setting.target())?;
     let (mut random, mut latencies) = (Random::new(3), Latencies::default());
@@ -93,7 +93,7 @@ fn read(setting: &Setting<'_>, stop: &AtomicBool) -> Result<Latencies> {
     Ok(latencies)
 }
 
-/// One commit after the other; how long the longest took.
+/// Commits one after the other; returns the longest duration.
 fn commit(setting: &Setting<'_>, stop: &AtomicBool) -> Result<Duration> {
     let client = Client::open(setting.target())?;
     client.set_timeout(PATIENCE)?;

@@ -1,4 +1,4 @@
-//! Loads. There is no client cache here: every load reaches the server.
+//! Loads. The clients have no cache: every load reaches the server.
 
 use super::Setting;
 use super::workers::{self, Clock, Phase, Tally};
@@ -34,7 +34,7 @@ pub struct Reader<'a> {
 
 struct Load {
     oid: Id8,
-    /// 0 where the message id is the oid
+    /// 0 if the message id is the oid.
     message_id: u32,
     sent: Instant,
     phase: Phase,
@@ -51,7 +51,7 @@ impl<'a> Reader<'a> {
             self.ask(Phase::WarmUp);
         }
         while !self.outstanding.is_empty() {
-            // Requests gather as long as replies are at hand; so neither side waits for the other.
+            // Requests are collected while replies are available; so neither side waits for the other.
             if !self.client.is_ready() {
                 self.client.flush()?;
             }
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
     }
 
     fn ask(&mut self, phase: Phase) {
-        // Never one object twice at a time, as in the real clients.
+        // No object twice at a time, as in real clients.
         let oid = loop {
             let oid = self.oids[self.random.below(self.oids.len())];
             if self.depth >= self.oids.len() || self.outstanding.iter().all(|load| load.oid != oid) {

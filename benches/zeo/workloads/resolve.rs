@@ -1,8 +1,8 @@
-//! Stores from a stale state, which the server merges with the committed one.
+//! Stores from a stale state, which the server merges with the committed state.
 //!
-//! In turns, one commit changes every object and a second one, that started from the state before, changes it
-//! elsewhere. Only the second, which the server has to resolve, is measured, up to the reply to its vote: the
-//! sync is that of any other commit.
+//! One commit changes every object, and a second one, which started from the state before, makes another change to
+//! each. Only the second, which the server has to merge, is measured, up to the reply to its vote: the sync is as in
+//! any other commit.
 
 use super::Setting;
 use crate::client::{Client, Result, transaction_id};
@@ -15,7 +15,7 @@ use crate::wire::Id8;
 use std::time::{Duration, Instant};
 
 const OBJECTS: usize = 1000;
-/// Entries of a tree: few enough for one bucket.
+/// Number of entries in a tree: few enough for one bucket.
 const ENTRIES: usize = 30;
 
 pub fn resolve(setting: &Setting<'_>, mergeable: Mergeable, outcome: &mut Outcome) -> Result<()> {
@@ -41,7 +41,7 @@ struct Merger {
     mergeable: Mergeable,
     oids: Vec<Id8>,
     serial: Id8,
-    /// the committed state of every object
+    /// The committed state of every object.
     values: [i64; ENTRIES],
     sequence: u64,
 }
@@ -55,11 +55,11 @@ impl Merger {
         Ok(merger)
     }
 
-    /// One commit in the way, and the one that is merged; how long that took.
+    /// One conflicting commit, and the merged one; returns the time of the second.
     fn turn(&mut self) -> Result<Duration> {
         let (start, serial) = (self.values, self.serial);
         let (mut first, mut second) = (start, start);
-        // A number is merged as a sum; in a tree, each changes another entry.
+        // A number is merged as a sum; in a tree, each commit changes another entry.
         first[0] += 1;
         second[if self.mergeable == Mergeable::BTree { 1 } else { 0 }] += 1;
         self.commit(&first, serial)?;

@@ -6,8 +6,8 @@ use crate::outcome::Outcome;
 use crate::servers::{Running, Server};
 use std::path::Path;
 
-/// Measure `server` on `dir/Data.fs`, which holds `objects`. The scan leaves the index that the start with one
-/// needs: every server is measured with an index of its own making.
+/// Measures `server` on `dir/Data.fs`, which contains `objects`. The scan writes the index for the start with an index,
+/// so every server is measured with its own index.
 pub fn start(
     server: &Server,
     dir: &Path,
@@ -42,8 +42,8 @@ pub fn start(
     running.stop()
 }
 
-/// The memory of the same server with nothing in its storage. Without the pages of the program file, which
-/// are shared and come and go.
+/// The memory of the same server with an empty storage, without the pages of the program file, which are shared and
+/// vary.
 fn anonymous_kb_when_empty(server: &Server, dir: &Path) -> Result<f64> {
     std::fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let running = Running::start(server, dir)?;

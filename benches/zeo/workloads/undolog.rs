@@ -1,4 +1,4 @@
-//! What an undo page asks for.
+//! The call for an undo page.
 
 use super::Setting;
 use super::workers::{self, Clock, Phase, Tally};

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const WARM_UP: Duration = Duration::from_millis(300);
-/// A thousand clients must not need gigabytes of stacks.
+/// Stack size: a thousand clients must not need gigabytes.
 const STACK_LEN: usize = 256 << 10;
 
-/// Where a run is. It only moves on.
+/// The phase of a run. It only advances.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Phase {
     WarmUp,
@@ -36,20 +36,20 @@ impl Clock {
     }
 }
 
-/// What one worker, or all of a group together, did while it was measured.
+/// The operations of one worker, or of a group, during the measurement.
 #[derive(Default)]
 pub struct Tally {
     pub operations: u64,
     pub latencies: Latencies,
     pub conflicts: u64,
-    /// the longest operation that was under way at any time of the measurement, however late it ended
+    /// The longest operation that overlaps the measurement, including its time after the end.
     pub longest: Duration,
-    /// the operations of each worker
+    /// Number of operations of each worker.
     each: Vec<u64>,
 }
 
 impl Tally {
-    /// Count an operation that ends now.
+    /// Counts an operation that ends now.
     pub fn add(&mut self, started: Instant, phase_at_start: Phase, clock: &Clock) {
         let (latency, phase) = (started.elapsed(), clock.phase());
         if phase_at_start == Phase::Measure && phase == Phase::Measure {
@@ -61,7 +61,7 @@ impl Tally {
         }
     }
 
-    /// The share of the worker that got least: 1 is fair, 0 is starved.
+    /// The share of the slowest worker: 1 is fair, 0 is starved.
     pub fn fairness(&self) -> f64 {
         let least = self.each.iter().min().copied().unwrap_or(0);
         least as f64 * self.each.len() as f64 / (self.operations as f64).max(1.0)
@@ -76,8 +76,8 @@ impl Tally {
     }
 }
 
-/// Run groups of workers, `groups[g]` of them in group `g`. Each first calls `prepare`, waits for the others,
-/// then calls `work` until the clock says stop. Returns a tally per group.
+/// Runs groups of workers, `groups[g]` of them in group `g`. Each first calls `prepare`, waits for the others, then
+/// calls `work` until the end of the measurement. Returns a tally per group.
 pub fn run<P, W, T>(
     setting: &Setting<'_>,
     groups: &[usize],
@@ -98,7 +98,7 @@ where
             let body = move || {
                 let prepared = Client::open(&setting.server.target)
                     .and_then(|client| prepare(client, group, number as u64 + 1));
-                // Whoever failed waits too, or the others would wait for ever.
+                // A worker that failed waits too, or the others would wait for ever.
                 everyone_ready.wait();
                 work(prepared?, clock)
             };

@@ -1,4 +1,5 @@
-//! Authentication: password files are read as they are written, and no call of a stranger passes or panics.
+//! Authentication: written password files are read back unchanged, and calls without credentials neither succeed nor
+//! panic.
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,7 +19,7 @@ pub fn run(data: &[u8]) {
 fn password_file(file: &[u8]) {
     let Ok(passwords) = Passwords::parse(file) else { return };
     let written = passwords.to_bytes();
-    // Only what `save` refuses to write.
+    // Only for names that `save` refuses to write.
     let realm_by_name = passwords.realm.is_none() && written.starts_with(b"realm ");
     assert!(realm_by_name || Passwords::parse(&written).as_ref() == Ok(&passwords));
 }
@@ -31,13 +32,13 @@ fn digest() -> &'static Arc<dyn Protocol> {
         let kind = *Protocols::builtin().get("digest").unwrap();
         let protocol =
             (kind.open)(&Settings { database: database.clone(), realm: Some("r".into()) }).unwrap();
-        // What was read stays in force.
+        // The passwords that were read stay valid.
         std::fs::remove_file(database).unwrap();
         protocol
     })
 }
 
-/// Calls one after the other; each byte 0xff ends one.
+/// Makes calls one after the other; each byte 0xff ends one.
 fn messages_of_a_stranger(messages: &[u8]) {
     let mut exchange = digest().begin();
     for message in messages.split(|byte| *byte == 0xff) {

@@ -1,4 +1,4 @@
-//! Frames: any bytes in any pieces give the same frames, and memory grows with what arrived.
+//! Frames: the same bytes in pieces of any size give the same frames, and memory grows with the received bytes.
 
 use runzeo::wire::frame::{FrameReader, put_frame};
 
@@ -9,7 +9,7 @@ pub fn run(data: &[u8]) {
     assert_eq!(small, large, "fragmentation changes what is found");
 }
 
-/// The frames, and the error if there was one.
+/// The frames, and the error if there is one.
 fn frames(mut data: &[u8], step: usize) -> (Vec<Vec<u8>>, Option<String>) {
     let mut reader = FrameReader::with_limit(1 << 24);
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! Index files, in all layouts: any bytes are read in linear memory or refused.
+//! Index files in all layouts: arbitrary bytes are read in linear memory, or refused.
 
 use runzeo::storage::file::parse_index;
 

@@ -1,12 +1,12 @@
-//! Messages with codes: exactly what was signed, in the order in which it was, passes.
+//! Messages with codes: only the signed messages, unchanged and in their order, are accepted.
 
 use runzeo::wire::frame::{FrameReader, put_frame};
 use runzeo::wire::mac::RunningMac;
 
 const KEY: &[u8] = b"a key of a session";
 
-/// The first byte says how many messages, the second where they are cut; then changes: a position of two bytes and what
-/// is put on top of the byte there. What is left is the text of the messages.
+/// The first byte is the number of messages, the second where they are cut; then changes: a position of two bytes and
+/// a byte to XOR with the byte there. The rest is the text of the messages.
 pub fn run(data: &[u8]) {
     let Some((&[count, changes, cut], rest)) = data.split_first_chunk() else { return };
     let (changes, text) = rest.split_at(rest.len().min(3 * usize::from(changes % 4)));
@@ -27,7 +27,7 @@ pub fn run(data: &[u8]) {
     let mut incoming = RunningMac::new(KEY);
     let mut passed = 0;
     let mut rest = signed.as_slice();
-    // What is as it was sent, from the beginning on
+    // the messages at the beginning that are unchanged
     let same = signed.iter().zip(&honest).take_while(|(a, b)| a == b).count();
     let mut end = 0;
     'all: while !rest.is_empty() {

@@ -1,4 +1,4 @@
-//! Messages of every generation: decoding never panics, and whatever was understood can be answered with the same id.
+//! Messages of every generation: decoding never panics, and each decoded message can be answered with the same id.
 
 use runzeo::base::ids::Tid;
 use runzeo::wire::exception::PyException;

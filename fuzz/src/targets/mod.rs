@@ -1,4 +1,4 @@
-//! The targets, one a file.
+//! The targets, one per file.
 
 pub mod auth;
 pub mod data_fs;
@@ -14,7 +14,7 @@ pub mod session;
 pub mod side_files;
 pub mod zconfig;
 
-/// The payloads that real clients and servers sent, from `python-fixtures/wire`.
+/// Payloads from real clients and servers, from `python-fixtures/wire`.
 pub(crate) fn recorded_payloads() -> Vec<Vec<u8>> {
     let mut payloads = Vec::new();
     let Ok(entries) = std::fs::read_dir(crate::root().join("python-fixtures/wire")) else { return payloads };
@@ -29,13 +29,13 @@ pub(crate) fn recorded_payloads() -> Vec<Vec<u8>> {
             payloads.push((0..hex.len()).step_by(2).filter_map(byte).collect());
         }
     }
-    // what differs in numbers only is worth no seed of its own
+    // payloads that differ only in numbers need no seeds of their own
     payloads.sort_by_key(|payload: &Vec<u8>| payload.len());
     payloads.dedup_by_key(|payload| (payload.len(), payload.get(6..14).map(<[u8]>::to_vec)));
     payloads
 }
 
-/// The files of this name that each Python wrote, from `python-fixtures/data-fs`.
+/// The files with this name from each Python, from `python-fixtures/data-fs`.
 pub(crate) fn data_files(name: &str) -> Vec<Vec<u8>> {
     let Ok(entries) = std::fs::read_dir(crate::root().join("python-fixtures/data-fs")) else {
         return Vec::new();
@@ -45,8 +45,8 @@ pub(crate) fn data_files(name: &str) -> Vec<Vec<u8>> {
     paths.iter().filter_map(|path| std::fs::read(path).ok()).collect()
 }
 
-/// A directory of this process's, in memory where there is such a file system. What processes that have ended left is
-/// removed: a fuzzer ends when it likes.
+/// A directory of this process, in memory if there is such a file system. Directories of processes that have ended are
+/// removed: a fuzzer may be killed at any time.
 pub(crate) fn directory(name: &str) -> std::path::PathBuf {
     const PREFIX: &str = "runzeo-fuzz-";
     let shm = std::path::PathBuf::from("/dev/shm");

@@ -1,6 +1,6 @@
 //! Messages in msgpack: as `message`, whose first byte chooses one of ten generations.
 
-/// The choice of M5.
+/// Selects M5.
 const M5: u8 = 9;
 
 pub fn run(data: &[u8]) {

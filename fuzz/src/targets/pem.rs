@@ -1,12 +1,12 @@
-//! Certificates and keys: any bytes in their files are taken or refused with a reason. First two lengths of two bytes:
-//! the server's certificate, its key; what is left are the certificates of clients.
+//! Certificates and keys: files with arbitrary bytes are accepted, or refused with a reason. The input begins with two
+//! lengths of two bytes: the server's certificate and its key; the rest is the certificates of clients.
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
 
 use runzeo::net::tls::{Clients, Files, Tls};
 
-/// Where the files are.
+/// The directory of the files.
 fn directory() -> PathBuf {
     thread_local!(static DIRECTORY: OnceCell<PathBuf> = const { OnceCell::new() });
     DIRECTORY.with(|directory| directory.get_or_init(|| super::directory("pem")).clone())

@@ -1,4 +1,4 @@
-//! Pickles: reading costs no more than the length justifies, and what is written again can be read again.
+//! Pickles: the cost of reading is bounded by the length, and a rewritten pickle can be read again.
 
 use runzeo::pickle::read::{Accept, read};
 use runzeo::pickle::record::class_name;

@@ -1,10 +1,10 @@
-//! Three records of one object: whatever they are, merging them costs no more than their length justifies, and what
-//! comes out is a record that can be read.
+//! Three arbitrary records of one object: the cost of merging is bounded by their length, and the result is a readable
+//! record.
 
 use runzeo::conflict::native::{Merge, merge};
 use runzeo::pickle::read::{Accept, read};
 
-/// Two lengths of two bytes, then the three records.
+/// The input: two lengths of two bytes, then the three records.
 pub fn run(data: &[u8]) {
     let Some(([a, b, c, d], records)) = data.split_first_chunk() else { return };
     let middle = usize::from(u16::from_le_bytes([*a, *b])).min(records.len());
@@ -13,7 +13,7 @@ pub fn run(data: &[u8]) {
     let Merge::Resolved(record) = merge(old, committed, new) else { return };
     assert!(record.len() <= 3 * records.len() + 2048, "{} of {}", record.len(), records.len());
     let class = read(&record, Accept::RECORD).map(|tree| tree.len());
-    // What the scanner takes from a client as it is, a class above all, need not be good.
+    // The scanner copies parts from the client unchecked, the class above all; these may be invalid.
     if let Ok(class) = class {
         let again = merge(&record, &record, &record);
         assert!(!matches!(again, Merge::Unknown(ref why) if why.contains("unusual")), "{again:?} of {class}");

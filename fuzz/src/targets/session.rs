@@ -1,9 +1,9 @@
-//! Whole connections: a real session of a real server, over a pair of sockets. Whatever a peer sends, before and after
-//! `register` and authentication, the session ends when the peer has gone, without a panic; what it sends are frames,
-//! and who has not registered gets nothing of a storage.
+//! Whole connections: a real session of a real server, over a pair of sockets. For all bytes from a peer, before and
+//! after `register` and authentication, the session ends when the peer closes the connection, without a panic; it sends
+//! only frames, and an unregistered peer gets no data of a storage.
 //!
-//! The first byte says who connects, the second how far an honest beginning goes; then come payloads, which are put
-//! into frames (with codes, if there is a key), or bytes as they are.
+//! The first byte selects the kind of client, the second how far the valid beginning goes; then come payloads, which
+//! are sent as frames (with codes, if there is a key), or raw bytes.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -33,9 +33,9 @@ use runzeo::wire::protocol::Greeting;
 use sha1::{Digest, Sha1};
 
 const GENERATIONS: [&[u8]; 8] = [b"Z5", b"M5", b"Z4", b"Z3101", b"Z309", b"Z308", b"Z200", b"Z310"];
-/// As the server's own are.
+/// The stack size of the server's own sessions.
 const STACK_LEN: usize = 256 << 10;
-/// Storages are made anew after so many connections.
+/// After this number of connections the storages are created again.
 const CONNECTIONS_MAX: usize = 2000;
 /// Ends a payload.
 const END: &[u8] = b"\xff\xfe";
@@ -45,13 +45,13 @@ const RAW: u8 = 0x10;
 const READ_ONLY: u8 = 0x20;
 const WRONG_CODES: u8 = 0x40;
 
-/// How far the honest beginning goes.
+/// How far the valid beginning goes.
 const HANDSHAKE: u8 = 1;
 const AUTHENTICATED: u8 = 2;
 const REGISTERED: u8 = 3;
 const IN_TRANSACTION: u8 = 4;
 
-/// A server with a file storage, and one in memory that is read-only.
+/// A server with a file storage, and a read-only one in memory.
 struct World {
     server: Arc<Server>,
     storages: Vec<Arc<dyn Storage>>,
@@ -63,7 +63,7 @@ impl World {
     fn start(protected: bool) -> World {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        // In memory: every commit waits for the disk.
+        // In memory, because every commit waits for the disk.
         let directory = super::directory(&format!("session-{number}"));
         let file = FileStorage::open(FileStorageOptions {
             blob_dir: Some(directory.join("blobs")),
@@ -102,7 +102,7 @@ impl World {
     fn stop(&self) {
         self.server.stop();
         self.storages.iter().for_each(|storage| _ = storage.close());
-        // Left over, it would only be in the way.
+        // The directory is not needed any more.
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
@@ -122,10 +122,10 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// As an acceptor gives them out.
+/// Connection ids, as from an acceptor.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// A session catches its own panics; this remembers them.
+/// Set by a panic, because a session catches its own panics.
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
 fn notice_panics() {
@@ -142,11 +142,11 @@ fn notice_panics() {
 /// The peer's side.
 struct Peer {
     socket: UnixStream,
-    /// What was not sent yet: in small pieces it would not fit into the socket.
+    /// Bytes to be sent together: in small pieces they would not fit into the socket.
     out: Vec<u8>,
-    /// Everything that came.
+    /// All received bytes.
     received: Vec<u8>,
-    /// Up to where it was looked at.
+    /// Offset of the first byte that was not examined.
     seen: usize,
     codes: Option<RunningMac>,
 }
@@ -168,11 +168,11 @@ impl Peer {
     }
 
     fn flush(&mut self) {
-        // The session may have hung up.
+        // The session may have closed the connection.
         let _ = self.socket.write_all(&std::mem::take(&mut self.out));
     }
 
-    /// The next payload, or nothing if the session has ended.
+    /// The next payload; `None` if the session has ended.
     fn receive(&mut self) -> Option<Vec<u8>> {
         self.flush();
         loop {
@@ -190,7 +190,7 @@ impl Peer {
         }
     }
 
-    /// Up to the end. A reset is an end too.
+    /// Receives up to the end. A reset is an end too.
     fn receive_all(&mut self) {
         let _ = self.socket.read_to_end(&mut self.received);
     }
@@ -219,10 +219,10 @@ pub fn run(data: &[u8]) {
     assert!(!PANICKED.swap(false, Ordering::SeqCst), "a panic in the server");
 }
 
-/// What the peer received.
+/// Runs one connection; returns the bytes that the peer received.
 fn connection(server: &Arc<Server>, who: u8, stage: u8, script: &[u8]) -> Vec<u8> {
     let (ours, theirs) = UnixStream::pair().expect("sockets");
-    // Nobody waits for ever, whatever goes wrong.
+    // A timeout, so that no failure blocks for ever.
     ours.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
     theirs.set_write_timeout(Some(Duration::from_millis(200))).expect("a limit");
     let mut peer = Peer { socket: ours, out: Vec::new(), received: Vec::new(), seen: 0, codes: None };
@@ -233,8 +233,8 @@ fn connection(server: &Arc<Server>, who: u8, stage: u8, script: &[u8]) -> Vec<u8
     let pass = server.admission().admit(&connection, None).expect("room for one");
     let served = Arc::clone(server);
     let session = move || serve(&served, connection, pass);
-    // Whoever authenticates has to wait for answers. All others can say all that they have to say before anyone
-    // listens, which saves the time of a thread.
+    // An authenticating client has to wait for answers. All others send everything before the session starts, which
+    // saves a thread.
     if who & WITH_PASSWORD != 0 && stage >= AUTHENTICATED {
         let session = thread::Builder::new().stack_size(STACK_LEN).spawn(session).expect("a thread");
         speak(&mut peer, who, stage, script);
@@ -251,7 +251,7 @@ fn connection(server: &Arc<Server>, who: u8, stage: u8, script: &[u8]) -> Vec<u8
     peer.received
 }
 
-/// The honest beginning, and then the script.
+/// Sends the valid beginning, and then the script.
 fn speak(peer: &mut Peer, who: u8, stage: u8, script: &[u8]) {
     begin(peer, who, stage);
     if who & RAW != 0 {
@@ -268,8 +268,8 @@ fn speak(peer: &mut Peer, who: u8, stage: u8, script: &[u8]) {
     let _ = peer.socket.shutdown(std::net::Shutdown::Write);
 }
 
-/// What the server sent are frames, of which the last may be cut off; and few for somebody who is nobody: the greeting,
-/// the answers to the authentication, perhaps that to `ruok`.
+/// The server must send frames, of which the last may be cut off, and few to an unregistered peer: the greeting, the
+/// answers to the authentication, perhaps the answer to `ruok`.
 fn check(mut received: &[u8], is_somebody: bool) {
     let mut count = 0;
     while let Some((_, len)) = first_frame(received) {
@@ -279,7 +279,7 @@ fn check(mut received: &[u8], is_somebody: bool) {
     assert!(is_somebody || count <= 4, "{count} frames for a stranger");
 }
 
-/// The honest beginning.
+/// The valid beginning.
 fn begin(peer: &mut Peer, who: u8, stage: u8) {
     if stage < HANDSHAKE {
         return;
@@ -309,7 +309,7 @@ fn begin(peer: &mut Peer, who: u8, stage: u8) {
     }
 }
 
-/// As ZEO 4 does it. Who speaks M5 or Z5 cannot, and is refused.
+/// The authentication of ZEO 4. With M5 or Z5 it is refused.
 fn authenticate(peer: &mut Peer) {
     peer.receive();
     peer.send(b"(K\x01I00\nU\x12auth_get_challenge)t.", false);
@@ -409,7 +409,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     for (number, script) in scripts.iter().enumerate() {
         let script = script.join(END);
         for (who, stage) in [(0, 4), (2, 4), (2 | WITH_PASSWORD, 4), (5, 3), (0, 1), (READ_ONLY, 4)] {
-            // Not all with all: the mutations do that.
+            // Not all combinations: the mutations make the others.
             if number < 6 || (number + usize::from(who)).is_multiple_of(3) {
                 seeds.push([&[who, stage][..], &script].concat());
             }
@@ -424,7 +424,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     ];
     seeds
         .extend(msgpack.map(|payload| [&[1, 4][..], payload, END, b"\x94\x03\xc2\xa4vote\x91\x05"].concat()));
-    // What real clients sent.
+    // Messages of real clients.
     let mut recorded = super::recorded_payloads();
     recorded.retain(|payload| payload.len() < 400);
     seeds.extend(recorded.chunks(4).map(|payloads| [&[2, 4][..], &payloads.join(END)].concat()));
@@ -435,7 +435,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// The honest beginnings get where they are to get: what comes behind them would otherwise be tested nowhere.
+    /// The valid beginnings reach their stage; otherwise the messages after them would not be tested.
     #[test]
     fn beginnings() {
         let answers = |who: u8, script: &[u8]| {

@@ -1,5 +1,5 @@
-//! The note beside a data file (`Data.fs.tmp`) and a blob directory: whatever names and bytes are there, what is read
-//! is in proportion, and what is cleaned away lies in the directory.
+//! The note beside a data file (`Data.fs.tmp`) and a blob directory: for arbitrary names and bytes, the bytes read are
+//! bounded by the input, and only files inside the directory are changed.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -18,7 +18,7 @@ use runzeo::storage::prelude::*;
 
 const BASE: &str = "/blobs";
 
-/// A file system whose directories all have these names in them, and whose files all have this content.
+/// A file system in which all directories contain these names, and all files this content.
 struct OneOfEach {
     names: Vec<OsString>,
     content: Vec<u8>,
@@ -37,7 +37,7 @@ impl OneOfEach {
     }
 }
 
-/// What the storage sees.
+/// The file system as the storage sees it.
 #[derive(Clone)]
 struct Disk(Arc<OneOfEach>);
 
@@ -154,8 +154,8 @@ impl MediaDir for Dir {
     }
 }
 
-/// The first byte chooses; then a note, or lines: the names in every directory, an empty one, and the content of every
-/// file.
+/// The first byte selects; then comes a note, or lines: the names in every directory, an empty one, and the content of
+/// every file.
 pub fn run(data: &[u8]) {
     match data.split_first() {
         Some((0, note)) => {
@@ -172,7 +172,7 @@ fn blob_dir(choice: u8, text: &[u8]) {
     let (layout, name) =
         if choice & 1 == 1 { (Layout::Bushy, &b"bushy"[..]) } else { (Layout::Lawn, &b"lawn"[..]) };
     let mut lines = text.split(|byte| *byte == b'\n');
-    // What a directory cannot hold: nothing, itself, a path.
+    // Names that a directory cannot contain: an empty one, itself, a path.
     let is_name =
         |name: &&[u8]| ![&b""[..], b".", b".."].contains(name) && !name.iter().any(|b| matches!(b, b'/' | 0));
     let names: Vec<OsString> = lines
@@ -200,7 +200,7 @@ fn blob_dir(choice: u8, text: &[u8]) {
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
-    // Parts of a note have a checksum, which mutations do not find: real ones to begin with.
+    // Parts of a note have a checksum, which mutations do not find, so the seeds are real notes.
     let closed = [&b"\0"[..], &real_note()].concat();
     let with_zeros = [&closed[..], &8192u64.to_be_bytes(), &4096u64.to_be_bytes()].concat();
     vec![
@@ -212,7 +212,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-/// What a storage leaves beside an empty file when it is closed.
+/// The note that a storage leaves beside an empty file when it is closed.
 fn real_note() -> Vec<u8> {
     let dir = std::env::temp_dir().join(format!("runzeo-fuzz-{}", std::process::id()));
     let read = || -> io::Result<Vec<u8>> {

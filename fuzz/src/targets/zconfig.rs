@@ -1,4 +1,4 @@
-//! Configuration files: any bytes give a tree or an error with its place, whatever they include.
+//! Configuration files: arbitrary bytes give a tree, or an error with its place, with any includes.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! `<eventlog>`: where log lines go and how they look.
+//! `<eventlog>`: destinations and formats of log lines.
 
 use crate::base::address::Address;
 use crate::config::zconfig::datatypes::{self, Datatype};
@@ -15,7 +15,7 @@ use crate::logging::{
 const LOGFILE_FORMAT: &str = r"------\n%(asctime)s %(levelname)s %(name)s %(message)s";
 const DEFAULT_SYSLOG_FORMAT: &str = "%(name)s %(message)s";
 const DEFAULT_SYSLOG_FACILITY: &str = "user";
-/// Where syslog listens if the address leaves it open.
+/// Default host of a syslog address.
 const SYSLOG_HOST: &str = "localhost";
 const SYSLOG_PORT: u16 = 514;
 
@@ -25,7 +25,7 @@ const LEVEL: Datatype = Datatype::Custom(|text| level(text).map(drop));
 const STYLE: Datatype = Datatype::Custom(|text| style(text).map(drop));
 const FACILITY: Datatype = Datatype::Custom(|text| facility(text).map(drop));
 
-/// Keys that all handlers have, and then some.
+/// The keys of all handlers, and those of one kind.
 macro_rules! handler {
     ($name:literal, $format:expr, $($child:expr),* $(,)?) => {
         SectionType {
@@ -101,7 +101,7 @@ pub static EVENTLOG: SectionType = SectionType {
     content: Content::Checked(&[key("level", LEVEL).default("info"), HANDLERS]),
 };
 
-/// A logger other than the root; stands in `<runner>` only.
+/// A logger other than the root; allowed in `<runner>` only.
 pub static LOGGER: SectionType = SectionType {
     name: "logger",
     content: Content::Checked(&[
@@ -165,7 +165,7 @@ fn log_file(section: &Section) -> Result<HandlerSetup, ConfigError> {
     })
 }
 
-/// The rotation keys as given.
+/// The rotation keys as configured.
 struct RotationWanted {
     old_files: i128,
     max_size: i128,
@@ -183,7 +183,7 @@ impl RotationWanted {
         })
     }
 
-    /// For standard output and standard error.
+    /// Checks the keys for standard output and standard error.
     fn check_stream(&self) -> Result<(), &'static str> {
         if self.max_size != 0 || self.old_files != 0 || self.when.is_some() {
             return Err("standard output cannot be rotated; drop max-size, when and old-files");
@@ -207,7 +207,7 @@ impl RotationWanted {
                 Ok(Rotation::Time { when, interval, old_files })
             }
             None if self.max_size != 0 => {
-                // A negative size is never reached in Python.
+                // In Python a negative size is never reached.
                 Ok(Rotation::Size { max_size: u64::try_from(self.max_size).unwrap_or(0), old_files })
             }
             None => Err("rotation needs max-size or when"),
@@ -233,9 +233,9 @@ fn syslog(section: &Section) -> Result<HandlerSetup, ConfigError> {
     })
 }
 
-/// The keys of a line's layout. `arbitrary-fields` has no effect: a field that no entry has is refused with it too.
+/// The keys of a line's layout. `arbitrary-fields` has no effect: an unknown field is refused even with it.
 fn layout(section: &Section, default_format: &str) -> Result<Layout, ConfigError> {
-    // zope.exceptions' formatter differs in the tracebacks only, and there are none here.
+    // zope.exceptions' formatter differs only in tracebacks, and there are none here.
     if let Some(formatter) = section.value("formatter")
         && !matches!(formatter.text.as_str(), "logging.Formatter" | "zope.exceptions.log.Formatter")
     {
@@ -259,7 +259,7 @@ fn layout(section: &Section, default_format: &str) -> Result<Layout, ConfigError
     Ok(layout)
 }
 
-/// A format with control characters for `\n`, `\t`, `\b`, `\f` and `\r`.
+/// Replaces `\n`, `\t`, `\b`, `\f` and `\r` in a format by the control characters.
 fn unescape(text: &str) -> String {
     text.replace("\\n", "\n")
         .replace("\\t", "\t")
@@ -329,7 +329,7 @@ fn rotate_when(text: &str) -> Result<Option<When>, String> {
     }
 }
 
-/// The encodings that a server log is written in, under the names that Python has for them.
+/// The encodings for server logs, by their names in Python.
 fn encoding(text: &str) -> Result<Encoding, String> {
     match text.to_lowercase().replace(['-', ' '], "_").as_str() {
         "utf_8" | "utf8" | "u8" | "utf" | "cp65001" => Ok(Encoding::Utf8),

@@ -1,4 +1,4 @@
-//! The keys of `<zeo>` that limit what clients may take. All of them are our own.
+//! The keys of `<zeo>` that limit the resources of clients. Python's servers have none of them.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use crate::config::zconfig::matcher::{Child, KnownTo, key};
 use crate::config::zconfig::{ConfigError, Section};
 use crate::server::limits::Limits;
 
-/// One key: the values that it takes, and the field of [`Limits`] that it is for.
+/// One key: its bounds, and its field of [`Limits`].
 pub struct Limit {
     name: &'static str,
-    /// What [`Limits::default`] has, as one would write it.
+    /// The value in [`Limits::default`], as written in a file.
     default: &'static str,
     bounds: Bounds,
     get: fn(&Limits) -> Option<u64>,
-    /// With a number within the bounds, or `None` if they permit that.
+    /// Called with a number within the bounds, or `None` if they permit it.
     set: fn(&mut Limits, Option<u64>),
 }
 
@@ -23,7 +23,7 @@ impl Limit {
         key(self.name, Datatype::Bounded(&self.bounds)).default(self.default).known(KnownTo::Own)
     }
 
-    /// As one would write it.
+    /// The limit as written in a file.
     fn show(&self, limits: &Limits) -> String {
         let value = (self.get)(limits).map_or_else(|| "none".into(), |number| self.bounds.unit.show(number));
         format!("{} {value}", self.name)
@@ -31,7 +31,7 @@ impl Limit {
 }
 
 const YEAR: u64 = 366 * 86400;
-/// Larger than any memory, and still a length that can be computed with.
+/// Larger than any memory, and small enough for sums not to overflow.
 const MEMORY_MAX: u64 = 1 << 46;
 
 pub static MESSAGE_SIZE: Limit = Limit {
@@ -54,7 +54,7 @@ pub static HANDSHAKE_TIMEOUT: Limit = Limit {
 pub static DEAD_PEER_TIMEOUT: Limit = Limit {
     name: "dead-peer-timeout",
     default: "5m",
-    // The kernel sends a few probes, seconds apart, and begins with them after 32767 seconds at the latest.
+    // The kernel's probes are seconds apart, and begin after 32767 seconds at the latest.
     bounds: Bounds { unit: Unit::Seconds, least: 10, most: 18 * 3600, or_none: true },
     get: |limits| seconds(limits.dead_peer_timeout),
     set: |limits, value| limits.dead_peer_timeout = value.map(Duration::from_secs),
@@ -111,7 +111,7 @@ pub static TRANSACTION_OBJECTS: Limit = Limit {
 pub static UNSENT: Limit = Limit {
     name: "max-unsent",
     default: "16MB",
-    // A client has a megabyte of its own replies under way at any time.
+    // A client may have a megabyte of replies under way at any time.
     bounds: Bounds { unit: Unit::Bytes, least: 2 << 20, most: MEMORY_MAX, or_none: false },
     get: |limits| Some(limits.unsent as u64),
     set: |limits, value| limits.unsent = number(value),
@@ -158,7 +158,7 @@ static ALL: [&Limit; 13] = [
     &UNDO_LOG,
 ];
 
-/// What the section says, and else the defaults.
+/// The limits in the section, and the defaults for the others.
 pub fn limits(section: &Section) -> Result<Limits, ConfigError> {
     let mut limits = Limits::default();
     for limit in ALL {
@@ -169,14 +169,14 @@ pub fn limits(section: &Section) -> Result<Limits, ConfigError> {
     Ok(limits)
 }
 
-/// The limits that are not the default ones, as one would write them.
+/// The limits that differ from the defaults, as written in a file.
 pub fn unusual(limits: &Limits) -> Vec<String> {
     let usual = Limits::default();
     let differs = |limit: &&&Limit| (limit.get)(limits) != (limit.get)(&usual);
     ALL.iter().filter(differs).map(|limit| limit.show(limits)).collect()
 }
 
-/// For counts of things in memory. Their bounds permit no `None`, and no number that does not fit.
+/// For counts of things in memory. Their bounds exclude `None` and numbers that do not fit.
 fn number(value: Option<u64>) -> usize {
     usize::try_from(value.unwrap_or(u64::MAX)).unwrap_or(usize::MAX)
 }
@@ -189,7 +189,7 @@ fn seconds(time: Option<Duration>) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// A row that sets another field than it reads, or a default that nobody may write, is a slip of the pen.
+    /// Each row sets the field that it reads, and its default is within the bounds.
     #[test]
     fn every_limit_can_be_set_to_what_it_shows() {
         for limit in ALL {

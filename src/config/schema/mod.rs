@@ -1,8 +1,8 @@
-//! The sections and keys of the server's configuration file, and how their values become options.
+//! The sections and keys of the server's configuration file, and their conversion to options.
 //!
-//! The tables are the union of what the schemas of ZEO 4 and ZEO 6 allow: a file that either takes is
-//! taken here. A setting that needs something which the server does not have is refused with its line,
-//! never ignored; `<runner>` alone is checked and then left to zdaemon. `docs/operations.md` has a row for each key.
+//! The tables are the union of the schemas of ZEO 4 and ZEO 6: a file for either server is accepted. A setting for a
+//! feature that this server lacks is refused with its line, never ignored; only `<runner>` is checked and then ignored,
+//! because it is zdaemon's. `docs/operations.md` has a row for each key.
 
 pub mod eventlog;
 pub mod limits;
@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use super::zconfig::matcher::{Child, Content, SectionType};
 use super::zconfig::{ConfigError, Section};
 
-/// The whole file.
+/// The whole file as a section type.
 pub static FILE: SectionType = SectionType {
     name: "",
     content: Content::Checked(&[
@@ -37,15 +37,15 @@ pub static FILE: SectionType = SectionType {
     ]),
 };
 
-/// Packages whose sections are all known without `%import`.
+/// Packages whose sections are known even without `%import`.
 const KNOWN_PACKAGES: &[&str] =
     &["ZODB", "ZEO", "zdaemon", "ZConfig.components.basic", "ZConfig.components.logger"];
 
-/// Packages with storages that are in use, but not here.
+/// Packages with storages that are in use, but not supported here.
 const REFUSED_PACKAGES: &[(&str, &str)] =
     &[("zc.zrs", "replication is"), ("relstorage", "databases of RelStorage are")];
 
-/// Whether `%import PACKAGE` brings nothing that would be missing here.
+/// Checks whether `%import PACKAGE` can be ignored because this server has the package's sections.
 pub fn import(package: &str) -> Result<(), String> {
     if cfg!(not(feature = "test-storages")) && matches!(package, "ZODB.tests" | "ZEO.tests") {
         return Err(format!(
@@ -62,7 +62,7 @@ pub fn import(package: &str) -> Result<(), String> {
     }
 }
 
-/// Check that each section of a package stands in a file that imports the package.
+/// Checks that each section of a package is in a file that imports the package.
 pub fn check_imports(section: &Section, imported: &BTreeSet<String>) -> Result<(), ConfigError> {
     for inner in section.sections() {
         let package = storages::IMPORTED.iter().find(|(_, types)| types.contains(&inner.type_name.as_str()));

@@ -1,6 +1,6 @@
 //! `<runner>`: settings of zdaemon, which may start the server from the same file.
 //!
-//! Checked as Python's runzeo checks it, and of no further use here.
+//! Checked as in Python's runzeo, and otherwise ignored.
 
 use super::eventlog;
 use crate::config::zconfig::datatypes::Datatype;

@@ -8,14 +8,14 @@ use crate::config::zconfig::matcher::{Content, KnownTo, SectionType, key, requir
 use crate::config::zconfig::{ConfigError, Section};
 use crate::net::tls::{Clients, Files, Password};
 
-/// Names for all authorities that the machine trusts; the documentation of Python's server has both.
+/// Values for all authorities that the machine trusts; the documentation of Python's server has both.
 const SIGNED: &[&str] = &["-", "SIGNED"];
-/// Python's server trusts no certificate with this until a program adds some.
+/// With this value Python's server trusts no certificate until a program adds some.
 const DYNAMIC: &str = "DYNAMIC";
 
 const ZEO_5: KnownTo = KnownTo::Since("ZEO 5.0");
 
-/// Those of ZEO 6, and `password-file`.
+/// The keys of ZEO 6, and `password-file`.
 pub static SSL: SectionType = SectionType {
     name: "ssl",
     content: Content::Checked(&[
@@ -45,7 +45,7 @@ pub fn ssl(section: &Section) -> Result<SslConfig, ConfigError> {
                  SIGNED",
             ));
         }
-        // Python's server takes a file of that name for a file.
+        // In Python's server an existing file of that name takes precedence.
         Some(value) if SIGNED.contains(&value.text.as_str()) && !Path::new(&value.text).exists() => {
             Clients::Signed
         }
@@ -66,7 +66,7 @@ pub fn ssl(section: &Section) -> Result<SslConfig, ConfigError> {
     Ok(SslConfig { files: Files { certificate, key, password, clients }, location: section.start.clone() })
 }
 
-/// What the function of upstream's tests returns.
+/// The result of the function in upstream's tests.
 #[cfg(feature = "test-storages")]
 fn password_of(function: &str) -> Option<Password> {
     (function == "ZEO.tests.testssl.pwfunc").then(|| Password::Text("1234".into()))

@@ -1,4 +1,4 @@
-//! The storages to serve, and those inside them.
+//! The storages to serve, and their inner storages.
 
 use std::path::PathBuf;
 
@@ -29,14 +29,14 @@ static FILESTORAGE: SectionType = SectionType {
         key("pack-gc", Datatype::Boolean).default("true").known(KnownTo::Since("ZODB 3.9")),
         key("pack-keep-old", Datatype::Boolean).default("true").known(KnownTo::Since("ZODB 3.9")),
         key("pack-refuse-large-removals", Datatype::Boolean).default("false").known(KnownTo::Own),
-        // Python writes the format of the Python that runs it.
+        // Python's server writes the format of the Python that runs it.
         key("new-file-format", Datatype::Custom(|text| new_file_format(text).map(drop)))
             .default("auto")
             .known(KnownTo::Own),
     ]),
 };
 
-/// The storage that a layer lies on.
+/// The storage inside a layer.
 const fn base_slot() -> Child {
     Child::Slot {
         what: "storage section such as <filestorage> inside",
@@ -104,7 +104,7 @@ static SERVERHEXSTORAGE: SectionType =
 static LOADDELAYED_STORAGE: SectionType =
     SectionType { name: "loaddelayed_storage", content: Content::Checked(&[base_slot()]) };
 
-/// A storage of ZODB or ZEO that cannot be served.
+/// A storage of ZODB or ZEO that is not supported.
 const fn not_served(name: &'static str) -> SectionType {
     SectionType { name, content: Content::Opaque }
 }
@@ -114,7 +114,7 @@ static CLIENTSTORAGE: SectionType = not_served("clientstorage");
 static FULLSTORAGE: SectionType = not_served("fullstorage");
 static MINIMALSTORAGE: SectionType = not_served("minimalstorage");
 
-/// All storages that the schemas of ZODB and ZEO know, and those of the packages that can be imported.
+/// All storages in the schemas of ZODB and ZEO, and those of importable packages.
 pub static STORAGES: &[&SectionType] = &[
     &FILESTORAGE,
     &MAPPINGSTORAGE,
@@ -136,7 +136,7 @@ pub static STORAGES: &[&SectionType] = &[
     &LOADDELAYED_STORAGE,
 ];
 
-/// Sections that are known only after the `%import` of their package.
+/// Sections that need the `%import` of their package.
 pub static IMPORTED: &[(&str, &[&str])] = &[
     ("zc.zlibstorage", &["zlibstorage", "serverzlibstorage"]),
     ("zc.beforestorage", &["before"]),
@@ -145,7 +145,7 @@ pub static IMPORTED: &[(&str, &[&str])] = &[
     ("ZEO.tests", &["loaddelayed_storage"]),
 ];
 
-/// Ways to write the packer that FileStorage uses anyway.
+/// Spellings of the packer that FileStorage uses by default.
 const DEFAULT_PACKERS: &[&str] =
     &["", "ZODB.FileStorage:FileStorage.packer", "ZODB.FileStorage.FileStorage:FileStorage.packer"];
 
@@ -191,7 +191,7 @@ fn name(section: &Section) -> Option<String> {
     section.value("name").map(|value| value.text.clone())
 }
 
-/// The one storage inside.
+/// The one inner storage.
 fn base(section: &Section) -> Result<Box<StorageConfig>, ConfigError> {
     match section.sections().next() {
         Some(inner) => storage(inner).map(Box::new),
@@ -203,7 +203,7 @@ fn demo_storage(section: &Section) -> Result<DemoStorageConfig, ConfigError> {
     let mut demo = DemoStorageConfig { name: name(section), base: None, changes: None };
     for inner in section.sections() {
         let storage = Box::new(storage(inner)?);
-        // Names are unique, so that there is one with this name at most.
+        // Names are unique, so at most one has this name.
         if inner.name.as_deref() == Some("changes") {
             demo.changes = Some(storage);
         } else if demo.base.replace(storage).is_some() {
@@ -228,7 +228,7 @@ fn blob_storage(section: &Section) -> Result<BlobStorageConfig, ConfigError> {
     Ok(BlobStorageConfig { blob_dir: blob_dir.into(), base })
 }
 
-/// A storage keeps its blobs itself, and so as safe as its records: a `<blobstorage>` lies around one that can.
+/// Checks that the storage inside a `<blobstorage>` can keep blobs. It keeps them itself, as safely as its records.
 fn check_keeps_blobs(storage: &StorageConfig) -> Result<(), &'static str> {
     match storage {
         StorageConfig::File(file) if file.options.blob_dir.is_some() => {
@@ -316,7 +316,7 @@ fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {
     Ok(FileStorageConfig { options, location: section.start.clone() })
 }
 
-/// Python takes an empty one for none.
+/// The blob directory. An empty path means none, as in Python.
 fn blob_dir(section: &Section) -> Result<Option<PathBuf>, ConfigError> {
     Ok(section.get("blob-dir", datatypes::existing_dirpath)?.filter(|path| !path.as_os_str().is_empty()))
 }

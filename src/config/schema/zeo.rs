@@ -14,7 +14,7 @@ use crate::server::limits::Limits;
 
 pub const DEFAULT_INVALIDATION_QUEUE_SIZE: usize = 100;
 
-/// Keys of ZEO 4 and ZEO 6 together, and our own.
+/// The keys of ZEO 4 and ZEO 6, and those of this server.
 pub static ZEO: SectionType = SectionType {
     name: "zeo",
     content: Content::Checked(&[
@@ -56,7 +56,7 @@ pub static ZEO: SectionType = SectionType {
     ]),
 };
 
-/// The values of the section, before the command line replaces some of them.
+/// The values of the section, before the overrides of the command line.
 #[derive(Debug, Default)]
 pub struct ZeoSection {
     pub address: Option<Address>,
@@ -78,7 +78,7 @@ pub struct ZeoSection {
     pub limits: Limits,
 }
 
-/// The keys of helper processes, with their lines.
+/// The keys for helper processes, with their lines.
 #[derive(Debug, Default)]
 pub struct ConflictResolverSection {
     pub interpreter: Option<PathBuf>,
@@ -97,7 +97,7 @@ impl ZeoSection {
             invalidation_queue_size: section
                 .get("invalidation-queue-size", datatypes::integer)?
                 .map(|count| usize::try_from(count.max(0)).unwrap_or(usize::MAX)),
-            // As in Python, an age of zero is none, and no client is younger than a negative one.
+            // As in Python, an age of zero means no limit, and a negative one excludes no client.
             invalidation_age: section
                 .get("invalidation-age", datatypes::float)?
                 .filter(|age| *age > 0.0)
@@ -128,7 +128,7 @@ impl ZeoSection {
     }
 }
 
-/// An executable file. Whether it is a Python that can be used is found out when it is started.
+/// An executable file. It is tested as a Python only when it is started.
 fn interpreter(text: &str) -> Result<PathBuf, String> {
     use std::os::unix::fs::PermissionsExt;
     let path = datatypes::existing_path(text)?;
@@ -146,7 +146,7 @@ fn user(text: &str) -> Result<User, String> {
     Ok(User { name: text.into(), uid, gid })
 }
 
-/// `module.name`, one or more, of what Python calls identifiers; ASCII will do.
+/// One or more `module.name` of Python identifiers, ASCII only.
 fn names(text: &str) -> Result<Vec<String>, String> {
     let is_identifier = |part: &str| {
         !part.starts_with(|c: char| c.is_ascii_digit())
@@ -170,7 +170,7 @@ fn mode(text: &str) -> Result<u32, String> {
     }
 }
 
-/// A length of time within bounds that can be added to a clock: 0 to some thirty years.
+/// A time span within bounds that can be added to a clock: 0 to some thirty years.
 pub fn seconds(seconds: f64) -> Duration {
     let bounded = if seconds.is_nan() { 0.0 } else { seconds.clamp(0.0, 1e9) };
     Duration::from_secs_f64(bounded)

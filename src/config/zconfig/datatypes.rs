@@ -1,18 +1,18 @@
 //! From text to value: ZConfig's data types, and those of zdaemon.
 //!
-//! A text that Python's conversions accept is accepted here and means the same, down to blanks around a number and underscores in
-//! it. Integers beyond [`i128`] saturate; all settings have lower bounds. Errors quote the text: "'x' is not ..."; the caller adds
-//! key, file and line.
+//! A text that Python's conversions accept is accepted here with the same meaning, including blanks around a number and
+//! underscores in it. Integers beyond [`i128`] saturate; all settings have lower bounds. Errors quote the text: "'x' is
+//! not ..."; the caller adds key, file and line.
 
 use std::path::{Path, PathBuf};
 
 use super::{is_space, quoted};
 use crate::base::address::Address;
 
-/// Python refuses longer decimal texts too.
+/// Python refuses longer decimal numbers too.
 const INTEGER_DIGITS_MAX: usize = 4300;
 
-/// A data type as the tables of a schema name it.
+/// A data type in the tables of a schema.
 #[derive(Clone, Copy, Debug)]
 pub enum Datatype {
     Any,
@@ -34,12 +34,12 @@ pub enum Datatype {
     Octal,
     /// A number within bounds.
     Bounded(&'static Bounds),
-    /// A conversion of one schema.
+    /// A conversion for one schema only.
     Custom(fn(&str) -> Result<(), String>),
 }
 
 impl Datatype {
-    /// Whether the text is acceptable.
+    /// Checks whether the text is valid.
     pub fn check(self, text: &str) -> Result<(), String> {
         match self {
             Datatype::Any | Datatype::StringList => Ok(()),
@@ -69,7 +69,7 @@ pub struct Bounds {
     pub unit: Unit,
     pub least: u64,
     pub most: u64,
-    /// `none` is permitted too.
+    /// Whether `none` is permitted.
     pub or_none: bool,
 }
 
@@ -81,7 +81,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// As one would write it, with the largest unit of which it is a multiple.
+    /// The number as written in a file, with the largest unit of which it is a multiple.
     pub fn show(self, number: u64) -> String {
         let units: &[(u64, &str)] = match self {
             Unit::Bytes => &[(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")],
@@ -93,7 +93,7 @@ impl Unit {
     }
 }
 
-/// A number of a unit, or `none`, which is `None`.
+/// A number with a unit, or `none`, which is `None`.
 pub fn bounded(text: &str, bounds: &Bounds) -> Result<Option<u64>, String> {
     if bounds.or_none && text.eq_ignore_ascii_case("none") {
         return Ok(None);
@@ -139,7 +139,7 @@ pub fn integer_list(text: &str) -> Result<Vec<i128>, String> {
     if text.is_empty() { Ok(Vec::new()) } else { text.split(',').map(integer).collect() }
 }
 
-/// What Python's `int` makes of a text.
+/// The value of Python's `int` for a text.
 fn number(text: &str, radix: u32) -> Option<i128> {
     let text = text.trim_matches(is_space);
     let (negative, mut digits) = match text.strip_prefix(['+', '-']) {
@@ -169,7 +169,7 @@ fn number(text: &str, radix: u32) -> Option<i128> {
 pub fn float(text: &str) -> Result<f64, String> {
     let error = || format!("{} is not a number", quoted(text));
     let trimmed = text.trim_matches(is_space);
-    // Underscores may stand between digits.
+    // Underscores are allowed between digits.
     let bytes = trimmed.as_bytes();
     let between_digits = |index: usize| {
         let digit = |index: Option<usize>| index.and_then(|i| bytes.get(i)).is_some_and(u8::is_ascii_digit);
@@ -254,7 +254,7 @@ pub fn inet_address(text: &str) -> Result<(Option<String>, Option<u16>), String>
         |host: &str| host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).map(str::to_lowercase);
     let (host, port) = match bracketed(host) {
         Some(inner) => (inner, port),
-        // An IPv6 address without a port; its last part is not one.
+        // An IPv6 address without a port; its last part is no port.
         None if host.contains(':') => (bracketed(text).unwrap_or_else(|| text.to_lowercase()), ""),
         None => (host.to_lowercase(), port),
     };
@@ -283,7 +283,7 @@ pub fn existing_dirpath(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// A directory that exists, or at least its parent does.
+/// A directory that exists, or whose parent exists.
 pub fn existing_parent_directory(text: &str) -> Result<PathBuf, String> {
     let path = expand_user(text);
     if path.is_dir() || directory_of(&path).is_dir() {
@@ -304,7 +304,7 @@ pub fn existing_parent_dirpath(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// What precedes the last slash: empty if there is none. (`Path::parent` drops a slash at the end first.)
+/// The part before the last slash, which may be empty. (`Path::parent` removes a trailing slash first.)
 fn directory_of(path: &Path) -> PathBuf {
     let text = path.to_string_lossy();
     match text.rsplit_once('/') {
@@ -314,7 +314,7 @@ fn directory_of(path: &Path) -> PathBuf {
     }
 }
 
-/// `~` and `~user` at the start become home directories, where known.
+/// Replaces `~` and `~user` at the start by the home directory, if it is known.
 pub fn expand_user(text: &str) -> PathBuf {
     let Some(rest) = text.strip_prefix('~') else { return text.into() };
     let (user, tail) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -329,14 +329,14 @@ fn home_of(user: &str) -> Option<PathBuf> {
     account(user)?.get(5).map(PathBuf::from)
 }
 
-/// The fields of a user's line.
+/// The fields of a user's line in the user database.
 fn account(user: &str) -> Option<Vec<String>> {
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
     let mut fields = users.lines().map(|line| line.split(':').map(String::from).collect::<Vec<_>>());
     fields.find(|fields| fields.first().is_some_and(|name| name == user))
 }
 
-/// A user of this machine, by name or by the numbers of a user and a group: the two numbers.
+/// The ids of a user of this machine and of its group, from the user's name or from both numbers.
 pub fn user(text: &str) -> Result<(u32, u32), String> {
     let numbers = |uid: &str, gid: &str| Some((uid.parse().ok()?, gid.parse().ok()?));
     let found = match text.split_once(':') {
@@ -344,7 +344,7 @@ pub fn user(text: &str) -> Result<(u32, u32), String> {
         None => account(text).and_then(|fields| numbers(fields.get(2)?, fields.get(3)?)),
     };
     match found {
-        // The largest number means "nobody" to the system.
+        // For the system the largest number means "no id".
         Some((uid, gid)) if uid != u32::MAX && gid != u32::MAX => Ok((uid, gid)),
         _ => Err(format!(
             "there is no user '{text}' in /etc/passwd; one who stands elsewhere is given by numbers, such as 1001:1001"

@@ -11,14 +11,14 @@ pub struct Definitions {
 }
 
 impl Definitions {
-    /// Carry out `%define NAME VALUE`, given what follows the word.
+    /// Executes `%define NAME VALUE`; `argument` is the text after the word.
     pub fn define(&mut self, argument: &str, environment: Environment<'_>) -> Result<(), String> {
         let end = argument.find(is_space).unwrap_or(argument.len());
         let (written, rest) = argument.split_at(end);
         let name = written.to_lowercase();
         let raw = rest.trim_start_matches(is_space);
-        // A repetition is harmless if it says the same; what is compared is the old value with
-        // substitutions made and the new text without, as ZConfig does.
+        // A repetition with the same value is allowed. As in ZConfig, the old value after substitution is compared with
+        // the new text before it.
         if self.values.get(&name).is_some_and(|value| value != raw) {
             return Err(format!("'{name}' is already defined with another value"));
         }
@@ -32,7 +32,7 @@ impl Definitions {
         Ok(())
     }
 
-    /// The text with all references replaced. Values are not looked at for further references.
+    /// Replaces all references in the text. References in the values are not replaced.
     pub fn replace(&self, text: &str, environment: Environment<'_>) -> Result<String, String> {
         let mut result = String::new();
         let mut rest = text;
@@ -62,10 +62,10 @@ impl Definitions {
 /// Looks up an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// What stands behind a dollar sign.
+/// The part after a dollar sign.
 struct Reference<'a> {
     kind: Kind<'a>,
-    /// The text behind it.
+    /// The text after the reference.
     rest: &'a str,
 }
 
@@ -104,7 +104,7 @@ fn enclosed<'a>(text: &'a str, open: &str, close: char) -> Result<(&'a str, &'a 
     Ok((name, rest))
 }
 
-/// How many bytes at the start of the text form a name.
+/// Length in bytes of the name at the start of the text.
 fn name_len(text: &str) -> usize {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         return 0;

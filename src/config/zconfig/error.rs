@@ -1,16 +1,16 @@
-//! Errors of a configuration: file and line, what is wrong, and a name that may have been meant.
+//! Errors of a configuration: file and line, what is wrong, and perhaps a suggestion.
 
 use std::fmt;
 
 use super::tree::Location;
 
-/// One error; the first one found ends the reading.
+/// One error; reading ends with the first one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError {
-    /// `None`: the error is of no line, as for a file that cannot be read.
+    /// `None` if the error belongs to no line, as for a file that cannot be read.
     pub location: Option<Location>,
     pub message: String,
-    /// A name that exists and looks like the one that does not.
+    /// An existing name that is similar to the unknown one.
     pub suggestion: Option<String>,
 }
 

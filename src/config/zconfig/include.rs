@@ -1,11 +1,11 @@
-//! From what follows `-C` or `%include` to a path.
+//! The path in `-C` or `%include`.
 //!
-//! ZConfig treats both as URLs; of those, files are supported. A relative reference starts from the
-//! directory of the including file. Paths are normalised by their text alone, as URLs are.
+//! ZConfig treats both as URLs; only files are supported. A relative reference starts from the directory of the
+//! including file. Paths are normalised as text, as URLs are.
 
 use std::path::{Component, Path, PathBuf};
 
-/// The file that `-C` names: a path, or a `file:` URL.
+/// The file of `-C`: a path, or a `file:` URL.
 pub fn top_level(reference: &str) -> Result<PathBuf, String> {
     match scheme(reference) {
         None => Ok(normalise(Path::new(reference))),
@@ -16,7 +16,7 @@ pub fn top_level(reference: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// The file that an `%include` in `base` names.
+/// The file of an `%include` in `base`.
 pub fn relative_to(base: &Path, reference: &str) -> Result<PathBuf, String> {
     let rest = match scheme(reference) {
         Some(scheme) if scheme.eq_ignore_ascii_case("file") => &reference[scheme.len() + 1..],
@@ -31,7 +31,7 @@ pub fn relative_to(base: &Path, reference: &str) -> Result<PathBuf, String> {
     Ok(normalise(&directory.join(path)))
 }
 
-/// The scheme of a URL. A single letter is a Windows drive for ZConfig, so it is none.
+/// The scheme of a URL. In ZConfig a single letter is a Windows drive, so it is no scheme.
 fn scheme(reference: &str) -> Option<&str> {
     let (scheme, _) = reference.split_once(':')?;
     let well_formed = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -45,7 +45,7 @@ fn unsupported(scheme: &str, reference: &str) -> String {
     )
 }
 
-/// Drop `//` and an empty or local host.
+/// Removes `//` and an empty or local host.
 fn without_host(rest: &str) -> Result<&str, String> {
     let Some(after) = rest.strip_prefix("//") else { return Ok(rest) };
     let path = after.find('/').map_or("", |slash| &after[slash..]);
@@ -57,7 +57,7 @@ fn without_host(rest: &str) -> Result<&str, String> {
     }
 }
 
-/// Decode `%XX`; refuse a fragment, as ZConfig does.
+/// Decodes `%XX`; refuses a fragment, as ZConfig does.
 fn from_url(text: &str) -> Result<PathBuf, String> {
     if let Some((_, fragment)) = text.split_once('#')
         && !fragment.is_empty()
@@ -88,7 +88,7 @@ fn hex_digit(digit: u8) -> u8 {
     }
 }
 
-/// Without `.` and, where possible, `..`.
+/// The path without `.` and, where possible, `..`.
 fn normalise(path: &Path) -> PathBuf {
     let mut result = PathBuf::new();
     for component in path.components() {

@@ -1,11 +1,11 @@
-//! Compares a tree with the tables of a schema: unknown, missing, repeated and unconvertible items.
+//! Checks a tree against the tables of a schema: unknown, missing, repeated and invalid items.
 //!
-//! A schema is plain data: section types with their keys and the sections that they may hold. As in
-//! ZConfig, the order of the children matters: a section's name must not be that of a key that stands
-//! before the section's slot.
+//! A schema is plain data: section types with their keys and allowed inner sections. As in ZConfig, the order of the
+//! children matters: a section's name must not be the name of a key before the section's slot.
 //!
-//! A key also says its default and which of Python's servers know it. Both are for the documents, which tests compare with the
-//! schema (`tests/config/documents.rs`); another test there compares the default with what the server does without the key.
+//! A key also has its default and the Python servers that know it. Both are for the documents, which tests compare with
+//! the schema (`tests/config/documents.rs`); another test there compares the default with the behaviour without the
+//! key.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,11 +26,11 @@ pub struct SectionType {
 #[derive(Debug)]
 pub enum Content {
     Checked(&'static [Child]),
-    /// Not looked at here: the reader of the section refuses it.
+    /// Not checked here: the reader of the section refuses it.
     Opaque,
 }
 
-/// What a section may hold.
+/// What a section may contain.
 #[derive(Clone, Copy, Debug)]
 pub enum Child {
     Key {
@@ -38,13 +38,13 @@ pub enum Child {
         datatype: Datatype,
         required: bool,
         multiple: bool,
-        /// A text that means the same as leaving the key out. `None`: there is no such text.
+        /// A text with the same effect as leaving the key out. `None` if there is no such text.
         default: Option<&'static str>,
         known: KnownTo,
     },
     /// Sections of any of the types, with any name or none.
     Slot {
-        /// For the message that it is missing: "there is no ...".
+        /// For the message if it is missing: "there is no ...".
         what: &'static str,
         types: &'static [&'static SectionType],
         required: bool,
@@ -52,7 +52,7 @@ pub enum Child {
     },
 }
 
-/// Which of Python's servers know a key; those before ZODB 3.8 do not count.
+/// Which of Python's servers know a key, from ZODB 3.8 on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum KnownTo {
     Always,
@@ -62,12 +62,12 @@ pub enum KnownTo {
     Until(&'static str),
     /// From the first version to the second, inclusive.
     Between(&'static str, &'static str),
-    /// None of them: it is a key of this server alone.
+    /// None of them: the key belongs to this server.
     Own,
 }
 
 impl fmt::Display for KnownTo {
-    /// As the tables of the documents have it.
+    /// The text in the tables of the documents.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KnownTo::Always => f.write_str("all"),
@@ -112,14 +112,14 @@ impl SectionType {
             .copied()
     }
 
-    /// For messages: where something is. Nothing for the file itself.
+    /// The place of the type, for messages. Empty for the file itself.
     fn place(&self) -> String {
         if self.name.is_empty() { String::new() } else { format!(" in <{}>", self.name) }
     }
 
-    /// The types that this one can hold, at any depth.
+    /// The section types inside this one, at any depth.
     pub fn inner_types(&'static self) -> Vec<&'static SectionType> {
-        // Storages hold storages.
+        // Storages may contain storages.
         let mut seen: Vec<&SectionType> = Vec::new();
         let mut todo = vec![self];
         while let Some(section_type) = todo.pop() {
@@ -134,19 +134,19 @@ impl SectionType {
     }
 }
 
-/// Check a file against the type that stands for the whole file.
+/// Checks a file against the section type of the whole file.
 pub fn check(root: &Section, schema: &'static SectionType) -> Result<(), ConfigError> {
     check_section(root, schema, schema)
 }
 
-/// Check a section and all in it.
+/// Checks a section and everything in it.
 fn check_section(
     section: &Section,
     section_type: &SectionType,
     schema: &'static SectionType,
 ) -> Result<(), ConfigError> {
     let Content::Checked(children) = section_type.content else { return Ok(()) };
-    // For each child of the type, where it was first seen.
+    // The first place of each child of the type.
     let mut seen: Vec<Option<&Location>> = vec![None; children.len()];
     let mut names: HashMap<&str, &Location> = HashMap::new();
     for item in &section.items {
@@ -206,7 +206,7 @@ impl Child {
         }
     }
 
-    /// This key, known to those of Python's servers.
+    /// This key, known to these Python servers.
     pub const fn known(self, known: KnownTo) -> Child {
         match self {
             Child::Key { name, datatype, required, multiple, default, .. } => {
@@ -227,7 +227,7 @@ impl Child {
     }
 }
 
-/// Check a key and its text; returns which child of the type it is.
+/// Checks a key and its text; returns the index of the type's child.
 fn check_value(value: &Value, section_type: &SectionType) -> Result<usize, ConfigError> {
     let fail = |message: String| ConfigError::at(&value.location, message);
     let wanted = basic_key(&value.key).map_err(fail)?;
@@ -246,7 +246,7 @@ fn check_value(value: &Value, section_type: &SectionType) -> Result<usize, Confi
     Ok(index)
 }
 
-/// The slot that takes a section, and the section's type.
+/// The slot for a section, and the section's type.
 fn find_slot(
     inner: &Section,
     section_type: &SectionType,

@@ -1,19 +1,19 @@
-//! Settings from the command line (`-X section/key=value`), put over those of the file.
+//! Settings from the command line (`-X section/key=value`), which override those of the file.
 //!
-//! A step of the path names a section by its name or its type, and goes to the first that fits. The
-//! setting replaces what the file says for that key. Its text is taken as it is, without `$` substitution.
+//! Each step of the path names a section by its name or its type, and selects the first match. The setting replaces the
+//! file's values of that key. Its text is used literally, without `$` substitution.
 
 use super::datatypes::basic_key;
 use super::error::ConfigError;
 use super::tree::{Item, Location, Section, Value};
 
-/// One `path/to/key=text`, the path from the section in hand on.
+/// One `path/to/key=text`; the path starts at the current section.
 struct Setting<'a> {
     path: &'a [&'a str],
     text: &'a str,
 }
 
-/// Put the settings into the tree.
+/// Applies the settings to the tree.
 pub fn apply(root: &mut Section, specifiers: &[String]) -> Result<(), ConfigError> {
     let mut split = Vec::new();
     for specifier in specifiers {

@@ -1,8 +1,8 @@
-//! From text to a tree of sections.
+//! Parses text into a tree of sections.
 //!
-//! Line by line: comment, `<section name>`, `</section>`, `<section/>`, `%directive`, `key value`. What
-//! sections and keys mean is for the matcher. Nothing recurses but includes, and those are limited,
-//! so no text can exhaust the stack; a limit on what is read keeps includes from multiplying.
+//! Line by line: comment, `<section name>`, `</section>`, `<section/>`, `%directive`, `key value`. The matcher checks
+//! sections and keys. Only includes recurse, and their depth is limited, so no text can exhaust the stack; a limit on
+//! the bytes read keeps includes from multiplying.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,24 +13,24 @@ use super::error::ConfigError;
 use super::tree::{Item, Location, Section, Value};
 use super::{include, is_space, quoted};
 
-/// How deep files may include each other.
+/// Upper bound on the nesting of includes.
 const INCLUDE_DEPTH_MAX: usize = 64;
-/// How many files are read, counting repetitions.
+/// Upper bound on the files that are read, counting repetitions.
 const INCLUDE_COUNT_MAX: usize = 10_000;
-/// How many bytes are read in total.
+/// Upper bound on the bytes that are read in total.
 const READ_LEN_MAX: usize = 256 << 20;
-/// How deep sections may nest, over all includes.
+/// Upper bound on the nesting of sections, over all includes.
 const SECTION_DEPTH_MAX: usize = 100;
 
-/// What a configuration may refer to outside itself.
+/// What a configuration may use from outside.
 pub trait Surroundings {
     fn environment(&self, name: &str) -> Option<String>;
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// `%import PACKAGE`: whether the sections of that package are known; else why not.
+    /// `%import PACKAGE`: fails if the sections of that package are not known.
     fn import(&self, package: &str) -> Result<(), String>;
 }
 
-/// Read the file that `-C` names, and all that it includes, into a section without a type.
+/// Reads the file of `-C`, and all files that it includes, into a section without a type.
 pub fn load(reference: &str, surroundings: &dyn Surroundings) -> Result<Section, ConfigError> {
     let path = include::top_level(reference).map_err(ConfigError::nowhere)?;
     let mut parser = Parser {
@@ -58,7 +58,7 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    /// Read a file into a section; returns its last line. `included_at` is the line that asked for it.
+    /// Reads a file into a section; returns its last line. `included_at`: the line with the include.
     fn file(
         &mut self,
         path: PathBuf,

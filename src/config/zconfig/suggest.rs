@@ -1,9 +1,9 @@
-//! "Did you mean ...?": the known name that is nearest to an unknown one.
+//! "Did you mean ...?": the known name that is most similar to an unknown one.
 
-/// Names longer than this are no typing mistakes, and the search below is quadratic in their length.
+/// Longer names are no typing mistakes, and the search is quadratic in the length.
 const LEN_MAX: usize = 64;
 
-/// The candidate with the fewest typing mistakes, if there are few enough for it to be likely.
+/// The candidate with the fewest typing mistakes, if they are few.
 pub fn nearest<'a>(unknown: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if unknown.len() > LEN_MAX {
         return None;
@@ -17,7 +17,7 @@ pub fn nearest<'a>(unknown: &str, candidates: impl IntoIterator<Item = &'a str>)
         .map(|(_, candidate)| candidate)
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours that lead from one text to the other.
+/// Number of insertions, deletions, replacements and swaps of neighbours between two texts.
 fn distance(from: &str, to: &str) -> usize {
     let from: Vec<char> = from.chars().collect();
     let to: Vec<char> = to.chars().collect();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub enum Location {
     CommandLine,
     File {
-        /// As the operator wrote it, or as an `%include` leads to it.
+        /// The path as the operator wrote it, or as an `%include` leads to it.
         path: Arc<str>,
         line: u32,
     },
@@ -26,16 +26,16 @@ impl fmt::Display for Location {
 /// A section, or the whole file (a section without a type).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Section {
-    /// Lower case.
+    /// In lower case.
     pub type_name: String,
-    /// Lower case.
+    /// In lower case.
     pub name: Option<String>,
     pub items: Vec<Item>,
     pub start: Location,
     pub end: Location,
 }
 
-/// What a section holds, in the order of the file.
+/// The items of a section, in the order of the file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Item {
     Value(Value),
@@ -47,7 +47,7 @@ pub enum Item {
 pub struct Value {
     /// As written.
     pub key: String,
-    /// With substitutions made.
+    /// After substitution.
     pub text: String,
     pub location: Location,
 }

@@ -1,13 +1,13 @@
 """Merges conflicting states of objects with the application's own classes, for runzeo.
 
 Runs in the interpreter that `conflict-resolver` names: Python 2.7 or 3, ZODB 3.8 or later. How a conflict is resolved is
-ZODB's business (ZODB.ConflictResolution); this answers for the storage that ZODB asks for the states. What is in them is read by
-unpickler.py; that and names.py stand in front of this.
+decided by ZODB (ZODB.ConflictResolution); this program stands for the storage from which ZODB loads the states. unpickler.py reads
+their records; names.py and unpickler.py precede this file in the program.
 
-Standard input is a socket to the server. A message is the length of its header (four bytes, big endian), the header, and what
-the header counts. A header is a pickled dict of numbers, booleans and names, of protocol 2. That of the server has `oid`,
-`committed_serial`, `read`, and the lengths of the three records behind it: `old`, `committed`, `new`. Ours has the lengths of what
-is behind it, `name` and `body`, and a `kind`:
+Standard input is a socket to the server. A message is the length of its header (four bytes, big endian), the header, and the data
+whose lengths are in the header. A header is a pickled dict of numbers, booleans and names, of protocol 2. The server's has `oid`,
+`committed_serial`, `read`, and the lengths of the three records after it: `old`, `committed`, `new`. The helper's has the lengths of
+the data after it, `name` and `body`, and a `kind`:
 
     ready       body: the versions of Python and ZODB
     failed      cannot work; body: why
@@ -28,7 +28,7 @@ except ImportError:
 
 
 def protect_channel():
-    """Takes the socket away from standard input; what the application prints goes to standard error."""
+    """Moves the socket away from standard input; the application's output goes to standard error."""
     channel = os.dup(0)
     try:
         import fcntl
@@ -43,7 +43,7 @@ def protect_channel():
 
 
 CHANNEL = protect_channel()
-# The application may replace what is in the module.
+# Kept here, because the application may replace the module's functions.
 dump, load = pickle.dumps, pickle.loads
 state = {'retire': False}
 sending = threading.Lock()
@@ -54,7 +54,7 @@ def receive(length):
     while length:
         part = os.read(CHANNEL, min(length, 1 << 20))
         if not part:
-            # The server is gone, or wants this helper no more.
+            # The server is gone, or does not need this helper any more.
             os._exit(0)
         parts.append(part)
         length -= len(part)
@@ -65,7 +65,7 @@ def send(kind, body, retire=False, level=0, name=b''):
     header = dict(kind=kind, retire=retire, level=level, name=len(name), body=len(body))
     header = dump(header, 2)
     data = memoryview(b''.join((struct.pack('>I', len(header)), header, name, body)))
-    # The application may log from a thread of its own.
+    # The application may log from its own threads.
     with sending:
         while len(data):
             data = data[os.write(CHANNEL, data[:1 << 20]):]
@@ -76,7 +76,7 @@ def encoded(text):
 
 
 class Report(logging.Handler):
-    """What is logged here is logged by the server."""
+    """Sends log records to the server, which logs them."""
 
     def emit(self, record):
         if record.exc_info and isinstance(record.exc_info[1], MemoryError):
@@ -89,7 +89,7 @@ class Report(logging.Handler):
 
 
 def end_with_server():
-    """Linux kills this process when the server dies, however that happens and whatever is going on here."""
+    """Linux kills this process when the server ends for any reason."""
     try:
         import ctypes
         PR_SET_PDEATHSIG, SIGKILL = 1, 9
@@ -111,7 +111,7 @@ def limit_memory():
 
 
 def is_large():
-    """Has this process ever had half of the memory that it may have? Python seldom gives it back."""
+    """Whether this process has ever used half of its memory limit. Python seldom returns memory."""
     try:
         import resource
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -121,7 +121,7 @@ def is_large():
 
 
 def zodb_version():
-    """From the name of the distribution beside the package: asking the packaging tools takes long."""
+    """From the name of the distribution beside the package, because the packaging tools are slow."""
     import ZODB
     package = os.path.dirname(os.path.abspath(ZODB.__file__))
     place = os.path.dirname(package)
@@ -140,7 +140,7 @@ def set_up():
     end_with_server()
     limit_memory()
     if sys.path[:1] == ['']:
-        # The server's working directory is no place to import from.
+        # Nothing must be imported from the server's working directory.
         del sys.path[0]
     root = logging.getLogger()
     root.addHandler(Report())
@@ -161,7 +161,7 @@ def set_up():
         os._exit(0)
 
     class States(ZODB.ConflictResolution.ConflictResolvingStorage):
-        """The storage that ZODB asks for the states."""
+        """The storage from which ZODB loads the states."""
 
         def __init__(self, states):
             self.states = states
@@ -197,7 +197,7 @@ def resolve(States, ConflictError, guard):
         except Exception:
             pass
     retire = state['retire'] or is_large()
-    # ZODB 3.8 and 3.9 return None for what is not resolved.
+    # ZODB 3.8 and 3.9 return None if the conflict is not resolved.
     if record is None:
         send('unresolved', encoded(reason), retire)
     else:

@@ -1,17 +1,18 @@
 //! The messages between the server and a helper process.
 //!
-//! A message is the length of its header (four bytes, big endian), the header, and as many bytes of records or text as the header
-//! says. The header is a pickled dict of names, numbers and booleans. serde-pickle writes those of requests and reads those of
-//! answers; Python's own `pickle` module is at the other end (`helper.py`). Records and texts are never inside of a pickle: they
-//! are not copied or converted for it, and their lengths are known before they are read.
+//! A message is the length of its header (four bytes, big endian), the header, and then records or texts, whose lengths
+//! are in the header. The header is a pickled dict of names, numbers and booleans. Here serde-pickle writes the headers
+//! of requests and reads the headers of answers; `helper.py` uses Python's own `pickle` module. Records and texts are
+//! never inside a pickle, so they are neither copied nor converted, and their lengths are known before they are read.
 //!
 //! | from | header | behind it |
 //! |---|---|---|
 //! | server | `oid`, `committed_serial`, `read`, and the lengths `old`, `committed`, `new` | the three records |
 //! | helper | `kind`, `retire`, `level`, and the lengths `name`, `body` | a name, a text or record |
 //!
-//! An answer is untrusted: application code runs in the helper. serde-pickle copies what a pickle refers to twice, and nests as deeply
-//! as the pickle does, so a few bytes could cost all memory or the stack. [`is_flat`] refuses such a header before it is read.
+//! An answer is untrusted: application code runs in the helper. serde-pickle copies a value for each reference to it,
+//! and recurses as deeply as the pickle nests, so a few bytes could use up all memory or the stack. [`is_flat`] refuses
+//! such a header before it is read.
 
 use std::io::{self, ErrorKind};
 
@@ -21,34 +22,34 @@ use serde_pickle::{DeOptions, SerOptions};
 use crate::conflict::ThreeStates;
 use crate::pickle::opcode::*;
 
-/// Bytes of the longest header of a helper; it writes about a hundred.
+/// Upper bound on the bytes of a helper's header. Real ones have about a hundred.
 pub const HEADER_LEN_MAX: usize = 512;
-/// Bytes of the longest record or text of a helper.
+/// Upper bound on the bytes of a helper's record or text.
 pub const BODY_LEN_MAX: u64 = 1 << 30;
 
-/// What the server asks for: a merge.
+/// A request: merge three states.
 #[derive(Serialize)]
 struct MergeRequest {
     oid: u64,
     committed_serial: u64,
     read: u64,
-    /// Bytes of the three records.
+    /// Lengths of the three records in bytes.
     old: u64,
     committed: u64,
     new: u64,
 }
 
-/// What a helper says.
+/// The header of an answer.
 #[derive(Debug, Deserialize)]
 pub struct Answer {
     pub kind: AnswerKind,
     /// The server should start another helper.
     pub retire: bool,
-    /// Python's number of the level of a record for the log.
+    /// Level of a log record, as Python numbers it.
     pub level: u8,
-    /// Bytes of the name of a logger.
+    /// Length of a logger's name in bytes.
     pub name: u64,
-    /// Bytes of a record or text.
+    /// Length of a record or text in bytes.
     pub body: u64,
 }
 
@@ -86,7 +87,7 @@ pub fn request(states: &ThreeStates<'_>) -> io::Result<Vec<u8>> {
     Ok(message)
 }
 
-/// The header of an answer. `InvalidData` if it is not one.
+/// Parses the header of an answer. `InvalidData` if it is none.
 pub fn answer(header: &[u8]) -> io::Result<Answer> {
     if header.len() > HEADER_LEN_MAX || !is_flat(header) {
         return Err(ErrorKind::InvalidData.into());
@@ -100,8 +101,8 @@ pub fn answer(header: &[u8]) -> io::Result<Answer> {
     Ok(answer)
 }
 
-/// Whether a pickle consists of what `pickle.dumps(..., 2)` writes for one dict of short strings, numbers and booleans: nothing that
-/// duplicates, refers to something, or nests.
+/// Whether a pickle consists of what `pickle.dumps(..., 2)` writes for one dict of short strings, numbers and booleans:
+/// nothing that duplicates, refers to something, or nests.
 fn is_flat(pickle: &[u8]) -> bool {
     let mut rest = pickle;
     let (mut dicts, mut marks) = (0, 0);

@@ -1,8 +1,8 @@
 //! Helper processes: merging with the application's own classes, in the Python that `conflict-resolver` names.
 //!
-//! [`pool`] starts the processes, hands conflicts to them and replaces those that fail; [`process`] is one of them as seen from
-//! here, [`message`] what both sides say; `helper.py` is what it runs, `unpickler.py` how it reads records, and `names.py` what a
-//! record may name.
+//! [`pool`] starts the processes, gives conflicts to them and replaces those that fail; [`process`] is the server's
+//! handle of one process, [`message`] the protocol between both. `helper.py` is the program of the process,
+//! `unpickler.py` reads records in it, and `names.py` lists the names that a record may contain.
 
 mod message;
 mod pool;

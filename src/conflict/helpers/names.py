@@ -1,10 +1,10 @@
-"""What a record that a helper merges may name, and what becomes of it. Names in records are data from the network: a client that may store
-may name anything.
+"""The names that a record may contain when a helper merges it, and their meaning. Names in records are data from the network: a client
+with write access may store any name.
 
-ZODB.ConflictResolution imports what a record names and calls what it says. Here a record gets instances of the application's
-classes, made without calling the class, and the data types of TYPES. Everything else that is named (functions, the rest of
-the standard library, attributes of other objects) is refused when it is used, as is a class that cannot be imported; that
-ends the merge, and the log says what it was. The reader of records is in unpickler.py.
+ZODB.ConflictResolution imports and calls any name in a record. Here a record gets instances of the application's
+classes, made without calling the class, and the data types of TYPES. All other names (functions, the rest of
+the standard library, attributes of other objects) are refused when they are used, as is a class that cannot be imported; that
+ends the merge, and the log has the name. The reader of records is in unpickler.py.
 
 A record can still make the application's own code run: `__new__` of classes that pickle calls it for (`__getnewargs__`),
 `__setstate__`, `__eq__` and the like, and code of modules of the application when they are imported.
@@ -24,7 +24,7 @@ MODULE = re.compile(r'[^\W\d]\w*(\.[^\W\d]\w*)*\Z')
 NAME = re.compile(r'[^\W\d]\w*\Z')
 NAMES_MAX = 10000
 
-# Classes that a record may call, whatever the arguments: none does more than to hold them.
+# Classes that a record may call with any arguments: they only store them.
 TYPES = {
     'builtins': 'bool bytearray bytes complex dict float frozenset int list long object range set slice str tuple unicode'
                 ' xrange Ellipsis NotImplemented',
@@ -50,16 +50,16 @@ TYPES = {
     'zope.i18nmessageid._zope_i18nmessageid_message': 'Message',
     '_zope_i18nmessageid_message': 'Message',
 }
-# Packages whose classes in C have a `__new__` that does nothing but to make an instance.
+# Packages whose classes in C have a `__new__` that only makes an instance.
 PACKAGES_IN_C = 'BTrees ExtensionClass Missing Persistence Record persistent zope'.split()
-# What an instance is asked for by pickle and copy, and must not bring along in its state.
+# Attributes that pickle and copy use, and that the state of an instance must not contain.
 PROTOCOL = frozenset(
     '__class__ __copy__ __deepcopy__ __dict__ __getinitargs__ __getnewargs__ __getnewargs_ex__ __getstate__ __reduce__'
     ' __reduce_ex__ __setstate__'.split())
 
 
 class Refused(Exception):
-    """A record wants what it does not get."""
+    """A record contains a name that is not allowed."""
 
 
 def is_class(thing):
@@ -74,15 +74,15 @@ def shown(name):
 
 
 def standard_library():
-    """The names of all modules and packages on top of the standard library."""
+    """The names of all top-level modules and packages of the standard library."""
     names = set(sys.builtin_module_names)
     names.update(getattr(sys, 'stdlib_module_names', ()))
-    # The directories too: `sys.stdlib_module_names` is of Python 3.10, and lacks the package `test`.
+    # From the directories too: `sys.stdlib_module_names` exists since Python 3.10, and lacks the package `test`.
     import sysconfig
     version = 'python%d.%d' % sys.version_info[:2]
     places = [sysconfig.get_path('stdlib'), sysconfig.get_path('platstdlib')]
     for module in os, re, types:
-        # A virtualenv links to some modules.
+        # In a virtualenv some modules are links.
         source = os.path.splitext(getattr(module, '__file__', os.__file__))[0] + '.py'
         places += [os.path.dirname(source), os.path.dirname(os.path.realpath(source))]
     for prefix in 'prefix', 'exec_prefix', 'base_prefix', 'base_exec_prefix', 'real_prefix':
@@ -102,10 +102,10 @@ def standard_library():
 
 
 class Names(object):
-    """What names in records stand for, and what may be done with it."""
+    """The meaning of names in records, and their allowed uses."""
 
     def __init__(self, allowed, BadClass, BadClassName):
-        # (module, name) of what the configuration allows beside TYPES.
+        # (module, name) that the configuration allows besides TYPES.
         self.allowed = set(tuple(name.rsplit('.', 1)) for name in allowed)
         self.BadClass, self.BadClassName = BadClass, BadClassName
         self.standard = standard_library()
@@ -117,10 +117,10 @@ class Names(object):
         self.types['__builtin__'] = self.types['exceptions'] = self.types['builtins']
         self.found = {}
         self.refused = []
-        # The id of what may be called -> what is called for it. All of it stays.
+        # The id of each callable that is allowed -> the function that is called instead. Entries are kept.
         self.calls = {}
         self.makers = {}
-        # How the data types, and what inherits it from them, are made.
+        # The constructors of the data types, which their subclasses may inherit.
         self.news, self.inits = set(), set()
         self.functions = {}
         self.made_here = []
@@ -157,7 +157,7 @@ class Names(object):
     # Names.
 
     def find(self, module, name):
-        """The class, or what else a name may stand for; an instance of BadClass for all other names."""
+        """The class or other allowed object of this name; an instance of BadClass for all other names."""
         try:
             found = self.found.get((module, name), self)
         except TypeError:
@@ -176,7 +176,7 @@ class Names(object):
         return thing
 
     def look_up(self, module, name):
-        """The thing or None; its name, if that was not looked for, or may not be used."""
+        """The object or None; its name if it was not looked up, or is not allowed."""
         if not isinstance(module, STRINGS) or not isinstance(name, STRINGS):
             return None, 'something that is no name'
         full = '%s.%s' % (shown(module), shown(name))
@@ -202,7 +202,7 @@ class Names(object):
             if isinstance(home, str) and self.is_application(home):
                 return thing, None
             if isinstance(home, str) and (home, thing.__name__) != (module, name):
-                # One of TYPES under another name: as if its own had been asked for.
+                # One of TYPES under another name: treated as its own name.
                 known, refused = self.look_up(home, thing.__name__)
                 if known is thing and not refused:
                     return thing, None
@@ -245,7 +245,7 @@ class Names(object):
         raise Refused(name + why)
 
     def no_class(self, error):
-        """What ZODB takes a refusal for."""
+        """Notes a refusal; returns ZODB's placeholder for a class that cannot be imported."""
         self.refused.insert(0, str(error))
         return self.BadClassName(str(error))
 
@@ -281,7 +281,7 @@ class Names(object):
         if not is_class(cls):
             self.refuse(cls)
         if issubclass(cls, type):
-            # A class of one's own, with whatever methods.
+            # A class of the application, with any methods.
             self.refuse(cls)
         if id(cls) not in self.calls and hasattr(cls, '__del__'):
             self.refuse(cls, ' (it has __del__)')
@@ -315,7 +315,7 @@ class Names(object):
             if len(args) != 1:
                 self.refuse(thing, ' (with arguments)')
             return thing(*args)
-        # What it inherits is known: there is nothing else that could be called.
+        # Its base classes are known, so nothing else can be called.
         init = thing.__init__
         init = getattr(init, '__func__', init)
         if thing.__new__ not in self.news and not issubclass(thing, BaseException) or type(thing).__call__ != type.__call__ or not (
@@ -347,7 +347,7 @@ class Names(object):
         return made
 
     def inner(self, thing, name):
-        """For `getattr`: how classes inside of classes, and members of enumerations are written."""
+        """For `getattr`: the form of classes inside classes, and of members of enumerations."""
         if is_class(thing) and type(name) is str:
             found = thing.__dict__.get(name)
             if self.is_enumeration(thing) and name in thing.__members__:
@@ -358,13 +358,13 @@ class Names(object):
         raise Refused('getattr')
 
     def latin1(self, text, encoding=None):
-        """For `_codecs.encode`: how Python 3 writes bytes for Python 2."""
+        """For `_codecs.encode`: the form in which Python 3 writes bytes for Python 2."""
         if type(text) is not type(u'') or encoding not in ('latin1', 'latin-1', 'iso-8859-1'):
             raise Refused('_codecs.encode')
         return text.encode('latin-1')
 
     def kind(self, value):
-        """For `type`: how the types are written that have no name."""
+        """For `type`: the form of types that have no name."""
         if value is None or value is Ellipsis or value is NotImplemented:
             return type(value)
         raise Refused('type')
@@ -401,14 +401,14 @@ class Names(object):
 
     @staticmethod
     def check_state(state, is_old):
-        """Attributes must not take the place of methods that are called behind the application's back."""
+        """Refuses attributes that would replace methods which pickle or copy call."""
         for name in dict.__iter__(state):
             if type(name) in STRINGS and name[:2] == '__' and name[-2:] == '__' and (
                     name in PROTOCOL or is_old and callable(dict.__getitem__(state, name))):
                 raise Refused('an attribute %s' % shown(name))
 
     def check_written(self, thing):
-        """A merged state is written by what its parts say of themselves."""
+        """Checks the parts of a merged state, which decide how it is pickled."""
         if any(thing is function for function in self.made_here):
             raise Refused('a function')
         attributes = getattr(thing, '__dict__', None)
@@ -444,7 +444,7 @@ class Names(object):
 
     @staticmethod
     def is_slot(cls, name):
-        """Pickle sets what `__slots__` declare."""
+        """Pickle sets the attributes in `__slots__`."""
         return any(
             '__slots__' in base.__dict__ and isinstance(base.__dict__.get(name), types.MemberDescriptorType)
             for base in cls.__mro__)

@@ -1,11 +1,12 @@
-//! The helper processes: started when they are needed, replaced when one goes wrong, ended with the server.
+//! The helper processes: started when needed, replaced after failures, ended with the server.
 //!
-//! One thread, the keeper, starts all of them; it lives as long as the pool (see [`Helper::start`]). A resolution takes
-//! an idle helper or waits for one, until its transaction is given up. Helpers that cannot be started are tried again later
-//! and later; until then conflicts stay conflicts at once.
+//! One thread, the keeper, starts all helpers; it lives as long as the pool (see [`Helper::start`]). A merge takes an
+//! idle helper or waits for one, until its transaction is abandoned. If helpers cannot be started, the keeper tries
+//! again at growing intervals; until it succeeds, conflicts are not merged and do not wait.
 //!
-//! Merges that hang do not hold up those of other classes: a helper that has been at one merge for [`SLOW`] does not count any
-//! more, so that another one may be started beside it, up to twice as many; and merges of one class have at most half of these.
+//! Merges that hang do not delay merges of other classes: a helper that has worked on one merge for [`SLOW`] is not
+//! counted any more, so another one may be started, up to twice the normal number; and the merges of one class use at
+//! most the normal number.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,25 +21,25 @@ use crate::base::sync::{Condvar, Mutex, MutexGuard, rank};
 use crate::conflict::{HelperOptions, LOG, ThreeStates, Unresolved};
 use crate::pickle::record::{ClassName, class_name};
 
-/// Conflicts that helpers do not survive come as often as clients like.
+/// Limits the log lines about helpers that ended: a client can cause such an end with every conflict.
 static ENDS: LogRate = LogRate::new("ends of helpers of conflict-resolver", 60, 60);
 
-/// One conflict may take this long: importing a large application is part of the first one of its class.
+/// Time limit of one merge. The first merge of a class includes importing the application.
 const TIME_MAX: Duration = Duration::from_secs(30);
-/// So may the start of a helper, and the wait for one.
+/// Time limit of a helper's start, and of the wait for an idle helper.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 const COUNT_MAX: usize = 4;
-/// After this time at one merge another helper may be started in a helper's place.
+/// A helper that has worked on one merge for this time is slow: another helper may be started.
 const SLOW: Duration = Duration::from_secs(1);
-/// So many times as many helpers, if all of them are slow.
+/// Upper bound on helpers, as a multiple of the normal number, if all are slow.
 const SLOW_FACTOR: usize = 2;
-/// After a start that failed, the next one waits this long; after each further one twice as long.
+/// Delay of the next start after a failed one; doubled after each further failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 const STACK: usize = 256 << 10;
 const GIVEN_UP: &str = "the client has given up its transaction";
 
-/// See the module.
+/// The helper processes of one server.
 pub struct Pool {
     shared: Arc<Shared>,
     keeper: Mutex<Option<JoinHandle<()>>, rank::HelperKeeper>,
@@ -46,15 +47,16 @@ pub struct Pool {
 
 struct Shared {
     settings: HelperOptions,
-    /// Helpers that are not slow, and helpers at work for one class.
+    /// Upper bound on helpers that are not slow, and on helpers that merge states of one class.
     count_max: usize,
     time_limit: Duration,
-    /// The log has been told that the helpers write pickles that clients cannot read.
+    /// A warning was logged that the helpers write pickles that clients cannot read.
     complained: AtomicBool,
     state: Mutex<State, rank::Helpers>,
-    /// A helper is idle or could not be started, a class has fewer helpers at work, a merge was cancelled, or the pool stops.
+    /// Notified when a helper is idle or could not be started, when a class has fewer helpers at work, when a merge was
+    /// cancelled, and when the pool stops.
     idle: Condvar,
-    /// The keeper is to look whether another helper is wanted.
+    /// Notified when the keeper should check whether another helper is wanted.
     wanted: Condvar,
 }
 
@@ -62,11 +64,11 @@ struct Shared {
 struct State {
     idle: Vec<Helper>,
     busy: Vec<Busy>,
-    /// Interrupted, to be waited for by the keeper.
+    /// Processes that were interrupted; the keeper waits for their end.
     interrupted: Vec<Arc<Process>>,
-    /// All that run: idle, at work, or about to be ready.
+    /// All helpers: idle, at work, or starting.
     running: Vec<Arc<Process>>,
-    /// Resolutions that wait for a helper, and may have one.
+    /// Merges that wait for a helper and whose class is below its limit.
     waiting: usize,
     failure: Option<Failure>,
     /// The versions were logged.
@@ -81,7 +83,7 @@ struct Busy {
     since: Instant,
 }
 
-/// The last start went wrong.
+/// The last start failed.
 struct Failure {
     why: String,
     retry_at: Instant,
@@ -89,7 +91,7 @@ struct Failure {
 }
 
 impl Pool {
-    /// A pool whose first helper is started at once, to see that it can be.
+    /// Creates the pool and starts a first helper at once, to find errors of the configuration.
     pub fn start(settings: HelperOptions) -> std::io::Result<Pool> {
         let count_max = thread::available_parallelism().map_or(1, |count| count.get()).min(COUNT_MAX);
         Pool::with(settings, count_max, TIME_MAX)
@@ -120,7 +122,7 @@ impl Pool {
     /// Merges with the application's classes.
     pub fn resolve(&self, states: &ThreeStates<'_>) -> Result<Vec<u8>, Unresolved> {
         let shared = &self.shared;
-        // Escaped: it stands in the log.
+        // Escaped, because it is logged.
         let class = class_name(states.new).unwrap_or_else(ClassName::unknown).to_string();
         let mut helper = shared.take(&class, states.cancel).map_err(|reason| Unresolved { reason })?;
         let answer = {
@@ -129,7 +131,7 @@ impl Pool {
             helper.resolve(states, shared.time_limit)
         };
         let result = match answer {
-            // It may have been interrupted when the answer was there.
+            // The cancellation may have interrupted it after its answer.
             _ if states.cancel.is_cancelled() => {
                 let pid = helper.process.pid;
                 shared.discard(helper);
@@ -176,7 +178,7 @@ impl Pool {
                  class {class} cannot read them; conflict-resolver must name a Python like theirs",
                 protocol(&record)
             );
-            // Each conflict would say the same.
+            // Logged once: it holds for every conflict.
             if !shared.complained.swap(true, Ordering::Relaxed) {
                 log::error!(target: LOG, "{reason}");
             }
@@ -185,13 +187,13 @@ impl Pool {
         Ok(record)
     }
 
-    /// A helper is at work.
+    /// Whether a helper is at work.
     #[cfg(test)]
     pub(super) fn is_busy(&self) -> bool {
         !self.shared.lock().busy.is_empty()
     }
 
-    /// Ends all helpers, and waits until they have ended.
+    /// Ends all helpers and waits for their end.
     pub fn stop(&self) {
         let running = {
             let mut state = self.shared.lock();
@@ -222,11 +224,11 @@ impl Shared {
         self.state.lock()
     }
 
-    /// An idle helper for a merge of `class`, as soon as there is one.
+    /// Waits for an idle helper for a merge of `class`.
     fn take(self: &Arc<Self>, class: &str, cancel: &Cancel) -> Result<Helper, String> {
         let shared = Arc::clone(self);
         let _wakes = cancel.on_cancel(move || {
-            // Whoever has the lock has not begun to wait, or waits.
+            // After this lock a waiter is either before its check of `cancel`, or in its wait.
             drop(shared.lock());
             shared.idle.notify_all();
         });
@@ -284,7 +286,7 @@ impl Shared {
     fn give_back(&self, helper: Helper) {
         let mut state = self.lock();
         state.busy.retain(|busy| !Arc::ptr_eq(&busy.process, &helper.process));
-        // One was started in its place while it was slow.
+        // Another one was started while this one was slow.
         if state.running.len() > self.count_max + state.slow() {
             drop(state);
             return self.discard(helper);
@@ -296,13 +298,13 @@ impl Shared {
         self.idle.notify_all();
     }
 
-    /// Ends it, and waits for that.
+    /// Ends a helper and waits for its end.
     fn dismiss(&self, process: &Arc<Process>) {
         process.kill();
         self.forget(&mut self.lock(), process);
     }
 
-    /// Ends it without waiting: whoever calls has locks.
+    /// Ends a helper without waiting, because the caller holds locks.
     fn discard(&self, helper: Helper) {
         helper.process.interrupt();
         let mut state = self.lock();
@@ -317,9 +319,9 @@ impl Shared {
         self.wanted.notify_one();
     }
 
-    /// The keeper's life.
+    /// The main loop of the keeper.
     fn keep(&self) {
-        // As if one were waited for, so that what is wrong shows at the start of the server.
+        // Starts one helper without a request, so that errors show at the start of the server.
         let mut wanted = true;
         loop {
             let mut state = self.lock();
@@ -340,7 +342,7 @@ impl Shared {
             }
             let started = Helper::start(&self.settings, START_TIME_MAX, |process| {
                 let mut state = self.lock();
-                // `stop` ends what is on the list; what comes too late for it is ended here.
+                // `stop` ends the helpers in the list; this one is not in it yet.
                 if state.stopping {
                     drop(state);
                     process.kill();
@@ -380,7 +382,7 @@ impl Shared {
 
     fn failed(&self, why: &str) {
         let mut state = self.lock();
-        // Whatever was started has ended.
+        // The process of the failed start has ended.
         state.running.retain(|process| process.is_running());
         if state.stopping {
             return;
@@ -400,12 +402,12 @@ impl Shared {
 }
 
 impl State {
-    /// Helpers that have been at one merge for long.
+    /// The number of helpers that are slow.
     fn slow(&self) -> usize {
         self.busy.iter().filter(|busy| busy.since.elapsed() >= SLOW).count()
     }
 
-    /// When there will be one more of them.
+    /// The time until one more helper is slow.
     fn until_slow(&self) -> Option<Duration> {
         self.busy
             .iter()
@@ -415,7 +417,7 @@ impl State {
     }
 }
 
-/// What the operator can do about a helper that does not start.
+/// Advice for the operator if a helper does not start.
 fn advice(interpreter: &Path) -> String {
     format!(
         "the key must name the Python that the clients run, with their packages: the one of their virtualenv, or \
@@ -424,7 +426,7 @@ fn advice(interpreter: &Path) -> String {
     )
 }
 
-/// The protocol of a record's first pickle.
+/// The protocol of the record's first pickle.
 fn protocol(record: &[u8]) -> u8 {
     match record {
         [crate::pickle::opcode::PROTO, protocol, ..] => *protocol,

@@ -1,7 +1,7 @@
 //! One helper process: a Python that merges states with the application's classes, see `helper.py`.
 //!
-//! It talks over a socket that takes the place of its standard input; standard output and error are lines for the
-//! log. Nothing that it does can hold the server up for longer than the caller allows, or harm it.
+//! The server and the process exchange messages over a socket, which is the process's standard input. Lines on its
+//! standard output and error are logged. The process can delay a caller by at most the caller's time limit.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, PipeReader, Read, Write};
 use std::net::Shutdown;
@@ -22,9 +22,9 @@ use crate::base::sync::{Mutex, rank};
 use crate::conflict::{HelperOptions, LOG, ThreeStates};
 use crate::log_at;
 
-/// What the process runs, sent over its standard input so that the command line stays short.
+/// The program of the process, sent over its standard input to keep the command line short.
 const SOURCE: [&str; 3] = [include_str!("names.py"), include_str!("unpickler.py"), include_str!("helper.py")];
-/// Reads the source up to a zero byte. Nothing but `-c`: interpreters made by buildout know no other option.
+/// Reads the program up to a zero byte. Only `-c` is used: interpreters made by buildout have no other option.
 const BOOTSTRAP: &str = "# merges conflicting states of objects for runzeo
 import os
 s = b''
@@ -33,61 +33,61 @@ while s[-1:] != b'\\0':
     s += part
 exec(compile(s[:-1], 'runzeo-conflict-resolver', 'exec'))
 ";
-/// Memory that a helper may take.
+/// Memory limit of a helper.
 const MEMORY_MAX: u64 = 1 << 30;
-/// Longest line of a helper in the log, and how many of them before some are left out.
+/// Limits on the output of a helper in the log: bytes of a line, and lines in a period.
 const LINE_LEN_MAX: u64 = 2000;
 const LINES_MAX: u32 = 200;
 const LINES_PERIOD: Duration = Duration::from_secs(60);
 const LOG_STACK: usize = 128 << 10;
 
-/// A running helper that waits for a request.
+/// A running helper that has no request.
 pub struct Helper {
     pub process: Arc<Process>,
     /// Versions of Python and ZODB.
     pub versions: String,
 }
 
-/// The outcome of a merge that the helper survived.
+/// A merge's result from a helper that stays usable.
 pub struct Outcome {
     pub result: Result<Vec<u8>, String>,
-    /// The helper has grown too large.
+    /// The helper has grown too large and should be replaced.
     pub retire: bool,
 }
 
-/// A child process, and all that it started.
+/// A child process and the processes that it started.
 pub struct Process {
     pub pid: u32,
     channel: UnixStream,
-    /// `None` once it was ended and waited for: its number may belong to another process then.
+    /// `None` after [`Process::kill`]: the process id may belong to another process then.
     child: Mutex<Option<Child>, rank::HelperChild>,
 }
 
 impl Process {
-    /// It was not ended by [`Process::kill`].
+    /// Whether [`Process::kill`] has not been called yet.
     pub fn is_running(&self) -> bool {
         self.child.lock().is_some()
     }
 
-    /// Ends it, and the wait for its answer, without waiting for its end: [`Process::kill`] has to follow.
+    /// Ends it and the wait for its answer, without waiting for its end: [`Process::kill`] has to follow.
     pub fn interrupt(&self) {
         let child = self.child.lock();
         if child.is_some() {
             self.signal();
         }
         drop(child);
-        // An error says that it has ended. What it started may have taken the other end along.
+        // Processes that it started may hold the other end. An error means that the process has ended.
         let _ = self.channel.shutdown(Shutdown::Both);
     }
 
     fn signal(&self) {
         if let Some(group) = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw) {
-            // An error says that nobody is left in it.
+            // An error means that the process group is empty.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
     }
 
-    /// Ends it at once, if it has not ended by itself; how it ended.
+    /// Ends it, unless it has ended by itself; returns how it ended.
     pub fn kill(&self) -> String {
         let child = self.child.lock().take();
         let Some(mut child) = child else { return "stopped".into() };
@@ -100,8 +100,8 @@ impl Process {
 }
 
 impl Helper {
-    /// Starts one and waits until it is ready. To be called from a thread that lives as long as the helper may: Linux
-    /// ends the helper together with that thread. `started` is told before it is waited for.
+    /// Starts a helper and waits until it is ready. The calling thread must live as long as the helper: Linux ends the
+    /// helper together with that thread. `started` is called with the process before the wait.
     pub fn start(
         settings: &HelperOptions,
         time_limit: Duration,
@@ -128,7 +128,7 @@ impl Helper {
             .process_group(0)
             .spawn()
             .map_err(cannot)?;
-        // With it the helper's end of the socket: its own must be the only one.
+        // Also drops the server's copy of the helper's end of the socket; the helper must hold the only one.
         drop(command);
         let pid = child.id();
         let process = Arc::new(Process { pid, channel, child: Mutex::new(Some(child)) });
@@ -138,7 +138,7 @@ impl Helper {
             return Err(cannot(error));
         }
         let mut helper = Helper { process, versions: String::new() };
-        // Names of Python, so nothing in them ends a text.
+        // Identifiers of Python: they contain no quotes.
         let constants = format!(
             "LOG_LEVEL = {}\nMEMORY_MAX = {MEMORY_MAX}\nALLOWED = '{}'\n",
             log_level(),
@@ -165,7 +165,7 @@ impl Helper {
         Err(error)
     }
 
-    /// Whether it has ended since it was asked last: somebody killed it, or the system was short of memory.
+    /// Whether it has ended since its last request: it was killed, or the system was short of memory.
     pub fn has_ended(&self) -> bool {
         let channel = &self.process.channel;
         let mut byte = [std::mem::MaybeUninit::uninit()];
@@ -177,7 +177,7 @@ impl Helper {
         }
     }
 
-    /// Merges within the time limit. An error means that the helper must not be used again: it has ended, unless it was cancelled.
+    /// Merges within the time limit. After an error the helper must not be used again; its process may still run.
     pub fn resolve(&mut self, states: &ThreeStates<'_>, time_limit: Duration) -> Result<Outcome, String> {
         let deadline = Instant::now() + time_limit;
         let answer = message::request(states).and_then(|head| {
@@ -186,7 +186,7 @@ impl Helper {
         });
         let (answer, body) = match answer {
             Ok(answer) => answer,
-            // The process is waited for where no locks are held.
+            // The keeper waits for the process: this thread holds locks.
             Err(_) if states.cancel.is_cancelled() => return Err("was interrupted".into()),
             Err(error) => {
                 let ending = self.process.kill();
@@ -217,7 +217,7 @@ impl Helper {
         Ok(())
     }
 
-    /// The next message that is not for the log, and what is behind its header.
+    /// The next message that is not a log record: its header and its body.
     fn answer(&mut self, deadline: Instant) -> io::Result<(Answer, Vec<u8>)> {
         loop {
             let length = self.take(4, deadline)?;
@@ -253,16 +253,16 @@ impl Helper {
     }
 }
 
-/// What the server has and a helper that runs as another user must not: its user's groups, and capabilities that a program
-/// inherits. `std` and the system take them away for root only, not for who has the capabilities alone. Those of this thread are
-/// given up: it starts helpers, and does nothing else.
+/// Gives up what a helper that runs as another user must not have: the groups of the server's user, and capabilities
+/// that a program inherits. `std` and the system remove them for root only, not for another user with capabilities.
+/// This changes the calling thread only, which does nothing but start helpers.
 #[cfg(target_os = "linux")]
 fn give_up_rights() -> io::Result<()> {
     rustix::thread::set_thread_groups(&[])?;
     Ok(rustix::thread::clear_ambient_capability_set()?)
 }
 
-/// Elsewhere `std` has to do it.
+/// On other systems `std` does it.
 #[cfg(not(target_os = "linux"))]
 fn give_up_rights() -> io::Result<()> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
@@ -273,7 +273,7 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// Timeouts of the socket and signals: whoever calls looks at the clock.
+/// Ignores timeouts of the socket and interrupted calls; the caller checks its deadline.
 fn again(error: io::Error) -> io::Result<()> {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => Ok(()),
@@ -290,8 +290,8 @@ fn describe(error: &io::Error, time_limit: Duration) -> String {
     }
 }
 
-/// The lowest of Python's levels that the server's log has a use for. Errors are asked for anyway: the helper
-/// learns from them that its memory was not enough.
+/// The lowest of Python's levels that the server logs, at most ERROR: the helper detects from error records that its
+/// memory limit was too low.
 fn log_level() -> u8 {
     match log::max_level() {
         log::LevelFilter::Off | log::LevelFilter::Error => 40,
@@ -302,22 +302,22 @@ fn log_level() -> u8 {
     }
 }
 
-/// Lines of the application's, and the longest.
+/// Limits on the log records of the application: their rate, and the bytes of one.
 static RECORDS: LogRate = LogRate::new("lines that helpers of conflict-resolver logged", 300, 300);
 const RECORD_LEN_MAX: usize = 16 << 10;
 
-/// What the application or ZODB logged in the helper.
+/// Logs a record that the application or ZODB logged in the helper.
 fn log_record(level: u8, name: &[u8], text: &[u8]) {
     let name = String::from_utf8_lossy(name.get(..RECORD_LEN_MAX).unwrap_or(name));
     let text = String::from_utf8_lossy(text.get(..RECORD_LEN_MAX).unwrap_or(text));
-    // Clients bring about conflicts as often as they like.
+    // Clients can cause conflicts without limit.
     if !RECORDS.admits(None, &text) {
         return;
     }
     log_at!(target: &name, level.clamp(1, 50), "{text}");
 }
 
-/// A thread that logs what the helper prints, until that has ended.
+/// Starts a thread that logs the output of the helper until its end.
 fn log_lines(lines: PipeReader, pid: u32) -> io::Result<()> {
     let run = move || {
         let mut reader = BufReader::new(lines);

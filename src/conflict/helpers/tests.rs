@@ -1,4 +1,4 @@
-//! Helpers that behave and helpers that don't, with a stand-in for ZODB: what is resolved is what the record says.
+//! Helpers that work and helpers that fail, with a stand-in for ZODB: the new record says what its merge does.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::{HelperOptions, ThreeStates, Unresolved, User};
 
-/// Does with the three states what the new one says.
+/// The stand-in: merges as the new state says.
 const ZODB: &str = r#"
 import logging, os, sys, time
 class ConflictError(Exception): pass
@@ -45,7 +45,7 @@ struct Site {
     interpreter: PathBuf,
 }
 
-/// An interpreter that finds the stand-in, or nothing if there is no Python.
+/// An interpreter that finds the stand-in; `None` if there is no Python.
 fn site(zodb: &str) -> Option<Site> {
     if !std::process::Command::new("python3").arg("--version").output().is_ok_and(|out| out.status.success())
     {
@@ -123,7 +123,7 @@ fn whatever_a_helper_does_costs_one_resolution() {
         assert_ne!(resolve(&pool, b"pid"), before, "replaced");
     }
 
-    // One that dies in its sleep costs nothing.
+    // A helper that dies while idle causes no failed merge.
     let pid = String::from_utf8(resolve(&pool, b"pid").unwrap()).unwrap();
     let raw = pid.parse().ok().and_then(rustix::process::Pid::from_raw).unwrap();
     rustix::process::kill_process(raw, rustix::process::Signal::KILL).unwrap();
@@ -143,7 +143,7 @@ fn a_helper_that_hangs_is_given_up() {
         let start = Instant::now();
         std::thread::scope(|scope| {
             let stuck = scope.spawn(|| resolve(&pool, what));
-            // Others go on meanwhile.
+            // Other merges continue.
             assert!(resolve(&pool, b"pid").is_ok());
             let reason = stuck.join().unwrap().unwrap_err().reason;
             assert!(reason.contains("gave no answer within 2 s (signal: 9"), "{reason}");
@@ -193,10 +193,10 @@ fn what_cannot_be_started_says_so_and_is_not_waited_for() {
     }
 }
 
-/// Longer than any test waits: what ends before has been ended.
+/// Longer than any test takes.
 const ENDLESS: Duration = Duration::from_secs(3600);
 
-/// A client that gave up its transaction kept the locks until the helper's time was over.
+/// When a client abandoned its transaction, the locks were kept until the helper's time limit.
 #[test]
 fn a_merge_that_nobody_waits_for_is_ended() {
     let Some(site) = site(ZODB) else { return };
@@ -231,7 +231,7 @@ fn a_merge_that_nobody_waits_for_is_ended() {
     );
 }
 
-/// Merges that hang occupied all helpers, and nobody's conflicts were merged until their time was over.
+/// Merges that hang occupied all helpers, and no other conflict was merged until their time limit.
 #[test]
 fn merges_of_one_class_that_hang_hold_up_no_other_class() {
     let Some(site) = site(ZODB) else { return };
@@ -258,7 +258,7 @@ fn helpers_run_as_another_user() {
     let user = User { name: "4321:1234".into(), uid: 4321, gid: 1234 };
     let settings =
         HelperOptions { interpreter: site.interpreter.clone(), user: Some(user), allowed: Vec::new() };
-    // The other user has to find the interpreter.
+    // The other user needs access to the interpreter.
     fs::set_permissions(site._dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let pool = Pool::with(settings, 1, Duration::from_secs(30)).unwrap();
     match resolve(&pool, b"uid") {

@@ -1,4 +1,4 @@
-"""Reads the records that a helper merges: instances are made by names.py, which stands in front of this, from what a record may name.
+"""Reads the records that a helper merges. names.py, which precedes this file, makes the instances of allowed classes.
 
 For Python 2.7 and 3, and for ZODB 3.8 and later.
 """
@@ -12,7 +12,7 @@ LOG = logging.getLogger('ZODB.ConflictResolution')
 
 
 def base_unpickler():
-    """The unpickler that is written in Python: of it each step can be replaced."""
+    """The unpickler that is written in Python, so that each step can be replaced."""
     try:
         if PYTHON2:
             from zodbpickle.pickle_2 import Unpickler
@@ -33,9 +33,9 @@ def make_reader(names, ConflictError):
 
         def __init__(self, file):
             Base.__init__(self, file)
-            # Instances that were made here, by id: nothing else is given a state or items.
+            # Instances that were made here, by id: only these get a state or items.
             self.made = {}
-            # The first record of a merge says whose `_p_resolveConflict` is asked.
+            # The first record of a merge has the class whose `_p_resolveConflict` is called.
             self.expects_class, names.is_first = names.is_first, False
 
         def load(self):
@@ -45,7 +45,7 @@ def make_reader(names, ConflictError):
                     self.expects_class = False
                     self.check_meta(value)
             except Refused:
-                # As ZODB has it for a class that cannot be imported: nothing is wrong with the application.
+                # As in ZODB for a class that cannot be imported: no error of the application.
                 raise names.no_class(sys.exc_info()[1])
             return value
 
@@ -84,7 +84,7 @@ def make_reader(names, ConflictError):
             self.stack.append(made)
 
         def items(self):
-            """What lies above the topmost mark, which is taken away."""
+            """The values above the topmost mark, which is removed."""
             if hasattr(Base, 'pop_mark'):
                 return self.pop_mark()
             at = self.marker()
@@ -93,7 +93,7 @@ def make_reader(names, ConflictError):
             return items
 
         def method(self, target, name):
-            """How items are added to what is on top."""
+            """The method `name` of the class of `target`, which adds items to it."""
             if id(target) not in self.made or not hasattr(type(target), name) and type(target) is not OLD_INSTANCE:
                 names.refuse(target, ' (for items)')
             cls = target.__class__ if type(target) is OLD_INSTANCE else type(target)
@@ -200,7 +200,7 @@ def make_reader(names, ConflictError):
 
 
 class Guard(object):
-    """Puts the reader in the place of ZODB's, and tells the log what records wanted."""
+    """Replaces ZODB's reader by this one, and logs the refused names of records."""
 
     def __init__(self, ConflictResolution, ConflictError, allowed=()):
         self.check_zodb(ConflictResolution)
@@ -234,7 +234,7 @@ class Guard(object):
 
     @staticmethod
     def check_zodb(ConflictResolution):
-        """A later ZODB may read records in another way."""
+        """Checks that this ZODB reads records as expected."""
         used = set()
         for thing in vars(ConflictResolution).values():
             code = getattr(thing, '__code__', None)
@@ -251,7 +251,7 @@ class Guard(object):
         self.names.is_first = True
 
     def reason(self):
-        """Why a record was not merged, if it is for what it named; logged."""
+        """Why a record was not merged, if a name in it is the reason; also logged."""
         if self.names.refused:
             text = 'its record names %s, which is not run' % self.names.refused[0]
             line = text + '. If the application needs it, conflict-resolver-allow in <zeo> can allow it'

@@ -1,4 +1,4 @@
-//! One state of a bucket or set, alone or as the only one of its tree: where its items are, and a cursor over them.
+//! One state of a bucket or set, stand-alone or the only bucket of its tree: its items, and a cursor over them.
 
 use super::class::{Family, Form, ItemType};
 use super::compare::Value;
@@ -11,7 +11,7 @@ type Result<T> = std::result::Result<T, Stop>;
 /// One state of a bucket.
 pub struct Bucket<'s, 'a> {
     pub shape: &'s Shape<'a>,
-    /// Keys and values in turn; of a set, the keys.
+    /// Keys and values alternating; in a set, only the keys.
     pub items: &'s [Kid],
     /// Offset in the record behind the last item.
     end: u32,
@@ -40,23 +40,23 @@ impl<'s, 'a> Bucket<'s, 'a> {
         if kids.len() % form.width() != 0 {
             return Stop::unsure("a key without a value");
         }
-        // Both are tuples, which end with one opcode.
+        // Both are tuples, whose last byte is the TUPLE opcode.
         let last = |id: NodeId| shape.node(id).end.saturating_sub(1);
         Ok(Bucket { shape, items: kids, end: last(items.node), next, state_end: last(state) })
     }
 
-    /// Whether no item refers to anything else in the record, so that the bytes of all can be taken as they are.
+    /// Whether no item refers to another value of the record, so that the bytes of all items can be copied.
     pub fn stands_alone(&self) -> bool {
         self.items.first().is_some_and(|first| self.shape.stands_alone(first.start, self.end))
     }
 
-    /// Whether no item is in the memo of the pickle: numbers and the like, which are the same bytes wherever they stand.
+    /// Whether no item is in the pickle's memo: numbers and the like, whose bytes are the same at any place.
     pub fn remembers_nothing(&self) -> bool {
         self.items.first().is_some_and(|first| !self.shape.has_events(first.start, self.end))
     }
 
-    /// Checks that keys and values have the types of the family, as BTrees does when it loads the state. `items`: from an
-    /// even index on. `true` if BTrees would also write them as they are.
+    /// Checks that keys and values have the types of the family, as BTrees does when it loads the state. `items` starts
+    /// at an even index. `true` if BTrees would also write them unchanged.
     pub fn check(&self, items: &[Kid], family: Family, form: Form, python2: bool) -> Result<bool> {
         let has_values = form.has_values();
         if family.key == ItemType::Object && (!has_values || family.value == ItemType::Object) {
@@ -92,7 +92,7 @@ impl<'s, 'a> Bucket<'s, 'a> {
     }
 }
 
-/// The state of the only bucket of a tree, `None` for an empty tree.
+/// The state of the only bucket of a tree; `None` for an empty tree.
 fn bucket_of_tree(shape: &Shape<'_>) -> Result<Option<NodeId>> {
     if matches!(shape.kind(shape.state), Kind::None) {
         return Ok(None);
@@ -109,8 +109,8 @@ fn bucket_of_tree(shape: &Shape<'_>) -> Result<Option<NodeId>> {
 
 /// How many keys and values lie completely in the bytes that all three records begin with.
 pub fn common_items(buckets: &[Bucket<'_, '_>; 3], width: usize) -> usize {
-    // If the items begin at the same offset, the same bytes are the same items. The last of them does not count: it, or its entry
-    // in the memo, may reach beyond the common bytes.
+    // If the items begin at the same offset, equal bytes are equal items. The last item does not count: it, or its memo
+    // opcode, may extend beyond the common bytes.
     let [first, others @ ..] = buckets.each_ref().map(|bucket| bucket.items.first().map(|kid| kid.start));
     if others.iter().any(|other| *other != first) {
         return 0;
@@ -122,17 +122,17 @@ pub fn common_items(buckets: &[Bucket<'_, '_>; 3], width: usize) -> usize {
     begun - begun % width
 }
 
-/// Goes through the items of a bucket.
+/// A cursor over the items of a bucket.
 pub struct Cursor<'b, 's, 'a> {
     pub bucket: &'b Bucket<'s, 'a>,
     /// Keys and values of one item: 2, or 1 in a set.
     pub width: usize,
-    /// The number of the current item from 1, -1 behind the last: as BTrees counts.
+    /// The number of the current item, as BTrees counts: from 1, and -1 after the last.
     pub position: i32,
     /// Index of the current item's key in the bucket's `items`.
     pub at: usize,
     pub key: Value<'s, 'a>,
-    /// The value; in a set the key once more.
+    /// The value; in a set, the key again.
     pub value: Value<'s, 'a>,
 }
 
@@ -155,7 +155,7 @@ impl<'b, 's, 'a> Cursor<'b, 's, 'a> {
         self.load();
     }
 
-    /// Skips this many keys and values.
+    /// Skips this number of keys and values.
     pub fn advance_by(&mut self, items: usize) {
         self.position += i32::try_from(items / self.width).unwrap_or(i32::MAX);
         self.at += items;
@@ -183,7 +183,7 @@ impl<'b, 's, 'a> Cursor<'b, 's, 'a> {
         if self.bucket.end - start == len {
             return (rest.len(), len);
         }
-        // The last of these may reach beyond.
+        // The last of these may extend beyond.
         let begun = rest.partition_point(|kid| kid.start <= start + len).saturating_sub(1);
         let whole = begun - begun % self.width;
         (whole, self.start_of(self.at + whole) - start)
@@ -199,7 +199,7 @@ impl<'b, 's, 'a> Cursor<'b, 's, 'a> {
         }
     }
 
-    /// Offset in the record of the key or value with this index in `items`; of the end behind the last.
+    /// Offset in the record of the key or value with this index in `items`; after the last one, the end of the items.
     pub fn start_of(&self, index: usize) -> u32 {
         self.bucket.items.get(index).map_or(self.bucket.end, |kid| kid.start)
     }

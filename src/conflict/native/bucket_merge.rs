@@ -1,7 +1,8 @@
 //! Merging three states of a bucket or set, key by key, by the rules of BTrees.
 //!
-//! Three cursors go through the states in the order of their keys. An item that one transaction inserted or changed is taken over if
-//! the other one left its key alone; see [`Reason`] for all else. Items are copied as bytes, in runs as long as possible.
+//! Three cursors go through the states in the order of their keys. An item that one transaction inserted or changed is
+//! copied if the other transaction left its key alone; the other cases are in [`Reason`]. Items are copied as bytes, in
+//! runs as long as possible.
 
 use std::cmp::Ordering;
 use std::iter::zip;
@@ -62,15 +63,15 @@ struct BucketMerge<'b, 's, 'a> {
     /// Of committed and new.
     sources: [Source<'s, 'a>; 2],
     emitter: Emitter,
-    /// Items that were taken over.
+    /// Number of copied items.
     count: usize,
-    /// Bytes to be taken over, of items that stand beside each other: from and to.
+    /// A run of adjacent items to be copied: its state, and its bytes from and to.
     pending: Option<(Side, u32, u32)>,
-    /// No item of committed or new refers to anything else in its record.
+    /// No item of committed or new refers to another value of its record.
     alone: bool,
-    /// BTrees would write all items as they are, and all equal themselves.
+    /// BTrees would write all items unchanged, and each equals itself.
     plain: bool,
-    /// Items that are equal have the same bytes too: none is in a memo.
+    /// Equal items have equal bytes: no item is in a memo.
     comparable: bool,
 }
 
@@ -82,7 +83,8 @@ enum Side {
 }
 
 impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
-    /// Checks all that can be checked before the keys are compared. `common`: so many keys and values are the same in all three.
+    /// Makes the checks that need no comparison of keys. `common`: this number of keys and values is the same in all
+    /// three states.
     fn new(
         family: Family,
         form: Form,
@@ -125,7 +127,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
         })
     }
 
-    /// Writes what is in front of the first item.
+    /// Writes the part before the first item.
     fn begin(&mut self) {
         if self.form.is_tree() {
             self.emitter.begin_single();
@@ -138,7 +140,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
         self.emitter.opcode(MARK);
     }
 
-    /// Writes what is behind the last item; the record.
+    /// Writes the part after the last item; returns the record.
     fn end(mut self) -> Result<Vec<u8>> {
         self.flush()?;
         let BucketMerge { mut emitter, sources: [_, mut source], alone, i3, form, .. } = self;
@@ -161,10 +163,10 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
         Ok(emitter.out)
     }
 
-    /// The rules of BTrees, in its order, with its reasons.
+    /// The rules of BTrees in its order, with its error reasons.
     fn run(&mut self) -> Result<()> {
         while self.i1.is_active() && self.i2.is_active() && self.i3.is_active() {
-            // Most items are as they were.
+            // Most items are unchanged.
             if !self.take_same()? {
                 self.merge_next()?;
             }
@@ -172,7 +174,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
         self.merge_ends()
     }
 
-    /// The next key of three states that all have one.
+    /// Merges the next key of three states that all have one.
     fn merge_next(&mut self) -> Result<()> {
         use Ordering::{Equal, Greater};
         let order12 = self.order(self.i1.key, self.i2.key)?;
@@ -218,7 +220,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
         Ok(())
     }
 
-    /// What is left when at least one of the three states has ended.
+    /// Merges the rest when at least one of the three states has ended.
     fn merge_ends(&mut self) -> Result<()> {
         use Ordering::{Equal, Greater};
         while self.i2.is_active() && self.i3.is_active() {
@@ -267,7 +269,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
 
     // -- comparing
 
-    /// All three have the key: the state whose value counts.
+    /// The key is in all three states: returns the state whose value is used.
     fn changed_value(&mut self) -> Result<Side> {
         let (v1, v2, v3) = (self.i1.value, self.i2.value, self.i3.value);
         match self.unchanged(v1, v2) {
@@ -276,7 +278,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
                 true => Ok(Side::Committed),
                 false => self.conflict(Reason::BothChanged),
             },
-            // Equal or not, committed has what counts if new has changed nothing.
+            // If new has not changed the value, committed's value is used in either case.
             Err(Stop::Unsure(why)) => match self.unchanged(v1, v3) {
                 Ok(true) => Ok(Side::Committed),
                 Ok(false) | Err(Stop::Unsure(_)) => Err(Stop::Unsure(why)),
@@ -298,7 +300,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
         }
     }
 
-    /// Whether two values of one key are equal. In a set they are.
+    /// Whether two values of one key are equal. In a set they always are.
     fn unchanged(&mut self, a: Value<'_, '_>, b: Value<'_, '_>) -> Result<bool> {
         if !self.form.has_values() {
             return Ok(true);
@@ -312,15 +314,15 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
 
     // -- taking over
 
-    /// Takes over the items that are the same in all three, as many as there are. `false` if the next item is another one.
+    /// Copies the items that follow and are the same in all three states. `false` if there is none.
     fn take_same(&mut self) -> Result<bool> {
         if self.comparable { self.take_same_bytes() } else { self.take_same_items() }
     }
 
-    /// The items whose bytes are the same in all three.
+    /// Copies items whose bytes are the same in all three states.
     fn take_same_bytes(&mut self) -> Result<bool> {
         let (old, committed, new) = (self.i1.rest(), self.i2.rest(), self.i3.rest());
-        // In this order: if these two have much in common that the old one has not, it is a conflict.
+        // These two first: if they share many bytes that old does not have, it is a conflict.
         let len = common_len(new, committed);
         let len = common_len(new.get(..len).unwrap_or_default(), old);
         let (items, end) = self.i3.items_within(u32::try_from(len).unwrap_or(0));
@@ -334,7 +336,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
         Ok(true)
     }
 
-    /// The items that are the same in all three without asking Python's rules, one by one.
+    /// Copies items one by one that are the same in all three states without Python's comparison.
     fn take_same_items(&mut self) -> Result<bool> {
         let [one, two, three] = [&self.i1, &self.i2, &self.i3].map(|cursor| cursor.bucket.shape);
         let items = zip(zip(self.i1.items(), self.i2.items()), self.i3.items());
@@ -356,7 +358,8 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
         Ok(same > 0)
     }
 
-    /// Takes over this many keys and values, which are the same in all three, if BTrees would write all as they are.
+    /// Copies this number of keys and values, which are the same in all three states, if BTrees would write them
+    /// unchanged.
     fn take_unchanged(&mut self, items: usize) -> Result<()> {
         if items > 0 {
             let (start, end) = (self.i3.start_of(self.i3.at), self.i3.start_of(self.i3.at + items));
@@ -369,7 +372,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
         Ok(())
     }
 
-    /// Takes over the current item and goes to the next.
+    /// Copies the current item and advances.
     fn take(&mut self, side: Side) -> Result<()> {
         self.copy(side)?;
         match side {
@@ -379,7 +382,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
         Ok(())
     }
 
-    /// Takes over the current item.
+    /// Copies the current item.
     fn copy(&mut self, side: Side) -> Result<()> {
         self.count += 1;
         let cursor = match side {
@@ -402,7 +405,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
         Ok(())
     }
 
-    /// Takes over bytes. They are written when it is known that the bytes behind them are not taken over too.
+    /// Adds bytes to the run to be copied; a run that they do not continue is written first.
     fn take_bytes(&mut self, side: Side, start: u32, end: u32) -> Result<()> {
         match &mut self.pending {
             Some((pending, _, pending_end)) if *pending == side && *pending_end == start => {
@@ -438,7 +441,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
         Ok(())
     }
 
-    /// Writes the bytes that are to be taken over.
+    /// Writes the pending run.
     fn flush(&mut self) -> Result<()> {
         let Some((side, start, end)) = self.pending.take() else { return Ok(()) };
         let [committed, new] = &mut self.sources;

@@ -1,4 +1,4 @@
-//! Which classes are merged natively, by the names that records have.
+//! Which classes are merged natively, by module and name.
 
 /// A class whose states are merged here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -10,24 +10,24 @@ pub enum Mergeable {
 /// A class whose state is a number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Counter {
-    /// Both changes are added up: `BTrees.Length.Length`.
+    /// The old state plus both changes: `BTrees.Length.Length`.
     Sum,
-    /// The larger of the two changes: `zope.minmax.Maximum`.
+    /// The larger of the two new states: `zope.minmax.Maximum`.
     Maximum,
-    /// The smaller of the two changes: `zope.minmax.Minimum`.
+    /// The smaller of the two new states: `zope.minmax.Minimum`.
     Minimum,
-    /// The largest of all three: the `Increaser` of Zope's Transience.
+    /// The largest of all three states: the `Increaser` of Zope's Transience.
     Increaser,
 }
 
-/// What the keys and values of a BTree are.
+/// The types of a BTree's keys and values.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Family {
     pub key: ItemType,
     pub value: ItemType,
 }
 
-/// What a key or value is.
+/// The type of a key or value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ItemType {
     /// Any object
@@ -40,7 +40,7 @@ pub enum ItemType {
     Bytes(usize),
 }
 
-/// What kind of container.
+/// The kind of container.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Form {
     Bucket,
@@ -64,7 +64,8 @@ impl Form {
     }
 }
 
-/// The class of this name, if its states are merged here. Subclasses are not: they may have a `_p_resolveConflict` of their own.
+/// The class of this name, if its states are merged here. Subclasses are not: they may have a `_p_resolveConflict` of
+/// their own.
 pub fn mergeable(module: &[u8], class: &[u8]) -> Option<Mergeable> {
     match (module, class) {
         (b"BTrees.Length", b"Length") => return Some(Mergeable::Counter(Counter::Sum)),
@@ -93,7 +94,7 @@ pub fn mergeable(module: &[u8], class: &[u8]) -> Option<Mergeable> {
     Some(Mergeable::BTree(family, form))
 }
 
-/// The families that there are.
+/// All families of the BTrees package.
 const FAMILIES: &[&[u8; 2]] = &[
     b"IO", b"II", b"IF", b"IU", b"UO", b"UU", b"UF", b"UI", b"LO", b"LL", b"LF", b"LQ", b"QO", b"QQ", b"QF",
     b"QL", b"OO", b"OI", b"OU", b"OL", b"OQ", b"fs",

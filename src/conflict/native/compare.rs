@@ -1,9 +1,10 @@
-//! How Python compares two values that were read from records: equal or not, less or greater, or not to be known.
+//! How Python compares two values read from records: equal or not, less or greater, or unknown.
 //!
-//! Values of built-in types compare as in Python; where the two Pythons differ, as in the one that wrote the records,
-//! or not at all if that is not known. A persistent reference stands for an object that is not loaded: it equals only a
-//! reference to the same object, and comparing it with another is an error, as in ZODB. Instances of classes equal each
-//! other if they were pickled from equal parts; whether they do otherwise only their class knows.
+//! Values of built-in types compare as in Python. Where Python 2 and 3 differ, the comparison follows the one that
+//! wrote the records, or is unknown if that is not known. A persistent reference stands for an object that is not
+//! loaded: it equals only a reference to the same object, and comparing it with another reference is an error, as in
+//! ZODB. Instances of classes are equal if they were pickled from equal parts; otherwise only their class can compare
+//! them.
 
 use std::cmp::Ordering;
 use std::iter::zip;
@@ -38,7 +39,7 @@ impl<'s, 'a> Value<'s, 'a> {
         self.shape.string(self.id)
     }
 
-    /// Bytes that may have to be looked at to compare it, besides those of its parts.
+    /// Bytes that a comparison may have to read, without those of the value's parts.
     fn len(self) -> usize {
         match self.kind {
             Kind::BigInt(part)
@@ -69,7 +70,7 @@ impl<'s, 'a> Value<'s, 'a> {
     }
 }
 
-/// Compares values. What is shared inside of records must not multiply, so there is an end to it.
+/// Compares values. The number of steps is limited, because a shared value may be compared again at each reference.
 pub struct Comparer {
     /// All records were written by Python 2.
     python2: bool,
@@ -91,12 +92,12 @@ type Result<T> = std::result::Result<T, Stop>;
 const REFERENCES: &str = "a persistent reference is compared with another";
 
 impl Comparer {
-    /// For records of this length, all together.
+    /// The comparer of one merge, for records of this total length.
     pub fn new(python2: bool, len: usize) -> Comparer {
         Comparer { python2, left: len.saturating_mul(8).saturating_add(4096) }
     }
 
-    /// The order of two keys; BTrees have `None` before everything.
+    /// The order of two keys; in BTrees `None` is before everything.
     pub fn keys(&mut self, a: Value<'_, '_>, b: Value<'_, '_>) -> Result<Ordering> {
         match (a.kind(), b.kind()) {
             (Kind::Int(a), Kind::Int(b)) => return Ok(a.cmp(&b)),
@@ -113,7 +114,7 @@ impl Comparer {
         self.order(a, b, 0)
     }
 
-    /// Whether two values are equal. BTrees know without asking that only `None` equals `None`.
+    /// Whether two values are equal. In BTrees `None` equals only `None`.
     pub fn values(&mut self, a: Value<'_, '_>, b: Value<'_, '_>) -> Result<bool> {
         match (a.kind(), b.kind()) {
             (Kind::None, Kind::None) => Ok(true),
@@ -122,7 +123,7 @@ impl Comparer {
         }
     }
 
-    /// Whether two references are one object while a conflict is resolved: ZODB makes one of equal data.
+    /// Whether two references are the same object while a conflict is resolved: ZODB makes one object of equal data.
     pub fn same_reference(&mut self, a: Value<'_, '_>, b: Value<'_, '_>) -> Result<bool> {
         match (a.kind(), b.kind()) {
             (Kind::None, Kind::None) => Ok(true),
@@ -132,11 +133,11 @@ impl Comparer {
         }
     }
 
-    /// As Python's `<` and `==` have it.
+    /// The order by Python's `<` and `==`.
     pub fn order(&mut self, a: Value<'_, '_>, b: Value<'_, '_>, depth: u32) -> Result<Ordering> {
         self.step(a, b, depth)?;
         if let (Some(x), Some(y)) = (number(a), number(b)) {
-            // A NaN has no place.
+            // A NaN has no order.
             return order_numbers(&x, &y).map_or_else(|| Stop::unsure("a NaN as key"), Ok);
         }
         match (a.kind(), b.kind()) {
@@ -171,17 +172,17 @@ impl Comparer {
         let (x, y) = (a.string().unwrap_or_default(), b.string().unwrap_or_default());
         let sure = match (a.kind(), b.kind()) {
             (Kind::Text(_), Kind::Text(_)) | (Kind::Bytes(_), Kind::Bytes(_)) => true,
-            // Python 3 reads the `str` of Python 2 as text if it is ASCII, else as bytes.
+            // Python 3 reads a `str` of Python 2 as text if it is ASCII, otherwise as bytes.
             (Kind::Str(_), Kind::Str(_)) => self.python2 || x.is_ascii() == y.is_ascii(),
             (Kind::Str(_), Kind::Text(_)) => x.is_ascii(),
             (Kind::Text(_), Kind::Str(_)) => y.is_ascii(),
             _ => false,
         };
-        // UTF-8 is in the order of code points.
+        // UTF-8 sorts as code points do.
         if sure { Ok(x.cmp(y)) } else { Stop::unsure("strings of different types") }
     }
 
-    /// As Python's `==` has it.
+    /// Equality by Python's `==`.
     fn equal(&mut self, a: Value<'_, '_>, b: Value<'_, '_>, depth: u32) -> Result<bool> {
         self.step(a, b, depth)?;
         if let (Some(x), Some(y)) = (number(a), number(b)) {
@@ -203,7 +204,7 @@ impl Comparer {
                 Ok(x.len() == y.len())
             }
             (Kind::List(x), Kind::List(y)) => {
-                // Python looks at the length first; not so with tuples.
+                // Python compares the lengths of lists first, but not of tuples.
                 let count = |list: Value<'_, '_>, x| {
                     list.shape.steps(x).map(|step| list.shape.kids(step.kids).len()).sum::<usize>()
                 };
@@ -235,7 +236,7 @@ impl Comparer {
                     (Some(_) | None, Some(_) | None) => Stop::error(REFERENCES),
                 }
             }
-            // A class of Python 2 may have answered before the reference is asked.
+            // In Python 2 the object's class may answer before the reference raises its error.
             (Kind::Reference(_), Kind::Object(_)) | (Kind::Object(_), Kind::Reference(_)) if self.python2 => {
                 Stop::unsure(unsure(a, b))
             }
@@ -250,7 +251,7 @@ impl Comparer {
         }
     }
 
-    /// Dicts whose keys came in the same order, or whose keys are all simple.
+    /// Compares dicts whose keys are in the same order, or are all simple.
     fn equal_dicts(
         &mut self,
         a: Value<'_, '_>,
@@ -264,7 +265,7 @@ impl Comparer {
         if x.len() != y.len() {
             return match simple(a, &x) && simple(b, &y) {
                 true => Ok(false),
-                // A key may come twice.
+                // A key may occur twice.
                 false => Stop::unsure("dicts with unusual keys"),
             };
         }
@@ -274,7 +275,7 @@ impl Comparer {
             if !simple(a, &x) || !simple(b, &y) {
                 return Stop::unsure("dicts with unusual keys");
             }
-            // One long key under many names.
+            // One long key may occur many times.
             let key_len = |dict: Value<'_, '_>, keys: &[(NodeId, NodeId)]| {
                 keys.iter().map(|(key, _)| dict.at(*key).len()).fold(0, usize::saturating_add)
             };
@@ -295,7 +296,7 @@ impl Comparer {
         Ok(true)
     }
 
-    /// Whether two values were pickled from the same parts: whatever their class thinks, nothing has changed.
+    /// Whether two values were pickled from the same parts: then they are unchanged, whatever their class does.
     fn identical(&mut self, a: Value<'_, '_>, b: Value<'_, '_>, depth: u32) -> Result<bool> {
         self.step(a, b, depth)?;
         Ok(match (a.kind(), b.kind()) {
@@ -363,7 +364,7 @@ impl Comparer {
         }
     }
 
-    /// Account for looking at two values: one long string may be compared under any number of keys.
+    /// Counts the comparison of two values, because a long string may be compared for any number of keys.
     fn step(&mut self, a: Value<'_, '_>, b: Value<'_, '_>, depth: u32) -> Result<()> {
         if depth > DEPTH_MAX {
             return Stop::unsure("values that are nested too deeply");
@@ -391,7 +392,7 @@ fn unsure(a: Value<'_, '_>, b: Value<'_, '_>) -> String {
     }
 }
 
-/// The place of a built-in type among the others in Python 2: `None`, numbers, then by name.
+/// The rank of a built-in type among the others in Python 2: `None`, numbers, then by name.
 fn rank(value: Value<'_, '_>) -> Option<&'static str> {
     Some(match value.kind() {
         Kind::None => " ",
@@ -405,7 +406,7 @@ fn rank(value: Value<'_, '_>) -> Option<&'static str> {
     })
 }
 
-/// Equal strings, if the Pythons agree on it.
+/// Whether two strings are equal; `None` if the Pythons disagree.
 fn equal_strings(a: Value<'_, '_>, b: Value<'_, '_>) -> Option<bool> {
     let (x, y) = (a.string()?, b.string()?);
     let same = x == y;
@@ -413,11 +414,11 @@ fn equal_strings(a: Value<'_, '_>, b: Value<'_, '_>) -> Option<bool> {
         (Kind::Str(_), Kind::Str(_)) | (Kind::Bytes(_), Kind::Bytes(_)) | (Kind::Text(_), Kind::Text(_)) => {
             Some(same)
         }
-        // `str` of Python 2 is text in Python 3 if it is ASCII, else bytes.
+        // `str` of Python 2 is text in Python 3 if it is ASCII, otherwise bytes.
         (Kind::Str(_), Kind::Bytes(_)) | (Kind::Bytes(_), Kind::Str(_)) => {
             (!same || !x.is_ascii()).then_some(same)
         }
-        // Python 2 has an opinion on others only with a warning.
+        // For others Python 2 only warns.
         (Kind::Str(_), Kind::Text(_)) => x.is_ascii().then_some(same),
         (Kind::Text(_), Kind::Str(_)) => y.is_ascii().then_some(same),
         _ => (!same).then_some(false),
@@ -451,7 +452,7 @@ fn order_numbers(a: &Number, b: &Number) -> Option<Ordering> {
     }
 }
 
-/// Exactly, as Python does.
+/// Compares exactly, as Python does.
 fn order_int_float(a: i128, b: f64) -> Option<Ordering> {
     const LIMIT: f64 = 1.7e38; // below 2^127
     if b.is_nan() {
@@ -481,7 +482,7 @@ fn pairs(dict: Value<'_, '_>, chain: Chain) -> Vec<(NodeId, NodeId)> {
     pairs
 }
 
-/// Are all keys strings of one type?
+/// Whether all keys are strings of one type.
 fn simple(dict: Value<'_, '_>, pairs: &[(NodeId, NodeId)]) -> bool {
     let kinds = |id: NodeId| match dict.shape.kind(id) {
         Kind::Str(_) => 1,
@@ -499,7 +500,7 @@ struct Target<'a> {
     database: Option<&'a [u8]>,
 }
 
-/// The target of a reference; `None` for a weak one, which equals none but itself.
+/// The target of a reference; `None` for a weak one, which equals only itself.
 fn target<'a>(reference: Value<'_, 'a>) -> Option<Target<'a>> {
     let oid = |id: NodeId| reference.shape.string(id);
     match reference.kind() {

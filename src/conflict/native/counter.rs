@@ -8,7 +8,7 @@ use super::shape::{Kind, Shape};
 use crate::pickle::opcode::{LONG, STOP};
 use crate::pickle::write::{Dialect, put_big_int, put_int};
 
-/// Merge three states; the merged record.
+/// Merges three states; returns the merged record.
 pub fn merge(counter: Counter, states: &[Shape<'_>; 3]) -> Result<Vec<u8>, Stop> {
     let [old, committed, new] = states.each_ref().map(|shape| Value::new(shape, shape.state));
     let python2 = states.iter().all(|shape| shape.protocol < 3);

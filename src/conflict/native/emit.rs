@@ -1,21 +1,21 @@
-//! Writes a merged record from pieces of others, as the bytes that they are.
+//! Writes a merged record from pieces of other records, copied as bytes.
 //!
-//! Only what the pieces remember and refer to is numbered anew: each value that is shared is written where it is needed
-//! first, also if that was in a piece that is not taken over.
+//! Only memo indexes are assigned anew. A shared value is written at its first use, even if it comes from a piece that
+//! is not copied.
 
 use super::refusal::Stop;
 use super::shape::{DEPTH_MAX, NOWHERE, NodeId, Shape, What};
 use crate::pickle::opcode::*;
 
-/// An index that no value has
+/// The index of a value that has none.
 const NOT_WRITTEN: u32 = u32::MAX;
 
 /// A record that pieces are taken from.
 pub struct Source<'s, 'a> {
     shape: &'s Shape<'a>,
-    /// Event at which the next piece probably begins
+    /// Index of the event at which the next piece probably begins.
     next_event: usize,
-    /// The index of what was written of it and remembered, by node; empty as long as nothing was
+    /// Memo index of each written value, by node; empty until the first one.
     written: Vec<u32>,
 }
 
@@ -37,24 +37,24 @@ impl<'s, 'a> Source<'s, 'a> {
         }
     }
 
-    /// Forget what was written: numbers given before are not valid any more.
+    /// Forgets the assigned indexes: they are not valid any more.
     pub fn forget(&mut self) {
         self.written.clear();
     }
 }
 
-/// A record that is being written.
+/// A record under construction.
 pub struct Emitter {
     pub out: Vec<u8>,
     memo_next: u32,
     len_max: usize,
-    /// Events that may still be looked at for values that are written out of their turn
+    /// Upper bound on the events that may still be examined for values written out of order.
     events_left: usize,
     pub protocol: u8,
 }
 
 impl Emitter {
-    /// A record that begins like `new`: its class, with all that belongs to it, and the head of the state.
+    /// Starts a record with the beginning of `new`: its class and the head of the state.
     pub fn new(new: &mut Source<'_, '_>, protocol: u8, len: usize) -> Emitter {
         let shape = new.shape;
         let mut out = Vec::with_capacity(len / 2 + 64);
@@ -64,7 +64,7 @@ impl Emitter {
         }
         let memo_next = u32::try_from(shape.class_memo().len()).unwrap_or(u32::MAX);
         for (index, node) in (0..).zip(shape.class_memo()) {
-            // What the state does not refer to is not looked up.
+            // Values that the state does not refer to need no index.
             if *node != NOWHERE && shape.is_shared(*node) {
                 new.remember(*node, index);
             }
@@ -77,29 +77,29 @@ impl Emitter {
         self.out.push(opcode);
     }
 
-    /// End a tuple of one item, which has been written, and before which stands a mark if the protocol needs one.
+    /// Ends a tuple of one item; the item is written, after a MARK if the protocol needs one.
     pub fn end_single(&mut self) {
         self.out.push(if self.protocol > 1 { TUPLE1 } else { TUPLE });
     }
 
-    /// Begin such a tuple.
+    /// Begins such a tuple.
     pub fn begin_single(&mut self) {
         if self.protocol <= 1 {
             self.out.push(MARK);
         }
     }
 
-    /// Write the bytes of a record as they are. Only if nothing in the merged record refers to an earlier value by its
-    /// number: the numbers of two records may be the same.
+    /// Writes the bytes of a record unchanged. Allowed only if nothing in the merged record refers to an earlier value
+    /// by its memo index: the indexes of two records may collide.
     pub fn verbatim(&mut self, source: &Source<'_, '_>, start: u32, end: u32) {
         self.out.extend_from_slice(source.shape.source.get(start as usize..end as usize).unwrap_or_default());
     }
 
-    /// Write the bytes of a record from `start` to `end`: one or more whole values.
+    /// Writes the bytes of a record from `start` to `end`: one or more whole values.
     pub fn piece(&mut self, source: &mut Source<'_, '_>, start: u32, end: u32) -> Result<(), Stop> {
         let events = source.shape.events();
         let mut index = source.next_event;
-        // Pieces are taken from front to back. A gap is crossed step by step, which all together is one pass.
+        // Pieces come in order. Gaps are skipped event by event, so all pieces together are one pass.
         while events.get(index).is_some_and(|event| event.pos < start) {
             index += 1;
         }
@@ -107,8 +107,8 @@ impl Emitter {
         Ok(())
     }
 
-    /// Write a range of bytes, in which the event of this number may be the first. Returns the first behind it. `known`
-    /// is what was written of it before.
+    /// Writes a range of bytes. `first`: index of the first event that may be in it. `known`: values in it that are
+    /// already written. Returns the index of the first event after the range.
     fn range(
         &mut self,
         source: &mut Source<'_, '_>,
@@ -154,7 +154,7 @@ impl Emitter {
         Ok(())
     }
 
-    /// Remember the value that was written, if something refers to it.
+    /// Adds the written value to the memo, if something refers to it.
     fn put(&mut self, source: &mut Source<'_, '_>, node: NodeId) {
         if !source.shape.is_shared(node) || source.index_of(node).is_some() {
             return;
@@ -171,7 +171,7 @@ impl Emitter {
         }
     }
 
-    /// Refer to a value, or write it if it has not been written.
+    /// Writes a reference to a value, or the value if it is not written yet.
     fn get(&mut self, source: &mut Source<'_, '_>, node: NodeId, depth: u32) -> Result<(), Stop> {
         if let Some(index) = source.index_of(node) {
             self.refer(index);
@@ -188,7 +188,7 @@ impl Emitter {
         Ok(())
     }
 
-    /// What stands in a range and has been written already: the outermost values, in order.
+    /// The values in a range that are already written: the outermost ones, in order.
     fn known(&mut self, source: &Source<'_, '_>, first: usize, end: u32) -> Result<Vec<Known>, Stop> {
         let events = source.shape.events().get(first..).unwrap_or_default();
         let mut known: Vec<Known> = Vec::new();
@@ -200,7 +200,7 @@ impl Emitter {
             }
             if let Some(index) = source.index_of(event.node) {
                 let place = source.shape.node(event.node);
-                // The entry into the memo stands inside of a list, behind a string.
+                // The memo opcode is inside a list, but after a string.
                 let end = place.end.max(event.pos + u32::from(event.len));
                 while known.last().is_some_and(|inner| inner.start >= place.start) {
                     known.pop();
@@ -228,7 +228,7 @@ impl Emitter {
     }
 }
 
-/// A value that has been written before its turn.
+/// A value that was written out of order.
 struct Known {
     start: u32,
     end: u32,

@@ -1,4 +1,4 @@
-//! Keys and values of the families whose items are no Python objects: integers of a range, floats of 32 bits, byte strings of
+//! Keys and values of the families whose items are not Python objects: bounded integers, 32-bit floats, byte strings of
 //! fixed length.
 
 use super::class::ItemType;
@@ -30,8 +30,8 @@ pub fn check(item: ItemType, value: Value<'_, '_>) -> Result<()> {
     }
 }
 
-/// Whether BTrees would write a key or value as it is in the record. BTrees holds numbers as C does, so `True` becomes 1 and a float
-/// has 32 bits.
+/// Whether BTrees would write a key or value unchanged. BTrees holds numbers as C does, so `True` becomes 1 and a float
+/// is rounded to 32 bits.
 pub fn is_plain(item: ItemType, value: Value<'_, '_>) -> bool {
     match (item, value.kind()) {
         (ItemType::Int { .. }, Kind::Bool(_)) => false,
@@ -41,13 +41,13 @@ pub fn is_plain(item: ItemType, value: Value<'_, '_>) -> bool {
     }
 }
 
-/// Whether the number is the same as a float of 32 bits.
+/// Whether the number is exactly a 32-bit float.
 #[allow(clippy::cast_possible_truncation)]
 pub fn is_single(value: f64) -> bool {
     f64::from(value as f32).to_bits() == value.to_bits()
 }
 
-/// The float of 32 bits that BTrees makes of a value.
+/// The 32-bit float that BTrees makes of a value.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 pub fn single(value: Value<'_, '_>) -> f32 {
     match value.kind() {
@@ -56,18 +56,19 @@ pub fn single(value: Value<'_, '_>) -> f32 {
     }
 }
 
-/// Whether two values of a family whose values are no objects are the same.
+/// Whether two values are the same, in a family whose values are not objects.
 pub fn are_same(item: ItemType, a: Value<'_, '_>, b: Value<'_, '_>) -> bool {
     use std::cmp::Ordering::{Greater, Less};
     match (item, a.kind(), b.kind()) {
-        // A NaN equals everything there.
+        // In these families a NaN equals everything.
         (ItemType::Float, ..) => !matches!(single(a).partial_cmp(&single(b)), Some(Less | Greater)),
         (_, Kind::Int(a), Kind::Int(b)) => a == b,
         _ => integer(a) == integer(b),
     }
 }
 
-/// Two byte strings of fixed length. An ASCII `str` of Python 2 is text for Python 3, where these families have no text.
+/// Two byte strings of fixed length. An ASCII `str` of Python 2 is text for Python 3, where these families have no
+/// text.
 pub fn fixed<'a>(python2: bool, a: Value<'_, 'a>, b: Value<'_, 'a>) -> Result<(&'a [u8], &'a [u8])> {
     let bytes = |value: Value<'_, 'a>| match value.kind() {
         Kind::Bytes(part) => Some(value.shape.bytes(part)),

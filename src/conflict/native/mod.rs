@@ -1,17 +1,18 @@
 //! Conflict resolution without Python: three records of one object in, the merged record out.
 //!
-//! Two transactions have changed the same object, starting from the same revision (`old`); one of them is `committed`,
-//! the other (`new`) wants to be. A class may say how to merge the two changes (`_p_resolveConflict`). This module
-//! knows those classes whose method needs nothing but the states themselves: the BTrees package and a few counters
-//! ([`class`]). It follows the C code of BTrees 4 to 6 and ZODB's handling of states, error for error.
+//! Two transactions have changed the same object, starting from the same revision (`old`); one is committed
+//! (`committed`), the other is being voted on (`new`). A class may say how to merge the two changes
+//! (`_p_resolveConflict`). This module has those classes whose method needs only the states: the BTrees package and a
+//! few counters ([`class`]). It follows the C code of BTrees 4 to 6 and ZODB's handling of states, with the same
+//! errors.
 //!
-//! Records are scanned once ([`scan`]) into flat tables ([`shape`]), what they begin with once for all three, and compared in place
-//! ([`compare`]); what is taken over is copied as the bytes that a client wrote ([`emit`]), so strings stay what they were
-//! in either Python. Time and memory are proportional to the records.
+//! Records are scanned once ([`scan`]) into flat tables ([`shape`]), their common beginning once for all three. Values
+//! are compared in place ([`compare`]) and copied as bytes ([`emit`]), so strings keep the type that the client's
+//! Python wrote. Time and memory are proportional to the records.
 //!
-//! What only the application's code could decide is [`Merge::Unknown`], never guessed.
+//! A conflict that only the application's code could decide is [`Merge::Unknown`], never guessed.
 
-// What comes from a file or a client must not be able to panic. Tests may.
+// Data from files and clients must not cause a panic.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation))]
 
 mod bucket;
@@ -35,18 +36,18 @@ use crate::base::untrusted::Untrusted;
 
 pub use refusal::{Reason, Refusal};
 
-/// What became of three states.
+/// The result of a merge.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Merge {
-    /// The merged record
+    /// The merged record.
     Resolved(Vec<u8>),
-    /// Python refuses too.
+    /// Python refuses to merge the states too.
     Refused(Refusal),
-    /// This class's code would have to decide, and it is not known here.
+    /// The class's own code would have to decide.
     Unknown(String),
 }
 
-/// Merge the changes that lead from `old` to `committed` and to `new`.
+/// Merges the changes from `old` to `committed` and from `old` to `new`.
 pub fn merge(old: &[u8], committed: &[u8], new: &[u8]) -> Merge {
     let mut workspace = Workspace::take();
     let [common, old_tables, committed_tables, new_tables] = workspace.tables();
@@ -75,14 +76,14 @@ pub fn merge(old: &[u8], committed: &[u8], new: &[u8]) -> Merge {
     }
 }
 
-/// Whether the class (`module.name`) is one of those that are merged here: their conflicts need nobody else, but for records
-/// whose values have classes of their own.
+/// Whether the class (`module.name`) is one of those that are merged here. Their conflicts need no Python, except for
+/// records whose values have classes of their own.
 pub fn is_built_in(class: &str) -> bool {
     let parts = class.rsplit_once('.');
     parts.is_some_and(|(module, name)| class::mergeable(module.as_bytes(), name.as_bytes()).is_some())
 }
 
-/// A record that is not merged, whatever its class: `why` if the scanner does not take it.
+/// A record that is not merged, whatever its class; `why`: the scanner's error, if any.
 fn unreadable(record: &[u8], why: Option<scan::NotScanned>) -> Merge {
     let name = crate::pickle::record::class_name(record);
     let Some(name) = name else { return Merge::Unknown("(a record without a class)".into()) };
@@ -92,7 +93,7 @@ fn unreadable(record: &[u8], why: Option<scan::NotScanned>) -> Merge {
     })
 }
 
-/// For a reason, which is logged.
+/// `module.class`, for a reason that is logged.
 fn joined(module: &[u8], class: &[u8]) -> String {
     let name = format!("{}.{}", String::from_utf8_lossy(module), String::from_utf8_lossy(class));
     Untrusted(&name).to_string()

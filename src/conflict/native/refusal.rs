@@ -5,8 +5,8 @@ use std::fmt;
 /// A conflict that Python's classes do not resolve either.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Refusal {
-    /// `BTreesConflictError(p1, p2, p3, reason)`: the positions of the items in the old, the committed and the new state, from 1;
-    /// -1 behind the last item, and for a reason that concerns the whole bucket.
+    /// `BTreesConflictError(p1, p2, p3, reason)`: the positions of the items in the old, the committed and the new
+    /// state, from 1; -1 after the last item, and for a reason that concerns the whole bucket.
     BTrees { positions: [i32; 3], reason: Reason },
     /// Python raises another exception.
     Error(&'static str),
@@ -47,12 +47,12 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The number that `BTreesConflictError` has for it.
+    /// The number of the reason in `BTreesConflictError`.
     pub fn number(self) -> u8 {
         self as u8
     }
 
-    /// The text that `BTreesConflictError` has for it.
+    /// The text of the reason in `BTreesConflictError`.
     pub fn text(self) -> &'static str {
         match self {
             Reason::BucketSplit => "Conflicting bucket split",
@@ -92,7 +92,7 @@ impl fmt::Display for Refusal {
 #[derive(Debug)]
 pub enum Stop {
     Refused(Refusal),
-    /// What only the application's classes, or another Python, could decide.
+    /// Only the application's classes, or another Python, could decide.
     Unsure(String),
 }
 
@@ -105,7 +105,7 @@ impl Stop {
         Err(Stop::Unsure(why.into()))
     }
 
-    /// A reason that concerns the whole bucket.
+    /// Ends a merge for a reason that concerns the whole bucket.
     pub fn conflict<T>(reason: Reason) -> Result<T, Stop> {
         Err(Stop::Refused(Refusal::BTrees { positions: [-1; 3], reason }))
     }

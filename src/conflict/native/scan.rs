@@ -1,10 +1,10 @@
-//! Scanning a record into the flat tables of a [`Shape`]. One pass, no recursion, no allocation in the steady
-//! state. What several records begin with is scanned once ([`Common`]).
+//! Scans a record into the flat tables of a [`Shape`], in one pass, without recursion; the tables are reused, so
+//! usually nothing is allocated. The common beginning of three records is scanned once ([`Common`]).
 //!
-//! This is not [`crate::pickle::read`]: it is on the path of a commit. Both pickles of a record are one
-//! stream here, because ZODB writes them with one memo: the state may refer to the class.
+//! Separate from [`crate::pickle::read`], because it is on the path of a commit. Both pickles of a record are scanned
+//! as one stream, because ZODB writes them with one memo: the state may refer to the class.
 //!
-//! Forms that no pickler writes (duplicates, pops, extending what came out of the memo) are not scanned.
+//! Forms that no pickler writes (duplicates, pops, items added to a container from the memo) are not scanned.
 
 use std::fmt;
 use std::iter::zip;
@@ -14,10 +14,10 @@ use super::shape::{Chain, Event, Kid, Kind, NOWHERE, Node, NodeId, Part, Shape, 
 use crate::pickle::lex::{Argument, LexError, Lexer, Token};
 use crate::pickle::opcode::*;
 
-/// Why a record is not scanned.
+/// Why a record cannot be scanned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NotScanned {
-    /// No record, or one in a form that is not written by ZODB
+    /// Offset of bytes that are no record, or are in a form that ZODB does not write.
     At(usize),
     TooLarge,
 }
@@ -31,20 +31,20 @@ impl fmt::Display for NotScanned {
     }
 }
 
-/// An index of the memo that may be used in the shortest record
+/// Lower bound on the limit of memo indexes, for short records.
 const MEMO_MIN: usize = 1 << 12;
 struct Scanner<'a> {
     source: &'a [u8],
     tables: &'a mut Tables,
     lexer: Lexer<'a>,
-    /// Offset of the current opcode
+    /// Offset of the current opcode.
     pos: usize,
-    /// It failed because the source ends within an opcode.
+    /// The scan failed because the source ends within an opcode.
     is_cut: bool,
     pickles: Pickles,
 }
 
-/// The two pickles of a record, as far as they have been scanned.
+/// The two pickles of a record, as far as they are scanned.
 #[derive(Clone, Copy)]
 struct Pickles {
     class: NodeId,
@@ -56,11 +56,11 @@ struct Pickles {
 
 type Result<T, E = NotScanned> = std::result::Result<T, E>;
 
-/// What some records begin with.
+/// The scanned common beginning of three records.
 pub struct Common<'a>(Scanner<'a>);
 
 impl<'a> Common<'a> {
-    /// Scan what these have in common. An error is one of each of them.
+    /// Scans the common beginning of three records. An error holds for each of the records.
     pub fn of([a, b, c]: [&'a [u8]; 3], tables: &'a mut Tables) -> Result<Common<'a>> {
         let begin = a.get(..common_len(a, b).min(common_len(a, c))).unwrap_or_default();
         let mut scanner = Scanner::new(begin, tables)?;
@@ -71,7 +71,7 @@ impl<'a> Common<'a> {
         Ok(Common(scanner))
     }
 
-    /// Scan one of the records.
+    /// Scans the rest of one of the records.
     pub fn go_on(&self, source: &'a [u8], tables: &'a mut Tables) -> Result<Shape<'a>> {
         if source.len() > LEN_MAX {
             return Err(NotScanned::TooLarge);
@@ -87,7 +87,7 @@ impl<'a> Common<'a> {
     }
 }
 
-/// How many bytes two slices have in common at their beginning.
+/// Length of the common beginning of two slices.
 pub fn common_len(a: &[u8], b: &[u8]) -> usize {
     const BLOCK: usize = 32;
     let ((blocks_a, _), (blocks_b, _)) = (a.as_chunks::<BLOCK>(), b.as_chunks::<BLOCK>());
@@ -106,7 +106,7 @@ impl<'a> Scanner<'a> {
         Ok(Scanner { source, tables, lexer: Lexer::new(source), pos: 0, is_cut: false, pickles })
     }
 
-    /// Scan both pickles of a record, or what is left of them.
+    /// Scans both pickles of a record, or the rest of them.
     fn pickles(&mut self) -> Result<()> {
         if self.pickles.class == NOWHERE {
             self.pickles.class = self.pickle()?;
@@ -121,7 +121,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Scan one pickle; the node of its value.
+    /// Scans one pickle; returns the node of its value.
     fn pickle(&mut self) -> Result<NodeId> {
         loop {
             let from = self.lexer.end();
@@ -279,22 +279,22 @@ impl<'a> Scanner<'a> {
         self.tables.stack.push(Kid { node, start });
     }
 
-    /// Where the bytes are with which the current opcode ends.
+    /// The range of `bytes`, with which the current opcode ends.
     fn tail(&self, bytes: &[u8]) -> Part {
         Part { at: narrow(self.lexer.end() - bytes.len()), len: narrow(bytes.len()) }
     }
 
-    /// Where the argument of the current opcode is.
+    /// The range of the current opcode's argument.
     fn lines(&self) -> Part {
         Part { at: narrow(self.pos + 1), len: narrow(self.lexer.end() - self.pos - 1) }
     }
 
-    /// A value that equals itself only: its bytes, with the opcode.
+    /// A value that equals only itself: the range of its bytes, with the opcode.
     fn odd(&self) -> Kind {
         Kind::Odd(Part { at: narrow(self.pos), len: narrow(self.lexer.end() - self.pos) })
     }
 
-    /// Digits directly behind the opcode, as picklers write them.
+    /// Digits directly after the opcode, as picklers write them.
     fn digits(&self, digits: &[u8]) -> Result<Kind> {
         let part = Part { at: narrow(self.pos + 1), len: narrow(digits.len()) };
         if part.of(self.source) == digits { Ok(Kind::Digits(part)) } else { self.fail() }
@@ -313,11 +313,11 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// An instance whose class stands behind the opcode.
+    /// An instance whose class is the argument of the opcode.
     fn inst(&mut self) -> Result<()> {
         let class = Kind::Global(self.lines());
         let (kids, start) = self.pop_mark()?;
-        // The class is a value in its own right, as in the other forms.
+        // The class is a value of its own, as in the other forms.
         self.push(class);
         let class = self.take_top(1)?;
         let chain = self.chain(INST, kids);
@@ -352,8 +352,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Put something into the container on top of the stack. One that came out of the memo is elsewhere in
-    /// the bytes: its bytes would not be all of it.
+    /// Adds items to the container on top of the stack. Fails for a container from the memo: its bytes are at another
+    /// place and would not include the items.
     fn fill(&mut self, opcode: u8, kids: Part) -> Result<()> {
         let floor = self.floor();
         let top = match self.tables.stack.last() {
@@ -393,7 +393,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Move the topmost values of the stack to the kids.
+    /// Moves the topmost values of the stack to `kids`.
     fn take_top(&mut self, count: usize) -> Result<Part> {
         match self.tables.stack.len().checked_sub(count) {
             Some(height) if height >= self.floor() => Ok(self.take_from(height)),
@@ -422,8 +422,7 @@ impl<'a> Scanner<'a> {
             _ => return self.fail(),
         };
         let index = index as usize;
-        // Picklers count from 0 or 1; but a record that was merged may be shorter than those that it is made
-        // of.
+        // Picklers count from 0 or 1, but a merged record may be shorter than the records that it was made of.
         if index > self.source.len().max(MEMO_MIN) {
             return self.cut();
         }
@@ -462,7 +461,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn event(&mut self, what: What, node: NodeId) -> Result<()> {
-        // The longest that a pickler writes is an index in decimal digits.
+        // The longest one that a pickler writes is an index in decimal digits.
         let Ok(len) = u8::try_from(self.lexer.end() - self.pos) else { return self.fail() };
         self.tables.events.push(Event { pos: narrow(self.pos), len, what, node });
         if what != What::Put {
@@ -471,7 +470,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// The source ends too early.
+    /// Fails because the source ends too early.
     fn cut<T>(&mut self) -> Result<T> {
         self.is_cut = true;
         self.fail()

@@ -1,14 +1,14 @@
-//! A scanned record: its values, where each stands in the bytes, and how they refer to each other. Flat tables, which
+//! A scanned record: its values, the place of each in the bytes, and their references to each other. Flat tables, which
 //! [`super::scan`] fills.
 //!
-//! This is not [`crate::pickle::value`]: a merge needs to know the bytes of a value more than the value.
+//! Separate from [`crate::pickle::value`]: a merge needs the bytes of a value more than the value itself.
 
 use std::cell::Cell;
 use std::iter::zip;
 
-/// Longest value that is compared without counting: one that is shared may be compared for every key.
+/// Longest value whose comparison is not counted as steps: a shared value may be compared for every key.
 const QUICK_LEN: u32 = 256;
-/// Deepest nesting that is followed anywhere.
+/// Upper bound on nesting, in comparing and writing.
 pub const DEPTH_MAX: u32 = 48;
 
 pub type NodeId = u32;
@@ -17,9 +17,9 @@ pub type NodeId = u32;
 #[derive(Clone, Copy, Debug)]
 pub struct Node {
     pub kind: Kind,
-    /// Where its bytes begin
+    /// Offset of its first byte.
     pub start: u32,
-    /// Where they end; an entry into the memo may stand inside or behind.
+    /// Offset behind its last byte; a memo opcode may be inside or after.
     pub end: u32,
 }
 
@@ -29,42 +29,42 @@ pub enum Kind {
     None,
     Bool(bool),
     Int(i64),
-    /// An integer beyond 64 bits, in two's complement, little endian
+    /// An integer beyond 64 bits, in two's complement, little endian.
     BigInt(Part),
-    /// The same in decimal digits
+    /// An integer in decimal digits.
     Digits(Part),
     Float(f64),
-    /// `bytes` of Python 3
+    /// `bytes` of Python 3.
     Bytes(Part),
-    /// `str` of Python 2
+    /// `str` of Python 2.
     Str(Part),
-    /// `unicode` of Python 2, `str` of Python 3
+    /// `unicode` of Python 2, `str` of Python 3.
     Text(Part),
-    /// Something in the forms of protocol 0, or a class in the extension registry: equal to itself only.
+    /// A value in a form of protocol 0, or a class in the extension registry: equal only to itself.
     Odd(Part),
     Tuple(Part),
     List(Chain),
     Dict(Chain),
-    /// A set, which has opcodes of its own from protocol 4 on only
+    /// A set; it has its own opcodes from protocol 4 on.
     Set(Chain),
-    /// Two lines: module and name
+    /// Two lines: module and name.
     Global(Part),
-    /// Two values: module and name
+    /// Two values: module and name.
     GlobalOf(NodeId, NodeId),
-    /// A persistent reference
+    /// A persistent reference.
     Reference(NodeId),
-    /// What an instance would be made of: class and arguments, then its state, items and pairs
+    /// The parts of an instance: class and arguments, then its state, items and pairs.
     Object(Chain),
 }
 
-/// A piece of the record's bytes or of [`Shape::kids`].
+/// A range of the record's bytes or of [`Shape::kids`].
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
     pub at: u32,
     pub len: u32,
 }
 
-/// A chain of pieces of [`Shape::kids`]: containers are filled in steps.
+/// A chain of ranges of [`Shape::kids`]: containers are filled in steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain {
     pub first: u32,
@@ -76,19 +76,19 @@ pub struct Chain {
 pub struct Step {
     pub opcode: u8,
     pub kids: Part,
-    /// The next, 0 if there is none
+    /// Index of the next step, 0 if there is none.
     pub next: u32,
 }
 
-/// A value inside of another.
+/// A value inside another value.
 #[derive(Clone, Copy, Debug)]
 pub struct Kid {
     pub node: NodeId,
-    /// Where its bytes begin here: an earlier value may be referred to.
+    /// Offset of its bytes at this place, which differ from the node's if it is a reference to an earlier value.
     pub start: u32,
 }
 
-/// Bytes that cannot be copied as they are.
+/// Bytes that cannot be copied unchanged.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
     pub pos: u32,
@@ -99,11 +99,11 @@ pub struct Event {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum What {
-    /// The value in front is remembered.
+    /// Puts the preceding value into the memo.
     Put,
-    /// A value that was remembered
+    /// Gets a value from the memo.
     Get,
-    /// Nothing that means anything inside of another pickle
+    /// Has no meaning inside another pickle.
     Drop,
 }
 
@@ -113,34 +113,34 @@ pub struct Shape<'a> {
     pub tables: &'a Tables,
     pub class: NodeId,
     pub state: NodeId,
-    /// Where the first pickle ends
+    /// Offset behind the first pickle.
     pub class_end: usize,
-    /// The protocol of the state
+    /// The protocol of the state.
     pub protocol: u8,
     /// There is a float that does not equal itself.
     pub has_nan: bool,
-    /// Up to here it is as the other records that it was scanned with.
+    /// Length of the beginning that is common to the records scanned together.
     pub common_end: u32,
 }
 
-/// No such node
+/// Marks a missing node.
 pub const NOWHERE: NodeId = NodeId::MAX;
-/// What is known of a record.
+/// The tables of one record.
 #[derive(Default)]
 pub struct Tables {
     pub nodes: Vec<Node>,
     pub kids: Vec<Kid>,
     pub steps: Vec<Step>,
     pub events: Vec<Event>,
-    /// Where those are that are no [`What::Put`]
+    /// Positions of the events that are not [`What::Put`].
     pub odd_events: Vec<u32>,
-    /// Whether a value is referred to again, by node
+    /// Whether a value is referred to again, by node.
     pub shared: Vec<bool>,
     pub stack: Vec<Kid>,
-    /// Height of the stack and position at each MARK
+    /// Height of the stack and position at each MARK.
     pub marks: Vec<(u32, u32)>,
     pub memo: Vec<NodeId>,
-    /// What the first pickle leaves in the memo
+    /// The memo after the first pickle.
     pub class_memo: Vec<NodeId>,
 }
 
@@ -148,10 +148,10 @@ thread_local! {
     static SPARE: Cell<Option<Box<[Tables; 4]>>> = const { Cell::new(None) };
 }
 
-/// Tables with more values than this are not kept: buckets have a few hundred.
+/// Larger tables are not kept for reuse: buckets have a few hundred values.
 const SPARE_NODES_MAX: usize = 2048;
 
-/// The tables of three records, and of what they have in common. They are kept for the next merge of this thread.
+/// The tables of three records and of their common beginning. They are kept for the next merge of this thread.
 pub struct Workspace(Option<Box<[Tables; 4]>>);
 
 impl Workspace {
@@ -202,7 +202,7 @@ impl Tables {
         self.class_memo.clear();
     }
 
-    /// Begin with what is in others. These are empty.
+    /// Copies the tables of another record into these, which are empty.
     pub fn copy_from(&mut self, other: &Tables) {
         self.nodes.extend_from_slice(&other.nodes);
         self.kids.extend_from_slice(&other.kids);
@@ -218,12 +218,12 @@ impl Tables {
 }
 
 impl<'a> Shape<'a> {
-    /// Bytes that cannot be copied as they are, in order
+    /// Bytes that cannot be copied unchanged, in order.
     pub fn events(&self) -> &[Event] {
         &self.tables.events
     }
 
-    /// What the first pickle leaves in the memo
+    /// The memo after the first pickle.
     pub fn class_memo(&self) -> &[NodeId] {
         &self.tables.class_memo
     }
@@ -243,7 +243,7 @@ impl<'a> Shape<'a> {
         self.tables.nodes.get(id as usize).map_or(Kind::None, |node| node.kind)
     }
 
-    /// Are these values obviously the same: bytes of a value that contains no others, or a reference of such?
+    /// Whether two values are obviously the same: equal bytes of a value without parts, or a reference to such a value.
     #[inline]
     pub fn same(&self, id: NodeId, other: &Shape<'_>, other_id: NodeId) -> bool {
         let (a, b) = (self.node(id), other.node(other_id));
@@ -271,7 +271,7 @@ impl<'a> Shape<'a> {
             Kind::Float(value) => !value.is_nan(),
             _ => false,
         };
-        // The class that all references name stands in what the records begin with.
+        // The class of all references is in the common beginning of the records.
         let is_common = a.start == b.start && a.end == b.end && a.end <= self.common_end;
         is_leaf
             && a.end - a.start == b.end - b.start
@@ -294,12 +294,12 @@ impl<'a> Shape<'a> {
         if index == 0 { None } else { self.tables.steps.get(index as usize).copied() }
     }
 
-    /// The steps in which a container was filled.
+    /// The steps that filled a container.
     pub fn steps(&self, chain: Chain) -> impl Iterator<Item = Step> + '_ {
         std::iter::successors(self.step(chain.first), |step| self.step(step.next))
     }
 
-    /// What is in a container, all steps after each other.
+    /// The values in a container, in the order of the steps.
     pub fn contents(&self, chain: Chain) -> impl Iterator<Item = NodeId> + '_ {
         self.steps(chain).flat_map(|step| self.kids(step.kids).iter().map(|kid| kid.node))
     }
@@ -311,22 +311,23 @@ impl<'a> Shape<'a> {
         }
     }
 
-    /// Does nothing between these positions refer to something else, so that the bytes mean the same elsewhere?
+    /// Whether nothing between these positions refers to another value, so that the bytes mean the same in another
+    /// record.
     pub fn stands_alone(&self, start: u32, end: u32) -> bool {
         !self.tables.odd_events.iter().any(|pos| (start..end).contains(pos))
     }
 
-    /// Is anything between these positions remembered, or something else that cannot be copied as it is?
+    /// Whether a memo opcode, or another opcode that cannot be copied unchanged, is between these positions.
     pub fn has_events(&self, start: u32, end: u32) -> bool {
         self.tables.events.iter().rev().take_while(|event| event.pos >= start).any(|event| event.pos < end)
     }
 
-    /// Is this value referred to again?
+    /// Whether the value is referred to again.
     pub fn is_shared(&self, id: NodeId) -> bool {
         self.tables.shared.get(id as usize).copied().unwrap_or(false)
     }
 
-    /// Module and name of the record's class. A class that is made with arguments is none that is known here.
+    /// Module and name of the record's class. `None` for a class with arguments: no class that is merged here has any.
     pub fn class(&self) -> Option<(&'a [u8], &'a [u8])> {
         match self.kind(self.class) {
             Kind::Tuple(parts) => match self.kids(parts) {

@@ -1,5 +1,5 @@
-//! Cases that Python resolved, from `python-fixtures/resolve`, and some by hand. Thousands more go to the real BTrees in
-//! `compat-tests/resolve`.
+//! Cases resolved by Python, from `python-fixtures/resolve`, and hand-written ones. `compat-tests/resolve` compares
+//! thousands more with the real BTrees.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ fn unhex(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
-/// What a value is, without how it was written.
+/// A value as text, independent of its pickle form.
 fn show(tree: &Tree<'_>, id: NodeId) -> String {
     let all = |items: &[NodeId]| items.iter().map(|id| show(tree, *id) + ",").collect::<String>();
     match tree.node(id) {
@@ -28,7 +28,7 @@ fn show(tree: &Tree<'_>, id: NodeId) -> String {
             let state = object.state.map(|state| show(tree, state));
             format!("{}{}{state:?}{}", show(tree, object.class), show(tree, object.args), all(&object.items))
         }
-        // Decimal digits are read with a zero byte at the end that is not always needed.
+        // Numbers in decimal digits are read with a trailing zero byte, which may be superfluous.
         Node::BigInt(bytes) => match &**bytes {
             [rest @ .., below, 0] if below & 0x80 == 0 => format!("{:?}", [rest, &[*below]].concat()),
             bytes => format!("{bytes:?}"),
@@ -37,7 +37,7 @@ fn show(tree: &Tree<'_>, id: NodeId) -> String {
     }
 }
 
-/// Class and state of a record. The state may refer to the class, so both are read as one.
+/// Class and state of a record as text. Both are read as one stream, because the state may refer to the class.
 fn show_record(record: &[u8]) -> String {
     let class = read(record, Accept::RECORD).expect("a class");
     let mut both = record[..class.len() - 1].to_vec();
@@ -133,7 +133,7 @@ fn classes_that_are_not_known() {
     assert_eq!(merge(b"", b"", b""), Merge::Unknown("(a record without a class)".to_string()));
 }
 
-/// A key or value of a class is the same if it is written the same; else only its class can tell.
+/// Keys and values of a class are the same if their bytes are; otherwise only the class can compare them.
 #[test]
 fn instances() {
     let state = |instances: [&[u8]; 2]| {
@@ -144,7 +144,7 @@ fn instances() {
     let old = state([a, a]);
     let (committed, new) = (state([a, b]), state([b, a]));
     assert_eq!(with(BUCKET, [&old, &committed, &new]), resolved(BUCKET, &state([b, b])));
-    // Both changed the same.
+    // Both made the same change.
     assert_eq!(
         with(BUCKET, [&old, &committed, &committed]),
         Merge::Unknown("BTrees.OOBTree.OOBucket (m.C)".to_string())
@@ -153,7 +153,7 @@ fn instances() {
     assert!(matches!(with(BUCKET, keys), Merge::Unknown(_)));
 }
 
-/// What an item shares with one that is not taken over is written where it is needed first.
+/// A value that a copied item shares with one that is not copied is written at its first use.
 #[test]
 fn values_that_are_shared() {
     let old = b"(K\x01]q\x01K\x09aK\x02h\x01K\x03h\x01t\x85";
@@ -165,7 +165,7 @@ fn values_that_are_shared() {
     );
 }
 
-/// The state refers to the class, as ZODB writes references to the next bucket.
+/// The state refers to the class, as in ZODB's references to the next bucket.
 #[test]
 fn the_memo_of_the_class() {
     let next = b"C\x08\0\0\0\0\0\0\0\x05q\x04h\x00\x86q\x05Q";
@@ -175,7 +175,7 @@ fn the_memo_of_the_class() {
     assert_eq!(show_record(&record), show_record(&[BUCKET, &state(b"K\x00NK\x01NK\x02N"), b"."].concat()));
 }
 
-/// Records that are the same for a while, wherever they part: within a key, behind one, in front of its number in the memo.
+/// Records with a common beginning, which ends within a key, after a key, or before its memo index.
 #[test]
 fn what_records_begin_with() {
     let state = |keys: &[&str]| {
@@ -202,7 +202,7 @@ fn what_records_begin_with() {
     }
 }
 
-/// What follows makes one value of what are several in the other records.
+/// The bytes after the common beginning make one value of what is several values in the other records.
 #[test]
 fn what_records_begin_with_is_not_always_the_same() {
     let states: [&[u8]; 3] = [b"(K\x01NK\x02Nt\x85", b"(K\x01NK\x02NK\x03Nt\x85", b"(K\x01NK\x02N\x87t\x85"];
@@ -221,7 +221,7 @@ fn nothing_costs_more_than_it_is_long() {
     let state = |rest: &[u8]| [b"(K\x01(", bomb.as_slice(), b"tK\x02", rest, b"t\x85"].concat();
     let states = [state(b"N"), [b"(K\x00N", &state(b"N")[1..]].concat(), state(b"K\x02")];
     assert!(matches!(with(BUCKET, states.each_ref().map(Vec::as_slice)), Merge::Unknown(_)));
-    // What all begin with is not even looked at.
+    // The common beginning is not examined.
     let states = [state(b"N"), state(b"K\x01"), state(b"K\x02")];
     let both_changed = Refusal::BTrees { positions: [2; 3], reason: Reason::BothChanged };
     assert_eq!(with(BUCKET, states.each_ref().map(Vec::as_slice)), Merge::Refused(both_changed));
@@ -233,7 +233,7 @@ fn nothing_costs_more_than_it_is_long() {
 }
 
 proptest! {
-    /// No bytes make it panic, and what it makes can be read.
+    /// Arbitrary bytes cause no panic, and each merged record can be read.
     #[test]
     fn any_bytes(which in 0..300usize, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(), record in 0..3usize) {
         let cases = fixtures();
@@ -260,7 +260,7 @@ proptest! {
         };
         let (a, b, c) = (state(&old), state(&committed), state(&new));
         if let Merge::Resolved(record) = with(BUCKET, [&a, &b, &c]) {
-            // Every change of either is in it.
+            // It has all changes of both.
             let mut expected = old.clone();
             for after in [&committed, &new] {
                 expected.retain(|key, _| after.contains_key(key));

@@ -6,10 +6,10 @@ use super::piece::{Piece, Pieces};
 use super::text::{Align, digits, pad};
 use super::value::Value;
 
-/// What follows the name in `{name!r:>10}`.
+/// The part after the name in `{name!r:>10}`.
 #[derive(Debug, Default)]
 pub struct Conversion {
-    /// `r`, `s` or `a`: made text first.
+    /// `r`, `s` or `a`: conversion to text before formatting.
     made_text: Option<char>,
     fill: Option<char>,
     align: Option<Alignment>,
@@ -58,7 +58,7 @@ pub fn parse(format: &str) -> Result<Vec<Piece<Conversion>>, String> {
     Ok(pieces.finish())
 }
 
-/// The text between two braces. A field within it is not supported: it is no name, or no specification.
+/// Parses the text between two braces. A nested field is not supported: it is neither a name nor a specification.
 fn replacement(inner: &str) -> Result<(Field, Option<Conversion>), String> {
     let (head, spec) = inner.split_once(':').unwrap_or((inner, ""));
     let (name, made_text) = match head.split_once('!') {
@@ -82,7 +82,7 @@ fn replacement(inner: &str) -> Result<(Field, Option<Conversion>), String> {
 }
 
 impl Conversion {
-    /// `None`: this is no specification.
+    /// `None` if it is no specification.
     fn parse(spec: &str) -> Result<Option<Conversion>, String> {
         let mut conversion = Conversion::default();
         let mut chars = spec.chars().peekable();
@@ -109,7 +109,7 @@ impl Conversion {
         Ok(chars.next().is_none().then_some(conversion))
     }
 
-    /// Whether Python can show such a value so.
+    /// Whether Python accepts this specification for such a value.
     fn suits(&self, value: Kind) -> bool {
         match (value, self.kind) {
             (Kind::Text, None | Some('s')) => {
@@ -193,7 +193,7 @@ impl Conversion {
         let prefix = if self.alternate { prefix } else { "" };
         let after_sign = self.align == Some(Alignment::AfterSign) || (self.zero && self.align.is_none());
         if let Some(separator) = self.separator {
-            // Zeros before the number are grouped with it.
+            // Leading zeros are grouped with the number.
             let by = if matches!(self.kind, Some('b' | 'o' | 'x' | 'X')) { 4 } else { 3 };
             let room = self.width.saturating_sub(sign.len() + prefix.len());
             let zeros = after_sign && self.fill_char() == '0';

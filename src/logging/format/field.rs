@@ -2,7 +2,7 @@
 
 use super::value::Value;
 
-/// What a format may name; the names are those of Python's `LogRecord`.
+/// A field that a format may name; the names are those of Python's `LogRecord`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Field {
     Name,
@@ -22,13 +22,13 @@ pub enum Field {
     Process,
     ProcessName,
     Message,
-    /// `exc_info` and its like, always `None`: exceptions are part of the message here.
+    /// `exc_info` and similar fields, always `None`: exceptions are part of the message here.
     Nothing,
     /// `args`, always `()`: the message is complete here.
     Arguments,
 }
 
-/// Which conversions suit a field.
+/// The kind of value that a field has; it decides which conversions are allowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     Text,
@@ -38,9 +38,9 @@ pub enum Kind {
 }
 
 impl Field {
-    /// The field that a format names.
+    /// Finds the field by its name.
     ///
-    /// A name that no entry has is refused even with `arbitrary-fields`: Python accepts it, and then loses every line.
+    /// An unknown name is refused even with `arbitrary-fields`: Python accepts it, and then loses every line.
     pub fn named(name: &str) -> Result<Field, String> {
         Field::from_name(name).ok_or_else(|| {
             let mut quoted = String::new();

@@ -1,7 +1,7 @@
-//! The languages in which an operator says how a log line looks: Python's `%(name)s`, `{name}` and `$name`.
+//! The format languages for log lines: Python's `%(name)s`, `{name}` and `$name`.
 //!
-//! A format is parsed once. [`Formatter::new`] refuses one that does not suit every entry, as Python's server does, which tries
-//! the format on a sample; the configuration asks it too. Rendering an entry cannot fail.
+//! A format is parsed once. [`Formatter::new`] refuses a format that does not suit every entry; Python's server tries
+//! the format on a sample. Formatting an entry cannot fail.
 
 mod brace;
 pub mod field;
@@ -23,18 +23,18 @@ use field::Field;
 use piece::Piece;
 use value::Value;
 
-/// The format of a `<logfile>` that gives none, and of a server without `<eventlog>`.
+/// The format of a `<logfile>` without one, and of a server without `<eventlog>`.
 pub const DEFAULT_FORMAT: &str = "------\n%(asctime)s %(levelname)s %(name)s %(message)s";
 
-/// The date format that goes with it.
+/// The date format that belongs to `DEFAULT_FORMAT`.
 pub const DEFAULT_DATE_FORMAT: &str = "%Y-%m-%dT%H:%M:%S";
 
 /// How a log line looks, as configured.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Layout {
-    /// Control characters in place: `\n` is a line feed already.
+    /// Escapes are resolved: `\n` is a line feed.
     pub format: String,
-    /// In `strftime`'s language; empty means Python's own form, with milliseconds.
+    /// In `strftime`'s language; empty: Python's own form, with milliseconds.
     pub dateformat: String,
     pub style: Style,
 }
@@ -57,9 +57,9 @@ pub enum Style {
     Classic,
     /// `{message}`
     Format,
-    /// `$message`; what is not a field is an error.
+    /// `$message`; an unknown `$` is an error.
     Template,
-    /// `$message`; what is not a field is left as it stands.
+    /// `$message`; an unknown `$` stays as text.
     SafeTemplate,
 }
 
@@ -100,7 +100,7 @@ pub struct Formatter {
     dateformat: Option<CString>,
 }
 
-/// What happens to a value on its way into the line.
+/// How a value is formatted.
 #[derive(Debug)]
 enum Conversion {
     Percent(percent::Conversion),

@@ -1,6 +1,6 @@
 //! Numbers as Python prints them.
 
-/// The shortest text that reads back as `x`, as Python's `repr()` gives it.
+/// `repr(x)` of Python: the shortest text that reads back as `x`.
 pub fn repr(x: f64) -> String {
     if x != 0.0 && (x.abs() < 1e-4 || x.abs() >= 1e16) {
         return python_exponent(&format!("{x:e}"));
@@ -8,7 +8,7 @@ pub fn repr(x: f64) -> String {
     format!("{x:?}")
 }
 
-/// `%f`: `precision` digits after the point. `alternate` keeps a point that nothing follows.
+/// `%f`: `precision` digits after the point. `alternate` keeps a point without digits after it.
 pub fn fixed(x: f64, precision: usize, alternate: bool) -> String {
     let point = if alternate && precision == 0 { "." } else { "" };
     format!("{x:.precision$}{point}")
@@ -36,14 +36,14 @@ pub fn general(x: f64, precision: usize, alternate: bool) -> String {
     if alternate { text } else { strip(&text).to_string() }
 }
 
-/// What an empty presentation with a precision gives: `%g`, but with a digit after the point.
+/// The format of an empty presentation type with a precision: `%g`, but with a digit after the point.
 pub fn general_with_point(x: f64, precision: usize, alternate: bool) -> String {
     let precision = precision.max(1);
     let text = general(x, precision, alternate);
     if text.contains('e') || text.contains('.') && !text.ends_with('.') {
         return text;
     }
-    // The form with an exponent comes one digit sooner, so that the added one stays within the precision.
+    // The exponent form starts one digit earlier, so that the added digit stays within the precision.
     if text.trim_end_matches('.').len() < precision {
         return text.trim_end_matches('.').to_string() + ".0";
     }
@@ -54,7 +54,7 @@ pub fn general_with_point(x: f64, precision: usize, alternate: bool) -> String {
     }
 }
 
-/// The digits before the point in groups of `by`, filled up with zeros to a width of `width`.
+/// The digits before the point in groups of `by`, padded with zeros to a width of `width`.
 pub fn group(digits: &str, separator: char, by: usize, width: usize) -> String {
     // Only decimal numbers (groups of 3) have a fraction or an exponent, where the groups end.
     let fraction = if by == 3 { digits.find(|c: char| !c.is_ascii_digit()) } else { None };

@@ -9,7 +9,7 @@ use super::piece::{Piece, Pieces};
 use super::text::{Align, digits, pad};
 use super::value::Value;
 
-/// What follows the name in `%(name)-8.3s`.
+/// The part after the name in `%(name)-8.3s`.
 #[derive(Debug, Default)]
 pub struct Conversion {
     left: bool,
@@ -19,7 +19,7 @@ pub struct Conversion {
     alternate: bool,
     width: usize,
     precision: Option<usize>,
-    /// The letter at the end.
+    /// The conversion letter.
     kind: char,
 }
 
@@ -53,7 +53,7 @@ pub fn parse(format: &str) -> Result<Vec<Piece<Conversion>>, String> {
     Ok(pieces.finish())
 }
 
-/// The name up to its closing parenthesis. Python counts nested ones.
+/// The name up to its closing parenthesis. Nested parentheses are counted, as in Python.
 fn name(chars: &mut Peekable<Chars<'_>>) -> Result<String, String> {
     let mut name = String::new();
     let mut depth = 1;
@@ -89,7 +89,7 @@ impl Conversion {
         if chars.next_if_eq(&'.').is_some() {
             conversion.precision = Some(digits(chars)?.unwrap_or(0));
         }
-        // A length modifier means nothing, once at most.
+        // One length modifier is allowed and ignored.
         let _ = chars.next_if(|c| matches!(c, 'h' | 'l' | 'L'));
         match chars.next() {
             Some(kind) if "diouxXeEfFgGcrsa%".contains(kind) => conversion.kind = kind,

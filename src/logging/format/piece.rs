@@ -1,8 +1,8 @@
-//! A format in parts, as the parsers give it: text that stays, and fields.
+//! A parsed format: literal text and fields.
 
 use super::field::Field;
 
-/// A part of a format. `C` is what its language can do with a value.
+/// A part of a format. `C` is the conversion type of its language.
 #[derive(Debug)]
 pub enum Piece<C> {
     Text(String),

@@ -3,14 +3,14 @@
 use super::field::Field;
 use super::piece::{Piece, Pieces};
 
-/// What becomes of a `$` that names no field.
+/// How to treat a `$` that names no field.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unknown {
     IsAnError,
     StaysAsItIs,
 }
 
-/// `C`: fields of this language have no conversion.
+/// Parses a format of this language, whose fields have no conversions; `C` is arbitrary.
 pub fn parse<C>(format: &str, unknown: Unknown) -> Result<Vec<Piece<C>>, String> {
     let mut pieces = Pieces::new();
     let mut rest = format;
@@ -39,7 +39,7 @@ pub fn parse<C>(format: &str, unknown: Unknown) -> Result<Vec<Piece<C>>, String>
     Ok(pieces.finish())
 }
 
-/// The name at the start of `text`, and its length in bytes with the braces, if it has any.
+/// The name at the start of `text`, and its length in bytes including braces. `None` if there is none.
 fn name(text: &str) -> Result<(&str, usize), String> {
     let braced = text.strip_prefix('{');
     let inner = braced.unwrap_or(text);

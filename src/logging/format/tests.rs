@@ -1,4 +1,4 @@
-//! Which formats are refused, and what no format lets through.
+//! Which formats are refused, and which text never passes through a format.
 
 use proptest::prelude::*;
 
@@ -88,7 +88,7 @@ fn template() {
     check_all(Style::SafeTemplate, &["$", "$nothing", "${"], &[]);
 }
 
-/// Only a message that passes through here ends in a log; its format does not matter.
+/// Only messages that pass through here reach a log; the format does not matter.
 #[test]
 fn a_message_is_one_entry_in_every_style() {
     let forged = "x\n------\n2026-11-26T00:00:00 CRITICAL ZEO forged\r";

@@ -1,6 +1,6 @@
-//! What the `%` and the `{}` language share: widths, precisions, alignment.
+//! Shared by the `%` and the `{}` language: widths, precisions, alignment.
 
-/// `text` in a field `width` characters wide.
+/// Appends `text`, padded to `width` characters.
 pub fn pad(text: &str, width: usize, align: Align, fill: char, out: &mut String) {
     let missing = width.saturating_sub(text.chars().count());
     let before = match align {

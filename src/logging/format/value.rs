@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 
 use super::number;
 
-/// What a format is given.
+/// A value to be formatted.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {
     Text(Cow<'a, str>),
     Integer(i64),
     Float(f64),
-    /// Something that has a text and nothing else.
+    /// A value that has only a text.
     Opaque(&'static str),
 }
 
@@ -20,7 +20,7 @@ impl<'a> Value<'a> {
         Value::Text(Cow::Borrowed(text))
     }
 
-    /// As Python's `str()`.
+    /// Appends the value as Python's `str()`.
     pub(super) fn str(&self, out: &mut String) {
         match self {
             Value::Text(text) => out.push_str(text),
@@ -32,7 +32,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// As Python's `repr()`; `ascii`: as its `ascii()`.
+    /// Appends the value as Python's `repr()`; with `ascii`, as its `ascii()`.
     pub(super) fn repr(&self, ascii: bool, out: &mut String) {
         let Value::Text(text) = self else { return self.str(out) };
         let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
@@ -52,7 +52,7 @@ impl<'a> Value<'a> {
         out.push(quote);
     }
 
-    /// The value as a whole number; floats are cut, as Python's `%d` cuts them.
+    /// The value as an integer; floats are truncated, as by Python's `%d`.
     pub(super) fn integer(&self) -> i64 {
         match self {
             Value::Integer(n) => *n,

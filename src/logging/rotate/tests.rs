@@ -4,9 +4,10 @@ use std::process::Command;
 use super::When::{Day, Hour, Midnight, Minute, Second, Weekday};
 use super::*;
 
-/// Made with Python 3.11's TimedRotatingFileHandler, `TZ` as below, around both changes of the clock in 2026:
-/// the file was last written, it is due, the line that finds it due, its date, due again. Left out: where Python takes a
-/// midnight an hour amiss, once, because it allows for a change of the clock never (on that very day) or twice.
+/// Made with Python 3.11's TimedRotatingFileHandler, `TZ` as below, around both changes of the clock in 2026: when the
+/// file was last written, when it is due, the time of the line that finds it due, its date, when it is due again. Left
+/// out: cases in which Python misses midnight by an hour, once, because it corrects for a change of the clock not at
+/// all (on that very day) or twice.
 #[rustfmt::skip]
 const PYTHON: &[(When, i64, i64, i64, &str, i64)] = &[
     (Second, 1774719600, 1774719601, 1774723601, "2026-03-28_18-40-00", 1774723602),
@@ -50,7 +51,7 @@ const PYTHON: &[(When, i64, i64, i64, &str, i64)] = &[
 
 const ZONE: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
 
-/// Local time is the process's, so the comparison runs in one with that zone.
+/// Local time is a property of the process, so the comparison runs in a process with that zone.
 #[test]
 fn turns_and_names_are_those_of_python() {
     if std::env::var("TZ").as_deref() == Ok(ZONE) {
@@ -144,7 +145,7 @@ fn numbered_files_move_up_and_the_last_goes() {
         std::fs::write(&path, text).unwrap();
         shift(&path, 2).unwrap();
     }
-    // Somebody else moved the file away: nothing is lost on top of that.
+    // Another program moved the file away: no other file is lost.
     shift(&path, 2).unwrap();
     assert_eq!(names(directory.path()), ["zeo.log.1", "zeo.log.2"]);
     assert_eq!(std::fs::read_to_string(with_suffix(&path, "1")).unwrap(), "four");

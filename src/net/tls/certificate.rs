@@ -1,7 +1,7 @@
-//! What we read from a certificate ourselves: whose it is, when it is valid, what it may be used for, its key.
+//! The parts of a certificate that are parsed here: subject, validity, allowed uses, key.
 //!
-//! The rest, chains and signatures, is webpki's. It takes certificates of X.509 version 3 alone; those that are known one by
-//! one may be older.
+//! webpki checks chains and signatures. It accepts only certificates of X.509 version 3; listed certificates may be
+//! older.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,24 +14,24 @@ use x509_cert::name::Name;
 
 /// `id-kp-clientAuth`.
 const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
-/// A subject in the log; a certificate may have one of any length.
+/// Upper bound on the subject's length in the log.
 const SUBJECT_LEN_MAX: usize = 300;
 
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// As in RFC 4514, fit for a line of the log.
+    /// In the form of RFC 4514, safe for a log line.
     pub subject: String,
     pub not_before: Moment,
     pub not_after: Moment,
     pub public_key: SubjectPublicKeyInfoDer<'static>,
-    /// It may sign others.
+    /// It may sign other certificates.
     pub is_authority: bool,
     pub is_self_issued: bool,
-    /// It names its purposes, and being a client is not among them.
+    /// It lists its purposes, and client authentication is not among them.
     pub is_not_for_clients: bool,
 }
 
-/// A point in time as certificates have it.
+/// A point in time as encoded in certificates.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment(x509_cert::time::Time);
 
@@ -66,7 +66,7 @@ impl Certificate {
         })
     }
 
-    /// Is it valid then? The error says what is wrong.
+    /// Checks the validity at `now`. The error says what is wrong.
     pub fn check_time(&self, now: SystemTime) -> Result<(), String> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         if now < self.not_before.since_epoch() {
@@ -79,7 +79,7 @@ impl Certificate {
     }
 }
 
-/// A peer's certificate decides what is in its name: nothing in it may break a line.
+/// The subject as text. The peer chooses it, so nothing in it may break a log line.
 fn text_of(name: &Name) -> String {
     let text: String = name
         .to_string()

@@ -1,7 +1,7 @@
-//! The private key of the server: PKCS#8, PKCS#1 or SEC1 in PEM, in plain or encrypted.
+//! The private key of the server: PKCS#8, PKCS#1 or SEC1 in PEM, encrypted or not.
 //!
-//! Encrypted keys come in two forms: PKCS#8 with its own description of the cipher, and the older one of OpenSSL, which has
-//! the cipher in two lines above the key and makes it of the password with MD5.
+//! Encrypted keys come in two forms: PKCS#8, which describes its cipher, and the older form of OpenSSL, which names the
+//! cipher in two lines before the key and derives the cipher's key from the password with MD5.
 
 use std::fs;
 use std::path::Path;
@@ -46,7 +46,7 @@ pub fn find(
     decrypted.map_err(|why| TlsError(format!("key: {file} cannot be decrypted: {why}")))
 }
 
-/// The tag says what the bytes are.
+/// `tag`: the PEM label, which says what the bytes are.
 fn typed(tag: &str, der: Vec<u8>) -> Result<PrivateKeyDer<'static>, String> {
     match tag {
         "PRIVATE KEY" => Ok(PrivatePkcs8KeyDer::from(der).into()),
@@ -109,12 +109,12 @@ fn decrypt_traditional(
             ));
         }
     };
-    // One wrong password in 256 leaves bytes that look right so far.
+    // With one wrong password in 256 the padding is right by chance.
     let plain = plain.filter(|plain| plain.first() == Some(&0x30)).ok_or(WRONG_PASSWORD)?;
     typed(section.tag(), plain.to_vec())
 }
 
-/// `None`: the padding is not right.
+/// `None` if the padding is wrong.
 fn decrypt<'a, D: BlockModeDecrypt + KeyIvInit>(
     key: &[u8],
     iv: &[u8],

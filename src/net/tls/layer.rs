@@ -1,11 +1,11 @@
-//! TLS on one connection, between threads that send and one that receives.
+//! TLS on one connection, with several sending threads and one receiving thread.
 //!
-//! rustls has one state for both directions, so it is behind a mutex, which nobody holds while waiting: the receiver reads the
-//! socket before it takes it, senders use calls that do not wait and poll without it.
+//! rustls has one state for both directions, so it is behind a mutex, and no thread waits while it holds it: the
+//! receiver reads the socket first and then takes the mutex, senders use non-blocking calls and poll without it.
 //!
-//! What was encrypted must be sent, and in that order, while the user of a [`Sink`](crate::net::stream::Sink) hands over the same bytes
-//! again after it was told that the socket takes none. So a piece counts as sent only when its last encrypted byte is; until
-//! then `accepted` remembers how much of the sender's bytes it was.
+//! Encrypted bytes must be sent, and in order, but the user of a [`Sink`](crate::net::stream::Sink) passes the same
+//! bytes again after `WouldBlock`. So a piece counts as sent when its last encrypted byte is sent; until then
+//! `accepted` is the number of the user's bytes that are encrypted already.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,43 +19,43 @@ use socket2::Socket;
 use super::certificate::Certificate;
 use crate::base::sync::{Mutex, MutexGuard, rank};
 
-/// Room for what is received: a record of TLS and a little more.
+/// Size of the receive buffer: a TLS record and a little more.
 const RECEIVE_LEN: usize = 17 << 10;
-/// Memory for received bytes that a quiet connection keeps.
+/// Capacity for received bytes that an idle connection keeps.
 const KEEP_LEN: usize = 4 << 10;
-/// The first byte of a connection that begins a TLS handshake.
+/// First byte of a connection that starts a TLS handshake.
 const HANDSHAKE_RECORD: u8 = 22;
 
 /// The TLS side of a connection.
 pub struct Layer {
     /// Innermost of all locks.
     state: Mutex<State, rank::Tls>,
-    /// What the verifier says of a client that it refuses.
+    /// The verifier's reason for refusing the client, if it did.
     refused: Arc<OnceLock<String>>,
 }
 
 struct State {
     connection: ServerConnection,
-    /// Received and not yet decrypted.
+    /// Received bytes that are not decrypted yet.
     received: VecDeque<u8>,
-    /// Bytes of the sender that are encrypted, and that it was not yet told to be sent.
+    /// Bytes of the sender that are encrypted and not yet reported as sent.
     accepted: usize,
 }
 
-/// Whom the handshake was made with.
+/// The peer of the handshake.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Peer {
     pub version: &'static str,
-    /// The subject of its certificate.
+    /// The subject of the peer's certificate.
     pub subject: String,
 }
 
-/// Why there is no connection.
+/// Why the handshake failed.
 #[derive(Debug)]
 pub enum HandshakeError {
-    /// The peer went before it said anything: a probe.
+    /// The peer closed the connection before it sent anything: a probe.
     Silent,
-    /// The peer went, or the network failed.
+    /// The peer closed the connection, or the network failed.
     Gone(io::Error),
     Refused(String),
 }
@@ -78,7 +78,8 @@ impl Layer {
         Layer { state: Mutex::new(State { connection, received: VecDeque::new(), accepted: 0 }), refused }
     }
 
-    /// Before anything else: who is it? A peer may take as long as it likes; whoever has enough of it shuts the socket down.
+    /// The TLS handshake, before anything else is sent or received. It has no time limit; another thread can end it by
+    /// shutting down the socket.
     pub fn handshake(&self, socket: &Socket) -> Result<Peer, HandshakeError> {
         let mut first_byte = None;
         loop {
@@ -113,7 +114,7 @@ impl Layer {
         }
     }
 
-    /// A failed handshake in an operator's words.
+    /// The reason of a failed handshake, worded for operators.
     fn explain(&self, error: &rustls::Error, first_byte: u8) -> String {
         if let Some(why) = self.refused.get() {
             return why.clone();
@@ -150,7 +151,7 @@ impl Layer {
         }
     }
 
-    /// Sends a part. `WouldBlock`: the socket takes nothing, the same bytes have to be given again.
+    /// Sends a part. `WouldBlock`: nothing was sent; the same bytes must be passed again.
     pub fn try_send(&self, socket: &Socket, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
         let total: usize = chunks.iter().map(|chunk| chunk.len()).sum();
         let mut sent = 0;
@@ -165,7 +166,7 @@ impl Layer {
         Ok(sent)
     }
 
-    /// The same, but waits until the socket takes a part.
+    /// Sends a part, waiting until the socket takes one.
     pub fn send(&self, socket: &Socket, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
         loop {
             match self.try_send(socket, chunks) {
@@ -176,19 +177,19 @@ impl Layer {
         }
     }
 
-    /// Tells the peer that nothing more comes, if the socket takes it. Does not wait.
+    /// Sends close_notify if the socket takes it. Does not wait.
     pub fn say_goodbye(&self, socket: &Socket) {
         let mut state: MutexGuard<'_, State> = self.state.lock();
         if !state.connection.is_handshaking() {
             state.connection.send_close_notify();
         }
-        // A peer that is gone needs none.
+        // No error if the peer is gone.
         let _ = state.flush(socket);
     }
 }
 
 impl State {
-    /// Sends everything that is encrypted, without waiting.
+    /// Sends all encrypted bytes, without waiting.
     fn flush(&mut self, socket: &Socket) -> io::Result<()> {
         while self.connection.wants_write() {
             self.connection.write_tls(&mut Unhurried(socket))?;
@@ -196,7 +197,7 @@ impl State {
         Ok(())
     }
 
-    /// Encrypts and sends the piece of `chunks` that begins after `skip` bytes; how long it was.
+    /// Encrypts and sends the piece of `chunks` that begins after `skip` bytes; returns its length.
     fn send_piece(&mut self, socket: &Socket, chunks: &[IoSlice<'_>], skip: usize) -> io::Result<usize> {
         if self.accepted == 0 {
             self.accepted = match chunks {
@@ -211,7 +212,7 @@ impl State {
         Ok(std::mem::take(&mut self.accepted))
     }
 
-    /// Decrypts into `buf`. `None`: more has to be received first. 0: the peer says that it is done.
+    /// Decrypts into `buf`. `None`: more must be received first. 0: the peer has sent close_notify.
     fn read(&mut self, socket: &Socket, buf: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             match self.connection.reader().read(buf) {
@@ -235,13 +236,13 @@ impl State {
         Ok(())
     }
 
-    /// Gives rustls some of what was received.
+    /// Passes some of the received bytes to rustls.
     fn process(&mut self, socket: &Socket) -> Result<(), rustls::Error> {
         self.connection
             .read_tls(&mut self.received)
             .map_err(|error| rustls::Error::General(format!("too much at once: {error}")))?;
         let processed = self.connection.process_new_packets();
-        // An alert, or the answer to a key update. What the socket does not take goes with the next message.
+        // Sends an alert, or the answer to a key update. The rest goes out with the next message.
         let _ = self.flush(socket);
         processed.map(drop)
     }
@@ -258,7 +259,7 @@ impl State {
     }
 }
 
-/// What is left of `chunks` after `skip` bytes.
+/// The rest of `chunks` after `skip` bytes.
 fn after<'a>(chunks: &'a [IoSlice<'_>], mut skip: usize) -> Vec<IoSlice<'a>> {
     let mut rest = Vec::with_capacity(chunks.len());
     for chunk in chunks {
@@ -270,7 +271,7 @@ fn after<'a>(chunks: &'a [IoSlice<'_>], mut skip: usize) -> Vec<IoSlice<'a>> {
     rest
 }
 
-/// As Python's ssl names an alert: `unknown ca`.
+/// An alert in the words of Python's ssl module: `unknown ca`.
 fn in_words(alert: AlertDescription) -> String {
     let name = format!("{alert:?}");
     let mut words = String::new();
@@ -297,7 +298,7 @@ fn is_about_certificate(alert: AlertDescription) -> bool {
     )
 }
 
-/// A socket whose calls do not wait.
+/// A socket with non-blocking calls.
 struct Unhurried<'a>(&'a Socket);
 
 impl Write for Unhurried<'_> {
@@ -329,7 +330,7 @@ fn receive(mut socket: &Socket, bytes: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Waits until the socket is ready, or broken.
+/// Waits until the socket is ready or has an error.
 fn wait(socket: &Socket, ready_for: PollFlags) -> io::Result<()> {
     loop {
         match poll(&mut [PollFd::new(socket, ready_for)], None) {
@@ -351,7 +352,7 @@ mod tests {
     use super::*;
     use crate::net::tls::{Clients, Files, Tls};
 
-    /// A server with a certificate of its own that lets itself in.
+    /// A server whose own certificate is also its only listed client.
     fn tls() -> Tls {
         let directory = tempfile::tempdir().expect("a directory");
         let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("a certificate");
@@ -371,7 +372,7 @@ mod tests {
         (Socket::from(std::os::fd::OwnedFd::from(ours)), theirs)
     }
 
-    /// Whoever keeps the time ends a handshake from outside, in whichever state it is.
+    /// Another thread can end a handshake in each of its states.
     #[test]
     fn a_shutdown_ends_a_handshake() {
         for hello in [&b""[..], &[22, 3, 1, 0x20, 0, 1, 0, 0x1f, 0xfc]] {

@@ -1,8 +1,8 @@
-//! TLS: certificate and key of the server, whom it knows, and what that means for one connection.
+//! TLS: the server's certificate and key, the clients that it accepts, and the TLS state of a connection.
 //!
-//! [`Tls`] is what a listener has, [`layer::Layer`] what a connection has. Versions 1.2 and 1.3; every client
-//! shows a certificate, as to Python's server. Sessions are never resumed: ZEO's clients stay connected, and whoever comes
-//! back is checked anew.
+//! [`Tls`] belongs to a listener, [`layer::Layer`] to a connection. Versions 1.2 and 1.3; every client must show a
+//! certificate, as with Python's server. Sessions are never resumed: ZEO's clients stay connected, and each new
+//! connection is checked again.
 
 mod certificate;
 mod key;
@@ -27,16 +27,17 @@ use layer::Layer;
 use trust::Known;
 use verify::Verifier;
 
-/// Logger of what concerns certificates.
+/// Logger for messages about certificates.
 const LOG: &str = "ZEO.tls";
 
-/// Where everything is.
+/// Paths of the files and directories.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Files {
-    /// The server's certificate, those that lead to its authority, and the key if it has no file of its own; PEM.
+    /// The server's certificate, the intermediate ones up to its authority, and the key if it has no file of its own;
+    /// PEM.
     pub certificate: PathBuf,
     pub key: Option<PathBuf>,
-    /// For an encrypted key.
+    /// Password of an encrypted key.
     pub password: Option<Password>,
     pub clients: Clients,
 }
@@ -46,17 +47,17 @@ pub struct Files {
 pub enum Password {
     /// The first line of a file.
     File(PathBuf),
-    /// The text itself: only what the tests of upstream have in a function.
+    /// The password itself: upstream's tests return it from a function.
     #[cfg(feature = "test-storages")]
     Text(String),
 }
 
-/// Which clients are let in.
+/// Which clients are accepted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Clients {
-    /// Those whose certificates are in the file or directory, or signed by an authority that is.
+    /// Clients whose certificate is in the file or directory, or signed by an authority in it.
     Listed(PathBuf),
-    /// Those with a certificate from an authority that this machine trusts.
+    /// Clients whose certificate is signed by an authority that this machine trusts.
     Signed,
 }
 
@@ -72,7 +73,7 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// What is read from the files, for all connections that begin from now on.
+/// The content of the files, for all later connections.
 #[derive(Debug)]
 struct Loaded {
     provider: Arc<CryptoProvider>,
@@ -93,7 +94,7 @@ impl Tls {
         Ok(Tls { files, loaded })
     }
 
-    /// Read the files anew, for clients that connect from now on. After an error everything stays as it is.
+    /// Reads the files again, for later connections. After an error nothing has changed.
     pub fn reload(&self) -> Result<(), TlsError> {
         self.loaded.store(Arc::new(Loaded::read(&self.files)?));
         Ok(())
@@ -128,7 +129,7 @@ impl Loaded {
     }
 }
 
-/// The server's certificate and key, which belong together.
+/// The server's certificate and key; checks that they match.
 fn identity(files: &Files, provider: &CryptoProvider) -> Result<SingleCertAndKey, TlsError> {
     let path = &files.certificate;
     let sections = read_pem("certificate", path)?;
@@ -170,14 +171,14 @@ fn identity(files: &Files, provider: &CryptoProvider) -> Result<SingleCertAndKey
     Ok(SingleCertAndKey::from(CertifiedKey::new(chain, key)))
 }
 
-/// The sections of a file. `what` is the configuration's name for it.
+/// The sections of a PEM file. `what`: its name in the configuration.
 fn read_pem(what: &str, path: &Path) -> Result<Vec<pem::Pem>, TlsError> {
     let error = |why: &dyn fmt::Display| TlsError(format!("{what}: {}: {why}", path.display()));
     let text = fs::read(path).map_err(|why| error(&why))?;
     pem::parse_many(&text).map_err(|why| error(&format_args!("not a PEM file: {why}")))
 }
 
-/// A secret that everybody on the machine can read is none.
+/// Warns if every user of the machine can read the private key.
 fn warn_if_public(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     if fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {

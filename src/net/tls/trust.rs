@@ -1,7 +1,8 @@
-//! Whom the server knows: the certificates of `authenticate`.
+//! The clients that the server accepts: the certificates of `authenticate`.
 //!
-//! A certificate that is listed lets in the client that has it, whoever signed it: ZEO's clients sign their own. One that is an
-//! authority also lets in whom it signed. Nothing else makes an authority of it, as with `VERIFY_X509_STRICT` in Python's server.
+//! A listed certificate admits the client that owns it, whoever signed it: ZEO's clients sign their own. A listed
+//! authority also admits the clients whose certificates it signed. Only a certificate's own extensions make it an
+//! authority, as with `VERIFY_X509_STRICT` in Python's server.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,11 +22,11 @@ use webpki::{
 use super::certificate::Certificate;
 use super::{LOG, TlsError, read_pem};
 
-/// Endings of certificates in a directory that was not prepared with `c_rehash`.
+/// File name endings of certificates in a directory that was not prepared with `c_rehash`.
 const ENDINGS: &[&str] = &["pem", "crt", "cer"];
 
 pub struct Known {
-    /// By their bytes.
+    /// Listed certificates, by their bytes.
     listed: HashMap<Vec<u8>, Certificate>,
     authorities: Vec<Authority>,
     /// If there are any, every certificate must be covered by one of them.
@@ -77,7 +78,7 @@ impl Known {
         let mut known = Known::nobody(algorithms);
         let found = rustls_native_certs::load_native_certs();
         for der in &found.certs {
-            // Some machines trust what is too old to be read.
+            // Some machines trust certificates that are too old to be parsed.
             if let Ok(certificate) = Certificate::parse(der) {
                 known.add_authority(der, certificate);
             }
@@ -111,7 +112,7 @@ impl Known {
                         .map_err(|error| unreadable(path, &format_args!("a revocation list: {error}")))?;
                     self.revocations.push(list.into());
                 }
-                // Keys have nothing to do with it.
+                // Other sections, such as keys, are ignored.
                 _ => {}
             }
         }
@@ -128,7 +129,7 @@ impl Known {
         }
     }
 
-    /// Is this the certificate of a client that is let in?
+    /// Whether the certificate's client is accepted.
     pub fn check(
         &self,
         der: &CertificateDer<'_>,
@@ -136,7 +137,7 @@ impl Known {
         now: UnixTime,
     ) -> Result<(), Refusal> {
         match self.listed.get(der.as_ref()) {
-            // A list of revoked certificates is to be heard about those that an authority has signed.
+            // A certificate that an authority has signed is also checked against the revocation lists.
             Some(own) if own.is_self_issued || self.revocations.is_empty() => check_listed(own, now),
             _ => self.check_signed(der, intermediates, now),
         }
@@ -150,7 +151,7 @@ impl Known {
     ) -> Result<(), Refusal> {
         let refused = |error| refusal(&error);
         let certificate = EndEntityCert::try_from(der).map_err(refused)?;
-        // webpki does not ask whether an authority has expired.
+        // webpki does not check whether an authority has expired.
         let anchors: Vec<TrustAnchor<'_>> = self
             .authorities
             .iter()
@@ -183,7 +184,7 @@ fn check_listed(certificate: &Certificate, now: UnixTime) -> Result<(), Refusal>
     Ok(())
 }
 
-/// webpki's reasons in an operator's words.
+/// webpki's reasons, worded for operators.
 fn refusal(error: &webpki::Error) -> Refusal {
     match error {
         webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity => {
@@ -215,8 +216,8 @@ fn refusal(error: &webpki::Error) -> Refusal {
     }
 }
 
-/// What OpenSSL would read of a directory: the names that `c_rehash` makes, of hashed subjects. In one without such names,
-/// which OpenSSL takes for empty, whatever looks like a certificate.
+/// The files that OpenSSL would read in a directory: those with names as `c_rehash` makes them, of hashed subjects. A
+/// directory without such names, which OpenSSL treats as empty: all files with the ending of a certificate.
 fn files_of(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(directory)? {

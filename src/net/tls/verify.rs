@@ -1,4 +1,5 @@
-//! The face of [`Known`] that rustls asks, one for each connection, so that a refusal can be told in that connection's words.
+//! The client verifier for rustls, one for each connection, so that the reason of a refusal is kept with its
+//! connection.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,7 +18,7 @@ use super::trust::Known;
 #[derive(Debug)]
 pub struct Verifier {
     known: Arc<Known>,
-    /// Why the client is refused.
+    /// The reason if the client is refused.
     refused: Arc<OnceLock<String>>,
 }
 
@@ -31,7 +32,7 @@ impl Verifier {
         Error::InvalidCertificate(error)
     }
 
-    /// The key, without regard to the version of the certificate that it is in.
+    /// The certificate's key, for all versions of certificates.
     fn public_key(&self, der: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, Error> {
         Certificate::parse(der)
             .map(|certificate| certificate.public_key)
@@ -41,7 +42,7 @@ impl Verifier {
 
 impl ClientCertVerifier for Verifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // As Python's server: clients have one certificate, and show it.
+        // No hints, as Python's server: clients have one certificate and show it.
         &[]
     }
 
@@ -71,7 +72,7 @@ impl ClientCertVerifier for Verifier {
         let Some((_, algorithms)) = offered else {
             return Err(PeerIncompatible::NoSignatureSchemesInCommon.into());
         };
-        // In TLS 1.2 a scheme leaves the curve open.
+        // In TLS 1.2 a signature scheme does not determine the curve.
         if algorithms.iter().any(|one| key.verify_signature(*one, message, dss.signature()).is_ok()) {
             return Ok(HandshakeSignatureValid::assertion());
         }

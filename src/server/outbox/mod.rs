@@ -1,7 +1,7 @@
 //! The queue of messages to one client, and its way out. Messages leave a connection in the order in which they were
 //! queued (R1).
 //!
-//! | file | what is there |
+//! | file | content |
 //! |---|---|
 //! | this one | the queue; [`Place`], the position of a message in it |
 //! | `send.rs` | sending: at once, without waiting; what the kernel does not take is left to a writer thread |
@@ -76,7 +76,7 @@ struct Queue {
     unasked_len: usize,
     /// A thread has the right to send: one that got the lock, or the writer thread.
     sending: bool,
-    /// Signs what is sent. The thread that has the right to send takes it out, and puts it back when it locks the
+    /// Signs sent messages. The thread that has the right to send takes it out, and puts it back when it locks the
     /// queue again.
     signer: Option<Box<RunningMac>>,
     /// The reason, if the connection was ended from our side.
@@ -87,7 +87,7 @@ struct Queue {
     waiters: usize,
 }
 
-/// The position behind everything that was queued so far, kept by holding the queue's lock.
+/// The position behind everything queued so far, fixed by holding the queue's lock.
 pub struct Place<'a, S: Sink> {
     outbox: &'a Outbox<S>,
     queue: MutexGuard<'a, Queue>,
@@ -144,7 +144,7 @@ impl<S: Sink> Outbox<S> {
         }
     }
 
-    /// Signs every message from here on; what is queued goes out first, without a signature.
+    /// Signs every later message; queued ones are sent first, without a signature.
     pub fn sign_from_here(&self, signer: RunningMac) {
         let mut queue = self.queue.lock();
         while queue.closed.is_none() && (queue.sending || !queue.chunks.is_empty()) {

@@ -1,6 +1,6 @@
 //! Sending what is queued: at once and without waiting, or by a writer thread.
 //!
-//! Only the thread that has set `Queue::sending` sends. It signs what has to be signed, outside of the lock.
+//! Only the thread that has set `Queue::sending` sends. It also signs messages, outside the lock.
 
 use std::io::{self, IoSlice};
 use std::thread;
@@ -13,11 +13,11 @@ use crate::wire::mac::RunningMac;
 
 /// Chunks in one system call.
 const CHUNKS_MAX: usize = 64;
-/// The writer only sends.
+/// Stack size of a writer thread, which only sends.
 const WRITER_STACK: usize = 64 << 10;
 
 impl<S: Sink + 'static> Outbox<S> {
-    /// Sends what is queued, unless another thread is sending already. Does not wait.
+    /// Sends the queued messages, unless another thread is sending already. Does not wait.
     pub fn flush(self: &Arc<Self>) {
         let mut queue = self.queue.lock();
         if std::mem::take(&mut queue.shut_down_at_flush) {
@@ -31,7 +31,7 @@ impl<S: Sink + 'static> Outbox<S> {
         self.drain(queue, false);
     }
 
-    /// Sends what is left because no writer thread could be started. Called from time to time.
+    /// Sends the messages that are left because no writer thread could be started. Called at intervals.
     pub fn flush_stalled(self: &Arc<Self>) {
         if self.is_stalled.swap(false, Ordering::Relaxed) {
             self.flush();
@@ -47,7 +47,7 @@ impl<S: Sink + 'static> Outbox<S> {
                 self.notify(queue);
                 return;
             }
-            // Chunks are cheap to clone only if shared; so take them out and put back what was not sent.
+            // Chunks are cheap to clone only if shared; so they are taken out, and the unsent ones are put back.
             let count = queue.chunks.len().min(CHUNKS_MAX);
             let mut taken: Vec<Queued> = queue.chunks.drain(..count).collect();
             let skip = std::mem::take(&mut queue.front_sent);

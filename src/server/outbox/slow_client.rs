@@ -1,5 +1,4 @@
-//! Clients that read more slowly than messages for them are queued: one bound on what is sent to them unasked,
-//! another on replies.
+//! Clients that read more slowly than messages are queued for them: one bound on unasked messages, another on replies.
 //!
 //! *Unasked* (invalidations): a client that lets more than `max-unsent` bytes of them pile up is closed; it verifies
 //! its cache when it returns. So no slow client blocks a committer. The message that is too much is queued with locks

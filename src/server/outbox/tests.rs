@@ -1,4 +1,4 @@
-//! What a queue does under a client that reads slowly, or not at all.
+//! The queue of a client that reads slowly, or not at all.
 
 use std::io;
 use std::io::IoSlice;
@@ -8,7 +8,7 @@ use std::thread;
 use super::*;
 use crate::wire::frame::{FrameReader, put_frame};
 
-/// Takes a few bytes at a time, and sometimes none.
+/// A sink that takes a few bytes at a time, and sometimes none.
 #[derive(Default)]
 struct Reluctant(std::sync::Mutex<(Vec<u8>, usize)>);
 
@@ -39,7 +39,7 @@ impl Sink for Reluctant {
     fn shutdown(&self) {}
 }
 
-/// Takes nothing, and remembers whether the lock of the queue was held when the connection was ended.
+/// A sink that takes nothing, and records whether the lock of the queue was held when the connection was ended.
 #[derive(Default)]
 struct Deaf {
     outbox: OnceLock<Weak<Outbox<Deaf>>>,
@@ -51,7 +51,7 @@ impl Sink for Deaf {
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    /// Ends as the call for a socket does when that is shut down.
+    /// Returns the error of a socket that was shut down.
     fn send(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
         while self.locked_at_shutdown.lock().expect("a lock").is_empty() {
             thread::yield_now();
@@ -89,8 +89,7 @@ fn a_client_that_does_not_read_is_ended_without_the_lock() {
     }
 }
 
-/// A reply to vote that was longer than `max-unsent` ended the connection: it was counted with what nobody had asked
-/// for.
+/// A reply to vote that was longer than `max-unsent` ended the connection: it was counted as an unasked message.
 #[test]
 fn replies_do_not_count_for_max_unsent() {
     let outbox = Arc::new(Outbox::new(Deaf::default(), 100));
@@ -123,8 +122,8 @@ fn frames(payloads: &[Vec<u8>]) -> Vec<u8> {
     frames
 }
 
-/// What a sender could not get rid of at once is signed already; signed again, or behind what was queued later, it
-/// would end the connection.
+/// Messages that could not be sent at once are signed already; signed again, or sent after later ones, they would end
+/// the connection.
 #[test]
 fn signatures_follow_the_order_of_sending() {
     let outbox = Arc::new(Outbox::new(Reluctant::default(), 16 << 20));

@@ -15,13 +15,13 @@ use crate::wire::protocol::{Dialect, Encoding};
 use crate::wire::request::OwnedMsgId;
 use crate::wire::value::{Value, extension_dict};
 
-/// The most oids that a client gets at once.
+/// Upper bound on the oids that a client gets at once.
 const NEW_OIDS_MAX: i64 = 100;
 
 type Result = std::result::Result<Value, PyException>;
 
 impl Session {
-    /// `get_info()`: what the client should know of the storage.
+    /// `get_info()`: properties of the storage for the client.
     pub(super) fn get_info(&self, registered: &Registered) -> Value {
         let storage = &registered.hosted.storage;
         let wire = self.connection.wire();

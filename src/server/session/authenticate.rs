@@ -17,7 +17,7 @@ const FAILURES_MAX: u32 = 3;
 /// The state of a connection's authentication.
 #[derive(Default)]
 pub(super) struct Identity {
-    /// The protocol's side; `None` once the client has passed, or if nothing is asked of it.
+    /// The server's side of the protocol; `None` after the client has passed, or without authentication.
     exchange: Option<Box<dyn Exchange>>,
     failures: u32,
     /// Checks the codes of the client's messages, if there is a session key.
@@ -40,7 +40,7 @@ impl Identity {
         Identity { exchange: protocol.map(Protocol::begin), ..Identity::default() }
     }
 
-    /// Nothing (more) is asked of the client.
+    /// Whether no (further) authentication is required.
     pub fn is_proved(&self) -> bool {
         self.exchange.is_none()
     }

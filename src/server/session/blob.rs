@@ -170,7 +170,7 @@ impl Session {
         }
     }
 
-    /// The client does not wait for these calls: vote will tell it.
+    /// The client does not wait for these calls, so the error is reported at vote.
     fn fail_blob(&self, exception: &PyException) {
         self.connection.peer.log(&client_log::BLOBS, ERROR, format_args!("Can't store a blob: {exception}"));
         self.refuse_vote(exception);
@@ -278,7 +278,7 @@ impl Download {
         self.send(&last);
     }
 
-    /// Sends the beginning and all chunks but for what is left in `out`.
+    /// Sends the beginning and all chunks except for the last one, which is left in `out`.
     fn send_chunks(&self, out: &mut Vec<u8>) -> io::Result<()> {
         let (wire, oid, serial, len) = (self.connection.wire(), self.oid, self.serial, self.len);
         wire.push(&Push::BlobStart { oid, serial }, out);

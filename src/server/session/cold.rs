@@ -1,4 +1,4 @@
-//! Loads that have to wait for the disk: read in parallel by threads of a pool, while the session answers what is in
+//! Loads that have to wait for the disk: read in parallel by threads of a pool, while the session answers loads from
 //! memory.
 //!
 //! A client's threads share one connection, and their outstanding loads are answered together: a record that must

@@ -1,4 +1,4 @@
-//! What undoLog says of a transaction, and what undoInfo's must have in it.
+//! Descriptions of transactions in undoLog, and the specifications of undoInfo.
 //!
 //! The keys of a transaction's extension are its client's, as many as fit into the file: they are looked up by a map.
 
@@ -11,7 +11,7 @@ use crate::wire::value::{Value, extension_dict};
 
 /// Dicts with more keys are looked up by a map.
 const FEW: usize = 16;
-/// What a specification may ask for: each transaction of the log is held against all of it.
+/// Upper bound on the entries of a specification: each transaction of the log is compared with all of them.
 const WANTED_MAX: usize = 1000;
 
 /// A dict whose keys are compared as [`equal`] does.
@@ -67,7 +67,7 @@ impl Description {
     }
 }
 
-/// What undoInfo's transactions must have in their descriptions.
+/// Keys and values that a transaction's description must have for undoInfo.
 pub struct Specification(Vec<(Value, Value)>);
 
 impl Specification {
@@ -164,7 +164,7 @@ fn put_canonical(key: &Value, out: &mut Vec<u8>) {
             items.iter().for_each(|item| put_canonical(item, out));
         }
         Value::Dict(items) => {
-            // In no order. Python has no such keys.
+            // Their order does not matter. Python has no such keys.
             let mut pairs: Vec<[Vec<u8>; 2]> =
                 items.iter().map(|(key, value)| [canonical(key), canonical(value)]).collect();
             pairs.sort_unstable();
@@ -260,7 +260,7 @@ mod tests {
         assert!(Specification::new(Value::Tuple(Vec::new())).unwrap().is_none());
     }
 
-    /// With many keys, too: those of the extension give way to none, and texts and bytes are the same key.
+    /// Also with many keys: the entry's own keys take precedence, and texts and bytes are the same key.
     #[test]
     fn many_keys_are_found_as_few_are() {
         let mut extension = b"(d".to_vec();

@@ -13,10 +13,10 @@ use crate::server::connection::Connection;
 use crate::wire::frame::{FrameReader, put_frame};
 use crate::wire::protocol::{Generation, GreetingAnswer, negotiate};
 
-/// Python's logger of what the protocol itself is about.
+/// Python's logger for messages about the protocol.
 const PROTOCOL_LOG: &str = "ZEO.asyncio.server";
 
-/// What the client answered.
+/// The client's answer to the greeting.
 pub(super) struct Greeted {
     pub generation: Generation,
     pub msgpack: bool,

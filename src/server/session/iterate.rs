@@ -80,7 +80,7 @@ impl Iterators {
 
     /// `iterator_record_start(iterator, tid)` -> number of the record iterator
     pub fn record_start(&mut self, id: i64, tid: Tid, count_max: usize) -> Result {
-        // As in Python's server, a number is used up by what is refused, too.
+        // As in Python's server, a refused call uses up a number too.
         let number = self.new_id();
         let transactions = self.transactions.get(&id).ok_or_else(|| key_error(id))?;
         if transactions.last.ok_or_else(|| key_error(id))? != tid {

@@ -46,7 +46,7 @@ impl Batch {
         }
     }
 
-    /// Reads, queues and sends what was collected.
+    /// Reads, queues and sends the collected replies.
     pub fn flush(&mut self, registered: &Registered) {
         let Registered { hosted, connection, .. } = registered;
         while !self.reads.is_empty() && !connection.outbox.is_closed() {

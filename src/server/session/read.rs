@@ -1,4 +1,4 @@
-//! One read of an object: what is asked, and the frame that answers it.
+//! One read of an object: the request, and the frame that answers it.
 
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory::{not_granted, within};
@@ -18,7 +18,7 @@ pub struct Read {
     pub wanted: Wanted,
 }
 
-/// What is wanted of the object.
+/// The requested value.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted {
     /// The revision before a tid, in the shape of the call.

@@ -31,7 +31,7 @@ impl Session {
         };
         // Only now: if the storage loses its disk later, vote says so.
         if !read_only && hosted.is_read_only() {
-            // Also what a client with read-only-fallback begins with.
+            // Clients with read-only-fallback begin with this, too.
             let message =
                 format_args!("refused: it wants to write, and storage '{}' is read-only", hosted.name);
             self.log(&client_log::UNREGISTERED, INFO, message);

@@ -1,4 +1,4 @@
-//! The loop of a session: read what is there, answer all of it, wait for more.
+//! The loop of a session: read the available messages, answer them, wait for more.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -25,7 +25,7 @@ const UNREGISTERED_MESSAGE_LEN_MAX: usize = 64 << 10;
 pub(super) enum End {
     /// The client closed, or its connection broke.
     Gone,
-    /// It broke the protocol, or there is no memory for what it sends; the line for the log has been written.
+    /// It broke the protocol, or there is no memory for its messages; the line for the log has been written.
     Misbehaved,
 }
 
@@ -159,7 +159,7 @@ impl Session {
         let connection = Arc::clone(&self.connection);
         let reason = connection.outbox.close_reason();
         if self.server.is_stopping() {
-            // The client gets the answer to what is being finished.
+            // The client gets the answer to a finish that is under way.
             connection.transaction.wait_for_finish(|| connection.outbox.is_closed());
         }
         if let Some(registered) = self.registered.take() {

@@ -95,8 +95,8 @@ impl Session {
         }
     }
 
-    /// A transaction that has become too large is thrown away at once; vote will say why. The calls themselves want no
-    /// reply. Returns what is to be logged once the transaction is not locked any more.
+    /// A transaction that has become too large is dropped at once; vote will say why. The calls themselves want no
+    /// reply. Returns the message to be logged after the transaction is unlocked.
     #[must_use]
     pub(super) fn keep_small(&self, open: &mut OpenTransaction) -> Option<String> {
         let limits = self.server.limits();
@@ -118,7 +118,7 @@ impl Session {
         Some(message)
     }
 
-    /// What [`Session::keep_small`] has to say.
+    /// Logs the message of [`Session::keep_small`].
     pub(super) fn log_too_large(&self, message: Option<String>) {
         if let Some(message) = message {
             self.connection.peer.log(&client_log::TRANSACTIONS, ERROR, format_args!("{message}"));

@@ -67,7 +67,7 @@ impl Session {
         });
     }
 
-    /// `undoa(trans_id, id)`: undone at vote. What is wrong with `trans_id` is vote's to say.
+    /// `undoa(trans_id, id)`: undone at vote, which also reports errors in `trans_id`.
     pub(super) fn undo_buffered(
         &self,
         registered: &Registered,

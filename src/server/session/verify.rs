@@ -1,4 +1,4 @@
-//! Cache verification: what has changed since a returning client's last transaction.
+//! Cache verification: the changes since a returning client's last transaction.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};

@@ -40,8 +40,9 @@ impl FinishTicket {
     }
 }
 
-/// A storage that drops a ticket without an answer has met a bug within a commit, and is read-only from now on. The
-/// outcome of the transaction is unknown, so the connection is closed instead of reporting success or failure.
+/// If a storage drops a ticket without an answer, a bug has occurred within a commit, and the storage is read-only from
+/// now on. The outcome of the transaction is unknown, so the connection is closed instead of reporting success or
+/// failure.
 impl Drop for FinishTicket {
     fn drop(&mut self) {
         if self.is_answered {

@@ -1,7 +1,7 @@
-//! Which objects a transaction locks, and what it does when it has them.
+//! Which objects a transaction locks, and how it continues when it has the locks.
 //!
-//! A transaction that must wait goes on in a worker, in whose thread the storage then votes; what that does is handed
-//! in ([`LockedStep`]).
+//! A transaction that must wait continues in a worker, in whose thread the storage then votes; the next step is an
+//! argument ([`LockedStep`]).
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::storage::Staged;
 use crate::storage::staged::OpKind;
 use crate::wire::request::OwnedMsgId;
 
-/// What is done with a transaction once it has its locks. The transaction is `Voting`.
+/// The next step of a transaction that has its locks. The transaction is `Voting`.
 pub type LockedStep = fn(&Registered, OpenTransaction, OwnedMsgId);
 
 /// The objects that a transaction locks; `undone` are those that its undos will change.

@@ -1,15 +1,15 @@
 //! The transaction that a client may have open, from its vote to the moment when it is visible to others.
 //!
-//! | file | what is there |
+//! | file | content |
 //! |---|---|
 //! | [`state`] | the states, the moves between them, what an abort means in each |
 //! | [`locking`] | which objects to lock; waiting for the locks, and going on in another thread |
 //! | [`vote`] | vote: `Open -> Voted` |
-//! | [`vote_reply`] | what vote tells the client, and the log |
+//! | [`vote_reply`] | the reply to vote, and its log lines |
 //! | [`finish`] | tpc_finish: `Voted -> Finishing`, and the ticket that the storage brings back |
 //! | [`publisher`] | where a commit becomes visible: called by the storage when transactions are durable |
 //! | [`undo`] | an undo that is answered before vote, for clients before ZODB 3.10 |
-//! | [`undone`] | looking up what an undo will change, before locks are asked for |
+//! | [`undone`] | looking up the objects that an undo will change, before locks are requested |
 //! | [`wrong_id`] | calls for a transaction that is not the open one |
 //!
 //! `tpc_begin` and the stores are the session's (`session/store.rs`): nothing here happens before vote. Each file

@@ -51,7 +51,7 @@ impl Publisher for HostedPublisher {
                 install();
                 for ticket in &mut tickets {
                     released.extend(ticket.take_locks().and_then(|locks| locks.release()));
-                    // The client's next transaction may ask for locks from now on, and before the reply can reach the
+                    // The client's next transaction may request locks from here on, even before the reply reaches the
                     // client.
                     ticket.registered.connection.transaction.end();
                 }
@@ -85,7 +85,7 @@ impl Publisher for HostedPublisher {
         let mut frame = Vec::new();
         let exception = exceptions::of_storage_error(&error);
         connection.wire().error_reply(ticket.reply_to.get(), &exception, &mut frame);
-        // Before the reply: what the client does next must find no locks of its own.
+        // Before the reply: the client's next call must find no locks of its own.
         drop(locks);
         connection.transaction.end();
         connection.post(frame);

@@ -9,15 +9,15 @@
 //!           by tpc_abort           that the client merges
 //! ```
 //!
-//! (`Open -> Voting` without waiting: what is to be undone is looked up before locks are asked for.)
+//! (`Open -> Voting` without waiting: the objects of an undo are looked up before locks are requested.)
 //!
 //! An abort in `Voting` cannot stop the storage: it is noted, and takes effect where the thread that votes leaves
 //! this state ([`TransactionSlot::lock_unless_aborted`], the only place that looks at it). An abort in `Finishing`
 //! has no effect.
 //!
-//! What a state holds is given back when the state is dropped: locks ([`OidLocks`]), the storage's vote
-//! ([`StorageVote`]), the count of active transactions ([`TransactionId`]). Giving back logs and takes other locks,
-//! so no state is dropped while the slot is locked.
+//! The resources of a state are released when the state is dropped: locks ([`OidLocks`]), the storage's vote
+//! ([`StorageVote`]), the count of active transactions ([`TransactionId`]). Releasing logs and takes other locks, so no
+//! state is dropped while the slot is locked.
 
 use std::time::Duration;
 
@@ -79,8 +79,8 @@ pub struct OpenTransaction {
     pub blob_len: u64,
     /// Why vote will fail: a store that wanted no reply was refused.
     pub refused: Option<PyException>,
-    /// What it has asked for or holds: while it waits, while the storage votes, and from the first undo on that was
-    /// answered at once.
+    /// Its requested or held locks: while it waits, while the storage votes, and after the first undo that was answered
+    /// at once.
     pub locks: Option<OidLocks>,
 }
 
@@ -95,7 +95,7 @@ impl OpenTransaction {
     }
 }
 
-/// What the storage has voted for. Aborted in the storage when it is dropped.
+/// The vote of the storage. Aborted in the storage when it is dropped.
 pub struct StorageVote {
     storage: Arc<dyn Storage>,
     voted: Option<Box<dyn Voted>>,
@@ -202,7 +202,7 @@ impl TransactionSlot {
         None
     }
 
-    /// `Voting -> None`, if it is there: for a vote that was ended by a panic. What it held was given back while the
+    /// `Voting -> None`, if it is there: for a vote that was ended by a panic. Its resources were released while the
     /// stack was unwound.
     pub fn end_voting(&self) {
         let is_voting = matches!(*self.state.lock(), Transaction::Voting { .. });

@@ -1,8 +1,8 @@
 //! An undo that is answered before vote.
 //!
-//! ZODB 3.10 and later buffer an undo like a store, and vote tells what it changed. Older clients expect the tid and
-//! the objects in the reply to the undo: they hold the whole storage from their first undo on, as they did with their
-//! own servers.
+//! ZODB 3.10 and later buffer an undo like a store, and the reply to vote has its changes. Older clients expect the tid
+//! and the objects in the reply to the undo: they hold the whole storage from their first undo on, as in their own
+//! servers.
 
 use crate::base::ids::{Oid, Tid};
 use crate::exceptions;
@@ -66,7 +66,7 @@ fn undo_with_undone(
     with_locks(registered, transaction, open, reply_to, &whole_storage(), undo_in_storage);
 }
 
-/// With the whole storage locked: what the undo will change.
+/// Looks up the objects of the undo, with the whole storage locked.
 fn undo_in_storage(registered: &Registered, mut open: OpenTransaction, reply_to: OwnedMsgId) {
     let result = registered.hosted.storage.require_undo().and_then(|undo| undo.undo_now(&mut open.staged));
     answer(registered, open, &reply_to, result);
@@ -83,7 +83,7 @@ fn answer(
     match &result {
         Ok(_) => {}
         Err(StorageError::Undo { .. } | StorageError::MultipleUndo(_)) => open.staged.forget_undo(),
-        // What was buffered may be lost: it must not be voted for.
+        // Buffered operations may be lost: the vote must fail.
         Err(error) => open.refused = Some(exceptions::of_storage_error(error)),
     }
     let answer = result

@@ -1,7 +1,7 @@
-//! Looking up what an undo will change: the objects of the undone transaction, which may lie far back in the log.
+//! Looks up the objects that an undo will change: those of the undone transaction, which may be far back in the log.
 //!
-//! It is done by a worker before locks are asked for, so that a long search delays no other transaction. All else
-//! that an undo reads lies in the past and cannot change.
+//! A worker does this before locks are requested, so that a long search delays no other transaction. Everything else
+//! that an undo reads is in the past and cannot change.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,11 +14,11 @@ use crate::storage::StorageError;
 use crate::storage::staged::OpKind;
 use crate::wire::request::OwnedMsgId;
 
-/// What is done with the result. The transaction is `Voting`.
+/// The next step, with the result. The transaction is `Voting`.
 pub type UndoneStep = fn(&Registered, OpenTransaction, OwnedMsgId, Result<Vec<Oid>, StorageError>);
 
-/// Finds what the undos of a transaction will change, in another thread, and goes on with `then` there. The
-/// transaction is `Voting`.
+/// Finds the objects that the undos of a transaction will change, in another thread, and continues with `then` there.
+/// The transaction is `Voting`.
 pub fn look_up(registered: &Registered, open: OpenTransaction, reply_to: OwnedMsgId, then: UndoneStep) {
     let registered = registered.clone();
     registered.hosted.workers.undos.clone().run(move || {

@@ -72,7 +72,7 @@ pub fn vote(registered: &Registered, id: &[u8], reply_to: OwnedMsgId) -> Result<
     Ok(())
 }
 
-/// What the undos will change is known: asks for the locks.
+/// Requests the locks, after the undone objects were looked up.
 fn vote_with_undone(
     registered: &Registered,
     open: OpenTransaction,

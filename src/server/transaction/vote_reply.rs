@@ -1,4 +1,4 @@
-//! What vote tells the client, in the shapes of its generation, and what it counts and logs.
+//! The reply to vote in the form of each generation, and the counters and log lines of a vote.
 
 use std::collections::HashSet;
 
@@ -61,8 +61,8 @@ pub fn stored_oids(staged: &Staged) -> Vec<Oid> {
     staged.ops().iter().filter(|op| matches!(op.kind, OpKind::Store { .. })).map(|op| op.oid).collect()
 }
 
-/// (oid, serial) for each store; a resolved conflict, and if the client wants it what was undone, has the mark that
-/// makes clients drop their copy.
+/// (oid, serial) for each store. Merged objects, and undone ones if the client wants them, have the mark that makes
+/// clients drop their copy.
 fn serialnos(stored: &[Oid], voted: &dyn Voted, undone: bool) -> Vec<(Oid, Value)> {
     const RESOLVED: &[u8] = b"rs";
     let tid = voted.tid().map_or(Value::None, Value::from);
@@ -97,7 +97,7 @@ pub fn note_resolved(registered: &Registered, stored: &[Oid], voted: &dyn Voted)
     }
 }
 
-/// Counts and logs a vote that has failed. Returns what the client is to raise.
+/// Counts and logs a failed vote. Returns the exception for the client.
 pub fn note_failed(registered: &Registered, error: &StorageError) -> PyException {
     let peer = &registered.connection.peer;
     match error {

@@ -1,5 +1,5 @@
-//! The encodings against what real clients and servers of each generation said:
-//! `python-fixtures/wire/*.frames`, made by the script beside them.
+//! The encodings compared with messages of real clients and servers of each generation:
+//! `python-fixtures/wire/*.frames`, made by the script in that directory.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,9 +11,9 @@ use crate::wire::exception::BUILTINS;
 /// A recorded session.
 struct Recording {
     name: String,
-    /// (connection, from the client?, payload)
+    /// (connection, whether from the client, payload).
     frames: Vec<(usize, bool, Vec<u8>)>,
-    /// Extensions of the transactions in the file
+    /// Extensions of the transactions in the file.
     extensions: Vec<Vec<u8>>,
 }
 
@@ -115,7 +115,7 @@ fn extensions_are_what_python_wrote_into_the_file() {
                 sent.push(begin.extension);
             }
         }
-        // Not every transaction was committed; those that were are in the file, in order.
+        // The file has the committed transactions, in order; some were not committed.
         let mut sent = sent.into_iter();
         for extension in &recording.extensions {
             assert!(sent.any(|sent| sent == *extension), "{}: {}", recording.name, extension.escape_ascii());
@@ -123,7 +123,7 @@ fn extensions_are_what_python_wrote_into_the_file() {
     }
 }
 
-/// A value or exception that a Python server sent, for our encoder to send again.
+/// A value or exception from a Python server, to be encoded again.
 fn value_of(tree: &Tree<'_>, id: NodeId) -> Value {
     let all = |items: &[NodeId]| items.iter().map(|id| value_of(tree, *id)).collect();
     match tree.node(id) {
@@ -212,7 +212,7 @@ fn replies_are_those_of_pythons_server() {
             let method = text_of(&value_of(&tree, parts[2]));
             let read = |payload: &'_ [u8]| -> String {
                 let tree = parse(*wire, payload);
-                // Servers before 3.10 numbered the calls that they make, which no client looks at.
+                // Servers before 3.10 number the calls that they make; clients ignore the numbers.
                 let Node::Tuple(parts) = tree.node(tree.root()) else { panic!() };
                 let skip = usize::from(method != ".reply");
                 parts[skip..].iter().map(|id| sorted(&tree, *id)).collect::<Vec<_>>().join(" ")

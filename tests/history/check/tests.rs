@@ -1,10 +1,10 @@
-//! Histories that the checker must accept, and such that it must refuse.
+//! Histories that the checker must accept, and histories that it must refuse.
 
 use super::*;
 
-/// Two objects, 1 and 2, that begin with values 10 and 20 at tid 1; everything that follows holds.
+/// Two objects, 1 and 2, with values 10 and 20 at tid 1, and a valid history.
 ///
-/// 2: stores 1 (value 11); 3: stores 1 and 2 (12, 21), having checked nothing. One connection looks on.
+/// 2: stores 1 (value 11); 3: stores 1 and 2 (12, 21), without checks. One connection only reads.
 fn good() -> History {
     let write = |oid, serial, value| (oid, (serial, value));
     let attempt = |writes: &[(Oid, (Tid, Value))], outcome| Attempt {
@@ -174,7 +174,7 @@ fn an_undo() {
     refused(|h| undo(h, 3), "at the end");
 }
 
-/// Of an undo whose client has gone, all may be known that it brought back, and nothing that it wrote itself.
+/// An undo whose client is gone may be known only by the values that it restored, and by none of its own.
 #[test]
 fn an_undo_without_an_answer_that_was_packed() {
     let mut history = good();

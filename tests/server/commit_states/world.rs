@@ -21,11 +21,11 @@ use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::wire::protocol::Greeting;
 
 pub const TIMEOUT: Duration = Duration::from_secs(2);
-/// Each has an object of its own; the subject's is also the holder's.
+/// Each client has its own object; the subject's is also the holder's.
 pub const SUBJECT: u64 = 1;
 pub const OTHER: u64 = 2;
 pub const THIRD: u64 = 3;
-/// The subject's transaction is longer than what is reserved ahead, so that its vote must ask for more.
+/// Longer than the reserved space, so that its vote must reserve more.
 pub const LONG: usize = 5 << 20;
 
 pub struct World {
@@ -34,7 +34,7 @@ pub struct World {
     pub address: SocketAddr,
     pub hand: Hand,
     pub directory: tempfile::TempDir,
-    /// Asks for the status.
+    /// A client that asks for the status.
     pub watcher: Mutex<Client>,
     /// The first transaction.
     pub tid: u64,
@@ -92,7 +92,7 @@ impl World {
         Client::register(self.address, speaks)
     }
 
-    /// Until so many votes wait for locks.
+    /// Waits until this number of votes wait for locks.
     pub fn wait_for_waiting(&self, count: i64) {
         let mut client = self.watcher.lock().expect("the watcher");
         for _ in 0..6000 {
@@ -165,13 +165,13 @@ impl Client {
         failed.map_or(Ok(()), |pair| Err(format!("{:?}", pair.tuple()[1])))
     }
 
-    /// Ends what has been voted.
+    /// Finishes the voted transaction.
     pub fn finish(&mut self) -> Result<u64, String> {
         let finish = self.send("tpc_finish");
         self.answer(finish).map(|tid| tid.id())
     }
 
-    /// Until the server closes the connection.
+    /// Waits until the server closes the connection.
     pub fn wait_for_the_end(&mut self) {
         while self
             .client

@@ -1,8 +1,8 @@
-//! Connections that do nothing wrong in a message: they ask and do not read, do not write, come in crowds, or leave.
+//! Connections whose messages are valid: they ask and do not read, do not write, come in large numbers, or leave.
 
 use super::*;
 
-/// The same as arguments of a method that keeps what it is given.
+/// The same as arguments of a method that keeps its arguments.
 #[test]
 fn exploding_arguments() {
     under_attack(192 * MB, |server| {
@@ -67,7 +67,7 @@ fn clients_that_never_read_their_invalidations() {
         let oids = writer.new_oids(10_000).expect("oids");
         let data = record(b"x");
         let mut tid = 0;
-        // 100 KB of invalidation each time: 4 MB and more for everyone, beyond what socket buffers take.
+        // 100 KB of invalidations each time: more than 4 MB for each client, beyond the sockets' buffers.
         for _ in 0..60 {
             let stores: Vec<_> = oids.iter().map(|oid| (*oid, tid, data.as_slice())).collect();
             let started = Instant::now();
@@ -94,7 +94,7 @@ fn clients_that_never_write() {
     });
 }
 
-/// Not hostile at all: a thousand clients that are merely there cost little.
+/// Not hostile: a thousand idle clients cost little.
 #[test]
 fn idle_clients_are_cheap() {
     under_attack(64 * MB, |server| {
@@ -105,7 +105,7 @@ fn idle_clients_are_cheap() {
         let tid = writer.commit(&[(oid, 0, &record(b"1"))]).expect("connection").expect("commit");
         for client in &mut idle {
             client.set_read_timeout(Duration::from_secs(60));
-            // The honest client's commits are told as well.
+            // The honest client's commits send invalidations too.
             while !matches!(client.next().expect("a message"),
                 crate::support::client::Incoming::Push { method, args }
                     if method == "invalidateTransaction" && args[0].id() == tid)
@@ -155,7 +155,7 @@ fn connect_flood() {
 
 #[test]
 fn stores_without_end() {
-    // 12 clients with 40 MB each that never vote; then they go.
+    // 12 clients with 40 MB each never vote, and then leave.
     under_attack(400 * MB, |server| {
         let mut clients = Vec::new();
         let data = record(&vec![b'x'; MB as usize]);
@@ -190,7 +190,7 @@ fn calls_out_of_order() {
         let _ = call(&mut client, "vote", 1);
         let _ = call(&mut client, "tpc_abort", 1);
         assert!(call(&mut client, "vote", 1).is_err(), "vote after abort");
-        // And a connection that has done all this commits like any other.
+        // Afterwards the connection can commit as usual.
         client.commit(&[(oid, 0, &record(b"2"))]).expect("connection").expect("commit");
     });
 }
@@ -213,7 +213,7 @@ fn disconnects_in_every_state() {
                     let _ = client.call("vote", vec![Value::Int(1)]).expect("connection");
                 }
                 2 => {
-                    // Gone while its vote waits for the lock.
+                    // The client leaves while its vote waits for the lock.
                     let mut holder = registered(server);
                     holder.queue_begin(1);
                     holder.queue_store(oid, tid, &data, 1);
@@ -229,7 +229,7 @@ fn disconnects_in_every_state() {
                     client.flush().expect("send");
                 }
                 _ => {
-                    // Nobody hears the answer, but the transaction is committed or not, whole.
+                    // The answer is lost, but the transaction is committed as a whole, or not at all.
                     let _ = client.call("vote", vec![Value::Int(1)]).expect("connection");
                     client.queue_call("tpc_finish", vec![Value::Int(1)]);
                     client.flush().expect("send");

@@ -13,14 +13,14 @@ use crate::support::pickle::{Value, text};
 
 #[test]
 fn one_client_too_many_is_told_so() {
-    // With the honest one there are three.
+    // Three with the honest client.
     beside_an_honest_client("max-connections 3", 64 * MB, |server| {
         let mut clients = [client(server), client(server)];
         for speaks in [Speaks::Z4, Speaks::Z5] {
             for _ in 0..20 {
                 let (mut refused, reason) = refusal(server, speaks);
                 assert!(reason.contains("max-connections (3)"), "{reason}");
-                // It may ask again at once, over the same connection, and gets nothing else for it.
+                // It may call again at once, on the same connection, with the same answer.
                 let again = refused.call("register", vec![text("1"), Value::Bool(false)]).expect("an answer");
                 assert!(again.is_err());
             }
@@ -35,7 +35,7 @@ fn one_client_too_many_is_told_so() {
         assert!(status.contains("\"connections\":3"), "{status}");
         assert_eq!(count_in_log(server, "refused: max-connections (3) clients are connected"), 1);
         assert_eq!(count_in_log(server, "call raised"), 0);
-        // Those who are in go on, and when one leaves another may come.
+        // Registered clients continue, and when one leaves another can register.
         clients.iter_mut().for_each(commit_something);
         let [first, second] = clients;
         drop(first);
@@ -54,7 +54,7 @@ fn one_address_may_have_so_many_clients() {
         let mut second = client(server);
         let (third, reason) = refusal(server, Speaks::Z5);
         assert!(reason.contains("max-connections-per-address (2)"), "{reason}");
-        // As many may be about to register: `third` and one more. The next is closed.
+        // The same number may be unregistered: `third` and one more. The next is closed.
         let fourth = greeted(server);
         assert!(closed_after(&mut connect(server)) < Duration::from_secs(10));
         assert!(!is_closed(&fourth));
@@ -71,7 +71,7 @@ fn one_address_may_have_so_many_clients() {
     });
 }
 
-/// With few descriptors there are fewer clients, and the server goes on.
+/// With few descriptors fewer clients are allowed, and the server continues.
 #[test]
 fn descriptors_do_not_run_out() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -93,8 +93,8 @@ fn descriptors_do_not_run_out() {
         .spawn()
         .expect("start");
     wait_until("it serves", || TcpStream::connect(address).is_ok());
-    // 200 less 50 that may be about to register, 64 for the storages, and a fourth of the rest for what clients keep
-    // open.
+    // 200 less 50 for unregistered connections, 64 for the storages, and a fourth of the rest for files that clients
+    // keep open.
     let mut clients: Vec<_> = (0..65)
         .map(|n| RawClient::register(address, Speaks::Z5).unwrap_or_else(|e| panic!("client {n}: {e}")).0)
         .collect();

@@ -1,4 +1,4 @@
-//! Nobody writes into the log but the server; who may connect to a Unix socket.
+//! Clients cannot write lines of their own into the log; permissions of a Unix socket.
 
 use std::io::{Read, Write};
 
@@ -33,7 +33,7 @@ fn nobody_forges_lines_of_the_log() {
     });
 }
 
-/// Whoever has not registered can make the server say something as often as he likes, but not hear it all.
+/// An unregistered client can cause log lines without limit, but only a part of them is written.
 #[test]
 fn strangers_do_not_fill_the_log() {
     beside_an_honest_client("", 64 * MB, |server| {
@@ -76,7 +76,7 @@ fn the_mode_of_a_unix_socket() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .expect("start");
-        // From the first moment on.
+        // From the moment of its creation.
         let mut found = std::collections::BTreeSet::new();
         wait_until("it serves", || {
             found.extend(std::fs::metadata(&socket).map(|meta| meta.permissions().mode() & 0o777));

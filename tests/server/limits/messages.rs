@@ -1,4 +1,4 @@
-//! `max-message-size`, `max-unsent`, `dead-peer-timeout`: what comes and goes on one connection.
+//! `max-message-size`, `max-unsent`, `dead-peer-timeout`: the traffic of one connection.
 
 use std::io::Write;
 use std::thread;
@@ -19,20 +19,20 @@ fn a_message_may_have_so_many_bytes() {
         let oid = storer.new_oids(1).expect("connected")[0];
         let fits = record(&vec![b'x'; (MB - 1000) as usize]);
         storer.commit(&[(oid, 0, &fits)]).expect("connected").expect("commit");
-        // Vote says what was wrong, and the connection stays.
+        // The vote reports the error, and the connection stays open.
         let long = record(&vec![b'x'; 40 * MB as usize]);
         let (class, detail) = storer.commit(&[(oid, 0, &long)]).expect("connected").expect_err("too long");
         assert_eq!(class, "ZODB.POSException.StorageError");
         assert!(words(&detail).contains("max-message-size is 1048576"), "{detail:?}");
         commit_something(&mut storer);
-        // Outside of a transaction nobody would learn of it.
+        // Outside a transaction no vote could report it.
         let message =
             "a message of 1048577 bytes, the limit is 1048576 (max-message-size); the connection is closed";
         storer.queue_raw(&(MB as u32 + 1).to_be_bytes());
         storer.flush().expect("send");
         closed_after(&mut storer.stream().try_clone().expect("clone"));
         wait_for_log(server, message);
-        // A stranger has less, and the line does not blame the key for it.
+        // An unregistered client has a smaller limit, and the line does not mention the key.
         let mut stranger = greeted(server);
         stranger.write_all(&(65_u32 << 10).to_be_bytes()).expect("send");
         closed_after(&mut stranger);
@@ -40,7 +40,7 @@ fn a_message_may_have_so_many_bytes() {
     });
 }
 
-/// Half a message costs what has arrived of it, not what was announced.
+/// Half a message takes memory for its received bytes, not for its announced length.
 #[test]
 fn half_messages_of_registered_clients_cost_what_has_arrived() {
     beside_an_honest_client("", 96 * MB, |server| {
@@ -54,7 +54,7 @@ fn half_messages_of_registered_clients_cost_what_has_arrived() {
     });
 }
 
-/// Lets the server queue some of what it is to tell `silent`, and more and more.
+/// Makes the server queue more and more invalidations for `silent`.
 fn flood_with_invalidations(server: &Server, until: impl Fn() -> bool) {
     let mut writer = client(server);
     let oids = writer.new_oids(10_000).expect("oids");
@@ -78,7 +78,7 @@ fn a_client_that_does_not_read_has_so_much_patience() {
     assert!(server.stop().success());
 }
 
-/// It asked for what is queued: then others may queue their share beside it.
+/// Requested replies do not count: invalidations may be queued beside them.
 #[test]
 fn a_large_reply_is_not_mistaken_for_a_client_that_does_not_read() {
     let mut server = Server::start_with("max-unsent 2MB");
@@ -88,7 +88,7 @@ fn a_large_reply_is_not_mistaken_for_a_client_that_does_not_read() {
     reader.commit(&[(oid, 0, &large)]).expect("connected").expect("commit");
     let loads: Vec<i64> = (0..3).map(|_| reader.queue_load(oid)).collect();
     reader.flush().expect("send");
-    // Meanwhile others commit a little.
+    // Another client commits a little.
     let mut writer = client(&server);
     for _ in 0..20 {
         commit_something(&mut writer);
@@ -101,7 +101,7 @@ fn a_large_reply_is_not_mistaken_for_a_client_that_does_not_read() {
     assert!(server.stop().success());
 }
 
-/// An object and its first revision, of which a transaction is open, not voted for, that conflicts with the newest one.
+/// Stores an object and a second transaction, open and not voted, that conflicts with its newest revision.
 fn open_conflict(client: &mut RawClient, len: usize) {
     let oid = client.new_oids(1).expect("oid")[0];
     let data = |byte| record(&vec![byte; len]);
@@ -111,9 +111,8 @@ fn open_conflict(client: &mut RawClient, len: usize) {
     client.queue_store(oid, first, &data(b'c'), 9);
 }
 
-/// The reply to vote has the records that the client is to merge. It was counted as something that the client had not
-/// asked for: one longer than max-unsent ended the connection, though the client read, and each time that it tried
-/// again.
+/// The reply to vote has the records for the client to merge. It was counted as an unasked message: a reply longer than
+/// max-unsent ended the connection although the client was reading, and again at each retry.
 #[test]
 fn a_vote_whose_reply_is_longer_than_max_unsent_is_answered() {
     let mut server = Server::start_with("max-unsent 2MB\nclient-conflict-resolution true");
@@ -128,7 +127,7 @@ fn a_vote_whose_reply_is_longer_than_max_unsent_is_answered() {
     assert!(server.stop().success());
 }
 
-/// A transaction that is told its conflicts stays open: whoever votes again and again without reading must not fill the
+/// A transaction with reported conflicts stays open: a client that votes repeatedly without reading must not fill the
 /// memory.
 #[test]
 fn votes_without_reading_wait_for_their_reader() {
@@ -141,19 +140,19 @@ fn votes_without_reading_wait_for_their_reader() {
         silent.flush().expect("send");
         thread::sleep(Duration::from_secs(1));
         for vote in asked {
-            // Each but those that came while another one was looked at.
+            // All except those that arrived during another one.
             let _ = silent.answer(vote).expect("connected");
         }
         silent.call("tpc_abort", vec![Value::Int(9)]).expect("connected").expect("abort");
     });
 }
 
-/// The kernel gives up on a peer that takes nothing of what is on its way to it.
+/// The kernel closes the connection of a peer that takes none of the sent bytes.
 #[test]
 fn a_peer_that_takes_nothing_is_dead() {
     let mut server = Server::start_with("dead-peer-timeout 10s");
     let silent = client(&server);
-    // More than the buffers of the kernel, less than max-unsent.
+    // More than the kernel's buffers, less than max-unsent.
     let mut busy = client(&server);
     let oid = busy.new_oids(1).expect("oid")[0];
     busy.commit(&[(oid, 0, &record(&vec![b'x'; 12 << 20]))]).expect("connected").expect("commit");
@@ -162,7 +161,7 @@ fn a_peer_that_takes_nothing_is_dead() {
     silent_too.flush().expect("send");
     let port = silent_too.stream().local_addr().expect("address").port();
     wait_for_log(&server, &format!("(127.0.0.1:{port}) disconnected"));
-    // Who has nothing to take, and answers the probes, is alive.
+    // A peer that answers the probes is alive.
     assert!(!is_closed(silent.stream()));
     assert!(server.stop().success());
 }

@@ -1,4 +1,4 @@
-//! The limits of `<zeo>`: what a client sees that reaches one, the line in the log, and that honest clients go on and
+//! The limits of `<zeo>`: the answer to a client that reaches one, the log line, and that honest clients continue and
 //! nothing is left behind.
 
 mod connections;
@@ -27,7 +27,7 @@ pub fn connect(server: &Server) -> TcpStream {
     stream
 }
 
-/// Has read the greeting and answered it.
+/// A client that has read the greeting and answered it.
 pub fn greeted(server: &Server) -> TcpStream {
     let mut stream = connect(server);
     stream.read_exact(&mut [0; 6]).expect("greeting");
@@ -39,7 +39,7 @@ pub fn client(server: &Server) -> RawClient {
     RawClient::register(server.address, Speaks::Z5).expect("register").0
 }
 
-/// What a client that is refused is told.
+/// The error that a refused client gets.
 pub fn refusal(server: &Server, speaks: Speaks) -> (RawClient, String) {
     let mut client = RawClient::connect(server.address, speaks).expect("greeted");
     let answer = client.call("register", vec![text("1"), Value::Bool(false)]).expect("an answer");
@@ -65,7 +65,7 @@ pub fn commit_something(client: &mut RawClient) {
     client.commit(&[(oid, 0, &record(b"1"))]).expect("connected").expect("commit");
 }
 
-/// How long it takes until the server closes; what it says before is dropped.
+/// Time until the server closes the connection; earlier data is dropped.
 pub fn closed_after(stream: &mut TcpStream) -> Duration {
     let started = Instant::now();
     let mut buffer = [0; 65536];
@@ -110,7 +110,7 @@ pub fn count_in_log(server: &Server, line: &str) -> usize {
     server.log().matches(line).count()
 }
 
-/// Runs a test beside an honest client; afterwards nothing may be left behind.
+/// Runs a test beside an honest client; afterwards no resources may be left.
 pub fn beside_an_honest_client(zeo: &str, growth_max: u64, test: impl FnOnce(&Server)) {
     let mut server = Server::start_with(zeo);
     let mut honest = client(&server);
@@ -129,7 +129,7 @@ pub fn beside_an_honest_client(zeo: &str, growth_max: u64, test: impl FnOnce(&Se
     assert!(server.is_alive() && server.stop().success(), "{}", server.talk());
 }
 
-/// Tells threads to stop, also if the test fails in the midst.
+/// Stops threads when dropped, even if the test fails.
 pub struct Stop<'a>(pub &'a AtomicBool);
 
 impl Drop for Stop<'_> {

@@ -1,4 +1,4 @@
-//! What may be asked for: iterators, undo logs, and any number of long calls.
+//! Limits of requests: iterators, undo logs, and any number of long calls.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -52,7 +52,7 @@ fn an_undo_log_has_so_many_entries() {
         for (first, last) in [(3, 3), (4, 3), (40, 50)] {
             assert!(ask(&mut reader, "undoLog", vec![Value::Int(first), Value::Int(last)]).is_empty());
         }
-        // Positions count the transactions that fit.
+        // Positions count the matching transactions.
         let of_all = Value::Dict(vec![(text("description"), text(""))]);
         let some = ask(&mut reader, "undoInfo", vec![Value::Int(2), Value::Int(4), of_all]);
         assert_eq!(some, first[2..4]);
@@ -60,8 +60,8 @@ fn an_undo_log_has_so_many_entries() {
     });
 }
 
-/// An extension of 64 KB held a list of as many values, which are megabytes in memory; ten thousand of them were put
-/// into one answer to a call of 60 bytes.
+/// An extension of 64 KB contained a list of as many values, which take megabytes in memory; ten thousand of them were
+/// put into one answer to a call of 60 bytes.
 #[test]
 fn an_undo_log_of_long_extensions_has_few_entries() {
     beside_an_honest_client("", 64 * MB, |server| {
@@ -90,13 +90,13 @@ fn an_undo_log_of_long_extensions_has_few_entries() {
             let count = answer.tuple().len();
             assert!(if few { (20..100).contains(&count) } else { count == 0 }, "{method}: {count}");
         }
-        // The next ones are to be had.
+        // The next entries are available.
         let next = writer.call("undoLog", vec![Value::Int(150), Value::Int(1000)]).expect("connected");
         assert_eq!(next.expect("a list").tuple().len(), 1);
     });
 }
 
-/// A client that had forgotten its iterator kept the file of before each pack on the disk.
+/// A client that had forgotten its iterator kept the old file of each pack on the disk.
 #[test]
 fn the_log_says_that_iterators_are_ended() {
     let server = Server::start_storage("", "pack-gc false");
@@ -118,7 +118,7 @@ fn the_log_says_that_iterators_are_ended() {
     wait_for_log(&server, "before the last 3 packs are ended");
 }
 
-/// The threads that make undo logs waited for clients to take them: eight clients that read nothing had all of them.
+/// The threads for undo logs waited for clients to read them: eight clients that read nothing occupied all of them.
 #[test]
 fn who_does_not_read_its_undo_logs_keeps_no_thread() {
     beside_an_honest_client("", 512 * MB, |server| {
@@ -144,7 +144,7 @@ fn who_does_not_read_its_undo_logs_keeps_no_thread() {
                 deaf
             })
             .collect();
-        // The first bytes of an answer: it is on its way.
+        // The first bytes of an answer have arrived.
         for deaf in &deaf {
             deaf.stream().peek(&mut [0]).expect("the beginning of an answer");
         }
@@ -153,7 +153,7 @@ fn who_does_not_read_its_undo_logs_keeps_no_thread() {
     });
 }
 
-/// Asks for undo logs, until the server takes no more. The connection goes with the test.
+/// Requests undo logs until the server takes no more. The connection ends with the test.
 fn hog(server: &Server, stop: &AtomicBool) -> RawClient {
     let mut hog = client(server);
     hog.stream().set_write_timeout(Some(Duration::from_millis(500))).expect("timeout");
@@ -169,8 +169,8 @@ fn hog(server: &Server, stop: &AtomicBool) -> RawClient {
     hog
 }
 
-/// A hundred thousand undo logs that are asked for at once wait in the client's socket, not in the server's memory, and
-/// nobody's vote waits behind them.
+/// A hundred thousand undo logs that are requested at once wait in the client's socket, not in the server's memory, and
+/// no vote waits for them.
 #[test]
 fn long_calls_without_end_hold_nobody_up() {
     beside_an_honest_client("", 128 * MB, |server| {
@@ -184,7 +184,7 @@ fn long_calls_without_end_hold_nobody_up() {
             let _stop = Stop(&stop);
             let hogs: Vec<_> = (0..3).map(|_| scope.spawn(|| hog(server, &stop))).collect();
             thread::sleep(Duration::from_millis(300));
-            // A vote that has to wait for another's is the pool's business.
+            // A vote that waits for another one is continued by the pool.
             let started = Instant::now();
             let mut second = client(server);
             for (n, client) in [&mut first, &mut second].into_iter().enumerate() {

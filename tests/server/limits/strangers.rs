@@ -1,4 +1,4 @@
-//! `handshake-timeout` and `max-unregistered`: those who do not register.
+//! `handshake-timeout` and `max-unregistered`: clients that do not register.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -26,7 +26,7 @@ fn strangers_have_a_time_limit_in_every_state() {
         half_a_register.write_all(&register[..10]).expect("send");
         let mut half_a_handshake = connect(server);
         half_a_handshake.write_all(b"\0\0").expect("send");
-        // Has asked for a storage that there is not, and may try another one.
+        // It has named a storage that does not exist, and may try another one.
         let mut unlucky = RawClient::connect(server.address, Speaks::Z5).expect("greeted");
         let wrong = unlucky.call("register", vec![text("other"), Value::Bool(false)]).expect("an answer");
         assert!(wrong.is_err());
@@ -36,13 +36,13 @@ fn strangers_have_a_time_limit_in_every_state() {
             let took = closed_after(&mut stream);
             assert!(took < Duration::from_secs(10), "state {state}: closed after {took:?}");
         }
-        // All of one episode.
+        // All lines of one episode.
         wait_for_log(server, "it has not registered after 2 s (handshake-timeout); the connection is closed");
         assert_eq!(count_in_log(server, "(handshake-timeout)"), 1);
     });
 }
 
-/// One byte a second resets every limit on a single read; the limit is for all of it.
+/// One byte per second resets a limit on single reads; the timeout is for the whole handshake.
 #[test]
 fn slow_bytes_do_not_buy_time() {
     beside_an_honest_client("handshake-timeout 2", 64 * MB, |server| {
@@ -58,7 +58,7 @@ fn slow_bytes_do_not_buy_time() {
     });
 }
 
-/// Who has registered may be as slow as he likes, with a message and without.
+/// A registered client may be slow without limit, within a message or not.
 #[test]
 fn a_registered_client_has_time() {
     beside_an_honest_client("handshake-timeout 1", 64 * MB, |server| {
@@ -85,7 +85,7 @@ fn without_a_limit_strangers_may_stay() {
     });
 }
 
-/// Thousands connect and say nothing, without end. Honest clients get in all the same.
+/// Thousands of connections that say nothing, without end. Honest clients still get in.
 #[test]
 fn a_flood_of_strangers_shuts_nobody_out() {
     beside_an_honest_client("max-unregistered 50", 64 * MB, |server| {
@@ -97,7 +97,7 @@ fn a_flood_of_strangers_shuts_nobody_out() {
                 scope.spawn(|| {
                     let mut open = std::collections::VecDeque::new();
                     while !stop.load(Ordering::Relaxed) {
-                        // The accept loop takes its time: then the kernel's queue is full, and connecting waits.
+                        // When the accept loop waits, the kernel's queue fills, and connecting waits.
                         if let Ok(stream) =
                             TcpStream::connect_timeout(&server.address, Duration::from_secs(1))
                         {
@@ -112,7 +112,7 @@ fn a_flood_of_strangers_shuts_nobody_out() {
             thread::sleep(Duration::from_secs(1));
             for _ in 0..3 {
                 let started = Instant::now();
-                // Whoever waits for too long in the queue tries again, as every client does.
+                // A client that waits for too long in the queue tries again, as real clients do.
                 let mut newcomer = loop {
                     match RawClient::register(server.address, Speaks::Z5) {
                         Ok((client, _)) => break client,
@@ -130,13 +130,13 @@ fn a_flood_of_strangers_shuts_nobody_out() {
     });
 }
 
-/// RecordMemory is made where there are most: a stranger from another address stays.
+/// Room is made at the address with the most connections: a client from another address stays.
 #[test]
 fn a_flood_is_at_the_cost_of_its_own_address() {
     beside_an_honest_client("max-unregistered 10", 64 * MB, |server| {
         let elsewhere = connect_from([127, 0, 0, 2].into(), server.address).expect("connect");
         (&mut &elsewhere).read_exact(&mut [0; 6]).expect("greeting");
-        // The oldest of all, but not of those who are the most.
+        // The oldest connection, but not from the address with the most.
         let flood: Vec<_> = (0..30).map(|_| connect(server)).collect();
         wait_until("room was made", || flood.iter().filter(|stream| is_closed(stream)).count() >= 15);
         assert!(!is_closed(&elsewhere));

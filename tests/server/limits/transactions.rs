@@ -1,4 +1,4 @@
-//! What one transaction may take, and for how long it may be open.
+//! The resources of one transaction, and the time for which it may be open.
 
 use std::thread;
 use std::time::Duration;
@@ -21,9 +21,9 @@ fn a_transaction_may_have_so_many_bytes() {
         assert_eq!(class, "ZODB.POSException.StorageError");
         assert!(words(&detail).contains("max-transaction-size is 2097152 bytes"), "{detail:?}");
         assert_eq!(count_in_log(server, "max-transaction-size is 2097152 bytes"), 1);
-        // The connection and the objects are as before.
+        // The connection and the objects are unchanged.
         storer.commit(&store(2)).expect("connected").expect("commit");
-        // What is stored behind the limit takes neither memory nor disk.
+        // Stores beyond the limit take neither memory nor disk.
         let descriptors = server.fd_count();
         storer.queue_begin(7);
         for _ in 0..200 {
@@ -101,13 +101,13 @@ fn a_transaction_for_which_nothing_comes_ends() {
         for oid in &oids[1..] {
             thread::sleep(Duration::from_millis(300));
             slow.queue_store(*oid, 0, &record(b"1"), 7);
-            // Loads by other threads of the same client are no progress.
+            // Loads by other threads of the same client do not count as progress.
             idle.queue_load(oids[0]);
             let _ = idle.flush();
             slow.flush().expect("send");
         }
         slow.call("vote", vec![Value::Int(7)]).expect("connected").expect("vote");
-        // From now on it is `transaction-timeout` that counts, and there is none.
+        // From the vote on `transaction-timeout` counts, and there is none.
         let took = reading.join().expect("closed");
         assert!((Duration::from_millis(900)..Duration::from_secs(10)).contains(&took), "{took:?}");
         thread::sleep(Duration::from_millis(1500));

@@ -12,7 +12,7 @@ fn two_objects(server: &Server) -> (Vec<u64>, u64) {
     (oids, tid)
 }
 
-/// R6: a client in the middle of its own commit hears of the others'.
+/// R6: a client in the middle of its own commit gets the others' invalidations.
 #[test]
 fn invalidations_reach_a_client_that_has_voted() {
     let server = Server::start();
@@ -32,7 +32,7 @@ fn invalidations_reach_a_client_that_has_voted() {
     expect_invalidation(&mut other, finished, oids[0]);
 }
 
-/// R6: and so does one whose vote waits for a lock.
+/// R6: so does a client whose vote waits for a lock.
 #[test]
 fn invalidations_reach_a_client_that_waits_for_its_vote() {
     let server = Server::start();
@@ -55,13 +55,13 @@ fn invalidations_reach_a_client_that_waits_for_its_vote() {
     waiter.set_read_timeout(Duration::from_secs(60));
     expect_invalidation(waiter, committed, oids[1]);
     let finished = holder.call("tpc_finish", vec![Value::Int(1)]).expect("connection").expect("finish").id();
-    // The invalidation stands before the conflict that it explains.
+    // The invalidation comes before the conflict that it explains.
     expect_invalidation(waiter, finished, oids[0]);
     let error = waiter.answer(vote).expect("connection").expect_err("a conflict");
     assert!(error.0.contains("ConflictError"), "{error:?}");
 }
 
-/// A client with several threads goes on loading over the connection whose vote waits.
+/// A client with several threads continues to load on the connection whose vote waits.
 #[test]
 fn a_waiting_vote_does_not_hold_up_loads_of_the_same_client() {
     for speaks in [Speaks::Z5, Speaks::Z4] {
@@ -93,7 +93,7 @@ fn a_waiting_vote_does_not_hold_up_loads_of_the_same_client() {
     }
 }
 
-/// Nothing that was committed before a stop is forgotten, and tids go on growing after it.
+/// All commits before a stop are kept, and tids continue to grow after it.
 #[test]
 fn a_burst_of_finishes_from_one_client_after_another() {
     let server = Server::start();
@@ -103,7 +103,7 @@ fn a_burst_of_finishes_from_one_client_after_another() {
         let speaks = if n % 2 == 0 { Speaks::Z5 } else { Speaks::Z4 };
         clients.push(RawClient::register(server.address, speaks).expect("connect").0);
     }
-    // The same object through all of them in turn: each must see the one before at once.
+    // The same object through all connections in turn: each must see the last commit at once.
     for round in 0..20 {
         for client in &mut clients {
             let load = client.queue_load(oids[0]);
@@ -128,7 +128,7 @@ fn expect_invalidation(client: &mut RawClient, tid: u64, oid: u64) {
     }
 }
 
-/// A load that waits behind a slow client's own large replies still shows the state of its place in the stream.
+/// A load that waits after a slow client's own large replies still shows the state of its place in the stream.
 #[test]
 fn replies_and_invalidations_keep_their_order_for_a_slow_reader() {
     let server = Server::start();
@@ -139,7 +139,7 @@ fn replies_and_invalidations_keep_their_order_for_a_slow_reader() {
     let mut tid =
         writer.commit(&[(oids[0], 0, &large), (oids[1], 0, &small)]).expect("connection").expect("commit");
     let mut slow = Watched::register(server.address, Speaks::Z5).expect("connect");
-    // More than any socket buffer: the server cannot send it all while we do not read.
+    // More than any socket buffer: the server cannot send all of it while the client does not read.
     for _ in 0..30 {
         slow.ask_load(oids[0]);
         slow.ask_load(oids[1]);
@@ -156,9 +156,8 @@ fn replies_and_invalidations_keep_their_order_for_a_slow_reader() {
     assert_eq!(slow.told.len(), 20);
 }
 
-/// A client that does not wait for its answers had its next vote ask for locks while those of the transaction before
-/// were still in the table: a missing answer, or an object that stayed locked. Now its next tpc_begin waits for the
-/// finish.
+/// A client that does not wait for answers had its next vote request locks while those of the transaction before were
+/// still in the table: an answer was missing, or an object stayed locked. Now its next tpc_begin waits for the finish.
 #[test]
 fn transactions_one_behind_the_other_without_waiting_for_answers() {
     let server = Server::start();

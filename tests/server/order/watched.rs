@@ -1,4 +1,4 @@
-//! A connection that checks each message against what it was told before.
+//! A connection that checks each message against the earlier ones.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,7 +19,7 @@ impl Dice {
     }
 }
 
-/// What was asked for, by message id.
+/// The outstanding calls, by message id.
 pub enum Asked {
     Load { oid: u64 },
     LoadBefore { oid: u64, before: u64 },
@@ -28,24 +28,24 @@ pub enum Asked {
     Other,
 }
 
-/// One connection, and all that the server has told it.
+/// One connection, with everything that the server has sent on it.
 pub struct Watched {
     pub client: RawClient,
-    /// The state that the server has told of: the newest of register, invalidations and own commits.
+    /// The state known to the client: the newest of register, invalidations and own commits.
     pub last: Option<u64>,
-    /// Where the story begins: told by `register`, or for Z4 by the first lastTransaction.
+    /// The first known state: from `register`, or for Z4 from the first lastTransaction.
     pub registered_at: Option<u64>,
-    /// Invalidations and own commits in order of arrival
+    /// Invalidations and own commits in order of arrival.
     pub told: Vec<(u64, Vec<u64>)>,
-    /// Newest tid known for each object
+    /// Newest tid known for each object.
     pub newest: HashMap<u64, u64>,
     pub asked: HashMap<i64, Asked>,
-    /// (oid, tid, content) of every reply, compared with what was committed at the end
+    /// (oid, tid, content) of every reply, compared with the committed ones at the end.
     pub read: HashMap<(u64, u64), Vec<u8>>,
-    /// The committing transaction's objects, for the tpc_finish reply
+    /// The committing transaction's objects, for the tpc_finish reply.
     pub finishing: Option<(i64, Vec<u64>)>,
     pub replies: u64,
-    /// For Z4: what serialnos said
+    /// For Z4: the content of serialnos.
     pub serialnos: Vec<Value>,
 }
 
@@ -104,7 +104,7 @@ impl Watched {
         self.told.push((tid, oids));
     }
 
-    /// Receives until everything asked has been answered.
+    /// Receives until all calls are answered.
     pub fn receive_answers(&mut self) -> io::Result<()> {
         while !self.asked.is_empty() {
             self.receive_one()?;
@@ -129,7 +129,7 @@ impl Watched {
             Incoming::Reply { id, value } => {
                 if let Some((finish, oids)) = self.finishing.take_if(|(finish, _)| *finish == id) {
                     let _ = finish;
-                    // R5: this reply stands where the others get the invalidation.
+                    // R5: this reply takes the place of the invalidation.
                     self.told(value.id(), oids, "own commit");
                 }
                 if let Some(asked) = self.asked.remove(&id) {
@@ -154,7 +154,7 @@ impl Watched {
                     }
                 }
                 if self.registered_at.is_none() {
-                    // An invalidation came between register and this: the story begins before it.
+                    // An invalidation came between register and this answer: the first known state is before it.
                     self.registered_at = self.told.first().map(|(tid, _)| tid - 1);
                 }
             }
@@ -254,7 +254,7 @@ impl Watched {
                 other => self.replay(other),
             }
         }
-        // Before Z5 the outcome of each store is told in serialnos, which comes before vote's reply.
+        // Before Z5 the outcome of each store is in serialnos, which comes before vote's reply.
         if self.client.speaks == Speaks::Z4 {
             let outcomes = &self.serialnos;
             refused = outcomes.iter().any(|pair| !matches!(pair.tuple()[1], Value::Bytes(_)));
@@ -273,7 +273,7 @@ impl Watched {
         Ok((!refused).then(|| self.last.expect("own commit")))
     }
 
-    /// Like `receive_one`, for a message that is here already.
+    /// Like `receive_one`, for a message that has been received already.
     pub fn replay(&mut self, message: Incoming) {
         match message {
             Incoming::Push { method, args } if method == "invalidateTransaction" => {
@@ -288,7 +288,7 @@ impl Watched {
         }
     }
 
-    /// Receives until the transaction has been told.
+    /// Receives up to the invalidation of the transaction.
     pub fn receive_up_to(&mut self, tid: u64) -> io::Result<()> {
         while self.last < Some(tid) {
             self.receive_one()?;

@@ -63,12 +63,12 @@ impl Identity {
     }
 }
 
-/// A server with TLS, whose `authenticate` is what it is given.
+/// A server with TLS and the given `authenticate`.
 pub struct Secured {
     pub server: Server,
     pub files: TempDir,
     pub own: Identity,
-    /// The next one that nobody was refused from.
+    /// The next host from which no client was refused yet.
     pub next_host: AtomicU8,
 }
 
@@ -101,7 +101,7 @@ impl Secured {
         self.config_with(client, &[], version)
     }
 
-    /// The client shows these certificates behind its own.
+    /// The client shows these certificates after its own.
     pub fn config_with(
         &self,
         client: Option<&Identity>,
@@ -120,7 +120,7 @@ impl Secured {
         })
     }
 
-    /// Whether the key belongs to the certificate is not looked at.
+    /// Does not check whether the key belongs to the certificate.
     pub fn config_unchecked(
         &self,
         client: &Identity,
@@ -165,7 +165,7 @@ impl Secured {
         }
     }
 
-    /// In both versions; the log says why.
+    /// Checks the refusal in both TLS versions, and the reason in the log.
     pub fn refuses(&self, client: Option<&Identity>, why: &str) {
         self.refuses_with(client, &[], why);
     }
@@ -178,7 +178,7 @@ impl Secured {
         for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
             let before = self.server.log().matches(why).count();
             let config = self.config_with(client, chain, version);
-            // The log does not say the same of the same host twice.
+            // The log does not repeat a line about the same host.
             let host = self.next_host.fetch_add(1, Ordering::Relaxed);
             let stream = connect_from([127, 0, 1, host].into(), self.server.address).expect("connect");
             assert!(RawClient::begin_tls(stream, Speaks::Z5, &config).is_err(), "{why}");

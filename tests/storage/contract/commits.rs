@@ -23,7 +23,7 @@ pub fn conflicts_are_found_at_vote(kind: &Kind) {
     }
     assert!(matches!(load(storage, 2), Err(StorageError::PosKey(_))));
     assert_eq!(load(storage, 1).unwrap(), (b"two".to_vec(), t2));
-    // An object that is new to the storage may come with any serial.
+    // An object that is new to the storage may have any serial.
     commit(storage, &[(9, t1, b"nine")]).unwrap();
 }
 
@@ -63,7 +63,7 @@ pub fn an_aborted_transaction_leaves_nothing(kind: &Kind) {
     assert_eq!(storage.history(Oid(1), 9).unwrap().len(), usize::from(kind.logs));
 }
 
-/// Also of what is too much for the memory.
+/// Also for a transaction that is too large for the memory.
 pub fn a_transaction_of_many_records(kind: &Kind) {
     let storage = kind.storage.as_ref();
     for memory_max in [0, 1000, 1 << 20] {
@@ -145,7 +145,7 @@ pub fn deleted_objects(kind: &Kind) {
     assert!(matches!(load(storage, 1), Err(StorageError::PosKey(_))));
     assert!(matches!(storage.get_tid(Oid(1)), Err(StorageError::PosKey(_))));
     assert_eq!(load_before(storage, 1, t2).unwrap(), Some((b"one".to_vec(), t1, Some(t2))));
-    // It may come back.
+    // It may be stored again.
     let t3 = commit(storage, &[(1, t2, b"again")]).unwrap();
     assert_eq!(load(storage, 1).unwrap(), (b"again".to_vec(), t3));
 }

@@ -1,4 +1,4 @@
-//! What is special to storages without history: objects that lose their last reference, and states that are forgotten.
+//! Storages without history: objects that lose their last reference, and former states that are dropped.
 
 use std::sync::Arc;
 use std::thread::sleep;
@@ -60,19 +60,19 @@ fn what_loses_its_last_reference_is_gone() {
     .unwrap();
     assert_eq!(oids(&storage), [0, 1, 2, 3, 4, 5]);
     let t2 = commit(&storage, &[(0, t1, &refers_to(&[2]))]).unwrap();
-    // 5 never had a reference that it could lose.
+    // 5 never had a reference, so it could lose none.
     assert_eq!(oids(&storage), [0, 2, 4, 5]);
     assert_eq!(storage.object_count(), 4);
     assert!(matches!(load(&storage, 1), Err(StorageError::Conflict(c)) if c.oid == Oid(1)));
-    // Clients of ZEO 5 and 6 only ever ask for what was before their transaction: they got POSKeyError, which
-    // nobody repeats a transaction for.
+    // Clients of ZEO 5 and 6 only request revisions before their transaction: they got POSKeyError, for which no client
+    // retries a transaction.
     assert!(matches!(load_before(&storage, 1, t2), Err(StorageError::Conflict(c)) if c.oid == Oid(1)));
     assert!(matches!(load_before(&storage, 3, t2), Err(StorageError::Conflict(c)) if c.oid == Oid(3)));
     for unknown in [6, 77] {
         assert!(matches!(load(&storage, unknown), Err(StorageError::PosKey(_))));
         assert!(matches!(load_before(&storage, unknown, t2), Err(StorageError::PosKey(_))));
     }
-    // Handed on within one transaction.
+    // The reference moves within one transaction.
     commit(&storage, &[(2, t1, &refers_to(&[])), (0, t2, &refers_to(&[2, 4]))]).unwrap();
     assert_eq!(oids(&storage), [0, 2, 4, 5]);
 }

@@ -1,4 +1,4 @@
-//! The storages.
+//! The kinds of storages.
 
 use std::borrow::Cow;
 use std::io;
@@ -16,16 +16,16 @@ use tempfile::TempDir;
 
 use crate::support::storage::{self as helpers, Answers};
 
-/// A new storage and what can be asked of it.
+/// A new storage and its abilities.
 pub struct Kind {
     pub storage: Arc<dyn Storage>,
     pub deletes: bool,
     /// Keeps a log: history, transactions, copies of them.
     pub logs: bool,
     pub merges: bool,
-    /// Records come and go in the form of zc.zlibstorage.
+    /// Clients send and get records in the form of zc.zlibstorage.
     pub zlib_at_clients: bool,
-    /// Where its files are.
+    /// The directory of its files.
     pub _dir: TempDir,
 }
 
@@ -53,7 +53,7 @@ fn zlib(base: Arc<dyn Storage>, by_clients: bool) -> Arc<dyn Storage> {
     Arc::new(Transform::new(base, Arc::new(Zlib { compress: true }), by_clients))
 }
 
-/// A file that has a past, but none of the objects that the checks use.
+/// A file with former transactions, but without the objects of the checks.
 fn base(dir: &Path) -> Arc<dyn Storage> {
     let path = dir.join("base.fs");
     let storage = helpers::open(&path);
@@ -72,7 +72,7 @@ pub fn mapping() -> Kind {
     Kind { merges: false, ..kind(|_| in_memory()) }
 }
 
-/// A temporary storage looks into records for references: what the tests store is put into a record that has none.
+/// A temporary storage searches records for references, so the tests' data is put into a record without any.
 pub fn temporary() -> Kind {
     let make = |_: &Path| {
         let storage = Arc::new(TemporaryStorage::new("temporary".into()));
@@ -83,7 +83,7 @@ pub fn temporary() -> Kind {
 
 const BEFORE_STATE: &[u8] = b"cm\nC\n.B";
 
-/// The state is a string.
+/// Wraps data into a record whose state is a string.
 struct InRecords;
 
 impl Codec for InRecords {

@@ -1,4 +1,4 @@
-//! A method of a trait that has a default is lost if a layer neither passes it on nor answers it itself.
+//! A layer must pass on or implement each method of a trait that has a default; otherwise the method is lost.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const TRAITS: [(&str, &str); 4] =
     [("Storage", "mod.rs"), ("Load", "read.rs"), ("History", "read.rs"), ("Commit", "commit.rs")];
 
-/// The files or directories of layers, and the methods whose defaults are right for them.
+/// The files or directories of layers, and the methods whose defaults are correct for them.
 const LAYERS: [(&str, &[&str]); 4] = [
     ("before.rs", &["abort", "extension_methods", "tids_after", "undo"]),
     ("demo", &["extension_methods"]),
@@ -30,13 +30,13 @@ fn source(name: &str) -> String {
     files.map(|file| fs::read_to_string(file).unwrap()).collect()
 }
 
-/// What the block that begins with `head` has up to its closing brace.
+/// The block that begins with `head`, up to its closing brace.
 fn block<'a>(text: &'a str, head: &str) -> &'a str {
     let block = text.split_once(head).unwrap_or_else(|| panic!("{head}")).1;
     &block[..block.find("\n}").unwrap()]
 }
 
-/// The names behind `fn `.
+/// The names after `fn `.
 fn methods(block: &str) -> BTreeSet<&str> {
     let name = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').count();
     let lines = block.lines().filter_map(|line| line.strip_prefix("    fn "));
@@ -56,7 +56,7 @@ fn layers_answer_or_pass_on_every_method() {
     for (name, file) in TRAITS {
         let declared = source(file);
         let mut all = methods(block(&declared, &format!("pub trait {name}:")));
-        // Made of `revisions`.
+        // It calls `revisions`.
         all.remove("history");
         seen += all.len();
         for (layer, by_default) in LAYERS {

@@ -22,7 +22,7 @@ pub fn all_objects_in_order(kind: &Kind) {
             break;
         }
     }
-    // What a base holds besides comes last.
+    // Other objects of a base come last.
     seen.truncate(3);
     let expected = [(2, t2, b"changed".to_vec()), (9, t1, b"nine".to_vec()), (300, t1, b"far".to_vec())];
     assert_eq!(seen, expected);
@@ -95,7 +95,7 @@ pub fn the_last_transactions(kind: &Kind) {
         let last = storage.last_invalidations(count).unwrap();
         assert!(last.cut_short.is_none());
         let oldest = last.transactions.last().map_or(t2, |(tid, _)| Tid(tid.0 - 1));
-        // A demo over an empty base knows of everything.
+        // A demo over an empty base knows all transactions.
         assert!([oldest, Tid::ZERO].contains(&last.complete_after), "{last:?}");
         last.transactions
     };
@@ -110,7 +110,7 @@ pub fn the_last_transactions(kind: &Kind) {
     assert!(all.len() < 100);
 }
 
-/// For other checks: the records of the last transaction.
+/// The records of the last transaction, for other checks.
 pub fn records_of_last(storage: &dyn Storage) -> Vec<(u64, Vec<u8>)> {
     shown(storage.iteration().unwrap().iterate(Some(storage.last_transaction()), None).unwrap()).remove(0).1
 }

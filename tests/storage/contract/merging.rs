@@ -1,4 +1,4 @@
-//! Conflicting states: merged by the storage's resolver, or by the client.
+//! Conflicts, merged by the storage's resolver or by the client.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use runzeo::storage::{Staged, StorageError, TidAt};
 use super::kinds::Kind;
 use crate::support::storage::{commit, commit_staged, load, staged};
 
-/// Joins the states. Refuses if one of them says so, or is compressed: a resolver sees what applications store.
+/// Joins the states. Refuses if one of them says so, or is compressed: a resolver gets records as applications store
+/// them.
 struct Joins;
 
 impl Resolver for Joins {
@@ -24,7 +25,7 @@ impl Resolver for Joins {
     }
 }
 
-/// As the kind's clients send it: what is this long is worth compressing.
+/// A record as the kind's clients send it, long enough to be compressed.
 fn record(kind: &Kind, word: &str) -> Vec<u8> {
     let plain = word.repeat(20).into_bytes();
     if kind.zlib_at_clients { Zlib { compress: true }.encode(&plain).into_owned() } else { plain }
@@ -69,7 +70,7 @@ pub fn conflicts_are_merged(kind: &Kind) {
         }
         other => panic!("{other:?}"),
     }
-    // What the transaction started from is not known.
+    // The transaction's starting revision is unknown.
     assert!(matches!(commit(storage, &[(1, Tid(5), &word("new"))]), Err(StorageError::Conflict(_))));
 }
 
@@ -93,7 +94,7 @@ pub fn clients_merge_themselves(kind: &Kind) {
         }
         other => panic!("{:?}", other.map(|voted| voted.resolved().to_vec())),
     };
-    // Meanwhile somebody else commits: the other store conflicts now.
+    // Another commit in between makes the other store conflict.
     let t3 = commit(storage, &[(2, t1, &word("between"))]).unwrap();
     back.store(Oid(1), t2, &word("merged")).unwrap();
     let mut back: Staged = match storage.vote(back, TidAt::Finish) {
@@ -110,7 +111,7 @@ pub fn clients_merge_themselves(kind: &Kind) {
     assert_eq!(load(storage, 2).unwrap(), (word("merged too"), t4));
 }
 
-/// Does what the new state says: `merge` or not; `now`, or only when it may take its time, as with a helper process.
+/// Obeys the new state: `merge` or not; `now`, or only if it may wait, as a helper process does.
 struct Obeys;
 
 impl Resolver for Obeys {
@@ -124,8 +125,8 @@ impl Resolver for Obeys {
     }
 }
 
-/// A client got a ReadConflictError without a class in place of its store's ConflictError, where the store waited for a
-/// helper process: the vote went on to a check that failed. As in Python's servers the first call that fails decides.
+/// A client got a ReadConflictError without a class instead of its store's ConflictError, if the store waited for a
+/// helper process: the vote continued to a check that failed. As in Python's servers the first call that fails decides.
 pub fn the_first_conflict_is_told(kind: &Kind) {
     let storage = kind.storage.as_ref();
     storage.set_resolver(Arc::new(Obeys));

@@ -1,7 +1,7 @@
-//! What every storage promises, checked for every storage: see `runzeo::storage::Storage`.
+//! The guarantees of every storage, checked for every kind: see `runzeo::storage::Storage`.
 //!
-//! `kinds` makes the storages and says what each of them can do; the other files are the checks, each of which runs on
-//! a new storage of each kind. `layers` sees that no method is lost between a layer and what is below it.
+//! `kinds` makes the storages and lists their abilities; the other files are the checks, each of which runs on a new
+//! storage of each kind. `layers` checks that no method is lost between a layer and its inner storage.
 
 mod commits;
 mod former_states;

@@ -1,4 +1,4 @@
-//! Storages that nobody can write to, and what only some of the layers show.
+//! Read-only storages, and abilities of single layers.
 
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ fn changes_to_a_file_that_is_read_only() {
     let tids: Vec<Tid> =
         demo.last_invalidations(5).unwrap().transactions.iter().map(|(tid, _)| *tid).collect();
     assert_eq!(tids, [t3, t2, t1]);
-    // An object of the base that others depend on.
+    // A check of an object in the base.
     let mut depends = staged();
     depends.check_current(Oid(0), t1);
     depends.store(Oid(8), Tid::ZERO, b"x").unwrap();

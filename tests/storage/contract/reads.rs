@@ -30,7 +30,7 @@ pub fn every_revision_before_a_tid(kind: &Kind) {
     let storage = kind.storage.as_ref();
     let mut tids = vec![commit(storage, &[(5, Tid::ZERO, b"0")]).unwrap()];
     for n in 1..5u8 {
-        // Others commit in between.
+        // Other commits in between.
         commit(storage, &[(6 + u64::from(n), Tid::ZERO, b"other")]).unwrap();
         tids.push(commit(storage, &[(5, tids[usize::from(n) - 1], &[b'0' + n])]).unwrap());
     }

@@ -1,4 +1,4 @@
-//! Several at once.
+//! Several threads at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -33,14 +33,14 @@ pub fn transactions_vote_and_finish_in_any_order(kind: &Kind) {
     assert!(load(storage, 2).is_err());
 }
 
-/// Each thread counts an object of its own up; another reads meanwhile and must never see one going back.
-/// (A load may see a group before `last_transaction` tells of it: whoever needs both in one step has the publisher.)
+/// Each thread increments an object of its own; another thread reads and must never see a value decrease. (A load may
+/// see a group before `last_transaction` reports it: the publisher does both in one step.)
 pub fn threads_commit_and_read(kind: &Kind) {
     const COUNT: u64 = 30;
     let storage = kind.storage.as_ref();
     let done = AtomicBool::new(false);
     let before = storage.last_transaction();
-    // Told to stop also if a writer fails: else a failure would be a test without end.
+    // Stops the reader even if a writer fails; otherwise the test would not end.
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
         fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! Pack and undo, where there is such a thing.
+//! Pack and undo, for storages that support them.
 
 use std::ops::ControlFlow;
 
@@ -11,14 +11,14 @@ use runzeo::storage::{PackProgress, PackRequest, StorageError, UndoEntry};
 use super::kinds::Kind;
 use crate::support::storage::{commit, commit_staged, load, load_before, staged};
 
-/// A record that refers to these objects, long enough to be compressed, and as the kind's clients send it.
+/// A record that refers to these objects, long enough to be compressed, in the form of the kind's clients.
 fn record(kind: &Kind, name: &str, oids: &[u64]) -> Vec<u8> {
     let oids: Vec<String> = oids.iter().map(u64::to_string).collect();
     let plain = format!("{name}{}:{}", " ".repeat(80), oids.join(",")).into_bytes();
     if kind.zlib_at_clients { Zlib { compress: true }.encode(&plain).into_owned() } else { plain }
 }
 
-/// Finds references in such records only: what is still compressed is refused.
+/// Finds references in such records only: compressed ones are refused.
 fn references(record: &[u8], oids: &mut Vec<Oid>) -> Result<(), String> {
     let text = std::str::from_utf8(record).map_err(|error| error.to_string())?;
     let Some((_, list)) = text.split_once(':') else { return Ok(()) };
@@ -62,7 +62,7 @@ pub fn a_pack_forgets_the_past(kind: &Kind) {
         pack(storage, packed_at, None).unwrap();
         assert!(matches!(load(storage, 2), Err(StorageError::PosKey(_))), "nothing refers to it");
     } else {
-        // What the base refers to is not known.
+        // The references of the base are unknown.
         let refused = pack(storage, packed_at, Some(true));
         assert!(matches!(refused, Err(StorageError::Refused { .. })), "{refused:?}");
         pack(storage, packed_at, None).unwrap();
@@ -74,7 +74,7 @@ pub fn a_pack_forgets_the_past(kind: &Kind) {
     assert_eq!(load_before(storage, 1, t2).unwrap(), None);
     let tids: Vec<Tid> = storage.history(Oid(1), 9).unwrap().iter().map(|entry| entry.tid).collect();
     assert_eq!(tids, [t3, t2]);
-    // It goes on.
+    // The storage continues to work.
     let t4 = commit(storage, &[(1, t3, &record("and on", &[])), (5, Tid::ZERO, b"new")]).unwrap();
     assert_eq!(load(storage, 5).unwrap().1, t4);
 }

@@ -133,7 +133,7 @@ fn limits() {
     let mut files: Vec<(&str, &str)> = chain.iter().map(|(name, text)| (&**name, &**text)).collect();
     files.push(("zeo.conf", "%include f0"));
     check_files(&files, Err("f63:1: includes are nested deeper than 64"));
-    // Every file includes the next one eight times: without a limit this would read 8^20 files.
+    // Every file includes the next one eight times: without a limit, 8^20 files would be read.
     let tree: Vec<(String, String)> =
         (0..20).map(|i| (format!("f{i}"), format!("%include f{}\n", i + 1).repeat(8))).collect();
     let mut files: Vec<(&str, &str)> = tree.iter().map(|(name, text)| (&**name, &**text)).collect();
