@@ -7,8 +7,8 @@
 //! | 3 | client | `auth_response((user, challenge, H(secret:challenge)))` |
 //! | 4 | server | true or false |
 //!
-//! `H` is SHA-1 in hexadecimal, and `secret` is `H(user:realm:password)`, which is what the password file holds. Both sides
-//! then sign what they send with the session key SHA-1(secret:key nonce) + secret.
+//! `H` is SHA-1 in hexadecimal, and `secret` is `H(user:realm:password)`, which is what the password file holds. Both
+//! sides then sign what they send with the session key SHA-1(secret:key nonce) + secret.
 //!
 //! A challenge serves for one response. An unknown user gets the reply of a wrong password, after the same work.
 

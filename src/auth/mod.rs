@@ -4,9 +4,10 @@
 //! `getAuthProtocol`, passes those calls to an [`Exchange`], and refuses `register` until the exchange has ended with
 //! [`Verdict::Passed`]. If that comes with a session key, every later message is authenticated by it, see `wire::mac`.
 //!
-//! [`digest`] is built in. A server with another protocol is a small program of its own: implement [`Protocol`] and [`Exchange`],
-//! add a [`Kind`] to [`Protocols::builtin`], and hand that to [`commands::runzeo::run_with`](../commands/runzeo/fn.run_with.html).
-//! `examples/password_server.rs` is a complete one.
+//! [`digest`] is built in. A server with another protocol is a small program of its own: implement [`Protocol`] and
+//! [`Exchange`], add a [`Kind`] to [`Protocols::builtin`], and hand that to
+//! [`commands::runzeo::run_with`](../commands/runzeo/fn.run_with.html). `examples/password_server.rs` is a complete
+//! one.
 #![deny(missing_docs)]
 
 pub mod digest;
@@ -47,8 +48,8 @@ pub trait Protocol: Send + Sync {
 pub trait Exchange: Send {
     /// The client calls one of [`Protocol::methods`]. Not called again after [`Verdict::Passed`].
     ///
-    /// An error, such as a wrong number of arguments, is raised by the client's call and decides nothing. A wrong password is no
-    /// error but [`Verdict::Failed`].
+    /// An error, such as a wrong number of arguments, is raised by the client's call and decides nothing. A wrong
+    /// password is no error but [`Verdict::Failed`].
     fn call(&mut self, method: &str, arguments: &[Value]) -> Result<Verdict, PyException>;
 }
 

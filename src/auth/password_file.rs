@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The line with the realm comes first and may be missing. The text behind the colon is for the authentication protocol
-//! alone ([`Kind::hash`](super::Kind::hash)). The format is that of ZEO 4: its servers and scripts read what is written here.
+//! alone ([`Kind::hash`](super::Kind::hash)). The format is that of ZEO 4: its servers and scripts read what is written
+//! here.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -138,8 +139,8 @@ impl Passwords {
 
     /// Replaces the file in one step: a server sees the old one or the new one, whole, also after a crash.
     ///
-    /// A new file can be read by its owner alone (0600). One that is there keeps owner and group; so does the right of its
-    /// group to read, if it was the group's alone (0640).
+    /// A new file can be read by its owner alone (0600). One that is there keeps owner and group; so does the right of
+    /// its group to read, if it was the group's alone (0640).
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let text = self.to_bytes();
         if Passwords::parse(&text).as_ref() != Ok(self) {
@@ -247,8 +248,8 @@ impl PasswordFile {
         Ok(PasswordFile { path: path.into(), realm: realm.map(String::from), loaded })
     }
 
-    /// The entry of a user in the file as it is now. While it cannot be read, the entries read last stay in force, and the
-    /// reason is logged.
+    /// The entry of a user in the file as it is now. While it cannot be read, the entries read last stay in force, and
+    /// the reason is logged.
     pub fn lookup(&self, user: &[u8]) -> Option<Vec<u8>> {
         self.current().hash(user).map(<[u8]>::to_vec)
     }

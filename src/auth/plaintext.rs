@@ -1,4 +1,5 @@
-//! `plaintext`: the client sends its password. For the tests of ZEO 4, which have this protocol; it protects nothing on the network.
+//! `plaintext`: the client sends its password. For the tests of ZEO 4, which have this protocol; it protects nothing on
+//! the network.
 
 use std::sync::Arc;
 

@@ -90,7 +90,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The time when logging began: that of the first call.
+/// The time of the first call, when logging began.
 pub fn began() -> Duration {
     static BEGAN: OnceLock<Duration> = OnceLock::new();
     *BEGAN.get_or_init(since_epoch)

@@ -32,7 +32,7 @@ impl<'s, 'a> Bucket<'s, 'a> {
         let (items, next) = match shape.tuple(state) {
             Some([items]) => (items, None),
             Some([items, next]) => (items, Some(*next)),
-            _ => return Stop::error("the state is not that of a bucket"),
+            _ => return Stop::error("not the state of a bucket"),
         };
         let Some(kids) = shape.tuple(items.node) else {
             return Stop::error("the items of a bucket are not a tuple");
@@ -101,9 +101,9 @@ fn bucket_of_tree(shape: &Shape<'_>) -> Result<Option<NodeId>> {
         Some([_, _]) => Stop::conflict(Reason::InnerNodeChanged),
         Some([children]) => match shape.tuple(children.node) {
             Some([bucket]) if shape.tuple(bucket.node).is_some() => Ok(Some(bucket.node)),
-            _ => Stop::error("the state is not that of a tree with one bucket"),
+            _ => Stop::error("not the state of a tree with one bucket"),
         },
-        _ => Stop::error("the state is not that of a tree"),
+        _ => Stop::error("not the state of a tree"),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The clients that the server accepts: the certificates of `authenticate`.
 //!
-//! A listed certificate admits the client that owns it, whoever signed it: ZEO's clients sign their own. A listed
-//! authority also admits the clients whose certificates it signed. Only a certificate's own extensions make it an
-//! authority, as with `VERIFY_X509_STRICT` in Python's server.
+//! A listed certificate admits the client that owns it, and its issuer does not matter: ZEO's clients sign their own. A
+//! listed authority also admits the clients whose certificates it signed. Only a certificate's own extensions make it
+//! an authority, as with `VERIFY_X509_STRICT` in Python's server.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -19,7 +19,7 @@ use crate::base::untrusted::{Untrusted, one_line};
 use crate::storage::media::{Kind, MediaDir, MediaFile, Readers};
 use crate::storage::{Result, StorageError};
 
-/// Bytes after which the disk is told to begin writing, so that the final sync has less to wait for.
+/// Bytes between two hints to the system to begin writing, so that the final sync has less to write.
 const WRITE_BACK_LEN: u64 = 2 << 20;
 /// Bytes of one write. It costs the file system half of what single chunks of a client cost, which begin and end in the
 /// middle of pages; the additional copy costs less than that.

@@ -288,8 +288,8 @@ impl BlobDir {
 }
 
 fn link_or_copy(from: &dyn MediaDir, name: &OsStr, to: &dyn MediaDir) -> io::Result<()> {
-    // A link was made by the administrator, and its target belongs to the old blobs. A copy belongs to this process,
-    // whoever owns the original.
+    // A link was made by the administrator, and its target belongs to the old blobs. A copy belongs to this process.
+    // The owner of the original does not matter.
     if from.entry(name.as_ref())?.kind == Kind::File && from.link(name, to, name).is_ok() {
         return Ok(());
     }

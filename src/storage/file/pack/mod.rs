@@ -249,8 +249,8 @@ impl PackRun<'_> {
         Ok(true)
     }
 
-    /// The last check before anything is removed. True: so many objects are removed that the old file is kept in any
-    /// case.
+    /// The last check before anything is removed. True: the number of removed objects is so large that the old file is
+    /// kept in any case.
     fn check_removal(&self, reach: &Reach) -> Result<bool> {
         let (before, kept) = (reach.object_count, reach.index.len());
         let removed = before.saturating_sub(kept);
