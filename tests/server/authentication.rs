@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::support::client::{Incoming, RawClient, Speaks, record};
+use crate::support::client::{RawClient, Speaks, load_beside_commits, record};
 use crate::support::pickle::{Value, text};
 use crate::support::process::Server;
 use sha1::{Digest, Sha1};
@@ -114,31 +114,8 @@ fn is_closed(client: &mut RawClient) -> bool {
 fn every_message_is_signed_in_the_order_of_sending() {
     let protected = Protected::start();
     let mut readers: Vec<RawClient> = (0..3).map(|_| protected.client()).collect();
-    let mut writer = protected.client();
-    let oid = writer.new_oids(1).expect("new_oids")[0];
-    let mut tid = 0;
-    // Small ones in batches, and some that are larger than a socket's buffer.
-    for round in 0..30_usize {
-        let data = record(&vec![b'x'; [10, 1000, 700_000][round % 3]]);
-        tid = writer.commit(&[(oid, tid, &data)]).expect("connected").expect("commit");
-        for reader in &mut readers {
-            for _ in 0..5 {
-                reader.queue_load(oid);
-            }
-            reader.flush().expect("send");
-        }
-        for reader in &mut readers {
-            // Checks every code.
-            let (mut loaded, mut told) = (0, false);
-            while loaded < 5 || !told {
-                match reader.next().expect("connected") {
-                    Incoming::Reply { .. } => loaded += 1,
-                    Incoming::Push { method, .. } => told |= method == "invalidateTransaction",
-                    Incoming::Error { class, .. } => panic!("{class}"),
-                }
-            }
-        }
-    }
+    // Small ones in batches, and some that are larger than a socket's buffer. The clients check every code.
+    load_beside_commits(&mut protected.client(), &mut readers, [10, 1000, 700_000]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::client::{Incoming, RawClient, Speaks, record};
+use crate::support::client::{RawClient, Speaks, load_beside_commits, record};
 use identities::{Identity, Secured, authority, params};
 use rcgen::{
     BasicConstraints, CertificateRevocationListParams, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
@@ -263,32 +263,7 @@ fn everything_arrives_in_order() {
     let known = Identity::self_signed(params("client"));
     let secured = Secured::start(&known.pem());
     let mut readers: Vec<RawClient> = (0..3).map(|_| secured.client(&known)).collect();
-    let mut writer = secured.client(&known);
-    let oid = writer.new_oids(1).expect("new_oids")[0];
-    let mut tid = 0;
-    for round in 0..30_usize {
-        let data = record(&vec![b'x'; [10, 1000, 3_000_000][round % 3]]);
-        tid = writer.commit(&[(oid, tid, &data)]).expect("connected").expect("commit");
-        for reader in &mut readers {
-            for _ in 0..5 {
-                reader.queue_load(oid);
-            }
-            reader.flush().expect("send");
-        }
-        for reader in &mut readers {
-            let (mut loaded, mut told) = (0, false);
-            while loaded < 5 || !told {
-                match reader.next().expect("connected") {
-                    Incoming::Reply { value, .. } => {
-                        assert!(value.tuple()[0].bytes() == data, "round {round}");
-                        loaded += 1;
-                    }
-                    Incoming::Push { method, .. } => told |= method == "invalidateTransaction",
-                    Incoming::Error { class, .. } => panic!("{class}"),
-                }
-            }
-        }
-    }
+    load_beside_commits(&mut secured.client(&known), &mut readers, [10, 1000, 3_000_000]);
 }
 
 /// Clients before ZEO 5 behind a TLS wrapper: the protocol inside is unchanged, including message codes.

@@ -427,3 +427,33 @@ pub fn undo_id(tid: u64) -> String {
     let text: String = digits.collect();
     format!("{}=", &text[..11])
 }
+
+/// Commits one object thirty times, with data of the three lengths in turn. After each commit every reader loads it five
+/// times: each reply has the new record, and the invalidation arrives.
+pub fn load_beside_commits(writer: &mut RawClient, readers: &mut [RawClient], lens: [usize; 3]) {
+    let oid = writer.new_oids(1).expect("new_oids")[0];
+    let mut tid = 0;
+    for round in 0..30 {
+        let data = record(&vec![b'x'; lens[round % 3]]);
+        tid = writer.commit(&[(oid, tid, &data)]).expect("connected").expect("commit");
+        for reader in &mut *readers {
+            for _ in 0..5 {
+                reader.queue_load(oid);
+            }
+            reader.flush().expect("send");
+        }
+        for reader in &mut *readers {
+            let (mut loaded, mut is_invalidated) = (0, false);
+            while loaded < 5 || !is_invalidated {
+                match reader.next().expect("connected") {
+                    Incoming::Reply { value, .. } => {
+                        assert!(value.tuple()[0].bytes() == data, "round {round}");
+                        loaded += 1;
+                    }
+                    Incoming::Push { method, .. } => is_invalidated |= method == "invalidateTransaction",
+                    Incoming::Error { class, .. } => panic!("{class}"),
+                }
+            }
+        }
+    }
+}
