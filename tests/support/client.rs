@@ -428,8 +428,8 @@ pub fn undo_id(tid: u64) -> String {
     format!("{}=", &text[..11])
 }
 
-/// Commits one object thirty times, with data of the three lengths in turn. After each commit every reader loads it five
-/// times: each reply has the new record, and the invalidation arrives.
+/// Commits one object thirty times, with data of the three lengths in turn. After each commit every reader loads it
+/// five times: each reply has the new record, and the invalidation arrives.
 pub fn load_beside_commits(writer: &mut RawClient, readers: &mut [RawClient], lens: [usize; 3]) {
     let oid = writer.new_oids(1).expect("new_oids")[0];
     let mut tid = 0;
