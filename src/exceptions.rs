@@ -26,13 +26,6 @@ pub fn of_storage_error(error: &StorageError) -> PyException {
         StorageError::Conflict(conflict) => {
             conflict_error("ConflictError", "database conflict error", conflict)
         }
-        // A client that merges by itself gets them in the reply to vote; this is for one that does not.
-        StorageError::Unmerged { conflicts, .. } => match conflicts.first() {
-            Some(conflict) => conflict_error("ConflictError", "database conflict error", conflict),
-            None => pos("ConflictError", "database conflict error"),
-        },
-        // Never sent: a caller that votes without waiting votes again.
-        StorageError::Postponed(_) => pos("ConflictError", "database conflict error"),
         StorageError::ReadConflict(conflict) => {
             conflict_error("ReadConflictError", "database read conflict error", conflict)
         }

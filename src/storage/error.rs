@@ -6,7 +6,6 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::Staged;
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::Conflict;
 
@@ -31,16 +30,6 @@ pub enum StorageError {
     Missing(Oid),
     /// `ConflictError`: another transaction changed the object first.
     Conflict(Box<Conflict>),
-    /// Several conflicts that the client has to merge. The transaction comes back with them, to be voted again.
-    Unmerged {
-        /// In the order of the operations.
-        conflicts: Vec<Conflict>,
-        /// The transaction, as it was before its vote.
-        staged: Box<Staged>,
-    },
-    /// A conflict whose merge takes time, in a transaction that must not wait ([`Staged::may_wait`]). The transaction
-    /// comes back unchanged; a thread that may wait votes it again.
-    Postponed(Box<Staged>),
     /// `ReadConflictError`: an object that the transaction depends on was changed.
     ReadConflict(Box<Conflict>),
     /// `ReadOnlyError`
@@ -115,10 +104,6 @@ impl fmt::Display for StorageError {
                 "conflict on object 0x{}: it is at {} and was read at {}",
                 c.oid, c.committed, c.read
             ),
-            StorageError::Unmerged { conflicts, .. } => {
-                write!(f, "{} conflicts for the client", conflicts.len())
-            }
-            StorageError::Postponed(_) => write!(f, "a conflict takes long to merge"),
             StorageError::ReadConflict(c) => {
                 write!(f, "object 0x{} is at {} and was read at {}", c.oid, c.committed, c.read)
             }

@@ -38,7 +38,9 @@ use crate::base::ids::{Oid, Tid};
 
 pub use self::abilities::{Blobs, ExtensionMethods, Iterate, Pack, Undo};
 pub use self::blob::{BlobDir, BlobFile};
-pub use self::commit::{Commit, Committed, Delivery, Publisher, PublisherSlot, Ticket, TidAt, Voted};
+pub use self::commit::{
+    Commit, Committed, Delivery, NotVoted, Publisher, PublisherSlot, Ticket, TidAt, VoteResult, Voted,
+};
 pub use self::error::StorageError;
 pub use self::read::{History, Load};
 pub use self::staged::Staged;

@@ -6,7 +6,7 @@ use crate::support::storage::*;
 use runzeo::base::ids::{Oid, Tid};
 use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
 use runzeo::storage::prelude::*;
-use runzeo::storage::{Staged, StorageError, TidAt};
+use runzeo::storage::{NotVoted, Staged, StorageError, TidAt};
 
 /// Joins the states; refuses if one of them says so. Records its calls.
 #[derive(Default)]
@@ -106,7 +106,7 @@ fn a_client_that_merges_is_told_all_conflicts_and_votes_again() {
         txn.store(Oid(oid), t1, data).unwrap();
     }
     let (conflicts, mut txn) = match storage.vote(txn, TidAt::Finish).map(|_| ()) {
-        Err(StorageError::Unmerged { conflicts, staged }) => (conflicts, *staged),
+        Err(NotVoted::Unmerged { conflicts, staged }) => (conflicts, *staged),
         other => panic!("{other:?}"),
     };
     let facts: Vec<_> = conflicts.iter().map(|c| (c.oid.0, c.committed, c.read, c.data.as_slice())).collect();
@@ -117,7 +117,7 @@ fn a_client_that_merges_is_told_all_conflicts_and_votes_again() {
     txn.store(Oid(1), t2, b"one merged").unwrap();
     txn.store(Oid(3), t2, b"three merged").unwrap();
     let (conflicts, mut txn) = match storage.vote(txn, TidAt::Finish).map(|_| ()) {
-        Err(StorageError::Unmerged { conflicts, staged }) => (conflicts, *staged),
+        Err(NotVoted::Unmerged { conflicts, staged }) => (conflicts, *staged),
         other => panic!("{other:?}"),
     };
     let facts: Vec<_> = conflicts.iter().map(|c| (c.oid.0, c.committed, c.read, c.data.as_slice())).collect();

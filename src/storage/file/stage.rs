@@ -16,7 +16,7 @@ use crate::base::log_rate::LogRate;
 use crate::conflict::{Conflict, Resolver};
 use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::{Op, OpKind, Staged};
-use crate::storage::{Commit, Publisher, Result, Storage, StorageError, Ticket, TidAt, Voted};
+use crate::storage::{Commit, Publisher, Result, Storage, StorageError, Ticket, TidAt, VoteResult, Voted};
 
 /// Clients that copy a database can cause these lines.
 static MISMATCHES: LogRate = LogRate::new("mismatches between data and backpointers", 60, 60);
@@ -34,12 +34,12 @@ impl Commit for FileStorage {
         self.core.publisher.set(publisher, super::log::TARGET, &self.name());
     }
 
-    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
+    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> VoteResult {
         self.check_writable()?;
         check_meta(&staged)?;
         let core = &self.core;
         if core.blobs.is_none() && !staged.blobs().is_empty() {
-            return Err(StorageError::no_blobs());
+            return Err(StorageError::no_blobs().into());
         }
         let points_back =
             |op: &Op| matches!(op.kind, OpKind::Undo { .. } | OpKind::Restore { prev_txn: Some(_), .. });
