@@ -6,11 +6,12 @@
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::Conflict;
 use crate::pickle::record;
-use crate::storage::StorageError;
+use crate::storage::{Refusal, StorageError};
 use crate::wire::exception::{BUILTINS, PyException};
 use crate::wire::value::Value;
 
 const POS_EXCEPTION: &str = "ZODB.POSException";
+const FILE_STORAGE: &str = "ZODB.FileStorage.FileStorage";
 
 /// Objects that the error of an undo lists: an undone transaction may have millions.
 const UNDO_ERRORS_MAX: usize = 1000;
@@ -34,12 +35,13 @@ pub fn of_storage_error(error: &StorageError) -> PyException {
         StorageError::Undo { reason, oid } => undo_error(reason, *oid),
         StorageError::MultipleUndo(errors) => multiple_undo_errors(errors),
         StorageError::Quota => PyException::new(
-            "ZODB.FileStorage.FileStorage",
+            FILE_STORAGE,
             "FileStorageQuotaError",
             vec![Value::text("The storage quota has been exceeded.")],
         ),
         StorageError::Unsupported(what) => unsupported(what),
-        StorageError::Refused { class: (module, name), message } => {
+        StorageError::Refused { what, message } => {
+            let (module, name) = class_of_refusal(*what);
             PyException::new(module, name, vec![Value::text(message)])
         }
         StorageError::Corrupt { .. } => PyException::new(
@@ -56,6 +58,31 @@ pub fn of_storage_error(error: &StorageError) -> PyException {
             None => PyException::builtin("OSError", format!("{doing}: {io}")),
         },
         StorageError::Closed(why) => pos("StorageSystemError", why),
+    }
+}
+
+/// Module and name of the class whose message says why the request is refused.
+fn class_of_refusal(what: Refusal) -> (&'static str, &'static str) {
+    match what {
+        Refusal::Options
+        | Refusal::BlobLayout
+        | Refusal::BlobFile
+        | Refusal::PackTimeRange
+        | Refusal::PackedLater => (BUILTINS, "ValueError"),
+        Refusal::Blobs | Refusal::GarbageCollection => (BUILTINS, "TypeError"),
+        Refusal::FileMissing => (BUILTINS, "IOError"),
+        Refusal::FileInUse => ("zc.lockfile", "LockError"),
+        Refusal::FileFormat => (FILE_STORAGE, "FileStorageFormatError"),
+        Refusal::FileLimit | Refusal::PackTimeZero | Refusal::PackRunning | Refusal::PackRemoval => {
+            (FILE_STORAGE, "FileStorageError")
+        }
+        Refusal::TornTail => (POS_EXCEPTION, "StorageSystemError"),
+        Refusal::Record
+        | Refusal::TransactionTooLarge
+        | Refusal::TidOrder
+        | Refusal::IterationEnded
+        | Refusal::Pack
+        | Refusal::BlobsNotPacked => (POS_EXCEPTION, "StorageError"),
     }
 }
 

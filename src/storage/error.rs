@@ -49,10 +49,10 @@ pub enum StorageError {
     Quota,
     /// `Unsupported`: this storage or server cannot do it.
     Unsupported(String),
-    /// `StorageSystemError`, `FileStorageError` and others: the request is refused, the storage is intact.
+    /// The request is refused, the storage is intact.
     Refused {
-        /// Module and name of the Python class that clients expect.
-        class: (&'static str, &'static str),
+        /// What is refused.
+        what: Refusal,
         /// What is wrong and what to do.
         message: String,
     },
@@ -76,10 +76,57 @@ pub enum StorageError {
     Closed(String),
 }
 
+/// What a storage refuses. The server's `exceptions` has the Python class for each.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// Opening with options that contradict each other.
+    Options,
+    /// Opening a file that is missing although its index is there.
+    FileMissing,
+    /// Opening a file that another process has locked.
+    FileInUse,
+    /// Opening a file that has no format of FileStorage.
+    FileFormat,
+    /// Opening a file with a torn tail that cannot be saved aside.
+    TornTail,
+    /// Opening a blob directory that has the layout of something else.
+    BlobLayout,
+    /// Blobs, of a storage that keeps none.
+    Blobs,
+    /// A file that a client has put into a shared blob directory.
+    BlobFile,
+    /// A record: empty, too large, or with a content that cannot be read.
+    Record,
+    /// A transaction that the format of the file cannot hold.
+    FileLimit,
+    /// A transaction that is larger than the server permits.
+    TransactionTooLarge,
+    /// A transaction that brings a tid which is not later than the last one.
+    TidOrder,
+    /// Continuing an iteration whose file has been replaced too often.
+    IterationEnded,
+    /// Packing to a time that no tid can have.
+    PackTimeRange,
+    /// Packing to the time of the tid zero.
+    PackTimeZero,
+    /// Packing to an earlier time than the last pack.
+    PackedLater,
+    /// Packing while another pack runs.
+    PackRunning,
+    /// A pack that would remove more than is permitted.
+    PackRemoval,
+    /// Garbage collection, of a storage that cannot know all references.
+    GarbageCollection,
+    /// A pack that could not be completed.
+    Pack,
+    /// Removing the blobs that a completed pack has left out; the next pack or start continues it.
+    BlobsNotPacked,
+}
+
 impl StorageError {
     /// The error of calls for blobs in a storage without a `blob-dir`.
     pub fn no_blobs() -> StorageError {
-        StorageError::Refused { class: ("builtins", "TypeError"), message: "Blobs are not supported".into() }
+        StorageError::Refused { what: Refusal::Blobs, message: "Blobs are not supported".into() }
     }
 
     /// Turns an I/O error into [`StorageError::Io`]; `doing` says what was being done.

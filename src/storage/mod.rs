@@ -41,7 +41,7 @@ pub use self::blob::{BlobDir, BlobFile};
 pub use self::commit::{
     Commit, Committed, Delivery, NotVoted, Publisher, PublisherSlot, Ticket, TidAt, VoteResult, Voted,
 };
-pub use self::error::StorageError;
+pub use self::error::{Refusal, StorageError};
 pub use self::read::{History, Load};
 pub use self::staged::Staged;
 pub use self::types::*;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::clock::Clock;
 use crate::base::ids::Tid;
 use crate::base::sync::{Mutex, MutexGuard, rank};
-use crate::storage::{Result, StorageError};
+use crate::storage::{Refusal, Result, StorageError};
 
 /// Assigns tids, at vote or at finish.
 pub struct Tids {
@@ -38,7 +38,7 @@ impl Tids {
         if let Some(own) = own {
             if own <= last.written {
                 return Err(StorageError::Refused {
-                    class: ("ZODB.POSException", "StorageError"),
+                    what: Refusal::TidOrder,
                     message: format!("transaction id {own} is not later than the last one, {}", last.written),
                 });
             }

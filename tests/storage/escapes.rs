@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use runzeo::base::ids::{Oid, Tid};
-use runzeo::storage::StorageError;
 use runzeo::storage::blob::BlobDir;
 use runzeo::storage::file::media::RealMedia;
+use runzeo::storage::{Refusal, StorageError};
 use tempfile::TempDir;
 
 const OID: Oid = Oid(0x0102);
@@ -48,7 +48,7 @@ impl Place {
     fn refuses(&self, name: &str) {
         let before = fs::metadata(self.secret()).expect("the secret");
         match self.blobs.adopt(OID, name) {
-            Err(StorageError::Refused { class: ("builtins", "ValueError"), .. }) => {}
+            Err(StorageError::Refused { what: Refusal::BlobFile, .. }) => {}
             Err(StorageError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => panic!("{name:?}: {error}"),
             Ok(_) => panic!("{name:?} is taken over"),

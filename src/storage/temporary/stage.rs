@@ -10,7 +10,8 @@ use crate::pickle::refs;
 use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::OpKind;
 use crate::storage::{
-    Commit, Committed, Delivery, Publisher, Result, Staged, StorageError, Ticket, TidAt, VoteResult, Voted,
+    Commit, Committed, Delivery, Publisher, Refusal, Result, Staged, StorageError, Ticket, TidAt, VoteResult,
+    Voted,
 };
 
 /// A transaction that has passed its vote.
@@ -128,7 +129,7 @@ impl TemporaryStorage {
 fn record(oid: Oid, data: Vec<u8>) -> Result<Record> {
     let mut references = Vec::new();
     refs::references(&data, &mut references).map_err(|reason| StorageError::Refused {
-        class: ("ZODB.POSException", "StorageError"),
+        what: Refusal::Record,
         message: format!("the references in the record of object 0x{oid} cannot be found: {reason}"),
     })?;
     references.sort_unstable();

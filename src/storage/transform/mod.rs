@@ -16,7 +16,7 @@ use super::forward::forward;
 use super::staged::OpKind;
 use super::{
     Commit, DataRecord, History, Iterate, IternextRecord, Load, Loaded, NotVoted, Pack, PackRequest,
-    RecordIterator, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator,
+    RecordIterator, Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator,
     TransactionMeta, TransactionRecord, Undo, UndoEntry, VoteResult, Voted,
 };
 use crate::base::ids::{Oid, Tid};
@@ -74,7 +74,7 @@ impl Transform {
             let record = staged.payload(op)?;
             if self.codec.is_longer(&record, self.len_max) {
                 return Err(StorageError::Refused {
-                    class: ("ZODB.POSException", "StorageError"),
+                    what: Refusal::Record,
                     message: format!(
                         "the record of object 0x{} is larger than the server permits once it is decompressed: max-message-size \
                          is {} bytes",
@@ -180,7 +180,7 @@ fn undecodable(oid: Oid, error: io::Error) -> StorageError {
         return StorageError::io(format!("decoding the record of object 0x{oid}"))(error);
     }
     StorageError::Refused {
-        class: ("ZODB.POSException", "StorageError"),
+        what: Refusal::Record,
         message: format!("the record of object 0x{oid} cannot be decoded: {error}"),
     }
 }

@@ -39,7 +39,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::log_rate::LogRate;
 use crate::base::sync::{Condvar, Mutex, rank};
 use crate::storage::blob::Sweep;
-use crate::storage::{Pack, PackRequest, Removals, Result, StorageError};
+use crate::storage::{Pack, PackRequest, Refusal, Removals, Result, StorageError};
 
 /// Packs with lines in the log. Clients may ask for one after the other, and most have nothing to do.
 static TOLD: LogRate = LogRate::new("packs", 60, 60);
@@ -88,7 +88,7 @@ impl Pack for FileStorage {
             }
         }
         Err(StorageError::Refused {
-            class: ("ZODB.POSException", "StorageError"),
+            what: Refusal::Pack,
             message: format!(
                 "packing: objects became reachable again {ATTEMPTS_MAX} times while they were left out. Nothing was \
                  removed. Pack again when fewer transactions are undone"
@@ -131,14 +131,14 @@ fn through(tid: Option<Tid>) -> String {
 
 /// The pack time as a tid.
 fn stop_of(time: f64) -> Result<Tid> {
-    let refused = |class, message: &str| Err(StorageError::Refused { class, message: message.into() });
+    let refused = |what, message: &str| Err(StorageError::Refused { what, message: message.into() });
     // The range of a time stamp: about 1900 to 9999. Python's limits are those of its C library.
     let year_1900 = -2_208_988_800.0;
     if !(year_1900..253_402_300_800.0).contains(&time) {
-        return refused(("builtins", "ValueError"), "the pack time is out of range");
+        return refused(Refusal::PackTimeRange, "the pack time is out of range");
     }
     match Tid::from_unix(time) {
-        Tid::ZERO => refused(("ZODB.FileStorage.FileStorage", "FileStorageError"), "Invalid pack time"),
+        Tid::ZERO => refused(Refusal::PackTimeZero, "Invalid pack time"),
         stop => Ok(stop),
     }
 }
@@ -260,7 +260,7 @@ impl PackRun<'_> {
         let path = self.core.path.display();
         if self.storage.options.pack_refuse_large_removals {
             return Err(StorageError::Refused {
-                class: ("ZODB.FileStorage.FileStorage", "FileStorageError"),
+                what: Refusal::PackRemoval,
                 message: format!(
                     "{path}: the pack would remove {removed} of {before} objects, which pack-refuse-large-removals \
                      forbids. Nothing was removed"
@@ -278,7 +278,7 @@ impl PackRun<'_> {
     /// The oids that the record of `oid` at `pos` refers to.
     fn references(&self, oid: Oid, pos: u64, data: &[u8], oids: &mut Vec<Oid>) -> Result<()> {
         (self.request.references)(data, oids).map_err(|why| StorageError::Refused {
-            class: ("ZODB.POSException", "StorageError"),
+            what: Refusal::Pack,
             message: format!(
                 "packing: the record of object 0x{oid} at {pos} cannot be searched for references: {why}. Nothing was removed"
             ),
@@ -342,7 +342,7 @@ impl Packing {
         let mut active = self.active.lock();
         if *active {
             return Err(StorageError::Refused {
-                class: ("ZODB.FileStorage.FileStorage", "FileStorageError"),
+                what: Refusal::PackRunning,
                 message: "Already packing".into(),
             });
         }
