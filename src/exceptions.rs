@@ -189,3 +189,32 @@ pub fn is_routine(exception: &PyException) -> bool {
         )
         || is_refused_client
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_the_errors_of_pythons_storages() {
+        let cases = [
+            (Refusal::Options, "ValueError"),
+            (Refusal::BlobFile, "ValueError"),
+            (Refusal::Blobs, "TypeError"),
+            (Refusal::FileInUse, "zc.lockfile.LockError"),
+            (Refusal::FileFormat, "ZODB.FileStorage.FileStorage.FileStorageFormatError"),
+            (Refusal::FileLimit, "ZODB.FileStorage.FileStorage.FileStorageError"),
+            (Refusal::PackRunning, "ZODB.FileStorage.FileStorage.FileStorageError"),
+            (Refusal::PackTimeRange, "ValueError"),
+            (Refusal::TornTail, "ZODB.POSException.StorageSystemError"),
+            (Refusal::Record, "ZODB.POSException.StorageError"),
+        ];
+        for (what, class) in cases {
+            let exception = of_storage_error(&StorageError::Refused { what, message: "why".into() });
+            let name = match exception.module {
+                BUILTINS => exception.name.into(),
+                module => format!("{module}.{}", exception.name),
+            };
+            assert_eq!((name.as_str(), exception.args), (class, vec![Value::text("why")]));
+        }
+    }
+}

@@ -72,13 +72,17 @@ impl Pack for FileStorage {
             request,
             is_told: TOLD.admits(None, ""),
             phase: "",
+            is_old_removed: false,
             begun: Instant::now(),
             logged: Instant::now(),
         };
         for _ in 0..ATTEMPTS_MAX {
             match pack.run(stop, gc) {
                 Ok(()) => return Ok(()),
-                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::Failed(error)) => {
+                    pack.warn_of_removed_old();
+                    return Err(error);
+                }
                 Err(Stop::LeftOut { oid, tid }) => info!(
                     target: TARGET,
                     "{}: object 0x{oid} became reachable again through {}: the pack begins anew",
@@ -87,25 +91,27 @@ impl Pack for FileStorage {
                 ),
             }
         }
+        pack.warn_of_removed_old();
         Err(StorageError::Refused {
             what: Refusal::Pack,
             message: format!(
-                "packing: objects became reachable again {ATTEMPTS_MAX} times while they were left out. Nothing was \
-                 removed. Pack again when fewer transactions are undone"
+                "packing: objects became reachable again {ATTEMPTS_MAX} times while they were left out. The \
+                 database is unchanged. Pack again when fewer transactions are undone"
             ),
         })
     }
 }
 
 impl FileStorage {
-    /// Removes what the last pack kept, to make room.
-    fn remove_old(&self) -> Result<()> {
+    /// Removes what the last pack kept, to make room. False: there was nothing.
+    fn remove_old(&self) -> Result<bool> {
         let old = with_suffix(&self.options.path, ".old");
-        if self.core.media.exists(&old) {
+        let exists = self.core.media.exists(&old);
+        if exists {
             let doing = format!("removing {}", old.display());
             self.core.media.remove(&old).map_err(StorageError::io(doing))?;
         }
-        Ok(())
+        Ok(exists)
     }
 }
 
@@ -157,6 +163,8 @@ struct PackRun<'a> {
     /// Whether the log has lines about it.
     is_told: bool,
     phase: &'static str,
+    /// Whether this pack has removed the file that the last one kept.
+    is_old_removed: bool,
     begun: Instant,
     logged: Instant,
 }
@@ -184,7 +192,7 @@ impl PackRun<'_> {
             return Ok(());
         };
         let keep_old = self.check_removal(&reach)? || storage.options.pack_keep_old;
-        storage.remove_old()?;
+        self.is_old_removed |= storage.remove_old()?;
         // A transaction later than the last one is just being committed.
         let is_gone = |oid, tid| Ok(tid <= core.last_tid() && !storage.has_revision(oid, tid)?);
         let begin = |blobs| Sweep::begin(blobs, keep_old, &is_gone);
@@ -218,6 +226,14 @@ impl PackRun<'_> {
                 copier.discard();
                 Err(error)
             }
+        }
+    }
+
+    /// For a pack that fails: what it cannot put back.
+    fn warn_of_removed_old(&self) {
+        if self.is_old_removed {
+            let path = self.core.path.display();
+            warn!(target: TARGET, "{path}.old, which the last pack had kept, was removed before this pack failed");
         }
     }
 
@@ -263,7 +279,7 @@ impl PackRun<'_> {
                 what: Refusal::PackRemoval,
                 message: format!(
                     "{path}: the pack would remove {removed} of {before} objects, which pack-refuse-large-removals \
-                     forbids. Nothing was removed"
+                     forbids. The database is unchanged"
                 ),
             });
         }
@@ -280,7 +296,8 @@ impl PackRun<'_> {
         (self.request.references)(data, oids).map_err(|why| StorageError::Refused {
             what: Refusal::Pack,
             message: format!(
-                "packing: the record of object 0x{oid} at {pos} cannot be searched for references: {why}. Nothing was removed"
+                "packing: the record of object 0x{oid} at {pos} cannot be searched for references: {why}. The database is \
+                 unchanged"
             ),
         })
     }

@@ -106,8 +106,7 @@ fn hold_and_replace(
             Tried::Vote => core.pins.wait_for_votes(VOTE_PATIENCE),
         }
     }
-    let message =
-        "packing: transactions that undo or copy were voted on all the time. Nothing was removed, pack again";
+    let message = "packing: transactions that undo or copy were voted on all the time. The database is unchanged, pack again";
     Err(Stop::Failed(StorageError::Refused { what: Refusal::Pack, message: message.into() }))
 }
 
