@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use crate::support::storage::*;
-use runzeo::base::ids::{Oid, Tid};
-use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::prelude::*;
+use runzeo::storage::{Resolver, ThreeStates, Unresolved};
 use runzeo::storage::{Staged, StorageError, TidAt};
 
 /// Joins the states; refuses if one of them says so. Records its calls.

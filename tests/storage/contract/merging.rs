@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use runzeo::base::ids::{Oid, Tid};
-use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::transform::Codec;
 use runzeo::storage::transform::zlib::Zlib;
+use runzeo::storage::{Resolver, ThreeStates, Unresolved};
 use runzeo::storage::{Staged, StorageError, TidAt};
 
 use super::kinds::Kind;
