@@ -14,9 +14,9 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use runzeo::auth::{Exchange, Kind, Protocol, Protocols, Settings, Verdict, arguments, string};
-use runzeo::wire::exception::PyException;
-use runzeo::wire::value::Value;
+use runzeo::auth::{
+    Exchange, Kind, Protocol, Protocols, PyException, Settings, Value, Verdict, arguments, string,
+};
 
 /// The protocol, and one client's exchange with it.
 #[derive(Clone)]

@@ -13,16 +13,23 @@
 //! header, and `server::publish` queues the reply if nothing was published meanwhile that touches it.
 
 pub mod auth;
-pub mod base;
-pub mod client;
+mod base;
+mod client;
 pub mod commands;
-pub mod config;
-pub mod conflict;
-pub mod exceptions;
-pub mod logging;
-pub mod net;
-pub mod pickle;
-pub mod process;
-pub mod server;
+mod config;
+mod conflict;
+mod exceptions;
+#[doc(hidden)]
+pub mod internal;
+mod logging;
+mod net;
+mod pickle;
+mod process;
+mod server;
 pub mod storage;
-pub mod wire;
+mod wire;
+
+pub use base::ids;
+/// For the macro `log_at`.
+#[doc(hidden)]
+pub use logging::level::carrier;

@@ -14,7 +14,7 @@ use std::sync::mpsc::channel;
 
 use crate::support::storage as helpers;
 use crate::support::storage::{Outcome, meta};
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{Staged, TidAt};

@@ -13,16 +13,16 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
-use runzeo::conflict::native::merge;
-use runzeo::pickle::Dialect;
-use runzeo::pickle::read::{Accept, read};
-use runzeo::pickle::record::{class_name, is_blob};
-use runzeo::pickle::refs::references;
-use runzeo::pickle::rewrite::rewrite;
+use runzeo::internal::conflict::native::merge;
+use runzeo::internal::pickle::Dialect;
+use runzeo::internal::pickle::read::{Accept, read};
+use runzeo::internal::pickle::record::{class_name, is_blob};
+use runzeo::internal::pickle::refs::references;
+use runzeo::internal::pickle::rewrite::rewrite;
+use runzeo::internal::wire::protocol::{Encoding, Generation, Wire};
+use runzeo::internal::wire::request::Request;
+use runzeo::internal::wire::value::{Value, extension_dict};
 use runzeo::storage::file::parse_index;
-use runzeo::wire::protocol::{Encoding, Generation, Wire};
-use runzeo::wire::request::Request;
-use runzeo::wire::value::{Value, extension_dict};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;

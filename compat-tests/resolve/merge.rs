@@ -8,7 +8,7 @@
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::time::Instant;
 
-use runzeo::conflict::native::{Merge, Refusal, merge};
+use runzeo::internal::conflict::native::{Merge, Refusal, merge};
 
 fn main() -> io::Result<()> {
     let mut args = std::env::args().skip(1);

@@ -18,8 +18,8 @@ pub mod plaintext;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::wire::exception::PyException;
-use crate::wire::value::Value;
+pub use crate::wire::exception::PyException;
+pub use crate::wire::value::Value;
 
 /// What the configuration says about a protocol.
 #[derive(Clone, Debug, Eq, PartialEq)]

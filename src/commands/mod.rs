@@ -1,6 +1,6 @@
 //! The command line programs, which combine all other modules.
 
-pub mod open;
+mod open;
 mod prompt;
 pub mod runzeo;
 pub mod zeopack;

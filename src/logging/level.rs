@@ -31,6 +31,7 @@ pub const NOTSET: u8 = 0;
 pub const LEVEL_KEY: &str = "levelno";
 
 /// Logs at Python's CRITICAL (50): `critical!(target: "ZEO.StorageServer", "{} waiters", n)`.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! critical {
     (target: $target:expr, $($message:tt)+) => {
@@ -39,6 +40,7 @@ macro_rules! critical {
 }
 
 /// Logs at Python's BLATHER (15), which ZODB puts between INFO and DEBUG.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! blather {
     (target: $target:expr, $($message:tt)+) => {
@@ -47,11 +49,12 @@ macro_rules! blather {
 }
 
 /// Logs at a level known only at run time: `log_at!(target: "ZEO.StorageServer", level, "...")`, `level` a `u8`.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! log_at {
     (target: $target:expr, $level:expr, $($message:tt)+) => {{
         let number: u8 = $level;
-        ::log::log!(target: $target, $crate::logging::level::carrier(number), levelno = number; $($message)+)
+        ::log::log!(target: $target, $crate::carrier(number), levelno = number; $($message)+)
     }};
 }
 

@@ -122,11 +122,6 @@ impl From<FormatError> for LogError {
     }
 }
 
-/// Makes the checks that need no file to be opened.
-pub fn check(setup: &LogSetup) -> Result<(), FormatError> {
-    setup.handlers.iter().try_for_each(|handler| Formatter::new(&handler.layout).map(drop))
-}
-
 /// Opens the log and installs it in this process.
 pub fn setup(setup: &LogSetup) -> Result<LogHandle, LogError> {
     let (dispatch, handle) = build(setup)?;

@@ -35,6 +35,7 @@ pub mod types;
 use std::sync::Arc;
 
 use crate::base::ids::{Oid, Tid};
+pub use crate::conflict::{Conflict, Resolver, ThreeStates, Unresolved};
 
 pub use self::abilities::{Blobs, ExtensionMethods, Iterate, Pack, Undo};
 pub use self::blob::{BlobDir, BlobFile};

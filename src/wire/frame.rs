@@ -50,7 +50,7 @@ impl std::error::Error for FrameError {}
 /// Finds frames in the bytes that were read from a socket.
 ///
 /// ```
-/// use runzeo::wire::frame::FrameReader;
+/// use runzeo::internal::wire::frame::FrameReader;
 /// let mut reader = FrameReader::new();
 /// let received = b"\0\0\0\x02Z5\0\0";
 /// reader.spare().unwrap()[..received.len()].copy_from_slice(received);

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::child::{child, is_child};
-use runzeo::config::{Invocation, from_command_line};
+use runzeo::internal::config::{Invocation, from_command_line};
 
 struct Case {
     name: String,

@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use runzeo::config::zconfig::matcher::{Child, Content, KnownTo, SectionType};
-use runzeo::config::{Invocation, from_command_line, options, schema};
+use runzeo::internal::config::zconfig::matcher::{Child, Content, KnownTo, SectionType};
+use runzeo::internal::config::{Invocation, from_command_line, options, schema};
 
 /// Sections without a table: zdaemon's, and handlers that are refused.
 const WITHOUT_TABLE: [&str; 5] = ["runner", "logger", "win32-eventlog", "http-logger", "email-notifier"];

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
-use runzeo::config::from_command_line;
+use runzeo::internal::config::from_command_line;
 
 /// Reads a file of these bytes; the result does not matter.
 fn read(bytes: &[u8]) {

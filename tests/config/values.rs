@@ -5,19 +5,19 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use runzeo::base::address::Address;
-use runzeo::config::{
+use runzeo::internal::base::address::Address;
+use runzeo::internal::config::{
     Config, FileStorageConfig, Invocation, Location, NamedStorage, StorageConfig, ZeoConfig,
     from_command_line,
 };
-use runzeo::logging::{
+use runzeo::internal::logging::{
     Destination, Encoding, FileSetup, HandlerSetup, Layout, LogSetup, Rotation, Style, SyslogAddress,
     SyslogSetup, When,
 };
-use runzeo::server::hosted::HostedOptions;
-use runzeo::server::limits::Limits;
+use runzeo::internal::server::hosted::HostedOptions;
+use runzeo::internal::server::limits::Limits;
+use runzeo::internal::wire::protocol::Greeting;
 use runzeo::storage::file::{FileStorageOptions, NewFileFormat};
-use runzeo::wire::protocol::Greeting;
 
 const NO_ENVIRONMENT: &[(&str, &str)] = &[];
 

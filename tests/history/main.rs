@@ -130,7 +130,7 @@ fn make_base(directory: &Path, records: &[Record]) {
     let storage = FileStorage::open(FileStorageOptions::new(directory.join("base.fs"))).expect("base.fs");
     let mut staged = runzeo::storage::Staged::new(Default::default(), None, b' ', 1 << 20);
     for (oid, data) in records {
-        staged.store(runzeo::base::ids::Oid(*oid), runzeo::base::ids::Tid::ZERO, data).expect("stage");
+        staged.store(runzeo::ids::Oid(*oid), runzeo::ids::Tid::ZERO, data).expect("stage");
     }
     let voted = storage.vote(staged, runzeo::storage::TidAt::Finish).expect("vote");
     storage.finish(voted, Box::new(()));
@@ -261,7 +261,7 @@ fn pack(address: std::net::SocketAddr) -> Option<Tid> {
     let (mut client, _) = RawClient::register(address, Speaks::Z5).expect("connect");
     let args = vec![Value::Float(time.as_secs_f64()), Value::Bool(true)];
     client.call("pack", args).expect("connection").ok()?;
-    Some(runzeo::base::ids::Tid::from_unix(time.as_secs_f64()).0)
+    Some(runzeo::ids::Tid::from_unix(time.as_secs_f64()).0)
 }
 
 fn current(client: &mut RawClient, oid: Oid) -> Option<(Tid, Written)> {

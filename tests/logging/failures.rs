@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::child::{child, is_child};
 use crate::support::log::{Log, file, handler, read, setup};
-use runzeo::logging::{self, Destination, Encoding, HandlerSetup, LogError, Rotation};
+use runzeo::internal::logging::{self, Destination, Encoding, HandlerSetup, LogError, Rotation};
 
 #[test]
 fn a_full_disk_costs_lines_and_says_how_many() {
@@ -22,7 +22,7 @@ fn a_full_disk_costs_lines_and_says_how_many() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         return;
     }
-    let _signals = runzeo::process::signals::Signals::install().unwrap();
+    let _signals = runzeo::internal::process::signals::Signals::install().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("zeo.log");
     let log = Log::open(file(&path, Rotation::Never));

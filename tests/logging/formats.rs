@@ -4,9 +4,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use runzeo::logging::entry::Entry;
-use runzeo::logging::level;
-use runzeo::logging::{Formatter, Layout, Style};
+use runzeo::internal::logging::entry::Entry;
+use runzeo::internal::logging::level;
+use runzeo::internal::logging::{Formatter, Layout, Style};
 
 #[test]
 fn lines_are_those_of_python() {

@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 
 use crate::support::child::{child, is_child};
 use crate::support::log::{file, handler, read, setup};
-use runzeo::logging::{self, LogSetup, Rotation, level};
-use runzeo::process::pid_file::PidFile;
-use runzeo::process::signals::{Signal, Signals};
+use runzeo::internal::logging::{self, LogSetup, Rotation, level};
+use runzeo::internal::process::pid_file::PidFile;
+use runzeo::internal::process::signals::{Signal, Signals};
 use runzeo::{blather, critical, log_at};
 
 fn one_of_each() {

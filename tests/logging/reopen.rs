@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::log::{Log, file, read};
-use runzeo::logging::{Destination, FileSetup, Rotation};
+use runzeo::internal::logging::{Destination, FileSetup, Rotation};
 
 const THREADS: usize = 4;
 const ROUNDS: usize = 50;

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::support::log::{Log, file, read};
-use runzeo::logging::{Rotation, When};
+use runzeo::internal::logging::{Rotation, When};
 
 /// Name and content of every file, in order.
 fn files(directory: &Path) -> Vec<(String, String)> {

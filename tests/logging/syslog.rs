@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::log::{Log, handler, setup};
 use runzeo::critical;
-use runzeo::logging::{self, Destination, SyslogAddress, SyslogSetup};
+use runzeo::internal::logging::{self, Destination, SyslogAddress, SyslogSetup};
 
 fn destination(address: SyslogAddress) -> Destination {
     Destination::Syslog(SyslogSetup { facility: "local3".to_string(), address })

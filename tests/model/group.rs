@@ -7,7 +7,7 @@
 
 use loom::cell::UnsafeCell;
 use loom::thread;
-use runzeo::base::sync::{Arc, Condvar};
+use runzeo::internal::base::sync::{Arc, Condvar};
 use runzeo::storage::file::lead::{Joined, Lead};
 
 use crate::Mutex;

@@ -5,9 +5,9 @@
 //! the code (`src/server/locks.rs`).
 
 use loom::thread;
-use runzeo::base::ids::Oid;
-use runzeo::base::sync::{Arc, AtomicUsize, Condvar, Ordering};
-use runzeo::server::locks::{LockSet, Locks, Outcome, Owner};
+use runzeo::ids::Oid;
+use runzeo::internal::base::sync::{Arc, AtomicUsize, Condvar, Ordering};
+use runzeo::internal::server::locks::{LockSet, Locks, Outcome, Owner};
 
 use crate::Mutex;
 

@@ -7,7 +7,7 @@ mod group;
 mod locks;
 mod publish;
 
-use runzeo::base::sync::{self, Rank, Ranked};
+use runzeo::internal::base::sync::{self, Rank, Ranked};
 
 /// A lock of a model, whose rank nothing checks.
 type Mutex<T> = sync::Mutex<T, OfModel>;

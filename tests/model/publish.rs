@@ -9,14 +9,14 @@ use std::io::{self, IoSlice};
 
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
-use runzeo::base::ids::{Oid, Tid};
-use runzeo::base::sync::Arc;
-use runzeo::net::stream::Sink;
-use runzeo::server::invalidations::Invalidations;
-use runzeo::server::outbox::Outbox;
-use runzeo::server::publish::{Member, Publication, PublicationEntry};
+use runzeo::ids::{Oid, Tid};
+use runzeo::internal::base::sync::Arc;
+use runzeo::internal::net::stream::Sink;
+use runzeo::internal::server::invalidations::Invalidations;
+use runzeo::internal::server::outbox::Outbox;
+use runzeo::internal::server::publish::{Member, Publication, PublicationEntry};
+use runzeo::internal::wire::protocol::{Dialect, Encoding, Generation, Wire};
 use runzeo::storage::LastInvalidations;
-use runzeo::wire::protocol::{Dialect, Encoding, Generation, Wire};
 
 use crate::Mutex;
 

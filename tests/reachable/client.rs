@@ -364,8 +364,8 @@ impl Client<'_> {
         };
         let Some(data) = self.peer.load_serial(oid, from.tid)? else { return Ok(None) };
         let mut plan = Plan::new("copy");
-        let now = runzeo::base::ids::Tid::now().to_unix() + self.dice.below(100) as f64 / 1000.0;
-        let tid = runzeo::base::ids::Tid::from_unix(now).0;
+        let now = runzeo::ids::Tid::now().to_unix() + self.dice.below(100) as f64 / 1000.0;
+        let tid = runzeo::ids::Tid::from_unix(now).0;
         plan.tid = Some(tid);
         plan.planned = vec![(oid, State::new(tid, &data))];
         plan.copy = Some((oid, data, from.tid));

@@ -31,7 +31,7 @@ use crate::support::dice::Dice;
 use crate::support::pickle::Value;
 use crate::support::process::{Server, test_seconds};
 use peer::{Peer, finding};
-use runzeo::base::ids;
+use runzeo::ids;
 use runzeo::storage::StorageError;
 use runzeo::storage::demo::DemoStorage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};

@@ -12,16 +12,16 @@ use std::sync::Arc;
 use crate::support::client::{Incoming, RawClient, Speaks, content, record};
 use crate::support::disk::{Disk, Hand};
 use crate::support::pickle::Value;
-use runzeo::base::address::Address;
-use runzeo::base::clock::TimeSource;
-use runzeo::net::listen::listen;
-use runzeo::server::Server;
-use runzeo::server::hosted::{Hosted, HostedOptions};
-use runzeo::server::limits::Limits;
-use runzeo::server::record_memory::RecordMemory;
-use runzeo::server::workers::Pools;
+use runzeo::internal::base::address::Address;
+use runzeo::internal::base::clock::TimeSource;
+use runzeo::internal::net::listen::listen;
+use runzeo::internal::server::Server;
+use runzeo::internal::server::hosted::{Hosted, HostedOptions};
+use runzeo::internal::server::limits::Limits;
+use runzeo::internal::server::record_memory::RecordMemory;
+use runzeo::internal::server::workers::Pools;
+use runzeo::internal::wire::protocol::Greeting;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::wire::protocol::Greeting;
 
 const COLD: u64 = 16;
 /// Stored last, so it is in memory.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::support::client::{LATEST, Speaks, content, record, undo_id};
 use crate::support::pickle::{Value, id};
-use runzeo::base::ids::Oid;
+use runzeo::ids::Oid;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use world::{Client, LONG, OTHER, SUBJECT, THIRD, TIMEOUT, TXN, World};

@@ -9,7 +9,7 @@ use crate::support::client::{RawClient, Speaks, record};
 use crate::support::pickle::{Value, id};
 use crate::support::process::Server;
 use crate::support::storage::{Answers, commit, load, open};
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::prelude::*;
 use runzeo::storage::transform::zlib::Zlib;
 use runzeo::storage::transform::{Codec, Transform};

@@ -3,7 +3,7 @@
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::process::Server;
 use crate::support::storage::{commit, open};
-use runzeo::base::ids::Tid;
+use runzeo::ids::Tid;
 use runzeo::storage::prelude::*;
 
 const MB: usize = 1 << 20;

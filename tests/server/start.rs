@@ -4,7 +4,7 @@
 use crate::support::client::{RawClient, Speaks};
 use crate::support::process::Server;
 use crate::support::storage as helpers;
-use runzeo::base::ids::Tid;
+use runzeo::ids::Tid;
 use runzeo::storage::prelude::*;
 
 /// One record among the last 100 transactions was damaged, and the server ended with

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::pickle::Value;
-use runzeo::base::address::Address;
-use runzeo::base::clock::TimeSource;
-use runzeo::net::listen::listen;
-use runzeo::server::Server;
-use runzeo::server::hosted::{Hosted, HostedOptions};
-use runzeo::server::limits::Limits;
-use runzeo::server::record_memory::RecordMemory;
-use runzeo::server::workers::Pools;
+use runzeo::internal::base::address::Address;
+use runzeo::internal::base::clock::TimeSource;
+use runzeo::internal::net::listen::listen;
+use runzeo::internal::server::Server;
+use runzeo::internal::server::hosted::{Hosted, HostedOptions};
+use runzeo::internal::server::limits::Limits;
+use runzeo::internal::server::record_memory::RecordMemory;
+use runzeo::internal::server::workers::Pools;
+use runzeo::internal::wire::protocol::Greeting;
 use runzeo::storage::mapping::MappingStorage;
-use runzeo::wire::protocol::Greeting;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Time limit of a wait for a connection that should be closed.

@@ -1,7 +1,7 @@
 //! FileStorage through the Storage trait: stored data can be loaded, even after a restart.
 
 use crate::support::storage::*;
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::file::{FileFormat, FileStorageOptions, NewFileFormat};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{Refusal, Staged, StorageError, TidAt};

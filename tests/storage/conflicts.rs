@@ -3,10 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use crate::support::storage::*;
-use runzeo::base::ids::{Oid, Tid};
-use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::prelude::*;
-use runzeo::storage::{NotVoted, Staged, StorageError, TidAt};
+use runzeo::storage::{NotVoted, Resolver, Staged, StorageError, ThreeStates, TidAt, Unresolved};
 
 /// Joins the states; refuses if one of them says so. Records its calls.
 #[derive(Default)]

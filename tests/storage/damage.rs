@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::support::pythons::python;
 use crate::support::storage::*;
 use proptest::prelude::*;
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::StorageError;
 use runzeo::storage::file::{FileStorageOptions, parse_index, scan};
 use runzeo::storage::prelude::*;

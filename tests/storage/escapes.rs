@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::blob::BlobDir;
 use runzeo::storage::file::media::RealMedia;
 use runzeo::storage::{Refusal, StorageError};

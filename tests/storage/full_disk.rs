@@ -11,7 +11,7 @@ use crate::support::faulty::Faulty;
 use crate::support::pickle::Value;
 use crate::support::process::Server;
 use crate::support::storage::{Outcome, commit, finish_voted, load, open_with, staged};
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::TidAt;
 use runzeo::storage::file::FileStorageOptions;
 use runzeo::storage::prelude::*;

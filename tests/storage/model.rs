@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::support::storage::*;
 use proptest::prelude::*;
-use runzeo::base::clock::ManualClock;
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
+use runzeo::internal::base::clock::ManualClock;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{Staged, StorageError};

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::pythons::python;
 use crate::support::storage::*;
-use runzeo::base::ids::{Oid, Tid};
-use runzeo::pickle::refs::references;
+use runzeo::ids::{Oid, Tid};
+use runzeo::internal::pickle::refs::references;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, References, Removals, Result, Staged, StorageError, TidAt};

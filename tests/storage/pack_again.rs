@@ -13,12 +13,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::storage::*;
-use runzeo::base::ids::{Oid, Tid};
-use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
-use runzeo::pickle::refs::references;
+use runzeo::ids::{Oid, Tid};
+use runzeo::internal::pickle::refs::references;
 use runzeo::storage::file::FileStorage;
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, Removals, Result, Staged, StorageError, TidAt};
+use runzeo::storage::{Resolver, ThreeStates, Unresolved};
 
 /// Does something once, when the pack leaves out the first record: then the search is done, and the copy is not.
 struct WhileCopying<'a>(Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>);

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::faulty::{Fault, Faulty};
 use crate::support::storage::*;
-use runzeo::base::clock::ManualClock;
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
+use runzeo::internal::base::clock::ManualClock;
 use runzeo::storage::file::media::Media;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use crate::support::pythons::python;
 use crate::support::storage::*;
-use runzeo::base::ids::{Oid, Tid};
-use runzeo::pickle::refs::references;
+use runzeo::ids::{Oid, Tid};
+use runzeo::internal::pickle::refs::references;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::mapping::MappingStorage;
 use runzeo::storage::prelude::*;

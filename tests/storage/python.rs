@@ -10,7 +10,7 @@ use std::process::Command;
 
 use crate::support::pythons::python;
 use crate::support::storage::*;
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions, parse_index};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{Staged, StorageError};

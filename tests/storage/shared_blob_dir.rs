@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::support::storage as helpers;
 use crate::support::storage::{commit_staged, meta};
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, Result, Staged};

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::support::storage::*;
-use runzeo::base::ids::{Oid, Tid};
-use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, Staged, StorageError, TidAt, TransactionMeta, UndoEntry};
+use runzeo::storage::{Resolver, ThreeStates, Unresolved};
 
 /// The merging of `counter.py`: the state is a number, at the end of the record.
 struct Counters;

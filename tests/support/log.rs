@@ -1,7 +1,7 @@
 //! A log beside the process's own.
 use std::path::Path;
 
-use runzeo::logging::{
+use runzeo::internal::logging::{
     self, Destination, Encoding, FileSetup, HandlerSetup, Layout, LogHandle, LogSetup, Rotation,
 };
 

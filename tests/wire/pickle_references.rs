@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::pythons::python;
-use runzeo::base::ids::Oid;
-use runzeo::pickle::refs::references;
+use runzeo::ids::Oid;
+use runzeo::internal::pickle::refs::references;
 
 fn from_hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).unwrap() as u8).collect();

@@ -3,13 +3,13 @@
 
 use std::fmt::Write as _;
 
-use runzeo::base::ids::{Oid, Tid};
-use runzeo::wire::exception::PyException;
-use runzeo::wire::protocol::{Dialect, Encoding, Generation, Wire};
-use runzeo::wire::push::Push;
-use runzeo::wire::reply::LoadShape;
-use runzeo::wire::request::MsgId;
-use runzeo::wire::value::Value;
+use runzeo::auth::PyException;
+use runzeo::auth::Value;
+use runzeo::ids::{Oid, Tid};
+use runzeo::internal::wire::protocol::{Dialect, Encoding, Generation, Wire};
+use runzeo::internal::wire::push::Push;
+use runzeo::internal::wire::reply::LoadShape;
+use runzeo::internal::wire::request::MsgId;
 
 /// The expression in Python 2 and 3 that has this value.
 fn expression(value: &Value) -> String {

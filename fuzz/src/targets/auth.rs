@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use runzeo::auth::password_file::Passwords;
 use runzeo::auth::{Protocol, Protocols, Settings, Verdict};
-use runzeo::wire::protocol::{Dialect, Encoding, Generation, Wire};
-use runzeo::wire::request::Request;
+use runzeo::internal::wire::protocol::{Dialect, Encoding, Generation, Wire};
+use runzeo::internal::wire::request::Request;
 
 pub fn run(data: &[u8]) {
     match data.split_first() {

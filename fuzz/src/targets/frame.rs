@@ -1,6 +1,6 @@
 //! Frames: the same bytes in pieces of any size give the same frames, and memory grows with the received bytes.
 
-use runzeo::wire::frame::{FrameReader, put_frame};
+use runzeo::internal::wire::frame::{FrameReader, put_frame};
 
 pub fn run(data: &[u8]) {
     let Some((&step, data)) = data.split_first() else { return };

@@ -1,7 +1,7 @@
 //! Messages with codes: only the signed messages, unchanged and in their order, are accepted.
 
-use runzeo::wire::frame::{FrameReader, put_frame};
-use runzeo::wire::mac::RunningMac;
+use runzeo::internal::wire::frame::{FrameReader, put_frame};
+use runzeo::internal::wire::mac::RunningMac;
 
 const KEY: &[u8] = b"a key of a session";
 

@@ -1,10 +1,10 @@
 //! Messages of every generation: decoding never panics, and each decoded message can be answered with the same id.
 
-use runzeo::base::ids::Tid;
-use runzeo::wire::exception::PyException;
-use runzeo::wire::protocol::{Dialect, Encoding, Generation, Greeting, GreetingAnswer, Wire, negotiate};
-use runzeo::wire::reply::LoadShape;
-use runzeo::wire::request::Request;
+use runzeo::ids::Tid;
+use runzeo::auth::PyException;
+use runzeo::internal::wire::protocol::{Dialect, Encoding, Generation, Greeting, GreetingAnswer, Wire, negotiate};
+use runzeo::internal::wire::reply::LoadShape;
+use runzeo::internal::wire::request::Request;
 
 const GENERATIONS: [&str; 10] = ["Z5", "Z4", "Z3101", "Z310", "Z309", "Z308", "Z303", "Z201", "Z200", "M5"];
 

@@ -4,7 +4,7 @@
 use std::cell::OnceCell;
 use std::path::PathBuf;
 
-use runzeo::net::tls::{Clients, Files, Tls};
+use runzeo::internal::net::tls::{Clients, Files, Tls};
 
 /// The directory of the files.
 fn directory() -> PathBuf {

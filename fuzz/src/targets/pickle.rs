@@ -1,10 +1,10 @@
 //! Pickles: the cost of reading is bounded by the length, and a rewritten pickle can be read again.
 
-use runzeo::pickle::read::{Accept, read};
-use runzeo::pickle::record::class_name;
-use runzeo::pickle::rewrite::rewrite;
-use runzeo::pickle::{Dialect, globals};
-use runzeo::wire::value::{Value, extension_dict};
+use runzeo::internal::pickle::read::{Accept, read};
+use runzeo::internal::pickle::record::class_name;
+use runzeo::internal::pickle::rewrite::rewrite;
+use runzeo::internal::pickle::{Dialect, globals};
+use runzeo::internal::wire::value::{Value, extension_dict};
 
 pub fn run(data: &[u8]) {
     class_name(data);

@@ -1,8 +1,8 @@
 //! Three arbitrary records of one object: the cost of merging is bounded by their length, and the result is a readable
 //! record.
 
-use runzeo::conflict::native::{Merge, merge};
-use runzeo::pickle::read::{Accept, read};
+use runzeo::internal::conflict::native::{Merge, merge};
+use runzeo::internal::pickle::read::{Accept, read};
 
 /// The input: two lengths of two bytes, then the three records.
 pub fn run(data: &[u8]) {

@@ -14,22 +14,22 @@ use std::thread;
 use std::time::Duration;
 
 use runzeo::auth::{Protocols, Settings};
-use runzeo::base::clock::TimeSource;
-use runzeo::net::stream::Stream;
-use runzeo::server::connection::Connection;
-use runzeo::server::hosted::{Hosted, HostedOptions};
-use runzeo::server::limits::Limits;
-use runzeo::server::outbox::Outbox;
-use runzeo::server::record_memory::RecordMemory;
-use runzeo::server::session::serve;
-use runzeo::server::workers::Pools;
-use runzeo::server::{Authentication, Server};
+use runzeo::internal::base::clock::TimeSource;
+use runzeo::internal::net::stream::Stream;
+use runzeo::internal::server::connection::Connection;
+use runzeo::internal::server::hosted::{Hosted, HostedOptions};
+use runzeo::internal::server::limits::Limits;
+use runzeo::internal::server::outbox::Outbox;
+use runzeo::internal::server::record_memory::RecordMemory;
+use runzeo::internal::server::session::serve;
+use runzeo::internal::server::workers::Pools;
+use runzeo::internal::server::{Authentication, Server};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::mapping::MappingStorage;
 use runzeo::storage::prelude::*;
-use runzeo::wire::frame::put_frame;
-use runzeo::wire::mac::RunningMac;
-use runzeo::wire::protocol::Greeting;
+use runzeo::internal::wire::frame::put_frame;
+use runzeo::internal::wire::mac::RunningMac;
+use runzeo::internal::wire::protocol::Greeting;
 use sha1::{Digest, Sha1};
 
 const GENERATIONS: [&[u8]; 8] = [b"Z5", b"M5", b"Z4", b"Z3101", b"Z309", b"Z308", b"Z200", b"Z310"];
@@ -335,8 +335,8 @@ fn authenticate(peer: &mut Peer) {
 
 /// The longer strings in a reply, in order.
 fn strings_in(reply: &[u8]) -> Vec<Vec<u8>> {
-    use runzeo::pickle::read::{Accept, read};
-    use runzeo::wire::value::Value;
+    use runzeo::internal::pickle::read::{Accept, read};
+    use runzeo::auth::Value;
     let Ok(tree) = read(reply, Accept::RECORD) else { return Vec::new() };
     let Ok(Value::Tuple(parts)) = Value::from_tree(&tree, tree.root()) else { return Vec::new() };
     match parts.last() {

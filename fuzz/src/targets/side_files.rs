@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use runzeo::base::ids::Oid;
+use runzeo::ids::Oid;
 use runzeo::storage::blob::{BlobDir, Layout};
 use runzeo::storage::file::{FileStorage, FileStorageOptions, TailNote};
 use runzeo::storage::media::{

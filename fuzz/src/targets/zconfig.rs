@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use runzeo::config::schema;
-use runzeo::config::zconfig::{Surroundings, load, matcher};
+use runzeo::internal::config::schema;
+use runzeo::internal::config::zconfig::{Surroundings, load, matcher};
 
 const NAME: &str = "zeo.conf";
 

@@ -142,11 +142,6 @@ impl<T, R: Ranked> RwLock<T, R> {
         let _held = Held::new(R::RANK);
         RwLockWriteGuard { guard: self.lock.write().unwrap_or_else(PoisonError::into_inner), _held }
     }
-
-    /// The data, without locking: there is no other reference.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.lock.get_mut().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl<T> Deref for RwLockReadGuard<'_, T> {

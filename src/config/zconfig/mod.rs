@@ -18,7 +18,7 @@ pub mod tree;
 
 pub use error::ConfigError;
 pub use parse::{Surroundings, load};
-pub use tree::{Item, Location, Section, Value};
+pub use tree::{Location, Section};
 
 /// A text in quotes as Python's `repr` shows it, so that blanks and control characters can be seen.
 pub fn quoted(text: &str) -> String {

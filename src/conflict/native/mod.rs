@@ -34,7 +34,7 @@ use shape::Workspace;
 
 use crate::base::untrusted::Untrusted;
 
-pub use refusal::{Reason, Refusal};
+pub use refusal::Refusal;
 
 /// The result of a merge.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use super::refusal::Reason;
 use super::*;
 use crate::pickle::read::{Accept, read};
 use crate::pickle::value::{Node, NodeId, Tree};

@@ -8,17 +8,17 @@ use std::time::Duration;
 use crate::support::client::{Incoming, RawClient, Speaks, record};
 use crate::support::disk::{Disk, Hand};
 use crate::support::pickle::Value;
-use runzeo::base::address::Address;
-use runzeo::base::clock::TimeSource;
-use runzeo::net::listen::listen;
-use runzeo::server::Server;
-use runzeo::server::hosted::{Hosted, HostedOptions};
-use runzeo::server::limits::Limits;
-use runzeo::server::record_memory::RecordMemory;
-use runzeo::server::workers::Pools;
+use runzeo::internal::base::address::Address;
+use runzeo::internal::base::clock::TimeSource;
+use runzeo::internal::net::listen::listen;
+use runzeo::internal::server::Server;
+use runzeo::internal::server::hosted::{Hosted, HostedOptions};
+use runzeo::internal::server::limits::Limits;
+use runzeo::internal::server::record_memory::RecordMemory;
+use runzeo::internal::server::workers::Pools;
+use runzeo::internal::wire::protocol::Greeting;
 use runzeo::storage::Storage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::wire::protocol::Greeting;
 
 pub const TIMEOUT: Duration = Duration::from_secs(2);
 /// Each client has its own object; the subject's is also the holder's.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::{Staged, StorageError, TidAt};
 
 use super::kinds::Kind;

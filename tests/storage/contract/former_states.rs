@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use runzeo::base::ids::{Oid, Tid};
-use runzeo::pickle::refs::references;
+use runzeo::ids::{Oid, Tid};
+use runzeo::internal::pickle::refs::references;
 use runzeo::storage::prelude::*;
 use runzeo::storage::temporary::TemporaryStorage;
 use runzeo::storage::{PackProgress, PackRequest, StorageError};

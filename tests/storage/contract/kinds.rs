@@ -57,7 +57,7 @@ fn zlib(base: Arc<dyn Storage>, by_clients: bool) -> Arc<dyn Storage> {
 fn base(dir: &Path) -> Arc<dyn Storage> {
     let path = dir.join("base.fs");
     let storage = helpers::open(&path);
-    let t1 = helpers::commit(&storage, &[(1 << 40, runzeo::base::ids::Tid::ZERO, b"old")]).unwrap();
+    let t1 = helpers::commit(&storage, &[(1 << 40, runzeo::ids::Tid::ZERO, b"old")]).unwrap();
     helpers::commit(&storage, &[(1 << 40, t1, b"of the base")]).unwrap();
     storage.close().unwrap();
     drop(storage);

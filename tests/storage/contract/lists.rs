@@ -1,6 +1,6 @@
 //! All objects, all transactions, the last transactions.
 
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::TransactionIterator;
 use runzeo::storage::prelude::*;
 

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use runzeo::base::ids::{Oid, Tid};
-use runzeo::conflict::{Resolver, ThreeStates, Unresolved};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::transform::Codec;
 use runzeo::storage::transform::zlib::Zlib;
-use runzeo::storage::{NotVoted, Staged, StorageError, TidAt};
+use runzeo::storage::{NotVoted, Resolver, Staged, StorageError, ThreeStates, TidAt, Unresolved};
 
 use super::kinds::Kind;
 use crate::support::storage::{commit, commit_staged, load, staged};

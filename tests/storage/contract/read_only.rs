@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::before::Before;
 use runzeo::storage::demo::DemoStorage;
 use runzeo::storage::file::FileStorageOptions;

@@ -1,6 +1,6 @@
 //! Reading objects.
 
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::StorageError;
 
 use super::kinds::Kind;

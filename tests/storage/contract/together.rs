@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::TidAt;
 
 use super::kinds::Kind;

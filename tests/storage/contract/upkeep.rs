@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use runzeo::base::ids::{Oid, Tid};
+use runzeo::ids::{Oid, Tid};
 use runzeo::storage::prelude::*;
 use runzeo::storage::transform::Codec;
 use runzeo::storage::transform::zlib::Zlib;

@@ -1,0 +1,162 @@
+//! What this project's own tests, benches and fuzzers need from inside the library. **No promise**: anything here may
+//! change or go away with any commit. What others may build on is in the documented modules beside this one.
+
+#![allow(missing_docs)]
+
+pub mod base {
+    pub mod address {
+        pub use crate::base::address::Address;
+    }
+    pub mod clock {
+        pub use crate::base::clock::{ManualClock, TimeSource};
+    }
+    pub mod sync {
+        pub use crate::base::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering, Rank, Ranked};
+    }
+}
+
+pub mod config {
+    pub use crate::config::{
+        Config, FileStorageConfig, Invocation, Location, NamedStorage, StorageConfig, ZeoConfig,
+        from_command_line,
+    };
+
+    pub mod options {
+        pub use crate::config::options::not_everywhere;
+    }
+    pub mod schema {
+        pub use crate::config::schema::FILE;
+    }
+    pub mod zconfig {
+        pub use crate::config::zconfig::{Surroundings, load};
+
+        pub mod matcher {
+            pub use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, check};
+        }
+    }
+}
+
+pub mod conflict {
+    pub mod native {
+        pub use crate::conflict::native::{Merge, Refusal, merge};
+    }
+}
+
+pub mod logging {
+    pub use crate::logging::{
+        Destination, Encoding, FileSetup, Formatter, HandlerSetup, Layout, LogError, LogHandle, LogSetup,
+        Rotation, Style, SyslogAddress, SyslogSetup, When, build, install_panic_hook, setup,
+    };
+
+    pub mod entry {
+        pub use crate::logging::entry::Entry;
+    }
+    pub mod level {
+        pub use crate::logging::level::{ALL, CRITICAL};
+    }
+}
+
+pub mod net {
+    pub mod listen {
+        pub use crate::net::listen::listen;
+    }
+    pub mod stream {
+        pub use crate::net::stream::{Sink, Stream};
+    }
+    pub mod tls {
+        pub use crate::net::tls::{Clients, Files, Tls};
+    }
+}
+
+pub mod pickle {
+    pub use crate::pickle::Dialect;
+
+    pub mod globals {
+        pub use crate::pickle::globals::in_message;
+    }
+    pub mod read {
+        pub use crate::pickle::read::{Accept, read};
+    }
+    pub mod record {
+        pub use crate::pickle::record::{class_name, is_blob};
+    }
+    pub mod refs {
+        pub use crate::pickle::refs::references;
+    }
+    pub mod rewrite {
+        pub use crate::pickle::rewrite::rewrite;
+    }
+}
+
+pub mod process {
+    pub mod pid_file {
+        pub use crate::process::pid_file::PidFile;
+    }
+    pub mod signals {
+        pub use crate::process::signals::{Signal, Signals};
+    }
+}
+
+pub mod server {
+    pub use crate::server::{Authentication, Server};
+
+    pub mod connection {
+        pub use crate::server::connection::Connection;
+    }
+    pub mod hosted {
+        pub use crate::server::hosted::{Hosted, HostedOptions};
+    }
+    pub mod invalidations {
+        pub use crate::server::invalidations::Invalidations;
+    }
+    pub mod limits {
+        pub use crate::server::limits::Limits;
+    }
+    pub mod locks {
+        pub use crate::server::locks::{LockSet, Locks, Outcome, Owner};
+    }
+    pub mod outbox {
+        pub use crate::server::outbox::Outbox;
+    }
+    pub mod publish {
+        pub use crate::server::publish::{Member, Publication, PublicationEntry};
+    }
+    pub mod record_memory {
+        pub use crate::server::record_memory::RecordMemory;
+    }
+    pub mod session {
+        pub use crate::server::session::serve;
+    }
+    pub mod workers {
+        pub use crate::server::workers::Pools;
+    }
+}
+
+pub mod wire {
+    pub mod call {
+        pub use crate::wire::call::Incoming;
+    }
+    pub mod frame {
+        pub use crate::wire::frame::{FrameReader, put_frame};
+    }
+    pub mod mac {
+        pub use crate::wire::mac::RunningMac;
+    }
+    pub mod protocol {
+        pub use crate::wire::protocol::{
+            Dialect, Encoding, Generation, Greeting, GreetingAnswer, Wire, negotiate,
+        };
+    }
+    pub mod push {
+        pub use crate::wire::push::Push;
+    }
+    pub mod reply {
+        pub use crate::wire::reply::LoadShape;
+    }
+    pub mod request {
+        pub use crate::wire::request::{MsgId, Request};
+    }
+    pub mod value {
+        pub use crate::wire::value::{Value, extension_dict};
+    }
+}
