@@ -28,7 +28,8 @@ pub struct Staged {
     pub status: u8,
     /// Whether the client runs Python 2. The first transaction of a file decides its format.
     pub python2: bool,
-    /// Whether the client merges conflicting states itself: vote returns all conflicts in [`NotVoted::Unmerged`](super::NotVoted::Unmerged).
+    /// Whether the client merges conflicting states itself: vote returns all conflicts in
+    /// [`NotVoted::Unmerged`](super::NotVoted::Unmerged).
     pub client_resolves: bool,
     /// Whether vote may wait for another process to merge a conflict. If not, such a transaction comes back in
     /// [`NotVoted::Postponed`](super::NotVoted::Postponed).
