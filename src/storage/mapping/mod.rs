@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::media::RealMedia;
 use super::tids::Tids;
 use super::{
     BlobDir, Blobs, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load, Loaded, Pack,
@@ -79,7 +78,7 @@ impl MappingStorage {
     pub fn with_clock(name: String, clock: Arc<dyn Clock>) -> MappingStorage {
         MappingStorage {
             name,
-            tids: Tids::new(Tid::ZERO, clock),
+            tids: Tids::with_clock(Tid::ZERO, clock),
             publisher: PublisherSlot::default(),
             commit: Mutex::default(),
             last_oid: Mutex::default(),
@@ -91,7 +90,7 @@ impl MappingStorage {
 
     /// Keeps blobs in the directory `dir`, which stays.
     pub fn with_blobs(self, dir: &Path) -> Result<MappingStorage> {
-        let blobs = BlobDir::open(Arc::new(RealMedia), dir, false)?;
+        let blobs = BlobDir::open(dir, false)?;
         // All blobs in it are of an earlier run, whose objects are lost.
         blobs.clean(&|_, _| Ok(true));
         Ok(MappingStorage { blobs: Some(blobs), ..self })

@@ -20,7 +20,6 @@ use super::{
     History, HistoryEntry, IternextRecord, LastInvalidations, Load, Loaded, Pack, PublisherSlot, Result,
     Storage, StorageError,
 };
-use crate::base::clock::SystemClock;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::base::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, rank};
@@ -80,7 +79,7 @@ impl TemporaryStorage {
     pub fn with_age(name: String, former_age_max: Duration) -> TemporaryStorage {
         TemporaryStorage {
             name,
-            tids: Tids::new(Tid::ZERO, Arc::new(SystemClock)),
+            tids: Tids::new(Tid::ZERO),
             publisher: PublisherSlot::default(),
             resolver: ResolverSlot::default(),
             commit: Mutex::default(),
