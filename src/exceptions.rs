@@ -6,11 +6,12 @@
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::Conflict;
 use crate::pickle::record;
-use crate::storage::StorageError;
+use crate::storage::{Refusal, StorageError};
 use crate::wire::exception::{BUILTINS, PyException};
 use crate::wire::value::Value;
 
 const POS_EXCEPTION: &str = "ZODB.POSException";
+const FILE_STORAGE: &str = "ZODB.FileStorage.FileStorage";
 
 /// Objects that the error of an undo lists: an undone transaction may have millions.
 const UNDO_ERRORS_MAX: usize = 1000;
@@ -26,13 +27,6 @@ pub fn of_storage_error(error: &StorageError) -> PyException {
         StorageError::Conflict(conflict) => {
             conflict_error("ConflictError", "database conflict error", conflict)
         }
-        // A client that merges by itself gets them in the reply to vote; this is for one that does not.
-        StorageError::Unmerged { conflicts, .. } => match conflicts.first() {
-            Some(conflict) => conflict_error("ConflictError", "database conflict error", conflict),
-            None => pos("ConflictError", "database conflict error"),
-        },
-        // Never sent: a caller that votes without waiting votes again.
-        StorageError::Postponed(_) => pos("ConflictError", "database conflict error"),
         StorageError::ReadConflict(conflict) => {
             conflict_error("ReadConflictError", "database read conflict error", conflict)
         }
@@ -41,12 +35,13 @@ pub fn of_storage_error(error: &StorageError) -> PyException {
         StorageError::Undo { reason, oid } => undo_error(reason, *oid),
         StorageError::MultipleUndo(errors) => multiple_undo_errors(errors),
         StorageError::Quota => PyException::new(
-            "ZODB.FileStorage.FileStorage",
+            FILE_STORAGE,
             "FileStorageQuotaError",
             vec![Value::text("The storage quota has been exceeded.")],
         ),
         StorageError::Unsupported(what) => unsupported(what),
-        StorageError::Refused { class: (module, name), message } => {
+        StorageError::Refused { what, message } => {
+            let (module, name) = class_of_refusal(*what);
             PyException::new(module, name, vec![Value::text(message)])
         }
         StorageError::Corrupt { .. } => PyException::new(
@@ -63,6 +58,31 @@ pub fn of_storage_error(error: &StorageError) -> PyException {
             None => PyException::builtin("OSError", format!("{doing}: {io}")),
         },
         StorageError::Closed(why) => pos("StorageSystemError", why),
+    }
+}
+
+/// Module and name of the class whose message says why the request is refused.
+fn class_of_refusal(what: Refusal) -> (&'static str, &'static str) {
+    match what {
+        Refusal::Options
+        | Refusal::BlobLayout
+        | Refusal::BlobFile
+        | Refusal::PackTimeRange
+        | Refusal::PackedLater => (BUILTINS, "ValueError"),
+        Refusal::Blobs | Refusal::GarbageCollection => (BUILTINS, "TypeError"),
+        Refusal::FileMissing => (BUILTINS, "IOError"),
+        Refusal::FileInUse => ("zc.lockfile", "LockError"),
+        Refusal::FileFormat => (FILE_STORAGE, "FileStorageFormatError"),
+        Refusal::FileLimit | Refusal::PackTimeZero | Refusal::PackRunning | Refusal::PackRemoval => {
+            (FILE_STORAGE, "FileStorageError")
+        }
+        Refusal::TornTail => (POS_EXCEPTION, "StorageSystemError"),
+        Refusal::Record
+        | Refusal::TransactionTooLarge
+        | Refusal::TidOrder
+        | Refusal::IterationEnded
+        | Refusal::Pack
+        | Refusal::BlobsNotPacked => (POS_EXCEPTION, "StorageError"),
     }
 }
 
@@ -168,4 +188,33 @@ pub fn is_routine(exception: &PyException) -> bool {
                 | "MultipleUndoErrors"
         )
         || is_refused_client
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_the_errors_of_pythons_storages() {
+        let cases = [
+            (Refusal::Options, "ValueError"),
+            (Refusal::BlobFile, "ValueError"),
+            (Refusal::Blobs, "TypeError"),
+            (Refusal::FileInUse, "zc.lockfile.LockError"),
+            (Refusal::FileFormat, "ZODB.FileStorage.FileStorage.FileStorageFormatError"),
+            (Refusal::FileLimit, "ZODB.FileStorage.FileStorage.FileStorageError"),
+            (Refusal::PackRunning, "ZODB.FileStorage.FileStorage.FileStorageError"),
+            (Refusal::PackTimeRange, "ValueError"),
+            (Refusal::TornTail, "ZODB.POSException.StorageSystemError"),
+            (Refusal::Record, "ZODB.POSException.StorageError"),
+        ];
+        for (what, class) in cases {
+            let exception = of_storage_error(&StorageError::Refused { what, message: "why".into() });
+            let name = match exception.module {
+                BUILTINS => exception.name.into(),
+                module => format!("{module}.{}", exception.name),
+            };
+            assert_eq!((name.as_str(), exception.args), (class, vec![Value::text("why")]));
+        }
+    }
 }

@@ -7,7 +7,7 @@ use super::forward::forward;
 use super::{
     BlobDir, BlobFile, Blobs, Commit, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations,
     Load, Loaded, Pack, PackRequest, Result, Staged, Storage, StorageError, Ticket, TidAt,
-    TransactionIterator, Voted,
+    TransactionIterator, VoteResult, Voted,
 };
 use crate::base::ids::{Oid, Tid};
 
@@ -154,8 +154,8 @@ impl History for Before {
 impl Commit for Before {
     forward!(base: set_publisher, set_resolver);
 
-    fn vote(&self, _staged: Staged, _tid_at: TidAt) -> Result<Box<dyn Voted>> {
-        Err(StorageError::ReadOnly)
+    fn vote(&self, _staged: Staged, _tid_at: TidAt) -> VoteResult {
+        Err(StorageError::ReadOnly.into())
     }
 
     fn finish(&self, voted: Box<dyn Voted>, _ticket: Ticket) {

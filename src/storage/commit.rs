@@ -3,11 +3,12 @@
 #![warn(missing_docs)]
 
 use std::any::Any;
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use super::{Result, Staged, StorageError, Undone};
+use super::{Staged, StorageError, Undone};
 use crate::base::ids::{Oid, Tid};
-use crate::conflict::Resolver;
+use crate::conflict::{Conflict, Resolver};
 
 /// Storing, in two phases as in Python. A voted transaction is either finished or aborted.
 pub trait Commit: Send + Sync {
@@ -18,8 +19,8 @@ pub trait Commit: Send + Sync {
     /// Checks all that can be checked, and writes or reserves all that can be, so that afterwards only a broken medium
     /// can make [`Commit::finish`] fail. See [`TidAt`] for when the tid is assigned.
     ///
-    /// After an error the storage is unchanged.
-    fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>>;
+    /// After [`NotVoted`] the storage is unchanged.
+    fn vote(&self, staged: Staged, tid_at: TidAt) -> VoteResult;
 
     /// Makes a voted transaction durable and then publishes it. Returns before or after the sync, as the storage
     /// chooses; the [`Publisher`] gets the outcome with `ticket`, possibly on another thread.
@@ -36,6 +37,64 @@ pub trait Commit: Send + Sync {
     /// Sets what merges conflicting states at vote. Called once, before the first `vote`; without a resolver a conflict
     /// is an error. A layer whose records have another format than the clients' passes on a resolver that translates.
     fn set_resolver(&self, _resolver: Arc<dyn Resolver>) {}
+}
+
+/// The outcome of [`Commit::vote`].
+pub type VoteResult = Result<Box<dyn Voted>, NotVoted>;
+
+/// Why a vote has not led to a voted transaction.
+#[derive(Debug)]
+pub enum NotVoted {
+    /// The client merges these conflicts, then the transaction is voted again.
+    Unmerged {
+        /// At least one, in the order of the operations.
+        conflicts: Vec<Conflict>,
+        /// The transaction, as it was before its vote.
+        staged: Box<Staged>,
+    },
+    /// A conflict whose merge takes time, in a transaction that must not wait ([`Staged::may_wait`]). The transaction
+    /// comes back as it was before its vote; a thread that may wait votes it again.
+    Postponed(Box<Staged>),
+    /// The transaction is refused, and ended.
+    Failed(StorageError),
+}
+
+impl From<StorageError> for NotVoted {
+    fn from(error: StorageError) -> NotVoted {
+        NotVoted::Failed(error)
+    }
+}
+
+impl From<Conflict> for NotVoted {
+    fn from(conflict: Conflict) -> NotVoted {
+        NotVoted::Failed(conflict.into())
+    }
+}
+
+impl fmt::Display for NotVoted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotVoted::Unmerged { conflicts, .. } => write!(f, "{} conflicts for the client", conflicts.len()),
+            NotVoted::Postponed(_) => write!(f, "a conflict takes long to merge"),
+            NotVoted::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for NotVoted {}
+
+/// For callers that do not vote a transaction again: conflicts that were not merged are an error.
+impl From<NotVoted> for StorageError {
+    fn from(not_voted: NotVoted) -> StorageError {
+        match not_voted {
+            NotVoted::Failed(error) => error,
+            NotVoted::Unmerged { conflicts, .. } => match conflicts.into_iter().next() {
+                Some(first) => first.into(),
+                None => StorageError::Transaction("no conflicts for the client".into()),
+            },
+            NotVoted::Postponed(_) => StorageError::Transaction(not_voted.to_string()),
+        }
+    }
 }
 
 /// When a transaction gets its tid.

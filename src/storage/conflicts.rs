@@ -2,7 +2,7 @@
 //! are read with [`Load::load_serial`](super::Load::load_serial).
 
 use super::staged::Op;
-use super::{Result, Staged, Storage, StorageError};
+use super::{NotVoted, Result, Staged, Storage, StorageError};
 use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::detect::{self, Outcome, Stored, Vote};
@@ -32,17 +32,15 @@ impl Conflicts {
         self.0.settle(&mut StorageVote { storage, staged }, resolver, stored)
     }
 
-    /// Returns the transaction with merged records, and the merged objects. Errors: [`StorageError::Unmerged`] if the
-    /// client has to merge, [`StorageError::Postponed`] if a thread that may wait has to repeat the vote.
-    pub fn finish(self, mut staged: Staged) -> Result<(Staged, Vec<Oid>)> {
+    /// Returns the transaction with merged records, and the merged objects. Errors: [`NotVoted::Unmerged`] if the
+    /// client has to merge, [`NotVoted::Postponed`] if a thread that may wait has to repeat the vote.
+    pub fn finish(self, mut staged: Staged) -> std::result::Result<(Staged, Vec<Oid>), NotVoted> {
         match self.0.finish() {
             Outcome::Done { resolved } => Ok((staged, resolved)),
-            Outcome::ForClient(conflicts) => {
-                Err(StorageError::Unmerged { conflicts, staged: Box::new(staged) })
-            }
+            Outcome::ForClient(conflicts) => Err(NotVoted::Unmerged { conflicts, staged: Box::new(staged) }),
             Outcome::Postponed { replaced } => {
                 replaced.into_iter().for_each(|(index, op)| staged.put_back(index, op));
-                Err(StorageError::Postponed(Box::new(staged)))
+                Err(NotVoted::Postponed(Box::new(staged)))
             }
         }
     }

@@ -6,7 +6,6 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::Staged;
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::Conflict;
 
@@ -31,16 +30,6 @@ pub enum StorageError {
     Missing(Oid),
     /// `ConflictError`: another transaction changed the object first.
     Conflict(Box<Conflict>),
-    /// Several conflicts that the client has to merge. The transaction comes back with them, to be voted again.
-    Unmerged {
-        /// In the order of the operations.
-        conflicts: Vec<Conflict>,
-        /// The transaction, as it was before its vote.
-        staged: Box<Staged>,
-    },
-    /// A conflict whose merge takes time, in a transaction that must not wait ([`Staged::may_wait`]). The transaction
-    /// comes back unchanged; a thread that may wait votes it again.
-    Postponed(Box<Staged>),
     /// `ReadConflictError`: an object that the transaction depends on was changed.
     ReadConflict(Box<Conflict>),
     /// `ReadOnlyError`
@@ -60,10 +49,10 @@ pub enum StorageError {
     Quota,
     /// `Unsupported`: this storage or server cannot do it.
     Unsupported(String),
-    /// `StorageSystemError`, `FileStorageError` and others: the request is refused, the storage is intact.
+    /// The request is refused, the storage is intact.
     Refused {
-        /// Module and name of the Python class that clients expect.
-        class: (&'static str, &'static str),
+        /// What is refused.
+        what: Refusal,
         /// What is wrong and what to do.
         message: String,
     },
@@ -87,10 +76,57 @@ pub enum StorageError {
     Closed(String),
 }
 
+/// What a storage refuses. The server's `exceptions` has the Python class for each.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// Opening with options that contradict each other.
+    Options,
+    /// Opening a file that is missing although its index is there.
+    FileMissing,
+    /// Opening a file that another process has locked.
+    FileInUse,
+    /// Opening a file that has no format of FileStorage.
+    FileFormat,
+    /// Opening a file with a torn tail that cannot be saved aside.
+    TornTail,
+    /// Opening a blob directory that has the layout of something else.
+    BlobLayout,
+    /// Blobs, of a storage that keeps none.
+    Blobs,
+    /// A file that a client has put into a shared blob directory.
+    BlobFile,
+    /// A record: empty, too large, or with a content that cannot be read.
+    Record,
+    /// A transaction that the format of the file cannot hold.
+    FileLimit,
+    /// A transaction that is larger than the server permits.
+    TransactionTooLarge,
+    /// A transaction that brings a tid which is not later than the last one.
+    TidOrder,
+    /// Continuing an iteration whose file has been replaced too often.
+    IterationEnded,
+    /// Packing to a time that no tid can have.
+    PackTimeRange,
+    /// Packing to the time of the tid zero.
+    PackTimeZero,
+    /// Packing to an earlier time than the last pack.
+    PackedLater,
+    /// Packing while another pack runs.
+    PackRunning,
+    /// A pack that would remove more than is permitted.
+    PackRemoval,
+    /// Garbage collection, of a storage that cannot know all references.
+    GarbageCollection,
+    /// A pack that could not be completed.
+    Pack,
+    /// Removing the blobs that a completed pack has left out; the next pack or start continues it.
+    BlobsNotPacked,
+}
+
 impl StorageError {
     /// The error of calls for blobs in a storage without a `blob-dir`.
     pub fn no_blobs() -> StorageError {
-        StorageError::Refused { class: ("builtins", "TypeError"), message: "Blobs are not supported".into() }
+        StorageError::Refused { what: Refusal::Blobs, message: "Blobs are not supported".into() }
     }
 
     /// Turns an I/O error into [`StorageError::Io`]; `doing` says what was being done.
@@ -115,10 +151,6 @@ impl fmt::Display for StorageError {
                 "conflict on object 0x{}: it is at {} and was read at {}",
                 c.oid, c.committed, c.read
             ),
-            StorageError::Unmerged { conflicts, .. } => {
-                write!(f, "{} conflicts for the client", conflicts.len())
-            }
-            StorageError::Postponed(_) => write!(f, "a conflict takes long to merge"),
             StorageError::ReadConflict(c) => {
                 write!(f, "object 0x{} is at {} and was read at {}", c.oid, c.committed, c.read)
             }

@@ -66,7 +66,7 @@ macro_rules! forward {
     // Commit
     (@tids_after $base:ident) => { fn tids_after(&self, tid: Tid) { self.$base.tids_after(tid) } };
     (@vote $base:ident) => {
-        fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
+        fn vote(&self, staged: Staged, tid_at: TidAt) -> $crate::storage::VoteResult {
             self.$base.vote(staged, tid_at)
         }
     };

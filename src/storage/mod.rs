@@ -41,8 +41,10 @@ pub use crate::conflict::{Conflict, Resolver, ResolverSlot, ThreeStates, Unresol
 
 pub use self::abilities::{Blobs, ExtensionMethods, Iterate, Pack, Undo};
 pub use self::blob::{BlobDir, BlobFile};
-pub use self::commit::{Commit, Committed, Delivery, Publisher, PublisherSlot, Ticket, TidAt, Voted};
-pub use self::error::StorageError;
+pub use self::commit::{
+    Commit, Committed, Delivery, NotVoted, Publisher, PublisherSlot, Ticket, TidAt, VoteResult, Voted,
+};
+pub use self::error::{Refusal, StorageError};
 pub use self::read::{History, Load};
 pub use self::staged::{Op, OpKind, Staged};
 pub use self::tids::Tids;

@@ -28,10 +28,11 @@ pub struct Staged {
     pub status: u8,
     /// Whether the client runs Python 2. The first transaction of a file decides its format.
     pub python2: bool,
-    /// Whether the client merges conflicting states itself: vote returns all conflicts in [`StorageError::Unmerged`].
+    /// Whether the client merges conflicting states itself: vote returns all conflicts in
+    /// [`NotVoted::Unmerged`](super::NotVoted::Unmerged).
     pub client_resolves: bool,
     /// Whether vote may wait for another process to merge a conflict. If not, such a transaction comes back in
-    /// [`StorageError::Postponed`].
+    /// [`NotVoted::Postponed`](super::NotVoted::Postponed).
     pub may_wait: bool,
     /// Cancelled when the client gives up the transaction: waiting for another process then ends.
     pub cancel: Cancel,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::Tid;
 use crate::base::sync::{Mutex, MutexGuard, rank};
-use crate::storage::{Result, StorageError};
+use crate::storage::{Refusal, Result, StorageError};
 
 /// Assigns tids, at vote or at finish: the time of day, but always later than the last one.
 pub struct Tids {
@@ -46,7 +46,7 @@ impl Tids {
         if let Some(own) = own {
             if own <= last.written {
                 return Err(StorageError::Refused {
-                    class: ("ZODB.POSException", "StorageError"),
+                    what: Refusal::TidOrder,
                     message: format!("transaction id {own} is not later than the last one, {}", last.written),
                 });
             }

@@ -4,7 +4,7 @@ use crate::support::storage::*;
 use runzeo::ids::{Oid, Tid};
 use runzeo::storage::file::{FileFormat, FileStorageOptions, NewFileFormat};
 use runzeo::storage::prelude::*;
-use runzeo::storage::{Staged, StorageError, TidAt};
+use runzeo::storage::{Refusal, Staged, StorageError, TidAt};
 
 #[test]
 fn what_is_stored_is_loaded_now_and_after_a_restart() {
@@ -219,8 +219,8 @@ fn quota_limits_and_meta_limits() {
             _ => txn.meta.extension = long,
         }
         match commit_staged(&storage, txn) {
-            Err(StorageError::Refused { class, message: m }) => {
-                assert_eq!((class.1, m.as_str()), ("FileStorageError", message));
+            Err(StorageError::Refused { what, message: m }) => {
+                assert_eq!((what, m.as_str()), (Refusal::FileLimit, message));
             }
             other => panic!("{other:?}"),
         }
@@ -278,7 +278,7 @@ fn a_second_process_is_kept_out() {
     let path = dir.path().join("Data.fs");
     let storage = open(&path);
     match open_with(FileStorageOptions::new(&path)) {
-        Err(StorageError::Refused { class: ("zc.lockfile", "LockError"), .. }) => {}
+        Err(StorageError::Refused { what: Refusal::FileInUse, .. }) => {}
         other => panic!("{:?}", other.err()),
     }
     storage.close().unwrap();

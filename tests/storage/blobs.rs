@@ -14,7 +14,7 @@ use runzeo::internal::base::clock::ManualClock;
 use runzeo::storage::blob::Layout;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
-use runzeo::storage::{BlobDir, Result, Staged, StorageError, TidAt};
+use runzeo::storage::{BlobDir, NotVoted, Result, Staged, StorageError, TidAt};
 
 const RECORD: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N.";
 
@@ -101,7 +101,10 @@ fn without_a_blob_dir_blobs_are_refused() {
     let other = dir.path().join("other.fs");
     let without = helpers::open(&other);
     assert!(without.blobs().is_none());
-    assert!(matches!(without.vote(staged, TidAt::Finish), Err(StorageError::Refused { .. })));
+    assert!(matches!(
+        without.vote(staged, TidAt::Finish),
+        Err(NotVoted::Failed(StorageError::Refused { .. }))
+    ));
     assert!(matches!(read(&without, 1, Tid::ZERO), Err(StorageError::Refused { .. })));
 }
 

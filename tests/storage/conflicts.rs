@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex};
 use crate::support::storage::*;
 use runzeo::ids::{Oid, Tid};
 use runzeo::storage::prelude::*;
-use runzeo::storage::{Resolver, ThreeStates, Unresolved};
-use runzeo::storage::{Staged, StorageError, TidAt};
+use runzeo::storage::{NotVoted, Resolver, Staged, StorageError, ThreeStates, TidAt, Unresolved};
 
 /// Joins the states; refuses if one of them says so. Records its calls.
 #[derive(Default)]
@@ -106,7 +105,7 @@ fn a_client_that_merges_is_told_all_conflicts_and_votes_again() {
         txn.store(Oid(oid), t1, data).unwrap();
     }
     let (conflicts, mut txn) = match storage.vote(txn, TidAt::Finish).map(|_| ()) {
-        Err(StorageError::Unmerged { conflicts, staged }) => (conflicts, *staged),
+        Err(NotVoted::Unmerged { conflicts, staged }) => (conflicts, *staged),
         other => panic!("{other:?}"),
     };
     let facts: Vec<_> = conflicts.iter().map(|c| (c.oid.0, c.committed, c.read, c.data.as_slice())).collect();
@@ -117,7 +116,7 @@ fn a_client_that_merges_is_told_all_conflicts_and_votes_again() {
     txn.store(Oid(1), t2, b"one merged").unwrap();
     txn.store(Oid(3), t2, b"three merged").unwrap();
     let (conflicts, mut txn) = match storage.vote(txn, TidAt::Finish).map(|_| ()) {
-        Err(StorageError::Unmerged { conflicts, staged }) => (conflicts, *staged),
+        Err(NotVoted::Unmerged { conflicts, staged }) => (conflicts, *staged),
         other => panic!("{other:?}"),
     };
     let facts: Vec<_> = conflicts.iter().map(|c| (c.oid.0, c.committed, c.read, c.data.as_slice())).collect();

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use runzeo::ids::{Oid, Tid};
-use runzeo::storage::StorageError;
 use runzeo::storage::blob::BlobDir;
+use runzeo::storage::{Refusal, StorageError};
 use tempfile::TempDir;
 
 const OID: Oid = Oid(0x0102);
@@ -46,7 +46,7 @@ impl Place {
     fn refuses(&self, name: &str) {
         let before = fs::metadata(self.secret()).expect("the secret");
         match self.blobs.adopt(OID, name) {
-            Err(StorageError::Refused { class: ("builtins", "ValueError"), .. }) => {}
+            Err(StorageError::Refused { what: Refusal::BlobFile, .. }) => {}
             Err(StorageError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => panic!("{name:?}: {error}"),
             Ok(_) => panic!("{name:?} is taken over"),

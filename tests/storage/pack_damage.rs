@@ -89,7 +89,8 @@ fn a_record_that_is_none_ends_the_pack() {
         std::fs::write(dir.path().join("Data.fs.old"), b"of the last pack").unwrap();
         let Err(StorageError::Refused { message, .. }) = pack(&storage) else { panic!("it was packed") };
         assert!(
-            message.contains("object 0x0000000000000001 at ") && message.contains("Nothing was removed"),
+            message.contains("object 0x0000000000000001 at ")
+                && message.contains("The database is unchanged"),
             "{message}"
         );
         assert_eq!(storage.object_count(), 4);

@@ -135,7 +135,7 @@ fn replay(fixture: &Path, preview: bool, memory_max: usize) {
             ["ok"] | ["error", ..] => {
                 let staged = staged.take().unwrap();
                 let id = staged.tid.unwrap();
-                let result = storage.vote(staged, TidAt::Vote).map(|voted| {
+                let result = storage.vote(staged, TidAt::Vote).map_err(StorageError::from).map(|voted| {
                     if let Ok(previewed) = &previewed {
                         let undone: Vec<_> = voted.undone().iter().map(|undone| undone.oid).collect();
                         assert!(!preview || *previewed == undone, "{}", here());

@@ -78,8 +78,8 @@ pub fn finish(registered: &Registered, id: &[u8], reply_to: OwnedMsgId) -> Resul
             drop(transaction);
             match hosted.storage.vote(staged, TidAt::Vote) {
                 Ok(voted) => (StorageVote::new(&hosted.storage, voted), locks),
-                Err(error) => {
-                    let exception = note_failed(registered, &error);
+                Err(not_voted) => {
+                    let exception = note_failed(registered, &not_voted.into());
                     drop(locks);
                     connection.transaction.end();
                     return Err(FinishRefused::Error(exception));

@@ -10,8 +10,8 @@ use crate::server::hosted::Hosted;
 use crate::server::job_panic::contained_vote;
 use crate::server::registered::Registered;
 use crate::server::transaction::state::OpenTransaction;
-use crate::storage::StorageError;
 use crate::storage::staged::OpKind;
+use crate::storage::{Refusal, StorageError};
 use crate::wire::request::OwnedMsgId;
 
 /// The next step, with the result. The transaction is `Voting`.
@@ -50,7 +50,7 @@ fn undone_oids(hosted: &Hosted, open: &OpenTransaction) -> Result<Vec<Oid>, Stor
         total = total.saturating_add(count as u64);
         if let Some(max) = hosted.options.transaction_objects.filter(|max| total > *max) {
             return Err(StorageError::Refused {
-                class: ("ZODB.POSException", "StorageError"),
+                what: Refusal::TransactionTooLarge,
                 message: format!(
                     "the transaction is larger than the server permits: with what its undos change, max-transaction-objects is {max}"
                 ),

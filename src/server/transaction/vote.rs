@@ -20,7 +20,7 @@ use crate::server::transaction::vote_reply::{
 };
 use crate::server::transaction::wrong_id::check_id;
 use crate::storage::staged::OpKind;
-use crate::storage::{StorageError, TidAt};
+use crate::storage::{NotVoted, StorageError, TidAt};
 use crate::wire::exception::PyException;
 use crate::wire::protocol::UndoCall;
 use crate::wire::request::OwnedMsgId;
@@ -132,18 +132,18 @@ fn vote_in_storage(registered: &Registered, open: OpenTransaction, reply_to: Own
             }
         }
         // The client merges them, and votes again.
-        Err(StorageError::Unmerged { conflicts, staged }) if wire.can_resolve_conflicts() => {
+        Err(NotVoted::Unmerged { conflicts, staged }) if wire.can_resolve_conflicts() => {
             drop(locks);
             let open = OpenTransaction { id, staged: *staged, blob_len, refused: None, locks: None };
             let _is_open = connection.transaction.leave_voting(Transaction::Open(open));
             connection.post(unmerged_reply(wire, &reply_to, conflicts));
         }
-        Err(StorageError::Postponed(mut staged)) if !staged.may_wait => {
+        Err(NotVoted::Postponed(mut staged)) if !staged.may_wait => {
             staged.may_wait = true;
             let open = OpenTransaction { id, staged: *staged, blob_len, refused: None, locks };
             vote_in_worker(registered, open, reply_to);
         }
-        Err(error) => refuse(registered, id, locks, &reply_to, &error),
+        Err(not_voted) => refuse(registered, id, locks, &reply_to, &not_voted.into()),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::base::fs::dir_of;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, rank};
 use crate::storage::media::{Access, Entry, Kind, Media, MediaDir, MediaFile, Readers, RealMedia};
-use crate::storage::{Result, StorageError};
+use crate::storage::{Refusal, Result, StorageError};
 
 /// The log target of Python's blob code.
 pub const TARGET: &str = "ZODB.blob";
@@ -445,7 +445,7 @@ fn find_layout(root: Option<&dyn MediaDir>, base: &Path) -> Result<Layout> {
             base.display()
         );
         return Layout::from_name(name).ok_or_else(|| StorageError::Refused {
-            class: ("builtins", "ValueError"),
+            what: Refusal::BlobLayout,
             message: match name {
                 "zeocache" => format!(
                     "the blob directory {} is a client's cache (layout `zeocache`), not a storage's",

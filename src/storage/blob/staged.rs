@@ -17,7 +17,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::log_rate::LogRate;
 use crate::base::untrusted::{Untrusted, one_line};
 use crate::storage::media::{Kind, MediaDir, MediaFile, Readers};
-use crate::storage::{Result, StorageError};
+use crate::storage::{Refusal, Result, StorageError};
 
 /// Bytes between two hints to the system to begin writing, so that the final sync has less to write.
 const WRITE_BACK_LEN: u64 = 2 << 20;
@@ -113,7 +113,7 @@ impl BlobDir {
                 let name = Untrusted(name);
                 crate::critical!(target: TARGET, "We're under attack! (bad filename to storeBlobShared, '{name}')");
             }
-            StorageError::Refused { class: ("builtins", "ValueError"), message: name.into() }
+            StorageError::Refused { what: Refusal::BlobFile, message: name.into() }
         };
         // As Python's check: `….tmp`, or `….tmp` and one more character.
         let mut but_one = name.chars();
@@ -139,7 +139,7 @@ impl BlobDir {
                     let message = one_line(MESSAGE_MAX, format_args!("{message}"));
                     log::error!(target: TARGET, "a blob of storeBlobShared is not taken: {message}");
                 }
-                return Err(StorageError::Refused { class: ("builtins", "ValueError"), message });
+                return Err(StorageError::Refused { what: Refusal::BlobFile, message });
             }
             Err(error) => {
                 return Err(StorageError::Io { doing: format!("opening {}", path.display()), error });

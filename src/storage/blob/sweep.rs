@@ -22,7 +22,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, rank};
 use crate::pickle::record::may_be_blob;
 use crate::storage::media::{Kind, MediaDir, MediaFile, Readers};
-use crate::storage::{Removals, Result, StorageError};
+use crate::storage::{Refusal, Removals, Result, StorageError};
 
 const REMOVED: &str = ".removed";
 /// Bytes of the list that are written together.
@@ -87,8 +87,7 @@ impl Removals for Sweep<'_> {
             match error {
                 StorageError::Io { doing, error } => StorageError::Io { doing: format!("{what}: {doing}"), error },
                 other => {
-                    let class = ("ZODB.POSException", "StorageError");
-                    StorageError::Refused { class, message: format!("{what}: {other}") }
+                    StorageError::Refused { what: Refusal::BlobsNotPacked, message: format!("{what}: {other}") }
                 }
             }
         })

@@ -14,7 +14,7 @@ use self::oids::Issued;
 use super::forward::forward;
 use super::{
     BlobDir, BlobFile, Blobs, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load,
-    Loaded, Pack, PackRequest, Result, Storage, StorageError,
+    Loaded, Pack, PackRequest, Refusal, Result, Storage, StorageError,
 };
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::ResolverSlot;
@@ -269,7 +269,7 @@ impl Pack for DemoStorage {
         let may_collect = self.temporary && self.base.object_count() == 0;
         if request.gc == Some(true) && !may_collect {
             return Err(StorageError::Refused {
-                class: ("builtins", "TypeError"),
+                what: Refusal::GarbageCollection,
                 message: "Garbage collection isn't supported when there is a base storage.".into(),
             });
         }

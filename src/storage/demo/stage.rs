@@ -8,7 +8,7 @@ use crate::conflict::Resolver;
 use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::forward::forward;
 use crate::storage::staged::OpKind;
-use crate::storage::{Commit, Result, Staged, StorageError, Ticket, TidAt, Undone, Voted};
+use crate::storage::{Commit, Result, Staged, StorageError, Ticket, TidAt, Undone, VoteResult, Voted};
 
 /// A transaction that the changes have voted.
 struct VotedTxn {
@@ -47,7 +47,7 @@ struct Current {
 impl Commit for DemoStorage {
     forward!(changes: tids_after, set_publisher);
 
-    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
+    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> VoteResult {
         let mut conflicts = Conflicts::default();
         // Applied only when no conflict is left: a transaction that is returned to the client must be unchanged.
         let mut changes = Vec::new();
@@ -71,7 +71,7 @@ impl Commit for DemoStorage {
                 }
                 OpKind::Delete { .. } => {
                     let message = "objects cannot be deleted: the base would show through".into();
-                    return Err(StorageError::Unsupported(message));
+                    return Err(StorageError::Unsupported(message).into());
                 }
                 OpKind::Restore { .. } | OpKind::Undo { .. } => {}
             }

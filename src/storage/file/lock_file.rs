@@ -8,7 +8,7 @@ use std::path::Path;
 use fs2::FileExt;
 
 use crate::base::fs::with_suffix;
-use crate::storage::{Result, StorageError};
+use crate::storage::{Refusal, Result, StorageError};
 
 /// The lock, held until this is dropped.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl LockFile {
             let holder = holder.lines().next().unwrap_or_default().trim();
             let by = if holder.is_empty() { String::new() } else { format!(", process {holder} has it") };
             return Err(StorageError::Refused {
-                class: ("zc.lockfile", "LockError"),
+                what: Refusal::FileInUse,
                 message: format!("Couldn't lock '{}'{by}: is another server running?", path.display()),
             });
         }

@@ -24,7 +24,7 @@ use super::{Core, FileStorage};
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::sync::Mutex;
 use crate::storage::tids::Tids;
-use crate::storage::{BlobDir, PublisherSlot, Result, StorageError};
+use crate::storage::{BlobDir, PublisherSlot, Refusal, Result, StorageError};
 
 /// Number of committer threads: while one answers the clients of its group, the other leads the next group.
 const COMMITTERS: usize = 2;
@@ -190,7 +190,7 @@ fn check_not_missing(options: &FileStorageOptions) -> Result<()> {
         Some(saved) if !options.create && saved.pos > MAGIC_LEN => {
             let path = options.path.display();
             Err(StorageError::Refused {
-                class: ("builtins", "IOError"),
+                what: Refusal::FileMissing,
                 message: format!(
                     "{path} is missing, but its index {path}.index speaks of {} bytes in it. Is a disk not mounted? Put the file \
                      back, or remove the index to begin with an empty database",

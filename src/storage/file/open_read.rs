@@ -15,7 +15,7 @@ use super::options::FileStorageOptions;
 use super::recover::{self, ScanFrom, Tail};
 use super::tail_note::TailNote;
 use crate::base::ids::{Oid, Tid};
-use crate::storage::{Result, StorageError};
+use crate::storage::{Refusal, Result, StorageError};
 
 /// The content of the files.
 pub struct Found {
@@ -113,7 +113,7 @@ pub fn read_magic(options: &FileStorageOptions, file: &dyn MediaFile) -> Result<
     let is_new = len <= MAGIC_LEN && magic.iter().zip(format.magic()).all(|(&a, b)| a == 0 || a == b);
     if !is_new {
         return Err(StorageError::Refused {
-            class: ("ZODB.FileStorage.FileStorage", "FileStorageFormatError"),
+            what: Refusal::FileFormat,
             message: format!(
                 "{path}: not a FileStorage: it begins with {:?} instead of FS21 or FS30",
                 magic.get(..read).unwrap_or_default().escape_ascii().to_string()

@@ -8,7 +8,7 @@ use super::format::FileFormat;
 use super::media::{Media, RealMedia};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::Tid;
-use crate::storage::{Result, StorageError};
+use crate::storage::{Refusal, Result, StorageError};
 
 /// Which Python can open a new file.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -82,9 +82,8 @@ impl FileStorageOptions {
 
     /// Refuses options that exclude each other, in Python's words.
     pub fn check(&self) -> Result<()> {
-        let refused = |message: &str| {
-            Err(StorageError::Refused { class: ("builtins", "ValueError"), message: message.into() })
-        };
+        let refused =
+            |message: &str| Err(StorageError::Refused { what: Refusal::Options, message: message.into() });
         if self.read_only && self.create {
             return refused("can't create a read-only file");
         }

@@ -20,7 +20,7 @@ use super::tail_note::{BLOCK, TailNote};
 use super::window::Window;
 use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
-use crate::storage::{Result, StorageError};
+use crate::storage::{Refusal, Result, StorageError};
 
 /// Bytes of one read when the end is saved aside.
 const COPY_LEN: usize = 1 << 20;
@@ -346,7 +346,7 @@ pub fn check_sanity(log: &Log, index: &Index, mut pos: u64, file_len: u64) -> Op
 /// Copies everything behind `pos` to the first free `.trN`, and cuts it off.
 pub fn save_aside(media: &dyn Media, file: &dyn MediaFile, path: &Path, pos: u64) -> Result<()> {
     let failed = |error| StorageError::Refused {
-        class: ("ZODB.POSException", "StorageSystemError"),
+        what: Refusal::TornTail,
         message: format!(
             "Couldn't save truncated data of {} from {pos} on: {error}. Make room beside it and start again",
             path.display()

@@ -16,7 +16,9 @@ use crate::base::log_rate::LogRate;
 use crate::conflict::{Conflict, Resolver};
 use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::{Op, OpKind, Staged};
-use crate::storage::{Commit, Publisher, Result, Storage, StorageError, Ticket, TidAt, Voted};
+use crate::storage::{
+    Commit, Publisher, Refusal, Result, Storage, StorageError, Ticket, TidAt, VoteResult, Voted,
+};
 
 /// Clients that copy a database can cause these lines.
 static MISMATCHES: LogRate = LogRate::new("mismatches between data and backpointers", 60, 60);
@@ -34,12 +36,12 @@ impl Commit for FileStorage {
         self.core.publisher.set(publisher, super::log::TARGET, &self.name());
     }
 
-    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
+    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> VoteResult {
         self.check_writable()?;
         check_meta(&staged)?;
         let core = &self.core;
         if core.blobs.is_none() && !staged.blobs().is_empty() {
-            return Err(StorageError::no_blobs());
+            return Err(StorageError::no_blobs().into());
         }
         let points_back =
             |op: &Op| matches!(op.kind, OpKind::Undo { .. } | OpKind::Restore { prev_txn: Some(_), .. });
@@ -134,7 +136,7 @@ impl FileStorage {
         }
         if begin + draft.len > POS_MAX {
             return Err(StorageError::Refused {
-                class: ("ZODB.FileStorage.FileStorage", "FileStorageError"),
+                what: Refusal::FileLimit,
                 message: "the file would exceed 256 TiB".into(),
             });
         }
@@ -164,7 +166,7 @@ impl FileStorage {
             OpKind::Store { .. } => {
                 if op.len == 0 {
                     return Err(StorageError::Refused {
-                        class: ("ZODB.POSException", "StorageError"),
+                        what: Refusal::Record,
                         message: format!("the record of object 0x{oid} is empty"),
                     });
                 }
@@ -182,7 +184,7 @@ impl FileStorage {
                     record.data_len = 0;
                 } else if op.len == 0 {
                     return Err(StorageError::Refused {
-                        class: ("ZODB.POSException", "StorageError"),
+                        what: Refusal::Record,
                         message: format!("the record of object 0x{oid} is empty"),
                     });
                 }
@@ -253,10 +255,8 @@ fn back_pointer(
 
 /// Checks that the lengths fit into two bytes, and that the status is valid in the file.
 fn check_meta(staged: &Staged) -> Result<()> {
-    let refused = |message: &str| {
-        let class = ("ZODB.FileStorage.FileStorage", "FileStorageError");
-        Err(StorageError::Refused { class, message: message.into() })
-    };
+    let refused =
+        |message: &str| Err(StorageError::Refused { what: Refusal::FileLimit, message: message.into() });
     let meta = &staged.meta;
     if u16::try_from(meta.user.len()).is_err() {
         return refused("user name too long");

@@ -15,7 +15,7 @@ use super::log::Log;
 use super::places::Places;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, MutexGuard, rank};
-use crate::storage::{Result, StorageError};
+use crate::storage::{Refusal, Result, StorageError};
 
 /// One file and its index.
 pub struct Volume {
@@ -84,7 +84,7 @@ pub struct Lent(ArcSwapOption<Volume>);
 impl Lent {
     pub fn get(&self) -> Result<Arc<Volume>> {
         self.0.load_full().ok_or_else(|| StorageError::Refused {
-            class: ("ZODB.POSException", "StorageError"),
+            what: Refusal::IterationEnded,
             message: format!(
                 "the iterator was ended: more than {RETIRED_MAX} packs have replaced the file since it was begun"
             ),

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::{MappingStorage, OBJECT_SIZE, State, revision_size};
 use crate::base::ids::{Oid, Tid};
-use crate::storage::{Pack, PackRequest, Result, StorageError};
+use crate::storage::{Pack, PackRequest, Refusal, Result, StorageError};
 
 impl Pack for MappingStorage {
     fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
@@ -23,7 +23,7 @@ impl Pack for MappingStorage {
                 Some(last) if last == stop => return Ok(()),
                 Some(last) if last > stop => {
                     return Err(StorageError::Refused {
-                        class: ("builtins", "ValueError"),
+                        what: Refusal::PackedLater,
                         message: "Already packed to a later time".into(),
                     });
                 }
@@ -69,7 +69,7 @@ fn reachable(state: &State, stop: Tid, request: &PackRequest<'_>) -> Result<BTre
         for (tid, data) in revisions.get(first_kept(revisions, stop)..).unwrap_or_default() {
             let Some(data) = data else { continue };
             (request.references)(data, &mut found).map_err(|reason| StorageError::Refused {
-                class: ("ZODB.POSException", "StorageError"),
+                what: Refusal::Pack,
                 message: format!("pack: the record of object 0x{oid} at {tid}: {reason}"),
             })?;
             todo.append(&mut found);

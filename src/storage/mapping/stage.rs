@@ -9,8 +9,8 @@ use crate::storage::blob::StagedBlob;
 use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::OpKind;
 use crate::storage::{
-    Commit, Committed, Delivery, Publisher, Result, Staged, Storage, StorageError, Ticket, TidAt,
-    TransactionMeta, Voted,
+    Commit, Committed, Delivery, Publisher, Staged, Storage, StorageError, Ticket, TidAt, TransactionMeta,
+    VoteResult, Voted,
 };
 
 /// A transaction that has passed its vote.
@@ -47,7 +47,7 @@ impl Commit for MappingStorage {
         self.publisher.set(publisher, TARGET, &self.name);
     }
 
-    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
+    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> VoteResult {
         let mut conflicts = Conflicts::default();
         let mut records = Vec::with_capacity(staged.ops().len());
         for index in 0..staged.ops().len() {
@@ -78,7 +78,7 @@ impl Commit for MappingStorage {
                 }
                 OpKind::Restore { serial, has_data, .. } => (Some(serial), has_data),
                 OpKind::Undo { .. } => {
-                    return Err(StorageError::Unsupported(format!("{} cannot undo", self.name())));
+                    return Err(StorageError::Unsupported(format!("{} cannot undo", self.name())).into());
                 }
             };
             let data: Data = if has_data { Some(staged.payload(&op)?.into()) } else { None };
@@ -87,7 +87,7 @@ impl Commit for MappingStorage {
         let (mut staged, _) = conflicts.finish(staged)?;
         let blobs = staged.take_blobs();
         if self.blobs.is_none() && !blobs.is_empty() {
-            return Err(StorageError::no_blobs());
+            return Err(StorageError::no_blobs().into());
         }
         let tid = match tid_at {
             TidAt::Finish => None,

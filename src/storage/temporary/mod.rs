@@ -111,8 +111,8 @@ impl TemporaryStorage {
     }
 
     /// The error of calls that temporary storages do not support.
-    fn unsupported<T>(&self, what: &str) -> Result<T> {
-        Err(StorageError::Unsupported(format!("{}: {what}", self.name)))
+    fn unsupported(&self, what: &str) -> StorageError {
+        StorageError::Unsupported(format!("{}: {what}", self.name))
     }
 }
 
@@ -165,7 +165,7 @@ impl Storage for TemporaryStorage {
         let mut last_oid = self.last_oid.lock();
         let last = largest.max(*last_oid);
         let Some(end) = last.checked_add(count as u64) else {
-            return self.unsupported("there are no more object ids");
+            return Err(self.unsupported("there are no more object ids"));
         };
         *last_oid = end;
         Ok((last + 1..=end).map(Oid).collect())

@@ -10,7 +10,8 @@ use crate::pickle::refs;
 use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::staged::OpKind;
 use crate::storage::{
-    Commit, Committed, Delivery, Publisher, Result, Staged, StorageError, Ticket, TidAt, Voted,
+    Commit, Committed, Delivery, Publisher, Refusal, Result, Staged, StorageError, Ticket, TidAt, VoteResult,
+    Voted,
 };
 
 /// A transaction that has passed its vote.
@@ -53,7 +54,7 @@ impl Commit for TemporaryStorage {
         self.resolver.set(resolver);
     }
 
-    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
+    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> VoteResult {
         let mut conflicts = Conflicts::default();
         let mut records = Vec::with_capacity(staged.ops().len());
         for index in 0..staged.ops().len() {
@@ -72,9 +73,9 @@ impl Commit for TemporaryStorage {
                         Settled::Postponed => break,
                     }
                 }
-                OpKind::Delete { .. } => return self.unsupported("objects cannot be deleted"),
-                OpKind::Undo { .. } => return self.unsupported("nothing can be undone"),
-                OpKind::Restore { .. } => return self.unsupported("nothing can be copied to it"),
+                OpKind::Delete { .. } => return Err(self.unsupported("objects cannot be deleted").into()),
+                OpKind::Undo { .. } => return Err(self.unsupported("nothing can be undone").into()),
+                OpKind::Restore { .. } => return Err(self.unsupported("nothing can be copied to it").into()),
             }
         }
         let (staged, resolved) = conflicts.finish(staged)?;
@@ -128,7 +129,7 @@ impl TemporaryStorage {
 fn record(oid: Oid, data: Vec<u8>) -> Result<Record> {
     let mut references = Vec::new();
     refs::references(&data, &mut references).map_err(|reason| StorageError::Refused {
-        class: ("ZODB.POSException", "StorageError"),
+        what: Refusal::Record,
         message: format!("the references in the record of object 0x{oid} cannot be found: {reason}"),
     })?;
     references.sort_unstable();

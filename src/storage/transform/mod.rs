@@ -15,9 +15,9 @@ use std::sync::Arc;
 use super::forward::forward;
 use super::staged::OpKind;
 use super::{
-    Commit, DataRecord, History, Iterate, IternextRecord, Load, Loaded, Pack, PackRequest, RecordIterator,
-    Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, TransactionMeta,
-    TransactionRecord, Undo, UndoEntry, Voted,
+    Commit, DataRecord, History, Iterate, IternextRecord, Load, Loaded, NotVoted, Pack, PackRequest,
+    RecordIterator, Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator,
+    TransactionMeta, TransactionRecord, Undo, UndoEntry, VoteResult, Voted,
 };
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
@@ -74,7 +74,7 @@ impl Transform {
             let record = staged.payload(op)?;
             if self.codec.is_longer(&record, self.len_max) {
                 return Err(StorageError::Refused {
-                    class: ("ZODB.POSException", "StorageError"),
+                    what: Refusal::Record,
                     message: format!(
                         "the record of object 0x{} is larger than the server permits once it is decompressed: max-message-size \
                          is {} bytes",
@@ -127,28 +127,29 @@ impl Transform {
         staged.map_records(|oid, record| decoded(self.codec.as_ref(), self.len_max, oid, record))
     }
 
-    /// Decodes the records in an error: for the class of the object, and for a merge by the client.
-    fn decode_error(&self, error: StorageError) -> StorageError {
+    /// Decodes the records of conflicts, for the class of the object and for a merge by the client, and those of a
+    /// transaction that comes back.
+    fn decode_not_voted(&self, not_voted: NotVoted) -> NotVoted {
         let decode = |data: &mut Vec<u8>| {
             if let Ok(Cow::Owned(decoded)) = self.codec.decode(data, self.len_max) {
                 *data = decoded;
             }
         };
-        match error {
-            StorageError::Conflict(mut conflict) => {
+        match not_voted {
+            NotVoted::Failed(StorageError::Conflict(mut conflict)) => {
                 decode(&mut conflict.data);
-                StorageError::Conflict(conflict)
+                NotVoted::Failed(StorageError::Conflict(conflict))
             }
-            StorageError::Unmerged { mut conflicts, staged } if !self.by_clients => {
+            NotVoted::Unmerged { mut conflicts, staged } if !self.by_clients => {
                 conflicts.iter_mut().for_each(|conflict| decode(&mut conflict.data));
                 match self.decode_staged(*staged) {
-                    Ok(staged) => StorageError::Unmerged { conflicts, staged: Box::new(staged) },
-                    Err(error) => error,
+                    Ok(staged) => NotVoted::Unmerged { conflicts, staged: Box::new(staged) },
+                    Err(error) => NotVoted::Failed(error),
                 }
             }
-            StorageError::Postponed(staged) if !self.by_clients => match self.decode_staged(*staged) {
-                Ok(staged) => StorageError::Postponed(Box::new(staged)),
-                Err(error) => error,
+            NotVoted::Postponed(staged) if !self.by_clients => match self.decode_staged(*staged) {
+                Ok(staged) => NotVoted::Postponed(Box::new(staged)),
+                Err(error) => NotVoted::Failed(error),
             },
             other => other,
         }
@@ -179,7 +180,7 @@ fn undecodable(oid: Oid, error: io::Error) -> StorageError {
         return StorageError::io(format!("decoding the record of object 0x{oid}"))(error);
     }
     StorageError::Refused {
-        class: ("ZODB.POSException", "StorageError"),
+        what: Refusal::Record,
         message: format!("the record of object 0x{oid} cannot be decoded: {error}"),
     }
 }
@@ -261,10 +262,10 @@ impl History for Transform {
 impl Commit for Transform {
     forward!(base: tids_after, finish, abort, set_publisher);
 
-    fn vote(&self, staged: Staged, tid_at: TidAt) -> Result<Box<dyn Voted>> {
+    fn vote(&self, staged: Staged, tid_at: TidAt) -> VoteResult {
         self.check_lengths(&staged)?;
         let staged = if self.by_clients { staged } else { self.encode_staged(staged)? };
-        self.base.vote(staged, tid_at).map_err(|error| self.decode_error(error))
+        self.base.vote(staged, tid_at).map_err(|not_voted| self.decode_not_voted(not_voted))
     }
 
     fn set_resolver(&self, resolver: Arc<dyn Resolver>) {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::storage::transform::Codec;
 use runzeo::internal::storage::transform::zlib::Zlib;
-use runzeo::storage::{Resolver, ThreeStates, Unresolved};
-use runzeo::storage::{Staged, StorageError, TidAt};
+use runzeo::storage::{NotVoted, Resolver, Staged, StorageError, ThreeStates, TidAt, Unresolved};
 
 use super::kinds::Kind;
 use crate::support::storage::{commit, commit_staged, load, staged};
@@ -46,7 +45,7 @@ pub fn conflicts_are_merged(kind: &Kind) {
     both.store(Oid(1), t1, &word("new")).unwrap();
     let voted = match storage.vote(both, TidAt::Finish) {
         Ok(voted) if kind.merges => voted,
-        Err(StorageError::Conflict(_)) if !kind.merges => return,
+        Err(NotVoted::Failed(StorageError::Conflict(_))) if !kind.merges => return,
         other => panic!("{:?}", other.map(|voted| voted.resolved().to_vec())),
     };
     assert_eq!(voted.resolved(), [Oid(1)]);
@@ -85,7 +84,7 @@ pub fn clients_merge_themselves(kind: &Kind) {
     transaction.store(Oid(1), t1, &word("new")).unwrap();
     transaction.store(Oid(2), t1, &word("second")).unwrap();
     let mut back: Staged = match storage.vote(transaction, TidAt::Finish) {
-        Err(StorageError::Unmerged { conflicts, staged }) => {
+        Err(NotVoted::Unmerged { conflicts, staged }) => {
             assert_eq!(conflicts.len(), 1);
             let conflict = &conflicts[0];
             assert_eq!((conflict.oid, conflict.committed, conflict.read), (Oid(1), t2, t1));
@@ -98,7 +97,7 @@ pub fn clients_merge_themselves(kind: &Kind) {
     let t3 = commit(storage, &[(2, t1, &word("between"))]).unwrap();
     back.store(Oid(1), t2, &word("merged")).unwrap();
     let mut back: Staged = match storage.vote(back, TidAt::Finish) {
-        Err(StorageError::Unmerged { conflicts, staged }) => {
+        Err(NotVoted::Unmerged { conflicts, staged }) => {
             let listed: Vec<_> = conflicts.iter().map(|conflict| (conflict.oid, conflict.read)).collect();
             assert_eq!(listed, [(Oid(2), t1)]);
             *staged
@@ -147,7 +146,7 @@ pub fn the_first_conflict_is_told(kind: &Kind) {
                 transaction.check_current(checked, t1);
             }
             let voted = match storage.vote(transaction, TidAt::Finish) {
-                Err(StorageError::Postponed(mut transaction)) => {
+                Err(NotVoted::Postponed(mut transaction)) => {
                     assert!(stores_first && new.ends_with("later"), "{new}");
                     transaction.may_wait = true;
                     storage.vote(*transaction, TidAt::Finish)
@@ -155,7 +154,7 @@ pub fn the_first_conflict_is_told(kind: &Kind) {
                 voted => voted,
             };
             let store_fails = !(kind.merges && new.starts_with("merge"));
-            match voted.map(|voted| voted.resolved().to_vec()) {
+            match voted.map(|voted| voted.resolved().to_vec()).map_err(StorageError::from) {
                 Err(StorageError::Conflict(conflict)) if stores_first && store_fails => {
                     assert_eq!(conflict.oid, stored, "{new}");
                     assert!(!conflict.data.is_empty(), "the class of the object can be told");

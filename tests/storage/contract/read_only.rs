@@ -10,7 +10,7 @@ use runzeo::internal::storage::transform::Transform;
 use runzeo::internal::storage::transform::zlib::Zlib;
 use runzeo::storage::file::FileStorageOptions;
 use runzeo::storage::prelude::*;
-use runzeo::storage::{StorageError, TidAt};
+use runzeo::storage::{NotVoted, StorageError, TidAt};
 
 use crate::support::storage::*;
 
@@ -18,7 +18,7 @@ fn refuses_to_write(storage: &dyn Storage) {
     assert!(storage.is_read_only());
     let mut txn = staged();
     txn.store(Oid(1), Tid::ZERO, b"x").unwrap();
-    assert!(matches!(storage.vote(txn, TidAt::Finish), Err(StorageError::ReadOnly)));
+    assert!(matches!(storage.vote(txn, TidAt::Finish), Err(NotVoted::Failed(StorageError::ReadOnly))));
     assert!(matches!(storage.new_oids(1), Err(StorageError::ReadOnly)));
 }
 

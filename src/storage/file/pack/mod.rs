@@ -39,7 +39,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::log_rate::LogRate;
 use crate::base::sync::{Condvar, Mutex, rank};
 use crate::storage::blob::Sweep;
-use crate::storage::{Pack, PackRequest, Removals, Result, StorageError};
+use crate::storage::{Pack, PackRequest, Refusal, Removals, Result, StorageError};
 
 /// Packs with lines in the log. Clients may ask for one after the other, and most have nothing to do.
 static TOLD: LogRate = LogRate::new("packs", 60, 60);
@@ -72,13 +72,17 @@ impl Pack for FileStorage {
             request,
             is_told: TOLD.admits(None, ""),
             phase: "",
+            is_old_removed: false,
             begun: Instant::now(),
             logged: Instant::now(),
         };
         for _ in 0..ATTEMPTS_MAX {
             match pack.run(stop, gc) {
                 Ok(()) => return Ok(()),
-                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::Failed(error)) => {
+                    pack.warn_of_removed_old();
+                    return Err(error);
+                }
                 Err(Stop::LeftOut { oid, tid }) => info!(
                     target: TARGET,
                     "{}: object 0x{oid} became reachable again through {}: the pack begins anew",
@@ -87,25 +91,27 @@ impl Pack for FileStorage {
                 ),
             }
         }
+        pack.warn_of_removed_old();
         Err(StorageError::Refused {
-            class: ("ZODB.POSException", "StorageError"),
+            what: Refusal::Pack,
             message: format!(
-                "packing: objects became reachable again {ATTEMPTS_MAX} times while they were left out. Nothing was \
-                 removed. Pack again when fewer transactions are undone"
+                "packing: objects became reachable again {ATTEMPTS_MAX} times while they were left out. The \
+                 database is unchanged. Pack again when fewer transactions are undone"
             ),
         })
     }
 }
 
 impl FileStorage {
-    /// Removes what the last pack kept, to make room.
-    fn remove_old(&self) -> Result<()> {
+    /// Removes what the last pack kept, to make room. False: there was nothing.
+    fn remove_old(&self) -> Result<bool> {
         let old = with_suffix(&self.options.path, ".old");
-        if self.core.media.exists(&old) {
+        let exists = self.core.media.exists(&old);
+        if exists {
             let doing = format!("removing {}", old.display());
             self.core.media.remove(&old).map_err(StorageError::io(doing))?;
         }
-        Ok(())
+        Ok(exists)
     }
 }
 
@@ -131,14 +137,14 @@ fn through(tid: Option<Tid>) -> String {
 
 /// The pack time as a tid.
 fn stop_of(time: f64) -> Result<Tid> {
-    let refused = |class, message: &str| Err(StorageError::Refused { class, message: message.into() });
+    let refused = |what, message: &str| Err(StorageError::Refused { what, message: message.into() });
     // The range of a time stamp: about 1900 to 9999. Python's limits are those of its C library.
     let year_1900 = -2_208_988_800.0;
     if !(year_1900..253_402_300_800.0).contains(&time) {
-        return refused(("builtins", "ValueError"), "the pack time is out of range");
+        return refused(Refusal::PackTimeRange, "the pack time is out of range");
     }
     match Tid::from_unix(time) {
-        Tid::ZERO => refused(("ZODB.FileStorage.FileStorage", "FileStorageError"), "Invalid pack time"),
+        Tid::ZERO => refused(Refusal::PackTimeZero, "Invalid pack time"),
         stop => Ok(stop),
     }
 }
@@ -157,6 +163,8 @@ struct PackRun<'a> {
     /// Whether the log has lines about it.
     is_told: bool,
     phase: &'static str,
+    /// Whether this pack has removed the file that the last one kept.
+    is_old_removed: bool,
     begun: Instant,
     logged: Instant,
 }
@@ -184,7 +192,7 @@ impl PackRun<'_> {
             return Ok(());
         };
         let keep_old = self.check_removal(&reach)? || storage.options.pack_keep_old;
-        storage.remove_old()?;
+        self.is_old_removed |= storage.remove_old()?;
         // A transaction later than the last one is just being committed.
         let is_gone = |oid, tid| Ok(tid <= core.last_tid() && !storage.has_revision(oid, tid)?);
         let begin = |blobs| Sweep::begin(blobs, keep_old, &is_gone);
@@ -218,6 +226,14 @@ impl PackRun<'_> {
                 copier.discard();
                 Err(error)
             }
+        }
+    }
+
+    /// For a pack that fails: what it cannot put back.
+    fn warn_of_removed_old(&self) {
+        if self.is_old_removed {
+            let path = self.core.path.display();
+            warn!(target: TARGET, "{path}.old, which the last pack had kept, was removed before this pack failed");
         }
     }
 
@@ -260,10 +276,10 @@ impl PackRun<'_> {
         let path = self.core.path.display();
         if self.storage.options.pack_refuse_large_removals {
             return Err(StorageError::Refused {
-                class: ("ZODB.FileStorage.FileStorage", "FileStorageError"),
+                what: Refusal::PackRemoval,
                 message: format!(
                     "{path}: the pack would remove {removed} of {before} objects, which pack-refuse-large-removals \
-                     forbids. Nothing was removed"
+                     forbids. The database is unchanged"
                 ),
             });
         }
@@ -278,9 +294,10 @@ impl PackRun<'_> {
     /// The oids that the record of `oid` at `pos` refers to.
     fn references(&self, oid: Oid, pos: u64, data: &[u8], oids: &mut Vec<Oid>) -> Result<()> {
         (self.request.references)(data, oids).map_err(|why| StorageError::Refused {
-            class: ("ZODB.POSException", "StorageError"),
+            what: Refusal::Pack,
             message: format!(
-                "packing: the record of object 0x{oid} at {pos} cannot be searched for references: {why}. Nothing was removed"
+                "packing: the record of object 0x{oid} at {pos} cannot be searched for references: {why}. The database is \
+                 unchanged"
             ),
         })
     }
@@ -342,7 +359,7 @@ impl Packing {
         let mut active = self.active.lock();
         if *active {
             return Err(StorageError::Refused {
-                class: ("ZODB.FileStorage.FileStorage", "FileStorageError"),
+                what: Refusal::PackRunning,
                 message: "Already packing".into(),
             });
         }

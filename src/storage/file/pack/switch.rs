@@ -28,7 +28,7 @@ use super::copy::Copier;
 use super::{PackRun, Stop};
 use crate::base::fs::with_suffix;
 use crate::base::ids::Oid;
-use crate::storage::{Result, StorageError};
+use crate::storage::{Refusal, Result, StorageError};
 
 /// The result, for the log.
 pub struct Switched {
@@ -106,12 +106,8 @@ fn hold_and_replace(
             Tried::Vote => core.pins.wait_for_votes(VOTE_PATIENCE),
         }
     }
-    let message =
-        "packing: transactions that undo or copy were voted on all the time. Nothing was removed, pack again";
-    Err(Stop::Failed(StorageError::Refused {
-        class: ("ZODB.POSException", "StorageError"),
-        message: message.into(),
-    }))
+    let message = "packing: transactions that undo or copy were voted on all the time. The database is unchanged, pack again";
+    Err(Stop::Failed(StorageError::Refused { what: Refusal::Pack, message: message.into() }))
 }
 
 fn remove_index(core: &Core) -> Result<()> {
