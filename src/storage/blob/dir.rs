@@ -69,8 +69,8 @@ impl BlobFile {
         Ok(BlobFile { file, len, path: path.into() })
     }
 
-    /// Reads from `pos` on, until `buf` is full or the blob ends. Returns the number of bytes. Any number of threads may
-    /// read at the same time.
+    /// Reads from `pos` on, until `buf` is full or the blob ends. Returns the number of bytes. Any number of threads
+    /// may read at the same time.
     pub fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
         self.file.read_at(buf, pos)
     }
