@@ -81,11 +81,10 @@ fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, St
     if storages.is_empty() {
         return Err("no storages specified; use -f or -C".into());
     }
-    files::check(&storages)?;
+    let mut warnings = files::check(&storages)?;
     let read_only = file.zeo.read_only.unwrap_or(false);
     let pid_filename = options.pid_file.map(PathBuf::from).or(file.zeo.pid_filename);
     let instance_pid_filename = || Some(Path::new(&set("INSTANCE_HOME")?).join("var/ZEO.pid"));
-    let mut warnings = Vec::new();
     if set("ZEO_MTACCEPTOR").is_some() {
         warnings.push("ZEO_MTACCEPTOR has no effect: the server is multi-threaded anyway; unset it".into());
     }

@@ -1,16 +1,18 @@
-//! Checks that no file belongs to two storages that write.
+//! Checks that no file and no blob directory belongs to two storages that write.
 //!
-//! The second storage would find the file locked by its own process. So the configuration is refused, even if the path
-//! is spelled in two ways. Read-only storages may share a file with one that writes.
+//! The second storage would find the file locked by its own process; a blob directory has no lock, and a pack of one
+//! storage removes blobs of the other. So the configuration is refused, even if the path is spelled in two ways.
+//! Read-only storages may share files and directories with one that writes.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{FileStorageConfig, NamedStorage, StorageConfig};
+use super::{FileStorageConfig, Location, NamedStorage, StorageConfig};
 
-/// Checks that each file has at most one storage that writes to it.
-pub fn check(storages: &[NamedStorage]) -> Result<(), String> {
+/// Checks that each file has at most one storage that writes to it, and each blob directory at most one that stores
+/// into it. Returns warnings about directories that a pack might damage.
+pub fn check(storages: &[NamedStorage]) -> Result<Vec<String>, String> {
     let mut writers: HashMap<PathBuf, (&str, &FileStorageConfig)> = HashMap::new();
     for NamedStorage { name, storage } in storages {
         for file in files(storage).into_iter().filter(|file| !file.options.read_only) {
@@ -24,7 +26,7 @@ pub fn check(storages: &[NamedStorage]) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    check_blob_dirs(storages)
 }
 
 /// The files of a storage and of its inner storages.
@@ -43,9 +45,97 @@ fn files(storage: &StorageConfig) -> Vec<&FileStorageConfig> {
     }
 }
 
-/// One path for all paths that lead to the same file, which need not exist yet.
+/// A storage's use of a blob directory.
+struct BlobDirUse<'a> {
+    storage: &'a str,
+    path: &'a Path,
+    location: &'a Location,
+    /// Whether transactions are stored in it: not in the base of a `<demostorage>`, nor below `<before>`.
+    stores: bool,
+}
+
+fn check_blob_dirs(storages: &[NamedStorage]) -> Result<Vec<String>, String> {
+    let mut uses = Vec::new();
+    for NamedStorage { name, storage } in storages {
+        blob_dirs(storage, None, true, &mut |path, location, stores| {
+            uses.push(BlobDirUse { storage: name, path, location, stores });
+        });
+    }
+    let mut warnings = Vec::new();
+    let mut first: HashMap<PathBuf, &BlobDirUse<'_>> = HashMap::new();
+    for used in &uses {
+        let Some(other) = first.insert(identity(used.path), used) else { continue };
+        let shared = format!(
+            "{}: storage '{}' has the blob-dir of storage '{}' ({}): {}",
+            used.location,
+            used.storage,
+            other.storage,
+            other.location,
+            used.path.display()
+        );
+        if used.stores && other.stores {
+            return Err(format!(
+                "{shared}; each needs a directory of its own, for a pack of one removes blobs of the other"
+            ));
+        }
+        if used.stores || other.stores {
+            warnings.push(format!("{shared}; a pack of one may remove blobs of the other"));
+        }
+        if other.stores {
+            first.insert(identity(used.path), other);
+        }
+    }
+    Ok(warnings)
+}
+
+/// Calls `each` with the blob directories that a storage and its inner storages open to write. `around`: that of a
+/// `<blobstorage>` around it.
+fn blob_dirs<'a>(
+    storage: &'a StorageConfig,
+    around: Option<(&'a Path, &'a Location)>,
+    stores: bool,
+    each: &mut impl FnMut(&'a Path, &'a Location, bool),
+) {
+    match storage {
+        StorageConfig::File(file) if !file.options.read_only => {
+            let own = file.options.blob_dir.as_deref().map(|path| (path, &file.location));
+            if let Some((path, location)) = own.or(around) {
+                each(path, location, stores);
+            }
+        }
+        StorageConfig::File(_) => {}
+        StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } => {
+            around.into_iter().for_each(|(path, location)| each(path, location, stores));
+        }
+        StorageConfig::Demo(demo) => {
+            if let Some(base) = &demo.base {
+                blob_dirs(base, None, false, each);
+            }
+            match &demo.changes {
+                Some(changes) => blob_dirs(changes, around, stores, each),
+                None => around.into_iter().for_each(|(path, location)| each(path, location, stores)),
+            }
+        }
+        StorageConfig::Blob(blob) => {
+            blob_dirs(&blob.base, Some((&blob.blob_dir, &blob.location)), stores, each);
+        }
+        StorageConfig::Zlib(zlib) => blob_dirs(&zlib.base, around, stores, each),
+        StorageConfig::Before(before) => blob_dirs(&before.base, None, false, each),
+        #[cfg(feature = "test-storages")]
+        StorageConfig::Test { base, .. } => blob_dirs(base, around, stores, each),
+    }
+}
+
+/// One path for all paths that lead to the same file or directory, which need not exist yet.
 fn identity(path: &Path) -> PathBuf {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let in_directory = || Some(fs::canonicalize(directory).ok()?.join(path.file_name()?));
-    fs::canonicalize(path).ok().or_else(in_directory).unwrap_or_else(|| path.to_owned())
+    if let Ok(real) = fs::canonicalize(path) {
+        return real;
+    }
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if parent.as_os_str().is_empty() => identity(Path::new(".")).join(name),
+        (Some(parent), Some(name)) => identity(parent).join(name),
+        // It ends in `..`, and what that is taken from does not exist.
+        (Some(parent), None) => identity(parent).parent().map_or_else(|| path.to_owned(), Path::to_owned),
+        (None, _) => path.to_owned(),
+    }
 }

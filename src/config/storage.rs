@@ -54,6 +54,8 @@ pub struct DemoStorageConfig {
 #[derive(Clone, Debug)]
 pub struct BlobStorageConfig {
     pub blob_dir: PathBuf,
+    /// Where it was configured, for messages.
+    pub location: Location,
     pub base: Box<StorageConfig>,
 }
 

@@ -282,6 +282,60 @@ fn a_file_belongs_to_one_storage() {
     }
 }
 
+/// A pack of one removed blobs of the other. A file that two storages share was refused already.
+#[test]
+fn a_blob_directory_belongs_to_one_storage_that_stores() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().display();
+    fs::create_dir(directory.path().join("var")).unwrap();
+    std::os::unix::fs::symlink("var", directory.path().join("link")).unwrap();
+    let verdict = |storages: String| {
+        let path = directory.path().join("zeo.conf");
+        fs::write(&path, format!("%import zc.beforestorage\n<zeo>\naddress 1\n</zeo>\n{storages}")).unwrap();
+        match from_command_line("runzeo", &["-C".into(), path.into()], &|_| None) {
+            Ok(Invocation::Serve(config)) => Ok(config),
+            Ok(_) => panic!("it is not served"),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let file = |name: &str, blobs: &str, more: &str| {
+        let path = format!("{dir}/Data-{name}.fs");
+        format!("<filestorage {name}>\npath {path}\nblob-dir {dir}/{blobs}\n{more}\n</filestorage>\n")
+    };
+    let blobs = |name: &str, blobs: &str, inside: &str| {
+        format!("<blobstorage {name}>\nblob-dir {dir}/{blobs}\n{inside}</blobstorage>\n")
+    };
+    let mapping = "<mappingstorage>\n</mappingstorage>\n";
+    for exists in [false, true] {
+        if exists {
+            fs::create_dir(directory.path().join("var/blobs")).unwrap();
+        }
+        let spellings = ["var/blobs", "./var/../var/blobs", "link/blobs", "var/blobs/", "link/blobs/."];
+        for same in spellings.into_iter().take(if exists { 5 } else { 3 }) {
+            let changes = format!("path {dir}/D.fs\nblob-dir {dir}/{same}\n");
+            let changes = format!("<filestorage changes>\n{changes}</filestorage>\n");
+            let demo = format!("<demostorage b>\n{changes}</demostorage>\n");
+            for other in [file("b", same, ""), blobs("b", same, mapping), demo] {
+                let error = verdict(file("a", "var/blobs", "") + &other).unwrap_err();
+                assert!(error.contains("storage 'b' has the blob-dir of storage 'a'"), "{same}: {error}");
+                assert!(error.contains("zeo.conf:5)") && error.contains(&format!("{dir}/{same}")), "{error}");
+            }
+        }
+        for fine in [file("b", "var/others", ""), file("b", "link/blobs", "read-only true")] {
+            let config = verdict(file("a", "var/blobs", "") + &fine).unwrap();
+            assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        }
+        // The base of a demo and what is before now are never stored to, but what they show may be removed.
+        let base = format!("<demostorage b>\n{}</demostorage>\n", file("", "link/blobs", ""));
+        let before = format!("<before b>\nbefore now\n{}</before>\n", file("", "var/blobs", ""));
+        for doubtful in [base, before] {
+            let config = verdict(file("a", "var/blobs", "") + &doubtful).unwrap();
+            assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+            assert!(config.warnings[0].contains("storage 'b' has the blob-dir of storage 'a'"));
+        }
+    }
+}
+
 fn refusal(text: &str, environment: &[(&str, &str)]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("zeo.conf");

@@ -225,7 +225,7 @@ fn blob_storage(section: &Section) -> Result<BlobStorageConfig, ConfigError> {
     check_keeps_blobs(&base).map_err(|what| {
         ConfigError::at(&section.start, format!("<blobstorage> with blob-dir {blob_dir}: {what}"))
     })?;
-    Ok(BlobStorageConfig { blob_dir: blob_dir.into(), base })
+    Ok(BlobStorageConfig { blob_dir: blob_dir.into(), location: section.start.clone(), base })
 }
 
 /// Checks that the storage inside a `<blobstorage>` can keep blobs. It keeps them itself, as safely as its records.
