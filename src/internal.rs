@@ -160,3 +160,46 @@ pub mod wire {
         pub use crate::wire::value::{Value, extension_dict};
     }
 }
+
+pub mod auth {
+    pub mod password_file {
+        pub use crate::auth::password_file::Passwords;
+    }
+}
+
+pub mod storage {
+    pub mod before {
+        pub use crate::storage::before::Before;
+    }
+    pub mod demo {
+        pub use crate::storage::demo::DemoStorage;
+    }
+    pub mod file {
+        pub use crate::storage::file::index_file::parse as parse_index;
+        pub use crate::storage::file::recover::{Tail, scan};
+        pub use crate::storage::file::tail_note::TailNote;
+
+        pub mod lead {
+            pub use crate::storage::file::lead::{Joined, Lead};
+        }
+    }
+    pub mod mapping {
+        pub use crate::storage::mapping::MappingStorage;
+    }
+    pub mod media {
+        pub use crate::storage::media::{
+            Access, BOOT_LEN, Entry, Identity, Kind, Media, MediaDir, MediaFile, Readers, RealMedia,
+            TakenOver, Time,
+        };
+    }
+    pub mod temporary {
+        pub use crate::storage::temporary::TemporaryStorage;
+    }
+    pub mod transform {
+        pub use crate::storage::transform::{Codec, Transform};
+
+        pub mod zlib {
+            pub use crate::storage::transform::zlib::Zlib;
+        }
+    }
+}

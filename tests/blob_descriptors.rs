@@ -62,7 +62,7 @@ fn a_finish_without_a_free_descriptor() {
         for oid in oids {
             let blob = storage.blobs().unwrap().load_blob(Oid(oid), tid).unwrap();
             let mut data = [0; 8];
-            assert_eq!(blob.file.read_at(&mut data, 0).unwrap(), 8);
+            assert_eq!(blob.read_at(&mut data, 0).unwrap(), 8);
             assert_eq!(u64::from_be_bytes(data), oid);
         }
         assert_eq!(in_tmp(), 0);

@@ -19,10 +19,10 @@ use runzeo::internal::pickle::read::{Accept, read};
 use runzeo::internal::pickle::record::{class_name, is_blob};
 use runzeo::internal::pickle::refs::references;
 use runzeo::internal::pickle::rewrite::rewrite;
+use runzeo::internal::storage::file::parse_index;
 use runzeo::internal::wire::protocol::{Encoding, Generation, Wire};
 use runzeo::internal::wire::request::Request;
 use runzeo::internal::wire::value::{Value, extension_dict};
-use runzeo::storage::file::parse_index;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;

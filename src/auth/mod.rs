@@ -10,10 +10,10 @@
 //! one.
 #![deny(missing_docs)]
 
-pub mod digest;
-pub mod password_file;
+mod digest;
+pub(crate) mod password_file;
 #[cfg(feature = "test-storages")]
-pub mod plaintext;
+mod plaintext;
 
 use std::path::PathBuf;
 use std::sync::Arc;

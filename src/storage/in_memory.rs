@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::tids::Tids;
 use super::{Committed, Publisher, PublisherSlot, Result, StorageError, Ticket};
-use crate::base::clock::Clock;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, MutexGuard, rank};
 
@@ -40,10 +39,10 @@ pub struct Totals {
 }
 
 impl Commits {
-    pub fn new(target: &'static str, clock: Arc<dyn Clock>) -> Commits {
+    pub fn new(target: &'static str, tids: Tids) -> Commits {
         Commits {
             target,
-            tids: Tids::new(Tid::ZERO, clock),
+            tids,
             publisher: PublisherSlot::default(),
             commit: Mutex::default(),
             last_oid: Mutex::default(),

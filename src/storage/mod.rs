@@ -13,30 +13,32 @@
 //! Votes of transactions that touch different objects run at the same time.
 
 mod abilities;
-pub mod before;
+pub(crate) mod before;
 pub mod blob;
 mod commit;
-pub mod demo;
-pub mod error;
+pub(crate) mod demo;
+mod error;
 pub mod file;
 mod forward;
 mod in_memory;
 #[cfg(feature = "test-storages")]
-pub mod load_delayed;
-pub mod mapping;
-pub mod media;
+pub(crate) mod load_delayed;
+pub(crate) mod mapping;
+pub(crate) mod media;
 mod read;
-pub mod staged;
-pub mod temporary;
+pub(crate) mod staged;
+pub(crate) mod temporary;
 mod tids;
-pub mod transform;
-pub mod types;
-mod vote;
+pub(crate) mod transform;
+mod types;
+pub mod vote;
 
 use std::sync::Arc;
 
 use crate::base::ids::{Oid, Tid};
-pub use crate::conflict::{Conflict, Resolver, ThreeStates, Unresolved};
+
+pub use crate::base::cancel::{Cancel, OnCancel};
+pub use crate::conflict::{Conflict, Resolver, ResolverSlot, ThreeStates, Unresolved};
 
 pub use self::abilities::{Blobs, ExtensionMethods, Iterate, Pack, Undo};
 pub use self::blob::{BlobDir, BlobFile};
@@ -45,7 +47,8 @@ pub use self::commit::{
 };
 pub use self::error::{Refusal, StorageError};
 pub use self::read::{History, Load};
-pub use self::staged::Staged;
+pub use self::staged::{Op, OpKind, Staged};
+pub use self::tids::Tids;
 pub use self::types::*;
 
 /// The traits, for callers that know the concrete type of their storage.
@@ -136,7 +139,7 @@ impl dyn Storage + '_ {
     }
 
     /// The directory for uploads of blobs, or [`StorageError::no_blobs`].
-    pub fn require_blob_dir(&self) -> Result<&Arc<BlobDir>> {
+    pub(crate) fn require_blob_dir(&self) -> Result<&Arc<BlobDir>> {
         self.blobs().and_then(|blobs| blobs.dir()).ok_or_else(StorageError::no_blobs)
     }
 

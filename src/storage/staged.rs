@@ -17,7 +17,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 
 /// Zero bytes in front of each payload: the length of a data header of FileStorage.
-pub const HEADROOM: usize = 42;
+pub(crate) const HEADROOM: usize = 42;
 
 /// A transaction between tpc_begin and vote.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl Staged {
     }
 
     /// Makes the transaction ask `permits` before it opens its temporary file.
-    pub fn count_file(&mut self, permits: impl FilePermits + 'static) {
+    pub(crate) fn count_file(&mut self, permits: impl FilePermits + 'static) {
         self.permits = Some(Box::new(permits));
     }
 
@@ -136,14 +136,14 @@ impl Staged {
     }
 
     /// Adds the blob of an object whose record is stored separately.
-    pub fn add_blob(&mut self, oid: Oid, blob: StagedBlob) {
+    pub(crate) fn add_blob(&mut self, oid: Oid, blob: StagedBlob) {
         self.remove_blob(oid);
         self.blob_at.insert(oid, self.blobs.len());
         self.blobs.push((oid, blob));
     }
 
     /// Removes the blob of an object.
-    pub fn remove_blob(&mut self, oid: Oid) {
+    pub(crate) fn remove_blob(&mut self, oid: Oid) {
         let Some(at) = self.blob_at.remove(&oid).filter(|at| *at < self.blobs.len()) else { return };
         self.blobs.swap_remove(at);
         if let Some((moved, _)) = self.blobs.get(at) {
@@ -202,26 +202,26 @@ impl Staged {
     }
 
     /// Whether there is an undo among the operations.
-    pub fn has_undo(&self) -> bool {
+    pub(crate) fn has_undo(&self) -> bool {
         self.ops.iter().any(|op| matches!(op.kind, OpKind::Undo { .. }))
     }
 
     /// Removes the last operation if it is an undo, which has no payload.
-    pub fn forget_undo(&mut self) {
+    pub(crate) fn forget_undo(&mut self) {
         if let Some(Op { kind: OpKind::Undo { .. }, .. }) = self.ops.last() {
             self.ops.pop();
         }
     }
 
     /// Adds a payload without operation, such as a state that an undo has merged. Returns where its headroom begins.
-    pub fn add_payload(&mut self, payload: &[u8]) -> io::Result<u64> {
+    pub(crate) fn add_payload(&mut self, payload: &[u8]) -> io::Result<u64> {
         self.rearranged = true;
         self.append(payload)
     }
 
     /// Gives operation `index` another payload, as if the client had sent it. The former payload stays unused, so
     /// payloads are not in the order of the operations any more.
-    pub fn replace(&mut self, index: usize, payload: &[u8]) -> io::Result<Op> {
+    pub(crate) fn replace(&mut self, index: usize, payload: &[u8]) -> io::Result<Op> {
         let start = self.append(payload)?;
         self.rearranged = true;
         let op = &mut self.ops[index];
@@ -230,7 +230,7 @@ impl Staged {
     }
 
     /// Reverts [`Staged::replace`]: operation `index` is `op` again.
-    pub fn put_back(&mut self, index: usize, op: Op) {
+    pub(crate) fn put_back(&mut self, index: usize, op: Op) {
         if let Some(replaced) = self.ops.get_mut(index) {
             *replaced = op;
         }
@@ -238,7 +238,7 @@ impl Staged {
 
     /// Calls `change` with the number and kind of each operation. The result is its new kind; the payload stays. `None`
     /// removes the operation, and its payload stays unused.
-    pub fn change_ops(&mut self, mut change: impl FnMut(usize, OpKind) -> Option<OpKind>) {
+    pub(crate) fn change_ops(&mut self, mut change: impl FnMut(usize, OpKind) -> Option<OpKind>) {
         let mut index = 0;
         let rearranged = &mut self.rearranged;
         self.ops.retain_mut(|op| {
@@ -317,7 +317,7 @@ impl Staged {
     }
 
     /// Removes all operations, and frees their memory and file.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         (self.ops, self.blobs, self.memory) = (Vec::new(), Vec::new(), Vec::new());
         self.blob_at = HashMap::new();
         (self.spill, self.spilled) = (None, 0);
@@ -334,7 +334,7 @@ impl Staged {
     }
 
     /// The whole area of headrooms and payloads, if it is in memory and in the order of the operations.
-    pub fn payload_in_memory(&mut self) -> Option<&mut Vec<u8>> {
+    pub(crate) fn payload_in_memory(&mut self) -> Option<&mut Vec<u8>> {
         (self.spill.is_none() && !self.rearranged).then_some(&mut self.memory)
     }
 
@@ -344,7 +344,7 @@ impl Staged {
     }
 
     /// The payload of `len` bytes whose headroom begins at `start`.
-    pub fn payload_at(&self, start: u64, len: u64) -> super::Result<Vec<u8>> {
+    pub(crate) fn payload_at(&self, start: u64, len: u64) -> super::Result<Vec<u8>> {
         let read = || {
             let mut data = memory::zeros(usize::try_from(len).unwrap_or(usize::MAX))?;
             self.read_at(&mut data, start + HEADROOM as u64)?;
@@ -354,7 +354,7 @@ impl Staged {
     }
 
     /// Reads a part of the area of headrooms and payloads.
-    pub fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<()> {
+    pub(crate) fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<()> {
         let mut done = 0;
         if let Some(Spill { file, .. }) = &self.spill
             && pos < self.spilled

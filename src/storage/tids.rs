@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::Tid;
 use crate::base::sync::{Mutex, MutexGuard, rank};
 use crate::storage::{Refusal, Result, StorageError, TidAt};
 
-/// Assigns tids, at vote or at finish.
+/// Assigns tids, at vote or at finish: the time of day, but always later than the last one.
 pub struct Tids {
     clock: Arc<dyn Clock>,
     last: Mutex<Last, rank::Tids>,
@@ -22,7 +22,12 @@ struct Last {
 }
 
 impl Tids {
-    pub fn new(last: Tid, clock: Arc<dyn Clock>) -> Tids {
+    /// `last`: the last transaction of the storage; zero if it has none. The time is that of the system.
+    pub fn new(last: Tid) -> Tids {
+        Tids::with_clock(last, Arc::new(SystemClock))
+    }
+
+    pub(crate) fn with_clock(last: Tid, clock: Arc<dyn Clock>) -> Tids {
         Tids { clock, last: Mutex::new(Last { written: last, told: last }) }
     }
 
@@ -40,7 +45,10 @@ impl Tids {
         }
     }
 
-    /// The tid of a transaction that needs it at vote: `own`, or a new one.
+    /// The tid of a transaction that needs it at vote ([`TidAt::Vote`](super::TidAt::Vote)): `own`
+    /// ([`Staged::tid`](super::Staged::tid)), or a new one.
+    ///
+    /// Errors: `Refused` if `own` is not later than the last transaction.
     pub fn at_vote(&self, own: Option<Tid>) -> Result<Tid> {
         let mut last = self.lock();
         if let Some(own) = own {
@@ -56,7 +64,8 @@ impl Tids {
         Ok(last.told)
     }
 
-    /// The tid of a transaction that is written now. `own`: the one that it got at vote.
+    /// The tid of a transaction that is written now. `own`: the one that it got at vote. To be called under the lock
+    /// that makes transactions become visible in the order of their tids.
     pub fn at_finish(&self, own: Option<Tid>) -> Tid {
         let mut last = self.lock();
         let tid = own.unwrap_or_else(|| self.clock.now().later_than(last.told.max(last.written)));
@@ -77,7 +86,7 @@ mod tests {
     #[test]
     fn the_clock_may_go_back() {
         let clock = Arc::new(ManualClock::new(Tid(100)));
-        let tids = Tids::new(Tid(5), clock.clone());
+        let tids = Tids::with_clock(Tid(5), clock.clone());
         assert_eq!(tids.at_finish(None), Tid(100));
         clock.set(Tid(50));
         assert_eq!(tids.at_finish(None), Tid(101));

@@ -5,6 +5,8 @@
 //! decides about conflicts: the transaction is a [`Staged`] one, and states are read with
 //! [`Load::load_serial`](super::Load::load_serial).
 
+#![warn(missing_docs)]
+
 use super::staged::{Op, OpKind};
 use super::{NotVoted, Result, Staged, Storage, StorageError};
 use crate::base::cancel::Cancel;

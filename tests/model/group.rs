@@ -8,7 +8,7 @@
 use loom::cell::UnsafeCell;
 use loom::thread;
 use runzeo::internal::base::sync::{Arc, Condvar};
-use runzeo::storage::file::lead::{Joined, Lead};
+use runzeo::internal::storage::file::lead::{Joined, Lead};
 
 use crate::Mutex;
 

@@ -32,12 +32,12 @@ use crate::support::pickle::Value;
 use crate::support::process::{Server, test_seconds};
 use peer::{Peer, finding};
 use runzeo::ids;
+use runzeo::internal::storage::demo::DemoStorage;
+use runzeo::internal::storage::transform::Transform;
+use runzeo::internal::storage::transform::zlib::Zlib;
 use runzeo::storage::StorageError;
-use runzeo::storage::demo::DemoStorage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
-use runzeo::storage::transform::Transform;
-use runzeo::storage::transform::zlib::Zlib;
 use world::{Oid, ROOT, State, World, is_content_of, record};
 
 /// Clients at the same time, besides the auditor and two packers.
@@ -358,7 +358,7 @@ fn check_without_server(kind: &Kind, server: &mut Server, seed: u64) -> io::Resu
             .load_blob(ids::Oid(oid), ids::Tid(serial))
             .map_err(error)?;
         let mut content = vec![0; blob.len as usize];
-        blob.file.read_at(&mut content, 0)?;
+        blob.read_at(&mut content, 0)?;
         if !is_content_of(oid, &content) {
             return finding(format!("in the files, the blob of 0x{oid:016x} has another content"));
         }

@@ -10,9 +10,9 @@ use crate::support::pickle::{Value, id};
 use crate::support::process::Server;
 use crate::support::storage::{Answers, commit, load, open};
 use runzeo::ids::{Oid, Tid};
+use runzeo::internal::storage::transform::zlib::Zlib;
+use runzeo::internal::storage::transform::{Codec, Transform};
 use runzeo::storage::prelude::*;
-use runzeo::storage::transform::zlib::Zlib;
-use runzeo::storage::transform::{Codec, Transform};
 use runzeo::storage::{PackProgress, PackRequest, StorageError};
 
 const MB: usize = 1 << 20;

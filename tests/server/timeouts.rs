@@ -14,8 +14,8 @@ use runzeo::internal::server::hosted::{Hosted, HostedOptions};
 use runzeo::internal::server::limits::Limits;
 use runzeo::internal::server::record_memory::RecordMemory;
 use runzeo::internal::server::workers::Pools;
+use runzeo::internal::storage::mapping::MappingStorage;
 use runzeo::internal::wire::protocol::Greeting;
-use runzeo::storage::mapping::MappingStorage;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Time limit of a wait for a connection that should be closed.

@@ -8,8 +8,9 @@ use crate::support::pythons::python;
 use crate::support::storage::*;
 use proptest::prelude::*;
 use runzeo::ids::{Oid, Tid};
+use runzeo::internal::storage::file::{parse_index, scan};
 use runzeo::storage::StorageError;
-use runzeo::storage::file::{FileStorageOptions, parse_index, scan};
+use runzeo::storage::file::FileStorageOptions;
 use runzeo::storage::prelude::*;
 
 /// A short file with every kind of record.

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use runzeo::ids::{Oid, Tid};
 use runzeo::storage::blob::BlobDir;
-use runzeo::storage::file::media::RealMedia;
 use runzeo::storage::{Refusal, StorageError};
 use tempfile::TempDir;
 
@@ -26,8 +25,7 @@ struct Place {
 impl Place {
     fn new() -> Place {
         let top = tempfile::tempdir().expect("a directory");
-        let blobs =
-            BlobDir::open(Arc::new(RealMedia), &top.path().join("blobs"), false).expect("a blob directory");
+        let blobs = BlobDir::open(&top.path().join("blobs"), false).expect("a blob directory");
         let place = Place { top, blobs };
         fs::create_dir_all(place.blobs.oid_dir(OID)).expect("the directory of the object");
         fs::write(place.secret(), "secret").expect("a secret");

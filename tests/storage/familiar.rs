@@ -13,7 +13,7 @@ use crate::support::faulty::Faulty;
 use crate::support::storage::*;
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::pickle::refs::references;
-use runzeo::storage::file::media::{Access, Media};
+use runzeo::internal::storage::media::{Access, Media};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest};

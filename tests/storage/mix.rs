@@ -188,7 +188,7 @@ fn run(dir: &Path, media: &Faulty, seed: u64) -> (Vec<Tried>, Tid) {
 fn blob(storage: &FileStorage, oid: u64, tid: Tid) -> Result<Vec<u8>> {
     let blob = storage.blobs().unwrap().load_blob(Oid(oid), tid)?;
     let mut data = vec![0; blob.len as usize];
-    blob.file.read_at(&mut data, 0).map_err(StorageError::io("test"))?;
+    blob.read_at(&mut data, 0).map_err(StorageError::io("test"))?;
     Ok(data)
 }
 

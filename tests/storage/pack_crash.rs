@@ -9,7 +9,7 @@ use crate::support::faulty::{Fault, Faulty};
 use crate::support::storage::*;
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::base::clock::ManualClock;
-use runzeo::storage::file::media::Media;
+use runzeo::internal::storage::media::Media;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, Result, Staged, StorageError, TidAt};

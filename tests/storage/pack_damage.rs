@@ -11,8 +11,8 @@ use crate::support::pythons::python;
 use crate::support::storage::*;
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::pickle::refs::references;
+use runzeo::internal::storage::mapping::MappingStorage;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::mapping::MappingStorage;
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, Result, StorageError};
 

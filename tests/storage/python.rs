@@ -11,7 +11,8 @@ use std::process::Command;
 use crate::support::pythons::python;
 use crate::support::storage::*;
 use runzeo::ids::{Oid, Tid};
-use runzeo::storage::file::{FileStorage, FileStorageOptions, parse_index};
+use runzeo::internal::storage::file::parse_index;
+use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{Staged, StorageError};
 

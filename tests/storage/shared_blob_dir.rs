@@ -106,7 +106,7 @@ fn store(storage: &FileStorage, oid: u64, serial: Tid, data: &[u8]) -> Result<Ti
 fn read(storage: &FileStorage, oid: u64, tid: Tid) -> Result<Vec<u8>> {
     let blob = storage.blobs().unwrap().load_blob(Oid(oid), tid)?;
     let mut data = vec![0; blob.len as usize];
-    assert_eq!(blob.file.read_at(&mut data, 0).unwrap(), data.len());
+    assert_eq!(blob.read_at(&mut data, 0).unwrap(), data.len());
     Ok(data)
 }
 

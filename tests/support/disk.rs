@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use runzeo::storage::file::media::{Access, BOOT_LEN, Identity, Media, MediaDir, MediaFile, RealMedia, Time};
+use runzeo::internal::storage::media::{
+    Access, BOOT_LEN, Identity, Media, MediaDir, MediaFile, RealMedia, Time,
+};
 
 /// Which calls are held, and which fail.
 #[derive(Debug, Default)]

@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use runzeo::auth::password_file::Passwords;
 use runzeo::auth::{Protocol, Protocols, Settings, Verdict};
+use runzeo::internal::auth::password_file::Passwords;
 use runzeo::internal::wire::protocol::{Dialect, Encoding, Generation, Wire};
 use runzeo::internal::wire::request::Request;
 

@@ -1,7 +1,7 @@
 //! Data files: arbitrary bytes are scanned up to an offset within the file, or refused; a second scan of that part
 //! finds the same.
 
-use runzeo::storage::file::{Tail, scan};
+use runzeo::internal::storage::file::{Tail, scan};
 
 pub fn run(data: &[u8]) {
     // An empty file is a new one; the magic is checked before the scan.

@@ -1,6 +1,6 @@
 //! Index files in all layouts: arbitrary bytes are read in linear memory, or refused.
 
-use runzeo::storage::file::parse_index;
+use runzeo::internal::storage::file::parse_index;
 
 pub fn run(data: &[u8]) {
     let Ok(index) = parse_index(data) else { return };

@@ -1,8 +1,10 @@
 //! Messages of every generation: decoding never panics, and each decoded message can be answered with the same id.
 
-use runzeo::ids::Tid;
 use runzeo::auth::PyException;
-use runzeo::internal::wire::protocol::{Dialect, Encoding, Generation, Greeting, GreetingAnswer, Wire, negotiate};
+use runzeo::ids::Tid;
+use runzeo::internal::wire::protocol::{
+    Dialect, Encoding, Generation, Greeting, GreetingAnswer, Wire, negotiate,
+};
 use runzeo::internal::wire::reply::LoadShape;
 use runzeo::internal::wire::request::Request;
 

@@ -24,12 +24,12 @@ use runzeo::internal::server::record_memory::RecordMemory;
 use runzeo::internal::server::session::serve;
 use runzeo::internal::server::workers::Pools;
 use runzeo::internal::server::{Authentication, Server};
-use runzeo::storage::file::{FileStorage, FileStorageOptions};
-use runzeo::storage::mapping::MappingStorage;
-use runzeo::storage::prelude::*;
+use runzeo::internal::storage::mapping::MappingStorage;
 use runzeo::internal::wire::frame::put_frame;
 use runzeo::internal::wire::mac::RunningMac;
 use runzeo::internal::wire::protocol::Greeting;
+use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::prelude::*;
 use sha1::{Digest, Sha1};
 
 const GENERATIONS: [&[u8]; 8] = [b"Z5", b"M5", b"Z4", b"Z3101", b"Z309", b"Z308", b"Z200", b"Z310"];
@@ -335,8 +335,8 @@ fn authenticate(peer: &mut Peer) {
 
 /// The longer strings in a reply, in order.
 fn strings_in(reply: &[u8]) -> Vec<Vec<u8>> {
-    use runzeo::internal::pickle::read::{Accept, read};
     use runzeo::auth::Value;
+    use runzeo::internal::pickle::read::{Accept, read};
     let Ok(tree) = read(reply, Accept::RECORD) else { return Vec::new() };
     let Ok(Value::Tuple(parts)) = Value::from_tree(&tree, tree.root()) else { return Vec::new() };
     match parts.last() {

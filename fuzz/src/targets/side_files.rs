@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use runzeo::ids::Oid;
-use runzeo::storage::blob::{BlobDir, Layout};
-use runzeo::storage::file::{FileStorage, FileStorageOptions, TailNote};
-use runzeo::storage::media::{
+use runzeo::internal::storage::file::TailNote;
+use runzeo::internal::storage::media::{
     Access, BOOT_LEN, Entry, Identity, Kind, Media, MediaDir, MediaFile, Readers, TakenOver, Time,
 };
+use runzeo::storage::blob::{BlobDir, Layout};
+use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 
 const BASE: &str = "/blobs";
@@ -189,7 +190,9 @@ fn blob_dir(choice: u8, text: &[u8]) {
         }
     }
     let media = Arc::new(OneOfEach { names, content, layout: name, touched: Mutex::default() });
-    let Ok(dir) = BlobDir::open(Arc::new(Disk(Arc::clone(&media))), Path::new(BASE), false) else { return };
+    let Ok(dir) = BlobDir::open_on(Arc::new(Disk(Arc::clone(&media))), Path::new(BASE), false) else {
+        return;
+    };
     assert_eq!(dir.layout(), layout);
     dir.clean(&|oid, tid| Ok((oid.0 ^ tid.0) & 1 == 0));
     for path in media.touched.lock().unwrap().iter() {

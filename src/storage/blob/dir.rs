@@ -18,7 +18,7 @@ use super::layout::{self, Layout, MARKER};
 use crate::base::fs::dir_of;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, rank};
-use crate::storage::media::{Entry, Kind, Media, MediaDir, MediaFile, Readers};
+use crate::storage::media::{Access, Entry, Kind, Media, MediaDir, MediaFile, Readers, RealMedia};
 use crate::storage::{Refusal, Result, StorageError};
 
 /// The log target of Python's blob code.
@@ -51,15 +51,41 @@ pub struct BlobDir {
 
 /// The data of a blob.
 pub struct BlobFile {
-    pub file: Arc<dyn MediaFile>,
+    pub(crate) file: Arc<dyn MediaFile>,
+    /// Its length in bytes.
     pub len: u64,
+    /// Its path, for messages.
     pub path: PathBuf,
+}
+
+impl BlobFile {
+    /// Opens a file that a storage keeps somewhere else than in a [`BlobDir`].
+    ///
+    /// Errors: `Io` with the path.
+    pub fn open(path: &Path) -> Result<BlobFile> {
+        let doing = || StorageError::io(format!("opening {}", path.display()));
+        let file = RealMedia.open(path, Access::Read).map_err(doing())?;
+        let len = file.len().map_err(doing())?;
+        Ok(BlobFile { file, len, path: path.into() })
+    }
+
+    /// Reads from `pos` on, until `buf` is full or the blob ends. Returns the number of bytes. Any number of threads
+    /// may read at the same time.
+    pub fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        self.file.read_at(buf, pos)
+    }
 }
 
 impl BlobDir {
     /// Opens the directory; unless `read_only`, makes it if it is missing. Call [`BlobDir::clean`] once the storage
     /// knows its revisions.
-    pub fn open(media: Arc<dyn Media>, path: &Path, read_only: bool) -> Result<Arc<BlobDir>> {
+    pub fn open(path: &Path, read_only: bool) -> Result<Arc<BlobDir>> {
+        BlobDir::open_on(Arc::new(RealMedia), path, read_only)
+    }
+
+    /// As [`BlobDir::open`], on another disk.
+    #[doc(hidden)]
+    pub fn open_on(media: Arc<dyn Media>, path: &Path, read_only: bool) -> Result<Arc<BlobDir>> {
         let doing = || StorageError::io(format!("opening the blob directory {}", path.display()));
         // Without a slash at the end.
         let base: PathBuf = std::path::absolute(path).map_err(doing())?.components().collect();
@@ -262,10 +288,12 @@ impl BlobDir {
         own.into_iter().try_for_each(|name| home.remove(name).map_err(removing(&home.path().join(name))))
     }
 
+    /// The path of the directory.
     pub fn base(&self) -> &Path {
         &self.base
     }
 
+    /// How it distributes blobs.
     pub fn layout(&self) -> Layout {
         self.layout
     }
@@ -295,10 +323,6 @@ impl BlobDir {
     pub fn revisions(&self, oid: Oid) -> Vec<Tid> {
         let names = self.home(oid).and_then(|home| home.list()).unwrap_or_default();
         names.iter().filter_map(|name| layout::tid_of(name.to_str()?)).collect()
-    }
-
-    pub fn contains(&self, oid: Oid, tid: Tid) -> bool {
-        self.has(&self.below(oid, tid))
     }
 
     /// Whether this path exists.

@@ -25,4 +25,4 @@ pub use dir::{BlobDir, BlobFile};
 pub use layout::Layout;
 pub use place::Placement;
 pub use staged::{StagedBlob, Upload};
-pub use sweep::Sweep;
+pub(crate) use sweep::Sweep;

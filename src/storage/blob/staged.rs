@@ -377,7 +377,7 @@ mod tests {
     use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
     use super::*;
-    use crate::storage::media::{Identity, RealMedia};
+    use crate::storage::media::Identity;
 
     /// Records the calls of the system and keeps no data.
     #[derive(Default)]
@@ -436,7 +436,7 @@ mod tests {
     /// stay.
     fn forgotten(blob_len: u64, cached_max: Option<u64>) -> [Vec<(u64, u64)>; 2] {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = BlobDir::open(Arc::new(RealMedia), &dir.path().join("blobs"), false).unwrap();
+        let blobs = BlobDir::open(&dir.path().join("blobs"), false).unwrap();
         let mut upload = blobs.begin().unwrap();
         let told = Arc::new(Told::default());
         upload.file = Arc::clone(&told) as Arc<dyn MediaFile>;
@@ -478,7 +478,7 @@ mod tests {
         // Beside this program, because `TMPDIR` may not be on a disk.
         let program = std::env::current_exe().unwrap();
         let dir = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
-        let blobs = BlobDir::open(Arc::new(RealMedia), &dir.path().join("blobs"), false).unwrap();
+        let blobs = BlobDir::open(&dir.path().join("blobs"), false).unwrap();
         let mut upload = blobs.begin().unwrap();
         let chunk = vec![1; 1 << 20];
         let count = 40;

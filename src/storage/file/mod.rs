@@ -27,11 +27,11 @@ mod format;
 mod group;
 mod history;
 mod index;
-mod index_file;
+pub(crate) mod index_file;
 mod index_legacy;
 mod index_saved;
 mod iterate;
-pub mod lead;
+pub(crate) mod lead;
 mod lock_file;
 mod log;
 mod open;
@@ -43,11 +43,11 @@ mod pack;
 mod pins;
 mod places;
 mod read;
-mod recover;
+pub(crate) mod recover;
 mod save;
 mod space;
 mod stage;
-mod tail_note;
+pub(crate) mod tail_note;
 #[cfg(feature = "test-storages")]
 mod test_hook;
 mod undo;
@@ -73,20 +73,13 @@ use self::space::Space;
 use self::tail_note::NoteFile;
 use self::volume::Current;
 use self::voted::Job;
-use super::tids::Tids;
-use super::{BlobDir, Blobs, Iterate, Pack, PublisherSlot, Result, Storage, StorageError, Undo};
+use super::{BlobDir, Blobs, Iterate, Pack, PublisherSlot, Result, Storage, StorageError, Tids, Undo, media};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, rank};
 use crate::conflict::ResolverSlot;
 
 pub use self::format::FileFormat;
-pub use self::index_file::parse as parse_index;
-pub use self::index_saved::SavedIndex;
-pub use self::open::Prepared;
 pub use self::options::{FileStorageOptions, NewFileFormat};
-pub use self::recover::{Scanned, Tail, scan};
-pub use self::tail_note::TailNote;
-pub use super::media;
 
 /// A storage in a single file, `Data.fs`.
 pub struct FileStorage {
@@ -187,6 +180,7 @@ impl FileStorage {
     }
 
     /// Whether the saved index was used at open, wholly or in part.
+    #[doc(hidden)]
     pub fn used_index(&self) -> bool {
         self.core.saver.used_index
     }

@@ -48,7 +48,7 @@ impl FileStorage {
     }
 
     /// The quick part of opening: takes the lock, and creates a new file and the blob directory.
-    pub fn prepare(options: FileStorageOptions) -> Result<Prepared> {
+    pub(crate) fn prepare(options: FileStorageOptions) -> Result<Prepared> {
         options.check()?;
         let lock_file = if options.read_only { None } else { Some(LockFile::acquire(&options.path)?) };
         let is_told = !options.read_only && !options.create;
@@ -86,7 +86,7 @@ impl Prepared {
                 found.last_tid,
             )),
             broken: OnceLock::new(),
-            tids: Tids::new(found.max_tid, options.clock.clone()),
+            tids: Tids::with_clock(found.max_tid, options.clock.clone()),
             group: Lead::default(),
             writer: Mutex::new(Writer {
                 end: found.end,
@@ -153,7 +153,7 @@ fn open_blobs(options: &FileStorageOptions) -> Result<Option<Arc<BlobDir>>> {
         let doing = StorageError::io(format!("removing the blob directory {}", path.display()));
         std::fs::remove_dir_all(path).map_err(doing)?;
     }
-    BlobDir::open(options.media.clone(), path, options.read_only).map(Some)
+    BlobDir::open_on(options.media.clone(), path, options.read_only).map(Some)
 }
 
 fn open_file(options: &FileStorageOptions) -> Result<Arc<dyn MediaFile>> {

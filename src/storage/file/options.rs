@@ -56,7 +56,9 @@ pub struct FileStorageOptions {
     /// Time travel, read-only: transactions from this tid on are not visible.
     pub stop: Option<Tid>,
     pub new_file_format: NewFileFormat,
+    #[doc(hidden)]
     pub media: Arc<dyn Media>,
+    #[doc(hidden)]
     pub clock: Arc<dyn Clock>,
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::in_memory::Commits;
-use super::media::RealMedia;
+use super::tids::Tids;
 use super::{
     BlobDir, Blobs, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load, Loaded, Pack,
     Result, Storage, StorageError, TransactionMeta,
@@ -77,7 +77,7 @@ impl MappingStorage {
     pub fn with_clock(name: String, clock: Arc<dyn Clock>) -> MappingStorage {
         MappingStorage {
             name,
-            commits: Commits::new(TARGET, clock),
+            commits: Commits::new(TARGET, Tids::with_clock(Tid::ZERO, clock)),
             state: Arc::default(),
             blobs: None,
             _blobs_end: None,
@@ -86,7 +86,7 @@ impl MappingStorage {
 
     /// Keeps blobs in the directory `dir`, which stays.
     pub fn with_blobs(self, dir: &Path) -> Result<MappingStorage> {
-        let blobs = BlobDir::open(Arc::new(RealMedia), dir, false)?;
+        let blobs = BlobDir::open(dir, false)?;
         // All blobs in it are of an earlier run, whose objects are lost.
         blobs.clean(&|_, _| Ok(true));
         Ok(MappingStorage { blobs: Some(blobs), ..self })

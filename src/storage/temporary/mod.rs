@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::in_memory::Commits;
+use super::tids::Tids;
 use super::{
     History, HistoryEntry, IternextRecord, LastInvalidations, Load, Loaded, Pack, Result, Storage,
     StorageError,
 };
-use crate::base::clock::SystemClock;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::base::sync::{RwLock, RwLockReadGuard, rank};
@@ -78,7 +78,7 @@ impl TemporaryStorage {
     pub fn with_age(name: String, former_age_max: Duration) -> TemporaryStorage {
         TemporaryStorage {
             name,
-            commits: Commits::new(TARGET, Arc::new(SystemClock)),
+            commits: Commits::new(TARGET, Tids::new(Tid::ZERO)),
             resolver: ResolverSlot::default(),
             state: RwLock::new(State {
                 objects: BTreeMap::new(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::pickle::refs::references;
+use runzeo::internal::storage::temporary::TemporaryStorage;
 use runzeo::storage::prelude::*;
-use runzeo::storage::temporary::TemporaryStorage;
 use runzeo::storage::{PackProgress, PackRequest, StorageError};
 
 use crate::support::storage::{Answers, commit, load, load_before};

@@ -5,13 +5,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use runzeo::storage::demo::DemoStorage;
+use runzeo::internal::storage::demo::DemoStorage;
+use runzeo::internal::storage::mapping::MappingStorage;
+use runzeo::internal::storage::temporary::TemporaryStorage;
+use runzeo::internal::storage::transform::zlib::Zlib;
+use runzeo::internal::storage::transform::{Codec, Transform};
 use runzeo::storage::file::FileStorage;
-use runzeo::storage::mapping::MappingStorage;
 use runzeo::storage::prelude::*;
-use runzeo::storage::temporary::TemporaryStorage;
-use runzeo::storage::transform::zlib::Zlib;
-use runzeo::storage::transform::{Codec, Transform};
 use tempfile::TempDir;
 
 use crate::support::storage::{self as helpers, Answers};

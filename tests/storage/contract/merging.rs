@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use runzeo::ids::{Oid, Tid};
-use runzeo::storage::transform::Codec;
-use runzeo::storage::transform::zlib::Zlib;
+use runzeo::internal::storage::transform::Codec;
+use runzeo::internal::storage::transform::zlib::Zlib;
 use runzeo::storage::{NotVoted, Resolver, Staged, StorageError, ThreeStates, TidAt, Unresolved};
 
 use super::kinds::Kind;

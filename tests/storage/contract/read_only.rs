@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use runzeo::ids::{Oid, Tid};
-use runzeo::storage::before::Before;
-use runzeo::storage::demo::DemoStorage;
+use runzeo::internal::storage::before::Before;
+use runzeo::internal::storage::demo::DemoStorage;
+use runzeo::internal::storage::mapping::MappingStorage;
+use runzeo::internal::storage::transform::Transform;
+use runzeo::internal::storage::transform::zlib::Zlib;
 use runzeo::storage::file::FileStorageOptions;
-use runzeo::storage::mapping::MappingStorage;
 use runzeo::storage::prelude::*;
-use runzeo::storage::transform::Transform;
-use runzeo::storage::transform::zlib::Zlib;
 use runzeo::storage::{NotVoted, StorageError, TidAt};
 
 use crate::support::storage::*;
