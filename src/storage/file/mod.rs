@@ -2,13 +2,13 @@
 //!
 //! - `format`: the bytes; `media`: the disk; `log`: records by position; `window`: many records in a row; `backwards`:
 //!   transactions from the end
-//! - `index` (made of `index_words`): oid -> position; `index_file`, `index_legacy`: the index files of Python; `index_saved`: what was read
-//!   from one; `save`: when the index is saved
+//! - `index` (made of `index_words`): oid -> position; `index_file`, `index_legacy`: the index files of Python;
+//!   `index_saved`: what was read from one; `save`: when the index is saved
 //! - `volume`: the file and its index as one unit, which a pack replaces
 //! - `options`, `open` (with `open_read`, which reads the files, and `open_note`, which handles a file from elsewhere)
-//!   and `recover`: from files to a running storage; `close`: the way back; `tail_note`: what the next start must know, which
-//!   `note_file` writes;
-//!   `familiar`: whether the file is the same as before; `ours`: whether it still is while it is served; `lock_file`
+//!   and `recover`: from files to a running storage; `close`: the way back; `tail_note`: what the next start must know,
+//!   which `note_file` writes; `familiar`: whether the file is the same as before; `ours`: whether it still is while it
+//!   is served; `lock_file`
 //! - `read`, `history`, `iterate`: reading
 //! - `pack`: a new file without garbage and old revisions; `pins`: what a pack must keep although the file does not
 //!   show it
