@@ -26,11 +26,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use runzeo::commands::Extensions;
 use runzeo::ids::{Oid, Tid};
-use runzeo::storage::conflicts::{Conflicts, Settled, check_current};
+use runzeo::storage::vote::{VoteSteps, check_delete, walk};
 use runzeo::storage::{
-    Commit, Committed, Conflict, History, HistoryEntry, IternextRecord, LastInvalidations, Load, Loaded,
-    OpKind, Publisher, PublisherSlot, Resolver, ResolverSlot, Result, Staged, Storage, StorageError,
-    StorageKind, StorageSettings, Ticket, TidAt, Tids, VoteResult, Voted,
+    Commit, Committed, History, HistoryEntry, IternextRecord, LastInvalidations, Load, Loaded, Op, OpKind,
+    Publisher, PublisherSlot, Resolver, ResolverSlot, Result, Staged, Storage, StorageError, StorageKind,
+    StorageSettings, Ticket, TidAt, Tids, VoteResult, Voted,
 };
 
 /// The name in log lines.
@@ -218,51 +218,47 @@ impl History for MemoryStorage {
     }
 }
 
-impl Commit for MemoryStorage {
-    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> VoteResult {
-        let mut conflicts = Conflicts::default();
-        // Of what is stored: the operation that has the data. `None`: a deletion.
-        let mut changes = Vec::new();
-        for (index, op) in staged.ops().to_vec().into_iter().enumerate() {
-            let committed = self.objects()?.newest(op.oid).map(|newest| newest.tid);
-            match op.kind {
-                OpKind::Store { serial } => {
-                    match conflicts.settle(self, &self.resolver, &mut staged, index, serial, committed)? {
-                        Settled::Write(op) => changes.push((op.oid, Some(op))),
-                        Settled::Skip => {}
-                        Settled::Postponed => break,
-                    }
-                }
-                OpKind::Delete { serial } => {
-                    let committed = committed.ok_or(StorageError::PosKey(op.oid))?;
-                    if committed != serial {
-                        let data = Vec::new();
-                        return Err(Conflict { oid: op.oid, committed, read: serial, data }.into());
-                    }
-                    changes.push((op.oid, None));
-                }
-                OpKind::CheckCurrent { serial } => check_current(self, op.oid, serial)?,
-                OpKind::Restore { .. } | OpKind::Undo { .. } => {
-                    let what = "neither takes copies with their own serials nor can it undo";
-                    return Err(StorageError::Unsupported(format!("{} {what}", self.name)).into());
-                }
+/// What a transaction writes, found in its vote.
+struct Records<'a> {
+    storage: &'a MemoryStorage,
+    found: Vec<(Oid, Option<Vec<u8>>)>,
+}
+
+impl VoteSteps for Records<'_> {
+    fn committed(&mut self, oid: Oid) -> Result<Option<Tid>> {
+        Ok(self.storage.objects()?.newest(oid).map(|newest| newest.tid))
+    }
+
+    fn add(&mut self, staged: &mut Staged, _index: usize, op: Op) -> Result<()> {
+        match op.kind {
+            // Its conflict, if there was one, is merged.
+            OpKind::Store { .. } => self.found.push((op.oid, Some(staged.payload(&op)?))),
+            OpKind::Delete { serial } => {
+                check_delete(op.oid, serial, self.committed(op.oid)?)?;
+                self.found.push((op.oid, None));
+            }
+            OpKind::CheckCurrent { .. } => {}
+            OpKind::Restore { .. } | OpKind::Undo { .. } => {
+                let what = "neither takes copies with their own serials nor can it undo";
+                return Err(StorageError::Unsupported(format!("{} {what}", self.storage.name)));
             }
         }
-        let (staged, merged) = conflicts.finish(staged)?;
+        Ok(())
+    }
+}
+
+impl Commit for MemoryStorage {
+    fn vote(&self, staged: Staged, tid_at: TidAt) -> VoteResult {
+        let mut records = Records { storage: self, found: Vec::new() };
+        let (staged, merged) = walk(self, &self.resolver, staged, &mut records)?;
+        let records = records.found;
         if !staged.blobs().is_empty() {
             return Err(StorageError::no_blobs().into());
-        }
-        let mut records = Vec::with_capacity(changes.len());
-        for (oid, op) in changes {
-            records.push((oid, op.map(|op| staged.payload(&op)).transpose()?));
         }
         if self.size() + len(&records) > self.size_max {
             return Err(StorageError::Quota.into());
         }
-        let tid = match tid_at {
-            TidAt::Vote => Some(self.tids.at_vote(staged.tid)?),
-            TidAt::Finish => None,
-        };
+        let tid = self.tids.for_vote(tid_at, staged.tid)?;
         Ok(Box::new(VotedTransaction { tid, records, merged }))
     }
 
