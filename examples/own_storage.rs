@@ -46,8 +46,8 @@ pub struct MemoryStorage {
     /// The last oid that was given out.
     last_oid: Mutex<u64>,
     tids: Tids,
-    /// Held from a tid's assignment until its transaction is published, so that transactions become visible in the order
-    /// of their tids.
+    /// Held from a tid's assignment until its transaction is published, so that transactions become visible in the
+    /// order of their tids.
     commit: Mutex<()>,
     publisher: PublisherSlot,
     resolver: ResolverSlot,
