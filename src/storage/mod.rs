@@ -21,6 +21,7 @@ mod error;
 pub mod file;
 mod forward;
 mod in_memory;
+mod kinds;
 #[cfg(feature = "test-storages")]
 pub(crate) mod load_delayed;
 pub(crate) mod mapping;
@@ -46,6 +47,7 @@ pub use self::commit::{
     Commit, Committed, Delivery, NotVoted, Publisher, PublisherSlot, Ticket, TidAt, VoteResult, Voted,
 };
 pub use self::error::{Refusal, StorageError};
+pub use self::kinds::{StorageKind, StorageKinds, StorageSettings};
 pub use self::read::{History, Load};
 pub use self::staged::{Op, OpKind, Staged};
 pub use self::tids::Tids;
