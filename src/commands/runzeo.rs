@@ -25,7 +25,7 @@ use crate::config::{
 };
 use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
-use crate::net::listen::{self, Bound, Kind, ListenError, Listener};
+use crate::net::listen::{self, Bound, Endpoint, ListenError, Listener};
 use crate::net::tls::Tls;
 use crate::process::memory;
 use crate::process::pid_file::PidFile;
@@ -185,7 +185,7 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
         .map_err(cannot_start)?;
     // One address may have a socket for each IP version.
     if let Some(first) = listeners.first() {
-        log::info!(target: "ZEO.zrpc", "({pid}) listening on {}", first.kind);
+        log::info!(target: "ZEO.zrpc", "({pid}) listening on {}", first.endpoint);
     }
     for listener in listeners {
         server.accept_on(listener).map_err(cannot_start)?;
@@ -360,9 +360,9 @@ struct UnixSockets(Vec<std::path::PathBuf>);
 
 impl UnixSockets {
     fn of(listeners: &[Listener]) -> UnixSockets {
-        let path = |listener: &Listener| match &listener.kind {
-            Kind::Unix(path) => Some(path.clone()),
-            Kind::Tcp { .. } => None,
+        let path = |listener: &Listener| match &listener.endpoint {
+            Endpoint::Unix(path) => Some(path.clone()),
+            Endpoint::Tcp { .. } => None,
         };
         UnixSockets(listeners.iter().filter_map(path).collect())
     }
