@@ -82,7 +82,7 @@ impl Tid {
     /// Unix time in seconds, as in `history` and `undoLog`: exactly the double that Python's `TimeStamp.timeTime()`
     /// computes.
     ///
-    /// Python adds the fraction of the minute to the seconds since [`PYTHON_EPOCH`] and subtracts the seconds until
+    /// Python adds the fraction of the minute to the seconds since `PYTHON_EPOCH` and subtracts the seconds until
     /// 1970 afterwards, so its result has the coarser steps of the larger sum (2^-21 s now). Operators pack to a time
     /// from `undoLog`; with the exact time the pack would end at another transaction than Python's.
     pub fn to_unix(self) -> f64 {

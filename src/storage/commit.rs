@@ -1,7 +1,5 @@
 //! The traits and types of a commit, from vote to publishing.
 
-#![warn(missing_docs)]
-
 use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, OnceLock};

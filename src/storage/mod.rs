@@ -1,5 +1,8 @@
 //! The traits of a storage, and the storages themselves. Nothing here depends on the network.
 //!
+//! Public is what somebody needs who brings a storage of their own ([`StorageKind`] adds it to the server's) or reads a
+//! `Data.fs` ([`mod@file`]). The other storages are opened by the configuration only.
+//!
 //! A storage implements [`Storage`] and its supertraits: [`Load`] (reading objects), [`History`] (former revisions) and
 //! [`Commit`] (transactions). Optional abilities are traits of their own, which a storage returns from a method of
 //! [`Storage`]: [`Iterate`], [`Undo`], [`Pack`], [`Blobs`], [`ExtensionMethods`].

@@ -63,7 +63,10 @@ pub enum Tail {
     /// Zeros only: cut off.
     Zeros,
     /// A transaction that is not whole: saved aside and cut off.
-    Torn { why: String },
+    Torn {
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 /// Checks the bytes of a whole file; for tools and fuzzing.

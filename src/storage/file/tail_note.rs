@@ -75,6 +75,7 @@ pub struct TailNote {
     pub about: Option<About>,
     /// Everything before this position was durable; the transaction with tid `synced_tid` ended here.
     pub synced: u64,
+    /// The last transaction that was durable.
     pub synced_tid: Tid,
     /// Oids up to this one may have been given out.
     pub oid_mark: Oid,
@@ -176,6 +177,7 @@ impl TailNote {
         TailNote::parse(&bytes)
     }
 
+    /// From the bytes of the file. `None` if they are no note.
     pub fn parse(bytes: &[u8]) -> Option<TailNote> {
         let mut r = Reader::new(bytes);
         if r.take(MAGIC.len())? != MAGIC {
@@ -218,6 +220,7 @@ impl TailNote {
         self.zeros.len() <= ZEROS_MAX
     }
 
+    /// Whether the block at this position is on the list of zero blocks.
     pub fn is_rightly_zero(&self, block: u64) -> bool {
         self.zeros.binary_search(&block).is_ok()
     }

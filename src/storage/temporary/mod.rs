@@ -70,6 +70,7 @@ struct Kept {
 }
 
 impl TemporaryStorage {
+    /// An empty storage. Former states are kept for as long as in Python.
     pub fn new(name: String) -> TemporaryStorage {
         TemporaryStorage::with_age(name, FORMER_AGE_MAX)
     }
