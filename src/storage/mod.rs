@@ -15,6 +15,8 @@
 //! transaction is published or aborted. A storage may therefore rely on it that these objects do not change in between.
 //! Votes of transactions that touch different objects run at the same time.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
+
 mod abilities;
 pub(crate) mod before;
 pub mod blob;

@@ -255,7 +255,7 @@ impl Staged {
     pub(crate) fn replace(&mut self, index: usize, payload: &[u8]) -> io::Result<Op> {
         let start = self.append(payload)?;
         self.rearranged = true;
-        let op = &mut self.ops[index];
+        let op = self.ops.get_mut(index).ok_or(io::ErrorKind::InvalidInput)?;
         (op.start, op.len) = (start, payload.len() as u64);
         Ok(*op)
     }
@@ -386,17 +386,17 @@ impl Staged {
 
     /// Reads a part of the area of headrooms and payloads.
     pub(crate) fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<()> {
-        let mut done = 0;
+        let len = self.spilled.saturating_sub(pos).min(buf.len() as u64) as usize;
+        let (spilled, kept) = buf.split_at_mut(len);
         if let Some(Spill { file, .. }) = &self.spill
-            && pos < self.spilled
+            && !spilled.is_empty()
         {
-            done = buf.len().min((self.spilled - pos) as usize);
-            file.read_exact_at(&mut buf[..done], pos)?;
+            file.read_exact_at(spilled, pos)?;
         }
-        if done < buf.len() {
-            let from = (pos + done as u64 - self.spilled) as usize;
-            let part = self.memory.get(from..from + buf.len() - done);
-            buf[done..].copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        if !kept.is_empty() {
+            let from = (pos + len as u64 - self.spilled) as usize;
+            let part = self.memory.get(from..from + kept.len());
+            kept.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
         }
         Ok(())
     }
