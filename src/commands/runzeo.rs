@@ -63,7 +63,18 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
 ///
 /// Parses `arguments` and reads the configuration, and prints errors in them to stderr; or serves until SIGTERM, SIGINT
 /// or SIGHUP. Installs signal handlers, a panic hook and the process's log, so it can be called once in a process. The
-/// exit codes are those of the module's documentation.
+/// exit codes are those of the module's documentation. `program` is the name in messages; `arguments` do not have it.
+///
+/// ```
+/// use runzeo::commands::{Extensions, runzeo::run_with};
+///
+/// let extensions = Extensions::default();
+/// // extensions.storages.register(..);
+/// // extensions.protocols.register(..);
+/// // In a program these are `std::env::args_os().skip(1).collect::<Vec<_>>()`.
+/// let arguments = ["--version".into()];
+/// run_with(&extensions, "my_server", &arguments);
+/// ```
 pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) -> ExitCode {
     let Extensions { protocols, storages } = extensions;
     let invocation = from_command_line(storages, program, arguments, &|name| std::env::var(name).ok())

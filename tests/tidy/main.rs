@@ -6,6 +6,7 @@
 mod circles;
 mod clock;
 mod exceptions;
+mod face;
 mod files;
 mod names;
 mod references;

@@ -7,6 +7,8 @@
 //! Only the objects themselves need locks: everything else that is read here is in the past. Python locks the whole
 //! storage.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use std::collections::HashMap;
 
 use super::FileStorage;

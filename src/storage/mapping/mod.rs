@@ -69,6 +69,7 @@ struct Transaction {
 }
 
 impl MappingStorage {
+    /// An empty storage without blobs.
     pub fn new(name: String) -> MappingStorage {
         MappingStorage::with_clock(name, Arc::new(SystemClock))
     }

@@ -71,6 +71,7 @@ struct Kept {
 }
 
 impl TemporaryStorage {
+    /// An empty storage. Former states are kept for as long as in Python.
     pub fn new(name: String) -> TemporaryStorage {
         TemporaryStorage::with_time(name, TimeSource::SYSTEM)
     }
