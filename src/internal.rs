@@ -10,6 +10,9 @@ pub mod base {
     pub mod clock {
         pub use crate::base::clock::{ManualClock, TimeSource};
     }
+    pub mod level {
+        pub use crate::base::level::{ALL, CRITICAL};
+    }
     pub mod sync {
         pub use crate::base::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering, Rank, Ranked};
     }
@@ -58,9 +61,6 @@ pub mod logging {
 
     pub mod entry {
         pub use crate::logging::entry::Entry;
-    }
-    pub mod level {
-        pub use crate::logging::level::{ALL, CRITICAL};
     }
 }
 

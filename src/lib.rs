@@ -64,4 +64,4 @@ mod wire;
 pub use base::ids;
 /// For the macro `log_at`.
 #[doc(hidden)]
-pub use logging::level::carrier;
+pub use base::level::carrier;

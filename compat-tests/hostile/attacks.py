@@ -170,7 +170,7 @@ def half_open(target):
 
 # -- before register
 
-def stranger_calls(target):
+def unregistered_calls(target):
     with Peer(target.address) as peer:
         peer.greet(random.choice([b"Z5", b"Z4", b"Z308"]))
         method = random.choice(["loadEx", "vote", "tpc_begin", "new_oids", "pack", "undoInfo", "get_info", "_auth"])
@@ -178,7 +178,7 @@ def stranger_calls(target):
         peer.wait_for_end(1)
 
 
-def stranger_promises_much(target):
+def unregistered_announces_long_message(target):
     with Peer(target.address) as peer:
         peer.greet()
         peer.socket.sendall(struct.pack(">I", random.choice([0x7fffffff, 0x10000000, 1 << 20])) + b"x" * 1000)
@@ -506,7 +506,7 @@ def context_of(target, identity):
 def tls_as(which):
     """A client with this certificate, which must not get in."""
     def attack(target):
-        with contextlib.suppress(OSError), Peer(target.address, context_of(target, target.strangers[which])) as peer:
+        with contextlib.suppress(OSError), Peer(target.address, context_of(target, target.refused_certificates[which])) as peer:
             peer.socket.settimeout(5)
             peer.greet()
             peer.call("register", "1", False)
@@ -586,7 +586,7 @@ def garbage_in_tls(target):
 
 
 ANYWHERE = [says_nothing, slow_handshake, garbage_for_a_handshake, wrong_handshake, flood_of_connections, half_open,
-            stranger_calls, stranger_promises_much]
+            unregistered_calls, unregistered_announces_long_message]
 PLAIN = ANYWHERE + [slow_message, garbage_after_register, exploding_pickles, exploding_extension, wrong_arguments,
                     calls_out_of_order, never_reads, stores_and_goes, votes_and_goes, escaping_blob, fills_the_log,
                     packs_and_packs, reconnects, forges_lines, wants_blobs, wants_undo_logs, undoes_the_same]

@@ -1,4 +1,4 @@
-//! The basis of all other modules: identifiers, time, bytes, files, locks. Does not depend on ZEO.
+//! The basis of all other modules: identifiers, time, bytes, files, locks, levels of log lines. Does not depend on ZEO.
 
 pub mod address;
 pub mod bytes;
@@ -6,6 +6,7 @@ pub mod cancel;
 pub mod clock;
 pub mod fs;
 pub mod ids;
+pub mod level;
 pub mod log_rate;
 pub mod memory;
 pub mod shared_dir;

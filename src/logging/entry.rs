@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::format::field::Field;
 use super::format::value::FieldValue;
-use super::{level, os};
+use super::os;
 use crate::base::clock::since_1970;
+use crate::base::level;
 use crate::base::untrusted;
 
 /// The counterpart of Python's `LogRecord`.

@@ -8,12 +8,12 @@ use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
 
+use crate::base::level;
 use crate::base::sync::{Action, Mutex, MutexGuard, assert_permitted, rank};
 
 use super::entry::Entry;
 use super::file::LogFile;
 use super::format::Formatter;
-use super::level;
 use super::syslog::Syslog;
 use super::writer::Writer;
 

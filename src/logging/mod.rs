@@ -1,7 +1,7 @@
 //! The log as in Python's runzeo: levels, line formats, handlers and SIGUSR2.
 //!
 //! All modules log through the macros of the `log` crate, with Python's logger name as the target:
-//! `log::info!(target: "ZEO.StorageServer", "...")`; the levels that `log` lacks have macros in [`level`]. `fern`
+//! `log::info!(target: "ZEO.StorageServer", "...")`; the levels that `log` lacks have macros in [`crate::base::level`]. `fern`
 //! dispatches a record to the handlers, each with its own level; a handler formats it ([`mod@format`]) and then writes
 //! it in one piece to a file, a standard stream or syslog.
 //!
@@ -17,7 +17,6 @@ pub mod entry;
 mod file;
 pub mod format;
 mod handler;
-pub mod level;
 mod os;
 mod panic;
 mod reopen;
@@ -40,6 +39,8 @@ pub use panic::install_panic_hook;
 pub use reopen::LogHandle;
 pub use rotate::{Rotation, When};
 pub use syslog::{SyslogAddress, SyslogSetup};
+
+use crate::base::level;
 
 /// The `<eventlog>` section: the level of all loggers, and the handlers.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,8 +10,8 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 
-use super::level;
 use super::write_timeout::WriteTimeout;
+use crate::base::level;
 
 /// The options of a `<syslog>` section.
 #[derive(Clone, Debug, Eq, PartialEq)]

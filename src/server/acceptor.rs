@@ -4,8 +4,8 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
+use crate::base::level::ERROR;
 use crate::base::sync::Arc;
-use crate::logging::level::ERROR;
 use crate::net::listen::{Endpoint, Listener};
 use crate::net::stream::Stream;
 use crate::server::Server;

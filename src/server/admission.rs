@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use crate::base::address::Host;
 use crate::base::clock::TimeSource;
+use crate::base::level::WARNING;
 use crate::base::sync::{Arc, Condvar, Mutex, rank};
-use crate::logging::level::WARNING;
 use crate::server::client_log;
 use crate::server::connection::Connection;
 use crate::server::descriptors::Descriptors;

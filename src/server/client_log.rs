@@ -10,10 +10,10 @@
 use std::fmt;
 use std::time::Instant;
 
+use crate::base::level::{self, DEBUG, WARNING};
 use crate::base::log_rate::{self, LogRate};
 use crate::base::untrusted::one_line;
 use crate::log_at;
-use crate::logging::level::{self, DEBUG, WARNING};
 use crate::server::peer::Peer;
 
 /// Target of all log lines about clients, as in Python.

@@ -4,7 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::logging::level::ERROR;
+use crate::base::level::ERROR;
 use crate::server::client_log;
 use crate::server::connection::Connection;
 

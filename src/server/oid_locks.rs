@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::clock::TimeSource;
+use crate::base::level::{CRITICAL, DEBUG, WARNING};
 use crate::base::sync::{Arc, Mutex, rank};
-use crate::logging::level::{CRITICAL, DEBUG, WARNING};
 use crate::server::locks::{self, LockSet, Locks, Outcome};
 use crate::server::peer::Peer;
 use crate::server::timeout::{Deadline, Timeouts};

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::base::level::WARNING;
 use crate::base::sync::{Arc, Condvar, Mutex, Ordering, rank};
-use crate::logging::level::WARNING;
 use crate::server::Server;
 use crate::server::client_log::{self, log_left_out};
 use crate::server::connection::Connection;

@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::base::clock::TimeSource;
+use crate::base::level::ERROR;
 use crate::base::sync::{Arc, Condvar, Mutex, rank};
-use crate::logging::level::ERROR;
 use crate::server::client_log::{NO_THREAD, log_without_peer};
 use crate::server::record_memory::RecordMemory;
 

@@ -4,8 +4,8 @@
 use std::process::Command;
 use std::time::Duration;
 
+use runzeo::internal::base::level;
 use runzeo::internal::logging::entry::Entry;
-use runzeo::internal::logging::level;
 use runzeo::internal::logging::{Formatter, Layout, Style};
 
 #[test]

@@ -279,7 +279,7 @@ fn nonsense_in_place_of_credentials() {
     }
     let mut client = protected.connect();
     client.queue_call("auth_response", vec![Value::Bytes(vec![b'x'; 100_000])]);
-    assert!(is_closed(&mut client), "strangers need no long messages");
+    assert!(is_closed(&mut client), "an unregistered connection needs no long messages");
     protected.client();
 }
 

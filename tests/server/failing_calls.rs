@@ -19,7 +19,7 @@ use crate::support::pickle::{Value, id, text};
 use crate::support::process::{Server, test_seconds};
 
 /// Longer than any operation on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Time limit of the greeting while calls fail. A client without a greeting gives up.
 const WHILE_CALLS_FAIL: Duration = Duration::from_millis(500);
 const ZEO: &str = "transaction-memory 64KB";
@@ -60,13 +60,13 @@ impl Right {
 }
 
 fn register(server: &Server) -> io::Result<RawClient> {
-    register_within(server, PATIENCE)
+    register_within(server, TIMEOUT)
 }
 
 /// The same, with a time limit for the greeting: while calls fail the server may not be able to accept clients.
-fn register_within(server: &Server, patience: Duration) -> io::Result<RawClient> {
-    let mut client = RawClient::connect_within(server.address, Speaks::Z5, patience)?;
-    client.set_read_timeout(PATIENCE);
+fn register_within(server: &Server, timeout: Duration) -> io::Result<RawClient> {
+    let mut client = RawClient::connect_within(server.address, Speaks::Z5, timeout)?;
+    client.set_read_timeout(TIMEOUT);
     let answer = client.call("register", vec![text("1"), Value::Bool(false)])?;
     answer.map(|_| client).map_err(|(class, _)| io::Error::other(class))
 }
@@ -317,7 +317,7 @@ fn run(kind: Kind, first: u64, count: u64) -> Option<u64> {
     }
     let started = Instant::now();
     while status(&mut other, "connections") > 1 {
-        assert!(started.elapsed() < PATIENCE, "connections stay: {}", server.talk());
+        assert!(started.elapsed() < TIMEOUT, "connections stay: {}", server.talk());
         thread::sleep(Duration::from_millis(5));
     }
     for key in ["active_txns", "waiting"] {

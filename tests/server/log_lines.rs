@@ -102,7 +102,7 @@ fn a_reader_does_not_fill_the_disk_with_the_log() {
 
 /// Each message of an unauthenticated client was a line: 57 MB in five seconds.
 #[test]
-fn strangers_do_not_fill_the_disk_where_passwords_are_demanded() {
+fn unauthenticated_connections_do_not_fill_the_disk() {
     let passwords = format!("realm r\nfoo: {}\n", "a".repeat(40));
     let zeo = "authentication-protocol digest\nauthentication-database passwords\nauthentication-realm r";
     let storage = "<filestorage 1>\npath Data.fs\n</filestorage>";
@@ -110,11 +110,11 @@ fn strangers_do_not_fill_the_disk_where_passwords_are_demanded() {
         std::fs::write(directory.join("passwords"), passwords).expect("write");
     });
     let register = [text("1"), Value::Bool(false)];
-    let mut stranger = RawClient::connect(server.address, Speaks::Z4).expect("connect");
-    flood(&mut stranger, 1000, "register", &register);
+    let mut connection = RawClient::connect(server.address, Speaks::Z4).expect("connect");
+    flood(&mut connection, 1000, "register", &register);
     for _ in 0..30 {
-        let mut stranger = RawClient::connect(server.address, Speaks::Z5).expect("connect");
-        let _ = stranger.call("register", register.to_vec());
+        let mut connection = RawClient::connect(server.address, Speaks::Z5).expect("connect");
+        let _ = connection.call("register", register.to_vec());
     }
     // One line for each attempt, up to twenty of one address.
     for _ in 0..30 {

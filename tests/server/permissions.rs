@@ -465,7 +465,7 @@ fn nothing_but_credentials_where_passwords_are_demanded() {
                     assert!(matches!(peer.call("register", &[]), Some(Err(_))))
                 }
                 ("register", _) => {
-                    let refused = peer.register(true).expect_err("a stranger registers");
+                    let refused = peer.register(true).expect_err("a client without permission registers");
                     assert!(refused.contains("AuthError"), "{}: {refused}", what());
                 }
                 (_, Class::Needed) => {

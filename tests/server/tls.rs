@@ -313,35 +313,35 @@ fn with_digest_authentication() {
 
 /// Unregistered peers hold a thread each for a while; other clients are not affected.
 #[test]
-fn strangers_that_do_not_go_on() {
+fn handshakes_that_do_not_go_on() {
     let known = Identity::self_signed(params("client"));
     let mut secured = Secured::start(&known.pem());
     let mut honest = secured.client(&known);
     let before = secured.server.thread_count();
     let open = || TcpStream::connect(secured.server.address).expect("connect");
-    let mut strangers: Vec<TcpStream> = (0..60).map(|_| open()).collect();
-    for (n, stranger) in strangers.iter_mut().enumerate() {
+    let mut unregistered: Vec<TcpStream> = (0..60).map(|_| open()).collect();
+    for (n, connection) in unregistered.iter_mut().enumerate() {
         match n % 3 {
             // Sends nothing.
             0 => {}
             // The beginning of a ClientHello.
-            1 => stranger.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).expect("send"),
+            1 => connection.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).expect("send"),
             // Half closed.
-            _ => stranger.shutdown(std::net::Shutdown::Write).expect("shutdown"),
+            _ => connection.shutdown(std::net::Shutdown::Write).expect("shutdown"),
         }
     }
     for _ in 0..20 {
-        let mut stranger = open();
-        stranger.write_all(&[0xff; 10_000]).expect("send");
+        let mut connection = open();
+        connection.write_all(&[0xff; 10_000]).expect("send");
         // An alert or nothing, then the end.
-        let _ = stranger.read_to_end(&mut Vec::new());
+        let _ = connection.read_to_end(&mut Vec::new());
     }
     secured.wait_for_log("no TLS: this is not TLS; does the client have <ssl>?; the connection is closed");
     for _ in 0..50 {
         assert!(!honest.new_oids(1).expect("connected").is_empty());
     }
     secured.accepts(&known);
-    drop(strangers);
+    drop(unregistered);
     let deadline = Instant::now() + Duration::from_secs(60);
     while secured.server.thread_count() > before {
         assert!(Instant::now() < deadline, "{} threads, {before} before", secured.server.thread_count());

@@ -121,9 +121,9 @@ impl RawClient {
     }
 
     /// The same, with a time limit for the greeting.
-    pub fn connect_within(address: SocketAddr, speaks: Speaks, patience: Duration) -> io::Result<Self> {
+    pub fn connect_within(address: SocketAddr, speaks: Speaks, timeout: Duration) -> io::Result<Self> {
         let probe = TcpStream::connect(address)?;
-        probe.set_read_timeout(Some(patience))?;
+        probe.set_read_timeout(Some(timeout))?;
         // The first byte of the greeting.
         probe.peek(&mut [0])?;
         Self::greeted(probe, speaks, None)

@@ -48,8 +48,8 @@ impl Hand {
 
     /// Waits until this number of calls are held at the same time.
     pub fn wait_for_so_many_held(&self, count: usize) {
-        let patience = Duration::from_secs(60);
-        let waiting = self.0.1.wait_timeout_while(self.orders(), patience, |orders| orders.held < count);
+        let timeout = Duration::from_secs(60);
+        let waiting = self.0.1.wait_timeout_while(self.orders(), timeout, |orders| orders.held < count);
         let (orders, timeout) = waiting.expect("orders");
         assert!(!timeout.timed_out(), "{} came to the disk, {count} were expected", orders.held);
     }

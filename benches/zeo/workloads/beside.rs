@@ -46,7 +46,7 @@ pub fn commits(setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
 /// Measures a pack; restores the file; measures readers, and a pack beside them.
 pub fn pack(setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
     let mut packer = Client::open(setting.target())?;
-    packer.set_timeout(pack::PATIENCE)?;
+    packer.set_timeout(pack::TIMEOUT)?;
     let meter = Meter::start(setting.server.pid);
     pack::pack_now(&mut packer)?;
     let usage = meter.read();

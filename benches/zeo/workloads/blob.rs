@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const BLOB_LEN: usize = 64 << 20;
 /// Length of the Python clients' chunks.
 const CHUNK_LEN: usize = 59_000;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub fn up(setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
     let mut client = open(setting)?;
@@ -40,7 +40,7 @@ pub fn down(setting: &Setting<'_>, outcome: &mut Outcome) -> Result<()> {
 
 fn open(setting: &Setting<'_>) -> Result<Client> {
     let client = Client::open(setting.target())?;
-    client.set_timeout(PATIENCE)?;
+    client.set_timeout(TIMEOUT)?;
     Ok(client)
 }
 

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Time limit of a client. A connection request that the server drops costs a second, the next one two more.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub fn connect(setting: &Setting<'_>, count: usize, at_once: bool, outcome: &mut Outcome) -> Result<()> {
     let memory_kb = || process_kb(setting.server.pid, "VmRSS");
@@ -23,8 +23,7 @@ pub fn connect(setting: &Setting<'_>, count: usize, at_once: bool, outcome: &mut
     let usage = meter.read();
     // Each client must still be served when all are connected.
     let mut clients = clients;
-    clients
-        .retain_mut(|client| client.set_timeout(PATIENCE).and_then(|()| client.last_transaction()).is_ok());
+    clients.retain_mut(|client| client.set_timeout(TIMEOUT).and_then(|()| client.last_transaction()).is_ok());
     outcome.set("served", clients.len() as f64);
     outcome.set("all_s", elapsed);
     outcome.set("kb_each", (memory_kb() - before_kb) / clients.len().max(1) as f64);
@@ -38,7 +37,7 @@ fn one_by_one(setting: &Setting<'_>, count: usize) -> (Vec<Client>, Latencies) {
     while clients.len() < count {
         let started = Instant::now();
         let mut target = setting.target().clone();
-        target.timeout = PATIENCE;
+        target.timeout = TIMEOUT;
         match Client::open(&target) {
             Ok(client) => clients.push(client),
             // Further ones would fail too, each after the whole time limit.
@@ -63,7 +62,7 @@ fn all_at_once(setting: &Setting<'_>, count: usize) -> Result<(Vec<Client>, Late
             _ => sockets.push(socket),
         }
     }
-    let left = || PATIENCE.saturating_sub(started.elapsed());
+    let left = || TIMEOUT.saturating_sub(started.elapsed());
     let mut greeted = vec![];
     for socket in sockets {
         // A pending connect ends during the wait for the greeting.

@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-pub const PATIENCE: Duration = Duration::from_secs(900);
+pub const TIMEOUT: Duration = Duration::from_secs(900);
 /// Pause between two commits of the other client: it should detect the delay, not fill the file.
 const COMMIT_PAUSE: Duration = Duration::from_millis(2);
 
 pub fn pack(setting: &Setting<'_>, beside: bool, outcome: &mut Outcome) -> Result<()> {
     let mut client = Client::open(setting.target())?;
-    client.set_timeout(PATIENCE)?;
+    client.set_timeout(TIMEOUT)?;
     let memory_mb = |key| process_kb(setting.server.pid, key) / 1024.0;
     let (len_before, memory_before) = (file_len(setting)?, memory_mb("VmRSS"));
     let stop = AtomicBool::new(false);
@@ -96,7 +96,7 @@ fn read(setting: &Setting<'_>, stop: &AtomicBool) -> Result<Latencies> {
 /// Commits one after the other; returns the longest duration.
 fn commit(setting: &Setting<'_>, stop: &AtomicBool) -> Result<Duration> {
     let client = Client::open(setting.target())?;
-    client.set_timeout(PATIENCE)?;
+    client.set_timeout(TIMEOUT)?;
     let mut writer = Writer::new(client, 1, 100, 1)?;
     let mut longest = Duration::ZERO;
     while !stop.load(Relaxed) {

@@ -1,11 +1,11 @@
 //! `<eventlog>`: destinations and formats of log lines.
 
 use crate::base::address::Address;
+use crate::base::level::{ALL, BLATHER, CRITICAL, DEBUG, ERROR, INFO, NOTSET, TRACE, WARNING};
 use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section, quoted};
 use crate::logging::format::DEFAULT_DATE_FORMAT;
-use crate::logging::level::{ALL, BLATHER, CRITICAL, DEBUG, ERROR, INFO, NOTSET, TRACE, WARNING};
 use crate::logging::{
     Destination, Encoding, FileSetup, Formatter, HandlerSetup, Layout, LogSetup, Rotation, Style,
     SyslogAddress, SyslogSetup, When,

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_pickle::{DeOptions, SerOptions};
 
 use crate::conflict::ThreeStates;
+use crate::pickle::lex::Lexer;
 use crate::pickle::opcode::*;
 
 /// Upper bound on the bytes of a helper's header. Real ones have about a hundred.
@@ -104,33 +105,19 @@ pub fn answer(header: &[u8]) -> io::Result<Answer> {
 /// Whether a pickle consists of what `pickle.dumps(..., 2)` writes for one dict of short strings, numbers and booleans:
 /// nothing that duplicates, refers to something, or nests.
 fn is_flat(pickle: &[u8]) -> bool {
-    let mut rest = pickle;
+    let mut lexer = Lexer::new(pickle);
     let (mut dicts, mut marks) = (0, 0);
-    while let [opcode, behind @ ..] = rest {
-        let argument_len = match (*opcode, behind) {
-            (STOP, _) => return behind.is_empty(),
-            (EMPTY_DICT, _) => {
-                dicts += 1;
-                0
-            }
-            (MARK, _) => {
-                marks += 1;
-                0
-            }
-            (SETITEM | SETITEMS | NEWTRUE | NEWFALSE, _) => 0,
-            (PROTO | BINPUT | BININT1, _) => 1,
-            (BININT2, _) => 2,
-            (BININT, _) => 4,
-            (LONG1 | SHORT_BINSTRING, [len, ..]) => 1 + usize::from(*len),
-            (BINUNICODE, [a, b, c, d, ..]) => match u32::from_le_bytes([*a, *b, *c, *d]) {
-                len @ 0..=0xffff => 4 + len as usize,
-                _ => return false,
-            },
+    while let Ok(token) = lexer.token() {
+        match token.opcode {
+            STOP => return lexer.rest().is_empty(),
+            EMPTY_DICT => dicts += 1,
+            MARK => marks += 1,
+            PROTO | BINPUT | SETITEM | SETITEMS | NEWTRUE | NEWFALSE => {}
+            BININT1 | BININT2 | BININT | LONG1 | SHORT_BINSTRING | BINUNICODE => {}
             _ => return false,
-        };
-        match behind.get(argument_len..) {
-            Some(next) if dicts <= 1 && marks <= 1 => rest = next,
-            _ => return false,
+        }
+        if dicts > 1 || marks > 1 {
+            return false;
         }
     }
     false

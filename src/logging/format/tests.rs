@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::super::entry::Entry;
-use super::super::level;
 use super::{Formatter, Layout, Style};
+use crate::base::level;
 
 fn check(format: &str, style: Style) -> Result<(), String> {
     let layout = Layout { format: format.into(), style, ..Layout::default() };

@@ -1,8 +1,8 @@
 //! Authentication: the methods of the protocol, and the authentication codes of messages afterwards.
 
 use crate::auth::{Exchange, Protocol, Verdict};
+use crate::base::level::{ERROR, INFO, WARNING};
 use crate::base::untrusted::Untrusted;
-use crate::logging::level::{ERROR, INFO, WARNING};
 use crate::server::client_log;
 use crate::server::connection::Connection;
 use crate::server::session::Session;

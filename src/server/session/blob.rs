@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::thread;
 
 use crate::base::ids::{Oid, Tid};
+use crate::base::level::ERROR;
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
 use crate::exceptions;
-use crate::logging::level::ERROR;
 use crate::server::client_log::{self, LOG};
 use crate::server::connection::Connection;
 use crate::server::descriptors::{Taken, too_many_files};

@@ -1,10 +1,10 @@
 //! What each request does: one table, and how its result is answered.
 
 use crate::base::ids::Tid;
+use crate::base::level::ERROR;
 use crate::base::sync::Arc;
 use crate::base::untrusted::Untrusted;
 use crate::exceptions;
-use crate::logging::level::ERROR;
 use crate::server::client_log;
 use crate::server::registered::Registered;
 use crate::server::replies::{reply_exactly, reply_frame};

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::logging::level::{ERROR, INFO, WARNING};
+use crate::base::level::{ERROR, INFO, WARNING};
 use crate::net::tls::layer::HandshakeError;
 use crate::server::Server;
 use crate::server::admission::TOO_SLOW;

@@ -1,8 +1,8 @@
 //! `pack(time, wait)`: a background job.
 
+use crate::base::level::{ERROR, INFO};
 use crate::base::sync::Arc;
 use crate::exceptions;
-use crate::logging::level::{ERROR, INFO};
 use crate::pickle::refs::references;
 use crate::server::client_log::PACKS;
 use crate::server::connection::Connection;

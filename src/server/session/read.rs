@@ -1,9 +1,9 @@
 //! One read of an object: the request, and the frame that answers it.
 
 use crate::base::ids::{Oid, Tid};
+use crate::base::level::ERROR;
 use crate::base::memory::{not_granted, within};
 use crate::exceptions;
-use crate::logging::level::ERROR;
 use crate::server::client_log;
 use crate::server::registered::Registered;
 use crate::storage::StorageError;

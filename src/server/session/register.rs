@@ -1,9 +1,9 @@
 //! `register`: the connection chooses its storage, and is a client's from then on.
 
+use crate::base::level::INFO;
 use crate::base::sync::Arc;
 use crate::base::untrusted::Untrusted;
 use crate::exceptions;
-use crate::logging::level::INFO;
 use crate::server::client_log;
 use crate::server::publish::Member;
 use crate::server::registered::Registered;

@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::base::level::{ERROR, INFO};
 use crate::base::log_rate::LogRate;
 use crate::base::sync::Arc;
-use crate::logging::level::{ERROR, INFO};
 use crate::net::stream::Sink;
 use crate::server::Server;
 use crate::server::admission::{AdmissionGuard, TOO_SLOW};

@@ -1,8 +1,8 @@
 //! tpc_begin and the stores: buffered here, touching the storage only at vote.
 
+use crate::base::level::{ERROR, INFO};
 use crate::base::untrusted::UntrustedBytes;
 use crate::exceptions;
-use crate::logging::level::{ERROR, INFO};
 use crate::server::client_log;
 use crate::server::registered::Registered;
 use crate::server::session::Session;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::base::ids::{Oid, Tid};
+use crate::base::level::{ERROR, INFO};
 use crate::exceptions;
-use crate::logging::level::{ERROR, INFO};
 use crate::server::client_log::VERIFICATIONS;
 use crate::server::invalidations::Since;
 use crate::server::log_changes::{self, Changed};

@@ -3,7 +3,7 @@
 //! The storage brings the ticket back to its [`publisher`](super::publisher) when the transaction is durable, or has
 //! failed.
 
-use crate::logging::level::CRITICAL;
+use crate::base::level::CRITICAL;
 use crate::server::client_log;
 use crate::server::oid_locks::OidLocks;
 use crate::server::registered::Registered;

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use crate::base::ids::Oid;
+use crate::base::level::CRITICAL;
 use crate::base::sync::{Arc, MutexGuard};
-use crate::logging::level::CRITICAL;
 use crate::server::client_log;
 use crate::server::connection::Connection;
 use crate::server::job_panic::contained_vote;

@@ -7,9 +7,9 @@
 
 use std::sync::Weak;
 
+use crate::base::level::ERROR;
 use crate::base::sync::Arc;
 use crate::exceptions;
-use crate::logging::level::ERROR;
 use crate::server::client_log;
 use crate::server::hosted::{Hosted, size_info};
 use crate::server::publish::PublicationEntry;

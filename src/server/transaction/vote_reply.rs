@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use crate::base::ids::Oid;
+use crate::base::level::ERROR;
 use crate::conflict::Conflict;
 use crate::exceptions;
-use crate::logging::level::ERROR;
 use crate::server::client_log::{self, LOG};
 use crate::server::registered::Registered;
 use crate::server::stats::count;

@@ -2,9 +2,9 @@
 
 use std::fmt::Arguments;
 
+use crate::base::level::WARNING;
 use crate::base::untrusted::UntrustedBytes;
 use crate::exceptions;
-use crate::logging::level::WARNING;
 use crate::server::client_log;
 use crate::server::peer::Peer;
 use crate::server::transaction::state::Transaction;

@@ -59,11 +59,11 @@ impl Pins {
         HeldPins(self.0.lock())
     }
 
-    /// Waits until the running votes have ended, at most for `patience`.
-    pub fn wait_for_votes(&self, patience: Duration) {
+    /// Waits until the running votes have ended, at most for `timeout`.
+    pub fn wait_for_votes(&self, timeout: Duration) {
         let list = self.0.lock();
         let is_voting = |list: &mut Vec<PinnedVote>| list.iter().any(|entry| entry.pinned.is_none());
-        let waited = self.0.voted.wait_timeout_while(list, patience, is_voting);
+        let waited = self.0.voted.wait_timeout_while(list, timeout, is_voting);
         drop(waited);
     }
 

@@ -98,14 +98,14 @@ fn descriptors_do_not_run_out() {
     let mut clients: Vec<_> = (0..65)
         .map(|n| RawClient::register(address, Speaks::Z5).unwrap_or_else(|e| panic!("client {n}: {e}")).0)
         .collect();
-    let mut strangers: Vec<_> = (0..60).map(|_| TcpStream::connect(address).expect("connect")).collect();
+    let mut unregistered: Vec<_> = (0..60).map(|_| TcpStream::connect(address).expect("connect")).collect();
     let mut refused = RawClient::connect(address, Speaks::Z5).expect("greeted");
     let answer = refused.call("register", vec![text("1"), Value::Bool(false)]).expect("an answer");
     assert!(words(&answer.expect_err("no place").1).contains("max-connections (65)"));
     for client in clients.iter_mut().step_by(10) {
         commit_something(client);
     }
-    strangers.clear();
+    unregistered.clear();
     let said = std::fs::read_to_string(&log).expect("a log");
     assert!(
         said.contains("max-connections 1000 is more than the limit of open files (200) permits: it is 65"),

@@ -35,7 +35,7 @@ fn nobody_forges_lines_of_the_log() {
 
 /// An unregistered client can cause log lines without limit, but only a part of them is written.
 #[test]
-fn strangers_do_not_fill_the_log() {
+fn unregistered_connections_do_not_fill_the_log() {
     beside_an_honest_client("", 64 * MB, |server| {
         let unknown = vec![text("other"), Value::Bool(false)];
         let mut liar = RawClient::connect(server.address, Speaks::Z5).expect("greeted");

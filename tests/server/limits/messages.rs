@@ -33,9 +33,9 @@ fn a_message_may_have_so_many_bytes() {
         closed_after(&mut storer.stream().try_clone().expect("clone"));
         wait_for_log(server, message);
         // An unregistered client has a smaller limit, and the line does not mention the key.
-        let mut stranger = greeted(server);
-        stranger.write_all(&(65_u32 << 10).to_be_bytes()).expect("send");
-        closed_after(&mut stranger);
+        let mut connection = greeted(server);
+        connection.write_all(&(65_u32 << 10).to_be_bytes()).expect("send");
+        closed_after(&mut connection);
         wait_for_log(server, "a message of 66560 bytes, the limit is 65536; the connection is closed");
     });
 }
@@ -69,7 +69,7 @@ fn flood_with_invalidations(server: &Server, until: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_client_that_does_not_read_has_so_much_patience() {
+fn a_client_that_does_not_read_is_closed_at_max_unsent() {
     let mut server = Server::start_with("max-unsent 2MB");
     let silent = client(&server);
     flood_with_invalidations(&server, || server.log().contains("does not read what it is sent (max-unsent)"));

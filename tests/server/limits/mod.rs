@@ -5,8 +5,8 @@ mod connections;
 mod log_and_files;
 mod messages;
 mod questions;
-mod strangers;
 mod transactions;
+mod unregistered;
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -40,7 +40,7 @@ pub struct Switched {
 }
 
 /// How long a try waits for votes that point back, and the number of tries: other votes may begin in between.
-const VOTE_PATIENCE: Duration = Duration::from_secs(30);
+const VOTE_TIMEOUT: Duration = Duration::from_secs(30);
 const TRIES_MAX: usize = 10;
 
 /// What is logged when commits go on: a log line may have to wait.
@@ -122,7 +122,7 @@ fn hold_and_replace(
                 }
                 return Ok((volume, held));
             }
-            Tried::Vote => core.pins.wait_for_votes(VOTE_PATIENCE),
+            Tried::Vote => core.pins.wait_for_votes(VOTE_TIMEOUT),
         }
     }
     let message = "packing: transactions that undo or copy were voted on all the time. The database is unchanged, pack again";

@@ -14,7 +14,7 @@ use crate::support::client::{RawClient, Speaks, connect_from};
 use crate::support::pickle::{Dialect, Value, dumps, text};
 
 #[test]
-fn strangers_have_a_time_limit_in_every_state() {
+fn unregistered_connections_have_a_time_limit_in_every_state() {
     beside_an_honest_client("handshake-timeout 2", 64 * MB, |server| {
         let register = {
             let args = Value::Tuple(vec![text("1"), Value::Bool(false)]);
@@ -36,7 +36,7 @@ fn strangers_have_a_time_limit_in_every_state() {
             let took = closed_after(&mut stream);
             assert!(took < Duration::from_secs(10), "state {state}: closed after {took:?}");
         }
-        // All lines of one episode.
+        // Only the first line is logged; the others are counted.
         wait_for_log(server, "it has not registered after 2 s (handshake-timeout); the connection is closed");
         assert_eq!(count_in_log(server, "(handshake-timeout)"), 1);
     });
@@ -77,17 +77,17 @@ fn a_registered_client_has_time() {
 }
 
 #[test]
-fn without_a_limit_strangers_may_stay() {
+fn without_a_limit_unregistered_connections_may_stay() {
     beside_an_honest_client("handshake-timeout none", 64 * MB, |server| {
-        let stranger = greeted(server);
+        let connection = greeted(server);
         thread::sleep(Duration::from_millis(1500));
-        assert!(!is_closed(&stranger));
+        assert!(!is_closed(&connection));
     });
 }
 
 /// Thousands of connections that say nothing, without end. Honest clients still get in.
 #[test]
-fn a_flood_of_strangers_shuts_nobody_out() {
+fn a_flood_of_unregistered_connections_excludes_no_client() {
     beside_an_honest_client("max-unregistered 50", 64 * MB, |server| {
         let threads = server.thread_count();
         let stop = AtomicBool::new(false);
