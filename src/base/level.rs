@@ -17,6 +17,7 @@
 
 use log::{LevelFilter, Record};
 
+/// The highest level.
 pub const CRITICAL: u8 = 50;
 pub const ERROR: u8 = 40;
 pub const WARNING: u8 = 30;
@@ -24,6 +25,7 @@ pub const INFO: u8 = 20;
 pub const BLATHER: u8 = 15;
 pub const DEBUG: u8 = 10;
 pub const TRACE: u8 = 5;
+/// The lowest level that a record can have.
 pub const ALL: u8 = 1;
 pub const NOTSET: u8 = 0;
 

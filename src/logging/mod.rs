@@ -1,9 +1,9 @@
 //! The log as in Python's runzeo: levels, line formats, handlers and SIGUSR2.
 //!
 //! All modules log through the macros of the `log` crate, with Python's logger name as the target:
-//! `log::info!(target: "ZEO.StorageServer", "...")`; the levels that `log` lacks have macros in [`crate::base::level`]. `fern`
-//! dispatches a record to the handlers, each with its own level; a handler formats it ([`mod@format`]) and then writes
-//! it in one piece to a file, a standard stream or syslog.
+//! `log::info!(target: "ZEO.StorageServer", "...")`; the levels that `log` lacks have macros in [`crate::base::level`].
+//! `fern` dispatches a record to the handlers, each with its own level; a handler formats it ([`mod@format`]) and then
+//! writes it in one piece to a file, a standard stream or syslog.
 //!
 //! Invariants:
 //! - A disabled level costs one comparison. No lock is held while an entry is formatted.

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 
 use crate::support::child::{child, is_child};
 use crate::support::log::{file, handler, read, setup};
-use runzeo::internal::logging::{self, LogSetup, Rotation, level};
+use runzeo::internal::base::level;
+use runzeo::internal::logging::{self, LogSetup, Rotation};
 use runzeo::internal::process::pid_file::PidFile;
 use runzeo::internal::process::signals::{Signal, Signals};
 use runzeo::{blather, critical, log_at};
