@@ -34,7 +34,12 @@ pub enum StorageConfig {
     Own(OwnStorageConfig),
     /// A storage of upstream's own tests.
     #[cfg(feature = "test-storages")]
-    Test { kind: TestStorage, base: Box<StorageConfig> },
+    Test {
+        /// Which one.
+        kind: TestStorage,
+        /// The storage in it.
+        base: Box<StorageConfig>,
+    },
 }
 
 /// A `<filestorage>` section, or `-f`.
