@@ -19,6 +19,7 @@ mod mix;
 mod model;
 mod pack;
 mod pack_again;
+mod pack_beside;
 mod pack_crash;
 mod pack_damage;
 mod python;
