@@ -14,9 +14,8 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use runzeo::auth::{
-    Exchange, Kind, Protocol, Protocols, PyException, Settings, Value, Verdict, arguments, string,
-};
+use runzeo::auth::{Exchange, Kind, Protocol, PyException, Settings, Value, Verdict, arguments, string};
+use runzeo::commands::Extensions;
 
 /// The protocol, and one client's exchange with it.
 #[derive(Clone)]
@@ -52,10 +51,14 @@ impl Exchange for Word {
 }
 
 fn main() -> ExitCode {
-    let mut protocols = Protocols::builtin();
-    protocols.register(Kind { name: "word", open, hash: |_user, _realm, password| password.into() });
+    let mut extensions = Extensions::default();
+    extensions.protocols.register(Kind {
+        name: "word",
+        open,
+        hash: |_user, _realm, password| password.into(),
+    });
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    runzeo::commands::runzeo::run_with(&protocols, "password_server", &arguments)
+    runzeo::commands::runzeo::run_with(&extensions, "password_server", &arguments)
 }
 
 #[cfg(test)]

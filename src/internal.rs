@@ -18,8 +18,16 @@ pub mod base {
 pub mod config {
     pub use crate::config::{
         Config, FileStorageConfig, Invocation, Location, NamedStorage, StorageConfig, ZeoConfig,
-        from_command_line,
     };
+
+    /// The command line of `runzeo` itself, which adds no kinds of storage.
+    pub fn from_command_line(
+        program: &str,
+        arguments: &[std::ffi::OsString],
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Invocation, crate::config::UsageError> {
+        crate::config::from_command_line(&Default::default(), program, arguments, environment)
+    }
 
     pub mod options {
         pub use crate::config::options::not_everywhere;
@@ -31,7 +39,9 @@ pub mod config {
         pub use crate::config::zconfig::{Surroundings, load};
 
         pub mod matcher {
-            pub use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, check};
+            pub use crate::config::zconfig::matcher::{
+                AddedTypes, Child, Content, KnownTo, SectionType, check,
+            };
         }
     }
 }

@@ -1,7 +1,12 @@
-//! The command line programs, which combine all other modules.
+//! The command line programs, which combine all other modules: each is a function that a program's `main` calls.
+//!
+//! `run_with` is for programs that add something of their own, see [`Extensions`].
 
+mod extensions;
 mod open;
 mod prompt;
 pub mod runzeo;
 pub mod zeopack;
 pub mod zeopasswd;
+
+pub use self::extensions::Extensions;

@@ -8,7 +8,7 @@ use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 #[cfg(feature = "test-storages")]
 use crate::config::TestStorage;
-use crate::config::{BeforeTime, DemoStorageConfig, StorageConfig};
+use crate::config::{BeforeTime, DemoStorageConfig, OwnStorageConfig, StorageConfig};
 use crate::storage::before::Before;
 use crate::storage::demo::DemoStorage;
 use crate::storage::file::{FileStorage, FileStorageOptions};
@@ -20,7 +20,7 @@ use crate::storage::transform::Transform;
 #[cfg(feature = "test-storages")]
 use crate::storage::transform::hex::Hex;
 use crate::storage::transform::zlib::Zlib;
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, StorageSettings};
 
 /// The time of `startup` in `<before>`: set when the first storage is prepared.
 static STARTUP: OnceLock<Tid> = OnceLock::new();
@@ -36,6 +36,7 @@ pub fn kind(config: &StorageConfig) -> &'static str {
         StorageConfig::Zlib(zlib) if zlib.by_clients => "ServerZlibStorage",
         StorageConfig::Zlib(_) => "ZlibStorage",
         StorageConfig::Before(_) => "Before",
+        StorageConfig::Own(own) => own.kind.name,
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { .. } => "test storage",
     }
@@ -85,6 +86,7 @@ fn prepare_with(
             let base = prepare(&config.base, record_len_max)?;
             Ok(Box::new(move || Ok(Arc::new(Before::new(base()?, before)))))
         }
+        StorageConfig::Own(config) => prepare_own(config, record_len_max),
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { kind, base } => {
             let (base, kind) = (prepare_with(base, blobs, record_len_max)?, *kind);
@@ -133,15 +135,32 @@ fn prepare_demo(
         let changes = match changes() {
             Ok(changes) => changes,
             Err(error) => {
-                // Releases its lock.
-                if let Err(error) = base.close() {
-                    log::error!(target: "runzeo", "closing {}: {error}", base.name());
-                }
+                close_unused(&base);
                 return Err(error);
             }
         };
         Ok(Arc::new(DemoStorage::new(name, base, changes, temporary)))
     }))
+}
+
+/// A storage that the program adds.
+fn prepare_own(config: &OwnStorageConfig, record_len_max: usize) -> Result<Prepared, StorageError> {
+    let base = config.base.as_deref().map(|base| prepare(base, record_len_max)).transpose()?;
+    let OwnStorageConfig { kind, settings, location, .. } = config.clone();
+    Ok(Box::new(move || {
+        let base = base.map(|base| base()).transpose()?;
+        (kind.open)(&StorageSettings { base: base.clone(), ..settings }).map_err(|message| {
+            base.iter().for_each(close_unused);
+            StorageError::Unsupported(format!("{location}: {message}"))
+        })
+    }))
+}
+
+/// Closes a storage whose layer cannot be opened, which releases its lock.
+fn close_unused(storage: &Arc<dyn Storage>) {
+    if let Err(error) = storage.close() {
+        log::error!(target: "runzeo", "closing {}: {error}", storage.name());
+    }
 }
 
 /// The tid of a point in time.
@@ -167,5 +186,35 @@ fn before_from_file(path: &Path) -> Result<Tid, StorageError> {
             Ok(now)
         }
         Err(error) => Err(doing()(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Location;
+    use crate::storage::StorageKind;
+
+    fn layer(open: fn(&StorageSettings) -> Result<Arc<dyn Storage>, String>) -> StorageConfig {
+        StorageConfig::Own(OwnStorageConfig {
+            kind: StorageKind { name: "layer", package: None, keys: &[], is_layer: true, open },
+            settings: StorageSettings::default(),
+            base: Some(Box::new(StorageConfig::Mapping { name: "inner".into() })),
+            location: Location::File { path: "zeo.conf".into(), line: 7 },
+        })
+    }
+
+    #[test]
+    fn a_layer_of_the_program_gets_the_storage_inside_it() {
+        let opened = layer(|settings| settings.base.clone().ok_or_else(|| "no base".into()));
+        let storage = prepare(&opened, 1 << 20).and_then(|prepared| prepared()).unwrap();
+        assert_eq!(storage.name(), "inner");
+    }
+
+    #[test]
+    fn what_it_refuses_is_told_with_its_line() {
+        let refused = layer(|_| Err("there is no disk".into()));
+        let error = prepare(&refused, 1 << 20).and_then(|prepared| prepared()).err().unwrap();
+        assert_eq!(error.to_string(), "zeo.conf:7: there is no disk");
     }
 }

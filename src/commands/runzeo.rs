@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use crate::auth::Protocols;
 use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
+use crate::commands::Extensions;
 use crate::commands::open::{self, Prepared};
 use crate::config::{
     AuthenticationConfig, Config, Invocation, NamedStorage, SslConfig, UsageError, ZeoConfig,
@@ -55,16 +56,17 @@ impl Failure {
 
 /// The program `runzeo`, until a signal ends it. `program` is its name as called; `arguments` do not have it.
 pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
-    run_with(&Protocols::builtin(), program, arguments)
+    run_with(&Extensions::default(), program, arguments)
 }
 
-/// The same with other authentication protocols than [`Protocols::builtin`]; see [`crate::auth`].
+/// The same with storages and authentication protocols that a program adds.
 ///
 /// Parses `arguments` and reads the configuration, and prints errors in them to stderr; or serves until SIGTERM, SIGINT
 /// or SIGHUP. Installs signal handlers, a panic hook and the process's log, so it can be called once in a process. The
 /// exit codes are those of the module's documentation.
-pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) -> ExitCode {
-    let invocation = from_command_line(program, arguments, &|name| std::env::var(name).ok())
+pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) -> ExitCode {
+    let Extensions { protocols, storages } = extensions;
+    let invocation = from_command_line(storages, program, arguments, &|name| std::env::var(name).ok())
         .and_then(|invocation| check_protocol(program, protocols, invocation));
     let config = match invocation {
         Ok(Invocation::Serve(config)) => config,

@@ -11,10 +11,11 @@ use std::process::ExitCode;
 use getopts::{Matches, Options, ParsingStyle};
 
 use crate::auth::password_file::{Passwords, UserError, check_realm};
-use crate::auth::{Kind, Protocols, Settings};
+use crate::auth::{self, Settings};
 use crate::base::fs::dir_of;
-use crate::commands::prompt;
+use crate::commands::{Extensions, prompt};
 use crate::config::{AuthenticationConfig, authentication_of};
+use crate::storage::StorageKinds;
 
 /// The action on the user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,17 +43,17 @@ enum Failure {
 
 /// The program `zeopasswd`. `program` is its name as called; `arguments` do not have it.
 pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
-    run_with(&Protocols::builtin(), program, arguments)
+    run_with(&Extensions::default(), program, arguments)
 }
 
-/// The same with other authentication protocols: `-p NAME` is one of these, and [`Kind::hash`] makes the entry.
-pub fn run_with(protocols: &Protocols, program: &str, arguments: &[OsString]) -> ExitCode {
-    let failure = match read_command_line(arguments) {
+/// The same with other authentication protocols: `-p NAME` is one of these, and [`auth::Kind::hash`] makes the entry.
+pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) -> ExitCode {
+    let failure = match read_command_line(&extensions.storages, arguments) {
         Ok(None) => {
             print!("{}", help(program));
             return ExitCode::SUCCESS;
         }
-        Ok(Some(task)) => match perform(protocols, &task) {
+        Ok(Some(task)) => match perform(extensions, &task) {
             Ok(()) => return ExitCode::SUCCESS,
             Err(failure) => failure,
         },
@@ -101,7 +102,7 @@ Exit status: 0 done; 1 the file is as it was; 2 the command line is wrong.
 }
 
 /// `None` if help is requested.
-fn read_command_line(arguments: &[OsString]) -> Result<Option<Task>, String> {
+fn read_command_line(storages: &StorageKinds, arguments: &[OsString]) -> Result<Option<Task>, String> {
     let mut options = Options::new();
     options.parsing_style(ParsingStyle::StopAtFirstFree);
     options.optflag("h", "help", "").optflag("", "version", "");
@@ -116,10 +117,10 @@ fn read_command_line(arguments: &[OsString]) -> Result<Option<Task>, String> {
         println!("zeopasswd {}", env!("CARGO_PKG_VERSION"));
         std::process::exit(0);
     }
-    task(&matches).map(Some)
+    task(storages, &matches).map(Some)
 }
 
-fn task(matches: &Matches) -> Result<Task, String> {
+fn task(storages: &StorageKinds, matches: &Matches) -> Result<Task, String> {
     let action = match (matches.opt_present("change"), matches.opt_present("delete")) {
         (false, false) => Action::Add,
         (true, false) => Action::Change,
@@ -131,7 +132,7 @@ fn task(matches: &Matches) -> Result<Task, String> {
     let (protocol, file, realm) = match (configuration, parts) {
         (Some(file), [None, None, None]) => {
             let environment = &|name: &str| std::env::var(name).ok();
-            let Some(config) = authentication_of(&file, environment)? else {
+            let Some(config) = authentication_of(storages, &file, environment)? else {
                 return Err(format!("{file} does not specify an authentication-protocol"));
             };
             let AuthenticationConfig { protocol, settings: Settings { database, realm }, .. } = config;
@@ -154,8 +155,8 @@ fn task(matches: &Matches) -> Result<Task, String> {
     Ok(Task { action, protocol, file, realm, user, password })
 }
 
-fn perform(protocols: &Protocols, task: &Task) -> Result<(), Failure> {
-    let kind = protocols.get(&task.protocol).map_err(Failure::Usage)?;
+fn perform(extensions: &Extensions, task: &Task) -> Result<(), Failure> {
+    let kind = extensions.protocols.get(&task.protocol).map_err(Failure::Usage)?;
     if let Some(Err(why)) = task.realm.as_deref().map(check_realm) {
         return Err(Failure::Usage(format!("the realm {why}")));
     }
@@ -182,7 +183,7 @@ fn perform(protocols: &Protocols, task: &Task) -> Result<(), Failure> {
 }
 
 /// The new content of the file.
-fn rewrite(task: &Task, kind: &Kind, password: &str) -> Result<Passwords, String> {
+fn rewrite(task: &Task, kind: &auth::Kind, password: &str) -> Result<Passwords, String> {
     let mut passwords = load(&task.file)?;
     let shown = task.file.display();
     match (&passwords.realm, &task.realm) {
@@ -238,7 +239,7 @@ mod tests {
 
     fn read(arguments: &[&str]) -> Result<Task, String> {
         let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
-        read_command_line(&arguments).map(|task| task.expect("no help"))
+        read_command_line(&StorageKinds::default(), &arguments).map(|task| task.expect("no help"))
     }
 
     #[test]

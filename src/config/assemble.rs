@@ -21,6 +21,7 @@ use crate::base::address::Address;
 use crate::conflict::HelperOptions;
 use crate::logging::LogSetup;
 use crate::server::hosted::HostedOptions;
+use crate::storage::StorageKinds;
 use crate::storage::file::FileStorageOptions;
 use crate::wire::protocol::Greeting;
 
@@ -41,8 +42,10 @@ pub enum Invocation {
     Print(String),
 }
 
-/// Parses the arguments, without the program's name. Opens nothing but configuration files.
+/// Parses the arguments, without the program's name. Opens nothing but configuration files. `own`: the kinds of storage
+/// that the program adds.
 pub fn from_command_line(
+    own: &StorageKinds,
     program: &str,
     arguments: &[OsString],
     environment: Environment<'_>,
@@ -55,17 +58,16 @@ pub fn from_command_line(
         CommandLine::Run(options) => *options,
     };
     let check = options.check;
-    let config = assemble(options, environment)
+    let config = assemble(own, options, environment)
         .map_err(|message| UsageError { program: program.into(), message })
         .map(Box::new)?;
     Ok(if check { Invocation::Check(config) } else { Invocation::Serve(config) })
 }
 
-fn assemble(options: Options, environment: Environment<'_>) -> Result<Config, String> {
+fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) -> Result<Config, String> {
     let file = match &options.configuration {
-        Some(reference) => {
-            FileConfig::read(reference, &options.overrides, environment).map_err(|error| error.to_string())?
-        }
+        Some(reference) => FileConfig::read(own, reference, &options.overrides, environment)
+            .map_err(|error| error.to_string())?,
         None if !options.overrides.is_empty() => {
             return Err("configuration overrides (-X) cannot be used without a configuration file".into());
         }
@@ -194,10 +196,11 @@ fn conflict_resolver(section: ConflictResolverSection) -> Result<Option<HelperOp
 
 /// The authentication in a configuration file, for `zeopasswd`. `None` if there is none.
 pub fn authentication_of(
+    own: &StorageKinds,
     reference: &str,
     environment: Environment<'_>,
 ) -> Result<Option<AuthenticationConfig>, String> {
-    let file = FileConfig::read(reference, &[], environment).map_err(|error| error.to_string())?;
+    let file = FileConfig::read(own, reference, &[], environment).map_err(|error| error.to_string())?;
     let demanded = Demanded {
         protocol: file.zeo.authentication_protocol,
         database: file.zeo.authentication_database,
@@ -223,28 +226,29 @@ struct FileConfig {
 
 impl FileConfig {
     fn read(
+        own: &StorageKinds,
         reference: &str,
         settings: &[String],
         environment: Environment<'_>,
     ) -> Result<FileConfig, ConfigError> {
-        let process = Process { environment, imported: RefCell::default() };
+        let process = Process { own, environment, imported: RefCell::default() };
         let mut root = zconfig::load(reference, &process)?;
         overrides::apply(&mut root, settings)?;
         schema::check_imports(&root, &process.imported.borrow())?;
-        FileConfig::from_section(&root)
+        FileConfig::from_section(own, &root)
     }
 
-    fn from_section(root: &Section) -> Result<FileConfig, ConfigError> {
-        matcher::check(root, &schema::FILE)?;
+    fn from_section(own: &StorageKinds, root: &Section) -> Result<FileConfig, ConfigError> {
+        matcher::check(root, &schema::FILE, &storages::added_types(own))?;
         let mut file = FileConfig::default();
         for section in root.sections() {
             match section.type_name.as_str() {
                 "zeo" => file.zeo = ZeoSection::from_section(section)?,
                 "eventlog" => file.log = eventlog::log_setup(section)?,
-                _ if storages::is_storage(section) => {
+                _ if storages::is_storage(own, section) => {
                     file.storages.push(StorageSection {
                         name: section.name.clone(),
-                        storage: storages::storage(section)?,
+                        storage: storages::storage(own, section)?,
                         location: section.start.clone(),
                     });
                 }
@@ -289,6 +293,7 @@ fn numbered((index, path): (usize, String)) -> NamedStorage {
 
 /// The files and the environment of this process.
 struct Process<'a> {
+    own: &'a StorageKinds,
     environment: Environment<'a>,
     /// The packages in `%import` directives.
     imported: RefCell<BTreeSet<String>>,
@@ -306,7 +311,9 @@ impl Surroundings for Process<'_> {
     }
 
     fn import(&self, package: &str) -> Result<(), String> {
-        schema::import(package)?;
+        if !self.own.have_package(package) {
+            schema::import(package)?;
+        }
         self.imported.borrow_mut().insert(package.into());
         Ok(())
     }

@@ -107,6 +107,11 @@ fn describe_storage(storage: &StorageConfig) -> String {
             };
             format!("Before {time} ({})", describe_storage(&before.base))
         }
+        StorageConfig::Own(own) => {
+            let name = own.settings.name.as_ref().map_or_else(String::new, |name| format!(" '{name}'"));
+            let base = own.base.as_ref().map(|base| format!(" ({})", describe_storage(base)));
+            format!("{}{name}, added by this program{}", own.kind.name, base.unwrap_or_default())
+        }
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { kind, base } => format!("{kind:?} ({})", describe_storage(base)),
     }

@@ -40,6 +40,7 @@ fn files(storage: &StorageConfig) -> Vec<&FileStorageConfig> {
         StorageConfig::Blob(blob) => files(&blob.base),
         StorageConfig::Zlib(zlib) => files(&zlib.base),
         StorageConfig::Before(before) => files(&before.base),
+        StorageConfig::Own(own) => own.base.iter().flat_map(|base| files(base)).collect(),
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { base, .. } => files(base),
     }
@@ -121,6 +122,7 @@ fn blob_dirs<'a>(
         }
         StorageConfig::Zlib(zlib) => blob_dirs(&zlib.base, around, stores, each),
         StorageConfig::Before(before) => blob_dirs(&before.base, None, false, each),
+        StorageConfig::Own(own) => own.base.iter().for_each(|base| blob_dirs(base, None, stores, each)),
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { base, .. } => blob_dirs(base, around, stores, each),
     }

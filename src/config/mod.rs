@@ -32,8 +32,8 @@ pub use options::UsageError;
 #[cfg(feature = "test-storages")]
 pub use storage::TestStorage;
 pub use storage::{
-    BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig, StorageConfig,
-    ZlibStorageConfig,
+    BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig,
+    OwnStorageConfig, StorageConfig, ZlibStorageConfig,
 };
 pub use zconfig::Location;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::Location;
 use crate::base::ids::Tid;
 use crate::storage::file::FileStorageOptions;
+use crate::storage::{StorageKind, StorageSettings};
 
 /// The kinds of storage that can be served.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub enum StorageConfig {
     Blob(BlobStorageConfig),
     Zlib(ZlibStorageConfig),
     Before(BeforeStorageConfig),
+    /// A storage that the program adds to those of this server.
+    Own(OwnStorageConfig),
     /// A storage of upstream's own tests.
     #[cfg(feature = "test-storages")]
     Test {
@@ -74,6 +77,18 @@ pub struct ZlibStorageConfig {
 pub struct BeforeStorageConfig {
     pub before: BeforeTime,
     pub base: Box<StorageConfig>,
+}
+
+/// The section of a storage that the program adds.
+#[derive(Clone, Debug)]
+pub struct OwnStorageConfig {
+    pub kind: StorageKind,
+    /// What the section says; `base` is set when the storage is opened.
+    pub settings: StorageSettings,
+    /// The storage inside, if the kind is a layer.
+    pub base: Option<Box<StorageConfig>>,
+    /// For messages.
+    pub location: Location,
 }
 
 /// The point in time of a [`BeforeStorageConfig`].

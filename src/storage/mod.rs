@@ -5,8 +5,8 @@
 //! [`Storage`]: [`Iterate`], [`Undo`], [`Pack`], [`Blobs`], [`ExtensionMethods`].
 //!
 //! Engines: `file`, `mapping`, `temporary`. Layers over other storages: `demo`, `before`, `transform`. They do not
-//! depend on each other. They share `staged` (a transaction before its vote), `commit`, `conflicts`, `tids`, `blob` and
-//! `media` (the disk).
+//! depend on each other. They share `staged` (a transaction before its vote), `vote` (goes through its operations),
+//! `commit`, `tids`, `blob` and `media` (the disk); `mapping` and `temporary` share `in_memory`.
 //!
 //! The server locks the objects that a transaction touches before [`Commit::vote`] and unlocks them when the
 //! transaction is published or aborted. A storage may therefore rely on it that these objects do not change in between.
@@ -16,11 +16,12 @@ mod abilities;
 pub(crate) mod before;
 pub mod blob;
 mod commit;
-pub mod conflicts;
 pub(crate) mod demo;
 mod error;
 pub mod file;
 mod forward;
+mod in_memory;
+mod kinds;
 #[cfg(feature = "test-storages")]
 pub(crate) mod load_delayed;
 pub(crate) mod mapping;
@@ -31,6 +32,7 @@ pub(crate) mod temporary;
 mod tids;
 pub(crate) mod transform;
 mod types;
+pub mod vote;
 
 use std::sync::Arc;
 
@@ -45,6 +47,7 @@ pub use self::commit::{
     Commit, Committed, Delivery, NotVoted, Publisher, PublisherSlot, Ticket, TidAt, VoteResult, Voted,
 };
 pub use self::error::{Refusal, StorageError};
+pub use self::kinds::{StorageKind, StorageKinds, StorageSettings};
 pub use self::read::{History, Load};
 pub use self::staged::{Op, OpKind, Staged};
 pub use self::tids::Tids;

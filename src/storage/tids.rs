@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::Tid;
 use crate::base::sync::{Mutex, MutexGuard, rank};
-use crate::storage::{Refusal, Result, StorageError};
+use crate::storage::{Refusal, Result, StorageError, TidAt};
 
 /// Assigns tids, at vote or at finish: the time of day, but always later than the last one.
 pub struct Tids {
@@ -35,6 +35,14 @@ impl Tids {
     pub fn not_before(&self, tid: Tid) {
         let mut last = self.lock();
         last.told = last.told.max(tid);
+    }
+
+    /// The tid of a transaction that is voted now, if it gets one at vote. `own`: see [`Tids::at_vote`].
+    pub fn for_vote(&self, tid_at: TidAt, own: Option<Tid>) -> Result<Option<Tid>> {
+        match tid_at {
+            TidAt::Finish => Ok(None),
+            TidAt::Vote => self.at_vote(own).map(Some),
+        }
     }
 
     /// The tid of a transaction that needs it at vote ([`TidAt::Vote`](super::TidAt::Vote)): `own`

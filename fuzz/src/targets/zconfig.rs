@@ -27,7 +27,8 @@ impl Surroundings for OneFile<'_> {
 }
 
 pub fn run(data: &[u8]) {
-    let result = load(NAME, &OneFile(data)).and_then(|tree| matcher::check(&tree, &schema::FILE));
+    let result =
+        load(NAME, &OneFile(data)).and_then(|tree| matcher::check(&tree, &schema::FILE, &Default::default()));
     if let Err(error) = result {
         let text = error.to_string();
         assert!(!text.is_empty());

@@ -6,13 +6,14 @@ use crate::base::ids::Tid;
 #[cfg(feature = "test-storages")]
 use crate::config::TestStorage;
 use crate::config::zconfig::datatypes::{self, Datatype};
-use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, key, required_key};
+use crate::config::zconfig::matcher::{AddedTypes, Child, Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section, quoted};
 use crate::config::{
-    BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig, StorageConfig,
-    ZlibStorageConfig,
+    BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig,
+    OwnStorageConfig, StorageConfig, ZlibStorageConfig,
 };
 use crate::storage::file::{FileStorageOptions, NewFileFormat};
+use crate::storage::{StorageKind, StorageKinds, StorageSettings};
 
 const MAPPING_NAME: &str = "Mapping Storage";
 const TEMPORARY_NAME: &str = "Temporary Storage";
@@ -150,28 +151,52 @@ const DEFAULT_PACKERS: &[&str] =
     &["", "ZODB.FileStorage:FileStorage.packer", "ZODB.FileStorage.FileStorage:FileStorage.packer"];
 
 /// Whether a section of the file is a storage.
-pub fn is_storage(section: &Section) -> bool {
-    STORAGES.iter().any(|storage| storage.name == section.type_name)
+pub fn is_storage(own: &StorageKinds, section: &Section) -> bool {
+    is_builtin(&section.type_name) || own.get(&section.type_name).is_some()
 }
 
-pub fn storage(section: &Section) -> Result<StorageConfig, ConfigError> {
+fn is_builtin(type_name: &str) -> bool {
+    STORAGES.iter().any(|storage| storage.name == type_name)
+}
+
+/// The kind of a section that this server does not have itself.
+fn added<'a>(own: &'a StorageKinds, type_name: &str) -> Option<&'a StorageKind> {
+    own.get(type_name).filter(|_| !is_builtin(type_name))
+}
+
+/// The section types of the storages that a program adds.
+///
+/// Schemas are constants, so these stay until the process ends. It reads its configuration once.
+pub fn added_types(own: &StorageKinds) -> AddedTypes {
+    let section_type = |kind: &StorageKind| -> &'static SectionType {
+        let keys = kind.keys.iter().map(|name| key(name, Datatype::Any).known(KnownTo::Own));
+        let children: Vec<Child> = keys.chain(kind.is_layer.then(base_slot)).collect();
+        Box::leak(Box::new(SectionType { name: kind.name, content: Content::Checked(children.leak()) }))
+    };
+    AddedTypes { types: own.iter().map(section_type).collect(), beside: FILESTORAGE.name }
+}
+
+/// A section that [`is_storage`], which the schema has checked. `own`: the kinds of storage that the program adds.
+pub fn storage(own: &StorageKinds, section: &Section) -> Result<StorageConfig, ConfigError> {
     Ok(match section.type_name.as_str() {
         "filestorage" => StorageConfig::File(file_storage(section)?),
         "mappingstorage" => StorageConfig::Mapping { name: name(section).unwrap_or(MAPPING_NAME.into()) },
         "temporarystorage" => {
             StorageConfig::Temporary { name: name(section).unwrap_or(TEMPORARY_NAME.into()) }
         }
-        "demostorage" => StorageConfig::Demo(demo_storage(section)?),
-        "blobstorage" => StorageConfig::Blob(blob_storage(section)?),
-        "zlibstorage" => StorageConfig::Zlib(zlib_storage(section, false)?),
-        "serverzlibstorage" => StorageConfig::Zlib(zlib_storage(section, true)?),
-        "before" => StorageConfig::Before(before_storage(section)?),
+        "demostorage" => StorageConfig::Demo(demo_storage(own, section)?),
+        "blobstorage" => StorageConfig::Blob(blob_storage(own, section)?),
+        "zlibstorage" => StorageConfig::Zlib(zlib_storage(own, section, false)?),
+        "serverzlibstorage" => StorageConfig::Zlib(zlib_storage(own, section, true)?),
+        "before" => StorageConfig::Before(before_storage(own, section)?),
         #[cfg(feature = "test-storages")]
-        "hexstorage" => StorageConfig::Test { kind: TestStorage::Hex, base: base(section)? },
+        "hexstorage" => StorageConfig::Test { kind: TestStorage::Hex, base: base(own, section)? },
         #[cfg(feature = "test-storages")]
-        "serverhexstorage" => StorageConfig::Test { kind: TestStorage::ServerHex, base: base(section)? },
+        "serverhexstorage" => StorageConfig::Test { kind: TestStorage::ServerHex, base: base(own, section)? },
         #[cfg(feature = "test-storages")]
-        "loaddelayed_storage" => StorageConfig::Test { kind: TestStorage::LoadDelayed, base: base(section)? },
+        "loaddelayed_storage" => {
+            StorageConfig::Test { kind: TestStorage::LoadDelayed, base: base(own, section)? }
+        }
         "fullstorage" | "minimalstorage" => {
             return Err(ConfigError::at(
                 &section.start,
@@ -179,6 +204,9 @@ pub fn storage(section: &Section) -> Result<StorageConfig, ConfigError> {
             ));
         }
         other => {
+            if let Some(kind) = added(own, other) {
+                return Ok(StorageConfig::Own(own_storage(own, kind, section)?));
+            }
             return Err(ConfigError::at(
                 &section.start,
                 format!("<{other}> is not supported yet: the storage of another ZEO server cannot be served"),
@@ -192,17 +220,17 @@ fn name(section: &Section) -> Option<String> {
 }
 
 /// The one inner storage.
-fn base(section: &Section) -> Result<Box<StorageConfig>, ConfigError> {
+fn base(own: &StorageKinds, section: &Section) -> Result<Box<StorageConfig>, ConfigError> {
     match section.sections().next() {
-        Some(inner) => storage(inner).map(Box::new),
+        Some(inner) => storage(own, inner).map(Box::new),
         None => Err(ConfigError::at(&section.end, format!("<{}> lacks its storage", section.type_name))),
     }
 }
 
-fn demo_storage(section: &Section) -> Result<DemoStorageConfig, ConfigError> {
+fn demo_storage(own: &StorageKinds, section: &Section) -> Result<DemoStorageConfig, ConfigError> {
     let mut demo = DemoStorageConfig { name: name(section), base: None, changes: None };
     for inner in section.sections() {
-        let storage = Box::new(storage(inner)?);
+        let storage = Box::new(storage(own, inner)?);
         // Names are unique, so at most one has this name.
         if inner.name.as_deref() == Some("changes") {
             demo.changes = Some(storage);
@@ -216,12 +244,12 @@ fn demo_storage(section: &Section) -> Result<DemoStorageConfig, ConfigError> {
     Ok(demo)
 }
 
-fn blob_storage(section: &Section) -> Result<BlobStorageConfig, ConfigError> {
+fn blob_storage(own: &StorageKinds, section: &Section) -> Result<BlobStorageConfig, ConfigError> {
     let blob_dir = section.value("blob-dir").map(|value| value.text.clone()).unwrap_or_default();
     if blob_dir.is_empty() {
         return Err(ConfigError::at(&section.start, "the blob-dir of a <blobstorage> is empty"));
     }
-    let base = base(section)?;
+    let base = base(own, section)?;
     check_keeps_blobs(&base).map_err(|what| {
         ConfigError::at(&section.start, format!("<blobstorage> with blob-dir {blob_dir}: {what}"))
     })?;
@@ -240,14 +268,19 @@ fn check_keeps_blobs(storage: &StorageConfig) -> Result<(), &'static str> {
         StorageConfig::Before(_) => Err("nothing is stored <before> now"),
         StorageConfig::Blob(_) => Err("there is another one in it"),
         StorageConfig::Temporary { .. } => Err("a <temporarystorage> keeps none"),
+        StorageConfig::Own(_) => Err("the storage in it has no use for a blob-dir"),
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { base, .. } => check_keeps_blobs(base),
     }
 }
 
-fn zlib_storage(section: &Section, by_clients: bool) -> Result<ZlibStorageConfig, ConfigError> {
+fn zlib_storage(
+    own: &StorageKinds,
+    section: &Section,
+    by_clients: bool,
+) -> Result<ZlibStorageConfig, ConfigError> {
     let compress = section.get("compress", datatypes::boolean)?.unwrap_or(true);
-    let base = base(section)?;
+    let base = base(own, section)?;
     if matches!(*base, StorageConfig::Temporary { .. }) {
         return Err(ConfigError::at(
             &section.start,
@@ -257,7 +290,7 @@ fn zlib_storage(section: &Section, by_clients: bool) -> Result<ZlibStorageConfig
     Ok(ZlibStorageConfig { compress, by_clients, base })
 }
 
-fn before_storage(section: &Section) -> Result<BeforeStorageConfig, ConfigError> {
+fn before_storage(own: &StorageKinds, section: &Section) -> Result<BeforeStorageConfig, ConfigError> {
     let path = section.value("before-from-file").filter(|value| !value.text.is_empty());
     let before = match (section.value("before").filter(|value| !value.text.is_empty()), path) {
         (Some(before), Some(_)) => {
@@ -277,7 +310,21 @@ fn before_storage(section: &Section) -> Result<BeforeStorageConfig, ConfigError>
             ),
         },
     };
-    Ok(BeforeStorageConfig { before, base: base(section)? })
+    Ok(BeforeStorageConfig { before, base: base(own, section)? })
+}
+
+fn own_storage(
+    own: &StorageKinds,
+    kind: &StorageKind,
+    section: &Section,
+) -> Result<OwnStorageConfig, ConfigError> {
+    let values = kind.keys.iter().filter_map(|key| Some((*key, section.value(key)?.text.clone())));
+    Ok(OwnStorageConfig {
+        kind: *kind,
+        settings: StorageSettings { name: section.name.clone(), values: values.collect(), base: None },
+        base: if kind.is_layer { Some(base(own, section)?) } else { None },
+        location: section.start.clone(),
+    })
 }
 
 fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {

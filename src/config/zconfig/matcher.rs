@@ -134,16 +134,46 @@ impl SectionType {
     }
 }
 
+/// Section types that a program adds to those of a schema.
+#[derive(Clone, Debug, Default)]
+pub struct AddedTypes {
+    /// The added types.
+    pub types: Vec<&'static SectionType>,
+    /// They may stand wherever sections of this type may.
+    pub beside: &'static str,
+}
+
+impl AddedTypes {
+    /// The types that are added to a slot for `types`.
+    fn of_slot(&self, types: &'static [&'static SectionType]) -> &[&'static SectionType] {
+        if types.iter().any(|slot| slot.name == self.beside) { &self.types } else { &[] }
+    }
+}
+
+/// A schema with what is added to it.
+struct Schema<'a> {
+    /// The section type of the whole file.
+    file: &'static SectionType,
+    added: &'a AddedTypes,
+}
+
+impl Schema<'_> {
+    /// Whether there are sections of this name anywhere.
+    fn knows(&self, name: &str) -> bool {
+        self.file.inner_types().iter().chain(&self.added.types).any(|known| known.name == name)
+    }
+}
+
 /// Checks a file against the section type of the whole file.
-pub fn check(root: &Section, schema: &'static SectionType) -> Result<(), ConfigError> {
-    check_section(root, schema, schema)
+pub fn check(root: &Section, file: &'static SectionType, added: &AddedTypes) -> Result<(), ConfigError> {
+    check_section(root, file, &Schema { file, added })
 }
 
 /// Checks a section and everything in it.
 fn check_section(
     section: &Section,
-    section_type: &SectionType,
-    schema: &'static SectionType,
+    section_type: &'static SectionType,
+    schema: &Schema<'_>,
 ) -> Result<(), ConfigError> {
     let Content::Checked(children) = section_type.content else { return Ok(()) };
     // The first place of each child of the type.
@@ -249,8 +279,8 @@ fn check_value(value: &Value, section_type: &SectionType) -> Result<usize, Confi
 /// The slot for a section, and the section's type.
 fn find_slot(
     inner: &Section,
-    section_type: &SectionType,
-    schema: &'static SectionType,
+    section_type: &'static SectionType,
+    schema: &Schema<'_>,
 ) -> Result<(usize, &'static SectionType), ConfigError> {
     let fail = |message: String| ConfigError::at(&inner.start, message);
     if matches!(inner.name.as_deref(), Some("*" | "+")) {
@@ -269,21 +299,27 @@ fn find_slot(
             }
             Child::Key { .. } => {}
             Child::Slot { types, .. } => {
-                if let Some(inner_type) = types.iter().find(|slot| slot.name == inner.type_name) {
+                let mut types = types.iter().chain(schema.added.of_slot(types));
+                if let Some(inner_type) = types.find(|slot| slot.name == inner.type_name) {
                     return Ok((index, inner_type));
                 }
             }
         }
     }
     let name = &inner.type_name;
-    if schema.inner_types().iter().any(|known| known.name == name) {
+    if schema.knows(name) {
         return Err(fail(match section_type.name {
             "" => format!("<{name}> cannot stand outside of all sections"),
             outer => format!("<{name}> cannot stand in <{outer}>"),
         }));
     }
     let error = fail(format!("unknown section <{name}>{}", section_type.place()));
-    Err(error.suggesting(nearest(name, section_type.slot_types().map(|slot| slot.name))))
+    let added = section_type.children().iter().flat_map(|child| match child {
+        Child::Key { .. } => &[],
+        Child::Slot { types, .. } => schema.added.of_slot(types),
+    });
+    let names = section_type.slot_types().chain(added.copied()).map(|slot| slot.name);
+    Err(error.suggesting(nearest(name, names)))
 }
 
 impl Section {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{DemoStorage, known};
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::Resolver;
-use crate::storage::conflicts::{Conflicts, Settled, check_current};
 use crate::storage::forward::forward;
-use crate::storage::staged::OpKind;
+use crate::storage::staged::{Op, OpKind};
+use crate::storage::vote::{VoteSteps, walk};
 use crate::storage::{Commit, Result, Staged, StorageError, Ticket, TidAt, Undone, VoteResult, Voted};
 
 /// A transaction that the changes have voted.
@@ -36,6 +36,43 @@ enum Change {
     Drop,
 }
 
+/// The steps of one vote.
+struct DemoSteps<'a> {
+    storage: &'a DemoStorage,
+    /// The operations that are changed, in their order. Applied when no conflict is left: a transaction that is
+    /// returned to the client must be unchanged.
+    changes: Vec<(usize, Change)>,
+    /// [`Current::in_changes`] of the last object that was asked for.
+    in_changes: Option<Tid>,
+}
+
+impl VoteSteps for DemoSteps<'_> {
+    fn committed(&mut self, oid: Oid) -> Result<Option<Tid>> {
+        let current = self.storage.current(oid)?;
+        self.in_changes = current.in_changes;
+        Ok(current.seen)
+    }
+
+    fn add(&mut self, _staged: &mut Staged, index: usize, op: Op) -> Result<()> {
+        match op.kind {
+            OpKind::Store { serial } => {
+                let serial = self.in_changes.unwrap_or(serial);
+                self.changes.push((index, Change::Kind(OpKind::Store { serial })));
+                Ok(())
+            }
+            OpKind::Delete { .. } => {
+                let message = "objects cannot be deleted: the base would show through".into();
+                Err(StorageError::Unsupported(message))
+            }
+            OpKind::CheckCurrent { .. } | OpKind::Restore { .. } | OpKind::Undo { .. } => Ok(()),
+        }
+    }
+
+    fn leave_out(&mut self, index: usize, _op: &Op) {
+        self.changes.push((index, Change::Drop));
+    }
+}
+
 /// An object's serials.
 struct Current {
     /// The serial that clients see.
@@ -47,37 +84,10 @@ struct Current {
 impl Commit for DemoStorage {
     forward!(changes: tids_after, set_publisher);
 
-    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> VoteResult {
-        let mut conflicts = Conflicts::default();
-        // Applied only when no conflict is left: a transaction that is returned to the client must be unchanged.
-        let mut changes = Vec::new();
-        for index in 0..staged.ops().len() {
-            let Some(op) = staged.ops().get(index).copied() else { break };
-            match op.kind {
-                OpKind::Store { serial } => {
-                    let current = self.current(op.oid)?;
-                    match conflicts.settle(self, &self.resolver, &mut staged, index, serial, current.seen)? {
-                        Settled::Write(_) => {
-                            let serial = current.in_changes.unwrap_or(serial);
-                            changes.push((index, Change::Kind(OpKind::Store { serial })));
-                        }
-                        Settled::Skip => changes.push((index, Change::Drop)),
-                        Settled::Postponed => break,
-                    }
-                }
-                OpKind::CheckCurrent { serial } => {
-                    check_current(self, op.oid, serial)?;
-                    changes.push((index, Change::Drop));
-                }
-                OpKind::Delete { .. } => {
-                    let message = "objects cannot be deleted: the base would show through".into();
-                    return Err(StorageError::Unsupported(message).into());
-                }
-                OpKind::Restore { .. } | OpKind::Undo { .. } => {}
-            }
-        }
-        let (mut staged, mut resolved) = conflicts.finish(staged)?;
-        let mut changes = changes.into_iter().peekable();
+    fn vote(&self, staged: Staged, tid_at: TidAt) -> VoteResult {
+        let mut steps = DemoSteps { storage: self, changes: Vec::new(), in_changes: None };
+        let (mut staged, mut resolved) = walk(self, &self.resolver, staged, &mut steps)?;
+        let mut changes = steps.changes.into_iter().peekable();
         staged.change_ops(|index, kind| match changes.next_if(|(changed, _)| *changed == index) {
             Some((_, Change::Kind(kind))) => Some(kind),
             Some((_, Change::Drop)) => None,

@@ -13,9 +13,9 @@ use super::volume::Volume;
 use super::voted::{Job, VotedTxn};
 use crate::base::ids::{Oid, Tid};
 use crate::base::log_rate::LogRate;
-use crate::conflict::{Conflict, Resolver};
-use crate::storage::conflicts::{Conflicts, Settled, check_current};
+use crate::conflict::Resolver;
 use crate::storage::staged::{Op, OpKind, Staged};
+use crate::storage::vote::{VoteSteps, check_delete, walk};
 use crate::storage::{
     Commit, Publisher, Refusal, Result, Storage, StorageError, Ticket, TidAt, VoteResult, Voted,
 };
@@ -36,7 +36,7 @@ impl Commit for FileStorage {
         self.core.publisher.set(publisher, super::log::TARGET, &self.name());
     }
 
-    fn vote(&self, mut staged: Staged, tid_at: TidAt) -> VoteResult {
+    fn vote(&self, staged: Staged, tid_at: TidAt) -> VoteResult {
         self.check_writable()?;
         check_meta(&staged)?;
         let core = &self.core;
@@ -48,10 +48,15 @@ impl Commit for FileStorage {
         // Before the volume is taken, see `pins`.
         let pin = staged.ops().iter().any(points_back).then(|| core.pins.begin());
         let volume = core.volume.get_owned();
-        let mut draft = Draft::new(staged.ops().len());
-        let mut conflicts = Conflicts::default();
-        self.draft_ops(&volume, &mut staged, &mut conflicts, &mut draft)?;
-        let (mut staged, resolved) = conflicts.finish(staged)?;
+        let mut steps = FileSteps {
+            storage: self,
+            volume: &volume,
+            begin: core.space.likely_end(),
+            head_len: head_len(&staged.meta),
+            draft: Draft::new(staged.ops().len()),
+        };
+        let (mut staged, resolved) = walk(self, &self.resolver, staged, &mut steps)?;
+        let draft = steps.finish()?;
         let objects = distinct(&draft.records);
         if let Some(blobs) = &core.blobs {
             self.undo_blobs(blobs, &draft.undone, &objects, &mut staged)?;
@@ -59,10 +64,7 @@ impl Commit for FileStorage {
         core.will_write();
         let len = head_len(&staged.meta) + draft.len + TRAILER_LEN as u64;
         let reservation = core.space.reserve(&core.path, len)?;
-        let tid = match tid_at {
-            TidAt::Finish => None,
-            TidAt::Vote => Some(core.tids.at_vote(staged.tid)?),
-        };
+        let tid = core.tids.for_vote(tid_at, staged.tid)?;
         if let Some(pin) = &pin {
             let backs = draft.records.iter().filter(|record| record.back != 0);
             pin.voted(&volume, backs.map(|record| (record.oid, record.back)).collect());
@@ -88,116 +90,105 @@ impl Commit for FileStorage {
     }
 }
 
-impl FileStorage {
-    /// Runs the operations of a transaction; the records that it writes are added to `draft`.
-    fn draft_ops(
-        &self,
-        volume: &Volume,
-        staged: &mut Staged,
-        conflicts: &mut Conflicts,
-        draft: &mut Draft,
-    ) -> Result<()> {
-        let head_len = head_len(&staged.meta);
-        let begin = self.core.space.likely_end();
-        for index in 0..staged.ops().len() {
-            let Some(op) = staged.ops().get(index).copied() else { break };
-            let op = match op.kind {
-                OpKind::Store { serial } => {
-                    let committed = committed(volume, op.oid, volume.index.pos(op.oid))?;
-                    match conflicts.settle(self, &self.resolver, staged, index, serial, committed)? {
-                        Settled::Write(settled) => {
-                            draft.rearranged |= settled != op;
-                            settled
-                        }
-                        Settled::Skip => {
-                            draft.rearranged = true;
-                            continue;
-                        }
-                        Settled::Postponed => break,
-                    }
-                }
-                OpKind::Undo { tid } => {
-                    draft.rearranged = true;
-                    self.undo_transaction(volume, staged, tid, draft)?;
-                    continue;
-                }
-                _ => op,
-            };
-            let Some(record) = self.check_op(volume, staged, &op, draft.len)? else { continue };
-            let pos = begin + head_len + draft.len;
-            // As in Python: the record may begin at the quota and extend beyond it.
-            let restored = matches!(op.kind, OpKind::Restore { .. });
-            if !restored && self.options.quota.is_some_and(|quota| pos > quota) {
-                return Err(StorageError::Quota);
-            }
-            // The length of a back-pointer may be equal to that of the data that it replaces.
-            draft.rearranged |= record.len() != DATA_HEADER_LEN as u64 + op.len || record.back != 0;
-            draft.push(record);
+/// The steps of one vote.
+struct FileSteps<'a> {
+    storage: &'a FileStorage,
+    volume: &'a Volume,
+    /// Where the transaction will probably begin in the file.
+    begin: u64,
+    head_len: u64,
+    draft: Draft,
+}
+
+impl VoteSteps for FileSteps<'_> {
+    fn committed(&mut self, oid: Oid) -> Result<Option<Tid>> {
+        committed(self.volume, oid, self.volume.index.pos(oid))
+    }
+
+    fn add(&mut self, staged: &mut Staged, _index: usize, op: Op) -> Result<()> {
+        let FileSteps { storage, volume, ref mut draft, .. } = *self;
+        if let OpKind::Undo { tid } = op.kind {
+            draft.rearranged = true;
+            return storage.undo_transaction(volume, staged, tid, draft);
         }
-        if begin + draft.len > POS_MAX {
+        let Some(record) = check_op(volume, staged, &op, draft.len)? else { return Ok(()) };
+        let pos = self.begin + self.head_len + draft.len;
+        // As in Python: the record may begin at the quota and extend beyond it.
+        let restored = matches!(op.kind, OpKind::Restore { .. });
+        if !restored && storage.options.quota.is_some_and(|quota| pos > quota) {
+            return Err(StorageError::Quota);
+        }
+        // The length of a back-pointer may be equal to that of the data that it replaces. (A merged record is not in
+        // the order of the operations either; of this the transaction itself keeps account.)
+        draft.rearranged |= record.len() != DATA_HEADER_LEN as u64 + op.len || record.back != 0;
+        draft.push(record);
+        Ok(())
+    }
+
+    fn leave_out(&mut self, _index: usize, op: &Op) {
+        // A check has no payload.
+        self.draft.rearranged |= matches!(op.kind, OpKind::Store { .. });
+    }
+}
+
+impl FileSteps<'_> {
+    fn finish(self) -> Result<Draft> {
+        if self.begin + self.draft.len > POS_MAX {
             return Err(StorageError::Refused {
                 what: Refusal::FileLimit,
                 message: "the file would exceed 256 TiB".into(),
             });
         }
-        Ok(())
+        Ok(self.draft)
     }
+}
 
-    /// Checks one operation as Python's `store`, `deleteObject`, `restore` and `checkCurrentSerialInTransaction` do.
-    /// Returns the record to write, if there is one.
-    pub(super) fn check_op(
-        &self,
-        volume: &Volume,
-        staged: &Staged,
-        op: &Op,
-        file_at: u64,
-    ) -> Result<Option<StagedRecord>> {
-        let oid = op.oid;
-        let prev = volume.index.pos(oid);
-        let mut record =
-            StagedRecord { oid, tid: None, prev, data_len: op.len, back: 0, staged_at: op.start, file_at };
-        match op.kind {
-            // Its records are made in `undo_records`.
-            OpKind::Undo { .. } => return Ok(None),
-            OpKind::CheckCurrent { serial } => {
-                check_current(self, oid, serial)?;
-                return Ok(None);
+/// Checks one operation as Python's `store`, `deleteObject` and `restore` do.
+/// Returns the record to write, if there is one.
+pub(super) fn check_op(
+    volume: &Volume,
+    staged: &Staged,
+    op: &Op,
+    file_at: u64,
+) -> Result<Option<StagedRecord>> {
+    let oid = op.oid;
+    let prev = volume.index.pos(oid);
+    let mut record =
+        StagedRecord { oid, tid: None, prev, data_len: op.len, back: 0, staged_at: op.start, file_at };
+    match op.kind {
+        // Without a record of their own: those of an undo are made in `undo_records`.
+        OpKind::Undo { .. } | OpKind::CheckCurrent { .. } => return Ok(None),
+        OpKind::Store { .. } => {
+            if op.len == 0 {
+                return Err(StorageError::Refused {
+                    what: Refusal::Record,
+                    message: format!("the record of object 0x{oid} is empty"),
+                });
             }
-            OpKind::Store { .. } => {
-                if op.len == 0 {
-                    return Err(StorageError::Refused {
-                        what: Refusal::Record,
-                        message: format!("the record of object 0x{oid} is empty"),
-                    });
-                }
-            }
-            OpKind::Delete { serial } => {
-                let committed = committed(volume, oid, prev)?.ok_or(StorageError::PosKey(oid))?;
-                if committed != serial {
-                    return Err(Conflict { oid, committed, read: serial, data: Vec::new() }.into());
-                }
+        }
+        OpKind::Delete { serial } => {
+            check_delete(oid, serial, committed(volume, oid, prev)?)?;
+            record.data_len = 0;
+        }
+        OpKind::Restore { serial, prev_txn, has_data } => {
+            record.tid = Some(serial);
+            if !has_data {
                 record.data_len = 0;
+            } else if op.len == 0 {
+                return Err(StorageError::Refused {
+                    what: Refusal::Record,
+                    message: format!("the record of object 0x{oid} is empty"),
+                });
             }
-            OpKind::Restore { serial, prev_txn, has_data } => {
-                record.tid = Some(serial);
-                if !has_data {
+            if let Some(prev_txn) = prev_txn {
+                record.back = back_pointer(volume, staged, op, prev, prev_txn, has_data)?;
+                if record.back != 0 {
                     record.data_len = 0;
-                } else if op.len == 0 {
-                    return Err(StorageError::Refused {
-                        what: Refusal::Record,
-                        message: format!("the record of object 0x{oid} is empty"),
-                    });
-                }
-                if let Some(prev_txn) = prev_txn {
-                    record.back = back_pointer(volume, staged, op, prev, prev_txn, has_data)?;
-                    if record.back != 0 {
-                        record.data_len = 0;
-                    }
                 }
             }
         }
-        Ok(Some(record))
     }
+    Ok(Some(record))
 }
 
 /// The tid of the current record, also of a deleted or un-created object; `None` if the object never existed.

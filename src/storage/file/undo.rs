@@ -6,9 +6,11 @@ use super::FileStorage;
 use super::backwards::Backwards;
 use super::draft::Draft;
 use super::log::Records;
+use super::stage::check_op;
 use super::undo_find::{FIRST_END_MIN, WAYPOINT, find_undoable};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::staged::{OpKind, Staged};
+use crate::storage::vote::check_current;
 use crate::storage::{Result, Undo, UndoEntry};
 
 impl Undo for FileStorage {
@@ -60,12 +62,14 @@ impl Undo for FileStorage {
         let mut draft = Draft::new(staged.ops().len());
         let mut told = 0;
         for index in 0..staged.ops().len() {
-            let op = staged.ops()[index];
+            let Some(op) = staged.ops().get(index).copied() else { break };
             told = draft.undone.len();
-            if let OpKind::Undo { tid } = op.kind {
-                self.undo_transaction(&volume, staged, tid, &mut draft)?;
-            } else if let Some(record) = self.check_op(&volume, staged, &op, draft.len)? {
-                draft.push(record);
+            match op.kind {
+                OpKind::Undo { tid } => self.undo_transaction(&volume, staged, tid, &mut draft)?,
+                OpKind::CheckCurrent { serial } => check_current(self, op.oid, serial)?,
+                _ => check_op(&volume, staged, &op, draft.len)?
+                    .into_iter()
+                    .for_each(|record| draft.push(record)),
             }
         }
         Ok((tid, draft.undone.iter().skip(told).map(|undone| undone.oid).collect()))

@@ -2,8 +2,8 @@
 //!
 //! `stage` is vote and finish, `pack` removes old revisions and garbage, `iterate` iterates over the transactions.
 //!
-//! Locks, in the order in which they may be taken: `commit` (from the tid to publishing), `state`. Reads share `state`;
-//! it is held exclusively only for changes in memory.
+//! Locks, in the order in which they may be taken: that of `commits` (from the tid to publishing), `state`. Reads share
+//! `state`; it is held exclusively only for changes in memory.
 
 mod iterate;
 mod pack;
@@ -16,29 +16,28 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use super::in_memory::Commits;
 use super::tids::Tids;
 use super::{
     BlobDir, Blobs, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load, Loaded, Pack,
-    PublisherSlot, Result, Storage, StorageError, TransactionMeta,
+    Result, Storage, StorageError, TransactionMeta,
 };
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
-use crate::base::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, rank};
+use crate::base::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, rank};
 
 /// Bytes that Python counts for an object, and for a revision in addition to its data.
 const OBJECT_SIZE: u64 = 50;
 const REVISION_SIZE: u64 = 100;
 
+/// The log target: Python's MappingStorage logs nothing.
+const TARGET: &str = "ZODB.MappingStorage";
+
 /// A storage in memory.
 pub struct MappingStorage {
     name: String,
-    tids: Tids,
-    publisher: PublisherSlot,
-    /// Held from a finish's tid until it is published.
-    commit: Mutex<(), rank::MemoryCommit>,
-    /// The last oid that was given out.
-    last_oid: Mutex<u64, rank::Oids>,
+    commits: Commits,
     state: Arc<RwLock<State, rank::MemoryState>>,
     blobs: Option<Arc<BlobDir>>,
     /// The directory of blobs that are removed with this storage.
@@ -78,10 +77,7 @@ impl MappingStorage {
     pub fn with_clock(name: String, clock: Arc<dyn Clock>) -> MappingStorage {
         MappingStorage {
             name,
-            tids: Tids::with_clock(Tid::ZERO, clock),
-            publisher: PublisherSlot::default(),
-            commit: Mutex::default(),
-            last_oid: Mutex::default(),
+            commits: Commits::new(TARGET, Tids::with_clock(Tid::ZERO, clock)),
             state: Arc::default(),
             blobs: None,
             _blobs_end: None,
@@ -116,10 +112,6 @@ impl MappingStorage {
 
     fn closed(&self) -> StorageError {
         StorageError::Closed(format!("{} is closed", self.name))
-    }
-
-    fn committing(&self) -> MutexGuard<'_, ()> {
-        self.commit.lock()
     }
 }
 
@@ -199,19 +191,14 @@ impl Storage for MappingStorage {
     }
 
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
-        // Stored objects may have oids that this storage did not give out.
         let largest = self.read()?.objects.keys().next_back().map_or(0, |oid| oid.0);
-        let mut last_oid = self.last_oid.lock();
-        let last = largest.max(*last_oid);
-        let Some(end) = last.checked_add(count as u64) else {
-            return Err(StorageError::Unsupported("there are no more object ids".into()));
-        };
-        *last_oid = end;
-        Ok((last + 1..=end).map(Oid).collect())
+        self.commits
+            .new_oids(largest, count)
+            .ok_or_else(|| StorageError::Unsupported("there are no more object ids".into()))
     }
 
     fn close(&self) -> Result<()> {
-        let _committing = self.committing();
+        let _committing = self.commits.hold();
         self.state.write().closed = true;
         Ok(())
     }

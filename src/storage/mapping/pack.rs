@@ -13,7 +13,7 @@ use crate::storage::{Pack, PackRequest, Refusal, Result, StorageError};
 impl Pack for MappingStorage {
     fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
         let stop = Tid::from_unix(request.time);
-        let _committing = self.committing();
+        let _committing = self.commits.hold();
         let alive = {
             let state = self.read()?;
             if state.objects.is_empty() {

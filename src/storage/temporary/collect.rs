@@ -13,7 +13,7 @@ use crate::storage::{Pack, PackRequest, Result};
 impl Pack for TemporaryStorage {
     /// Collects unreachable objects that the counts miss, for example cycles. The time of the request is ignored.
     fn pack(&self, _request: &PackRequest<'_>) -> Result<()> {
-        let _committing = self.committing();
+        let _committing = self.commits.hold();
         drop(self.read()?);
         self.state.write().collect_unreachable();
         Ok(())

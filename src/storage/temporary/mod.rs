@@ -4,8 +4,8 @@
 //! minute, for merging conflicts and for running transactions. `stage` is vote and finish, `collect` counts and
 //! collects.
 //!
-//! Locks, in the order in which they may be taken: `commit` (from the tid to publishing), `state`. Reads share `state`;
-//! it is held exclusively only for changes in memory.
+//! Locks, in the order in which they may be taken: that of `commits` (from the tid to publishing), `state`. Reads share
+//! `state`; it is held exclusively only for changes in memory.
 
 mod collect;
 mod stage;
@@ -15,14 +15,15 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::in_memory::Commits;
 use super::tids::Tids;
 use super::{
-    History, HistoryEntry, IternextRecord, LastInvalidations, Load, Loaded, Pack, PublisherSlot, Result,
-    Storage, StorageError,
+    History, HistoryEntry, IternextRecord, LastInvalidations, Load, Loaded, Pack, Result, Storage,
+    StorageError,
 };
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
-use crate::base::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, rank};
+use crate::base::sync::{RwLock, RwLockReadGuard, rank};
 use crate::conflict::{Conflict, ResolverSlot};
 
 /// How long former states are kept, as in Python.
@@ -30,16 +31,14 @@ const FORMER_AGE_MAX: Duration = Duration::from_secs(60);
 /// Number of collected objects that are remembered.
 const COLLECTED_MAX: usize = 200;
 
+/// The log target: Python's tempstorage logs nothing.
+const TARGET: &str = "tempstorage";
+
 /// A storage of current states in memory.
 pub struct TemporaryStorage {
     name: String,
-    tids: Tids,
-    publisher: PublisherSlot,
+    commits: Commits,
     resolver: ResolverSlot,
-    /// Held from a finish's tid until it is published.
-    commit: Mutex<(), rank::MemoryCommit>,
-    /// The last oid that was given out.
-    last_oid: Mutex<u64, rank::Oids>,
     state: RwLock<State, rank::MemoryState>,
 }
 
@@ -79,11 +78,8 @@ impl TemporaryStorage {
     pub fn with_age(name: String, former_age_max: Duration) -> TemporaryStorage {
         TemporaryStorage {
             name,
-            tids: Tids::new(Tid::ZERO),
-            publisher: PublisherSlot::default(),
+            commits: Commits::new(TARGET, Tids::new(Tid::ZERO)),
             resolver: ResolverSlot::default(),
-            commit: Mutex::default(),
-            last_oid: Mutex::default(),
             state: RwLock::new(State {
                 objects: BTreeMap::new(),
                 counts: HashMap::new(),
@@ -104,10 +100,6 @@ impl TemporaryStorage {
 
     fn closed(&self) -> StorageError {
         StorageError::Closed(format!("{} is closed", self.name))
-    }
-
-    fn committing(&self) -> MutexGuard<'_, ()> {
-        self.commit.lock()
     }
 
     /// The error of calls that temporary storages do not support.
@@ -160,19 +152,12 @@ impl Storage for TemporaryStorage {
     }
 
     fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
-        // Stored objects may have oids that this storage did not give out.
         let largest = self.read()?.objects.keys().next_back().map_or(0, |oid| oid.0);
-        let mut last_oid = self.last_oid.lock();
-        let last = largest.max(*last_oid);
-        let Some(end) = last.checked_add(count as u64) else {
-            return Err(self.unsupported("there are no more object ids"));
-        };
-        *last_oid = end;
-        Ok((last + 1..=end).map(Oid).collect())
+        self.commits.new_oids(largest, count).ok_or_else(|| self.unsupported("there are no more object ids"))
     }
 
     fn close(&self) -> Result<()> {
-        let _committing = self.committing();
+        let _committing = self.commits.hold();
         self.state.write().closed = true;
         Ok(())
     }

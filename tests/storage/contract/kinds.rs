@@ -14,6 +14,7 @@ use runzeo::storage::file::FileStorage;
 use runzeo::storage::prelude::*;
 use tempfile::TempDir;
 
+use super::own_storage;
 use crate::support::storage::{self as helpers, Answers};
 
 /// A new storage and its abilities.
@@ -70,6 +71,12 @@ pub fn file() -> Kind {
 
 pub fn mapping() -> Kind {
     Kind { merges: false, ..kind(|_| in_memory()) }
+}
+
+/// The storage of examples/own_storage.rs.
+pub fn of_the_example() -> Kind {
+    let make = || own_storage::MemoryStorage::new("memory".into(), u64::MAX, usize::MAX);
+    Kind { logs: false, ..kind(|_| Arc::new(make())) }
 }
 
 /// A temporary storage searches records for references, so the tests' data is put into a record without any.

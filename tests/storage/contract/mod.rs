@@ -9,6 +9,9 @@ mod kinds;
 mod layers;
 mod lists;
 mod merging;
+#[allow(dead_code)] // The program around the storage.
+#[path = "../../../examples/own_storage.rs"]
+mod own_storage;
 mod read_only;
 mod reads;
 
@@ -31,7 +34,7 @@ macro_rules! contract {
 }
 
 contract!(
-    file, mapping, temporary, demo, demo_over_file, demo_in_demo, zlib_file, zlib_mapping, server_zlib, demo_with_zlib_changes => [
+    file, mapping, temporary, of_the_example, demo, demo_over_file, demo_in_demo, zlib_file, zlib_mapping, server_zlib, demo_with_zlib_changes => [
         reads::what_is_stored_is_loaded,
         reads::every_revision_before_a_tid,
         reads::what_there_is_not,
