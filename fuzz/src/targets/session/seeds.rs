@@ -92,7 +92,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     }
     seeds.push([&[RAW, 0][..], b"\0\0\0\x02Z5\0\0\0\x04ruok"].concat());
     seeds.push([&[RAW, 0][..], b"\0\0\0\x04ruok"].concat());
-    seeds.extend(MSGPACK.map(|payload| [&[1, 4][..], payload, END, b"\x94\x03\xc2\xa4vote\x91\x05"].concat()));
+    seeds
+        .extend(MSGPACK.map(|payload| [&[1, 4][..], payload, END, b"\x94\x03\xc2\xa4vote\x91\x05"].concat()));
     // Messages of real clients.
     let mut recorded = crate::targets::recorded_payloads();
     recorded.retain(|payload| payload.len() < 400);
