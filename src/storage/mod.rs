@@ -40,6 +40,7 @@ use crate::base::ids::{Oid, Tid};
 
 pub use crate::base::cancel::{Cancel, OnCancel};
 pub use crate::conflict::{Conflict, Resolver, ResolverSlot, ThreeStates, Unresolved};
+pub use crate::pickle::record::{ClassName, class_name};
 
 pub use self::abilities::{Blobs, ExtensionMethods, Iterate, Pack, Undo};
 pub use self::blob::{BlobDir, BlobFile};
