@@ -10,7 +10,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use crate::check::{Attempt, Event, LATEST, Oid, Outcome, Revision, Tid, Value as Written};
 use crate::support::client::{Incoming, RawClient, Speaks, content, record};
@@ -24,8 +23,6 @@ pub struct Race {
     pub hot: Vec<Oid>,
     pub cold: Vec<Oid>,
     pub can_undo: bool,
-    /// Longer than transaction-timeout.
-    pub stall: Option<Duration>,
     pub stop: AtomicBool,
     pub attempts: Mutex<Vec<Attempt>>,
     pub connections: Mutex<Vec<Vec<Event>>>,

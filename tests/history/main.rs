@@ -147,7 +147,6 @@ fn history_of(kind: &Kind, seed: u64, lasting: Duration) -> Summary {
         hot: oids[..HOT as usize].to_vec(),
         cold: oids[HOT as usize..(HOT + COLD) as usize].to_vec(),
         can_undo: kind.can_undo,
-        stall: Some(TIMEOUT + Duration::from_millis(1500)),
         stop: AtomicBool::new(false),
         attempts: Mutex::default(),
         connections: Mutex::default(),

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Asked, Driver, Step, data_of};
 use crate::check::{Attempt, Outcome, Tid};
 use crate::support::client::undo_id;
 use crate::support::pickle::{Value, id};
+
+/// Limit of the wait for the end of a connection, longer than transaction-timeout on any machine.
+const CLOSED_MAX: Duration = Duration::from_secs(60);
 
 impl Driver<'_> {
     /// Closes the connection, perhaps in the middle of a message.
@@ -113,19 +116,22 @@ impl Driver<'_> {
             5..=7 => self.pause(),
             _ => {}
         }
-        match self.race.stall {
-            Some(stall) if self.dice.one_in(1500) => self.stall(stall, txn),
-            _ => self.finish(number, attempt, txn, None),
-        }
+        if self.dice.one_in(1500) { self.stall() } else { self.finish(number, attempt, txn, None) }
     }
 
     /// Waits after the vote until the server's transaction-timeout has closed the connection.
-    fn stall(&mut self, stall: Duration, txn: i64) -> io::Result<Step> {
-        thread::sleep(stall);
-        let call = self.client.queue_call("tpc_finish", vec![Value::Int(txn)]);
-        let _ = self.client.flush();
-        let ended = self.answer(call);
-        assert!(ended.is_err(), "a transaction that was too slow: {ended:?}");
+    fn stall(&mut self) -> io::Result<Step> {
+        let deadline = Instant::now() + CLOSED_MAX;
+        loop {
+            match self.receive_one() {
+                Ok(()) => assert!(Instant::now() < deadline, "a voted transaction is open without end"),
+                Err(error) => {
+                    let late = [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut];
+                    assert!(!late.contains(&error.kind()), "a voted transaction is open without end");
+                    break;
+                }
+            }
+        }
         self.race.timeouts.fetch_add(1, Ordering::Relaxed);
         Ok(Step::Left)
     }
