@@ -12,6 +12,8 @@
 //! An object of a dense page has the length of its data beside its position ([`index_words`](super::index_words)), so
 //! that a load reads exactly the record with one call. The length is a hint: readers check it against the record.
 
+#![allow(clippy::indexing_slicing)] // a place comes from `split`, `near_place` or `shard`, which keep it in the array
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -1,5 +1,7 @@
 //! What an open does with a file that is not as this server left it, and the note that the open begins.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use std::sync::Arc;
 
 use log::{error, info, warn};

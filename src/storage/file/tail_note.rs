@@ -33,6 +33,8 @@
 //!
 //! Python uses the same name for its own commits and empties the file, so a note never describes what Python wrote.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use std::path::Path;
 
 use sha1::{Digest, Sha1};
@@ -51,11 +53,11 @@ pub const OID_MARK_AT: u64 = 128;
 pub const UNTIL_AT: u64 = 144;
 pub const HEAD_LEN: usize = 160;
 const _: () = assert!(8 + 8 + 8 + 8 + BOOT_LEN + FINGERPRINT_LEN + 1 + 7 == ABOUT_LEN);
-const _: () = assert!(MAGIC.len() == ABOUT_AT as usize);
-const _: () = assert!(ABOUT_AT as usize + ABOUT_LEN + CHECK_LEN == SYNCED_AT as usize);
+const _: () = assert!(MAGIC.len() as u64 == ABOUT_AT);
+const _: () = assert!(ABOUT_AT + (ABOUT_LEN + CHECK_LEN) as u64 == SYNCED_AT);
 const _: () = assert!(SYNCED_AT + 2 * (8 + 8) == OID_MARK_AT);
 const _: () = assert!(OID_MARK_AT + 2 * 8 == UNTIL_AT);
-const _: () = assert!(UNTIL_AT as usize + 2 * 8 == HEAD_LEN);
+const _: () = assert!(UNTIL_AT + 2 * 8 == HEAD_LEN as u64);
 /// Up to this many zero blocks of one tail are listed. If there are more, zero blocks are not checked.
 pub const ZEROS_MAX: usize = 1 << 20;
 /// The digest covers this many bytes of the file before `start`.
@@ -63,7 +65,8 @@ pub const DIGEST_LEN: u64 = 64 << 10;
 pub const FINGERPRINT_LEN: usize = 16;
 
 /// The unit of bytes that a power cut may lose.
-pub const BLOCK: u64 = 4096;
+pub const BLOCK: u64 = BLOCK_LEN as u64;
+pub const BLOCK_LEN: usize = 4096;
 
 /// The note of an earlier process.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -72,6 +75,7 @@ pub struct TailNote {
     pub about: Option<About>,
     /// Everything before this position was durable; the transaction with tid `synced_tid` ended here.
     pub synced: u64,
+    /// The last transaction that was durable.
     pub synced_tid: Tid,
     /// Oids up to this one may have been given out.
     pub oid_mark: Oid,
@@ -173,6 +177,7 @@ impl TailNote {
         TailNote::parse(&bytes)
     }
 
+    /// From the bytes of the file. `None` if they are no note.
     pub fn parse(bytes: &[u8]) -> Option<TailNote> {
         let mut r = Reader::new(bytes);
         if r.take(MAGIC.len())? != MAGIC {
@@ -215,6 +220,7 @@ impl TailNote {
         self.zeros.len() <= ZEROS_MAX
     }
 
+    /// Whether the block at this position is on the list of zero blocks.
     pub fn is_rightly_zero(&self, block: u64) -> bool {
         self.zeros.binary_search(&block).is_ok()
     }
