@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::client::{RawClient, Speaks, load_beside_commits, record};
 use crate::support::pickle::{Value, text};

@@ -9,7 +9,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::pickle::Value;
