@@ -12,8 +12,7 @@
 //! # Passwords checked your own way
 //!
 //! Implement [`auth::Protocol`] and [`auth::Exchange`], register an [`auth::Kind`] in [`commands::Extensions`], and
-//! call
-//! [`commands::runzeo::run_with`]: `authentication-protocol` in the configuration then can have its name.
+//! call [`commands::runzeo::run_with`]: `authentication-protocol` in the configuration then can have its name.
 //! `examples/password_server.rs` is a complete one.
 //!
 //! # A `Data.fs`, read without a server
