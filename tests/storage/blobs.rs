@@ -402,6 +402,97 @@ fn a_pack_takes_out_the_blobs_that_it_leaves_out() {
     }
 }
 
+/// Two revisions of blob 1, and blob 2, which nothing refers to at the end. Then a pack with commits beside it.
+fn run_pack(dir: &Path, media: &Faulty, keep_old: bool) -> Result<()> {
+    let options = FileStorageOptions { pack_keep_old: keep_old, ..faulty_options(dir, media) };
+    let storage = helpers::open_with(options)?;
+    let commit = |oid, serial, number| match stage(&storage, oid, serial, &data_of(number)) {
+        Ok(staged) => commit_staged(&storage, staged).map_err(|_| ()),
+        Err(_) => Err(()),
+    };
+    let commits = || {
+        let root = helpers::commit(&storage, &[(0, Tid::ZERO, b"root \x01\x02")]).map_err(drop)?;
+        let first = commit(1, Tid::ZERO, 0)?;
+        commit(2, Tid::ZERO, 1)?;
+        let second = commit(1, first, 2)?;
+        let last = helpers::commit(&storage, &[(0, root, b"root \x01")]).map_err(drop)?;
+        let beside = || _ = storage.get_tid(Oid(3)).is_err().then(|| commit(3, Tid::ZERO, 3));
+        let _ = pack_beside(&storage, last.to_unix() + 1e-5, true, &beside);
+        commit(1, second, 3)
+    };
+    let _ = commits();
+    let _ = storage.close();
+    Ok(())
+}
+
+/// Every record has its blob, also in the storage of before the pack if that is kept. Unless `is_power_cut`, every blob
+/// has its record.
+fn check_pack(dir: &Path, media: &Faulty, is_power_cut: bool, what: &str) {
+    let storage = helpers::open_with(faulty_options(dir, media)).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let blobs = Arc::clone(storage.blobs().unwrap().dir().unwrap());
+    let records = |storage: &FileStorage| {
+        let (mut it, mut found) = (storage.iterate(None, None).unwrap(), Vec::new());
+        while let Some(t) = it.next_transaction().unwrap() {
+            let mut records = it.records().unwrap();
+            while let Some(record) = records.next_record().unwrap() {
+                found.extend((record.oid != Oid(0)).then_some((record.oid, t.tid)));
+            }
+        }
+        found
+    };
+    let mut expected = Vec::new();
+    for (oid, tid) in records(&storage) {
+        let data =
+            read(&storage, oid.0, tid).unwrap_or_else(|e| panic!("{what}: a record without its blob: {e}"));
+        assert!((0..4).any(|number| data == data_of(number)), "{what}: the blob is not whole");
+        expected.push(blobs.path(oid, tid));
+    }
+    let paths = media.paths();
+    if !is_power_cut {
+        let mut found: Vec<_> = paths.iter().filter(|path| path.starts_with(blobs.base())).cloned().collect();
+        found.retain(|path| !path.ends_with(".layout"));
+        expected.sort();
+        assert_eq!(found, expected, "{what}");
+        // The storage of before the pack, with its blobs.
+        let old = dir.join("Data.fs.old");
+        if paths.contains(&old) {
+            let former = FileStorageOptions { read_only: true, blob_dir: None, ..faulty_options(dir, media) };
+            let former = helpers::open_with(FileStorageOptions { path: old, ..former }).unwrap();
+            for (oid, tid) in records(&former) {
+                let path = blobs.path(oid, tid);
+                let path = dir.join("blobs.old").join(path.strip_prefix(blobs.base()).unwrap());
+                assert!(paths.contains(&path), "{what}: {} is not there: {paths:?}", path.display());
+            }
+        }
+    }
+    storage.close().unwrap();
+}
+
+/// A kill between the switch to the packed file and the sweep left the blobs of packed revisions for ever.
+#[test]
+fn blobs_and_records_agree_after_a_failure_at_every_call_of_a_pack() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 1.. {
+        let mut fired = false;
+        for (seed, (fault, keep_old)) in [Fault::PowerCut, Fault::Error]
+            .into_iter()
+            .flat_map(|fault| [(fault, true), (fault, false)])
+            .enumerate()
+        {
+            let media = Faulty::new(n * 10 + seed as u64, Some((n, fault)));
+            let _ = run_pack(dir.path(), &media, keep_old);
+            fired |= media.fired();
+            let what = format!("{fault:?} at call {n}, pack-keep-old {keep_old}");
+            check_pack(dir.path(), &media.after_kill(), false, &what);
+            check_pack(dir.path(), &media.after_power_cut(), true, &what);
+        }
+        if !fired {
+            assert!(n > 100, "the workload makes {n} calls");
+            break;
+        }
+    }
+}
+
 /// The log said "pack failed: sweeping the blobs ...", though the file was packed; and the remaining blobs stayed for
 /// ever, because later packs know nothing of removed revisions.
 #[test]
