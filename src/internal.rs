@@ -39,9 +39,7 @@ pub mod config {
         pub use crate::config::zconfig::{Surroundings, load};
 
         pub mod matcher {
-            pub use crate::config::zconfig::matcher::{
-                AddedTypes, Child, Content, KnownTo, SectionType, check,
-            };
+            pub use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, check};
         }
     }
 }

@@ -1,4 +1,27 @@
-//! The ZEO storage server for ZODB.
+//! The ZEO storage server for ZODB: the programs `runzeo`, `zeopack` and `zeopasswd`, and what others may build on.
+//!
+//! Public are [`storage`], [`auth`], [`commands`] and [`ids`], for three purposes. Everything else may change with any
+//! version.
+//!
+//! # A storage of your own
+//!
+//! Implement [`storage::Storage`] and its supertraits, register a [`storage::StorageKind`] in
+//! [`commands::Extensions`], and call [`commands::runzeo::run_with`]: the configuration file then has a section for the
+//! storage. `examples/own_storage.rs` is a complete one; `docs/adding.md` goes through the methods.
+//!
+//! # Passwords checked your own way
+//!
+//! Implement [`auth::Protocol`] and [`auth::Exchange`], register an [`auth::Kind`] in [`commands::Extensions`], and
+//! call [`commands::runzeo::run_with`]: `authentication-protocol` in the configuration then can have its name.
+//! `examples/password_server.rs` is a complete one.
+//!
+//! # A `Data.fs`, read without a server
+//!
+//! [`storage::file::FileStorage::open`] opens it, read-only if the options say so; [`storage::Iterate`],
+//! [`storage::Load`] and [`storage::History`] read it. `examples/read_data_fs.rs` prints its transactions, or one
+//! object.
+//!
+//! # Inside
 //!
 //! A module imports only from steps below its own; neighbours on one step do not import each other:
 //!
@@ -8,25 +31,34 @@
 //! ```
 //!
 //! The path of a load from socket to socket is one thread and one call deep at each stage:
-//! `server::session::run` reads a frame, `wire` decodes it to a [`wire::request::Request`],
+//! `server::session::run` reads a frame, `wire` decodes it to a `wire::request::Request`,
 //! `server::session::load` asks the storage, which makes one positioned read behind the reply's
 //! header, and `server::publish` queues the reply if nothing was published meanwhile that touches it.
+
+#![deny(missing_docs)]
 
 pub mod auth;
 mod base;
 mod client;
 pub mod commands;
-mod config;
 mod conflict;
 mod exceptions;
 #[doc(hidden)]
 pub mod internal;
-mod logging;
 mod net;
 mod pickle;
 mod process;
-mod server;
 pub mod storage;
+
+// No other program can name what is in these. `internal` makes it reachable, so that without `allow` each variant of a
+// request and each field of the configuration would need a comment, also those whose name says all.
+#[allow(missing_docs)]
+mod config;
+#[allow(missing_docs)]
+mod logging;
+#[allow(missing_docs)]
+mod server;
+#[allow(missing_docs)]
 mod wire;
 
 pub use base::ids;

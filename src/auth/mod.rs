@@ -4,11 +4,11 @@
 //! `getAuthProtocol`, passes those calls to an [`Exchange`], and refuses `register` until the exchange has ended with
 //! [`Verdict::Passed`]. If that comes with a session key, every later message is authenticated by it, see `wire::mac`.
 //!
-//! [`digest`] is built in. A server with another protocol is a small program of its own: implement [`Protocol`] and
-//! [`Exchange`], add a [`Kind`] to [`Protocols::builtin`], and hand that to
+//! `digest` is built in. A server with another protocol is a small program of its own: implement [`Protocol`] and
+//! [`Exchange`], register a [`Kind`] in
+//! [`Extensions::protocols`](../commands/struct.Extensions.html#structfield.protocols), and call
 //! [`commands::runzeo::run_with`](../commands/runzeo/fn.run_with.html). `examples/password_server.rs` is a complete
 //! one.
-#![deny(missing_docs)]
 
 mod digest;
 pub(crate) mod password_file;

@@ -10,12 +10,14 @@ use std::path::PathBuf;
 /// An address as configured.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Address {
+    /// A host and a port.
     Tcp {
         /// `None`: every interface (when binding).
         host: Option<String>,
         /// `None`: depends on the use; a server takes any free port.
         port: Option<u16>,
     },
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 

@@ -18,6 +18,7 @@ struct Shared {
 }
 
 impl Cancel {
+    /// Cancels, and wakes the thread that waits, if it has said how ([`Cancel::on_cancel`]). May be called repeatedly.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
         // Called under the lock, so that it does not run after its guard is gone.
@@ -27,6 +28,7 @@ impl Cancel {
         }
     }
 
+    /// Whether [`Cancel::cancel`] was called.
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.load(Ordering::SeqCst)
     }

@@ -26,10 +26,12 @@ impl Clock for SystemClock {
 pub struct ManualClock(AtomicU64);
 
 impl ManualClock {
+    /// A clock that stands at `now`.
     pub fn new(now: Tid) -> ManualClock {
         ManualClock(AtomicU64::new(now.0))
     }
 
+    /// Sets the clock.
     pub fn set(&self, now: Tid) {
         self.0.store(now.0, Ordering::Relaxed);
     }

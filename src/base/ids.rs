@@ -7,7 +7,8 @@ use std::fmt;
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Oid(pub u64);
 
-/// A transaction id, also called serial: a [time stamp](super::timestamp), 8 bytes big endian.
+/// A transaction id, also called serial: a time stamp as Python's `TimeStamp`
+/// makes it, 8 bytes big endian: minutes since 1900 in months of 31 days, then the fraction of the minute in 1/2^32.
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Tid(pub u64);
 

@@ -47,7 +47,7 @@ impl Civil {
 
 impl Tid {
     /// The tid of a point in time; zero before 1900, the last tid after the last date.
-    pub fn from_civil(at: Civil) -> Tid {
+    pub(crate) fn from_civil(at: Civil) -> Tid {
         if at.year < 1900 {
             return Tid::ZERO;
         }
@@ -60,7 +60,7 @@ impl Tid {
     }
 
     /// The point in time of this tid.
-    pub fn to_civil(self) -> Civil {
+    pub(crate) fn to_civil(self) -> Civil {
         let minutes = self.0 >> 32;
         let days = minutes / 60 / 24;
         let months = days / 31;
@@ -82,7 +82,7 @@ impl Tid {
     /// Unix time in seconds, as in `history` and `undoLog`: exactly the double that Python's `TimeStamp.timeTime()`
     /// computes.
     ///
-    /// Python adds the fraction of the minute to the seconds since [`PYTHON_EPOCH`] and subtracts the seconds until
+    /// Python adds the fraction of the minute to the seconds since `PYTHON_EPOCH` and subtracts the seconds until
     /// 1970 afterwards, so its result has the coarser steps of the larger sum (2^-21 s now). Operators pack to a time
     /// from `undoLog`; with the exact time the pack would end at another transaction than Python's.
     pub fn to_unix(self) -> f64 {

@@ -25,7 +25,7 @@ use crate::config::{
 };
 use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
-use crate::net::listen::{self, Bound, Kind, ListenError, Listener};
+use crate::net::listen::{self, Bound, Endpoint, ListenError, Listener};
 use crate::net::tls::Tls;
 use crate::process::memory;
 use crate::process::pid_file::PidFile;
@@ -63,7 +63,18 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
 ///
 /// Parses `arguments` and reads the configuration, and prints errors in them to stderr; or serves until SIGTERM, SIGINT
 /// or SIGHUP. Installs signal handlers, a panic hook and the process's log, so it can be called once in a process. The
-/// exit codes are those of the module's documentation.
+/// exit codes are those of the module's documentation. `program` is the name in messages; `arguments` do not have it.
+///
+/// ```
+/// use runzeo::commands::{Extensions, runzeo::run_with};
+///
+/// let extensions = Extensions::default();
+/// // extensions.storages.register(..);
+/// // extensions.protocols.register(..);
+/// // In a program these are `std::env::args_os().skip(1).collect::<Vec<_>>()`.
+/// let arguments = ["--version".into()];
+/// run_with(&extensions, "my_server", &arguments);
+/// ```
 pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) -> ExitCode {
     let Extensions { protocols, storages } = extensions;
     let invocation = from_command_line(storages, program, arguments, &|name| std::env::var(name).ok())
@@ -185,7 +196,7 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
         .map_err(cannot_start)?;
     // One address may have a socket for each IP version.
     if let Some(first) = listeners.first() {
-        log::info!(target: "ZEO.zrpc", "({pid}) listening on {}", first.kind);
+        log::info!(target: "ZEO.zrpc", "({pid}) listening on {}", first.endpoint);
     }
     for listener in listeners {
         server.accept_on(listener).map_err(cannot_start)?;
@@ -360,9 +371,9 @@ struct UnixSockets(Vec<std::path::PathBuf>);
 
 impl UnixSockets {
     fn of(listeners: &[Listener]) -> UnixSockets {
-        let path = |listener: &Listener| match &listener.kind {
-            Kind::Unix(path) => Some(path.clone()),
-            Kind::Tcp { .. } => None,
+        let path = |listener: &Listener| match &listener.endpoint {
+            Endpoint::Unix(path) => Some(path.clone()),
+            Endpoint::Tcp { .. } => None,
         };
         UnixSockets(listeners.iter().filter_map(path).collect())
     }

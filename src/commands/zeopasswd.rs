@@ -47,6 +47,17 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
 }
 
 /// The same with other authentication protocols: `-p NAME` is one of these, and [`auth::Kind::hash`] makes the entry.
+/// With `-C`, the configuration file may have the storages that the program adds.
+///
+/// ```
+/// use runzeo::commands::{Extensions, zeopasswd::run_with};
+///
+/// let extensions = Extensions::default();
+/// // extensions.protocols.register(..);
+/// // In a program these are `std::env::args_os().skip(1).collect::<Vec<_>>()`.
+/// let arguments = ["--help".into()];
+/// run_with(&extensions, "my_passwords", &arguments);
+/// ```
 pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) -> ExitCode {
     let failure = match read_command_line(&extensions.storages, arguments) {
         Ok(None) => {

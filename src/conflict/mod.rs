@@ -38,6 +38,7 @@ pub const LOG: &str = "ZODB.ConflictResolution";
 /// An object that a transaction changed or depends on, and that another transaction has changed since it was read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Conflict {
+    /// The object.
     pub oid: Oid,
     /// The serial that is committed now.
     pub committed: Tid,
@@ -50,13 +51,17 @@ pub struct Conflict {
 /// The three states of a conflict: two transactions started from `old`; one of them has committed, the other has not.
 #[derive(Clone, Copy, Debug)]
 pub struct ThreeStates<'a> {
+    /// The object.
     pub oid: Oid,
     /// The serial of `old`.
     pub read: Tid,
     /// The serial of `committed`.
     pub committed_serial: Tid,
+    /// The record that both transactions started from.
     pub old: &'a [u8],
+    /// The record that is committed.
     pub committed: &'a [u8],
+    /// The record that the other transaction would store.
     pub new: &'a [u8],
     /// Cancelled when the transaction of `new` is abandoned.
     pub cancel: &'a Cancel,
@@ -72,9 +77,10 @@ pub trait Resolver: Send + Sync {
     }
 }
 
-/// Why three states were not merged. For the log.
+/// Three states were not merged.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unresolved {
+    /// Why, for the log.
     pub reason: String,
 }
 

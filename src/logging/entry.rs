@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use super::format::field::Field;
-use super::format::value::Value;
+use super::format::value::FieldValue;
 use super::{level, os};
 use crate::base::untrusted;
 
@@ -56,36 +56,36 @@ impl<'a> Entry<'a> {
     }
 
     /// The value of each field except [`Field::Time`], which needs a format of its own.
-    pub fn value(&self, field: Field) -> Value<'_> {
+    pub fn value(&self, field: Field) -> FieldValue<'_> {
         match field {
             // In log records of a conflict-resolver's helper, application code chooses the name.
-            Field::Name => Value::Text(untrusted::as_entry(self.name)),
-            Field::LevelName => Value::Text(level::name(self.level)),
-            Field::LevelNumber => Value::Integer(self.level.into()),
-            Field::PathName => Value::text(self.path),
-            Field::FileName => Value::Text(file_name(self.path)),
-            Field::Module => Value::Text(module(self.path)),
-            Field::Line => Value::Integer(self.line.into()),
+            Field::Name => FieldValue::Text(untrusted::as_entry(self.name)),
+            Field::LevelName => FieldValue::Text(level::name(self.level)),
+            Field::LevelNumber => FieldValue::Integer(self.level.into()),
+            Field::PathName => FieldValue::text(self.path),
+            Field::FileName => FieldValue::Text(file_name(self.path)),
+            Field::Module => FieldValue::Text(module(self.path)),
+            Field::Line => FieldValue::Integer(self.line.into()),
             // Python's text for an unknown function.
-            Field::Function => Value::text("(unknown function)"),
-            Field::Created => Value::Float(self.created.as_secs_f64()),
-            Field::Msecs => Value::Float(self.created.subsec_millis().into()),
-            Field::Age => Value::Float(self.age.as_secs_f64() * 1000.0),
-            Field::Thread => Value::Integer(self.thread),
-            Field::ThreadName => Value::text(&self.thread_name),
-            Field::Process => Value::Integer(self.process),
-            Field::ProcessName => Value::text("MainProcess"),
+            Field::Function => FieldValue::text("(unknown function)"),
+            Field::Created => FieldValue::Float(self.created.as_secs_f64()),
+            Field::Msecs => FieldValue::Float(self.created.subsec_millis().into()),
+            Field::Age => FieldValue::Float(self.age.as_secs_f64() * 1000.0),
+            Field::Thread => FieldValue::Integer(self.thread),
+            Field::ThreadName => FieldValue::text(&self.thread_name),
+            Field::Process => FieldValue::Integer(self.process),
+            Field::ProcessName => FieldValue::text("MainProcess"),
             Field::Message => match self.message.as_str() {
-                Some(message) => Value::Text(untrusted::as_entry(message)),
+                Some(message) => FieldValue::Text(untrusted::as_entry(message)),
                 None => {
                     // If formatting fails, the text up to there is kept.
                     let mut message = String::new();
                     let _ = message.write_fmt(self.message);
-                    Value::Text(untrusted::as_entry(&message).into_owned().into())
+                    FieldValue::Text(untrusted::as_entry(&message).into_owned().into())
                 }
             },
-            Field::Nothing | Field::Time => Value::Opaque("None"),
-            Field::Arguments => Value::Opaque("()"),
+            Field::Nothing | Field::Time => FieldValue::Opaque("None"),
+            Field::Arguments => FieldValue::Opaque("()"),
         }
     }
 }
@@ -135,8 +135,8 @@ mod tests {
         for message in [format_args!("{forged}"), format_args!("{}", String::from(forged))] {
             let entry = Entry::now("name\nx", level::INFO, message);
             let text = "x\n  ------\n  2026-11-26T00:00:00 CRITICAL ZEO forged\\r\\u{1b}[2J";
-            assert_eq!(entry.value(Field::Message), Value::text(text));
-            assert_eq!(entry.value(Field::Name), Value::text("name\n  x"));
+            assert_eq!(entry.value(Field::Message), FieldValue::text(text));
+            assert_eq!(entry.value(Field::Name), FieldValue::text("name\n  x"));
         }
     }
 }

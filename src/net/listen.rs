@@ -24,14 +24,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Listener {
     pub socket: Socket,
-    pub kind: Kind,
+    pub endpoint: Endpoint,
     /// `None`: no TLS.
     pub tls: Option<Arc<Tls>>,
 }
 
 /// Where it listens.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum Endpoint {
     /// The configured host (empty: every interface) and the actual port.
     Tcp {
         host: String,
@@ -40,12 +40,12 @@ pub enum Kind {
     Unix(PathBuf),
 }
 
-impl std::fmt::Display for Kind {
+impl std::fmt::Display for Endpoint {
     /// The format of Python's server.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Kind::Tcp { host, port } => write!(f, "('{host}', {port})"),
-            Kind::Unix(path) => write!(f, "{}", path.display()),
+            Endpoint::Tcp { host, port } => write!(f, "('{host}', {port})"),
+            Endpoint::Unix(path) => write!(f, "{}", path.display()),
         }
     }
 }
@@ -116,8 +116,8 @@ fn bind_all(host: &str, port: u16) -> Result<Bound, ListenError> {
         match bind_tcp(SocketAddr::new(address, port)) {
             Ok(socket) => {
                 port = socket.local_addr()?.as_socket().map_or(port, |bound| bound.port());
-                let kind = Kind::Tcp { host: host.to_string(), port };
-                listeners.push(Listener { socket, kind, tls: None });
+                let endpoint = Endpoint::Tcp { host: host.to_string(), port };
+                listeners.push(Listener { socket, endpoint, tls: None });
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(ListenError::InUse),
             // A machine without IPv6 has no `::`; one address is enough.
@@ -170,7 +170,7 @@ fn listen_unix(path: &Path, mode: Option<u32>) -> Result<Listener, ListenError> 
         fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
     socket.listen(BACKLOG)?;
-    Ok(Listener { socket, kind: Kind::Unix(path.to_path_buf()), tls: None })
+    Ok(Listener { socket, endpoint: Endpoint::Unix(path.to_path_buf()), tls: None })
 }
 
 /// Whether a live server answers at this address. Python's runzeo checks this before it opens anything.

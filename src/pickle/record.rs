@@ -21,12 +21,13 @@ impl ClassName {
         &self.0
     }
 
+    /// The same, without a copy.
     pub fn into_string(self) -> String {
         self.0
     }
 
     /// Used in log lines about a record whose class is unknown.
-    pub fn unknown() -> ClassName {
+    pub(crate) fn unknown() -> ClassName {
         ClassName("unknown".into())
     }
 }

@@ -64,6 +64,7 @@ pub struct Signals {
 }
 
 impl Signals {
+    /// Installs the handlers of this process, once.
     pub fn install() -> io::Result<Signals> {
         let source = iterator::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])?;
         // A write beyond the file size limit must be an error, not end the process. A handler has that effect; ignoring

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::sync::Arc;
 use crate::logging::level::ERROR;
-use crate::net::listen::{Kind, Listener};
+use crate::net::listen::{Endpoint, Listener};
 use crate::net::stream::Stream;
 use crate::server::Server;
 use crate::server::client_log::LOG;
@@ -37,7 +37,7 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
             Err(error) => {
                 // Logged once: the error comes back ten times a second until a client leaves.
                 if !std::mem::replace(&mut is_logged, true) {
-                    let message = format_args!("Can't accept a client on {}: {error}", listener.kind);
+                    let message = format_args!("Can't accept a client on {}: {error}", listener.endpoint);
                     log_without_peer(&client_log::NOT_SERVED, ERROR, message);
                 }
                 server.wait_for_departure(ERROR_PAUSE);
@@ -45,9 +45,9 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
             }
         };
         is_logged = false;
-        let peer = match (&listener.kind, address.as_socket()) {
+        let peer = match (&listener.endpoint, address.as_socket()) {
             (_, Some(address)) => address.to_string(),
-            (kind, None) => kind.to_string(),
+            (endpoint, None) => endpoint.to_string(),
         };
         let source = address.as_socket().map(|address| address.ip().into());
         let tls = match listener.tls.as_ref().map(|tls| tls.begin()).transpose() {
@@ -58,7 +58,7 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
                 continue;
             }
         };
-        let is_tcp = matches!(listener.kind, Kind::Tcp { .. });
+        let is_tcp = matches!(listener.endpoint, Endpoint::Tcp { .. });
         let stream = match Stream::new(socket, is_tcp, tls, server.limits().dead_peer_timeout) {
             Ok(stream) => stream,
             Err(error) => {

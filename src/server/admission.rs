@@ -43,13 +43,13 @@ pub struct Admission {
     unregistered_max: usize,
     handshake_timeout: Option<Duration>,
     clock: TimeSource,
-    state: Mutex<State, rank::Admission>,
+    state: Mutex<Admitted, rank::Admission>,
     /// Notified when a connection has gone or has registered.
     left: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Admitted {
     /// By connection id, so the oldest first.
     unregistered: BTreeMap<u64, Unregistered>,
     registered: usize,
@@ -253,7 +253,7 @@ impl Drop for AdmissionGuard {
     }
 }
 
-impl State {
+impl Admitted {
     fn unregistered_from(&self, source: Option<Host>) -> usize {
         source.and_then(|source| self.by_source.get(&source)).map_or(0, |count| count.unregistered)
     }

@@ -62,13 +62,13 @@ struct Table<W> {
 #[derive(Debug, Default)]
 struct Queue {
     /// In the order of the requests.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Claim>,
     /// Number of entries that hold the key: one exclusive one, or the leading shared ones.
     front_len: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct Claim {
     /// Number of the request.
     number: u64,
     owner: Owner,
@@ -150,7 +150,7 @@ fn keys_of(set: &LockSet) -> Vec<(Key, Mode)> {
 
 impl Queue {
     /// Adds a request. True: it stands in front.
-    fn push(&mut self, entry: Entry) -> bool {
+    fn push(&mut self, entry: Claim) -> bool {
         let all_in_front = self.front_len == self.entries.len();
         let shares =
             self.entries.front().is_none_or(|first| first.mode == Mode::Shared && entry.mode == Mode::Shared);
@@ -188,7 +188,7 @@ impl<W> Table<W> {
         let number = self.number;
         let mut request = Request { number, keys: Vec::with_capacity(keys.len()), blocked: 0, waiter: None };
         for &(key, mode) in keys {
-            let in_front = self.queues.entry(key).or_default().push(Entry { number, owner, mode });
+            let in_front = self.queues.entry(key).or_default().push(Claim { number, owner, mode });
             request.blocked += usize::from(!in_front);
             request.keys.push(key);
         }

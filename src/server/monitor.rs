@@ -17,7 +17,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers each connection, until the server stops.
 pub fn serve(server: &Arc<Server>, listener: &Listener) {
-    log::info!(target: "ZEO.monitor", "listening on {}", listener.kind);
+    log::info!(target: "ZEO.monitor", "listening on {}", listener.endpoint);
     while !server.is_stopping() {
         let Ok((mut socket, _)) = listener.socket.accept() else {
             server.wait_for_departure(ERROR_PAUSE);

@@ -22,17 +22,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 const TOO_SLOW: &str = "it reads a large record too slowly, and others wait for the memory";
 
 /// The memory for large records. Clones share it.
-pub struct RecordMemory<S: Sink = Stream>(Arc<Shared<S>>);
+pub struct RecordMemory<S: Sink = Stream>(Arc<Room<S>>);
 
-struct Shared<S: Sink> {
+struct Room<S: Sink> {
     len_max: usize,
     time_max: Duration,
     clock: TimeSource,
-    state: Mutex<State<S>, rank::Room>,
+    state: Mutex<Reservations<S>, rank::Room>,
     changed: Condvar,
 }
 
-struct State<S: Sink> {
+struct Reservations<S: Sink> {
     used: usize,
     /// Numbers of requests, the first of which is the next to be served.
     waiting: VecDeque<u64>,
@@ -59,9 +59,9 @@ impl<S: Sink> RecordMemory<S> {
     }
 
     fn with_time(len_max: usize, time_max: Duration, clock: TimeSource) -> RecordMemory<S> {
-        let state = State { used: 0, waiting: VecDeque::new(), held: BTreeMap::new(), number: 0 };
+        let state = Reservations { used: 0, waiting: VecDeque::new(), held: BTreeMap::new(), number: 0 };
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        RecordMemory(Arc::new(Shared { len_max, time_max, clock, state, changed }))
+        RecordMemory(Arc::new(Room { len_max, time_max, clock, state, changed }))
     }
 
     /// Waits for a share of `len` bytes. A share larger than the total is given when no other is held. `None`: the

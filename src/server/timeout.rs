@@ -21,12 +21,12 @@ pub struct Timeouts(Option<Arc<Deadlines>>);
 struct Deadlines {
     timeout: Duration,
     clock: TimeSource,
-    state: Mutex<State, rank::Timeouts>,
+    state: Mutex<Expiries, rank::Timeouts>,
     earlier: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Expiries {
     /// What to do at each of them.
     actions: BTreeMap<Key, Expire>,
     stopped: bool,

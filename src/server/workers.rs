@@ -64,12 +64,12 @@ struct Ends(Arc<Pool>);
 struct Pool {
     threads_max: usize,
     clock: TimeSource,
-    state: Mutex<State, rank::Workers>,
+    state: Mutex<JobQueue, rank::Workers>,
     work: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct JobQueue {
     jobs: VecDeque<Job>,
     threads: usize,
     idle: usize,
@@ -98,7 +98,7 @@ impl Pools {
 
 impl Workers {
     fn start(threads_max: usize, clock: TimeSource) -> io::Result<Workers> {
-        let state = State { threads: 1, ..State::default() };
+        let state = JobQueue { threads: 1, ..JobQueue::default() };
         let pool = Arc::new(Pool { threads_max, clock, state: Mutex::new(state), work: Condvar::new() });
         Pool::spawn(&pool, true)?;
         Ok(Workers(Arc::new(Ends(pool))))

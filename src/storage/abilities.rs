@@ -1,8 +1,6 @@
 //! Optional abilities of storages. A storage that has one returns it from the method of [`Storage`](super::Storage)
 //! that each trait names.
 
-#![warn(missing_docs)]
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 

@@ -1,7 +1,5 @@
 //! The traits and types of a commit, from vote to publishing.
 
-#![warn(missing_docs)]
-
 use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -127,6 +125,7 @@ impl dyn Voted {
     /// The concrete type that the storage returned from its vote.
     ///
     /// Panics if another storage has voted the transaction, which is a bug of the caller.
+    #[allow(clippy::expect_used)] // a bug of the caller, not of what a file or a client has sent
     pub fn into_own<V: Voted>(self: Box<dyn Voted>) -> V {
         let own = (self as Box<dyn Any>).downcast::<V>();
         *own.expect("a voted transaction is finished by the storage that voted it")

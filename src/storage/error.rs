@@ -1,7 +1,5 @@
 //! The errors of storages. The server turns each into the exception that Python's storage would raise.
 
-#![warn(missing_docs)]
-
 use std::fmt;
 use std::io;
 use std::path::PathBuf;

@@ -19,6 +19,7 @@ pub use dir::{Entry, Kind, MediaDir, Readers, TakenOver};
 /// How to open a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Access {
+    /// For reading; the file must exist.
     Read,
     /// The file must exist.
     ReadWrite,
@@ -30,13 +31,17 @@ pub enum Access {
 
 /// A file system.
 pub trait Media: Send + Sync {
+    /// Opens a file.
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn MediaFile>>;
+    /// Whether this name exists. Links are followed.
     fn exists(&self, path: &Path) -> bool;
     /// Atomic; durable only after [`Media::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name. Not supported by every file system.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file. Durable only after [`Media::sync_dir`].
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes a directory. Returns whether it was missing. Durable only after [`Media::sync_dir`] of its parent.
     fn create_dir(&self, dir: &Path) -> io::Result<bool>;
@@ -57,6 +62,7 @@ pub trait Media: Send + Sync {
 /// Nanoseconds since 1970.
 pub type Time = u64;
 
+/// Bytes of [`Media::boot`].
 pub const BOOT_LEN: usize = 16;
 
 /// Which file it is, and when it was last changed in any way.
@@ -70,6 +76,7 @@ pub struct Identity {
     pub born: Time,
     /// Number of names.
     pub links: u64,
+    /// In bytes.
     pub len: u64,
     /// The last change of content, length, names or mode (`st_ctime`). Cannot be set back by users.
     pub changed: Time,
@@ -113,15 +120,19 @@ pub trait MediaFile: Send + Sync {
     }
     /// Writes everything or fails. After a failure any part may have been written.
     fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()>;
+    /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
+    /// Whether the length is zero.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+    /// Cuts the file, or fills it with zeros, to `len` bytes.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// `fdatasync`: makes data and length durable.
     fn sync(&self) -> io::Result<()>;
     /// Reserves space beyond the end; `Ok(false)` if the file system cannot.
     fn reserve(&self, pos: u64, len: u64) -> io::Result<bool>;
+    /// The identity of the open file, whatever its name is now.
     fn identity(&self) -> io::Result<Identity>;
     /// Makes the file read-only, with these permission bits for reading, as Python protects blobs.
     fn protect(&self, _readers: u32) -> io::Result<()> {

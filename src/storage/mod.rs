@@ -1,5 +1,8 @@
 //! The traits of a storage, and the storages themselves. Nothing here depends on the network.
 //!
+//! Public is what somebody needs who brings a storage of their own ([`StorageKind`] adds it to the server's) or reads a
+//! `Data.fs` ([`mod@file`]). The other storages are opened by the configuration only.
+//!
 //! A storage implements [`Storage`] and its supertraits: [`Load`] (reading objects), [`History`] (former revisions) and
 //! [`Commit`] (transactions). Optional abilities are traits of their own, which a storage returns from a method of
 //! [`Storage`]: [`Iterate`], [`Undo`], [`Pack`], [`Blobs`], [`ExtensionMethods`].
@@ -11,6 +14,8 @@
 //! The server locks the objects that a transaction touches before [`Commit::vote`] and unlocks them when the
 //! transaction is published or aborted. A storage may therefore rely on it that these objects do not change in between.
 //! Votes of transactions that touch different objects run at the same time.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
 
 mod abilities;
 pub(crate) mod before;
@@ -40,6 +45,7 @@ use crate::base::ids::{Oid, Tid};
 
 pub use crate::base::cancel::{Cancel, OnCancel};
 pub use crate::conflict::{Conflict, Resolver, ResolverSlot, ThreeStates, Unresolved};
+pub use crate::pickle::record::{ClassName, class_name};
 
 pub use self::abilities::{Blobs, ExtensionMethods, Iterate, Pack, Undo};
 pub use self::blob::{BlobDir, BlobFile};

@@ -1,7 +1,5 @@
 //! The traits for reading: objects ([`Load`]) and former revisions ([`History`]).
 
-#![warn(missing_docs)]
-
 use std::ops::ControlFlow;
 
 use super::{HistoryEntry, IternextRecord, LastInvalidations, Loaded, Result};

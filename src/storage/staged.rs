@@ -22,9 +22,11 @@ pub(crate) const HEADROOM: usize = 42;
 /// A transaction between tpc_begin and vote.
 #[derive(Debug)]
 pub struct Staged {
+    /// User, description and extension.
     pub meta: TransactionMeta,
     /// The tid of a transaction that a copier brings; `None`: the storage assigns one.
     pub tid: Option<Tid>,
+    /// The status in the transaction's header: `b' '`, or that of a transaction that is copied.
     pub status: u8,
     /// Whether the client runs Python 2. The first transaction of a file decides its format.
     pub python2: bool,
@@ -55,7 +57,9 @@ pub struct Staged {
 /// One operation of a transaction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Op {
+    /// The object; meaningless for an undo.
     pub oid: Oid,
+    /// What is done.
     pub kind: OpKind,
     /// Where the headroom begins; meaningless if the operation has no payload.
     pub start: u64,
@@ -66,16 +70,35 @@ pub struct Op {
 /// The kinds of operations.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OpKind {
-    /// A new state. `serial`: the one that the client started from, zero for a new object.
-    Store { serial: Tid },
+    /// `store`: a new state, which is the payload.
+    Store {
+        /// The revision that the client started from; zero for a new object.
+        serial: Tid,
+    },
     /// `deleteObject`; the payload is 8 zero bytes, the back-pointer to nothing.
-    Delete { serial: Tid },
-    /// A copied record with its own serial. Without data the payload is 8 zero bytes.
-    Restore { serial: Tid, prev_txn: Option<Tid>, has_data: bool },
+    Delete {
+        /// The revision that the client has seen.
+        serial: Tid,
+    },
+    /// `restore`: a copied record with its own serial. Without data the payload is 8 zero bytes.
+    Restore {
+        /// The serial of the record.
+        serial: Tid,
+        /// A transaction that has the same data for the object, if the copier knows one.
+        prev_txn: Option<Tid>,
+        /// Whether there is a state; if not, the object is deleted or its creation undone.
+        has_data: bool,
+    },
     /// `checkCurrentSerialInTransaction`; no payload.
-    CheckCurrent { serial: Tid },
-    /// Takes back what transaction `tid` did. `oid` is meaningless, and there is no payload.
-    Undo { tid: Tid },
+    CheckCurrent {
+        /// The revision that must be current.
+        serial: Tid,
+    },
+    /// Takes back what a transaction did; no payload.
+    Undo {
+        /// The transaction.
+        tid: Tid,
+    },
 }
 
 /// Decides whether a transaction may open a temporary file.
@@ -122,6 +145,9 @@ impl Staged {
         self.permits = Some(Box::new(permits));
     }
 
+    /// Adds a `store` of the record `data`. `serial`: the revision that the client started from; zero for a new object.
+    ///
+    /// Errors, here and below: the temporary file cannot be written.
     pub fn store(&mut self, oid: Oid, serial: Tid, data: &[u8]) -> io::Result<()> {
         self.push(oid, OpKind::Store { serial }, data)
     }
@@ -178,10 +204,13 @@ impl Staged {
         Ok(stored == data)
     }
 
+    /// Adds a `deleteObject`. `serial`: the revision that the client has seen.
     pub fn delete(&mut self, oid: Oid, serial: Tid) -> io::Result<()> {
         self.push(oid, OpKind::Delete { serial }, &[0; 8])
     }
 
+    /// Adds a `restore` of a copied record, whose serial is `serial`. `data`: `None` for a deletion; `prev_txn`: a
+    /// transaction that has the same data for the object.
     pub fn restore(
         &mut self,
         oid: Oid,
@@ -193,10 +222,12 @@ impl Staged {
         self.push(oid, kind, data.unwrap_or(&[0; 8]))
     }
 
+    /// Adds a `checkCurrentSerialInTransaction`: the transaction depends on revision `serial` of an object.
     pub fn check_current(&mut self, oid: Oid, serial: Tid) {
         self.ops.push(Op { oid, kind: OpKind::CheckCurrent { serial }, start: self.spilled, len: 0 });
     }
 
+    /// Adds the undo of transaction `tid`.
     pub fn undo(&mut self, tid: Tid) {
         self.ops.push(Op { oid: Oid::ZERO, kind: OpKind::Undo { tid }, start: self.spilled, len: 0 });
     }
@@ -224,7 +255,7 @@ impl Staged {
     pub(crate) fn replace(&mut self, index: usize, payload: &[u8]) -> io::Result<Op> {
         let start = self.append(payload)?;
         self.rearranged = true;
-        let op = &mut self.ops[index];
+        let op = self.ops.get_mut(index).ok_or(io::ErrorKind::InvalidInput)?;
         (op.start, op.len) = (start, payload.len() as u64);
         Ok(*op)
     }
@@ -355,17 +386,17 @@ impl Staged {
 
     /// Reads a part of the area of headrooms and payloads.
     pub(crate) fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<()> {
-        let mut done = 0;
+        let len = self.spilled.saturating_sub(pos).min(buf.len() as u64) as usize;
+        let (spilled, kept) = buf.split_at_mut(len);
         if let Some(Spill { file, .. }) = &self.spill
-            && pos < self.spilled
+            && !spilled.is_empty()
         {
-            done = buf.len().min((self.spilled - pos) as usize);
-            file.read_exact_at(&mut buf[..done], pos)?;
+            file.read_exact_at(spilled, pos)?;
         }
-        if done < buf.len() {
-            let from = (pos + done as u64 - self.spilled) as usize;
-            let part = self.memory.get(from..from + buf.len() - done);
-            buf[done..].copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+        if !kept.is_empty() {
+            let from = (pos + len as u64 - self.spilled) as usize;
+            let part = self.memory.get(from..from + kept.len());
+            kept.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
         }
         Ok(())
     }

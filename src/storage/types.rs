@@ -1,7 +1,5 @@
 //! The arguments and results of storages.
 
-#![warn(missing_docs)]
-
 use std::sync::atomic::AtomicU64;
 
 use super::{Result, StorageError};

@@ -1,11 +1,9 @@
 //! The part of a vote that is the same in all storages: the operations of a transaction are gone through in their
 //! order, conflicts are detected, and merged if they can be.
 //!
-//! A storage says in [`VoteSteps`] what it writes for an operation. [`conflict::detect`](crate::conflict::detect)
+//! A storage says in [`VoteSteps`] what it writes for an operation. `conflict::detect`
 //! decides about conflicts: the transaction is a [`Staged`] one, and states are read with
 //! [`Load::load_serial`](super::Load::load_serial).
-
-#![warn(missing_docs)]
 
 use super::staged::{Op, OpKind};
 use super::{NotVoted, Result, Staged, Storage, StorageError};

@@ -35,7 +35,7 @@ pub enum Value {
 /// An exception to be raised by the client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PyException {
-    /// For example `ZODB.POSException`; [`BUILTINS`](super::exception::BUILTINS) stands for `builtins` (Python 3) or
+    /// For example `ZODB.POSException`; `BUILTINS` stands for `builtins` (Python 3) or
     /// `exceptions` (Python 2).
     pub module: &'static str,
     /// For example `POSKeyError`.

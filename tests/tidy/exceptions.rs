@@ -35,4 +35,4 @@ pub const DEAD_REFERENCES: &[&str] = &[];
 pub const CIRCLES: &[&str] = &[];
 
 /// Names of more than three types.
-pub const SHARED_NAMES: &[&str] = &["Entry", "Failure", "Kind", "Shared", "State", "Value"];
+pub const SHARED_NAMES: &[&str] = &[];

@@ -5,6 +5,7 @@
 
 mod circles;
 mod exceptions;
+mod face;
 mod files;
 mod names;
 mod references;

@@ -43,16 +43,19 @@ pub struct MutexGuard<'a, T> {
 }
 
 impl<T, R: Ranked> Mutex<T, R> {
+    /// A lock that guards `value`.
     #[cfg(not(loom))]
     pub const fn new(value: T) -> Mutex<T, R> {
         Mutex { rank: PhantomData, lock: imp::Mutex::new(value) }
     }
 
+    /// A lock that guards `value`.
     #[cfg(loom)]
     pub fn new(value: T) -> Mutex<T, R> {
         Mutex { rank: PhantomData, lock: imp::Mutex::new(value) }
     }
 
+    /// Waits for the lock. Debug builds panic if the thread holds a lock whose rank does not permit it.
     #[track_caller]
     pub fn lock(&self) -> MutexGuard<'_, T> {
         let held = Held::new(R::RANK);
@@ -81,6 +84,7 @@ impl<T, R: Ranked> Mutex<T, R> {
         self.lock.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The data; the lock is gone.
     pub fn into_inner(self) -> T {
         self.lock.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
@@ -171,6 +175,7 @@ impl<T> DerefMut for RwLockWriteGuard<'_, T> {
 pub struct Condvar(imp::Condvar);
 
 impl Condvar {
+    /// A condition for which no thread waits.
     pub fn new() -> Condvar {
         Condvar(imp::Condvar::new())
     }
@@ -233,10 +238,12 @@ impl Condvar {
         self.wait(guard)
     }
 
+    /// Wakes all threads that wait.
     pub fn notify_all(&self) {
         self.0.notify_all();
     }
 
+    /// Wakes one of the threads that wait.
     pub fn notify_one(&self) {
         self.0.notify_one();
     }

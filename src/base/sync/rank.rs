@@ -22,6 +22,7 @@ pub enum Action {
 
 /// The type of a lock's rank, see [`ranks`](self).
 pub trait Ranked {
+    /// The rank of locks of this type.
     const RANK: Rank;
 }
 

@@ -41,12 +41,12 @@ impl Definitions {
             let reference = Reference::read(after)?;
             rest = reference.rest;
             match reference.kind {
-                Kind::Dollar => result.push('$'),
-                Kind::Name(name) => {
+                ReferenceKind::Dollar => result.push('$'),
+                ReferenceKind::Name(name) => {
                     let value = self.values.get(&name.to_lowercase());
                     result.push_str(value.ok_or_else(|| format!("'{name}' is not defined"))?);
                 }
-                Kind::Environment(name) => {
+                ReferenceKind::Environment(name) => {
                     let value = environment(name);
                     result.push_str(&value.ok_or_else(|| {
                         format!("environment variable '{name}' is not set, and $({name}) needs it")
@@ -64,12 +64,12 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The part after a dollar sign.
 struct Reference<'a> {
-    kind: Kind<'a>,
+    kind: ReferenceKind<'a>,
     /// The text after the reference.
     rest: &'a str,
 }
 
-enum Kind<'a> {
+enum ReferenceKind<'a> {
     Dollar,
     Name(&'a str),
     Environment(&'a str),
@@ -78,19 +78,19 @@ enum Kind<'a> {
 impl<'a> Reference<'a> {
     fn read(text: &'a str) -> Result<Reference<'a>, String> {
         if let Some(rest) = text.strip_prefix('$') {
-            Ok(Reference { kind: Kind::Dollar, rest })
+            Ok(Reference { kind: ReferenceKind::Dollar, rest })
         } else if let Some(text) = text.strip_prefix('{') {
             let (name, rest) = enclosed(text, "${", '}')?;
-            Ok(Reference { kind: Kind::Name(name), rest })
+            Ok(Reference { kind: ReferenceKind::Name(name), rest })
         } else if let Some(text) = text.strip_prefix('(') {
             let (name, rest) = enclosed(text, "$(", ')')?;
-            Ok(Reference { kind: Kind::Environment(name), rest })
+            Ok(Reference { kind: ReferenceKind::Environment(name), rest })
         } else {
             let (name, rest) = text.split_at(name_len(text));
             if name.is_empty() {
                 return Err("'$' is not followed by a name; write '$$' for a dollar sign".into());
             }
-            Ok(Reference { kind: Kind::Name(name), rest })
+            Ok(Reference { kind: ReferenceKind::Name(name), rest })
         }
     }
 }

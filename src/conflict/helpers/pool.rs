@@ -41,18 +41,18 @@ const GIVEN_UP: &str = "the client has given up its transaction";
 
 /// The helper processes of one server.
 pub struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<Dispatcher>,
     keeper: Mutex<Option<JoinHandle<()>>, rank::HelperKeeper>,
 }
 
-struct Shared {
+struct Dispatcher {
     settings: HelperOptions,
     /// Upper bound on helpers that are not slow, and on helpers that merge states of one class.
     count_max: usize,
     time_limit: Duration,
     /// A warning was logged that the helpers write pickles that clients cannot read.
     complained: AtomicBool,
-    state: Mutex<State, rank::Helpers>,
+    state: Mutex<Helpers, rank::Helpers>,
     /// Notified when a helper is idle or could not be started, when a class has fewer helpers at work, when a merge was
     /// cancelled, and when the pool stops.
     idle: Condvar,
@@ -61,7 +61,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct State {
+struct Helpers {
     idle: Vec<Helper>,
     busy: Vec<Busy>,
     /// Processes that were interrupted; the keeper waits for their end.
@@ -70,7 +70,7 @@ struct State {
     running: Vec<Arc<Process>>,
     /// Merges that wait for a helper and whose class is below its limit.
     waiting: usize,
-    failure: Option<Failure>,
+    failure: Option<FailedStart>,
     /// The versions were logged.
     introduced: bool,
     stopping: bool,
@@ -84,7 +84,7 @@ struct Busy {
 }
 
 /// The last start failed.
-struct Failure {
+struct FailedStart {
     why: String,
     retry_at: Instant,
     backoff: Duration,
@@ -102,7 +102,7 @@ impl Pool {
         count_max: usize,
         time_limit: Duration,
     ) -> std::io::Result<Pool> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(Dispatcher {
             settings,
             count_max,
             time_limit,
@@ -219,8 +219,8 @@ impl Drop for Pool {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl Dispatcher {
+    fn lock(&self) -> MutexGuard<'_, Helpers> {
         self.state.lock()
     }
 
@@ -312,7 +312,7 @@ impl Shared {
         state.interrupted.push(helper.process);
     }
 
-    fn forget(&self, state: &mut State, process: &Arc<Process>) {
+    fn forget(&self, state: &mut Helpers, process: &Arc<Process>) {
         state.running.retain(|other| !Arc::ptr_eq(other, process));
         state.busy.retain(|busy| !Arc::ptr_eq(&busy.process, process));
         self.idle.notify_all();
@@ -359,7 +359,7 @@ impl Shared {
         }
     }
 
-    fn wants_another(&self, state: &State) -> bool {
+    fn wants_another(&self, state: &Helpers) -> bool {
         let may = state.failure.as_ref().is_none_or(|failure| Instant::now() >= failure.retry_at);
         let count_max = (self.count_max + state.slow()).min(SLOW_FACTOR * self.count_max);
         may && state.waiting > state.idle.len() && state.running.len() < count_max
@@ -390,7 +390,7 @@ impl Shared {
         let backoff = state.failure.as_ref().map_or(BACKOFF_MIN, |last| (2 * last.backoff).min(BACKOFF_MAX));
         let interpreter = self.settings.interpreter.display();
         let reason = format!("conflict-resolver {interpreter}: {why}");
-        state.failure = Some(Failure { why: reason, retry_at: Instant::now() + backoff, backoff });
+        state.failure = Some(FailedStart { why: reason, retry_at: Instant::now() + backoff, backoff });
         drop(state);
         let advice = advice(&self.settings.interpreter);
         log::error!(
@@ -401,7 +401,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl Helpers {
     /// The number of helpers that are slow.
     fn slow(&self) -> usize {
         self.busy.iter().filter(|busy| busy.since.elapsed() >= SLOW).count()

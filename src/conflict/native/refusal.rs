@@ -7,7 +7,12 @@ use std::fmt;
 pub enum Refusal {
     /// `BTreesConflictError(p1, p2, p3, reason)`: the positions of the items in the old, the committed and the new
     /// state, from 1; -1 after the last item, and for a reason that concerns the whole bucket.
-    BTrees { positions: [i32; 3], reason: Reason },
+    BTrees {
+        /// p1, p2 and p3.
+        positions: [i32; 3],
+        /// The cause.
+        reason: Reason,
+    },
     /// Python raises another exception.
     Error(&'static str),
 }

@@ -1,10 +1,10 @@
 //! `{name!r:>10}`: Python's `str.format` with its mini-language.
 
-use super::field::{Field, Kind};
+use super::field::{Field, FieldType};
 use super::number;
 use super::piece::{Piece, Pieces};
 use super::text::{Align, digits, pad};
-use super::value::Value;
+use super::value::FieldValue;
 
 /// The part after the name in `{name!r:>10}`.
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ fn replacement(inner: &str) -> Result<(Field, Option<Conversion>), String> {
         return Err(format!("'{{{head}}}' does not name its field; write '{{message}}' or the like"));
     }
     let field = Field::named(name)?;
-    let kind = if made_text.is_some() { Kind::Text } else { field.kind() };
+    let kind = if made_text.is_some() { FieldType::Text } else { field.kind() };
     let conversion = Conversion::parse(spec)?.filter(|conversion| conversion.suits(kind));
     let Some(conversion) = conversion else {
         return Err(format!("':{spec}' does not suit the field '{name}'"));
@@ -110,15 +110,15 @@ impl Conversion {
     }
 
     /// Whether Python accepts this specification for such a value.
-    fn suits(&self, value: Kind) -> bool {
+    fn suits(&self, value: FieldType) -> bool {
         match (value, self.kind) {
-            (Kind::Text, None | Some('s')) => {
+            (FieldType::Text, None | Some('s')) => {
                 self.sign.is_none()
                     && !self.alternate
                     && self.separator.is_none()
                     && self.align != Some(Alignment::AfterSign)
             }
-            (Kind::Integer, None | Some('d' | 'n' | 'b' | 'o' | 'x' | 'X' | 'c')) => {
+            (FieldType::Integer, None | Some('d' | 'n' | 'b' | 'o' | 'x' | 'X' | 'c')) => {
                 let may_be_grouped = match self.separator {
                     None => true,
                     Some(',') => matches!(self.kind, None | Some('d')),
@@ -127,11 +127,11 @@ impl Conversion {
                 let is_bare_character = self.kind != Some('c') || self.sign.is_none() && !self.alternate;
                 self.precision.is_none() && may_be_grouped && is_bare_character
             }
-            (Kind::Integer, Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%'))
-            | (Kind::Float, None | Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | 'n' | '%')) => {
+            (FieldType::Integer, Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%'))
+            | (FieldType::Float, None | Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | 'n' | '%')) => {
                 self.separator.is_none() || self.kind != Some('n')
             }
-            (Kind::Opaque, None) => self.is_empty(),
+            (FieldType::Opaque, None) => self.is_empty(),
             _ => false,
         }
     }
@@ -146,15 +146,15 @@ impl Conversion {
             && self.precision.is_none()
     }
 
-    pub fn write(&self, value: &Value<'_>, out: &mut String) {
+    pub fn write(&self, value: &FieldValue<'_>, out: &mut String) {
         let mut text = String::new();
         match (self.made_text, value) {
             (Some('r'), value) => value.repr(false, &mut text),
             (Some('a'), value) => value.repr(true, &mut text),
             (Some(_), value) => value.str(&mut text),
-            (None, Value::Text(value)) => text.push_str(value),
-            (None, Value::Opaque(value)) => text.push_str(value),
-            (None, Value::Integer(_) | Value::Float(_)) => return self.write_number(value, out),
+            (None, FieldValue::Text(value)) => text.push_str(value),
+            (None, FieldValue::Opaque(value)) => text.push_str(value),
+            (None, FieldValue::Integer(_) | FieldValue::Float(_)) => return self.write_number(value, out),
         }
         if let Some(precision) = self.precision {
             text = text.chars().take(precision).collect();
@@ -170,7 +170,7 @@ impl Conversion {
         self.fill.unwrap_or(if self.zero { '0' } else { ' ' })
     }
 
-    fn write_number(&self, value: &Value<'_>, out: &mut String) {
+    fn write_number(&self, value: &FieldValue<'_>, out: &mut String) {
         let negative = value.float().is_sign_negative();
         let sign = match (negative, self.sign) {
             (true, _) => "-",
@@ -179,12 +179,12 @@ impl Conversion {
             (false, _) => "",
         };
         let (prefix, mut digits) = match (value, self.kind) {
-            (Value::Integer(n), None | Some('d' | 'n')) => ("", n.unsigned_abs().to_string()),
-            (Value::Integer(n), Some('b')) => ("0b", format!("{:b}", n.unsigned_abs())),
-            (Value::Integer(n), Some('o')) => ("0o", format!("{:o}", n.unsigned_abs())),
-            (Value::Integer(n), Some('x')) => ("0x", format!("{:x}", n.unsigned_abs())),
-            (Value::Integer(n), Some('X')) => ("0X", format!("{:X}", n.unsigned_abs())),
-            (Value::Integer(n), Some('c')) => {
+            (FieldValue::Integer(n), None | Some('d' | 'n')) => ("", n.unsigned_abs().to_string()),
+            (FieldValue::Integer(n), Some('b')) => ("0b", format!("{:b}", n.unsigned_abs())),
+            (FieldValue::Integer(n), Some('o')) => ("0o", format!("{:o}", n.unsigned_abs())),
+            (FieldValue::Integer(n), Some('x')) => ("0x", format!("{:x}", n.unsigned_abs())),
+            (FieldValue::Integer(n), Some('X')) => ("0X", format!("{:X}", n.unsigned_abs())),
+            (FieldValue::Integer(n), Some('c')) => {
                 let c = u32::try_from(*n).ok().and_then(char::from_u32);
                 ("", c.unwrap_or(char::REPLACEMENT_CHARACTER).to_string())
             }

@@ -1,6 +1,6 @@
 //! The fields of a log entry that a format can name, and the kind of value that each has.
 
-use super::value::Value;
+use super::value::FieldValue;
 
 /// A field that a format may name; the names are those of Python's `LogRecord`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,7 +30,7 @@ pub enum Field {
 
 /// The kind of value that a field has; it decides which conversions are allowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum FieldType {
     Text,
     Integer,
     Float,
@@ -44,7 +44,7 @@ impl Field {
     pub fn named(name: &str) -> Result<Field, String> {
         Field::from_name(name).ok_or_else(|| {
             let mut quoted = String::new();
-            Value::text(name).repr(false, &mut quoted);
+            FieldValue::text(name).repr(false, &mut quoted);
             format!("there is no field {quoted} in a log record")
         })
     }
@@ -74,11 +74,11 @@ impl Field {
         })
     }
 
-    pub fn kind(self) -> Kind {
+    pub fn kind(self) -> FieldType {
         match self {
-            Field::LevelNumber | Field::Line | Field::Thread | Field::Process => Kind::Integer,
-            Field::Created | Field::Msecs | Field::Age => Kind::Float,
-            Field::Nothing | Field::Arguments => Kind::Opaque,
+            Field::LevelNumber | Field::Line | Field::Thread | Field::Process => FieldType::Integer,
+            Field::Created | Field::Msecs | Field::Age => FieldType::Float,
+            Field::Nothing | Field::Arguments => FieldType::Opaque,
             Field::Name
             | Field::LevelName
             | Field::PathName
@@ -88,7 +88,7 @@ impl Field {
             | Field::Time
             | Field::ThreadName
             | Field::ProcessName
-            | Field::Message => Kind::Text,
+            | Field::Message => FieldType::Text,
         }
     }
 }

@@ -21,7 +21,7 @@ use super::entry::Entry;
 use super::os::LocalTime;
 use field::Field;
 use piece::Piece;
-use value::Value;
+use value::FieldValue;
 
 /// The format of a `<logfile>` without one, and of a server without `<eventlog>`.
 pub const DEFAULT_FORMAT: &str = "------\n%(asctime)s %(levelname)s %(name)s %(message)s";
@@ -157,7 +157,7 @@ impl Formatter {
             (Field::Time, Some(_)) => {
                 let mut time = String::new();
                 self.time(entry, &mut time);
-                Value::Text(time.into())
+                FieldValue::Text(time.into())
             }
             _ => entry.value(field),
         };

@@ -3,11 +3,11 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::field::{Field, Kind};
+use super::field::{Field, FieldType};
 use super::number;
 use super::piece::{Piece, Pieces};
 use super::text::{Align, digits, pad};
-use super::value::Value;
+use super::value::FieldValue;
 
 /// The part after the name in `%(name)-8.3s`.
 #[derive(Debug, Default)]
@@ -103,13 +103,13 @@ impl Conversion {
         Ok(conversion)
     }
 
-    fn suits(&self, value: Kind) -> bool {
+    fn suits(&self, value: FieldType) -> bool {
         match self.kind {
             'r' | 's' | 'a' => true,
             'd' | 'i' | 'u' | 'e' | 'E' | 'f' | 'F' | 'g' | 'G' => {
-                matches!(value, Kind::Integer | Kind::Float)
+                matches!(value, FieldType::Integer | FieldType::Float)
             }
-            _ => value == Kind::Integer,
+            _ => value == FieldType::Integer,
         }
     }
 
@@ -117,7 +117,7 @@ impl Conversion {
         self.kind == 's' && self.width == 0 && self.precision.is_none()
     }
 
-    pub fn write(&self, value: &Value<'_>, out: &mut String) {
+    pub fn write(&self, value: &FieldValue<'_>, out: &mut String) {
         let mut text = String::new();
         match self.kind {
             's' => value.str(&mut text),
@@ -135,7 +135,7 @@ impl Conversion {
         pad(&text, self.width, if self.left { Align::Left } else { Align::Right }, ' ', out);
     }
 
-    fn write_number(&self, value: &Value<'_>, out: &mut String) {
+    fn write_number(&self, value: &FieldValue<'_>, out: &mut String) {
         let (negative, prefix, digits) = match self.kind {
             'd' | 'i' | 'u' | 'o' | 'x' | 'X' => {
                 let n = value.integer();

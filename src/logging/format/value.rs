@@ -7,7 +7,7 @@ use super::number;
 
 /// A value to be formatted.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value<'a> {
+pub enum FieldValue<'a> {
     Text(Cow<'a, str>),
     Integer(i64),
     Float(f64),
@@ -15,26 +15,26 @@ pub enum Value<'a> {
     Opaque(&'static str),
 }
 
-impl<'a> Value<'a> {
-    pub fn text(text: &'a str) -> Value<'a> {
-        Value::Text(Cow::Borrowed(text))
+impl<'a> FieldValue<'a> {
+    pub fn text(text: &'a str) -> FieldValue<'a> {
+        FieldValue::Text(Cow::Borrowed(text))
     }
 
     /// Appends the value as Python's `str()`.
     pub(super) fn str(&self, out: &mut String) {
         match self {
-            Value::Text(text) => out.push_str(text),
-            Value::Integer(n) => {
+            FieldValue::Text(text) => out.push_str(text),
+            FieldValue::Integer(n) => {
                 let _ = write!(out, "{n}");
             }
-            Value::Float(x) => out.push_str(&number::repr(*x)),
-            Value::Opaque(text) => out.push_str(text),
+            FieldValue::Float(x) => out.push_str(&number::repr(*x)),
+            FieldValue::Opaque(text) => out.push_str(text),
         }
     }
 
     /// Appends the value as Python's `repr()`; with `ascii`, as its `ascii()`.
     pub(super) fn repr(&self, ascii: bool, out: &mut String) {
-        let Value::Text(text) = self else { return self.str(out) };
+        let FieldValue::Text(text) = self else { return self.str(out) };
         let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
         out.push(quote);
         for c in text.chars() {
@@ -55,19 +55,19 @@ impl<'a> Value<'a> {
     /// The value as an integer; floats are truncated, as by Python's `%d`.
     pub(super) fn integer(&self) -> i64 {
         match self {
-            Value::Integer(n) => *n,
+            FieldValue::Integer(n) => *n,
             #[allow(clippy::cast_possible_truncation)] // saturates, and times are far from there
-            Value::Float(x) => *x as i64,
-            Value::Text(_) | Value::Opaque(_) => 0,
+            FieldValue::Float(x) => *x as i64,
+            FieldValue::Text(_) | FieldValue::Opaque(_) => 0,
         }
     }
 
     pub(super) fn float(&self) -> f64 {
         match self {
             #[allow(clippy::cast_precision_loss)] // as in Python
-            Value::Integer(n) => *n as f64,
-            Value::Float(x) => *x,
-            Value::Text(_) | Value::Opaque(_) => 0.0,
+            FieldValue::Integer(n) => *n as f64,
+            FieldValue::Float(x) => *x,
+            FieldValue::Text(_) | FieldValue::Opaque(_) => 0.0,
         }
     }
 }

@@ -29,12 +29,12 @@ const HANDSHAKE_RECORD: u8 = 22;
 /// The TLS side of a connection.
 pub struct Layer {
     /// Innermost of all locks.
-    state: Mutex<State, rank::Tls>,
+    state: Mutex<TlsSession, rank::Tls>,
     /// The verifier's reason for refusing the client, if it did.
     refused: Arc<OnceLock<String>>,
 }
 
-struct State {
+struct TlsSession {
     connection: ServerConnection,
     /// Received bytes that are not decrypted yet.
     received: VecDeque<u8>,
@@ -75,7 +75,10 @@ impl fmt::Display for HandshakeError {
 
 impl Layer {
     pub(super) fn new(connection: ServerConnection, refused: Arc<OnceLock<String>>) -> Layer {
-        Layer { state: Mutex::new(State { connection, received: VecDeque::new(), accepted: 0 }), refused }
+        Layer {
+            state: Mutex::new(TlsSession { connection, received: VecDeque::new(), accepted: 0 }),
+            refused,
+        }
     }
 
     /// The TLS handshake, before anything else is sent or received. It has no time limit; another thread can end it by
@@ -179,7 +182,7 @@ impl Layer {
 
     /// Sends close_notify if the socket takes it. Does not wait.
     pub fn say_goodbye(&self, socket: &Socket) {
-        let mut state: MutexGuard<'_, State> = self.state.lock();
+        let mut state: MutexGuard<'_, TlsSession> = self.state.lock();
         if !state.connection.is_handshaking() {
             state.connection.send_close_notify();
         }
@@ -188,7 +191,7 @@ impl Layer {
     }
 }
 
-impl State {
+impl TlsSession {
     /// Sends all encrypted bytes, without waiting.
     fn flush(&mut self, socket: &Socket) -> io::Result<()> {
         while self.connection.wants_write() {

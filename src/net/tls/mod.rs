@@ -36,9 +36,11 @@ pub struct Files {
     /// The server's certificate, the intermediate ones up to its authority, and the key if it has no file of its own;
     /// PEM.
     pub certificate: PathBuf,
+    /// The private key, if it is not in the file of the certificate; PEM.
     pub key: Option<PathBuf>,
     /// Password of an encrypted key.
     pub password: Option<Password>,
+    /// Which clients are accepted.
     pub clients: Clients,
 }
 
@@ -89,6 +91,7 @@ pub struct Tls {
 }
 
 impl Tls {
+    /// Reads the files.
     pub fn load(files: Files) -> Result<Tls, TlsError> {
         let loaded = ArcSwap::from_pointee(Loaded::read(&files)?);
         Ok(Tls { files, loaded })

@@ -1,5 +1,7 @@
 //! The path of a revision's file in a blob directory: the layouts of Python's ZODB.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use std::path::PathBuf;
 
 use crate::base::ids::{Oid, Tid};

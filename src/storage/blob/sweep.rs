@@ -194,7 +194,8 @@ impl BlobDir {
     }
 
     /// Finishes what a crash has interrupted: takes out the listed blobs that are not in the storage any more.
-    /// `keep_old`: whether the old storage was kept. `is_committed` must be false for all revisions of a removed object.
+    /// `keep_old`: whether the old storage was kept. `is_committed` must be false for all revisions of a removed
+    /// object.
     pub(super) fn finish_sweep(
         &self,
         keep_old: bool,
@@ -243,8 +244,8 @@ impl BlobDir {
         Ok(count)
     }
 
-    /// Removes the blobs on the list, or moves them to `old`. Returns how many. What fails is passed over, and the first
-    /// such error returned in the end.
+    /// Removes the blobs on the list, or moves them to `old`. Returns how many. What fails is passed over, and the
+    /// first such error returned in the end.
     fn take_out(
         &self,
         list: &dyn MediaFile,

@@ -73,7 +73,8 @@ impl<'a> Backwards<'a> {
             self.start = start;
         }
         let at = (pos - self.start) as usize;
-        bytes.copy_from_slice(&self.buf[at..at + bytes.len()]);
+        let read = self.buf.get(at..at + bytes.len());
+        bytes.copy_from_slice(read.ok_or_else(|| self.log.corrupt(pos, "the file ends in a transaction"))?);
         Ok(())
     }
 }

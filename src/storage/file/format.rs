@@ -47,6 +47,7 @@ pub enum FileFormat {
 }
 
 impl FileFormat {
+    /// The first four bytes of the file.
     pub const fn magic(self) -> [u8; 4] {
         match self {
             FileFormat::FS21 => *b"FS21",
@@ -54,6 +55,7 @@ impl FileFormat {
         }
     }
 
+    /// The format with this magic.
     pub fn from_magic(magic: [u8; 4]) -> Option<FileFormat> {
         match &magic {
             b"FS21" => Some(FileFormat::FS21),

@@ -21,7 +21,8 @@ use super::format::{FileFormat, TxnHeader};
 use super::lead::Joined;
 use super::log::TARGET;
 use super::media::MediaFile;
-use super::tail_note::{BLOCK, FileNo};
+use super::note_file::FileNo;
+use super::tail_note::BLOCK;
 use super::volume::Volume;
 use super::voted::{Job, VotedTxn};
 use crate::base::ids::Tid;
@@ -309,7 +310,8 @@ fn write_txn(out: &mut Appender<'_>, txn: &mut VotedTxn, tloc: u64, tid: Tid) ->
             for record in &txn.records {
                 let at = record.staged_at as usize;
                 let header = record.header(tid, tloc).encode();
-                area[at..at + header.len()].copy_from_slice(&header);
+                let headroom = area.get_mut(at..at + header.len()).ok_or(io::ErrorKind::InvalidInput)?;
+                headroom.copy_from_slice(&header);
             }
             out.push(area)?;
         }
@@ -395,7 +397,7 @@ fn note_zeros(pos: u64, bytes: &[u8], zeros: &mut Vec<u64>) {
     while at < bytes.len() {
         let block = (pos + at as u64) / BLOCK * BLOCK;
         let next = ((block + BLOCK - pos) as usize).min(bytes.len());
-        if bytes[at] == 0 && bytes[at..next].iter().all(|&byte| byte == 0) {
+        if bytes.get(at..next).is_some_and(|part| part.iter().all(|&byte| byte == 0)) {
             zeros.push(block);
         }
         at = next;

@@ -1,5 +1,7 @@
 //! Former revisions of an object, the newest transactions, and all objects in oid order.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use std::convert::Infallible;
 use std::ops::ControlFlow;
 

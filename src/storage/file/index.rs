@@ -9,14 +9,18 @@
 //! A pack builds an index of its own and *marks* in it what can be reached: the mark is the highest bit of the position
 //! and costs no memory. Copying a record removes its mark.
 //!
-//! A dense entry has 16 bits left beside the 48-bit position. They hold the length of the data, so that a load reads
-//! exactly the record with one call. The length is a hint: readers check it against the record.
+//! An object of a dense page has the length of its data beside its position ([`index_words`](super::index_words)), so
+//! that a load reads exactly the record with one call. The length is a hint: readers check it against the record.
+
+#![allow(clippy::indexing_slicing)] // a place comes from `split`, `near_place` or `shard`, which keep it in the array
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::format::POS_MAX;
+pub use super::index_words::LenHint;
+use super::index_words::{DenseWord, HintBits, MARK, SparseWord};
 use crate::base::ids::Oid;
 use crate::base::sync::{RwLock, rank};
 
@@ -37,16 +41,6 @@ pub struct Entry {
     pub len: LenHint,
 }
 
-/// The known length of a record's data.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum LenHint {
-    Unknown,
-    Exactly(usize),
-    AtLeast(usize),
-}
-
-/// The bit in the position of a marked object.
-const MARK: u64 = 1 << 47;
 /// All positions in an index with marks are below this.
 pub const MARKABLE_END: u64 = MARK;
 
@@ -57,21 +51,6 @@ pub enum Marked {
     Before,
     /// It was marked by this call; the position of its record.
     Now(u64),
-}
-
-/// This 16-bit hint stands for all lengths that do not fit.
-const HINT_LONG: u64 = 0xffff;
-
-fn hint_bits(data_len: u64) -> u64 {
-    data_len.saturating_add(1).min(HINT_LONG)
-}
-
-fn hint_of(bits: u64) -> LenHint {
-    match bits & HINT_LONG {
-        0 => LenHint::Unknown,
-        HINT_LONG => LenHint::AtLeast(HINT_LONG as usize - 1),
-        n => LenHint::Exactly(n as usize - 1),
-    }
 }
 
 /// Object id -> position of the current record. All methods may be called from any thread.
@@ -87,10 +66,10 @@ type Table = Box<[OnceLock<Arc<Page>>]>;
 
 #[derive(Default)]
 struct Page {
-    /// Set once, while `sparse` is write-locked: position << 16 | hint, 0 for none.
+    /// A [`DenseWord`] for each slot. Set once, while `sparse` is write-locked.
     dense: OnceLock<Box<[AtomicU64]>>,
-    /// Sorted: slot << 48 | position. Empty once `dense` is set.
-    sparse: RwLock<Vec<u64>, rank::IndexPage>,
+    /// Sorted by slot. Empty once `dense` is set.
+    sparse: RwLock<Vec<SparseWord>, rank::IndexPage>,
 }
 
 impl Default for Index {
@@ -143,7 +122,7 @@ impl Index {
     pub fn insert(&self, oid: Oid, pos: u64, data_len: u64) -> Option<u64> {
         debug_assert!(pos > 0 && pos <= POS_MAX);
         let (no, slot) = split(oid);
-        let old = self.page(no).insert(slot, pos, hint_bits(data_len));
+        let old = self.page(no).insert(slot, pos, HintBits::of(data_len));
         if old.is_none() {
             self.count.fetch_add(1, Ordering::AcqRel);
             self.max.fetch_max(oid.0, Ordering::AcqRel);
@@ -157,9 +136,10 @@ impl Index {
         if let Some(dense) = self.page(no).dense.get()
             && let Some(cell) = dense.get(slot)
         {
-            let new = pos << 16 | hint_bits(data_len);
+            let [unknown, known] =
+                [HintBits::UNKNOWN, HintBits::of(data_len)].map(|len| DenseWord::new(pos, len).bits());
             // A commit may win this race: the length then belongs to an older record.
-            let _ = cell.compare_exchange(pos << 16, new, Ordering::AcqRel, Ordering::Relaxed);
+            let _ = cell.compare_exchange(unknown, known, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
@@ -306,34 +286,29 @@ impl Page {
             return dense_entry(dense, slot);
         }
         let sparse = self.sparse.read();
-        let key = (slot as u64) << 48;
-        match sparse.get(sparse.partition_point(|&entry| entry < key)) {
-            Some(&entry) if entry >> 48 == slot as u64 => {
-                Some(Entry { pos: entry & POS_MAX, len: LenHint::Unknown })
-            }
+        match sparse.get(sparse.partition_point(|word| word.slot() < slot)) {
+            Some(word) if word.slot() == slot => Some(Entry { pos: word.pos(), len: LenHint::Unknown }),
             // It may have become dense since the first check.
             _ => dense_entry(self.dense.get()?, slot),
         }
     }
 
-    fn insert(&self, slot: usize, pos: u64, hint: u64) -> Option<u64> {
+    fn insert(&self, slot: usize, pos: u64, len: HintBits) -> Option<u64> {
         if let Some(dense) = self.dense.get() {
-            return dense_insert(dense, slot, pos, hint);
+            return dense_insert(dense, slot, DenseWord::new(pos, len));
         }
         let mut sparse = self.sparse.write();
         if let Some(dense) = self.dense.get() {
-            return dense_insert(dense, slot, pos, hint);
+            return dense_insert(dense, slot, DenseWord::new(pos, len));
         }
-        let key = (slot as u64) << 48;
-        let at = sparse.partition_point(|&entry| entry < key);
-        if let Some(entry) = sparse.get_mut(at)
-            && *entry >> 48 == slot as u64
+        let new = SparseWord::new(slot, pos);
+        let at = sparse.partition_point(|word| word.slot() < slot);
+        if let Some(word) = sparse.get_mut(at)
+            && word.slot() == slot
         {
-            let old = *entry & POS_MAX;
-            *entry = key | pos;
-            return Some(old);
+            return Some(std::mem::replace(word, new).pos());
         }
-        sparse.insert(at, key | pos);
+        sparse.insert(at, new);
         if sparse.len() >= DENSE_AT {
             self.become_dense(&mut sparse);
         }
@@ -343,9 +318,11 @@ impl Page {
     fn remove(&self, slot: usize) -> bool {
         let mut sparse = self.sparse.write();
         if let Some(dense) = self.dense.get() {
-            return dense.get(slot).is_some_and(|cell| cell.swap(0, Ordering::AcqRel) != 0);
+            return dense.get(slot).is_some_and(|cell| {
+                cell.swap(DenseWord::NONE.bits(), Ordering::AcqRel) != DenseWord::NONE.bits()
+            });
         }
-        let found = sparse.binary_search_by_key(&(slot as u64), |entry| entry >> 48);
+        let found = sparse.binary_search_by_key(&slot, |word| word.slot());
         found.map(|at| sparse.remove(at)).is_ok()
     }
 
@@ -353,30 +330,27 @@ impl Page {
         let unmarked = |pos: u64| if pos & MARK == 0 { Marked::Now(pos) } else { Marked::Before };
         if let Some(dense) = self.dense.get() {
             let Some(cell) = dense.get(slot) else { return Marked::Missing };
-            return match cell.load(Ordering::Relaxed) {
-                0 => Marked::Missing,
-                bits => {
-                    // No other thread writes, so no swap is needed.
-                    cell.store(bits | MARK << 16, Ordering::Relaxed);
-                    unmarked(bits >> 16)
-                }
-            };
+            let word = DenseWord::from_bits(cell.load(Ordering::Relaxed));
+            if word.is_none() {
+                return Marked::Missing;
+            }
+            // No other thread writes, so no swap is needed.
+            cell.store(word.marked().bits(), Ordering::Relaxed);
+            return unmarked(word.pos());
         }
         let mut sparse = self.sparse.write();
-        let Ok(at) = sparse.binary_search_by_key(&(slot as u64), |entry| entry >> 48) else {
-            return Marked::Missing;
-        };
-        let entry = sparse[at];
-        sparse[at] = entry | MARK;
-        unmarked(entry & POS_MAX)
+        let found = sparse.binary_search_by_key(&slot, |word| word.slot());
+        let Some(word) = found.ok().and_then(|at| sparse.get_mut(at)) else { return Marked::Missing };
+        let before = std::mem::replace(word, word.marked());
+        unmarked(before.pos())
     }
 
     fn mark_all(&self) {
-        self.sparse.write().iter_mut().for_each(|entry| *entry |= MARK);
+        self.sparse.write().iter_mut().for_each(|word| *word = word.marked());
         for cell in self.dense.get().into_iter().flatten() {
-            let bits = cell.load(Ordering::Relaxed);
-            if bits != 0 {
-                cell.store(bits | MARK << 16, Ordering::Relaxed);
+            let word = DenseWord::from_bits(cell.load(Ordering::Relaxed));
+            if !word.is_none() {
+                cell.store(word.marked().bits(), Ordering::Relaxed);
             }
         }
     }
@@ -384,13 +358,13 @@ impl Page {
     /// The number of objects that are left, and the last of them.
     fn keep_marked(&self) -> (u64, u64) {
         let mut sparse = self.sparse.write();
-        sparse.retain(|entry| entry & MARK != 0);
-        let (mut count, mut last) = (sparse.len() as u64, sparse.last().map_or(0, |entry| entry >> 48));
+        sparse.retain(|word| word.is_marked());
+        let (mut count, mut last) = (sparse.len() as u64, sparse.last().map_or(0, |word| word.slot() as u64));
         for (slot, cell) in self.dense.get().into_iter().flatten().enumerate() {
-            if cell.load(Ordering::Relaxed) >> 16 & MARK != 0 {
+            if DenseWord::from_bits(cell.load(Ordering::Relaxed)).is_marked() {
                 (count, last) = (count + 1, slot as u64);
             } else {
-                cell.store(0, Ordering::Relaxed);
+                cell.store(DenseWord::NONE.bits(), Ordering::Relaxed);
             }
         }
         (count, last)
@@ -399,14 +373,16 @@ impl Page {
     /// Inserts many objects while no other thread does; returns how many were new.
     fn fill(&self, slots: impl Iterator<Item = (usize, u64)>) -> u64 {
         let Some(dense) = self.dense.get() else {
-            return slots.map(|(slot, pos)| u64::from(self.insert(slot, pos, 0).is_none())).sum();
+            return slots
+                .map(|(slot, pos)| u64::from(self.insert(slot, pos, HintBits::UNKNOWN).is_none()))
+                .sum();
         };
         let mut added = 0;
         for (slot, pos) in slots {
             let cell = &dense[slot];
             // No swap: the bus lock of a million swaps is noticeable at a start.
-            added += u64::from(cell.load(Ordering::Relaxed) == 0);
-            cell.store(pos << 16, Ordering::Release);
+            added += u64::from(DenseWord::from_bits(cell.load(Ordering::Relaxed)).is_none());
+            cell.store(DenseWord::new(pos, HintBits::UNKNOWN).bits(), Ordering::Release);
         }
         added
     }
@@ -418,10 +394,12 @@ impl Page {
         }
     }
 
-    fn become_dense(&self, sparse: &mut Vec<u64>) {
-        let dense: Box<[AtomicU64]> = (0..PAGE_OIDS).map(|_| AtomicU64::new(0)).collect();
-        for entry in sparse.iter() {
-            dense[(entry >> 48) as usize].store((entry & POS_MAX) << 16, Ordering::Relaxed);
+    fn become_dense(&self, sparse: &mut Vec<SparseWord>) {
+        let none = || AtomicU64::new(DenseWord::NONE.bits());
+        let dense: Box<[AtomicU64]> = (0..PAGE_OIDS).map(|_| none()).collect();
+        for word in sparse.iter() {
+            let moved = DenseWord::new(word.pos(), HintBits::UNKNOWN);
+            dense[word.slot()].store(moved.bits(), Ordering::Relaxed);
         }
         // Cannot be set already: it is only set under the lock that the caller holds, after this check.
         let _ = self.dense.set(dense);
@@ -441,28 +419,28 @@ impl Page {
     fn entries(&self, out: &mut Vec<(u64, u64)>) {
         {
             let sparse = self.sparse.read();
-            out.extend(sparse.iter().map(|&entry| (entry >> 48, entry & POS_MAX)));
+            out.extend(sparse.iter().map(|word| (word.slot() as u64, word.pos())));
         }
         if out.is_empty()
             && let Some(dense) = self.dense.get()
         {
             let cells = dense.iter().enumerate();
             out.extend(cells.filter_map(|(slot, cell)| {
-                let pos = cell.load(Ordering::Acquire) >> 16;
-                (pos != 0).then_some((slot as u64, pos))
+                let word = DenseWord::from_bits(cell.load(Ordering::Acquire));
+                (!word.is_none()).then_some((slot as u64, word.pos()))
             }));
         }
     }
 }
 
 fn dense_entry(dense: &[AtomicU64], slot: usize) -> Option<Entry> {
-    let bits = dense.get(slot)?.load(Ordering::Acquire);
-    (bits != 0).then(|| Entry { pos: bits >> 16, len: hint_of(bits) })
+    let word = DenseWord::from_bits(dense.get(slot)?.load(Ordering::Acquire));
+    (!word.is_none()).then(|| Entry { pos: word.pos(), len: word.len().hint() })
 }
 
-fn dense_insert(dense: &[AtomicU64], slot: usize, pos: u64, hint: u64) -> Option<u64> {
-    let old = dense[slot].swap(pos << 16 | hint, Ordering::AcqRel) >> 16;
-    (old != 0).then_some(old)
+fn dense_insert(dense: &[AtomicU64], slot: usize, word: DenseWord) -> Option<u64> {
+    let old = DenseWord::from_bits(dense[slot].swap(word.bits(), Ordering::AcqRel));
+    (!old.is_none()).then_some(old.pos())
 }
 
 fn split(oid: Oid) -> (u64, usize) {

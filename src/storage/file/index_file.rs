@@ -5,6 +5,8 @@
 //! (prefix, all 2-byte suffixes followed by all 6-byte positions); then None. Behind the None, where Python does not
 //! read, this server may add the highest oid that was given out. Older layouts are in `index_legacy.rs`.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 

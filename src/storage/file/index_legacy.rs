@@ -10,6 +10,8 @@
 //! The reader accepts only these pickles. With anything else in the file the index is unreadable; it is then rebuilt
 //! from the data, as in Python.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use std::collections::HashMap;
 use std::rc::Rc;
 

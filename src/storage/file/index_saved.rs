@@ -1,6 +1,8 @@
 //! A saved index after reading, and the packed buckets that all layouts of the file have in common. The layouts are in
 //! `index_file` and `index_legacy`.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use super::index::Index;
 use crate::base::ids::Oid;
 
@@ -42,8 +44,8 @@ pub fn fill(index: &Index, prefix: &[u8], bucket: &[u8], end: u64) -> Result<(),
     while from < suffixes.len() {
         // One page of the index at a time: oids that differ only in the last 12 bits.
         let page = suffix(from) >> 12;
-        let len = suffixes[from..].iter().take_while(|s| u16::from_be_bytes(**s) >> 12 == page).count();
-        let positions = &positions[from..from + len];
+        let len = suffixes.iter().skip(from).take_while(|s| u16::from_be_bytes(**s) >> 12 == page).count();
+        let positions = positions.get(from..from + len).ok_or("a bucket has more oids than positions")?;
         if positions.iter().any(|p| !(4..end).contains(&position(p))) {
             return Err("a position is not in the file".into());
         }

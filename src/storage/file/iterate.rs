@@ -1,6 +1,8 @@
 //! Transactions in file order, from a start to a stop. Runs beside commits and packs: an iterator sees what was
 //! published when it was made, as in Python.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use std::sync::Arc;
 
 use log::warn;

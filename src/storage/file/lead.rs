@@ -12,7 +12,7 @@ use crate::base::sync::{Condvar, Mutex, rank};
 /// The queue of jobs, and the state of the lead.
 #[derive(Debug)]
 pub struct Lead<J> {
-    state: Mutex<State<J>, rank::Lead>,
+    state: Mutex<LeadQueue<J>, rank::Lead>,
     /// There is a group for a committer thread, or the queue is closed.
     work: Condvar,
     /// No thread leads.
@@ -22,7 +22,7 @@ pub struct Lead<J> {
 }
 
 #[derive(Debug)]
-struct State<J> {
+struct LeadQueue<J> {
     jobs: Vec<J>,
     leading: bool,
     /// The lead waits for a committer thread.
@@ -48,7 +48,7 @@ pub enum Joined<J> {
 impl<J> Default for Lead<J> {
     fn default() -> Lead<J> {
         Lead {
-            state: Mutex::new(State {
+            state: Mutex::new(LeadQueue {
                 jobs: Vec::new(),
                 leading: false,
                 handed_over: false,

@@ -2,6 +2,8 @@
 //!
 //! Knows the layout and checks all that it reads. `group.rs` decides who appends, and when.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,7 +105,7 @@ impl Log {
     pub fn read_record(&self, pos: u64, oid: Option<Oid>) -> Result<Record> {
         let mut buf = [0; RECORD_LEN_MIN];
         let len = self.file.read_at(&mut buf, pos).map_err(self.io("reading a record", pos))?;
-        self.parse_record(&buf[..len], pos, oid)
+        self.parse_record(buf.get(..len).unwrap_or(&buf), pos, oid)
     }
 
     /// As [`Log::read_record`], for bytes that were read from `pos`: at least 50, unless the file or the record's data
@@ -162,6 +164,7 @@ impl Log {
         let from = out.len();
         let len = usize::try_from(header.data_len).unwrap_or(usize::MAX);
         memory::resize(out, from.saturating_add(len)).map_err(self.io("reading", pos))?;
+        #[allow(clippy::indexing_slicing)] // it has just been made longer than that
         self.read_exact(&mut out[from..], pos + DATA_HEADER_LEN as u64)
     }
 

@@ -2,12 +2,13 @@
 //!
 //! - `format`: the bytes; `media`: the disk; `log`: records by position; `window`: many records in a row; `backwards`:
 //!   transactions from the end
-//! - `index`: oid -> position; `index_file`, `index_legacy`: the index files of Python; `index_saved`: what was read
-//!   from one; `save`: when the index is saved
+//! - `index` (made of `index_words`): oid -> position; `index_file`, `index_legacy`: the index files of Python;
+//!   `index_saved`: what was read from one; `save`: when the index is saved
 //! - `volume`: the file and its index as one unit, which a pack replaces
 //! - `options`, `open` (with `open_read`, which reads the files, and `open_note`, which handles a file from elsewhere)
-//!   and `recover`: from files to a running storage; `close`: the way back; `tail_note`: what the next start must know;
-//!   `familiar`: whether the file is the same as before; `ours`: whether it still is while it is served; `lock_file`
+//!   and `recover`: from files to a running storage; `close`: the way back; `tail_note`: what the next start must know,
+//!   which `note_file` writes; `familiar`: whether the file is the same as before; `ours`: whether it still is while it
+//!   is served; `lock_file`
 //! - `read`, `history`, `iterate`: reading
 //! - `pack`: a new file without garbage and old revisions; `pins`: what a pack must keep although the file does not
 //!   show it
@@ -30,10 +31,12 @@ mod index;
 pub(crate) mod index_file;
 mod index_legacy;
 mod index_saved;
+mod index_words;
 mod iterate;
 pub(crate) mod lead;
 mod lock_file;
 mod log;
+mod note_file;
 mod open;
 mod open_note;
 mod open_read;
@@ -66,11 +69,11 @@ use self::group::Writer;
 use self::lead::Lead;
 use self::lock_file::LockFile;
 use self::media::{Media, MediaDir};
+use self::note_file::NoteFile;
 use self::pack::Packing;
 use self::pins::Pins;
 use self::save::Saver;
 use self::space::Space;
-use self::tail_note::NoteFile;
 use self::volume::Current;
 use self::voted::Job;
 use super::{BlobDir, Blobs, Iterate, Pack, PublisherSlot, Result, Storage, StorageError, Tids, Undo, media};

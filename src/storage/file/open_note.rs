@@ -1,5 +1,7 @@
 //! What an open does with a file that is not as this server left it, and the note that the open begins.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use std::sync::Arc;
 
 use log::{error, info, warn};
@@ -7,10 +9,11 @@ use log::{error, info, warn};
 use super::familiar::{self, Familiarity, OID_STRIDE};
 use super::log::{Log, TARGET};
 use super::media::MediaFile;
+use super::note_file::NoteFile;
 use super::open_read::Found;
 use super::options::FileStorageOptions;
 use super::recover;
-use super::tail_note::{NoteFile, State, TailNote};
+use super::tail_note::{State, TailNote};
 use super::{Oids, ours};
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};

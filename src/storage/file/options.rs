@@ -16,7 +16,9 @@ pub enum NewFileFormat {
     /// The Python of the first transaction's client.
     #[default]
     Auto,
+    /// Python 2: ZODB 3 and ZODB up to 5 open it.
     FS21,
+    /// Python 3.
     FS30,
 }
 
@@ -39,11 +41,14 @@ impl NewFileFormat {
 /// Options for opening a FileStorage.
 #[derive(Clone)]
 pub struct FileStorageOptions {
+    /// The path of the file.
     pub path: PathBuf,
     /// The blob directory; `None`: no blobs.
     pub blob_dir: Option<PathBuf>,
     /// Begins with an empty file even if there is one.
     pub create: bool,
+    /// Whether the file is only read. It is not locked then, must exist, and nothing beside it is written. Transactions
+    /// that are committed by others after it was opened are not seen.
     pub read_only: bool,
     /// In bytes. A vote fails if a record of it would begin behind this position.
     pub quota: Option<u64>,
@@ -55,6 +60,7 @@ pub struct FileStorageOptions {
     pub pack_refuse_large_removals: bool,
     /// Time travel, read-only: transactions from this tid on are not visible.
     pub stop: Option<Tid>,
+    /// Applies to files without a transaction.
     pub new_file_format: NewFileFormat,
     #[doc(hidden)]
     pub media: Arc<dyn Media>,
@@ -63,6 +69,7 @@ pub struct FileStorageOptions {
 }
 
 impl FileStorageOptions {
+    /// A storage that can be written to, without blobs and without a quota.
     pub fn new(path: impl Into<PathBuf>) -> FileStorageOptions {
         FileStorageOptions {
             path: path.into(),

@@ -15,16 +15,16 @@ use crate::storage::Result;
 
 /// The pins of one storage.
 #[derive(Default)]
-pub struct Pins(Arc<Shared>);
+pub struct Pins(Arc<PinList>);
 
 #[derive(Default)]
-struct Shared {
-    list: Mutex<Vec<Entry>, rank::Pins>,
+struct PinList {
+    list: Mutex<Vec<PinnedVote>, rank::Pins>,
     /// Notified when a vote has ended.
     voted: Condvar,
 }
 
-struct Entry {
+struct PinnedVote {
     id: u64,
     /// `None` during the vote.
     pinned: Option<Pinned>,
@@ -39,19 +39,19 @@ struct Pinned {
 
 /// The pin of one transaction; dropping it removes the pin.
 pub struct Pin {
-    shared: Arc<Shared>,
+    shared: Arc<PinList>,
     id: u64,
 }
 
 /// While this exists, no vote that points back begins or ends.
-pub struct HeldPins<'a>(MutexGuard<'a, Vec<Entry>>);
+pub struct HeldPins<'a>(MutexGuard<'a, Vec<PinnedVote>>);
 
 impl Pins {
     /// Called by a vote that may point back, before it takes the volume.
     pub fn begin(&self) -> Pin {
         let mut list = self.0.lock();
         let id = list.iter().map(|entry| entry.id).max().map_or(0, |id| id + 1);
-        list.push(Entry { id, pinned: None });
+        list.push(PinnedVote { id, pinned: None });
         Pin { shared: Arc::clone(&self.0), id }
     }
 
@@ -62,7 +62,7 @@ impl Pins {
     /// Waits until the running votes have ended, at most for `patience`.
     pub fn wait_for_votes(&self, patience: Duration) {
         let list = self.0.lock();
-        let is_voting = |list: &mut Vec<Entry>| list.iter().any(|entry| entry.pinned.is_none());
+        let is_voting = |list: &mut Vec<PinnedVote>| list.iter().any(|entry| entry.pinned.is_none());
         let waited = self.0.voted.wait_timeout_while(list, patience, is_voting);
         drop(waited);
     }
@@ -104,8 +104,8 @@ impl Drop for Pin {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+impl PinList {
+    fn lock(&self) -> MutexGuard<'_, Vec<PinnedVote>> {
         self.list.lock()
     }
 }

@@ -146,6 +146,7 @@ impl Reading<'_> {
 
     /// Reads the current record, with its header directly in front of `start`. Returns the record and how many bytes of
     /// its data were read.
+    #[allow(clippy::indexing_slicing)] // `out` is made longer than `start`; a read is not longer than its buffer
     fn current(&self, oid: Oid, entry: Entry, start: usize, out: &mut Vec<u8>) -> Result<(Record, usize)> {
         let (len, want) = match entry.len {
             LenHint::Exactly(len) => (len, len.max(BACK_LEN)),
@@ -185,6 +186,7 @@ impl Reading<'_> {
         memory::resize(out, start + len).map_err(self.volume.log.io("reading", pos))?;
         if have < len {
             let from = pos + (DATA_HEADER_LEN + have) as u64;
+            #[allow(clippy::indexing_slicing)] // `out` has just been made longer than that
             self.log(len).read_exact(&mut out[start + have..], from)?;
         }
         Ok(())

@@ -5,6 +5,8 @@
 //! known to have synced (see [`TailNote`]) is taken for an incomplete commit and is cut off too. Zeros up to the end of
 //! the file are space that was reserved for commits.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use std::io;
 use std::path::Path;
 
@@ -16,7 +18,7 @@ use super::format::{
 use super::index::Index;
 use super::log::{Log, TARGET, be_u64};
 use super::media::{Access, Media, MediaFile};
-use super::tail_note::{BLOCK, TailNote};
+use super::tail_note::{BLOCK, BLOCK_LEN, TailNote};
 use super::window::Window;
 use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
@@ -61,7 +63,10 @@ pub enum Tail {
     /// Zeros only: cut off.
     Zeros,
     /// A transaction that is not whole: saved aside and cut off.
-    Torn { why: String },
+    Torn {
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 /// Checks the bytes of a whole file; for tools and fuzzing.
@@ -162,7 +167,7 @@ impl Scan<'_> {
 
     fn is_zero_from(&mut self, mut pos: u64) -> io::Result<bool> {
         loop {
-            match self.window.get(pos, BLOCK as usize)? {
+            match self.window.get(pos, BLOCK_LEN)? {
                 [] => return Ok(true),
                 bytes if bytes.iter().any(|&byte| byte != 0) => return Ok(false),
                 bytes => pos += bytes.len() as u64,
@@ -283,7 +288,7 @@ impl Scan<'_> {
         }
         let mut block = from.next_multiple_of(BLOCK);
         while block + BLOCK <= to {
-            let bytes = self.window.get(block, BLOCK as usize)?;
+            let bytes = self.window.get(block, BLOCK_LEN)?;
             if bytes.iter().all(|&byte| byte == 0) && !note.is_rightly_zero(block) {
                 return Err(Flaw::Cut(format!("the block at {block} did not reach the disk")));
             }

@@ -25,13 +25,13 @@ const INTERVAL: Duration = Duration::from_secs(600);
 pub struct Saver {
     /// The saved index was usable when the storage was opened.
     pub used_index: bool,
-    state: Mutex<State, rank::Saver>,
+    state: Mutex<SavedIndex, rank::Saver>,
     wake: Condvar,
     /// Held while the index is saved.
     saving: Mutex<(), rank::Saving>,
 }
 
-struct State {
+struct SavedIndex {
     /// The position of the saved index.
     saved_end: u64,
     saved_at: Instant,
@@ -41,7 +41,7 @@ struct State {
 
 impl Saver {
     pub fn new(saved_end: u64, used_index: bool) -> Saver {
-        let state = State { saved_end, saved_at: Instant::now(), wanted: false, stopping: false };
+        let state = SavedIndex { saved_end, saved_at: Instant::now(), wanted: false, stopping: false };
         Saver { used_index, state: Mutex::new(state), wake: Condvar::new(), saving: Mutex::default() }
     }
 
@@ -50,7 +50,7 @@ impl Saver {
         self.wake.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SavedIndex> {
         self.state.lock()
     }
 }

@@ -22,10 +22,10 @@ const CHUNK_LEN: usize = 256 << 10;
 
 /// Disk space that is reserved behind the end of the file.
 pub struct Space {
-    state: Arc<Mutex<State, rank::Space>>,
+    state: Arc<Mutex<Reserved, rank::Space>>,
 }
 
-struct State {
+struct Reserved {
     room: Room,
     /// The file with which a pack is about to replace this one.
     next: Option<Room>,
@@ -48,13 +48,13 @@ struct Room {
 
 /// The space of one transaction; given back when dropped.
 pub struct Reservation {
-    state: Arc<Mutex<State, rank::Space>>,
+    state: Arc<Mutex<Reserved, rank::Space>>,
     len: u64,
 }
 
 impl Space {
     pub fn new(file: Arc<dyn MediaFile>, end: u64) -> Space {
-        let state = State { room: Room::new(file, end, 0), next: None, outstanding: 0 };
+        let state = Reserved { room: Room::new(file, end, 0), next: None, outstanding: 0 };
         Space { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -67,7 +67,7 @@ impl Space {
     /// Ensures that `len` more bytes can be written.
     pub fn reserve(&self, path: &Path, len: u64) -> Result<Reservation> {
         let mut state = lock(&self.state);
-        let State { room, next, outstanding } = &mut *state;
+        let Reserved { room, next, outstanding } = &mut *state;
         let voted = room.end + *outstanding;
         let held = room.hold(*outstanding + len, voted).and_then(|()| match next {
             Some(next) => next.hold(*outstanding + len, next.end),
@@ -169,7 +169,7 @@ impl Drop for Reservation {
 }
 
 // These numbers are changed together, so a panic elsewhere cannot leave them inconsistent.
-fn lock(state: &Mutex<State, rank::Space>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<Reserved, rank::Space>) -> MutexGuard<'_, Reserved> {
     state.lock()
 }
 

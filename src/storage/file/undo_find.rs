@@ -1,5 +1,7 @@
 //! Finding transactions that can be undone.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use super::backwards::Backwards;
 use super::format::TxnHeader;
 use super::volume::Volume;

@@ -7,6 +7,8 @@
 //! Only the objects themselves need locks: everything else that is read here is in the past. Python locks the whole
 //! storage.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use std::collections::HashMap;
 
 use super::FileStorage;
@@ -27,14 +29,14 @@ enum Instead {
 }
 
 /// Why an object cannot get its earlier state back, or an error of the medium.
-enum Failure {
+enum UndoFailure {
     Undo(&'static str),
     Storage(StorageError),
 }
 
-impl From<StorageError> for Failure {
-    fn from(error: StorageError) -> Failure {
-        Failure::Storage(error)
+impl From<StorageError> for UndoFailure {
+    fn from(error: StorageError) -> UndoFailure {
+        UndoFailure::Storage(error)
     }
 }
 
@@ -66,10 +68,10 @@ impl FileStorage {
                         None => draft.undone.push(Undone { oid, restored }),
                     }
                 }
-                Err(Failure::Undo(reason)) => {
+                Err(UndoFailure::Undo(reason)) => {
                     failures.insert(oid, (pos, reason));
                 }
-                Err(Failure::Storage(error)) => return Err(error),
+                Err(UndoFailure::Storage(error)) => return Err(error),
             }
         }
         if failures.is_empty() {
@@ -89,15 +91,15 @@ impl FileStorage {
         pos: u64,
         undone: &Record,
         draft: &Draft,
-    ) -> std::result::Result<Instead, Failure> {
-        const NO_DATA: Failure = Failure::Undo("_loadBack() failed");
+    ) -> std::result::Result<Instead, UndoFailure> {
+        const NO_DATA: UndoFailure = UndoFailure::Undo("_loadBack() failed");
         let log = &volume.log;
         let oid = undone.header.oid;
         let pre = undone.header.prev;
         let current = match draft.latest(oid) {
             Some(record) => Current::Draft(record),
             None => match volume.index.pos(oid) {
-                0 => return Err(Failure::Undo("Invalid undo transaction id")),
+                0 => return Err(UndoFailure::Undo("Invalid undo transaction id")),
                 at if at == pos => return Ok(Instead::Back(pre)),
                 at => Current::Committed(at, log.read_record(at, Some(oid))?),
             },
@@ -106,7 +108,7 @@ impl FileStorage {
         if current.back() == Some(pos) {
             return Ok(Instead::Back(pre));
         }
-        let data_of = |back: u64| -> std::result::Result<Vec<u8>, Failure> {
+        let data_of = |back: u64| -> std::result::Result<Vec<u8>, UndoFailure> {
             let (at, header) = log.follow(oid, back)?.ok_or(NO_DATA)?;
             let mut data = Vec::new();
             log.read_data(at, &header, &mut data)?;
@@ -122,11 +124,13 @@ impl FileStorage {
             return Ok(Instead::Back(pre));
         }
         if pre == 0 {
-            return Err(Failure::Undo("Can't undo an add transaction followed by conflicting transactions."));
+            return Err(UndoFailure::Undo(
+                "Can't undo an add transaction followed by conflicting transactions.",
+            ));
         }
         // Python says only "_loadBack() failed for %s".
         let pre_data = data_of(pre).map_err(|failure| match failure {
-            Failure::Undo(_) => Failure::Undo("_loadBack() failed for %s"),
+            UndoFailure::Undo(_) => UndoFailure::Undo("_loadBack() failed for %s"),
             storage => storage,
         })?;
         // If there are several records of the object, `loadSerial` finds only the last.
@@ -145,7 +149,7 @@ impl FileStorage {
         };
         match self.resolver.merge(&states) {
             Ok(data) => Ok(Instead::Merged(data)),
-            Err(_conflict) => Err(Failure::Undo("Some data were modified by a later transaction")),
+            Err(_conflict) => Err(UndoFailure::Undo("Some data were modified by a later transaction")),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Reading a file from front to back when only the headers of some records are needed. Reads long pieces if the headers
 //! are close together, and short ones if the data between them is long.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
+
 use std::io;
 
 use super::media::MediaFile;
@@ -70,7 +72,8 @@ impl Buffer {
             self.chunk = if is_near { self.chunk * 2 } else { self.chunk / 2 };
             self.chunk = self.chunk.clamp(CHUNK_MIN, self.chunk_max);
         }
-        let len = (end.saturating_sub(pos)).min(self.chunk.max(want) as u64) as usize;
+        let rest = usize::try_from(end.saturating_sub(pos)).unwrap_or(usize::MAX);
+        let len = rest.min(self.chunk.max(want));
         if self.bytes.len() < len {
             self.bytes.resize(len, 0);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Data, MappingStorage, State};
+use super::{Contents, Data, MappingStorage};
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::base::sync::{RwLock, rank};
@@ -21,7 +21,7 @@ impl Iterate for MappingStorage {
 
 /// An iterator over transactions.
 struct Transactions {
-    state: Arc<RwLock<State, rank::MemoryState>>,
+    state: Arc<RwLock<Contents, rank::MemoryState>>,
     next: Tid,
     stop: Tid,
     /// The transaction that was returned last.

@@ -38,7 +38,7 @@ const TARGET: &str = "ZODB.MappingStorage";
 pub struct MappingStorage {
     name: String,
     commits: Commits,
-    state: Arc<RwLock<State, rank::MemoryState>>,
+    state: Arc<RwLock<Contents, rank::MemoryState>>,
     blobs: Option<Arc<BlobDir>>,
     /// The directory of blobs that are removed with this storage.
     _blobs_end: Option<TempDir>,
@@ -48,7 +48,7 @@ pub struct MappingStorage {
 type Data = Option<Arc<[u8]>>;
 
 #[derive(Default)]
-struct State {
+struct Contents {
     objects: BTreeMap<Oid, Revisions>,
     transactions: BTreeMap<Tid, Transaction>,
     last: Tid,
@@ -69,6 +69,7 @@ struct Transaction {
 }
 
 impl MappingStorage {
+    /// An empty storage without blobs.
     pub fn new(name: String) -> MappingStorage {
         MappingStorage::with_clock(name, Arc::new(SystemClock))
     }
@@ -100,12 +101,12 @@ impl MappingStorage {
         Ok(MappingStorage { _blobs_end: Some(dir), ..storage })
     }
 
-    fn read(&self) -> Result<RwLockReadGuard<'_, State>> {
+    fn read(&self) -> Result<RwLockReadGuard<'_, Contents>> {
         let state = self.state.read();
         if state.closed { Err(self.closed()) } else { Ok(state) }
     }
 
-    fn write(&self) -> Result<RwLockWriteGuard<'_, State>> {
+    fn write(&self) -> Result<RwLockWriteGuard<'_, Contents>> {
         let state = self.state.write();
         if state.closed { Err(self.closed()) } else { Ok(state) }
     }
@@ -115,7 +116,7 @@ impl MappingStorage {
     }
 }
 
-impl State {
+impl Contents {
     fn revisions(&self, oid: Oid) -> Result<&Revisions> {
         self.objects.get(&oid).ok_or(StorageError::PosKey(oid))
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
-use super::{MappingStorage, OBJECT_SIZE, State, revision_size};
+use super::{Contents, MappingStorage, OBJECT_SIZE, revision_size};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Pack, PackRequest, Refusal, Result, StorageError};
 
@@ -54,7 +54,7 @@ fn first_kept(revisions: &super::Revisions, stop: Tid) -> usize {
 }
 
 /// The objects that are reachable from the root through revisions that are kept.
-fn reachable(state: &State, stop: Tid, request: &PackRequest<'_>) -> Result<BTreeSet<Oid>> {
+fn reachable(state: &Contents, stop: Tid, request: &PackRequest<'_>) -> Result<BTreeSet<Oid>> {
     let mut alive = BTreeSet::new();
     let mut todo = vec![Oid::ZERO];
     let mut found = Vec::new();
@@ -78,11 +78,11 @@ fn reachable(state: &State, stop: Tid, request: &PackRequest<'_>) -> Result<BTre
     Ok(alive)
 }
 
-impl State {
+impl Contents {
     /// Removes the revisions before the one that was current at `stop`, and all revisions of objects that are not in
     /// `alive`. Returns them.
     fn forget(&mut self, stop: Tid, alive: Option<&BTreeSet<Oid>>) -> Vec<(Tid, Oid)> {
-        let State { objects, transactions, size, .. } = self;
+        let Contents { objects, transactions, size, .. } = self;
         let mut dropped: Vec<(Tid, Oid)> = Vec::new();
         objects.retain(|&oid, revisions| {
             let is_alive = alive.is_none_or(|alive| alive.contains(&oid));

@@ -15,16 +15,22 @@ use crate::base::sync::{Action, assert_permitted};
 /// The object that a name refers to. Links are not followed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Entry {
+    /// What it is.
     pub kind: Kind,
+    /// The file system. May change at the next boot.
     pub device: u64,
+    /// Its number in the file system.
     pub inode: u64,
     /// Time since the last write.
     pub age: Duration,
 }
 
+/// Kinds of objects in a directory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
+    /// A plain file.
     File,
+    /// A directory.
     Directory,
     /// A link, a pipe, a socket or a device.
     Other,
@@ -53,15 +59,19 @@ pub trait MediaDir: Send + Sync {
     fn read(&self, below: &Path) -> io::Result<Arc<dyn MediaFile>>;
     /// Creates a file, which must not exist. Durable only after [`MediaDir::sync`].
     fn create(&self, name: &OsStr, readers: Readers) -> io::Result<Arc<dyn MediaFile>>;
+    /// What this path leads to. The error is `NotFound` if there is nothing.
     fn entry(&self, below: &Path) -> io::Result<Entry>;
     /// Permission bits for files that readers of the directory may read.
     fn readers(&self) -> io::Result<u32>;
+    /// The names in the directory.
     fn list(&self) -> io::Result<Vec<OsString>>;
+    /// Makes the names in the directory durable.
     fn sync(&self) -> io::Result<()>;
     /// Makes a directory. Returns whether the name was free. Durable only after [`MediaDir::sync`].
     fn create_dir(&self, name: &OsStr) -> io::Result<bool>;
     /// Fails if the directory is not empty.
     fn remove_dir(&self, name: &OsStr) -> io::Result<()>;
+    /// Removes a file or a link.
     fn remove(&self, name: &OsStr) -> io::Result<()>;
     /// Atomic; durable only after [`MediaDir::sync`].
     fn rename(&self, name: &OsStr, to: &dyn MediaDir, to_name: &OsStr) -> io::Result<()>;
@@ -86,6 +96,7 @@ pub enum Readers {
 
 /// The result of [`MediaDir::take_over`].
 pub struct TakenOver {
+    /// The file.
     pub file: Arc<dyn MediaFile>,
     /// The directory in which it was.
     pub dir: Arc<dyn MediaDir>,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{COLLECTED_MAX, Kept, Object, State, TemporaryStorage};
+use super::{COLLECTED_MAX, Contents, Kept, Object, TemporaryStorage};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Pack, PackRequest, Result};
 
@@ -20,7 +20,7 @@ impl Pack for TemporaryStorage {
     }
 }
 
-impl State {
+impl Contents {
     /// Sets an object's new state. Objects that lose their last reference by it are added to `zeros`; those that get a
     /// new one are removed.
     pub fn put(

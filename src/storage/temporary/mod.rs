@@ -39,10 +39,10 @@ pub struct TemporaryStorage {
     name: String,
     commits: Commits,
     resolver: ResolverSlot,
-    state: RwLock<State, rank::MemoryState>,
+    state: RwLock<Contents, rank::MemoryState>,
 }
 
-struct State {
+struct Contents {
     objects: BTreeMap<Oid, Object>,
     /// Number of objects that refer to an object, which may not exist yet.
     counts: HashMap<Oid, u64>,
@@ -70,6 +70,7 @@ struct Kept {
 }
 
 impl TemporaryStorage {
+    /// An empty storage. Former states are kept for as long as in Python.
     pub fn new(name: String) -> TemporaryStorage {
         TemporaryStorage::with_age(name, FORMER_AGE_MAX)
     }
@@ -80,7 +81,7 @@ impl TemporaryStorage {
             name,
             commits: Commits::new(TARGET, Tids::new(Tid::ZERO)),
             resolver: ResolverSlot::default(),
-            state: RwLock::new(State {
+            state: RwLock::new(Contents {
                 objects: BTreeMap::new(),
                 counts: HashMap::new(),
                 states: BTreeMap::new(),
@@ -93,7 +94,7 @@ impl TemporaryStorage {
         }
     }
 
-    fn read(&self) -> Result<RwLockReadGuard<'_, State>> {
+    fn read(&self) -> Result<RwLockReadGuard<'_, Contents>> {
         let state = self.state.read();
         if state.closed { Err(self.closed()) } else { Ok(state) }
     }
@@ -108,7 +109,7 @@ impl TemporaryStorage {
     }
 }
 
-impl State {
+impl Contents {
     fn of(&self, oid: Oid) -> impl DoubleEndedIterator<Item = (Tid, &Kept)> {
         self.states.range((oid, Tid::ZERO)..=(oid, Tid(u64::MAX))).map(|((_, tid), kept)| (*tid, kept))
     }

@@ -27,6 +27,7 @@ const WRAPPER: (&str, &str) = ("ZODB.interfaces", "IStorageWrapper");
 
 /// The form of the stored records.
 pub trait Codec: Send + Sync {
+    /// The stored form of a record.
     fn encode<'a>(&self, record: &'a [u8]) -> Cow<'a, [u8]>;
     /// The decoded record. An error if it is longer than `len_max`.
     fn decode<'a>(&self, kept: &'a [u8], len_max: usize) -> io::Result<Cow<'a, [u8]>>;

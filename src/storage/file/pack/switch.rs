@@ -42,6 +42,22 @@ pub struct Switched {
 const VOTE_PATIENCE: Duration = Duration::from_secs(30);
 const TRIES_MAX: usize = 10;
 
+/// What is logged when commits go on: a log line may have to wait.
+enum LogLater {
+    /// The storage is read-only already.
+    Broken(String),
+    Warning(String),
+}
+
+impl LogLater {
+    fn log(self, core: &Core) {
+        match self {
+            LogLater::Broken(why) => core.set_broken(why),
+            LogLater::Warning(what) => warn!(target: TARGET, "{what}"),
+        }
+    }
+}
+
 /// The result of a try.
 enum Tried {
     Done(Arc<Volume>, Option<Ended>),
@@ -91,10 +107,12 @@ fn hold_and_replace(
 ) -> std::result::Result<(Arc<Volume>, Duration), Stop> {
     let core = pack.core;
     for _ in 0..TRIES_MAX {
+        let mut later = Vec::new();
         let tried = core.lead_alone(|| {
             let begun = Instant::now();
-            (replace(pack, copier, keep_old), begun.elapsed())
+            (replace(pack, copier, keep_old, &mut later), begun.elapsed())
         });
+        later.into_iter().for_each(|line| line.log(core));
         let (tried, held) = tried.ok_or_else(|| core.closed())?;
         match tried? {
             Tried::Done(volume, ended) => {
@@ -124,6 +142,7 @@ fn replace(
     pack: &mut PackRun<'_>,
     copier: &mut Copier<'_>,
     keep_old: bool,
+    later: &mut Vec<LogLater>,
 ) -> std::result::Result<Tried, Stop> {
     let core = pack.core;
     if let Some(why) = core.broken() {
@@ -147,7 +166,7 @@ fn replace(
         "packing {}: no room for the transactions that have voted",
         core.path.display()
     )))?;
-    let moved = take_place(core, copier, file, end, keep_old);
+    let moved = take_place(core, copier, file, end, keep_old, later);
     core.space.end_move(moved.is_ok());
     let (volume, ended) = moved?;
     Ok(Tried::Done(volume, ended))
@@ -160,6 +179,7 @@ fn take_place(
     file: Arc<dyn MediaFile>,
     end: u64,
     keep_old: bool,
+    later: &mut Vec<LogLater>,
 ) -> Result<(Arc<Volume>, Option<Ended>)> {
     keep_oids(core, &copier.old)?;
     if let Some(note) = &core.note {
@@ -168,12 +188,14 @@ fn take_place(
     }
     if let Err(error) = rename(core, keep_old) {
         // Commits go on with the old file.
-        tell_note(core, &copier.old);
+        later.extend(tell_note(core, &copier.old));
         return Err(error);
     }
     if let Err(error) = core.dir.sync() {
         // It is unknown which of the two files would have this name after a power cut.
-        core.set_broken(format!("syncing the directory after a pack failed: {error}"));
+        let why = format!("syncing the directory after a pack failed: {error}");
+        let _ = core.broken.set(why.clone());
+        later.push(LogLater::Broken(why));
         return Err(StorageError::io(format!("packing {}", core.path.display()))(error));
     }
 
@@ -182,7 +204,7 @@ fn take_place(
     let volume = Arc::new(Volume::new(log, index, copier.last_tid));
     core.writer.lock().end = end;
     let ended = core.volume.replace(volume.clone());
-    tell_note(core, &volume);
+    later.extend(tell_note(core, &volume));
     Ok((volume, ended))
 }
 
@@ -219,14 +241,14 @@ fn keep_oids(core: &Core, old: &Volume) -> Result<()> {
     Ok(())
 }
 
-/// Makes the tail note describe the new file. If that fails, only a crash is harder to recover from.
-fn tell_note(core: &Core, volume: &Volume) {
-    let Some(note) = &core.note else { return };
+/// Makes the tail note describe the new file. If that fails, only a crash is harder to recover from: a
+/// warning.
+fn tell_note(core: &Core, volume: &Volume) -> Option<LogLater> {
+    let note = core.note.as_ref()?;
     let about = familiar::about(&*core.media, volume, core.last_tid(), State::Open);
-    if let Err(error) = note.restart(about, core.write_until()) {
-        let path = core.path.display();
-        warn!(target: TARGET, "{path}.tmp: {error}. A crash will be harder to recover from");
-    }
+    let error = note.restart(about, core.write_until()).err()?;
+    let what = format!("{}.tmp: {error}. A crash will be harder to recover from", core.path.display());
+    Some(LogLater::Warning(what))
 }
 
 /// Renames `Data.fs.pack` to `Data.fs`. If the file system has hard links, `Data.fs` exists at every moment.
