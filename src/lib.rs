@@ -41,6 +41,7 @@ pub mod auth;
 mod base;
 mod client;
 pub mod commands;
+mod config;
 mod conflict;
 mod exceptions;
 #[doc(hidden)]
@@ -51,9 +52,7 @@ mod process;
 pub mod storage;
 
 // No other program can name what is in these. `internal` makes it reachable, so that without `allow` each variant of a
-// request and each field of the configuration would need a comment, also those whose name says all.
-#[allow(missing_docs)]
-mod config;
+// request and each field of a log record would need a comment, also those whose name says all.
 #[allow(missing_docs)]
 mod logging;
 #[allow(missing_docs)]

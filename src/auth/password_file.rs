@@ -16,8 +16,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use crate::base::clock::TimeSource;
 use crate::base::fs::{dir_of, sync_dir};
 use crate::base::sync::{Mutex, rank};
 
@@ -225,7 +226,8 @@ impl Stamp {
     /// `None`: it was changed so lately that the next change might look the same.
     fn of(metadata: &Metadata) -> Option<Stamp> {
         let modified = metadata.modified().ok()?;
-        let settled = modified.checked_add(CLOCK_TICK).is_some_and(|until| until < SystemTime::now());
+        let settled =
+            modified.checked_add(CLOCK_TICK).is_some_and(|until| until < TimeSource::SYSTEM.system_time());
         settled.then(|| Stamp {
             device_and_inode: (metadata.dev(), metadata.ino()),
             len: metadata.len(),
@@ -385,7 +387,9 @@ mod tests {
         fs::write(&path, "realm r\nfoo: 2\n").unwrap();
         assert_eq!(file.lookup(b"foo"), Some(b"2".to_vec()));
         // Long ago, so that only what the stamp shows tells the difference.
-        let age = |ago| File::open(&path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(ago));
+        let age = |ago| {
+            File::open(&path).unwrap().set_modified(std::time::SystemTime::now() - Duration::from_secs(ago))
+        };
         age(1000).unwrap();
         assert_eq!(file.lookup(b"bar"), None);
         assert!(file.loaded.lock().stamp.is_some());

@@ -1,7 +1,11 @@
-//! The time of the computer or of a test: for tids ([`Clock`]), and for timeouts ([`TimeSource`]).
+//! The time of the computer or of a test: for tids ([`Clock`]), and for decisions that depend on the time
+//! ([`TimeSource`]). Two types always have the computer's time, because a test could not move it: [`Stopwatch`], for a
+//! duration that is only shown, and [`IoDeadline`], for waits in the operating system.
+//!
+//! No other file reads a clock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::ids::Tid;
 use super::sync::{Arc, Condvar, MutexGuard};
@@ -9,6 +13,18 @@ use super::sync::{Arc, Condvar, MutexGuard};
 /// The time as a tid.
 pub trait Clock: Send + Sync {
     fn now(&self) -> Tid;
+}
+
+impl Tid {
+    /// The tid of the present time.
+    pub fn now() -> Tid {
+        Tid::from_unix(since_1970().as_secs_f64())
+    }
+}
+
+/// The time of day of the computer's clock. Zero before 1970.
+pub fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The computer's clock.
@@ -59,6 +75,9 @@ struct ManualTime {
 }
 
 impl TimeSource {
+    /// The time of the computer's clocks.
+    pub const SYSTEM: TimeSource = TimeSource(None);
+
     /// A time that stands still until [`TimeSource::advance`].
     pub fn manual() -> TimeSource {
         let start = (Instant::now(), SystemTime::now());
@@ -110,5 +129,39 @@ impl TimeSource {
 impl ManualTime {
     fn passed(&self) -> Duration {
         Duration::from_nanos(self.passed.load(Ordering::SeqCst))
+    }
+}
+
+/// Measures a duration.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub fn start() -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+
+    /// The time since the start.
+    pub fn passed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// The end of a wait in the operating system, for a socket or a pipe.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct IoDeadline(Instant);
+
+impl IoDeadline {
+    pub fn after(time: Duration) -> IoDeadline {
+        IoDeadline(Instant::now() + time)
+    }
+
+    /// The time until the deadline; zero after it.
+    pub fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    pub fn is_over(self) -> bool {
+        self.left().is_zero()
     }
 }

@@ -4,7 +4,7 @@
 //! and in all, so a host that floods the log with one kind of line hides neither lines of other hosts nor its own lines
 //! of other kinds. Suppressed lines are counted; one line reports the count when the minute is over ([`summaries`]).
 //!
-//! The limits are for the process, because there is one log.
+//! The limits are for the process, because there is one log, and they have the computer's time.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -12,6 +12,7 @@ use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::address::Host;
+use super::clock::TimeSource;
 use super::sync::{Mutex, rank};
 
 /// The period of the limits.
@@ -85,7 +86,7 @@ impl LogRate {
     /// Whether to log a line with this text about `host`. `None`: all peers without an address.
     pub fn admits(&'static self, host: Option<Host>, text: &str) -> bool {
         self.is_known.get_or_init(|| KNOWN.lock().push(self));
-        self.admits_at(Instant::now(), host, text)
+        self.admits_at(TimeSource::SYSTEM.now(), host, text)
     }
 
     fn admits_at(&self, now: Instant, host: Option<Host>, text: &str) -> bool {

@@ -3,8 +3,6 @@
 //! The upper 32 bits count minutes in a calendar of 31-day months since 1900, the lower 32 bits are
 //! the second within that minute, scaled so that 2^32 would be 60 s. All in UTC.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use super::ids::Tid;
 
 /// Seconds of one step of the lower half.
@@ -91,12 +89,6 @@ impl Tid {
         let days = days_from_civil(year, month, day) as f64;
         let minutes = days * 86400.0 + until_1970 + f64::from(hour * 3600 + minute * 60);
         minutes + second - until_1970
-    }
-
-    /// The tid of the present time.
-    pub fn now() -> Tid {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Tid::from_unix(now.as_secs_f64())
     }
 
     /// From `YYYY-MM-DD`, `YYYY-MM-DDTHH`, `YYYY-MM-DDTHH:MM` or `YYYY-MM-DDTHH:MM:SS.SSS`, in UTC.

@@ -4,11 +4,12 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::Socket;
 
 use crate::base::address::Address;
+use crate::base::clock::IoDeadline;
 use crate::wire::call::{Incoming, wire_for};
 use crate::wire::frame::{FrameReader, put_frame};
 use crate::wire::protocol::Wire;
@@ -27,7 +28,8 @@ pub struct Connection {
     frames: FrameReader,
     wire: Wire,
     next_id: i64,
-    sent_at: Instant,
+    /// When the next keep-alive message is due, if nothing else is sent.
+    keep_alive_at: IoDeadline,
 }
 
 /// Why a call has no value.
@@ -69,10 +71,11 @@ impl Connection {
         let frames = FrameReader::with_limit(FRAME_LEN_MAX);
         // Until the server has said what it speaks.
         let (wire, _) = wire_for(b"Z5").ok_or(io::ErrorKind::Unsupported)?;
-        let mut connection = Connection { socket, frames, wire, next_id: 1, sent_at: Instant::now() };
+        let keep_alive_at = IoDeadline::after(KEEP_ALIVE);
+        let mut connection = Connection { socket, frames, wire, next_id: 1, keep_alive_at };
         let no_greeting =
             || io::Error::new(io::ErrorKind::TimedOut, "it does not greet as a ZEO server does");
-        let greeting = connection.frame(Instant::now() + GREETING_MAX)?.ok_or_else(no_greeting)?;
+        let greeting = connection.frame(IoDeadline::after(GREETING_MAX))?.ok_or_else(no_greeting)?;
         let Some((wire, answer)) = wire_for(&greeting) else {
             let what =
                 format!("it greets with '{}', which no known ZEO server does", greeting.escape_ascii());
@@ -124,15 +127,15 @@ impl Connection {
         &mut self,
         wait_max: Duration,
     ) -> io::Result<Option<(i64, Result<Option<Value>, String>)>> {
-        let until = Instant::now() + wait_max;
+        let until = IoDeadline::after(wait_max);
         loop {
-            if self.sent_at.elapsed() >= KEEP_ALIVE {
+            if self.keep_alive_at.is_over() {
                 let mut out = Vec::new();
                 self.wire.keep_alive(&mut out);
                 self.send(&out)?;
             }
-            let Some(payload) = self.frame(until.min(self.sent_at + KEEP_ALIVE))? else {
-                if Instant::now() >= until {
+            let Some(payload) = self.frame(until.min(self.keep_alive_at))? else {
+                if until.is_over() {
                     return Ok(None);
                 }
                 continue;
@@ -147,19 +150,19 @@ impl Connection {
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         io::Write::write_all(&mut &self.socket, bytes)?;
-        self.sent_at = Instant::now();
+        self.keep_alive_at = IoDeadline::after(KEEP_ALIVE);
         Ok(())
     }
 
     /// The next frame; `None`: it did not come in time.
-    fn frame(&mut self, until: Instant) -> io::Result<Option<Vec<u8>>> {
+    fn frame(&mut self, until: IoDeadline) -> io::Result<Option<Vec<u8>>> {
         loop {
             let next =
                 self.frames.next().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             if let Some(frame) = next {
                 return Ok(Some(frame.payload.to_vec()));
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.left();
             if left.is_zero() {
                 return Ok(None);
             }

@@ -6,11 +6,12 @@
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use getopts::{Matches, Options, ParsingStyle};
 
 use crate::base::address::Address;
+use crate::base::clock::{Stopwatch, since_1970};
 use crate::client::{CallError, Connection};
 use crate::logging::LocalTime;
 use crate::wire::value::Value;
@@ -185,7 +186,7 @@ fn time_of_day(text: &str) -> Result<[u32; 3], String> {
 
 /// Seconds since 1970.
 fn pack_time(task: &Task) -> f64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let now = since_1970().as_secs_f64();
     let day = match task.time {
         Some([hour, minute, second]) => {
             let wanted = f64::from((hour * 60 + minute) * 60 + second);
@@ -203,12 +204,12 @@ fn pack(target: &Target, time: f64) -> Result<(), String> {
 }
 
 fn connect(target: &Target) -> Result<Connection, String> {
-    let begun = Instant::now();
+    let begun = Stopwatch::start();
     loop {
         match Connection::open(&target.address) {
             Ok(connection) => return Ok(connection),
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Err(error.to_string()),
-            Err(error) if begun.elapsed() + RETRY > CONNECT_MAX => {
+            Err(error) if begun.passed() + RETRY > CONNECT_MAX => {
                 return Err(format!("couldn't connect: {error}"));
             }
             Err(_) => std::thread::sleep(RETRY),
@@ -217,7 +218,7 @@ fn connect(target: &Target) -> Result<Connection, String> {
 }
 
 fn wait_for_pack(connection: &mut Connection, target: &Target, time: f64) -> Result<(), CallError> {
-    let begun = Instant::now();
+    let begun = Stopwatch::start();
     let pack = connection.call("pack", &[Value::Float(time), Value::Bool(true)])?;
     let mut terminal =
         Terminal { name: format!("{} {}", target.address, target.storage), begun, active: false };
@@ -264,13 +265,13 @@ fn done_of(status: &Value) -> Option<f64> {
 /// The progress line on a terminal, rewritten in place.
 struct Terminal {
     name: String,
-    begun: Instant,
+    begun: Stopwatch,
     active: bool,
 }
 
 impl Terminal {
     fn tell(&mut self, done: Option<f64>) {
-        let seconds = self.begun.elapsed().as_secs();
+        let seconds = self.begun.passed().as_secs();
         let line = match done {
             Some(done) => format!("{}: {:.0} % packed, {seconds} s", self.name, done.clamp(0.0, 1.0) * 100.0),
             None => format!("{}: packing, {seconds} s", self.name),
@@ -286,7 +287,7 @@ impl Terminal {
             let _ = write!(stderr, "\r\x1b[K");
         }
         if good {
-            let _ = writeln!(stderr, "{}: packed in {:.1} s", self.name, self.begun.elapsed().as_secs_f64());
+            let _ = writeln!(stderr, "{}: packed in {:.1} s", self.name, self.begun.passed().as_secs_f64());
         }
     }
 }
@@ -331,7 +332,7 @@ mod tests {
         for wrong in ["-t 24", "-t 1:60", "-t 1:2:3:4", "-t x", "-d x"] {
             assert!(task(&format!("a:1 {wrong}")).is_err(), "{wrong}");
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let now = since_1970().as_secs_f64();
         let days = pack_time(&task("a:1 -d 2").unwrap());
         assert!((now - days - 2.0 * DAY).abs() < 5.0);
         let midnight = pack_time(&task("a:1 -t 0").unwrap());

@@ -40,9 +40,11 @@ pub use zconfig::Location;
 /// The complete configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// What `<zeo>` and the command line say.
     pub zeo: ZeoConfig,
     /// In the order of the file, with unique names.
     pub storages: Vec<NamedStorage>,
+    /// What `<eventlog>` says.
     pub log: LogSetup,
     /// `--test`: start, print "testing exit immediately", stop.
     pub exit_immediately: bool,
@@ -53,6 +55,7 @@ pub struct Config {
 /// The `<zeo>` section with the overrides of the command line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZeoConfig {
+    /// Where clients connect.
     pub address: Address,
     /// The mode of the Unix socket; `None`: by the umask.
     pub socket_mode: Option<u32>,
@@ -68,6 +71,7 @@ pub struct ZeoConfig {
     pub greeting: Greeting,
     /// Options that apply to each storage.
     pub hosted: HostedOptions,
+    /// What clients may use of the server.
     pub limits: Limits,
     /// Helper processes that merge conflicting states with the application's classes.
     pub conflict_resolver: Option<HelperOptions>,
@@ -94,6 +98,8 @@ pub struct SslConfig {
 /// A storage and the name that clients use for it.
 #[derive(Clone, Debug)]
 pub struct NamedStorage {
+    /// The name by which clients ask for it.
     pub name: String,
+    /// The storage.
     pub storage: StorageConfig,
 }

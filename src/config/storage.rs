@@ -10,25 +10,34 @@ use crate::storage::{StorageKind, StorageSettings};
 /// The kinds of storage that can be served.
 #[derive(Clone, Debug)]
 pub enum StorageConfig {
+    /// `<filestorage>`, or `-f`.
     File(FileStorageConfig),
     /// `<mappingstorage>`: in memory.
     Mapping {
+        /// What `getName` returns.
         name: String,
     },
     /// `<temporarystorage>`: in memory, without history.
     Temporary {
+        /// What `getName` returns.
         name: String,
     },
+    /// `<demostorage>`
     Demo(DemoStorageConfig),
+    /// `<blobstorage>`
     Blob(BlobStorageConfig),
+    /// `<zlibstorage>` or `<serverzlibstorage>`
     Zlib(ZlibStorageConfig),
+    /// `<before>`
     Before(BeforeStorageConfig),
     /// A storage that the program adds to those of this server.
     Own(OwnStorageConfig),
     /// A storage of upstream's own tests.
     #[cfg(feature = "test-storages")]
     Test {
+        /// Which one.
         kind: TestStorage,
+        /// The storage in it.
         base: Box<StorageConfig>,
     },
 }
@@ -36,6 +45,7 @@ pub enum StorageConfig {
 /// A `<filestorage>` section, or `-f`.
 #[derive(Clone, Debug)]
 pub struct FileStorageConfig {
+    /// What the section says.
     pub options: FileStorageOptions,
     /// Where it was configured, for messages.
     pub location: Location,

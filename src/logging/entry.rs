@@ -5,11 +5,12 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::format::field::Field;
 use super::format::value::FieldValue;
 use super::{level, os};
+use crate::base::clock::since_1970;
 use crate::base::untrusted;
 
 /// The counterpart of Python's `LogRecord`.
@@ -40,7 +41,7 @@ impl<'a> Entry<'a> {
 
     /// An entry with the current time and thread, without a line of the source.
     pub fn now(name: &'a str, level: u8, message: fmt::Arguments<'a>) -> Entry<'a> {
-        let created = since_epoch();
+        let created = since_1970();
         Entry {
             name,
             level,
@@ -93,17 +94,13 @@ impl<'a> Entry<'a> {
 /// The time of the first call, when logging began.
 pub fn began() -> Duration {
     static BEGAN: OnceLock<Duration> = OnceLock::new();
-    *BEGAN.get_or_init(since_epoch)
+    *BEGAN.get_or_init(since_1970)
 }
 
 /// The process id. Read once; the process never forks.
 fn process() -> i64 {
     static ID: OnceLock<u32> = OnceLock::new();
     i64::from(*ID.get_or_init(std::process::id))
-}
-
-fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Python's name for the main thread, and Python's style for threads without a name.

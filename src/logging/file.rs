@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::rotate::{self, Rotation, Schedule};
 use super::writer::Writer;
+use crate::base::clock::TimeSource;
 
 /// Delay of the next attempt after a failed rotation, in seconds.
 const ROTATION_RETRY_SECS: i64 = 60;
@@ -26,6 +27,7 @@ pub struct FileSetup {
 pub struct LogFile {
     path: PathBuf,
     delay: bool,
+    clock: TimeSource,
     writer: Option<Writer>,
     turn: Turn,
     /// Earliest time of the next rotation, in seconds since the epoch.
@@ -44,18 +46,24 @@ enum Turn {
 
 impl LogFile {
     pub fn open(setup: &FileSetup) -> io::Result<LogFile> {
+        LogFile::open_with(setup, TimeSource::SYSTEM)
+    }
+
+    /// A file that is rotated by the time of `clock`.
+    fn open_with(setup: &FileSetup, clock: TimeSource) -> io::Result<LogFile> {
         // The process may change its working directory later.
         let path = std::path::absolute(&setup.path)?;
         let turn = match setup.rotation {
             Rotation::Never => Turn::Never,
             Rotation::Size { max_size, old_files } => Turn::Size { max_size, keep: old_files },
             Rotation::Time { when, interval, old_files } => {
-                let schedule = Schedule::new(when, interval, last_written(&path).unwrap_or_else(now));
+                let written = last_written(&path).unwrap_or_else(|| seconds(clock.system_time()));
+                let schedule = Schedule::new(when, interval, written);
                 Turn::Time { schedule, keep: old_files }
             }
         };
         let writer = if setup.delay { None } else { Some(Writer::open(&path)?) };
-        Ok(LogFile { path, delay: setup.delay, writer, turn, rotate_after: 0, trouble: None })
+        Ok(LogFile { path, delay: setup.delay, clock, writer, turn, rotate_after: 0, trouble: None })
     }
 
     pub fn path(&self) -> &Path {
@@ -66,7 +74,7 @@ impl LogFile {
         if self.is_turn_due(line.len() as u64)
             && let Err(error) = self.rotate().and_then(|()| self.open_new())
         {
-            self.rotate_after = now() + ROTATION_RETRY_SECS;
+            self.rotate_after = self.now() + ROTATION_RETRY_SECS;
             self.trouble = Some(format!("log file {} cannot be rotated: {error}", self.path.display()));
         }
         let writer = match &mut self.writer {
@@ -98,6 +106,11 @@ impl LogFile {
         self.open_new()
     }
 
+    /// In seconds since the epoch.
+    fn now(&self) -> i64 {
+        seconds(self.clock.system_time())
+    }
+
     /// Opens a new file; the current one is closed only when the new one is open.
     fn open_new(&mut self) -> io::Result<()> {
         self.writer = Some(Writer::open(&self.path)?);
@@ -116,10 +129,10 @@ impl LogFile {
                 let max_size = *max_size;
                 let Some(writer) = &mut self.writer else { return false };
                 let is_full = |len: u64| len > 0 && len + line_len >= max_size;
-                is_full(writer.len()) && is_full(writer.measure()) && now() >= self.rotate_after
+                is_full(writer.len()) && is_full(writer.measure()) && self.now() >= self.rotate_after
             }
             Turn::Time { schedule, .. } => {
-                let now = now();
+                let now = seconds(self.clock.system_time());
                 schedule.is_due(now) && now >= self.rotate_after
             }
         }
@@ -131,7 +144,7 @@ impl LogFile {
             Turn::Never => {}
             Turn::Size { keep, .. } => rotate::shift(&self.path, *keep)?,
             Turn::Time { schedule, keep } => {
-                let now = now();
+                let now = seconds(self.clock.system_time());
                 rotate::set_aside(&self.path, &schedule.suffix(now))?;
                 schedule.advance(now);
                 if let Err(error) = schedule.remove_old(&self.path, *keep) {
@@ -158,10 +171,6 @@ fn handle_is_dead(error: &io::Error) -> bool {
     )
 }
 
-fn now() -> i64 {
-    seconds(SystemTime::now())
-}
-
 fn last_written(path: &Path) -> Option<i64> {
     std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok().map(seconds)
 }
@@ -169,4 +178,50 @@ fn last_written(path: &Path) -> Option<i64> {
 fn seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::rotate::When;
+    use super::*;
+
+    fn files(dir: &Path) -> usize {
+        std::fs::read_dir(dir).unwrap().count()
+    }
+
+    #[test]
+    fn a_file_is_rotated_when_its_time_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let rotation = Rotation::Time { when: When::Hour, interval: 2, old_files: 9 };
+        let setup = FileSetup { path: dir.path().join("log"), rotation, delay: false };
+        let clock = TimeSource::manual();
+        let mut file = LogFile::open_with(&setup, clock.clone()).unwrap();
+        for (minutes, expected) in [(0, 1), (118, 1), (3, 2), (60, 2), (61, 3)] {
+            clock.advance(Duration::from_secs(60 * minutes));
+            file.write_line(b"line\n").unwrap();
+            assert_eq!(files(dir.path()), expected, "{minutes} minutes later");
+        }
+    }
+
+    /// Without the delay each line would try again.
+    #[test]
+    fn a_failed_rotation_is_repeated_after_a_minute() {
+        let dir = tempfile::tempdir().unwrap();
+        let rotation = Rotation::Size { max_size: 20, old_files: 1 };
+        let setup = FileSetup { path: dir.path().join("log"), rotation, delay: false };
+        let clock = TimeSource::manual();
+        let mut file = LogFile::open_with(&setup, clock.clone()).unwrap();
+        // The old file cannot get its name.
+        let taken = dir.path().join("log.1");
+        std::fs::create_dir_all(taken.join("directory")).unwrap();
+        let mut trouble = Vec::new();
+        for seconds in [0, 0, 0, 59, 2] {
+            clock.advance(Duration::from_secs(seconds));
+            file.write_line(b"more than ten bytes\n").unwrap();
+            trouble.push(file.take_trouble().is_some());
+        }
+        assert_eq!(trouble, [false, true, false, false, true]);
+    }
 }

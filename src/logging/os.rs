@@ -9,7 +9,9 @@ use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::base::clock::IoDeadline;
 
 /// Local date and time.
 pub struct LocalTime(libc::tm);
@@ -77,10 +79,9 @@ pub fn thread_id() -> i64 {
 ///
 /// A broken pipe counts as writable: the write returns the error.
 pub fn wait_writable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + timeout;
+    let deadline = IoDeadline::after(timeout);
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let millis = libc::c_int::try_from(left.as_millis()).unwrap_or(libc::c_int::MAX);
+        let millis = libc::c_int::try_from(deadline.left().as_millis()).unwrap_or(libc::c_int::MAX);
         let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
         // SAFETY: one valid pollfd, and the count says one.
         let ready = unsafe { libc::poll(&mut poll, 1, millis) };

@@ -34,8 +34,8 @@ pub struct StorageKind {
 pub struct StorageSettings {
     /// The name in the section's first line, in lower case: `<memorystorage NAME>`. Clients ask for the storage by it.
     pub name: Option<String>,
-    /// The keys as they are written in [`StorageKind::keys`], and their texts, in which `%define` and `${VARIABLE}` are
-    /// replaced.
+    /// The keys as they are written in [`StorageKind::keys`], and their texts, in which `$NAME` (of `%define`) and
+    /// `$(VARIABLE)` (of the environment) are replaced.
     pub values: Vec<(&'static str, String)>,
     /// The storage inside the section; `Some` if and only if the kind is a layer. It is open. The layer closes it in
     /// its own [`Storage::close`].

@@ -9,8 +9,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
+use crate::base::clock::since_1970;
 use crate::base::sync::{Action, assert_permitted};
 use crate::base::{fs, shared_dir, write_back};
 
@@ -209,8 +210,7 @@ impl Media for RealMedia {
     }
 
     fn now(&self) -> Time {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Time::try_from(since_1970.as_nanos()).unwrap_or(Time::MAX)
+        Time::try_from(since_1970().as_nanos()).unwrap_or(Time::MAX)
     }
 
     fn boot(&self) -> Option<[u8; BOOT_LEN]> {

@@ -36,3 +36,6 @@ pub const CIRCLES: &[&str] = &[];
 
 /// Names of more than three types.
 pub const SHARED_NAMES: &[&str] = &[];
+
+/// Files that read the computer's clock.
+pub const CLOCK_READERS: &[&str] = &[];

@@ -1,9 +1,10 @@
 //! Rules for the repository that a program can check: imports between modules, files without a reference, leftovers,
-//! circles of files, lengths, dead references, names.
+//! circles of files, reads of the clock, lengths, dead references, names.
 //!
 //! A failure prints what to do about it. `exceptions.rs` lists violations that are still allowed.
 
 mod circles;
+mod clock;
 mod exceptions;
 mod face;
 mod files;

@@ -20,11 +20,14 @@ use super::tree::{Item, Location, Section, Value};
 pub struct SectionType {
     /// Lower case; empty for the file itself.
     pub name: &'static str,
+    /// What may be in it.
     pub content: Content,
 }
 
+/// What a section of a type may contain.
 #[derive(Debug)]
 pub enum Content {
+    /// These keys and sections.
     Checked(&'static [Child]),
     /// Not checked here: the reader of the section refuses it.
     Opaque,
@@ -33,21 +36,30 @@ pub enum Content {
 /// What a section may contain.
 #[derive(Clone, Copy, Debug)]
 pub enum Child {
+    /// A key.
     Key {
+        /// Lower case.
         name: &'static str,
+        /// What its text must be.
         datatype: Datatype,
+        /// Whether it must be there.
         required: bool,
+        /// Whether it may be there more than once.
         multiple: bool,
         /// A text with the same effect as leaving the key out. `None` if there is no such text.
         default: Option<&'static str>,
+        /// The servers of Python that have it.
         known: KnownTo,
     },
     /// Sections of any of the types, with any name or none.
     Slot {
         /// For the message if it is missing: "there is no ...".
         what: &'static str,
+        /// The types of the sections.
         types: &'static [&'static SectionType],
+        /// Whether there must be one.
         required: bool,
+        /// Whether there may be more than one.
         multiple: bool,
     },
 }
@@ -55,6 +67,7 @@ pub enum Child {
 /// Which of Python's servers know a key, from ZODB 3.8 on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum KnownTo {
+    /// All of them.
     Always,
     /// From this version on.
     Since(&'static str),
@@ -88,6 +101,7 @@ pub const fn required_key(name: &'static str, datatype: Datatype) -> Child {
 }
 
 impl SectionType {
+    /// The keys and sections that may be in it; none if they are not checked here.
     pub fn children(&self) -> &'static [Child] {
         match self.content {
             Content::Checked(children) => children,

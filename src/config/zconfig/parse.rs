@@ -24,7 +24,9 @@ const SECTION_DEPTH_MAX: usize = 100;
 
 /// What a configuration may use from outside.
 pub trait Surroundings {
+    /// The value of an environment variable, for `$(NAME)`.
     fn environment(&self, name: &str) -> Option<String>;
+    /// The content of a file, for `%include`.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// `%import PACKAGE`: fails if the sections of that package are not known.
     fn import(&self, package: &str) -> Result<(), String>;

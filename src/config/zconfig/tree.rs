@@ -6,10 +6,13 @@ use std::sync::Arc;
 /// A line of a configuration file, or the command line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Location {
+    /// An option of the command line.
     CommandLine,
+    /// A line of a file.
     File {
         /// The path as the operator wrote it, or as an `%include` leads to it.
         path: Arc<str>,
+        /// Counted from 1.
         line: u32,
     },
 }

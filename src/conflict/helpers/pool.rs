@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::process::{Helper, Process};
 use crate::base::cancel::Cancel;
+use crate::base::clock::TimeSource;
 use crate::base::log_rate::LogRate;
 use crate::base::sync::{Condvar, Mutex, MutexGuard, rank};
 use crate::conflict::{HelperOptions, LOG, ThreeStates, Unresolved};
@@ -50,6 +51,7 @@ struct Dispatcher {
     /// Upper bound on helpers that are not slow, and on helpers that merge states of one class.
     count_max: usize,
     time_limit: Duration,
+    clock: TimeSource,
     /// A warning was logged that the helpers write pickles that clients cannot read.
     complained: AtomicBool,
     state: Mutex<Helpers, rank::Helpers>,
@@ -94,18 +96,20 @@ impl Pool {
     /// Creates the pool and starts a first helper at once, to find errors of the configuration.
     pub fn start(settings: HelperOptions) -> std::io::Result<Pool> {
         let count_max = thread::available_parallelism().map_or(1, |count| count.get()).min(COUNT_MAX);
-        Pool::with(settings, count_max, TIME_MAX)
+        Pool::with(settings, count_max, TIME_MAX, TimeSource::SYSTEM)
     }
 
     pub(super) fn with(
         settings: HelperOptions,
         count_max: usize,
         time_limit: Duration,
+        clock: TimeSource,
     ) -> std::io::Result<Pool> {
         let shared = Arc::new(Dispatcher {
             settings,
             count_max,
             time_limit,
+            clock,
             complained: AtomicBool::new(false),
             state: Mutex::default(),
             idle: Condvar::new(),
@@ -232,7 +236,7 @@ impl Dispatcher {
             drop(shared.lock());
             shared.idle.notify_all();
         });
-        let deadline = Instant::now() + START_TIME_MAX;
+        let deadline = self.clock.now() + START_TIME_MAX;
         let mut state = self.lock();
         let mut is_counted = false;
         let taken = loop {
@@ -250,7 +254,7 @@ impl Dispatcher {
             if may && let Some(helper) = state.idle.pop() {
                 if !helper.has_ended() {
                     let process = Arc::clone(&helper.process);
-                    state.busy.push(Busy { process, class: class.into(), since: Instant::now() });
+                    state.busy.push(Busy { process, class: class.into(), since: self.clock.now() });
                     break Ok(helper);
                 }
                 state.running.retain(|process| !Arc::ptr_eq(process, &helper.process));
@@ -267,17 +271,16 @@ impl Dispatcher {
             }
             if let Some(failure) = &state.failure
                 && state.running.is_empty()
-                && Instant::now() < failure.retry_at
+                && self.clock.now() < failure.retry_at
             {
                 break Err(failure.why.clone());
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if self.clock.now() >= deadline {
                 break Err("all helpers are busy".into());
             }
             self.wanted.notify_one();
-            let left = left.min(state.until_slow().unwrap_or(left));
-            state = self.idle.wait_timeout(state, left);
+            let until = state.slow_at(&self.clock).map_or(deadline, |slow_at| slow_at.min(deadline));
+            state = self.clock.wait_until(&self.idle, state, until);
         };
         state.waiting -= usize::from(is_counted);
         taken
@@ -287,7 +290,7 @@ impl Dispatcher {
         let mut state = self.lock();
         state.busy.retain(|busy| !Arc::ptr_eq(&busy.process, &helper.process));
         // Another one was started while this one was slow.
-        if state.running.len() > self.count_max + state.slow() {
+        if state.running.len() > self.count_max + state.slow(&self.clock) {
             drop(state);
             return self.discard(helper);
         }
@@ -340,7 +343,7 @@ impl Dispatcher {
             if !wanted {
                 continue;
             }
-            let started = Helper::start(&self.settings, START_TIME_MAX, |process| {
+            let started = Helper::start(&self.settings, START_TIME_MAX, &self.clock, |process| {
                 let mut state = self.lock();
                 // `stop` ends the helpers in the list; this one is not in it yet.
                 if state.stopping {
@@ -360,8 +363,8 @@ impl Dispatcher {
     }
 
     fn wants_another(&self, state: &Helpers) -> bool {
-        let may = state.failure.as_ref().is_none_or(|failure| Instant::now() >= failure.retry_at);
-        let count_max = (self.count_max + state.slow()).min(SLOW_FACTOR * self.count_max);
+        let may = state.failure.as_ref().is_none_or(|failure| self.clock.now() >= failure.retry_at);
+        let count_max = (self.count_max + state.slow(&self.clock)).min(SLOW_FACTOR * self.count_max);
         may && state.waiting > state.idle.len() && state.running.len() < count_max
     }
 
@@ -390,7 +393,7 @@ impl Dispatcher {
         let backoff = state.failure.as_ref().map_or(BACKOFF_MIN, |last| (2 * last.backoff).min(BACKOFF_MAX));
         let interpreter = self.settings.interpreter.display();
         let reason = format!("conflict-resolver {interpreter}: {why}");
-        state.failure = Some(FailedStart { why: reason, retry_at: Instant::now() + backoff, backoff });
+        state.failure = Some(FailedStart { why: reason, retry_at: self.clock.now() + backoff, backoff });
         drop(state);
         let advice = advice(&self.settings.interpreter);
         log::error!(
@@ -403,17 +406,14 @@ impl Dispatcher {
 
 impl Helpers {
     /// The number of helpers that are slow.
-    fn slow(&self) -> usize {
-        self.busy.iter().filter(|busy| busy.since.elapsed() >= SLOW).count()
+    fn slow(&self, clock: &TimeSource) -> usize {
+        self.busy.iter().filter(|busy| clock.elapsed(busy.since) >= SLOW).count()
     }
 
-    /// The time until one more helper is slow.
-    fn until_slow(&self) -> Option<Duration> {
-        self.busy
-            .iter()
-            .filter_map(|busy| SLOW.checked_sub(busy.since.elapsed()))
-            .filter(|left| !left.is_zero())
-            .min()
+    /// The time at which one more helper is slow.
+    fn slow_at(&self, clock: &TimeSource) -> Option<Instant> {
+        let now = clock.now();
+        self.busy.iter().map(|busy| busy.since + SLOW).filter(|slow_at| *slow_at > now).min()
     }
 }
 

@@ -11,11 +11,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::SockRef;
 
 use super::message::{self, Answer, AnswerKind};
+use crate::base::clock::{IoDeadline, TimeSource};
 use crate::base::log_rate::LogRate;
 use crate::base::memory;
 use crate::base::sync::{Mutex, rank};
@@ -105,6 +106,7 @@ impl Helper {
     pub fn start(
         settings: &HelperOptions,
         time_limit: Duration,
+        clock: &TimeSource,
         started: impl FnOnce(&Arc<Process>),
     ) -> Result<Helper, String> {
         let cannot = |error: io::Error| format!("cannot be started: {error}");
@@ -133,7 +135,7 @@ impl Helper {
         let pid = child.id();
         let process = Arc::new(Process { pid, channel, child: Mutex::new(Some(child)) });
         started(&process);
-        if let Err(error) = log_lines(lines, pid) {
+        if let Err(error) = log_lines(lines, pid, clock.clone()) {
             process.kill();
             return Err(cannot(error));
         }
@@ -145,7 +147,7 @@ impl Helper {
             settings.allowed.join(" ")
         );
         let [names, unpickler, main] = SOURCE.map(str::as_bytes);
-        let deadline = Instant::now() + time_limit;
+        let deadline = IoDeadline::after(time_limit);
         let hello = helper
             .send(&[constants.as_bytes(), names, unpickler, main, b"\0"], deadline)
             .and_then(|()| helper.answer(deadline));
@@ -179,7 +181,7 @@ impl Helper {
 
     /// Merges within the time limit. After an error the helper must not be used again; its process may still run.
     pub fn resolve(&mut self, states: &ThreeStates<'_>, time_limit: Duration) -> Result<Outcome, String> {
-        let deadline = Instant::now() + time_limit;
+        let deadline = IoDeadline::after(time_limit);
         let answer = message::request(states).and_then(|head| {
             self.send(&[&head, states.old, states.committed, states.new], deadline)?;
             self.answer(deadline)
@@ -201,7 +203,7 @@ impl Helper {
         Ok(Outcome { result, retire: answer.retire })
     }
 
-    fn send(&mut self, parts: &[&[u8]], deadline: Instant) -> io::Result<()> {
+    fn send(&mut self, parts: &[&[u8]], deadline: IoDeadline) -> io::Result<()> {
         for part in parts {
             let mut rest = *part;
             while !rest.is_empty() {
@@ -218,7 +220,7 @@ impl Helper {
     }
 
     /// The next message that is not a log record: its header and its body.
-    fn answer(&mut self, deadline: Instant) -> io::Result<(Answer, Vec<u8>)> {
+    fn answer(&mut self, deadline: IoDeadline) -> io::Result<(Answer, Vec<u8>)> {
         loop {
             let length = self.take(4, deadline)?;
             let length = length.try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX) as usize;
@@ -236,7 +238,7 @@ impl Helper {
         }
     }
 
-    fn take(&mut self, length: usize, deadline: Instant) -> io::Result<Vec<u8>> {
+    fn take(&mut self, length: usize, deadline: IoDeadline) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut chunk = [0; 16 << 10];
         while bytes.len() < length {
@@ -268,8 +270,8 @@ fn give_up_rights() -> io::Result<()> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err(ErrorKind::PermissionDenied.into()) }
 }
 
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
+fn left(deadline: IoDeadline) -> io::Result<Duration> {
+    let left = deadline.left();
     if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
@@ -318,10 +320,10 @@ fn log_record(level: u8, name: &[u8], text: &[u8]) {
 }
 
 /// Starts a thread that logs the output of the helper until its end.
-fn log_lines(lines: PipeReader, pid: u32) -> io::Result<()> {
+fn log_lines(lines: PipeReader, pid: u32, clock: TimeSource) -> io::Result<()> {
     let run = move || {
         let mut reader = BufReader::new(lines);
-        let (mut count, mut since) = (0, Instant::now());
+        let (mut count, mut since) = (0, clock.now());
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -329,8 +331,8 @@ fn log_lines(lines: PipeReader, pid: u32) -> io::Result<()> {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }
-            if since.elapsed() > LINES_PERIOD {
-                (count, since) = (0, Instant::now());
+            if clock.elapsed(since) > LINES_PERIOD {
+                (count, since) = (0, clock.now());
             }
             count += 1;
             let text = String::from_utf8_lossy(&line);

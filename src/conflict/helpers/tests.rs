@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::pool::Pool;
 use crate::base::cancel::Cancel;
+use crate::base::clock::TimeSource;
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::{HelperOptions, ThreeStates, Unresolved, User};
 
@@ -73,7 +74,7 @@ fn program(dir: &Path, name: &str, text: &str) -> PathBuf {
 
 fn pool(interpreter: &Path, count_max: usize, time_limit: Duration) -> Pool {
     let settings = HelperOptions { interpreter: interpreter.into(), ..HelperOptions::default() };
-    Pool::with(settings, count_max, time_limit).unwrap()
+    Pool::with(settings, count_max, time_limit, TimeSource::SYSTEM).unwrap()
 }
 
 fn resolve(pool: &Pool, new: &[u8]) -> Result<Vec<u8>, Unresolved> {
@@ -193,6 +194,25 @@ fn what_cannot_be_started_says_so_and_is_not_waited_for() {
     }
 }
 
+#[test]
+fn a_failed_start_is_repeated_after_a_growing_delay() {
+    let dir = tempfile::tempdir().unwrap();
+    let starts = dir.path().join("starts");
+    let script = format!("#!/bin/sh\necho >> {}\n", starts.display());
+    let interpreter = program(dir.path(), "silent", &script);
+    let settings = HelperOptions { interpreter, ..HelperOptions::default() };
+    let clock = TimeSource::manual();
+    let pool = Pool::with(settings, 1, Duration::from_secs(30), clock.clone()).unwrap();
+    let count = || fs::read_to_string(&starts).unwrap_or_default().len();
+    assert!(resolve(&pool, b"x").unwrap_err().reason.contains("ended"));
+    assert_eq!(count(), 1);
+    for (seconds, expected) in [(0, 1), (1, 2), (1, 2), (1, 3), (3, 3), (1, 4)] {
+        clock.advance(Duration::from_secs(seconds));
+        assert!(resolve(&pool, b"x").unwrap_err().reason.contains("ended"));
+        assert_eq!(count(), expected);
+    }
+}
+
 /// Longer than any test takes.
 const ENDLESS: Duration = Duration::from_secs(3600);
 
@@ -260,7 +280,7 @@ fn helpers_run_as_another_user() {
         HelperOptions { interpreter: site.interpreter.clone(), user: Some(user), allowed: Vec::new() };
     // The other user needs access to the interpreter.
     fs::set_permissions(site._dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let pool = Pool::with(settings, 1, Duration::from_secs(30)).unwrap();
+    let pool = Pool::with(settings, 1, Duration::from_secs(30), TimeSource::SYSTEM).unwrap();
     match resolve(&pool, b"uid") {
         Ok(who) => {
             let expected = "(4321, 4321, 1234, [], ['0000000000000000'])";

@@ -14,7 +14,6 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
@@ -26,6 +25,8 @@ use certificate::Certificate;
 use layer::Layer;
 use trust::Known;
 use verify::Verifier;
+
+use crate::base::clock::TimeSource;
 
 /// Logger for messages about certificates.
 const LOG: &str = "ZEO.tls";
@@ -168,7 +169,7 @@ fn identity(files: &Files, provider: &CryptoProvider) -> Result<SingleCertAndKey
         )));
     }
     log::info!(target: LOG, "TLS: certificate of '{}', valid until {}", own.subject, own.not_after);
-    if let Err(why) = own.check_time(SystemTime::now()) {
+    if let Err(why) = own.check_time(TimeSource::SYSTEM.system_time()) {
         log::warn!(target: LOG, "TLS: clients will refuse the server: {}: {why}", path.display());
     }
     Ok(SingleCertAndKey::from(CertifiedKey::new(chain, key)))

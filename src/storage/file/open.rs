@@ -102,7 +102,7 @@ impl Prepared {
             },
             note: note_file,
             blobs,
-            saver: Saver::new(found.index_end, found.index_end > MAGIC_LEN),
+            saver: Saver::new(found.index_end, found.index_end > MAGIC_LEN, options.time.clone()),
             packing: Packing::default(),
             pins: Pins::default(),
             oids: Mutex::new(oids),

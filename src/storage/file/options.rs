@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::format::FileFormat;
 use super::media::{Media, RealMedia};
-use crate::base::clock::{Clock, SystemClock};
+use crate::base::clock::{Clock, SystemClock, TimeSource};
 use crate::base::ids::Tid;
 use crate::storage::{Refusal, Result, StorageError};
 
@@ -66,6 +66,9 @@ pub struct FileStorageOptions {
     pub media: Arc<dyn Media>,
     #[doc(hidden)]
     pub clock: Arc<dyn Clock>,
+    /// The time of the index saver.
+    #[doc(hidden)]
+    pub time: TimeSource,
 }
 
 impl FileStorageOptions {
@@ -84,6 +87,7 @@ impl FileStorageOptions {
             new_file_format: NewFileFormat::Auto,
             media: Arc::new(RealMedia),
             clock: Arc::new(SystemClock),
+            time: TimeSource::SYSTEM,
         }
     }
 
@@ -102,7 +106,7 @@ impl FileStorageOptions {
 }
 
 impl fmt::Debug for FileStorageOptions {
-    /// All fields except the disk and the clock.
+    /// All fields except the disk and the clocks.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileStorageOptions")
             .field("path", &self.path)

@@ -12,6 +12,7 @@ use log::{debug, error};
 use super::log::TARGET;
 use super::volume::Volume;
 use super::{Core, index_file};
+use crate::base::clock::{Stopwatch, TimeSource};
 use crate::base::sync::{Condvar, Mutex, MutexGuard, rank};
 
 /// The index is saved after this many bytes of new transactions; fewer are scanned quickly.
@@ -25,6 +26,7 @@ const INTERVAL: Duration = Duration::from_secs(600);
 pub struct Saver {
     /// The saved index was usable when the storage was opened.
     pub used_index: bool,
+    clock: TimeSource,
     state: Mutex<SavedIndex, rank::Saver>,
     wake: Condvar,
     /// Held while the index is saved.
@@ -40,9 +42,9 @@ struct SavedIndex {
 }
 
 impl Saver {
-    pub fn new(saved_end: u64, used_index: bool) -> Saver {
-        let state = SavedIndex { saved_end, saved_at: Instant::now(), wanted: false, stopping: false };
-        Saver { used_index, state: Mutex::new(state), wake: Condvar::new(), saving: Mutex::default() }
+    pub fn new(saved_end: u64, used_index: bool, clock: TimeSource) -> Saver {
+        let state = SavedIndex { saved_end, saved_at: clock.now(), wanted: false, stopping: false };
+        Saver { used_index, clock, state: Mutex::new(state), wake: Condvar::new(), saving: Mutex::default() }
     }
 
     pub fn stop(&self) {
@@ -67,22 +69,26 @@ impl Core {
 
     /// The main loop of the thread that saves the index.
     pub fn index_saver(&self) {
+        let clock = &self.saver.clock;
         let mut state = self.saver.lock();
+        let mut next_check = clock.now() + TICK;
         while !state.stopping {
             let volume = self.volume.get_owned();
             let new_len = volume.published_end().saturating_sub(state.saved_end);
             let is_time =
-                state.saved_at.elapsed() >= INTERVAL && new_len > 8 * volume.index.len() + (1 << 20);
+                clock.elapsed(state.saved_at) >= INTERVAL && new_len > 8 * volume.index.len() + (1 << 20);
             drop(volume);
             if state.wanted || is_time {
                 drop(state);
                 self.save_index();
                 state = self.saver.lock();
-            } else {
-                let wait = self.saver.wake.wait_timeout(state, TICK);
-                drop(wait);
+            } else if clock.now() >= next_check {
+                drop(state);
                 self.watch_file();
                 state = self.saver.lock();
+                next_check = clock.now() + TICK;
+            } else {
+                state = clock.wait_until(&self.saver.wake, state, next_check);
             }
         }
     }
@@ -108,7 +114,7 @@ impl Core {
     pub fn save_index_of(&self, _: &MutexGuard<'_, ()>, volume: &Volume, end: u64) {
         let format = self.writer.lock().format;
         let path = &self.path;
-        let begun = Instant::now();
+        let (begun, stopwatch) = (self.saver.clock.now(), Stopwatch::start());
         let saved = index_file::save(&*self.media, path, format, end, self.oid_mark(), |each| {
             volume.index.for_each(|oid, mut pos| {
                 while pos >= end {
@@ -129,7 +135,7 @@ impl Core {
                 "{}.index saved: {} objects in {:?}",
                 path.display(),
                 volume.index.len(),
-                begun.elapsed()
+                stopwatch.passed()
             ),
             Err(error) => error!(target: TARGET, "{}.index cannot be saved: {error}", path.display()),
         }

@@ -4,11 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::FileType;
 
 use super::MediaFile;
+use crate::base::clock::TimeSource;
 use crate::base::shared_dir::Dir;
 use crate::base::sync::{Action, assert_permitted};
 
@@ -144,7 +145,7 @@ impl MediaDir for Dir {
             _ => Kind::Other,
         };
         let written = Duration::from_secs(stat.st_mtime.try_into().unwrap_or(0));
-        let age = SystemTime::now().duration_since(UNIX_EPOCH + written).unwrap_or_default();
+        let age = TimeSource::SYSTEM.system_time().duration_since(UNIX_EPOCH + written).unwrap_or_default();
         Ok(Entry { kind, device: stat.st_dev, inode: stat.st_ino, age })
     }
 

@@ -4,9 +4,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::{COLLECTED_MAX, Contents, Kept, Object, TemporaryStorage};
+use super::{COLLECTED_MAX, Contents, FORMER_AGE_MAX, Kept, Object, TemporaryStorage};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Pack, PackRequest, Result};
 
@@ -43,7 +42,7 @@ impl Contents {
             }
         }
         self.objects.insert(oid, Object { serial, references });
-        self.states.insert((oid, serial), Kept { data, since: Instant::now() });
+        self.states.insert((oid, serial), Kept { data, since: self.clock.now() });
     }
 
     /// Removes one reference. Returns whether it was the last.
@@ -94,17 +93,17 @@ impl Contents {
         self.collect(dead);
     }
 
-    /// Removes former states that are too old, at intervals of `former_age_max`.
+    /// Removes former states that are too old, at intervals of [`FORMER_AGE_MAX`].
     pub fn forget_former(&mut self) {
-        let now = Instant::now();
-        if now.duration_since(self.looked_through) < self.former_age_max {
+        let now = self.clock.now();
+        if now.duration_since(self.looked_through) < FORMER_AGE_MAX {
             return;
         }
         self.looked_through = now;
-        let (objects, age_max) = (&self.objects, self.former_age_max);
+        let objects = &self.objects;
         self.states.retain(|(oid, tid), kept| {
             let is_current = objects.get(oid).is_some_and(|object| object.serial == *tid);
-            is_current || now.duration_since(kept.since) <= age_max
+            is_current || now.duration_since(kept.since) <= FORMER_AGE_MAX
         });
     }
 }

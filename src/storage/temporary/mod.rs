@@ -21,6 +21,7 @@ use super::{
     History, HistoryEntry, IternextRecord, LastInvalidations, Load, Loaded, Pack, Result, Storage,
     StorageError,
 };
+use crate::base::clock::TimeSource;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::base::sync::{RwLock, RwLockReadGuard, rank};
@@ -48,8 +49,8 @@ struct Contents {
     counts: HashMap<Oid, u64>,
     /// Current and former states.
     states: BTreeMap<(Oid, Tid), Kept>,
-    /// How long former states are kept, and when they were last checked.
-    former_age_max: Duration,
+    clock: TimeSource,
+    /// Time of the last check for former states that are too old.
     looked_through: Instant,
     /// The last objects that were collected, newest first.
     collected: VecDeque<Oid>,
@@ -72,11 +73,11 @@ struct Kept {
 impl TemporaryStorage {
     /// An empty storage. Former states are kept for as long as in Python.
     pub fn new(name: String) -> TemporaryStorage {
-        TemporaryStorage::with_age(name, FORMER_AGE_MAX)
+        TemporaryStorage::with_time(name, TimeSource::SYSTEM)
     }
 
-    /// A storage that keeps former states for `former_age_max`.
-    pub fn with_age(name: String, former_age_max: Duration) -> TemporaryStorage {
+    /// A storage for which former states age by `clock`.
+    pub fn with_time(name: String, clock: TimeSource) -> TemporaryStorage {
         TemporaryStorage {
             name,
             commits: Commits::new(TARGET, Tids::new(Tid::ZERO)),
@@ -85,8 +86,8 @@ impl TemporaryStorage {
                 objects: BTreeMap::new(),
                 counts: HashMap::new(),
                 states: BTreeMap::new(),
-                former_age_max,
-                looked_through: Instant::now(),
+                looked_through: clock.now(),
+                clock,
                 collected: VecDeque::new(),
                 last: Tid::ZERO,
                 closed: false,

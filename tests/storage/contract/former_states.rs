@@ -1,10 +1,10 @@
 //! Storages without history: objects that lose their last reference, and former states that are dropped.
 
 use std::sync::Arc;
-use std::thread::sleep;
 use std::time::Duration;
 
 use runzeo::ids::{Oid, Tid};
+use runzeo::internal::base::clock::TimeSource;
 use runzeo::internal::pickle::refs::references;
 use runzeo::internal::storage::temporary::TemporaryStorage;
 use runzeo::storage::prelude::*;
@@ -24,8 +24,8 @@ fn refers_to(oids: &[u64]) -> Vec<u8> {
     record
 }
 
-fn storage(age: Duration) -> TemporaryStorage {
-    let storage = TemporaryStorage::with_age("temporary".into(), age);
+fn storage(clock: &TimeSource) -> TemporaryStorage {
+    let storage = TemporaryStorage::with_time("temporary".into(), clock.clone());
     storage.set_publisher(Arc::new(Answers));
     storage
 }
@@ -45,7 +45,7 @@ fn oids(storage: &dyn Storage) -> Vec<u64> {
 
 #[test]
 fn what_loses_its_last_reference_is_gone() {
-    let storage = storage(Duration::from_secs(60));
+    let storage = storage(&TimeSource::SYSTEM);
     let t1 = commit(
         &storage,
         &[
@@ -79,7 +79,7 @@ fn what_loses_its_last_reference_is_gone() {
 
 #[test]
 fn circles_are_collected_by_a_pack() {
-    let storage = storage(Duration::from_secs(60));
+    let storage = storage(&TimeSource::SYSTEM);
     let request = PackRequest {
         time: 0.0,
         gc: None,
@@ -106,12 +106,13 @@ fn circles_are_collected_by_a_pack() {
 
 #[test]
 fn former_states_are_kept_for_a_while() {
-    let storage = storage(Duration::from_millis(30));
+    let clock = TimeSource::manual();
+    let storage = storage(&clock);
     let [one, two, changed] = [&[10][..], &[11], &[12]].map(refers_to);
     let t1 = commit(&storage, &[(1, Tid::ZERO, &one), (2, Tid::ZERO, &two)]).unwrap();
     let t2 = commit(&storage, &[(1, t1, &changed)]).unwrap();
     assert_eq!(load_before(&storage, 1, t2).unwrap(), Some((one, t1, Some(t2))));
-    sleep(Duration::from_millis(60));
+    clock.advance(Duration::from_secs(61));
     commit(&storage, &[(3, Tid::ZERO, &refers_to(&[]))]).unwrap();
     assert_eq!(load_before(&storage, 1, t2).unwrap(), None);
     assert!(storage.load_serial(Oid(1), t1, 0, &mut Vec::new()).is_err());

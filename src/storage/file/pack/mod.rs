@@ -25,7 +25,7 @@ mod sequential;
 mod switch;
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{info, warn};
 
@@ -34,6 +34,7 @@ use self::reach::Reach;
 use super::log::TARGET;
 use super::volume::Volume;
 use super::{Core, FileStorage};
+use crate::base::clock::Stopwatch;
 use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
 use crate::base::log_rate::LogRate;
@@ -73,8 +74,8 @@ impl Pack for FileStorage {
             is_told: TOLD.admits(None, ""),
             phase: "",
             is_old_removed: false,
-            begun: Instant::now(),
-            logged: Instant::now(),
+            begun: Stopwatch::start(),
+            logged: Stopwatch::start(),
         };
         for _ in 0..ATTEMPTS_MAX {
             match pack.run(stop, gc) {
@@ -165,8 +166,9 @@ struct PackRun<'a> {
     phase: &'static str,
     /// Whether this pack has removed the file that the last one kept.
     is_old_removed: bool,
-    begun: Instant,
-    logged: Instant,
+    begun: Stopwatch,
+    /// Since the last line of progress.
+    logged: Stopwatch,
 }
 
 impl PackRun<'_> {
@@ -212,7 +214,7 @@ impl PackRun<'_> {
                     switched.old_end,
                     switched.end,
                     switched.object_count,
-                    self.begun.elapsed(),
+                    self.begun.passed(),
                     switched.held
                 ));
                 removals.map_or(Ok(()), |removals| Ok(removals.packed()?))
@@ -335,8 +337,8 @@ impl PackRun<'_> {
             return Err(self.core.closed());
         }
         self.request.progress.done.store(done, Ordering::Relaxed);
-        if self.logged.elapsed() >= LOG_INTERVAL {
-            self.logged = Instant::now();
+        if self.logged.passed() >= LOG_INTERVAL {
+            self.logged = Stopwatch::start();
             let total = self.request.progress.total.load(Ordering::Relaxed).max(1);
             info!(
                 target: TARGET,
@@ -344,7 +346,7 @@ impl PackRun<'_> {
                 self.core.path.display(),
                 self.phase,
                 done.saturating_mul(100) / total,
-                self.begun.elapsed().as_secs()
+                self.begun.passed().as_secs()
             );
         }
         Ok(())

@@ -6,10 +6,11 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::format::{DATA_HEADER_LEN, DataHeader};
 use super::super::media::MediaFile;
+use crate::base::clock::Stopwatch;
 use crate::storage::{Result, StorageError};
 
 /// Bytes of one write.
@@ -145,8 +146,8 @@ impl Out {
 }
 
 fn timed_sync(file: &dyn MediaFile) -> io::Result<Duration> {
-    let begun = Instant::now();
-    file.sync().map(|()| begun.elapsed())
+    let begun = Stopwatch::start();
+    file.sync().map(|()| begun.passed())
 }
 
 /// The length of the next step, after the sync of a step of `step` bytes `took` this time.

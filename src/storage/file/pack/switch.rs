@@ -12,7 +12,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::warn;
 
@@ -26,6 +26,7 @@ use super::super::tail_note::State;
 use super::super::volume::{Ended, Volume};
 use super::copy::Copier;
 use super::{PackRun, Stop};
+use crate::base::clock::Stopwatch;
 use crate::base::fs::with_suffix;
 use crate::base::ids::Oid;
 use crate::storage::{Refusal, Result, StorageError};
@@ -109,8 +110,8 @@ fn hold_and_replace(
     for _ in 0..TRIES_MAX {
         let mut later = Vec::new();
         let tried = core.lead_alone(|| {
-            let begun = Instant::now();
-            (replace(pack, copier, keep_old, &mut later), begun.elapsed())
+            let begun = Stopwatch::start();
+            (replace(pack, copier, keep_old, &mut later), begun.passed())
         });
         later.into_iter().for_each(|line| line.log(core));
         let (tried, held) = tried.ok_or_else(|| core.closed())?;
