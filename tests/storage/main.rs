@@ -6,6 +6,7 @@
 mod support;
 
 mod basics;
+mod blob_packs;
 mod blobs;
 mod conflicts;
 mod contract;
