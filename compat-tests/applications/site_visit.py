@@ -27,7 +27,7 @@ def noise(length, seed):
     return hashlib.shake_128(str(seed).encode()).digest(length)
 
 
-def eventually(what, function, wanted, timeout=10):
+def eventually(what, function, wanted, timeout=60):
     """Invalidations travel while requests are answered: the other process sees a change a moment later."""
     deadline = time.time() + timeout
     while True:
@@ -205,7 +205,7 @@ class Site:
 
     @staticmethod
     def newest(zope, what):
-        deadline = time.time() + 10
+        deadline = time.time() + 60
         while time.time() < deadline:
             found = [choice for choice in zope.undoable(last=20) if what in choice]
             if found:
@@ -263,10 +263,10 @@ class Site:
             self.server.start()
             for zope in (self.a, self.b):
                 eventually(f"the page after {number}", lambda: zope.get("/site/page"), f"before {number}".encode(),
-                           timeout=30)
+                           timeout=60)
             text = f"after {number}"
-            eventually("an edit", lambda: self.b.edit_page("/site/page", text), None, timeout=30)
-            eventually("the edited page", lambda: self.a.get("/site/page"), text.encode(), timeout=30)
+            eventually("an edit", lambda: self.b.edit_page("/site/page", text), None, timeout=60)
+            eventually("the edited page", lambda: self.a.get("/site/page"), text.encode(), timeout=60)
         self.a.edit_page("/site/page", "before")
         self.still_there()
 

@@ -39,7 +39,7 @@ class Agent(LongCommands):
 
     # -- connections
 
-    def open(self, h, addr, storage="1", read_only=False, read_only_fallback=False, wait=True, wait_timeout=10,
+    def open(self, h, addr, storage="1", read_only=False, read_only_fallback=False, wait=True, wait_timeout=60,
              client=None, var=None, cache_size=20 * 1024 * 1024, watch=True, blob_dir=None, shared_blob_dir=False,
              username=None, password=None, realm=None, ssl=None, poll=1):
         addr = tuple(addr) if isinstance(addr, list) else addr
@@ -95,11 +95,21 @@ class Agent(LongCommands):
     def is_connected(self, h):
         return bool(self.storages[h].is_connected())
 
+    def is_settled(self, h):
+        """The storage is connected, and so is its connection manager.
+
+        Before ZEO 5 the manager notes a connection last. If the server is lost before that, the manager does not look for
+        it again: the end of a connection that it does not know does not concern it.
+        """
+        manager = getattr(self.storages[h], "_rpc_mgr", None)
+        return self.is_connected(h) and (manager is None or manager.is_connected())
+
     def wait_connected(self, h, wanted=True, timeout=60):
         deadline = time.time() + timeout
-        while bool(self.storages[h].is_connected()) != wanted:
+        while not (self.is_settled(h) if wanted else not self.is_connected(h)):
             if time.time() > deadline:
-                raise RuntimeError("still %sconnected after %s s" % ("not " if wanted else "", timeout))
+                raise RuntimeError("still %sconnected after %s s; the client's last log lines:\n%s" % (
+                    "not " if wanted else "", timeout, "\n".join(self.log.lines[-20:])))
             time.sleep(0.02)
 
     def logged(self, part):
@@ -180,7 +190,7 @@ class Agent(LongCommands):
     def invalidations(self, h):
         return [[tid, oids] for tid, oids in self.watchers[h].seen]
 
-    def wait_invalidated(self, h, oid, tid, timeout=10):
+    def wait_invalidated(self, h, oid, tid, timeout=60):
         """Until the invalidation of that object by that transaction has come."""
         deadline = time.time() + timeout
         while not any(seen == tid and oid in oids for seen, oids in self.watchers[h].seen):

@@ -205,7 +205,7 @@ class LongCommands(object):
         root = conn.root()
         return [root["x"][0], root["y"][0]]
 
-    def db_wait_counters(self, h, wanted, timeout=10):
+    def db_wait_counters(self, h, wanted, timeout=60):
         deadline = time.time() + timeout
         while self.db_counters(h) != wanted:
             if time.time() > deadline:

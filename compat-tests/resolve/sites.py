@@ -38,13 +38,13 @@ CASES = {
 
 def merged(address):
     """The keys of each object after both have committed."""
-    databases = [ZEO.DB(address, wait_timeout=30) for _ in range(2)]
+    databases = [ZEO.DB(address, wait_timeout=60) for _ in range(2)]
     managers = [transaction.TransactionManager() for _ in databases]
     first, second = [db.open(manager) for db, manager in zip(databases, managers)]
     for name, (make, _, _) in CASES.items():
         first.root()[name] = make()
     managers[0].commit()
-    deadline = time.time() + 30
+    deadline = time.time() + 60
     while set(second.root()) != set(CASES) and time.time() < deadline:
         time.sleep(0.01)
         second.sync()

@@ -1,6 +1,6 @@
 //! Conflicts that the client merges: `client-conflict-resolution`, with clients of ZEO 5 and later.
 //!
-//! The server decides this for each transaction (`client_resolves` of a staged transaction, set at `tpc_begin`): the
+//! The server decides this for each transaction (`Merging::ByClient` of a staged transaction, set at `tpc_begin`): the
 //! key must be set, and the client's protocol must have the messages for it. The vote of such a transaction resolves
 //! nothing. It gathers all conflicts, and the reply to `vote` carries them: for each object the oid, both serials and
 //! the state that the client sent. The transaction's locks are released. The client merges with its own classes, stores

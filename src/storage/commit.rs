@@ -50,7 +50,8 @@ pub enum NotVoted {
         /// The transaction, as it was before its vote.
         staged: Box<Staged>,
     },
-    /// A conflict whose merge takes time, in a transaction that must not wait ([`Staged::may_wait`]). The transaction
+    /// A conflict whose merge takes time, in a transaction that must not wait
+    /// ([`Merging::AtOnce`](super::Merging::AtOnce)). The transaction
     /// comes back as it was before its vote; a thread that may wait votes it again.
     Postponed(Box<Staged>),
     /// The transaction is refused, and ended.

@@ -55,7 +55,7 @@ pub use self::commit::{
 pub use self::error::{Refusal, StorageError};
 pub use self::kinds::{StorageKind, StorageKinds, StorageSettings};
 pub use self::read::{History, Load};
-pub use self::staged::{Op, OpKind, Staged};
+pub use self::staged::{Merging, Op, OpKind, Staged};
 pub use self::tids::Tids;
 pub use self::types::*;
 

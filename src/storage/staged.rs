@@ -16,8 +16,23 @@ use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 
-/// Zero bytes in front of each payload: the length of a data header of FileStorage.
-pub(crate) const HEADROOM: usize = 42;
+/// Zero bytes in front of each payload: the room for the header that FileStorage writes there. It consists of the
+/// object, the serial, three positions and lengths of 8 bytes, and one length of 2; `file::format` compares the sum.
+pub(crate) const HEADROOM: usize =
+    size_of::<Oid>() + size_of::<Tid>() + 3 * size_of::<u64>() + size_of::<u16>();
+
+/// Where the conflicts are merged that a vote finds.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Merging {
+    /// In the storage's resolver, which may wait for another process.
+    #[default]
+    Waiting,
+    /// In the storage's resolver, if it need not wait. Otherwise the transaction comes back in
+    /// [`NotVoted::Postponed`](super::NotVoted::Postponed).
+    AtOnce,
+    /// By the client, which gets all conflicts from [`NotVoted::Unmerged`](super::NotVoted::Unmerged).
+    ByClient,
+}
 
 /// A transaction between tpc_begin and vote.
 #[derive(Debug)]
@@ -28,14 +43,8 @@ pub struct Staged {
     pub tid: Option<Tid>,
     /// The status in the transaction's header: `b' '`, or that of a transaction that is copied.
     pub status: u8,
-    /// Whether the client runs Python 2. The first transaction of a file decides its format.
-    pub python2: bool,
-    /// Whether the client merges conflicting states itself: vote returns all conflicts in
-    /// [`NotVoted::Unmerged`](super::NotVoted::Unmerged).
-    pub client_resolves: bool,
-    /// Whether vote may wait for another process to merge a conflict. If not, such a transaction comes back in
-    /// [`NotVoted::Postponed`](super::NotVoted::Postponed).
-    pub may_wait: bool,
+    is_python2: bool,
+    merging: Merging,
     /// Cancelled when the client gives up the transaction: waiting for another process then ends.
     pub cancel: Cancel,
     ops: Vec<Op>,
@@ -124,9 +133,8 @@ impl Staged {
             meta,
             tid,
             status,
-            python2: false,
-            client_resolves: false,
-            may_wait: true,
+            is_python2: false,
+            merging: Merging::default(),
             cancel: Cancel::default(),
             ops: Vec::new(),
             blobs: Vec::new(),
@@ -138,6 +146,26 @@ impl Staged {
             memory_max,
             rearranged: false,
         }
+    }
+
+    /// Whether the client runs Python 2. The first transaction of a file decides its format by this.
+    pub fn is_python2(&self) -> bool {
+        self.is_python2
+    }
+
+    /// Sets [`Staged::is_python2`], which is false at first.
+    pub fn set_python2(&mut self, is_python2: bool) {
+        self.is_python2 = is_python2;
+    }
+
+    /// Where conflicts are merged.
+    pub fn merging(&self) -> Merging {
+        self.merging
+    }
+
+    /// Sets [`Staged::merging`], which is [`Merging::Waiting`] at first.
+    pub fn set_merging(&mut self, merging: Merging) {
+        self.merging = merging;
     }
 
     /// Makes the transaction ask `permits` before it opens its temporary file.

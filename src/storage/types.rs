@@ -149,6 +149,11 @@ pub trait Removals: Sync {
     /// A revision with data is not kept. `tid`: its transaction, or `None` if nothing of the object is kept. The
     /// revision is still there at this time, and stays if the pack fails later.
     fn left_out(&self, oid: Oid, tid: Option<Tid>, data: &[u8]) -> Result<()>;
+    /// All revisions that are left out were reported. The packed storage replaces the old one only after this, so what
+    /// [`Removals::packed`] needs after a crash is to be made durable here. After an error the pack fails.
+    fn complete(&self) -> Result<()> {
+        Ok(())
+    }
     /// The packed storage has replaced the old one. Not called if there was nothing to remove.
     fn packed(&self) -> Result<()>;
 }

@@ -6,7 +6,7 @@
 //! [`Load::load_serial`](super::Load::load_serial).
 
 use super::staged::{Op, OpKind};
-use super::{NotVoted, Result, Staged, Storage, StorageError};
+use super::{Merging, NotVoted, Result, Staged, Storage, StorageError};
 use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::detect::{self, Outcome, Settled, Stored, Vote};
@@ -94,11 +94,11 @@ impl Vote for StorageVote<'_> {
     type Error = StorageError;
 
     fn client_resolves(&self) -> bool {
-        self.staged.client_resolves
+        self.staged.merging() == Merging::ByClient
     }
 
     fn may_wait(&self) -> bool {
-        self.staged.may_wait
+        self.staged.merging() != Merging::AtOnce
     }
 
     fn cancel(&self) -> &Cancel {

@@ -12,6 +12,8 @@
 //!   consistent, for every read at a tid;
 //! - uncommitted changes must be nowhere, committed ones must be complete, in the log and at the end.
 
+mod attribution;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub type Oid = u64;
@@ -107,7 +109,7 @@ struct Order {
 
 /// Checks everything.
 pub fn check(history: &History) -> Result<Summary, String> {
-    let by_tid = attribute(history)?;
+    let by_tid = attribution::attribute(history)?;
     let order = replay(history, &by_tid)?;
     let mut summary = Summary { commits: by_tid.len(), ..Summary::default() };
     for (number, events) in history.connections.iter().enumerate() {
@@ -125,91 +127,6 @@ pub fn check(history: &History) -> Result<Summary, String> {
         summary.undoes += usize::from(attempt.undo.is_some() && attempt.outcome != Outcome::NotCommitted);
     }
     Ok(summary)
-}
-
-/// Which attempt made which transaction.
-fn attribute(history: &History) -> Result<BTreeMap<Tid, usize>, String> {
-    let mut by_tid = BTreeMap::new();
-    let mut author: HashMap<Value, usize> = HashMap::new();
-    for (number, attempt) in history.attempts.iter().enumerate() {
-        if let Outcome::Acknowledged(tid) = attempt.outcome
-            && (tid == history.start.0 || by_tid.insert(tid, number).is_some())
-        {
-            return Err(format!("tid {tid:x} was given twice"));
-        }
-        author.extend(attempt.writes.values().map(|(_, value)| (*value, number)));
-    }
-    let mut evidence: BTreeMap<Tid, BTreeSet<Value>> = BTreeMap::new();
-    let mut seen = |tid: Tid, value: Value| {
-        evidence.entry(tid).or_default().insert(value);
-    };
-    for (tid, changes) in history.log.iter().flatten() {
-        changes.values().flatten().for_each(|value| seen(*tid, *value));
-    }
-    history.end.values().for_each(|(tid, value)| seen(*tid, *value));
-    for event in history.connections.iter().flatten() {
-        if let Event::Loaded { answer: Some(found), .. } = event {
-            seen(found.tid, found.value);
-        }
-    }
-    let mut is_known: BTreeSet<usize> = by_tid.values().copied().collect();
-    let mut unexplained = BTreeMap::new();
-    for (tid, values) in evidence {
-        if tid == history.start.0 || by_tid.contains_key(&tid) {
-            continue;
-        }
-        // An undo has values of others beside its own.
-        let authors: BTreeSet<usize> = values.iter().filter_map(|value| author.get(value).copied()).collect();
-        let open = |number: &&usize| {
-            history.attempts[**number].outcome == Outcome::Unknown && !is_known.contains(number)
-        };
-        match authors.iter().find(open) {
-            Some(&number) => {
-                by_tid.insert(tid, number);
-                is_known.insert(number);
-            }
-            None => drop(unexplained.insert(tid, authors)),
-        }
-    }
-    // Values that were never read or are packed away still had an invalidation.
-    let told: BTreeMap<Tid, &BTreeSet<Oid>> = history
-        .connections
-        .iter()
-        .flatten()
-        .filter_map(|event| match event {
-            Event::Told { tid, oids } => Some((*tid, oids)),
-            _ => None,
-        })
-        .collect();
-    for (tid, oids) in told {
-        if tid == history.start.0 || by_tid.contains_key(&tid) {
-            continue;
-        }
-        // Of several attempts the one with the latest serial: the others had to fail.
-        let knew = |attempt: &Attempt| attempt.writes.values().map(|(serial, _)| *serial).max();
-        let fits = |number: &usize| {
-            let attempt = &history.attempts[*number];
-            let is_all = attempt.undo.is_some() || attempt.writes.len() == oids.len();
-            attempt.outcome == Outcome::Unknown
-                && !is_known.contains(number)
-                && is_all
-                && attempt.writes.keys().all(|oid| oids.contains(oid))
-                && knew(attempt) < Some(tid)
-        };
-        let fitting = (0..history.attempts.len()).filter(fits);
-        match fitting.max_by_key(|number| knew(&history.attempts[*number])) {
-            Some(number) => {
-                unexplained.remove(&tid);
-                by_tid.insert(tid, number);
-                is_known.insert(number);
-            }
-            None => return Err(format!("told of {tid:x}, which nobody committed")),
-        }
-    }
-    if let Some((tid, authors)) = unexplained.pop_first() {
-        return Err(format!("{tid:x} is visible, but was not committed by {authors:?}"));
-    }
-    Ok(by_tid)
 }
 
 /// Replays the transactions in the order of their tids: each must have named the current serials.

@@ -11,6 +11,7 @@ mod support;
 
 mod check;
 mod driver;
+mod ending;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -25,8 +26,8 @@ use crate::support::client::{RawClient, Speaks};
 use crate::support::dice::Dice;
 use crate::support::pickle::Value;
 use crate::support::process::{Server, test_seconds};
-use check::{Changes, History, Oid, Summary, Tid, Value as Written};
-use driver::{Driver, Race, data_of, value_of};
+use check::{History, Oid, Summary, Tid, Value as Written};
+use driver::{Driver, Race, data_of};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 
@@ -137,17 +138,64 @@ fn make_base(directory: &Path, records: &[Record]) {
     storage.close().expect("close");
 }
 
+/// Runs clients and packs for this time, and checks what they saw.
 fn history_of(kind: &Kind, seed: u64, lasting: Duration) -> Summary {
     let oids: Vec<Oid> = (1..=HOT + COLD + CLIENTS).collect();
-    let (records, start) = first_records(&oids);
+    let (mut server, start) = start(kind, &oids);
+    let race = Race {
+        address: server.address,
+        hot: oids[..HOT as usize].to_vec(),
+        cold: oids[HOT as usize..(HOT + COLD) as usize].to_vec(),
+        can_undo: kind.can_undo,
+        stop: AtomicBool::new(false),
+        attempts: Mutex::default(),
+        connections: Mutex::default(),
+        next_value: AtomicU64::new(1000),
+        undoable: Mutex::default(),
+        timeouts: AtomicU64::new(0),
+    };
+    let (packed, failures) = run_clients(kind, seed, lasting, &race);
+    assert!(failures.is_empty(), "{}, seed {seed}: {failures:?}\n{}", kind.name, server.talk());
+
+    let (mut last, _) = RawClient::register(server.address, Speaks::Z5).expect("connect");
+    let end = oids.iter().filter_map(|oid| Some((*oid, ending::current(&mut last, *oid)?))).collect();
+    let log = kind.has_log.then(|| ending::log(&mut last).expect("the log"));
+    let timeouts = race.timeouts.load(Ordering::Relaxed);
+    let history = History {
+        start,
+        attempts: race.attempts.into_inner().expect("attempts"),
+        connections: race.connections.into_inner().expect("connections"),
+        log: log.clone(),
+        end,
+        packed,
+        forgets: !kind.has_log,
+    };
+    let summary = check::check(&history)
+        .unwrap_or_else(|error| panic!("{}, seed {seed}: {error}\n{}", kind.name, server.talk()));
+    check_timeouts(kind, seed, timeouts, &server);
+    // The file of a killed server has the same content.
+    if kind.section.starts_with("<filestorage") {
+        server.kill();
+        let found = ending::log_of_file(&server.directory().join("Data.fs"));
+        assert_eq!(Some(found), log, "seed {seed}: the log after a kill");
+    } else {
+        assert!(server.stop().success(), "{}", server.talk());
+    }
+    println!("{}, seed {seed}: {summary:?}, {timeouts} timeouts", kind.name);
+    summary
+}
+
+/// A server with the first transaction: its tid and values.
+fn start(kind: &Kind, oids: &[Oid]) -> (Server, (Tid, BTreeMap<Oid, Written>)) {
+    let (records, values) = first_records(oids);
     let zeo = format!("transaction-timeout {}\ninvalidation-queue-size 1000", TIMEOUT.as_secs());
-    let mut server = Server::start_any(&zeo, kind.section, |directory| {
+    let server = Server::start_any(&zeo, kind.section, |directory| {
         if kind.has_base {
             make_base(directory, &records);
         }
     });
     let (mut first, last) = RawClient::register(server.address, Speaks::Z5).expect("connect");
-    let start_tid = if kind.has_base {
+    let tid = if kind.has_base {
         last.expect("the tid of the base")
     } else {
         let stores: Vec<_> = records.iter().map(|(oid, data)| (*oid, 0, &data[..])).collect();
@@ -156,28 +204,19 @@ fn history_of(kind: &Kind, seed: u64, lasting: Duration) -> Summary {
             .unwrap_or_else(|error| panic!("{}: {error}\n{}", kind.name, server.talk()))
             .expect("the first transaction")
     };
-    drop(first);
-    let race = Race {
-        address: server.address,
-        hot: oids[..HOT as usize].to_vec(),
-        cold: oids[HOT as usize..(HOT + COLD) as usize].to_vec(),
-        can_undo: kind.can_undo,
-        stall: Some(TIMEOUT + Duration::from_millis(1500)),
-        stop: AtomicBool::new(false),
-        attempts: Mutex::default(),
-        connections: Mutex::default(),
-        next_value: AtomicU64::new(1000),
-        undoable: Mutex::default(),
-        timeouts: AtomicU64::new(0),
-    };
-    let mut packed = 0;
-    let failures: Vec<String> = thread::scope(|scope| {
+    (server, (tid, values))
+}
+
+/// Returns the time of the last pack, and the failures of clients.
+fn run_clients(kind: &Kind, seed: u64, lasting: Duration, race: &Race) -> (Tid, Vec<String>) {
+    thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
-                let (race, mark) = (&race, HOT + COLD + 1 + number);
+                let mark = HOT + COLD + 1 + number;
                 scope.spawn(move || visits(race, Dice::new(seed, number), mark))
             })
             .collect();
+        let mut packed = 0;
         let until = Instant::now() + lasting;
         while Instant::now() < until && clients.iter().all(|client| !client.is_finished()) {
             if kind.can_pack {
@@ -191,25 +230,12 @@ fn history_of(kind: &Kind, seed: u64, lasting: Duration) -> Summary {
             Ok(Err(error)) => Some(format!("a connection: {error}")),
             Err(_) => Some("a client panicked".into()),
         });
-        ends.flatten().collect()
-    });
-    assert!(failures.is_empty(), "{}, seed {seed}: {failures:?}\n{}", kind.name, server.talk());
+        (packed, ends.flatten().collect())
+    })
+}
 
-    let (mut last, _) = RawClient::register(server.address, Speaks::Z5).expect("connect");
-    let end = oids.iter().filter_map(|oid| Some((*oid, current(&mut last, *oid)?))).collect();
-    let log = kind.has_log.then(|| driver::log(&mut last).expect("the log"));
-    let history = History {
-        start: (start_tid, start),
-        attempts: race.attempts.into_inner().expect("attempts"),
-        connections: race.connections.into_inner().expect("connections"),
-        log: log.clone(),
-        end,
-        packed,
-        forgets: !kind.has_log,
-    };
-    let summary = check::check(&history)
-        .unwrap_or_else(|error| panic!("{}, seed {seed}: {error}\n{}", kind.name, server.talk()));
-    let timeouts = race.timeouts.load(Ordering::Relaxed);
+/// Each client that was cut off has its line in the server's log.
+fn check_timeouts(kind: &Kind, seed: u64, timeouts: u64, server: &Server) {
     let logged = server.log().matches("Transaction timeout after").count() as u64;
     assert!(
         timeouts <= logged,
@@ -217,16 +243,6 @@ fn history_of(kind: &Kind, seed: u64, lasting: Duration) -> Summary {
         kind.name,
         server.talk()
     );
-    // The file of a killed server has the same content.
-    if kind.section.starts_with("<filestorage") {
-        server.kill();
-        let found = log_of_file(&server.directory().join("Data.fs"));
-        assert_eq!(Some(found), log, "seed {seed}: the log after a kill");
-    } else {
-        assert!(server.stop().success(), "{}", server.talk());
-    }
-    println!("{}, seed {seed}: {summary:?}, {timeouts} timeouts", kind.name);
-    summary
 }
 
 /// One client after another, of any generation, until the race is over; then the last one's events are completed.
@@ -262,30 +278,6 @@ fn pack(address: std::net::SocketAddr) -> Option<Tid> {
     let args = vec![Value::Float(time.as_secs_f64()), Value::Bool(true)];
     client.call("pack", args).expect("connection").ok()?;
     Some(runzeo::ids::Tid::from_unix(time.as_secs_f64()).0)
-}
-
-fn current(client: &mut RawClient, oid: Oid) -> Option<(Tid, Written)> {
-    let load = client.queue_load(oid);
-    client.flush().expect("send");
-    let found = client.answer(load).expect("connection").ok()?;
-    (!found.is_none()).then(|| (found.tuple()[1].id(), value_of(found.tuple()[0].bytes())))
-}
-
-fn log_of_file(path: &Path) -> Vec<(Tid, Changes)> {
-    let storage = FileStorage::open(FileStorageOptions::new(path)).expect("Data.fs");
-    let mut transactions = storage.iterate(None, None).expect("iterate");
-    let mut log = Vec::new();
-    while let Some(transaction) = transactions.next_transaction().expect("a transaction") {
-        let mut records = transactions.records().expect("records");
-        let mut changes = Changes::new();
-        while let Some(record) = records.next_record().expect("a record") {
-            if record.oid.0 != 0 {
-                changes.insert(record.oid.0, record.data.map(|data| value_of(&data)));
-            }
-        }
-        log.push((transaction.tid.0, changes));
-    }
-    log
 }
 
 #[test]

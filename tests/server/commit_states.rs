@@ -200,7 +200,9 @@ fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
             }
         }
         Event::Disconnect => subject.disconnect(),
-        Event::Timeout => {}
+        Event::Timeout => {
+            world.clock.advance(2 * TIMEOUT);
+        }
         Event::DiskFull => {}
         Event::SyncFails if state == State::Finishing => {
             // The earlier group succeeds.
@@ -230,9 +232,6 @@ fn case(state: State, event: Event, speaks: Speaks, other_speaks: Speaks) {
         }
     }
     // The disk continues.
-    if event == Event::Timeout && matches!(state, State::Open | State::Voting | State::Finishing) {
-        thread::sleep(TIMEOUT * 3 / 2);
-    }
     world.hand.order(|orders| {
         orders.hold_reads = false;
         orders.hold_syncs = false;

@@ -87,7 +87,7 @@ fn under_attack_with(zeo: &str, growth_max: u64, attack: impl FnOnce(&Server)) {
     let (rounds, longest) = honest.finish();
     assert!(server.is_alive(), "the server is gone: {}", server.talk());
     println!("honest client: {rounds} rounds, longest {longest:?}; memory {} -> {} MB", rss / MB, peak / MB);
-    assert!(longest < Duration::from_secs(20), "the honest client waited {longest:?}");
+    assert!(longest < Duration::from_secs(60), "the honest client waited {longest:?}");
     assert!(peak < rss + growth_max, "memory grew from {} MB to {} MB", rss / MB, peak / MB);
     // Ended connections are gone, with their threads. One more descriptor may belong to a log or a temporary file in
     // use.

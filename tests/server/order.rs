@@ -12,9 +12,9 @@ mod watched;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Incoming, LATEST, RawClient, Speaks, record};
@@ -37,6 +37,56 @@ struct Race {
 impl Race {
     fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Commits the objects. Returns also those of the clients that do not wait for answers.
+    fn new(address: SocketAddr) -> (Race, Vec<u64>) {
+        let (mut first, _) = RawClient::register(address, Speaks::Z5).expect("connect");
+        let mut oids = first.new_oids(12).expect("oids");
+        let start = record(b"start");
+        let stores: Vec<_> = oids.iter().map(|oid| (*oid, 0, start.as_slice())).collect();
+        let first_tid = first.commit(&stores).expect("commit").expect("no conflict");
+        let own = oids.split_off(8);
+        let start_contents = oids.iter().chain(&own).map(|oid| (*oid, b"start".to_vec())).collect();
+        let race = Race {
+            address,
+            oids,
+            stop: AtomicBool::new(false),
+            committed: Mutex::new(HashMap::from([(first_tid, start_contents)])),
+            commits: AtomicU64::new(0),
+            conflicts: AtomicU64::new(0),
+            stories: Mutex::new(Vec::new()),
+        };
+        (race, own)
+    }
+
+    /// Runs clients of all kinds. Returns the connections that stayed, and the number of those that did not; or what
+    /// failed.
+    fn run(&self, kinds: &[Speaks], seed: u64, own: &[u64]) -> Result<(Vec<Watched>, u64), Vec<String>> {
+        let kind = |n: u64| kinds[n as usize % kinds.len()];
+        thread::scope(|scope| {
+            let mut stay = Vec::new();
+            let mut come_and_go = Vec::new();
+            for n in 0..4 {
+                let kind = kind(n);
+                stay.push(scope.spawn(move || self.reader(kind, seed ^ (n + 1) << 20)));
+                stay.push(scope.spawn(move || self.committer(kind, seed ^ (n + 11) << 20)));
+            }
+            for (n, oids) in (0..2).zip(own.chunks(2)) {
+                let kind = kind(n);
+                come_and_go.push(scope.spawn(move || self.vanish(kind, seed ^ ((n + 31) << 20), oids)));
+                come_and_go.push(scope.spawn(move || self.storm(kind, seed ^ (n + 21) << 20)));
+            }
+            let until = Instant::now() + test_seconds(3);
+            while Instant::now() < until && stay.iter().all(|t| !t.is_finished()) {
+                thread::sleep(Duration::from_millis(20));
+            }
+            self.stop.store(true, Ordering::Relaxed);
+            let mut failures = Vec::new();
+            let visits = joined(come_and_go, "a coming and going connection", &mut failures);
+            let staying = joined(stay, "a connection", &mut failures);
+            if failures.is_empty() { Ok((staying, visits.iter().sum())) } else { Err(failures) }
+        })
     }
 
     fn add(&self, story: Story) {
@@ -179,74 +229,10 @@ fn seed() -> u64 {
 fn race(kinds: &[Speaks]) {
     let mut server = Server::start();
     let seed = seed();
-    let (mut first, _) = RawClient::register(server.address, Speaks::Z5).expect("connect");
-    let mut oids = first.new_oids(12).expect("oids");
-    let start = record(b"start");
-    let stores: Vec<_> = oids.iter().map(|oid| (*oid, 0, start.as_slice())).collect();
-    let first_tid = first.commit(&stores).expect("commit").expect("no conflict");
-    drop(first);
-
-    // For the clients that do not wait for the answer.
-    let own = oids.split_off(8);
-    let start_contents = oids.iter().chain(&own).map(|oid| (*oid, b"start".to_vec())).collect();
-    let race = Arc::new(Race {
-        address: server.address,
-        oids,
-        stop: AtomicBool::new(false),
-        committed: Mutex::new(HashMap::from([(first_tid, start_contents)])),
-        commits: AtomicU64::new(0),
-        conflicts: AtomicU64::new(0),
-        stories: Mutex::new(Vec::new()),
+    let (race, own) = Race::new(server.address);
+    let (staying, visits) = race.run(kinds, seed, &own).unwrap_or_else(|failures| {
+        panic!("seed {seed}: {failures:?}\n{}", server.talk());
     });
-    let kind = |n: usize| kinds[n % kinds.len()];
-    let mut stay = Vec::new();
-    let mut come_and_go = Vec::new();
-    for n in 0..4 {
-        let race = race.clone();
-        let kind = kind(n);
-        stay.push(thread::spawn(move || race.reader(kind, seed ^ (n as u64 + 1) << 20)));
-    }
-    for n in 0..4 {
-        let race = race.clone();
-        let kind = kind(n);
-        stay.push(thread::spawn(move || race.committer(kind, seed ^ (n as u64 + 11) << 20)));
-    }
-    for n in 0..2 {
-        let race = race.clone();
-        let kind = kind(n);
-        let oids = own[2 * n..2 * n + 2].to_vec();
-        come_and_go.push(thread::spawn(move || race.vanish(kind, seed ^ ((n as u64 + 31) << 20), &oids)));
-    }
-    for n in 0..2 {
-        let race = race.clone();
-        let kind = kind(n);
-        come_and_go.push(thread::spawn(move || race.storm(kind, seed ^ (n as u64 + 21) << 20)));
-    }
-    let until = Instant::now() + test_seconds(3);
-    while Instant::now() < until && stay.iter().all(|t| !t.is_finished()) {
-        thread::sleep(Duration::from_millis(20));
-    }
-    race.stop.store(true, Ordering::Relaxed);
-    let mut failures = Vec::new();
-    let mut visits = 0;
-    for thread in come_and_go {
-        match thread.join() {
-            Ok(Ok(count)) => visits += count,
-            Ok(Err(error)) => failures.push(format!("a coming and going connection: {error}")),
-            Err(_) => failures.push("a coming and going connection panicked".into()),
-        }
-    }
-    let mut staying = Vec::new();
-    for thread in stay {
-        match thread.join() {
-            Ok(Ok(watched)) => staying.push(watched),
-            Ok(Err(error)) => failures.push(format!("a connection: {error}")),
-            Err(_) => failures.push("a connection panicked".into()),
-        }
-    }
-    assert!(failures.is_empty(), "seed {seed}: {failures:?}\n{}", server.talk());
-
-    let committed = std::mem::take(&mut *race.committed.lock().expect("committed"));
     let newest = settled_last_transaction(server.address);
     for mut watched in staying {
         watched.client.set_read_timeout(Duration::from_secs(60));
@@ -255,16 +241,31 @@ fn race(kinds: &[Speaks]) {
         assert!(last == Some(newest), "told up to {told_to:x?}, committed {newest:x}");
         race.add(watched.story());
     }
-    let stories = std::mem::take(&mut *race.stories.lock().expect("stories"));
+    let committed = race.committed.into_inner().expect("committed");
+    let stories = race.stories.into_inner().expect("stories");
+    let (commits, conflicts) = (race.commits.into_inner(), race.conflicts.into_inner());
     let replies: u64 = stories.iter().map(|story| story.replies).sum();
     check_stories(committed, stories);
-    println!(
-        "{} commits, {} conflicts, {replies} checked replies, {visits} visits",
-        race.commits.load(Ordering::Relaxed),
-        race.conflicts.load(Ordering::Relaxed)
-    );
-    assert!(race.commits.load(Ordering::Relaxed) > 0 && visits > 0);
+    println!("{commits} commits, {conflicts} conflicts, {replies} checked replies, {visits} visits");
+    assert!(commits > 0 && visits > 0);
     assert!(server.stop().success());
+}
+
+/// The results of threads; errors and panics are added to `failures`.
+fn joined<T>(
+    threads: Vec<ScopedJoinHandle<'_, io::Result<T>>>,
+    what: &str,
+    failures: &mut Vec<String>,
+) -> Vec<T> {
+    let mut results = Vec::new();
+    for thread in threads {
+        match thread.join() {
+            Ok(Ok(result)) => results.push(result),
+            Ok(Err(error)) => failures.push(format!("{what}: {error}")),
+            Err(_) => failures.push(format!("{what} panicked")),
+        }
+    }
+    results
 }
 
 /// The last transaction, after the server has handled the disconnected clients.

@@ -185,7 +185,7 @@ fn the_first_client_decides_who_can_read_a_new_file() {
         drop(open_with(options.clone()).unwrap());
         let storage = open_with(options.clone()).unwrap();
         let mut txn = staged();
-        txn.python2 = python2;
+        txn.set_python2(python2);
         txn.store(Oid(0), Tid::ZERO, b"x").unwrap();
         commit_staged(&storage, txn).unwrap();
         drop(storage);
@@ -193,7 +193,7 @@ fn the_first_client_decides_who_can_read_a_new_file() {
         // Then it is determined.
         let storage = open_with(FileStorageOptions::new(&path)).unwrap();
         let mut txn = staged();
-        txn.python2 = !python2;
+        txn.set_python2(!python2);
         txn.store(Oid(1), Tid::ZERO, b"x").unwrap();
         commit_staged(&storage, txn).unwrap();
         assert_eq!(&std::fs::read(&path).unwrap()[..4], magic.magic());

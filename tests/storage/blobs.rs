@@ -2,7 +2,7 @@
 //! failure of the disk.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,15 +18,15 @@ use runzeo::storage::{BlobDir, NotVoted, Result, Staged, StorageError, TidAt};
 
 const RECORD: &[u8] = b"\x80\x03cZODB.blob\nBlob\nq\x00.\x80\x03N.";
 
-fn options(dir: &Path) -> FileStorageOptions {
+pub fn options(dir: &Path) -> FileStorageOptions {
     FileStorageOptions { blob_dir: Some(dir.join("blobs")), ..FileStorageOptions::new(dir.join("Data.fs")) }
 }
 
-fn open(dir: &Path) -> FileStorage {
+pub fn open(dir: &Path) -> FileStorage {
     helpers::open_with(options(dir)).unwrap()
 }
 
-fn stage(storage: &FileStorage, oid: u64, serial: Tid, data: &[u8]) -> Result<Staged> {
+pub fn stage(storage: &FileStorage, oid: u64, serial: Tid, data: &[u8]) -> Result<Staged> {
     let mut upload = storage.blobs().unwrap().dir().unwrap().begin()?;
     for chunk in data.chunks(1000) {
         upload.write(chunk).map_err(StorageError::io("test"))?;
@@ -40,7 +40,7 @@ fn stage(storage: &FileStorage, oid: u64, serial: Tid, data: &[u8]) -> Result<St
     Ok(staged)
 }
 
-fn read(storage: &dyn Storage, oid: u64, tid: Tid) -> Result<Vec<u8>> {
+pub fn read(storage: &dyn Storage, oid: u64, tid: Tid) -> Result<Vec<u8>> {
     let blob = storage.require_blobs()?.load_blob(Oid(oid), tid)?;
     let mut data = vec![0; blob.len as usize];
     assert_eq!(blob.read_at(&mut data, 0).unwrap(), data.len());
@@ -48,7 +48,7 @@ fn read(storage: &dyn Storage, oid: u64, tid: Tid) -> Result<Vec<u8>> {
 }
 
 /// Names below a directory, without directories.
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -245,7 +245,7 @@ fn create_empties_the_blobs_too() {
 
 // -- failures
 
-fn faulty_options(dir: &Path, media: &Faulty) -> FileStorageOptions {
+pub fn faulty_options(dir: &Path, media: &Faulty) -> FileStorageOptions {
     FileStorageOptions {
         media: Arc::new(media.clone()),
         clock: Arc::new(ManualClock::new(Tid(1 << 56))),
@@ -253,7 +253,7 @@ fn faulty_options(dir: &Path, media: &Faulty) -> FileStorageOptions {
     }
 }
 
-fn data_of(number: u64) -> Vec<u8> {
+pub fn data_of(number: u64) -> Vec<u8> {
     vec![number as u8 + 1; 3000 + number as usize * 2000]
 }
 
@@ -326,126 +326,6 @@ fn blobs_are_whole_or_gone_after_a_failure_at_every_call() {
     }
 }
 
-// -- packs
-
-/// A pack as the server requests it: these records have no references to each other, the root refers to all.
-fn pack(storage: &FileStorage, time: f64, gc: bool) -> Result<()> {
-    pack_beside(storage, time, gc, &|| ())
-}
-
-/// The same; `beside` is called during the pack.
-fn pack_beside(storage: &FileStorage, time: f64, gc: bool, beside: &(dyn Fn() + Sync)) -> Result<()> {
-    let references = |record: &[u8], oids: &mut Vec<Oid>| {
-        beside();
-        if let Some(list) = record.strip_prefix(b"root ") {
-            oids.extend(list.iter().map(|oid| Oid(u64::from(*oid))));
-        }
-        Ok(())
-    };
-    let progress = runzeo::storage::PackProgress::default();
-    storage.pack(&runzeo::storage::PackRequest {
-        time,
-        gc: Some(gc),
-        references: &references,
-        progress: &progress,
-        removals: None,
-    })
-}
-
-#[test]
-fn a_pack_takes_out_the_blobs_that_it_leaves_out() {
-    for keep_old in [true, false] {
-        let dir = tempfile::tempdir().unwrap();
-        let options = FileStorageOptions { pack_keep_old: keep_old, ..options(dir.path()) };
-        let storage = helpers::open_with(options.clone()).unwrap();
-        let blobs = Arc::clone(storage.blobs().unwrap().dir().unwrap());
-        let root = helpers::commit(&storage, &[(0, Tid::ZERO, b"root \x01\x02")]).unwrap();
-        let first = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, b"first").unwrap()).unwrap();
-        let second = commit_staged(&storage, stage(&storage, 1, first, b"second").unwrap()).unwrap();
-        let garbage = commit_staged(&storage, stage(&storage, 2, Tid::ZERO, b"garbage").unwrap()).unwrap();
-        helpers::commit(&storage, &[(0, root, b"root \x01")]).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(10));
-        pack(&storage, Tid::now().to_unix() + 1.0, true).unwrap();
-
-        assert_eq!(read(&storage, 1, second).unwrap(), b"second");
-        assert!(!blobs.path(Oid(1), first).exists() && !blobs.oid_dir(Oid(2)).exists());
-        assert!(!blobs.base().join(".removed").exists());
-        let old = dir.path().join("blobs.old");
-        let in_old = |oid, tid| old.join(blobs.path(Oid(oid), tid).strip_prefix(blobs.base()).unwrap());
-        if keep_old {
-            // Together with Data.fs.old, it is the whole former storage.
-            let expected = [old.join(".layout"), in_old(1, first), in_old(1, second), in_old(2, garbage)];
-            assert_eq!(files(&old), expected);
-        } else {
-            assert!(!old.exists());
-        }
-        // The next pack first removes this.
-        let third = commit_staged(&storage, stage(&storage, 1, second, b"third").unwrap()).unwrap();
-        pack(&storage, Tid::now().to_unix() + 1.0, true).unwrap();
-        assert_eq!(read(&storage, 1, third).unwrap(), b"third");
-        if keep_old {
-            assert_eq!(files(&old), [old.join(".layout"), in_old(1, second), in_old(1, third)]);
-        }
-        storage.close().unwrap();
-        drop(storage);
-
-        // After a crash during the pack, blobs that are listed and not in the storage are removed at the next start.
-        let gone = blobs.path(Oid(2), garbage);
-        fs::create_dir_all(gone.parent().unwrap()).unwrap();
-        fs::write(&gone, "left").unwrap();
-        let list = format!("{}\n{}{third}\n{}\nnonsense\n", Oid(2), Oid(1), Oid(77));
-        fs::write(blobs.base().join(".removed"), list).unwrap();
-        let storage = helpers::open_with(options).unwrap();
-        assert!(!gone.exists());
-        assert_eq!(read(&storage, 1, third).unwrap(), b"third");
-        assert!(!blobs.base().join(".removed").exists());
-    }
-}
-
-/// The log said "pack failed: sweeping the blobs ...", though the file was packed; and the remaining blobs stayed for
-/// ever, because later packs know nothing of removed revisions.
-#[test]
-fn a_pack_that_cannot_remove_blobs_says_that_the_storage_is_packed() {
-    for restarts in [false, true] {
-        let dir = tempfile::tempdir().unwrap();
-        let storage = open(dir.path());
-        let blobs = Arc::clone(storage.blobs().unwrap().dir().unwrap());
-        helpers::commit(&storage, &[(0, Tid::ZERO, b"root \x01")]).unwrap();
-        let first = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, b"first").unwrap()).unwrap();
-        let second = commit_staged(&storage, stage(&storage, 1, first, b"second").unwrap()).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(10));
-        let in_the_way = dir.path().join("blobs.old");
-        // A transaction that commits while references are followed is looked at last, when the objects kept by the last
-        // pack are removed.
-        let looks = std::sync::atomic::AtomicUsize::new(0);
-        let block = || match looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
-            0 => _ = helpers::commit(&storage, &[(9, Tid::ZERO, b"during the pack")]).unwrap(),
-            2 => fs::write(&in_the_way, "no directory").unwrap(),
-            _ => {}
-        };
-        let error = pack_beside(&storage, Tid::now().to_unix() + 1.0, true, &block).unwrap_err().to_string();
-        assert!(error.starts_with("the storage is packed, but not all blobs"), "{error}");
-        assert!(matches!(
-            storage.load_serial(Oid(1), first, 0, &mut Vec::new()),
-            Err(StorageError::PosKey(_))
-        ));
-        assert!(blobs.path(Oid(1), first).exists() && blobs.base().join(".removed").exists());
-
-        fs::remove_file(&in_the_way).unwrap();
-        let storage = if restarts {
-            storage.close().unwrap();
-            drop(storage);
-            open(dir.path())
-        } else {
-            commit_staged(&storage, stage(&storage, 1, second, b"third").unwrap()).unwrap();
-            pack(&storage, Tid::now().to_unix() + 1.0, true).unwrap();
-            storage
-        };
-        assert!(!blobs.path(Oid(1), first).exists() && !blobs.base().join(".removed").exists());
-        storage.close().unwrap();
-    }
-}
-
 /// Cleaning reads the log, and found damage there: the storage could not be opened, because of files that only take
 /// space. Files that cannot be judged stay, with their directories; all others are removed.
 #[test]
@@ -487,32 +367,4 @@ fn damaged_records_do_not_keep_the_storage_from_being_opened() {
     assert!(damaged.0.exists() && damaged.1.exists() && list.exists());
     assert!(!other.0.exists() && !other.1.exists() && !garbage.exists());
     commit_staged(&storage, stage(&storage, 3, Tid::ZERO, b"new").unwrap()).unwrap();
-}
-
-/// If blobs cannot be linked (other disks, files of another user), the pack copies the blobs that it keeps to the old
-/// ones. The copies had the mode of a temporary file: only the server could read them, and it could write to them.
-#[test]
-fn copies_beside_the_old_blobs_have_the_mode_of_blobs() {
-    let dir = tempfile::tempdir().unwrap();
-    let Ok(other_disk) = tempfile::tempdir_in("/dev/shm") else { return eprintln!("SKIPPED: no /dev/shm") };
-    fs::create_dir(dir.path().join("blobs")).unwrap();
-    fs::write(dir.path().join("blobs/.layout"), "bushy").unwrap();
-    fs::set_permissions(other_disk.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    std::os::unix::fs::symlink(other_disk.path(), dir.path().join("blobs/0x00")).unwrap();
-    let storage = open(dir.path());
-    let blobs = Arc::clone(storage.blobs().unwrap().dir().unwrap());
-    let root = helpers::commit(&storage, &[(0, Tid::ZERO, b"root \x01")]).unwrap();
-    let tid = commit_staged(&storage, stage(&storage, 1, Tid::ZERO, b"kept").unwrap()).unwrap();
-    helpers::commit(&storage, &[(0, root, b"root \x01")]).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(10));
-    pack(&storage, Tid::now().to_unix() + 1.0, true).unwrap();
-    let original = blobs.path(Oid(1), tid);
-    let copy = dir.path().join("blobs.old").join(original.strip_prefix(blobs.base()).unwrap());
-    let about = |path: &Path| {
-        let metadata = fs::metadata(path).unwrap();
-        (fs::read(path).unwrap(), metadata.permissions().mode() & 0o7777)
-    };
-    assert_eq!(fs::metadata(&original).unwrap().nlink(), 1);
-    assert_eq!(about(&copy), about(&original));
-    assert_eq!(about(&copy).1 & 0o222, 0);
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use crate::support::storage::*;
 use runzeo::ids::{Oid, Tid};
 use runzeo::storage::prelude::*;
-use runzeo::storage::{NotVoted, Resolver, Staged, StorageError, ThreeStates, TidAt, Unresolved};
+use runzeo::storage::{Merging, NotVoted, Resolver, Staged, StorageError, ThreeStates, TidAt, Unresolved};
 
 /// Joins the states; refuses if one of them says so. Records its calls.
 #[derive(Default)]
@@ -100,7 +100,7 @@ fn a_client_that_merges_is_told_all_conflicts_and_votes_again() {
     let t1 = commit(&storage, &[(1, Tid::ZERO, b"1"), (2, Tid::ZERO, b"2"), (3, Tid::ZERO, b"3")]).unwrap();
     let t2 = commit(&storage, &[(1, t1, b"1a"), (3, t1, b"3a")]).unwrap();
     let mut txn = staged();
-    txn.client_resolves = true;
+    txn.set_merging(Merging::ByClient);
     for (oid, data) in [(1, &b"one"[..]), (2, b"two"), (3, b"three")] {
         txn.store(Oid(oid), t1, data).unwrap();
     }

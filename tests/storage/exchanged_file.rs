@@ -9,7 +9,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::pickle::Value;
@@ -84,14 +84,6 @@ fn pack(client: &mut RawClient) -> std::result::Result<Value, (String, Value)> {
     client.call("pack", vec![Value::Float(4e9), Value::Bool(true)]).unwrap()
 }
 
-fn wait_for_line(server: &Server, text: &str) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !server.log().contains(text) {
-        assert!(Instant::now() < deadline, "no '{text}' in:\n{}", server.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// The current content of the file with this name.
 fn there(server: &Server) -> Option<Vec<u8>> {
     fs::read(server.directory().join("Data.fs")).ok()
@@ -99,7 +91,7 @@ fn there(server: &Server) -> Option<Vec<u8>> {
 
 fn check_left_alone(mut server: Server, how: How, put_there: Option<Vec<u8>>) {
     // The first failure may have been a read.
-    wait_for_line(&server, "exchanged while it was served");
+    server.wait_for_log("exchanged while it was served");
     assert_eq!(there(&server), put_there, "{how:?}: before the stop");
     let log = server.log();
     let lines = log.lines().filter(|line| line.contains("exchanged while it was served"));
@@ -130,7 +122,7 @@ fn nothing_is_committed_to_a_file_that_nobody_will_find() {
         // At once if the open file shows it, otherwise within seconds.
         let at_once = !matches!(how, How::MovedAway | How::CopiedLonger);
         if !at_once {
-            wait_for_line(&server, "exchanged while it was served");
+            server.wait_for_log("exchanged while it was served");
         }
         assert!(client.commit(&[(0, serial, &record(b"lost"))]).unwrap().is_err(), "{how:?}");
         check_left_alone(server, how, put_there);
@@ -218,7 +210,7 @@ fn it_is_noticed_without_a_commit_too() {
         })
         .collect();
     for (how, put_there, server, _client) in servers {
-        wait_for_line(&server, "exchanged while it was served");
+        server.wait_for_log("exchanged while it was served");
         check_left_alone(server, how, put_there);
     }
 }
@@ -246,7 +238,7 @@ fn a_copy_is_told_from_the_file_by_the_next_commit() {
     std::thread::sleep(Duration::from_millis(2500));
     assert!(!server.log().contains("exchanged"), "{}", server.log());
     client.commit(&[(0, serial, &record(b"not in the copy"))]).unwrap().unwrap();
-    wait_for_line(&server, "exchanged while it was served");
+    server.wait_for_log("exchanged while it was served");
 }
 
 /// The new file is served after a restart, and clients notice that its history differs.

@@ -54,6 +54,17 @@ fn filled(path: &Path) -> Tid {
     serial
 }
 
+/// A filled file with one more transaction. Returns the file before that, the tid of its last transaction, and the new
+/// one.
+fn filled_and_continued(path: &Path) -> (Vec<u8>, Tid, Tid) {
+    let serial = filled(path);
+    let before = fs::read(path).unwrap();
+    let storage = open(path);
+    let last = commit(&storage, &[(0, serial, b"lost")]).unwrap();
+    storage.close().unwrap();
+    (before, serial, last)
+}
+
 #[test]
 fn a_file_that_nobody_touched_stays_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -264,12 +275,7 @@ fn a_file_without_a_note_is_taken_as_it_is() {
 fn a_full_disk_does_not_stop_the_start_of_a_restored_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("Data.fs");
-    filled(&path);
-    let backup = fs::read(&path).unwrap();
-    let storage = open(&path);
-    let (_, serial) = load(&storage, 0).unwrap();
-    let lost = commit(&storage, &[(0, serial, b"lost")]).unwrap();
-    storage.close().unwrap();
+    let (backup, serial, lost) = filled_and_continued(&path);
     fs::write(&path, &backup).unwrap();
     let hand = Hand::default();
     hand.order(|orders| orders.fail_writes = true);
@@ -288,12 +294,7 @@ fn a_full_disk_does_not_stop_the_start_of_a_restored_file() {
 fn an_index_tells_that_a_file_is_older() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("Data.fs");
-    filled(&path);
-    let backup = fs::read(&path).unwrap();
-    let storage = open(&path);
-    let (_, serial) = load(&storage, 0).unwrap();
-    let lost = commit(&storage, &[(0, serial, b"lost")]).unwrap();
-    storage.close().unwrap();
+    let (backup, _, lost) = filled_and_continued(&path);
     fs::write(dir.path().join("Data.fs.tmp"), b"").unwrap();
     fs::write(&path, &backup).unwrap();
     let storage = open(&path);

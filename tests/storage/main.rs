@@ -6,6 +6,7 @@
 mod support;
 
 mod basics;
+mod blob_packs;
 mod blobs;
 mod conflicts;
 mod contract;
@@ -19,6 +20,7 @@ mod mix;
 mod model;
 mod pack;
 mod pack_again;
+mod pack_beside;
 mod pack_crash;
 mod pack_damage;
 mod python;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::pythons::python;
 use crate::support::storage::*;
@@ -14,7 +14,7 @@ use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, References, Removals, Result, Staged, StorageError, TidAt};
 
-fn pack(storage: &FileStorage, time: f64, gc: Option<bool>) -> Result<()> {
+pub fn pack(storage: &FileStorage, time: f64, gc: Option<bool>) -> Result<()> {
     pack_with(storage, time, gc, &references, None)
 }
 
@@ -29,12 +29,12 @@ fn pack_with(
     storage.pack(&PackRequest { time, gc, references, progress: &progress, removals })
 }
 
-fn now() -> f64 {
+pub fn now() -> f64 {
     Tid::now().to_unix() + 1.0
 }
 
 /// A record that refers to `oids` and has some text.
-fn record(oids: &[u64], text: &str) -> Vec<u8> {
+pub fn record(oids: &[u64], text: &str) -> Vec<u8> {
     let mut record = b"cm\nC\n.(".to_vec();
     for oid in oids {
         record.extend_from_slice(b"U\x08");
@@ -49,7 +49,7 @@ fn record(oids: &[u64], text: &str) -> Vec<u8> {
 }
 
 /// The text of such a record.
-fn text(record: &[u8]) -> &str {
+pub fn text(record: &[u8]) -> &str {
     let at = record.iter().rposition(|&byte| byte == b'>').unwrap();
     std::str::from_utf8(&record[at + 1..record.len() - 2]).unwrap()
 }
@@ -216,103 +216,6 @@ fn lost(before: &[u8], after: &[u8], stop: Tid) -> Vec<(Tid, Oid)> {
     lost
 }
 
-#[test]
-fn writers_readers_and_iterators_beside_packs() {
-    const OBJECTS: u64 = 40;
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("Data.fs");
-    let storage = Arc::new(open(&path));
-    let oids: Vec<u64> = (1..=OBJECTS).collect();
-    let mut first = staged();
-    first.store(Oid(0), Tid::ZERO, &record(&oids, ">root")).unwrap();
-    for oid in &oids {
-        first.store(Oid(*oid), Tid::ZERO, &record(&[], ">0")).unwrap();
-    }
-    let begin = commit_staged(&*storage, first).unwrap();
-    // Lower bound on each object's count, set by its writer after the acknowledgement.
-    let counts: Vec<AtomicU64> = (0..=OBJECTS).map(|_| AtomicU64::new(0)).collect();
-    let stop = AtomicBool::new(false);
-    let packs = AtomicU64::new(0);
-    let seconds = std::env::var("RUNZEO_TEST_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3.0);
-    std::thread::scope(|scope| {
-        for writer in 0..3 {
-            let (storage, counts, stop) = (&storage, &counts, &stop);
-            scope.spawn(move || {
-                let mut serials = vec![begin; OBJECTS as usize + 1];
-                let mut count = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    count += 1;
-                    let mut txn = staged();
-                    let mine: Vec<u64> = (1..=OBJECTS).filter(|oid| oid % 3 == writer).collect();
-                    for &oid in &mine {
-                        let data = record(&[], &format!("{}>{count}", "x".repeat(count as usize % 500)));
-                        txn.store(Oid(oid), serials[oid as usize], &data).unwrap();
-                    }
-                    // Some wait between vote and finish, so that a pack completes in between.
-                    let voted = storage.vote(txn, TidAt::Finish).unwrap();
-                    if count % 5 == 0 {
-                        std::thread::sleep(std::time::Duration::from_millis(10));
-                    }
-                    let (to, from) = std::sync::mpsc::channel::<Outcome>();
-                    storage.finish(voted, Box::new(to));
-                    let Outcome::Done { tid, .. } = from.recv().unwrap() else { panic!("a commit failed") };
-                    for oid in mine {
-                        serials[oid as usize] = tid;
-                        counts[oid as usize].store(count, Ordering::SeqCst);
-                    }
-                }
-            });
-        }
-        for reader in 0..2u64 {
-            let (storage, counts, stop) = (&storage, &counts, &stop);
-            scope.spawn(move || {
-                let mut oid = reader;
-                while !stop.load(Ordering::Relaxed) {
-                    oid = oid % OBJECTS + 1;
-                    let least = counts[oid as usize].load(Ordering::SeqCst);
-                    let (data, tid) = load(&**storage, oid).unwrap();
-                    assert!(text(&data).parse::<u64>().unwrap() >= least);
-                    match storage.load_serial(Oid(oid), tid, 0, &mut Vec::new()) {
-                        // It may have been packed away in between.
-                        Ok(_) | Err(StorageError::PosKey(_)) => {}
-                        Err(error) => panic!("{error}"),
-                    }
-                    storage.history(Oid(oid), 3).unwrap();
-                }
-            });
-        }
-        let (storage, stop, packs) = (&storage, &stop, &packs);
-        scope.spawn(move || {
-            // An iterator reads the file of its creation, and fails if there are too many packs.
-            while !stop.load(Ordering::Relaxed) {
-                match iterate(&**storage) {
-                    Ok(()) | Err(StorageError::Refused { .. }) => {}
-                    Err(error) => panic!("{error}"),
-                }
-            }
-        });
-        scope.spawn(move || {
-            let begun = std::time::Instant::now();
-            while begun.elapsed().as_secs_f64() < seconds {
-                pack(storage, now(), Some(packs.load(Ordering::Relaxed) % 3 != 0)).unwrap();
-                packs.fetch_add(1, Ordering::Relaxed);
-            }
-            stop.store(true, Ordering::Relaxed);
-        });
-    });
-    assert!(packs.load(Ordering::Relaxed) > 3);
-    let current =
-        |storage: &FileStorage| -> Vec<_> { (1..=OBJECTS).map(|oid| load(storage, oid).unwrap()).collect() };
-    let at_end = current(&storage);
-    for (data, count) in at_end.iter().zip(&counts[1..]) {
-        assert_eq!(text(&data.0).parse::<u64>().unwrap(), count.load(Ordering::SeqCst));
-    }
-    storage.close().unwrap();
-    assert!(open(&path).used_index());
-    std::fs::remove_file(dir.path().join("Data.fs.index")).unwrap();
-    assert_eq!(current(&open(&path)), at_end);
-}
-
 /// The calls of [`Removals`].
 #[derive(Default)]
 struct Removed {
@@ -465,18 +368,6 @@ fn back_pointers_that_were_voted_before_a_pack() {
         std::fs::remove_file(dir.path().join("Data.fs.index")).unwrap();
         check(&open(&path));
     }
-}
-
-fn iterate(storage: &dyn Storage) -> Result<()> {
-    let mut it = storage.require_iteration()?.iterate(None, None)?;
-    let mut last = Tid::ZERO;
-    while let Some(txn) = it.next_transaction()? {
-        assert!(txn.tid > last);
-        last = txn.tid;
-        let mut records = it.records()?;
-        while records.next_record()?.is_some() {}
-    }
-    Ok(())
 }
 
 /// An iterator that its client had forgotten kept the old file of each pack on the disk.

@@ -163,7 +163,7 @@ fn run(python: &Path, script: &str, path: &Path) -> String {
 /// Writes one of each kind of record.
 fn write_some(storage: &FileStorage, python2: bool) {
     let commit = |mut txn: Staged| {
-        txn.python2 = python2;
+        txn.set_python2(python2);
         commit_staged(storage, txn).unwrap()
     };
     let mut txn = staged();
@@ -247,7 +247,7 @@ fn python_and_we_lock_each_other_out() {
         let path = dir.path().join("Data.fs");
         let storage = open(&path);
         let mut txn = staged();
-        txn.python2 = name.ends_with("py27");
+        txn.set_python2(name.ends_with("py27"));
         txn.store(Oid(0), Tid::ZERO, b"x").unwrap();
         commit_staged(&storage, txn).unwrap();
         let script = "import sys; from ZODB.FileStorage import FileStorage; s = FileStorage(sys.argv[1]); \

@@ -410,8 +410,11 @@ impl MediaDir for FaultyDir {
 
     fn list(&self) -> io::Result<Vec<OsString>> {
         let disk = self.disk.disk.lock().unwrap();
-        let inside = disk.names.keys().filter(|path| path.parent() == Some(&self.path));
-        Ok(inside.filter_map(|path| path.file_name()).map(OsString::from).collect())
+        let below = disk.names.keys().filter_map(|path| path.strip_prefix(&self.path).ok());
+        // A directory stands there once for each file below it, in a row.
+        let mut names: Vec<_> = below.filter_map(|path| path.iter().next()).map(OsString::from).collect();
+        names.dedup();
+        Ok(names)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -133,6 +133,24 @@ impl Server {
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    pub fn count_in_log(&self, text: &str) -> usize {
+        self.log().matches(text).count()
+    }
+
+    /// Waits until the log has the text.
+    pub fn wait_for_log(&self, text: &str) {
+        self.wait_for_log_count(text, 1);
+    }
+
+    /// Waits until the log has the text this many times, or more.
+    pub fn wait_for_log_count(&self, text: &str, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.count_in_log(text) < count {
+            assert!(Instant::now() < deadline, "the log lacks {text:?}: {}", self.talk());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().expect("wait").is_none()
     }

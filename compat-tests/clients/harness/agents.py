@@ -51,7 +51,7 @@ class Agent:
         self.process.stdin.write(json.dumps([command, arguments]).encode() + b"\n")
         self.process.stdin.flush()
 
-    def receive(self, timeout=90):
+    def receive(self, timeout=180):
         try:
             line = self.answers.get(timeout=timeout)
         except queue.Empty:
@@ -74,7 +74,7 @@ class Agent:
         if command.startswith("_"):
             raise AttributeError(command)
 
-        def call(timeout=90, **arguments):
+        def call(timeout=180, **arguments):
             self.send(command, **arguments)
             return self.receive(timeout)
         return call
@@ -106,7 +106,7 @@ class AgentPool:
                 try:
                     while agent.answered():
                         agent.receive(0)
-                    agent.reset(timeout=15)
+                    agent.reset(timeout=60)
                 except ClientError:
                     agent.broken = True
                 except (AgentStuck, OSError):

@@ -106,10 +106,10 @@ class Server:
     def connect(self):
         if isinstance(self.address, str):
             probe = socket.socket(socket.AF_UNIX)
-            probe.settimeout(5)
+            probe.settimeout(60)
             probe.connect(self.address)
             return probe
-        return socket.create_connection(tuple(self.address), timeout=5)
+        return socket.create_connection(tuple(self.address), timeout=60)
 
     def wait_listening(self, timeout=60):
         deadline = time.time() + timeout
@@ -142,7 +142,7 @@ class Server:
     def send_signal(self, number):
         self.process.send_signal(number)
 
-    def stop(self, number=signal.SIGTERM, timeout=15):
+    def stop(self, number=signal.SIGTERM, timeout=60):
         """Sends the signal and returns the exit code."""
         if self.process is None:
             return None

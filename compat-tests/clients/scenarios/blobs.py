@@ -89,7 +89,7 @@ def aborted_and_refused(world, generation):
         agent.begin(h="a")
         agent.store_blob(h="a", oid=other, serial=Z64, size=100000, seed=5)
         agent.close(h="a")
-        deadline = time.time() + 10
+        deadline = time.time() + 60
         expected = sorted([*map(str, before), path_of(oid, first), path_of(oid, second)])
         while sorted(map(str, kept(running))) != expected and time.time() < deadline:
             time.sleep(0.05)

@@ -15,7 +15,7 @@ def limited(world, generation, zeo):
     return server.start()
 
 
-def wait_logged(agent, part, timeout=30):
+def wait_logged(agent, part, timeout=60):
     deadline = time.time() + timeout
     while not agent.logged(part=part):
         check(time.time() < deadline, "the client's log lacks", part)
@@ -103,15 +103,17 @@ def a_blob_that_is_too_large(world, generation):
 
 @per_generation()
 def a_transaction_for_which_nothing_comes(world, generation):
-    server = limited(world, generation, "idle-transaction-timeout 1s")
+    server = limited(world, generation, "idle-transaction-timeout 3s")
     if server is None:
         return
     a = world.client(generation, server)
     oid, tid = new_object(a, value=1)
     a.begin(h="a")
     a.store(h="a", oid=oid, serial=tid, value=2)
-    time.sleep(2.5)
-    check("(idle-transaction-timeout)" in server.log_text(), server.log_text())
+    deadline = time.time() + 60
+    while "(idle-transaction-timeout)" not in server.log_text():
+        check(time.time() < deadline, server.log_text())
+        time.sleep(0.05)
     # Old clients have come back already, and the server knows of no transaction.
     raises(("ClientDisconnected", "DisconnectedError", "StorageTransactionError"), a.vote, h="a")
     a.abort(h="a")

@@ -79,7 +79,7 @@ def without_waiting(world, generation):
     a = world.client(generation, server)
     counted(world, a, 3)
     a.pack(h="a", wait=False)
-    deadline = time.time() + 10
+    deadline = time.time() + 60
     while revisions(a, ONE) > 1:
         check(time.time() < deadline, "still not packed")
         time.sleep(0.02)
@@ -118,7 +118,7 @@ def counting_beside_packs(world):
     while not all(agent.answered() for agent in agents.values()) or packs < len(packers):
         list(packers.values())[packs % len(packers)].pack(h="a")
         packs += 1
-    results = {g: agent.receive(timeout=90) for g, agent in agents.items()}
+    results = {g: agent.receive() for g, agent in agents.items()}
     total = sum(r["done"] for r in results.values())
     equal(sum(r["torn"] for r in results.values()), 0, f"torn reads {results}")
     equal([r["done"] for r in results.values()], [times] * len(agents), "everybody came to the end")

@@ -8,19 +8,12 @@ from .basics import new_object
 GONE = ("ClientDisconnected", "DisconnectedError", "StorageTransactionError", "ClientStorageError")
 
 
-def settle(generation):
-    """ZODB3's connecting thread outlives its success a little; a server lost before it ends is never looked for again."""
-    if generation.age < 400:
-        time.sleep(0.5)
-
-
 @per_generation()
 def the_client_comes_back(world, generation):
     server = world.server(generation)
     a = world.client(generation, server)
     oid, tid = new_object(a, value=1)
     for number in range(2):
-        settle(generation)
         if number == 0:
             equal(server.stop(), 0)
         else:
@@ -42,7 +35,6 @@ def restart_after_vote(world, generation):
     a.begin(h="a")
     a.store(h="a", oid=oid, serial=tid, value=2)
     a.vote(h="a")
-    settle(generation)
     server.kill()
     a.wait_connected(h="a", wanted=False)
     server.start()

@@ -8,7 +8,6 @@ from harness import generations
 from harness.scenario import Skip, all_together, check, equal
 
 from .basics import Z64
-from .restarts import settle
 
 def everybody(world, server, **kw):
     present = [g for g in generations.ALL if not g.msgpack and not g.missing()]
@@ -108,7 +107,7 @@ def tids_grow_over_interleaved_commits(world):
         for agent in agents.values():
             agent.send("vote", h="a")
         waiting = list(agents.items())
-        deadline = time.time() + 30
+        deadline = time.time() + 60
         while waiting:
             for g, agent in list(waiting):
                 if agent.answered():
@@ -117,8 +116,11 @@ def tids_grow_over_interleaved_commits(world):
                     waiting.remove((g, agent))
             check(time.time() < deadline, "still waiting:", [str(g) for g, _ in waiting])
             time.sleep(0.002)
-    time.sleep(0.3)
-    seen = [t for t, _ in watcher.invalidations(h="a")]
+    deadline = time.time() + 60
+    seen = []
+    while len(seen) < 5 * len(agents) and time.time() < deadline:
+        time.sleep(0.02)
+        seen = [t for t, _ in watcher.invalidations(h="a")]
     equal(len(seen), 5 * len(agents))
     equal(seen, sorted(set(seen)))
 
@@ -134,7 +136,7 @@ def counters_add_up(world):
     times = 25
     for agent in agents.values():
         agent.send("db_count", h="a", times=times)
-    results = {g: agent.receive(timeout=90) for g, agent in agents.items()}
+    results = {g: agent.receive() for g, agent in agents.items()}
     total = sum(r["done"] for r in results.values())
     equal(sum(r["torn"] for r in results.values()), 0, f"torn reads {results}")
     equal([r["done"] for r in results.values()], [times] * len(agents), "everybody came to the end")
@@ -152,7 +154,6 @@ def old_and_new_caches_over_a_restart(world):
     for agent in agents.values():
         for oid in oids:
             agent.load(h="a", oid=oid)
-    settle(next(iter(agents)))
     equal(server.stop(), 0)
     for agent in agents.values():
         agent.wait_connected(h="a", wanted=False)
@@ -160,7 +161,7 @@ def old_and_new_caches_over_a_restart(world):
     for n, agent in enumerate(agents.values()):
         agent.wait_connected(h="a")
         agent.commit(h="a", changes=[[oids[n], tid, 100 + n, 0]])
-    deadline = time.time() + 10
+    deadline = time.time() + 60
     wanted = [100 + n for n in range(len(agents))]
     for g, agent in agents.items():
         while True:

@@ -5,6 +5,8 @@
 //! The first byte selects the kind of client, the second how far the valid beginning goes; then come payloads, which
 //! are sent as frames (with codes, if there is a key), or raw bytes.
 
+mod seeds;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -30,6 +32,7 @@ use runzeo::internal::wire::mac::RunningMac;
 use runzeo::internal::wire::protocol::Greeting;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
+pub use seeds::seeds;
 use sha1::{Digest, Sha1};
 
 const GENERATIONS: [&[u8]; 8] = [b"Z5", b"M5", b"Z4", b"Z3101", b"Z309", b"Z308", b"Z200", b"Z310"];
@@ -343,92 +346,6 @@ fn strings_in(reply: &[u8]) -> Vec<Vec<u8>> {
         Some(Value::Tuple(items)) => items.iter().filter_map(|item| Some(item.string()?.to_vec())).collect(),
         _ => Vec::new(),
     }
-}
-
-pub fn seeds() -> Vec<Vec<u8>> {
-    let call = |method: &str, args: &[u8]| {
-        let len = u8::try_from(method.len()).unwrap_or(0);
-        [b"(K\x07I00\nU", &[len][..], method.as_bytes(), b"(", args, b"tt."].concat()
-    };
-    let tell = |method: &str, args: &[u8]| {
-        let len = u8::try_from(method.len()).unwrap_or(0);
-        [b"(K\x00I01\nU", &[len][..], method.as_bytes(), b"(", args, b"tt."].concat()
-    };
-    let (oid, none) = (b"U\x08\0\0\0\0\0\0\0\x01", b"U\x08\0\0\0\0\0\0\0\0");
-    let record = b"U\x1ccBTrees.Length\nLength\n.K\x01....";
-    let store = tell("storea", &[&oid[..], none, record, b"K\x05"].concat());
-    let (vote, finish) = (call("vote", b"K\x05"), call("tpc_finish", b"K\x05"));
-    let latest = b"U\x08\x7f\xff\xff\xff\xff\xff\xff\xff";
-    let scripts: Vec<Vec<Vec<u8>>> = vec![
-        vec![store.clone(), vote.clone(), finish.clone(), call("loadBefore", &[&oid[..], latest].concat())],
-        vec![store.clone(), vote.clone(), call("tpc_abort", b"K\x05")],
-        vec![
-            tell("storeBlobStart", b""),
-            tell("storeBlobChunk", b"U\x03abc"),
-            tell(
-                "storeBlobEnd",
-                &[&oid[..], none, b"U\x17cZODB.blob\nBlob\nq\x01.N.", b"K\x05"].concat(),
-            ),
-            vote.clone(),
-            finish.clone(),
-            call("sendBlob", &[&oid[..], latest].concat()),
-        ],
-        vec![tell(
-            "storeBlobShared",
-            &[&oid[..], none, b"U\x17cZODB.blob\nBlob\nq\x01.N.U\x05x.tmpK\x05"].concat(),
-        )],
-        vec![tell("undoa", b"U\x0cAAAAAAAAAAE=K\x05"), vote.clone()],
-        vec![call("undoLog", b"K\x00K\x14"), call("undoInfo", b"K\x00K\x14}U\tuser_nameU\x01us")],
-        vec![call(
-            "undoInfo",
-            b"K\x00J\xec\xff\xff\xff}U\x0bdescription(iZopeUndo.Prefix\nPrefix\n}(U\x04path]U\x01aaU\x06lengthK\x01ubs",
-        )],
-        vec![
-            call("iterator_start", b"NN"),
-            call("iterator_next", b"K\x00"),
-            call("iterator_record_start", &[b"K\x00", &latest[..]].concat()),
-            call("iterator_record_next", b"K\x01"),
-            call("iterator_gc", b"(K\x00K\x01l"),
-        ],
-        vec![call("getInvalidations", none), call("lastTransaction", b""), call("get_info", b"")],
-        vec![call("pack", b"G\x41\xd0\0\0\0\0\0\0I01\n"), call("history", &[&oid[..], b"K\x05"].concat())],
-        vec![
-            tell("restorea", &[&oid[..], none, record, b"NK\x05"].concat()),
-            tell("checkCurrentSerialInTransaction", &[&oid[..], none, b"K\x05"].concat()),
-            tell("deleteObject", &[&oid[..], none, b"K\x05"].concat()),
-            vote,
-            finish,
-        ],
-        vec![call("new_oids", b"K\x05"), call("record_iternext", b"N"), call("server_status", b"")],
-        vec![call("zeoVerify", &[&oid[..], none, b"N"].concat()), call("endZeoVerify", b"")],
-        vec![call("set_client_label", b"U\x03foo"), call("ping", b""), call("unknown", b"")],
-        vec![call("register", b"U\x011I00\n"), call("getAuthProtocol", b"")],
-        vec![call("auth_get_challenge", b""), call("auth_response", b"(U\x03fooU\x01cU\x01rt")],
-    ];
-    let mut seeds = Vec::new();
-    for (number, script) in scripts.iter().enumerate() {
-        let script = script.join(END);
-        for (who, stage) in [(0, 4), (2, 4), (2 | WITH_PASSWORD, 4), (5, 3), (0, 1), (READ_ONLY, 4)] {
-            // Not all combinations: the mutations make the others.
-            if number < 6 || (number + usize::from(who)).is_multiple_of(3) {
-                seeds.push([&[who, stage][..], &script].concat());
-            }
-        }
-    }
-    seeds.push([&[RAW, 0][..], b"\0\0\0\x02Z5\0\0\0\x04ruok"].concat());
-    seeds.push([&[RAW, 0][..], b"\0\0\0\x04ruok"].concat());
-    let msgpack: [&[u8]; 3] = [
-        b"\x94\x02\xc2\xafserver_status\x90",
-        b"\x94\x92\xc4\x08\0\0\0\0\0\0\0\x01\xc4\x08\x7f\xff\xff\xff\xff\xff\xff\xff\xc2\xaaloadBefore\x92\xc4\x08\0\0\0\0\0\0\0\x01\xc4\x08\x7f\xff\xff\xff\xff\xff\xff\xff",
-        b"\x94\x00\xc3\xa6storea\x94\xc4\x08\0\0\0\0\0\0\0\x01\xc4\x08\0\0\0\0\0\0\0\0\xc4\x06N.N...\x05",
-    ];
-    seeds
-        .extend(msgpack.map(|payload| [&[1, 4][..], payload, END, b"\x94\x03\xc2\xa4vote\x91\x05"].concat()));
-    // Messages of real clients.
-    let mut recorded = super::recorded_payloads();
-    recorded.retain(|payload| payload.len() < 400);
-    seeds.extend(recorded.chunks(4).map(|payloads| [&[2, 4][..], &payloads.join(END)].concat()));
-    seeds
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ fn whatever_a_helper_does_costs_one_resolution() {
     rustix::process::kill_process(raw, rustix::process::Signal::KILL).unwrap();
     let died = Instant::now();
     while !fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default().contains(") Z ") {
-        assert!(died.elapsed() < Duration::from_secs(10));
+        assert!(died.elapsed() < Duration::from_secs(60));
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(resolve(&pool, b"x"), merged(b"x"));
@@ -149,7 +149,7 @@ fn a_helper_that_hangs_is_given_up() {
             let reason = stuck.join().unwrap().unwrap_err().reason;
             assert!(reason.contains("gave no answer within 2 s (signal: 9"), "{reason}");
         });
-        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(start.elapsed() < Duration::from_secs(60));
         assert!(resolve(&pool, b"pid").is_ok());
     }
 }
@@ -157,7 +157,7 @@ fn a_helper_that_hangs_is_given_up() {
 #[test]
 fn nothing_is_left_of_a_stopped_pool() {
     let Some(site) = site(ZODB) else { return };
-    let pool = pool(&site.interpreter, 1, Duration::from_secs(30));
+    let pool = pool(&site.interpreter, 1, ENDLESS);
     let pid = String::from_utf8(resolve(&pool, b"pid").unwrap()).unwrap();
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -166,7 +166,7 @@ fn nothing_is_left_of_a_stopped_pool() {
         pool.stop();
         assert!(stuck.join().unwrap().is_err());
     });
-    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(60));
     assert!(!Path::new("/proc").join(pid).exists());
     assert_eq!(resolve(&pool, b"x").unwrap_err().reason, "the server stops");
 }
@@ -185,12 +185,12 @@ fn what_cannot_be_started_says_so_and_is_not_waited_for() {
         (dir.path().join("nowhere"), "cannot be started: No such file"),
     ];
     for (interpreter, why) in cases {
-        let pool = pool(&interpreter, 4, Duration::from_secs(30));
+        let pool = pool(&interpreter, 4, ENDLESS);
         let start = Instant::now();
         let reason = resolve(&pool, b"x").unwrap_err().reason;
         assert!(reason.contains(why), "{reason}");
         assert!(resolve(&pool, b"x").unwrap_err().reason.contains(why));
-        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(start.elapsed() < Duration::from_secs(60));
     }
 }
 

@@ -8,7 +8,7 @@ use crate::server::registered::Registered;
 use crate::server::session::Session;
 use crate::server::transaction::state::{OpenTransaction, Transaction, TransactionId};
 use crate::server::transaction::wrong_id::check_id;
-use crate::storage::{Staged, TransactionMeta};
+use crate::storage::{Merging, Staged, TransactionMeta};
 use crate::wire::exception::PyException;
 use crate::wire::frame::FrameError;
 use crate::wire::protocol::{Dialect, Encoding};
@@ -52,9 +52,11 @@ impl Session {
         let memory_max = self.server.limits().transaction_memory;
         let mut staged = Staged::new(meta, begin.tid, begin.status, memory_max);
         staged.count_file(self.server.descriptors().files.clone());
-        staged.python2 = self.connection.wire().encoding == Encoding::Pickle(Dialect::Python2);
+        staged.set_python2(self.connection.wire().encoding == Encoding::Pickle(Dialect::Python2));
         let clients_resolve = registered.hosted.options.client_conflict_resolution;
-        staged.client_resolves = clients_resolve && self.connection.wire().can_resolve_conflicts();
+        if clients_resolve && self.connection.wire().can_resolve_conflicts() {
+            staged.set_merging(Merging::ByClient);
+        }
         let id = TransactionId::new(&begin.id, &registered.hosted.stats.active_txns);
         *transaction = Transaction::Open(OpenTransaction::new(id, staged));
         Ok(())

@@ -20,7 +20,7 @@ use crate::server::transaction::vote_reply::{
 };
 use crate::server::transaction::wrong_id::check_id;
 use crate::storage::staged::OpKind;
-use crate::storage::{NotVoted, StorageError, TidAt};
+use crate::storage::{Merging, NotVoted, StorageError, TidAt};
 use crate::wire::exception::PyException;
 use crate::wire::protocol::UndoCall;
 use crate::wire::request::OwnedMsgId;
@@ -51,7 +51,9 @@ pub fn vote(registered: &Registered, id: &[u8], reply_to: OwnedMsgId) -> Result<
         }
         Transaction::Open(mut open) => {
             // The same client's loads are read by this thread.
-            open.staged.may_wait = false;
+            if open.staged.merging() == Merging::Waiting {
+                open.staged.set_merging(Merging::AtOnce);
+            }
             let set = locks_of(connection, &open, Vec::new());
             with_locks(registered, transaction, open, reply_to, &set, vote_in_storage);
         }
@@ -138,8 +140,8 @@ fn vote_in_storage(registered: &Registered, open: OpenTransaction, reply_to: Own
             let _is_open = connection.transaction.leave_voting(Transaction::Open(open));
             connection.post(unmerged_reply(wire, &reply_to, conflicts));
         }
-        Err(NotVoted::Postponed(mut staged)) if !staged.may_wait => {
-            staged.may_wait = true;
+        Err(NotVoted::Postponed(mut staged)) if staged.merging() == Merging::AtOnce => {
+            staged.set_merging(Merging::Waiting);
             let open = OpenTransaction { id, staged: *staged, blob_len, refused: None, locks };
             vote_in_worker(registered, open, reply_to);
         }

@@ -228,8 +228,10 @@ impl BlobDir {
     ///
     /// What cannot be decided (a record is damaged) or removed is logged and stays: it takes space, but no client can
     /// read it, and the storage can be served.
-    pub fn clean(&self, is_committed: &dyn Fn(Oid, Tid) -> Result<bool>) {
-        if let Err(error) = self.finish_sweep(is_committed) {
+    ///
+    /// `is_old_kept`: whether there is a file of before the last pack, whose blobs are kept too.
+    pub fn clean(&self, is_old_kept: bool, is_committed: &dyn Fn(Oid, Tid) -> Result<bool>) {
+        if let Err(error) = self.finish_sweep(is_old_kept, is_committed) {
             let dir = self.base.display();
             error!(target: TARGET, "{dir}: not all blobs that the last pack left out could be removed: {error}");
         }

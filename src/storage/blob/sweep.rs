@@ -4,7 +4,11 @@
 //! `.removed`, in Python's format: the oid in hex if nothing of the object is kept, otherwise oid and tid. Once the
 //! packed storage has replaced the old one, the files are removed. If the old storage is kept, they are moved to
 //! `DIR.old`, and all others are linked there, so that the old storage and its blobs belong together. Nothing waits for
-//! this. What a crash interrupts is finished at the next start.
+//! this.
+//!
+//! Invariant: the list is durable before the packed storage replaces the old one, and stays until all of it is done. So
+//! what a crash or an error interrupts is finished at the next start or pack. A power cut may bring back a file whose
+//! removal was not durable: it takes space, but no client can read it.
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -46,8 +50,8 @@ struct List {
     file: Arc<dyn MediaFile>,
     buf: Vec<u8>,
     len: u64,
-    /// The storage is packed, but not all blobs on the list are removed: the list stays.
-    is_left_to_do: bool,
+    /// The packed storage has replaced the old one, or may have: the list stays until all blobs on it are removed.
+    is_needed: bool,
 }
 
 impl<'a> Sweep<'a> {
@@ -55,10 +59,10 @@ impl<'a> Sweep<'a> {
     pub fn begin(dir: &Arc<BlobDir>, keep_old: bool, is_gone: &'a IsGone<'a>) -> Result<Sweep<'a>> {
         dir.remove_old()?;
         // What the last pack could not remove.
-        dir.finish_sweep(&|oid, tid| Ok(!is_gone(oid, tid)?))?;
+        dir.finish_sweep(false, &|oid, tid| Ok(!is_gone(oid, tid)?))?;
         let file = dir.root().and_then(|root| root.create(REMOVED.as_ref(), Readers::Owner));
         let file = file.map_err(StorageError::io(format!("creating {}", dir.list_path())))?;
-        let list = Mutex::new(List { file, buf: Vec::new(), len: 0, is_left_to_do: false });
+        let list = Mutex::new(List { file, buf: Vec::new(), len: 0, is_needed: false });
         Ok(Sweep { dir: Arc::clone(dir), keep_old, is_gone, list })
     }
 }
@@ -78,10 +82,17 @@ impl Removals for Sweep<'_> {
         if list.buf.len() > BUFFER_LEN { self.flush(&mut list) } else { Ok(()) }
     }
 
+    fn complete(&self) -> Result<()> {
+        let mut list = self.list.lock();
+        list.is_needed = true;
+        let synced = list.sync().and_then(|()| self.dir.root()?.sync());
+        synced.map_err(StorageError::io(format!("writing {}", self.dir.list_path())))
+    }
+
     fn packed(&self) -> Result<()> {
         let mut list = self.list.lock();
-        let swept = self.sweep(&mut list);
-        list.is_left_to_do = swept.is_err();
+        let swept = self.sweep(&list);
+        list.is_needed = swept.is_err();
         swept.map_err(|error| {
             let what = "the storage is packed, but not all blobs that it left out are taken out; the next pack or start goes on";
             match error {
@@ -99,29 +110,23 @@ impl Sweep<'_> {
         list.flush().map_err(StorageError::io(format!("writing {}", self.dir.list_path())))
     }
 
-    fn sweep(&self, list: &mut List) -> Result<()> {
-        self.flush(list)?;
-        let doing = || StorageError::io(format!("sweeping the blobs in {}", self.dir.base().display()));
-        let root = self.dir.root().map_err(doing())?;
-        let old = if self.keep_old { Some(self.dir.make_old().map_err(doing())?) } else { None };
-        if let Some(old) = &old {
-            link_or_copy(&**root, MARKER.as_ref(), &**old).map_err(doing())?;
-        }
-        let count = self.dir.take_out(&*list.file, old.as_ref(), self.is_gone)?;
-        if let Some(old) = &old {
-            link_all(root, old, Path::new(""), LEVELS_MAX).map_err(doing())?;
-        }
+    fn sweep(&self, list: &List) -> Result<()> {
+        let count = self.dir.sweep_listed(&*list.file, self.keep_old, self.is_gone)?;
         let done = if self.keep_old { "moved to the old ones" } else { "removed" };
         info!(target: TARGET, "{}: {count} blobs were {done}", self.dir.base().display());
         Ok(())
     }
+
+    /// The pack has failed, and the old storage is still the current one.
+    pub fn give_up(&self) {
+        self.list.lock().is_needed = false;
+    }
 }
 
-/// The pack is done, or has failed before anything was removed.
 impl Drop for Sweep<'_> {
     fn drop(&mut self) {
         let list = self.list.get_mut();
-        if list.is_left_to_do {
+        if list.is_needed {
             return;
         }
         if let Err(error) = self.dir.root().and_then(|root| root.remove(REMOVED.as_ref())) {
@@ -136,6 +141,11 @@ impl List {
         self.len += self.buf.len() as u64;
         self.buf.clear();
         Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.file.sync()
     }
 }
 
@@ -183,13 +193,18 @@ impl BlobDir {
         root.read(REMOVED.as_ref()).map(Some)
     }
 
-    /// Finishes what a crash has interrupted: removes the listed blobs that are not in the storage any more.
-    /// `is_committed` must be false for all revisions of a removed object.
-    pub(super) fn finish_sweep(&self, is_committed: &dyn Fn(Oid, Tid) -> Result<bool>) -> Result<()> {
+    /// Finishes what a crash has interrupted: takes out the listed blobs that are not in the storage any more.
+    /// `keep_old`: whether the old storage was kept. `is_committed` must be false for all revisions of a removed
+    /// object.
+    pub(super) fn finish_sweep(
+        &self,
+        keep_old: bool,
+        is_committed: &dyn Fn(Oid, Tid) -> Result<bool>,
+    ) -> Result<()> {
         let doing = || StorageError::io(format!("reading {}", self.list_path()));
         let Some(file) = self.open_list().map_err(doing())? else { return Ok(()) };
         let unknown = Cell::new(None);
-        let count = self.take_out(&*file, None, &|oid, tid| match is_committed(oid, tid) {
+        let count = self.sweep_listed(&*file, keep_old, &|oid, tid| match is_committed(oid, tid) {
             Ok(is_committed) => Ok(!is_committed),
             // The revision cannot be checked: its blob is kept, and the others are handled.
             Err(error) => {
@@ -198,7 +213,8 @@ impl BlobDir {
             }
         })?;
         if count > 0 {
-            info!(target: TARGET, "{}: removed {count} blobs, as a pack had begun to", self.base().display());
+            let done = if keep_old { "moved to the old ones" } else { "removed" };
+            info!(target: TARGET, "{}: {count} blobs were {done}, as a pack had begun to", self.base().display());
         }
         if let Some(error) = unknown.into_inner() {
             return Err(error);
@@ -207,7 +223,29 @@ impl BlobDir {
         removed.map_err(StorageError::io(format!("removing {}", self.list_path())))
     }
 
-    /// Removes the blobs on the list, or moves them to `old`. Returns how many.
+    /// Takes out the blobs on the list. If the old storage is kept, all its blobs come together in the directory beside
+    /// it. Returns how many were taken out.
+    fn sweep_listed(
+        &self,
+        list: &dyn MediaFile,
+        keep_old: bool,
+        is_gone: &dyn Fn(Oid, Tid) -> Result<bool>,
+    ) -> Result<u64> {
+        let doing = || StorageError::io(format!("sweeping the blobs in {}", self.base().display()));
+        let root = self.root().map_err(doing())?;
+        let old = if keep_old { Some(self.make_old().map_err(doing())?) } else { None };
+        if let Some(old) = &old {
+            link_or_copy(&**root, MARKER.as_ref(), &**old).map_err(doing())?;
+        }
+        let count = self.take_out(list, old.as_ref(), is_gone)?;
+        if let Some(old) = &old {
+            link_all(root, old, Path::new(""), LEVELS_MAX).map_err(doing())?;
+        }
+        Ok(count)
+    }
+
+    /// Removes the blobs on the list, or moves them to `old`. Returns how many. What fails is passed over, and the
+    /// first such error returned in the end.
     fn take_out(
         &self,
         list: &dyn MediaFile,
@@ -215,6 +253,7 @@ impl BlobDir {
         is_gone: &dyn Fn(Oid, Tid) -> Result<bool>,
     ) -> Result<u64> {
         let (mut pos, mut count, mut bad) = (0, 0, 0);
+        let mut failed = None;
         let mut chunk = vec![0; BUFFER_LEN];
         loop {
             let reading = "reading the list of blobs to be removed";
@@ -231,8 +270,19 @@ impl BlobDir {
                     None => self.revisions(oid),
                 };
                 for tid in tids {
-                    if is_gone(oid, tid)? {
-                        count += u64::from(self.take_out_one(oid, tid, old));
+                    if !is_gone(oid, tid)? {
+                        continue;
+                    }
+                    match self.take_out_one(oid, tid, old) {
+                        Ok(taken) => count += u64::from(taken),
+                        Err(error) => {
+                            let path = self.path(oid, tid);
+                            warn!(target: TARGET, "cannot remove {}: {error}", path.display());
+                            failed.get_or_insert(StorageError::Io {
+                                doing: format!("removing {}", path.display()),
+                                error,
+                            });
+                        }
                     }
                 }
             }
@@ -241,10 +291,11 @@ impl BlobDir {
         if bad > 0 {
             warn!(target: TARGET, "{} has {bad} lines that are none of a list of blobs", self.list_path());
         }
-        Ok(count)
+        failed.map_or(Ok(count), Err)
     }
 
-    fn take_out_one(&self, oid: Oid, tid: Tid, old: Option<&Arc<dyn MediaDir>>) -> bool {
+    /// False: there is no such blob.
+    fn take_out_one(&self, oid: Oid, tid: Tid, old: Option<&Arc<dyn MediaDir>>) -> io::Result<bool> {
         let name = OsString::from(layout::file_name(tid));
         let taken = self.home(oid).and_then(|home| match old {
             None => home.remove(&name),
@@ -263,14 +314,10 @@ impl BlobDir {
         match taken {
             Ok(()) => {
                 self.remove_empty_above(oid);
-                true
+                Ok(true)
             }
-            Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    warn!(target: TARGET, "cannot remove {}: {error}", self.path(oid, tid).display());
-                }
-                false
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -289,8 +336,12 @@ impl BlobDir {
 fn link_or_copy(from: &dyn MediaDir, name: &OsStr, to: &dyn MediaDir) -> io::Result<()> {
     // A link was made by the administrator, and its target belongs to the old blobs. A copy belongs to this process.
     // The owner of the original does not matter.
-    if from.entry(name.as_ref())?.kind == Kind::File && from.link(name, to, name).is_ok() {
-        return Ok(());
+    let entry = from.entry(name.as_ref())?;
+    if entry.kind == Kind::File {
+        let is_linked = || to.entry(name.as_ref()).is_ok_and(|there| there.is_same_file(&entry));
+        if from.link(name, to, name).is_ok() || is_linked() {
+            return Ok(());
+        }
     }
     copy(&*from.read(name.as_ref())?, to, name, from.readers()?)
 }

@@ -216,7 +216,7 @@ impl Core {
         if writer.undecided
             && let Some(first) = jobs.first()
         {
-            let format = self.new_file_format.of_first(first.txn.staged.python2);
+            let format = self.new_file_format.of_first(first.txn.staged.is_python2());
             if format != writer.format {
                 file.write_at(&format.magic(), 0)?;
                 writer.format = format;

@@ -51,7 +51,7 @@ impl NoteFile {
         let path = with_suffix(path, ".tmp");
         // In the order of `restart`: an older head must never be in front of a list that is cut off already.
         let file = media.open(&path, Access::Create)?;
-        file.write_at(&head(&about, oid_mark, until), 0)?;
+        write_head(&*file, &about, oid_mark, until)?;
         file.sync()?;
         file.set_len(HEAD_LEN as u64)?;
         media.sync_dir(dir_of(&path))?;
@@ -129,7 +129,7 @@ impl NoteFile {
     }
 
     fn rewrite(&self, says: &mut Says, about: About, until: Time) -> io::Result<()> {
-        self.file.write_at(&head(&about, says.oid_mark, until), 0)?;
+        write_head(&*self.file, &about, says.oid_mark, until)?;
         self.file.sync()?;
         says.synced = about.start;
         says.about = about;
@@ -175,6 +175,15 @@ impl NoteFile {
         self.zero_count.store(count + blocks.len(), Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// Writes all but the zero blocks. First what follows `about`: it holds for the file of before as well, unless another
+/// one was about to take its place, and then nothing but `about` counts.
+fn write_head(file: &dyn MediaFile, about: &About, oid_mark: Oid, until: Time) -> io::Result<()> {
+    let head = head(about, oid_mark, until);
+    let (about, rest) = head.split_at(SYNCED_AT as usize);
+    file.write_at(rest, SYNCED_AT)?;
+    file.write_at(about, 0)
 }
 
 #[cfg(test)]

@@ -118,7 +118,8 @@ impl Prepared {
         };
         if !storage.options.read_only {
             if let Some(blobs) = &storage.core.blobs {
-                blobs.clean(&|oid, tid| storage.has_revision(oid, tid));
+                let is_old_kept = storage.core.media.exists(&with_suffix(&storage.core.path, ".old"));
+                blobs.clean(is_old_kept, &|oid, tid| storage.has_revision(oid, tid));
             }
             if !storage.core.saver.used_index {
                 // As in Python after a rebuild: makes the next start quick even if this process does not close in

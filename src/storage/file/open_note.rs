@@ -15,7 +15,7 @@ use super::options::FileStorageOptions;
 use super::recover;
 use super::tail_note::{State, TailNote};
 use super::{Oids, ours};
-use crate::base::fs::with_suffix;
+use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 
@@ -119,8 +119,8 @@ pub fn oids_and_note(
         Err(error) => {
             let doing = format!("writing {}.tmp", path.display());
             warn!(target: TARGET, "{doing}: {error}. A crash will be harder to recover from");
-            // An old note would describe a file without the new transactions.
-            let _ = media.remove(&with_suffix(path, ".tmp"));
+            // An old note would describe a file without the new transactions, also if a power cut brought it back.
+            let _ = media.remove(&with_suffix(path, ".tmp")).and_then(|()| media.sync_dir(dir_of(path)));
             match TailNote::read(&**media, path) {
                 None => Ok((oids, None)),
                 Some(_) => Err(StorageError::Io { doing, error }),

@@ -89,7 +89,7 @@ impl MappingStorage {
     pub fn with_blobs(self, dir: &Path) -> Result<MappingStorage> {
         let blobs = BlobDir::open(dir, false)?;
         // All blobs in it are of an earlier run, whose objects are lost.
-        blobs.clean(&|_, _| Ok(true));
+        blobs.clean(false, &|_, _| Ok(true));
         Ok(MappingStorage { blobs: Some(blobs), ..self })
     }
 

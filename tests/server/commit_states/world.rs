@@ -29,6 +29,8 @@ pub const THIRD: u64 = 3;
 pub const LONG: usize = 5 << 20;
 
 pub struct World {
+    /// The time of timeouts.
+    pub clock: TimeSource,
     pub server: Arc<Server>,
     pub storage: Arc<FileStorage>,
     pub address: SocketAddr,
@@ -42,6 +44,7 @@ pub struct World {
 
 impl World {
     pub fn new(timeout: Option<Duration>, quota: Option<u64>) -> World {
+        let clock = TimeSource::manual();
         let directory = tempfile::tempdir().expect("a directory");
         let hand = Hand::default();
         let mut options = FileStorageOptions::new(directory.path().join("Data.fs"));
@@ -61,8 +64,8 @@ impl World {
             "1".into(),
             Arc::clone(&storage) as Arc<dyn Storage>,
             options,
-            Pools::start(RecordMemory::default(), &TimeSource::default()).unwrap(),
-            TimeSource::default(),
+            Pools::start(RecordMemory::default(), &clock).unwrap(),
+            clock.clone(),
         );
         let server = Server::new(
             vec![hosted.expect("hosted")],
@@ -70,7 +73,7 @@ impl World {
             None,
             Limits::default(),
             1000,
-            TimeSource::default(),
+            clock.clone(),
         )
         .expect("a server");
         let listeners =
@@ -85,7 +88,7 @@ impl World {
         let data = record(b"first");
         let first = [(0, 0, &data[..]), (SUBJECT, 0, &data), (OTHER, 0, &data), (THIRD, 0, &data)];
         let tid = watcher.client.commit(&first).expect("connection").expect("commit");
-        World { server, storage, address, hand, directory, watcher: Mutex::new(watcher), tid }
+        World { clock, server, storage, address, hand, directory, watcher: Mutex::new(watcher), tid }
     }
 
     pub fn client(&self, speaks: Speaks) -> Client {

@@ -74,7 +74,7 @@ fn clients_that_never_read_their_invalidations() {
             tid = writer.commit(&stores).expect("connection").expect("commit");
             let took = started.elapsed();
             assert!(
-                took < Duration::from_secs(10),
+                took < Duration::from_secs(60),
                 "a commit took {took:?}: held up by those who do not read"
             );
         }

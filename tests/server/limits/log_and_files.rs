@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use super::{MB, beside_an_honest_client, closed_after, connect, wait_for_log, wait_until};
+use super::{MB, beside_an_honest_client, closed_after, connect, wait_until};
 use crate::support::client::{RawClient, Speaks};
 use crate::support::pickle::{Value, text};
 
@@ -24,7 +24,7 @@ fn nobody_forges_lines_of_the_log() {
         liar.queue_call(forged, vec![]);
         liar.flush().expect("send");
         closed_after(&mut liar.stream().try_clone().expect("clone"));
-        wait_for_log(server, "disconnected");
+        server.wait_for_log("disconnected");
         let log = server.log();
         assert!(!log.contains("\n2026-11-26T00:00:00 CRITICAL ZEO forged"), "{log}");
         assert!(!log.contains(['\r', '\u{1b}']), "{log}");

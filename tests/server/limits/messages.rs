@@ -4,10 +4,7 @@ use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{
-    MB, beside_an_honest_client, client, closed_after, commit_something, greeted, is_closed, wait_for_log,
-    words,
-};
+use super::{MB, beside_an_honest_client, client, closed_after, commit_something, greeted, is_closed, words};
 use crate::support::client::{RawClient, record};
 use crate::support::pickle::Value;
 use crate::support::process::Server;
@@ -31,12 +28,12 @@ fn a_message_may_have_so_many_bytes() {
         storer.queue_raw(&(MB as u32 + 1).to_be_bytes());
         storer.flush().expect("send");
         closed_after(&mut storer.stream().try_clone().expect("clone"));
-        wait_for_log(server, message);
+        server.wait_for_log(message);
         // An unregistered client has a smaller limit, and the line does not mention the key.
         let mut connection = greeted(server);
         connection.write_all(&(65_u32 << 10).to_be_bytes()).expect("send");
         closed_after(&mut connection);
-        wait_for_log(server, "a message of 66560 bytes, the limit is 65536; the connection is closed");
+        server.wait_for_log("a message of 66560 bytes, the limit is 65536; the connection is closed");
     });
 }
 
@@ -160,7 +157,7 @@ fn a_peer_that_takes_nothing_is_dead() {
     silent_too.queue_load(oid);
     silent_too.flush().expect("send");
     let port = silent_too.stream().local_addr().expect("address").port();
-    wait_for_log(&server, &format!("(127.0.0.1:{port}) disconnected"));
+    server.wait_for_log(&format!("(127.0.0.1:{port}) disconnected"));
     // A peer that answers the probes is alive.
     assert!(!is_closed(silent.stream()));
     assert!(server.stop().success());

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::support::client::{RawClient, Speaks, connect_from};
 use crate::support::process::Server;
@@ -157,11 +156,13 @@ impl Secured {
         client
     }
 
-    pub fn wait_for_log(&self, wanted: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !self.server.log().contains(wanted) {
-            assert!(Instant::now() < deadline, "no '{wanted}' in the log: {}", self.server.log());
-            std::thread::sleep(Duration::from_millis(10));
+    /// Reads the certificates again; the server logs `line`. It does so before it replaces the old ones, so they are
+    /// read twice: the second time begins after the replacement.
+    pub fn reload(&self, line: &str) {
+        for _ in 0..2 {
+            let before = self.server.count_in_log(line);
+            self.server.signal("USR2");
+            self.server.wait_for_log_count(line, before + 1);
         }
     }
 
@@ -176,17 +177,13 @@ impl Secured {
 
     pub fn refuses_with(&self, client: Option<&Identity>, chain: &[&Identity], why: &str) {
         for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-            let before = self.server.log().matches(why).count();
+            let before = self.server.count_in_log(why);
             let config = self.config_with(client, chain, version);
             // The log does not repeat a line about the same host.
             let host = self.next_host.fetch_add(1, Ordering::Relaxed);
             let stream = connect_from([127, 0, 1, host].into(), self.server.address).expect("connect");
             assert!(RawClient::begin_tls(stream, Speaks::Z5, &config).is_err(), "{why}");
-            let deadline = Instant::now() + Duration::from_secs(60);
-            while self.server.log().matches(why).count() == before {
-                assert!(Instant::now() < deadline, "no '{why}' in the log: {}", self.server.log());
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            self.server.wait_for_log_count(why, before + 1);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::storage::transform::Codec;
 use runzeo::internal::storage::transform::zlib::Zlib;
-use runzeo::storage::{NotVoted, Resolver, Staged, StorageError, ThreeStates, TidAt, Unresolved};
+use runzeo::storage::{Merging, NotVoted, Resolver, Staged, StorageError, ThreeStates, TidAt, Unresolved};
 
 use super::kinds::Kind;
 use crate::support::storage::{commit, commit_staged, load, staged};
@@ -80,7 +80,7 @@ pub fn clients_merge_themselves(kind: &Kind) {
     let t1 = commit(storage, &[(1, Tid::ZERO, &word("old")), (2, Tid::ZERO, &word("two"))]).unwrap();
     let t2 = commit(storage, &[(1, t1, &word("committed"))]).unwrap();
     let mut transaction = staged();
-    transaction.client_resolves = true;
+    transaction.set_merging(Merging::ByClient);
     transaction.store(Oid(1), t1, &word("new")).unwrap();
     transaction.store(Oid(2), t1, &word("second")).unwrap();
     let mut back: Staged = match storage.vote(transaction, TidAt::Finish) {
@@ -137,7 +137,7 @@ pub fn the_first_conflict_is_told(kind: &Kind) {
             let t1 = commit(storage, &[(stored.0, Tid::ZERO, &old), (checked.0, Tid::ZERO, &old)]).unwrap();
             commit(storage, &[(stored.0, t1, &committed), (checked.0, t1, &committed)]).unwrap();
             let mut transaction = staged();
-            transaction.may_wait = false;
+            transaction.set_merging(Merging::AtOnce);
             if !stores_first {
                 transaction.check_current(checked, t1);
             }
@@ -148,7 +148,7 @@ pub fn the_first_conflict_is_told(kind: &Kind) {
             let voted = match storage.vote(transaction, TidAt::Finish) {
                 Err(NotVoted::Postponed(mut transaction)) => {
                     assert!(stores_first && new.ends_with("later"), "{new}");
-                    transaction.may_wait = true;
+                    transaction.set_merging(Merging::Waiting);
                     storage.vote(*transaction, TidAt::Finish)
                 }
                 voted => voted,

@@ -226,6 +226,12 @@ impl PackRun<'_> {
             }
             Err(error) => {
                 copier.discard();
+                // Otherwise the next start finds out which of the two files it is.
+                if let Some(sweep) = &sweep
+                    && core.broken().is_none()
+                {
+                    sweep.give_up();
+                }
                 Err(error)
             }
         }
@@ -255,6 +261,7 @@ impl PackRun<'_> {
         if !copier.changes_anything() {
             return Ok(false);
         }
+        removals.map_or(Ok(()), |removals| removals.complete())?;
         for _ in 0..ROUNDS_MAX {
             copier.copy_rest(self, true)?;
             // Transactions that were committed during the sync are copied next, so that little is left to sync in the
