@@ -82,7 +82,7 @@ def about_index(path):
         except (AttributeError, KeyError):
             pass
     return {"objects": len(with_index), "same": with_index == scanned, "end": length, "saved_end": saved_end,
-            "complaints": [line for line in LogLines.lines if "index" in line.lower()]}
+            "index_warnings": [line for line in LogLines.lines if "index" in line.lower()]}
 
 
 def append(path, count):

@@ -29,7 +29,7 @@ STOP_SECONDS = 20
 running = {}
 stopped = []
 reserved = []
-complaints = []
+server_errors = []
 started = [0]
 served = [0]
 # Whether the current test needs a server that resolves conflicts on classes that only Python knows.
@@ -49,7 +49,7 @@ def reset():
     del stopped[:]
     while reserved:
         reserved.pop().close()
-    del complaints[:]
+    del server_errors[:]
     started[0] = served[0] = 0
 
 
@@ -181,18 +181,18 @@ def _stop(pid):
     # Kept: subprocess waits by itself for a process that nobody refers to, and the test could not any more.
     stopped.append(running.pop(pid))
     if _exit_status(pid) is not None:
-        complaints.append('the server had ended before it was stopped, status %r' % _exit_status(pid))
+        server_errors.append('the server had ended before it was stopped, status %r' % _exit_status(pid))
         return
     os.kill(pid, signal.SIGTERM)
     deadline = now() + STOP_SECONDS
     while _exit_status(pid) is None:
         if now() > deadline:
-            complaints.append('the server did not end within %d seconds of SIGTERM' % STOP_SECONDS)
+            server_errors.append('the server did not end within %d seconds of SIGTERM' % STOP_SECONDS)
             os.kill(pid, signal.SIGKILL)
             deadline = float('inf')
         sleep(.01)
     if _exit_status(pid) != 0 and deadline != float('inf'):
-        complaints.append('the server ended on SIGTERM with status %r' % _exit_status(pid))
+        server_errors.append('the server ended on SIGTERM with status %r' % _exit_status(pid))
 
 
 def _remove_files(storage_conf):

@@ -129,7 +129,7 @@ def run_one(test, directory, watchdog, seconds):
     test.run(result)
     watchdog.deadline = None
     took = now() - began
-    texts = [text for _, text in result.errors + result.failures] + list(external_server.complaints)
+    texts = [text for _, text in result.errors + result.failures] + list(external_server.server_errors)
     used_server, served = external_server.started[0], external_server.served[0]
     external_server.reset()
     os.chdir('/')

@@ -31,8 +31,8 @@ pub struct LogRate {
     in_all: u64,
     /// Whether the same text from the same host is logged only once in a minute.
     same_once: bool,
-    /// Whether only the summary is logged as long as the lines go on.
-    is_episode: bool,
+    /// Whether only the first line of a run is logged: the summaries count the others until a minute has none.
+    is_first_of_run: bool,
     /// Created at the first line, because a lock of the model checker cannot be created in a constant.
     window: OnceLock<Mutex<Option<Window>, rank::LogRateWindow>>,
     is_known: OnceLock<()>,
@@ -44,7 +44,7 @@ struct Window {
     total: Count,
     by_host: HashMap<Option<Host>, Count>,
     /// Hashes of hosts and texts that were logged. The hash is keyed, so clients cannot choose texts that collide.
-    told: HashSet<u64>,
+    logged: HashSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,7 +64,7 @@ impl LogRate {
             per_host,
             in_all,
             same_once: false,
-            is_episode: false,
+            is_first_of_run: false,
             window: OnceLock::new(),
             is_known: OnceLock::new(),
         }
@@ -76,10 +76,10 @@ impl LogRate {
         self
     }
 
-    /// Logs one line at the beginning, and then `{number} more {what}` each minute as long as lines go on.
-    pub const fn episode(what: &'static str) -> LogRate {
+    /// Logs the first line of a run of lines, and then `{number} more {what}` each minute as long as lines go on.
+    pub const fn first_of_run(what: &'static str) -> LogRate {
         let mut rate = LogRate::new(what, 1, 1);
-        rate.is_episode = true;
+        rate.is_first_of_run = true;
         rate
     }
 
@@ -107,7 +107,7 @@ impl LogRate {
         let of_host = window.by_host.get(&host).map_or(0, |count| count.logged);
         window.total.logged < self.in_all
             && of_host < self.per_host
-            && (!self.same_once || window.told.insert(hash(host, text)))
+            && (!self.same_once || window.logged.insert(hash(host, text)))
     }
 
     /// The summary of a minute that is over, or with `at_once` of the present one.
@@ -118,8 +118,8 @@ impl LogRate {
         if left_out == 0 {
             return None;
         }
-        if self.is_episode {
-            // The episode ends with the first window without such a line.
+        if self.is_first_of_run {
+            // The run ends with the first window without such a line.
             let mut next = Window::new(now);
             next.total.logged = self.in_all;
             *window = Some(next);
@@ -134,7 +134,7 @@ impl LogRate {
 
 impl Window {
     fn new(since: Instant) -> Window {
-        Window { since, total: Count::default(), by_host: HashMap::new(), told: HashSet::new() }
+        Window { since, total: Count::default(), by_host: HashMap::new(), logged: HashSet::new() }
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -201,13 +201,13 @@ mod tests {
         assert_eq!(rate.summary(start, false), None);
         let summary = rate.summary(start + WINDOW, false).expect("a summary");
         assert_eq!(summary, "1497 more errors are left out of the log, 998 of them of 10.0.0.1");
-        assert_eq!(rate.summary(start + WINDOW, true), None, "told once");
+        assert_eq!(rate.summary(start + WINDOW, true), None, "reported once");
         let next = start + WINDOW;
         assert_eq!(admitted(&rate, next, host(1), same("no certificate")), 1, "again in the next minute");
     }
 
     #[test]
-    fn a_flood_is_so_many_lines_and_a_number() {
+    fn a_flood_is_a_few_lines_and_a_number() {
         let rate = LogRate::new("errors", 5, 12);
         let start = Instant::now();
         assert_eq!(admitted(&rate, start, host(1), texts(1000)), 5);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stays_below_the_limit_keeps_every_line() {
+    fn a_host_below_the_limit_loses_no_line() {
         let rate = LogRate::new("errors", 50, 500);
         let start = Instant::now();
         for minute in 0..10 {
@@ -228,8 +228,8 @@ mod tests {
     }
 
     #[test]
-    fn an_episode_is_a_line_and_a_number_each_minute() {
-        let rate = LogRate::episode("connections were refused");
+    fn a_run_is_its_first_line_and_a_number_each_minute() {
+        let rate = LogRate::first_of_run("connections were refused");
         let start = Instant::now();
         let after = |windows: u32| start + windows * WINDOW;
         assert_eq!(admitted(&rate, start, host(1), texts(1001)), 1);
@@ -238,11 +238,11 @@ mod tests {
         assert_eq!(admitted(&rate, after(1), host(2), texts(1)), 0);
         assert_eq!(rate.summary(after(2), false).as_deref(), Some("1 more connections were refused"));
         assert_eq!(rate.summary(after(3), false), None);
-        assert_eq!(admitted(&rate, after(3), host(1), texts(1)), 1, "a new episode");
+        assert_eq!(admitted(&rate, after(3), host(1), texts(1)), 1, "a new run");
     }
 
     #[test]
-    fn hosts_without_end_take_no_memory_without_end() {
+    fn any_number_of_hosts_takes_little_memory() {
         let rate = LogRate::new("errors", 5, 100);
         let now = Instant::now();
         for n in 0..100_000_u32 {

@@ -234,7 +234,7 @@ fn wait_for_pack(connection: &mut Connection, target: &Target, time: f64) -> Res
             }
             Some((id, Ok(Some(value)))) if status == Some(id) => {
                 status = None;
-                terminal.tell(done_of(&value));
+                terminal.show(done_of(&value));
                 std::thread::sleep(PROGRESS_INTERVAL / 4);
             }
             Some(_) => status = None,
@@ -242,7 +242,7 @@ fn wait_for_pack(connection: &mut Connection, target: &Target, time: f64) -> Res
                 if connection.knows_status() && status.is_none() {
                     status = Some(connection.call("server_status", &[])?);
                 } else {
-                    terminal.tell(None);
+                    terminal.show(None);
                 }
             }
         }
@@ -270,7 +270,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn tell(&mut self, done: Option<f64>) {
+    fn show(&mut self, done: Option<f64>) {
         let seconds = self.begun.passed().as_secs();
         let line = match done {
             Some(done) => format!("{}: {:.0} % packed, {seconds} s", self.name, done.clamp(0.0, 1.0) * 100.0),

@@ -71,9 +71,9 @@ impl Advice {
         if is_built_in(class) || has_none(class) {
             return None;
         }
-        let mut told = self.0.lock();
-        let is_first = told.is_empty();
-        if told.len() >= CLASSES_MAX || !told.insert(Untrusted(class).to_string()) {
+        let mut logged = self.0.lock();
+        let is_first = logged.is_empty();
+        if logged.len() >= CLASSES_MAX || !logged.insert(Untrusted(class).to_string()) {
             return None;
         }
         Some(if is_first { Line::First } else { Line::Further })
@@ -94,7 +94,7 @@ mod tests {
     /// The log advised every Plone to configure a Python for conflicts of `BTrees.IOBTree.IOBucket`, which is merged
     /// here, and of classes that have no `_p_resolveConflict`.
     #[test]
-    fn only_classes_that_may_merge_are_told_of() {
+    fn only_classes_that_may_merge_are_logged() {
         let advice = Advice::default();
         for class in [
             "BTrees.IOBTree.IOBucket",
@@ -116,6 +116,6 @@ mod tests {
         for n in 0..2 * CLASSES_MAX {
             advice.line(&format!("m.C{n}"));
         }
-        assert_eq!(advice.line("m.Other"), None, "memory has an end");
+        assert_eq!(advice.line("m.Other"), None, "the memory is limited");
     }
 }

@@ -52,16 +52,16 @@ pub static WAITING: LogRate = LogRate::new("lines about transactions that wait",
 /// Connections that are not served for lack of threads, descriptors and the like.
 pub static NOT_SERVED: LogRate = LogRate::new("lines about clients that cannot be served", 20, 20);
 /// Worker threads that cannot be started.
-pub static NO_THREAD: LogRate = LogRate::episode("threads could not be started");
+pub static NO_THREAD: LogRate = LogRate::first_of_run("threads could not be started");
 
 /// Connections refused or closed by the limits on connections.
-pub static FULL: LogRate = LogRate::episode("connections were refused by max-connections");
+pub static FULL: LogRate = LogRate::first_of_run("connections were refused by max-connections");
 pub static ADDRESS_FULL: LogRate =
-    LogRate::episode("connections were refused by max-connections-per-address");
-pub static TOO_SLOW: LogRate = LogRate::episode("connections were closed by handshake-timeout");
+    LogRate::first_of_run("connections were refused by max-connections-per-address");
+pub static TOO_SLOW: LogRate = LogRate::first_of_run("connections were closed by handshake-timeout");
 pub static MADE_ROOM: LogRate =
-    LogRate::episode("connections were closed to make room, because of max-unregistered");
-pub static NO_ROOM: LogRate = LogRate::episode("connections were refused by max-unregistered");
+    LogRate::first_of_run("connections were closed to make room, because of max-unregistered");
+pub static NO_ROOM: LogRate = LogRate::first_of_run("connections were refused by max-unregistered");
 
 impl Peer {
     /// `({label}) {message}` at one of Python's levels, if `rate` admits one more line about this client.

@@ -18,7 +18,7 @@ struct Last {
     /// The tid of the last transaction that was written, or is being written.
     written: Tid,
     /// The last tid that a client got at vote; its transaction may have been aborted since.
-    told: Tid,
+    voted: Tid,
 }
 
 impl Tids {
@@ -28,13 +28,13 @@ impl Tids {
     }
 
     pub(crate) fn with_clock(last: Tid, clock: Arc<dyn Clock>) -> Tids {
-        Tids { clock, last: Mutex::new(Last { written: last, told: last }) }
+        Tids { clock, last: Mutex::new(Last { written: last, voted: last }) }
     }
 
     /// Makes all further tids later than `tid`.
     pub fn not_before(&self, tid: Tid) {
         let mut last = self.lock();
-        last.told = last.told.max(tid);
+        last.voted = last.voted.max(tid);
     }
 
     /// The tid of a transaction that is voted now, if it gets one at vote. `own`: see [`Tids::at_vote`].
@@ -60,15 +60,15 @@ impl Tids {
             }
             return Ok(own);
         }
-        last.told = self.clock.now().later_than(last.told.max(last.written));
-        Ok(last.told)
+        last.voted = self.clock.now().later_than(last.voted.max(last.written));
+        Ok(last.voted)
     }
 
     /// The tid of a transaction that is written now. `own`: the one that it got at vote. To be called under the lock
     /// that makes transactions become visible in the order of their tids.
     pub fn at_finish(&self, own: Option<Tid>) -> Tid {
         let mut last = self.lock();
-        let tid = own.unwrap_or_else(|| self.clock.now().later_than(last.told.max(last.written)));
+        let tid = own.unwrap_or_else(|| self.clock.now().later_than(last.voted.max(last.written)));
         last.written = tid.max(last.written);
         tid
     }

@@ -132,13 +132,13 @@ fn a_registered_client_has_time() {
 }
 
 #[test]
-fn without_a_limit_strangers_may_stay() {
+fn without_a_limit_unregistered_connections_may_stay() {
     let world = World::with(None, Limits { handshake_timeout: None, ..Limits::default() });
-    let mut stranger = RawClient::connect(world.address, Speaks::Z5).unwrap();
+    let mut unregistered = RawClient::connect(world.address, Speaks::Z5).unwrap();
     world.clock.advance(100 * HOUR);
     // The server has noticed the time when it has accepted and served another client.
     world.registered().call("ping", vec![]).unwrap().unwrap();
-    stranger.register_now().unwrap();
+    unregistered.register_now().unwrap();
 }
 
 /// Stores are progress, loads by other threads of the same client are not. From the vote on `transaction-timeout`

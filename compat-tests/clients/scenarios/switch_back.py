@@ -57,7 +57,7 @@ def there_and_back(world, generation):
         index = files.index(server.data_path)
         check(index["same"], "the saved index is not what a scan finds")
         equal(index["saved_end"], server.data_path.stat().st_size, "the index was saved at the end")
-        equal(index["complaints"], [c for c in index["complaints"] if "scan.fs" in c or "restor" in c.lower()],
+        equal(index["index_warnings"], [c for c in index["index_warnings"] if "scan.fs" in c or "restor" in c.lower()],
               "Python about the index")
         dumps.append(dumped)
         server.program = ours if server.program is python else python

@@ -52,8 +52,8 @@ struct Dispatcher {
     count_max: usize,
     time_limit: Duration,
     clock: TimeSource,
-    /// A warning was logged that the helpers write pickles that clients cannot read.
-    complained: AtomicBool,
+    /// Whether an error was logged that the helpers write pickles that clients cannot read.
+    is_protocol_logged: AtomicBool,
     state: Mutex<Helpers, rank::Helpers>,
     /// Notified when a helper is idle or could not be started, when a class has fewer helpers at work, when a merge was
     /// cancelled, and when the pool stops.
@@ -110,7 +110,7 @@ impl Pool {
             count_max,
             time_limit,
             clock,
-            complained: AtomicBool::new(false),
+            is_protocol_logged: AtomicBool::new(false),
             state: Mutex::default(),
             idle: Condvar::new(),
             wanted: Condvar::new(),
@@ -183,7 +183,7 @@ impl Pool {
                 protocol(&record)
             );
             // Logged once: it holds for every conflict.
-            if !shared.complained.swap(true, Ordering::Relaxed) {
+            if !shared.is_protocol_logged.swap(true, Ordering::Relaxed) {
                 log::error!(target: LOG, "{reason}");
             }
             return Err(Unresolved { reason });

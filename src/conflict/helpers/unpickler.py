@@ -229,7 +229,7 @@ class Guard(object):
         ConflictResolution.find_global = names.find
         ConflictResolution.Unpickler = reader
         ConflictResolution.PersistentUnpickler = persistent_unpickler
-        self.told, self.period, self.lines = set(), 0, 0
+        self.logged, self.period, self.lines = set(), 0, 0
         self.begin()
 
     @staticmethod
@@ -259,18 +259,18 @@ class Guard(object):
             text = line = 'class %s cannot be imported' % self.names.missing
         else:
             return None
-        self.tell(text, 'A conflict is left to the client: ' + line)
+        self.log_once(text, 'A conflict is left to the client: ' + line)
         return text
 
-    def tell(self, key, line):
+    def log_once(self, key, line):
         now = time.time()
         if not 0 <= now - self.period < 60:
             self.period, self.lines = now, 0
-            self.told.clear()
-        if key not in self.told:
+            self.logged.clear()
+        if key not in self.logged:
             self.lines += 1
             if self.lines < LINES_MAX:
-                self.told.add(key)
+                self.logged.add(key)
                 LOG.warning('%s', line)
             elif self.lines == LINES_MAX:
                 LOG.warning('More conflicts on records that name what is not run are not logged within a minute')

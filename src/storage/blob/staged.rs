@@ -47,7 +47,7 @@ pub struct Upload {
     gathered: Vec<u8>,
     /// Bytes that were written.
     len: u64,
-    /// The disk was told to write everything before this.
+    /// The system was asked to write everything before this to the disk.
     written_back: u64,
     /// Everything before this was removed from the cache.
     forgotten: u64,
@@ -381,13 +381,13 @@ mod tests {
 
     /// Records the calls of the system and keeps no data.
     #[derive(Default)]
-    struct Told {
+    struct Recorded {
         written_to: Mutex<u64>,
         written_back_to: Mutex<u64>,
         forgotten: Mutex<Vec<(u64, u64)>>,
     }
 
-    impl MediaFile for Told {
+    impl MediaFile for Recorded {
         fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
             Ok(0)
         }
@@ -438,17 +438,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let blobs = BlobDir::open(&dir.path().join("blobs"), false).unwrap();
         let mut upload = blobs.begin().unwrap();
-        let told = Arc::new(Told::default());
-        upload.file = Arc::clone(&told) as Arc<dyn MediaFile>;
+        let recorded = Arc::new(Recorded::default());
+        upload.file = Arc::clone(&recorded) as Arc<dyn MediaFile>;
         upload.cached_max = cached_max;
         let chunk = vec![1; 1 << 20];
         for _ in 0..blob_len >> 20 {
             upload.write(&chunk).unwrap();
         }
         assert_eq!(upload.cached_max.is_some(), cached_max.is_some() || blob_len > CACHED_MIN);
-        let arriving = std::mem::take(&mut *told.forgotten.lock().unwrap());
+        let arriving = std::mem::take(&mut *recorded.forgotten.lock().unwrap());
         upload.end(Oid(1)).unwrap();
-        let at_the_end = std::mem::take(&mut *told.forgotten.lock().unwrap());
+        let at_the_end = std::mem::take(&mut *recorded.forgotten.lock().unwrap());
         [arriving, at_the_end]
     }
 

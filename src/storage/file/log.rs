@@ -57,7 +57,7 @@ impl Log {
     /// The same log, but its reads do not wait for the disk: they fail with an I/O error of the kind `WouldBlock`
     /// instead.
     pub fn without_waiting(&self) -> Log {
-        let file = Arc::new(NoWait { file: Arc::clone(&self.file), is_told: AtomicBool::new(true) });
+        let file = Arc::new(NoWait { file: Arc::clone(&self.file), can_read_now: AtomicBool::new(true) });
         Log { path: self.path.clone(), file, end: Arc::clone(&self.end) }
     }
 
@@ -205,16 +205,16 @@ impl Log {
 /// A file that reads only what is in memory.
 struct NoWait {
     file: Arc<dyn MediaFile>,
-    /// Whether the file system can tell what is in memory. If not, all is read.
-    is_told: AtomicBool,
+    /// Whether the file system can read only what is in memory. If not, all is read, and may wait.
+    can_read_now: AtomicBool,
 }
 
 impl MediaFile for NoWait {
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
-        if self.is_told.load(Ordering::Relaxed) {
+        if self.can_read_now.load(Ordering::Relaxed) {
             match self.file.read_at_now(buf, pos) {
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                    self.is_told.store(false, Ordering::Relaxed);
+                    self.can_read_now.store(false, Ordering::Relaxed);
                 }
                 result => return result,
             }

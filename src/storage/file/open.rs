@@ -51,8 +51,8 @@ impl FileStorage {
     pub(crate) fn prepare(options: FileStorageOptions) -> Result<Prepared> {
         options.check()?;
         let lock_file = if options.read_only { None } else { Some(LockFile::acquire(&options.path)?) };
-        let is_told = !options.read_only && !options.create;
-        let note = is_told.then(|| TailNote::read(&*options.media, &options.path)).flatten();
+        let has_note = !options.read_only && !options.create;
+        let note = has_note.then(|| TailNote::read(&*options.media, &options.path)).flatten();
         let file = open_file(&options)?;
         // Before anything is changed.
         let doing = format!("opening {}", options.path.display());

@@ -48,10 +48,10 @@ pub fn mark_if_unfamiliar(
         return Ok(last_oid);
     }
     // Later than everything that clients have seen, and than the file.
-    let told = note.map_or(Tid::ZERO, |note| {
+    let noted = note.map_or(Tid::ZERO, |note| {
         note.synced_tid.max(note.about.as_ref().map_or(Tid::ZERO, |about| about.seen))
     });
-    let seen = told.max(found.max_tid);
+    let seen = noted.max(found.max_tid);
     let tid = options.clock.now().later_than(seen);
     match familiar::append_marker(file, found.end, tid) {
         Ok(end) => (found.end, found.last_tid, found.max_tid) = (end, tid, tid),

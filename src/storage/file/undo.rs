@@ -60,10 +60,10 @@ impl Undo for FileStorage {
         staged.tid = Some(tid);
         let volume = self.core.volume.get_owned();
         let mut draft = Draft::new(staged.ops().len());
-        let mut told = 0;
+        let mut op_begin = 0;
         for index in 0..staged.ops().len() {
             let Some(op) = staged.ops().get(index).copied() else { break };
-            told = draft.undone.len();
+            op_begin = draft.undone.len();
             match op.kind {
                 OpKind::Undo { tid } => self.undo_transaction(&volume, staged, tid, &mut draft)?,
                 OpKind::CheckCurrent { serial } => check_current(self, op.oid, serial)?,
@@ -72,6 +72,6 @@ impl Undo for FileStorage {
                     .for_each(|record| draft.push(record)),
             }
         }
-        Ok((tid, draft.undone.iter().skip(told).map(|undone| undone.oid).collect()))
+        Ok((tid, draft.undone.iter().skip(op_begin).map(|undone| undone.oid).collect()))
     }
 }

@@ -42,8 +42,8 @@ use crate::base::sync::{Condvar, Mutex, rank};
 use crate::storage::blob::Sweep;
 use crate::storage::{Pack, PackRequest, Refusal, Removals, Result, StorageError};
 
-/// Packs with lines in the log. Clients may ask for one after the other, and most have nothing to do.
-static TOLD: LogRate = LogRate::new("packs", 60, 60);
+/// Limit on the packs that are logged. Clients may ask for one after the other, and most have nothing to do.
+static LOGGED: LogRate = LogRate::new("packs", 60, 60);
 
 /// Interval of the log lines about progress.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
@@ -71,7 +71,7 @@ impl Pack for FileStorage {
             storage: self,
             core,
             request,
-            is_told: TOLD.admits(None, ""),
+            is_logged: LOGGED.admits(None, ""),
             phase: "",
             is_old_removed: false,
             begun: Stopwatch::start(),
@@ -161,8 +161,8 @@ struct PackRun<'a> {
     storage: &'a FileStorage,
     core: &'a Core,
     request: &'a PackRequest<'a>,
-    /// Whether the log has lines about it.
-    is_told: bool,
+    /// Whether the pack is logged.
+    is_logged: bool,
     phase: &'static str,
     /// Whether this pack has removed the file that the last one kept.
     is_old_removed: bool,
@@ -180,14 +180,14 @@ impl PackRun<'_> {
         // The file is read once for the index, once more (at most) for the references, and once to copy.
         self.request.progress.done.store(0, Ordering::Relaxed);
         self.request.progress.total.store(3 * end, Ordering::Relaxed);
-        self.tell(format_args!(
+        self.log_info(format_args!(
             "{path}: packing {} objects, {end} bytes to {}{}",
             volume.index.len(),
             in_words(stop),
             if gc { "" } else { ", without garbage collection" }
         ));
         let Some(reach) = Reach::find(self, &volume, end, stop, gc)? else {
-            self.tell(format_args!(
+            self.log_info(format_args!(
                 "{path}: The database has already been packed to a later time or no changes have been made since the \
                  last pack"
             ));
@@ -209,7 +209,7 @@ impl PackRun<'_> {
         match copied {
             Ok(Some(switched)) => {
                 self.request.progress.done.store(3 * end, Ordering::Relaxed);
-                self.tell(format_args!(
+                self.log_info(format_args!(
                     "{path}: packed from {} to {} bytes, {} objects, in {:.1?}; commits were held for {:.1?}",
                     switched.old_end,
                     switched.end,
@@ -221,7 +221,7 @@ impl PackRun<'_> {
             }
             Ok(None) => {
                 copier.discard();
-                self.tell(format_args!("{path}: packing would free nothing, the file stays"));
+                self.log_info(format_args!("{path}: packing would free nothing, the file stays"));
                 Ok(())
             }
             Err(error) => {
@@ -245,8 +245,8 @@ impl PackRun<'_> {
         }
     }
 
-    fn tell(&self, message: std::fmt::Arguments<'_>) {
-        if self.is_told {
+    fn log_info(&self, message: std::fmt::Arguments<'_>) {
+        if self.is_logged {
             info!(target: TARGET, "{message}");
         }
     }
