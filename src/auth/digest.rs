@@ -45,7 +45,7 @@ fn open(settings: &Settings) -> Result<Arc<dyn Protocol>, String> {
     Ok(Arc::new(Digest {
         passwords: Arc::new(passwords),
         realm: settings.realm.clone(),
-        decoy: nonce().map_err(|error| format!("there are no random numbers: {error}"))?,
+        decoy: nonce().map_err(|error| format!("the system cannot give random numbers: {error}"))?,
     }))
 }
 
@@ -138,8 +138,9 @@ impl Exchange for Dialogue {
 impl Dialogue {
     fn challenge(&mut self) -> Result<Verdict, PyException> {
         let nonce = || {
-            let no_random =
-                |error| PyException::builtin("OSError", format!("there are no random numbers: {error}"));
+            let no_random = |error| {
+                PyException::builtin("OSError", format!("the system cannot give random numbers: {error}"))
+            };
             nonce().map_err(no_random)
         };
         let asked = self.asked.insert(Challenge { challenge: nonce()?, key_nonce: nonce()? });

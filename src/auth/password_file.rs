@@ -99,7 +99,10 @@ impl Passwords {
         let mut text = Vec::new();
         File::open(path)?.take(FILE_LEN_MAX + 1).read_to_end(&mut text)?;
         if text.len() as u64 > FILE_LEN_MAX {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is too long for a password file"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it is larger than a password file may be",
+            ));
         }
         Passwords::parse(&text).map_err(|(line, what)| {
             io::Error::new(io::ErrorKind::InvalidData, format!("line {line}: {what}"))
@@ -265,13 +268,18 @@ impl PasswordFile {
         match load_of_realm(&self.path, self.realm.as_deref()) {
             Ok(passwords) => {
                 if *loaded.passwords != passwords {
-                    log::info!(target: LOG, "read the changed {}: {} users", self.path.display(), passwords.users.len());
+                    log::info!(
+                        target: LOG,
+                        "the password file {} has changed and was read again: {} users",
+                        self.path.display(),
+                        passwords.users.len()
+                    );
                 }
                 *loaded = Loaded { passwords: Arc::new(passwords), stamp, trouble: None };
             }
             Err(trouble) => {
                 if loaded.trouble.as_ref() != Some(&trouble) {
-                    log::error!(target: LOG, "{trouble}; the users and passwords of before stay in force");
+                    log::error!(target: LOG, "{trouble}; the users and passwords that were read before stay valid");
                     loaded.trouble = Some(trouble);
                 }
             }

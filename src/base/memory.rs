@@ -23,7 +23,7 @@ pub struct NoGrant {
 
 impl fmt::Display for NoGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes of memory were not granted", self.wanted)
+        write!(f, "a buffer of {} bytes is larger than was granted", self.wanted)
     }
 }
 

@@ -34,7 +34,7 @@ const NEW: OFlags =
 pub fn not_plain() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
-        "it is no plain file, has other names, or lies behind a symbolic link",
+        "it is not a regular file, has further hard links, or its path contains a symbolic link",
     )
 }
 

@@ -73,12 +73,18 @@ impl Connection {
         let (wire, _) = wire_for(b"Z5").ok_or(io::ErrorKind::Unsupported)?;
         let keep_alive_at = IoDeadline::after(KEEP_ALIVE);
         let mut connection = Connection { socket, frames, wire, next_id: 1, keep_alive_at };
-        let no_greeting =
-            || io::Error::new(io::ErrorKind::TimedOut, "it does not greet as a ZEO server does");
+        let no_greeting = || {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the server has not begun the handshake; is it a ZEO server?",
+            )
+        };
         let greeting = connection.frame(IoDeadline::after(GREETING_MAX))?.ok_or_else(no_greeting)?;
         let Some((wire, answer)) = wire_for(&greeting) else {
-            let what =
-                format!("it greets with '{}', which no known ZEO server does", greeting.escape_ascii());
+            let what = format!(
+                "the server's handshake is '{}', which is not of a known ZEO protocol",
+                greeting.escape_ascii()
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         };
         connection.wire = wire;
@@ -169,7 +175,10 @@ impl Connection {
             self.socket.set_read_timeout(Some(left))?;
             match io::Read::read(&mut &self.socket, self.frames.spare()?) {
                 Ok(0) => {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the server closed the connection",
+                    ));
                 }
                 Ok(count) => self.frames.filled(count),
                 Err(error) => match error.kind() {

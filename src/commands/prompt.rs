@@ -28,7 +28,7 @@ pub fn new_password() -> io::Result<String> {
     let again = ask("Enter password again: ")?;
     drop(hidden);
     if first != again {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "they are not the same"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the two passwords differ"));
     }
     Ok(first)
 }
@@ -36,7 +36,7 @@ pub fn new_password() -> io::Result<String> {
 fn first_line(mut input: impl BufRead) -> io::Result<String> {
     let mut line = String::new();
     if input.read_line(&mut line)? == 0 {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the input is at its end"));
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the input has ended"));
     }
     let line = line.strip_suffix('\n').unwrap_or(&line);
     Ok(line.strip_suffix('\r').unwrap_or(line).to_string())

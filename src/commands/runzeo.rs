@@ -250,7 +250,10 @@ fn load_tls(ssl: &SslConfig) -> Result<Arc<Tls>, Failure> {
 /// Reads certificates and key again after their renewal, for later connections.
 fn reload(tls: &Tls) {
     if let Err(error) = tls.reload() {
-        log::error!(target: RUNZEO, "certificates stay as they were: {error}");
+        log::error!(
+            target: RUNZEO,
+            "the renewed certificates cannot be used, those that were read before stay in use: {error}"
+        );
     }
 }
 
@@ -360,7 +363,7 @@ fn raise_file_limit() -> usize {
         let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
         match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
             Ok(()) => current = limit.maximum,
-            Err(error) => log::debug!(target: RUNZEO, "the limit of open files stays: {error}"),
+            Err(error) => log::debug!(target: RUNZEO, "the limit of open files cannot be raised: {error}"),
         }
     }
     current.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX)

@@ -107,7 +107,7 @@ Where the passwords are:
 Without PASSWORD, which other users of the machine could see, it is asked for
 twice at the terminal, or else is the first line of the standard input.
 A running server reads a changed file by itself; who is connected stays so.
-Exit status: 0 done; 1 the file is as it was; 2 the command line is wrong.
+Exit status: 0 done; 1 the file is unchanged; 2 the command line is wrong.
 "
     )
 }
@@ -178,11 +178,11 @@ fn perform(extensions: &Extensions, task: &Task) -> Result<(), Failure> {
         (_, Action::Delete) => String::new(),
         (Some(password), _) => password.clone(),
         (None, _) => prompt::new_password()
-            .map_err(|error| Failure::Other(format!("no password: {error}; {shown} is as it was")))?,
+            .map_err(|error| Failure::Other(format!("no password: {error}; {shown} is unchanged")))?,
     };
     if password.is_empty() && task.action != Action::Delete {
         let why = "the password is empty, which ZEO's clients refuse to send";
-        return Err(Failure::Other(format!("{why}; {shown} is as it was")));
+        return Err(Failure::Other(format!("{why}; {shown} is unchanged")));
     }
     // Two programs at a time could overwrite each other's change. The file itself is replaced, so its directory is
     // locked.
@@ -230,7 +230,7 @@ fn rewrite(task: &Task, kind: &auth::Kind, password: &str) -> Result<Passwords, 
             UserError::Exists => "; use -c to change the password",
             UserError::Unknown | UserError::Unwritable(_) => "",
         };
-        format!("user '{}' {error}{hint}; {shown} is as it was", user.escape_debug())
+        format!("user '{}' {error}{hint}; {shown} is unchanged", user.escape_debug())
     })?;
     Ok(passwords)
 }

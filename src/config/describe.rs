@@ -104,7 +104,7 @@ fn describe_storage(storage: &StorageConfig) -> String {
                 BeforeTime::Now => "now".into(),
                 BeforeTime::Startup => "the start".into(),
                 BeforeTime::At(tid) => tid.to_iso(),
-                BeforeTime::FromFile(path) => format!("what {} says", path.display()),
+                BeforeTime::FromFile(path) => format!("the time in {}", path.display()),
             };
             format!("Before {time} ({})", describe_storage(&before.base))
         }

@@ -208,7 +208,7 @@ impl Options {
             Opt::Timeout => {
                 let timeout = datatypes::float(&value).map_err(invalid)?;
                 if timeout.is_nan() {
-                    return Err(invalid("it is no length of time".into()));
+                    return Err(invalid("it is not a length of time".into()));
                 }
                 set_once(&mut self.timeout, timeout, written)?;
             }

@@ -56,12 +56,12 @@ impl Advice {
             Some(Line::First) => log::info!(
                 target: LOG,
                 "A conflict on an object of class {class} is left to the client, which tries again. Whether the class could \
-                 merge it (_p_resolveConflict) is not known without Python: 'conflict-resolver' in <zeo> can name one that has \
-                 the application's classes. Further classes are named at level BLATHER"
+                 merge it (_p_resolveConflict) is not known without Python: 'conflict-resolver' in <zeo> can name a Python \
+                 that has the application's classes. Further classes are logged at level BLATHER"
             ),
             Some(Line::Further) => crate::blather!(
                 target: LOG,
-                "A conflict on an object of class {class} is left to the client (told once for each class)"
+                "A conflict on an object of class {class} is left to the client (logged once for each class)"
             ),
             None => {}
         }

@@ -32,7 +32,7 @@ impl Chain {
             Merge::Refused(refusal) => Err(Unresolved { reason: refusal.to_string() }),
             Merge::Unknown(why) => {
                 self.advice.give(&class_name(states.new).unwrap_or_else(ClassName::unknown));
-                Err(Unresolved { reason: format!("nothing here merges states of {why}") })
+                Err(Unresolved { reason: format!("the server cannot merge states of {why}") })
             }
         }
     }

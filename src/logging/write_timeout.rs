@@ -32,6 +32,6 @@ impl WriteTimeout {
         if writable {
             return Ok(());
         }
-        Err(io::Error::new(io::ErrorKind::TimedOut, "the other end does not read"))
+        Err(io::Error::new(io::ErrorKind::TimedOut, "the reader of the log does not read"))
     }
 }

@@ -31,8 +31,8 @@ const ROOM_WAIT_MAX: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a connection was closed, for its own log line.
-pub const TOO_SLOW: &str = "it did not register in time";
-pub const MADE_ROOM: &str = "it made room for others";
+pub const TOO_SLOW: &str = "the client did not register in time";
+pub const MADE_ROOM: &str = "the connection made room for a new one";
 
 /// The limits on connections of a server, and what counts for them.
 pub struct Admission {
@@ -116,7 +116,8 @@ impl Admission {
                     &client_log::NO_ROOM,
                     WARNING,
                     format_args!(
-                        "no room among max-unregistered ({max}) connections; the connection is closed"
+                        "refused: max-unregistered ({max}) connections have not registered yet; the connection is \
+                         closed"
                     ),
                 );
                 return None;
@@ -130,8 +131,8 @@ impl Admission {
                     &client_log::MADE_ROOM,
                     WARNING,
                     format_args!(
-                        "has not registered for {seconds} s and makes room: there are max-unregistered ({max}) \
-                         connections like it; the connection is closed"
+                        "has not registered for {seconds} s and makes room for a new connection: max-unregistered \
+                         ({max}) is reached; the connection is closed"
                     ),
                 );
                 state = self.state.lock();

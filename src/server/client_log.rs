@@ -26,9 +26,9 @@ pub static UNREGISTERED: LogRate = LogRate::new("errors of unregistered connecti
 /// Handshakes.
 pub static HANDSHAKES: LogRate = LogRate::new("handshakes", 500, 2000);
 /// Certificates and users that were accepted.
-pub static IDENTITIES: LogRate = LogRate::new("lines about who a client is", 500, 2000);
+pub static IDENTITIES: LogRate = LogRate::new("lines about certificates and users", 500, 2000);
 /// Cache verification.
-pub static VERIFICATIONS: LogRate = LogRate::new("lines about what clients had missed", 500, 2000);
+pub static VERIFICATIONS: LogRate = LogRate::new("lines about cache verification", 500, 2000);
 /// Disconnected clients.
 pub static DEPARTURES: LogRate = LogRate::new("ends of connections", 500, 2000);
 /// Failed authentications; tools like fail2ban need fewer from one address.

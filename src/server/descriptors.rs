@@ -64,12 +64,12 @@ impl Descriptors {
         match limits.connections {
             Some(wanted) if wanted > *connections => log::warn!(
                 target: LOG,
-                "max-connections {wanted} is more than the limit of open files ({total}) permits: it is {connections}"
+                "max-connections {wanted} is more than the limit of open files ({total}) permits: {connections} is used instead"
             ),
             _ if *total < FEW => log::warn!(
                 target: LOG,
-                "The limit of open files is {total} (ulimit -n, LimitNOFILE): at most {connections} clients can connect, and of large \
-                 transactions and blobs only a few go on at a time"
+                "The limit of open files is {total} (ulimit -n, LimitNOFILE): at most {connections} clients can connect, and \
+                 only a few of them can store large transactions or transfer blobs at a time"
             ),
             _ => {}
         }

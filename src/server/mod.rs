@@ -244,7 +244,11 @@ impl Server {
             // Clients that do not read their replies.
             self.clients().iter().for_each(|connection| connection.outbox.close("the server stops"));
             if !self.wait_for_clients(STOP_WAIT_MAX) {
-                log::warn!(target: client_log::LOG, "{} clients did not leave in time", self.clients().len());
+                log::warn!(
+                    target: client_log::LOG,
+                    "{} connections did not end in time and are cut off",
+                    self.clients().len()
+                );
             }
         }
         self.watch.stop();

@@ -19,7 +19,7 @@ const TIME_MAX: Duration = Duration::from_secs(30);
 const BYTES_PER_SECOND: u64 = 1 << 20;
 /// Interval at which a wait checks whether its client is gone, or one that holds a share is late.
 const PAUSE: Duration = Duration::from_millis(100);
-const TOO_SLOW: &str = "it reads a large record too slowly, and others wait for the memory";
+const TOO_SLOW: &str = "the client reads a large record too slowly, and others wait for the memory";
 
 /// The memory for large records. Clones share it.
 pub struct RecordMemory<S: Sink = Stream>(Arc<Room<S>>);

@@ -141,8 +141,8 @@ impl fmt::Display for StorageError {
             StorageError::NoBlob { path, .. } => write!(f, "No blob file at {}", path.display()),
             StorageError::Missing(oid) => write!(
                 f,
-                "a reference leads to object 0x{oid}, which is not there: look for its cause before packing, or pack without \
-                 garbage collection"
+                "object 0x{oid} is missing, but another object refers to it: find out why before packing, or pack \
+                 without garbage collection"
             ),
             StorageError::Conflict(c) => write!(
                 f,

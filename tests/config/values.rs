@@ -354,12 +354,18 @@ fn what_a_server_would_refuse_is_refused_by_the_check() {
     let file = "<filestorage>\npath Data.fs\n</filestorage>\n";
     for (inside, expected) in [
         (file.replace("path", "blob-dir c\npath"), "the <filestorage> in it has a blob-dir of its own"),
-        ("<temporarystorage>\n</temporarystorage>".into(), "a <temporarystorage> keeps none"),
-        (format!("<before>\n{file}</before>"), "nothing is stored <before> now"),
-        (format!("<blobstorage>\nblob-dir c\n{file}</blobstorage>"), "there is another one in it"),
+        (
+            "<temporarystorage>\n</temporarystorage>".into(),
+            "the <temporarystorage> in it does not support blobs",
+        ),
+        (format!("<before>\n{file}</before>"), "the <before> storage in it is never written"),
+        (
+            format!("<blobstorage>\nblob-dir c\n{file}</blobstorage>"),
+            "the storage in it is a <blobstorage> already",
+        ),
         (
             "<demostorage>\n<temporarystorage changes>\n</temporarystorage>\n</demostorage>".into(),
-            "a <temporarystorage> keeps none",
+            "the <temporarystorage> in it does not support blobs",
         ),
     ] {
         let expected = format!("zeo.conf:6: <blobstorage> with blob-dir b: {expected}");

@@ -107,7 +107,7 @@ fn a_full_pipe_delays_the_server_once() {
     let len = reader.read(&mut text).unwrap();
     let text = String::from_utf8_lossy(&text[..len]).into_owned();
     assert!(
-        text.contains(&format!("{lost} log lines were lost here: the other end does not read\n")),
+        text.contains(&format!("{lost} log lines were lost here: the reader of the log does not read\n")),
         "{text}"
     );
     assert!(text.ends_with("\nback\n"), "{text}");

@@ -278,7 +278,7 @@ fn packs(world: &World, mut dice: Dice, is_second: bool) -> io::Result<()> {
 const PACK_REFUSALS: [&str; 4] = [
     "Already packing",
     "became reachable again",
-    "were voted on all the time",
+    "were always between vote and finish",
     "Already packed to a later time",
 ];
 

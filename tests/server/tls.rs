@@ -238,7 +238,7 @@ fn renewed_certificates_without_a_restart() {
     // An unusable file changes nothing.
     fs::write(secured.file("server.pem"), "nonsense").expect("write");
     secured.server.signal("USR2");
-    secured.server.wait_for_log("certificates stay as they were");
+    secured.server.wait_for_log("the renewed certificates cannot be used");
     secured.accepts(&before);
 
     let own = Identity::self_signed(params("renewed"));
@@ -365,7 +365,7 @@ fn a_handshake_has_a_time_limit_in_all() {
     }
     assert!(started.elapsed() > Duration::from_millis(1500), "{:?}", started.elapsed());
     secured.server.wait_for_log(
-        "no TLS: it is not done after 5 s (handshake-timeout); a client without <ssl> waits like that; the connection is closed",
+        "no TLS: the TLS handshake is not complete after 5 s (handshake-timeout); perhaps the client has no <ssl>; the connection is closed",
     );
     let mut idle = secured.connect(&known, Speaks::Z5).expect("greeted");
     idle.flush().expect("send");

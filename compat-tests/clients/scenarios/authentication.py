@@ -194,7 +194,7 @@ def zeopasswd_asks_without_showing(world):
     before = (world.directory / "FILE").read_text()
     status, seen = at_a_terminal(world.directory, *to, "zoe", typed=[(first, b"bar\n"), (again, b"baz\n")])
     equal(os.WEXITSTATUS(status), 1, seen)
-    check("they are not the same; FILE is as it was" in seen, seen)
+    check("the two passwords differ; FILE is unchanged" in seen, seen)
     status, seen = at_a_terminal(world.directory, *to, "zoe", typed=[(first, b"\x03")])
     check(os.WIFSIGNALED(status), "interrupted:", status)
     equal((world.directory / "FILE").read_text(), before)

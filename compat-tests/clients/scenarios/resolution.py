@@ -174,7 +174,7 @@ def bad_application_code_costs_one_resolution(world, generation):
     log = server.log_text()
     for text in ("ended (exit status: 7) while it resolved a conflict on an object of class trouble.Dies",
                  "ended (signal: 9 (SIGKILL)) while it resolved a conflict on an object of class trouble.IsKilled",
-                 "MemoryError", "has taken much memory and is replaced"):
+                 "MemoryError", "uses too much memory and is replaced"):
         check(text in log, "no line in the log:", text)
 
 
@@ -288,7 +288,7 @@ def without_helpers_the_log_says_once_what_to_do(world, generation):
         error = raises("ConflictError", conflict, a, generation, UNRESOLVABLE, values(1, 2, 3))
         check(".PCounter2," in error.answer["text"], error)
         raises("ConflictError", conflict, a, generation, COUNTER, values(1, 2, 3))
-    # Further classes are named at a level below INFO.
+    # Further classes are logged at a level below INFO.
     lines = [line for line in server.log_text().splitlines() if "'conflict-resolver'" in line]
     equal(len(lines), 1, lines)
     check(".PCounter2 " in lines[0], lines)

@@ -49,7 +49,7 @@ const REFUSED_PACKAGES: &[(&str, &str)] =
 pub fn import(package: &str) -> Result<(), String> {
     if cfg!(not(feature = "test-storages")) && matches!(package, "ZODB.tests" | "ZEO.tests") {
         return Err(format!(
-            "%import {package}: the storages of upstream's tests are not part of the server"
+            "%import {package}: the storages of ZODB's and ZEO's tests are not part of this server"
         ));
     }
     if let Some((_, what)) = REFUSED_PACKAGES.iter().find(|(known, _)| *known == package) {

@@ -200,7 +200,10 @@ pub fn storage(own: &StorageKinds, section: &Section) -> Result<StorageConfig, C
         "fullstorage" | "minimalstorage" => {
             return Err(ConfigError::at(
                 &section.start,
-                format!("<{}> is not supported: the Berkeley DB storages are dead", section.type_name),
+                format!(
+                    "<{}> is not supported: ZODB no longer has the Berkeley DB storages",
+                    section.type_name
+                ),
             ));
         }
         other => {
@@ -223,7 +226,7 @@ fn name(section: &Section) -> Option<String> {
 fn base(own: &StorageKinds, section: &Section) -> Result<Box<StorageConfig>, ConfigError> {
     match section.sections().next() {
         Some(inner) => storage(own, inner).map(Box::new),
-        None => Err(ConfigError::at(&section.end, format!("<{}> lacks its storage", section.type_name))),
+        None => Err(ConfigError::at(&section.end, format!("<{}> has no storage in it", section.type_name))),
     }
 }
 
@@ -265,10 +268,10 @@ fn check_keeps_blobs(storage: &StorageConfig) -> Result<(), &'static str> {
         StorageConfig::File(_) | StorageConfig::Mapping { .. } => Ok(()),
         StorageConfig::Demo(demo) => demo.changes.as_deref().map_or(Ok(()), check_keeps_blobs),
         StorageConfig::Zlib(zlib) => check_keeps_blobs(&zlib.base),
-        StorageConfig::Before(_) => Err("nothing is stored <before> now"),
-        StorageConfig::Blob(_) => Err("there is another one in it"),
-        StorageConfig::Temporary { .. } => Err("a <temporarystorage> keeps none"),
-        StorageConfig::Own(_) => Err("the storage in it has no use for a blob-dir"),
+        StorageConfig::Before(_) => Err("the <before> storage in it is never written"),
+        StorageConfig::Blob(_) => Err("the storage in it is a <blobstorage> already"),
+        StorageConfig::Temporary { .. } => Err("the <temporarystorage> in it does not support blobs"),
+        StorageConfig::Own(_) => Err("the storage in it does not support blobs"),
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { base, .. } => check_keeps_blobs(base),
     }
@@ -284,7 +287,10 @@ fn zlib_storage(
     if matches!(*base, StorageConfig::Temporary { .. }) {
         return Err(ConfigError::at(
             &section.start,
-            format!("<temporarystorage> looks into records and cannot stand in <{}>", section.type_name),
+            format!(
+                "<temporarystorage> reads the references in records, which <{}> compresses: it cannot be in it",
+                section.type_name
+            ),
         ));
     }
     Ok(ZlibStorageConfig { compress, by_clients, base })

@@ -347,7 +347,7 @@ pub fn user(text: &str) -> Result<(u32, u32), String> {
         // For the system the largest number means "no id".
         Some((uid, gid)) if uid != u32::MAX && gid != u32::MAX => Ok((uid, gid)),
         _ => Err(format!(
-            "there is no user '{text}' in /etc/passwd; one who stands elsewhere is given by numbers, such as 1001:1001"
+            "there is no user '{text}' in /etc/passwd; give the numbers of a user that is defined elsewhere, such as 1001:1001"
         )),
     }
 }

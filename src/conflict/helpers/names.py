@@ -97,7 +97,7 @@ def standard_library():
             names.update(entry.split('.')[0] for entry in entries)
     names.update(['__builtin__', 'builtins', 'exceptions'])
     if not names.issuperset(['logging', 'os', 'posix', 'subprocess', 'tempfile']):
-        raise Refused('the modules of the standard library are not to be found')
+        raise Refused('the modules of the standard library cannot be found')
     return names | set(['__main__'])
 
 
@@ -178,7 +178,7 @@ class Names(object):
     def look_up(self, module, name):
         """The object or None; its name if it was not looked up, or is not allowed."""
         if not isinstance(module, STRINGS) or not isinstance(name, STRINGS):
-            return None, 'something that is no name'
+            return None, 'something that is not a name'
         full = '%s.%s' % (shown(module), shown(name))
         function = self.functions.get((module, name))
         if function is not None:

@@ -143,7 +143,7 @@ impl Pool {
                     log::info!(
                         target: LOG,
                         "conflict-resolver ({pid}): a client has given up its transaction while a conflict on an object of class \
-                         {class} was resolved; another one takes its place"
+                         {class} was resolved; another helper takes its place"
                     );
                 }
                 Err(GIVEN_UP.into())
@@ -153,7 +153,7 @@ impl Pool {
                     if ENDS.admits(None, "") {
                         log::info!(
                             target: LOG,
-                            "conflict-resolver ({}) has taken much memory and is replaced", helper.process.pid
+                            "conflict-resolver ({}) uses too much memory and is replaced", helper.process.pid
                         );
                     }
                     shared.dismiss(&helper.process);
@@ -169,7 +169,7 @@ impl Pool {
                 if !shared.lock().stopping && ENDS.admits(None, "") {
                     log::error!(
                         target: LOG,
-                        "{why} while it resolved a conflict on an object of class {class}; another one takes its place"
+                        "{why} while it resolved a conflict on an object of class {class}; another helper takes its place"
                     );
                 }
                 Err(why)
@@ -178,8 +178,8 @@ impl Pool {
         let record = result.map_err(|reason| Unresolved { reason })?;
         if protocol(&record) > protocol(states.new).max(2) {
             let reason = format!(
-                "the Python of conflict-resolver writes pickles of protocol {}, the clients' that stored an object of \
-                 class {class} cannot read them; conflict-resolver must name a Python like theirs",
+                "the Python of conflict-resolver writes pickles of protocol {}, which the clients that store objects of \
+                 class {class} cannot read; conflict-resolver must name a Python of the version that the clients run",
                 protocol(&record)
             );
             // Logged once: it holds for every conflict.
@@ -212,7 +212,7 @@ impl Pool {
         if let Some(keeper) = keeper
             && keeper.join().is_err()
         {
-            log::error!(target: LOG, "the thread that starts helpers ended by a bug");
+            log::error!(target: LOG, "the thread that starts the helpers of conflict-resolver has panicked");
         }
     }
 }
@@ -263,7 +263,7 @@ impl Dispatcher {
                 if ENDS.admits(None, "") {
                     log::warn!(
                         target: LOG,
-                        "conflict-resolver ({}) has ended ({ending}); another one takes its place", helper.process.pid
+                        "conflict-resolver ({}) has ended ({ending}); another helper takes its place", helper.process.pid
                     );
                 }
                 state = self.lock();

@@ -157,7 +157,7 @@ impl Helper {
                 return Ok(helper);
             }
             Ok((Answer { kind: AnswerKind::Failed, .. }, why)) => String::from_utf8_lossy(&why).into_owned(),
-            Ok(_) => "is no Python that can work for this server: its first answer makes no sense".into(),
+            Ok(_) => "is not a Python that can run a helper: its first answer cannot be understood".into(),
             Err(error) => {
                 let ending = helper.process.kill();
                 return Err(format!("{} ({ending})", describe(&error, time_limit)));
@@ -198,7 +198,7 @@ impl Helper {
         let result = match answer.kind {
             AnswerKind::Resolved => Ok(body),
             AnswerKind::Unresolved => Err(String::from_utf8_lossy(&body).into_owned()),
-            _ => return Err("gave an answer that makes no sense".into()),
+            _ => return Err("gave an answer that cannot be understood".into()),
         };
         Ok(Outcome { result, retire: answer.retire })
     }
@@ -287,7 +287,7 @@ fn describe(error: &io::Error, time_limit: Duration) -> String {
     match error.kind() {
         ErrorKind::TimedOut => format!("gave no answer within {} s", time_limit.as_secs_f64()),
         ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => "ended".into(),
-        ErrorKind::InvalidData => "gave an answer that makes no sense".into(),
+        ErrorKind::InvalidData => "gave an answer that cannot be understood".into(),
         _ => error.to_string(),
     }
 }

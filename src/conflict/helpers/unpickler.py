@@ -273,4 +273,4 @@ class Guard(object):
                 self.logged.add(key)
                 LOG.warning('%s', line)
             elif self.lines == LINES_MAX:
-                LOG.warning('More conflicts on records that name what is not run are not logged within a minute')
+                LOG.warning('Further conflicts on records with such names are not logged for a minute')

@@ -63,9 +63,10 @@ pub enum HandshakeError {
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            HandshakeError::Silent => f.write_str("the client went without a word"),
+            HandshakeError::Silent => f.write_str("the client closed the connection before it sent anything"),
             HandshakeError::Gone(error) if error.kind() == io::ErrorKind::UnexpectedEof => f.write_str(
-                "the client went in the middle; its log says why (does it know the server's certificate?)",
+                "the client closed the connection during the TLS handshake; its log says why (does it know the server's \
+                 certificate?)",
             ),
             HandshakeError::Gone(error) => write!(f, "the connection broke: {error}"),
             HandshakeError::Refused(why) => f.write_str(why),
@@ -133,7 +134,9 @@ impl Layer {
                     in_words(*alert)
                 )
             }
-            rustls::Error::AlertReceived(alert) => format!("the client gave up: {}", in_words(*alert)),
+            rustls::Error::AlertReceived(alert) => {
+                format!("the client ended the TLS handshake: {}", in_words(*alert))
+            }
             _ if first_byte != HANDSHAKE_RECORD => "this is not TLS; does the client have <ssl>?".into(),
             other => other.to_string(),
         }
@@ -243,7 +246,7 @@ impl TlsSession {
     fn process(&mut self, socket: &Socket) -> Result<(), rustls::Error> {
         self.connection
             .read_tls(&mut self.received)
-            .map_err(|error| rustls::Error::General(format!("too much at once: {error}")))?;
+            .map_err(|error| rustls::Error::General(format!("more data than the buffer takes: {error}")))?;
         let processed = self.connection.process_new_packets();
         // Sends an alert, or the answer to a key update. The rest goes out with the next message.
         let _ = self.flush(socket);

@@ -35,8 +35,12 @@ pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
         // Closed from our side.
         Err(_) if outbox.is_closed() => {
             if outbox.close_reason() == Some(TOO_SLOW) {
-                let hint = "; a client without <ssl> waits like that";
-                server.admission().log_too_slow(connection, "no TLS: it is not done", hint);
+                let hint = "; perhaps the client has no <ssl>";
+                server.admission().log_too_slow(
+                    connection,
+                    "no TLS: the TLS handshake is not complete",
+                    hint,
+                );
             }
             false
         }

@@ -133,7 +133,7 @@ impl Session {
                 INFO,
                 format_args!(
                     "The client's last transaction {tid} is not in storage '{}' (another file was restored, or it was \
-                     packed away): its cache is of no use",
+                     packed away): the client cannot use its cache",
                     registered.hosted.name
                 ),
             ),

@@ -233,13 +233,13 @@ impl BlobDir {
     pub fn clean(&self, is_old_kept: bool, is_committed: &dyn Fn(Oid, Tid) -> Result<bool>) {
         if let Err(error) = self.finish_sweep(is_old_kept, is_committed) {
             let dir = self.base.display();
-            error!(target: TARGET, "{dir}: not all blobs that the last pack left out could be removed: {error}");
+            error!(target: TARGET, "{dir}: some blobs that the last pack dropped cannot be removed: {error}");
         }
         let listed = self.tmp().and_then(|tmp| Ok((tmp.list()?, tmp)));
         let (names, tmp) = match listed {
             Ok(listed) => listed,
             Err(error) => {
-                error!(target: TARGET, "{} cannot be cleaned: {error}", self.base.join(TMP).display());
+                error!(target: TARGET, "what is left over in {} cannot be removed: {error}", self.base.join(TMP).display());
                 return;
             }
         };
@@ -251,7 +251,7 @@ impl BlobDir {
                 && let Err(error) = self.remove_unfinished(oid, &entry, is_committed)
             {
                 // It leads to a blob that may have to be removed, so the next start must find it again.
-                error!(target: TARGET, "{} stays: {error}", path.display());
+                error!(target: TARGET, "{} is left over and cannot be removed: {error}", path.display());
                 continue;
             }
             debug!(target: TARGET, "removing {}", path.display());

@@ -56,7 +56,7 @@ impl BlobDir {
         }
         if let Err(error) = self.fill_reserve() {
             // The next staged blob tries again.
-            debug!(target: TARGET, "{}: no descriptor is held back: {error}", self.base().display());
+            debug!(target: TARGET, "{}: no spare file descriptor can be opened: {error}", self.base().display());
         }
         Ok(placement)
     }

@@ -137,7 +137,7 @@ impl BlobDir {
                 let message = format!("{}: {error}", path.display());
                 if REFUSED_FILES.admits(None, &message) {
                     let message = one_line(MESSAGE_MAX, format_args!("{message}"));
-                    log::error!(target: TARGET, "a blob of storeBlobShared is not taken: {message}");
+                    log::error!(target: TARGET, "storeBlobShared: the file of a blob is refused: {message}");
                 }
                 return Err(StorageError::Refused { what: Refusal::BlobFile, message });
             }

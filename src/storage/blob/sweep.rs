@@ -94,7 +94,8 @@ impl Removals for Sweep<'_> {
         let swept = self.sweep(&list);
         list.is_needed = swept.is_err();
         swept.map_err(|error| {
-            let what = "the storage is packed, but not all blobs that it left out are taken out; the next pack or start goes on";
+            let what = "the storage is packed, but some blobs that the pack dropped cannot be removed; the next pack or \
+                        start tries again";
             match error {
                 StorageError::Io { doing, error } => StorageError::Io { doing: format!("{what}: {doing}"), error },
                 other => {
@@ -112,8 +113,7 @@ impl Sweep<'_> {
 
     fn sweep(&self, list: &List) -> Result<()> {
         let count = self.dir.sweep_listed(&*list.file, self.keep_old, self.is_gone)?;
-        let done = if self.keep_old { "moved to the old ones" } else { "removed" };
-        info!(target: TARGET, "{}: {count} blobs were {done}", self.dir.base().display());
+        info!(target: TARGET, "{}: {count} blobs were {}", self.dir.base().display(), self.dir.fate(self.keep_old));
         Ok(())
     }
 
@@ -161,6 +161,11 @@ impl BlobDir {
         Ok((self.media.dir(dir_of(&path))?, name.to_owned()))
     }
 
+    /// What a sweep does with the blobs on its list, for the log.
+    fn fate(&self, keep_old: bool) -> String {
+        if keep_old { format!("moved to {}.old", self.base().display()) } else { "removed".into() }
+    }
+
     fn make_old(&self) -> io::Result<Arc<dyn MediaDir>> {
         let (above, name) = self.old()?;
         above.create_dir(&name)?;
@@ -186,7 +191,7 @@ impl BlobDir {
         };
         if entry.kind == Kind::Other {
             // The server makes no such entry, and a pack must not fail because of it.
-            warn!(target: TARGET, "{} is a link, or no file: it is removed", self.list_path());
+            warn!(target: TARGET, "{} is not a regular file and is removed", self.list_path());
             remove_if_there(&**root, REMOVED.as_ref())?;
             return Ok(None);
         }
@@ -213,8 +218,8 @@ impl BlobDir {
             }
         })?;
         if count > 0 {
-            let done = if keep_old { "moved to the old ones" } else { "removed" };
-            info!(target: TARGET, "{}: {count} blobs were {done}, as a pack had begun to", self.base().display());
+            let (base, fate) = (self.base().display(), self.fate(keep_old));
+            info!(target: TARGET, "{base}: {count} blobs that an interrupted pack had dropped were {fate}");
         }
         if let Some(error) = unknown.into_inner() {
             return Err(error);
@@ -289,7 +294,7 @@ impl BlobDir {
             pos += end as u64 + 1;
         }
         if bad > 0 {
-            warn!(target: TARGET, "{} has {bad} lines that are none of a list of blobs", self.list_path());
+            warn!(target: TARGET, "{} has {bad} lines that name no blob; they are ignored", self.list_path());
         }
         failed.map_or(Ok(count), Err)
     }
@@ -390,7 +395,7 @@ fn link_all(
 }
 
 fn passed_over(dir: &Arc<dyn MediaDir>, name: &OsStr, error: &io::Error) {
-    warn!(target: TARGET, "{} is passed over: {error}", dir.path().join(name).display());
+    warn!(target: TARGET, "{} is skipped: {error}", dir.path().join(name).display());
 }
 
 fn remove_tree(above: &Arc<dyn MediaDir>, name: &OsStr, levels_left: usize) -> Result<()> {
@@ -400,7 +405,7 @@ fn remove_tree(above: &Arc<dyn MediaDir>, name: &OsStr, levels_left: usize) -> R
     for name in dir.list().map_err(removing())? {
         match dir.entry(name.as_ref()).map_err(removing())?.kind {
             Kind::Directory => {
-                let too_deep = || io::Error::other("there are too many directories in one another");
+                let too_deep = || io::Error::other("directories are nested too deeply");
                 let levels_left = levels_left.checked_sub(1).ok_or_else(too_deep).map_err(removing())?;
                 remove_tree(&dir, &name, levels_left)?;
             }

@@ -71,7 +71,7 @@ impl Core {
         }
         let result = catch_unwind(AssertUnwindSafe(work));
         if result.is_err() {
-            self.set_broken("a bug interrupted what held up the commits".into());
+            self.set_broken("a panic interrupted a task that commits wait for".into());
         }
         self.group.pass_on();
         result.map_or_else(|panic| resume_unwind(panic), Some)
@@ -89,7 +89,7 @@ impl Core {
         let jobs = self.group.take(group_count);
         let after = catch_unwind(AssertUnwindSafe(|| self.commit(jobs))).unwrap_or_else(|_| {
             // The clients of this group get no answer: the outcome is unknown.
-            self.set_broken("a bug interrupted a commit".into());
+            self.set_broken("a panic interrupted a commit".into());
             After::default()
         });
         self.group.pass_on();
@@ -244,7 +244,7 @@ impl Core {
         {
             log::warn!(
                 target: TARGET,
-                "{}.tmp: the list of blocks of zeros cannot be written, this commit is synced twice: {error}",
+                "{}.tmp cannot be written, so this commit needs a second sync: {error}",
                 self.path.display()
             );
             zeros_listed = false;

@@ -92,7 +92,7 @@ impl TransactionIterator for Transactions {
 
     fn records(&self) -> Result<Box<dyn RecordIterator>> {
         let Some((tpos, header)) = self.current else {
-            return Err(StorageError::Transaction("there is no transaction to look into".into()));
+            return Err(StorageError::Transaction("no transaction has been read yet".into()));
         };
         let (pos, end) = (tpos + header.head_len(), tpos + header.len);
         Ok(Box::new(DataRecords { source: Arc::clone(&self.source), tpos, pos, end }))

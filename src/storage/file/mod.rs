@@ -256,7 +256,7 @@ impl Storage for FileStorage {
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             if thread.join().is_err() {
-                ::log::error!(target: log::TARGET, "{}: a thread of the storage had died", self.options.path.display());
+                ::log::error!(target: log::TARGET, "{}: a thread of the storage has panicked", self.options.path.display());
             }
         }
         let result = if self.options.read_only || core.broken().is_some() { Ok(()) } else { self.leave() };

@@ -193,7 +193,7 @@ fn check_not_missing(options: &FileStorageOptions) -> Result<()> {
             Err(StorageError::Refused {
                 what: Refusal::FileMissing,
                 message: format!(
-                    "{path} is missing, but its index {path}.index speaks of {} bytes in it. Is a disk not mounted? Put the file \
+                    "{path} is missing, but its index {path}.index is of a file of at least {} bytes. Is a disk not mounted? Put the file \
                      back, or remove the index to begin with an empty database",
                     saved.pos
                 ),

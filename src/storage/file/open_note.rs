@@ -60,7 +60,7 @@ pub fn mark_if_unfamiliar(
             error!(
                 target: TARGET,
                 "{path} is not as it was left, and the empty transaction that tells clients so cannot be written: {error}. \
-                 Clients that know later transactions do not connect until then. Make room, and restart the server"
+                 Clients that know later transactions cannot connect until it is written. Make room, and restart the server"
             );
             found.is_to_be_judged_again = true;
             // Removes the part of the marker that was written.
@@ -75,7 +75,7 @@ pub fn mark_if_unfamiliar(
     match &found.familiarity {
         Familiarity::Other(what) => warn!(
             target: TARGET,
-            "{path} is not as it was left: {what}. {what_follows}. If it was restored from a backup, nothing is to be done; \
+            "{path} is not as it was left: {what}. {what_follows}. If it was restored from a backup, nothing need be done; \
              if not, look for the file that it replaced"
         ),
         Familiarity::Shortened => {

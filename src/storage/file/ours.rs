@@ -96,7 +96,7 @@ impl Core {
         let path = self.path.display();
         let kept = volume.log.file().way_to().map_or_else(String::new, |way| {
             format!(
-                " What was committed before is still to be had as long as this process runs: copy {} to a safe place \
+                " What was committed before can be read as long as this process runs: copy {} to a safe place \
                  first.",
                 way.display()
             )
@@ -106,7 +106,7 @@ impl Core {
             crate::critical!(
                 target: TARGET,
                 "{path}: {why}. The storage is now read-only, and the file that is there now is left as it is.{kept} Then \
-                 restart the server: it will serve the file that has the name"
+                 restart the server: it will serve the file that then has this name"
             );
         }
     }

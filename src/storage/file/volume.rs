@@ -100,8 +100,8 @@ impl fmt::Display for Ended {
         let path = self.0.log.path().display();
         write!(
             f,
-            "{path}: iterators that were begun before the last {} packs are ended: the disk space of the file that they read would \
-             not be free before",
+            "{path}: iterators that were begun before the last {} packs are ended, so that the disk \
+             space of the file that they read becomes free",
             RETIRED_MAX + 1
         )
     }

@@ -45,7 +45,7 @@ impl TransactionIterator for Transactions {
 
     fn records(&self) -> Result<Box<dyn RecordIterator>> {
         let Some((tid, records)) = self.current.clone() else {
-            return Err(StorageError::Transaction("there is no transaction to look into".into()));
+            return Err(StorageError::Transaction("no transaction has been read yet".into()));
         };
         Ok(Box::new(Records { tid, records: records.into_iter() }))
     }

@@ -57,7 +57,7 @@ impl Codec for Zlib {
                     room = record.len().saturating_mul(2).min(len_max.saturating_add(1));
                 }
                 _ if before == (inflate.total_in(), inflate.total_out()) => {
-                    return Err(io::Error::other("no zlib stream: it ends in the midst"));
+                    return Err(io::Error::other("no zlib stream: it ends too early"));
                 }
                 _ => {}
             }

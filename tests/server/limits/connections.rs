@@ -107,7 +107,9 @@ fn descriptors_do_not_run_out() {
     unregistered.clear();
     let said = std::fs::read_to_string(&log).expect("a log");
     assert!(
-        said.contains("max-connections 1000 is more than the limit of open files (200) permits: it is 65"),
+        said.contains(
+            "max-connections 1000 is more than the limit of open files (200) permits: 65 is used instead"
+        ),
         "{said}"
     );
     assert!(said.contains("permits no more"), "{said}");

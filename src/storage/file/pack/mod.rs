@@ -221,7 +221,7 @@ impl PackRun<'_> {
             }
             Ok(None) => {
                 copier.discard();
-                self.log_info(format_args!("{path}: packing would free nothing, the file stays"));
+                self.log_info(format_args!("{path}: packing would free nothing, the file is unchanged"));
                 Ok(())
             }
             Err(error) => {
@@ -294,7 +294,7 @@ impl PackRun<'_> {
         }
         warn!(
             target: TARGET,
-            "{path}: the pack removes {removed} of {before} objects, for nothing refers to them. The file of before is \
+            "{path}: the pack removes {removed} of {before} objects, for nothing refers to them. The previous file is \
              kept as {path}.old until the next pack: if these objects are missed, stop the server and put it back"
         );
         Ok(true)

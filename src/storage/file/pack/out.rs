@@ -95,7 +95,7 @@ impl Out {
 
     fn end_sync(&mut self) -> Result<()> {
         let Some((thread, to)) = self.syncing.take() else { return Ok(()) };
-        let died = |_| Err(io::Error::other("the thread that syncs died"));
+        let died = |_| Err(io::Error::other("the thread that syncs has panicked"));
         let took = thread.join().unwrap_or_else(died).map_err(self.io())?;
         self.synced = to;
         self.step = next_step(self.step, took);

@@ -125,7 +125,8 @@ fn hold_and_replace(
             Tried::Vote => core.pins.wait_for_votes(VOTE_TIMEOUT),
         }
     }
-    let message = "packing: transactions that undo or copy were voted on all the time. The database is unchanged, pack again";
+    let message = "packing: the file could not be replaced, because transactions that undo or copy were always \
+                   between vote and finish. The database is unchanged. Pack again";
     Err(Stop::Failed(StorageError::Refused { what: Refusal::Pack, message: message.into() }))
 }
 
