@@ -1,5 +1,5 @@
 //! The note beside a data file (`Data.fs.tmp`) and a blob directory: for arbitrary names and bytes, the bytes read are
-//! bounded by the input, and only files inside the directory are changed.
+//! bounded by the input, and no file outside the blob directory, and the one of the old blobs, is changed.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -18,6 +18,8 @@ use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 
 const BASE: &str = "/blobs";
+/// Where a pack puts the blobs that it leaves out, if the file of before is kept.
+const OLD: &str = "/blobs.old";
 
 /// A file system in which all directories contain these names, and all files this content.
 struct OneOfEach {
@@ -194,10 +196,11 @@ fn blob_dir(choice: u8, text: &[u8]) {
         return;
     };
     assert_eq!(dir.layout(), layout);
-    dir.clean(&|oid, tid| Ok((oid.0 ^ tid.0) & 1 == 0));
+    let is_old_kept = choice & 2 == 2;
+    dir.clean(is_old_kept, &|oid, tid| Ok((oid.0 ^ tid.0) & 1 == 0));
     for path in media.touched.lock().unwrap().iter() {
-        let inside =
-            path.starts_with(BASE) && path.components().all(|part| part != std::path::Component::ParentDir);
+        let is_own = path.starts_with(BASE) || is_old_kept && path.starts_with(OLD);
+        let inside = is_own && path.components().all(|part| part != std::path::Component::ParentDir);
         assert!(inside, "{} is outside", path.display());
     }
 }
