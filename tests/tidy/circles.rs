@@ -29,7 +29,7 @@ impl Crate {
     }
 
     /// A path of a `use` declaration in this file, from the root of the crate; None: of another crate.
-    fn from_root(&self, source: &Source, path: &[String]) -> Option<Vec<String>> {
+    fn absolute(&self, source: &Source, path: &[String]) -> Option<Vec<String>> {
         let mut base = source.module.clone();
         let mut rest = path;
         match path.first()?.as_str() {
@@ -57,11 +57,11 @@ impl Crate {
     fn mentioned(&self, source: &Source, path: &[String]) -> Option<Vec<String>> {
         match source.uses.iter().find(|used| used.name == path[0]) {
             Some(used) => {
-                let mut full = self.from_root(source, &used.path)?;
+                let mut full = self.absolute(source, &used.path)?;
                 full.extend_from_slice(&path[1..]);
                 Some(full)
             }
-            None => self.from_root(source, path),
+            None => self.absolute(source, path),
         }
     }
 
@@ -75,10 +75,10 @@ impl Crate {
             return Some(module);
         }
         if let Some(used) = source.uses.iter().find(named) {
-            return self.definer(&self.from_root(source, &used.path)?);
+            return self.definer(&self.absolute(source, &used.path)?);
         }
         for used in source.uses.iter().filter(|used| used.name == "*") {
-            let Some(mut full) = self.from_root(source, &used.path) else { continue };
+            let Some(mut full) = self.absolute(source, &used.path) else { continue };
             if self.0.get(&full).is_some_and(|(_, other)| other.defined.contains(name)) {
                 full.push(name.clone());
                 return self.definer(&full);
@@ -97,7 +97,7 @@ impl Crate {
                 }
             };
             for used in &source.uses {
-                let Some(full) = self.from_root(source, &used.path) else { continue };
+                let Some(full) = self.absolute(source, &used.path) else { continue };
                 let is_face = used.public && full.starts_with(module);
                 match used.name.as_str() {
                     _ if is_face => {}

@@ -49,7 +49,7 @@ fn code(text: &str) -> String {
         let skipped = if rest.starts_with("//") {
             rest.find('\n').unwrap_or(rest.len())
         } else if rest.starts_with("'\"'") || rest.starts_with("'\\\"'") {
-            rest[1..].find("'").map_or(1, |end| end + 2)
+            rest[2..].find('\'').map_or(1, |end| end + 3)
         } else if c == '"' {
             let mut escaped = false;
             let end = rest[1..].find(|c| {
@@ -121,7 +121,8 @@ fn branches(tree: &str, base: &[String], public: bool, found: &mut Vec<Use>) {
         }
         let own = if is_glob { "*" } else { full.last().map_or("", String::as_str) };
         let name = renamed.map_or(own, str::trim).to_string();
-        return found.push(Use { path: full, name, public });
+        found.push(Use { path: full, name, public });
+        return;
     };
     let (mut depth, mut start) = (0, 0);
     for (at, c) in inner.char_indices().chain([(inner.len(), ',')]) {
