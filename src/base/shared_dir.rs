@@ -20,23 +20,14 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use find::{Links, find};
+pub use find::not_plain;
+use find::{Links, PASSAGE, find};
 
 /// Non-blocking, because opening a pipe would wait for a writer.
 const PLAIN: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
-/// Enough to open entries of a directory, without the right to list it.
-const PASSAGE: OFlags = DIRECTORY.union(OFlags::PATH);
 const NEW: OFlags =
     OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// The error for a file that is not taken: not a plain file, with other names, a link, or behind a link.
-pub fn not_plain() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "it is not a regular file, has further hard links, or its path contains a symbolic link",
-    )
-}
 
 fn is_plain(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile

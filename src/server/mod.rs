@@ -1,4 +1,4 @@
-//! The server: storages, their clients, and the order of starting and stopping.
+//! The server: storages, their clients, and the order of starting (`start`) and stopping.
 //!
 //! Starting: sockets listen once the storages' files and directories are there, but before they are read, so that
 //! clients queue up in the kernel instead of backing off; they are accepted once everything is ready. Stopping: no
@@ -25,15 +25,15 @@ pub mod record_memory;
 pub mod registered;
 mod replies;
 pub mod session;
+mod start;
 pub mod stats;
+mod stop_signal;
 pub mod timeout;
 pub mod transaction;
 mod watch;
 pub mod workers;
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::thread;
 use std::time::Duration;
 
 use crate::auth::Protocol;
@@ -45,16 +45,12 @@ use crate::server::connection::Connection;
 use crate::server::descriptors::Descriptors;
 use crate::server::hosted::Hosted;
 use crate::server::limits::Limits;
-use crate::server::transaction::publisher::set_publisher;
-use crate::server::watch::Watch;
+use crate::server::stop_signal::StopSignal;
 use crate::wire::protocol::Greeting;
 use crate::wire::value::Value;
 
 /// Longest wait of a stop for sessions to end by themselves, and then again for those that were closed.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Accept loops return from a blocking call when the socket is shut down; their stacks are small.
-const ACCEPTOR_STACK: usize = 128 << 10;
-
 /// The authentication that the server demands.
 pub struct Authentication {
     /// The protocol's name, which clients look up on their side.
@@ -71,7 +67,8 @@ pub struct Server {
     descriptors: Descriptors,
     clock: TimeSource,
     admission: Arc<Admission>,
-    watch: Watch,
+    /// Of the thread that closes idle connections.
+    watch_stop: StopSignal,
     clients: Mutex<HashMap<u64, Arc<Connection>>, rank::Clients>,
     client_left: Condvar,
     next_connection_id: AtomicU64,
@@ -80,62 +77,6 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of these storages, which accepts no connections yet. `descriptors`: upper bound on the process's open
-    /// files; `clock`: for all timeouts except the storages' ([`Hosted::new`]).
-    pub fn new(
-        storages: Vec<Arc<Hosted>>,
-        greeting: Greeting,
-        authentication: Option<Authentication>,
-        limits: Limits,
-        descriptors: usize,
-        clock: TimeSource,
-    ) -> io::Result<Arc<Server>> {
-        let descriptors = Descriptors::divide(descriptors, &limits);
-        descriptors.log(&limits);
-        storages.iter().for_each(set_publisher);
-        let server = Arc::new(Server {
-            storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
-            authentication,
-            greeting,
-            admission: Admission::new(&limits, &descriptors, clock.clone()),
-            descriptors,
-            clock,
-            limits,
-            watch: Watch::default(),
-            clients: Mutex::default(),
-            client_left: Condvar::new(),
-            next_connection_id: AtomicU64::new(1),
-            stopping: AtomicBool::new(false),
-            listeners: Mutex::default(),
-        });
-        watch::start(&server)?;
-        Ok(server)
-    }
-
-    /// Accepts clients on a socket, from a thread of its own.
-    pub fn accept_on(self: &Arc<Self>, listener: Listener) -> io::Result<()> {
-        self.spawn_on(listener, "zeo-accept", acceptor::accept_loop)
-    }
-
-    /// Serves the counters on a socket, from a thread of its own (`monitor-address`).
-    pub fn monitor_on(self: &Arc<Self>, listener: Listener) -> io::Result<()> {
-        self.spawn_on(listener, "zeo-monitor", monitor::serve)
-    }
-
-    fn spawn_on(
-        self: &Arc<Self>,
-        listener: Listener,
-        name: &str,
-        serve: fn(&Arc<Server>, &Listener),
-    ) -> io::Result<()> {
-        let listener = Arc::new(listener);
-        self.listeners.lock().push(Arc::clone(&listener));
-        let server = Arc::clone(self);
-        let run = move || serve(&server, &listener);
-        thread::Builder::new().name(name.into()).stack_size(ACCEPTOR_STACK).spawn(run)?;
-        Ok(())
-    }
-
     /// The storage that clients call `name`.
     pub fn hosted(&self, name: &str) -> Option<Arc<Hosted>> {
         self.storages.get(name).cloned()
@@ -172,8 +113,8 @@ impl Server {
         &self.clock
     }
 
-    fn watch(&self) -> &Watch {
-        &self.watch
+    fn watch_stop(&self) -> &StopSignal {
+        &self.watch_stop
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -251,7 +192,7 @@ impl Server {
                 );
             }
         }
-        self.watch.stop();
+        self.watch_stop.stop();
         self.storages.values().for_each(|hosted| hosted.stop());
         client_log::log_left_out(self.clock.now(), true);
     }

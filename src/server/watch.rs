@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::base::level::WARNING;
-use crate::base::sync::{Arc, Condvar, Mutex, Ordering, rank};
+use crate::base::sync::{Arc, Ordering};
 use crate::server::Server;
 use crate::server::client_log::{self, log_left_out};
 use crate::server::connection::Connection;
@@ -24,24 +24,10 @@ const STALLED_PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const STACK: usize = 128 << 10;
 
-/// Ends the thread.
-#[derive(Debug, Default)]
-pub struct Watch {
-    stopped: Mutex<bool, rank::Watch>,
-    stop_noted: Condvar,
-}
-
 /// Number of messages for an open transaction, and since when there was none.
 struct Progress {
     count: u64,
     since: Instant,
-}
-
-impl Watch {
-    pub fn stop(&self) {
-        *self.stopped.lock() = true;
-        self.stop_noted.notify_all();
-    }
 }
 
 /// Start the thread of a server.
@@ -57,7 +43,7 @@ fn run(server: &Server) {
     let clock = server.clock();
     let mut look_at_transactions = clock.now();
     let mut look_at_outboxes = look_at_transactions;
-    let mut stopped = server.watch().stopped.lock();
+    let mut stopped = server.watch_stop().stopped.lock();
     while !*stopped {
         drop(stopped);
         let now = clock.now();
@@ -76,10 +62,10 @@ fn run(server: &Server) {
             }
             next = next.min(look_at_transactions);
         }
-        stopped = server.watch().stopped.lock();
+        stopped = server.watch_stop().stopped.lock();
         if !*stopped {
             let next = next.max(clock.now() + PAUSE_MIN);
-            stopped = clock.wait_until(&server.watch().stop_noted, stopped, next);
+            stopped = clock.wait_until(&server.watch_stop().stop_noted, stopped, next);
         }
     }
 }

@@ -10,6 +10,9 @@ use crate::conflict::Conflict;
 /// The message lists at most this many objects that cannot be undone.
 const SHOWN_MAX: usize = 100;
 
+/// The result of a storage's methods.
+pub type Result<T> = std::result::Result<T, StorageError>;
+
 /// An error of a storage.
 #[derive(Debug)]
 pub enum StorageError {

@@ -52,7 +52,7 @@ pub use self::blob::{BlobDir, BlobFile};
 pub use self::commit::{
     Commit, Committed, Delivery, NotVoted, Publisher, PublisherSlot, Ticket, TidAt, VoteResult, Voted,
 };
-pub use self::error::{Refusal, StorageError};
+pub use self::error::{Refusal, Result, StorageError};
 pub use self::kinds::{StorageKind, StorageKinds, StorageSettings};
 pub use self::read::{History, Load};
 pub use self::staged::{Merging, Op, OpKind, Staged};
@@ -63,9 +63,6 @@ pub use self::types::*;
 pub mod prelude {
     pub use super::{Blobs, Commit, ExtensionMethods, History, Iterate, Load, Pack, Storage, Undo};
 }
-
-/// The result of a storage's methods.
-pub type Result<T> = std::result::Result<T, StorageError>;
 
 /// A ZODB storage as the server needs it. All methods may be called from any thread at any time.
 pub trait Storage: Load + History + Commit + Send + Sync {

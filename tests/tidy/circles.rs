@@ -1,106 +1,153 @@
 //! No circles of files: of two files, at most one may need the other, directly or through further files.
 //!
-//! A folder's `mod.rs` and the files below it count as one: children use the parent's declarations, and the parent uses
-//! and re-exports its children. So arrows between a file and its parent modules are not counted. Tests are not counted
-//! either.
+//! A folder's `mod.rs` is a file like the others. It does not need the files below it that it only declares
+//! (`mod child;`) and re-exports (`pub use child::Name`), but those that its own code uses. An import of a re-exported
+//! name needs the file that defines it, not the `mod.rs` in between.
+//!
+//! Methods are not seen, since no path names their file: a trait in `mod.rs` that children implement, and whose methods
+//! `mod.rs` calls, is no circle. Tests are not counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::exceptions::CIRCLES;
 use crate::files::{check_with_exceptions, with_extension};
+use crate::paths::{Source, Use};
 
-/// The module of a file below `src`, as a path: `src/storage/file/mod.rs` is storage, file.
-fn module(path: &str) -> Vec<String> {
-    let path = path.trim_start_matches("src/").trim_end_matches(".rs");
-    let mut parts: Vec<String> = path.split('/').map(String::from).collect();
-    if ["mod", "lib"].contains(&parts.last().expect("a name").as_str()) {
-        parts.pop();
+/// Which files each file needs.
+type Needs = BTreeMap<String, BTreeSet<String>>;
+
+/// All files, by the paths of their modules.
+struct Crate(BTreeMap<Vec<String>, (String, Source)>);
+
+impl Crate {
+    fn read(files: &[(String, String)]) -> Crate {
+        let sources = files.iter().map(|(path, text)| {
+            let source = Source::read(path, text);
+            (source.module.clone(), (path.clone(), source))
+        });
+        Crate(sources.collect())
     }
-    parts
-}
 
-/// The code without comments and unit tests.
-fn code(text: &str) -> String {
-    let end = text.find("mod tests {").unwrap_or(text.len());
-    let lines = text[..end].lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code));
-    lines.collect::<Vec<_>>().join("\n")
-}
+    /// A path of a `use` declaration in this file, from the root of the crate; None: of another crate.
+    fn absolute(&self, source: &Source, path: &[String]) -> Option<Vec<String>> {
+        let mut base = source.module.clone();
+        let mut rest = path;
+        match path.first()?.as_str() {
+            "crate" => {
+                base.clear();
+                rest = &path[1..];
+            }
+            "self" => rest = &path[1..],
+            "super" => {}
+            child => {
+                base.push(child.to_string());
+                self.0.get(&base)?;
+                rest = &path[1..];
+            }
+        }
+        while let Some("super") = rest.first().map(String::as_str) {
+            base.pop();
+            rest = &rest[1..];
+        }
+        base.extend_from_slice(rest);
+        Some(base)
+    }
 
-/// The paths that begin with `crate` or `super`, with braces expanded, as paths from the root of the crate.
-fn paths(text: &str, own: &[String]) -> Vec<Vec<String>> {
-    let mut found = Vec::new();
-    for start in ["crate::", "super::"] {
-        for (at, _) in text.match_indices(start) {
-            let before = text[..at].chars().next_back().unwrap_or(' ');
-            if before.is_alphanumeric() || before == '_' || text[..at].ends_with("::") {
-                continue;
+    /// A path in code, which may begin with an imported name.
+    fn mentioned(&self, source: &Source, path: &[String]) -> Option<Vec<String>> {
+        match source.uses.iter().find(|used| used.name == path[0]) {
+            Some(used) => {
+                let mut full = self.absolute(source, &used.path)?;
+                full.extend_from_slice(&path[1..]);
+                Some(full)
             }
-            let mut rest = &text[at..];
-            let mut base = if start == "crate::" { Vec::new() } else { own.to_vec() };
-            if start == "crate::" {
-                rest = &rest[start.len()..];
-            }
-            while let Some(further) = rest.strip_prefix("super::") {
-                base.pop();
-                rest = further;
-            }
-            tree(&mut rest, &base, &mut found);
+            None => self.absolute(source, path),
         }
     }
-    found
-}
 
-/// One branch of a use declaration, or a path in code.
-fn tree(rest: &mut &str, base: &[String], found: &mut Vec<Vec<String>>) {
-    let mut path = base.to_vec();
-    loop {
-        *rest = rest.trim_start();
-        if let Some(inner) = rest.strip_prefix('{') {
-            *rest = inner;
-            loop {
-                *rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',');
-                match rest.strip_prefix('}') {
-                    Some(behind) => {
-                        *rest = behind;
-                        return;
-                    }
-                    None if rest.is_empty() => return,
-                    None => tree(rest, &path, found),
+    /// The module whose file defines the item at this path from the root. None: a module, or an item of another crate.
+    fn definer(&self, path: &[String]) -> Option<&Vec<String>> {
+        let (module, (_, source)) =
+            (1..=path.len()).rev().find_map(|len| self.0.get_key_value(&path[..len]))?;
+        let name = path.get(module.len())?;
+        let named = |used: &&Use| used.name == *name;
+        if source.defined.contains(name) {
+            return Some(module);
+        }
+        if let Some(used) = source.uses.iter().find(named) {
+            return self.definer(&self.absolute(source, &used.path)?);
+        }
+        for used in source.uses.iter().filter(|used| used.name == "*") {
+            let Some(mut full) = self.absolute(source, &used.path) else { continue };
+            if self.0.get(&full).is_some_and(|(_, other)| other.defined.contains(name)) {
+                full.push(name.clone());
+                return self.definer(&full);
+            }
+        }
+        // Made by a macro.
+        Some(module)
+    }
+
+    fn needs(&self) -> Needs {
+        let mut needs = Needs::new();
+        for (module, (path, source)) in &self.0 {
+            let mut need = |other: Option<&Vec<String>>| {
+                if let Some(other) = other.filter(|other| *other != module) {
+                    needs.entry(path.clone()).or_default().insert(self.0[other].0.clone());
+                }
+            };
+            for used in &source.uses {
+                let Some(full) = self.absolute(source, &used.path) else { continue };
+                let is_face = used.public && full.starts_with(module);
+                match used.name.as_str() {
+                    _ if is_face => {}
+                    "*" => need(self.0.get_key_value(&full).map(|(other, _)| other)),
+                    _ => need(self.definer(&full)),
+                }
+            }
+            for mention in &source.mentions {
+                if let Some(full) = self.mentioned(source, mention) {
+                    need(self.definer(&full));
                 }
             }
         }
-        let len = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
-        if len == 0 {
-            // `*`, or something that is no path: skips one character, so that the loop ends.
-            *rest = &rest[rest.chars().next().map_or(0, char::len_utf8)..];
-            break;
-        }
-        path.push(rest[..len].to_string());
-        *rest = &rest[len..];
-        if let Some(renamed) = rest.trim_start().strip_prefix("as ") {
-            *rest = renamed.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
-            break;
-        }
-        match rest.strip_prefix("::") {
-            Some(further) => *rest = further,
-            None => break,
-        }
+        needs
     }
-    found.push(path);
 }
 
 /// All files that can be reached.
-fn reachable<'a>(from: &'a str, arrows: &'a BTreeMap<String, BTreeSet<String>>) -> BTreeSet<&'a str> {
+fn reachable<'a>(from: &'a str, needs: &'a Needs) -> BTreeSet<&'a str> {
     let mut seen = BTreeSet::new();
     let mut open = vec![from];
     while let Some(next) = open.pop() {
-        for other in arrows.get(next).into_iter().flatten() {
+        for other in needs.get(next).into_iter().flatten() {
             if seen.insert(other.as_str()) {
                 open.push(other);
             }
         }
     }
     seen
+}
+
+/// The circles, each under the name of its first file, with the needs that form it.
+fn circles(needs: &Needs) -> BTreeMap<String, String> {
+    let mut circles = BTreeMap::new();
+    for path in needs.keys() {
+        let circle: Vec<&str> = reachable(path, needs)
+            .into_iter()
+            .filter(|other| reachable(other, needs).contains(path.as_str()))
+            .collect();
+        if let Some(first) = circle.first() {
+            let edges: Vec<String> = circle
+                .iter()
+                .flat_map(|from| needs[*from].iter().map(move |to| (from, to)))
+                .filter(|(_, to)| circle.contains(&to.as_str()))
+                .map(|(from, to)| format!("{from} > {to}"))
+                .collect();
+            circles.insert((*first).to_string(), edges.join(", "));
+        }
+    }
+    circles
 }
 
 #[test]
@@ -111,43 +158,91 @@ fn files_form_no_circles() {
             !path.ends_with("tests.rs") && !path.contains("/tests/") && !path.contains("/bin/")
         })
         .collect();
-    let modules: BTreeMap<Vec<String>, &str> =
-        files.iter().map(|(path, _)| (module(path), path.as_str())).collect();
-    let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (path, text) in &files {
-        let own = module(path);
-        for target in paths(&code(text), &own) {
-            let file = (1..=target.len()).rev().find_map(|len| modules.get_key_value(&target[..len]));
-            let Some((other, other_path)) = file else { continue };
-            if !own.starts_with(other) && !other.starts_with(&own) {
-                arrows.entry(path.clone()).or_default().insert((*other_path).to_string());
-            }
-        }
+    let needs = Crate::read(&files).needs();
+    assert!(needs.values().map(BTreeSet::len).sum::<usize>() > 500, "the imports are found");
+    check_with_exceptions("move what both need into a third file", &circles(&needs), CIRCLES);
+}
+
+/// The circles of a made-up crate of these files.
+fn circles_of(files: &[(&str, &str)]) -> Vec<String> {
+    let files: Vec<_> = files.iter().map(|(path, text)| ((*path).to_string(), (*text).to_string())).collect();
+    circles(&Crate::read(&files).needs()).into_values().collect()
+}
+
+/// The circles of a module `a` with this text and two children, `child` with this text and `sibling`.
+fn circles_with(parent: &str, child: &str) -> Vec<String> {
+    let sibling = ("src/a/sibling.rs", "pub struct Elsewhere;");
+    circles_of(&[("src/a/mod.rs", parent), ("src/a/child.rs", child), sibling])
+}
+
+const CIRCLE: [&str; 1] = ["src/a/child.rs > src/a/mod.rs, src/a/mod.rs > src/a/child.rs"];
+
+#[test]
+fn a_parent_that_uses_a_child_which_needs_it_is_a_circle() {
+    let child = "use super::Own;\npub struct Part(Own);";
+    for parent in [
+        "mod child;\nuse child::Part;\npub struct Own;\nfn f(part: &Part) {}",
+        "mod child;\npub struct Own;\nfn f(part: &child::Part) {}",
+        "mod child;\npub struct Own;\nfn f(part: &self::child::Part) {}",
+        // The re-export is none, the use of the name is.
+        "mod child;\npub use child::Part;\npub struct Own;\nfn f(part: &Part) {}",
+        "mod child;\nuse crate::a::child;\npub struct Own;\nfn f() {\n    child::run();\n}",
+    ] {
+        assert_eq!(circles_with(parent, child), CIRCLE, "{parent}");
     }
-    assert!(arrows.values().map(BTreeSet::len).sum::<usize>() > 500, "the imports are found");
-    let mut circles = BTreeMap::new();
-    for (path, _) in &files {
-        let circle: Vec<&str> = reachable(path, &arrows)
-            .into_iter()
-            .filter(|other| reachable(other, &arrows).contains(path.as_str()))
-            .collect();
-        if let Some(first) = circle.first() {
-            let edges: Vec<String> = circle
-                .iter()
-                .flat_map(|from| arrows[*from].iter().map(move |to| (from, to)))
-                .filter(|(_, to)| circle.contains(&to.as_str()))
-                .map(|(from, to)| format!("{from} > {to}"))
-                .collect();
-            circles.insert((*first).to_string(), edges.join(", "));
-        }
+    let parent = "mod child;\nuse child::Part;\npub struct Own;\nfn f(part: &Part) {}";
+    for child in [
+        "pub struct Part(super::Own);",
+        "use crate::a::{self, Other};\npub struct Part(a::Own);",
+        "use super::*;\npub struct Part(Own);",
+        "pub struct Part(crate::a::Own);",
+    ] {
+        assert_eq!(circles_with(parent, child), CIRCLE, "{child}");
     }
-    check_with_exceptions("move what both need into a third file", &circles, CIRCLES);
 }
 
 #[test]
-fn paths_are_read() {
-    let own = ["a".to_string(), "b".to_string()];
-    let text = "use crate::x::{self, y::Z, w::*};\nuse super::c::D;\nlet v = crate::q::f();";
-    let got: Vec<String> = paths(text, &own).iter().map(|path| path.join(".")).collect();
-    assert_eq!(got, ["x.self", "x.y.Z", "x.w", "q.f", "a.c.D"]);
+fn declarations_and_re_exports_are_no_circle() {
+    let child = "use super::Own;\npub struct Part(Own);";
+    for parent in [
+        "mod child;\npub use child::Part;\npub struct Own;",
+        "pub mod child;\npub(crate) use self::child::{Part, Other as Renamed};\npub struct Own;",
+        "mod child;\npub use child::*;\npub struct Own;",
+        "mod child;\npub struct Own;\n// child::Part\nconst TEXT: &str = \"child::Part\";",
+        "mod child;\npub struct Own;\nmod tests {\n    use super::child::Part;\n}",
+        // Methods are called without a name.
+        "mod child;\npub trait Own {\n    fn part(&self);\n}\nfn f(own: &dyn Own) {\n    own.part();\n}",
+    ] {
+        assert!(circles_with(parent, child).is_empty(), "{parent}");
+    }
+}
+
+#[test]
+fn a_re_exported_name_leads_to_the_file_that_defines_it() {
+    let parent =
+        "mod child;\nmod sibling;\npub use sibling::Elsewhere;\nuse child::Part;\nfn f(part: &Part) {}";
+    for child in
+        ["use super::Elsewhere;\npub struct Part(Elsewhere);", "pub struct Part(crate::a::Elsewhere);"]
+    {
+        assert!(circles_with(parent, child).is_empty(), "{child}");
+    }
+    let circle = circles_of(&[
+        ("src/a/mod.rs", "mod child;\nmod sibling;\npub use child::Part;\npub use sibling::Elsewhere;"),
+        ("src/a/child.rs", "use super::Elsewhere;\npub struct Part(Elsewhere);"),
+        ("src/a/sibling.rs", "use super::Part;\npub struct Elsewhere(Box<Part>);"),
+    ]);
+    assert_eq!(circle, ["src/a/child.rs > src/a/sibling.rs, src/a/sibling.rs > src/a/child.rs"]);
+}
+
+#[test]
+fn circles_through_several_files_are_seen() {
+    let circle = circles_of(&[
+        ("src/a/mod.rs", "pub mod deep;\npub struct Own;\nfn f() {\n    deep::inner::run();\n}"),
+        ("src/a/deep/mod.rs", "pub mod inner;"),
+        ("src/a/deep/inner.rs", "pub fn run() {\n    crate::b::g();\n}"),
+        ("src/b.rs", "pub fn g() -> crate::a::Own {}"),
+    ]);
+    let expected =
+        "src/a/deep/inner.rs > src/b.rs, src/a/mod.rs > src/a/deep/inner.rs, src/b.rs > src/a/mod.rs";
+    assert_eq!(circle, [expected]);
 }

@@ -9,6 +9,7 @@ mod exceptions;
 mod face;
 mod files;
 mod names;
+mod paths;
 mod references;
 mod sizes;
 

@@ -13,10 +13,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
-use super::{PASSAGE, not_plain};
-
+/// Enough to open entries of a directory, without the right to list it.
+pub const PASSAGE: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC).union(OFlags::PATH);
 /// The kernel's limit.
 const LINKS_MAX: usize = 40;
+
+/// The error for a file that is not taken: not a plain file, with other names, a link, or behind a link.
+pub fn not_plain() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "it is not a regular file, has further hard links, or its path contains a symbolic link",
+    )
+}
 
 /// Which symbolic links are followed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,5 +1,13 @@
 //! Which classes are merged natively, by module and name.
 
+use crate::base::untrusted::Untrusted;
+
+/// `module.class`, for a reason that is logged.
+pub fn joined(module: &[u8], class: &[u8]) -> String {
+    let name = format!("{}.{}", String::from_utf8_lossy(module), String::from_utf8_lossy(class));
+    Untrusted(&name).to_string()
+}
+
 /// A class whose states are merged here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mergeable {

@@ -9,7 +9,7 @@
 use std::cmp::Ordering;
 use std::iter::zip;
 
-use super::joined;
+use super::class::joined;
 use super::refusal::Stop;
 use super::shape::{Chain, DEPTH_MAX, Kind, NodeId, Shape};
 use crate::pickle::number::widened;

@@ -27,12 +27,10 @@ mod scan;
 mod scan_fast;
 mod shape;
 
-use class::Mergeable;
+use class::{Mergeable, joined};
 use refusal::Stop;
 use scan::Common;
 use shape::Workspace;
-
-use crate::base::untrusted::Untrusted;
 
 pub use refusal::Refusal;
 
@@ -91,12 +89,6 @@ fn unreadable(record: &[u8], why: Option<scan::NotScanned>) -> Merge {
         Some(why) if is_built_in(name.as_str()) => format!("{name} ({why})"),
         _ => name.to_string(),
     })
-}
-
-/// `module.class`, for a reason that is logged.
-fn joined(module: &[u8], class: &[u8]) -> String {
-    let name = format!("{}.{}", String::from_utf8_lossy(module), String::from_utf8_lossy(class));
-    Untrusted(&name).to_string()
 }
 
 #[cfg(test)]

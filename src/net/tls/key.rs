@@ -13,7 +13,7 @@ use pem::Pem;
 use pkcs8::EncryptedPrivateKeyInfoRef;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::{Password, TlsError, warn_if_public};
+use super::files::{Password, TlsError, warn_if_public};
 
 /// The first private key among the sections of a file, decrypted.
 pub fn find(
@@ -158,7 +158,7 @@ mod tests {
             fs::write(&path, text).expect("write");
             Password::File(path)
         });
-        let sections = super::super::read_pem("key", &path).expect("a PEM file");
+        let sections = super::super::files::read_pem("key", &path).expect("a PEM file");
         find(&sections, password.as_ref(), &path).map_err(|error| error.to_string())
     }
 

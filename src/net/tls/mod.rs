@@ -5,14 +5,12 @@
 //! connection is checked again.
 
 mod certificate;
+mod files;
 mod key;
 pub mod layer;
 mod trust;
 mod verify;
 
-use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -22,59 +20,13 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, ServerConnection};
 
 use certificate::Certificate;
+pub use files::{Clients, Files, Password, TlsError};
+use files::{LOG, read_pem, warn_if_public};
 use layer::Layer;
 use trust::Known;
 use verify::Verifier;
 
 use crate::base::clock::TimeSource;
-
-/// Logger for messages about certificates.
-const LOG: &str = "ZEO.tls";
-
-/// Paths of the files and directories.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Files {
-    /// The server's certificate, the intermediate ones up to its authority, and the key if it has no file of its own;
-    /// PEM.
-    pub certificate: PathBuf,
-    /// The private key, if it is not in the file of the certificate; PEM.
-    pub key: Option<PathBuf>,
-    /// Password of an encrypted key.
-    pub password: Option<Password>,
-    /// Which clients are accepted.
-    pub clients: Clients,
-}
-
-/// Where the password of the key comes from.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Password {
-    /// The first line of a file.
-    File(PathBuf),
-    /// The password itself: upstream's tests return it from a function.
-    #[cfg(feature = "test-storages")]
-    Text(String),
-}
-
-/// Which clients are accepted.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Clients {
-    /// Clients whose certificate is in the file or directory, or signed by an authority in it.
-    Listed(PathBuf),
-    /// Clients whose certificate is signed by an authority that this machine trusts.
-    Signed,
-}
-
-/// Why certificates or key cannot be used: which file, what is wrong, what to do.
-#[derive(Debug)]
-pub struct TlsError(String);
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for TlsError {}
 
 /// The content of the files, for all later connections.
 #[derive(Debug)]
@@ -173,19 +125,4 @@ fn identity(files: &Files, provider: &CryptoProvider) -> Result<SingleCertAndKey
         log::warn!(target: LOG, "TLS: clients will refuse the server: {}: {why}", path.display());
     }
     Ok(SingleCertAndKey::from(CertifiedKey::new(chain, key)))
-}
-
-/// The sections of a PEM file. `what`: its name in the configuration.
-fn read_pem(what: &str, path: &Path) -> Result<Vec<pem::Pem>, TlsError> {
-    let error = |why: &dyn fmt::Display| TlsError(format!("{what}: {}: {why}", path.display()));
-    let text = fs::read(path).map_err(|why| error(&why))?;
-    pem::parse_many(&text).map_err(|why| error(&format_args!("not a PEM file: {why}")))
-}
-
-/// Warns if every user of the machine can read the private key.
-fn warn_if_public(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    if fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {
-        log::warn!(target: LOG, "TLS: everybody can read {}: chmod o-r it", path.display());
-    }
 }

@@ -20,7 +20,7 @@ use webpki::{
 };
 
 use super::certificate::Certificate;
-use super::{LOG, TlsError, read_pem};
+use super::files::{LOG, TlsError, read_pem};
 
 /// File name endings of certificates in a directory that was not prepared with `c_rehash`.
 const ENDINGS: &[&str] = &["pem", "crt", "cer"];

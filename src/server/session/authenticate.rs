@@ -1,30 +1,16 @@
-//! Authentication: the methods of the protocol, and the authentication codes of messages afterwards.
+//! Authentication: the methods of the protocol. Their state, and the check of later messages, is in `identity`.
 
-use crate::auth::{Exchange, Protocol, Verdict};
+use crate::auth::{Protocol, Verdict};
 use crate::base::level::{ERROR, INFO, WARNING};
 use crate::base::untrusted::Untrusted;
 use crate::server::client_log;
-use crate::server::connection::Connection;
 use crate::server::session::Session;
 use crate::wire::exception::PyException;
-use crate::wire::frame::Frame;
 use crate::wire::mac::RunningMac;
 use crate::wire::value::Value;
 
 /// Failed attempts on one connection; with the last one it is closed.
 const FAILURES_MAX: u32 = 3;
-
-/// The state of a connection's authentication.
-#[derive(Default)]
-pub(super) struct Identity {
-    /// The server's side of the protocol; `None` after the client has passed, or without authentication.
-    exchange: Option<Box<dyn Exchange>>,
-    failures: u32,
-    /// Checks the codes of the client's messages, if there is a session key.
-    incoming: Option<Box<RunningMac>>,
-    /// Whether it was logged that messages have codes although there is no session key.
-    uncheckable_noted: bool,
-}
 
 /// The answer to a call of the authentication protocol.
 pub(super) struct Authenticated {
@@ -33,36 +19,6 @@ pub(super) struct Authenticated {
     pub session_key: Option<Vec<u8>>,
     /// The reply is the last one.
     pub is_last: bool,
-}
-
-impl Identity {
-    pub fn new(protocol: Option<&dyn Protocol>) -> Identity {
-        Identity { exchange: protocol.map(Protocol::begin), ..Identity::default() }
-    }
-
-    /// Whether no (further) authentication is required.
-    pub fn is_proved(&self) -> bool {
-        self.exchange.is_none()
-    }
-
-    /// Has the frame the code that it must have? The error is for the log; the connection ends with it.
-    pub fn check(&mut self, frame: &Frame<'_>, connection: &Connection) -> Result<(), &'static str> {
-        match (&mut self.incoming, frame.mac) {
-            (None, None) => Ok(()),
-            (Some(incoming), Some(code)) => match incoming.check_next(frame.payload, code) {
-                true => Ok(()),
-                false => Err("a message with a wrong authentication code"),
-            },
-            (Some(_), None) => Err("a message without authentication code"),
-            (None, Some(_)) => {
-                if !std::mem::replace(&mut self.uncheckable_noted, true) {
-                    let message = format_args!("Received MAC but no session key set");
-                    connection.peer.log(&client_log::UNREGISTERED, INFO, message);
-                }
-                Ok(())
-            }
-        }
-    }
 }
 
 impl Session {

@@ -6,26 +6,16 @@
 
 use std::time::Duration;
 
-use crate::base::sync::{Arc, Condvar, Mutex, rank};
+use crate::base::sync::Arc;
 use crate::server::job_panic::contained;
 use crate::server::session::Session;
+use crate::server::session::jobs::JobGuard;
 use crate::server::workers::Workers;
 
 /// Jobs of one client at the same time.
 const JOBS_MAX: usize = 8;
 /// Interval at which a session that waits checks whether the client or the server has gone.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// The background jobs of one client.
-#[derive(Debug, Default)]
-pub struct Jobs {
-    /// Number of jobs.
-    running: Mutex<usize, rank::SessionJobs>,
-    ended: Condvar,
-}
-
-/// One job, until this is dropped: also if it panics.
-struct JobGuard(Arc<Jobs>);
 
 impl Session {
     /// Runs `job` in a thread of `pool`, as soon as this client may have one more.
@@ -45,12 +35,5 @@ impl Session {
             let _guard = guard;
             contained(&connection, job);
         });
-    }
-}
-
-impl Drop for JobGuard {
-    fn drop(&mut self) {
-        *self.0.running.lock() -= 1;
-        self.0.ended.notify_all();
     }
 }

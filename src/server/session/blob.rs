@@ -10,7 +10,7 @@ use std::thread;
 
 use crate::base::ids::{Oid, Tid};
 use crate::base::level::ERROR;
-use crate::base::sync::{Arc, AtomicUsize, Ordering};
+use crate::base::sync::Arc;
 use crate::exceptions;
 use crate::server::client_log::{self, LOG};
 use crate::server::connection::Connection;
@@ -19,9 +19,9 @@ use crate::server::hosted::Hosted;
 use crate::server::job_panic::contained;
 use crate::server::registered::Registered;
 use crate::server::session::Session;
+use crate::server::session::transfers::Receiving;
 use crate::server::transaction::state::Transaction;
 use crate::storage::StorageError;
-use crate::storage::blob::Upload;
 use crate::storage::media::MediaFile;
 use crate::wire::exception::PyException;
 use crate::wire::push::Push;
@@ -31,24 +31,9 @@ use crate::wire::request::OwnedMsgId;
 /// in the processor's cache, and so that the client works on one while the next is read: four at once made a download
 /// a quarter slower.
 const CHUNK_LEN: usize = 59_000;
-/// A longer blob is sent by a thread of its own, unless the client has [`THREADS_MAX`] already or none can be started.
+/// A longer blob is sent by a thread of its own, unless the client has too many already or none can be started.
 const INLINE_LEN_MAX: u64 = 1 << 20;
-const THREADS_MAX: usize = 8;
 const THREAD_STACK: usize = 128 << 10;
-
-/// A blob that the client is sending. Messages do not say which blob they belong to, so there can only be one.
-#[derive(Default)]
-pub enum Receiving {
-    #[default]
-    Nothing,
-    Blob(Upload, Taken),
-    /// It has failed and vote will say so; the rest of it is thrown away.
-    Failed,
-}
-
-/// Threads that send blobs to one client.
-#[derive(Debug, Default)]
-pub struct Downloads(AtomicUsize);
 
 type Result = std::result::Result<(), PyException>;
 
@@ -227,21 +212,6 @@ impl Session {
 
 fn not_begun() -> PyException {
     PyException::builtin("TypeError", "no blob was begun")
-}
-
-impl Downloads {
-    /// Whether there may be one more thread.
-    fn begin(&self) -> bool {
-        let free = self.0.fetch_add(1, Ordering::Relaxed) < THREADS_MAX;
-        if !free {
-            self.end();
-        }
-        free
-    }
-
-    fn end(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// A blob on its way to a client.

@@ -13,7 +13,9 @@ mod description;
 mod dispatch;
 mod entries;
 mod greeting;
+mod identity;
 mod iterate;
+mod jobs;
 mod large;
 mod load;
 mod pack;
@@ -21,6 +23,7 @@ mod read;
 mod register;
 mod run;
 mod store;
+mod transfers;
 mod undo;
 mod undo_id;
 mod verify;
@@ -39,12 +42,12 @@ pub struct Session {
     connection: Arc<Connection>,
     admission: AdmissionGuard,
     registered: Option<Arc<Registered>>,
-    identity: authenticate::Identity,
+    identity: identity::Identity,
     reads: load::Batch,
     iterators: iterate::Iterators,
-    upload: blob::Receiving,
-    downloads: Arc<blob::Downloads>,
-    background_jobs: Arc<background::Jobs>,
+    upload: transfers::Receiving,
+    downloads: Arc<transfers::Downloads>,
+    background_jobs: Arc<jobs::Jobs>,
     /// Between the first zeoVerify and endZeoVerify.
     verifying: bool,
 }

@@ -10,9 +10,9 @@ use crate::server::Server;
 use crate::server::admission::{AdmissionGuard, TOO_SLOW};
 use crate::server::client_log;
 use crate::server::connection::Connection;
-use crate::server::session::authenticate::Identity;
 use crate::server::session::greeting::{greet, secure};
-use crate::server::session::{Session, blob, iterate, load};
+use crate::server::session::identity::Identity;
+use crate::server::session::{Session, iterate, load, transfers};
 use crate::server::transaction::state::{OpenTransaction, Transaction};
 use crate::wire::frame::FrameReader;
 use crate::wire::protocol::Wire;
@@ -43,7 +43,7 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, admission: Admis
         identity: Identity::new(server.authentication().map(|demanded| demanded.protocol.as_ref())),
         reads: load::Batch::default(),
         iterators: iterate::Iterators::default(),
-        upload: blob::Receiving::default(),
+        upload: transfers::Receiving::default(),
         downloads: Arc::default(),
         background_jobs: Arc::default(),
         verifying: false,

@@ -17,7 +17,7 @@ use log::error;
 
 use super::Core;
 use super::blobs::Prepared;
-use super::format::{FileFormat, TxnHeader};
+use super::format::TxnHeader;
 use super::lead::Joined;
 use super::log::TARGET;
 use super::media::MediaFile;
@@ -25,6 +25,7 @@ use super::note_file::FileNo;
 use super::tail_note::BLOCK;
 use super::volume::Volume;
 use super::voted::{Job, VotedTxn};
+use super::writer::Writer;
 use crate::base::ids::Tid;
 use crate::storage::blob::Placement;
 use crate::storage::error::copy_of_io;
@@ -34,15 +35,6 @@ use crate::storage::{Committed, Delivery, StorageError, Ticket};
 const GROUP_LEN_MAX: u64 = 16 << 20;
 /// Up to this many bytes are gathered in one buffer and written at once.
 const GATHER_MAX: usize = 1 << 20;
-
-/// The end of the log, where the next group is written. Locked by the leader only.
-pub struct Writer {
-    pub end: u64,
-    pub format: FileFormat,
-    /// The file has no transaction yet: the first one decides about the format.
-    pub undecided: bool,
-    pub buf: Vec<u8>,
-}
 
 /// The work that is left after the lead was passed on.
 #[derive(Default)]

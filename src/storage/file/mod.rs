@@ -3,7 +3,8 @@
 //! - `format`: the bytes; `media`: the disk; `log`: records by position; `window`: many records in a row; `backwards`:
 //!   transactions from the end
 //! - `index` (made of `index_words`): oid -> position; `index_file`, `index_legacy`: the index files of Python;
-//!   `index_saved`: what was read from one; `save`: when the index is saved
+//!   `index_saved`: what was read from one; `save`: when the index is saved; `saver`: the state of the
+//!   thread that does it
 //! - `volume`: the file and its index as one unit, which a pack replaces
 //! - `options`, `open` (with `open_read`, which reads the files, and `open_note`, which handles a file from elsewhere)
 //!   and `recover`: from files to a running storage; `close`: the way back; `tail_note`: what the next start must know,
@@ -13,7 +14,7 @@
 //! - `pack`: a new file without garbage and old revisions; `pins`: what a pack must keep although the file does not
 //!   show it
 //! - `stage` (vote), `draft` (the records of a vote), `undo_records`, `space`, `tids`, `voted` (a voted transaction),
-//!   `group` (finish), `lead` (which thread commits), `blobs`: writing
+//!   `group` (finish), `writer` (the end of the log), `lead` (which thread commits), `blobs`: writing
 //! - `undo`: what can be undone; `undo_find`: finds it; `places`: where it was found
 //!
 //! The order of the locks is the order of their ranks (`base::sync::rank`). A read takes none of them except a shared
@@ -48,6 +49,7 @@ mod places;
 mod read;
 pub(crate) mod recover;
 mod save;
+mod saver;
 mod space;
 mod stage;
 pub(crate) mod tail_note;
@@ -59,23 +61,24 @@ mod undo_records;
 mod volume;
 mod voted;
 mod window;
+mod writer;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use self::group::Writer;
 use self::lead::Lead;
 use self::lock_file::LockFile;
 use self::media::{Media, MediaDir};
 use self::note_file::NoteFile;
 use self::pack::Packing;
 use self::pins::Pins;
-use self::save::Saver;
+use self::saver::Saver;
 use self::space::Space;
 use self::volume::Current;
 use self::voted::Job;
+use self::writer::Writer;
 use super::{BlobDir, Blobs, Iterate, Pack, PublisherSlot, Result, Storage, StorageError, Tids, Undo, media};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, rank};

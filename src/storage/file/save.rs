@@ -5,15 +5,15 @@
 //! written: entries beyond the position are followed back to the revision that was current there.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{debug, error};
 
 use super::log::TARGET;
 use super::volume::Volume;
 use super::{Core, index_file};
-use crate::base::clock::{Stopwatch, TimeSource};
-use crate::base::sync::{Condvar, Mutex, MutexGuard, rank};
+use crate::base::clock::Stopwatch;
+use crate::base::sync::MutexGuard;
 
 /// The index is saved after this many bytes of new transactions; fewer are scanned quickly.
 const BYTES: u64 = 256 << 20;
@@ -21,41 +21,6 @@ const BYTES: u64 = 256 << 20;
 const TICK: Duration = Duration::from_secs(2);
 /// After this time it is saved for fewer bytes too, if they are more than the index file has.
 const INTERVAL: Duration = Duration::from_secs(600);
-
-/// When the index was saved, and when it has to be saved again.
-pub struct Saver {
-    /// The saved index was usable when the storage was opened.
-    pub used_index: bool,
-    clock: TimeSource,
-    state: Mutex<SavedIndex, rank::Saver>,
-    wake: Condvar,
-    /// Held while the index is saved.
-    saving: Mutex<(), rank::Saving>,
-}
-
-struct SavedIndex {
-    /// The position of the saved index.
-    saved_end: u64,
-    saved_at: Instant,
-    wanted: bool,
-    stopping: bool,
-}
-
-impl Saver {
-    pub fn new(saved_end: u64, used_index: bool, clock: TimeSource) -> Saver {
-        let state = SavedIndex { saved_end, saved_at: clock.now(), wanted: false, stopping: false };
-        Saver { used_index, clock, state: Mutex::new(state), wake: Condvar::new(), saving: Mutex::default() }
-    }
-
-    pub fn stop(&self) {
-        self.lock().stopping = true;
-        self.wake.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, SavedIndex> {
-        self.state.lock()
-    }
-}
 
 impl Core {
     /// Called by the leader after each group.

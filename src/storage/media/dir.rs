@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::FileType;
 
-use super::MediaFile;
+use super::file::MediaFile;
 use crate::base::clock::TimeSource;
 use crate::base::shared_dir::Dir;
 use crate::base::sync::{Action, assert_permitted};

@@ -13,44 +13,41 @@
 //! pack begins again, and fails after a few attempts. Nothing is removed from `Data.fs` before the last step. What an
 //! earlier pack kept (`Data.fs.old`) is removed after the first step, to make room.
 //!
+//! `run` is what the steps share, `guard` admits one pack at a time.
+//!
 //! All but the last step runs beside commits and reads without a lock. Memory: the new index (8 to 16 bytes an object;
 //! it then replaces the old one), at most 8 bytes an object for positions yet to be visited, and a few bytes for each
 //! back-pointer from after the pack time to before it.
 
 mod copy;
+mod guard;
 pub mod leftovers;
 mod out;
 mod reach;
+mod run;
 mod sequential;
 mod switch;
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use log::{info, warn};
 
 use self::copy::Copier;
+pub use self::guard::Packing;
 use self::reach::Reach;
+use self::run::{PackRun, REST_MAX, ROUNDS_MAX, Stop};
+use super::FileStorage;
 use super::log::TARGET;
-use super::volume::Volume;
-use super::{Core, FileStorage};
 use crate::base::clock::Stopwatch;
 use crate::base::fs::with_suffix;
-use crate::base::ids::{Oid, Tid};
+use crate::base::ids::Tid;
 use crate::base::log_rate::LogRate;
-use crate::base::sync::{Condvar, Mutex, rank};
 use crate::storage::blob::Sweep;
 use crate::storage::{Pack, PackRequest, Refusal, Removals, Result, StorageError};
 
 /// Limit on the packs that are logged. Clients may ask for one after the other, and most have nothing to do.
 static LOGGED: LogRate = LogRate::new("packs", 60, 60);
 
-/// Interval of the log lines about progress.
-const LOG_INTERVAL: Duration = Duration::from_secs(30);
-/// Commits are held when at most this many bytes are left to copy.
-const REST_MAX: u64 = 256 * 1024;
-/// After this many rounds commits are held even if writers are faster than the copying.
-const ROUNDS_MAX: usize = 64;
 /// Attempts of a pack whose left-out objects become reachable again.
 const ATTEMPTS_MAX: usize = 4;
 /// With more objects than this, a pack that removes more than nine of ten may be a mistake.
@@ -116,22 +113,6 @@ impl FileStorage {
     }
 }
 
-/// The reason why a pack stops.
-enum Stop {
-    Failed(StorageError),
-    /// Transaction `tid`, or one that is not finished yet (`None`), refers to an object that is not kept.
-    LeftOut {
-        oid: Oid,
-        tid: Option<Tid>,
-    },
-}
-
-impl From<StorageError> for Stop {
-    fn from(error: StorageError) -> Stop {
-        Stop::Failed(error)
-    }
-}
-
 fn through(tid: Option<Tid>) -> String {
     tid.map_or("a transaction that has voted".into(), |tid| format!("transaction {tid}"))
 }
@@ -154,21 +135,6 @@ fn in_words(tid: Tid) -> String {
     let at = tid.to_civil();
     let (date, second) = (format!("{}-{:02}-{:02}", at.year, at.month, at.day), at.second as u32);
     format!("{date} {:02}:{:02}:{second:02} UTC", at.hour, at.minute)
-}
-
-/// The state that the steps of one pack share.
-struct PackRun<'a> {
-    storage: &'a FileStorage,
-    core: &'a Core,
-    request: &'a PackRequest<'a>,
-    /// Whether the pack is logged.
-    is_logged: bool,
-    phase: &'static str,
-    /// Whether this pack has removed the file that the last one kept.
-    is_old_removed: bool,
-    begun: Stopwatch,
-    /// Since the last line of progress.
-    logged: Stopwatch,
 }
 
 impl PackRun<'_> {
@@ -245,12 +211,6 @@ impl PackRun<'_> {
         }
     }
 
-    fn log_info(&self, message: std::fmt::Arguments<'_>) {
-        if self.is_logged {
-            info!(target: TARGET, "{message}");
-        }
-    }
-
     /// Copies all but the last bytes. `false`: the new file would be the same.
     fn copy(
         &mut self,
@@ -298,96 +258,5 @@ impl PackRun<'_> {
              kept as {path}.old until the next pack: if these objects are missed, stop the server and put it back"
         );
         Ok(true)
-    }
-
-    /// The oids that the record of `oid` at `pos` refers to.
-    fn references(&self, oid: Oid, pos: u64, data: &[u8], oids: &mut Vec<Oid>) -> Result<()> {
-        (self.request.references)(data, oids).map_err(|why| StorageError::Refused {
-            what: Refusal::Pack,
-            message: format!(
-                "packing: the record of object 0x{oid} at {pos} cannot be searched for references: {why}. The database is \
-                 unchanged"
-            ),
-        })
-    }
-
-    /// As `references`, for the data that a record of `oid` with the back-pointer `back` stands for. `data` is a
-    /// buffer.
-    fn restored_references(
-        &self,
-        volume: &Volume,
-        oid: Oid,
-        back: u64,
-        data: &mut Vec<u8>,
-        oids: &mut Vec<Oid>,
-    ) -> Result<()> {
-        let Some((pos, header)) = volume.log.follow(oid, back)? else { return Ok(()) };
-        data.clear();
-        volume.log.read_data(pos, &header, data)?;
-        self.references(oid, pos, data, oids)
-    }
-
-    fn phase(&mut self, phase: &'static str) {
-        self.phase = phase;
-    }
-
-    /// Reports progress; called often. `done`: bytes, three times the file in all. Error: the storage is being closed.
-    fn at(&mut self, done: u64) -> Result<()> {
-        if self.core.closed.load(Ordering::Acquire) {
-            return Err(self.core.closed());
-        }
-        self.request.progress.done.store(done, Ordering::Relaxed);
-        if self.logged.passed() >= LOG_INTERVAL {
-            self.logged = Stopwatch::start();
-            let total = self.request.progress.total.load(Ordering::Relaxed).max(1);
-            info!(
-                target: TARGET,
-                "{}: packing, {}: {} % done after {} s",
-                self.core.path.display(),
-                self.phase,
-                done.saturating_mul(100) / total,
-                self.begun.passed().as_secs()
-            );
-        }
-        Ok(())
-    }
-}
-
-/// Whether a pack is running.
-#[derive(Default)]
-pub struct Packing {
-    active: Mutex<bool, rank::PackActive>,
-    ended: Condvar,
-}
-
-/// A pack is running as long as this exists.
-pub struct PackGuard<'a>(&'a Packing);
-
-impl Packing {
-    fn begin(&self) -> Result<PackGuard<'_>> {
-        let mut active = self.active.lock();
-        if *active {
-            return Err(StorageError::Refused {
-                what: Refusal::PackRunning,
-                message: "Already packing".into(),
-            });
-        }
-        *active = true;
-        Ok(PackGuard(self))
-    }
-
-    /// Waits for the end of the pack, which comes soon once the storage is marked as closed.
-    pub fn wait(&self) {
-        let mut active = self.active.lock();
-        while *active {
-            active = self.ended.wait(active);
-        }
-    }
-}
-
-impl Drop for PackGuard<'_> {
-    fn drop(&mut self) {
-        *self.0.active.lock() = false;
-        self.0.ended.notify_all();
     }
 }

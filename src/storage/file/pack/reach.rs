@@ -15,8 +15,8 @@ use super::super::format::{BACK_LEN, DATA_HEADER_LEN};
 use super::super::index::{Index, MARKABLE_END, Marked};
 use super::super::log::Log;
 use super::super::volume::Volume;
+use super::run::{PackRun, REST_MAX, ROUNDS_MAX};
 use super::sequential::{FIRST, Sequential, Txn};
-use super::{PackRun, REST_MAX, ROUNDS_MAX};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 

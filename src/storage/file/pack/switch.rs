@@ -25,7 +25,7 @@ use super::super::pins::HeldPins;
 use super::super::tail_note::State;
 use super::super::volume::{Ended, Volume};
 use super::copy::Copier;
-use super::{PackRun, Stop};
+use super::run::{PackRun, Stop};
 use crate::base::clock::Stopwatch;
 use crate::base::fs::with_suffix;
 use crate::base::ids::Oid;

@@ -1,0 +1,77 @@
+//! Making a server, and its threads: those that accept on sockets, and the one that closes idle connections.
+
+use std::io;
+use std::thread;
+
+use crate::base::clock::TimeSource;
+use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex};
+use crate::net::listen::Listener;
+use crate::server::admission::Admission;
+use crate::server::descriptors::Descriptors;
+use crate::server::hosted::Hosted;
+use crate::server::limits::Limits;
+use crate::server::stop_signal::StopSignal;
+use crate::server::transaction::publisher::set_publisher;
+use crate::server::{Authentication, Server, acceptor, monitor, watch};
+use crate::wire::protocol::Greeting;
+
+/// Accept loops return from a blocking call when the socket is shut down; their stacks are small.
+const ACCEPTOR_STACK: usize = 128 << 10;
+
+impl Server {
+    /// A server of these storages, which accepts no connections yet. `descriptors`: upper bound on the process's open
+    /// files; `clock`: for all timeouts except the storages' ([`Hosted::new`]).
+    pub fn new(
+        storages: Vec<Arc<Hosted>>,
+        greeting: Greeting,
+        authentication: Option<Authentication>,
+        limits: Limits,
+        descriptors: usize,
+        clock: TimeSource,
+    ) -> io::Result<Arc<Server>> {
+        let descriptors = Descriptors::divide(descriptors, &limits);
+        descriptors.log(&limits);
+        storages.iter().for_each(set_publisher);
+        let server = Arc::new(Server {
+            storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
+            authentication,
+            greeting,
+            admission: Admission::new(&limits, &descriptors, clock.clone()),
+            descriptors,
+            clock,
+            limits,
+            watch_stop: StopSignal::default(),
+            clients: Mutex::default(),
+            client_left: Condvar::new(),
+            next_connection_id: AtomicU64::new(1),
+            stopping: AtomicBool::new(false),
+            listeners: Mutex::default(),
+        });
+        watch::start(&server)?;
+        Ok(server)
+    }
+
+    /// Accepts clients on a socket, from a thread of its own.
+    pub fn accept_on(self: &Arc<Self>, listener: Listener) -> io::Result<()> {
+        self.spawn_on(listener, "zeo-accept", acceptor::accept_loop)
+    }
+
+    /// Serves the counters on a socket, from a thread of its own (`monitor-address`).
+    pub fn monitor_on(self: &Arc<Self>, listener: Listener) -> io::Result<()> {
+        self.spawn_on(listener, "zeo-monitor", monitor::serve)
+    }
+
+    fn spawn_on(
+        self: &Arc<Self>,
+        listener: Listener,
+        name: &str,
+        serve: fn(&Arc<Server>, &Listener),
+    ) -> io::Result<()> {
+        let listener = Arc::new(listener);
+        self.listeners.lock().push(Arc::clone(&listener));
+        let server = Arc::clone(self);
+        let run = move || serve(&server, &listener);
+        thread::Builder::new().name(name.into()).stack_size(ACCEPTOR_STACK).spawn(run)?;
+        Ok(())
+    }
+}
