@@ -273,6 +273,9 @@ fn a_missing_file_beside_its_index_is_an_error() {
     let ended = server.run_to_its_end();
     assert!(!ended.success(), "{}", server.talk());
     let talk = server.talk() + &server.log();
-    assert!(talk.contains("Data.fs is missing") && talk.contains("Data.fs.index is of a file of at least"), "{talk}");
+    assert!(
+        talk.contains("Data.fs is missing") && talk.contains("Data.fs.index is of a file of at least"),
+        "{talk}"
+    );
     assert!(!file.exists());
 }
