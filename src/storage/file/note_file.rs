@@ -258,6 +258,58 @@ mod tests {
         assert_eq!(read(), expected);
     }
 
+    /// Takes a number of bytes, and then fails.
+    struct Torn {
+        bytes: Mutex<Vec<u8>, rank::Note>,
+        left: AtomicUsize,
+    }
+
+    impl MediaFile for Torn {
+        fn write_at(&self, buf: &[u8], pos: u64) -> io::Result<()> {
+            let taken = buf.len().min(self.left.load(Ordering::Relaxed));
+            let at = pos as usize;
+            self.bytes.lock()[at..at + taken].copy_from_slice(&buf[..taken]);
+            self.left.fetch_sub(taken, Ordering::Relaxed);
+            if taken == buf.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+        }
+        fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<usize> {
+            Ok(0)
+        }
+        fn len(&self) -> io::Result<u64> {
+            Ok(HEAD_LEN as u64)
+        }
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn reserve(&self, _: u64, _: u64) -> io::Result<bool> {
+            Ok(true)
+        }
+        fn identity(&self) -> io::Result<super::super::media::Identity> {
+            Ok(Default::default())
+        }
+    }
+
+    /// The note said where the packed file begins, and up to where the file of before was written: the next start took
+    /// the packed file for a restored one.
+    #[test]
+    fn a_torn_head_never_mixes_two_files() {
+        let switching = About { state: State::Switching, ..about(0, 0) };
+        let mut before = head(&switching, Oid(3), 50);
+        before[SYNCED_AT as usize..OID_MARK_AT as usize].copy_from_slice(&synced_twice(500, Tid(8)));
+        for taken in 0..=HEAD_LEN {
+            let file = Torn { bytes: Mutex::new(before.clone()), left: AtomicUsize::new(taken) };
+            let written = write_head(&file, &about(60, 9), Oid(3), 70);
+            assert_eq!(written.is_ok(), taken == HEAD_LEN);
+            let note = TailNote::parse(&file.bytes.lock()).unwrap();
+            if note.about.is_some_and(|about| about.state == State::Open) {
+                assert_eq!(note.synced, 60, "after {taken} bytes");
+            }
+        }
+    }
+
     #[test]
     fn what_was_half_written_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
