@@ -6,8 +6,7 @@
 //! ```
 //!
 //! The line with the realm comes first and may be missing. The text behind the colon is for the authentication protocol
-//! alone ([`Kind::hash`](super::Kind::hash)). The format is that of ZEO 4: its servers and scripts read what is written
-//! here.
+//! alone ([`Kind::hash`](super::Kind::hash)). ZEO 4 has the same format, so its servers and scripts read these files.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -89,8 +89,8 @@ fn check_blob_dirs(storages: &[NamedStorage]) -> Result<Vec<String>, String> {
     Ok(warnings)
 }
 
-/// Calls `each` with the blob directories that a storage and its inner storages open to write. `around`: that of a
-/// `<blobstorage>` around it.
+/// Calls `each` with the blob directories that a storage and its inner storages open to write. `around`: the blob
+/// directory of a `<blobstorage>` that contains the storage.
 fn blob_dirs<'a>(
     storage: &'a StorageConfig,
     around: Option<(&'a Path, &'a Location)>,

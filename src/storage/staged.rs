@@ -41,7 +41,7 @@ pub struct Staged {
     pub meta: TransactionMeta,
     /// The tid of a transaction that a copier brings; `None`: the storage assigns one.
     pub tid: Option<Tid>,
-    /// The status in the transaction's header: `b' '`, or that of a transaction that is copied.
+    /// The status in the transaction's header: `b' '`; a copied transaction keeps its status.
     pub status: u8,
     is_python2: bool,
     merging: Merging,

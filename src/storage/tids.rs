@@ -22,7 +22,7 @@ struct Last {
 }
 
 impl Tids {
-    /// `last`: the last transaction of the storage; zero if it has none. The time is that of the system.
+    /// `last`: the last transaction of the storage; zero if it has none. The tids are made from the system's time.
     pub fn new(last: Tid) -> Tids {
         Tids::with_clock(last, Arc::new(SystemClock))
     }

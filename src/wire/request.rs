@@ -137,7 +137,7 @@ pub enum Request<'a> {
     RecordIternext {
         next: Option<Oid>,
     },
-    /// Versions were removed in ZODB 3.9: the answer is that of a storage without versions.
+    /// Versions were removed in ZODB 3.9: the answer says that there are none.
     ModifiedInVersion {
         oid: Oid,
     },

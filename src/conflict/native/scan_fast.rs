@@ -1,5 +1,5 @@
 //! Fast paths of [`super::scan`] for the most frequent values in a bucket's record: numbers, strings, and persistent
-//! references. The result is exactly that of the general scanner, which scans everything else.
+//! references. The result is the same as the general scanner's, which scans everything else.
 
 use super::shape::{Event, Kid, Kind, Node, Part, Tables, What};
 use crate::pickle::opcode::*;

@@ -67,7 +67,7 @@ pub fn read_all(
         return Ok(found);
     }
     if let Some(saved) = saved {
-        // Also from an index that cannot be used otherwise, as that of a nearly empty file.
+        // The mark is taken from every index, also from one that is ignored because the file is nearly empty.
         found.oid_mark = saved.oid_mark;
         match recover::check_sanity(&log, &saved.index, saved.pos, len) {
             None => warn!(target: TARGET, "Ignoring index for {}", path.display()),

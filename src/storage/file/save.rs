@@ -1,8 +1,8 @@
 //! When the index is saved: at close, after a rebuild, and at intervals, so that a start after a crash has little to
 //! scan.
 //!
-//! A saved index must be exactly that of one position, or the check at the start refuses it. Commits go on while it is
-//! written: entries beyond the position are followed back to the revision that was current there.
+//! A saved index describes the file up to exactly one position, or the check at the start refuses it. Commits go on
+//! while it is written: entries beyond the position are followed back to the revision that was current there.
 
 use std::io;
 use std::time::Duration;

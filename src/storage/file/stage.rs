@@ -118,8 +118,8 @@ impl VoteSteps for FileSteps<'_> {
         if !restored && storage.options.quota.is_some_and(|quota| pos > quota) {
             return Err(StorageError::Quota);
         }
-        // The length of a back-pointer may be equal to that of the data that it replaces. (A merged record is not in
-        // the order of the operations either; of this the transaction itself keeps account.)
+        // A back-pointer may be as long as the data that it replaces. (A merged record changes the order too; the
+        // staged transaction notes that itself.)
         draft.rearranged |= record.len() != DATA_HEADER_LEN as u64 + op.len || record.back != 0;
         draft.push(record);
         Ok(())

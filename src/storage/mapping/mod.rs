@@ -2,8 +2,8 @@
 //!
 //! `stage` is vote and finish, `pack` removes old revisions and garbage, `iterate` iterates over the transactions.
 //!
-//! Locks, in the order in which they may be taken: that of `commits` (from the tid to publishing), `state`. Reads share
-//! `state`; it is held exclusively only for changes in memory.
+//! The lock of `commits` is taken before the lock of `state`. The first is held from the choice of a tid to publishing.
+//! Reads share the second; it is held exclusively only for changes in memory.
 
 mod iterate;
 mod pack;

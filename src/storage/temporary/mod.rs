@@ -4,8 +4,8 @@
 //! minute, for merging conflicts and for running transactions. `stage` is vote and finish, `collect` counts and
 //! collects.
 //!
-//! Locks, in the order in which they may be taken: that of `commits` (from the tid to publishing), `state`. Reads share
-//! `state`; it is held exclusively only for changes in memory.
+//! The lock of `commits` is taken before the lock of `state`. The first is held from the choice of a tid to publishing.
+//! Reads share the second; it is held exclusively only for changes in memory.
 
 mod collect;
 mod stage;

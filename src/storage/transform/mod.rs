@@ -59,7 +59,7 @@ impl Transform {
         Transform { base, codec, by_clients, len_max: LEN_MAX }
     }
 
-    /// Sets the maximal length of a record, that of a message (`max-message-size`).
+    /// Sets the maximal length of a record: `max-message-size`, because a record arrives in a message.
     #[must_use]
     pub fn with_len_max(self, len_max: usize) -> Transform {
         Transform { len_max, ..self }
