@@ -31,7 +31,8 @@ pub(super) fn scan<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<Scanned
         let start = lexer.end();
         let opcode = lexer.opcode().ok()?;
         let scalar = match opcode {
-            // The most frequent arguments. With the table of forms a message takes 15 to 20 ns more, of 35 to 75 ns.
+            // The most frequent arguments. With the table of forms a load takes 107 ns instead of 46, a vote 89 instead
+            // of 42.
             op::SHORT_BINBYTES => Scalar::Bytes(lexer.counted1()?),
             op::SHORT_BINSTRING => Scalar::Str(lexer.counted1()?),
             op::BINUNICODE => Scalar::Text(lexer.counted4()?),
