@@ -18,6 +18,14 @@ pub mod base {
     }
 }
 
+pub mod client {
+    pub mod cache {
+        pub mod trace {
+            pub use crate::client::cache::trace::{Trace, TraceItem, TraceReader};
+        }
+    }
+}
+
 pub mod config {
     pub use crate::config::{
         Config, FileStorageConfig, Invocation, Location, NamedStorage, StorageConfig, ZeoConfig,

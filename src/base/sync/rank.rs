@@ -165,6 +165,11 @@ ranks! {
     /// The queue of messages to one client. It determines the order of replies and invalidations.
     Outbox permits [];
 
+    // -- the client
+
+    /// The records of a cache's trace that are not written yet.
+    CacheTrace permits [File];
+
     // -- beside all others
 
     /// The state of one TLS connection. Network calls that do not wait are made under this lock.
