@@ -7,6 +7,9 @@ pub mod base {
     pub mod address {
         pub use crate::base::address::Address;
     }
+    pub mod cancel {
+        pub use crate::base::cancel::Cancel;
+    }
     pub mod clock {
         pub use crate::base::clock::{ManualClock, TimeSource};
     }
@@ -23,6 +26,14 @@ pub mod client {
         pub mod trace {
             pub use crate::client::cache::trace::{Trace, TraceItem, TraceReader};
         }
+    }
+    pub mod dial {
+        pub use crate::client::dial::{Credentials, DialError, DialOptions, dial};
+    }
+    pub mod link {
+        pub use crate::client::link::{
+            Call, EndCause, Link, LinkError, LinkOptions, Receiver, ServerPush, Silence, start,
+        };
     }
 }
 

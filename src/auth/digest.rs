@@ -82,10 +82,36 @@ fn is_secret(entry: &[u8]) -> bool {
     entry.len() == 40 && entry.iter().all(u8::is_ascii_hexdigit)
 }
 
-fn session_key(secret: &[u8], key_nonce: &str) -> Vec<u8> {
-    let mut key = digest(&[secret, key_nonce.as_bytes()]).to_vec();
+fn session_key(secret: &[u8], key_nonce: &[u8]) -> Vec<u8> {
+    let mut key = digest(&[secret, key_nonce]).to_vec();
     key.extend(secret.iter().take(KEY_SECRET_LEN));
     key
+}
+
+/// Steps 1 to 3 from the client's point of view: the method for the challenge, and the method for the response.
+pub(crate) const CLIENT_METHODS: [&str; 2] = [GET_CHALLENGE, RESPONSE];
+
+/// A client's answer to a challenge.
+pub(crate) struct ClientResponse {
+    /// The third part of the argument of `auth_response`.
+    pub response: String,
+    /// The key of both sides from the reply on, if the server accepts the response.
+    pub session_key: Vec<u8>,
+}
+
+/// The response to a challenge of a server whose realm is `realm`.
+pub(crate) fn respond(
+    user: &str,
+    realm: Option<&str>,
+    password: &str,
+    challenge: &[u8],
+    key_nonce: &[u8],
+) -> ClientResponse {
+    let secret = hash(user, realm, password);
+    ClientResponse {
+        response: hex_digest(&[secret.as_bytes(), challenge]),
+        session_key: session_key(secret.as_bytes(), key_nonce),
+    }
 }
 
 impl Protocol for Digest {
@@ -171,7 +197,7 @@ impl Dialogue {
         let agrees: bool = expected.as_bytes().ct_eq(response).into();
         let user = for_log(user);
         Ok(if agrees && known.is_some() {
-            let session_key = Some(session_key(secret, &asked.key_nonce));
+            let session_key = Some(session_key(secret, asked.key_nonce.as_bytes()));
             Verdict::Passed { user, reply: Value::Bool(true), session_key }
         } else {
             Verdict::Failed { user, reply: Value::Bool(false) }
@@ -225,7 +251,7 @@ mod tests {
             "66fda7b4097c6f82554dbcea838f6ffb55e0de54"
         );
         assert_eq!(
-            hex(&session_key(secret.as_bytes(), "nonce")),
+            hex(&session_key(secret.as_bytes(), b"nonce")),
             "1465188c031a5e1a8a2999909ecaef532277357935623638333038306562366362636437393333333963623336343734336635616463666138386633"
         );
     }
@@ -239,7 +265,10 @@ mod tests {
             let (challenge, nonce) = ask(&mut *dialogue);
             match respond(&mut *dialogue, "foo", &challenge, &secret) {
                 Ok(Verdict::Passed { user, reply: Value::Bool(true), session_key: Some(key) }) => {
-                    assert_eq!((user.as_str(), key), ("foo", session_key(secret.as_bytes(), &nonce)));
+                    assert_eq!(
+                        (user.as_str(), key),
+                        ("foo", session_key(secret.as_bytes(), nonce.as_bytes()))
+                    );
                 }
                 other => panic!("{other:?}"),
             }

@@ -10,7 +10,7 @@
 //! [`commands::runzeo::run_with`](../commands/runzeo/fn.run_with.html). `examples/password_server.rs` is a complete
 //! one.
 
-mod digest;
+pub(crate) mod digest;
 pub(crate) mod password_file;
 #[cfg(feature = "test-storages")]
 mod plaintext;

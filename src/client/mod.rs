@@ -2,5 +2,7 @@
 
 pub mod cache;
 mod connection;
+pub mod dial;
+pub mod link;
 
 pub use connection::{CallError, Connection};

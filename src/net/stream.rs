@@ -78,6 +78,19 @@ impl Stream {
         }
     }
 
+    /// Limits each wait of `recv` and `send`, which then end with `WouldBlock`. `None`: no limit, as at the start.
+    pub fn set_wait_max(&self, wait_max: Option<Duration>) -> io::Result<()> {
+        // Zero would mean no limit.
+        let wait_max = wait_max.map(|time| time.max(Duration::from_millis(1)));
+        self.socket.set_read_timeout(wait_max)?;
+        self.socket.set_write_timeout(wait_max)
+    }
+
+    /// A second handle of the socket, for shutting it down from another thread.
+    pub fn try_clone_socket(&self) -> io::Result<Socket> {
+        self.socket.try_clone()
+    }
+
     /// Shuts down the receiving direction: `recv` returns 0, replies can still be sent.
     pub fn shutdown_recv(&self) {
         // An error means that the peer is gone already.

@@ -1,5 +1,11 @@
-//! The client half: the cache and its tools.
+//! The client half: connections to servers of all generations, the cache and its tools.
 
-#[path = "../support/pythons.rs"]
-mod pythons;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod dial;
+mod link;
+mod servers;
 mod trace;
+
+use support::pythons;

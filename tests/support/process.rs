@@ -262,7 +262,7 @@ fn binary() -> PathBuf {
 
 /// A port that is given out only once: in this process, and most likely in others that run at the same time. It is
 /// outside the range that the system gives to clients, which could take it before the server does.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = std::process::id() * 97 + NEXT.fetch_add(1, Ordering::Relaxed);

@@ -131,6 +131,18 @@ ranks! {
     /// Hints about conflicts that were logged already.
     Advice permits [];
 
+    // -- the client: one connection to a server
+
+    /// Whether the thread that keeps a link alive must end.
+    LinkKeeper permits [];
+    /// The calls of a link that have no answer yet.
+    LinkPending permits [];
+    /// The messages of a link that are to be sent. It determines their order. Network calls that do not wait are made
+    /// under this lock.
+    LinkQueue permits [Network];
+    /// The result of one call, for the thread that waits for it.
+    LinkSlot permits [];
+
     // -- parts of storages
 
     /// Object ids that a demo storage has issued.

@@ -1,0 +1,109 @@
+//! From an address to a connected socket.
+
+use std::io;
+use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::outcome::DialError;
+use crate::base::address::Address;
+use crate::base::cancel::Cancel;
+use crate::base::clock::IoDeadline;
+
+/// The host of an address without one, as in Python.
+const DEFAULT_HOST: &str = "localhost";
+
+/// A connected socket.
+pub(super) struct Reached {
+    pub socket: Socket,
+    pub is_tcp: bool,
+    /// For the log.
+    pub peer: String,
+}
+
+/// Connects to the first of the addresses of a name that answers.
+pub(super) fn connect(address: &Address, until: IoDeadline, cancel: &Cancel) -> Result<Reached, DialError> {
+    match address {
+        Address::Unix(path) => connect_unix(path),
+        Address::Tcp { host, port } => {
+            let host = host.as_deref().filter(|host| !host.is_empty()).unwrap_or(DEFAULT_HOST);
+            let port = port.ok_or_else(|| {
+                let what = format!("the address {address} has no port");
+                DialError::Unreachable(io::Error::new(io::ErrorKind::InvalidInput, what))
+            })?;
+            let found = resolve(host, port, until, cancel)?;
+            connect_tcp(&found, until, cancel)
+        }
+    }
+}
+
+fn connect_unix(path: &Path) -> Result<Reached, DialError> {
+    let connect = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // Fails at once where a connection over TCP would wait.
+        socket.connect(&SockAddr::unix(path)?)?;
+        Ok(Reached { socket, is_tcp: false, peer: path.display().to_string() })
+    };
+    connect().map_err(DialError::Unreachable)
+}
+
+/// Tries each address in turn. Each has an equal share of the time that is left, so that one that drops packets leaves
+/// time for the others.
+fn connect_tcp(addresses: &[SocketAddr], until: IoDeadline, cancel: &Cancel) -> Result<Reached, DialError> {
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (tried, address) in addresses.iter().enumerate() {
+        let share = until.left() / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        if share.is_zero() {
+            return Err(DialError::TimedOut("a connection"));
+        }
+        match connect_one(address, share, cancel) {
+            Ok(socket) => {
+                let peer = format!("('{}', {})", address.ip(), address.port());
+                return Ok(Reached { socket, is_tcp: true, peer });
+            }
+            Err(_) if cancel.is_cancelled() => return Err(DialError::Cancelled),
+            Err(error) => failure = error,
+        }
+    }
+    match failure.kind() {
+        io::ErrorKind::TimedOut => Err(DialError::TimedOut("a connection")),
+        _ => Err(DialError::Unreachable(failure)),
+    }
+}
+
+fn connect_one(address: &SocketAddr, time_max: std::time::Duration, cancel: &Cancel) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None)?;
+    let other = socket.try_clone()?;
+    // Ends the wait; without a connection shutting down is an error that does not matter.
+    let _ending = cancel.on_cancel(move || drop(other.shutdown(Shutdown::Both)));
+    socket.connect_timeout(&(*address).into(), time_max)?;
+    Ok(socket)
+}
+
+/// The addresses of a host. The look-up has no time limit of its own, so a thread makes it, which goes on alone if it
+/// takes too long.
+fn resolve(host: &str, port: u16, until: IoDeadline, cancel: &Cancel) -> Result<Vec<SocketAddr>, DialError> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let (found, wait) = mpsc::sync_channel::<Option<io::Result<Vec<SocketAddr>>>>(2);
+    let cancelled = found.clone();
+    // Nobody waits any more if the channel is closed.
+    let _ending = cancel.on_cancel(move || drop(cancelled.try_send(None)));
+    let name = host.to_string();
+    thread::Builder::new()
+        .name("zeo-resolve".into())
+        .spawn(move || {
+            let addresses = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
+            drop(found.try_send(Some(addresses)));
+        })
+        .map_err(DialError::Unreachable)?;
+    match wait.recv_timeout(until.left()) {
+        Ok(Some(addresses)) => addresses.map_err(DialError::Unreachable),
+        Ok(None) => Err(DialError::Cancelled),
+        Err(_) => Err(DialError::TimedOut("the address of the host")),
+    }
+}

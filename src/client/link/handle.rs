@@ -1,0 +1,166 @@
+//! What callers have of a link: calling, sending, closing.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::end::{EndCause, EndNotice, LinkError};
+use super::pending::Pending;
+use super::sending::{Sending, Weight};
+use super::shim::{Answer, Call, ServerPush};
+use super::slot::Slot;
+use crate::base::sync::{Action, Arc, AtomicBool, AtomicU64, Ordering, assert_permitted};
+use crate::net::stream::{Sink, Stream};
+use crate::wire::mac::RunningMac;
+use crate::wire::protocol::Wire;
+
+/// What becomes of an answer.
+pub(super) type OnAnswer = Box<dyn FnOnce(&Link, Result<Answer<'_>, LinkError>) + Send>;
+
+/// What takes the messages that the server sends without a call. Its methods are called by the reader, in the order of
+/// arrival, among the closures of calls, and must not wait.
+pub trait Receiver: Send + Sync {
+    /// The server sent this.
+    fn push(&self, link: &Link, push: ServerPush<'_>);
+    /// The link has ended, and each call has its error. Called once, last.
+    fn ended(&self, link: &Link, cause: &EndCause);
+}
+
+/// A connection at work. Clones are the same link. It lives until [`Link::close`], or until the connection breaks;
+/// dropping a `Link` does not end it.
+#[derive(Clone)]
+pub struct Link(pub(super) Arc<Shared>);
+
+/// What the threads of a link share.
+pub(super) struct Shared {
+    pub stream: Stream,
+    pub sending: Sending,
+    pub pending: Pending<OnAnswer>,
+    pub notice: EndNotice,
+    /// Number of times that bytes were received.
+    pub received: AtomicU64,
+    pub has_ended: AtomicBool,
+    pub peer: String,
+    /// As agreed at the handshake; the sending side knows the dialect.
+    pub wire: Wire,
+}
+
+impl Link {
+    pub(super) fn new(
+        stream: Stream,
+        wire: Wire,
+        mac: Option<RunningMac>,
+        next_id: i64,
+        peer: String,
+    ) -> Link {
+        Link(Arc::new(Shared {
+            stream,
+            sending: Sending::new(wire, mac),
+            pending: Pending::new(next_id),
+            notice: EndNotice::default(),
+            received: AtomicU64::new(0),
+            has_ended: AtomicBool::new(false),
+            peer,
+            wire,
+        }))
+    }
+
+    /// The protocol of the connection. Its dialect may be that of the first call, which every server reads.
+    pub fn wire(&self) -> Wire {
+        self.0.wire
+    }
+
+    /// The address of the server, for the log.
+    pub fn peer(&self) -> &str {
+        &self.0.peer
+    }
+
+    /// Calls. `on_answer` runs in the reader, in the order in which answers arrive, with the answer or the cause of the
+    /// link's end; in this thread, if the link has ended already. It must not wait, and not call.
+    ///
+    /// Waits while too many messages are to be sent.
+    pub fn start(
+        &self,
+        call: &Call<'_>,
+        on_answer: impl FnOnce(&Link, Result<Answer<'_>, LinkError>) + Send + 'static,
+    ) {
+        self.begin(call, Box::new(on_answer));
+    }
+
+    /// The id of the call; `None`: the link has ended.
+    fn begin(&self, call: &Call<'_>, on_answer: OnAnswer) -> Option<i64> {
+        match self.0.pending.add(on_answer) {
+            Ok(id) => {
+                self.put(Weight::of(call), |wire, out| wire.put_call(id, call, out));
+                Some(id)
+            }
+            Err((on_answer, cause)) => {
+                on_answer(self, Err(LinkError::Ended(cause)));
+                None
+            }
+        }
+    }
+
+    /// Calls and waits for the answer, which `read` takes from the message; it runs in the reader and must not wait.
+    /// `time_max`: `None` waits as long as the link lives. Not to be called in the reader.
+    pub fn call<T: Send + 'static>(
+        &self,
+        call: &Call<'_>,
+        time_max: Option<Duration>,
+        read: impl FnOnce(Answer<'_>) -> T + Send + 'static,
+    ) -> Result<T, LinkError> {
+        assert_permitted(Action::Network, "calling a server");
+        let slot = Arc::new(Slot::default());
+        let filled = Arc::clone(&slot);
+        let id = self.begin(call, Box::new(move |_, answer| filled.fill(answer.map(read))));
+        if let Some(result) = slot.wait(time_max) {
+            return result;
+        }
+        let is_given_up = id.is_some_and(|id| self.0.pending.take(id).is_some());
+        // Else the answer has arrived in this moment.
+        let result = if is_given_up { None } else { slot.wait(None) };
+        result.unwrap_or(Err(LinkError::TimedOut))
+    }
+
+    /// Sends a call that the server does not answer. An error of the network ends the link.
+    pub fn send(&self, call: &Call<'_>) {
+        self.put(Weight::of(call), |wire, out| wire.put_call(0, call, out));
+    }
+
+    fn put(&self, weight: Weight, encode: impl FnOnce(&Wire, &mut Vec<u8>)) {
+        if let Err(error) = self.0.sending.send(&self.0.stream, weight, encode) {
+            self.end(EndCause::Network(Arc::new(error)));
+        }
+    }
+
+    /// Whether the link has ended, or is about to.
+    pub fn has_ended(&self) -> bool {
+        self.0.has_ended.load(Ordering::SeqCst)
+    }
+
+    /// Ends the link: each call that has no answer yet gets the error, from the reader. Does not wait for that. May be
+    /// called at any time, also by what the reader runs.
+    pub fn close(&self) {
+        self.end(EndCause::Closed);
+    }
+
+    /// Ends the link because the server has broken the protocol.
+    pub fn fail(&self, what: &str) {
+        self.end(EndCause::Protocol(what.into()));
+    }
+
+    /// The first cause counts.
+    pub(super) fn end(&self, cause: EndCause) {
+        if self.0.pending.end(cause) {
+            self.0.has_ended.store(true, Ordering::SeqCst);
+            self.0.sending.end();
+            self.0.notice.give();
+            self.0.stream.shutdown();
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Link").field(&self.0.peer).finish()
+    }
+}

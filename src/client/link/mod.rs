@@ -1,0 +1,44 @@
+//! A connection at work: many threads call, one thread reads.
+//!
+//! - Answers and the messages that the server sends without a call are handled by the reader, one at a time, in the
+//!   order in which they arrive. What handles them must not wait: everything else of this link waits behind it.
+//! - Every call ends exactly once: with its answer, or with the cause of the link's end.
+//! - Messages leave in the order in which they were queued; those of one thread in the order of its calls.
+//! - The reader never sends, and no sender waits for the reader: else both sides could wait for each other.
+//!
+//! How a connection comes about is in [`super::dial`].
+
+mod end;
+mod handle;
+mod keeper;
+mod pending;
+mod reader;
+mod sending;
+mod shim;
+mod slot;
+
+use std::io;
+use std::thread;
+
+use crate::base::sync::Arc;
+use crate::client::dial::Dialled;
+pub use end::{EndCause, LinkError};
+pub use handle::{Link, Receiver};
+pub use keeper::{LinkOptions, Silence};
+pub use shim::{Call, ServerPush};
+
+/// Puts a connection to work: starts the threads that read it and keep it alive.
+pub fn start(dialled: Dialled, receiver: Arc<dyn Receiver>, options: LinkOptions) -> io::Result<Link> {
+    let Dialled { stream, frames, wire, macs, next_id, peer } = dialled;
+    let (sent, received) = macs.map_or((None, None), |macs| (Some(macs.sent), Some(macs.received)));
+    let link = Link::new(stream, wire, sent, next_id, peer);
+    let reader = reader::Reader::new(link.clone(), frames, received, receiver);
+    thread::Builder::new().name("zeo-link".into()).spawn(move || reader.run())?;
+    let kept = link.clone();
+    let keeper = thread::Builder::new().name("zeo-link-keeper".into());
+    if let Err(error) = keeper.spawn(move || keeper::run(&kept, &options)) {
+        link.close();
+        return Err(error);
+    }
+    Ok(link)
+}
