@@ -128,12 +128,8 @@ fn pos(name: &'static str, message: &str) -> PyException {
 fn undo_error(reason: &str, oid: Option<Oid>) -> PyException {
     let mut args = vec![Value::text(reason)];
     args.extend(oid.map(Value::from));
-    PyException {
-        module: POS_EXCEPTION,
-        name: "UndoError",
-        args,
-        attributes: vec![("_reason", Value::text(reason)), ("_oid", oid.map_or(Value::None, Value::from))],
-    }
+    PyException::new(POS_EXCEPTION, "UndoError", args)
+        .with([("_reason", Value::text(reason)), ("_oid", oid.map_or(Value::None, Value::from))])
 }
 
 /// FileStorage gives it pairs (oid, UndoError), of which the first ends up as reason and oid.
@@ -149,28 +145,22 @@ fn multiple_undo_errors(errors: &[(Oid, &'static str)]) -> PyException {
         .collect();
     let pairs = Value::List(pairs);
     let (reason, oid) = errors.first().map_or((Value::None, Value::None), pair);
-    PyException {
-        module: POS_EXCEPTION,
-        name: "MultipleUndoErrors",
-        args: vec![pairs.clone()],
-        attributes: vec![("_reason", reason), ("_oid", oid), ("_errs", pairs)],
-    }
+    PyException::new(POS_EXCEPTION, "MultipleUndoErrors", vec![pairs.clone()]).with([
+        ("_reason", reason),
+        ("_oid", oid),
+        ("_errs", pairs),
+    ])
 }
 
 /// The client shows the class of the object, which is read from its record.
 fn conflict_error(name: &'static str, message: &str, conflict: &Conflict) -> PyException {
     let class = record::class_name(&conflict.data);
-    PyException {
-        module: POS_EXCEPTION,
-        name,
-        args: Vec::new(),
-        attributes: vec![
-            ("message", Value::text(message)),
-            ("oid", conflict.oid.into()),
-            ("class_name", class.map_or(Value::None, |class| Value::text(class.into_string()))),
-            ("serials", Value::Tuple(vec![conflict.committed.into(), conflict.read.into()])),
-        ],
-    }
+    PyException::new(POS_EXCEPTION, name, Vec::new()).with([
+        ("message", Value::text(message)),
+        ("oid", conflict.oid.into()),
+        ("class_name", class.map_or(Value::None, |class| Value::text(class.into_string()))),
+        ("serials", Value::Tuple(vec![conflict.committed.into(), conflict.read.into()])),
+    ])
 }
 
 /// Whether an error is an everyday answer, not an event for the log.
@@ -178,7 +168,7 @@ pub fn is_routine(exception: &PyException) -> bool {
     let is_refused_client = exception.name == "AuthError"; // has a log line of its own
     exception.module == POS_EXCEPTION
         && matches!(
-            exception.name,
+            &*exception.name,
             "POSKeyError"
                 | "ConflictError"
                 | "ReadConflictError"
@@ -210,8 +200,8 @@ mod tests {
         ];
         for (what, class) in cases {
             let exception = of_storage_error(&StorageError::Refused { what, message: "why".into() });
-            let name = match exception.module {
-                BUILTINS => exception.name.into(),
+            let name = match &*exception.module {
+                BUILTINS => exception.name.to_string(),
                 module => format!("{module}.{}", exception.name),
             };
             assert_eq!((name.as_str(), exception.args), (class, vec![Value::text("why")]));

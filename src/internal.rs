@@ -31,9 +31,7 @@ pub mod client {
         pub use crate::client::dial::{Credentials, DialError, DialOptions, dial};
     }
     pub mod link {
-        pub use crate::client::link::{
-            Call, EndCause, Link, LinkError, LinkOptions, Receiver, ServerPush, Silence, start,
-        };
+        pub use crate::client::link::{EndCause, Link, LinkError, LinkOptions, Receiver, Silence, start};
     }
 }
 
@@ -160,6 +158,12 @@ pub mod server {
 }
 
 pub mod wire {
+    pub mod answers {
+        pub use crate::wire::answers::{FromServer, ServerPush};
+    }
+    pub mod calls {
+        pub use crate::wire::calls::Call;
+    }
     pub mod call {
         pub use crate::wire::call::Incoming;
     }

@@ -16,6 +16,7 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target { name: "answers", run: targets::answers::run, seeds: targets::answers::seeds },
     Target { name: "auth", run: targets::auth::run, seeds: targets::auth::seeds },
     Target { name: "data_fs", run: targets::data_fs::run, seeds: targets::data_fs::seeds },
     Target { name: "frame", run: targets::frame::run, seeds: targets::frame::seeds },

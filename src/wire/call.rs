@@ -46,14 +46,7 @@ impl Wire {
     /// Appends one frame: a call that expects an answer.
     pub fn call(&self, id: i64, method: &str, args: &[Value], out: &mut Vec<u8>) {
         encoder::frame(*self, out, |e| {
-            e.begin_message();
-            e.int(id);
-            if self.async_flag_is_bool() {
-                e.bool(false);
-            } else {
-                e.int(0);
-            }
-            e.text(method);
+            e.begin_request(id, method);
             e.begin_tuple(args.len());
             args.iter().for_each(|arg| e.value(arg));
             e.end_tuple(args.len());

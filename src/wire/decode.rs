@@ -1,5 +1,5 @@
-//! Decodes frames into [`Call`]s. A message whose arguments are all scalars is scanned in place; any other is read into
-//! a tree. Then [`super::methods`] finds the method.
+//! Decodes the messages of clients into [`Call`]s. A message whose arguments are all scalars is scanned in place; any
+//! other is read into a tree. Then [`super::methods`] finds the method.
 //!
 //! Where Python's server would answer with an exception, the result is [`Request::Malformed`]; only what Python cannot
 //! decode at all is an error here.
@@ -51,6 +51,9 @@ fn call_of_scalars<'a>(wire: Wire, scanned: Scanned, slots: &Slots<'a>) -> Resul
         return Err(error("the name of the method is no string"));
     };
     let count = scanned.args;
+    if count.is_none() && args.first().is_some_and(|slot| slot.scalar != Scalar::None) {
+        return Err(error("the arguments are no tuple"));
+    }
     let args = Args { method, slots: args.get(..count.unwrap_or(0)).unwrap_or_default(), tree: None, wire };
     let id = match id.scalar {
         Scalar::Int(id) => MsgId::Int(id),
@@ -133,7 +136,7 @@ fn call<'a>(
     Ok(Call { id, is_async, request })
 }
 
-fn error(what: impl Into<String>) -> DecodeError {
+pub(super) fn error(what: impl Into<String>) -> DecodeError {
     DecodeError { what: what.into() }
 }
 

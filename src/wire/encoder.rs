@@ -160,7 +160,19 @@ impl Encoder<'_> {
         self.text(REPLY);
     }
 
-    /// The part of a call to the client before the arguments.
+    /// The part of a call with a reply before the arguments.
+    pub fn begin_request(&mut self, id: i64, method: &str) {
+        self.begin_message();
+        self.int(id);
+        if self.wire.call_flag_is_bool() {
+            self.bool(false);
+        } else {
+            self.int(0);
+        }
+        self.text(method);
+    }
+
+    /// The part of a call without a reply, of either side, before the arguments.
     pub fn begin_call(&mut self, method: &str) {
         self.begin_message();
         self.int(0);
@@ -241,7 +253,7 @@ impl Encoder<'_> {
         match (self.wire.encoding, exception.args.first()) {
             (Encoding::Pickle(_), _) => self.exception_instance(exception),
             (Encoding::Msgpack, Some(message)) => self.value(message),
-            (Encoding::Msgpack, None) => self.text(exception.name),
+            (Encoding::Msgpack, None) => self.text(&exception.name),
         }
     }
 
@@ -267,11 +279,11 @@ impl Encoder<'_> {
 
     /// The class of an exception: the module of the built-in ones depends on the Python.
     pub fn exception_class(&mut self, exception: &PyException) {
-        let module = match (exception.module, self.wire.encoding) {
+        let module = match (&*exception.module, self.wire.encoding) {
             (BUILTINS, Encoding::Pickle(Dialect::Python2)) => "exceptions",
             (module, _) => module,
         };
-        pickle::put_global(module, exception.name, self.out);
+        pickle::put_global(module, &exception.name, self.out);
     }
 
     /// A pickled instance. ZODB's own exceptions reduce to `_recon(class, state)`, with the arguments in the state;
@@ -300,7 +312,7 @@ impl Encoder<'_> {
         self.exception_class(exception);
         // ConflictError and similar classes of 3.8 keep their message in a slot that must be set; others ignore it.
         let message =
-            self.wire.exceptions_have_message() && !attributes.iter().any(|(name, _)| *name == "message");
+            self.wire.exceptions_have_message() && !attributes.iter().any(|(name, _)| name == "message");
         let count = attributes.len() + 1 + usize::from(message);
         self.begin_dict(count);
         for (name, value) in attributes {

@@ -4,21 +4,19 @@
 //! How an exception is encoded is in [`super::encoder`]: a pickled instance before Z5, class name and
 //! arguments in Z5 and M5.
 
+use std::borrow::Cow;
 use std::fmt;
 
-pub use super::value::PyException;
 use super::value::Value;
+pub use super::value::{BUILTINS, PyException};
 use crate::base::untrusted::{Untrusted, UntrustedBytes};
-
-/// Placeholder for the module of the peer's built-in exceptions.
-pub const BUILTINS: &str = "builtins";
 
 /// The text for a log line: class and arguments. Arguments may come from a client.
 impl fmt::Display for PyException {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)?;
+        f.write_str(&self.name)?;
         let mut args = &self.args[..];
-        if let ("OSError", [Value::Int(errno), rest @ ..]) = (self.name, args) {
+        if let ("OSError", [Value::Int(errno), rest @ ..]) = (&*self.name, args) {
             write!(f, ": [Errno {errno}]")?;
             args = rest;
         } else if !args.is_empty() {
@@ -64,8 +62,18 @@ impl fmt::Display for Shown<'_> {
 
 impl PyException {
     /// An exception with positional arguments only.
-    pub fn new(module: &'static str, name: &'static str, args: Vec<Value>) -> PyException {
-        PyException { module, name, args, attributes: Vec::new() }
+    pub fn new(
+        module: impl Into<Cow<'static, str>>,
+        name: impl Into<Cow<'static, str>>,
+        args: Vec<Value>,
+    ) -> PyException {
+        PyException { module: module.into(), name: name.into(), args, attributes: Vec::new() }
+    }
+
+    /// The same exception with these attributes.
+    pub fn with<const N: usize>(mut self, attributes: [(&'static str, Value); N]) -> PyException {
+        self.attributes.extend(attributes.map(|(name, value)| (Cow::Borrowed(name), value)));
+        self
     }
 
     /// A built-in exception with a message, e.g. `ValueError("no such storage")`.

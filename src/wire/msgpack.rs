@@ -32,7 +32,8 @@ const MAP32: u8 = 0xdf;
 
 // -- reading
 
-/// Scans a message whose arguments are scalars. `None` if one is none, or if it is no message.
+/// Scans a message whose arguments are scalars, or a scalar in their place. `None` if one is none, or if it is no
+/// message.
 pub(super) fn scan<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<Scanned> {
     let mut r = Reader::new(frame);
     (r.u8()? == 0x94).then_some(())?;
@@ -49,18 +50,53 @@ pub(super) fn scan<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<Scanned
         };
         *slots.get_mut(position)? = slot;
     }
-    let count = match r.u8()? {
-        count @ 0x90..=0x9f => usize::from(count & 0x0f),
-        NIL => {
-            r.rest().is_empty().then_some(())?;
-            return Some(Scanned { args: None });
+    let count = match r.rest() {
+        [count @ 0x90..=0x9f, ..] => {
+            r.u8()?;
+            Some(usize::from(count & 0x0f))
         }
-        _ => return None,
+        [ARRAY16, ..] => {
+            r.u8()?;
+            Some(r.u16_be()?.into())
+        }
+        _ => None,
     };
-    for slot in slots.get_mut(HEAD..HEAD + count)? {
+    for slot in slots.get_mut(HEAD..HEAD + count.unwrap_or(1))? {
         *slot = scalar(&mut r)?;
     }
-    r.rest().is_empty().then_some(Scanned { args: Some(count) })
+    r.rest().is_empty().then_some(Scanned { args: count })
+}
+
+/// Scans the front of a message (id, flag, method) into the first slots. Returns the offset of the rest.
+pub(super) fn head<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<usize> {
+    let mut r = Reader::new(frame);
+    (r.u8()? == 0x94).then_some(())?;
+    for slot in slots.iter_mut().take(HEAD) {
+        *slot = scalar(&mut r)?;
+    }
+    Some(r.pos())
+}
+
+/// Scans (tid, array of oids) at `pos`, the last value of a message. Appends to `oids`; `None` if the value has another
+/// form.
+pub(super) fn oids(frame: &[u8], pos: usize, oids: &mut Vec<Oid>) -> Option<Tid> {
+    let mut r = Reader::new(frame);
+    r.take(pos)?;
+    let id8 = |r: &mut Reader<'_>| match scalar(r)?.scalar {
+        Scalar::Bytes(id) => <[u8; 8]>::try_from(id).ok(),
+        _ => None,
+    };
+    (r.u8()? == 0x92).then_some(())?;
+    let tid = Tid::from_bytes(id8(&mut r)?);
+    let count = match r.u8()? {
+        count @ 0x90..=0x9f => usize::from(count & 0x0f),
+        format @ (ARRAY16 | ARRAY32) => count(&mut r, format - ARRAY16 + 1)?,
+        _ => return None,
+    };
+    for _ in 0..count {
+        oids.push(Oid::from_bytes(id8(&mut r)?));
+    }
+    r.is_empty().then_some(tid)
 }
 
 fn scalar<'a>(r: &mut Reader<'a>) -> Option<Slot<'a>> {

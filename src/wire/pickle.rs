@@ -21,7 +21,13 @@ pub(super) fn tree(frame: &[u8]) -> Result<Tree<'_>, PickleError> {
     read(frame, ACCEPT)
 }
 
-/// Scans a message whose arguments are scalars. `None` if one is none, or if it is no message.
+/// Reads a server's message with any result. Its exceptions may be of any class; nothing is imported or called.
+pub(super) fn tree_of_server(frame: &[u8]) -> Result<Tree<'_>, PickleError> {
+    read(frame, Accept { global: |_, _| true, persistent: false, nodes_max: 1 << 22 })
+}
+
+/// Scans a message whose arguments are scalars, or a scalar in their place. `None` if one is none, or if it is no
+/// message.
 pub(super) fn scan<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<Scanned> {
     let mut lexer = Lexer::new(frame);
     let mut count = 0; // of slots that are filled
@@ -83,7 +89,7 @@ pub(super) fn scan<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<Scanned
                 continue;
             }
             op::TUPLE if depth == 1 && args.is_some() => break,
-            op::TUPLE if depth == 1 && count == HEAD + 1 => break, // `None` instead of arguments, perhaps
+            op::TUPLE if depth == 1 && count == HEAD + 1 => break, // a scalar instead of arguments
             op::LONG_BINPUT => {
                 lexer.array::<4>()?;
                 continue;
@@ -99,11 +105,100 @@ pub(super) fn scan<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<Scanned
     while lexer.rest().first() == Some(&op::BINPUT) {
         lexer.token().ok()?;
     }
-    (lexer.rest() == [op::STOP]).then_some(())?;
-    if args.is_none() && slots.get(HEAD)?.scalar != Scalar::None {
-        return None;
+    (lexer.rest() == [op::STOP]).then_some(Scanned { args })
+}
+
+/// Scans the front of a message (id, flag, method) into the first slots. Returns the offset of the rest.
+pub(super) fn head<'a>(frame: &'a [u8], slots: &mut Slots<'a>) -> Option<usize> {
+    let mut lexer = Lexer::new(frame);
+    let mut is_open = false;
+    let mut count = 0;
+    while count < HEAD {
+        let start = lexer.end();
+        match lexer.opcode().ok()? {
+            op::MARK if !is_open => is_open = true,
+            opcode if is_note(opcode) => _ = lexer.argument(opcode).ok()?,
+            opcode => {
+                let scalar = scalar(&mut lexer, opcode).filter(|_| is_open)?;
+                *slots.get_mut(count)? = Slot { scalar, encoded: lexer.since(start) };
+                count += 1;
+            }
+        }
     }
-    Some(Scanned { args })
+    Some(lexer.end())
+}
+
+/// Opcodes without an effect on the stack.
+fn is_note(opcode: u8) -> bool {
+    matches!(opcode, op::PROTO | op::FRAME | op::PUT | op::BINPUT | op::LONG_BINPUT | op::MEMOIZE)
+}
+
+/// Whether the value at `pos` begins with a class, perhaps as the first item of a tuple.
+pub(super) fn is_class(frame: &[u8], pos: usize) -> bool {
+    let mut lexer = Lexer::at(frame, pos);
+    match lexer.opcode() {
+        Ok(op::MARK) => lexer.opcode() == Ok(op::GLOBAL),
+        opcode => opcode == Ok(op::GLOBAL),
+    }
+}
+
+/// Scans (tid, list of oids) at `pos`, the last value of a message. Each oid may be in a pair with an empty version.
+/// Appends to `oids`; `None` if the value has another form.
+pub(super) fn oids(frame: &[u8], pos: usize, oids: &mut Vec<Oid>) -> Option<Tid> {
+    let mut lexer = Lexer::at(frame, pos);
+    let mut next = || {
+        loop {
+            let opcode = lexer.opcode().ok()?;
+            if opcode == op::MARK || !is_note(opcode) {
+                return Some((opcode, lexer.argument(opcode).ok()?));
+            }
+            lexer.argument(opcode).ok()?;
+        }
+    };
+    let mut first = next()?;
+    let has_mark = first.0 == op::MARK;
+    if has_mark {
+        first = next()?;
+    }
+    let (Argument::Bytes(tid) | Argument::Str(tid)) = first.1 else { return None };
+    let tid = Tid::from_slice(tid)?;
+    (next()?.0 == op::EMPTY_LIST).then_some(())?;
+
+    let mut marks = [0; 2]; // length of `oids` at each open mark
+    let mut depth = 0; // of open marks
+    let mut appended = oids.len(); // oids that are in the list
+    let mut has_version = false; // the last oid is followed by its version
+    let end = loop {
+        match next()? {
+            (_, Argument::Bytes([]) | Argument::Str([]) | Argument::Text([])) if !has_version => {
+                (oids.len() > appended).then_some(())?;
+                has_version = true;
+            }
+            (_, Argument::Bytes(oid) | Argument::Str(oid)) if !has_version => {
+                oids.push(Oid::from_slice(oid)?)
+            }
+            (op::MARK, _) if !has_version => {
+                *marks.get_mut(depth)? = oids.len();
+                depth += 1;
+            }
+            (op::TUPLE2, _) if has_version => has_version = false,
+            (op::TUPLE, _) if has_version => {
+                depth = depth.checked_sub(1)?;
+                (oids.len() == marks.get(depth)? + 1).then_some(())?;
+                has_version = false;
+            }
+            (op::APPENDS, _) if !has_version && depth == 1 && marks.first() == Some(&appended) => {
+                depth = 0;
+                appended = oids.len();
+            }
+            (op::APPEND, _) if !has_version && depth == 0 && oids.len() == appended + 1 => appended += 1,
+            (end @ (op::TUPLE | op::TUPLE2), _) if !has_version && depth == 0 && oids.len() == appended => {
+                break end;
+            }
+            _ => return None,
+        }
+    };
+    ((end == op::TUPLE) == has_mark && next()?.0 == op::TUPLE && next()?.0 == op::STOP).then_some(tid)
 }
 
 /// The argument of any opcode, if it is a scalar.
@@ -116,7 +211,12 @@ fn scalar<'a>(lexer: &mut Lexer<'a>, opcode: u8) -> Option<Scalar<'a>> {
         Argument::Int(value) => Some(Scalar::Int(value)),
         Argument::Bool(value) => Some(Scalar::Bool(value)),
         Argument::Float(value) => Some(Scalar::Float(value)),
-        _ => None,
+        _ => match opcode {
+            op::NONE => Some(Scalar::None),
+            op::NEWFALSE => Some(Scalar::Bool(false)),
+            op::NEWTRUE => Some(Scalar::Bool(true)),
+            _ => None,
+        },
     }
 }
 

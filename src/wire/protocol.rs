@@ -63,9 +63,10 @@ enum Column {
     StatusVerifyingClients,
     StatusLastTransaction,
     NoBlobNamesPath,
+    CallFlagIsBool,
 }
 
-const COLUMNS: usize = Column::NoBlobNamesPath as usize + 1;
+const COLUMNS: usize = Column::CallFlagIsBool as usize + 1;
 
 /// One row of [`TABLE`].
 struct Row {
@@ -105,15 +106,16 @@ const TABLE: [Row; 9] = {
         //                                            |  |  |  |  |  |  |  |  |  |  StatusVerifyingClients
         //                                            |  |  |  |  |  |  |  |  |  |  |  StatusLastTransaction
         //                                            |  |  |  |  |  |  |  |  |  |  |  |  NoBlobNamesPath
-        row(Z200,  "Z200",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
-        row(Z201,  "Z201",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
-        row(Z303,  "Z303",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
-        row(Z308,  "Z308",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
-        row(Z309,  "Z309",  None,       Answered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
-        row(Z310,  "Z310",  None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
-        row(Z3101, "Z3101", None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N]),
-        row(Z4,    "Z4",    None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, Y, Y]),
-        row(Z5,    "Z5",    Some("M5"), Buffered,    [N, N, N, Y, N, N, N, Y, Y, Y, N, Y, Y]),
+        //                                            |  |  |  |  |  |  |  |  |  |  |  |  |  CallFlagIsBool
+        row(Z200,  "Z200",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N, N]),
+        row(Z201,  "Z201",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N, N]),
+        row(Z303,  "Z303",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N, N]),
+        row(Z308,  "Z308",  None,       Answered,    [Y, Y, Y, N, Y, Y, Y, N, N, N, Y, N, N, N]),
+        row(Z309,  "Z309",  None,       Answered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N, N]),
+        row(Z310,  "Z310",  None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N, Y]),
+        row(Z3101, "Z3101", None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, N, N, Y]),
+        row(Z4,    "Z4",    None,       Buffered,    [N, N, Y, N, Y, Y, Y, N, N, N, Y, Y, Y, Y]),
+        row(Z5,    "Z5",    Some("M5"), Buffered,    [N, N, N, Y, N, N, N, Y, Y, Y, N, Y, Y, Y]),
     ]
 };
 
@@ -249,6 +251,16 @@ impl Wire {
         Wire { generation, encoding }
     }
 
+    /// The wire of a server, from its first reply: a client does not know the dialect before.
+    pub fn of_first_reply(self, frame: &[u8]) -> Wire {
+        match self.encoding {
+            Encoding::Pickle(_) => {
+                Wire { encoding: Encoding::Pickle(dialect_of_first_message(frame)), ..self }
+            }
+            Encoding::Msgpack => self,
+        }
+    }
+
     fn has(self, column: Column) -> bool {
         self.generation.row().columns.get(column as usize).copied().unwrap_or_default()
     }
@@ -321,6 +333,11 @@ impl Wire {
         self.has(Column::StatusLastTransaction)
     }
 
+    /// The flag of calls with a reply is `False`; earlier it is 0.
+    pub fn call_flag_is_bool(self) -> bool {
+        self.has(Column::CallFlagIsBool)
+    }
+
     /// The error for a blob without a file is `No blob file at PATH`; earlier `No blob file`.
     pub fn no_blob_names_path(self) -> bool {
         self.has(Column::NoBlobNamesPath)
@@ -371,7 +388,8 @@ mod tests {
             async_error_closes,
             status_has_verifying_clients,
             status_has_last_transaction,
-            no_blob_names_path
+            no_blob_names_path,
+            call_flag_is_bool
         ]
         .to_vec();
         differences.push(("undo_call", |wire| match wire.undo_call() {

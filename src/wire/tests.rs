@@ -1,12 +1,14 @@
 //! The encodings of every generation, with made-up values and messages; [`recorded`] has messages of real clients and
-//! servers.
+//! servers,
+//! [`client`] has the client's side.
 
+mod client;
 mod recorded;
 
 use proptest::prelude::*;
 
 use super::decode::decode_tree;
-use super::exception::PyException;
+use super::exception::{BUILTINS, PyException};
 use super::msgpack;
 use super::protocol::*;
 use super::push::Push;
@@ -192,7 +194,7 @@ fn refusals_are_pythons() {
     else {
         panic!()
     };
-    assert_eq!((exception.name, exception.args), ("POSKeyError", vec![Value::bytes("ab")]));
+    assert_eq!((&*exception.name, exception.args), ("POSKeyError", vec![Value::bytes("ab")]));
     for method in [&b"load"[..], b"loadEx", b"getAuthProtocol", b"__class__", b"get_size_info"] {
         let payload = [b"\x80\x03(K\x07\x89U", &[method.len() as u8][..], method, b")t."].concat();
         let request = z5.decode(&payload).unwrap().request;

@@ -1,6 +1,9 @@
 //! Plain Python data, for the rarely used calls. The calls whose speed matters (loads, stores, invalidations) never
 //! build a [`Value`].
 
+use std::borrow::Cow;
+
+use crate::pickle::Dialect;
 use crate::pickle::globals::in_message;
 use crate::pickle::opcode::{LONG, LONG1, LONG4, PROTO};
 use crate::pickle::read::{Accept, read};
@@ -32,18 +35,32 @@ pub enum Value {
     Exception(Box<PyException>),
 }
 
-/// An exception to be raised by the client.
+/// A Python exception: one that the peer is to raise, or one that a server raised.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PyException {
     /// For example `ZODB.POSException`; `BUILTINS` stands for `builtins` (Python 3) or
     /// `exceptions` (Python 2).
-    pub module: &'static str,
+    pub module: Cow<'static, str>,
     /// For example `POSKeyError`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Positional arguments of the instance.
     pub args: Vec<Value>,
     /// Instance attributes (`__dict__`); empty if the class has none.
-    pub attributes: Vec<(&'static str, Value)>,
+    pub attributes: Vec<(Cow<'static, str>, Value)>,
+}
+
+/// Stands for the module of the peer's built-in exceptions.
+pub const BUILTINS: &str = "builtins";
+
+impl PyException {
+    /// An exception of a class that a peer has named.
+    fn named(module: &str, name: &str) -> PyException {
+        let module = match module {
+            "exceptions" | "__builtin__" | BUILTINS => BUILTINS.into(),
+            module => module.to_string().into(),
+        };
+        PyException { module, name: name.to_string().into(), args: Vec::new(), attributes: Vec::new() }
+    }
 }
 
 impl Value {
@@ -101,10 +118,47 @@ impl Value {
     }
 }
 
+/// A value in a server's message.
+pub(super) fn of_server(dialect: Dialect, tree: &Tree<'_>, id: NodeId) -> Result<Value, NotPlain> {
+    let budget = &mut Budget::for_len(tree.len());
+    Converter { tree, origin: Origin::Server(dialect), budget }.value(id, DEPTH_MAX)
+}
+
+/// The exception in a reply of a server, a pair: class and pickled instance; or, since Z5, `module.Class` and the
+/// arguments or the attributes. `None` if it is no such pair.
+pub(super) fn raised_by_server(dialect: Dialect, tree: &Tree<'_>, id: NodeId) -> Option<PyException> {
+    let (Node::Tuple(pair) | Node::List(pair)) = tree.node(id) else { return None };
+    let &[class, content] = pair.as_slice() else { return None };
+    let budget = &mut Budget::for_len(tree.len());
+    let mut converter = Converter { tree, origin: Origin::Server(dialect), budget };
+    let mut exception = match tree.node(class) {
+        Node::Text(class) | Node::Str(class) | Node::Bytes(class) => {
+            let class = String::from_utf8_lossy(class);
+            let (module, name) = class.rsplit_once('.').unwrap_or(("", &class));
+            PyException::named(module, name)
+        }
+        _ => converter.class(class).ok()?,
+    };
+    match tree.node(content) {
+        Node::Tuple(args) | Node::List(args) => exception.args = converter.shown(args, DEPTH_MAX).ok()?,
+        Node::Dict(pairs) => converter.attributes(pairs, DEPTH_MAX, &mut exception).ok()?,
+        Node::Object(object) => {
+            if let Ok(instance) = converter.exception(object, DEPTH_MAX) {
+                exception = instance;
+            }
+        }
+        _ => {}
+    }
+    Some(exception)
+}
+
 /// The origin of a pickle, which determines the types of its strings.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Origin {
+    /// A client's message.
     Message,
+    /// A server's message, which may have exceptions; strings of Python 2 are passed on as they are.
+    Server(Dialect),
     /// Written into a file by Python 2; its readers get the types that were written.
     Python2,
     /// Written into a file by Python 3.
@@ -132,9 +186,10 @@ impl Converter<'_, '_> {
                 if let Some(Node::Dict(state)) = object.state.map(|state| self.tree.node(state)) {
                     self.spend(state.len())?;
                 }
-                match prefix(self.tree, object) {
-                    Some(path) => Ok(Value::Prefix(Box::new(join(self.items(path, depth)?)))),
-                    None => Err(NotPlain("it is an instance")),
+                match (self.origin, prefix(self.tree, object)) {
+                    (Origin::Server(_), _) => Ok(Value::Exception(Box::new(self.exception(object, depth)?))),
+                    (_, Some(path)) => Ok(Value::Prefix(Box::new(join(self.items(path, depth)?)))),
+                    (_, None) => Err(NotPlain("it is an instance")),
                 }
             }
             _ => self.leaf(id),
@@ -165,6 +220,75 @@ impl Converter<'_, '_> {
         Ok(Value::Dict(values))
     }
 
+    /// A pickled exception: a class called with arguments, or ZODB's `_recon` called with the class and its state.
+    fn exception(&mut self, object: &Object, depth: usize) -> Result<PyException, NotPlain> {
+        let Node::Tuple(args) = self.tree.node(object.args) else {
+            return Err(NotPlain("it is an instance"));
+        };
+        let mut exception = self.class(object.class)?;
+        let state = match args.as_slice() {
+            [class, state] if exception.module == "ZODB.POSException" && exception.name == "_recon" => {
+                exception = self.class(*class)?;
+                Some(*state)
+            }
+            args => {
+                exception.args = self.shown(args, depth)?;
+                object.state
+            }
+        };
+        let pairs = match state.map(|state| self.tree.node(state)) {
+            Some(Node::Dict(pairs)) => pairs.as_slice(),
+            _ => &[],
+        };
+        self.attributes(pairs, depth, &mut exception)?;
+        Ok(exception)
+    }
+
+    /// An exception of this class.
+    fn class(&mut self, id: NodeId) -> Result<PyException, NotPlain> {
+        let Node::Global { module, name } = self.tree.node(id) else {
+            return Err(NotPlain("it is an instance"));
+        };
+        self.spend(module.len() + name.len())?;
+        Ok(PyException::named(&String::from_utf8_lossy(module), &String::from_utf8_lossy(name)))
+    }
+
+    /// Adds what is in the state of an exception: its arguments and attributes.
+    fn attributes(
+        &mut self,
+        pairs: &[(NodeId, NodeId)],
+        depth: usize,
+        exception: &mut PyException,
+    ) -> Result<(), NotPlain> {
+        self.spend(pairs.len())?;
+        for (key, value) in pairs {
+            let (Node::Text(key) | Node::Str(key) | Node::Bytes(key)) = self.tree.node(*key) else {
+                continue;
+            };
+            self.spend(key.len())?;
+            match (&**key, self.tree.node(*value)) {
+                (b"args", Node::Tuple(args)) => exception.args = self.shown(args, depth)?,
+                _ => {
+                    let value = self.shown(&[*value], depth)?.pop().unwrap_or(Value::None);
+                    exception.attributes.push((String::from_utf8_lossy(key).into_owned().into(), value));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Values for an exception's text. For an instance, and for what is nested too deeply, there is a text in its
+    /// place.
+    fn shown(&mut self, items: &[NodeId], depth: usize) -> Result<Vec<Value>, NotPlain> {
+        self.spend(items.len())?;
+        Ok(items
+            .iter()
+            .map(|item| {
+                self.value(*item, depth).unwrap_or_else(|NotPlain(what)| Value::text(format!("({what})")))
+            })
+            .collect())
+    }
+
     fn leaf(&mut self, id: NodeId) -> Result<Value, NotPlain> {
         let node = self.tree.node(id);
         let len = match node {
@@ -174,11 +298,11 @@ impl Converter<'_, '_> {
             _ => 0,
         };
         self.spend(len)?;
-        let is_python2 = self.origin == Origin::Python2;
+        let is_python2 = matches!(self.origin, Origin::Python2 | Origin::Server(Dialect::Python2));
         Ok(match node {
             Node::None => Value::None,
             Node::Bool(value) => Value::Bool(*value),
-            Node::Int(value) if is_python2 && is_long(self.tree, id) => {
+            Node::Int(value) if self.origin == Origin::Python2 && is_long(self.tree, id) => {
                 Value::BigInt(value.to_le_bytes().to_vec())
             }
             Node::Int(value) => Value::Int(*value),

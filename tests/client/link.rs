@@ -9,9 +9,9 @@ use runzeo::internal::base::address::Address;
 use runzeo::internal::base::cancel::Cancel;
 use runzeo::internal::base::clock::TimeSource;
 use runzeo::internal::client::dial::{DialOptions, dial};
-use runzeo::internal::client::link::{
-    Call, EndCause, Link, LinkError, LinkOptions, Receiver, ServerPush, Silence, start,
-};
+use runzeo::internal::client::link::{EndCause, Link, LinkError, LinkOptions, Receiver, Silence, start};
+use runzeo::internal::wire::answers::ServerPush;
+use runzeo::internal::wire::calls::Call;
 use runzeo::internal::wire::value::Value;
 
 use crate::servers::{tcp, with_each};
@@ -38,9 +38,10 @@ pub fn link_to(address: &Address) -> (Link, Arc<Watcher>) {
     (link, watcher)
 }
 
-pub fn ask(link: &Link, name: &str, args: &[Value]) -> Result<Option<Value>, String> {
+pub fn ask(link: &Link, name: &str, args: &[Value]) -> Result<Value, String> {
     let limit = Some(Duration::from_secs(30));
-    link.call(&Call::Other { name, args }, limit, |answer| answer.result).expect("an answer")
+    link.call(&Call::Other { name, args }, limit, |answer| answer.value().map_err(|e| e.to_string()))
+        .expect("an answer")
 }
 
 pub fn register(link: &Link) {
@@ -56,8 +57,7 @@ fn every_server_answers() {
         let load = [Value::Bytes(vec![0; 8]), Value::Bytes(vec![0x7f, 255, 255, 255, 255, 255, 255, 255])];
         let answer = ask(&link, "loadBefore", &load);
         assert!(
-            matches!(&answer, Ok(Some(Value::None)))
-                || answer.as_ref().is_err_and(|e| e.contains("KeyError")),
+            matches!(&answer, Ok(Value::None)) || answer.as_ref().is_err_and(|e| e.contains("KeyError")),
             "{name}: {answer:?}"
         );
         let wrong = ask(&link, "history", &[Value::Bytes(vec![1; 8])]).expect_err("no such object");
@@ -67,15 +67,15 @@ fn every_server_answers() {
         let (done, wait) = mpsc::channel();
         for number in 0..100 {
             let done = done.clone();
-            link.start(&Call::Other { name: "lastTransaction", args: &[] }, move |_, answer| {
-                assert!(answer.expect("an answer").result.is_ok());
+            link.start(&Call::LastTransaction, move |_, answer| {
+                assert!(answer.expect("an answer").done().is_ok());
                 done.send(number).expect("the test waits");
             });
         }
         drop(done);
         assert_eq!(wait.iter().collect::<Vec<_>>(), (0..100).collect::<Vec<_>>(), "{name}");
         server.kill();
-        let lost = link.call(&Call::Other { name: "lastTransaction", args: &[] }, None, |_| ());
+        let lost = link.call(&Call::LastTransaction, None, |_| ());
         assert!(matches!(lost, Err(LinkError::Ended(_))), "{name}: {lost:?}");
         while watcher.ended.lock().unwrap().is_empty() {
             thread::sleep(Duration::from_millis(5));
@@ -92,7 +92,7 @@ fn a_close_ends_every_call() {
     let (done, wait) = mpsc::channel();
     for _ in 0..1000 {
         let done = done.clone();
-        link.start(&Call::Other { name: "lastTransaction", args: &[] }, move |link, answer| {
+        link.start(&Call::LastTransaction, move |link, answer| {
             link.close();
             done.send(answer.is_ok()).expect("the test waits");
         });
@@ -101,7 +101,7 @@ fn a_close_ends_every_call() {
     let answered: Vec<bool> = wait.iter().collect();
     assert_eq!(answered.len(), 1000);
     assert!(answered.iter().filter(|ok| **ok).count() >= 1, "the first has an answer");
-    let late = link.call(&Call::Other { name: "lastTransaction", args: &[] }, None, |_| ());
+    let late = link.call(&Call::LastTransaction, None, |_| ());
     assert!(matches!(late, Err(LinkError::Ended(EndCause::Closed))), "{late:?}");
     while watcher.ended.lock().unwrap().is_empty() {
         thread::sleep(Duration::from_millis(5));
@@ -128,7 +128,7 @@ fn a_silent_server_is_noticed() {
     assert!(!link.has_ended(), "a server that answers is alive: {:?}", watcher.ended);
     server.signal("STOP");
     let (done, wait) = mpsc::channel();
-    link.start(&Call::Other { name: "lastTransaction", args: &[] }, move |_, answer| {
+    link.start(&Call::LastTransaction, move |_, answer| {
         done.send(answer.map(|_| ()).expect_err("no answer").to_string()).expect("the test waits");
     });
     let error = loop {

@@ -8,7 +8,6 @@ pub const LONG_FUNCTIONS: &[&str] = &[
     "src/pickle/rewrite.rs::value",
     "src/server/session/dispatch.rs::dispatch_registered",
     "src/wire/methods.rs::request",
-    "src/wire/pickle.rs::scan",
     "tests/support/pickle.rs::run",
     "tests/server/permissions.rs::calls",
     "tests/config/values.rs::every_key",

@@ -69,14 +69,13 @@ fn values() -> Vec<Value> {
 
 fn exceptions() -> Vec<PyException> {
     let oid = || Value::from(Oid(7));
-    let mut conflict = PyException::new("ZODB.POSException", "ConflictError", vec![]);
-    conflict.attributes = vec![
+    let conflict = PyException::new("ZODB.POSException", "ConflictError", vec![]).with([
         ("message", Value::text("database conflict error")),
         ("oid", oid()),
         ("class_name", Value::text("m.C")),
         ("serials", Value::Tuple(vec![Tid(2).into(), Tid(1).into()])),
-    ];
-    let read = PyException { name: "ReadConflictError", ..conflict.clone() };
+    ]);
+    let read = PyException { name: "ReadConflictError".into(), ..conflict.clone() };
     vec![
         PyException::new("ZODB.POSException", "POSKeyError", vec![oid()]),
         conflict,
@@ -128,7 +127,8 @@ fn samples() {
                 let mut out = Vec::new();
                 wire.error_reply(MsgId::Int(2), &exception, &mut out);
                 let args = expression(&Value::Tuple(exception.args.clone()));
-                let attributes = exception.attributes.iter().map(|(name, v)| (Value::text(*name), v.clone()));
+                let attributes =
+                    exception.attributes.iter().map(|(name, v)| (Value::text(&**name), v.clone()));
                 let attributes = expression(&Value::Dict(attributes.collect()));
                 line(
                     wire,

@@ -2,24 +2,13 @@
 
 use runzeo::auth::PyException;
 use runzeo::ids::Tid;
-use runzeo::internal::wire::protocol::{
-    Dialect, Encoding, Generation, Greeting, GreetingAnswer, Wire, negotiate,
-};
+use runzeo::internal::wire::protocol::{Generation, Greeting, GreetingAnswer, negotiate};
 use runzeo::internal::wire::reply::LoadShape;
 use runzeo::internal::wire::request::Request;
 
-const GENERATIONS: [&str; 10] = ["Z5", "Z4", "Z3101", "Z310", "Z309", "Z308", "Z303", "Z201", "Z200", "M5"];
-
 pub fn run(data: &[u8]) {
     let Some((&choice, payload)) = data.split_first() else { return };
-    let name = GENERATIONS[usize::from(choice & 0x0f) % GENERATIONS.len()];
-    let encoding = match (name, choice & 0x10) {
-        ("M5", _) => Encoding::Msgpack,
-        (_, 0) => Encoding::Pickle(Dialect::Python3),
-        _ => Encoding::Pickle(Dialect::Python2),
-    };
-    let generation = Generation::parse(name.as_bytes()).unwrap_or(Generation::Z5);
-    let wire = Wire { generation, encoding };
+    let wire = super::wire_of(choice);
     if let Ok(GreetingAnswer::Speaks { generation, .. }) = negotiate(Greeting::new(false), payload) {
         assert_eq!(Generation::parse(generation.name().as_bytes()), Some(generation));
     }
@@ -45,14 +34,5 @@ pub fn run(data: &[u8]) {
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
-    let payloads = super::recorded_payloads();
-    let with_choice = |payload: &Vec<u8>| {
-        let choice = match payload.as_slice() {
-            [0x80, ..] => 0,
-            [b'(', ..] => 0x12,
-            _ => 9,
-        };
-        [&[choice][..], payload].concat()
-    };
-    payloads.iter().map(with_choice).collect()
+    super::recorded_payloads().iter().map(|payload| super::with_choice(payload)).collect()
 }

@@ -1,5 +1,6 @@
 //! The targets, one per file.
 
+pub mod answers;
 pub mod auth;
 pub mod data_fs;
 pub mod frame;
@@ -13,6 +14,31 @@ pub mod resolve;
 pub mod session;
 pub mod side_files;
 pub mod zconfig;
+
+use runzeo::internal::wire::protocol::{Dialect, Encoding, Generation, Wire};
+
+const GENERATIONS: [&str; 10] = ["Z5", "Z4", "Z3101", "Z310", "Z309", "Z308", "Z303", "Z201", "Z200", "M5"];
+
+/// The wire that the first byte of an input stands for.
+pub(crate) fn wire_of(choice: u8) -> Wire {
+    let name = GENERATIONS[usize::from(choice & 0x0f) % GENERATIONS.len()];
+    let encoding = match (name, choice & 0x10) {
+        ("M5", _) => Encoding::Msgpack,
+        (_, 0) => Encoding::Pickle(Dialect::Python3),
+        _ => Encoding::Pickle(Dialect::Python2),
+    };
+    Wire { generation: Generation::parse(name.as_bytes()).unwrap_or(Generation::Z5), encoding }
+}
+
+/// An input of a payload, with a first byte for its encoding.
+pub(crate) fn with_choice(payload: &[u8]) -> Vec<u8> {
+    let choice = match payload {
+        [0x80, ..] => 0,
+        [b'(', ..] => 0x12,
+        _ => 9,
+    };
+    [&[choice][..], payload].concat()
+}
 
 /// Payloads from real clients and servers, from `python-fixtures/wire`.
 pub(crate) fn recorded_payloads() -> Vec<Vec<u8>> {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::end::{EndCause, EndNotice, LinkError};
 use super::pending::Pending;
 use super::sending::{Sending, Weight};
-use super::shim::{Answer, Call, ServerPush};
 use super::slot::Slot;
 use crate::base::sync::{Action, Arc, AtomicBool, AtomicU64, Ordering, assert_permitted};
 use crate::net::stream::{Sink, Stream};
+use crate::wire::answers::{Answer, ServerPush};
+use crate::wire::calls::Call;
 use crate::wire::mac::RunningMac;
 use crate::wire::protocol::Wire;
 

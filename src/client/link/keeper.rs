@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::end::EndCause;
 use super::handle::Link;
-use super::shim::Call;
 use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, Ordering};
+use crate::wire::availability::Method;
+use crate::wire::calls::Call;
 
 /// Checks in an interval.
 const CHECKS: u32 = 8;
@@ -84,7 +85,7 @@ pub(super) fn run(link: &Link, options: &LinkOptions) {
                 }
                 None if passed(received.at) >= silence.ask_after => {
                     asked = Some(now);
-                    let sign = Call::Other { name: sign_of_life(link), args: &[] };
+                    let sign = sign_of_life(link);
                     if let Ok(id) = link.0.pending.add(Box::new(|_, _| ())) {
                         report(
                             link,
@@ -98,7 +99,7 @@ pub(super) fn run(link: &Link, options: &LinkOptions) {
             }
         }
         if passed(sent.at) >= options.keep_alive {
-            report(link, link.0.sending.send_now(&link.0.stream, |wire, out| wire.keep_alive(out)));
+            report(link, link.0.sending.send_now(&link.0.stream, |wire, out| wire.put_keep_alive(out)));
         }
         if link.0.notice.wait_until(time, now + pause) {
             return;
@@ -107,8 +108,8 @@ pub(super) fn run(link: &Link, options: &LinkOptions) {
 }
 
 /// A call that every server of the generation answers at once.
-fn sign_of_life(link: &Link) -> &'static str {
-    if link.wire().knows_authentication() { "lastTransaction" } else { "ping" }
+fn sign_of_life(link: &Link) -> Call<'static> {
+    if link.wire().knows(Method::Ping) { Call::Ping } else { Call::LastTransaction }
 }
 
 fn report(link: &Link, result: io::Result<()>) {

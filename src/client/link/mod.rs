@@ -14,7 +14,6 @@ mod keeper;
 mod pending;
 mod reader;
 mod sending;
-mod shim;
 mod slot;
 
 use std::io;
@@ -25,7 +24,6 @@ use crate::client::dial::Dialled;
 pub use end::{EndCause, LinkError};
 pub use handle::{Link, Receiver};
 pub use keeper::{LinkOptions, Silence};
-pub use shim::{Call, ServerPush};
 
 /// Puts a connection to work: starts the threads that read it and keep it alive.
 pub fn start(dialled: Dialled, receiver: Arc<dyn Receiver>, options: LinkOptions) -> io::Result<Link> {

@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::end::{EndCause, LinkError};
 use super::handle::{Link, Receiver};
-use super::shim::{Answer, FromServer};
 use crate::base::sync::{Arc, Ordering};
+use crate::wire::answers::{Answer, FromServer};
 use crate::wire::frame::{Frame, FrameReader};
 use crate::wire::mac::RunningMac;
 use crate::wire::protocol::{Dialect, Encoding, Wire};
@@ -89,7 +89,8 @@ fn handle(
         return Err(EndCause::Protocol("a message has a wrong authentication code".into()));
     }
     let message = link.wire().from_server(frame.payload);
-    match message.map_err(|what| EndCause::Protocol(what.into()))? {
+    match message.map_err(|what| EndCause::Protocol(what.to_string().into()))? {
+        FromServer::KeepAlive => {}
         FromServer::Push(push) => receiver.push(link, push),
         FromServer::Reply { id, answer } => {
             if let Some(wire) = learning.take() {
@@ -110,9 +111,6 @@ fn reply(link: &Link, id: i64, answer: Answer<'_>) {
 
 /// The first answer tells the dialect: Python 3 writes a protocol whose number it begins with; cPickle of Python 2 does
 /// not.
-fn learn(link: &Link, mut wire: Wire, payload: &[u8]) {
-    if payload.first() == Some(&0x80) {
-        wire.encoding = Encoding::Pickle(Dialect::Python3);
-        link.0.sending.set_wire(wire);
-    }
+fn learn(link: &Link, wire: Wire, payload: &[u8]) {
+    link.0.sending.set_wire(wire.of_first_reply(payload));
 }

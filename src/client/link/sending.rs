@@ -10,12 +10,11 @@
 use std::io::{self, IoSlice};
 use std::mem;
 
-use super::shim::Call;
 use crate::base::sync::{Action, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, assert_permitted, rank};
 use crate::net::stream::{Sink, Stream};
+use crate::wire::calls::Call;
 use crate::wire::mac::RunningMac;
 use crate::wire::protocol::Wire;
-use crate::wire::value::Value;
 
 /// Queued bytes up to which another message is queued.
 const QUEUED_MAX: usize = 1 << 20;
@@ -35,9 +34,7 @@ pub(super) enum Weight {
 
 impl Weight {
     pub fn of(call: &Call<'_>) -> Weight {
-        let Call::Other { args, .. } = call;
-        let is_large = |arg: &Value| arg.string().is_some_and(|bytes| bytes.len() > LARGE);
-        if args.iter().any(is_large) { Weight::Bulk } else { Weight::Light }
+        if call.data_len() > LARGE { Weight::Bulk } else { Weight::Light }
     }
 
     fn queued_max(self) -> usize {

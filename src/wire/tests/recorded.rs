@@ -6,7 +6,6 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::wire::exception::BUILTINS;
 
 /// A recorded session.
 struct Recording {
@@ -87,7 +86,7 @@ fn every_call_of_every_client_is_understood() {
             match &call.request {
                 Request::Other { name, .. } => panic!("{}: unknown method {name}", recording.name),
                 Request::Malformed { method, exception } => {
-                    assert_eq!((method.as_ref(), exception.name), ("loadBefore", "TypeError"));
+                    assert_eq!((method.as_ref(), &*exception.name), ("loadBefore", "TypeError"));
                 }
                 _ => {}
             }
@@ -178,7 +177,7 @@ fn exception_of(tree: &Tree<'_>, id: NodeId) -> PyException {
                         let Value::Tuple(args) = value else { panic!() };
                         exception.args = args;
                     }
-                    name => exception.attributes.push((name, value)),
+                    name => exception.attributes.push((name.into(), value)),
                 }
             }
         }
@@ -226,8 +225,10 @@ fn replies_are_those_of_pythons_server() {
                     match pair[1].clone() {
                         Value::Tuple(args) => exception.args = args,
                         Value::Dict(pairs) => {
-                            exception.attributes =
-                                pairs.into_iter().map(|(name, value)| (text_of(&name), value)).collect();
+                            exception.attributes = pairs
+                                .into_iter()
+                                .map(|(name, value)| (text_of(&name).into(), value))
+                                .collect();
                         }
                         other => panic!("{other:?}"),
                     }
