@@ -23,6 +23,8 @@ pub mod base {
 
 pub mod client {
     pub mod cache {
+        pub use crate::client::cache::{Cache, CacheError, CacheOptions};
+
         pub mod trace {
             pub use crate::client::cache::trace::{Trace, TraceItem, TraceReader};
         }

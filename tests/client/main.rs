@@ -3,7 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cache;
+mod cache_python;
 mod dial;
+mod history;
 mod link;
 mod servers;
 mod trace;

@@ -179,6 +179,10 @@ ranks! {
 
     // -- the client
 
+    /// What a cache has made durable. Held while it is synced.
+    CacheSaved permits [File];
+    /// The index of a cache and the place where it writes. Loads share it.
+    CacheRing permits [File];
     /// The records of a cache's trace that are not written yet.
     CacheTrace permits [File];
 

@@ -1,5 +1,527 @@
-//! The client's cache: a file that keeps revisions of objects.
+//! The client's cache: a file that keeps revisions of objects over restarts, in the format of ZEO's own client
+//! (`ZEC3`), so that a site can change between the two with a warm cache. `docs/client-cache.md` has the format, the
+//! order of writes, and what a crash leaves.
+//!
+//! `format` has the bytes, `index` the index in memory, `ring` loads and changes of the open file, `walk` and `open`
+//! what happens when it is opened, `lock` the lock file, `trace` the record of what happens. What may be stored at
+//! which time, and the last tid, are the business of the owner.
+//!
+//! Invariants: a load is right or a miss. An error of the file is no error of the caller: the cache is then empty and
+//! off, which is logged once.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
 
+mod format;
+mod index;
+mod lock;
+mod open;
+mod ring;
 pub mod trace;
+mod walk;
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::format::{HEADER_LEN, LAST_TID_AT};
+use self::lock::{CacheLock, NotLocked};
+use self::ring::{Invalidated, LoadedRevision, ReadError, Ring};
+use self::trace::Trace;
+use self::walk::Unusable;
+use crate::base::clock::TimeSource;
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{AtomicU64, Mutex, Ordering, RwLock, rank};
+use crate::storage::media::{Media, RealMedia};
+
+const LOG: &str = "ZEO.cache";
+/// Greatest size: the index has positions of 48 bits.
+const SIZE_MAX: u64 = 1 << 48;
+/// Objects that are listed at once.
+const LISTED_AT_ONCE: usize = 1000;
+
+/// How to open a cache.
+#[derive(Clone)]
+pub struct CacheOptions {
+    /// The cache file; `None`: a temporary one.
+    pub path: Option<PathBuf>,
+    /// Size of the file in bytes, at least 12.
+    pub size: u64,
+    /// The disk.
+    pub media: Arc<dyn Media>,
+    /// Whether a trace is written. Only beside a file with a name.
+    pub trace: bool,
+    /// The clock of the trace.
+    pub time: TimeSource,
+}
+
+impl CacheOptions {
+    /// Without trace, on the real disk.
+    pub fn new(path: Option<&Path>, size: u64) -> CacheOptions {
+        let path = path.map(Path::to_path_buf);
+        CacheOptions { path, size, media: Arc::new(RealMedia), trace: false, time: TimeSource::SYSTEM }
+    }
+}
+
+/// Why a cache cannot be opened or changed.
+#[derive(Debug)]
+pub enum CacheError {
+    /// Another client has the file.
+    InUse {
+        /// The cache file.
+        path: PathBuf,
+        /// Its process id, as far as known.
+        holder: String,
+    },
+    /// The file cannot be read or written.
+    Io {
+        /// The cache file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The last tid would go backwards although the cache is not empty.
+    Backwards {
+        /// The tid that was to be the last one.
+        new: Tid,
+        /// The last one.
+        last: Tid,
+    },
+}
+
+impl fmt::Display for CacheError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CacheError::InUse { path, holder } => {
+                write!(f, "Couldn't lock '{}.lock'", path.display())?;
+                if !holder.is_empty() {
+                    write!(f, ", process {holder} has it")?;
+                }
+                f.write_str(": does another client use this cache?")
+            }
+            CacheError::Io { path, error } => write!(f, "cache file '{}': {error}", path.display()),
+            CacheError::Backwards { new, last } => {
+                write!(f, "new last tid ({new}) must be greater than previous one ({last})")
+            }
+        }
+    }
+}
+
+impl std::error::Error for CacheError {}
+
+/// A revision that was found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Cached {
+    /// The transaction that wrote it.
+    pub start: Tid,
+    /// The transaction that wrote the next one; `None`: it is current, as far as the cache knows.
+    pub end: Option<Tid>,
+    /// Where its data is in the buffer of the caller.
+    pub data: Range<usize>,
+}
+
+/// What a cache has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct CacheStats {
+    /// Loads; each is a hit or a miss.
+    pub loads: u64,
+    /// Loads that found something.
+    pub hits: u64,
+    /// Revisions that were stored, without those that were there already.
+    pub stores: u64,
+    /// Bytes of the data of these.
+    pub stored_bytes: u64,
+    /// Revisions that made room for others.
+    pub evictions: u64,
+    /// Revisions that are in the cache, with former ones.
+    pub revisions: u64,
+    /// Bytes that they take in the file.
+    pub used: u64,
+    /// Size of the file in bytes.
+    pub size: u64,
+}
+
+impl CacheStats {
+    /// Loads that found nothing.
+    pub fn misses(&self) -> u64 {
+        self.loads.saturating_sub(self.hits)
+    }
+}
+
+#[derive(Default)]
+struct Counters {
+    loads: AtomicU64,
+    hits: AtomicU64,
+    stores: AtomicU64,
+    stored_bytes: AtomicU64,
+}
+
+/// What is on the disk.
+struct Saved {
+    /// The last tid in the header of the file.
+    last_tid: Tid,
+    lock: Option<CacheLock>,
+}
+
+/// An open cache. Loads of several threads go on at the same time.
+pub struct Cache {
+    /// For messages.
+    path: PathBuf,
+    ring: RwLock<Ring, rank::CacheRing>,
+    /// Taken to write the header. `None` after [`Cache::close`].
+    saved: Mutex<Option<Saved>, rank::CacheSaved>,
+    /// Whether the file has a name, and so outlives the process.
+    is_kept: bool,
+    trace: Option<Trace>,
+    counters: Counters,
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Cache {
+    /// Opens the cache, or makes it. A damaged file is mended, or moved away.
+    pub fn open(options: CacheOptions) -> Result<Cache, CacheError> {
+        let CacheOptions { path, size, media, trace, time } = options;
+        let size = size.clamp(HEADER_LEN, SIZE_MAX);
+        let named = path.clone().unwrap_or_else(|| PathBuf::from("<temporary>"));
+        let io_error = |error| CacheError::Io { path: named.clone(), error };
+        let (ring, lock) = match &path {
+            Some(path) => {
+                let lock = CacheLock::acquire(path).map_err(|why| match why {
+                    NotLocked::InUse(holder) => CacheError::InUse { path: path.clone(), holder },
+                    NotLocked::Io(error) => io_error(error),
+                })?;
+                (open::open(&*media, path, size).map_err(io_error)?, Some(lock))
+            }
+            None => (open::temporary(size).map_err(io_error)?, None),
+        };
+        let trace = path.as_deref().filter(|_| trace).and_then(|path| Trace::open(path, time));
+        let saved = Saved { last_tid: ring.last_tid(), lock };
+        Ok(Cache {
+            path: named,
+            ring: RwLock::new(ring),
+            saved: Mutex::new(Some(saved)),
+            is_kept: path.is_some(),
+            trace,
+            counters: Counters::default(),
+        })
+    }
+
+    /// The last transaction whose changes the cache knows; `None`: none yet.
+    pub fn last_tid(&self) -> Option<Tid> {
+        Some(self.ring.read().last_tid()).filter(|tid| *tid != Tid::ZERO)
+    }
+
+    /// All invalidations up to `tid` were made. In the file this is known after [`Cache::sync`] or [`Cache::close`].
+    /// Zero is ignored. A tid before the last one is an error, unless the cache is empty.
+    pub fn set_last_tid(&self, tid: Tid) -> Result<(), CacheError> {
+        let mut ring = self.ring.write();
+        let last = ring.last_tid();
+        if tid == Tid::ZERO || tid == last {
+            return Ok(());
+        }
+        if tid < last && ring.index().len() > 0 {
+            return Err(CacheError::Backwards { new: tid, last });
+        }
+        ring.set_last_tid(tid);
+        Ok(())
+    }
+
+    /// Appends the revision that was current just before `before` to `out`, behind what belongs to it in the file.
+    /// [`Tid::MAX`]: the current one. `None`: it is not cached, and `out` is as before.
+    pub fn load_before(&self, oid: Oid, before: Tid, out: &mut Vec<u8>) -> Option<Cached> {
+        self.counters.loads.fetch_add(1, Ordering::Relaxed);
+        let Some(loaded) = self.find(oid, before, out) else {
+            if let Some(trace) = &self.trace {
+                match self.current_start(oid) {
+                    Some(_) => trace.missed_former(oid, before),
+                    None => trace.missed(oid, before),
+                }
+                trace.log_failure();
+            }
+            return None;
+        };
+        self.counters.hits.fetch_add(1, Ordering::Relaxed);
+        let LoadedRevision { start, end, data, is_far } = loaded;
+        if let Some(trace) = &self.trace {
+            match end {
+                None => trace.hit(oid, start, data.len()),
+                Some(_) => trace.hit_former(oid, start),
+            }
+            trace.log_failure();
+        }
+        if is_far {
+            let bytes = out.get(data.clone()).unwrap_or_default();
+            self.change(|ring| ring.rearrange(oid, start, bytes));
+        }
+        Some(Cached { start, end, data })
+    }
+
+    fn find(&self, oid: Oid, before: Tid, out: &mut Vec<u8>) -> Option<LoadedRevision> {
+        let at_once = self.ring.read().load_before(oid, before, true, out);
+        let cold = match at_once {
+            Ok(found) => return found,
+            Err(ReadError::Cold(pos, len)) => (pos, len),
+            Err(ReadError::Io(error)) => {
+                self.failed(&error);
+                return None;
+            }
+        };
+        // Read once without the lock, so that nothing waits for the disk but this load. It is read again with the lock,
+        // because the block may have been replaced.
+        let file = self.ring.read().file().clone();
+        let mut block = vec![0; usize::try_from(cold.1).unwrap_or(0)];
+        let warmed = file.read_at(&mut block, cold.0).map_err(ReadError::Io);
+        let again = warmed.and_then(|_| self.ring.read().load_before(oid, before, false, out));
+        match again {
+            Ok(found) => found,
+            Err(ReadError::Cold(..)) => None,
+            Err(ReadError::Io(error)) => {
+                self.failed(&error);
+                None
+            }
+        }
+    }
+
+    /// The transaction that wrote the current revision, if that is cached. Reads nothing from the file.
+    pub fn current_start(&self, oid: Oid) -> Option<Tid> {
+        self.ring.read().index().current(oid).map(|entry| entry.start)
+    }
+
+    /// Stores a revision that is current until the transaction `end`; `None`: still.
+    ///
+    /// Not stored is what is there already, what is too long for the file, and what a newer revision contradicts. A
+    /// current revision that starts before this one is dropped: which transaction ended it is unknown.
+    pub fn store(&self, oid: Oid, start: Tid, end: Option<Tid>, data: &[u8]) {
+        let stored = self.change(|ring| ring.store(oid, start, end.unwrap_or(Tid::ZERO), data));
+        if stored != Some(true) {
+            return;
+        }
+        self.counters.stores.fetch_add(1, Ordering::Relaxed);
+        self.counters.stored_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        if let Some(trace) = &self.trace {
+            match end {
+                None => trace.stored(oid, start, data.len()),
+                Some(end) => trace.stored_former(oid, start, end, data.len()),
+            }
+            trace.log_failure();
+        }
+    }
+
+    /// Transaction `tid` has changed the object: what was current until then becomes a former revision. A current
+    /// revision that `tid` or a later transaction wrote stays. `None`: an unknown transaction has changed it; the
+    /// current revision is dropped.
+    pub fn invalidate(&self, oid: Oid, tid: Option<Tid>) {
+        let done = self.change(|ring| ring.invalidate(oid, tid));
+        let (Some(trace), Some(done)) = (&self.trace, done) else { return };
+        match (done, tid) {
+            (Invalidated::Ended, Some(tid)) => trace.invalidated(oid, tid),
+            (Invalidated::Dropped, _) | (Invalidated::Ended, None) => trace.dropped(oid),
+            (Invalidated::Nothing | Invalidated::Kept, tid) => {
+                trace.invalidated_nothing(oid, tid.unwrap_or(Tid::ZERO));
+            }
+        }
+        trace.log_failure();
+    }
+
+    /// Removes all revisions. The last tid stays. A cache that an error had ended is used again.
+    pub fn clear(&self) {
+        let mut ring = self.ring.write();
+        if ring.is_closed() {
+            return;
+        }
+        let size = ring.size();
+        let emptied = open::empty_file(&**ring.file(), size);
+        let failure = match emptied {
+            Ok(contents) => {
+                ring.replace(size, contents);
+                None
+            }
+            Err(error) => {
+                ring.turn_off();
+                Some(error)
+            }
+        };
+        drop(ring);
+        if let Some(error) = failure {
+            self.log_failure(&error);
+        }
+    }
+
+    /// Gives the file another size, in bytes. Revisions behind a new end are dropped.
+    pub fn resize(&self, size: u64) {
+        let size = size.clamp(HEADER_LEN, SIZE_MAX);
+        self.change(|ring| {
+            if size == ring.size() {
+                return Ok(());
+            }
+            let contents = open::refit(&**ring.file(), size).map_err(|why| match why {
+                Unusable::Io(error) => error,
+                Unusable::Damage(what) => io::Error::new(io::ErrorKind::InvalidData, what),
+            })?;
+            ring.replace(size, contents);
+            Ok(())
+        });
+    }
+
+    /// All revisions: oid, start and end, ascending by oid. Each object as it was at some moment of the call.
+    pub fn contents(&self) -> Vec<(Oid, Tid, Option<Tid>)> {
+        let mut listed: Vec<(Oid, Tid, Option<Tid>)> = Vec::new();
+        loop {
+            let after = listed.last().map(|(oid, ..)| *oid);
+            let ring = self.ring.read();
+            let part = ring.index().objects_after(after, LISTED_AT_ONCE);
+            if part.is_empty() {
+                return listed;
+            }
+            for entry in part {
+                let end = if entry.place.is_current() { Ok(None) } else { ring.end_of(&entry).map(Some) };
+                match end {
+                    Ok(end) => listed.push((entry.oid, entry.start, end)),
+                    Err(error) => {
+                        drop(ring);
+                        self.failed(&error);
+                        return Vec::new();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The current revisions: oid and start, ascending by oid. Each object as it was at some moment of the call.
+    pub fn current_contents(&self) -> Vec<(Oid, Tid)> {
+        let mut listed = Vec::new();
+        let mut after = None;
+        loop {
+            let part = self.ring.read().index().objects_after(after, LISTED_AT_ONCE);
+            let Some(last) = part.last() else { return listed };
+            after = Some(last.oid);
+            let current = part.iter().filter(|entry| entry.place.is_current());
+            listed.extend(current.map(|entry| (entry.oid, entry.start)));
+        }
+    }
+
+    /// Number of revisions, with former ones.
+    pub fn count(&self) -> usize {
+        self.ring.read().index().len()
+    }
+
+    /// What was done since the cache was opened.
+    pub fn stats(&self) -> CacheStats {
+        let ring = self.ring.read();
+        CacheStats {
+            loads: self.counters.loads.load(Ordering::Relaxed),
+            hits: self.counters.hits.load(Ordering::Relaxed),
+            stores: self.counters.stores.load(Ordering::Relaxed),
+            stored_bytes: self.counters.stored_bytes.load(Ordering::Relaxed),
+            evictions: ring.evictions(),
+            revisions: ring.index().len() as u64,
+            used: ring.used(),
+            size: ring.size(),
+        }
+    }
+
+    /// Makes what was stored durable, and then the last tid. To be called every few seconds. Waits for the disk; loads
+    /// and stores go on.
+    pub fn sync(&self) {
+        if let Err(error) = self.save(false) {
+            self.failed(&error);
+        }
+        if let Some(trace) = &self.trace {
+            trace.flush();
+            trace.log_failure();
+        }
+    }
+
+    /// As [`Cache::sync`], and releases the file. After this, loads find nothing and stores do nothing.
+    pub fn close(&self) {
+        if let Err(error) = self.save(true) {
+            self.failed(&error);
+        }
+        if let Some(trace) = &self.trace {
+            trace.flush();
+            trace.log_failure();
+        }
+    }
+
+    fn save(&self, close: bool) -> io::Result<()> {
+        let mut guard = self.saved.lock();
+        let Some(saved) = guard.as_mut() else { return Ok(()) };
+        let (file, last_tid, is_off) = {
+            let mut ring = if close { Some(self.ring.write()) } else { None };
+            let state = match &ring {
+                Some(ring) => (ring.file().clone(), ring.last_tid(), ring.is_off()),
+                None => {
+                    let ring = self.ring.read();
+                    (ring.file().clone(), ring.last_tid(), ring.is_off())
+                }
+            };
+            if let Some(ring) = &mut ring {
+                ring.close();
+            }
+            state
+        };
+        let done = (|| {
+            if !self.is_kept || is_off {
+                return Ok(());
+            }
+            // First what it is the last tid of.
+            file.sync()?;
+            if last_tid != saved.last_tid {
+                file.write_at(&last_tid.to_bytes(), LAST_TID_AT)?;
+                saved.last_tid = last_tid;
+                if close {
+                    file.sync()?;
+                }
+            }
+            Ok(())
+        })();
+        if close {
+            drop(saved.lock.take());
+            *guard = None;
+        }
+        done
+    }
+
+    /// Changes the file. `None`: the cache is off, or now is.
+    fn change<T>(&self, change: impl FnOnce(&mut Ring) -> io::Result<T>) -> Option<T> {
+        let mut ring = self.ring.write();
+        if ring.is_off() {
+            return None;
+        }
+        match change(&mut ring) {
+            Ok(done) => Some(done),
+            Err(error) => {
+                ring.turn_off();
+                drop(ring);
+                self.log_failure(&error);
+                None
+            }
+        }
+    }
+
+    /// Turns the cache off after an error.
+    fn failed(&self, error: &io::Error) {
+        let mut ring = self.ring.write();
+        if ring.is_off() {
+            return;
+        }
+        ring.turn_off();
+        drop(ring);
+        self.log_failure(error);
+    }
+
+    fn log_failure(&self, error: &io::Error) {
+        log::error!(
+            target: LOG,
+            "cache file '{}': {error}. It is emptied and not used until the next start, and all loads go to the \
+             server. Check the disk and its free space",
+            self.path.display()
+        );
+    }
+}

@@ -1,0 +1,435 @@
+//! The open file and its index: loads, stores and invalidations, without locks and without a log.
+//!
+//! The file is a ring: a store writes at the pointer and evicts the blocks that are in the way, oldest first. Behind
+//! the newest block there is always a free one, so that the pointer can be found again when the file is opened.
+//!
+//! Invariants: the blocks cover the file without gaps, whatever moment the process dies at. At most one current
+//! revision of an object, and no former one that ends after the current one starts. After an error the ring is off:
+//! its index is empty, and what the file has on the disk was true for the last tid in its header.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::format::{
+    self, BLOCK_HEADER_LEN, BLOCK_LEN_MAX, BlockHeader, BlockMark, END_AT, FORMER_ID_END, HEADER_LEN,
+    MARK_LEN, OVERHEAD,
+};
+use super::index::{Index, IndexEntry, Place};
+use crate::base::ids::{Oid, Tid};
+use crate::storage::media::MediaFile;
+
+/// A current revision that is loaded is written again at the pointer if it is further behind it than this share of the
+/// file, so that revisions in use are not evicted.
+const REARRANGE_SHARE: f64 = 0.8;
+/// Space for a block that is being written is kept for the next one up to this length.
+const SCRATCH_LEN_MAX: usize = 1 << 20;
+
+/// The open file and its index.
+pub struct Ring {
+    file: Arc<dyn MediaFile>,
+    /// Length of the file.
+    size: u64,
+    /// The pointer: where the next block is written. The start of a block, or the end of the file.
+    pos: u64,
+    index: Index,
+    /// Bytes of all revisions with their headers.
+    used: u64,
+    last_tid: Tid,
+    evictions: u64,
+    state: RingState,
+    /// Reads that do not wait are not possible here.
+    cannot_tell: AtomicBool,
+    scratch: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum RingState {
+    On,
+    /// After an error, until the file is emptied.
+    Off,
+    Closed,
+}
+
+/// What the file had when it was opened.
+pub struct Contents {
+    pub index: Index,
+    pub used: u64,
+    /// The first free block, or where else the next one is to be written.
+    pub pos: u64,
+}
+
+/// A revision that was loaded.
+pub struct LoadedRevision {
+    pub start: Tid,
+    /// `None`: it is current.
+    pub end: Option<Tid>,
+    /// Where the data is in the caller's buffer.
+    pub data: Range<usize>,
+    /// It is in danger of eviction: [`Ring::rearrange`] saves it.
+    pub is_far: bool,
+}
+
+/// Why nothing was read.
+pub enum ReadError {
+    /// The data is not in memory. What has to be read: position and length.
+    Cold(u64, u64),
+    /// The file cannot be read, or does not have what was written.
+    Io(io::Error),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> ReadError {
+        ReadError::Io(error)
+    }
+}
+
+/// What became of an invalidation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Invalidated {
+    /// No current revision is cached.
+    Nothing,
+    /// The current revision is as new as the invalidation.
+    Kept,
+    /// It became a former one.
+    Ended,
+    /// It is gone.
+    Dropped,
+}
+
+impl Ring {
+    pub fn new(file: Arc<dyn MediaFile>, size: u64, last_tid: Tid, contents: Contents) -> Ring {
+        Ring {
+            file,
+            size,
+            pos: contents.pos,
+            index: contents.index,
+            used: contents.used,
+            last_tid,
+            evictions: 0,
+            state: RingState::On,
+            cannot_tell: AtomicBool::new(false),
+            scratch: Vec::new(),
+        }
+    }
+
+    pub fn file(&self) -> &Arc<dyn MediaFile> {
+        &self.file
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
+    pub fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    pub fn last_tid(&self) -> Tid {
+        self.last_tid
+    }
+
+    pub fn set_last_tid(&mut self, tid: Tid) {
+        self.last_tid = tid;
+    }
+
+    /// Whether nothing is found and nothing stored: after an error, or because the file is closed.
+    pub fn is_off(&self) -> bool {
+        self.state != RingState::On
+    }
+
+    /// Whether the file is closed.
+    pub fn is_closed(&self) -> bool {
+        self.state == RingState::Closed
+    }
+
+    /// Ends the use of the file after an error, until [`Ring::replace`].
+    pub fn turn_off(&mut self) {
+        self.state = RingState::Off;
+        self.index.clear();
+        self.used = 0;
+        // The file's blocks are not wrong, and may not be writable: an error here changes nothing.
+        let _ = self.file.set_len(HEADER_LEN);
+    }
+
+    /// Ends the use of the file, which keeps its contents.
+    pub fn close(&mut self) {
+        self.state = RingState::Closed;
+        self.index.clear();
+    }
+
+    /// Takes other contents, after the file was changed.
+    pub fn replace(&mut self, size: u64, contents: Contents) {
+        (self.size, self.pos) = (size, contents.pos);
+        (self.index, self.used) = (contents.index, contents.used);
+        self.state = RingState::On;
+    }
+
+    // -- loads
+
+    /// Appends the revision that was current just before `before`, with what is in front of it in the file. If `now`,
+    /// the disk is not waited for.
+    pub fn load_before(
+        &self,
+        oid: Oid,
+        before: Tid,
+        now: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<LoadedRevision>, ReadError> {
+        // The current revision starts after all former ones have ended.
+        if let Some(entry) = self.index.current(oid).filter(|entry| entry.start < before) {
+            let mut loaded = self.read(&entry, now, out)?;
+            loaded.is_far = self.is_far(entry.place.pos(), loaded.data.len());
+            return Ok(Some(loaded));
+        }
+        let Some(entry) = self.index.former_before(oid, before) else { return Ok(None) };
+        let len = out.len();
+        let loaded = self.read(&entry, now, out)?;
+        if loaded.end.is_some_and(|end| end < before) {
+            out.truncate(len);
+            return Ok(None);
+        }
+        Ok(Some(loaded))
+    }
+
+    /// Reads a block into `out`. The buffer is as before after an error.
+    fn read(&self, entry: &IndexEntry, now: bool, out: &mut Vec<u8>) -> Result<LoadedRevision, ReadError> {
+        let base = out.len();
+        let (pos, len_max) = (entry.place.pos(), entry.place.len_max());
+        out.resize(base + len_max as usize, 0);
+        let read = self.read_at(out.get_mut(base..).unwrap_or_default(), pos, now);
+        let checked = read.and_then(|len| {
+            let block = out.get(base..base + len).unwrap_or_default();
+            check(block, entry).ok_or_else(|| ReadError::Io(not_as_written(pos)))
+        });
+        match checked {
+            Ok(header) => {
+                let data = base + BLOCK_HEADER_LEN..base + BLOCK_HEADER_LEN + header.data_len as usize;
+                out.truncate(data.end);
+                let end = (header.end != Tid::ZERO).then_some(header.end);
+                Ok(LoadedRevision { start: header.start, end, data, is_far: false })
+            }
+            Err(error) => {
+                out.truncate(base);
+                Err(error)
+            }
+        }
+    }
+
+    fn read_at(&self, buf: &mut [u8], pos: u64, now: bool) -> Result<usize, ReadError> {
+        if now && !self.cannot_tell.load(Ordering::Relaxed) {
+            match self.file.read_at_now(buf, pos) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(ReadError::Cold(pos, buf.len() as u64));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    self.cannot_tell.store(true, Ordering::Relaxed);
+                }
+                read => return Ok(read?),
+            }
+        }
+        Ok(self.file.read_at(buf, pos)?)
+    }
+
+    /// The end of a former revision.
+    pub fn end_of(&self, entry: &IndexEntry) -> io::Result<Tid> {
+        let mut bytes = [0; BLOCK_HEADER_LEN];
+        let pos = entry.place.pos();
+        let len = self.file.read_at(&mut bytes, pos)?;
+        BlockHeader::parse(bytes.get(..len).unwrap_or_default())
+            .filter(|header| header.oid == entry.oid && header.start == entry.start)
+            .map(|header| header.end)
+            .ok_or_else(|| not_as_written(pos))
+    }
+
+    fn is_far(&self, pos: u64, data_len: usize) -> bool {
+        // As Python computes it: signed, and in floating point.
+        let distance = match self.pos.checked_sub(pos) {
+            Some(distance) => distance,
+            None => (self.pos + self.size).saturating_sub(pos),
+        };
+        distance as f64 > REARRANGE_SHARE * self.size as f64 && self.size > 10 * data_len as u64
+    }
+
+    /// Writes a current revision that was loaded again at the pointer, unless that is not necessary any more.
+    pub fn rearrange(&mut self, oid: Oid, start: Tid, data: &[u8]) -> io::Result<()> {
+        let Some(entry) = self.index.current(oid).filter(|entry| entry.start == start) else { return Ok(()) };
+        if !self.is_far(entry.place.pos(), data.len()) {
+            return Ok(());
+        }
+        let len = OVERHEAD + data.len() as u64;
+        self.free(&entry, len)?;
+        self.put(oid, start, Tid::ZERO, data)
+    }
+
+    // -- changes
+
+    /// Stores a revision; `end` is zero if it is current. Returns whether it was stored. It is not if it is there
+    /// already, contradicts a newer one, or is too long.
+    pub fn store(&mut self, oid: Oid, start: Tid, end: Tid, data: &[u8]) -> io::Result<bool> {
+        let is_needed = match end {
+            Tid::ZERO => self.make_way_for_current(oid, start)?,
+            _ => self.make_way_for_former(oid, start, end)?,
+        };
+        let len = OVERHEAD + data.len() as u64;
+        if !is_needed || len >= BLOCK_LEN_MAX.min(self.size.saturating_sub(HEADER_LEN)) {
+            return Ok(false);
+        }
+        self.put(oid, start, end, data)?;
+        Ok(true)
+    }
+
+    /// Whether a current revision that begins at `start` is to be stored.
+    fn make_way_for_current(&mut self, oid: Oid, start: Tid) -> io::Result<bool> {
+        if let Some(known) = self.index.current(oid) {
+            if known.start >= start {
+                return Ok(false);
+            }
+            // Which transaction ended it is unknown: the one that begins the new revision, or one before that.
+            self.drop_current(&known)?;
+        }
+        match self.index.former_before(oid, Tid(u64::MAX)) {
+            Some(last) => Ok(self.end_of(&last)? <= start),
+            None => Ok(true),
+        }
+    }
+
+    /// Whether a former revision is to be stored.
+    fn make_way_for_former(&mut self, oid: Oid, start: Tid, end: Tid) -> io::Result<bool> {
+        let for_python = oid.0 < FORMER_ID_END && start.0 < FORMER_ID_END;
+        if start >= end || !for_python || self.index.former(oid, start).is_some() {
+            return Ok(false);
+        }
+        match self.index.current(oid) {
+            Some(known) if known.start == start => {
+                self.end(&known, end)?;
+                Ok(false)
+            }
+            Some(known) if known.start < start => {
+                self.drop_current(&known)?;
+                Ok(true)
+            }
+            Some(known) => Ok(known.start >= end),
+            None => Ok(true),
+        }
+    }
+
+    /// Transaction `tid` changed the object; `None`: an unknown one did.
+    pub fn invalidate(&mut self, oid: Oid, tid: Option<Tid>) -> io::Result<Invalidated> {
+        let Some(known) = self.index.current(oid) else { return Ok(Invalidated::Nothing) };
+        match tid {
+            Some(tid) if known.start >= tid => Ok(Invalidated::Kept),
+            // Python could not read a former revision with such a number.
+            Some(tid) if known.oid.0 < FORMER_ID_END && known.start.0 < FORMER_ID_END => {
+                self.end(&known, tid)?;
+                Ok(Invalidated::Ended)
+            }
+            _ => {
+                self.drop_current(&known)?;
+                Ok(Invalidated::Dropped)
+            }
+        }
+    }
+
+    /// The current revision becomes a former one.
+    fn end(&mut self, current: &IndexEntry, end: Tid) -> io::Result<()> {
+        let pos = current.place.pos();
+        self.file.write_at(&end.to_bytes(), pos + END_AT)?;
+        self.index.remove(current);
+        self.index.insert(IndexEntry { place: Place::new(pos, current.place.len_max(), false), ..*current });
+        Ok(())
+    }
+
+    fn drop_current(&mut self, current: &IndexEntry) -> io::Result<()> {
+        let mut mark = [0; MARK_LEN];
+        let read = self.file.read_at(&mut mark, current.place.pos())?;
+        match BlockMark::parse(mark.get(..read).unwrap_or_default()) {
+            Some(BlockMark::Revision(len)) => {
+                self.used = self.used.saturating_sub(len);
+                self.free(current, len)
+            }
+            _ => Err(not_as_written(current.place.pos())),
+        }
+    }
+
+    fn free(&mut self, entry: &IndexEntry, len: u64) -> io::Result<()> {
+        self.file.write_at(format::free_mark(len).as_slice(), entry.place.pos())?;
+        self.index.remove(entry);
+        Ok(())
+    }
+
+    /// Writes a block at the pointer. First all of it as a free block, then the mark that makes it a revision.
+    fn put(&mut self, oid: Oid, start: Tid, end: Tid, data: &[u8]) -> io::Result<()> {
+        let data_len = u32::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let len = OVERHEAD + u64::from(data_len);
+        // One byte more, so that a free block follows.
+        let free = self.make_room(len + 1)?;
+        let pos = self.pos;
+        let header = BlockHeader { len, oid, start, end, version_len: 0, data_len };
+        self.scratch.clear();
+        header.append_block(free, data, &mut self.scratch);
+        self.scratch.extend_from_slice(format::free_mark(free - len).as_slice());
+        self.file.write_at(&self.scratch, pos)?;
+        if self.scratch.capacity() > SCRATCH_LEN_MAX {
+            self.scratch = Vec::new();
+        }
+        self.file.write_at(format::revision_mark(len).as_slice(), pos)?;
+        let place = Place::new(pos, len, end == Tid::ZERO);
+        self.index.insert(IndexEntry { oid, start, place });
+        self.used += len;
+        self.pos = pos + len;
+        Ok(())
+    }
+
+    /// Evicts what is in the way of `needed` bytes at the pointer, which goes back to the first block if there are too
+    /// few to the end. Returns how many are free. The file is not changed.
+    fn make_room(&mut self, needed: u64) -> io::Result<u64> {
+        if self.pos + needed > self.size {
+            self.pos = HEADER_LEN;
+        }
+        let mut free = 0;
+        while free < needed {
+            let pos = self.pos + free;
+            let mut bytes = [0; BLOCK_HEADER_LEN];
+            let read = self.file.read_at(&mut bytes, pos)?;
+            let bytes = bytes.get(..read).unwrap_or_default();
+            let mark = BlockMark::parse(bytes).filter(|mark| pos + mark.len() <= self.size);
+            let mark = mark.ok_or_else(|| not_as_written(pos))?;
+            if let BlockMark::Revision(len) = mark {
+                let header = BlockHeader::parse(bytes).ok_or_else(|| not_as_written(pos))?;
+                let place = Place::new(pos, len, header.end == Tid::ZERO);
+                self.index.remove(&IndexEntry { oid: header.oid, start: header.start, place });
+                self.evictions += 1;
+                self.used = self.used.saturating_sub(len);
+            }
+            free += mark.len();
+        }
+        Ok(free)
+    }
+}
+
+/// The header of a block that is what the index says.
+fn check(block: &[u8], entry: &IndexEntry) -> Option<BlockHeader> {
+    let header = BlockHeader::parse(block)?;
+    let again = block.get((header.len - 8) as usize..header.len as usize)?;
+    let is_expected = header.is_sound()
+        && header.oid == entry.oid
+        && header.start == entry.start
+        && (header.end == Tid::ZERO) == entry.place.is_current()
+        && again == entry.oid.to_bytes();
+    is_expected.then_some(header)
+}
+
+fn not_as_written(pos: u64) -> io::Error {
+    let what = format!("the block at {pos} is not the one that was written there");
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
