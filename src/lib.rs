@@ -1,4 +1,5 @@
-//! The ZEO storage server for ZODB: the programs `runzeo`, `zeopack` and `zeopasswd`, and what others may build on.
+//! The ZEO storage server for ZODB: the programs `runzeo`, `zeocache`, `zeopack` and
+//! `zeopasswd`, and what others may build on.
 //!
 //! Public are [`storage`], [`auth`], [`commands`] and [`ids`], for three purposes. Everything else may change with any
 //! version.

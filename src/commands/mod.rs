@@ -6,6 +6,7 @@ mod extensions;
 mod open;
 mod prompt;
 pub mod runzeo;
+pub mod zeocache;
 pub mod zeopack;
 pub mod zeopasswd;
 

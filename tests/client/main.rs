@@ -9,6 +9,9 @@ mod dial;
 mod history;
 mod link;
 mod servers;
+mod tools;
 mod trace;
+mod zeocache_simulate;
+mod zeocache_stats;
 
 use support::pythons;

@@ -12,4 +12,5 @@ mod record;
 mod writer;
 
 pub use reader::{TraceItem, TraceReader};
+pub use record::{TraceCode, TraceRecord};
 pub use writer::Trace;
