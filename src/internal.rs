@@ -29,6 +29,11 @@ pub mod client {
             pub use crate::client::cache::trace::{Trace, TraceItem, TraceReader};
         }
     }
+    pub mod connector {
+        pub use crate::client::connector::{
+            Connected, Connector, ConnectorOptions, NotConnected, Prepare, PrepareError, RetryLimits,
+        };
+    }
     pub mod dial {
         pub use crate::client::dial::{Credentials, DialError, DialOptions, dial};
     }

@@ -2,6 +2,7 @@
 
 pub mod cache;
 mod connection;
+pub mod connector;
 pub mod dial;
 pub mod link;
 

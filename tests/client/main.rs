@@ -5,6 +5,7 @@ mod support;
 
 mod cache;
 mod cache_python;
+mod connector;
 mod dial;
 mod history;
 mod link;

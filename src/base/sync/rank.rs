@@ -131,8 +131,10 @@ ranks! {
     /// Hints about conflicts that were logged already.
     Advice permits [];
 
-    // -- the client: one connection to a server
+    // -- the client: its connections to servers
 
+    /// The addresses of a server, and what is being done to connect.
+    Connector permits [];
     /// Whether the thread that keeps a link alive must end.
     LinkKeeper permits [];
     /// The calls of a link that have no answer yet.

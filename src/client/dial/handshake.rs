@@ -12,10 +12,13 @@ use super::outcome::{Credentials, DialError, DialOptions, Dialled, Macs};
 use crate::auth::digest;
 use crate::base::clock::IoDeadline;
 use crate::net::stream::{Sink, Stream};
-use crate::wire::call::{Incoming, wire_for};
+use crate::wire::answers::{AnswerError, FromServer};
+use crate::wire::call::wire_for;
+use crate::wire::calls::{Call, CallIds};
+use crate::wire::decode::DecodeError;
 use crate::wire::frame::{FRAME_LEN_MAX, FrameReader, put_frame};
 use crate::wire::mac::RunningMac;
-use crate::wire::protocol::{Dialect, Encoding, Generation, Wire};
+use crate::wire::protocol::{Generation, Wire};
 use crate::wire::value::Value;
 
 /// The oldest servers that have all calls that a client needs.
@@ -45,17 +48,13 @@ pub(super) fn shake(
     let mut out = Vec::new();
     put_frame(&answer, &mut out);
     opening.send(&out)?;
-    let mut dialogue = Dialogue { opening, wire, next_id: 1 };
-    let macs = if wire.knows_authentication() {
-        dialogue.next_id = 0;
-        dialogue.authenticate(options.credentials.as_ref())?
-    } else {
-        None
-    };
-    let Dialogue { opening: Opening { stream, mut frames, .. }, wire, next_id } = dialogue;
+    let mut dialogue = Dialogue { opening, wire, ids: CallIds::default() };
+    let macs =
+        if wire.knows_authentication() { dialogue.authenticate(options.credentials.as_ref())? } else { None };
+    let Dialogue { opening: Opening { stream, mut frames, .. }, wire, ids } = dialogue;
     frames.set_limit(FRAME_LEN_MAX);
     stream.set_wait_max(None).map_err(DialError::Lost)?;
-    Ok(Dialled { stream, frames, wire, macs, next_id, peer })
+    Ok(Dialled { stream, frames, wire, macs, ids, peer })
 }
 
 /// The protocol for a greeting, and the answer to it.
@@ -121,13 +120,13 @@ fn is_timeout(error: &io::Error) -> bool {
 struct Dialogue {
     opening: Opening,
     wire: Wire,
-    next_id: i64,
+    ids: CallIds,
 }
 
 impl Dialogue {
     /// Asks whether a password is needed, and shows that this client has it. Learns the dialect of the server.
     fn authenticate(&mut self, credentials: Option<&Credentials>) -> Result<Option<Macs>, DialError> {
-        let protocol = self.call("getAuthProtocol", &[])?;
+        let protocol = self.call("getAuthProtocol", &Call::GetAuthProtocol)?;
         let Some(protocol) = protocol.string() else { return Ok(None) };
         if protocol != digest::KIND.name.as_bytes() {
             return Err(DialError::Authentication(format!(
@@ -141,7 +140,7 @@ impl Dialogue {
             ));
         };
         let [get_challenge, respond] = digest::CLIENT_METHODS;
-        let challenge = self.call(get_challenge, &[])?;
+        let challenge = self.call(get_challenge, &Call::Other { name: get_challenge, args: &[] })?;
         let (Value::Tuple(parts) | Value::List(parts)) = challenge else { return Err(no_challenge()) };
         let [realm, challenge, nonce] = parts.as_slice() else { return Err(no_challenge()) };
         if realm.string() != credentials.realm.as_deref().map(str::as_bytes) {
@@ -156,12 +155,12 @@ impl Dialogue {
         };
         let realm = credentials.realm.as_deref();
         let made = digest::respond(&credentials.username, realm, &credentials.password, sent, nonce);
-        let response = Value::Tuple(vec![
+        let response = [Value::Tuple(vec![
             Value::text(&credentials.username),
             challenge.clone(),
             Value::text(&made.response),
-        ]);
-        if self.call(respond, &[response])? != Value::Bool(true) {
+        ])];
+        if self.call(respond, &Call::Other { name: respond, args: &response })? != Value::Bool(true) {
             return Err(DialError::Authentication(format!(
                 "the server does not accept the password of '{}'",
                 credentials.username.escape_debug()
@@ -171,29 +170,25 @@ impl Dialogue {
         Ok(Some(Macs { sent: mac.clone(), received: mac }))
     }
 
-    fn call(&mut self, method: &'static str, args: &[Value]) -> Result<Value, DialError> {
+    /// The result of a call. `what`: for the error when the time is over.
+    fn call(&mut self, what: &'static str, call: &Call<'_>) -> Result<Value, DialError> {
+        let number = self.ids.take();
         let mut out = Vec::new();
-        self.wire.call(self.next_id, method, args, &mut out);
+        self.wire.put_call(number, call, &mut out);
         self.opening.send(&out)?;
         loop {
-            let payload = self.opening.receive(method)?;
-            self.learn_dialect(&payload);
-            match self.wire.incoming(&payload).map_err(DialError::Protocol)? {
-                Incoming::Reply { id, result } if id == self.next_id => {
-                    self.next_id += 1;
-                    let raised =
-                        |error| DialError::Authentication(format!("{method}: the server raised {error}"));
-                    return Ok(result.map_err(raised)?.unwrap_or(Value::None));
+            let payload = self.opening.receive(what)?;
+            let broken = |error: DecodeError| DialError::Protocol(error.to_string());
+            match self.wire.from_server(&payload).map_err(broken)? {
+                FromServer::Reply { id, answer } if id == number => {
+                    self.wire = self.wire.of_first_reply(&payload);
+                    return answer.value().map_err(|error| match error {
+                        AnswerError::Raised(_) => DialError::Authentication(format!("{what}: {error}")),
+                        AnswerError::Broken(error) => broken(error),
+                    });
                 }
                 _ => {}
             }
-        }
-    }
-
-    /// A server on Python 3 writes protocol 3, which begins with its number; cPickle of Python 2 writes protocol 1.
-    fn learn_dialect(&mut self, payload: &[u8]) {
-        if let (Encoding::Pickle(_), Some(0x80)) = (self.wire.encoding, payload.first()) {
-            self.wire.encoding = Encoding::Pickle(Dialect::Python3);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::net::stream::Stream;
+use crate::wire::calls::CallIds;
 use crate::wire::frame::FrameReader;
 use crate::wire::mac::RunningMac;
 use crate::wire::protocol::Wire;
@@ -61,8 +62,8 @@ pub struct Dialled {
     pub wire: Wire,
     /// `None`: messages have no codes.
     pub macs: Option<Macs>,
-    /// Id of the next call.
-    pub next_id: i64,
+    /// The numbers of the next calls.
+    pub ids: CallIds,
     /// The address that answered, for the log: `('127.0.0.1', 8100)` or a path.
     pub peer: String,
 }

@@ -10,7 +10,7 @@ use super::slot::Slot;
 use crate::base::sync::{Action, Arc, AtomicBool, AtomicU64, Ordering, assert_permitted};
 use crate::net::stream::{Sink, Stream};
 use crate::wire::answers::{Answer, ServerPush};
-use crate::wire::calls::Call;
+use crate::wire::calls::{Call, CallIds};
 use crate::wire::mac::RunningMac;
 use crate::wire::protocol::Wire;
 
@@ -50,13 +50,13 @@ impl Link {
         stream: Stream,
         wire: Wire,
         mac: Option<RunningMac>,
-        next_id: i64,
+        ids: CallIds,
         peer: String,
     ) -> Link {
         Link(Arc::new(Shared {
             stream,
             sending: Sending::new(wire, mac),
-            pending: Pending::new(next_id),
+            pending: Pending::new(ids),
             notice: EndNotice::default(),
             received: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
@@ -124,6 +124,7 @@ impl Link {
 
     /// Sends a call that the server does not answer. An error of the network ends the link.
     pub fn send(&self, call: &Call<'_>) {
+        debug_assert!(call.method(self.wire()).is_some_and(|method| self.wire().is_one_way(method)));
         self.put(Weight::of(call), |wire, out| wire.put_call(0, call, out));
     }
 

@@ -27,9 +27,9 @@ pub use keeper::{LinkOptions, Silence};
 
 /// Puts a connection to work: starts the threads that read it and keep it alive.
 pub fn start(dialled: Dialled, receiver: Arc<dyn Receiver>, options: LinkOptions) -> io::Result<Link> {
-    let Dialled { stream, frames, wire, macs, next_id, peer } = dialled;
+    let Dialled { stream, frames, wire, macs, ids, peer } = dialled;
     let (sent, received) = macs.map_or((None, None), |macs| (Some(macs.sent), Some(macs.received)));
-    let link = Link::new(stream, wire, sent, next_id, peer);
+    let link = Link::new(stream, wire, sent, ids, peer);
     let reader = reader::Reader::new(link.clone(), frames, received, receiver);
     thread::Builder::new().name("zeo-link".into()).spawn(move || reader.run())?;
     let kept = link.clone();

@@ -6,20 +6,21 @@ use std::mem;
 
 use super::end::EndCause;
 use crate::base::sync::{Mutex, rank};
+use crate::wire::calls::CallIds;
 
 /// The calls; a `C` says what becomes of the answer.
 pub(super) struct Pending<C>(Mutex<Table<C>, rank::LinkPending>);
 
 struct Table<C> {
     calls: HashMap<i64, C>,
-    next_id: i64,
+    ids: CallIds,
     /// Set before the calls are given up, so that no call comes too late to be among them.
     ended: Option<EndCause>,
 }
 
 impl<C> Pending<C> {
-    pub fn new(next_id: i64) -> Pending<C> {
-        Pending(Mutex::new(Table { calls: HashMap::new(), next_id, ended: None }))
+    pub fn new(ids: CallIds) -> Pending<C> {
+        Pending(Mutex::new(Table { calls: HashMap::new(), ids, ended: None }))
     }
 
     /// A new call and its id. After the end: the closure back, and the cause.
@@ -28,8 +29,7 @@ impl<C> Pending<C> {
         if let Some(cause) = &table.ended {
             return Err((on_answer, cause.clone()));
         }
-        let id = table.next_id;
-        table.next_id += 1;
+        let id = table.ids.take();
         table.calls.insert(id, on_answer);
         Ok(id)
     }

@@ -8,14 +8,14 @@ use crate::base::sync::{Arc, Ordering};
 use crate::wire::answers::{Answer, FromServer};
 use crate::wire::frame::{Frame, FrameReader};
 use crate::wire::mac::RunningMac;
-use crate::wire::protocol::{Dialect, Encoding, Wire};
+use crate::wire::protocol::Wire;
 
 pub(super) struct Reader {
     link: Link,
     frames: FrameReader,
     mac: Option<RunningMac>,
     receiver: Arc<dyn Receiver>,
-    /// `None`: the dialect is known.
+    /// Until the first reply, which has the dialect of the server.
     learning: Option<Wire>,
 }
 
@@ -27,8 +27,7 @@ impl Reader {
         receiver: Arc<dyn Receiver>,
     ) -> Reader {
         let wire = link.wire();
-        let learning = matches!(wire.encoding, Encoding::Pickle(Dialect::Python2)).then_some(wire);
-        Reader { link, frames, mac, receiver, learning }
+        Reader { link, frames, mac, receiver, learning: Some(wire) }
     }
 
     /// Reads until the end; then all calls get their error.
@@ -94,7 +93,7 @@ fn handle(
         FromServer::Push(push) => receiver.push(link, push),
         FromServer::Reply { id, answer } => {
             if let Some(wire) = learning.take() {
-                learn(link, wire, frame.payload);
+                link.0.sending.set_wire(wire.of_first_reply(frame.payload));
             }
             reply(link, id, answer);
         }
@@ -107,10 +106,4 @@ fn reply(link: &Link, id: i64, answer: Answer<'_>) {
     if let Some(on_answer) = link.0.pending.take(id) {
         on_answer(link, Ok(answer));
     }
-}
-
-/// The first answer tells the dialect: Python 3 writes a protocol whose number it begins with; cPickle of Python 2 does
-/// not.
-fn learn(link: &Link, wire: Wire, payload: &[u8]) {
-    link.0.sending.set_wire(wire.of_first_reply(payload));
 }

@@ -1,0 +1,88 @@
+//! What is known of each address, and what is to be done with it next.
+
+use std::time::Instant;
+
+use super::retry::{Backoff, RetryLimits};
+use crate::base::address::Address;
+use crate::base::cancel::Cancel;
+
+/// One of the addresses of the server.
+pub(super) struct Target {
+    /// Differs from that of all other targets, former ones too.
+    pub id: u64,
+    pub address: Address,
+    pub phase: Phase,
+    backoff: Backoff,
+    /// Why the last attempt failed.
+    pub failure: Option<String>,
+}
+
+/// What is being done with an address.
+pub(super) enum Phase {
+    /// To be tried at this time.
+    Waiting(Instant),
+    Dialling(Cancel),
+    /// A link to it is being prepared, or is held for the case that no other server takes transactions.
+    Candidate,
+    /// The current link leads there.
+    InUse,
+    /// Not to be tried again.
+    Refused,
+}
+
+impl Target {
+    pub fn new(id: u64, address: Address, now: Instant) -> Target {
+        Target { id, address, phase: Phase::Waiting(now), backoff: Backoff::default(), failure: None }
+    }
+
+    /// An attempt has failed. Whether for another reason than the one before, so that it is worth a line in the log.
+    pub fn failed(&mut self, why: &str, next: Next, limits: RetryLimits, now: Instant) -> bool {
+        let pause = self.backoff.next(limits);
+        self.phase = match next {
+            Next::Usual => Phase::Waiting(now + pause),
+            Next::After(time) => Phase::Waiting(now + time),
+            Next::Never => Phase::Refused,
+        };
+        let is_news = self.failure.as_deref() != Some(why);
+        self.failure = Some(why.to_string());
+        is_news
+    }
+
+    /// Forgets earlier failures: there is a link to it.
+    pub fn in_use(&mut self) {
+        self.phase = Phase::InUse;
+        self.failure = None;
+        self.backoff = Backoff::default();
+    }
+
+    /// There is a link to another address, or there was until now: to be tried at `at`. `in_haste`: soon again if that
+    /// fails.
+    pub fn start_over(&mut self, at: Instant, in_haste: bool) {
+        if !matches!(self.phase, Phase::Refused) {
+            self.phase = Phase::Waiting(at);
+            self.backoff = if in_haste { Backoff::default() } else { Backoff::without_haste() };
+        }
+    }
+
+    /// In words, for reports.
+    pub fn describe(&self) -> String {
+        let state = match self.phase {
+            Phase::Waiting(_) => "waiting",
+            Phase::Dialling(_) => "connecting",
+            Phase::Candidate => "preparing",
+            Phase::InUse => "connected",
+            Phase::Refused => "refused",
+        };
+        match &self.failure {
+            Some(why) => format!("{state}: {why}"),
+            None => state.to_string(),
+        }
+    }
+}
+
+/// When to try again after a failure.
+pub(super) enum Next {
+    Usual,
+    After(std::time::Duration),
+    Never,
+}
