@@ -1,7 +1,11 @@
-//! Errors of storages and of the server -> the Python exceptions that clients expect.
+//! Errors of storages and of the server -> the Python exceptions that clients expect. [`meaning`] is the way back, for
+//! our own client.
 //!
 //! Classes, arguments and attributes are those of ZODB.POSException and of what FileStorage raises; how they
 //! are encoded is the wire's business.
+
+#[allow(dead_code)] // until the client half asks for it
+pub mod meaning;
 
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::Conflict;

@@ -1,8 +1,10 @@
 //! The encodings of every generation, with made-up values and messages; [`recorded`] has messages of real clients and
 //! servers,
-//! [`client`] has the client's side.
+//! [`client`] and [`client_recorded`] have the
+//! client's side.
 
 mod client;
+mod client_recorded;
 mod recorded;
 
 use proptest::prelude::*;

@@ -83,6 +83,12 @@ impl Value {
         }
     }
 
+    /// The value of a key of a dict that is a string.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        let Value::Dict(items) = self else { return None };
+        items.iter().find(|(name, _)| name.string() == Some(key.as_bytes())).map(|(_, value)| value)
+    }
+
     /// A dict with text keys.
     pub fn dict<const N: usize>(items: [(&str, Value); N]) -> Value {
         Value::Dict(items.into_iter().map(|(key, value)| (Value::text(key), value)).collect())

@@ -10,9 +10,9 @@ use runzeo::ids::{Oid, Tid};
 use runzeo::internal::client::cache::{Cache, CacheOptions};
 use serde_json::{Value, json};
 
-use crate::support::dice::Dice;
 use crate::history::History;
 use crate::pythons::python;
+use crate::support::dice::Dice;
 
 /// ZEO's cache in a process of its own.
 struct Python {

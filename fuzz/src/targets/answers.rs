@@ -18,7 +18,9 @@ pub fn run(data: &[u8]) {
             if let Ok(bytes) = answer.bytes() {
                 assert!(bytes.len() < payload.len());
             }
-            _ = (answer.done(), answer.int(), answer.tid());
+            _ = (answer.done(), answer.int(), answer.tid(), answer.vote(), answer.oids());
+            _ = (answer.history(), answer.undo_log());
+            _ = (answer.iterated_transaction(), answer.iterated_record(), answer.iterated_object());
             if let Ok(Some((tid, oids))) = answer.invalidations() {
                 assert!(8 * oids.len() <= payload.len());
                 wire.invalidations_reply(id, tid, &oids, &mut out);

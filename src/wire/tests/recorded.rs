@@ -8,10 +8,10 @@ use std::path::Path;
 use super::*;
 
 /// A recorded session.
-struct Recording {
-    name: String,
+pub(super) struct Recording {
+    pub name: String,
     /// (connection, whether from the client, payload).
-    frames: Vec<(usize, bool, Vec<u8>)>,
+    pub frames: Vec<(usize, bool, Vec<u8>)>,
     /// Extensions of the transactions in the file.
     extensions: Vec<Vec<u8>>,
 }
@@ -23,7 +23,7 @@ fn unhex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-fn recordings() -> Vec<Recording> {
+pub(super) fn recordings() -> Vec<Recording> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("python-fixtures/wire");
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -52,7 +52,7 @@ fn recordings() -> Vec<Recording> {
 }
 
 /// The calls of all clients, with the wire that each connection speaks.
-fn calls(recording: &Recording) -> Vec<(usize, Wire, &[u8])> {
+pub(super) fn calls(recording: &Recording) -> Vec<(usize, Wire, &[u8])> {
     let mut generations = HashMap::new();
     let mut wires = HashMap::new();
     let mut calls = Vec::new();

@@ -1,0 +1,228 @@
+//! What an exception that a server raised means for a client: the way back from Python's classes. Class, arguments and
+//! attributes stay in the [`PyException`], for messages and for passing it on.
+
+use crate::base::ids::{Oid, Tid};
+use crate::wire::exception::{BUILTINS, PyException};
+use crate::wire::value::Value;
+
+/// What a client can do something about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Meaning {
+    /// `ConflictError` and classes derived from it: another transaction changed the object first.
+    Conflict(ConflictFacts),
+    /// `ReadConflictError`: an object that the transaction depends on was changed.
+    ReadConflict(ConflictFacts),
+    /// `POSKeyError`, or `KeyError` with an oid: no such object, or no such revision of it.
+    NoSuchObject(Oid),
+    /// `POSKeyError` with a message: the blob has no file.
+    NoBlob { oid: Oid, serial: Tid },
+    /// `ReadOnlyError`
+    ReadOnly,
+    /// `StorageTransactionError`: the call is for a transaction that is not the open one.
+    WrongTransaction,
+    /// `UndoError` and `MultipleUndoErrors`: the objects that cannot be undone, as far as they are named.
+    Undo(Vec<UndoFailure>),
+    /// The server is the client of another one, and not connected to it.
+    Disconnected,
+    /// `AuthError`
+    Authentication,
+    /// Any other class.
+    Other,
+}
+
+/// A conflict, as far as the exception tells.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ConflictFacts {
+    pub oid: Option<Oid>,
+    /// The serial that is committed now.
+    pub committed: Option<Tid>,
+    /// The serial from which the transaction started.
+    pub read: Option<Tid>,
+}
+
+/// Why a transaction cannot be undone.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UndoFailure {
+    pub reason: String,
+    pub oid: Option<Oid>,
+}
+
+impl Meaning {
+    /// From the class of the exception.
+    pub fn of(exception: &PyException) -> Meaning {
+        match (&*exception.module, &*exception.name) {
+            (super::POS_EXCEPTION, name) => of_zodb(name, exception),
+            (BUILTINS, "KeyError") => no_such_object(exception),
+            ("ZEO.Exceptions", "ClientDisconnected") | ("ZEO.zrpc.error", "DisconnectedError") => {
+                Meaning::Disconnected
+            }
+            ("ZEO.Exceptions", "AuthError") => Meaning::Authentication,
+            _ => Meaning::Other,
+        }
+    }
+}
+
+fn of_zodb(name: &str, exception: &PyException) -> Meaning {
+    match name {
+        "ConflictError" | "BTreesConflictError" => Meaning::Conflict(conflict(exception)),
+        "ReadConflictError" => Meaning::ReadConflict(conflict(exception)),
+        "POSKeyError" => no_such_object(exception),
+        "ReadOnlyError" => Meaning::ReadOnly,
+        "StorageTransactionError" => Meaning::WrongTransaction,
+        "UndoError" => Meaning::Undo(vec![undo_failure(exception)]),
+        "MultipleUndoErrors" => Meaning::Undo(undo_failures(exception)),
+        _ => Meaning::Other,
+    }
+}
+
+fn attribute<'e>(exception: &'e PyException, wanted: &str) -> Option<&'e Value> {
+    exception.attributes.iter().find(|(name, _)| name == wanted).map(|(_, value)| value)
+}
+
+fn id8(value: &Value) -> Option<[u8; 8]> {
+    value.string()?.try_into().ok()
+}
+
+fn oid(value: &Value) -> Option<Oid> {
+    id8(value).map(Oid::from_bytes)
+}
+
+fn tid(value: &Value) -> Option<Tid> {
+    id8(value).map(Tid::from_bytes)
+}
+
+/// A text or a byte string for a message.
+fn text(value: &Value) -> String {
+    value.string().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
+}
+
+fn conflict(exception: &PyException) -> ConflictFacts {
+    let serials = match attribute(exception, "serials") {
+        Some(Value::Tuple(serials) | Value::List(serials)) => serials.as_slice(),
+        _ => &[],
+    };
+    ConflictFacts {
+        oid: attribute(exception, "oid").and_then(oid),
+        committed: serials.first().and_then(tid),
+        read: serials.get(1).and_then(tid),
+    }
+}
+
+/// `(oid)`, or `(message, oid, serial)` for a blob.
+fn no_such_object(exception: &PyException) -> Meaning {
+    let args = exception.args.as_slice();
+    let found = match args {
+        [key] => oid(key).map(Meaning::NoSuchObject),
+        // Python's storages name the serial of a revision that they do not have.
+        [key, _] => oid(key).map(Meaning::NoSuchObject),
+        [_, blob, serial] => oid(blob).zip(tid(serial)).map(|(oid, serial)| Meaning::NoBlob { oid, serial }),
+        _ => None,
+    };
+    found.unwrap_or(Meaning::Other)
+}
+
+fn undo_failure(exception: &PyException) -> UndoFailure {
+    let args = exception.args.as_slice();
+    UndoFailure {
+        reason: attribute(exception, "_reason").or(args.first()).map(text).unwrap_or_default(),
+        oid: attribute(exception, "_oid").or(args.get(1)).and_then(oid),
+    }
+}
+
+/// From `_errs`, or the argument: a list of (oid, error). In msgpack an error may be its text, or (class, attributes).
+fn undo_failures(exception: &PyException) -> Vec<UndoFailure> {
+    let errors = attribute(exception, "_errs").or(exception.args.first());
+    let Some(Value::List(errors) | Value::Tuple(errors)) = errors else {
+        return vec![undo_failure(exception)];
+    };
+    let failure = |error: &Value| {
+        let (Value::Tuple(pair) | Value::List(pair)) = error else { return None };
+        let [key, error] = pair.as_slice() else { return None };
+        let reason = match error {
+            Value::Exception(error) => undo_failure(error).reason,
+            Value::Tuple(pair) | Value::List(pair) => {
+                pair.get(1).and_then(|attributes| attributes.get("_reason")).map(text).unwrap_or_default()
+            }
+            message => text(message),
+        };
+        Some(UndoFailure { reason, oid: oid(key) })
+    };
+    errors.iter().filter_map(failure).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conflict::Conflict;
+    use crate::exceptions::{of_storage_error, transaction_error};
+    use crate::pickle::Dialect;
+    use crate::storage::StorageError;
+    use crate::wire::answers::FromServer;
+    use crate::wire::protocol::{Encoding, Generation, Wire};
+    use crate::wire::request::MsgId;
+
+    const OID: Oid = Oid(0x4142_4344_4546_4748); // all letters
+    const FACTS: ConflictFacts =
+        ConflictFacts { oid: Some(OID), committed: Some(Tid(7)), read: Some(Tid(6)) };
+
+    fn wires() -> impl Iterator<Item = Wire> {
+        let pickle = |generation| {
+            [Dialect::Python2, Dialect::Python3]
+                .map(|dialect| Wire { generation, encoding: Encoding::Pickle(dialect) })
+        };
+        let generations = ["Z308", "Z309", "Z310", "Z3101", "Z4", "Z5"];
+        let generations = generations.map(|name| Generation::parse(name.as_bytes()).unwrap());
+        let msgpack = Wire { generation: Generation::NEWEST, encoding: Encoding::Msgpack };
+        generations.into_iter().flat_map(pickle).chain([msgpack])
+    }
+
+    #[test]
+    fn what_a_server_of_ours_raises_is_understood() {
+        let conflict = || Box::new(Conflict { oid: OID, committed: Tid(7), read: Tid(6), data: Vec::new() });
+        let failure = |reason: &str, oid| UndoFailure { reason: reason.into(), oid };
+        let cases = [
+            (of_storage_error(&StorageError::PosKey(OID)), Meaning::NoSuchObject(OID)),
+            (
+                of_storage_error(&StorageError::NoBlob { oid: OID, serial: Tid(7), path: "/blobs/x".into() }),
+                Meaning::NoBlob { oid: OID, serial: Tid(7) },
+            ),
+            (of_storage_error(&StorageError::Missing(OID)), Meaning::NoSuchObject(OID)),
+            (of_storage_error(&StorageError::Conflict(conflict())), Meaning::Conflict(FACTS)),
+            (of_storage_error(&StorageError::ReadConflict(conflict())), Meaning::ReadConflict(FACTS)),
+            (of_storage_error(&StorageError::ReadOnly), Meaning::ReadOnly),
+            (transaction_error("no"), Meaning::WrongTransaction),
+            (
+                of_storage_error(&StorageError::Undo { reason: "why", oid: Some(OID) }),
+                Meaning::Undo(vec![failure("why", Some(OID))]),
+            ),
+            (
+                of_storage_error(&StorageError::Undo { reason: "why", oid: None }),
+                Meaning::Undo(vec![failure("why", None)]),
+            ),
+            (
+                of_storage_error(&StorageError::MultipleUndo(vec![(OID, "one"), (Oid(2), "two")])),
+                Meaning::Undo(vec![failure("one", Some(OID)), failure("two", Some(Oid(2)))]),
+            ),
+            (of_storage_error(&StorageError::Quota), Meaning::Other),
+            (PyException::builtin("ValueError", "unknown storage: 1"), Meaning::Other),
+            (PyException::builtin("KeyError", "name"), Meaning::Other),
+            (PyException::new("ZEO.Exceptions", "ClientDisconnected", Vec::new()), Meaning::Disconnected),
+            (PyException::new("ZEO.Exceptions", "AuthError", Vec::new()), Meaning::Authentication),
+        ];
+        for wire in wires() {
+            for (exception, meaning) in &cases {
+                let mut out = Vec::new();
+                wire.error_reply(MsgId::Int(1), exception, &mut out);
+                let Ok(FromServer::Reply { answer, .. }) = wire.from_server(&out[4..]) else { panic!() };
+                let raised = answer.raised().unwrap().unwrap();
+                assert_eq!(Meaning::of(&raised), *meaning, "{wire:?}: {raised:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_conflict_may_name_nothing() {
+        let conflict = PyException::new(super::super::POS_EXCEPTION, "ConflictError", Vec::new());
+        assert_eq!(Meaning::of(&conflict), Meaning::Conflict(ConflictFacts::default()));
+    }
+}
