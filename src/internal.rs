@@ -22,6 +22,9 @@ pub mod base {
 }
 
 pub mod client {
+    pub mod blobs {
+        pub use crate::client::blobs::{Begun, BlobCache, BlobCacheOptions, ClientBlobs, OutgoingBlob};
+    }
     pub mod cache {
         pub use crate::client::cache::{Cache, CacheError, CacheOptions};
 
@@ -36,6 +39,9 @@ pub mod client {
     }
     pub mod dial {
         pub use crate::client::dial::{Credentials, DialError, DialOptions, dial};
+    }
+    pub mod options {
+        pub use crate::client::options::{ClientOptions, ClientTls};
     }
     pub mod link {
         pub use crate::client::link::{EndCause, Link, LinkError, LinkOptions, Receiver, Silence, start};

@@ -6,8 +6,10 @@ process of its own, because reading a configuration opens log files and changes 
 """
 from __future__ import print_function
 
+import io
 import json
 import os
+import re
 import signal
 import site
 import sys
@@ -18,7 +20,16 @@ for directory in sys.argv[1:]:
     site.addsitedir(directory)
 
 import ZConfig  # noqa: E402
+import ZODB.config  # noqa: E402
 from ZEO.runzeo import ZEOOptions  # noqa: E402
+
+try:
+    import ZEO.zconfig
+except ImportError:
+    pass  # ZEO 4 has no TLS
+else:
+    # The section itself: certificates are files, which a configuration alone does not need.
+    ZEO.zconfig.client_ssl = lambda section: (section, section.server_hostname)
 
 TIME_LIMIT = 20  # seconds for a case
 
@@ -29,6 +40,19 @@ def address(value):
     if isinstance(value, tuple):
         return {'host': value[0], 'port': value[1]}
     return {'path': value}
+
+
+def client(config):
+    """The keys of <zeoclient> or <clientstorage>; None where the section lacks one."""
+    result = {key: getattr(config, key, None) for key in (
+        'storage', 'cache_size', 'cache_path', 'client', 'var', 'client_label', 'read_only_fallback', 'wait', 'wait_timeout',
+        'min_disconnect_poll', 'max_disconnect_poll', 'username', 'password', 'realm', 'shared_blob_dir', 'blob_cache_size',
+        'blob_cache_size_check', 'server_sync', 'drop_cache_rather_verify')}
+    result['servers'] = [address(server.address) for server in config.server]
+    ssl = getattr(config, 'ssl', None)
+    result['ssl'] = ssl and {key: getattr(ssl[0], key) for key in (
+        'certificate', 'authenticate', 'check_hostname', 'server_hostname')}
+    return result
 
 
 def storage(opener):
@@ -51,6 +75,7 @@ def storage(opener):
         'create': bool(getattr(config, 'create', None)),
         'read_only': bool(getattr(config, 'read_only', None)),
         'quota': getattr(config, 'quota', None),
+        'client': client(config) if hasattr(config, 'server') else None,
         'pack_gc': getattr(config, 'pack_gc', True),
         'pack_keep_old': getattr(config, 'pack_keep_old', True),
     }
@@ -87,6 +112,31 @@ def settings(options):
     }
 
 
+def take_clientstorage(path):
+    """Take a <clientstorage> out of a file, which becomes one that runzeo can read; return what makes the storage.
+
+    Python's runzeo cannot read `%import ZEO`, because both ZEO's schema and what is imported define <ssl>. Programs can.
+    """
+    if not os.path.isfile(path):
+        return None
+    with io.open(path, encoding='latin-1') as file:
+        text = file.read()
+    section = re.search(u'^<clientstorage.*^</clientstorage>\n', text, re.M | re.S)
+    if section is None:
+        return None
+    imports = u'%import ZEO\n'
+    imported = imports in text
+    rest = text.replace(imports, u'').replace(section.group(), u'<mappingstorage>\n</mappingstorage>\n')
+    with io.open(path, 'w', encoding='latin-1') as file:
+        file.write(rest)
+    alone = (imports if imported else u'') + section.group()
+    if str is bytes:
+        alone = alone.encode('latin-1')
+    schema = ZODB.config.getStorageSchema()
+    config, _ = ZConfig.loadConfigFile(schema, io.StringIO(alone) if str is not bytes else io.BytesIO(alone))
+    return config.storage
+
+
 def judge(case):
     """Write the verdict on a case to standard output."""
     os.chdir(case['directory'])
@@ -97,7 +147,10 @@ def judge(case):
     options = ZEOOptions()
     result = {'verdict': 'accept'}
     try:
+        taken = take_clientstorage(case['arguments'][1]) if case['arguments'][:1] == ['-C'] else None
         options.realize([str(a) for a in case['arguments']], progname='runzeo')
+        if taken is not None:
+            options.storages = [taken]
         result['settings'] = settings(options)
     except SystemExit as e:
         result['verdict'] = 'reject' if e.code else 'answer'

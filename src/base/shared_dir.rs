@@ -29,6 +29,10 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 const NEW: OFlags =
     OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// As `NEW`, but an existing file is opened.
+const KEPT: OFlags =
+    OFlags::RDWR.union(OFlags::CREATE).union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 fn is_plain(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }
@@ -87,6 +91,12 @@ impl Dir {
     /// Creates a file, which must not exist.
     pub fn create(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         Ok(openat(&self.fd, name, NEW, Mode::from_bits_truncate(mode))?.into())
+    }
+
+    /// Opens a file for writing, and makes it if it is missing. A link is not followed.
+    pub fn open_or_create(&self, name: &OsStr, mode: u32) -> io::Result<File> {
+        let file = openat(&self.fd, name, KEPT, Mode::from_bits_truncate(mode))?;
+        if is_plain(&fstat(&file)?) { Ok(file.into()) } else { Err(not_plain()) }
     }
 
     /// The metadata of a path below; a link at the end is not followed.

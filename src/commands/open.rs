@@ -36,6 +36,7 @@ pub fn kind(config: &StorageConfig) -> &'static str {
         StorageConfig::Zlib(zlib) if zlib.by_clients => "ServerZlibStorage",
         StorageConfig::Zlib(_) => "ZlibStorage",
         StorageConfig::Before(_) => "Before",
+        StorageConfig::Client(_) => "ClientStorage",
         StorageConfig::Own(own) => own.kind.name,
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { .. } => "test storage",
@@ -86,6 +87,10 @@ fn prepare_with(
             let base = prepare(&config.base, record_len_max)?;
             Ok(Box::new(move || Ok(Arc::new(Before::new(base()?, before)))))
         }
+        StorageConfig::Client(config) => Err(StorageError::Unsupported(format!(
+            "{}: the storage of another ZEO server cannot be served yet",
+            config.location
+        ))),
         StorageConfig::Own(config) => prepare_own(config, record_len_max),
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { kind, base } => {

@@ -84,6 +84,8 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
         return Err("no storages specified; use -f or -C".into());
     }
     let mut warnings = files::check(&storages)?;
+    let clients = storages.iter().flat_map(|named| named.storage.clients());
+    warnings.extend(clients.flat_map(|client| client.warnings.clone()));
     let read_only = file.zeo.read_only.unwrap_or(false);
     let pid_filename = options.pid_file.map(PathBuf::from).or(file.zeo.pid_filename);
     let instance_pid_filename = || Some(Path::new(&set("INSTANCE_HOME")?).join("var/ZEO.pid"));
@@ -291,6 +293,13 @@ fn numbered((index, path): (usize, String)) -> NamedStorage {
     }
 }
 
+/// The content of a file. More than the longest that is accepted is not read.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// The files and the environment of this process.
 struct Process<'a> {
     own: &'a StorageKinds,
@@ -305,9 +314,7 @@ impl Surroundings for Process<'_> {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        read_file(path)
     }
 
     fn import(&self, package: &str) -> Result<(), String> {

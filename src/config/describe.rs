@@ -3,10 +3,12 @@
 use std::fmt::Write;
 
 use super::schema::limits::unusual;
+use super::zconfig::datatypes::Unit;
 use super::{AuthenticationConfig, BeforeTime, Config, FileStorageConfig, StorageConfig, ZeoConfig};
 use crate::auth::Settings;
 use crate::base::address::Address;
 use crate::base::level;
+use crate::client::options::{ClientOptions, ClientTls};
 use crate::logging::{Destination, HandlerSetup, LogSetup, Rotation, When};
 use crate::net::tls::Clients;
 use crate::storage::file::NewFileFormat;
@@ -108,6 +110,7 @@ fn describe_storage(storage: &StorageConfig) -> String {
             };
             format!("Before {time} ({})", describe_storage(&before.base))
         }
+        StorageConfig::Client(client) => client_storage(&client.options),
         StorageConfig::Own(own) => {
             let name = own.settings.name.as_ref().map_or_else(String::new, |name| format!(" '{name}'"));
             let base = own.base.as_ref().map(|base| format!(" ({})", describe_storage(base)));
@@ -169,6 +172,77 @@ fn file_storage(file: &FileStorageConfig) -> String {
         NewFileFormat::FS30 => add("FS30 if new"),
     }
     text
+}
+
+/// What differs from the defaults, after the addresses and the cache.
+fn client_storage(options: &ClientOptions) -> String {
+    let addresses: Vec<String> = options.addresses.iter().map(ToString::to_string).collect();
+    let mut text = format!("ClientStorage '{}' at {}", options.storage, addresses.join(" or "));
+    let mut add = |part: String| {
+        text.push_str(", ");
+        text.push_str(&part);
+    };
+    let size = Unit::Bytes.show(options.cache_size);
+    match &options.cache_path {
+        Some(path) => add(format!("cache of {size} in {}", path.display())),
+        None => add(format!("temporary cache of {size}")),
+    }
+    if !options.name.is_empty() {
+        add(format!("named '{}'", options.name));
+    }
+    if let Some(label) = &options.label {
+        add(format!("labelled '{label}'"));
+    }
+    if options.read_only {
+        add("read-only".into());
+    }
+    if options.read_only_fallback {
+        add("read-only while no server can write".into());
+    }
+    if let Some(user) = &options.credentials {
+        let realm = user.realm.as_ref().map(|realm| format!(", realm '{realm}'")).unwrap_or_default();
+        add(format!("as user '{}'{realm}", user.username));
+    }
+    options.tls.iter().for_each(|tls| add(client_tls(tls)));
+    let defaults = ClientOptions::new(Vec::new());
+    if !options.wait {
+        add("starts without a server".into());
+    }
+    if options.wait_timeout != defaults.wait_timeout {
+        add(format!("waits {} s for a server", options.wait_timeout.as_secs()));
+    }
+    let (min, max) = options.disconnect_poll;
+    if (min, max) != defaults.disconnect_poll {
+        add(format!("tries to connect every {} to {} s", min.as_secs(), max.as_secs()));
+    }
+    if let Some(blob_dir) = &options.blob_dir {
+        let whose = if options.shared_blob_dir { "blobs of the server in" } else { "blobs in" };
+        let size = options.blob_cache_size.map(|size| {
+            format!(", up to {}, checked every {}%", Unit::Bytes.show(size), options.blob_cache_size_check)
+        });
+        add(format!("{whose} {}{}", blob_dir.display(), size.unwrap_or_default()));
+    }
+    if options.server_sync {
+        add("transactions begin with a call".into());
+    }
+    if options.drop_cache_rather_verify {
+        add("drops its cache rather than verify it".into());
+    }
+    text
+}
+
+fn client_tls(tls: &ClientTls) -> String {
+    let authorities = match &tls.authorities {
+        Some(path) => path.display().to_string(),
+        None => "any authority that this machine trusts".into(),
+    };
+    let host = match (&tls.server_hostname, tls.check_hostname) {
+        (Some(host), true) => format!(" for '{host}'"),
+        (None, true) => String::new(),
+        (_, false) => " for any host".into(),
+    };
+    let certificate = tls.certificate.display();
+    format!("TLS as {certificate} to servers with certificates of {authorities}{host}")
 }
 
 fn handlers(log: &LogSetup) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Checks that no file and no blob directory belongs to two storages that write.
+//! Checks that no file, no cache and no blob directory belongs to two storages that write.
 //!
 //! The second storage would find the file locked by its own process; a blob directory has no lock, and a pack of one
 //! storage removes blobs of the other. So the configuration is refused, even if the path is spelled in two ways.
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{FileStorageConfig, Location, NamedStorage, StorageConfig};
+use super::{ClientStorageConfig, FileStorageConfig, Location, NamedStorage, StorageConfig};
 
 /// Checks that each file has at most one storage that writes to it, and each blob directory at most one that stores
 /// into it. Returns warnings about directories that a pack might damage.
@@ -26,14 +26,36 @@ pub fn check(storages: &[NamedStorage]) -> Result<Vec<String>, String> {
             }
         }
     }
+    check_caches(storages)?;
     check_blob_dirs(storages)
+}
+
+/// Checks that each cache file belongs to one client.
+fn check_caches(storages: &[NamedStorage]) -> Result<(), String> {
+    let mut users: HashMap<PathBuf, (&str, &ClientStorageConfig)> = HashMap::new();
+    for NamedStorage { name, storage } in storages {
+        for client in storage.clients() {
+            let Some(path) = &client.options.cache_path else { continue };
+            if let Some((other_name, other)) = users.insert(identity(path), (name, client)) {
+                return Err(format!(
+                    "{}: storage '{name}' has the cache file of storage '{other_name}' ({}): {}; each needs a file of its own",
+                    client.location,
+                    other.location,
+                    path.display()
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The files of a storage and of its inner storages.
 fn files(storage: &StorageConfig) -> Vec<&FileStorageConfig> {
     match storage {
         StorageConfig::File(file) => vec![file],
-        StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } => Vec::new(),
+        StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } | StorageConfig::Client(_) => {
+            Vec::new()
+        }
         StorageConfig::Demo(demo) => {
             [&demo.base, &demo.changes].into_iter().flatten().flat_map(|part| files(part)).collect()
         }
@@ -51,15 +73,24 @@ struct BlobDirUse<'a> {
     storage: &'a str,
     path: &'a Path,
     location: &'a Location,
-    /// Whether transactions are stored in it: not in the base of a `<demostorage>`, nor below `<before>`.
-    stores: bool,
+    role: BlobDirRole,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum BlobDirRole {
+    /// Transactions are stored in it.
+    Stores,
+    /// None are: the base of a `<demostorage>`, or what is below `<before>`.
+    Reads,
+    /// A client keeps there what it has loaded.
+    Caches,
 }
 
 fn check_blob_dirs(storages: &[NamedStorage]) -> Result<Vec<String>, String> {
     let mut uses = Vec::new();
     for NamedStorage { name, storage } in storages {
-        blob_dirs(storage, None, true, &mut |path, location, stores| {
-            uses.push(BlobDirUse { storage: name, path, location, stores });
+        blob_dirs(storage, None, true, &mut |path, location, role| {
+            uses.push(BlobDirUse { storage: name, path, location, role });
         });
     }
     let mut warnings = Vec::new();
@@ -74,15 +105,19 @@ fn check_blob_dirs(storages: &[NamedStorage]) -> Result<Vec<String>, String> {
             other.location,
             used.path.display()
         );
-        if used.stores && other.stores {
-            return Err(format!(
-                "{shared}; each needs a directory of its own, for a pack of one removes blobs of the other"
-            ));
+        let roles = [used.role, other.role];
+        if !roles.contains(&BlobDirRole::Reads) {
+            let why = if roles.contains(&BlobDirRole::Caches) {
+                "blobs of both may have the same name"
+            } else {
+                "a pack of one removes blobs of the other"
+            };
+            return Err(format!("{shared}; each needs a directory of its own, for {why}"));
         }
-        if used.stores || other.stores {
+        if roles != [BlobDirRole::Reads; 2] {
             warnings.push(format!("{shared}; a pack of one may remove blobs of the other"));
         }
-        if other.stores {
+        if other.role != BlobDirRole::Reads {
             first.insert(identity(used.path), other);
         }
     }
@@ -95,18 +130,19 @@ fn blob_dirs<'a>(
     storage: &'a StorageConfig,
     around: Option<(&'a Path, &'a Location)>,
     stores: bool,
-    each: &mut impl FnMut(&'a Path, &'a Location, bool),
+    each: &mut impl FnMut(&'a Path, &'a Location, BlobDirRole),
 ) {
+    let role = if stores { BlobDirRole::Stores } else { BlobDirRole::Reads };
     match storage {
         StorageConfig::File(file) if !file.options.read_only => {
             let own = file.options.blob_dir.as_deref().map(|path| (path, &file.location));
             if let Some((path, location)) = own.or(around) {
-                each(path, location, stores);
+                each(path, location, role);
             }
         }
         StorageConfig::File(_) => {}
         StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } => {
-            around.into_iter().for_each(|(path, location)| each(path, location, stores));
+            around.into_iter().for_each(|(path, location)| each(path, location, role));
         }
         StorageConfig::Demo(demo) => {
             if let Some(base) = &demo.base {
@@ -114,7 +150,7 @@ fn blob_dirs<'a>(
             }
             match &demo.changes {
                 Some(changes) => blob_dirs(changes, around, stores, each),
-                None => around.into_iter().for_each(|(path, location)| each(path, location, stores)),
+                None => around.into_iter().for_each(|(path, location)| each(path, location, role)),
             }
         }
         StorageConfig::Blob(blob) => {
@@ -122,6 +158,14 @@ fn blob_dirs<'a>(
         }
         StorageConfig::Zlib(zlib) => blob_dirs(&zlib.base, around, stores, each),
         StorageConfig::Before(before) => blob_dirs(&before.base, None, false, each),
+        StorageConfig::Client(client) => {
+            let options = &client.options;
+            match options.blob_dir.as_deref() {
+                Some(path) if !options.shared_blob_dir => each(path, &client.location, BlobDirRole::Caches),
+                Some(path) if !options.read_only => each(path, &client.location, role),
+                Some(_) | None => {}
+            }
+        }
         StorageConfig::Own(own) => own.base.iter().for_each(|base| blob_dirs(base, None, stores, each)),
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { base, .. } => blob_dirs(base, around, stores, each),

@@ -10,6 +10,7 @@
 mod assemble;
 mod describe;
 mod files;
+mod library;
 pub mod options;
 pub mod schema;
 mod storage;
@@ -32,8 +33,8 @@ pub use options::UsageError;
 #[cfg(feature = "test-storages")]
 pub use storage::TestStorage;
 pub use storage::{
-    BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig,
-    OwnStorageConfig, StorageConfig, ZlibStorageConfig,
+    BeforeStorageConfig, BeforeTime, BlobStorageConfig, ClientStorageConfig, DemoStorageConfig,
+    FileStorageConfig, OwnStorageConfig, StorageConfig, ZlibStorageConfig,
 };
 pub use zconfig::Location;
 

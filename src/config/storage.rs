@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::Location;
 use crate::base::ids::Tid;
+use crate::client::options::ClientOptions;
 use crate::storage::file::FileStorageOptions;
 use crate::storage::{StorageKind, StorageSettings};
 
@@ -30,6 +31,8 @@ pub enum StorageConfig {
     Zlib(ZlibStorageConfig),
     /// `<before>`
     Before(BeforeStorageConfig),
+    /// `<zeoclient>` or `<clientstorage>`: the storage of another ZEO server.
+    Client(Box<ClientStorageConfig>),
     /// A storage that the program adds to those of this server.
     Own(OwnStorageConfig),
     /// A storage of upstream's own tests.
@@ -40,6 +43,27 @@ pub enum StorageConfig {
         /// The storage in it.
         base: Box<StorageConfig>,
     },
+}
+
+impl StorageConfig {
+    /// The clients of other servers in it.
+    pub fn clients(&self) -> Vec<&ClientStorageConfig> {
+        match self {
+            StorageConfig::Client(client) => vec![client],
+            StorageConfig::File(_) | StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } => {
+                Vec::new()
+            }
+            StorageConfig::Demo(demo) => {
+                [&demo.base, &demo.changes].into_iter().flatten().flat_map(|part| part.clients()).collect()
+            }
+            StorageConfig::Blob(blob) => blob.base.clients(),
+            StorageConfig::Zlib(zlib) => zlib.base.clients(),
+            StorageConfig::Before(before) => before.base.clients(),
+            StorageConfig::Own(own) => own.base.iter().flat_map(|base| base.clients()).collect(),
+            #[cfg(feature = "test-storages")]
+            StorageConfig::Test { base, .. } => base.clients(),
+        }
+    }
 }
 
 /// A `<filestorage>` section, or `-f`.
@@ -87,6 +111,17 @@ pub struct ZlibStorageConfig {
 pub struct BeforeStorageConfig {
     pub before: BeforeTime,
     pub base: Box<StorageConfig>,
+}
+
+/// A `<zeoclient>` or `<clientstorage>` section.
+#[derive(Clone, Debug)]
+pub struct ClientStorageConfig {
+    /// What the section says.
+    pub options: ClientOptions,
+    /// Where it was configured, for messages.
+    pub location: Location,
+    /// Keys without effect, with their lines.
+    pub warnings: Vec<String>,
 }
 
 /// The section of a storage that the program adds.

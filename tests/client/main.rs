@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod blobs;
 mod cache;
 mod cache_python;
 mod connector;
@@ -12,6 +13,7 @@ mod link;
 mod servers;
 mod tools;
 mod trace;
+mod zeocache_files;
 mod zeocache_simulate;
 mod zeocache_stats;
 

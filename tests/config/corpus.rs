@@ -41,7 +41,9 @@ impl Case {
         arguments.extend(self.arguments.iter().map(OsString::from));
         let directory = format!("{}/", self.file.parent().unwrap().display());
         match from_command_line("runzeo", &arguments, &|name| self.environment.get(name).cloned()) {
-            Ok(Invocation::Serve(config)) => config.describe().trim_end().replace('\n', " | "),
+            Ok(Invocation::Serve(config)) => {
+                config.describe().trim_end().replace('\n', " | ").replace(&directory, "")
+            }
             Ok(other) => panic!("{}: {other:?}", self.name),
             Err(error) => format!("Error: {}", error.message.replace(&directory, "")),
         }

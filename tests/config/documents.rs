@@ -11,6 +11,9 @@ use runzeo::internal::config::{Invocation, from_command_line, options, schema};
 /// Sections without a table: zdaemon's, and handlers that are refused.
 const WITHOUT_TABLE: [&str; 5] = ["runner", "logger", "win32-eventlog", "http-logger", "email-notifier"];
 
+/// Clients have an `<ssl>` of their own.
+const OF_A_CLIENT: &str = " of a client";
+
 fn page(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap()
 }
@@ -42,14 +45,20 @@ fn keys(section: &SectionType) -> impl Iterator<Item = (&'static str, String, Kn
     })
 }
 
+/// What a section is called in headings and tables: its name, unless that of another section is the same.
+fn title(section: &SectionType) -> String {
+    let of_a_client = keys(section).any(|(key, ..)| key == "server-hostname");
+    format!("{}{}", section.name, if of_a_client { OF_A_CLIENT } else { "" })
+}
+
 /// The cells of a table's row.
 fn cells(line: &str) -> Option<Vec<String>> {
     let inner = line.strip_prefix("| `")?.strip_suffix(" |")?;
     Some(format!("`{inner}").split(" | ").map(|cell| cell.trim().to_string()).collect())
 }
 
-fn unquoted(cell: &str) -> &str {
-    cell.trim_matches('`').trim_start_matches('<').trim_end_matches('>')
+fn unquoted(cell: &str) -> String {
+    cell.replace(['`', '<', '>'], "")
 }
 
 /// The tables below headings such as "### `<zeo>`": section -> (key, default, known).
@@ -59,12 +68,14 @@ fn tables_by_section(page: &str) -> BTreeMap<String, BTreeSet<(String, String, S
     for line in page.lines() {
         if line.starts_with('#') {
             let names = line.split('`').skip(1).step_by(2);
-            sections = names.filter(|name| name.starts_with('<')).map(|name| unquoted(name).into()).collect();
+            let of_a_client = if line.ends_with(OF_A_CLIENT) { OF_A_CLIENT } else { "" };
+            let titles = names.filter(|name| name.starts_with('<')).map(|name| unquoted(name) + of_a_client);
+            sections = titles.collect();
         } else if let Some(cells) = cells(line) {
             let [key, default, known, meaning] = &cells[..] else { continue };
             for section in &sections {
                 assert!(!meaning.is_empty(), "{line}");
-                let row = (unquoted(key).into(), default.clone(), known.clone());
+                let row = (unquoted(key), default.clone(), known.clone());
                 assert!(tables.entry(section.clone()).or_default().insert(row), "twice: {line}");
             }
         }
@@ -78,7 +89,7 @@ fn operations_has_every_key_with_its_default() {
     let expected: BTreeMap<String, BTreeSet<_>> = section_types()
         .map(|section| {
             let rows = keys(section).map(|(name, default, known)| (name.into(), default, known.to_string()));
-            (section.name.into(), rows.collect())
+            (title(section), rows.collect())
         })
         .collect();
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "sections");
@@ -104,12 +115,15 @@ fn a_default_is_what_holds_without_the_key() {
     };
     let file = |key: &str| {
         format!(
-            "%import zc.zlibstorage\n%import zc.beforestorage\n%import tempstorage\n<zeo>\naddress 1\n{}</zeo>\n\
+            "%import ZEO\n%import zc.zlibstorage\n%import zc.beforestorage\n%import tempstorage\n<zeo>\naddress 1\n{}</zeo>\n\
              <filestorage a>\npath a.fs\n{}</filestorage>\n<mappingstorage b>\n{}</mappingstorage>\n\
              <zlibstorage c>\n{}<mappingstorage>\n</mappingstorage>\n</zlibstorage>\n\
              <serverzlibstorage d>\n{}<mappingstorage>\n</mappingstorage>\n</serverzlibstorage>\n\
              <before e>\n{}<mappingstorage>\n</mappingstorage>\n</before>\n\
              <temporarystorage f>\n{}</temporarystorage>\n\
+             <zeoclient g>\nserver 1\nblob-dir g\nblob-cache-size 1\n{}</zeoclient>\n\
+             <clientstorage h>\nserver 1\nblob-dir h\nblob-cache-size 1\n{}\
+             <ssl>\ncertificate x\n{}</ssl>\n</clientstorage>\n\
              <eventlog>\n{}<logfile>\npath x\n{}</logfile>\n<syslog>\n{}</syslog>\n</eventlog>\n",
             // A comment replaces the key, to keep the line numbers.
             key_for("zeo", key),
@@ -119,6 +133,9 @@ fn a_default_is_what_holds_without_the_key() {
             key_for("serverzlibstorage", key),
             key_for("before", key),
             key_for("temporarystorage", key),
+            key_for("zeoclient", key),
+            key_for("clientstorage", key),
+            key_for("ssl", key),
             key_for("eventlog", key),
             key_for("logfile", key),
             key_for("syslog", key),
@@ -147,9 +164,9 @@ fn table_after(page: &str, start: &str) -> BTreeSet<(String, String, String)> {
     let (_, rest) = page.split_once(start).unwrap_or_else(|| panic!("no {start:?}"));
     let lines =
         rest.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
-    let rows = lines.filter_map(cells).map(|row| {
-        (unquoted(&row[0]).into(), unquoted(&row[1]).into(), row.get(2).cloned().unwrap_or_default())
-    });
+    let rows = lines
+        .filter_map(cells)
+        .map(|row| (unquoted(&row[0]), unquoted(&row[1]), row.get(2).cloned().unwrap_or_default()));
     rows.collect()
 }
 
@@ -157,11 +174,11 @@ fn table_after(page: &str, start: &str) -> BTreeSet<(String, String, String)> {
 fn migration_has_every_key_that_some_python_lacks() {
     let page = page("migration.md");
     let all = || {
-        section_types().flat_map(|section| keys(section).map(|(key, _, known)| (section.name, key, known)))
+        section_types().flat_map(|section| keys(section).map(|(key, _, known)| (title(section), key, known)))
     };
     let own: BTreeSet<_> = all()
         .filter(|(.., known)| *known == KnownTo::Own)
-        .map(|(section, key, _)| (section.to_string(), key.to_string()))
+        .map(|(section, key, _)| (section, key.to_string()))
         .collect();
     let found: BTreeSet<_> = table_after(&page, "These keys are our own.")
         .into_iter()
@@ -170,7 +187,7 @@ fn migration_has_every_key_that_some_python_lacks() {
     assert_eq!(found, own);
     let some: BTreeSet<_> = all()
         .filter(|(.., known)| !matches!(known, KnownTo::Own | KnownTo::Always))
-        .map(|(section, key, known)| (section.to_string(), key.to_string(), known.to_string()))
+        .map(|(section, key, known)| (section, key.to_string(), known.to_string()))
         .collect();
     assert_eq!(table_after(&page, "These keys are known to some"), some);
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
+use runzeo::internal::client::options::ClientOptions;
 use runzeo::internal::config::from_command_line;
 
 /// Reads a file of these bytes; the result does not matter.
@@ -13,13 +14,19 @@ fn read(bytes: &[u8]) {
     let path = directory.path().join("zeo.conf");
     fs::write(&path, bytes).unwrap();
     let _ = from_command_line("runzeo", &[OsString::from("-C"), path.into()], &|_| None);
+    let _ = ClientOptions::from_zconfig(&String::from_utf8_lossy(bytes));
 }
 
 /// A configuration that uses most of the language.
 fn sample() -> Vec<u8> {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("compat-tests/config/cases");
     let mut sample = b"%define INSTANCE .\n".to_vec();
-    for case in ["plone/container-image.conf", "eventlog/rotation-by-time.conf", "runner/own-logger.conf"] {
+    for case in [
+        "plone/container-image.conf",
+        "clients/zeoclient-all-keys.conf",
+        "eventlog/rotation-by-time.conf",
+        "runner/own-logger.conf",
+    ] {
         sample.extend(fs::read(cases.join(case)).unwrap());
     }
     sample
@@ -35,7 +42,7 @@ proptest! {
 
     #[test]
     fn any_lines(lines in proptest::collection::vec(
-        "<zeo>|</zeo>|<filestorage>|</filestorage>|<eventlog>|</eventlog>|<logfile>|</logfile>|(address|path|format|level|quota|when|old-files|max-size) .{0,12}|%(define|include|import) .{0,8}",
+        "<zeo>|</zeo>|<filestorage>|</filestorage>|<zeoclient>|</zeoclient>|<ssl>|</ssl>|<eventlog>|</eventlog>|<logfile>|</logfile>|(address|path|format|level|quota|when|old-files|max-size|server|wait-timeout|blob-cache-size-check|certificate) .{0,12}|%(define|include|import) .{0,8}",
         0..20,
     )) {
         read(lines.join("\n").as_bytes());

@@ -181,6 +181,13 @@ ranks! {
 
     // -- the client
 
+    /// The blobs that are being downloaded into a cache.
+    BlobDownloads permits [];
+    /// The directories of a cache of blobs that this process has locked. A file is locked, without waiting, under this
+    /// lock.
+    BlobDirLocks permits [File];
+    /// Whether the size of a cache of blobs is being checked.
+    BlobSizeCheck permits [];
     /// What a cache has made durable. Held while it is synced.
     CacheSaved permits [File];
     /// The index of a cache and the place where it writes. Loads share it.

@@ -13,6 +13,7 @@
 
 mod format;
 mod index;
+pub mod inspect;
 mod lock;
 mod open;
 mod ring;

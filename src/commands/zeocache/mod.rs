@@ -1,7 +1,9 @@
 //! `zeocache`: what a client's cache does and what is in it.
 //!
-//! Exit codes: 0 done; 1 the file cannot be read or has nothing to report; 2 the command line is wrong.
+//! Exit codes: 0 done; 1 the file is damaged, cannot be read or has nothing to report; 2 the command line is wrong.
 
+mod cache_file;
+mod holder;
 mod input;
 mod model;
 mod simulate;
@@ -19,7 +21,7 @@ use getopts::{Options, ParsingStyle};
 
 use subcommand::{Subcommand, Trouble};
 
-const SUBCOMMANDS: &[Subcommand] = &[stats::COMMAND, simulate::COMMAND];
+const SUBCOMMANDS: &[Subcommand] = &[stats::COMMAND, simulate::COMMAND, cache_file::DUMP, cache_file::CHECK];
 
 /// The program `zeocache`. `program` is its name as called; `arguments` do not have it.
 pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
@@ -90,12 +92,16 @@ the environment has ZEO_CACHE_TRACE=1:
   stats       loads, hits, invalidations and stores in each interval
   simulate    the hit rates that caches of other sizes would have had
 
+From a cache file, which may be in use:
+  dump        its blocks, and how much is what
+  check       whether clients would use it
+
   {program} COMMAND --help    the options of a command
   --help, --version            print this, or the version
 
 stats and simulate print what ZEO's scripts cache_stats and cache_simul print.
-Exit status: 0 done; 1 the file cannot be read or has nothing to report;
-2 the command line is wrong.
+Exit status: 0 done; 1 the file is damaged, cannot be read or has nothing to
+report; 2 the command line is wrong.
 "
     )
 }

@@ -4,6 +4,7 @@
 //! feature that this server lacks is refused with its line, never ignored; only `<runner>` is checked and then ignored,
 //! because it is zdaemon's. `docs/operations.md` has a row for each key.
 
+pub mod client;
 pub mod eventlog;
 pub mod limits;
 pub mod runner;

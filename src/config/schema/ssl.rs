@@ -1,7 +1,8 @@
-//! `<ssl>` in `<zeo>`: certificates. The files are opened when the server starts.
+//! `<ssl>` in `<zeo>`, and in the section of a client: certificates. The files are opened when the server starts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::client::options::ClientTls;
 use crate::config::SslConfig;
 use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Content, KnownTo, SectionType, key, required_key};
@@ -27,17 +28,65 @@ pub static SSL: SectionType = SectionType {
     ]),
 };
 
+/// The keys of a client of ZEO 6, and `password-file`.
+pub static CLIENT_SSL: SectionType = SectionType {
+    name: "ssl",
+    content: Content::Checked(&[
+        required_key("certificate", Datatype::ExistingDirpath).known(ZEO_5),
+        key("key", Datatype::ExistingDirpath).known(ZEO_5),
+        key("password-file", Datatype::ExistingDirpath).known(KnownTo::Own),
+        key("password-function", Datatype::Any).known(ZEO_5),
+        key("authenticate", Datatype::ExistingDirpath).default("SIGNED").known(ZEO_5),
+        key("check-hostname", Datatype::Boolean).default("true").known(ZEO_5),
+        key("server-hostname", Datatype::Any).known(ZEO_5),
+    ]),
+};
+
+/// The section in `<zeo>`.
 pub fn ssl(section: &Section) -> Result<SslConfig, ConfigError> {
-    let Some(certificate) = section.get("certificate", datatypes::existing_dirpath)? else {
-        return Err(ConfigError::at(&section.start, "<ssl> lacks the required key 'certificate'"));
+    let authorities = section.value("authenticate");
+    if let Some(value) = authorities.filter(|value| value.text.is_empty()) {
+        return Err(ConfigError::at(&value.location, "authenticate: name a file, a directory, or SIGNED"));
+    }
+    let clients = match authenticate(section)? {
+        Some(Authorities::Signed) => Clients::Signed,
+        Some(Authorities::Listed(path)) => Clients::Listed(path),
+        None => return Err(ConfigError::at(&section.start, "<ssl> lacks the required key 'authenticate'")),
     };
-    let clients = match section.value("authenticate") {
-        Some(value) if value.text.is_empty() => {
-            return Err(ConfigError::at(
-                &value.location,
-                "authenticate: name a file, a directory, or SIGNED",
-            ));
-        }
+    let Identity { certificate, key, password } = identity(section)?;
+    Ok(SslConfig { files: Files { certificate, key, password, clients }, location: section.start.clone() })
+}
+
+/// The section of a client.
+pub fn client_ssl(section: &Section) -> Result<ClientTls, ConfigError> {
+    let authorities = match authenticate(section)? {
+        // Unlike in `<zeo>`, `~` is a home directory in Python, and an empty path is none.
+        Some(Authorities::Listed(_)) => section.get("authenticate", datatypes::existing_dirpath)?,
+        Some(Authorities::Signed) | None => None,
+    };
+    let Identity { certificate, key, password } = identity(section)?;
+    let server_hostname = section.value("server-hostname").map(|value| value.text.clone());
+    Ok(ClientTls {
+        certificate,
+        key,
+        password,
+        authorities: authorities.filter(|path| !path.as_os_str().is_empty()),
+        check_hostname: section.get("check-hostname", datatypes::boolean)?.unwrap_or(true),
+        server_hostname: server_hostname.filter(|name| !name.is_empty()),
+    })
+}
+
+/// The certificates of the other side that are accepted.
+enum Authorities {
+    /// Those in the file or directory, or signed by an authority in it.
+    Listed(PathBuf),
+    /// Those signed by an authority that this machine trusts.
+    Signed,
+}
+
+/// The key `authenticate`.
+fn authenticate(section: &Section) -> Result<Option<Authorities>, ConfigError> {
+    Ok(Some(match section.value("authenticate") {
         Some(value) if value.text == DYNAMIC && !Path::new(DYNAMIC).exists() => {
             return Err(ConfigError::at(
                 &value.location,
@@ -47,10 +96,23 @@ pub fn ssl(section: &Section) -> Result<SslConfig, ConfigError> {
         }
         // In Python's server an existing file of that name takes precedence.
         Some(value) if SIGNED.contains(&value.text.as_str()) && !Path::new(&value.text).exists() => {
-            Clients::Signed
+            Authorities::Signed
         }
-        Some(value) => Clients::Listed(value.text.clone().into()),
-        None => return Err(ConfigError::at(&section.start, "<ssl> lacks the required key 'authenticate'")),
+        Some(value) => Authorities::Listed(value.text.clone().into()),
+        None => return Ok(None),
+    }))
+}
+
+/// How this side shows who it is.
+struct Identity {
+    certificate: PathBuf,
+    key: Option<PathBuf>,
+    password: Option<Password>,
+}
+
+fn identity(section: &Section) -> Result<Identity, ConfigError> {
+    let Some(certificate) = section.get("certificate", datatypes::existing_dirpath)? else {
+        return Err(ConfigError::at(&section.start, "<ssl> lacks the required key 'certificate'"));
     };
     let mut password = section.get("password-file", datatypes::existing_dirpath)?.map(Password::File);
     if let Some(function) = section.value("password-function") {
@@ -63,7 +125,7 @@ pub fn ssl(section: &Section) -> Result<SslConfig, ConfigError> {
         })?);
     }
     let key = section.get("key", datatypes::existing_dirpath)?;
-    Ok(SslConfig { files: Files { certificate, key, password, clients }, location: section.start.clone() })
+    Ok(Identity { certificate, key, password })
 }
 
 /// The result of the function in upstream's tests.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::client::{self, CLIENTSTORAGE, ZEOCLIENT};
 use crate::base::ids::Tid;
 #[cfg(feature = "test-storages")]
 use crate::config::TestStorage;
@@ -110,8 +111,6 @@ const fn not_served(name: &'static str) -> SectionType {
     SectionType { name, content: Content::Opaque }
 }
 
-static ZEOCLIENT: SectionType = not_served("zeoclient");
-static CLIENTSTORAGE: SectionType = not_served("clientstorage");
 static FULLSTORAGE: SectionType = not_served("fullstorage");
 static MINIMALSTORAGE: SectionType = not_served("minimalstorage");
 
@@ -142,6 +141,7 @@ pub static IMPORTED: &[(&str, &[&str])] = &[
     ("zc.zlibstorage", &["zlibstorage", "serverzlibstorage"]),
     ("zc.beforestorage", &["before"]),
     ("tempstorage", &["temporarystorage"]),
+    ("ZEO", &["clientstorage"]),
     ("ZODB.tests", &["hexstorage", "serverhexstorage"]),
     ("ZEO.tests", &["loaddelayed_storage"]),
 ];
@@ -197,24 +197,16 @@ pub fn storage(own: &StorageKinds, section: &Section) -> Result<StorageConfig, C
         "loaddelayed_storage" => {
             StorageConfig::Test { kind: TestStorage::LoadDelayed, base: base(own, section)? }
         }
-        "fullstorage" | "minimalstorage" => {
-            return Err(ConfigError::at(
-                &section.start,
-                format!(
-                    "<{}> is not supported: ZODB no longer has the Berkeley DB storages",
-                    section.type_name
-                ),
-            ));
-        }
-        other => {
-            if let Some(kind) = added(own, other) {
-                return Ok(StorageConfig::Own(own_storage(own, kind, section)?));
+        "zeoclient" | "clientstorage" => StorageConfig::Client(Box::new(client::client_storage(section)?)),
+        other => match added(own, other) {
+            Some(kind) => StorageConfig::Own(own_storage(own, kind, section)?),
+            None => {
+                return Err(ConfigError::at(
+                    &section.start,
+                    format!("<{other}> is not supported: ZODB no longer has the Berkeley DB storages"),
+                ));
             }
-            return Err(ConfigError::at(
-                &section.start,
-                format!("<{other}> is not supported yet: the storage of another ZEO server cannot be served"),
-            ));
-        }
+        },
     })
 }
 
@@ -271,6 +263,9 @@ fn check_keeps_blobs(storage: &StorageConfig) -> Result<(), &'static str> {
         StorageConfig::Before(_) => Err("the <before> storage in it is never written"),
         StorageConfig::Blob(_) => Err("the storage in it is a <blobstorage> already"),
         StorageConfig::Temporary { .. } => Err("the <temporarystorage> in it does not support blobs"),
+        StorageConfig::Client(_) => {
+            Err("the server of the client in it keeps the blobs: give the client a blob-dir instead")
+        }
         StorageConfig::Own(_) => Err("the storage in it does not support blobs"),
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { base, .. } => check_keeps_blobs(base),

@@ -238,6 +238,17 @@ pub fn socket_address(text: &str) -> Result<Address, String> {
     Ok(Address::Tcp { host, port })
 }
 
+/// An address to connect to. No host means this machine.
+pub fn connection_address(text: &str) -> Result<Address, String> {
+    match socket_address(text)? {
+        Address::Tcp { port: None | Some(0), .. } => {
+            Err(format!("{} has no port to connect to; use HOST:PORT or the path of a socket", quoted(text)))
+        }
+        Address::Tcp { host: None, port } => Ok(Address::Tcp { host: Some("127.0.0.1".into()), port }),
+        address => Ok(address),
+    }
+}
+
 /// `HOST`, `PORT`, `HOST:PORT` or `[IPV6]:PORT`. A number that is no port is a host name.
 pub fn inet_address(text: &str) -> Result<(Option<String>, Option<u16>), String> {
     let Some((host, port)) = text.rsplit_once(':') else {

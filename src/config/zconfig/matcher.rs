@@ -100,6 +100,11 @@ pub const fn required_key(name: &'static str, datatype: Datatype) -> Child {
     Child::Key { name, datatype, required: true, multiple: false, default: None, known: KnownTo::Always }
 }
 
+/// A key that must be there, and may be there several times.
+pub const fn required_multikey(name: &'static str, datatype: Datatype) -> Child {
+    Child::Key { name, datatype, required: true, multiple: true, default: None, known: KnownTo::Always }
+}
+
 impl SectionType {
     /// The keys and sections that may be in it; none if they are not checked here.
     pub fn children(&self) -> &'static [Child] {
@@ -181,6 +186,12 @@ impl Schema<'_> {
 /// Checks a file against the section type of the whole file.
 pub fn check(root: &Section, file: &'static SectionType, added: &AddedTypes) -> Result<(), ConfigError> {
     check_section(root, file, &Schema { file, added })
+}
+
+/// Checks a section that stands alone, and everything in it.
+pub fn check_alone(section: &Section, section_type: &'static SectionType) -> Result<(), ConfigError> {
+    let added = AddedTypes::default();
+    check_section(section, section_type, &Schema { file: section_type, added: &added })
 }
 
 /// Checks a section and everything in it.

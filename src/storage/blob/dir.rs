@@ -4,7 +4,7 @@
 //! links are followed only if they belong to root or to the server's user. Directories above it belong to the
 //! administrator.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,19 +15,20 @@ use log::{debug, error, info, warn};
 
 use super::descriptors::Descriptors;
 use super::layout::{self, Layout, MARKER};
+use super::marker::{find_layout, require_cache};
+use super::names::{TARGET, below, exists, make_dirs, remove_if_there};
 use crate::base::fs::dir_of;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, rank};
 use crate::storage::media::{Access, Entry, Kind, Media, MediaDir, MediaFile, Readers, RealMedia};
-use crate::storage::{Refusal, Result, StorageError};
-
-/// The log target of Python's blob code.
-pub const TARGET: &str = "ZODB.blob";
+use crate::storage::{Result, StorageError};
 
 /// The directory for uploads; clients that share the directory have files of their own in it.
 const TMP: &str = "tmp";
-/// Prefix of this server's temporary files. No other program uses it.
-pub const OWN_PREFIX: &str = "runzeo-";
+/// Prefix of the temporary files of the server whose storage has the directory. No other program uses it.
+const OWN_PREFIX: &str = "runzeo-";
+/// Prefix of the temporary files of clients. Servers, Python's too, take them for files of Python's clients.
+const CLIENT_PREFIX: &str = "tmp-runzeo-";
 pub const TMP_SUFFIX: &str = ".tmp";
 /// Prefixes of the temporary files of Python's servers and clients.
 const PYTHON_PREFIXES: [&str; 3] = ["tmp", "BUC", "CTFT"];
@@ -35,10 +36,22 @@ const PYTHON_PREFIXES: [&str; 3] = ["tmp", "BUC", "CTFT"];
 /// server restarts.
 const FOREIGN_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// What this program does with a blob directory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DirRole {
+    /// It has the blobs of one of its storages.
+    Storage,
+    /// It has copies of blobs of a server, which it shares with other clients on this machine.
+    Cache,
+    /// It is the directory of a server, which its clients share.
+    Shared,
+}
+
 /// One blob directory. Shared by everything that reads or stores blobs.
 pub struct BlobDir {
     base: PathBuf,
     layout: Layout,
+    role: DirRole,
     pub(super) media: Arc<dyn Media>,
     /// Set when the directory is opened.
     root: OnceLock<Arc<dyn MediaDir>>,
@@ -86,6 +99,15 @@ impl BlobDir {
     /// As [`BlobDir::open`], on another disk.
     #[doc(hidden)]
     pub fn open_on(media: Arc<dyn Media>, path: &Path, read_only: bool) -> Result<Arc<BlobDir>> {
+        BlobDir::open_as(DirRole::Storage, media, path, read_only)
+    }
+
+    pub(super) fn open_as(
+        role: DirRole,
+        media: Arc<dyn Media>,
+        path: &Path,
+        read_only: bool,
+    ) -> Result<Arc<BlobDir>> {
         let doing = || StorageError::io(format!("opening the blob directory {}", path.display()));
         // Without a slash at the end.
         let base: PathBuf = std::path::absolute(path).map_err(doing())?.components().collect();
@@ -94,7 +116,10 @@ impl BlobDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => OnceLock::new(),
             Err(error) => return Err(doing()(error)),
         };
-        let layout = find_layout(root.get().map(|root| &**root), &base)?;
+        let layout = match role {
+            DirRole::Cache => require_cache(root.get().map(|root| &**root), &base)?,
+            DirRole::Storage | DirRole::Shared => find_layout(root.get().map(|root| &**root), &base)?,
+        };
         if layout == Layout::Lawn {
             warn!(
                 target: TARGET,
@@ -105,6 +130,7 @@ impl BlobDir {
         let dir = BlobDir {
             base,
             layout,
+            role,
             media,
             root,
             tmp: Mutex::default(),
@@ -176,7 +202,7 @@ impl BlobDir {
         }
     }
 
-    fn tmp(&self) -> io::Result<Arc<dyn MediaDir>> {
+    pub(super) fn tmp(&self) -> io::Result<Arc<dyn MediaDir>> {
         let mut tmp = self.tmp.lock();
         match &*tmp {
             Some(tmp) => Ok(Arc::clone(tmp)),
@@ -201,7 +227,7 @@ impl BlobDir {
     }
 
     /// The directory of an object, and whether it was made by this call: then call [`BlobDir::sync_above`].
-    pub(super) fn make_home(&self, oid: Oid) -> io::Result<(Arc<dyn MediaDir>, bool)> {
+    pub(crate) fn make_home(&self, oid: Oid) -> io::Result<(Arc<dyn MediaDir>, bool)> {
         let (root, path) = (self.root()?, self.layout.oid_path(oid));
         // A pack may remove empty directories, also those that were just made.
         let mut attempts = (0..10).map(|_| make_dirs(root, &path));
@@ -313,7 +339,7 @@ impl BlobDir {
     /// As `path`, relative to the blob directory.
     pub(super) fn below(&self, oid: Oid, tid: Tid) -> PathBuf {
         let mut path = self.layout.oid_path(oid);
-        path.push(layout::file_name(tid));
+        path.push(self.layout.file_name(oid, tid));
         path
     }
 
@@ -334,25 +360,33 @@ impl BlobDir {
 
     /// Opens a committed blob.
     pub fn load(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
+        self.find(oid, serial)?.ok_or_else(|| StorageError::NoBlob {
+            oid,
+            serial,
+            path: self.path(oid, serial),
+        })
+    }
+
+    /// Opens a committed blob; `None` if there is no such file.
+    pub(crate) fn find(&self, oid: Oid, serial: Tid) -> Result<Option<BlobFile>> {
         let below = self.below(oid, serial);
         let path = self.base.join(&below);
+        let doing = || StorageError::io(format!("opening {}", path.display()));
         let file = match self.root().and_then(|root| root.read(&below)) {
             Ok(file) => file,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Err(StorageError::NoBlob { oid, serial, path });
+                return Ok(None);
             }
-            Err(error) => {
-                return Err(StorageError::Io { doing: format!("opening {}", path.display()), error });
-            }
+            Err(error) => return Err(doing()(error)),
         };
-        let len = file.len().map_err(StorageError::io(format!("opening {}", path.display())))?;
-        Ok(BlobFile { file, len, path })
+        let len = file.len().map_err(doing())?;
+        Ok(Some(BlobFile { file, len, path }))
     }
 
     /// Removes a blob that no revision refers to any more, if it exists.
     pub fn remove(&self, oid: Oid, tid: Tid) {
         let home = self.descriptors.in_need(|| self.home(oid));
-        match home.and_then(|home| home.remove(layout::file_name(tid).as_ref())) {
+        match home.and_then(|home| home.remove(self.layout.file_name(oid, tid).as_ref())) {
             Ok(()) => self.remove_empty_above(oid),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -365,7 +399,11 @@ impl BlobDir {
     pub(super) fn temporary(&self, oid: Option<Oid>) -> OsString {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
         let whose = oid.map_or_else(String::new, |oid| format!("-{oid}"));
-        format!("{OWN_PREFIX}{}-{number}{whose}{TMP_SUFFIX}", std::process::id()).into()
+        let prefix = match self.role {
+            DirRole::Storage => OWN_PREFIX,
+            DirRole::Cache | DirRole::Shared => CLIENT_PREFIX,
+        };
+        format!("{prefix}{}-{number}{whose}{TMP_SUFFIX}", std::process::id()).into()
     }
 }
 
@@ -375,7 +413,8 @@ fn oid_of_own(name: &str) -> Option<Oid> {
     u64::from_str_radix(digits, 16).ok().map(Oid)
 }
 
-fn is_stale(name: &str, entry: &Entry) -> bool {
+/// Whether no open transaction can need the file in `tmp`.
+pub(super) fn is_stale(name: &str, entry: &Entry) -> bool {
     name.starts_with(OWN_PREFIX)
         || PYTHON_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
             && entry.kind == Kind::File
@@ -386,89 +425,4 @@ fn is_stale(name: &str, entry: &Entry) -> bool {
 fn is_no_home(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, NotADirectory, NotFound};
     matches!(error.kind(), InvalidInput | NotADirectory | NotFound)
-}
-
-/// A directory below another one; `dir` itself for an empty path.
-pub(super) fn below(dir: &Arc<dyn MediaDir>, path: &Path) -> io::Result<Arc<dyn MediaDir>> {
-    if path.as_os_str().is_empty() { Ok(Arc::clone(dir)) } else { dir.dir(path) }
-}
-
-/// As `below`, but makes missing directories. Returns whether the last one was missing.
-pub(super) fn make_dirs(dir: &Arc<dyn MediaDir>, path: &Path) -> io::Result<(Arc<dyn MediaDir>, bool)> {
-    match below(dir, path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Err(error) };
-            let (above, _) = make_dirs(dir, above)?;
-            above.create_dir(name)?;
-            Ok((above.dir(name.as_ref())?, true))
-        }
-        found => Ok((found?, false)),
-    }
-}
-
-/// Whether this name exists.
-pub(super) fn exists(dir: &dyn MediaDir, name: &OsStr) -> io::Result<bool> {
-    match dir.entry(name.as_ref()) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Removes a file or a link, if it exists.
-pub(super) fn remove_if_there(dir: &dyn MediaDir, name: &OsStr) -> io::Result<()> {
-    match dir.remove(name) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
-}
-
-/// The layout according to the marker, or as Python guesses it.
-fn find_layout(root: Option<&dyn MediaDir>, base: &Path) -> Result<Layout> {
-    let doing = || StorageError::io(format!("opening the blob directory {}", base.display()));
-    let Some(root) = root else {
-        info!(
-            target: TARGET,
-            "Blob directory {} does not exist. Selected `bushy` layout. ",
-            base.display()
-        );
-        return Ok(Layout::Bushy);
-    };
-    if exists(root, MARKER.as_ref()).map_err(doing())? {
-        let reading = || StorageError::io(format!("reading {}", base.join(MARKER).display()));
-        let file = root.read(MARKER.as_ref()).map_err(reading())?;
-        let mut text = [0; 64];
-        let len = file.read_at(&mut text, 0).map_err(reading())?;
-        let text = String::from_utf8_lossy(text.get(..len).unwrap_or_default());
-        let name = text.trim();
-        debug!(
-            target: TARGET,
-            "Blob directory `{}` has layout marker set. Selected `{name}` layout. ",
-            base.display()
-        );
-        return Layout::from_name(name).ok_or_else(|| StorageError::Refused {
-            what: Refusal::BlobLayout,
-            message: match name {
-                "zeocache" => format!(
-                    "the blob directory {} is a client's cache (layout `zeocache`), not a storage's",
-                    base.display()
-                ),
-                _ => format!(
-                    "the blob directory {} has the unknown layout `{name}` (in {MARKER}), not bushy or lawn",
-                    base.display()
-                ),
-            },
-        });
-    }
-    let names = root.list().map_err(doing())?;
-    let used = names.iter().any(|name| !name.as_encoded_bytes().starts_with(b"."));
-    let layout = if used { Layout::Lawn } else { Layout::Bushy };
-    info!(
-        target: TARGET,
-        "Blob directory `{}` is {} layout marker set. Selected `{}` layout. ",
-        base.display(),
-        if used { "used but has no" } else { "unused and has no" },
-        layout.name()
-    );
-    Ok(layout)
 }

@@ -26,6 +26,11 @@ impl Home {
         Ok(Home { oid, kept })
     }
 
+    /// The object.
+    pub fn oid(&self) -> Oid {
+        self.oid
+    }
+
     pub fn open(&self, blobs: &BlobDir) -> io::Result<Arc<dyn MediaDir>> {
         match &self.kept {
             Some(kept) => Ok(Arc::clone(&kept.dir)),

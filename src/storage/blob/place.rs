@@ -15,9 +15,9 @@ use std::sync::Arc;
 use log::{debug, error};
 
 use super::StagedBlob;
-use super::dir::{BlobDir, TARGET};
+use super::dir::BlobDir;
 use super::home::Home;
-use super::layout;
+use super::names::TARGET;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
 
@@ -79,7 +79,7 @@ impl Placement {
 impl Drop for Placement {
     fn drop(&mut self) {
         for placed in std::mem::take(&mut self.placed) {
-            let name = layout::file_name(placed.tid);
+            let name = self.dir.layout().file_name(placed.oid, placed.tid);
             let removed = placed.home.open(&self.dir).and_then(|home| home.remove(name.as_ref()));
             if let Err(error) = removed {
                 let path = self.dir.path(placed.oid, placed.tid);

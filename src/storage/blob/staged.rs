@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use log::warn;
 
-use super::dir::{BlobDir, TARGET, TMP_SUFFIX, remove_if_there};
+use super::dir::{BlobDir, TMP_SUFFIX};
 use super::home::Home;
-use super::layout;
+use super::layout::Layout;
+use super::names::{TARGET, remove_if_there};
 use crate::base::fs::memory_available;
 use crate::base::ids::{Oid, Tid};
 use crate::base::log_rate::LogRate;
@@ -57,19 +58,19 @@ pub struct Upload {
 
 /// A blob that is complete and durable, but has no final name yet. Dropping this removes its temporary files.
 pub struct StagedBlob {
-    blobs: Arc<BlobDir>,
+    pub(super) blobs: Arc<BlobDir>,
     /// `None` once it was renamed, or if the next start must find it.
-    file: Option<Temporary>,
+    pub(super) file: Option<Temporary>,
     /// An empty file in `tmp`, which leads the next start to the temporary file in the object's directory.
     leader: Option<Temporary>,
     /// `None` until the object is known.
-    home: Option<Home>,
+    pub(super) home: Option<Home>,
 }
 
-struct Temporary {
+pub(super) struct Temporary {
     /// `None`: the directory of the object.
-    dir: Option<Arc<dyn MediaDir>>,
-    name: OsString,
+    pub(super) dir: Option<Arc<dyn MediaDir>>,
+    pub(super) name: OsString,
 }
 
 impl Temporary {
@@ -106,8 +107,15 @@ impl BlobDir {
     }
 
     /// Takes over the file `name` that a client has put into the directory of `oid`. The name is checked: a client that
-    /// does not share the directory must not get access to other files.
+    /// does not share the directory must not get access to other files. A cache is not shared.
     pub fn adopt(self: &Arc<Self>, oid: Oid, name: &str) -> Result<StagedBlob> {
+        if self.layout() == Layout::Zeocache {
+            let message = format!(
+                "the blob directory {} is a cache, which clients cannot share",
+                self.base().display()
+            );
+            return Err(StorageError::Refused { what: Refusal::BlobFile, message });
+        }
         let bad_name = || {
             if REFUSED_NAMES.admits(None, name) {
                 let name = Untrusted(name);
@@ -160,7 +168,7 @@ impl BlobDir {
     /// A second name for the blob that `oid` had in transaction `from`, for undo. Shares the data with it.
     pub fn again(self: &Arc<Self>, oid: Oid, from: Tid) -> Result<StagedBlob> {
         let source = self.path(oid, from);
-        let name = OsString::from(layout::file_name(from));
+        let name = OsString::from(self.layout().file_name(oid, from));
         let doing = || StorageError::io(format!("copying {}", source.display()));
         let found = self.home(oid).and_then(|home| Ok((home.entry(name.as_ref())?, home)));
         let (entry, home) = match found {
@@ -293,11 +301,11 @@ impl StagedBlob {
 
     /// Gives the file its final name in the returned directory; the temporary name stays. Not durable before that
     /// directory is synced.
-    pub(super) fn place(&mut self, tid: Tid) -> io::Result<Home> {
+    pub(crate) fn place(&mut self, tid: Tid) -> io::Result<Home> {
         let (Some(file), Some(home)) = (&self.file, &mut self.home) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let to = OsString::from(layout::file_name(tid));
+        let to = OsString::from(self.blobs.layout().file_name(home.oid(), tid));
         let is_there =
             |file: &Temporary| file.dir.as_ref().is_some_and(|dir| dir.entry(file.name.as_ref()).is_ok());
         let dir = home.open(&self.blobs);

@@ -18,8 +18,9 @@ use std::sync::Arc;
 
 use log::{info, warn};
 
-use super::dir::{BlobDir, TARGET, below, exists, make_dirs, remove_if_there};
-use super::layout::{self, BLOB_SUFFIX, MARKER};
+use super::dir::BlobDir;
+use super::layout::{BLOB_SUFFIX, MARKER};
+use super::names::{TARGET, below, exists, make_dirs, remove_if_there};
 use super::staged::copy;
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::{Oid, Tid};
@@ -301,7 +302,7 @@ impl BlobDir {
 
     /// False: there is no such blob.
     fn take_out_one(&self, oid: Oid, tid: Tid, old: Option<&Arc<dyn MediaDir>>) -> io::Result<bool> {
-        let name = OsString::from(layout::file_name(tid));
+        let name = OsString::from(self.layout().file_name(oid, tid));
         let taken = self.home(oid).and_then(|home| match old {
             None => home.remove(&name),
             Some(old) => {

@@ -7,6 +7,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
+
 use crate::base::sync::{Action, assert_permitted};
 use crate::base::{fs, shared_dir, write_back};
 
@@ -86,6 +88,8 @@ pub trait MediaFile: Send + Sync {
     fn protect(&self, _readers: u32) -> io::Result<()> {
         Ok(())
     }
+    /// Sets the time of the last access to now, also where the file system does not do it. A hint: errors are ignored.
+    fn accessed(&self) {}
     /// Another path to the file, which works also without its name, as long as it is open here.
     fn way_to(&self) -> Option<PathBuf> {
         None
@@ -148,6 +152,13 @@ impl MediaFile for File {
 
     fn protect(&self, readers: u32) -> io::Result<()> {
         shared_dir::protect(self, readers)
+    }
+
+    fn accessed(&self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let unchanged = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        // Only the owner of the file may do it.
+        let _ = futimens(self, &Timestamps { last_access: now, last_modification: unchanged });
     }
 
     fn way_to(&self) -> Option<PathBuf> {

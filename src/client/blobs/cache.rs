@@ -1,0 +1,146 @@
+//! The cache: blobs are found, downloaded once however many threads ask for them, and kept after a commit.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::claims::Claims;
+use super::download::{BlobDownload, Destination, LOG};
+use super::lock::DirLocks;
+use super::size_check::SizeCheck;
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Arc, AtomicU64, Ordering};
+use crate::storage::blob::{CACHE_DIRS, StagedBlob};
+use crate::storage::{BlobDir, BlobFile, Result, StorageError};
+
+/// A download waits for another process that uses the same directory, as in Python: 60 000 times 10 ms.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(600);
+/// A commit does not wait that long: its blob can be downloaded again.
+const COMMIT_LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// What a cache is opened with.
+#[derive(Clone, Debug)]
+pub struct BlobCacheOptions {
+    /// `blob-dir`
+    pub dir: PathBuf,
+    /// `blob-cache-size`, in bytes. `None`: nothing is ever removed. It is what the cache is brought down to from time
+    /// to time, not a limit.
+    pub size: Option<u64>,
+    /// `blob-cache-size-check`: the part of `size`, in percent and below 100, after whose growth the size is checked.
+    /// The check leaves as much room.
+    pub check_percent: u8,
+    /// The name of the client, for its thread.
+    pub name: String,
+}
+
+/// The result of [`BlobCache::begin`].
+pub enum Begun {
+    /// It is in the cache.
+    There(BlobFile),
+    /// It must be asked for.
+    Download(BlobDownload),
+}
+
+/// A directory with copies of a server's blobs.
+pub struct BlobCache {
+    dir: Arc<BlobDir>,
+    locks: Arc<DirLocks>,
+    check: Arc<SizeCheck>,
+    /// What this process downloads.
+    claimed: Arc<Claims>,
+    /// Makes the names of downloads unique.
+    next_number: AtomicU64,
+}
+
+impl BlobCache {
+    /// Opens the cache, makes the directory if it is missing, and begins a first check of the size.
+    ///
+    /// Errors: `Refused` if it is the blob directory of a storage.
+    pub fn open(options: BlobCacheOptions) -> Result<Arc<BlobCache>> {
+        let dir = BlobDir::open_cache(&options.dir)?;
+        let opening = || StorageError::io(format!("opening the blob directory {}", dir.base().display()));
+        let locks = DirLocks::new(dir.base()).map_err(opening())?;
+        let check = Arc::new(SizeCheck::new(&dir, &locks, options.name));
+        check.set_size(options.size, options.check_percent);
+        let claimed = Arc::default();
+        Ok(Arc::new(BlobCache { dir, locks, check, claimed, next_number: AtomicU64::new(0) }))
+    }
+
+    /// Where blobs wait that are to be committed.
+    pub fn dir(&self) -> &Arc<BlobDir> {
+        &self.dir
+    }
+
+    /// Changes the size, and begins a check.
+    pub fn set_size(&self, size: Option<u64>, check_percent: u8) {
+        self.check.set_size(size, check_percent);
+    }
+
+    /// Waits until no check of the size is running.
+    pub fn wait_for_check(&self) {
+        self.check.wait();
+    }
+
+    /// A blob that is in the cache, open: it can be read even if it is removed at the same time. It counts as used.
+    pub fn get(&self, oid: Oid, serial: Tid) -> Result<Option<BlobFile>> {
+        let found = self.dir.find(oid, serial)?;
+        if let Some(blob) = &found {
+            blob.file.accessed();
+        }
+        Ok(found)
+    }
+
+    /// A blob that is in the cache, or the right to download it. Waits for a thread or a process that downloads it, and
+    /// for a process that uses the same of the 997 directories.
+    ///
+    /// Errors: `Io` if the other process does not release its lock for ten minutes.
+    pub fn begin(self: &Arc<Self>, oid: Oid, serial: Tid) -> Result<Begun> {
+        let claim = loop {
+            if let Some(blob) = self.get(oid, serial)? {
+                return Ok(Begun::There(blob));
+            }
+            if let Some(claim) = self.claimed.claim((oid, serial)) {
+                break claim;
+            }
+        };
+        let path = self.dir.path(oid, serial);
+        let doing = || StorageError::io(format!("storing the blob {}", path.display()));
+        let (home, _) = self.dir.make_home(oid).map_err(doing())?;
+        let lock = self.locks.wait_shared(number_of(oid), LOCK_WAIT_MAX).map_err(doing())?;
+        let Some(lock) = lock else {
+            let busy = io::Error::new(io::ErrorKind::TimedOut, "another process has locked its directory");
+            return Err(doing()(busy));
+        };
+        if let Some(blob) = self.get(oid, serial)? {
+            return Ok(Begun::There(blob));
+        }
+        let into = Destination { dir: Arc::clone(&self.dir), home, check: Arc::clone(&self.check) };
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let download = BlobDownload::new(into, (oid, serial), number, claim, lock).map_err(doing())?;
+        Ok(Begun::Download(download))
+    }
+
+    /// Keeps a blob that was committed as revision `tid`. Its file gets another name; it is not copied. It is only a
+    /// cache: what goes wrong is logged.
+    pub fn keep_committed(&self, oid: Oid, tid: Tid, mut blob: StagedBlob) {
+        let kept = self.locks.wait_shared(number_of(oid), COMMIT_LOCK_WAIT_MAX).and_then(|lock| match lock {
+            Some(_lock) => {
+                let len = blob.read()?.len;
+                blob.place(tid)?;
+                Ok(len)
+            }
+            None => Err(io::Error::new(io::ErrorKind::TimedOut, "another process has locked its directory")),
+        });
+        match kept {
+            Ok(len) => self.check.has_grown(len),
+            Err(error) => {
+                let path = self.dir.path(oid, tid);
+                log::warn!(target: LOG, "{}: a committed blob is not kept in the cache: {error}", path.display());
+            }
+        }
+    }
+}
+
+fn number_of(oid: Oid) -> u64 {
+    oid.0 % CACHE_DIRS
+}

@@ -1,0 +1,56 @@
+//! Files that killed processes have left in the directories of a cache. Python removes none of them.
+
+use std::ffi::{OsStr, OsString};
+use std::time::Duration;
+
+use rustix::fs::Stat;
+
+use super::lock::DirLocks;
+use crate::base::clock::since_1970;
+use crate::base::sync::Arc;
+
+/// Python's logger of the check.
+pub(super) const LOG: &str = "ZEO.ClientStorage.check_blob_cache";
+/// Suffix of blobs that are being downloaded, in Python too.
+pub(super) const DOWNLOAD_SUFFIX: &str = ".dl";
+/// A download holds the lock of its directory. But a client of Python gives the lock back if the server pauses for
+/// long, and goes on writing.
+const DOWNLOAD_AGE: Duration = Duration::from_secs(3600);
+/// Blobs of an open transaction wait without a lock.
+const UPLOAD_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The names of blobs in an open transaction of a Python client.
+const UPLOAD_SUFFIXES: [&str; 2] = [".tmp", ".tmp-"];
+
+/// The age at which a file is left over; `None` if it is no temporary file.
+fn age_of_leftover(name: &OsStr) -> Option<Duration> {
+    let name = name.to_str()?;
+    if name.ends_with(DOWNLOAD_SUFFIX) {
+        return Some(DOWNLOAD_AGE);
+    }
+    UPLOAD_SUFFIXES.iter().any(|suffix| name.ends_with(suffix)).then_some(UPLOAD_AGE)
+}
+
+/// Whether the file was not touched for so long that no process can need it.
+pub(super) fn is_leftover(name: &OsStr, stat: &Stat) -> bool {
+    // A blob that is moved into the cache keeps its times, except for the change of its name.
+    let changed = u64::try_from(stat.st_ctime).unwrap_or(0);
+    let age = since_1970().saturating_sub(Duration::from_secs(changed));
+    age_of_leftover(name).is_some_and(|age_min| age > age_min)
+}
+
+/// Removes files from one directory, unless a process has locked it.
+pub(super) fn remove(locks: &Arc<DirLocks>, number: u64, names: &[OsString]) {
+    let removed = locks.try_exclusive(number).and_then(|lock| {
+        let Some(_lock) = lock else { return Ok(()) };
+        let dir = locks.base().dir(number.to_string().as_ref())?;
+        for name in names {
+            log::info!(target: LOG, "removing {}, which is left over", dir.path().join(name).display());
+            dir.remove(name)?;
+        }
+        Ok(())
+    });
+    if let Err(error) = removed {
+        let dir = locks.base().path().join(number.to_string());
+        log::warn!(target: LOG, "files that are left over in {} cannot be removed: {error}", dir.display());
+    }
+}

@@ -1,0 +1,174 @@
+//! How a client connects and what it keeps: the keys of `<zeoclient>` and `<clientstorage>`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::dial::Credentials;
+use crate::base::address::Address;
+use crate::net::tls::Password;
+
+/// The options of a client. [`ClientOptions::new`] has the defaults of Python's client; change the fields after it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClientOptions {
+    /// The addresses of one database's servers; at least one.
+    pub addresses: Vec<Address>,
+    /// The name of the storage at the server. `1`
+    pub storage: String,
+    /// The name in log lines; empty: the addresses.
+    pub name: String,
+    /// The file of the cache. `None`: a temporary one.
+    pub cache_path: Option<PathBuf>,
+    /// The size of that file in bytes. 20 MB
+    pub cache_size: u64,
+    /// Shown in the server's log.
+    pub label: Option<String>,
+    /// Never store.
+    pub read_only: bool,
+    /// Be content with a server that is read-only, until a writable one is there.
+    pub read_only_fallback: bool,
+    /// Whether opening waits for a server, at most for `wait_timeout`.
+    pub wait: bool,
+    /// How long calls wait for a connection after it was lost. 30 s
+    pub wait_timeout: Duration,
+    /// The pause before a lost connection is tried again grows from the first to the second. 5 s, 300 s
+    pub disconnect_poll: (Duration, Duration),
+    /// For servers before ZEO 5 that ask for a password.
+    pub credentials: Option<Credentials>,
+    /// `None`: no TLS.
+    pub tls: Option<ClientTls>,
+    /// Where blobs are kept. `None`: none are loaded or stored.
+    pub blob_dir: Option<PathBuf>,
+    /// The blob directory is the server's own.
+    pub shared_blob_dir: bool,
+    /// The size of an unshared blob directory in bytes, approximately. `None`: nothing is removed.
+    pub blob_cache_size: Option<u64>,
+    /// Its size is checked when this part of it, in percent, was added. 10
+    pub blob_cache_size_check: u8,
+    /// `sync` of a view asks the server, so that it sees all that was committed before.
+    pub server_sync: bool,
+    /// Drop the cache if the server's invalidation queue does not reach back to it, instead of checking each object.
+    /// Servers since ZEO 5 cannot check.
+    pub drop_cache_rather_verify: bool,
+}
+
+impl ClientOptions {
+    /// A client of storage `1` of the servers at `addresses`, with the defaults of Python's client.
+    pub fn new(addresses: Vec<Address>) -> ClientOptions {
+        ClientOptions {
+            addresses,
+            storage: "1".into(),
+            name: String::new(),
+            cache_path: None,
+            cache_size: CACHE_SIZE,
+            label: None,
+            read_only: false,
+            read_only_fallback: false,
+            wait: true,
+            wait_timeout: Duration::from_secs(30),
+            disconnect_poll: (Duration::from_secs(5), Duration::from_secs(300)),
+            credentials: None,
+            tls: None,
+            blob_dir: None,
+            shared_blob_dir: false,
+            blob_cache_size: None,
+            blob_cache_size_check: 10,
+            server_sync: false,
+            drop_cache_rather_verify: false,
+        }
+    }
+
+    /// Refuses values that no connection can have, and options that exclude each other.
+    pub fn check(&self) -> Result<(), OptionsError> {
+        let refused = |key, message: &str| Err(OptionsError { key, message: message.into() });
+        if self.addresses.is_empty() {
+            return refused("server", "there is no address");
+        }
+        let is_reachable = |address: &Address| match address {
+            Address::Tcp { host, port } => host.is_some() && port.is_some_and(|port| port > 0),
+            Address::Unix(_) => true,
+        };
+        if let Some(address) = self.addresses.iter().find(|address| !is_reachable(address)) {
+            let message = format!("'{address}' lacks a host or a port");
+            return Err(OptionsError { key: "server", message });
+        }
+        if self.read_only && self.read_only_fallback {
+            return refused(
+                "read-only-fallback",
+                "the client never writes (read-only): give only one of them",
+            );
+        }
+        if self.disconnect_poll.0 > self.disconnect_poll.1 {
+            return refused("min-disconnect-poll", "it is longer than max-disconnect-poll");
+        }
+        if self.blob_dir.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            return refused("blob-dir", "the path is empty");
+        }
+        if self.shared_blob_dir && self.blob_dir.is_none() {
+            return refused("shared-blob-dir", "there is no blob-dir that could be shared");
+        }
+        if self.blob_cache_size.is_some() {
+            if self.shared_blob_dir {
+                return refused(
+                    "blob-cache-size",
+                    "the blob directory is the server's own (shared-blob-dir): nothing is removed from it",
+                );
+            }
+            if self.blob_dir.is_none() {
+                return refused("blob-cache-size", "there is no blob-dir");
+            }
+        }
+        if self.blob_cache_size_check >= 100 {
+            return refused("blob-cache-size-check", "it is not below 100 percent");
+        }
+        let is_local = |address: &Address| matches!(address, Address::Unix(_));
+        if self.tls.as_ref().is_some_and(|tls| tls.server_hostname.is_none())
+            && self.addresses.iter().any(is_local)
+        {
+            return refused(
+                "server",
+                "a Unix socket has no host name that TLS could use: give server-hostname",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// TLS for the connections of a client: the `<ssl>` section. Its files are read when the client starts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientTls {
+    /// The client's certificate, the intermediate ones up to its authority, and the key if it has no file of its own;
+    /// PEM.
+    pub certificate: PathBuf,
+    /// The private key, if it is not in the file of the certificate; PEM.
+    pub key: Option<PathBuf>,
+    /// Password of an encrypted key.
+    pub password: Option<Password>,
+    /// A file or directory of certificates: those of servers, or of authorities that sign them. `None`: the authorities
+    /// that this machine trusts.
+    pub authorities: Option<PathBuf>,
+    /// Whether the server's certificate must have the name of the server.
+    pub check_hostname: bool,
+    /// That name. `None`: the host of the address.
+    pub server_hostname: Option<String>,
+}
+
+/// Why options are refused.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OptionsError {
+    /// The key that is to blame, as written in `<zeoclient>`.
+    pub key: &'static str,
+    message: String,
+}
+
+impl fmt::Display for OptionsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+impl std::error::Error for OptionsError {}
+
+/// The default size of the cache, in bytes.
+const CACHE_SIZE: u64 = 20 << 20;
