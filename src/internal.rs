@@ -29,7 +29,7 @@ pub mod client {
         pub use crate::client::cache::{Cache, CacheError, CacheOptions};
 
         pub mod trace {
-            pub use crate::client::cache::trace::{Trace, TraceItem, TraceReader};
+            pub use crate::client::cache::trace::{Trace, TraceItem, TraceReader, TraceRecord};
         }
     }
     pub mod connector {
@@ -38,7 +38,7 @@ pub mod client {
         };
     }
     pub mod dial {
-        pub use crate::client::dial::{Credentials, DialError, DialOptions, dial};
+        pub use crate::client::dial::{Credentials, DialError, DialOptions, Dialled, dial};
     }
     pub mod options {
         pub use crate::client::options::{ClientOptions, ClientTls};
@@ -83,6 +83,12 @@ pub mod conflict {
     }
 }
 
+pub mod exceptions {
+    pub mod meaning {
+        pub use crate::exceptions::meaning::{ConflictFacts, Meaning};
+    }
+}
+
 pub mod logging {
     pub use crate::logging::{
         Destination, Encoding, FileSetup, Formatter, HandlerSetup, Layout, LogError, LogHandle, LogSetup,
@@ -102,7 +108,7 @@ pub mod net {
         pub use crate::net::stream::{Sink, Stream};
     }
     pub mod tls {
-        pub use crate::net::tls::{Clients, Files, Tls};
+        pub use crate::net::tls::{ClientTls, Files, HostCheck, Peers, Tls};
     }
 }
 
@@ -172,10 +178,13 @@ pub mod server {
 
 pub mod wire {
     pub mod answers {
-        pub use crate::wire::answers::{FromServer, ServerPush};
+        pub use crate::wire::answers::{Answer, AnswerError, FromServer, Serialno, ServerPush};
+    }
+    pub mod availability {
+        pub use crate::wire::availability::Method;
     }
     pub mod calls {
-        pub use crate::wire::calls::Call;
+        pub use crate::wire::calls::{BLOB_CHUNK_LEN, Call};
     }
     pub mod call {
         pub use crate::wire::call::Incoming;
@@ -188,7 +197,7 @@ pub mod wire {
     }
     pub mod protocol {
         pub use crate::wire::protocol::{
-            Dialect, Encoding, Generation, Greeting, GreetingAnswer, Wire, negotiate,
+            Dialect, Encoding, Generation, Greeting, GreetingAnswer, UndoCall, Wire, negotiate,
         };
     }
     pub mod push {

@@ -2,10 +2,7 @@
 
 pub mod blobs;
 pub mod cache;
-mod connection;
 pub mod connector;
 pub mod dial;
 pub mod link;
 pub mod options;
-
-pub use connection::{CallError, Connection};

@@ -4,16 +4,22 @@
 //! if the command line is wrong.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use getopts::{Matches, Options, ParsingStyle};
 
 use crate::base::address::Address;
+use crate::base::cancel::Cancel;
 use crate::base::clock::{Stopwatch, since_1970};
-use crate::client::{CallError, Connection};
+use crate::client::dial::{DialError, DialOptions, dial};
+use crate::client::link::{self, EndCause, Link, LinkError, LinkOptions, Receiver};
 use crate::logging::LocalTime;
+use crate::wire::answers::{AnswerError, ServerPush};
+use crate::wire::calls::Call;
 use crate::wire::value::Value;
 
 /// Upper bound on the wait for a server that is being started, as in Python.
@@ -197,18 +203,54 @@ fn pack_time(task: &Task) -> f64 {
     day - task.days as f64 * DAY
 }
 
-fn pack(target: &Target, time: f64) -> Result<(), String> {
-    let mut connection = connect(target)?;
-    connection.register(&target.storage).map_err(|error| error.to_string())?;
-    wait_for_pack(&mut connection, target, time).map_err(|error| error.to_string())
+/// Why a storage was not packed.
+enum PackError {
+    Lost(LinkError),
+    Refused(AnswerError),
 }
 
-fn connect(target: &Target) -> Result<Connection, String> {
+impl fmt::Display for PackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PackError::Lost(error) => write!(f, "the connection is lost: {error}"),
+            PackError::Refused(error) => error.fmt(f),
+        }
+    }
+}
+
+/// What the server sends without a call does not matter here.
+struct IgnorePushes;
+
+impl Receiver for IgnorePushes {
+    fn push(&self, _: &Link, _: ServerPush<'_>) {}
+    fn ended(&self, _: &Link, _: &EndCause) {}
+}
+
+fn pack(target: &Target, time: f64) -> Result<(), String> {
+    let link = connect(target)?;
+    let register = Call::Register { storage: &target.storage, read_only: true };
+    let registered = match link.call(&register, None, |answer| answer.done()) {
+        Ok(done) => done.map_err(PackError::Refused),
+        Err(error) => Err(PackError::Lost(error)),
+    };
+    let packed = registered.and_then(|()| wait_for_pack(&link, target, time));
+    link.close();
+    packed.map_err(|error| error.to_string())
+}
+
+/// A link that waits for as long as a pack takes.
+fn connect(target: &Target) -> Result<Link, String> {
     let begun = Stopwatch::start();
     loop {
-        match Connection::open(&target.address) {
-            Ok(connection) => return Ok(connection),
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Err(error.to_string()),
+        match dial(&target.address, &DialOptions::default(), &Cancel::default()) {
+            Ok(dialled) => {
+                let options = LinkOptions { silence: None, ..LinkOptions::default() };
+                let link = link::start(dialled, Arc::new(IgnorePushes), options);
+                return link.map_err(|error| format!("couldn't start a thread: {error}"));
+            }
+            Err(error @ (DialError::Protocol(_) | DialError::Authentication(_))) => {
+                return Err(error.to_string());
+            }
             Err(error) if begun.passed() + RETRY > CONNECT_MAX => {
                 return Err(format!("couldn't connect: {error}"));
             }
@@ -217,34 +259,57 @@ fn connect(target: &Target) -> Result<Connection, String> {
     }
 }
 
-fn wait_for_pack(connection: &mut Connection, target: &Target, time: f64) -> Result<(), CallError> {
+/// What arrives during a pack.
+enum Arrival {
+    Packed(Result<(), PackError>),
+    /// `None`: the server could not tell its status.
+    Status(Option<Value>),
+}
+
+fn wait_for_pack(link: &Link, target: &Target, time: f64) -> Result<(), PackError> {
     let begun = Stopwatch::start();
-    let pack = connection.call("pack", &[Value::Float(time), Value::Bool(true)])?;
     let mut terminal =
         Terminal { name: format!("{} {}", target.address, target.storage), begun, active: false };
-    if !std::io::stderr().is_terminal() {
-        return connection.answer(pack).map(drop);
-    }
-    let mut status = None;
+    let (sender, arrivals) = mpsc::channel();
+    let packed = sender.clone();
+    link.start(&Call::Pack { time, wait: true }, move |_, answer| {
+        let result = match answer {
+            Ok(answer) => answer.done().map_err(PackError::Refused),
+            Err(error) => Err(PackError::Lost(error)),
+        };
+        // The other end waits for this.
+        let _ = packed.send(Arrival::Packed(result));
+    });
+    // Older servers would close the connection.
+    let knows_status = !link.wire().pickles_exceptions();
+    let shows_progress = std::io::stderr().is_terminal();
+    let mut is_asked = false;
     loop {
-        match connection.any_answer(PROGRESS_INTERVAL)? {
-            Some((id, result)) if id == pack => {
-                terminal.end(result.is_ok());
-                return result.map(drop).map_err(CallError::Raised);
+        let wait_max = if shows_progress { PROGRESS_INTERVAL } else { Duration::MAX };
+        match arrivals.recv_timeout(wait_max) {
+            Ok(Arrival::Packed(result)) => {
+                if shows_progress {
+                    terminal.end(result.is_ok());
+                }
+                return result;
             }
-            Some((id, Ok(Some(value)))) if status == Some(id) => {
-                status = None;
-                terminal.show(done_of(&value));
-                std::thread::sleep(PROGRESS_INTERVAL / 4);
-            }
-            Some(_) => status = None,
-            None => {
-                if connection.knows_status() && status.is_none() {
-                    status = Some(connection.call("server_status", &[])?);
-                } else {
-                    terminal.show(None);
+            Ok(Arrival::Status(status)) => {
+                is_asked = false;
+                if let Some(status) = status {
+                    terminal.show(done_of(&status));
+                    std::thread::sleep(PROGRESS_INTERVAL / 4);
                 }
             }
+            Err(_) if knows_status && !is_asked => {
+                is_asked = true;
+                let status = sender.clone();
+                link.start(&Call::ServerStatus, move |_, answer| {
+                    let value = answer.ok().and_then(|answer| answer.value().ok());
+                    // Nobody waits any more if the pack has ended.
+                    let _ = status.send(Arrival::Status(value));
+                });
+            }
+            Err(_) => terminal.show(None),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::base::address::Address;
 use crate::base::level;
 use crate::client::options::{ClientOptions, ClientTls};
 use crate::logging::{Destination, HandlerSetup, LogSetup, Rotation, When};
-use crate::net::tls::Clients;
+use crate::net::tls::Peers;
 use crate::storage::file::NewFileFormat;
 use crate::wire::protocol::Greeting;
 
@@ -33,9 +33,9 @@ impl Config {
         };
         line("protocol", format!("{codec}{protocol}, {mode}"));
         if let Some(ssl) = &self.zeo.ssl {
-            let clients = match &ssl.files.clients {
-                Clients::Listed(path) => path.display().to_string(),
-                Clients::Signed => "any authority that this machine trusts".into(),
+            let clients = match &ssl.files.peers {
+                Peers::Listed(path) => path.display().to_string(),
+                Peers::Signed => "any authority that this machine trusts".into(),
             };
             let certificate = ssl.files.certificate.display();
             line("TLS", format!("as {certificate}, for clients with certificates of {clients}"));

@@ -15,7 +15,12 @@ pub enum Meaning {
     /// `POSKeyError`, or `KeyError` with an oid: no such object, or no such revision of it.
     NoSuchObject(Oid),
     /// `POSKeyError` with a message: the blob has no file.
-    NoBlob { oid: Oid, serial: Tid },
+    NoBlob {
+        /// The object.
+        oid: Oid,
+        /// The revision.
+        serial: Tid,
+    },
     /// `ReadOnlyError`
     ReadOnly,
     /// `StorageTransactionError`: the call is for a transaction that is not the open one.
@@ -33,6 +38,7 @@ pub enum Meaning {
 /// A conflict, as far as the exception tells.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ConflictFacts {
+    /// The object.
     pub oid: Option<Oid>,
     /// The serial that is committed now.
     pub committed: Option<Tid>,
@@ -43,7 +49,9 @@ pub struct ConflictFacts {
 /// Why a transaction cannot be undone.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UndoFailure {
+    /// In Python's words.
     pub reason: String,
+    /// The object, if it is about one.
     pub oid: Option<Oid>,
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use socket2::{Socket, TcpKeepalive};
 
+use crate::base::clock::IoDeadline;
 use crate::base::sync::{Action, assert_permitted};
 use crate::net::tls::layer::{HandshakeError, Layer, Peer};
 
@@ -59,9 +60,10 @@ impl Stream {
         Ok(Stream { socket, tls: tls.map(Box::new) })
     }
 
-    /// The TLS handshake, before anything else. It may wait forever; [`Sink::shutdown`] ends it. `None`: no TLS.
-    pub fn handshake(&self) -> Result<Option<Peer>, HandshakeError> {
-        self.tls.as_ref().map(|tls| tls.handshake(&self.socket)).transpose()
+    /// The TLS handshake, before anything else. [`Sink::shutdown`] ends it, and the time limit, if it has one. `None`:
+    /// no TLS.
+    pub fn handshake(&self, until: Option<IoDeadline>) -> Result<Option<Peer>, HandshakeError> {
+        self.tls.as_ref().map(|tls| tls.handshake(&self.socket, until)).transpose()
     }
 
     /// Waits for bytes; 0 at the end of the stream.

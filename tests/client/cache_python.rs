@@ -192,6 +192,8 @@ impl Pair {
             self.python.call(json!(["close"]));
             self.ours.close();
             std::fs::copy(&self.paths[1], &self.paths[0]).unwrap();
+            // Or ours would know where it wrote last, and Python not.
+            std::fs::remove_file(self.paths[1].with_extension("zec.sums")).unwrap();
             self.python.call(json!(["open", self.paths[0], size]));
             self.ours = Cache::open(CacheOptions::new(Some(&self.paths[1]), size)).unwrap();
         }

@@ -54,6 +54,20 @@ impl History {
         Some((start, written.get(count).copied().unwrap_or(0)))
     }
 
+    /// The transaction that replaced a revision, or 0; `None`: there is no such revision.
+    pub fn next(&self, oid: u64, start: u64) -> Option<u64> {
+        let written = self.written.get(&oid)?;
+        let at = written.binary_search(&start).ok()?;
+        Some(written.get(at + 1).copied().unwrap_or(0))
+    }
+
+    /// The objects that were changed after a transaction.
+    pub fn changed_since(&self, tid: u64) -> Vec<u64> {
+        let is_changed =
+            |(oid, written): (&u64, &Vec<u64>)| written.last().filter(|last| **last > tid).map(|_| *oid);
+        self.written.iter().filter_map(is_changed).collect()
+    }
+
     /// The data of a revision.
     pub fn data(&self, oid: u64, start: u64) -> Vec<u8> {
         let mut dice = Dice::new(oid, start);

@@ -5,12 +5,19 @@ mod support;
 
 mod blobs;
 mod cache;
+mod cache_crash;
 mod cache_python;
 mod connector;
 mod dial;
+mod eviction;
+mod every_call;
 mod history;
+#[allow(dead_code)]
+#[path = "../server/tls/identities.rs"]
+mod identities;
 mod link;
 mod servers;
+mod tls;
 mod tools;
 mod trace;
 mod zeocache_files;

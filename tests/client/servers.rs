@@ -48,15 +48,24 @@ impl PythonServer {
     /// Starts the server of an environment with these lines in its `<zeo>` section; `prepare` may put files into its
     /// directory. `None`, and a line on stderr: the environment is not installed.
     pub fn start(environment: &str, zeo: &str, prepare: impl FnOnce(&Path)) -> Option<PythonServer> {
+        PythonServer::start_any(environment, zeo, FILE, prepare)
+    }
+
+    /// A server of any storage.
+    pub fn start_any(
+        environment: &str,
+        zeo: &str,
+        storage: &str,
+        prepare: impl FnOnce(&Path),
+    ) -> Option<PythonServer> {
         let python = pythons::python(environment)?;
         let directory = tempfile::tempdir().expect("a temporary directory");
         prepare(directory.path());
         let address = free_address();
         let log = directory.path().join("zeo.log");
         let config = format!(
-            "<zeo>\naddress {address}\n{zeo}\n</zeo>\n<filestorage 1>\npath {}\n</filestorage>\n\
+            "<zeo>\naddress {address}\n{zeo}\n</zeo>\n{storage}\n\
              <eventlog>\nlevel info\n<logfile>\npath {}\n</logfile>\n</eventlog>\n",
-            directory.path().join("Data.fs").display(),
             log.display()
         );
         fs::write(directory.path().join("zeo.conf"), config).expect("write the configuration");
@@ -116,13 +125,28 @@ pub fn tcp(address: SocketAddr) -> Address {
     Address::Tcp { host: Some(address.ip().to_string()), port: Some(address.port()) }
 }
 
+/// A storage without blobs.
+const FILE: &str = "<filestorage 1>\npath Data.fs\n</filestorage>";
+/// A storage with blobs, as all generations read it.
+const BLOBS: &str =
+    "<blobstorage 1>\nblob-dir blobs\n<filestorage>\npath Data.fs\n</filestorage>\n</blobstorage>";
+
 /// Runs the test with each server, one after the other.
 pub fn with_each(test: impl Fn(&str, AnyServer)) {
-    test("ours", AnyServer::Ours(Server::start()));
-    test("ours with msgpack", AnyServer::Ours(Server::start_with("msgpack true")));
+    with_each_of(FILE, test);
+}
+
+/// The same, with servers that take blobs.
+pub fn with_each_that_has_blobs(test: impl Fn(&str, AnyServer)) {
+    with_each_of(BLOBS, test);
+}
+
+fn with_each_of(storage: &str, test: impl Fn(&str, AnyServer)) {
+    test("ours", AnyServer::Ours(Server::start_any("", storage, |_| ())));
+    test("ours with msgpack", AnyServer::Ours(Server::start_any("msgpack true", storage, |_| ())));
     for &(environment, msgpack) in PYTHONS {
         let zeo = if msgpack { "msgpack true" } else { "" };
-        if let Some(server) = PythonServer::start(environment, zeo, |_| ()) {
+        if let Some(server) = PythonServer::start_any(environment, zeo, storage, |_| ()) {
             let name = if msgpack { format!("{environment} with msgpack") } else { environment.to_string() };
             test(&name, AnyServer::Python(server));
         }

@@ -28,7 +28,7 @@ fn the_output_is_pythons() {
 }
 
 /// The numbers of the intervals in a column of the output for one size.
-fn sum(output: &str, title: &str) -> u64 {
+pub fn sum(output: &str, title: &str) -> u64 {
     let mut lines = output.lines().skip(1);
     let titles = lines.next().expect("titles").replace("START TIME", "A B C");
     let column = titles.split_whitespace().position(|word| word == title).expect("a column");
@@ -39,7 +39,7 @@ fn sum(output: &str, title: &str) -> u64 {
 }
 
 /// Loads and hits as the real cache had them.
-fn traced(trace: &Path) -> (u64, u64) {
+pub fn traced(trace: &Path) -> (u64, u64) {
     let stats = zeocache("stats", &["-S", "-i", "60"], trace);
     let lines = stats.lines().skip(1).filter(|line| !line.contains("Restart"));
     lines.fold((0, 0), |(loads, hits), line| {

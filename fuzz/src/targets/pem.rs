@@ -4,7 +4,7 @@
 use std::cell::OnceCell;
 use std::path::PathBuf;
 
-use runzeo::internal::net::tls::{Clients, Files, Tls};
+use runzeo::internal::net::tls::{Files, Peers, Tls};
 
 /// The directory of the files.
 fn directory() -> PathBuf {
@@ -27,7 +27,7 @@ pub fn run(data: &[u8]) {
         certificate: path("certificate", certificate),
         key: Some(path("key", key)),
         password: None,
-        clients: Clients::Listed(path("clients", clients)),
+        peers: Peers::Listed(path("clients", clients)),
     };
     match Tls::load(files) {
         Ok(tls) => assert!(tls.begin().is_ok()),

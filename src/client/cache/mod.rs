@@ -3,113 +3,58 @@
 //! order of writes, and what a crash leaves.
 //!
 //! `format` has the bytes, `index` the index in memory, `ring` loads and changes of the open file, `walk` and `open`
-//! what happens when it is opened, `lock` the lock file, `trace` the record of what happens. What may be stored at
-//! which time, and the last tid, are the business of the owner.
+//! what happens when it is opened, `lock` the lock file, `options` how it is opened, `trace` the record of what
+//! happens. What is beside the file against power cuts: `sums` has the bytes, `beside` writes and reads them, `journal`
+//! collects them, `saved` has the order of the steps, `trust` says what follows, `recover` does it. What may be stored
+//! at which time, and the last tid, are the business of the owner.
 //!
 //! Invariants: a load is right or a miss. An error of the file is no error of the caller: the cache is then empty and
 //! off, which is logged once.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
 
+mod beside;
 mod format;
 mod index;
 pub mod inspect;
+mod journal;
 mod lock;
 mod open;
+mod options;
+mod recover;
 mod ring;
+mod saved;
+mod sums;
 pub mod trace;
+mod trust;
 mod walk;
 
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::format::{HEADER_LEN, LAST_TID_AT};
+use self::format::HEADER_LEN;
+use self::journal::{Journal, NoteKeeper};
 use self::lock::{CacheLock, NotLocked};
+use self::open::OpenFile;
 use self::ring::{Invalidated, LoadedRevision, ReadError, Ring};
+use self::saved::Saved;
+use self::sums::IDENTITY_LEN_MAX;
 use self::trace::Trace;
 use self::walk::Unusable;
-use crate::base::clock::TimeSource;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{AtomicU64, Mutex, Ordering, RwLock, rank};
-use crate::storage::media::{Media, RealMedia};
+use crate::storage::media::Media;
+
+pub use self::options::{CacheError, CacheOptions};
 
 const LOG: &str = "ZEO.cache";
 /// Greatest size: the index has positions of 48 bits.
 const SIZE_MAX: u64 = 1 << 48;
 /// Objects that are listed at once.
 const LISTED_AT_ONCE: usize = 1000;
-
-/// How to open a cache.
-#[derive(Clone)]
-pub struct CacheOptions {
-    /// The cache file; `None`: a temporary one.
-    pub path: Option<PathBuf>,
-    /// Size of the file in bytes, at least 12.
-    pub size: u64,
-    /// The disk.
-    pub media: Arc<dyn Media>,
-    /// Whether a trace is written. Only beside a file with a name.
-    pub trace: bool,
-    /// The clock of the trace.
-    pub time: TimeSource,
-}
-
-impl CacheOptions {
-    /// Without trace, on the real disk.
-    pub fn new(path: Option<&Path>, size: u64) -> CacheOptions {
-        let path = path.map(Path::to_path_buf);
-        CacheOptions { path, size, media: Arc::new(RealMedia), trace: false, time: TimeSource::SYSTEM }
-    }
-}
-
-/// Why a cache cannot be opened or changed.
-#[derive(Debug)]
-pub enum CacheError {
-    /// Another client has the file.
-    InUse {
-        /// The cache file.
-        path: PathBuf,
-        /// Its process id, as far as known.
-        holder: String,
-    },
-    /// The file cannot be read or written.
-    Io {
-        /// The cache file.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// The last tid would go backwards although the cache is not empty.
-    Backwards {
-        /// The tid that was to be the last one.
-        new: Tid,
-        /// The last one.
-        last: Tid,
-    },
-}
-
-impl fmt::Display for CacheError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CacheError::InUse { path, holder } => {
-                write!(f, "Couldn't lock '{}.lock'", path.display())?;
-                if !holder.is_empty() {
-                    write!(f, ", process {holder} has it")?;
-                }
-                f.write_str(": does another client use this cache?")
-            }
-            CacheError::Io { path, error } => write!(f, "cache file '{}': {error}", path.display()),
-            CacheError::Backwards { new, last } => {
-                write!(f, "new last tid ({new}) must be greater than previous one ({last})")
-            }
-        }
-    }
-}
-
-impl std::error::Error for CacheError {}
 
 /// A revision that was found.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -158,17 +103,11 @@ struct Counters {
     stored_bytes: AtomicU64,
 }
 
-/// What is on the disk.
-struct Saved {
-    /// The last tid in the header of the file.
-    last_tid: Tid,
-    lock: Option<CacheLock>,
-}
-
 /// An open cache. Loads of several threads go on at the same time.
 pub struct Cache {
     /// For messages.
     path: PathBuf,
+    media: Arc<dyn Media>,
     ring: RwLock<Ring, rank::CacheRing>,
     /// Taken to write the header. `None` after [`Cache::close`].
     saved: Mutex<Option<Saved>, rank::CacheSaved>,
@@ -191,7 +130,7 @@ impl Cache {
         let size = size.clamp(HEADER_LEN, SIZE_MAX);
         let named = path.clone().unwrap_or_else(|| PathBuf::from("<temporary>"));
         let io_error = |error| CacheError::Io { path: named.clone(), error };
-        let (ring, lock) = match &path {
+        let (OpenFile { ring, beside, identity }, lock) = match &path {
             Some(path) => {
                 let lock = CacheLock::acquire(path).map_err(|why| match why {
                     NotLocked::InUse(holder) => CacheError::InUse { path: path.clone(), holder },
@@ -202,9 +141,10 @@ impl Cache {
             None => (open::temporary(size).map_err(io_error)?, None),
         };
         let trace = path.as_deref().filter(|_| trace).and_then(|path| Trace::open(path, time));
-        let saved = Saved { last_tid: ring.last_tid(), lock };
+        let saved = Saved { last_tid: ring.last_in_header(), beside, identity, lock };
         Ok(Cache {
             path: named,
+            media,
             ring: RwLock::new(ring),
             saved: Mutex::new(Some(saved)),
             is_kept: path.is_some(),
@@ -229,8 +169,33 @@ impl Cache {
         if tid < last && ring.index().len() > 0 {
             return Err(CacheError::Backwards { new: tid, last });
         }
-        ring.set_last_tid(tid);
+        if let Err(error) = ring.set_last_tid(tid, self.media.now()) {
+            ring.turn_off();
+            drop(ring);
+            self.log_failure(&error);
+        }
         Ok(())
+    }
+
+    /// The identity of the database whose objects are in the cache, as the owner has set it. `None`: unknown, because
+    /// it was never set, or another program has used the file.
+    pub fn identity(&self) -> Option<Vec<u8>> {
+        let saved = self.saved.lock();
+        saved.as_ref().map(|saved| saved.identity.clone()).filter(|identity| !identity.is_empty())
+    }
+
+    /// Sets the identity of the database, at most 1024 bytes; a longer one is cut. Durable on return. It is kept beside
+    /// the file, and lost if ZEO's own client uses that.
+    pub fn set_identity(&self, identity: &[u8]) {
+        let identity = identity.get(..IDENTITY_LEN_MAX).unwrap_or(identity);
+        let mut guard = self.saved.lock();
+        let Some(saved) = guard.as_mut() else { return };
+        saved.identity = identity.to_vec();
+        let done = saved.beside.as_mut().map_or(Ok(()), |beside| beside.set_identity(identity));
+        drop(guard);
+        if let Err(error) = done {
+            self.failed(&error);
+        }
     }
 
     /// Appends the revision that was current just before `before` to `out`, behind what belongs to it in the file.
@@ -337,7 +302,9 @@ impl Cache {
             return;
         }
         let size = ring.size();
-        let emptied = open::empty_file(&**ring.file(), size);
+        ring.restart_journal();
+        let emptied =
+            ring.before_change(self.media.now()).and_then(|()| open::empty_file(&**ring.file(), size));
         let failure = match emptied {
             Ok(contents) => {
                 ring.replace(size, contents);
@@ -361,6 +328,7 @@ impl Cache {
             if size == ring.size() {
                 return Ok(());
             }
+            ring.mark_changed();
             let contents = open::refit(&**ring.file(), size).map_err(|why| match why {
                 Unusable::Io(error) => error,
                 Unusable::Damage(what) => io::Error::new(io::ErrorKind::InvalidData, what),
@@ -442,7 +410,7 @@ impl Cache {
     /// As [`Cache::sync`], and releases the file. After this, loads find nothing and stores do nothing.
     pub fn close(&self) {
         if let Err(error) = self.save(true) {
-            self.failed(&error);
+            self.log_failure(&error);
         }
         if let Some(trace) = &self.trace {
             trace.flush();
@@ -450,43 +418,51 @@ impl Cache {
         }
     }
 
+    /// The order makes the last tid in the header true on the disk, whatever moment the power is cut at: what belongs
+    /// to it, then the log beside the file with the announcement of the new header, then the header.
     fn save(&self, close: bool) -> io::Result<()> {
         let mut guard = self.saved.lock();
         let Some(saved) = guard.as_mut() else { return Ok(()) };
-        let (file, last_tid, is_off) = {
-            let mut ring = if close { Some(self.ring.write()) } else { None };
-            let state = match &ring {
-                Some(ring) => (ring.file().clone(), ring.last_tid(), ring.is_off()),
-                None => {
-                    let ring = self.ring.read();
-                    (ring.file().clone(), ring.last_tid(), ring.is_off())
-                }
-            };
-            if let Some(ring) = &mut ring {
-                ring.close();
-            }
-            state
-        };
-        let done = (|| {
-            if !self.is_kept || is_off {
+        let mut ring = self.ring.write();
+        let (file, last_tid) = (ring.file().clone(), ring.last_tid());
+        let is_needed = self.is_kept && !ring.is_off();
+        let journal = if is_needed { ring.take_journal() } else { Journal::default() };
+        if !close {
+            drop(ring);
+            if !is_needed || !saved.is_behind(&journal, last_tid) {
                 return Ok(());
             }
-            // First what it is the last tid of.
-            file.sync()?;
-            if last_tid != saved.last_tid {
-                file.write_at(&last_tid.to_bytes(), LAST_TID_AT)?;
-                saved.last_tid = last_tid;
-                if close {
-                    file.sync()?;
+            let is_new = saved.announce(&*self.media, &*file, &journal, last_tid)?;
+            {
+                let mut ring = self.ring.write();
+                if let Some(beside) = saved.beside.as_ref().filter(|_| is_new) {
+                    ring.keep_note(NoteKeeper::new(beside.file().clone()));
                 }
+                ring.before_change(self.media.now())?;
             }
-            Ok(())
-        })();
-        if close {
-            drop(saved.lock.take());
-            *guard = None;
+            return saved.write_header(&*file, last_tid);
         }
+        let done = if is_needed { self.save_all(saved, &mut ring, &journal) } else { Ok(()) };
+        if done.is_err() {
+            ring.turn_off();
+        }
+        ring.close();
+        drop(ring);
+        drop(saved.lock.take());
+        *guard = None;
         done
+    }
+
+    /// The last changes before the file is closed.
+    fn save_all(&self, saved: &mut Saved, ring: &mut Ring, journal: &Journal) -> io::Result<()> {
+        let (file, last_tid) = (ring.file().clone(), ring.last_tid());
+        if saved.is_behind(journal, last_tid) {
+            saved.announce(&*self.media, &*file, journal, last_tid)?;
+            ring.before_change(self.media.now())?;
+            saved.write_header(&*file, last_tid)?;
+        }
+        file.sync()?;
+        saved.close(ring)
     }
 
     /// Changes the file. `None`: the cache is off, or now is.
@@ -495,7 +471,8 @@ impl Cache {
         if ring.is_off() {
             return None;
         }
-        match change(&mut ring) {
+        let changed = ring.before_change(self.media.now()).and_then(|()| change(&mut ring));
+        match changed {
             Ok(done) => Some(done),
             Err(error) => {
                 ring.turn_off();

@@ -6,9 +6,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::{self, BLOCK_LEN_MAX, HEADER_LEN, MARK_LEN};
+use super::beside::{Beside, FoundBeside};
+use super::format::{self, BLOCK_HEADER_LEN, BLOCK_LEN_MAX, BlockHeader, HEADER_LEN, MARK_LEN};
 use super::index::Index;
+use super::journal::NoteKeeper;
+use super::recover::{Recovered, recover};
 use super::ring::{Contents, Ring};
+use super::sums::SavedIndex;
+use super::trust::{PresentFile, Trust, judge};
 use super::walk::{Unusable, Walked, walk};
 use crate::base::fs::with_suffix;
 use crate::base::ids::Tid;
@@ -16,36 +21,75 @@ use crate::critical;
 use crate::storage::media::{Access, Media, MediaFile};
 
 const LOG: &str = "ZEO.cache";
+/// Blocks that are compared with a saved index.
+const SAMPLES: usize = 64;
+
+/// An open cache file.
+pub struct OpenFile {
+    pub ring: Ring,
+    /// `None`: there is nothing beside it, because it has no name or its directory cannot be written.
+    pub beside: Option<Beside>,
+    /// Of the database whose objects are in the file; empty: unknown.
+    pub identity: Vec<u8>,
+}
 
 /// Opens or makes the cache file `path` of `size` bytes.
-pub fn open(media: &dyn Media, path: &Path, size: u64) -> io::Result<Ring> {
+pub fn open(media: &dyn Media, path: &Path, size: u64) -> io::Result<OpenFile> {
     if !media.exists(path) {
-        let ring = create(media, path, size)?;
+        let ring = fill(media.open(path, Access::Truncate)?, size)?;
         log::info!(target: LOG, "created persistent cache file '{}'", path.display());
-        return Ok(ring);
+        return Ok(begin(media, path, ring, None, Vec::new()));
     }
     let file = media.open(path, Access::ReadWrite)?;
     log::info!(target: LOG, "reusing persistent cache file '{}'", path.display());
-    match reuse(file, size) {
-        Ok(ring) => Ok(ring),
+    let found = FoundBeside::read(media, path);
+    match reuse(media, path, file, size, found.as_ref()) {
+        Ok((ring, identity)) => Ok(begin(media, path, ring, found, identity)),
         Err(Unusable::Io(error)) => Err(error),
         Err(Unusable::Damage(what)) => {
             move_away(media, path, &what)?;
-            create(media, path, size)
+            let ring = fill(media.open(path, Access::Truncate)?, size)?;
+            Ok(begin(media, path, ring, None, Vec::new()))
         }
     }
 }
 
+/// Notes beside the file, which is durable, that it is open. Without the note it can be used too, as ZEO's own client
+/// uses it.
+fn begin(
+    media: &dyn Media,
+    path: &Path,
+    mut ring: Ring,
+    found: Option<FoundBeside>,
+    identity: Vec<u8>,
+) -> OpenFile {
+    let number = ring.file().identity().map(|identity| identity.number());
+    let begun = number.and_then(|number| {
+        Beside::begin(media, path, number, ring.last_in_header(), found, identity.clone())
+    });
+    let beside = match begun {
+        Ok(beside) => {
+            ring.keep_note(NoteKeeper::new(beside.file().clone()));
+            Some(beside)
+        }
+        Err(error) => {
+            log::warn!(
+                target: LOG,
+                "cannot write '{}.sums' ({error}): after a power cut this cache may have stale objects",
+                path.display()
+            );
+            None
+        }
+    };
+    OpenFile { ring, beside, identity }
+}
+
 /// A cache in a file without a name, which goes away with the process.
-pub fn temporary(size: u64) -> io::Result<Ring> {
+pub fn temporary(size: u64) -> io::Result<OpenFile> {
     let file: Arc<dyn MediaFile> = Arc::new(tempfile::tempfile()?);
     let ring = fill(file, size)?;
     log::info!(target: LOG, "created temporary cache file");
-    Ok(ring)
-}
-
-fn create(media: &dyn Media, path: &Path, size: u64) -> io::Result<Ring> {
-    fill(media.open(path, Access::Truncate)?, size)
+    Ok(OpenFile { ring, beside: None, identity: Vec::new() })
 }
 
 /// Makes an empty file a cache.
@@ -61,14 +105,76 @@ fn empty() -> Contents {
     Contents { index: Index::default(), used: 0, pos: HEADER_LEN }
 }
 
-fn reuse(file: Arc<dyn MediaFile>, size: u64) -> Result<Ring, Unusable> {
-    let mut header = [0; HEADER_LEN as usize];
-    let len = file.read_at(&mut header, 0)?;
-    let last_tid = format::parse_header(header.get(..len).unwrap_or_default());
-    let last_tid = last_tid.ok_or_else(|| Unusable::Damage("it is no cache file".into()))?;
-    let contents = refit(&*file, size)?;
+/// Returns the file, durable, and the identity of its database.
+fn reuse(
+    media: &dyn Media,
+    path: &Path,
+    file: Arc<dyn MediaFile>,
+    size: u64,
+    found: Option<&FoundBeside>,
+) -> Result<(Ring, Vec<u8>), Unusable> {
+    let mut bytes = [0; HEADER_LEN as usize];
+    let len = file.read_at(&mut bytes, 0)?;
+    let header = format::parse_header(bytes.get(..len).unwrap_or_default());
+    let header = header.ok_or_else(|| Unusable::Damage("it is no cache file".into()))?;
+    let present = PresentFile { identity: file.identity()?, header, boot: media.boot() };
+    let mut last_tid = header;
+    let trust = found.map_or(Trust::AsItIs, |found| judge(&present, &found.head, found.note));
+    let contents = match (trust, found) {
+        (Trust::Nothing, _) => {
+            let what = "it was not closed before the computer was started again, and another program has used it since";
+            return Err(Unusable::Damage(what.into()));
+        }
+        (Trust::AfterPowerCut, Some(found)) => {
+            let Recovered { kept, changed } = recover(&*file, &found.log()?)?;
+            log::warn!(
+                target: LOG,
+                "cache file '{}' was not closed before the computer was started again: {kept} revisions are sound and \
+                 kept, {changed} others were replaced or are dropped",
+                path.display()
+            );
+            refit(&*file, size)?
+        }
+        (Trust::Untouched, Some(found)) => match saved_contents(&*file, size, found)? {
+            Some(contents) => contents,
+            None => refit(&*file, size)?,
+        },
+        (Trust::LastTid(tid) | Trust::AtLeast(tid), _) => {
+            last_tid = tid;
+            refit(&*file, size)?
+        }
+        _ => refit(&*file, size)?,
+    };
     file.sync()?;
-    Ok(Ring::new(file, size, last_tid, contents))
+    let mut ring = Ring::new(file, size, header, contents);
+    ring.restore_last_tid(last_tid);
+    let is_ours = matches!(trust, Trust::Untouched | Trust::LastTid(_) | Trust::AfterPowerCut);
+    let identity = found.filter(|_| is_ours).map(|found| found.head.identity.clone());
+    Ok((ring, identity.unwrap_or_default()))
+}
+
+/// The contents of a closed file according to its saved index, if the blocks that are looked at are as it says.
+fn saved_contents(file: &dyn MediaFile, size: u64, found: &FoundBeside) -> io::Result<Option<Contents>> {
+    let SavedIndex { pos, used, .. } = found.head.index;
+    if file.len()? != size || !(HEADER_LEN..=size).contains(&pos) {
+        return Ok(None);
+    }
+    let Some(index) = found.index(size) else { return Ok(None) };
+    let contents = Contents { index, used, pos };
+    let step = (contents.index.len() / SAMPLES).max(1);
+    for entry in contents.index.iter().step_by(step) {
+        let mut bytes = [0; BLOCK_HEADER_LEN];
+        let read = file.read_at(&mut bytes, entry.place.pos())?;
+        let header = BlockHeader::parse(bytes.get(..read).unwrap_or_default());
+        let is_expected = header.is_some_and(|header| {
+            let is_current = header.end == Tid::ZERO;
+            (header.oid, header.start, is_current) == (entry.oid, entry.start, entry.place.is_current())
+        });
+        if !is_expected {
+            return Ok(None);
+        }
+    }
+    Ok(Some(contents))
 }
 
 /// Finds what is in the file, mends it and makes it `size` bytes long.

@@ -17,8 +17,10 @@ use super::format::{
     MARK_LEN, OVERHEAD,
 };
 use super::index::{Index, IndexEntry, Place};
+use super::journal::{Journal, NoteKeeper};
+use super::sums::{self, SumRecord};
 use crate::base::ids::{Oid, Tid};
-use crate::storage::media::MediaFile;
+use crate::storage::media::{MediaFile, Time};
 
 /// A current revision that is loaded is written again at the pointer if it is further behind it than this share of the
 /// file, so that revisions in use are not evicted.
@@ -37,11 +39,17 @@ pub struct Ring {
     /// Bytes of all revisions with their headers.
     used: u64,
     last_tid: Tid,
+    /// The last tid in the header of the file when it was opened.
+    last_in_header: Tid,
     evictions: u64,
     state: RingState,
     /// Reads that do not wait are not possible here.
     cannot_tell: AtomicBool,
     scratch: Vec<u8>,
+    /// For what is beside the file.
+    journal: Journal,
+    /// `None`: there is nothing beside the file.
+    note: Option<NoteKeeper>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -107,10 +115,13 @@ impl Ring {
             index: contents.index,
             used: contents.used,
             last_tid,
+            last_in_header: last_tid,
             evictions: 0,
             state: RingState::On,
             cannot_tell: AtomicBool::new(false),
             scratch: Vec::new(),
+            journal: Journal::default(),
+            note: None,
         }
     }
 
@@ -138,8 +149,56 @@ impl Ring {
         self.last_tid
     }
 
-    pub fn set_last_tid(&mut self, tid: Tid) {
+    /// The last tid in the header of the file when it was opened.
+    pub fn last_in_header(&self) -> Tid {
+        self.last_in_header
+    }
+
+    /// What was noted beside the file is later than its header.
+    pub fn restore_last_tid(&mut self, tid: Tid) {
         self.last_tid = tid;
+    }
+
+    /// All that belongs to this tid was written. `now`: the time.
+    pub fn set_last_tid(&mut self, tid: Tid, now: Time) -> io::Result<()> {
+        self.last_tid = tid;
+        match &mut self.note {
+            Some(note) if self.state == RingState::On => note.set(tid, now),
+            _ => Ok(()),
+        }
+    }
+
+    /// To be called before a change at the time `now`.
+    pub fn before_change(&mut self, now: Time) -> io::Result<()> {
+        match &mut self.note {
+            Some(note) => note.before_change(self.last_tid, now),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the next block is written.
+    pub fn pos(&self) -> u64 {
+        self.pos
+    }
+
+    /// From now on the last tid is noted beside the file.
+    pub fn keep_note(&mut self, note: NoteKeeper) {
+        self.note = Some(note);
+    }
+
+    /// What was changed since the last call.
+    pub fn take_journal(&mut self) -> Journal {
+        std::mem::take(&mut self.journal)
+    }
+
+    /// The file is being changed from outside.
+    pub fn mark_changed(&mut self) {
+        self.journal.is_changed = true;
+    }
+
+    /// All revisions are being removed.
+    pub fn restart_journal(&mut self) {
+        self.journal.restart();
     }
 
     /// Whether nothing is found and nothing stored: after an error, or because the file is closed.
@@ -343,7 +402,8 @@ impl Ring {
     /// The current revision becomes a former one.
     fn end(&mut self, current: &IndexEntry, end: Tid) -> io::Result<()> {
         let pos = current.place.pos();
-        self.file.write_at(&end.to_bytes(), pos + END_AT)?;
+        self.write(&end.to_bytes(), pos + END_AT)?;
+        self.record(SumRecord::Ended { pos, end });
         self.index.remove(current);
         self.index.insert(IndexEntry { place: Place::new(pos, current.place.len_max(), false), ..*current });
         Ok(())
@@ -362,7 +422,7 @@ impl Ring {
     }
 
     fn free(&mut self, entry: &IndexEntry, len: u64) -> io::Result<()> {
-        self.file.write_at(format::free_mark(len).as_slice(), entry.place.pos())?;
+        self.write(format::free_mark(len).as_slice(), entry.place.pos())?;
         self.index.remove(entry);
         Ok(())
     }
@@ -375,14 +435,27 @@ impl Ring {
         let free = self.make_room(len + 1)?;
         let pos = self.pos;
         let header = BlockHeader { len, oid, start, end, version_len: 0, data_len };
-        self.scratch.clear();
-        header.append_block(free, data, &mut self.scratch);
-        self.scratch.extend_from_slice(format::free_mark(free - len).as_slice());
-        self.file.write_at(&self.scratch, pos)?;
-        if self.scratch.capacity() > SCRATCH_LEN_MAX {
-            self.scratch = Vec::new();
+        let mut block = std::mem::take(&mut self.scratch);
+        block.clear();
+        header.append_block(free, data, &mut block);
+        block.extend_from_slice(format::free_mark(free - len).as_slice());
+        self.write(&block, pos)?;
+        let mark = format::revision_mark(len);
+        self.write(mark.as_slice(), pos)?;
+        if self.note.is_some() {
+            block.truncate(len as usize);
+            if let Some(old_mark) = block.get_mut(..MARK_LEN) {
+                old_mark.copy_from_slice(mark.as_slice());
+            }
+            let sum = sums::block_sum(&block);
+            self.record(SumRecord::Stored { pos, len: len as u32, sum });
+            if end != Tid::ZERO {
+                self.record(SumRecord::Ended { pos, end });
+            }
         }
-        self.file.write_at(format::revision_mark(len).as_slice(), pos)?;
+        if block.capacity() <= SCRATCH_LEN_MAX {
+            self.scratch = block;
+        }
         let place = Place::new(pos, len, end == Tid::ZERO);
         self.index.insert(IndexEntry { oid, start, place });
         self.used += len;
@@ -390,11 +463,23 @@ impl Ring {
         Ok(())
     }
 
+    fn write(&mut self, bytes: &[u8], pos: u64) -> io::Result<()> {
+        self.journal.is_changed = true;
+        self.file.write_at(bytes, pos)
+    }
+
+    fn record(&mut self, record: SumRecord) {
+        if self.note.is_some() {
+            self.journal.add(record);
+        }
+    }
+
     /// Evicts what is in the way of `needed` bytes at the pointer, which goes back to the first block if there are too
     /// few to the end. Returns how many are free. The file is not changed.
     fn make_room(&mut self, needed: u64) -> io::Result<u64> {
         if self.pos + needed > self.size {
             self.pos = HEADER_LEN;
+            self.journal.turn();
         }
         let mut free = 0;
         while free < needed {

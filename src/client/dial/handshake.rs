@@ -106,6 +106,8 @@ impl Opening {
                 Ok(0) => return Err(DialError::Lost(io::ErrorKind::UnexpectedEof.into())),
                 Ok(count) => self.frames.filled(count),
                 Err(error) if is_timeout(&error) => {}
+                // What a TLS layer says.
+                Err(error) if error.get_ref().is_some() => return Err(DialError::Tls(error.to_string())),
                 Err(error) => return Err(DialError::Lost(error)),
             }
         }

@@ -5,10 +5,13 @@ mod connect;
 mod handshake;
 mod outcome;
 
+use std::io;
+
 use crate::base::address::Address;
 use crate::base::cancel::Cancel;
 use crate::base::clock::IoDeadline;
 use crate::net::stream::Stream;
+use crate::net::tls::layer::HandshakeError;
 pub use outcome::{Credentials, DialError, DialOptions, Dialled};
 
 /// Dials. `cancel` ends it at any time.
@@ -18,11 +21,45 @@ pub fn dial(address: &Address, options: &DialOptions, cancel: &Cancel) -> Result
     let other = reached.socket.try_clone().map_err(DialError::Unreachable)?;
     // An error means that the peer is gone already.
     let _ending = cancel.on_cancel(move || drop(other.shutdown(std::net::Shutdown::Both)));
-    let stream = Stream::new(reached.socket, reached.is_tcp, None, options.dead_peer_timeout)
+    let host = match address {
+        Address::Tcp { host, .. } => Some(host.as_deref().unwrap_or("localhost")),
+        Address::Unix(_) => None,
+    };
+    let tls = options.tls.as_ref().map(|tls| tls.begin(host)).transpose();
+    let tls = tls.map_err(|error| DialError::Tls(error.to_string()))?;
+    let stream = Stream::new(reached.socket, reached.is_tcp, tls, options.dead_peer_timeout)
         .map_err(DialError::Lost)?;
-    let dialled = handshake::shake(stream, reached.peer, options, until);
+    let dialled =
+        secure(&stream, until).and_then(|()| handshake::shake(stream, reached.peer, options, until));
     match dialled {
         Err(_) if cancel.is_cancelled() => Err(DialError::Cancelled),
+        // A server of TLS 1.3 looks at the client's certificate after the client's part of the handshake.
+        Err(DialError::Lost(error))
+            if options.tls.is_some() && error.kind() == io::ErrorKind::UnexpectedEof =>
+        {
+            Err(DialError::Tls(
+                "the server closed the connection after the TLS handshake; its log says why (does it know this \
+                 client's certificate?)"
+                    .into(),
+            ))
+        }
         other => other,
+    }
+}
+
+/// The handshake of TLS, if the stream has TLS.
+fn secure(stream: &Stream, until: IoDeadline) -> Result<(), DialError> {
+    let closed = "the server closed the connection during the TLS handshake; its log says why";
+    match stream.handshake(Some(until)) {
+        Ok(_) => Ok(()),
+        Err(HandshakeError::Gone(error)) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(DialError::TimedOut("the TLS handshake; does the server have <ssl>?"))
+        }
+        Err(HandshakeError::Gone(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(DialError::Tls(closed.into()))
+        }
+        Err(HandshakeError::Silent) => Err(DialError::Tls(closed.into())),
+        Err(HandshakeError::Gone(error)) => Err(DialError::Lost(error)),
+        Err(HandshakeError::Refused(why)) => Err(DialError::Tls(why)),
     }
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::stream::Stream;
+use crate::net::tls::ClientTls;
 use crate::wire::calls::CallIds;
 use crate::wire::frame::FrameReader;
 use crate::wire::mac::RunningMac;
@@ -15,6 +17,8 @@ use crate::wire::protocol::Wire;
 pub struct DialOptions {
     /// For servers before Z5 that ask for a password. Others ignore it.
     pub credentials: Option<Credentials>,
+    /// `None`: without TLS.
+    pub tls: Option<Arc<ClientTls>>,
     /// For everything, from the look-up of the name to the end of authentication.
     pub time_max: Duration,
     /// A peer that the network does not reach is noticed within this time, later too. `None`: by no means of TCP.
@@ -25,6 +29,7 @@ impl Default for DialOptions {
     fn default() -> DialOptions {
         DialOptions {
             credentials: None,
+            tls: None,
             time_max: Duration::from_secs(30),
             dead_peer_timeout: Some(Duration::from_secs(60)),
         }
@@ -55,6 +60,7 @@ impl fmt::Debug for Credentials {
 /// A connection on which the client may register.
 #[derive(Debug)]
 pub struct Dialled {
+    /// The connected stream.
     pub stream: Stream,
     /// With what was received already.
     pub frames: FrameReader,

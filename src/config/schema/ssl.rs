@@ -7,7 +7,7 @@ use crate::config::SslConfig;
 use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section};
-use crate::net::tls::{Clients, Files, Password};
+use crate::net::tls::{Files, Password, Peers};
 
 /// Values for all authorities that the machine trusts; the documentation of Python's server has both.
 const SIGNED: &[&str] = &["-", "SIGNED"];
@@ -48,13 +48,13 @@ pub fn ssl(section: &Section) -> Result<SslConfig, ConfigError> {
     if let Some(value) = authorities.filter(|value| value.text.is_empty()) {
         return Err(ConfigError::at(&value.location, "authenticate: name a file, a directory, or SIGNED"));
     }
-    let clients = match authenticate(section)? {
-        Some(Authorities::Signed) => Clients::Signed,
-        Some(Authorities::Listed(path)) => Clients::Listed(path),
+    let peers = match authenticate(section)? {
+        Some(Authorities::Signed) => Peers::Signed,
+        Some(Authorities::Listed(path)) => Peers::Listed(path),
         None => return Err(ConfigError::at(&section.start, "<ssl> lacks the required key 'authenticate'")),
     };
     let Identity { certificate, key, password } = identity(section)?;
-    Ok(SslConfig { files: Files { certificate, key, password, clients }, location: section.start.clone() })
+    Ok(SslConfig { files: Files { certificate, key, password, peers }, location: section.start.clone() })
 }
 
 /// The section of a client.

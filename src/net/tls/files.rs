@@ -10,15 +10,14 @@ pub const LOG: &str = "ZEO.tls";
 /// Paths of the files and directories.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Files {
-    /// The server's certificate, the intermediate ones up to its authority, and the key if it has no file of its own;
-    /// PEM.
+    /// The own certificate, the intermediate ones up to its authority, and the key if it has no file of its own; PEM.
     pub certificate: PathBuf,
     /// The private key, if it is not in the file of the certificate; PEM.
     pub key: Option<PathBuf>,
     /// Password of an encrypted key.
     pub password: Option<Password>,
-    /// Which clients are accepted.
-    pub clients: Clients,
+    /// Which peers are accepted.
+    pub peers: Peers,
 }
 
 /// Where the password of the key comes from.
@@ -31,13 +30,30 @@ pub enum Password {
     Text(String),
 }
 
-/// Which clients are accepted.
+/// Which peers are accepted: clients by a server, a server by a client.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Clients {
-    /// Clients whose certificate is in the file or directory, or signed by an authority in it.
+pub enum Peers {
+    /// Those whose certificate is in the file or directory, or signed by an authority in it.
     Listed(PathBuf),
-    /// Clients whose certificate is signed by an authority that this machine trusts.
+    /// Those whose certificate is signed by an authority that this machine trusts.
     Signed,
+}
+
+/// The two ends of a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Role {
+    Client,
+    Server,
+}
+
+impl Role {
+    /// `client` or `server`
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Client => "client",
+            Role::Server => "server",
+        }
+    }
 }
 
 /// Why certificates or key cannot be used: which file, what is wrong, what to do.

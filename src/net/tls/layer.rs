@@ -12,11 +12,13 @@ use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::{Arc, OnceLock};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustls::{AlertDescription, ProtocolVersion, ServerConnection};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustls::{AlertDescription, Connection, ProtocolVersion};
 use socket2::Socket;
 
 use super::certificate::Certificate;
+use super::files::Role;
+use crate::base::clock::IoDeadline;
 use crate::base::sync::{Mutex, MutexGuard, rank};
 
 /// Size of the receive buffer: a TLS record and a little more.
@@ -25,17 +27,21 @@ const RECEIVE_LEN: usize = 17 << 10;
 const KEEP_LEN: usize = 4 << 10;
 /// First byte of a connection that starts a TLS handshake.
 const HANDSHAKE_RECORD: u8 = 22;
+/// First byte of a refusal of the handshake.
+const ALERT_RECORD: u8 = 21;
 
 /// The TLS side of a connection.
 pub struct Layer {
     /// Innermost of all locks.
     state: Mutex<TlsSession, rank::Tls>,
-    /// The verifier's reason for refusing the client, if it did.
+    /// The verifier's reason for refusing the peer, if it did.
     refused: Arc<OnceLock<String>>,
+    /// What the peer is.
+    peer: Role,
 }
 
 struct TlsSession {
-    connection: ServerConnection,
+    connection: Connection,
     /// Received bytes that are not decrypted yet.
     received: VecDeque<u8>,
     /// Bytes of the sender that are encrypted and not yet reported as sent.
@@ -75,16 +81,21 @@ impl fmt::Display for HandshakeError {
 }
 
 impl Layer {
-    pub(super) fn new(connection: ServerConnection, refused: Arc<OnceLock<String>>) -> Layer {
+    pub(super) fn new(connection: Connection, refused: Arc<OnceLock<String>>) -> Layer {
+        let peer = match &connection {
+            Connection::Client(_) => Role::Server,
+            Connection::Server(_) => Role::Client,
+        };
         Layer {
             state: Mutex::new(TlsSession { connection, received: VecDeque::new(), accepted: 0 }),
             refused,
+            peer,
         }
     }
 
-    /// The TLS handshake, before anything else is sent or received. It has no time limit; another thread can end it by
-    /// shutting down the socket.
-    pub fn handshake(&self, socket: &Socket) -> Result<Peer, HandshakeError> {
+    /// The TLS handshake, before anything else is sent or received. After `until` it ends with an error of kind
+    /// `TimedOut`; another thread can end it by shutting down the socket.
+    pub fn handshake(&self, socket: &Socket, until: Option<IoDeadline>) -> Result<Peer, HandshakeError> {
         let mut first_byte = None;
         loop {
             let waiting_for = {
@@ -96,7 +107,7 @@ impl Layer {
                     Err(error) => return Err(HandshakeError::Gone(error)),
                 }
             };
-            match wait(socket, waiting_for) {
+            match wait(socket, waiting_for, until) {
                 Ok(()) if waiting_for == PollFlags::OUT => continue,
                 Ok(()) => {}
                 Err(error) => return Err(HandshakeError::Gone(error)),
@@ -124,6 +135,13 @@ impl Layer {
             return why.clone();
         }
         match error {
+            rustls::Error::AlertReceived(alert) if self.peer == Role::Server => refused_by_server(*alert),
+            _ if self.peer == Role::Server
+                && first_byte != HANDSHAKE_RECORD
+                && first_byte != ALERT_RECORD =>
+            {
+                "the server does not speak TLS; does its configuration have <ssl>?".into()
+            }
             rustls::Error::NoCertificatesPresented => {
                 "the client shows no certificate; its <ssl> needs 'certificate' and 'key'".into()
             }
@@ -142,10 +160,20 @@ impl Layer {
         }
     }
 
+    /// A server of TLS 1.3 refuses a client after the client's part of the handshake.
+    fn explain_later(&self, error: io::Error) -> io::Error {
+        let alert = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::AlertReceived(alert)) if self.peer == Role::Server => *alert,
+            _ => return error,
+        };
+        io::Error::new(io::ErrorKind::ConnectionRefused, refused_by_server(alert))
+    }
+
     /// Waits for bytes; 0 at the end of the stream.
     pub fn recv(&self, socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
         loop {
-            if let Some(count) = self.state.lock().read(socket, buf)? {
+            let read = self.state.lock().read(socket, buf);
+            if let Some(count) = read.map_err(|error| self.explain_later(error))? {
                 return Ok(count);
             }
             let mut bytes = [0; RECEIVE_LEN];
@@ -179,7 +207,7 @@ impl Layer {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
             }
-            wait(socket, PollFlags::OUT)?;
+            wait(socket, PollFlags::OUT, None)?;
         }
     }
 
@@ -277,6 +305,21 @@ fn after<'a>(chunks: &'a [IoSlice<'_>], mut skip: usize) -> Vec<IoSlice<'a>> {
     rest
 }
 
+/// Why a server ended the handshake, worded for operators.
+fn refused_by_server(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::CertificateRequired => {
+            "the server demands a certificate; <ssl> needs 'certificate' and 'key'".into()
+        }
+        alert if is_about_certificate(alert) => format!(
+            "the server does not accept the certificate of this client ({}); its <ssl> needs it, or its authority, in \
+             'authenticate'; its log says more",
+            in_words(alert)
+        ),
+        alert => format!("the server ended the TLS handshake: {}", in_words(alert)),
+    }
+}
+
 /// An alert in the words of Python's ssl module: `unknown ca`.
 fn in_words(alert: AlertDescription) -> String {
     let name = format!("{alert:?}");
@@ -337,11 +380,13 @@ fn receive(mut socket: &Socket, bytes: &mut [u8]) -> io::Result<usize> {
 }
 
 /// Waits until the socket is ready or has an error.
-fn wait(socket: &Socket, ready_for: PollFlags) -> io::Result<()> {
+fn wait(socket: &Socket, ready_for: PollFlags, until: Option<IoDeadline>) -> io::Result<()> {
     loop {
-        match poll(&mut [PollFd::new(socket, ready_for)], None) {
+        let left = until.map(|until| Timespec::try_from(until.left())).transpose();
+        match poll(&mut [PollFd::new(socket, ready_for)], left.ok().flatten().as_ref()) {
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
             Ok(_) => return Ok(()),
         }
     }
@@ -356,7 +401,7 @@ impl fmt::Debug for Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::tls::{Clients, Files, Tls};
+    use crate::net::tls::{Files, Peers, Tls};
 
     /// A server whose own certificate is also its only listed client.
     fn tls() -> Tls {
@@ -364,13 +409,8 @@ mod tests {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).expect("a certificate");
         let path = directory.path().join("server.pem");
         std::fs::write(&path, made.cert.pem() + &made.signing_key.serialize_pem()).expect("write");
-        Tls::load(Files {
-            certificate: path.clone(),
-            key: None,
-            password: None,
-            clients: Clients::Listed(path),
-        })
-        .expect("certificates")
+        Tls::load(Files { certificate: path.clone(), key: None, password: None, peers: Peers::Listed(path) })
+            .expect("certificates")
     }
 
     fn pair() -> (Socket, std::os::unix::net::UnixStream) {
@@ -386,7 +426,7 @@ mod tests {
             peer.write_all(hello).expect("write");
             let (layer, other) = (tls().begin().expect("a layer"), socket.try_clone().expect("clone"));
             let ended = std::thread::scope(|scope| {
-                let handshake = scope.spawn(|| layer.handshake(&socket));
+                let handshake = scope.spawn(|| layer.handshake(&socket, None));
                 std::thread::sleep(std::time::Duration::from_millis(100));
                 assert!(!handshake.is_finished());
                 layer.say_goodbye(&other);
@@ -402,17 +442,17 @@ mod tests {
         for garbage in [&b"GET / HTTP/1.0\r\n\r\n"[..], b"\0\0\0\x02Z5", &[0xff; 20_000]] {
             let (socket, mut peer) = pair();
             peer.write_all(garbage).expect("write");
-            let error = tls().begin().expect("a layer").handshake(&socket).expect_err("garbage");
+            let error = tls().begin().expect("a layer").handshake(&socket, None).expect_err("garbage");
             assert!(error.to_string().contains("this is not TLS"), "{error}");
         }
         let (socket, peer) = pair();
         drop(peer);
-        let result = tls().begin().expect("a layer").handshake(&socket);
+        let result = tls().begin().expect("a layer").handshake(&socket, None);
         assert!(matches!(result, Err(HandshakeError::Silent)), "{result:?}");
         let (socket, mut peer) = pair();
         peer.write_all(&[22, 3, 1, 0]).expect("write");
         drop(peer);
-        let result = tls().begin().expect("a layer").handshake(&socket);
+        let result = tls().begin().expect("a layer").handshake(&socket, None);
         assert!(matches!(result, Err(HandshakeError::Gone(_))), "{result:?}");
     }
 

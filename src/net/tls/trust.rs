@@ -1,8 +1,9 @@
-//! The clients that the server accepts: the certificates of `authenticate`.
+//! The peers that are accepted: the certificates of `authenticate`. For a server these are clients, for a client
+//! servers.
 //!
-//! A listed certificate admits the client that owns it, and its issuer does not matter: ZEO's clients sign their own. A
-//! listed authority also admits the clients whose certificates it signed. Only a certificate's own extensions make it
-//! an authority, as with `VERIFY_X509_STRICT` in Python's server.
+//! A listed certificate admits the peer that owns it, and its issuer does not matter: ZEO's peers sign their own. A
+//! listed authority also admits the peers whose certificates it signed. Only a certificate's own extensions make it an
+//! authority, as with `VERIFY_X509_STRICT` in Python.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,12 +21,14 @@ use webpki::{
 };
 
 use super::certificate::Certificate;
-use super::files::{LOG, TlsError, read_pem};
+use super::files::{LOG, Role, TlsError, read_pem};
 
 /// File name endings of certificates in a directory that was not prepared with `c_rehash`.
 const ENDINGS: &[&str] = &["pem", "crt", "cer"];
 
 pub struct Known {
+    /// What the peers are.
+    peers: Role,
     /// Listed certificates, by their bytes.
     listed: HashMap<Vec<u8>, Certificate>,
     authorities: Vec<Authority>,
@@ -53,8 +56,12 @@ impl Refusal {
 
 impl Known {
     /// The certificates in a file, or in all files of a directory.
-    pub fn listed(path: &Path, algorithms: WebPkiSupportedAlgorithms) -> Result<Known, TlsError> {
-        let mut known = Known::nobody(algorithms);
+    pub fn listed(
+        peers: Role,
+        path: &Path,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Result<Known, TlsError> {
+        let mut known = Known::nobody(peers, algorithms);
         match fs::metadata(path) {
             Ok(meta) if meta.is_dir() => {
                 for file in files_of(path).map_err(|error| unreadable(path, &error))? {
@@ -67,15 +74,18 @@ impl Known {
         if known.listed.is_empty() {
             return Err(unreadable(
                 path,
-                &"has no certificate of a client or an authority: nobody could connect",
+                &match peers {
+                    Role::Client => "has no certificate of a client or an authority: nobody could connect",
+                    Role::Server => "has no certificate of a server or an authority: no server is trusted",
+                },
             ));
         }
         Ok(known)
     }
 
     /// The authorities that this machine trusts.
-    pub fn signed(algorithms: WebPkiSupportedAlgorithms) -> Result<Known, TlsError> {
-        let mut known = Known::nobody(algorithms);
+    pub fn signed(peers: Role, algorithms: WebPkiSupportedAlgorithms) -> Result<Known, TlsError> {
+        let mut known = Known::nobody(peers, algorithms);
         let found = rustls_native_certs::load_native_certs();
         for der in &found.certs {
             // Some machines trust certificates that are too old to be parsed.
@@ -92,8 +102,8 @@ impl Known {
         Ok(known)
     }
 
-    fn nobody(algorithms: WebPkiSupportedAlgorithms) -> Known {
-        Known { listed: HashMap::new(), authorities: Vec::new(), revocations: Vec::new(), algorithms }
+    fn nobody(peers: Role, algorithms: WebPkiSupportedAlgorithms) -> Known {
+        Known { peers, listed: HashMap::new(), authorities: Vec::new(), revocations: Vec::new(), algorithms }
     }
 
     fn add_file(&mut self, path: &Path) -> Result<(), TlsError> {
@@ -129,7 +139,7 @@ impl Known {
         }
     }
 
-    /// Whether the certificate's client is accepted.
+    /// Whether the certificate's owner is accepted.
     pub fn check(
         &self,
         der: &CertificateDer<'_>,
@@ -138,7 +148,7 @@ impl Known {
     ) -> Result<(), Refusal> {
         match self.listed.get(der.as_ref()) {
             // A certificate that an authority has signed is also checked against the revocation lists.
-            Some(own) if own.is_self_issued || self.revocations.is_empty() => check_listed(own, now),
+            Some(own) if own.is_self_issued || self.revocations.is_empty() => self.check_listed(own, now),
             _ => self.check_signed(der, intermediates, now),
         }
     }
@@ -149,7 +159,7 @@ impl Known {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Refusal> {
-        let refused = |error| refusal(&error);
+        let refused = |error| refusal(&error, self.peers);
         let certificate = EndEntityCert::try_from(der).map_err(refused)?;
         // webpki does not check whether an authority has expired.
         let anchors: Vec<TrustAnchor<'_>> = self
@@ -166,26 +176,34 @@ impl Known {
                 .with_expiration_policy(ExpirationPolicy::Enforce)
                 .build()
         });
-        let usage = KeyUsage::client_auth();
+        let usage = match self.peers {
+            Role::Client => KeyUsage::client_auth(),
+            Role::Server => KeyUsage::server_auth(),
+        };
         certificate
             .verify_for_usage(self.algorithms.all, &anchors, intermediates, now, usage, revocation, None)
             .map(drop)
             .map_err(refused)
     }
+
+    fn check_listed(&self, certificate: &Certificate, now: UnixTime) -> Result<(), Refusal> {
+        let now = system_time(now);
+        certificate.check_time(now).map_err(|why| Refusal::new(why, CertificateError::Expired))?;
+        let is_for_others = match self.peers {
+            Role::Client => certificate.is_not_for_clients,
+            Role::Server => certificate.is_not_for_servers,
+        };
+        if is_for_others { Err(wrong_purpose(self.peers)) } else { Ok(()) }
+    }
 }
 
-fn check_listed(certificate: &Certificate, now: UnixTime) -> Result<(), Refusal> {
-    let now = system_time(now);
-    certificate.check_time(now).map_err(|why| Refusal::new(why, CertificateError::Expired))?;
-    if certificate.is_not_for_clients {
-        let why = "the certificate is not for clients (extended key usage)";
-        return Err(Refusal::new(why, CertificateError::InvalidPurpose));
-    }
-    Ok(())
+fn wrong_purpose(peers: Role) -> Refusal {
+    let why = format!("the certificate is not for {}s (extended key usage)", peers.name());
+    Refusal::new(why, CertificateError::InvalidPurpose)
 }
 
 /// webpki's reasons, worded for operators.
-fn refusal(error: &webpki::Error) -> Refusal {
+fn refusal(error: &webpki::Error, peers: Role) -> Refusal {
     match error {
         webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity => {
             let why = "the certificate is not in 'authenticate', and no authority there has signed it";
@@ -205,10 +223,7 @@ fn refusal(error: &webpki::Error) -> Refusal {
             let why = "no revocation list in 'authenticate' covers the certificate";
             Refusal::new(why, CertificateError::UnknownRevocationStatus)
         }
-        webpki::Error::RequiredEkuNotFoundContext(_) => {
-            let why = "the certificate is not for clients (extended key usage)";
-            Refusal::new(why, CertificateError::InvalidPurpose)
-        }
+        webpki::Error::RequiredEkuNotFoundContext(_) => wrong_purpose(peers),
         other => Refusal::new(
             format!("the certificate cannot be verified: {other}"),
             CertificateError::Other(rustls::OtherError(Arc::new(other.clone()))),

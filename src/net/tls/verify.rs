@@ -1,11 +1,11 @@
-//! The client verifier for rustls, one for each connection, so that the reason of a refusal is kept with its
+//! The verifier of peers for rustls, one for each connection, so that the reason of a refusal is kept with its
 //! connection.
 
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::verify_tls13_signature_with_raw_key;
-use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme,
@@ -18,13 +18,41 @@ use super::trust::Known;
 #[derive(Debug)]
 pub struct Verifier {
     known: Arc<Known>,
-    /// The reason if the client is refused.
+    /// The host that a server's certificate must be for. `None`: not checked, and for clients.
+    host: Option<String>,
+    /// The reason if the peer is refused.
     refused: Arc<OnceLock<String>>,
 }
 
 impl Verifier {
-    pub fn new(known: Arc<Known>, refused: Arc<OnceLock<String>>) -> Verifier {
-        Verifier { known, refused }
+    pub fn new(known: Arc<Known>, host: Option<String>, refused: Arc<OnceLock<String>>) -> Verifier {
+        Verifier { known, host, refused }
+    }
+
+    /// Whether the peer is accepted.
+    fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let certificate =
+            Certificate::parse(end_entity).map_err(|why| self.refuse(why, CertificateError::BadEncoding))?;
+        self.known.check(end_entity, intermediates, now).map_err(|refusal| {
+            self.refuse(format!("'{}': {}", certificate.subject, refusal.why), refusal.error)
+        })?;
+        match &self.host {
+            Some(host) if !certificate.is_for_host(host) => {
+                let why = format!(
+                    "'{}': the certificate of the server is for {}, not for '{host}'; name one of them in \
+                     'server-hostname'",
+                    certificate.subject,
+                    certificate.hosts_in_words()
+                );
+                Err(self.refuse(why, CertificateError::NotValidForName))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn refuse(&self, why: String, error: CertificateError) -> Error {
@@ -38,29 +66,9 @@ impl Verifier {
             .map(|certificate| certificate.public_key)
             .map_err(|why| self.refuse(why, CertificateError::BadEncoding))
     }
-}
 
-impl ClientCertVerifier for Verifier {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // No hints, as Python's server: clients have one certificate and show it.
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let certificate =
-            Certificate::parse(end_entity).map_err(|why| self.refuse(why, CertificateError::BadEncoding))?;
-        self.known.check(end_entity, intermediates, now).map_err(|refusal| {
-            self.refuse(format!("'{}': {}", certificate.subject, refusal.why), refusal.error)
-        })?;
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
+    /// Whether the owner of the certificate has signed the message, with TLS 1.2.
+    fn check_tls12(
         &self,
         message: &[u8],
         cert: &CertificateDer<'_>,
@@ -79,13 +87,83 @@ impl ClientCertVerifier for Verifier {
         Err(bad_signature())
     }
 
-    fn verify_tls13_signature(
+    /// The same with TLS 1.3.
+    fn check_tls13(
         &self,
         message: &[u8],
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls13_signature_with_raw_key(message, &self.public_key(cert)?, dss, &self.known.algorithms)
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // No hints, as Python's server: clients have one certificate and show it.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.verify(end_entity, intermediates, now).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check_tls12(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check_tls13(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.known.algorithms.supported_schemes()
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.verify(end_entity, intermediates, now).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check_tls12(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.check_tls13(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -25,7 +25,7 @@ pub(super) struct Greeted {
 /// TLS, if it is configured, and a log line about the certificate. False: the connection has ended.
 pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
     let outbox = &connection.outbox;
-    match outbox.sink().handshake() {
+    match outbox.sink().handshake(None) {
         Ok(None) => true,
         Ok(Some(client)) => {
             let message = format_args!("{}, certificate of '{}'", client.version, client.subject);

@@ -94,18 +94,22 @@ impl TraceCode {
 pub struct TraceRecord {
     /// Seconds since 1970. Traces end in 2106.
     pub time: u32,
+    /// What happened.
     pub code: TraceCode,
     /// The object was in a version (ZODB 3.8).
     pub in_version: bool,
     /// Length of the data in bytes, at most `DATA_LEN_MAX`; 0 where no data is involved.
     pub len: u32,
+    /// By the code: see the table of [`TraceCode`].
     pub start: Tid,
+    /// The same.
     pub end: Tid,
     /// `None` in records of code 00 alone.
     pub oid: Option<Oid>,
 }
 
 impl TraceRecord {
+    /// Appends its bytes.
     pub fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.time.to_be_bytes());
         let version = if self.in_version { 0x80 } else { 0 };
