@@ -11,7 +11,7 @@ use crate::storage::Result;
 /// Upper bound on the random start, as in Python.
 const START_MAX: u64 = 1 << 62;
 
-/// The ids that were given out since the start.
+/// The ids that were given out since the start, and those that were tried and are taken.
 pub struct Issued(Mutex<Rows, rank::DemoOids>);
 
 struct Rows {
@@ -25,18 +25,24 @@ impl Issued {
         Issued(Mutex::new(Rows { next: random(), rows: BTreeMap::new() }))
     }
 
-    /// `count` ids that were never given out and are not `taken`, ascending.
+    /// `count` ids that were never given out and are not `taken`, ascending. Nothing is locked while `taken` is called:
+    /// it asks storages, and one of them may be that of another server.
     pub fn next(&self, count: usize, taken: impl Fn(Oid) -> Result<bool>) -> Result<Vec<Oid>> {
-        let mut rows = self.0.lock();
         let mut oids = Vec::with_capacity(count);
         while oids.len() < count {
-            let oid = rows.next;
-            if rows.has(oid) || taken(Oid(oid))? {
-                rows.next = random();
-            } else {
-                rows.add(oid);
-                rows.next = oid + 1;
-                oids.push(Oid(oid));
+            let tried: Vec<Oid> = {
+                let mut rows = self.0.lock();
+                (oids.len()..count).map(|_| rows.reserve()).collect()
+            };
+            let mut some_are_taken = false;
+            for oid in tried {
+                match taken(oid)? {
+                    true => some_are_taken = true,
+                    false => oids.push(oid),
+                }
+            }
+            if some_are_taken {
+                self.0.lock().next = random();
             }
         }
         // Clients expect ascending ids.
@@ -46,6 +52,17 @@ impl Issued {
 }
 
 impl Rows {
+    /// An id that was never reserved. Those that are taken stay reserved.
+    fn reserve(&mut self) -> Oid {
+        while self.has(self.next) {
+            self.next = random();
+        }
+        let oid = self.next;
+        self.add(oid);
+        self.next = oid + 1;
+        Oid(oid)
+    }
+
     fn has(&self, oid: u64) -> bool {
         self.rows.range(..=oid).next_back().is_some_and(|(_, last)| *last >= oid)
     }
@@ -78,5 +95,13 @@ mod tests {
         let second = issued.next(3, |oid| Ok(oid.0 % 2 == 0 && oid.0 < first[0].0 + 8)).unwrap();
         assert!(second.iter().all(|oid| !first.contains(oid)), "{first:?} {second:?}");
         assert!(issued.0.lock().rows.len() <= 4);
+    }
+
+    /// The base may be the storage of another server, which is asked over the network.
+    #[test]
+    fn nothing_is_locked_while_the_storages_are_asked() {
+        let issued = Issued::new();
+        let other = |_| issued.next(1, |_| Ok(false)).map(|oids| oids.len() != 1);
+        assert_eq!(issued.next(3, other).unwrap().len(), 3);
     }
 }
