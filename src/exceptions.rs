@@ -4,7 +4,6 @@
 //! Classes, arguments and attributes are those of ZODB.POSException and of what FileStorage raises; how they
 //! are encoded is the wire's business.
 
-#[allow(dead_code)] // until the client half asks for it
 pub mod meaning;
 
 use crate::base::ids::{Oid, Tid};
@@ -62,7 +61,17 @@ pub fn of_storage_error(error: &StorageError) -> PyException {
             None => PyException::builtin("OSError", format!("{doing}: {io}")),
         },
         StorageError::Closed(why) => pos("StorageSystemError", why),
+        StorageError::Disconnected(why) | StorageError::OutcomeUnknown(why) => {
+            PyException::new("ZEO.Exceptions", "ClientDisconnected", vec![Value::text(why)])
+        }
+        StorageError::Server { class, message } => of_server(class, message),
     }
+}
+
+/// What another server raised, for the clients of this one.
+fn of_server(class: &str, message: &str) -> PyException {
+    let (module, name) = class.rsplit_once('.').unwrap_or((BUILTINS, class));
+    PyException::new(module.to_string(), name.to_string(), vec![Value::text(message)])
 }
 
 /// Module and name of the class whose message says why the request is refused.

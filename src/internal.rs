@@ -26,7 +26,7 @@ pub mod client {
         pub use crate::client::blobs::{Begun, BlobCache, BlobCacheOptions, ClientBlobs, OutgoingBlob};
     }
     pub mod cache {
-        pub use crate::client::cache::{Cache, CacheError, CacheOptions};
+        pub use crate::client::cache::{Cache, CacheError, CacheOptions, Cached};
 
         pub mod trace {
             pub use crate::client::cache::trace::{Trace, TraceItem, TraceReader, TraceRecord};
@@ -40,11 +40,23 @@ pub mod client {
     pub mod dial {
         pub use crate::client::dial::{Credentials, DialError, DialOptions, Dialled, dial};
     }
-    pub mod options {
-        pub use crate::client::options::{ClientOptions, ClientTls};
+    pub mod library {
+        pub use crate::client::library::{Changed, Client, Done};
     }
     pub mod link {
         pub use crate::client::link::{EndCause, Link, LinkError, LinkOptions, Receiver, Silence, start};
+    }
+    pub mod options {
+        pub use crate::client::options::{ClientOptions, ClientTls};
+    }
+    pub mod recent {
+        pub use crate::client::recent::Change;
+    }
+    pub mod timeline {
+        pub use crate::client::timeline::{Filled, Found, Revisions, Timeline};
+    }
+    pub mod view {
+        pub use crate::client::view::{Changes, View};
     }
 }
 

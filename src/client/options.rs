@@ -46,7 +46,7 @@ pub struct ClientOptions {
     pub blob_cache_size: Option<u64>,
     /// Its size is checked when this part of it, in percent, was added. 10
     pub blob_cache_size_check: u8,
-    /// `sync` of a view asks the server, so that it sees all that was committed before.
+    /// [`View::refresh`](super::view::View::refresh) asks the server, so that it sees all that was committed before.
     pub server_sync: bool,
     /// Drop the cache if the server's invalidation queue does not reach back to it, instead of checking each object.
     /// Servers since ZEO 5 cannot check.
@@ -93,31 +93,8 @@ impl ClientOptions {
             let message = format!("'{address}' lacks a host or a port");
             return Err(OptionsError { key: "server", message });
         }
-        if self.read_only && self.read_only_fallback {
-            return refused(
-                "read-only-fallback",
-                "the client never writes (read-only): give only one of them",
-            );
-        }
-        if self.disconnect_poll.0 > self.disconnect_poll.1 {
-            return refused("min-disconnect-poll", "it is longer than max-disconnect-poll");
-        }
         if self.blob_dir.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
             return refused("blob-dir", "the path is empty");
-        }
-        if self.shared_blob_dir && self.blob_dir.is_none() {
-            return refused("shared-blob-dir", "there is no blob-dir that could be shared");
-        }
-        if self.blob_cache_size.is_some() {
-            if self.shared_blob_dir {
-                return refused(
-                    "blob-cache-size",
-                    "the blob directory is the server's own (shared-blob-dir): nothing is removed from it",
-                );
-            }
-            if self.blob_dir.is_none() {
-                return refused("blob-cache-size", "there is no blob-dir");
-            }
         }
         if self.blob_cache_size_check >= 100 {
             return refused("blob-cache-size-check", "it is not below 100 percent");
@@ -132,6 +109,31 @@ impl ClientOptions {
             );
         }
         Ok(())
+    }
+
+    /// Options that have no effect because of others: Python's client takes them, too. For the log.
+    pub fn without_effect(&self) -> Vec<OptionsError> {
+        let mut found = Vec::new();
+        let mut note = |is_one, key, message: &str| {
+            if is_one {
+                found.push(OptionsError { key, message: message.into() });
+            }
+        };
+        note(self.read_only && self.read_only_fallback, "read-only", "read-only-fallback prevails");
+        note(
+            self.disconnect_poll.0 > self.disconnect_poll.1,
+            "max-disconnect-poll",
+            "it is less than min-disconnect-poll, which is used instead",
+        );
+        let no_blobs = "there is no blob-dir";
+        note(self.shared_blob_dir && self.blob_dir.is_none(), "shared-blob-dir", no_blobs);
+        note(self.blob_cache_size.is_some() && self.blob_dir.is_none(), "blob-cache-size", no_blobs);
+        note(
+            self.blob_cache_size.is_some() && self.shared_blob_dir && self.blob_dir.is_some(),
+            "blob-cache-size",
+            "nothing is removed from a blob directory that is the server's own (shared-blob-dir)",
+        );
+        found
     }
 }
 
@@ -160,6 +162,13 @@ pub struct OptionsError {
     /// The key that is to blame, as written in `<zeoclient>`.
     pub key: &'static str,
     message: String,
+}
+
+impl OptionsError {
+    /// What is wrong with it.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
 }
 
 impl fmt::Display for OptionsError {

@@ -6,6 +6,7 @@ use std::{fs, io};
 
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
+use crate::client::storage::ClientStorage;
 #[cfg(feature = "test-storages")]
 use crate::config::TestStorage;
 use crate::config::{BeforeTime, DemoStorageConfig, OwnStorageConfig, StorageConfig};
@@ -87,10 +88,10 @@ fn prepare_with(
             let base = prepare(&config.base, record_len_max)?;
             Ok(Box::new(move || Ok(Arc::new(Before::new(base()?, before)))))
         }
-        StorageConfig::Client(config) => Err(StorageError::Unsupported(format!(
-            "{}: the storage of another ZEO server cannot be served yet",
-            config.location
-        ))),
+        StorageConfig::Client(config) => {
+            let options = config.options.clone();
+            Ok(Box::new(move || Ok(Arc::new(ClientStorage::open(options)?))))
+        }
         StorageConfig::Own(config) => prepare_own(config, record_len_max),
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { kind, base } => {

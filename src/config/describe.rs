@@ -213,7 +213,7 @@ fn client_storage(options: &ClientOptions) -> String {
     }
     let (min, max) = options.disconnect_poll;
     if (min, max) != defaults.disconnect_poll {
-        add(format!("tries to connect every {} to {} s", min.as_secs(), max.as_secs()));
+        add(format!("tries to connect every {} to {} s", min.as_secs(), max.max(min).as_secs()));
     }
     if let Some(blob_dir) = &options.blob_dir {
         let whose = if options.shared_blob_dir { "blobs of the server in" } else { "blobs in" };

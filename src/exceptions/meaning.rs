@@ -2,6 +2,8 @@
 //! attributes stay in the [`PyException`], for messages and for passing it on.
 
 use crate::base::ids::{Oid, Tid};
+use crate::conflict::Conflict;
+use crate::storage::StorageError;
 use crate::wire::exception::{BUILTINS, PyException};
 use crate::wire::value::Value;
 
@@ -67,6 +69,57 @@ impl Meaning {
             ("ZEO.Exceptions", "AuthError") => Meaning::Authentication,
             _ => Meaning::Other,
         }
+    }
+}
+
+/// What a storage would have said where a server raised this exception: the reverse of
+/// [`of_storage_error`](super::of_storage_error), as far as there is one.
+pub fn to_storage_error(exception: &PyException) -> StorageError {
+    let other = || StorageError::Server {
+        class: match &*exception.module {
+            BUILTINS | "exceptions" => exception.name.to_string(),
+            module => format!("{module}.{}", exception.name),
+        },
+        message: arguments(exception),
+    };
+    match Meaning::of(exception) {
+        Meaning::Conflict(facts) => facts.conflict().map_or_else(other, StorageError::Conflict),
+        Meaning::ReadConflict(facts) => facts.conflict().map_or_else(other, StorageError::ReadConflict),
+        Meaning::NoSuchObject(oid) if *exception.name == *"KeyError" => StorageError::Missing(oid),
+        Meaning::NoSuchObject(oid) => StorageError::PosKey(oid),
+        Meaning::NoBlob { oid, serial } => {
+            let path = exception.args.first().map(text).unwrap_or_default();
+            StorageError::NoBlob { oid, serial, path: path.trim_start_matches(NO_BLOB_AT).into() }
+        }
+        Meaning::ReadOnly => StorageError::ReadOnly,
+        Meaning::WrongTransaction => StorageError::Transaction(arguments(exception)),
+        Meaning::Undo(failures) => match failures.into_iter().next() {
+            Some(first) => StorageError::Undo { reason: first.reason.into(), oid: first.oid },
+            None => other(),
+        },
+        Meaning::Disconnected => StorageError::Disconnected(arguments(exception)),
+        Meaning::Authentication | Meaning::Other => match &*exception.name {
+            "FileStorageQuotaError" => StorageError::Quota,
+            "Unsupported" => StorageError::Unsupported(arguments(exception)),
+            _ => other(),
+        },
+    }
+}
+
+/// How the message about a missing blob begins.
+const NO_BLOB_AT: &str = "No blob file at ";
+
+/// The arguments in words, without the class.
+fn arguments(exception: &PyException) -> String {
+    let text = exception.to_string();
+    text.strip_prefix(&*exception.name).unwrap_or(&text).trim_start_matches(':').trim_start().to_string()
+}
+
+impl ConflictFacts {
+    /// `None` without an object. Serials that are not told are zero.
+    fn conflict(self) -> Option<Box<Conflict>> {
+        let (committed, read) = (self.committed.unwrap_or_default(), self.read.unwrap_or_default());
+        Some(Box::new(Conflict { oid: self.oid?, committed, read, data: Vec::new() }))
     }
 }
 
@@ -161,10 +214,8 @@ fn undo_failures(exception: &PyException) -> Vec<UndoFailure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conflict::Conflict;
     use crate::exceptions::{of_storage_error, transaction_error};
     use crate::pickle::Dialect;
-    use crate::storage::StorageError;
     use crate::wire::answers::FromServer;
     use crate::wire::protocol::{Encoding, Generation, Wire};
     use crate::wire::request::MsgId;
@@ -200,11 +251,11 @@ mod tests {
             (of_storage_error(&StorageError::ReadOnly), Meaning::ReadOnly),
             (transaction_error("no"), Meaning::WrongTransaction),
             (
-                of_storage_error(&StorageError::Undo { reason: "why", oid: Some(OID) }),
+                of_storage_error(&StorageError::Undo { reason: "why".into(), oid: Some(OID) }),
                 Meaning::Undo(vec![failure("why", Some(OID))]),
             ),
             (
-                of_storage_error(&StorageError::Undo { reason: "why", oid: None }),
+                of_storage_error(&StorageError::Undo { reason: "why".into(), oid: None }),
                 Meaning::Undo(vec![failure("why", None)]),
             ),
             (

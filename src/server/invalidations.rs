@@ -67,6 +67,13 @@ impl Invalidations {
         }
     }
 
+    /// Nobody can say what changed up to transaction `last`.
+    pub fn restart(&mut self, last: Tid) {
+        self.queue.clear();
+        self.queue.push_back(Invalidation { tid: last, oids: Arc::from([]) });
+        self.forgotten = last;
+    }
+
     /// What changed after transaction `tid`, as far back as is configured. Python's server answers for any tid that
     /// is not older than the queue, and so lets clients go on with states that a restored file has never had.
     pub fn since(&self, tid: Tid) -> Since {

@@ -179,6 +179,30 @@ impl<S: Sink> Publication<S> {
         outboxes
     }
 
+    /// The storage, which is another server's, has missed transactions: `install` makes the newer state visible.
+    /// `oids`: the objects that changed since the state of before, `None` if nobody can say. No connection can be told
+    /// what each transaction changed, so all are ended, and their clients verify their caches when they return. Returns
+    /// the outboxes that are to be flushed.
+    pub fn restart(
+        &self,
+        last: Tid,
+        oids: Option<Arc<[Oid]>>,
+        install: &mut dyn FnMut(),
+    ) -> Vec<Arc<Outbox<S>>> {
+        let mut members = self.members.lock();
+        self.announced.store(last.0, Ordering::SeqCst);
+        let outboxes: Vec<_> = members.list.drain(..).map(|member| member.outbox).collect();
+        // No reply that reflects the newer state may follow.
+        outboxes.iter().for_each(|outbox| outbox.place().close("its server missed transactions"));
+        install();
+        match oids {
+            Some(oids) => members.invalidations.push(last, oids),
+            None => members.invalidations.restart(last),
+        }
+        self.published.store(last.0, Ordering::SeqCst);
+        outboxes
+    }
+
     /// Queues a message for all that has no place in the order of transactions. Returns the outboxes that are to be
     /// flushed.
     pub fn broadcast(&self, mut encode: impl FnMut(Wire) -> Vec<u8>) -> Vec<Arc<Outbox<S>>> {

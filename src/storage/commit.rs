@@ -161,6 +161,14 @@ pub trait Publisher: Send + Sync {
     /// then gives up its commit locks, then runs the returned delivery.
     fn publish(&self, group: Vec<Committed>, install: &mut dyn FnMut()) -> Delivery;
 
+    /// For the storage of another server, which has missed transactions: `install` makes the state with transaction
+    /// `last` visible. `oids`: the objects that changed since the state of before; `None`: nobody can say. Called as
+    /// `publish` is.
+    fn missed(&self, _last: Tid, _oids: Option<Vec<Oid>>, install: &mut dyn FnMut()) -> Delivery {
+        install();
+        Box::new(|| ())
+    }
+
     /// Answers the client that its transaction is not committed.
     fn failed(&self, ticket: Ticket, error: StorageError);
 }
@@ -181,6 +189,17 @@ impl PublisherSlot {
     pub fn publish(&self, group: Vec<Committed>, install: &mut dyn FnMut()) -> Option<Delivery> {
         match self.0.get() {
             Some(publisher) => Some(publisher.publish(group, install)),
+            None => {
+                install();
+                None
+            }
+        }
+    }
+
+    /// [`Publisher::missed`]; without a publisher only `install` is called.
+    pub fn missed(&self, last: Tid, oids: Option<Vec<Oid>>, install: &mut dyn FnMut()) -> Option<Delivery> {
+        match self.0.get() {
+            Some(publisher) => Some(publisher.missed(last, oids, install)),
             None => {
                 install();
                 None

@@ -1,5 +1,6 @@
 //! The errors of storages. The server turns each into the exception that Python's storage would raise.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -40,7 +41,7 @@ pub enum StorageError {
     /// `UndoError`
     Undo {
         /// In Python's words.
-        reason: &'static str,
+        reason: Cow<'static, str>,
         /// The object that cannot be undone, if the error is about one object.
         oid: Option<Oid>,
     },
@@ -75,6 +76,18 @@ pub enum StorageError {
     },
     /// The storage has been closed, or has gone read-only after a failed sync.
     Closed(String),
+    /// The storage is another server's, which cannot be reached now. Trying again later may help.
+    Disconnected(String),
+    /// The connection to the storage's server broke while it was finishing a transaction: nobody knows whether the
+    /// transaction is committed.
+    OutcomeUnknown(String),
+    /// An exception that the storage's server raised, and that no other variant stands for.
+    Server {
+        /// The full name of Python's class.
+        class: String,
+        /// Its arguments, in words.
+        message: String,
+    },
 }
 
 /// What a storage refuses. The server's `exceptions` has the Python class for each.
@@ -172,7 +185,12 @@ impl fmt::Display for StorageError {
             StorageError::Refused { message, .. } => write!(f, "{message}"),
             StorageError::Corrupt { path, pos, what } => write!(f, "{}: at {pos}: {what}", path.display()),
             StorageError::Io { doing, error } => write!(f, "{doing}: {error}"),
-            StorageError::Closed(why) => write!(f, "{why}"),
+            StorageError::Closed(why)
+            | StorageError::Disconnected(why)
+            | StorageError::OutcomeUnknown(why) => {
+                write!(f, "{why}")
+            }
+            StorageError::Server { class, message } => write!(f, "the server raised {class}: {message}"),
         }
     }
 }

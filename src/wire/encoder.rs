@@ -351,6 +351,17 @@ fn nearest(value: &[u8]) -> f64 {
     rest.iter().rev().fold(top, |sum, byte| sum * 256.0 + f64::from(*byte))
 }
 
+/// A value as a pickle of its own, which Python 2 and 3 read.
+pub fn pickled(value: &Value) -> Vec<u8> {
+    let dialect = Dialect::Python3;
+    let wire = Wire { encoding: Encoding::Pickle(dialect), ..Wire::BEFORE_FIRST_MESSAGE };
+    let mut out = Vec::new();
+    pickle::start(dialect, &mut out);
+    Encoder { out: &mut out, wire }.value(value);
+    out.push(opcode::STOP);
+    out
+}
+
 /// Appends one frame with a message that `build` writes.
 pub(super) fn frame(wire: Wire, out: &mut Vec<u8>, build: impl FnOnce(&mut Encoder<'_>)) {
     let start = begin_frame(out);

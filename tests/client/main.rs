@@ -9,12 +9,13 @@ mod cache_crash;
 mod cache_python;
 mod connector;
 mod dial;
-mod eviction;
 mod every_call;
+mod eviction;
 mod history;
 #[allow(dead_code)]
 #[path = "../server/tls/identities.rs"]
 mod identities;
+mod library;
 mod link;
 mod servers;
 mod tls;

@@ -150,17 +150,31 @@ fn var_alone_is_a_warning() {
 #[test]
 fn options_that_exclude_each_other() {
     for (keys, line, reason) in [
-        ("read-only on\nread-only-fallback on", 4, "read-only-fallback: the client never writes"),
-        ("min-disconnect-poll 2\nmax-disconnect-poll 1", 3, "min-disconnect-poll: it is longer"),
-        ("name x\nshared-blob-dir on", 4, "shared-blob-dir: there is no blob-dir"),
-        ("blob-cache-size 1", 3, "blob-cache-size: there is no blob-dir"),
-        ("blob-dir b\nshared-blob-dir on\nblob-cache-size 1", 5, "blob-cache-size: the blob directory is"),
         ("blob-dir", 3, "blob-dir: the path is empty"),
         ("cache-path x\nclient y", 4, "client names a cache file"),
         ("server ./zeo.sock\n<ssl>\ncertificate c\n</ssl>", 2, "server: a Unix socket has no host name"),
     ] {
         let message = refusal(&section("zeoclient", keys));
         assert!(message.starts_with(&format!("text:{line}: {reason}")), "{message}");
+    }
+}
+
+/// What Python's client takes and does not use is taken, with a warning that has the line.
+#[test]
+fn keys_without_effect_are_named() {
+    for (keys, line, warning) in [
+        ("read-only on\nread-only-fallback on", 7, "read-only has no effect: read-only-fallback prevails"),
+        ("min-disconnect-poll 2\nmax-disconnect-poll 1", 8, "max-disconnect-poll has no effect"),
+        ("shared-blob-dir on", 7, "shared-blob-dir has no effect: there is no blob-dir"),
+        ("blob-cache-size 1", 7, "blob-cache-size has no effect: there is no blob-dir"),
+        ("blob-cache-size-check 5", 7, "blob-cache-size-check has no effect: there is no blob-cache-size"),
+        ("blob-dir b\nshared-blob-dir on\nblob-cache-size 1", 9, "blob-cache-size has no effect: nothing is"),
+    ] {
+        let (_, warnings) = served(&section("zeoclient", keys).replace("<zeoclient>", "<zeoclient 1>"));
+        assert!(
+            warnings.iter().any(|found| found.contains(&format!(":{line}: {warning}"))),
+            "{keys}: {warnings:?}"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! Model-checked tests: every interleaving of the publish step, of the table of locks and of the group commit.
+//! Model-checked tests: every interleaving of the publish step, of the table of locks, of the group commit, and of what
+//! arrives at a client.
 //! `scripts/model` runs them, in a build of its own with `--cfg loom`; without that flag nothing is here.
 
 #![cfg(loom)]
@@ -6,6 +7,7 @@
 mod group;
 mod locks;
 mod publish;
+mod timeline;
 
 use runzeo::internal::base::sync::{self, Rank, Ranked};
 

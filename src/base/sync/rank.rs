@@ -91,6 +91,11 @@ ranks! {
     /// One commit at a time of a storage in memory, whose blobs are files.
     MemoryCommit permits [File];
 
+    // -- the client half
+
+    /// The order of what arrives from a server: its holder changes the cache and tells the listener, which publishes.
+    Arrivals permits [File, Log];
+
     // -- publishing: what every commit of a storage takes
 
     /// The registered clients of a storage and the invalidations they may ask for. Nothing is published while it is
@@ -131,8 +136,28 @@ ranks! {
     /// Hints about conflicts that were logged already.
     Advice permits [];
 
-    // -- the client: its connections to servers
+    // -- the client half
 
+    /// Whether a transaction of a client is between its begin and its end.
+    CommitTurn permits [];
+    /// What a server said about the stores of a transaction before it answered vote.
+    Serialnos permits [];
+    /// What a full verification has found so far.
+    FullCheck permits [];
+    /// The transactions that a client has received last, and the time of its views.
+    RecentChanges permits [];
+    /// The link to the server in use.
+    CurrentLink permits [];
+    /// Object ids that a server has given to a client in advance.
+    OidPool permits [];
+    /// The loads of a client that are under way.
+    Flights permits [];
+    /// The outcome of one load.
+    Flight permits [];
+    /// The outcome of one commit of the library.
+    CommitOutcome permits [];
+    /// What the library calls when something changes.
+    ChangeListeners permits [];
     /// The addresses of a server, and what is being done to connect.
     Connector permits [];
     /// Whether the thread that keeps a link alive must end.

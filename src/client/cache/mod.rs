@@ -35,6 +35,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use self::format::BLOCK_HEADER_LEN;
 use self::format::HEADER_LEN;
 use self::journal::{Journal, NoteKeeper};
 use self::lock::{CacheLock, NotLocked};

@@ -112,16 +112,20 @@ pub fn client_storage(section: &Section) -> Result<ClientStorageConfig, ConfigEr
     set_times(section, &mut options)?;
     let mut warnings = Vec::new();
     options.cache_path = cache_path(section, &options.storage, &mut warnings)?;
-    if let (None, Some(check)) = (options.blob_cache_size, section.value("blob-cache-size-check")) {
-        return Err(ConfigError::at(
-            &check.location,
-            "blob-cache-size-check is a part of blob-cache-size, which is not given",
-        ));
-    }
     options.check().map_err(|error| {
         let location = section.value(error.key).map_or(&section.start, |value| &value.location);
         ConfigError::at(location, error.to_string())
     })?;
+    for ignored in options.without_effect() {
+        let location = section.value(ignored.key).map_or(&section.start, |value| &value.location);
+        warnings.push(format!("{location}: {} has no effect: {}", ignored.key, ignored.message()));
+    }
+    if let (None, Some(check)) = (options.blob_cache_size, section.value("blob-cache-size-check")) {
+        warnings.push(format!(
+            "{}: blob-cache-size-check has no effect: there is no blob-cache-size",
+            check.location
+        ));
+    }
     Ok(ClientStorageConfig { options, location: section.start.clone(), warnings })
 }
 

@@ -200,6 +200,18 @@ impl<S: Sink> Place<'_, S> {
         self.close_if_too_slow();
     }
 
+    /// Ends the connection: nothing more is sent, and the next [`Outbox::flush`] shuts the socket down.
+    pub fn close(&mut self, reason: &'static str) {
+        if self.queue.closed.is_none() {
+            self.queue.close(reason);
+            self.queue.shut_down_at_flush = true;
+            self.outbox.is_closed.store(true, Ordering::Relaxed);
+            if self.queue.waiters > 0 {
+                self.outbox.drained.notify_all();
+            }
+        }
+    }
+
     /// Queues the reply to a call of the client's, without waiting for the client. The memory of such replies is
     /// limited where the calls are accepted (`slow_client.rs`). It is sent by the next [`Outbox::flush`].
     pub fn push_reply(&mut self, bytes: Vec<u8>) {

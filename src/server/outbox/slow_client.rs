@@ -12,7 +12,6 @@
 //! that size is queued beyond the bound, and it is no longer than what the client has stored in the transaction. The
 //! other replies are short, and limited in number where they are made.
 
-use crate::base::sync::Ordering;
 use crate::net::stream::Sink;
 use crate::server::outbox::{Outbox, Place};
 
@@ -22,14 +21,8 @@ const REPLIES_MAX: usize = 1 << 20;
 impl<S: Sink> Place<'_, S> {
     /// Closes a client for which more than `max-unsent` bytes are queued that it has not asked for.
     pub(super) fn close_if_too_slow(&mut self) {
-        if self.queue.unasked_len <= self.outbox.len_max {
-            return;
-        }
-        self.queue.close("the client does not read what it is sent (max-unsent)");
-        self.queue.shut_down_at_flush = true;
-        self.outbox.is_closed.store(true, Ordering::Relaxed);
-        if self.queue.waiters > 0 {
-            self.outbox.drained.notify_all();
+        if self.queue.unasked_len > self.outbox.len_max {
+            self.close("the client does not read what it is sent (max-unsent)");
         }
     }
 }

@@ -4,9 +4,9 @@
 
 use std::collections::HashMap;
 
-use crate::server::session::undo_id::undo_id;
 use crate::storage::UndoEntry;
 use crate::wire::exception::PyException;
+use crate::wire::undo_id::undo_id;
 use crate::wire::value::{Value, extension_dict};
 
 /// Dicts with more keys are looked up by a map.

@@ -13,7 +13,7 @@ use crate::server::session::description::Specification;
 use crate::server::session::read::{Read, Wanted};
 use crate::server::session::run::End;
 use crate::server::session::transfers::Receiving;
-use crate::server::session::undo_id::tid_of;
+use crate::server::session::undo::undone_tid;
 use crate::server::stats::count;
 use crate::server::transaction::finish::{FinishRefused, finish};
 use crate::server::transaction::undo::undo;
@@ -318,7 +318,7 @@ impl Session {
                 UndoCall::Answered if registered.read_only => Answer::Error(exceptions::read_only_error()),
                 UndoCall::Answered => {
                     connection.wait_for_room();
-                    match undo(registered, &transaction, || tid_of(&tid_id), id.clone()) {
+                    match undo(registered, &transaction, || undone_tid(&tid_id), id.clone()) {
                         Ok(()) => Answer::Given,
                         Err(exception) => Answer::Error(exception),
                     }

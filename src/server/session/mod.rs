@@ -25,7 +25,6 @@ mod run;
 mod store;
 mod transfers;
 mod undo;
-mod undo_id;
 mod verify;
 
 use crate::base::sync::Arc;

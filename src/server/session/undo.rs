@@ -4,15 +4,17 @@
 
 use std::ops::ControlFlow;
 
+use crate::base::ids::Tid;
 use crate::exceptions;
 use crate::server::registered::Registered;
 use crate::server::replies::{post_published, reply_frame};
 use crate::server::session::Session;
 use crate::server::session::description::{Description, Specification};
 use crate::server::session::entries::Entries;
-use crate::server::session::undo_id::tid_of;
+use crate::storage::StorageError;
 use crate::wire::exception::PyException;
 use crate::wire::request::OwnedMsgId;
+use crate::wire::undo_id;
 use crate::wire::value::Value;
 
 impl Session {
@@ -72,9 +74,9 @@ impl Session {
         &self,
         registered: &Registered,
         transaction: &[u8],
-        undo_id: &Value,
+        undone: &Value,
     ) -> Result<(), PyException> {
-        let tid = tid_of(undo_id);
+        let tid = undone_tid(undone);
         self.stage(registered, transaction, "undoa", |staged| {
             if let Ok(tid) = &tid {
                 staged.undo(*tid);
@@ -86,6 +88,14 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The tid that an undo's argument names.
+pub(super) fn undone_tid(undone: &Value) -> Result<Tid, PyException> {
+    undo_id::tid_of(undone).ok_or_else(|| {
+        let reason = "this is no transaction id: it must be an 'id' of undoLog, 8 bytes in base64";
+        exceptions::of_storage_error(&StorageError::Undo { reason: reason.into(), oid: None })
+    })
 }
 
 /// For a walk that ends when it has found enough.

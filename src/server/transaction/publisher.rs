@@ -7,6 +7,7 @@
 
 use std::sync::Weak;
 
+use crate::base::ids::{Oid, Tid};
 use crate::base::level::ERROR;
 use crate::base::sync::Arc;
 use crate::exceptions;
@@ -64,6 +65,15 @@ impl Publisher for HostedPublisher {
             drop(tickets);
             outboxes.iter().for_each(|outbox| outbox.flush());
         })
+    }
+
+    fn missed(&self, last: Tid, oids: Option<Vec<Oid>>, install: &mut dyn FnMut()) -> Delivery {
+        let Some(hosted) = self.0.upgrade() else {
+            install();
+            return Box::new(|| ());
+        };
+        let outboxes = hosted.publication.restart(last, oids.map(Arc::from), install);
+        Box::new(move || outboxes.iter().for_each(|outbox| outbox.flush()))
     }
 
     fn failed(&self, ticket: Ticket, error: StorageError) {

@@ -23,7 +23,7 @@ pub fn find_undoable(volume: &Volume, tid: Tid) -> Result<(u64, TxnHeader)> {
     };
     volume.places.remember(tid, tpos);
     if header.status != b' ' {
-        return Err(StorageError::Undo { reason: "non-undoable transaction", oid: None });
+        return Err(StorageError::Undo { reason: "non-undoable transaction".into(), oid: None });
     }
     Ok((tpos, header))
 }
@@ -36,7 +36,7 @@ fn search(volume: &Volume, tid: Tid) -> Result<(u64, TxnHeader)> {
     }
     // Also for files whose tids do not ascend, and if no place is known.
     let found = search_before(volume, tid, volume.published_end(), false)?;
-    found.ok_or(StorageError::Undo { reason: "Invalid transaction id", oid: None })
+    found.ok_or(StorageError::Undo { reason: "Invalid transaction id".into(), oid: None })
 }
 
 /// Searches among the transactions that end at `end` or before. `ascending`: stops at the first earlier tid.

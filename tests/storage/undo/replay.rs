@@ -69,7 +69,7 @@ fn outcome(result: Result<Tid, StorageError>) -> String {
     let underlined = |reason: &str| reason.replace(' ', "_");
     match result {
         Ok(_) => "ok".into(),
-        Err(StorageError::Undo { reason, .. }) => format!("error UndoError {}", underlined(reason)),
+        Err(StorageError::Undo { reason, .. }) => format!("error UndoError {}", underlined(&reason)),
         Err(StorageError::MultipleUndo(errors)) => {
             let mut errors: Vec<_> =
                 errors.iter().map(|(oid, reason)| format!("{oid}:{}", underlined(reason))).collect();

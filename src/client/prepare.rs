@@ -1,0 +1,182 @@
+//! A new link, from the first call to the moment when it is taken into use: register, verify the cache, ask about the
+//! storage.
+//!
+//! From `register` on transactions may arrive, before its reply too: [`Preparing`] gives them to the timeline, which
+//! keeps them until the cache is verified. Each link has its own, so links to several servers can be prepared at once.
+
+use std::mem;
+use std::time::Duration;
+
+use super::ask::{AskError, ask};
+use super::connector::{Prepare, PrepareError};
+use super::link::{EndCause, Link, Receiver};
+use super::recent::Change;
+use super::server_info::ServerInfo;
+use super::timeline::LinkId;
+use super::upstream::{InUse, LOG, Upstream};
+use super::verify::{self, ANSWER_MAX, Verdict, VerifyError, answer, verify};
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Arc, Mutex, rank};
+use crate::wire::answers::{Serialno, ServerPush};
+use crate::wire::availability::Method;
+use crate::wire::calls::Call;
+
+/// Receives what a server sends without a call, and prepares the link.
+pub struct Preparing {
+    upstream: Arc<Upstream>,
+    id: LinkId,
+    serialnos: Arc<Mutex<Vec<(Oid, Serialno)>, rank::Serialnos>>,
+    check: Mutex<FullCheck, rank::FullCheck>,
+}
+
+/// What the server has answered to `verify` so far.
+#[derive(Default)]
+struct FullCheck {
+    stale: Vec<Oid>,
+    has_ended: bool,
+}
+
+impl From<VerifyError> for PrepareError {
+    fn from(error: VerifyError) -> PrepareError {
+        let why = error.to_string();
+        match error {
+            VerifyError::CacheNewer { .. } => {
+                crate::critical!(target: LOG, "{why}");
+                PrepareError::Retry { why, after: Some(LATER) }
+            }
+            VerifyError::Link(_) | VerifyError::Refused(_) => PrepareError::Retry { why, after: None },
+        }
+    }
+}
+
+/// The pause after a server was found whose database is older than the cache. As in Python's client.
+const LATER: Duration = Duration::from_secs(9);
+
+/// Prepares the links of a client.
+pub struct Prepares(pub Arc<Upstream>);
+
+impl Prepare for Prepares {
+    type Receiver = Preparing;
+    type Ready = ();
+
+    fn receiver(&self) -> Preparing {
+        let id = self.0.next_link();
+        self.0.timeline.prepare(id);
+        let upstream = Arc::clone(&self.0);
+        Preparing { upstream, id, serialnos: Arc::default(), check: Mutex::default() }
+    }
+
+    fn prepare(&self, link: &Link, receiver: &Arc<Preparing>, read_only: bool) -> Result<(), PrepareError> {
+        let prepared = receiver.prepare(link, read_only);
+        if let Err(error) = &prepared {
+            self.0.not_connected(&error.to_string());
+        }
+        prepared
+    }
+}
+
+impl Preparing {
+    /// Registers, verifies the cache, and takes the link into use. `read_only`: registers for reading only.
+    fn prepare(&self, link: &Link, read_only: bool) -> Result<(), PrepareError> {
+        let upstream = &self.upstream;
+        let (wire, options) = (link.wire(), &upstream.options);
+        let call = Call::Register { storage: &options.storage, read_only };
+        let registered = match ask(link, &call, Some(ANSWER_MAX), |answer| answer.optional_tid()) {
+            Err(AskError::Raised(exception)) if *exception.name == *"ReadOnlyError" => {
+                return Err(PrepareError::ReadOnly);
+            }
+            Err(AskError::Link(error)) => return Err(VerifyError::Link(error).into()),
+            other => {
+                other.map_err(|error| PrepareError::Retry { why: error.to_string(), after: Some(LATER) })?
+            }
+        };
+        if wire.knows_authentication() {
+            self.send_label(link);
+        }
+        let last = match registered {
+            Some(last) => last,
+            None => {
+                let last =
+                    ask(link, &Call::LastTransaction, Some(ANSWER_MAX), |answer| answer.optional_tid());
+                answer(last)?.unwrap_or_default()
+            }
+        };
+        let verified = verify(
+            link,
+            last,
+            upstream.timeline.cache(),
+            verify::Options {
+                drop_rather: options.drop_cache_rather_verify,
+                has_readers: upstream.has_readers(),
+            },
+            &|cached| self.check_all(link, cached),
+        )?;
+        self.log(link, verified.verdict);
+        let info = answer(ask(link, &Call::GetInfo, Some(ANSWER_MAX), |answer| answer.value()))?;
+        if !wire.knows_authentication() {
+            self.send_label(link);
+        }
+        if upstream.is_closed() {
+            return Err(PrepareError::Refused("the client is closed".into()));
+        }
+        upstream.timeline.adopt(self.id, verified.last, verified.found);
+        let serialnos = Arc::clone(&self.serialnos);
+        let in_use = InUse { id: self.id, link: link.clone(), is_read_only: read_only, serialnos };
+        upstream.take_into_use(in_use, ServerInfo::from_value(&info));
+        Ok(())
+    }
+
+    fn send_label(&self, link: &Link) {
+        if let Some(label) = &self.upstream.options.label
+            && link.wire().knows(Method::SetClientLabel)
+        {
+            link.send(&Call::SetClientLabel { label });
+        }
+    }
+
+    /// Has the server check each cached object. `None`: it has not said that it is done.
+    fn check_all(&self, link: &Link, cached: &[(Oid, Tid)]) -> Result<Option<Vec<Oid>>, VerifyError> {
+        log::info!(target: LOG, "{} verifying {} cached objects", self.upstream.name(), cached.len());
+        *self.check.lock() = FullCheck::default();
+        for (oid, serial) in cached {
+            link.send(&Call::Verify { oid: *oid, serial: *serial });
+        }
+        link.send(&Call::EndZeoVerify);
+        // Answered after all that was sent before, however long that takes.
+        let done = ask(link, &Call::LastTransaction, None, |answer| answer.done());
+        answer(done)?;
+        let FullCheck { stale, has_ended } = mem::take(&mut *self.check.lock());
+        Ok(has_ended.then_some(stale))
+    }
+
+    fn log(&self, link: &Link, verdict: Verdict) {
+        let name = self.upstream.name();
+        match verdict {
+            Verdict::TooOld | Verdict::OtherDatabase => {
+                crate::critical!(target: LOG, "{name} {}: dropping stale cache: {verdict}", link.peer());
+            }
+            _ => log::info!(target: LOG, "{name} {}: {verdict}", link.peer()),
+        }
+    }
+}
+
+impl Receiver for Preparing {
+    fn push(&self, _link: &Link, push: ServerPush<'_>) {
+        match push {
+            ServerPush::Invalidate { tid, oids } => {
+                self.upstream.timeline.invalidated(self.id, Change { tid, oids: oids.into() });
+            }
+            ServerPush::InvalidateVerify { oid } => self.check.lock().stale.push(oid),
+            ServerPush::EndVerify => self.check.lock().has_ended = true,
+            ServerPush::Serialnos(serialnos) => self.serialnos.lock().extend(serialnos),
+            ServerPush::Info(info) => self.upstream.update_info(|known| known.update(&info)),
+            ServerPush::BlobStart { .. } | ServerPush::BlobChunk { .. } | ServerPush::BlobStop { .. } => {
+                // TODO
+            }
+        }
+    }
+
+    fn ended(&self, _link: &Link, cause: &EndCause) {
+        self.upstream.lost(self.id, &cause.to_string());
+    }
+}

@@ -1,0 +1,375 @@
+//! Another server's storage as a storage of this one: `<zeoclient>` and `<clientstorage>`. The library is built on it,
+//! too.
+//!
+//! Reads come from the cache or from the server. What they return is the state of the last transaction that was
+//! published here, never a later one that has not arrived yet. Transactions are published one by one, in the server's
+//! order, by the thread that receives them: see [`timeline`](super::timeline).
+
+use std::ops::ControlFlow;
+
+use super::ask::ask;
+use super::cache::{BLOCK_HEADER_LEN, Cache, CacheOptions};
+use super::commit::ServerVoted;
+use super::connector::{Connector, ConnectorOptions, RetryLimits};
+use super::dial::DialOptions;
+use super::iterate::OidPool;
+use super::options::ClientOptions;
+use super::prepare::Prepares;
+use super::results;
+use super::timeline::{Listener, News};
+use super::upstream::{LOG, Upstream};
+use super::view::View;
+use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
+use crate::base::sync::{Arc, Mutex, rank};
+use crate::conflict::Resolver;
+use crate::storage::{
+    Commit, Committed, Delivery, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load,
+    Loaded, Pack, PackRequest, Publisher, Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt,
+    TransactionIterator, Undo, UndoEntry, VoteResult, Voted,
+};
+use crate::wire::calls::Call;
+
+/// Object ids that are asked for at once. Python's servers give no more.
+const OIDS_AT_ONCE: usize = 100;
+/// Entries of undo logs and histories that are asked for at once, at first.
+const ENTRIES_AT_ONCE: i64 = 64;
+
+/// Python's interfaces that a server may have and that this storage passes on.
+const INTERFACES: [(&str, &str); 8] = [
+    ("ZODB.interfaces", "IStorageRestoreable"),
+    ("ZODB.interfaces", "IStorageIteration"),
+    ("ZODB.interfaces", "IStorageUndoable"),
+    ("ZODB.interfaces", "IStorageCurrentRecordIteration"),
+    ("ZODB.interfaces", "IExternalGC"),
+    ("ZODB.interfaces", "IStorage"),
+    ("ZODB.interfaces", "IMVCCPrefetchStorage"),
+    ("ZODB.interfaces", "ReadVerifyingStorage"),
+];
+
+/// The storage of another server. Disconnects when it is dropped.
+pub struct ClientStorage {
+    upstream: Arc<Upstream>,
+    connector: Connector<Prepares>,
+    oids: Mutex<OidPool, rank::OidPool>,
+}
+
+impl ClientStorage {
+    /// Opens the cache and begins to connect. With [`ClientOptions::wait`] waits for a connection.
+    ///
+    /// Errors: the cache cannot be opened; [`StorageError::Disconnected`] if there was no connection in time.
+    pub fn open(options: ClientOptions) -> Result<ClientStorage> {
+        let cache_options = CacheOptions::new(options.cache_path.as_deref(), options.cache_size);
+        let cache = Cache::open(cache_options).map_err(|error| StorageError::Refused {
+            what: Refusal::FileInUse,
+            message: error.to_string(),
+        })?;
+        let upstream = Upstream::new(options, cache);
+        let publishing = Publishing(Arc::downgrade(&upstream));
+        upstream.timeline.set_listener(Arc::new(publishing));
+        let options = &upstream.options;
+        let (shortest, longest) = options.disconnect_poll;
+        let connecting = ConnectorOptions {
+            name: upstream.name(),
+            dial: DialOptions { credentials: options.credentials.clone(), ..DialOptions::default() },
+            retry: RetryLimits { min: shortest, max: longest.max(shortest) },
+            read_only: options.read_only,
+            read_only_fallback: options.read_only_fallback,
+            ..ConnectorOptions::default()
+        };
+        let prepares = Arc::new(Prepares(Arc::clone(&upstream)));
+        let connector = Connector::start(&options.addresses, prepares, connecting)
+            .map_err(StorageError::io("starting the thread that connects"))?;
+        if options.wait {
+            connector
+                .wait(options.wait_timeout)
+                .map_err(|error| StorageError::Disconnected(format!("{}: {error}", upstream.name())))?;
+        }
+        Ok(ClientStorage { upstream, connector, oids: Mutex::default() })
+    }
+
+    /// A snapshot of the database as it is now.
+    pub fn view(&self) -> View {
+        View::new(&self.upstream)
+    }
+
+    /// Has the server remove the revisions that were not current at `time` or later, in seconds since 1970. Waits for
+    /// the end.
+    pub fn pack_at(&self, time: f64) -> Result<()> {
+        let in_use = self.upstream.in_use()?;
+        Ok(ask(&in_use.link, &Call::Pack { time, wait: true }, None, |answer| answer.done())?)
+    }
+
+    /// A revision for a reader: what ends after the last transaction that is published is current.
+    fn as_published(&self, last: Tid, end: Option<Tid>) -> Option<Tid> {
+        end.filter(|end| *end <= last)
+    }
+}
+
+/// Has what arrives published.
+struct Publishing(std::sync::Weak<Upstream>);
+
+impl Listener for Publishing {
+    fn hear(&self, news: News<'_>, install: &mut dyn FnMut()) -> Option<Delivery> {
+        let upstream = self.0.upgrade()?;
+        match news {
+            News::Transaction { change, ticket } => {
+                let info = upstream.info();
+                let committed = Committed {
+                    tid: change.tid,
+                    oids: change.oids.to_vec(),
+                    object_count: info.object_count,
+                    size: info.size,
+                    // One that nobody here waits for.
+                    ticket: ticket.unwrap_or_else(|| Box::new(())),
+                };
+                upstream.publisher.publish(vec![committed], install)
+            }
+            News::Missed { last, oids } => upstream.publisher.missed(last, Some(oids.to_vec()), install),
+            News::Everything { last } => upstream.publisher.missed(last, None, install),
+        }
+    }
+}
+
+impl Storage for ClientStorage {
+    fn name(&self) -> String {
+        let state = if self.upstream.in_use_now().is_some() { "connected" } else { "disconnected" };
+        format!("{} ({state})", self.upstream.name())
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.upstream.options.read_only || self.upstream.in_use_now().is_none_or(|in_use| in_use.is_read_only)
+    }
+
+    fn object_count(&self) -> u64 {
+        self.upstream.info().object_count
+    }
+
+    fn size(&self) -> u64 {
+        self.upstream.info().size
+    }
+
+    fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
+        let info = self.upstream.info();
+        INTERFACES.into_iter().filter(|(_, name)| info.provides(name)).collect()
+    }
+
+    fn last_transaction(&self) -> Tid {
+        self.upstream.timeline.last_tid()
+    }
+
+    fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
+        let mut oids = Vec::with_capacity(count);
+        while oids.len() < count {
+            let in_use = self.upstream.in_use()?;
+            if in_use.is_read_only {
+                return Err(StorageError::ReadOnly);
+            }
+            oids.extend(self.oids.lock().take(in_use.id, count - oids.len()));
+            let missing = count - oids.len();
+            if missing > 0 {
+                let wanted =
+                    u32::try_from(missing.clamp(1, OIDS_AT_ONCE)).unwrap_or(1).max(OIDS_AT_ONCE as u32);
+                let given =
+                    ask(&in_use.link, &Call::NewOids { count: wanted }, None, |answer| answer.oids())?;
+                if given.is_empty() {
+                    let message = format!("{}: the server gives out no object ids", self.upstream.name());
+                    return Err(StorageError::Unsupported(message));
+                }
+                self.oids.lock().add(in_use.id, given);
+            }
+        }
+        oids.sort_unstable();
+        Ok(oids)
+    }
+
+    fn close(&self) -> Result<()> {
+        self.upstream.close();
+        self.connector.close();
+        self.upstream.timeline.cache().close();
+        Ok(())
+    }
+
+    fn iteration(&self) -> Option<&dyn Iterate> {
+        self.upstream.info().provides("IStorageIteration").then_some(self)
+    }
+
+    fn undo(&self) -> Option<&dyn Undo> {
+        self.upstream.info().supports_undo.then_some(self)
+    }
+
+    fn packing(&self) -> Option<&dyn Pack> {
+        Some(self)
+    }
+}
+
+impl Load for ClientStorage {
+    fn load_before(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Loaded>> {
+        if let Some(loaded) = self.load_before_now(oid, before, headroom, out) {
+            return loaded;
+        }
+        let last = self.upstream.timeline.last_tid();
+        let found = self.upstream.load_before(oid, before.min(Tid(last.0 + 1)))?;
+        let Some(revision) = found else { return Ok(None) };
+        let start = out.len() + headroom;
+        let copied = memory::resize(out, start).and_then(|()| memory::append(out, &revision.data));
+        copied.map_err(StorageError::io("reading an object"))?;
+        Ok(Some(Loaded { start, serial: revision.serial, end: self.as_published(last, revision.end) }))
+    }
+
+    fn load_before_now(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Result<Option<Loaded>>> {
+        let last = self.upstream.timeline.last_tid();
+        let len = out.len();
+        // In front of the data is what belongs to it in the file of the cache.
+        if let Err(error) = memory::resize(out, len + headroom.saturating_sub(BLOCK_HEADER_LEN)) {
+            return Some(Err(StorageError::io("reading an object")(error)));
+        }
+        let Some(found) = self.upstream.timeline.cached(oid, before.min(Tid(last.0 + 1)), out) else {
+            out.truncate(len);
+            return None;
+        };
+        let end = self.as_published(last, found.end);
+        Some(Ok(Some(Loaded { start: found.data.start, serial: found.start, end })))
+    }
+
+    fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded> {
+        let data =
+            self.upstream.read(&Call::LoadSerial { oid, serial }, |answer| Ok(answer.bytes()?.to_vec()))?;
+        let start = out.len() + headroom;
+        let copied = memory::resize(out, start).and_then(|()| memory::append(out, &data));
+        copied.map_err(StorageError::io("reading an object"))?;
+        Ok(Loaded { start, serial, end: None })
+    }
+
+    fn get_tid(&self, oid: Oid) -> Result<Tid> {
+        let last = self.upstream.timeline.last_tid();
+        match self.upstream.load_before(oid, Tid(last.0 + 1))? {
+            Some(revision) => Ok(revision.serial),
+            None => Err(StorageError::PosKey(oid)),
+        }
+    }
+}
+
+impl History for ClientStorage {
+    fn revisions(&self, oid: Oid, each: &mut dyn FnMut(HistoryEntry) -> ControlFlow<()>) -> Result<()> {
+        let mut count = ENTRIES_AT_ONCE;
+        let mut seen = 0;
+        loop {
+            let entries = self.history(oid, usize::try_from(count).unwrap_or(usize::MAX))?;
+            let is_all = (entries.len() as i64) < count;
+            for entry in entries.into_iter().skip(seen) {
+                seen += 1;
+                if each(entry).is_break() {
+                    return Ok(());
+                }
+            }
+            if is_all {
+                return Ok(());
+            }
+            count = count.saturating_mul(4);
+        }
+    }
+
+    fn history(&self, oid: Oid, count: usize) -> Result<Vec<HistoryEntry>> {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let entries = self.upstream.read(&Call::History { oid, count }, |answer| answer.history())?;
+        Ok(entries.into_iter().filter_map(results::revision).collect())
+    }
+
+    fn record_iternext(&self, next: Option<Oid>) -> Result<Option<IternextRecord>> {
+        match self.upstream.read(&Call::RecordIternext { next }, |answer| answer.iterated_object()) {
+            Ok(object) => Ok(Some(results::object(object))),
+            // Python's servers say so that there is none.
+            Err(StorageError::Server { class, .. }) if class.ends_with("ValueError") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn last_invalidations(&self, _count: usize) -> Result<LastInvalidations> {
+        // What the server would answer about the time before is not known. Clients of this one that have seen the last
+        // transaction go on from it.
+        Ok(LastInvalidations::new(Vec::new(), self.last_transaction()))
+    }
+}
+
+impl Commit for ClientStorage {
+    fn vote(&self, staged: Staged, tid_at: TidAt) -> VoteResult {
+        self.upstream.vote(staged, tid_at)
+    }
+
+    fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket) {
+        self.upstream.finish(voted.into_own::<ServerVoted>(), ticket);
+    }
+
+    fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
+        self.upstream.publisher.set(publisher, LOG, &self.upstream.name());
+    }
+
+    fn set_resolver(&self, resolver: Arc<dyn Resolver>) {
+        self.upstream.resolver.set(resolver);
+    }
+}
+
+impl Iterate for ClientStorage {
+    fn iterate(&self, start: Option<Tid>, stop: Option<Tid>) -> Result<Box<dyn TransactionIterator>> {
+        // Nothing that is not published here.
+        let last = self.last_transaction();
+        let stop = Some(stop.map_or(last, |stop| stop.min(last)));
+        Ok(Box::new(self.upstream.iterate(start, stop)?))
+    }
+}
+
+impl Undo for ClientStorage {
+    fn undo_log(&self, each: &mut dyn FnMut(UndoEntry) -> ControlFlow<()>) -> Result<()> {
+        let (mut first, mut count) = (0i64, ENTRIES_AT_ONCE);
+        loop {
+            let call = Call::UndoLog { first, last: first.saturating_add(count) };
+            let entries = self.upstream.read(&call, |answer| answer.undo_log())?;
+            let is_all = entries.is_empty();
+            first = first.saturating_add(entries.len() as i64);
+            let mut undoable = entries.into_iter().filter_map(results::undoable);
+            if undoable.any(|entry| each(entry).is_break()) || is_all {
+                return Ok(());
+            }
+            count = count.saturating_mul(2).min(1000);
+        }
+    }
+
+    fn undo_oids(&self, tid: Tid) -> Result<Vec<Oid>> {
+        let not_found = StorageError::Undo { reason: "Invalid transaction id".into(), oid: None };
+        let mut transactions = self.upstream.iterate(Some(tid), Some(tid))?;
+        let Some(_) = transactions.next_transaction()? else { return Err(not_found) };
+        let mut records = transactions.records()?;
+        let mut oids = Vec::new();
+        while let Some(record) = records.next_record()? {
+            oids.push(record.oid);
+        }
+        Ok(oids)
+    }
+
+    fn undo_now(&self, _staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
+        // The tid is the server's, and not known before the finish.
+        Err(StorageError::Unsupported(format!(
+            "{}: clients of ZODB 3.9 and older cannot undo through this server",
+            self.upstream.name()
+        )))
+    }
+}
+
+impl Pack for ClientStorage {
+    fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
+        self.pack_at(request.time)
+    }
+}

@@ -1,0 +1,366 @@
+//! Where replies, invalidations and commits meet: everything that arrives from the server changes the cache and the
+//! time of the views here, one message after the other, in the order of arrival.
+//!
+//! What a reader relies on:
+//!
+//! - All transactions up to [`Timeline::last_tid`] are in the cache, and the listeners know them. A transaction is
+//!   applied in this order: the cache, the listeners, the last tid. So a view that begins at any moment finds in the
+//!   cache either the right revision or none.
+//! - A revision that the cache has as current is valid up to the last tid, not beyond.
+//! - A reply to a load is put into the cache with the end that a transaction gave it that arrived while the load was
+//!   under way. Servers before ZEO 5 send such a reply after the invalidation, servers from ZEO 5 on may send a newer
+//!   one before it.
+//! - Messages of a link count from [`Timeline::adopt`] on, after its cache was verified; earlier ones are kept until
+//!   then. Of two links at most one counts.
+//!
+//! Model-checked by `tests/model/timeline.rs`.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::cache::Cached;
+use super::recent::{Change, Place, Recent};
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, rank};
+use crate::storage::{Delivery, Ticket};
+
+/// The cache, as far as this module changes it. An implementation that cannot do something forgets revisions instead:
+/// no method fails.
+pub trait Revisions: Send + Sync {
+    /// The revision just before `before`, as far as it is kept, appended to `out`.
+    fn load_before(&self, oid: Oid, before: Tid, out: &mut Vec<u8>) -> Option<Cached>;
+    /// The tid of the revision that counts as current.
+    fn current_start(&self, oid: Oid) -> Option<Tid>;
+    /// Keeps a revision.
+    fn store(&self, oid: Oid, start: Tid, end: Option<Tid>, data: &[u8]);
+    /// The current revision ends at `tid`, unless it is as new as that. `None`: it is forgotten.
+    fn invalidate(&self, oid: Oid, tid: Option<Tid>);
+    /// Forgets everything.
+    fn clear(&self);
+    /// All transactions up to `tid` are in the cache.
+    fn set_last_tid(&self, tid: Tid);
+}
+
+/// The number of a link to a server, never used twice.
+pub type LinkId = u64;
+
+/// What has changed, for [`Listener`]s.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// One transaction. `ticket`: of [`Timeline::finished`], if this client has committed it.
+    Transaction { change: &'a Change, ticket: Option<Ticket> },
+    /// The objects that changed between two connections, by which transactions nobody can say. `last`: the last one.
+    Missed { last: Tid, oids: &'a Arc<[Oid]> },
+    /// Anything may have changed. `last`: the last transaction.
+    Everything { last: Tid },
+}
+
+/// Gets the news before views that begin can see them, on the thread that receives messages: it must not wait for
+/// a call to the server.
+pub trait Listener: Send + Sync {
+    /// Called once for each, in order. `install` makes them visible to views that begin; if it is not called, that
+    /// happens after the return. The result is run later, outside of every lock.
+    fn hear(&self, news: News<'_>, install: &mut dyn FnMut()) -> Option<Delivery>;
+}
+
+/// What the verification of the cache has found.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing was missed.
+    Nothing,
+    /// The missed transactions, each with its objects, oldest first.
+    Transactions(Vec<Change>),
+    /// The objects that changed, without their transactions.
+    Objects(Vec<Oid>),
+    /// These cached objects are stale; objects that are not in the cache may be, too.
+    Stale(Vec<Oid>),
+    /// Nobody can say what changed, or the cache is of another database.
+    Unknown,
+}
+
+/// The order of what arrives. `C`: the cache.
+pub struct Timeline<C> {
+    /// Outermost: whoever holds it applies one message.
+    arrivals: Mutex<Arrivals, rank::Arrivals>,
+    recent: Mutex<Recent, rank::RecentChanges>,
+    /// Changed under `recent` only.
+    last_tid: AtomicU64,
+    /// The last tid has changed, or the link.
+    advanced: Condvar,
+    cache: C,
+}
+
+#[derive(Default)]
+struct Arrivals {
+    link: Option<LinkId>,
+    /// Transactions that arrived on links whose cache is not verified yet.
+    early: HashMap<LinkId, Vec<Change>>,
+    listener: Option<Arc<dyn Listener>>,
+}
+
+/// What is given to a view that begins.
+#[derive(Debug)]
+pub struct Begun {
+    /// The view sees all transactions before this tid.
+    pub start: Tid,
+    /// For the next begin.
+    pub place: Place,
+    /// The objects that changed since the place that was given; `None`: anything may have changed.
+    pub changed: Option<Vec<Oid>>,
+}
+
+/// What a load reply became.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Filled {
+    /// The revision's end, as known now; `None`: it is current.
+    End(Option<Tid>),
+    /// The link does not count any more.
+    OtherLink,
+}
+
+impl<C: Revisions> Timeline<C> {
+    /// A timeline that begins where the cache has ended.
+    pub fn new(cache: C, last_tid: Tid) -> Timeline<C> {
+        Timeline {
+            arrivals: Mutex::default(),
+            recent: Mutex::default(),
+            last_tid: AtomicU64::new(last_tid.0),
+            advanced: Condvar::new(),
+            cache,
+        }
+    }
+
+    /// The cache, for reading.
+    pub fn cache(&self) -> &C {
+        &self.cache
+    }
+
+    /// Sets what gets the news, before the first link.
+    pub fn set_listener(&self, listener: Arc<dyn Listener>) {
+        self.arrivals.lock().listener = Some(listener);
+    }
+
+    // -- readers
+
+    /// The last transaction that views see.
+    pub fn last_tid(&self) -> Tid {
+        Tid(self.last_tid.load(Ordering::Acquire))
+    }
+
+    /// The revision of the cache that is right for a view that sees what is before `before`.
+    pub fn cached(&self, oid: Oid, before: Tid, out: &mut Vec<u8>) -> Option<Cached> {
+        // Read first: all up to this transaction is in the cache then.
+        let last = self.last_tid();
+        let len = out.len();
+        let found = self.cache.load_before(oid, before, out)?;
+        let is_right = found.end.is_some() || before <= Tid(last.0 + 1);
+        if !is_right {
+            out.truncate(len);
+        }
+        is_right.then_some(found)
+    }
+
+    /// Begins a view, or begins it again: `since` is the place of its last begin.
+    pub fn begin(&self, since: Option<Place>) -> Begun {
+        let recent = self.recent.lock();
+        let changed = since.and_then(|since| {
+            let oids = recent.since(since)?.flat_map(|change| change.oids.iter().copied());
+            Some(oids.collect())
+        });
+        Begun { start: Tid(self.last_tid().0 + 1), place: recent.end(), changed }
+    }
+
+    /// Waits until views see the transaction `tid`. Returns whether they do; false after `timeout`.
+    pub fn wait_for(&self, tid: Tid, timeout: Duration) -> bool {
+        let recent = self.recent.lock();
+        drop(self.advanced.wait_timeout_while(recent, timeout, |_| self.last_tid() < tid));
+        self.last_tid() >= tid
+    }
+
+    /// To be called before a load is sent; its reply is filled in with this place.
+    pub fn place(&self) -> Place {
+        self.recent.lock().end()
+    }
+
+    // -- links
+
+    /// A link is being prepared: transactions that arrive on it are kept until it is adopted.
+    pub fn prepare(&self, link: LinkId) {
+        self.arrivals.lock().early.insert(link, Vec::new());
+    }
+
+    /// The cache was verified with the server of `link`, whose last transaction is `last`: from now on its messages
+    /// count.
+    pub fn adopt(&self, link: LinkId, last: Tid, found: Found) {
+        let mut arrivals = self.arrivals.lock();
+        let early = arrivals.early.remove(&link).unwrap_or_default();
+        arrivals.link = Some(link);
+        let mut deliveries = Vec::new();
+        match found {
+            Found::Nothing => self.advance(&mut self.recent.lock(), last),
+            Found::Transactions(changes) => {
+                deliveries.extend(changes.into_iter().filter_map(|change| self.apply(&arrivals, change)));
+                self.advance(&mut self.recent.lock(), last);
+            }
+            Found::Objects(oids) => {
+                oids.iter().for_each(|oid| self.cache.invalidate(*oid, None));
+                let oids: Arc<[Oid]> = oids.into();
+                deliveries.extend(self.tell(&arrivals, News::Missed { last, oids: &oids }, &mut || {
+                    let mut recent = self.recent.lock();
+                    recent.push(last, Arc::clone(&oids));
+                    self.advance(&mut recent, last);
+                }));
+            }
+            Found::Stale(oids) => {
+                oids.iter().for_each(|oid| self.cache.invalidate(*oid, None));
+                deliveries.extend(self.restart(&arrivals, last));
+            }
+            Found::Unknown => {
+                self.cache.clear();
+                deliveries.extend(self.restart(&arrivals, last));
+            }
+        }
+        self.cache.set_last_tid(last);
+        deliveries.extend(early.into_iter().filter_map(|change| self.apply(&arrivals, change)));
+        drop(arrivals);
+        deliveries.into_iter().for_each(|deliver| deliver());
+    }
+
+    /// The link has ended, or is given up.
+    pub fn lose(&self, link: LinkId) {
+        let mut arrivals = self.arrivals.lock();
+        arrivals.early.remove(&link);
+        if arrivals.link == Some(link) {
+            arrivals.link = None;
+        }
+    }
+
+    // -- messages, from the thread of their link
+
+    /// `invalidateTransaction`: another client's transaction.
+    pub fn invalidated(&self, link: LinkId, change: Change) {
+        let mut arrivals = self.arrivals.lock();
+        if arrivals.link == Some(link) {
+            let delivery = self.apply(&arrivals, change);
+            drop(arrivals);
+            delivery.into_iter().for_each(|deliver| deliver());
+        } else if let Some(early) = arrivals.early.get_mut(&link) {
+            early.push(change);
+        }
+    }
+
+    /// The reply to `tpc_finish`. `stored`: the new revisions whose data is known, objects that the server merged,
+    /// undid or deleted are not among them. If the link does not count any more, the ticket comes back: the
+    /// transaction is among those that the new link's verification found, or will come as one of another client.
+    pub fn finished<'d>(
+        &self,
+        link: LinkId,
+        change: Change,
+        stored: impl Iterator<Item = (Oid, Cow<'d, [u8]>)>,
+        ticket: Ticket,
+    ) -> Result<(), Ticket> {
+        let arrivals = self.arrivals.lock();
+        if arrivals.link != Some(link) {
+            return Err(ticket);
+        }
+        let tid = change.tid;
+        change.oids.iter().for_each(|oid| self.cache.invalidate(*oid, Some(tid)));
+        for (oid, data) in stored {
+            self.keep(oid, tid, None, &data);
+        }
+        let delivery = self.publish(&arrivals, change, Some(ticket));
+        drop(arrivals);
+        delivery.into_iter().for_each(|deliver| deliver());
+        Ok(())
+    }
+
+    /// The reply to a load that was sent after [`Timeline::place`] returned `place`.
+    pub fn fill(
+        &self,
+        link: LinkId,
+        place: Place,
+        oid: Oid,
+        start: Tid,
+        end: Option<Tid>,
+        data: &[u8],
+    ) -> Filled {
+        let arrivals = self.arrivals.lock();
+        if arrivals.link != Some(link) {
+            return Filled::OtherLink;
+        }
+        let end = match end {
+            Some(end) => Some(end),
+            None => match self.recent.lock().first_change(oid, start, place) {
+                Ok(end) => end,
+                // It is right for the caller, who asked for it then, but may be outdated.
+                Err(_) => return Filled::End(None),
+            },
+        };
+        self.keep(oid, start, end, data);
+        Filled::End(end)
+    }
+
+    /// The server has refused a transaction because of `oid`, or the cache is wrong about it for another reason.
+    pub fn forget(&self, oid: Oid) {
+        let _arrivals = self.arrivals.lock();
+        self.cache.invalidate(oid, None);
+    }
+
+    // -- helpers, under `arrivals`
+
+    fn apply(&self, arrivals: &Arrivals, change: Change) -> Option<Delivery> {
+        change.oids.iter().for_each(|oid| self.cache.invalidate(*oid, Some(change.tid)));
+        self.publish(arrivals, change, None)
+    }
+
+    fn publish(&self, arrivals: &Arrivals, change: Change, ticket: Option<Ticket>) -> Option<Delivery> {
+        let delivery = self.tell(arrivals, News::Transaction { change: &change, ticket }, &mut || {
+            let mut recent = self.recent.lock();
+            recent.push(change.tid, Arc::clone(&change.oids));
+            let last = change.tid.max(self.last_tid());
+            self.advance(&mut recent, last);
+        });
+        self.cache.set_last_tid(self.last_tid());
+        delivery
+    }
+
+    fn restart(&self, arrivals: &Arrivals, last: Tid) -> Option<Delivery> {
+        self.tell(arrivals, News::Everything { last }, &mut || {
+            let mut recent = self.recent.lock();
+            recent.forget();
+            self.advance(&mut recent, last);
+        })
+    }
+
+    /// Tells the listener and calls `install` once.
+    fn tell(&self, arrivals: &Arrivals, news: News<'_>, install: &mut dyn FnMut()) -> Option<Delivery> {
+        let mut is_installed = false;
+        let mut once = || {
+            if !std::mem::replace(&mut is_installed, true) {
+                install();
+            }
+        };
+        let delivery = arrivals.listener.as_ref().and_then(|listener| listener.hear(news, &mut once));
+        once();
+        delivery
+    }
+
+    /// In one step with the change of `recent`: a view must not be given one without the other.
+    fn advance(&self, _recent: &mut Recent, last: Tid) {
+        self.last_tid.store(last.0, Ordering::Release);
+        self.advanced.notify_all();
+    }
+
+    /// Puts a revision into the cache, which may have another one as current.
+    fn keep(&self, oid: Oid, start: Tid, end: Option<Tid>, data: &[u8]) {
+        match (self.cache.current_start(oid), end) {
+            (Some(current), None) if current > start => return,
+            // Its end is a transaction between the two that has not arrived yet.
+            (Some(current), None) if current < start => self.cache.invalidate(oid, None),
+            (Some(current), Some(end)) if current == start => return self.cache.invalidate(oid, Some(end)),
+            _ => {}
+        }
+        self.cache.store(oid, start, end, data);
+    }
+}

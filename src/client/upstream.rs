@@ -1,0 +1,310 @@
+//! A client of one database: the link to the server in use, the timeline of what arrives on it, and loads.
+//!
+//! [`super::prepare`] takes links into use. Commits are in [`super::commit`].
+
+use std::time::Duration;
+
+use super::ask::{AskError, ask, understood};
+use super::cache::Cache;
+use super::flights::{Flight, Flights, Landed, Revision};
+use super::link::{Link, LinkError};
+use super::options::ClientOptions;
+use super::recent::Place;
+use super::server_info::ServerInfo;
+use super::timeline::{Filled, LinkId, Timeline};
+use super::turns::Turns;
+use crate::base::clock::IoDeadline;
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, rank};
+use crate::exceptions::meaning::to_storage_error;
+use crate::storage::{PublisherSlot, ResolverSlot, Result, StorageError};
+use crate::wire::answers::{Answer, AnswerError, Serialno};
+use crate::wire::calls::Call;
+
+/// Python's logger of clients.
+pub const LOG: &str = "ZEO.ClientStorage";
+
+/// A client of one database.
+pub struct Upstream {
+    pub options: ClientOptions,
+    pub timeline: Timeline<Cache>,
+    pub turns: Arc<Turns>,
+    pub publisher: PublisherSlot,
+    pub resolver: ResolverSlot,
+    next_transaction: AtomicU64,
+    flights: Flights,
+    current: Mutex<LinkState, rank::CurrentLink>,
+    changed: Condvar,
+    next_link: AtomicU64,
+}
+
+/// The link in use, and what is known without one.
+struct LinkState {
+    link: Option<InUse>,
+    /// While there is none, calls wait for one until then.
+    patience: IoDeadline,
+    /// Why there is none, in words.
+    why: String,
+    is_closed: bool,
+    was_connected: bool,
+    /// Of the server that was connected last.
+    info: Arc<ServerInfo>,
+}
+
+impl LinkState {
+    fn set_lost(&mut self, why: &str, wait_timeout: Duration) {
+        self.link = None;
+        self.why = why.into();
+        self.patience = IoDeadline::after(wait_timeout);
+    }
+}
+
+/// A link that is in use.
+#[derive(Clone)]
+pub struct InUse {
+    pub id: LinkId,
+    pub link: Link,
+    /// Registered for reading only.
+    pub is_read_only: bool,
+    /// What the server said about stores before it answered vote. Before ZEO 5.
+    pub serialnos: Arc<Mutex<Vec<(Oid, Serialno)>, rank::Serialnos>>,
+}
+
+/// A load that [`Upstream::start`] has begun.
+pub enum Started {
+    /// It was in the cache.
+    Cached(Revision),
+    UnderWay(Arc<Flight>),
+}
+
+impl Upstream {
+    /// A client without a link.
+    pub fn new(options: ClientOptions, cache: Cache) -> Arc<Upstream> {
+        let last = cache.last_tid().unwrap_or_default();
+        let current = LinkState {
+            link: None,
+            patience: IoDeadline::after(options.wait_timeout),
+            why: "never connected".into(),
+            is_closed: false,
+            was_connected: false,
+            info: Arc::default(),
+        };
+        Arc::new(Upstream {
+            options,
+            timeline: Timeline::new(cache, last),
+            turns: Arc::default(),
+            publisher: PublisherSlot::default(),
+            resolver: ResolverSlot::default(),
+            next_transaction: AtomicU64::new(1),
+            flights: Flights::default(),
+            current: Mutex::new(current),
+            changed: Condvar::new(),
+            next_link: AtomicU64::new(1),
+        })
+    }
+
+    /// The addresses or the configured name, for log lines.
+    pub fn name(&self) -> String {
+        if !self.options.name.is_empty() {
+            return self.options.name.clone();
+        }
+        let addresses: Vec<String> = self.options.addresses.iter().map(ToString::to_string).collect();
+        format!("({})", addresses.join(", "))
+    }
+
+    // -- the link in use
+
+    /// The number for a new link.
+    pub fn next_link(&self) -> LinkId {
+        self.next_link.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A name for a transaction, for the server.
+    pub fn next_transaction(&self) -> i64 {
+        self.next_transaction.fetch_add(1, Ordering::Relaxed) as i64 & i64::MAX
+    }
+
+    /// Whether anything may know of objects that are not in the cache.
+    pub fn has_readers(&self) -> bool {
+        self.current.lock().was_connected
+    }
+
+    /// The link in use. Waits for one, but not longer than `wait-timeout` after the last one was lost: then all calls
+    /// fail at once until there is a new one.
+    pub fn in_use(&self) -> Result<InUse> {
+        let mut current = self.current.lock();
+        loop {
+            match &current.link {
+                Some(in_use) if !in_use.link.has_ended() => return Ok(in_use.clone()),
+                // Its thread has not said so yet.
+                Some(_) => current.set_lost("the connection broke", self.options.wait_timeout),
+                None => {}
+            }
+            let left = current.patience.left();
+            if current.is_closed {
+                return Err(StorageError::Closed(format!("{} is closed", self.name())));
+            }
+            if left.is_zero() {
+                return Err(StorageError::Disconnected(format!("{}: {}", self.name(), current.why)));
+            }
+            current = self.changed.wait_timeout(current, left);
+        }
+    }
+
+    /// The link in use, without waiting.
+    pub fn in_use_now(&self) -> Option<InUse> {
+        self.current.lock().link.clone()
+    }
+
+    /// From now on calls go to this link.
+    pub fn take_into_use(&self, in_use: InUse, info: ServerInfo) {
+        let mut current = self.current.lock();
+        current.info = Arc::new(info);
+        current.link = Some(in_use);
+        current.was_connected = true;
+        self.changed.notify_all();
+    }
+
+    /// The link has ended.
+    pub fn lost(&self, id: LinkId, why: &str) {
+        self.timeline.lose(id);
+        let mut current = self.current.lock();
+        if current.link.as_ref().is_some_and(|in_use| in_use.id == id) {
+            current.set_lost(why, self.options.wait_timeout);
+        }
+    }
+
+    /// An attempt to connect has failed: the reason that calls give.
+    pub fn not_connected(&self, why: &str) {
+        let mut current = self.current.lock();
+        if current.link.is_none() {
+            current.why = why.into();
+        }
+    }
+
+    /// No later call waits, and none succeeds.
+    pub fn close(&self) {
+        let link = {
+            let mut current = self.current.lock();
+            current.is_closed = true;
+            self.changed.notify_all();
+            current.link.take()
+        };
+        if let Some(in_use) = link {
+            self.timeline.lose(in_use.id);
+            in_use.link.close();
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.current.lock().is_closed
+    }
+
+    /// What the server that was connected last has said about its storage.
+    pub fn info(&self) -> Arc<ServerInfo> {
+        Arc::clone(&self.current.lock().info)
+    }
+
+    /// Changes what is known about the server's storage.
+    pub fn update_info(&self, change: impl FnOnce(&mut ServerInfo)) {
+        let mut current = self.current.lock();
+        let mut info = ServerInfo::clone(&current.info);
+        change(&mut info);
+        current.info = Arc::new(info);
+    }
+
+    // -- calls
+
+    /// Calls and waits for the answer. A call that the end of a link leaves without one is made again on the next
+    /// link, so it must not change anything.
+    pub fn read<T: Send + 'static>(
+        &self,
+        call: &Call<'_>,
+        read: fn(&Answer<'_>) -> std::result::Result<T, AnswerError>,
+    ) -> Result<T> {
+        loop {
+            let in_use = self.in_use()?;
+            match ask(&in_use.link, call, None, read) {
+                Err(AskError::Link(LinkError::Ended(_))) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    // -- loads
+
+    /// The revision of `oid` just before `before`, from the cache or from the server.
+    pub fn load_before(self: &Arc<Self>, oid: Oid, before: Tid) -> Result<Option<Revision>> {
+        let started = self.start(oid, before)?;
+        self.landed(oid, before, started)
+    }
+
+    /// Begins a load. Several can be under way.
+    pub fn start(self: &Arc<Self>, oid: Oid, before: Tid) -> Result<Started> {
+        let mut data = Vec::new();
+        if let Some(found) = self.timeline.cached(oid, before, &mut data) {
+            let data = data.get(found.data).unwrap_or_default().into();
+            return Ok(Started::Cached(Revision { data, serial: found.start, end: found.end }));
+        }
+        Ok(Started::UnderWay(self.send(&self.in_use()?, oid, before)))
+    }
+
+    /// The result of a load that was begun. If the link is lost, it is begun again on the next.
+    pub fn landed(self: &Arc<Self>, oid: Oid, before: Tid, mut started: Started) -> Result<Option<Revision>> {
+        loop {
+            let flight = match started {
+                Started::Cached(revision) => return Ok(Some(revision)),
+                Started::UnderWay(flight) => flight,
+            };
+            match flight.wait() {
+                Landed::Found(found) => return Ok(found),
+                Landed::NoSuchObject => return Err(StorageError::PosKey(oid)),
+                Landed::Raised(exception) => return Err(to_storage_error(&exception)),
+                Landed::LinkEnded => started = self.start(oid, before)?,
+            }
+        }
+    }
+
+    fn send(self: &Arc<Self>, in_use: &InUse, oid: Oid, before: Tid) -> Arc<Flight> {
+        // Read in this order: see `Flights::join` and `Timeline::fill`.
+        let last = self.timeline.last_tid();
+        let place = self.timeline.place();
+        let (flight, is_new) = self.flights.join(in_use.id, oid, before, last);
+        if is_new {
+            let (upstream, id, sent) = (Arc::clone(self), in_use.id, Arc::clone(&flight));
+            in_use.link.start(&Call::LoadBefore { oid, before }, move |link, answer| {
+                let landed = upstream.answered(link, id, place, oid, answer);
+                upstream.flights.land(oid, before, &sent, landed);
+            });
+        }
+        flight
+    }
+
+    /// The answer to a load, in the thread of the link.
+    fn answered(
+        &self,
+        link: &Link,
+        id: LinkId,
+        place: Place,
+        oid: Oid,
+        answer: std::result::Result<Answer<'_>, LinkError>,
+    ) -> Landed {
+        let Ok(answer) = answer else { return Landed::LinkEnded };
+        match answer.loaded() {
+            Ok(None) => Landed::Found(None),
+            Ok(Some(loaded)) => {
+                match self.timeline.fill(id, place, oid, loaded.serial, loaded.end, loaded.data) {
+                    Filled::End(end) => {
+                        Landed::Found(Some(Revision { data: loaded.data.into(), serial: loaded.serial, end }))
+                    }
+                    Filled::OtherLink => Landed::LinkEnded,
+                }
+            }
+            Err(error) => match understood(link, error) {
+                AskError::Raised(exception) if *exception.name == *"POSKeyError" => Landed::NoSuchObject,
+                AskError::Raised(exception) => Landed::Raised(exception.into()),
+                AskError::Link(_) | AskError::Broken(_) => Landed::LinkEnded,
+            },
+        }
+    }
+}

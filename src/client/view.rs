@@ -1,0 +1,89 @@
+//! A view: a client's snapshot of the database.
+
+use super::ask::ask;
+use super::flights::Revision;
+use super::recent::Place;
+use super::upstream::Upstream;
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::Arc;
+use crate::storage::Result;
+use crate::wire::availability::Method;
+use crate::wire::calls::Call;
+
+/// A snapshot: all that was committed before one moment, and nothing later, until it is refreshed.
+///
+/// Many views can exist side by side, in many threads; they share the client's cache and its connection. A view holds
+/// nothing: it needs not be ended.
+#[derive(Clone)]
+pub struct View {
+    upstream: Arc<Upstream>,
+    start: Tid,
+    place: Place,
+}
+
+/// What has changed between two snapshots of a view.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Changes {
+    /// These objects, and no others. An object may be listed twice.
+    Objects(Vec<Oid>),
+    /// Anything may have changed: transactions were missed while there was no connection, or the view was not refreshed
+    /// for so long that they are not known any more.
+    Unknown,
+}
+
+impl View {
+    pub(super) fn new(upstream: &Arc<Upstream>) -> View {
+        let begun = upstream.timeline.begin(None);
+        View { upstream: Arc::clone(upstream), start: begun.start, place: begun.place }
+    }
+
+    /// The view sees all transactions before this tid.
+    pub fn start(&self) -> Tid {
+        self.start
+    }
+
+    /// Moves the view to the present, as far as the client knows it: all own commits are in it, and what the server has
+    /// sent. Returns what has changed, so that copies of other objects can be kept. Waits for nothing.
+    pub fn refresh(&mut self) -> Changes {
+        let begun = self.upstream.timeline.begin(Some(self.place));
+        (self.start, self.place) = (begun.start, begun.place);
+        begun.changed.map_or(Changes::Unknown, Changes::Objects)
+    }
+
+    /// As [`View::refresh`], and sees all that was committed anywhere before the call. Costs a round trip to the
+    /// server.
+    ///
+    /// Errors: `Disconnected`.
+    pub fn refresh_from_server(&mut self) -> Result<Changes> {
+        let link = self.upstream.in_use()?.link;
+        // Transactions come before the answer.
+        let call = if link.wire().knows(Method::Ping) { Call::Ping } else { Call::LastTransaction };
+        ask(&link, &call, None, |answer| answer.done())?;
+        Ok(self.refresh())
+    }
+
+    /// The object as it is in this view. `None`: it was created later, or what the view would see was packed away;
+    /// refresh the view and try again.
+    ///
+    /// Errors: `PosKey` if there is no such object; `Disconnected` if it is not in the cache and the server cannot be
+    /// reached.
+    pub fn load(&self, oid: Oid) -> Result<Option<Revision>> {
+        self.upstream.load_before(oid, self.start)
+    }
+
+    /// Many objects, with one wait instead of one for each. The results are in the order of `oids`.
+    pub fn load_many(&self, oids: &[Oid]) -> Vec<Result<Option<Revision>>> {
+        let started: Vec<_> = oids.iter().map(|oid| (*oid, self.upstream.start(*oid, self.start))).collect();
+        let landed = |(oid, started): (Oid, Result<_>)| {
+            started.and_then(|started| self.upstream.landed(oid, self.start, started))
+        };
+        started.into_iter().map(landed).collect()
+    }
+
+    /// Asks for objects that will be loaded soon, and does not wait for them.
+    ///
+    /// Errors: `Disconnected`.
+    pub fn prefetch(&self, oids: &[Oid]) -> Result<()> {
+        oids.iter().try_for_each(|oid| self.upstream.start(*oid, self.start).map(drop))
+    }
+}
