@@ -23,7 +23,10 @@ pub mod base {
 
 pub mod client {
     pub mod blobs {
-        pub use crate::client::blobs::{Begun, BlobCache, BlobCacheOptions, ClientBlobs, OutgoingBlob};
+        pub use crate::client::blobs::{
+            Begun, BlobCache, BlobCacheOptions, BlobRecord, ClientBlobs, Fetched, IncomingBlobs,
+            OutgoingBlob, fetch, send,
+        };
     }
     pub mod cache {
         pub use crate::client::cache::{Cache, CacheError, CacheOptions, Cached};
@@ -197,9 +200,6 @@ pub mod wire {
     }
     pub mod calls {
         pub use crate::wire::calls::{BLOB_CHUNK_LEN, Call};
-    }
-    pub mod call {
-        pub use crate::wire::call::Incoming;
     }
     pub mod frame {
         pub use crate::wire::frame::{FrameReader, put_frame};

@@ -314,7 +314,12 @@ impl Commit for ClientStorage {
     }
 
     fn set_publisher(&self, publisher: Arc<dyn Publisher>) {
-        self.upstream.publisher.set(publisher, LOG, &self.upstream.name());
+        let delivery = self.upstream.timeline.between_arrivals(|last| {
+            self.upstream.publisher.set(publisher, LOG, &self.upstream.name());
+            // It may have been asked for its last transaction before the last one arrived.
+            self.upstream.publisher.missed(last, None, &mut || ())
+        });
+        delivery.into_iter().for_each(|deliver| deliver());
     }
 
     fn set_resolver(&self, resolver: Arc<dyn Resolver>) {

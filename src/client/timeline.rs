@@ -141,6 +141,12 @@ impl<C: Revisions> Timeline<C> {
         self.arrivals.lock().listener = Some(listener);
     }
 
+    /// Runs `act` with the last tid while nothing arrives.
+    pub fn between_arrivals<T>(&self, act: impl FnOnce(Tid) -> T) -> T {
+        let _arrivals = self.arrivals.lock();
+        act(self.last_tid())
+    }
+
     // -- readers
 
     /// The last transaction that views see.

@@ -11,7 +11,6 @@
 pub mod answers;
 mod arguments;
 pub mod availability;
-pub mod call;
 pub mod calls;
 pub mod decode;
 pub mod encoder;

@@ -230,6 +230,27 @@ pub fn negotiate(greeting: Greeting, answer: &[u8]) -> Result<GreetingAnswer, Ba
     }
 }
 
+/// The wire for a server's greeting, and the client's answer to it. `None` if it is no ZEO server.
+pub fn wire_for(greeting: &[u8]) -> Option<(Wire, &'static [u8])> {
+    // A later server speaks the newest generation here, too.
+    let is_newer = |name: &str| {
+        let name = name.as_bytes();
+        greeting.len() == name.len() && greeting.first() == name.first() && greeting > name
+    };
+    let by_name = |name: fn(&'static Row) -> Option<&'static str>| {
+        let is_it = |row: &&'static Row| name(row).is_some_and(|name| name.as_bytes() == greeting);
+        let row =
+            TABLE.iter().find(is_it).or_else(|| name(NEWEST).is_some_and(is_newer).then_some(NEWEST))?;
+        Some((row.generation, name(row)?.as_bytes()))
+    };
+    if let Some((generation, answer)) = by_name(|row| row.msgpack_name) {
+        return Some((Wire { generation, encoding: Encoding::Msgpack }, answer));
+    }
+    // Every server, on Python 2 and 3, reads protocol 1 and strings of Python 2.
+    let (generation, answer) = by_name(|row| Some(row.name))?;
+    Some((Wire { generation, encoding: Encoding::Pickle(Dialect::Python2) }, answer))
+}
+
 /// The dialect of a peer, from its first message after the handshake. Python 2's cPickle writes protocol 1, which has
 /// no PROTO opcode and writes False as `I00`; Python 3, and zodbpickle in Python 2, begin with `\x80\x03`.
 fn dialect_of_first_message(frame: &[u8]) -> Dialect {
@@ -436,6 +457,19 @@ mod tests {
             }
         }
         assert_eq!(documented, methods, "lines of the table");
+    }
+
+    #[test]
+    fn a_client_answers_every_greeting() {
+        for row in &TABLE {
+            let (wire, answer) = wire_for(row.name.as_bytes()).unwrap();
+            assert_eq!((wire.generation, answer), (row.generation, row.name.as_bytes()));
+        }
+        assert_eq!(wire_for(b"M5").unwrap().0.encoding, Encoding::Msgpack);
+        assert_eq!((wire_for(b"Z7").unwrap().1, wire_for(b"M6").unwrap().1), (&b"Z5"[..], &b"M5"[..]));
+        for foreign in [&b"HTTP/1.1"[..], b"", b"Z", b"M4", b"Z35", b"SSH-2.0"] {
+            assert_eq!(wire_for(foreign), None);
+        }
     }
 
     #[test]

@@ -87,3 +87,48 @@ fn stores_that_contradict() {
     cache.invalidate(Oid(1 << 63), Some(Tid(20)));
     assert_eq!(cache.count(), 2);
 }
+
+/// Loads, stores and invalidations of several threads: each load is right or a miss.
+#[test]
+fn threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = open(&dir.path().join("client.zec"), 40_000);
+    let data = |oid: u64, tid: u64| vec![(oid + tid) as u8; (oid * 31 + tid * 7) as usize % 900];
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (cache, done) = (&cache, &done);
+            scope.spawn(move || {
+                let (mut random, mut out, mut hits) = (thread + 1_u64, Vec::new(), 0_u64);
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let oid = (random >> 33) % 60;
+                    out.clear();
+                    let before = if random & 1 << 40 == 0 { Tid::MAX } else { Tid((random >> 20) % 2000) };
+                    let Some(found) = cache.load_before(Oid(oid), before, &mut out) else { continue };
+                    assert_eq!(out[found.data], data(oid, found.start.0));
+                    assert!(found.start < before && found.end.is_none_or(|end| end >= before));
+                    hits += 1;
+                }
+                assert!(hits > 0);
+            });
+        }
+        for tid in 1..2000 {
+            for oid in [tid % 60, tid * tid % 60] {
+                cache.invalidate(Oid(oid), Some(Tid(tid)));
+                cache.store(Oid(oid), Tid(tid), None, &data(oid, tid));
+            }
+            cache.set_last_tid(Tid(tid)).unwrap();
+            match tid % 400 {
+                0 => cache.sync(),
+                100 => cache.resize(30_000),
+                200 => cache.resize(40_000),
+                300 => cache.clear(),
+                _ => {}
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    cache.close();
+    assert_eq!(load(&cache, 1, Tid::MAX), None, "closed");
+}

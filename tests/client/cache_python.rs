@@ -2,53 +2,15 @@
 //! each goes on with the file of the other.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::PathBuf;
 
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::client::cache::{Cache, CacheOptions};
 use serde_json::{Value, json};
 
 use crate::history::History;
-use crate::pythons::python;
+use crate::python_cache::PythonCache;
 use crate::support::dice::Dice;
-
-/// ZEO's cache in a process of its own.
-struct Python {
-    child: Child,
-    to: ChildStdin,
-    from: BufReader<ChildStdout>,
-}
-
-impl Python {
-    fn start(environment: &str) -> Option<Python> {
-        let driver = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/client/cache_driver.py");
-        let mut child = Command::new(python(environment)?)
-            .arg(driver)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        Some(Python { child, to, from })
-    }
-
-    fn call(&mut self, call: Value) -> Value {
-        writeln!(self.to, "{call}").unwrap();
-        let mut line = String::new();
-        self.from.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{call}: {error}: {line}"))
-    }
-}
-
-impl Drop for Python {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// What a version of ZEO does otherwise than the present one.
 #[derive(Clone, Copy)]
@@ -83,7 +45,7 @@ const VERSIONS: &[Version] = &[
 
 struct Pair {
     version: Version,
-    python: Python,
+    python: PythonCache,
     ours: Cache,
     paths: [PathBuf; 2],
     size: u64,
@@ -205,7 +167,7 @@ impl Pair {
 }
 
 fn run(version: Version, seed: u64, steps: u64) {
-    let Some(mut python) = Python::start(version.environment) else { return };
+    let Some(mut python) = PythonCache::start(version.environment) else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut dice = Dice::new(seed, 7);
     let sizes = [3000, 10_000, 40_000, 40_001, 40_004, 1_000_000];
@@ -232,5 +194,50 @@ fn the_same_calls_give_the_same_bytes() {
         for seed in 0..6 {
             run(*version, seed, if version.is_ring { 900 } else { 400 });
         }
+    }
+}
+
+/// Ours is killed, Python goes on with the file, and then ours again: nothing that is beside the file is believed.
+#[test]
+fn python_uses_the_file_of_a_killed_client() {
+    for (round, version) in VERSIONS.iter().enumerate() {
+        let Some(mut python) = PythonCache::start(version.environment) else { continue };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("client.zec");
+        let size = 100_000;
+        let ours = Cache::open(CacheOptions::new(Some(&path), size)).unwrap();
+        ours.set_identity(b"this database");
+        for oid in 0..20 {
+            ours.store(Oid(oid), Tid(10 + oid), None, b"data of ours");
+        }
+        ours.set_last_tid(Tid(40)).unwrap();
+        ours.sync();
+        // Another time: then nothing that was announced is from before the first last tid.
+        ours.store(Oid(20), Tid(40), None, b"data of ours");
+        ours.sync();
+        ours.invalidate(Oid(1), Some(Tid(50)));
+        ours.set_last_tid(Tid(50)).unwrap();
+        drop(ours);
+        // The header has the last tid of the sync, the note beside it the one of the invalidation.
+        if round % 2 == 0 {
+            let ours = Cache::open(CacheOptions::new(Some(&path), size)).unwrap();
+            assert_eq!((ours.last_tid(), ours.identity()), (Some(Tid(50)), Some(b"this database".to_vec())));
+            drop(ours);
+        }
+        assert_eq!(python.call(json!(["open", path, size])), json!(40));
+        python.call(json!(["invalidate", 2, 60]));
+        python.call(json!(["store", 3000, 60, 0, "abcd"]));
+        python.call(json!(["set_last_tid", 60]));
+        python.call(json!(["close"]));
+        let ours = Cache::open(CacheOptions::new(Some(&path), size)).unwrap();
+        // As Python left it, or earlier if Python was quick.
+        let last_tid = ours.last_tid().unwrap();
+        assert!([40, 50, 60].contains(&last_tid.0), "{last_tid}");
+        assert_eq!(ours.identity(), None, "Python may have had another database");
+        assert_eq!((ours.current_start(Oid(2)), ours.current_start(Oid(3000))), (None, Some(Tid(60))));
+        assert!(ours.contents().contains(&(Oid(2), Tid(12), Some(Tid(60)))));
+        // Version 3.8 begins at the start of the file again, where object 0 is.
+        assert_eq!(ours.count(), if version.is_ring { 22 } else { 21 });
+        ours.close();
     }
 }

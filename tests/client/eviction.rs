@@ -107,9 +107,9 @@ fn simulated(trace: &Path, megabytes: &str) -> (u64, u64) {
 fn hits_are_those_of_pythons_cache() {
     let dir = tempfile::tempdir().expect("a directory");
     for (name, kind) in [("zeo4-py27", "views"), ("zeo6-py311", "current"), ("zodb310-py27", "current")] {
-        for seed in 1..4 {
+        for seed in 1..3 {
             let Some(work) = of_python(dir.path(), name, "30", seed, kind) else { break };
-            for size in ["0.1", "0.7", "2"] {
+            for size in ["0.1", "0.7"] {
                 let theirs = of_python(dir.path(), name, size, seed, kind).expect("it was there");
                 let ours = ours(dir.path(), &work, size);
                 assert_eq!(ours, traced(&theirs), "{name} {kind} {seed} {size}");
@@ -152,7 +152,7 @@ fn traces_of_real_clients() {
         if size != "20" {
             continue;
         }
-        for size in ["0.1", "0.5", "1", "20"] {
+        for size in ["0.1", "0.5", "20"] {
             assert_eq!(ours(dir.path(), &trace, size), simulated(&trace, size), "{name} {size}");
         }
     }

@@ -3,9 +3,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod blob_transfers;
 mod blobs;
 mod cache;
 mod cache_crash;
+mod cache_damage;
 mod cache_python;
 mod connector;
 mod dial;
@@ -17,6 +19,8 @@ mod history;
 mod identities;
 mod library;
 mod link;
+mod middle;
+mod python_cache;
 mod servers;
 mod tls;
 mod tools;

@@ -18,7 +18,7 @@ from ZODB import DB
 
 port, directory, megabytes, seed = sys.argv[1:]
 rand = random.Random(int(seed)).random
-OBJECTS, TRANSACTIONS = 2000, 250
+OBJECTS, TRANSACTIONS = 1500, 150
 
 
 def connect(name, size):

@@ -26,7 +26,8 @@ use runzeo::internal::server::record_memory::RecordMemory;
 use runzeo::internal::server::session::serve;
 use runzeo::internal::server::workers::Pools;
 use runzeo::internal::server::{Authentication, Server};
-use runzeo::internal::wire::call::Incoming;
+use runzeo::internal::wire::answers::FromServer;
+use runzeo::internal::wire::calls::Call as Sent;
 use runzeo::internal::wire::frame::put_frame;
 use runzeo::internal::wire::protocol::{Encoding, Generation, Greeting, Wire};
 use runzeo::internal::wire::request::Request;
@@ -227,7 +228,7 @@ fn wires() -> impl Iterator<Item = (&'static [u8], Wire)> {
 /// The number and class of the call for a peer of this wire.
 fn class_of(wire: Wire, (method, args): &Call) -> (usize, Class) {
     let mut frame = Vec::new();
-    wire.call(7, method, args, &mut frame);
+    wire.put_call(7, &Sent::Other { name: method, args }, &mut frame);
     classify(&wire.decode(&frame[4..]).expect("a message").request)
 }
 
@@ -382,20 +383,20 @@ impl Peer {
     }
 
     /// The answer, or `None` if the connection ends instead.
-    fn call(&mut self, method: &str, args: &[Value]) -> Option<Result<Option<Value>, String>> {
+    fn call(&mut self, method: &str, args: &[Value]) -> Option<Result<Value, String>> {
         let mut frame = Vec::new();
-        self.wire.call(7, method, args, &mut frame);
+        self.wire.put_call(7, &Sent::Other { name: method, args }, &mut frame);
         // The server may have ended the connection.
         let _ = self.socket.write_all(&frame);
         loop {
             let payload = self.payload()?;
-            if let Ok(Incoming::Reply { id: 7, result }) = self.wire.incoming(&payload) {
-                return Some(result);
+            if let Ok(FromServer::Reply { id: 7, answer }) = self.wire.from_server(&payload) {
+                return Some(answer.value().map_err(|error| error.to_string()));
             }
         }
     }
 
-    fn register(&mut self, read_only: bool) -> Result<Option<Value>, String> {
+    fn register(&mut self, read_only: bool) -> Result<Value, String> {
         self.call("register", &[Value::text("1"), Value::Bool(read_only)]).expect("an answer to register")
     }
 }
@@ -438,7 +439,7 @@ fn nothing_but_what_is_needed_before_register() {
                 Class::Needed => assert!(peer.call(call.0, &call.1).is_some(), "{} is not answered", what()),
                 Class::Ignored => {
                     let mut frame = Vec::new();
-                    wire.call(-1, call.0, &call.1, &mut frame);
+                    wire.put_call(-1, &Sent::Other { name: call.0, args: &call.1 }, &mut frame);
                     peer.socket.write_all(&frame).expect("sent");
                     assert!(peer.register(true).is_ok(), "{} does harm", what());
                 }
@@ -519,7 +520,7 @@ fn nothing_writes_where_all_is_read_only() {
                     // An error of its own, the end, or an answer: only checks that nothing is changed.
                     Class::Needed | Class::Ignored | Class::Reads => {
                         let mut frame = Vec::new();
-                        wire.call(7, call.0, &call.1, &mut frame);
+                        wire.put_call(7, &Sent::Other { name: call.0, args: &call.1 }, &mut frame);
                         peer.socket.write_all(&frame).expect("sent");
                     }
                 }

@@ -206,6 +206,8 @@ ranks! {
 
     // -- the client
 
+    /// The blobs that a server is sending on a link. What arrives is written under this lock.
+    IncomingBlobs permits [File];
     /// The blobs that are being downloaded into a cache.
     BlobDownloads permits [];
     /// The directories of a cache of blobs that this process has locked. A file is locked, without waiting, under this

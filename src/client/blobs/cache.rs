@@ -15,8 +15,6 @@ use crate::storage::{BlobDir, BlobFile, Result, StorageError};
 
 /// A download waits for another process that uses the same directory, as in Python: 60 000 times 10 ms.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(600);
-/// A commit does not wait that long: its blob can be downloaded again.
-const COMMIT_LOCK_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What a cache is opened with.
 #[derive(Clone, Debug)]
@@ -120,10 +118,10 @@ impl BlobCache {
         Ok(Begun::Download(download))
     }
 
-    /// Keeps a blob that was committed as revision `tid`. Its file gets another name; it is not copied. It is only a
-    /// cache: what goes wrong is logged.
+    /// Keeps a blob that was committed as revision `tid`. Its file gets another name; it is not copied. Does not wait
+    /// for another process that uses the same directory: the blob can be downloaded again. What goes wrong is logged.
     pub fn keep_committed(&self, oid: Oid, tid: Tid, mut blob: StagedBlob) {
-        let kept = self.locks.wait_shared(number_of(oid), COMMIT_LOCK_WAIT_MAX).and_then(|lock| match lock {
+        let kept = self.locks.wait_shared(number_of(oid), Duration::ZERO).and_then(|lock| match lock {
             Some(_lock) => {
                 let len = blob.read()?.len;
                 blob.place(tid)?;

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::mem;
+use std::path::PathBuf;
 
 use super::claims::Claim;
 use super::leftovers::DOWNLOAD_SUFFIX;
@@ -88,6 +89,11 @@ impl BlobDownload {
         self.serial
     }
 
+    /// Where it will be.
+    pub fn path(&self) -> PathBuf {
+        self.into.dir.path(self.oid, self.serial)
+    }
+
     /// Appends bytes.
     pub fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
         self.file.write_at(chunk, self.len)?;
@@ -114,7 +120,7 @@ impl BlobDownload {
     /// The server has sent the last byte: the blob gets its name, and is in the cache from now on. Waits until its data
     /// is on the disk: a power failure would otherwise leave a file of the right name without the right content.
     pub fn finish(mut self) -> Result<BlobFile> {
-        let path = self.into.dir.path(self.oid, self.serial);
+        let path = self.path();
         let doing = || StorageError::io(format!("storing the blob {}", path.display()));
         self.complete().map_err(doing())?;
         self.into.check.has_grown(self.len);

@@ -9,6 +9,7 @@
 //! - `lock`: one lock for each of the 997 directories, which all processes respect
 //! - `claims`: the blobs that this process is downloading
 //! - `download`: a blob on its way into the cache
+//! - `transfer`, `incoming`: from a server and to it
 //! - `size_check`: removes what was not read for the longest time, when the cache has become too large
 //! - `leftovers`: removes files of processes that were killed
 //!
@@ -21,13 +22,17 @@
 mod cache;
 mod claims;
 mod download;
+mod incoming;
 mod kinds;
 mod leftovers;
 mod lock;
 mod size_check;
+mod transfer;
 
 pub use cache::{Begun, BlobCache, BlobCacheOptions};
+pub use incoming::IncomingBlobs;
 pub use kinds::{ClientBlobs, OutgoingBlob};
+pub use transfer::{BlobRecord, Fetched, fetch, send};
 
 #[cfg(test)]
 mod tests;

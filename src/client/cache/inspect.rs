@@ -5,12 +5,16 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
+use super::beside::FoundBeside;
 use super::format::{self, BLOCK_LEN_MAX, BlockHeader, BlockMark, FORMER_ID_END, HEADER_LEN, OVERHEAD};
+use super::open;
+use super::trust::{PresentFile, Trust, judge};
 use super::walk::{Unusable, walk};
 use crate::base::bytes::Reader;
 use crate::base::ids::{Oid, Tid};
-use crate::storage::media::MediaFile;
+use crate::storage::media::{Media, MediaFile, RealMedia};
 
 /// One block of a cache file.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -143,16 +147,27 @@ pub enum CacheVerdict {
         /// Position of the first of them.
         first: Option<u64>,
     },
+    /// It uses the revisions that have the checksum beside the file: the computer stopped while the file was in use.
+    UsedInPart,
     /// It renames the file to `FILE.bad` and begins an empty one. The reason.
     Dropped(String),
     /// It does not end. The reason.
     Hangs(String),
 }
 
-/// What this program does with the file.
-pub fn own_verdict(file: &File, len: u64) -> io::Result<CacheVerdict> {
-    if last_tid(file)?.is_none() {
+/// What this program does with the file `path` of `len` bytes, which is open as `file`.
+pub fn own_verdict(path: &Path, file: &File, len: u64) -> io::Result<CacheVerdict> {
+    let Some(header) = last_tid(file)? else {
         return Ok(CacheVerdict::Dropped("it is no cache file".into()));
+    };
+    if let Some(found) = FoundBeside::read(&RealMedia, path) {
+        let identity = MediaFile::identity(file)?;
+        let present = PresentFile { identity, header, boot: RealMedia.boot() };
+        match judge(&present, &found.head, found.note) {
+            Trust::AfterPowerCut => return Ok(CacheVerdict::UsedInPart),
+            Trust::Nothing => return Ok(CacheVerdict::Dropped(open::EXCHANGED.into())),
+            Trust::Untouched | Trust::LastTid(_) | Trust::AtLeast(_) | Trust::AsItIs => {}
+        }
     }
     match walk(file, len) {
         Ok(walked) => {
@@ -251,4 +266,40 @@ fn zeo_takes(block: &ZeoRevision, current: &mut HashSet<Oid>) -> Result<(), Stri
         return Err(format!("a former revision of object {oid}, whose number the index cannot hold"));
     }
     if version_len != 0 { Err(format!("object {oid}: a version of ZODB 3.8")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
+
+    use super::super::sums::{FileState, HEADS_AT};
+    use super::super::{Cache, CacheOptions};
+    use super::*;
+    use crate::storage::media::BOOT_LEN;
+
+    /// The computer stopped while the cache was open; then ZEO's own client used the file.
+    #[test]
+    fn after_a_power_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c");
+        let len = 5000;
+        let cache = Cache::open(CacheOptions::new(Some(&path), len)).unwrap();
+        cache.store(Oid(1), Tid(2), None, b"data");
+        cache.close();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let verdict = || own_verdict(&path, &file, len).unwrap();
+        assert_eq!(verdict(), CacheVerdict::Used { mended: 0, first: None });
+
+        let mut head = FoundBeside::read(&RealMedia, &path).unwrap().head;
+        (head.state, head.boot, head.number) = (FileState::Open, [7; BOOT_LEN], head.number + 1);
+        let sums = File::options().write(true).open(dir.path().join("c.sums")).unwrap();
+        FileExt::write_all_at(&sums, &head.to_bytes(), HEADS_AT[head.number as usize % 2]).unwrap();
+        assert_eq!(verdict(), CacheVerdict::UsedInPart);
+        FileExt::write_all_at(&file, &Tid(99).to_bytes(), 4).unwrap();
+        assert!(matches!(verdict(), CacheVerdict::Dropped(_)), "{:?}", verdict());
+        let options = CacheOptions { media: Arc::new(RealMedia), ..CacheOptions::new(Some(&path), len) };
+        drop(Cache::open(options).unwrap());
+        assert!(dir.path().join("c.bad").exists());
+    }
 }

@@ -154,7 +154,8 @@ impl Cache {
         })
     }
 
-    /// The last transaction whose changes the cache knows; `None`: none yet.
+    /// The last transaction whose changes the cache knows. `None`: none yet; revisions that are there nevertheless
+    /// cannot be verified.
     pub fn last_tid(&self) -> Option<Tid> {
         Some(self.ring.read().last_tid()).filter(|tid| *tid != Tid::ZERO)
     }

@@ -12,7 +12,7 @@ use super::index::Index;
 use super::journal::NoteKeeper;
 use super::recover::{Recovered, recover};
 use super::ring::{Contents, Ring};
-use super::sums::SavedIndex;
+use super::sums::{FileState, SavedIndex};
 use super::trust::{PresentFile, Trust, judge};
 use super::walk::{Unusable, Walked, walk};
 use crate::base::fs::with_suffix;
@@ -21,6 +21,9 @@ use crate::critical;
 use crate::storage::media::{Access, Media, MediaFile};
 
 const LOG: &str = "ZEO.cache";
+/// Why a file is not used although its blocks may be sound.
+pub const EXCHANGED: &str =
+    "it was not closed before the computer was started again, and another program has used it since";
 /// Blocks that are compared with a saved index.
 const SAMPLES: usize = 64;
 
@@ -122,8 +125,7 @@ fn reuse(
     let trust = found.map_or(Trust::AsItIs, |found| judge(&present, &found.head, found.note));
     let contents = match (trust, found) {
         (Trust::Nothing, _) => {
-            let what = "it was not closed before the computer was started again, and another program has used it since";
-            return Err(Unusable::Damage(what.into()));
+            return Err(Unusable::Damage(EXCHANGED.into()));
         }
         (Trust::AfterPowerCut, Some(found)) => {
             let Recovered { kept, changed } = recover(&*file, &found.log()?)?;
@@ -145,6 +147,9 @@ fn reuse(
         }
         _ => refit(&*file, size)?,
     };
+    // Nothing tells what has changed since these revisions were stored.
+    let was_not_closed = found.is_some_and(|found| found.head.state == FileState::Open);
+    let contents = if was_not_closed && last_tid == Tid::ZERO { empty_file(&*file, size)? } else { contents };
     file.sync()?;
     let mut ring = Ring::new(file, size, header, contents);
     ring.restore_last_tid(last_tid);

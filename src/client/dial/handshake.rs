@@ -13,12 +13,12 @@ use crate::auth::digest;
 use crate::base::clock::IoDeadline;
 use crate::net::stream::{Sink, Stream};
 use crate::wire::answers::{AnswerError, FromServer};
-use crate::wire::call::wire_for;
+
 use crate::wire::calls::{Call, CallIds};
 use crate::wire::decode::DecodeError;
 use crate::wire::frame::{FRAME_LEN_MAX, FrameReader, put_frame};
 use crate::wire::mac::RunningMac;
-use crate::wire::protocol::{Generation, Wire};
+use crate::wire::protocol::{Generation, Wire, wire_for};
 use crate::wire::value::Value;
 
 /// The oldest servers that have all calls that a client needs.
@@ -46,7 +46,7 @@ pub(super) fn shake(
     let greeting = opening.receive("the greeting of a ZEO server")?;
     let (wire, answer) = agree(&greeting)?;
     let mut out = Vec::new();
-    put_frame(&answer, &mut out);
+    put_frame(answer, &mut out);
     opening.send(&out)?;
     let mut dialogue = Dialogue { opening, wire, ids: CallIds::default() };
     let macs =
@@ -58,7 +58,7 @@ pub(super) fn shake(
 }
 
 /// The protocol for a greeting, and the answer to it.
-fn agree(greeting: &[u8]) -> Result<(Wire, Vec<u8>), DialError> {
+fn agree(greeting: &[u8]) -> Result<(Wire, &'static [u8]), DialError> {
     match wire_for(greeting) {
         Some((wire, _)) if wire.generation < OLDEST => Err(DialError::Protocol(format!(
             "the server speaks {}, the protocol of ZODB 3.7 or older; this client needs ZODB 3.8 or later",

@@ -51,7 +51,8 @@ look like damage.
 
 Clients that drop a file rename it to FILE.bad, or remove it if there is one,
 and begin with an empty cache. This program checks more than ZEO's client, which
-finds some damage only when it loads the object.
+finds some damage only when it loads the object. It also reads FILE.sums, which
+says whether the computer has stopped while the file was in use.
 Whether the contents are those of a certain database, the check cannot know.
 
   --help            print this
@@ -243,7 +244,7 @@ fn check(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     }
     let mut code = 0;
     for (client, verdict) in [
-        ("this program", own_verdict(&cache.file, cache.len).map_err(failed)?),
+        ("this program", own_verdict(Path::new(cache.name), &cache.file, cache.len).map_err(failed)?),
         ("ZEO's client", zeo_verdict(&cache.file, cache.len).map_err(failed)?),
     ] {
         let text = match verdict {
@@ -252,6 +253,11 @@ fn check(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
                 "uses the file, and marks {mended} blocks as free, the first at {}",
                 first.unwrap_or_default()
             ),
+            CacheVerdict::UsedInPart => {
+                "uses the revisions that have their checksum in FILE.sums, because the computer \
+                                         stopped while the file was in use"
+                    .into()
+            }
             CacheVerdict::Dropped(why) => {
                 code = 1;
                 format!("drops the file: {why}")

@@ -92,6 +92,12 @@ impl Publisher for HostedPublisher {
                 connection.peer.log(&client_log::TRANSACTIONS, ERROR, message);
             }
         }
+        if let StorageError::OutcomeUnknown(_) | StorageError::Disconnected(_) = &error {
+            // The client, too, must not believe that the transaction has failed.
+            drop(locks);
+            connection.transaction.end();
+            return connection.outbox.close("the outcome of its transaction is unknown");
+        }
         let mut frame = Vec::new();
         let exception = exceptions::of_storage_error(&error);
         connection.wire().error_reply(ticket.reply_to.get(), &exception, &mut frame);

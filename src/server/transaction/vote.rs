@@ -161,6 +161,10 @@ fn refuse(
     let wire = connection.wire();
     let exception = note_failed(registered, error);
     drop(locks);
+    if let StorageError::Disconnected(_) = error {
+        connection.transaction.end();
+        return connection.outbox.close("the server of its storage cannot be reached");
+    }
     let failed = failed_oid(error).filter(|_| wire.sends_serialnos());
     if let Some(oid) = failed
         && connection.transaction.leave_voting(Transaction::Failed { id: Arc::clone(&id) })

@@ -1,0 +1,91 @@
+//! A server whose storage is another server's: `<zeoclient>`.
+
+use std::time::{Duration, Instant};
+
+use runzeo::ids::{Oid, Tid};
+use runzeo::internal::base::address::Address;
+use runzeo::internal::client::library::Client;
+use runzeo::internal::client::options::ClientOptions;
+use runzeo::storage::prelude::*;
+
+use crate::library::{commit, options, refresh_to, state};
+use crate::servers::{AnyServer, tcp, with_each};
+use crate::support::process::Server;
+
+/// A middle server in front of `root`. `keys`: more keys of its `<zeoclient>`.
+pub fn middle(root: &AnyServer, keys: &str) -> Server {
+    let Address::Tcp { host: Some(host), port: Some(port) } = root.address() else { panic!("a TCP address") };
+    let storage = format!(
+        "<zeoclient 1>\nserver {host}:{port}\nmin-disconnect-poll 1\nmax-disconnect-poll 1\n{keys}\n</zeoclient>"
+    );
+    Server::start_any("", &storage, |_| ())
+}
+
+fn leaf(middle: &Server) -> Client {
+    let mut options = ClientOptions::new(vec![tcp(middle.address)]);
+    options.wait_timeout = Duration::from_secs(30);
+    // While its root is away, a middle is read-only.
+    options.read_only_fallback = true;
+    Client::open(options).expect("a connection to the middle")
+}
+
+#[test]
+fn leaves_of_a_middle_and_clients_of_the_root_see_each_other() {
+    with_each(|name, root| {
+        eprintln!("-- {name}");
+        let middle = middle(&root, "");
+        let (one, two) = (leaf(&middle), leaf(&middle));
+        let direct = Client::open(options(&root)).expect("a connection to the root");
+        let oid = one.new_oids(1).expect("oids")[0];
+        let mut serial = commit(&one, &[(oid, Tid::ZERO, "0")]).expect("a commit").tid;
+        let mut view = two.view();
+        view.refresh_from_server().expect("the server");
+        for n in 1..=30 {
+            let writer = [&one, &two, &direct][n % 3];
+            // It has seen the last one.
+            let mut own = writer.view();
+            refresh_to(&mut own, serial);
+            let text = n.to_string();
+            serial =
+                commit(writer, &[(oid, serial, &text)]).unwrap_or_else(|e| panic!("{name}: {n}: {e}")).tid;
+            for reader in [&one, &two, &direct] {
+                let mut view = reader.view();
+                refresh_to(&mut view, serial);
+                assert_eq!(state(&view, oid), text, "{name}");
+            }
+        }
+        let history: Vec<Tid> = two.history(oid, 100).expect("a history").iter().map(|e| e.tid).collect();
+        assert_eq!((history.len(), history[0]), (31, serial), "{name}");
+    });
+}
+
+/// The root is killed and comes back: leaves read what the middle has, and are not cut off when it returns with news.
+#[test]
+fn a_root_that_restarts() {
+    let mut root = AnyServer::Ours(Server::start());
+    let middle = middle(&root, "wait-timeout 1");
+    let reader = leaf(&middle);
+    let oid = Oid::ZERO;
+    let first = commit(&reader, &[(oid, Tid::ZERO, "1")]).expect("a commit").tid;
+    let mut view = reader.view();
+    refresh_to(&mut view, first);
+    assert_eq!(state(&view, oid), "1");
+    let AnyServer::Ours(server) = &mut root else { unreachable!() };
+    server.kill();
+    // In the cache of the middle, for a leaf without a cache.
+    let fresh = leaf(&middle);
+    assert_eq!(state(&fresh.view(), oid), "1");
+    server.start_again();
+    let direct = Client::open(options(&root)).expect("a connection to the root");
+    let second = commit(&direct, &[(oid, first, "2")]).expect("a commit").tid;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for client in [&reader, &fresh] {
+        let mut view = client.view();
+        while view.start() <= second {
+            assert!(Instant::now() < deadline, "the leaf does not see the root's transaction");
+            view.refresh();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(state(&view, oid), "2");
+    }
+}
