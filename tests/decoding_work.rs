@@ -20,8 +20,9 @@ use runzeo::internal::pickle::record::{class_name, is_blob};
 use runzeo::internal::pickle::refs::references;
 use runzeo::internal::pickle::rewrite::rewrite;
 use runzeo::internal::storage::file::parse_index;
+use runzeo::internal::wire::answers::{AnswerError, FromServer};
 use runzeo::internal::wire::protocol::{Encoding, Generation, Wire};
-use runzeo::internal::wire::request::Request;
+use runzeo::internal::wire::request::{MsgId, Request};
 use runzeo::internal::wire::value::{Value, extension_dict};
 
 #[global_allocator]
@@ -57,6 +58,18 @@ fn decoders() -> Vec<(&'static str, Decoder)> {
             _ => wire.none_reply(call.id, &mut out),
         }
     }
+    /// A reply, and an exception that is sent on.
+    fn receive(generation: Generation, encoding: Encoding, input: &[u8]) {
+        let wire = Wire { generation, encoding };
+        let Ok(FromServer::Reply { answer, .. }) = wire.from_server(input) else { return };
+        match answer.value() {
+            Ok(_) => _ = answer.invalidations(),
+            Err(AnswerError::Raised(exception)) => {
+                wire.error_reply(MsgId::Int(1), &exception, &mut Vec::new())
+            }
+            Err(AnswerError::Broken(_)) => {}
+        }
+    }
     vec![
         ("read", |input| {
             let Ok(tree) = read(input, Accept::RECORD) else { return };
@@ -69,6 +82,9 @@ fn decoders() -> Vec<(&'static str, Decoder)> {
         ("message of Z4", |input| decode(Generation::Z4, Encoding::Pickle(Dialect::Python2), input)),
         ("message of Z308", |input| decode(Generation::Z308, Encoding::Pickle(Dialect::Python2), input)),
         ("message of M5", |input| decode(Generation::Z5, Encoding::Msgpack, input)),
+        ("reply of Z5", |input| receive(Generation::Z5, Encoding::Pickle(Dialect::Python3), input)),
+        ("reply of Z4", |input| receive(Generation::Z4, Encoding::Pickle(Dialect::Python2), input)),
+        ("reply of M5", |input| receive(Generation::Z5, Encoding::Msgpack, input)),
         ("extension", |input| _ = extension_dict(input)),
         ("class", |input| _ = (class_name(input), is_blob(input))),
         ("references", |input| {
@@ -139,8 +155,8 @@ fn check_pickle(what: &str, size: usize, make: impl Fn(usize) -> Vec<u8>) {
     }
 }
 
-/// The value as arguments of an unknown call, as the extension of a transaction, as an id, and as the state of a
-/// bucket. `value` leaves one value on the stack.
+/// The value as arguments of an unknown call, as a result, in an exception, as the extension of a transaction, as an
+/// id, and as the state of a bucket. `value` leaves one value on the stack.
 fn check_value(what: &str, size: usize, value: impl Fn(usize) -> Vec<u8>) {
     check_pickle(what, size, |size| [&value(size)[..], b"."].concat());
     check_pickle(&format!("{what}, as an argument"), size, |size| {
@@ -148,6 +164,12 @@ fn check_value(what: &str, size: usize, value: impl Fn(usize) -> Vec<u8>) {
     });
     check_pickle(&format!("{what}, as an extension"), size, |size| {
         [b"(K\x01I01\nU\x09tpc_begin(K\x05U\x01uU\x01d}U\x01k", &value(size)[..], b"sNU\x01 tt."].concat()
+    });
+    check_pickle(&format!("{what}, as a result"), size, |size| {
+        [b"(K\x01K\x00U\x06.reply", &value(size)[..], b"t."].concat()
+    });
+    check_pickle(&format!("{what}, in an exception"), size, |size| {
+        [b"(K\x01K\x02U\x06.reply(cm\nC\ncm\nC\n(", &value(size)[..], b"tRtt."].concat()
     });
     check_pickle(&format!("{what}, as an id"), size, |size| {
         [b"(", &value(size)[..], b"I00\nU\x04ping)t."].concat()

@@ -48,6 +48,9 @@ pub struct ClientOptions {
     pub blob_cache_size_check: u8,
     /// [`View::refresh`](super::view::View::refresh) asks the server, so that it sees all that was committed before.
     pub server_sync: bool,
+    /// List the transactions that were missed while there was no connection, if they are few, instead of only their
+    /// objects: for a server with clients of its own, which then need not be disconnected.
+    pub list_missed: bool,
     /// Drop the cache if the server's invalidation queue does not reach back to it, instead of checking each object.
     /// Servers since ZEO 5 cannot check.
     pub drop_cache_rather_verify: bool,
@@ -75,6 +78,7 @@ impl ClientOptions {
             blob_cache_size: None,
             blob_cache_size_check: 10,
             server_sync: false,
+            list_missed: false,
             drop_cache_rather_verify: false,
         }
     }

@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use super::ask::{AskError, ask};
 use super::connector::{Prepare, PrepareError};
+use super::iterate::iterate_on;
 use super::link::{EndCause, Link, Receiver};
 use super::recent::Change;
 use super::server_info::ServerInfo;
-use super::timeline::LinkId;
+use super::timeline::{Found, LinkId};
 use super::upstream::{InUse, LOG, Upstream};
 use super::verify::{self, ANSWER_MAX, Verdict, VerifyError, answer, verify};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Mutex, rank};
+use crate::storage::{StorageError, TransactionIterator};
 use crate::wire::answers::{Serialno, ServerPush};
 use crate::wire::availability::Method;
 use crate::wire::calls::Call;
@@ -116,13 +118,25 @@ impl Preparing {
         if !wire.knows_authentication() {
             self.send_label(link);
         }
+        let info = ServerInfo::from_value(&info);
+        let mut found = verified.found;
+        if options.list_missed
+            && info.provides("IStorageIteration")
+            && let Found::Objects(oids) = &found
+            && let Some(since) = upstream.timeline.cache().last_tid()
+            && let Some(changes) = list_missed(link, since, verified.last, oids)
+        {
+            // What no transaction names is gone.
+            oids.iter().for_each(|oid| upstream.timeline.forget_unless(*oid, &changes));
+            found = Found::Transactions(changes);
+        }
         if upstream.is_closed() {
             return Err(PrepareError::Refused("the client is closed".into()));
         }
-        upstream.timeline.adopt(self.id, verified.last, verified.found);
+        upstream.timeline.adopt(self.id, verified.last, found);
         let serialnos = Arc::clone(&self.serialnos);
         let in_use = InUse { id: self.id, link: link.clone(), is_read_only: read_only, serialnos };
-        upstream.take_into_use(in_use, ServerInfo::from_value(&info));
+        upstream.take_into_use(in_use, info);
         Ok(())
     }
 
@@ -159,6 +173,41 @@ impl Preparing {
         }
     }
 }
+
+/// The transactions after `since` up to `last`, each with its objects, if they are few and account for all of `oids` that
+/// a server has named as changed. Their records come along, so this is for few.
+fn list_missed(link: &Link, since: Tid, last: Tid, oids: &[Oid]) -> Option<Vec<Change>> {
+    if oids.len() > LISTED_MAX {
+        return None;
+    }
+    let list = || {
+        let mut transactions = iterate_on(link, Some(Tid(since.0 + 1)), Some(last))?;
+        let (mut changes, mut records_len) = (Vec::new(), 0);
+        while let Some(transaction) = transactions.next_transaction()? {
+            let mut records = transactions.records()?;
+            let mut changed = Vec::new();
+            while let Some(record) = records.next_record()? {
+                changed.push(record.oid);
+                records_len += 1;
+                if records_len > 2 * LISTED_MAX {
+                    return Ok(None);
+                }
+            }
+            changes.push(Change { tid: transaction.tid, oids: changed.into() });
+        }
+        Ok::<_, StorageError>(Some(changes))
+    };
+    match list() {
+        Ok(changes) => changes.filter(|changes| changes.last().is_none_or(|change| change.tid == last)),
+        Err(error) => {
+            log::info!(target: LOG, "the missed transactions cannot be listed: {error}");
+            None
+        }
+    }
+}
+
+/// Objects of missed transactions above which they are not listed one by one.
+const LISTED_MAX: usize = 2000;
 
 impl Receiver for Preparing {
     fn push(&self, _link: &Link, push: ServerPush<'_>) {

@@ -313,6 +313,13 @@ impl<C: Revisions> Timeline<C> {
         self.cache.invalidate(oid, None);
     }
 
+    /// The current revision of an object is forgotten, unless these changes will end it.
+    pub fn forget_unless(&self, oid: Oid, changes: &[Change]) {
+        if !changes.iter().any(|change| change.oids.contains(&oid)) {
+            self.forget(oid);
+        }
+    }
+
     // -- helpers, under `arrivals`
 
     fn apply(&self, arrivals: &Arrivals, change: Change) -> Option<Delivery> {

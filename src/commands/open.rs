@@ -89,7 +89,8 @@ fn prepare_with(
             Ok(Box::new(move || Ok(Arc::new(Before::new(base()?, before)))))
         }
         StorageConfig::Client(config) => {
-            let options = config.options.clone();
+            let mut options = config.options.clone();
+            options.list_missed = true;
             Ok(Box::new(move || Ok(Arc::new(ClientStorage::open(options)?))))
         }
         StorageConfig::Own(config) => prepare_own(config, record_len_max),

@@ -95,7 +95,17 @@ fn ours(dir: &Path, trace: &Path, megabytes: &str) -> (u64, u64) {
     let path = dir.join("ours");
     _ = fs::remove_file(&path);
     let cache = Cache::open(CacheOptions::new(Some(&path), size)).expect("it opens");
-    replay(&records(trace), &cache)
+    let done = replay(&records(trace), &cache);
+    let used = cache.stats().used;
+    cache.close();
+    // A revision that was written again was once counted twice.
+    let dump = zeocache("dump", &["-t"], &path);
+    let bytes = |status: &str| -> u64 {
+        let line = dump.lines().find(|line| line.starts_with(status)).expect(status);
+        line.split_whitespace().nth(2).expect(status).replace(',', "").parse().expect(status)
+    };
+    assert_eq!(used, bytes("current") + bytes("former"), "{dump}");
+    done
 }
 
 fn simulated(trace: &Path, megabytes: &str) -> (u64, u64) {

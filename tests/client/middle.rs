@@ -1,5 +1,6 @@
 //! A server whose storage is another server's: `<zeoclient>`.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use runzeo::ids::{Oid, Tid};
@@ -75,6 +76,9 @@ fn a_root_that_restarts() {
     // In the cache of the middle, for a leaf without a cache.
     let fresh = leaf(&middle);
     assert_eq!(state(&fresh.view(), oid), "1");
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hearing = Arc::clone(&heard);
+    reader.on_change(move |changed| hearing.lock().expect("a lock").push(format!("{changed:?}")));
     server.start_again();
     let direct = Client::open(options(&root)).expect("a connection to the root");
     let second = commit(&direct, &[(oid, first, "2")]).expect("a commit").tid;
@@ -88,4 +92,7 @@ fn a_root_that_restarts() {
         }
         assert_eq!(state(&view, oid), "2");
     }
+    // It has stayed connected, and what its middle has missed has come as one transaction.
+    let expected = format!("Transaction {{ tid: {second:?}, oids: [{oid:?}] }}");
+    assert_eq!(*heard.lock().expect("a lock"), [expected]);
 }

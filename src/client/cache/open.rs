@@ -148,7 +148,9 @@ fn reuse(
         _ => refit(&*file, size)?,
     };
     // Nothing tells what has changed since these revisions were stored.
-    let was_not_closed = found.is_some_and(|found| found.head.state == FileState::Open);
+    let number = present.identity.number();
+    let was_not_closed =
+        found.is_some_and(|found| found.head.file == number && found.head.state == FileState::Open);
     let contents = if was_not_closed && last_tid == Tid::ZERO { empty_file(&*file, size)? } else { contents };
     file.sync()?;
     let mut ring = Ring::new(file, size, header, contents);

@@ -413,10 +413,7 @@ impl Ring {
         let mut mark = [0; MARK_LEN];
         let read = self.file.read_at(&mut mark, current.place.pos())?;
         match BlockMark::parse(mark.get(..read).unwrap_or_default()) {
-            Some(BlockMark::Revision(len)) => {
-                self.used = self.used.saturating_sub(len);
-                self.free(current, len)
-            }
+            Some(BlockMark::Revision(len)) => self.free(current, len),
             _ => Err(not_as_written(current.place.pos())),
         }
     }
@@ -424,6 +421,7 @@ impl Ring {
     fn free(&mut self, entry: &IndexEntry, len: u64) -> io::Result<()> {
         self.write(format::free_mark(len).as_slice(), entry.place.pos())?;
         self.index.remove(entry);
+        self.used = self.used.saturating_sub(len);
         Ok(())
     }
 
