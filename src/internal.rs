@@ -11,7 +11,7 @@ pub mod base {
         pub use crate::base::cancel::Cancel;
     }
     pub mod clock {
-        pub use crate::base::clock::{ManualClock, TimeSource};
+        pub use crate::base::clock::{IoDeadline, ManualClock, TimeSource};
     }
     pub mod level {
         pub use crate::base::level::{ALL, CRITICAL};
@@ -47,10 +47,12 @@ pub mod client {
         pub use crate::client::library::{Changed, Client, Done};
     }
     pub mod link {
-        pub use crate::client::link::{EndCause, Link, LinkError, LinkOptions, Receiver, Silence, start};
+        pub use crate::client::link::{
+            EndCause, Link, LinkError, LinkOptions, Reads, Receiver, Silence, Slot, Turn, start,
+        };
     }
     pub mod options {
-        pub use crate::client::options::{ClientOptions, ClientTls};
+        pub use crate::client::options::{ClientOptions, TlsOptions};
     }
     pub mod recent {
         pub use crate::client::recent::Change;

@@ -1,8 +1,13 @@
 //! The ZEO storage server for ZODB: the programs `runzeo`, `zeocache`, `zeopack` and
 //! `zeopasswd`, and what others may build on.
 //!
-//! Public are [`storage`], [`auth`], [`commands`] and [`ids`], for three purposes. Everything else may change with any
-//! version.
+//! Public are [`client`], [`storage`], [`auth`], [`commands`] and [`ids`], for four purposes. Everything else may change
+//! with any version.
+//!
+//! # A client of a ZEO server
+//!
+//! [`client::Client`] connects to servers of any generation, Python's and this one; views, commits, a cache on disk.
+//! `examples/zeo_client.rs` prints what a database has.
 //!
 //! # A storage of your own
 //!
@@ -40,7 +45,7 @@
 
 pub mod auth;
 mod base;
-mod client;
+pub mod client;
 pub mod commands;
 mod config;
 mod conflict;

@@ -152,6 +152,7 @@ impl Stopwatch {
 pub struct IoDeadline(Instant);
 
 impl IoDeadline {
+    /// So much later than now.
     pub fn after(time: Duration) -> IoDeadline {
         IoDeadline(Instant::now() + time)
     }
@@ -161,6 +162,7 @@ impl IoDeadline {
         self.0.saturating_duration_since(Instant::now())
     }
 
+    /// Whether it has passed.
     pub fn is_over(self) -> bool {
         self.left().is_zero()
     }

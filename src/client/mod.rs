@@ -1,24 +1,67 @@
-//! The client half of ZEO: connections to servers of any generation, this program's or Python's.
+//! The client half of ZEO: one database of a server of any generation, this program's or Python's, with a cache that
+//! survives restarts.
+//!
+//! [`Client`] connects, keeps the cache right, and commits; a [`View`] is a snapshot. Both are synchronous and may be used
+//! from any number of threads.
+//!
+//! ```no_run
+//! use runzeo::client::{Client, ClientOptions};
+//! use runzeo::ids::Oid;
+//! use runzeo::storage::{StorageError, TransactionMeta};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let options = ClientOptions::from_zconfig("<zeoclient>\n server localhost:8100\n client app\n</zeoclient>")?;
+//! let client = Client::open(options)?;
+//! loop {
+//!     let view = client.view();
+//!     let root = view.load(Oid::ZERO)?.ok_or("no root")?;
+//!     let mut transaction = client.transaction(TransactionMeta::default());
+//!     transaction.store(Oid::ZERO, root.serial, &root.data)?;
+//!     match client.commit(transaction) {
+//!         // Another client was faster: again, from what it has written.
+//!         Err(StorageError::Conflict(_) | StorageError::ReadConflict(_)) => continue,
+//!         done => break println!("{}", done?.tid),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Inside
+//!
+//! `connector` keeps one `link` to the best of several addresses, which `dial` makes; `prepare` registers on it and
+//! verifies the `cache`; `upstream` has the link in use and the loads under way; `timeline` is where all that arrives meets.
+//! `commit` sends transactions, `blobs` keeps blobs. `storage` makes all of it a storage of the server (`<zeoclient>`),
+//! `library` and `view` are the public face.
 
 mod ask;
-pub mod blobs;
-pub mod cache;
+pub(crate) mod blobs;
+pub(crate) mod cache;
 mod commit;
-pub mod connector;
-pub mod dial;
+pub(crate) mod connector;
+pub(crate) mod dial;
 mod flights;
 mod iterate;
-pub mod library;
-pub mod link;
-pub mod options;
+pub(crate) mod library;
+pub(crate) mod link;
+pub(crate) mod options;
 mod prepare;
-pub mod recent;
+pub(crate) mod recent;
 mod results;
 mod revisions;
 mod server_info;
-pub mod storage;
-pub mod timeline;
+pub(crate) mod storage;
+pub(crate) mod timeline;
 mod turns;
 mod upstream;
 mod verify;
-pub mod view;
+pub(crate) mod view;
+
+pub use self::dial::Credentials;
+pub use self::flights::Revision;
+pub use self::library::{Changed, Client, Done};
+pub use self::options::{ClientOptions, OptionsError, TlsOptions};
+pub use self::storage::ClientStorage;
+pub use self::view::{Changes, View};
+pub use crate::base::address::Address;
+pub use crate::net::tls::Password;

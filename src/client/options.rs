@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::dial::Credentials;
 use crate::base::address::Address;
-use crate::net::tls::Password;
+use crate::net::tls::{Files, HostCheck};
 
 /// The options of a client. [`ClientOptions::new`] has the defaults of Python's client; change the fields after it.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ pub struct ClientOptions {
     /// For servers before ZEO 5 that ask for a password.
     pub credentials: Option<Credentials>,
     /// `None`: no TLS.
-    pub tls: Option<ClientTls>,
+    pub tls: Option<TlsOptions>,
     /// Where blobs are kept. `None`: none are loaded or stored.
     pub blob_dir: Option<PathBuf>,
     /// The blob directory is the server's own.
@@ -104,7 +104,7 @@ impl ClientOptions {
             return refused("blob-cache-size-check", "it is not below 100 percent");
         }
         let is_local = |address: &Address| matches!(address, Address::Unix(_));
-        if self.tls.as_ref().is_some_and(|tls| tls.server_hostname.is_none())
+        if self.tls.as_ref().is_some_and(|tls| tls.host == HostCheck::default())
             && self.addresses.iter().any(is_local)
         {
             return refused(
@@ -141,23 +141,13 @@ impl ClientOptions {
     }
 }
 
-/// TLS for the connections of a client: the `<ssl>` section. Its files are read when the client starts.
+/// TLS for the connections of a client: the `<ssl>` section. The files are read when the client is opened.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ClientTls {
-    /// The client's certificate, the intermediate ones up to its authority, and the key if it has no file of its own;
-    /// PEM.
-    pub certificate: PathBuf,
-    /// The private key, if it is not in the file of the certificate; PEM.
-    pub key: Option<PathBuf>,
-    /// Password of an encrypted key.
-    pub password: Option<Password>,
-    /// A file or directory of certificates: those of servers, or of authorities that sign them. `None`: the authorities
-    /// that this machine trusts.
-    pub authorities: Option<PathBuf>,
-    /// Whether the server's certificate must have the name of the server.
-    pub check_hostname: bool,
-    /// That name. `None`: the host of the address.
-    pub server_hostname: Option<String>,
+pub struct TlsOptions {
+    /// The client's certificate and key, and which servers it accepts.
+    pub files: Files,
+    /// Which host the certificate of the server must be for.
+    pub host: HostCheck,
 }
 
 /// Why options are refused.

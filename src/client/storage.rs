@@ -23,6 +23,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::base::sync::{Arc, Mutex, rank};
 use crate::conflict::Resolver;
+use crate::net::tls::ClientTls;
 use crate::storage::{
     Commit, Committed, Delivery, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load,
     Loaded, Pack, PackRequest, Publisher, Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt,
@@ -57,8 +58,16 @@ pub struct ClientStorage {
 impl ClientStorage {
     /// Opens the cache and begins to connect. With [`ClientOptions::wait`] waits for a connection.
     ///
-    /// Errors: the cache cannot be opened; [`StorageError::Disconnected`] if there was no connection in time.
+    /// Errors: options that are [refused](ClientOptions::check); the cache or a certificate cannot be read;
+    /// [`StorageError::Disconnected`] if there was no connection in time.
     pub fn open(options: ClientOptions) -> Result<ClientStorage> {
+        let refused = |message| StorageError::Refused { what: Refusal::Options, message };
+        options.check().map_err(|error| refused(error.to_string()))?;
+        if options.blob_dir.is_some() {
+            return Err(refused("blob-dir: clients do not support blobs yet".into()));
+        }
+        let tls = options.tls.as_ref().map(|tls| ClientTls::load(&tls.files, tls.host.clone()));
+        let tls = tls.transpose().map_err(|error| refused(format!("<ssl>: {error}")))?;
         let cache_options = CacheOptions::new(options.cache_path.as_deref(), options.cache_size);
         let cache = Cache::open(cache_options).map_err(|error| StorageError::Refused {
             what: Refusal::FileInUse,
@@ -71,7 +80,11 @@ impl ClientStorage {
         let (shortest, longest) = options.disconnect_poll;
         let connecting = ConnectorOptions {
             name: upstream.name(),
-            dial: DialOptions { credentials: options.credentials.clone(), ..DialOptions::default() },
+            dial: DialOptions {
+                credentials: options.credentials.clone(),
+                tls: tls.map(Arc::new),
+                ..DialOptions::default()
+            },
             retry: RetryLimits { min: shortest, max: longest.max(shortest) },
             read_only: options.read_only,
             read_only_fallback: options.read_only_fallback,

@@ -44,7 +44,18 @@ impl View {
 
     /// Moves the view to the present, as far as the client knows it: all own commits are in it, and what the server has
     /// sent. Returns what has changed, so that copies of other objects can be kept. Waits for nothing.
+    ///
+    /// With [`ClientOptions::server_sync`](super::ClientOptions::server_sync) it asks the server first, if that can be
+    /// reached.
     pub fn refresh(&mut self) -> Changes {
+        if self.upstream.options.server_sync && self.upstream.in_use_now().is_some() {
+            // What is known is right without an answer, only older.
+            let _ = self.ask_server();
+        }
+        self.begin_again()
+    }
+
+    fn begin_again(&mut self) -> Changes {
         let begun = self.upstream.timeline.begin(Some(self.place));
         (self.start, self.place) = (begun.start, begun.place);
         begun.changed.map_or(Changes::Unknown, Changes::Objects)
@@ -55,11 +66,15 @@ impl View {
     ///
     /// Errors: `Disconnected`.
     pub fn refresh_from_server(&mut self) -> Result<Changes> {
+        self.ask_server()?;
+        Ok(self.begin_again())
+    }
+
+    /// Returns when all that the server has published before has arrived: it comes before the answer.
+    fn ask_server(&self) -> Result<()> {
         let link = self.upstream.in_use()?.link;
-        // Transactions come before the answer.
         let call = if link.wire().knows(Method::Ping) { Call::Ping } else { Call::LastTransaction };
-        ask(&link, &call, None, |answer| answer.done())?;
-        Ok(self.refresh())
+        Ok(ask(&link, &call, None, |answer| answer.done())?)
     }
 
     /// The object as it is in this view. `None`: it was created later, or what the view would see was packed away;

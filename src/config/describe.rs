@@ -8,7 +8,7 @@ use super::{AuthenticationConfig, BeforeTime, Config, FileStorageConfig, Storage
 use crate::auth::Settings;
 use crate::base::address::Address;
 use crate::base::level;
-use crate::client::options::{ClientOptions, ClientTls};
+use crate::client::options::{ClientOptions, TlsOptions};
 use crate::logging::{Destination, HandlerSetup, LogSetup, Rotation, When};
 use crate::net::tls::Peers;
 use crate::storage::file::NewFileFormat;
@@ -231,17 +231,17 @@ fn client_storage(options: &ClientOptions) -> String {
     text
 }
 
-fn client_tls(tls: &ClientTls) -> String {
-    let authorities = match &tls.authorities {
-        Some(path) => path.display().to_string(),
-        None => "any authority that this machine trusts".into(),
+fn client_tls(TlsOptions { files, host }: &TlsOptions) -> String {
+    let authorities = match &files.peers {
+        Peers::Listed(path) => path.display().to_string(),
+        Peers::Signed => "any authority that this machine trusts".into(),
     };
-    let host = match (&tls.server_hostname, tls.check_hostname) {
-        (Some(host), true) => format!(" for '{host}'"),
-        (None, true) => String::new(),
-        (_, false) => " for any host".into(),
+    let host = match &host.host {
+        _ if host.is_off => " for any host".into(),
+        Some(host) => format!(" for '{host}'"),
+        None => String::new(),
     };
-    let certificate = tls.certificate.display();
+    let certificate = files.certificate.display();
     format!("TLS as {certificate} to servers with certificates of {authorities}{host}")
 }
 

@@ -88,9 +88,9 @@ impl Stream {
         self.socket.set_write_timeout(wait_max)
     }
 
-    /// A second handle of the socket, for shutting it down from another thread.
-    pub fn try_clone_socket(&self) -> io::Result<Socket> {
-        self.socket.try_clone()
+    /// The same for `recv` alone.
+    pub fn set_receive_max(&self, wait_max: Option<Duration>) -> io::Result<()> {
+        self.socket.set_read_timeout(wait_max.map(|time| time.max(Duration::from_millis(1))))
     }
 
     /// Shuts down the receiving direction: `recv` returns 0, replies can still be sent.

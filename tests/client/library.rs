@@ -227,3 +227,19 @@ fn listeners_hear_every_transaction_in_order() {
     refresh_to(&mut view, serial);
     assert_eq!(*heard.lock().expect("a lock"), tids);
 }
+
+#[test]
+fn the_example_describes_a_database() {
+    let server = AnyServer::Ours(Server::start());
+    let client = Client::open(options(&server)).expect("a connection");
+    let described = crate::zeo_client::describe(&client).expect("a description");
+    assert!(described.contains("there is no root yet"), "{described}");
+    let done = commit(&client, &[(Oid::ZERO, Tid::ZERO, "1")]).expect("a commit");
+    let described = crate::zeo_client::describe(&client).expect("a description");
+    let expected = format!(
+        "1 objects, {} bytes\nlast transaction {}\nthe root is persistent.mapping.PersistentMapping,",
+        client.size(),
+        done.tid
+    );
+    assert!(described.contains(&expected), "{described}");
+}

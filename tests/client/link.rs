@@ -140,3 +140,41 @@ fn a_silent_server_is_noticed() {
     assert!(error.starts_with("the server did not answer for "), "{error}");
     server.signal("CONT");
 }
+
+/// Threads that wait and calls for which none does, when the server is killed: each ends, once.
+#[test]
+fn a_killed_server_ends_every_call() {
+    let mut server = Server::start();
+    let (link, _watcher) = link_to(&tcp(server.address));
+    register(&link);
+    let ended = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let (link, ended) = (link.clone(), Arc::clone(&ended));
+                scope.spawn(move || {
+                    let mut started = 0;
+                    while link.call(&Call::LastTransaction, None, |_| ()).is_ok() {
+                        let ended = Arc::clone(&ended);
+                        started += 1;
+                        link.start(&Call::LastTransaction, move |_, _| {
+                            ended.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        });
+                    }
+                    started
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(300));
+        server.kill();
+        let started: usize = threads.into_iter().map(|thread| thread.join().expect("no panic")).sum();
+        assert!(started > 100, "{started}");
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while ended.load(std::sync::atomic::Ordering::SeqCst) < started {
+            assert!(std::time::Instant::now() < until, "{ended:?} of {started}");
+            thread::sleep(Duration::from_millis(5));
+        }
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(ended.load(std::sync::atomic::Ordering::SeqCst), started);
+    });
+}

@@ -29,4 +29,9 @@ mod zeocache_files;
 mod zeocache_simulate;
 mod zeocache_stats;
 
+/// The example, whose `main` is not called here.
+#[allow(dead_code)]
+#[path = "../../examples/zeo_client.rs"]
+mod zeo_client;
+
 use support::pythons;

@@ -8,7 +8,9 @@ use rcgen::{DnType, ExtendedKeyUsagePurpose, date_time_ymd};
 use runzeo::internal::base::address::Address;
 use runzeo::internal::base::cancel::Cancel;
 use runzeo::internal::client::dial::{DialError, DialOptions, dial};
+use runzeo::internal::client::library::Client;
 use runzeo::internal::client::link::{LinkOptions, start};
+use runzeo::internal::client::options::ClientOptions;
 use runzeo::internal::net::tls::{ClientTls, Files, HostCheck, Peers};
 use runzeo::internal::wire::calls::Call;
 use runzeo::internal::wire::value::Value;
@@ -130,6 +132,35 @@ fn good_certificates() {
         connect(&by_name, world.client(&root.pem(), HostCheck::default()))
             .unwrap_or_else(|error| panic!("{name}: {error}"));
     }
+}
+
+/// From the configuration to the connection.
+#[test]
+fn a_section_with_ssl() {
+    let world = World::new();
+    let root = Identity::self_signed(authority("root"));
+    let server = root.sign(params("server"));
+    let own = world.write("own.pem", &world.client.pem_with_key());
+    let trusted = world.write("root.pem", &root.pem());
+    for (name, server) in world.servers(&server) {
+        let open = |keys: &str| {
+            let text = format!(
+                "<clientstorage>\nserver {}\nwait-timeout 30\n<ssl>\ncertificate {}\nauthenticate {}\n{keys}\n</ssl>\n\
+                 </clientstorage>\n",
+                server.address(),
+                own.display(),
+                trusted.display()
+            );
+            Client::open(ClientOptions::from_zconfig(&text).expect(&text)).map(drop)
+        };
+        for keys in ["server-hostname localhost", "check-hostname false"] {
+            open(keys).unwrap_or_else(|error| panic!("{name}: {keys}: {error}"));
+        }
+    }
+    let missing = "<zeoclient>\nserver 1\n<ssl>\ncertificate none.pem\n</ssl>\n</zeoclient>\n";
+    let options = ClientOptions::from_zconfig(missing).expect("fine");
+    let error = Client::open(options).map(drop).expect_err("no certificate").to_string();
+    assert!(error.contains("<ssl>: certificate: none.pem: No such file"), "{error}");
 }
 
 #[test]

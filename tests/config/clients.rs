@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use runzeo::internal::base::address::Address;
 use runzeo::internal::client::dial::Credentials;
-use runzeo::internal::client::options::{ClientOptions, ClientTls};
+use runzeo::internal::client::options::{ClientOptions, TlsOptions};
 use runzeo::internal::config::{Invocation, StorageConfig, from_command_line};
+use runzeo::internal::net::tls::{Files, HostCheck, Peers};
 
 fn tcp(host: &str, port: u16) -> Address {
     Address::Tcp { host: Some(host.into()), port: Some(port) }
@@ -92,13 +93,14 @@ fn every_key_in_both_sections() {
     expected.blob_cache_size_check = 25;
     expected.server_sync = true;
     expected.drop_cache_rather_verify = true;
-    expected.tls = Some(ClientTls {
-        certificate: "client.pem".into(),
-        key: Some("client.key".into()),
-        password: None,
-        authorities: Some("ca.pem".into()),
-        check_hostname: false,
-        server_hostname: Some("zeo.example.com".into()),
+    expected.tls = Some(TlsOptions {
+        files: Files {
+            certificate: "client.pem".into(),
+            key: Some("client.key".into()),
+            password: None,
+            peers: Peers::Listed("ca.pem".into()),
+        },
+        host: HostCheck { is_off: true, host: Some("zeo.example.com".into()) },
     });
     for name in ["zeoclient", "clientstorage"] {
         let options = read(&section(name, keys));

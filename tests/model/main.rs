@@ -1,10 +1,11 @@
-//! Model-checked tests: every interleaving of the publish step, of the table of locks, of the group commit, and of what
-//! arrives at a client.
+//! Model-checked tests: every interleaving of the publish step, of the table of locks, of the group commit, of what
+//! arrives at a client, and of who reads a link.
 //! `scripts/model` runs them, in a build of its own with `--cfg loom`; without that flag nothing is here.
 
 #![cfg(loom)]
 
 mod group;
+mod link;
 mod locks;
 mod publish;
 mod timeline;

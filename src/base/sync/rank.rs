@@ -167,6 +167,8 @@ ranks! {
     /// The messages of a link that are to be sent. It determines their order. Network calls that do not wait are made
     /// under this lock.
     LinkQueue permits [Network];
+    /// The thread that reads a link, and those that wait.
+    LinkTurn permits [];
     /// The result of one call, for the thread that waits for it.
     LinkSlot permits [];
 

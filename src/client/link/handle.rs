@@ -1,12 +1,14 @@
 //! What callers have of a link: calling, sending, closing.
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use super::end::{EndCause, EndNotice, LinkError};
 use super::pending::Pending;
 use super::sending::{Sending, Weight};
-use super::slot::Slot;
+use super::turn::{Reads, Slot, Turn};
+use crate::base::clock::IoDeadline;
 use crate::base::sync::{Action, Arc, AtomicBool, AtomicU64, Ordering, assert_permitted};
 use crate::net::stream::{Sink, Stream};
 use crate::wire::answers::{Answer, ServerPush};
@@ -15,7 +17,14 @@ use crate::wire::mac::RunningMac;
 use crate::wire::protocol::Wire;
 
 /// What becomes of an answer.
-pub(super) type OnAnswer = Box<dyn FnOnce(&Link, Result<Answer<'_>, LinkError>) + Send>;
+type OnAnswer = Box<dyn FnOnce(&Link, Result<Answer<'_>, LinkError>) + Send>;
+
+/// A call without an answer.
+pub(super) struct PendingCall {
+    pub on_answer: OnAnswer,
+    /// A thread waits for the answer.
+    pub is_awaited: bool,
+}
 
 /// What takes the messages that the server sends without a call. Its methods are called by the reader, in the order of
 /// arrival, among the closures of calls, and must not wait.
@@ -35,7 +44,8 @@ pub struct Link(pub(super) Arc<Shared>);
 pub(super) struct Shared {
     pub stream: Stream,
     pub sending: Sending,
-    pub pending: Pending<OnAnswer>,
+    pub pending: Pending<PendingCall>,
+    pub turn: Turn<Box<dyn Reads>>,
     pub notice: EndNotice,
     /// Number of times that bytes were received.
     pub received: AtomicU64,
@@ -57,6 +67,7 @@ impl Link {
             stream,
             sending: Sending::new(wire, mac),
             pending: Pending::new(ids),
+            turn: Turn::default(),
             notice: EndNotice::default(),
             received: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
@@ -75,8 +86,8 @@ impl Link {
         &self.0.peer
     }
 
-    /// Calls. `on_answer` runs in the reader, in the order in which answers arrive, with the answer or the cause of the
-    /// link's end; in this thread, if the link has ended already. It must not wait, and not call.
+    /// Calls. `on_answer` runs in the thread that reads, in the order in which answers arrive, with the answer or the
+    /// cause of the link's end; in this thread, if the link has ended already. It must not wait, and not call.
     ///
     /// Waits while too many messages are to be sent.
     pub fn start(
@@ -84,25 +95,46 @@ impl Link {
         call: &Call<'_>,
         on_answer: impl FnOnce(&Link, Result<Answer<'_>, LinkError>) + Send + 'static,
     ) {
-        self.begin(call, Box::new(on_answer));
+        if self.begin(call, PendingCall { on_answer: Box::new(on_answer), is_awaited: false }).is_some() {
+            self.0.turn.call_thread();
+        }
+    }
+
+    /// As [`Link::start`], for the thread that keeps the link alive: never waits.
+    pub(super) fn start_now(&self, call: &Call<'_>) -> io::Result<()> {
+        self.0.turn.calling();
+        let pending = PendingCall { on_answer: Box::new(|_, _| ()), is_awaited: false };
+        match self.0.pending.add(pending) {
+            Ok(id) => {
+                self.0.sending.send_now(&self.0.stream, |wire, out| wire.put_call(id, call, out))?;
+                self.0.turn.call_thread();
+            }
+            Err(_) => self.0.turn.answered(),
+        }
+        Ok(())
     }
 
     /// The id of the call; `None`: the link has ended.
-    fn begin(&self, call: &Call<'_>, on_answer: OnAnswer) -> Option<i64> {
-        match self.0.pending.add(on_answer) {
+    fn begin(&self, call: &Call<'_>, pending: PendingCall) -> Option<i64> {
+        self.0.turn.calling();
+        match self.0.pending.add(pending) {
             Ok(id) => {
                 self.put(Weight::of(call), |wire, out| wire.put_call(id, call, out));
                 Some(id)
             }
-            Err((on_answer, cause)) => {
-                on_answer(self, Err(LinkError::Ended(cause)));
+            Err((pending, cause)) => {
+                self.0.turn.answered();
+                (pending.on_answer)(self, Err(LinkError::Ended(cause)));
                 None
             }
         }
     }
 
-    /// Calls and waits for the answer, which `read` takes from the message; it runs in the reader and must not wait.
-    /// `time_max`: `None` waits as long as the link lives. Not to be called in the reader.
+    /// Calls and waits for the answer, which `read` takes from the message. `read` runs in the thread that reads, which
+    /// may be another one, and must not wait. This thread may have to read for others; so it must hold no lock that
+    /// they need.
+    ///
+    /// `time_max`: `None` waits as long as the link lives. Not to be called by what handles answers and pushes.
     pub fn call<T: Send + 'static>(
         &self,
         call: &Call<'_>,
@@ -112,14 +144,20 @@ impl Link {
         assert_permitted(Action::Network, "calling a server");
         let slot = Arc::new(Slot::default());
         let filled = Arc::clone(&slot);
-        let id = self.begin(call, Box::new(move |_, answer| filled.fill(answer.map(read))));
-        if let Some(result) = slot.wait(time_max) {
+        let on_answer = Box::new(move |_: &Link, answer: Result<Answer<'_>, LinkError>| {
+            filled.fill(answer.map(read));
+        });
+        let id = self.begin(call, PendingCall { on_answer, is_awaited: true });
+        if let Some(result) = self.0.turn.wait_for(&slot, time_max.map(IoDeadline::after)) {
             return result;
         }
         let is_given_up = id.is_some_and(|id| self.0.pending.take(id).is_some());
-        // Else the answer has arrived in this moment.
-        let result = if is_given_up { None } else { slot.wait(None) };
-        result.unwrap_or(Err(LinkError::TimedOut))
+        if is_given_up {
+            self.0.turn.answered();
+            return Err(LinkError::TimedOut);
+        }
+        // The answer has arrived in this moment.
+        self.0.turn.wait_for(&slot, None).unwrap_or(Err(LinkError::TimedOut))
     }
 
     /// Sends a call that the server does not answer. An error of the network ends the link.
@@ -157,6 +195,7 @@ impl Link {
             self.0.sending.end();
             self.0.notice.give();
             self.0.stream.shutdown();
+            self.0.turn.call_thread();
         }
     }
 }

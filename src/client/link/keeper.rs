@@ -85,15 +85,7 @@ pub(super) fn run(link: &Link, options: &LinkOptions) {
                 }
                 None if passed(received.at) >= silence.ask_after => {
                     asked = Some(now);
-                    let sign = sign_of_life(link);
-                    if let Ok(id) = link.0.pending.add(Box::new(|_, _| ())) {
-                        report(
-                            link,
-                            link.0
-                                .sending
-                                .send_now(&link.0.stream, |wire, out| wire.put_call(id, &sign, out)),
-                        );
-                    }
+                    report(link, link.start_now(&sign_of_life(link)));
                 }
                 _ => {}
             }

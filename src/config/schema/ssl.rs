@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::client::options::ClientTls;
+use crate::client::options::TlsOptions;
 use crate::config::SslConfig;
 use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section};
-use crate::net::tls::{Files, Password, Peers};
+use crate::net::tls::{Files, HostCheck, Password, Peers};
 
 /// Values for all authorities that the machine trusts; the documentation of Python's server has both.
 const SIGNED: &[&str] = &["-", "SIGNED"];
@@ -48,44 +48,32 @@ pub fn ssl(section: &Section) -> Result<SslConfig, ConfigError> {
     if let Some(value) = authorities.filter(|value| value.text.is_empty()) {
         return Err(ConfigError::at(&value.location, "authenticate: name a file, a directory, or SIGNED"));
     }
-    let peers = match authenticate(section)? {
-        Some(Authorities::Signed) => Peers::Signed,
-        Some(Authorities::Listed(path)) => Peers::Listed(path),
-        None => return Err(ConfigError::at(&section.start, "<ssl> lacks the required key 'authenticate'")),
+    let Some(peers) = authenticate(section)? else {
+        return Err(ConfigError::at(&section.start, "<ssl> lacks the required key 'authenticate'"));
     };
-    let Identity { certificate, key, password } = identity(section)?;
-    Ok(SslConfig { files: Files { certificate, key, password, peers }, location: section.start.clone() })
+    Ok(SslConfig { files: files(section, peers)?, location: section.start.clone() })
 }
 
 /// The section of a client.
-pub fn client_ssl(section: &Section) -> Result<ClientTls, ConfigError> {
-    let authorities = match authenticate(section)? {
+pub fn client_ssl(section: &Section) -> Result<TlsOptions, ConfigError> {
+    let peers = match authenticate(section)? {
         // Unlike in `<zeo>`, `~` is a home directory in Python, and an empty path is none.
-        Some(Authorities::Listed(_)) => section.get("authenticate", datatypes::existing_dirpath)?,
-        Some(Authorities::Signed) | None => None,
+        Some(Peers::Listed(_)) => {
+            section.get("authenticate", datatypes::existing_dirpath)?.map(Peers::Listed)
+        }
+        signed => signed,
     };
-    let Identity { certificate, key, password } = identity(section)?;
-    let server_hostname = section.value("server-hostname").map(|value| value.text.clone());
-    Ok(ClientTls {
-        certificate,
-        key,
-        password,
-        authorities: authorities.filter(|path| !path.as_os_str().is_empty()),
-        check_hostname: section.get("check-hostname", datatypes::boolean)?.unwrap_or(true),
-        server_hostname: server_hostname.filter(|name| !name.is_empty()),
-    })
+    let peers = peers.filter(|peers| *peers != Peers::Listed(PathBuf::new())).unwrap_or(Peers::Signed);
+    let host = section.value("server-hostname").map(|value| value.text.clone());
+    let host = HostCheck {
+        is_off: !section.get("check-hostname", datatypes::boolean)?.unwrap_or(true),
+        host: host.filter(|host| !host.is_empty()),
+    };
+    Ok(TlsOptions { files: files(section, peers)?, host })
 }
 
-/// The certificates of the other side that are accepted.
-enum Authorities {
-    /// Those in the file or directory, or signed by an authority in it.
-    Listed(PathBuf),
-    /// Those signed by an authority that this machine trusts.
-    Signed,
-}
-
-/// The key `authenticate`.
-fn authenticate(section: &Section) -> Result<Option<Authorities>, ConfigError> {
+/// The key `authenticate`: whose certificates are accepted.
+fn authenticate(section: &Section) -> Result<Option<Peers>, ConfigError> {
     Ok(Some(match section.value("authenticate") {
         Some(value) if value.text == DYNAMIC && !Path::new(DYNAMIC).exists() => {
             return Err(ConfigError::at(
@@ -96,21 +84,15 @@ fn authenticate(section: &Section) -> Result<Option<Authorities>, ConfigError> {
         }
         // In Python's server an existing file of that name takes precedence.
         Some(value) if SIGNED.contains(&value.text.as_str()) && !Path::new(&value.text).exists() => {
-            Authorities::Signed
+            Peers::Signed
         }
-        Some(value) => Authorities::Listed(value.text.clone().into()),
+        Some(value) => Peers::Listed(value.text.clone().into()),
         None => return Ok(None),
     }))
 }
 
-/// How this side shows who it is.
-struct Identity {
-    certificate: PathBuf,
-    key: Option<PathBuf>,
-    password: Option<Password>,
-}
-
-fn identity(section: &Section) -> Result<Identity, ConfigError> {
+/// The keys that both sections have.
+fn files(section: &Section, peers: Peers) -> Result<Files, ConfigError> {
     let Some(certificate) = section.get("certificate", datatypes::existing_dirpath)? else {
         return Err(ConfigError::at(&section.start, "<ssl> lacks the required key 'certificate'"));
     };
@@ -125,7 +107,7 @@ fn identity(section: &Section) -> Result<Identity, ConfigError> {
         })?);
     }
     let key = section.get("key", datatypes::existing_dirpath)?;
-    Ok(Identity { certificate, key, password })
+    Ok(Files { certificate, key, password, peers })
 }
 
 /// The result of the function in upstream's tests.

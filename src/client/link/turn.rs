@@ -1,0 +1,229 @@
+//! Who reads a link: one thread at a time, which has the *reader*.
+//!
+//! A thread that waits for its answer reads itself if no other thread does: so an answer wakes one thread, not two.
+//! When it has its answer it puts the reader down, and the next caller picks it up.
+//!
+//! The thread of the link reads when there are more calls than that: a caller that puts the reader down while there are
+//! other calls without an answer wakes it. It goes on until all are answered. It also reads when callers have not read
+//! for a moment ([`LINGER`]), because the server sends messages without a call, too.
+//!
+//! Nobody is left asleep: a thread that finds no reader has counted its call before. The thread that has the reader at
+//! this time puts it down later, under the same lock, and then sees the count; or it is the thread of the link, which
+//! reads as long as anything is counted.
+
+use std::time::Duration;
+
+use super::end::{EndCause, LinkError};
+use crate::base::clock::IoDeadline;
+use crate::base::sync::{AtomicUsize, Condvar, Mutex, Ordering, rank};
+
+/// How long the thread of the link leaves the reader to callers that do not use it; at most twice this.
+const LINGER: Duration = Duration::from_millis(1);
+
+/// Receives messages, and does what they ask for.
+pub trait Reads: Send {
+    /// Reads once. Returns after what has arrived, at `until`, or earlier. `Ok(true)`: a waiting thread has its answer.
+    fn read(&mut self, until: Option<IoDeadline>) -> Result<bool, EndCause>;
+}
+
+impl Reads for Box<dyn Reads> {
+    fn read(&mut self, until: Option<IoDeadline>) -> Result<bool, EndCause> {
+        (**self).read(until)
+    }
+}
+
+/// The reader of one link.
+pub struct Turn<R> {
+    state: Mutex<TurnState<R>, rank::LinkTurn>,
+    /// For the thread of the link.
+    changed: Condvar,
+    /// Calls without an answer.
+    unanswered: AtomicUsize,
+}
+
+struct TurnState<R> {
+    /// `None`: a thread reads.
+    reader: Option<R>,
+    /// How many times a caller has picked the reader up.
+    picked_up: u64,
+    /// The thread of the link is to read.
+    is_called: bool,
+    /// The thread of the link sleeps until the reader is put down.
+    is_asleep: bool,
+    has_ended: bool,
+}
+
+/// The place where a thread waits for the answer to one call.
+pub struct Slot<T> {
+    state: Mutex<SlotState<T>, rank::LinkSlot>,
+    is_filled: Condvar,
+}
+
+struct SlotState<T> {
+    result: Option<Result<T, LinkError>>,
+    is_waiting: bool,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Slot<T> {
+        let state = SlotState { result: None, is_waiting: false };
+        Slot { state: Mutex::new(state), is_filled: Condvar::new() }
+    }
+}
+
+impl<T> Slot<T> {
+    /// The answer has arrived, or never will.
+    pub fn fill(&self, result: Result<T, LinkError>) {
+        let mut state = self.state.lock();
+        state.result = Some(result);
+        if state.is_waiting {
+            self.is_filled.notify_one();
+        }
+    }
+
+    fn has_result(&self) -> bool {
+        self.state.lock().result.is_some()
+    }
+
+    fn take(&self) -> Option<Result<T, LinkError>> {
+        self.state.lock().result.take()
+    }
+
+    /// Waits for the result, or until `until`.
+    fn wait(&self, until: Option<IoDeadline>) {
+        let mut state = self.state.lock();
+        state.is_waiting = true;
+        while state.result.is_none() && !until.is_some_and(IoDeadline::is_over) {
+            state = match until {
+                Some(until) => self.is_filled.wait_timeout(state, until.left()),
+                None => self.is_filled.wait(state),
+            };
+        }
+        state.is_waiting = false;
+    }
+}
+
+impl<R> Default for Turn<R> {
+    fn default() -> Turn<R> {
+        let state =
+            TurnState { reader: None, picked_up: 0, is_called: false, is_asleep: false, has_ended: false };
+        Turn { state: Mutex::new(state), changed: Condvar::new(), unanswered: AtomicUsize::new(0) }
+    }
+}
+
+impl<R: Reads> Turn<R> {
+    /// The reader, at the start.
+    pub fn put(&self, reader: R) {
+        self.state.lock().reader = Some(reader);
+    }
+
+    /// To be called before a call is sent.
+    pub fn calling(&self) {
+        self.unanswered.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A call has its answer, or nobody wants it any more.
+    pub fn answered(&self) {
+        self.unanswered.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// To be called after a call was sent for which no thread waits: somebody has to read the answer.
+    pub fn call_thread(&self) {
+        let mut state = self.state.lock();
+        if state.reader.is_some() {
+            state.is_called = true;
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits for the result of a call that was sent, and reads if no other thread does. `None`: there was none in time.
+    pub fn wait_for<T>(&self, slot: &Slot<T>, until: Option<IoDeadline>) -> Option<Result<T, LinkError>> {
+        match self.pick_up() {
+            Some(reader) => self.lead(slot, until, reader),
+            None => slot.wait(until),
+        }
+        let result = slot.take();
+        if result.is_some() || until.is_some_and(IoDeadline::is_over) {
+            return result;
+        }
+        // The link has ended while this thread was reading: the thread of the link gives each call its error.
+        slot.wait(until);
+        slot.take()
+    }
+
+    /// The reader, if no thread has it.
+    fn pick_up(&self) -> Option<R> {
+        let mut state = self.state.lock();
+        if state.has_ended {
+            return None;
+        }
+        let reader = state.reader.take();
+        state.picked_up += u64::from(reader.is_some());
+        reader
+    }
+
+    /// Reads until the slot is filled.
+    fn lead<T>(&self, slot: &Slot<T>, until: Option<IoDeadline>, mut reader: R) {
+        let mut is_over = false;
+        while !is_over && !slot.has_result() {
+            is_over = until.is_some_and(IoDeadline::is_over);
+            if !is_over && reader.read(until).is_err() {
+                return self.put_down(reader, true);
+            }
+        }
+        self.put_down(reader, false);
+    }
+
+    /// After its end the reader is for the thread of the link, whose next read fails again.
+    fn put_down(&self, reader: R, has_ended: bool) {
+        let mut state = self.state.lock();
+        state.has_ended |= has_ended;
+        state.reader = Some(reader);
+        if has_ended || state.is_asleep || self.unanswered.load(Ordering::SeqCst) > 0 {
+            state.is_called = true;
+            self.changed.notify_one();
+        }
+    }
+
+    /// The work of the thread of the link. Returns at the end, with its cause.
+    pub fn serve(&self) -> (R, EndCause) {
+        let mut seen = 0;
+        loop {
+            let mut reader = self.await_turn(&mut seen);
+            loop {
+                match reader.read(None) {
+                    Err(cause) => {
+                        self.state.lock().has_ended = true;
+                        return (reader, cause);
+                    }
+                    // The thread that has got this answer is likely to call again.
+                    Ok(true) if self.unanswered.load(Ordering::SeqCst) == 0 => break,
+                    Ok(_) => {}
+                }
+            }
+            self.put_down(reader, false);
+        }
+    }
+
+    /// Waits until the thread of the link has to read. `seen`: how many times callers had read when it looked last.
+    fn await_turn(&self, seen: &mut u64) -> R {
+        let mut state = self.state.lock();
+        loop {
+            let is_unused = state.picked_up == *seen;
+            *seen = state.picked_up;
+            if (is_unused || state.is_called)
+                && let Some(reader) = state.reader.take()
+            {
+                state.is_called = false;
+                return reader;
+            }
+            if is_unused {
+                state.is_asleep = true;
+                state = self.changed.wait(state);
+                state.is_asleep = false;
+            } else {
+                state = self.changed.wait_timeout(state, LINGER);
+            }
+        }
+    }
+}
