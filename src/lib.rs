@@ -1,8 +1,8 @@
 //! The ZEO storage server for ZODB: the programs `runzeo`, `zeocache`, `zeopack` and
 //! `zeopasswd`, and what others may build on.
 //!
-//! Public are [`client`], [`storage`], [`auth`], [`commands`] and [`ids`], for four purposes. Everything else may change
-//! with any version.
+//! Public are [`client`], [`storage`], [`auth`], [`commands`] and [`ids`], for four purposes. Everything else may
+//! change with any version.
 //!
 //! # A client of a ZEO server
 //!

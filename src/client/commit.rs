@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::mem;
 
 use super::ask::{AskError, ask, understood};
+use super::commit_blobs::CommitBlobs;
 use super::link::{Link, LinkError};
 use super::recent::Change;
 use super::turns::Turn;
@@ -101,7 +102,8 @@ impl Upstream {
         let begun = self.begin(&staged)?;
         self.check_that_it_can(&begun, &staged)?;
         let mut outcome = ServerChanges::default();
-        self.send_operations(&begun, &staged, &mut outcome)?;
+        let blobs = CommitBlobs::of(&mut staged, self.blobs.as_ref())?;
+        self.send_operations(&begun, &staged, &blobs, &mut outcome)?;
         let mut rounds = 0;
         loop {
             let conflicts = self.vote_once(&begun, &staged, &mut outcome)?;
@@ -113,11 +115,12 @@ impl Upstream {
                 return Err(NotVoted::Unmerged { conflicts, staged: Box::new(staged) });
             }
             for conflict in conflicts {
-                if rounds == ROUNDS_MAX {
+                if rounds == ROUNDS_MAX || !blobs.can_be_sent_again() {
                     return Err(conflict.into());
                 }
                 self.merge(&begun, &mut staged, conflict, &mut outcome)?;
             }
+            blobs.send_again(&begun.in_use.link, &staged, begun.txn)?;
         }
         self.check_reads(&begun, &staged)?;
         let undone = outcome.undone.iter().map(|oid| Undone { oid: *oid, restored: None }).collect();
@@ -189,12 +192,19 @@ impl Upstream {
         Ok(())
     }
 
-    fn send_operations(&self, begun: &Begun, staged: &Staged, outcome: &mut ServerChanges) -> Result<()> {
+    fn send_operations(
+        &self,
+        begun: &Begun,
+        staged: &Staged,
+        blobs: &CommitBlobs,
+        outcome: &mut ServerChanges,
+    ) -> Result<()> {
         let Begun { in_use: InUse { link, .. }, txn, .. } = begun;
         let (wire, txn) = (link.wire(), *txn);
-        for op in staged.ops() {
+        for (at, op) in staged.ops().iter().enumerate() {
             let oid = op.oid;
             match op.kind {
+                OpKind::Store { .. } if blobs.goes_with(oid, at) => blobs.send(link, staged, oid, txn)?,
                 OpKind::Store { serial } => {
                     link.send(&Call::Store { oid, serial, data: &staged.payload(op)?, txn });
                 }
@@ -323,13 +333,14 @@ impl Upstream {
 
     /// Finishes a transaction. The outcome goes to the publisher, with the ticket, from the thread of the link.
     pub fn finish(self: &Arc<Self>, voted: ServerVoted, ticket: Ticket) {
-        let ServerVoted { mut begun, staged, resolved, undone } = voted;
+        let ServerVoted { mut begun, mut staged, resolved, undone } = voted;
         // From here on it cannot be aborted.
         begun.is_open = false;
         let upstream = Arc::clone(self);
         let (link, txn) = (begun.in_use.link.clone(), begun.txn);
         link.start(&Call::TpcFinish { txn }, move |link, answer| {
-            let outcome = upstream.finished(link, &begun.in_use, answer, &staged, &resolved, &undone, ticket);
+            let outcome =
+                upstream.finished(link, &begun.in_use, answer, &mut staged, &resolved, &undone, ticket);
             drop(begun);
             if let Err((ticket, error)) = outcome {
                 upstream.publisher.failed(ticket, error, LOG, &upstream.name());
@@ -344,7 +355,7 @@ impl Upstream {
         link: &Link,
         in_use: &InUse,
         answer: std::result::Result<Answer<'_>, LinkError>,
-        staged: &Staged,
+        staged: &mut Staged,
         resolved: &[Oid],
         undone: &[Undone],
         ticket: Ticket,
@@ -366,6 +377,9 @@ impl Upstream {
             }
             Err(error) => return Err((ticket, unknown(&error))),
         };
+        if let Some(blobs) = &self.blobs {
+            staged.take_blobs().into_iter().for_each(|(oid, blob)| blobs.committed(oid, tid, blob));
+        }
         let mut oids: BTreeSet<Oid> = undone.iter().map(|undone| undone.oid).collect();
         oids.extend(staged.ops().iter().filter(|op| changes(op.kind)).map(|op| op.oid));
         oids.extend(resolved);

@@ -1,8 +1,8 @@
 //! The client half of ZEO: one database of a server of any generation, this program's or Python's, with a cache that
 //! survives restarts.
 //!
-//! [`Client`] connects, keeps the cache right, and commits; a [`View`] is a snapshot. Both are synchronous and may be used
-//! from any number of threads.
+//! [`Client`] connects, keeps the cache right, and commits; a [`View`] is a snapshot. Both are synchronous and may be
+//! used from any number of threads.
 //!
 //! ```no_run
 //! use runzeo::client::{Client, ClientOptions};
@@ -30,14 +30,16 @@
 //! # Inside
 //!
 //! `connector` keeps one `link` to the best of several addresses, which `dial` makes; `prepare` registers on it and
-//! verifies the `cache`; `upstream` has the link in use and the loads under way; `timeline` is where all that arrives meets.
-//! `commit` sends transactions, `blobs` keeps blobs. `storage` makes all of it a storage of the server (`<zeoclient>`),
-//! `library` and `view` are the public face.
+//! verifies the `cache`; `upstream` has the link in use and the loads under way; `timeline` is where all that arrives
+//! meets. `commit` sends transactions, `blobs` keeps blobs. `storage` makes all of it a storage of the server
+//! (`<zeoclient>`), `library` and `view` are the public face.
 
 mod ask;
+mod blob_loads;
 pub(crate) mod blobs;
 pub(crate) mod cache;
 mod commit;
+mod commit_blobs;
 pub(crate) mod connector;
 pub(crate) mod dial;
 mod flights;

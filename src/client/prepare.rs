@@ -8,6 +8,7 @@ use std::mem;
 use std::time::Duration;
 
 use super::ask::{AskError, ask};
+use super::blobs::IncomingBlobs;
 use super::connector::{Prepare, PrepareError};
 use super::iterate::iterate_on;
 use super::link::{EndCause, Link, Receiver};
@@ -29,6 +30,7 @@ pub struct Preparing {
     id: LinkId,
     serialnos: Arc<Mutex<Vec<(Oid, Serialno)>, rank::Serialnos>>,
     check: Mutex<FullCheck, rank::FullCheck>,
+    incoming: Arc<IncomingBlobs>,
 }
 
 /// What the server has answered to `verify` so far.
@@ -65,7 +67,13 @@ impl Prepare for Prepares {
         let id = self.0.next_link();
         self.0.timeline.prepare(id);
         let upstream = Arc::clone(&self.0);
-        Preparing { upstream, id, serialnos: Arc::default(), check: Mutex::default() }
+        Preparing {
+            upstream,
+            id,
+            serialnos: Arc::default(),
+            check: Mutex::default(),
+            incoming: Arc::default(),
+        }
     }
 
     fn prepare(&self, link: &Link, receiver: &Arc<Preparing>, read_only: bool) -> Result<(), PrepareError> {
@@ -135,7 +143,8 @@ impl Preparing {
         }
         upstream.timeline.adopt(self.id, verified.last, found);
         let serialnos = Arc::clone(&self.serialnos);
-        let in_use = InUse { id: self.id, link: link.clone(), is_read_only: read_only, serialnos };
+        let incoming = Arc::clone(&self.incoming);
+        let in_use = InUse { id: self.id, link: link.clone(), is_read_only: read_only, serialnos, incoming };
         upstream.take_into_use(in_use, info);
         Ok(())
     }
@@ -174,8 +183,8 @@ impl Preparing {
     }
 }
 
-/// The transactions after `since` up to `last`, each with its objects, if they are few and account for all of `oids` that
-/// a server has named as changed. Their records come along, so this is for few.
+/// The transactions after `since` up to `last`, each with its objects, if they are few and account for all of `oids`
+/// that a server has named as changed. Their records come along, so this is for few.
 fn list_missed(link: &Link, since: Tid, last: Tid, oids: &[Oid]) -> Option<Vec<Change>> {
     if oids.len() > LISTED_MAX {
         return None;
@@ -219,9 +228,9 @@ impl Receiver for Preparing {
             ServerPush::EndVerify => self.check.lock().has_ended = true,
             ServerPush::Serialnos(serialnos) => self.serialnos.lock().extend(serialnos),
             ServerPush::Info(info) => self.upstream.update_info(|known| known.update(&info)),
-            ServerPush::BlobStart { .. } | ServerPush::BlobChunk { .. } | ServerPush::BlobStop { .. } => {
-                // TODO
-            }
+            ServerPush::BlobStart { oid, serial } => self.incoming.started(oid, serial),
+            ServerPush::BlobChunk { oid, serial, chunk } => self.incoming.chunk(oid, serial, chunk),
+            ServerPush::BlobStop { oid, serial } => self.incoming.stopped(oid, serial),
         }
     }
 

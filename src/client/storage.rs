@@ -8,6 +8,7 @@
 use std::ops::ControlFlow;
 
 use super::ask::ask;
+use super::blobs::ClientBlobs;
 use super::cache::{BLOCK_HEADER_LEN, Cache, CacheOptions};
 use super::commit::ServerVoted;
 use super::connector::{Connector, ConnectorOptions, RetryLimits};
@@ -25,9 +26,9 @@ use crate::base::sync::{Arc, Mutex, rank};
 use crate::conflict::Resolver;
 use crate::net::tls::ClientTls;
 use crate::storage::{
-    Commit, Committed, Delivery, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load,
-    Loaded, Pack, PackRequest, Publisher, Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt,
-    TransactionIterator, Undo, UndoEntry, VoteResult, Voted,
+    BlobDir, BlobFile, Blobs, Commit, Committed, Delivery, History, HistoryEntry, Iterate, IternextRecord,
+    LastInvalidations, Load, Loaded, Pack, PackRequest, Publisher, Refusal, Result, Staged, Storage,
+    StorageError, Ticket, TidAt, TransactionIterator, Undo, UndoEntry, VoteResult, Voted,
 };
 use crate::wire::calls::Call;
 
@@ -36,8 +37,11 @@ const OIDS_AT_ONCE: usize = 100;
 /// Entries of undo logs and histories that are asked for at once, at first.
 const ENTRIES_AT_ONCE: i64 = 64;
 
+/// Python's interface of storages with blobs.
+const BLOB_STORAGE: &str = "IBlobStorage";
 /// Python's interfaces that a server may have and that this storage passes on.
-const INTERFACES: [(&str, &str); 8] = [
+const INTERFACES: [(&str, &str); 9] = [
+    ("ZODB.interfaces", BLOB_STORAGE),
     ("ZODB.interfaces", "IStorageRestoreable"),
     ("ZODB.interfaces", "IStorageIteration"),
     ("ZODB.interfaces", "IStorageUndoable"),
@@ -63,9 +67,6 @@ impl ClientStorage {
     pub fn open(options: ClientOptions) -> Result<ClientStorage> {
         let refused = |message| StorageError::Refused { what: Refusal::Options, message };
         options.check().map_err(|error| refused(error.to_string()))?;
-        if options.blob_dir.is_some() {
-            return Err(refused("blob-dir: clients do not support blobs yet".into()));
-        }
         let tls = options.tls.as_ref().map(|tls| ClientTls::load(&tls.files, tls.host.clone()));
         let tls = tls.transpose().map_err(|error| refused(format!("<ssl>: {error}")))?;
         let cache_options = CacheOptions::new(options.cache_path.as_deref(), options.cache_size);
@@ -73,7 +74,8 @@ impl ClientStorage {
             what: Refusal::FileInUse,
             message: error.to_string(),
         })?;
-        let upstream = Upstream::new(options, cache);
+        let blobs = ClientBlobs::open(&options)?;
+        let upstream = Upstream::new(options, cache, blobs);
         let publishing = Publishing(Arc::downgrade(&upstream));
         upstream.timeline.set_listener(Arc::new(publishing));
         let options = &upstream.options;
@@ -164,7 +166,13 @@ impl Storage for ClientStorage {
 
     fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
         let info = self.upstream.info();
-        INTERFACES.into_iter().filter(|(_, name)| info.provides(name)).collect()
+        let has_blobs = self.upstream.blobs.is_some();
+        let has = |name| match name {
+            // Servers before Z309 name no interfaces, and tell at the call.
+            BLOB_STORAGE => has_blobs && (info.interfaces.is_empty() || info.provides(name)),
+            _ => info.provides(name),
+        };
+        INTERFACES.into_iter().filter(|(_, name)| has(name)).collect()
     }
 
     fn last_transaction(&self) -> Tid {
@@ -213,6 +221,10 @@ impl Storage for ClientStorage {
 
     fn packing(&self) -> Option<&dyn Pack> {
         Some(self)
+    }
+
+    fn blobs(&self) -> Option<&dyn Blobs> {
+        self.upstream.blobs.as_ref().map(|_| self as &dyn Blobs)
     }
 }
 
@@ -383,6 +395,16 @@ impl Undo for ClientStorage {
             "{}: clients of ZODB 3.9 and older cannot undo through this server",
             self.upstream.name()
         )))
+    }
+}
+
+impl Blobs for ClientStorage {
+    fn dir(&self) -> Option<&Arc<BlobDir>> {
+        self.upstream.blobs.as_ref().map(ClientBlobs::dir)
+    }
+
+    fn load_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
+        self.upstream.load_blob(oid, serial)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::ask::{AskError, ask, understood};
+use super::blobs::{ClientBlobs, IncomingBlobs};
 use super::cache::Cache;
 use super::flights::{Flight, Flights, Landed, Revision};
 use super::link::{Link, LinkError};
@@ -31,6 +32,8 @@ pub struct Upstream {
     pub turns: Arc<Turns>,
     pub publisher: PublisherSlot,
     pub resolver: ResolverSlot,
+    /// `None`: there is no `blob-dir`.
+    pub blobs: Option<ClientBlobs>,
     next_transaction: AtomicU64,
     flights: Flights,
     current: Mutex<LinkState, rank::CurrentLink>,
@@ -68,6 +71,8 @@ pub struct InUse {
     pub is_read_only: bool,
     /// What the server said about stores before it answered vote. Before ZEO 5.
     pub serialnos: Arc<Mutex<Vec<(Oid, Serialno)>, rank::Serialnos>>,
+    /// The blobs that the server is sending.
+    pub incoming: Arc<IncomingBlobs>,
 }
 
 /// A load that [`Upstream::start`] has begun.
@@ -79,7 +84,7 @@ pub enum Started {
 
 impl Upstream {
     /// A client without a link.
-    pub fn new(options: ClientOptions, cache: Cache) -> Arc<Upstream> {
+    pub fn new(options: ClientOptions, cache: Cache, blobs: Option<ClientBlobs>) -> Arc<Upstream> {
         let last = cache.last_tid().unwrap_or_default();
         let current = LinkState {
             link: None,
@@ -95,6 +100,7 @@ impl Upstream {
             turns: Arc::default(),
             publisher: PublisherSlot::default(),
             resolver: ResolverSlot::default(),
+            blobs,
             next_transaction: AtomicU64::new(1),
             flights: Flights::default(),
             current: Mutex::new(current),
@@ -124,9 +130,10 @@ impl Upstream {
         self.next_transaction.fetch_add(1, Ordering::Relaxed) as i64 & i64::MAX
     }
 
-    /// Whether anything may know of objects that are not in the cache.
+    /// Whether anything may know of objects that are not in the cache, or of another last transaction: after a first
+    /// connection, and where none was waited for.
     pub fn has_readers(&self) -> bool {
-        self.current.lock().was_connected
+        !self.options.wait || self.current.lock().was_connected
     }
 
     /// The link in use. Waits for one, but not longer than `wait-timeout` after the last one was lost: then all calls

@@ -133,7 +133,10 @@ pub fn verify(
     let current = cache.current();
     let last = match cache.last_tid() {
         Some(last) => last,
-        None if current.is_empty() => return verified(server_last, Found::Nothing, Verdict::Empty),
+        None if current.is_empty() => {
+            let found = if options.has_readers { Found::Unknown } else { Found::Nothing };
+            return verified(server_last, found, Verdict::Empty);
+        }
         None => return verified(server_last, Found::Unknown, Verdict::WithoutTid),
     };
     if current.is_empty() && !options.has_readers {

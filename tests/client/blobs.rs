@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -72,11 +73,17 @@ fn server() -> Server {
     Server::start_storage("", "blob-dir blobs")
 }
 
-fn script(environment: &str, what: &str, server: &Server, dir: &Path, numbers: [&str; 2]) -> Option<Command> {
+pub fn script(
+    environment: &str,
+    what: &str,
+    server: SocketAddr,
+    dir: &Path,
+    numbers: [&str; 2],
+) -> Option<Command> {
     let mut command = Command::new(python(environment)?);
     command
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/client/blob_cache.py"))
-        .args([what, &server.address.ip().to_string(), &server.address.port().to_string()])
+        .args([what, &server.ip().to_string(), &server.port().to_string()])
         .arg(dir)
         .args(numbers)
         .stdin(Stdio::piped())
@@ -88,23 +95,23 @@ fn script(environment: &str, what: &str, server: &Server, dir: &Path, numbers: [
 /// Lets a client of Python make blobs in the server: one line for each. `None`: there is no such Python.
 fn stored(server: &Server, dir: &Path) -> Option<String> {
     let count = COUNT.to_string();
-    let output = script("zeo6-py311", "store", server, dir, [&count, "0"])?.output().unwrap();
+    let output = script("zeo6-py311", "store", server.address, dir, [&count, "0"])?.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
-fn start(mut command: Command, lines: &str) -> Child {
+pub fn start(mut command: Command, lines: &str) -> Child {
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     child
 }
 
-fn check_success(name: &str, child: Child) {
+pub fn check_success(name: &str, child: Child) {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -113,7 +120,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn has_suffix(path: &Path, suffix: &str) -> bool {
+pub fn has_suffix(path: &Path, suffix: &str) -> bool {
     path.extension().is_some_and(|found| found == suffix)
 }
 
@@ -146,14 +153,16 @@ fn pythons_clients_read_what_we_downloaded_and_we_what_they_did() {
         for known in &known {
             assert!(load(&cache, known) == known.content());
         }
-        let Some(command) = script(environment, "load", &server, &ours, ["100000000", "0"]) else { continue };
+        let Some(command) = script(environment, "load", server.address, &ours, ["100000000", "0"]) else {
+            continue;
+        };
         // It could not get them from the server.
         let before = files(&ours).len();
         check_success(environment, start(command, &lines));
         // Its lock and its attempts to check the size are files, too.
         let added: Vec<_> = files(&ours).into_iter().filter(|path| has_suffix(path, "blob")).collect();
         assert_eq!(added.len(), COUNT, "{before} files before");
-        let command = script(environment, "load", &server, &theirs, ["100000000", "0"]).unwrap();
+        let command = script(environment, "load", server.address, &theirs, ["100000000", "0"]).unwrap();
         check_success(environment, start(command, &lines));
         let cache = open(&theirs, None);
         for known in &known {
@@ -172,7 +181,7 @@ fn processes_of_all_kinds_download_and_check_sizes_at_the_same_time() {
     let cache = open(&shared, Some(1_000_000));
     let pythons: Vec<_> = ["zeo4-py27", "zeo6-py311", "zeo6-py311"]
         .iter()
-        .filter_map(|name| Some((name, script(name, "load", &server, &shared, ["1000000", "1500"])?)))
+        .filter_map(|name| Some((name, script(name, "load", server.address, &shared, ["1000000", "1500"])?)))
         .map(|(name, command)| (name, start(command, &lines)))
         .collect();
     thread::scope(|scope| {
@@ -210,7 +219,7 @@ fn a_killed_download_leaves_no_damaged_blob() {
     for round in 0..6u64 {
         let test = "blobs::a_killed_download_leaves_no_damaged_blob";
         let mut ours = child(test).env("BLOBS", dir.path()).stdout(Stdio::null()).spawn().unwrap();
-        let python = script("zeo6-py311", "load", &server, &shared, ["300000", "1000000"]).unwrap();
+        let python = script("zeo6-py311", "load", server.address, &shared, ["300000", "1000000"]).unwrap();
         let mut python = start(python, &lines);
         thread::sleep(Duration::from_millis(700 + 37 * round));
         ours.kill().unwrap();
@@ -223,7 +232,7 @@ fn a_killed_download_leaves_no_damaged_blob() {
     for known in &known {
         assert!(load(&cache, known) == known.content());
     }
-    let python = script("zeo4-py27", "load", &server, &shared, ["100000000", "0"]);
+    let python = script("zeo4-py27", "load", server.address, &shared, ["100000000", "0"]);
     if let Some(python) = python {
         check_success("zeo4-py27", start(python, &lines));
     }

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod blob_middle;
 mod blob_transfers;
 mod blobs;
 mod cache;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::cache::BlobCache;
+use super::cache::{BlobCache, BlobCacheOptions};
 use crate::base::ids::{Oid, Tid};
+use crate::client::options::ClientOptions;
 use crate::storage::blob::StagedBlob;
 use crate::storage::{BlobDir, BlobFile, Result, StorageError};
 
@@ -25,6 +26,23 @@ pub enum OutgoingBlob {
 }
 
 impl ClientBlobs {
+    /// Opens what the options say. `None`: there is no `blob-dir`.
+    ///
+    /// Errors: `Refused` if a cache is to be shared, or the directory of a storage is to be a cache.
+    pub fn open(options: &ClientOptions) -> Result<Option<ClientBlobs>> {
+        let Some(dir) = &options.blob_dir else { return Ok(None) };
+        if options.shared_blob_dir {
+            return ClientBlobs::open_shared(dir).map(Some);
+        }
+        let cache = BlobCache::open(BlobCacheOptions {
+            dir: dir.clone(),
+            size: options.blob_cache_size,
+            check_percent: options.blob_cache_size_check,
+            name: options.name.clone(),
+        })?;
+        Ok(Some(ClientBlobs::Cache(cache)))
+    }
+
     /// Opens the directory of the server.
     ///
     /// Errors: `Refused` if it is a cache.
