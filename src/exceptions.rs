@@ -6,6 +6,8 @@
 
 pub mod meaning;
 
+use std::borrow::Cow;
+
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::Conflict;
 use crate::pickle::record;
@@ -62,7 +64,8 @@ pub fn of_storage_error(error: &StorageError) -> PyException {
         },
         StorageError::Closed(why) => pos("StorageSystemError", why),
         StorageError::Disconnected(why) | StorageError::OutcomeUnknown(why) => {
-            PyException::new("ZEO.Exceptions", "ClientDisconnected", vec![Value::text(why)])
+            let (module, name) = CLIENT_DISCONNECTED;
+            PyException::new(module, name, vec![Value::text(why)])
         }
         StorageError::Server { class, message } => of_server(class, message),
     }
@@ -146,8 +149,8 @@ fn undo_error(reason: &str, oid: Option<Oid>) -> PyException {
 }
 
 /// FileStorage gives it pairs (oid, UndoError), of which the first ends up as reason and oid.
-fn multiple_undo_errors(errors: &[(Oid, &'static str)]) -> PyException {
-    let pair = |(oid, reason): &(Oid, &'static str)| -> (Value, Value) {
+fn multiple_undo_errors(errors: &[(Oid, Cow<'static, str>)]) -> PyException {
+    let pair = |(oid, reason): &(Oid, Cow<'static, str>)| -> (Value, Value) {
         ((*oid).into(), Value::Exception(Box::new(undo_error(reason, Some(*oid)))))
     };
     let pairs = errors
@@ -175,6 +178,13 @@ fn conflict_error(name: &'static str, message: &str, conflict: &Conflict) -> PyE
         ("serials", Value::Tuple(vec![conflict.committed.into(), conflict.read.into()])),
     ])
 }
+
+/// Whether the error is that the storage is another server's, which cannot be reached.
+pub fn is_upstream_lost(exception: &PyException) -> bool {
+    (&*exception.module, &*exception.name) == CLIENT_DISCONNECTED
+}
+
+const CLIENT_DISCONNECTED: (&str, &str) = ("ZEO.Exceptions", "ClientDisconnected");
 
 /// Whether an error is an everyday answer, not an event for the log.
 pub fn is_routine(exception: &PyException) -> bool {

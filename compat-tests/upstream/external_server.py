@@ -18,6 +18,8 @@ import tempfile
 from time import sleep, time as now
 
 BINARY = os.environ['RUNZEO_BINARY']
+# 'ours' or 'python': a server of ours stands between the clients and another one, of this kind, that has the storage.
+ROOT = os.environ.get('RUNZEO_ROOT')
 COMMAND = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'python_server.py')] \
     if BINARY == 'python' else [BINARY]
 
@@ -27,6 +29,8 @@ STOP_SECONDS = 20
 # All of the current test: servers by pid, those that were stopped, sockets that reserve ports, and what went
 # wrong beside the test.
 running = {}
+# The root of a server in the middle, by the pid of that one.
+roots = {}
 stopped = []
 reserved = []
 server_errors = []
@@ -95,6 +99,7 @@ def _candidates():
 def _start(config, address, protocol, umask=None):
     """Runs the server with that configuration and waits until it answers at the address."""
     environment = dict(os.environ)
+    root = _start_root(config) if ROOT else None
     with open(config) as f:
         text = f.read()
     if re.search(r'(?m)^monitor-address', text):
@@ -108,6 +113,8 @@ def _start(config, address, protocol, umask=None):
         if former is not None:
             os.umask(former)
     running[process.pid] = process
+    if root:
+        roots[process.pid] = root
     started[0] += 1
     deadline = now() + START_SECONDS
     while not _answers(address, '<ssl>' in text):
@@ -119,6 +126,42 @@ def _start(config, address, protocol, umask=None):
         sleep(.02)
     served[0] += 1
     return process
+
+
+def _start_root(config):
+    """Starts a server of the storages in the configuration, which becomes that of a server in the middle: its storage is
+    the other server's. Returns the pid; None if the configuration is not of that kind."""
+    with open(config) as f:
+        text = f.read()
+    zeo = re.search(r'(?s)<zeo>.*?</zeo>\s*', text)
+    log = re.search(r'(?s)<eventlog>.*</eventlog>\s*', text)
+    storages = text.replace(zeo.group(0), '').replace(log.group(0) if log else '', '')
+    named = re.findall(r'(?m)^<[a-z]+storage(?: +([^\s/>]+))?\s*/?>', storages)
+    if 'zeoclient' in storages or len(named) != 1 or '%import' in storages:
+        return None
+    port = get_port()
+    kept = ''.join(line + '\n' for line in zeo.group(0).splitlines()
+                   if re.match(r'\s*(conflict-resolver|client-conflict-resolution|read-only|invalidation-queue-size)\s', line))
+    root_config = config + '.root'
+    with open(root_config, 'w') as f:
+        f.write('<zeo>\naddress 127.0.0.1:%d\n%s</zeo>\n%s' % (port, kept, storages))
+    name = ' ' + named[0] if named[0] else ''
+    client = '<zeoclient%s>\nserver 127.0.0.1:%d\nstorage %s\n' % (name, port, named[0] or '1')
+    blobs = re.search(r'(?m)^\s*blob-dir\s+(\S+)', storages)
+    if blobs:
+        client += 'blob-dir %s\nshared-blob-dir yes\n' % blobs.group(1)
+    with open(config, 'w') as f:
+        f.write(zeo.group(0) + (log.group(0) if log else '') + client + '</zeoclient>\n')
+    command = COMMAND if ROOT == 'ours' else [
+        sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'python_server.py')]
+    process = subprocess.Popen(command + ['-C', root_config], close_fds=True)
+    running[process.pid] = process
+    deadline = now() + START_SECONDS
+    while not _answers(('127.0.0.1', port), False):
+        if _exit_status(process.pid) is not None or now() > deadline:
+            raise RuntimeError('the root does not listen, configuration:\n%s' % open(root_config).read())
+        sleep(.02)
+    return process.pid
 
 
 def _with_resolver(text):
@@ -176,6 +219,10 @@ def _exit_status(pid):
 
 def _stop(pid):
     """SIGTERM, and waits until the process has ended. What is wrong with that is a failure of the test."""
+    if pid in roots:
+        root = roots.pop(pid)
+        _stop(pid)
+        pid = root
     if pid not in running:
         return
     # Kept: subprocess waits by itself for a process that nobody refers to, and the test could not any more.

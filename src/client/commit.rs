@@ -22,7 +22,7 @@ use crate::base::sync::Arc;
 use crate::conflict::{Conflict, ThreeStates};
 use crate::exceptions::meaning::to_storage_error;
 use crate::storage::{
-    Merging, NotVoted, OpKind, Result, Staged, StorageError, Ticket, TidAt, Undone, VoteResult, Voted,
+    Merging, NotVoted, Op, OpKind, Result, Staged, StorageError, Ticket, TidAt, Undone, VoteResult, Voted,
 };
 use crate::wire::answers::{Answer, Serialno};
 use crate::wire::availability::Method;
@@ -243,7 +243,7 @@ impl Upstream {
         let in_use = &begun.in_use;
         let wire = in_use.link.wire();
         let voted = ask(&in_use.link, &Call::Vote { txn: begun.txn }, None, |answer| answer.vote());
-        let voted = voted.map_err(|error| self.vote_refused(error))?;
+        let voted = voted.map_err(|error| self.vote_refused(error, staged))?;
         let mut changed: BTreeSet<Oid> = voted.resolved.into_iter().collect();
         if wire.sends_serialnos() {
             let serialnos = mem::take(&mut *in_use.serialnos.lock());
@@ -252,7 +252,7 @@ impl Upstream {
                     Serialno::Stored(_) => {}
                     Serialno::Resolved => drop(changed.insert(oid)),
                     Serialno::Raised(exception) => {
-                        return Err(self.vote_refused(AskError::Raised(exception)));
+                        return Err(self.vote_refused(AskError::Raised(exception), staged));
                     }
                 }
             }
@@ -274,10 +274,15 @@ impl Upstream {
     }
 
     /// The error of a vote. The cache may be wrong about an object that conflicts: the next transaction loads it again.
-    fn vote_refused(&self, error: AskError) -> StorageError {
-        let error = StorageError::from(error);
-        if let StorageError::Conflict(conflict) | StorageError::ReadConflict(conflict) = &error {
+    fn vote_refused(&self, error: AskError, staged: &Staged) -> StorageError {
+        let mut error = StorageError::from(error);
+        if let StorageError::Conflict(conflict) | StorageError::ReadConflict(conflict) = &mut error {
             self.timeline.forget(conflict.oid);
+            // For the name of the class in the message.
+            let stored = |op: &&Op| op.oid == conflict.oid && matches!(op.kind, OpKind::Store { .. });
+            if let Some(op) = staged.ops().iter().rev().find(stored) {
+                conflict.data = staged.payload(op).unwrap_or_default();
+            }
         }
         error
     }

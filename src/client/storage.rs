@@ -6,9 +6,11 @@
 //! order, by the thread that receives them: see [`timeline`](super::timeline).
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use super::ask::ask;
 use super::blobs::ClientBlobs;
+use super::cache::trace::Trace;
 use super::cache::{BLOCK_HEADER_LEN, Cache, CacheOptions};
 use super::commit::ServerVoted;
 use super::connector::{Connector, ConnectorOptions, RetryLimits};
@@ -32,6 +34,8 @@ use crate::storage::{
 };
 use crate::wire::calls::Call;
 
+/// Interval in which the cache is made durable.
+const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Object ids that are asked for at once. Python's servers give no more.
 const OIDS_AT_ONCE: usize = 100;
 /// Entries of undo logs and histories that are asked for at once, at first.
@@ -40,7 +44,7 @@ const ENTRIES_AT_ONCE: i64 = 64;
 /// Python's interface of storages with blobs.
 const BLOB_STORAGE: &str = "IBlobStorage";
 /// Python's interfaces that a server may have and that this storage passes on.
-const INTERFACES: [(&str, &str); 9] = [
+const INTERFACES: [(&str, &str); 10] = [
     ("ZODB.interfaces", BLOB_STORAGE),
     ("ZODB.interfaces", "IStorageRestoreable"),
     ("ZODB.interfaces", "IStorageIteration"),
@@ -50,6 +54,7 @@ const INTERFACES: [(&str, &str); 9] = [
     ("ZODB.interfaces", "IStorage"),
     ("ZODB.interfaces", "IMVCCPrefetchStorage"),
     ("ZODB.interfaces", "ReadVerifyingStorage"),
+    ("zope.interface", "Interface"),
 ];
 
 /// The storage of another server. Disconnects when it is dropped.
@@ -69,7 +74,8 @@ impl ClientStorage {
         options.check().map_err(|error| refused(error.to_string()))?;
         let tls = options.tls.as_ref().map(|tls| ClientTls::load(&tls.files, tls.host.clone()));
         let tls = tls.transpose().map_err(|error| refused(format!("<ssl>: {error}")))?;
-        let cache_options = CacheOptions::new(options.cache_path.as_deref(), options.cache_size);
+        let mut cache_options = CacheOptions::new(options.cache_path.as_deref(), options.cache_size);
+        cache_options.trace = Trace::is_wanted();
         let cache = Cache::open(cache_options).map_err(|error| StorageError::Refused {
             what: Refusal::FileInUse,
             message: error.to_string(),
@@ -100,6 +106,7 @@ impl ClientStorage {
                 .wait(options.wait_timeout)
                 .map_err(|error| StorageError::Disconnected(format!("{}: {error}", upstream.name())))?;
         }
+        save_regularly(&upstream).map_err(StorageError::io("starting the thread that saves the cache"))?;
         Ok(ClientStorage { upstream, connector, oids: Mutex::default() })
     }
 
@@ -115,9 +122,33 @@ impl ClientStorage {
         Ok(ask(&in_use.link, &Call::Pack { time, wait: true }, None, |answer| answer.done())?)
     }
 
+    fn end(&self) {
+        self.upstream.close();
+        self.connector.close();
+        self.upstream.timeline.cache().close();
+    }
+
     /// A revision for a reader: what ends after the last transaction that is published is current.
     fn as_published(&self, last: Tid, end: Option<Tid>) -> Option<Tid> {
         end.filter(|end| *end <= last)
+    }
+}
+
+/// The cache is made durable from time to time: what a power cut leaves is not much older.
+fn save_regularly(upstream: &Arc<Upstream>) -> std::io::Result<()> {
+    let upstream = Arc::clone(upstream);
+    let thread = std::thread::Builder::new().name("zeo-cache".into());
+    let saving = thread.spawn(move || {
+        while !upstream.wait_for_close(SAVE_INTERVAL) {
+            upstream.timeline.cache().sync();
+        }
+    });
+    saving.map(drop)
+}
+
+impl Drop for ClientStorage {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -205,9 +236,7 @@ impl Storage for ClientStorage {
     }
 
     fn close(&self) -> Result<()> {
-        self.upstream.close();
-        self.connector.close();
-        self.upstream.timeline.cache().close();
+        self.end();
         Ok(())
     }
 

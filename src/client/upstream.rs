@@ -165,6 +165,14 @@ impl Upstream {
 
     /// From now on calls go to this link.
     pub fn take_into_use(&self, in_use: InUse, info: ServerInfo) {
+        let is_read_only = in_use.is_read_only;
+        self.use_link(in_use, info);
+        if !is_read_only {
+            self.publisher.became_writable().into_iter().for_each(|deliver| deliver());
+        }
+    }
+
+    fn use_link(&self, in_use: InUse, info: ServerInfo) {
         let mut current = self.current.lock();
         current.info = Arc::new(info);
         current.link = Some(in_use);
@@ -201,6 +209,12 @@ impl Upstream {
             self.timeline.lose(in_use.id);
             in_use.link.close();
         }
+    }
+
+    /// Waits until the client is closed, at most for `timeout`. Returns whether it is.
+    pub fn wait_for_close(&self, timeout: Duration) -> bool {
+        let current = self.current.lock();
+        self.changed.wait_timeout_while(current, timeout, |current| !current.is_closed).is_closed
     }
 
     pub fn is_closed(&self) -> bool {

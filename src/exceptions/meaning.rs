@@ -93,6 +93,13 @@ pub fn to_storage_error(exception: &PyException) -> StorageError {
         }
         Meaning::ReadOnly => StorageError::ReadOnly,
         Meaning::WrongTransaction => StorageError::Transaction(arguments(exception)),
+        Meaning::Undo(failures) if *exception.name == *"MultipleUndoErrors" => {
+            let failure = |failure: UndoFailure| Some((failure.oid?, failure.reason.into()));
+            match failures.into_iter().filter_map(failure).collect::<Vec<_>>() {
+                none if none.is_empty() => other(),
+                failures => StorageError::MultipleUndo(failures),
+            }
+        }
         Meaning::Undo(failures) => match failures.into_iter().next() {
             Some(first) => StorageError::Undo { reason: first.reason.into(), oid: first.oid },
             None => other(),
@@ -259,7 +266,10 @@ mod tests {
                 Meaning::Undo(vec![failure("why", None)]),
             ),
             (
-                of_storage_error(&StorageError::MultipleUndo(vec![(OID, "one"), (Oid(2), "two")])),
+                of_storage_error(&StorageError::MultipleUndo(vec![
+                    (OID, "one".into()),
+                    (Oid(2), "two".into()),
+                ])),
                 Meaning::Undo(vec![failure("one", Some(OID)), failure("two", Some(Oid(2)))]),
             ),
             (of_storage_error(&StorageError::Quota), Meaning::Other),

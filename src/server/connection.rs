@@ -3,11 +3,14 @@
 
 use std::sync::OnceLock;
 
-use crate::base::sync::{Arc, AtomicU64, Ordering};
+use crate::base::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+use crate::exceptions;
 use crate::server::outbox::Outbox;
 use crate::server::peer::Peer;
 use crate::server::transaction::state::TransactionSlot;
+use crate::wire::exception::PyException;
 use crate::wire::protocol::Wire;
+use crate::wire::request::MsgId;
 
 /// A client's connection.
 pub struct Connection {
@@ -19,6 +22,8 @@ pub struct Connection {
     /// Number of messages that belonged to a transaction; written by its session only, read by the thread that looks
     /// for idle transactions.
     pub progress: AtomicU64,
+    /// It was refused as a writer, because its storage was read-only then.
+    pub wanted_to_write: AtomicBool,
     /// The client's wire; known from its first message on.
     wire: OnceLock<Wire>,
 }
@@ -32,6 +37,7 @@ impl Connection {
             transaction: TransactionSlot::default(),
             loads: AtomicU64::new(0),
             progress: AtomicU64::new(0),
+            wanted_to_write: AtomicBool::new(false),
             wire: OnceLock::new(),
         }
     }
@@ -54,6 +60,16 @@ impl Connection {
     /// Notes that a message for the open transaction has come.
     pub fn progresses(&self) {
         self.progress.store(self.progress.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Appends the error of a call. If the storage is another server's that cannot be reached, the connection ends
+    /// instead: an exception would reach the application, while the client tries again by itself after a lost
+    /// connection.
+    pub fn put_error(&self, id: MsgId<'_>, exception: &PyException, out: &mut Vec<u8>) {
+        match exceptions::is_upstream_lost(exception) {
+            true => self.outbox.close("the server of its storage cannot be reached"),
+            false => self.wire().error_reply(id, exception, out),
+        }
     }
 
     /// Queues the reply to a call of this client's behind everything else, and sends it, without waiting. For threads

@@ -111,6 +111,12 @@ impl Hosted {
         }
     }
 
+    /// The registered connections that were refused as writers, and read now.
+    pub fn refused_writers(&self) -> Vec<Arc<Connection>> {
+        let connections = self.connections.lock();
+        connections.values().filter(|c| c.wanted_to_write.load(Ordering::Relaxed)).cloned().collect()
+    }
+
     // -- answers about the storage
 
     /// `{'length': …, 'size': …}`

@@ -63,7 +63,7 @@ pub fn reply_frame(connection: &Connection, id: &OwnedMsgId, result: &Result<Val
     let mut frame = Vec::new();
     match result {
         Ok(value) => connection.wire().reply(id.get(), value, &mut frame),
-        Err(exception) => connection.wire().error_reply(id.get(), exception, &mut frame),
+        Err(exception) => connection.put_error(id.get(), exception, &mut frame),
     }
     frame
 }

@@ -169,6 +169,12 @@ pub trait Publisher: Send + Sync {
         Box::new(|| ())
     }
 
+    /// For the storage of another server, which was read-only and is not any more: clients that wanted to write, and
+    /// read meanwhile, may do so.
+    fn became_writable(&self) -> Delivery {
+        Box::new(|| ())
+    }
+
     /// Answers the client that its transaction is not committed.
     fn failed(&self, ticket: Ticket, error: StorageError);
 }
@@ -205,6 +211,11 @@ impl PublisherSlot {
                 None
             }
         }
+    }
+
+    /// [`Publisher::became_writable`]
+    pub fn became_writable(&self) -> Option<Delivery> {
+        self.0.get().map(|publisher| publisher.became_writable())
     }
 
     /// [`Publisher::failed`]; without a publisher the error is logged.

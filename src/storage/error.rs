@@ -46,7 +46,7 @@ pub enum StorageError {
         oid: Option<Oid>,
     },
     /// `MultipleUndoErrors`: each object that cannot be undone, with the reason; at least one.
-    MultipleUndo(Vec<(Oid, &'static str)>),
+    MultipleUndo(Vec<(Oid, Cow<'static, str>)>),
     /// `FileStorageQuotaError`
     Quota,
     /// `Unsupported`: this storage or server cannot do it.

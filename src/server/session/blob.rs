@@ -242,7 +242,7 @@ impl Download {
                 let message = format_args!("Can't send a blob: {error}");
                 self.connection.peer.log(&client_log::BLOBS, ERROR, message);
                 last.clear();
-                wire.error_reply(self.id.get(), &exceptions::of_storage_error(&error), &mut last);
+                self.connection.put_error(self.id.get(), &exceptions::of_storage_error(&error), &mut last);
             }
         }
         self.send(&last);

@@ -91,7 +91,7 @@ impl Session {
                     self.refuse_vote(&exception);
                     return Ok(());
                 }
-                wire.error_reply(id.get(), &exception, &mut frame);
+                self.connection.put_error(id.get(), &exception, &mut frame);
             }
         }
         let outbox = &self.connection.outbox;

@@ -106,17 +106,14 @@ pub fn reply(
             if let Some(wanted) = memory_wanted(&error) {
                 return Err(NotYet::Large(wanted));
             }
-            if let StorageError::Disconnected(_) = error {
-                // An exception would reach the application; this makes its client try again.
-                connection.outbox.close("the server of its storage cannot be reached");
-                return Ok(());
-            }
             // At a stop the storage may be closed before the last of these.
-            if !matches!(error, StorageError::PosKey(_)) && !connection.outbox.is_closed() {
+            if !matches!(error, StorageError::PosKey(_) | StorageError::Disconnected(_))
+                && !connection.outbox.is_closed()
+            {
                 let message = format_args!("Can't read object 0x{}: {error}", read.oid);
                 connection.peer.log(&client_log::READS, ERROR, message);
             }
-            wire.error_reply(id, &exceptions::of_storage_error(&error), out);
+            connection.put_error(id, &exceptions::of_storage_error(&error), out);
         }
     }
     Ok(())

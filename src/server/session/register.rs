@@ -1,7 +1,7 @@
 //! `register`: the connection chooses its storage, and is a client's from then on.
 
 use crate::base::level::INFO;
-use crate::base::sync::Arc;
+use crate::base::sync::{Arc, Ordering};
 use crate::base::untrusted::Untrusted;
 use crate::exceptions;
 use crate::server::client_log;
@@ -32,6 +32,7 @@ impl Session {
         // Only now: if the storage loses its disk later, vote says so.
         if !read_only && hosted.is_read_only() {
             // Clients with read-only-fallback begin with this, too.
+            connection.wanted_to_write.store(true, Ordering::Relaxed);
             let message =
                 format_args!("refused: it wants to write, and storage '{}' is read-only", hosted.name);
             self.log(&client_log::UNREGISTERED, INFO, message);

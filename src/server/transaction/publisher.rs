@@ -76,6 +76,14 @@ impl Publisher for HostedPublisher {
         Box::new(move || outboxes.iter().for_each(|outbox| outbox.flush()))
     }
 
+    fn became_writable(&self) -> Delivery {
+        let readers = self.0.upgrade().map(|hosted| hosted.refused_writers()).unwrap_or_default();
+        // They come back as writers.
+        Box::new(move || {
+            readers.iter().for_each(|connection| connection.outbox.close("its storage can be written again"));
+        })
+    }
+
     fn failed(&self, ticket: Ticket, error: StorageError) {
         let Ok(mut ticket) = ticket.downcast::<FinishTicket>() else { return };
         ticket.set_answered();

@@ -161,10 +161,6 @@ fn refuse(
     let wire = connection.wire();
     let exception = note_failed(registered, error);
     drop(locks);
-    if let StorageError::Disconnected(_) = error {
-        connection.transaction.end();
-        return connection.outbox.close("the server of its storage cannot be reached");
-    }
     let failed = failed_oid(error).filter(|_| wire.sends_serialnos());
     if let Some(oid) = failed
         && connection.transaction.leave_voting(Transaction::Failed { id: Arc::clone(&id) })
@@ -177,6 +173,6 @@ fn refuse(
     // When the client has the reply, the number of active transactions is one less.
     drop(id);
     let mut frames = Vec::new();
-    wire.error_reply(reply_to.get(), &exception, &mut frames);
+    connection.put_error(reply_to.get(), &exception, &mut frames);
     connection.post(frames);
 }

@@ -79,7 +79,7 @@ impl FileStorage {
         }
         let mut failures: Vec<_> = failures.into_iter().collect();
         failures.sort_unstable_by_key(|(_, (pos, _))| *pos);
-        let failures = failures.into_iter().map(|(oid, (_, reason))| (oid, reason)).collect();
+        let failures = failures.into_iter().map(|(oid, (_, reason))| (oid, reason.into())).collect();
         Err(StorageError::MultipleUndo(failures))
     }
 
