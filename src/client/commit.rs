@@ -343,6 +343,11 @@ impl Upstream {
         begun.is_open = false;
         let upstream = Arc::clone(self);
         let (link, txn) = (begun.in_use.link.clone(), begun.txn);
+        if link.has_ended() {
+            // Nothing was finished on it.
+            let why = format!("{}: the connection was lost before a transaction was finished", self.name());
+            return self.publisher.failed(ticket, StorageError::Disconnected(why), LOG, &self.name());
+        }
         link.start(&Call::TpcFinish { txn }, move |link, answer| {
             let outcome =
                 upstream.finished(link, &begun.in_use, answer, &mut staged, &resolved, &undone, ticket);

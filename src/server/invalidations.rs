@@ -69,9 +69,7 @@ impl Invalidations {
 
     /// Nobody can say what changed up to transaction `last`.
     pub fn restart(&mut self, last: Tid) {
-        self.queue.clear();
-        self.queue.push_back(Invalidation { tid: last, oids: Arc::from([]) });
-        self.forgotten = last;
+        *self = Invalidations::new(self.answered_max, LastInvalidations::new(Vec::new(), last), last);
     }
 
     /// What changed after transaction `tid`, as far back as is configured. Python's server answers for any tid that
@@ -180,6 +178,21 @@ mod tests {
                 .is_some_and(|oids| oids.contains(&Oid(13)) && !oids.contains(&Oid(12)))
         );
         assert!(queue.changed_after(Tid(8)).is_none());
+    }
+
+    /// The storage of another server has missed transactions.
+    #[test]
+    fn after_a_gap_only_the_last_transaction_is_known() {
+        let mut queue = queue(100, 10..20);
+        queue.restart(Tid(30));
+        assert!(matches!(queue.since(Tid(30)), Since::Known(missed) if missed.is_empty()));
+        assert!(matches!(queue.since(Tid(19)), Since::TooOld));
+        assert_eq!(
+            (queue.changed_after(Tid(29)), queue.changed_after(Tid(30))),
+            (None, Some(HashSet::new()))
+        );
+        queue.push(Tid(31), Arc::from([Oid(1)]));
+        assert!(matches!(queue.since(Tid(30)), Since::Known(missed) if missed.len() == 1));
     }
 
     #[test]

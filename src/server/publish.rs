@@ -299,4 +299,28 @@ mod tests {
         assert_eq!(committer.sink().sent(), "reply");
         assert!(Arc::ptr_eq(&flushed[0], &committer) && flushed.len() == 2);
     }
+
+    /// The storage of another server has missed transactions: a client that went on would have replies from after the
+    /// gap, without the invalidations of the gap.
+    #[test]
+    fn after_a_gap_nothing_more_is_sent_to_those_who_were_connected() {
+        let wire = Wire { generation: Generation::Z5, encoding: Encoding::Pickle(Dialect::Python3) };
+        let publication = Publication::new(
+            Tid(1),
+            Invalidations::new(100, LastInvalidations::new(Vec::new(), Tid(1)), Tid(1)),
+        );
+        let outbox = Arc::new(Outbox::new(Recorder::default(), 16 << 20));
+        publication.members().0.join(Member { id: 1, wire, outbox: Arc::clone(&outbox) });
+        let mut last_at_install = None;
+        let install = &mut || last_at_install = Some(outbox.is_closed());
+        let outboxes = publication.restart(Tid(5), Some(Arc::from([Oid(7)])), install);
+        assert_eq!((outboxes.len(), last_at_install), (1, Some(true)), "before the newer state is visible");
+        outbox.place().push_reply(b"reply".to_vec());
+        outboxes.iter().for_each(|outbox| outbox.flush());
+        assert_eq!(outbox.sink().sent(), "");
+        let (members, seen) = publication.members();
+        assert!(members.list.is_empty() && seen.last_transaction() == Tid(5));
+        // One that has seen the last transaction from before learns what has changed.
+        assert_eq!(members.invalidations.changed_after(Tid(1)), Some([Oid(7)].into()));
+    }
 }

@@ -188,7 +188,6 @@ pub enum Call<'a> {
 }
 
 /// Bytes of a blob in one message, as Python's clients send it.
-#[allow(dead_code)] // until blobs are sent
 pub const BLOB_CHUNK_LEN: usize = 59_000;
 
 /// The numbers of a connection's calls: 1, 2, 3 … A call without a reply takes none.

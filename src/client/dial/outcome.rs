@@ -96,7 +96,7 @@ pub enum DialError {
     Authentication(String),
     /// TLS failed.
     Tls(String),
-    /// Ended by [`Cancel::cancel`].
+    /// Ended by `Cancel::cancel`.
     Cancelled,
 }
 

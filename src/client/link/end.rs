@@ -10,7 +10,7 @@ use crate::base::sync::{Arc, Condvar, Mutex, rank};
 /// Why a link has ended.
 #[derive(Clone, Debug)]
 pub enum EndCause {
-    /// [`Link::close`]
+    /// `Link::close`
     Closed,
     /// The server closed the connection.
     ByServer,
@@ -18,7 +18,7 @@ pub enum EndCause {
     Network(Arc<io::Error>),
     /// The server did not show a sign of life for this long.
     Silent(Duration),
-    /// The server sent what this client does not understand, or [`Link::fail`] was called.
+    /// The server sent what this client does not understand, or `Link::fail` was called.
     Protocol(Arc<str>),
 }
 
