@@ -256,16 +256,39 @@ impl Upstream {
 
     /// The revision of `oid` just before `before`, from the cache or from the server.
     pub fn load_before(self: &Arc<Self>, oid: Oid, before: Tid) -> Result<Option<Revision>> {
-        let started = self.start(oid, before)?;
-        self.landed(oid, before, started)
+        if let Some(revision) = self.cached(oid, before) {
+            return Ok(Some(revision));
+        }
+        let in_use = self.in_use()?;
+        let (flight, place) = self.join(&in_use, oid, before);
+        let (flight, place) = match place {
+            Some(place) => (flight, place),
+            None => return self.landed(oid, before, Started::UnderWay(flight)),
+        };
+        // The thread that waits for its answer reads it itself, which saves handing it over.
+        let (upstream, id, link, sent) =
+            (Arc::clone(self), in_use.id, in_use.link.clone(), Arc::clone(&flight));
+        let called = in_use.link.call(&Call::LoadBefore { oid, before }, None, move |answer| {
+            let landed = upstream.answered(&link, id, place, oid, Ok(answer));
+            upstream.flights.land(oid, before, &sent, landed);
+        });
+        if called.is_err() {
+            self.flights.land(oid, before, &flight, Landed::LinkEnded);
+        }
+        self.landed(oid, before, Started::UnderWay(flight))
+    }
+
+    fn cached(&self, oid: Oid, before: Tid) -> Option<Revision> {
+        let mut data = Vec::new();
+        let found = self.timeline.cached(oid, before, &mut data)?;
+        let data = data.get(found.data).unwrap_or_default().into();
+        Some(Revision { data, serial: found.start, end: found.end })
     }
 
     /// Begins a load. Several can be under way.
     pub fn start(self: &Arc<Self>, oid: Oid, before: Tid) -> Result<Started> {
-        let mut data = Vec::new();
-        if let Some(found) = self.timeline.cached(oid, before, &mut data) {
-            let data = data.get(found.data).unwrap_or_default().into();
-            return Ok(Started::Cached(Revision { data, serial: found.start, end: found.end }));
+        if let Some(revision) = self.cached(oid, before) {
+            return Ok(Started::Cached(revision));
         }
         Ok(Started::UnderWay(self.send(&self.in_use()?, oid, before)))
     }
@@ -286,12 +309,18 @@ impl Upstream {
         }
     }
 
-    fn send(self: &Arc<Self>, in_use: &InUse, oid: Oid, before: Tid) -> Arc<Flight> {
+    /// The load of a revision: one that is under way, or a new one that the caller sends, and fills in with the place.
+    fn join(&self, in_use: &InUse, oid: Oid, before: Tid) -> (Arc<Flight>, Option<Place>) {
         // Read in this order: see `Flights::join` and `Timeline::fill`.
         let last = self.timeline.last_tid();
         let place = self.timeline.place();
         let (flight, is_new) = self.flights.join(in_use.id, oid, before, last);
-        if is_new {
+        (flight, is_new.then_some(place))
+    }
+
+    fn send(self: &Arc<Self>, in_use: &InUse, oid: Oid, before: Tid) -> Arc<Flight> {
+        let (flight, place) = self.join(in_use, oid, before);
+        if let Some(place) = place {
             let (upstream, id, sent) = (Arc::clone(self), in_use.id, Arc::clone(&flight));
             in_use.link.start(&Call::LoadBefore { oid, before }, move |link, answer| {
                 let landed = upstream.answered(link, id, place, oid, answer);
