@@ -8,7 +8,7 @@
 //! under way, nobody knows the outcome ([`StorageError::OutcomeUnknown`]).
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::mem;
 
 use super::ask::{AskError, ask, understood};
@@ -63,7 +63,7 @@ impl Drop for Begun {
 pub struct ServerVoted {
     begun: Begun,
     staged: Staged,
-    /// See [`Voted::resolved`].
+    /// See [`Voted::resolved`]. Ascending.
     resolved: Vec<Oid>,
     undone: Vec<Undone>,
 }
@@ -87,14 +87,14 @@ impl Voted for ServerVoted {
 #[derive(Default)]
 struct ServerChanges {
     resolved: BTreeSet<Oid>,
-    undone: Vec<Oid>,
+    undone: BTreeSet<Oid>,
 }
 
 impl Upstream {
     /// Sends a transaction and has the server vote. The result is a [`ServerVoted`].
     ///
-    /// `tid_at`: the server assigns the tid at finish. A client that must know it at vote is told that all its objects
-    /// were merged, so that it loads them again.
+    /// The server assigns the tid at finish. With [`TidAt::Vote`] all stored objects are reported as merged: a client
+    /// that needs the tid at vote then loads them again, with their tid.
     pub fn vote(self: &Arc<Self>, mut staged: Staged, tid_at: TidAt) -> VoteResult {
         if staged.merging() == Merging::AtOnce {
             return Err(NotVoted::Postponed(Box::new(staged)));
@@ -123,7 +123,7 @@ impl Upstream {
             blobs.send_again(&begun.in_use.link, &staged, begun.txn)?;
         }
         self.check_reads(&begun, &staged)?;
-        let undone = outcome.undone.iter().map(|oid| Undone { oid: *oid, restored: None }).collect();
+        let undone = outcome.undone.into_iter().map(|oid| Undone { oid, restored: None }).collect();
         if tid_at == TidAt::Vote {
             let stored = staged.ops().iter().filter(|op| matches!(op.kind, OpKind::Store { .. }));
             outcome.resolved.extend(stored.map(|op| op.oid));
@@ -257,14 +257,13 @@ impl Upstream {
                 }
             }
         }
-        for oid in changed {
-            let is_stored =
-                staged.ops().iter().any(|op| op.oid == oid && matches!(op.kind, OpKind::Store { .. }));
-            if is_stored {
-                outcome.resolved.insert(oid);
-            } else if !outcome.undone.contains(&oid) {
-                outcome.undone.push(oid);
-            }
+        if !changed.is_empty() {
+            let stores = staged.ops().iter().filter(|op| matches!(op.kind, OpKind::Store { .. }));
+            let stored: HashSet<Oid> = stores.map(|op| op.oid).collect();
+            let (resolved, undone): (BTreeSet<_>, BTreeSet<_>) =
+                changed.into_iter().partition(|oid| stored.contains(oid));
+            outcome.resolved.extend(resolved);
+            outcome.undone.extend(undone);
         }
         let conflict = |object: UnresolvedObject| {
             let UnresolvedObject { oid, committed, read, data } = object;
@@ -394,7 +393,8 @@ impl Upstream {
         oids.extend(staged.ops().iter().filter(|op| changes(op.kind)).map(|op| op.oid));
         oids.extend(resolved);
         let stored = staged.ops().iter().filter_map(|op| {
-            let is_known = matches!(op.kind, OpKind::Store { .. }) && !resolved.contains(&op.oid);
+            let is_known =
+                matches!(op.kind, OpKind::Store { .. }) && resolved.binary_search(&op.oid).is_err();
             // What cannot be read back is not cached.
             is_known.then(|| Some((op.oid, Cow::Owned(staged.payload(op).ok()?))))?
         });

@@ -134,7 +134,7 @@ impl Preparing {
             && let Some(since) = upstream.timeline.cache().last_tid()
             && let Some(changes) = list_missed(link, since, verified.last, oids)
         {
-            // What no transaction names is gone.
+            // Objects that no transaction names: a pack has removed their records.
             oids.iter().for_each(|oid| upstream.timeline.forget_unless(*oid, &changes));
             found = Found::Transactions(changes);
         }
@@ -183,8 +183,8 @@ impl Preparing {
     }
 }
 
-/// The transactions after `since` up to `last`, each with its objects, if they are few and account for all of `oids`
-/// that a server has named as changed. Their records come along, so this is for few.
+/// The transactions after `since` up to `last`, each with its objects. `oids`: what the server has named as changed.
+/// `None`: they are too many, because a server sends the records of a transaction with it; or it cannot list them.
 fn list_missed(link: &Link, since: Tid, last: Tid, oids: &[Oid]) -> Option<Vec<Change>> {
     if oids.len() > LISTED_MAX {
         return None;

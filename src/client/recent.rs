@@ -1,5 +1,5 @@
 //! The transactions that arrived last, in the order of their arrival, and what each changed: for views that ask what
-//! has changed since they began, and for replies to loads that were under way meanwhile.
+//! has changed since they began, and for replies to loads that were under way then.
 //!
 //! A place in the order is a number, not a tid: it stays right with servers whose messages are not in the order of
 //! tids.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::ask::ask;
 use super::blobs::ClientBlobs;
 use super::cache::trace::Trace;
-use super::cache::{BLOCK_HEADER_LEN, Cache, CacheOptions};
+use super::cache::{BLOCK_HEADER_LEN, Cache, CacheError, CacheOptions};
 use super::commit::ServerVoted;
 use super::connector::{Connector, ConnectorOptions, RetryLimits};
 use super::dial::DialOptions;
@@ -76,9 +76,11 @@ impl ClientStorage {
         let tls = tls.transpose().map_err(|error| refused(format!("<ssl>: {error}")))?;
         let mut cache_options = CacheOptions::new(options.cache_path.as_deref(), options.cache_size);
         cache_options.trace = Trace::is_wanted();
-        let cache = Cache::open(cache_options).map_err(|error| StorageError::Refused {
-            what: Refusal::FileInUse,
-            message: error.to_string(),
+        let cache = Cache::open(cache_options).map_err(|error| match error {
+            CacheError::Io { path, error } => {
+                StorageError::Io { doing: format!("opening the cache {}", path.display()), error }
+            }
+            other => StorageError::Refused { what: Refusal::FileInUse, message: other.to_string() },
         })?;
         let blobs = ClientBlobs::open(&options)?;
         let upstream = Upstream::new(options, cache, blobs);
@@ -101,13 +103,14 @@ impl ClientStorage {
         let prepares = Arc::new(Prepares(Arc::clone(&upstream)));
         let connector = Connector::start(&options.addresses, prepares, connecting)
             .map_err(StorageError::io("starting the thread that connects"))?;
-        if options.wait {
-            connector
-                .wait(options.wait_timeout)
-                .map_err(|error| StorageError::Disconnected(format!("{}: {error}", upstream.name())))?;
-        }
+        // From here on it is ended when it is dropped, and the cache's file is free for another client.
+        let storage = ClientStorage { upstream: Arc::clone(&upstream), connector, oids: Mutex::default() };
         save_regularly(&upstream).map_err(StorageError::io("starting the thread that saves the cache"))?;
-        Ok(ClientStorage { upstream, connector, oids: Mutex::default() })
+        if options.wait {
+            let connected = storage.connector.wait(options.wait_timeout);
+            connected.map_err(|error| StorageError::Disconnected(format!("{}: {error}", upstream.name())))?;
+        }
+        Ok(storage)
     }
 
     /// A snapshot of the database as it is now.
@@ -257,6 +260,14 @@ impl Storage for ClientStorage {
     }
 }
 
+/// Appends a record to `out`, behind `headroom` bytes. Returns where it begins.
+fn append(data: &[u8], headroom: usize, out: &mut Vec<u8>) -> Result<usize> {
+    let start = out.len() + headroom;
+    let copied = memory::resize(out, start).and_then(|()| memory::append(out, data));
+    copied.map_err(StorageError::io("reading an object"))?;
+    Ok(start)
+}
+
 impl Load for ClientStorage {
     fn load_before(
         &self,
@@ -271,9 +282,7 @@ impl Load for ClientStorage {
         let last = self.upstream.timeline.last_tid();
         let found = self.upstream.load_before(oid, before.min(Tid(last.0 + 1)))?;
         let Some(revision) = found else { return Ok(None) };
-        let start = out.len() + headroom;
-        let copied = memory::resize(out, start).and_then(|()| memory::append(out, &revision.data));
-        copied.map_err(StorageError::io("reading an object"))?;
+        let start = append(&revision.data, headroom, out)?;
         Ok(Some(Loaded { start, serial: revision.serial, end: self.as_published(last, revision.end) }))
     }
 
@@ -301,9 +310,7 @@ impl Load for ClientStorage {
     fn load_serial(&self, oid: Oid, serial: Tid, headroom: usize, out: &mut Vec<u8>) -> Result<Loaded> {
         let data =
             self.upstream.read(&Call::LoadSerial { oid, serial }, |answer| Ok(answer.bytes()?.to_vec()))?;
-        let start = out.len() + headroom;
-        let copied = memory::resize(out, start).and_then(|()| memory::append(out, &data));
-        copied.map_err(StorageError::io("reading an object"))?;
+        let start = append(&data, headroom, out)?;
         Ok(Loaded { start, serial, end: None })
     }
 

@@ -81,7 +81,7 @@ pub enum Found {
 
 /// The order of what arrives. `C`: the cache.
 pub struct Timeline<C> {
-    /// Outermost: whoever holds it applies one message.
+    /// Outermost lock. Its holder applies one message.
     arrivals: Mutex<Arrivals, rank::Arrivals>,
     recent: Mutex<Recent, rank::RecentChanges>,
     /// Changed under `recent` only.

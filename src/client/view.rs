@@ -26,8 +26,8 @@ pub struct View {
 pub enum Changes {
     /// These objects, and no others. An object may be listed twice.
     Objects(Vec<Oid>),
-    /// Anything may have changed: transactions were missed while there was no connection, or the view was not refreshed
-    /// for so long that they are not known any more.
+    /// Anything may have changed: transactions were missed while there was no connection, or more
+    /// were committed since the last refresh than the client remembers.
     Unknown,
 }
 

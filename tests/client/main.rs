@@ -26,6 +26,7 @@ mod servers;
 mod tls;
 mod tools;
 mod trace;
+mod verification;
 mod zeocache_files;
 mod zeocache_simulate;
 mod zeocache_stats;

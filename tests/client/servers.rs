@@ -133,19 +133,25 @@ const BLOBS: &str =
 
 /// Runs the test with each server, one after the other.
 pub fn with_each(test: impl Fn(&str, AnyServer)) {
-    with_each_of(FILE, test);
+    with_each_of("", FILE, test);
+}
+
+/// The same, with these lines in the `<zeo>` section of each.
+pub fn with_each_having(zeo: &str, test: impl Fn(&str, AnyServer)) {
+    with_each_of(zeo, FILE, test);
 }
 
 /// The same, with servers that take blobs.
 pub fn with_each_that_has_blobs(test: impl Fn(&str, AnyServer)) {
-    with_each_of(BLOBS, test);
+    with_each_of("", BLOBS, test);
 }
 
-fn with_each_of(storage: &str, test: impl Fn(&str, AnyServer)) {
-    test("ours", AnyServer::Ours(Server::start_any("", storage, |_| ())));
-    test("ours with msgpack", AnyServer::Ours(Server::start_any("msgpack true", storage, |_| ())));
+fn with_each_of(zeo: &str, storage: &str, test: impl Fn(&str, AnyServer)) {
+    let with_msgpack = format!("msgpack true\n{zeo}");
+    test("ours", AnyServer::Ours(Server::start_any(zeo, storage, |_| ())));
+    test("ours with msgpack", AnyServer::Ours(Server::start_any(&with_msgpack, storage, |_| ())));
     for &(environment, msgpack) in PYTHONS {
-        let zeo = if msgpack { "msgpack true" } else { "" };
+        let zeo = if msgpack { &with_msgpack } else { zeo };
         if let Some(server) = PythonServer::start_any(environment, zeo, storage, |_| ()) {
             let name = if msgpack { format!("{environment} with msgpack") } else { environment.to_string() };
             test(&name, AnyServer::Python(server));

@@ -30,7 +30,7 @@ fn age_of_leftover(name: &OsStr) -> Option<Duration> {
     UPLOAD_SUFFIXES.iter().any(|suffix| name.ends_with(suffix)).then_some(UPLOAD_AGE)
 }
 
-/// Whether the file was not touched for so long that no process can need it.
+/// Whether the file is older than any upload or download takes.
 pub(super) fn is_leftover(name: &OsStr, stat: &Stat) -> bool {
     // A blob that is moved into the cache keeps its times, except for the change of its name.
     let changed = u64::try_from(stat.st_ctime).unwrap_or(0);

@@ -72,8 +72,8 @@ pub fn fetch(link: &Link, incoming: &IncomingBlobs, download: BlobDownload) -> R
 /// Sends a blob with its record. It is read while it is sent, no faster than the server takes it. No other thread may
 /// send a blob on the link at the same time.
 ///
-/// Errors: it cannot be read, or `cancel` was cancelled. Then the transaction must be aborted. What is wrong with the
-/// link is told by the next call.
+/// Errors: it cannot be read, or `cancel` was cancelled. Then the transaction must be aborted. If the
+/// link has ended, the next call returns its error.
 pub fn send(
     link: &Link,
     outgoing: &OutgoingBlob,

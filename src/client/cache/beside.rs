@@ -19,7 +19,7 @@ use crate::storage::media::{Access, BOOT_LEN, Media, MediaFile};
 /// Bytes that are read or written at once.
 const CHUNK_LEN: usize = 960 << 10;
 const _: () = assert!(CHUNK_LEN.is_multiple_of(ENTRY_LEN) && CHUNK_LEN.is_multiple_of(RECORD_LEN));
-/// The log is shortened when so many bytes of it are of no use.
+/// Bytes of the log that are of no use any more; from this number on the log is shortened.
 const DROPPED_MIN: u64 = 1 << 20;
 
 /// What was found beside a cache file.

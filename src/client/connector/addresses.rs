@@ -8,7 +8,7 @@ use crate::base::cancel::Cancel;
 
 /// One of the addresses of the server.
 pub(super) struct Target {
-    /// Differs from that of all other targets, former ones too.
+    /// A number that no other target has, or has had.
     pub id: u64,
     pub address: Address,
     pub phase: Phase,

@@ -39,7 +39,7 @@ pub enum PrepareError {
     ReadOnly,
     /// Something that may be over when the server is tried again.
     Retry {
-        /// For the log, and for those who wait for a connection.
+        /// The reason, for the log and for the errors of calls.
         why: String,
         /// `None`: as after a failed connection.
         after: Option<Duration>,

@@ -76,7 +76,7 @@ impl Link {
         }))
     }
 
-    /// The protocol of the connection. Its dialect may be that of the first call, which every server reads.
+    /// The protocol of the connection. Until the first answer its dialect is the one that every server reads.
     pub fn wire(&self) -> Wire {
         self.0.wire
     }

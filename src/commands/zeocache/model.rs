@@ -14,7 +14,7 @@ const HEADER_LEN: u64 = 12;
 const OVERHEAD: u64 = 43;
 /// No block is longer.
 const BLOCK_LEN_MAX: u64 = (1 << 31) - 1;
-/// Data of more than one part in so many of the cache is not written again when it is loaded.
+/// Data that is longer than this part of the cache (a tenth) is not written again when it is loaded.
 const MOVED_SHARE: u64 = 10;
 
 /// What happened in a simulated cache, since its beginning.
