@@ -25,8 +25,8 @@ fn fill(server: &AnyServer, path: &Path, oids: &[Oid]) -> Tid {
     tid
 }
 
-/// A client that was away for longer than the server remembers: servers before ZEO 5 check each object, and what has not
-/// changed stays in the cache; with others everything is dropped. Nothing stale is read.
+/// A client that was away for longer than the server remembers: servers before ZEO 5 check each object, and what has
+/// not changed stays in the cache; with others everything is dropped. Nothing stale is read.
 #[test]
 fn a_client_that_was_away_for_long() {
     for drop_rather in [false, true] {
@@ -75,8 +75,8 @@ fn alone(path: &Path) -> ClientOptions {
     options
 }
 
-/// A server that knows the time of the cache's last transaction from a database of its own answers what has changed since.
-/// Python's clients go on with the states of the other database.
+/// A server that knows the time of the cache's last transaction from a database of its own answers what has changed
+/// since. Python's clients go on with the states of the other database.
 #[test]
 fn a_cache_of_another_database_is_dropped() {
     let mut pairs =

@@ -1,8 +1,8 @@
 //! What may be believed of a cache file that is being opened, from what is beside it.
 //!
-//! While the operating system runs, everything that was written counts, also if a process was killed. After a power cut any part
-//! of what was written since the last sync may be missing. Then only blocks count that are as they were at some sync,
-//! and the last tid in the header, which is written after the sync of all that belongs to it.
+//! While the operating system runs, everything that was written counts, also if a process was killed. After a power cut
+//! any part of what was written since the last sync may be missing. Then only blocks count that are as they were at
+//! some sync, and the last tid in the header, which is written after the sync of all that belongs to it.
 //!
 //! ZEO's own client may have used the file in between. It sets the last tid in the header whenever it has learned
 //! something, and changes the time of the file. What is beside the file is then not believed.
