@@ -28,7 +28,7 @@ pub trait Prepare: Send + Sync + 'static {
         read_only: bool,
     ) -> Result<Self::Ready, PrepareError>;
 
-    /// From now on this link is the current one. The former one, if there was one, is about to be closed.
+    /// This link is about to become the current one, and the former one, if there was one, to be closed.
     fn installed(&self, _connected: &Arc<Connected<Self>>) {}
 }
 

@@ -224,8 +224,9 @@ impl<P: Prepare> Run<P> {
         let peer = link.peer().to_string();
         let connected =
             Arc::new(Connected { link, receiver, ready: prepared, read_only, address, number: self.count });
-        let former = self.shared.current.swap(Some(Arc::clone(&connected)));
+        // First: a thread that waits for the link finds this done.
         self.shared.prepare.installed(&connected);
+        let former = self.shared.current.swap(Some(Arc::clone(&connected)));
         for fallback in self.fallbacks.drain(..) {
             fallback.link.close();
         }
