@@ -115,7 +115,7 @@ fn a_silent_server_is_noticed() {
     let server = Server::start();
     let dialled = dial(&tcp(server.address), &DialOptions::default(), &Cancel::default()).expect("connected");
     let watcher = Arc::new(Watcher::default());
-    let silence = Silence { ask_after: Duration::from_secs(10), answer_max: Duration::from_secs(20) };
+    let silence = Silence { ask_after: Duration::from_secs(10), answer_max: Duration::from_secs(200) };
     let time = TimeSource::manual();
     let options =
         LinkOptions { keep_alive: Duration::from_secs(30), silence: Some(silence), time: time.clone() };
@@ -126,15 +126,17 @@ fn a_silent_server_is_noticed() {
         thread::sleep(Duration::from_millis(20));
     }
     assert!(!link.has_ended(), "a server that answers is alive: {:?}", watcher.ended);
-    server.signal("STOP");
+    server.freeze();
     let (done, wait) = mpsc::channel();
     link.start(&Call::LastTransaction, move |_, answer| {
         done.send(answer.map(|_| ()).expect_err("no answer").to_string()).expect("the test waits");
     });
     let error = loop {
         time.advance(Duration::from_secs(5));
-        if let Ok(error) = wait.recv_timeout(Duration::from_millis(20)) {
-            break error;
+        match wait.recv_timeout(Duration::from_millis(20)) {
+            Ok(error) => break error,
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => panic!("the call had an answer"),
         }
     };
     assert!(error.starts_with("the server did not answer for "), "{error}");

@@ -201,6 +201,22 @@ impl Server {
         assert!(status.expect("kill").success(), "kill -{name}");
     }
 
+    /// Stops the process as a debugger would, and waits until all its threads stand still.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.pid());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let runs = |task: &Path| {
+            // A thread that has ended is gone.
+            let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('T'))
+        };
+        while fs::read_dir(&tasks).expect("its threads").flatten().any(|task| runs(&task.path())) {
+            assert!(Instant::now() < deadline, "the server does not stop");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
