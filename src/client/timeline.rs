@@ -228,7 +228,9 @@ impl<C: Revisions> Timeline<C> {
             }
         }
         self.cache.set_last_tid(last);
-        deliveries.extend(early.into_iter().filter_map(|change| self.apply(&arrivals, change)));
+        // What is not later is in the cache, or among `found`: tids only grow.
+        let later = early.into_iter().filter(|change| change.tid > last);
+        deliveries.extend(later.filter_map(|change| self.apply(&arrivals, change)));
         drop(arrivals);
         deliveries.into_iter().for_each(|deliver| deliver());
     }

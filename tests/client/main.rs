@@ -14,6 +14,7 @@ mod connector;
 mod dial;
 mod every_call;
 mod eviction;
+mod golden;
 mod history;
 #[allow(dead_code)]
 #[path = "../server/tls/identities.rs"]

@@ -24,20 +24,20 @@ fn write(value: &Value, out: &mut Vec<u8>) {
         Value::Bytes(v) => {
             match u8::try_from(v.len()) {
                 Ok(len) => out.extend_from_slice(&[0xc4, len]),
-                Err(_) => head(0xc6, v.len(), out),
+                Err(_) => long_head(0xc6, v.len(), out),
             }
             out.extend_from_slice(v);
         }
         Value::Text(v) => {
-            head(0xdb, v.len(), out);
+            head(0xa0, 31, 0xdb, v.len(), out);
             out.extend_from_slice(v.as_bytes());
         }
         Value::Tuple(items) | Value::List(items) => {
-            head(0xdd, items.len(), out);
+            head(0x90, 15, 0xdd, items.len(), out);
             items.iter().for_each(|item| write(item, out));
         }
         Value::Dict(items) => {
-            head(0xdf, items.len(), out);
+            head(0x80, 15, 0xdf, items.len(), out);
             for (key, value) in items {
                 write(key, out);
                 write(value, out);
@@ -47,7 +47,16 @@ fn write(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-fn head(tag: u8, len: usize, out: &mut Vec<u8>) {
+/// As Python's library: up to `short_max` the length is part of the tag.
+fn head(short: u8, short_max: usize, long: u8, len: usize, out: &mut Vec<u8>) {
+    if len <= short_max {
+        out.push(short | len as u8);
+    } else {
+        long_head(long, len, out);
+    }
+}
+
+fn long_head(tag: u8, len: usize, out: &mut Vec<u8>) {
     out.push(tag);
     out.extend_from_slice(&(len as u32).to_be_bytes());
 }
