@@ -73,8 +73,9 @@ ranks! {
 
     // -- the file storage
 
-    /// The log's data about old transactions, read once for all clients that ask at the same time.
-    LogChanges permits [File, Log];
+    /// The log's data about old transactions, read once for all clients that ask at the same time. The log may be
+    /// another server's.
+    LogChanges permits [File, Log, Network, Wait];
     /// Whether a pack is running.
     PackActive permits [];
     /// The right to save the index. A pack keeps it until it has switched files, for which it needs the lead of the
