@@ -18,10 +18,11 @@ import tempfile
 from time import sleep, time as now
 
 BINARY = os.environ['RUNZEO_BINARY']
-# 'ours' or 'python': a server of ours stands between the clients and another one, of this kind, that has the storage.
+# If set, a server of ours stands between the clients and another one that has the storage: 'ours', or the Python whose
+# runzeo that is.
 ROOT = os.environ.get('RUNZEO_ROOT')
-COMMAND = [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'python_server.py')] \
-    if BINARY == 'python' else [BINARY]
+PYTHON_SERVER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'python_server.py')
+COMMAND = [sys.executable, PYTHON_SERVER] if BINARY == 'python' else [BINARY]
 
 START_SECONDS = 30
 STOP_SECONDS = 20
@@ -36,6 +37,8 @@ reserved = []
 server_errors = []
 started = [0]
 served = [0]
+# Servers without a server in the middle, of those that were started, and why.
+direct = []
 # Whether the current test needs a server that resolves conflicts on classes that only Python knows.
 resolves = [False]
 
@@ -54,6 +57,7 @@ def reset():
     while reserved:
         reserved.pop().close()
     del server_errors[:]
+    del direct[:]
     started[0] = served[0] = 0
 
 
@@ -128,6 +132,10 @@ def _start(config, address, protocol, umask=None):
     return process
 
 
+# What a section of a root repeats from that of the middle.
+FOR_ROOT = 'conflict-resolver', 'client-conflict-resolution', 'read-only', 'invalidation-queue-size'
+
+
 def _start_root(config):
     """Starts a server of the storages in the configuration, which becomes that of a server in the middle: its storage is
     the other server's. Returns the pid; None if the configuration is not of that kind."""
@@ -135,26 +143,34 @@ def _start_root(config):
         text = f.read()
     zeo = re.search(r'(?s)<zeo>.*?</zeo>\s*', text)
     log = re.search(r'(?s)<eventlog>.*</eventlog>\s*', text)
-    storages = text.replace(zeo.group(0), '').replace(log.group(0) if log else '', '')
-    named = re.findall(r'(?m)^<[a-z]+storage(?: +([^\s/>]+))?\s*/?>', storages)
-    if 'zeoclient' in storages or len(named) != 1 or '%import' in storages:
+    runner = re.search(r'(?s)<runner>.*</runner>\s*', text)
+    storages = text
+    for section in zeo, log, runner:
+        storages = storages.replace(section.group(0) if section else '', '')
+    named = _outer_sections(storages)
+    if 'zeoclient' in storages:
+        return None
+    if '%import' in storages or len(named) != 1:
+        direct.append('a storage that only tests have' if '%import' in storages else '%d storages' % len(named))
         return None
     port = get_port()
-    kept = ''.join(line + '\n' for line in zeo.group(0).splitlines()
-                   if re.match(r'\s*(conflict-resolver|client-conflict-resolution|read-only|invalidation-queue-size)\s', line))
+    settings = [line.strip() for line in zeo.group(0).splitlines() if line.strip().startswith(FOR_ROOT)]
+    if ROOT != 'ours':
+        settings = [line for line in settings if not line.startswith('conflict-resolver')]
     root_config = config + '.root'
     with open(root_config, 'w') as f:
-        f.write('<zeo>\naddress 127.0.0.1:%d\n%s</zeo>\n%s' % (port, kept, storages))
-    name = ' ' + named[0] if named[0] else ''
-    client = '<zeoclient%s>\nserver 127.0.0.1:%d\nstorage %s\n' % (name, port, named[0] or '1')
+        f.write('<zeo>\naddress 127.0.0.1:%d\n%s\n</zeo>\n%s' % (port, '\n'.join(settings), storages))
+    name = named[0]
+    client = '<zeoclient%s>\nserver 127.0.0.1:%d\nstorage %s\n' % (' ' + name if name else '', port, name or '1')
+    if re.search(r'(?m)^\s*read-only\s+(true|yes|on|1)\s*$', text):
+        client += 'read-only yes\n'
     blobs = re.search(r'(?m)^\s*blob-dir\s+(\S+)', storages)
     if blobs:
         client += 'blob-dir %s\nshared-blob-dir yes\n' % blobs.group(1)
     with open(config, 'w') as f:
-        f.write(zeo.group(0) + (log.group(0) if log else '') + client + '</zeoclient>\n')
-    command = COMMAND if ROOT == 'ours' else [
-        sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'python_server.py')]
-    process = subprocess.Popen(command + ['-C', root_config], close_fds=True)
+        f.write(''.join(section.group(0) for section in (zeo, log, runner) if section) + client + '</zeoclient>\n')
+    command = COMMAND if ROOT == 'ours' else [ROOT, PYTHON_SERVER]
+    process = subprocess_popen(command + ['-C', root_config], close_fds=True)
     running[process.pid] = process
     deadline = now() + START_SECONDS
     while not _answers(('127.0.0.1', port), False):
@@ -162,6 +178,20 @@ def _start_root(config):
             raise RuntimeError('the root does not listen, configuration:\n%s' % open(root_config).read())
         sleep(.02)
     return process.pid
+
+
+def _outer_sections(text):
+    """The names of the sections that are in no other one, '' for those without a name."""
+    names, depth = [], 0
+    for line in text.splitlines():
+        line = line.strip()
+        if line.startswith('</'):
+            depth -= 1
+        elif line.startswith('<'):
+            if depth == 0:
+                names.append((line.strip('</>').split() + [''])[1])
+            depth += not line.endswith('/>')
+    return names
 
 
 def _with_resolver(text):
@@ -359,7 +389,7 @@ class _Popen(subprocess.Popen):
     def __init__(self, args, *rest, **named):
         if isinstance(args, list) and len(args) > 1 and args[0] == sys.executable and os.path.exists(args[1]):
             with open(args[1]) as f:
-                if 'ZEO.runzeo.main(' in f.read() and args[1] != COMMAND[-1]:
+                if 'ZEO.runzeo.main(' in f.read() and args[1] != PYTHON_SERVER:
                     args = COMMAND + args[2:]
                     started[0] += 1
                     served[0] += 1

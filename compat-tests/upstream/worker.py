@@ -131,11 +131,14 @@ def run_one(test, directory, watchdog, seconds):
     took = now() - began
     texts = [text for _, text in result.errors + result.failures] + list(external_server.server_errors)
     used_server, served = external_server.started[0], external_server.served[0]
+    direct = list(external_server.direct)
     external_server.reset()
     os.chdir('/')
     shutil.rmtree(directory, ignore_errors=True)
     if not used_server:
         outcome = 'in-process'
+    elif direct:
+        outcome, texts = 'direct', ['there was no server in the middle: ' + direct[0]]
     elif texts:
         outcome = 'failed'
     elif result.skipped:
@@ -144,7 +147,7 @@ def run_one(test, directory, watchdog, seconds):
         outcome = 'passed'
     # A failure may leave threads and clients behind that disturb the tests after it; without a server that ever
     # answered there is nothing.
-    return {'outcome': outcome, 'seconds': took, 'text': '\n'.join(texts), 'spoilt': bool(texts and served)}
+    return {'outcome': outcome, 'seconds': took, 'text': '\n'.join(texts), 'spoilt': bool(texts and served and outcome != 'direct')}
 
 
 def main():
