@@ -24,7 +24,7 @@ pub fn options(peers: &[&Peer]) -> ClientOptions {
 }
 
 /// The same, changed.
-fn options_with(peers: &[&Peer], change: impl FnOnce(&mut ClientOptions)) -> ClientOptions {
+pub fn options_with(peers: &[&Peer], change: impl FnOnce(&mut ClientOptions)) -> ClientOptions {
     let mut options = options(peers);
     change(&mut options);
     options
@@ -43,7 +43,7 @@ pub fn connected(peer: &Peer, last: Tid) -> (Client, super::peer::Session) {
 }
 
 /// A cache with these current revisions.
-fn fill(path: &Path, last: Tid, revisions: &[(Oid, Tid)]) {
+pub fn fill(path: &Path, last: Tid, revisions: &[(Oid, Tid)]) {
     let cache = Cache::open(CacheOptions::new(Some(path), 1 << 20)).expect("a cache");
     revisions.iter().for_each(|(oid, tid)| cache.store(*oid, *tid, None, b"cached"));
     cache.set_last_tid(last).expect("a later tid");
@@ -51,7 +51,7 @@ fn fill(path: &Path, last: Tid, revisions: &[(Oid, Tid)]) {
 }
 
 /// What the cache of the client has of these objects, without its server.
-fn kept(path: &Path, oids: &[Oid]) -> Vec<Oid> {
+pub fn kept(path: &Path, oids: &[Oid]) -> Vec<Oid> {
     let cache = Cache::open(CacheOptions::new(Some(path), 1 << 20)).expect("a cache");
     oids.iter().copied().filter(|oid| cache.current_start(*oid).is_some()).collect()
 }
@@ -348,7 +348,7 @@ fn without_a_connection_a_call_waits_its_time() {
     .expect("a cache");
     let mut session = peer.accept();
     let begun = Instant::now();
-    let why = client.view().load(Oid(1)).err().expect("no connection");
+    let why = client.view().load(Oid(1)).expect_err("no connection");
     assert!(matches!(&why, StorageError::Disconnected(_)), "{why}");
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     // From then on none waits, until there is a connection.

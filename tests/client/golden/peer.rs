@@ -22,6 +22,8 @@ const SILENCE: Duration = Duration::from_millis(150);
 pub enum Codec {
     Pickle,
     Msgpack,
+    /// A server of this protocol, before Z5, on Python 2.
+    Old(&'static str),
 }
 
 /// Runs a session with each encoding.
@@ -33,22 +35,27 @@ pub fn with_each_codec(session: impl Fn(Codec)) {
 }
 
 impl Codec {
-    /// The greeting with this number.
+    /// The greeting with this number; of an older server, its own.
     pub fn greeting(self, number: &str) -> String {
-        format!("{}{number}", if self == Codec::Pickle { 'Z' } else { 'M' })
+        match self {
+            Codec::Pickle => format!("Z{number}"),
+            Codec::Msgpack => format!("M{number}"),
+            Codec::Old(name) => name.into(),
+        }
     }
 
     fn dumps(self, message: &Value) -> Vec<u8> {
         let payload = match self {
             Codec::Pickle => pickle::dumps(message, Dialect::Python3),
             Codec::Msgpack => msgpack::dumps(message),
+            Codec::Old(_) => pickle::dumps(message, Dialect::Python2),
         };
         sized(&payload)
     }
 
     fn loads(self, payload: &[u8]) -> Value {
         match self {
-            Codec::Pickle => pickle::loads(payload),
+            Codec::Pickle | Codec::Old(_) => pickle::loads(payload),
             Codec::Msgpack => msgpack::loads(payload),
         }
     }
@@ -63,9 +70,17 @@ impl Codec {
         self.message(0, Value::Bool(true), method, Value::Tuple(args))
     }
 
+    /// An object in a list of those that have changed; ZODB 3.8 has a version with it.
+    pub fn oid(self, oid: Oid) -> Value {
+        match self {
+            Codec::Old("Z308") => Value::Tuple(vec![id(oid.0), text("")]),
+            _ => id(oid.0),
+        }
+    }
+
     /// The invalidation of one transaction.
     pub fn invalidation(self, tid: Tid, oids: &[Oid]) -> Vec<u8> {
-        let oids = oids.iter().map(|oid| id(oid.0)).collect();
+        let oids = oids.iter().map(|oid| self.oid(*oid)).collect();
         self.push("invalidateTransaction", vec![id(tid.0), Value::List(oids)])
     }
 
