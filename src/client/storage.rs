@@ -44,7 +44,7 @@ const ENTRIES_AT_ONCE: i64 = 64;
 /// Python's interface of storages with blobs.
 const BLOB_STORAGE: &str = "IBlobStorage";
 /// Python's interfaces that a server may have and that this storage passes on.
-const INTERFACES: [(&str, &str); 10] = [
+const INTERFACES: [(&str, &str); 11] = [
     ("ZODB.interfaces", BLOB_STORAGE),
     ("ZODB.interfaces", "IStorageRestoreable"),
     ("ZODB.interfaces", "IStorageIteration"),
@@ -52,6 +52,7 @@ const INTERFACES: [(&str, &str); 10] = [
     ("ZODB.interfaces", "IStorageCurrentRecordIteration"),
     ("ZODB.interfaces", "IExternalGC"),
     ("ZODB.interfaces", "IStorage"),
+    ("ZODB.interfaces", "IStorageWrapper"),
     ("ZODB.interfaces", "IMVCCPrefetchStorage"),
     ("ZODB.interfaces", "ReadVerifyingStorage"),
     ("zope.interface", "Interface"),
