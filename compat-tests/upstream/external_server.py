@@ -41,6 +41,8 @@ served = [0]
 direct = []
 # Whether the current test needs a server that resolves conflicts on classes that only Python knows.
 resolves = [False]
+# Whether the clients of the current test use the server's own directory of blobs: then so must a server in the middle.
+shares_blobs = [False]
 
 
 def reset():
@@ -150,8 +152,8 @@ def _start_root(config):
     named = _outer_sections(storages)
     if 'zeoclient' in storages:
         return None
-    if '%import' in storages or len(named) != 1:
-        direct.append('a storage that only tests have' if '%import' in storages else '%d storages' % len(named))
+    if len(named) != 1:
+        direct.append('%d storages' % len(named))
         return None
     port = get_port()
     settings = [line.strip() for line in zeo.group(0).splitlines() if line.strip().startswith(FOR_ROOT)]
@@ -166,7 +168,8 @@ def _start_root(config):
         client += 'read-only yes\n'
     blobs = re.search(r'(?m)^\s*blob-dir\s+(\S+)', storages)
     if blobs:
-        client += 'blob-dir %s\nshared-blob-dir yes\n' % blobs.group(1)
+        client += 'blob-dir %s\nshared-blob-dir yes\n' % blobs.group(1) if shares_blobs[0] \
+            else 'blob-dir %s.middle\n' % blobs.group(1)
     with open(config, 'w') as f:
         f.write(''.join(section.group(0) for section in (zeo, log, runner) if section) + client + '</zeoclient>\n')
     command = COMMAND if ROOT == 'ours' else [ROOT, PYTHON_SERVER]

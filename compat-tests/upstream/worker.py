@@ -187,6 +187,7 @@ def main():
         name, test = pairs[int(number)]
         # Resolve, Unresolvable, ConflictResolution... Not all tests: a Python beside each server takes time.
         external_server.resolves[0] = 'resol' in name.lower()
+        external_server.shares_blobs[0] = 'ClientStorageShared' in name or 'BlobWritableCache' in name
         result = run_one(test, os.path.join(base, str(count)), watchdog, float(seconds))
         result['number'] = int(number)
         answer(result)
