@@ -94,6 +94,8 @@ pub struct Timeline<C> {
 #[derive(Default)]
 struct Arrivals {
     link: Option<LinkId>,
+    /// All transactions up to this one were known when `link` was adopted: its server may send some of them again.
+    adopted: Tid,
     /// Transactions that arrived on links whose cache is not verified yet.
     early: HashMap<LinkId, Vec<Change>>,
     listener: Option<Arc<dyn Listener>>,
@@ -196,17 +198,21 @@ impl<C: Revisions> Timeline<C> {
         self.arrivals.lock().early.insert(link, Vec::new());
     }
 
-    /// The cache was verified with the server of `link`, whose last transaction is `last`: from now on its messages
-    /// count.
+    /// The cache was verified with the server of `link`, whose last transaction was `last`: from now on its messages
+    /// count. Another link may have been in use until now, and may have brought later transactions than that.
     pub fn adopt(&self, link: LinkId, last: Tid, found: Found) {
         let mut arrivals = self.arrivals.lock();
         let early = arrivals.early.remove(&link).unwrap_or_default();
         arrivals.link = Some(link);
+        let known = self.last_tid();
+        let last = if matches!(found, Found::Unknown) { last } else { last.max(known) };
+        arrivals.adopted = last;
         let mut deliveries = Vec::new();
         match found {
             Found::Nothing => self.advance(&mut self.recent.lock(), last),
             Found::Transactions(changes) => {
-                deliveries.extend(changes.into_iter().filter_map(|change| self.apply(&arrivals, change)));
+                let missed = changes.into_iter().filter(|change| change.tid > known);
+                deliveries.extend(missed.filter_map(|change| self.apply(&arrivals, change)));
                 self.advance(&mut self.recent.lock(), last);
             }
             Found::Objects(oids) => {
@@ -250,9 +256,11 @@ impl<C: Revisions> Timeline<C> {
     pub fn invalidated(&self, link: LinkId, change: Change) {
         let mut arrivals = self.arrivals.lock();
         if arrivals.link == Some(link) {
-            let delivery = self.apply(&arrivals, change);
-            drop(arrivals);
-            delivery.into_iter().for_each(|deliver| deliver());
+            if change.tid > arrivals.adopted {
+                let delivery = self.apply(&arrivals, change);
+                drop(arrivals);
+                delivery.into_iter().for_each(|deliver| deliver());
+            }
         } else if let Some(early) = arrivals.early.get_mut(&link) {
             early.push(change);
         }
@@ -377,5 +385,69 @@ impl<C: Revisions> Timeline<C> {
             _ => {}
         }
         self.cache.store(oid, start, end, data);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cache that keeps nothing.
+    struct NoCache;
+
+    impl Revisions for NoCache {
+        fn load_before(&self, _: Oid, _: Tid, _: &mut Vec<u8>) -> Option<Cached> {
+            None
+        }
+
+        fn current_start(&self, _: Oid) -> Option<Tid> {
+            None
+        }
+
+        fn store(&self, _: Oid, _: Tid, _: Option<Tid>, _: &[u8]) {}
+        fn invalidate(&self, _: Oid, _: Option<Tid>) {}
+        fn clear(&self) {}
+        fn set_last_tid(&self, _: Tid) {}
+    }
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<u64>, rank::Flight>);
+
+    impl Listener for Heard {
+        fn hear(&self, news: News<'_>, _: &mut dyn FnMut()) -> Option<Delivery> {
+            if let News::Transaction { change, .. } = news {
+                self.0.lock().push(change.tid.0);
+            }
+            None
+        }
+    }
+
+    /// A client of a server that only reads went over to the writable one. What the first had told while the cache was
+    /// verified with the second one was published again, and the last tid went back.
+    #[test]
+    fn the_former_link_brings_transactions_while_the_cache_is_verified_with_the_next_one() {
+        let change = |tid| Change { tid: Tid(tid), oids: Arc::from([Oid(1)]) };
+        for found in [Found::Nothing, Found::Transactions(vec![change(2), change(3)])] {
+            let timeline = Timeline::new(NoCache, Tid(1));
+            let heard = Arc::new(Heard::default());
+            timeline.set_listener(Arc::<Heard>::clone(&heard));
+            timeline.prepare(1);
+            timeline.adopt(1, Tid(1), Found::Nothing);
+            timeline.prepare(2);
+            let last = if matches!(found, Found::Nothing) { 1 } else { 3 };
+            // Both servers tell of the same.
+            for tid in 2..5 {
+                timeline.invalidated(1, change(tid));
+                if tid > last {
+                    timeline.invalidated(2, change(tid));
+                }
+            }
+            timeline.adopt(2, Tid(last), found);
+            assert_eq!(timeline.last_tid(), Tid(4));
+            // Behind the answer to a call, as servers of Python may send it.
+            timeline.invalidated(2, change(4));
+            timeline.invalidated(2, change(5));
+            assert_eq!(*heard.0.lock(), [2, 3, 4, 5]);
+        }
     }
 }
