@@ -102,6 +102,15 @@ impl PythonServer {
 }
 
 impl AnyServer {
+    /// Of its files.
+    #[allow(dead_code)] // by another program
+    pub fn directory(&self) -> &Path {
+        match self {
+            AnyServer::Ours(server) => server.directory(),
+            AnyServer::Python(server) => server.directory.path(),
+        }
+    }
+
     pub fn address(&self) -> Address {
         let address = match self {
             AnyServer::Ours(server) => server.address,

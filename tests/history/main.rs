@@ -2,7 +2,7 @@
 //! explain everything that each of them saw.
 //!
 //! Clients of six generations connect and leave, read, check serials, undo, and end their transactions in every way:
-//! finish, abort, disconnect in any state. Packs run beside. The events are checked afterwards (`check.rs`), for every
+//! finish, abort, disconnect in any state. Packs run beside. The events are checked afterwards (`check`), for every
 //! kind of storage. The seed determines the choices of the clients, but not the timing of their threads.
 //! `RUNZEO_TEST_SECONDS` sets the duration, in rounds, `RUNZEO_TEST_SEED` the first seed.
 
@@ -10,15 +10,16 @@
 mod support;
 
 mod check;
+mod database;
 mod driver;
 mod ending;
 
 use std::collections::BTreeMap;
 use std::env;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -27,7 +28,8 @@ use crate::support::dice::Dice;
 use crate::support::pickle::Value;
 use crate::support::process::{Server, test_seconds};
 use check::{History, Oid, Summary, Tid, Value as Written};
-use driver::{Driver, Race, data_of};
+use database::{Record, first_records};
+use driver::{Driver, Race};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 
@@ -104,28 +106,6 @@ const KINDS: [Kind; 6] = [
     },
 ];
 
-type Record = (Oid, Vec<u8>);
-
-/// The root, which refers to all other objects, so that no pack removes them.
-fn root(oids: &[Oid]) -> Vec<u8> {
-    let mut data = b"cpersistent.mapping\nPersistentMapping\nq\x01.](".to_vec();
-    for oid in oids {
-        data.extend_from_slice(b"U\x08");
-        data.extend_from_slice(&oid.to_be_bytes());
-        data.push(b'Q');
-    }
-    data.extend_from_slice(b"e.");
-    data
-}
-
-/// The first transaction: the root, and the values of some objects.
-fn first_records(oids: &[Oid]) -> (Vec<Record>, BTreeMap<Oid, Written>) {
-    let there: Vec<Oid> = oids.iter().copied().filter(|oid| *oid <= HOT || oid % 2 == 0).collect();
-    let mut records = vec![(0, root(oids))];
-    records.extend(there.iter().map(|oid| (*oid, data_of(*oid, 10))));
-    (records, there.iter().map(|oid| (*oid, *oid)).collect())
-}
-
 /// Makes a file with the first transaction.
 fn make_base(directory: &Path, records: &[Record]) {
     let storage = FileStorage::open(FileStorageOptions::new(directory.join("base.fs"))).expect("base.fs");
@@ -142,19 +122,12 @@ fn make_base(directory: &Path, records: &[Record]) {
 fn history_of(kind: &Kind, seed: u64, lasting: Duration) -> Summary {
     let oids: Vec<Oid> = (1..=HOT + COLD + CLIENTS).collect();
     let (mut server, start) = start(kind, &oids);
-    let race = Race {
-        address: server.address,
-        hot: oids[..HOT as usize].to_vec(),
-        cold: oids[HOT as usize..(HOT + COLD) as usize].to_vec(),
-        can_undo: kind.can_undo,
-        stop: AtomicBool::new(false),
-        attempts: Mutex::default(),
-        connections: Mutex::default(),
-        next_value: AtomicU64::new(1000),
-        undoable: Mutex::default(),
-        timeouts: AtomicU64::new(0),
-    };
-    let (packed, failures) = run_clients(kind, seed, lasting, &race);
+    let race = Race::new(
+        oids[..HOT as usize].to_vec(),
+        oids[HOT as usize..(HOT + COLD) as usize].to_vec(),
+        kind.can_undo,
+    );
+    let (packed, failures) = run_clients(kind, seed, lasting, &race, server.address);
     assert!(failures.is_empty(), "{}, seed {seed}: {failures:?}\n{}", kind.name, server.talk());
 
     let (mut last, _) = RawClient::register(server.address, Speaks::Z5).expect("connect");
@@ -169,6 +142,7 @@ fn history_of(kind: &Kind, seed: u64, lasting: Duration) -> Summary {
         end,
         packed,
         forgets: !kind.has_log,
+        ..History::default()
     };
     let summary = check::check(&history)
         .unwrap_or_else(|error| panic!("{}, seed {seed}: {error}\n{}", kind.name, server.talk()));
@@ -187,7 +161,8 @@ fn history_of(kind: &Kind, seed: u64, lasting: Duration) -> Summary {
 
 /// A server with the first transaction: its tid and values.
 fn start(kind: &Kind, oids: &[Oid]) -> (Server, (Tid, BTreeMap<Oid, Written>)) {
-    let (records, values) = first_records(oids);
+    let there: Vec<Oid> = oids.iter().copied().filter(|oid| *oid <= HOT || oid % 2 == 0).collect();
+    let (records, values) = first_records(oids, &there);
     let zeo = format!("transaction-timeout {}\ninvalidation-queue-size 1000", TIMEOUT.as_secs());
     let server = Server::start_any(&zeo, kind.section, |directory| {
         if kind.has_base {
@@ -208,19 +183,25 @@ fn start(kind: &Kind, oids: &[Oid]) -> (Server, (Tid, BTreeMap<Oid, Written>)) {
 }
 
 /// Returns the time of the last pack, and the failures of clients.
-fn run_clients(kind: &Kind, seed: u64, lasting: Duration, race: &Race) -> (Tid, Vec<String>) {
+fn run_clients(
+    kind: &Kind,
+    seed: u64,
+    lasting: Duration,
+    race: &Race,
+    address: SocketAddr,
+) -> (Tid, Vec<String>) {
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
                 let mark = HOT + COLD + 1 + number;
-                scope.spawn(move || visits(race, Dice::new(seed, number), mark))
+                scope.spawn(move || visits(race, address, Dice::new(seed, number), mark))
             })
             .collect();
         let mut packed = 0;
         let until = Instant::now() + lasting;
         while Instant::now() < until && clients.iter().all(|client| !client.is_finished()) {
             if kind.can_pack {
-                packed = pack(race.address).unwrap_or(packed);
+                packed = pack(address).unwrap_or(packed);
             }
             thread::sleep(Duration::from_millis(200));
         }
@@ -246,12 +227,12 @@ fn check_timeouts(kind: &Kind, seed: u64, timeouts: u64, server: &Server) {
 }
 
 /// One client after another, of any generation, until the race is over; then the last one's events are completed.
-fn visits(race: &Race, mut dice: Dice, mark: Oid) -> io::Result<()> {
+fn visits(race: &Race, address: SocketAddr, mut dice: Dice, mark: Oid) -> io::Result<()> {
     while race.goes_on() {
         let speaks = dice.of(&[Speaks::Z5, Speaks::Z5, Speaks::Z5, Speaks::M5, Speaks::M5, Speaks::Z4]);
         let speaks = if dice.one_in(8) { dice.of(&Speaks::ALL) } else { speaks };
         let steps = 5 + dice.below(120);
-        let mut driver = Driver::register(race, speaks, dice, mark)?;
+        let mut driver = Driver::register(race, ("the server", address), speaks, dice, mark)?;
         let ended = driver.run(steps);
         dice = driver.hand_in();
         match ended {
@@ -272,7 +253,7 @@ fn is_cut_off(error: &io::Error) -> bool {
 }
 
 /// Packs; returns the pack time. `None` if the server refuses.
-fn pack(address: std::net::SocketAddr) -> Option<Tid> {
+fn pack(address: SocketAddr) -> Option<Tid> {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time") - PACK_AGE;
     let (mut client, _) = RawClient::register(address, Speaks::Z5).expect("connect");
     let args = vec![Value::Float(time.as_secs_f64()), Value::Bool(true)];

@@ -36,7 +36,7 @@ fn visible_values(history: &History) -> BTreeMap<Tid, BTreeSet<Value>> {
         changes.values().flatten().for_each(|value| add(*tid, *value));
     }
     history.end.values().for_each(|(tid, value)| add(*tid, *value));
-    for event in history.connections.iter().flatten() {
+    for event in history.connections.iter().flat_map(|connection| &connection.events) {
         if let Event::Loaded { answer: Some(found), .. } = event {
             add(found.tid, found.value);
         }
@@ -46,7 +46,7 @@ fn visible_values(history: &History) -> BTreeMap<Tid, BTreeSet<Value>> {
 
 impl Attribution<'_> {
     fn is_explained(&self, tid: Tid) -> bool {
-        tid == self.history.start.0 || self.by_tid.contains_key(&tid)
+        tid == self.history.start.0 || self.by_tid.contains_key(&tid) || self.history.markers.contains(&tid)
     }
 
     /// It had no answer, and no transaction yet.
@@ -100,7 +100,7 @@ impl Attribution<'_> {
             .history
             .connections
             .iter()
-            .flatten()
+            .flat_map(|connection| &connection.events)
             .filter_map(|event| match event {
                 Event::Told { tid, oids } => Some((*tid, oids)),
                 _ => None,

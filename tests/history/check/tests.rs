@@ -20,27 +20,39 @@ fn good() -> History {
             attempt(&[write(1, 2, 12), write(2, 1, 21)], Outcome::Acknowledged(3)),
             attempt(&[write(2, 1, 29)], Outcome::NotCommitted),
         ],
-        connections: vec![vec![
-            Event::LastTransaction(1),
-            loaded(1, LATEST, 1, 10, None),
-            told(2, &[1]),
-            loaded(1, LATEST, 2, 11, None),
-            loaded(1, 2, 1, 10, Some(2)),
-            told(3, &[1, 2]),
-            loaded(1, LATEST, 3, 12, None),
-            loaded(2, 3, 1, 20, Some(3)),
-            Event::Invalidations { since: 2, answer: Some((3, BTreeSet::from([1, 2]))) },
-            Event::LastTransaction(3),
-        ]],
+        connections: vec![Connection {
+            label: String::new(),
+            events: vec![
+                Event::LastTransaction(1),
+                loaded(1, LATEST, 1, 10, None),
+                told(2, &[1]),
+                loaded(1, LATEST, 2, 11, None),
+                loaded(1, 2, 1, 10, Some(2)),
+                told(3, &[1, 2]),
+                loaded(1, LATEST, 3, 12, None),
+                loaded(2, 3, 1, 20, Some(3)),
+                Event::Invalidations { since: 2, answer: Some((3, BTreeSet::from([1, 2]))) },
+                Event::LastTransaction(3),
+            ],
+        }],
         log: Some(vec![
             (1, BTreeMap::from([(1, Some(10)), (2, Some(20))])),
             (2, BTreeMap::from([(1, Some(11))])),
             (3, BTreeMap::from([(1, Some(12)), (2, Some(21))])),
         ]),
         end: BTreeMap::from([(1, (3, 12)), (2, (3, 21))]),
-        packed: 0,
-        forgets: false,
+        ..History::default()
     }
+}
+
+/// Refused although all was as the client had read it.
+#[test]
+fn a_conflict_has_a_reason() {
+    let current = Attempt { writes: BTreeMap::from([(2, (3, 29))]), conflict: Some(3), ..Attempt::default() };
+    refused(|h| h.attempts[2] = current, "all was as it had read it");
+    let mut history = good();
+    history.attempts[2].conflict = Some(3);
+    check(&history).expect("2 was changed by 3");
 }
 
 fn loaded(oid: Oid, before: Tid, tid: Tid, value: Value, end: Option<Tid>) -> Event {
@@ -73,45 +85,45 @@ fn a_check_that_did_not_hold() {
 /// Object 2 as of before transaction 3, when object 1 has been read as of 3.
 #[test]
 fn a_torn_snapshot() {
-    refused(|h| h.connections[0][7] = loaded(2, 4, 1, 20, None), "2 before 4 is");
+    refused(|h| h.connections[0].events[7] = loaded(2, 4, 1, 20, None), "2 before 4 is");
 }
 
 #[test]
 fn a_stale_read_after_an_invalidation() {
-    refused(|h| h.connections[0][3] = loaded(1, LATEST, 1, 10, None), "(R2)");
+    refused(|h| h.connections[0].events[3] = loaded(1, LATEST, 1, 10, None), "(R2)");
 }
 
 #[test]
 fn a_reply_from_before_a_transaction_behind_its_invalidation() {
-    refused(|h| h.connections[0].swap(1, 2), "(R2)");
+    refused(|h| h.connections[0].events.swap(1, 2), "(R2)");
 }
 
 #[test]
 fn a_reply_that_runs_ahead_of_the_invalidation() {
-    refused(|h| h.connections[0].swap(2, 3), "(R2)");
-    refused(|h| h.connections[0].swap(8, 5), "getInvalidations up to 3, but told up to 2");
+    refused(|h| h.connections[0].events.swap(2, 3), "(R2)");
+    refused(|h| h.connections[0].events.swap(8, 5), "getInvalidations up to 3, but told up to 2");
 }
 
 #[test]
 fn an_end_of_validity_that_is_wrong() {
-    refused(|h| h.connections[0][4] = loaded(1, 2, 1, 10, Some(3)), "1 before 2 is");
-    refused(|h| h.connections[0][4] = loaded(1, 2, 1, 10, None), "1 before 2 is");
+    refused(|h| h.connections[0].events[4] = loaded(1, 2, 1, 10, Some(3)), "1 before 2 is");
+    refused(|h| h.connections[0].events[4] = loaded(1, 2, 1, 10, None), "1 before 2 is");
 }
 
 #[test]
 fn tids_out_of_order() {
-    refused(|h| h.connections[0].swap(2, 5), "next after 1 was Some(2)");
+    refused(|h| h.connections[0].events.swap(2, 5), "next after 1 was Some(2)");
     refused(|h| h.log.as_mut().expect("a log").swap(1, 2), "(R3)");
     refused(|h| h.attempts[1].outcome = Outcome::Acknowledged(2), "twice");
 }
 
 #[test]
 fn an_invalidation_that_is_missing_or_wrong() {
-    refused(|h| drop(h.connections[0].drain(2..5)), "next after 1 was Some(2)");
+    refused(|h| drop(h.connections[0].events.drain(2..5)), "next after 1 was Some(2)");
     let wrong = Event::Told { tid: 2, oids: BTreeSet::from([1, 2]) };
-    refused(|h| h.connections[0][2] = wrong, "told that 2 changed");
+    refused(|h| h.connections[0].events[2] = wrong, "told that 2 changed");
     let phantom = Event::Told { tid: 9, oids: BTreeSet::from([1]) };
-    refused(|h| h.connections[0].push(phantom), "nobody committed");
+    refused(|h| h.connections[0].events.push(phantom), "nobody committed");
 }
 
 #[test]
@@ -123,7 +135,7 @@ fn an_acknowledged_commit_that_is_missing() {
 #[test]
 fn a_write_of_an_aborted_transaction() {
     let ghost = loaded(2, LATEST, 4, 29, None);
-    refused(|h| h.connections[0].push(ghost), "was not committed");
+    refused(|h| h.connections[0].events.push(ghost), "was not committed");
     let ghost = (4, BTreeMap::from([(2, Some(29))]));
     refused(|h| h.log.as_mut().expect("a log").push(ghost), "was not committed");
 }
@@ -188,7 +200,7 @@ fn an_undo_without_an_answer_that_was_packed() {
     let later = Attempt { outcome: Outcome::Acknowledged(5), writes: mark(4, 51), ..Attempt::default() };
     history.attempts.push(later);
     let told = |tid, oids: &[Oid]| Event::Told { tid, oids: oids.iter().copied().collect() };
-    history.connections[0].extend([told(4, &[1, 2, 5]), told(5, &[5])]);
+    history.connections[0].events.extend([told(4, &[1, 2, 5]), told(5, &[5])]);
     history.end = BTreeMap::from([(1, (4, 11)), (2, (4, 20)), (5, (5, 51))]);
     history.packed = 5;
     history.log =
@@ -205,7 +217,7 @@ fn what_a_pack_took_may_be_missing_and_nothing_else() {
     };
     let mut good = good();
     packed(&mut good);
-    good.connections[0][4] = Event::Loaded { oid: 1, before: 2, answer: None };
+    good.connections[0].events[4] = Event::Loaded { oid: 1, before: 2, answer: None };
     check(&good).expect("packed");
     let alive = |h: &mut History| {
         packed(h);
@@ -214,7 +226,7 @@ fn what_a_pack_took_may_be_missing_and_nothing_else() {
     refused(alive, "is not in the log");
     let lost = |h: &mut History| {
         packed(h);
-        h.connections[0][7] = Event::Loaded { oid: 2, before: 3, answer: None };
+        h.connections[0].events[7] = Event::Loaded { oid: 2, before: 3, answer: None };
     };
     refused(lost, "2 before 3 is None");
 }

@@ -28,11 +28,7 @@ impl Driver<'_> {
     /// One transaction, from its plan to one of its ends.
     pub(super) fn transaction(&mut self) -> io::Result<Step> {
         let (attempt, undo) = self.plan()?;
-        let number = {
-            let mut attempts = self.race.attempts.lock().expect("attempts");
-            attempts.push(attempt.clone());
-            attempts.len() - 1
-        };
+        let number = self.race.attempt(attempt.clone());
         self.txn += 1;
         let txn = self.txn;
         self.send_changes(&attempt, txn);
@@ -103,8 +99,15 @@ impl Driver<'_> {
             _ => {}
         }
         self.client.flush()?;
-        if self.answer(vote)?.is_err() || self.is_refused() {
-            return self.abort(txn);
+        match self.answer(vote)? {
+            Err(class) => {
+                if class.contains("ConflictError") {
+                    self.race.conflicted(number);
+                }
+                return self.abort(txn);
+            }
+            Ok(_) if self.is_refused() => return self.abort(txn),
+            Ok(_) => {}
         }
         match self.dice.below(40) {
             0 => return self.abort(txn),
@@ -165,7 +168,7 @@ impl Driver<'_> {
             }
         }
         self.receive_reads()?;
-        let mut attempt = Attempt { undo, ..Attempt::default() };
+        let mut attempt = Attempt { label: self.label.clone(), undo, ..Attempt::default() };
         for oid in writes {
             let mut serial = self.newest[&oid];
             if self.dice.one_in(40)
@@ -174,7 +177,7 @@ impl Driver<'_> {
             {
                 serial = *old;
             }
-            let value = self.race.next_value.fetch_add(1, Ordering::Relaxed);
+            let value = self.race.new_value();
             attempt.writes.insert(oid, (serial, value));
         }
         // An object that does not exist cannot be current.

@@ -10,22 +10,22 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::check::{Attempt, Event, LATEST, Oid, Outcome, Revision, Tid, Value as Written};
+use crate::check::{Attempt, Connection, Event, LATEST, Oid, Outcome, Revision, Tid, Value as Written};
 use crate::support::client::{Incoming, RawClient, Speaks, content, record};
 use crate::support::dice::Dice;
-use crate::support::pickle::{Value, id};
+use crate::support::pickle::{Value, id, text};
 
 /// The state that all clients share.
 pub struct Race {
-    pub address: SocketAddr,
     /// A few objects for all clients, and many others.
     pub hot: Vec<Oid>,
     pub cold: Vec<Oid>,
     pub can_undo: bool,
     pub stop: AtomicBool,
     pub attempts: Mutex<Vec<Attempt>>,
-    pub connections: Mutex<Vec<Vec<Event>>>,
+    pub connections: Mutex<Vec<Connection>>,
     /// The next value that a store writes.
     pub next_value: AtomicU64,
     /// Transactions that can be undone: none that are undos.
@@ -35,13 +35,51 @@ pub struct Race {
 }
 
 impl Race {
+    /// A race of clients that change these objects.
+    pub fn new(hot: Vec<Oid>, cold: Vec<Oid>, can_undo: bool) -> Race {
+        Race {
+            hot,
+            cold,
+            can_undo,
+            stop: AtomicBool::new(false),
+            attempts: Mutex::default(),
+            connections: Mutex::default(),
+            next_value: AtomicU64::new(1000),
+            undoable: Mutex::default(),
+            timeouts: AtomicU64::new(0),
+        }
+    }
+
     pub fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
 
-    fn settle(&self, attempt: usize, outcome: Outcome) {
+    /// Adds an attempt; returns its number.
+    pub fn attempt(&self, attempt: Attempt) -> usize {
+        let mut attempts = self.attempts.lock().expect("attempts");
+        attempts.push(attempt);
+        attempts.len() - 1
+    }
+
+    pub fn settle(&self, attempt: usize, outcome: Outcome) {
         self.attempts.lock().expect("attempts")[attempt].outcome = outcome;
     }
+
+    /// The server has found a conflict.
+    pub fn conflicted(&self, attempt: usize) {
+        self.attempts.lock().expect("attempts")[attempt].conflict = Some(now());
+    }
+
+    /// A value that nothing has stored yet.
+    pub fn new_value(&self) -> Written {
+        self.next_value.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// The present time as a tid.
+pub fn now() -> Tid {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time");
+    runzeo::ids::Tid::from_unix(time.as_secs_f64()).0
 }
 
 /// A record of any length with a value in it.
@@ -85,15 +123,37 @@ pub struct Driver<'a> {
     txn: i64,
     /// An object that it stores with each undo, to identify the undo.
     mark: Oid,
+    /// The server takes no transactions now.
+    is_read_only: bool,
+    label: String,
 }
 
 impl<'a> Driver<'a> {
-    pub fn register(race: &'a Race, speaks: Speaks, dice: Dice, mark: Oid) -> io::Result<Driver<'a>> {
-        let (client, tid) = RawClient::register(race.address, speaks)?;
+    /// Connects and registers; for reading only, if the server takes no transactions now.
+    pub fn register(
+        race: &'a Race,
+        (name, address): (&str, SocketAddr),
+        speaks: Speaks,
+        dice: Dice,
+        mark: Oid,
+    ) -> io::Result<Driver<'a>> {
+        let mut client = RawClient::connect(address, speaks)?;
+        let register = |client: &mut RawClient, read_only| {
+            client.call("register", vec![text("1"), Value::Bool(read_only)])
+        };
+        let mut registered = register(&mut client, false)?;
+        let is_read_only = registered.is_err();
+        if is_read_only {
+            registered = register(&mut client, true)?;
+        }
+        let registered = registered.unwrap_or_else(|error| panic!("reply to register: {error:?}"));
+        let tid = (!registered.is_none()).then(|| registered.id());
         let mut driver = Driver {
             race,
             client,
             dice,
+            is_read_only,
+            label: format!("{speaks:?} client {mark} of {name}"),
             events: Vec::new(),
             asked: HashMap::new(),
             answers: HashMap::new(),
@@ -116,8 +176,8 @@ impl<'a> Driver<'a> {
 
     /// Returns its events.
     pub fn hand_in(self) -> Dice {
-        let events = self.events;
-        self.race.connections.lock().expect("connections").push(events);
+        let connection = Connection { label: self.label, events: self.events };
+        self.race.connections.lock().expect("connections").push(connection);
         self.dice
     }
 
@@ -134,6 +194,7 @@ impl<'a> Driver<'a> {
                     self.receive_reads()?;
                     Step::GoOn
                 }
+                _ if self.is_read_only => Step::GoOn,
                 _ => self.transaction()?,
             };
             if step == Step::Left {

@@ -12,7 +12,7 @@
 //!   consistent, for every read at a tid;
 //! - uncommitted changes must be nowhere, committed ones must be complete, in the log and at the end.
 
-mod attribution;
+pub mod attribution;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -31,9 +31,11 @@ pub struct History {
     pub start: (Tid, BTreeMap<Oid, Value>),
     pub attempts: Vec<Attempt>,
     /// The events of each connection, in order.
-    pub connections: Vec<Vec<Event>>,
+    pub connections: Vec<Connection>,
     /// The log as it was iterated at the end, if the storage has one. `None`: un-created.
     pub log: Option<Vec<(Tid, Changes)>>,
+    /// Empty transactions, which the server adds to a restored file.
+    pub markers: BTreeSet<Tid>,
     /// The current revisions at the end. Objects that cannot be loaded are left out.
     pub end: BTreeMap<Oid, (Tid, Value)>,
     /// The latest pack time. Revisions that were not current then may be gone.
@@ -42,9 +44,19 @@ pub struct History {
     pub forgets: bool,
 }
 
+/// What one connection saw.
+#[derive(Clone, Debug, Default)]
+pub struct Connection {
+    /// For messages.
+    pub label: String,
+    pub events: Vec<Event>,
+}
+
 /// A transaction that a client attempted.
 #[derive(Clone, Debug, Default)]
 pub struct Attempt {
+    /// Whose it is, for messages.
+    pub label: String,
     /// The serial that the client had, and the new value.
     pub writes: BTreeMap<Oid, (Tid, Value)>,
     /// checkCurrentSerialInTransaction
@@ -52,6 +64,8 @@ pub struct Attempt {
     /// The transaction to be undone.
     pub undo: Option<Tid>,
     pub outcome: Outcome,
+    /// When the client was told that it conflicts, as a tid.
+    pub conflict: Option<Tid>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -92,6 +106,8 @@ pub struct Summary {
     pub commits: usize,
     pub undoes: usize,
     pub not_committed: usize,
+    /// Attempts of which a client was told that they conflict.
+    pub conflicts: usize,
     /// Connections that ended before the answer to tpc_finish: committed, and not committed.
     pub unanswered: (usize, usize),
     pub reads: usize,
@@ -102,21 +118,28 @@ pub struct Summary {
 pub type Changes = BTreeMap<Oid, Option<Value>>;
 
 /// The order of transactions, and each object's state after each.
-struct Order {
-    txns: BTreeMap<Tid, Changes>,
-    revisions: HashMap<Oid, Vec<(Tid, Option<Value>)>>,
+pub struct Order {
+    pub txns: BTreeMap<Tid, Changes>,
+    pub revisions: HashMap<Oid, Vec<(Tid, Option<Value>)>>,
 }
 
 /// Checks everything.
 pub fn check(history: &History) -> Result<Summary, String> {
     let by_tid = attribution::attribute(history)?;
     let order = replay(history, &by_tid)?;
+    check_conflicts(history, &[&order])?;
     let mut summary = Summary { commits: by_tid.len(), ..Summary::default() };
-    for (number, events) in history.connections.iter().enumerate() {
-        let at = |what| format!("connection {number}: {what}");
-        check_connection(history, &order, events, &mut summary).map_err(at)?;
+    for (number, connection) in history.connections.iter().enumerate() {
+        let at = |what| format!("connection {number}, {}: {what}", connection.label);
+        check_connection(history, &order, &connection.events, &mut summary).map_err(at)?;
     }
-    check_end(history, &order)?;
+    check_end(&order, history.log.as_deref(), &history.end, history.packed)?;
+    count(history, &by_tid, &mut summary);
+    Ok(summary)
+}
+
+/// How the attempts ended.
+pub fn count(history: &History, by_tid: &BTreeMap<Tid, usize>, summary: &mut Summary) {
     for (number, attempt) in history.attempts.iter().enumerate() {
         match attempt.outcome {
             Outcome::NotCommitted => summary.not_committed += 1,
@@ -125,12 +148,39 @@ pub fn check(history: &History) -> Result<Summary, String> {
             Outcome::Acknowledged(_) => {}
         }
         summary.undoes += usize::from(attempt.undo.is_some() && attempt.outcome != Outcome::NotCommitted);
+        summary.conflicts += usize::from(attempt.conflict.is_some());
     }
-    Ok(summary)
+}
+
+/// Each conflict was one in one of these orders: an object that the client named was not as the client had it, at the
+/// latest when it was told.
+pub fn check_conflicts(history: &History, orders: &[&Order]) -> Result<(), String> {
+    for (number, attempt) in history.attempts.iter().enumerate() {
+        let Some(told) = attempt.conflict.filter(|_| attempt.undo.is_none()) else { continue };
+        let read = attempt.writes.iter().map(|(oid, (serial, _))| (*oid, *serial));
+        let mut read = read.chain(attempt.checks.iter().copied());
+        // A tid may be later than the clock by as many steps as there were transactions in one moment.
+        let told = told + (1 << 20);
+        let is_other = |oid, serial, order: &&Order| match order.current_by(oid, told) {
+            Some((tid, _)) => tid != serial,
+            None => serial != 0,
+        };
+        if !read.any(|(oid, serial)| orders.iter().any(|order| is_other(oid, serial, order))) {
+            let oids = attempt.writes.keys().copied().chain(attempt.checks.iter().map(|(oid, _)| *oid));
+            let revisions: Vec<_> =
+                oids.flat_map(|oid| orders.iter().map(move |order| (oid, order.about(oid, told)))).collect();
+            return Err(format!(
+                "attempt {number}, of {}, was refused by {told:x} because of a conflict, but all was as it had read it: writes \
+                 {:x?}, checks {:x?}; revisions {revisions:x?}",
+                attempt.label, attempt.writes, attempt.checks
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Replays the transactions in the order of their tids: each must have named the current serials.
-fn replay(history: &History, by_tid: &BTreeMap<Tid, usize>) -> Result<Order, String> {
+pub fn replay(history: &History, by_tid: &BTreeMap<Tid, usize>) -> Result<Order, String> {
     let (first, start) = &history.start;
     let mut order = Order { txns: BTreeMap::new(), revisions: HashMap::new() };
     order.add(*first, start.iter().map(|(oid, value)| (*oid, Some(*value))).collect());
@@ -175,11 +225,11 @@ impl Order {
         self.txns.insert(tid, changes);
     }
 
-    fn of(&self, oid: Oid) -> &[(Tid, Option<Value>)] {
+    pub fn of(&self, oid: Oid) -> &[(Tid, Option<Value>)] {
         self.revisions.get(&oid).map_or(&[], Vec::as_slice)
     }
 
-    fn current(&self, oid: Oid) -> (Tid, Option<Value>) {
+    pub fn current(&self, oid: Oid) -> (Tid, Option<Value>) {
         self.of(oid).last().copied().unwrap_or((0, None))
     }
 
@@ -188,8 +238,20 @@ impl Order {
         self.of(oid).iter().rev().find(|(t, _)| *t < tid).copied()
     }
 
+    /// The revision that was current after transaction `tid`.
+    pub fn current_by(&self, oid: Oid, tid: Tid) -> Option<(Tid, Option<Value>)> {
+        self.of(oid).iter().rev().find(|(t, _)| *t <= tid).copied()
+    }
+
+    /// The revisions about transaction `tid`, for messages.
+    pub fn about(&self, oid: Oid, tid: Tid) -> &[(Tid, Option<Value>)] {
+        let all = self.of(oid);
+        let place = all.partition_point(|(t, _)| *t <= tid);
+        &all[place.saturating_sub(4)..(place + 2).min(all.len())]
+    }
+
     /// The answer to loadBefore in the state after `state`.
-    fn load_before(&self, oid: Oid, before: Tid, state: Tid) -> Option<Revision> {
+    pub fn load_before(&self, oid: Oid, before: Tid, state: Tid) -> Option<Revision> {
         let revisions = self.of(oid);
         let visible = &revisions[..revisions.partition_point(|(tid, _)| *tid <= state)];
         let count = visible.partition_point(|(tid, _)| *tid < before);
@@ -198,13 +260,13 @@ impl Order {
     }
 
     /// The objects that changed after `since`, up to `state`.
-    fn changed(&self, since: Tid, state: Tid) -> BTreeSet<Oid> {
+    pub fn changed(&self, since: Tid, state: Tid) -> BTreeSet<Oid> {
         let range = self.txns.range(since.saturating_add(1)..=state.max(since.saturating_add(1)));
         range.filter(|(tid, _)| **tid <= state).flat_map(|(_, changes)| changes.keys().copied()).collect()
     }
 }
 
-fn check_connection(
+pub fn check_connection(
     history: &History,
     order: &Order,
     events: &[Event],
@@ -272,16 +334,22 @@ fn check_connection(
     Ok(())
 }
 
-fn check_end(history: &History, order: &Order) -> Result<(), String> {
+/// Checks the log, if there is one, and the current revisions.
+pub fn check_end(
+    order: &Order,
+    log: Option<&[(Tid, Changes)]>,
+    end: &BTreeMap<Oid, (Tid, Value)>,
+    packed: Tid,
+) -> Result<(), String> {
     for oid in order.revisions.keys() {
         let (tid, value) = order.current(*oid);
         let expected = value.map(|value| (tid, value));
-        let found = history.end.get(oid).copied();
+        let found = end.get(oid).copied();
         if found != expected {
             return Err(format!("at the end {oid} is {found:x?}, but was committed as {expected:x?}"));
         }
     }
-    let Some(log) = &history.log else { return Ok(()) };
+    let Some(log) = log else { return Ok(()) };
     let mut last = 0;
     for (tid, changes) in log {
         if *tid <= last {
@@ -289,12 +357,12 @@ fn check_end(history: &History, order: &Order) -> Result<(), String> {
         }
         last = *tid;
         let Some(committed) = order.txns.get(tid) else {
-            return Err(format!("the log has {tid:x}, which nobody committed"));
+            return Err(format!("the log has {tid:x}, which nobody committed: {changes:x?}"));
         };
         // A pack removes records and changes none.
         let is_whole = changes == committed;
         let is_part = changes.iter().all(|(oid, value)| committed.get(oid) == Some(value));
-        if !(is_whole || *tid <= history.packed && is_part) {
+        if !(is_whole || *tid <= packed && is_part) {
             return Err(format!("the log has {tid:x} as {changes:?}, committed was {committed:?}"));
         }
     }
@@ -303,7 +371,7 @@ fn check_end(history: &History, order: &Order) -> Result<(), String> {
         let must_have = |oid: &Oid| {
             let next = order.of(*oid).iter().find(|(t, _)| t > tid).map(|(t, _)| *t);
             // Revisions from the pack time on must be there; un-created objects may be gone.
-            next.is_none_or(|next| next > history.packed) && (*tid > history.packed || changes[oid].is_some())
+            next.is_none_or(|next| next > packed) && (*tid > packed || changes[oid].is_some())
         };
         for oid in changes.keys().filter(|oid| must_have(oid)) {
             if !logged.get(tid).is_some_and(|found| found.contains_key(oid)) {
