@@ -48,20 +48,20 @@ impl Accept {
 
 /// Reads one pickle from the beginning of `source`. [`Tree::len`] is its length.
 pub fn read(source: &[u8], accept: Accept) -> Result<Tree<'_>> {
-    Builder {
-        lexer: Lexer::new(source),
-        source,
-        accept,
-        pos: 0,
-        nodes: Vec::new(),
-        spans: Vec::new(),
-        gets: Vec::new(),
-        memo: HashMap::new(),
-        stack: Vec::new(),
-        marks: Vec::new(),
-        copied: 0,
-    }
-    .run()
+    let mut builder = Builder::new(source, accept);
+    let root = builder.run()?;
+    Ok(builder.finish(root))
+}
+
+/// Reads the two pickles of an object's record, which have one memo. The tree's root is the state; the other node is
+/// the class.
+pub fn read_record(source: &[u8]) -> Result<(Tree<'_>, NodeId)> {
+    let mut builder = Builder::new(source, Accept::RECORD);
+    let class = builder.run()?;
+    builder.stack.clear();
+    builder.marks.clear();
+    let state = builder.run()?;
+    Ok((builder.finish(state), class))
 }
 
 type Result<T, E = PickleError> = std::result::Result<T, E>;
@@ -83,16 +83,38 @@ struct Builder<'a> {
     marks: Vec<(usize, usize)>,
     /// Pairs copied by `dict(...)` plus bytes of names copied by STACK_GLOBAL; at most the length of the source.
     copied: usize,
+    opcodes: usize,
 }
 
 impl<'a> Builder<'a> {
-    fn run(mut self) -> Result<Tree<'a>> {
+    fn new(source: &'a [u8], accept: Accept) -> Builder<'a> {
+        Builder {
+            lexer: Lexer::new(source),
+            source,
+            accept,
+            pos: 0,
+            nodes: Vec::new(),
+            spans: Vec::new(),
+            gets: Vec::new(),
+            memo: HashMap::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            copied: 0,
+            opcodes: 0,
+        }
+    }
+
+    fn finish(self, root: NodeId) -> Tree<'a> {
+        Tree::new(self.source, self.lexer.end(), self.nodes, self.spans, self.gets, root)
+    }
+
+    /// Executes the opcodes of one pickle.
+    fn run(&mut self) -> Result<NodeId> {
         let opcodes_max = self.accept.nodes_max.saturating_mul(OPCODES_PER_NODE);
-        let mut opcodes = 0;
         loop {
             self.pos = self.lexer.end();
-            opcodes += 1;
-            if opcodes > opcodes_max {
+            self.opcodes += 1;
+            if self.opcodes > opcodes_max {
                 return self.fail(format!("more than {opcodes_max} opcodes"));
             }
             let token = match self.lexer.token() {
@@ -102,9 +124,7 @@ impl<'a> Builder<'a> {
                 Err(LexError::Expected(what)) => return self.fail(format!("{what} is expected")),
             };
             if token.opcode == STOP {
-                let root = self.pop()?;
-                let len = self.lexer.end();
-                return Ok(Tree::new(self.source, len, self.nodes, self.spans, self.gets, root));
+                return self.pop();
             }
             self.step(token)?;
             if self.nodes.len() > self.accept.nodes_max {

@@ -6,6 +6,7 @@ mod support;
 mod blob_middle;
 mod blob_transfers;
 mod blobs;
+mod btrees;
 mod cache;
 mod cache_crash;
 mod cache_damage;
@@ -23,6 +24,7 @@ mod library;
 mod link;
 mod middle;
 mod python_cache;
+mod records;
 mod servers;
 mod tls;
 mod tools;
@@ -36,5 +38,10 @@ mod zeocache_stats;
 #[allow(dead_code)]
 #[path = "../../examples/zeo_client.rs"]
 mod zeo_client;
+
+/// The same.
+#[allow(dead_code)]
+#[path = "../../examples/zeo_objects.rs"]
+mod zeo_objects;
 
 use support::pythons;

@@ -17,7 +17,7 @@
 
 mod bucket;
 mod bucket_merge;
-mod class;
+pub mod class;
 mod compare;
 mod counter;
 mod emit;
