@@ -22,6 +22,9 @@ pub mod base {
 }
 
 pub mod client {
+    pub mod awaited {
+        pub use crate::client::awaited::{FinishId, OwnFinish};
+    }
     pub mod blobs {
         pub use crate::client::blobs::{
             Begun, BlobCache, BlobCacheOptions, BlobRecord, ClientBlobs, Fetched, IncomingBlobs,
@@ -58,7 +61,7 @@ pub mod client {
         pub use crate::client::recent::Change;
     }
     pub mod timeline {
-        pub use crate::client::timeline::{Filled, Found, Revisions, Timeline};
+        pub use crate::client::timeline::{Filled, Found, Listener, News, Revisions, Timeline};
     }
     pub mod view {
         pub use crate::client::view::{Changes, View};

@@ -1,22 +1,26 @@
 //! Transactions: stores that were staged here are sent to the server, voted and finished there.
 //!
-//! A server has one open transaction for each link, so transactions take turns, from the first store that is sent until
-//! the finish is answered. The stores of a transaction leave at once, after all were staged: a slow caller does not
-//! keep others waiting.
+//! A server has one open transaction for each link. A transaction takes a link from its first store that is sent until
+//! its finish is answered: see [`lanes`](super::lanes). The stores of a transaction leave at once, after all were
+//! staged: a slow caller does not keep others waiting.
 //!
 //! A transaction belongs to the link on which it was begun, and fails with it. If the link ends while the finish is
-//! under way, nobody knows the outcome ([`StorageError::OutcomeUnknown`]).
+//! under way, nobody knows the outcome ([`StorageError::OutcomeUnknown`]). Where the transaction belongs in the order
+//! is told by the main link: see [`awaited`](super::awaited).
+//!
+//! [`commit_undo`](super::commit_undo) begins a transaction before its vote.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::mem;
 
 use super::ask::{AskError, ask, understood};
+use super::awaited::{FinishId, OwnFinish};
 use super::commit_blobs::CommitBlobs;
+use super::lanes::{HeldLane, LaneKind, Take};
 use super::link::{Link, LinkError};
 use super::recent::Change;
-use super::turns::Turn;
-use super::upstream::{InUse, LOG, Upstream};
+use super::upstream::{LOG, Upstream};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Arc;
 use crate::conflict::{Conflict, ThreeStates};
@@ -27,7 +31,7 @@ use crate::storage::{
 use crate::wire::answers::{Answer, Serialno};
 use crate::wire::availability::Method;
 use crate::wire::calls::Call;
-use crate::wire::protocol::UndoCall;
+use crate::wire::protocol::{Generation, UndoCall};
 use crate::wire::results::UnresolvedObject;
 use crate::wire::undo_id::undo_id;
 use crate::wire::value::extension_dict;
@@ -36,12 +40,17 @@ use crate::wire::value::extension_dict;
 const ROUNDS_MAX: usize = 10;
 
 /// A transaction on the server, which has it aborted unless it is finished.
-struct Begun {
-    in_use: InUse,
-    txn: i64,
+pub(super) struct Begun {
+    pub txn: i64,
     is_open: bool,
-    /// Given back last: the abort is sent before anybody else begins.
-    _turn: Turn,
+    /// The link. Given back after the abort was sent.
+    taken: HeldLane,
+}
+
+impl Begun {
+    pub fn link(&self) -> &Link {
+        &self.taken.lane.link
+    }
 }
 
 impl Drop for Begun {
@@ -50,28 +59,38 @@ impl Drop for Begun {
             return;
         }
         let call = Call::TpcAbort { txn: self.txn };
-        if self.in_use.link.wire().is_one_way(Method::TpcAbort) {
-            self.in_use.link.send(&call);
+        if self.link().wire().is_one_way(Method::TpcAbort) {
+            self.link().send(&call);
         } else {
             // What comes after it is handled after it.
-            self.in_use.link.start(&call, |_, _| ());
+            self.link().start(&call, |_, _| ());
         }
     }
+}
+
+/// A transaction that was begun before its vote, because an undo had to be answered.
+pub(super) struct BegunEarly {
+    pub begun: Begun,
+    /// The tid that the transaction will have.
+    pub tid: Option<Tid>,
+    /// The objects that its undos change.
+    pub undone: BTreeSet<Oid>,
 }
 
 /// A transaction that the server has voted for.
 pub struct ServerVoted {
     begun: Begun,
     staged: Staged,
+    tid: Option<Tid>,
     /// See [`Voted::resolved`]. Ascending.
     resolved: Vec<Oid>,
     undone: Vec<Undone>,
 }
 
 impl Voted for ServerVoted {
-    /// The server assigns it at finish.
+    /// Known if the link speaks a protocol in which votes give serials.
     fn tid(&self) -> Option<Tid> {
-        None
+        self.tid
     }
 
     fn resolved(&self) -> &[Oid] {
@@ -86,6 +105,8 @@ impl Voted for ServerVoted {
 /// What the server changed of what was sent.
 #[derive(Default)]
 struct ServerChanges {
+    /// The serial of what was stored.
+    tid: Option<Tid>,
     resolved: BTreeSet<Oid>,
     undone: BTreeSet<Oid>,
 }
@@ -93,17 +114,26 @@ struct ServerChanges {
 impl Upstream {
     /// Sends a transaction and has the server vote. The result is a [`ServerVoted`].
     ///
-    /// The server assigns the tid at finish. With [`TidAt::Vote`] all stored objects are reported as merged: a client
-    /// that needs the tid at vote then loads them again, with their tid.
+    /// With [`TidAt::Vote`] it goes to the server on a link whose votes give serials. If there is none, the server
+    /// assigns the tid at finish, and all stored objects are reported as merged: a client that needs the tid at vote
+    /// then loads them again, with their tid.
     pub fn vote(self: &Arc<Self>, mut staged: Staged, tid_at: TidAt) -> VoteResult {
         if staged.merging() == Merging::AtOnce {
             return Err(NotVoted::Postponed(Box::new(staged)));
         }
-        let begun = self.begin(&staged)?;
-        self.check_that_it_can(&begun, &staged)?;
+        let early = staged.begun.take().and_then(|begun| begun.downcast::<BegunEarly>().ok());
         let mut outcome = ServerChanges::default();
+        let is_early = early.is_some();
+        let begun = match early {
+            Some(early) => {
+                (outcome.tid, outcome.undone) = (early.tid, early.undone);
+                early.begun
+            }
+            None => self.begin(&staged, lane_kind(&staged, tid_at))?,
+        };
+        self.check_that_it_can(&begun, &staged)?;
         let blobs = CommitBlobs::of(&mut staged, self.blobs.as_ref())?;
-        self.send_operations(&begun, &staged, &blobs, &mut outcome)?;
+        self.send_operations(&begun, &staged, &blobs, is_early, &mut outcome)?;
         let mut rounds = 0;
         loop {
             let conflicts = self.vote_once(&begun, &staged, &mut outcome)?;
@@ -120,31 +150,40 @@ impl Upstream {
                 }
                 self.merge(&begun, &mut staged, conflict, &mut outcome)?;
             }
-            blobs.send_again(&begun.in_use.link, &staged, begun.txn)?;
+            blobs.send_again(begun.link(), &staged, begun.txn)?;
         }
         self.check_reads(&begun, &staged)?;
         let undone = outcome.undone.into_iter().map(|oid| Undone { oid, restored: None }).collect();
-        if tid_at == TidAt::Vote {
+        if tid_at == TidAt::Vote && outcome.tid.is_none() {
             let stored = staged.ops().iter().filter(|op| matches!(op.kind, OpKind::Store { .. }));
             outcome.resolved.extend(stored.map(|op| op.oid));
         }
-        Ok(Box::new(ServerVoted { begun, staged, resolved: outcome.resolved.into_iter().collect(), undone }))
+        let resolved = outcome.resolved.into_iter().collect();
+        Ok(Box::new(ServerVoted { begun, staged, tid: outcome.tid, resolved, undone }))
     }
 
-    fn begin(self: &Arc<Self>, staged: &Staged) -> Result<Begun> {
-        let cancelled = || StorageError::Transaction("the transaction was given up".into());
-        let waiting = Arc::clone(&self.turns);
+    /// Waits for a link, and begins the transaction on it.
+    pub(super) fn begin(self: &Arc<Self>, staged: &Staged, kind: LaneKind) -> Result<Begun> {
+        let waiting = Arc::clone(&self.lanes);
         let cancel = staged.cancel.on_cancel(move || waiting.wake());
-        let turn = self.turns.take(|| staged.cancel.is_cancelled() || self.is_closed());
+        let is_over = || staged.cancel.is_cancelled() || self.is_closed();
+        let taken = loop {
+            let in_use = self.in_use()?;
+            if in_use.is_read_only {
+                return Err(StorageError::ReadOnly);
+            }
+            match self.lanes.take(&in_use.main(), kind, is_over) {
+                Take::Taken(taken) => break taken,
+                Take::Over => {
+                    return Err(StorageError::Transaction("the transaction was given up".into()));
+                }
+                Take::Lost => {}
+            }
+        };
         drop(cancel);
-        let turn = turn.ok_or_else(cancelled)?;
-        let in_use = self.in_use()?;
-        if in_use.is_read_only {
-            return Err(StorageError::ReadOnly);
-        }
-        in_use.serialnos.lock().clear();
+        taken.lane.serialnos.lock().clear();
         let txn = self.next_transaction();
-        let begun = Begun { in_use, txn, is_open: true, _turn: turn };
+        let begun = Begun { txn, is_open: true, taken };
         let extension = extension_dict(&staged.meta.extension).ok_or_else(|| {
             StorageError::Transaction("the extension of the transaction is no dict of plain values".into())
         })?;
@@ -162,7 +201,7 @@ impl Upstream {
 
     /// Sends a call that has no result, and waits for the answer of a server that gives one.
     fn tell(&self, begun: &Begun, call: &Call<'_>) -> Result<()> {
-        let link = &begun.in_use.link;
+        let link = begun.link();
         if call.method(link.wire()).is_some_and(|method| link.wire().is_one_way(method)) {
             link.send(call);
             return Ok(());
@@ -172,7 +211,7 @@ impl Upstream {
 
     /// Refuses what this generation of servers has no method for.
     fn check_that_it_can(&self, begun: &Begun, staged: &Staged) -> Result<()> {
-        let wire = begun.in_use.link.wire();
+        let wire = begun.link().wire();
         for op in staged.ops() {
             let method = match op.kind {
                 OpKind::Delete { .. } => Method::DeleteObject,
@@ -192,15 +231,17 @@ impl Upstream {
         Ok(())
     }
 
+    /// `is_undone`: undos were sent before.
     fn send_operations(
         &self,
         begun: &Begun,
         staged: &Staged,
         blobs: &CommitBlobs,
+        is_undone: bool,
         outcome: &mut ServerChanges,
     ) -> Result<()> {
-        let Begun { in_use: InUse { link, .. }, txn, .. } = begun;
-        let (wire, txn) = (link.wire(), *txn);
+        let (link, txn) = (begun.link(), begun.txn);
+        let wire = link.wire();
         for (at, op) in staged.ops().iter().enumerate() {
             let oid = op.oid;
             match op.kind {
@@ -218,6 +259,7 @@ impl Upstream {
                     link.send(&Call::CheckCurrentSerial { oid, serial, txn });
                 }
                 OpKind::CheckCurrent { .. } => {}
+                OpKind::Undo { .. } if is_undone => {}
                 OpKind::Undo { tid } => {
                     let call = Call::Undo { undone: &undo_id(tid), txn };
                     match wire.undo_call() {
@@ -240,16 +282,15 @@ impl Upstream {
         staged: &Staged,
         outcome: &mut ServerChanges,
     ) -> Result<Vec<Conflict>> {
-        let in_use = &begun.in_use;
-        let wire = in_use.link.wire();
-        let voted = ask(&in_use.link, &Call::Vote { txn: begun.txn }, None, |answer| answer.vote());
+        let wire = begun.link().wire();
+        let voted = ask(begun.link(), &Call::Vote { txn: begun.txn }, None, |answer| answer.vote());
         let voted = voted.map_err(|error| self.vote_refused(error, staged))?;
         let mut changed: BTreeSet<Oid> = voted.resolved.into_iter().collect();
         if wire.sends_serialnos() {
-            let serialnos = mem::take(&mut *in_use.serialnos.lock());
+            let serialnos = mem::take(&mut *begun.taken.lane.serialnos.lock());
             for (oid, serialno) in serialnos {
                 match serialno {
-                    Serialno::Stored(_) => {}
+                    Serialno::Stored(tid) => outcome.tid = Some(tid),
                     Serialno::Resolved => drop(changed.insert(oid)),
                     Serialno::Raised(exception) => {
                         return Err(self.vote_refused(AskError::Raised(exception), staged));
@@ -298,7 +339,7 @@ impl Upstream {
         self.timeline.forget(oid);
         let state = |serial| {
             let call = Call::LoadSerial { oid, serial };
-            ask(&begun.in_use.link, &call, None, |answer| Ok(answer.bytes()?.to_vec()))
+            ask(begun.link(), &call, None, |answer| Ok(answer.bytes()?.to_vec()))
         };
         let (old, current) = (state(read)?, state(committed)?);
         let merged = self.resolver.merge(&ThreeStates {
@@ -311,7 +352,7 @@ impl Upstream {
             cancel: &staged.cancel,
         })?;
         let call = Call::Store { oid, serial: committed, data: &merged, txn: begun.txn };
-        begun.in_use.link.send(&call);
+        begun.link().send(&call);
         outcome.resolved.insert(oid);
         Ok(())
     }
@@ -319,7 +360,7 @@ impl Upstream {
     /// The checks of objects that were only read, with servers that have no method for it: after the vote, which locks
     /// the storage of these servers until the finish, so nothing can change any more.
     fn check_reads(&self, begun: &Begun, staged: &Staged) -> Result<()> {
-        let link = &begun.in_use.link;
+        let link = begun.link();
         if link.wire().knows(Method::CheckCurrentSerial) {
             return Ok(());
         }
@@ -335,74 +376,136 @@ impl Upstream {
         Ok(())
     }
 
-    /// Finishes a transaction. The outcome goes to the publisher, with the ticket, from the thread of the link.
+    /// Finishes a transaction. The outcome goes to the publisher, with the ticket, from the thread of a link.
     pub fn finish(self: &Arc<Self>, voted: ServerVoted, ticket: Ticket) {
-        let ServerVoted { mut begun, mut staged, resolved, undone } = voted;
-        // From here on it cannot be aborted.
-        begun.is_open = false;
-        let upstream = Arc::clone(self);
-        let (link, txn) = (begun.in_use.link.clone(), begun.txn);
+        let link = voted.begun.link().clone();
+        let call = Call::TpcFinish { txn: voted.begun.txn };
+        let not_sent = || {
+            let why = format!("{}: the connection was lost before a transaction was finished", self.name());
+            StorageError::Disconnected(why)
+        };
         if link.has_ended() {
             // Nothing was finished on it.
-            let why = format!("{}: the connection was lost before a transaction was finished", self.name());
-            return self.publisher.failed(ticket, StorageError::Disconnected(why), LOG, &self.name());
+            return self.publisher.failed(ticket, not_sent(), LOG, &self.name());
         }
-        link.start(&Call::TpcFinish { txn }, move |link, answer| {
-            let outcome =
-                upstream.finished(link, &begun.in_use, answer, &mut staged, &resolved, &undone, ticket);
-            drop(begun);
+        let mut finishing = Finishing::of(voted);
+        let awaited = if finishing.begun.taken.is_main() {
+            None
+        } else {
+            let (owing, oids) = (link.clone(), Arc::clone(&finishing.oids));
+            let give_up = Box::new(move || owing.close());
+            match self.timeline.finishing_elsewhere(finishing.begun.taken.main, oids, give_up) {
+                Some(id) => Some(id),
+                None => return self.publisher.failed(ticket, not_sent(), LOG, &self.name()),
+            }
+        };
+        // From here on it cannot be aborted.
+        finishing.begun.is_open = false;
+        let upstream = Arc::clone(self);
+        link.start(&call, move |link, answer| {
+            let outcome = match (upstream.outcome(link, answer), awaited) {
+                (Ok(tid), None) => upstream.finished(tid, finishing, ticket),
+                (Ok(tid), Some(id)) => upstream.finished_elsewhere(id, tid, finishing, ticket),
+                (Err(error), awaited) => {
+                    awaited.into_iter().for_each(|id| upstream.timeline.not_finished_elsewhere(id));
+                    drop(finishing);
+                    Err((ticket, error))
+                }
+            };
             if let Err((ticket, error)) = outcome {
                 upstream.publisher.failed(ticket, error, LOG, &upstream.name());
             }
         });
     }
 
-    /// The answer to a finish. `Err`: the ticket's transaction is not committed, or nobody knows.
-    #[allow(clippy::too_many_arguments)] // the parts of one transaction
-    fn finished(
-        &self,
-        link: &Link,
-        in_use: &InUse,
-        answer: std::result::Result<Answer<'_>, LinkError>,
-        staged: &mut Staged,
-        resolved: &[Oid],
-        undone: &[Undone],
-        ticket: Ticket,
-    ) -> std::result::Result<(), (Ticket, StorageError)> {
-        let unknown = |why: &dyn std::fmt::Display| {
-            let text = "the connection was lost while a transaction was being finished; nobody knows whether it is committed";
-            StorageError::OutcomeUnknown(format!("{}: {text}: {why}", self.name()))
-        };
-        let tid = match answer.map(|answer| answer.tid()) {
-            Ok(Ok(tid)) => tid,
-            Ok(Err(error)) => {
-                return Err((
-                    ticket,
-                    match understood(link, error) {
-                        AskError::Raised(exception) => to_storage_error(&exception),
-                        broken => unknown(&broken),
-                    },
-                ));
-            }
-            Err(error) => return Err((ticket, unknown(&error))),
-        };
-        if let Some(blobs) = &self.blobs {
-            staged.take_blobs().into_iter().for_each(|(oid, blob)| blobs.committed(oid, tid, blob));
+    fn unknown(&self, why: &dyn std::fmt::Display) -> StorageError {
+        let text = "the connection was lost while a transaction was being finished; nobody knows whether it is committed";
+        StorageError::OutcomeUnknown(format!("{}: {text}: {why}", self.name()))
+    }
+
+    /// The answer to a finish. `Err`: the transaction is not committed, or nobody knows.
+    fn outcome(&self, link: &Link, answer: std::result::Result<Answer<'_>, LinkError>) -> Result<Tid> {
+        match answer.map(|answer| answer.tid()) {
+            Ok(Ok(tid)) => Ok(tid),
+            Ok(Err(error)) => Err(match understood(link, error) {
+                AskError::Raised(exception) => to_storage_error(&exception),
+                broken => self.unknown(&broken),
+            }),
+            Err(error) => Err(self.unknown(&error)),
         }
+    }
+
+    /// The finish was answered on the main link.
+    fn finished(&self, tid: Tid, mut finishing: Finishing, ticket: Ticket) -> FinishResult {
+        finishing.keep_blobs(self, tid);
+        let change = Change { tid, oids: Arc::clone(&finishing.oids) };
+        let stored = finishing.stored().map(|(oid, data)| (oid, Cow::Owned(data)));
+        self.timeline
+            .finished(finishing.begun.taken.main, change, stored, ticket)
+            .map_err(|ticket| (ticket, self.unknown(&"another connection has taken its place")))
+    }
+
+    /// The finish was answered on another link.
+    fn finished_elsewhere(
+        &self,
+        id: FinishId,
+        tid: Tid,
+        mut finishing: Finishing,
+        ticket: Ticket,
+    ) -> FinishResult {
+        finishing.keep_blobs(self, tid);
+        let own = OwnFinish { stored: finishing.stored().collect(), ticket };
+        // The link is free before the transaction is published: its client may begin the next one at once.
+        drop(finishing);
+        self.timeline
+            .finished_elsewhere(id, tid, own)
+            .map_err(|own| (own.ticket, self.unknown(&"its place in the order is not known")))
+    }
+}
+
+/// `Err`: the transaction is not committed, or nobody knows.
+type FinishResult = std::result::Result<(), (Ticket, StorageError)>;
+
+/// A transaction whose finish is under way.
+struct Finishing {
+    begun: Begun,
+    staged: Staged,
+    /// The objects that the server merged. Ascending.
+    resolved: Vec<Oid>,
+    /// All objects that change. Ascending.
+    oids: Arc<[Oid]>,
+}
+
+impl Finishing {
+    fn of(voted: ServerVoted) -> Finishing {
+        let ServerVoted { begun, staged, resolved, undone, .. } = voted;
         let mut oids: BTreeSet<Oid> = undone.iter().map(|undone| undone.oid).collect();
         oids.extend(staged.ops().iter().filter(|op| changes(op.kind)).map(|op| op.oid));
-        oids.extend(resolved);
-        let stored = staged.ops().iter().filter_map(|op| {
-            let is_known =
-                matches!(op.kind, OpKind::Store { .. }) && resolved.binary_search(&op.oid).is_err();
-            // What cannot be read back is not cached.
-            is_known.then(|| Some((op.oid, Cow::Owned(staged.payload(op).ok()?))))?
-        });
-        let change = Change { tid, oids: oids.into_iter().collect() };
-        self.timeline
-            .finished(in_use.id, change, stored, ticket)
-            .map_err(|ticket| (ticket, unknown(&"another connection has taken its place")))
+        oids.extend(&resolved);
+        Finishing { begun, staged, resolved, oids: oids.into_iter().collect() }
     }
+
+    fn keep_blobs(&mut self, upstream: &Upstream, tid: Tid) {
+        if let Some(blobs) = &upstream.blobs {
+            self.staged.take_blobs().into_iter().for_each(|(oid, blob)| blobs.committed(oid, tid, blob));
+        }
+    }
+
+    /// The new revisions whose data is known.
+    fn stored(&self) -> impl Iterator<Item = (Oid, Vec<u8>)> {
+        self.staged.ops().iter().filter_map(|op| {
+            let is_known =
+                matches!(op.kind, OpKind::Store { .. }) && self.resolved.binary_search(&op.oid).is_err();
+            // What cannot be read back is not cached.
+            is_known.then(|| Some((op.oid, self.staged.payload(op).ok()?)))?
+        })
+    }
+}
+
+/// The link that a transaction needs.
+fn lane_kind(staged: &Staged, tid_at: TidAt) -> LaneKind {
+    let stores = staged.ops().iter().any(|op| matches!(op.kind, OpKind::Store { .. }));
+    if tid_at == TidAt::Vote && stores { LaneKind::Serials(Generation::Z4) } else { LaneKind::Any }
 }
 
 /// Whether an operation changes its object.

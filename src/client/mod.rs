@@ -35,15 +35,18 @@
 //! (`<zeoclient>`), `library` and `view` are the public face.
 
 mod ask;
+pub(crate) mod awaited;
 mod blob_loads;
 pub(crate) mod blobs;
 pub(crate) mod cache;
 mod commit;
 mod commit_blobs;
+mod commit_undo;
 pub(crate) mod connector;
 pub(crate) mod dial;
 mod flights;
 mod iterate;
+mod lanes;
 pub(crate) mod library;
 pub(crate) mod link;
 pub(crate) mod options;
@@ -56,7 +59,6 @@ mod server_info;
 mod snapshot;
 pub(crate) mod storage;
 pub(crate) mod timeline;
-mod turns;
 mod upstream;
 mod verify;
 pub(crate) mod view;

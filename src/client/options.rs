@@ -57,6 +57,15 @@ pub struct ClientOptions {
 }
 
 impl ClientOptions {
+    /// The configured name, or the addresses.
+    pub(crate) fn shown_name(&self) -> String {
+        if !self.name.is_empty() {
+            return self.name.clone();
+        }
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        format!("({})", addresses.join(", "))
+    }
+
     /// A client of storage `1` of the servers at `addresses`, with the defaults of Python's client.
     pub fn new(addresses: Vec<Address>) -> ClientOptions {
         ClientOptions {

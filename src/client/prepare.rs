@@ -11,24 +11,28 @@ use super::ask::{AskError, ask};
 use super::blobs::IncomingBlobs;
 use super::connector::{Prepare, PrepareError};
 use super::iterate::iterate_on;
+use super::lanes::{Serialnos, Sibling};
 use super::link::{EndCause, Link, Receiver};
 use super::recent::Change;
 use super::server_info::ServerInfo;
 use super::timeline::{Found, LinkId};
 use super::upstream::{InUse, LOG, Upstream};
 use super::verify::{self, ANSWER_MAX, Verdict, VerifyError, answer, verify};
+use crate::base::address::Address;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Mutex, rank};
 use crate::storage::{StorageError, TransactionIterator};
-use crate::wire::answers::{Serialno, ServerPush};
+use crate::wire::answers::ServerPush;
 use crate::wire::availability::Method;
 use crate::wire::calls::Call;
+use crate::wire::value::Value;
 
 /// Receives what a server sends without a call, and prepares the link.
 pub struct Preparing {
     upstream: Arc<Upstream>,
     id: LinkId,
-    serialnos: Arc<Mutex<Vec<(Oid, Serialno)>, rank::Serialnos>>,
+    address: Address,
+    serialnos: Serialnos,
     check: Mutex<FullCheck, rank::FullCheck>,
     incoming: Arc<IncomingBlobs>,
 }
@@ -63,13 +67,14 @@ impl Prepare for Prepares {
     type Receiver = Preparing;
     type Ready = ();
 
-    fn receiver(&self) -> Preparing {
+    fn receiver(&self, address: &Address) -> Preparing {
         let id = self.0.next_link();
         self.0.timeline.prepare(id);
         let upstream = Arc::clone(&self.0);
         Preparing {
             upstream,
             id,
+            address: address.clone(),
             serialnos: Arc::default(),
             check: Mutex::default(),
             incoming: Arc::default(),
@@ -141,12 +146,30 @@ impl Preparing {
         if upstream.is_closed() {
             return Err(PrepareError::Refused("the client is closed".into()));
         }
-        upstream.timeline.adopt(self.id, verified.last, found);
-        let serialnos = Arc::clone(&self.serialnos);
-        let incoming = Arc::clone(&self.incoming);
-        let in_use = InUse { id: self.id, link: link.clone(), is_read_only: read_only, serialnos, incoming };
+        let lost = upstream.timeline.adopt(self.id, verified.last, found);
+        upstream.outcomes_unknown(lost);
+        let in_use = InUse {
+            id: self.id,
+            link: link.clone(),
+            is_read_only: read_only,
+            serialnos: Arc::clone(&self.serialnos),
+            incoming: Arc::clone(&self.incoming),
+            sibling: self.sibling(&info),
+        };
         upstream.take_into_use(in_use, info);
         Ok(())
+    }
+
+    /// Where more links for transactions lead, if the server takes transactions on several.
+    fn sibling(&self, info: &ServerInfo) -> Option<Arc<Sibling>> {
+        let instance = info.instance.clone()?;
+        let upstream = Arc::downgrade(&self.upstream);
+        let on_info = Box::new(move |info: &Value| {
+            if let Some(upstream) = upstream.upgrade() {
+                upstream.update_info(|known| known.update(info));
+            }
+        });
+        Some(Arc::new(Sibling { address: self.address.clone(), instance, on_info }))
     }
 
     fn send_label(&self, link: &Link) {
@@ -222,7 +245,9 @@ impl Receiver for Preparing {
     fn push(&self, _link: &Link, push: ServerPush<'_>) {
         match push {
             ServerPush::Invalidate { tid, oids } => {
-                self.upstream.timeline.invalidated(self.id, Change { tid, oids: oids.into() });
+                let change = Change { tid, oids: oids.into() };
+                let lost = self.upstream.timeline.invalidated(self.id, change);
+                self.upstream.outcomes_unknown(lost);
             }
             ServerPush::InvalidateVerify { oid } => self.check.lock().stale.push(oid),
             ServerPush::EndVerify => self.check.lock().has_ended = true,

@@ -1,5 +1,6 @@
 //! What a server says about its storage: `get_info`.
 
+use crate::wire::protocol::INSTANCE_KEY;
 use crate::wire::value::Value;
 
 /// The storage of a server.
@@ -16,6 +17,8 @@ pub struct ServerInfo {
     pub object_count: u64,
     /// Bytes.
     pub size: u64,
+    /// A name that no other storage has, nor this one after a restart. `None`: it is a server of Python.
+    pub instance: Option<String>,
 }
 
 impl ServerInfo {
@@ -26,6 +29,7 @@ impl ServerInfo {
         if let Some(name) = get(value, "name").and_then(text) {
             info.name = name;
         }
+        info.instance = get(value, INSTANCE_KEY).and_then(text);
         info.supports_undo = get(value, "supportsUndo").is_some_and(is_true);
         info.supports_record_iternext = get(value, "supports_record_iternext").is_some_and(is_true);
         if let Some(Value::Tuple(pairs) | Value::List(pairs)) = get(value, "interfaces") {

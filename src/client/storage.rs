@@ -84,18 +84,19 @@ impl ClientStorage {
             other => StorageError::Refused { what: Refusal::FileInUse, message: other.to_string() },
         })?;
         let blobs = ClientBlobs::open(&options)?;
-        let upstream = Upstream::new(options, cache, blobs);
+        let dial = DialOptions {
+            credentials: options.credentials.clone(),
+            tls: tls.map(Arc::new),
+            ..DialOptions::default()
+        };
+        let upstream = Upstream::new(options, cache, blobs, dial.clone());
         let publishing = Publishing(Arc::downgrade(&upstream));
         upstream.timeline.set_listener(Arc::new(publishing));
         let options = &upstream.options;
         let (shortest, longest) = options.disconnect_poll;
         let connecting = ConnectorOptions {
             name: upstream.name(),
-            dial: DialOptions {
-                credentials: options.credentials.clone(),
-                tls: tls.map(Arc::new),
-                ..DialOptions::default()
-            },
+            dial,
             retry: RetryLimits { min: shortest, max: longest.max(shortest) },
             read_only: options.read_only,
             read_only_fallback: options.read_only_fallback,
@@ -138,13 +139,14 @@ impl ClientStorage {
     }
 }
 
-/// The cache is made durable from time to time: what a power cut leaves is not much older.
+/// The cache is made durable from time to time: what a power cut leaves is not much older. Unused links are closed.
 fn save_regularly(upstream: &Arc<Upstream>) -> std::io::Result<()> {
     let upstream = Arc::clone(upstream);
     let thread = std::thread::Builder::new().name("zeo-cache".into());
     let saving = thread.spawn(move || {
         while !upstream.wait_for_close(SAVE_INTERVAL) {
             upstream.timeline.cache().sync();
+            upstream.lanes.close_unused();
         }
     });
     saving.map(drop)
@@ -426,12 +428,8 @@ impl Undo for ClientStorage {
         Ok(oids)
     }
 
-    fn undo_now(&self, _staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
-        // The tid is the server's, and not known before the finish.
-        Err(StorageError::Unsupported(format!(
-            "{}: clients of ZODB 3.9 and older cannot undo through this server",
-            self.upstream.name()
-        )))
+    fn undo_now(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
+        self.upstream.undo_now(staged)
     }
 }
 

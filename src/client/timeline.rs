@@ -12,6 +12,8 @@
 //!   one before it.
 //! - Messages of a link count from [`Timeline::adopt`] on, after its cache was verified; earlier ones are kept until
 //!   then. Of two links at most one counts.
+//! - A transaction that this client has finished on another link is published when the link that counts tells of it:
+//!   see [`awaited`](super::awaited).
 //!
 //! Model-checked by `tests/model/timeline.rs`.
 
@@ -19,6 +21,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
+pub use super::awaited::LinkId;
+use super::awaited::{Awaited, FinishId, GiveUp, OwnFinish};
 use super::cache::Cached;
 use super::recent::{Change, Place, Recent};
 use crate::base::ids::{Oid, Tid};
@@ -42,18 +46,28 @@ pub trait Revisions: Send + Sync {
     fn set_last_tid(&self, tid: Tid);
 }
 
-/// The number of a link to a server, never used twice.
-pub type LinkId = u64;
-
 /// What has changed, for [`Listener`]s.
 #[derive(Debug)]
 pub enum News<'a> {
-    /// One transaction. `ticket`: of [`Timeline::finished`], if this client has committed it.
-    Transaction { change: &'a Change, ticket: Option<Ticket> },
-    /// The objects that changed between two connections, by which transactions nobody can say. `last`: the last one.
-    Missed { last: Tid, oids: &'a Arc<[Oid]> },
-    /// Anything may have changed. `last`: the last transaction.
-    Everything { last: Tid },
+    /// One transaction.
+    Transaction {
+        /// What it changed.
+        change: &'a Change,
+        /// As it was given to the finish, if this client has committed it.
+        ticket: Option<Ticket>,
+    },
+    /// The objects that changed between two connections, by which transactions nobody can say.
+    Missed {
+        /// The last transaction.
+        last: Tid,
+        /// The objects.
+        oids: &'a Arc<[Oid]>,
+    },
+    /// Anything may have changed.
+    Everything {
+        /// The last transaction.
+        last: Tid,
+    },
 }
 
 /// Gets the news before views that begin can see them, on the thread that receives messages: it must not wait for
@@ -88,6 +102,8 @@ pub struct Timeline<C> {
     last_tid: AtomicU64,
     /// The last tid has changed, or the link.
     advanced: Condvar,
+    /// The client's transactions that other links finish.
+    awaited: Awaited,
     cache: C,
 }
 
@@ -129,6 +145,7 @@ impl<C: Revisions> Timeline<C> {
             recent: Mutex::default(),
             last_tid: AtomicU64::new(last_tid.0),
             advanced: Condvar::new(),
+            awaited: Awaited::default(),
             cache,
         }
     }
@@ -199,8 +216,10 @@ impl<C: Revisions> Timeline<C> {
     }
 
     /// The cache was verified with the server of `link`, whose last transaction was `last`: from now on its messages
-    /// count. Another link may have been in use until now, and may have brought later transactions than that.
-    pub fn adopt(&self, link: LinkId, last: Tid, found: Found) {
+    /// count. Another link may have been in use until now, and may have brought later transactions than that. Returns
+    /// the tickets of transactions that another link was finishing, whose outcome nobody can tell now.
+    #[must_use]
+    pub fn adopt(&self, link: LinkId, last: Tid, found: Found) -> Vec<Ticket> {
         let mut arrivals = self.arrivals.lock();
         let early = arrivals.early.remove(&link).unwrap_or_default();
         arrivals.link = Some(link);
@@ -237,33 +256,53 @@ impl<C: Revisions> Timeline<C> {
         // What is not later is in the cache, or among `found`: tids only grow.
         let later = early.into_iter().filter(|change| change.tid > last);
         deliveries.extend(later.filter_map(|change| self.apply(&arrivals, change)));
+        let lost = self.awaited.follow(link, self.last_tid());
         drop(arrivals);
         deliveries.into_iter().for_each(|deliver| deliver());
+        lost
     }
 
-    /// The link has ended, or is given up.
-    pub fn lose(&self, link: LinkId) {
+    /// The link has ended, or is given up. Returns the tickets of transactions that another link was finishing, whose
+    /// outcome nobody can tell now.
+    #[must_use]
+    pub fn lose(&self, link: LinkId) -> Vec<Ticket> {
         let mut arrivals = self.arrivals.lock();
         arrivals.early.remove(&link);
         if arrivals.link == Some(link) {
             arrivals.link = None;
         }
+        drop(arrivals);
+        self.awaited.lose(link)
     }
 
     // -- messages, from the thread of their link
 
-    /// `invalidateTransaction`: another client's transaction.
-    pub fn invalidated(&self, link: LinkId, change: Change) {
+    /// `invalidateTransaction`: another client's transaction, or one that another link finishes; waits until it is
+    /// known which of both. Returns the ticket of one whose outcome nobody can tell, because the link does not count
+    /// any more.
+    #[must_use]
+    pub fn invalidated(&self, link: LinkId, change: Change) -> Option<Ticket> {
+        let own = self.awaited.claim(link, change.tid, &change.oids);
         let mut arrivals = self.arrivals.lock();
         if arrivals.link == Some(link) {
-            if change.tid > arrivals.adopted {
-                let delivery = self.apply(&arrivals, change);
-                drop(arrivals);
-                delivery.into_iter().for_each(|deliver| deliver());
+            if change.tid <= arrivals.adopted && own.is_none() {
+                return None;
             }
-        } else if let Some(early) = arrivals.early.get_mut(&link) {
+            let delivery = match own {
+                Some(own) => {
+                    let stored = own.stored.iter().map(|(oid, data)| (*oid, Cow::Borrowed(data.as_slice())));
+                    self.apply_own(&arrivals, change, stored, own.ticket)
+                }
+                None => self.apply(&arrivals, change),
+            };
+            drop(arrivals);
+            delivery.into_iter().for_each(|deliver| deliver());
+            return None;
+        }
+        if let Some(early) = arrivals.early.get_mut(&link) {
             early.push(change);
         }
+        own.map(|own| own.ticket)
     }
 
     /// The reply to `tpc_finish`. `stored`: the new revisions whose data is known, objects that the server merged,
@@ -280,15 +319,28 @@ impl<C: Revisions> Timeline<C> {
         if arrivals.link != Some(link) {
             return Err(ticket);
         }
-        let tid = change.tid;
-        change.oids.iter().for_each(|oid| self.cache.invalidate(*oid, Some(tid)));
-        for (oid, data) in stored {
-            self.keep(oid, tid, None, &data);
-        }
-        let delivery = self.publish(&arrivals, change, Some(ticket));
+        let delivery = self.apply_own(&arrivals, change, stored, ticket);
         drop(arrivals);
         delivery.into_iter().for_each(|deliver| deliver());
         Ok(())
+    }
+
+    /// A transaction that changes `oids`, ascending, is about to be finished on another link than `link`, which will
+    /// tell of it. `give_up` ends that link, should it not answer. `None`: `link` does not count any more, and the
+    /// transaction must not be finished.
+    pub fn finishing_elsewhere(&self, link: LinkId, oids: Arc<[Oid]>, give_up: GiveUp) -> Option<FinishId> {
+        self.awaited.begin(link, oids, give_up)
+    }
+
+    /// Another link has answered the finish. The transaction is published when the link tells of it that counts.
+    /// `Err`: nobody can tell its place in the order.
+    pub fn finished_elsewhere(&self, id: FinishId, tid: Tid, own: OwnFinish) -> Result<(), OwnFinish> {
+        self.awaited.answered(id, tid, own)
+    }
+
+    /// The finish on another link has failed, or nobody can tell.
+    pub fn not_finished_elsewhere(&self, id: FinishId) {
+        self.awaited.failed(id);
     }
 
     /// The reply to a load that was sent after [`Timeline::place`] returned `place`.
@@ -335,6 +387,21 @@ impl<C: Revisions> Timeline<C> {
     fn apply(&self, arrivals: &Arrivals, change: Change) -> Option<Delivery> {
         change.oids.iter().for_each(|oid| self.cache.invalidate(*oid, Some(change.tid)));
         self.publish(arrivals, change, None)
+    }
+
+    fn apply_own<'d>(
+        &self,
+        arrivals: &Arrivals,
+        change: Change,
+        stored: impl Iterator<Item = (Oid, Cow<'d, [u8]>)>,
+        ticket: Ticket,
+    ) -> Option<Delivery> {
+        let tid = change.tid;
+        change.oids.iter().for_each(|oid| self.cache.invalidate(*oid, Some(tid)));
+        for (oid, data) in stored {
+            self.keep(oid, tid, None, &data);
+        }
+        self.publish(arrivals, change, Some(ticket))
     }
 
     fn publish(&self, arrivals: &Arrivals, change: Change, ticket: Option<Ticket>) -> Option<Delivery> {
@@ -432,21 +499,21 @@ mod tests {
             let heard = Arc::new(Heard::default());
             timeline.set_listener(Arc::<Heard>::clone(&heard));
             timeline.prepare(1);
-            timeline.adopt(1, Tid(1), Found::Nothing);
+            assert!(timeline.adopt(1, Tid(1), Found::Nothing).is_empty());
             timeline.prepare(2);
             let last = if matches!(found, Found::Nothing) { 1 } else { 3 };
             // Both servers tell of the same.
             for tid in 2..5 {
-                timeline.invalidated(1, change(tid));
+                assert!(timeline.invalidated(1, change(tid)).is_none());
                 if tid > last {
-                    timeline.invalidated(2, change(tid));
+                    assert!(timeline.invalidated(2, change(tid)).is_none());
                 }
             }
-            timeline.adopt(2, Tid(last), found);
+            assert!(timeline.adopt(2, Tid(last), found).is_empty());
             assert_eq!(timeline.last_tid(), Tid(4));
             // Behind the answer to a call, as servers of Python may send it.
-            timeline.invalidated(2, change(4));
-            timeline.invalidated(2, change(5));
+            assert!(timeline.invalidated(2, change(4)).is_none());
+            assert!(timeline.invalidated(2, change(5)).is_none());
             assert_eq!(*heard.0.lock(), [2, 3, 4, 5]);
         }
     }

@@ -7,19 +7,20 @@ use std::time::Duration;
 use super::ask::{AskError, ask, understood};
 use super::blobs::{ClientBlobs, IncomingBlobs};
 use super::cache::Cache;
+use super::dial::DialOptions;
 use super::flights::{Flight, Flights, Landed, Revision};
+use super::lanes::{Lane, LaneOptions, Lanes, MainLink, Serialnos, Sibling};
 use super::link::{Link, LinkError};
 use super::options::ClientOptions;
 use super::recent::Place;
 use super::server_info::ServerInfo;
 use super::timeline::{Filled, LinkId, Timeline};
-use super::turns::Turns;
 use crate::base::clock::IoDeadline;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, rank};
 use crate::exceptions::meaning::to_storage_error;
-use crate::storage::{PublisherSlot, ResolverSlot, Result, StorageError};
-use crate::wire::answers::{Answer, AnswerError, Serialno};
+use crate::storage::{PublisherSlot, ResolverSlot, Result, StorageError, Ticket};
+use crate::wire::answers::{Answer, AnswerError};
 use crate::wire::calls::Call;
 
 /// Python's logger of clients.
@@ -29,7 +30,7 @@ pub const LOG: &str = "ZEO.ClientStorage";
 pub struct Upstream {
     pub options: ClientOptions,
     pub timeline: Timeline<Cache>,
-    pub turns: Arc<Turns>,
+    pub lanes: Arc<Lanes>,
     pub publisher: PublisherSlot,
     pub resolver: ResolverSlot,
     /// `None`: there is no `blob-dir`.
@@ -70,9 +71,19 @@ pub struct InUse {
     /// Registered for reading only.
     pub is_read_only: bool,
     /// What the server said about stores before it answered vote. Before ZEO 5.
-    pub serialnos: Arc<Mutex<Vec<(Oid, Serialno)>, rank::Serialnos>>,
+    pub serialnos: Serialnos,
     /// The blobs that the server is sending.
     pub incoming: Arc<IncomingBlobs>,
+    /// `None`: transactions take turns on this link.
+    pub sibling: Option<Arc<Sibling>>,
+}
+
+impl InUse {
+    /// For transactions.
+    pub fn main(&self) -> MainLink {
+        let lane = Lane { link: self.link.clone(), serialnos: Arc::clone(&self.serialnos) };
+        MainLink { id: self.id, lane, sibling: self.sibling.clone() }
+    }
 }
 
 /// A load that [`Upstream::start`] has begun.
@@ -83,8 +94,20 @@ pub enum Started {
 }
 
 impl Upstream {
-    /// A client without a link.
-    pub fn new(options: ClientOptions, cache: Cache, blobs: Option<ClientBlobs>) -> Arc<Upstream> {
+    /// A client without a link. `dial`: how to open more links to the server in use.
+    pub fn new(
+        options: ClientOptions,
+        cache: Cache,
+        blobs: Option<ClientBlobs>,
+        dial: DialOptions,
+    ) -> Arc<Upstream> {
+        let lanes = Lanes::new(LaneOptions {
+            dial,
+            storage: options.storage.clone(),
+            label: options.label.clone(),
+            name: options.shown_name(),
+            target: LOG,
+        });
         let last = cache.last_tid().unwrap_or_default();
         let current = LinkState {
             link: None,
@@ -97,7 +120,7 @@ impl Upstream {
         Arc::new(Upstream {
             options,
             timeline: Timeline::new(cache, last),
-            turns: Arc::default(),
+            lanes,
             publisher: PublisherSlot::default(),
             resolver: ResolverSlot::default(),
             blobs,
@@ -111,11 +134,7 @@ impl Upstream {
 
     /// The addresses or the configured name, for log lines.
     pub fn name(&self) -> String {
-        if !self.options.name.is_empty() {
-            return self.options.name.clone();
-        }
-        let addresses: Vec<String> = self.options.addresses.iter().map(ToString::to_string).collect();
-        format!("({})", addresses.join(", "))
+        self.options.shown_name()
     }
 
     // -- the link in use
@@ -182,10 +201,24 @@ impl Upstream {
 
     /// The link has ended.
     pub fn lost(&self, id: LinkId, why: &str) {
-        self.timeline.lose(id);
-        let mut current = self.current.lock();
-        if current.link.as_ref().is_some_and(|in_use| in_use.id == id) {
-            current.set_lost(why, self.options.wait_timeout);
+        let lost = self.timeline.lose(id);
+        {
+            let mut current = self.current.lock();
+            if current.link.as_ref().is_some_and(|in_use| in_use.id == id) {
+                current.set_lost(why, self.options.wait_timeout);
+            }
+        }
+        self.lanes.lose(id);
+        self.outcomes_unknown(lost);
+    }
+
+    /// The finishes of these transactions were answered, but their place in the order is lost.
+    pub fn outcomes_unknown(&self, tickets: impl IntoIterator<Item = Ticket>) {
+        for ticket in tickets {
+            let text =
+                "the connection was lost before it told of a transaction that was finished on another one";
+            let error = StorageError::OutcomeUnknown(format!("{}: {text}", self.name()));
+            self.publisher.failed(ticket, error, LOG, &self.name());
         }
     }
 
@@ -206,9 +239,12 @@ impl Upstream {
             current.link.take()
         };
         if let Some(in_use) = link {
-            self.timeline.lose(in_use.id);
+            let lost = self.timeline.lose(in_use.id);
             in_use.link.close();
+            self.lanes.lose(in_use.id);
+            self.outcomes_unknown(lost);
         }
+        self.lanes.wake();
     }
 
     /// Waits until the client is closed, at most for `timeout`. Returns whether it is.

@@ -40,6 +40,8 @@ pub struct HostedOptions {
 /// A storage with its clients.
 pub struct Hosted {
     pub name: String,
+    /// Of this start, for clients that use several connections. `None`: the system had no random numbers.
+    pub instance: Option<String>,
     pub storage: Arc<dyn Storage>,
     pub options: HostedOptions,
     pub publication: Publication,
@@ -76,7 +78,11 @@ impl Hosted {
         let invalidations = Invalidations::new(options.invalidation_queue_size, last, last_transaction);
         let timeouts = Timeouts::start(options.transaction_timeout, &name, clock.clone())
             .map_err(crate::storage::StorageError::io("starting the thread for transaction-timeout"))?;
+        let mut random = [0; 8];
+        let instance =
+            getrandom::fill(&mut random).is_ok().then(|| format!("{:016x}", u64::from_ne_bytes(random)));
         Ok(Arc::new(Hosted {
+            instance,
             publication: Publication::new(last_transaction, invalidations),
             stats: Stats::new(clock.system_time()),
             locks: LockTable::new(name.clone(), timeouts, workers.votes.clone(), clock.clone()),

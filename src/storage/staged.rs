@@ -47,6 +47,8 @@ pub struct Staged {
     merging: Merging,
     /// Cancelled when the client gives up the transaction: waiting for another process then ends.
     pub cancel: Cancel,
+    /// What the storage has begun before the vote, for an undo that is answered at once. Dropped with the transaction.
+    pub(crate) begun: Option<Box<dyn std::any::Any + Send + Sync>>,
     ops: Vec<Op>,
     /// Blobs, at most one for each object.
     blobs: Vec<(Oid, StagedBlob)>,
@@ -136,6 +138,7 @@ impl Staged {
             is_python2: false,
             merging: Merging::default(),
             cancel: Cancel::default(),
+            begun: None,
             ops: Vec::new(),
             blobs: Vec::new(),
             blob_at: HashMap::new(),

@@ -79,6 +79,10 @@ struct Row {
     columns: [bool; COLUMNS],
 }
 
+/// Key of `get_info`, not in Python's servers: a name of the served storage, new at each start. Clients that find the
+/// same name on two connections may use both for transactions at the same time; see `docs/protocol.md`.
+pub const INSTANCE_KEY: &str = "runzeo_instance";
+
 const Y: bool = true;
 const N: bool = false;
 

@@ -30,7 +30,7 @@ impl Prepare for Register {
     type Receiver = Watcher;
     type Ready = ();
 
-    fn receiver(&self) -> Watcher {
+    fn receiver(&self, _address: &Address) -> Watcher {
         Watcher::default()
     }
 

@@ -23,6 +23,8 @@ mod identities;
 mod library;
 mod link;
 mod middle;
+mod middle_commits;
+mod proxy;
 mod python_cache;
 mod records;
 mod servers;

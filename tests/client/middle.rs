@@ -23,7 +23,7 @@ pub fn middle(root: &AnyServer, keys: &str) -> Server {
     Server::start_any("", &storage, |_| ())
 }
 
-fn leaf(middle: &Server) -> Client {
+pub fn leaf(middle: &Server) -> Client {
     let mut options = ClientOptions::new(vec![tcp(middle.address)]);
     options.wait_timeout = Duration::from_secs(30);
     // While its root is away, a middle is read-only.

@@ -10,9 +10,11 @@ use std::collections::BTreeMap;
 use loom::thread;
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::base::sync::Arc;
+use runzeo::internal::client::awaited::{FinishId, OwnFinish};
 use runzeo::internal::client::cache::Cached;
 use runzeo::internal::client::recent::Change;
-use runzeo::internal::client::timeline::{Filled, Found, Revisions, Timeline};
+use runzeo::internal::client::timeline::{Filled, Found, Listener, News, Revisions, Timeline};
+use runzeo::storage::{Delivery, Ticket};
 
 use crate::Mutex;
 
@@ -66,7 +68,7 @@ impl Model {
     fn new() -> Arc<Model> {
         let timeline = Timeline::new(OneObject::default(), Tid(1));
         timeline.prepare(LINK);
-        timeline.adopt(LINK, Tid(1), Found::Nothing);
+        assert!(timeline.adopt(LINK, Tid(1), Found::Nothing).is_empty());
         Arc::new(Model { timeline, truth: Mutex::new(vec![1]) })
     }
 
@@ -82,7 +84,8 @@ impl Model {
     }
 
     fn invalidate(&self, tid: u64) {
-        self.timeline.invalidated(LINK, Change { tid: Tid(tid), oids: Arc::from([OBJECT]) });
+        let change = Change { tid: Tid(tid), oids: Arc::from([OBJECT]) };
+        assert!(self.timeline.invalidated(LINK, change).is_none(), "no ticket comes back");
     }
 
     /// As a view loads: from the cache, or from the server.
@@ -219,9 +222,9 @@ fn a_view_while_the_link_changes() {
                 model.commit(2);
                 model.commit(3);
                 let early = Change { tid: Tid(3), oids: Arc::from([OBJECT]) };
-                model.timeline.invalidated(2, early);
-                model.timeline.adopt(2, Tid(2), Found::Objects(vec![OBJECT]));
-                model.timeline.lose(LINK);
+                assert!(model.timeline.invalidated(2, early).is_none());
+                assert!(model.timeline.adopt(2, Tid(2), Found::Objects(vec![OBJECT])).is_empty());
+                assert!(model.timeline.lose(LINK).is_empty());
             })
         };
         let begun = model.timeline.begin(None);
@@ -241,5 +244,114 @@ fn a_view_while_the_link_changes() {
         connector.join().expect("no panic");
         assert_eq!(model.timeline.last_tid(), Tid(3));
         model.check_cache();
+    });
+}
+
+/// What the leaves hear: each transaction, and whether it came with its ticket.
+#[derive(Default)]
+struct Heard(Mutex<Vec<(u64, bool)>>);
+
+impl Listener for Heard {
+    fn hear(&self, news: News<'_>, _install: &mut dyn FnMut()) -> Option<Delivery> {
+        if let News::Transaction { change, ticket } = news {
+            self.0.lock().push((change.tid.0, ticket.is_some()));
+        }
+        None
+    }
+}
+
+fn listening(model: &Model) -> Arc<Heard> {
+    let heard = Arc::new(Heard::default());
+    model.timeline.set_listener(Arc::clone(&heard) as Arc<dyn Listener>);
+    heard
+}
+
+fn finishing(model: &Model) -> FinishId {
+    model.timeline.finishing_elsewhere(LINK, Arc::from([OBJECT]), Box::new(|| ())).expect("the link counts")
+}
+
+/// The ticket that comes back, if the outcome counts as unknown.
+fn answered(model: &Model, id: FinishId, tid: u64) -> Option<Ticket> {
+    let own = OwnFinish { stored: vec![(OBJECT, b"new".to_vec())], ticket: Box::new(()) };
+    model.timeline.finished_elsewhere(id, Tid(tid), own).err().map(|own| own.ticket)
+}
+
+/// Another link finishes transaction 3, between two of other clients that change the same object. It is answered
+/// before, between or after the main link's messages; a view runs beside them.
+#[test]
+fn a_finish_on_another_link() {
+    loom::model(|| {
+        let model = Model::new();
+        let heard = listening(&model);
+        let id = finishing(&model);
+        let lane = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || assert!(answered(&model, id, 3).is_none(), "its place is known"))
+        };
+        let reader = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                for tid in 2..=4 {
+                    model.commit(tid);
+                    model.invalidate(tid);
+                }
+            })
+        };
+        let begun = model.timeline.begin(None);
+        assert_eq!(model.load(begun.start), model.on_server(begun.start).0);
+        lane.join().expect("no panic");
+        reader.join().expect("no panic");
+        assert_eq!(*heard.0.lock(), [(2, false), (3, true), (4, false)]);
+        model.check_cache();
+    });
+}
+
+/// The finish on another link fails: the transaction that the main link tells is of another client.
+#[test]
+fn a_finish_on_another_link_that_fails() {
+    loom::model(|| {
+        let model = Model::new();
+        let heard = listening(&model);
+        let id = finishing(&model);
+        let lane = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || model.timeline.not_finished_elsewhere(id))
+        };
+        model.commit(2);
+        model.invalidate(2);
+        lane.join().expect("no panic");
+        assert_eq!(*heard.0.lock(), [(2, false)]);
+        model.check_cache();
+    });
+}
+
+/// The main link is lost, by another thread, before or after it has told of the transaction. The ticket is used once:
+/// it is published, or its outcome is unknown.
+#[test]
+fn the_main_link_is_lost_beside_a_finish_on_another_link() {
+    loom::model(|| {
+        let model = Model::new();
+        let heard = listening(&model);
+        let unknown = Arc::new(Mutex::new(0));
+        let id = finishing(&model);
+        let lane = {
+            let (model, unknown) = (Arc::clone(&model), Arc::clone(&unknown));
+            thread::spawn(move || *unknown.lock() += answered(&model, id, 2).iter().count())
+        };
+        let reader = {
+            let (model, unknown) = (Arc::clone(&model), Arc::clone(&unknown));
+            thread::spawn(move || {
+                model.commit(2);
+                let change = Change { tid: Tid(2), oids: Arc::from([OBJECT]) };
+                let lost = model.timeline.invalidated(LINK, change);
+                *unknown.lock() += lost.iter().count();
+            })
+        };
+        let lost = model.timeline.lose(LINK);
+        *unknown.lock() += lost.len();
+        lane.join().expect("no panic");
+        reader.join().expect("no panic");
+        let published = heard.0.lock().iter().filter(|(_, with_ticket)| *with_ticket).count();
+        assert_eq!(*unknown.lock() + published, 1, "published {published}");
     });
 }

@@ -139,8 +139,10 @@ ranks! {
 
     // -- the client half
 
-    /// Whether a transaction of a client is between its begin and its end.
-    CommitTurn permits [];
+    /// The links of a client on which transactions are sent, and which of them are in use.
+    CommitLinks permits [];
+    /// The transactions of a client that are finished on another link than the one that tells of them.
+    AwaitedFinishes permits [];
     /// What a server said about the stores of a transaction before it answered vote.
     Serialnos permits [];
     /// What a full verification has found so far.

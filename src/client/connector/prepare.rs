@@ -15,8 +15,9 @@ pub trait Prepare: Send + Sync + 'static {
     /// What users of a link need beside it.
     type Ready: Send + Sync + 'static;
 
-    /// The receiver of a link that is about to start. It gets messages before, during and after [`Prepare::prepare`].
-    fn receiver(&self) -> Self::Receiver;
+    /// The receiver of a link to `address` that is about to start. It gets messages before, during and after
+    /// [`Prepare::prepare`].
+    fn receiver(&self, address: &Address) -> Self::Receiver;
 
     /// Prepares a link. Calls of the link end with an error when the connector is closed; other waits must be bounded.
     /// `read_only`: whether a server that takes no transactions will do; after [`PrepareError::ReadOnly`] it is called

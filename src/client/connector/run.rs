@@ -153,7 +153,7 @@ impl<P: Prepare> Run<P> {
             Ok(dialled) => dialled,
             Err(error) => return self.failed(target, &error.to_string(), Next::Usual),
         };
-        let receiver = Arc::new(self.shared.prepare.receiver());
+        let receiver = Arc::new(self.shared.prepare.receiver(&address));
         let forward = Arc::new(Forward { receiver: Arc::clone(&receiver), shared: Arc::clone(&self.shared) });
         match link::start(dialled, forward, self.shared.options.link.clone()) {
             Ok(link) => {

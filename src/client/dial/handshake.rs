@@ -44,7 +44,7 @@ pub(super) fn shake(
 ) -> Result<Dialled, DialError> {
     let mut opening = Opening { stream, frames: FrameReader::with_limit(EARLY_LEN_MAX), until };
     let greeting = opening.receive("the greeting of a ZEO server")?;
-    let (wire, answer) = agree(&greeting)?;
+    let (wire, answer) = agree(&greeting, options.generation)?;
     let mut out = Vec::new();
     put_frame(answer, &mut out);
     opening.send(&out)?;
@@ -57,9 +57,14 @@ pub(super) fn shake(
     Ok(Dialled { stream, frames, wire, macs, ids, peer })
 }
 
-/// The protocol for a greeting, and the answer to it.
-fn agree(greeting: &[u8]) -> Result<(Wire, &'static [u8]), DialError> {
+/// The protocol for a greeting, and the answer to it. `newest`: see [`DialOptions::generation`].
+fn agree(greeting: &[u8], newest: Option<Generation>) -> Result<(Wire, &'static [u8]), DialError> {
     match wire_for(greeting) {
+        Some((wire, _)) if newest.is_some_and(|newest| wire.generation > newest) => {
+            let generation = newest.unwrap_or(wire.generation);
+            let answer = generation.name().as_bytes();
+            Ok(wire_for(answer).unwrap_or((wire, answer)))
+        }
         Some((wire, _)) if wire.generation < OLDEST => Err(DialError::Protocol(format!(
             "the server speaks {}, the protocol of ZODB 3.7 or older; this client needs ZODB 3.8 or later",
             wire.generation

@@ -10,7 +10,7 @@ use crate::net::tls::ClientTls;
 use crate::wire::calls::CallIds;
 use crate::wire::frame::FrameReader;
 use crate::wire::mac::RunningMac;
-use crate::wire::protocol::Wire;
+use crate::wire::protocol::{Generation, Wire};
 
 /// How to dial.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct DialOptions {
     pub time_max: Duration,
     /// A peer that the network does not reach is noticed within this time, later too. `None`: by no means of TCP.
     pub dead_peer_timeout: Option<Duration>,
+    /// The newest protocol that this client speaks; `None`: all that it knows.
+    pub generation: Option<Generation>,
 }
 
 impl Default for DialOptions {
@@ -32,6 +34,7 @@ impl Default for DialOptions {
             tls: None,
             time_max: Duration::from_secs(30),
             dead_peer_timeout: Some(Duration::from_secs(60)),
+            generation: None,
         }
     }
 }

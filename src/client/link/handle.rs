@@ -76,6 +76,11 @@ impl Link {
         }))
     }
 
+    /// Whether both are the same connection.
+    pub fn is(&self, other: &Link) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The protocol of the connection. Until the first answer its dialect is the one that every server reads.
     pub fn wire(&self) -> Wire {
         self.0.wire

@@ -11,7 +11,7 @@ use crate::server::session::entries::Entries;
 use crate::server::session::large::with_share;
 use crate::storage::HistoryEntry;
 use crate::wire::exception::PyException;
-use crate::wire::protocol::{Dialect, Encoding};
+use crate::wire::protocol::{Dialect, Encoding, INSTANCE_KEY};
 use crate::wire::request::OwnedMsgId;
 use crate::wire::value::{Value, extension_dict};
 
@@ -45,6 +45,9 @@ impl Session {
         }
         add("supports_record_iternext", Value::Bool(true));
         add("interfaces", Value::Tuple(interfaces));
+        if let Some(instance) = &registered.hosted.instance {
+            add(INSTANCE_KEY, Value::text(instance));
+        }
         Value::Dict(info)
     }
 

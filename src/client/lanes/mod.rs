@@ -1,0 +1,356 @@
+//! The links on which transactions are sent, and which of them are free.
+//!
+//! A server has one open transaction for each link. So the transactions of a client take turns on the link that is used
+//! for everything (the *main link*), unless the server is one whose transactions do not wait for each other and which
+//! tells of them completely: then there are *lanes*, links to the same server that do nothing else. They are opened
+//! when they are needed, up to [`LANES_MAX`], by threads of their own: a transaction takes the link that is free first.
+//! Python's servers vote one transaction at a time, so with them nothing but the sending of stores could overlap, and
+//! versions before ZEO 5.2.2 do not tell of all objects: no lanes.
+//!
+//! A transaction that needs its tid at vote, or at an undo, has a lane of its own, which speaks an older protocol.
+//!
+//! All lanes belong to one main link, and are closed with it. What lanes hear of other transactions is ignored: the
+//! main link tells it. See [`awaited`](super::awaited) for the order.
+
+mod open;
+
+use std::thread;
+use std::time::Duration;
+
+use super::awaited::LinkId;
+use super::link::Link;
+use crate::base::clock::IoDeadline;
+use crate::base::sync::{Arc, Condvar, Mutex, rank};
+use crate::wire::protocol::Generation;
+pub use open::{Lane, LaneOptions, Serialnos, Sibling};
+
+/// Upper bound on the lanes beside the main link, those of older protocols not counted.
+const LANES_MAX: usize = 8;
+/// Pause after a lane could not be opened.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// Lanes that were not used for this long are closed.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// The main link.
+pub struct MainLink {
+    pub id: LinkId,
+    pub lane: Lane,
+    /// Where lanes lead. `None`: there are none.
+    pub sibling: Option<Arc<Sibling>>,
+}
+
+/// The link that a transaction needs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LaneKind {
+    Any,
+    /// One of this protocol, whose votes give serials; the main link, if there is none.
+    Serials(Generation),
+}
+
+/// The protocols of [`LaneKind::Serials`]: with the answer to vote, and with the answer to an undo.
+const SERIALS: [Generation; 2] = [Generation::Z4, Generation::Z309];
+
+/// The outcome of [`Lanes::take`].
+pub enum Take {
+    Taken(HeldLane),
+    /// It is not wanted any more.
+    Over,
+    /// The main link was lost: again with the next one.
+    Lost,
+}
+
+/// A link that no other transaction has. Given back when it is dropped.
+pub struct HeldLane {
+    lanes: Arc<Lanes>,
+    seat: Seat,
+    pub main: LinkId,
+    pub lane: Lane,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Seat {
+    Main,
+    Lane,
+    /// The index in [`SERIALS`].
+    Serials(usize),
+}
+
+/// The lanes of a client.
+pub struct Lanes {
+    options: LaneOptions,
+    state: Mutex<LaneState, rank::CommitLinks>,
+    /// A link is free, or there will be none.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct LaneState {
+    /// The main link; 0: none.
+    main: LinkId,
+    /// The last main link that was lost.
+    lost: LinkId,
+    main_is_taken: bool,
+    /// The free lanes, and since when; the one used last behind.
+    idle: Vec<(Lane, IoDeadline)>,
+    /// Lanes that are being opened.
+    opening: usize,
+    /// Transactions that wait for any lane.
+    waiting: usize,
+    serials: [SerialsLane; SERIALS.len()],
+    /// All lanes, to be closed with the main link.
+    links: Vec<(Seat, Link)>,
+    /// No lane is opened before, because the last attempt has failed.
+    retry: Option<IoDeadline>,
+}
+
+#[derive(Default)]
+enum SerialsLane {
+    #[default]
+    Closed,
+    Opening,
+    Idle(Lane, IoDeadline),
+    InUse,
+}
+
+impl Lanes {
+    pub fn new(options: LaneOptions) -> Arc<Lanes> {
+        Arc::new(Lanes { options, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// Waits for a link. `is_over`: it is not wanted any more; see [`Lanes::wake`].
+    pub fn take(self: &Arc<Self>, main: &MainLink, kind: LaneKind, is_over: impl Fn() -> bool) -> Take {
+        let mut state = self.state.lock();
+        loop {
+            if is_over() {
+                return Take::Over;
+            }
+            if main.id <= state.lost || main.id < state.main {
+                return Take::Lost;
+            }
+            if main.id > state.main {
+                let links = state.renew(main.id);
+                drop(state);
+                links.iter().for_each(Link::close);
+                state = self.state.lock();
+                continue;
+            }
+            let found = match (kind, &main.sibling) {
+                (LaneKind::Serials(generation), Some(sibling)) => {
+                    self.find_serials(&mut state, main, sibling, generation)
+                }
+                _ => self.find(&mut state, main),
+            };
+            if let Some((seat, lane)) = found {
+                return Take::Taken(HeldLane { lanes: Arc::clone(self), seat, main: main.id, lane });
+            }
+            state.waiting += 1;
+            if kind == LaneKind::Any
+                && let Some(sibling) = &main.sibling
+                && state.may_open()
+            {
+                self.open(&mut state, main.id, sibling, Seat::Lane);
+            }
+            state = self.changed.wait(state);
+            state.waiting -= 1;
+        }
+    }
+
+    fn find(&self, state: &mut LaneState, main: &MainLink) -> Option<(Seat, Lane)> {
+        if !state.main_is_taken {
+            state.main_is_taken = true;
+            return Some((Seat::Main, main.lane.clone()));
+        }
+        while let Some((lane, _)) = state.idle.pop() {
+            if !lane.link.has_ended() {
+                return Some((Seat::Lane, lane));
+            }
+            state.forget(&lane.link);
+        }
+        None
+    }
+
+    /// The lane of an older protocol; the main link, if there is none.
+    fn find_serials(
+        self: &Arc<Self>,
+        state: &mut LaneState,
+        main: &MainLink,
+        sibling: &Arc<Sibling>,
+        generation: Generation,
+    ) -> Option<(Seat, Lane)> {
+        let Some(index) = SERIALS.iter().position(|known| *known == generation) else {
+            return self.find(state, main);
+        };
+        let slot = state.serials.get_mut(index)?;
+        match std::mem::take(slot) {
+            SerialsLane::Idle(lane, _) if !lane.link.has_ended() => {
+                *slot = SerialsLane::InUse;
+                return Some((Seat::Serials(index), lane));
+            }
+            SerialsLane::Idle(lane, _) => state.forget(&lane.link),
+            SerialsLane::Closed => {}
+            waiting => {
+                *slot = waiting;
+                return None;
+            }
+        }
+        if state.retry.is_some_and(|retry| !retry.is_over()) {
+            return self.find(state, main);
+        }
+        self.open(state, main.id, sibling, Seat::Serials(index));
+        None
+    }
+
+    /// Starts to open a lane.
+    fn open(self: &Arc<Self>, state: &mut LaneState, main: LinkId, sibling: &Arc<Sibling>, seat: Seat) {
+        let (lanes, sibling) = (Arc::clone(self), Arc::clone(sibling));
+        let thread = thread::Builder::new().name("zeo-lane".into());
+        let started = thread.spawn(move || {
+            let generation = match seat {
+                Seat::Serials(index) => SERIALS.get(index).copied(),
+                Seat::Main | Seat::Lane => None,
+            };
+            let opened = open::open(&lanes.options, &sibling, generation);
+            if let Err(why) = &opened {
+                lanes.options.log(&format!("no further link for transactions, they take turns: {why}"));
+            }
+            lanes.opened(main, seat, opened.ok());
+        });
+        match (seat, started.is_ok()) {
+            (_, false) => state.retry = Some(IoDeadline::after(RETRY_AFTER)),
+            (Seat::Serials(index), true) => {
+                if let Some(slot) = state.serials.get_mut(index) {
+                    *slot = SerialsLane::Opening;
+                }
+            }
+            (_, true) => state.opening += 1,
+        }
+    }
+
+    fn opened(&self, main: LinkId, seat: Seat, opened: Option<Lane>) {
+        let mut state = self.state.lock();
+        if state.main != main {
+            drop(state);
+            return opened.into_iter().for_each(|lane| lane.link.close());
+        }
+        let is_open = opened.is_some();
+        state.retry = (!is_open).then(|| IoDeadline::after(RETRY_AFTER));
+        if let Some(lane) = &opened {
+            state.links.push((seat, lane.link.clone()));
+        }
+        let until = IoDeadline::after(IDLE_MAX);
+        match seat {
+            Seat::Serials(index) => {
+                let new = opened.map_or(SerialsLane::Closed, |lane| SerialsLane::Idle(lane, until));
+                if let Some(slot) = state.serials.get_mut(index) {
+                    *slot = new;
+                }
+            }
+            Seat::Main | Seat::Lane => {
+                state.opening = state.opening.saturating_sub(1);
+                state.idle.extend(opened.map(|lane| (lane, until)));
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn give_back(&self, seat: Seat, main: LinkId, lane: &Lane) {
+        let mut state = self.state.lock();
+        if state.main == main {
+            let has_ended = lane.link.has_ended();
+            let until = IoDeadline::after(IDLE_MAX);
+            match seat {
+                Seat::Main => state.main_is_taken = false,
+                Seat::Lane if has_ended => state.forget(&lane.link),
+                Seat::Lane => state.idle.push((lane.clone(), until)),
+                Seat::Serials(index) => {
+                    if has_ended {
+                        state.forget(&lane.link);
+                    }
+                    if let Some(slot) = state.serials.get_mut(index) {
+                        *slot = match has_ended {
+                            true => SerialsLane::Closed,
+                            false => SerialsLane::Idle(lane.clone(), until),
+                        };
+                    }
+                }
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Those who wait look again whether they still want a link.
+    pub fn wake(&self) {
+        let _state = self.state.lock();
+        self.changed.notify_all();
+    }
+
+    /// The main link has ended.
+    pub fn lose(&self, main: LinkId) {
+        let links = {
+            let mut state = self.state.lock();
+            state.lost = state.lost.max(main);
+            if state.main == main { state.renew(0) } else { Vec::new() }
+        };
+        self.changed.notify_all();
+        links.iter().for_each(Link::close);
+    }
+
+    /// Closes lanes that were not used for a while. To be called from time to time.
+    pub fn close_unused(&self) {
+        let mut links = Vec::new();
+        {
+            let mut state = self.state.lock();
+            while let Some((_, until)) = state.idle.first()
+                && until.is_over()
+            {
+                links.push(state.idle.remove(0).0.link);
+            }
+            for slot in &mut state.serials {
+                if let SerialsLane::Idle(lane, until) = slot
+                    && until.is_over()
+                {
+                    links.push(lane.link.clone());
+                    *slot = SerialsLane::Closed;
+                }
+            }
+            links.iter().for_each(|link| state.forget(link));
+        }
+        links.iter().for_each(Link::close);
+    }
+}
+
+impl LaneState {
+    /// Another main link. Returns what is to be closed.
+    fn renew(&mut self, main: LinkId) -> Vec<Link> {
+        let (lost, waiting) = (self.lost, self.waiting);
+        let before = std::mem::replace(self, LaneState { main, lost, waiting, ..LaneState::default() });
+        before.links.into_iter().map(|(_, link)| link).collect()
+    }
+
+    /// Whether one more lane is wanted, and allowed.
+    fn may_open(&self) -> bool {
+        let lanes = self.links.iter().filter(|(seat, _)| *seat == Seat::Lane).count();
+        lanes + self.opening < LANES_MAX
+            && self.opening < self.waiting
+            && self.retry.is_none_or(IoDeadline::is_over)
+    }
+
+    fn forget(&mut self, link: &Link) {
+        self.links.retain(|(_, known)| !known.is(link));
+    }
+}
+
+impl HeldLane {
+    /// Whether it is the main link.
+    pub fn is_main(&self) -> bool {
+        self.seat == Seat::Main
+    }
+}
+
+impl Drop for HeldLane {
+    fn drop(&mut self) {
+        self.lanes.give_back(self.seat, self.main, &self.lane);
+    }
+}
