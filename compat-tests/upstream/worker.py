@@ -25,6 +25,10 @@ import external_server  # noqa: E402
 from suites import IN_PROCESS, LEFT_OUT_UPSTREAM, SUITES  # noqa: E402
 
 
+# Parts of the names of tests whose clients share the server's directory of blobs.
+SHARING = 'ClientStorageShared', 'BlobWritableCache', 'protocols'
+
+
 def load(module_name):
     """The module's suite, as a list of (name, test)."""
     module_path = 'ZEO.tests.' + module_name
@@ -187,7 +191,7 @@ def main():
         name, test = pairs[int(number)]
         # Resolve, Unresolvable, ConflictResolution... Not all tests: a Python beside each server takes time.
         external_server.resolves[0] = 'resol' in name.lower()
-        external_server.shares_blobs[0] = 'ClientStorageShared' in name or 'BlobWritableCache' in name
+        external_server.shares_blobs[0] = any(part in name for part in SHARING)
         result = run_one(test, os.path.join(base, str(count)), watchdog, float(seconds))
         result['number'] = int(number)
         answer(result)

@@ -378,6 +378,9 @@ impl Upstream {
         let Ok(answer) = answer else { return Landed::LinkEnded };
         match answer.loaded() {
             Ok(None) => Landed::Found(None),
+            // So ZODB before 4 says that the object was deleted or its creation undone; every record of an object has
+            // at least one byte.
+            Ok(Some(loaded)) if loaded.data.is_empty() => Landed::NoSuchObject,
             Ok(Some(loaded)) => {
                 match self.timeline.fill(id, place, oid, loaded.serial, loaded.end, loaded.data) {
                     Filled::End(end) => {

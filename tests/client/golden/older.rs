@@ -3,8 +3,8 @@
 use std::thread;
 
 use runzeo::ids::{Oid, Tid};
-use runzeo::storage::TransactionMeta;
 use runzeo::storage::prelude::*;
+use runzeo::storage::{StorageError, TransactionMeta};
 
 use super::connecting::{fill, hear, kept, open, options, options_with, wait_for};
 use super::peer::{Codec, Peer, Session, revision};
@@ -138,6 +138,25 @@ fn a_reply_that_is_late() {
         let loading = thread::spawn(move || view.load(Oid(1)).expect("a load").expect("a revision"));
         session.expect_load(Oid(1), Tid(201), b"new", Tid(200), None);
         assert_eq!(&*loading.join().expect("no panic").data, b"new");
+    });
+}
+
+/// ZODB before 4 answers a load of an object that was deleted with an empty record. It is not cached.
+#[test]
+fn a_deleted_object_is_an_empty_record() {
+    with_each_protocol(|_, codec| {
+        let peer = Peer::new(codec);
+        let opening = open(options(&[&peer]));
+        let mut session = accept(&peer, Tid(100));
+        session.expect_get_info();
+        let client = opening.join().expect("no panic");
+        for _ in 0..2 {
+            let view = client.view();
+            let loading = thread::spawn(move || view.load(Oid(1)));
+            session.expect_load(Oid(1), Tid(101), b"", Tid(90), None);
+            let missing = loading.join().expect("no panic");
+            assert!(matches!(missing, Err(StorageError::PosKey(Oid(1)))), "{missing:?}");
+        }
     });
 }
 
