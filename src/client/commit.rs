@@ -73,8 +73,8 @@ pub(super) struct BegunEarly {
     pub begun: Begun,
     /// The tid that the transaction will have.
     pub tid: Option<Tid>,
-    /// The objects that its undos change.
-    pub undone: BTreeSet<Oid>,
+    /// The objects that its undos change, in their order.
+    pub undone: Vec<Oid>,
 }
 
 /// A transaction that the server has voted for.
@@ -108,7 +108,8 @@ struct ServerChanges {
     /// The serial of what was stored.
     tid: Option<Tid>,
     resolved: BTreeSet<Oid>,
-    undone: BTreeSet<Oid>,
+    /// In the order of the undos, so an object may be there more than once.
+    undone: Vec<Oid>,
 }
 
 impl Upstream {
@@ -285,13 +286,13 @@ impl Upstream {
         let wire = begun.link().wire();
         let voted = ask(begun.link(), &Call::Vote { txn: begun.txn }, None, |answer| answer.vote());
         let voted = voted.map_err(|error| self.vote_refused(error, staged))?;
-        let mut changed: BTreeSet<Oid> = voted.resolved.into_iter().collect();
+        let mut changed: Vec<Oid> = voted.resolved;
         if wire.sends_serialnos() {
             let serialnos = mem::take(&mut *begun.taken.lane.serialnos.lock());
             for (oid, serialno) in serialnos {
                 match serialno {
                     Serialno::Stored(tid) => outcome.tid = Some(tid),
-                    Serialno::Resolved => drop(changed.insert(oid)),
+                    Serialno::Resolved => changed.push(oid),
                     Serialno::Raised(exception) => {
                         return Err(self.vote_refused(AskError::Raised(exception), staged));
                     }
@@ -301,10 +302,13 @@ impl Upstream {
         if !changed.is_empty() {
             let stores = staged.ops().iter().filter(|op| matches!(op.kind, OpKind::Store { .. }));
             let stored: HashSet<Oid> = stores.map(|op| op.oid).collect();
-            let (resolved, undone): (BTreeSet<_>, BTreeSet<_>) =
+            let (resolved, undone): (Vec<_>, Vec<_>) =
                 changed.into_iter().partition(|oid| stored.contains(oid));
             outcome.resolved.extend(resolved);
-            outcome.undone.extend(undone);
+            if wire.undo_call() == UndoCall::Buffered {
+                // A vote names all of them, the next one of the transaction again.
+                outcome.undone = undone;
+            }
         }
         let conflict = |object: UnresolvedObject| {
             let UnresolvedObject { oid, committed, read, data } = object;

@@ -34,7 +34,7 @@ impl Upstream {
             Some(early) => early,
             None => {
                 let begun = self.begin(staged, LaneKind::Serials(Generation::Z309))?;
-                Box::new(BegunEarly { begun, tid: None, undone: Default::default() })
+                Box::new(BegunEarly { begun, tid: None, undone: Vec::new() })
             }
         };
         let link = early.begun.link().clone();
