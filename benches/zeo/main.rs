@@ -2,9 +2,11 @@
 //!
 //! The command line ([`options`]) gives a [`plan`]; [`rounds`] runs it: it starts [`servers`], perhaps with the
 //! built-in [`limit`], and runs [`workloads`] against them, whose clients ([`client`], [`wire`]) speak the raw
-//! protocol. Each workload gives an [`outcome`]; [`report`] makes tables of them.
+//! protocol. Each workload gives an [`outcome`]; [`report`] makes tables of them. [`clients`] compares clients of one
+//! server in the same way.
 
 mod client;
+mod clients;
 mod latencies;
 mod limit;
 mod meter;
@@ -14,6 +16,7 @@ mod plan;
 mod random;
 mod records;
 mod report;
+mod results;
 mod rounds;
 mod servers;
 mod sys;
@@ -24,7 +27,7 @@ use client::Result;
 use options::Command;
 use outcome::Outcome;
 use plan::Plan;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -43,6 +46,8 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Limit { record_len, from_file, conf } => limit::serve(record_len, from_file, &conf),
+        Command::OpenCache { path, cache_len } => clients::open_cache(&path, cache_len),
+        Command::RunClients(plan) => run_clients(&plan),
         Command::Report(paths) => report_files(&paths),
         Command::Run(plan) => run(&plan),
     };
@@ -55,12 +60,30 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(plan: &Plan) -> Result<()> {
+/// A directory for the databases of a run.
+fn scratch_in(dir: &Path) -> Result<tempfile::TempDir> {
     sys::raise_open_files();
-    std::fs::create_dir_all(&plan.dir).map_err(|e| format!("{}: {e}", plan.dir.display()))?;
-    let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(&plan.dir);
-    let scratch = scratch.map_err(|e| format!("{}: {e}", plan.dir.display()))?;
+    std::fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(dir);
+    let scratch = scratch.map_err(|e| format!("{}: {e}", dir.display()))?;
     clean_up_when_interrupted(scratch.path().to_path_buf())?;
+    Ok(scratch)
+}
+
+fn run_clients(plan: &clients::Plan) -> Result<()> {
+    let scratch = scratch_in(&plan.dir)?;
+    let outcomes = clients::run(plan, scratch.path())?;
+    println!("{}", machine());
+    println!("{}", report::tables_of_clients(&outcomes));
+    eprintln!("The figures are in {}.", plan.results.display());
+    match outcomes.iter().filter(|outcome| outcome.failure.is_some()).count() {
+        0 => Ok(()),
+        count => Err(format!("{count} measurements failed")),
+    }
+}
+
+fn run(plan: &Plan) -> Result<()> {
+    let scratch = scratch_in(&plan.dir)?;
     let outcomes = rounds::run(plan, scratch.path())?;
     println!("{}", machine());
     let servers: Vec<&str> = plan.servers.iter().map(|server| server.label.as_str()).collect();
@@ -89,6 +112,10 @@ fn report_files(paths: &[PathBuf]) -> Result<()> {
     for path in paths {
         let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         outcomes.extend(text.lines().filter_map(Outcome::from_json));
+    }
+    if outcomes.iter().any(|outcome| outcome.label == clients::RAW) {
+        println!("{}", report::tables_of_clients(&outcomes));
+        return Ok(());
     }
     // Some workloads exclude the limit, so another server may come first in the file.
     println!("{}", report::tables(&outcomes, &[servers::LIMIT]));

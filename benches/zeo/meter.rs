@@ -73,10 +73,12 @@ impl Usage {
         self.machine_cpu / self.elapsed
     }
 
-    /// Server CPU per operation and in cores, and the part of the machine used by other programs.
+    /// CPU of server and client per operation, of the server in cores, and the part of the machine used by other
+    /// programs.
     pub fn report(&self, outcome: &mut Outcome, operations: u64) {
         if operations > 0 {
             outcome.set("server_us", self.server_cpu * 1e6 / operations as f64);
+            outcome.set("client_us", self.own_cpu * 1e6 / operations as f64);
         }
         outcome.set("server_cores", self.server_cpu / self.elapsed);
         let others = self.machine_cpu - self.own_cpu - self.server_cpu;

@@ -1,13 +1,16 @@
 //! The command line.
 
 use crate::client::Result;
+use crate::clients;
 use crate::plan::{self, OtherFile, Plan, WORKLOADS};
 use crate::servers::{LIMIT, LIMIT_FILE, OURS, Server};
 use getopts::{Matches, Options};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub enum Command {
     Run(Box<Plan>),
+    RunClients(Box<clients::Plan>),
     Report(Vec<PathBuf>),
     /// A built-in server; only [`crate::servers`] uses this.
     Limit {
@@ -15,15 +18,21 @@ pub enum Command {
         from_file: bool,
         conf: PathBuf,
     },
+    /// Opens a cache; only [`crate::clients`] uses this.
+    OpenCache {
+        path: PathBuf,
+        cache_len: u64,
+    },
     Help,
 }
 
 const USAGE: &str = "\
-Compare ZEO storage servers side by side, over the raw protocol, without a client cache.
+Compare ZEO storage servers side by side, over the raw protocol, without a client cache; or clients of one server.
 
 usage:
   scripts/bench quick [OPTIONS] [SERVER...]   a first look: 3 rounds of half a second, 100 000 objects
   scripts/bench full [OPTIONS] [SERVER...]    figures to publish: 5 rounds of 1.5 s, starts with a million objects
+  scripts/bench client [OPTIONS] [CLIENT...]  clients with their caches, and servers in the middle: 3 rounds
   scripts/bench report FILE...                the tables again, from result files of earlier runs
 
 SERVER is one of the following; without any: limit ours. The first is the base of the ratios.
@@ -34,6 +43,13 @@ SERVER is one of the following; without any: limit ours. The first is the base o
 For example:
   scripts/bench quick limit ours zeo6=/srv/zeo6/bin/runzeo zeo4=/srv/zeo4/bin/runzeo
 
+CLIENT is one of the following; without any: raw ours. The server is always ours.
+  raw             over the raw protocol, without a cache; no server in the middle
+  ours            runzeo::client; a server in the middle is runzeo
+  LABEL=PYTHON    ZEO.ClientStorage in that interpreter; a server in the middle is the runzeo beside it
+For example:
+  scripts/bench client raw ours zeo6=/srv/zeo6/bin/python zeo4=/srv/zeo4/bin/python
+
 Options:
   -w, --workloads LIST    which, separated by commas or blanks; default: all of the plan
   -n, --rounds N          how many rounds
@@ -42,10 +58,12 @@ Options:
   -z, --size BYTES        their size
   --start-file N,BYTES    objects, and their size, in the file of the start workloads
   --pack-file N,BYTES     the same of the pack workloads, where each is stored twice; full: 400000,800
+  --cache BYTES           size of the cache that is opened by the clients' workload `open`; default: 1073741824
+  --old-server COMMAND    a server of ZEO 4, for the clients' workload reconnect-verify
   --zeo LABEL=LINE        a line for the <zeo> section of one server: --zeo zeo6='msgpack true'
   --protocol LABEL=P      answer a server's greeting with Z5, M5 or Z4; default: with what it greets with
   -d, --dir DIR           where the databases and the results go; default: target/bench
-  -o, --output FILE       the results, as lines of JSON, appended; default: DIR/quick.jsonl or DIR/full.jsonl
+  -o, --output FILE       the results, as lines of JSON, appended; default: DIR/quick.jsonl, full.jsonl, client.jsonl
   -h, --help              this text
 
 Workloads:
@@ -59,8 +77,10 @@ a tmpfs syncs in no time. A figure is never an error; what failed is listed belo
 ";
 
 pub fn help() -> String {
-    let workloads = WORKLOADS.iter().map(|(name, what)| format!("  {name:<14}  {what}\n"));
-    [USAGE.to_string()].into_iter().chain(workloads).chain([NOTES.to_string()]).collect()
+    let list = |workloads: &[(&str, &str)]| -> String {
+        workloads.iter().map(|(name, what)| format!("  {name:<16}  {what}\n")).collect()
+    };
+    [USAGE, &list(WORKLOADS), "\nWorkloads of clients:\n", &list(clients::WORKLOADS), NOTES].concat()
 }
 
 /// The options, as explained in [`USAGE`].
@@ -72,6 +92,8 @@ fn options() -> Options {
         options.optopt(short, long, "", "");
     }
     options.optopt("", "start-file", "", "");
+    options.optopt("", "cache", "", "");
+    options.optopt("", "old-server", "", "");
     options.optopt("", "pack-file", "", "");
     options.optmulti("", "zeo", "", "");
     options.optmulti("", "protocol", "", "");
@@ -92,52 +114,99 @@ pub fn parse(arguments: &[String]) -> Result<Command> {
         let (record_len, from_file) = (number(command, record_len)?, command == LIMIT_FILE);
         return Ok(Command::Limit { record_len, from_file, conf: conf.into() });
     }
+    if let [command, path, cache_len] = arguments
+        && command == clients::OPEN_COMMAND
+    {
+        return Ok(Command::OpenCache { path: path.into(), cache_len: number(command, cache_len)? });
+    }
     let matches = options().parse(arguments).map_err(|e| e.to_string())?;
     if matches.opt_present("help") {
         return Ok(Command::Help);
     }
-    let (command, rest) = matches.free.split_first().ok_or("say quick, full or report; --help explains")?;
+    let (command, rest) =
+        matches.free.split_first().ok_or("say quick, full, client or report; --help explains")?;
     let dir = matches.opt_str("dir").map_or_else(default_dir, PathBuf::from);
     let plan = match command.as_str() {
         "quick" => Plan::quick(dir),
         "full" => Plan::full(dir),
+        "client" => return adjust_clients(clients::Plan::usual(dir), &matches, rest),
         "report" => return Ok(Command::Report(rest.iter().map(PathBuf::from).collect())),
-        _ => return Err(format!("unknown command {command:?}: say quick, full or report; --help explains")),
+        _ => {
+            return Err(format!(
+                "unknown command {command:?}: say quick, full, client or report; --help explains"
+            ));
+        }
     };
     adjust(plan, &matches, rest).map(Box::new).map(Command::Run)
 }
 
-fn adjust(mut plan: Plan, matches: &Matches, servers: &[String]) -> Result<Plan> {
-    if let Some(list) = matches.opt_str("workloads") {
-        plan.workloads = plan::parse_list(&list)?;
-    }
+/// What both kinds of plans have.
+struct Common<'a> {
+    rounds: &'a mut u32,
+    measured: &'a mut Duration,
+    objects: &'a mut usize,
+    object_len: &'a mut usize,
+    results: &'a mut PathBuf,
+}
+
+fn adjust_common(plan: Common<'_>, matches: &Matches) -> Result<()> {
     if let Some(text) = matches.opt_str("seconds") {
         let seconds: f64 = number("--seconds", &text)?;
         if !(0.05..=3600.0).contains(&seconds) {
             return Err("--seconds: from 0.05 to 3600".into());
         }
-        plan.measured = std::time::Duration::from_secs_f64(seconds);
+        *plan.measured = Duration::from_secs_f64(seconds);
     }
     if let Some(text) = matches.opt_str("rounds") {
-        plan.rounds = number("--rounds", &text)?;
+        *plan.rounds = number("--rounds", &text)?;
     }
     if let Some(text) = matches.opt_str("objects") {
-        plan.objects = number("--objects", &text)?;
+        *plan.objects = number("--objects", &text)?;
     }
     if let Some(text) = matches.opt_str("size") {
-        plan.object_len = number("--size", &text)?;
+        *plan.object_len = number("--size", &text)?;
+    }
+    if let Some(path) = matches.opt_str("output") {
+        *plan.results = path.into();
+    }
+    if *plan.rounds == 0 || *plan.objects < 100 {
+        return Err("at least one round and 100 objects".into());
+    }
+    Ok(())
+}
+
+fn adjust_clients(mut plan: clients::Plan, matches: &Matches, names: &[String]) -> Result<Command> {
+    let clients::Plan { rounds, measured, objects, object_len, results, .. } = &mut plan;
+    adjust_common(Common { rounds, measured, objects, object_len, results }, matches)?;
+    if let Some(list) = matches.opt_str("workloads") {
+        plan.workloads = clients::parse_list(&list)?;
+    }
+    if let Some(text) = matches.opt_str("cache") {
+        plan.cache_len = number("--cache", &text)?;
+    }
+    plan.old_server = matches.opt_str("old-server");
+    let usual = [clients::RAW.to_string(), clients::OURS.to_string()];
+    for name in if names.is_empty() { &usual } else { names } {
+        let contestant = clients::Contestant::parse(name)?;
+        if plan.contestants.iter().any(|other| other.label == contestant.label) {
+            return Err(format!("two clients are called {:?}", contestant.label));
+        }
+        plan.contestants.push(contestant);
+    }
+    Ok(Command::RunClients(Box::new(plan)))
+}
+
+fn adjust(mut plan: Plan, matches: &Matches, servers: &[String]) -> Result<Plan> {
+    let Plan { rounds, measured, objects, object_len, results, .. } = &mut plan;
+    adjust_common(Common { rounds, measured, objects, object_len, results }, matches)?;
+    if let Some(list) = matches.opt_str("workloads") {
+        plan.workloads = plan::parse_list(&list)?;
     }
     if let Some(text) = matches.opt_str("start-file") {
         plan.start_file = Some(other_file("--start-file", &text)?);
     }
     if let Some(text) = matches.opt_str("pack-file") {
         plan.pack_file = Some(other_file("--pack-file", &text)?);
-    }
-    if plan.rounds == 0 || plan.objects < 100 {
-        return Err("at least one round and 100 objects".into());
-    }
-    if let Some(path) = matches.opt_str("output") {
-        plan.results = path.into();
     }
     let names = if servers.is_empty() { &[LIMIT.to_string(), OURS.to_string()] } else { servers };
     for name in names {

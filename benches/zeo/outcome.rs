@@ -15,6 +15,10 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    pub fn new(round: u32, workload: &str, label: &str) -> Outcome {
+        Outcome { workload: workload.into(), label: label.into(), round, ..Outcome::default() }
+    }
+
     pub fn set(&mut self, figure: &str, value: f64) {
         if value.is_finite() {
             self.figures.insert(figure.into(), value);

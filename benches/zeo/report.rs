@@ -1,11 +1,14 @@
 //! Tables in Markdown from outcomes: medians over the rounds with their range, then ratios to the first server.
 
+use crate::clients::{OURS, RAW};
 use crate::outcome::Outcome;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// Key of a figure, its title, and whether its ratio between servers is meaningful.
 type Figure = (&'static str, &'static str, bool);
+
+const CACHED: &[Figure] = &[("loads_s", "loads/s", true), ("client_us", "client CPU µs/load", true)];
 
 /// The figures of each kind of workload, the most important first. A kind is all workloads whose names start alike.
 const FIGURES: &[(&str, &[Figure])] = &[
@@ -49,6 +52,49 @@ const FIGURES: &[(&str, &[Figure])] = &[
             ("p99_us", "load p99 µs", false),
             ("commit_p50_us", "commit median µs", true),
             ("longest_ms", "longest commit ms", false),
+        ],
+    ),
+    ("warm", CACHED),
+    ("file", CACHED),
+    (
+        "cold",
+        &[
+            ("loads_s", "loads/s", true),
+            ("client_us", "client CPU µs/load", true),
+            ("p50_us", "median µs", false),
+            ("p99_us", "p99 µs", false),
+        ],
+    ),
+    (
+        "commits",
+        &[
+            ("commits_s", "commits/s", true),
+            ("client_us", "client CPU µs/commit", true),
+            ("p50_us", "median µs", false),
+        ],
+    ),
+    ("reconnect", &[("verified_ms", "verified after ms", true), ("kept", "kept (1 = all)", false)]),
+    (
+        "open",
+        &[
+            ("ended_ms", "after an orderly end: ms", true),
+            ("ended_cpu_ms", "the same: CPU ms", true),
+            ("ended_cold_ms", "the same from the disk: ms", true),
+            ("killed_ms", "after a kill: ms", true),
+            ("killed_cpu_ms", "the same: CPU ms", true),
+            ("killed_cold_ms", "the same from the disk: ms", true),
+            ("revisions", "revisions", false),
+            ("ended_bytes", "memory: bytes/revision", false),
+            ("killed_bytes", "memory after a kill: bytes/revision", false),
+        ],
+    ),
+    (
+        "through",
+        &[
+            ("loads_s", "loads/s", true),
+            ("commits_s", "commits/s", true),
+            ("p50_us", "median µs", false),
+            ("server_us", "server CPU µs", false),
         ],
     ),
     (
@@ -127,40 +173,80 @@ type Rounds = Vec<(u32, f64)>;
 
 /// All tables. The columns are in the order of `servers`; other servers come last.
 pub fn tables(outcomes: &[Outcome], servers: &[&str]) -> String {
-    let servers =
-        in_order(servers.iter().copied().chain(outcomes.iter().map(|outcome| outcome.label.as_str())));
-    let servers: Vec<&str> =
-        servers.into_iter().filter(|label| outcomes.iter().any(|outcome| outcome.label == *label)).collect();
+    let servers = labels(outcomes, servers);
     let rows = rows(outcomes, &servers);
     let Some(base) = servers.first() else { return "No results.\n".into() };
+    let mut text = medians(&rows, &servers);
+    if servers.len() > 1 {
+        let _ = write!(text, "\nRatio to `{base}` within a round, median (lowest..highest).\n\n");
+        let to_base = |row: &Row<'_>| {
+            row.rounds.iter().skip(1).map(|rounds| spread(ratios(rounds, &row.rounds[0]))).collect()
+        };
+        ratio_table(&mut text, &rows, &servers[1..], to_base);
+    }
+    text + &others(outcomes) + &failures(outcomes)
+}
+
+/// All tables of clients: the ratios are those of this program's to each other client.
+pub fn tables_of_clients(outcomes: &[Outcome]) -> String {
+    let labels = labels(outcomes, &[OURS, RAW]);
+    let rows = rows(outcomes, &labels);
+    let mut text = medians(&rows, &labels);
+    if labels.first() == Some(&OURS) && labels.len() > 1 {
+        let _ =
+            write!(text, "\n`{OURS}` divided by each other within a round, median (lowest..highest).\n\n");
+        let of_ours = |row: &Row<'_>| {
+            row.rounds.iter().skip(1).map(|rounds| spread(ratios(&row.rounds[0], rounds))).collect()
+        };
+        ratio_table(&mut text, &rows, &labels[1..], of_ours);
+    }
+    text + &others(outcomes) + &failures(outcomes)
+}
+
+/// The labels of the outcomes, `first` first.
+fn labels<'a>(outcomes: &'a [Outcome], first: &[&'a str]) -> Vec<&'a str> {
+    let all = in_order(first.iter().copied().chain(outcomes.iter().map(|outcome| outcome.label.as_str())));
+    all.into_iter().filter(|label| outcomes.iter().any(|outcome| outcome.label == *label)).collect()
+}
+
+fn medians(rows: &[Row<'_>], labels: &[&str]) -> String {
     let mut text = "Median over the rounds (lowest..highest).\n\n".to_string();
-    head(&mut text, &servers);
-    for row in &rows {
+    head(&mut text, labels);
+    for row in rows {
         let cells = row.rounds.iter().map(|rounds| spread(rounds.iter().map(|(_, value)| *value).collect()));
         line(&mut text, row, cells);
     }
-    if servers.len() > 1 {
-        let _ = write!(text, "\nRatio to `{base}` within a round, median (lowest..highest).\n\n");
-        head(&mut text, &servers[1..]);
-        for row in rows.iter().filter(|row| row.compares) {
-            let ratios = row.rounds.iter().skip(1).map(|rounds| spread(ratios(rounds, &row.rounds[0])));
-            let ratios: Vec<String> = ratios.collect();
-            if ratios.iter().any(|ratio| ratio != "-") {
-                line(&mut text, row, ratios.into_iter());
-            }
+    text
+}
+
+/// A table of the rows that compare, without those that have no ratio.
+fn ratio_table(
+    text: &mut String,
+    rows: &[Row<'_>],
+    labels: &[&str],
+    cells: impl Fn(&Row<'_>) -> Vec<String>,
+) {
+    head(text, labels);
+    for row in rows.iter().filter(|row| row.compares) {
+        let ratios = cells(row);
+        if ratios.iter().any(|ratio| ratio != "-") {
+            line(text, row, ratios.into_iter());
         }
     }
+}
+
+/// What other programs used of the machine.
+fn others(outcomes: &[Outcome]) -> String {
     let mut others: Vec<f64> = outcomes.iter().filter_map(|o| o.figures.get("others").copied()).collect();
     others.sort_by(f64::total_cmp);
-    if let (Some(middle), Some(worst)) = (median(&others), others.last()) {
-        let _ = writeln!(
-            text,
-            "\nOther programs used {:.0} % of the machine while it was measured (median; at worst {:.0} %).",
+    match (median(&others), others.last()) {
+        (Some(middle), Some(worst)) => format!(
+            "\nOther programs used {:.0} % of the machine while it was measured (median; at worst {:.0} %).\n",
             middle * 100.0,
             worst * 100.0
-        );
+        ),
+        _ => String::new(),
     }
-    text + &failures(outcomes)
 }
 
 /// The most important figures of an outcome, in one line.

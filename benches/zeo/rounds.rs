@@ -7,14 +7,14 @@
 use crate::client::Result;
 use crate::outcome::Outcome;
 use crate::plan::{Plan, Workload};
+use crate::results::Results;
 use crate::servers::{Running, Server};
 use crate::wire::Id8;
 use crate::workloads::{self, Setting};
 use crate::{meter, sys};
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Runs the plan; returns the outcomes, which are also in the plan's results file.
 pub fn run(plan: &Plan, scratch: &Path) -> Result<Vec<Outcome>> {
@@ -23,7 +23,7 @@ pub fn run(plan: &Plan, scratch: &Path) -> Result<Vec<Outcome>> {
     for round in 1..=plan.rounds {
         run.round(round)?;
     }
-    Ok(run.outcomes)
+    Ok(run.results.outcomes)
 }
 
 struct Run<'a> {
@@ -35,16 +35,11 @@ struct Run<'a> {
     pack_oids: Vec<Vec<Id8>>,
     /// Number of objects in the file of the start workloads.
     start_objects: usize,
-    results: File,
-    outcomes: Vec<Outcome>,
-    started: Instant,
-    steps: usize,
-    steps_done: usize,
+    results: Results,
 }
 
 impl<'a> Run<'a> {
     fn new(plan: &'a Plan, scratch: &'a Path) -> Result<Run<'a>> {
-        let results = File::options().create(true).append(true).open(&plan.results);
         let pairs = plan.workloads.iter().flat_map(|(_, w)| plan.servers.iter().filter(|s| w.suits(s)));
         Ok(Run {
             plan,
@@ -52,11 +47,7 @@ impl<'a> Run<'a> {
             oids: vec![],
             pack_oids: vec![],
             start_objects: plan.start_file.map_or(plan.objects, |file| file.objects),
-            results: results.map_err(|e| format!("{}: {e}", plan.results.display()))?,
-            outcomes: vec![],
-            started: Instant::now(),
-            steps: pairs.count() * plan.rounds as usize,
-            steps_done: 0,
+            results: Results::create(&plan.results, pairs.count(), plan.rounds)?,
         })
     }
 
@@ -139,22 +130,22 @@ impl<'a> Run<'a> {
                 if !workload.suits(server) {
                     continue;
                 }
-                let mut outcome = self.begin(round, name, server);
+                let mut outcome = Outcome::new(round, name, &server.label);
                 let result = if workload.wants_fresh_server() {
                     self.run_fresh(*workload, number, &mut outcome)
                 } else {
                     self.run_shared(*workload, number, &shared[number], &mut outcome)
                 };
-                self.end(outcome, result)?;
+                self.results.end(outcome, result)?;
             }
         }
         for (server, running) in self.plan.servers.iter().zip(shared.drain(..)) {
             let Ok(running) = running else { continue };
-            let mut outcome = self.begin(round, "total", server);
+            let mut outcome = Outcome::new(round, "total", &server.label);
             outcome.set("total_cpu_s", meter::process_cpu(running.pid));
             outcome.set("peak_mb", meter::process_kb(running.pid, "VmHWM") / 1024.0);
             let result = running.stop();
-            self.end(outcome, result)?;
+            self.results.end(outcome, result)?;
         }
         Ok(())
     }
@@ -233,43 +224,10 @@ impl<'a> Run<'a> {
         let (oids, object_len) = (&self.oids[number], self.plan.object_len);
         Setting { server, dir, oids, object_len, measured: self.plan.measured }
     }
-
-    fn begin(&self, round: u32, name: &str, server: &Server) -> Outcome {
-        Outcome { workload: name.into(), label: server.label.clone(), round, ..Outcome::default() }
-    }
-
-    fn end(&mut self, mut outcome: Outcome, result: Result<()>) -> Result<()> {
-        outcome.failure = result.err();
-        writeln!(self.results, "{}", outcome.to_json())
-            .map_err(|e| format!("{}: {e}", self.plan.results.display()))?;
-        if outcome.workload != "total" {
-            self.steps_done += 1;
-            self.say_progress(&outcome);
-        }
-        self.outcomes.push(outcome);
-        Ok(())
-    }
-
-    fn say_progress(&self, outcome: &Outcome) {
-        let spent = self.started.elapsed();
-        let left = spent.mul_f64((self.steps - self.steps_done) as f64 / self.steps_done as f64);
-        let said = match &outcome.failure {
-            Some(failure) => format!("FAILED: {failure}"),
-            None => crate::report::headline(outcome),
-        };
-        eprintln!(
-            "round {}/{}  {:<14} {:<12} {said}   [{} left]",
-            outcome.round,
-            self.plan.rounds,
-            outcome.workload,
-            outcome.label,
-            minutes(left)
-        );
-    }
 }
 
 /// Makes a new database in `dir` through `server`.
-fn fill_through(server: &Server, dir: &Path, objects: usize, object_len: usize) -> Result<Vec<Id8>> {
+pub fn fill_through(server: &Server, dir: &Path, objects: usize, object_len: usize) -> Result<Vec<Id8>> {
     let started = Instant::now();
     eprint!("{}: storing {objects} objects of {object_len} bytes ... ", server.label);
     let failed = |e| format!("{}: {e}", server.label);
@@ -280,26 +238,21 @@ fn fill_through(server: &Server, dir: &Path, objects: usize, object_len: usize) 
     Ok(oids)
 }
 
-fn make_dir(dir: &Path) -> Result<()> {
+pub fn make_dir(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))
 }
 
-fn copy(from: &Path, to: &Path, name: &str) -> Result<()> {
+pub fn copy(from: &Path, to: &Path, name: &str) -> Result<()> {
     fs::copy(from.join(name), to.join(name))
         .map(drop)
         .map_err(|e| format!("{}: {e}", to.join(name).display()))
 }
 
 /// Gives the file `to` the first four bytes of the file `from`.
-fn copy_magic(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_magic(from: &Path, to: &Path) -> Result<()> {
     use std::os::unix::fs::FileExt;
     let mut magic = [0; 4];
     let read = File::open(from).and_then(|file| file.read_exact_at(&mut magic, 0));
     let written = read.and_then(|()| File::options().write(true).open(to)?.write_all_at(&magic, 0));
     written.map_err(|e| format!("{}: {e}", to.display()))
-}
-
-fn minutes(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    format!("{}:{:02}", seconds / 60, seconds % 60)
 }

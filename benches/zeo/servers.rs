@@ -35,6 +35,8 @@ pub struct Server {
     pub zeo_lines: Vec<String>,
     /// See [`Target::protocol`].
     pub protocol: Option<String>,
+    /// Storage `1`; `None`: a file storage in the server's directory.
+    pub storage: Option<String>,
 }
 
 impl Server {
@@ -55,7 +57,7 @@ impl Server {
                 ));
             }
         };
-        Ok(Server { label: label.into(), command, zeo_lines: vec![], protocol: None })
+        Ok(Server { label: label.into(), command, zeo_lines: vec![], protocol: None, storage: None })
     }
 
     pub fn is_limit(&self) -> bool {
@@ -64,10 +66,12 @@ impl Server {
 
     fn configuration(&self, dir: &Path, address: &str) -> String {
         let dir = dir.display();
+        let file_storage =
+            || format!("<filestorage 1>\n  path {dir}/Data.fs\n  blob-dir {dir}/blobs\n</filestorage>");
+        let storage = self.storage.clone().unwrap_or_else(file_storage);
         let extra: String = self.zeo_lines.iter().map(|line| format!("  {line}\n")).collect();
         format!(
-            "<zeo>\n  address {address}\n  pid-filename {dir}/zeo.pid\n{extra}</zeo>\n\
-             <filestorage 1>\n  path {dir}/Data.fs\n  blob-dir {dir}/blobs\n</filestorage>\n\
+            "<zeo>\n  address {address}\n  pid-filename {dir}/zeo.pid\n{extra}</zeo>\n{storage}\n\
              <eventlog>\n  level INFO\n  <logfile>\n    path {dir}/log\n  </logfile>\n</eventlog>\n"
         )
     }
@@ -177,7 +181,7 @@ impl Drop for Running {
     }
 }
 
-fn free_address() -> Result<String> {
+pub fn free_address() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| format!("free port: {e}"))?;
     listener.local_addr().map(|address| address.to_string()).map_err(|e| format!("free port: {e}"))
 }

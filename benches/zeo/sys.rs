@@ -57,6 +57,13 @@ pub fn raise_open_files() {
     }
 }
 
+/// Makes the system forget what it has of a file in memory. What is not on the disk yet stays.
+pub fn forget_pages(file: &std::fs::File) -> io::Result<()> {
+    // SAFETY: a call without memory.
+    let result = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+}
+
 /// Ends the process quietly when the reader of its output is gone (`| head`), instead of with a panic.
 pub fn end_on_closed_pipe() {
     // SAFETY: restores a default; no handler is installed.

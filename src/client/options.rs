@@ -22,6 +22,9 @@ pub struct ClientOptions {
     pub cache_path: Option<PathBuf>,
     /// The size of that file in bytes. 20 MB
     pub cache_size: u64,
+    /// Bytes of revisions that were loaded lately and are kept in memory, so that a load need not read the file. A
+    /// view's loads use it, a server in the middle does not. 0: none. 16 MB
+    pub memory_size: usize,
     /// Shown in the server's log.
     pub label: Option<String>,
     /// Never store.
@@ -74,6 +77,7 @@ impl ClientOptions {
             name: String::new(),
             cache_path: None,
             cache_size: CACHE_SIZE,
+            memory_size: 16 << 20,
             label: None,
             read_only: false,
             read_only_fallback: false,

@@ -1,6 +1,6 @@
 //! The cache, as the timeline changes it and as verification sees it.
 
-use super::cache::{Cache, Cached};
+use super::cache::{Cache, Cached, SharedRevision};
 use super::timeline::Revisions;
 use super::upstream::LOG;
 use super::verify::CacheToVerify;
@@ -8,7 +8,12 @@ use crate::base::ids::{Oid, Tid};
 
 impl Revisions for Cache {
     fn load_before(&self, oid: Oid, before: Tid, out: &mut Vec<u8>) -> Option<Cached> {
-        Cache::load_before(self, oid, before, out)
+        // A load of a leaf looks more than once. The one that asks the server counts the miss.
+        self.look_up(oid, before, out)
+    }
+
+    fn load_shared(&self, oid: Oid, before: Tid) -> Option<SharedRevision> {
+        self.look_up_shared(oid, before)
     }
 
     fn current_start(&self, oid: Oid) -> Option<Tid> {

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::ask::ask;
 use super::blobs::ClientBlobs;
+use super::cache::report::{CacheReport, CacheReporter};
 use super::cache::trace::Trace;
-use super::cache::{BLOCK_HEADER_LEN, Cache, CacheError, CacheOptions};
+use super::cache::{BLOCK_HEADER_LEN, Cache, CacheError, CacheOptions, CacheStats};
 use super::commit::ServerVoted;
 use super::connector::{Connector, ConnectorOptions, RetryLimits};
 use super::dial::DialOptions;
@@ -22,6 +23,7 @@ use super::results;
 use super::timeline::{Listener, News};
 use super::upstream::{LOG, Upstream};
 use super::view::View;
+use crate::base::clock::TimeSource;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::base::sync::{Arc, Mutex, rank};
@@ -63,7 +65,11 @@ pub struct ClientStorage {
     upstream: Arc<Upstream>,
     connector: Connector<Prepares>,
     oids: Mutex<OidPool, rank::OidPool>,
+    reporter: Reporter,
 }
+
+/// For the lines of the log about the cache.
+type Reporter = Arc<Mutex<CacheReporter, rank::CacheReport>>;
 
 impl ClientStorage {
     /// Opens the cache and begins to connect. With [`ClientOptions::wait`] waits for a connection.
@@ -77,6 +83,7 @@ impl ClientStorage {
         let tls = tls.transpose().map_err(|error| refused(format!("<ssl>: {error}")))?;
         let mut cache_options = CacheOptions::new(options.cache_path.as_deref(), options.cache_size);
         cache_options.trace = Trace::is_wanted();
+        cache_options.memory = options.memory_size;
         let cache = Cache::open(cache_options).map_err(|error| match error {
             CacheError::Io { path, error } => {
                 StorageError::Io { doing: format!("opening the cache {}", path.display()), error }
@@ -106,8 +113,11 @@ impl ClientStorage {
         let connector = Connector::start(&options.addresses, prepares, connecting)
             .map_err(StorageError::io("starting the thread that connects"))?;
         // From here on it is ended when it is dropped, and the cache's file is free for another client.
-        let storage = ClientStorage { upstream: Arc::clone(&upstream), connector, oids: Mutex::default() };
-        save_regularly(&upstream).map_err(StorageError::io("starting the thread that saves the cache"))?;
+        let reporter = Arc::new(Mutex::new(CacheReporter::new(TimeSource::SYSTEM)));
+        let storage =
+            ClientStorage { upstream: Arc::clone(&upstream), connector, oids: Mutex::default(), reporter };
+        save_regularly(&upstream, &storage.reporter)
+            .map_err(StorageError::io("starting the thread that saves the cache"))?;
         if options.wait {
             let connected = storage.connector.wait(options.wait_timeout);
             connected.map_err(|error| StorageError::Disconnected(format!("{}: {error}", upstream.name())))?;
@@ -127,10 +137,28 @@ impl ClientStorage {
         Ok(ask(&in_use.link, &Call::Pack { time, wait: true }, None, |answer| answer.done())?)
     }
 
+    /// What the cache has done since it was opened, and what is in it. The counters only grow.
+    pub fn cache_stats(&self) -> CacheStats {
+        self.upstream.timeline.cache().stats()
+    }
+
+    /// Gives the file of the cache another size, in bytes, until it is opened the next time, with the size of its
+    /// options. To make it larger takes no time. Where it is made smaller, loads wait while what is left is read: about
+    /// as long as it takes to open a cache of the new size that was not closed. Revisions behind the new end are
+    /// dropped.
+    ///
+    /// If the disk fails, that is logged, and the cache is off until the next start.
+    pub fn set_cache_size(&self, size: u64) {
+        self.upstream.timeline.cache().resize(size);
+    }
+
     fn end(&self) {
         self.upstream.close();
         self.connector.close();
-        self.upstream.timeline.cache().close();
+        let cache = self.upstream.timeline.cache();
+        let report = self.reporter.lock().report(cache.stats());
+        log_report(&self.upstream, report);
+        cache.close();
     }
 
     /// A revision for a reader: what ends after the last transaction that is published is current.
@@ -139,13 +167,24 @@ impl ClientStorage {
     }
 }
 
-/// The cache is made durable from time to time: what a power cut leaves is not much older. Unused links are closed.
-fn save_regularly(upstream: &Arc<Upstream>) -> std::io::Result<()> {
-    let upstream = Arc::clone(upstream);
+fn log_report(upstream: &Upstream, report: Option<CacheReport>) {
+    if let Some(report) = report {
+        log::info!(target: LOG, "{} {report}", upstream.name());
+    }
+}
+
+/// The cache is made durable from time to time: what a power cut leaves is not much older. The log says how it does.
+/// Unused links are closed.
+fn save_regularly(upstream: &Arc<Upstream>, reporter: &Reporter) -> std::io::Result<()> {
+    let (upstream, reporter) = (Arc::clone(upstream), Arc::clone(reporter));
     let thread = std::thread::Builder::new().name("zeo-cache".into());
     let saving = thread.spawn(move || {
         while !upstream.wait_for_close(SAVE_INTERVAL) {
-            upstream.timeline.cache().sync();
+            let cache = upstream.timeline.cache();
+            cache.sync();
+            // The lock of the cache is inside that of the reporter.
+            let report = reporter.lock().due(|| cache.stats());
+            log_report(&upstream, report);
             upstream.lanes.close_unused();
         }
     });

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 pub use super::awaited::LinkId;
 use super::awaited::{Awaited, FinishId, GiveUp, OwnFinish};
-use super::cache::Cached;
+use super::cache::{Cached, SharedRevision};
 use super::recent::{Change, Place, Recent};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, rank};
@@ -34,6 +34,12 @@ use crate::storage::{Delivery, Ticket};
 pub trait Revisions: Send + Sync {
     /// The revision just before `before`, as far as it is kept, appended to `out`.
     fn load_before(&self, oid: Oid, before: Tid, out: &mut Vec<u8>) -> Option<Cached>;
+    /// The same, as data that is shared.
+    fn load_shared(&self, oid: Oid, before: Tid) -> Option<SharedRevision> {
+        let mut out = Vec::new();
+        let Cached { start, end, data } = self.load_before(oid, before, &mut out)?;
+        Some(SharedRevision { start, end, data: out.get(data).unwrap_or_default().into() })
+    }
     /// The tid of the revision that counts as current.
     fn current_start(&self, oid: Oid) -> Option<Tid>;
     /// Keeps a revision.
@@ -184,6 +190,14 @@ impl<C: Revisions> Timeline<C> {
             out.truncate(len);
         }
         is_right.then_some(found)
+    }
+
+    /// The same, as data that is shared.
+    pub fn cached_shared(&self, oid: Oid, before: Tid) -> Option<SharedRevision> {
+        // As in `cached`.
+        let last = self.last_tid();
+        let found = self.cache.load_shared(oid, before)?;
+        (found.end.is_some() || before <= Tid(last.0 + 1)).then_some(found)
     }
 
     /// Begins a view, or begins it again: `since` is the place of its last begin.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ask::{AskError, ask, understood};
 use super::blobs::{ClientBlobs, IncomingBlobs};
-use super::cache::Cache;
+use super::cache::{Cache, SharedRevision};
 use super::dial::DialOptions;
 use super::flights::{Flight, Flights, Landed, Revision};
 use super::lanes::{Lane, LaneOptions, Lanes, MainLink, Serialnos, Sibling};
@@ -295,6 +295,7 @@ impl Upstream {
         if let Some(revision) = self.cached(oid, before) {
             return Ok(Some(revision));
         }
+        self.timeline.cache().missed(oid, before);
         let in_use = self.in_use()?;
         let (flight, place) = self.join(&in_use, oid, before);
         let (flight, place) = match place {
@@ -315,10 +316,8 @@ impl Upstream {
     }
 
     fn cached(&self, oid: Oid, before: Tid) -> Option<Revision> {
-        let mut data = Vec::new();
-        let found = self.timeline.cached(oid, before, &mut data)?;
-        let data = data.get(found.data).unwrap_or_default().into();
-        Some(Revision { data, serial: found.start, end: found.end })
+        let SharedRevision { start, end, data } = self.timeline.cached_shared(oid, before)?;
+        Some(Revision { data, serial: start, end })
     }
 
     /// Begins a load. Several can be under way.
@@ -326,6 +325,7 @@ impl Upstream {
         if let Some(revision) = self.cached(oid, before) {
             return Ok(Started::Cached(revision));
         }
+        self.timeline.cache().missed(oid, before);
         Ok(Started::UnderWay(self.send(&self.in_use()?, oid, before)))
     }
 

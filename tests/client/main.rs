@@ -10,6 +10,7 @@ mod btrees;
 mod cache;
 mod cache_crash;
 mod cache_damage;
+mod cache_live;
 mod cache_python;
 mod connector;
 mod dial;

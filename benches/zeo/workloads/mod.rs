@@ -2,7 +2,7 @@
 
 mod beside;
 mod blob;
-mod commit;
+pub mod commit;
 mod connect;
 mod contend;
 mod fanout;
@@ -10,11 +10,11 @@ mod fill;
 mod iterate;
 mod mixed;
 mod pack;
-mod read;
+pub mod read;
 mod resolve;
 mod start;
 mod undolog;
-mod workers;
+pub mod workers;
 
 pub use fill::{age, fill};
 pub use start::start;
@@ -42,7 +42,7 @@ pub struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    fn target(&self) -> &Target {
+    pub fn target(&self) -> &Target {
         &self.server.target
     }
 }

@@ -61,6 +61,13 @@ impl Tally {
         }
     }
 
+    /// Counts operations of a group that ends now, without their latencies: for those that take less than the clock.
+    pub fn add_many(&mut self, operations: u64, phase_at_start: Phase, clock: &Clock) {
+        if phase_at_start == Phase::Measure && clock.phase() == Phase::Measure {
+            self.operations += operations;
+        }
+    }
+
     /// The share of the slowest worker: 1 is fair, 0 is starved.
     pub fn fairness(&self) -> f64 {
         let least = self.each.iter().min().copied().unwrap_or(0);
@@ -76,8 +83,8 @@ impl Tally {
     }
 }
 
-/// Runs groups of workers, `groups[g]` of them in group `g`. Each first calls `prepare`, waits for the others, then
-/// calls `work` until the end of the measurement. Returns a tally per group.
+/// Runs groups of workers, `groups[g]` of them in group `g`. Each first calls `prepare` with a connection, waits for
+/// the others, then calls `work` until the end of the measurement. Returns a tally per group.
 pub fn run<P, W, T>(
     setting: &Setting<'_>,
     groups: &[usize],
@@ -88,6 +95,23 @@ where
     P: Fn(Client, usize, u64) -> Result<T> + Sync,
     W: Fn(T, &Clock) -> Result<Tally> + Sync,
 {
+    let connected = |group, number| {
+        Client::open(&setting.server.target).and_then(|client| prepare(client, group, number))
+    };
+    run_threads(setting, groups, connected, work)
+}
+
+/// As [`run`], with workers that connect themselves, or share a connection.
+pub fn run_threads<P, W, T>(
+    setting: &Setting<'_>,
+    groups: &[usize],
+    prepare: P,
+    work: W,
+) -> Result<(Vec<Tally>, Usage)>
+where
+    P: Fn(usize, u64) -> Result<T> + Sync,
+    W: Fn(T, &Clock) -> Result<Tally> + Sync,
+{
     let clock = Clock(AtomicU8::new(Phase::WarmUp as u8));
     let everyone_ready = Barrier::new(groups.iter().sum::<usize>() + 1);
     std::thread::scope(|scope| {
@@ -96,8 +120,7 @@ where
         for (number, group) in numbered.enumerate() {
             let (clock, everyone_ready, prepare, work) = (&clock, &everyone_ready, &prepare, &work);
             let body = move || {
-                let prepared = Client::open(&setting.server.target)
-                    .and_then(|client| prepare(client, group, number as u64 + 1));
+                let prepared = prepare(group, number as u64 + 1);
                 // A worker that failed waits too, or the others would wait for ever.
                 everyone_ready.wait();
                 work(prepared?, clock)

@@ -220,12 +220,16 @@ ranks! {
     BlobDirLocks permits [File];
     /// Whether the size of a cache of blobs is being checked.
     BlobSizeCheck permits [];
+    /// What the log has said last about a cache.
+    CacheReport permits [];
     /// What a cache has made durable. Held while it is synced.
     CacheSaved permits [File];
     /// The index of a cache and the place where it writes. Loads share it.
     CacheRing permits [File];
     /// The records of a cache's trace that are not written yet.
     CacheTrace permits [File];
+    /// Some of the revisions that a cache has in memory.
+    CacheHot permits [];
 
     // -- beside all others
 

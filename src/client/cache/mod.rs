@@ -2,11 +2,12 @@
 //! (`ZEC3`), so that a site can change between the two with a warm cache. `docs/client-cache.md` has the format, the
 //! order of writes, and what a crash leaves.
 //!
-//! `format` has the bytes, `index` the index in memory, `ring` loads and changes of the open file, `walk` and `open`
-//! what happens when it is opened, `lock` the lock file, `options` how it is opened, `trace` the record of what
-//! happens. What is beside the file against power cuts: `sums` has the bytes, `beside` writes and reads them, `journal`
-//! collects them, `saved` has the order of the steps, `trust` says what follows, `recover` does it. What may be stored
-//! at which time, and the last tid, are the business of the owner.
+//! `format` has the bytes, `index` the index in memory, `hot` data in memory, `ring` loads and changes of the open
+//! file, `walk` and `open` what happens when it is opened, `lock` the lock file, `options` how it is opened, `trace`
+//! the record of what happens, `report` the line of the log about it. What is beside the file against power cuts:
+//! `sums` has the bytes, `beside` writes and reads them, `journal` collects them, `saved` has the order of the steps,
+//! `trust` says what follows, `recover` does it. What may be stored at which time, and the last tid, are the business
+//! of the owner.
 //!
 //! Invariants: a load is right or a miss. An error of the file is no error of the caller: the cache is then empty and
 //! off, which is logged once.
@@ -15,6 +16,7 @@
 
 mod beside;
 mod format;
+mod hot;
 mod index;
 pub mod inspect;
 mod journal;
@@ -22,6 +24,7 @@ mod lock;
 mod open;
 mod options;
 mod recover;
+pub mod report;
 mod ring;
 mod saved;
 mod sums;
@@ -37,10 +40,11 @@ use std::sync::Arc;
 
 pub use self::format::BLOCK_HEADER_LEN;
 use self::format::HEADER_LEN;
+use self::hot::Hot;
 use self::journal::{Journal, NoteKeeper};
 use self::lock::{CacheLock, NotLocked};
 use self::open::OpenFile;
-use self::ring::{Invalidated, LoadedRevision, ReadError, Ring};
+use self::ring::{CurrentRevision, Invalidated, LoadedRevision, ReadError, Ring};
 use self::saved::Saved;
 use self::sums::IDENTITY_LEN_MAX;
 use self::trace::Trace;
@@ -68,12 +72,24 @@ pub struct Cached {
     pub data: Range<usize>,
 }
 
-/// What a cache has done since it was opened.
+/// A revision that was found, as data that is shared.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SharedRevision {
+    /// The transaction that wrote it.
+    pub start: Tid,
+    /// The transaction that wrote the next one; `None`: it is current, as far as the cache knows.
+    pub end: Option<Tid>,
+    /// The record.
+    pub data: Arc<[u8]>,
+}
+
+/// What a cache has done since it was opened, and what is in it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct CacheStats {
-    /// Loads; each is a hit or a miss.
+    /// Loads. Each is one hit or one miss.
     pub loads: u64,
-    /// Loads that found something.
+    /// Loads that the cache has answered.
     pub hits: u64,
     /// Revisions that were stored, without those that were there already.
     pub stores: u64,
@@ -90,16 +106,21 @@ pub struct CacheStats {
 }
 
 impl CacheStats {
-    /// Loads that found nothing.
+    /// Loads that went to the server.
     pub fn misses(&self) -> u64 {
         self.loads.saturating_sub(self.hits)
+    }
+
+    /// The share of the loads that the cache has answered, 0 to 1. `None`: there was no load.
+    pub fn hit_rate(&self) -> Option<f64> {
+        (self.loads > 0).then(|| self.hits as f64 / self.loads as f64)
     }
 }
 
 #[derive(Default)]
 struct Counters {
-    loads: AtomicU64,
     hits: AtomicU64,
+    misses: AtomicU64,
     stores: AtomicU64,
     stored_bytes: AtomicU64,
 }
@@ -116,6 +137,7 @@ pub struct Cache {
     is_kept: bool,
     trace: Option<Trace>,
     counters: Counters,
+    hot: Hot,
 }
 
 impl fmt::Debug for Cache {
@@ -127,7 +149,7 @@ impl fmt::Debug for Cache {
 impl Cache {
     /// Opens the cache, or makes it. A damaged file is mended, or moved away.
     pub fn open(options: CacheOptions) -> Result<Cache, CacheError> {
-        let CacheOptions { path, size, media, trace, time } = options;
+        let CacheOptions { path, size, memory, media, trace, time } = options;
         let size = size.clamp(HEADER_LEN, SIZE_MAX);
         let named = path.clone().unwrap_or_else(|| PathBuf::from("<temporary>"));
         let io_error = |error| CacheError::Io { path: named.clone(), error };
@@ -151,6 +173,7 @@ impl Cache {
             is_kept: path.is_some(),
             trace,
             counters: Counters::default(),
+            hot: Hot::new(memory),
         })
     }
 
@@ -203,19 +226,54 @@ impl Cache {
     /// Appends the revision that was current just before `before` to `out`, behind what belongs to it in the file.
     /// [`Tid::MAX`]: the current one. `None`: it is not cached, and `out` is as before.
     pub fn load_before(&self, oid: Oid, before: Tid, out: &mut Vec<u8>) -> Option<Cached> {
-        self.counters.loads.fetch_add(1, Ordering::Relaxed);
-        let Some(loaded) = self.find(oid, before, out) else {
-            if let Some(trace) = &self.trace {
-                match self.current_start(oid) {
-                    Some(_) => trace.missed_former(oid, before),
-                    None => trace.missed(oid, before),
-                }
-                trace.log_failure();
+        let found = self.look_up(oid, before, out);
+        if found.is_none() {
+            self.missed(oid, before);
+        }
+        found
+    }
+
+    /// A load that the cache has not answered, for the counters and the trace.
+    pub fn missed(&self, oid: Oid, before: Tid) {
+        self.counters.misses.fetch_add(1, Ordering::Relaxed);
+        if let Some(trace) = &self.trace {
+            match self.current_start(oid) {
+                Some(_) => trace.missed_former(oid, before),
+                None => trace.missed(oid, before),
             }
-            return None;
-        };
+            trace.log_failure();
+        }
+    }
+
+    /// As [`Cache::load_before`], for a caller that looks more than once for one load: it counts a hit, and leaves a
+    /// miss to [`Cache::missed`].
+    pub fn look_up(&self, oid: Oid, before: Tid, out: &mut Vec<u8>) -> Option<Cached> {
+        let LoadedRevision { start, end, data, is_far } = self.find(oid, before, out)?;
+        let bytes = out.get(data.clone()).unwrap_or_default();
+        self.hit(oid, start, end, bytes, is_far);
+        Some(Cached { start, end, data })
+    }
+
+    /// As [`Cache::look_up`]. Of current revisions that were loaded so lately the data is in memory.
+    pub fn look_up_shared(&self, oid: Oid, before: Tid) -> Option<SharedRevision> {
+        let current = self.ring.read().current_before(oid, before);
+        let hot = current.and_then(|entry| Some((entry, self.hot.get(oid, entry.start)?)));
+        if let Some((CurrentRevision { start, is_far }, data)) = hot {
+            self.hit(oid, start, None, &data, is_far);
+            return Some(SharedRevision { start, end: None, data });
+        }
+        let mut out = Vec::new();
+        let Cached { start, end, data } = self.look_up(oid, before, &mut out)?;
+        let data = out.get(data).unwrap_or_default().into();
+        if end.is_none() {
+            self.hot.put(oid, start, &data);
+        }
+        Some(SharedRevision { start, end, data })
+    }
+
+    /// Counts a hit, and keeps the revision if it is in danger.
+    fn hit(&self, oid: Oid, start: Tid, end: Option<Tid>, data: &[u8], is_far: bool) {
         self.counters.hits.fetch_add(1, Ordering::Relaxed);
-        let LoadedRevision { start, end, data, is_far } = loaded;
         if let Some(trace) = &self.trace {
             match end {
                 None => trace.hit(oid, start, data.len()),
@@ -224,10 +282,8 @@ impl Cache {
             trace.log_failure();
         }
         if is_far {
-            let bytes = out.get(data.clone()).unwrap_or_default();
-            self.change(|ring| ring.rearrange(oid, start, bytes));
+            self.change(|ring| ring.rearrange(oid, start, data));
         }
-        Some(Cached { start, end, data })
     }
 
     fn find(&self, oid: Oid, before: Tid, out: &mut Vec<u8>) -> Option<LoadedRevision> {
@@ -299,6 +355,7 @@ impl Cache {
 
     /// Removes all revisions. The last tid stays. A cache that an error had ended is used again.
     pub fn clear(&self) {
+        self.hot.clear();
         let mut ring = self.ring.write();
         if ring.is_closed() {
             return;
@@ -323,7 +380,8 @@ impl Cache {
         }
     }
 
-    /// Gives the file another size, in bytes. Revisions behind a new end are dropped.
+    /// Gives the file another size, in bytes. Revisions behind a new end are dropped. To make it smaller takes as long
+    /// as to open a file of the new size that was not closed; loads wait for it.
     pub fn resize(&self, size: u64) {
         let size = size.clamp(HEADER_LEN, SIZE_MAX);
         self.change(|ring| {
@@ -331,6 +389,11 @@ impl Cache {
                 return Ok(());
             }
             ring.mark_changed();
+            if size > ring.size() {
+                open::add_free(&**ring.file(), ring.size(), size)?;
+                ring.grow(size);
+                return Ok(());
+            }
             let contents = open::refit(&**ring.file(), size).map_err(|why| match why {
                 Unusable::Io(error) => error,
                 Unusable::Damage(what) => io::Error::new(io::ErrorKind::InvalidData, what),
@@ -385,9 +448,10 @@ impl Cache {
     /// What was done since the cache was opened.
     pub fn stats(&self) -> CacheStats {
         let ring = self.ring.read();
+        let hits = self.counters.hits.load(Ordering::Relaxed);
         CacheStats {
-            loads: self.counters.loads.load(Ordering::Relaxed),
-            hits: self.counters.hits.load(Ordering::Relaxed),
+            loads: hits + self.counters.misses.load(Ordering::Relaxed),
+            hits,
             stores: self.counters.stores.load(Ordering::Relaxed),
             stored_bytes: self.counters.stored_bytes.load(Ordering::Relaxed),
             evictions: ring.evictions(),

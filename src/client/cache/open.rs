@@ -210,7 +210,7 @@ pub fn empty_file(file: &dyn MediaFile, size: u64) -> io::Result<Contents> {
 
 /// Makes a file that ends at `from` longer. Whatever part of it is done: the last block is one that the end of the file
 /// cuts.
-fn add_free(file: &dyn MediaFile, from: u64, size: u64) -> io::Result<()> {
+pub fn add_free(file: &dyn MediaFile, from: u64, size: u64) -> io::Result<()> {
     let mut pos = from;
     while pos < size {
         let len = BLOCK_LEN_MAX.min(size - pos);

@@ -16,6 +16,8 @@ pub struct CacheOptions {
     pub path: Option<PathBuf>,
     /// Size of the file in bytes, at least 12.
     pub size: u64,
+    /// Bytes of revisions that [`look_up_shared`](super::Cache::look_up_shared) keeps in memory.
+    pub memory: usize,
     /// The disk.
     pub media: Arc<dyn Media>,
     /// Whether a trace is written. Only beside a file with a name.
@@ -25,10 +27,17 @@ pub struct CacheOptions {
 }
 
 impl CacheOptions {
-    /// Without trace, on the real disk.
+    /// Without trace, on the real disk, and nothing in memory.
     pub fn new(path: Option<&Path>, size: u64) -> CacheOptions {
         let path = path.map(Path::to_path_buf);
-        CacheOptions { path, size, media: Arc::new(RealMedia), trace: false, time: TimeSource::SYSTEM }
+        CacheOptions {
+            path,
+            size,
+            memory: 0,
+            media: Arc::new(RealMedia),
+            trace: false,
+            time: TimeSource::SYSTEM,
+        }
     }
 }
 

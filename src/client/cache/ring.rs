@@ -79,6 +79,14 @@ pub struct LoadedRevision {
     pub is_far: bool,
 }
 
+/// The current revision of an object, without its data.
+#[derive(Clone, Copy)]
+pub struct CurrentRevision {
+    pub start: Tid,
+    /// It is in danger of eviction: [`Ring::rearrange`] saves it.
+    pub is_far: bool,
+}
+
 /// Why nothing was read.
 pub enum ReadError {
     /// The data is not in memory. What has to be read: position and length.
@@ -233,7 +241,23 @@ impl Ring {
         self.state = RingState::On;
     }
 
+    /// The file was made longer, with free blocks from the old end on. They are written next.
+    pub fn grow(&mut self, size: u64) {
+        self.pos = self.size;
+        self.size = size;
+    }
+
     // -- loads
+
+    /// The current revision, if it starts before `before`. Reads nothing from the file.
+    pub fn current_before(&self, oid: Oid, before: Tid) -> Option<CurrentRevision> {
+        let entry = self.index.current(oid).filter(|entry| entry.start < before)?;
+        let data_len = entry.place.len_max().saturating_sub(OVERHEAD);
+        Some(CurrentRevision {
+            start: entry.start,
+            is_far: self.is_far(entry.place.pos(), data_len as usize),
+        })
+    }
 
     /// Appends the revision that was current just before `before`, with what is in front of it in the file. If `now`,
     /// the disk is not waited for.

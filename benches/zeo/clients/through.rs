@@ -1,0 +1,53 @@
+//! Raw clients at a server in the middle, or without one.
+
+use super::Kind;
+use crate::client::{Client, Result};
+use crate::outcome::Outcome;
+use crate::servers::{self, Running, Server};
+use crate::workloads::{Setting, commit, read};
+use std::path::Path;
+
+/// Number of clients.
+const CLIENTS: usize = 8;
+/// Objects that are loaded: a server in the middle has to load each of them first.
+const OBJECTS: usize = 5000;
+
+/// Runs the clients at the root that `setting` names, or at a server in the middle in front of it. `dir`: its
+/// directory.
+pub fn through(
+    setting: &Setting<'_>,
+    kind: &Kind,
+    loads: bool,
+    dir: &Path,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let address = &setting.target().address;
+    let command = match kind {
+        Kind::Raw => return run(setting, loads, outcome),
+        Kind::Ours => format!("'{}'", env!("CARGO_BIN_EXE_runzeo")),
+        Kind::Python(python) => format!("'{}'", python.with_file_name("runzeo").display()),
+    };
+    let storage = format!("<zeoclient 1>\n  server {address}\n  cache-size 200MB\n</zeoclient>");
+    let server = Server {
+        label: servers::OURS.into(),
+        command,
+        zeo_lines: vec![],
+        protocol: None,
+        storage: Some(storage),
+    };
+    let middle = Running::start(&server, dir)?;
+    run(&Setting { server: &middle, ..*setting }, loads, outcome)?;
+    middle.stop()
+}
+
+fn run(setting: &Setting<'_>, loads: bool, outcome: &mut Outcome) -> Result<()> {
+    if !loads {
+        return commit::commit(setting, CLIENTS, outcome);
+    }
+    let some = &setting.oids[..setting.oids.len().min(OBJECTS)];
+    let mut client = Client::open(setting.target())?;
+    for oid in some {
+        client.load_serial(oid)?.ok_or("an object has gone")?;
+    }
+    read::read(&Setting { oids: some, ..*setting }, CLIENTS, 1, outcome)
+}
