@@ -1,5 +1,5 @@
-//! The ZEO storage server for ZODB: the programs `runzeo`, `zeocache`, `zeopack` and
-//! `zeopasswd`, and what others may build on.
+//! The ZEO storage server for ZODB: the programs `runzeo`, `zeocache`, `zeopack`,
+//! `zeopasswd` and `zeoup`, and what others may build on.
 //!
 //! Public are [`client`], [`storage`], [`auth`], [`commands`] and [`ids`], for four purposes. Everything else may
 //! change with any version.
@@ -7,7 +7,8 @@
 //! # A client of a ZEO server
 //!
 //! [`client::Client`] connects to servers of any generation, Python's and this one; views, commits, a cache on disk.
-//! `examples/zeo_client.rs` prints what a database has.
+//! `examples/zeo_client.rs` prints what a database has. [`client::records`] reads and changes the objects of Python
+//! programs; `examples/zeo_objects.rs` does.
 //!
 //! # A storage of your own
 //!

@@ -1,5 +1,6 @@
 //! The client of the library: a connection, views and commits.
 
+use std::io::Read;
 use std::ops::Deref;
 
 use super::options::ClientOptions;
@@ -8,9 +9,10 @@ use super::view::View;
 use crate::base::clock::since_1970;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Condvar, Mutex, rank};
+use crate::storage::blob::StagedBlob;
 use crate::storage::{
-    Commit, Committed, Delivery, NotVoted, Publisher, Result, Staged, StorageError, Ticket, TidAt,
-    TransactionMeta,
+    BlobFile, Blobs, Commit, Committed, Delivery, NotVoted, Publisher, Result, Staged, Storage, StorageError,
+    Ticket, TidAt, TransactionMeta,
 };
 
 /// Bytes of a transaction that are kept in memory; beyond, its records go to a temporary file.
@@ -102,6 +104,56 @@ impl Client {
         let outcome = Arc::new(CommitSlot::default());
         self.storage.finish(voted, Box::new(Arc::clone(&outcome)));
         Ok(Done { tid: outcome.wait()?, merged })
+    }
+
+    /// Whether there is a connection now. Without one, what is cached can be read, as of the last transaction that was
+    /// received: later ones of other clients are missing. A commit fails.
+    pub fn is_connected(&self) -> bool {
+        self.storage.is_connected()
+    }
+
+    /// The blob that an object has in the revision `serial`, open for reading.
+    ///
+    /// ```no_run
+    /// # use runzeo::client::Client;
+    /// # use runzeo::ids::Oid;
+    /// # fn copied(client: &Client, oid: Oid) -> Result<(), Box<dyn std::error::Error>> {
+    /// let revision = client.view().load(oid)?.ok_or("it is gone")?;
+    /// let blob = client.open_blob(oid, revision.serial)?;
+    /// let mut beginning = [0; 16];
+    /// let len = blob.read_at(&mut beginning, 0)?;
+    /// println!("{} bytes, beginning with {}", blob.len, beginning[..len].escape_ascii());
+    ///
+    /// // A new state of it.
+    /// let mut transaction = client.transaction(Default::default());
+    /// let data = client.stage_blob(oid, &mut "new content".as_bytes())?;
+    /// transaction.store_blob(oid, revision.serial, &revision.data, data)?;
+    /// client.commit(transaction)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Errors: `NoBlob`; `Unsupported` without [`ClientOptions::blob_dir`].
+    pub fn open_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
+        self.require_blobs()?.load_blob(oid, serial)
+    }
+
+    /// Reads the content of a blob, for [`Staged::store_blob`]. It is kept in the blob directory until the commit.
+    pub fn stage_blob(&self, oid: Oid, from: &mut dyn Read) -> Result<StagedBlob> {
+        let reading = || StorageError::io("receiving a blob");
+        let dir = self.require_blobs()?.dir().ok_or_else(StorageError::no_blobs)?;
+        let mut upload = dir.begin()?;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match from.read(&mut buffer).map_err(reading())? {
+                0 => return upload.end(oid),
+                len => upload.write(buffer.get(..len).unwrap_or_default()).map_err(reading())?,
+            }
+        }
+    }
+
+    fn require_blobs(&self) -> Result<&dyn Blobs> {
+        self.blobs().ok_or_else(StorageError::no_blobs)
     }
 
     /// Removes the revisions that are not current any more, and garbage if the server is configured so. Waits for the

@@ -67,7 +67,7 @@ pub use self::cache::CacheStats;
 pub use self::dial::Credentials;
 pub use self::flights::Revision;
 pub use self::library::{Changed, Client, Done};
-pub use self::options::{ClientOptions, OptionsError, TlsOptions};
+pub use self::options::{ClientOptions, ConfigurationError, OptionsError, TlsOptions};
 pub use self::storage::ClientStorage;
 pub use self::view::{Changes, View};
 pub use crate::base::address::Address;

@@ -186,5 +186,32 @@ impl fmt::Display for OptionsError {
 
 impl std::error::Error for OptionsError {}
 
+/// Why a text in ZConfig's language is refused: the error of [`ClientOptions::from_zconfig`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConfigurationError {
+    line: Option<u32>,
+    text: String,
+}
+
+impl ConfigurationError {
+    /// `text`: all that is to be said, with the place.
+    pub(crate) fn new(line: Option<u32>, text: String) -> ConfigurationError {
+        ConfigurationError { line, text }
+    }
+
+    /// The line, the first one is 1. `None`: the error belongs to no line, or to one of an included file.
+    pub fn line(&self) -> Option<u32> {
+        self.line
+    }
+}
+
+impl fmt::Display for ConfigurationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for ConfigurationError {}
+
 /// The default size of the cache, in bytes.
 const CACHE_SIZE: u64 = 20 << 20;

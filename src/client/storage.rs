@@ -130,6 +130,11 @@ impl ClientStorage {
         View::new(&self.upstream)
     }
 
+    /// Whether there is a connection now.
+    pub fn is_connected(&self) -> bool {
+        self.upstream.in_use_now().is_some()
+    }
+
     /// Has the server remove the revisions that were not current at `time` or later, in seconds since 1970. Waits for
     /// the end.
     pub fn pack_at(&self, time: f64) -> Result<()> {

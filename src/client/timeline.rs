@@ -319,6 +319,19 @@ impl<C: Revisions> Timeline<C> {
         own.map(|own| own.ticket)
     }
 
+    /// The server of `link` has answered, to a call on it, that `tid` is its last transaction: so all that it sends
+    /// about transactions up to this one has arrived. Servers before ZEO 5 send nothing about a transaction that only
+    /// creates objects. It changes nothing that is cached, and views may go on behind it.
+    pub fn caught_up(&self, link: LinkId, tid: Tid) {
+        let arrivals = self.arrivals.lock();
+        if arrivals.link != Some(link) || tid <= self.last_tid() {
+            return;
+        }
+        let delivery = self.apply(&arrivals, Change { tid, oids: Arc::from([]) });
+        drop(arrivals);
+        delivery.into_iter().for_each(|deliver| deliver());
+    }
+
     /// The reply to `tpc_finish`. `stored`: the new revisions whose data is known, objects that the server merged,
     /// undid or deleted are not among them. If the link does not count any more, the ticket comes back: the
     /// transaction is among those that the new link's verification found, or will come as one of another client.

@@ -1,5 +1,7 @@
 //! A view: a client's snapshot of the database.
 
+use std::time::Duration;
+
 use super::ask::ask;
 use super::flights::Revision;
 use super::recent::Place;
@@ -9,6 +11,9 @@ use crate::base::sync::Arc;
 use crate::storage::Result;
 use crate::wire::availability::Method;
 use crate::wire::calls::Call;
+
+/// How long a transaction is waited for that a server of ZEO 5 or later has, and has not told of.
+const NEWS_MAX: Duration = Duration::from_secs(5);
 
 /// A snapshot: all that was committed before one moment, and nothing later, until it is refreshed.
 ///
@@ -45,6 +50,10 @@ impl View {
     /// Moves the view to the present, as far as the client knows it: all own commits are in it, and what the server has
     /// sent. Returns what has changed, so that copies of other objects can be kept. Waits for nothing.
     ///
+    /// While there is [no connection](super::Client::is_connected) this is the last state that was known. Servers
+    /// before ZEO 5 send nothing about transactions of others that only create objects: such a transaction is seen
+    /// after a later one, or with [`View::refresh_from_server`].
+    ///
     /// With [`ClientOptions::server_sync`](super::ClientOptions::server_sync) it asks the server first, if that can be
     /// reached.
     pub fn refresh(&mut self) -> Changes {
@@ -61,8 +70,8 @@ impl View {
         begun.changed.map_or(Changes::Unknown, Changes::Objects)
     }
 
-    /// As [`View::refresh`], and sees all that was committed anywhere before the call. Costs a round trip to the
-    /// server.
+    /// As [`View::refresh`], and sees all that was committed anywhere before the call, with servers of every
+    /// generation. Costs a round trip to the server.
     ///
     /// Errors: `Disconnected`.
     pub fn refresh_from_server(&mut self) -> Result<Changes> {
@@ -70,11 +79,29 @@ impl View {
         Ok(self.begin_again())
     }
 
-    /// Returns when all that the server has published before has arrived: it comes before the answer.
+    /// Returns when all transactions that the server had published before are known here.
+    ///
+    /// From the servers of ZEO 5 and 6 with uvloop an answer may come before an invalidation that was queued earlier,
+    /// so the answer alone, as Python's clients take it, is not enough: the last transaction itself is waited for.
     fn ask_server(&self) -> Result<()> {
-        let link = self.upstream.in_use()?.link;
-        let call = if link.wire().knows(Method::Ping) { Call::Ping } else { Call::LastTransaction };
-        Ok(ask(&link, &call, None, |answer| answer.done())?)
+        let in_use = self.upstream.in_use()?;
+        let (link, timeline) = (&in_use.link, &self.upstream.timeline);
+        let Some(last) = ask(link, &Call::LastTransaction, None, |answer| answer.optional_tid())? else {
+            return Ok(());
+        };
+        // Servers before ZEO 5 send in order, but nothing about a transaction that only creates objects.
+        if link.wire().knows(Method::Ping) {
+            if timeline.wait_for(last, NEWS_MAX) {
+                return Ok(());
+            }
+            // The first servers of ZEO 5 send nothing about those, either. What was queued is sent before the second
+            // of two answers.
+            for _ in 0..2 {
+                ask(link, &Call::Ping, None, |answer| answer.done())?;
+            }
+        }
+        timeline.caught_up(in_use.id, last);
+        Ok(())
     }
 
     /// The object as it is in this view. `None`: it was created later, or what the view would see was packed away;
@@ -87,6 +114,20 @@ impl View {
     }
 
     /// Many objects, with one wait instead of one for each. The results are in the order of `oids`.
+    ///
+    /// ```no_run
+    /// # use runzeo::client::{Client, records::ObjectRecord};
+    /// # use runzeo::ids::Oid;
+    /// # fn children(client: &Client, parent: Oid) -> Result<(), Box<dyn std::error::Error>> {
+    /// let view = client.view();
+    /// let parent = view.load(parent)?.ok_or("it is gone")?;
+    /// let children = ObjectRecord::references_of(&parent.data)?;
+    /// for (oid, child) in children.iter().zip(view.load_many(&children)) {
+    ///     println!("{oid}: {} bytes", child?.map_or(0, |child| child.data.len()));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn load_many(&self, oids: &[Oid]) -> Vec<Result<Option<Revision>>> {
         let started: Vec<_> = oids.iter().map(|oid| (*oid, self.upstream.start(*oid, self.start))).collect();
         let landed = |(oid, started): (Oid, Result<_>)| {
@@ -95,7 +136,8 @@ impl View {
         started.into_iter().map(landed).collect()
     }
 
-    /// Asks for objects that will be loaded soon, and does not wait for them.
+    /// Asks for objects that will be loaded soon, and does not wait for them. They arrive in the cache; a load that
+    /// comes earlier waits for the answer that is under way.
     ///
     /// Errors: `Disconnected`.
     pub fn prefetch(&self, oids: &[Oid]) -> Result<()> {

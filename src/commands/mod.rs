@@ -9,5 +9,6 @@ pub mod runzeo;
 pub mod zeocache;
 pub mod zeopack;
 pub mod zeopasswd;
+pub mod zeoup;
 
 pub use self::extensions::Extensions;

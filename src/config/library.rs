@@ -7,11 +7,13 @@ use std::path::Path;
 use super::assemble;
 use super::schema::client;
 use super::zconfig::matcher::{self, SectionType};
-use super::zconfig::{self, ConfigError, Section, Surroundings};
-use crate::client::options::ClientOptions;
+use super::zconfig::{self, ConfigError, Location, Section, Surroundings};
+use crate::client::options::{ClientOptions, ConfigurationError};
 
 /// Logger for settings without effect.
 const LOG: &str = "ZEO.ClientStorage";
+/// What errors call the text.
+const TEXT: &str = "text";
 
 impl ClientOptions {
     /// The options of the one `<zeoclient>` or `<clientstorage>` in a text, which is that section alone, or a file of
@@ -20,26 +22,33 @@ impl ClientOptions {
     ///
     /// Errors have the line in the text, which they call `text`. A file of an `%include` is found from the current
     /// directory.
-    pub fn from_zconfig(text: &str) -> Result<ClientOptions, ConfigError> {
-        let root = zconfig::load("text", &Text(RefCell::new(Some(text.into()))))?;
-        let mut found = Vec::new();
-        find(&root, &mut found);
-        match found[..] {
-            [] => Err(ConfigError::nowhere("there is neither a <zeoclient> nor a <clientstorage> in it")),
-            [(section, section_type)] => {
-                matcher::check_alone(section, section_type)?;
-                let client = client::client_storage(section)?;
-                client.warnings.iter().for_each(|warning| log::warn!(target: LOG, "{warning}"));
-                Ok(client.options)
-            }
-            [(first, _), (second, _), ..] => Err(ConfigError::at(
-                &second.start,
-                format!(
-                    "<{}> is the second client (first at {}): give one only",
-                    second.type_name, first.start
-                ),
-            )),
+    pub fn from_zconfig(text: &str) -> Result<ClientOptions, ConfigurationError> {
+        options_of(text).map_err(|error| {
+            let line = match &error.location {
+                Some(Location::File { path, line }) if **path == *TEXT => Some(*line),
+                _ => None,
+            };
+            ConfigurationError::new(line, error.to_string())
+        })
+    }
+}
+
+fn options_of(text: &str) -> Result<ClientOptions, ConfigError> {
+    let root = zconfig::load(TEXT, &Text(RefCell::new(Some(text.into()))))?;
+    let mut found = Vec::new();
+    find(&root, &mut found);
+    match found[..] {
+        [] => Err(ConfigError::nowhere("there is neither a <zeoclient> nor a <clientstorage> in it")),
+        [(section, section_type)] => {
+            matcher::check_alone(section, section_type)?;
+            let client = client::client_storage(section)?;
+            client.warnings.iter().for_each(|warning| log::warn!(target: LOG, "{warning}"));
+            Ok(client.options)
         }
+        [(first, _), (second, _), ..] => Err(ConfigError::at(
+            &second.start,
+            format!("<{}> is the second client (first at {}): give one only", second.type_name, first.start),
+        )),
     }
 }
 

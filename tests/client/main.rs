@@ -36,6 +36,7 @@ mod verification;
 mod zeocache_files;
 mod zeocache_simulate;
 mod zeocache_stats;
+mod zeoup;
 
 /// The example, whose `main` is not called here.
 #[allow(dead_code)]
