@@ -7,6 +7,15 @@ use crate::exceptions::meaning::to_storage_error;
 use crate::storage::{BlobFile, Result, StorageError};
 
 impl Upstream {
+    /// As [`Upstream::load_blob`]. `None`: it must be downloaded.
+    pub fn load_blob_now(&self, oid: Oid, serial: Tid) -> Option<Result<BlobFile>> {
+        match &self.blobs {
+            None => Some(Err(StorageError::no_blobs())),
+            Some(ClientBlobs::Shared(dir)) => Some(dir.load(oid, serial)),
+            Some(ClientBlobs::Cache(cache)) => cache.get(oid, serial).transpose(),
+        }
+    }
+
     /// A blob, open. Threads that want the same one wait for one download. If the link ends, the download begins again
     /// on the next.
     ///

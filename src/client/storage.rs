@@ -485,6 +485,10 @@ impl Blobs for ClientStorage {
     fn load_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
         self.upstream.load_blob(oid, serial)
     }
+
+    fn load_blob_now(&self, oid: Oid, serial: Tid) -> Option<Result<BlobFile>> {
+        self.upstream.load_blob_now(oid, serial)
+    }
 }
 
 impl Pack for ClientStorage {

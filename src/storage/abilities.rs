@@ -53,6 +53,11 @@ pub trait Blobs {
     ///
     /// Errors: [`StorageError::NoBlob`](super::StorageError::NoBlob) if there is no such file.
     fn load_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile>;
+
+    /// As [`Blobs::load_blob`], unless that may take long. `None`: the blob must come from another server.
+    fn load_blob_now(&self, oid: Oid, serial: Tid) -> Option<Result<BlobFile>> {
+        Some(self.load_blob(oid, serial))
+    }
 }
 
 /// A storage that keeps its blobs in one directory returns that directory.

@@ -189,4 +189,14 @@ impl Blobs for Before {
         }
         self.base.require_blobs()?.load_blob(oid, serial)
     }
+
+    fn load_blob_now(&self, oid: Oid, serial: Tid) -> Option<Result<BlobFile>> {
+        if serial >= self.before {
+            return Some(Err(StorageError::PosKey(oid)));
+        }
+        match self.base.require_blobs() {
+            Ok(base) => base.load_blob_now(oid, serial),
+            Err(error) => Some(Err(error)),
+        }
+    }
 }

@@ -3,8 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod blob_cuts;
 mod blob_middle;
 mod blob_transfers;
+mod blob_waits;
 mod blobs;
 mod btrees;
 mod cache;
@@ -22,11 +24,13 @@ mod history;
 #[path = "../server/tls/identities.rs"]
 mod identities;
 mod library;
+mod line;
 mod link;
 mod middle;
 mod middle_commits;
 mod proxy;
 mod python_cache;
+mod raw_blobs;
 mod records;
 mod servers;
 mod tls;

@@ -161,3 +161,33 @@ fn a_client_that_does_not_read_its_blobs_holds_nobody_up() {
     }
     assert!(server.thread_count() <= threads + 2, "{} threads are left", server.thread_count());
 }
+
+#[test]
+fn a_short_blob_does_not_wait_until_long_ones_are_sent() {
+    let server = start();
+    let mut client = register(&server, Speaks::Z5);
+    let oids = client.new_oids(2).unwrap();
+    let (long, short) = (oids[0], oids[1]);
+    let tid_of_long = commit(&mut client, long, &vec![7; 20_000_000], 1);
+    let tid_of_short = commit(&mut client, short, &vec![8; 2_000_000], 2);
+    // More than the number of threads.
+    let count = 12;
+    for _ in 0..count {
+        client.queue_call("sendBlob", vec![id(long), id(tid_of_long)]);
+    }
+    let asked = client.queue_call("sendBlob", vec![id(short), id(tid_of_short)]);
+    client.flush().unwrap();
+    let (mut of_long, mut of_short) = (0, 0);
+    loop {
+        match client.next().unwrap() {
+            Incoming::Push { method, args } if method == "receiveBlobChunk" => {
+                let len = args[2].bytes().len();
+                if args[0].id() == short { of_short += len } else { of_long += len }
+            }
+            Incoming::Reply { id, .. } if id == asked => break,
+            _ => {}
+        }
+    }
+    assert_eq!(of_short, 2_000_000);
+    assert!(of_long < count * 20_000_000 / 2, "after {of_long} bytes of the others");
+}

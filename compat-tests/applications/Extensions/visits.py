@@ -11,6 +11,11 @@ from persistent.mapping import PersistentMapping
 from ZODB.blob import Blob
 
 
+def blob_content(n):
+    """What `store_blobs` puts into a blob: about 100 KB."""
+    return hashlib.sha256(str(n).encode()).digest() * 3000 + b"." * n
+
+
 def set_up(self):
     self.counter = 0
     self.blobs = PersistentMapping()
@@ -25,6 +30,15 @@ def store_blob(self, name, file):
         self.blobs[name] = Blob()
     with self.blobs[name].open("w") as out:
         shutil.copyfileobj(file, out)
+    return "done"
+
+
+def store_blobs(self, count):
+    """Many blobs in one transaction: blob0, blob1, ..."""
+    for n in range(int(count)):
+        blob = self.blobs["blob%s" % n] = Blob()
+        with blob.open("w") as out:
+            out.write(blob_content(n))
     return "done"
 
 

@@ -128,6 +128,8 @@ ranks! {
     SessionJobs permits [];
     /// Loads of one session that wait for the disk.
     ColdLoads permits [];
+    /// The blobs that one client waits for.
+    SessionDownloads permits [];
     /// The action for a client that goes away while its conflict is being merged.
     Cancel permits [];
     /// The conflict helpers that are idle, busy, or not to be used for a class.

@@ -349,8 +349,26 @@ fn only_old_files_of_others_are_left_over() {
     for name in ["0.0000000000000001.blob.dl", "0x00abc.tmp", "0x00abc.tmp-", "README"] {
         fs::write(dir.path().join("5").join(name), "x").unwrap();
     }
+    // Of a process of this program that was killed: another one, whose download goes on, would have the lock.
+    fs::write(dir.path().join("5/0.0000000000000001.blob.77-3.dl"), "x").unwrap();
+    fs::create_dir(dir.path().join("6")).unwrap();
+    fs::write(dir.path().join("6/0.0000000000000001.blob.77-4.dl"), "x").unwrap();
+    let other_process = super::lock::DirLocks::new(dir.path()).unwrap();
+    let lock = other_process.wait_shared(6, Duration::ZERO).unwrap().unwrap();
     let cache = open(dir.path());
-    assert_eq!(names(&dir.path().join("5")).len(), 4);
+    cache.wait_for_check();
+    let blobs_in = |number: &str| {
+        let mut names = names(&dir.path().join(number));
+        names.retain(|name| name != ".lock");
+        names.sort();
+        names
+    };
+    assert_eq!(blobs_in("5"), ["0.0000000000000001.blob.dl", "0x00abc.tmp", "0x00abc.tmp-", "README"]);
+    assert_eq!(blobs_in("6"), ["0.0000000000000001.blob.77-4.dl"]);
+    drop(lock);
+    cache.set_size(None, 10);
+    cache.wait_for_check();
+    assert_eq!(blobs_in("6"), [""; 0]);
     drop(cache);
     let stat = |age: u64| {
         let mut stat = rustix::fs::stat(dir.path().join("5/README")).unwrap();
@@ -366,7 +384,9 @@ fn only_old_files_of_others_are_left_over() {
     };
     check("0.0000000000000001.blob.dl", 0, false);
     check("0.0000000000000001.blob.dl", 1, true);
-    check("0.0000000000000001.blob.77-3.dl", 1, true);
+    check("0.0000000000000001.blob.77-3.dl", 0, true);
+    check("0.0000000000000001.blob.77-.dl", 0, false);
+    check("0.0000000000000001.blob.77-.dl", 1, true);
     check("0x00abc.tmp-", 24, false);
     check("0x00abc.tmp-", 24 * 7, true);
     check("0x00abc.tmp", 24 * 7, true);

@@ -1,39 +1,22 @@
-//! Blobs on their way from a client, and to it.
-//!
-//! What comes is written to a temporary file chunk by chunk; what goes is read and sent a few chunks at a time, waiting
-//! for the client. So a blob of any size needs a few hundred kilobytes of memory. A long download has its own thread:
-//! other threads of the same client are served between the chunks.
-
-use std::io;
-use std::path::PathBuf;
-use std::thread;
+//! The calls of blobs. What comes from a client is written to a temporary file chunk by chunk; how a blob is sent is in
+//! `send_blob.rs`.
 
 use crate::base::ids::{Oid, Tid};
 use crate::base::level::ERROR;
-use crate::base::sync::Arc;
 use crate::exceptions;
 use crate::server::client_log::{self, LOG};
-use crate::server::connection::Connection;
-use crate::server::descriptors::{Taken, too_many_files};
-use crate::server::hosted::Hosted;
-use crate::server::job_panic::contained;
+use crate::server::descriptors::too_many_files;
 use crate::server::registered::Registered;
 use crate::server::session::Session;
+use crate::server::session::send_blob::{Download, Sent};
 use crate::server::session::transfers::Receiving;
 use crate::server::transaction::state::Transaction;
 use crate::storage::StorageError;
-use crate::storage::media::MediaFile;
 use crate::wire::exception::PyException;
-use crate::wire::push::Push;
 use crate::wire::request::OwnedMsgId;
 
-/// As Python's servers send them: a message of at most 64 KB. Each is sent before the next one is read, while it is
-/// in the processor's cache, and so that the client works on one while the next is read: four at once made a download
-/// a quarter slower.
-const CHUNK_LEN: usize = 59_000;
-/// A longer blob is sent by a thread of its own, unless the client has too many already or none can be started.
+/// A longer blob is sent by another thread, unless none can be started.
 const INLINE_LEN_MAX: u64 = 1 << 20;
-const THREAD_STACK: usize = 128 << 10;
 
 type Result = std::result::Result<(), PyException>;
 
@@ -170,127 +153,22 @@ impl Session {
         serial: Tid,
     ) -> Result {
         log::debug!(target: LOG, "Blob requested {oid}, {serial}");
-        let wire = self.connection.wire();
-        let blob = registered
-            .hosted
-            .storage
-            .require_blobs()
-            .and_then(|blobs| blobs.load_blob(oid, serial))
-            .map_err(|error| match error {
-            StorageError::NoBlob { oid, serial, .. } if !wire.no_blob_names_path() => {
-                exceptions::no_blob(oid, serial, "No blob file")
-            }
-            error => exceptions::of_storage_error(&error),
-        })?;
-        let download = Download {
-            hosted: Arc::clone(&registered.hosted),
-            connection: Arc::clone(&self.connection),
-            id: id.clone(),
-            oid,
-            serial,
-            len: blob.len,
-            path: blob.path,
-            open: self.server.descriptors().downloads.take().map(|taken| (blob.file, taken)),
+        let found = match registered.hosted.storage.require_blobs() {
+            Ok(blobs) => blobs.load_blob_now(oid, serial),
+            Err(error) => Some(Err(error)),
         };
-        if download.len <= INLINE_LEN_MAX || !self.downloads.begin() {
-            download.run();
+        let mut download = Download::new(registered, &self.server.descriptors().downloads, id, oid, serial);
+        if let Some(found) = found
+            && download.found(found)? <= INLINE_LEN_MAX
+        {
+            while download.send_part() == Sent::Part {}
             return Ok(());
         }
-        let (download, downloads) = (Arc::new(download), Arc::clone(&self.downloads));
-        let sent_there = Arc::clone(&download);
-        let run = move || {
-            contained(&sent_there.connection, || sent_there.run());
-            downloads.end();
-        };
-        if thread::Builder::new().name("zeo-blob".into()).stack_size(THREAD_STACK).spawn(run).is_err() {
-            self.downloads.end();
-            download.run();
-        }
+        self.downloads.send(download);
         Ok(())
     }
 }
 
 fn not_begun() -> PyException {
     PyException::builtin("TypeError", "no blob was begun")
-}
-
-/// A blob on its way to a client.
-struct Download {
-    hosted: Arc<Hosted>,
-    connection: Arc<Connection>,
-    id: OwnedMsgId,
-    oid: Oid,
-    serial: Tid,
-    len: u64,
-    path: PathBuf,
-    /// `None`: no descriptor was free, so it is opened for each part: the client may take the parts as slowly as it
-    /// likes.
-    open: Option<(Arc<dyn MediaFile>, Taken)>,
-}
-
-impl Download {
-    fn run(&self) {
-        let wire = self.connection.wire();
-        let mut last = Vec::new();
-        match self.send_chunks(&mut last) {
-            Ok(()) => {
-                wire.push(&Push::BlobStop { oid: self.oid, serial: self.serial }, &mut last);
-                wire.none_reply(self.id.get(), &mut last);
-            }
-            Err(error) => {
-                let error = StorageError::Io { doing: format!("reading {}", self.path.display()), error };
-                let message = format_args!("Can't send a blob: {error}");
-                self.connection.peer.log(&client_log::BLOBS, ERROR, message);
-                last.clear();
-                self.connection.put_error(self.id.get(), &exceptions::of_storage_error(&error), &mut last);
-            }
-        }
-        self.send(&last);
-    }
-
-    /// Sends the beginning and all chunks except for the last one, which is left in `out`.
-    fn send_chunks(&self, out: &mut Vec<u8>) -> io::Result<()> {
-        let (wire, oid, serial, len) = (self.connection.wire(), self.oid, self.serial, self.len);
-        wire.push(&Push::BlobStart { oid, serial }, out);
-        let mut pos = 0;
-        if len >= CHUNK_LEN as u64 {
-            self.send(out);
-            out.clear();
-            // The frame is made once; only the bytes in it change.
-            let mut frame = Vec::with_capacity(CHUNK_LEN + 128);
-            let chunk_start = wire.blob_chunk(oid, serial, CHUNK_LEN, &mut frame);
-            while len - pos >= CHUNK_LEN as u64 && !self.connection.outbox.is_closed() {
-                self.read(&mut frame, chunk_start, CHUNK_LEN, pos)?;
-                pos += CHUNK_LEN as u64;
-                self.send(&frame);
-            }
-        }
-        let rest = (len - pos).min(CHUNK_LEN as u64) as usize;
-        if rest > 0 {
-            let chunk_start = wire.blob_chunk(oid, serial, rest, out);
-            self.read(out, chunk_start, rest, pos)?;
-        }
-        Ok(())
-    }
-
-    fn read(&self, out: &mut [u8], start: usize, len: usize, pos: u64) -> io::Result<()> {
-        let chunk = out.get_mut(start..start + len).unwrap_or_default();
-        let read = match &self.open {
-            Some((file, _)) => file.read_at(chunk, pos)?,
-            None => {
-                let blobs = self.hosted.storage.require_blobs().map_err(io::Error::other)?;
-                let blob = blobs.load_blob(self.oid, self.serial).map_err(io::Error::other)?;
-                blob.file.read_at(chunk, pos)?
-            }
-        };
-        match read {
-            read if read == len => Ok(()),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-
-    fn send(&self, frames: &[u8]) {
-        let outbox = &self.connection.outbox;
-        outbox.send_own(outbox.place(), frames);
-    }
 }

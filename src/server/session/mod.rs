@@ -11,6 +11,7 @@ mod blob;
 mod cold;
 mod description;
 mod dispatch;
+mod downloads;
 mod entries;
 mod greeting;
 mod identity;
@@ -22,6 +23,7 @@ mod pack;
 mod read;
 mod register;
 mod run;
+mod send_blob;
 mod store;
 mod transfers;
 mod undo;
@@ -45,7 +47,7 @@ pub struct Session {
     reads: load::Batch,
     iterators: iterate::Iterators,
     upload: transfers::Receiving,
-    downloads: Arc<transfers::Downloads>,
+    downloads: Arc<downloads::Downloads>,
     background_jobs: Arc<jobs::Jobs>,
     /// Between the first zeoVerify and endZeoVerify.
     verifying: bool,

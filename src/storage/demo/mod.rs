@@ -260,6 +260,18 @@ impl Blobs for DemoStorage {
             (result, _) => result,
         }
     }
+
+    fn load_blob_now(&self, oid: Oid, serial: Tid) -> Option<Result<BlobFile>> {
+        let found = self.changes.blobs().map(|changes| changes.load_blob_now(oid, serial));
+        match (found, self.base.require_blobs()) {
+            (Some(None), _) => None,
+            (Some(Some(Err(StorageError::NoBlob { .. }))) | None, Ok(base)) => {
+                base.load_blob_now(oid, serial)
+            }
+            (Some(result), _) => result,
+            (None, Err(error)) => Some(Err(error)),
+        }
+    }
 }
 
 impl Pack for DemoStorage {

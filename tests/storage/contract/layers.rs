@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 const TRAITS: [(&str, &str); 4] =
     [("Storage", "mod.rs"), ("Load", "read.rs"), ("History", "read.rs"), ("Commit", "commit.rs")];
 
+/// Layers with blobs of their own; the others return those of the storage below.
+const WITH_BLOBS: [&str; 2] = ["before.rs", "demo"];
+
 /// The files or directories of layers, and the methods whose defaults are correct for them.
 const LAYERS: [(&str, &[&str]); 4] = [
     ("before.rs", &["abort", "extension_methods", "tids_after", "undo"]),
@@ -75,4 +78,10 @@ fn layers_answer_or_pass_on_every_method() {
         }
     }
     assert!(seen > 25, "{seen}");
+    let declared = source("abilities.rs");
+    for layer in WITH_BLOBS {
+        let text = source(layer);
+        let written = methods(block(&text, "impl Blobs for "));
+        assert_eq!(written, methods(block(&declared, "pub trait Blobs {")), "{layer}");
+    }
 }
