@@ -43,6 +43,8 @@ const ROUNDS_MAX: usize = 10;
 pub(super) struct Begun {
     pub txn: i64,
     is_open: bool,
+    /// Whether the server is Python's.
+    is_of_python: bool,
     /// The link. Given back after the abort was sent.
     taken: HeldLane,
 }
@@ -168,13 +170,13 @@ impl Upstream {
         let waiting = Arc::clone(&self.lanes);
         let cancel = staged.cancel.on_cancel(move || waiting.wake());
         let is_over = || staged.cancel.is_cancelled() || self.is_closed();
-        let taken = loop {
+        let (taken, is_of_python) = loop {
             let in_use = self.in_use()?;
             if in_use.is_read_only {
                 return Err(StorageError::ReadOnly);
             }
             match self.lanes.take(&in_use.main(), kind, is_over) {
-                Take::Taken(taken) => break taken,
+                Take::Taken(taken) => break (taken, in_use.sibling.is_none()),
                 Take::Over => {
                     return Err(StorageError::Transaction("the transaction was given up".into()));
                 }
@@ -184,7 +186,7 @@ impl Upstream {
         drop(cancel);
         taken.lane.serialnos.lock().clear();
         let txn = self.next_transaction();
-        let begun = Begun { txn, is_open: true, taken };
+        let begun = Begun { txn, is_open: true, is_of_python, taken };
         let extension = extension_dict(&staged.meta.extension).ok_or_else(|| {
             StorageError::Transaction("the extension of the transaction is no dict of plain values".into())
         })?;
@@ -403,15 +405,27 @@ impl Upstream {
                 None => return self.publisher.failed(ticket, not_sent(), LOG, &self.name()),
             }
         };
+        // Servers of Python may tell of transactions in another order than they answer.
+        let main = finishing.begun.taken.main;
+        let holds = awaited.is_none() && finishing.begun.is_of_python;
+        if holds {
+            self.timeline.hold(main);
+        }
         // From here on it cannot be aborted.
         finishing.begun.is_open = false;
         let upstream = Arc::clone(self);
         link.start(&call, move |link, answer| {
             let outcome = match (upstream.outcome(link, answer), awaited) {
+                (Ok(tid), None) if holds && !link.wire().sends_serialnos() => {
+                    return upstream.finished_behind_others(link, tid, finishing, ticket);
+                }
                 (Ok(tid), None) => upstream.finished(tid, finishing, ticket),
                 (Ok(tid), Some(id)) => upstream.finished_elsewhere(id, tid, finishing, ticket),
                 (Err(error), awaited) => {
                     awaited.into_iter().for_each(|id| upstream.timeline.not_finished_elsewhere(id));
+                    if holds {
+                        upstream.timeline.release(main);
+                    }
                     drop(finishing);
                     Err((ticket, error))
                 }
@@ -447,6 +461,21 @@ impl Upstream {
         self.timeline
             .finished(finishing.begun.taken.main, change, stored, ticket)
             .map_err(|ticket| (ticket, self.unknown(&"another connection has taken its place")))
+    }
+
+    /// The finish was answered by a server since ZEO 5 of Python, which may tell of earlier transactions only now. They
+    /// have arrived when it answers another call.
+    fn finished_behind_others(self: &Arc<Self>, link: &Link, tid: Tid, finishing: Finishing, ticket: Ticket) {
+        let upstream = Arc::clone(self);
+        link.start(&Call::LastTransaction, move |_, answer| {
+            let outcome = match answer {
+                Ok(_) => upstream.finished(tid, finishing, ticket),
+                Err(error) => Err((ticket, upstream.unknown(&error))),
+            };
+            if let Err((ticket, error)) = outcome {
+                upstream.publisher.failed(ticket, error, LOG, &upstream.name());
+            }
+        });
     }
 
     /// The finish was answered on another link.

@@ -143,8 +143,14 @@ impl Preparing {
             oids.iter().for_each(|oid| upstream.timeline.forget_unless(*oid, &changes));
             found = Found::Transactions(changes);
         }
+        if matches!(&found, Found::Objects(oids) if oids.is_empty()) {
+            found = Found::Nothing;
+        }
         if upstream.is_closed() {
             return Err(PrepareError::Refused("the client is closed".into()));
+        }
+        if verified.is_unproven {
+            upstream.timeline.forget_all();
         }
         let lost = upstream.timeline.adopt(self.id, verified.last, found);
         upstream.outcomes_unknown(lost);

@@ -10,6 +10,8 @@
 //! - A reply to a load is put into the cache with the end that a transaction gave it that arrived while the load was
 //!   under way. Servers before ZEO 5 send such a reply after the invalidation, servers from ZEO 5 on may send a newer
 //!   one before it.
+//! - Servers of Python may tell of a transaction behind the answer to the finish of a later one, or before the answer
+//!   to that of an earlier one. What they tell while this client finishes one is kept until its place is known.
 //! - Messages of a link count from [`Timeline::adopt`] on, after its cache was verified; earlier ones are kept until
 //!   then. Of two links at most one counts.
 //! - A transaction that this client has finished on another link is published when the link that counts tells of it:
@@ -108,6 +110,8 @@ pub struct Timeline<C> {
     last_tid: AtomicU64,
     /// The last tid has changed, or the link.
     advanced: Condvar,
+    /// Nothing is held any more.
+    released: Condvar,
     /// The client's transactions that other links finish.
     awaited: Awaited,
     cache: C,
@@ -118,6 +122,8 @@ struct Arrivals {
     link: Option<LinkId>,
     /// All transactions up to this one were known when `link` was adopted: its server may send some of them again.
     adopted: Tid,
+    /// What `link` has told since [`Timeline::hold`].
+    held: Option<Vec<Change>>,
     /// Transactions that arrived on links whose cache is not verified yet.
     early: HashMap<LinkId, Vec<Change>>,
     listener: Option<Arc<dyn Listener>>,
@@ -151,6 +157,7 @@ impl<C: Revisions> Timeline<C> {
             recent: Mutex::default(),
             last_tid: AtomicU64::new(last_tid.0),
             advanced: Condvar::new(),
+            released: Condvar::new(),
             awaited: Awaited::default(),
             cache,
         }
@@ -237,6 +244,7 @@ impl<C: Revisions> Timeline<C> {
         let mut arrivals = self.arrivals.lock();
         let early = arrivals.early.remove(&link).unwrap_or_default();
         arrivals.link = Some(link);
+        self.forget_held(&mut arrivals);
         let known = self.last_tid();
         let last = if matches!(found, Found::Unknown) { last } else { last.max(known) };
         arrivals.adopted = last;
@@ -284,6 +292,7 @@ impl<C: Revisions> Timeline<C> {
         arrivals.early.remove(&link);
         if arrivals.link == Some(link) {
             arrivals.link = None;
+            self.forget_held(&mut arrivals);
         }
         drop(arrivals);
         self.awaited.lose(link)
@@ -300,6 +309,12 @@ impl<C: Revisions> Timeline<C> {
         let mut arrivals = self.arrivals.lock();
         if arrivals.link == Some(link) {
             if change.tid <= arrivals.adopted && own.is_none() {
+                return None;
+            }
+            if own.is_none()
+                && let Some(held) = &mut arrivals.held
+            {
+                held.push(change);
                 return None;
             }
             let delivery = match own {
@@ -323,7 +338,11 @@ impl<C: Revisions> Timeline<C> {
     /// about transactions up to this one has arrived. Servers before ZEO 5 send nothing about a transaction that only
     /// creates objects. It changes nothing that is cached, and views may go on behind it.
     pub fn caught_up(&self, link: LinkId, tid: Tid) {
-        let arrivals = self.arrivals.lock();
+        let mut arrivals = self.arrivals.lock();
+        // It may be what is held, or the transaction that is being finished.
+        while arrivals.held.is_some() {
+            arrivals = self.released.wait(arrivals);
+        }
         if arrivals.link != Some(link) || tid <= self.last_tid() {
             return;
         }
@@ -342,14 +361,40 @@ impl<C: Revisions> Timeline<C> {
         stored: impl Iterator<Item = (Oid, Cow<'d, [u8]>)>,
         ticket: Ticket,
     ) -> Result<(), Ticket> {
-        let arrivals = self.arrivals.lock();
+        let mut arrivals = self.arrivals.lock();
         if arrivals.link != Some(link) {
             return Err(ticket);
         }
-        let delivery = self.apply_own(&arrivals, change, stored, ticket);
+        let held = self.forget_held(&mut arrivals);
+        let (earlier, later): (Vec<_>, Vec<_>) = held.into_iter().partition(|held| held.tid < change.tid);
+        let mut deliveries: Vec<_> =
+            earlier.into_iter().filter_map(|change| self.apply(&arrivals, change)).collect();
+        deliveries.extend(self.apply_own(&arrivals, change, stored, ticket));
+        deliveries.extend(later.into_iter().filter_map(|change| self.apply(&arrivals, change)));
         drop(arrivals);
-        delivery.into_iter().for_each(|deliver| deliver());
+        deliveries.into_iter().for_each(|deliver| deliver());
         Ok(())
+    }
+
+    /// A finish is about to be sent on `link`, whose server may tell of transactions in another order than it answers:
+    /// what it tells is kept until [`Timeline::finished`] or [`Timeline::release`].
+    pub fn hold(&self, link: LinkId) {
+        let mut arrivals = self.arrivals.lock();
+        if arrivals.link == Some(link) {
+            arrivals.held.get_or_insert_default();
+        }
+    }
+
+    /// The finish has failed.
+    pub fn release(&self, link: LinkId) {
+        let mut arrivals = self.arrivals.lock();
+        if arrivals.link == Some(link) {
+            let held = self.forget_held(&mut arrivals);
+            let deliveries: Vec<_> =
+                held.into_iter().filter_map(|change| self.apply(&arrivals, change)).collect();
+            drop(arrivals);
+            deliveries.into_iter().for_each(|deliver| deliver());
+        }
     }
 
     /// A transaction that changes `oids`, ascending, is about to be finished on another link than `link`, which will
@@ -402,6 +447,12 @@ impl<C: Revisions> Timeline<C> {
         self.cache.invalidate(oid, None);
     }
 
+    /// Empties the cache.
+    pub fn forget_all(&self) {
+        let _arrivals = self.arrivals.lock();
+        self.cache.clear();
+    }
+
     /// The current revision of an object is forgotten, unless these changes will end it.
     pub fn forget_unless(&self, oid: Oid, changes: &[Change]) {
         if !changes.iter().any(|change| change.oids.contains(&oid)) {
@@ -410,6 +461,15 @@ impl<C: Revisions> Timeline<C> {
     }
 
     // -- helpers, under `arrivals`
+
+    /// Holds nothing more. Returns what was held.
+    fn forget_held(&self, arrivals: &mut Arrivals) -> Vec<Change> {
+        let held = arrivals.held.take();
+        if held.is_some() {
+            self.released.notify_all();
+        }
+        held.unwrap_or_default()
+    }
 
     fn apply(&self, arrivals: &Arrivals, change: Change) -> Option<Delivery> {
         change.oids.iter().for_each(|oid| self.cache.invalidate(*oid, Some(change.tid)));
@@ -483,65 +543,4 @@ impl<C: Revisions> Timeline<C> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A cache that keeps nothing.
-    struct NoCache;
-
-    impl Revisions for NoCache {
-        fn load_before(&self, _: Oid, _: Tid, _: &mut Vec<u8>) -> Option<Cached> {
-            None
-        }
-
-        fn current_start(&self, _: Oid) -> Option<Tid> {
-            None
-        }
-
-        fn store(&self, _: Oid, _: Tid, _: Option<Tid>, _: &[u8]) {}
-        fn invalidate(&self, _: Oid, _: Option<Tid>) {}
-        fn clear(&self) {}
-        fn set_last_tid(&self, _: Tid) {}
-    }
-
-    #[derive(Default)]
-    struct Heard(Mutex<Vec<u64>, rank::Flight>);
-
-    impl Listener for Heard {
-        fn hear(&self, news: News<'_>, _: &mut dyn FnMut()) -> Option<Delivery> {
-            if let News::Transaction { change, .. } = news {
-                self.0.lock().push(change.tid.0);
-            }
-            None
-        }
-    }
-
-    /// A client of a server that only reads went over to the writable one. What the first had told while the cache was
-    /// verified with the second one was published again, and the last tid went back.
-    #[test]
-    fn the_former_link_brings_transactions_while_the_cache_is_verified_with_the_next_one() {
-        let change = |tid| Change { tid: Tid(tid), oids: Arc::from([Oid(1)]) };
-        for found in [Found::Nothing, Found::Transactions(vec![change(2), change(3)])] {
-            let timeline = Timeline::new(NoCache, Tid(1));
-            let heard = Arc::new(Heard::default());
-            timeline.set_listener(Arc::<Heard>::clone(&heard));
-            timeline.prepare(1);
-            assert!(timeline.adopt(1, Tid(1), Found::Nothing).is_empty());
-            timeline.prepare(2);
-            let last = if matches!(found, Found::Nothing) { 1 } else { 3 };
-            // Both servers tell of the same.
-            for tid in 2..5 {
-                assert!(timeline.invalidated(1, change(tid)).is_none());
-                if tid > last {
-                    assert!(timeline.invalidated(2, change(tid)).is_none());
-                }
-            }
-            assert!(timeline.adopt(2, Tid(last), found).is_empty());
-            assert_eq!(timeline.last_tid(), Tid(4));
-            // Behind the answer to a call, as servers of Python may send it.
-            assert!(timeline.invalidated(2, change(4)).is_none());
-            assert!(timeline.invalidated(2, change(5)).is_none());
-            assert_eq!(*heard.0.lock(), [2, 3, 4, 5]);
-        }
-    }
-}
+mod tests;

@@ -5,8 +5,8 @@
 //! `drop-cache-rather-verify` is set), and for newer ones everything is dropped.
 //!
 //! A restored or another database is noticed, too: the newest revision that stays in the cache must be the server's
-//! current one. Python's clients mix such a cache with the database silently, unless its last tid is in the server's
-//! future.
+//! current one. If none stays, former revisions are dropped, too. Python's clients mix such a cache with the database
+//! silently, unless its last tid is in the server's future.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -40,6 +40,9 @@ pub struct Verified {
     pub found: Found,
     /// For the log.
     pub verdict: Verdict,
+    /// No current revision stays in the cache that could show that it is of this database: former revisions may be of
+    /// a timeline that a restored backup does not have, and must be dropped, too.
+    pub is_unproven: bool,
 }
 
 /// The kinds of outcomes, in the words of Python's client.
@@ -129,7 +132,7 @@ pub fn verify(
     options: Options,
     check_all: &CheckAll<'_>,
 ) -> Result<Verified, VerifyError> {
-    let verified = |last, found, verdict| Ok(Verified { last, found, verdict });
+    let verified = |last, found, verdict| Ok(Verified { last, found, verdict, is_unproven: false });
     let current = cache.current();
     let last = match cache.last_tid() {
         Some(last) => last,
@@ -140,7 +143,9 @@ pub fn verify(
         None => return verified(server_last, Found::Unknown, Verdict::WithoutTid),
     };
     if current.is_empty() && !options.has_readers {
-        return verified(server_last, Found::Nothing, Verdict::Empty);
+        // Former revisions may be of a timeline that a restored backup does not have.
+        let found = if last == server_last { Found::Nothing } else { Found::Unknown };
+        return verified(server_last, found, Verdict::Empty);
     }
     if last > server_last {
         return Err(VerifyError::CacheNewer { cache: last, server: server_last });
@@ -167,10 +172,14 @@ pub fn verify(
         let changed: HashSet<Oid> = changed.iter().copied().collect();
         staying.retain(|(oid, _)| !changed.contains(oid));
     }
+    let is_unproven = staying.is_empty() && last != server_last;
+    let verified = |last, found, verdict| Ok(Verified { last, found, verdict, is_unproven });
     match same_database(link, server_last, staying)? {
         None => verified(server_last, Found::Unknown, Verdict::OtherDatabase),
         Some(gone) if changed.is_empty() && gone.is_empty() => {
-            verified(server_last, Found::Nothing, Verdict::UpToDate)
+            // There may be transactions that change nothing, as a server adds one to a restored file.
+            let found = if last == server_last { Found::Nothing } else { Found::Objects(Vec::new()) };
+            verified(server_last, found, Verdict::UpToDate)
         }
         Some(gone) => verified(server_last, Found::Objects([changed, gone].concat()), Verdict::Quick),
     }

@@ -317,6 +317,8 @@ impl Visitor<'_> {
                 StorageError::Disconnected(_)
                 | StorageError::ReadOnly
                 | StorageError::PosKey(_)
+                // A server whose own server was too slow has given it up.
+                | StorageError::Transaction(_)
                 | StorageError::Undo { .. }
                 | StorageError::MultipleUndo(_),
             ) => {}

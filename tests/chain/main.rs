@@ -195,3 +195,14 @@ fn rounds(roots: &[&str], lasting: Duration) {
 fn a_chain_of_servers_shows_what_is_in_the_file_of_the_root() {
     rounds(&["ours"], test_seconds(8));
 }
+
+/// Python's servers send the answer of a load before the invalidation of what it shows, or long after.
+#[test]
+fn a_chain_before_servers_of_python_shows_what_is_in_their_file() {
+    let roots = ["zeo4-py27", "zeo5-py38", "zeo6-py311"];
+    let roots: Vec<&str> =
+        roots.into_iter().filter(|root| support::pythons::python(root).is_some()).collect();
+    if !roots.is_empty() {
+        rounds(&roots, test_seconds(6));
+    }
+}

@@ -148,7 +148,7 @@ impl Plan {
     fn kill_middle(&mut self, site: &mut Site) {
         self.note("the middle is killed");
         site.middle.kill();
-        self.read_caches("middle when it was killed", site.middle.directory(), site.cache_size());
+        self.read_caches("middle when it was killed", false, site.middle.directory(), site.cache_size());
         self.pause(500);
         site.middle.start_again();
         self.note("the middle is back");
@@ -259,14 +259,14 @@ impl Plan {
         for (name, directory) in
             ["middle", "behind", "replica", "clients"].iter().zip(site.cache_directories())
         {
-            self.read_caches(name, directory, site.cache_size());
+            self.read_caches(name, true, directory, site.cache_size());
         }
         site.root.kill();
         self.epochs.push(Epoch { log: read_log(&site.data_file()), restored: None });
     }
 
     /// Reads copies of the cache files of a directory.
-    fn read_caches(&mut self, label: &str, directory: &Path, size: u64) {
+    fn read_caches(&mut self, label: &str, is_closed: bool, directory: &Path, size: u64) {
         let copies = tempfile::tempdir().expect("a directory");
         let mut files = Vec::new();
         for entry in fs::read_dir(directory).expect("a directory").flatten() {
@@ -290,7 +290,12 @@ impl Plan {
                 revisions.push((oid.0, Revision { tid: start.0, value, end: end.map(|end| end.0) }));
             }
             let label = format!("{}, {label}, at {:x}", name.unwrap_or_default(), now());
-            self.caches.push(CacheContent { label, last: cache.last_tid().map(|last| last.0), revisions });
+            self.caches.push(CacheContent {
+                label,
+                is_closed,
+                last: cache.last_tid().map(|last| last.0),
+                revisions,
+            });
         }
     }
 }

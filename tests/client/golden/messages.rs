@@ -99,6 +99,7 @@ fn a_commit_fills_the_cache_when_it_is_answered() {
         assert_eq!(load(&client, Oid(1)).join().expect("no panic"), b"first");
         assert_eq!(client.last_transaction(), Tid(100));
         session.reply(finish, id(200));
+        session.expect_last_transaction(Tid(200));
         let done = committing.join().expect("no panic").expect("a commit");
         assert_eq!((done.tid, &done.merged[..]), (Tid(200), &[Oid(1)][..]));
         assert_eq!(client.last_transaction(), Tid(200));
@@ -151,6 +152,7 @@ fn a_transaction_does_not_overtake_an_answer() {
         let finish = session.expect_commit(&[(Oid(1), Tid(0), b"one")], &[]);
         let together = [codec.reply(finish, id(200)), codec.invalidation(Tid(300), &[Oid(1)])].concat();
         session.send(&together);
+        session.expect_last_transaction(Tid(300));
         assert_eq!(committing.join().expect("no panic").expect("a commit").tid, Tid(200));
         wait_for("the transaction", || client.last_transaction() == Tid(300));
         wait_for("the news", || heard.lock().unwrap().len() >= 2);
@@ -160,6 +162,26 @@ fn a_transaction_does_not_overtake_an_answer() {
         let loading = load(&client, Oid(1));
         session.expect_load(Oid(1), Tid(301), b"new", Tid(300), None);
         assert_eq!(loading.join().expect("no panic"), b"new");
+    });
+}
+
+/// A server of Python tells of an earlier transaction behind the answer to a finish, and of a later one before that.
+#[test]
+fn transactions_about_a_finish_come_in_their_order() {
+    with_each_codec(|codec| {
+        let peer = Peer::new(codec);
+        let (client, mut session) = connected(&peer, Tid(100));
+        let heard = hear(&client);
+        let committing = commit(&client, &[(Oid(1), Tid(0), b"one")]);
+        let finish = session.expect_commit(&[(Oid(1), Tid(0), b"one")], &[]);
+        session.invalidate(Tid(300), &[Oid(1)]);
+        session.reply(finish, id(200));
+        session.invalidate(Tid(150), &[Oid(2)]);
+        session.expect_last_transaction(Tid(300));
+        assert_eq!(committing.join().expect("no panic").expect("a commit").tid, Tid(200));
+        wait_for("the news", || heard.lock().unwrap().len() >= 3);
+        let news = heard.lock().unwrap().clone();
+        assert_eq!(&news[news.len() - 3..], ["150", "200", "300"]);
     });
 }
 
