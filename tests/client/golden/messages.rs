@@ -194,9 +194,9 @@ fn an_answer_does_not_overtake_a_transaction() {
         for round in 1..20 {
             let mut view = client.view();
             let refreshing = thread::spawn(move || view.refresh_from_server().map(|_| view.start()));
-            let ping = session.expect("ping", &[]);
+            let asked = session.expect("lastTransaction", &[]);
             let tid = Tid(100 + round);
-            session.send(&[codec.invalidation(tid, &[Oid(1)]), codec.reply(ping, Value::None)].concat());
+            session.send(&[codec.invalidation(tid, &[Oid(1)]), codec.reply(asked, id(tid.0))].concat());
             assert_eq!(refreshing.join().expect("no panic").expect("an answer"), Tid(tid.0 + 1));
         }
     });
