@@ -117,9 +117,10 @@ struct ServerChanges {
 impl Upstream {
     /// Sends a transaction and has the server vote. The result is a [`ServerVoted`].
     ///
-    /// With [`TidAt::Vote`] it goes to the server on a link whose votes give serials. If there is none, the server
-    /// assigns the tid at finish, and all stored objects are reported as merged: a client that needs the tid at vote
-    /// then loads them again, with their tid.
+    /// With [`TidAt::Vote`] it goes to the server on a link whose votes give serials. If the server has no such
+    /// protocol, it assigns the tid at finish, and all stored objects are reported as merged: a client that needs the
+    /// tid at vote then loads them again, with their tid. When this returns, all transactions before this one have been
+    /// published, and no other will be until the finish.
     pub fn vote(self: &Arc<Self>, mut staged: Staged, tid_at: TidAt) -> VoteResult {
         if staged.merging() == Merging::AtOnce {
             return Err(NotVoted::Postponed(Box::new(staged)));
@@ -132,7 +133,7 @@ impl Upstream {
                 (outcome.tid, outcome.undone) = (early.tid, early.undone);
                 early.begun
             }
-            None => self.begin(&staged, lane_kind(&staged, tid_at))?,
+            None => self.begin(&staged, lane_kind(tid_at))?,
         };
         self.check_that_it_can(&begun, &staged)?;
         let blobs = CommitBlobs::of(&mut staged, self.blobs.as_ref())?;
@@ -161,6 +162,11 @@ impl Upstream {
             let stored = staged.ops().iter().filter(|op| matches!(op.kind, OpKind::Store { .. }));
             outcome.resolved.extend(stored.map(|op| op.oid));
         }
+        if tid_at == TidAt::Vote && (!begun.taken.is_main() || begun.link().wire().knows(Method::Ping)) {
+            // Clients of ZEO 4 and older take nothing of other transactions between vote and finish. No other can be
+            // committed from here on; what was committed before may be told behind the answer to this vote.
+            self.catch_up()?;
+        }
         let resolved = outcome.resolved.into_iter().collect();
         Ok(Box::new(ServerVoted { begun, staged, tid: outcome.tid, resolved, undone }))
     }
@@ -179,6 +185,11 @@ impl Upstream {
                 Take::Taken(taken) => break (taken, in_use.sibling.is_none()),
                 Take::Over => {
                     return Err(StorageError::Transaction("the transaction was given up".into()));
+                }
+                Take::Unavailable => {
+                    let why =
+                        format!("{}: no further connection for transactions of old clients", self.name());
+                    return Err(StorageError::Disconnected(why));
                 }
                 Take::Lost => {}
             }
@@ -535,10 +546,13 @@ impl Finishing {
     }
 }
 
-/// The link that a transaction needs.
-fn lane_kind(staged: &Staged, tid_at: TidAt) -> LaneKind {
-    let stores = staged.ops().iter().any(|op| matches!(op.kind, OpKind::Store { .. }));
-    if tid_at == TidAt::Vote && stores { LaneKind::Serials(Generation::Z4) } else { LaneKind::Any }
+/// The link that a transaction needs. One whose votes give serials also keeps others from being committed until the
+/// finish.
+fn lane_kind(tid_at: TidAt) -> LaneKind {
+    match tid_at {
+        TidAt::Vote => LaneKind::Serials(Generation::Z4),
+        TidAt::Finish => LaneKind::Any,
+    }
 }
 
 /// Whether an operation changes its object.

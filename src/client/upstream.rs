@@ -21,7 +21,11 @@ use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, rank};
 use crate::exceptions::meaning::to_storage_error;
 use crate::storage::{PublisherSlot, ResolverSlot, Result, StorageError, Ticket};
 use crate::wire::answers::{Answer, AnswerError};
+use crate::wire::availability::Method;
 use crate::wire::calls::Call;
+
+/// How long a transaction is waited for that a server of ZEO 5 or later has, and has not told of.
+const NEWS_MAX: Duration = Duration::from_secs(5);
 
 /// Python's logger of clients.
 pub const LOG: &str = "ZEO.ClientStorage";
@@ -286,6 +290,31 @@ impl Upstream {
                 other => return Ok(other?),
             }
         }
+    }
+
+    /// Returns when all transactions that the server had published before are known here.
+    ///
+    /// From the servers of ZEO 5 and 6 with uvloop an answer may come before an invalidation that was queued earlier,
+    /// so the answer alone, as Python's clients take it, is not enough: the last transaction itself is waited for.
+    pub fn catch_up(&self) -> Result<()> {
+        let in_use = self.in_use()?;
+        let (link, timeline) = (&in_use.link, &self.timeline);
+        let Some(last) = ask(link, &Call::LastTransaction, None, |answer| answer.optional_tid())? else {
+            return Ok(());
+        };
+        // Servers before ZEO 5 send in order, but nothing about a transaction that only creates objects.
+        if link.wire().knows(Method::Ping) {
+            if timeline.wait_for(last, NEWS_MAX) {
+                return Ok(());
+            }
+            // The first servers of ZEO 5 send nothing about those, either. What was queued is sent before the second
+            // of two answers.
+            for _ in 0..2 {
+                ask(link, &Call::Ping, None, |answer| answer.done())?;
+            }
+        }
+        timeline.caught_up(in_use.id, last);
+        Ok(())
     }
 
     // -- loads

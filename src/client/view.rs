@@ -1,19 +1,11 @@
 //! A view: a client's snapshot of the database.
 
-use std::time::Duration;
-
-use super::ask::ask;
 use super::flights::Revision;
 use super::recent::Place;
 use super::upstream::Upstream;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Arc;
 use crate::storage::Result;
-use crate::wire::availability::Method;
-use crate::wire::calls::Call;
-
-/// How long a transaction is waited for that a server of ZEO 5 or later has, and has not told of.
-const NEWS_MAX: Duration = Duration::from_secs(5);
 
 /// A snapshot: all that was committed before one moment, and nothing later, until it is refreshed.
 ///
@@ -59,7 +51,7 @@ impl View {
     pub fn refresh(&mut self) -> Changes {
         if self.upstream.options.server_sync && self.upstream.in_use_now().is_some() {
             // What is known is right without an answer, only older.
-            let _ = self.ask_server();
+            let _ = self.upstream.catch_up();
         }
         self.begin_again()
     }
@@ -75,33 +67,8 @@ impl View {
     ///
     /// Errors: `Disconnected`.
     pub fn refresh_from_server(&mut self) -> Result<Changes> {
-        self.ask_server()?;
+        self.upstream.catch_up()?;
         Ok(self.begin_again())
-    }
-
-    /// Returns when all transactions that the server had published before are known here.
-    ///
-    /// From the servers of ZEO 5 and 6 with uvloop an answer may come before an invalidation that was queued earlier,
-    /// so the answer alone, as Python's clients take it, is not enough: the last transaction itself is waited for.
-    fn ask_server(&self) -> Result<()> {
-        let in_use = self.upstream.in_use()?;
-        let (link, timeline) = (&in_use.link, &self.upstream.timeline);
-        let Some(last) = ask(link, &Call::LastTransaction, None, |answer| answer.optional_tid())? else {
-            return Ok(());
-        };
-        // Servers before ZEO 5 send in order, but nothing about a transaction that only creates objects.
-        if link.wire().knows(Method::Ping) {
-            if timeline.wait_for(last, NEWS_MAX) {
-                return Ok(());
-            }
-            // The first servers of ZEO 5 send nothing about those, either. What was queued is sent before the second
-            // of two answers.
-            for _ in 0..2 {
-                ask(link, &Call::Ping, None, |answer| answer.done())?;
-            }
-        }
-        timeline.caught_up(in_use.id, last);
-        Ok(())
     }
 
     /// The object as it is in this view. `None`: it was created later, or what the view would see was packed away;

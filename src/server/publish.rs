@@ -16,12 +16,17 @@
 //! whether the transactions published since have changed one of the objects that it read; if not, the reply still
 //! holds.
 //!
+//! Clients of ZEO 4 and older take no invalidation between their tpc_finish and its answer: their thread that receives
+//! would wait for the one that waits for the answer, for ever. Their votes lock the whole storage, so there is none; if
+//! the storage is another server's, and the connection to that was lost after the vote, there may be one. Then the
+//! client's connection is ended instead.
+//!
 //! Invariants: nothing is sent, logged, read from a file or synced while the lock of the members list is held, and no
 //! connection is shut down: debug builds check it ([`rank`](crate::base::sync::rank)). Lock order is members, then one
 //! connection's transaction or one outbox at a time.
 
 use crate::base::ids::{Oid, Tid};
-use crate::base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, rank};
+use crate::base::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, rank};
 use crate::net::stream::{Sink, Stream};
 use crate::server::invalidations::Invalidations;
 use crate::server::outbox::{Chunk, Outbox, Place};
@@ -48,11 +53,14 @@ pub struct Member<S: Sink = Stream> {
     pub id: u64,
     pub wire: Wire,
     pub outbox: Arc<Outbox<S>>,
+    /// Whether its client has a transaction that was voted for and has not ended.
+    pub is_voted: Arc<AtomicBool>,
 }
 
 impl<S: Sink> Clone for Member<S> {
     fn clone(&self) -> Self {
-        Member { id: self.id, wire: self.wire, outbox: Arc::clone(&self.outbox) }
+        let (outbox, is_voted) = (Arc::clone(&self.outbox), Arc::clone(&self.is_voted));
+        Member { id: self.id, wire: self.wire, outbox, is_voted }
     }
 }
 
@@ -160,6 +168,8 @@ impl<S: Sink> Publication<S> {
             for (transaction, chunk) in group.iter().zip(&encoded[index].1) {
                 if transaction.committer == member.id {
                     place.push_reply(transaction.reply.clone());
+                } else if member.wire.sends_serialnos() && member.is_voted.load(Ordering::SeqCst) {
+                    place.close("another transaction was committed while its own was voted for");
                 } else {
                     place.push(chunk.clone());
                 }
@@ -277,7 +287,12 @@ mod tests {
         );
         let [committer, other] = [1, 2].map(|id| {
             let outbox = Arc::new(Outbox::new(Recorder::default(), 16 << 20));
-            publication.members().0.join(Member { id, wire, outbox: Arc::clone(&outbox) });
+            publication.members().0.join(Member {
+                id,
+                wire,
+                outbox: Arc::clone(&outbox),
+                is_voted: Arc::default(),
+            });
             outbox
         });
         let announcement = PublicationEntry {
@@ -310,7 +325,12 @@ mod tests {
             Invalidations::new(100, LastInvalidations::new(Vec::new(), Tid(1)), Tid(1)),
         );
         let outbox = Arc::new(Outbox::new(Recorder::default(), 16 << 20));
-        publication.members().0.join(Member { id: 1, wire, outbox: Arc::clone(&outbox) });
+        publication.members().0.join(Member {
+            id: 1,
+            wire,
+            outbox: Arc::clone(&outbox),
+            is_voted: Arc::default(),
+        });
         let mut last_at_install = None;
         let install = &mut || last_at_install = Some(outbox.is_closed());
         let outboxes = publication.restart(Tid(5), Some(Arc::from([Oid(7)])), install);

@@ -302,3 +302,94 @@ fn old_leaves_undo() {
         assert_eq!((state(&view, Oid(oid)), state(&view, Oid(oid + 10))), ("1".into(), "new".into()));
     }
 }
+
+/// The methods of what the server sends until the answer to `call`, or until the connection ends.
+fn pushes_until(client: &mut RawClient, call: i64) -> (Vec<String>, Option<Value>) {
+    let mut pushes = Vec::new();
+    loop {
+        match client.next() {
+            Ok(Incoming::Push { method, .. }) => pushes.push(method),
+            Ok(Incoming::Reply { id, value }) if id == call => return (pushes, Some(value)),
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => return (pushes, None),
+        }
+    }
+}
+
+/// A middle before a root whose first connection, over a proxy, is the main one; and a leaf of ZEO 4, for which the
+/// middle has another one.
+fn old_leaf(root: &Server) -> (Proxy, Server, RawClient) {
+    let proxy = Proxy::start(root.address, Duration::ZERO);
+    let section = format!(
+        "<zeoclient 1>\nserver {}\nmin-disconnect-poll 1\nmax-disconnect-poll 1\n</zeoclient>",
+        proxy.address
+    );
+    let middle = Server::start_any("", &section, |_| ());
+    let (mut leaf, _) = RawClient::register(middle.address, Speaks::Z4).expect("a connection");
+    store(&mut leaf, 100, 0, "1");
+    assert_eq!(proxy.count(), 2);
+    (proxy, middle, leaf)
+}
+
+/// A client of ZEO 4 hangs for ever if it gets an invalidation between its tpc_finish and the answer: what was
+/// committed before its vote must come before the answer to that.
+#[test]
+fn an_old_leaf_hears_of_earlier_transactions_before_its_vote_is_answered() {
+    let root = Server::start();
+    let (proxy, _middle, mut leaf) = old_leaf(&root);
+    let direct = Client::open(ClientOptions::new(vec![tcp(root.address)])).expect("a connection to the root");
+    for (round, undoes) in [false, true].into_iter().enumerate() {
+        let undone = store(&mut leaf, 101 + round as u64, 0, "1");
+        proxy.hold(0);
+        commit(&direct, &[(Oid(200 + round as u64), Tid::ZERO, "2")]).expect("a commit");
+        proxy.wait_until_kept_back(0);
+        leaf.queue_begin(1);
+        if undoes {
+            leaf.queue_async("undoa", vec![Value::Text(undo_id(undone)), Value::Int(1)]);
+        } else {
+            leaf.queue_store(110, 0, &record("11"), 1);
+        }
+        let vote = leaf.queue_call("vote", vec![Value::Int(1)]);
+        leaf.flush().expect("sent");
+        // Time for a wrong answer.
+        thread::sleep(Duration::from_millis(300));
+        proxy.release(0);
+        let (pushes, answer) = pushes_until(&mut leaf, vote);
+        assert!(answer.is_some());
+        assert!(pushes.iter().any(|method| method == "invalidateTransaction"), "{pushes:?}");
+        // No other transaction can come now.
+        let others = {
+            let direct = direct.clone();
+            thread::spawn(move || commit(&direct, &[(Oid(300 + round as u64), Tid::ZERO, "3")]))
+        };
+        thread::sleep(Duration::from_millis(300));
+        let finish = leaf.queue_call("tpc_finish", vec![Value::Int(1)]);
+        leaf.flush().expect("sent");
+        let (pushes, answer) = pushes_until(&mut leaf, finish);
+        assert!(answer.is_some_and(|tid| tid.id() > undone));
+        assert!(!pushes.iter().any(|method| method == "invalidateTransaction"), "{pushes:?}");
+        others.join().expect("no panic").expect("a commit");
+        let next = leaf.queue_call("lastTransaction", vec![]);
+        leaf.flush().expect("sent");
+        assert!(pushes_until(&mut leaf, next).1.is_some());
+    }
+}
+
+/// The root's line is lost after the vote: the transaction cannot be finished any more, and others are committed. The
+/// leaf is disconnected rather than told.
+#[test]
+fn an_old_leaf_that_has_voted_is_disconnected_by_a_transaction_of_others() {
+    let root = Server::start();
+    let (proxy, _middle, mut leaf) = old_leaf(&root);
+    let direct = Client::open(ClientOptions::new(vec![tcp(root.address)])).expect("a connection to the root");
+    leaf.queue_begin(1);
+    leaf.queue_store(110, 0, &record("11"), 1);
+    let vote = leaf.queue_call("vote", vec![Value::Int(1)]);
+    leaf.flush().expect("sent");
+    assert!(pushes_until(&mut leaf, vote).1.is_some());
+    proxy.cut(0);
+    commit(&direct, &[(Oid(200), Tid::ZERO, "2")]).expect("a commit");
+    let (pushes, answer) = pushes_until(&mut leaf, -1);
+    assert!(answer.is_none());
+    assert!(!pushes.iter().any(|method| method == "invalidateTransaction"), "{pushes:?}");
+}

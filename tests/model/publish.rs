@@ -63,7 +63,12 @@ impl Model {
     /// A registered client.
     fn client(&self, id: u64) -> Arc<Outbox<Tape>> {
         let outbox = Arc::new(Outbox::new(Tape::default(), 16 << 20));
-        self.publication.members().0.join(Member { id, wire: WIRE, outbox: Arc::clone(&outbox) });
+        self.publication.members().0.join(Member {
+            id,
+            wire: WIRE,
+            outbox: Arc::clone(&outbox),
+            is_voted: Arc::default(),
+        });
         outbox
     }
 
@@ -156,7 +161,7 @@ fn a_client_registers_beside_a_commit() {
         let outbox = Arc::new(Outbox::new(Tape::default(), 16 << 20));
         let registered = {
             let (mut members, seen) = model.publication.members();
-            members.join(Member { id: 1, wire: WIRE, outbox: Arc::clone(&outbox) });
+            members.join(Member { id: 1, wire: WIRE, outbox: Arc::clone(&outbox), is_voted: Arc::default() });
             seen.last_transaction()
         };
         committing.join().unwrap();

@@ -7,7 +7,9 @@
 //! Python's servers vote one transaction at a time, so with them nothing but the sending of stores could overlap, and
 //! versions before ZEO 5.2.2 do not tell of all objects: no lanes.
 //!
-//! A transaction that needs its tid at vote, or at an undo, has a lane of its own, which speaks an older protocol.
+//! A transaction that needs its tid at vote, or at an undo, has a lane of its own, which speaks an older protocol. If
+//! the server takes none, the transaction fails: on the main link others could be committed between its vote and its
+//! finish, which a client of ZEO 4 or older does not bear.
 //!
 //! All lanes belong to one main link, and are closed with it. What lanes hear of other transactions is ignored: the
 //! main link tells it. See [`awaited`](super::awaited) for the order.
@@ -43,7 +45,7 @@ pub struct MainLink {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LaneKind {
     Any,
-    /// One of this protocol, whose votes give serials; the main link, if there is none.
+    /// One of this protocol, whose votes give serials; the main link of a server with which there are no lanes.
     Serials(Generation),
 }
 
@@ -55,9 +57,14 @@ pub enum Take {
     Taken(HeldLane),
     /// It is not wanted any more.
     Over,
+    /// The server takes no further link now, and without [`LaneKind::Serials`] the transaction cannot be made.
+    Unavailable,
     /// The main link was lost: again with the next one.
     Lost,
 }
+
+/// There is no lane of an older protocol, and the server takes none now.
+struct Unavailable;
 
 /// A link that no other transaction has. Given back when it is dropped.
 pub struct HeldLane {
@@ -136,7 +143,10 @@ impl Lanes {
             }
             let found = match (kind, &main.sibling) {
                 (LaneKind::Serials(generation), Some(sibling)) => {
-                    self.find_serials(&mut state, main, sibling, generation)
+                    match self.find_serials(&mut state, main, sibling, generation) {
+                        Ok(found) => found,
+                        Err(Unavailable) => return Take::Unavailable,
+                    }
                 }
                 _ => self.find(&mut state, main),
             };
@@ -169,35 +179,35 @@ impl Lanes {
         None
     }
 
-    /// The lane of an older protocol; the main link, if there is none.
+    /// The lane of an older protocol.
     fn find_serials(
         self: &Arc<Self>,
         state: &mut LaneState,
         main: &MainLink,
         sibling: &Arc<Sibling>,
         generation: Generation,
-    ) -> Option<(Seat, Lane)> {
+    ) -> Result<Option<(Seat, Lane)>, Unavailable> {
         let Some(index) = SERIALS.iter().position(|known| *known == generation) else {
-            return self.find(state, main);
+            return Ok(self.find(state, main));
         };
-        let slot = state.serials.get_mut(index)?;
+        let Some(slot) = state.serials.get_mut(index) else { return Ok(None) };
         match std::mem::take(slot) {
             SerialsLane::Idle(lane, _) if !lane.link.has_ended() => {
                 *slot = SerialsLane::InUse;
-                return Some((Seat::Serials(index), lane));
+                return Ok(Some((Seat::Serials(index), lane)));
             }
             SerialsLane::Idle(lane, _) => state.forget(&lane.link),
             SerialsLane::Closed => {}
             waiting => {
                 *slot = waiting;
-                return None;
+                return Ok(None);
             }
         }
         if state.retry.is_some_and(|retry| !retry.is_over()) {
-            return self.find(state, main);
+            return Err(Unavailable);
         }
         self.open(state, main.id, sibling, Seat::Serials(index));
-        None
+        Ok(None)
     }
 
     /// Starts to open a lane.

@@ -44,7 +44,12 @@ impl Session {
         hosted.add_connection(connection);
         {
             let (mut members, seen) = hosted.publication.members();
-            members.join(Member { id: connection.id(), wire, outbox: Arc::clone(&connection.outbox) });
+            members.join(Member {
+                id: connection.id(),
+                wire,
+                outbox: Arc::clone(&connection.outbox),
+                is_voted: connection.transaction.is_voted(),
+            });
             let mut frame = Vec::new();
             if wire.register_returns_tid() {
                 wire.tid_reply(id.get(), seen.last_transaction(), &mut frame);

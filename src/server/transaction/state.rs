@@ -22,7 +22,7 @@
 use std::time::Duration;
 
 use crate::base::cancel::Cancel;
-use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, rank};
+use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, rank};
 use crate::server::oid_locks::OidLocks;
 use crate::storage::{Staged, Storage, Ticket, Voted};
 use crate::wire::exception::PyException;
@@ -147,11 +147,18 @@ pub struct TransactionSlot {
     state: Mutex<Transaction, rank::Transaction>,
     /// Notified when a transaction has ended.
     ended: Condvar,
+    /// The vote is or will be answered, and the transaction has not ended. For the publication, which cannot wait for
+    /// `state`.
+    is_voted: Arc<AtomicBool>,
 }
 
 impl Default for TransactionSlot {
     fn default() -> TransactionSlot {
-        TransactionSlot { state: Mutex::new(Transaction::default()), ended: Condvar::new() }
+        TransactionSlot {
+            state: Mutex::new(Transaction::default()),
+            ended: Condvar::new(),
+            is_voted: Arc::default(),
+        }
     }
 }
 
@@ -159,6 +166,11 @@ impl TransactionSlot {
     /// The transaction, in whichever state it is.
     pub fn lock(&self) -> MutexGuard<'_, Transaction> {
         self.state.lock()
+    }
+
+    /// Whether the client has a transaction that was voted for and has not ended.
+    pub fn is_voted(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_voted)
     }
 
     /// The transaction, once no other thread is about to end the last one: a client that does not wait for its
@@ -184,6 +196,7 @@ impl TransactionSlot {
     #[must_use]
     pub fn leave_voting(&self, next: Transaction) -> bool {
         let Some((mut state, next)) = self.lock_unless_aborted(next) else { return false };
+        self.is_voted.store(matches!(next, Transaction::Voted { .. }), Ordering::SeqCst);
         *state = next;
         true
     }
@@ -213,7 +226,11 @@ impl TransactionSlot {
 
     /// The transaction has ended, in whichever way.
     pub fn end(&self) {
-        let ended = self.state.lock().take();
+        let ended = {
+            let mut state = self.state.lock();
+            self.is_voted.store(false, Ordering::SeqCst);
+            state.take()
+        };
         drop(ended);
         self.ended.notify_all();
     }
@@ -233,6 +250,7 @@ impl TransactionSlot {
                 cancel.cancel();
             }
             ended => {
+                self.is_voted.store(false, Ordering::SeqCst);
                 drop(state);
                 drop(ended);
             }
