@@ -5,8 +5,8 @@
 //! staged: a slow caller does not keep others waiting.
 //!
 //! A transaction belongs to the link on which it was begun, and fails with it. If the link ends while the finish is
-//! under way, nobody knows the outcome ([`StorageError::OutcomeUnknown`]). Where the transaction belongs in the order
-//! is told by the main link: see [`awaited`](super::awaited).
+//! under way, nobody knows the outcome ([`StorageError::OutcomeUnknown`]). Its place in the order comes
+//! from the main link: see [`awaited`](super::awaited).
 //!
 //! [`commit_undo`](super::commit_undo) begins a transaction before its vote.
 

@@ -187,7 +187,7 @@ fn save_regularly(upstream: &Arc<Upstream>, reporter: &Reporter) -> std::io::Res
         while !upstream.wait_for_close(SAVE_INTERVAL) {
             let cache = upstream.timeline.cache();
             cache.sync();
-            // The lock of the cache is inside that of the reporter.
+            // The reporter's lock is taken first, the cache's second.
             let report = reporter.lock().due(|| cache.stats());
             log_report(&upstream, report);
             upstream.lanes.close_unused();

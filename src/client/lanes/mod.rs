@@ -290,7 +290,7 @@ impl Lanes {
         self.changed.notify_all();
     }
 
-    /// Those who wait look again whether they still want a link.
+    /// All waiting calls of [`Lanes::take`] check `is_over` again.
     pub fn wake(&self) {
         let _state = self.state.lock();
         self.changed.notify_all();

@@ -11,8 +11,8 @@ use crate::pickle::value::{MadeBy, Node, NodeId, Object, Tree};
 
 /// Deepest nesting.
 pub const DEPTH_MAX: usize = 200;
-/// Upper bound on the values of a record, if those that occur several times are counted each time. Whoever walks
-/// through a value does no more work.
+/// Upper bound on the values of a record, if those that occur several times are counted each time. It bounds the
+/// work of a walk through a value.
 const UNFOLDED_MAX: usize = 1 << 22;
 
 type Result<T> = std::result::Result<T, RecordError>;

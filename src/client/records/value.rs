@@ -8,7 +8,7 @@ use crate::pickle::number::widened;
 
 /// A value in a record.
 ///
-/// Equality is that of the parts: `Text` never equals `Str`, nor `Int` `Long`, whatever Python says.
+/// Two values are equal if all their parts are. Unlike in Python, a `Text` never equals a `Str`, nor an `Int` a `Long`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum PyValue {

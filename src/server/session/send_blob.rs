@@ -32,7 +32,7 @@ const CHUNKS_AT_ONCE: usize = 64;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sent {
     Part,
-    /// All of it, or what the client is told instead.
+    /// All of it, or an error instead.
     All,
 }
 
