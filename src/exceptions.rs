@@ -35,6 +35,7 @@ pub fn of_storage_error(error: &StorageError) -> PyException {
         StorageError::ReadConflict(conflict) => {
             conflict_error("ReadConflictError", "database read conflict error", conflict)
         }
+        StorageError::Outdated(why) => pos("ReadConflictError", why),
         StorageError::ReadOnly => read_only_error(),
         StorageError::Transaction(what) => pos("StorageTransactionError", what),
         StorageError::Undo { reason, oid } => undo_error(reason, *oid),

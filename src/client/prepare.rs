@@ -13,11 +13,12 @@ use super::connector::{Prepare, PrepareError};
 use super::iterate::iterate_on;
 use super::lanes::{Serialnos, Sibling};
 use super::link::{EndCause, Link, Receiver};
+use super::past::{ASKED_MAX, Past, verify_past};
 use super::recent::Change;
 use super::server_info::ServerInfo;
 use super::timeline::{Found, LinkId};
 use super::upstream::{InUse, LOG, Upstream};
-use super::verify::{self, ANSWER_MAX, Verdict, VerifyError, answer, verify};
+use super::verify::{self, ANSWER_MAX, Verdict, Verified, VerifyError, answer, verify};
 use crate::base::address::Address;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Mutex, rank};
@@ -132,6 +133,7 @@ impl Preparing {
             self.send_label(link);
         }
         let info = ServerInfo::from_value(&info);
+        let past = self.past(link, &info, &verified)?;
         let mut found = verified.found;
         if options.list_missed
             && info.provides("IStorageIteration")
@@ -143,6 +145,9 @@ impl Preparing {
             oids.iter().for_each(|oid| upstream.timeline.forget_unless(*oid, &changes));
             found = Found::Transactions(changes);
         }
+        if past == Past::Other {
+            found = Found::Unknown;
+        }
         if matches!(&found, Found::Objects(oids) if oids.is_empty()) {
             found = Found::Nothing;
         }
@@ -152,7 +157,7 @@ impl Preparing {
         if verified.is_unproven {
             upstream.timeline.forget_all();
         }
-        let lost = upstream.timeline.adopt(self.id, verified.last, found);
+        let lost = upstream.timeline.adopt(self.id, verified.last, found, past == Past::Same);
         upstream.outcomes_unknown(lost);
         let in_use = InUse {
             id: self.id,
@@ -164,6 +169,25 @@ impl Preparing {
         };
         upstream.take_into_use(in_use, info);
         Ok(())
+    }
+
+    /// Whether the server has what views and other clients behind this one have seen.
+    fn past(&self, link: &Link, info: &ServerInfo, verified: &Verified) -> Result<Past, VerifyError> {
+        if verified.verdict == Verdict::OtherDatabase {
+            return Ok(Past::Other);
+        }
+        let (last, changed) = self.upstream.timeline.last_changed(ASKED_MAX);
+        if last == verified.last || last == Tid::ZERO || !self.upstream.has_readers() {
+            return Ok(Past::Same);
+        }
+        let past = verify_past(link, info, last, &changed)?;
+        if past == Past::Other {
+            let (name, peer) = (self.upstream.name(), link.peer());
+            let text = "the database does not have the last transaction that this client has seen, so it is another \
+                        one, or was restored";
+            crate::critical!(target: LOG, "{name} {peer}: dropping stale cache: {text}");
+        }
+        Ok(past)
     }
 
     /// Where more links for transactions lead, if the server takes transactions on several.

@@ -55,6 +55,11 @@ impl Recent {
         Place(self.first.0 + self.changes.len() as u64)
     }
 
+    /// The transaction that arrived last, if it is known.
+    pub fn last(&self) -> Option<&Change> {
+        self.changes.back()
+    }
+
     /// A transaction has arrived.
     pub fn push(&mut self, tid: Tid, oids: Arc<[Oid]>) {
         self.oids_len += oids.len();

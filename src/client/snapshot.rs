@@ -18,6 +18,10 @@ impl ObjectSource for Snapshot {
         Ok(revision.map(|revision| (revision.data.to_vec(), revision.serial)))
     }
 
+    fn check(&self) -> Result<()> {
+        self.view.check_era()
+    }
+
     fn new_oid(&self) -> Result<Oid> {
         let oids = self.client.new_oids(1)?;
         oids.first().copied().ok_or_else(|| StorageError::Unsupported("no object ids".into()))
@@ -43,6 +47,7 @@ impl Client {
         objects: Objects,
         meta: TransactionMeta,
     ) -> std::result::Result<Done, ObjectsError> {
+        objects.check_source()?;
         let mut transaction = self.transaction(meta);
         let buffering = || StorageError::io("buffering a transaction in the temporary directory");
         for (oid, serial, data) in objects.stores()? {

@@ -109,6 +109,8 @@ pub struct Timeline<C> {
     recent: Mutex<Recent, rank::RecentChanges>,
     /// Changed under `recent` only.
     last_tid: AtomicU64,
+    /// Of two moments in different eras nobody can say that the later one has the past of the earlier one.
+    era: AtomicU64,
     /// The last tid has changed, or the link.
     advanced: Condvar,
     /// Nothing is held any more.
@@ -137,6 +139,8 @@ pub struct Begun {
     pub start: Tid,
     /// For the next begin.
     pub place: Place,
+    /// What is read for the view counts only while this is [`Timeline::era`].
+    pub era: u64,
     /// The objects that changed since the place that was given; `None`: anything may have changed.
     pub changed: Option<Vec<Oid>>,
 }
@@ -157,6 +161,7 @@ impl<C: Revisions> Timeline<C> {
             arrivals: Mutex::default(),
             recent: Mutex::default(),
             last_tid: AtomicU64::new(last_tid.0),
+            era: AtomicU64::new(0),
             advanced: Condvar::new(),
             released: Condvar::new(),
             awaited: Awaited::default(),
@@ -215,7 +220,19 @@ impl<C: Revisions> Timeline<C> {
             let oids = recent.since(since)?.flat_map(|change| change.oids.iter().copied());
             Some(oids.collect())
         });
-        Begun { start: Tid(self.last_tid().0 + 1), place: recent.end(), changed }
+        Begun { start: Tid(self.last_tid().0 + 1), place: recent.end(), era: self.era(), changed }
+    }
+
+    /// To be read after what it is about.
+    pub fn era(&self) -> u64 {
+        self.era.load(Ordering::Acquire)
+    }
+
+    /// Objects that the last transaction has changed, as far as they are known: at most `max`.
+    pub fn last_changed(&self, max: usize) -> (Tid, Vec<Oid>) {
+        let recent = self.recent.lock();
+        let oids = recent.last().map_or(&[][..], |change| &change.oids);
+        (self.last_tid(), oids.iter().copied().take(max).collect())
     }
 
     /// Waits until views see the transaction `tid`. Returns whether they do; false after `timeout`.
@@ -238,11 +255,19 @@ impl<C: Revisions> Timeline<C> {
     }
 
     /// The cache was verified with the server of `link`, whose last transaction was `last`: from now on its messages
-    /// count. Another link may have been in use until now, and may have brought later transactions than that. Returns
-    /// the tickets of transactions that another link was finishing, whose outcome nobody can tell now.
+    /// count. Another link may have been in use until now, and may have brought later transactions than that.
+    /// `has_our_past`: the server has all that views have seen. Returns the tickets of transactions that another link
+    /// was finishing, whose outcome nobody can tell now.
     #[must_use]
-    pub fn adopt(&self, link: LinkId, last: Tid, found: Found) -> Vec<Ticket> {
+    pub fn adopt(&self, link: LinkId, last: Tid, found: Found, has_our_past: bool) -> Vec<Ticket> {
         let mut arrivals = self.arrivals.lock();
+        let end_era = || {
+            if !has_our_past {
+                self.era.fetch_add(1, Ordering::AcqRel);
+            }
+        };
+        // Views that begin before the last tid is changed are of no use: they end with the second call.
+        end_era();
         let early = arrivals.early.remove(&link).unwrap_or_default();
         arrivals.link = Some(link);
         self.forget_held(&mut arrivals);
@@ -275,6 +300,7 @@ impl<C: Revisions> Timeline<C> {
                 deliveries.extend(self.restart(&arrivals, last));
             }
         }
+        end_era();
         self.cache.set_last_tid(last);
         // What is not later is in the cache, or among `found`: tids only grow.
         let later = early.into_iter().filter(|change| change.tid > last);

@@ -5,7 +5,7 @@ use super::recent::Place;
 use super::upstream::Upstream;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Arc;
-use crate::storage::Result;
+use crate::storage::{Result, StorageError};
 
 /// A snapshot: all that was committed before one moment, and nothing later, until it is refreshed.
 ///
@@ -16,6 +16,7 @@ pub struct View {
     upstream: Arc<Upstream>,
     start: Tid,
     place: Place,
+    era: u64,
 }
 
 /// What has changed between two snapshots of a view.
@@ -31,7 +32,7 @@ pub enum Changes {
 impl View {
     pub(super) fn new(upstream: &Arc<Upstream>) -> View {
         let begun = upstream.timeline.begin(None);
-        View { upstream: Arc::clone(upstream), start: begun.start, place: begun.place }
+        View { upstream: Arc::clone(upstream), start: begun.start, place: begun.place, era: begun.era }
     }
 
     /// The view sees all transactions before this tid.
@@ -58,7 +59,7 @@ impl View {
 
     fn begin_again(&mut self) -> Changes {
         let begun = self.upstream.timeline.begin(Some(self.place));
-        (self.start, self.place) = (begun.start, begun.place);
+        (self.start, self.place, self.era) = (begun.start, begun.place, begun.era);
         begun.changed.map_or(Changes::Unknown, Changes::Objects)
     }
 
@@ -75,9 +76,21 @@ impl View {
     /// refresh the view and try again.
     ///
     /// Errors: `PosKey` if there is no such object; `Disconnected` if it is not in the cache and the server cannot be
-    /// reached.
+    /// reached; `Outdated` after the database was restored, or replaced by another one, while there was no connection:
+    /// refresh the view, and read everything again.
     pub fn load(&self, oid: Oid) -> Result<Option<Revision>> {
-        self.upstream.load_before(oid, self.start)
+        let loaded = self.upstream.load_before(oid, self.start);
+        self.check_era().and(loaded)
+    }
+
+    /// Whether what was read until now is of the database of which the view was begun. Errors: `Outdated`.
+    pub(super) fn check_era(&self) -> Result<()> {
+        if self.upstream.timeline.era() == self.era {
+            return Ok(());
+        }
+        let text = "the connection was lost, and the database that was found then does not have, or cannot show that \
+                    it has, what this view has seen: refresh it, and read everything again";
+        Err(StorageError::Outdated(format!("{}: {text}", self.upstream.name())))
     }
 
     /// Many objects, with one wait instead of one for each. The results are in the order of `oids`.
@@ -100,7 +113,8 @@ impl View {
         let landed = |(oid, started): (Oid, Result<_>)| {
             started.and_then(|started| self.upstream.landed(oid, self.start, started))
         };
-        started.into_iter().map(landed).collect()
+        let landed: Vec<_> = started.into_iter().map(landed).collect();
+        landed.into_iter().map(|landed| self.check_era().and(landed)).collect()
     }
 
     /// Asks for objects that will be loaded soon, and does not wait for them. They arrive in the cache; a load that

@@ -34,6 +34,8 @@ pub enum StorageError {
     Conflict(Box<Conflict>),
     /// `ReadConflictError`: an object that the transaction depends on was changed.
     ReadConflict(Box<Conflict>),
+    /// `ReadConflictError`: what was read until now is not the past of the database that is found now.
+    Outdated(String),
     /// `ReadOnlyError`
     ReadOnly,
     /// `StorageTransactionError`
@@ -186,6 +188,7 @@ impl fmt::Display for StorageError {
             StorageError::Corrupt { path, pos, what } => write!(f, "{}: at {pos}: {what}", path.display()),
             StorageError::Io { doing, error } => write!(f, "{doing}: {error}"),
             StorageError::Closed(why)
+            | StorageError::Outdated(why)
             | StorageError::Disconnected(why)
             | StorageError::OutcomeUnknown(why) => {
                 write!(f, "{why}")

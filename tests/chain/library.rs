@@ -26,8 +26,8 @@ pub struct Visit {
     /// In the order of arrival.
     pub heard: Vec<Heard>,
     pub views: Vec<Seen>,
-    /// Views that were left out because everything may have changed while they were looked at.
-    pub left_out: usize,
+    /// Looks that ended because the database was another one than that of the view.
+    pub outdated: usize,
 }
 
 /// [`Changed`]
@@ -38,7 +38,7 @@ pub enum Heard {
     Anything { last: Tid },
 }
 
-/// One look at a view.
+/// All that was seen of a view until one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// It sees what is before.
@@ -108,7 +108,6 @@ pub fn visits(race: &Race, place: &Place, mut dice: Dice, mark: Oid, beat: &Beat
             race,
             client,
             view,
-            view_restarts: 0,
             older: None,
             dice: Dice::new(dice.below(1 << 40), mark),
             mark,
@@ -150,9 +149,8 @@ struct Visitor<'a> {
     race: &'a Race,
     client: Client,
     view: View,
-    /// The restarts before `view` was begun.
-    view_restarts: u64,
-    older: Option<(View, u64)>,
+    /// One that was begun earlier, with what was seen of it.
+    older: Option<(View, Seen)>,
     dice: Dice,
     mark: Oid,
     heard: Arc<Mutex<(Vec<Heard>, u64)>>,
@@ -192,11 +190,12 @@ impl Visitor<'_> {
         match self.dice.below(10) {
             0..=4 => self.look_around(),
             5 => {
-                let older = self.older.take();
-                if let Some((view, restarts)) = &older {
-                    self.look_at(view, *restarts, None);
+                let Some((view, seen)) = self.older.take() else { return };
+                if let Some(seen) = self.look_at(&view, seen)
+                    && !self.dice.one_in(8)
+                {
+                    self.older = Some((view, seen));
                 }
-                self.older = older.filter(|_| !self.dice.one_in(8));
             }
             6 => thread::sleep(Duration::from_millis(self.dice.below(20))),
             _ => self.transaction(),
@@ -204,11 +203,6 @@ impl Visitor<'_> {
     }
 
     fn look_around(&mut self) {
-        if self.older.is_none() && self.dice.one_in(3) {
-            self.older = Some((self.view.clone(), self.view_restarts));
-        }
-        let restarts = self.restarts();
-        self.view_restarts = restarts;
         let since = self.view.start().0;
         let changes = if self.dice.one_in(6) {
             self.view.refresh_from_server().ok()
@@ -222,11 +216,17 @@ impl Visitor<'_> {
         let start = self.view.start().0;
         assert!(start >= since, "{}: a view went back from {since:x} to {start:x}", self.visit.label);
         let view = self.view.clone();
-        self.look_at(&view, restarts, changed);
+        let seen = self.look_at(&view, Seen { start, changed, ..Seen::default() });
+        if let Some(seen) = seen
+            && self.older.is_none()
+            && self.dice.one_in(3)
+        {
+            self.older = Some((view, seen));
+        }
     }
 
-    /// `restarts`: before the view was begun.
-    fn look_at(&mut self, view: &View, restarts: u64, changed: Option<(Tid, Vec<Oid>)>) {
+    /// Looks once more at a view. `seen`: of earlier looks. Returns both; `None`: the view is outdated.
+    fn look_at(&mut self, view: &View, mut seen: Seen) -> Option<Seen> {
         let oids: Vec<Oid> = (0..1 + self.dice.below(8)).map(|_| self.any_oid()).collect();
         let loaded: Vec<_> = if self.dice.one_in(2) {
             view.load_many(&oids.iter().copied().map(ids::Oid).collect::<Vec<_>>())
@@ -237,21 +237,24 @@ impl Visitor<'_> {
             };
             oids.iter().map(load).collect()
         };
-        let mut seen = Seen { start: view.start().0, loads: Vec::new(), changed };
         for (oid, loaded) in oids.into_iter().zip(loaded) {
             match found(loaded) {
                 Ok(revision) => seen.loads.push((oid, revision)),
                 Err(StorageError::Disconnected(_)) => {}
+                Err(StorageError::Outdated(_)) => {
+                    self.visit.outdated += 1;
+                    return None;
+                }
                 Err(error) => panic!("{}: {oid}: {error}", self.visit.label),
             }
         }
-        if self.restarts() == restarts { self.visit.views.push(seen) } else { self.visit.left_out += 1 }
+        self.visit.views.push(seen.clone());
+        Some(seen)
     }
 
     /// Reads, commits, and sees its own commit.
     fn transaction(&mut self) {
         let restarts = self.restarts();
-        self.view_restarts = restarts;
         self.view.refresh();
         let mut attempt = Attempt { label: self.visit.label.clone(), ..Attempt::default() };
         if self.race.can_undo && self.dice.one_in(12) {
@@ -279,7 +282,6 @@ impl Visitor<'_> {
             }
         }
         let Some(tid) = self.commit(attempt) else { return };
-        self.view_restarts = self.restarts();
         self.view.refresh();
         let start = self.view.start().0;
         assert!(

@@ -118,10 +118,7 @@ impl Site {
 
     /// Starts the root again after a kill.
     pub fn start_root(&mut self) {
-        match &mut self.root {
-            AnyServer::Ours(server) => server.start_again(),
-            AnyServer::Python(_) => panic!("a server of Python is not killed"),
-        }
+        self.root.start_again();
     }
 
     pub fn is_ours(&self) -> bool {

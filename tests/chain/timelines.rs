@@ -46,7 +46,7 @@ pub struct Facts {
 pub struct Counts {
     pub history: Summary,
     pub views: usize,
-    pub left_out: usize,
+    pub outdated: usize,
     pub looked_up: usize,
     pub heard: usize,
     pub cached: usize,
@@ -88,7 +88,7 @@ pub fn check(facts: &mut Facts) -> Result<Counts, String> {
             counts.looked_up += seen.loads.len();
         }
         counts.views += visit.views.len();
-        counts.left_out += visit.left_out;
+        counts.outdated += visit.outdated;
         counts.heard += visit.heard.len();
     }
     for cache in &facts.caches {

@@ -37,6 +37,7 @@ mod tls;
 mod tools;
 mod trace;
 mod verification;
+mod view_restore;
 mod zeocache_files;
 mod zeocache_simulate;
 mod zeocache_stats;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +33,7 @@ pub enum AnyServer {
 /// A server of Python in its own directory.
 pub struct PythonServer {
     pub address: SocketAddr,
+    program: PathBuf,
     child: Child,
     directory: tempfile::TempDir,
 }
@@ -69,18 +70,17 @@ impl PythonServer {
             log.display()
         );
         fs::write(directory.path().join("zeo.conf"), config).expect("write the configuration");
-        let output = fs::File::create(directory.path().join("output.log")).expect("output.log");
-        let child = Command::new(python.with_file_name("runzeo"))
-            .args(["-C", "zeo.conf"])
-            .current_dir(directory.path())
-            .stdin(Stdio::null())
-            .stdout(output.try_clone().expect("output"))
-            .stderr(output)
-            .spawn()
-            .expect("start the server");
-        let mut server = PythonServer { address, child, directory };
+        let program = python.with_file_name("runzeo");
+        let child = spawn(&program, directory.path());
+        let mut server = PythonServer { address, program, child, directory };
         server.wait_listening();
         Some(server)
+    }
+
+    /// After it was killed.
+    fn start_again(&mut self) {
+        self.child = spawn(&self.program, self.directory.path());
+        self.wait_listening();
     }
 
     fn wait_listening(&mut self) {
@@ -99,6 +99,18 @@ impl PythonServer {
         let read = |name: &str| fs::read_to_string(self.directory.path().join(name)).unwrap_or_default();
         format!("{}\n{}", read("output.log"), read("zeo.log"))
     }
+}
+
+fn spawn(program: &Path, directory: &Path) -> Child {
+    let output = fs::File::create(directory.join("output.log")).expect("output.log");
+    Command::new(program)
+        .args(["-C", "zeo.conf"])
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().expect("output"))
+        .stderr(output)
+        .spawn()
+        .expect("start the server")
 }
 
 impl AnyServer {
@@ -126,6 +138,14 @@ impl AnyServer {
                 _ = server.child.kill();
                 _ = server.child.wait();
             }
+        }
+    }
+
+    /// At the same address, with its files, after it was killed.
+    pub fn start_again(&mut self) {
+        match self {
+            AnyServer::Ours(server) => server.start_again(),
+            AnyServer::Python(server) => server.start_again(),
         }
     }
 }

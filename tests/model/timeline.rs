@@ -68,7 +68,7 @@ impl Model {
     fn new() -> Arc<Model> {
         let timeline = Timeline::new(OneObject::default(), Tid(1));
         timeline.prepare(LINK);
-        assert!(timeline.adopt(LINK, Tid(1), Found::Nothing).is_empty());
+        assert!(timeline.adopt(LINK, Tid(1), Found::Nothing, true).is_empty());
         Arc::new(Model { timeline, truth: Mutex::new(vec![1]) })
     }
 
@@ -223,7 +223,7 @@ fn a_view_while_the_link_changes() {
                 model.commit(3);
                 let early = Change { tid: Tid(3), oids: Arc::from([OBJECT]) };
                 assert!(model.timeline.invalidated(2, early).is_none());
-                assert!(model.timeline.adopt(2, Tid(2), Found::Objects(vec![OBJECT])).is_empty());
+                assert!(model.timeline.adopt(2, Tid(2), Found::Objects(vec![OBJECT]), true).is_empty());
                 assert!(model.timeline.lose(LINK).is_empty());
             })
         };

@@ -90,12 +90,13 @@ pub enum ObjectsError {
 }
 
 impl ObjectsError {
-    /// Whether another transaction was faster: begin again from the present.
+    /// Whether another transaction was faster, or the database was restored: begin again from the present.
     pub fn is_conflict(&self) -> bool {
         matches!(
             self,
-            ObjectsError::Storage(StorageError::Conflict(_) | StorageError::ReadConflict(_))
-                | ObjectsError::NotInView(_)
+            ObjectsError::Storage(
+                StorageError::Conflict(_) | StorageError::ReadConflict(_) | StorageError::Outdated(_)
+            ) | ObjectsError::NotInView(_)
         )
     }
 }

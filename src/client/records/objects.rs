@@ -17,6 +17,11 @@ pub trait ObjectSource: Send + Sync {
     /// The record and its tid. `None`: it is not in the snapshot. Later calls must give the same.
     fn load(&self, oid: Oid) -> storage::Result<Option<(Vec<u8>, Tid)>>;
 
+    /// Whether all that was loaded is still the past of the database to which changes would be committed.
+    fn check(&self) -> storage::Result<()> {
+        Ok(())
+    }
+
     /// A new object id.
     fn new_oid(&self) -> storage::Result<Oid>;
 }
@@ -116,6 +121,11 @@ impl Objects {
     /// Whether the object is changed or new.
     pub fn is_changed(&self, oid: Oid) -> bool {
         self.changed.contains_key(&oid)
+    }
+
+    /// Whether what was read is still the past of the database: see [`ObjectSource::check`].
+    pub fn check_source(&self) -> storage::Result<()> {
+        self.source.check()
     }
 
     /// The records to store, with the tids that they are based on; zero for new objects.

@@ -42,7 +42,7 @@ fn the_former_link_brings_transactions_while_the_cache_is_verified_with_the_next
         let heard = Arc::new(Heard::default());
         timeline.set_listener(Arc::<Heard>::clone(&heard));
         timeline.prepare(1);
-        assert!(timeline.adopt(1, Tid(1), Found::Nothing).is_empty());
+        assert!(timeline.adopt(1, Tid(1), Found::Nothing, true).is_empty());
         timeline.prepare(2);
         let last = if matches!(found, Found::Nothing) { 1 } else { 3 };
         // Both servers tell of the same.
@@ -52,7 +52,7 @@ fn the_former_link_brings_transactions_while_the_cache_is_verified_with_the_next
                 assert!(timeline.invalidated(2, change(tid)).is_none());
             }
         }
-        assert!(timeline.adopt(2, Tid(last), found).is_empty());
+        assert!(timeline.adopt(2, Tid(last), found, true).is_empty());
         assert_eq!(timeline.last_tid(), Tid(4));
         // Behind the answer to a call, as servers of Python may send it.
         assert!(timeline.invalidated(2, change(4)).is_none());
@@ -70,7 +70,7 @@ fn what_is_told_about_a_finish_comes_in_its_order() {
     let heard = Arc::new(Heard::default());
     timeline.set_listener(Arc::<Heard>::clone(&heard));
     timeline.prepare(1);
-    assert!(timeline.adopt(1, Tid(1), Found::Nothing).is_empty());
+    assert!(timeline.adopt(1, Tid(1), Found::Nothing, true).is_empty());
     timeline.hold(1);
     assert!(timeline.invalidated(1, change(4)).is_none());
     assert!(timeline.invalidated(1, change(2)).is_none());
