@@ -64,7 +64,7 @@ mod upstream;
 mod verify;
 pub(crate) mod view;
 
-pub use self::cache::CacheStats;
+pub use self::cache::{CacheStats, SizeEstimate};
 pub use self::dial::Credentials;
 pub use self::flights::Revision;
 pub use self::library::{Changed, Client, Done};

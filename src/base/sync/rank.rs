@@ -230,6 +230,8 @@ ranks! {
     CacheRing permits [File];
     /// The records of a cache's trace that are not written yet.
     CacheTrace permits [File];
+    /// The objects that are watched for estimates of other sizes of a cache.
+    CacheEstimate permits [];
     /// Some of the revisions that a cache has in memory.
     CacheHot permits [];
 

@@ -15,6 +15,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
 
 mod beside;
+mod estimate;
 mod format;
 mod hot;
 mod index;
@@ -38,6 +39,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::estimate::Estimator;
+pub use self::estimate::SizeEstimate;
 pub use self::format::BLOCK_HEADER_LEN;
 use self::format::HEADER_LEN;
 use self::hot::Hot;
@@ -103,6 +106,9 @@ pub struct CacheStats {
     pub used: u64,
     /// Size of the file in bytes.
     pub size: u64,
+    /// What caches of half the size, the same, twice and four times the size would have answered, since it was opened
+    /// or was given this size.
+    pub estimates: [SizeEstimate; 4],
 }
 
 impl CacheStats {
@@ -138,6 +144,7 @@ pub struct Cache {
     trace: Option<Trace>,
     counters: Counters,
     hot: Hot,
+    estimator: Estimator,
 }
 
 impl fmt::Debug for Cache {
@@ -174,6 +181,7 @@ impl Cache {
             trace,
             counters: Counters::default(),
             hot: Hot::new(memory),
+            estimator: Estimator::new(size),
         })
     }
 
@@ -236,10 +244,18 @@ impl Cache {
     /// A load that the cache has not answered, for the counters and the trace.
     pub fn missed(&self, oid: Oid, before: Tid) {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
+        if self.trace.is_none() && !self.estimator.is_watched(oid) {
+            return;
+        }
+        let is_former = self.current_start(oid).is_some();
+        if !is_former {
+            self.estimator.missed(oid);
+        }
         if let Some(trace) = &self.trace {
-            match self.current_start(oid) {
-                Some(_) => trace.missed_former(oid, before),
-                None => trace.missed(oid, before),
+            if is_former {
+                trace.missed_former(oid, before)
+            } else {
+                trace.missed(oid, before)
             }
             trace.log_failure();
         }
@@ -274,6 +290,9 @@ impl Cache {
     /// Counts a hit, and keeps the revision if it is in danger.
     fn hit(&self, oid: Oid, start: Tid, end: Option<Tid>, data: &[u8], is_far: bool) {
         self.counters.hits.fetch_add(1, Ordering::Relaxed);
+        if end.is_none() {
+            self.estimator.hit(oid, data.len());
+        }
         if let Some(trace) = &self.trace {
             match end {
                 None => trace.hit(oid, start, data.len()),
@@ -328,6 +347,9 @@ impl Cache {
         }
         self.counters.stores.fetch_add(1, Ordering::Relaxed);
         self.counters.stored_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        if end.is_none() {
+            self.estimator.stored(oid, data.len());
+        }
         if let Some(trace) = &self.trace {
             match end {
                 None => trace.stored(oid, start, data.len()),
@@ -342,6 +364,9 @@ impl Cache {
     /// current revision is dropped.
     pub fn invalidate(&self, oid: Oid, tid: Option<Tid>) {
         let done = self.change(|ring| ring.invalidate(oid, tid));
+        if done != Some(Invalidated::Kept) {
+            self.estimator.invalidated(oid);
+        }
         let (Some(trace), Some(done)) = (&self.trace, done) else { return };
         match (done, tid) {
             (Invalidated::Ended, Some(tid)) => trace.invalidated(oid, tid),
@@ -356,6 +381,7 @@ impl Cache {
     /// Removes all revisions. The last tid stays. A cache that an error had ended is used again.
     pub fn clear(&self) {
         self.hot.clear();
+        self.estimator.cleared();
         let mut ring = self.ring.write();
         if ring.is_closed() {
             return;
@@ -384,6 +410,7 @@ impl Cache {
     /// as to open a file of the new size that was not closed; loads wait for it.
     pub fn resize(&self, size: u64) {
         let size = size.clamp(HEADER_LEN, SIZE_MAX);
+        self.estimator.restart(size, self.loads_and_hits().0);
         self.change(|ring| {
             if size == ring.size() {
                 return Ok(());
@@ -445,12 +472,17 @@ impl Cache {
         self.ring.read().index().len()
     }
 
+    fn loads_and_hits(&self) -> (u64, u64) {
+        let hits = self.counters.hits.load(Ordering::Relaxed);
+        (hits + self.counters.misses.load(Ordering::Relaxed), hits)
+    }
+
     /// What was done since the cache was opened.
     pub fn stats(&self) -> CacheStats {
         let ring = self.ring.read();
-        let hits = self.counters.hits.load(Ordering::Relaxed);
+        let (loads, hits) = self.loads_and_hits();
         CacheStats {
-            loads: hits + self.counters.misses.load(Ordering::Relaxed),
+            loads,
             hits,
             stores: self.counters.stores.load(Ordering::Relaxed),
             stored_bytes: self.counters.stored_bytes.load(Ordering::Relaxed),
@@ -458,6 +490,7 @@ impl Cache {
             revisions: ring.index().len() as u64,
             used: ring.used(),
             size: ring.size(),
+            estimates: self.estimator.estimates(loads),
         }
     }
 

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::CacheStats;
+use super::{CacheStats, SizeEstimate};
 use crate::base::clock::TimeSource;
 
 /// Time between two lines.
 pub const INTERVAL: Duration = Duration::from_secs(900);
+/// Loads of an estimate below which nothing is said about other sizes.
+const WATCHED_MIN: u64 = 200;
 
 /// What was reported last.
 pub struct CacheReporter {
@@ -59,7 +61,30 @@ impl fmt::Display for CacheReport {
             megabytes(now.used),
             megabytes(now.size),
             now.revisions,
-        )
+        )?;
+        self.estimates(f)
+    }
+}
+
+impl CacheReport {
+    /// What other sizes would be good for, if this one has evicted something.
+    fn estimates(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CacheReport { now, before, .. } = self;
+        let mut separator = "; by estimate ";
+        for (now_there, before_there) in now.estimates.iter().zip(&before.estimates) {
+            // After a change of the size the counters begin anew.
+            let is_same = before_there.size == now_there.size && before_there.loads <= now_there.loads;
+            let before_there = if is_same { *before_there } else { SizeEstimate::default() };
+            let loads = now_there.loads - before_there.loads;
+            if now.evictions == 0 || loads < WATCHED_MIN || now_there.size == now.size {
+                continue;
+            }
+            let hits = now_there.hits.saturating_sub(before_there.hits);
+            let rate = 100.0 * hits as f64 / loads as f64;
+            write!(f, "{separator}{rate:.0} % with {} MB", megabytes(now_there.size))?;
+            separator = ", ";
+        }
+        Ok(())
     }
 }
 
@@ -84,6 +109,39 @@ mod tests {
             size: 300 << 20,
             ..CacheStats::default()
         }
+    }
+
+    #[test]
+    fn other_sizes_are_named_where_something_was_evicted() {
+        let mut reporter = CacheReporter::new(TimeSource::manual());
+        let mut now = stats(100_000, 80_000);
+        let estimate = |halves, hits| SizeEstimate { size: now.size / 2 * halves, loads: 1500, hits };
+        now.estimates = [estimate(1, 900), estimate(2, 1200), estimate(4, 1351), estimate(8, 1352)];
+        let estimated = |report: Option<CacheReport>| {
+            report
+                .unwrap()
+                .to_string()
+                .split_once("; by estimate ")
+                .map(|(_, estimated)| estimated.to_string())
+        };
+        let expected = "60 % with 150 MB, 90 % with 600 MB, 90 % with 1200 MB";
+        assert_eq!(estimated(reporter.report(now)).as_deref(), Some(expected));
+        // Since then.
+        now.loads += 1;
+        now.estimates.iter_mut().for_each(|there| (there.loads, there.hits) = (2500, there.hits + 500));
+        let expected = "50 % with 150 MB, 50 % with 600 MB, 50 % with 1200 MB";
+        assert_eq!(estimated(reporter.report(now)).as_deref(), Some(expected));
+        now.loads += 1;
+        assert_eq!(estimated(reporter.report(now)), None, "too few");
+        // The size was changed.
+        (now.loads, now.size) = (now.loads + 1, now.size / 2);
+        now.estimates =
+            [1, 2, 4, 8].map(|halves| SizeEstimate { size: now.size / 2 * halves, loads: 300, hits: 150 });
+        let expected = "50 % with 75.0 MB, 50 % with 300 MB, 50 % with 600 MB";
+        assert_eq!(estimated(reporter.report(now)).as_deref(), Some(expected));
+        (now.loads, now.evictions) = (now.loads + 1, 0);
+        now.estimates.iter_mut().for_each(|there| there.loads += 1000);
+        assert_eq!(estimated(reporter.report(now)), None, "all has room");
     }
 
     #[test]
