@@ -27,7 +27,9 @@ pub fn through(
         Kind::Ours => format!("'{}'", env!("CARGO_BIN_EXE_runzeo")),
         Kind::Python(python) => format!("'{}'", python.with_file_name("runzeo").display()),
     };
-    let storage = format!("<zeoclient 1>\n  server {address}\n  cache-size 200MB\n</zeoclient>");
+    // Without a host: ZConfig 3 reads a host as text, and ZEO 4 on Python 2 refuses an address whose host is no bytes.
+    let port = address.rsplit(':').next().unwrap_or(address);
+    let storage = format!("<zeoclient 1>\n  server {port}\n  cache-size 200MB\n</zeoclient>");
     let server = Server {
         label: servers::OURS.into(),
         command,
