@@ -72,11 +72,73 @@ pub fn of_storage_error(error: &StorageError) -> PyException {
     }
 }
 
-/// What another server raised, for the clients of this one.
+/// What another server raised, for the clients of this one. Up to ZEO 4 they build the exception, and end the connection
+/// if they do not have the class, or if it cannot be made of one text: such an error becomes a `StorageError` that names
+/// the class.
 fn of_server(class: &str, message: &str) -> PyException {
     let (module, name) = class.rsplit_once('.').unwrap_or((BUILTINS, class));
+    let is_known = match module {
+        BUILTINS => BUILTINS_OF_ONE_TEXT.contains(&name),
+        _ => CLASSES_OF_ONE_TEXT.contains(&(module, name)),
+    };
+    if !is_known {
+        return storage_error(&format!("{class}: {message}"));
+    }
     PyException::new(module.to_string(), name.to_string(), vec![Value::text(message)])
 }
+
+/// Built-in exceptions that every Python from 2.7 on can make of one text.
+const BUILTINS_OF_ONE_TEXT: [&str; 24] = [
+    "ArithmeticError",
+    "AssertionError",
+    "AttributeError",
+    "BufferError",
+    "EOFError",
+    "EnvironmentError",
+    "Exception",
+    "FloatingPointError",
+    "IOError",
+    "ImportError",
+    "IndexError",
+    "KeyError",
+    "LookupError",
+    "MemoryError",
+    "NameError",
+    "NotImplementedError",
+    "OSError",
+    "OverflowError",
+    "RuntimeError",
+    "SystemError",
+    "TypeError",
+    "UnicodeError",
+    "ValueError",
+    "ZeroDivisionError",
+];
+
+/// Other exceptions that the clients of all generations have, from ZODB 3.8 on, and can make of one text.
+const CLASSES_OF_ONE_TEXT: [(&str, &str); 21] = [
+    (POS_EXCEPTION, "ConflictError"),
+    (POS_EXCEPTION, "ExportError"),
+    (POS_EXCEPTION, "InvalidObjectReference"),
+    (POS_EXCEPTION, "MountedStorageError"),
+    (POS_EXCEPTION, "POSError"),
+    (POS_EXCEPTION, "POSKeyError"),
+    (POS_EXCEPTION, "ReadConflictError"),
+    (POS_EXCEPTION, "ReadOnlyError"),
+    (POS_EXCEPTION, "StorageError"),
+    (POS_EXCEPTION, "StorageSystemError"),
+    (POS_EXCEPTION, "StorageTransactionError"),
+    (POS_EXCEPTION, "UndoError"),
+    (POS_EXCEPTION, "Unsupported"),
+    (FILE_STORAGE, "FileStorageError"),
+    (FILE_STORAGE, "FileStorageFormatError"),
+    (FILE_STORAGE, "FileStorageQuotaError"),
+    ("ZODB.FileStorage.format", "CorruptedDataError"),
+    ("ZODB.FileStorage.format", "CorruptedError"),
+    ("ZEO.Exceptions", "AuthError"),
+    ("ZEO.Exceptions", "ClientDisconnected"),
+    ("ZEO.Exceptions", "ClientStorageError"),
+];
 
 /// Module and name of the class whose message says why the request is refused.
 fn class_of_refusal(what: Refusal) -> (&'static str, &'static str) {
@@ -230,5 +292,19 @@ mod tests {
             };
             assert_eq!((name.as_str(), exception.args), (class, vec![Value::text("why")]));
         }
+    }
+
+    /// Clients up to ZEO 4 ended the connection: they cannot make a `UnicodeDecodeError` of one text, and those on
+    /// Python 2 do not have the class of a missing file.
+    #[test]
+    fn what_another_server_raised_can_be_built_by_every_client() {
+        let of = |class: &str| {
+            of_storage_error(&StorageError::Server { class: class.into(), message: "why".into() })
+        };
+        for class in ["UnicodeDecodeError", "FileNotFoundError", "ZODB.POSException.DanglingReferenceError"] {
+            assert_eq!(of(class), storage_error(&format!("{class}: why")));
+        }
+        assert_eq!(of("ValueError"), PyException::builtin("ValueError", "why"));
+        assert_eq!(of("ZODB.POSException.StorageSystemError"), pos("StorageSystemError", "why"));
     }
 }
