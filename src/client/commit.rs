@@ -158,10 +158,6 @@ impl Upstream {
         }
         self.check_reads(&begun, &staged)?;
         let undone = outcome.undone.into_iter().map(|oid| Undone { oid, restored: None }).collect();
-        if tid_at == TidAt::Vote && outcome.tid.is_none() {
-            let stored = staged.ops().iter().filter(|op| matches!(op.kind, OpKind::Store { .. }));
-            outcome.resolved.extend(stored.map(|op| op.oid));
-        }
         if tid_at == TidAt::Vote && (!begun.taken.is_main() || begun.link().wire().knows(Method::Ping)) {
             // Clients of ZEO 4 and older take nothing of other transactions between vote and finish. No other can be
             // committed from here on; what was committed before may be told behind the answer to this vote.

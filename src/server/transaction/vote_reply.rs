@@ -62,10 +62,10 @@ pub fn stored_oids(staged: &Staged) -> Vec<Oid> {
 }
 
 /// (oid, serial) for each store. Merged objects, and undone ones if the client wants them, have the mark that makes
-/// clients drop their copy.
+/// clients drop their copy; so have all, if the storage has no tid before the finish (a root of Python).
 fn serialnos(stored: &[Oid], voted: &dyn Voted, undone: bool) -> Vec<(Oid, Value)> {
     const RESOLVED: &[u8] = b"rs";
-    let tid = voted.tid().map_or(Value::None, Value::from);
+    let tid = voted.tid().map_or_else(|| Value::bytes(RESOLVED), Value::from);
     let resolved: HashSet<Oid> = voted.resolved().iter().copied().collect();
     let stored = stored
         .iter()
