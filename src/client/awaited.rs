@@ -206,3 +206,57 @@ impl AwaitedState {
         .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAIN: LinkId = 7;
+
+    fn tid(number: u64) -> Tid {
+        Tid::from_bytes(number.to_be_bytes())
+    }
+
+    fn changed() -> [Oid; 1] {
+        [Oid::from_bytes([1; 8])]
+    }
+
+    fn begin(awaited: &Awaited) -> FinishId {
+        awaited.begin(MAIN, changed().into(), Box::new(|| ())).expect("the main link")
+    }
+
+    fn own() -> OwnFinish {
+        OwnFinish { stored: Vec::new(), ticket: Box::new("ticket") }
+    }
+
+    /// The main link is behind the place where the transaction would belong: it has told of a later one, or began
+    /// there. Nobody can tell of the transaction any more, so it must not wait for that.
+    #[test]
+    fn an_answer_that_comes_too_late_has_no_place() {
+        let awaited = Awaited::default();
+        assert!(awaited.follow(MAIN, tid(10)).is_empty());
+        for late in [9, 10] {
+            let id = begin(&awaited);
+            assert!(awaited.answered(id, tid(late), own()).is_err(), "{late}");
+            assert!(awaited.answered(id, tid(12), own()).is_err(), "{late}: it is forgotten");
+        }
+
+        let id = begin(&awaited);
+        assert!(awaited.claim(MAIN, tid(20), &[Oid::from_bytes([2; 8])]).is_none(), "another client's");
+        assert!(awaited.answered(id, tid(15), own()).is_err());
+        // Had it been kept, this would return it, or the reader would wait for the finish.
+        assert!(awaited.claim(MAIN, tid(21), &changed()).is_none());
+        assert!(awaited.lose(MAIN).is_empty());
+    }
+
+    #[test]
+    fn an_answer_in_time_waits_for_the_main_link() {
+        let awaited = Awaited::default();
+        assert!(awaited.follow(MAIN, tid(10)).is_empty());
+        let [first, second] = [begin(&awaited), begin(&awaited)];
+        assert!(awaited.answered(first, tid(11), own()).is_ok());
+        assert!(awaited.claim(MAIN, tid(11), &changed()).is_some());
+        assert!(awaited.answered(second, tid(12), own()).is_ok());
+        assert_eq!(awaited.lose(MAIN).len(), 1, "the outcome of the second is unknown");
+    }
+}
