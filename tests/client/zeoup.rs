@@ -10,6 +10,7 @@ use runzeo::client::{Client, ClientOptions};
 use runzeo::ids::Oid;
 use runzeo::storage::TransactionMeta;
 
+use crate::identities::{Identity, params};
 use crate::pythons::python;
 use crate::servers::{AnyServer, PythonServer, tcp, with_each};
 use crate::support::process::{Server, free_address};
@@ -146,25 +147,98 @@ fn read_only_servers_and_nagios() {
     assert_eq!((code, text.starts_with("ReadOnlyError")), (1, true), "{text}");
 }
 
-/// A server that asks for a password: the account is in a `<zeoclient>`.
+/// Runs it with this text as the file of `--config`.
+fn zeoup_with_config(text: &str, arguments: &[&str]) -> (i32, String) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("client.conf");
+    std::fs::write(&path, text).expect("a file");
+    zeoup(&[&["--config", path.to_str().expect("a path")], arguments].concat())
+}
+
+/// A server that asks for a password: the account is in a `<zeoclient>`. Servers of ZEO 5 and later have no passwords.
 #[test]
 fn passwords_come_from_a_configuration() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let made = Command::new(env!("CARGO_BIN_EXE_zeopasswd"))
+        .args(["-f", "passwords", "-p", "digest", "-r", "ZEO", "user", "secret"])
+        .current_dir(dir.path())
+        .status();
+    assert!(made.expect("zeopasswd").success());
+    let keys = format!(
+        "authentication-protocol digest\nauthentication-database {}/passwords\nauthentication-realm ZEO",
+        dir.path().display()
+    );
+    for environment in ["zeo4-py27", "zodb38-py27"] {
+        let Some(server) = PythonServer::start(environment, &keys, |_| ()) else { continue };
+        let with_password = |password: &str, arguments: &[&str]| {
+            let address = server.address;
+            let account = format!("username user\npassword {password}\nrealm ZEO");
+            zeoup_with_config(&format!("<zeoclient>\nserver {address}\n{account}\n</zeoclient>\n"), arguments)
+        };
+        let (code, text) = with_password("secret", &["--nagios"]);
+        assert_eq!((code, text.starts_with("ZEO OK - ")), (0, true), "{environment}: {text}");
+        let (code, text) = with_password("secret", &[]);
+        assert_eq!((code, text.starts_with("Elapsed time: ")), (0, true), "{environment}: {text}");
+        let (code, text) = with_password("wrong", &["--nagios"]);
+        assert_eq!((code, text.contains("AuthError: ")), (2, true), "{environment}: {text}");
+        let (code, text) = zeoup(&["-h", "127.0.0.1", "-p", &server.address.port().to_string()]);
+        assert_eq!((code, text.starts_with("AuthError: ")), (1, true), "{environment}: {text}");
+    }
+}
+
+/// A server of ours takes clients of ZEO 5 and later only without passwords, and this is what they are told.
+#[test]
+fn a_server_of_ours_with_passwords() {
     let database = |dir: &Path| {
-        let hash = "b1b3773a05c0ed0176787a4f1574ff0075f7521e"; // not the right one for any password here
+        let hash = "b1b3773a05c0ed0176787a4f1574ff0075f7521e";
         std::fs::write(dir.join("passwords"), format!("realm ZEO\nuser:{hash}\n")).expect("a file");
     };
     let keys = "authentication-protocol digest\nauthentication-database passwords\nauthentication-realm ZEO";
     let server = Server::start_any(keys, "<filestorage 1>\npath Data.fs\n</filestorage>", database);
-    let dir = tempfile::tempdir().expect("a directory");
-    let config = dir.path().join("client.conf");
-    let text = format!(
-        "<zeoclient>\nserver {}\nusername user\npassword wrong\nrealm ZEO\n</zeoclient>\n",
-        server.address
-    );
-    std::fs::write(&config, text).expect("a file");
-    let (code, text) = zeoup(&["--config", config.to_str().expect("a path"), "--nagios"]);
-    assert_eq!(code, 2);
-    assert!(text.contains("AuthError: "), "{text}");
-    let (code, text) = zeoup(&["-h", "127.0.0.1", "-p", &server.address.port().to_string()]);
+    let address = server.address;
+    let account = "username user\npassword wrong\nrealm ZEO";
+    let config = format!("<zeoclient>\nserver {address}\n{account}\n</zeoclient>\n");
+    let (code, text) = zeoup_with_config(&config, &["--nagios"]);
+    assert_eq!((code, text.contains("AuthError: ")), (2, true), "{text}");
+    let (code, text) = zeoup(&["-h", "127.0.0.1", "-p", &address.port().to_string()]);
     assert_eq!((code, text.starts_with("AuthError: ")), (1, true), "{text}");
+}
+
+/// The certificates are in the `<ssl>` of a configuration; without them there is no connection.
+#[test]
+fn certificates_come_from_a_configuration() {
+    let own = Identity::self_signed(params("server"));
+    let client = Identity::self_signed(params("client"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let (shown, trusted) = (write("client.pem", &client.pem_with_key()), write("trusted.pem", &own.pem()));
+    let ssl = format!(
+        "<ssl>\ncertificate {}\nauthenticate {}\n</ssl>",
+        write("server.pem", &own.pem_with_key()),
+        write("clients.pem", &client.pem())
+    );
+    let mut servers = vec![("ours", AnyServer::Ours(Server::start_with(&ssl)))];
+    servers.extend(
+        PythonServer::start("zeo6-py311", &ssl, |_| ()).map(|server| ("ZEO 6", AnyServer::Python(server))),
+    );
+    for (name, server) in servers {
+        let config = |ssl: &str| format!("<zeoclient>\nserver {}\n{ssl}</zeoclient>\n", server.address());
+        let good = config(&format!(
+            "<ssl>\ncertificate {shown}\nauthenticate {trusted}\nserver-hostname localhost\n</ssl>\n"
+        ));
+        let (code, text) = zeoup_with_config(&good, &[]);
+        assert_eq!((code, text.starts_with("Elapsed time: ")), (0, true), "{name}: {text}");
+        let stranger = config(&format!(
+            "<ssl>\ncertificate {shown}\nauthenticate {shown}\nserver-hostname localhost\n</ssl>\n"
+        ));
+        for (refused, class) in [(stranger, "SSLError: "), (config(""), "ClientDisconnected: ")] {
+            let (code, text) = zeoup_with_config(&refused, &["--timeout", "2", "--nagios"]);
+            let is_critical = text.starts_with("ZEO CRITICAL - ") && text.contains(class);
+            assert_eq!((code, is_critical), (2, true), "{name}: {text}");
+        }
+    }
 }
