@@ -105,7 +105,7 @@ def _candidates():
 def _start(config, address, protocol, umask=None):
     """Runs the server with that configuration and waits until it answers at the address."""
     environment = dict(os.environ)
-    root = _start_root(config) if ROOT else None
+    root = _start_root(config, umask) if ROOT else None
     with open(config) as f:
         text = f.read()
     if re.search(r'(?m)^monitor-address', text):
@@ -138,7 +138,7 @@ def _start(config, address, protocol, umask=None):
 FOR_ROOT = 'conflict-resolver', 'client-conflict-resolution', 'read-only', 'invalidation-queue-size'
 
 
-def _start_root(config):
+def _start_root(config, umask):
     """Starts a server of the storages in the configuration, which becomes that of a server in the middle: its storage is
     the other server's. Returns the pid; None if the configuration is not of that kind."""
     with open(config) as f:
@@ -173,7 +173,12 @@ def _start_root(config):
     with open(config, 'w') as f:
         f.write(''.join(section.group(0) for section in (zeo, log, runner) if section) + client + '</zeoclient>\n')
     command = COMMAND if ROOT == 'ours' else [ROOT, PYTHON_SERVER]
-    process = subprocess_popen(command + ['-C', root_config], close_fds=True)
+    former = None if umask is None else os.umask(umask)
+    try:
+        process = subprocess_popen(command + ['-C', root_config], close_fds=True)
+    finally:
+        if former is not None:
+            os.umask(former)
     running[process.pid] = process
     deadline = now() + START_SECONDS
     while not _answers(('127.0.0.1', port), False):
