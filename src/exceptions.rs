@@ -72,9 +72,9 @@ pub fn of_storage_error(error: &StorageError) -> PyException {
     }
 }
 
-/// What another server raised, for the clients of this one. Up to ZEO 4 they build the exception, and end the connection
-/// if they do not have the class, or if it cannot be made of one text: such an error becomes a `StorageError` that names
-/// the class.
+/// What another server raised, for the clients of this one. Up to ZEO 4 they build the exception, and end the
+/// connection if they do not have the class, or if it cannot be made of one text: such an error becomes a
+/// `StorageError` that names the class.
 fn of_server(class: &str, message: &str) -> PyException {
     let (module, name) = class.rsplit_once('.').unwrap_or((BUILTINS, class));
     let is_known = match module {
