@@ -14,6 +14,7 @@ mod cache_crash;
 mod cache_damage;
 mod cache_live;
 mod cache_python;
+mod cache_spans;
 mod connector;
 mod dial;
 mod every_call;

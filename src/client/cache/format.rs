@@ -28,6 +28,8 @@
 //! | 35 | n | data |
 //! | 35 + n | 8 | the oid again |
 
+use std::io;
+
 use crate::base::bytes::Reader;
 use crate::base::ids::{Oid, Tid};
 
@@ -131,6 +133,12 @@ pub fn free_mark(len: u64) -> MarkBytes {
     }
 }
 
+/// The error of a file that another program has changed, or the disk.
+pub fn not_as_written(pos: u64) -> io::Error {
+    let what = format!("the block at {pos} is not the one that was written there");
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
 fn mark(status: u8, len: u64) -> MarkBytes {
     let [a, b, c, d] = (len as u32).to_be_bytes();
     MarkBytes([status, a, b, c, d], MARK_LEN)
@@ -174,9 +182,9 @@ impl BlockHeader {
             && (self.end == Tid::ZERO || self.start < self.end)
     }
 
-    /// Appends a block that is still marked as free for `free` bytes: [`revision_mark`] makes it a revision.
-    pub fn append_block(&self, free: u64, data: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(mark(b'f', free).as_slice());
+    /// Appends the block.
+    pub fn append_block(&self, data: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(revision_mark(self.len).as_slice());
         out.extend_from_slice(&self.oid.to_bytes());
         out.extend_from_slice(&self.start.to_bytes());
         out.extend_from_slice(&self.end.to_bytes());
@@ -202,10 +210,8 @@ mod tests {
             data_len: 4,
         };
         let mut bytes = Vec::new();
-        block.append_block(100, b"data", &mut bytes);
+        block.append_block(b"data", &mut bytes);
         assert_eq!(bytes.len() as u64, block.len);
-        assert_eq!(BlockMark::parse(&bytes), Some(BlockMark::Free(100)));
-        bytes[..MARK_LEN].copy_from_slice(revision_mark(block.len).as_slice());
         assert_eq!(BlockHeader::parse(&bytes), Some(block));
         assert!(block.is_sound());
         assert!(!BlockHeader { end: Tid(8), ..block }.is_sound());

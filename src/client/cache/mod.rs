@@ -28,6 +28,7 @@ mod recover;
 pub mod report;
 mod ring;
 mod saved;
+mod span;
 mod sums;
 pub mod trace;
 mod trust;
@@ -150,6 +151,17 @@ pub struct Cache {
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Without [`Cache::close`]: the file is as after a kill, but no store is lost.
+impl Drop for Cache {
+    fn drop(&mut self) {
+        let mut ring = self.ring.write();
+        if self.is_kept && !ring.is_off() {
+            // After an error it is as after a kill.
+            let _ = ring.flush_at(self.media.now());
+        }
     }
 }
 
@@ -415,6 +427,7 @@ impl Cache {
             if size == ring.size() {
                 return Ok(());
             }
+            ring.flush()?;
             ring.mark_changed();
             if size > ring.size() {
                 open::add_free(&**ring.file(), ring.size(), size)?;
@@ -525,9 +538,11 @@ impl Cache {
         let mut ring = self.ring.write();
         let (file, last_tid) = (ring.file().clone(), ring.last_tid());
         let is_needed = self.is_kept && !ring.is_off();
+        let flushed = if is_needed { ring.flush_at(self.media.now()) } else { Ok(()) };
         let journal = if is_needed { ring.take_journal() } else { Journal::default() };
         if !close {
             drop(ring);
+            flushed?;
             if !is_needed || !saved.is_behind(&journal, last_tid) {
                 return Ok(());
             }
@@ -541,7 +556,10 @@ impl Cache {
             }
             return saved.write_header(&*file, last_tid);
         }
-        let done = if is_needed { self.save_all(saved, &mut ring, &journal) } else { Ok(()) };
+        let done = match flushed {
+            Ok(()) if is_needed => self.save_all(saved, &mut ring, &journal),
+            flushed => flushed,
+        };
         if done.is_err() {
             ring.turn_off();
         }

@@ -3,6 +3,8 @@
 //! The file is a ring: a store writes at the pointer and evicts the blocks that are in the way, oldest first. Behind
 //! the newest block there is always a free one, so that the pointer can be found again when the file is opened.
 //!
+//! New blocks are gathered in memory and written together: see [`span`](super::span).
+//!
 //! Invariants: the blocks cover the file without gaps, whatever moment the process dies at. At most one current
 //! revision of an object, and no former one that ends after the current one starts. After an error the ring is off:
 //! its index is empty, and what the file has on the disk was true for the last tid in its header.
@@ -10,14 +12,14 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::format::{
     self, BLOCK_HEADER_LEN, BLOCK_LEN_MAX, BlockHeader, BlockMark, END_AT, FORMER_ID_END, HEADER_LEN,
-    MARK_LEN, OVERHEAD,
+    MARK_LEN, OVERHEAD, not_as_written,
 };
 use super::index::{Index, IndexEntry, Place};
 use super::journal::{Journal, NoteKeeper};
+use super::span::Blocks;
 use super::sums::{self, SumRecord};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::media::{MediaFile, Time};
@@ -27,10 +29,14 @@ use crate::storage::media::{MediaFile, Time};
 const REARRANGE_SHARE: f64 = 0.8;
 /// Space for a block that is being written is kept for the next one up to this length.
 const SCRATCH_LEN_MAX: usize = 1 << 20;
+/// Most bytes of new blocks that are gathered in memory.
+const SPAN_LEN_MAX: u64 = 256 << 10;
+/// At most this part of the file is covered while blocks are gathered: a kill loses it.
+const SPAN_SHARE: u64 = 4;
 
 /// The open file and its index.
 pub struct Ring {
-    file: Arc<dyn MediaFile>,
+    blocks: Blocks,
     /// Length of the file.
     size: u64,
     /// The pointer: where the next block is written. The start of a block, or the end of the file.
@@ -43,8 +49,6 @@ pub struct Ring {
     last_in_header: Tid,
     evictions: u64,
     state: RingState,
-    /// Reads that do not wait are not possible here.
-    cannot_tell: AtomicBool,
     scratch: Vec<u8>,
     /// For what is beside the file.
     journal: Journal,
@@ -117,7 +121,7 @@ pub enum Invalidated {
 impl Ring {
     pub fn new(file: Arc<dyn MediaFile>, size: u64, last_tid: Tid, contents: Contents) -> Ring {
         Ring {
-            file,
+            blocks: Blocks::new(file),
             size,
             pos: contents.pos,
             index: contents.index,
@@ -126,15 +130,15 @@ impl Ring {
             last_in_header: last_tid,
             evictions: 0,
             state: RingState::On,
-            cannot_tell: AtomicBool::new(false),
             scratch: Vec::new(),
             journal: Journal::default(),
             note: None,
         }
     }
 
+    /// The file. It has all blocks after [`Ring::flush`].
     pub fn file(&self) -> &Arc<dyn MediaFile> {
-        &self.file
+        self.blocks.file()
     }
 
     pub fn size(&self) -> u64 {
@@ -222,10 +226,11 @@ impl Ring {
     /// Ends the use of the file after an error, until [`Ring::replace`].
     pub fn turn_off(&mut self) {
         self.state = RingState::Off;
+        self.blocks.forget();
         self.index.clear();
         self.used = 0;
         // The file's blocks are not wrong, and may not be writable: an error here changes nothing.
-        let _ = self.file.set_len(HEADER_LEN);
+        let _ = self.file().set_len(HEADER_LEN);
     }
 
     /// Ends the use of the file, which keeps its contents.
@@ -236,6 +241,7 @@ impl Ring {
 
     /// Takes other contents, after the file was changed.
     pub fn replace(&mut self, size: u64, contents: Contents) {
+        self.blocks.forget();
         (self.size, self.pos) = (size, contents.pos);
         (self.index, self.used) = (contents.index, contents.used);
         self.state = RingState::On;
@@ -309,25 +315,22 @@ impl Ring {
     }
 
     fn read_at(&self, buf: &mut [u8], pos: u64, now: bool) -> Result<usize, ReadError> {
-        if now && !self.cannot_tell.load(Ordering::Relaxed) {
-            match self.file.read_at_now(buf, pos) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(ReadError::Cold(pos, buf.len() as u64));
-                }
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                    self.cannot_tell.store(true, Ordering::Relaxed);
-                }
-                read => return Ok(read?),
-            }
+        if !now {
+            return Ok(self.blocks.read_at(buf, pos)?);
         }
-        Ok(self.file.read_at(buf, pos)?)
+        match self.blocks.read_at_now(buf, pos) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(ReadError::Cold(pos, buf.len() as u64))
+            }
+            read => Ok(read?),
+        }
     }
 
     /// The end of a former revision.
     pub fn end_of(&self, entry: &IndexEntry) -> io::Result<Tid> {
         let mut bytes = [0; BLOCK_HEADER_LEN];
         let pos = entry.place.pos();
-        let len = self.file.read_at(&mut bytes, pos)?;
+        let len = self.blocks.read_at(&mut bytes, pos)?;
         BlockHeader::parse(bytes.get(..len).unwrap_or_default())
             .filter(|header| header.oid == entry.oid && header.start == entry.start)
             .map(|header| header.end)
@@ -426,7 +429,7 @@ impl Ring {
     /// The current revision becomes a former one.
     fn end(&mut self, current: &IndexEntry, end: Tid) -> io::Result<()> {
         let pos = current.place.pos();
-        self.write(&end.to_bytes(), pos + END_AT)?;
+        self.change(&end.to_bytes(), pos + END_AT)?;
         self.record(SumRecord::Ended { pos, end });
         self.index.remove(current);
         self.index.insert(IndexEntry { place: Place::new(pos, current.place.len_max(), false), ..*current });
@@ -435,7 +438,7 @@ impl Ring {
 
     fn drop_current(&mut self, current: &IndexEntry) -> io::Result<()> {
         let mut mark = [0; MARK_LEN];
-        let read = self.file.read_at(&mut mark, current.place.pos())?;
+        let read = self.blocks.read_at(&mut mark, current.place.pos())?;
         match BlockMark::parse(mark.get(..read).unwrap_or_default()) {
             Some(BlockMark::Revision(len)) => self.free(current, len),
             _ => Err(not_as_written(current.place.pos())),
@@ -443,37 +446,50 @@ impl Ring {
     }
 
     fn free(&mut self, entry: &IndexEntry, len: u64) -> io::Result<()> {
-        self.write(format::free_mark(len).as_slice(), entry.place.pos())?;
+        self.change(format::free_mark(len).as_slice(), entry.place.pos())?;
         self.index.remove(entry);
         self.used = self.used.saturating_sub(len);
         Ok(())
     }
 
-    /// Writes a block at the pointer. First all of it as a free block, then the mark that makes it a revision.
+    /// Puts a block at the pointer.
     fn put(&mut self, oid: Oid, start: Tid, end: Tid, data: &[u8]) -> io::Result<()> {
         let data_len = u32::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let len = OVERHEAD + u64::from(data_len);
         // One byte more, so that a free block follows.
-        let free = self.make_room(len + 1)?;
+        let needed = len + 1;
+        if self.pos + needed > self.size {
+            self.flush()?;
+            self.pos = HEADER_LEN;
+            self.journal.turn();
+        }
+        let span_len_max = SPAN_LEN_MAX.min(self.size / SPAN_SHARE);
+        let is_gathered = needed <= span_len_max / 2;
+        if !self.blocks.has_room(needed) || !is_gathered {
+            self.flush()?;
+        }
+        if is_gathered && !self.blocks.has_gathered() {
+            self.journal.is_changed = true;
+            self.blocks.begin(self.pos, needed, span_len_max, self.size)?;
+        }
+        let free = self.make_room(needed)?;
         let pos = self.pos;
         let header = BlockHeader { len, oid, start, end, version_len: 0, data_len };
         let mut block = std::mem::take(&mut self.scratch);
         block.clear();
-        header.append_block(free, data, &mut block);
-        block.extend_from_slice(format::free_mark(free - len).as_slice());
-        self.write(&block, pos)?;
-        let mark = format::revision_mark(len);
-        self.write(mark.as_slice(), pos)?;
+        header.append_block(data, &mut block);
         if self.note.is_some() {
-            block.truncate(len as usize);
-            if let Some(old_mark) = block.get_mut(..MARK_LEN) {
-                old_mark.copy_from_slice(mark.as_slice());
-            }
             let sum = sums::block_sum(&block);
             self.record(SumRecord::Stored { pos, len: len as u32, sum });
             if end != Tid::ZERO {
                 self.record(SumRecord::Ended { pos, end });
             }
+        }
+        self.journal.is_changed = true;
+        if is_gathered {
+            self.blocks.gather(&block, free)?;
+        } else {
+            self.write(&mut block, free)?;
         }
         if block.capacity() <= SCRATCH_LEN_MAX {
             self.scratch = block;
@@ -485,9 +501,37 @@ impl Ring {
         Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8], pos: u64) -> io::Result<()> {
+    /// Writes a block at the pointer, where there is room of `free` bytes. First all of it as a free block, then the
+    /// mark that makes it a revision.
+    fn write(&mut self, block: &mut Vec<u8>, free: u64) -> io::Result<()> {
+        let mark = format::revision_mark(block.len() as u64);
+        let behind = format::free_mark(free - block.len() as u64);
+        block.extend_from_slice(behind.as_slice());
+        let covering = format::free_mark(free);
+        if let Some(first) = block.get_mut(..MARK_LEN) {
+            first.copy_from_slice(covering.as_slice());
+        }
+        self.blocks.write(block, self.pos)?;
+        self.blocks.write(mark.as_slice(), self.pos)
+    }
+
+    /// Writes the blocks that were gathered.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.journal.is_changed |= self.blocks.has_gathered();
+        self.blocks.flush()
+    }
+
+    /// As [`Ring::flush`], with the time of now, as [`Ring::before_change`] needs it.
+    pub fn flush_at(&mut self, now: Time) -> io::Result<()> {
+        if self.blocks.has_gathered() {
+            self.before_change(now)?;
+        }
+        self.flush()
+    }
+
+    fn change(&mut self, bytes: &[u8], pos: u64) -> io::Result<()> {
         self.journal.is_changed = true;
-        self.file.write_at(bytes, pos)
+        self.blocks.change(bytes, pos)
     }
 
     fn record(&mut self, record: SumRecord) {
@@ -496,18 +540,13 @@ impl Ring {
         }
     }
 
-    /// Evicts what is in the way of `needed` bytes at the pointer, which goes back to the first block if there are too
-    /// few to the end. Returns how many are free. The file is not changed.
+    /// Evicts what is in the way of `needed` bytes at the pointer. Returns how many are free. The file is not changed.
     fn make_room(&mut self, needed: u64) -> io::Result<u64> {
-        if self.pos + needed > self.size {
-            self.pos = HEADER_LEN;
-            self.journal.turn();
-        }
-        let mut free = 0;
+        let mut free = self.blocks.cleared();
         while free < needed {
             let pos = self.pos + free;
             let mut bytes = [0; BLOCK_HEADER_LEN];
-            let read = self.file.read_at(&mut bytes, pos)?;
+            let read = self.blocks.read_at(&mut bytes, pos)?;
             let bytes = bytes.get(..read).unwrap_or_default();
             let mark = BlockMark::parse(bytes).filter(|mark| pos + mark.len() <= self.size);
             let mark = mark.ok_or_else(|| not_as_written(pos))?;
@@ -534,9 +573,4 @@ fn check(block: &[u8], entry: &IndexEntry) -> Option<BlockHeader> {
         && (header.end == Tid::ZERO) == entry.place.is_current()
         && again == entry.oid.to_bytes();
     is_expected.then_some(header)
-}
-
-fn not_as_written(pos: u64) -> io::Error {
-    let what = format!("the block at {pos} is not the one that was written there");
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }
