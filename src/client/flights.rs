@@ -39,8 +39,15 @@ pub struct Flight {
     link: LinkId,
     /// The last transaction that views saw when it was sent.
     last: Tid,
-    landed: Mutex<Option<Landed>, rank::Flight>,
+    state: Mutex<FlightState, rank::Flight>,
     changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct FlightState {
+    landed: Option<Landed>,
+    /// A thread waits: most flights land before any does.
+    is_awaited: bool,
 }
 
 /// The loads of one client.
@@ -51,7 +58,7 @@ impl Flights {
     /// The load of `oid` before `before`: one that is under way, or a new one that the caller sends (`true`). `last`:
     /// the last transaction that views see.
     pub fn join(&self, link: LinkId, oid: Oid, before: Tid, last: Tid) -> (Arc<Flight>, bool) {
-        let new = || Arc::new(Flight { link, last, landed: Mutex::default(), changed: Condvar::new() });
+        let new = || Arc::new(Flight { link, last, state: Mutex::default(), changed: Condvar::new() });
         match self.0.lock().entry((oid, before)) {
             // An answer about the past does not depend on the moment; one about the newest state does.
             Entry::Occupied(entry)
@@ -75,26 +82,34 @@ impl Flights {
         {
             entry.remove();
         }
-        *flight.landed.lock() = Some(landed);
-        flight.changed.notify_all();
+        let mut state = flight.state.lock();
+        state.landed = Some(landed);
+        let is_awaited = state.is_awaited;
+        drop(state);
+        if is_awaited {
+            flight.changed.notify_all();
+        }
     }
 }
 
 impl Flight {
     /// Waits for the end, which comes at the latest when the link ends.
     pub fn wait(&self) -> Landed {
-        let mut landed = self.landed.lock();
+        let mut state = self.state.lock();
         loop {
-            match &*landed {
+            match &state.landed {
                 Some(landed) => return landed.clone(),
-                None => landed = self.changed.wait(landed),
+                None => {
+                    state.is_awaited = true;
+                    state = self.changed.wait(state);
+                }
             }
         }
     }
 
     #[cfg(test)]
     fn has_landed(&self) -> bool {
-        self.landed.lock().is_some()
+        self.state.lock().landed.is_some()
     }
 }
 

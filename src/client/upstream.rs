@@ -46,6 +46,12 @@ pub struct Upstream {
     next_link: AtomicU64,
 }
 
+/// The load of a revision, and if it is a new one, what is to be sent for it.
+type BegunLoad<F> = (Arc<Flight>, Option<(Call<'static>, F)>);
+
+/// What a call ends with.
+type AnswerOrEnd<'a> = std::result::Result<Answer<'a>, LinkError>;
+
 /// The link in use, and what is known without one.
 struct LinkState {
     link: Option<InUse>,
@@ -355,7 +361,37 @@ impl Upstream {
             return Ok(Started::Cached(revision));
         }
         self.timeline.cache().missed(oid, before);
-        Ok(Started::UnderWay(self.send(&self.in_use()?, oid, before)))
+        let in_use = self.in_use()?;
+        let (flight, begun) = self.begin_load(&in_use, oid, before);
+        if let Some((call, on_answer)) = begun {
+            in_use.link.start(&call, on_answer);
+        }
+        Ok(Started::UnderWay(flight))
+    }
+
+    /// Begins many loads. Those that are not cached are asked for together.
+    pub fn start_many(self: &Arc<Self>, oids: &[Oid], before: Tid) -> Vec<Result<Started>> {
+        // First all that may wait: between the begin of a load and its message nothing does, for others may wait for
+        // the same one.
+        let cached: Vec<_> = oids.iter().map(|oid| self.cached(*oid, before)).collect();
+        let is_cached = cached.iter().all(Option::is_some);
+        let in_use = if is_cached { None } else { Some(self.in_use()) };
+        let mut begun = Vec::new();
+        let start = |(oid, cached): (&Oid, Option<Revision>)| match (cached, &in_use) {
+            (Some(revision), _) => Ok(Started::Cached(revision)),
+            (None, Some(Ok(in_use))) => {
+                self.timeline.cache().missed(*oid, before);
+                let (flight, new) = self.begin_load(in_use, *oid, before);
+                begun.extend(new);
+                Ok(Started::UnderWay(flight))
+            }
+            (None, _) => self.start(*oid, before),
+        };
+        let started = oids.iter().zip(cached).map(start).collect();
+        if let Some(Ok(in_use)) = in_use {
+            in_use.link.start_all(begun);
+        }
+        started
     }
 
     /// The result of a load that was begun. If the link is lost, it is begun again on the next.
@@ -383,27 +419,27 @@ impl Upstream {
         (flight, is_new.then_some(place))
     }
 
-    fn send(self: &Arc<Self>, in_use: &InUse, oid: Oid, before: Tid) -> Arc<Flight> {
+    /// The load of a revision, and if it is a new one, what is to be sent for it.
+    fn begin_load(
+        self: &Arc<Self>,
+        in_use: &InUse,
+        oid: Oid,
+        before: Tid,
+    ) -> BegunLoad<impl FnOnce(&Link, AnswerOrEnd<'_>) + Send + 'static + use<>> {
         let (flight, place) = self.join(in_use, oid, before);
-        if let Some(place) = place {
+        let begun = place.map(|place| {
             let (upstream, id, sent) = (Arc::clone(self), in_use.id, Arc::clone(&flight));
-            in_use.link.start(&Call::LoadBefore { oid, before }, move |link, answer| {
+            let on_answer = move |link: &Link, answer: AnswerOrEnd<'_>| {
                 let landed = upstream.answered(link, id, place, oid, answer);
                 upstream.flights.land(oid, before, &sent, landed);
-            });
-        }
-        flight
+            };
+            (Call::LoadBefore { oid, before }, on_answer)
+        });
+        (flight, begun)
     }
 
     /// The answer to a load, in the thread of the link.
-    fn answered(
-        &self,
-        link: &Link,
-        id: LinkId,
-        place: Place,
-        oid: Oid,
-        answer: std::result::Result<Answer<'_>, LinkError>,
-    ) -> Landed {
+    fn answered(&self, link: &Link, id: LinkId, place: Place, oid: Oid, answer: AnswerOrEnd<'_>) -> Landed {
         let Ok(answer) = answer else { return Landed::LinkEnded };
         match answer.loaded() {
             Ok(None) => Landed::Found(None),

@@ -2,10 +2,13 @@
 
 use super::flights::Revision;
 use super::recent::Place;
-use super::upstream::Upstream;
+use super::upstream::{Started, Upstream};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Arc;
 use crate::storage::{Result, StorageError};
+
+/// Objects that are prefetched in one step.
+const AT_ONCE: usize = 256;
 
 /// A snapshot: all that was committed before one moment, and nothing later, until it is refreshed.
 ///
@@ -109,11 +112,19 @@ impl View {
     /// # }
     /// ```
     pub fn load_many(&self, oids: &[Oid]) -> Vec<Result<Option<Revision>>> {
-        let started: Vec<_> = oids.iter().map(|oid| (*oid, self.upstream.start(*oid, self.start))).collect();
-        let landed = |(oid, started): (Oid, Result<_>)| {
-            started.and_then(|started| self.upstream.landed(oid, self.start, started))
+        let started = self.upstream.start_many(oids, self.start);
+        // Answers come in the order of the requests. So this thread is woken once, not for each.
+        let last = started.iter().rev().flatten().find_map(|started| match started {
+            Started::UnderWay(flight) => Some(flight),
+            Started::Cached(_) => None,
+        });
+        if let Some(last) = last {
+            last.wait();
+        }
+        let landed = |(oid, started): (&Oid, Result<_>)| {
+            started.and_then(|started| self.upstream.landed(*oid, self.start, started))
         };
-        let landed: Vec<_> = started.into_iter().map(landed).collect();
+        let landed: Vec<_> = oids.iter().zip(started).map(landed).collect();
         landed.into_iter().map(|landed| self.check_era().and(landed)).collect()
     }
 
@@ -122,6 +133,7 @@ impl View {
     ///
     /// Errors: `Disconnected`.
     pub fn prefetch(&self, oids: &[Oid]) -> Result<()> {
-        oids.iter().try_for_each(|oid| self.upstream.start(*oid, self.start).map(drop))
+        let mut started = oids.chunks(AT_ONCE).flat_map(|oids| self.upstream.start_many(oids, self.start));
+        started.try_for_each(|started| started.map(drop))
     }
 }

@@ -16,6 +16,9 @@ use crate::wire::calls::{Call, CallIds};
 use crate::wire::mac::RunningMac;
 use crate::wire::protocol::Wire;
 
+/// Calls of [`Link::start_all`] in one message to the network.
+const SENT_TOGETHER: usize = 64;
+
 /// What becomes of an answer.
 type OnAnswer = Box<dyn FnOnce(&Link, Result<Answer<'_>, LinkError>) + Send>;
 
@@ -105,6 +108,28 @@ impl Link {
         }
     }
 
+    /// As [`Link::start`], for calls with short arguments, which are sent together.
+    pub fn start_all<'c, F>(&self, calls: impl IntoIterator<Item = (Call<'c>, F)>)
+    where
+        F: FnOnce(&Link, Result<Answer<'_>, LinkError>) + Send + 'static,
+    {
+        let mut calls = calls.into_iter().peekable();
+        while calls.peek().is_some() {
+            let together = calls.by_ref().take(SENT_TOGETHER).filter_map(|(call, on_answer)| {
+                let pending = PendingCall { on_answer: Box::new(on_answer), is_awaited: false };
+                Some((self.add(pending)?, call))
+            });
+            let together: Vec<(i64, Call<'_>)> = together.collect();
+            if together.is_empty() {
+                continue;
+            }
+            self.put(Weight::Light, |wire, out| {
+                together.iter().for_each(|(id, call)| wire.put_call(*id, call, out));
+            });
+            self.0.turn.call_thread();
+        }
+    }
+
     /// As [`Link::start`], for the thread that keeps the link alive: never waits.
     pub(super) fn start_now(&self, call: &Call<'_>) -> io::Result<()> {
         self.0.turn.calling();
@@ -121,12 +146,16 @@ impl Link {
 
     /// The id of the call; `None`: the link has ended.
     fn begin(&self, call: &Call<'_>, pending: PendingCall) -> Option<i64> {
+        let id = self.add(pending)?;
+        self.put(Weight::of(call), |wire, out| wire.put_call(id, call, out));
+        Some(id)
+    }
+
+    /// The id of a call that will be sent at once; `None`: the link has ended.
+    fn add(&self, pending: PendingCall) -> Option<i64> {
         self.0.turn.calling();
         match self.0.pending.add(pending) {
-            Ok(id) => {
-                self.put(Weight::of(call), |wire, out| wire.put_call(id, call, out));
-                Some(id)
-            }
+            Ok(id) => Some(id),
             Err((pending, cause)) => {
                 self.0.turn.answered();
                 (pending.on_answer)(self, Err(LinkError::Ended(cause)));

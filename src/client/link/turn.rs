@@ -76,7 +76,10 @@ impl<T> Slot<T> {
     pub fn fill(&self, result: Result<T, LinkError>) {
         let mut state = self.state.lock();
         state.result = Some(result);
-        if state.is_waiting {
+        let is_waiting = state.is_waiting;
+        // Else the woken thread would have to wait for the lock.
+        drop(state);
+        if is_waiting {
             self.is_filled.notify_one();
         }
     }
