@@ -133,7 +133,7 @@ impl Client {
     /// # }
     /// ```
     ///
-    /// Errors: `NoBlob`; `Unsupported` without [`ClientOptions::blob_dir`].
+    /// Errors: `NoBlob`; `Refused` without [`ClientOptions::blob_dir`].
     pub fn open_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile> {
         self.require_blobs()?.load_blob(oid, serial)
     }

@@ -54,8 +54,13 @@ impl Client {
         let receiving = Arc::new(Receiving::default());
         let link = start(dialled, Arc::clone(&receiving) as _, LinkOptions::default()).expect("threads");
         call(&link, &Call::Register { storage: "1", read_only: false });
-        let options =
-            BlobCacheOptions { dir: dir.into(), size: None, check_percent: 10, name: "test".into() };
+        let options = BlobCacheOptions {
+            dir: dir.into(),
+            size: None,
+            check_percent: 10,
+            name: "test".into(),
+            serves_clients: false,
+        };
         Client { link, receiving, cache: BlobCache::open(options).unwrap() }
     }
 

@@ -26,25 +26,25 @@ const COUNT: usize = 40;
 
 /// A blob of the server.
 #[derive(Clone, Copy, Debug)]
-struct Known {
-    oid: Oid,
-    tid: Tid,
-    len: usize,
+pub struct Known {
+    pub oid: Oid,
+    pub tid: Tid,
+    pub len: usize,
 }
 
 impl Known {
-    fn content(&self) -> Vec<u8> {
+    pub fn content(&self) -> Vec<u8> {
         vec![self.oid.0 as u8; self.len]
     }
 
-    fn parse(line: &str) -> Known {
+    pub fn parse(line: &str) -> Known {
         let parts: Vec<_> = line.split(' ').collect();
         let id = |text| u64::from_str_radix(text, 16).unwrap();
         Known { oid: Oid(id(parts[0])), tid: Tid(id(parts[1])), len: parts[2].parse().unwrap() }
     }
 }
 
-fn read(blob: &BlobFile) -> Vec<u8> {
+pub fn read(blob: &BlobFile) -> Vec<u8> {
     let mut data = vec![0; blob.len as usize];
     assert_eq!(blob.read_at(&mut data, 0).unwrap(), data.len());
     data
@@ -65,8 +65,14 @@ fn load(cache: &Arc<BlobCache>, known: &Known) -> Vec<u8> {
 }
 
 fn open(dir: &Path, size: Option<u64>) -> Arc<BlobCache> {
-    BlobCache::open(BlobCacheOptions { dir: dir.into(), size, check_percent: 10, name: "test".into() })
-        .unwrap()
+    BlobCache::open(BlobCacheOptions {
+        dir: dir.into(),
+        size,
+        check_percent: 10,
+        name: "test".into(),
+        serves_clients: false,
+    })
+    .unwrap()
 }
 
 fn server() -> Server {
@@ -133,7 +139,7 @@ fn total(dir: &Path) -> u64 {
 }
 
 /// Every file with the name of a blob is the whole blob.
-fn check_files(dir: &Path, known: &[Known]) {
+pub fn check_files(dir: &Path, known: &[Known]) {
     let cache = open(dir, None);
     for known in known {
         if let Some(blob) = cache.get(known.oid, known.tid).unwrap() {

@@ -4,7 +4,10 @@
 mod support;
 
 mod blob_cuts;
+mod blob_eviction;
+mod blob_library;
 mod blob_middle;
+mod blob_sharing;
 mod blob_transfers;
 mod blob_waits;
 mod blobs;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::claims::Claims;
+use super::claims::{Claimed, Claims};
 use super::download::{BlobDownload, Destination, LOG};
 use super::lock::DirLocks;
 use super::size_check::SizeCheck;
@@ -29,6 +29,9 @@ pub struct BlobCacheOptions {
     pub check_percent: u8,
     /// The name of the client, for its thread.
     pub name: String,
+    /// This process is a server, whose clients may use the same directory. A download does not wait for another
+    /// process, which may be such a client: it has the lock while it waits for this server.
+    pub serves_clients: bool,
 }
 
 /// The result of [`BlobCache::begin`].
@@ -48,6 +51,7 @@ pub struct BlobCache {
     claimed: Arc<Claims>,
     /// Makes the names of downloads unique.
     next_number: AtomicU64,
+    serves_clients: bool,
 }
 
 impl BlobCache {
@@ -60,8 +64,9 @@ impl BlobCache {
         let locks = DirLocks::new(dir.base()).map_err(opening())?;
         let check = Arc::new(SizeCheck::new(&dir, &locks, options.name));
         check.set_size(options.size, options.check_percent);
-        let claimed = Arc::default();
-        Ok(Arc::new(BlobCache { dir, locks, check, claimed, next_number: AtomicU64::new(0) }))
+        let (claimed, next_number, serves_clients) =
+            (Arc::default(), AtomicU64::new(0), options.serves_clients);
+        Ok(Arc::new(BlobCache { dir, locks, check, claimed, next_number, serves_clients }))
     }
 
     /// Where blobs wait that are to be committed.
@@ -89,7 +94,8 @@ impl BlobCache {
     }
 
     /// A blob that is in the cache, or the right to download it. Waits for a thread or a process that downloads it, and
-    /// for a process that uses the same of the 997 directories.
+    /// for a process that uses the same of the 997 directories. A server does not wait for processes: it downloads what
+    /// its reader needs, and the blob is not put into the cache.
     ///
     /// Errors: `Io` if the other process does not release its lock for ten minutes.
     pub fn begin(self: &Arc<Self>, oid: Oid, serial: Tid) -> Result<Begun> {
@@ -97,42 +103,55 @@ impl BlobCache {
             if let Some(blob) = self.get(oid, serial)? {
                 return Ok(Begun::There(blob));
             }
-            if let Some(claim) = self.claimed.claim((oid, serial)) {
-                break claim;
+            match self.claimed.claim((oid, serial)) {
+                Claimed::Claim(claim) => break claim,
+                Claimed::Waited => {}
+                Claimed::Unnamed(file, len) => {
+                    let path = self.dir.path(oid, serial);
+                    return Ok(Begun::There(BlobFile { file, len, path, is_unnamed: true }));
+                }
             }
         };
         let path = self.dir.path(oid, serial);
         let doing = || StorageError::io(format!("storing the blob {}", path.display()));
         let (home, _) = self.dir.make_home(oid).map_err(doing())?;
-        let lock = self.locks.wait_shared(number_of(oid), LOCK_WAIT_MAX).map_err(doing())?;
+        let into = Destination { dir: Arc::clone(&self.dir), home, check: Arc::clone(&self.check) };
+        let wait_max = if self.serves_clients { Duration::ZERO } else { LOCK_WAIT_MAX };
+        let lock = self.locks.wait_shared(number_of(oid), wait_max).map_err(doing())?;
         let Some(lock) = lock else {
+            if self.serves_clients {
+                let download = BlobDownload::unnamed(into, (oid, serial), claim).map_err(doing())?;
+                return Ok(Begun::Download(download));
+            }
             let busy = io::Error::new(io::ErrorKind::TimedOut, "another process has locked its directory");
             return Err(doing()(busy));
         };
         if let Some(blob) = self.get(oid, serial)? {
             return Ok(Begun::There(blob));
         }
-        let into = Destination { dir: Arc::clone(&self.dir), home, check: Arc::clone(&self.check) };
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let download = BlobDownload::new(into, (oid, serial), number, claim, lock).map_err(doing())?;
         Ok(Begun::Download(download))
     }
 
-    /// Keeps a blob that was committed as revision `tid`. Its file gets another name; it is not copied. Does not wait
-    /// for another process that uses the same directory: the blob can be downloaded again. What goes wrong is logged.
+    /// Keeps a blob that was committed as revision `tid`. Its file gets another name; it is not copied. If another
+    /// process uses the same directory now, the blob is not kept: it can be downloaded again. What goes wrong is
+    /// logged.
     pub fn keep_committed(&self, oid: Oid, tid: Tid, mut blob: StagedBlob) {
-        let kept = self.locks.wait_shared(number_of(oid), Duration::ZERO).and_then(|lock| match lock {
-            Some(_lock) => {
-                let len = blob.read()?.len;
-                blob.place(tid)?;
-                Ok(len)
-            }
-            None => Err(io::Error::new(io::ErrorKind::TimedOut, "another process has locked its directory")),
+        let path = self.dir.path(oid, tid);
+        let kept = self.locks.wait_shared(number_of(oid), Duration::ZERO).and_then(|lock| {
+            let Some(_lock) = lock else { return Ok(None) };
+            let len = blob.read()?.len;
+            blob.place(tid)?;
+            Ok(Some(len))
         });
         match kept {
-            Ok(len) => self.check.has_grown(len),
+            Ok(Some(len)) => self.check.has_grown(len),
+            Ok(None) => {
+                let path = path.display();
+                log::debug!(target: LOG, "{path}: a committed blob is not kept, another process has locked its directory");
+            }
             Err(error) => {
-                let path = self.dir.path(oid, tid);
                 log::warn!(target: LOG, "{}: a committed blob is not kept in the cache: {error}", path.display());
             }
         }

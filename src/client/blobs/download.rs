@@ -2,6 +2,7 @@
 //!
 //! Its bytes go to a file with a name of its own, beside the place where it will be. So what a killed process left
 //! cannot become part of it (Python's clients append to such a file), and a file with the final name is complete.
+//! A file of a blob that is not to be in the cache has no name.
 
 use std::ffi::OsString;
 use std::io;
@@ -32,20 +33,21 @@ pub(super) struct Destination {
 
 /// A blob that is being received. Dropping this removes what has arrived.
 ///
-/// No other thread and no other process downloads the same blob while this exists.
+/// No other thread downloads the same blob while this exists; nor does another process, unless this has no lock.
 pub struct BlobDownload {
     into: Destination,
     oid: Oid,
     serial: Tid,
     file: Arc<dyn MediaFile>,
-    /// Of the file; empty once it is renamed.
+    /// Of the file; empty once it is renamed, and without a lock.
     name: OsString,
     /// Bytes that were written.
     len: u64,
     written_back: u64,
     // Released in this order, after the file is gone: the next thread of this process needs no lock.
-    _claim: Claim,
-    _lock: DirLock,
+    claim: Claim,
+    /// `None`: another process has it, and the blob will not be in the cache.
+    lock: Option<DirLock>,
 }
 
 impl BlobDownload {
@@ -66,17 +68,18 @@ impl BlobDownload {
         // Left by a process that had this one's number.
         remove_if_there(&*into.home, name.clone())?;
         let file = into.home.create(&name, Readers::Owner)?;
-        Ok(BlobDownload {
-            into,
-            oid,
-            serial,
-            file,
-            name,
-            len: 0,
-            written_back: 0,
-            _claim: claim,
-            _lock: lock,
-        })
+        let lock = Some(lock);
+        Ok(BlobDownload { into, oid, serial, file, name, len: 0, written_back: 0, claim, lock })
+    }
+
+    /// Another process has the lock.
+    pub(super) fn unnamed(
+        into: Destination,
+        (oid, serial): (Oid, Tid),
+        claim: Claim,
+    ) -> io::Result<BlobDownload> {
+        let (file, name) = (into.dir.create_unnamed()?, OsString::new());
+        Ok(BlobDownload { into, oid, serial, file, name, len: 0, written_back: 0, claim, lock: None })
     }
 
     /// The object.
@@ -119,20 +122,34 @@ impl BlobDownload {
 
     /// The server has sent the last byte: the blob gets its name, and is in the cache from now on. Waits until its data
     /// is on the disk: a power failure would otherwise leave a file of the right name without the right content.
+    ///
+    /// Without the lock there is no name and nothing to wait for.
     pub fn finish(mut self) -> Result<BlobFile> {
         let path = self.path();
         let doing = || StorageError::io(format!("storing the blob {}", path.display()));
-        self.complete().map_err(doing())?;
-        self.into.check.has_grown(self.len);
-        Ok(BlobFile { file: Arc::clone(&self.file), len: self.len, path })
+        self.check_len().map_err(doing())?;
+        let is_unnamed = self.lock.is_none();
+        if !is_unnamed {
+            self.give_name().map_err(doing())?;
+            self.into.check.has_grown(self.len);
+        }
+        let blob = BlobFile { file: Arc::clone(&self.file), len: self.len, path, is_unnamed };
+        if is_unnamed {
+            self.claim.share(&blob);
+        }
+        Ok(blob)
     }
 
-    fn complete(&mut self) -> io::Result<()> {
+    fn check_len(&self) -> io::Result<()> {
         let len = self.file.len()?;
         if len != self.len {
             let what = format!("{len} of {} bytes are in the file", self.len);
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
         }
+        Ok(())
+    }
+
+    fn give_name(&mut self) -> io::Result<()> {
         // As Python: for the owner only.
         self.file.protect(0)?;
         self.file.sync()?;

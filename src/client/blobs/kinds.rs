@@ -39,6 +39,7 @@ impl ClientBlobs {
             size: options.blob_cache_size,
             check_percent: options.blob_cache_size_check,
             name: options.name.clone(),
+            serves_clients: options.list_missed,
         })?;
         Ok(Some(ClientBlobs::Cache(cache)))
     }

@@ -75,14 +75,15 @@ impl DirLocks {
         Ok(Some(DirLock { locks: Arc::clone(self), number }))
     }
 
-    /// The lock of a directory that exists, for a download or a commit. `None`: another process has had it all the
-    /// time, or a removal of this one.
+    /// The lock of a directory that exists, for a download or a commit. Waits for a removal of this process, which is
+    /// short. `None`: another process has had it all the time.
     pub fn wait_shared(self: &Arc<Self>, number: u64, time_max: Duration) -> io::Result<Option<DirLock>> {
         let deadline = IoDeadline::after(time_max);
         let mut held = self.held.lock();
         loop {
+            let is_own_removal = held.get(&number).is_some_and(|lock| lock.users.is_none());
             let lock = self.share(&mut held, number)?;
-            if lock.is_some() || deadline.is_over() {
+            if lock.is_some() || !is_own_removal && deadline.is_over() {
                 return Ok(lock);
             }
             held = self.released.wait_timeout(held, PAUSE);
@@ -144,8 +145,19 @@ mod tests {
         drop(second);
         let removal = other_process.try_exclusive(3).unwrap().unwrap();
         assert!(here.wait_shared(3, Duration::from_millis(30)).unwrap().is_none());
-        assert!(other_process.wait_shared(3, Duration::ZERO).unwrap().is_none());
-        drop(removal);
+        assert!(other_process.try_exclusive(3).unwrap().is_none());
+        let removal = Mutex::<_, rank::BlobSizeCheck>::new(Some(removal));
+        std::thread::scope(|scope| {
+            // A removal of the same process is waited for.
+            let waits = scope.spawn(|| {
+                let lock = other_process.wait_shared(3, Duration::ZERO).unwrap();
+                (lock.is_some(), removal.lock().is_none())
+            });
+            std::thread::sleep(Duration::from_millis(30));
+            let ended = removal.lock().take();
+            drop(ended);
+            assert_eq!(waits.join().unwrap(), (true, true));
+        });
         here.wait_shared(3, Duration::ZERO).unwrap().unwrap();
     }
 }

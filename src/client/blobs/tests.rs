@@ -16,7 +16,13 @@ use crate::storage::BlobFile;
 use crate::storage::media::{Identity, MediaFile};
 
 fn options(dir: &Path) -> BlobCacheOptions {
-    BlobCacheOptions { dir: dir.into(), size: None, check_percent: 10, name: "test".into() }
+    BlobCacheOptions {
+        dir: dir.into(),
+        size: None,
+        check_percent: 10,
+        name: "test".into(),
+        serves_clients: false,
+    }
 }
 
 fn open(dir: &Path) -> Arc<BlobCache> {
@@ -392,4 +398,38 @@ fn only_old_files_of_others_are_left_over() {
     check("0x00abc.tmp", 24 * 7, true);
     check("README", 24 * 700, false);
     check(".lock", 24 * 700, false);
+}
+
+/// A client of the server may have the lock, and wait for the server.
+#[test]
+fn a_server_does_not_wait_for_another_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let (other, here) = (open(dir.path()), {
+        let options = BlobCacheOptions { serves_clients: true, ..options(dir.path()) };
+        BlobCache::open(options).unwrap()
+    });
+    here.wait_for_check();
+    let leaf = begin(&other, 1, 1);
+    let before = names(dir.path());
+    let mut first = begin(&here, 1, 1);
+    first.write(b"lost with its link").unwrap();
+    first.restart().unwrap();
+    first.write(b"blob").unwrap();
+    assert_eq!(names(dir.path()), before);
+    // A thread that wants it at the same time has the same file, as long as it is open.
+    let second = thread::scope(|scope| {
+        let second = scope.spawn(|| here.begin(Oid(1), Tid(1)).unwrap());
+        let first = first.finish().unwrap();
+        assert!(first.is_unnamed);
+        let Begun::There(second) = second.join().unwrap() else { panic!("it is downloaded again") };
+        assert_eq!((content(&first), content(&second)), (b"blob".to_vec(), b"blob".to_vec()));
+        second
+    });
+    drop(second);
+    assert!(here.get(Oid(1), Tid(1)).unwrap().is_none());
+    drop(begin(&here, 1, 1));
+    assert_eq!(names(dir.path()), before);
+    drop(leaf);
+    assert!(!download(&here, 1, 1, b"blob").is_unnamed);
+    assert_eq!(content(&other.get(Oid(1), Tid(1)).unwrap().unwrap()), b"blob");
 }

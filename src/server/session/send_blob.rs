@@ -53,7 +53,10 @@ struct OpenBlob {
     path: PathBuf,
     /// `None`: no descriptor was free, so it is opened for each chunk: the client may take the chunks as slowly as it
     /// likes.
-    file: Option<(Arc<dyn MediaFile>, Taken)>,
+    file: Option<Arc<dyn MediaFile>>,
+    /// `None` with a file: it cannot be opened again. It is sent in one go, so that there are no more of them than
+    /// threads.
+    taken: Option<Taken>,
     is_begun: bool,
     /// Bytes that are sent.
     pos: u64,
@@ -61,8 +64,10 @@ struct OpenBlob {
 
 impl OpenBlob {
     fn new(blob: BlobFile, descriptors: &Share) -> OpenBlob {
-        let BlobFile { file, len, path } = blob;
-        OpenBlob { len, path, file: descriptors.take().map(|taken| (file, taken)), is_begun: false, pos: 0 }
+        let BlobFile { file, len, path, is_unnamed } = blob;
+        let taken = descriptors.take();
+        let file = (is_unnamed || taken.is_some()).then_some(file);
+        OpenBlob { len, path, file, taken, is_begun: false, pos: 0 }
     }
 
     fn is_long(&self) -> bool {
@@ -178,10 +183,10 @@ impl Download {
             let chunk_start = wire.blob_chunk(oid, serial, CHUNK_LEN, &mut frame);
             let mut left = CHUNKS_AT_ONCE;
             while open.is_long() && !self.is_unwanted() {
-                if left == 0 {
+                if left == 0 && (open.taken.is_some() || open.file.is_none()) {
                     return Ok(Sent::Part);
                 }
-                left -= 1;
+                left = left.saturating_sub(1);
                 self.read(open, &mut frame, chunk_start, CHUNK_LEN)?;
                 self.send(&frame);
             }
@@ -198,7 +203,7 @@ impl Download {
     fn read(&self, open: &mut OpenBlob, out: &mut [u8], start: usize, len: usize) -> io::Result<()> {
         let chunk = out.get_mut(start..start + len).unwrap_or_default();
         let read = match &open.file {
-            Some((file, _)) => file.read_at(chunk, open.pos)?,
+            Some(file) => file.read_at(chunk, open.pos)?,
             None => {
                 let blobs = self.registered.hosted.storage.require_blobs().map_err(io::Error::other)?;
                 let blob = blobs.load_blob(self.oid, self.serial).map_err(io::Error::other)?;

@@ -17,7 +17,7 @@ use super::names::TARGET;
 use super::staged::{StagedBlob, Temporary};
 use crate::base::ids::Tid;
 use crate::storage::Result;
-use crate::storage::media::RealMedia;
+use crate::storage::media::{MediaFile, Readers, RealMedia};
 
 impl BlobDir {
     /// Opens a cache, and makes it if it is missing. Other clients, Python's too, may use it at the same time.
@@ -30,6 +30,16 @@ impl BlobDir {
     /// Opens the directory of a server on this machine, or on the same network file system.
     pub(crate) fn open_shared(path: &Path) -> Result<Arc<BlobDir>> {
         BlobDir::open_as(DirRole::Shared, Arc::new(RealMedia), path, false)
+    }
+
+    /// Makes a file without a name, for a blob that is not kept. Nothing of it is left when the process is killed.
+    pub(crate) fn create_unnamed(&self) -> io::Result<Arc<dyn MediaFile>> {
+        self.in_tmp(|tmp| {
+            let name = self.temporary(None);
+            let file = tmp.create(&name, Readers::Owner)?;
+            tmp.remove(&name)?;
+            Ok(file)
+        })
     }
 
     /// Removes temporary files of clients that were killed. They are recognized by their age.
@@ -59,7 +69,7 @@ impl StagedBlob {
         };
         let file = dir.read(name.as_ref())?;
         let len = file.len()?;
-        Ok(BlobFile { file, len, path: dir.path().join(name) })
+        Ok(BlobFile { file, len, path: dir.path().join(name), is_unnamed: false })
     }
 
     /// Moves the file into the directory of its object, where a server that shares the directory takes it over
@@ -133,6 +143,21 @@ mod tests {
         drop(blob);
         assert_eq!(names(&client.oid_dir(Oid(1000))), ["0x05.blob"]);
         assert_eq!(names(&dir.path().join("tmp")), [""; 0]);
+    }
+
+    #[test]
+    fn processes_make_a_cache_at_the_same_time() {
+        for _ in 0..50 {
+            let dir = tempfile::tempdir().unwrap();
+            let cache = dir.path().join("cache");
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| BlobDir::open_cache(&cache).unwrap());
+                }
+            });
+            assert_eq!(fs::read(cache.join(".layout")).unwrap(), b"zeocache");
+            assert_eq!(fs::read_dir(&cache).unwrap().count(), 2);
+        }
     }
 
     #[test]

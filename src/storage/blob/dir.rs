@@ -5,6 +5,7 @@
 //! administrator.
 
 use std::ffi::OsString;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,6 +61,8 @@ pub struct BlobDir {
     pub(super) descriptors: Descriptors,
     /// Makes the names of temporary files unique.
     next_name: AtomicU64,
+    /// The same, among the clients that use the directory: processes of two containers may have one number.
+    unique: u64,
 }
 
 /// The data of a blob.
@@ -69,6 +72,8 @@ pub struct BlobFile {
     pub len: u64,
     /// Its path, for messages.
     pub path: PathBuf,
+    /// It has no name: it is gone when this is dropped, and cannot be opened again.
+    pub(crate) is_unnamed: bool,
 }
 
 impl BlobFile {
@@ -79,7 +84,7 @@ impl BlobFile {
         let doing = || StorageError::io(format!("opening {}", path.display()));
         let file = RealMedia.open(path, Access::Read).map_err(doing())?;
         let len = file.len().map_err(doing())?;
-        Ok(BlobFile { file, len, path: path.into() })
+        Ok(BlobFile { file, len, path: path.into(), is_unnamed: false })
     }
 
     /// Reads from `pos` on, until `buf` is full or the blob ends. Returns the number of bytes. Any number of threads
@@ -136,6 +141,7 @@ impl BlobDir {
             tmp: Mutex::default(),
             descriptors: Descriptors::default(),
             next_name: AtomicU64::new(0),
+            unique: RandomState::new().hash_one(path),
         };
         if !read_only {
             dir.create().map_err(doing())?;
@@ -157,7 +163,15 @@ impl BlobDir {
         // The marker is written whole and before anything else. A client that shares the directory may look at any
         // moment, and takes a directory with files and without marker for a lawn.
         if !exists(&**root, MARKER.as_ref())? {
-            let aside = OsString::from(format!("{MARKER}{TMP_SUFFIX}"));
+            let aside = match self.role {
+                DirRole::Storage => OsString::from(format!("{MARKER}{TMP_SUFFIX}")),
+                // Several processes may make the directory at the same time.
+                DirRole::Cache | DirRole::Shared => {
+                    let mut aside = OsString::from(".");
+                    aside.push(self.temporary(None));
+                    aside
+                }
+            };
             remove_if_there(&**root, &aside)?;
             let file = root.create(&aside, Readers::ByUmask)?;
             file.write_at(self.layout.name().as_bytes(), 0)?;
@@ -380,7 +394,7 @@ impl BlobDir {
             Err(error) => return Err(doing()(error)),
         };
         let len = file.len().map_err(doing())?;
-        Ok(Some(BlobFile { file, len, path }))
+        Ok(Some(BlobFile { file, len, path, is_unnamed: false }))
     }
 
     /// Removes a blob that no revision refers to any more, if it exists.
@@ -399,11 +413,14 @@ impl BlobDir {
     pub(super) fn temporary(&self, oid: Option<Oid>) -> OsString {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
         let whose = oid.map_or_else(String::new, |oid| format!("-{oid}"));
-        let prefix = match self.role {
-            DirRole::Storage => OWN_PREFIX,
-            DirRole::Cache | DirRole::Shared => CLIENT_PREFIX,
+        let pid = std::process::id();
+        let name = match self.role {
+            DirRole::Storage => format!("{OWN_PREFIX}{pid}-{number}{whose}{TMP_SUFFIX}"),
+            DirRole::Cache | DirRole::Shared => {
+                format!("{CLIENT_PREFIX}{pid}-{:x}-{number}{whose}{TMP_SUFFIX}", self.unique)
+            }
         };
-        format!("{prefix}{}-{number}{whose}{TMP_SUFFIX}", std::process::id()).into()
+        name.into()
     }
 }
 

@@ -13,7 +13,8 @@ use crate::storage::{Refusal, Result, StorageError};
 pub(super) fn require_cache(root: Option<&dyn MediaDir>, base: &Path) -> Result<Layout> {
     let layout = Layout::Zeocache;
     match root.map(|root| read(root, base)).transpose()?.flatten() {
-        Some(found) if found != layout.name() => Err(StorageError::Refused {
+        // Empty: a client of Python is about to write it.
+        Some(found) if !found.is_empty() && found != layout.name() => Err(StorageError::Refused {
             what: Refusal::BlobLayout,
             message: format!(
                 "Directory layout `{}` selected for blob directory {}, but marker found for layout `{found}`: a cache \
