@@ -104,6 +104,7 @@ def _candidates():
 
 def _start(config, address, protocol, umask=None):
     """Runs the server with that configuration and waits until it answers at the address."""
+    started[0] += 1
     environment = dict(os.environ)
     root = _start_root(config, umask) if ROOT else None
     with open(config) as f:
@@ -121,7 +122,6 @@ def _start(config, address, protocol, umask=None):
     running[process.pid] = process
     if root:
         roots[process.pid] = root
-    started[0] += 1
     deadline = now() + START_SECONDS
     while not _answers(address, '<ssl>' in text):
         if _exit_status(process.pid) is not None:
