@@ -96,27 +96,7 @@ impl Preparing {
     fn prepare(&self, link: &Link, read_only: bool) -> Result<(), PrepareError> {
         let upstream = &self.upstream;
         let (wire, options) = (link.wire(), &upstream.options);
-        let call = Call::Register { storage: &options.storage, read_only };
-        let registered = match ask(link, &call, Some(ANSWER_MAX), |answer| answer.optional_tid()) {
-            Err(AskError::Raised(exception)) if *exception.name == *"ReadOnlyError" => {
-                return Err(PrepareError::ReadOnly);
-            }
-            Err(AskError::Link(error)) => return Err(VerifyError::Link(error).into()),
-            other => {
-                other.map_err(|error| PrepareError::Retry { why: error.to_string(), after: Some(LATER) })?
-            }
-        };
-        if wire.knows_authentication() {
-            self.send_label(link);
-        }
-        let last = match registered {
-            Some(last) => last,
-            None => {
-                let last =
-                    ask(link, &Call::LastTransaction, Some(ANSWER_MAX), |answer| answer.optional_tid());
-                answer(last)?.unwrap_or_default()
-            }
-        };
+        let last = self.register(link, read_only)?;
         let verified = verify(
             link,
             last,
@@ -165,7 +145,8 @@ impl Preparing {
             is_read_only: read_only,
             serialnos: Arc::clone(&self.serialnos),
             incoming: Arc::clone(&self.incoming),
-            sibling: self.sibling(&info),
+            // Not where a password made an older protocol necessary.
+            sibling: if wire.knows_authentication() { None } else { self.sibling(&info) },
         };
         upstream.take_into_use(in_use, info);
         Ok(())
@@ -188,6 +169,36 @@ impl Preparing {
             crate::critical!(target: LOG, "{name} {peer}: dropping stale cache: {text}");
         }
         Ok(past)
+    }
+
+    /// Registers. Returns the server's last transaction.
+    fn register(&self, link: &Link, read_only: bool) -> Result<Tid, PrepareError> {
+        let (wire, options) = (link.wire(), &self.upstream.options);
+        let call = Call::Register { storage: &options.storage, read_only };
+        let registered = match ask(link, &call, Some(ANSWER_MAX), |answer| answer.optional_tid()) {
+            Err(AskError::Raised(exception)) if *exception.name == *"ReadOnlyError" => {
+                return Err(PrepareError::ReadOnly);
+            }
+            Err(AskError::Raised(exception))
+                if *exception.name == *"AuthError"
+                    && !wire.knows_authentication()
+                    && options.credentials.is_some() =>
+            {
+                return Err(PrepareError::NeedsPassword);
+            }
+            Err(AskError::Link(error)) => return Err(VerifyError::Link(error).into()),
+            other => {
+                other.map_err(|error| PrepareError::Retry { why: error.to_string(), after: Some(LATER) })?
+            }
+        };
+        if wire.knows_authentication() {
+            self.send_label(link);
+        }
+        if let Some(last) = registered {
+            return Ok(last);
+        }
+        let last = ask(link, &Call::LastTransaction, Some(ANSWER_MAX), |answer| answer.optional_tid());
+        Ok(answer(last)?.unwrap_or_default())
     }
 
     /// Where more links for transactions lead, if the server takes transactions on several.

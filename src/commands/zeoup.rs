@@ -16,7 +16,7 @@ use crate::base::address::Address;
 use crate::base::cancel::Cancel;
 use crate::base::clock::Stopwatch;
 use crate::base::ids::Oid;
-use crate::client::dial::{DialError, DialOptions, dial};
+use crate::client::dial::{DialError, DialOptions, WITH_PASSWORDS, dial};
 use crate::client::link::{self, EndCause, Link, LinkError, LinkOptions, Receiver};
 use crate::client::records::{Class, ObjectRecord, ObjectsError, PersistentMapping, PyValue, RecordError};
 use crate::client::{Client, ClientOptions};
@@ -334,8 +334,19 @@ fn probe(options: &ClientOptions, timeout: Duration) -> Result<(), Failure> {
     };
     let mut failure = Failure::new("ClientDisconnected", "there is no address");
     for address in &options.addresses {
-        match dial(address, &dialling, &Cancel::default()) {
-            Ok(dialled) => return register(dialled, options),
+        let dial = |generation| {
+            dial(address, &DialOptions { generation, ..dialling.clone() }, &Cancel::default())
+                .map(|dialled| register(dialled, options))
+        };
+        let registered = match dial(None) {
+            // It may take the password in an older protocol.
+            Ok(Err(failure)) if options.credentials.is_some() && failure.0.contains("AuthError") => {
+                dial(Some(WITH_PASSWORDS))
+            }
+            registered => registered,
+        };
+        match registered {
+            Ok(registered) => return registered,
             Err(error) => {
                 let class = match &error {
                     DialError::Authentication(_) => "AuthError",

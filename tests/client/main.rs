@@ -32,6 +32,7 @@ mod line;
 mod link;
 mod middle;
 mod middle_commits;
+mod passwords;
 mod proxy;
 mod python_cache;
 mod raw_blobs;

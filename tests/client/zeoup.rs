@@ -1,10 +1,10 @@
 //! `zeoup` with servers of every generation, and with what is no server that is up.
 
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use runzeo::client::Address;
 use runzeo::client::records::{PersistentMapping, PyValue};
 use runzeo::client::{Client, ClientOptions};
 use runzeo::ids::Oid;
@@ -155,7 +155,8 @@ fn zeoup_with_config(text: &str, arguments: &[&str]) -> (i32, String) {
     zeoup(&[&["--config", path.to_str().expect("a path")], arguments].concat())
 }
 
-/// A server that asks for a password: the account is in a `<zeoclient>`. Servers of ZEO 5 and later have no passwords.
+/// A server that asks for a password: the account is in a `<zeoclient>`.
+/// Python's servers of ZEO 5 and later have no passwords.
 #[test]
 fn passwords_come_from_a_configuration() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -168,10 +169,15 @@ fn passwords_come_from_a_configuration() {
         "authentication-protocol digest\nauthentication-database {}/passwords\nauthentication-realm ZEO",
         dir.path().display()
     );
+    let mut servers = vec![("ours", AnyServer::Ours(Server::start_with(&keys)))];
     for environment in ["zeo4-py27", "zodb38-py27"] {
-        let Some(server) = PythonServer::start(environment, &keys, |_| ()) else { continue };
+        let server = PythonServer::start(environment, &keys, |_| ());
+        servers.extend(server.map(|server| (environment, AnyServer::Python(server))));
+    }
+    for (environment, server) in servers {
+        let Address::Tcp { port: Some(port), .. } = server.address() else { panic!("a TCP address") };
         let with_password = |password: &str, arguments: &[&str]| {
-            let address = server.address;
+            let address = server.address();
             let account = format!("username user\npassword {password}\nrealm ZEO");
             zeoup_with_config(&format!("<zeoclient>\nserver {address}\n{account}\n</zeoclient>\n"), arguments)
         };
@@ -181,27 +187,9 @@ fn passwords_come_from_a_configuration() {
         assert_eq!((code, text.starts_with("Elapsed time: ")), (0, true), "{environment}: {text}");
         let (code, text) = with_password("wrong", &["--nagios"]);
         assert_eq!((code, text.contains("AuthError: ")), (2, true), "{environment}: {text}");
-        let (code, text) = zeoup(&["-h", "127.0.0.1", "-p", &server.address.port().to_string()]);
+        let (code, text) = zeoup(&["-h", "127.0.0.1", "-p", &port.to_string()]);
         assert_eq!((code, text.starts_with("AuthError: ")), (1, true), "{environment}: {text}");
     }
-}
-
-/// A server of ours takes clients of ZEO 5 and later only without passwords, and this is what they are told.
-#[test]
-fn a_server_of_ours_with_passwords() {
-    let database = |dir: &Path| {
-        let hash = "b1b3773a05c0ed0176787a4f1574ff0075f7521e";
-        std::fs::write(dir.join("passwords"), format!("realm ZEO\nuser:{hash}\n")).expect("a file");
-    };
-    let keys = "authentication-protocol digest\nauthentication-database passwords\nauthentication-realm ZEO";
-    let server = Server::start_any(keys, "<filestorage 1>\npath Data.fs\n</filestorage>", database);
-    let address = server.address;
-    let account = "username user\npassword wrong\nrealm ZEO";
-    let config = format!("<zeoclient>\nserver {address}\n{account}\n</zeoclient>\n");
-    let (code, text) = zeoup_with_config(&config, &["--nagios"]);
-    assert_eq!((code, text.contains("AuthError: ")), (2, true), "{text}");
-    let (code, text) = zeoup(&["-h", "127.0.0.1", "-p", &address.port().to_string()]);
-    assert_eq!((code, text.starts_with("AuthError: ")), (1, true), "{text}");
 }
 
 /// The certificates are in the `<ssl>` of a configuration; without them there is no connection.

@@ -5,12 +5,16 @@ use std::time::Instant;
 use super::retry::{Backoff, RetryLimits};
 use crate::base::address::Address;
 use crate::base::cancel::Cancel;
+use crate::client::dial::WITH_PASSWORDS;
+use crate::wire::protocol::Generation;
 
 /// One of the addresses of the server.
 pub(super) struct Target {
     /// A number that no other target has, or has had.
     pub id: u64,
     pub address: Address,
+    /// The newest protocol to speak with it; `None`: all that this client knows.
+    pub generation: Option<Generation>,
     pub phase: Phase,
     backoff: Backoff,
     /// Why the last attempt failed.
@@ -32,7 +36,8 @@ pub(super) enum Phase {
 
 impl Target {
     pub fn new(id: u64, address: Address, now: Instant) -> Target {
-        Target { id, address, phase: Phase::Waiting(now), backoff: Backoff::default(), failure: None }
+        let phase = Phase::Waiting(now);
+        Target { id, address, generation: None, phase, backoff: Backoff::default(), failure: None }
     }
 
     /// An attempt has failed. Whether for another reason than the one before, so that it is worth a line in the log.
@@ -46,6 +51,12 @@ impl Target {
         let is_news = self.failure.as_deref() != Some(why);
         self.failure = Some(why.to_string());
         is_news
+    }
+
+    /// The server demands a password: from now on a protocol is spoken with it that has calls for it, at once.
+    pub fn needs_password(&mut self, now: Instant) {
+        self.generation = Some(WITH_PASSWORDS);
+        self.phase = Phase::Waiting(now);
     }
 
     /// Forgets earlier failures: there is a link to it.

@@ -38,6 +38,8 @@ pub trait Prepare: Send + Sync + 'static {
 pub enum PrepareError {
     /// The server takes no transactions, and was asked for one that does.
     ReadOnly,
+    /// The server demands a password, and the protocol of this link has no calls for it: an older one has.
+    NeedsPassword,
     /// Something that may be over when the server is tried again.
     Retry {
         /// The reason, for the log and for the errors of calls.
@@ -53,6 +55,7 @@ impl fmt::Display for PrepareError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PrepareError::ReadOnly => f.write_str("the server is read-only"),
+            PrepareError::NeedsPassword => f.write_str("the server demands a password"),
             PrepareError::Retry { why, .. } | PrepareError::Refused(why) => f.write_str(why),
         }
     }

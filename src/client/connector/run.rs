@@ -193,6 +193,13 @@ impl<P: Prepare> Run<P> {
             return;
         }
         candidate.link.close();
+        if error == PrepareError::NeedsPassword {
+            let now = self.now();
+            if let Some(target) = self.shared.state.lock().target(candidate.target) {
+                target.needs_password(now);
+            }
+            return;
+        }
         let next = match error {
             PrepareError::Retry { after: Some(after), .. } => Next::After(after),
             PrepareError::Refused(_) => Next::Never,
@@ -295,8 +302,10 @@ fn start_attempt<P: Prepare>(
 ) -> std::io::Result<()> {
     let (shared, cancel) = (Arc::clone(shared), cancel.clone());
     let (id, address) = (target.id, target.address.clone());
+    let mut options = shared.options.dial.clone();
+    options.generation = target.generation.or(options.generation);
     let attempt = move || {
-        let result = dial(&address, &shared.options.dial, &cancel);
+        let result = dial(&address, &options, &cancel);
         if !cancel.is_cancelled() {
             shared.state.lock().dialled.push((id, result));
             shared.changed.notify_all();

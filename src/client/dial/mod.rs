@@ -12,7 +12,7 @@ use crate::base::cancel::Cancel;
 use crate::base::clock::IoDeadline;
 use crate::net::stream::Stream;
 use crate::net::tls::layer::HandshakeError;
-pub use outcome::{Credentials, DialError, DialOptions, Dialled};
+pub use outcome::{Credentials, DialError, DialOptions, Dialled, WITH_PASSWORDS};
 
 /// Dials. `cancel` ends it at any time.
 pub fn dial(address: &Address, options: &DialOptions, cancel: &Cancel) -> Result<Dialled, DialError> {

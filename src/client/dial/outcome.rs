@@ -15,7 +15,7 @@ use crate::wire::protocol::{Generation, Wire};
 /// How to dial.
 #[derive(Clone, Debug)]
 pub struct DialOptions {
-    /// For servers before Z5 that ask for a password. Others ignore it.
+    /// For servers that ask for a password, which those of Z5 cannot; see [`WITH_PASSWORDS`]. Others ignore it.
     pub credentials: Option<Credentials>,
     /// `None`: without TLS.
     pub tls: Option<Arc<ClientTls>>,
@@ -39,7 +39,11 @@ impl Default for DialOptions {
     }
 }
 
-/// A user of a server of ZEO 4 or older.
+/// The newest protocol that has passwords. This program's server speaks newer ones, too, and refuses their clients if
+/// it demands a password.
+pub const WITH_PASSWORDS: Generation = Generation::Z4;
+
+/// A user of a server that speaks Z4 or an older protocol.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Credentials {
     /// Name of the user.
