@@ -4,10 +4,10 @@
 //!
 //! `format` has the bytes, `index` the index in memory, `hot` data in memory, `ring` loads and changes of the open
 //! file, `walk` and `open` what happens when it is opened, `lock` the lock file, `options` how it is opened, `trace`
-//! the record of what happens, `report` the line of the log about it. What is beside the file against power cuts:
-//! `sums` has the bytes, `beside` writes and reads them, `journal` collects them, `saved` has the order of the steps,
-//! `trust` says what follows, `recover` does it. What may be stored at which time, and the last tid, are the business
-//! of the owner.
+//! the record of what happens, `stats` the counts, `estimate` those of other sizes, `report` the line of the log. What
+//! is beside the file against power cuts: `sums` has the bytes, `beside` writes and reads them, `journal` collects
+//! them, `saved` has the order of the steps, `trust` says what follows, `recover` does it. What may be stored at which
+//! time, and the last tid, are the business of the owner.
 //!
 //! Invariants: a load is right or a miss. An error of the file is no error of the caller: the cache is then empty and
 //! off, which is logged once.
@@ -29,6 +29,7 @@ pub mod report;
 mod ring;
 mod saved;
 mod span;
+mod stats;
 mod sums;
 pub mod trace;
 mod trust;
@@ -58,6 +59,7 @@ use crate::base::sync::{AtomicU64, Mutex, Ordering, RwLock, rank};
 use crate::storage::media::Media;
 
 pub use self::options::{CacheError, CacheOptions};
+pub use self::stats::CacheStats;
 
 const LOG: &str = "ZEO.cache";
 /// Greatest size: the index has positions of 48 bits.
@@ -85,43 +87,6 @@ pub struct SharedRevision {
     pub end: Option<Tid>,
     /// The record.
     pub data: Arc<[u8]>,
-}
-
-/// What a cache has done since it was opened, and what is in it.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct CacheStats {
-    /// Loads. Each is one hit or one miss.
-    pub loads: u64,
-    /// Loads that the cache has answered.
-    pub hits: u64,
-    /// Revisions that were stored, without those that were there already.
-    pub stores: u64,
-    /// Bytes of the data of these.
-    pub stored_bytes: u64,
-    /// Revisions that made room for others.
-    pub evictions: u64,
-    /// Revisions that are in the cache, with former ones.
-    pub revisions: u64,
-    /// Bytes that they take in the file.
-    pub used: u64,
-    /// Size of the file in bytes.
-    pub size: u64,
-    /// What caches of half the size, the same, twice and four times the size would have answered, since it was opened
-    /// or was given this size.
-    pub estimates: [SizeEstimate; 4],
-}
-
-impl CacheStats {
-    /// Loads that went to the server.
-    pub fn misses(&self) -> u64 {
-        self.loads.saturating_sub(self.hits)
-    }
-
-    /// The share of the loads that the cache has answered, 0 to 1. `None`: there was no load.
-    pub fn hit_rate(&self) -> Option<f64> {
-        (self.loads > 0).then(|| self.hits as f64 / self.loads as f64)
-    }
 }
 
 #[derive(Default)]
