@@ -16,7 +16,7 @@ use crate::base::ids::Oid;
 use crate::base::sync::{AtomicU64, Mutex, Ordering, rank};
 
 /// The sizes, in halves of the size of the cache.
-const HALVES: [u64; 4] = [1, 2, 4, 8];
+const HALVES: [u64; 2] = [1, 4];
 /// At least so many objects are there for one that is watched: a power of two. More than a few would slow down loads.
 const RATE_MIN: u64 = 64;
 /// Bytes of the cache above which fewer objects are watched, for each step of the rate.
@@ -131,7 +131,7 @@ impl Estimator {
         self.watched.lock().lists.iter_mut().for_each(List::clear);
     }
 
-    /// For half the size, the size, twice and four times the size. `loads`: of all objects, since the cache was opened.
+    /// For half and twice the size. `loads`: of all objects, since the cache was opened.
     pub fn estimates(&self, loads: u64) -> [SizeEstimate; HALVES.len()] {
         let watched = self.watched.lock();
         let loads = loads.saturating_sub(watched.loads_before) / self.rate.load(Ordering::Relaxed);
@@ -218,10 +218,6 @@ mod tests {
         }
     }
 
-    fn rates(cache: &Cache) -> Vec<f64> {
-        cache.stats().estimates.iter().map(|estimate| estimate.hit_rate().unwrap()).collect()
-    }
-
     /// Many objects that are seldom loaded, and few that are loaded often.
     fn some(random: &mut u64) -> Oid {
         *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -231,18 +227,18 @@ mod tests {
 
     #[test]
     fn the_estimates_are_what_caches_of_these_sizes_answer() {
-        let caches: Vec<Cache> = HALVES.iter().map(|halves| cache(SIZE / 2 * halves)).collect();
+        let caches = [cache(SIZE / 2), cache(SIZE), cache(2 * SIZE)];
         let mut random = 1;
         for _ in 0..200_000 {
             let oid = some(&mut random);
             caches.iter().for_each(|cache| load(cache, oid));
         }
-        let real: Vec<f64> = caches.iter().map(|cache| cache.stats().hit_rate().unwrap()).collect();
-        let estimated = rates(&caches[1]);
+        let real = [&caches[0], &caches[2]].map(|cache| cache.stats().hit_rate().unwrap());
+        let estimated = caches[1].stats().estimates.map(|estimate| estimate.hit_rate().unwrap());
         let differences = real.iter().zip(&estimated).map(|(real, estimated)| (real - estimated).abs());
         assert!(differences.clone().all(|difference| difference < 0.05), "{real:?} {estimated:?}");
-        assert!(real[3] - real[0] > 0.2, "{real:?}");
-        assert_eq!(caches[1].stats().estimates[3].size, 4 * SIZE);
+        assert!(real[1] - real[0] > 0.2, "{real:?}");
+        assert_eq!(caches[1].stats().estimates.map(|estimate| estimate.size), [SIZE / 2, 2 * SIZE]);
 
         caches[1].resize(8 * SIZE);
         assert!(caches[1].stats().estimates.iter().all(|estimate| estimate.loads == 0));
@@ -256,23 +252,23 @@ mod tests {
         estimator.missed(oid);
         estimator.stored(oid, LEN);
         estimator.hit(oid, LEN);
-        assert_eq!(estimates(2), [1; 4]);
+        assert_eq!(estimates(2), [1; 2]);
         estimator.invalidated(oid);
         estimator.missed(oid);
-        assert_eq!(estimates(3), [1; 4]);
+        assert_eq!(estimates(3), [1; 2]);
         estimator.stored(oid, LEN);
         estimator.cleared();
         estimator.missed(oid);
-        assert_eq!(estimates(4), [1; 4]);
+        assert_eq!(estimates(4), [1; 2]);
         // It is longer than a scaled cache of half the size.
         estimator.stored(oid, (SIZE / 2 / RATE_MIN) as usize);
         estimator.missed(oid);
-        assert_eq!(estimates(5), [1, 2, 2, 2]);
-        assert_eq!(estimates(7), [3, 4, 4, 4], "loads of others");
-        assert_eq!(estimates(1), [0; 4], "those of the watched one are too many");
+        assert_eq!(estimates(5), [1, 2]);
+        assert_eq!(estimates(7), [3, 4], "loads of others");
+        assert_eq!(estimates(1), [0; 2], "those of the watched one are too many");
         estimator.restart(SIZE, 7 * RATE_MIN);
         estimator.missed(oid);
-        assert_eq!(estimates(8), [0; 4]);
+        assert_eq!(estimates(8), [0; 2]);
     }
 
     /// Of a large cache no more is watched than of a small one.
@@ -284,6 +280,6 @@ mod tests {
             estimator.stored(Oid(oid), LEN);
         }
         let watched = estimator.watched.lock();
-        assert!(watched.lists.iter().all(|list| list.len <= list.len_max && list.len_max <= 4 * SCALED_MAX));
+        assert!(watched.lists.iter().all(|list| list.len <= list.len_max && list.len_max <= 2 * SCALED_MAX));
     }
 }

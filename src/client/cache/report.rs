@@ -76,7 +76,7 @@ impl CacheReport {
             let is_same = before_there.size == now_there.size && before_there.loads <= now_there.loads;
             let before_there = if is_same { *before_there } else { SizeEstimate::default() };
             let loads = now_there.loads - before_there.loads;
-            if now.evictions == 0 || loads < WATCHED_MIN || now_there.size == now.size {
+            if now.evictions == 0 || loads < WATCHED_MIN {
                 continue;
             }
             let hits = now_there.hits.saturating_sub(before_there.hits);
@@ -116,7 +116,7 @@ mod tests {
         let mut reporter = CacheReporter::new(TimeSource::manual());
         let mut now = stats(100_000, 80_000);
         let estimate = |halves, hits| SizeEstimate { size: now.size / 2 * halves, loads: 1500, hits };
-        now.estimates = [estimate(1, 900), estimate(2, 1200), estimate(4, 1351), estimate(8, 1352)];
+        now.estimates = [estimate(1, 900), estimate(4, 1351)];
         let estimated = |report: Option<CacheReport>| {
             report
                 .unwrap()
@@ -124,20 +124,20 @@ mod tests {
                 .split_once("; by estimate ")
                 .map(|(_, estimated)| estimated.to_string())
         };
-        let expected = "60 % with 150 MB, 90 % with 600 MB, 90 % with 1200 MB";
+        let expected = "60 % with 150 MB, 90 % with 600 MB";
         assert_eq!(estimated(reporter.report(now)).as_deref(), Some(expected));
         // Since then.
         now.loads += 1;
         now.estimates.iter_mut().for_each(|there| (there.loads, there.hits) = (2500, there.hits + 500));
-        let expected = "50 % with 150 MB, 50 % with 600 MB, 50 % with 1200 MB";
+        let expected = "50 % with 150 MB, 50 % with 600 MB";
         assert_eq!(estimated(reporter.report(now)).as_deref(), Some(expected));
         now.loads += 1;
         assert_eq!(estimated(reporter.report(now)), None, "too few");
         // The size was changed.
         (now.loads, now.size) = (now.loads + 1, now.size / 2);
         now.estimates =
-            [1, 2, 4, 8].map(|halves| SizeEstimate { size: now.size / 2 * halves, loads: 300, hits: 150 });
-        let expected = "50 % with 75.0 MB, 50 % with 300 MB, 50 % with 600 MB";
+            [1, 4].map(|halves| SizeEstimate { size: now.size / 2 * halves, loads: 300, hits: 150 });
+        let expected = "50 % with 75.0 MB, 50 % with 300 MB";
         assert_eq!(estimated(reporter.report(now)).as_deref(), Some(expected));
         (now.loads, now.evictions) = (now.loads + 1, 0);
         now.estimates.iter_mut().for_each(|there| there.loads += 1000);

@@ -22,9 +22,8 @@ pub struct CacheStats {
     pub used: u64,
     /// Size of the file in bytes.
     pub size: u64,
-    /// What caches of half the size, the same, twice and four times the size would have answered, since it was opened
-    /// or was given this size.
-    pub estimates: [SizeEstimate; 4],
+    /// What caches of half and twice the size would have answered, since it was opened or was given this size.
+    pub estimates: [SizeEstimate; 2],
 }
 
 impl CacheStats {
