@@ -230,7 +230,7 @@ mod tests {
     }
 
     /// The main link is behind the place where the transaction would belong: it has told of a later one, or began
-    /// there. Nobody can tell of the transaction any more, so it must not wait for that.
+    /// there. It will not tell of the transaction any more, so the finish must not wait for that.
     #[test]
     fn an_answer_that_comes_too_late_has_no_place() {
         let awaited = Awaited::default();

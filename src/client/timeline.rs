@@ -109,7 +109,8 @@ pub struct Timeline<C> {
     recent: Mutex<Recent, rank::RecentChanges>,
     /// Changed under `recent` only.
     last_tid: AtomicU64,
-    /// Of two moments in different eras nobody can say that the later one has the past of the earlier one.
+    /// Changes when the server in use may not have the transactions that views have seen: what they have read and what
+    /// they would read may be of two databases then.
     era: AtomicU64,
     /// The last tid has changed, or the link.
     advanced: Condvar,

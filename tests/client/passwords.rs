@@ -19,7 +19,7 @@ fn with_password(server: &AnyServer, password: &str) -> ClientOptions {
     options
 }
 
-/// Ours speaks Z5 as well, in which nobody can give a password.
+/// Ours speaks Z5 as well, which has no calls for passwords.
 #[test]
 fn a_client_and_a_middle_at_servers_with_passwords() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,6 +1,6 @@
 //! How many loads caches of other sizes would answer, estimated while the cache is used.
 //!
-//! One object in `RATE` is watched, or fewer if the cache is large. For each size a list remembers which of the watched
+//! One object in 64 is watched, or fewer if the cache is large. For each size a list remembers which of the watched
 //! objects a cache of that size would have, scaled down as the objects are: it drops what was not used for the longest
 //! time. The real file is a ring that moves what is used, which comes near to that. Only loads of current revisions are
 //! watched.
@@ -17,9 +17,10 @@ use crate::base::sync::{AtomicU64, Mutex, Ordering, rank};
 
 /// The sizes, in halves of the size of the cache.
 const HALVES: [u64; 2] = [1, 4];
-/// At least so many objects are there for one that is watched: a power of two. More than a few would slow down loads.
+/// One object in this number is watched, or fewer: a power of two. Watching takes a lock, so most loads must do
+/// without.
 const RATE_MIN: u64 = 64;
-/// Bytes of the cache above which fewer objects are watched, for each step of the rate.
+/// Bytes of the scaled-down cache above which fewer objects are watched.
 const SCALED_MAX: u64 = 1 << 20;
 
 /// What a cache of another size would have answered.
@@ -43,7 +44,7 @@ impl SizeEstimate {
 
 /// Watches the loads of one cache.
 pub struct Estimator {
-    /// One object in so many is watched; a power of two.
+    /// One object in this number is watched; a power of two.
     rate: AtomicU64,
     watched: Mutex<Watched, rank::CacheEstimate>,
 }
