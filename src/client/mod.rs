@@ -29,10 +29,10 @@
 //!
 //! # Inside
 //!
-//! `connector` keeps one `link` to the best of several addresses, which `dial` makes; `prepare` registers on it and
-//! verifies the `cache`; `upstream` has the link in use and the loads under way; `timeline` is where all that arrives
-//! meets. `commit` sends transactions, `blobs` keeps blobs. `storage` makes all of it a storage of the server
-//! (`<zeoclient>`), `library` and `view` are the public face.
+//! `connector` keeps one `link` to the best of several addresses, which `dial` makes; `prepare` registers on it, has
+//! `verify` look for what the `cache` has missed and `past` for a restored database; `upstream` has the link in use and
+//! the loads under way; `timeline` is where all that arrives meets. `commit` sends transactions, `blobs` keeps blobs.
+//! `storage` makes all of it a storage of the server (`<zeoclient>`), `library` and `view` are the public face.
 
 mod ask;
 pub(crate) mod awaited;

@@ -10,9 +10,9 @@
 //! - A reply to a load is put into the cache with the end that a transaction gave it that arrived while the load was
 //!   under way. Servers before ZEO 5 send such a reply after the invalidation, servers from ZEO 5 on may send a newer
 //!   one before it.
-//! - Servers of Python may send the invalidation of a transaction behind the answer to the finish of a later one, or
-//!   before the answer to that of an earlier one. Invalidations that arrive during a finish are held until the place
-//!   of the finished transaction is known.
+//! - Servers of Python may answer the finish of a transaction before they send the invalidation of an earlier one, or
+//!   after they have sent that of a later one. So invalidations that arrive during a finish are held until it is
+//!   answered, and are published in the order of tids.
 //! - Messages of a link count from [`Timeline::adopt`] on, after its cache was verified; earlier ones are kept until
 //!   then. Of two links at most one counts.
 //! - A transaction that this client has finished on another link is published when the link that counts tells of it:

@@ -12,16 +12,11 @@ use crate::middle::{leaf, middle};
 use crate::servers::{AnyServer, PythonServer};
 use crate::support::process::Server;
 
-fn with_password(server: &AnyServer, password: &str) -> ClientOptions {
-    let mut options = options(server);
-    let (username, realm) = ("user".into(), Some("ZEO".into()));
-    options.credentials = Some(Credentials { username, password: password.into(), realm });
-    options
-}
-
-/// Ours speaks Z5 as well, which has no calls for passwords.
-#[test]
-fn a_client_and_a_middle_at_servers_with_passwords() {
+/// Ours and those of the environments, which know the password `secret` of `user` in the realm `ZEO`; and the directory
+/// with their password file.
+pub fn servers_with_password(
+    environments: &[&'static str],
+) -> (tempfile::TempDir, Vec<(&'static str, AnyServer)>) {
     let dir = tempfile::tempdir().expect("a directory");
     let made = Command::new(env!("CARGO_BIN_EXE_zeopasswd"))
         .args(["-f", "passwords", "-p", "digest", "-r", "ZEO", "user", "secret"])
@@ -33,10 +28,24 @@ fn a_client_and_a_middle_at_servers_with_passwords() {
         dir.path().display()
     );
     let mut servers = vec![("ours", AnyServer::Ours(Server::start_with(&keys)))];
-    for environment in ["zeo4-py27", "zodb39-py27"] {
+    for environment in environments {
         let server = PythonServer::start(environment, &keys, |_| ());
-        servers.extend(server.map(|server| (environment, AnyServer::Python(server))));
+        servers.extend(server.map(|server| (*environment, AnyServer::Python(server))));
     }
+    (dir, servers)
+}
+
+fn with_password(server: &AnyServer, password: &str) -> ClientOptions {
+    let mut options = options(server);
+    let (username, realm) = ("user".into(), Some("ZEO".into()));
+    options.credentials = Some(Credentials { username, password: password.into(), realm });
+    options
+}
+
+/// Ours speaks Z5 as well, which has no calls for passwords.
+#[test]
+fn a_client_and_a_middle_at_servers_with_passwords() {
+    let (_dir, servers) = servers_with_password(&["zeo4-py27", "zodb39-py27"]);
     for (name, mut server) in servers {
         let client = Client::open(with_password(&server, "secret")).expect(name);
         let first = commit(&client, &[(Oid(1), Tid::ZERO, "1")]).expect(name).tid;

@@ -11,6 +11,7 @@ use runzeo::ids::Oid;
 use runzeo::storage::TransactionMeta;
 
 use crate::identities::{Identity, params};
+use crate::passwords::servers_with_password;
 use crate::pythons::python;
 use crate::servers::{AnyServer, PythonServer, tcp, with_each};
 use crate::support::process::{Server, free_address};
@@ -155,25 +156,10 @@ fn zeoup_with_config(text: &str, arguments: &[&str]) -> (i32, String) {
     zeoup(&[&["--config", path.to_str().expect("a path")], arguments].concat())
 }
 
-/// A server that asks for a password: the account is in a `<zeoclient>`.
-/// Python's servers of ZEO 5 and later have no passwords.
+/// A server that asks for a password: the account is in a `<zeoclient>`. Python's servers of ZEO 5 and later have none.
 #[test]
 fn passwords_come_from_a_configuration() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let made = Command::new(env!("CARGO_BIN_EXE_zeopasswd"))
-        .args(["-f", "passwords", "-p", "digest", "-r", "ZEO", "user", "secret"])
-        .current_dir(dir.path())
-        .status();
-    assert!(made.expect("zeopasswd").success());
-    let keys = format!(
-        "authentication-protocol digest\nauthentication-database {}/passwords\nauthentication-realm ZEO",
-        dir.path().display()
-    );
-    let mut servers = vec![("ours", AnyServer::Ours(Server::start_with(&keys)))];
-    for environment in ["zeo4-py27", "zodb38-py27"] {
-        let server = PythonServer::start(environment, &keys, |_| ());
-        servers.extend(server.map(|server| (environment, AnyServer::Python(server))));
-    }
+    let (_dir, servers) = servers_with_password(&["zeo4-py27", "zodb38-py27"]);
     for (environment, server) in servers {
         let Address::Tcp { port: Some(port), .. } = server.address() else { panic!("a TCP address") };
         let with_password = |password: &str, arguments: &[&str]| {
