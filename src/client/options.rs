@@ -51,9 +51,10 @@ pub struct ClientOptions {
     pub blob_cache_size_check: u8,
     /// [`View::refresh`](super::view::View::refresh) asks the server, so that it sees all that was committed before.
     pub server_sync: bool,
-    /// List the transactions that were missed while there was no connection, if they are few, instead of only their
-    /// objects: for a server with clients of its own, which then need not be disconnected.
-    pub list_missed: bool,
+    /// This is the storage of a server with clients of its own. Transactions that were missed while there was no
+    /// connection are listed, if they are few, instead of only their objects, so that these clients need not be
+    /// disconnected. A download into a blob directory does not wait for another process, which may be one of them.
+    pub serves_clients: bool,
     /// Drop the cache if the server's invalidation queue does not reach back to it, instead of checking each object.
     /// Servers since ZEO 5 cannot check.
     pub drop_cache_rather_verify: bool,
@@ -91,7 +92,7 @@ impl ClientOptions {
             blob_cache_size: None,
             blob_cache_size_check: 10,
             server_sync: false,
-            list_missed: false,
+            serves_clients: false,
             drop_cache_rather_verify: false,
         }
     }

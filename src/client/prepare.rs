@@ -115,7 +115,7 @@ impl Preparing {
         let info = ServerInfo::from_value(&info);
         let past = self.past(link, &info, &verified)?;
         let mut found = verified.found;
-        if options.list_missed
+        if options.serves_clients
             && info.provides("IStorageIteration")
             && let Found::Objects(oids) = &found
             && let Some(since) = upstream.timeline.cache().last_tid()

@@ -90,7 +90,7 @@ fn prepare_with(
         }
         StorageConfig::Client(config) => {
             let mut options = config.options.clone();
-            options.list_missed = true;
+            options.serves_clients = true;
             Ok(Box::new(move || Ok(Arc::new(ClientStorage::open(options)?))))
         }
         StorageConfig::Own(config) => prepare_own(config, record_len_max),

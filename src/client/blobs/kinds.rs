@@ -39,7 +39,7 @@ impl ClientBlobs {
             size: options.blob_cache_size,
             check_percent: options.blob_cache_size_check,
             name: options.name.clone(),
-            serves_clients: options.list_missed,
+            serves_clients: options.serves_clients,
         })?;
         Ok(Some(ClientBlobs::Cache(cache)))
     }
