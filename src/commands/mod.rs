@@ -3,9 +3,13 @@
 //! `run_with` is for programs that add something of their own, see [`Extensions`].
 
 mod extensions;
+mod holder;
+mod numbers;
 mod open;
+mod progress;
 mod prompt;
 pub mod runzeo;
+mod subcommand;
 pub mod zeocache;
 pub mod zeopack;
 pub mod zeopasswd;

@@ -12,9 +12,9 @@ use crate::client::cache::inspect::{
     self, BlockContent, CacheVerdict, InspectedBlock, blocks, own_verdict, zeo_verdict,
 };
 
-use super::holder::holder;
-use super::subcommand::{Subcommand, Trouble, file_argument};
-use super::text::grouped;
+use crate::commands::holder::holder;
+use crate::commands::numbers::grouped;
+use crate::commands::subcommand::{Subcommand, Trouble, file_argument};
 
 pub(super) const DUMP: Subcommand =
     Subcommand { name: "dump", options: dump_options, help: DUMP_HELP, run: dump };

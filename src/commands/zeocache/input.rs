@@ -1,22 +1,19 @@
 //! A trace as input: a file, compressed or not, or the standard input, with the progress on a terminal.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read};
 use std::rc::Rc;
-use std::time::Duration;
 use std::{cell::Cell, path::Path};
 
 use flate2::read::MultiGzDecoder;
 
-use crate::base::clock::Stopwatch;
 use crate::client::cache::trace::{TraceItem, TraceReader};
 
-use super::subcommand::Trouble;
+use crate::commands::progress::Progress;
+use crate::commands::subcommand::Trouble;
 
 /// The first bytes of a compressed file.
 const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
-/// Interval of progress updates on a terminal.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Records between two looks at the time.
 const RECORDS_PER_LOOK: u32 = 10_000;
 
@@ -25,18 +22,11 @@ pub(super) struct TraceInput {
     name: String,
     reader: TraceReader<Box<dyn Read>>,
     progress: Option<Progress>,
+    /// Bytes of the file that were read.
+    done: Rc<Cell<u64>>,
     records: u32,
     /// The error that ended the trace early.
     error: Option<io::Error>,
-}
-
-struct Progress {
-    begun: Stopwatch,
-    shown: Option<Stopwatch>,
-    /// Bytes of the file that were read.
-    done: Rc<Cell<u64>>,
-    /// Bytes of the file, if that is known.
-    total: Option<u64>,
 }
 
 impl TraceInput {
@@ -59,13 +49,11 @@ impl TraceInput {
         let whole = io::Cursor::new(start).chain(file);
         let input: Box<dyn Read> =
             if is_compressed { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) };
-        let shows_progress = io::stderr().is_terminal() && (is_quiet || !io::stdout().is_terminal());
-        let progress =
-            shows_progress.then(|| Progress { begun: Stopwatch::start(), shown: None, done, total });
         Ok(TraceInput {
             name: name.into(),
             reader: TraceReader::new(input),
-            progress,
+            progress: Progress::on_terminal(name, total, is_quiet),
+            done,
             records: 0,
             error: None,
         })
@@ -77,7 +65,7 @@ impl TraceInput {
         if self.records.is_multiple_of(RECORDS_PER_LOOK)
             && let Some(progress) = &mut self.progress
         {
-            progress.show(&self.name);
+            progress.show(self.done.get());
         }
         let item = self.reader.next_item().unwrap_or_else(|error| {
             self.error = Some(error);
@@ -104,28 +92,6 @@ impl TraceInput {
                 let what = format!("{}: cannot read on: {error}; the rest is left out", self.name);
                 Err(Trouble::Failed(what))
             }
-        }
-    }
-}
-
-impl Progress {
-    fn show(&mut self, name: &str) {
-        if self.shown.unwrap_or(self.begun).passed() < PROGRESS_INTERVAL {
-            return;
-        }
-        self.shown = Some(Stopwatch::start());
-        let seconds = self.begun.passed().as_secs();
-        let done = match self.total {
-            Some(total) if total > 0 => format!("{} %", self.done.get() * 100 / total),
-            _ => format!("{} MB", self.done.get() >> 20),
-        };
-        // Without a terminal to write to there is no progress to show.
-        _ = write!(io::stderr(), "\r{name}: {done} read, {seconds} s\x1b[K");
-    }
-
-    fn end(&mut self) {
-        if self.shown.take().is_some() {
-            _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }

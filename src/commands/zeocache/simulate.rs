@@ -7,10 +7,12 @@ use std::io::{self, Write};
 use getopts::{Matches, Options};
 
 use super::input::TraceInput;
+use super::interval::interval_argument;
 use super::model::CacheModel;
 use super::simulation::{Period, Simulation, TraceFacts, replay};
-use super::subcommand::{Subcommand, Trouble, file_argument, interval_argument};
-use super::text::{duration, grouped, hit_rate, percent, to_minute, to_second};
+use super::text::{duration, hit_rate, percent, to_minute, to_second};
+use crate::commands::numbers::grouped;
+use crate::commands::subcommand::{Subcommand, Trouble, file_argument};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "simulate", options, help: HELP, run };
 

@@ -12,9 +12,10 @@ use crate::base::ids::Oid;
 use crate::client::cache::trace::{TraceCode, TraceItem, TraceRecord};
 
 use super::input::TraceInput;
+use super::interval::interval_argument;
 use super::stats_report::{self, TraceTotals};
-use super::subcommand::{Subcommand, Trouble, file_argument, interval_argument};
 use super::text::{hit_rate, minute, to_minute, to_second};
+use crate::commands::subcommand::{Subcommand, Trouble, file_argument};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "stats", options, help: HELP, run };
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::base::ids::Oid;
 use crate::client::cache::trace::TraceCode;
 
-use super::text::{date_and_time, grouped, grouped_signed, percent};
+use super::text::{date_and_time, grouped_signed, percent};
+use crate::commands::numbers::grouped;
 
 /// How often each object was stored or loaded with data of each length.
 pub(super) type BySize = BTreeMap<u32, HashMap<Option<Oid>, u64>>;

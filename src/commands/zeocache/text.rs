@@ -2,20 +2,8 @@
 
 use std::ffi::CStr;
 
+use crate::commands::numbers::grouped;
 use crate::logging::LocalTime;
-
-/// `1,234,567`
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
 
 /// `1,234,567`, also below zero.
 pub(super) fn grouped_signed(number: i64) -> String {
@@ -77,9 +65,6 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(grouped(number), text);
-        }
         assert_eq!(grouped_signed(-123_456), "-123,456");
     }
 
