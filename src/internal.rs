@@ -68,6 +68,18 @@ pub mod client {
     }
 }
 
+pub mod commands {
+    pub mod zeofs {
+        /// The program `zeofs` in this process: what it prints, and its exit status.
+        pub fn zeofs(arguments: &[&str]) -> (Vec<u8>, u8) {
+            let arguments: Vec<std::ffi::OsString> = arguments.iter().map(Into::into).collect();
+            let mut out = Vec::new();
+            let status = crate::commands::zeofs::run_to(&mut out, "zeofs", &arguments);
+            (out, status)
+        }
+    }
+}
+
 pub mod config {
     pub use crate::config::{
         Config, FileStorageConfig, Invocation, Location, NamedStorage, StorageConfig, ZeoConfig,

@@ -1,5 +1,5 @@
-//! The ZEO storage server for ZODB: the programs `runzeo`, `zeocache`, `zeopack`,
-//! `zeopasswd` and `zeoup`, and what others may build on.
+//! The ZEO storage server for ZODB: the programs `runzeo`, `zeocache`, `zeofs`,
+//! `zeopack`, `zeopasswd` and `zeoup`, and what others may build on.
 //!
 //! Public are [`client`], [`storage`], [`auth`], [`commands`] and [`ids`], for four purposes. Everything else may
 //! change with any version.
@@ -33,8 +33,8 @@
 //! A module imports only from steps below its own; neighbours on one step do not import each other:
 //!
 //! ```text
-//! bin > commands > config > server, client > exceptions > storage, logging, net, auth, process > wire, conflict
-//!   > pickle > base
+//! bin > commands > config > server, client, inspect > exceptions > storage, logging, net, auth, process
+//!   > wire, conflict > pickle > base
 //! ```
 //!
 //! The path of a load from socket to socket is one thread and one call deep at each stage:
@@ -51,6 +51,8 @@ pub mod commands;
 mod config;
 mod conflict;
 mod exceptions;
+#[allow(missing_docs)]
+mod inspect;
 #[doc(hidden)]
 pub mod internal;
 mod net;

@@ -11,6 +11,7 @@ mod prompt;
 pub mod runzeo;
 mod subcommand;
 pub mod zeocache;
+pub mod zeofs;
 pub mod zeopack;
 pub mod zeopasswd;
 pub mod zeoup;

@@ -7,6 +7,9 @@ use std::process::ExitCode;
 
 use getopts::{Matches, Options, ParsingStyle};
 
+/// The exit status of a command that was done, and has found something wrong in its file.
+pub(super) const FINDINGS: u8 = 4;
+
 /// Why a command ends early.
 pub(super) enum Trouble {
     Usage(String),

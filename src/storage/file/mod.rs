@@ -20,15 +20,15 @@
 //! The order of the locks is the order of their ranks (`base::sync::rank`). A read takes none of them except a shared
 //! lock on a page of the index.
 
-mod backwards;
+pub(crate) mod backwards;
 mod blobs;
 mod close;
 mod draft;
 mod familiar;
-mod format;
+pub(crate) mod format;
 mod group;
 mod history;
-mod index;
+pub(crate) mod index;
 pub(crate) mod index_file;
 mod index_legacy;
 mod index_saved;
@@ -36,7 +36,7 @@ mod index_words;
 mod iterate;
 pub(crate) mod lead;
 mod lock_file;
-mod log;
+pub(crate) mod log;
 mod note_file;
 mod open;
 mod open_note;
@@ -60,7 +60,7 @@ mod undo_find;
 mod undo_records;
 mod volume;
 mod voted;
-mod window;
+pub(crate) mod window;
 mod writer;
 
 use std::path::PathBuf;

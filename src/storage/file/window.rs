@@ -27,6 +27,11 @@ impl<'a> Window<'a> {
     pub fn get(&mut self, pos: u64, want: usize) -> io::Result<&[u8]> {
         self.buffer.get(self.file, self.end, pos, want)
     }
+
+    /// `want` bytes from `pos`, if they have been read already.
+    pub fn peek(&self, pos: u64, want: usize) -> Option<&[u8]> {
+        self.buffer.peek(pos, want)
+    }
 }
 
 /// The buffer of a window, for owners that keep the file elsewhere.

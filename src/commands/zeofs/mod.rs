@@ -1,0 +1,80 @@
+//! `zeofs`: what is in a `Data.fs`, at rest or in use, and whether it is whole.
+//!
+//! Exit status: 0 done; 1 the file cannot be read, or the output not written; 2 the command line is wrong; 4 done, and
+//! the file is not as it should be.
+//!
+//! - `selection`, `text`: the options and the words that the commands have in common
+//! - `dump`, `tail`: one command each
+//! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
+
+mod dump;
+mod python;
+mod selection;
+mod tail;
+mod text;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::subcommand::{Program, Subcommand, on_stdout};
+
+const COMMANDS: &[Subcommand] = &[dump::COMMAND, tail::COMMAND];
+
+/// The program `zeofs`. `program` is its name as called, which may be that of a tool of ZODB; `arguments` do not have
+/// it.
+pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
+    on_stdout(|out| run_to(out, program, arguments))
+}
+
+/// As [`run`], with another output. Returns the exit status.
+pub(crate) fn run_to(out: &mut dyn Write, program: &str, arguments: &[OsString]) -> u8 {
+    let called = Path::new(program).file_name().map(|name| name.to_string_lossy());
+    if let Some(tool) = called.as_deref().and_then(python::tool) {
+        return tool.run(out, program, arguments);
+    }
+    if let Some((name, rest)) = arguments.split_first()
+        && let Some(tool) = python::tool(&name.to_string_lossy())
+    {
+        return tool.run(out, &format!("{program} {}", tool.name), rest);
+    }
+    Program { name: "zeofs", called: program, commands: COMMANDS, help: help(program) }.run_to(out, arguments)
+}
+
+fn help(program: &str) -> String {
+    let tools: Vec<&str> = python::TOOLS.iter().map(|tool| tool.name).collect();
+    format!(
+        "\
+What is in a Data.fs, and whether it is whole. The file may be in use: it is
+only read, no lock is taken, and what is committed later is not seen.
+
+Usage: {program} COMMAND [options] FILE
+
+  dump        transactions and their records
+  tail        the newest transactions
+
+  {program} COMMAND --help    the options of a command
+  --help, --version           print this, or the version
+
+Under the name of a tool of ZODB, or with it as COMMAND, the program prints what
+that tool prints: {}.
+Exit status: 0 done; 1 FILE cannot be read; 2 the command line is wrong;
+4 something is wrong with FILE.
+",
+        tools.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_fits_a_screen() {
+        let texts = COMMANDS.iter().map(|command| command.help.to_string()).chain([help("zeofs")]);
+        for text in texts {
+            assert!(text.lines().all(|line| line.len() <= 80) && text.lines().count() <= 40, "{text}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! A `Data.fs` as an operator looks at it: read from front to back, at rest or while a server uses it, damaged or not.
+//!
+//! - `data_file`: the open file and the position up to which it is read
+//! - `walk`: its transactions and records in the order of the file; reports damage with its position, and goes on
+//!   behind it; `resync` finds the place
+//! - `tail`: the newest transactions, from the end of the file
+//! - `record`: what a record says without its application: class and references; `show`: values as bounded JSON
+//!
+//! The layout is that of `storage::file::format`, and the pickles are those of `pickle`: there is no second decoder.
+//!
+//! Always true: the file is opened for reading only, nothing is written beside it, and no lock is taken. Nothing behind
+//! the end that the file had when it was opened is read, so that a file in use is seen as it was then: a transaction
+//! that is not whole there is an end ([`walk::Ending`]), not damage. Every read ends: positions only grow,
+//! back-pointers only go back, and a length from the file is compared with the file before memory is taken for it. No
+//! code of the database is run.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::cast_possible_truncation
+    )
+)]
+
+pub mod data_file;
+pub mod record;
+mod resync;
+pub mod show;
+pub mod tail;
+pub mod walk;

@@ -1,0 +1,10 @@
+//! `zeofs`: what it says of files that ZODB has made, whole, in use and damaged; and under the names of ZODB's tools,
+//! that it prints what they print.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod damage;
+mod dump;
+mod files;
+mod tools;
