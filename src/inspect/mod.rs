@@ -3,6 +3,7 @@
 //! - `data_file`: the open file and the position up to which it is read
 //! - `walk`: its transactions and records in the order of the file; reports damage with its position, and goes on
 //!   behind it; `resync` finds the place
+//! - `check`: whether all in it agrees
 //! - `tail`: the newest transactions, from the end of the file
 //! - `record`: what a record says without its application: class and references; `show`: values as bounded JSON
 //!
@@ -24,6 +25,7 @@
     )
 )]
 
+pub mod check;
 pub mod data_file;
 pub mod record;
 mod resync;

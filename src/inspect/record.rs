@@ -3,6 +3,16 @@
 use std::borrow::Cow;
 
 use crate::pickle::record::class_name;
+use crate::storage::transform::Codec;
+use crate::storage::transform::zlib::Zlib;
+
+/// Longest record that is decompressed. Clients cannot store longer ones either, unless their server is told so.
+const DECOMPRESSED_MAX: usize = 256 << 20;
+
+/// The record as the application's client has it: one of zc.zlibstorage is decompressed.
+pub fn plain(data: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+    Zlib { compress: false }.decode(data, DECOMPRESSED_MAX).map_err(|error| error.to_string())
+}
 
 /// The class of a record as a key: module, line feed, name, as the record itself has them, so that nothing is copied in
 /// the usual forms of a record. [`class_text`] makes a name of it. `None` if the record names no class.
@@ -24,9 +34,10 @@ pub fn class_text(key: &[u8]) -> String {
     String::from_utf8_lossy(key).replacen('\n', ".", 1)
 }
 
-/// `module.Class` of a record, or `?`.
+/// `module.Class` of a record, which may be compressed, or `?`.
 pub fn class_of(data: &[u8]) -> String {
-    class_key(data).map_or_else(|| "?".into(), |key| class_text(&key))
+    let data = plain(data).unwrap_or_default();
+    class_key(&data).map_or_else(|| "?".into(), |key| class_text(&key))
 }
 
 #[cfg(test)]

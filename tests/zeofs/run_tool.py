@@ -1,5 +1,5 @@
 """Runs a tool of ZODB in this process: `python run_tool.py MODULE ARGUMENT...` with paths on stdin, for each of them
-(FILE among the arguments). Prints for each the exit status, the length of what the tool printed, and that.
+(FILE among the arguments). Prints for each the exit status, the length of what the tool printed (with the message with which it ended), and that.
 """
 import importlib
 import logging
@@ -24,12 +24,15 @@ def run(module, arguments):
     sys.stdout = raw if PYTHON2 else TextIOWrapper(raw, encoding='utf-8')
     sys.argv = [module.__name__] + arguments
     status = 0
+    message = ''
     try:
         try:
             main = getattr(module, 'Main', None) or module.main
             status = main()
         except SystemExit as stop:
             status = stop.code
+        if isinstance(status, str):
+            message = status + '\n'
         status = 0 if status is None else status if isinstance(status, int) else 1
     except Exception:
         status = 1
@@ -37,7 +40,7 @@ def run(module, arguments):
         sys.stdout.flush()
         text = raw.getvalue()
         sys.stdout, sys.argv = saved
-    return status, text
+    return status, text + message.encode('utf-8')
 
 
 def main():

@@ -100,6 +100,13 @@ fn fstail_prints_what_pythons_does() {
     }
 }
 
+#[test]
+fn fstest_prints_what_pythons_does() {
+    for arguments in [&["FILE"][..], &["-v", "FILE"], &["-v", "-v", "FILE"], &["-vv", "FILE"]] {
+        check_same("fstest", "ZODB.scripts.fstest", arguments);
+    }
+}
+
 /// A link with the name of a tool is that tool, as a script expects it on the path.
 #[test]
 fn the_name_of_the_program_chooses_the_tool() {

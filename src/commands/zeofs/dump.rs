@@ -1,5 +1,6 @@
 //! `zeofs dump`: transactions and their records, in the order of the file.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::untrusted::one_line;
 use crate::commands::progress::Progress;
 use crate::commands::subcommand::{FINDINGS, Subcommand, Trouble};
-use crate::inspect::record::{class_key, class_text};
+use crate::inspect::record::{class_key, class_text, plain};
 use crate::inspect::show;
 use crate::inspect::walk::{Damage, Ending, FoundRecord, FoundTxn, Part, RecordPart, Walk};
 use crate::pickle::record::is_blob;
@@ -168,20 +169,22 @@ impl Dump<'_> {
             })?;
             (at, data.as_slice())
         };
-        let key = class_key(data);
+        let len = data.len();
+        let data = plain(data).unwrap_or(Cow::Borrowed(data));
+        let key = class_key(&data);
         if !self.selection.has_class(key.as_deref()) {
             return Ok(None);
         }
         self.is_damaged |= lost.is_some();
         let refs = (self.with_references && data_at.is_some()).then(|| {
             let mut oids = Vec::new();
-            references(data, &mut oids).map(|()| oids)
+            references(&data, &mut oids).map(|()| oids)
         });
-        let blob = self.blobs.as_ref().filter(|_| is_blob(data)).map(|blobs| {
+        let blob = self.blobs.as_ref().filter(|_| is_blob(&data)).map(|blobs| {
             blobs.load(header.oid, header.tid).map(|blob| blob.len).map_err(|error| error.to_string())
         });
         let class = key.map(|key| class_text(&key));
-        Ok(Some(RecordView { record, data_at, class, len: data.len(), refs, blob, lost }))
+        Ok(Some(RecordView { record, data_at, class, len, refs, blob, lost }))
     }
 
     fn head(&mut self, txn: &FoundTxn, meta: &TransactionMeta) -> io::Result<()> {

@@ -6,12 +6,13 @@
 
 mod fsdump;
 mod fstail;
+mod fstest;
 mod iterator;
 mod tool;
 
 use tool::Tool;
 
-pub(super) const TOOLS: &[Tool] = &[fsdump::TOOL, fstail::TOOL];
+pub(super) const TOOLS: &[Tool] = &[fsdump::TOOL, fstail::TOOL, fstest::TOOL];
 
 /// The tool with this name, also if it has the name of a script (`fstail.py`).
 pub(super) fn tool(name: &str) -> Option<&'static Tool> {
