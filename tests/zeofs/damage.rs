@@ -160,8 +160,8 @@ fn fstest_finds_what_pythons_does() {
     }
 }
 
-/// The bytes that the check compares with others: all of the headers and pointers but oids, which nothing else has if the
-/// object was stored once.
+/// The bytes that the check compares with others: all of the headers and pointers but oids, which nothing else has if
+/// the object was stored once.
 fn checked_bytes(path: &Path) -> BTreeSet<usize> {
     let (lines, _) = json("dump", &[], path);
     let number = |value: &serde_json::Value| usize::try_from(value.as_u64().unwrap()).unwrap();
@@ -213,7 +213,8 @@ fn test_finds_each_change_of_what_it_compares() {
     }
 }
 
-/// The transactions, records and objects of a whole file are counted, and nothing is found; but for a blob without file.
+/// The transactions, records and objects of a whole file are counted, and nothing is found; but for a blob without
+/// file.
 #[test]
 fn test_finds_nothing_in_whole_files() {
     let files: Vec<PathBuf> = made()
