@@ -4,6 +4,7 @@
 //! - `walk`: its transactions and records in the order of the file; reports damage with its position, and goes on
 //!   behind it; `resync` finds the place
 //! - `check`: whether all in it agrees
+//! - `stats`: sums of classes, objects and users
 //! - `tail`: the newest transactions, from the end of the file
 //! - `record`: what a record says without its application: class and references; `show`: values as bounded JSON
 //!
@@ -30,5 +31,6 @@ pub mod data_file;
 pub mod record;
 mod resync;
 pub mod show;
+pub mod stats;
 pub mod tail;
 pub mod walk;

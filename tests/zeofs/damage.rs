@@ -77,9 +77,16 @@ fn every_command_ends() {
     files.extend(cut(whole, dir.path()));
     for (at, path) in files {
         let path = path.to_str().unwrap();
-        for arguments in
-            [&["dump", "--refs"][..], &["tail"], &["test"], &["fsdump"], &["fstail"], &["fstest"]]
-        {
+        for arguments in [
+            &["dump", "--refs"][..],
+            &["tail"],
+            &["test"],
+            &["stats"],
+            &["analyze"],
+            &["fsdump"],
+            &["fstail"],
+            &["fstest"],
+        ] {
             let (_, status) = zeofs(&[arguments, &[path]].concat());
             assert!([0, 1, 4].contains(&status), "{at} {arguments:?}: {status}");
         }

@@ -7,4 +7,5 @@ mod support;
 mod damage;
 mod dump;
 mod files;
+mod stats;
 mod tools;

@@ -17,6 +17,13 @@ except ImportError:
 PYTHON2 = sys.version_info[0] == 2
 
 
+def main_of(module):
+    """What the module runs as a program."""
+    if hasattr(module, 'analyze'):
+        return lambda: module.report(module.analyze(sys.argv[1]))
+    return getattr(module, 'Main', None) or module.main
+
+
 def run(module, arguments):
     """What the tool prints, and its exit status."""
     raw = StringIO() if PYTHON2 else BytesIO()
@@ -27,8 +34,7 @@ def run(module, arguments):
     message = ''
     try:
         try:
-            main = getattr(module, 'Main', None) or module.main
-            status = main()
+            status = main_of(module)()
         except SystemExit as stop:
             status = stop.code
         if isinstance(status, str):

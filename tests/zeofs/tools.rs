@@ -107,6 +107,11 @@ fn fstest_prints_what_pythons_does() {
     }
 }
 
+#[test]
+fn analyze_prints_what_pythons_does() {
+    check_same("analyze", "ZODB.scripts.analyze", &["FILE"]);
+}
+
 /// A link with the name of a tool is that tool, as a script expects it on the path.
 #[test]
 fn the_name_of_the_program_chooses_the_tool() {

@@ -4,13 +4,14 @@
 //! the file is not as it should be.
 //!
 //! - `selection`, `text`: the options and the words that the commands have in common
-//! - `dump`, `tail`, `check`: one command each
+//! - `dump`, `tail`, `check`, `stats`: one command each
 //! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
 
 mod check;
 mod dump;
 mod python;
 mod selection;
+mod stats;
 mod tail;
 mod text;
 
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use super::subcommand::{Program, Subcommand, on_stdout};
 
-const COMMANDS: &[Subcommand] = &[dump::COMMAND, tail::COMMAND, check::COMMAND];
+const COMMANDS: &[Subcommand] = &[dump::COMMAND, tail::COMMAND, check::COMMAND, stats::COMMAND];
 
 /// The program `zeofs`. `program` is its name as called, which may be that of a tool of ZODB; `arguments` do not have
 /// it.
@@ -55,6 +56,7 @@ Usage: {program} COMMAND [options] FILE
   dump        transactions and their records
   tail        the newest transactions
   test        whether the file is whole, and all in it agrees
+  stats       what it consists of, and what makes it grow
 
   {program} COMMAND --help    the options of a command
   --help, --version           print this, or the version

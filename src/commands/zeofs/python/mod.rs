@@ -4,6 +4,7 @@
 //! Files of Python 2 (FS21) are printed as the tools of ZODB 4 on Python 2 do, those of Python 3 (FS30) as those of
 //! ZODB 6 on Python 3.
 
+mod analyze;
 mod fsdump;
 mod fstail;
 mod fstest;
@@ -12,7 +13,7 @@ mod tool;
 
 use tool::Tool;
 
-pub(super) const TOOLS: &[Tool] = &[fsdump::TOOL, fstail::TOOL, fstest::TOOL];
+pub(super) const TOOLS: &[Tool] = &[fsdump::TOOL, fstail::TOOL, fstest::TOOL, analyze::TOOL];
 
 /// The tool with this name, also if it has the name of a script (`fstail.py`).
 pub(super) fn tool(name: &str) -> Option<&'static Tool> {
