@@ -3,6 +3,20 @@
 
 #![allow(missing_docs)]
 
+pub mod backup {
+    pub mod replace {
+        pub use crate::backup::replace::{Replaced, Replacement};
+    }
+    pub mod repozo {
+        pub use crate::backup::repozo::backup::{BackupOptions, backup};
+        pub use crate::backup::repozo::error::RepozoError;
+        pub use crate::backup::repozo::progress::{Listener, Progress};
+        pub use crate::backup::repozo::repository::Repository;
+        pub use crate::backup::repozo::restore::{RestoreOptions, restore};
+        pub use crate::backup::repozo::verify::verify;
+    }
+}
+
 pub mod base {
     pub mod address {
         pub use crate::base::address::Address;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
@@ -64,6 +65,20 @@ pub fn read_at_now(file: &File, buf: &mut [u8], pos: u64) -> io::Result<usize> {
         }
     }
     Ok(done)
+}
+
+/// Gives files the mode and the owner of `model`; no effect if that does not exist. Another owner can be given by root
+/// only.
+pub fn like(model: &Path, files: &[&Path]) -> io::Result<()> {
+    let Ok(model) = model.metadata() else { return Ok(()) };
+    for file in files {
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (model.uid(), model.gid()) {
+            std::os::unix::fs::chown(file, Some(model.uid()), Some(model.gid()))?;
+        }
+        std::fs::set_permissions(file, model.permissions())?;
+    }
+    Ok(())
 }
 
 /// Lets the system drop a part of a file that was written back from its cache.

@@ -3,6 +3,7 @@
 
 mod dir;
 mod file;
+mod stream;
 
 use std::fs::OpenOptions;
 use std::io;
@@ -15,6 +16,7 @@ use crate::base::{fs, shared_dir};
 
 pub use dir::{Entry, Kind, MediaDir, Readers, TakenOver};
 pub use file::{Identity, MediaFile, Time};
+pub use stream::{Appending, Reading, write_whole};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

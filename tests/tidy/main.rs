@@ -26,7 +26,7 @@ const LADDER: &[&[&str]] = &[
     &["wire", "conflict"],
     &["storage", "logging", "net", "auth", "process"],
     &["exceptions"],
-    &["server", "client", "inspect"],
+    &["server", "client", "backup"],
     &["config"],
     &["commands"],
 ];

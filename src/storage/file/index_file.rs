@@ -7,15 +7,15 @@
 
 #![cfg_attr(not(test), deny(clippy::cast_possible_truncation))]
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use super::format::FileFormat;
 use super::index::Index;
 use super::index_legacy;
 use super::index_saved::{SavedIndex, fill};
-use super::media::{Access, Media, MediaFile};
-use crate::base::fs::{dir_of, with_suffix};
+use super::media::{Access, Media, write_whole};
+use crate::base::fs::with_suffix;
 use crate::base::ids::Oid;
 use crate::pickle::lex::{Argument, Lexer};
 use crate::pickle::opcode::*;
@@ -108,14 +108,7 @@ pub fn save(
 ) -> io::Result<()> {
     let path = with_suffix(path, ".index");
     let tmp = with_suffix(&path, ".index_tmp");
-    let file = media.open(&tmp, Access::Truncate)?;
-    let mut out = BufWriter::with_capacity(256 * 1024, Appending { file: &*file, pos: 0 });
-    write(&mut out, format, pos, oid_mark, entries)?;
-    out.flush()?;
-    drop(out);
-    file.sync()?;
-    media.rename(&tmp, &path)?;
-    media.sync_dir(dir_of(&path))
+    write_whole(media, &path, &tmp, |out| write(out, format, pos, oid_mark, entries))
 }
 
 /// Writes the pickles as the Python that reads this format of `Data.fs` would write them.
@@ -205,24 +198,6 @@ fn write_int(out: &mut dyn Write, format: FileFormat, number: u64) -> io::Result
     }
     encoded.push(STOP);
     out.write_all(&encoded)
-}
-
-/// Appends to a file that has only positioned writes.
-struct Appending<'a> {
-    file: &'a dyn MediaFile,
-    pos: u64,
-}
-
-impl Write for Appending<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_at(bytes, self.pos)?;
-        self.pos += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@
 //!   show it
 //! - `stage` (vote), `draft` (the records of a vote), `undo_records`, `space`, `tids`, `voted` (a voted transaction),
 //!   `group` (finish), `writer` (the end of the log), `lead` (which thread commits), `blobs`: writing
+//! - `snapshot`: the file as it is now, for a copy of it; `replaced`: what the next start must know if another file
+//!   takes its place while no server runs
 //! - `undo`: what can be undone; `undo_find`: finds it; `places`: where it was found
 //!
 //! The order of the locks is the order of their ranks (`base::sync::rank`). A read takes none of them except a shared
@@ -35,8 +37,8 @@ mod index_saved;
 mod index_words;
 mod iterate;
 pub(crate) mod lead;
-mod lock_file;
-pub(crate) mod log;
+pub(crate) mod lock_file;
+mod log;
 mod note_file;
 mod open;
 mod open_note;
@@ -48,8 +50,10 @@ mod pins;
 mod places;
 mod read;
 pub(crate) mod recover;
+pub(crate) mod replaced;
 mod save;
 mod saver;
+pub(crate) mod snapshot;
 mod space;
 mod stage;
 pub(crate) mod tail_note;

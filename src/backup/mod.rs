@@ -1,0 +1,16 @@
+//! Backups of a `Data.fs`, and their way back.
+//!
+//! - `copier`: copies bytes, with their MD5 sum
+//! - `boundaries`: whether bytes are whole transactions, while they pass by
+//! - `replace`: puts a complete, durable file in the place of a `Data.fs`
+//! - `repozo`: repositories of Python's repozo
+//!
+//! A backup reads a [`Snapshot`](crate::storage::file::snapshot::Snapshot), so it needs neither a server nor a lock.
+//! All access to files is through a `Media`, so that tests can stop the power at each step.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
+
+pub mod boundaries;
+pub mod copier;
+pub mod replace;
+pub mod repozo;

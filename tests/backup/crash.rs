@@ -1,0 +1,188 @@
+//! The power or the process ends at every single call of a backup, and of a restore. What was restorable stays so, and
+//! the next run goes on.
+
+use std::sync::Arc;
+
+use crate::support::faulty::{Fault, Faulty};
+use crate::support::storage::{commit, load};
+use crate::world::{Heard, World, database};
+use runzeo::ids::{Oid, Tid};
+use runzeo::internal::backup::repozo::BackupOptions;
+use runzeo::internal::storage::media::Media;
+use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::prelude::*;
+
+/// A way to end, and the disk that is found afterwards.
+type End = (Fault, fn(&Faulty) -> Faulty);
+
+const ENDS: [End; 3] = [
+    (Fault::PowerCut, Faulty::after_power_cut),
+    (Fault::PowerCut, Faulty::after_kill),
+    (Fault::Error, Faulty::after_kill),
+];
+
+/// Runs a backup with a fault at each call in turn. `prepare` makes the repository as it is before.
+fn stopped_everywhere(
+    prepare: impl Fn(&World, &[u8], &[usize]),
+    change: impl Fn(&mut BackupOptions) + Copy,
+    allowed: impl Fn(&[u8], &[usize]) -> Vec<Vec<u8>>,
+) {
+    let (bytes, ends) = database(5);
+    let allowed = allowed(&bytes, &ends);
+    for (fault, after) in ENDS {
+        for n in 1.. {
+            let world = World::with(Faulty::new(n, None));
+            prepare(&world, &bytes, &ends);
+            world.source(&bytes);
+            world.disk.fail_at(n, fault);
+            let result = world.backup(change);
+            if !world.disk.fired() {
+                result.unwrap();
+                assert!(n > 8, "only {n} calls");
+                break;
+            }
+            let disk = after(&world.disk);
+            let world = world.on(disk);
+            let (restored, _) = world.restored(None).unwrap();
+            assert!(allowed.contains(&restored), "call {n}: {} bytes are restored", restored.len());
+            for quick in [true, false] {
+                let heard = Heard::default();
+                world.backup_telling(|o| o.quick = quick, &heard).unwrap();
+                assert_eq!(heard.warnings.into_inner().unwrap(), [""; 0], "call {n}");
+                assert_eq!(world.restored(None).unwrap().0, bytes);
+            }
+            let mut warnings = world.verified(false).unwrap().warnings.into_inner().unwrap();
+            // A removal of an older chain that was stopped.
+            warnings.retain(|warning| !warning.contains("has no line in"));
+            assert!(warnings.is_empty(), "call {n}: {warnings:?}");
+            let left: Vec<_> = world.names().into_iter().filter(|name| name.ends_with(".part")).collect();
+            assert!(left.is_empty(), "call {n}: {left:?}");
+        }
+    }
+}
+
+fn with_a_chain(world: &World, bytes: &[u8], ends: &[usize]) {
+    for end in &ends[2..4] {
+        world.source(&bytes[..*end]);
+        world.backup(|_| ()).unwrap();
+    }
+}
+
+#[test]
+fn a_stopped_delta_leaves_the_chain_or_lengthens_it() {
+    for quick in [false, true] {
+        stopped_everywhere(
+            with_a_chain,
+            |o| (o.quick, o.gzip) = (quick, quick),
+            |bytes, ends| vec![bytes[..ends[3]].to_vec(), bytes.to_vec()],
+        );
+    }
+}
+
+#[test]
+fn a_stopped_full_leaves_the_chain_or_begins_another() {
+    for kill_old in [false, true] {
+        stopped_everywhere(
+            with_a_chain,
+            |o| (o.full, o.kill_old) = (true, kill_old),
+            |bytes, ends| vec![bytes[..ends[3]].to_vec(), bytes.to_vec()],
+        );
+    }
+}
+
+#[test]
+fn a_stopped_mending_is_mended() {
+    let prepare = |world: &World, bytes: &[u8], ends: &[usize]| {
+        with_a_chain(world, bytes, ends);
+        let (path, text) = world.dat();
+        let second = text.lines().nth(1).unwrap().to_string();
+        // A delta without a line, covered by the next one, and a third without a line.
+        let covered = world.data()[1].clone();
+        let hidden = world.bytes(&covered);
+        world.disk.put(&path, text.lines().next().map(|line| format!("{line}\n")).unwrap().as_bytes());
+        world.remove(&covered);
+        world.source(&bytes[..ends[4]]);
+        world.backup(|o| o.quick = true).unwrap();
+        world.put(&covered, &hidden);
+        assert!(!world.dat().1.contains(&second));
+    };
+    stopped_everywhere(
+        prepare,
+        |o| o.quick = true,
+        |bytes, ends| vec![bytes[..ends[4]].to_vec(), bytes.to_vec()],
+    );
+}
+
+fn options(world: &World) -> FileStorageOptions {
+    FileStorageOptions {
+        media: Arc::new(world.disk.clone()),
+        ..FileStorageOptions::new(world.path("Data.fs"))
+    }
+}
+
+/// The descriptions of all transactions, and the tid of the last.
+fn history(storage: &FileStorage) -> (Vec<String>, Tid) {
+    let (mut found, mut last) = (Vec::new(), Tid::ZERO);
+    let mut all = storage.iterate(None, None).unwrap();
+    while let Some(txn) = all.next_transaction().unwrap() {
+        found.push(String::from_utf8_lossy(&txn.meta.description).into_owned());
+        last = txn.tid;
+    }
+    (found, last)
+}
+
+/// Whatever stops a restore, the next server opens the former file or the restored one, whole; the former one is still
+/// there; and if the restored one is served, the marker is later than all that clients can have seen.
+#[test]
+fn a_stopped_restore_leaves_the_former_file_or_the_restored_one() {
+    for (fault, after) in ENDS {
+        for has_note in [true, false] {
+            for n in 1.. {
+                let world = World::with(Faulty::new(n, None));
+                let storage = crate::support::storage::open_with(options(&world)).unwrap();
+                let first = commit(&storage, &[(0, Tid::ZERO, b"backed up")]).unwrap();
+                storage.close().unwrap();
+                world.backup(|_| ()).unwrap();
+                let storage = crate::support::storage::open_with(options(&world)).unwrap();
+                let lost = commit(&storage, &[(0, first, b"lost"), (7, Tid::ZERO, b"new")]).unwrap();
+                storage.close().unwrap();
+                if !has_note {
+                    // As Python's server leaves it.
+                    world.disk.put(&world.path("Data.fs.tmp"), b"");
+                }
+                let former = world.disk.bytes(&world.path("Data.fs")).unwrap();
+                world.disk.fail_at(n, fault);
+                let result = world.restore_to("Data.fs");
+                let fired = world.disk.fired();
+                let world = if fired {
+                    let disk = after(&world.disk);
+                    world.on(disk)
+                } else {
+                    result.unwrap();
+                    world.disk.fail_at(1 << 40, fault);
+                    world
+                };
+                let storage = crate::support::storage::open_with(options(&world)).unwrap();
+                let is_former = load(&storage, 0).unwrap().0 == b"lost";
+                let (descriptions, last) = history(&storage);
+                let is_marked = descriptions.iter().any(|text| text.starts_with("runzeo: "));
+                if is_former {
+                    assert!(fired, "a restore that says it is done is");
+                    assert!(last >= lost);
+                } else {
+                    assert_eq!(load(&storage, 0).unwrap().0, b"backed up");
+                    assert!(is_marked && last > lost, "call {n}: {descriptions:?}");
+                    let next = storage.new_oids(1).unwrap()[0];
+                    assert!(next > Oid(7 + (1 << 20)), "call {n}, note {has_note}, {fault:?}: {next}");
+                    let aside = world.disk.bytes(&world.path("Data.fs.before-restore")).unwrap();
+                    assert!(aside == former, "call {n}");
+                }
+                storage.close().unwrap();
+                if !fired {
+                    assert!(n > 10 && !world.disk.exists(&world.path("Data.fs.part")));
+                    break;
+                }
+            }
+        }
+    }
+}

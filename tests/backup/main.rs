@@ -1,0 +1,11 @@
+//! Backups: repositories of repozo, what killed programs leave in them, and files that take the place of a `Data.fs`.
+//! `compat-tests/repozo/run` compares with Python's repozo.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod chains;
+mod crash;
+mod faults;
+mod replace;
+mod world;
