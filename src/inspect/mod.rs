@@ -4,6 +4,7 @@
 //! - `walk`: its transactions and records in the order of the file; reports damage with its position, and goes on
 //!   behind it; `resync` finds the place
 //! - `check`: whether all in it agrees
+//! - `objects`: the newest record of each object; `path`: a way from the root to one
 //! - `stats`: sums of classes, objects and users
 //! - `tail`: the newest transactions, from the end of the file
 //! - `record`: what a record says without its application: class and references; `show`: values as bounded JSON
@@ -28,6 +29,8 @@
 
 pub mod check;
 pub mod data_file;
+pub mod objects;
+pub mod path;
 pub mod record;
 mod resync;
 pub mod show;

@@ -77,17 +77,14 @@ fn every_command_ends() {
     files.extend(cut(whole, dir.path()));
     for (at, path) in files {
         let path = path.to_str().unwrap();
-        for arguments in [
-            &["dump", "--refs"][..],
-            &["tail"],
-            &["test"],
-            &["stats"],
-            &["analyze"],
-            &["fsdump"],
-            &["fstail"],
-            &["fstest"],
-        ] {
-            let (_, status) = zeofs(&[arguments, &[path]].concat());
+        for command in
+            ["dump", "tail", "test", "stats", "refs", "fsdump", "fstail", "fstest", "analyze", "fsrefs"]
+        {
+            let (_, status) = zeofs(&[command, path]);
+            assert!([0, 1, 4].contains(&status), "{at} {command}: {status}");
+        }
+        for arguments in [&["dump", "--refs", path][..], &["oid", path, "0"], &["fsoids", path, "0", "1"]] {
+            let (_, status) = zeofs(arguments);
             assert!([0, 1, 4].contains(&status), "{at} {arguments:?}: {status}");
         }
     }

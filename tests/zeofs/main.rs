@@ -7,5 +7,6 @@ mod support;
 mod damage;
 mod dump;
 mod files;
+mod refs;
 mod stats;
 mod tools;

@@ -112,6 +112,58 @@ fn analyze_prints_what_pythons_does() {
     check_same("analyze", "ZODB.scripts.analyze", &["FILE"]);
 }
 
+#[test]
+fn fsrefs_prints_what_pythons_does() {
+    check_same("fsrefs", "ZODB.scripts.fsrefs", &["FILE"]);
+    check_same("fsrefs", "ZODB.scripts.fsrefs", &["-v", "FILE"]);
+}
+
+/// ZODB 4 on Python 2 takes a reference without a class for the one before it. ZODB 6 crashes if there is anything to
+/// print besides an object without record: then this program prints what the tool means to.
+#[test]
+fn fsoids_prints_what_pythons_does() {
+    for (environment, files) in files() {
+        let has_no_plain_reference = |path: &PathBuf| {
+            !["plain.fs", "packed.fs"].contains(&path.file_name().unwrap().to_str().unwrap())
+                || environment != "zeo4-py27"
+        };
+        let files: Vec<PathBuf> = files.into_iter().filter(has_no_plain_reference).collect();
+        for oids in [&["0", "0x1", "2", "0o3"][..], &["0"], &["18", "9"], &["0x77"], &["1", "0x01"]] {
+            let arguments = [&["FILE"], oids].concat();
+            let Some(expected) = of_python(environment, "ZODB.scripts.fsoids", &arguments, &files) else {
+                continue;
+            };
+            let mut same = 0;
+            for (file, (text, status)) in files.iter().zip(expected) {
+                let (ours, our_status) = of_ours("fsoids", &arguments, file);
+                assert_eq!(our_status, 0, "{}", file.display());
+                if status == 0 {
+                    let shown = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+                    assert_eq!(shown(&ours), shown(&text), "{environment} {oids:?} {}", file.display());
+                    same += 1;
+                } else {
+                    assert_eq!(environment, "zeo6-py311");
+                    assert!(String::from_utf8_lossy(&ours).contains("this oid was not defined"), "{oids:?}");
+                }
+            }
+            assert!(same >= 2, "{environment} {oids:?}: {same}");
+        }
+    }
+}
+
+#[test]
+fn fsoids_takes_oids_from_a_file() {
+    let (_, file) = &fixtures()[0];
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("oids");
+    std::fs::write(&list, "0x1\n2\n").unwrap();
+    let list = list.to_str().unwrap();
+    assert_eq!(of_ours("fsoids", &["-f", list, "FILE"], file), of_ours("fsoids", &["FILE", "1", "2"], file));
+    for wrong in [&["FILE"][..], &["FILE", "x"], &["FILE", "-1"], &["-f", "/nonexistent", "FILE"], &[]] {
+        assert_eq!(of_ours("fsoids", wrong, file), (Vec::new(), 1), "{wrong:?}");
+    }
+}
+
 /// A link with the name of a tool is that tool, as a script expects it on the path.
 #[test]
 fn the_name_of_the_program_chooses_the_tool() {

@@ -4,12 +4,14 @@
 //! the file is not as it should be.
 //!
 //! - `selection`, `text`: the options and the words that the commands have in common
-//! - `dump`, `tail`, `check`, `stats`: one command each
+//! - `dump`, `tail`, `check`, `stats`, `refs`, `oid`: one command each
 //! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
 
 mod check;
 mod dump;
+mod oid;
 mod python;
+mod refs;
 mod selection;
 mod stats;
 mod tail;
@@ -22,7 +24,8 @@ use std::process::ExitCode;
 
 use super::subcommand::{Program, Subcommand, on_stdout};
 
-const COMMANDS: &[Subcommand] = &[dump::COMMAND, tail::COMMAND, check::COMMAND, stats::COMMAND];
+const COMMANDS: &[Subcommand] =
+    &[dump::COMMAND, tail::COMMAND, check::COMMAND, stats::COMMAND, refs::COMMAND, oid::COMMAND];
 
 /// The program `zeofs`. `program` is its name as called, which may be that of a tool of ZODB; `arguments` do not have
 /// it.
@@ -57,6 +60,8 @@ Usage: {program} COMMAND [options] FILE
   tail        the newest transactions
   test        whether the file is whole, and all in it agrees
   stats       what it consists of, and what makes it grow
+  refs        references to objects that are not there
+  oid         one object: revisions, references, a way from the root
 
   {program} COMMAND --help    the options of a command
   --help, --version           print this, or the version

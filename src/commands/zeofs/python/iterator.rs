@@ -36,6 +36,7 @@ pub(super) struct PythonTxn {
 /// A data record.
 pub(super) struct PythonRecord {
     pub(super) header: DataHeader,
+    pub(super) pos: u64,
     /// There is data: in the buffer of the caller.
     pub(super) has_data: bool,
     /// The transaction that the back-pointer leads to.
@@ -146,14 +147,14 @@ impl<'a> PythonIterator<'a> {
         data.clear();
         if header.data_len > 0 {
             self.own_data(pos, &header, data)?;
-            return Ok(Some(PythonRecord { header, has_data: true, data_txn: None }));
+            return Ok(Some(PythonRecord { header, pos, has_data: true, data_txn: None }));
         }
         let data_txn = match back {
             0 => None,
             back => Some(self.file.data.behind(pos, header.oid, back)?.tid),
         };
         let has_data = self.file.data.data_of(pos, &header, back, data)?.is_some();
-        Ok(Some(PythonRecord { header, has_data, data_txn }))
+        Ok(Some(PythonRecord { header, pos, has_data, data_txn }))
     }
 
     fn own_data(&mut self, pos: u64, header: &DataHeader, data: &mut Vec<u8>) -> Result<(), Trouble> {

@@ -6,6 +6,8 @@
 
 mod analyze;
 mod fsdump;
+mod fsoids;
+mod fsrefs;
 mod fstail;
 mod fstest;
 mod iterator;
@@ -13,7 +15,8 @@ mod tool;
 
 use tool::Tool;
 
-pub(super) const TOOLS: &[Tool] = &[fsdump::TOOL, fstail::TOOL, fstest::TOOL, analyze::TOOL];
+pub(super) const TOOLS: &[Tool] =
+    &[fsdump::TOOL, fstail::TOOL, fstest::TOOL, analyze::TOOL, fsrefs::TOOL, fsoids::TOOL];
 
 /// The tool with this name, also if it has the name of a script (`fstail.py`).
 pub(super) fn tool(name: &str) -> Option<&'static Tool> {

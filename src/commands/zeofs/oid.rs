@@ -1,0 +1,225 @@
+//! `zeofs oid`: one object: its revisions, what it refers to, what refers to it, and a way to it from the root.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use getopts::{Matches, Options};
+use serde_json::json;
+
+use super::refs::why;
+use super::selection::{OpenedFile, oid_argument};
+use super::text::{file_line, oid_repr, shown, timestamp};
+use crate::base::ids::Oid;
+use crate::base::untrusted::one_line;
+use crate::commands::numbers::grouped;
+use crate::commands::progress::Progress;
+use crate::commands::subcommand::{FINDINGS, Subcommand, Trouble};
+use crate::inspect::objects::{Newest, RecordWalk};
+use crate::inspect::path::from_root;
+use crate::inspect::record::class_of;
+use crate::inspect::show;
+use crate::inspect::walk::{FoundRecord, Walk};
+use crate::storage::StorageError;
+
+pub(super) const COMMAND: Subcommand = Subcommand { name: "oid", options, help: HELP, run };
+
+const HELP: &str = "\
+[options] FILE OID
+
+One object (OID in hexadecimal): its revisions with their transactions, what its
+newest record refers to, which objects refer to it, and the shortest way to it
+from the root object.
+
+  -n, --max N       print so many of each, and the number of all (default: 100)
+      --no-path     do not look for a way from the root, which reads the file
+                    once for each step
+      --json        a JSON object for each line
+      --help        print this
+
+Exit status: 0 the object is there and reachable (with --no-path: is there);
+1 FILE cannot be read; 2 the command line is wrong; 4 it is not.
+";
+
+fn options(options: &mut Options) {
+    options.optopt("n", "max", "", "").optflag("", "no-path", "").optflag("", "json", "");
+}
+
+/// What is found of the object.
+#[derive(Default)]
+struct Traces {
+    revisions: Vec<FoundRecord>,
+    /// Of the newest record.
+    refers_to: Vec<Oid>,
+    referred_by: BTreeMap<Oid, FoundRecord>,
+}
+
+fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
+    let max = matches.opt_str("max").map_or(Ok(100), |text| {
+        text.parse().map_err(|_| Trouble::Usage(format!("-n: '{text}' is not a number of lines")))
+    })?;
+    let [name, oid] = matches.free.as_slice() else {
+        return Err(Trouble::Usage("give a file and an object id".into()));
+    };
+    let (oid, file) = (oid_argument(oid)?, OpenedFile::open(name)?);
+    let mut progress = Progress::on_terminal(&file.name, Some(file.data.end()), true);
+    let mut at = |pos: u64| {
+        if let Some(progress) = &mut progress {
+            progress.show(pos);
+        }
+    };
+    let newest = Newest::read(&file.data, &mut at)?;
+    let mut found = Traces::default();
+    let mut records = RecordWalk::new(&file.data);
+    let mut oids = Vec::new();
+    while let Some((_, record)) = records.next_record()? {
+        if record.header.oid == oid {
+            found.revisions.push(record);
+        }
+        if newest.is_current(&record) {
+            oids.clear();
+            // What can be read up to damage counts, too.
+            _ = records.references(&record, &mut oids)?;
+            if oids.contains(&oid) {
+                found.referred_by.insert(record.header.oid, record);
+            }
+            if record.header.oid == oid {
+                found.refers_to.clone_from(&oids);
+            }
+        }
+        at(records.pos());
+    }
+    let with_path = !matches.opt_present("no-path");
+    let is_there = newest.not_there(oid).is_none();
+    let path = match with_path && is_there {
+        true => from_root(&file.data, &newest, oid, &mut |_, pos| at(pos))?,
+        false => None,
+    };
+    if let Some(progress) = &mut progress {
+        progress.end();
+    }
+    let report = Report { file: &file, newest: &newest, oid, max, is_json: matches.opt_present("json") };
+    if !report.is_json {
+        writeln!(out, "{}", file_line(&file))?;
+    }
+    report.revisions(out, &found.revisions)?;
+    report.references(out, &found)?;
+    if with_path {
+        report.path(out, path.as_deref())?;
+    }
+    Ok(if is_there && (path.is_some() || !with_path) { 0 } else { FINDINGS })
+}
+
+struct Report<'a> {
+    file: &'a OpenedFile,
+    newest: &'a Newest,
+    oid: Oid,
+    max: usize,
+    is_json: bool,
+}
+
+impl Report<'_> {
+    fn class(&self, record: &FoundRecord) -> Result<String, Trouble> {
+        let mut data = Vec::new();
+        match self.file.data.data_of(record.pos, &record.header, record.back, &mut data) {
+            Ok(_) => Ok(class_of(&data)),
+            Err(StorageError::Corrupt { .. }) => Ok("?".into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn revisions(&self, out: &mut dyn Write, revisions: &[FoundRecord]) -> Result<(), Trouble> {
+        let count = revisions.len();
+        if !self.is_json {
+            writeln!(out, "\n{}: revisions: {}", oid_repr(self.oid), grouped(count as u64))?;
+        }
+        for record in revisions.iter().rev().take(self.max) {
+            let FoundRecord { pos, header, back } = record;
+            let mut walk = Walk::from(&self.file.data, header.tloc);
+            let meta = match walk.next_part()? {
+                Some(crate::inspect::walk::Part::Transaction(txn)) => walk.meta(&txn)?,
+                _ => Default::default(),
+            };
+            let kind = match (header.data_len, back) {
+                (0, 0) => "deleted, or its creation undone".to_string(),
+                (0, back) => format!("as at {back}"),
+                (len, _) => format!("{} bytes", grouped(len)),
+            };
+            let class = if record.is_gone() { String::new() } else { self.class(record)? };
+            if self.is_json {
+                let value = json!({
+                    "kind": "revision",
+                    "oid": self.oid.to_string(),
+                    "tid": header.tid.to_string(),
+                    "time": header.tid.to_iso(),
+                    "pos": pos,
+                    "len": header.data_len,
+                    "back": back,
+                    "class": class,
+                    "user": show::text(&meta.user),
+                    "description": show::text(&meta.description),
+                });
+                writeln!(out, "{value}")?;
+                continue;
+            }
+            let class = one_line(200, format_args!("{class}"));
+            let (user, description) = (shown(&meta.user), shown(&meta.description));
+            let time = timestamp(header.tid);
+            write!(out, "    {time}  {}  at {pos}  {kind}  {class}", header.tid)?;
+            writeln!(out, "  user \"{user}\", description \"{description}\"")?;
+        }
+        self.more(out, count)
+    }
+
+    fn references(&self, out: &mut dyn Write, found: &Traces) -> Result<(), Trouble> {
+        if !self.is_json {
+            writeln!(out, "\nrefers to: {}", grouped(found.refers_to.len() as u64))?;
+        }
+        for oid in found.refers_to.iter().take(self.max) {
+            let reason = self.newest.not_there(*oid).map(why);
+            if self.is_json {
+                writeln!(out, "{}", json!({"kind": "refers_to", "oid": oid.to_string(), "damage": reason}))?;
+                continue;
+            }
+            let reason = reason.map_or_else(String::new, |reason| format!(", which {reason}"));
+            writeln!(out, "    {}{reason}", oid_repr(*oid))?;
+        }
+        self.more(out, found.refers_to.len())?;
+        if !self.is_json {
+            writeln!(out, "\nreferred to by: {}", grouped(found.referred_by.len() as u64))?;
+        }
+        for (oid, record) in found.referred_by.iter().take(self.max) {
+            let class = self.class(record)?;
+            if self.is_json {
+                writeln!(out, "{}", json!({"kind": "referred_by", "oid": oid.to_string(), "class": class}))?;
+            } else {
+                writeln!(out, "    {}  {}", oid_repr(*oid), one_line(200, format_args!("{class}")))?;
+            }
+        }
+        self.more(out, found.referred_by.len())
+    }
+
+    fn path(&self, out: &mut dyn Write, path: Option<&[Oid]>) -> Result<(), Trouble> {
+        if self.is_json {
+            let path = path.map(|path| path.iter().map(Oid::to_string).collect::<Vec<_>>());
+            writeln!(out, "{}", json!({"kind": "path", "oids": path}))?;
+            return Ok(());
+        }
+        match (path, self.newest.not_there(self.oid)) {
+            (Some(path), _) => {
+                let path: Vec<String> = path.iter().map(|oid| oid_repr(*oid)).collect();
+                writeln!(out, "\nfrom the root: {}", path.join(" > "))?;
+            }
+            (None, Some(reason)) => writeln!(out, "\nthe object {}", why(reason))?,
+            (None, None) => writeln!(out, "\nno way from the root: it is garbage")?,
+        }
+        Ok(())
+    }
+
+    fn more(&self, out: &mut dyn Write, count: usize) -> Result<(), Trouble> {
+        let more = count.saturating_sub(self.max);
+        if more > 0 && !self.is_json {
+            writeln!(out, "    ... and {} more (-n N)", grouped(more as u64))?;
+        }
+        Ok(())
+    }
+}
