@@ -5,6 +5,7 @@
 //!   behind it; `resync` finds the place
 //! - `check`: whether all in it agrees
 //! - `objects`: the newest record of each object; `path`: a way from the root to one
+//! - `recover`: a copy of all that can be read; `order`: which tid is the odd one out
 //! - `stats`: sums of classes, objects and users
 //! - `tail`: the newest transactions, from the end of the file
 //! - `record`: what a record says without its application: class and references; `show`: values as bounded JSON
@@ -30,8 +31,10 @@
 pub mod check;
 pub mod data_file;
 pub mod objects;
+mod order;
 pub mod path;
 pub mod record;
+pub mod recover;
 mod resync;
 pub mod show;
 pub mod stats;

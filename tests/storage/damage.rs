@@ -116,7 +116,7 @@ fn a_refusal_says_where_and_what_to_do() {
     let error = open_with(FileStorageOptions::new(&path)).err().unwrap();
     let text = error.to_string();
     assert!(matches!(error, StorageError::Corrupt { pos: 42, .. }), "{text}");
-    assert!(text.contains("Data.fs: at 42:") && text.contains("fsrecover"), "{text}");
+    assert!(text.contains("Data.fs: at 42:") && text.contains("zeofs recover"), "{text}");
     std::fs::write(&path, b"%PDF").unwrap();
     let text = open_with(FileStorageOptions::new(&path)).err().unwrap().to_string();
     assert!(text.contains("%PDF") && text.contains("FS30"), "{text}");

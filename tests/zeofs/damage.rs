@@ -9,7 +9,7 @@ use crate::files::{fixtures, json, made, zeofs};
 use crate::tools::{of_ours, of_python};
 
 /// A file with each byte changed, with the position of the change.
-fn changed(whole: &[u8], dir: &Path, by: u8) -> Vec<(usize, PathBuf)> {
+pub fn changed(whole: &[u8], dir: &Path, by: u8) -> Vec<(usize, PathBuf)> {
     (4..whole.len())
         .map(|at| {
             let mut bytes = whole.to_vec();
@@ -22,7 +22,7 @@ fn changed(whole: &[u8], dir: &Path, by: u8) -> Vec<(usize, PathBuf)> {
 }
 
 /// The file cut at each length.
-fn cut(whole: &[u8], dir: &Path) -> Vec<(usize, PathBuf)> {
+pub fn cut(whole: &[u8], dir: &Path) -> Vec<(usize, PathBuf)> {
     (0..whole.len())
         .map(|len| {
             let path = dir.join(format!("cut-{len}.fs"));

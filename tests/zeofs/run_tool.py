@@ -1,5 +1,5 @@
 """Runs a tool of ZODB in this process: `python run_tool.py MODULE ARGUMENT...` with paths on stdin, for each of them
-(FILE among the arguments). Prints for each the exit status, the length of what the tool printed (with the message with which it ended), and that.
+(FILE in the arguments). Prints for each the exit status, the length of what the tool printed (with the message with which it ended), and that.
 """
 import importlib
 import logging
@@ -56,7 +56,7 @@ def main():
         path = line.rstrip('\n')
         if hasattr(module, 'VERBOSE'):
             module.VERBOSE = 0
-        status, text = run(module, [path if argument == 'FILE' else argument for argument in sys.argv[2:]])
+        status, text = run(module, [argument.replace('FILE', path) for argument in sys.argv[2:]])
         out.write(('%d %d\n' % (status, len(text))).encode() + text)
     out.flush()
 

@@ -4,13 +4,15 @@
 //! the file is not as it should be.
 //!
 //! - `selection`, `text`: the options and the words that the commands have in common
-//! - `dump`, `tail`, `check`, `stats`, `refs`, `oid`: one command each
+//! - `dump`, `tail`, `check`, `stats`, `refs`, `oid`, `recover`: one command each
 //! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
 
 mod check;
 mod dump;
+mod new_file;
 mod oid;
 mod python;
+mod recover;
 mod refs;
 mod selection;
 mod stats;
@@ -24,8 +26,15 @@ use std::process::ExitCode;
 
 use super::subcommand::{Program, Subcommand, on_stdout};
 
-const COMMANDS: &[Subcommand] =
-    &[dump::COMMAND, tail::COMMAND, check::COMMAND, stats::COMMAND, refs::COMMAND, oid::COMMAND];
+const COMMANDS: &[Subcommand] = &[
+    dump::COMMAND,
+    tail::COMMAND,
+    check::COMMAND,
+    stats::COMMAND,
+    refs::COMMAND,
+    oid::COMMAND,
+    recover::COMMAND,
+];
 
 /// The program `zeofs`. `program` is its name as called, which may be that of a tool of ZODB; `arguments` do not have
 /// it.
@@ -62,6 +71,7 @@ Usage: {program} COMMAND [options] FILE
   stats       what it consists of, and what makes it grow
   refs        references to objects that are not there
   oid         one object: revisions, references, a way from the root
+  recover     a copy of what can be read of a damaged file
 
   {program} COMMAND --help    the options of a command
   --help, --version           print this, or the version

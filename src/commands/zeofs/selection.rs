@@ -88,7 +88,7 @@ pub(super) fn oid_argument(text: &str) -> Result<Oid, Trouble> {
 }
 
 /// A time, a time ago, or a tid.
-fn point_in_time(text: &str) -> Result<Tid, String> {
+pub(super) fn point_in_time(text: &str) -> Result<Tid, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     if digits.len() == 16
         && let Ok(tid) = u64::from_str_radix(digits, 16)

@@ -11,8 +11,8 @@
 //!   which `note_file` writes; `familiar`: whether the file is the same as before; `ours`: whether it still is while it
 //!   is served; `lock_file`
 //! - `read`, `history`, `iterate`: reading
-//! - `pack`: a new file without garbage and old revisions; `pins`: what a pack must keep although the file does not
-//!   show it
+//! - `moved`: where records are in a copy; `pack`: a new file without garbage and old revisions; `pins`: what a pack
+//!   must keep although the file does not show it
 //! - `stage` (vote), `draft` (the records of a vote), `undo_records`, `space`, `tids`, `voted` (a voted transaction),
 //!   `group` (finish), `writer` (the end of the log), `lead` (which thread commits), `blobs`: writing
 //! - `snapshot`: the file as it is now, for a copy of it; `replaced`: what the next start must know if another file
@@ -38,14 +38,15 @@ mod index_words;
 mod iterate;
 pub(crate) mod lead;
 pub(crate) mod lock_file;
-mod log;
+pub(crate) mod log;
+pub(crate) mod moved;
 mod note_file;
 mod open;
 mod open_note;
 mod open_read;
 mod options;
 mod ours;
-mod pack;
+pub(crate) mod pack;
 mod pins;
 mod places;
 mod read;

@@ -302,8 +302,7 @@ impl Scan<'_> {
     }
 
     fn refusal(&self, pos: u64, what: &str) -> StorageError {
-        let advice =
-            "Restore the file from a backup, or salvage what can be read with Python's ZODB.fsrecover";
+        let advice = "Restore the file from a backup, or salvage what can be read with zeofs recover";
         StorageError::Corrupt { path: self.path.to_owned(), pos, what: format!("{what}. {advice}") }
     }
 }

@@ -7,6 +7,7 @@
 mod analyze;
 mod fsdump;
 mod fsoids;
+mod fsrecover;
 mod fsrefs;
 mod fstail;
 mod fstest;
@@ -16,7 +17,7 @@ mod tool;
 use tool::Tool;
 
 pub(super) const TOOLS: &[Tool] =
-    &[fsdump::TOOL, fstail::TOOL, fstest::TOOL, analyze::TOOL, fsrefs::TOOL, fsoids::TOOL];
+    &[fsdump::TOOL, fstail::TOOL, fstest::TOOL, analyze::TOOL, fsrefs::TOOL, fsoids::TOOL, fsrecover::TOOL];
 
 /// The tool with this name, also if it has the name of a script (`fstail.py`).
 pub(super) fn tool(name: &str) -> Option<&'static Tool> {

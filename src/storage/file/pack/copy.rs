@@ -16,6 +16,7 @@ use super::super::Core;
 use super::super::format::{BACK_LEN, DATA_HEADER_LEN, DataHeader, MAGIC_LEN, TRAILER_LEN, TXN_HEADER_LEN};
 use super::super::log::{Log, Record, TARGET};
 use super::super::media::{Access, MediaFile};
+use super::super::moved::Moved;
 use super::super::volume::Volume;
 use super::out::Out;
 use super::reach::Reach;
@@ -372,33 +373,6 @@ fn push_apart(out: &mut Out, log: &Log, mut pos: u64, mut len: u64) -> Result<()
         len -= part;
     }
     Ok(())
-}
-
-/// The new positions of records after the pack time: all moved by the same distance, until one becomes longer.
-#[derive(Default)]
-struct Moved {
-    /// (old position, new position) where the distance changes; ascending.
-    from: Vec<(u64, u64)>,
-}
-
-impl Moved {
-    fn begin(&mut self, old: u64, new: u64) {
-        self.from = vec![(old, new)];
-    }
-
-    fn at(&mut self, old: u64, new: u64) {
-        if self.to(old) != new {
-            self.from.push((old, new));
-        }
-    }
-
-    fn to(&self, old: u64) -> u64 {
-        let at = self.from.partition_point(|&(from, _)| from <= old);
-        match at.checked_sub(1).and_then(|at| self.from.get(at)) {
-            Some((from, new)) => new + (old - from),
-            None => 0,
-        }
-    }
 }
 
 const _: () = assert!(TRAILER_LEN == 8);

@@ -22,7 +22,7 @@
 mod copy;
 mod guard;
 pub mod leftovers;
-mod out;
+pub(crate) mod out;
 mod reach;
 mod run;
 mod sequential;
