@@ -1,6 +1,7 @@
 //! Backups of a `Data.fs`, and their way back.
 //!
 //! - `copier`: copies bytes, with their MD5 sum
+//! - `gzip`: compresses with all cores
 //! - `boundaries`: whether bytes are whole transactions, while they pass by
 //! - `replace`: puts a complete, durable file in the place of a `Data.fs`
 //! - `repozo`: repositories of Python's repozo
@@ -12,5 +13,6 @@
 
 pub mod boundaries;
 pub mod copier;
+pub mod gzip;
 pub mod replace;
 pub mod repozo;

@@ -120,12 +120,14 @@ fn older_backups_are_removed_only_after_the_new_one_was_verified() {
 fn one_backup_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let repository = || Repository::new(Arc::new(RealMedia), dir.path());
-    let held = repository().lock().unwrap();
-    let error = repository().lock().map(|_| ()).unwrap_err();
+    let heard = Heard::default();
+    let held = repository().lock(&heard).unwrap();
+    let error = repository().lock(&heard).map(|_| ()).unwrap_err();
     assert!(matches!(&error, RepozoError::Locked { .. }));
     let expected = format!("(process {})", std::process::id());
     assert!(error.to_string().contains(&expected), "{error}");
+    assert!(held.is_some());
     drop(held);
-    repository().lock().unwrap();
-    assert!(Repository::new(Arc::new(RealMedia), Path::new("/nowhere")).lock().is_err());
+    repository().lock(&heard).unwrap();
+    assert!(Repository::new(Arc::new(RealMedia), Path::new("/nowhere")).lock(&heard).is_err());
 }

@@ -7,5 +7,6 @@ mod support;
 mod chains;
 mod crash;
 mod faults;
+mod program;
 mod replace;
 mod world;

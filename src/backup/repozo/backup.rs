@@ -9,9 +9,6 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-
 use super::chain::Chain;
 use super::content::{reader, unreadable};
 use super::dat::{Dat, DatLine};
@@ -23,6 +20,7 @@ use super::progress::{Listener, Progress};
 use super::repository::{PART, Repository};
 use crate::backup::boundaries::Boundaries;
 use crate::backup::copier::{Copied, CopyError, Md5Sum, copy};
+use crate::backup::gzip::GzipWriter;
 use crate::base::clock::TimeSource;
 use crate::base::fs::with_suffix;
 use crate::storage::file::snapshot::Snapshot;
@@ -155,7 +153,7 @@ impl Run<'_> {
         let mut each = |bytes: &[u8]| boundaries.feed(bytes);
         let mut out = Appending::new(part.clone());
         let copied = if file.gzip {
-            let mut out = GzEncoder::new(out, Compression::new(LEVEL));
+            let mut out = GzipWriter::new(out, LEVEL).map_err(doing())?;
             copy(&mut range, Some(&mut out), &mut each)
                 .and_then(|copied| out.finish().map(|_| copied).map_err(CopyError::Target))
         } else {

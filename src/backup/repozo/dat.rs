@@ -161,6 +161,18 @@ mod tests {
         assert!(Dat::parse(b"\xff\xfe\0\n\n").is_err());
     }
 
+    proptest::proptest! {
+        /// What is read is written again as it was, but for the ends of lines; nothing panics.
+        #[test]
+        fn any_bytes_are_read_or_refused(text in "([a-z0-9 /.-]{0,40}|\\PC{0,10}|r/2026-11-28-03-14-49\\.fs 0 [0-9]{1,20} [0-9a-f]{31,33}|\\n){0,8}") {
+            if let Ok(dat) = Dat::parse(text.as_bytes()) {
+                let again = Dat::parse(&dat.to_bytes()).unwrap();
+                assert_eq!(again.lines, dat.lines);
+                assert!(!again.is_torn && dat.lines.iter().all(|line| line.start <= line.end));
+            }
+        }
+    }
+
     #[test]
     fn a_path_that_python_would_split_is_left_out() {
         let file = DataFile::parse("2026-11-28-03-14-49.fs").unwrap();

@@ -10,6 +10,7 @@ use fs2::FileExt;
 use super::dat::{DAT_LEN_MAX, Dat};
 use super::error::{RepozoError, Result};
 use super::name::{DataFile, Stamp};
+use super::progress::{Listener, Progress};
 use crate::base::fs::with_suffix;
 use crate::storage::media::{Access, Media, MediaFile, Reading, write_whole};
 
@@ -41,8 +42,9 @@ impl Repository {
         self.path.join(name.to_string())
     }
 
-    /// Keeps other backups of this program out. Python's repozo does not look at it.
-    pub fn lock(&self) -> Result<RepositoryLock> {
+    /// Keeps other backups of this program out. Python's repozo does not look at it. Where the file system has no locks
+    /// there is a warning, and none is held.
+    pub fn lock(&self, listener: &dyn Listener) -> Result<Option<RepositoryLock>> {
         let path = self.join(LOCK);
         let doing = || RepozoError::io(format!("locking {}", path.display()));
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -58,13 +60,20 @@ impl Repository {
                     holder: holder.trim().to_string(),
                 });
             }
-            Err(error) => return Err(doing()(error)),
+            Err(error) => {
+                let what = format!(
+                    "{} cannot be locked: {error}. Make sure that one backup runs at a time",
+                    path.display()
+                );
+                listener.report(Progress::Warning { what: &what });
+                return Ok(None);
+            }
         }
         let content = format!("{}\n", std::process::id());
         file.write_all(content.as_bytes())
             .and_then(|()| file.set_len(content.len() as u64))
             .map_err(doing())?;
-        Ok(RepositoryLock { _file: file })
+        Ok(Some(RepositoryLock { _file: file }))
     }
 
     /// All names in the directory, sorted.

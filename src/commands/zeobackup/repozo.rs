@@ -64,7 +64,7 @@ fn perform(program: &str, options: &RepozoOptions) -> Result<(), RepozoError> {
     let time = TimeSource::SYSTEM;
     match mode {
         RepozoMode::Backup(options) => {
-            let _lock = repository.lock()?;
+            let _lock = repository.lock(&messages)?;
             backup(&repository, options, &time, &messages)
         }
         RepozoMode::Recover(options) => restore(&repository, options, &time, &mut io::stdout(), &messages),

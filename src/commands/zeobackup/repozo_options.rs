@@ -81,9 +81,13 @@ pub fn read_command_line(arguments: &[OsString]) -> Result<Option<RepozoOptions>
         });
         (mode, &["date", "output", "with-verify"])
     } else if is_given("recover") {
+        // As in Python, an empty date is none.
+        let date = value("date").filter(|date| !date.is_empty());
+        if let Some(date) = date.as_ref().filter(|date| !is_date(date)) {
+            return Err(format!("--date is '{date}', and not yyyy-mm-dd[-hh[-mm[-ss]]]"));
+        }
         let mode = RepozoMode::Recover(RestoreOptions {
-            // As in Python, an empty date is none.
-            date: value("date").filter(|date| !date.is_empty()),
+            date,
             output: value("output").map(PathBuf::from),
             with_verify: is_given("with-verify"),
         });
@@ -94,6 +98,16 @@ pub fn read_command_line(arguments: &[OsString]) -> Result<Option<RepozoOptions>
     };
     let ignored = foreign.iter().copied().filter(|long| is_given(long)).collect();
     Ok(Some(RepozoOptions { mode, repository: repository.into(), verbose: is_given("verbose"), ignored }))
+}
+
+/// Whether a date has the form that names of backups are compared with. Python's repozo compares any text, and so
+/// restores the newest backup as of `2026/11/28`.
+fn is_date(text: &str) -> bool {
+    let words: Vec<&str> = text.split('-').collect();
+    let is_number = |(at, word): (usize, &&str)| {
+        word.len() == if at == 0 { 4 } else { 2 } && word.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    (3..=6).contains(&words.len()) && words.iter().enumerate().all(is_number)
 }
 
 /// The arguments with unabbreviated long options: getopts wants these, Python's getopt any unique beginning.
@@ -221,6 +235,9 @@ mod tests {
             ignored: vec![],
         };
         assert_eq!(options, expected);
+        for date in ["2026-11-28", "2026-11-28-03", "2026-11-28-03-14", "2026-11-28-03-14-49"] {
+            assert!(read(&["-R", "-r", "x", "-D", date]).is_ok(), "{date}");
+        }
         let options =
             read(&["--rec", "-r", "a", "-r", "-b", "-D", "", "-oX", "-f", "y", "--with", "-k"]).unwrap();
         let restore = RestoreOptions { date: None, output: Some("X".into()), with_verify: true };
@@ -244,6 +261,8 @@ mod tests {
             (&["--full=3"], "option --full must not have an argument"),
             (&["-r"], "option -r requires argument"),
             (&["--re"], "option --re not a unique prefix"),
+            (&["-Rrx", "-D2026/11/28"], "--date is '2026/11/28', and not yyyy-mm-dd[-hh[-mm[-ss]]]"),
+            (&["-Rrx", "-D2026-11-28-3"], "--date is '2026-11-28-3', and not yyyy-mm-dd[-hh[-mm[-ss]]]"),
             (&["--nothing"], "option --nothing not recognized"),
         ] {
             assert_eq!(read(arguments).unwrap_err(), expected, "{arguments:?}");
