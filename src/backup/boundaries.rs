@@ -209,6 +209,27 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// However bytes are changed and cut, the answer is the same, and there is one.
+        #[test]
+        fn any_bytes_have_an_answer(
+            changes in proptest::collection::vec((0..200usize, proptest::num::u8::ANY), 0..6),
+            len in 0..200usize,
+            step in 1..50usize,
+        ) {
+            let mut bytes = [b"FS30".to_vec(), transaction(1, b""), transaction(2, &[7; 100])].concat();
+            for (at, byte) in changes {
+                if let Some(to) = bytes.get_mut(at) {
+                    *to = byte;
+                }
+            }
+            bytes.truncate(len.max(1));
+            let (one, other) = (checked(&bytes, step), checked(&bytes, bytes.len()));
+            assert_eq!(one.misfit(), other.misfit());
+            assert_eq!(one.reductions(), other.reductions());
+        }
+    }
+
     #[test]
     fn what_is_no_transaction_is_named() {
         let whole = transaction(5, &[7; 30]);

@@ -102,6 +102,8 @@ pub struct Replacement {
     data: PathBuf,
     part: PathBuf,
     file: Arc<dyn MediaFile>,
+    /// Files that the server writes, too, and that were not there: they get the owner of the former file.
+    made: Vec<PathBuf>,
     _lock: LockFile,
 }
 
@@ -124,11 +126,13 @@ impl Replacement {
         if media.exists(&data) && !media.is_file(&data) {
             return Err(ReplaceError::NoFile(data));
         }
+        let beside = [".lock", ".tmp"].map(|suffix| with_suffix(path, suffix));
+        let made = beside.into_iter().filter(|path| !media.exists(path)).collect();
         let lock = LockFile::acquire(path)?;
         let part = with_suffix(&data, ".part");
         let file =
             media.open(&part, Access::Truncate).map_err(io_error(format!("creating {}", part.display())))?;
-        Ok(Replacement { media, path: path.to_owned(), data, part, file, _lock: lock })
+        Ok(Replacement { media, path: path.to_owned(), data, part, file, made, _lock: lock })
     }
 
     /// The new file, for writing.
@@ -168,10 +172,6 @@ impl Replacement {
         }
         let saving = io_error(format!("saving {}", part_index.display()));
         new.save_index(&**media, part).map_err(saving)?;
-        // The server may run as another user than this program.
-        if let Err(error) = like(data, &[part, &part_index]) {
-            warn!("{} cannot get the owner and mode of the file that it replaces: {error}", part.display());
-        }
         if let Some(error) = replaced::remember(media, path)? {
             warn!(
                 "{}: the file that is there cannot be read to its end: {error}. Clients may know transactions that the next \
@@ -179,8 +179,14 @@ impl Replacement {
                 path.display()
             );
         }
+        let made = self.made.iter().filter(|path| path.exists());
+        let files: Vec<&Path> = made.map(PathBuf::as_path).chain([part.as_path(), &part_index]).collect();
+        // The server may run as another user than this program.
+        if let Err(error) = like(data, &files) {
+            warn!("{} cannot get the owner and mode of the file that it replaces: {error}", part.display());
+        }
         let aside = if media.exists(data) { Some(self.set_aside()?) } else { None };
-        self.swap(&part_index)?;
+        self.swap()?;
         Ok(Replaced { aside })
     }
 
@@ -197,12 +203,15 @@ impl Replacement {
         let index = with_suffix(path, ".index");
         let is_linked = match media.link(data, &aside) {
             Ok(()) => true,
-            // A file system without links: from here to the second rename the name is free, and the index that stays
-            // keeps a server from beginning an empty file.
+            // A file system without links: from here to the second rename the name is free. An index keeps a server from
+            // beginning an empty file then.
             Err(error) if has_no_links(&error) => false,
             Err(error) => return Err(doing()(error)),
         };
         if !is_linked {
+            if !media.exists(&index) {
+                self.put_index().map_err(doing())?;
+            }
             media.rename(data, &aside).map_err(doing())?;
         }
         if is_linked && media.exists(&index) {
@@ -216,22 +225,30 @@ impl Replacement {
         Ok(aside)
     }
 
-    fn swap(&self, part_index: &Path) -> Result<(), ReplaceError> {
-        let Replacement { media, path, data, part, .. } = self;
+    /// Gives the new file and its index their names.
+    fn swap(&self) -> Result<(), ReplaceError> {
+        let Replacement { media, data, part, .. } = self;
         let put = || -> io::Result<()> {
             media.rename(part, data)?;
             media.sync_dir(dir_of(data))?;
-            let index = with_suffix(path, ".index");
-            if dir_of(data) == dir_of(path) {
-                media.rename(part_index, &index)?;
-            } else {
-                // The name is a link to another directory, perhaps on another disk.
-                copy_over(&**media, part_index, &index)?;
-                media.remove(part_index)?;
-            }
-            media.sync_dir(dir_of(path))
+            if media.exists(&self.part_index()) { self.put_index() } else { Ok(()) }
         };
         put().map_err(io_error(format!("putting {} in place of {}", part.display(), data.display())))
+    }
+
+    /// Gives the index of the new file its name. An index beside another file than its own does no harm: an open checks
+    /// that they fit.
+    fn put_index(&self) -> io::Result<()> {
+        let Replacement { media, path, data, .. } = self;
+        let (part_index, index) = (self.part_index(), with_suffix(path, ".index"));
+        if dir_of(data) == dir_of(path) {
+            media.rename(&part_index, &index)?;
+        } else {
+            // The name is a link to another directory, perhaps on another disk.
+            copy_over(&**media, &part_index, &index)?;
+            media.remove(&part_index)?;
+        }
+        media.sync_dir(dir_of(path))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A `Data.fs` and a repository on a disk in memory, and a time that the test moves.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use runzeo::internal::backup::repozo::{
     BackupOptions, Listener, Progress, Repository, RepozoError, RestoreOptions, backup, restore, verify,
 };
 use runzeo::internal::base::clock::TimeSource;
+use runzeo::internal::storage::media::{Access, BOOT_LEN, Identity, Media, MediaDir, MediaFile, Time};
 use runzeo::storage::prelude::*;
 
 /// What was reported.
@@ -37,7 +39,51 @@ impl Listener for Heard {
     }
 }
 
+/// The same disk on a file system that cannot give a file a second name.
+pub struct WithoutLinks(pub Faulty);
+
+impl Media for WithoutLinks {
+    fn link(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn MediaFile>> {
+        self.0.open(path, access)
+    }
+    fn exists(&self, path: &Path) -> bool {
+        self.0.exists(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.sync_dir(dir)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<bool> {
+        self.0.create_dir(dir)
+    }
+    fn dir(&self, path: &Path) -> io::Result<Arc<dyn MediaDir>> {
+        self.0.dir(path)
+    }
+    fn is_file(&self, path: &Path) -> bool {
+        self.0.is_file(path)
+    }
+    fn identity(&self, path: &Path) -> io::Result<Identity> {
+        self.0.identity(path)
+    }
+    fn now(&self) -> Time {
+        self.0.now()
+    }
+    fn boot(&self) -> Option<[u8; BOOT_LEN]> {
+        self.0.boot()
+    }
+}
+
 pub struct World {
+    /// Whether files can have second names.
+    pub has_links: bool,
     /// Its names are used, for locks; the files are in memory.
     pub dir: tempfile::TempDir,
     pub disk: Faulty,
@@ -67,7 +113,7 @@ impl World {
     }
 
     pub fn with(disk: Faulty) -> World {
-        World { dir: tempfile::tempdir().unwrap(), disk, time: TimeSource::manual() }
+        World { has_links: true, dir: tempfile::tempdir().unwrap(), disk, time: TimeSource::manual() }
     }
 
     /// The same names on another disk.
@@ -85,7 +131,11 @@ impl World {
     }
 
     pub fn repository(&self) -> Repository {
-        Repository::new(Arc::new(self.disk.clone()), &self.path("repo"))
+        let media: Arc<dyn Media> = match self.has_links {
+            true => Arc::new(self.disk.clone()),
+            false => Arc::new(WithoutLinks(self.disk.clone())),
+        };
+        Repository::new(media, &self.path("repo"))
     }
 
     pub fn backup(&self, change: impl FnOnce(&mut BackupOptions)) -> Result<Heard, RepozoError> {
@@ -156,7 +206,6 @@ impl World {
     }
 
     pub fn remove(&self, name: &str) {
-        use runzeo::internal::storage::media::Media;
         self.disk.remove(&self.path("repo").join(name)).unwrap();
     }
 }

@@ -1,9 +1,11 @@
 """Backs up the `Data.fs` of a server and puts the backup back, in the ways that operators have."""
 import shutil
 import subprocess
+from pathlib import Path
 
 from .files import python_for
 from .generations import VENVS
+from .server import our_binary
 
 
 def family(server):
@@ -22,6 +24,10 @@ def copy_family(server, backup):
 
 def repozo(server, backup):
     run_repozo(server, "-B", "-F", "-r", backup, "-f", server.data_path)
+
+
+def zeobackup(server, backup):
+    run(zeobackup_program(), "repozo", "-B", "-F", "-z", "-r", backup, "-f", server.data_path)
 
 
 def put_over(server, backup):
@@ -47,6 +53,21 @@ def put_alone(server, backup):
 
 def put_by_repozo(server, backup):
     run_repozo(server, "-R", "-r", backup, "-o", server.data_path)
+
+
+def put_by_zeobackup(server, backup):
+    run(zeobackup_program(), "repozo", "-R", "-r", backup, "-o", server.data_path)
+
+
+def put_by_zeobackup_after_python(server, backup):
+    """Python's server wrote last: it leaves no note of what clients may know."""
+    server.data_path.with_name(server.data_path.name + ".tmp").write_bytes(b"")
+    put_by_zeobackup(server, backup)
+
+
+def zeobackup_program():
+    """Beside the server under test."""
+    return Path(our_binary()).resolve().with_name("zeobackup")
 
 
 def remove_index(server):

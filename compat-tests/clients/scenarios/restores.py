@@ -272,6 +272,9 @@ register(
     copied_while_running_renamed=restore(
         backups.copy_file, backups.put_renamed, running=True, index=False, kill=True, commit=True),
     by_repozo=restore(backups.repozo, backups.put_by_repozo, running=True, commit=True),
+    by_zeobackup=restore(backups.zeobackup, backups.put_by_zeobackup, running=True, kill=True, commit=True),
+    by_zeobackup_after_python=restore(
+        backups.zeobackup, backups.put_by_zeobackup_after_python, running=True, index=False),
     whole_directory_put_over=restore(backups.copy_family, backups.put_over, says=TOUCHED),
     whole_directory_of_a_running_server=restore(
         backups.copy_family, backups.put_alone, running=True, kill=True, connected=True, commit=True, says=TOUCHED),

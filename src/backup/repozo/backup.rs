@@ -89,31 +89,56 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn full(&self) -> Result<()> {
-        let (file, repository) = (self.fresh(Extent::Full)?, self.repository);
-        let end = self.source.end();
-        self.write_index(&file.stamp)?;
-        let path = repository.join(&file);
-        self.listener.report(Progress::WritingFull { len: end, path: &path });
-        let sum = self.write_part(&file, 0, end)?;
-        let line = DatLine::new(&repository.path, &file, 0, end, sum);
-        repository.write_dat(&file.stamp, &Dat { lines: vec![line], is_torn: false })?;
-        self.put(&file)?;
-        if self.options.kill_old {
-            self.verify(&file, Copied { len: end, sum })?;
-            self.remove_older(&file)?;
-        }
-        Ok(())
+        let file = self.fresh(Extent::Full)?;
+        self.write_full(&file)
+            .inspect_err(|_| self.clean(&file))
+            .and_then(|written| if self.options.kill_old { self.kill_old(&file, written) } else { Ok(()) })
     }
 
-    fn delta(&self, mut chain: Chain, start: u64) -> Result<()> {
-        let (file, repository) = (self.fresh(Extent::Delta)?, self.repository);
+    fn write_full(&self, file: &DataFile) -> Result<Copied> {
+        let repository = self.repository;
         let end = self.source.end();
         self.write_index(&file.stamp)?;
-        let path = repository.join(&file);
+        let path = repository.join(file);
+        self.listener.report(Progress::WritingFull { len: end, path: &path });
+        let sum = self.write_part(file, 0, end)?;
+        let line = DatLine::new(&repository.path, file, 0, end, sum);
+        repository.write_dat(&file.stamp, &Dat { lines: vec![line], is_torn: false })?;
+        self.put(file)?;
+        Ok(Copied { len: end, sum })
+    }
+
+    fn kill_old(&self, file: &DataFile, written: Copied) -> Result<()> {
+        self.verify(file, written)?;
+        self.remove_older(file)
+    }
+
+    /// Makes room after a failure. The error of before is the one to report.
+    fn clean(&self, file: &DataFile) {
+        let mut names = vec![format!("{file}{PART}")];
+        if !self.repository.media.exists(&self.repository.join(file)) {
+            names.push(file.stamp.index());
+            if file.is_full() {
+                names.push(file.stamp.dat());
+            }
+        }
+        let _ = self.repository.remove(&names);
+    }
+
+    fn delta(&self, chain: Chain, start: u64) -> Result<()> {
+        let file = self.fresh(Extent::Delta)?;
+        self.write_delta(&file, chain, start).inspect_err(|_| self.clean(&file))
+    }
+
+    fn write_delta(&self, file: &DataFile, mut chain: Chain, start: u64) -> Result<()> {
+        let repository = self.repository;
+        let end = self.source.end();
+        self.write_index(&file.stamp)?;
+        let path = repository.join(file);
         self.listener.report(Progress::WritingDelta { len: end - start, path: &path });
-        let sum = self.write_part(&file, start, end)?;
-        self.put(&file)?;
-        chain.dat.lines.push(DatLine::new(&repository.path, &file, start, end, sum));
+        let sum = self.write_part(file, start, end)?;
+        self.put(file)?;
+        chain.dat.lines.push(DatLine::new(&repository.path, file, start, end, sum));
         repository.write_dat(&chain.full.stamp, &chain.dat)
     }
 

@@ -1,6 +1,6 @@
 //! The directory of a repository: its lock, its files, and how they are written.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct Repository {
 
 /// The lock of a backup, held until this is dropped.
 pub struct RepositoryLock {
-    _file: std::fs::File,
+    _file: File,
 }
 
 impl Repository {
@@ -47,8 +47,13 @@ impl Repository {
     pub fn lock(&self, listener: &dyn Listener) -> Result<Option<RepositoryLock>> {
         let path = self.join(LOCK);
         let doing = || RepozoError::io(format!("locking {}", path.display()));
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = open.map_err(doing())?;
+        let mut file =
+            match OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path) {
+                // It belongs to another user. A file that is open for reading can be locked, too.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(&path),
+                other => other,
+            }
+            .map_err(doing())?;
         match file.try_lock_exclusive() {
             Ok(()) => {}
             Err(error) if error.kind() == fs2::lock_contended_error().kind() => {
@@ -70,9 +75,8 @@ impl Repository {
             }
         }
         let content = format!("{}\n", std::process::id());
-        file.write_all(content.as_bytes())
-            .and_then(|()| file.set_len(content.len() as u64))
-            .map_err(doing())?;
+        // Only for the message of another process; fails if the file could be opened for reading only.
+        let _ = file.write_all(content.as_bytes()).and_then(|()| file.set_len(content.len() as u64));
         Ok(Some(RepositoryLock { _file: file }))
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use log::LevelFilter;
 
+use super::super::subcommand::{on_stdout, print};
 use super::repozo_messages::Messages;
 use super::repozo_options::{RepozoMode, RepozoOptions, help, read_command_line};
 use crate::backup::repozo::backup::backup;
@@ -26,8 +27,7 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
     let options = match read_command_line(arguments) {
         Ok(Some(options)) => options,
         Ok(None) => {
-            print!("{}", help(program));
-            return ExitCode::SUCCESS;
+            return on_stdout(|out| print(out, &help(program)).unwrap_or(1));
         }
         Err(message) => {
             eprintln!("{}\n{message}", help(program));

@@ -73,19 +73,29 @@ impl Write for Appending {
     }
 }
 
-/// Writes a file: whole and durable, or not at all. Until then it has the name `tmp`, which a failure leaves behind.
+/// Writes a file: whole and durable, or not at all. Until then it has the name `tmp`, which a crash leaves behind.
 pub fn write_whole(
     media: &dyn Media,
     path: &Path,
     tmp: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    let file = media.open(tmp, Access::Truncate)?;
+    write_durably(media, tmp, write).and_then(|()| media.rename(tmp, path)).inspect_err(|_| {
+        // Makes room. The error of before is the one to report.
+        let _ = media.remove(tmp);
+    })?;
+    media.sync_dir(dir_of(path))
+}
+
+fn write_durably(
+    media: &dyn Media,
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = media.open(path, Access::Truncate)?;
     let mut out = BufWriter::with_capacity(BUF_LEN, Appending::new(file.clone()));
     write(&mut out)?;
     out.flush()?;
     drop(out);
-    file.sync()?;
-    media.rename(tmp, path)?;
-    media.sync_dir(dir_of(path))
+    file.sync()
 }
