@@ -117,8 +117,7 @@ fn a_silent_server_is_noticed() {
     let watcher = Arc::new(Watcher::default());
     let silence = Silence { ask_after: Duration::from_secs(10), answer_max: Duration::from_secs(200) };
     let time = TimeSource::manual();
-    let options =
-        LinkOptions { keep_alive: Duration::from_secs(30), silence: Some(silence), time: time.clone() };
+    let options = LinkOptions { silence: Some(silence), time: time.clone(), ..LinkOptions::default() };
     let link = start(dialled, Arc::clone(&watcher) as _, options).expect("threads");
     register(&link);
     for _ in 0..200 {

@@ -5,6 +5,7 @@
 //! that. A thread that is never woken is a deadlock of the model, which loom reports.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use loom::thread;
 use runzeo::internal::base::sync::{Arc, Condvar};
@@ -28,7 +29,6 @@ struct Line {
     is_read: bool,
 }
 
-#[derive(Default)]
 struct Model {
     turn: Turn<Reader>,
     line: Mutex<Line>,
@@ -49,14 +49,14 @@ impl Reads for Reader {
             None => Err(EndCause::Closed),
             Some((answer, Answered::Awaited(slot))) => {
                 drop(line);
-                self.0.turn.answered();
-                slot.fill(Ok(answer));
+                self.0.turn.answered(true);
+                self.0.turn.fill(&slot, Ok(answer));
                 Ok(true)
             }
             Some((answer, Answered::Started)) => {
                 line.noted.push(answer);
                 drop(line);
-                self.0.turn.answered();
+                self.0.turn.answered(false);
                 self.0.changed.notify_all();
                 Ok(false)
             }
@@ -66,14 +66,15 @@ impl Reads for Reader {
 
 impl Model {
     fn new() -> Arc<Model> {
-        let model = Arc::new(Model::default());
+        let turn = Turn::new(Duration::from_millis(1));
+        let model = Arc::new(Model { turn, line: Mutex::default(), changed: Condvar::default() });
         model.turn.put(Reader(Arc::clone(&model)));
         model
     }
 
     /// The server answers at once.
     fn send(&self, answer: u8, answered: Answered) {
-        self.turn.calling();
+        self.turn.calling(matches!(answered, Answered::Awaited(_)));
         self.line.lock().arrived.push_back((answer, answered));
         self.changed.notify_all();
     }
@@ -97,7 +98,7 @@ impl Model {
     fn close(&self) {
         self.line.lock().is_closed = true;
         self.changed.notify_all();
-        self.turn.call_thread();
+        self.turn.end();
     }
 }
 
@@ -134,4 +135,15 @@ fn a_caller_that_calls_again() {
 #[test]
 fn a_call_without_a_waiting_thread_beside_a_caller() {
     check(|model| model.call(1), |model| model.start(2));
+}
+
+#[test]
+fn a_caller_that_calls_again_beside_another() {
+    check(
+        |model| {
+            model.call(1);
+            model.call(2);
+        },
+        |model| model.call(3),
+    );
 }

@@ -65,12 +65,13 @@ impl Link {
         mac: Option<RunningMac>,
         ids: CallIds,
         peer: String,
+        linger: Duration,
     ) -> Link {
         Link(Arc::new(Shared {
             stream,
             sending: Sending::new(wire, mac),
             pending: Pending::new(ids),
-            turn: Turn::default(),
+            turn: Turn::new(linger),
             notice: EndNotice::default(),
             received: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
@@ -132,14 +133,14 @@ impl Link {
 
     /// As [`Link::start`], for the thread that keeps the link alive: never waits.
     pub(super) fn start_now(&self, call: &Call<'_>) -> io::Result<()> {
-        self.0.turn.calling();
+        self.0.turn.calling(false);
         let pending = PendingCall { on_answer: Box::new(|_, _| ()), is_awaited: false };
         match self.0.pending.add(pending) {
             Ok(id) => {
                 self.0.sending.send_now(&self.0.stream, |wire, out| wire.put_call(id, call, out))?;
                 self.0.turn.call_thread();
             }
-            Err(_) => self.0.turn.answered(),
+            Err(_) => self.0.turn.answered(false),
         }
         Ok(())
     }
@@ -153,11 +154,11 @@ impl Link {
 
     /// The id of a call that will be sent at once; `None`: the link has ended.
     fn add(&self, pending: PendingCall) -> Option<i64> {
-        self.0.turn.calling();
+        self.0.turn.calling(pending.is_awaited);
         match self.0.pending.add(pending) {
             Ok(id) => Some(id),
             Err((pending, cause)) => {
-                self.0.turn.answered();
+                self.0.turn.answered(pending.is_awaited);
                 (pending.on_answer)(self, Err(LinkError::Ended(cause)));
                 None
             }
@@ -178,8 +179,8 @@ impl Link {
         assert_permitted(Action::Network, "calling a server");
         let slot = Arc::new(Slot::default());
         let filled = Arc::clone(&slot);
-        let on_answer = Box::new(move |_: &Link, answer: Result<Answer<'_>, LinkError>| {
-            filled.fill(answer.map(read));
+        let on_answer = Box::new(move |link: &Link, answer: Result<Answer<'_>, LinkError>| {
+            link.0.turn.fill(&filled, answer.map(read));
         });
         let id = self.begin(call, PendingCall { on_answer, is_awaited: true });
         if let Some(result) = self.0.turn.wait_for(&slot, time_max.map(IoDeadline::after)) {
@@ -187,7 +188,7 @@ impl Link {
         }
         let is_given_up = id.is_some_and(|id| self.0.pending.take(id).is_some());
         if is_given_up {
-            self.0.turn.answered();
+            self.0.turn.answered(true);
             return Err(LinkError::TimedOut);
         }
         // The answer has arrived in this moment.
@@ -204,6 +205,11 @@ impl Link {
         if let Err(error) = self.0.sending.send(&self.0.stream, weight, encode) {
             self.end(EndCause::Network(Arc::new(error)));
         }
+    }
+
+    /// Whether calls have no answer yet.
+    pub fn is_busy(&self) -> bool {
+        self.0.turn.is_busy()
     }
 
     /// Whether the link has ended, or is about to.
@@ -229,7 +235,7 @@ impl Link {
             self.0.sending.end();
             self.0.notice.give();
             self.0.stream.shutdown();
-            self.0.turn.call_thread();
+            self.0.turn.end();
         }
     }
 }

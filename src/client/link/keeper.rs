@@ -25,6 +25,9 @@ pub struct LinkOptions {
     pub keep_alive: Duration,
     /// `None`: a server that is silent is not noticed, except by TCP.
     pub silence: Option<Silence>,
+    /// How long the thread of the link waits after an answer for the next call, whose thread then reads itself. What the
+    /// server sends without a call is read this much later.
+    pub linger: Duration,
     /// The time for both.
     pub time: TimeSource,
 }
@@ -41,7 +44,12 @@ pub struct Silence {
 impl Default for LinkOptions {
     fn default() -> LinkOptions {
         let silence = Silence { ask_after: Duration::from_secs(30), answer_max: Duration::from_secs(120) };
-        LinkOptions { keep_alive: Duration::from_secs(30), silence: Some(silence), time: TimeSource::SYSTEM }
+        LinkOptions {
+            keep_alive: Duration::from_secs(30),
+            silence: Some(silence),
+            linger: Duration::from_millis(1),
+            time: TimeSource::SYSTEM,
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub fn start(dialled: Dialled, receiver: Arc<dyn Receiver>, options: LinkOptions
     let Dialled { stream, frames, wire, macs, ids, peer } = dialled;
     let (sent, received) = macs.map_or((None, None), |macs| (Some(macs.sent), Some(macs.received)));
     stream.set_receive_max(Some(RECEIVE_MAX))?;
-    let link = Link::new(stream, wire, sent, ids, peer);
+    let link = Link::new(stream, wire, sent, ids, peer, options.linger);
     let reader = Reader::new(link.clone(), frames, received, Arc::clone(&receiver));
     link.0.turn.put(Box::new(reader));
     let read = link.clone();

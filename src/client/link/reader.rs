@@ -114,7 +114,7 @@ impl Dispatch {
                 }
                 // An answer without a call belongs to one whose caller has given up.
                 if let Some(call) = link.0.pending.take(id) {
-                    link.0.turn.answered();
+                    link.0.turn.answered(call.is_awaited);
                     (call.on_answer)(link, Ok(answer));
                     return Ok(call.is_awaited);
                 }

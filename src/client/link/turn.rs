@@ -3,22 +3,21 @@
 //! A thread that waits for its answer reads itself if no other thread does: so an answer wakes one thread, not two.
 //! When it has its answer it puts the reader down, and the next caller picks it up.
 //!
-//! The thread of the link reads when there are more calls than that: a caller that puts the reader down while there are
-//! other calls without an answer wakes it. It goes on until all are answered. It also reads when callers have not read
-//! for a moment ([`LINGER`]), because the server sends messages without a call, too.
+//! The thread of the link reads when there are more calls than that: a caller that puts the reader down while other
+//! threads sleep until their answers come, or while there are calls for which no thread waits, wakes it. It goes on
+//! until there are none of these. It also reads when callers have not read for a moment (`linger`), because the server
+//! sends messages without a call, too. A caller that calls one by one so reads all its answers but the first.
 //!
-//! Nobody is left asleep: a thread that finds no reader has counted its call before. The thread that has the reader at
-//! this time puts it down later, under the same lock, and then sees the count; or it is the thread of the link, which
-//! reads as long as anything is counted.
+//! No thread is left asleep: one that finds no reader is counted as sleeping under the lock under which it looked. The
+//! thread that has the reader at this time puts it down later, under the same lock, and then sees the count; or it is
+//! the thread of the link, which reads as long as anything is counted.
 
+use std::mem;
 use std::time::Duration;
 
 use super::end::{EndCause, LinkError};
 use crate::base::clock::IoDeadline;
 use crate::base::sync::{AtomicUsize, Condvar, Mutex, Ordering, rank};
-
-/// How long the thread of the link leaves the reader to callers that do not use it; at most twice this.
-const LINGER: Duration = Duration::from_millis(1);
 
 /// Receives messages, and does what they ask for.
 pub trait Reads: Send {
@@ -39,6 +38,11 @@ pub struct Turn<R> {
     changed: Condvar,
     /// Calls without an answer.
     unanswered: AtomicUsize,
+    /// Those of them for which no thread waits.
+    started: AtomicUsize,
+    /// Threads that sleep until another one has read their answer. Grows under the lock only.
+    sleeping: AtomicUsize,
+    linger: Duration,
 }
 
 struct TurnState<R> {
@@ -62,26 +66,42 @@ pub struct Slot<T> {
 struct SlotState<T> {
     result: Option<Result<T, LinkError>>,
     is_waiting: bool,
+    /// In [`Turn::sleeping`].
+    is_counted: bool,
 }
 
 impl<T> Default for Slot<T> {
     fn default() -> Slot<T> {
-        let state = SlotState { result: None, is_waiting: false };
+        let state = SlotState { result: None, is_waiting: false, is_counted: false };
         Slot { state: Mutex::new(state), is_filled: Condvar::new() }
     }
 }
 
 impl<T> Slot<T> {
-    /// The answer has arrived, or never will.
-    pub fn fill(&self, result: Result<T, LinkError>) {
+    /// The answer has arrived, or never will. Returns whether the slot was counted until now.
+    fn fill(&self, result: Result<T, LinkError>) -> bool {
         let mut state = self.state.lock();
         state.result = Some(result);
+        let was_counted = mem::take(&mut state.is_counted);
         let is_waiting = state.is_waiting;
         // Else the woken thread would have to wait for the lock.
         drop(state);
         if is_waiting {
             self.is_filled.notify_one();
         }
+        was_counted
+    }
+
+    /// Whether the slot is counted from now on: it is not filled yet.
+    fn count(&self) -> bool {
+        let mut state = self.state.lock();
+        state.is_counted = state.result.is_none();
+        state.is_counted
+    }
+
+    /// Whether the slot was counted until now.
+    fn discount(&self) -> bool {
+        mem::take(&mut self.state.lock().is_counted)
     }
 
     fn has_result(&self) -> bool {
@@ -106,11 +126,19 @@ impl<T> Slot<T> {
     }
 }
 
-impl<R> Default for Turn<R> {
-    fn default() -> Turn<R> {
+impl<R> Turn<R> {
+    /// `linger`: how long the thread of the link leaves the reader to callers that do not use it; at most twice this.
+    pub fn new(linger: Duration) -> Turn<R> {
         let state =
             TurnState { reader: None, picked_up: 0, is_called: false, is_asleep: false, has_ended: false };
-        Turn { state: Mutex::new(state), changed: Condvar::new(), unanswered: AtomicUsize::new(0) }
+        Turn {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            unanswered: AtomicUsize::new(0),
+            started: AtomicUsize::new(0),
+            sleeping: AtomicUsize::new(0),
+            linger,
+        }
     }
 }
 
@@ -120,14 +148,32 @@ impl<R: Reads> Turn<R> {
         self.state.lock().reader = Some(reader);
     }
 
-    /// To be called before a call is sent.
-    pub fn calling(&self) {
-        self.unanswered.fetch_add(1, Ordering::SeqCst);
+    /// Whether calls have no answer yet.
+    pub fn is_busy(&self) -> bool {
+        self.unanswered.load(Ordering::SeqCst) > 0
     }
 
-    /// A call has its answer, or nobody wants it any more.
-    pub fn answered(&self) {
+    /// To be called before a call is sent. `is_awaited`: with [`Turn::wait_for`].
+    pub fn calling(&self, is_awaited: bool) {
+        self.unanswered.fetch_add(1, Ordering::SeqCst);
+        if !is_awaited {
+            self.started.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A call has its answer, or it is not wanted any more.
+    pub fn answered(&self, is_awaited: bool) {
         self.unanswered.fetch_sub(1, Ordering::SeqCst);
+        if !is_awaited {
+            self.started.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Fills the slot of a call. By the thread that reads.
+    pub fn fill<T>(&self, slot: &Slot<T>, result: Result<T, LinkError>) {
+        if slot.fill(result) {
+            self.sleeping.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// To be called after a call was sent for which no thread waits: somebody has to read the answer.
@@ -139,11 +185,22 @@ impl<R: Reads> Turn<R> {
         }
     }
 
+    /// The link is about to end: its thread has to learn that.
+    pub fn end(&self) {
+        self.state.lock().is_called = true;
+        self.changed.notify_one();
+    }
+
     /// Waits for the result of a call that was sent, and reads if no other thread does. `None`: there was none in time.
     pub fn wait_for<T>(&self, slot: &Slot<T>, until: Option<IoDeadline>) -> Option<Result<T, LinkError>> {
-        match self.pick_up() {
+        match self.pick_up(slot) {
             Some(reader) => self.lead(slot, until, reader),
-            None => slot.wait(until),
+            None => {
+                slot.wait(until);
+                if slot.discount() {
+                    self.sleeping.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
         }
         let result = slot.take();
         if result.is_some() || until.is_some_and(IoDeadline::is_over) {
@@ -154,15 +211,28 @@ impl<R: Reads> Turn<R> {
         slot.take()
     }
 
-    /// The reader, if no thread has it.
-    fn pick_up(&self) -> Option<R> {
+    /// The reader, if no thread has it. Else the slot is counted.
+    fn pick_up<T>(&self, slot: &Slot<T>) -> Option<R> {
         let mut state = self.state.lock();
         if state.has_ended {
             return None;
         }
         let reader = state.reader.take();
-        state.picked_up += u64::from(reader.is_some());
-        reader
+        if reader.is_some() {
+            state.picked_up += 1;
+            return reader;
+        }
+        // In this order: the thread that fills the slot subtracts what was added.
+        self.sleeping.fetch_add(1, Ordering::SeqCst);
+        if !slot.count() {
+            self.sleeping.fetch_sub(1, Ordering::SeqCst);
+        }
+        None
+    }
+
+    /// Whether an answer is to come that no caller will read. Under the lock.
+    fn is_needed(&self) -> bool {
+        self.started.load(Ordering::SeqCst) > 0 || self.sleeping.load(Ordering::SeqCst) > 0
     }
 
     /// Reads until the slot is filled.
@@ -182,17 +252,16 @@ impl<R: Reads> Turn<R> {
         let mut state = self.state.lock();
         state.has_ended |= has_ended;
         state.reader = Some(reader);
-        if has_ended || state.is_asleep || self.unanswered.load(Ordering::SeqCst) > 0 {
-            state.is_called = true;
+        state.is_called |= has_ended || self.is_needed();
+        if state.is_called || state.is_asleep {
             self.changed.notify_one();
         }
     }
 
     /// The work of the thread of the link. Returns at the end, with its cause.
     pub fn serve(&self) -> (R, EndCause) {
-        let mut seen = 0;
         loop {
-            let mut reader = self.await_turn(&mut seen);
+            let mut reader = self.await_turn();
             loop {
                 match reader.read(None) {
                     Err(cause) => {
@@ -200,7 +269,7 @@ impl<R: Reads> Turn<R> {
                         return (reader, cause);
                     }
                     // The thread that has got this answer is likely to call again.
-                    Ok(true) if self.unanswered.load(Ordering::SeqCst) == 0 => break,
+                    Ok(true) if !self.is_needed() => break,
                     Ok(_) => {}
                 }
             }
@@ -208,12 +277,14 @@ impl<R: Reads> Turn<R> {
         }
     }
 
-    /// Waits until the thread of the link has to read. `seen`: how many times callers had read when it looked last.
-    fn await_turn(&self, seen: &mut u64) -> R {
+    /// Waits until the thread of the link has to read. Callers have the first choice for a moment.
+    fn await_turn(&self) -> R {
         let mut state = self.state.lock();
+        // How many times callers had picked the reader up when this thread looked last.
+        let mut seen = None;
         loop {
-            let is_unused = state.picked_up == *seen;
-            *seen = state.picked_up;
+            let is_unused = seen == Some(state.picked_up);
+            seen = Some(state.picked_up);
             if (is_unused || state.is_called)
                 && let Some(reader) = state.reader.take()
             {
@@ -221,11 +292,13 @@ impl<R: Reads> Turn<R> {
                 return reader;
             }
             if is_unused {
+                // One caller has read all the time, and may for long.
                 state.is_asleep = true;
                 state = self.changed.wait(state);
                 state.is_asleep = false;
+                seen = None;
             } else {
-                state = self.changed.wait_timeout(state, LINGER);
+                state = self.changed.wait_timeout(state, self.linger);
             }
         }
     }

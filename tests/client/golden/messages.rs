@@ -329,7 +329,8 @@ fn signs_of_life() {
         let time = TimeSource::manual();
         let seconds = Duration::from_secs;
         let silence = Some(Silence { ask_after: seconds(100), answer_max: seconds(100) });
-        let options = LinkOptions { keep_alive: seconds(30), silence, time: time.clone() };
+        let options =
+            LinkOptions { keep_alive: seconds(30), silence, time: time.clone(), ..LinkOptions::default() };
         let watcher = Arc::new(Watcher::default());
         let link = start(dialled, Arc::clone(&watcher) as _, options).expect("threads");
         // The keeper looks at the time now and then; it is moved until it has seen enough of it.
