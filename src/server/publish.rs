@@ -55,12 +55,14 @@ pub struct Member<S: Sink = Stream> {
     pub outbox: Arc<Outbox<S>>,
     /// Whether its client has a transaction that was voted for and has not ended.
     pub is_voted: Arc<AtomicBool>,
+    /// It gets no invalidations.
+    pub is_quiet: bool,
 }
 
 impl<S: Sink> Clone for Member<S> {
     fn clone(&self) -> Self {
         let (outbox, is_voted) = (Arc::clone(&self.outbox), Arc::clone(&self.is_voted));
-        Member { id: self.id, wire: self.wire, outbox, is_voted }
+        Member { id: self.id, wire: self.wire, outbox, is_voted, is_quiet: self.is_quiet }
     }
 }
 
@@ -170,7 +172,7 @@ impl<S: Sink> Publication<S> {
                     place.push_reply(transaction.reply.clone());
                 } else if member.wire.sends_serialnos() && member.is_voted.load(Ordering::SeqCst) {
                     place.close("another transaction was committed while its own was voted for");
-                } else {
+                } else if !member.is_quiet {
                     place.push(chunk.clone());
                 }
             }
@@ -227,6 +229,12 @@ impl<S: Sink> Publication<S> {
             outbox.place().push(encoded[index].1.clone());
         }
         members.list.iter().map(|member| Arc::clone(&member.outbox)).collect()
+    }
+
+    /// Sends no more invalidations to this connection: another one of the same client hears them.
+    pub fn quiet(&self, id: u64) {
+        let mut members = self.members.lock();
+        members.list.iter_mut().filter(|member| member.id == id).for_each(|member| member.is_quiet = true);
     }
 
     /// Sends nothing more to this connection.
@@ -292,6 +300,7 @@ mod tests {
                 wire,
                 outbox: Arc::clone(&outbox),
                 is_voted: Arc::default(),
+                is_quiet: false,
             });
             outbox
         });
@@ -330,6 +339,7 @@ mod tests {
             wire,
             outbox: Arc::clone(&outbox),
             is_voted: Arc::default(),
+            is_quiet: false,
         });
         let mut last_at_install = None;
         let install = &mut || last_at_install = Some(outbox.is_closed());

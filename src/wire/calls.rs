@@ -6,7 +6,7 @@
 
 use super::availability::Method;
 use super::encoder::{self, Encoder};
-use super::protocol::{UndoCall, Wire};
+use super::protocol::{QUIET, UndoCall, Wire};
 use super::request::MsgId;
 use super::value::Value;
 use crate::base::ids::{Oid, Tid};
@@ -29,6 +29,8 @@ pub enum Call<'a> {
     SetClientLabel {
         label: &'a str,
     },
+    /// [`QUIET`]
+    Quiet,
     /// At most 100.
     NewOids {
         count: u32,
@@ -218,7 +220,7 @@ impl Call<'_> {
         }
     }
 
-    /// The method that servers of this wire have for the call; `None` for [`Call::Other`].
+    /// The method that servers of this wire have for the call; `None` for [`Call::Quiet`] and [`Call::Other`].
     pub fn method(&self, wire: Wire) -> Option<Method> {
         Some(match self {
             Call::GetAuthProtocol => Method::GetAuthProtocol,
@@ -263,7 +265,7 @@ impl Call<'_> {
             Call::IteratorRecordStart { .. } => Method::IteratorRecordStart,
             Call::IteratorRecordNext { .. } => Method::IteratorRecordNext,
             Call::IteratorGc { .. } => Method::IteratorGc,
-            Call::Other { .. } => return None,
+            Call::Quiet | Call::Other { .. } => return None,
         })
     }
 }
@@ -279,6 +281,7 @@ impl Wire {
                 (Some(method), _) if self.is_one_way(method) => e.begin_call(method.name()),
                 (Some(method), _) => e.begin_request(id, method.name()),
                 (None, Call::Other { name, .. }) => e.begin_request(id, name),
+                (None, Call::Quiet) => e.begin_request(id, QUIET),
                 (None, _) => {}
             }
             e.arguments(call);
@@ -320,6 +323,7 @@ impl Encoder<'_> {
             | Call::LastTransaction
             | Call::Ping
             | Call::ServerStatus
+            | Call::Quiet
             | Call::EndZeoVerify
             | Call::StoreBlobStart => self.args(&[]),
             Call::Register { storage, read_only } => self.args(&[Text(storage), Bool(read_only)]),

@@ -48,6 +48,7 @@ pub(super) fn request<'a>(args: &Args<'_, 'a>) -> Result<Option<Request<'a>>, Re
         b"get_info", [], 0 => Request::GetInfo;
         b"server_status", [], 0 => Request::ServerStatus;
         b"set_client_label", ["label"], 1 => Request::SetClientLabel { label: args.text(0)? };
+        b"runzeo_quiet", [], 0 => Request::Quiet;
         b"new_oid", [], 0 => Request::NewOid;
         b"getTid", ["oid"], 1 => Request::GetTid { oid: args.oid(0)? };
         b"loadSerial", ["oid", "serial"], 2 =>

@@ -83,6 +83,10 @@ struct Row {
 /// same name on two connections may use both for transactions at the same time; see `docs/protocol.md`.
 pub const INSTANCE_KEY: &str = "runzeo_instance";
 
+/// A method of this program's servers: from now on the connection gets no invalidations. For the further connections of
+/// a client, of which one hears all.
+pub const QUIET: &str = "runzeo_quiet";
+
 const Y: bool = true;
 const N: bool = false;
 

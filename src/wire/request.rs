@@ -82,6 +82,8 @@ pub enum Request<'a> {
     SetClientLabel {
         label: Cow<'a, str>,
     },
+    /// [`QUIET`](super::protocol::QUIET)
+    Quiet,
     NewOid,
     NewOids {
         count: i64,

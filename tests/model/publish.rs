@@ -68,6 +68,7 @@ impl Model {
             wire: WIRE,
             outbox: Arc::clone(&outbox),
             is_voted: Arc::default(),
+            is_quiet: false,
         });
         outbox
     }
@@ -161,7 +162,13 @@ fn a_client_registers_beside_a_commit() {
         let outbox = Arc::new(Outbox::new(Tape::default(), 16 << 20));
         let registered = {
             let (mut members, seen) = model.publication.members();
-            members.join(Member { id: 1, wire: WIRE, outbox: Arc::clone(&outbox), is_voted: Arc::default() });
+            members.join(Member {
+                id: 1,
+                wire: WIRE,
+                outbox: Arc::clone(&outbox),
+                is_voted: Arc::default(),
+                is_quiet: false,
+            });
             seen.last_transaction()
         };
         committing.join().unwrap();

@@ -17,6 +17,7 @@ mod log_lines;
 mod log_under_locks;
 mod order;
 mod permissions;
+mod quiet;
 mod sessions;
 mod short_of_memory;
 mod slow_merge;

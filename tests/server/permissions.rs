@@ -114,11 +114,12 @@ fn classify(request: &Request<'_>) -> (usize, Class) {
         // A wrong number of arguments. Before `register` only its own is answered.
         Request::Malformed { method, .. } if method == "register" => (52, Needed),
         Request::Malformed { .. } => (52, Reads),
+        Request::Quiet => (53, Reads),
     }
 }
 
 /// One more than the last number.
-const REQUESTS: usize = 53;
+const REQUESTS: usize = 54;
 
 type Call = (&'static str, Vec<Value>);
 
@@ -155,6 +156,7 @@ fn calls(wire: Wire) -> Vec<Call> {
         ("ping", vec![]),
         ("server_status", vec![]),
         ("set_client_label", vec![Value::text("label")]),
+        ("runzeo_quiet", vec![]),
         ("new_oid", vec![]),
         ("new_oids", vec![Value::Int(2)]),
         ("getInvalidations", vec![tid()]),

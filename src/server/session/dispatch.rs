@@ -175,6 +175,10 @@ impl Session {
                 connection.peer.set_label(&label);
                 Answer::Value(Value::None)
             }
+            Request::Quiet => {
+                hosted.publication.quiet(connection.id());
+                Answer::Value(Value::None)
+            }
             Request::NewOid => {
                 let oids = self.new_oids(registered, 1);
                 oids.map(|oids| oids.first().map_or(Value::None, |&oid| oid.into())).into()

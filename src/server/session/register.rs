@@ -49,6 +49,7 @@ impl Session {
                 wire,
                 outbox: Arc::clone(&connection.outbox),
                 is_voted: connection.transaction.is_voted(),
+                is_quiet: false,
             });
             let mut frame = Vec::new();
             if wire.register_returns_tid() {
