@@ -146,7 +146,7 @@ impl Preparing {
             serialnos: Arc::clone(&self.serialnos),
             incoming: Arc::clone(&self.incoming),
             // Not where a password made an older protocol necessary.
-            sibling: if wire.knows_authentication() { None } else { self.sibling(&info) },
+            sibling: if wire.knows_authentication() { None } else { self.sibling(&info, read_only) },
         };
         upstream.take_into_use(in_use, info);
         Ok(())
@@ -201,8 +201,8 @@ impl Preparing {
         Ok(answer(last)?.unwrap_or_default())
     }
 
-    /// Where more links for transactions lead, if the server takes transactions on several.
-    fn sibling(&self, info: &ServerInfo) -> Option<Arc<Sibling>> {
+    /// Where more links lead, if the server takes transactions on several.
+    fn sibling(&self, info: &ServerInfo, read_only: bool) -> Option<Arc<Sibling>> {
         let instance = info.instance.clone()?;
         let upstream = Arc::downgrade(&self.upstream);
         let on_info = Box::new(move |info: &Value| {
@@ -210,7 +210,7 @@ impl Preparing {
                 upstream.update_info(|known| known.update(info));
             }
         });
-        Some(Arc::new(Sibling { address: self.address.clone(), instance, on_info }))
+        Some(Arc::new(Sibling { address: self.address.clone(), instance, read_only, on_info }))
     }
 
     fn send_label(&self, link: &Link) {

@@ -9,7 +9,7 @@
 //! - A revision that the cache has as current is valid up to the last tid, not beyond.
 //! - A reply to a load is put into the cache with the end that a transaction gave it that arrived while the load was
 //!   under way. Servers before ZEO 5 send such a reply after the invalidation, servers from ZEO 5 on may send a newer
-//!   one before it.
+//!   one before it; on another link than the one that counts, it may come at any time.
 //! - Servers of Python may answer the finish of a transaction before they send the invalidation of an earlier one, or
 //!   after they have sent that of a later one. So invalidations that arrive during a finish are held until it is
 //!   answered, and are published in the order of tids.

@@ -9,7 +9,7 @@ use super::blobs::{ClientBlobs, IncomingBlobs};
 use super::cache::{Cache, SharedRevision};
 use super::dial::DialOptions;
 use super::flights::{Flight, Flights, Landed, Revision};
-use super::lanes::{Lane, LaneOptions, Lanes, MainLink, Serialnos, Sibling};
+use super::lanes::{HeldLane, Lane, LaneOptions, Lanes, MainLink, Serialnos, Sibling};
 use super::link::{Link, LinkError};
 use super::options::ClientOptions;
 use super::recent::Place;
@@ -338,16 +338,24 @@ impl Upstream {
             None => return self.landed(oid, before, Started::UnderWay(flight)),
         };
         // The thread that waits for its answer reads it itself, which saves handing it over.
-        let (upstream, id, link, sent) =
-            (Arc::clone(self), in_use.id, in_use.link.clone(), Arc::clone(&flight));
-        let called = in_use.link.call(&Call::LoadBefore { oid, before }, None, move |answer| {
-            let landed = upstream.answered(&link, id, place, oid, Ok(answer));
+        let lane = self.lane_for_load(&in_use);
+        let link = lane.as_ref().map_or(&in_use.link, |held| &held.lane.link);
+        let (upstream, id, on, sent) = (Arc::clone(self), in_use.id, link.clone(), Arc::clone(&flight));
+        let called = link.call(&Call::LoadBefore { oid, before }, None, move |answer| {
+            let landed = upstream.answered(&on, id, place, oid, Ok(answer));
             upstream.flights.land(oid, before, &sent, landed);
         });
+        drop(lane);
         if called.is_err() {
             self.flights.land(oid, before, &flight, Landed::LinkEnded);
         }
         self.landed(oid, before, Started::UnderWay(flight))
+    }
+
+    /// A link for one load, if the one in use is busy.
+    fn lane_for_load(&self, in_use: &InUse) -> Option<HeldLane> {
+        let sibling = in_use.sibling.as_ref().filter(|_| in_use.link.is_busy())?;
+        self.lanes.take_for_load(in_use.id, sibling)
     }
 
     fn cached(&self, oid: Oid, before: Tid) -> Option<Revision> {

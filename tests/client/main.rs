@@ -30,6 +30,7 @@ mod identities;
 mod library;
 mod line;
 mod link;
+mod load_lanes;
 mod middle;
 mod middle_commits;
 mod passwords;

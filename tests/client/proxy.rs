@@ -65,6 +65,20 @@ impl Proxy {
         }
     }
 
+    /// The same for any of the connections that are held.
+    pub fn wait_until_any_is_kept_back(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut connections = self.shared.lock();
+        while connections.iter().all(|connection| connection.kept_back == 0) {
+            assert!(
+                Instant::now() < deadline,
+                "the server has sent nothing on the connections that are held"
+            );
+            let second = Duration::from_secs(1);
+            connections = self.shared.changed.wait_timeout(connections, second).expect("a lock").0;
+        }
+    }
+
     pub fn release(&self, connection: usize) {
         let mut connections = self.shared.lock();
         connections[connection].is_held = false;

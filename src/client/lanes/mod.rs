@@ -1,9 +1,10 @@
-//! The links on which transactions are sent, and which of them are free.
+//! The links on which transactions and loads are sent, and which of them are free.
 //!
 //! A server has one open transaction for each link. So the transactions of a client take turns on the link that is used
 //! for everything (the *main link*), unless the server is one whose transactions do not wait for each other and which
-//! tells of them completely: then there are *lanes*, links to the same server that do nothing else. They are opened
-//! when they are needed, up to [`LANES_MAX`], by threads of their own: a transaction takes the link that is free first.
+//! tells of them completely: then there are *lanes*, links to the same server. They are opened when they are needed, up
+//! to [`LANES_MAX`], by threads of their own: a transaction takes the link that is free first. Loads take them, too
+//! ([`loads`]).
 //! Python's servers vote one transaction at a time, so with them nothing but the sending of stores could overlap, and
 //! versions before ZEO 5.2.2 do not tell of all objects: no lanes.
 //!
@@ -11,9 +12,10 @@
 //! the server takes none, the transaction fails: on the main link others could be committed between its vote and its
 //! finish, which a client of ZEO 4 or older does not bear.
 //!
-//! All lanes belong to one main link, and are closed with it. What lanes hear of other transactions is ignored: the
-//! main link tells it. See [`awaited`](super::awaited) for the order.
+//! All lanes belong to one main link, and are closed with it. They hear nothing of other transactions: the main link
+//! tells of them. See [`awaited`](super::awaited) for the order.
 
+mod loads;
 mod open;
 
 use std::thread;
@@ -66,7 +68,7 @@ pub enum Take {
 /// There is no lane of an older protocol, and the server takes none now.
 struct Unavailable;
 
-/// A link that no other transaction has. Given back when it is dropped.
+/// A link that no other transaction has; a lane, no other load either. Given back when it is dropped.
 pub struct HeldLane {
     lanes: Arc<Lanes>,
     seat: Seat,
@@ -101,8 +103,10 @@ struct LaneState {
     idle: Vec<(Lane, IoDeadline)>,
     /// Lanes that are being opened.
     opening: usize,
-    /// Transactions that wait for any lane.
+    /// Transactions that wait for a link.
     waiting: usize,
+    /// Loads that found no lane since [`Lanes::close_unused`] looked, or since a lane was opened for them.
+    crowd: u32,
     serials: [SerialsLane; SERIALS.len()],
     /// All lanes, to be closed with the main link.
     links: Vec<(Seat, Link)>,
@@ -170,13 +174,7 @@ impl Lanes {
             state.main_is_taken = true;
             return Some((Seat::Main, main.lane.clone()));
         }
-        while let Some((lane, _)) = state.idle.pop() {
-            if !lane.link.has_ended() {
-                return Some((Seat::Lane, lane));
-            }
-            state.forget(&lane.link);
-        }
-        None
+        state.take_idle().map(|lane| (Seat::Lane, lane))
     }
 
     /// The lane of an older protocol.
@@ -221,7 +219,7 @@ impl Lanes {
             };
             let opened = open::open(&lanes.options, &sibling, generation);
             if let Err(why) = &opened {
-                lanes.options.log(&format!("no further link for transactions, they take turns: {why}"));
+                lanes.options.log(&format!("no further link to the server, calls take turns: {why}"));
             }
             lanes.opened(main, seat, opened.ok());
         });
@@ -286,8 +284,11 @@ impl Lanes {
                 }
             }
         }
+        let is_awaited = state.waiting > 0;
         drop(state);
-        self.changed.notify_all();
+        if is_awaited {
+            self.changed.notify_all();
+        }
     }
 
     /// All waiting calls of [`Lanes::take`] check `is_over` again.
@@ -312,6 +313,7 @@ impl Lanes {
         let mut links = Vec::new();
         {
             let mut state = self.state.lock();
+            state.crowd = 0;
             while let Some((_, until)) = state.idle.first()
                 && until.is_over()
             {
@@ -339,12 +341,26 @@ impl LaneState {
         before.links.into_iter().map(|(_, link)| link).collect()
     }
 
-    /// Whether one more lane is wanted, and allowed.
+    /// A free lane.
+    fn take_idle(&mut self) -> Option<Lane> {
+        while let Some((lane, _)) = self.idle.pop() {
+            if !lane.link.has_ended() {
+                return Some(lane);
+            }
+            self.forget(&lane.link);
+        }
+        None
+    }
+
+    /// Whether a transaction wants one more lane, and there may be one.
     fn may_open(&self) -> bool {
+        self.opening < self.waiting && self.has_room()
+    }
+
+    /// Whether there may be one more lane.
+    fn has_room(&self) -> bool {
         let lanes = self.links.iter().filter(|(seat, _)| *seat == Seat::Lane).count();
-        lanes + self.opening < LANES_MAX
-            && self.opening < self.waiting
-            && self.retry.is_none_or(IoDeadline::is_over)
+        lanes + self.opening < LANES_MAX && self.retry.is_none_or(IoDeadline::is_over)
     }
 
     fn forget(&mut self, link: &Link) {

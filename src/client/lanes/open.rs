@@ -20,6 +20,9 @@ use crate::wire::value::Value;
 /// Upper bound on the time until a lane is connected. The server answers others.
 const TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Nothing comes on a lane without a call.
+const LINGER: Duration = Duration::from_millis(100);
+
 /// What a server says about stores before it answers vote. Before Z5.
 pub type Serialnos = Arc<Mutex<Vec<(Oid, Serialno)>, rank::Serialnos>>;
 
@@ -48,6 +51,8 @@ pub struct Sibling {
     pub address: Address,
     /// What `get_info` of the storage names as `instance`, which no other storage has.
     pub instance: String,
+    /// As the main link is registered.
+    pub read_only: bool,
     /// Gets what the server says of its storage.
     pub on_info: Box<dyn Fn(&Value) + Send + Sync>,
 }
@@ -58,7 +63,7 @@ impl LaneOptions {
     }
 }
 
-/// Takes what the server sends on a lane. Invalidations come on the main link, too.
+/// Takes what the server sends on a lane. Invalidations come on the main link.
 struct LaneReceiver {
     serialnos: Serialnos,
     sibling: Arc<Sibling>,
@@ -86,8 +91,8 @@ pub fn open(
     let dialled = dial(&sibling.address, &dialling, &Cancel::default()).map_err(|error| error.to_string())?;
     let serialnos: Serialnos = Arc::new(Mutex::<_, rank::Serialnos>::default());
     let receiver = LaneReceiver { serialnos: Arc::clone(&serialnos), sibling: Arc::clone(sibling) };
-    let link = link::start(dialled, Arc::new(receiver), LinkOptions::default())
-        .map_err(|error| error.to_string())?;
+    let link_options = LinkOptions { linger: LINGER, ..LinkOptions::default() };
+    let link = link::start(dialled, Arc::new(receiver), link_options).map_err(|error| error.to_string())?;
     match register(options, sibling, &link) {
         Ok(()) => Ok(Lane { link, serialnos }),
         Err(error) => {
@@ -98,7 +103,7 @@ pub fn open(
 }
 
 fn register(options: &LaneOptions, sibling: &Sibling, link: &Link) -> Result<(), String> {
-    let call = Call::Register { storage: &options.storage, read_only: false };
+    let call = Call::Register { storage: &options.storage, read_only: sibling.read_only };
     let done = |answer: &Answer<'_>| -> Result<(), AnswerError> { answer.done() };
     ask(link, &call, Some(ANSWER_MAX), done).map_err(|error| error.to_string())?;
     if let Some(label) = &options.label
@@ -108,8 +113,8 @@ fn register(options: &LaneOptions, sibling: &Sibling, link: &Link) -> Result<(),
     }
     let info = ask(link, &Call::GetInfo, Some(ANSWER_MAX), |answer| answer.value());
     let info = ServerInfo::from_value(&info.map_err(|error| error.to_string())?);
-    match info.instance {
-        Some(instance) if instance == sibling.instance => Ok(()),
-        _ => Err(format!("{} is another server now", sibling.address)),
+    if info.instance.as_ref() != Some(&sibling.instance) {
+        return Err(format!("{} is another server now", sibling.address));
     }
+    ask(link, &Call::Quiet, Some(ANSWER_MAX), done).map_err(|error| error.to_string())
 }
