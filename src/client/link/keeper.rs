@@ -25,8 +25,8 @@ pub struct LinkOptions {
     pub keep_alive: Duration,
     /// `None`: a server that is silent is not noticed, except by TCP.
     pub silence: Option<Silence>,
-    /// How long the thread of the link waits after an answer for the next call, whose thread then reads itself. What the
-    /// server sends without a call is read this much later.
+    /// How long the thread of the link waits after an answer for the next call, whose thread then reads itself. What
+    /// the server sends without a call is read this much later.
     pub linger: Duration,
     /// The time for both.
     pub time: TimeSource,
