@@ -203,8 +203,8 @@ impl Replacement {
         let index = with_suffix(path, ".index");
         let is_linked = match media.link(data, &aside) {
             Ok(()) => true,
-            // A file system without links: from here to the second rename the name is free. An index keeps a server from
-            // beginning an empty file then.
+            // A file system without links: from here to the second rename the name is free. An index keeps a server
+            // from beginning an empty file then.
             Err(error) if has_no_links(&error) => false,
             Err(error) => return Err(doing()(error)),
         };
