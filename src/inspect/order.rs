@@ -118,7 +118,9 @@ impl<'a> InOrder<'a> {
             ));
         };
         let mut behind = self.ahead.iter().filter(|ahead| !ahead.tids.is_empty());
-        let (Some(next), after) = (behind.next(), behind.next()) else { return Ok(likeliest) };
+        let (Some(next), after) = (behind.next(), behind.next()) else {
+            return Ok(fitting.iter().copied().find(|tid| *tid <= self.now).unwrap_or(likeliest));
+        };
         let is_before = |tid: Tid, other: &Ahead| other.tids.iter().any(|later| *later > tid);
         if let Some(tid) = fitting.iter().find(|tid| is_before(**tid, next)) {
             return Ok(*tid);

@@ -74,7 +74,9 @@ fn a_whole_file_is_copied_byte_for_byte_as_by_python() {
         }
         for options in [&[][..], &["-v", "1"], &["-p"]] {
             let arguments = [options, &["FILE", "FILE.new"]].concat();
-            let Some(expected) = of_python(environment, "ZODB.fsrecover", &arguments, &[copy.clone()]) else {
+            let Some(expected) =
+                of_python(environment, "ZODB.fsrecover", &arguments, std::slice::from_ref(&copy))
+            else {
                 break;
             };
             std::fs::remove_file(&new).unwrap();
@@ -168,16 +170,15 @@ fn one_wrong_tid_does_not_take_the_others_with_it() {
         let positions: Vec<usize> = all.values().map(|txn| txn.pos).collect();
         let (dumped, _) = json("dump", &[], &plain);
         for (number, (tid, txn)) in all.iter().enumerate() {
-            let next_to = |tid: &[u8]| tid.to_vec();
-            for wrong in [next_to(&[0x7f; 8]), next_to(&[0, 0, 0, 0, 0, 0, 0, 1])] {
+            for wrong in [[0x7f; 8], [0, 0, 0, 0, 0, 0, 0, 1]] {
                 // In the header alone: the records know better.
                 let path = with_bytes(dir.path(), &whole, &[(positions[number], &wrong)]);
                 let (lines, status) = recover(&["-f"], &path, &new);
                 let of_records =
                     dumped.iter().any(|line| line["kind"] == "record" && line["tid"] == tid.as_str());
                 assert!(of_records && status == 4);
-                // The first or the last one may have any tid.
-                if !(number == 0 && wrong[0] == 0) && !(number + 1 == all.len() && wrong[0] == 0x7f) {
+                // The first one may have any lower tid.
+                if number > 0 || wrong[0] != 0 {
                     assert_eq!(of_kind(&lines, "lost").len(), 0, "{number} {lines:?}");
                     assert!(std::fs::read(&new).unwrap() == whole, "{number}");
                 }
