@@ -36,7 +36,7 @@ became current again. Of a file that is whole NEWFILE is a copy, byte for byte.
 FILE is not changed, and may be in use. Blobs are not copied: they stay where
 they are. Check NEWFILE with test and refs before it is used.
 Exit status: 0 all is copied; 1 FILE cannot be read, or NEWFILE not written;
-2 the command line is wrong; 4 NEWFILE is made, and something is lost or mended.
+2 the command line is wrong; 4 NEWFILE is made, something is lost or mended.
 ";
 
 fn options(options: &mut Options) {
