@@ -26,8 +26,8 @@ became current again. Of a file that is whole NEWFILE is a copy, byte for byte.
 
       --to-time TIME  copy transactions up to TIME: 2026-11-28T03:13 in UTC, 7d,
                       12h, 30m or 90s ago, or a tid of 16 hexadecimal digits
-  -p, --partial       copy what can be read of a damaged transaction, too, marked
-                      as packed. Objects may then be of different transactions
+  -p, --partial       copy what can be read of a damaged transaction, too,
+                      marked as packed. Objects may then not fit together
   -f, --force         replace NEWFILE if it exists
   -n, --max N         lines of each list (default: 100)
       --json          a JSON object for each line
