@@ -77,9 +77,11 @@ impl<'a> InOrder<'a> {
         }))
     }
 
-    /// The tid of the last transaction.
-    pub fn last(&self) -> Tid {
-        self.last
+    /// Whether a transaction that was found between the parts may have this tid.
+    pub fn may_be(&self, tid: Tid) -> bool {
+        let next = self.ahead.iter().find(|ahead| !ahead.tids.is_empty());
+        let end = next.and_then(|next| next.tids.iter().max().copied()).unwrap_or(self.now);
+        tid > self.last && tid < end && tid <= Tid::MAX
     }
 
     /// A transaction was found between the parts.

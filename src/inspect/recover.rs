@@ -280,8 +280,8 @@ impl<'a> Recovery<'a> {
         let (good, _) = self.readable(&txn)?;
         let tid = good.first().map(|record| record.header.tid);
         txn.header.tid = tid.unwrap_or(Tid::ZERO);
-        let is_later = self.parts.last() < txn.header.tid && txn.header.tid <= self.options.to;
-        if self.options.partial && is_later && good.iter().all(|record| record.header.tid == txn.header.tid) {
+        let fits = self.parts.may_be(txn.header.tid) && txn.header.tid <= self.options.to;
+        if self.options.partial && fits && good.iter().all(|record| record.header.tid == txn.header.tid) {
             let mut mended = vec![format!("{what}; user and description are lost")];
             self.copy(&txn, &TransactionMeta::default(), &good, &mut mended)?;
             self.parts.set_last(txn.header.tid);

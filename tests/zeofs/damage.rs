@@ -32,6 +32,17 @@ pub fn cut(whole: &[u8], dir: &Path) -> Vec<(usize, PathBuf)> {
         .collect()
 }
 
+/// A finding of `zeofs test` that is not about the content of a pickle; `None` if there is no such. What is wrong
+/// inside pickles is copied as it is.
+pub fn unexpected_finding(path: &Path) -> Option<String> {
+    let (lines, _) = json("test", &[], path);
+    let findings = lines.iter().filter(|line| line["kind"] == "finding");
+    let mut texts = findings.map(|finding| finding["what"].as_str().unwrap().to_string());
+    texts.find(|what| {
+        !what.starts_with("the record of the object cannot be read") && !what.starts_with("the extension")
+    })
+}
+
 /// Start and end of each transaction.
 fn transactions(path: &Path) -> Vec<(usize, usize)> {
     let (lines, _) = json("dump", &[], path);
