@@ -8,7 +8,8 @@ def case(pair, number, dice):
     repository = dice.choice(['repo', 'r e p o', 'd\u00e9p\u00f4t'])
     (pair.directory / repository).mkdir()
     moments = []  # (stamp, bytes)
-    pair.change(3)
+    # More than the buffers of the programs.
+    pair.change(3, *['big'] * (number == 0))
     for moment in range(MOMENTS):
         what = dice.choice(['commit', 'commit', 'commit', 'pack', 'nothing']) if moment else 'commit'
         if what != 'nothing':
