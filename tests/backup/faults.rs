@@ -79,6 +79,46 @@ fn a_delta_whose_bytes_were_written_again_is_left_out_and_removed() {
     assert_eq!(world.restored(None).unwrap().0, bytes);
 }
 
+/// A second delta without a line that begins where the first one begins: no dat file tells it from one that follows.
+#[test]
+fn transactions_that_would_be_restored_twice_are_noticed() {
+    let world = World::new();
+    let (bytes, ends) = chain_of_three(&world);
+    let first = world.data()[2].clone();
+    edit_dat(&world, |lines| drop(lines.pop()));
+    let hidden = world.bytes(&first);
+    world.remove(&first);
+    world.source(&bytes[..ends[4]]);
+    world.backup(|o| o.quick = true).unwrap();
+    edit_dat(&world, |lines| drop(lines.pop()));
+    world.put(&first, &hidden);
+    for error in [
+        world.verified(false).map(|_| ()).unwrap_err(),
+        world.restored(None).map(|_| ()).unwrap_err().to_string(),
+    ] {
+        assert!(error.contains("which the backups before it have already"), "{error}");
+    }
+    world.source(&bytes);
+    world.backup(|o| o.quick = true).unwrap();
+    assert_eq!(world.restored(None).unwrap().0, bytes);
+}
+
+/// The clock was wrong once: the database is as it is, and so are its backups.
+#[test]
+fn tids_that_do_not_ascend_in_the_database_are_no_damage() {
+    let world = World::new();
+    let (mut bytes, ends) = database(3);
+    bytes[ends[2]..ends[2] + 8].copy_from_slice(&1u64.to_be_bytes());
+    for end in &ends[1..] {
+        world.source(&bytes[..*end]);
+        world.backup(|_| ()).unwrap();
+    }
+    assert_eq!(world.data().len(), 3);
+    world.verified(false).unwrap();
+    assert_eq!(world.restored(None).unwrap().0, bytes);
+    world.restore_to("Restored.fs").unwrap();
+}
+
 /// Python's default backup goes on behind the delta without a line, and the dat file has a gap.
 #[test]
 fn a_delta_without_a_line_in_the_middle_is_adopted() {

@@ -175,8 +175,13 @@ pub fn check_boundaries(
             shown(misfit.pos)
         ));
     }
-    let seams = |pos: u64| chain.parts.iter().any(|part| part.start == pos && pos > 0);
-    match boundaries.reductions().iter().find(|reduction| seams(reduction.pos)) {
+    // Ranges in the dat file that follow each other have nothing twice: a tid that does not ascend is the database's
+    // own.
+    let mut parts = chain.parts.iter().skip_while(|part| part.sum.is_some()).map(|part| part.start);
+    let doubtful_from = parts.next().unwrap_or(u64::MAX);
+    let is_seam =
+        |pos: u64| pos >= doubtful_from && chain.parts.iter().any(|part| part.start == pos && pos > 0);
+    match boundaries.reductions().iter().find(|reduction| is_seam(reduction.pos)) {
         Some(reduction) => Err(format!(
             "{} begins with transaction {}, which the backups before it have already: a quick backup of Python's repozo has \
              written it again. Make a full backup (-F)",
