@@ -17,6 +17,8 @@ pub struct ServerInfo {
     pub object_count: u64,
     /// Bytes.
     pub size: u64,
+    /// Names of methods that only this storage has. Before Z5.
+    pub extension_methods: Vec<String>,
     /// A name that no other storage has, nor this one after a restart. `None`: it is a server of Python.
     pub instance: Option<String>,
 }
@@ -32,6 +34,9 @@ impl ServerInfo {
         info.instance = get(value, INSTANCE_KEY).and_then(text);
         info.supports_undo = get(value, "supportsUndo").is_some_and(is_true);
         info.supports_record_iternext = get(value, "supports_record_iternext").is_some_and(is_true);
+        if let Some(Value::Dict(methods)) = get(value, "extensionMethods") {
+            info.extension_methods = methods.iter().filter_map(|(name, _)| text(name)).collect();
+        }
         if let Some(Value::Tuple(pairs) | Value::List(pairs)) = get(value, "interfaces") {
             info.interfaces = pairs.iter().filter_map(interface).collect();
         }
@@ -108,8 +113,13 @@ mod tests {
         info.update(&Value::dict([("length", Value::Int(8)), ("size", Value::Int(-1))]));
         assert_eq!((info.object_count, info.size), (8, 256));
 
-        let old = Value::Dict(vec![(Value::bytes("supportsUndo"), Value::Int(1))]);
-        assert!(ServerInfo::from_value(&old).supports_undo);
+        let methods = Value::Dict(vec![(Value::bytes("answer"), Value::None)]);
+        let old = Value::Dict(vec![
+            (Value::bytes("supportsUndo"), Value::Int(1)),
+            (Value::bytes("extensionMethods"), methods),
+        ]);
+        let old = ServerInfo::from_value(&old);
+        assert!(old.supports_undo && old.extension_methods == ["answer"]);
         assert_eq!(ServerInfo::from_value(&Value::None), ServerInfo::default());
     }
 }

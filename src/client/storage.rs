@@ -30,11 +30,15 @@ use crate::base::sync::{Arc, Mutex, rank};
 use crate::conflict::Resolver;
 use crate::net::tls::ClientTls;
 use crate::storage::{
-    BlobDir, BlobFile, Blobs, Commit, Committed, Delivery, History, HistoryEntry, Iterate, IternextRecord,
-    LastInvalidations, Load, Loaded, Pack, PackRequest, Publisher, Refusal, Result, Staged, Storage,
-    StorageError, Ticket, TidAt, TransactionIterator, Undo, UndoEntry, VoteResult, Voted,
+    BlobDir, BlobFile, Blobs, CacheCounts, Commit, Committed, Delivery, ExtensionMethods, History,
+    HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load, Loaded, Pack, PackRequest, Publisher,
+    Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, Undo, UndoEntry,
+    VoteResult, Voted,
 };
+use crate::wire::answers::AnswerError;
 use crate::wire::calls::Call;
+use crate::wire::encoder::pickled;
+use crate::wire::value::{Value, unpickled};
 
 /// Interval in which the cache is made durable.
 const SAVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -304,6 +308,39 @@ impl Storage for ClientStorage {
 
     fn blobs(&self) -> Option<&dyn Blobs> {
         self.upstream.blobs.as_ref().map(|_| self as &dyn Blobs)
+    }
+
+    fn extension_methods(&self) -> Option<&dyn ExtensionMethods> {
+        Some(self)
+    }
+
+    fn cache_counts(&self) -> Option<CacheCounts> {
+        let CacheStats { loads, hits, used, size, .. } = self.cache_stats();
+        Some(CacheCounts { loads, hits, used, size })
+    }
+}
+
+impl ExtensionMethods for ClientStorage {
+    fn names(&self) -> Vec<String> {
+        self.upstream.info().extension_methods.clone()
+    }
+
+    fn call(&self, name: &str, arguments: &[u8]) -> Result<Vec<u8>> {
+        let unsupported = |what: &str| StorageError::Unsupported(format!("{name}: {what}"));
+        if !self.upstream.info().extension_methods.iter().any(|known| known == name) {
+            return Err(unsupported("the server has no such method"));
+        }
+        let Some(Value::Tuple(args)) = unpickled(arguments) else {
+            return Err(unsupported("the arguments are no plain data"));
+        };
+        let in_use = self.upstream.in_use()?;
+        // A result that is no plain data is no reason to end the link.
+        let result =
+            ask(&in_use.link, &Call::Other { name, args: &args }, None, |answer| match answer.value() {
+                Err(AnswerError::Broken(what)) => Ok(Err(what.to_string())),
+                other => other.map(Ok),
+            })?;
+        result.map(|value| pickled(&value)).map_err(|what| unsupported(&what))
     }
 }
 

@@ -74,8 +74,9 @@ impl Blobs for Arc<BlobDir> {
 /// Methods that only one kind of storage has: [`Storage::extension_methods`](super::Storage::extension_methods).
 pub trait ExtensionMethods {
     /// Their names (`getExtensionMethods`).
-    fn names(&self) -> Vec<&'static str>;
+    fn names(&self) -> Vec<String>;
 
-    /// Calls one of [`ExtensionMethods::names`], without arguments. Errors: `Unsupported` for another name.
-    fn call(&self, name: &str) -> Result<i64>;
+    /// Calls one of [`ExtensionMethods::names`]. `arguments` is a pickle of a tuple, the result a pickle of plain data.
+    /// Errors: `Unsupported` for another name.
+    fn call(&self, name: &str, arguments: &[u8]) -> Result<Vec<u8>>;
 }

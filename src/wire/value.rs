@@ -375,16 +375,18 @@ pub fn extension_dict(pickled: &[u8]) -> Option<Value> {
     if pickled.is_empty() {
         return Some(Value::Dict(Vec::new()));
     }
+    unpickled(pickled).filter(|value| matches!(value, Value::Dict(_)))
+}
+
+/// The value of a pickle. `None` if it is malformed, or no plain data.
+pub fn unpickled(pickled: &[u8]) -> Option<Value> {
     let tree = read(pickled, Accept { global: in_message, persistent: false, nodes_max: 1 << 17 }).ok()?;
     let origin = match pickled {
         [PROTO, 3..=u8::MAX, ..] => Origin::Python3,
         _ => Origin::Python2,
     };
     let mut budget = Budget::for_len(tree.len());
-    match (Converter { tree: &tree, origin, budget: &mut budget }).value(tree.root(), DEPTH_MAX) {
-        Ok(dict @ Value::Dict(_)) => Some(dict),
-        _ => None,
-    }
+    (Converter { tree: &tree, origin, budget: &mut budget }).value(tree.root(), DEPTH_MAX).ok()
 }
 
 #[cfg(test)]

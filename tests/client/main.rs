@@ -22,6 +22,7 @@ mod connector;
 mod dial;
 mod every_call;
 mod eviction;
+mod extension_methods;
 mod golden;
 mod history;
 #[allow(dead_code)]

@@ -106,6 +106,8 @@ fn spawn(program: &Path, directory: &Path) -> Child {
     Command::new(program)
         .args(["-C", "zeo.conf"])
         .current_dir(directory)
+        // For storages of a test's own.
+        .env("PYTHONPATH", directory)
         .stdin(Stdio::null())
         .stdout(output.try_clone().expect("output"))
         .stderr(output)

@@ -10,10 +10,11 @@ use crate::server::session::Session;
 use crate::server::session::entries::Entries;
 use crate::server::session::large::with_share;
 use crate::storage::HistoryEntry;
+use crate::wire::encoder::pickled;
 use crate::wire::exception::PyException;
 use crate::wire::protocol::{Dialect, Encoding, INSTANCE_KEY};
 use crate::wire::request::OwnedMsgId;
-use crate::wire::value::{Value, extension_dict};
+use crate::wire::value::{Value, extension_dict, unpickled};
 
 /// Upper bound on the oids that a client gets at once.
 const NEW_OIDS_MAX: i64 = 100;
@@ -37,8 +38,10 @@ impl Session {
         let mut add = |key: &str, value: Value| info.push((Value::text(key), value));
         add("name", Value::text(storage.name()));
         add("supportsUndo", Value::Bool(storage.undo().is_some()));
-        if wire.knows_extension_methods() {
-            add("extensionMethods", self.extension_methods(registered));
+        // Python's servers from ZEO 5 on have none; a server in the middle over this one may want them.
+        let methods = self.extension_methods(registered);
+        if wire.knows_extension_methods() || methods != Value::Dict(Vec::new()) {
+            add("extensionMethods", methods);
         }
         if wire.knows_versions() {
             add("supportsVersions", Value::Bool(false));
@@ -55,18 +58,32 @@ impl Session {
     pub(super) fn extension_methods(&self, registered: &Registered) -> Value {
         let mut names =
             registered.hosted.storage.extension_methods().map(|methods| methods.names()).unwrap_or_default();
-        names.extend(self.protocol().map(|protocol| protocol.extension_methods()).unwrap_or_default());
+        let protocol = self.protocol().filter(|_| self.connection.wire().knows_authentication());
+        let own = protocol.map(|protocol| protocol.extension_methods()).unwrap_or_default();
+        names.extend(own.iter().map(|name| (*name).to_string()));
         Value::Dict(names.into_iter().map(|name| (Value::text(name), Value::None)).collect())
     }
 
     /// A method that only some storages have.
-    pub(super) fn call_extension(&self, registered: &Registered, name: &str) -> Option<Result> {
-        if !self.connection.wire().knows_extension_methods() {
+    pub(super) fn call_extension(
+        &self,
+        registered: &Registered,
+        name: &str,
+        args: &[Value],
+    ) -> Option<Result> {
+        let methods = registered.hosted.storage.extension_methods()?;
+        if !methods.names().iter().any(|known| known == name) {
             return None;
         }
-        let methods = registered.hosted.storage.extension_methods()?;
-        let known = methods.names().contains(&name);
-        known.then(|| methods.call(name).map(Value::Int).map_err(|e| exceptions::of_storage_error(&e)))
+        let result = methods.call(name, &pickled(&Value::Tuple(args.to_vec())));
+        Some(match result.map(|pickle| unpickled(&pickle)) {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => {
+                let message = format!("the result of {name} is no plain data");
+                Err(PyException::builtin("ValueError", message))
+            }
+            Err(error) => Err(exceptions::of_storage_error(&error)),
+        })
     }
 
     /// `new_oids(n)`

@@ -353,7 +353,7 @@ impl Session {
             Request::Malformed { exception, .. } => Answer::Error(exception),
             Request::Other { name, args } => {
                 // The protocol's methods may be listed among the extension methods; this client has passed already.
-                let called = self.call_extension(registered, &name);
+                let called = self.call_extension(registered, &name, &args);
                 let called = called.or_else(|| Some(self.authenticate(&name, &args)?.result));
                 match called {
                     Some(result) => result.into(),

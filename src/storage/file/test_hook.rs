@@ -6,13 +6,13 @@ use crate::storage::{ExtensionMethods, Result, StorageError};
 const NAME: &str = "answer_to_the_ultimate_question";
 
 impl ExtensionMethods for FileStorage {
-    fn names(&self) -> Vec<&'static str> {
-        vec![NAME]
+    fn names(&self) -> Vec<String> {
+        vec![NAME.into()]
     }
 
-    fn call(&self, name: &str) -> Result<i64> {
+    fn call(&self, name: &str, _arguments: &[u8]) -> Result<Vec<u8>> {
         match name {
-            NAME => Ok(42),
+            NAME => Ok(b"I42\n.".to_vec()),
             _ => Err(StorageError::Unsupported(format!("no extension method {name}"))),
         }
     }

@@ -62,7 +62,7 @@ pub fn what_there_is_not(kind: &Kind) {
     assert!(storage.load_before(Oid(1), t1, 10, &mut out).unwrap().is_none());
     assert_eq!(out, b"kept", "nothing is left behind where nothing was found");
     assert!(storage.record_iternext(Some(Oid(1 << 50))).unwrap().is_none());
-    assert!(storage.extension_methods().is_none_or(|methods| methods.call("no such method").is_err()));
+    assert!(storage.extension_methods().is_none_or(|methods| methods.call("no such method", b").").is_err()));
 }
 
 pub fn history_is_newest_first(kind: &Kind) {
