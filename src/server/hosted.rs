@@ -20,7 +20,7 @@ use crate::server::publish::Publication;
 use crate::server::stats::{self, PackStatus, Stats};
 use crate::server::timeout::Timeouts;
 use crate::server::workers::Pools;
-use crate::storage::Storage;
+use crate::storage::{CacheCounts, Storage};
 use crate::wire::protocol::Wire;
 use crate::wire::value::Value;
 
@@ -154,7 +154,16 @@ impl Hosted {
         if wire.is_none_or(|wire| wire.status_has_last_transaction()) {
             status.push(("last-transaction", Value::text(self.last_transaction().to_string())));
         }
-        // Not in Python's server, so only during a pack: ZEO's own clients compare the whole dict.
+        // Not in Python's server, so only where there is something to tell: tools may compare the whole dict.
+        if wire.is_none()
+            && let Some(CacheCounts { loads, hits, used, size }) = self.storage.cache_counts()
+            && hits > 0
+        {
+            let number = |count: u64| Value::Int(i64::try_from(count).unwrap_or(i64::MAX));
+            let counts = [("loads", loads), ("hits", hits), ("used", used), ("size", size)];
+            status.push(("cache", Value::dict(counts.map(|(key, count)| (key, number(count))))));
+        }
+        // The same, so only during a pack.
         if let Some(pack) = self.pack.value() {
             status.push(("pack", pack));
         }

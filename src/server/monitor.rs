@@ -61,5 +61,11 @@ fn dump_storage(hosted: &Hosted, text: &mut String) {
     line("Stores", stats::get(&stats.stores).to_string());
     line("Conflicts", stats::get(&stats.conflicts).to_string());
     line("Conflicts resolved", stats::get(&stats.conflicts_resolved).to_string());
+    if let Some(cache) = hosted.storage.cache_counts() {
+        line("Cache loads", cache.loads.to_string());
+        line("Cache hits", cache.hits.to_string());
+        line("Cache bytes used", cache.used.to_string());
+        line("Cache bytes", cache.size.to_string());
+    }
     text.push('\n');
 }

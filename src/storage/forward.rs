@@ -32,6 +32,9 @@ macro_rules! forward {
     (@blobs $base:ident) => {
         fn blobs(&self) -> Option<&dyn $crate::storage::Blobs> { self.$base.blobs() }
     };
+    (@cache_counts $base:ident) => {
+        fn cache_counts(&self) -> Option<$crate::storage::CacheCounts> { self.$base.cache_counts() }
+    };
     (@extension_methods $base:ident) => {
         fn extension_methods(&self) -> Option<&dyn $crate::storage::ExtensionMethods> {
             self.$base.extension_methods()

@@ -115,6 +115,11 @@ pub trait Storage: Load + History + Commit + Send + Sync {
         None
     }
 
+    /// What the cache has done, of a storage that has one: another server's.
+    fn cache_counts(&self) -> Option<CacheCounts> {
+        None
+    }
+
     /// Methods that only this kind of storage has; `None` if there are none.
     fn extension_methods(&self) -> Option<&dyn ExtensionMethods> {
         None

@@ -27,6 +27,19 @@ pub struct TransactionMeta {
     pub extension: Vec<u8>,
 }
 
+/// What a cache has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct CacheCounts {
+    /// Loads.
+    pub loads: u64,
+    /// Those of them that the cache has answered.
+    pub hits: u64,
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes that it may use.
+    pub size: u64,
+}
+
 /// One revision in an object's history.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HistoryEntry {

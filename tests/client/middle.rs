@@ -1,5 +1,7 @@
 //! A server whose storage is another server's: `<zeoclient>`.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use runzeo::storage::prelude::*;
 
 use crate::library::{commit, options, refresh_to, state};
 use crate::servers::{AnyServer, tcp, with_each};
-use crate::support::process::Server;
+use crate::support::process::{Server, free_address};
 
 /// A middle server in front of `root`. `keys`: more keys of its `<zeoclient>`.
 pub fn middle(root: &AnyServer, keys: &str) -> Server {
@@ -110,4 +112,46 @@ fn a_root_that_restarts() {
     let expected = format!("Transaction {{ tid: {second:?}, oids: [{oid:?}] }}");
     assert_eq!(heard.lock().expect("a lock").first(), Some(&expected));
     assert_eq!(heard.lock().expect("a lock").len(), 2);
+}
+
+/// The answer to `ruok`.
+fn ruok(address: SocketAddr) -> serde_json::Value {
+    let mut probe = TcpStream::connect(address).expect("a connection");
+    let frame = |probe: &mut TcpStream| {
+        let mut len = [0; 4];
+        probe.read_exact(&mut len).expect("a frame");
+        let mut payload = vec![0; u32::from_be_bytes(len) as usize];
+        probe.read_exact(&mut payload).expect("a frame");
+        payload
+    };
+    frame(&mut probe);
+    probe.write_all(b"\0\0\0\x04ruok").expect("sent");
+    serde_json::from_slice(&frame(&mut probe)).expect("JSON")
+}
+
+#[test]
+fn monitoring_shows_what_the_cache_of_a_middle_does() {
+    let root = AnyServer::Ours(Server::start());
+    let monitor = free_address();
+    let Address::Tcp { host: Some(host), port: Some(port) } = root.address() else { panic!("a TCP address") };
+    let storage = format!("<zeoclient 1>\nserver {host}:{port}\ncache-size 1MB\n</zeoclient>");
+    let middle = Server::start_any(&format!("monitor-address {monitor}"), &storage, |_| ());
+    assert_eq!(ruok(middle.address)["1"].get("cache"), None, "nothing to tell yet, as with Python's server");
+    let writer = Client::open(options(&root)).expect("a connection to the root");
+    let oid = writer.new_oids(1).expect("oids")[0];
+    let tid = commit(&writer, &[(oid, Tid::ZERO, "1")]).expect("a commit").tid;
+    // The first load is a miss.
+    for _ in 0..3 {
+        let leaf = leaf(&middle);
+        let mut view = leaf.view();
+        refresh_to(&mut view, tid);
+        assert_eq!(state(&view, oid), "1");
+    }
+    let cache = &ruok(middle.address)["1"]["cache"];
+    assert_eq!((&cache["loads"], &cache["hits"]), (&3.into(), &2.into()), "{cache}");
+    assert!(cache["used"].as_u64() > Some(0) && cache["size"] == 1 << 20, "{cache}");
+    let mut text = String::new();
+    TcpStream::connect(monitor).and_then(|mut socket| socket.read_to_string(&mut text)).expect("a text");
+    assert!(text.contains("Cache loads: 3\nCache hits: 2\nCache bytes used: "), "{text}");
+    assert!(text.contains("Cache bytes: 1048576\n"), "{text}");
 }

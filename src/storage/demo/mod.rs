@@ -80,6 +80,10 @@ impl Storage for DemoStorage {
         self.name.clone()
     }
 
+    fn cache_counts(&self) -> Option<crate::storage::CacheCounts> {
+        self.base.cache_counts()
+    }
+
     fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
         let blobs = self.changes.blobs().map(|_| ("ZODB.interfaces", "IBlobStorage"));
         let undoable = self.undo().map(|_| ("ZODB.interfaces", "IStorageUndoable"));
