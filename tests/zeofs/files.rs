@@ -40,6 +40,11 @@ fn make(environment: &'static str) -> Option<Made> {
     Some(Made { environment, files, dir })
 }
 
+/// A directory in memory, if the system has that: there each of thousands of syncs takes no time.
+pub fn dir_in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
+}
+
 /// The files of `python-fixtures`: each environment, and its `Data.fs`.
 pub fn fixtures() -> Vec<(String, PathBuf)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("python-fixtures/data-fs");

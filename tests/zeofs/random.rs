@@ -1,7 +1,7 @@
 //! Files with several random kinds of damage at once: parts that are changed, cut out, doubled, exchanged or zero.
 
 use crate::damage::unexpected_finding;
-use crate::files::{fixtures, made, zeofs};
+use crate::files::{dir_in_memory, fixtures, made, zeofs};
 use crate::support::dice::Dice;
 
 const ROUNDS: u64 = 250;
@@ -47,7 +47,7 @@ fn whatever_is_damaged_the_copy_is_whole() {
     for made in made() {
         files.extend(made.files.iter().map(|path| std::fs::read(path).unwrap()));
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = dir_in_memory();
     let paths = ["Data.fs", "New.fs", "Again.fs"].map(|name| dir.path().join(name));
     let [path, new, again] = paths.each_ref().map(|path| path.to_str().unwrap());
     for round in 0..ROUNDS {

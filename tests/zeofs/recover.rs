@@ -8,7 +8,7 @@ use runzeo::storage::prelude::*;
 use serde_json::Value;
 
 use crate::damage::{changed, cut, unexpected_finding};
-use crate::files::{fixtures, json, made, run, zeofs};
+use crate::files::{dir_in_memory, fixtures, json, made, run, zeofs};
 use crate::tools::{of_ours, of_python};
 
 /// The lines of `recover --json`, and its exit status.
@@ -99,7 +99,7 @@ fn all_that_is_whole_is_copied() {
         let small = made.file("small.fs");
         let whole = std::fs::read(&small).unwrap();
         let all = transactions(&small);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = dir_in_memory();
         let new = dir.path().join("New.fs");
         let (mut damaged, mut losses) = (cut(&whole, dir.path()).split_off(4), 0);
         for by in [0xff, 1] {
