@@ -1,8 +1,9 @@
 //! A copy of all that can be read of a damaged file.
 //!
 //! Transactions that are whole are copied with their pointers adapted: of an undamaged file the copy has the same
-//! bytes. A back-pointer to a record that is lost is replaced by the data, if that can be read. Of a transaction that
-//! is not whole, nothing is copied, or what can be read of it, as the caller says.
+//! bytes, but for pointers to previous records that a pack has left out. A back-pointer to a record that is lost is
+//! replaced by the data, if that can be read. Of a transaction that is not whole, nothing is copied, or what can be
+//! read of it, as the caller says.
 //!
 //! It always ends: each part of the file is looked at once. The memory is 8 to 16 bytes for each object, and what is
 //! lost is noted.

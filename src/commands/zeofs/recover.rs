@@ -22,7 +22,7 @@ const HELP: &str = "\
 
 Copies all that can be read of a damaged FILE to NEWFILE, and says which
 transactions are lost, which objects have lost their newest revision, and what
-became current again. Of a file that is whole NEWFILE is a copy, byte for byte.
+became current again. Of a file that is whole NEWFILE is a copy.
 
       --to-time TIME  copy transactions up to TIME: 2026-11-28T03:13 in UTC, 7d,
                       12h, 30m or 90s ago, or a tid of 16 hexadecimal digits
