@@ -166,6 +166,9 @@ fn file_storage(file: &FileStorageConfig) -> String {
     if options.pack_refuse_large_removals {
         add("pack refuses to remove most of it");
     }
+    if let Some(rate) = options.pack_max_rate {
+        add(&format!("pack reads at most {rate} bytes a second"));
+    }
     match options.new_file_format {
         NewFileFormat::Auto => {}
         NewFileFormat::FS21 => add("FS21 if new"),

@@ -163,6 +163,11 @@ impl Hosted {
             let counts = [("loads", loads), ("hits", hits), ("used", used), ("size", size)];
             status.push(("cache", Value::dict(counts.map(|(key, count)| (key, number(count))))));
         }
+        if wire.is_none()
+            && let Some(last) = self.pack.last()
+        {
+            status.push(("last-pack", last));
+        }
         // The same, so only during a pack.
         if let Some(pack) = self.pack.value() {
             status.push(("pack", pack));

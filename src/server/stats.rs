@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::base::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, rank};
 use crate::base::timestamp::Civil;
 use crate::storage::PackProgress;
 use crate::wire::value::Value;
@@ -51,6 +51,18 @@ impl Stats {
 pub struct PackStatus {
     active: AtomicBool,
     pub progress: PackProgress,
+    last: Mutex<Option<LastPack>, rank::LastPack>,
+}
+
+/// How a pack ended.
+#[derive(Clone, Debug)]
+pub struct LastPack {
+    pub began: SystemTime,
+    pub took: Duration,
+    /// Size of the storage before and after it, in bytes.
+    pub sizes: [u64; 2],
+    /// `None`: it succeeded.
+    pub error: Option<String>,
 }
 
 /// The status is shown as long as this lives.
@@ -66,6 +78,25 @@ impl PackStatus {
     /// `None`: another one is under way.
     pub fn begin(&self) -> Option<PackShown<'_>> {
         (!self.active.swap(true, Ordering::Relaxed)).then(|| PackShown(self))
+    }
+
+    /// One has ended.
+    pub fn ended(&self, pack: LastPack) {
+        *self.last.lock() = Some(pack);
+    }
+
+    /// How the last one ended, since the server started: times in seconds, sizes in bytes.
+    pub fn last(&self) -> Option<Value> {
+        let LastPack { began, took, sizes, error } = self.last.lock().clone()?;
+        let began = began.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
+        let [before, after] = sizes.map(|size| Value::Int(i64::try_from(size).unwrap_or(i64::MAX)));
+        Some(Value::dict([
+            ("began", Value::Float(began)),
+            ("seconds", Value::Float(took.as_secs_f64())),
+            ("size-before", before),
+            ("size-after", after),
+            ("error", error.map_or(Value::None, Value::text)),
+        ]))
     }
 
     /// `{'done': bytes, 'total': bytes}` while one is under way.

@@ -55,6 +55,8 @@ pub trait Media: Send + Sync {
     fn is_file(&self, path: &Path) -> bool;
     /// The identity of the file that has this name now. Links are followed.
     fn identity(&self, path: &Path) -> io::Result<Identity>;
+    /// Bytes that this process can still write to the file system of a directory.
+    fn free_space(&self, dir: &Path) -> io::Result<u64>;
     /// The time of the clock that gives files their times.
     fn now(&self) -> Time;
     /// Identifies the run of the operating system: within one run, unsynced writes are not lost. `None` if unknown.
@@ -121,6 +123,12 @@ impl Media for RealMedia {
 
     fn identity(&self, path: &Path) -> io::Result<Identity> {
         Ok(Identity::of(&path.metadata()?))
+    }
+
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(dir)?;
+        // Root may use the reserve, but a database is no reason to.
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     fn now(&self) -> Time {

@@ -73,6 +73,10 @@ impl Media for WithoutLinks {
     fn identity(&self, path: &Path) -> io::Result<Identity> {
         self.0.identity(path)
     }
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        self.0.free_space(dir)
+    }
+
     fn now(&self) -> Time {
         self.0.now()
     }

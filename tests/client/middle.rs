@@ -1,7 +1,7 @@
 //! A server whose storage is another server's: `<zeoclient>`.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Read;
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -114,21 +114,6 @@ fn a_root_that_restarts() {
     assert_eq!(heard.lock().expect("a lock").len(), 2);
 }
 
-/// The answer to `ruok`.
-fn ruok(address: SocketAddr) -> serde_json::Value {
-    let mut probe = TcpStream::connect(address).expect("a connection");
-    let frame = |probe: &mut TcpStream| {
-        let mut len = [0; 4];
-        probe.read_exact(&mut len).expect("a frame");
-        let mut payload = vec![0; u32::from_be_bytes(len) as usize];
-        probe.read_exact(&mut payload).expect("a frame");
-        payload
-    };
-    frame(&mut probe);
-    probe.write_all(b"\0\0\0\x04ruok").expect("sent");
-    serde_json::from_slice(&frame(&mut probe)).expect("JSON")
-}
-
 #[test]
 fn monitoring_shows_what_the_cache_of_a_middle_does() {
     let root = AnyServer::Ours(Server::start());
@@ -136,7 +121,7 @@ fn monitoring_shows_what_the_cache_of_a_middle_does() {
     let Address::Tcp { host: Some(host), port: Some(port) } = root.address() else { panic!("a TCP address") };
     let storage = format!("<zeoclient 1>\nserver {host}:{port}\ncache-size 1MB\n</zeoclient>");
     let middle = Server::start_any(&format!("monitor-address {monitor}"), &storage, |_| ());
-    assert_eq!(ruok(middle.address)["1"].get("cache"), None, "nothing to tell yet, as with Python's server");
+    assert_eq!(middle.ruok()["1"].get("cache"), None, "nothing to tell yet, as with Python's server");
     let writer = Client::open(options(&root)).expect("a connection to the root");
     let oid = writer.new_oids(1).expect("oids")[0];
     let tid = commit(&writer, &[(oid, Tid::ZERO, "1")]).expect("a commit").tid;
@@ -147,7 +132,7 @@ fn monitoring_shows_what_the_cache_of_a_middle_does() {
         refresh_to(&mut view, tid);
         assert_eq!(state(&view, oid), "1");
     }
-    let cache = &ruok(middle.address)["1"]["cache"];
+    let cache = &middle.ruok()["1"]["cache"];
     assert_eq!((&cache["loads"], &cache["hits"]), (&3.into(), &2.into()), "{cache}");
     assert!(cache["used"].as_u64() > Some(0) && cache["size"] == 1 << 20, "{cache}");
     let mut text = String::new();

@@ -130,6 +130,7 @@ fn every_key() {
           pack-gc off
           pack-keep-old off
           pack-refuse-large-removals on
+          pack-max-rate 20MB
           new-file-format fs21
         </filestorage>
         <filestorage other>
@@ -194,6 +195,7 @@ fn every_key() {
         pack_gc: false,
         pack_keep_old: false,
         pack_refuse_large_removals: true,
+        pack_max_rate: Some(20 << 20),
         new_file_format: NewFileFormat::FS21,
         ..FileStorageOptions::new("main.fs")
     };
@@ -202,7 +204,7 @@ fn every_key() {
         create: true,
         ..FileStorageOptions::new("other.fs")
     };
-    assert_storages(&config, &[file_storage("main", main, 15), file_storage("other", other, 24)]);
+    assert_storages(&config, &[file_storage("main", main, 15), file_storage("other", other, 25)]);
     let file = FileSetup {
         path: "zeo.log".into(),
         rotation: Rotation::Time { when: When::Weekday(6), interval: 2, old_files: 3 },

@@ -23,6 +23,7 @@ mod pack_again;
 mod pack_beside;
 mod pack_crash;
 mod pack_damage;
+mod pack_limits;
 mod python;
 mod shared_blob_dir;
 mod undo;

@@ -123,6 +123,10 @@ impl Media for Disk {
         RealMedia.identity(path)
     }
 
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        RealMedia.free_space(dir)
+    }
+
     fn now(&self) -> Time {
         RealMedia.now()
     }

@@ -358,6 +358,10 @@ impl Media for Faulty {
         Ok(content.lock().unwrap().identity())
     }
 
+    fn free_space(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     fn now(&self) -> Time {
         self.disk.lock().unwrap().now
     }

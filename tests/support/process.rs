@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -149,6 +150,22 @@ impl Server {
             assert!(Instant::now() < deadline, "the log lacks {text:?}: {}", self.talk());
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// The answer to `ruok`.
+    #[allow(dead_code)] // by another program
+    pub fn ruok(&self) -> serde_json::Value {
+        let mut probe = TcpStream::connect(self.address).expect("a connection");
+        let frame = |probe: &mut TcpStream| {
+            let mut len = [0; 4];
+            probe.read_exact(&mut len).expect("a frame");
+            let mut payload = vec![0; u32::from_be_bytes(len) as usize];
+            probe.read_exact(&mut payload).expect("a frame");
+            payload
+        };
+        frame(&mut probe);
+        probe.write_all(b"\0\0\0\x04ruok").expect("sent");
+        serde_json::from_slice(&frame(&mut probe)).expect("JSON")
     }
 
     pub fn is_alive(&mut self) -> bool {

@@ -36,6 +36,7 @@ const MAY_SLEEP: &[&str] = &[
     "backup/repozo/backup.rs",
     "server/acceptor.rs",
     "server/monitor.rs",
+    "storage/file/pack/pace.rs",
     "storage/load_delayed.rs",
     "commands/zeopack.rs",
 ];

@@ -112,6 +112,8 @@ ranks! {
 
     /// The registered connections of a storage.
     Connections permits [];
+    /// How the last pack of a storage ended.
+    LastPack permits [];
     /// The name of a client in log lines.
     Label permits [];
     /// When the locks on objects were granted to their owners.

@@ -31,6 +31,7 @@ static FILESTORAGE: SectionType = SectionType {
         key("pack-gc", Datatype::Boolean).default("true").known(KnownTo::Since("ZODB 3.9")),
         key("pack-keep-old", Datatype::Boolean).default("true").known(KnownTo::Since("ZODB 3.9")),
         key("pack-refuse-large-removals", Datatype::Boolean).default("false").known(KnownTo::Own),
+        key("pack-max-rate", Datatype::Custom(|text| pack_rate(text).map(drop))).known(KnownTo::Own),
         // Python's server writes the format of the Python that runs it.
         key("new-file-format", Datatype::Custom(|text| new_file_format(text).map(drop)))
             .default("auto")
@@ -357,6 +358,7 @@ fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {
         pack_refuse_large_removals: section
             .get("pack-refuse-large-removals", datatypes::boolean)?
             .unwrap_or(defaults.pack_refuse_large_removals),
+        pack_max_rate: section.get("pack-max-rate", pack_rate)?,
         new_file_format: section.get("new-file-format", new_file_format)?.unwrap_or_default(),
         ..defaults
     };
@@ -367,6 +369,14 @@ fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {
 /// The blob directory. An empty path means none, as in Python.
 fn blob_dir(section: &Section) -> Result<Option<PathBuf>, ConfigError> {
     Ok(section.get("blob-dir", datatypes::existing_dirpath)?.filter(|path| !path.as_os_str().is_empty()))
+}
+
+/// Bytes a second.
+fn pack_rate(text: &str) -> Result<u64, String> {
+    match u64::try_from(datatypes::byte_size(text)?) {
+        Ok(rate) if rate > 0 => Ok(rate),
+        _ => Err(format!("{} is no rate; use a number of bytes for each second, such as 20MB", quoted(text))),
+    }
 }
 
 fn new_file_format(text: &str) -> Result<NewFileFormat, String> {

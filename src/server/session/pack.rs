@@ -1,5 +1,6 @@
 //! `pack(time, wait)`: a background job.
 
+use crate::base::clock::Stopwatch;
 use crate::base::level::{ERROR, INFO};
 use crate::base::sync::Arc;
 use crate::exceptions;
@@ -10,6 +11,7 @@ use crate::server::hosted::Hosted;
 use crate::server::registered::Registered;
 use crate::server::replies::reply_frame;
 use crate::server::session::Session;
+use crate::server::stats::LastPack;
 use crate::storage::{PackProgress, PackRequest};
 use crate::wire::exception::PyException;
 use crate::wire::push::Push;
@@ -37,7 +39,13 @@ fn run(hosted: &Hosted, connection: &Connection, time: f64) -> Result<(), PyExce
     let shown = hosted.pack.begin();
     let progress = if shown.is_some() { &hosted.pack.progress } else { &mine };
     let request = PackRequest { time, gc: None, references: &references, progress, removals: None };
+    let (began, watch, before) = (hosted.clock.system_time(), Stopwatch::start(), hosted.storage.size());
     let packed = hosted.storage.require_packing().and_then(|storage| storage.pack(&request));
+    if shown.is_some() {
+        let sizes = [before, hosted.storage.size()];
+        let error = packed.as_ref().err().map(ToString::to_string);
+        hosted.pack.ended(LastPack { began, took: watch.passed(), sizes, error });
+    }
     drop(shown);
     if let Err(error) = packed {
         connection.peer.log(&PACKS, ERROR, format_args!("pack(time={time:?}) ended with an error: {error}"));

@@ -58,6 +58,8 @@ pub struct FileStorageOptions {
     pub pack_keep_old: bool,
     /// Whether a pack is refused if there are more than 1000 objects and it would remove more than nine tenths of them.
     pub pack_refuse_large_removals: bool,
+    /// Bytes that a pack reads in a second; it reads the file up to three times. `None`: as many as it can.
+    pub pack_max_rate: Option<u64>,
     /// Time travel, read-only: transactions from this tid on are not visible.
     pub stop: Option<Tid>,
     /// Applies to files without a transaction.
@@ -83,6 +85,7 @@ impl FileStorageOptions {
             pack_gc: true,
             pack_keep_old: true,
             pack_refuse_large_removals: false,
+            pack_max_rate: None,
             stop: None,
             new_file_format: NewFileFormat::Auto,
             media: Arc::new(RealMedia),
@@ -117,6 +120,7 @@ impl fmt::Debug for FileStorageOptions {
             .field("pack_gc", &self.pack_gc)
             .field("pack_keep_old", &self.pack_keep_old)
             .field("pack_refuse_large_removals", &self.pack_refuse_large_removals)
+            .field("pack_max_rate", &self.pack_max_rate)
             .field("stop", &self.stop)
             .field("new_file_format", &self.new_file_format)
             .finish_non_exhaustive()

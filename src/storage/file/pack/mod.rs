@@ -13,7 +13,7 @@
 //! pack begins again, and fails after a few attempts. Nothing is removed from `Data.fs` before the last step. What an
 //! earlier pack kept (`Data.fs.old`) is removed after the first step, to make room.
 //!
-//! `run` is what the steps share, `guard` admits one pack at a time.
+//! `run` is what the steps share, `pace` slows them down, `guard` admits one pack at a time.
 //!
 //! All but the last step runs beside commits and reads without a lock. Memory: the new index (8 to 16 bytes an object;
 //! it then replaces the old one), at most 8 bytes an object for positions yet to be visited, and a few bytes for each
@@ -23,6 +23,7 @@ mod copy;
 mod guard;
 pub mod leftovers;
 pub(crate) mod out;
+mod pace;
 mod reach;
 mod run;
 mod sequential;
@@ -34,12 +35,13 @@ use log::{info, warn};
 
 use self::copy::Copier;
 pub use self::guard::Packing;
+use self::pace::Pace;
 use self::reach::Reach;
 use self::run::{PackRun, REST_MAX, ROUNDS_MAX, Stop};
 use super::FileStorage;
 use super::log::TARGET;
 use crate::base::clock::Stopwatch;
-use crate::base::fs::with_suffix;
+use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::Tid;
 use crate::base::log_rate::LogRate;
 use crate::storage::blob::Sweep;
@@ -70,6 +72,7 @@ impl Pack for FileStorage {
             request,
             is_logged: LOGGED.admits(None, ""),
             phase: "",
+            pace: self.options.pack_max_rate.map(Pace::new),
             is_old_removed: false,
             begun: Stopwatch::start(),
             logged: Stopwatch::start(),
@@ -160,6 +163,7 @@ impl PackRun<'_> {
             return Ok(());
         };
         let keep_old = self.check_removal(&reach)? || storage.options.pack_keep_old;
+        self.check_room(&reach)?;
         self.is_old_removed |= storage.remove_old()?;
         // A transaction later than the last one is just being committed.
         let is_gone = |oid, tid| Ok(tid <= core.last_tid() && !storage.has_revision(oid, tid)?);
@@ -232,6 +236,33 @@ impl PackRun<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Refuses a pack whose file cannot fit: it would fill the disk, and commits would fail until it gives up.
+    fn check_room(&self, reach: &Reach) -> Result<()> {
+        let core = self.core;
+        let old = with_suffix(&self.storage.options.path, ".old");
+        let removed = core.media.identity(&old).map_or(0, |old| old.len);
+        let free = match core.media.free_space(dir_of(&core.path)) {
+            Ok(free) => free.saturating_add(removed),
+            // The disk says when it is full.
+            Err(error) => {
+                warn!(target: TARGET, "{}: the free space is not known: {error}", core.path.display());
+                return Ok(());
+            }
+        };
+        let path = core.path.display();
+        if reach.len_min <= free {
+            return Ok(());
+        }
+        Err(StorageError::Refused {
+            what: Refusal::Pack,
+            message: format!(
+                "{path}: the packed file needs {} bytes or more beside the present one, and {free} are free. The database is \
+                 unchanged. Make room, and pack again",
+                reach.len_min
+            ),
+        })
     }
 
     /// The last check before anything is removed. True: the number of removed objects is so large that the old file is

@@ -42,6 +42,8 @@ pub struct Reach {
     pub searched_to: Option<u64>,
     /// Number of objects at the pack time.
     pub object_count: u64,
+    /// Lower bound on the length of the new file.
+    pub len_min: u64,
 }
 
 impl Reach {
@@ -61,7 +63,14 @@ impl Reach {
         let mut file = Sequential::new(log, end);
         let Some((index, pack_pos)) = index_to(pack, &mut file, stop)? else { return Ok(None) };
         let object_count = index.len();
-        let mut reach = Reach { index, pointed: HashMap::new(), pack_pos, searched_to: None, object_count };
+        let mut reach = Reach {
+            index,
+            pointed: HashMap::new(),
+            pack_pos,
+            searched_to: None,
+            object_count,
+            len_min: end.saturating_sub(pack_pos),
+        };
         if gc {
             let mut marker = Marker {
                 pack,
@@ -258,7 +267,7 @@ impl Marker<'_, '_> {
     }
 
     /// The oids that the record at `pos` refers to.
-    fn references(&self, run: &Run, pos: u64, oids: &mut Vec<Oid>) -> Result<()> {
+    fn references(&mut self, run: &Run, pos: u64, oids: &mut Vec<Oid>) -> Result<()> {
         let log = self.log;
         let record = log.parse_record(run.bytes(pos, DATA_HEADER_LEN + BACK_LEN), pos, None)?;
         let (oid, mut at, mut header) = (record.header.oid, pos, record.header);
@@ -269,6 +278,9 @@ impl Marker<'_, '_> {
             }
         }
         let len = header.data_len as usize;
+        if at < self.reach.pack_pos {
+            self.reach.len_min += header.record_len();
+        }
         let data_at = at + DATA_HEADER_LEN as u64;
         let mut own = Vec::new();
         let data = match run.bytes(data_at, len) {

@@ -8,6 +8,7 @@ use log::info;
 use super::super::log::TARGET;
 use super::super::volume::Volume;
 use super::super::{Core, FileStorage};
+use super::pace::Pace;
 use crate::base::clock::Stopwatch;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{PackRequest, Refusal, Result, StorageError};
@@ -43,6 +44,8 @@ pub struct PackRun<'a> {
     /// Whether the pack is logged.
     pub is_logged: bool,
     pub phase: &'static str,
+    /// `None`: as fast as the disk.
+    pub pace: Option<Pace>,
     /// Whether this pack has removed the file that the last one kept.
     pub is_old_removed: bool,
     pub begun: Stopwatch,
@@ -91,6 +94,9 @@ impl PackRun<'_> {
 
     /// Reports progress; called often. `done`: bytes, three times the file in all. Error: the storage is being closed.
     pub fn at(&mut self, done: u64) -> Result<()> {
+        if let Some(pace) = &mut self.pace {
+            pace.keep(done, || self.core.closed.load(Ordering::Acquire));
+        }
         if self.core.closed.load(Ordering::Acquire) {
             return Err(self.core.closed());
         }
