@@ -71,8 +71,8 @@ impl Hosted {
             log::error!(
                 target: LOG,
                 "storage '{name}' is damaged: {damage}. Served all the same; the invalidation queue begins with {count} \
-                 transactions, and clients that missed more verify their caches. `python -m ZODB.scripts.fstest Data.fs` checks the \
-                 file, `python -m ZODB.fsrecover Data.fs NEW.fs` copies what is whole."
+                 transactions, and clients that missed more verify their caches. `zeofs test Data.fs` checks the file, \
+                 `zeofs recover Data.fs NEW.fs` copies what is whole."
             );
         }
         let invalidations = Invalidations::new(options.invalidation_queue_size, last, last_transaction);

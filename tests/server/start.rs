@@ -35,7 +35,7 @@ fn damage_in_an_old_transaction_does_not_keep_a_server_from_starting() {
     let errors: Vec<&str> = log.lines().filter(|line| line.contains("ERROR")).collect();
     let [error] = errors.as_slice() else { panic!("{log}") };
     for expected in
-        [&format!("Data.fs: at {damaged_at}:"), "begins with 29 transactions", "fstest", "fsrecover"]
+        [&format!("Data.fs: at {damaged_at}:"), "begins with 29 transactions", "zeofs test", "zeofs recover"]
     {
         assert!(error.contains(expected), "{expected}: {error}");
     }
