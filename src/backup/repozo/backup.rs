@@ -2,7 +2,7 @@
 //!
 //! Each file is written as `NAME.part`, synced, renamed, and the directory synced. The order: the index; of a full, its
 //! dat file; the data; of a delta, its line in the dat file. A kill between two of them leaves an index without data or
-//! a dat file without a full, which nobody looks at, or a delta without a line, which `mend` handles.
+//! a dat file without a full, which are not looked at, or a delta without a line, which `mend` handles.
 
 use std::io::Write;
 use std::path::PathBuf;
