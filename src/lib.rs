@@ -1,5 +1,5 @@
-//! The ZEO storage server for ZODB: the programs `runzeo`, `zeobackup`,
-//! `zeocache`, `zeopack`, `zeopasswd` and `zeoup`, and what others may build on.
+//! The ZEO storage server for ZODB: the programs `runzeo`, `zeobackup`, `zeocache`,
+//! `zeofs`, `zeopack`, `zeopasswd` and `zeoup`, and what others may build on.
 //!
 //! Public are [`client`], [`storage`], [`auth`], [`commands`] and [`ids`], for four purposes. Everything else may
 //! change with any version.
@@ -33,7 +33,7 @@
 //! A module imports only from steps below its own; neighbours on one step do not import each other:
 //!
 //! ```text
-//! bin > commands > config > server, client, backup > exceptions > storage, logging, net, auth, process
+//! bin > commands > config > server, client, backup, inspect > exceptions > storage, logging, net, auth, process
 //!   > wire, conflict > pickle > base
 //! ```
 //!

@@ -9,6 +9,7 @@ mod open;
 mod progress;
 mod prompt;
 pub mod runzeo;
+mod subcommand;
 pub mod zeobackup;
 pub mod zeocache;
 pub mod zeofs;

@@ -26,7 +26,7 @@ const LADDER: &[&[&str]] = &[
     &["wire", "conflict"],
     &["storage", "logging", "net", "auth", "process"],
     &["exceptions"],
-    &["server", "client", "backup"],
+    &["server", "client", "backup", "inspect"],
     &["config"],
     &["commands"],
 ];

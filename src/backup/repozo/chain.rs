@@ -19,7 +19,7 @@ use crate::backup::copier::Md5Sum;
 
 /// A backup, and which bytes of `Data.fs` it has.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Part {
+pub struct ChainPart {
     pub file: DataFile,
     pub start: u64,
     pub end: u64,
@@ -62,7 +62,7 @@ pub enum ChainFlaw {
 pub struct Chain {
     pub full: DataFile,
     /// What a restore concatenates.
-    pub parts: Vec<Part>,
+    pub parts: Vec<ChainPart>,
     /// Empty if there is none.
     pub dat: Dat,
     pub flaws: Vec<ChainFlaw>,
@@ -205,7 +205,7 @@ impl Chain {
 struct Matching {
     /// Where the last part ends.
     pos: u64,
-    parts: Vec<Part>,
+    parts: Vec<ChainPart>,
     flaws: Vec<ChainFlaw>,
     /// Files without a line since the last one with a line, and their lengths.
     waiting: Vec<(DataFile, u64)>,
@@ -228,7 +228,7 @@ impl Matching {
             self.flaws.push(ChainFlaw::Overlap { file: line.file.clone(), end: self.pos, start: line.start });
         }
         let DatLine { file, start, end, sum, .. } = line.clone();
-        self.parts.push(Part { file, start, end, sum: Some(sum) });
+        self.parts.push(ChainPart { file, start, end, sum: Some(sum) });
         self.pos = end;
     }
 
@@ -236,7 +236,7 @@ impl Matching {
         for (file, len) in self.waiting.drain(..) {
             let end = self.pos.saturating_add(len);
             self.flaws.push(ChainFlaw::Unlisted(file.clone()));
-            self.parts.push(Part { file, start: self.pos, end, sum: None });
+            self.parts.push(ChainPart { file, start: self.pos, end, sum: None });
             self.pos = end;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::chain::Part;
+use super::chain::ChainPart;
 use super::content::{reader, unreadable};
 use super::error::{RepozoError, Result};
 use super::repository::Repository;
@@ -11,12 +11,12 @@ use crate::backup::copier::fill;
 /// Reads the parts of a chain. An error says which part cannot be read.
 pub struct Concatenation<'a> {
     repository: &'a Repository,
-    parts: std::slice::Iter<'a, Part>,
-    current: Option<(&'a Part, Box<dyn Read>, u64)>,
+    parts: std::slice::Iter<'a, ChainPart>,
+    current: Option<(&'a ChainPart, Box<dyn Read>, u64)>,
 }
 
 impl<'a> Concatenation<'a> {
-    pub fn new(repository: &'a Repository, parts: &'a [Part]) -> Concatenation<'a> {
+    pub fn new(repository: &'a Repository, parts: &'a [ChainPart]) -> Concatenation<'a> {
         Concatenation { repository, parts: parts.iter(), current: None }
     }
 

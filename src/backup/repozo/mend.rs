@@ -6,7 +6,7 @@
 
 use std::io::Read;
 
-use super::chain::{Chain, ChainFlaw, Part};
+use super::chain::{Chain, ChainFlaw, ChainPart};
 use super::content::{begins_with, reader, unreadable};
 use super::dat::{Dat, DatLine};
 use super::error::{RepozoError, Result};
@@ -79,7 +79,7 @@ pub fn mend(
 }
 
 /// The sum of a backup, if the source has the same bytes at its place.
-fn sum_in_source(repository: &Repository, part: &Part, source: &Snapshot) -> Result<Option<Md5Sum>> {
+fn sum_in_source(repository: &Repository, part: &ChainPart, source: &Snapshot) -> Result<Option<Md5Sum>> {
     if part.end > source.end() {
         return Ok(None);
     }

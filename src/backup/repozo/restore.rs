@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::chain::{Chain, ChainFlaw, Part};
+use super::chain::{Chain, ChainFlaw, ChainPart};
 use super::content::{reader, unreadable};
 use super::error::{RepozoError, Result};
 use super::name::Stamp;
@@ -144,7 +144,7 @@ impl Recovery<'_> {
 }
 
 /// Whether a backup has the size and the sum that its line says.
-pub fn check_part(path: &Path, part: &Part, len: u64, sum: &str) -> std::result::Result<(), String> {
+pub fn check_part(path: &Path, part: &ChainPart, len: u64, sum: &str) -> std::result::Result<(), String> {
     let (path, decompressed) = (path.display(), if part.file.gzip { " (when uncompressed)" } else { "" });
     let expected = part.end - part.start;
     if len != expected {

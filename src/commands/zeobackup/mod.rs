@@ -11,27 +11,21 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::subcommand::{Program, Subcommand};
+
+/// Besides `repozo`, whose command line is Python's.
+const COMMANDS: &[Subcommand] = &[];
+
 /// The program `zeobackup`, or `repozo` if that is how it is called. `program` is its name as called; `arguments` do
 /// not have it.
 pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
     if Path::new(program).file_name().is_some_and(|name| name == "repozo") {
         return repozo::run(program, arguments);
     }
-    match arguments.first().map(|name| name.to_string_lossy()).as_deref() {
-        None | Some("--help" | "-h" | "help") => {
-            print!("{}", help(program));
-            ExitCode::SUCCESS
-        }
-        Some("--version") => {
-            println!("zeobackup {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
-        Some("repozo") => repozo::run(&format!("{program} repozo"), arguments.get(1..).unwrap_or_default()),
-        Some(name) => {
-            eprintln!("Error: '{name}' is not a command\nFor help, use {program} --help");
-            ExitCode::from(2)
-        }
+    if let Some((_, rest)) = arguments.split_first().filter(|(name, _)| *name == "repozo") {
+        return repozo::run(&format!("{program} repozo"), rest);
     }
+    Program { name: "zeobackup", called: program, commands: COMMANDS, help: help(program) }.run(arguments)
 }
 
 fn help(program: &str) -> String {

@@ -20,14 +20,14 @@ pub(super) const COMMAND: Subcommand = Subcommand { name: "test", options, help:
 const HELP: &str = "\
 [options] FILE
 
-Checks the whole file: lengths, ascending tids, the pointers of each record to its
-transaction, to the object's previous record and to the data of another one; that
-each record is two pickles, and each extension one.
+Checks the whole file: lengths, ascending tids, the pointers of each record to
+its transaction, to the object's previous record and to the data of another one;
+that each record is two pickles, and each extension one.
 
   -b, --blobs DIR   also that each revision of a blob has its file there
   -n, --max N       print so many findings, and the number of all (default: 100)
-      --since TIME  read the data of later transactions only, for a quick check of
-                    what is new: 2026-11-28T03:13 in UTC, 7d, 12h, or a tid
+      --since TIME  read the data of later transactions only, for a quick check
+                    of what is new: 2026-11-28T03:13 in UTC, 7d, 12h, or a tid
       --json        a JSON object for each finding, then one with the sums
       --help        print this
 

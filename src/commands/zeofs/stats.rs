@@ -22,14 +22,15 @@ const HELP: &str = "\
 [options] FILE
 
 What the file consists of, and what makes it grow: the classes, the objects that
-are written most, the users and the descriptions (of Zope: the URL) with the most
-bytes, and what a pack would take out.
+are written most, the users and the descriptions (of Zope: the URL) with the
+most bytes, and what a pack would take out.
 
-      --since TIME  count only transactions from TIME on: 2026-11-28T03:13 in UTC,
-                    7d, 12h, 30m or 90s ago, or a tid of 16 hexadecimal digits
+      --since TIME  count only transactions from TIME on: 2026-11-28T03:13 in
+                    UTC, 7d, 12h, 30m or 90s ago, or a tid of 16 hexadecimal
+                    digits
       --until TIME  count only transactions up to TIME
   -n, --top N       lines of each table (default: 20)
-  -b, --blobs DIR   the number and size of blobs, too, which are in this directory
+  -b, --blobs DIR   the number and size of blobs, too, which are in DIR
       --json        a JSON object with the sums, then one for each line
       --help        print this
 
