@@ -1,11 +1,11 @@
 //! Lanes for loads. One link is used by one thread at a time best: the thread that waits for an answer reads it, and
 //! none is woken. So a load that finds the main link busy takes a free lane.
 //!
-//! It never waits for one, and does not open one for a short rush: lanes are opened while loads find none again and
-//! again.
+//! It never waits for one, leaves them to transactions that wait, and does not open one for a short rush: lanes are
+//! opened while loads find none again and again.
 //!
 //! Which link answers a load makes no difference for the cache (see [`timeline`](crate::client::timeline)): the servers
-//! that have lanes make a transaction visible to all loads before they tell anybody of it.
+//! that have lanes make a transaction visible to all loads before they tell any client of it.
 
 use super::{HeldLane, Lanes, Seat, Sibling};
 use crate::base::sync::Arc;
@@ -26,6 +26,10 @@ impl Lanes {
             let links = state.renew(main);
             drop(state);
             links.iter().for_each(Link::close);
+            return None;
+        }
+        // A transaction that wakes up would find that loads have taken the free lanes, again and again.
+        if state.waiting > 0 {
             return None;
         }
         if let Some(lane) = state.take_idle() {
