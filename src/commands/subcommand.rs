@@ -96,7 +96,7 @@ pub(super) fn print(out: &mut dyn Write, text: &str) -> Result<u8, Trouble> {
     Ok(0)
 }
 
-/// Calls `run` with the standard output, and makes its exit status that of the process.
+/// Calls `run` with the standard output. Its result is the exit status of the process.
 pub(super) fn on_stdout(run: impl FnOnce(&mut dyn Write) -> u8) -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
     let code = run(&mut out);

@@ -45,7 +45,7 @@ impl Stamp {
     }
 }
 
-/// What a data file has. The order is that of the names in Python: `.deltafs` before `.fs`.
+/// What a data file has. They sort as the names do: `.deltafs` before `.fs`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Extent {
     /// What was appended since the backup before.

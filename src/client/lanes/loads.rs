@@ -12,7 +12,7 @@ use crate::base::sync::Arc;
 use crate::client::awaited::LinkId;
 use crate::client::link::Link;
 
-/// So many loads must have found no lane before one more is opened, between two calls of [`Lanes::close_unused`].
+/// One more lane is opened after this many loads have found none, between two calls of [`Lanes::close_unused`].
 const CROWD: u32 = 100;
 
 impl Lanes {

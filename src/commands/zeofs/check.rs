@@ -25,7 +25,7 @@ its transaction, to the object's previous record and to the data of another one;
 that each record is two pickles, and each extension one.
 
   -b, --blobs DIR   also that each revision of a blob has its file there
-  -n, --max N       print so many findings, and the number of all (default: 100)
+  -n, --max N       print at most N findings, and their number (default: 100)
       --since TIME  read the data of later transactions only, for a quick check
                     of what is new: 2026-11-28T03:13 in UTC, 7d, 12h, or a tid
       --json        a JSON object for each finding, then one with the sums

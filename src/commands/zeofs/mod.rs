@@ -36,8 +36,8 @@ const COMMANDS: &[Subcommand] = &[
     recover::COMMAND,
 ];
 
-/// The program `zeofs`. `program` is its name as called, which may be that of a tool of ZODB; `arguments` do not have
-/// it.
+/// The program `zeofs`. `program` is the name by which it was called, perhaps the name of a tool of ZODB; `arguments`
+/// do not have it.
 pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
     on_stdout(|out| run_to(out, program, arguments))
 }

@@ -30,7 +30,7 @@ One object (OID in hexadecimal): its revisions with their transactions, what its
 newest record refers to, which objects refer to it, and the shortest way to it
 from the root object.
 
-  -n, --max N       print so many of each, and the number of all (default: 100)
+  -n, --max N       print at most N of each, and their number (default: 100)
       --no-path     do not look for a way from the root, which reads the file
                     once for each step
       --json        a JSON object for each line

@@ -24,7 +24,7 @@ References of the newest record of each object to objects that are not there:
 never stored, deleted, with an undone creation, or unreadable. An application
 that follows one gets a POSKeyError.
 
-  -n, --max N       print so many objects, and the number of all (default: 100)
+  -n, --max N       print at most N objects, and their number (default: 100)
       --json        a JSON object for each object with such references, then one
                     with the sums
       --help        print this

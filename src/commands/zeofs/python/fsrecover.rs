@@ -1,7 +1,7 @@
 //! `fsrecover [-f] [-v LEVEL] [-p] [-P SECONDS] INPUT OUTPUT`: a copy without what is damaged.
 //!
-//! The copy is that of `zeofs recover`. Of a whole file, the output is Python's too; for damage it has its own lines,
-//! because Python's tool does not end, or drops all that follows, for some damage.
+//! It makes the copy that `zeofs recover` makes. Of a whole file, the output is Python's too; for damage it has its own
+//! lines, because Python's tool does not end, or drops all that follows, for some damage.
 
 use std::io::Write;
 use std::path::Path;
