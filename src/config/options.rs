@@ -310,7 +310,7 @@ fn table_for_getopts() -> getopts::Options {
 }
 
 /// The message of Python's getopt.
-fn explain(problem: &Fail) -> String {
+pub fn explain(problem: &Fail) -> String {
     let dashed =
         |name: &str| if name.chars().count() == 1 { format!("-{name}") } else { format!("--{name}") };
     match problem {

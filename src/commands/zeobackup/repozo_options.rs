@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use getopts::{Fail, HasArg, Occur, Options, ParsingStyle};
+use getopts::{HasArg, Occur, Options, ParsingStyle};
 
 use crate::backup::repozo::backup::BackupOptions;
 use crate::backup::repozo::restore::RestoreOptions;
+use crate::config::options::explain;
 
 /// What to do.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -152,20 +153,6 @@ fn long_option(written: &str) -> Result<(&'static str, bool), String> {
         (Some((_, long, has_value)), ..) | (None, Some((_, long, has_value)), None) => Ok((long, *has_value)),
         (None, None, _) => Err(format!("option --{written} not recognized")),
         (None, Some(_), Some(_)) => Err(format!("option --{written} not a unique prefix")),
-    }
-}
-
-/// The message of Python's getopt.
-fn explain(problem: &Fail) -> String {
-    let dashed =
-        |name: &str| if name.chars().count() == 1 { format!("-{name}") } else { format!("--{name}") };
-    match problem {
-        Fail::ArgumentMissing(name) => format!("option {} requires argument", dashed(name)),
-        Fail::UnrecognizedOption(name) => format!("option {} not recognized", dashed(name)),
-        Fail::UnexpectedArgument(name) => format!("option {} must not have an argument", dashed(name)),
-        Fail::OptionMissing(name) | Fail::OptionDuplicated(name) => {
-            format!("option {} is missing or given twice", dashed(name))
-        }
     }
 }
 
