@@ -1,66 +1,16 @@
 //! What a pack may take of the machine: the room on the disk, and `pack-max-rate`.
 
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::disk::{Disk, Hand};
 use crate::support::storage::*;
 use runzeo::ids::Tid;
 use runzeo::internal::pickle::refs::references;
-use runzeo::internal::storage::media::{
-    Access, BOOT_LEN, Identity, Media, MediaDir, MediaFile, RealMedia, Time,
-};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, Refusal, Result, StorageError};
-
-/// The disk, of which so many bytes are said to be free.
-struct Small(AtomicU64);
-
-impl Media for Small {
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn MediaFile>> {
-        RealMedia.open(path, access)
-    }
-    fn exists(&self, path: &Path) -> bool {
-        RealMedia.exists(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealMedia.rename(from, to)
-    }
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealMedia.link(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealMedia.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        RealMedia.sync_dir(dir)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<bool> {
-        RealMedia.create_dir(dir)
-    }
-    fn dir(&self, path: &Path) -> io::Result<Arc<dyn MediaDir>> {
-        RealMedia.dir(path)
-    }
-    fn is_file(&self, path: &Path) -> bool {
-        RealMedia.is_file(path)
-    }
-    fn identity(&self, path: &Path) -> io::Result<Identity> {
-        RealMedia.identity(path)
-    }
-    fn free_space(&self, _dir: &Path) -> io::Result<u64> {
-        Ok(self.0.load(Ordering::SeqCst))
-    }
-    fn now(&self) -> Time {
-        RealMedia.now()
-    }
-    fn boot(&self) -> Option<[u8; BOOT_LEN]> {
-        RealMedia.boot()
-    }
-}
 
 const OBJECTS: u64 = 100;
 const LEN: usize = 1000;
@@ -95,8 +45,10 @@ fn pack(storage: &FileStorage) -> Result<()> {
 fn a_pack_that_cannot_fit_is_refused_before_it_fills_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("Data.fs");
-    let disk = Arc::new(Small(AtomicU64::new(50_000)));
-    let storage = filled(FileStorageOptions { media: disk.clone(), ..FileStorageOptions::new(&path) });
+    let hand = Hand::default();
+    hand.order(|orders| orders.free = Some(50_000));
+    let storage =
+        filled(FileStorageOptions { media: Arc::new(Disk(hand)), ..FileStorageOptions::new(&path) });
     let before = std::fs::read(&path).unwrap();
     match pack(&storage) {
         Err(StorageError::Refused { what: Refusal::Pack, message }) => {

@@ -19,6 +19,8 @@ pub struct Orders {
     /// This number of syncs succeed, all later ones fail.
     pub good_syncs: Option<usize>,
     pub fail_writes: bool,
+    /// Bytes that are said to be free.
+    pub free: Option<u64>,
     /// Reservations fail as on a full disk.
     pub fail_reserve: bool,
     /// A reservation panics, as a bug would.
@@ -124,7 +126,8 @@ impl Media for Disk {
     }
 
     fn free_space(&self, dir: &Path) -> io::Result<u64> {
-        RealMedia.free_space(dir)
+        let free = self.0.orders().free;
+        free.map_or_else(|| RealMedia.free_space(dir), Ok)
     }
 
     fn now(&self) -> Time {
