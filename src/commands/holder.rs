@@ -1,4 +1,4 @@
-//! Which process has a cache file open.
+//! Which process has a cache file or a `Data.fs` open.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::base::fs::with_suffix;
 
 /// The process that has the lock on `PATH.lock`, as the system lists it. `None`: none, or one that this process may not
-/// see. The lock itself is not tried: a client that starts at this moment would find it taken.
+/// see. The lock itself is not tried: a client or server that starts at this moment would find it taken.
 pub(super) fn holder(path: &Path) -> Option<u32> {
     let lock = fs::metadata(with_suffix(path, ".lock")).ok()?;
     let locks = fs::read_to_string("/proc/locks").ok()?;

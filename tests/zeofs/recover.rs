@@ -284,6 +284,11 @@ fn nothing_is_overwritten_unasked() {
     names.sort();
     assert_eq!(names, ["Data.fs", "New.fs"]);
     assert_eq!(recover(&[], &copy, Path::new("/nonexistent/New.fs")).1, 1);
+    // Not even if asked, while a server has it.
+    let served = FileStorage::open(FileStorageOptions::new(&new)).unwrap();
+    assert_eq!(recover(&["-f"], &copy, &new).1, 1);
+    served.close().unwrap();
+    assert_eq!(recover(&["-f"], &copy, &new).1, 0);
     assert_eq!(run("recover", &[], &copy).1, 2);
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tempfile::{NamedTempFile, PersistError};
 
 use crate::base::fs::{dir_of, sync_dir, with_suffix};
+use crate::commands::holder::holder;
 use crate::commands::subcommand::Trouble;
 use crate::storage::media::MediaFile;
 
@@ -30,6 +31,12 @@ impl NewFile {
                 return Err(Trouble::Failed(format!(
                     "{} is the damaged file itself: give another name",
                     like
+                )));
+            }
+            if let Some(process) = holder(path) {
+                return Err(Trouble::Failed(format!(
+                    "{} is in use by process {process}: stop the server, or give another name",
+                    path.display()
                 )));
             }
             if !is_forced {
