@@ -84,6 +84,18 @@ fn threads_that_load_at_once_get_connections_of_their_own() {
     }
     assert_eq!(proxy.count(), before);
     load(&client, &oids, || proxy.count() > before);
+
+    // Only the first one hears of the transactions of others.
+    let writer = Client::open(ClientOptions::new(vec![tcp(server.address)])).expect("a connection");
+    let sent = proxy.sent_on_others();
+    let mut tid = writer.get_tid(oids[0]).expect("a tid");
+    for _ in 0..100 {
+        tid = commit(&writer, &[(oids[0], tid, "new")]).expect("a commit").tid;
+    }
+    refresh_to(&mut client.view(), tid);
+    // One may just have been opened: that is some hundred bytes. The transactions would be thousands on each.
+    let sent = proxy.sent_on_others() - sent;
+    assert!(sent < 2000, "{sent} bytes");
 }
 
 #[test]

@@ -26,6 +26,8 @@ struct Connection {
     is_held: bool,
     /// Bytes that the server has sent while it was held.
     kept_back: usize,
+    /// Bytes that the server has sent in all.
+    sent: usize,
 }
 
 impl Proxy {
@@ -65,7 +67,12 @@ impl Proxy {
         }
     }
 
-    /// The same for any of the connections that are held.
+    /// Bytes that the server has sent on all connections but the first.
+    pub fn sent_on_others(&self) -> usize {
+        self.shared.lock().iter().skip(1).map(|connection| connection.sent).sum()
+    }
+
+    /// As [`Proxy::wait_until_kept_back`], for any of the connections that are held.
     pub fn wait_until_any_is_kept_back(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut connections = self.shared.lock();
@@ -121,7 +128,7 @@ impl Shared {
         let index = {
             let mut connections = self.lock();
             let (client, server) = (copy(&client), copy(&server));
-            connections.push(Connection { client, server, is_held: false, kept_back: 0 });
+            connections.push(Connection { client, server, is_held: false, kept_back: 0, sent: 0 });
             connections.len() - 1
         };
         self.pass(copy(&client), copy(&server), None);
@@ -157,6 +164,7 @@ impl Shared {
 
     fn wait_until_released(&self, index: usize, len: usize) {
         let mut connections = self.lock();
+        connections[index].sent += len;
         if connections[index].is_held {
             connections[index].kept_back += len;
             self.changed.notify_all();
