@@ -91,10 +91,16 @@ mod tests {
         let issued = Issued::new();
         let first = issued.next(3, |_| Ok(false)).unwrap();
         assert_eq!(first[2].0, first[0].0 + 2);
+        // Of the next ids every other one is taken, so that the rest comes from another random start.
+        let next = first[2].0 + 1;
+        let is_taken = |oid: Oid| oid.0.wrapping_sub(next) < 8 && oid.0 % 2 == 0;
+        issued.0.lock().next = next;
+        let second = issued.next(3, |oid| Ok(is_taken(oid))).unwrap();
+        assert!(second.iter().all(|oid| !first.contains(oid) && !is_taken(*oid)), "{first:?} {second:?}");
+        assert_eq!(issued.0.lock().rows.len(), 2);
         issued.0.lock().next = first[0].0;
-        let second = issued.next(3, |oid| Ok(oid.0 % 2 == 0 && oid.0 < first[0].0 + 8)).unwrap();
-        assert!(second.iter().all(|oid| !first.contains(oid)), "{first:?} {second:?}");
-        assert!(issued.0.lock().rows.len() <= 4);
+        let third = issued.next(3, |_| Ok(false)).unwrap();
+        assert!(third.iter().all(|oid| !first.contains(oid) && !second.contains(oid)), "{first:?} {third:?}");
     }
 
     /// The base may be the storage of another server, which is asked over the network.
