@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use super::data_file::DataFile;
 use super::record::plain;
 use super::walk::{FoundRecord, FoundTxn, Part, RecordPart, Walk};
-use crate::base::ids::Oid;
+use crate::base::ids::{Oid, Tid};
 use crate::pickle::refs::references;
 use crate::storage::file::index::{Index, MARKABLE_END};
 use crate::storage::{Result, StorageError};
@@ -73,6 +73,22 @@ impl Newest {
     /// Number of objects, those that are gone included.
     pub fn len(&self) -> u64 {
         self.index.len()
+    }
+
+    /// The position of the newest record of an object; zero if there is none.
+    pub fn pos(&self, oid: Oid) -> u64 {
+        self.index.marked_pos(oid).1
+    }
+
+    /// Reads the data of an object and returns its tid. `None`: it is not there. `out` is emptied first.
+    ///
+    /// Errors: `Io`, or `Corrupt` if it cannot be read.
+    pub fn load(&self, file: &DataFile, oid: Oid, out: &mut Vec<u8>) -> Result<Option<Tid>> {
+        out.clear();
+        let (false, pos @ 1..) = self.index.marked_pos(oid) else { return Ok(None) };
+        let record = file.log().read_record(pos, Some(oid))?;
+        let found = file.data_of(pos, &record.header, record.back, out)?;
+        Ok(found.map(|_| record.header.tid))
     }
 
     /// Whether this is the newest record of its object, and has data.

@@ -12,3 +12,4 @@ mod recover;
 mod refs;
 mod stats;
 mod tools;
+mod trees;

@@ -4,7 +4,7 @@
 //! the file is not as it should be.
 //!
 //! - `selection`, `text`: the options and the words that the commands have in common
-//! - `dump`, `tail`, `check`, `stats`, `refs`, `oid`, `recover`: one command each
+//! - `dump`, `tail`, `check`, `stats`, `refs`, `trees`, `oid`, `recover`: one command each
 //! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
 
 mod check;
@@ -18,6 +18,7 @@ mod selection;
 mod stats;
 mod tail;
 mod text;
+mod trees;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -32,6 +33,7 @@ const COMMANDS: &[Subcommand] = &[
     check::COMMAND,
     stats::COMMAND,
     refs::COMMAND,
+    trees::COMMAND,
     oid::COMMAND,
     recover::COMMAND,
 ];
@@ -70,6 +72,7 @@ Usage: {program} COMMAND [options] FILE
   test        whether the file is whole, and all in it agrees
   stats       what it consists of, and what makes it grow
   refs        references to objects that are not there
+  trees       whether its BTrees are whole
   oid         one object: revisions, references, a way from the root
   recover     a copy of what can be read of a damaged file
 

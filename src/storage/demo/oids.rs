@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(first[2].0, first[0].0 + 2);
         // Of the next ids every other one is taken, so that the rest comes from another random start.
         let next = first[2].0 + 1;
-        let is_taken = |oid: Oid| oid.0.wrapping_sub(next) < 8 && oid.0 % 2 == 0;
+        let is_taken = |oid: Oid| oid.0.wrapping_sub(next) < 8 && oid.0.is_multiple_of(2);
         issued.0.lock().next = next;
         let second = issued.next(3, |oid| Ok(is_taken(oid))).unwrap();
         assert!(second.iter().all(|oid| !first.contains(oid) && !is_taken(*oid)), "{first:?} {second:?}");

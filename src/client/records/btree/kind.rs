@@ -79,6 +79,17 @@ impl TreeKind {
         }
     }
 
+    /// Whether the key is one of the family's type. Any object may be one, whether it can be compared or not, in a
+    /// family of objects.
+    ///
+    /// Errors: `WrongType`.
+    pub fn is_key(self, key: &PyValue) -> Result<()> {
+        match self.family.key {
+            ItemType::Object => Ok(()),
+            item => native(item, key).map(drop),
+        }
+    }
+
     /// The value as it is stored.
     ///
     /// Errors: `WrongType`.

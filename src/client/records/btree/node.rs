@@ -67,7 +67,11 @@ pub struct TreePart {
 impl TreePart {
     /// Loads a tree, a node or a bucket.
     pub fn of(objects: &Objects, oid: Oid) -> std::result::Result<TreePart, ObjectsError> {
-        let mut record = objects.load(oid)?;
+        TreePart::from_record(oid, objects.load(oid)?)
+    }
+
+    /// Of the record of the object.
+    pub fn from_record(oid: Oid, mut record: ObjectRecord) -> std::result::Result<TreePart, ObjectsError> {
         let unexpected = |record: &ObjectRecord| {
             let class = record.class_name().map_or_else(|| "an object".into(), |class| class.to_string());
             of(oid)(RecordError::Unexpected { wanted: "a class of the BTrees package", found: class })
