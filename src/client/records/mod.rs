@@ -56,7 +56,7 @@ mod record;
 mod value;
 
 pub use self::btree::{BTree, Items};
-pub(crate) use self::btree::{Flaw, TreeCheck, TreeSums, children_of};
+pub(crate) use self::btree::{TreeCheck, TreeFlaw, TreeSums, children_of};
 pub use self::error::{ObjectsError, RecordError};
 pub use self::format::Format;
 pub use self::mapping::{Length, PersistentList, PersistentMapping};

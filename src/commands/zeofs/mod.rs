@@ -80,7 +80,8 @@ Usage: {program} COMMAND [options] FILE
   --help, --version           print this, or the version
 
 Under the name of a tool of ZODB, or with it as COMMAND, the program prints what
-that tool prints: {}.
+that tool prints:
+{}.
 Exit status: 0 done; 1 FILE cannot be read; 2 the command line is wrong;
 4 something is wrong with FILE.
 ",

@@ -35,7 +35,7 @@ pub fn children_of(data: &[u8]) -> Vec<Oid> {
 }
 
 /// Something that is wrong.
-pub struct Flaw<'a> {
+pub struct TreeFlaw<'a> {
     /// From the root of the tree to the node that is wrong, or missing.
     pub path: &'a [Oid],
     /// What is wrong. `Incomparable`: only the application can tell whether the keys of this node are in order.
@@ -45,7 +45,7 @@ pub struct Flaw<'a> {
 /// What a check has read.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TreeSums {
-    /// Records: the root, nodes and buckets.
+    /// InMemory: the root, nodes and buckets.
     pub records: u64,
     /// Keys in buckets.
     pub keys: u64,
@@ -55,7 +55,7 @@ pub struct TreeSums {
 pub struct TreeCheck<'o, 'f, E> {
     objects: &'o Objects,
     seen: &'f mut HashMap<Oid, Oid>,
-    found: &'f mut dyn FnMut(Flaw<'_>) -> Result<(), E>,
+    found: &'f mut dyn FnMut(TreeFlaw<'_>) -> Result<(), E>,
     is_part: bool,
     path: Vec<Oid>,
     /// The bucket before, with its path, and what it refers to as the next one; `None`: it is not known.
@@ -69,7 +69,7 @@ impl<'o, 'f, E: From<ObjectsError>> TreeCheck<'o, 'f, E> {
     pub fn new(
         objects: &'o Objects,
         seen: &'f mut HashMap<Oid, Oid>,
-        found: &'f mut dyn FnMut(Flaw<'_>) -> Result<(), E>,
+        found: &'f mut dyn FnMut(TreeFlaw<'_>) -> Result<(), E>,
     ) -> TreeCheck<'o, 'f, E> {
         let sums = TreeSums::default();
         TreeCheck { objects, seen, found, is_part: false, path: Vec::new(), before: None, sums }
@@ -227,7 +227,7 @@ impl<'o, 'f, E: From<ObjectsError>> TreeCheck<'o, 'f, E> {
         let what = format!("the next bucket is {}, it refers to {}", name(following), name(*next));
         let oid = path.last().copied().unwrap_or(Oid::ZERO);
         let error = of(oid)(RecordError::Damaged(what));
-        (self.found)(Flaw { path, error })
+        (self.found)(TreeFlaw { path, error })
     }
 
     fn bucket(
@@ -255,7 +255,7 @@ impl<'o, 'f, E: From<ObjectsError>> TreeCheck<'o, 'f, E> {
 
     fn record(&mut self, error: RecordError) -> Result<(), E> {
         let oid = self.path.last().copied().unwrap_or(Oid::ZERO);
-        (self.found)(Flaw { path: &self.path, error: of(oid)(error) })
+        (self.found)(TreeFlaw { path: &self.path, error: of(oid)(error) })
     }
 
     /// The node at the end of the path cannot be loaded.
@@ -263,7 +263,7 @@ impl<'o, 'f, E: From<ObjectsError>> TreeCheck<'o, 'f, E> {
         match error {
             ObjectsError::Storage(StorageError::Corrupt { .. } | StorageError::PosKey(_))
             | ObjectsError::Record { .. }
-            | ObjectsError::NotInView(_) => (self.found)(Flaw { path: &self.path, error }),
+            | ObjectsError::NotInView(_) => (self.found)(TreeFlaw { path: &self.path, error }),
             error => Err(error.into()),
         }
     }
@@ -309,10 +309,10 @@ mod tests {
     use crate::client::records::objects::ObjectSource;
     use crate::client::records::{Class, Format};
 
-    /// Records by oid, from 1 on.
-    struct Records(Vec<Vec<u8>>);
+    /// InMemory by oid, from 1 on.
+    struct InMemory(Vec<Vec<u8>>);
 
-    impl ObjectSource for Records {
+    impl ObjectSource for InMemory {
         fn load(&self, oid: Oid) -> crate::storage::Result<Option<(Vec<u8>, Tid)>> {
             let at = usize::try_from(oid.0).unwrap().checked_sub(1);
             Ok(at.and_then(|at| self.0.get(at)).map(|data| (data.clone(), Tid(1))))
@@ -349,10 +349,10 @@ mod tests {
     /// What is wrong with the first of the records, with the node.
     fn flaws(records: &[(&str, PyValue)]) -> Vec<(u64, String)> {
         let records = records.iter().map(|(class, state)| record(class, state.clone())).collect();
-        let objects = Objects::new(Records(records));
+        let objects = Objects::new(InMemory(records));
         let mut found = Vec::new();
         let mut seen = HashMap::new();
-        let mut add = |flaw: Flaw<'_>| {
+        let mut add = |flaw: TreeFlaw<'_>| {
             found.push((flaw.path.last().unwrap().0, flaw.error.to_string()));
             Ok::<_, ObjectsError>(())
         };

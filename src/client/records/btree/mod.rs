@@ -18,6 +18,6 @@ mod range;
 mod remove;
 mod tree;
 
-pub(crate) use self::check::{Flaw, TreeCheck, TreeSums, children_of};
+pub(crate) use self::check::{TreeCheck, TreeFlaw, TreeSums, children_of};
 pub use self::range::Items;
 pub use self::tree::BTree;

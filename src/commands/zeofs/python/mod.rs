@@ -1,5 +1,6 @@
 //! The tools of ZODB: under their names the program prints what they print, byte for byte where they work, so that
-//! scripts go on; `checkbtrees` alone is another report. Where they crash, this program says what is wrong on stderr and ends with status 1, as they do.
+//! scripts go on; `checkbtrees` alone is another report. Where they crash, this program says what is wrong on stderr
+//! and ends with status 1, as they do.
 //!
 //! Files of Python 2 (FS21) are printed as the tools of ZODB 4 on Python 2 do, those of Python 3 (FS30) as those of
 //! ZODB 6 on Python 3.

@@ -17,7 +17,9 @@ use super::selection::{OpenedFile, oid_argument};
 use super::text::{file_line, oid_repr};
 use crate::base::ids::{Oid, Tid};
 use crate::base::untrusted::one_line;
-use crate::client::records::{Flaw, ObjectSource, Objects, ObjectsError, RecordError, TreeCheck, TreeSums};
+use crate::client::records::{
+    ObjectSource, Objects, ObjectsError, RecordError, TreeCheck, TreeFlaw, TreeSums,
+};
 use crate::commands::numbers::grouped;
 use crate::commands::progress::Progress;
 use crate::commands::subcommand::{FINDINGS, Subcommand, Trouble};
@@ -91,7 +93,7 @@ pub(super) fn report(
     let newest = Arc::new(Newest::read(&data, &mut |pos| at(0, pos))?);
     let roots = Roots::find(&data, &newest, &mut |pass, pos| at(pass + 1, pos))?;
     let source = FileObjects { file: Arc::clone(&data), newest: Arc::clone(&newest) };
-    let mut run = Run { out, is_json, max, newest: &newest, file: &data, found: Found::default() };
+    let mut run = TreeRun { out, is_json, max, newest: &newest, file: &data, found: TreeReport::default() };
     let objects = Objects::new(source);
     let mut seen = HashMap::new();
     if oids.is_empty() {
@@ -149,7 +151,7 @@ impl ObjectSource for FileObjects {
 
 /// What was found so far.
 #[derive(Default)]
-struct Found {
+struct TreeReport {
     trees: u64,
     alone: u64,
     sums: TreeSums,
@@ -160,13 +162,13 @@ struct Found {
     types: BTreeMap<String, u64>,
 }
 
-struct Run<'a> {
+struct TreeRun<'a> {
     out: &'a mut dyn Write,
     is_json: bool,
     max: u64,
     newest: &'a Newest,
     file: &'a DataFile,
-    found: Found,
+    found: TreeReport,
 }
 
 impl From<ObjectsError> for Trouble {
@@ -175,7 +177,7 @@ impl From<ObjectsError> for Trouble {
     }
 }
 
-impl Run<'_> {
+impl TreeRun<'_> {
     fn tree(
         &mut self,
         objects: &Objects,
@@ -183,7 +185,7 @@ impl Run<'_> {
         oid: Oid,
         may_be_part: bool,
     ) -> std::result::Result<(), Trouble> {
-        let mut found = |flaw: Flaw<'_>| self.flaw(&flaw);
+        let mut found = |flaw: TreeFlaw<'_>| self.flaw(&flaw);
         let check = TreeCheck::new(objects, seen, &mut found);
         let sums = if may_be_part { check.of_part() } else { check }.check(oid)?;
         self.found.trees += 1;
@@ -204,7 +206,7 @@ impl Run<'_> {
         self.found.sums.keys += sums.keys;
     }
 
-    fn flaw(&mut self, flaw: &Flaw<'_>) -> std::result::Result<(), Trouble> {
+    fn flaw(&mut self, flaw: &TreeFlaw<'_>) -> std::result::Result<(), Trouble> {
         if let ObjectsError::Record { error: RecordError::Incomparable { what }, .. } = &flaw.error {
             self.found.unsure += 1;
             if self.found.types.contains_key(what) || self.found.types.len() < TYPES_MAX {
@@ -219,7 +221,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn print(&mut self, flaw: &Flaw<'_>) -> std::result::Result<(), Trouble> {
+    fn print(&mut self, flaw: &TreeFlaw<'_>) -> std::result::Result<(), Trouble> {
         let (Some(&tree), Some(&oid)) = (flaw.path.first(), flaw.path.last()) else { return Ok(()) };
         let what = match &flaw.error {
             ObjectsError::NotInView(oid) => {
@@ -268,7 +270,7 @@ impl Run<'_> {
     }
 
     fn end(self) -> std::result::Result<u8, Trouble> {
-        let Run { out, is_json, max, found, .. } = self;
+        let TreeRun { out, is_json, max, found, .. } = self;
         if is_json {
             let sums = json!({
                 "kind": "sums",
@@ -287,7 +289,7 @@ impl Run<'_> {
     }
 }
 
-impl Found {
+impl TreeReport {
     fn print(&self, out: &mut dyn Write, max: u64) -> io::Result<()> {
         if self.findings > max {
             writeln!(out, "... and {} more", grouped(self.findings - max))?;

@@ -81,13 +81,12 @@ fn sorted<'a>(oids: impl Iterator<Item = &'a Oid>) -> Vec<Oid> {
     oids
 }
 
+/// Gets a record, its data, and the position that was reached.
+type Each<'a> = dyn FnMut(&FoundRecord, &[u8], u64) -> Result<()> + 'a;
+
 /// Calls `each` with the newest record of each object, its data, and the position that was reached. Left out are
 /// records that cannot be decompressed.
-pub(super) fn each_current(
-    file: &DataFile,
-    newest: &Newest,
-    each: &mut dyn FnMut(&FoundRecord, &[u8], u64) -> Result<()>,
-) -> Result<()> {
+pub(super) fn each_current(file: &DataFile, newest: &Newest, each: &mut Each<'_>) -> Result<()> {
     let mut records = RecordWalk::new(file);
     while let Some((_, record)) = records.next_record()? {
         if !newest.is_current(&record) {
