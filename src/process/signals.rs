@@ -57,6 +57,17 @@ impl Signal {
     }
 }
 
+/// A flag that SIGTERM and SIGINT set, for a program that ends at the next occasion, with 0. A second one ends the
+/// process at once, also with 0.
+pub fn stop_flag() -> io::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(signal, 0, Arc::clone(&flag))?;
+        signal_hook::flag::register(signal, Arc::clone(&flag))?;
+    }
+    Ok(flag)
+}
+
 /// Received signals that are not handled yet.
 pub struct Signals {
     source: iterator::Signals,

@@ -7,6 +7,7 @@ mod support;
 mod damage;
 mod dump;
 mod files;
+mod follow;
 mod random;
 mod recover;
 mod refs;

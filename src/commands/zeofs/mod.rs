@@ -3,12 +3,14 @@
 //! Exit status: 0 done; 1 the file cannot be read, or the output not written; 2 the command line is wrong; 4 done, and
 //! the file is not as it should be.
 //!
-//! - `selection`, `text`: the options and the words that the commands have in common
+//! - `selection`, `text`, `brief`: the options and the words that the commands have in common
 //! - `dump`, `tail`, `check`, `stats`, `refs`, `trees`, `oid`, `recover`: one command each
 //! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
 
+mod brief;
 mod check;
 mod dump;
+mod follow;
 mod new_file;
 mod oid;
 mod python;
@@ -68,7 +70,7 @@ only read, no lock is taken, and what is committed later is not seen.
 Usage: {program} COMMAND [options] FILE
 
   dump        transactions and their records
-  tail        the newest transactions
+  tail        the newest transactions, and those that come
   test        whether the file is whole, and all in it agrees
   stats       what it consists of, and what makes it grow
   refs        references to objects that are not there
