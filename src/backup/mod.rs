@@ -4,6 +4,8 @@
 //! - `gzip`: compresses with all cores
 //! - `boundaries`: whether bytes are whole transactions, while they pass by
 //! - `replace`: puts a complete, durable file in the place of a `Data.fs`
+//! - `lock`: the lock file of a repository
+//! - `repository`: repositories of `zeobackup`, with blobs
 //! - `repozo`: repositories of Python's repozo
 //!
 //! A backup reads a [`Snapshot`](crate::storage::file::snapshot::Snapshot), so it needs neither a server nor a lock.
@@ -14,5 +16,7 @@
 pub mod boundaries;
 pub mod copier;
 pub mod gzip;
+pub mod lock;
 pub mod replace;
+pub mod repository;
 pub mod repozo;

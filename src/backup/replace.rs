@@ -23,6 +23,7 @@ use std::sync::Arc;
 use log::warn;
 
 use crate::base::fs::{dir_of, like, with_suffix};
+use crate::base::ids::Tid;
 use crate::storage::StorageError;
 use crate::storage::file::lock_file::LockFile;
 use crate::storage::file::replaced;
@@ -172,7 +173,7 @@ impl Replacement {
         }
         let saving = io_error(format!("saving {}", part_index.display()));
         new.save_index(&**media, part).map_err(saving)?;
-        if let Some(error) = replaced::remember(media, path)? {
+        if let Some(error) = replaced::remember(media, path, Tid::now())? {
             warn!(
                 "{}: the file that is there cannot be read to its end: {error}. Clients may know transactions that the next \
                  server does not know of: if they refuse to connect, delete their cache files",

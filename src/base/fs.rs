@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, geteuid, getrlimit};
 
 /// Makes created, renamed and removed entries of a directory durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
@@ -77,6 +77,22 @@ pub fn like(model: &Path, files: &[&Path]) -> io::Result<()> {
             std::os::unix::fs::chown(file, Some(model.uid()), Some(model.gid()))?;
         }
         std::fs::set_permissions(file, model.permissions())?;
+    }
+    Ok(())
+}
+
+/// Gives files and directories the owner of `model`; no effect if that does not exist, or if this is not root: others
+/// cannot.
+pub fn give_owner_of(model: &Path, paths: &[&Path]) -> io::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let Ok(model) = model.metadata() else { return Ok(()) };
+    for path in paths {
+        let own = path.metadata()?;
+        if (own.uid(), own.gid()) != (model.uid(), model.gid()) {
+            std::os::unix::fs::chown(path, Some(model.uid()), Some(model.gid()))?;
+        }
     }
     Ok(())
 }

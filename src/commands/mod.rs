@@ -10,6 +10,7 @@ mod progress;
 mod prompt;
 pub mod runzeo;
 mod subcommand;
+mod time_argument;
 pub mod zeobackup;
 pub mod zeocache;
 pub mod zeofs;

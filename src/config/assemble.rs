@@ -211,6 +211,16 @@ pub fn authentication_of(
     demanded.check(&mut Vec::new())
 }
 
+/// The storages in a configuration file, for tools.
+pub fn storages_of(
+    own: &StorageKinds,
+    reference: &str,
+    environment: Environment<'_>,
+) -> Result<Vec<NamedStorage>, String> {
+    let file = FileConfig::read(own, reference, &[], environment).map_err(|error| error.to_string())?;
+    named(file.storages).map_err(|error| error.to_string())
+}
+
 /// A storage section.
 struct StorageSection {
     name: Option<String>,

@@ -27,7 +27,7 @@ use crate::server::hosted::HostedOptions;
 use crate::server::limits::Limits;
 use crate::wire::protocol::Greeting;
 
-pub use assemble::{Invocation, authentication_of, from_command_line};
+pub use assemble::{Invocation, authentication_of, from_command_line, storages_of};
 
 pub use options::UsageError;
 #[cfg(feature = "test-storages")]

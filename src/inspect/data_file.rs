@@ -29,6 +29,12 @@ impl DataFile {
     pub fn of(path: &Path, file: Arc<dyn MediaFile>) -> Result<DataFile> {
         let doing = || StorageError::io(format!("reading {}", path.display()));
         let end = file.len().map_err(doing())?.min(POS_MAX);
+        DataFile::up_to(path, file, end)
+    }
+
+    /// As [`DataFile::of`], read up to `end` only.
+    pub fn up_to(path: &Path, file: Arc<dyn MediaFile>, end: u64) -> Result<DataFile> {
+        let doing = || StorageError::io(format!("reading {}", path.display()));
         let mut magic = [0; 4];
         let read = file.read_at(&mut magic, 0).map_err(doing())?;
         let Some(format) = FileFormat::from_magic(magic) else {

@@ -26,7 +26,8 @@ const LADDER: &[&[&str]] = &[
     &["wire", "conflict"],
     &["storage", "logging", "net", "auth", "process"],
     &["exceptions"],
-    &["server", "client", "backup", "inspect"],
+    &["server", "client", "inspect"],
+    &["backup"],
     &["config"],
     &["commands"],
 ];

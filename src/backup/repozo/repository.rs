@@ -1,16 +1,14 @@
 //! The directory of a repository: its lock, its files, and how they are written.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use fs2::FileExt;
 
 use super::dat::{DAT_LEN_MAX, Dat};
 use super::error::{RepozoError, Result};
 use super::name::{DataFile, Stamp};
 use super::progress::{Listener, Progress};
+use crate::backup::lock::{Exclusion, Locked, RepositoryLock, lock};
 use crate::base::fs::with_suffix;
 use crate::storage::media::{Access, Media, MediaFile, Reading, write_whole};
 
@@ -27,11 +25,6 @@ pub struct Repository {
     pub path: PathBuf,
 }
 
-/// The lock of a backup, held until this is dropped.
-pub struct RepositoryLock {
-    _file: File,
-}
-
 impl Repository {
     pub fn new(media: Arc<dyn Media>, path: &Path) -> Repository {
         Repository { media, path: path.to_owned() }
@@ -46,38 +39,18 @@ impl Repository {
     /// there is a warning, and none is held.
     pub fn lock(&self, listener: &dyn Listener) -> Result<Option<RepositoryLock>> {
         let path = self.join(LOCK);
-        let doing = || RepozoError::io(format!("locking {}", path.display()));
-        let mut file =
-            match OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path) {
-                // It belongs to another user. A file that is open for reading can be locked, too.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(&path),
-                other => other,
-            }
-            .map_err(doing())?;
-        match file.try_lock_exclusive() {
-            Ok(()) => {}
-            Err(error) if error.kind() == fs2::lock_contended_error().kind() => {
-                let mut holder = String::new();
-                // Only for the message.
-                let _ = (&mut file).take(64).read_to_string(&mut holder);
-                return Err(RepozoError::Locked {
-                    repository: self.path.clone(),
-                    holder: holder.trim().to_string(),
-                });
-            }
-            Err(error) => {
+        match lock(&path, Exclusion::All).map_err(RepozoError::io(format!("locking {}", path.display())))? {
+            Locked::Held(lock) => Ok(Some(lock)),
+            Locked::Busy { holder } => Err(RepozoError::Locked { repository: self.path.clone(), holder }),
+            Locked::Impossible(error) => {
                 let what = format!(
                     "{} cannot be locked: {error}. Make sure that one backup runs at a time",
                     path.display()
                 );
                 listener.report(Progress::Warning { what: &what });
-                return Ok(None);
+                Ok(None)
             }
         }
-        let content = format!("{}\n", std::process::id());
-        // Only for the message of another process; fails if the file could be opened for reading only.
-        let _ = file.write_all(content.as_bytes()).and_then(|()| file.set_len(content.len() as u64));
-        Ok(Some(RepositoryLock { _file: file }))
     }
 
     /// All names in the directory, sorted.

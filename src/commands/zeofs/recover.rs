@@ -6,13 +6,14 @@ use getopts::{Matches, Options};
 use serde_json::json;
 
 use super::new_file::NewFile;
-use super::selection::{OpenedFile, point_in_time};
+use super::selection::OpenedFile;
 use super::text::{file_line, oid_repr, timestamp};
 use crate::base::ids::Tid;
 use crate::base::untrusted::one_line;
 use crate::commands::numbers::grouped;
 use crate::commands::progress::Progress;
 use crate::commands::subcommand::{FINDINGS, Subcommand, Trouble};
+use crate::commands::time_argument::point_in_time;
 use crate::inspect::recover::{Left, LostPart, LostRevision, RecoverOptions, Recovery, Step};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "recover", options, help: HELP, run };

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use getopts::{Matches, Options};
 
-use crate::base::clock::since_1970;
 use crate::base::ids::{Oid, Tid};
 use crate::commands::holder::holder;
 use crate::commands::subcommand::{Trouble, file_argument};
+use crate::commands::time_argument::point_in_time;
 use crate::inspect::data_file::DataFile;
 use crate::inspect::record::class_text;
 use crate::inspect::walk::{Ending, EndingKind};
@@ -87,27 +87,6 @@ pub(super) fn oid_argument(text: &str) -> Result<Oid, Trouble> {
     oid.map_err(|_| Trouble::Usage(format!("'{text}' is not an object id; write it in hexadecimal digits")))
 }
 
-/// A time, a time ago, or a tid.
-pub(super) fn point_in_time(text: &str) -> Result<Tid, String> {
-    let digits = text.strip_prefix("0x").unwrap_or(text);
-    if digits.len() == 16
-        && let Ok(tid) = u64::from_str_radix(digits, 16)
-    {
-        return Ok(Tid(tid));
-    }
-    let units = [('d', 86400.0), ('h', 3600.0), ('m', 60.0), ('s', 1.0)];
-    let ago = units.iter().find_map(|(unit, seconds)| {
-        let number: f64 = text.strip_suffix(*unit)?.parse().ok()?;
-        (number >= 0.0).then_some(number * seconds)
-    });
-    match ago {
-        Some(seconds) => Ok(Tid::from_unix((since_1970().as_secs_f64() - seconds).max(-2e9))),
-        None => Tid::from_iso(text).map_err(|_| {
-            format!("'{text}' is not a time; write 2026-11-28T03:13, 7d or 16 hexadecimal digits")
-        }),
-    }
-}
-
 /// The file of a command, and whether a server uses it.
 pub(super) struct OpenedFile {
     pub(super) name: String,
@@ -144,6 +123,7 @@ impl From<StorageError> for Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::since_1970;
 
     fn selection(arguments: &[&str]) -> Option<Selection> {
         let mut defined = Options::new();

@@ -8,6 +8,7 @@
 //! - `descriptors`: ensures that a finish has file descriptors
 //! - `staged`: from a client's bytes or file to a blob that waits for its transaction
 //! - `place`: from there to its final name, atomic with the transaction
+//! - `put`: brings files of a backup back
 //! - `client`: what a client of another server does with them
 //! - `sweep`: removes what a pack leaves out
 //!
@@ -24,6 +25,7 @@ mod layout;
 mod marker;
 mod names;
 mod place;
+mod put;
 mod staged;
 mod sweep;
 

@@ -21,24 +21,27 @@ use crate::storage::{Result, StorageError};
 
 /// Makes sure that a durable note tells about the file `path` as it is now. The caller has the lock of the database. A
 /// file that cannot be read is described by the note and the index that it has; the reason is returned then.
-pub fn remember(media: &Arc<dyn Media>, path: &Path) -> Result<Option<StorageError>> {
+///
+/// If nothing is left that tells about it, clients may still know what was there. Then the note says that they know
+/// everything up to `now`, the present time.
+pub fn remember(media: &Arc<dyn Media>, path: &Path, now: Tid) -> Result<Option<StorageError>> {
     let note = TailNote::read(&**media, path);
     let known =
         note.as_ref().and_then(|note| note.about.as_ref().map(|about| about.seen.max(note.synced_tid)));
     let mark = note.as_ref().map(|note| note.oid_mark);
     if !media.exists(path) {
-        remember_index(media, path, known, mark)?;
+        remember_index(media, path, known, mark, now)?;
         return Ok(None);
     }
     let old = match Snapshot::open(media, path) {
         Ok(old) => old,
         Err(error) => {
-            remember_index(media, path, known, mark)?;
+            remember_index(media, path, known, mark, now)?;
             return Ok(Some(error));
         }
     };
     if old.end() <= MAGIC_LEN {
-        remember_index(media, path, known, mark)?;
+        remember_index(media, path, known, mark, now)?;
         return Ok(None);
     }
     let oid_mark = mark.max(old.oid_mark()).unwrap_or(Oid::ZERO);
@@ -53,18 +56,24 @@ pub fn remember(media: &Arc<dyn Media>, path: &Path) -> Result<Option<StorageErr
 }
 
 /// Without a readable file and without a note (`known`) the saved index tells where the file ended.
-fn remember_index(media: &Arc<dyn Media>, path: &Path, known: Option<Tid>, mark: Option<Oid>) -> Result<()> {
+fn remember_index(
+    media: &Arc<dyn Media>,
+    path: &Path,
+    known: Option<Tid>,
+    mark: Option<Oid>,
+    now: Tid,
+) -> Result<()> {
     if known.is_some() {
         return Ok(());
     }
     // An index that cannot be read tells nothing, and the next start says so.
-    let Ok(Some(saved)) = index_file::load(&**media, path) else { return Ok(()) };
-    if saved.pos <= MAGIC_LEN {
-        return Ok(());
-    }
-    let oid_mark = mark.max(saved.oid_mark).max(saved.objects().map(|(oid, _)| oid).last());
-    let about = About { start: saved.pos, state: State::Closed, ..About::default() };
-    write(media, path, about, oid_mark.unwrap_or(Oid::ZERO), 0)
+    let saved = index_file::load(&**media, path).ok().flatten().filter(|saved| saved.pos > MAGIC_LEN);
+    let (start, mark) = match &saved {
+        Some(saved) => (saved.pos, mark.max(saved.oid_mark).max(saved.objects().map(|(oid, _)| oid).last())),
+        None => (MAGIC_LEN, mark),
+    };
+    let about = About { start, seen: now, state: State::Closed, ..About::default() };
+    write(media, path, about, mark.unwrap_or(Oid::ZERO), 0)
 }
 
 fn write(media: &Arc<dyn Media>, path: &Path, about: About, oid_mark: Oid, until: u64) -> Result<()> {

@@ -23,7 +23,7 @@ mod copy;
 mod guard;
 pub mod leftovers;
 pub(crate) mod out;
-mod pace;
+pub(crate) mod pace;
 mod reach;
 mod run;
 mod sequential;

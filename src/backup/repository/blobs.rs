@@ -1,0 +1,147 @@
+//! Brings blobs into a repository.
+//!
+//! A blob's file never changes, so where the repository is on the same disk the object is a second name of it;
+//! otherwise a copy. Both are read once, for their sum.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::blob_list::{Content, Entry, Revision};
+use super::error::{BackupError, Result};
+use super::known::KnownBlobs;
+use super::object::{Kind, RunningId};
+use super::writing::Writing;
+use crate::base::fs::with_suffix;
+use crate::storage::blob::{BlobDir, BlobFile};
+use crate::storage::media::{Access, Media};
+
+/// Bytes of a read.
+const CHUNK_LEN: usize = 1 << 20;
+
+/// Where the blobs of a database are.
+pub struct BlobSource {
+    dir: Arc<BlobDir>,
+    /// What the last pack has removed is kept there until the next one.
+    old: Option<Arc<BlobDir>>,
+}
+
+impl BlobSource {
+    /// Opens a blob directory.
+    pub fn open(media: &Arc<dyn Media>, path: &Path) -> Result<BlobSource> {
+        let dir = BlobDir::open_on(media.clone(), path, true)?;
+        let old = with_suffix(dir.base(), ".old");
+        let old = if media.exists(&old) { Some(BlobDir::open_on(media.clone(), &old, true)?) } else { None };
+        Ok(BlobSource { dir, old })
+    }
+
+    fn find(&self, revision: &Revision) -> Result<Option<BlobFile>> {
+        if let Some(file) = self.dir.find(revision.oid, revision.tid)? {
+            return Ok(Some(file));
+        }
+        match &self.old {
+            Some(old) => Ok(old.find(revision.oid, revision.tid)?),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Stores those blobs that are not there yet. `each` hears how many bytes were read.
+pub fn store(
+    writing: &mut Writing<'_>,
+    source: &BlobSource,
+    known: &mut KnownBlobs<'_>,
+    revisions: &[Revision],
+    each: &mut dyn FnMut(u64),
+) -> Result<Vec<Entry>> {
+    let mut entries = Vec::with_capacity(revisions.len());
+    for revision in revisions {
+        let there = known.content(revision)?.filter(|content| writing.has(Kind::Blob, &content.id));
+        let content = match there {
+            Some(content) => Some(content),
+            None => match source.find(revision)? {
+                Some(file) => Some(store_one(writing, &file, each)?),
+                None => None,
+            },
+        };
+        entries.push((*revision, content));
+    }
+    Ok(entries)
+}
+
+fn store_one(writing: &mut Writing<'_>, blob: &BlobFile, each: &mut dyn FnMut(u64)) -> Result<Content> {
+    match link(writing, blob) {
+        Ok(Some(path)) => {
+            let mut sum = RunningId::default();
+            let len = read(blob, each, &mut |bytes| {
+                sum.update(bytes);
+                Ok(())
+            });
+            let content = Content { len: len.map_err(reading(blob))?, id: sum.id() };
+            writing.keep(&path, Kind::Blob, &content.id, &*blob.file)?;
+            Ok(content)
+        }
+        Ok(None) => {
+            let mut object = writing.object(Kind::Blob)?;
+            let path = object.path().to_owned();
+            let mut failed = None;
+            let len = read(blob, each, &mut |bytes| {
+                object.write_all(bytes).map_err(|error| {
+                    failed = Some(BackupError::io(format!("writing {}", path.display()))(error));
+                    io::Error::other("")
+                })
+            });
+            match (failed, len) {
+                (Some(error), _) => {
+                    writing.give_up(&path);
+                    Err(error)
+                }
+                (None, Err(error)) => Err(reading(blob)(error)),
+                (None, Ok(len)) => Ok(Content { len, id: writing.finish(object)?.id }),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn reading(blob: &BlobFile) -> impl FnOnce(io::Error) -> BackupError {
+    BackupError::io(format!("reading {}", blob.path.display()))
+}
+
+/// Gives the blob's file a second name in `tmp`. `None`: the file system cannot, or does not allow it.
+fn link(writing: &mut Writing<'_>, blob: &BlobFile) -> Result<Option<std::path::PathBuf>> {
+    let path = writing.temporary();
+    let media = writing.repository().media.clone();
+    if media.link(&blob.path, &path).is_err() {
+        return Ok(None);
+    }
+    // Other users may write to the directory of a blob: what was linked must be what was opened.
+    let is_same =
+        match (media.open(&path, Access::Read).and_then(|file| file.identity()), blob.file.identity()) {
+            (Ok(linked), Ok(opened)) => linked.is_same_file(&opened),
+            _ => false,
+        };
+    if is_same {
+        return Ok(Some(path));
+    }
+    writing.give_up(&path);
+    Ok(None)
+}
+
+fn read(
+    blob: &BlobFile,
+    each: &mut dyn FnMut(u64),
+    out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<u64> {
+    let mut chunk = vec![0; usize::try_from(blob.len.clamp(1, CHUNK_LEN as u64)).unwrap_or(CHUNK_LEN)];
+    let mut pos = 0;
+    loop {
+        let len = blob.read_at(&mut chunk, pos)?;
+        if len == 0 {
+            return Ok(pos);
+        }
+        out(chunk.get(..len).unwrap_or_default())?;
+        pos += len as u64;
+        each(len as u64);
+    }
+}

@@ -1,0 +1,369 @@
+//! Makes a backup: of each database as it is at one transaction, with what is new since the last backup.
+//!
+//! The file is opened once. What is before the end that it has then never changes, and a pack that gives its name to
+//! another file changes nothing either; so neither a server nor a lock is needed. Before anything refers to a
+//! transaction it is synced: a server answers a commit only after that, and a power cut could take back what it has
+//! not synced.
+//!
+//! If the file is the one of the last backup, what follows is new. Otherwise (after a pack) the file is read again, and
+//! segments whose content is the same are taken over. Small segments at the end are written again together with what
+//! follows them, so that the number of segments grows with the logarithm of the number of backups.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use super::blob_list::{self, Revision};
+use super::blobs::{BlobSource, store};
+use super::error::{BackupError, Result};
+use super::known::KnownBlobs;
+use super::manifest::{Blobs, Database, FileId, Manifest, Segment, Stamp};
+use super::object::{Kind, ObjectId, RunningId};
+use super::split::{Stretch, split};
+use super::writing::Writing;
+use super::{Listener, Repository};
+use crate::base::clock::TimeSource;
+use crate::base::ids::{Oid, Tid};
+use crate::inspect::data_file::DataFile;
+use crate::inspect::walk::{Part, Walk};
+use crate::storage::file::format::MAGIC_LEN;
+use crate::storage::file::pack::pace::Pace;
+use crate::storage::file::snapshot::Snapshot;
+
+/// Bytes of a segment: the first transaction that reaches them ends it.
+const SEGMENT_LEN: u64 = 64 << 20;
+
+/// A database to be backed up.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name in the repository.
+    pub name: String,
+    /// The `Data.fs`.
+    pub path: PathBuf,
+    /// `None`: blobs are left out.
+    pub blob_dir: Option<PathBuf>,
+}
+
+/// What to back up, and how.
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions {
+    pub sources: Vec<Source>,
+    /// Read everything again, also if the file is the one of the last backup.
+    pub reread: bool,
+    /// Bytes for each second; `None`: no limit.
+    pub rate_max: Option<u64>,
+}
+
+/// What was done.
+#[derive(Debug)]
+pub struct Created {
+    /// The backup, or the last one if nothing has changed since.
+    pub stamp: Stamp,
+    pub is_new: bool,
+    pub databases: Vec<Database>,
+    /// Bytes that were added to the repository, without the text about the backup.
+    pub added: u64,
+    /// Damaged places that were found, with the name of the file.
+    pub damage: Vec<String>,
+}
+
+/// Makes a backup. The caller has the lock of the repository.
+pub fn create(
+    repository: &Repository,
+    options: &CreateOptions,
+    time: &TimeSource,
+    listener: &dyn Listener,
+) -> Result<Created> {
+    let mut opened = Vec::new();
+    // All are opened first, so that they are of about the same time.
+    for source in &options.sources {
+        opened.push(Opened::open(repository, source)?);
+    }
+    let previous = repository.newest(listener)?;
+    let mut writing = Writing::begin(repository)?;
+    let meter = Meter { pace: options.rate_max.map(Pace::new), done: 0, listener };
+    let mut run = Run { writing: &mut writing, meter, damage: Vec::new() };
+    let mut databases = Vec::new();
+    for source in &opened {
+        let before = previous.as_ref().and_then(|previous| previous.database(&source.source.name));
+        match run.database(source, before, options.reread) {
+            Ok(database) => databases.push(database),
+            Err(error) => {
+                writing.give_up_all();
+                return Err(error);
+            }
+        }
+    }
+    let damage = run.damage;
+    let stamps = repository.backups()?;
+    let last = stamps.last();
+    if let Some((previous, last)) = previous.filter(|previous| previous.databases == databases).zip(last)
+        && previous.made == last.as_str()
+    {
+        let added = writing.added();
+        return Ok(Created { stamp: last.clone(), is_new: false, databases, added, damage });
+    }
+    writing.sync()?;
+    let stamp = new_stamp(time, last);
+    repository.add(&stamp, &Manifest::new(&stamp, databases.clone()))?;
+    Ok(Created { stamp, is_new: true, databases, added: writing.added(), damage })
+}
+
+/// The present time, or, if the clock was set back, the moment after the last backup.
+fn new_stamp(time: &TimeSource, last: Option<&Stamp>) -> Stamp {
+    let now = time.system_time().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let first = last.map_or(0, |last| last.to_unix_millis() + 1);
+    Stamp::of_unix_millis(now.max(first))
+}
+
+/// A database at one transaction.
+struct Opened<'a> {
+    source: &'a Source,
+    file: DataFile,
+    blobs: Option<BlobSource>,
+    end: u64,
+    last_tid: Tid,
+    oid_mark: Oid,
+    id: FileId,
+}
+
+impl<'a> Opened<'a> {
+    fn open(repository: &Repository, source: &'a Source) -> Result<Opened<'a>> {
+        let media = &repository.media;
+        let path = &source.path;
+        let snapshot = Snapshot::open(media, path)?;
+        let doing = || BackupError::io(format!("opening {}", path.display()));
+        snapshot.file().sync().map_err(doing())?;
+        let identity = snapshot.file().identity().map_err(doing())?;
+        let blobs = source.blob_dir.as_ref().map(|dir| BlobSource::open(media, dir)).transpose()?;
+        Ok(Opened {
+            source,
+            file: DataFile::up_to(path, Arc::clone(snapshot.file()), snapshot.end())?,
+            blobs,
+            end: snapshot.end().max(MAGIC_LEN),
+            last_tid: snapshot.last_tid(),
+            oid_mark: snapshot.oid_mark().unwrap_or(Oid::ZERO),
+            id: FileId { device: identity.device, inode: identity.inode, born: identity.born },
+        })
+    }
+
+    fn magic(&self) -> String {
+        String::from_utf8_lossy(&self.file.format().magic()).into_owned()
+    }
+}
+
+struct Run<'a, 'r> {
+    writing: &'a mut Writing<'r>,
+    meter: Meter<'a>,
+    damage: Vec<String>,
+}
+
+/// Counts, reports and limits what is read.
+struct Meter<'a> {
+    pace: Option<Pace>,
+    done: u64,
+    listener: &'a dyn Listener,
+}
+
+impl Meter<'_> {
+    fn read(&mut self, len: u64) {
+        self.done += len;
+        if let Some(pace) = &mut self.pace {
+            pace.keep(self.done, || false);
+        }
+        self.listener.progress(self.done);
+    }
+}
+
+impl<'r> Run<'_, 'r> {
+    fn database(
+        &mut self,
+        opened: &Opened<'_>,
+        previous: Option<&Database>,
+        reread: bool,
+    ) -> Result<Database> {
+        let known = KnownBlobs::of(self.writing.repository(), previous);
+        let mut copying = Copying { opened, known, segments: Vec::new(), run: self };
+        match previous {
+            Some(previous) if !reread && copying.continues(previous)? => copying.append(previous)?,
+            Some(previous) => copying.reread(previous)?,
+            None => copying.write(MAGIC_LEN, opened.end)?,
+        }
+        let segments = copying.segments;
+        Ok(Database {
+            name: opened.source.name.clone(),
+            path: opened.source.path.display().to_string(),
+            magic: opened.magic(),
+            len: opened.end,
+            last_tid: opened.last_tid,
+            packed_tid: segments.iter().map(|segment| segment.packed).max().unwrap_or(Tid::ZERO),
+            oid_mark: opened.oid_mark,
+            has_blobs: opened.blobs.is_some(),
+            file: opened.id,
+            segments,
+        })
+    }
+}
+
+/// A database on its way into the repository.
+struct Copying<'a, 'b, 'r> {
+    opened: &'a Opened<'a>,
+    known: KnownBlobs<'r>,
+    segments: Vec<Segment>,
+    run: &'a mut Run<'b, 'r>,
+}
+
+impl Copying<'_, '_, '_> {
+    /// Whether the file is the one of the last backup, and has grown at most.
+    fn continues(&mut self, previous: &Database) -> Result<bool> {
+        let Opened { id, end, .. } = *self.opened;
+        if previous.file != id || previous.magic != self.opened.magic() || previous.len > end {
+            return Ok(false);
+        }
+        match previous.segments.last() {
+            Some(last) => Ok(self.pointers_of_same(last, last.start, last.end())?.is_some()),
+            None => Ok(true),
+        }
+    }
+
+    fn append(&mut self, previous: &Database) -> Result<()> {
+        let end = self.opened.end;
+        let mut segments = previous.segments.as_slice();
+        let mut start = previous.len;
+        while let [rest @ .., last] = segments
+            && last.len <= end - start
+            && last.len + (end - start) <= SEGMENT_LEN
+        {
+            (segments, start) = (rest, last.start);
+        }
+        for segment in segments {
+            match self.is_there(segment) {
+                true => self.segments.push(segment.clone()),
+                false => self.write(segment.start, segment.end())?,
+            }
+        }
+        self.write(start, end)
+    }
+
+    /// Reads the whole file, and takes over the segments whose content is in it.
+    fn reread(&mut self, previous: &Database) -> Result<()> {
+        let opened = self.opened;
+        let mut walk = Walk::new(&opened.file);
+        let mut segments = previous.segments.iter();
+        let mut segment = segments.next();
+        // What is not written yet begins at `pending`; the transactions of `segment` begin at `start`.
+        let (mut pending, mut start) = (MAGIC_LEN, MAGIC_LEN);
+        while let Some(part) = walk.next_part()? {
+            let Part::Transaction(txn) = part else { continue };
+            while let Some(before) = segment.filter(|segment| txn.header.tid > segment.last) {
+                self.take_over(before, start, txn.pos, &mut pending)?;
+                (start, segment) = (txn.pos, segments.next());
+            }
+        }
+        if let Some(segment) = segment {
+            self.take_over(segment, start, opened.end, &mut pending)?;
+        }
+        self.write(pending, opened.end)
+    }
+
+    /// Takes a segment over if the bytes from `start` to `end` have its content; what is before them is written first.
+    fn take_over(&mut self, segment: &Segment, start: u64, end: u64, pending: &mut u64) -> Result<()> {
+        if !self.is_there(segment) {
+            return Ok(());
+        }
+        let Some(pointers) = self.pointers_of_same(segment, start, end)? else { return Ok(()) };
+        self.write(*pending, start)?;
+        let pointers_len = pointers.len() as u64;
+        let pointers = self.run.writing.bytes(Kind::Pointers, &pointers)?.id;
+        self.segments.push(Segment { start, pointers, pointers_len, ..segment.clone() });
+        *pending = end;
+        Ok(())
+    }
+
+    /// The pointers of the bytes from `start` to `end`, if their content is that of the segment; if it is at the same
+    /// place, the pointers must be the same, too.
+    fn pointers_of_same(&mut self, segment: &Segment, start: u64, end: u64) -> Result<Option<Vec<u8>>> {
+        if end - start != segment.len {
+            return Ok(None);
+        }
+        let mut sum = RunningId::default();
+        let meter = &mut self.run.meter;
+        let stretch = split(&self.opened.file, start, end, u64::MAX, &mut |bytes| {
+            sum.update(bytes);
+            meter.read(bytes.len() as u64);
+            Ok(())
+        })?;
+        let is_same = stretch.end == end
+            && sum.id() == segment.data
+            && (stretch.first, stretch.last, stretch.packed) == (segment.first, segment.last, segment.packed)
+            && (start != segment.start || ObjectId::of(&stretch.pointers) == segment.pointers);
+        Ok(is_same.then_some(stretch.pointers))
+    }
+
+    /// Whether the repository has everything of a segment.
+    fn is_there(&mut self, segment: &Segment) -> bool {
+        let writing = &mut *self.run.writing;
+        segment.is_complete(self.opened.blobs.is_some())
+            && writing.has(Kind::Data, &segment.data)
+            && writing.has(Kind::Pointers, &segment.pointers)
+            && segment.blobs.list.is_none_or(|list| writing.has(Kind::BlobList, &list))
+    }
+
+    /// Writes the bytes from `start` to `end` as segments.
+    fn write(&mut self, start: u64, end: u64) -> Result<()> {
+        let mut pos = start;
+        while pos < end {
+            let mut object = self.run.writing.object(Kind::Data)?;
+            let path = object.path().to_owned();
+            let meter = &mut self.run.meter;
+            let stretch = split(&self.opened.file, pos, end, SEGMENT_LEN, &mut |bytes| {
+                meter.read(bytes.len() as u64);
+                object.write_all(bytes).map_err(BackupError::io(format!("writing {}", path.display())))
+            })?;
+            if stretch.end <= pos {
+                return Err(self.opened.file.log().corrupt(pos, "the file cannot be read from here").into());
+            }
+            let data = self.run.writing.finish(object)?;
+            let segment = self.segment(pos, data.id, stretch)?;
+            pos = segment.end();
+            self.segments.push(segment);
+        }
+        Ok(())
+    }
+
+    fn segment(&mut self, start: u64, data: ObjectId, stretch: Stretch) -> Result<Segment> {
+        let pointers = self.run.writing.bytes(Kind::Pointers, &stretch.pointers)?;
+        let blobs = self.blobs(&stretch.blobs)?;
+        let path = self.opened.source.path.display();
+        self.run.damage.extend(stretch.damage.iter().map(|what| format!("{path}: {what}")));
+        Ok(Segment {
+            start,
+            len: stretch.end - start,
+            first: stretch.first,
+            last: stretch.last,
+            packed: stretch.packed,
+            data,
+            pointers: pointers.id,
+            pointers_len: pointers.len,
+            blobs,
+            damaged: stretch.damage.len() as u64,
+        })
+    }
+
+    fn blobs(&mut self, revisions: &[Revision]) -> Result<Blobs> {
+        let count = revisions.len() as u64;
+        let (Some(source), false) = (&self.opened.blobs, revisions.is_empty()) else {
+            return Ok(Blobs { count, ..Blobs::default() });
+        };
+        let Run { writing, meter, .. } = &mut *self.run;
+        let entries = store(writing, source, &mut self.known, revisions, &mut |len| meter.read(len))?;
+        let text = blob_list::to_text(&entries);
+        let list = self.run.writing.bytes(Kind::BlobList, text.as_bytes())?;
+        let there = entries.iter().filter_map(|(_, content)| *content);
+        let missing = entries.iter().filter(|(_, content)| content.is_none()).count() as u64;
+        let len = there.map(|content| content.len).sum();
+        Ok(Blobs { count, missing, len, list: Some(list.id), list_len: list.len })
+    }
+}

@@ -1,0 +1,108 @@
+//! Removes backups that are not to be kept, and then the objects that no backup needs.
+//!
+//! Nothing is removed unless the newest backup was read and is whole, and no object unless all backups that stay can be
+//! read. Backups are removed first, durably: a run that is stopped leaves objects that the next one removes.
+
+use std::collections::HashSet;
+
+use super::error::{BackupError, Result};
+use super::known::for_each;
+use super::manifest::Stamp;
+use super::object::{Kind, ObjectId};
+use super::retention::Retention;
+use super::verify::verify;
+use super::{BACKUPS, Listener, OBJECTS, Repository};
+
+/// What was removed, or would be.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Pruned {
+    pub kept: Vec<Stamp>,
+    pub removed: Vec<Stamp>,
+    /// Objects that no backup needs, and their bytes.
+    pub objects: u64,
+    pub len: u64,
+}
+
+/// Removes what is not to be kept. The caller has the lock of the repository. `is_trial`: nothing is removed.
+pub fn prune(
+    repository: &Repository,
+    retention: &Retention,
+    is_trial: bool,
+    listener: &dyn Listener,
+) -> Result<Pruned> {
+    let stamps = repository.backups()?;
+    let kept: Vec<Stamp> = retention.kept(&stamps).into_iter().cloned().collect();
+    let removed: Vec<Stamp> = stamps.iter().filter(|stamp| !kept.contains(stamp)).cloned().collect();
+    let needed = needed(repository, &kept)?;
+    if !is_trial && !removed.is_empty() {
+        verify_newest(repository, &kept, listener)?;
+        for stamp in &removed {
+            let path = repository.manifest_path(stamp);
+            let doing = BackupError::io(format!("removing {}", path.display()));
+            repository.media.remove(&path).map_err(doing)?;
+        }
+        let dir = repository.path.join(BACKUPS);
+        let doing = BackupError::io(format!("syncing {}", dir.display()));
+        repository.media.sync_dir(&dir).map_err(doing)?;
+    }
+    let (objects, len) = sweep(repository, &needed, is_trial)?;
+    Ok(Pruned { kept, removed, objects, len })
+}
+
+fn verify_newest(repository: &Repository, kept: &[Stamp], listener: &dyn Listener) -> Result<()> {
+    let Some(newest) = kept.last() else { return Ok(()) };
+    let verified = verify(repository, std::slice::from_ref(newest), listener)?;
+    match verified.findings.first() {
+        Some((_, what)) => Err(BackupError::Damaged(format!(
+            "nothing was removed, because the newest backup {newest} is damaged: {what}. Make a new one"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The first 8 bytes of the sums of what these backups need. An object that begins alike stays, too.
+fn needed(repository: &Repository, stamps: &[Stamp]) -> Result<HashSet<u64>> {
+    let mut needed = HashSet::new();
+    let mut lists = HashSet::new();
+    for stamp in stamps {
+        let manifest = repository.manifest(stamp).map_err(|error| match error {
+            BackupError::Damaged(what) => BackupError::Damaged(format!(
+                "nothing was removed, because it is unknown what this backup needs: {what}. Remove the file if the \
+                 backup is given up"
+            )),
+            error => error,
+        })?;
+        let segments = manifest.databases.iter().flat_map(|database| &database.segments);
+        for segment in segments {
+            needed.extend([segment.data.short(), segment.pointers.short()]);
+            let Some(list) = segment.blobs.list.filter(|list| lists.insert(list.short())) else { continue };
+            needed.insert(list.short());
+            for_each(repository, segment, &mut |(_, content)| {
+                needed.extend(content.map(|content| content.id.short()));
+                Ok(())
+            })?;
+        }
+    }
+    Ok(needed)
+}
+
+/// Removes the objects that are not needed. Returns how many there are, and their bytes.
+fn sweep(repository: &Repository, needed: &HashSet<u64>, is_trial: bool) -> Result<(u64, u64)> {
+    let doing = || BackupError::io(format!("removing from {}", repository.path.join(OBJECTS).display()));
+    let (mut objects, mut len) = (0, 0);
+    for name in repository.list(OBJECTS).map_err(doing())? {
+        let below = format!("{OBJECTS}/{name}");
+        for object in repository.list(&below).map_err(doing())? {
+            let is_unneeded = |(_, id): &(Kind, ObjectId)| !needed.contains(&id.short());
+            if Kind::of_name(&object).as_ref().is_some_and(is_unneeded) {
+                let path = repository.path.join(&below).join(&object);
+                objects += 1;
+                len += repository.media.identity(&path).map_err(doing())?.len;
+                if !is_trial {
+                    repository.media.remove(&path).map_err(doing())?;
+                }
+            }
+        }
+    }
+    Ok((objects, len))
+}
