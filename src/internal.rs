@@ -7,6 +7,16 @@ pub mod backup {
     pub mod replace {
         pub use crate::backup::replace::{Replaced, Replacement};
     }
+    pub mod repository {
+        pub use crate::backup::repository::create::{CreateOptions, Created, Source, create};
+        pub use crate::backup::repository::error::BackupError;
+        pub use crate::backup::repository::manifest::{Manifest, Stamp};
+        pub use crate::backup::repository::prune::{Pruned, prune};
+        pub use crate::backup::repository::restore::{RestoreOptions, Restored, Target, restore};
+        pub use crate::backup::repository::retention::Retention;
+        pub use crate::backup::repository::verify::{Verified, verify};
+        pub use crate::backup::repository::{ProgressListener, Repository};
+    }
     pub mod repozo {
         pub use crate::backup::repozo::backup::{BackupOptions, backup};
         pub use crate::backup::repozo::error::RepozoError;

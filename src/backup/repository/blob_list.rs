@@ -25,10 +25,10 @@ pub struct Content {
 }
 
 /// A blob, and its content unless that is missing.
-pub type Entry = (Revision, Option<Content>);
+pub type BlobEntry = (Revision, Option<Content>);
 
 /// The text of a list.
-pub fn to_text(entries: &[Entry]) -> String {
+pub fn to_text(entries: &[BlobEntry]) -> String {
     let mut text = String::with_capacity(entries.len() * 110);
     for (Revision { oid, tid }, content) in entries {
         // Writing to a string does not fail.
@@ -41,7 +41,7 @@ pub fn to_text(entries: &[Entry]) -> String {
 }
 
 /// The entry in a line, which has no line feed. `None`: it is none.
-pub fn parse(line: &str) -> Option<Entry> {
+pub fn parse(line: &str) -> Option<BlobEntry> {
     let mut words = line.split(' ');
     let mut number = || {
         let digits = words.next().filter(|digits| digits.len() == 16)?;

@@ -7,10 +7,10 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::blob_list::{Content, Entry, Revision};
+use super::blob_list::{BlobEntry, Content, Revision};
 use super::error::{BackupError, Result};
 use super::known::KnownBlobs;
-use super::object::{Kind, RunningId};
+use super::object::{ObjectKind, RunningId};
 use super::writing::Writing;
 use crate::base::fs::with_suffix;
 use crate::storage::blob::{BlobDir, BlobFile};
@@ -53,10 +53,10 @@ pub fn store(
     known: &mut KnownBlobs<'_>,
     revisions: &[Revision],
     each: &mut dyn FnMut(u64),
-) -> Result<Vec<Entry>> {
+) -> Result<Vec<BlobEntry>> {
     let mut entries = Vec::with_capacity(revisions.len());
     for revision in revisions {
-        let there = known.content(revision)?.filter(|content| writing.has(Kind::Blob, &content.id));
+        let there = known.content(revision)?.filter(|content| writing.has(ObjectKind::Blob, &content.id));
         let content = match there {
             Some(content) => Some(content),
             None => match source.find(revision)? {
@@ -78,11 +78,11 @@ fn store_one(writing: &mut Writing<'_>, blob: &BlobFile, each: &mut dyn FnMut(u6
                 Ok(())
             });
             let content = Content { len: len.map_err(reading(blob))?, id: sum.id() };
-            writing.keep(&path, Kind::Blob, &content.id, &*blob.file)?;
+            writing.keep(&path, ObjectKind::Blob, &content.id, &*blob.file)?;
             Ok(content)
         }
         Ok(None) => {
-            let mut object = writing.object(Kind::Blob)?;
+            let mut object = writing.object(ObjectKind::Blob)?;
             let path = object.path().to_owned();
             let mut failed = None;
             let len = read(blob, each, &mut |bytes| {

@@ -19,10 +19,10 @@ use super::blobs::{BlobSource, store};
 use super::error::{BackupError, Result};
 use super::known::KnownBlobs;
 use super::manifest::{Blobs, Database, FileId, Manifest, Segment, Stamp};
-use super::object::{Kind, ObjectId, RunningId};
+use super::object::{ObjectId, ObjectKind, RunningId};
 use super::split::{Stretch, split};
 use super::writing::Writing;
-use super::{Listener, Repository};
+use super::{ProgressListener, Repository};
 use crate::base::clock::TimeSource;
 use crate::base::ids::{Oid, Tid};
 use crate::inspect::data_file::DataFile;
@@ -73,7 +73,7 @@ pub fn create(
     repository: &Repository,
     options: &CreateOptions,
     time: &TimeSource,
-    listener: &dyn Listener,
+    listener: &dyn ProgressListener,
 ) -> Result<Created> {
     let mut opened = Vec::new();
     // All are opened first, so that they are of about the same time.
@@ -83,7 +83,7 @@ pub fn create(
     let previous = repository.newest(listener)?;
     let mut writing = Writing::begin(repository)?;
     let meter = Meter { pace: options.rate_max.map(Pace::new), done: 0, listener };
-    let mut run = Run { writing: &mut writing, meter, damage: Vec::new() };
+    let mut run = CreateRun { writing: &mut writing, meter, damage: Vec::new() };
     let mut databases = Vec::new();
     for source in &opened {
         let before = previous.as_ref().and_then(|previous| previous.database(&source.source.name));
@@ -154,7 +154,7 @@ impl<'a> Opened<'a> {
     }
 }
 
-struct Run<'a, 'r> {
+struct CreateRun<'a, 'r> {
     writing: &'a mut Writing<'r>,
     meter: Meter<'a>,
     damage: Vec<String>,
@@ -164,7 +164,7 @@ struct Run<'a, 'r> {
 struct Meter<'a> {
     pace: Option<Pace>,
     done: u64,
-    listener: &'a dyn Listener,
+    listener: &'a dyn ProgressListener,
 }
 
 impl Meter<'_> {
@@ -177,7 +177,7 @@ impl Meter<'_> {
     }
 }
 
-impl<'r> Run<'_, 'r> {
+impl<'r> CreateRun<'_, 'r> {
     fn database(
         &mut self,
         opened: &Opened<'_>,
@@ -212,7 +212,7 @@ struct Copying<'a, 'b, 'r> {
     opened: &'a Opened<'a>,
     known: KnownBlobs<'r>,
     segments: Vec<Segment>,
-    run: &'a mut Run<'b, 'r>,
+    run: &'a mut CreateRun<'b, 'r>,
 }
 
 impl Copying<'_, '_, '_> {
@@ -276,7 +276,7 @@ impl Copying<'_, '_, '_> {
         let Some(pointers) = self.pointers_of_same(segment, start, end)? else { return Ok(()) };
         self.write(*pending, start)?;
         let pointers_len = pointers.len() as u64;
-        let pointers = self.run.writing.bytes(Kind::Pointers, &pointers)?.id;
+        let pointers = self.run.writing.bytes(ObjectKind::Pointers, &pointers)?.id;
         self.segments.push(Segment { start, pointers, pointers_len, ..segment.clone() });
         *pending = end;
         Ok(())
@@ -306,16 +306,16 @@ impl Copying<'_, '_, '_> {
     fn is_there(&mut self, segment: &Segment) -> bool {
         let writing = &mut *self.run.writing;
         segment.is_complete(self.opened.blobs.is_some())
-            && writing.has(Kind::Data, &segment.data)
-            && writing.has(Kind::Pointers, &segment.pointers)
-            && segment.blobs.list.is_none_or(|list| writing.has(Kind::BlobList, &list))
+            && writing.has(ObjectKind::Data, &segment.data)
+            && writing.has(ObjectKind::Pointers, &segment.pointers)
+            && segment.blobs.list.is_none_or(|list| writing.has(ObjectKind::BlobList, &list))
     }
 
     /// Writes the bytes from `start` to `end` as segments.
     fn write(&mut self, start: u64, end: u64) -> Result<()> {
         let mut pos = start;
         while pos < end {
-            let mut object = self.run.writing.object(Kind::Data)?;
+            let mut object = self.run.writing.object(ObjectKind::Data)?;
             let path = object.path().to_owned();
             let meter = &mut self.run.meter;
             let stretch = split(&self.opened.file, pos, end, SEGMENT_LEN, &mut |bytes| {
@@ -334,7 +334,7 @@ impl Copying<'_, '_, '_> {
     }
 
     fn segment(&mut self, start: u64, data: ObjectId, stretch: Stretch) -> Result<Segment> {
-        let pointers = self.run.writing.bytes(Kind::Pointers, &stretch.pointers)?;
+        let pointers = self.run.writing.bytes(ObjectKind::Pointers, &stretch.pointers)?;
         let blobs = self.blobs(&stretch.blobs)?;
         let path = self.opened.source.path.display();
         self.run.damage.extend(stretch.damage.iter().map(|what| format!("{path}: {what}")));
@@ -357,10 +357,10 @@ impl Copying<'_, '_, '_> {
         let (Some(source), false) = (&self.opened.blobs, revisions.is_empty()) else {
             return Ok(Blobs { count, ..Blobs::default() });
         };
-        let Run { writing, meter, .. } = &mut *self.run;
+        let CreateRun { writing, meter, .. } = &mut *self.run;
         let entries = store(writing, source, &mut self.known, revisions, &mut |len| meter.read(len))?;
         let text = blob_list::to_text(&entries);
-        let list = self.run.writing.bytes(Kind::BlobList, text.as_bytes())?;
+        let list = self.run.writing.bytes(ObjectKind::BlobList, text.as_bytes())?;
         let there = entries.iter().filter_map(|(_, content)| *content);
         let missing = entries.iter().filter(|(_, content)| content.is_none()).count() as u64;
         let len = there.map(|content| content.len).sum();

@@ -9,7 +9,7 @@ use super::Repository;
 use super::blob_list::{Content, Revision, parse};
 use super::error::{BackupError, Result};
 use super::manifest::{Database, Segment};
-use super::object::Kind;
+use super::object::ObjectKind;
 use crate::base::ids::Tid;
 
 /// Looks blobs up, in about the order of their transactions.
@@ -63,10 +63,10 @@ impl<'r> KnownBlobs<'r> {
 pub fn for_each(
     repository: &Repository,
     segment: &Segment,
-    each: &mut dyn FnMut(super::blob_list::Entry) -> Result<()>,
+    each: &mut dyn FnMut(super::blob_list::BlobEntry) -> Result<()>,
 ) -> Result<()> {
     let Some(list) = &segment.blobs.list else { return Ok(()) };
-    let mut object = repository.object(Kind::BlobList, list, segment.blobs.list_len)?;
+    let mut object = repository.object(ObjectKind::BlobList, list, segment.blobs.list_len)?;
     let mut lines = BufReader::new(&mut object);
     let mut line = String::new();
     let failed = loop {

@@ -46,7 +46,7 @@ mod writing;
 
 use error::{BackupError, Result};
 use manifest::{Manifest, Stamp};
-use object::{Kind, ObjectId, ObjectReader};
+use object::{ObjectId, ObjectKind, ObjectReader};
 
 const MARKER: &str = "zeobackup.repository";
 const MARKER_TEXT: &str = "repository of zeobackup, format 1\n";
@@ -61,7 +61,7 @@ const MANIFEST_SUFFIX: &str = ".json";
 const MANIFEST_LEN_MAX: u64 = 2 << 30;
 
 /// Hears of what takes long, and of what is wrong but does not end the run.
-pub trait Listener {
+pub trait ProgressListener {
     /// Bytes of the files that are copied or read, since the start.
     fn progress(&self, _done: u64) {}
     /// For the operator.
@@ -170,7 +170,7 @@ impl Repository {
     }
 
     /// The newest backup that can be read; damaged ones are reported.
-    fn newest(&self, listener: &dyn Listener) -> Result<Option<Manifest>> {
+    fn newest(&self, listener: &dyn ProgressListener) -> Result<Option<Manifest>> {
         for stamp in self.backups()?.iter().rev() {
             match self.manifest(stamp) {
                 Err(error @ BackupError::Damaged(_)) => listener.warning(&error.to_string()),
@@ -189,18 +189,18 @@ impl Repository {
             .map_err(BackupError::io(format!("writing {}", path.display())))
     }
 
-    fn object_path(&self, kind: Kind, id: &ObjectId) -> PathBuf {
+    fn object_path(&self, kind: ObjectKind, id: &ObjectId) -> PathBuf {
         let name = format!("{id}{}", kind.suffix());
         let dir = self.path.join(OBJECTS).join(name.get(..2).unwrap_or_default());
         dir.join(name)
     }
 
-    fn has(&self, kind: Kind, id: &ObjectId) -> bool {
+    fn has(&self, kind: ObjectKind, id: &ObjectId) -> bool {
         self.media.is_file(&self.object_path(kind, id))
     }
 
     /// Opens an object. `len`: that of its content.
-    fn object(&self, kind: Kind, id: &ObjectId, len: u64) -> Result<ObjectReader> {
+    fn object(&self, kind: ObjectKind, id: &ObjectId, len: u64) -> Result<ObjectReader> {
         let path = self.object_path(kind, id);
         match self.media.open(&path, Access::Read) {
             Ok(file) => Ok(ObjectReader::new(file, path, kind, *id, len)),

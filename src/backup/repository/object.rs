@@ -79,7 +79,7 @@ impl RunningId {
 
 /// What objects are.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Kind {
+pub enum ObjectKind {
     /// The content of a segment, without pointers.
     Data,
     /// The pointers of a segment.
@@ -90,28 +90,29 @@ pub enum Kind {
     Blob,
 }
 
-impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::Data, Kind::Pointers, Kind::BlobList, Kind::Blob];
+impl ObjectKind {
+    pub const ALL: [ObjectKind; 4] =
+        [ObjectKind::Data, ObjectKind::Pointers, ObjectKind::BlobList, ObjectKind::Blob];
 
     /// The end of its name.
     pub fn suffix(self) -> &'static str {
         match self {
-            Kind::Data => ".data.gz",
-            Kind::Pointers => ".pointers.gz",
-            Kind::BlobList => ".blobs.gz",
-            Kind::Blob => ".blob",
+            ObjectKind::Data => ".data.gz",
+            ObjectKind::Pointers => ".pointers.gz",
+            ObjectKind::BlobList => ".blobs.gz",
+            ObjectKind::Blob => ".blob",
         }
     }
 
     /// The kind and the sum in the name of an object.
-    pub fn of_name(name: &str) -> Option<(Kind, ObjectId)> {
-        Kind::ALL
+    pub fn of_name(name: &str) -> Option<(ObjectKind, ObjectId)> {
+        ObjectKind::ALL
             .into_iter()
             .find_map(|kind| Some((kind, ObjectId::from_hex(name.strip_suffix(kind.suffix())?)?)))
     }
 
     pub(super) fn is_compressed(self) -> bool {
-        self != Kind::Blob
+        self != ObjectKind::Blob
     }
 }
 
@@ -130,7 +131,7 @@ impl ObjectReader {
     pub(super) fn new(
         file: Arc<dyn MediaFile>,
         path: PathBuf,
-        kind: Kind,
+        kind: ObjectKind,
         id: ObjectId,
         len: u64,
     ) -> ObjectReader {
@@ -198,8 +199,8 @@ mod tests {
     fn names() {
         let id = ObjectId::of(b"abc");
         assert_eq!(id.to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        for kind in Kind::ALL {
-            assert_eq!(Kind::of_name(&format!("{id}{}", kind.suffix())), Some((kind, id)));
+        for kind in ObjectKind::ALL {
+            assert_eq!(ObjectKind::of_name(&format!("{id}{}", kind.suffix())), Some((kind, id)));
         }
         for wrong in [
             "",
@@ -208,7 +209,7 @@ mod tests {
             &format!("{id}.data"),
             &format!("A{}.blob", &id.to_string()[1..]),
         ] {
-            assert_eq!(Kind::of_name(wrong), None, "{wrong}");
+            assert_eq!(ObjectKind::of_name(wrong), None, "{wrong}");
         }
         assert_eq!(id.short(), 0xba78_16bf_8f01_cfea);
     }

@@ -8,10 +8,10 @@ use std::collections::HashSet;
 use super::error::{BackupError, Result};
 use super::known::for_each;
 use super::manifest::Stamp;
-use super::object::{Kind, ObjectId};
+use super::object::{ObjectId, ObjectKind};
 use super::retention::Retention;
 use super::verify::verify;
-use super::{BACKUPS, Listener, OBJECTS, Repository};
+use super::{BACKUPS, OBJECTS, ProgressListener, Repository};
 
 /// What was removed, or would be.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -28,7 +28,7 @@ pub fn prune(
     repository: &Repository,
     retention: &Retention,
     is_trial: bool,
-    listener: &dyn Listener,
+    listener: &dyn ProgressListener,
 ) -> Result<Pruned> {
     let stamps = repository.backups()?;
     let kept: Vec<Stamp> = retention.kept(&stamps).into_iter().cloned().collect();
@@ -49,7 +49,7 @@ pub fn prune(
     Ok(Pruned { kept, removed, objects, len })
 }
 
-fn verify_newest(repository: &Repository, kept: &[Stamp], listener: &dyn Listener) -> Result<()> {
+fn verify_newest(repository: &Repository, kept: &[Stamp], listener: &dyn ProgressListener) -> Result<()> {
     let Some(newest) = kept.last() else { return Ok(()) };
     let verified = verify(repository, std::slice::from_ref(newest), listener)?;
     match verified.findings.first() {
@@ -63,27 +63,31 @@ fn verify_newest(repository: &Repository, kept: &[Stamp], listener: &dyn Listene
 /// The first 8 bytes of the sums of what these backups need. An object that begins alike stays, too.
 fn needed(repository: &Repository, stamps: &[Stamp]) -> Result<HashSet<u64>> {
     let mut needed = HashSet::new();
-    let mut lists = HashSet::new();
     for stamp in stamps {
-        let manifest = repository.manifest(stamp).map_err(|error| match error {
+        add_needed(repository, stamp, &mut needed).map_err(|error| match error {
             BackupError::Damaged(what) => BackupError::Damaged(format!(
-                "nothing was removed, because it is unknown what this backup needs: {what}. Remove the file if the \
-                 backup is given up"
+                "nothing was removed, because it is unknown what backup {stamp} needs: {what}. Remove its file in \
+                 {BACKUPS} if it is given up"
             )),
             error => error,
         })?;
-        let segments = manifest.databases.iter().flat_map(|database| &database.segments);
-        for segment in segments {
-            needed.extend([segment.data.short(), segment.pointers.short()]);
-            let Some(list) = segment.blobs.list.filter(|list| lists.insert(list.short())) else { continue };
-            needed.insert(list.short());
+    }
+    Ok(needed)
+}
+
+fn add_needed(repository: &Repository, stamp: &Stamp, needed: &mut HashSet<u64>) -> Result<()> {
+    let manifest = repository.manifest(stamp)?;
+    for segment in manifest.databases.iter().flat_map(|database| &database.segments) {
+        needed.extend([segment.data.short(), segment.pointers.short()]);
+        let Some(list) = segment.blobs.list else { continue };
+        if needed.insert(list.short()) {
             for_each(repository, segment, &mut |(_, content)| {
                 needed.extend(content.map(|content| content.id.short()));
                 Ok(())
             })?;
         }
     }
-    Ok(needed)
+    Ok(())
 }
 
 /// Removes the objects that are not needed. Returns how many there are, and their bytes.
@@ -93,8 +97,8 @@ fn sweep(repository: &Repository, needed: &HashSet<u64>, is_trial: bool) -> Resu
     for name in repository.list(OBJECTS).map_err(doing())? {
         let below = format!("{OBJECTS}/{name}");
         for object in repository.list(&below).map_err(doing())? {
-            let is_unneeded = |(_, id): &(Kind, ObjectId)| !needed.contains(&id.short());
-            if Kind::of_name(&object).as_ref().is_some_and(is_unneeded) {
+            let is_unneeded = |(_, id): &(ObjectKind, ObjectId)| !needed.contains(&id.short());
+            if ObjectKind::of_name(&object).as_ref().is_some_and(is_unneeded) {
                 let path = repository.path.join(&below).join(&object);
                 objects += 1;
                 len += repository.media.identity(&path).map_err(doing())?.len;

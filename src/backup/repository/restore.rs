@@ -17,8 +17,8 @@ use super::error::{BackupError, Result};
 use super::join::{JoinError, join};
 use super::known::for_each;
 use super::manifest::{Database, Manifest, Segment, Stamp};
-use super::object::{Kind, ObjectReader, RunningId};
-use super::{Listener, Repository};
+use super::object::{ObjectKind, ObjectReader, RunningId};
+use super::{ProgressListener, Repository};
 use crate::backup::replace::Replacement;
 use crate::base::fs::dir_of;
 use crate::base::ids::Tid;
@@ -52,6 +52,8 @@ pub struct RestoreOptions {
 #[derive(Debug)]
 pub struct Restored {
     pub target: Target,
+    /// The backup that it is from.
+    pub stamp: Stamp,
     /// The last transaction; zero if there is none.
     pub last_tid: Tid,
     pub len: u64,
@@ -64,25 +66,23 @@ pub struct Restored {
     pub blobs_missing: u64,
 }
 
-/// Restores the databases. The caller has the lock of the repository, shared. Returns the backup that was used.
+/// Restores the databases. The caller has the lock of the repository, shared.
 pub fn restore(
     repository: &Repository,
     options: &RestoreOptions,
-    listener: &dyn Listener,
-) -> Result<(Stamp, Vec<Restored>)> {
-    let (stamp, manifest) = choose(repository, options)?;
-    let until = options.until.unwrap_or(Tid(u64::MAX));
+    listener: &dyn ProgressListener,
+) -> Result<Vec<Restored>> {
     let mut begun = Vec::new();
-    for target in &options.targets {
-        let database = find(&manifest, &stamp, &target.name)?;
+    for (target, (stamp, database)) in options.targets.iter().zip(choose(repository, options)?) {
         let replacement = Replacement::begin(repository.media.clone(), &target.path)?;
-        begun.push((target, database, replacement));
+        begun.push((target, stamp, database, replacement));
     }
-    let mut run = Run { repository, until, listener, done: 0 };
+    let until = options.until.unwrap_or(Tid(u64::MAX));
+    let mut run = Restoring { repository, until, listener, done: 0 };
     let mut written = Vec::new();
     let mut failed = None;
-    for (target, database, replacement) in &begun {
-        match run.database(target, database, replacement) {
+    for (target, stamp, database, replacement) in &begun {
+        match run.database(target, stamp, database, replacement) {
             Ok(restored) => written.push(restored),
             Err(error) => {
                 failed = Some(error);
@@ -91,114 +91,102 @@ pub fn restore(
         }
     }
     if let Some(error) = failed {
-        for (_, _, replacement) in begun {
+        for (_, _, _, replacement) in begun {
             // Makes room. The first error is the one to report.
             let _ = replacement.give_up();
         }
         return Err(error);
     }
-    for ((_, _, replacement), restored) in begun.into_iter().zip(&mut written) {
+    for ((_, _, _, replacement), restored) in begun.into_iter().zip(&mut written) {
         restored.aside = replacement.finish()?.aside;
     }
-    Ok((stamp, written))
+    Ok(written)
 }
 
-fn find<'m>(manifest: &'m Manifest, stamp: &Stamp, name: &str) -> Result<&'m Database> {
-    manifest.database(name).ok_or_else(|| {
-        let names: Vec<&str> = manifest.databases.iter().map(|database| database.name.as_str()).collect();
-        BackupError::NotThere(format!(
-            "backup {stamp} has no database '{name}'; it has: {}",
-            names.join(", ")
-        ))
-    })
-}
-
-/// The backup to restore from: the one that was named; otherwise the newest, or the oldest that has the state at the
-/// wanted time, because later ones may have been packed.
-fn choose(repository: &Repository, options: &RestoreOptions) -> Result<(Stamp, Manifest)> {
-    let stamps = repository.backups()?;
-    if let Some(stamp) = &options.stamp {
-        if !stamps.contains(stamp) {
+/// For each target the backup to restore from, and the database in it.
+fn choose(repository: &Repository, options: &RestoreOptions) -> Result<Vec<(Stamp, Database)>> {
+    let all = repository.backups()?;
+    let stamps = match &options.stamp {
+        Some(stamp) if !all.contains(stamp) => {
             return Err(BackupError::NotThere(format!(
                 "{} has no backup {stamp}: 'zeobackup list' shows those that it has",
                 repository.path.display()
             )));
         }
-        let manifest = repository.manifest(stamp)?;
-        return match options.until.is_none_or(|until| covers(&manifest, options, until)) {
-            true => Ok((stamp.clone(), manifest)),
-            false => Err(not_covered(&[(stamp.clone(), manifest)], options)),
-        };
-    }
-    let Some(until) = options.until else {
-        let newest = stamps.last().cloned().ok_or_else(|| {
-            BackupError::NotThere(format!("{} has no backup yet", repository.path.display()))
-        })?;
-        let manifest = repository.manifest(&newest)?;
-        return Ok((newest, manifest));
+        Some(stamp) => vec![stamp.clone()],
+        None if options.until.is_some() => all,
+        None => all.last().cloned().into_iter().collect(),
     };
-    let mut seen = Vec::new();
-    for stamp in stamps {
-        let manifest = repository.manifest(&stamp)?;
-        if covers(&manifest, options, until) {
-            return Ok((stamp, manifest));
-        }
-        seen.push((stamp, manifest));
+    if stamps.is_empty() {
+        return Err(BackupError::NotThere(format!("{} has no backup yet", repository.path.display())));
     }
-    Err(not_covered(&seen, options))
+    let mut seen: Vec<(Stamp, Manifest)> = Vec::new();
+    for stamp in stamps {
+        seen.push((stamp.clone(), repository.manifest(&stamp)?));
+    }
+    options.targets.iter().map(|target| choose_one(&seen, &target.name, options.until)).collect()
 }
 
-/// The databases that are wanted, as far as this backup has them.
-fn wanted<'m>(manifest: &'m Manifest, options: &'m RestoreOptions) -> impl Iterator<Item = &'m Database> {
-    options.targets.iter().filter_map(|target| manifest.database(&target.name))
+/// The oldest backup that has the wanted state and later transactions: later backups may have been packed. If none is
+/// later, the newest backup, if it was made later.
+fn choose_one(seen: &[(Stamp, Manifest)], name: &str, until: Option<Tid>) -> Result<(Stamp, Database)> {
+    let all: Vec<(&Stamp, &Database)> =
+        seen.iter().filter_map(|(stamp, manifest)| Some((stamp, manifest.database(name)?))).collect();
+    let Some((stamp, newest)) = all.last() else {
+        let (stamp, names) = seen.last().map_or((String::new(), Vec::new()), |(stamp, manifest)| {
+            (stamp.to_string(), manifest.databases.iter().map(|database| database.name.as_str()).collect())
+        });
+        let what = format!("backup {stamp} has no database '{name}'; it has: {}", names.join(", "));
+        return Err(BackupError::NotThere(what));
+    };
+    let Some(until) = until else { return Ok(((*stamp).clone(), (*newest).clone())) };
+    let has = |database: &Database, end: Tid| database.packed_tid <= until && until <= end;
+    let found = all.iter().find(|(_, database)| has(database, database.last_tid));
+    let newest = all.last().filter(|(stamp, database)| has(database, time_of(stamp)));
+    match found.or(newest) {
+        Some((stamp, database)) => Ok(((*stamp).clone(), (*database).clone())),
+        None => Err(not_covered(&all, until)),
+    }
 }
 
-/// The state at which the databases of a backup end: that of the time when it was made.
-fn end_of(manifest: &Manifest, database: &Database) -> Tid {
-    let made = Stamp::parse(&manifest.made)
-        .map_or(Tid::ZERO, |made| Tid::from_unix(made.to_unix_millis() as f64 / 1000.0));
-    made.max(database.last_tid)
+/// When a backup was made.
+fn time_of(stamp: &Stamp) -> Tid {
+    Tid::from_unix(stamp.to_unix_millis() as f64 / 1000.0)
 }
 
-fn covers(manifest: &Manifest, options: &RestoreOptions, until: Tid) -> bool {
-    wanted(manifest, options).count() == options.targets.len()
-        && wanted(manifest, options)
-            .all(|database| database.packed_tid <= until && until <= end_of(manifest, database))
-}
-
-fn not_covered(seen: &[(Stamp, Manifest)], options: &RestoreOptions) -> BackupError {
-    let until = options.until.unwrap_or(Tid::ZERO);
+fn not_covered(seen: &[(&Stamp, &Database)], until: Tid) -> BackupError {
     let mut what = format!("no backup has the state at {} ({until})", until.to_text());
-    for (stamp, manifest) in seen {
-        for database in wanted(manifest, options) {
-            let end = end_of(manifest, database).to_text();
-            let from = match database.packed_tid {
-                Tid::ZERO => "its first transaction".into(),
-                packed => format!("{}, when it was packed,", packed.to_text()),
-            };
-            what.push_str(&format!("\n{stamp}: database {} from {from} to {end}", database.name));
-        }
+    let last = seen.len().saturating_sub(1);
+    for (at, (stamp, database)) in seen.iter().enumerate() {
+        let end = if at == last { database.last_tid.max(time_of(stamp)) } else { database.last_tid };
+        let from = match database.packed_tid {
+            Tid::ZERO => "its first transaction".into(),
+            packed => format!("{}, when it was packed,", packed.to_text()),
+        };
+        what.push_str(&format!("\n{stamp}: database {} from {from} to {}", database.name, end.to_text()));
     }
     BackupError::NotThere(what)
 }
 
-struct Run<'a> {
+struct Restoring<'a> {
     repository: &'a Repository,
     until: Tid,
-    listener: &'a dyn Listener,
+    listener: &'a dyn ProgressListener,
     /// Bytes that were written.
     done: u64,
 }
 
-impl Run<'_> {
+impl Restoring<'_> {
     fn database(
         &mut self,
         target: &Target,
+        stamp: &Stamp,
         database: &Database,
         replacement: &Replacement,
     ) -> Result<Restored> {
         let mut restored = Restored {
             target: target.clone(),
+            stamp: stamp.clone(),
             last_tid: Tid::ZERO,
             len: 0,
             aside: None,
@@ -269,8 +257,9 @@ impl Run<'_> {
     }
 
     fn segment(&self, segment: &Segment, out: &mut dyn Write, part: &Path) -> Result<super::join::Joined> {
-        let mut content = self.repository.object(Kind::Data, &segment.data, segment.len)?;
-        let mut pointers = self.repository.object(Kind::Pointers, &segment.pointers, segment.pointers_len)?;
+        let mut content = self.repository.object(ObjectKind::Data, &segment.data, segment.len)?;
+        let mut pointers =
+            self.repository.object(ObjectKind::Pointers, &segment.pointers, segment.pointers_len)?;
         let joined = join(
             &mut BufReader::with_capacity(BUF_LEN, &mut content),
             &mut BufReader::new(&mut pointers),
@@ -344,7 +333,7 @@ impl Run<'_> {
         content: &Content,
     ) -> std::result::Result<bool, BlobError> {
         let Revision { oid, tid } = *revision;
-        let object = self.repository.object_path(Kind::Blob, &content.id);
+        let object = self.repository.object_path(ObjectKind::Blob, &content.id);
         if let Some(there) = blobs.find(oid, tid)?
             && there.len == content.len
             && sum_of(&*there.file).map_err(BlobError::Disk)? == content.id
@@ -355,7 +344,7 @@ impl Run<'_> {
         let mut failed = None;
         let put = blobs.put(oid, tid, &mut |dir, name| {
             let path = dir.path().join(name);
-            let mut from = self.repository.object(Kind::Blob, &content.id, content.len);
+            let mut from = self.repository.object(ObjectKind::Blob, &content.id, content.len);
             let made = match &mut from {
                 _ if media.link(&object, &path).is_ok() => dir.read(name.as_ref()),
                 Ok(from) => dir.create(name, Readers::Owner).and_then(|file| {

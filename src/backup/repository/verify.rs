@@ -8,8 +8,8 @@ use super::error::{BackupError, Result};
 use super::join::{JoinError, join};
 use super::known::for_each;
 use super::manifest::{Database, Manifest, Segment, Stamp};
-use super::object::{Kind, ObjectId};
-use super::{Listener, Repository};
+use super::object::{ObjectId, ObjectKind};
+use super::{ProgressListener, Repository};
 use crate::backup::boundaries::Boundaries;
 use crate::base::ids::Tid;
 
@@ -26,7 +26,11 @@ pub struct Verified {
 }
 
 /// Reads these backups. Errors: those of the disk; damage is a finding.
-pub fn verify(repository: &Repository, stamps: &[Stamp], listener: &dyn Listener) -> Result<Verified> {
+pub fn verify(
+    repository: &Repository,
+    stamps: &[Stamp],
+    listener: &dyn ProgressListener,
+) -> Result<Verified> {
     let mut verifying = Verifying {
         repository,
         listener,
@@ -49,7 +53,7 @@ pub fn verify(repository: &Repository, stamps: &[Stamp], listener: &dyn Listener
 
 struct Verifying<'a> {
     repository: &'a Repository,
-    listener: &'a dyn Listener,
+    listener: &'a dyn ProgressListener,
     /// Segments that were read, by content and pointers, and what is wrong with them. They are the same at another
     /// place.
     seen: HashMap<(u64, u64), Option<String>>,
@@ -87,8 +91,9 @@ impl Verifying<'_> {
     }
 
     fn data(&mut self, segment: &Segment) -> Result<()> {
-        let mut content = self.repository.object(Kind::Data, &segment.data, segment.len)?;
-        let mut pointers = self.repository.object(Kind::Pointers, &segment.pointers, segment.pointers_len)?;
+        let mut content = self.repository.object(ObjectKind::Data, &segment.data, segment.len)?;
+        let mut pointers =
+            self.repository.object(ObjectKind::Pointers, &segment.pointers, segment.pointers_len)?;
         let mut check = Check {
             boundaries: Boundaries::from(segment.start),
             listener: self.listener,
@@ -146,7 +151,7 @@ impl Verifying<'_> {
     }
 
     fn blob(&mut self, id: &ObjectId, len: u64) -> Result<()> {
-        self.repository.object(Kind::Blob, id, len)?.finish().inspect_err(|_| {
+        self.repository.object(ObjectKind::Blob, id, len)?.finish().inspect_err(|_| {
             // Each backup with this blob is reported, too.
             self.blobs.remove(&id.short());
         })?;
@@ -169,7 +174,7 @@ fn as_finding(result: Result<()>) -> Result<Option<String>> {
 /// Checks what a restore would write.
 struct Check<'a> {
     boundaries: Boundaries,
-    listener: &'a dyn Listener,
+    listener: &'a dyn ProgressListener,
     done: u64,
 }
 

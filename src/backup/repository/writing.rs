@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{BackupError, Result};
-use super::object::{Kind, ObjectId, RunningId};
+use super::object::{ObjectId, ObjectKind, RunningId};
 use super::{OBJECTS, Repository, TMP};
 use crate::backup::gzip::GzipWriter;
 use crate::base::fs::dir_of;
@@ -60,7 +60,7 @@ impl<'r> Writing<'r> {
     }
 
     /// Begins an object. [`Writing::finish`] ends it.
-    pub fn object(&mut self, kind: Kind) -> Result<ObjectWriter> {
+    pub fn object(&mut self, kind: ObjectKind) -> Result<ObjectWriter> {
         let path = self.temporary();
         let doing = || BackupError::io(format!("writing {}", path.display()));
         let file = self.repository.media.open(&path, Access::Truncate).map_err(doing())?;
@@ -87,7 +87,7 @@ impl<'r> Writing<'r> {
     }
 
     /// As [`Writing::finish`], for a complete file in `tmp`.
-    pub fn keep(&mut self, path: &Path, kind: Kind, id: &ObjectId, file: &dyn MediaFile) -> Result<()> {
+    pub fn keep(&mut self, path: &Path, kind: ObjectKind, id: &ObjectId, file: &dyn MediaFile) -> Result<()> {
         let media = &self.repository.media;
         let doing = || BackupError::io(format!("writing {}", path.display()));
         if self.has(kind, id) {
@@ -106,7 +106,7 @@ impl<'r> Writing<'r> {
     }
 
     /// An object with this content.
-    pub fn bytes(&mut self, kind: Kind, bytes: &[u8]) -> Result<Written> {
+    pub fn bytes(&mut self, kind: ObjectKind, bytes: &[u8]) -> Result<Written> {
         let written = Written { id: ObjectId::of(bytes), len: bytes.len() as u64 };
         if self.has(kind, &written.id) {
             return Ok(written);
@@ -118,7 +118,7 @@ impl<'r> Writing<'r> {
     }
 
     /// Whether there is such an object. A run that was stopped may have written it, so it is made durable, too.
-    pub fn has(&mut self, kind: Kind, id: &ObjectId) -> bool {
+    pub fn has(&mut self, kind: ObjectKind, id: &ObjectId) -> bool {
         let has = self.repository.has(kind, id);
         if has {
             self.dirs.insert(dir_of(&self.repository.object_path(kind, id)).to_owned());
@@ -158,7 +158,7 @@ fn empty(repository: &Repository) -> io::Result<()> {
 
 /// An object that is being written.
 pub struct ObjectWriter {
-    kind: Kind,
+    kind: ObjectKind,
     path: PathBuf,
     file: Arc<dyn MediaFile>,
     out: Out,

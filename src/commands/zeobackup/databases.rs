@@ -50,7 +50,7 @@ fn of_storages(
     storages: &[NamedStorage],
     wanted: Option<&str>,
 ) -> Result<(Vec<NamedDatabase>, Vec<String>), Trouble> {
-    let mut found = Found::default();
+    let mut found = Collected::default();
     for storage in storages.iter().filter(|storage| wanted.is_none_or(|wanted| storage.name == wanted)) {
         found.storage(&storage.name, &storage.storage, None);
     }
@@ -65,12 +65,12 @@ fn of_storages(
 }
 
 #[derive(Default)]
-struct Found {
+struct Collected {
     databases: Vec<NamedDatabase>,
     left_out: Vec<String>,
 }
 
-impl Found {
+impl Collected {
     /// `blobs`: the directory of a `<blobstorage>` around this storage.
     fn storage(&mut self, name: &str, config: &StorageConfig, blobs: Option<&Path>) {
         match config {

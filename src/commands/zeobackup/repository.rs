@@ -12,7 +12,7 @@ use super::super::subcommand::Trouble;
 use crate::backup::lock::{Exclusion, Locked, RepositoryLock, lock};
 use crate::backup::repository::error::BackupError;
 use crate::backup::repository::manifest::Stamp;
-use crate::backup::repository::{Listener, Repository};
+use crate::backup::repository::{ProgressListener, Repository};
 use crate::base::ids::Tid;
 use crate::storage::media::RealMedia;
 
@@ -40,7 +40,7 @@ pub(super) enum Opening {
 
 /// Opens the repository of `-r`, and takes its lock.
 pub(super) fn open(matches: &Matches, opening: Opening) -> Result<Opened, Trouble> {
-    show_warnings();
+    show_errors();
     let Some(path) = matches.opt_str("repository") else {
         return Err(Trouble::Usage("no repository is given; use -r".into()));
     };
@@ -74,15 +74,12 @@ pub(super) fn open(matches: &Matches, opening: Opening) -> Result<Opened, Troubl
     Ok(Opened { repository, _lock: lock })
 }
 
-/// What an open of a file has to say goes to stderr.
-fn show_warnings() {
-    let log = fern::Dispatch::new()
-        .level(LevelFilter::Warn)
-        .format(|out, message, _| out.finish(format_args!("Warning: {message}")))
-        .chain(std::io::stderr())
-        .apply();
+/// Errors that end nothing go to stderr. Warnings would be about what is usual in a file that is in use: an index that
+/// is older, a last transaction that is not complete.
+fn show_errors() {
+    let log = fern::Dispatch::new().level(LevelFilter::Error).chain(std::io::stderr()).apply();
     if let Err(error) = log {
-        eprintln!("Warnings about files are not shown: {error}");
+        eprintln!("Errors that end nothing are not shown: {error}");
     }
 }
 
@@ -105,7 +102,7 @@ impl Reporter {
     }
 }
 
-impl Listener for Reporter {
+impl ProgressListener for Reporter {
     fn progress(&self, done: u64) {
         if let Some(progress) = &mut *self.progress.borrow_mut() {
             progress.show(done);

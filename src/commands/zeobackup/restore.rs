@@ -74,10 +74,8 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let reporter = Reporter::new("restore", None);
     let restored = restore(&opened.repository, &options, &reporter);
     reporter.end();
-    let (stamp, restored) = restored?;
-    writeln!(out, "restored from backup {stamp}")?;
     let mut status = 0;
-    for restored in &restored {
+    for restored in &restored? {
         report(out, restored)?;
         if restored.blobs_missing > 0 {
             status = FINDINGS;
@@ -87,8 +85,9 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
 }
 
 fn report(out: &mut dyn Write, restored: &Restored) -> Result<(), Trouble> {
-    let Restored { target, last_tid, len, aside, blobs_added, blobs_kept, blobs_missing } = restored;
-    writeln!(out, "{}: {} bytes up to {}", target.path.display(), grouped(*len), state(*last_tid))?;
+    let Restored { target, stamp, last_tid, len, aside, blobs_added, blobs_kept, blobs_missing } = restored;
+    let (path, len) = (target.path.display(), grouped(*len));
+    writeln!(out, "{path}: {len} bytes up to {}, from backup {stamp}", state(*last_tid))?;
     if let Some(aside) = aside {
         writeln!(out, "  the file that was there is now {}", aside.display())?;
     }
