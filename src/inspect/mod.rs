@@ -4,6 +4,7 @@
 //! - `walk`: its transactions and records in the order of the file; reports damage with its position, and goes on
 //!   behind it; `resync` finds the place
 //! - `check`: whether all in it agrees
+//! - `diff`: two files beside each other
 //! - `objects`: the newest record of each object; `path`: a way from the root to one
 //! - `recover`: a copy of all that can be read; `order`: which tid is the odd one out
 //! - `stats`: sums of classes, objects and users
@@ -30,6 +31,7 @@
 
 pub mod check;
 pub mod data_file;
+pub mod diff;
 pub mod follow;
 pub mod objects;
 mod order;

@@ -9,6 +9,7 @@ use super::record::plain;
 use super::walk::{FoundRecord, FoundTxn, Part, RecordPart, Walk};
 use crate::base::ids::{Oid, Tid};
 use crate::pickle::refs::references;
+use crate::storage::file::format::{BACK_LEN, DATA_HEADER_LEN, DataHeader};
 use crate::storage::file::index::{Index, MARKABLE_END};
 use crate::storage::{Result, StorageError};
 
@@ -70,6 +71,11 @@ impl Newest {
         Ok(())
     }
 
+    /// Whether this is the newest record of its object, with data or without.
+    pub fn is_newest(&self, record: &FoundRecord) -> bool {
+        self.index.marked_pos(record.header.oid).1 == record.pos
+    }
+
     /// Number of objects, those that are gone included.
     pub fn len(&self) -> u64 {
         self.index.len()
@@ -80,14 +86,27 @@ impl Newest {
         self.index.marked_pos(oid).1
     }
 
+    /// The newest record of an object, also of one that is gone. `None`: there is none.
+    ///
+    /// Errors: `Io`, or `Corrupt` if the file has become shorter.
+    pub fn record(&self, file: &DataFile, oid: Oid) -> Result<Option<FoundRecord>> {
+        let pos @ 1.. = self.pos(oid) else { return Ok(None) };
+        // Its pointers were compared when it was found, as far as that is necessary.
+        let mut bytes = [0; DATA_HEADER_LEN + BACK_LEN];
+        file.log().read_exact(&mut bytes, pos)?;
+        let (Some(header), Some(back)) = (bytes.first_chunk(), bytes.last_chunk()) else { return Ok(None) };
+        let header = DataHeader::decode(header);
+        let back = if header.data_len == 0 { u64::from_be_bytes(*back) } else { 0 };
+        Ok(Some(FoundRecord { pos, header, back }))
+    }
+
     /// Reads the data of an object and returns its tid. `None`: it is not there. `out` is emptied first.
     ///
     /// Errors: `Io`, or `Corrupt` if it cannot be read.
     pub fn load(&self, file: &DataFile, oid: Oid, out: &mut Vec<u8>) -> Result<Option<Tid>> {
         out.clear();
-        let (false, pos @ 1..) = self.index.marked_pos(oid) else { return Ok(None) };
-        let record = file.log().read_record(pos, Some(oid))?;
-        let found = file.data_of(pos, &record.header, record.back, out)?;
+        let Some(record) = self.record(file, oid)? else { return Ok(None) };
+        let found = file.data_of(record.pos, &record.header, record.back, out)?;
         Ok(found.map(|_| record.header.tid))
     }
 

@@ -5,6 +5,7 @@
 mod support;
 
 mod damage;
+mod diff;
 mod dump;
 mod files;
 mod follow;

@@ -4,11 +4,12 @@
 //! the file is not as it should be.
 //!
 //! - `selection`, `text`, `brief`: the options and the words that the commands have in common
-//! - `dump`, `tail`, `check`, `stats`, `refs`, `trees`, `oid`, `recover`: one command each
+//! - `dump`, `tail`, `check`, `stats`, `refs`, `trees`, `oid`, `diff`, `recover`: one command each
 //! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
 
 mod brief;
 mod check;
+mod diff;
 mod dump;
 mod follow;
 mod new_file;
@@ -37,6 +38,7 @@ const COMMANDS: &[Subcommand] = &[
     refs::COMMAND,
     trees::COMMAND,
     oid::COMMAND,
+    diff::COMMAND,
     recover::COMMAND,
 ];
 
@@ -76,6 +78,7 @@ Usage: {program} COMMAND [options] FILE
   refs        references to objects that are not there
   trees       whether its BTrees are whole
   oid         one object: revisions, references, a way from the root
+  diff        what one file has and another one has not
   recover     a copy of what can be read of a damaged file
 
   {program} COMMAND --help    the options of a command
