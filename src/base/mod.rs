@@ -7,6 +7,7 @@ pub mod clock;
 pub mod fs;
 pub mod ids;
 pub mod level;
+pub mod local_time;
 pub mod log_rate;
 pub mod memory;
 pub mod shared_dir;

@@ -34,7 +34,6 @@ pub use file::FileSetup;
 pub use format::{FormatError, Formatter, Layout, Style};
 pub use handler::Encoding;
 use handler::{Handler, Sink};
-pub use os::LocalTime;
 pub use panic::install_panic_hook;
 pub use reopen::LogHandle;
 pub use rotate::{Rotation, When};

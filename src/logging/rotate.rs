@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::os::LocalTime;
+use crate::base::local_time::LocalTime;
 
 const DAY: i64 = 24 * 60 * 60;
 

@@ -18,7 +18,7 @@ use std::ffi::CString;
 use std::fmt;
 
 use super::entry::Entry;
-use super::os::LocalTime;
+use crate::base::local_time::LocalTime;
 use field::Field;
 use piece::Piece;
 use value::FieldValue;
