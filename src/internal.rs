@@ -218,6 +218,9 @@ pub mod server {
     pub mod outbox {
         pub use crate::server::outbox::Outbox;
     }
+    pub mod pack_schedule {
+        pub use crate::server::pack_schedule::PackSchedule;
+    }
     pub mod publish {
         pub use crate::server::publish::{Member, Publication, PublicationEntry};
     }

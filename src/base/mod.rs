@@ -10,6 +10,7 @@ pub mod level;
 pub mod local_time;
 pub mod log_rate;
 pub mod memory;
+pub mod schedule;
 pub mod shared_dir;
 pub mod sync;
 pub mod timestamp;

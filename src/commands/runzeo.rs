@@ -32,6 +32,7 @@ use crate::process::pid_file::PidFile;
 use crate::process::signals::{Signal, Signals};
 use crate::server::client_log::LOG;
 use crate::server::hosted::Hosted;
+use crate::server::pack_schedule::PackSchedule;
 use crate::server::record_memory::RecordMemory;
 use crate::server::workers::Pools;
 use crate::server::{Authentication, Server};
@@ -205,6 +206,8 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
         server.monitor_on(listener).map_err(cannot_start)?;
     }
 
+    server.pack_by_schedule(pack_schedules(config, &server)).map_err(cannot_start)?;
+
     let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, tls.as_deref()) };
     log::debug!(target: RUNZEO, "({pid}) {program} stops");
     // First, so that no vote waits for a helper.
@@ -315,6 +318,15 @@ fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec
         }
     }
     Ok(hosted)
+}
+
+/// The storages that the server packs by itself.
+fn pack_schedules(config: &Config, server: &Server) -> Vec<(Arc<Hosted>, PackSchedule)> {
+    let plan = |named: &NamedStorage| {
+        let (plan, _) = named.storage.pack_schedule()?;
+        Some((server.hosted(&named.name)?, *plan))
+    };
+    config.storages.iter().filter_map(plan).collect()
 }
 
 /// The conflict resolution of all storages. Helper processes are started only if a storage can be written.

@@ -297,6 +297,7 @@ fn numbered((index, path): (usize, String)) -> NamedStorage {
     NamedStorage {
         name: (index + 1).to_string(),
         storage: StorageConfig::File(FileStorageConfig {
+            pack_schedule: None,
             options: FileStorageOptions::new(path),
             location: Location::CommandLine,
         }),

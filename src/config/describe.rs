@@ -169,6 +169,9 @@ fn file_storage(file: &FileStorageConfig) -> String {
     if let Some(rate) = options.pack_max_rate {
         add(&format!("pack reads at most {rate} bytes a second"));
     }
+    if let Some((pack, _)) = &file.pack_schedule {
+        add(&format!("packed {}, keeping {}", pack.schedule, pack.kept()));
+    }
     match options.new_file_format {
         NewFileFormat::Auto => {}
         NewFileFormat::FS21 => add("FS21 if new"),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::Location;
 use crate::base::ids::Tid;
 use crate::client::options::ClientOptions;
+use crate::server::pack_schedule::PackSchedule;
 use crate::storage::file::FileStorageOptions;
 use crate::storage::{StorageKind, StorageSettings};
 
@@ -46,6 +47,27 @@ pub enum StorageConfig {
 }
 
 impl StorageConfig {
+    /// When the server packs this storage by itself. It is a key of the file in it, but it is this storage, with all
+    /// its layers, that is packed.
+    pub fn pack_schedule(&self) -> Option<&(PackSchedule, Location)> {
+        match self {
+            StorageConfig::File(file) => file.pack_schedule.as_ref(),
+            StorageConfig::Demo(demo) => {
+                // One of the base is refused: a pack of a demo storage packs its changes.
+                [&demo.base, &demo.changes].into_iter().flatten().find_map(|part| part.pack_schedule())
+            }
+            StorageConfig::Blob(blob) => blob.base.pack_schedule(),
+            StorageConfig::Zlib(zlib) => zlib.base.pack_schedule(),
+            StorageConfig::Before(before) => before.base.pack_schedule(),
+            StorageConfig::Own(own) => own.base.as_ref().and_then(|base| base.pack_schedule()),
+            StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } | StorageConfig::Client(_) => {
+                None
+            }
+            #[cfg(feature = "test-storages")]
+            StorageConfig::Test { base, .. } => base.pack_schedule(),
+        }
+    }
+
     /// The clients of other servers in it.
     pub fn clients(&self) -> Vec<&ClientStorageConfig> {
         match self {
@@ -71,6 +93,8 @@ impl StorageConfig {
 pub struct FileStorageConfig {
     /// What the section says.
     pub options: FileStorageOptions,
+    /// When the server packs it by itself, if it does, and where that was configured.
+    pub pack_schedule: Option<(PackSchedule, Location)>,
     /// Where it was configured, for messages.
     pub location: Location,
 }

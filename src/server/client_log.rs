@@ -47,6 +47,8 @@ pub static READS: LogRate = LogRate::new("errors of loads", 50, 500);
 pub static ENDED: LogRate = LogRate::new("ends of connections by the server", 50, 500);
 /// Packs that were asked for, and how they ended.
 pub static PACKS: LogRate = LogRate::new("lines about packs", 60, 300);
+/// The same for packs by schedule, whose errors may quote what clients have stored.
+pub static SCHEDULED_PACKS: LogRate = LogRate::new("lines about packs by schedule", 60, 300);
 /// Transactions that wait for the locks of others.
 pub static WAITING: LogRate = LogRate::new("lines about transactions that wait", 300, 1000);
 /// Connections that are not served for lack of threads, descriptors and the like.

@@ -168,6 +168,11 @@ impl Hosted {
         {
             status.push(("last-pack", last));
         }
+        if wire.is_none()
+            && let Some(next) = self.pack.next()
+        {
+            status.push(("next-pack", next));
+        }
         // The same, so only during a pack.
         if let Some(pack) = self.pack.value() {
             status.push(("pack", pack));

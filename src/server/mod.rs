@@ -19,6 +19,8 @@ pub mod log_changes;
 pub mod monitor;
 pub mod oid_locks;
 pub mod outbox;
+pub mod pack_schedule;
+pub mod packs;
 pub mod peer;
 pub mod publish;
 pub mod record_memory;
@@ -69,6 +71,8 @@ pub struct Server {
     admission: Arc<Admission>,
     /// Of the thread that closes idle connections.
     watch_stop: StopSignal,
+    /// Of the thread that packs by schedule.
+    schedule_stop: StopSignal,
     clients: Mutex<HashMap<u64, Arc<Connection>>, rank::Clients>,
     client_left: Condvar,
     next_connection_id: AtomicU64,
@@ -115,6 +119,10 @@ impl Server {
 
     fn watch_stop(&self) -> &StopSignal {
         &self.watch_stop
+    }
+
+    fn schedule_stop(&self) -> &StopSignal {
+        &self.schedule_stop
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -192,6 +200,7 @@ impl Server {
                 );
             }
         }
+        self.schedule_stop.stop();
         self.watch_stop.stop();
         self.storages.values().for_each(|hosted| hosted.stop());
         client_log::log_left_out(self.clock.now(), true);

@@ -41,6 +41,7 @@ impl Server {
             clock,
             limits,
             watch_stop: StopSignal::default(),
+            schedule_stop: StopSignal::default(),
             clients: Mutex::default(),
             client_left: Condvar::new(),
             next_connection_id: AtomicU64::new(1),

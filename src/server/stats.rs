@@ -52,6 +52,8 @@ pub struct PackStatus {
     active: AtomicBool,
     pub progress: PackProgress,
     last: Mutex<Option<LastPack>, rank::LastPack>,
+    /// Unix time of the next pack by schedule, in seconds. 0: there is none.
+    next: AtomicU64,
 }
 
 /// How a pack ended.
@@ -97,6 +99,18 @@ impl PackStatus {
             ("size-after", after),
             ("error", error.map_or(Value::None, Value::text)),
         ]))
+    }
+
+    /// When the next pack by schedule is due.
+    pub fn set_next(&self, at: SystemTime) {
+        let seconds = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        self.next.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Unix time of the next pack by schedule.
+    pub fn next(&self) -> Option<Value> {
+        let next = self.next.load(Ordering::Relaxed);
+        (next > 0).then_some(Value::Float(next as f64))
     }
 
     /// `{'done': bytes, 'total': bytes}` while one is under way.

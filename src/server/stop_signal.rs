@@ -1,8 +1,8 @@
-//! The signal that ends the thread of `watch`.
+//! The signal that ends a thread of the server: that of `watch`, and that of `pack_schedule`.
 
 use crate::base::sync::{Condvar, Mutex, rank};
 
-/// Set once, by the stop of the server; the thread waits for it between two looks.
+/// Set once, by the stop of the server; the thread waits for it when it has nothing to do.
 #[derive(Debug, Default)]
 pub struct StopSignal {
     pub stopped: Mutex<bool, rank::Watch>,

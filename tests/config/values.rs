@@ -16,6 +16,7 @@ use runzeo::internal::logging::{
 };
 use runzeo::internal::server::hosted::HostedOptions;
 use runzeo::internal::server::limits::Limits;
+use runzeo::internal::server::pack_schedule::PackSchedule;
 use runzeo::internal::wire::protocol::Greeting;
 use runzeo::storage::file::{FileStorageOptions, NewFileFormat};
 
@@ -35,8 +36,11 @@ fn read(text: &str, more: &[&str], environment: &[(&str, &str)]) -> Config {
     };
     for storage in &mut config.storages {
         let StorageConfig::File(file) = &mut storage.storage else { continue };
-        if let Location::File { path, .. } = &mut file.location {
-            *path = "zeo.conf".into();
+        let schedule = file.pack_schedule.iter_mut().map(|(_, location)| location);
+        for location in schedule.chain([&mut file.location]) {
+            if let Location::File { path, .. } = location {
+                *path = "zeo.conf".into();
+            }
         }
     }
     config
@@ -69,7 +73,8 @@ fn syslog(level: u8, facility: &str, address: SyslogAddress) -> HandlerSetup {
 
 fn file_storage(name: &str, options: FileStorageOptions, line: u32) -> NamedStorage {
     let location = Location::File { path: "zeo.conf".into(), line };
-    NamedStorage { name: name.into(), storage: StorageConfig::File(FileStorageConfig { options, location }) }
+    let file = FileStorageConfig { options, pack_schedule: None, location };
+    NamedStorage { name: name.into(), storage: StorageConfig::File(file) }
 }
 
 /// Storages cannot be compared directly, because their options contain the disk.
@@ -137,6 +142,8 @@ fn every_key() {
           path other.fs
           blob-dir blobs
           create on
+          pack-schedule Monthly 1 3:00
+          pack-days 7
         </filestorage>
         <eventlog>
           level debug
@@ -204,7 +211,12 @@ fn every_key() {
         create: true,
         ..FileStorageOptions::new("other.fs")
     };
-    assert_storages(&config, &[file_storage("main", main, 15), file_storage("other", other, 25)]);
+    let mut other = file_storage("other", other, 25);
+    if let StorageConfig::File(file) = &mut other.storage {
+        let plan = PackSchedule { schedule: "monthly 1 03:00".parse().unwrap(), days: 7 };
+        file.pack_schedule = Some((plan, Location::File { path: "zeo.conf".into(), line: 29 }));
+    }
+    assert_storages(&config, &[file_storage("main", main, 15), other]);
     let file = FileSetup {
         path: "zeo.log".into(),
         rotation: Rotation::Time { when: When::Weekday(6), interval: 2, old_files: 3 },

@@ -56,7 +56,7 @@ macro_rules! ranks {
 ranks! {
     // -- start, stop and configuration
 
-    /// Whether the watch thread must end.
+    /// Whether the watch thread, or the thread that packs by schedule, must end.
     Watch permits [];
     /// The open listeners of a server.
     Listeners permits [];

@@ -4,15 +4,17 @@ use std::path::PathBuf;
 
 use super::client::{self, CLIENTSTORAGE, ZEOCLIENT};
 use crate::base::ids::Tid;
+use crate::base::schedule::Schedule;
 #[cfg(feature = "test-storages")]
 use crate::config::TestStorage;
-use crate::config::zconfig::datatypes::{self, Datatype};
+use crate::config::zconfig::datatypes::{self, Bounds, Datatype, Unit};
 use crate::config::zconfig::matcher::{AddedTypes, Child, Content, KnownTo, SectionType, key, required_key};
-use crate::config::zconfig::{ConfigError, Section, quoted};
+use crate::config::zconfig::{ConfigError, Location, Section, quoted};
 use crate::config::{
     BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig,
     OwnStorageConfig, StorageConfig, ZlibStorageConfig,
 };
+use crate::server::pack_schedule::{PACK_DAYS_DEFAULT, PackSchedule};
 use crate::storage::file::{FileStorageOptions, NewFileFormat};
 use crate::storage::{StorageKind, StorageKinds, StorageSettings};
 
@@ -31,6 +33,8 @@ static FILESTORAGE: SectionType = SectionType {
         key("pack-gc", Datatype::Boolean).default("true").known(KnownTo::Since("ZODB 3.9")),
         key("pack-keep-old", Datatype::Boolean).default("true").known(KnownTo::Since("ZODB 3.9")),
         key("pack-refuse-large-removals", Datatype::Boolean).default("false").known(KnownTo::Own),
+        key("pack-schedule", Datatype::Custom(|text| schedule(text).map(drop))).known(KnownTo::Own),
+        key("pack-days", Datatype::Bounded(&PACK_DAYS)).known(KnownTo::Own),
         key("pack-max-rate", Datatype::Custom(|text| pack_rate(text).map(drop))).known(KnownTo::Own),
         // Python's server writes the format of the Python that runs it.
         key("new-file-format", Datatype::Custom(|text| new_file_format(text).map(drop)))
@@ -38,6 +42,9 @@ static FILESTORAGE: SectionType = SectionType {
             .known(KnownTo::Own),
     ]),
 };
+
+/// Days of history that a pack by schedule keeps.
+static PACK_DAYS: Bounds = Bounds { unit: Unit::Count, least: 0, most: 36500, or_none: false };
 
 /// The storage inside a layer.
 const fn base_slot() -> Child {
@@ -230,7 +237,10 @@ fn demo_storage(own: &StorageKinds, section: &Section) -> Result<DemoStorageConf
         // Names are unique, so at most one has this name.
         if inner.name.as_deref() == Some("changes") {
             demo.changes = Some(storage);
-        } else if demo.base.replace(storage).is_some() {
+            continue;
+        }
+        refuse_pack_schedule(&storage, "the base of a <demostorage> is never packed")?;
+        if demo.base.replace(storage).is_some() {
             return Err(ConfigError::at(
                 &inner.start,
                 "too many base storages; name the one for changes 'changes'",
@@ -312,7 +322,9 @@ fn before_storage(own: &StorageKinds, section: &Section) -> Result<BeforeStorage
             ),
         },
     };
-    Ok(BeforeStorageConfig { before, base: base(own, section)? })
+    let base = base(own, section)?;
+    refuse_pack_schedule(&base, "the storage in <before> is never packed")?;
+    Ok(BeforeStorageConfig { before, base })
 }
 
 fn own_storage(
@@ -363,7 +375,44 @@ fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {
         ..defaults
     };
     options.check().map_err(|error| ConfigError::at(&section.start, format!("<filestorage>: {error}")))?;
-    Ok(FileStorageConfig { options, location: section.start.clone() })
+    let pack_schedule = pack_schedule(section, options.read_only)?;
+    Ok(FileStorageConfig { options, pack_schedule, location: section.start.clone() })
+}
+
+/// The keys `pack-schedule` and `pack-days`.
+fn pack_schedule(
+    section: &Section,
+    read_only: bool,
+) -> Result<Option<(PackSchedule, Location)>, ConfigError> {
+    let days = section.get("pack-days", |text| datatypes::bounded(text, &PACK_DAYS))?.flatten();
+    let Some(schedule) = section.get("pack-schedule", schedule)? else {
+        return match section.value("pack-days") {
+            Some(days) => Err(ConfigError::at(
+                &days.location,
+                "pack-days is for the packs of pack-schedule, which is not given",
+            )),
+            None => Ok(None),
+        };
+    };
+    let location = section.value("pack-schedule").map_or(&section.start, |value| &value.location);
+    if read_only {
+        return Err(ConfigError::at(location, "pack-schedule: a file that is only read cannot be packed"));
+    }
+    // The bound of the key is far below.
+    let days = days.map_or(PACK_DAYS_DEFAULT, |days| u32::try_from(days).unwrap_or(u32::MAX));
+    Ok(Some((PackSchedule { schedule, days }, location.clone())))
+}
+
+fn schedule(text: &str) -> Result<Schedule, String> {
+    text.parse().map_err(|why| format!("{} is not a schedule: {why}", quoted(text)))
+}
+
+/// Refuses a schedule in a storage for which it would have no effect.
+fn refuse_pack_schedule(storage: &StorageConfig, why: &str) -> Result<(), ConfigError> {
+    match storage.pack_schedule() {
+        Some((_, location)) => Err(ConfigError::at(location, format!("pack-schedule: {why}"))),
+        None => Ok(()),
+    }
 }
 
 /// The blob directory. An empty path means none, as in Python.
