@@ -6,6 +6,7 @@ mod extensions;
 mod holder;
 mod numbers;
 mod open;
+mod pack_time;
 mod progress;
 mod prompt;
 pub mod runzeo;

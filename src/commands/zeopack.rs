@@ -14,10 +14,10 @@ use getopts::{Matches, Options, ParsingStyle};
 
 use crate::base::address::Address;
 use crate::base::cancel::Cancel;
-use crate::base::clock::{Stopwatch, since_1970};
-use crate::base::local_time::LocalTime;
+use crate::base::clock::Stopwatch;
 use crate::client::dial::{DialError, DialOptions, dial};
 use crate::client::link::{self, EndCause, Link, LinkError, LinkOptions, Receiver};
+use crate::commands::pack_time::PackTime;
 use crate::wire::answers::{AnswerError, ServerPush};
 use crate::wire::calls::Call;
 use crate::wire::value::Value;
@@ -27,7 +27,6 @@ const CONNECT_MAX: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(1);
 /// Interval of progress updates on a terminal.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-const DAY: f64 = 86400.0;
 
 /// One storage to pack.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -39,9 +38,7 @@ struct Target {
 #[derive(Debug)]
 struct Task {
     targets: Vec<Target>,
-    days: i64,
-    /// Hour, minute, second of the day.
-    time: Option<[u32; 3]>,
+    time: PackTime,
 }
 
 /// The command line.
@@ -63,7 +60,7 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let time = pack_time(&task);
+    let time = task.time.seconds();
     let mut code = ExitCode::SUCCESS;
     for target in &task.targets {
         if let Err(message) = pack(target, time) {
@@ -115,11 +112,8 @@ fn read_command_line(program: &str, arguments: &[OsString]) -> Result<Wanted, St
         return Ok(Wanted::Print(format!("zeopack {}\n", env!("CARGO_PKG_VERSION"))));
     }
     let targets = targets(&matches)?;
-    let days = matches
-        .opt_str("days")
-        .map_or(Ok(0), |days| days.parse().map_err(|_| format!("-d: '{days}' is not a number of days")))?;
-    let time = matches.opt_str("time").map(|time| time_of_day(&time)).transpose()?;
-    Ok(Wanted::Pack(Task { targets, days, time }))
+    let time = PackTime::of(matches.opt_str("days").as_deref(), matches.opt_str("time").as_deref())?;
+    Ok(Wanted::Pack(Task { targets, time }))
 }
 
 fn targets(matches: &Matches) -> Result<Vec<Target>, String> {
@@ -175,32 +169,6 @@ fn tcp_target(server: &str) -> Result<Target, String> {
 
 fn port_of(text: &str) -> Result<u16, String> {
     text.parse().ok().filter(|&port| port > 0).ok_or_else(|| format!("'{text}' is not a port"))
-}
-
-/// `HH[:MM[:SS]]`
-fn time_of_day(text: &str) -> Result<[u32; 3], String> {
-    let wrong = || format!("-t: '{text}' is not HH[:MM[:SS]]");
-    let mut time = [0; 3];
-    let mut parts = text.split(':');
-    for (slot, limit) in time.iter_mut().zip([23, 59, 59]) {
-        if let Some(part) = parts.next() {
-            *slot = part.parse().ok().filter(|&number| number <= limit).ok_or_else(wrong)?;
-        }
-    }
-    if parts.next().is_some() { Err(wrong()) } else { Ok(time) }
-}
-
-/// Seconds since 1970.
-fn pack_time(task: &Task) -> f64 {
-    let now = since_1970().as_secs_f64();
-    let day = match task.time {
-        Some([hour, minute, second]) => {
-            let wanted = f64::from((hour * 60 + minute) * 60 + second);
-            now.floor() - LocalTime::at(now as i64).second_of_day() as f64 + wanted
-        }
-        None => now,
-    };
-    day - task.days as f64 * DAY
 }
 
 /// Why a storage was not packed.
@@ -392,16 +360,11 @@ mod tests {
 
     #[test]
     fn times() {
-        assert_eq!(task("a:1 -t 3 --days=4").unwrap().time, Some([3, 0, 0]));
-        assert_eq!(task("a:1 -t 23:59:58").unwrap().time, Some([23, 59, 58]));
-        for wrong in ["-t 24", "-t 1:60", "-t 1:2:3:4", "-t x", "-d x"] {
+        let days = task("a:1 -d 2").unwrap().time.seconds();
+        let hours = task("a:1 -t 3 --days=4").unwrap().time.seconds();
+        assert!(hours < days, "{hours} {days}");
+        for wrong in ["-t 24", "-d x"] {
             assert!(task(&format!("a:1 {wrong}")).is_err(), "{wrong}");
         }
-        let now = since_1970().as_secs_f64();
-        let days = pack_time(&task("a:1 -d 2").unwrap());
-        assert!((now - days - 2.0 * DAY).abs() < 5.0);
-        let midnight = pack_time(&task("a:1 -t 0").unwrap());
-        assert!(midnight <= now && now - midnight < DAY + 3601.0);
-        assert_eq!(LocalTime::at(midnight as i64).second_of_day() % 3600, 0);
     }
 }

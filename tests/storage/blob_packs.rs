@@ -12,7 +12,7 @@ use crate::support::storage::commit_staged;
 use runzeo::ids::{Oid, Tid};
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
-use runzeo::storage::{Result, StorageError};
+use runzeo::storage::{PackRequest, Result, StorageError};
 
 /// A pack as the server requests it: these records have no references to each other, the root refers to all.
 fn pack(storage: &FileStorage, time: f64, gc: bool) -> Result<()> {
@@ -21,6 +21,16 @@ fn pack(storage: &FileStorage, time: f64, gc: bool) -> Result<()> {
 
 /// The same; `beside` is called during the pack.
 fn pack_beside(storage: &FileStorage, time: f64, gc: bool, beside: &(dyn Fn() + Sync)) -> Result<()> {
+    with_request(time, gc, beside, |request| storage.pack(request))
+}
+
+/// Calls `run` with such a request.
+fn with_request<T>(
+    time: f64,
+    gc: bool,
+    beside: &(dyn Fn() + Sync),
+    run: impl FnOnce(&PackRequest<'_>) -> T,
+) -> T {
     let references = |record: &[u8], oids: &mut Vec<Oid>| {
         beside();
         if let Some(list) = record.strip_prefix(b"root ") {
@@ -29,13 +39,7 @@ fn pack_beside(storage: &FileStorage, time: f64, gc: bool, beside: &(dyn Fn() + 
         Ok(())
     };
     let progress = runzeo::storage::PackProgress::default();
-    storage.pack(&runzeo::storage::PackRequest {
-        time,
-        gc: Some(gc),
-        references: &references,
-        progress: &progress,
-        removals: None,
-    })
+    run(&PackRequest { time, gc: Some(gc), references: &references, progress: &progress, removals: None })
 }
 
 #[test]
@@ -51,7 +55,14 @@ fn a_pack_takes_out_the_blobs_that_it_leaves_out() {
         let garbage = commit_staged(&storage, stage(&storage, 2, Tid::ZERO, b"garbage").unwrap()).unwrap();
         helpers::commit(&storage, &[(0, root, b"root \x01")]).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(10));
-        pack(&storage, Tid::now().to_unix() + 1.0, true).unwrap();
+        let plan_of = |time: f64, gc: bool| {
+            let plan = with_request(time, gc, &|| (), |request| storage.plan_pack(request)).unwrap();
+            (plan.blobs, plan.blob_bytes)
+        };
+        let now = Tid::now().to_unix() + 1.0;
+        let plans = [plan_of(first.to_unix(), true), plan_of(now, true), plan_of(now, false)];
+        assert_eq!(plans, [(0, 0), (2, 5 + 7), (1, 5)]);
+        pack(&storage, now, true).unwrap();
 
         assert_eq!(read(&storage, 1, second).unwrap(), b"second");
         assert!(!blobs.path(Oid(1), first).exists() && !blobs.oid_dir(Oid(2)).exists());

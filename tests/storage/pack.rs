@@ -10,7 +10,7 @@ use crate::support::pythons::python;
 use crate::support::storage::*;
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::pickle::refs::references;
-use runzeo::storage::file::{FileStorage, FileStorageOptions};
+use runzeo::storage::file::{FileStorage, FileStorageOptions, PackPlan};
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest, References, Removals, Result, Staged, StorageError, TidAt};
 
@@ -84,11 +84,13 @@ fn packs_to_the_same_bytes_as_python() {
             let path = dir.path().join(format!("{number}.before"));
             let before = std::fs::read(&path).unwrap();
             let storage = open(&path);
+            let plan = planned(&path, time.parse().unwrap(), gc == "1");
             let packed = pack(&storage, time.parse().unwrap(), Some(gc == "1"));
             // The index has the same objects as a scan.
             let objects = storage.object_count();
             storage.close().unwrap();
             let ours = std::fs::read(&path).unwrap();
+            check_plan(&plan, &packed, &before, &ours, objects, line);
             std::fs::remove_file(dir.path().join(format!("{number}.before.index"))).unwrap();
             let scanned = open(&path);
             assert_eq!(scanned.object_count(), objects, "{line}");
@@ -116,6 +118,45 @@ fn packs_to_the_same_bytes_as_python() {
         }
         assert!(compared > 5, "{name}: {compared} compared");
     }
+}
+
+/// The plan of a pack of the file, which another storage has open.
+fn planned(path: &Path, time: f64, gc: bool) -> PackPlan {
+    let options = FileStorageOptions { read_only: true, ..FileStorageOptions::new(path) };
+    let progress = PackProgress::default();
+    let request =
+        PackRequest { time, gc: Some(gc), references: &references, progress: &progress, removals: None };
+    open_with(options).unwrap().plan_pack(&request).unwrap()
+}
+
+/// What a plan says is what the pack then does.
+fn check_plan(
+    plan: &PackPlan,
+    packed: &Result<()>,
+    before: &[u8],
+    after: &[u8],
+    objects_after: u64,
+    line: &str,
+) {
+    let dangling = plan.dangling.iter().map(|dangling| dangling.to).collect::<Vec<_>>();
+    match packed {
+        Ok(()) => assert_eq!(dangling, [], "{line}"),
+        Err(StorageError::Missing(oid)) => {
+            return assert!(dangling.contains(oid), "{line}: {oid} {dangling:?}");
+        }
+        Err(error) => panic!("{line}: {error}"),
+    }
+    let [before_len, after_len] = [before, after].map(|bytes| bytes.len() as u64);
+    assert_eq!((plan.size, plan.size_after), (before_len, after_len), "{line}: {plan:?}");
+    assert_eq!(plan.objects.before - plan.objects.removed, objects_after, "{line}: {plan:?}");
+    let [before, after] = [before, after].map(records_of);
+    let counts = |all: &[(Tid, Vec<_>)]| {
+        let records: usize = all.iter().map(|(_, records)| records.len()).sum();
+        [all.len() as u64, records as u64]
+    };
+    let removals = [plan.transactions, plan.revisions];
+    assert_eq!(removals.map(|removal| removal.before), counts(&before), "{line}");
+    assert_eq!(removals.map(|removal| removal.before - removal.removed), counts(&after), "{line}");
 }
 
 /// Data; `None` for an object that is gone.

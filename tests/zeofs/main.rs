@@ -8,7 +8,7 @@ mod damage;
 mod diff;
 mod dump;
 mod files;
-mod follow;
+mod pack_plan;
 mod random;
 mod recover;
 mod refs;

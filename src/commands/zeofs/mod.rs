@@ -3,8 +3,8 @@
 //! Exit status: 0 done; 1 the file cannot be read, or the output not written; 2 the command line is wrong; 4 done, and
 //! the file is not as it should be.
 //!
-//! - `selection`, `text`, `brief`: the options and the words that the commands have in common
-//! - `dump`, `tail`, `check`, `stats`, `refs`, `trees`, `oid`, `diff`, `recover`: one command each
+//! - `selection`, `text`: the options and the words that the commands have in common
+//! - `dump`, `tail`, `check`, `stats`, `refs`, `oid`, `pack_plan`, `recover`: one command each
 //! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
 
 mod brief;
@@ -14,6 +14,7 @@ mod dump;
 mod follow;
 mod new_file;
 mod oid;
+mod pack_plan;
 mod python;
 mod recover;
 mod refs;
@@ -38,7 +39,7 @@ const COMMANDS: &[Subcommand] = &[
     refs::COMMAND,
     trees::COMMAND,
     oid::COMMAND,
-    diff::COMMAND,
+    pack_plan::COMMAND,
     recover::COMMAND,
 ];
 
@@ -78,7 +79,7 @@ Usage: {program} COMMAND [options] FILE
   refs        references to objects that are not there
   trees       whether its BTrees are whole
   oid         one object: revisions, references, a way from the root
-  diff        what one file has and another one has not
+  pack-plan   what a pack would remove
   recover     a copy of what can be read of a damaged file
 
   {program} COMMAND --help    the options of a command

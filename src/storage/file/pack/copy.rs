@@ -125,10 +125,11 @@ impl<'a> Copier<'a> {
         let new_tpos = self.out.end();
         let mut pos = txn.first;
         let mut any = false;
+        let mut apart = Vec::new();
         while pos < txn.tend {
             let record = file.record(txn, pos)?;
             let next = pos + record.header.record_len();
-            if self.is_reachable(record.header.oid, pos) {
+            if self.reach.keeps(record.header.oid, pos) {
                 if !any {
                     self.push_txn_header(file, txn, PACKED)?;
                     any = true;
@@ -138,15 +139,8 @@ impl<'a> Copier<'a> {
                 let (to_come, kept) = self.reach.index.marked_pos(record.header.oid);
                 // Of two records of an object in one transaction, the one that counts keeps the blob.
                 let is_double = if to_come { kept < txn.tend } else { any && kept >= new_tpos };
-                if !is_double && let Some((at, header)) = file.data_place(pos, &record)? {
+                if !is_double && let Some(data) = file.resolved_data(pos, &record, &mut apart)? {
                     let tid = (kept != 0).then_some(record.header.tid);
-                    let mut apart = Vec::new();
-                    let data = if at == pos && header.data_len <= BUF_LEN as u64 {
-                        file.bytes(at + DATA_HEADER_LEN as u64, header.data_len as usize)?
-                    } else {
-                        self.old.log.read_data(at, &header, &mut apart)?;
-                        &apart
-                    };
                     removals.left_out(record.header.oid, tid, data)?;
                 }
             }
@@ -160,11 +154,6 @@ impl<'a> Copier<'a> {
             self.last_tid = txn.header.tid;
         }
         Ok(())
-    }
-
-    fn is_reachable(&self, oid: Oid, pos: u64) -> bool {
-        self.reach.index.marked_pos(oid) == (true, pos)
-            || (!self.reach.pointed.is_empty() && self.reach.pointed.contains_key(&pos))
     }
 
     /// Copies a record with data in place of a back-pointer, and with `prev` 0.

@@ -13,7 +13,8 @@
 //! pack begins again, and fails after a few attempts. Nothing is removed from `Data.fs` before the last step. What an
 //! earlier pack kept (`Data.fs.old`) is removed after the first step, to make room.
 //!
-//! `run` is what the steps share, `pace` slows them down, `guard` admits one pack at a time.
+//! `plan` counts what a pack would do. `run` is what the steps share, `pace` slows them down, `guard` admits one pack
+//! at a time.
 //!
 //! All but the last step runs beside commits and reads without a lock. Memory: the new index (8 to 16 bytes an object;
 //! it then replaces the old one), at most 8 bytes an object for positions yet to be visited, and a few bytes for each
@@ -23,7 +24,8 @@ mod copy;
 mod guard;
 pub mod leftovers;
 pub(crate) mod out;
-pub(crate) mod pace;
+mod pace;
+mod plan;
 mod reach;
 mod run;
 mod sequential;
@@ -36,6 +38,8 @@ use log::{info, warn};
 use self::copy::Copier;
 pub use self::guard::Packing;
 use self::pace::Pace;
+pub use self::plan::{PackPlan, Removal};
+pub use self::reach::Dangling;
 use self::reach::Reach;
 use self::run::{PackRun, REST_MAX, ROUNDS_MAX, Stop};
 use super::FileStorage;
@@ -70,6 +74,7 @@ impl Pack for FileStorage {
             storage: self,
             core,
             request,
+            is_plan: false,
             is_logged: LOGGED.admits(None, ""),
             phase: "",
             pace: self.options.pack_max_rate.map(Pace::new),

@@ -44,9 +44,31 @@ pub struct Reach {
     pub object_count: u64,
     /// Lower bound on the length of the new file.
     pub len_min: u64,
+    /// Of a plan: the number of references to objects that did not exist at the pack time, and the first of them. A
+    /// pack ends at the first one.
+    pub dangling_count: u64,
+    pub dangling: Vec<Dangling>,
 }
 
+/// A reference to an object that does not exist at the pack time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Dangling {
+    /// The object whose record has the reference. `None`: the root object itself does not exist.
+    pub from: Option<Oid>,
+    /// The object that does not exist.
+    pub to: Oid,
+}
+
+/// The number of references in [`Reach::dangling`].
+const DANGLING_MAX: usize = 10_000;
+
 impl Reach {
+    /// Whether the record of `oid` at `pos`, before the pack time, is kept and not copied yet.
+    pub fn keeps(&self, oid: Oid, pos: u64) -> bool {
+        self.index.marked_pos(oid) == (true, pos)
+            || (!self.pointed.is_empty() && self.pointed.contains_key(&pos))
+    }
+
     /// Finds what is reachable from transactions up to `end`, and from those that are committed during the search.
     /// `None`: the file has already been packed to this time or a later one.
     pub fn find(
@@ -70,6 +92,8 @@ impl Reach {
             searched_to: None,
             object_count,
             len_min: end.saturating_sub(pack_pos),
+            dangling_count: 0,
+            dangling: Vec::new(),
         };
         if gc {
             let mut marker = Marker {
@@ -159,7 +183,7 @@ impl Marker<'_, '_> {
         if self.reach.index.is_empty() {
             return Ok(());
         }
-        self.object(Oid::ZERO)?;
+        self.object(Oid::ZERO, None)?;
         self.follow()
     }
 
@@ -204,7 +228,7 @@ impl Marker<'_, '_> {
             pos += record.header.record_len();
         }
         file.check_end(txn)?;
-        oids.drain(..).try_for_each(|oid| self.object(oid))?;
+        oids.drain(..).try_for_each(|oid| self.object(oid, None))?;
         // At once, because the next transaction may replace a revision that is current now.
         self.follow()
     }
@@ -217,7 +241,7 @@ impl Marker<'_, '_> {
         core.pins.for_each(|volume, oid, back| {
             pack.restored_references(volume, oid, back, &mut data, &mut oids)
         })?;
-        oids.into_iter().try_for_each(|oid| self.object(oid))?;
+        oids.into_iter().try_for_each(|oid| self.object(oid, None))?;
         self.follow()
     }
 
@@ -232,10 +256,17 @@ impl Marker<'_, '_> {
         }
     }
 
-    fn object(&mut self, oid: Oid) -> Result<()> {
+    /// Marks an object. `from`: the object that refers to it, if it matters.
+    fn object(&mut self, oid: Oid, from: Option<Oid>) -> Result<()> {
         match self.reach.index.mark(oid) {
             Marked::Now(pos) => self.push(pos),
             Marked::Before => {}
+            Marked::Missing if self.all_must_exist && self.pack.is_plan => {
+                self.reach.dangling_count += 1;
+                if self.reach.dangling.len() < DANGLING_MAX {
+                    self.reach.dangling.push(Dangling { from, to: oid });
+                }
+            }
             Marked::Missing if self.all_must_exist => return Err(StorageError::Missing(oid)),
             Marked::Missing => {}
         }
@@ -253,9 +284,9 @@ impl Marker<'_, '_> {
                 let (now, later) = rest.split_at(count);
                 rest = later;
                 for &pos in now {
-                    self.references(&run, pos, &mut oids)?;
+                    let from = self.references(&run, pos, &mut oids)?;
                     for oid in oids.drain(..) {
-                        self.object(oid)?;
+                        self.object(oid, Some(from))?;
                     }
                 }
                 self.seen += count as u64;
@@ -266,15 +297,15 @@ impl Marker<'_, '_> {
         Ok(())
     }
 
-    /// The oids that the record at `pos` refers to.
-    fn references(&mut self, run: &Run, pos: u64, oids: &mut Vec<Oid>) -> Result<()> {
+    /// The oids that the record at `pos` refers to. Returns the oid of the record.
+    fn references(&mut self, run: &Run, pos: u64, oids: &mut Vec<Oid>) -> Result<Oid> {
         let log = self.log;
         let record = log.parse_record(run.bytes(pos, DATA_HEADER_LEN + BACK_LEN), pos, None)?;
         let (oid, mut at, mut header) = (record.header.oid, pos, record.header);
         if header.data_len == 0 {
             match log.follow(oid, record.back)? {
                 Some(found) => (at, header) = found,
-                None => return Ok(()),
+                None => return Ok(oid),
             }
         }
         let len = header.data_len as usize;
@@ -290,7 +321,8 @@ impl Marker<'_, '_> {
                 &own
             }
         };
-        self.pack.references(oid, at, data, oids)
+        self.pack.references(oid, at, data, oids)?;
+        Ok(oid)
     }
 }
 

@@ -41,6 +41,8 @@ pub struct PackRun<'a> {
     pub storage: &'a FileStorage,
     pub core: &'a Core,
     pub request: &'a PackRequest<'a>,
+    /// Whether nothing is to be packed: see `plan`.
+    pub is_plan: bool,
     /// Whether the pack is logged.
     pub is_logged: bool,
     pub phase: &'static str,
@@ -101,7 +103,7 @@ impl PackRun<'_> {
             return Err(self.core.closed());
         }
         self.request.progress.done.store(done, Ordering::Relaxed);
-        if self.logged.passed() >= LOG_INTERVAL {
+        if self.logged.passed() >= LOG_INTERVAL && !self.is_plan {
             self.logged = Stopwatch::start();
             let total = self.request.progress.total.load(Ordering::Relaxed).max(1);
             info!(

@@ -118,6 +118,26 @@ impl<'a> Sequential<'a> {
         }
     }
 
+    /// The data of the record at `pos`, or of the one that its back-pointer leads to. `None` as for
+    /// [`Sequential::data_place`].
+    pub fn resolved_data<'s>(
+        &'s mut self,
+        pos: u64,
+        record: &Record,
+        apart: &'s mut Vec<u8>,
+    ) -> Result<Option<&'s [u8]>> {
+        match self.data_place(pos, record)? {
+            Some((at, header)) if at == pos => self.data(pos, &header, apart).map(Some),
+            // Read without the window, which would have to jump back and forth.
+            Some((at, header)) => {
+                apart.clear();
+                self.log.read_data(at, &header, apart)?;
+                Ok(Some(apart))
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Position and header of the record that has the data: this one, or the one that its back-pointer leads to.
     /// `None`: the object is deleted or un-created.
     pub fn data_place(&self, pos: u64, record: &Record) -> Result<Option<(u64, DataHeader)>> {
