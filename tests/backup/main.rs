@@ -1,5 +1,5 @@
-//! Backups: repositories of zeobackup and of repozo, what killed programs leave in them, and files that take the place of
-//! a `Data.fs`. `compat-tests/repozo/run` compares with Python's repozo.
+//! Backups: repositories of zeobackup and of repozo, what killed programs leave in them, and files that take the place
+//! of a `Data.fs`. `compat-tests/repozo/run` compares with Python's repozo.
 
 #[path = "../support/mod.rs"]
 mod support;

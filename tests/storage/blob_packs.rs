@@ -99,6 +99,57 @@ fn a_pack_takes_out_the_blobs_that_it_leaves_out() {
     }
 }
 
+/// A backup opens the file of the database before packs, and reads the blobs after them.
+#[test]
+fn what_packs_take_out_stays_while_a_backup_needs_it() {
+    for keep_old in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = FileStorageOptions { pack_keep_old: keep_old, ..options(dir.path()) };
+        let storage = helpers::open_with(options.clone()).unwrap();
+        let blobs = Arc::clone(storage.blobs().unwrap().dir().unwrap());
+        let root = helpers::commit(&storage, &[(0, Tid::ZERO, b"root \x01")]).unwrap();
+        let mut serials = vec![Tid::ZERO];
+        let mut commit = || {
+            let data = stage(&storage, 1, *serials.last().unwrap(), b"data").unwrap();
+            serials.push(commit_staged(&storage, data).unwrap());
+            serials.clone()
+        };
+        commit();
+        let first = commit()[1];
+        let pin = blobs.pin().unwrap().expect("a pin");
+        let now = || Tid::now().to_unix() + 1.0;
+        pack(&storage, now(), true).unwrap();
+        let old = dir.path().join("blobs.old");
+        let place = |tid| match keep_old {
+            true => old.join(blobs.path(Oid(1), tid).strip_prefix(blobs.base()).unwrap()),
+            false => blobs.path(Oid(1), tid),
+        };
+        assert!(place(first).exists());
+        let second = commit()[2];
+        match pack(&storage, now(), true) {
+            // The old blobs of both packs are there.
+            Ok(()) => assert!(keep_old && place(first).exists() && place(second).exists()),
+            Err(error) => {
+                assert!(!keep_old && error.to_string().contains("a backup needs blobs in "), "{error}");
+                // A restart removes nothing either.
+                storage.close().unwrap();
+                let storage = helpers::open_with(options).unwrap();
+                assert!(place(first).exists());
+                drop(pin);
+                helpers::commit(&storage, &[(0, root, b"root \x01")]).unwrap();
+                pack(&storage, now(), true).unwrap();
+                assert!(!place(first).exists() && !place(second).exists());
+                continue;
+            }
+        }
+        drop(pin);
+        let third = commit()[3];
+        pack(&storage, now(), true).unwrap();
+        let left = [first, second, third].map(|tid| place(tid).exists());
+        assert_eq!(left, [false, false, true]);
+    }
+}
+
 /// Two revisions of blob 1, and blob 2, which nothing refers to at the end. Then a pack with commits beside it.
 fn run_pack(dir: &Path, media: &Faulty, keep_old: bool) -> Result<()> {
     let options = FileStorageOptions { pack_keep_old: keep_old, ..faulty_options(dir, media) };

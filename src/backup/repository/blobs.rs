@@ -4,16 +4,17 @@
 //! otherwise a copy. Both are read once, for their sum.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::ProgressListener;
 use super::blob_list::{BlobEntry, Content, Revision};
 use super::error::{BackupError, Result};
 use super::known::KnownBlobs;
 use super::object::{ObjectKind, RunningId};
 use super::writing::Writing;
 use crate::base::fs::with_suffix;
-use crate::storage::blob::{BlobDir, BlobFile};
+use crate::storage::blob::{BlobDir, BlobFile, BlobPin};
 use crate::storage::media::{Access, Media};
 
 /// Bytes of a read.
@@ -23,26 +24,36 @@ const CHUNK_LEN: usize = 1 << 20;
 pub struct BlobSource {
     dir: Arc<BlobDir>,
     /// What the last pack has removed is kept there until the next one.
-    old: Option<Arc<BlobDir>>,
+    old: PathBuf,
+    media: Arc<dyn Media>,
+    _pin: Option<BlobPin>,
 }
 
 impl BlobSource {
-    /// Opens a blob directory.
-    pub fn open(media: &Arc<dyn Media>, path: &Path) -> Result<BlobSource> {
+    /// Opens a blob directory. From here on packs of our server keep the blobs; so this comes before the file of the
+    /// database is opened.
+    pub fn open(media: &Arc<dyn Media>, path: &Path, listener: &dyn ProgressListener) -> Result<BlobSource> {
         let dir = BlobDir::open_on(media.clone(), path, true)?;
+        let pin = dir.pin().unwrap_or_else(|error| {
+            let path = path.display();
+            listener
+                .warning(&format!("{path}: packs cannot be told to keep blobs during the backup: {error}"));
+            None
+        });
         let old = with_suffix(dir.base(), ".old");
-        let old = if media.exists(&old) { Some(BlobDir::open_on(media.clone(), &old, true)?) } else { None };
-        Ok(BlobSource { dir, old })
+        Ok(BlobSource { dir, old, media: media.clone(), _pin: pin })
     }
 
     fn find(&self, revision: &Revision) -> Result<Option<BlobFile>> {
-        if let Some(file) = self.dir.find(revision.oid, revision.tid)? {
+        let Revision { oid, tid } = *revision;
+        if let Some(file) = self.dir.find(oid, tid)? {
             return Ok(Some(file));
         }
-        match &self.old {
-            Some(old) => Ok(old.find(revision.oid, revision.tid)?),
-            None => Ok(None),
+        // A pack may have taken it out, also since the backup began.
+        if !self.media.exists(&self.old) {
+            return Ok(None);
         }
+        Ok(BlobDir::open_on(self.media.clone(), &self.old, true)?.find(oid, tid)?)
     }
 }
 
@@ -109,7 +120,7 @@ fn reading(blob: &BlobFile) -> impl FnOnce(io::Error) -> BackupError {
 }
 
 /// Gives the blob's file a second name in `tmp`. `None`: the file system cannot, or does not allow it.
-fn link(writing: &mut Writing<'_>, blob: &BlobFile) -> Result<Option<std::path::PathBuf>> {
+fn link(writing: &mut Writing<'_>, blob: &BlobFile) -> Result<Option<PathBuf>> {
     let path = writing.temporary();
     let media = writing.repository().media.clone();
     if media.link(&blob.path, &path).is_err() {

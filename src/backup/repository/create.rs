@@ -78,7 +78,7 @@ pub fn create(
     let mut opened = Vec::new();
     // All are opened first, so that they are of about the same time.
     for source in &options.sources {
-        opened.push(Opened::open(repository, source)?);
+        opened.push(Opened::open(repository, source, listener)?);
     }
     let previous = repository.newest(listener)?;
     let mut writing = Writing::begin(repository)?;
@@ -130,14 +130,18 @@ struct Opened<'a> {
 }
 
 impl<'a> Opened<'a> {
-    fn open(repository: &Repository, source: &'a Source) -> Result<Opened<'a>> {
+    fn open(
+        repository: &Repository,
+        source: &'a Source,
+        listener: &dyn ProgressListener,
+    ) -> Result<Opened<'a>> {
         let media = &repository.media;
         let path = &source.path;
+        let blobs = source.blob_dir.as_ref().map(|dir| BlobSource::open(media, dir, listener)).transpose()?;
         let snapshot = Snapshot::open(media, path)?;
         let doing = || BackupError::io(format!("opening {}", path.display()));
         snapshot.file().sync().map_err(doing())?;
         let identity = snapshot.file().identity().map_err(doing())?;
-        let blobs = source.blob_dir.as_ref().map(|dir| BlobSource::open(media, dir)).transpose()?;
         Ok(Opened {
             source,
             file: DataFile::up_to(path, Arc::clone(snapshot.file()), snapshot.end())?,

@@ -10,7 +10,7 @@
 //! - `place`: from there to its final name, atomic with the transaction
 //! - `put`: brings files of a backup back
 //! - `client`: what a client of another server does with them
-//! - `sweep`: removes what a pack leaves out
+//! - `sweep`: removes what a pack leaves out; `pin`: not while a backup needs it
 //!
 //! A storage that keeps blobs opens a [`BlobDir`] and returns it from [`Storage::blobs`](super::Storage::blobs). At
 //! finish, before anything of the transaction is durable, it calls [`BlobDir::place`]; once the transaction is durable,
@@ -24,6 +24,7 @@ mod home;
 mod layout;
 mod marker;
 mod names;
+mod pin;
 mod place;
 mod put;
 mod staged;
@@ -32,6 +33,7 @@ mod sweep;
 pub use dir::{BlobDir, BlobFile};
 pub(crate) use layout::CACHE_DIRS;
 pub use layout::Layout;
+pub use pin::BlobPin;
 pub use place::Placement;
 pub use staged::{StagedBlob, Upload};
 pub(crate) use sweep::Sweep;

@@ -56,11 +56,25 @@ struct List {
 }
 
 impl<'a> Sweep<'a> {
-    /// Called before a pack. Removes what the last pack kept. `keep_old`: whether the old storage is kept.
+    /// Called before a pack. Removes what the last pack kept, unless a backup needs it: then the blobs of both packs
+    /// are kept together. `keep_old`: whether the old storage is kept.
+    ///
+    /// Errors: `Refused` if a backup needs what the last pack has not removed; `Io`.
     pub fn begin(dir: &Arc<BlobDir>, keep_old: bool, is_gone: &'a IsGone<'a>) -> Result<Sweep<'a>> {
-        dir.remove_old()?;
+        if !dir.is_pinned() {
+            dir.remove_old()?;
+        }
         // What the last pack could not remove.
         dir.finish_sweep(false, &|oid, tid| Ok(!is_gone(oid, tid)?))?;
+        if dir.open_list().map_err(StorageError::io(format!("reading {}", dir.list_path())))?.is_some() {
+            return Err(StorageError::Refused {
+                what: Refusal::BlobsNotPacked,
+                message: format!(
+                    "a backup needs blobs in {} that the last pack has taken out: pack when it has ended",
+                    dir.base().display()
+                ),
+            });
+        }
         let file = dir.root().and_then(|root| root.create(REMOVED.as_ref(), Readers::Owner));
         let file = file.map_err(StorageError::io(format!("creating {}", dir.list_path())))?;
         let list = Mutex::new(List { file, buf: Vec::new(), len: 0, is_needed: false });
@@ -93,8 +107,8 @@ impl Removals for Sweep<'_> {
     fn packed(&self) -> Result<()> {
         let mut list = self.list.lock();
         let swept = self.sweep(&list);
-        list.is_needed = swept.is_err();
-        swept.map_err(|error| {
+        list.is_needed = !matches!(swept, Ok(true));
+        swept.map(drop).map_err(|error| {
             let what = "the storage is packed, but some blobs that the pack dropped cannot be removed; the next pack or \
                         start tries again";
             match error {
@@ -112,10 +126,19 @@ impl Sweep<'_> {
         list.flush().map_err(StorageError::io(format!("writing {}", self.dir.list_path())))
     }
 
-    fn sweep(&self, list: &List) -> Result<()> {
+    /// Returns whether all was done.
+    fn sweep(&self, list: &List) -> Result<bool> {
+        if !self.keep_old && self.dir.is_pinned() {
+            info!(
+                target: TARGET,
+                "{}: a backup needs the blobs that the pack has taken out; the next pack or start removes them",
+                self.dir.base().display()
+            );
+            return Ok(false);
+        }
         let count = self.dir.sweep_listed(&*list.file, self.keep_old, self.is_gone)?;
         info!(target: TARGET, "{}: {count} blobs were {}", self.dir.base().display(), self.dir.fate(self.keep_old));
-        Ok(())
+        Ok(true)
     }
 
     /// The pack has failed, and the old storage is still the current one.
@@ -209,6 +232,9 @@ impl BlobDir {
     ) -> Result<()> {
         let doing = || StorageError::io(format!("reading {}", self.list_path()));
         let Some(file) = self.open_list().map_err(doing())? else { return Ok(()) };
+        if !keep_old && self.is_pinned() {
+            return Ok(());
+        }
         let unknown = Cell::new(None);
         let count = self.sweep_listed(&*file, keep_old, &|oid, tid| match is_committed(oid, tid) {
             Ok(is_committed) => Ok(!is_committed),
@@ -308,12 +334,14 @@ impl BlobDir {
             Some(old) => {
                 let (to, _) = make_dirs(old, &self.layout_path(oid))?;
                 match home.rename(&name, &*to, &name) {
+                    // If both names are of one file, because an earlier pack has linked it, nothing was renamed.
+                    Ok(()) => remove_if_there(&*home, &name),
                     // A part of the directory is on another disk.
                     Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                         copy(&*home.read(name.as_ref())?, &*to, &name, home.readers()?)?;
                         home.remove(&name)
                     }
-                    renamed => renamed,
+                    Err(error) => Err(error),
                 }
             }
         });
