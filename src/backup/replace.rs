@@ -23,7 +23,7 @@ use std::sync::Arc;
 use log::warn;
 
 use crate::base::fs::{dir_of, like, with_suffix};
-use crate::base::ids::Tid;
+use crate::base::ids::{Oid, Tid};
 use crate::storage::StorageError;
 use crate::storage::file::lock_file::LockFile;
 use crate::storage::file::replaced;
@@ -105,6 +105,8 @@ pub struct Replacement {
     file: Arc<dyn MediaFile>,
     /// Files that the server writes, too, and that were not there: they get the owner of the former file.
     made: Vec<PathBuf>,
+    /// Object ids up to this one were given out, says the backup.
+    given: Oid,
     _lock: LockFile,
 }
 
@@ -133,7 +135,21 @@ impl Replacement {
         let part = with_suffix(&data, ".part");
         let file =
             media.open(&part, Access::Truncate).map_err(io_error(format!("creating {}", part.display())))?;
-        Ok(Replacement { media, path: path.to_owned(), data, part, file, made, _lock: lock })
+        Ok(Replacement {
+            media,
+            path: path.to_owned(),
+            data,
+            part,
+            file,
+            made,
+            given: Oid::ZERO,
+            _lock: lock,
+        })
+    }
+
+    /// Tells that object ids up to this one were given out, also if the file that is there does not show it.
+    pub fn oids_given(&mut self, up_to: Oid) {
+        self.given = up_to;
     }
 
     /// The new file, for writing.
@@ -173,7 +189,7 @@ impl Replacement {
         }
         let saving = io_error(format!("saving {}", part_index.display()));
         new.save_index(&**media, part).map_err(saving)?;
-        if let Some(error) = replaced::remember(media, path, Tid::now())? {
+        if let Some(error) = replaced::remember(media, path, Tid::now(), self.given)? {
             warn!(
                 "{}: the file that is there cannot be read to its end: {error}. Clients may know transactions that the next \
                  server does not know of: if they refuse to connect, delete their cache files",

@@ -1,9 +1,8 @@
 //! Makes a backup: of each database as it is at one transaction, with what is new since the last backup.
 //!
-//! The file is opened once. What is before the end that it has then never changes, and a pack that gives its name to
-//! another file changes nothing either; so neither a server nor a lock is needed. Before anything refers to a
-//! transaction it is synced: a server answers a commit only after that, and a power cut could take back what it has
-//! not synced.
+//! The file is opened once, and read up to its last whole transaction. What is before that never changes, and a pack
+//! that gives its name to another file changes nothing either; so neither a server nor a lock is needed, nor an index.
+//! The file is synced first: a power cut could take back what a server has written and not synced.
 //!
 //! If the file is the one of the last backup, what follows is new. Otherwise (after a pack) the file is read again, and
 //! segments whose content is the same are taken over. Small segments at the end are written again together with what
@@ -29,7 +28,8 @@ use crate::inspect::data_file::DataFile;
 use crate::inspect::walk::{Part, Walk};
 use crate::storage::file::format::MAGIC_LEN;
 use crate::storage::file::pack::pace::Pace;
-use crate::storage::file::snapshot::Snapshot;
+use crate::storage::file::tail_note::TailNote;
+use crate::storage::media::Access;
 
 /// Bytes of a segment: the first transaction that reaches them ends it.
 const SEGMENT_LEN: u64 = 64 << 20;
@@ -118,13 +118,12 @@ fn new_stamp(time: &TimeSource, last: Option<&Stamp>) -> Stamp {
     Stamp::of_unix_millis(now.max(first))
 }
 
-/// A database at one transaction.
+/// The file of a database, with the length that it had when it was opened.
 struct Opened<'a> {
     source: &'a Source,
     file: DataFile,
     blobs: Option<BlobSource>,
-    end: u64,
-    last_tid: Tid,
+    /// Ids up to this one may have been given out, says the note of a server. Zero: it says nothing.
     oid_mark: Oid,
     id: FileId,
 }
@@ -138,23 +137,34 @@ impl<'a> Opened<'a> {
         let media = &repository.media;
         let path = &source.path;
         let blobs = source.blob_dir.as_ref().map(|dir| BlobSource::open(media, dir, listener)).transpose()?;
-        let snapshot = Snapshot::open(media, path)?;
         let doing = || BackupError::io(format!("opening {}", path.display()));
-        snapshot.file().sync().map_err(doing())?;
-        let identity = snapshot.file().identity().map_err(doing())?;
-        Ok(Opened {
+        let file = media.open(path, Access::Read).map_err(doing())?;
+        let identity = file.identity().map_err(doing())?;
+        let opened = Opened {
             source,
-            file: DataFile::up_to(path, Arc::clone(snapshot.file()), snapshot.end())?,
+            file: DataFile::of(path, Arc::clone(&file))?,
             blobs,
-            end: snapshot.end().max(MAGIC_LEN),
-            last_tid: snapshot.last_tid(),
-            oid_mark: snapshot.oid_mark().unwrap_or(Oid::ZERO),
+            oid_mark: TailNote::read(&**media, path).map_or(Oid::ZERO, |note| note.oid_mark),
             id: FileId { device: identity.device, inode: identity.inode, born: identity.born },
-        })
+        };
+        // After its length was read.
+        file.sync().map_err(doing())?;
+        Ok(opened)
     }
 
     fn magic(&self) -> String {
         String::from_utf8_lossy(&self.file.format().magic()).into_owned()
+    }
+
+    /// Where the last whole transaction ends. `from`: the end of a transaction.
+    fn end_after(&self, from: u64) -> Result<u64> {
+        let mut walk = Walk::from(&self.file, from);
+        while let Some(part) = walk.next_part()? {
+            if let Part::Ending(ending) = part {
+                return Ok(ending.pos);
+            }
+        }
+        Ok(walk.pos())
     }
 }
 
@@ -193,17 +203,21 @@ impl<'r> CreateRun<'_, 'r> {
         match previous {
             Some(previous) if !reread && copying.continues(previous)? => copying.append(previous)?,
             Some(previous) => copying.reread(previous)?,
-            None => copying.write(MAGIC_LEN, opened.end)?,
+            None => copying.write(MAGIC_LEN, opened.file.end())?,
         }
         let segments = copying.segments;
+        let oid_max = segments.iter().map(|segment| segment.oid_max).max();
         Ok(Database {
             name: opened.source.name.clone(),
             path: opened.source.path.display().to_string(),
             magic: opened.magic(),
-            len: opened.end,
-            last_tid: opened.last_tid,
+            len: segments.last().map_or(MAGIC_LEN, Segment::end),
+            last_tid: segments.iter().map(|segment| segment.last).max().unwrap_or(Tid::ZERO),
             packed_tid: segments.iter().map(|segment| segment.packed).max().unwrap_or(Tid::ZERO),
-            oid_mark: opened.oid_mark,
+            oid_mark: oid_max
+                .max(previous.map(|previous| previous.oid_mark))
+                .unwrap_or(Oid::ZERO)
+                .max(opened.oid_mark),
             has_blobs: opened.blobs.is_some(),
             file: opened.id,
             segments,
@@ -222,8 +236,8 @@ struct Copying<'a, 'b, 'r> {
 impl Copying<'_, '_, '_> {
     /// Whether the file is the one of the last backup, and has grown at most.
     fn continues(&mut self, previous: &Database) -> Result<bool> {
-        let Opened { id, end, .. } = *self.opened;
-        if previous.file != id || previous.magic != self.opened.magic() || previous.len > end {
+        let Opened { id, file, .. } = self.opened;
+        if previous.file != *id || previous.magic != self.opened.magic() || previous.len > file.end() {
             return Ok(false);
         }
         match previous.segments.last() {
@@ -233,7 +247,7 @@ impl Copying<'_, '_, '_> {
     }
 
     fn append(&mut self, previous: &Database) -> Result<()> {
-        let end = self.opened.end;
+        let end = self.opened.end_after(previous.len)?;
         let mut segments = previous.segments.as_slice();
         let mut start = previous.len;
         while let [rest @ .., last] = segments
@@ -259,7 +273,11 @@ impl Copying<'_, '_, '_> {
         let mut segment = segments.next();
         // What is not written yet begins at `pending`; the transactions of `segment` begin at `start`.
         let (mut pending, mut start) = (MAGIC_LEN, MAGIC_LEN);
+        let mut end = MAGIC_LEN;
         while let Some(part) = walk.next_part()? {
+            if !matches!(part, Part::Ending(_)) {
+                end = walk.pos();
+            }
             let Part::Transaction(txn) = part else { continue };
             while let Some(before) = segment.filter(|segment| txn.header.tid > segment.last) {
                 self.take_over(before, start, txn.pos, &mut pending)?;
@@ -267,9 +285,9 @@ impl Copying<'_, '_, '_> {
             }
         }
         if let Some(segment) = segment {
-            self.take_over(segment, start, opened.end, &mut pending)?;
+            self.take_over(segment, start, end, &mut pending)?;
         }
-        self.write(pending, opened.end)
+        self.write(pending, end)
     }
 
     /// Takes a segment over if the bytes from `start` to `end` have its content; what is before them is written first.
@@ -315,7 +333,7 @@ impl Copying<'_, '_, '_> {
             && segment.blobs.list.is_none_or(|list| writing.has(ObjectKind::BlobList, &list))
     }
 
-    /// Writes the bytes from `start` to `end` as segments.
+    /// Writes the bytes from `start` to `end`, or to the last whole transaction before it, as segments.
     fn write(&mut self, start: u64, end: u64) -> Result<()> {
         let mut pos = start;
         while pos < end {
@@ -326,8 +344,9 @@ impl Copying<'_, '_, '_> {
                 meter.read(bytes.len() as u64);
                 object.write_all(bytes).map_err(BackupError::io(format!("writing {}", path.display())))
             })?;
-            if stretch.end <= pos {
-                return Err(self.opened.file.log().corrupt(pos, "the file cannot be read from here").into());
+            if stretch.end == pos {
+                self.run.writing.give_up(&path);
+                return Ok(());
             }
             let data = self.run.writing.finish(object)?;
             let segment = self.segment(pos, data.id, stretch)?;
@@ -348,6 +367,7 @@ impl Copying<'_, '_, '_> {
             first: stretch.first,
             last: stretch.last,
             packed: stretch.packed,
+            oid_max: stretch.oid_max,
             data,
             pointers: pointers.id,
             pointers_len: pointers.len,

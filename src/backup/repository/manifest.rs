@@ -113,6 +113,9 @@ pub struct Segment {
     /// See [`Database::packed_tid`].
     #[serde(with = "hex_tid")]
     pub packed: Tid,
+    /// The greatest id of its records.
+    #[serde(with = "hex_oid")]
+    pub oid_max: Oid,
     /// The content, of `len` bytes.
     pub data: ObjectId,
     pub pointers: ObjectId,
@@ -262,6 +265,7 @@ mod tests {
             first: Tid(7),
             last: Tid(9),
             packed: Tid::ZERO,
+            oid_max: Oid(3),
             data: ObjectId::of(b"data"),
             pointers: ObjectId::of(b"pointers"),
             pointers_len: 3,

@@ -74,7 +74,8 @@ pub fn restore(
 ) -> Result<Vec<Restored>> {
     let mut begun = Vec::new();
     for (target, (stamp, database)) in options.targets.iter().zip(choose(repository, options)?) {
-        let replacement = Replacement::begin(repository.media.clone(), &target.path)?;
+        let mut replacement = Replacement::begin(repository.media.clone(), &target.path)?;
+        replacement.oids_given(database.oid_mark);
         begun.push((target, stamp, database, replacement));
     }
     let until = options.until.unwrap_or(Tid(u64::MAX));

@@ -15,7 +15,7 @@
 
 use super::blob_list::Revision;
 use super::error::Result;
-use crate::base::ids::Tid;
+use crate::base::ids::{Oid, Tid};
 use crate::inspect::data_file::DataFile;
 use crate::inspect::record::plain;
 use crate::inspect::walk::{FoundRecord, FoundTxn, Part, RecordPart, Walk};
@@ -39,6 +39,8 @@ pub struct Stretch {
     pub last: Tid,
     /// The last transaction before which a pack has removed revisions; zero if there is none.
     pub packed: Tid,
+    /// The greatest id of its records.
+    pub oid_max: Oid,
     /// The blobs of its records.
     pub blobs: Vec<Revision>,
     /// What was found damaged, with positions.
@@ -48,8 +50,8 @@ pub struct Stretch {
 /// Number of findings that are kept for each stretch.
 const DAMAGE_MAX: usize = 100;
 
-/// Reads the parts of a file from `start` on, until `end` is reached, or `len_max` bytes after `start`. The content
-/// goes to `out`.
+/// Reads the parts of a file from `start` on, until `end` is reached, or `len_max` bytes after `start`, or what is not a
+/// whole transaction at the end of the file. The content goes to `out`.
 pub fn split(
     file: &DataFile,
     start: u64,
@@ -66,12 +68,13 @@ pub fn split(
     };
     while splitting.stretch.end < end && splitting.stretch.end - start < len_max {
         let Some(part) = splitting.walk.next_part()? else { break };
+        // What is not whole at the end of the file is no part of the stretch: a server may be writing it.
+        if matches!(part, Part::Ending(_)) {
+            break;
+        }
         let next = splitting.walk.pos().min(end);
         splitting.part(&part, next)?;
-        splitting.stretch.end = match part {
-            Part::Ending(_) => end,
-            _ => next,
-        };
+        splitting.stretch.end = next;
     }
     Ok(splitting.stretch)
 }
@@ -106,10 +109,7 @@ impl Splitting<'_> {
                 self.damaged(damage.pos, &damage.what);
                 self.other(damage.pos, next)
             }
-            Part::Ending(ending) => {
-                self.damaged(ending.pos, ending.kind.text());
-                self.other(ending.pos, self.file.end())
-            }
+            Part::Ending(_) => Ok(()),
         }
     }
 
@@ -148,6 +148,7 @@ impl Splitting<'_> {
 
     fn record(&mut self, record: &FoundRecord) -> Result<()> {
         let FoundRecord { pos, header, back } = *record;
+        self.stretch.oid_max = self.stretch.oid_max.max(header.oid);
         let distance = |pointer: u64| if pointer == 0 { 0 } else { pos - pointer };
         put_number(&mut self.stretch.pointers, distance(header.prev));
         (self.out)(&DataHeader { prev: 0, tloc: 0, ..header }.encode())?;

@@ -23,57 +23,68 @@ use crate::storage::{Result, StorageError};
 /// file that cannot be read is described by the note and the index that it has; the reason is returned then.
 ///
 /// If nothing is left that tells about it, clients may still know what was there. Then the note says that they know
-/// everything up to `now`, the present time.
-pub fn remember(media: &Arc<dyn Media>, path: &Path, now: Tid) -> Result<Option<StorageError>> {
+/// everything up to `now`, the present time. `given`: ids up to this one were given out, says another source.
+pub fn remember(media: &Arc<dyn Media>, path: &Path, now: Tid, given: Oid) -> Result<Option<StorageError>> {
     let note = TailNote::read(&**media, path);
-    let known =
-        note.as_ref().and_then(|note| note.about.as_ref().map(|about| about.seen.max(note.synced_tid)));
-    let mark = note.as_ref().map(|note| note.oid_mark);
+    let noted = note.as_ref().map_or(Oid::ZERO, |note| note.oid_mark);
+    let about = note.and_then(|note| {
+        let about = note.about?;
+        Some(About { seen: about.seen.max(note.synced_tid), ..about })
+    });
+    let known = Known { about, noted, given, now };
     if !media.exists(path) {
-        remember_index(media, path, known, mark, now)?;
+        known.remember_index(media, path)?;
         return Ok(None);
     }
     let old = match Snapshot::open(media, path) {
         Ok(old) => old,
         Err(error) => {
-            remember_index(media, path, known, mark, now)?;
+            known.remember_index(media, path)?;
             return Ok(Some(error));
         }
     };
     if old.end() <= MAGIC_LEN {
-        remember_index(media, path, known, mark, now)?;
+        known.remember_index(media, path)?;
         return Ok(None);
     }
-    let oid_mark = mark.max(old.oid_mark()).unwrap_or(Oid::ZERO);
-    if known.is_some_and(|known| known >= old.max_tid()) && mark >= Some(oid_mark) {
+    let oid_mark = old.oid_mark().unwrap_or(Oid::ZERO).max(noted).max(given);
+    let seen = known.about.as_ref().map_or(Tid::ZERO, |about| about.seen);
+    if seen >= old.max_tid() && noted >= oid_mark {
         return Ok(None);
     }
     let log = Log::new(path.to_owned(), old.file().clone(), old.end());
-    let seen = old.max_tid().max(known.unwrap_or(Tid::ZERO));
-    let about = familiar::about_log(&**media, &log, old.last_tid(), seen, State::Closed);
+    let about = familiar::about_log(&**media, &log, old.last_tid(), old.max_tid().max(seen), State::Closed);
     let changed = old.file().identity().map_or(0, |identity| identity.changed);
     write(media, path, about, oid_mark, changed).map(|()| None)
 }
 
-/// Without a readable file and without a note (`known`) the saved index tells where the file ended.
-fn remember_index(
-    media: &Arc<dyn Media>,
-    path: &Path,
-    known: Option<Tid>,
-    mark: Option<Oid>,
+/// What is known without the file.
+struct Known {
+    /// What the note tells, if there is one; `seen` is everything that it knows of.
+    about: Option<About>,
+    /// The mark of the note.
+    noted: Oid,
+    /// See [`remember`].
+    given: Oid,
     now: Tid,
-) -> Result<()> {
-    if known.is_some() {
-        return Ok(());
+}
+
+impl Known {
+    /// Without a readable file and without a note the saved index tells where the file ended.
+    fn remember_index(self, media: &Arc<dyn Media>, path: &Path) -> Result<()> {
+        let mark = self.noted.max(self.given);
+        if let Some(about) = self.about {
+            return if self.noted == mark { Ok(()) } else { write(media, path, about, mark, 0) };
+        }
+        // An index that cannot be read tells nothing, and the next start says so.
+        let saved = index_file::load(&**media, path).ok().flatten().filter(|saved| saved.pos > MAGIC_LEN);
+        let (start, indexed) = match &saved {
+            Some(saved) => (saved.pos, saved.oid_mark.max(saved.objects().map(|(oid, _)| oid).last())),
+            None => (MAGIC_LEN, None),
+        };
+        let about = About { start, seen: self.now, state: State::Closed, ..About::default() };
+        write(media, path, about, mark.max(indexed.unwrap_or(Oid::ZERO)), 0)
     }
-    // An index that cannot be read tells nothing, and the next start says so.
-    let saved = index_file::load(&**media, path).ok().flatten().filter(|saved| saved.pos > MAGIC_LEN);
-    let (start, mark) = match &saved {
-        Some(saved) => (saved.pos, mark.max(saved.oid_mark).max(saved.objects().map(|(oid, _)| oid).last())),
-        None => (MAGIC_LEN, mark),
-    };
-    let about = About { start, seen: now, state: State::Closed, ..About::default() };
-    write(media, path, about, mark.unwrap_or(Oid::ZERO), 0)
 }
 
 fn write(media: &Arc<dyn Media>, path: &Path, about: About, oid_mark: Oid, until: u64) -> Result<()> {
