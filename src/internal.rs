@@ -40,6 +40,9 @@ pub mod base {
     pub mod level {
         pub use crate::base::level::{ALL, CRITICAL};
     }
+    pub mod shared_dir {
+        pub use crate::base::shared_dir::Dir;
+    }
     pub mod sync {
         pub use crate::base::sync::{Arc, AtomicUsize, Condvar, Mutex, Ordering, Rank, Ranked};
     }
@@ -277,6 +280,9 @@ pub mod auth {
 }
 
 pub mod storage {
+    pub mod blob {
+        pub use crate::storage::blob::relayout::Relayout;
+    }
     pub mod before {
         pub use crate::storage::before::Before;
     }

@@ -72,6 +72,7 @@ impl Dir {
         Ok(Dir { fd, path: path.to_owned() })
     }
 
+    /// The path with which it was opened, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -150,14 +151,17 @@ impl Dir {
         }
     }
 
+    /// Removes an empty directory.
     pub fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
         Ok(unlinkat(&self.fd, name, AtFlags::REMOVEDIR)?)
     }
 
+    /// Removes a file or a link.
     pub fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(unlinkat(&self.fd, name, AtFlags::empty())?)
     }
 
+    /// Renames a file. Durable only after [`Dir::sync`] of both directories.
     pub fn rename(&self, name: &OsStr, to: &Dir, to_name: &OsStr) -> io::Result<()> {
         Ok(renameat(&self.fd, name, &to.fd, to_name)?)
     }

@@ -1,4 +1,4 @@
-//! Which process has a cache file or a `Data.fs` open.
+//! Which process has a cache file, a `Data.fs` or a directory open.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -20,6 +20,19 @@ pub(super) fn holder(path: &Path) -> Option<u32> {
             [_, "FLOCK", _, "WRITE", pid, file, ..] if *file == wanted => pid.parse().ok(),
             _ => None,
         }
+    })
+}
+
+/// A process that has something in this directory open, as the system lists it; not this one. `None`: none, or one that
+/// this process may not see.
+pub(super) fn user_of(dir: &Path) -> Option<u32> {
+    let dir = fs::canonicalize(dir).ok()?;
+    let numbers =
+        fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.filter(|pid| *pid != std::process::id()).find(|pid: &u32| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd"));
+        let mut paths = open.into_iter().flatten().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        paths.any(|path| path.starts_with(&dir))
     })
 }
 

@@ -27,17 +27,26 @@ impl Progress {
 
     /// Shows how many bytes were read. Reads the clock: not to be called for each record.
     pub(super) fn show(&mut self, done: u64) {
+        let total = self.total;
+        self.show_text(|| match total {
+            Some(total) if total > 0 => format!("{} % read", done.min(total) * 100 / total),
+            _ => format!("{} MB read", done >> 20),
+        });
+    }
+
+    /// Shows how many things were done.
+    pub(super) fn show_count(&mut self, done: u64, things: &str) {
+        self.show_text(|| format!("{done} {things}"));
+    }
+
+    fn show_text(&mut self, text: impl FnOnce() -> String) {
         if self.shown.unwrap_or(self.begun).passed() < INTERVAL {
             return;
         }
         self.shown = Some(Stopwatch::start());
         let seconds = self.begun.passed().as_secs();
-        let share = match self.total {
-            Some(total) if total > 0 => format!("{} %", done.min(total) * 100 / total),
-            _ => format!("{} MB", done >> 20),
-        };
         // Without a terminal to write to there is no progress to show.
-        _ = write!(io::stderr(), "\r{}: {share} read, {seconds} s\x1b[K", self.name);
+        _ = write!(io::stderr(), "\r{}: {}, {seconds} s\x1b[K", self.name, text());
     }
 
     /// Removes the line.

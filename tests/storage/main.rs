@@ -25,5 +25,6 @@ mod pack_crash;
 mod pack_damage;
 mod pack_limits;
 mod python;
+mod relayout;
 mod shared_blob_dir;
 mod undo;

@@ -8,6 +8,8 @@ mod damage;
 mod diff;
 mod dump;
 mod files;
+mod follow;
+mod layout;
 mod pack_plan;
 mod random;
 mod recover;

@@ -3,8 +3,9 @@
 //! Exit status: 0 done; 1 the file cannot be read, or the output not written; 2 the command line is wrong; 4 done, and
 //! the file is not as it should be.
 //!
-//! - `selection`, `text`: the options and the words that the commands have in common
-//! - `dump`, `tail`, `check`, `stats`, `refs`, `oid`, `pack_plan`, `recover`: one command each
+//! - `selection`, `text`, `brief`: the options and the words that the commands have in common
+//! - `dump`, `tail` with `follow`, `check`, `stats`, `refs`, `trees`, `oid`, `diff`, `pack_plan`, `recover`, `layout`:
+//!   one command each
 //! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
 
 mod brief;
@@ -12,6 +13,7 @@ mod check;
 mod diff;
 mod dump;
 mod follow;
+mod layout;
 mod new_file;
 mod oid;
 mod pack_plan;
@@ -41,6 +43,7 @@ const COMMANDS: &[Subcommand] = &[
     oid::COMMAND,
     pack_plan::COMMAND,
     recover::COMMAND,
+    layout::COMMAND,
 ];
 
 /// The program `zeofs`. `program` is the name by which it was called, perhaps the name of a tool of ZODB; `arguments`
@@ -81,6 +84,7 @@ Usage: {program} COMMAND [options] FILE
   oid         one object: revisions, references, a way from the root
   pack-plan   what a pack would remove
   recover     a copy of what can be read of a damaged file
+  layout      of a blob directory: which it is, and another one
 
   {program} COMMAND --help    the options of a command
   --help, --version           print this, or the version

@@ -10,6 +10,7 @@
 //! - `place`: from there to its final name, atomic with the transaction
 //! - `put`: brings files of a backup back
 //! - `client`: what a client of another server does with them
+//! - `relayout`: changes the layout of a directory
 //! - `sweep`: removes what a pack leaves out; `pin`: not while a backup needs it
 //!
 //! A storage that keeps blobs opens a [`BlobDir`] and returns it from [`Storage::blobs`](super::Storage::blobs). At
@@ -27,6 +28,7 @@ mod names;
 mod pin;
 mod place;
 mod put;
+pub(crate) mod relayout;
 mod staged;
 mod sweep;
 
