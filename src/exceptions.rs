@@ -161,6 +161,7 @@ fn class_of_refusal(what: Refusal) -> (&'static str, &'static str) {
         | Refusal::TidOrder
         | Refusal::IterationEnded
         | Refusal::Pack
+        | Refusal::PackCancelled
         | Refusal::BlobsNotPacked => (POS_EXCEPTION, "StorageError"),
     }
 }

@@ -50,6 +50,7 @@ mod lanes;
 pub(crate) mod library;
 pub(crate) mod link;
 pub(crate) mod options;
+mod packs;
 mod past;
 mod prepare;
 pub(crate) mod recent;

@@ -18,6 +18,7 @@ use super::connector::{Connector, ConnectorOptions, RetryLimits};
 use super::dial::DialOptions;
 use super::iterate::OidPool;
 use super::options::ClientOptions;
+use super::packs;
 use super::prepare::Prepares;
 use super::results;
 use super::timeline::{Listener, News};
@@ -530,6 +531,7 @@ impl Blobs for ClientStorage {
 
 impl Pack for ClientStorage {
     fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
-        self.pack_at(request.time)
+        let can_cancel = self.upstream.info().instance.is_some();
+        packs::pack(&self.upstream.in_use()?.link, request.time, request.progress, can_cancel)
     }
 }

@@ -18,8 +18,9 @@ use crate::base::clock::Stopwatch;
 use crate::client::dial::{DialError, DialOptions, dial};
 use crate::client::link::{self, EndCause, Link, LinkError, LinkOptions, Receiver};
 use crate::commands::pack_time::PackTime;
-use crate::wire::answers::{AnswerError, ServerPush};
+use crate::wire::answers::{Answer, AnswerError, ServerPush};
 use crate::wire::calls::Call;
+use crate::wire::protocol::INSTANCE_KEY;
 use crate::wire::value::Value;
 
 /// Upper bound on the wait for a server that is being started, as in Python.
@@ -38,7 +39,15 @@ struct Target {
 #[derive(Debug)]
 struct Task {
     targets: Vec<Target>,
-    time: PackTime,
+    work: Work,
+}
+
+/// What is done with each storage.
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    Pack(PackTime),
+    /// End the pack that is running.
+    Cancel,
 }
 
 /// The command line.
@@ -60,11 +69,14 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let time = task.time.seconds();
     let mut code = ExitCode::SUCCESS;
     for target in &task.targets {
-        if let Err(message) = pack(target, time) {
-            eprintln!("Error packing storage {} in {}: {message}", target.storage, target.address);
+        let (doing, done) = match task.work {
+            Work::Pack(time) => ("packing", pack(target, time.seconds())),
+            Work::Cancel => ("cancelling the pack of", cancel(target)),
+        };
+        if let Err(message) = done {
+            eprintln!("Error {doing} storage {} in {}: {message}", target.storage, target.address);
             code = ExitCode::from(1);
         }
     }
@@ -86,6 +98,10 @@ Up to when (default: now):
   -d, --days N                 keep what was current N days ago and since
   -t, --time HH[:MM[:SS]]      at this time of the day, local
 
+Instead of packing:
+  --cancel                     end the pack that is running in a server of
+                               runzeo, also one by schedule: all stays as it was
+
 Older ways to say what to pack:
   -h HOST  -p PORT  -U PATH  -S STORAGE
 
@@ -93,7 +109,8 @@ Older ways to say what to pack:
 
 The server goes on serving while it packs. {program} waits for it, and tells a
 terminal how far it is. A server that does not answer is waited for one minute.
-Exit status: 0 all were packed; 1 one was not; 2 the command line is wrong.
+Exit status: 0 all were packed, or no pack is running any more; 1 one was not,
+or could not be cancelled; 2 the command line is wrong.
 "
     )
 }
@@ -103,7 +120,7 @@ fn read_command_line(program: &str, arguments: &[OsString]) -> Result<Wanted, St
     options.parsing_style(ParsingStyle::FloatingFrees);
     options.optopt("d", "days", "", "").optopt("t", "time", "", "").optmulti("u", "unix", "", "");
     options.optopt("h", "", "", "").optopt("p", "", "", "").optopt("U", "", "", "").optopt("S", "", "", "");
-    options.optflag("", "help", "").optflag("", "version", "");
+    options.optflag("", "help", "").optflag("", "version", "").optflag("", "cancel", "");
     let matches = options.parse(arguments).map_err(|problem| problem.to_string())?;
     if matches.opt_present("help") || arguments.is_empty() {
         return Ok(Wanted::Print(help(program)));
@@ -113,7 +130,14 @@ fn read_command_line(program: &str, arguments: &[OsString]) -> Result<Wanted, St
     }
     let targets = targets(&matches)?;
     let time = PackTime::of(matches.opt_str("days").as_deref(), matches.opt_str("time").as_deref())?;
-    Ok(Wanted::Pack(Task { targets, time }))
+    let work = match matches.opt_present("cancel") {
+        true if matches.opts_present(&["d".into(), "t".into()]) => {
+            return Err("--cancel does not go with -d or -t, which are for a pack".into());
+        }
+        true => Work::Cancel,
+        false => Work::Pack(time),
+    };
+    Ok(Wanted::Pack(Task { targets, work }))
 }
 
 fn targets(matches: &Matches) -> Result<Vec<Target>, String> {
@@ -195,15 +219,47 @@ impl Receiver for IgnorePushes {
 }
 
 fn pack(target: &Target, time: f64) -> Result<(), String> {
+    with_link(target, |link| wait_for_pack(link, target, time).map_err(|error| error.to_string()))
+}
+
+/// Calls `run` with a link that is registered.
+fn with_link(target: &Target, run: impl FnOnce(&Link) -> Result<(), String>) -> Result<(), String> {
     let link = connect(target)?;
     let register = Call::Register { storage: &target.storage, read_only: true };
-    let registered = match link.call(&register, None, |answer| answer.done()) {
+    let registered = ask(&link, &register, |answer| answer.done());
+    let done = registered.map_err(|error| error.to_string()).and_then(|()| run(&link));
+    link.close();
+    done
+}
+
+/// Waits for the answer to a call.
+fn ask<T: Send + 'static>(
+    link: &Link,
+    call: &Call<'_>,
+    read: impl FnOnce(Answer<'_>) -> Result<T, AnswerError> + Send + 'static,
+) -> Result<T, PackError> {
+    match link.call(call, None, read) {
         Ok(done) => done.map_err(PackError::Refused),
         Err(error) => Err(PackError::Lost(error)),
-    };
-    let packed = registered.and_then(|()| wait_for_pack(&link, target, time));
-    link.close();
-    packed.map_err(|error| error.to_string())
+    }
+}
+
+/// Ends the pack that is running, and waits for its end.
+fn cancel(target: &Target) -> Result<(), String> {
+    with_link(target, |link| {
+        let value =
+            |call: &Call<'_>| ask(link, call, |answer| answer.value()).map_err(|error| error.to_string());
+        if item(&value(&Call::GetInfo)?, INSTANCE_KEY).is_none() {
+            return Err("Python's servers cannot cancel a pack".into());
+        }
+        let name = format!("{} {}", target.address, target.storage);
+        match value(&Call::CancelPack)? {
+            Value::None => println!("{name}: no pack is running"),
+            Value::Bool(true) => println!("{name}: the pack is cancelled"),
+            _ => return Err("the pack has ended by itself: it could not be cancelled any more".into()),
+        }
+        Ok(())
+    })
 }
 
 /// A link that waits for as long as a pack takes.
@@ -282,15 +338,17 @@ fn wait_for_pack(link: &Link, target: &Target, time: f64) -> Result<(), PackErro
     }
 }
 
+/// The value of a key of a dict.
+fn item<'v>(dict: &'v Value, name: &str) -> Option<&'v Value> {
+    let Value::Dict(items) = dict else { return None };
+    items.iter().find(|(key, _)| key.string() == Some(name.as_bytes())).map(|(_, value)| value)
+}
+
 /// The progress of the pack, if the server reports it: `{'pack': {'done': ..., 'total': ...}}`.
 fn done_of(status: &Value) -> Option<f64> {
-    let get = |value: &Value, name: &str| -> Option<Value> {
-        let Value::Dict(items) = value else { return None };
-        items.iter().find(|(key, _)| key.string() == Some(name.as_bytes())).map(|(_, value)| value.clone())
-    };
-    let pack = get(status, "pack")?;
-    match (get(&pack, "done")?, get(&pack, "total")?) {
-        (Value::Int(done), Value::Int(total)) if total > 0 => Some(done as f64 / total as f64),
+    let pack = item(status, "pack")?;
+    match (item(pack, "done")?, item(pack, "total")?) {
+        (Value::Int(done), Value::Int(total)) if *total > 0 => Some(*done as f64 / *total as f64),
         _ => None,
     }
 }
@@ -360,10 +418,14 @@ mod tests {
 
     #[test]
     fn times() {
-        let days = task("a:1 -d 2").unwrap().time.seconds();
-        let hours = task("a:1 -t 3 --days=4").unwrap().time.seconds();
+        let time = |arguments: &str| match task(arguments).unwrap().work {
+            Work::Pack(time) => time.seconds(),
+            Work::Cancel => panic!("{arguments}"),
+        };
+        let (days, hours) = (time("a:1 -d 2"), time("a:1 -t 3 --days=4"));
         assert!(hours < days, "{hours} {days}");
-        for wrong in ["-t 24", "-d x"] {
+        assert!(matches!(task("a:1 --cancel").unwrap().work, Work::Cancel));
+        for wrong in ["-t 24", "-d x", "--cancel -d 1", "--cancel --time 3"] {
             assert!(task(&format!("a:1 {wrong}")).is_err(), "{wrong}");
         }
     }

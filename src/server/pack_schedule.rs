@@ -12,13 +12,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::base::level::{ERROR, INFO};
+use crate::base::level::{ERROR, INFO, WARNING};
 use crate::base::schedule::Schedule;
 use crate::base::sync::Arc;
 use crate::server::Server;
 use crate::server::client_log::{SCHEDULED_PACKS, log_without_peer};
 use crate::server::hosted::Hosted;
-use crate::server::packs;
+use crate::server::packs::{self, PackFailure};
 
 /// `pack-days`, if it is not given: as in plone.recipe.zeoserver.
 pub const PACK_DAYS_DEFAULT: u32 = 1;
@@ -142,8 +142,8 @@ fn pack(hosted: &Hosted, plan: &PackSchedule) -> bool {
     let packed = packs::pack(hosted, time);
     match &packed {
         Ok(()) => log(INFO, format_args!("complete")),
-        Err(error) => log(
-            ERROR,
+        Err(PackFailure { error, is_cancelled }) => log(
+            if *is_cancelled { WARNING } else { ERROR },
             format_args!(
                 "ended with an error: {error}. It is tried again at its next time; zeopack can pack before"
             ),

@@ -1,8 +1,9 @@
 //! Counters of one storage, in the words of `server_status` and `ruok`, which monitoring tools read.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::base::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, rank};
+use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, rank};
 use crate::base::timestamp::Civil;
 use crate::storage::PackProgress;
 use crate::wire::value::Value;
@@ -46,14 +47,27 @@ impl Stats {
     }
 }
 
-/// How far the pack of a storage is, for `server_status`.
+/// The pack of a storage that is running, and the last one, for `server_status`.
 #[derive(Debug, Default)]
 pub struct PackStatus {
-    active: AtomicBool,
-    pub progress: PackProgress,
-    last: Mutex<Option<LastPack>, rank::LastPack>,
+    state: Mutex<PackState, rank::LastPack>,
+    ended: Condvar,
     /// Unix time of the next pack by schedule, in seconds. 0: there is none.
     next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct PackState {
+    running: Option<Arc<RunningPack>>,
+    last: Option<LastPack>,
+}
+
+/// One pack.
+#[derive(Debug, Default)]
+pub struct RunningPack {
+    progress: PackProgress,
+    /// Whether it was cancelled; set when it has ended.
+    is_cancelled: OnceLock<bool>,
 }
 
 /// How a pack ended.
@@ -65,31 +79,66 @@ pub struct LastPack {
     pub sizes: [u64; 2],
     /// `None`: it succeeded.
     pub error: Option<String>,
+    /// It failed because it was cancelled.
+    pub is_cancelled: bool,
 }
 
-/// The status is shown as long as this lives.
-pub struct PackShown<'a>(&'a PackStatus);
+/// The status is shown, and the pack can be cancelled, as long as this lives.
+pub struct PackShown<'a> {
+    status: &'a PackStatus,
+    pack: Arc<RunningPack>,
+}
+
+impl PackShown<'_> {
+    pub fn progress(&self) -> &PackProgress {
+        &self.pack.progress
+    }
+
+    /// The pack has ended.
+    pub fn end(self, last: LastPack) {
+        let _ = self.pack.is_cancelled.set(last.is_cancelled);
+        self.status.state.lock().last = Some(last);
+    }
+}
 
 impl Drop for PackShown<'_> {
     fn drop(&mut self) {
-        self.0.active.store(false, Ordering::Relaxed);
+        self.status.state.lock().running = None;
+        self.status.ended.notify_all();
     }
 }
 
 impl PackStatus {
     /// `None`: another one is under way.
     pub fn begin(&self) -> Option<PackShown<'_>> {
-        (!self.active.swap(true, Ordering::Relaxed)).then(|| PackShown(self))
+        let mut state = self.state.lock();
+        if state.running.is_some() {
+            return None;
+        }
+        let pack = Arc::new(RunningPack::default());
+        state.running = Some(Arc::clone(&pack));
+        Some(PackShown { status: self, pack })
     }
 
-    /// One has ended.
-    pub fn ended(&self, pack: LastPack) {
-        *self.last.lock() = Some(pack);
+    /// Cancels the pack that is running. `None`: there is none.
+    pub fn cancel(&self) -> Option<Arc<RunningPack>> {
+        let pack = self.state.lock().running.clone()?;
+        pack.progress.cancel();
+        Some(pack)
+    }
+
+    /// Waits until the pack has ended. Returns whether it was cancelled.
+    pub fn wait(&self, pack: &Arc<RunningPack>) -> bool {
+        let mut state = self.state.lock();
+        while state.running.as_ref().is_some_and(|running| Arc::ptr_eq(running, pack)) {
+            state = self.ended.wait(state);
+        }
+        pack.is_cancelled.get().copied().unwrap_or(false)
     }
 
     /// How the last one ended, since the server started: times in seconds, sizes in bytes.
     pub fn last(&self) -> Option<Value> {
-        let LastPack { began, took, sizes, error } = self.last.lock().clone()?;
+        let LastPack { began, took, sizes, error, .. } = self.state.lock().last.clone()?;
         let began = began.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
         let [before, after] = sizes.map(|size| Value::Int(i64::try_from(size).unwrap_or(i64::MAX)));
         Some(Value::dict([
@@ -115,12 +164,10 @@ impl PackStatus {
 
     /// `{'done': bytes, 'total': bytes}` while one is under way.
     pub fn value(&self) -> Option<Value> {
-        if !self.active.load(Ordering::Relaxed) {
-            return None;
-        }
+        let pack = self.state.lock().running.clone()?;
         let int = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
-        let done = self.progress.done.load(Ordering::Relaxed);
-        let total = self.progress.total.load(Ordering::Relaxed);
+        let done = pack.progress.done.load(Ordering::Relaxed);
+        let total = pack.progress.total.load(Ordering::Relaxed);
         Some(Value::dict([("done", int(done.min(total))), ("total", int(total))]))
     }
 }

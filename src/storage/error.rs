@@ -135,6 +135,8 @@ pub enum Refusal {
     GarbageCollection,
     /// A pack that could not be completed.
     Pack,
+    /// A pack that was cancelled.
+    PackCancelled,
     /// Removing the blobs that a completed pack has left out; the next pack or start continues it.
     BlobsNotPacked,
 }

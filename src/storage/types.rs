@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use super::{Result, StorageError};
+use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
 
 /// A revision that was read, and where its data is in the caller's buffer.
@@ -174,11 +175,31 @@ pub trait Removals: Sync {
 /// Appends the oids that a record refers to, one for each occurrence. The error says why the data is not a record.
 pub type References<'a> = dyn Fn(&[u8], &mut Vec<Oid>) -> std::result::Result<(), String> + Send + Sync + 'a;
 
-/// Progress of a pack: bytes of the file, or objects in a storage without a file.
+/// Progress of a pack: bytes of the file, or objects in a storage without a file. And the request to end it early.
 #[derive(Debug, Default)]
 pub struct PackProgress {
     /// What the pack has read.
     pub done: AtomicU64,
     /// What the pack has to read in all.
     pub total: AtomicU64,
+    cancel: Cancel,
+}
+
+impl PackProgress {
+    /// Asks the pack to end with an error, and to leave the storage as it is. It does so soon, unless it is about to
+    /// replace the storage, or has done so already: then it goes on to its end. A storage in memory, whose packs are
+    /// quick, may ignore this.
+    pub fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Whether [`PackProgress::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    /// For a storage that waits.
+    pub(crate) fn cancellation(&self) -> &Cancel {
+        &self.cancel
+    }
 }

@@ -6,7 +6,7 @@
 
 use super::availability::Method;
 use super::encoder::{self, Encoder};
-use super::protocol::{QUIET, UndoCall, Wire};
+use super::protocol::{CANCEL_PACK, QUIET, UndoCall, Wire};
 use super::request::MsgId;
 use super::value::Value;
 use crate::base::ids::{Oid, Tid};
@@ -31,6 +31,8 @@ pub enum Call<'a> {
     },
     /// [`QUIET`]
     Quiet,
+    /// [`CANCEL_PACK`]
+    CancelPack,
     /// At most 100.
     NewOids {
         count: u32,
@@ -220,7 +222,8 @@ impl Call<'_> {
         }
     }
 
-    /// The method that servers of this wire have for the call; `None` for [`Call::Quiet`] and [`Call::Other`].
+    /// The method that servers of this wire have for the call; `None` for methods that only this program has, and
+    /// [`Call::Other`].
     pub fn method(&self, wire: Wire) -> Option<Method> {
         Some(match self {
             Call::GetAuthProtocol => Method::GetAuthProtocol,
@@ -265,7 +268,7 @@ impl Call<'_> {
             Call::IteratorRecordStart { .. } => Method::IteratorRecordStart,
             Call::IteratorRecordNext { .. } => Method::IteratorRecordNext,
             Call::IteratorGc { .. } => Method::IteratorGc,
-            Call::Quiet | Call::Other { .. } => return None,
+            Call::Quiet | Call::CancelPack | Call::Other { .. } => return None,
         })
     }
 }
@@ -282,6 +285,7 @@ impl Wire {
                 (Some(method), _) => e.begin_request(id, method.name()),
                 (None, Call::Other { name, .. }) => e.begin_request(id, name),
                 (None, Call::Quiet) => e.begin_request(id, QUIET),
+                (None, Call::CancelPack) => e.begin_request(id, CANCEL_PACK),
                 (None, _) => {}
             }
             e.arguments(call);
@@ -304,6 +308,7 @@ enum Arg<'a> {
     Tid(Tid),
     OptionalTid(Option<Tid>),
     Int(i64),
+    Float(f64),
     Bool(bool),
     Bytes(&'a [u8]),
     Text(&'a str),
@@ -324,6 +329,7 @@ impl Encoder<'_> {
             | Call::Ping
             | Call::ServerStatus
             | Call::Quiet
+            | Call::CancelPack
             | Call::EndZeoVerify
             | Call::StoreBlobStart => self.args(&[]),
             Call::Register { storage, read_only } => self.args(&[Text(storage), Bool(read_only)]),
@@ -370,12 +376,7 @@ impl Encoder<'_> {
             Call::UndoInfo { first, last, specification } => {
                 self.args(&[Int(first), Int(last), Value(specification)]);
             }
-            Call::Pack { time, wait } => {
-                self.begin_tuple(2);
-                self.float(time);
-                self.bool(wait);
-                self.end_tuple(2);
-            }
+            Call::Pack { time, wait } => self.args(&[Arg::Float(time), Bool(wait)]),
             Call::IteratorStart { start, stop } => self.args(&[OptionalTid(start), OptionalTid(stop)]),
             Call::IteratorNext { iterator } | Call::IteratorRecordNext { iterator } => {
                 self.args(&[Int(iterator)]);
@@ -406,6 +407,7 @@ impl Encoder<'_> {
                 Arg::Tid(tid) | Arg::OptionalTid(Some(tid)) => self.tid(tid),
                 Arg::OptionalTid(None) | Arg::None => self.none(),
                 Arg::Int(value) => self.int(value),
+                Arg::Float(value) => self.float(value),
                 Arg::Bool(value) => self.bool(value),
                 Arg::Bytes(value) => self.bytes(value),
                 Arg::Text(value) => self.text(value),

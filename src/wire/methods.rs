@@ -49,6 +49,7 @@ pub(super) fn request<'a>(args: &Args<'_, 'a>) -> Result<Option<Request<'a>>, Re
         b"server_status", [], 0 => Request::ServerStatus;
         b"set_client_label", ["label"], 1 => Request::SetClientLabel { label: args.text(0)? };
         b"runzeo_quiet", [], 0 => Request::Quiet;
+        b"runzeo_cancel_pack", [], 0 => Request::CancelPack;
         b"new_oid", [], 0 => Request::NewOid;
         b"getTid", ["oid"], 1 => Request::GetTid { oid: args.oid(0)? };
         b"loadSerial", ["oid", "serial"], 2 =>

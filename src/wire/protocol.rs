@@ -87,6 +87,10 @@ pub const INSTANCE_KEY: &str = "runzeo_instance";
 /// a client, of which one hears all.
 pub const QUIET: &str = "runzeo_quiet";
 
+/// A method of this program's servers: ends the pack that is running. Returns None if there is none; when the pack has
+/// ended, True if it was cancelled, or False if it had gone too far, or failed by itself.
+pub const CANCEL_PACK: &str = "runzeo_cancel_pack";
+
 const Y: bool = true;
 const N: bool = false;
 

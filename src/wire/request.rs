@@ -84,6 +84,8 @@ pub enum Request<'a> {
     },
     /// [`QUIET`](super::protocol::QUIET)
     Quiet,
+    /// [`CANCEL_PACK`](super::protocol::CANCEL_PACK)
+    CancelPack,
     NewOid,
     NewOids {
         count: i64,

@@ -16,6 +16,7 @@ mod limits;
 mod log_lines;
 mod log_under_locks;
 mod order;
+mod pack_cancel;
 mod pack_schedule;
 mod pack_status;
 mod permissions;

@@ -115,11 +115,13 @@ fn classify(request: &Request<'_>) -> (usize, Class) {
         Request::Malformed { method, .. } if method == "register" => (52, Needed),
         Request::Malformed { .. } => (52, Reads),
         Request::Quiet => (53, Reads),
+        // Leaves the storage as it is. Clients that may pack may call it.
+        Request::CancelPack => (54, Reads),
     }
 }
 
 /// One more than the last number.
-const REQUESTS: usize = 54;
+const REQUESTS: usize = 55;
 
 type Call = (&'static str, Vec<Value>);
 
@@ -157,6 +159,7 @@ fn calls(wire: Wire) -> Vec<Call> {
         ("server_status", vec![]),
         ("set_client_label", vec![Value::text("label")]),
         ("runzeo_quiet", vec![]),
+        ("runzeo_cancel_pack", vec![]),
         ("new_oid", vec![]),
         ("new_oids", vec![Value::Int(2)]),
         ("getInvalidations", vec![tid()]),

@@ -175,7 +175,7 @@ fn run_pack(dir: &Path, media: &Faulty, keep_old: bool) -> Result<()> {
 
 /// Every record has its blob, also in the storage of before the pack if that is kept. Unless `is_power_cut`, every blob
 /// has its record.
-fn check_pack(dir: &Path, media: &Faulty, is_power_cut: bool, what: &str) {
+pub fn check_pack(dir: &Path, media: &Faulty, is_power_cut: bool, what: &str) {
     let storage = helpers::open_with(faulty_options(dir, media)).unwrap_or_else(|e| panic!("{what}: {e}"));
     let blobs = Arc::clone(storage.blobs().unwrap().dir().unwrap());
     let records = |storage: &FileStorage| {

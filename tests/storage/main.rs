@@ -21,6 +21,7 @@ mod model;
 mod pack;
 mod pack_again;
 mod pack_beside;
+mod pack_cancel;
 mod pack_crash;
 mod pack_damage;
 mod pack_limits;

@@ -37,6 +37,8 @@ struct Disk {
     calls: u64,
     fail_at: Option<(u64, Fault)>,
     fired: bool,
+    /// Called at a call, which then goes on.
+    action: Option<(u64, Box<dyn FnOnce() + Send>)>,
     dead: bool,
     random: u64,
     /// Number of starts of the machine, and of created files.
@@ -80,6 +82,9 @@ impl Disk {
             return Err(Fault::PowerCut);
         }
         self.calls += 1;
+        if let Some((_, action)) = self.action.take_if(|(n, _)| *n == self.calls) {
+            action();
+        }
         match self.fail_at {
             Some((n, fault)) if n == self.calls => {
                 self.fired = true;
@@ -103,6 +108,7 @@ impl Faulty {
             calls: 0,
             fail_at,
             fired: false,
+            action: None,
             dead: false,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             boot: 1,
@@ -138,6 +144,17 @@ impl Faulty {
         let mut disk = self.disk.lock().unwrap();
         disk.fail_at = Some((disk.calls + n, fault));
         disk.fired = false;
+    }
+
+    /// At the n-th call from now on, before it does anything, `action` is called. It must not use this disk.
+    pub fn call_at(&self, n: u64, action: impl FnOnce() + Send + 'static) {
+        let mut disk = self.disk.lock().unwrap();
+        disk.action = Some((disk.calls + n, Box::new(action)));
+    }
+
+    /// Whether the action of [`Faulty::call_at`] is still to come.
+    pub fn is_action_to_come(&self) -> bool {
+        self.disk.lock().unwrap().action.is_some()
     }
 
     pub fn calls(&self) -> u64 {

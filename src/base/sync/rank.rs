@@ -112,7 +112,7 @@ ranks! {
 
     /// The registered connections of a storage.
     Connections permits [];
-    /// How the last pack of a storage ended.
+    /// The pack of a storage that is running, and how the last one ended.
     LastPack permits [];
     /// The name of a client in log lines.
     Label permits [];

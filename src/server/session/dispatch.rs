@@ -179,6 +179,11 @@ impl Session {
                 hosted.publication.quiet(connection.id());
                 Answer::Value(Value::None)
             }
+            Request::CancelPack => {
+                connection.wait_for_room();
+                self.cancel_pack(registered, id, !is_async);
+                Answer::Given
+            }
             Request::NewOid => {
                 let oids = self.new_oids(registered, 1);
                 oids.map(|oids| oids.first().map_or(Value::None, |&oid| oid.into())).into()

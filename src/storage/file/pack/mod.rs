@@ -16,6 +16,9 @@
 //! `plan` counts what a pack would do. `run` is what the steps share, `pace` slows them down, `guard` admits one pack
 //! at a time.
 //!
+//! A pack that is cancelled, or whose storage is closed, ends with an error before the last step, as if the disk had
+//! failed: `run.rs` has the check.
+//!
 //! All but the last step runs beside commits and reads without a lock. Memory: the new index (8 to 16 bytes an object;
 //! it then replaces the old one), at most 8 bytes an object for positions yet to be visited, and a few bytes for each
 //! back-pointer from after the pack time to before it.
@@ -169,6 +172,7 @@ impl PackRun<'_> {
         };
         let keep_old = self.check_removal(&reach)? || storage.options.pack_keep_old;
         self.check_room(&reach)?;
+        self.check_wanted()?;
         self.is_old_removed |= storage.remove_old()?;
         // A transaction later than the last one is just being committed.
         let is_gone = |oid, tid| Ok(tid <= core.last_tid() && !storage.has_revision(oid, tid)?);

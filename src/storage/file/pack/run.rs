@@ -94,14 +94,28 @@ impl PackRun<'_> {
         self.phase = phase;
     }
 
-    /// Reports progress; called often. `done`: bytes, three times the file in all. Error: the storage is being closed.
-    pub fn at(&mut self, done: u64) -> Result<()> {
-        if let Some(pace) = &mut self.pace {
-            pace.keep(done, || self.core.closed.load(Ordering::Acquire));
-        }
+    /// Error: the storage is being closed, or the pack was cancelled. To be called before anything that takes long or
+    /// cannot be taken back, and not any more once the packed file has its name.
+    pub fn check_wanted(&self) -> Result<()> {
         if self.core.closed.load(Ordering::Acquire) {
             return Err(self.core.closed());
         }
+        if self.request.progress.is_cancelled() {
+            return Err(StorageError::Refused {
+                what: Refusal::PackCancelled,
+                message: "the pack was cancelled. The database is unchanged".into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Reports progress; called often. `done`: bytes, three times the file in all. Errors: those of `check_wanted`.
+    pub fn at(&mut self, done: u64) -> Result<()> {
+        let (core, progress) = (self.core, self.request.progress);
+        if let Some(pace) = &mut self.pace {
+            pace.keep(done, || core.closed.load(Ordering::Acquire) || progress.is_cancelled());
+        }
+        self.check_wanted()?;
         self.request.progress.done.store(done, Ordering::Relaxed);
         if self.logged.passed() >= LOG_INTERVAL && !self.is_plan {
             self.logged = Stopwatch::start();

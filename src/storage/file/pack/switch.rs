@@ -108,6 +108,8 @@ fn hold_and_replace(
 ) -> std::result::Result<(Arc<Volume>, Duration), Stop> {
     let core = pack.core;
     for _ in 0..TRIES_MAX {
+        // The last moment: what follows takes milliseconds, or waits for votes for at most `VOTE_TIMEOUT`.
+        pack.check_wanted()?;
         let mut later = Vec::new();
         let tried = core.lead_alone(|| {
             let begun = Stopwatch::start();
