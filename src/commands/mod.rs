@@ -2,6 +2,7 @@
 //!
 //! `run_with` is for programs that add something of their own, see [`Extensions`].
 
+mod backups;
 mod extensions;
 mod holder;
 mod numbers;

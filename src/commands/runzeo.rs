@@ -18,6 +18,7 @@ use crate::auth::Protocols;
 use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
 use crate::commands::Extensions;
+use crate::commands::backups::Backups;
 use crate::commands::open::{self, Prepared};
 use crate::config::{
     AuthenticationConfig, Config, Invocation, NamedStorage, SslConfig, UsageError, ZeoConfig,
@@ -207,11 +208,13 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     }
 
     server.pack_by_schedule(pack_schedules(config, &server)).map_err(cannot_start)?;
+    let backups = Backups::start(config, &TimeSource::default()).map_err(cannot_start)?;
 
     let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, tls.as_deref()) };
     log::debug!(target: RUNZEO, "({pid}) {program} stops");
     // First, so that no vote waits for a helper.
     resolver.stop();
+    backups.stop();
     server.stop();
     close_storages(&server);
     drop(sockets);

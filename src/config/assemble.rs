@@ -13,9 +13,12 @@ use std::path::{Path, PathBuf};
 use super::files;
 use super::options::{self, CommandLine, Options, UsageError};
 use super::schema::zeo::{ConflictResolverSection, DEFAULT_INVALIDATION_QUEUE_SIZE, ZeoSection};
-use super::schema::{self, eventlog, storages, zeo};
+use super::schema::{self, backup, eventlog, storages, zeo};
 use super::zconfig::{self, ConfigError, Location, Section, Surroundings, matcher, overrides};
-use super::{AuthenticationConfig, Config, FileStorageConfig, NamedStorage, StorageConfig, ZeoConfig};
+use super::{
+    AuthenticationConfig, BackupConfig, Config, FileStorageConfig, NamedStorage, StorageConfig, ZeoConfig,
+    databases_of,
+};
 use crate::auth::Settings;
 use crate::base::address::Address;
 use crate::conflict::HelperOptions;
@@ -137,7 +140,22 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
         limits: file.zeo.limits,
         conflict_resolver: conflict_resolver(file.zeo.conflict_resolver)?,
     };
-    Ok(Config { zeo, storages, log: file.log, exit_immediately: options.exit_immediately, warnings })
+    if let Some(backup) = file.backups.first()
+        && databases_of(storages.iter()).databases.is_empty()
+    {
+        return Err(format!(
+            "{}: <backup>: there is no <filestorage> that could be backed up",
+            backup.location
+        ));
+    }
+    Ok(Config {
+        zeo,
+        storages,
+        backups: file.backups,
+        log: file.log,
+        exit_immediately: options.exit_immediately,
+        warnings,
+    })
 }
 
 /// The newest protocol, or the one of `ZEO_SERVER_PROTOCOL`.
@@ -233,6 +251,7 @@ struct StorageSection {
 struct FileConfig {
     zeo: ZeoSection,
     storages: Vec<StorageSection>,
+    backups: Vec<BackupConfig>,
     log: LogSetup,
 }
 
@@ -257,6 +276,7 @@ impl FileConfig {
             match section.type_name.as_str() {
                 "zeo" => file.zeo = ZeoSection::from_section(section)?,
                 "eventlog" => file.log = eventlog::log_setup(section)?,
+                "backup" => file.backups.push(backup::backup(section)?),
                 _ if storages::is_storage(own, section) => {
                     file.storages.push(StorageSection {
                         name: section.name.clone(),

@@ -4,8 +4,11 @@ use std::fmt::Write;
 
 use super::schema::limits::unusual;
 use super::zconfig::datatypes::Unit;
-use super::{AuthenticationConfig, BeforeTime, Config, FileStorageConfig, StorageConfig, ZeoConfig};
+use super::{
+    AuthenticationConfig, BackupConfig, BeforeTime, Config, FileStorageConfig, StorageConfig, ZeoConfig,
+};
 use crate::auth::Settings;
+use crate::backup::repository::retention::Retention;
 use crate::base::address::Address;
 use crate::base::level;
 use crate::client::options::{ClientOptions, TlsOptions};
@@ -62,12 +65,38 @@ impl Config {
         for storage in &self.storages {
             line("storage", format!("'{}' {}", storage.name, describe_storage(&storage.storage)));
         }
+        for backup in &self.backups {
+            line("backup", describe_backup(backup));
+        }
         handlers(&self.log).into_iter().for_each(|handler| line("log", handler));
         for warning in &self.warnings {
             line("warning", warning.clone());
         }
         text
     }
+}
+
+fn describe_backup(backup: &BackupConfig) -> String {
+    let mut text = format!("to {}", backup.repository.display());
+    // Writing to a String cannot fail.
+    let mut add = |what: std::fmt::Arguments<'_>| {
+        let _ = write!(text, ", {what}");
+    };
+    if let Some(schedule) = backup.schedule {
+        add(format_args!("{schedule}"));
+    }
+    if let Some(interval) = backup.continuous {
+        add(format_args!("within {} of each commit", Unit::Seconds.show(interval.as_secs())));
+    }
+    if let Some(rate) = backup.rate_max {
+        add(format_args!("at most {rate} bytes a second"));
+    }
+    if let Some(Retention { last, daily, weekly, monthly }) = backup.retention {
+        let kept = [(last, "last"), (daily, "daily"), (weekly, "weekly"), (monthly, "monthly")];
+        let kept = kept.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));
+        add(format_args!("keeps {}", kept.collect::<Vec<_>>().join(", ")));
+    }
+    text
 }
 
 fn address(address: &Address) -> String {

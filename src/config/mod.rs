@@ -8,6 +8,8 @@
 //! cannot be read.
 
 mod assemble;
+mod backup;
+mod databases;
 mod describe;
 mod files;
 mod library;
@@ -28,6 +30,8 @@ use crate::server::limits::Limits;
 use crate::wire::protocol::Greeting;
 
 pub use assemble::{Invocation, authentication_of, from_command_line, storages_of};
+pub use backup::BackupConfig;
+pub use databases::{Databases, NamedDatabase, databases_of};
 
 pub use options::UsageError;
 #[cfg(feature = "test-storages")]
@@ -45,6 +49,8 @@ pub struct Config {
     pub zeo: ZeoConfig,
     /// In the order of the file, with unique names.
     pub storages: Vec<NamedStorage>,
+    /// What the server backs up by itself, and where to.
+    pub backups: Vec<BackupConfig>,
     /// What `<eventlog>` says.
     pub log: LogSetup,
     /// `--test`: start, print "testing exit immediately", stop.

@@ -5,6 +5,7 @@
 mod support;
 
 mod authentication;
+mod backups;
 mod blob_messages;
 mod cold_reads;
 mod commit_states;

@@ -3,7 +3,7 @@
 //! A blob's file never changes, so where the repository is on the same disk the object is a second name of it;
 //! otherwise a copy. Both are read once, for their sum.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub fn store(
     source: &BlobSource,
     known: &mut KnownBlobs<'_>,
     revisions: &[Revision],
-    each: &mut dyn FnMut(u64),
+    each: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Vec<BlobEntry>> {
     let mut entries = Vec::with_capacity(revisions.len());
     for revision in revisions {
@@ -80,79 +80,57 @@ pub fn store(
     Ok(entries)
 }
 
-fn store_one(writing: &mut Writing<'_>, blob: &BlobFile, each: &mut dyn FnMut(u64)) -> Result<Content> {
-    match link(writing, blob) {
-        Ok(Some(path)) => {
-            let mut sum = RunningId::default();
-            let len = read(blob, each, &mut |bytes| {
-                sum.update(bytes);
-                Ok(())
-            });
-            let content = Content { len: len.map_err(reading(blob))?, id: sum.id() };
-            writing.keep(&path, ObjectKind::Blob, &content.id, &*blob.file)?;
-            Ok(content)
-        }
-        Ok(None) => {
-            let mut object = writing.object(ObjectKind::Blob)?;
-            let path = object.path().to_owned();
-            let mut failed = None;
-            let len = read(blob, each, &mut |bytes| {
-                object.write_all(bytes).map_err(|error| {
-                    failed = Some(BackupError::io(format!("writing {}", path.display()))(error));
-                    io::Error::other("")
-                })
-            });
-            match (failed, len) {
-                (Some(error), _) => {
-                    writing.give_up(&path);
-                    Err(error)
-                }
-                (None, Err(error)) => Err(reading(blob)(error)),
-                (None, Ok(len)) => Ok(Content { len, id: writing.finish(object)?.id }),
-            }
-        }
-        Err(error) => Err(error),
+fn store_one(
+    writing: &mut Writing<'_>,
+    blob: &BlobFile,
+    each: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Content> {
+    if let Some(path) = link(writing, blob) {
+        let mut sum = RunningId::default();
+        let len = read(blob, &mut |bytes| {
+            sum.update(bytes);
+            each(bytes.len() as u64)
+        })?;
+        let content = Content { len, id: sum.id() };
+        writing.keep(&path, ObjectKind::Blob, &content.id, &*blob.file)?;
+        return Ok(content);
     }
-}
-
-fn reading(blob: &BlobFile) -> impl FnOnce(io::Error) -> BackupError {
-    BackupError::io(format!("reading {}", blob.path.display()))
+    let mut object = writing.object(ObjectKind::Blob)?;
+    let path = object.path().to_owned();
+    let len = read(blob, &mut |bytes| {
+        object.write_all(bytes).map_err(BackupError::io(format!("writing {}", path.display())))?;
+        each(bytes.len() as u64)
+    })?;
+    Ok(Content { len, id: writing.finish(object)?.id })
 }
 
 /// Gives the blob's file a second name in `tmp`. `None`: the file system cannot, or does not allow it.
-fn link(writing: &mut Writing<'_>, blob: &BlobFile) -> Result<Option<PathBuf>> {
+fn link(writing: &mut Writing<'_>, blob: &BlobFile) -> Option<PathBuf> {
     let path = writing.temporary();
     let media = writing.repository().media.clone();
-    if media.link(&blob.path, &path).is_err() {
-        return Ok(None);
-    }
+    media.link(&blob.path, &path).ok()?;
     // Other users may write to the directory of a blob: what was linked must be what was opened.
-    let is_same =
-        match (media.open(&path, Access::Read).and_then(|file| file.identity()), blob.file.identity()) {
-            (Ok(linked), Ok(opened)) => linked.is_same_file(&opened),
-            _ => false,
-        };
-    if is_same {
-        return Ok(Some(path));
+    let linked = media.open(&path, Access::Read).and_then(|file| file.identity());
+    match (linked, blob.file.identity()) {
+        (Ok(linked), Ok(opened)) if linked.is_same_file(&opened) => Some(path),
+        _ => {
+            writing.give_up(&path);
+            None
+        }
     }
-    writing.give_up(&path);
-    Ok(None)
 }
 
-fn read(
-    blob: &BlobFile,
-    each: &mut dyn FnMut(u64),
-    out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<u64> {
+/// Calls `each` with all bytes. Returns their number.
+fn read(blob: &BlobFile, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<u64> {
     let mut chunk = vec![0; usize::try_from(blob.len.clamp(1, CHUNK_LEN as u64)).unwrap_or(CHUNK_LEN)];
     let mut pos = 0;
     loop {
-        let len = blob.read_at(&mut chunk, pos)?;
+        let reading = BackupError::io(format!("reading {}", blob.path.display()));
+        let len = blob.read_at(&mut chunk, pos).map_err(reading)?;
         if len == 0 {
             return Ok(pos);
         }
-        out(chunk.get(..len).unwrap_or_default())?;
+        each(chunk.get(..len).unwrap_or_default())?;
         pos += len as u64;
-        each(len as u64);
     }
 }

@@ -17,7 +17,7 @@ use super::blob_list::{self, Revision};
 use super::blobs::{BlobSource, store};
 use super::error::{BackupError, Result};
 use super::known::KnownBlobs;
-use super::manifest::{Blobs, Database, FileId, Manifest, Segment, Stamp};
+use super::manifest::{Blobs, Database, FileId, Manifest, Segment, Stamp, Stay};
 use super::object::{ObjectId, ObjectKind, RunningId};
 use super::split::{Stretch, split};
 use super::writing::Writing;
@@ -33,6 +33,9 @@ use crate::storage::media::Access;
 
 /// Bytes of a segment: the first transaction that reaches them ends it.
 const SEGMENT_LEN: u64 = 64 << 20;
+
+/// Bytes after which the listener is told.
+const REPORT_LEN: u64 = 256 << 10;
 
 /// A database to be backed up.
 #[derive(Clone, Debug)]
@@ -53,6 +56,7 @@ pub struct CreateOptions {
     pub reread: bool,
     /// Bytes for each second; `None`: no limit.
     pub rate_max: Option<u64>,
+    pub stay: Stay,
 }
 
 /// What was done.
@@ -82,7 +86,7 @@ pub fn create(
     }
     let previous = repository.newest(listener)?;
     let mut writing = Writing::begin(repository)?;
-    let meter = Meter { pace: options.rate_max.map(Pace::new), done: 0, listener };
+    let meter = Meter { pace: options.rate_max.map(Pace::new), done: 0, reported: 0, listener };
     let mut run = CreateRun { writing: &mut writing, meter, damage: Vec::new() };
     let mut databases = Vec::new();
     for source in &opened {
@@ -101,21 +105,24 @@ pub fn create(
     if let Some((previous, last)) = previous.filter(|previous| previous.databases == databases).zip(last)
         && previous.made == last.as_str()
     {
+        if options.stay == Stay::Kept && last.stay() == Stay::UntilNext {
+            repository.keep(last)?;
+        }
         let added = writing.added();
         return Ok(Created { stamp: last.clone(), is_new: false, databases, added, damage });
     }
     writing.sync()?;
-    let stamp = new_stamp(time, last);
+    let stamp = new_stamp(time, last, options.stay);
     repository.add(&stamp, &Manifest::new(&stamp, databases.clone()))?;
     Ok(Created { stamp, is_new: true, databases, added: writing.added(), damage })
 }
 
 /// The present time, or, if the clock was set back, the moment after the last backup.
-fn new_stamp(time: &TimeSource, last: Option<&Stamp>) -> Stamp {
+fn new_stamp(time: &TimeSource, last: Option<&Stamp>, stay: Stay) -> Stamp {
     let now = time.system_time().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let first = last.map_or(0, |last| last.to_unix_millis() + 1);
-    Stamp::of_unix_millis(now.max(first))
+    Stamp::of_unix_millis(now.max(first), stay)
 }
 
 /// The file of a database, with the length that it had when it was opened.
@@ -178,16 +185,24 @@ struct CreateRun<'a, 'r> {
 struct Meter<'a> {
     pace: Option<Pace>,
     done: u64,
+    /// What of it the listener knows.
+    reported: u64,
     listener: &'a dyn ProgressListener,
 }
 
 impl Meter<'_> {
-    fn read(&mut self, len: u64) {
+    /// `len` bytes were read. The error is `Cancelled`.
+    fn read(&mut self, len: u64) -> Result<()> {
         self.done += len;
+        if self.done - self.reported < REPORT_LEN {
+            return Ok(());
+        }
+        self.reported = self.done;
         if let Some(pace) = &mut self.pace {
-            pace.keep(self.done, || false);
+            pace.keep(self.done, || self.listener.is_cancelled());
         }
         self.listener.progress(self.done);
+        if self.listener.is_cancelled() { Err(BackupError::Cancelled) } else { Ok(()) }
     }
 }
 
@@ -314,8 +329,7 @@ impl Copying<'_, '_, '_> {
         let meter = &mut self.run.meter;
         let stretch = split(&self.opened.file, start, end, u64::MAX, &mut |bytes| {
             sum.update(bytes);
-            meter.read(bytes.len() as u64);
-            Ok(())
+            meter.read(bytes.len() as u64)
         })?;
         let is_same = stretch.end == end
             && sum.id() == segment.data
@@ -341,7 +355,7 @@ impl Copying<'_, '_, '_> {
             let path = object.path().to_owned();
             let meter = &mut self.run.meter;
             let stretch = split(&self.opened.file, pos, end, SEGMENT_LEN, &mut |bytes| {
-                meter.read(bytes.len() as u64);
+                meter.read(bytes.len() as u64)?;
                 object.write_all(bytes).map_err(BackupError::io(format!("writing {}", path.display())))
             })?;
             if stretch.end == pos {

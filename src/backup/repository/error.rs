@@ -18,6 +18,8 @@ pub enum BackupError {
     NotThere(String),
     /// Something in the repository is damaged.
     Damaged(String),
+    /// The run was to end early.
+    Cancelled,
     /// The database cannot be read, or is in use.
     Storage(StorageError),
     /// The restored file cannot be put in place.
@@ -39,6 +41,7 @@ impl fmt::Display for BackupError {
         match self {
             BackupError::NoRepository { path, why } => write!(f, "{}: {why}", path.display()),
             BackupError::NotThere(what) | BackupError::Damaged(what) => f.write_str(what),
+            BackupError::Cancelled => f.write_str("cancelled"),
             BackupError::Storage(error) => error.fmt(f),
             BackupError::Replace(error) => error.fmt(f),
             BackupError::Io { doing, error } => write!(f, "{doing}: {error}"),

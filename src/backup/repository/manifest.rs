@@ -1,5 +1,6 @@
 //! What a backup consists of: a line of JSON, and a second one with its SHA-256 sum, as a JSON text.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -12,16 +13,33 @@ use crate::storage::file::format::MAGIC_LEN;
 /// The format of this text.
 const FORMAT: u32 = 1;
 
-/// The name of a backup: when it was made, in UTC.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Stamp(String);
+/// A backup: when it was made, in UTC. Backups are compared by their times.
+#[derive(Clone, Debug)]
+pub struct Stamp {
+    time: String,
+    stay: Stay,
+}
+
+/// How long a backup stays.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Stay {
+    /// Until it is pruned.
+    #[default]
+    Kept,
+    /// Until there is a later one.
+    UntilNext,
+}
+
+const SUFFIX: &str = ".json";
+const SUFFIX_UNTIL_NEXT: &str = ".until-next.json";
 
 impl Stamp {
     /// `2026-11-29T09-45-00.123Z`
-    pub fn of_unix_millis(millis: u64) -> Stamp {
+    pub fn of_unix_millis(millis: u64, stay: Stay) -> Stamp {
         let Civil { year, month, day, hour, minute, .. } = Civil::from_unix((millis / 1000) as f64);
         let (second, milli) = (millis / 1000 % 60, millis % 1000);
-        Stamp(format!("{year:04}-{month:02}-{day:02}T{hour:02}-{minute:02}-{second:02}.{milli:03}Z"))
+        let time = format!("{year:04}-{month:02}-{day:02}T{hour:02}-{minute:02}-{second:02}.{milli:03}Z");
+        Stamp { time, stay }
     }
 
     /// Only texts of this form.
@@ -30,27 +48,67 @@ impl Stamp {
         let fits =
             |(byte, form): (u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form };
         let is_stamp = text.len() == FORM.len() && text.bytes().zip(FORM).all(fits);
-        is_stamp.then(|| Stamp(text.into()))
+        is_stamp.then(|| Stamp { time: text.into(), stay: Stay::Kept })
+    }
+
+    /// The backup whose file has this name.
+    pub fn of_file_name(name: &str) -> Option<Stamp> {
+        match name.strip_suffix(SUFFIX_UNTIL_NEXT) {
+            Some(time) => Stamp::parse(time).map(|stamp| Stamp { stay: Stay::UntilNext, ..stamp }),
+            None => Stamp::parse(name.strip_suffix(SUFFIX)?),
+        }
+    }
+
+    /// The name of its file.
+    pub fn file_name(&self) -> String {
+        match self.stay {
+            Stay::Kept => format!("{}{SUFFIX}", self.time),
+            Stay::UntilNext => format!("{}{SUFFIX_UNTIL_NEXT}", self.time),
+        }
+    }
+
+    /// How long it stays.
+    pub fn stay(&self) -> Stay {
+        self.stay
     }
 
     /// The time, in milliseconds.
     pub fn to_unix_millis(&self) -> u64 {
-        // 2026-11-29T09-45-00.123Z as 2026-11-29T09:45:00.123, which every stamp can be written as; digits alone make
-        // no date, such as that of a 13th month.
-        let (date, time) = self.0.trim_end_matches('Z').split_at(10);
+        // 2026-11-29T09-45-00.123Z as 2026-11-29T09:45:00.123. Digits alone make no date, such as that of a 13th month.
+        let (date, time) = self.time.trim_end_matches('Z').split_at(10);
         let seconds = Tid::from_iso(&format!("{date}{}", time.replace('-', ":"))).map_or(0.0, Tid::to_unix);
         (seconds * 1000.0).round() as u64
     }
 
-    /// The text.
+    /// The time as a text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.time
+    }
+}
+
+impl PartialEq for Stamp {
+    fn eq(&self, other: &Stamp) -> bool {
+        self.time == other.time
+    }
+}
+
+impl Eq for Stamp {}
+
+impl PartialOrd for Stamp {
+    fn partial_cmp(&self, other: &Stamp) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Stamp {
+    fn cmp(&self, other: &Stamp) -> Ordering {
+        self.time.cmp(&other.time)
     }
 }
 
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.time)
     }
 }
 
@@ -284,12 +342,21 @@ mod tests {
             file: FileId { device: 1, inode: 2, born: 3 },
             segments: vec![segment(4, 100), segment(104, 200)],
         };
-        Manifest::new(&Stamp::of_unix_millis(1), vec![database])
+        Manifest::new(&Stamp::of_unix_millis(1, Stay::Kept), vec![database])
     }
 
     #[test]
     fn stamps() {
-        assert_eq!(Stamp::of_unix_millis(1_795_945_509_007).as_str(), "2026-11-29T09-45-09.007Z");
+        for (stay, name) in [
+            (Stay::Kept, "2026-11-29T09-45-09.007Z.json"),
+            (Stay::UntilNext, "2026-11-29T09-45-09.007Z.until-next.json"),
+        ] {
+            let stamp = Stamp::of_unix_millis(1_795_945_509_007, stay);
+            assert_eq!((&*stamp.file_name(), stamp.to_unix_millis()), (name, 1_795_945_509_007));
+            let found = Stamp::of_file_name(name).unwrap();
+            assert_eq!((found.stay(), &found), (stay, &stamp));
+        }
+        assert!(Stamp::of_file_name("2026-11-29T09-45-09.007Z.json.part").is_none());
         assert!(Stamp::parse("2026-11-29T09-45-00.007Z").is_some());
         for wrong in ["", "2026-11-29T09-45-00.007", "2026-11-29T09-45-00.00xZ", "2026-11-29 09-45-00.007Z"] {
             assert_eq!(Stamp::parse(wrong), None, "{wrong}");

@@ -4,6 +4,7 @@
 //! zeobackup.repository     names the format; without it a directory is no repository
 //! zeobackup.lock           held during each run: shared by those that read
 //! backups/TIME.json        one backup: for each database the segments of its file. Written last, whole and durable
+//! backups/TIME.until-next.json   the same; removed when there is a later one
 //! objects/ab/abcdef….KIND  the content of segments and blobs, under the SHA-256 sum of what they contain
 //! tmp/                     what a run is writing; emptied by the next one
 //! ```
@@ -45,7 +46,7 @@ pub mod verify;
 mod writing;
 
 use error::{BackupError, Result};
-use manifest::{Manifest, Stamp};
+use manifest::{Manifest, Stamp, Stay};
 use object::{ObjectId, ObjectKind, ObjectReader};
 
 const MARKER: &str = "zeobackup.repository";
@@ -56,7 +57,6 @@ const LOCK: &str = "zeobackup.lock";
 const BACKUPS: &str = "backups";
 const OBJECTS: &str = "objects";
 const TMP: &str = "tmp";
-const MANIFEST_SUFFIX: &str = ".json";
 /// Upper bound on the bytes of a manifest: some 5 million segments.
 const MANIFEST_LEN_MAX: u64 = 2 << 30;
 
@@ -66,6 +66,10 @@ pub trait ProgressListener {
     fn progress(&self, _done: u64) {}
     /// For the operator.
     fn warning(&self, what: &str);
+    /// Whether the run is to end early. Called now and then.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// An open repository.
@@ -149,14 +153,13 @@ impl Repository {
     pub fn backups(&self) -> Result<Vec<Stamp>> {
         let doing = BackupError::io(format!("reading the directory {}", self.path.join(BACKUPS).display()));
         let names = self.list(BACKUPS).map_err(doing)?;
-        let mut stamps: Vec<Stamp> =
-            names.iter().filter_map(|name| Stamp::parse(name.strip_suffix(MANIFEST_SUFFIX)?)).collect();
+        let mut stamps: Vec<Stamp> = names.iter().filter_map(|name| Stamp::of_file_name(name)).collect();
         stamps.sort();
         Ok(stamps)
     }
 
     fn manifest_path(&self, stamp: &Stamp) -> PathBuf {
-        self.path.join(BACKUPS).join(format!("{stamp}{MANIFEST_SUFFIX}"))
+        self.path.join(BACKUPS).join(stamp.file_name())
     }
 
     /// What a backup consists of. The error is `Damaged` if that cannot be read.
@@ -180,13 +183,30 @@ impl Repository {
         Ok(None)
     }
 
-    /// Gives a backup its name. Everything that it needs is durable.
+    /// Gives a backup its name. Everything that it needs is durable. Backups that stay until there is a later one are
+    /// removed after that.
     fn add(&self, stamp: &Stamp, manifest: &Manifest) -> Result<()> {
         let path = self.manifest_path(stamp);
         let bytes = manifest.to_bytes();
-        let name = Path::new(BACKUPS).join(format!("{stamp}{MANIFEST_SUFFIX}"));
+        let name = Path::new(BACKUPS).join(stamp.file_name());
         self.write_whole(&name, |out| out.write_all(&bytes))
-            .map_err(BackupError::io(format!("writing {}", path.display())))
+            .map_err(BackupError::io(format!("writing {}", path.display())))?;
+        for former in self.backups()? {
+            if former < *stamp && former.stay() == Stay::UntilNext {
+                let path = self.manifest_path(&former);
+                let doing = BackupError::io(format!("removing {}", path.display()));
+                self.media.remove(&path).map_err(doing)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A backup that stays until there is a later one is kept from now on.
+    fn keep(&self, stamp: &Stamp) -> Result<()> {
+        let kept = Stamp::of_unix_millis(stamp.to_unix_millis(), Stay::Kept);
+        let (from, to) = (self.manifest_path(stamp), self.manifest_path(&kept));
+        let renamed = self.media.rename(&from, &to).and_then(|()| self.media.sync_dir(dir_of(&to)));
+        renamed.map_err(BackupError::io(format!("renaming {}", from.display())))
     }
 
     fn object_path(&self, kind: ObjectKind, id: &ObjectId) -> PathBuf {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::manifest::Stamp;
+use super::manifest::{Stamp, Stay};
 
 /// Seconds of a day.
 const DAY: u64 = 24 * 3600;
@@ -18,16 +18,19 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Those to keep, oldest first. The newest is always kept.
-    pub fn kept<'a>(&self, stamps: &'a [Stamp]) -> Vec<&'a Stamp> {
-        let mut kept: BTreeSet<&Stamp> = stamps.iter().rev().take(self.last.max(1)).collect();
+    /// Those to keep, oldest first. The newest is always kept; backups that stay until there is a later one do not
+    /// count otherwise.
+    pub fn kept<'a>(&self, all: &'a [Stamp]) -> Vec<&'a Stamp> {
+        let stamps: Vec<&Stamp> = all.iter().filter(|stamp| stamp.stay() == Stay::Kept).collect();
+        let mut kept: BTreeSet<&Stamp> = stamps.iter().rev().take(self.last.max(1)).copied().collect();
+        kept.extend(all.last());
         let day = |stamp: &Stamp| stamp.to_unix_millis() / 1000 / DAY;
         // The first of January 1970 was a Thursday; weeks begin on Mondays.
         let week = |stamp: &Stamp| (day(stamp) + 3) / 7;
         let month = |stamp: &Stamp| stamp.as_str().get(..7).unwrap_or_default().to_string();
-        keep_each(&mut kept, stamps, self.daily, day);
-        keep_each(&mut kept, stamps, self.weekly, week);
-        keep_each(&mut kept, stamps, self.monthly, month);
+        keep_each(&mut kept, &stamps, self.daily, day);
+        keep_each(&mut kept, &stamps, self.weekly, week);
+        keep_each(&mut kept, &stamps, self.monthly, month);
         kept.into_iter().collect()
     }
 }
@@ -35,7 +38,7 @@ impl Retention {
 /// Keeps the last of each of the last `count` periods that have one.
 fn keep_each<'a, P: PartialEq>(
     kept: &mut BTreeSet<&'a Stamp>,
-    stamps: &'a [Stamp],
+    stamps: &[&'a Stamp],
     count: usize,
     period: impl Fn(&Stamp) -> P,
 ) {

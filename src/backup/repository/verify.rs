@@ -13,6 +13,9 @@ use super::{ProgressListener, Repository};
 use crate::backup::boundaries::Boundaries;
 use crate::base::ids::Tid;
 
+/// Bytes after which the listener is told.
+const REPORT_LEN: u64 = 256 << 10;
+
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Verified {
@@ -98,6 +101,7 @@ impl Verifying<'_> {
             boundaries: Boundaries::from(segment.start),
             listener: self.listener,
             done: self.found.len,
+            reported: self.found.len,
         };
         let joined = join(
             &mut BufReader::new(&mut content),
@@ -176,13 +180,17 @@ struct Check<'a> {
     boundaries: Boundaries,
     listener: &'a dyn ProgressListener,
     done: u64,
+    reported: u64,
 }
 
 impl Write for Check<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.boundaries.feed(bytes);
         self.done += bytes.len() as u64;
-        self.listener.progress(self.done);
+        if self.done - self.reported >= REPORT_LEN {
+            self.reported = self.done;
+            self.listener.progress(self.done);
+        }
         Ok(bytes.len())
     }
 

@@ -58,6 +58,8 @@ ranks! {
 
     /// Whether the watch thread, or the thread that packs by schedule, must end.
     Watch permits [];
+    /// Whether the threads that make backups must end.
+    BackupStop permits [];
     /// The open listeners of a server.
     Listeners permits [];
     /// The clients of a server, registered or not.

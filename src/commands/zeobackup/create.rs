@@ -7,11 +7,13 @@ use serde_json::json;
 
 use super::super::numbers::grouped;
 use super::super::subcommand::{FINDINGS, Subcommand, Trouble};
-use super::databases::{self, ONLY};
+use super::databases;
 use super::repository::{self, Opening, Reporter, counted, state};
 use crate::backup::repository::create::{CreateOptions, Created, Source, create};
+use crate::backup::repository::manifest::Stay;
 use crate::base::clock::TimeSource;
 use crate::config::zconfig::datatypes::byte_size;
+use crate::config::{Databases, NamedDatabase};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "create", options, help: HELP, run };
 
@@ -31,6 +33,8 @@ already is not copied again. The repository is made if it is missing.
       --max-rate SIZE     read no more in a second, for example 20MB
       --reread            read the files from the start; normally that is done
                           after a pack only
+      --until-next        the backup is removed when there is a later one: to make
+                          one every minute, and keep one of each day
       --json              a JSON object for each database
   -q, --quiet             print nothing unless something is wrong
       --help              print this
@@ -42,7 +46,11 @@ is damaged or a blob is missing: it was copied as it is.
 fn options(options: &mut Options) {
     repository::options(options);
     databases::options(options);
-    options.optopt("", "max-rate", "", "").optflag("", "reread", "").optflag("", "json", "");
+    options
+        .optopt("", "max-rate", "", "")
+        .optflag("", "reread", "")
+        .optflag("", "until-next", "")
+        .optflag("", "json", "");
     options.optflag("q", "quiet", "");
 }
 
@@ -54,16 +62,13 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
         Ok(Ok(rate)) if rate > 0 => Ok(rate),
         _ => Err(Trouble::Usage(format!("--max-rate: '{text}' is not a size such as 20MB"))),
     });
-    let (databases, left_out) = databases::of(matches)?;
-    let sources = databases.into_iter().map(|database| Source {
-        name: database.name.unwrap_or_else(|| ONLY.into()),
-        path: database.path,
-        blob_dir: database.blob_dir,
-    });
+    let Databases { databases, left_out } = databases::of(matches)?;
+    let source = |NamedDatabase { name, path, blob_dir }| Source { name, path, blob_dir };
     let options = CreateOptions {
-        sources: sources.collect(),
+        sources: databases.into_iter().map(source).collect(),
         reread: matches.opt_present("reread"),
         rate_max: rate_max.transpose()?,
+        stay: if matches.opt_present("until-next") { Stay::UntilNext } else { Stay::Kept },
     };
     let opened = repository::open(matches, Opening::Create)?;
     let is_quiet = matches.opt_present("quiet");

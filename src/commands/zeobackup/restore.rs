@@ -7,9 +7,10 @@ use getopts::{Matches, Options};
 use super::super::numbers::grouped;
 use super::super::subcommand::{FINDINGS, Subcommand, Trouble};
 use super::super::time_argument::point_in_time;
-use super::databases::{self, NamedDatabase, ONLY};
+use super::databases;
 use super::repository::{self, Opening, Reporter, counted, stamp_argument, state};
 use crate::backup::repository::restore::{RestoreOptions, Restored, Target, restore};
+use crate::config::{Databases, NamedDatabase};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "restore", options, help: HELP, run };
 
@@ -62,15 +63,12 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let until = until.map(|(option, text)| {
         point_in_time(&text).map_err(|what| Trouble::Usage(format!("{option}: {what}")))
     });
-    let (databases, left_out) = databases::of(matches)?;
+    let Databases { databases, left_out } = databases::of(matches)?;
     let opened = repository::open(matches, Opening::Read)?;
     left_out.iter().for_each(|what| eprintln!("{what}"));
-    let targets = databases.into_iter().map(|NamedDatabase { name, path, blob_dir }| Target {
-        name: name.unwrap_or_else(|| ONLY.into()),
-        path,
-        blob_dir,
-    });
-    let options = RestoreOptions { stamp, until: until.transpose()?, targets: targets.collect() };
+    let target = |NamedDatabase { name, path, blob_dir }| Target { name, path, blob_dir };
+    let targets = databases.into_iter().map(target).collect();
+    let options = RestoreOptions { stamp, until: until.transpose()?, targets };
     let reporter = Reporter::new("restore", None);
     let restored = restore(&opened.repository, &options, &reporter);
     reporter.end();

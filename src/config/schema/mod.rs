@@ -4,6 +4,7 @@
 //! feature that this server lacks is refused with its line, never ignored; only `<runner>` is checked and then ignored,
 //! because it is zdaemon's. `docs/operations.md` has a row for each key.
 
+pub mod backup;
 pub mod client;
 pub mod eventlog;
 pub mod limits;
@@ -29,6 +30,7 @@ pub static FILE: SectionType = SectionType {
             required: true,
             multiple: true,
         },
+        Child::Slot { what: "<backup> section", types: &[&backup::BACKUP], required: false, multiple: true },
         Child::Slot {
             what: "<eventlog> section",
             types: &[&eventlog::EVENTLOG],

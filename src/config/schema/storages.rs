@@ -35,7 +35,7 @@ static FILESTORAGE: SectionType = SectionType {
         key("pack-refuse-large-removals", Datatype::Boolean).default("false").known(KnownTo::Own),
         key("pack-schedule", Datatype::Custom(|text| schedule(text).map(drop))).known(KnownTo::Own),
         key("pack-days", Datatype::Bounded(&PACK_DAYS)).known(KnownTo::Own),
-        key("pack-max-rate", Datatype::Custom(|text| pack_rate(text).map(drop))).known(KnownTo::Own),
+        key("pack-max-rate", Datatype::Custom(|text| rate(text).map(drop))).known(KnownTo::Own),
         // Python's server writes the format of the Python that runs it.
         key("new-file-format", Datatype::Custom(|text| new_file_format(text).map(drop)))
             .default("auto")
@@ -370,7 +370,7 @@ fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {
         pack_refuse_large_removals: section
             .get("pack-refuse-large-removals", datatypes::boolean)?
             .unwrap_or(defaults.pack_refuse_large_removals),
-        pack_max_rate: section.get("pack-max-rate", pack_rate)?,
+        pack_max_rate: section.get("pack-max-rate", rate)?,
         new_file_format: section.get("new-file-format", new_file_format)?.unwrap_or_default(),
         ..defaults
     };
@@ -403,7 +403,7 @@ fn pack_schedule(
     Ok(Some((PackSchedule { schedule, days }, location.clone())))
 }
 
-fn schedule(text: &str) -> Result<Schedule, String> {
+pub fn schedule(text: &str) -> Result<Schedule, String> {
     text.parse().map_err(|why| format!("{} is not a schedule: {why}", quoted(text)))
 }
 
@@ -421,7 +421,7 @@ fn blob_dir(section: &Section) -> Result<Option<PathBuf>, ConfigError> {
 }
 
 /// Bytes a second.
-fn pack_rate(text: &str) -> Result<u64, String> {
+pub fn rate(text: &str) -> Result<u64, String> {
     match u64::try_from(datatypes::byte_size(text)?) {
         Ok(rate) if rate > 0 => Ok(rate),
         _ => Err(format!("{} is no rate; use a number of bytes for each second, such as 20MB", quoted(text))),

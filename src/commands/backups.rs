@@ -1,0 +1,275 @@
+//! The backups that the server makes by itself: `<backup>`.
+//!
+//! Each section has a thread of its own, so that a share that does not answer holds up no other backup. It opens the
+//! files by name, as the program `zeobackup` does, and needs nothing of the storages that are served.
+//!
+//! A backup of the schedule whose time passed while no server was running is made at once, and one that fails is tried
+//! again after a while. Continuous backups look at the lengths of the files: what was committed is backed up within the
+//! interval.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::backup::lock::{Exclusion, Locked, lock};
+use crate::backup::repository::create::{CreateOptions, Created, Source, create};
+use crate::backup::repository::error::BackupError;
+use crate::backup::repository::manifest::{Stamp, Stay};
+use crate::backup::repository::prune::prune;
+use crate::backup::repository::{ProgressListener, Repository};
+use crate::base::clock::{Stopwatch, TimeSource};
+use crate::base::sync::{self, Condvar, Mutex, rank};
+use crate::config::{BackupConfig, Config, NamedDatabase, databases_of};
+use crate::storage::media::{Identity, Media, RealMedia};
+
+const TARGET: &str = "runzeo";
+/// Time until a backup of the schedule that has failed is tried again.
+const RETRY: Duration = Duration::from_secs(10 * 60);
+/// Longest wait without a look at the clock, which may have been changed.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// An error that stays the same is logged again after this time.
+const REMIND: Duration = Duration::from_secs(3600);
+
+/// The running threads.
+pub(super) struct Backups {
+    stop: sync::Arc<StopRequest>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct StopRequest {
+    is_requested: Mutex<bool, rank::BackupStop>,
+    noted: Condvar,
+}
+
+impl Backups {
+    /// Starts the thread of each section.
+    pub(super) fn start(config: &Config, time: &TimeSource) -> io::Result<Backups> {
+        let mut backups = Backups { stop: sync::Arc::new(StopRequest::default()), threads: Vec::new() };
+        let found = databases_of(config.storages.iter());
+        let left_out = found.left_out.iter().filter(|_| !config.backups.is_empty());
+        left_out.for_each(|what| log::warn!(target: TARGET, "<backup>: {what}"));
+        for section in &config.backups {
+            let source = |database: &NamedDatabase| {
+                let NamedDatabase { name, path, blob_dir } = database.clone();
+                Source { name, path, blob_dir }
+            };
+            let mut keeper = Keeper {
+                config: section.clone(),
+                sources: found.databases.iter().map(source).collect(),
+                time: time.clone(),
+                stop: backups.stop.clone(),
+                seen: Vec::new(),
+                complaint: None,
+            };
+            backups.threads.push(thread::Builder::new().name("backup".into()).spawn(move || keeper.run())?);
+        }
+        Ok(backups)
+    }
+
+    /// Ends the threads. A backup that is being made is given up; the next one finds what it has stored.
+    pub(super) fn stop(self) {
+        *self.stop.is_requested.lock() = true;
+        self.stop.noted.notify_all();
+        for thread in self.threads {
+            // A panic was logged by the hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Makes the backups of one section.
+struct Keeper {
+    config: BackupConfig,
+    sources: Vec<Source>,
+    time: TimeSource,
+    stop: sync::Arc<StopRequest>,
+    /// The files at the last backup.
+    seen: Vec<Option<Identity>>,
+    /// The last error, and when it was logged.
+    complaint: Option<(String, Stopwatch)>,
+}
+
+impl Keeper {
+    fn run(&mut self) {
+        let mut due = self.first_due();
+        let mut looked = self.time.now();
+        loop {
+            let now = self.time.system_time();
+            if due.is_some_and(|due| due <= now) {
+                let is_done = self.make(Stay::Kept);
+                let now = self.time.system_time();
+                let next = self.config.schedule.map(|schedule| schedule.next_after(now));
+                due = if is_done { next } else { next.map(|next| next.min(now + RETRY)) };
+                looked = self.time.now();
+            } else if let Some(interval) = self.config.continuous
+                && self.time.elapsed(looked) >= interval
+            {
+                if self.is_changed() {
+                    self.make(Stay::UntilNext);
+                }
+                looked = self.time.now();
+            }
+            let now = self.time.system_time();
+            let scheduled = due.map(|due| due.duration_since(now).unwrap_or_default());
+            let continuous =
+                self.config.continuous.map(|interval| interval.saturating_sub(self.time.elapsed(looked)));
+            let pause = [scheduled, continuous].into_iter().flatten().min().unwrap_or(PAUSE_MAX);
+            if self.wait(pause.min(PAUSE_MAX)) {
+                return;
+            }
+        }
+    }
+
+    /// When the schedule is due after the last backup that it has made. At once if there is none.
+    fn first_due(&self) -> Option<SystemTime> {
+        let schedule = self.config.schedule?;
+        let stamps = Repository::open(Arc::new(RealMedia), &self.config.repository)
+            .and_then(|repository| repository.backups())
+            .unwrap_or_default();
+        let last = stamps.iter().rfind(|stamp| stamp.stay() == Stay::Kept).map_or(0, Stamp::to_unix_millis);
+        Some(schedule.next_after(UNIX_EPOCH + Duration::from_millis(last)))
+    }
+
+    /// Waits. Returns whether the server stops.
+    fn wait(&self, pause: Duration) -> bool {
+        let until = self.time.now() + pause;
+        let mut is_requested = self.stop.is_requested.lock();
+        while !*is_requested && self.time.now() < until {
+            is_requested = self.time.wait_until(&self.stop.noted, is_requested, until);
+        }
+        *is_requested
+    }
+
+    /// Whether a file was written or replaced since the last backup.
+    fn is_changed(&self) -> bool {
+        self.files() != self.seen
+    }
+
+    fn files(&self) -> Vec<Option<Identity>> {
+        let identity = |source: &Source| RealMedia.identity(&source.path).ok();
+        let files = self.sources.iter().map(identity);
+        // The time of the last change is that of a link, too.
+        files.map(|file| file.map(|file| Identity { changed: 0, links: 0, ..file })).collect()
+    }
+
+    /// Makes a backup. Returns whether it was made.
+    fn make(&mut self, stay: Stay) -> bool {
+        let files = self.files();
+        // The panic hook has logged it.
+        let made = catch_unwind(AssertUnwindSafe(|| self.try_to_make(stay)))
+            .unwrap_or_else(|_| Err(Reason("it has panicked, which is a bug".into())));
+        match made {
+            Ok(Some(())) => {
+                self.seen = files;
+                if self.complaint.take().is_some() {
+                    log::info!(target: TARGET, "backup to {}: works again", self.config.repository.display());
+                }
+                true
+            }
+            // The server stops.
+            Ok(None) => true,
+            Err(Reason(what)) => {
+                self.complain(&what);
+                false
+            }
+        }
+    }
+
+    fn complain(&mut self, what: &str) {
+        if let Some((last, since)) = &self.complaint
+            && last == what
+            && since.passed() < REMIND
+        {
+            return;
+        }
+        let repository = self.config.repository.display();
+        log::error!(target: TARGET, "backup to {repository} failed: {what}. It is tried again");
+        self.complaint = Some((what.into(), Stopwatch::start()));
+    }
+
+    /// `None`: the server stops.
+    fn try_to_make(&self, stay: Stay) -> Result<Option<()>, Reason> {
+        let path = &self.config.repository;
+        let begun = Stopwatch::start();
+        // A share that is not mounted leaves an empty directory: no repository is made in it.
+        let repository = Repository::open(Arc::new(RealMedia), path)?;
+        let _lock = match lock(&Repository::lock_path(path), Exclusion::All) {
+            Ok(Locked::Busy { holder }) => {
+                return Err(Reason(format!("the repository is in use by another run of zeobackup {holder}")));
+            }
+            Ok(Locked::Held(lock)) => Some(lock),
+            Ok(Locked::Impossible(_)) => None,
+            Err(error) => return Err(Reason(format!("the repository cannot be locked: {error}"))),
+        };
+        let options = CreateOptions {
+            sources: self.sources.clone(),
+            rate_max: self.config.rate_max,
+            stay,
+            ..CreateOptions::default()
+        };
+        let listener = LogListener { stop: &self.stop };
+        let created = match create(&repository, &options, &self.time, &listener) {
+            Err(BackupError::Cancelled) => return Ok(None),
+            created => created?,
+        };
+        log_created(path, &created, stay, begun);
+        if stay == Stay::Kept
+            && let Some(retention) = &self.config.retention
+        {
+            let pruned = prune(&repository, retention, false, &listener)?;
+            if !pruned.removed.is_empty() {
+                let (backups, len) = (pruned.removed.len(), pruned.len);
+                let path = path.display();
+                log::info!(target: TARGET, "backup to {path}: {backups} older backups were removed, {len} bytes");
+            }
+        }
+        Ok(Some(()))
+    }
+}
+
+/// Why a backup was not made.
+struct Reason(String);
+
+impl From<BackupError> for Reason {
+    fn from(error: BackupError) -> Reason {
+        Reason(error.to_string())
+    }
+}
+
+fn log_created(repository: &Path, created: &Created, stay: Stay, begun: Stopwatch) {
+    let Created { stamp, is_new, databases, added, damage } = created;
+    let path = repository.display();
+    for what in damage {
+        log::error!(target: TARGET, "backup to {path}: damaged, and copied as it is: {what}");
+    }
+    let level = if stay == Stay::Kept { log::Level::Info } else { log::Level::Debug };
+    if !is_new {
+        log::log!(target: TARGET, level, "backup to {path}: nothing has changed since {stamp}");
+        return;
+    }
+    let seconds = begun.passed().as_secs_f64();
+    log::log!(target: TARGET, level, "backup to {path}: {stamp} was made in {seconds:.1} s, {added} bytes were added");
+    for database in databases.iter().filter(|database| database.missing_blobs() > 0 && stay == Stay::Kept) {
+        let (name, missing) = (&database.name, database.missing_blobs());
+        log::warn!(target: TARGET, "backup to {path}: {missing} blobs of storage '{name}' have no file");
+    }
+}
+
+/// Warnings go to the log.
+struct LogListener<'a> {
+    stop: &'a StopRequest,
+}
+
+impl ProgressListener for LogListener<'_> {
+    fn warning(&self, what: &str) {
+        log::warn!(target: TARGET, "backup: {what}");
+    }
+
+    fn is_cancelled(&self) -> bool {
+        *self.stop.is_requested.lock()
+    }
+}
