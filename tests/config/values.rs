@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use runzeo::internal::backup::repository::Retention;
 use runzeo::internal::base::address::Address;
 use runzeo::internal::config::{
     Config, FileStorageConfig, Invocation, Location, NamedStorage, StorageConfig, ZeoConfig,
@@ -145,6 +146,16 @@ fn every_key() {
           pack-schedule Monthly 1 3:00
           pack-days 7
         </filestorage>
+        <backup>
+          repository backups
+          schedule weekly mon 4:30
+          continuous 2m
+          max-rate 1MB
+          keep-last 1
+          keep-daily 2
+          keep-weekly 3
+          keep-monthly 4
+        </backup>
         <eventlog>
           level debug
           <logfile>
@@ -217,6 +228,11 @@ fn every_key() {
         file.pack_schedule = Some((plan, Location::File { path: "zeo.conf".into(), line: 29 }));
     }
     assert_storages(&config, &[file_storage("main", main, 15), other]);
+    let [backup] = &config.backups[..] else { panic!("{:?}", config.backups) };
+    assert_eq!(backup.repository, Path::new("backups"));
+    assert_eq!(backup.schedule, Some("weekly mon 04:30".parse().unwrap()));
+    assert_eq!((backup.continuous, backup.rate_max), (Some(Duration::from_secs(120)), Some(1 << 20)));
+    assert_eq!(backup.retention, Some(Retention { last: 1, daily: 2, weekly: 3, monthly: 4 }));
     let file = FileSetup {
         path: "zeo.log".into(),
         rotation: Rotation::Time { when: When::Weekday(6), interval: 2, old_files: 3 },

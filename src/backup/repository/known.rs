@@ -3,10 +3,10 @@
 //! The lists of segments are read one by one, in the order of transactions, so that one of them is in memory.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 
 use super::Repository;
-use super::blob_list::{Content, Revision, parse};
+use super::blob_list::{BlobEntry, Content, Revision, parse};
 use super::error::{BackupError, Result};
 use super::manifest::{Database, Segment};
 use super::object::ObjectKind;
@@ -63,27 +63,34 @@ impl<'r> KnownBlobs<'r> {
 pub fn for_each(
     repository: &Repository,
     segment: &Segment,
-    each: &mut dyn FnMut(super::blob_list::BlobEntry) -> Result<()>,
+    each: &mut dyn FnMut(BlobEntry) -> Result<()>,
 ) -> Result<()> {
     let Some(list) = &segment.blobs.list else { return Ok(()) };
     let mut object = repository.object(ObjectKind::BlobList, list, segment.blobs.list_len)?;
-    let mut lines = BufReader::new(&mut object);
-    let mut line = String::new();
-    let failed = loop {
-        line.clear();
-        match lines.read_line(&mut line) {
-            Ok(0) => break None,
-            Ok(_) => {}
-            Err(error) => break Some(error),
-        }
-        match line.strip_suffix('\n').and_then(parse) {
-            Some(entry) => each(entry)?,
-            None => break Some(std::io::Error::new(std::io::ErrorKind::InvalidData, "a line is no blob")),
-        }
-    };
-    drop(lines);
+    let failed = each_line(&mut object, each)?;
     match failed {
         Some(error) => Err(object.unreadable(error)),
         None => object.finish(),
+    }
+}
+
+/// Returns what cannot be read.
+fn each_line(
+    list: &mut dyn Read,
+    each: &mut dyn FnMut(BlobEntry) -> Result<()>,
+) -> Result<Option<io::Error>> {
+    let mut lines = BufReader::new(list);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        match lines.read_line(&mut line) {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            Err(error) => return Ok(Some(error)),
+        }
+        match line.strip_suffix('\n').and_then(parse) {
+            Some(entry) => each(entry)?,
+            None => return Ok(Some(io::Error::new(io::ErrorKind::InvalidData, "a line is no blob"))),
+        }
     }
 }

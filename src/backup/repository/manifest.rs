@@ -381,7 +381,7 @@ mod tests {
             (|database: &mut Database| database.len += 1) as fn(&mut Database),
             |database| database.segments[1].start += 1,
             |database| database.segments[0].len = 0,
-            |database| drop(database.segments.pop()),
+            |database| database.segments.truncate(1),
         ] {
             let mut manifest = manifest();
             change(&mut manifest.databases[0]);

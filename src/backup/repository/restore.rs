@@ -141,7 +141,10 @@ fn choose_one(seen: &[(Stamp, Manifest)], name: &str, until: Option<Tid>) -> Res
         return Err(BackupError::NotThere(what));
     };
     let Some(until) = until else { return Ok(((*stamp).clone(), (*newest).clone())) };
-    let has = |database: &Database, end: Tid| database.packed_tid <= until && until <= end;
+    // Before its first transaction a database is empty: that is nothing that anybody wants to restore.
+    let first = |database: &Database| database.segments.first().map_or(Tid::ZERO, |segment| segment.first);
+    let has =
+        |database: &Database, end: Tid| database.packed_tid.max(first(database)) <= until && until <= end;
     let found = all.iter().find(|(_, database)| has(database, database.last_tid));
     let newest = all.last().filter(|(stamp, database)| has(database, time_of(stamp)));
     match found.or(newest) {
@@ -161,7 +164,7 @@ fn not_covered(seen: &[(&Stamp, &Database)], until: Tid) -> BackupError {
     for (at, (stamp, database)) in seen.iter().enumerate() {
         let end = if at == last { database.last_tid.max(time_of(stamp)) } else { database.last_tid };
         let from = match database.packed_tid {
-            Tid::ZERO => "its first transaction".into(),
+            Tid::ZERO => database.segments.first().map_or(String::new(), |segment| segment.first.to_text()),
             packed => format!("{}, when it was packed,", packed.to_text()),
         };
         what.push_str(&format!("\n{stamp}: database {} from {from} to {}", database.name, end.to_text()));

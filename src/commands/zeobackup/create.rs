@@ -33,7 +33,7 @@ already is not copied again. The repository is made if it is missing.
       --max-rate SIZE     read no more in a second, for example 20MB
       --reread            read the files from the start; normally that is done
                           after a pack only
-      --until-next        the backup is removed when there is a later one: to make
+      --until-next        remove the backup when there is a later one: to make
                           one every minute, and keep one of each day
       --json              a JSON object for each database
   -q, --quiet             print nothing unless something is wrong

@@ -9,6 +9,7 @@ use super::super::numbers::grouped;
 use super::super::subcommand::{FINDINGS, Subcommand, Trouble};
 use super::repository::{self, Opening, state};
 use crate::backup::repository::error::BackupError;
+use crate::backup::repository::manifest::Stay;
 use crate::base::ids::Tid;
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "list", options, help: HELP, run };
@@ -52,6 +53,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
                 let value = json!({
                     "backup": stamp.as_str(),
                     "database": database.name,
+                    "until_next": stamp.stay() == Stay::UntilNext,
                     "path": database.path,
                     "last_tid": database.last_tid.to_string(),
                     "packed_tid": database.packed_tid.to_string(),
@@ -75,8 +77,9 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
                 Tid::ZERO => String::new(),
                 packed => format!(", packed up to {}", packed.to_text()),
             };
+            let stay = if stamp.stay() == Stay::UntilNext { ", until the next" } else { "" };
             let (name, last) = (&database.name, state(database.last_tid));
-            writeln!(out, "{stamp}  {name}  {last}, {} bytes{blobs}{packed}", grouped(database.len))?;
+            writeln!(out, "{stamp}  {name}  {last}, {} bytes{blobs}{packed}{stay}", grouped(database.len))?;
         }
     }
     Ok(status)

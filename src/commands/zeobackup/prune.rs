@@ -16,19 +16,19 @@ const HELP: &str = "\
 -r REPOSITORY --keep-last N [options]
 
 Remove backups that are not to be kept, and what no other backup needs. A backup
-is kept if one of the options keeps it. The newest backup is read first; if it is
-damaged, nothing is removed.
+is kept if one of the options keeps it. The newest backup is read first; if that
+is damaged, nothing is removed.
 
   -r, --repository DIR    where backups are
       --keep-last N       the last N backups
-      --keep-daily N      the last backup of each of the last N days that have one
+      --keep-daily N      the last backup of each of the last N days with one
       --keep-weekly N     the same, for weeks that begin on Monday
       --keep-monthly N    the same, for months
   -n, --dry-run           only print what would be removed
       --help              print this
 
-Days are those of UTC. Exit status: 0 done; 1 not done, or not all; 2 the command
-line is wrong.
+Days are those of UTC. Exit status: 0 done; 1 not done, or not all; 2 the
+command line is wrong.
 ";
 
 const KINDS: [&str; 4] = ["keep-last", "keep-daily", "keep-weekly", "keep-monthly"];
@@ -67,7 +67,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     }
     let verb = if is_trial { "would remove" } else { "removed" };
     for stamp in &pruned.removed {
-        writeln!(out, "{}  {stamp}", if is_trial { "remove" } else { "removed" })?;
+        writeln!(out, "{} {stamp}", if is_trial { "remove " } else { "removed" })?;
     }
     let backups = counted(pruned.removed.len() as u64, "backup");
     writeln!(

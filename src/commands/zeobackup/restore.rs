@@ -26,10 +26,10 @@ is kept as DATA_FS.before-restore.
   -C, --configure FILE    all <filestorage>s of the configuration of the server
   -f, --filename DATA_FS  one file
   -b, --blob-dir DIR      its blobs; without it they are not restored
-  -S, --storage NAME      with -C: this storage alone; with -f: which database of
-                          the repository (default: 1)
-      --to-time TIME      up to this time in UTC (2026-11-29T09:45:00), or a time
-                          ago (90m, 12h, 2d)
+  -S, --storage NAME      with -C: this storage alone; with -f: the name of the
+                          database in the repository (default: 1)
+      --to-time TIME      up to this time in UTC (2026-11-29T09:45:00), or up to
+                          90m, 12h, 2d ago
       --to-tid TID        up to this transaction, of 16 hexadecimal digits
       --help              print this
 

@@ -71,7 +71,7 @@ impl Site {
             let root = storage.get_tid(Oid(0)).unwrap_or(Tid::ZERO);
             let data: Vec<u8> = (0..200 + n % 100 * 7).map(|at| (at * n % 251) as u8).collect();
             tids.push(commit(&storage, &[(0, root, &data), (n, Tid::ZERO, b"short")]).unwrap());
-            if n % 3 == 0 {
+            if n.is_multiple_of(3) {
                 tids.push(self.commit_blob(&storage, n + 1000, &data));
             }
         }
