@@ -68,14 +68,7 @@ pub fn from_command_line(
 }
 
 fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) -> Result<Config, String> {
-    let file = match &options.configuration {
-        Some(reference) => FileConfig::read(own, reference, &options.overrides, environment)
-            .map_err(|error| error.to_string())?,
-        None if !options.overrides.is_empty() => {
-            return Err("configuration overrides (-X) cannot be used without a configuration file".into());
-        }
-        None => FileConfig::default(),
-    };
+    let file = FileConfig::of(own, &options, environment)?;
     let set = |name: &str| environment(name).filter(|value| !value.is_empty());
     let address = options.address.or(file.zeo.address).ok_or("no server address specified; use -a or -C")?;
     let storages = if options.filenames.is_empty() {
@@ -140,14 +133,7 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
         limits: file.zeo.limits,
         conflict_resolver: conflict_resolver(file.zeo.conflict_resolver)?,
     };
-    if let Some(backup) = file.backups.first()
-        && databases_of(storages.iter()).databases.is_empty()
-    {
-        return Err(format!(
-            "{}: <backup>: there is no <filestorage> that could be backed up",
-            backup.location
-        ));
-    }
+    check_backups(&file.backups, &storages)?;
     Ok(Config {
         zeo,
         storages,
@@ -156,6 +142,16 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
         exit_immediately: options.exit_immediately,
         warnings,
     })
+}
+
+/// Refuses a `<backup>` that has nothing to do.
+fn check_backups(backups: &[BackupConfig], storages: &[NamedStorage]) -> Result<(), String> {
+    match backups.first() {
+        Some(backup) if databases_of(storages.iter()).databases.is_empty() => {
+            Err(format!("{}: <backup>: there is no <filestorage> that could be backed up", backup.location))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The newest protocol, or the one of `ZEO_SERVER_PROTOCOL`.
@@ -256,6 +252,18 @@ struct FileConfig {
 }
 
 impl FileConfig {
+    /// The file of `-C`, with the settings of `-X`; the defaults if there is none.
+    fn of(own: &StorageKinds, options: &Options, environment: Environment<'_>) -> Result<FileConfig, String> {
+        match &options.configuration {
+            Some(reference) => FileConfig::read(own, reference, &options.overrides, environment)
+                .map_err(|error| error.to_string()),
+            None if !options.overrides.is_empty() => {
+                Err("configuration overrides (-X) cannot be used without a configuration file".into())
+            }
+            None => Ok(FileConfig::default()),
+        }
+    }
+
     fn read(
         own: &StorageKinds,
         reference: &str,

@@ -50,8 +50,8 @@ pub struct Stretch {
 /// Number of findings that are kept for each stretch.
 const DAMAGE_MAX: usize = 100;
 
-/// Reads the parts of a file from `start` on, until `end` is reached, or `len_max` bytes after `start`, or what is not a
-/// whole transaction at the end of the file. The content goes to `out`.
+/// Reads the parts of a file from `start` on, until `end` is reached, or `len_max` bytes after `start`, or what is not
+/// a whole transaction at the end of the file. The content goes to `out`.
 pub fn split(
     file: &DataFile,
     start: u64,

@@ -4,8 +4,8 @@
 //! the file is not as it should be.
 //!
 //! - `selection`, `text`, `brief`: the options and the words that the commands have in common
-//! - `dump`, `tail` with `follow`, `check`, `stats`, `refs`, `trees`, `oid`, `diff`, `pack_plan`, `recover`, `layout`:
-//!   one command each
+//! - `dump`, `tail` with `follow`, `check`, `stats`, `refs`, `trees`, `oid`, `diff`, `pack_plan`, `recover`: one
+//!   command each
 //! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
 
 mod brief;

@@ -31,24 +31,24 @@ pub fn remember(media: &Arc<dyn Media>, path: &Path, now: Tid, given: Oid) -> Re
         let about = note.about?;
         Some(About { seen: about.seen.max(note.synced_tid), ..about })
     });
-    let known = Known { about, noted, given, now };
+    let left = LeftBehind { about, noted, given, now };
     if !media.exists(path) {
-        known.remember_index(media, path)?;
+        left.remember_index(media, path)?;
         return Ok(None);
     }
     let old = match Snapshot::open(media, path) {
         Ok(old) => old,
         Err(error) => {
-            known.remember_index(media, path)?;
+            left.remember_index(media, path)?;
             return Ok(Some(error));
         }
     };
     if old.end() <= MAGIC_LEN {
-        known.remember_index(media, path)?;
+        left.remember_index(media, path)?;
         return Ok(None);
     }
     let oid_mark = old.oid_mark().unwrap_or(Oid::ZERO).max(noted).max(given);
-    let seen = known.about.as_ref().map_or(Tid::ZERO, |about| about.seen);
+    let seen = left.about.as_ref().map_or(Tid::ZERO, |about| about.seen);
     if seen >= old.max_tid() && noted >= oid_mark {
         return Ok(None);
     }
@@ -59,7 +59,7 @@ pub fn remember(media: &Arc<dyn Media>, path: &Path, now: Tid, given: Oid) -> Re
 }
 
 /// What is known without the file.
-struct Known {
+struct LeftBehind {
     /// What the note tells, if there is one; `seen` is everything that it knows of.
     about: Option<About>,
     /// The mark of the note.
@@ -69,7 +69,7 @@ struct Known {
     now: Tid,
 }
 
-impl Known {
+impl LeftBehind {
     /// Without a readable file and without a note the saved index tells where the file ended.
     fn remember_index(self, media: &Arc<dyn Media>, path: &Path) -> Result<()> {
         let mark = self.noted.max(self.given);
