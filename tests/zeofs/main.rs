@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod copy;
 mod damage;
 mod diff;
 mod dump;

@@ -4,12 +4,13 @@
 //! the file is not as it should be.
 //!
 //! - `selection`, `text`, `brief`: the options and the words that the commands have in common
-//! - `dump`, `tail` with `follow`, `check`, `stats`, `refs`, `trees`, `oid`, `diff`, `pack_plan`, `recover`: one
-//!   command each
+//! - `dump`, `tail` with `follow`, `check`, `stats`, `refs`, `trees`, `oid`, `diff`, `pack_plan`, `recover`, `copy`,
+//!   `layout`: one command each
 //! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
 
 mod brief;
 mod check;
+mod copy;
 mod diff;
 mod dump;
 mod follow;
@@ -43,6 +44,7 @@ const COMMANDS: &[Subcommand] = &[
     oid::COMMAND,
     pack_plan::COMMAND,
     recover::COMMAND,
+    copy::COMMAND,
     layout::COMMAND,
 ];
 
@@ -84,6 +86,7 @@ Usage: {program} COMMAND [options] FILE
   oid         one object: revisions, references, a way from the root
   pack-plan   what a pack would remove
   recover     a copy of what can be read of a damaged file
+  copy        all transactions of one storage in another one
   layout      of a blob directory: which it is, and another one
 
   {program} COMMAND --help    the options of a command

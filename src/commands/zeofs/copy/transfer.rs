@@ -1,0 +1,213 @@
+//! Transactions from one storage to another one, with their tids.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::ends::End;
+use super::oid_repr;
+use crate::base::ids::{Oid, Tid};
+use crate::commands::subcommand::Trouble;
+use crate::inspect::record::plain;
+use crate::pickle::record::is_blob;
+use crate::storage::blob::StagedBlob;
+use crate::storage::file::FileFormat;
+use crate::storage::{
+    BlobDir, Committed, DataRecord, Delivery, NotVoted, Publisher, Staged, StorageError, Ticket, TidAt,
+    TransactionIterator, TransactionRecord,
+};
+
+/// Bytes of a transaction that are kept in memory; more of it is in a temporary file.
+const MEMORY_MAX: usize = 32 << 20;
+/// Bytes of one read of a blob.
+const BLOB_READ: usize = 256 << 10;
+/// Blobs without file that are named.
+pub(super) const MISSING_MAX: usize = 20;
+
+/// What was copied.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    pub(super) transactions: u64,
+    pub(super) records: u64,
+    pub(super) blobs: u64,
+    /// Blobs whose file the source does not have.
+    pub(super) missing: u64,
+    /// Of them some.
+    pub(super) missing_named: Vec<(Oid, Tid)>,
+    pub(super) last: Option<Tid>,
+}
+
+/// Copies the transactions behind `last`.
+pub(super) struct Transfer<'a> {
+    from: &'a End,
+    to: &'a End,
+    transactions: Box<dyn TransactionIterator>,
+    pub(super) copied: Copied,
+}
+
+impl<'a> Transfer<'a> {
+    pub(super) fn new(from: &'a End, to: &'a End, last: Tid) -> Result<Transfer<'a>, Trouble> {
+        let start = (last != Tid::ZERO).then(|| Tid(last.0.saturating_add(1)));
+        let transactions = from.storage.require_iteration()?.iterate(start, None)?;
+        to.storage.set_publisher(Arc::new(Outcomes));
+        Ok(Transfer { from, to, transactions, copied: Copied::default() })
+    }
+
+    /// Copies one transaction, durably. False: there are no more.
+    pub(super) fn step(&mut self) -> Result<bool, Trouble> {
+        let Some(txn) = self.transactions.next_transaction()? else { return Ok(false) };
+        let tid = txn.tid;
+        let staged = self.stage(txn)?;
+        let voted = match self.to.storage.vote(staged, TidAt::Vote) {
+            Ok(voted) => voted,
+            Err(error) => return Err(self.failed(tid, error)),
+        };
+        let (ticket, outcome) = channel();
+        let outcome: Receiver<Result<Tid, StorageError>> = outcome;
+        self.to.storage.finish(voted, Box::new(ticket));
+        let no_answer = || StorageError::Transaction("the storage has not said what became of it".into());
+        match outcome.recv().unwrap_or_else(|_| Err(no_answer())) {
+            Ok(found) if found == tid => {}
+            Ok(found) => {
+                return Err(Trouble::Failed(format!(
+                    "{}: the transaction {tid} got the tid {found}",
+                    self.to.name
+                )));
+            }
+            Err(error) => return Err(self.failed(tid, error.into())),
+        }
+        self.copied.transactions += 1;
+        self.copied.last = Some(tid);
+        Ok(true)
+    }
+
+    fn failed(&self, tid: Tid, error: NotVoted) -> Trouble {
+        let error = StorageError::from(error);
+        Trouble::Failed(format!("{}: the transaction {tid} cannot be copied: {error}", self.to.name))
+    }
+
+    fn stage(&mut self, txn: TransactionRecord) -> Result<Staged, Trouble> {
+        let mut staged = Staged::new(txn.meta, Some(txn.tid), txn.status, MEMORY_MAX);
+        let mut is_python2 = self.from.format.map(|format| format == FileFormat::FS21);
+        let mut records = self.transactions.records()?;
+        while let Some(record) = records.next_record()? {
+            let DataRecord { oid, tid, data, data_txn } = &record;
+            let buffering = |error: io::Error| {
+                Trouble::Failed(format!("buffering a transaction in the temporary directory: {error}"))
+            };
+            staged.restore(*oid, *tid, data.as_deref(), *data_txn).map_err(buffering)?;
+            self.copied.records += 1;
+            is_python2 = is_python2.or(data.as_deref().map(is_of_python2));
+            if data.as_deref().is_some_and(is_blob)
+                && let Some(blob) = self.blob(*oid, *tid)?
+            {
+                staged.add_blob(*oid, blob);
+                self.copied.blobs += 1;
+            }
+        }
+        staged.set_python2(is_python2.unwrap_or(false));
+        Ok(staged)
+    }
+
+    /// A copy of the blob; `None`: the source has no file of it.
+    fn blob(&mut self, oid: Oid, tid: Tid) -> Result<Option<StagedBlob>, Trouble> {
+        let Some(blobs) = self.from.storage.blobs() else {
+            return Err(Trouble::Failed(format!(
+                "{} has blobs, such as {} in {tid}: give its blob directory (--blob-dir)",
+                self.from.name,
+                oid_repr(oid)
+            )));
+        };
+        let source = match blobs.load_blob(oid, tid) {
+            Ok(source) => source,
+            Err(StorageError::NoBlob { .. } | StorageError::PosKey(_)) => {
+                self.copied.missing += 1;
+                if self.copied.missing_named.len() < MISSING_MAX {
+                    self.copied.missing_named.push((oid, tid));
+                }
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut upload = self.target_blobs()?.begin()?;
+        let failed =
+            |error: io::Error| Trouble::Failed(format!("copying {}: {error}", source.path.display()));
+        let mut buffer = vec![0; BLOB_READ];
+        let mut pos = 0;
+        loop {
+            let len = source.read_at(&mut buffer, pos).map_err(failed)?;
+            let Some(part) = buffer.get(..len).filter(|part| !part.is_empty()) else { break };
+            upload.write(part).map_err(failed)?;
+            pos += len as u64;
+        }
+        if pos != source.len {
+            return Err(failed(io::Error::other("its length has changed")));
+        }
+        Ok(Some(upload.end(oid)?))
+    }
+
+    fn target_blobs(&self) -> Result<Arc<BlobDir>, Trouble> {
+        let name = &self.to.name;
+        if self.to.is_server {
+            let what = "is another server's storage: the protocol has no copies of blobs; copy to a file";
+            return Err(Trouble::Failed(format!("{name} {what}")));
+        }
+        let dir = self.to.storage.blobs().and_then(|blobs| blobs.dir());
+        dir.cloned().ok_or_else(|| {
+            Trouble::Failed(format!(
+                "there are blobs, and {name} keeps none: give a directory (--to-blob-dir)"
+            ))
+        })
+    }
+}
+
+/// Whether Python 2 has written the record: Python 3 has always used protocol 3 or later.
+fn is_of_python2(record: &[u8]) -> bool {
+    plain(record).is_ok_and(|record| !matches!(&*record, [0x80, 3..=u8::MAX, ..]))
+}
+
+/// Tells what has become of a transaction: the ticket is a channel.
+struct Outcomes;
+
+type OutcomeSender = Sender<Result<Tid, StorageError>>;
+
+impl Publisher for Outcomes {
+    fn publish(&self, group: Vec<Committed>, install: &mut dyn FnMut()) -> Delivery {
+        install();
+        Box::new(move || {
+            for committed in group {
+                answer(committed.ticket, Ok(committed.tid));
+            }
+        })
+    }
+
+    fn failed(&self, ticket: Ticket, error: StorageError) {
+        answer(ticket, Err(error));
+    }
+}
+
+fn answer(ticket: Ticket, outcome: Result<Tid, StorageError>) {
+    // The ticket of a transaction of another client of the server is not one of ours.
+    if let Ok(to) = ticket.downcast::<OutcomeSender>() {
+        // Nothing waits if the copy has failed.
+        _ = to.send(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_says_which_python_has_written_it() {
+        for (record, expected) in [
+            (&b"\x80\x03cpersistent.mapping\nPersistentMapping\nq\x00.\x80\x03}q\x01."[..], false),
+            (b"\x80\x04\x8c\x01mq\x00\x8c\x01Cq\x01\x93.}.", false),
+            (b"cpersistent.mapping\nPersistentMapping\nq\x01.}q\x02.", true),
+            (b"(cpersistent.mapping\nPersistentMapping\nq\x01Ntq\x02.}q\x03.", true),
+            (b"\x80\x02cm\nC\nq\x01.\x80\x02}q\x02.", true),
+        ] {
+            assert_eq!(is_of_python2(record), expected, "{}", record.escape_ascii());
+        }
+    }
+}
