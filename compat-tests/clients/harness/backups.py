@@ -1,4 +1,5 @@
 """Backs up the `Data.fs` of a server and puts the backup back, in the ways that operators have."""
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,6 +29,17 @@ def repozo(server, backup):
 
 def zeobackup(server, backup):
     run(zeobackup_program(), "repozo", "-B", "-F", "-z", "-r", backup, "-f", server.data_path)
+
+
+def in_repository(server, backup):
+    """With zeobackup, in a repository of its own."""
+    run(zeobackup_program(), "create", "-q", "-r", backup / "repository", "-f", server.data_path)
+
+
+def at_transaction(server, backup):
+    """Notes the last transaction. The backup is made later, and has more."""
+    newest = run(zeobackup_program().with_name("zeofs"), "tail", "-n", "1", "--json", server.data_path)
+    (backup / "tid").write_text(json.loads(newest)["tid"])
 
 
 def put_over(server, backup):
@@ -63,6 +75,24 @@ def put_by_zeobackup_after_python(server, backup):
     """Python's server wrote last: it leaves no note of what clients may know."""
     server.data_path.with_name(server.data_path.name + ".tmp").write_bytes(b"")
     put_by_zeobackup(server, backup)
+
+
+def put_from_repository(server, backup):
+    run(zeobackup_program(), "restore", "-r", backup / "repository", "-f", server.data_path)
+
+
+def put_after_a_lost_disk(server, backup):
+    """Nothing is left that tells what clients may know."""
+    for path in family(server):
+        path.unlink()
+    put_from_repository(server, backup)
+
+
+def put_to_transaction(server, backup):
+    """Of a backup that has the lost time, too."""
+    in_repository(server, backup)
+    tid = (backup / "tid").read_text()
+    run(zeobackup_program(), "restore", "-r", backup / "repository", "-f", server.data_path, "--to-tid", tid)
 
 
 def zeobackup_program():

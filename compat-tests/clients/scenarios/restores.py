@@ -275,6 +275,11 @@ register(
     by_zeobackup=restore(backups.zeobackup, backups.put_by_zeobackup, running=True, kill=True, commit=True),
     by_zeobackup_after_python=restore(
         backups.zeobackup, backups.put_by_zeobackup_after_python, running=True, index=False),
+    from_a_repository=restore(
+        backups.in_repository, backups.put_from_repository, running=True, kill=True, connected=True),
+    from_a_repository_after_a_lost_disk=restore(
+        backups.in_repository, backups.put_after_a_lost_disk, running=True, kill=True, commit=True),
+    to_a_transaction=restore(backups.at_transaction, backups.put_to_transaction, running=True, connected=True),
     whole_directory_put_over=restore(backups.copy_family, backups.put_over, says=TOUCHED),
     whole_directory_of_a_running_server=restore(
         backups.copy_family, backups.put_alone, running=True, kill=True, connected=True, commit=True, says=TOUCHED),
