@@ -31,7 +31,7 @@ use crate::storage::file::pack::pace::Pace;
 use crate::storage::file::tail_note::TailNote;
 use crate::storage::media::Access;
 
-/// Bytes of a segment: the first transaction that reaches them ends it.
+/// The usual [`CreateOptions::segment_len`].
 const SEGMENT_LEN: u64 = 64 << 20;
 
 /// Bytes after which the listener is told.
@@ -49,7 +49,7 @@ pub struct Source {
 }
 
 /// What to back up, and how.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct CreateOptions {
     pub sources: Vec<Source>,
     /// Read everything again, also if the file is the one of the last backup.
@@ -57,6 +57,20 @@ pub struct CreateOptions {
     /// Bytes for each second; `None`: no limit.
     pub rate_max: Option<u64>,
     pub stay: Stay,
+    /// Bytes of a segment: the first transaction that reaches them ends it.
+    pub segment_len: u64,
+}
+
+impl Default for CreateOptions {
+    fn default() -> CreateOptions {
+        CreateOptions {
+            sources: Vec::new(),
+            reread: false,
+            rate_max: None,
+            stay: Stay::Kept,
+            segment_len: SEGMENT_LEN,
+        }
+    }
 }
 
 /// What was done.
@@ -87,7 +101,8 @@ pub fn create(
     let previous = repository.newest(listener)?;
     let mut writing = Writing::begin(repository)?;
     let meter = Meter { pace: options.rate_max.map(Pace::new), done: 0, reported: 0, listener };
-    let mut run = CreateRun { writing: &mut writing, meter, damage: Vec::new() };
+    let segment_len = options.segment_len;
+    let mut run = CreateRun { writing: &mut writing, meter, segment_len, damage: Vec::new() };
     let mut databases = Vec::new();
     for source in &opened {
         let before = previous.as_ref().and_then(|previous| previous.database(&source.source.name));
@@ -178,6 +193,7 @@ impl<'a> Opened<'a> {
 struct CreateRun<'a, 'r> {
     writing: &'a mut Writing<'r>,
     meter: Meter<'a>,
+    segment_len: u64,
     damage: Vec<String>,
 }
 
@@ -267,7 +283,7 @@ impl Copying<'_, '_, '_> {
         let mut start = previous.len;
         while let [rest @ .., last] = segments
             && last.len <= end - start
-            && last.len + (end - start) <= SEGMENT_LEN
+            && last.len + (end - start) <= self.run.segment_len
         {
             (segments, start) = (rest, last.start);
         }
@@ -353,8 +369,8 @@ impl Copying<'_, '_, '_> {
         while pos < end {
             let mut object = self.run.writing.object(ObjectKind::Data)?;
             let path = object.path().to_owned();
-            let meter = &mut self.run.meter;
-            let stretch = split(&self.opened.file, pos, end, SEGMENT_LEN, &mut |bytes| {
+            let CreateRun { meter, segment_len, .. } = &mut *self.run;
+            let stretch = split(&self.opened.file, pos, end, *segment_len, &mut |bytes| {
                 meter.read(bytes.len() as u64)?;
                 object.write_all(bytes).map_err(BackupError::io(format!("writing {}", path.display())))
             })?;

@@ -69,6 +69,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
         reread: matches.opt_present("reread"),
         rate_max: rate_max.transpose()?,
         stay: if matches.opt_present("until-next") { Stay::UntilNext } else { Stay::Kept },
+        ..CreateOptions::default()
     };
     let opened = repository::open(matches, Opening::Create)?;
     let is_quiet = matches.opt_present("quiet");

@@ -3,10 +3,12 @@
 use std::io::Write;
 
 use getopts::{Matches, Options};
+use serde_json::json;
 
 use super::super::numbers::grouped;
 use super::super::subcommand::{Subcommand, Trouble};
 use super::repository::{self, Opening, Reporter, counted};
+use crate::backup::repository::manifest::Stamp;
 use crate::backup::repository::prune::prune;
 use crate::backup::repository::retention::Retention;
 
@@ -25,6 +27,7 @@ is damaged, nothing is removed.
       --keep-weekly N     the same, for weeks that begin on Monday
       --keep-monthly N    the same, for months
   -n, --dry-run           only print what would be removed
+      --json              a JSON object
       --help              print this
 
 Days are those of UTC. Exit status: 0 done; 1 not done, or not all; 2 the
@@ -38,7 +41,7 @@ fn options(options: &mut Options) {
     for kind in KINDS {
         options.optopt("", kind, "", "");
     }
-    options.optflag("n", "dry-run", "");
+    options.optflag("n", "dry-run", "").optflag("", "json", "");
 }
 
 fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
@@ -62,6 +65,19 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let pruned = prune(&opened.repository, &retention, is_trial, &reporter);
     reporter.end();
     let pruned = pruned?;
+    if matches.opt_present("json") {
+        let names =
+            |stamps: &[Stamp]| stamps.iter().map(|stamp| stamp.as_str().to_owned()).collect::<Vec<_>>();
+        let value = json!({
+            "dry_run": is_trial,
+            "kept": names(&pruned.kept),
+            "removed": names(&pruned.removed),
+            "objects": pruned.objects,
+            "bytes": pruned.len,
+        });
+        writeln!(out, "{value}")?;
+        return Ok(0);
+    }
     for stamp in &pruned.kept {
         writeln!(out, "keep    {stamp}")?;
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use getopts::{Matches, Options};
+use serde_json::json;
 
 use super::super::numbers::grouped;
 use super::super::subcommand::{FINDINGS, Subcommand, Trouble};
@@ -31,6 +32,7 @@ is kept as DATA_FS.before-restore.
       --to-time TIME      up to this time in UTC (2026-11-29T09:45:00), or up to
                           90m, 12h, 2d ago
       --to-tid TID        up to this transaction, of 16 hexadecimal digits
+      --json              a JSON object for each database
       --help              print this
 
 Exit status: 0 done; 1 not done, and everything is as it was; 2 the command line
@@ -40,7 +42,7 @@ is wrong; 4 done, but blobs are missing because they were when it was backed up.
 fn options(options: &mut Options) {
     repository::options(options);
     databases::options(options);
-    options.optopt("", "to-time", "", "").optopt("", "to-tid", "", "");
+    options.optopt("", "to-time", "", "").optopt("", "to-tid", "", "").optflag("", "json", "");
 }
 
 fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
@@ -74,12 +76,29 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     reporter.end();
     let mut status = 0;
     for restored in &restored? {
-        report(out, restored)?;
+        match matches.opt_present("json") {
+            true => writeln!(out, "{}", as_json(restored))?,
+            false => report(out, restored)?,
+        }
         if restored.blobs_missing > 0 {
             status = FINDINGS;
         }
     }
     Ok(status)
+}
+
+fn as_json(restored: &Restored) -> serde_json::Value {
+    json!({
+        "backup": restored.stamp.as_str(),
+        "database": restored.target.name,
+        "path": restored.target.path.to_string_lossy(),
+        "last_tid": restored.last_tid.to_string(),
+        "bytes": restored.len,
+        "former": restored.aside.as_ref().map(|aside| aside.to_string_lossy()),
+        "blobs_added": restored.blobs_added,
+        "blobs_kept": restored.blobs_kept,
+        "missing_blobs": restored.blobs_missing,
+    })
 }
 
 fn report(out: &mut dyn Write, restored: &Restored) -> Result<(), Trouble> {

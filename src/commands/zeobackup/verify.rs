@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use getopts::{Matches, Options};
+use serde_json::json;
 
 use super::super::numbers::grouped;
 use super::super::subcommand::{FINDINGS, Subcommand, Trouble};
@@ -19,6 +20,7 @@ several backups have in common is read once.
 
   -r, --repository DIR    where backups are
       --newest            the newest backup; default: all, or those named
+      --json              JSON objects: each finding, and a summary at the end
       --help              print this
 
 Exit status: 0 all is whole; 1 a file cannot be read; 2 the command line is
@@ -27,7 +29,7 @@ wrong; 4 something is damaged, and is named.
 
 fn options(options: &mut Options) {
     repository::options(options);
-    options.optflag("", "newest", "");
+    options.optflag("", "newest", "").optflag("", "json", "");
 }
 
 fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
@@ -47,6 +49,17 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let verified = verify(&opened.repository, &stamps, &reporter);
     reporter.end();
     let verified = verified?;
+    let status = if verified.findings.is_empty() { 0 } else { FINDINGS };
+    if matches.opt_present("json") {
+        for (stamp, what) in &verified.findings {
+            writeln!(out, "{}", json!({ "backup": stamp.as_str(), "damaged": what }))?;
+        }
+        let (backups, findings) = (verified.backups, verified.findings.len());
+        let (objects, bytes) = (verified.objects, verified.len);
+        let summary = json!({ "backups": backups, "objects": objects, "bytes": bytes, "findings": findings });
+        writeln!(out, "{summary}")?;
+        return Ok(status);
+    }
     for (stamp, what) in &verified.findings {
         writeln!(out, "{stamp}: {what}")?;
     }
@@ -61,5 +74,5 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
         0 => writeln!(out, "nothing is damaged")?,
         count => writeln!(out, "findings: {count}")?,
     }
-    Ok(if verified.findings.is_empty() { 0 } else { FINDINGS })
+    Ok(status)
 }

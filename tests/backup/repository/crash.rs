@@ -22,9 +22,18 @@ fn stopped_everywhere(
     run: impl Fn(&Site) -> Result<(), BackupError>,
     check: impl Fn(&Site, bool, &str),
 ) {
+    sites_stopped_everywhere(Site::new, prepare, run, check);
+}
+
+fn sites_stopped_everywhere(
+    make: impl Fn(u64) -> Site,
+    prepare: impl Fn(&Site),
+    run: impl Fn(&Site) -> Result<(), BackupError>,
+    check: impl Fn(&Site, bool, &str),
+) {
     for (fault, after) in ENDS {
         for n in 1.. {
-            let site = Site::new(n);
+            let site = make(n);
             prepare(&site);
             site.disk.fail_at(n, fault);
             let result = run(&site);
@@ -114,7 +123,9 @@ fn a_prune() {
         let again = site.prune(1, true).unwrap();
         assert_eq!((again.removed, again.objects), (Vec::<Stamp>::new(), 0), "{what}");
     };
-    stopped_everywhere(prepare, |site| site.prune(1, false).map(drop), check);
+    // One segment in the end, so that there is something to remove.
+    let make = |seed| Site { segment_len: 64 << 20, ..Site::new(seed) };
+    sites_stopped_everywhere(make, prepare, |site| site.prune(1, false).map(drop), check);
 }
 
 /// The former database with its blobs or the restored one with its own, and a marker, is served.

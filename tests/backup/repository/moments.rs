@@ -141,7 +141,7 @@ fn nothing_new_makes_no_backup() {
 /// What a pack leaves as it is has other positions afterwards, and is not stored again.
 #[test]
 fn after_a_pack_only_what_it_has_changed_is_stored() {
-    let site = Site::new(5);
+    let site = Site { segment_len: 64 << 20, ..Site::new(5) };
     let packed = site.grow(30);
     site.backup().unwrap();
     let mut large = 0;
@@ -167,7 +167,7 @@ fn after_a_pack_only_what_it_has_changed_is_stored() {
 /// Many small backups must not make many small segments.
 #[test]
 fn segments_grow_with_the_logarithm_of_backups() {
-    let site = Site::new(6);
+    let site = Site { segment_len: 64 << 20, ..Site::new(6) };
     for _ in 0..64 {
         site.grow(1);
         site.backup().unwrap();

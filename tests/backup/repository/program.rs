@@ -39,6 +39,20 @@ fn from_a_configuration_and_back() {
     assert_eq!((code, out.lines().count()), (0, 2), "{out}");
     let (code, out, _) = zeobackup(dir.path(), &["verify", "-r", "repo", "--newest"]);
     assert!(code == 0 && out.ends_with("nothing is damaged\n"), "{out}");
+    for (arguments, lines, expected) in [
+        (&["create", "--json", "-r", "repo", "-C", "zeo.conf"][..], 2, "\"new\":false"),
+        (&["list", "--json", "-r", "repo"], 2, "\"until_next\":false"),
+        (&["verify", "--json", "-r", "repo"], 1, "\"findings\":0"),
+        (&["prune", "--json", "-n", "-r", "repo", "--keep-last", "1"], 1, "\"removed\":[]"),
+        (&["restore", "--json", "-r", "repo", "-f", "Json.fs"], 1, "\"former\":null"),
+    ] {
+        let (code, out, error) = zeobackup(dir.path(), arguments);
+        assert_eq!((code, out.lines().count()), (0, lines), "{out} {error}");
+        for line in out.lines() {
+            serde_json::from_str::<serde_json::Value>(line).unwrap();
+            assert!(line.contains(expected), "{line}");
+        }
+    }
     let files = ["Data.fs", "second/Data.fs"].map(|name| fs::read(path(name)).unwrap());
     fs::remove_file(path("Data.fs")).unwrap();
     let (code, out, error) = zeobackup(dir.path(), &["restore", "-r", "repo", "-C", "zeo.conf"]);

@@ -35,12 +35,20 @@ pub struct Site {
     pub disk: Faulty,
     pub time: TimeSource,
     pub keep_old: bool,
+    /// Bytes of a segment. Short ones, so that there are many.
+    pub segment_len: u64,
 }
 
 impl Site {
     pub fn new(seed: u64) -> Site {
         let dir = tempfile::tempdir().unwrap();
-        Site { dir, disk: Faulty::new(seed, None), time: TimeSource::manual(), keep_old: true }
+        Site {
+            dir,
+            disk: Faulty::new(seed, None),
+            time: TimeSource::manual(),
+            keep_old: true,
+            segment_len: [900, 3000, 64 << 20][seed as usize % 3],
+        }
     }
 
     /// The same names on another disk.
@@ -116,7 +124,7 @@ impl Site {
     pub fn options(&self) -> CreateOptions {
         let source =
             Source { name: "1".into(), path: self.path("Data.fs"), blob_dir: Some(self.path("blobs")) };
-        CreateOptions { sources: vec![source], ..CreateOptions::default() }
+        CreateOptions { sources: vec![source], segment_len: self.segment_len, ..CreateOptions::default() }
     }
 
     pub fn backup(&self) -> Result<Created, BackupError> {
