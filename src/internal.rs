@@ -10,7 +10,7 @@ pub mod backup {
     pub mod repository {
         pub use crate::backup::repository::create::{CreateOptions, Created, Source, create};
         pub use crate::backup::repository::error::BackupError;
-        pub use crate::backup::repository::manifest::Stamp;
+        pub use crate::backup::repository::manifest::{Stamp, Stay};
         pub use crate::backup::repository::prune::{Pruned, prune};
         pub use crate::backup::repository::restore::{RestoreOptions, Restored, Target, restore};
         pub use crate::backup::repository::retention::Retention;

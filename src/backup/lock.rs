@@ -34,8 +34,19 @@ pub struct RepositoryLock {
 pub fn lock(path: &Path, exclusion: Exclusion) -> io::Result<Locked> {
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     let mut file = match options {
-        // It belongs to another user. A file that is open for reading can be locked, too.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path)?,
+        // It belongs to another user, or is on a file system that is only read. A file that is open for reading can be
+        // locked, too.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            match File::open(path) {
+                Ok(file) => file,
+                Err(error) => return Ok(Locked::Impossible(error)),
+            }
+        }
         other => other?,
     };
     let locked = match exclusion {

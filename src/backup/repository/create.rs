@@ -98,14 +98,15 @@ pub fn create(
     for source in &options.sources {
         opened.push(Opened::open(repository, source, listener)?);
     }
-    let previous = repository.newest(listener)?;
+    let names: Vec<&str> = options.sources.iter().map(|source| &*source.name).collect();
+    let newest = repository.newest(&names, listener)?;
     let mut writing = Writing::begin(repository)?;
     let meter = Meter { pace: options.rate_max.map(Pace::new), done: 0, reported: 0, listener };
     let segment_len = options.segment_len;
     let mut run = CreateRun { writing: &mut writing, meter, segment_len, damage: Vec::new() };
     let mut databases = Vec::new();
     for source in &opened {
-        let before = previous.as_ref().and_then(|previous| previous.database(&source.source.name));
+        let before = newest.databases.get(&source.source.name);
         match run.database(source, before, options.reread) {
             Ok(database) => databases.push(database),
             Err(error) => {
@@ -117,14 +118,13 @@ pub fn create(
     let damage = run.damage;
     let stamps = repository.backups()?;
     let last = stamps.last();
-    if let Some((previous, last)) = previous.filter(|previous| previous.databases == databases).zip(last)
-        && previous.made == last.as_str()
+    if let Some((stamp, _)) = newest.of_all.filter(|(_, manifest)| manifest.databases == databases)
+        && last == Some(&stamp)
     {
-        if options.stay == Stay::Kept && last.stay() == Stay::UntilNext {
-            repository.keep(last)?;
+        if options.stay == Stay::Kept && stamp.stay() == Stay::UntilNext {
+            repository.keep(&stamp)?;
         }
-        let added = writing.added();
-        return Ok(Created { stamp: last.clone(), is_new: false, databases, added, damage });
+        return Ok(Created { stamp, is_new: false, databases, added: writing.added(), damage });
     }
     writing.sync()?;
     let stamp = new_stamp(time, last, options.stay);

@@ -23,6 +23,7 @@
 //! `objects` is never changed, only added and, by a prune, removed: the backups first. So a run that is stopped at any
 //! point leaves a repository whose backups are whole; what it had stored already is found by the next run.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,7 +47,7 @@ pub mod verify;
 mod writing;
 
 use error::{BackupError, Result};
-use manifest::{Manifest, Stamp, Stay};
+use manifest::{Database, Manifest, Stamp, Stay};
 use object::{ObjectId, ObjectKind, ObjectReader};
 
 const MARKER: &str = "zeobackup.repository";
@@ -59,6 +60,16 @@ const OBJECTS: &str = "objects";
 const TMP: &str = "tmp";
 /// Upper bound on the bytes of a manifest: some 5 million segments.
 const MANIFEST_LEN_MAX: u64 = 2 << 30;
+
+/// Number of backups in which the last one of a database is searched. If it is not there, the file is read again.
+const SEARCHED_MAX: usize = 100;
+
+/// The newest backups.
+#[derive(Default)]
+struct Newest {
+    databases: HashMap<String, Database>,
+    of_all: Option<(Stamp, Manifest)>,
+}
 
 /// Hears of what takes long, and of what is wrong but does not end the run.
 pub trait ProgressListener {
@@ -172,15 +183,26 @@ impl Repository {
         Manifest::parse(&bytes).map_err(|what| BackupError::Damaged(format!("{} {what}", path.display())))
     }
 
-    /// The newest backup that can be read; damaged ones are reported.
-    fn newest(&self, listener: &dyn ProgressListener) -> Result<Option<Manifest>> {
-        for stamp in self.backups()?.iter().rev() {
-            match self.manifest(stamp) {
-                Err(error @ BackupError::Damaged(_)) => listener.warning(&error.to_string()),
-                other => return other.map(Some),
+    /// Of each of these databases its newest backup, and the newest backup of all. Damaged ones are reported.
+    fn newest(&self, names: &[&str], listener: &dyn ProgressListener) -> Result<Newest> {
+        let mut newest = Newest::default();
+        for stamp in self.backups()?.iter().rev().take(SEARCHED_MAX) {
+            let manifest = match self.manifest(stamp) {
+                Err(error @ BackupError::Damaged(_)) => {
+                    listener.warning(&error.to_string());
+                    continue;
+                }
+                manifest => manifest?,
+            };
+            for database in manifest.databases.iter().filter(|database| names.contains(&&*database.name)) {
+                newest.databases.entry(database.name.clone()).or_insert_with(|| database.clone());
+            }
+            newest.of_all.get_or_insert((stamp.clone(), manifest));
+            if names.iter().all(|name| newest.databases.contains_key(*name)) {
+                break;
             }
         }
-        Ok(None)
+        Ok(newest)
     }
 
     /// Gives a backup its name. Everything that it needs is durable. Backups that stay until there is a later one are
@@ -192,13 +214,24 @@ impl Repository {
         self.write_whole(&name, |out| out.write_all(&bytes))
             .map_err(BackupError::io(format!("writing {}", path.display())))?;
         for former in self.backups()? {
-            if former < *stamp && former.stay() == Stay::UntilNext {
+            if former < *stamp && former.stay() == Stay::UntilNext && self.is_replaced(&former, manifest)? {
                 let path = self.manifest_path(&former);
                 let doing = BackupError::io(format!("removing {}", path.display()));
                 self.media.remove(&path).map_err(doing)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a later backup has all databases of a former one. One that cannot be read stays.
+    fn is_replaced(&self, former: &Stamp, later: &Manifest) -> Result<bool> {
+        match self.manifest(former) {
+            Ok(former) => {
+                Ok(former.databases.iter().all(|database| later.database(&database.name).is_some()))
+            }
+            Err(BackupError::Damaged(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// A backup that stays until there is a later one is kept from now on.

@@ -1,9 +1,9 @@
 //! Removes backups that are not to be kept, and then the objects that no backup needs.
 //!
-//! Nothing is removed unless the newest backup was read and is whole, and no object unless all backups that stay can be
+//! Nothing is removed unless the newest backup of each set of databases was read and is whole, and all backups can be
 //! read. Backups are removed first, durably: a run that is stopped leaves objects that the next one removes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::error::{BackupError, Result};
 use super::known::for_each;
@@ -31,11 +31,15 @@ pub fn prune(
     listener: &dyn ProgressListener,
 ) -> Result<Pruned> {
     let stamps = repository.backups()?;
-    let kept: Vec<Stamp> = retention.kept(&stamps).into_iter().cloned().collect();
+    let groups = groups(repository, &stamps)?;
+    let mut kept: Vec<Stamp> = groups.values().flat_map(|group| retention.kept(group)).cloned().collect();
+    kept.sort();
     let removed: Vec<Stamp> = stamps.iter().filter(|stamp| !kept.contains(stamp)).cloned().collect();
     let needed = needed(repository, &kept)?;
     if !is_trial && !removed.is_empty() {
-        verify_newest(repository, &kept, listener)?;
+        for newest in groups.values().filter_map(|group| group.last()) {
+            verify_newest(repository, newest, listener)?;
+        }
         for stamp in &removed {
             let path = repository.manifest_path(stamp);
             let doing = BackupError::io(format!("removing {}", path.display()));
@@ -49,8 +53,30 @@ pub fn prune(
     Ok(Pruned { kept, removed, objects, len })
 }
 
-fn verify_newest(repository: &Repository, kept: &[Stamp], listener: &dyn ProgressListener) -> Result<()> {
-    let Some(newest) = kept.last() else { return Ok(()) };
+/// The backups of the same databases belong together: those of others do not take their places.
+fn groups(repository: &Repository, stamps: &[Stamp]) -> Result<BTreeMap<Vec<String>, Vec<Stamp>>> {
+    let mut groups: BTreeMap<Vec<String>, Vec<Stamp>> = BTreeMap::new();
+    for stamp in stamps {
+        let manifest = repository.manifest(stamp).map_err(|error| unknown(stamp, error))?;
+        let mut names: Vec<String> = manifest.databases.into_iter().map(|database| database.name).collect();
+        names.sort();
+        groups.entry(names).or_default().push(stamp.clone());
+    }
+    Ok(groups)
+}
+
+/// It is unknown what a damaged backup needs.
+fn unknown(stamp: &Stamp, error: BackupError) -> BackupError {
+    match error {
+        BackupError::Damaged(what) => BackupError::Damaged(format!(
+            "nothing was removed, because it is unknown what backup {stamp} needs: {what}. Remove its file in {BACKUPS} \
+             if it is given up"
+        )),
+        error => error,
+    }
+}
+
+fn verify_newest(repository: &Repository, newest: &Stamp, listener: &dyn ProgressListener) -> Result<()> {
     let verified = verify(repository, std::slice::from_ref(newest), listener)?;
     match verified.findings.first() {
         Some((_, what)) => Err(BackupError::Damaged(format!(
@@ -64,13 +90,7 @@ fn verify_newest(repository: &Repository, kept: &[Stamp], listener: &dyn Progres
 fn needed(repository: &Repository, stamps: &[Stamp]) -> Result<HashSet<u64>> {
     let mut needed = HashSet::new();
     for stamp in stamps {
-        add_needed(repository, stamp, &mut needed).map_err(|error| match error {
-            BackupError::Damaged(what) => BackupError::Damaged(format!(
-                "nothing was removed, because it is unknown what backup {stamp} needs: {what}. Remove its file in \
-                 {BACKUPS} if it is given up"
-            )),
-            error => error,
-        })?;
+        add_needed(repository, stamp, &mut needed).map_err(|error| unknown(stamp, error))?;
     }
     Ok(needed)
 }

@@ -8,6 +8,7 @@
 //! What is read is compared with its sum, so nothing that is damaged takes the place of a file. Whatever stops this,
 //! the former files or the restored ones are there, and have all their blobs.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,16 +116,22 @@ fn choose(repository: &Repository, options: &RestoreOptions) -> Result<Vec<(Stam
             )));
         }
         Some(stamp) => vec![stamp.clone()],
-        None if options.until.is_some() => all,
-        None => all.last().cloned().into_iter().collect(),
+        None => all,
     };
     if stamps.is_empty() {
         return Err(BackupError::NotThere(format!("{} has no backup yet", repository.path.display())));
     }
     let mut seen: Vec<(Stamp, Manifest)> = Vec::new();
-    for stamp in stamps {
-        seen.push((stamp.clone(), repository.manifest(&stamp)?));
+    // The newest backup of a database need not be the newest in the repository.
+    for stamp in stamps.iter().rev() {
+        let has =
+            |target: &Target| seen.iter().any(|(_, manifest)| manifest.database(&target.name).is_some());
+        if options.until.is_none() && options.targets.iter().all(has) {
+            break;
+        }
+        seen.push((stamp.clone(), repository.manifest(stamp)?));
     }
+    seen.reverse();
     options.targets.iter().map(|target| choose_one(&seen, &target.name, options.until)).collect()
 }
 
@@ -134,10 +141,10 @@ fn choose_one(seen: &[(Stamp, Manifest)], name: &str, until: Option<Tid>) -> Res
     let all: Vec<(&Stamp, &Database)> =
         seen.iter().filter_map(|(stamp, manifest)| Some((stamp, manifest.database(name)?))).collect();
     let Some((stamp, newest)) = all.last() else {
-        let (stamp, names) = seen.last().map_or((String::new(), Vec::new()), |(stamp, manifest)| {
-            (stamp.to_string(), manifest.databases.iter().map(|database| database.name.as_str()).collect())
-        });
-        let what = format!("backup {stamp} has no database '{name}'; it has: {}", names.join(", "));
+        let all = seen.iter().flat_map(|(_, manifest)| &manifest.databases);
+        let names: BTreeSet<&str> = all.map(|database| database.name.as_str()).collect();
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        let what = format!("there is no backup of a database '{name}'; there are some of: {names}");
         return Err(BackupError::NotThere(what));
     };
     let Some(until) = until else { return Ok(((*stamp).clone(), (*newest).clone())) };
@@ -199,8 +206,14 @@ impl Restoring<'_> {
             blobs_missing: 0,
         };
         self.check_room(database, replacement)?;
-        if let Some(dir) = &target.blob_dir {
-            self.blobs(database, dir, &mut restored)?;
+        match &target.blob_dir {
+            Some(dir) => self.blobs(database, dir, &mut restored)?,
+            None if has_blobs(database) => {
+                let name = &database.name;
+                self.listener
+                    .warning(&format!("the blobs of {name} are not restored: no blob directory is given"));
+            }
+            None => {}
         }
         self.file(database, replacement, &mut restored)?;
         Ok(restored)
@@ -292,7 +305,7 @@ impl Restoring<'_> {
 
     fn blobs(&mut self, database: &Database, dir: &Path, restored: &mut Restored) -> Result<()> {
         if !database.has_blobs {
-            if database.segments.iter().any(|segment| segment.blobs.count > 0) {
+            if has_blobs(database) {
                 self.listener.warning(&format!(
                     "the backup has no blobs of {}: it was made without a blob directory",
                     database.name
@@ -371,6 +384,10 @@ impl Restoring<'_> {
             (None, put) => put.map(|()| true).map_err(BlobError::Disk),
         }
     }
+}
+
+fn has_blobs(database: &Database) -> bool {
+    database.segments.iter().any(|segment| segment.blobs.count > 0)
 }
 
 enum BlobError {

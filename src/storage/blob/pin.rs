@@ -25,8 +25,8 @@ pub struct BlobPin {
 }
 
 impl BlobDir {
-    /// Makes packs keep their hands off the blobs. `None`: there is no blob directory yet, or it is not one of the
-    /// operating system.
+    /// Makes packs leave the blobs. `None`: there is no blob directory yet, it is not one of the operating system, or
+    /// it can only be read.
     ///
     /// Errors: the file cannot be made or locked; packs may remove blobs then.
     pub fn pin(&self) -> io::Result<Option<BlobPin>> {
@@ -36,7 +36,11 @@ impl BlobDir {
         };
         let Some(dir) = root.of_system() else { return Ok(None) };
         // It may be another user's: a file that is open for reading can be locked, too.
-        let file = dir.read(PIN.as_ref()).or_else(|_| dir.open_or_create(PIN.as_ref(), MODE))?;
+        let file = match dir.read(PIN.as_ref()).or_else(|_| dir.open_or_create(PIN.as_ref(), MODE)) {
+            // No pack can remove anything.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Ok(None),
+            file => file?,
+        };
         FileExt::lock_shared(&file)?;
         Ok(Some(BlobPin { _file: file }))
     }

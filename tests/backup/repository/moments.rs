@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::repository::site::{Heard, Site};
 use crate::support::storage::transactions;
 use runzeo::ids::{Oid, Tid};
-use runzeo::internal::backup::repository::{RestoreOptions, Target, restore};
+use runzeo::internal::backup::repository::{CreateOptions, RestoreOptions, Stay, Target, restore};
 use runzeo::internal::storage::media::Media;
 use runzeo::storage::prelude::*;
 
@@ -120,7 +120,7 @@ fn a_state_that_no_backup_has_is_refused_with_what_there_is() {
     let target = Target { name: "2".into(), path: site.path("Restored.fs"), blob_dir: None };
     let options = RestoreOptions { stamp: None, until: None, targets: vec![target] };
     let error = restore(&site.repository().unwrap(), &options, &Heard::default()).unwrap_err().to_string();
-    assert!(error.ends_with("has no database '2'; it has: 1"), "{error}");
+    assert!(error.ends_with("no backup of a database '2'; there are some of: 1"), "{error}");
 }
 
 #[test]
@@ -212,6 +212,54 @@ fn an_empty_database_can_be_backed_up_and_restored() {
     site.backup().unwrap();
     site.restore(None, None).unwrap();
     assert!(site.bytes("Restored.fs") == site.bytes("Data.fs"));
+}
+
+/// Databases that are backed up one at a time do not take each other's place.
+#[test]
+fn two_databases_in_turns_in_one_repository() {
+    let site = Site { segment_len: 64 << 20, ..Site::new(15) };
+    let other = |site: &Site| {
+        let mut options = site.options();
+        options.sources[0].name = "2".into();
+        options.sources[0].path = site.path("Other.fs");
+        options.sources[0].blob_dir = None;
+        options
+    };
+    site.grow(30);
+    site.disk.put(&site.path("Other.fs"), &site.bytes("Data.fs")[..transactions(&site.bytes("Data.fs"))[20]]);
+    for stay in [Stay::Kept, Stay::UntilNext, Stay::UntilNext] {
+        site.grow(1);
+        site.backup_with(&CreateOptions { stay, ..site.options() }).unwrap();
+        let len = 200 + site.bytes("Other.fs").len();
+        let at = *transactions(&site.bytes("Data.fs")).iter().find(|at| **at > len).unwrap();
+        site.disk.put(&site.path("Other.fs"), &site.bytes("Data.fs")[..at]);
+        let created = site.backup_with(&CreateOptions { stay, ..other(&site) }).unwrap();
+        assert!(created.is_new);
+        // A segment of it was taken over from its own last backup.
+        assert!(stay == Stay::Kept || created.databases[0].segments.len() > 1);
+    }
+    // The newest continuous one of each, and the first of each.
+    assert_eq!(site.stamps().len(), 4);
+    let restore_other = |name: &str| {
+        let target = Target { name: "2".into(), path: site.path(name), blob_dir: None };
+        let options = RestoreOptions { stamp: None, until: None, targets: vec![target] };
+        restore(&site.repository().unwrap(), &options, &Heard::default()).unwrap();
+        assert!(site.bytes(name) == site.bytes("Other.fs"));
+    };
+    restore_other("R1.fs");
+    // The newest in the repository has the other database.
+    site.restore(None, None).unwrap();
+    assert!(site.bytes("Restored.fs") == site.bytes("Data.fs"));
+    let pruned = site.prune(1, false).unwrap();
+    assert_eq!((pruned.kept.len(), pruned.removed.len()), (4, 0), "{pruned:?}");
+    for source in [site.options(), other(&site)] {
+        site.grow(1);
+        site.backup_with(&CreateOptions { reread: true, ..source }).unwrap();
+    }
+    let pruned = site.prune(1, false).unwrap();
+    assert!(pruned.kept.len() >= 2 && !pruned.removed.is_empty(), "{pruned:?}");
+    site.restore(None, None).unwrap();
+    restore_other("R2.fs");
 }
 
 /// All that is left of the database is its backup: clients may know later transactions, and have later ids.
