@@ -11,6 +11,7 @@ mod pack_time;
 mod progress;
 mod prompt;
 pub mod runzeo;
+mod scrubs;
 mod subcommand;
 mod time_argument;
 pub mod zeobackup;

@@ -20,6 +20,7 @@ use crate::base::sync::Arc;
 use crate::commands::Extensions;
 use crate::commands::backups::Backups;
 use crate::commands::open::{self, Prepared};
+use crate::commands::scrubs::Scrubs;
 use crate::config::{
     AuthenticationConfig, Config, Invocation, NamedStorage, SslConfig, UsageError, ZeoConfig,
     from_command_line,
@@ -209,16 +210,17 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
 
     server.pack_by_schedule(pack_schedules(config, &server)).map_err(cannot_start)?;
     let backups = Backups::start(config, &TimeSource::default()).map_err(cannot_start)?;
+    let scrubs = Scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
 
     let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, tls.as_deref()) };
     log::debug!(target: RUNZEO, "({pid}) {program} stops");
     // First, so that no vote waits for a helper.
     resolver.stop();
     backups.stop();
+    scrubs.stop();
     server.stop();
     close_storages(&server);
-    drop(sockets);
-    drop(pid_file);
+    drop((sockets, pid_file));
     if config.exit_immediately {
         let mut stdout = std::io::stdout();
         let _ = writeln!(stdout, "testing exit immediately").and_then(|()| stdout.flush());

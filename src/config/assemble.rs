@@ -326,6 +326,7 @@ fn numbered((index, path): (usize, String)) -> NamedStorage {
         name: (index + 1).to_string(),
         storage: StorageConfig::File(FileStorageConfig {
             pack_schedule: None,
+            scrub: None,
             options: FileStorageOptions::new(path),
             location: Location::CommandLine,
         }),

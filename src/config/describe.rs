@@ -201,6 +201,9 @@ fn file_storage(file: &FileStorageConfig) -> String {
     if let Some((pack, _)) = &file.pack_schedule {
         add(&format!("packed {}, keeping {}", pack.schedule, pack.kept()));
     }
+    if let Some(scrub) = &file.scrub {
+        add(&format!("checked {}, reading at most {} bytes a second", scrub.schedule, scrub.rate_max));
+    }
     match options.new_file_format {
         NewFileFormat::Auto => {}
         NewFileFormat::FS21 => add("FS21 if new"),

@@ -50,7 +50,7 @@ fn check_caches(storages: &[NamedStorage]) -> Result<(), String> {
 }
 
 /// The files of a storage and of its inner storages.
-fn files(storage: &StorageConfig) -> Vec<&FileStorageConfig> {
+pub fn files(storage: &StorageConfig) -> Vec<&FileStorageConfig> {
     match storage {
         StorageConfig::File(file) => vec![file],
         StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } | StorageConfig::Client(_) => {

@@ -32,13 +32,14 @@ use crate::wire::protocol::Greeting;
 pub use assemble::{Invocation, authentication_of, from_command_line, storages_of};
 pub use backup::BackupConfig;
 pub use databases::{Databases, NamedDatabase, databases_of};
+pub use files::files;
 
 pub use options::UsageError;
 #[cfg(feature = "test-storages")]
 pub use storage::TestStorage;
 pub use storage::{
     BeforeStorageConfig, BeforeTime, BlobStorageConfig, ClientStorageConfig, DemoStorageConfig,
-    FileStorageConfig, OwnStorageConfig, StorageConfig, ZlibStorageConfig,
+    FileStorageConfig, OwnStorageConfig, ScrubConfig, StorageConfig, ZlibStorageConfig,
 };
 pub use zconfig::Location;
 

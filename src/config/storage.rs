@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::Location;
 use crate::base::ids::Tid;
+use crate::base::schedule::Schedule;
 use crate::client::options::ClientOptions;
 use crate::server::pack_schedule::PackSchedule;
 use crate::storage::file::FileStorageOptions;
@@ -95,8 +96,19 @@ pub struct FileStorageConfig {
     pub options: FileStorageOptions,
     /// When the server packs it by itself, if it does, and where that was configured.
     pub pack_schedule: Option<(PackSchedule, Location)>,
+    /// When the server checks it, if it does.
+    pub scrub: Option<ScrubConfig>,
     /// Where it was configured, for messages.
     pub location: Location,
+}
+
+/// The keys `scrub-schedule` and `scrub-max-rate`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScrubConfig {
+    /// When the whole file is checked.
+    pub schedule: Schedule,
+    /// Bytes of a second, at least 1.
+    pub rate_max: u64,
 }
 
 /// A `<demostorage>` section.

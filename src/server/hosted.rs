@@ -17,6 +17,7 @@ use crate::server::invalidations::Invalidations;
 use crate::server::log_changes::LogChanges;
 use crate::server::oid_locks::LockTable;
 use crate::server::publish::Publication;
+use crate::server::scrub_status::ScrubStatus;
 use crate::server::stats::{self, PackStatus, Stats};
 use crate::server::timeout::Timeouts;
 use crate::server::workers::Pools;
@@ -49,6 +50,7 @@ pub struct Hosted {
     pub workers: Pools,
     pub clock: TimeSource,
     pub pack: PackStatus,
+    pub scrub: ScrubStatus,
     pub log_changes: LogChanges,
     pub locks: Arc<LockTable>,
     /// The registered connections by id.
@@ -90,6 +92,7 @@ impl Hosted {
             workers,
             clock,
             pack: PackStatus::default(),
+            scrub: ScrubStatus::default(),
             log_changes: LogChanges::default(),
             name,
             storage,
@@ -172,6 +175,9 @@ impl Hosted {
             && let Some(next) = self.pack.next()
         {
             status.push(("next-pack", next));
+        }
+        if wire.is_none() {
+            status.extend(self.scrub.values());
         }
         // The same, so only during a pack.
         if let Some(pack) = self.pack.value() {

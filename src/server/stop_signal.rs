@@ -1,4 +1,4 @@
-//! The signal that ends a thread of the server: that of `watch`, and that of `pack_schedule`.
+//! The signal that ends a thread of the server: those of `watch`, `pack_schedule` and the scrubs.
 
 use crate::base::sync::{Condvar, Mutex, rank};
 

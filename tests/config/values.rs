@@ -8,7 +8,7 @@ use std::time::Duration;
 use runzeo::internal::backup::repository::Retention;
 use runzeo::internal::base::address::Address;
 use runzeo::internal::config::{
-    Config, FileStorageConfig, Invocation, Location, NamedStorage, StorageConfig, ZeoConfig,
+    Config, FileStorageConfig, Invocation, Location, NamedStorage, ScrubConfig, StorageConfig, ZeoConfig,
     from_command_line,
 };
 use runzeo::internal::logging::{
@@ -74,7 +74,7 @@ fn syslog(level: u8, facility: &str, address: SyslogAddress) -> HandlerSetup {
 
 fn file_storage(name: &str, options: FileStorageOptions, line: u32) -> NamedStorage {
     let location = Location::File { path: "zeo.conf".into(), line };
-    let file = FileStorageConfig { options, pack_schedule: None, location };
+    let file = FileStorageConfig { options, pack_schedule: None, scrub: None, location };
     NamedStorage { name: name.into(), storage: StorageConfig::File(file) }
 }
 
@@ -145,6 +145,8 @@ fn every_key() {
           create on
           pack-schedule Monthly 1 3:00
           pack-days 7
+          scrub-schedule every 6h
+          scrub-max-rate 5MB
         </filestorage>
         <backup>
           repository backups
@@ -225,6 +227,7 @@ fn every_key() {
     let mut other = file_storage("other", other, 25);
     if let StorageConfig::File(file) = &mut other.storage {
         let plan = PackSchedule { schedule: "monthly 1 03:00".parse().unwrap(), days: 7 };
+        file.scrub = Some(ScrubConfig { schedule: "every 6h".parse().unwrap(), rate_max: 5 << 20 });
         file.pack_schedule = Some((plan, Location::File { path: "zeo.conf".into(), line: 29 }));
     }
     assert_storages(&config, &[file_storage("main", main, 15), other]);

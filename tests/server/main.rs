@@ -22,6 +22,7 @@ mod pack_schedule;
 mod pack_status;
 mod permissions;
 mod quiet;
+mod scrub;
 mod sessions;
 mod short_of_memory;
 mod slow_merge;

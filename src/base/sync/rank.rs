@@ -56,7 +56,7 @@ macro_rules! ranks {
 ranks! {
     // -- start, stop and configuration
 
-    /// Whether the watch thread, or the thread that packs by schedule, must end.
+    /// Whether the watch thread, or a thread that packs or scrubs by schedule, must end.
     Watch permits [];
     /// Whether the threads that make backups must end.
     BackupStop permits [];
@@ -116,6 +116,8 @@ ranks! {
     Connections permits [];
     /// The pack of a storage that is running, and how the last one ended.
     LastPack permits [];
+    /// How the last scrub of a storage ended.
+    LastScrub permits [];
     /// The name of a client in log lines.
     Label permits [];
     /// When the locks on objects were granted to their owners.

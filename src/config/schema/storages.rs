@@ -12,7 +12,7 @@ use crate::config::zconfig::matcher::{AddedTypes, Child, Content, KnownTo, Secti
 use crate::config::zconfig::{ConfigError, Location, Section, quoted};
 use crate::config::{
     BeforeStorageConfig, BeforeTime, BlobStorageConfig, DemoStorageConfig, FileStorageConfig,
-    OwnStorageConfig, StorageConfig, ZlibStorageConfig,
+    OwnStorageConfig, ScrubConfig, StorageConfig, ZlibStorageConfig,
 };
 use crate::server::pack_schedule::{PACK_DAYS_DEFAULT, PackSchedule};
 use crate::storage::file::{FileStorageOptions, NewFileFormat};
@@ -36,6 +36,8 @@ static FILESTORAGE: SectionType = SectionType {
         key("pack-schedule", Datatype::Custom(|text| schedule(text).map(drop))).known(KnownTo::Own),
         key("pack-days", Datatype::Bounded(&PACK_DAYS)).known(KnownTo::Own),
         key("pack-max-rate", Datatype::Custom(|text| rate(text).map(drop))).known(KnownTo::Own),
+        key("scrub-schedule", Datatype::Custom(|text| schedule(text).map(drop))).known(KnownTo::Own),
+        key("scrub-max-rate", Datatype::Custom(|text| rate(text).map(drop))).known(KnownTo::Own),
         // Python's server writes the format of the Python that runs it.
         key("new-file-format", Datatype::Custom(|text| new_file_format(text).map(drop)))
             .default("auto")
@@ -45,6 +47,9 @@ static FILESTORAGE: SectionType = SectionType {
 
 /// Days of history that a pack by schedule keeps.
 static PACK_DAYS: Bounds = Bounds { unit: Unit::Count, least: 0, most: 36500, or_none: false };
+
+/// Bytes of a second that a scrub reads unless `scrub-max-rate` is given: an hour for 72 GB.
+const SCRUB_RATE_DEFAULT: u64 = 20 << 20;
 
 /// The storage inside a layer.
 const fn base_slot() -> Child {
@@ -376,7 +381,29 @@ fn file_storage(section: &Section) -> Result<FileStorageConfig, ConfigError> {
     };
     options.check().map_err(|error| ConfigError::at(&section.start, format!("<filestorage>: {error}")))?;
     let pack_schedule = pack_schedule(section, options.read_only)?;
-    Ok(FileStorageConfig { options, pack_schedule, location: section.start.clone() })
+    let scrub = scrub(section, options.read_only)?;
+    Ok(FileStorageConfig { options, pack_schedule, scrub, location: section.start.clone() })
+}
+
+/// The keys `scrub-schedule` and `scrub-max-rate`.
+fn scrub(section: &Section, read_only: bool) -> Result<Option<ScrubConfig>, ConfigError> {
+    let rate_max = section.get("scrub-max-rate", rate)?;
+    let at = |key: &str| section.value(key).map_or(&section.start, |value| &value.location);
+    match section.get("scrub-schedule", schedule)? {
+        Some(_) if read_only => {
+            let what =
+                "scrub-schedule: nothing is written beside a file that is only read, so it has no checksums";
+            Err(ConfigError::at(at("scrub-schedule"), what))
+        }
+        Some(schedule) => {
+            Ok(Some(ScrubConfig { schedule, rate_max: rate_max.unwrap_or(SCRUB_RATE_DEFAULT) }))
+        }
+        None if rate_max.is_some() => {
+            let what = "scrub-max-rate is for the checks of scrub-schedule, which is not given";
+            Err(ConfigError::at(at("scrub-max-rate"), what))
+        }
+        None => Ok(None),
+    }
 }
 
 /// The keys `pack-schedule` and `pack-days`.

@@ -69,6 +69,10 @@ impl Log {
         &*self.file
     }
 
+    pub fn file_shared(&self) -> Arc<dyn MediaFile> {
+        Arc::clone(&self.file)
+    }
+
     pub fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }

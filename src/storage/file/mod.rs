@@ -17,6 +17,7 @@
 //!   `group` (finish), `writer` (the end of the log), `lead` (which thread commits), `blobs`: writing
 //! - `snapshot`: the file as it is now, for a copy of it; `replaced`: what the next start must know if another file
 //!   takes its place while no server runs
+//! - `handle`: the file as its caretakers see it; `sums`: checksums beside it, of which the storage knows nothing
 //! - `undo`: what can be undone; `undo_find`: finds it; `places`: where it was found
 //!
 //! The order of the locks is the order of their ranks (`base::sync::rank`). A read takes none of them except a shared
@@ -29,6 +30,7 @@ mod draft;
 mod familiar;
 pub(crate) mod format;
 mod group;
+pub(crate) mod handle;
 mod history;
 pub(crate) mod index;
 pub(crate) mod index_file;
@@ -57,6 +59,7 @@ mod saver;
 pub(crate) mod snapshot;
 mod space;
 mod stage;
+pub(crate) mod sums;
 pub(crate) mod tail_note;
 #[cfg(feature = "test-storages")]
 mod test_hook;

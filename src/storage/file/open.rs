@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
+use super::familiar::Familiarity;
 use super::format::{FileFormat, MAGIC_LEN};
+use super::handle::Serving;
 use super::lead::Lead;
 use super::lock_file::LockFile;
 use super::log::Log;
@@ -20,7 +22,7 @@ use super::space::Space;
 use super::tail_note::TailNote;
 use super::volume::{Current, Volume};
 use super::writer::Writer;
-use super::{Core, FileStorage};
+use super::{Core, FileStorage, sums};
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::sync::Mutex;
 use crate::storage::tids::Tids;
@@ -75,6 +77,10 @@ impl Prepared {
         let directory = dir_of(&options.path);
         let dir =
             media.dir(directory).map_err(StorageError::io(format!("opening {}", directory.display())))?;
+        let is_as_left = matches!(found.familiarity, Familiarity::Same);
+        if !options.read_only && !is_as_left {
+            sums::drop_journal(&*media, &options.path);
+        }
         let core = Core {
             media,
             dir,
@@ -109,9 +115,12 @@ impl Prepared {
             last_tid: AtomicU64::new(found.last_tid.0),
             closed: AtomicBool::new(false),
         };
+        let core = Arc::new(core);
+        let serving: Arc<dyn Serving> = core.clone();
+        options.handle.set(Arc::downgrade(&serving), is_as_left);
         let storage = FileStorage {
             options,
-            core: Arc::new(core),
+            core,
             threads: Mutex::default(),
             lock_file: Mutex::new(lock_file),
             resolver: Default::default(),

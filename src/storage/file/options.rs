@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::format::FileFormat;
+use super::handle::FileHandle;
 use super::media::{Media, RealMedia};
 use crate::base::clock::{Clock, SystemClock, TimeSource};
 use crate::base::ids::Tid;
@@ -71,6 +72,9 @@ pub struct FileStorageOptions {
     /// The time of the index saver.
     #[doc(hidden)]
     pub time: TimeSource,
+    /// For those who take care of the file while it is served.
+    #[doc(hidden)]
+    pub handle: FileHandle,
 }
 
 impl FileStorageOptions {
@@ -91,6 +95,7 @@ impl FileStorageOptions {
             media: Arc::new(RealMedia),
             clock: Arc::new(SystemClock),
             time: TimeSource::SYSTEM,
+            handle: FileHandle::default(),
         }
     }
 

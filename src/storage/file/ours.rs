@@ -7,10 +7,13 @@
 //! is not ours any more, the storage becomes read-only, and the other file is not touched.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use log::warn;
 
 use super::Core;
+use super::handle::Serving;
 use super::log::{Log, TARGET};
 use super::media::{Access, Time};
 use super::volume::Volume;
@@ -19,6 +22,20 @@ use crate::base::ids::Tid;
 /// In nanoseconds: the note is renewed this long before its `until`, and for `RENEW_FOR`.
 const RENEW_BEFORE: Time = 10_000_000_000;
 pub const RENEW_FOR: Time = 60_000_000_000;
+
+impl Serving for Core {
+    fn is_intact(&self) -> bool {
+        !self.closed.load(Ordering::Acquire) && self.broken().is_none()
+    }
+
+    fn volume(&self) -> Arc<Volume> {
+        self.volume.get_owned()
+    }
+
+    fn is_ours(&self, volume: &Volume) -> bool {
+        self.check_ours(volume).is_ok()
+    }
+}
 
 impl Core {
     /// The checks that need no look-up of the name: one system call.

@@ -58,6 +58,7 @@ impl Names {
         Ok(StorageConfig::File(FileStorageConfig {
             options,
             pack_schedule: None,
+            scrub: None,
             location: Location::CommandLine,
         }))
     }

@@ -1,0 +1,179 @@
+//! The checks that the server makes of its files by itself: `scrub-schedule` of `<filestorage>`.
+//!
+//! Each such file has a thread of its own. By the schedule it makes a pass: all checks of `zeofs test`, and a
+//! comparison with the checksums in `Data.fs.sums`. In between it sums what was committed, so that most of what a pass
+//! reads has been summed soon after it was written. No commit waits for any of this.
+//!
+//! A finding is logged once, and again by each start of the server, as long as it is there.
+
+mod pass;
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use self::pass::{ScrubListener, Scrubbed, Scrubber, in_words};
+use crate::base::clock::{Stopwatch, TimeSource};
+use crate::base::schedule::Schedule;
+use crate::base::sync::Arc;
+use crate::config::{Config, files};
+use crate::inspect::check::Finding;
+use crate::server::Server;
+use crate::server::hosted::Hosted;
+use crate::server::scrub_status::LastScrub;
+use crate::server::stop_signal::StopSignal;
+
+/// The logger of the file storage.
+const TARGET: &str = "ZODB.FileStorage";
+/// Interval at which what was committed is summed; a pass that was cut short by a pack begins anew after it.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// The running threads.
+pub(super) struct Scrubs {
+    stop: Arc<StopSignal>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Scrubs {
+    /// Starts the thread of each file that has a schedule.
+    pub(super) fn start(config: &Config, server: &Server, time: &TimeSource) -> io::Result<Scrubs> {
+        let mut scrubs = Scrubs { stop: Arc::new(StopSignal::default()), threads: Vec::new() };
+        for named in &config.storages {
+            for file in files(&named.storage) {
+                let (Some(scrub), Some(hosted)) = (&file.scrub, server.hosted(&named.name)) else { continue };
+                let path = file.options.path.clone();
+                let mut keeper = FileKeeper {
+                    scrubber: Scrubber::new(&path, file.options.handle.clone(), scrub.rate_max),
+                    path,
+                    schedule: scrub.schedule,
+                    hosted,
+                    time: time.clone(),
+                    stop: Arc::clone(&scrubs.stop),
+                };
+                let run = move || keeper.run();
+                scrubs.threads.push(thread::Builder::new().name("scrub".into()).spawn(run)?);
+            }
+        }
+        Ok(scrubs)
+    }
+
+    /// Ends the threads.
+    pub(super) fn stop(self) {
+        self.stop.stop();
+        for thread in self.threads {
+            // A panic was logged by the hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Takes care of one file.
+struct FileKeeper {
+    path: PathBuf,
+    scrubber: Scrubber,
+    schedule: Schedule,
+    hosted: Arc<Hosted>,
+    time: TimeSource,
+    stop: Arc<StopSignal>,
+}
+
+impl FileKeeper {
+    fn run(&mut self) {
+        let mut due = self.schedule.next_after(self.time.system_time());
+        self.hosted.scrub.set_next(due);
+        loop {
+            let listener = LogListener { path: self.path.clone(), stop: Arc::clone(&self.stop) };
+            // The panic hook has logged it.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.scrubber.follow(&listener)));
+            let now = self.time.system_time();
+            // The clock may have been set back.
+            if due > now {
+                due = due.min(self.schedule.next_after(now));
+            }
+            if due <= now {
+                let is_complete = catch_unwind(AssertUnwindSafe(|| self.pass(&listener))).unwrap_or(true);
+                let now = self.time.system_time();
+                let next = self.schedule.next_after(now);
+                due = if is_complete { next } else { next.min(now + LOOK) };
+                self.hosted.scrub.set_next(due);
+            }
+            if self.wait(due) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until `due`, or for [`LOOK`]. Returns whether the server stops.
+    fn wait(&self, due: SystemTime) -> bool {
+        let pause = due.duration_since(self.time.system_time()).unwrap_or_default().min(LOOK);
+        let until = self.time.now() + pause;
+        let mut stopped = self.stop.stopped.lock();
+        while !*stopped && self.time.now() < until {
+            stopped = self.time.wait_until(&self.stop.stop_noted, stopped, until);
+        }
+        *stopped
+    }
+
+    /// Makes a pass. False: it was cut short.
+    fn pass(&mut self, listener: &LogListener) -> bool {
+        let path = self.path.display().to_string();
+        let (began, watch) = (self.time.system_time(), Stopwatch::start());
+        log::debug!(target: TARGET, "{path}: the check of the file begins");
+        let passed = self.scrubber.pass(listener);
+        let took = watch.passed();
+        let (scrubbed, error) = match passed {
+            Ok(Scrubbed { is_cut_short: true, .. }) => return false,
+            Ok(scrubbed) => (scrubbed, None),
+            Err(error) => (Scrubbed::default(), Some(error.to_string())),
+        };
+        let Scrubbed { bytes, compared, findings, .. } = scrubbed;
+        match &error {
+            None if findings == 0 => log::info!(
+                target: TARGET,
+                "{path}: checked in {took:.1?}, nothing is wrong: {bytes} bytes, of which {compared} had a checksum"
+            ),
+            None => log::error!(
+                target: TARGET,
+                "{path}: checked in {took:.1?}, {findings} FINDINGS: {bytes} bytes, of which {compared} had a checksum"
+            ),
+            Some(error) => log::error!(
+                target: TARGET,
+                "{path}: the check of the file has failed: {error}. It is tried again at its next time"
+            ),
+        }
+        self.hosted.scrub.ended(LastScrub { began, took, bytes, compared, findings, error });
+        true
+    }
+}
+
+/// Tells the log.
+struct LogListener {
+    path: PathBuf,
+    stop: Arc<StopSignal>,
+}
+
+impl ScrubListener for LogListener {
+    fn finding(&self, finding: &Finding) {
+        log::error!(
+            target: TARGET,
+            "{}: DAMAGED {}. Do not pack, and keep the backups that there are. Check the disk; `zeofs test` checks the file, \
+             `zeofs diff` compares it with a backup, `zeofs recover` copies what can be read",
+            self.path.display(),
+            in_words(finding)
+        );
+    }
+
+    fn no_journal(&self, why: &str) {
+        let path = self.path.display();
+        log::error!(
+            target: TARGET,
+            "{path}.sums cannot be used: {why}. The file is checked without checksums until the server is restarted"
+        );
+    }
+
+    fn is_over(&self) -> bool {
+        *self.stop.stopped.lock()
+    }
+}

@@ -1,0 +1,295 @@
+//! `scrub-schedule`: a byte that the disk has changed is found while the file is served, and nothing else is.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::client::{RawClient, Speaks, record, undo_id};
+use crate::support::dice::Dice;
+use crate::support::pickle::Value;
+use crate::support::process::Server;
+use crate::support::pythons::python;
+
+const SECTION: &str = "scrub-schedule every 1s\nscrub-max-rate 1GB\npack-keep-old false";
+const CLEAN: &str = "nothing is wrong";
+
+fn start() -> Server {
+    Server::start_storage("", SECTION)
+}
+
+fn data_fs(server: &Server) -> PathBuf {
+    server.directory().join("Data.fs")
+}
+
+/// Waits for a pass that begins from now on. Two are enough: one of them may be under way.
+fn wait_for_pass(server: &Server) {
+    let passes = server.count_in_log("checked in");
+    server.wait_for_log_count("checked in", passes + 2);
+}
+
+/// A client and the serial of the root.
+fn register(server: &Server) -> (RawClient, u64) {
+    let (client, last) = RawClient::register(server.address, Speaks::Z5).expect("a connection");
+    (client, last.unwrap_or(0))
+}
+
+/// Commits revisions of an object of its own; returns the tids.
+fn commit(client: &mut RawClient, count: usize, text: &[u8]) -> Vec<u64> {
+    let oid = client.new_oids(1).expect("connected")[0];
+    let mut tids = Vec::new();
+    for _ in 0..count {
+        let serial = tids.last().copied().unwrap_or(0);
+        tids.push(client.commit(&[(oid, serial, &record(text))]).expect("connected").expect("a commit"));
+    }
+    tids
+}
+
+/// Changes one bit of the first occurrence of a text behind `from`, as a disk would. Returns its position.
+fn flip(server: &Server, text: &[u8], from: usize) -> u64 {
+    let path = data_fs(server);
+    let bytes = fs::read(&path).expect("the file");
+    let at = bytes[from..].windows(text.len()).position(|part| part == text).expect("the text") + from;
+    let file = fs::OpenOptions::new().write(true).open(path).expect("the file");
+    file.write_all_at(&[bytes[at] ^ 1], at as u64).expect("written");
+    at as u64
+}
+
+#[test]
+fn a_flipped_bit_is_found_and_reported_once() {
+    let mut server = start();
+    let (mut client, _) = register(&server);
+    commit(&mut client, 1, b"the root");
+    let tids: Vec<u64> =
+        (0..300).flat_map(|n| commit(&mut client, 1, format!("content number {n:04}").as_bytes())).collect();
+    server.wait_for_log(CLEAN);
+    wait_for_pass(&server);
+    let last = &server.ruok()["1"]["last-scrub"];
+    assert_eq!(
+        (last["findings"].as_u64(), &last["compared"]),
+        (Some(0), &serde_json::json!(fs::metadata(data_fs(&server)).unwrap().len() - 4)),
+        "{last}"
+    );
+    assert!(server.ruok()["1"]["next-scrub"].as_f64() > Some(1.7e9));
+
+    // No structure has changed, only a text in a pickle.
+    let at = flip(&server, b"content number 0200", 0);
+    server.wait_for_log("DAMAGED");
+    wait_for_pass(&server);
+    let log = server.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("DAMAGED")).collect();
+    let [line] = lines[..] else { panic!("{lines:#?}") };
+    let pos: u64 =
+        line.split("DAMAGED at ").nth(1).and_then(|rest| rest.split(':').next()).unwrap().parse().unwrap();
+    assert!((at.saturating_sub(64 << 10)..=at).contains(&pos), "{at}: {line}");
+    assert!(
+        line.contains("are not those that were written here") && line.contains("Transactions: "),
+        "{line}"
+    );
+    assert!(line.contains("ERROR ZODB.FileStorage Data.fs: "), "{line}");
+    let last = &server.ruok()["1"]["last-scrub"];
+    assert_eq!((last["findings"].as_u64(), last["error"].is_null()), (Some(1), true), "{last}");
+    assert!(tids.len() == 300 && log.contains("1 FINDINGS"));
+
+    // It is served all the same, and what is committed later is whole.
+    commit(&mut client, 1, b"later");
+    drop(client);
+    server.restart();
+    server.wait_for_log_count("DAMAGED", 2);
+    server.kill();
+    server.start_again();
+    server.wait_for_log_count("DAMAGED", 3);
+}
+
+/// A position, a length, a tid: what `zeofs test` finds without a checksum.
+#[test]
+fn damage_of_the_time_before_the_first_checksum_is_found() {
+    let mut server = Server::start();
+    let (mut client, _) = register(&server);
+    let tids = commit(&mut client, 50, b"x");
+    drop(client);
+    assert!(server.stop().success());
+    // The tid in a record.
+    let bytes = fs::read(data_fs(&server)).unwrap();
+    let tid = tids[10].to_be_bytes();
+    let header = bytes.windows(8).position(|part| part == tid).unwrap();
+    flip(&server, &tid, header + 1);
+    let config = server.directory().join("zeo.conf");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("path Data.fs", &format!("path Data.fs\n{SECTION}"))).unwrap();
+    server.start_again();
+    server.wait_for_log("DAMAGED");
+    assert!(server.log().contains("the record has another tid than its transaction"), "{}", server.log());
+}
+
+/// What is done to the file between two starts.
+#[derive(Clone, Copy, Debug)]
+enum Between {
+    Stop,
+    Kill,
+    /// An older copy takes its name.
+    RestoreByName,
+    /// An older copy is written over it.
+    RestoreInPlace,
+    /// The same, and it is served for a while without a schedule.
+    RestoreUnnoticed,
+    /// Python's ZODB commits to it, and packs it.
+    Python,
+}
+
+#[test]
+fn nothing_but_the_disk_gives_an_alarm() {
+    let dice = &mut Dice::new(7, 0);
+    let mut server = start();
+    let (mut client, _) = register(&server);
+    client.commit(&[(0, 0, &record(b"the root"))]).unwrap().unwrap();
+    drop(client);
+    let backup = server.directory().join("Backup.fs");
+    let rounds = [
+        Between::Kill,
+        Between::RestoreInPlace,
+        Between::Kill,
+        Between::Python,
+        Between::RestoreByName,
+        Between::Stop,
+    ];
+    for (round, between) in rounds.into_iter().enumerate() {
+        let (mut client, _) = register(&server);
+        for step in 0..4 {
+            let tids = commit(
+                &mut client,
+                1 + dice.below(20) as usize,
+                &vec![b'y'; 1 + dice.below(20_000) as usize],
+            );
+            if step == 1 {
+                let _ = fs::copy(data_fs(&server), &backup);
+            }
+            if dice.below(2) == 0 {
+                let id = Value::Bytes(undo_id(*tids.last().unwrap()).into_bytes());
+                client.queue_begin(9);
+                client.queue_async("undoa", vec![id, Value::Int(9)]);
+                client.flush().unwrap();
+                if client.call("vote", vec![Value::Int(9)]).unwrap().is_ok() {
+                    client.call("tpc_finish", vec![Value::Int(9)]).unwrap().unwrap();
+                } else {
+                    client.call("tpc_abort", vec![Value::Int(9)]).unwrap().unwrap();
+                }
+            }
+            if dice.below(3) == 0 {
+                let gc = vec![Value::Float(4e9), Value::Bool(true)];
+                // The objects are not referred to, and gone.
+                client.call("pack", gc).unwrap().unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(dice.below(700)));
+        }
+        wait_for_pass(&server);
+        assert_no_alarm(&server, &format!("round {round}"));
+        if matches!(between, Between::Kill) {
+            // In the middle of commits.
+            std::thread::scope(|scope| {
+                let commits = scope.spawn(|| {
+                    let mut oids = 1 << 40..;
+                    while oids
+                        .next()
+                        .is_some_and(|oid| client.commit(&[(oid, 0, &record(&[b'z'; 5000]))]).is_ok())
+                    {
+                    }
+                });
+                std::thread::sleep(Duration::from_millis(dice.below(300)));
+                server.kill();
+                commits.join().unwrap();
+            });
+        } else {
+            drop(client);
+            assert!(server.stop().success());
+        }
+        change(&mut server, between, &backup);
+        server.start_again();
+        wait_for_pass(&server);
+        assert_no_alarm(&server, &format!("round {round}, after {between:?}"));
+    }
+    // And the checksums are still there.
+    let (mut client, _) = register(&server);
+    commit(&mut client, 1, b"the last text");
+    wait_for_pass(&server);
+    flip(&server, b"the last text", 0);
+    server.wait_for_log("DAMAGED");
+}
+
+fn assert_no_alarm(server: &Server, what: &str) {
+    let log = server.log();
+    let alarms: Vec<&str> = log
+        .lines()
+        .filter(|line| {
+            ["DAMAGED", "FINDINGS", ".sums", "the check of the file has failed"]
+                .iter()
+                .any(|word| line.contains(word))
+        })
+        .collect();
+    assert!(alarms.is_empty() && log.contains(CLEAN), "{what}: {alarms:#?}");
+}
+
+fn change(server: &mut Server, between: Between, backup: &PathBuf) {
+    let path = data_fs(server);
+    match between {
+        Between::Stop | Between::Kill => {}
+        Between::RestoreByName => {
+            fs::copy(backup, server.directory().join("New.fs")).unwrap();
+            fs::rename(server.directory().join("New.fs"), &path).unwrap();
+        }
+        Between::RestoreInPlace => fs::write(&path, fs::read(backup).unwrap()).unwrap(),
+        Between::RestoreUnnoticed => {
+            fs::write(&path, fs::read(backup).unwrap()).unwrap();
+            let config = server.directory().join("zeo.conf");
+            let text = fs::read_to_string(&config).unwrap();
+            assert!(text.contains(SECTION));
+            fs::write(&config, text.replace(SECTION, "")).unwrap();
+            server.start_again();
+            // More than was there before, and other bytes.
+            let (mut client, _) = register(server);
+            commit(&mut client, 40, &[b'u'; 200_000]);
+            drop(client);
+            assert!(server.stop().success());
+            fs::write(&config, text).unwrap();
+        }
+        Between::Python => {
+            let Some(python) = python("zeo6-py311") else { return };
+            let script = "import pickle, sys, time\n\
+                          from ZODB.Connection import TransactionMetaData\n\
+                          from ZODB.FileStorage import FileStorage\n\
+                          storage = FileStorage(sys.argv[1])\n\
+                          def commit(size):\n    \
+                              t = TransactionMetaData()\n    \
+                              storage.tpc_begin(t)\n    \
+                              storage.store(storage.new_oid(), bytes(8), b'cm\\nC\\n.' + pickle.dumps(b'x' * size, 3), '', t)\n    \
+                              storage.tpc_vote(t)\n    \
+                              storage.tpc_finish(t)\n\
+                          commit(50000)\n\
+                          storage.pack(time.time() + 1, lambda data, oids=None: [])\n\
+                          commit(70000)\n\
+                          storage.close()\n";
+            let output = Command::new(python).args(["-c", script]).arg(&path).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+    }
+}
+
+/// A backup was put back while there was no schedule. The next server with one believed the checksums of the file
+/// before, because the server in between had left the file as it should be.
+#[test]
+fn checksums_that_missed_a_restore_are_not_believed() {
+    let mut server = start();
+    let (mut client, _) = register(&server);
+    commit(&mut client, 5, &[b'a'; 20_000]);
+    let backup = server.directory().join("Backup.fs");
+    fs::copy(data_fs(&server), &backup).unwrap();
+    commit(&mut client, 5, &[b'b'; 20_000]);
+    drop(client);
+    wait_for_pass(&server);
+    assert!(server.stop().success());
+    change(&mut server, Between::RestoreUnnoticed, &backup);
+    server.start_again();
+    wait_for_pass(&server);
+    assert_no_alarm(&server, "after a restore");
+}
