@@ -9,10 +9,11 @@ use runzeo::ids::Tid;
 use runzeo::internal::pickle::refs::references;
 use runzeo::storage::prelude::*;
 use runzeo::storage::{PackProgress, PackRequest};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::files::{Made, dir_in_memory, fixtures, json, made, zeofs};
-use crate::support::process::Server;
+use crate::support::process::{Server, free_address};
 use crate::support::pythons::python;
 use crate::support::storage::{commit, open, referring_to, transactions};
 
@@ -345,6 +346,47 @@ fn check_storages_of_a_configuration(made: &Made) {
     fs::write(conf, text).unwrap();
     let (text, status) = copy(&options, &with_blobs, Path::new("served"));
     assert!(status == Some(1) && text.contains("the protocol has no copies of blobs"), "{text}");
+}
+
+/// Python's servers take copies and give them.
+#[test]
+fn storages_of_servers_of_python() {
+    for made in made() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = free_address();
+        let conf = |name: &str, text: String| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let served = dir.path().join("served.fs");
+        let zeo = format!(
+            "<zeo>\naddress {address}\n</zeo>\n<filestorage 1>\npath {}\n</filestorage>\n",
+            served.display()
+        );
+        let server = python(made.environment).unwrap().with_file_name("runzeo");
+        let mut child = Command::new(server)
+            .arg("-C")
+            .arg(conf("server.conf", zeo))
+            .current_dir(dir.path())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let ours = format!("<zeo>\naddress 1\n</zeo>\n<zeoclient served>\nserver {address}\n</zeoclient>\n");
+        let ours = conf("zeo.conf", ours);
+        let (from, back) = (made.file("unpacked.fs"), dir.path().join("back.fs"));
+        let options = ["-C", ours.to_str().unwrap()];
+        let there = copied(&options, &from, Path::new("served"));
+        let again = copied(&options, Path::new("served"), &back);
+        assert_eq!(copied(&options, &from, Path::new("served"))["transactions"], 0);
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        child.wait().unwrap();
+        assert_eq!(there["transactions"], again["transactions"], "{}", made.environment);
+        assert_eq!(diff(&from, &served), 0, "{}", made.environment);
+        let (lines, _) = json("diff", &[from.to_str().unwrap()], &back);
+        let differing = lines.iter().filter(|line| line["kind"] != "sums");
+        differing.for_each(|line| assert_eq!(line["differs"], serde_json::json!(["extension"]), "{line}"));
+    }
 }
 
 #[test]
