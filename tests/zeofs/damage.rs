@@ -82,19 +82,24 @@ fn what_is_behind_damage_is_seen() {
 fn every_command_ends() {
     let (_, fixture) = fixtures().into_iter().find(|(name, _)| name == "zeo4-py27").unwrap();
     // Without the large records.
-    let whole = &std::fs::read(fixture).unwrap()[..1100];
+    let whole = &std::fs::read(&fixture).unwrap()[..1100];
+    let undamaged = fixture.to_str().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let mut files = changed(whole, dir.path(), 0xff);
     files.extend(cut(whole, dir.path()));
     for (at, path) in files {
         let path = path.to_str().unwrap();
-        for command in
-            ["dump", "tail", "test", "stats", "refs", "fsdump", "fstail", "fstest", "analyze", "fsrefs"]
-        {
+        for command in [
+            "dump", "tail", "test", "stats", "refs", "trees", "fsdump", "fstail", "fstest", "analyze",
+            "fsrefs",
+        ] {
             let (_, status) = zeofs(&[command, path]);
             assert!([0, 1, 4].contains(&status), "{at} {command}: {status}");
         }
-        for arguments in [&["dump", "--refs", path][..], &["oid", path, "0"], &["fsoids", path, "0", "1"]] {
+        let commands = [&["dump", "--refs", path][..], &["oid", path, "0"], &["fsoids", path, "0", "1"]];
+        for arguments in
+            commands.into_iter().chain([&["diff", path, undamaged][..], &["diff", undamaged, path]])
+        {
             let (_, status) = zeofs(arguments);
             assert!([0, 1, 4].contains(&status), "{at} {arguments:?}: {status}");
         }

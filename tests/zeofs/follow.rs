@@ -136,6 +136,64 @@ fn each_transaction_is_shown_as_it_comes() {
     tail.expect(second);
 }
 
+/// Threads commit at the same time, in groups, while packs exchange the file: each transaction is shown once, in order.
+#[test]
+fn none_is_missed_or_shown_twice() {
+    let (_dir, path, storage, [_, second]) = storage();
+    let tail = Tail::start(&["--json", "-n", "1"], &path);
+    tail.expect(second);
+    let (storage, mut tids) = (&storage, Vec::new());
+    thread::scope(|scope| {
+        let committers: Vec<_> = (0..4)
+            .map(|number| {
+                scope.spawn(move || {
+                    let (oid, mut serial, mut tids) = (10 + number, Tid::ZERO, Vec::new());
+                    for _ in 0..150 {
+                        serial = commit(storage, &[(oid, serial, &vec![b'x'; 3000])]).unwrap();
+                        tids.push(serial);
+                    }
+                    tids
+                })
+            })
+            .collect();
+        while committers.iter().any(|committer| !committer.is_finished()) {
+            thread::sleep(Duration::from_millis(20));
+            // Nothing can be taken out: it ends before these transactions.
+            let progress = PackProgress::default();
+            let time = second.to_unix() + 0.000_001;
+            let request = PackRequest {
+                time,
+                gc: Some(false),
+                references: &references,
+                progress: &progress,
+                removals: None,
+            };
+            storage.pack(&request).expect("it is packed");
+        }
+        tids = committers.into_iter().flat_map(|committer| committer.join().unwrap()).collect();
+    });
+    tids.sort_unstable();
+    let mut replaced = 0;
+    for tid in tids {
+        let mut line = tail.next();
+        while line["kind"] == "replaced" {
+            replaced += 1;
+            line = tail.next();
+        }
+        assert_eq!(
+            (line["kind"].as_str(), line["tid"].as_str()),
+            (Some("transaction"), Some(&*tid.to_string())),
+            "{line}"
+        );
+    }
+    // The last one may come behind the last transaction.
+    while let Ok(line) = tail.lines.recv_timeout(Duration::from_secs(1)) {
+        assert!(line.contains("\"replaced\""), "{line}");
+        replaced += 1;
+    }
+    assert!(replaced > 0);
+}
+
 #[test]
 fn an_empty_file_is_followed() {
     let dir = tempfile::tempdir().unwrap();

@@ -48,17 +48,25 @@ fn whatever_is_damaged_the_copy_is_whole() {
         files.extend(made.files.iter().map(|path| std::fs::read(path).unwrap()));
     }
     let dir = dir_in_memory();
-    let paths = ["Data.fs", "New.fs", "Again.fs"].map(|name| dir.path().join(name));
-    let [path, new, again] = paths.each_ref().map(|path| path.to_str().unwrap());
+    let paths = ["Data.fs", "New.fs", "Again.fs", "Copy.fs"].map(|name| dir.path().join(name));
+    let [path, new, again, copy] = paths.each_ref().map(|path| path.to_str().unwrap());
     for round in 0..ROUNDS {
         let mut dice = Dice::new(7, round);
         let bytes = damaged(&files[usize::try_from(dice.below(files.len() as u64)).unwrap()], &mut dice);
         std::fs::write(path, &bytes).unwrap();
         let commands = [&["dump", "--refs", path][..], &["tail", path], &["test", path], &["stats", path]];
-        for arguments in commands.into_iter().chain([&["refs", path][..], &["oid", path, "1"]]) {
+        for arguments in commands.into_iter().chain([
+            &["refs", path][..],
+            &["oid", path, "1"],
+            &["trees", path],
+            &["diff", path, path],
+        ]) {
             let (_, status) = zeofs(arguments);
             assert!(status == 0 || status == 4, "round {round}: {arguments:?}: {status}");
         }
+        // A copy of what is damaged, or has other damage than the copy before, ends with an error.
+        let (_, status) = zeofs(&["copy", path, copy]);
+        assert!([0, 1, 4].contains(&status), "round {round}: copy: {status}");
         let options = if dice.one_in(2) { "-fp" } else { "-f" };
         let (text, status) = zeofs(&["recover", options, path, new]);
         assert!(status == 0 || status == 4, "round {round}: {}", String::from_utf8_lossy(&text));

@@ -73,7 +73,7 @@ fn help(program: &str) -> String {
     format!(
         "\
 What is in a Data.fs, and whether it is whole. The file may be in use: it is
-only read, no lock is taken, and what is committed later is not seen.
+only read, without a lock, and what is committed later is seen by tail -f alone.
 
 Usage: {program} COMMAND [options] FILE
 

@@ -141,8 +141,8 @@ impl BTree {
         Ok(removed.map(|removed| removed.value.unwrap_or(PyValue::None)))
     }
 
-    /// Reads all of it and verifies the order of its keys and the references between its nodes, as
-    /// `BTrees.check.check` does. Returns the number of keys.
+    /// Reads all of it and verifies the order of its keys and the references between its nodes, as `BTrees.check.check`
+    /// does, and that keys and values are of the family's types. Returns the number of keys.
     ///
     /// Errors: [`RecordError::Damaged`].
     pub fn check(&self, objects: &Objects) -> Result<usize> {
