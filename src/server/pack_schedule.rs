@@ -138,6 +138,17 @@ fn pack(hosted: &Hosted, plan: &PackSchedule) -> bool {
         let line = format_args!("storage '{name}': pack(time={time:?}) by pack-schedule {what}");
         log_without_peer(&SCHEDULED_PACKS, level, line);
     };
+    let findings = hosted.scrub.findings();
+    if findings > 0 {
+        let what = "is left out: the last check of the file has found";
+        log(
+            ERROR,
+            format_args!(
+                "{what} {findings} damaged places, which a pack would copy. zeopack packs all the same"
+            ),
+        );
+        return false;
+    }
     log(INFO, format_args!("'{schedule}', which keeps {}, started...", plan.kept()));
     let packed = packs::pack(hosted, time);
     match &packed {

@@ -1,5 +1,6 @@
 //! How the last scrub of a storage ended, for `ruok`. The scrubs themselves are made by `commands::scrubs`.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::sync::{AtomicU64, Mutex, Ordering, rank};
@@ -8,14 +9,16 @@ use crate::wire::value::Value;
 /// The scrubs of a storage.
 #[derive(Debug, Default)]
 pub struct ScrubStatus {
-    last: Mutex<Option<LastScrub>, rank::LastScrub>,
+    /// The last one of each file of the storage (a demo storage may have two), the latest behind.
+    last: Mutex<Vec<LastScrub>, rank::LastScrub>,
     /// Unix time of the next one, in seconds. 0: there is none.
     next: AtomicU64,
 }
 
-/// How a scrub ended.
+/// How the scrub of a file ended.
 #[derive(Clone, Debug)]
 pub struct LastScrub {
+    pub file: PathBuf,
     pub began: SystemTime,
     pub took: Duration,
     /// Bytes of the file.
@@ -30,7 +33,14 @@ pub struct LastScrub {
 
 impl ScrubStatus {
     pub fn ended(&self, last: LastScrub) {
-        *self.last.lock() = Some(last);
+        let mut all = self.last.lock();
+        all.retain(|before| before.file != last.file);
+        all.push(last);
+    }
+
+    /// Number of things that are wrong, as far as it is known.
+    pub fn findings(&self) -> u64 {
+        self.last.lock().iter().map(|last| last.findings).sum()
     }
 
     pub fn set_next(&self, at: SystemTime) {
@@ -40,14 +50,16 @@ impl ScrubStatus {
     /// The keys of `ruok`; none if the storage is not scrubbed.
     pub fn values(&self) -> Vec<(&'static str, Value)> {
         let int = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
-        let last = self.last.lock().clone().map(|last| {
+        let findings = self.findings();
+        let last = self.last.lock().last().cloned();
+        let last = last.map(|last| {
             let began = last.began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
             let value = Value::dict([
                 ("began", Value::Float(began)),
                 ("seconds", Value::Float(last.took.as_secs_f64())),
                 ("bytes", int(last.bytes)),
                 ("compared", int(last.compared)),
-                ("findings", int(last.findings)),
+                ("findings", int(findings)),
                 ("error", last.error.map_or(Value::None, Value::text)),
             ]);
             ("last-scrub", value)

@@ -143,7 +143,15 @@ impl FileKeeper {
                 "{path}: the check of the file has failed: {error}. It is tried again at its next time"
             ),
         }
-        self.hosted.scrub.ended(LastScrub { began, took, bytes, compared, findings, error });
+        self.hosted.scrub.ended(LastScrub {
+            file: self.path.clone(),
+            began,
+            took,
+            bytes,
+            compared,
+            findings,
+            error,
+        });
         true
     }
 }
