@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::data_file::DataFile;
+use super::tail::end_before_zeros;
 use super::walk::{Damage, FoundTxn, Part, Walk};
 use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
@@ -231,7 +232,7 @@ struct Resumption {
 
 /// The place behind the last transaction that is not later than `last`.
 fn place_behind(file: &DataFile, last: Tid) -> Result<Resumption> {
-    let mut backwards = Backwards::new(file.log(), file.end());
+    let mut backwards = Backwards::new(file.log(), end_before_zeros(file)?);
     loop {
         match backwards.next_txn() {
             Ok(Some((_, header))) if header.status == b'c' || header.len < header.head_len() => break,
