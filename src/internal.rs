@@ -14,6 +14,7 @@ pub mod backup {
         pub use crate::backup::repository::prune::{Pruned, prune};
         pub use crate::backup::repository::restore::{RestoreOptions, Restored, Target, restore};
         pub use crate::backup::repository::retention::Retention;
+        pub use crate::backup::repository::stream::{Streamed, receive, send};
         pub use crate::backup::repository::verify::{Verified, verify};
         pub use crate::backup::repository::{ProgressListener, Repository};
     }

@@ -23,6 +23,7 @@ use crate::backup::repository::{ProgressListener, Repository};
 use crate::base::clock::{Stopwatch, TimeSource};
 use crate::base::sync::{self, Condvar, Mutex, rank};
 use crate::config::{BackupConfig, Config, NamedDatabase, databases_of};
+use crate::process::priority::stand_back;
 use crate::storage::media::{Identity, Media, RealMedia};
 
 const TARGET: &str = "runzeo";
@@ -95,6 +96,7 @@ struct Keeper {
 
 impl Keeper {
     fn run(&mut self) {
+        stand_back();
         let mut due = self.first_due();
         let mut looked = self.time.now();
         loop {

@@ -1,5 +1,6 @@
-//! The process: signals, the pid file, and returning memory to the system.
+//! The process: signals, the pid file, priorities, and returning memory to the system.
 
 pub mod memory;
 pub mod pid_file;
+pub mod priority;
 pub mod signals;

@@ -14,10 +14,11 @@
 //! and is not stored again. The blobs of the records of a segment are in a list of its own ([`blob_list`]).
 //!
 //! - `object`: what is stored under its sum; `writing`: how it gets there
-//! - `split`, `join`: transactions to content and pointers, and back
+//! - `split`, `join`: transactions to content and pointers, and back; `read_ahead`: content, read by another thread
 //! - `manifest`: what a backup consists of
 //! - `create`: makes a backup; `known`, `blobs`: what of the blobs is there already, and the rest
 //! - `restore`, `verify`, `prune` (with `retention`)
+//! - `stream`: backups on their way to a repository on another machine
 //!
 //! Always true: an object is complete and durable before a backup that needs it has a name. What is in `backups` and
 //! `objects` is never changed, only added and, by a prune, removed: the backups first. So a run that is stopped at any
@@ -40,9 +41,11 @@ mod known;
 pub mod manifest;
 pub mod object;
 pub mod prune;
+mod read_ahead;
 pub mod restore;
 pub mod retention;
 mod split;
+pub mod stream;
 pub mod verify;
 mod writing;
 

@@ -118,7 +118,7 @@ impl ObjectKind {
 
 /// Reads the content of an object, and checks it at the end.
 pub struct ObjectReader {
-    content: Box<dyn Read>,
+    content: Box<dyn Read + Send>,
     sum: RunningId,
     id: ObjectId,
     path: PathBuf,
@@ -136,7 +136,7 @@ impl ObjectReader {
         len: u64,
     ) -> ObjectReader {
         let bytes = BufReader::with_capacity(BUF_LEN, Reading::whole(file));
-        let content: Box<dyn Read> = match kind.is_compressed() {
+        let content: Box<dyn Read + Send> = match kind.is_compressed() {
             // Nothing is inflated beyond the length.
             true => Box::new(GzDecoder::new(bytes).take(len.saturating_add(1))),
             false => Box::new(bytes),
@@ -188,6 +188,21 @@ impl Read for ObjectReader {
         self.sum.update(buf.get(..len).unwrap_or_default());
         self.read += len as u64;
         Ok(len)
+    }
+}
+
+/// The sum of the content of a file of an object.
+pub fn sum_of_file(file: Arc<dyn MediaFile>, kind: ObjectKind) -> io::Result<ObjectId> {
+    let bytes = BufReader::with_capacity(BUF_LEN, Reading::whole(file));
+    let mut content: Box<dyn Read> =
+        if kind.is_compressed() { Box::new(GzDecoder::new(bytes)) } else { Box::new(bytes) };
+    let (mut sum, mut chunk) = (RunningId::default(), vec![0; BUF_LEN]);
+    loop {
+        let len = content.read(&mut chunk)?;
+        if len == 0 {
+            return Ok(sum.id());
+        }
+        sum.update(chunk.get(..len).unwrap_or_default());
     }
 }
 

@@ -18,13 +18,14 @@ use super::error::{BackupError, Result};
 use super::join::{JoinError, join};
 use super::known::for_each;
 use super::manifest::{Database, Manifest, Segment, Stamp};
-use super::object::{ObjectKind, ObjectReader, RunningId};
+use super::object::{ObjectKind, ObjectReader, sum_of_file};
+use super::read_ahead::read_ahead;
 use super::{ProgressListener, Repository};
 use crate::backup::replace::Replacement;
 use crate::base::fs::dir_of;
 use crate::base::ids::Tid;
 use crate::storage::blob::BlobDir;
-use crate::storage::media::{Appending, MediaFile, Readers};
+use crate::storage::media::{Appending, Readers};
 
 const BUF_LEN: usize = 256 << 10;
 
@@ -274,29 +275,21 @@ impl Restoring<'_> {
     }
 
     fn segment(&self, segment: &Segment, out: &mut dyn Write, part: &Path) -> Result<super::join::Joined> {
-        let mut content = self.repository.object(ObjectKind::Data, &segment.data, segment.len)?;
+        let content = self.repository.object(ObjectKind::Data, &segment.data, segment.len)?;
         let mut pointers =
             self.repository.object(ObjectKind::Pointers, &segment.pointers, segment.pointers_len)?;
-        let joined = join(
-            &mut BufReader::with_capacity(BUF_LEN, &mut content),
-            &mut BufReader::new(&mut pointers),
-            segment.start,
-            self.until,
-            out,
-        );
+        let (joined, read) = read_ahead(content, |content| {
+            join(content, &mut BufReader::new(&mut pointers), segment.start, self.until, out)
+        });
+        if let Err(JoinError::Target(error)) = joined {
+            return Err(BackupError::io(format!("writing {}", part.display()))(error));
+        }
+        // If a sum is wrong, that is the reason for all else.
+        read?;
         match joined {
-            Ok(joined) => {
-                content.finish()?;
-                pointers.finish()?;
-                Ok(joined)
-            }
-            Err(JoinError::Target(error)) => {
-                Err(BackupError::io(format!("writing {}", part.display()))(error))
-            }
-            Err(JoinError::Source(error)) => {
-                let error = content.unreadable(error);
-                // If a sum is wrong, that is the reason.
-                content.finish()?;
+            Ok(joined) => pointers.finish().map(|()| joined),
+            Err(JoinError::Source(error) | JoinError::Target(error)) => {
+                let error = pointers.unreadable(error);
                 pointers.finish()?;
                 Err(error)
             }
@@ -353,7 +346,7 @@ impl Restoring<'_> {
         let object = self.repository.object_path(ObjectKind::Blob, &content.id);
         if let Some(there) = blobs.find(oid, tid)?
             && there.len == content.len
-            && sum_of(&*there.file).map_err(BlobError::Disk)? == content.id
+            && sum_of_file(there.file, ObjectKind::Blob).map_err(BlobError::Disk)? == content.id
         {
             return Ok(false);
         }
@@ -404,17 +397,5 @@ impl From<BackupError> for BlobError {
 impl From<crate::storage::StorageError> for BlobError {
     fn from(error: crate::storage::StorageError) -> BlobError {
         BlobError::Backup(error.into())
-    }
-}
-
-fn sum_of(file: &dyn MediaFile) -> io::Result<super::object::ObjectId> {
-    let (mut sum, mut pos, mut chunk) = (RunningId::default(), 0, vec![0; BUF_LEN]);
-    loop {
-        let len = file.read_at(&mut chunk, pos)?;
-        if len == 0 {
-            return Ok(sum.id());
-        }
-        sum.update(chunk.get(..len).unwrap_or_default());
-        pos += len as u64;
     }
 }

@@ -60,6 +60,8 @@ ranks! {
     Watch permits [];
     /// Whether the threads that make backups must end.
     BackupStop permits [];
+    /// The blobs that a verification of backups has read.
+    VerifiedBlobs permits [];
     /// The open listeners of a server.
     Listeners permits [];
     /// The clients of a server, registered or not.

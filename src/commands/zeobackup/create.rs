@@ -14,6 +14,7 @@ use crate::backup::repository::manifest::Stay;
 use crate::base::clock::TimeSource;
 use crate::config::zconfig::datatypes::byte_size;
 use crate::config::{Databases, NamedDatabase};
+use crate::process::priority::stand_back;
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "create", options, help: HELP, run };
 
@@ -76,6 +77,8 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     if !is_quiet {
         left_out.iter().for_each(|what| eprintln!("{what}"));
     }
+    // A server may be at work.
+    stand_back();
     let reporter = Reporter::new("backup", None);
     let created = create(&opened.repository, &options, &TimeSource::SYSTEM, &reporter);
     reporter.end();

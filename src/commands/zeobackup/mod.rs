@@ -1,8 +1,8 @@
 //! `zeobackup`: backups of databases. The first argument is a command; a program of the name `repozo` (a link to this
 //! one) is the command `repozo`.
 //!
-//! - `create`, `list`, `verify`, `restore`, `prune`: repositories of `zeobackup`; `databases` and `repository` are what
-//!   their command lines have in common
+//! - `create`, `list`, `verify`, `restore`, `prune`, `stream`: repositories of `zeobackup`; `databases` and
+//!   `repository` are what their command lines have in common
 //! - `repozo`, `repozo_options`, `repozo_messages`: repositories of Python's repozo, with its command line
 //!
 //! Exit codes of commands are their own; 2: there is no such command.
@@ -16,6 +16,7 @@ mod repozo;
 mod repozo_messages;
 mod repozo_options;
 mod restore;
+mod stream;
 mod verify;
 
 use std::ffi::OsString;
@@ -25,8 +26,15 @@ use std::process::ExitCode;
 use super::subcommand::{Program, Subcommand};
 
 /// Besides `repozo`, whose command line is Python's.
-const COMMANDS: &[Subcommand] =
-    &[create::COMMAND, list::COMMAND, verify::COMMAND, restore::COMMAND, prune::COMMAND];
+const COMMANDS: &[Subcommand] = &[
+    create::COMMAND,
+    list::COMMAND,
+    verify::COMMAND,
+    restore::COMMAND,
+    prune::COMMAND,
+    stream::SEND,
+    stream::RECEIVE,
+];
 
 /// The program `zeobackup`, or `repozo` if that is how it is called. `program` is its name as called; `arguments` do
 /// not have it.
@@ -52,6 +60,8 @@ Usage: {program} COMMAND [options]
   verify      read backups as a restore would
   restore     databases as they were at a time, or in a backup
   prune       remove backups that are not to be kept
+  send        backups as a stream, for a repository on another machine
+  receive     store such a stream
   repozo      repositories of Python's repozo, with its options; a link of the
               name repozo to this program is this command
 

@@ -6,3 +6,4 @@ mod damage;
 mod moments;
 mod program;
 mod site;
+mod streams;
