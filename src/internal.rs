@@ -110,7 +110,7 @@ pub mod commands {
 
 pub mod config {
     pub use crate::config::{
-        Config, FileStorageConfig, Invocation, Location, NamedStorage, ScrubConfig, StorageConfig, ZeoConfig,
+        Config, FileStorageConfig, Invocation, Location, NamedStorage, StorageConfig, ZeoConfig,
     };
 
     /// The command line of `runzeo` itself, which adds no kinds of storage.
