@@ -8,7 +8,7 @@ use std::time::Duration;
 use runzeo::internal::backup::repository::Retention;
 use runzeo::internal::base::address::Address;
 use runzeo::internal::config::{
-    Config, FileStorageConfig, Invocation, Location, NamedStorage, ScrubConfig, StorageConfig, ZeoConfig,
+    Config, FileStorageConfig, Invocation, Location, NamedStorage, StorageConfig, ZeoConfig,
     from_command_line,
 };
 use runzeo::internal::logging::{
@@ -227,7 +227,10 @@ fn every_key() {
     let mut other = file_storage("other", other, 25);
     if let StorageConfig::File(file) = &mut other.storage {
         let plan = PackSchedule { schedule: "monthly 1 03:00".parse().unwrap(), days: 7 };
-        file.scrub = Some(ScrubConfig { schedule: "every 6h".parse().unwrap(), rate_max: 5 << 20 });
+        let StorageConfig::File(read) = &config.storages[1].storage else { panic!("a file") };
+        let scrub = read.scrub.expect("a schedule");
+        assert_eq!((scrub.schedule.to_string(), scrub.rate_max), ("every 6h".into(), 5 << 20));
+        file.scrub = Some(scrub);
         file.pack_schedule = Some((plan, Location::File { path: "zeo.conf".into(), line: 29 }));
     }
     assert_storages(&config, &[file_storage("main", main, 15), other]);
