@@ -10,10 +10,12 @@ pub mod backup {
     pub mod repository {
         pub use crate::backup::repository::create::{CreateOptions, Created, Source, create};
         pub use crate::backup::repository::error::BackupError;
-        pub use crate::backup::repository::manifest::{Stamp, Stay};
+        pub use crate::backup::repository::join::join;
+        pub use crate::backup::repository::manifest::{Manifest, Stamp, Stay};
         pub use crate::backup::repository::prune::{Pruned, prune};
         pub use crate::backup::repository::restore::{RestoreOptions, Restored, Target, restore};
         pub use crate::backup::repository::retention::Retention;
+        pub use crate::backup::repository::split::split;
         pub use crate::backup::repository::stream::{Streamed, receive, send};
         pub use crate::backup::repository::verify::{Verified, verify};
         pub use crate::backup::repository::{ProgressListener, Repository};
@@ -147,6 +149,12 @@ pub mod exceptions {
     pub mod meaning {
         pub use crate::exceptions::meaning::{ConflictFacts, Meaning};
     }
+}
+
+pub mod inspect {
+    pub use crate::inspect::check::{Check, CheckOptions};
+    pub use crate::inspect::data_file::DataFile;
+    pub use crate::inspect::stats::Count;
 }
 
 pub mod logging {

@@ -18,9 +18,11 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "answers", run: targets::answers::run, seeds: targets::answers::seeds },
     Target { name: "auth", run: targets::auth::run, seeds: targets::auth::seeds },
+    Target { name: "backup", run: targets::backup::run, seeds: targets::backup::seeds },
     Target { name: "data_fs", run: targets::data_fs::run, seeds: targets::data_fs::seeds },
     Target { name: "frame", run: targets::frame::run, seeds: targets::frame::seeds },
     Target { name: "index", run: targets::index::run, seeds: targets::index::seeds },
+    Target { name: "inspect", run: targets::inspect::run, seeds: targets::inspect::seeds },
     Target { name: "mac", run: targets::mac::run, seeds: targets::mac::seeds },
     Target { name: "message", run: targets::message::run, seeds: targets::message::seeds },
     Target { name: "msgpack", run: targets::msgpack::run, seeds: targets::msgpack::seeds },

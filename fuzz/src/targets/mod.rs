@@ -2,9 +2,11 @@
 
 pub mod answers;
 pub mod auth;
+pub mod backup;
 pub mod data_fs;
 pub mod frame;
 pub mod index;
+pub mod inspect;
 pub mod mac;
 pub mod message;
 pub mod msgpack;
