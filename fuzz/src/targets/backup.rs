@@ -1,5 +1,5 @@
-//! Repositories of backups: any bytes as a data file come back as they were; as what a repository holds, they are refused, or
-//! yield no more than they have.
+//! Repositories of backups: any bytes as a data file come back as they were; as what a repository holds, they are
+//! refused, or yield no more than they have.
 
 use std::io::{self, Write};
 use std::path::Path;
