@@ -19,6 +19,7 @@ use crate::backup::repository::create::{CreateOptions, Created, Source, create};
 use crate::backup::repository::error::BackupError;
 use crate::backup::repository::manifest::{Stamp, Stay};
 use crate::backup::repository::prune::prune;
+use crate::backup::repository::retention::Retention;
 use crate::backup::repository::{ProgressListener, Repository};
 use crate::base::clock::{Stopwatch, TimeSource};
 use crate::base::sync::{self, Condvar, Mutex, rank};
@@ -222,14 +223,25 @@ impl Keeper {
         if stay == Stay::Kept
             && let Some(retention) = &self.config.retention
         {
-            let pruned = prune(&repository, retention, false, &listener)?;
-            if !pruned.removed.is_empty() {
-                let (backups, len) = (pruned.removed.len(), pruned.len);
-                let path = path.display();
-                log::info!(target: TARGET, "backup to {path}: {backups} older backups were removed, {len} bytes");
-            }
+            self.prune(&repository, retention, &listener);
         }
         Ok(Some(()))
+    }
+
+    /// Removes older backups. If that fails, the backup of before was made all the same; the next one tries it again.
+    fn prune(&self, repository: &Repository, retention: &Retention, listener: &LogListener<'_>) {
+        let path = self.config.repository.display();
+        match prune(repository, retention, false, listener) {
+            Ok(pruned) if pruned.removed.is_empty() => {}
+            Ok(pruned) => {
+                let (backups, len) = (pruned.removed.len(), pruned.len);
+                log::info!(target: TARGET, "backup to {path}: {backups} older backups were removed, {len} bytes");
+            }
+            Err(BackupError::Cancelled) => {}
+            Err(error) => {
+                log::error!(target: TARGET, "backup to {path}: older backups cannot be removed: {error}");
+            }
+        }
     }
 }
 

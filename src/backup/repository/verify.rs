@@ -108,6 +108,9 @@ fn read_all(
         drop(to);
         let mut done = 0;
         for told in from {
+            if listener.is_cancelled() {
+                return Err(BackupError::Cancelled);
+            }
             match told {
                 Told::Read(len) => {
                     done += len;
