@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::process::Server;
+use crate::support::storage::{commit, open};
+use runzeo::ids::Tid;
+use runzeo::storage::prelude::*;
 
 const FILE: &str = "<filestorage 1>\npath Data.fs\n</filestorage>";
 
@@ -88,6 +91,10 @@ fn a_schedule_makes_up_for_what_was_missed_and_prunes() {
             fs::copy(&made, backups.join(format!("2020-01-0{day}T03-00-00.000Z.json"))).expect("a copy");
         }
         fs::remove_file(made).expect("removed");
+        // Something that is not backed up yet.
+        let storage = open(&dir.join("Data.fs"));
+        commit(&storage, &[(0, Tid::ZERO, b"new")]).expect("a commit");
+        storage.close().expect("closed");
     };
     let mut server = Server::start_any("", &section, prepare);
     wait_for(&server, "a new backup", || {
