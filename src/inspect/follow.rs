@@ -25,12 +25,12 @@ use crate::storage::{Refusal, Result, StorageError};
 
 /// How long something that cannot be read may be what a server is just writing. Then it is damage.
 const DOUBT: Duration = Duration::from_secs(5);
-/// A file that did not change for so many looks is not read again. The clock of the file system is coarse: of two
-/// writes at its same time, the first look may see one.
+/// A file that did not change for this number of looks is not read again. The clock of the file system is coarse: of
+/// two writes at its same time, the first look may see one.
 const QUIET_LOOKS: u32 = 10;
-/// A file that was overwritten is complete if it did not change for so many looks.
+/// A file that was overwritten is complete if it did not change for this number of looks.
 const SETTLED_LOOKS: u32 = 2;
-/// After so many looks it is taken as it is.
+/// After this number of looks it is taken as it is.
 const UNSETTLED_LOOKS_MAX: u32 = 100;
 
 /// Something new.

@@ -34,7 +34,7 @@ use crate::storage::media::Access;
 /// The usual [`CreateOptions::segment_len`].
 const SEGMENT_LEN: u64 = 64 << 20;
 
-/// Bytes after which the listener is told.
+/// Interval of progress reports, in bytes.
 const REPORT_LEN: u64 = 256 << 10;
 
 /// A database to be backed up.

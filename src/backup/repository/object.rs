@@ -170,7 +170,7 @@ impl ObjectReader {
         }
     }
 
-    /// An error of reading: the disk's, or that of the decompression.
+    /// An error of reading: of the disk or of the decompression.
     pub fn unreadable(&self, error: io::Error) -> BackupError {
         let doing = format!("reading {}", self.path.display());
         match error.kind() {

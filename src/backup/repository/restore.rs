@@ -149,7 +149,7 @@ fn choose_one(seen: &[(Stamp, Manifest)], name: &str, until: Option<Tid>) -> Res
         return Err(BackupError::NotThere(what));
     };
     let Some(until) = until else { return Ok(((*stamp).clone(), (*newest).clone())) };
-    // Before its first transaction a database is empty: that is nothing that anybody wants to restore.
+    // Before its first transaction a database is empty: such a state is not restored, because it is a mistyped time.
     let first = |database: &Database| database.segments.first().map_or(Tid::ZERO, |segment| segment.first);
     let has =
         |database: &Database, end: Tid| database.packed_tid.max(first(database)) <= until && until <= end;

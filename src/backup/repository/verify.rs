@@ -17,7 +17,7 @@ use crate::backup::boundaries::Boundaries;
 use crate::base::ids::Tid;
 use crate::base::sync::{Mutex, rank};
 
-/// Bytes after which the listener is told.
+/// Interval of progress reports, in bytes.
 const REPORT_LEN: u64 = 256 << 10;
 
 /// Upper bound on the threads that read.

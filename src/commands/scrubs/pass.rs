@@ -30,7 +30,7 @@ const STRETCHES_TOGETHER: usize = 256;
 /// Looks at whether the file is still ours.
 const LOOKS: usize = 5;
 
-/// What is told of a pass.
+/// What a pass reports.
 pub trait ScrubListener {
     /// Something is wrong that was not reported before.
     fn finding(&self, finding: &Finding);

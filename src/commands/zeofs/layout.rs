@@ -26,7 +26,7 @@ Shows the layout of the blob directory DIR, or changes it in place: each blob
 gets a second name, then the marker changes, then the former names are removed.
 If it is interrupted, run it again; until then the blobs can be used.
 
-  -f, --file FILE   the Data.fs of these blobs: its lock is held meanwhile, so
+  -f, --file FILE   the Data.fs of these blobs: its lock is held, so
                     that no server uses the blobs
       --unused      nothing uses the blobs: there is no such file
       --json        a JSON object

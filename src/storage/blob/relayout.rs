@@ -186,7 +186,7 @@ impl<'a> Relayout<'a> {
         Ok(Some(String::from_utf8_lossy(text.get(..len).unwrap_or_default()).into_owned()))
     }
 
-    /// Names of the new layout that nobody has begun may be the only ones of their blobs.
+    /// Names of the new layout that no run has begun may be the only ones of their blobs.
     fn require_none(&mut self, target: Layout) -> Result<()> {
         let doing = self.doing("reading");
         let mut found = 0;

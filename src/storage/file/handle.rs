@@ -18,7 +18,7 @@ pub(super) trait Serving: Send + Sync {
     /// Whether the storage is open, and not read-only because of an error.
     fn is_intact(&self) -> bool;
     fn volume(&self) -> Arc<Volume>;
-    /// Whether nobody else has written into the file of the volume, or put another one in its place.
+    /// Whether no other program has written into the file of the volume, or put another one in its place.
     fn is_ours(&self, volume: &Volume) -> bool;
 }
 
@@ -70,8 +70,8 @@ impl Served {
         self.storage.is_intact() && Arc::ptr_eq(&self.volume, &self.storage.volume())
     }
 
-    /// Whether nobody has written into it, or put another file in its place, as far as that can be seen. An error is
-    /// certain only if no transaction is committed at the same time.
+    /// Whether no other program has written into it, or put another file in its place, as far as that can be seen. An
+    /// error is certain only if no transaction is committed at the same time.
     pub fn is_ours(&self) -> bool {
         self.is_current() && self.storage.is_ours(&self.volume)
     }

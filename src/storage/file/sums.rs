@@ -54,7 +54,7 @@ pub struct SumJournal {
     stretches: Vec<(u64, u32)>,
 }
 
-/// Removes the journal of a file that is not as this program had left it, also if nobody uses journals now: a later
+/// Removes the journal of a file that is not as this program had left it, also if journals are not in use now: a later
 /// start, which finds the file as this one leaves it, must not trust it.
 pub fn drop_journal(media: &dyn Media, path: &Path) {
     let path = with_suffix(path, ".sums");
@@ -88,7 +88,7 @@ impl SumJournal {
         is_trusted: bool,
     ) -> io::Result<SumJournal> {
         let path = with_suffix(path, ".sums");
-        // Nothing but a plain file is opened: others might be anybody's, or never answer.
+        // Nothing but a plain file is opened: others might belong to other users, or never answer.
         if media.exists(&path) && !media.is_file(&path) {
             return Err(io::Error::other("it is no plain file"));
         }

@@ -13,7 +13,7 @@ use crate::storage::{TransactionIterator, TransactionRecord};
 /// Refuses a target that has another past. `last`: its last transaction. `at` gets the number of transactions.
 pub(super) fn agree(from: &End, to: &End, last: Tid, at: &mut dyn FnMut(u64)) -> Result<(), Trouble> {
     let mut sides = [Side::new(from, last)?, Side::new(to, last)?];
-    // A transaction that one has alone, and nobody has packed away so far.
+    // A transaction that one has alone, and that was not packed away so far.
     let mut alone: [Option<Tid>; 2] = [None, None];
     let mut done = 0;
     loop {
