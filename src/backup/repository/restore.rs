@@ -75,7 +75,7 @@ pub fn restore(
     listener: &dyn ProgressListener,
 ) -> Result<Vec<Restored>> {
     let mut begun = Vec::new();
-    for (target, (stamp, database)) in options.targets.iter().zip(choose(repository, options)?) {
+    for (target, (stamp, database)) in options.targets.iter().zip(choose(repository, options, listener)?) {
         let mut replacement = Replacement::begin(repository.media.clone(), &target.path)?;
         replacement.oids_given(database.oid_mark);
         begun.push((target, stamp, database, replacement));
@@ -107,7 +107,11 @@ pub fn restore(
 }
 
 /// For each target the backup to restore from, and the database in it.
-fn choose(repository: &Repository, options: &RestoreOptions) -> Result<Vec<(Stamp, Database)>> {
+fn choose(
+    repository: &Repository,
+    options: &RestoreOptions,
+    listener: &dyn ProgressListener,
+) -> Result<Vec<(Stamp, Database)>> {
     let all = repository.backups()?;
     let stamps = match &options.stamp {
         Some(stamp) if !all.contains(stamp) => {
@@ -130,7 +134,14 @@ fn choose(repository: &Repository, options: &RestoreOptions) -> Result<Vec<(Stam
         if options.until.is_none() && options.targets.iter().all(has) {
             break;
         }
-        seen.push((stamp.clone(), repository.manifest(stamp)?));
+        match repository.manifest(stamp) {
+            Ok(manifest) => seen.push((stamp.clone(), manifest)),
+            // Another backup that has the wanted state is as good. The newest one is not replaced by an older one.
+            Err(BackupError::Damaged(what)) if options.until.is_some() && options.stamp.is_none() => {
+                listener.warning(&what);
+            }
+            Err(error) => return Err(error),
+        }
     }
     seen.reverse();
     options.targets.iter().map(|target| choose_one(&seen, &target.name, options.until)).collect()

@@ -137,6 +137,31 @@ fn a_damaged_database_comes_back_as_it_is() {
     assert!(found > 20, "{found}");
 }
 
+/// A backup that cannot be read keeps no other one from being restored.
+#[test]
+fn a_state_comes_from_another_backup_than_the_damaged_one() {
+    let site = Site::new(6);
+    let tids = site.grow(3);
+    site.backup().unwrap();
+    let first = site.bytes("Data.fs");
+    for _ in 0..2 {
+        site.grow(2);
+        site.backup().unwrap();
+    }
+    let stamps = site.stamps();
+    for damaged in [0, 2] {
+        let name = format!("repo/backups/{}", stamps[damaged].file_name());
+        let bytes = site.bytes(&name);
+        site.disk.put(&site.path(&name), b"{}\n");
+        site.restore(None, tids.last().copied()).unwrap();
+        assert!(site.bytes("Restored.fs") == first);
+        // The newest is not an older one.
+        assert_eq!(site.restore(None, None).is_ok(), damaged == 0);
+        assert!(site.restore(Some(&stamps[damaged]), None).is_err());
+        site.disk.put(&site.path(&name), &bytes);
+    }
+}
+
 #[test]
 fn other_directories_and_formats_are_left_alone() {
     let site = Site::new(5);
