@@ -85,7 +85,7 @@ impl Scrubber {
         }
     }
 
-    /// SumJournal what has no sum yet: what was committed since the last time; the whole file at first, and after a
+    /// Sums what has no sum yet: what was committed since the last time; the whole file at first, and after a
     /// pack.
     pub fn follow(&mut self, listener: &dyn ScrubListener) {
         let Some(served) = self.handle.served().filter(|_| !self.is_without_journal) else { return };

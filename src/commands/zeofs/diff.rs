@@ -30,8 +30,8 @@ part; and objects whose newest records differ.
       --json        a JSON object for each of them, then one with the sums
       --help        print this
 
-Pointers and marks of packs are no difference. Objects that were deleted are like
-those that never were. A pack with GC takes out what nothing refers to.
+Pointers and marks of packs are no difference. Deleted objects are like those
+that never were. A pack with GC takes out what nothing refers to.
 Exit status: 0 the files are the same; 1 one cannot be read; 2 the command line
 is wrong; 4 they differ.
 ";

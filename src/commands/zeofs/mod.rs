@@ -42,6 +42,7 @@ const COMMANDS: &[Subcommand] = &[
     refs::COMMAND,
     trees::COMMAND,
     oid::COMMAND,
+    diff::COMMAND,
     pack_plan::COMMAND,
     recover::COMMAND,
     copy::COMMAND,
@@ -84,6 +85,7 @@ Usage: {program} COMMAND [options] FILE
   refs        references to objects that are not there
   trees       whether its BTrees are whole
   oid         one object: revisions, references, a way from the root
+  diff        what one file has and another one has not
   pack-plan   what a pack would remove
   recover     a copy of what can be read of a damaged file
   copy        all transactions of one storage in another one

@@ -27,7 +27,7 @@ mod copy;
 mod guard;
 pub mod leftovers;
 pub(crate) mod out;
-mod pace;
+pub(crate) mod pace;
 mod plan;
 mod reach;
 mod run;
