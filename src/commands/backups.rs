@@ -22,9 +22,9 @@ use crate::backup::repository::prune::prune;
 use crate::backup::repository::retention::Retention;
 use crate::backup::repository::{ProgressListener, Repository};
 use crate::base::clock::{Stopwatch, TimeSource};
-use crate::base::sync::{self, Condvar, Mutex, rank};
 use crate::config::{BackupConfig, Config, NamedDatabase, databases_of};
 use crate::process::priority::stand_back;
+use crate::server::stop_signal::StopSignal;
 use crate::storage::media::{Identity, Media, RealMedia};
 
 const TARGET: &str = "runzeo";
@@ -37,20 +37,14 @@ const REMIND: Duration = Duration::from_secs(3600);
 
 /// The running threads.
 pub(super) struct Backups {
-    stop: sync::Arc<StopRequest>,
+    stop: Arc<StopSignal>,
     threads: Vec<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct StopRequest {
-    is_requested: Mutex<bool, rank::BackupStop>,
-    noted: Condvar,
 }
 
 impl Backups {
     /// Starts the thread of each section.
     pub(super) fn start(config: &Config, time: &TimeSource) -> io::Result<Backups> {
-        let mut backups = Backups { stop: sync::Arc::new(StopRequest::default()), threads: Vec::new() };
+        let mut backups = Backups { stop: Arc::new(StopSignal::default()), threads: Vec::new() };
         let found = databases_of(config.storages.iter());
         let left_out = found.left_out.iter().filter(|_| !config.backups.is_empty());
         left_out.for_each(|what| log::warn!(target: TARGET, "<backup>: {what}"));
@@ -74,8 +68,7 @@ impl Backups {
 
     /// Ends the threads. A backup that is being made is given up; the next one finds what it has stored.
     pub(super) fn stop(self) {
-        *self.stop.is_requested.lock() = true;
-        self.stop.noted.notify_all();
+        self.stop.stop();
         for thread in self.threads {
             // A panic was logged by the hook.
             let _ = thread.join();
@@ -88,7 +81,7 @@ struct Keeper {
     config: BackupConfig,
     sources: Vec<Source>,
     time: TimeSource,
-    stop: sync::Arc<StopRequest>,
+    stop: Arc<StopSignal>,
     /// The files at the last backup.
     seen: Vec<Option<Identity>>,
     /// The last error, and when it was logged.
@@ -121,7 +114,7 @@ impl Keeper {
             let continuous =
                 self.config.continuous.map(|interval| interval.saturating_sub(self.time.elapsed(looked)));
             let pause = [scheduled, continuous].into_iter().flatten().min().unwrap_or(PAUSE_MAX);
-            if self.wait(pause.min(PAUSE_MAX)) {
+            if self.stop.wait(&self.time, pause.min(PAUSE_MAX)) {
                 return;
             }
         }
@@ -135,16 +128,6 @@ impl Keeper {
             .unwrap_or_default();
         let last = stamps.iter().rfind(|stamp| stamp.stay() == Stay::Kept).map_or(0, Stamp::to_unix_millis);
         Some(schedule.next_after(UNIX_EPOCH + Duration::from_millis(last)))
-    }
-
-    /// Waits. Returns whether the server stops.
-    fn wait(&self, pause: Duration) -> bool {
-        let until = self.time.now() + pause;
-        let mut is_requested = self.stop.is_requested.lock();
-        while !*is_requested && self.time.now() < until {
-            is_requested = self.time.wait_until(&self.stop.noted, is_requested, until);
-        }
-        *is_requested
     }
 
     /// Whether a file was written or replaced since the last backup.
@@ -275,7 +258,7 @@ fn log_created(repository: &Path, created: &Created, stay: Stay, begun: Stopwatc
 
 /// Warnings go to the log.
 struct LogListener<'a> {
-    stop: &'a StopRequest,
+    stop: &'a StopSignal,
 }
 
 impl ProgressListener for LogListener<'_> {
@@ -284,6 +267,6 @@ impl ProgressListener for LogListener<'_> {
     }
 
     fn is_cancelled(&self) -> bool {
-        *self.stop.is_requested.lock()
+        self.stop.is_stopped()
     }
 }

@@ -58,8 +58,6 @@ ranks! {
 
     /// Whether the watch thread, or a thread that packs or scrubs by schedule, must end.
     Watch permits [];
-    /// Whether the threads that make backups must end.
-    BackupStop permits [];
     /// The blobs that a verification of backups has read.
     VerifiedBlobs permits [];
     /// The open listeners of a server.

@@ -108,12 +108,7 @@ impl FileKeeper {
     /// Waits until `due`, or for [`LOOK`]. Returns whether the server stops.
     fn wait(&self, due: SystemTime) -> bool {
         let pause = due.duration_since(self.time.system_time()).unwrap_or_default().min(LOOK);
-        let until = self.time.now() + pause;
-        let mut stopped = self.stop.stopped.lock();
-        while !*stopped && self.time.now() < until {
-            stopped = self.time.wait_until(&self.stop.stop_noted, stopped, until);
-        }
-        *stopped
+        self.stop.wait(&self.time, pause)
     }
 
     /// Makes a pass. False: it was cut short.
@@ -182,6 +177,6 @@ impl ScrubListener for LogListener {
     }
 
     fn is_over(&self) -> bool {
-        *self.stop.stopped.lock()
+        self.stop.is_stopped()
     }
 }
