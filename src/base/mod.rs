@@ -3,6 +3,7 @@
 pub mod address;
 pub mod bytes;
 pub mod cancel;
+pub mod checksum;
 pub mod clock;
 pub mod fs;
 pub mod ids;

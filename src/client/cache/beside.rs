@@ -10,8 +10,9 @@ use super::index::{Index, IndexEntry};
 use super::journal::Journal;
 use super::sums::{
     BlockSum, ENTRY_LEN, FileState, HEAD_LEN_MAX, HEADS_AT, Head, LOG_AT, NOTE_LEN, RECORD_LEN, SavedIndex,
-    SumRecord, TidNote, checksum, entry_bytes, parse_entry,
+    SumRecord, TidNote, entry_bytes, parse_entry,
 };
+use crate::base::checksum::checksum;
 use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::Tid;
 use crate::storage::media::{Access, BOOT_LEN, Media, MediaFile};

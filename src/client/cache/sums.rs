@@ -11,6 +11,7 @@
 //! All numbers are big endian.
 
 use crate::base::bytes::Reader;
+use crate::base::checksum::checksum;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::media::{BOOT_LEN, Time};
 
@@ -37,13 +38,6 @@ const NOTE_MAGIC: [u8; 8] = *b"ZECtid 1";
 /// In the first byte of a record.
 const END_RECORD: u64 = 1 << 63;
 const POS_END: u64 = 1 << 56;
-
-/// The checksum of some bytes.
-pub fn checksum(parts: &[&[u8]]) -> u32 {
-    let mut crc = flate2::Crc::new();
-    parts.iter().for_each(|part| crc.update(part));
-    crc.sum()
-}
 
 /// The checksum of a block of the cache file, without its end.
 pub fn block_sum(block: &[u8]) -> u32 {

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::base::checksum::checksum;
 use crate::base::ids::{Oid, Tid};
 use crate::base::untrusted::one_line;
 use crate::inspect::check::{Check, CheckOptions, Finding};
@@ -14,7 +15,7 @@ use crate::inspect::data_file::DataFile;
 use crate::inspect::walk::{FoundTxn, Part, RecordPart, Walk};
 use crate::storage::file::handle::{FileHandle, Served};
 use crate::storage::file::pack::pace::Pace;
-use crate::storage::file::sums::{STRETCH_MAX, Stretch, SumJournal, checksum};
+use crate::storage::file::sums::{STRETCH_MAX, Stretch, SumJournal};
 use crate::storage::media::{MediaFile, RealMedia};
 use crate::storage::{Result, StorageError};
 

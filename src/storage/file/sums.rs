@@ -28,6 +28,7 @@ use super::format::MAGIC_LEN;
 use super::log::TARGET;
 use super::media::{Access, Media, MediaFile};
 use crate::base::bytes::Reader;
+use crate::base::checksum::checksum;
 use crate::base::fs::with_suffix;
 
 const MAGIC: [u8; 8] = *b"RZsums 1";
@@ -68,13 +69,6 @@ pub fn drop_journal(media: &dyn Media, path: &Path) {
             path.display()
         );
     }
-}
-
-/// The checksum of these bytes.
-pub fn checksum(parts: &[&[u8]]) -> u32 {
-    let mut crc = flate2::Crc::new();
-    parts.iter().for_each(|part| crc.update(part));
-    crc.sum()
 }
 
 impl SumJournal {
