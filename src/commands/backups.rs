@@ -138,7 +138,7 @@ impl Keeper {
     fn files(&self) -> Vec<Option<Identity>> {
         let identity = |source: &Source| RealMedia.identity(&source.path).ok();
         let files = self.sources.iter().map(identity);
-        // The time of the last change is that of a link, too.
+        // A new link changes the time of the last change, too.
         files.map(|file| file.map(|file| Identity { changed: 0, links: 0, ..file })).collect()
     }
 

@@ -6,7 +6,8 @@ use crate::pickle::record::class_name;
 use crate::storage::transform::Codec;
 use crate::storage::transform::zlib::Zlib;
 
-/// Longest record that is decompressed. Clients cannot store longer ones either, unless their server is told so.
+/// Longest record that is decompressed. Clients cannot store longer ones either, unless their server has a larger
+/// `max-message-size`.
 const DECOMPRESSED_MAX: usize = 256 << 20;
 
 /// The record as the application's client has it: one of zc.zlibstorage is decompressed.

@@ -13,9 +13,9 @@ use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 
 /// A way to end, and the disk that is found afterwards.
-type End = (Fault, fn(&Faulty) -> Faulty);
+pub type End = (Fault, fn(&Faulty) -> Faulty);
 
-const ENDS: [End; 3] = [
+pub const ENDS: [End; 3] = [
     (Fault::PowerCut, Faulty::after_power_cut),
     (Fault::PowerCut, Faulty::after_kill),
     (Fault::Error, Faulty::after_kill),

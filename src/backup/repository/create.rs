@@ -335,8 +335,8 @@ impl Copying<'_, '_, '_> {
         Ok(())
     }
 
-    /// The pointers of the bytes from `start` to `end`, if their content is that of the segment; if it is at the same
-    /// place, the pointers must be the same, too.
+    /// The pointers of the bytes from `start` to `end`, if these have the content of the segment. At the same place
+    /// the pointers must be the same, too.
     fn pointers_of_same(&mut self, segment: &Segment, start: u64, end: u64) -> Result<Option<Vec<u8>>> {
         if end - start != segment.len {
             return Ok(None);

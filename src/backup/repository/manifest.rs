@@ -74,7 +74,7 @@ impl Stamp {
 
     /// The time, in milliseconds.
     pub fn to_unix_millis(&self) -> u64 {
-        // 2026-11-29T09-45-00.123Z as 2026-11-29T09:45:00.123. Digits alone make no date, such as that of a 13th month.
+        // 2026-11-29T09-45-00.123Z as 2026-11-29T09:45:00.123. Not all digits make a date: there is no 13th month.
         let (date, time) = self.time.trim_end_matches('Z').split_at(10);
         let seconds = Tid::from_iso(&format!("{date}{}", time.replace('-', ":"))).map_or(0.0, Tid::to_unix);
         (seconds * 1000.0).round() as u64

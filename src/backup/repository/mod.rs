@@ -255,7 +255,7 @@ impl Repository {
         self.media.is_file(&self.object_path(kind, id))
     }
 
-    /// Opens an object. `len`: that of its content.
+    /// Opens an object. `len`: bytes of its content, uncompressed.
     fn object(&self, kind: ObjectKind, id: &ObjectId, len: u64) -> Result<ObjectReader> {
         let path = self.object_path(kind, id);
         match self.media.open(&path, Access::Read) {

@@ -72,7 +72,7 @@ pub struct FileStorageOptions {
     /// The time of the index saver.
     #[doc(hidden)]
     pub time: TimeSource,
-    /// For those who take care of the file while it is served.
+    /// For the scrub, which reads the file while it is served.
     #[doc(hidden)]
     pub handle: FileHandle,
 }

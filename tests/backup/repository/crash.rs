@@ -1,20 +1,11 @@
 //! The power or the process ends at every single call of a backup, a prune and a restore.
 
+use crate::crash::ENDS;
 use crate::repository::site::Site;
-use crate::support::faulty::{Fault, Faulty};
 use crate::support::storage::load;
 use runzeo::internal::backup::repository::{BackupError, Stamp};
 use runzeo::internal::storage::media::Media;
 use runzeo::storage::prelude::*;
-
-/// A way to end, and the disk that is found afterwards.
-type End = (Fault, fn(&Faulty) -> Faulty);
-
-const ENDS: [End; 3] = [
-    (Fault::PowerCut, Faulty::after_power_cut),
-    (Fault::PowerCut, Faulty::after_kill),
-    (Fault::Error, Faulty::after_kill),
-];
 
 /// Runs `run` with a fault at each call in turn, and then `check`, which gets whether it was done.
 fn stopped_everywhere(

@@ -14,7 +14,8 @@ use crate::storage::file::format::MAGIC_LEN;
 use crate::storage::file::{FileFormat, FileStorageOptions};
 use crate::storage::{Storage, StorageKinds};
 
-/// Longest record of a copied object. Clients cannot store longer ones either, unless their server is told so.
+/// Longest record of a copied object. Clients cannot store longer ones either, unless their server has a larger
+/// `max-message-size`.
 const RECORD_MAX: usize = 256 << 20;
 
 /// A storage to copy from or to.

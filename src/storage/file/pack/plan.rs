@@ -1,4 +1,4 @@
-//! What a pack would do, without doing it: the search is that of a pack (`reach`), and instead of a copy there is a
+//! What a pack would do, without doing it: it searches as a pack does (`reach`), and instead of a copy there is a
 //! count of what the copy (`copy`) would have.
 //!
 //! Nothing is written. Transactions that are committed after the beginning are not counted. The memory is that of a
