@@ -16,7 +16,7 @@ use std::time::UNIX_EPOCH;
 use super::blob_list::{self, Revision};
 use super::blobs::{BlobSource, store};
 use super::error::{BackupError, Result};
-use super::known::KnownBlobs;
+use super::known::{KnownBlobs, for_each};
 use super::manifest::{Blobs, Database, FileId, Manifest, Segment, Stamp, Stay};
 use super::object::{ObjectId, ObjectKind, RunningId};
 use super::split::{Stretch, split};
@@ -52,7 +52,7 @@ pub struct Source {
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
     pub sources: Vec<Source>,
-    /// Read everything again, also if the file is the one of the last backup.
+    /// Read everything again, also if the file is the one of the last backup, and look for each blob in the repository.
     pub reread: bool,
     /// Bytes for each second; `None`: no limit.
     pub rate_max: Option<u64>,
@@ -230,7 +230,7 @@ impl<'r> CreateRun<'_, 'r> {
         reread: bool,
     ) -> Result<Database> {
         let known = KnownBlobs::of(self.writing.repository(), previous);
-        let mut copying = Copying { opened, known, segments: Vec::new(), run: self };
+        let mut copying = Copying { opened, known, looks_for_blobs: reread, segments: Vec::new(), run: self };
         match previous {
             Some(previous) if !reread && copying.continues(previous)? => copying.append(previous)?,
             Some(previous) => copying.reread(previous)?,
@@ -260,6 +260,9 @@ impl<'r> CreateRun<'_, 'r> {
 struct Copying<'a, 'b, 'r> {
     opened: &'a Opened<'a>,
     known: KnownBlobs<'r>,
+    /// Whether each blob of a segment that is taken over must be in the repository. Otherwise that is believed: looking
+    /// takes long, and a backup may be made every few seconds.
+    looks_for_blobs: bool,
     segments: Vec<Segment>,
     run: &'a mut CreateRun<'b, 'r>,
 }
@@ -288,7 +291,7 @@ impl Copying<'_, '_, '_> {
             (segments, start) = (rest, last.start);
         }
         for segment in segments {
-            match self.is_there(segment) {
+            match self.is_there(segment)? {
                 true => self.segments.push(segment.clone()),
                 false => self.write(segment.start, segment.end())?,
             }
@@ -323,7 +326,7 @@ impl Copying<'_, '_, '_> {
 
     /// Takes a segment over if the bytes from `start` to `end` have its content; what is before them is written first.
     fn take_over(&mut self, segment: &Segment, start: u64, end: u64, pending: &mut u64) -> Result<()> {
-        if !self.is_there(segment) {
+        if !self.is_there(segment)? {
             return Ok(());
         }
         let Some(pointers) = self.pointers_of_same(segment, start, end)? else { return Ok(()) };
@@ -355,12 +358,23 @@ impl Copying<'_, '_, '_> {
     }
 
     /// Whether the repository has everything of a segment.
-    fn is_there(&mut self, segment: &Segment) -> bool {
+    fn is_there(&mut self, segment: &Segment) -> Result<bool> {
         let writing = &mut *self.run.writing;
-        segment.is_complete(self.opened.blobs.is_some())
+        let mut is_there = segment.is_complete(self.opened.blobs.is_some())
             && writing.has(ObjectKind::Data, &segment.data)
             && writing.has(ObjectKind::Pointers, &segment.pointers)
-            && segment.blobs.list.is_none_or(|list| writing.has(ObjectKind::BlobList, &list))
+            && segment.blobs.list.is_none_or(|list| writing.has(ObjectKind::BlobList, &list));
+        if is_there && self.looks_for_blobs {
+            let read = for_each(writing.repository(), segment, &mut |(_, content)| {
+                is_there &= content.is_none_or(|content| writing.has(ObjectKind::Blob, &content.id));
+                Ok(())
+            });
+            match read {
+                Err(BackupError::Damaged(_)) => is_there = false,
+                other => other?,
+            }
+        }
+        Ok(is_there)
     }
 
     /// Writes the bytes from `start` to `end`, or to the last whole transaction before it, as segments.
