@@ -32,8 +32,8 @@ already is not copied again. The repository is made if it is missing.
   -S, --storage NAME      with -C: this storage alone; with -f: its name in the
                           repository (default: 1, as for runzeo -f)
       --max-rate SIZE     read no more in a second, for example 20MB
-      --reread            read the files from the start, as after a pack, and store
-                          again what is missing in the repository
+      --reread            read the files from the start, as after a pack, and
+                          store again what is missing in the repository
       --until-next        remove the backup when there is a later one: to make
                           one every minute, and keep one of each day
       --json              a JSON object for each database
