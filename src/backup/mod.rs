@@ -1,7 +1,7 @@
 //! Backups of a `Data.fs`, and their way back.
 //!
 //! - `copier`: copies bytes, with their MD5 sum
-//! - `gzip`: compresses with all cores
+//! - `pieces`: compresses with several cores, to `gzip` or `zstd`
 //! - `boundaries`: whether bytes are whole transactions, while they pass by
 //! - `replace`: puts a complete, durable file in the place of a `Data.fs`
 //! - `lock`: the lock file of a repository
@@ -17,6 +17,8 @@ pub mod boundaries;
 pub mod copier;
 pub mod gzip;
 pub mod lock;
+mod pieces;
 pub mod replace;
 pub mod repository;
 pub mod repozo;
+mod zstd;

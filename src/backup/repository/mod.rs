@@ -259,7 +259,8 @@ impl Repository {
     fn object(&self, kind: ObjectKind, id: &ObjectId, len: u64) -> Result<ObjectReader> {
         let path = self.object_path(kind, id);
         match self.media.open(&path, Access::Read) {
-            Ok(file) => Ok(ObjectReader::new(file, path, kind, *id, len)),
+            Ok(file) => ObjectReader::new(file, path.clone(), kind, *id, len)
+                .map_err(BackupError::io(format!("reading {}", path.display()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(BackupError::Damaged(format!("{} is missing", path.display())))
             }

@@ -5,11 +5,11 @@ use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use flate2::bufread::GzDecoder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{BackupError, Result};
+use crate::backup::zstd::ZstdReader;
 use crate::storage::media::{MediaFile, Reading};
 
 /// Bytes of a read.
@@ -97,9 +97,9 @@ impl ObjectKind {
     /// The end of its name.
     pub fn suffix(self) -> &'static str {
         match self {
-            ObjectKind::Data => ".data.gz",
-            ObjectKind::Pointers => ".pointers.gz",
-            ObjectKind::BlobList => ".blobs.gz",
+            ObjectKind::Data => ".data.zst",
+            ObjectKind::Pointers => ".pointers.zst",
+            ObjectKind::BlobList => ".blobs.zst",
             ObjectKind::Blob => ".blob",
         }
     }
@@ -134,14 +134,10 @@ impl ObjectReader {
         kind: ObjectKind,
         id: ObjectId,
         len: u64,
-    ) -> ObjectReader {
-        let bytes = BufReader::with_capacity(BUF_LEN, Reading::whole(file));
-        let content: Box<dyn Read + Send> = match kind.is_compressed() {
-            // Nothing is inflated beyond the length.
-            true => Box::new(GzDecoder::new(bytes).take(len.saturating_add(1))),
-            false => Box::new(bytes),
-        };
-        ObjectReader { content, sum: RunningId::default(), id, path, len, read: 0 }
+    ) -> io::Result<ObjectReader> {
+        // Nothing is decompressed beyond the length.
+        let content = Box::new(content_of(file, kind)?.take(len.saturating_add(1)));
+        Ok(ObjectReader { content, sum: RunningId::default(), id, path, len, read: 0 })
     }
 
     /// Reads what is left, and compares length and sum. The error is `Damaged` if they differ.
@@ -191,11 +187,15 @@ impl Read for ObjectReader {
     }
 }
 
+/// What is in the file of an object.
+fn content_of(file: Arc<dyn MediaFile>, kind: ObjectKind) -> io::Result<Box<dyn Read + Send>> {
+    let bytes = BufReader::with_capacity(BUF_LEN, Reading::whole(file));
+    Ok(if kind.is_compressed() { Box::new(ZstdReader::new(bytes)?) } else { Box::new(bytes) })
+}
+
 /// The sum of the content of a file of an object.
 pub fn sum_of_file(file: Arc<dyn MediaFile>, kind: ObjectKind) -> io::Result<ObjectId> {
-    let bytes = BufReader::with_capacity(BUF_LEN, Reading::whole(file));
-    let mut content: Box<dyn Read> =
-        if kind.is_compressed() { Box::new(GzDecoder::new(bytes)) } else { Box::new(bytes) };
+    let mut content = content_of(file, kind)?;
     let (mut sum, mut chunk) = (RunningId::default(), vec![0; BUF_LEN]);
     loop {
         let len = content.read(&mut chunk)?;

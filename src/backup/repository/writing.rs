@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::error::{BackupError, Result};
 use super::object::{ObjectId, ObjectKind, RunningId};
 use super::{OBJECTS, Repository, TMP};
-use crate::backup::gzip::GzipWriter;
+use crate::backup::zstd::ZstdWriter;
 use crate::base::fs::dir_of;
 use crate::storage::media::{Access, Appending, MediaFile};
 
@@ -66,7 +66,7 @@ impl<'r> Writing<'r> {
         let file = self.repository.media.open(&path, Access::Truncate).map_err(doing())?;
         let out = BufWriter::with_capacity(BUF_LEN, Appending::new(file.clone()));
         let out = match kind.is_compressed() {
-            true => Out::Gzip(GzipWriter::new(out, LEVEL).map_err(doing())?),
+            true => Out::Zstd(ZstdWriter::new(out, LEVEL)),
             false => Out::Plain(out),
         };
         Ok(ObjectWriter { kind, path, file, out, sum: RunningId::default(), len: 0 })
@@ -79,7 +79,7 @@ impl<'r> Writing<'r> {
         let written = Written { id: sum.id(), len };
         let ended = match out {
             Out::Plain(out) => out.into_inner().map(drop).map_err(io::IntoInnerError::into_error),
-            Out::Gzip(out) => out.finish().and_then(|mut out| out.flush()),
+            Out::Zstd(out) => out.finish().and_then(|mut out| out.flush()),
         };
         ended.map_err(doing())?;
         self.keep(&path, kind, &written.id, &*file)?;
@@ -168,7 +168,7 @@ pub struct ObjectWriter {
 
 enum Out {
     Plain(BufWriter<Appending>),
-    Gzip(GzipWriter<BufWriter<Appending>>),
+    Zstd(ZstdWriter<BufWriter<Appending>>),
 }
 
 impl ObjectWriter {
@@ -188,7 +188,7 @@ impl Write for ObjectWriter {
         self.len += bytes.len() as u64;
         match &mut self.out {
             Out::Plain(out) => out.write_all(bytes),
-            Out::Gzip(out) => out.write_all(bytes),
+            Out::Zstd(out) => out.write_all(bytes),
         }
     }
 

@@ -156,7 +156,7 @@ fn after_a_pack_only_what_it_has_changed_is_stored() {
     assert!(created.is_new);
     let suffix = |path: &std::path::Path, end: &str| path.to_string_lossy().ends_with(end);
     let new: Vec<_> = site.objects().into_iter().filter(|path| !before.contains(path)).collect();
-    let data = new.iter().filter(|path| suffix(path, ".data.gz")).count();
+    let data = new.iter().filter(|path| suffix(path, ".data.zst")).count();
     assert_eq!(data, 1, "only the packed part is new: {new:?}");
     assert!(!new.iter().any(|path| suffix(path, ".blob")), "{new:?}");
     assert!(large > 0 && created.databases[0].segments.len() >= 3);

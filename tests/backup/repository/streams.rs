@@ -99,7 +99,7 @@ fn a_stream_that_is_cut_or_changed_adds_no_backup() {
         let mut changed = stream.clone();
         changed[at] ^= 0x21;
         let result = received_in(&site, &other, &changed);
-        // Some bits of gzip mean nothing.
+        // Some bits of zstd mean nothing.
         if result.is_ok() || !repository(&site, &other).backups().unwrap().is_empty() {
             check(&site, &other, &site.bytes("Data.fs"), &other);
             assert!(result.is_ok() || is_end, "{at}");
