@@ -6,6 +6,7 @@
 //! - `check`: whether all in it agrees
 //! - `diff`: two files beside each other
 //! - `objects`: the newest record of each object; `path`: a way from the root to one
+//! - `garbage`: objects of several databases that nothing refers to
 //! - `recover`: a copy of all that can be read; `order`: which tid is the odd one out
 //! - `stats`: sums of classes, objects and users
 //! - `tail`: the newest transactions, from the end of the file; `follow`: those that come
@@ -33,6 +34,7 @@ pub mod check;
 pub mod data_file;
 pub mod diff;
 pub mod follow;
+pub mod garbage;
 pub mod objects;
 mod order;
 pub mod path;

@@ -11,6 +11,7 @@
 // Data from peers and files must not cause a panic.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::cast_possible_truncation))]
 
+pub mod cross_refs;
 pub mod globals;
 pub mod lex;
 pub mod number;

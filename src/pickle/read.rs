@@ -56,7 +56,12 @@ pub fn read(source: &[u8], accept: Accept) -> Result<Tree<'_>> {
 /// Reads the two pickles of an object's record, which have one memo. The tree's root is the state; the other node is
 /// the class.
 pub fn read_record(source: &[u8]) -> Result<(Tree<'_>, NodeId)> {
-    let mut builder = Builder::new(source, Accept::RECORD);
+    read_record_with(source, Accept::RECORD)
+}
+
+/// As [`read_record`], with another bound on values.
+pub fn read_record_with(source: &[u8], accept: Accept) -> Result<(Tree<'_>, NodeId)> {
+    let mut builder = Builder::new(source, accept);
     let class = builder.run()?;
     builder.stack.clear();
     builder.marks.clear();

@@ -22,10 +22,19 @@ use crate::base::ids::Oid;
 
 /// Appends each oid that `record` refers to, as often as it occurs. The error says why the record is invalid.
 pub fn references(record: &[u8], oids: &mut Vec<Oid>) -> Result<(), String> {
+    references_beside_lists(record, oids).map(drop)
+}
+
+/// As [`references`]. Returns whether there are also references that are lists: weak ones, or to other databases
+/// ([`cross_references`](super::cross_refs::cross_references)).
+pub fn references_beside_lists(record: &[u8], oids: &mut Vec<Oid>) -> Result<bool, String> {
     thread_local! {
         static MACHINE: RefCell<Machine> = RefCell::default();
     }
-    MACHINE.with_borrow_mut(|machine| machine.run(record, oids))
+    MACHINE.with_borrow_mut(|machine| {
+        machine.has_lists = false;
+        machine.run(record, oids).map(|()| machine.has_lists)
+    })
 }
 
 /// What the machine keeps of a value.
@@ -68,6 +77,8 @@ struct Machine {
     far_memo: HashMap<u32, Remembered>,
     /// End of the current frame; an opcode must end there too.
     frame_end: Option<usize>,
+    /// A persistent id of this record was a list.
+    has_lists: bool,
 }
 
 /// What an opcode adds to a container.
@@ -211,7 +222,7 @@ impl Machine {
             }
             BINPERSID => {
                 let id = self.pop()?;
-                refer(id, oids)?;
+                self.refer(id, oids)?;
                 self.stack.push(Remembered::Other);
             }
             MEMOIZE => {
@@ -235,7 +246,7 @@ impl Machine {
             }
             UNICODE => unescape_text(line, |code| characters.push(code)).ok_or(broken)?,
             _ => {
-                refer(Remembered::string(line), oids)?;
+                self.refer(Remembered::string(line), oids)?;
                 self.stack.push(Remembered::Other);
                 return Ok(());
             }
@@ -325,21 +336,20 @@ impl Machine {
         self.stack.push(item);
         Ok(())
     }
-}
 
-/// Handles a persistent id.
-fn refer(id: Remembered, oids: &mut Vec<Oid>) -> Result<(), Flaw> {
-    match id {
-        Remembered::Oid(oid) | Remembered::Tuple(Some(oid)) => oids.push(oid),
-        // Weak, or to another database.
-        Remembered::List => {}
-        Remembered::Other
-        | Remembered::Plain
-        | Remembered::Dict
-        | Remembered::Unset
-        | Remembered::Tuple(None) => return Err(Flaw::NoOid),
+    /// Handles a persistent id.
+    fn refer(&mut self, id: Remembered, oids: &mut Vec<Oid>) -> Result<(), Flaw> {
+        match id {
+            Remembered::Oid(oid) | Remembered::Tuple(Some(oid)) => oids.push(oid),
+            Remembered::List => self.has_lists = true,
+            Remembered::Other
+            | Remembered::Plain
+            | Remembered::Dict
+            | Remembered::Unset
+            | Remembered::Tuple(None) => return Err(Flaw::NoOid),
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Why a record cannot be read.

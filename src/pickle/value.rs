@@ -106,6 +106,11 @@ impl<'a> Tree<'a> {
         self.nodes.get(id.0 as usize).unwrap_or(&Node::None)
     }
 
+    /// All values, in no particular order.
+    pub fn nodes(&self) -> &[Node<'a>] {
+        &self.nodes
+    }
+
     /// The bytes of a value in the source; `None` if they refer to earlier values.
     pub fn encoded(&self, id: NodeId) -> Option<&'a [u8]> {
         let (start, end) = *self.spans.get(id.0 as usize)?;

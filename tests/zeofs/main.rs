@@ -10,6 +10,7 @@ mod diff;
 mod dump;
 mod files;
 mod follow;
+mod gc;
 mod layout;
 mod pack_plan;
 mod random;

@@ -3,17 +3,19 @@
 //! Exit status: 0 done; 1 the file cannot be read, or the output not written; 2 the command line is wrong; 4 done, and
 //! the file is not as it should be.
 //!
-//! - `selection`, `text`, `brief`: the options and the words that the commands have in common
-//! - `dump`, `tail` with `follow`, `check`, `stats`, `refs`, `trees`, `oid`, `diff`, `pack_plan`, `recover`, `copy`,
-//!   `layout`: one command each
+//! - `selection`, `text`, `brief`: the options and the words that the commands have in common; `commit`: transactions
+//! - `dump`, `tail` with `follow`, `check`, `stats`, `refs`, `trees`, `oid`, `diff`, `pack_plan`, `gc`, `recover`,
+//!   `copy`, `layout`: one command each
 //! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
 
 mod brief;
 mod check;
+mod commit;
 mod copy;
 mod diff;
 mod dump;
 mod follow;
+mod gc;
 mod layout;
 mod new_file;
 mod oid;
@@ -44,6 +46,7 @@ const COMMANDS: &[Subcommand] = &[
     oid::COMMAND,
     diff::COMMAND,
     pack_plan::COMMAND,
+    gc::COMMAND,
     recover::COMMAND,
     copy::COMMAND,
     layout::COMMAND,
@@ -87,6 +90,7 @@ Usage: {program} COMMAND [options] FILE
   oid         one object: revisions, references, a way from the root
   diff        what one file has and another one has not
   pack-plan   what a pack would remove
+  gc          objects of several databases that nothing refers to
   recover     a copy of what can be read of a damaged file
   copy        all transactions of one storage in another one
   layout      of a blob directory: which it is, and another one

@@ -2,20 +2,17 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::ends::End;
 use super::oid_repr;
 use crate::base::ids::{Oid, Tid};
 use crate::commands::subcommand::Trouble;
+use crate::commands::zeofs::commit::Committer;
 use crate::inspect::record::plain;
 use crate::pickle::record::is_blob;
 use crate::storage::blob::StagedBlob;
 use crate::storage::file::FileFormat;
-use crate::storage::{
-    BlobDir, Committed, DataRecord, Delivery, NotVoted, Publisher, Staged, StorageError, Ticket, TidAt,
-    TransactionIterator, TransactionRecord,
-};
+use crate::storage::{BlobDir, DataRecord, Staged, StorageError, TransactionIterator, TransactionRecord};
 
 /// Bytes of a transaction that are kept in memory; more of it is in a temporary file.
 const MEMORY_MAX: usize = 32 << 20;
@@ -41,6 +38,7 @@ pub(super) struct Copied {
 pub(super) struct Transfer<'a> {
     from: &'a End,
     to: &'a End,
+    committer: Committer,
     transactions: Box<dyn TransactionIterator>,
     pub(super) copied: Copied,
 }
@@ -49,8 +47,8 @@ impl<'a> Transfer<'a> {
     pub(super) fn new(from: &'a End, to: &'a End, last: Tid) -> Result<Transfer<'a>, Trouble> {
         let start = (last != Tid::ZERO).then(|| Tid(last.0.saturating_add(1)));
         let transactions = from.storage.require_iteration()?.iterate(start, None)?;
-        to.storage.set_publisher(Arc::new(Outcomes));
-        Ok(Transfer { from, to, transactions, copied: Copied::default() })
+        let committer = Committer::new(Arc::clone(&to.storage));
+        Ok(Transfer { from, to, committer, transactions, copied: Copied::default() })
     }
 
     /// Copies one transaction, durably. False: there are no more.
@@ -58,32 +56,21 @@ impl<'a> Transfer<'a> {
         let Some(txn) = self.transactions.next_transaction()? else { return Ok(false) };
         let tid = txn.tid;
         let staged = self.stage(txn)?;
-        let voted = match self.to.storage.vote(staged, TidAt::Vote) {
-            Ok(voted) => voted,
-            Err(error) => return Err(self.failed(tid, error)),
-        };
-        let (ticket, outcome) = channel();
-        let outcome: Receiver<Result<Tid, StorageError>> = outcome;
-        self.to.storage.finish(voted, Box::new(ticket));
-        let no_answer = || StorageError::Transaction("the storage has not said what became of it".into());
-        match outcome.recv().unwrap_or_else(|_| Err(no_answer())) {
+        let name = &self.to.name;
+        match self.committer.commit(staged) {
             Ok(found) if found == tid => {}
             Ok(found) => {
+                return Err(Trouble::Failed(format!("{name}: the transaction {tid} got the tid {found}")));
+            }
+            Err(error) => {
                 return Err(Trouble::Failed(format!(
-                    "{}: the transaction {tid} got the tid {found}",
-                    self.to.name
+                    "{name}: the transaction {tid} cannot be copied: {error}"
                 )));
             }
-            Err(error) => return Err(self.failed(tid, error.into())),
         }
         self.copied.transactions += 1;
         self.copied.last = Some(tid);
         Ok(true)
-    }
-
-    fn failed(&self, tid: Tid, error: NotVoted) -> Trouble {
-        let error = StorageError::from(error);
-        Trouble::Failed(format!("{}: the transaction {tid} cannot be copied: {error}", self.to.name))
     }
 
     fn stage(&mut self, txn: TransactionRecord) -> Result<Staged, Trouble> {
@@ -164,34 +151,6 @@ impl<'a> Transfer<'a> {
 /// Whether Python 2 has written the record: Python 3 has always used protocol 3 or later.
 fn is_of_python2(record: &[u8]) -> bool {
     plain(record).is_ok_and(|record| !matches!(&*record, [0x80, 3..=u8::MAX, ..]))
-}
-
-/// Tells what has become of a transaction: the ticket is a channel.
-struct Outcomes;
-
-type OutcomeSender = Sender<Result<Tid, StorageError>>;
-
-impl Publisher for Outcomes {
-    fn publish(&self, group: Vec<Committed>, install: &mut dyn FnMut()) -> Delivery {
-        install();
-        Box::new(move || {
-            for committed in group {
-                answer(committed.ticket, Ok(committed.tid));
-            }
-        })
-    }
-
-    fn failed(&self, ticket: Ticket, error: StorageError) {
-        answer(ticket, Err(error));
-    }
-}
-
-fn answer(ticket: Ticket, outcome: Result<Tid, StorageError>) {
-    // The ticket of a transaction of another client of the server is not one of ours.
-    if let Ok(to) = ticket.downcast::<OutcomeSender>() {
-        // Nothing waits if the copy has failed.
-        _ = to.send(outcome);
-    }
 }
 
 #[cfg(test)]

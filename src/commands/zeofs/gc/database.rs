@@ -1,0 +1,76 @@
+//! A database: its file as it was when the command began, what was committed since, and the storage to delete from.
+
+use std::path::{Path, PathBuf};
+
+use super::super::commit::Committer;
+use super::super::selection::OpenedFile;
+use crate::base::ids::Tid;
+use crate::commands::open::prepare;
+use crate::commands::subcommand::Trouble;
+use crate::config::{FileStorageConfig, Location, StorageConfig};
+use crate::inspect::data_file::DataFile;
+use crate::storage::file::FileStorageOptions;
+use crate::storage::file::format::MAGIC_LEN;
+use crate::storage::media::MediaFile;
+
+/// Longest record of the storage; nothing is stored here.
+const RECORD_MAX: usize = 256 << 20;
+
+pub(super) struct Database {
+    /// Its name in references.
+    pub(super) name: String,
+    pub(super) file: OpenedFile,
+    path: PathBuf,
+    committer: Option<Committer>,
+}
+
+impl Database {
+    pub(super) fn open(name: &str, path: &Path) -> Result<Database, Trouble> {
+        let file = OpenedFile::open(&path.to_string_lossy())?;
+        Ok(Database { name: name.into(), file, path: path.to_owned(), committer: None })
+    }
+
+    /// Opens the storage to delete from.
+    pub(super) fn open_to_delete(&mut self) -> Result<(), Trouble> {
+        let options = FileStorageOptions { create: false, ..FileStorageOptions::new(&self.path) };
+        let config = StorageConfig::File(FileStorageConfig {
+            options,
+            pack_schedule: None,
+            scrub: None,
+            location: Location::CommandLine,
+        });
+        self.committer = Some(Committer::new(prepare(&config, RECORD_MAX)?()?));
+        Ok(())
+    }
+
+    /// The storage to delete from.
+    pub(super) fn committer(&self) -> Result<&Committer, Trouble> {
+        self.committer.as_ref().ok_or_else(|| Trouble::Failed(format!("{} is not open", self.name)))
+    }
+
+    pub(super) fn close(&self) -> Result<(), Trouble> {
+        match &self.committer {
+            Some(committer) => Ok(committer.storage.close()?),
+            None => Ok(()),
+        }
+    }
+
+    /// The database as it is now, and a position before everything that was committed since transaction `last`, which
+    /// [`Database::file`] has.
+    pub(super) fn as_it_is(&self, last: Tid) -> Result<(DataFile, u64), Trouble> {
+        // For files all of it: the transactions up to `last` are passed over.
+        let _ = last;
+        let now = DataFile::open(&self.path)?;
+        let is_same = is_same_file(now.log().file(), self.file.data.log().file());
+        let from = if is_same { self.file.data.end() } else { MAGIC_LEN };
+        Ok((now, from))
+    }
+}
+
+/// Whether a pack has not put another file in its place.
+fn is_same_file(one: &dyn MediaFile, other: &dyn MediaFile) -> bool {
+    match (one.identity(), other.identity()) {
+        (Ok(one), Ok(other)) => (one.device, one.inode, one.born) == (other.device, other.inode, other.born),
+        _ => false,
+    }
+}
