@@ -33,6 +33,7 @@
 //! `verify` look for what the `cache` has missed and `past` for a restored database; `upstream` has the link in use and
 //! the loads under way; `timeline` is where all that arrives meets. `commit` sends transactions, `blobs` keeps blobs.
 //! `storage` makes all of it a storage of the server (`<zeoclient>`), `library` and `view` are the public face.
+//! `one_link` is for tools that read all transactions, without the cache.
 
 mod ask;
 pub(crate) mod awaited;
@@ -49,6 +50,7 @@ mod iterate;
 mod lanes;
 pub(crate) mod library;
 pub(crate) mod link;
+pub(crate) mod one_link;
 pub(crate) mod options;
 mod packs;
 mod past;

@@ -17,6 +17,7 @@ use super::commit::ServerVoted;
 use super::connector::{Connector, ConnectorOptions, RetryLimits};
 use super::dial::DialOptions;
 use super::iterate::OidPool;
+use super::one_link::OneLink;
 use super::options::ClientOptions;
 use super::packs;
 use super::prepare::Prepares;
@@ -138,6 +139,12 @@ impl ClientStorage {
     /// Whether there is a connection now.
     pub fn is_connected(&self) -> bool {
         self.upstream.in_use_now().is_some()
+    }
+
+    /// The connection in use, without waiting for one.
+    pub(crate) fn one_link(&self) -> Option<OneLink> {
+        let in_use = self.upstream.in_use_now()?;
+        Some(OneLink::new(in_use.link, self.upstream.info()))
     }
 
     /// Has the server remove the revisions that were not current at `time` or later, in seconds since 1970. Waits for

@@ -9,6 +9,7 @@
 
 use super::data_file::DataFile;
 use super::objects::{Newest, NotThere, RecordWalk};
+use super::show;
 use super::walk::{Damage, FoundRecord, FoundTxn, Part, RecordPart, Walk};
 use crate::base::ids::{Oid, Tid};
 use crate::storage::{Result, StorageError};
@@ -57,11 +58,19 @@ pub struct HistoryDiff<'a> {
     files: [&'a DataFile; 2],
     walks: [Walk<'a>; 2],
     ahead: [Option<Part>; 2],
+    /// Extensions are the same if their values are.
+    by_values: bool,
 }
 
 impl<'a> HistoryDiff<'a> {
-    pub fn new(a: &'a DataFile, b: &'a DataFile) -> HistoryDiff<'a> {
-        HistoryDiff { files: [a, b], walks: [Walk::new(a), Walk::new(b)], ahead: [None, None] }
+    /// `by_values`: extensions are the same if their values are, however these were pickled. For transactions that a
+    /// server has sent, which are pickled anew.
+    pub fn new(a: &'a DataFile, b: &'a DataFile, by_values: bool) -> HistoryDiff<'a> {
+        HistoryDiff { files: [a, b], walks: [Walk::new(a), Walk::new(b)], ahead: [None, None], by_values }
+    }
+
+    fn is_same_extension(&self, a: &[u8], b: &[u8]) -> bool {
+        a == b || self.by_values && show::extension(a) == show::extension(b)
     }
 
     /// The positions that were reached.
@@ -120,7 +129,7 @@ impl<'a> HistoryDiff<'a> {
         let mut difference = TxnDifference {
             user: a_meta.user != b_meta.user,
             description: a_meta.description != b_meta.description,
-            extension: a_meta.extension != b_meta.extension,
+            extension: !self.is_same_extension(&a_meta.extension, &b_meta.extension),
             ..TxnDifference::default()
         };
         let (mut a_cursor, mut b_cursor) = (a.records(x), b.records(y));

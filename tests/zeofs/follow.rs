@@ -20,13 +20,13 @@ use tempfile::TempDir;
 use crate::support::storage::{commit, open, referring_to};
 
 /// The program, and its lines.
-struct Tail {
+pub struct Tail {
     child: Child,
-    lines: Receiver<String>,
+    pub lines: Receiver<String>,
 }
 
 impl Tail {
-    fn start(options: &[&str], path: &Path) -> Tail {
+    pub fn start(options: &[&str], path: &Path) -> Tail {
         let mut child = Command::new(env!("CARGO_BIN_EXE_zeofs"))
             .args(["tail", "-f"])
             .args(options)
@@ -38,13 +38,13 @@ impl Tail {
         Tail { child, lines }
     }
 
-    fn next(&self) -> Value {
+    pub fn next(&self) -> Value {
         let line = self.lines.recv_timeout(Duration::from_secs(30)).expect("a line");
         serde_json::from_str(&line).expect("JSON")
     }
 
     /// The next is this transaction.
-    fn expect(&self, tid: Tid) -> Value {
+    pub fn expect(&self, tid: Tid) -> Value {
         let line = self.next();
         assert_eq!(
             (line["kind"].as_str(), line["tid"].as_str()),
@@ -54,17 +54,17 @@ impl Tail {
         line
     }
 
-    fn expect_nothing(&self) {
+    pub fn expect_nothing(&self) {
         let found = self.lines.recv_timeout(Duration::from_millis(1500));
         assert_eq!(found, Err(RecvTimeoutError::Timeout));
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
     /// Its exit status.
-    fn wait(&mut self) -> Option<i32> {
+    pub fn wait(&mut self) -> Option<i32> {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = self.child.try_wait().expect("it was started") {

@@ -4,6 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../client/servers.rs"]
+#[allow(dead_code)] // by other programs
+mod servers;
+
 mod copy;
 mod damage;
 mod diff;
@@ -16,6 +20,9 @@ mod pack_plan;
 mod random;
 mod recover;
 mod refs;
+mod served;
+mod served_follow;
+mod served_hostile;
 mod stats;
 mod tools;
 mod trees;

@@ -6,6 +6,7 @@ use getopts::{Matches, Options};
 use serde_json::{Value, json};
 
 use super::selection::OpenedFile;
+use super::served::names::{self, Names};
 use super::text::{file_line, oid_repr, shown, timestamp};
 use crate::base::ids::Tid;
 use crate::base::untrusted::one_line;
@@ -27,16 +28,20 @@ part; and objects whose newest records differ.
 
       --objects     only the objects: for files of which one is packed
   -n, --max N       print at most N transactions, and N objects (default: 100)
+  -C, --configure CONF  FILE is a storage of this configuration
       --json        a JSON object for each of them, then one with the sums
       --help        print this
 
 Pointers and marks of packs are no difference. Deleted objects are like those
-that never were. A pack with GC takes out what nothing refers to.
+that never were. A pack with GC takes out what nothing refers to. Each FILE may
+be a server, zeo://HOST:PORT?storage=NAME, or with -C the name of a <zeoclient>;
+values of extensions are compared then, and not their bytes.
 Exit status: 0 the files are the same; 1 one cannot be read; 2 the command line
 is wrong; 4 they differ.
 ";
 
 fn options(options: &mut Options) {
+    names::options(options);
     options.optflag("", "objects", "").optopt("n", "max", "", "").optflag("", "json", "");
 }
 
@@ -45,7 +50,9 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
         text.parse().map_err(|_| Trouble::Usage(format!("-n: '{text}' is not a number")))
     })?;
     let [a, b] = matches.free.as_slice() else { return Err(Trouble::Usage("give two files".into())) };
-    let files = [OpenedFile::open(a)?, OpenedFile::open(b)?];
+    let names = Names::of(matches)?;
+    let [a, b] = [names.source(a)?, names.source(b)?];
+    let files = [OpenedFile::fetched(a, Tid(u64::MAX))?, OpenedFile::fetched(b, Tid(u64::MAX))?];
     let is_json = matches.opt_present("json");
     if !is_json {
         for file in &files {
@@ -100,7 +107,8 @@ impl Diff<'_> {
     /// Whether the transactions are the same.
     fn history(&mut self, sums: &mut Value) -> Result<bool, Trouble> {
         let [a, b] = self.files;
-        let mut steps = HistoryDiff::new(&a.data, &b.data);
+        let by_values = a.of_server.is_some() || b.of_server.is_some();
+        let mut steps = HistoryDiff::new(&a.data, &b.data, by_values);
         let (mut same, mut only, mut differing, mut damaged) = (0_u64, [0_u64; 2], 0_u64, 0_u64);
         let mut parting = None;
         while let Some(step) = steps.next_step()? {
@@ -198,14 +206,16 @@ impl Diff<'_> {
         let meta = Walk::from(&file.data, txn.pos).meta(txn)?;
         let tid = txn.header.tid;
         if self.is_json {
-            let value = json!({
+            let mut value = json!({
                 "kind": "transaction",
                 "in": side.map_or("both", name),
                 "tid": tid.to_string(),
                 "time": tid.to_iso(),
-                "pos": txn.pos,
                 "differs": difference.map(words),
             });
+            if let (Some(pos), Some(fields)) = (file.shown_pos(txn.pos), value.as_object_mut()) {
+                fields.insert("pos".into(), pos.into());
+            }
             writeln!(self.out, "{value}")?;
             return Ok(());
         }

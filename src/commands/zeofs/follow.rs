@@ -28,9 +28,19 @@ const OBJECTS_MAX: usize = 20;
 /// The same in JSON.
 const OBJECTS_JSON_MAX: usize = 10_000;
 
+/// Objects that are named of one transaction.
+pub(super) fn objects_max(is_json: bool) -> usize {
+    if is_json { OBJECTS_JSON_MAX } else { OBJECTS_MAX }
+}
+
 /// Prints the newest transactions, at most `count`, then those that come.
 pub(super) fn follow(out: &mut dyn Write, name: &str, count: usize, is_json: bool) -> Result<u8, Trouble> {
-    match go_on(out, name, count, is_json) {
+    ended(go_on(out, name, count, is_json))
+}
+
+/// The exit status.
+pub(super) fn ended(result: Result<(), Trouble>) -> Result<u8, Trouble> {
+    match result {
         // As `tail -f Data.fs | head` ends.
         Err(Trouble::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
         result => result.map(|()| 0),
@@ -43,7 +53,7 @@ fn go_on(out: &mut dyn Write, name: &str, count: usize, is_json: bool) -> Result
         writeln!(out, "{}", file_line(&OpenedFile::open(name)?))?;
     }
     let (mut follow, newest) = Follow::open(Path::new(name), count)?;
-    let objects_max = if is_json { OBJECTS_JSON_MAX } else { OBJECTS_MAX };
+    let objects_max = objects_max(is_json);
     for txn in newest {
         show_transaction(out, follow.file(), &txn, is_json, objects_max)?;
     }
@@ -70,7 +80,7 @@ fn go_on(out: &mut dyn Write, name: &str, count: usize, is_json: bool) -> Result
 }
 
 /// Waits until the next look. Returns whether something reads the output.
-fn wait() -> Result<bool, Trouble> {
+pub(super) fn wait() -> Result<bool, Trouble> {
     let stdout = io::stdout();
     let mut output = [PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::empty())];
     let interval = Timespec::try_from(INTERVAL).map_err(|_| io::Error::from(Errno::INVAL))?;
@@ -110,15 +120,8 @@ fn show_other(
                 writeln!(out, "{value}")?;
                 return Ok(());
             }
-            let named = |tid: Tid| match tid {
-                Tid::ZERO => "none".into(),
-                tid => format!("{} {tid}", timestamp(tid)),
-            };
             match is_restored {
-                true => {
-                    writeln!(out, "\n{name} was RESTORED: transaction {} is not in it", named(*last))?;
-                    writeln!(out, "    the last one before: {}", named(*found))?;
-                }
+                true => writeln!(out, "\n{}", restored(name, *last, *found))?,
                 false => writeln!(
                     out,
                     "\n{name} is a new file, as after a pack; going on behind {}",
@@ -128,4 +131,21 @@ fn show_other(
         }
     }
     Ok(())
+}
+
+/// A transaction in words.
+pub(super) fn named(tid: Tid) -> String {
+    match tid {
+        Tid::ZERO => "none".into(),
+        tid => format!("{} {tid}", timestamp(tid)),
+    }
+}
+
+/// That a database does not have the last transaction that was shown.
+pub(super) fn restored(name: &str, last: Tid, found: Tid) -> String {
+    format!(
+        "{name} was RESTORED: transaction {} is not in it\n    the last one before: {}",
+        named(last),
+        named(found)
+    )
 }

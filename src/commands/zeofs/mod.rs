@@ -3,9 +3,10 @@
 //! Exit status: 0 done; 1 the file cannot be read, or the output not written; 2 the command line is wrong; 4 done, and
 //! the file is not as it should be.
 //!
-//! - `selection`, `text`, `brief`: the options and the words that the commands have in common; `commit`: transactions
-//! - `dump`, `tail` with `follow`, `check`, `stats`, `refs`, `trees`, `oid`, `diff`, `pack_plan`, `gc`, `recover`,
-//!   `copy`, `layout`: one command each
+//! - `selection`, `text`, `brief`: the options and the words that the commands have in common
+//! - `served`: storages of servers in the place of a file
+//! - `dump`, `tail` with `follow` and `follow_server`, `check`, `stats`, `refs`, `trees`, `oid`, `diff`, `pack_plan`,
+//!   `recover`, `copy`, `layout`: one command each
 //! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
 
 mod brief;
@@ -15,7 +16,7 @@ mod copy;
 mod diff;
 mod dump;
 mod follow;
-mod gc;
+mod follow_server;
 mod layout;
 mod new_file;
 mod oid;
@@ -24,6 +25,7 @@ mod python;
 mod recover;
 mod refs;
 mod selection;
+mod served;
 mod stats;
 mod tail;
 mod text;

@@ -8,8 +8,9 @@ use serde_json::json;
 
 use super::refs::why;
 use super::selection::{OpenedFile, oid_argument};
+use super::served::names::{self, Names};
 use super::text::{file_line, oid_repr, shown, timestamp};
-use crate::base::ids::Oid;
+use crate::base::ids::{Oid, Tid};
 use crate::base::untrusted::one_line;
 use crate::commands::numbers::grouped;
 use crate::commands::progress::Progress;
@@ -33,14 +34,18 @@ from the root object.
   -n, --max N       print at most N of each, and their number (default: 100)
       --no-path     do not look for a way from the root, which reads the file
                     once for each step
+  -C, --configure CONF  FILE is a storage of this configuration
       --json        a JSON object for each line
       --help        print this
 
+FILE may be a server, zeo://HOST:PORT?storage=NAME, or with -C the name of a
+<zeoclient>.
 Exit status: 0 the object is there and reachable (with --no-path: is there);
 1 FILE cannot be read; 2 the command line is wrong; 4 it is not.
 ";
 
 fn options(options: &mut Options) {
+    names::options(options);
     options.optopt("n", "max", "", "").optflag("", "no-path", "").optflag("", "json", "");
 }
 
@@ -60,7 +65,8 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let [name, oid] = matches.free.as_slice() else {
         return Err(Trouble::Usage("give a file and an object id".into()));
     };
-    let (oid, file) = (oid_argument(oid)?, OpenedFile::open(name)?);
+    let oid = oid_argument(oid)?;
+    let file = OpenedFile::fetched(Names::of(matches)?.source(name)?, Tid(u64::MAX))?;
     let mut progress = Progress::on_terminal(&file.name, Some(file.data.end()), true);
     let mut at = |pos: u64| {
         if let Some(progress) = &mut progress {
@@ -139,32 +145,37 @@ impl Report<'_> {
                 Some(crate::inspect::walk::Part::Transaction(txn)) => walk.meta(&txn)?,
                 _ => Default::default(),
             };
+            let shown_pos = self.file.shown_pos(*pos);
             let kind = match (header.data_len, back) {
                 (0, 0) => "deleted, or its creation undone".to_string(),
-                (0, back) => format!("as at {back}"),
+                (0, back) if shown_pos.is_some() => format!("as at {back}"),
+                (0, _) => "as an earlier one".into(),
                 (len, _) => format!("{} bytes", grouped(len)),
             };
             let class = if record.is_gone() { String::new() } else { self.class(record)? };
             if self.is_json {
-                let value = json!({
+                let mut value = json!({
                     "kind": "revision",
                     "oid": self.oid.to_string(),
                     "tid": header.tid.to_string(),
                     "time": header.tid.to_iso(),
-                    "pos": pos,
                     "len": header.data_len,
-                    "back": back,
                     "class": class,
                     "user": show::text(&meta.user),
                     "description": show::text(&meta.description),
                 });
+                if let (Some(pos), Some(fields)) = (shown_pos, value.as_object_mut()) {
+                    fields.insert("pos".into(), pos.into());
+                    fields.insert("back".into(), (*back).into());
+                }
                 writeln!(out, "{value}")?;
                 continue;
             }
             let class = one_line(200, format_args!("{class}"));
             let (user, description) = (shown(&meta.user), shown(&meta.description));
             let time = timestamp(header.tid);
-            write!(out, "    {time}  {}  at {pos}  {kind}  {class}", header.tid)?;
+            let place = shown_pos.map_or_else(String::new, |pos| format!("  at {pos}"));
+            write!(out, "    {time}  {}{place}  {kind}  {class}", header.tid)?;
             writeln!(out, "  user \"{user}\", description \"{description}\"")?;
         }
         self.more(out, count)

@@ -6,7 +6,9 @@ use getopts::{Matches, Options};
 use serde_json::json;
 
 use super::selection::OpenedFile;
+use super::served::names;
 use super::text::{file_line, oid_repr, timestamp};
+use crate::base::ids::{Oid, Tid};
 use crate::base::untrusted::one_line;
 use crate::commands::numbers::grouped;
 use crate::commands::progress::Progress;
@@ -25,16 +27,19 @@ never stored, deleted, with an undone creation, or unreadable. An application
 that follows one gets a POSKeyError.
 
   -n, --max N       print at most N objects, and their number (default: 100)
+  -C, --configure CONF  FILE is a storage of this configuration
       --json        a JSON object for each object with such references, then one
                     with the sums
       --help        print this
 
-Weak references and references to other databases are not looked at.
+Weak references and references to other databases are not looked at. FILE may be
+a server, zeo://HOST:PORT?storage=NAME, or with -C the name of a <zeoclient>.
 Exit status: 0 all are there; 1 FILE cannot be read; 2 the command line is
 wrong; 4 some are not.
 ";
 
 fn options(options: &mut Options) {
+    names::options(options);
     options.optopt("n", "max", "", "").optflag("", "json", "");
 }
 
@@ -42,7 +47,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let max = matches.opt_str("max").map_or(Ok(100), |text| {
         text.parse().map_err(|_| Trouble::Usage(format!("-n: '{text}' is not a number of objects")))
     })?;
-    let file = OpenedFile::of(matches)?;
+    let file = OpenedFile::fetched(names::source(matches)?, Tid(u64::MAX))?;
     let is_json = matches.opt_present("json");
     if !is_json {
         writeln!(out, "{}", file_line(&file))?;
@@ -74,7 +79,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
             dangling += missing.len() as u64;
             if objects <= max {
                 let class = class_of(records.data(&record)?);
-                print(out, is_json, &record, &class, &missing, flaw.as_deref())?;
+                print(out, is_json, &record, file.shown_pos(record.pos), &class, &missing, flaw.as_deref())?;
             }
         }
         at(end + records.pos());
@@ -113,8 +118,9 @@ fn print(
     out: &mut dyn Write,
     is_json: bool,
     record: &FoundRecord,
+    pos: Option<u64>,
     class: &str,
-    missing: &[(crate::base::ids::Oid, NotThere)],
+    missing: &[(Oid, NotThere)],
     flaw: Option<&str>,
 ) -> Result<(), Trouble> {
     let header = &record.header;
@@ -126,15 +132,17 @@ fn print(
         };
         let missing: Vec<_> =
             missing.iter().map(|(oid, why)| json!({"oid": oid.to_string(), "why": reason(*why)})).collect();
-        let value = json!({
+        let mut value = json!({
             "kind": "object",
             "oid": header.oid.to_string(),
             "class": class,
             "tid": header.tid.to_string(),
-            "pos": record.pos,
             "refs": missing,
             "damage": flaw,
         });
+        if let (Some(pos), Some(fields)) = (pos, value.as_object_mut()) {
+            fields.insert("pos".into(), pos.into());
+        }
         writeln!(out, "{value}")?;
         return Ok(());
     }

@@ -1,9 +1,14 @@
-//! Which transactions and records a command is about: `--since`, `--until`, `--oid`, `--class`; and the file.
+//! Which transactions and records a command is about: `--since`, `--until`, `--oid`, `--class`; and the file, or the
+//! transactions of a server in a file.
 
 use std::path::Path;
 
 use getopts::{Matches, Options};
 
+use super::served::address::is_address;
+use super::served::connection::Client;
+use super::served::fetch::fetch;
+use super::served::names::Subject;
 use crate::base::ids::{Oid, Tid};
 use crate::commands::holder::holder;
 use crate::commands::subcommand::{Trouble, file_argument};
@@ -93,6 +98,18 @@ pub(super) struct OpenedFile {
     pub(super) data: DataFile,
     /// The process that has the lock of the file.
     pub(super) holder: Option<u32>,
+    /// It is a copy of what this server has: its positions are in no other file.
+    pub(super) of_server: Option<OfServer>,
+}
+
+/// The server whose transactions are in a file.
+pub(super) struct OfServer {
+    /// Such as `Z5`.
+    pub(super) protocol: String,
+    /// Bytes of the storage, as the server says.
+    pub(super) size: u64,
+    /// Its last transaction when it was asked.
+    pub(super) last: Tid,
 }
 
 impl OpenedFile {
@@ -102,10 +119,34 @@ impl OpenedFile {
     }
 
     pub(super) fn open(name: &str) -> Result<OpenedFile, Trouble> {
+        if is_address(name) {
+            return Err(Trouble::Failed(format!(
+                "{name} is a server, and this looks at a file: of servers there are dump, tail, stats, refs, trees, \
+                 oid, diff and copy"
+            )));
+        }
         let path = Path::new(name);
         // Before the file is opened: a server that ends in between has left it whole.
         let holder = holder(path);
-        Ok(OpenedFile { name: name.into(), data: DataFile::open(path)?, holder })
+        Ok(OpenedFile { name: name.into(), data: DataFile::open(path)?, holder, of_server: None })
+    }
+
+    /// Opens a file, or fetches the transactions of a server up to `until`.
+    pub(super) fn fetched(source: Subject, until: Tid) -> Result<OpenedFile, Trouble> {
+        let (name, options) = match source {
+            Subject::File(name) => return OpenedFile::open(&name),
+            Subject::Served { name, options } => (name, options),
+        };
+        let client = Client::open(&name, &options, true)?;
+        let served = client.require_served()?;
+        let data = fetch(&served, until)?;
+        let of_server = OfServer { protocol: served.protocol(), size: served.size(), last: served.last };
+        Ok(OpenedFile { name, data, holder: None, of_server: Some(of_server) })
+    }
+
+    /// A position in the file. `None`: it would mislead, because the file is a copy.
+    pub(super) fn shown_pos(&self, pos: u64) -> Option<u64> {
+        self.of_server.is_none().then_some(pos)
     }
 
     /// Whether the last bytes are damage: they are not if they are reserved space, or if a server may be writing them.

@@ -7,6 +7,7 @@ use getopts::{Matches, Options};
 use serde_json::{Value, json};
 
 use super::selection::{self, OpenedFile, Selection};
+use super::served::names;
 use super::text::{file_line, oid_repr, shown, timestamp};
 use crate::base::untrusted::one_line;
 use crate::commands::numbers::grouped;
@@ -31,16 +32,20 @@ most bytes, and what a pack would take out.
       --until TIME  count only transactions up to TIME
   -n, --top N       lines of each table (default: 20)
   -b, --blobs DIR   the number and size of blobs, too, which are in DIR
+  -C, --configure CONF  FILE is a storage of this configuration
       --json        a JSON object with the sums, then one for each line
       --help        print this
 
 Bytes are those in the file: data, and 42 of each record. CURRENT counts the
-newest record of each object, as of the last transaction that is counted.
+newest record of each object, as of the last transaction that is counted. FILE
+may be a server, zeo://HOST:PORT?storage=NAME, or with -C the name of a
+<zeoclient>.
 Exit status: 0 done; 1 FILE cannot be read; 2 the command line is wrong.
 ";
 
 fn options(options: &mut Options) {
     selection::time_options(options);
+    names::options(options);
     options.optopt("b", "blobs", "", "").optopt("n", "top", "", "").optflag("", "json", "");
 }
 
@@ -50,7 +55,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
         text.parse().map_err(|_| Trouble::Usage(format!("-n: '{text}' is not a number of lines")))
     })?;
     let blobs = matches.opt_str("blobs").map(|dir| BlobDir::open(Path::new(&dir), true)).transpose()?;
-    let file = OpenedFile::of(matches)?;
+    let file = OpenedFile::fetched(names::source(matches)?, until)?;
     let mut count = Count::new(&file.data, since, until, blobs.as_deref());
     let mut progress = Progress::on_terminal(&file.name, Some(file.data.end()), true);
     while count.next_part()? {
@@ -135,7 +140,7 @@ fn print_json(out: &mut dyn Write, file: &OpenedFile, stats: &Stats, top: usize)
     let mut line = |value: Value| writeln!(out, "{value}");
     line(json!({
         "kind": "sums",
-        "size": file.data.end(),
+        "size": file.of_server.as_ref().map_or(file.data.end(), |server| server.size),
         "in_use_by": file.holder,
         "first": stats.first.to_string(),
         "last": stats.last.to_string(),

@@ -1,4 +1,4 @@
-//! `zeofs tail`: the newest transactions, the newest first; `follow` goes on with those that come.
+//! `zeofs tail`: the newest transactions, the newest first; `follow` and `follow_server` go on with those that come.
 
 use std::io::Write;
 
@@ -6,9 +6,12 @@ use getopts::{Matches, Options};
 
 use super::brief::show_transaction;
 use super::follow::follow;
+use super::follow_server::{self, follow_server};
 use super::selection::OpenedFile;
+use super::served::connection::Client;
+use super::served::names::{self, Subject};
 use super::text::file_line;
-use crate::commands::subcommand::{Subcommand, Trouble, file_argument};
+use crate::commands::subcommand::{Subcommand, Trouble};
 use crate::inspect::tail::newest;
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "tail", options, help: HELP, run };
@@ -22,16 +25,19 @@ how many records of which classes.
   -n, --count N     so many transactions (default: 10)
   -f, --follow      go on with those that come, the oldest first, each with its
                     objects; in the new file after a pack or a restore, too
+  -C, --configure CONF  FILE is a storage of this configuration
       --json        a JSON object for each transaction
       --help        print this
 
-To see the file as it was before a transaction, copy it up to the position that
-is printed here:  head -c POSITION Data.fs >Earlier.fs
+FILE may be a server, zeo://HOST:PORT?storage=NAME, or with -C the name of a
+<zeoclient>. To see a file as it was before a transaction, copy it up to the
+position that is printed here:  head -c POSITION Data.fs >Earlier.fs
 Exit status: 0 done (-f: interrupted, or nothing reads the output any more);
 1 FILE cannot be read; 2 the command line is wrong.
 ";
 
 fn options(options: &mut Options) {
+    names::options(options);
     options.optopt("n", "count", "", "").optflag("f", "follow", "").optflag("", "json", "");
 }
 
@@ -40,10 +46,22 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
         text.parse().map_err(|_| Trouble::Usage(format!("-n: '{text}' is not a number of transactions")))
     })?;
     let is_json = matches.opt_present("json");
-    if matches.opt_present("follow") {
-        return follow(out, file_argument(matches)?, count, is_json);
+    let is_followed = matches.opt_present("follow");
+    match names::source(matches)? {
+        Subject::File(name) if is_followed => follow(out, &name, count, is_json),
+        Subject::Served { name, options } if is_followed => {
+            follow_server(out, &name, &options, count, is_json)
+        }
+        Subject::File(name) => of_file(out, &name, count, is_json),
+        Subject::Served { name, options } => {
+            let client = Client::open(&name, &options, true)?;
+            follow_server::tail(out, &client.require_served()?, count, is_json)
+        }
     }
-    let file = OpenedFile::of(matches)?;
+}
+
+fn of_file(out: &mut dyn Write, name: &str, count: usize, is_json: bool) -> Result<u8, Trouble> {
+    let file = OpenedFile::open(name)?;
     if !is_json {
         writeln!(out, "{}", file_line(&file))?;
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::selection::OpenedFile;
+use super::selection::{OfServer, OpenedFile};
 use crate::base::ids::{Oid, Tid};
 use crate::base::untrusted::one_line;
 use crate::commands::numbers::grouped;
@@ -17,8 +17,21 @@ pub(super) fn shown(bytes: &[u8]) -> String {
     one_line(SHOWN_MAX, format_args!("{}", show::text(bytes)))
 }
 
-/// The first line of a report: the file, its format and its length.
+/// The first line of a report about a server: its protocol, the length of its storage, and the last transaction.
+pub(super) fn server_line(name: &str, server: &OfServer) -> String {
+    let OfServer { protocol, size, last } = server;
+    let last = match *last {
+        Tid::ZERO => "no transactions".into(),
+        last => format!("up to {} {last}", timestamp(last)),
+    };
+    format!("{name}: a server of protocol {protocol}, {} bytes, {last}", grouped(*size))
+}
+
+/// The first line of a report: the file, its format and its length; or the server.
 pub(super) fn file_line(file: &OpenedFile) -> String {
+    if let Some(server) = &file.of_server {
+        return server_line(&file.name, server);
+    }
     let format = match file.data.format() {
         FileFormat::FS21 => "FS21 (Python 2)",
         FileFormat::FS30 => "FS30 (Python 3)",

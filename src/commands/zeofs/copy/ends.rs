@@ -1,18 +1,19 @@
-//! The two storages of a copy: files, or sections of a configuration.
+//! The two storages of a copy: files, sections of a configuration, or addresses of servers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::super::served::names::Names;
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 use crate::commands::open::prepare;
 use crate::commands::subcommand::Trouble;
-use crate::config::{FileStorageConfig, Location, NamedStorage, StorageConfig, storages_of};
+use crate::config::{FileStorageConfig, Location, StorageConfig};
 use crate::inspect::data_file::DataFile;
 use crate::inspect::tail::newest;
+use crate::storage::Storage;
 use crate::storage::file::format::MAGIC_LEN;
 use crate::storage::file::{FileFormat, FileStorageOptions};
-use crate::storage::{Storage, StorageKinds};
 
 /// Longest record of a copied object. Clients cannot store longer ones either, unless their server has a larger
 /// `max-message-size`.
@@ -29,51 +30,38 @@ pub(super) struct End {
     pub(super) is_server: bool,
 }
 
-/// Where the names come from.
-pub(super) struct Names {
-    storages: Vec<NamedStorage>,
-}
-
-impl Names {
-    /// The storages of the configuration, if one is given.
-    pub(super) fn of(configuration: Option<&str>) -> Result<Names, Trouble> {
-        let environment = &|name: &str| std::env::var(name).ok();
-        let storages = configuration
-            .map(|file| storages_of(&StorageKinds::default(), file, environment))
-            .transpose()
-            .map_err(Trouble::Failed)?;
-        Ok(Names { storages: storages.unwrap_or_default() })
-    }
-
-    /// The storage of this name; otherwise the file. `blob_dir` belongs to a file.
-    fn config(&self, name: &str, blob_dir: Option<PathBuf>, option: &str) -> Result<StorageConfig, Trouble> {
-        if let Some(named) = self.storages.iter().find(|named| named.name == name) {
-            return match blob_dir {
-                Some(_) => Err(Trouble::Usage(format!(
-                    "{option} belongs to a Data.fs; the configuration has the blob directory of '{name}'"
-                ))),
-                None => Ok(named.storage.clone()),
-            };
-        }
-        let options = FileStorageOptions { blob_dir, ..FileStorageOptions::new(name) };
-        Ok(StorageConfig::File(FileStorageConfig {
-            options,
+/// The storage of this name; otherwise the file. `blob_dir` belongs to a file.
+fn config(
+    names: &Names,
+    name: &str,
+    blob_dir: Option<PathBuf>,
+    option: &str,
+) -> Result<StorageConfig, Trouble> {
+    match (names.find(name)?, blob_dir) {
+        (Some(_), Some(_)) => Err(Trouble::Usage(format!(
+            "{option} belongs to a Data.fs; of '{name}' the configuration has the blob directory"
+        ))),
+        (Some(config), None) => Ok(config),
+        (None, blob_dir) => Ok(StorageConfig::File(FileStorageConfig {
+            options: FileStorageOptions { blob_dir, ..FileStorageOptions::new(name) },
             pack_schedule: None,
             scrub: None,
             location: Location::CommandLine,
-        }))
+        })),
     }
+}
 
+impl End {
     /// Opens the storage to copy from: it is only read, and may be in use.
-    pub(super) fn source(&self, name: &str, blob_dir: Option<PathBuf>) -> Result<End, Trouble> {
-        let mut config = self.config(name, blob_dir, "--blob-dir")?;
+    pub(super) fn source(names: &Names, name: &str, blob_dir: Option<PathBuf>) -> Result<End, Trouble> {
+        let mut config = config(names, name, blob_dir, "--blob-dir")?;
         only_read(&mut config)?;
         End::open(name, &config)
     }
 
     /// Opens the storage to copy to.
-    pub(super) fn target(&self, name: &str, blob_dir: Option<PathBuf>) -> Result<End, Trouble> {
-        let mut config = self.config(name, blob_dir, "--to-blob-dir")?;
+    pub(super) fn target(names: &Names, name: &str, blob_dir: Option<PathBuf>) -> Result<End, Trouble> {
+        let mut config = config(names, name, blob_dir, "--to-blob-dir")?;
         can_be_target(&mut config)?;
         let before = match file_of(&config) {
             Some(path) if has_content(&path) => last_tid(&path)?,
@@ -92,9 +80,7 @@ impl Names {
         }
         Ok(end)
     }
-}
 
-impl End {
     fn open(name: &str, config: &StorageConfig) -> Result<End, Trouble> {
         let format = match file_of(config) {
             Some(path) if has_content(&path) => {

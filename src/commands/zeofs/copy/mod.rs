@@ -14,13 +14,14 @@ use std::path::PathBuf;
 use getopts::{Matches, Options};
 use serde_json::json;
 
+use super::served::names::{self, Names};
 use super::text::{oid_repr, timestamp};
 use crate::base::ids::Tid;
 use crate::commands::numbers::grouped;
 use crate::commands::progress::Progress;
 use crate::commands::subcommand::{FINDINGS, Subcommand, Trouble};
 use agree::agree;
-use ends::{End, Names};
+use ends::End;
 use transfer::{Copied, Transfer};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "copy", options, help: HELP, run };
@@ -32,7 +33,8 @@ Copies all transactions, with their tids, users, descriptions, extensions and
 blobs. If TO has some of them already, the rest is copied: it can be interrupted
 and run again. FROM may be in use; it is only read.
 
-FROM and TO are Data.fs files, or with -C names of storages.
+FROM and TO are Data.fs files, servers (zeo://HOST:PORT?storage=NAME,
+zeo:///PATH), or with -C names of storages.
 
   -C, --configure FILE  a configuration of runzeo, with these storages
       --blob-dir DIR    of FROM, if it is a file
@@ -48,7 +50,8 @@ is wrong; 4 done, but for blobs whose file FROM does not have.
 ";
 
 fn options(options: &mut Options) {
-    options.optopt("C", "configure", "", "").optopt("", "blob-dir", "", "").optopt("", "to-blob-dir", "", "");
+    names::options(options);
+    options.optopt("", "blob-dir", "", "").optopt("", "to-blob-dir", "", "");
     options.optflag("", "json", "");
 }
 
@@ -57,9 +60,9 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
         return Err(Trouble::Usage("give a storage to copy from, and one to copy to".into()));
     };
     let dir = |name: &str| matches.opt_str(name).map(PathBuf::from);
-    let names = Names::of(matches.opt_str("configure").as_deref())?;
-    let from = names.source(from, dir("blob-dir"))?;
-    let to = names.target(to, dir("to-blob-dir"))?;
+    let names = Names::of(matches)?;
+    let from = End::source(&names, from, dir("blob-dir"))?;
+    let to = End::target(&names, to, dir("to-blob-dir"))?;
     let result = copy(&from, &to);
     // What was copied is there, also after an error; a close that fails costs the next start some time.
     let closed = to.close().and(from.close());

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::refs::why;
 use super::selection::{OpenedFile, oid_argument};
+use super::served::names;
 use super::text::{file_line, oid_repr};
 use crate::base::ids::{Oid, Tid};
 use crate::base::untrusted::one_line;
@@ -41,11 +42,13 @@ or in two places; keys and values are of the types of the family.
 
   -o, --oid OID     only this tree or bucket; may be repeated
   -n, --max N       print at most N findings, and their number (default: 100)
+  -C, --configure CONF  FILE is a storage of this configuration
       --json        a JSON object for each finding, then one with the sums
       --help        print this
 
 Keys that only their class can compare are counted. Classes that derive from
-those of the package are not looked at.
+those of the package are not looked at. FILE may be a server,
+zeo://HOST:PORT?storage=NAME, or with -C the name of a <zeoclient>.
 Exit status: 0 nothing is wrong; 1 FILE cannot be read; 2 the command line is
 wrong; 4 something is wrong with a tree.
 ";
@@ -54,6 +57,7 @@ wrong; 4 something is wrong with a tree.
 const TYPES_MAX: usize = 5;
 
 fn options(options: &mut Options) {
+    names::options(options);
     options.optmulti("o", "oid", "", "").optopt("n", "max", "", "").optflag("", "json", "");
 }
 
@@ -66,7 +70,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> std::result::Result<u8, Troubl
         .iter()
         .map(|text| oid_argument(text))
         .collect::<std::result::Result<_, _>>()?;
-    let file = OpenedFile::of(matches)?;
+    let file = OpenedFile::fetched(names::source(matches)?, Tid(u64::MAX))?;
     report(out, file, &oids, max, matches.opt_present("json"))
 }
 
