@@ -20,14 +20,42 @@ pub(super) struct Database {
     /// Its name in references.
     pub(super) name: String,
     pub(super) file: OpenedFile,
-    path: PathBuf,
+    place: Whereabouts,
+    /// The storage to delete from, and the open one.
+    config: StorageConfig,
     committer: Option<Committer>,
 }
 
+enum Whereabouts {
+    File(PathBuf),
+    Server(Client),
+}
+
 impl Database {
-    pub(super) fn open(name: &str, path: &Path) -> Result<Database, Trouble> {
-        let file = OpenedFile::open(&path.to_string_lossy())?;
-        Ok(Database { name: name.into(), file, path: path.to_owned(), committer: None })
+    /// `text`: a file, a server or a storage of the configuration. `copy`: a file with the transactions of a server, so
+    /// that they need not be fetched.
+    pub(super) fn open(
+        names: &Names,
+        name: &str,
+        text: &str,
+        copy: Option<&str>,
+    ) -> Result<Database, Trouble> {
+        let config = names.find(text)?.unwrap_or_else(|| file_config(text));
+        let (file, place) = match (names.source(text)?, copy) {
+            (Subject::File(_), Some(_)) => {
+                return Err(Trouble::Usage(format!("--read {name}=...: '{text}' is a file already")));
+            }
+            (Subject::File(path), None) => (OpenedFile::open(&path)?, Whereabouts::File(path.into())),
+            (Subject::Served { name: server, options }, copy) => {
+                let client = Client::open(&server, &options, true)?;
+                let file = match copy {
+                    Some(path) => copy_of(&client, path)?,
+                    None => OpenedFile::fetched_from(&client.require_served()?, Tid(u64::MAX))?,
+                };
+                (file, Whereabouts::Server(client))
+            }
+        };
+        Ok(Database { name: name.into(), file, place, config, committer: None })
     }
 
     /// Opens the storage to delete from.
@@ -58,12 +86,18 @@ impl Database {
     /// The database as it is now, and a position before everything that was committed since transaction `last`, which
     /// [`Database::file`] has.
     pub(super) fn as_it_is(&self, last: Tid) -> Result<(DataFile, u64), Trouble> {
-        // For files all of it: the transactions up to `last` are passed over.
-        let _ = last;
-        let now = DataFile::open(&self.path)?;
-        let is_same = is_same_file(now.log().file(), self.file.data.log().file());
-        let from = if is_same { self.file.data.end() } else { MAGIC_LEN };
-        Ok((now, from))
+        match &self.place {
+            Whereabouts::File(path) => {
+                let now = DataFile::open(path)?;
+                let is_same = is_same_file(now.log().file(), self.file.data.log().file());
+                let from = if is_same { self.file.data.end() } else { MAGIC_LEN };
+                Ok((now, from))
+            }
+            Whereabouts::Server(client) => {
+                let later = fetch(&client.require_served()?, Tid(last.0.saturating_add(1)), Tid(u64::MAX))?;
+                Ok((later, MAGIC_LEN))
+            }
+        }
     }
 }
 
