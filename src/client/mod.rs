@@ -52,6 +52,7 @@ pub(crate) mod library;
 pub(crate) mod link;
 pub(crate) mod one_link;
 pub(crate) mod options;
+pub(crate) mod pack_plan;
 mod packs;
 mod past;
 mod prepare;

@@ -33,9 +33,9 @@ use crate::conflict::Resolver;
 use crate::net::tls::ClientTls;
 use crate::storage::{
     BlobDir, BlobFile, Blobs, CacheCounts, Commit, Committed, Delivery, ExtensionMethods, History,
-    HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load, Loaded, Pack, PackRequest, Publisher,
-    Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, Undo, UndoEntry,
-    VoteResult, Voted,
+    HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load, Loaded, Pack, PackPlan, PackRequest,
+    Publisher, Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, Undo,
+    UndoEntry, VoteResult, Voted,
 };
 use crate::wire::answers::AnswerError;
 use crate::wire::calls::Call;
@@ -540,5 +540,14 @@ impl Pack for ClientStorage {
     fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
         let can_cancel = self.upstream.info().instance.is_some();
         packs::pack(&self.upstream.in_use()?.link, request.time, request.progress, can_cancel)
+    }
+
+    fn plan(&self, request: &PackRequest<'_>) -> Result<PackPlan> {
+        let in_use = self.upstream.in_use()?;
+        if self.upstream.info().instance.is_none() {
+            let message = "Python's servers cannot tell what a pack would remove";
+            return Err(StorageError::Unsupported(message.into()));
+        }
+        packs::plan(&in_use.link, request.time, request.progress)
     }
 }

@@ -1,7 +1,7 @@
 //! `zeopack`: packs storages of running servers, this one's or Python's, and waits for the end.
 //!
-//! The options are those of Python's script. Exit codes: 0 if all were packed; 1 if one was not, and stderr says why; 2
-//! if the command line is wrong.
+//! The options are those of Python's script, and `--cancel` and `--dry-run` at servers of this program. Exit codes: 0
+//! if all were packed; 1 if one was not, and stderr says why; 2 if the command line is wrong; 4 if a pack would fail.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -17,7 +17,10 @@ use crate::base::cancel::Cancel;
 use crate::base::clock::Stopwatch;
 use crate::client::dial::{DialError, DialOptions, dial};
 use crate::client::link::{self, EndCause, Link, LinkError, LinkOptions, Receiver};
+use crate::client::pack_plan::plan_of;
 use crate::commands::pack_time::PackTime;
+use crate::commands::subcommand::FINDINGS;
+use crate::commands::zeofs::pack_report::{has_findings, print, print_json};
 use crate::wire::answers::{Answer, AnswerError, ServerPush};
 use crate::wire::calls::Call;
 use crate::wire::protocol::INSTANCE_KEY;
@@ -28,6 +31,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(1);
 /// Interval of progress updates on a terminal.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Dangling references that are named.
+const DANGLING_SHOWN: usize = 20;
 
 /// One storage to pack.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -48,6 +54,11 @@ enum Work {
     Pack(PackTime),
     /// End the pack that is running.
     Cancel,
+    /// Say what a pack would remove.
+    Plan {
+        time: PackTime,
+        is_json: bool,
+    },
 }
 
 /// The command line.
@@ -69,18 +80,26 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let mut code = ExitCode::SUCCESS;
+    let (mut has_failed, mut has_findings) = (false, false);
     for target in &task.targets {
         let (doing, done) = match task.work {
-            Work::Pack(time) => ("packing", pack(target, time.seconds())),
-            Work::Cancel => ("cancelling the pack of", cancel(target)),
+            Work::Pack(time) => ("packing", pack(target, time.seconds()).map(|()| false)),
+            Work::Cancel => ("cancelling the pack of", cancel(target).map(|()| false)),
+            Work::Plan { time, is_json } => ("planning the pack of", plan(target, time.seconds(), is_json)),
         };
-        if let Err(message) = done {
-            eprintln!("Error {doing} storage {} in {}: {message}", target.storage, target.address);
-            code = ExitCode::from(1);
+        match done {
+            Ok(found) => has_findings |= found,
+            Err(message) => {
+                eprintln!("Error {doing} storage {} in {}: {message}", target.storage, target.address);
+                has_failed = true;
+            }
         }
     }
-    code
+    match (has_failed, has_findings) {
+        (true, _) => ExitCode::from(1),
+        (false, true) => ExitCode::from(FINDINGS),
+        (false, false) => ExitCode::SUCCESS,
+    }
 }
 
 fn help(program: &str) -> String {
@@ -101,6 +120,8 @@ Up to when (default: now):
 Instead of packing:
   --cancel                     end the pack that is running in a server of
                                runzeo, also one by schedule: all stays as it was
+  --dry-run                    what a pack would remove, of a server of runzeo
+  --json                       the same for programs
 
 Older ways to say what to pack:
   -h HOST  -p PORT  -U PATH  -S STORAGE
@@ -110,7 +131,8 @@ Older ways to say what to pack:
 The server goes on serving while it packs. {program} waits for it, and tells a
 terminal how far it is. A server that does not answer is waited for one minute.
 Exit status: 0 all were packed, or no pack is running any more; 1 one was not,
-or could not be cancelled; 2 the command line is wrong.
+or could not be cancelled; 2 the command line is wrong; 4 --dry-run: a pack would
+fail or be refused.
 "
     )
 }
@@ -121,6 +143,7 @@ fn read_command_line(program: &str, arguments: &[OsString]) -> Result<Wanted, St
     options.optopt("d", "days", "", "").optopt("t", "time", "", "").optmulti("u", "unix", "", "");
     options.optopt("h", "", "", "").optopt("p", "", "", "").optopt("U", "", "", "").optopt("S", "", "", "");
     options.optflag("", "help", "").optflag("", "version", "").optflag("", "cancel", "");
+    options.optflag("", "dry-run", "").optflag("", "json", "");
     let matches = options.parse(arguments).map_err(|problem| problem.to_string())?;
     if matches.opt_present("help") || arguments.is_empty() {
         return Ok(Wanted::Print(help(program)));
@@ -130,11 +153,17 @@ fn read_command_line(program: &str, arguments: &[OsString]) -> Result<Wanted, St
     }
     let targets = targets(&matches)?;
     let time = PackTime::of(matches.opt_str("days").as_deref(), matches.opt_str("time").as_deref())?;
+    let (is_plan, is_json) = (matches.opt_present("dry-run"), matches.opt_present("json"));
+    if is_json && !is_plan {
+        return Err("--json is for --dry-run".into());
+    }
     let work = match matches.opt_present("cancel") {
+        true if is_plan => return Err("--cancel does not go with --dry-run".into()),
         true if matches.opts_present(&["d".into(), "t".into()]) => {
             return Err("--cancel does not go with -d or -t, which are for a pack".into());
         }
         true => Work::Cancel,
+        false if is_plan => Work::Plan { time, is_json },
         false => Work::Pack(time),
     };
     Ok(Wanted::Pack(Task { targets, work }))
@@ -219,11 +248,36 @@ impl Receiver for IgnorePushes {
 }
 
 fn pack(target: &Target, time: f64) -> Result<(), String> {
-    with_link(target, |link| wait_for_pack(link, target, time).map_err(|error| error.to_string()))
+    with_link(target, |link| {
+        let call = Call::Pack { time, wait: true };
+        wait_for(link, target, &call, |answer| answer.done()).map_err(|error| error.to_string())
+    })
+}
+
+/// Prints what a pack would remove. Returns whether it would fail or be refused.
+fn plan(target: &Target, time: f64, is_json: bool) -> Result<bool, String> {
+    with_link(target, |link| {
+        let info = ask(link, &Call::GetInfo, |answer| answer.value()).map_err(|error| error.to_string())?;
+        if item(&info, INSTANCE_KEY).is_none() {
+            return Err("Python's servers cannot tell what a pack would remove".into());
+        }
+        let answer = wait_for(link, target, &Call::PlanPack { time }, |answer| answer.value());
+        let answer = answer.map_err(|error| error.to_string())?;
+        let plan = plan_of(&answer).ok_or("the server's answer is no plan of a pack")?;
+        let plans = [plan];
+        let mut out = std::io::stdout().lock();
+        let printed = match is_json {
+            true => print_json(&mut out, &plans, DANGLING_SHOWN),
+            false => writeln!(out, "{} {}", target.address, target.storage)
+                .and_then(|()| print(&mut out, &plans, true, DANGLING_SHOWN)),
+        };
+        printed.map_err(|error| format!("cannot write the report: {error}"))?;
+        Ok(has_findings(&plans))
+    })
 }
 
 /// Calls `run` with a link that is registered.
-fn with_link(target: &Target, run: impl FnOnce(&Link) -> Result<(), String>) -> Result<(), String> {
+fn with_link<T>(target: &Target, run: impl FnOnce(&Link) -> Result<T, String>) -> Result<T, String> {
     let link = connect(target)?;
     let register = Call::Register { storage: &target.storage, read_only: true };
     let registered = ask(&link, &register, |answer| answer.done());
@@ -253,7 +307,7 @@ fn cancel(target: &Target) -> Result<(), String> {
             return Err("Python's servers cannot cancel a pack".into());
         }
         let name = format!("{} {}", target.address, target.storage);
-        match value(&Call::CancelPack)? {
+        match value(&Call::CancelPack { own_plan: false })? {
             Value::None => println!("{name}: no pack is running"),
             Value::Bool(true) => println!("{name}: the pack is cancelled"),
             _ => return Err("the pack has ended by itself: it could not be cancelled any more".into()),
@@ -284,21 +338,27 @@ fn connect(target: &Target) -> Result<Link, String> {
 }
 
 /// What arrives during a pack.
-enum Arrival {
-    Packed(Result<(), PackError>),
+enum Arrival<T> {
+    Packed(Result<T, PackError>),
     /// `None`: the server could not tell its status.
     Status(Option<Value>),
 }
 
-fn wait_for_pack(link: &Link, target: &Target, time: f64) -> Result<(), PackError> {
+/// Waits for the answer to a call that takes as long as a pack, and shows its progress on a terminal.
+fn wait_for<T: Send + 'static>(
+    link: &Link,
+    target: &Target,
+    call: &Call<'_>,
+    read: fn(&Answer<'_>) -> Result<T, AnswerError>,
+) -> Result<T, PackError> {
     let begun = Stopwatch::start();
     let mut terminal =
         Terminal { name: format!("{} {}", target.address, target.storage), begun, active: false };
     let (sender, arrivals) = mpsc::channel();
     let packed = sender.clone();
-    link.start(&Call::Pack { time, wait: true }, move |_, answer| {
+    link.start(call, move |_, answer| {
         let result = match answer {
-            Ok(answer) => answer.done().map_err(PackError::Refused),
+            Ok(answer) => read(&answer).map_err(PackError::Refused),
             Err(error) => Err(PackError::Lost(error)),
         };
         // The other end waits for this.
@@ -313,7 +373,7 @@ fn wait_for_pack(link: &Link, target: &Target, time: f64) -> Result<(), PackErro
         match arrivals.recv_timeout(wait_max) {
             Ok(Arrival::Packed(result)) => {
                 if shows_progress {
-                    terminal.end(result.is_ok());
+                    terminal.end(result.is_ok() && matches!(call, Call::Pack { .. }));
                 }
                 return result;
             }
@@ -344,9 +404,9 @@ fn item<'v>(dict: &'v Value, name: &str) -> Option<&'v Value> {
     items.iter().find(|(key, _)| key.string() == Some(name.as_bytes())).map(|(_, value)| value)
 }
 
-/// The progress of the pack, if the server reports it: `{'pack': {'done': ..., 'total': ...}}`.
+/// The progress of the pack, or of the dry run, if the server reports it: `{'pack': {'done': ..., 'total': ...}}`.
 fn done_of(status: &Value) -> Option<f64> {
-    let pack = item(status, "pack")?;
+    let pack = item(status, "pack").or_else(|| item(status, "pack-plan"))?;
     match (item(pack, "done")?, item(pack, "total")?) {
         (Value::Int(done), Value::Int(total)) if *total > 0 => Some(*done as f64 / *total as f64),
         _ => None,
@@ -364,8 +424,8 @@ impl Terminal {
     fn show(&mut self, done: Option<f64>) {
         let seconds = self.begun.passed().as_secs();
         let line = match done {
-            Some(done) => format!("{}: {:.0} % packed, {seconds} s", self.name, done.clamp(0.0, 1.0) * 100.0),
-            None => format!("{}: packing, {seconds} s", self.name),
+            Some(done) => format!("{}: {:.0} % done, {seconds} s", self.name, done.clamp(0.0, 1.0) * 100.0),
+            None => format!("{}: {seconds} s", self.name),
         };
         // Without a terminal to write to there is no progress to show.
         let _ = write!(std::io::stderr(), "\r{line}\x1b[K");
@@ -420,12 +480,23 @@ mod tests {
     fn times() {
         let time = |arguments: &str| match task(arguments).unwrap().work {
             Work::Pack(time) => time.seconds(),
+            Work::Plan { time, .. } => time.seconds(),
             Work::Cancel => panic!("{arguments}"),
         };
         let (days, hours) = (time("a:1 -d 2"), time("a:1 -t 3 --days=4"));
         assert!(hours < days, "{hours} {days}");
         assert!(matches!(task("a:1 --cancel").unwrap().work, Work::Cancel));
-        for wrong in ["-t 24", "-d x", "--cancel -d 1", "--cancel --time 3"] {
+        assert!(matches!(task("a:1 --dry-run --json").unwrap().work, Work::Plan { is_json: true, .. }));
+        assert!((time("a:1 -d 2 --dry-run") - days).abs() < 60.0);
+        for wrong in [
+            "-t 24",
+            "-d x",
+            "--cancel -d 1",
+            "--cancel --time 3",
+            "--cancel --dry-run",
+            "--json",
+            "--cancel --json",
+        ] {
             assert!(task(&format!("a:1 {wrong}")).is_err(), "{wrong}");
         }
     }

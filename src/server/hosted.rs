@@ -50,6 +50,8 @@ pub struct Hosted {
     pub workers: Pools,
     pub clock: TimeSource,
     pub pack: PackStatus,
+    /// The dry run of a pack.
+    pub pack_plan: PackStatus,
     pub scrub: ScrubStatus,
     pub log_changes: LogChanges,
     pub locks: Arc<LockTable>,
@@ -92,6 +94,7 @@ impl Hosted {
             workers,
             clock,
             pack: PackStatus::default(),
+            pack_plan: PackStatus::default(),
             scrub: ScrubStatus::default(),
             log_changes: LogChanges::default(),
             name,
@@ -182,6 +185,9 @@ impl Hosted {
         // The same, so only during a pack.
         if let Some(pack) = self.pack.value() {
             status.push(("pack", pack));
+        }
+        if let Some(plan) = self.pack_plan.value() {
+            status.push(("pack-plan", plan));
         }
         Value::Dict(status.into_iter().map(|(key, value)| (Value::text(key), value)).collect())
     }

@@ -1,10 +1,12 @@
 //! Packing a served storage, for a client or by schedule: progress and result for monitoring, and the news for clients.
+//! And what a pack would remove: such a dry run gives way to a pack, of which there is one at a time, too.
 
 use crate::base::clock::Stopwatch;
 use crate::pickle::refs::references;
+use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
 use crate::server::stats::LastPack;
-use crate::storage::{PackProgress, PackRequest, StorageError};
+use crate::storage::{PackPlan, PackProgress, PackRequest, Refusal, StorageError};
 use crate::wire::push::Push;
 
 /// Why a storage was not packed.
@@ -16,6 +18,9 @@ pub struct PackFailure {
 
 /// Packs to `time`, in seconds since 1970. [`announce`] is to follow when the end is logged.
 pub fn pack(hosted: &Hosted, time: f64) -> std::result::Result<(), PackFailure> {
+    if let Some(plan) = hosted.pack_plan.cancel() {
+        hosted.pack_plan.wait(&plan);
+    }
     // The storage refuses a second pack, which must not change the progress figures of the first.
     let mine = PackProgress::default();
     let shown = hosted.pack.begin();
@@ -31,6 +36,27 @@ pub fn pack(hosted: &Hosted, time: f64) -> std::result::Result<(), PackFailure> 
         shown.end(LastPack { began, took: watch.passed(), sizes, error, is_cancelled });
     }
     packed.map_err(|error| PackFailure { error, is_cancelled })
+}
+
+/// Finds what a pack to `time` would remove, for a client: if that goes, the search ends.
+pub fn plan(hosted: &Hosted, connection: &Connection, time: f64) -> Result<PackPlan, StorageError> {
+    let refused =
+        |message: &str| StorageError::Refused { what: Refusal::PackRunning, message: message.into() };
+    if hosted.pack.is_running() {
+        return Err(refused("a pack is running: ask again when it has ended"));
+    }
+    let Some(shown) = hosted.pack_plan.begin_for(Some(connection.id())) else {
+        return Err(refused("another dry run of a pack is running"));
+    };
+    // It may have gone before.
+    if connection.outbox.is_closed() {
+        shown.progress().cancel();
+    }
+    let request =
+        PackRequest { time, gc: None, references: &references, progress: shown.progress(), removals: None };
+    let plan = hosted.storage.require_packing().and_then(|storage| storage.plan(&request));
+    shown.end_plan();
+    plan
 }
 
 /// Tells the clients how large the storage is now.

@@ -62,9 +62,11 @@ struct PackState {
     last: Option<LastPack>,
 }
 
-/// One pack.
+/// One pack, or the dry run of one.
 #[derive(Debug, Default)]
 pub struct RunningPack {
+    /// The number of the connection that it is for; `None`: it does not end with one.
+    owner: Option<u64>,
     progress: PackProgress,
     /// Whether it was cancelled; set when it has ended.
     is_cancelled: OnceLock<bool>,
@@ -99,6 +101,11 @@ impl PackShown<'_> {
         let _ = self.pack.is_cancelled.set(last.is_cancelled);
         self.status.state.lock().last = Some(last);
     }
+
+    /// The dry run has ended, of which nothing is kept.
+    pub fn end_plan(self) {
+        let _ = self.pack.is_cancelled.set(self.pack.progress.is_cancelled());
+    }
 }
 
 impl Drop for PackShown<'_> {
@@ -111,13 +118,23 @@ impl Drop for PackShown<'_> {
 impl PackStatus {
     /// `None`: another one is under way.
     pub fn begin(&self) -> Option<PackShown<'_>> {
+        self.begin_for(None)
+    }
+
+    /// The same for a connection, by its number.
+    pub fn begin_for(&self, owner: Option<u64>) -> Option<PackShown<'_>> {
         let mut state = self.state.lock();
         if state.running.is_some() {
             return None;
         }
-        let pack = Arc::new(RunningPack::default());
+        let pack = Arc::new(RunningPack { owner, ..RunningPack::default() });
         state.running = Some(Arc::clone(&pack));
         Some(PackShown { status: self, pack })
+    }
+
+    /// Whether one is under way.
+    pub fn is_running(&self) -> bool {
+        self.state.lock().running.is_some()
     }
 
     /// Cancels the pack that is running. `None`: there is none.
@@ -125,6 +142,14 @@ impl PackStatus {
         let pack = self.state.lock().running.clone()?;
         pack.progress.cancel();
         Some(pack)
+    }
+
+    /// Cancels what is running for a connection that has gone.
+    pub fn cancel_of(&self, owner: u64) {
+        let running = self.state.lock().running.clone();
+        if let Some(pack) = running.filter(|pack| pack.owner == Some(owner)) {
+            pack.progress.cancel();
+        }
     }
 
     /// Waits until the pack has ended. Returns whether it was cancelled.

@@ -4,7 +4,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{BlobDir, BlobFile, PackRequest, Result, Staged, TransactionIterator, UndoEntry};
+use super::{
+    BlobDir, BlobFile, PackPlan, PackRequest, Result, Staged, StorageError, TransactionIterator, UndoEntry,
+};
 use crate::base::ids::{Oid, Tid};
 
 /// Listing transactions: [`Storage::iteration`](super::Storage::iteration).
@@ -24,7 +26,7 @@ pub trait Undo {
     /// The objects that an undo of transaction `tid` changes, one for each record that it writes. The caller locks them
     /// for the undo. May be called without any lock.
     ///
-    /// Errors: [`StorageError::Undo`](super::StorageError::Undo) if there is no such transaction, or it cannot be
+    /// Errors: [`StorageError::Undo`] if there is no such transaction, or it cannot be
     /// undone.
     fn undo_oids(&self, tid: Tid) -> Result<Vec<Oid>>;
 
@@ -42,6 +44,14 @@ pub trait Pack {
     /// Removes the revisions that were not current at `request.time` or later, and objects without references if
     /// `request.gc` says so. Reads go on during the pack.
     fn pack(&self, request: &PackRequest<'_>) -> Result<()>;
+
+    /// Finds what [`Pack::pack`] with this request would remove now, and changes nothing. May take as long.
+    ///
+    /// Errors: [`StorageError::Unsupported`] if this storage cannot tell; those of a
+    /// pack, other than for what the plan says.
+    fn plan(&self, _request: &PackRequest<'_>) -> Result<PackPlan> {
+        Err(StorageError::Unsupported("this storage cannot tell what a pack would remove".into()))
+    }
 }
 
 /// Blobs: [`Storage::blobs`](super::Storage::blobs).
@@ -51,7 +61,7 @@ pub trait Blobs {
 
     /// The data of the blob that `oid` has in transaction `serial`.
     ///
-    /// Errors: [`StorageError::NoBlob`](super::StorageError::NoBlob) if there is no such file.
+    /// Errors: [`StorageError::NoBlob`] if there is no such file.
     fn load_blob(&self, oid: Oid, serial: Tid) -> Result<BlobFile>;
 
     /// As [`Blobs::load_blob`], unless that may take long. `None`: the blob must come from another server.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::forward::forward;
 use super::{
     BlobDir, BlobFile, Blobs, Commit, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations,
-    Load, Loaded, Pack, PackRequest, Result, Staged, Storage, StorageError, Ticket, TidAt,
+    Load, Loaded, Pack, PackPlan, PackRequest, Result, Staged, Storage, StorageError, Ticket, TidAt,
     TransactionIterator, VoteResult, Voted,
 };
 use crate::base::ids::{Oid, Tid};
@@ -173,6 +173,10 @@ impl Iterate for Before {
 
 impl Pack for Before {
     fn pack(&self, _request: &PackRequest<'_>) -> Result<()> {
+        Err(StorageError::ReadOnly)
+    }
+
+    fn plan(&self, _request: &PackRequest<'_>) -> Result<PackPlan> {
         Err(StorageError::ReadOnly)
     }
 }

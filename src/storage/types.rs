@@ -203,3 +203,54 @@ impl PackProgress {
         &self.cancel
     }
 }
+
+/// A number of things before a pack, and how many of them it would remove.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Removal {
+    /// Present number.
+    pub before: u64,
+    /// Those that the pack would remove.
+    pub removed: u64,
+}
+
+/// What a pack would do ([`Pack::plan`](super::Pack::plan)).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PackPlan {
+    /// Later transactions are kept as they are.
+    pub stop: Tid,
+    /// Objects of the index, as [`Storage::object_count`](super::Storage::object_count) counts them.
+    pub objects: Removal,
+    /// Records.
+    pub revisions: Removal,
+    /// Transactions.
+    pub transactions: Removal,
+    /// Length of the file.
+    pub size: u64,
+    /// Its length after the pack.
+    pub size_after: u64,
+    /// Blob files that would be removed. Zero if the storage has no blob directory.
+    pub blobs: u64,
+    /// Bytes of these files.
+    pub blob_bytes: u64,
+    /// Number of references to objects that do not exist: because of any of them, the pack fails with
+    /// [`StorageError::Missing`] instead, and the other figures are as if these
+    /// references were not there.
+    pub dangling_count: u64,
+    /// The first of them.
+    pub dangling: Vec<Dangling>,
+    /// Whether objects without references would be removed.
+    pub gc: bool,
+    /// Why the storage would refuse the pack and remove nothing, for another reason than these references.
+    pub refusal: Option<String>,
+    /// Bytes that are free beside the file; `None`: it is not known.
+    pub free: Option<u64>,
+}
+
+/// A reference to an object that does not exist at the pack time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Dangling {
+    /// The object whose record has the reference. `None`: the root object itself does not exist.
+    pub from: Option<Oid>,
+    /// The object that does not exist.
+    pub to: Oid,
+}

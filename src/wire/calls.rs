@@ -6,7 +6,7 @@
 
 use super::availability::Method;
 use super::encoder::{self, Encoder};
-use super::protocol::{CANCEL_PACK, QUIET, UndoCall, Wire};
+use super::protocol::{CANCEL_PACK, PLAN_PACK, QUIET, UndoCall, Wire};
 use super::request::MsgId;
 use super::value::Value;
 use crate::base::ids::{Oid, Tid};
@@ -32,7 +32,13 @@ pub enum Call<'a> {
     /// [`QUIET`]
     Quiet,
     /// [`CANCEL_PACK`]
-    CancelPack,
+    CancelPack {
+        own_plan: bool,
+    },
+    /// [`PLAN_PACK`]
+    PlanPack {
+        time: f64,
+    },
     /// At most 100.
     NewOids {
         count: u32,
@@ -268,7 +274,9 @@ impl Call<'_> {
             Call::IteratorRecordStart { .. } => Method::IteratorRecordStart,
             Call::IteratorRecordNext { .. } => Method::IteratorRecordNext,
             Call::IteratorGc { .. } => Method::IteratorGc,
-            Call::Quiet | Call::CancelPack | Call::Other { .. } => return None,
+            Call::Quiet | Call::CancelPack { .. } | Call::PlanPack { .. } | Call::Other { .. } => {
+                return None;
+            }
         })
     }
 }
@@ -285,7 +293,8 @@ impl Wire {
                 (Some(method), _) => e.begin_request(id, method.name()),
                 (None, Call::Other { name, .. }) => e.begin_request(id, name),
                 (None, Call::Quiet) => e.begin_request(id, QUIET),
-                (None, Call::CancelPack) => e.begin_request(id, CANCEL_PACK),
+                (None, Call::CancelPack { .. }) => e.begin_request(id, CANCEL_PACK),
+                (None, Call::PlanPack { .. }) => e.begin_request(id, PLAN_PACK),
                 (None, _) => {}
             }
             e.arguments(call);
@@ -329,10 +338,12 @@ impl Encoder<'_> {
             | Call::Ping
             | Call::ServerStatus
             | Call::Quiet
-            | Call::CancelPack
+            | Call::CancelPack { own_plan: false }
             | Call::EndZeoVerify
             | Call::StoreBlobStart => self.args(&[]),
             Call::Register { storage, read_only } => self.args(&[Text(storage), Bool(read_only)]),
+            Call::CancelPack { own_plan } => self.args(&[Bool(own_plan)]),
+            Call::PlanPack { time } => self.args(&[Arg::Float(time)]),
             Call::SetClientLabel { label } => self.args(&[Text(label)]),
             Call::NewOids { count } => self.args(&[Int(count.into())]),
             Call::GetInvalidations { tid } => self.args(&[Arg::Tid(tid)]),

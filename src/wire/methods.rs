@@ -49,7 +49,9 @@ pub(super) fn request<'a>(args: &Args<'_, 'a>) -> Result<Option<Request<'a>>, Re
         b"server_status", [], 0 => Request::ServerStatus;
         b"set_client_label", ["label"], 1 => Request::SetClientLabel { label: args.text(0)? };
         b"runzeo_quiet", [], 0 => Request::Quiet;
-        b"runzeo_cancel_pack", [], 0 => Request::CancelPack;
+        b"runzeo_cancel_pack", ["own_plan"], 0 =>
+            Request::CancelPack { own_plan: !args.slots.is_empty() && args.truth(0) };
+        b"runzeo_pack_plan", ["time"], 1 => Request::PlanPack { time: args.float(0)? };
         b"new_oid", [], 0 => Request::NewOid;
         b"getTid", ["oid"], 1 => Request::GetTid { oid: args.oid(0)? };
         b"loadSerial", ["oid", "serial"], 2 =>

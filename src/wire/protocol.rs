@@ -88,8 +88,13 @@ pub const INSTANCE_KEY: &str = "runzeo_instance";
 pub const QUIET: &str = "runzeo_quiet";
 
 /// A method of this program's servers: ends the pack that is running. Returns None if there is none; when the pack has
-/// ended, True if it was cancelled, or False if it had gone too far, or failed by itself.
+/// ended, True if it was cancelled, or False if it had gone too far, or failed by itself. With True as its argument it
+/// ends nothing but what the same connection has called [`PLAN_PACK`] for.
 pub const CANCEL_PACK: &str = "runzeo_cancel_pack";
+
+/// A method of this program's servers, with the time of a pack as its argument: returns a dict with what that pack
+/// would remove.
+pub const PLAN_PACK: &str = "runzeo_pack_plan";
 
 const Y: bool = true;
 const N: bool = false;

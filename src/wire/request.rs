@@ -85,7 +85,15 @@ pub enum Request<'a> {
     /// [`QUIET`](super::protocol::QUIET)
     Quiet,
     /// [`CANCEL_PACK`](super::protocol::CANCEL_PACK)
-    CancelPack,
+    CancelPack {
+        /// Only the dry run of this connection.
+        own_plan: bool,
+    },
+    /// [`PLAN_PACK`](super::protocol::PLAN_PACK)
+    PlanPack {
+        /// Seconds since 1970.
+        time: f64,
+    },
     NewOid,
     NewOids {
         count: i64,

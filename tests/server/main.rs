@@ -18,6 +18,7 @@ mod log_lines;
 mod log_under_locks;
 mod order;
 mod pack_cancel;
+mod pack_plan;
 mod pack_schedule;
 mod pack_status;
 mod permissions;

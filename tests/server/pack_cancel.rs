@@ -7,14 +7,14 @@ use crate::support::pickle::Value;
 use crate::support::process::Server;
 
 /// Packs would take years.
-const SLOW: &str = "pack-max-rate 1";
+pub const SLOW: &str = "pack-max-rate 1";
 
-fn register(server: &Server, speaks: Speaks) -> RawClient {
+pub fn register(server: &Server, speaks: Speaks) -> RawClient {
     RawClient::register(server.address, speaks).expect("a connection").0
 }
 
 /// A client with two revisions of the root. Returns the serial.
-fn filled(server: &Server) -> (RawClient, u64) {
+pub fn filled(server: &Server) -> (RawClient, u64) {
     let mut client = register(server, Speaks::Z5);
     let mut serial = 0;
     for _ in 0..2 {
@@ -23,12 +23,12 @@ fn filled(server: &Server) -> (RawClient, u64) {
     (client, serial)
 }
 
-fn zeopack(server: &Server, arguments: &[&str]) -> Output {
+pub fn zeopack(server: &Server, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zeopack"));
     command.arg(server.address.to_string()).args(arguments).output().expect("it runs")
 }
 
-fn text(output: &[u8]) -> String {
+pub fn text(output: &[u8]) -> String {
     String::from_utf8_lossy(output).into_owned()
 }
 

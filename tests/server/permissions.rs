@@ -116,12 +116,13 @@ fn classify(request: &Request<'_>) -> (usize, Class) {
         Request::Malformed { .. } => (52, Reads),
         Request::Quiet => (53, Reads),
         // Leaves the storage as it is. Clients that may pack may call it.
-        Request::CancelPack => (54, Reads),
+        Request::CancelPack { .. } => (54, Reads),
+        Request::PlanPack { .. } => (55, Reads),
     }
 }
 
 /// One more than the last number.
-const REQUESTS: usize = 55;
+const REQUESTS: usize = 56;
 
 type Call = (&'static str, Vec<Value>);
 
@@ -160,6 +161,8 @@ fn calls(wire: Wire) -> Vec<Call> {
         ("set_client_label", vec![Value::text("label")]),
         ("runzeo_quiet", vec![]),
         ("runzeo_cancel_pack", vec![]),
+        ("runzeo_cancel_pack", vec![Value::Bool(true)]),
+        ("runzeo_pack_plan", vec![Value::Float(1e9)]),
         ("new_oid", vec![]),
         ("new_oids", vec![Value::Int(2)]),
         ("getInvalidations", vec![tid()]),

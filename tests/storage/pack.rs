@@ -10,9 +10,11 @@ use crate::support::pythons::python;
 use crate::support::storage::*;
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::pickle::refs::references;
-use runzeo::storage::file::{FileStorage, FileStorageOptions, PackPlan};
+use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
-use runzeo::storage::{PackProgress, PackRequest, References, Removals, Result, Staged, StorageError, TidAt};
+use runzeo::storage::{
+    PackPlan, PackProgress, PackRequest, References, Removals, Result, Staged, StorageError, TidAt,
+};
 
 pub fn pack(storage: &FileStorage, time: f64, gc: Option<bool>) -> Result<()> {
     pack_with(storage, time, gc, &references, None)

@@ -3,7 +3,8 @@
 //! Exit status: 0 done; 1 the file cannot be read, or the output not written; 2 the command line is wrong; 4 done, and
 //! the file is not as it should be.
 //!
-//! - `selection`, `text`, `brief`: the options and the words that the commands have in common
+//! - `selection`, `text`, `brief`, `pack_report`: the options and the words that the commands have in common; `commit`:
+//!   transactions
 //! - `served`: storages of servers in the place of a file
 //! - `dump`, `tail` with `follow` and `follow_server`, `check`, `stats`, `refs`, `trees`, `oid`, `diff`, `pack_plan`,
 //!   `recover`, `copy`, `layout`: one command each
@@ -21,6 +22,7 @@ mod layout;
 mod new_file;
 mod oid;
 mod pack_plan;
+pub(super) mod pack_report;
 mod python;
 mod recover;
 mod refs;

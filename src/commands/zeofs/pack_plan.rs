@@ -1,27 +1,23 @@
 //! `zeofs pack-plan`: what a pack would remove.
 
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
 use getopts::{Matches, Options};
-use serde_json::json;
 
+use super::pack_report::{has_findings, print, print_json};
 use super::selection::OpenedFile;
-use super::text::{file_line, oid_repr, timestamp};
-use crate::base::fs::dir_of;
+use super::text::file_line;
 use crate::base::ids::Oid;
-use crate::commands::numbers::grouped;
 use crate::commands::pack_time::PackTime;
 use crate::commands::progress::Progress;
 use crate::commands::subcommand::{FINDINGS, Subcommand, Trouble};
 use crate::inspect::record::plain;
 use crate::pickle::refs::references;
-use crate::storage::file::{Dangling, FileStorage, FileStorageOptions, PackPlan};
-use crate::storage::media::{Media, RealMedia};
+use crate::storage::file::{FileStorage, FileStorageOptions};
 use crate::storage::{PackProgress, PackRequest, Storage};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "pack-plan", options, help: HELP, run };
@@ -50,7 +46,7 @@ Dangling references are those to objects that did not exist at that time: a pack
 with garbage collection that meets one ends with a KeyError. FILE is read up to
 six times, as by two packs.
 Exit status: 0 done; 1 FILE cannot be read or not be packed; 2 the command line
-is wrong; 4 there are dangling references.
+is wrong; 4 the pack would fail, or be refused.
 ";
 
 fn options(options: &mut Options) {
@@ -82,11 +78,9 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
         print_json(out, &plans, max)?;
     } else {
         writeln!(out, "{}", file_line(&file))?;
-        print(out, &plans, matches.opt_present("blobs"))?;
-        print_free(out, &file.name, &plans)?;
-        print_dangling(out, &plans, max)?;
+        print(out, &plans, matches.opt_present("blobs"), max)?;
     }
-    Ok(if plans.iter().any(|plan| plan.dangling_count > 0) { FINDINGS } else { 0 })
+    Ok(if has_findings(&plans) { FINDINGS } else { 0 })
 }
 
 /// Shows the progress on a terminal while `run` runs.
@@ -104,86 +98,4 @@ fn with_progress<T>(name: &str, total: u64, progress: &PackProgress, run: impl F
         drop(running);
         result
     })
-}
-
-fn print(out: &mut dyn Write, plans: &[PackPlan; 2], with_blobs: bool) -> io::Result<()> {
-    let [gc, all] = plans;
-    writeln!(out, "a pack to {} UTC would remove", timestamp(gc.stop))?;
-    writeln!(out, "\n{:<16} {:>18} {:>18} {:>18}", "", "OF NOW", "REMOVED", "WITHOUT GC")?;
-    let mut line = |name: &str, now: String, removed: String, without_gc: String| {
-        writeln!(out, "{name:<16} {now:>18} {removed:>18} {without_gc:>18}")
-    };
-    for (name, of, without) in [
-        ("objects", gc.objects, all.objects),
-        ("revisions", gc.revisions, all.revisions),
-        ("transactions", gc.transactions, all.transactions),
-    ] {
-        line(name, grouped(of.before), grouped(of.removed), grouped(without.removed))?;
-    }
-    // A file can get longer: data takes the place of a back-pointer.
-    let freed = |plan: &PackPlan| match plan.size.checked_sub(plan.size_after) {
-        Some(freed) => grouped(freed),
-        None => format!("-{}", grouped(plan.size_after - plan.size)),
-    };
-    line("bytes", grouped(gc.size), freed(gc), freed(all))?;
-    if with_blobs {
-        line("blobs (files)", String::new(), grouped(gc.blobs), grouped(all.blobs))?;
-        line("bytes of blobs", String::new(), grouped(gc.blob_bytes), grouped(all.blob_bytes))?;
-    }
-    Ok(())
-}
-
-/// What the pack needs beside the file.
-fn print_free(out: &mut dyn Write, name: &str, plans: &[PackPlan; 2]) -> io::Result<()> {
-    let [gc, all] = plans;
-    let (with, without) = (grouped(gc.size_after), grouped(all.size_after));
-    writeln!(out, "\nthe packed file has {with} bytes, without GC {without}")?;
-    match RealMedia.free_space(dir_of(Path::new(name))) {
-        Ok(free) => writeln!(out, "on the disk of the file {} bytes are free", grouped(free)),
-        Err(error) => writeln!(out, "how many bytes are free beside the file is not known: {error}"),
-    }
-}
-
-fn print_dangling(out: &mut dyn Write, plans: &[PackPlan; 2], max: usize) -> io::Result<()> {
-    let Some(plan) = plans.iter().find(|plan| plan.dangling_count > 0) else { return Ok(()) };
-    writeln!(
-        out,
-        "\nthe pack with GC would FAIL, and remove nothing: {} references to objects that do not exist",
-        grouped(plan.dangling_count)
-    )?;
-    for Dangling { from, to } in plan.dangling.iter().take(max) {
-        match from {
-            Some(from) => writeln!(out, "    {} refers to {}", oid_repr(*from), oid_repr(*to))?,
-            None => writeln!(out, "    there is no root object")?,
-        }
-    }
-    match plan.dangling_count.saturating_sub(max as u64) {
-        0 => Ok(()),
-        more => writeln!(out, "    ... and {} more (-n N)", grouped(more)),
-    }
-}
-
-fn print_json(out: &mut dyn Write, plans: &[PackPlan; 2], max: usize) -> io::Result<()> {
-    for (gc, plan) in [true, false].into_iter().zip(plans) {
-        let of = |of: crate::storage::file::Removal| json!({"before": of.before, "removed": of.removed});
-        let value = json!({
-            "kind": "plan",
-            "gc": gc,
-            "stop": plan.stop.to_string(),
-            "objects": of(plan.objects),
-            "revisions": of(plan.revisions),
-            "transactions": of(plan.transactions),
-            "size": plan.size,
-            "size_after": plan.size_after,
-            "blobs": plan.blobs,
-            "blob_bytes": plan.blob_bytes,
-            "dangling": plan.dangling_count,
-        });
-        writeln!(out, "{value}")?;
-    }
-    for Dangling { from, to } in plans.iter().flat_map(|plan| plan.dangling.iter().take(max)) {
-        let from = from.map(|from| from.to_string());
-        writeln!(out, "{}", json!({"kind": "dangling", "from": from, "to": to.to_string()}))?;
-    }
-    Ok(())
 }

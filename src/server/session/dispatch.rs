@@ -179,9 +179,19 @@ impl Session {
                 hosted.publication.quiet(connection.id());
                 Answer::Value(Value::None)
             }
-            Request::CancelPack => {
+            Request::CancelPack { own_plan: true } => {
+                hosted.pack_plan.cancel_of(connection.id());
+                Answer::Value(Value::None)
+            }
+            Request::CancelPack { own_plan: false } => {
                 connection.wait_for_room();
                 self.cancel_pack(registered, id, !is_async);
+                Answer::Given
+            }
+            // Reads alone, so it is for every client that may pack.
+            Request::PlanPack { time } => {
+                connection.wait_for_room();
+                self.plan_pack(registered, time, id, !is_async);
                 Answer::Given
             }
             Request::NewOid => {

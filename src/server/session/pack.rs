@@ -1,4 +1,5 @@
-//! `pack(time, wait)`: a background job; and `runzeo_cancel_pack()`, which ends it, or a pack by schedule.
+//! `pack(time, wait)`: a background job; `runzeo_pack_plan(time)`, which finds what it would remove; and
+//! `runzeo_cancel_pack()`, which ends either, or a pack by schedule.
 
 use crate::base::level::{ERROR, INFO, WARNING};
 use crate::base::sync::Arc;
@@ -10,6 +11,7 @@ use crate::server::packs::{self, PackFailure};
 use crate::server::registered::Registered;
 use crate::server::replies::reply_frame;
 use crate::server::session::Session;
+use crate::storage::{Dangling, PackPlan, Removal};
 use crate::wire::exception::PyException;
 use crate::wire::request::OwnedMsgId;
 use crate::wire::value::Value;
@@ -31,18 +33,60 @@ impl Session {
     pub(super) fn cancel_pack(&self, registered: &Registered, id: &OwnedMsgId, reply_wanted: bool) {
         let (hosted, connection, id) =
             (Arc::clone(&registered.hosted), Arc::clone(&self.connection), id.clone());
-        let pack = hosted.pack.cancel();
-        if pack.is_some() {
-            connection.peer.log(&PACKS, INFO, format_args!("cancels the pack"));
+        let (pack, plan) = (hosted.pack.cancel(), hosted.pack_plan.cancel());
+        for (name, running) in [("pack", &pack), ("dry run of a pack", &plan)] {
+            if running.is_some() {
+                connection.peer.log(&PACKS, INFO, format_args!("cancels the {name}"));
+            }
         }
         if !reply_wanted {
             return;
         }
         self.run_in_background(&registered.hosted.workers.packs, move || {
-            let is_cancelled = pack.map_or(Value::None, |pack| Value::Bool(hosted.pack.wait(&pack)));
+            let plan = plan.map(|plan| hosted.pack_plan.wait(&plan));
+            let pack = pack.map(|pack| hosted.pack.wait(&pack));
+            let is_cancelled = pack.or(plan).map_or(Value::None, Value::Bool);
             connection.post(reply_frame(&connection, &id, &Ok(is_cancelled)));
         });
     }
+
+    /// Begins to find what a pack would remove.
+    pub(super) fn plan_pack(&self, registered: &Registered, time: f64, id: &OwnedMsgId, reply_wanted: bool) {
+        let (hosted, connection, id) =
+            (Arc::clone(&registered.hosted), Arc::clone(&self.connection), id.clone());
+        self.run_in_background(&registered.hosted.workers.packs, move || {
+            let plan = packs::plan(&hosted, &connection, time);
+            if reply_wanted {
+                let plan =
+                    plan.map(|plan| value_of(&plan)).map_err(|error| exceptions::of_storage_error(&error));
+                connection.post(reply_frame(&connection, &id, &plan));
+            }
+        });
+    }
+}
+
+/// A plan as a dict. The client's `pack_plan` reads it.
+fn value_of(plan: &PackPlan) -> Value {
+    let int = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    let removal = |removal: Removal| Value::Tuple(vec![int(removal.before), int(removal.removed)]);
+    let dangling = plan.dangling.iter().map(|Dangling { from, to }| {
+        Value::Tuple(vec![from.map_or(Value::None, Value::from), Value::from(*to)])
+    });
+    Value::dict([
+        ("stop", plan.stop.into()),
+        ("gc", Value::Bool(plan.gc)),
+        ("objects", removal(plan.objects)),
+        ("revisions", removal(plan.revisions)),
+        ("transactions", removal(plan.transactions)),
+        ("size", int(plan.size)),
+        ("size-after", int(plan.size_after)),
+        ("blobs", int(plan.blobs)),
+        ("blob-bytes", int(plan.blob_bytes)),
+        ("dangling-count", int(plan.dangling_count)),
+        ("dangling", Value::List(dangling.collect())),
+        ("refusal", plan.refusal.clone().map_or(Value::None, Value::text)),
+        ("free", plan.free.map_or(Value::None, int)),
+    ])
 }
 
 fn run(hosted: &Hosted, connection: &Connection, time: f64) -> Result<(), PyException> {

@@ -162,6 +162,7 @@ impl Session {
             // The client gets the answer to a finish that is under way.
             connection.transaction.wait_for_finish(|| connection.outbox.is_closed());
         }
+        let hosted = self.registered.as_ref().map(|registered| Arc::clone(&registered.hosted));
         if let Some(registered) = self.registered.take() {
             self.end_verifying(&registered);
             let doing = match &*connection.transaction.lock() {
@@ -178,6 +179,10 @@ impl Session {
             connection.peer.log(&client_log::DEPARTURES, INFO, format_args!("disconnected{doing}{why}"));
         }
         connection.outbox.close("disconnected");
+        // Behind the close: a dry run that begins now sees that.
+        if let Some(hosted) = hosted {
+            hosted.pack_plan.cancel_of(connection.id());
+        }
         self.server.remove_client(&connection);
     }
 }

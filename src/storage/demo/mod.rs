@@ -14,7 +14,7 @@ use self::oids::Issued;
 use super::forward::forward;
 use super::{
     BlobDir, BlobFile, Blobs, History, HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load,
-    Loaded, Pack, PackRequest, Refusal, Result, Storage, StorageError,
+    Loaded, Pack, PackPlan, PackRequest, Refusal, Result, Storage, StorageError,
 };
 use crate::base::ids::{Oid, Tid};
 use crate::conflict::ResolverSlot;
@@ -278,10 +278,10 @@ impl Blobs for DemoStorage {
     }
 }
 
-impl Pack for DemoStorage {
+impl DemoStorage {
     /// Objects may be referred to from the base only, so garbage is collected only if the base is empty. Python
     /// collects it with temporary changes, and loses such objects.
-    fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
+    fn gc(&self, request: &PackRequest<'_>) -> Result<Option<bool>> {
         let may_collect = self.temporary && self.base.object_count() == 0;
         if request.gc == Some(true) && !may_collect {
             return Err(StorageError::Refused {
@@ -289,8 +289,19 @@ impl Pack for DemoStorage {
                 message: "Garbage collection isn't supported when there is a base storage.".into(),
             });
         }
-        let gc = if may_collect { request.gc } else { Some(false) };
+        Ok(if may_collect { request.gc } else { Some(false) })
+    }
+}
+
+impl Pack for DemoStorage {
+    fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
+        let gc = self.gc(request)?;
         self.changes.require_packing()?.pack(&PackRequest { gc, ..*request })
+    }
+
+    fn plan(&self, request: &PackRequest<'_>) -> Result<PackPlan> {
+        let gc = self.gc(request)?;
+        self.changes.require_packing()?.plan(&PackRequest { gc, ..*request })
     }
 }
 

@@ -94,7 +94,6 @@ use crate::conflict::ResolverSlot;
 
 pub use self::format::FileFormat;
 pub use self::options::{FileStorageOptions, NewFileFormat};
-pub use self::pack::{Dangling, PackPlan, Removal};
 
 /// A storage in a single file, `Data.fs`.
 pub struct FileStorage {

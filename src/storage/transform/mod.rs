@@ -15,9 +15,9 @@ use std::sync::Arc;
 use super::forward::forward;
 use super::staged::OpKind;
 use super::{
-    Commit, DataRecord, History, Iterate, IternextRecord, Load, Loaded, NotVoted, Pack, PackRequest,
-    RecordIterator, Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator,
-    TransactionMeta, TransactionRecord, Undo, UndoEntry, VoteResult, Voted,
+    Commit, DataRecord, History, Iterate, IternextRecord, Load, Loaded, NotVoted, Pack, PackPlan,
+    PackRequest, RecordIterator, Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt,
+    TransactionIterator, TransactionMeta, TransactionRecord, Undo, UndoEntry, VoteResult, Voted,
 };
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
@@ -302,13 +302,28 @@ impl Undo for Transform {
     }
 }
 
+impl Transform {
+    /// The references of stored records.
+    fn references(
+        &self,
+        request: &PackRequest<'_>,
+        record: &[u8],
+        oids: &mut Vec<Oid>,
+    ) -> std::result::Result<(), String> {
+        let decoded = self.codec.decode(record, LEN_MAX).map_err(|error| error.to_string())?;
+        (request.references)(&decoded, oids)
+    }
+}
+
 impl Pack for Transform {
     fn pack(&self, request: &PackRequest<'_>) -> Result<()> {
-        let references = |record: &[u8], oids: &mut Vec<Oid>| {
-            let decoded = self.codec.decode(record, LEN_MAX).map_err(|error| error.to_string())?;
-            (request.references)(&decoded, oids)
-        };
+        let references = |record: &[u8], oids: &mut Vec<Oid>| self.references(request, record, oids);
         self.base.require_packing()?.pack(&PackRequest { references: &references, ..*request })
+    }
+
+    fn plan(&self, request: &PackRequest<'_>) -> Result<PackPlan> {
+        let references = |record: &[u8], oids: &mut Vec<Oid>| self.references(request, record, oids);
+        self.base.require_packing()?.plan(&PackRequest { references: &references, ..*request })
     }
 }
 

@@ -41,8 +41,6 @@ use log::{info, warn};
 use self::copy::Copier;
 pub use self::guard::Packing;
 use self::pace::Pace;
-pub use self::plan::{PackPlan, Removal};
-pub use self::reach::Dangling;
 use self::reach::Reach;
 use self::run::{PackRun, REST_MAX, ROUNDS_MAX, Stop};
 use super::FileStorage;
@@ -52,7 +50,7 @@ use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::Tid;
 use crate::base::log_rate::LogRate;
 use crate::storage::blob::Sweep;
-use crate::storage::{Pack, PackRequest, Refusal, Removals, Result, StorageError};
+use crate::storage::{Pack, PackPlan, PackRequest, Refusal, Removals, Result, StorageError};
 
 /// Limit on the packs that are logged. Clients may ask for one after the other, and most have nothing to do.
 static LOGGED: LogRate = LogRate::new("packs", 60, 60);
@@ -108,6 +106,10 @@ impl Pack for FileStorage {
                  database is unchanged. Pack again when fewer transactions are undone"
             ),
         })
+    }
+
+    fn plan(&self, request: &PackRequest<'_>) -> Result<PackPlan> {
+        self.plan_pack(request)
     }
 }
 
@@ -249,54 +251,78 @@ impl PackRun<'_> {
 
     /// Refuses a pack whose file cannot fit: it would fill the disk, and commits would fail until it gives up.
     fn check_room(&self, reach: &Reach) -> Result<()> {
-        let core = self.core;
-        let old = with_suffix(&self.storage.options.path, ".old");
-        let removed = core.media.identity(&old).map_or(0, |old| old.len);
-        let free = match core.media.free_space(dir_of(&core.path)) {
-            Ok(free) => free.saturating_add(removed),
+        match self.room() {
+            Ok(free) if reach.len_min <= free => Ok(()),
+            Ok(free) => Err(self.no_room(reach, free)),
             // The disk says when it is full.
             Err(error) => {
-                warn!(target: TARGET, "{}: the free space is not known: {error}", core.path.display());
-                return Ok(());
+                warn!(target: TARGET, "{}: the free space is not known: {error}", self.core.path.display());
+                Ok(())
             }
-        };
-        let path = core.path.display();
-        if reach.len_min <= free {
-            return Ok(());
         }
-        Err(StorageError::Refused {
+    }
+
+    /// Bytes that are free for the packed file, with those that the last pack kept.
+    fn room(&self) -> Result<u64> {
+        let media = &self.core.media;
+        let old = with_suffix(&self.storage.options.path, ".old");
+        let removed = media.identity(&old).map_or(0, |old| old.len);
+        let free = media.free_space(dir_of(&self.core.path));
+        Ok(free.map_err(StorageError::io("asking for the free space"))?.saturating_add(removed))
+    }
+
+    fn no_room(&self, reach: &Reach, free: u64) -> StorageError {
+        let path = self.core.path.display();
+        StorageError::Refused {
             what: Refusal::Pack,
             message: format!(
                 "{path}: the packed file needs {} bytes or more beside the present one, and {free} are free. The database is \
                  unchanged. Make room, and pack again",
                 reach.len_min
             ),
-        })
+        }
     }
 
     /// The last check before anything is removed. True: the number of removed objects is so large that the old file is
     /// kept in any case.
     fn check_removal(&self, reach: &Reach) -> Result<bool> {
-        let (before, kept) = (reach.object_count, reach.index.len());
-        let removed = before.saturating_sub(kept);
-        if before <= MANY_OBJECTS || removed.saturating_mul(10) <= before.saturating_mul(9) {
-            return Ok(false);
-        }
-        let path = self.core.path.display();
+        let Some(removal) = LargeRemoval::of(reach) else { return Ok(false) };
         if self.storage.options.pack_refuse_large_removals {
-            return Err(StorageError::Refused {
-                what: Refusal::PackRemoval,
-                message: format!(
-                    "{path}: the pack would remove {removed} of {before} objects, which pack-refuse-large-removals \
-                     forbids. The database is unchanged"
-                ),
-            });
+            return Err(self.too_much(&removal));
         }
+        let (path, LargeRemoval { removed, before }) = (self.core.path.display(), removal);
         warn!(
             target: TARGET,
             "{path}: the pack removes {removed} of {before} objects, for nothing refers to them. The previous file is \
              kept as {path}.old until the next pack: if these objects are missed, stop the server and put it back"
         );
         Ok(true)
+    }
+
+    fn too_much(&self, removal: &LargeRemoval) -> StorageError {
+        let (path, LargeRemoval { removed, before }) = (self.core.path.display(), removal);
+        StorageError::Refused {
+            what: Refusal::PackRemoval,
+            message: format!(
+                "{path}: the pack would remove {removed} of {before} objects, which pack-refuse-large-removals \
+                 forbids. The database is unchanged"
+            ),
+        }
+    }
+}
+
+/// A number of removed objects that may be a mistake.
+struct LargeRemoval {
+    removed: u64,
+    before: u64,
+}
+
+impl LargeRemoval {
+    /// `None`: it is not that large.
+    fn of(reach: &Reach) -> Option<LargeRemoval> {
+        let (before, kept) = (reach.object_count, reach.index.len());
+        let removed = before.saturating_sub(kept);
+        let is_large = before > MANY_OBJECTS && removed.saturating_mul(10) > before.saturating_mul(9);
+        is_large.then_some(LargeRemoval { removed, before })
     }
 }

@@ -13,50 +13,15 @@ use super::super::format::{BACK_LEN, DATA_HEADER_LEN, MAGIC_LEN, TRAILER_LEN};
 use super::super::index::Index;
 use super::super::log::Log;
 use super::super::volume::Volume;
-use super::reach::{Dangling, Reach};
+use super::reach::Reach;
 use super::run::PackRun;
 use super::sequential::{FIRST, Sequential, Txn};
-use super::stop_of;
+use super::{LargeRemoval, stop_of};
 use crate::base::clock::Stopwatch;
+use crate::base::fs::dir_of;
 use crate::base::ids::{Oid, Tid};
 use crate::pickle::record::may_be_blob;
-use crate::storage::{BlobDir, PackRequest, Result};
-
-/// A number of things before a pack, and how many of them it would remove.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Removal {
-    /// Present number.
-    pub before: u64,
-    /// Those that the pack would remove.
-    pub removed: u64,
-}
-
-/// What a pack would do ([`FileStorage::plan_pack`]).
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PackPlan {
-    /// Later transactions are kept as they are.
-    pub stop: Tid,
-    /// Objects of the index, as [`Storage::object_count`](crate::storage::Storage::object_count) counts them.
-    pub objects: Removal,
-    /// Records.
-    pub revisions: Removal,
-    /// Transactions.
-    pub transactions: Removal,
-    /// Length of the file.
-    pub size: u64,
-    /// Its length after the pack.
-    pub size_after: u64,
-    /// Blob files that would be removed. Zero if the storage has no blob directory.
-    pub blobs: u64,
-    /// Bytes of these files.
-    pub blob_bytes: u64,
-    /// Number of references to objects that do not exist: because of any of them, the pack fails with
-    /// [`StorageError::Missing`](crate::storage::StorageError::Missing) instead, and the other figures are as if these
-    /// references were not there.
-    pub dangling_count: u64,
-    /// The first of them.
-    pub dangling: Vec<Dangling>,
-}
+use crate::storage::{BlobDir, PackPlan, PackRequest, Removal, Result, StorageError};
 
 impl FileStorage {
     /// Finds what [`Pack::pack`](crate::storage::Pack::pack) with this request would remove now. The storage may be
@@ -83,6 +48,7 @@ impl FileStorage {
         let end = volume.published_end();
         request.progress.done.store(0, Ordering::Relaxed);
         request.progress.total.store(3 * end, Ordering::Relaxed);
+        let gc = request.gc.unwrap_or(self.options.pack_gc);
         let mut plan = PackPlan {
             stop,
             objects: Removal { before: volume.index.len(), removed: 0 },
@@ -94,8 +60,10 @@ impl FileStorage {
             blob_bytes: 0,
             dangling_count: 0,
             dangling: Vec::new(),
+            gc,
+            refusal: None,
+            free: core.media.free_space(dir_of(&core.path)).ok(),
         };
-        let gc = request.gc.unwrap_or(self.options.pack_gc);
         let found = match volume.index.is_empty() {
             true => None,
             false => Reach::find(&mut pack, &volume, end, stop, gc)?,
@@ -111,6 +79,7 @@ impl FileStorage {
             }
             return Ok(plan);
         };
+        plan.refusal = pack.refusal(&reach)?;
         plan.dangling_count = reach.dangling_count;
         plan.dangling = std::mem::take(&mut reach.dangling);
         let blobs = core.blobs.as_deref().map(|dir| BlobCount::new(dir, self, stop));
@@ -126,6 +95,23 @@ impl FileStorage {
         count.rest(&mut pack, end)?;
         request.progress.done.store(3 * end, Ordering::Relaxed);
         Ok(count.finish())
+    }
+}
+
+impl PackRun<'_> {
+    /// Why the pack would be refused, before anything is removed.
+    fn refusal(&self, reach: &Reach) -> Result<Option<String>> {
+        if let Some(removal) = LargeRemoval::of(reach)
+            && self.storage.options.pack_refuse_large_removals
+        {
+            return Ok(Some(self.too_much(&removal).to_string()));
+        }
+        match self.room() {
+            Ok(free) if free < reach.len_min => Ok(Some(self.no_room(reach, free).to_string())),
+            // The disk says when it is full.
+            Ok(_) | Err(StorageError::Io { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use super::super::volume::Volume;
 use super::run::{PackRun, REST_MAX, ROUNDS_MAX};
 use super::sequential::{FIRST, Sequential, Txn};
 use crate::base::ids::{Oid, Tid};
-use crate::storage::{Result, StorageError};
+use crate::storage::{Dangling, Result, StorageError};
 
 /// Number of positions that are sorted and visited together.
 const BATCH: usize = 1 << 17;
@@ -48,15 +48,6 @@ pub struct Reach {
     /// pack ends at the first one.
     pub dangling_count: u64,
     pub dangling: Vec<Dangling>,
-}
-
-/// A reference to an object that does not exist at the pack time.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Dangling {
-    /// The object whose record has the reference. `None`: the root object itself does not exist.
-    pub from: Option<Oid>,
-    /// The object that does not exist.
-    pub to: Oid,
 }
 
 /// The number of references in [`Reach::dangling`].
