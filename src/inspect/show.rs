@@ -1,14 +1,17 @@
 //! Values in pickles as JSON of bounded size, for people and programs. Nothing is executed: classes are names.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::pickle::read::{Accept, read};
-use crate::pickle::value::{Node, NodeId, Tree};
+use crate::base::ids::Oid;
+use crate::pickle::read::{Accept, read, read_record_with};
+use crate::pickle::value::{Node, NodeId, Object, Tree};
 
 /// Deepest nesting that is shown.
 const DEPTH_MAX: usize = 6;
 /// Values that are shown of one pickle.
 const VALUES_MAX: usize = 500;
+/// `module.name` of the function that makes an instance of the class that is its first argument, in Python 2 and 3.
+const RECONSTRUCTORS: [&str; 2] = ["copy_reg._reconstructor", "copyreg._reconstructor"];
 /// Characters that are shown of one text.
 const TEXT_MAX: usize = 500;
 
@@ -21,6 +24,14 @@ pub fn extension(bytes: &[u8]) -> Value {
         Ok(tree) => Shower { tree: &tree, left: VALUES_MAX }.value(tree.root(), 0),
         Err(error) => Value::String(format!("<{} bytes, {error}>", bytes.len())),
     }
+}
+
+/// The state of an object, whose record this is, uncompressed. Instances are what they are made of; references are texts
+/// like `<0x12 module.Class>`. The error says why the record cannot be read.
+pub fn state(record: &[u8]) -> Result<Value, String> {
+    let accept = Accept { nodes_max: record.len(), ..Accept::RECORD };
+    let (tree, _) = read_record_with(record, accept).map_err(|error| error.to_string())?;
+    Ok(Shower { tree: &tree, left: VALUES_MAX }.value(tree.root(), 0))
 }
 
 /// Bytes as text: UTF-8, or with what is not escaped.
@@ -64,32 +75,112 @@ impl Shower<'_, '_> {
             Node::Tuple(items) | Node::List(items) | Node::Set(items) | Node::FrozenSet(items) => {
                 self.values(items, depth).into()
             }
-            Node::Dict(pairs) => {
-                let mut shown = Map::new();
-                for (key, value) in pairs {
-                    if self.left == 0 {
-                        shown.insert("…".into(), Value::Null);
-                        break;
-                    }
-                    let key = match self.value(*key, depth + 1) {
-                        Value::String(key) => key,
-                        other => other.to_string(),
-                    };
-                    shown.insert(key, self.value(*value, depth + 1));
-                }
-                shown.into()
-            }
+            Node::Dict(pairs) => self.pairs(pairs, depth),
             Node::Global { module, name } => format!("<class {}.{}>", text(module), text(name)).into(),
             Node::Extension(code) => format!("<registered class {code}>").into(),
-            Node::Persistent(_) => "<persistent reference>".into(),
-            Node::Object(object) => {
-                let class = match self.tree.node(object.class) {
-                    Node::Global { module, name } => format!("{}.{}", text(module), text(name)),
-                    _ => "?".into(),
-                };
-                json!({ "instance of": class })
-            }
+            Node::Persistent(id) => self.reference(*id).into(),
+            Node::Object(object) => self.instance(object, depth),
         }
+    }
+
+    fn instance(&mut self, object: &Object, depth: usize) -> Value {
+        let mut class = self.class(object.class).unwrap_or_else(|| "?".into());
+        let mut args = match self.tree.node(object.args) {
+            Node::Tuple(items) => items.as_slice(),
+            _ => std::slice::from_ref(&object.args),
+        };
+        if RECONSTRUCTORS.contains(&class.as_str())
+            && let [made, ..] = args
+            && let Some(made) = self.class(*made)
+        {
+            (class, args) = (made, &[]);
+        }
+        let mut shown = Map::new();
+        shown.insert("instance of".into(), class.into());
+        if !args.is_empty() {
+            shown.insert("arguments".into(), self.values(args, depth).into());
+        }
+        if let Some(state) = object.state {
+            shown.insert("state".into(), self.value(state, depth + 1));
+        }
+        if !object.items.is_empty() {
+            shown.insert("items".into(), self.values(&object.items, depth).into());
+        }
+        if !object.pairs.is_empty() {
+            shown.insert("pairs".into(), self.pairs(&object.pairs, depth));
+        }
+        shown.into()
+    }
+
+    fn class(&self, id: NodeId) -> Option<String> {
+        match self.tree.node(id) {
+            Node::Global { module, name } => Some(format!("{}.{}", text(module), text(name))),
+            _ => None,
+        }
+    }
+
+    /// A persistent id: an oid, with or without its class; a list is weak, or leads to another database.
+    fn reference(&self, id: NodeId) -> String {
+        let found = match self.tree.node(id) {
+            Node::Tuple(items) => self.strong(items, ""),
+            Node::List(items) => self.listed(items),
+            _ => self.oid(id).map(|oid| format!("<{oid}>")),
+        };
+        found.unwrap_or_else(|| "<reference of an unknown kind>".into())
+    }
+
+    fn strong(&self, items: &[NodeId], of: &str) -> Option<String> {
+        let oid = self.oid(*items.first()?)?;
+        let class = items.get(1).and_then(|class| self.class(*class));
+        Some(format!("<{oid}{of}{}>", class.map_or_else(String::new, |class| format!(" {class}"))))
+    }
+
+    fn listed(&self, items: &[NodeId]) -> Option<String> {
+        let [kind, arguments] = items else {
+            return Some(format!("<weak {}>", self.oid(*items.first()?)?));
+        };
+        let Node::Tuple(arguments) = self.tree.node(*arguments) else { return None };
+        match (self.string(*kind)?, arguments.as_slice()) {
+            (b"w", [oid]) => Some(format!("<weak {}>", self.oid(*oid)?)),
+            (b"w", [oid, database, ..]) => {
+                Some(format!("<weak {} of {}>", self.oid(*oid)?, text(self.string(*database)?)))
+            }
+            (b"m" | b"n", [database, object @ ..]) => {
+                self.strong(object, &format!(" of {}", text(self.string(*database)?)))
+            }
+            _ => None,
+        }
+    }
+
+    fn oid(&self, id: NodeId) -> Option<String> {
+        self.string(id).and_then(Oid::from_slice).map(|oid| format!("{:#x}", oid.0))
+    }
+
+    fn string(&self, id: NodeId) -> Option<&[u8]> {
+        match self.tree.node(id) {
+            Node::Bytes(bytes) | Node::Str(bytes) | Node::Text(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    fn pairs(&mut self, pairs: &[(NodeId, NodeId)], depth: usize) -> Value {
+        let mut shown = Map::new();
+        for (key, value) in pairs {
+            if self.left == 0 {
+                shown.insert("…".into(), Value::Null);
+                break;
+            }
+            let mut key = match self.value(*key, depth + 1) {
+                Value::String(key) => key,
+                other => other.to_string(),
+            };
+            // 1 and '1' are two keys.
+            while shown.contains_key(&key) {
+                key.push('\'');
+            }
+            shown.insert(key, self.value(*value, depth + 1));
+        }
+        shown.into()
     }
 
     fn values(&mut self, items: &[NodeId], depth: usize) -> Vec<Value> {
@@ -107,6 +198,8 @@ impl Shower<'_, '_> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -118,6 +211,40 @@ mod tests {
         );
         assert_eq!(extension(b"\x80\x03}X\x01\0\0\0acm\nC\n)Rs."), json!({"a": {"instance of": "m.C"}}));
         assert!(extension(b"garbage").as_str().is_some_and(|text| text.starts_with("<7 bytes, pickle: ")));
+    }
+
+    #[test]
+    fn states_are_shown_as_data() {
+        let of = |bytes: &[u8]| state(&[b"cm\nC\nq\x01.", bytes].concat());
+        assert_eq!(of(b"N."), Ok(Value::Null));
+        assert_eq!(of(b"(h\x01U\x03abct."), Ok(json!(["<class m.C>", "abc"])));
+        // References in all their forms.
+        for (id, shown) in [
+            (&b"U\x08\0\0\0\0\0\0\0\x07"[..], "<0x7>"),
+            (b"(U\x08\0\0\0\0\0\0\0\x07h\x01t", "<0x7 m.C>"),
+            (b"](U\x01w(U\x08\0\0\0\0\0\0\0\x07te", "<weak 0x7>"),
+            (b"](U\x08\0\0\0\0\0\0\0\x07e", "<weak 0x7>"),
+            (b"](U\x01w(U\x08\0\0\0\0\0\0\0\x07U\x02dbte", "<weak 0x7 of db>"),
+            (b"](U\x01m(U\x02dbU\x08\0\0\0\0\0\0\0\x07h\x01te", "<0x7 of db m.C>"),
+            (b"](U\x01n(U\x02dbU\x08\0\0\0\0\0\0\0\x07te", "<0x7 of db>"),
+            (b"](U\x01x(U\x02dbte", "<reference of an unknown kind>"),
+            (b"K\x07", "<reference of an unknown kind>"),
+        ] {
+            assert_eq!(of(&[id, b"Q."].concat()), Ok(shown.into()), "{}", id.escape_ascii());
+        }
+        // Instances: by a call, with state; as Python 2 makes them; a class of its own with items and pairs.
+        assert_eq!(
+            of(b"cm\nD\n(K\x01tR}U\x01aK\x02sb."),
+            Ok(json!({"instance of": "m.D", "arguments": [1], "state": {"a": 2}}))
+        );
+        assert_eq!(
+            of(b"ccopy_reg\n_reconstructor\n(cm\nD\nc__builtin__\nobject\nNtR."),
+            Ok(json!({"instance of": "m.D"}))
+        );
+        assert_eq!(of(b"cm\nD\n)\x81(K\x01K\x02e."), Ok(json!({"instance of": "m.D", "items": [1, 2]})));
+        assert_eq!(of(b"cm\nD\n)\x81K\x01K\x02s."), Ok(json!({"instance of": "m.D", "pairs": {"1": 2}})));
+        assert_eq!(of(b"}(K\x01NU\x011Nu."), Ok(json!({"1": null, "1'": null})));
+        assert!(of(b"garbage").is_err());
     }
 
     /// A list that contains itself ten times in each of ten levels has 10^10 values when it is unfolded.

@@ -7,7 +7,7 @@ use runzeo::ids::Tid;
 use runzeo::storage::file::{FileStorage, FileStorageOptions};
 use runzeo::storage::prelude::*;
 
-use crate::files::{fixtures, json, made, run};
+use crate::files::{fixtures, json, made, run, zeofs};
 
 /// Transactions and records are those that the storage itself iterates over.
 #[test]
@@ -78,6 +78,34 @@ fn options_choose_transactions_and_records() {
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
+    }
+}
+
+/// Of objects that ZODB 3.8 to 6 have written, in the dump, of one object, and over the network.
+#[test]
+fn states_are_shown_as_data() {
+    for (environment, file) in fixtures() {
+        let (dump, status) = json("dump", &["--state"], &file);
+        assert_eq!(status, 0, "{environment}");
+        let mut texts = 0;
+        for record in dump.iter().filter(|line| line["kind"] == "record") {
+            let (state, data_pos) = (record.get("state"), &record["data_pos"]);
+            assert_eq!(state.is_some(), !data_pos.is_null(), "{environment}: {record}");
+            assert!(record.get("state_damage").is_none(), "{environment}: {record}");
+            texts += u32::from(state.is_some_and(|state| state["data"].is_string()));
+        }
+        assert!(texts > 5, "{environment}: {texts}");
+        // The states of the revisions of one object are those of its records in the dump, the newest first.
+        let output = zeofs(&["oid", "--json", "-s", "--no-path", file.to_str().unwrap(), "0"]);
+        let lines: Vec<serde_json::Value> = String::from_utf8(output.0)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let of_oid = lines.iter().filter(|line| line["kind"] == "revision").map(|line| line.get("state"));
+        let root = |line: &&serde_json::Value| line["kind"] == "record" && line["oid"] == "0000000000000000";
+        let of_dump = dump.iter().filter(root).map(|line| line.get("state"));
+        assert!(of_oid.eq(of_dump.rev()), "{environment}");
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use getopts::{Matches, Options};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::dump::view::{insert_state, print_state};
 use super::refs::why;
 use super::selection::{OpenedFile, oid_argument};
 use super::served::names::{self, Names};
@@ -17,7 +18,7 @@ use crate::commands::progress::Progress;
 use crate::commands::subcommand::{FINDINGS, Subcommand, Trouble};
 use crate::inspect::objects::{Newest, RecordWalk};
 use crate::inspect::path::from_root;
-use crate::inspect::record::class_of;
+use crate::inspect::record::{class_of, plain};
 use crate::inspect::show;
 use crate::inspect::walk::{FoundRecord, Walk};
 use crate::storage::StorageError;
@@ -31,6 +32,7 @@ One object (OID in hexadecimal): its revisions with their transactions, what its
 newest record refers to, which objects refer to it, and the shortest way to it
 from the root object.
 
+  -s, --state       the state of each revision, too, as data, cut if it is large
   -n, --max N       print at most N of each, and their number (default: 100)
       --no-path     do not look for a way from the root, which reads the file
                     once for each step
@@ -46,7 +48,11 @@ Exit status: 0 the object is there and reachable (with --no-path: is there);
 
 fn options(options: &mut Options) {
     names::options(options);
-    options.optopt("n", "max", "", "").optflag("", "no-path", "").optflag("", "json", "");
+    options
+        .optopt("n", "max", "", "")
+        .optflag("s", "state", "")
+        .optflag("", "no-path", "")
+        .optflag("", "json", "");
 }
 
 /// What is found of the object.
@@ -103,7 +109,8 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     if let Some(progress) = &mut progress {
         progress.end();
     }
-    let report = Report { file: &file, newest: &newest, oid, max, is_json: matches.opt_present("json") };
+    let (is_json, with_states) = (matches.opt_present("json"), matches.opt_present("state"));
+    let report = Report { file: &file, newest: &newest, oid, max, is_json, with_states };
     if !report.is_json {
         writeln!(out, "{}", file_line(&file))?;
     }
@@ -121,16 +128,31 @@ struct Report<'a> {
     oid: Oid,
     max: usize,
     is_json: bool,
+    with_states: bool,
 }
 
 impl Report<'_> {
     fn class(&self, record: &FoundRecord) -> Result<String, Trouble> {
+        Ok(self.data(record)?.map_or_else(|_| "?".into(), |data| class_of(&data)))
+    }
+
+    /// The data of a record, or why it cannot be read.
+    fn data(&self, record: &FoundRecord) -> Result<Result<Vec<u8>, String>, Trouble> {
         let mut data = Vec::new();
         match self.file.data.data_of(record.pos, &record.header, record.back, &mut data) {
-            Ok(_) => Ok(class_of(&data)),
-            Err(StorageError::Corrupt { .. }) => Ok("?".into()),
+            Ok(_) => Ok(Ok(data)),
+            Err(StorageError::Corrupt { what, .. }) => Ok(Err(what)),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The state of a revision, or why it cannot be read. `None`: it is not wanted, or there is none.
+    fn state(&self, record: &FoundRecord) -> Result<Option<Result<Value, String>>, Trouble> {
+        if !self.with_states || record.is_gone() {
+            return Ok(None);
+        }
+        let state = |data: Vec<u8>| plain(&data).and_then(|data| show::state(&data));
+        Ok(Some(self.data(record)?.and_then(state)))
     }
 
     fn revisions(&self, out: &mut dyn Write, revisions: &[FoundRecord]) -> Result<(), Trouble> {
@@ -153,6 +175,7 @@ impl Report<'_> {
                 (len, _) => format!("{} bytes", grouped(len)),
             };
             let class = if record.is_gone() { String::new() } else { self.class(record)? };
+            let state = self.state(record)?;
             if self.is_json {
                 let mut value = json!({
                     "kind": "revision",
@@ -168,6 +191,9 @@ impl Report<'_> {
                     fields.insert("pos".into(), pos.into());
                     fields.insert("back".into(), (*back).into());
                 }
+                if let (Some(state), Some(fields)) = (&state, value.as_object_mut()) {
+                    insert_state(fields, state);
+                }
                 writeln!(out, "{value}")?;
                 continue;
             }
@@ -177,6 +203,9 @@ impl Report<'_> {
             let place = shown_pos.map_or_else(String::new, |pos| format!("  at {pos}"));
             write!(out, "    {time}  {}{place}  {kind}  {class}", header.tid)?;
             writeln!(out, "  user \"{user}\", description \"{description}\"")?;
+            if let Some(state) = &state {
+                print_state(out, state)?;
+            }
         }
         self.more(out, count)
     }

@@ -38,6 +38,7 @@ where it is, and what follows it, too.
   -c, --class NAME  only records of this class, or of a module or package; may
                     be repeated
   -r, --refs        the objects that each record refers to, too
+  -s, --state       the state of each object, too, as data, cut if it is large
   -b, --blobs DIR   the sizes of blobs, too, which are in this directory
   -C, --configure CONF  FILE is a storage of this configuration
       --json        a JSON object for each transaction, record and damage
@@ -52,14 +53,19 @@ Exit status: 0 done; 1 FILE cannot be read; 2 the command line is wrong;
 fn options(options: &mut Options) {
     selection::options(options);
     names::options(options);
-    options.optflag("r", "refs", "").optopt("b", "blobs", "", "").optflag("", "json", "");
+    options
+        .optflag("r", "refs", "")
+        .optflag("s", "state", "")
+        .optopt("b", "blobs", "", "")
+        .optflag("", "json", "");
 }
 
 fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let selection = Selection::of(matches)?;
     let source = names::source(matches)?;
     let blobs = matches.opt_str("blobs").map(|dir| BlobDir::open(Path::new(&dir), true)).transpose()?;
-    let choice = Choice { selection, with_references: matches.opt_present("refs"), blobs };
+    let (with_references, with_states) = (matches.opt_present("refs"), matches.opt_present("state"));
+    let choice = Choice { selection, with_references, with_states, blobs };
     let is_json = matches.opt_present("json");
     let file = match source {
         Subject::File(name) => OpenedFile::open(&name)?,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::super::selection::Selection;
 use super::super::text::{oid_repr, shown, timestamp};
@@ -21,6 +21,7 @@ use crate::storage::{BlobDir, TransactionMeta};
 pub struct Choice {
     pub selection: Selection,
     pub with_references: bool,
+    pub with_states: bool,
     pub blobs: Option<Arc<BlobDir>>,
 }
 
@@ -44,6 +45,7 @@ pub struct RecordView {
     class: Option<String>,
     len: usize,
     refs: Option<Result<Vec<Oid>, String>>,
+    state: Option<Result<Value, String>>,
     /// The length of the blob's file, or why there is none.
     blob: Option<Result<u64, String>>,
     /// Why the back-pointer leads nowhere.
@@ -65,13 +67,14 @@ impl Choice {
             let mut oids = Vec::new();
             references(&data, &mut oids).map(|()| oids)
         });
+        let state = (self.with_states && has_data).then(|| show::state(&data));
         let blob = self
             .blobs
             .as_ref()
             .filter(|_| is_blob(&data))
             .map(|blobs| blobs.load(oid, tid).map(|blob| blob.len).map_err(|error| error.to_string()));
         let class = key.map(|key| class_text(&key));
-        Some(RecordView { oid, tid, place: None, has_data, class, len, refs, blob, lost: None })
+        Some(RecordView { oid, tid, place: None, has_data, class, len, refs, state, blob, lost: None })
     }
 }
 
@@ -141,15 +144,39 @@ pub fn print_record(out: &mut dyn Write, is_json: bool, tid: Tid, view: &RecordV
     }
     writeln!(out)?;
     match &view.refs {
-        None => Ok(()),
-        Some(Err(why)) => writeln!(out, "        no references can be read: {why}"),
-        Some(Ok(oids)) if oids.is_empty() => Ok(()),
+        None => {}
+        Some(Err(why)) => writeln!(out, "        no references can be read: {why}")?,
+        Some(Ok(oids)) if oids.is_empty() => {}
         Some(Ok(oids)) => {
             write!(out, "        refers to")?;
             oids.iter().try_for_each(|oid| write!(out, " {}", oid_repr(*oid)))?;
-            writeln!(out)
+            writeln!(out)?;
         }
     }
+    view.state.as_ref().map_or(Ok(()), |state| print_state(out, state))
+}
+
+/// Prints the state of an object as indented JSON.
+pub fn print_state(out: &mut dyn Write, state: &Result<Value, String>) -> io::Result<()> {
+    match state {
+        Err(why) => {
+            writeln!(out, "        the state cannot be read: {}", one_line(500, format_args!("{why}")))
+        }
+        Ok(state) => {
+            let lines = format!("{state:#}");
+            lines
+                .lines()
+                .try_for_each(|line| writeln!(out, "        {}", one_line(2000, format_args!("{line}"))))
+        }
+    }
+}
+
+/// Adds the state of an object, or why there is none.
+pub fn insert_state(fields: &mut Map<String, Value>, state: &Result<Value, String>) {
+    match state {
+        Ok(state) => fields.insert("state".into(), state.clone()),
+        Err(why) => fields.insert("state_damage".into(), why.as_str().into()),
+    };
 }
 
 /// The fields of a transaction for programs.
@@ -197,6 +224,9 @@ fn record_json(tid: Tid, view: &RecordView) -> Value {
         }
         Some(Err(why)) => _ = fields.insert("refs_damage".into(), why.as_str().into()),
         None => {}
+    }
+    if let Some(state) = &view.state {
+        insert_state(fields, state);
     }
     match &view.blob {
         Some(Ok(len)) => _ = fields.insert("blob".into(), (*len).into()),

@@ -32,14 +32,17 @@ of them; and references to objects that are not there. NAME is the name of the
 database in references: of <zodb_db NAME>. A pack sees one database alone: let
 it keep garbage (pack-gc false), and use this.
 
-  -d, --days N       keep what was written in the last N days, and what that
-                     refers to (default: 1)
-  -i, --ignore NAME  pass over references to this database, which is gone
-      --delete       delete the objects; the next pack removes them
-  -n, --max N        print at most N classes and references (default: 20)
-      --json         a JSON object for each such object and reference, then one
-                     for each database
-      --help         print this
+  -d, --days N          keep what was written in the last N days, and what that
+                        refers to (default: 1)
+  -C, --configure CONF  a configuration of runzeo, with storages
+      --read NAME=FILE  of the server of NAME: read this file of it, and fetch
+                        only the rest
+  -i, --ignore NAME     pass over references to this database, which is gone
+      --delete          delete the objects; the next pack removes them
+  -n, --max N           print at most N classes and references (default: 20)
+      --json            a JSON object for each such object and reference, then
+                        one for each database
+      --help            print this
 
 References of all revisions that are still in a file count, so that an undo can
 bring nothing back that is gone: pack before. Weak references do not count.
