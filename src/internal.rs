@@ -7,6 +7,7 @@ pub mod backup {
     pub mod replace {
         pub use crate::backup::replace::{Replaced, Replacement};
     }
+    pub use crate::backup::zstd::ZstdReader;
     pub mod repository {
         pub use crate::backup::repository::create::{CreateOptions, Created, Source, create};
         pub use crate::backup::repository::error::BackupError;
@@ -154,6 +155,8 @@ pub mod exceptions {
 pub mod inspect {
     pub use crate::inspect::check::{Check, CheckOptions};
     pub use crate::inspect::data_file::DataFile;
+    pub use crate::inspect::garbage::{Member, Search};
+    pub use crate::inspect::show::state;
     pub use crate::inspect::stats::Count;
 }
 

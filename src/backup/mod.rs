@@ -21,4 +21,4 @@ mod pieces;
 pub mod replace;
 pub mod repository;
 pub mod repozo;
-mod zstd;
+pub mod zstd;

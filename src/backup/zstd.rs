@@ -82,6 +82,12 @@ mod tests {
     }
 
     #[test]
+    fn frames_of_others_are_read() {
+        let frame = b"\x28\xb5\x2f\xfd\x20\x05\x29\x00\x00hello";
+        assert_eq!(read(&[&frame[..], frame].concat()).unwrap(), b"hellohello");
+    }
+
+    #[test]
     fn what_is_damaged_has_a_kind() {
         let whole = compressed(&inputs().last().unwrap());
         for len in [1, 5, 100, whole.len() / 2, whole.len() - 1] {

@@ -1,15 +1,17 @@
 //! Repositories of backups: any bytes as a data file come back as they were; as what a repository holds, they are
 //! refused, or yield no more than they have.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use runzeo::ids::Tid;
+use runzeo::internal::backup::ZstdReader;
 use runzeo::internal::backup::repository::{Manifest, join, split};
 use runzeo::internal::inspect::DataFile;
 
 const MAGIC_LEN: u64 = 4;
+const CONTENT_MAX: u64 = 1 << 20;
 
 pub fn run(data: &[u8]) {
     let _ = Manifest::parse(data);
@@ -20,6 +22,16 @@ pub fn run(data: &[u8]) {
     let _ = join(&mut content, &mut pointers, MAGIC_LEN, Tid(u64::MAX), &mut out);
     assert!(out.0 <= len, "{} bytes of {len}", out.0);
     there_and_back(data);
+    decompress(data);
+}
+
+/// The file of an object: any bytes are read to their end, or refused, and only as far as is wanted.
+fn decompress(data: &[u8]) {
+    let mut content = Vec::new();
+    if let Ok(reader) = ZstdReader::new(data) {
+        let _ = reader.take(CONTENT_MAX).read_to_end(&mut content);
+    }
+    assert!(content.len() as u64 <= CONTENT_MAX);
 }
 
 /// What is a data file comes back as it was, also if it is damaged.
@@ -53,5 +65,6 @@ impl Write for Counted {
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
-    super::data_files("Data.fs")
+    let frame = b"\x28\xb5\x2f\xfd\x20\x05\x29\x00\x00hello";
+    super::data_files("Data.fs").into_iter().chain([frame.to_vec(), [&frame[..], frame].concat()]).collect()
 }
