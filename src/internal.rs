@@ -16,8 +16,9 @@ pub mod backup {
         pub use crate::backup::repository::prune::{Pruned, prune};
         pub use crate::backup::repository::restore::{RestoreOptions, Restored, Target, restore};
         pub use crate::backup::repository::retention::Retention;
+        pub use crate::backup::repository::sent::SendRecords;
         pub use crate::backup::repository::split::split;
-        pub use crate::backup::repository::stream::{Streamed, receive, send};
+        pub use crate::backup::repository::stream::{Sending, Streamed, receive, send};
         pub use crate::backup::repository::verify::{Verified, verify};
         pub use crate::backup::repository::{ProgressListener, Repository};
     }
@@ -113,7 +114,7 @@ pub mod commands {
 
 pub mod config {
     pub use crate::config::{
-        Config, FileStorageConfig, Invocation, Location, NamedStorage, StorageConfig, ZeoConfig,
+        Config, FileStorageConfig, Invocation, Location, NamedStorage, SendConfig, StorageConfig, ZeoConfig,
     };
 
     /// The command line of `runzeo` itself, which adds no kinds of storage.

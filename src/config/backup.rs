@@ -20,6 +20,17 @@ pub struct BackupConfig {
     pub rate_max: Option<u64>,
     /// What a prune after each backup of the schedule keeps. `None`: everything.
     pub retention: Option<Retention>,
+    /// Where the backups go from there.
+    pub send: Option<SendConfig>,
     /// Where the section begins, for messages.
     pub location: Location,
+}
+
+/// How backups get to another place.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SendConfig {
+    /// For `/bin/sh -c`; a stream of `zeobackup send` is its standard input.
+    pub command: String,
+    /// It is killed if it takes nothing, or does not end, for this long.
+    pub timeout: Duration,
 }

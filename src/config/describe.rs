@@ -96,6 +96,10 @@ fn describe_backup(backup: &BackupConfig) -> String {
         let kept = kept.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));
         add(format_args!("keeps {}", kept.collect::<Vec<_>>().join(", ")));
     }
+    if let Some(send) = &backup.send {
+        let timeout = Unit::Seconds.show(send.timeout.as_secs());
+        add(format_args!("sent with '{}', given up after {timeout} without progress", send.command));
+    }
     text
 }
 

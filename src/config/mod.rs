@@ -30,7 +30,7 @@ use crate::server::limits::Limits;
 use crate::wire::protocol::Greeting;
 
 pub use assemble::{Invocation, authentication_of, from_command_line, storages_of};
-pub use backup::BackupConfig;
+pub use backup::{BackupConfig, SendConfig};
 pub use databases::{Databases, NamedDatabase, databases_of};
 pub use files::files;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use runzeo::internal::backup::repository::Retention;
 use runzeo::internal::base::address::Address;
 use runzeo::internal::config::{
-    Config, FileStorageConfig, Invocation, Location, NamedStorage, StorageConfig, ZeoConfig,
+    Config, FileStorageConfig, Invocation, Location, NamedStorage, SendConfig, StorageConfig, ZeoConfig,
     from_command_line,
 };
 use runzeo::internal::logging::{
@@ -157,6 +157,8 @@ fn every_key() {
           keep-daily 2
           keep-weekly 3
           keep-monthly 4
+          command ssh elsewhere 'cat >$$HOME/backup'
+          command-timeout 90
         </backup>
         <eventlog>
           level debug
@@ -239,6 +241,8 @@ fn every_key() {
     assert_eq!(backup.schedule, Some("weekly mon 04:30".parse().unwrap()));
     assert_eq!((backup.continuous, backup.rate_max), (Some(Duration::from_secs(120)), Some(1 << 20)));
     assert_eq!(backup.retention, Some(Retention { last: 1, daily: 2, weekly: 3, monthly: 4 }));
+    let command = "ssh elsewhere 'cat >$HOME/backup'".into();
+    assert_eq!(backup.send, Some(SendConfig { command, timeout: Duration::from_secs(90) }));
     let file = FileSetup {
         path: "zeo.log".into(),
         rotation: Rotation::Time { when: When::Weekday(6), interval: 2, old_files: 3 },

@@ -12,9 +12,9 @@ use crate::support::storage::{commit, open};
 use runzeo::ids::Tid;
 use runzeo::storage::prelude::*;
 
-const FILE: &str = "<filestorage 1>\npath Data.fs\n</filestorage>";
+pub const FILE: &str = "<filestorage 1>\npath Data.fs\n</filestorage>";
 
-fn zeobackup(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
+pub fn zeobackup(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_zeobackup"))
         .current_dir(dir)
         .args(arguments)
@@ -25,7 +25,7 @@ fn zeobackup(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// A repository in the directory, of an empty database.
-fn with_repository(dir: &Path) {
+pub fn with_repository(dir: &Path) {
     fs::write(dir.join("Data.fs"), "FS30").expect("a file");
     assert_eq!(zeobackup(dir, &["create", "-q", "-r", "repo", "-f", "Data.fs"]).0, 0);
 }
@@ -41,7 +41,7 @@ fn backups(server: &Server) -> Vec<String> {
     names
 }
 
-fn wait_for(server: &Server, what: &str, is_so: impl Fn() -> bool) {
+pub fn wait_for(server: &Server, what: &str, is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {}", server.talk());

@@ -24,6 +24,7 @@ mod pack_status;
 mod permissions;
 mod quiet;
 mod scrub;
+mod sent_backups;
 mod sessions;
 mod short_of_memory;
 mod slow_merge;

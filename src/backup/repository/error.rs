@@ -16,6 +16,8 @@ pub enum BackupError {
     NoRepository { path: PathBuf, why: String },
     /// What was asked for is not in the repository.
     NotThere(String),
+    /// A stream leaves out what the receiver does not have.
+    LeftOut(String),
     /// Something in the repository is damaged.
     Damaged(String),
     /// The run was to end early.
@@ -40,7 +42,9 @@ impl fmt::Display for BackupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BackupError::NoRepository { path, why } => write!(f, "{}: {why}", path.display()),
-            BackupError::NotThere(what) | BackupError::Damaged(what) => f.write_str(what),
+            BackupError::NotThere(what) | BackupError::LeftOut(what) | BackupError::Damaged(what) => {
+                f.write_str(what)
+            }
             BackupError::Cancelled => f.write_str("cancelled"),
             BackupError::Storage(error) => error.fmt(f),
             BackupError::Replace(error) => error.fmt(f),

@@ -239,6 +239,27 @@ impl Database {
     }
 }
 
+/// A line of JSON, and a second one with its SHA-256 sum. The value has only what JSON has: numbers and texts.
+pub fn with_sum(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
+    let sum = ObjectId::of(&bytes);
+    bytes.extend_from_slice(format!("\n\"{sum}\"\n").as_bytes());
+    bytes
+}
+
+/// The first line, if its sum is that of the second one.
+pub fn without_sum(bytes: &[u8]) -> Result<&[u8], String> {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let (Some(text), Some(sum), Some([]), None) = (lines.next(), lines.next(), lines.next(), lines.next())
+    else {
+        return Err("is damaged: it has not two lines".into());
+    };
+    if sum != format!("\"{}\"", ObjectId::of(text)).as_bytes() {
+        return Err("is damaged: its sum in the second line is another one".into());
+    }
+    Ok(text)
+}
+
 impl Manifest {
     /// A backup of these databases.
     pub fn new(made: &Stamp, databases: Vec<Database>) -> Manifest {
@@ -248,24 +269,12 @@ impl Manifest {
 
     /// The file.
     pub fn to_bytes(&self) -> Vec<u8> {
-        // Numbers and texts: there is nothing in it that JSON does not have.
-        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
-        let sum = ObjectId::of(&bytes);
-        bytes.extend_from_slice(format!("\n\"{sum}\"\n").as_bytes());
-        bytes
+        with_sum(self)
     }
 
     /// From the file. The error says what is wrong, without its name.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, String> {
-        let mut lines = bytes.split(|byte| *byte == b'\n');
-        let (Some(text), Some(sum), Some([]), None) =
-            (lines.next(), lines.next(), lines.next(), lines.next())
-        else {
-            return Err("is damaged: it has not two lines".into());
-        };
-        if sum != format!("\"{}\"", ObjectId::of(text)).as_bytes() {
-            return Err("is damaged: its sum in the second line is another one".into());
-        }
+        let text = without_sum(bytes)?;
         #[derive(Deserialize)]
         struct Format {
             format: u32,
@@ -276,10 +285,20 @@ impl Manifest {
             return Err(format!("has format {format}: a newer program has made it"));
         }
         let manifest: Manifest = serde_json::from_slice(text).map_err(unreadable)?;
-        match manifest.databases.iter().find_map(Database::flaw) {
+        match manifest.flaw() {
             Some(flaw) => Err(format!("contradicts itself: {flaw}")),
             None => Ok(manifest),
         }
+    }
+
+    /// What does not agree.
+    pub fn flaw(&self) -> Option<String> {
+        self.databases.iter().find_map(Database::flaw)
+    }
+
+    /// Of all databases.
+    pub fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.databases.iter().flat_map(|database| &database.segments)
     }
 
     /// The database of this name.

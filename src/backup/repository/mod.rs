@@ -6,6 +6,7 @@
 //! backups/TIME.json        one backup: for each database the segments of its file. Written last, whole and durable
 //! backups/TIME.until-next.json   the same; removed when there is a later one
 //! objects/ab/abcdef….KIND  the content of segments and blobs, under the SHA-256 sum of what they contain
+//! sent/ID.json             the last backup that a command has sent; `ID.under-way.json` the one that it is sending
 //! tmp/                     what a run is writing; emptied by the next one
 //! ```
 //!
@@ -18,7 +19,7 @@
 //! - `manifest`: what a backup consists of
 //! - `create`: makes a backup; `known`, `blobs`: what of the blobs is there already, and the rest
 //! - `restore`, `verify`, `prune` (with `retention`)
-//! - `stream`: backups on their way to a repository on another machine
+//! - `stream`: backups on their way to a repository on another machine; `sent`: what has arrived there
 //!
 //! Always true: an object is complete and durable before a backup that needs it has a name. What is in `backups` and
 //! `objects` is never changed, only added and, by a prune, removed: the backups first. So a run that is stopped at any
@@ -44,6 +45,7 @@ pub mod prune;
 mod read_ahead;
 pub mod restore;
 pub mod retention;
+pub mod sent;
 pub mod split;
 pub mod stream;
 pub mod verify;
@@ -60,6 +62,7 @@ const OWN_PREFIX: &str = "zeobackup.";
 const LOCK: &str = "zeobackup.lock";
 const BACKUPS: &str = "backups";
 const OBJECTS: &str = "objects";
+const SENT: &str = "sent";
 const TMP: &str = "tmp";
 /// Upper bound on the bytes of a manifest: some 5 million segments.
 const MANIFEST_LEN_MAX: u64 = 2 << 30;
@@ -217,7 +220,9 @@ impl Repository {
         self.write_whole(&name, |out| out.write_all(&bytes))
             .map_err(BackupError::io(format!("writing {}", path.display())))?;
         for former in self.backups()? {
-            if former < *stamp && former.stay() == Stay::UntilNext && self.is_replaced(&former, manifest)? {
+            // The same backup, which is kept now, has arrived before.
+            let is_before = former < *stamp || former == *stamp && stamp.stay() == Stay::Kept;
+            if is_before && former.stay() == Stay::UntilNext && self.is_replaced(&former, manifest)? {
                 let path = self.manifest_path(&former);
                 let doing = BackupError::io(format!("removing {}", path.display()));
                 self.media.remove(&path).map_err(doing)?;

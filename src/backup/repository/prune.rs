@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::error::{BackupError, Result};
 use super::known::for_each;
-use super::manifest::Stamp;
+use super::manifest::{Segment, Stamp};
 use super::object::{ObjectId, ObjectKind};
 use super::retention::Retention;
+use super::sent::{self, SendProgress};
 use super::verify::verify;
 use super::{BACKUPS, OBJECTS, ProgressListener, Repository};
 
@@ -35,7 +36,8 @@ pub fn prune(
     let mut kept: Vec<Stamp> = groups.values().flat_map(|group| retention.kept(group)).cloned().collect();
     kept.sort();
     let removed: Vec<Stamp> = stamps.iter().filter(|stamp| !kept.contains(stamp)).cloned().collect();
-    let needed = needed(repository, &kept)?;
+    let mut needed = needed(repository, &kept)?;
+    add_needed_to_send(repository, &mut needed)?;
     if !is_trial && !removed.is_empty() {
         for newest in groups.values().filter_map(|group| group.last()) {
             verify_newest(repository, newest, listener)?;
@@ -90,22 +92,40 @@ fn verify_newest(repository: &Repository, newest: &Stamp, listener: &dyn Progres
 fn needed(repository: &Repository, stamps: &[Stamp]) -> Result<HashSet<u64>> {
     let mut needed = HashSet::new();
     for stamp in stamps {
-        add_needed(repository, stamp, &mut needed).map_err(|error| unknown(stamp, error))?;
+        let added = repository.manifest(stamp).and_then(|manifest| {
+            manifest.segments().try_for_each(|it| add_needed(repository, it, &mut needed))
+        });
+        added.map_err(|error| unknown(stamp, error))?;
     }
     Ok(needed)
 }
 
-fn add_needed(repository: &Repository, stamp: &Stamp, needed: &mut HashSet<u64>) -> Result<()> {
-    let manifest = repository.manifest(stamp)?;
-    for segment in manifest.databases.iter().flat_map(|database| &database.segments) {
-        needed.extend([segment.data.short(), segment.pointers.short()]);
-        let Some(list) = segment.blobs.list else { continue };
-        if needed.insert(list.short()) {
-            for_each(repository, segment, &mut |(_, content)| {
-                needed.extend(content.map(|content| content.id.short()));
-                Ok(())
-            })?;
+/// A backup that is being sent is read without a lock, and may have been replaced or removed. The lists of blobs of the
+/// last one that has arrived say which blobs need not be sent again.
+fn add_needed_to_send(repository: &Repository, needed: &mut HashSet<u64>) -> Result<()> {
+    for (progress, sent) in sent::all(repository)? {
+        for segment in sent.manifest.segments() {
+            match progress {
+                SendProgress::Arrived => needed.extend(segment.blobs.list.map(|list| list.short())),
+                SendProgress::UnderWay => match add_needed(repository, segment, needed) {
+                    // What was begun may be of a server that has ended long ago.
+                    Err(BackupError::Damaged(_)) => {}
+                    other => other?,
+                },
+            }
         }
+    }
+    Ok(())
+}
+
+fn add_needed(repository: &Repository, segment: &Segment, needed: &mut HashSet<u64>) -> Result<()> {
+    needed.extend([segment.data.short(), segment.pointers.short()]);
+    let Some(list) = segment.blobs.list else { return Ok(()) };
+    if needed.insert(list.short()) {
+        for_each(repository, segment, &mut |(_, content)| {
+            needed.extend(content.map(|content| content.id.short()));
+            Ok(())
+        })?;
     }
     Ok(())
 }

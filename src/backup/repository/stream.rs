@@ -16,13 +16,15 @@ use std::path::Path;
 
 use super::error::{BackupError, Result};
 use super::known::for_each;
-use super::manifest::{Manifest, Stamp};
+use super::manifest::{Manifest, Segment, Stamp};
 use super::object::{ObjectId, ObjectKind, sum_of_file};
 use super::writing::Writing;
 use super::{MANIFEST_LEN_MAX, Repository};
 use crate::storage::media::{Access, Appending, Reading};
 
 const FIRST_LINE: &str = "zeobackup stream 1";
+/// The exit status of a receiver that lacks what the stream leaves out: everything has to be sent.
+pub const LEFT_OUT_STATUS: u8 = 3;
 /// Upper bound on the bytes of a line.
 const LINE_LEN_MAX: u64 = 200;
 
@@ -42,35 +44,121 @@ pub fn send(
     since: Option<&Stamp>,
     out: &mut dyn Write,
 ) -> Result<Streamed> {
-    let writing = || BackupError::io("writing the stream");
-    let mut there = BTreeSet::new();
-    if let Some(since) = since {
-        there = objects_of(repository, &repository.manifest(since)?)?;
-    }
-    let mut sent = Streamed::default();
-    writeln!(out, "{FIRST_LINE}").map_err(writing())?;
+    let since = since.map(|since| repository.manifest(since)).transpose()?;
+    let mut sending = Sending::begin(repository, since, out)?;
     for stamp in stamps {
-        for (kind, id) in objects_of(repository, &repository.manifest(stamp)?)? {
-            if there.insert((kind, id)) {
-                let path = repository.object_path(kind, &id);
-                sent.len += send_file(repository, &path, "object", out)?;
-                sent.objects += 1;
+        sending.backup(stamp, repository.manifest(stamp)?)?;
+    }
+    sending.end()
+}
+
+/// A stream that is being written.
+pub struct Sending<'a> {
+    repository: &'a Repository,
+    out: &'a mut dyn Write,
+    /// What the receiver has. Of blobs only what is in lists that were read.
+    there: BTreeSet<(ObjectKind, ObjectId)>,
+    /// The last backup that the receiver has.
+    former: Option<Manifest>,
+    sent: Streamed,
+}
+
+impl<'a> Sending<'a> {
+    /// Begins a stream for a receiver that has the backup `since`, which need not be in this repository any more.
+    pub fn begin(
+        repository: &'a Repository,
+        since: Option<Manifest>,
+        out: &'a mut dyn Write,
+    ) -> Result<Sending<'a>> {
+        writeln!(out, "{FIRST_LINE}").map_err(writing())?;
+        let there = since.iter().flat_map(Manifest::segments).flat_map(objects_of_segment).collect();
+        Ok(Sending { repository, out, there, former: since, sent: Streamed::default() })
+    }
+
+    /// Writes a backup, after what the receiver lacks of it.
+    pub fn backup(&mut self, stamp: &Stamp, manifest: Manifest) -> Result<()> {
+        for segment in manifest.segments() {
+            let list = segment.blobs.list.map(|list| (ObjectKind::BlobList, list));
+            // A receiver that has a list has its blobs.
+            if list.is_some_and(|list| !self.there.contains(&list)) {
+                self.read_lists_of_former(&manifest)?;
+                let mut blobs = Vec::new();
+                for_each(self.repository, segment, &mut |(_, content)| {
+                    blobs.extend(content.map(|content| content.id));
+                    Ok(())
+                })?;
+                for blob in blobs {
+                    self.object(ObjectKind::Blob, blob)?;
+                }
+            }
+            for (kind, id) in objects_of_segment(segment) {
+                self.object(kind, id)?;
             }
         }
-        send_file(repository, &repository.manifest_path(stamp), "backup", out)?;
-        sent.backups.push(stamp.clone());
+        let bytes = manifest.to_bytes();
+        writeln!(self.out, "backup {} {}", stamp.file_name(), bytes.len())
+            .and_then(|()| self.out.write_all(&bytes))
+            .map_err(writing())?;
+        self.sent.backups.push(stamp.clone());
+        self.former = Some(manifest);
+        Ok(())
     }
-    writeln!(out, "end").and_then(|()| out.flush()).map_err(writing())?;
-    Ok(sent)
+
+    /// Ends the stream.
+    pub fn end(self) -> Result<Streamed> {
+        writeln!(self.out, "end").and_then(|()| self.out.flush()).map_err(writing())?;
+        Ok(self.sent)
+    }
+
+    fn object(&mut self, kind: ObjectKind, id: ObjectId) -> Result<()> {
+        if self.there.insert((kind, id)) {
+            let path = self.repository.object_path(kind, &id);
+            self.sent.len += send_file(self.repository, &path, self.out)?;
+            self.sent.objects += 1;
+        }
+        Ok(())
+    }
+
+    /// Reads which blobs are in those lists of the former backup that this one does not have: they may be in its own.
+    fn read_lists_of_former(&mut self, manifest: &Manifest) -> Result<()> {
+        let Some(former) = self.former.take() else { return Ok(()) };
+        let lists: BTreeSet<_> = manifest.segments().filter_map(|segment| segment.blobs.list).collect();
+        let there = &mut self.there;
+        for segment in former.segments() {
+            if segment.blobs.list.is_none_or(|list| lists.contains(&list)) {
+                continue;
+            }
+            let read = for_each(self.repository, segment, &mut |(_, content)| {
+                there.extend(content.map(|content| (ObjectKind::Blob, content.id)));
+                Ok(())
+            });
+            match read {
+                // It is not known which blobs are there: they are sent again.
+                Err(BackupError::Damaged(_)) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn writing() -> impl FnOnce(io::Error) -> BackupError {
+    BackupError::io("writing the stream")
+}
+
+/// What a segment needs, without its blobs.
+fn objects_of_segment(segment: &Segment) -> impl Iterator<Item = (ObjectKind, ObjectId)> + use<> {
+    let list = segment.blobs.list.map(|list| (ObjectKind::BlobList, list));
+    [(ObjectKind::Data, segment.data), (ObjectKind::Pointers, segment.pointers)].into_iter().chain(list)
 }
 
 /// Everything that a backup needs.
 fn objects_of(repository: &Repository, manifest: &Manifest) -> Result<BTreeSet<(ObjectKind, ObjectId)>> {
     let mut found = BTreeSet::new();
-    for segment in manifest.databases.iter().flat_map(|database| &database.segments) {
-        found.extend([(ObjectKind::Data, segment.data), (ObjectKind::Pointers, segment.pointers)]);
-        let Some(list) = segment.blobs.list else { continue };
-        if found.insert((ObjectKind::BlobList, list)) {
+    for segment in manifest.segments() {
+        let is_read = segment.blobs.list.is_some_and(|list| found.contains(&(ObjectKind::BlobList, list)));
+        found.extend(objects_of_segment(segment));
+        if !is_read {
             for_each(repository, segment, &mut |(_, content)| {
                 found.extend(content.map(|content| (ObjectKind::Blob, content.id)));
                 Ok(())
@@ -81,13 +169,12 @@ fn objects_of(repository: &Repository, manifest: &Manifest) -> Result<BTreeSet<(
 }
 
 /// Returns the length of the file.
-fn send_file(repository: &Repository, path: &Path, what: &str, out: &mut dyn Write) -> Result<u64> {
+fn send_file(repository: &Repository, path: &Path, out: &mut dyn Write) -> Result<u64> {
     let reading = || BackupError::io(format!("reading {}", path.display()));
     let file = repository.media.open(path, Access::Read).map_err(reading())?;
     let len = file.len().map_err(reading())?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let writing = || BackupError::io("writing the stream");
-    writeln!(out, "{what} {name} {len}").map_err(writing())?;
+    writeln!(out, "object {name} {len}").map_err(writing())?;
     let copied = io::copy(&mut Reading::range(file, 0, len), out).map_err(writing())?;
     if copied < len {
         return Err(BackupError::Damaged(format!("{} became shorter while it was read", path.display())));
@@ -167,9 +254,9 @@ fn receive_object(
 fn receive_backup(writing: &mut Writing<'_>, stamp: &Stamp, bytes: &[u8]) -> Result<()> {
     let manifest = Manifest::parse(bytes).map_err(|what| wrong(&format!("backup {stamp} {what}")))?;
     let repository = writing.repository();
-    let segments = manifest.databases.iter().flat_map(|database| &database.segments);
     // The lists first: they tell of the blobs.
-    let lists = segments.filter_map(|segment| segment.blobs.list).map(|list| (ObjectKind::BlobList, list));
+    let lists =
+        manifest.segments().filter_map(|segment| segment.blobs.list).map(|list| (ObjectKind::BlobList, list));
     let lists: Vec<_> = lists.collect();
     require(writing, stamp, lists)?;
     let all = objects_of(repository, &manifest)?;
@@ -186,7 +273,7 @@ fn require(
 ) -> Result<()> {
     match objects.into_iter().find(|(kind, id)| !writing.has(*kind, id)) {
         None => Ok(()),
-        Some((kind, id)) => Err(BackupError::NotThere(format!(
+        Some((kind, id)) => Err(BackupError::LeftOut(format!(
             "backup {stamp} needs the object {id}{}, which is neither in the stream nor in {}: send without --since",
             kind.suffix(),
             writing.repository().path.display()

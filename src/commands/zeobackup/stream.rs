@@ -7,14 +7,15 @@ use getopts::{Matches, Options};
 use super::super::numbers::grouped;
 use super::super::subcommand::{Subcommand, Trouble};
 use super::repository::{self, Opening, counted, stamp_argument};
+use crate::backup::repository::error::BackupError;
 use crate::backup::repository::manifest::Stamp;
-use crate::backup::repository::stream::{Streamed, receive, send};
+use crate::backup::repository::stream::{LEFT_OUT_STATUS, Streamed, receive, send};
 
 pub(super) const SEND: Subcommand =
     Subcommand { name: "send", options: send_options, help: SEND_HELP, run: run_send };
 
 pub(super) const RECEIVE: Subcommand =
-    Subcommand { name: "receive", options: repository::options, help: RECEIVE_HELP, run: run_receive };
+    Subcommand { name: "receive", options: receive_options, help: RECEIVE_HELP, run: run_receive };
 
 const SEND_HELP: &str = "\
 -r REPOSITORY [options] [BACKUP...] | ssh HOST zeobackup receive -r REPOSITORY
@@ -37,15 +38,23 @@ already is passed over; every checksum is checked, and a backup gets its name
 when all of it is durable. The repository is made if it is missing.
 
   -r, --repository DIR    where backups are
+      --existing          make no repository: a share that is not mounted is an
+                          error
       --help              print this
 
-Exit status: 0 done; 1 not done, but what has arrived need not be sent again;
-2 the command line is wrong.
+Exit status: 0 done; 1 not done, but what has arrived need not be stored again;
+2 the command line is wrong; 3 the stream leaves out what is not there: send
+without --since.
 ";
 
 fn send_options(options: &mut Options) {
     repository::options(options);
     options.optopt("", "since", "", "");
+}
+
+fn receive_options(options: &mut Options) {
+    repository::options(options);
+    options.optflag("", "existing", "");
 }
 
 fn run_send(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
@@ -68,9 +77,16 @@ fn run_send(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
 }
 
 fn run_receive(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
-    let opened = repository::open(matches, Opening::Create)?;
+    let opening = if matches.opt_present("existing") { Opening::Change } else { Opening::Create };
+    let opened = repository::open(matches, opening)?;
     let mut from = BufReader::with_capacity(1 << 20, io::stdin().lock());
-    let Streamed { backups, objects, len } = receive(&opened.repository, &mut from)?;
+    let Streamed { backups, objects, len } = match receive(&opened.repository, &mut from) {
+        Err(error @ BackupError::LeftOut(_)) => {
+            eprintln!("Error: {error}");
+            return Ok(LEFT_OUT_STATUS);
+        }
+        received => received?,
+    };
     let objects = counted(objects, "object");
     writeln!(
         out,

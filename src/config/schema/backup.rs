@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use super::storages::{rate, schedule};
 use crate::backup::repository::retention::Retention;
-use crate::config::BackupConfig;
 use crate::config::zconfig::datatypes::{self, Bounds, Datatype, Unit, expand_user};
 use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section, quoted};
+use crate::config::{BackupConfig, SendConfig};
 
 /// Number of backups of a kind that are kept.
 static KEEP: Bounds = Bounds { unit: Unit::Count, least: 0, most: 100_000, or_none: false };
+/// Time without any progress after which a command is killed.
+static COMMAND_TIMEOUT: Bounds = Bounds { unit: Unit::Seconds, least: 1, most: 7 * 86_400, or_none: false };
+const COMMAND_TIMEOUT_DEFAULT: &str = "10m";
 const KEEP_KEYS: [&str; 4] = ["keep-last", "keep-daily", "keep-weekly", "keep-monthly"];
 
 pub static BACKUP: SectionType = SectionType {
@@ -21,6 +24,10 @@ pub static BACKUP: SectionType = SectionType {
         key("schedule", Datatype::Custom(|text| schedule(text).map(drop))).known(KnownTo::Own),
         key("continuous", Datatype::Custom(|text| interval(text).map(drop))).known(KnownTo::Own),
         key("max-rate", Datatype::Custom(|text| rate(text).map(drop))).known(KnownTo::Own),
+        key("command", Datatype::Any).known(KnownTo::Own),
+        key("command-timeout", Datatype::Bounded(&COMMAND_TIMEOUT))
+            .default(COMMAND_TIMEOUT_DEFAULT)
+            .known(KnownTo::Own),
         keep("keep-last"),
         keep("keep-daily"),
         keep("keep-weekly"),
@@ -41,6 +48,7 @@ pub fn backup(section: &Section) -> Result<BackupConfig, ConfigError> {
         continuous: section.get("continuous", interval)?,
         rate_max: section.get("max-rate", rate)?,
         retention: retention(section)?,
+        send: send(section)?,
         location: section.start.clone(),
     };
     if config.repository.as_os_str().is_empty() {
@@ -57,6 +65,25 @@ pub fn backup(section: &Section) -> Result<BackupConfig, ConfigError> {
         return Err(ConfigError::at(&value.location, message));
     }
     Ok(config)
+}
+
+fn send(section: &Section) -> Result<Option<SendConfig>, ConfigError> {
+    let timeout = section.get("command-timeout", |text| datatypes::bounded(text, &COMMAND_TIMEOUT))?;
+    let Some(command) = section.value("command") else {
+        return match section.value("command-timeout") {
+            Some(value) => Err(ConfigError::at(
+                &value.location,
+                "command-timeout is for the command that backups are sent with, which is not given",
+            )),
+            None => Ok(None),
+        };
+    };
+    if command.text.trim().is_empty() {
+        return Err(ConfigError::at(&command.location, "command: a command is needed"));
+    }
+    let default = || datatypes::bounded(COMMAND_TIMEOUT_DEFAULT, &COMMAND_TIMEOUT).ok().flatten();
+    let timeout = Duration::from_secs(timeout.flatten().or_else(default).unwrap_or(COMMAND_TIMEOUT.most));
+    Ok(Some(SendConfig { command: command.text.clone(), timeout }))
 }
 
 fn retention(section: &Section) -> Result<Option<Retention>, ConfigError> {

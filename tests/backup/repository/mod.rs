@@ -5,5 +5,6 @@ mod crash;
 mod damage;
 mod moments;
 mod program;
+mod sent;
 mod site;
 mod streams;

@@ -143,6 +143,10 @@ fn from_one_program_to_another() {
         command
     };
     assert!(program(&["create", "-q", "-r", "here", "-f", "Data.fs"]).status().unwrap().success());
+    let refused = program(&["receive", "--existing", "-r", "there"]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && said.contains("it is no repository"), "{said}");
+    assert!(!dir.path().join("there").exists());
     let mut sender = program(&["send", "-r", "here"]).spawn().unwrap();
     let stream = sender.stdout.take().unwrap();
     let received = program(&["receive", "-r", "there"]).stdin(stream).output().unwrap();

@@ -1,39 +1,42 @@
 //! The backups that the server makes by itself: `<backup>`.
 //!
-//! Each section has a thread of its own, so that a share that does not answer holds up no other backup. It opens the
-//! files by name, as the program `zeobackup` does, and needs nothing of the storages that are served.
+//! Each section has a thread of its own, and one more if what it makes is sent to another place ([`sending`]), so that
+//! a share that does not answer holds up no other backup. It opens the files by name, as the program `zeobackup` does,
+//! and needs nothing of the storages that are served.
 //!
 //! A backup of the schedule whose time passed while no server was running is made at once, and one that fails is tried
 //! again after a while. Continuous backups look at the lengths of the files: what was committed is backed up within the
 //! interval.
 
+mod attempt;
+mod command;
+mod sending;
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::backup::lock::{Exclusion, Locked, lock};
+use self::attempt::{Complaint, LOCK_WAIT, LogListener, RETRY, Reason, TARGET, hold};
+use self::sending::Sender;
+use crate::backup::lock::Exclusion;
+use crate::backup::repository::Repository;
 use crate::backup::repository::create::{CreateOptions, Created, Source, create};
 use crate::backup::repository::error::BackupError;
 use crate::backup::repository::manifest::{Stamp, Stay};
 use crate::backup::repository::prune::prune;
 use crate::backup::repository::retention::Retention;
-use crate::backup::repository::{ProgressListener, Repository};
 use crate::base::clock::{Stopwatch, TimeSource};
 use crate::config::{BackupConfig, Config, NamedDatabase, databases_of};
 use crate::process::priority::stand_back;
 use crate::server::stop_signal::StopSignal;
 use crate::storage::media::{Identity, Media, RealMedia};
 
-const TARGET: &str = "runzeo";
-/// Time until a backup of the schedule that has failed is tried again.
-const RETRY: Duration = Duration::from_secs(10 * 60);
 /// Longest wait without a look at the clock, which may have been changed.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// An error that stays the same is logged again after this time.
-const REMIND: Duration = Duration::from_secs(3600);
 
 /// The running threads.
 pub(super) struct Backups {
@@ -59,8 +62,23 @@ impl Backups {
                 time: time.clone(),
                 stop: backups.stop.clone(),
                 seen: Vec::new(),
-                complaint: None,
+                complaint: Complaint::default(),
+                made: None,
             };
+            if let Some(send) = &section.send {
+                let mut sender = Sender {
+                    repository: section.repository.clone(),
+                    send: send.clone(),
+                    names: found.databases.iter().map(|database| database.name.clone()).collect(),
+                    time: time.clone(),
+                    stop: backups.stop.clone(),
+                    complaint: Complaint::default(),
+                };
+                let (to_sender, made) = sync_channel(1);
+                keeper.made = Some(to_sender);
+                let run = move || sender.run(&made);
+                backups.threads.push(thread::Builder::new().name("backup-send".into()).spawn(run)?);
+            }
             backups.threads.push(thread::Builder::new().name("backup".into()).spawn(move || keeper.run())?);
         }
         Ok(backups)
@@ -84,8 +102,9 @@ struct Keeper {
     stop: Arc<StopSignal>,
     /// The files at the last backup.
     seen: Vec<Option<Identity>>,
-    /// The last error, and when it was logged.
-    complaint: Option<(String, Stopwatch)>,
+    complaint: Complaint,
+    /// Tells the sender of a new backup. One that was not taken yet says the same.
+    made: Option<SyncSender<()>>,
 }
 
 impl Keeper {
@@ -151,7 +170,9 @@ impl Keeper {
         match made {
             Ok(Some(())) => {
                 self.seen = files;
-                if self.complaint.take().is_some() {
+                // If there is no room, the sender has not begun yet.
+                let _ = self.made.as_ref().map(|made| made.try_send(()));
+                if self.complaint.is_over() {
                     log::info!(target: TARGET, "backup to {}: works again", self.config.repository.display());
                 }
                 true
@@ -166,15 +187,10 @@ impl Keeper {
     }
 
     fn complain(&mut self, what: &str) {
-        if let Some((last, since)) = &self.complaint
-            && last == what
-            && since.passed() < REMIND
-        {
-            return;
+        if self.complaint.is_new(what) {
+            let repository = self.config.repository.display();
+            log::error!(target: TARGET, "backup to {repository} failed: {what}. It is tried again");
         }
-        let repository = self.config.repository.display();
-        log::error!(target: TARGET, "backup to {repository} failed: {what}. It is tried again");
-        self.complaint = Some((what.into(), Stopwatch::start()));
     }
 
     /// `None`: the server stops.
@@ -183,14 +199,8 @@ impl Keeper {
         let begun = Stopwatch::start();
         // A share that is not mounted leaves an empty directory: no repository is made in it.
         let repository = Repository::open(Arc::new(RealMedia), path)?;
-        let _lock = match lock(&Repository::lock_path(path), Exclusion::All) {
-            Ok(Locked::Busy { holder }) => {
-                return Err(Reason(format!("the repository is in use by another run of zeobackup {holder}")));
-            }
-            Ok(Locked::Held(lock)) => Some(lock),
-            Ok(Locked::Impossible(_)) => None,
-            Err(error) => return Err(Reason(format!("the repository cannot be locked: {error}"))),
-        };
+        let held = hold(path, Exclusion::All, Some(LOCK_WAIT), &self.time, &self.stop)?;
+        let Some(_lock) = held else { return Ok(None) };
         let options = CreateOptions {
             sources: self.sources.clone(),
             rate_max: self.config.rate_max,
@@ -228,15 +238,6 @@ impl Keeper {
     }
 }
 
-/// Why a backup was not made.
-struct Reason(String);
-
-impl From<BackupError> for Reason {
-    fn from(error: BackupError) -> Reason {
-        Reason(error.to_string())
-    }
-}
-
 fn log_created(repository: &Path, created: &Created, stay: Stay, begun: Stopwatch) {
     let Created { stamp, is_new, databases, added, damage } = created;
     let path = repository.display();
@@ -253,20 +254,5 @@ fn log_created(repository: &Path, created: &Created, stay: Stay, begun: Stopwatc
     for database in databases.iter().filter(|database| database.missing_blobs() > 0 && stay == Stay::Kept) {
         let (name, missing) = (&database.name, database.missing_blobs());
         log::warn!(target: TARGET, "backup to {path}: {missing} blobs of storage '{name}' have no file");
-    }
-}
-
-/// Warnings go to the log.
-struct LogListener<'a> {
-    stop: &'a StopSignal,
-}
-
-impl ProgressListener for LogListener<'_> {
-    fn warning(&self, what: &str) {
-        log::warn!(target: TARGET, "backup: {what}");
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.stop.is_stopped()
     }
 }
