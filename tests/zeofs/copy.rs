@@ -13,9 +13,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::files::{Made, dir_in_memory, fixtures, json, made, zeofs};
+use crate::support::client::{RawClient, Speaks};
 use crate::support::process::{Server, free_address};
 use crate::support::pythons::python;
-use crate::support::storage::{commit, open, referring_to, transactions};
+use crate::support::storage::{commit, load, open, referring_to, transactions};
 
 /// Copies each file on stdin to one with `.python` at the end, as ZODB does.
 const SCRIPT: &str = r"
@@ -346,6 +347,41 @@ fn check_storages_of_a_configuration(made: &Made) {
     fs::write(conf, text).unwrap();
     let (text, status) = copy(&options, &with_blobs, Path::new("served"));
     assert!(status == Some(1) && text.contains("the protocol has no copies of blobs"), "{text}");
+}
+
+/// What a demo storage shows becomes one file: the base, and the changes behind it.
+#[test]
+fn a_demo_storage_becomes_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let base = open(&path("base.fs"));
+    let first =
+        commit(&base, &[(0, Tid::ZERO, &referring_to(&[1])), (1, Tid::ZERO, &referring_to(&[]))]).unwrap();
+    base.close().unwrap();
+    let here = dir.path().display();
+    let section = format!(
+        "<demostorage 1>\n<filestorage base>\npath {here}/base.fs\n</filestorage>\n\
+         <filestorage changes>\npath {here}/changes.fs\n</filestorage>\n</demostorage>\n"
+    );
+    // The changes are those of a server.
+    let server = Server::start_any("", &section, |_| {});
+    let (mut client, _) = RawClient::register(server.address, Speaks::Z5).unwrap();
+    let changed =
+        client.commit(&[(1, first.0, &referring_to(&[2])), (2, 0, &referring_to(&[]))]).unwrap().unwrap();
+    drop((client, server));
+
+    let conf = path("zeo.conf");
+    let in_memory = "<demostorage memory>\n<mappingstorage>\n</mappingstorage>\n</demostorage>\n";
+    fs::write(&conf, format!("<zeo>\naddress 1\n</zeo>\n{section}{in_memory}")).unwrap();
+    let options = ["-C", conf.to_str().unwrap()];
+    assert_eq!(copied(&options, Path::new("1"), &path("flat.fs"))["transactions"], 2);
+    let flat = open(&path("flat.fs"));
+    for (oid, serial) in [(0, first), (1, Tid(changed)), (2, Tid(changed))] {
+        assert_eq!(load(&flat, oid).unwrap().1, serial, "{oid}");
+    }
+    flat.close().unwrap();
+    let (text, status) = copy(&options, Path::new("memory"), &path("other.fs"));
+    assert!(status == Some(1) && text.contains("in memory"), "{text}");
 }
 
 /// Python's servers take copies and give them.

@@ -115,6 +115,7 @@ fn file_of(config: &StorageConfig) -> Option<PathBuf> {
         StorageConfig::Blob(blob) => file_of(&blob.base),
         StorageConfig::Zlib(zlib) => file_of(&zlib.base),
         StorageConfig::Before(before) => file_of(&before.base),
+        StorageConfig::Demo(demo) => demo.base.as_deref().and_then(file_of),
         _ => None,
     }
 }
@@ -126,9 +127,14 @@ fn only_read(config: &mut StorageConfig) -> Result<(), Trouble> {
         StorageConfig::Zlib(zlib) => only_read(&mut zlib.base)?,
         StorageConfig::Before(before) => only_read(&mut before.base)?,
         StorageConfig::Client(client) => (client.options.read_only, client.options.wait) = (true, true),
-        _ => {
-            return Err(Trouble::Failed("what is in memory, or in two places, cannot be copied from".into()));
+        StorageConfig::Demo(demo) => {
+            for part in [&mut demo.base, &mut demo.changes] {
+                let in_memory =
+                    || Trouble::Failed("the base or the changes of the storage are in memory".into());
+                only_read(part.as_deref_mut().ok_or_else(in_memory)?)?;
+            }
         }
+        _ => return Err(Trouble::Failed("what is in memory cannot be copied from".into())),
     }
     Ok(())
 }
