@@ -26,8 +26,8 @@ pub fn extension(bytes: &[u8]) -> Value {
     }
 }
 
-/// The state of an object, whose record this is, uncompressed. Instances are what they are made of; references are texts
-/// like `<0x12 module.Class>`. The error says why the record cannot be read.
+/// The state of an object, whose record this is, uncompressed. Instances are what they are made of; references are
+/// texts like `<0x12 module.Class>`. The error says why the record cannot be read.
 pub fn state(record: &[u8]) -> Result<Value, String> {
     let accept = Accept { nodes_max: record.len(), ..Accept::RECORD };
     let (tree, _) = read_record_with(record, accept).map_err(|error| error.to_string())?;
