@@ -159,6 +159,7 @@ fn commits_go_on_beside_and_there_is_one_at_a_time() {
     let plan = begin_plan(&mut planner);
     wait_for_status(&server, "pack-plan", true);
     writer.call("runzeo_cancel_pack", vec![Value::Bool(true)]).expect("connected").expect("no error");
+    thread::sleep(Duration::from_millis(300));
     assert!(server.ruok()["1"].get("pack-plan").is_some());
     planner.call("runzeo_cancel_pack", vec![Value::Bool(true)]).expect("connected").expect("no error");
     error_of(planner.answer(plan).expect("an answer"));
@@ -180,6 +181,10 @@ fn a_dry_run_gives_way_to_a_pack() {
     wait_for_status(&server, "pack", true);
     let plan = error_of(planner.call("runzeo_pack_plan", vec![Value::Float(4e9)]).expect("connected"));
     assert!(plan.contains("a pack is running"), "{plan}");
+    // It ends the connection's dry run, and no pack.
+    packer.call("runzeo_cancel_pack", vec![Value::Bool(true)]).expect("connected").expect("no error");
+    thread::sleep(Duration::from_millis(300));
+    assert!(server.ruok()["1"].get("pack").is_some());
     assert!(zeopack(&server, &["--cancel"]).status.success());
     error_of(packer.answer(pack).expect("an answer"));
 }

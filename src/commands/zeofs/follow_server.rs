@@ -46,9 +46,11 @@ pub(super) fn follow_server(
     count: usize,
     is_json: bool,
 ) -> Result<u8, Trouble> {
+    // Until then a signal ends the program as usual.
+    let client = Client::open(name, options, true)?;
     let stop = stop_flag()?;
     let follow = Follow { out, name, is_json, stop: &stop, last: Tid::ZERO };
-    ended(follow.run(options, count))
+    ended(follow.run(client, options, count))
 }
 
 fn first_line(out: &mut dyn Write, served: &Served<'_>, is_json: bool) -> io::Result<()> {
@@ -118,8 +120,7 @@ struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    fn run(mut self, options: &ClientOptions, count: usize) -> Result<(), Trouble> {
-        let mut client = Client::open(self.name, options, true)?;
+    fn run(mut self, mut client: Client, options: &ClientOptions, count: usize) -> Result<(), Trouble> {
         let mut served = client.require_served()?;
         first_line(self.out, &served, self.is_json)?;
         for (txn, content) in newest(&served, count, objects_max(self.is_json))? {

@@ -82,6 +82,8 @@ fn help(program: &str) -> String {
         "\
 What is in a Data.fs, and whether it is whole. The file may be in use: it is
 only read, without a lock, and what is committed later is seen by tail -f alone.
+In its place dump, tail, stats, refs, trees, oid, diff, gc and copy take a
+server: zeo://HOST:PORT?storage=NAME
 
 Usage: {program} COMMAND [options] FILE
 

@@ -122,7 +122,7 @@ impl OpenedFile {
         if is_address(name) {
             return Err(Trouble::Failed(format!(
                 "{name} is a server, and this looks at a file: of servers there are dump, tail, stats, refs, trees, \
-                 oid, diff and copy"
+                 oid, diff, gc and copy"
             )));
         }
         let path = Path::new(name);
