@@ -24,6 +24,16 @@ pub struct Finding {
     pub tid: Option<Tid>,
     pub oid: Option<Oid>,
     pub what: String,
+    pub kind: FindingKind,
+}
+
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FindingKind {
+    /// The file of the database.
+    Damage,
+    /// The file of a blob, which is missing or cannot be read. The file of the database may be whole.
+    Blob,
 }
 
 /// What has been checked.
@@ -103,7 +113,7 @@ impl<'a> Check<'a> {
     }
 
     fn find(&mut self, pos: u64, tid: Option<Tid>, oid: Option<Oid>, what: impl Into<String>) {
-        self.findings.push(Finding { pos, tid, oid, what: what.into() });
+        self.findings.push(Finding { pos, tid, oid, what: what.into(), kind: FindingKind::Damage });
     }
 
     fn damage(&mut self, damage: &Damage, tid: Option<Tid>) {
@@ -232,14 +242,13 @@ impl<'a> Check<'a> {
         let FoundRecord { pos, header, .. } = *record;
         self.checked.blobs += 1;
         let Some(blobs) = self.options.blobs else { return Ok(()) };
-        match blobs.load(header.oid, header.tid) {
-            Ok(_) => {}
-            Err(StorageError::NoBlob { path, .. }) => {
-                let what = format!("the blob has no file {}", path.display());
-                self.find(pos, Some(header.tid), Some(header.oid), what);
-            }
-            Err(error) => self.find(pos, Some(header.tid), Some(header.oid), error.to_string()),
-        }
+        let what = match blobs.load(header.oid, header.tid) {
+            Ok(_) => return Ok(()),
+            Err(StorageError::NoBlob { path, .. }) => format!("the blob has no file {}", path.display()),
+            Err(error) => error.to_string(),
+        };
+        let (tid, oid) = (Some(header.tid), Some(header.oid));
+        self.findings.push(Finding { pos, tid, oid, what, kind: FindingKind::Blob });
         Ok(())
     }
 }

@@ -138,7 +138,7 @@ fn pack(hosted: &Hosted, plan: &PackSchedule) -> bool {
         let line = format_args!("storage '{name}': pack(time={time:?}) by pack-schedule {what}");
         log_without_peer(&SCHEDULED_PACKS, level, line);
     };
-    let findings = hosted.scrub.findings();
+    let findings = hosted.scrub.damaged_places();
     if findings > 0 {
         let what = "is left out: the last check of the file has found";
         log(

@@ -27,6 +27,8 @@ pub struct LastScrub {
     pub compared: u64,
     /// Things that are wrong.
     pub findings: u64,
+    /// Those of them that are files of blobs which are missing.
+    pub missing_blobs: u64,
     /// `None`: the file could be read.
     pub error: Option<String>,
 }
@@ -38,9 +40,14 @@ impl ScrubStatus {
         all.push(last);
     }
 
-    /// Number of things that are wrong, as far as it is known.
-    pub fn findings(&self) -> u64 {
-        self.last.lock().iter().map(|last| last.findings).sum()
+    /// Number of places that are damaged, as far as it is known. A blob without a file is none: a pack does not make it
+    /// worse.
+    pub fn damaged_places(&self) -> u64 {
+        self.sum(|last| last.findings.saturating_sub(last.missing_blobs))
+    }
+
+    fn sum(&self, of: impl Fn(&LastScrub) -> u64) -> u64 {
+        self.last.lock().iter().map(of).sum()
     }
 
     pub fn set_next(&self, at: SystemTime) {
@@ -50,7 +57,7 @@ impl ScrubStatus {
     /// The keys of `ruok`; none if the storage is not scrubbed.
     pub fn values(&self) -> Vec<(&'static str, Value)> {
         let int = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
-        let findings = self.findings();
+        let (findings, missing_blobs) = (self.sum(|last| last.findings), self.sum(|last| last.missing_blobs));
         let last = self.last.lock().last().cloned();
         let last = last.map(|last| {
             let began = last.began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
@@ -60,6 +67,7 @@ impl ScrubStatus {
                 ("bytes", int(last.bytes)),
                 ("compared", int(last.compared)),
                 ("findings", int(findings)),
+                ("missing-blobs", int(missing_blobs)),
                 ("error", last.error.map_or(Value::None, Value::text)),
             ]);
             ("last-scrub", value)

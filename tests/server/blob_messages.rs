@@ -23,7 +23,7 @@ fn bytes(data: &[u8]) -> Value {
     Value::Bytes(data.to_vec())
 }
 
-fn queue_blob(client: &mut RawClient, oid: u64, data: &[u8], txn: i64) {
+pub fn queue_blob(client: &mut RawClient, oid: u64, data: &[u8], txn: i64) {
     client.queue_async("storeBlobStart", vec![]);
     for chunk in data.chunks(CHUNK_LEN) {
         client.queue_async("storeBlobChunk", vec![bytes(chunk)]);
@@ -32,7 +32,7 @@ fn queue_blob(client: &mut RawClient, oid: u64, data: &[u8], txn: i64) {
 }
 
 /// Stores a blob, and returns its tid.
-fn commit(client: &mut RawClient, oid: u64, data: &[u8], txn: i64) -> u64 {
+pub fn commit(client: &mut RawClient, oid: u64, data: &[u8], txn: i64) -> u64 {
     client.queue_begin(txn);
     queue_blob(client, oid, data, txn);
     client.call("vote", vec![Value::Int(txn)]).unwrap().expect("vote");

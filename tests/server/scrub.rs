@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::blob_messages;
 use crate::support::client::{RawClient, Speaks, record, undo_id};
 use crate::support::dice::Dice;
 use crate::support::pickle::Value;
@@ -124,6 +125,99 @@ fn damage_of_the_time_before_the_first_checksum_is_found() {
     server.start_again();
     server.wait_for_log("DAMAGED");
     assert!(server.log().contains("the record has another tid than its transaction"), "{}", server.log());
+}
+
+/// The files of blobs.
+fn blobs(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    let below = entries.iter().map(fs::DirEntry::path);
+    below
+        .flat_map(|path| match path.is_dir() {
+            true => blobs(&path),
+            false => vec![path],
+        })
+        .filter(|path| path.extension().is_some_and(|end| end == "blob"))
+        .collect()
+}
+
+#[test]
+fn a_blob_without_a_file_is_found_and_reported_once() {
+    let keys = format!("path Data.fs\n{SECTION}\npack-schedule every 2s\npack-gc false");
+    for section in [
+        format!("<filestorage 1>\n{keys}\nblob-dir blobs\n</filestorage>"),
+        format!("<blobstorage 1>\nblob-dir blobs\n<filestorage>\n{keys}\n</filestorage>\n</blobstorage>"),
+    ] {
+        let mut server = Server::start_any("", &section, |_| ());
+        let (mut client, _) = register(&server);
+        for txn in 0..5 {
+            let oid = client.new_oids(1).unwrap()[0];
+            blob_messages::commit(&mut client, oid, b"content", txn);
+        }
+        wait_for_pass(&server);
+        server.wait_for_log("nothing is wrong: ");
+        server.wait_for_log(", and 5 blobs");
+        let last = &server.ruok()["1"]["last-scrub"];
+        assert_eq!((last["findings"].as_u64(), last["missing-blobs"].as_u64()), (Some(0), Some(0)), "{last}");
+        let lost = blobs(&server.directory().join("blobs")).pop().expect("a blob");
+        fs::remove_file(&lost).expect("removed");
+        server.wait_for_log("BLOB MISSING at ");
+        wait_for_pass(&server);
+        assert_eq!(server.count_in_log("BLOB MISSING"), 1, "{}", server.log());
+        let named = format!("the blob has no file {}. Keep", lost.display());
+        assert!(server.log().contains(&named), "{}", server.log());
+        let last = &server.ruok()["1"]["last-scrub"];
+        assert_eq!((last["findings"].as_u64(), last["missing-blobs"].as_u64()), (Some(1), Some(1)), "{last}");
+        // A pack makes it no worse.
+        let packs = server.count_in_log("by pack-schedule complete");
+        server.wait_for_log_count("by pack-schedule complete", packs + 2);
+        assert_eq!(server.count_in_log("is left out"), 0);
+        drop(client);
+        server.restart();
+        server.wait_for_log_count("BLOB MISSING", 2);
+    }
+}
+
+/// A pass takes seconds, and what it reads is changed all the time: blobs are undone, given up, and removed by packs.
+#[test]
+fn blobs_that_come_and_go_give_no_alarm() {
+    let keys =
+        "path Data.fs\nscrub-schedule every 1s\nscrub-max-rate 100KB\npack-keep-old false\nblob-dir blobs";
+    let section = format!("<filestorage 1>\n{keys}\n</filestorage>");
+    let server = Server::start_logging("debug", "", &section, |_| ());
+    let dice = &mut Dice::new(11, 0);
+    let (mut client, _) = register(&server);
+    client.commit(&[(0, 0, &record(b"the root"))]).unwrap().unwrap();
+    for _ in 0..3 {
+        let mut last = 0;
+        for n in 0..100 {
+            let oid = client.new_oids(1).unwrap()[0];
+            if dice.below(5) == 0 {
+                client.queue_begin(n);
+                blob_messages::queue_blob(&mut client, oid, b"given up", n);
+                client.call("vote", vec![Value::Int(n)]).unwrap().expect("vote");
+                client.call("tpc_abort", vec![Value::Int(n)]).unwrap().expect("tpc_abort");
+            } else {
+                last = blob_messages::commit(&mut client, oid, b"content", n);
+            }
+        }
+        let begun = server.count_in_log("the check of the file begins");
+        server.wait_for_log_count("the check of the file begins", begun + 1);
+        client.queue_begin(200);
+        client.queue_async("undoa", vec![Value::Bytes(undo_id(last).into_bytes()), Value::Int(200)]);
+        client.call("vote", vec![Value::Int(200)]).unwrap().expect("vote");
+        client.call("tpc_finish", vec![Value::Int(200)]).unwrap().expect("tpc_finish");
+        std::thread::sleep(Duration::from_millis(dice.below(1000)));
+        // They are not referred to.
+        client.call("pack", vec![Value::Float(4e9), Value::Bool(true)]).unwrap().unwrap();
+        assert_eq!(blobs(&server.directory().join("blobs")), [PathBuf::new(); 0]);
+    }
+    for n in 0..10 {
+        let oid = client.new_oids(1).unwrap()[0];
+        blob_messages::commit(&mut client, oid, b"content", n);
+    }
+    server.wait_for_log(", and 10 blobs");
+    assert_no_alarm(&server, "blobs");
+    assert_eq!(server.count_in_log("BLOB MISSING"), 0, "{}", server.log());
 }
 
 /// What is done to the file between two starts.

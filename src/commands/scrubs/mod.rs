@@ -1,7 +1,7 @@
 //! The checks that the server makes of its files by itself: `scrub-schedule` of `<filestorage>`.
 //!
-//! Each such file has a thread of its own. By the schedule it makes a pass: all checks of `zeofs test`, and a
-//! comparison with the checksums in `Data.fs.sums`. In between it sums what was committed, so that most of what a pass
+//! Each such file has a thread of its own. By the schedule it makes a pass: all checks of `zeofs test`, also
+//! that blobs have their files, and a comparison with the checksums in `Data.fs.sums`. In between it sums what was committed, so that most of what a pass
 //! reads has been summed soon after it was written. No commit waits for any of this.
 //!
 //! A finding is logged once, and again by each start of the server, as long as it is there.
@@ -9,6 +9,7 @@
 mod pass;
 
 use std::io;
+use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
@@ -18,8 +19,8 @@ use self::pass::{ScrubListener, Scrubbed, Scrubber, in_words};
 use crate::base::clock::{Stopwatch, TimeSource};
 use crate::base::schedule::Schedule;
 use crate::base::sync::Arc;
-use crate::config::{Config, files};
-use crate::inspect::check::Finding;
+use crate::config::{Config, databases_of, files};
+use crate::inspect::check::{Finding, FindingKind};
 use crate::server::Server;
 use crate::server::hosted::Hosted;
 use crate::server::scrub_status::LastScrub;
@@ -41,11 +42,14 @@ impl Scrubs {
     pub(super) fn start(config: &Config, server: &Server, time: &TimeSource) -> io::Result<Scrubs> {
         let mut scrubs = Scrubs { stop: Arc::new(StopSignal::default()), threads: Vec::new() };
         for named in &config.storages {
+            let databases = databases_of(iter::once(named)).databases;
             for file in files(&named.storage) {
                 let (Some(scrub), Some(hosted)) = (&file.scrub, server.hosted(&named.name)) else { continue };
                 let path = file.options.path.clone();
+                let blob_dir = databases.iter().find(|database| database.path == path);
+                let blob_dir = blob_dir.and_then(|database| database.blob_dir.clone());
                 let mut keeper = FileKeeper {
-                    scrubber: Scrubber::new(&path, file.options.handle.clone(), scrub.rate_max),
+                    scrubber: Scrubber::new(&path, blob_dir, file.options.handle.clone(), scrub.rate_max),
                     path,
                     schedule: scrub.schedule,
                     hosted,
@@ -123,15 +127,16 @@ impl FileKeeper {
             Ok(scrubbed) => (scrubbed, None),
             Err(error) => (Scrubbed::default(), Some(error.to_string())),
         };
-        let Scrubbed { bytes, compared, findings, .. } = scrubbed;
+        let Scrubbed { bytes, compared, blobs, findings, missing_blobs, .. } = scrubbed;
+        let of_blobs = if blobs > 0 { format!(", and {blobs} blobs") } else { String::new() };
         match &error {
             None if findings == 0 => log::info!(
                 target: TARGET,
-                "{path}: checked in {took:.1?}, nothing is wrong: {bytes} bytes, of which {compared} had a checksum"
+                "{path}: checked in {took:.1?}, nothing is wrong: {bytes} bytes, of which {compared} had a checksum{of_blobs}"
             ),
             None => log::error!(
                 target: TARGET,
-                "{path}: checked in {took:.1?}, {findings} FINDINGS: {bytes} bytes, of which {compared} had a checksum"
+                "{path}: checked in {took:.1?}, {findings} FINDINGS: {bytes} bytes, of which {compared} had a checksum{of_blobs}"
             ),
             Some(error) => log::error!(
                 target: TARGET,
@@ -145,6 +150,7 @@ impl FileKeeper {
             bytes,
             compared,
             findings,
+            missing_blobs,
             error,
         });
         true
@@ -159,12 +165,19 @@ struct LogListener {
 
 impl ScrubListener for LogListener {
     fn finding(&self, finding: &Finding) {
+        let (path, what) = (self.path.display(), in_words(finding));
+        if finding.kind == FindingKind::Blob {
+            log::error!(
+                target: TARGET,
+                "{path}: BLOB MISSING {what}. Keep the backups that there are, and check the disk; \
+                 `zeofs test --blobs` lists what is missing, and `zeobackup restore` to another place has it"
+            );
+            return;
+        }
         log::error!(
             target: TARGET,
-            "{}: DAMAGED {}. Do not pack, and keep the backups that there are. Check the disk; `zeofs test` checks the file, \
-             `zeofs diff` compares it with a backup, `zeofs recover` copies what can be read",
-            self.path.display(),
-            in_words(finding)
+            "{path}: DAMAGED {what}. Do not pack, and keep the backups that there are. Check the disk; `zeofs test` checks the file, \
+             `zeofs diff` compares it with a backup, `zeofs recover` copies what can be read"
         );
     }
 

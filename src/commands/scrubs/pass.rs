@@ -1,7 +1,8 @@
 //! One file: its journal of checksums, and a pass of all checks over it.
 //!
-//! A pass reads the file that is served when it begins, up to the last transaction that is visible then. It ends early
-//! if a pack replaces the file.
+//! A pass reads the file that is served when it begins, up to the last transaction that is visible then, and looks for
+//! the blobs that its records name. A blob is in its place before its transaction is visible. It ends early if a pack
+//! replaces the file: only then a pack removes blobs.
 
 use std::collections::HashSet;
 use std::io;
@@ -10,14 +11,14 @@ use std::path::{Path, PathBuf};
 use crate::base::checksum::checksum;
 use crate::base::ids::{Oid, Tid};
 use crate::base::untrusted::one_line;
-use crate::inspect::check::{Check, CheckOptions, Finding};
+use crate::inspect::check::{Check, CheckOptions, Finding, FindingKind};
 use crate::inspect::data_file::DataFile;
 use crate::inspect::walk::{FoundTxn, Part, RecordPart, Walk};
 use crate::storage::file::handle::{FileHandle, Served};
 use crate::storage::file::pack::pace::Pace;
 use crate::storage::file::sums::{STRETCH_MAX, Stretch, SumJournal};
 use crate::storage::media::{MediaFile, RealMedia};
-use crate::storage::{Result, StorageError};
+use crate::storage::{BlobDir, Result, StorageError};
 
 /// Findings that are logged one by one in a pass; the rest is counted.
 const LOGGED_MAX: u64 = 100;
@@ -27,6 +28,9 @@ const NAMED_MAX: usize = 5;
 const KNOWN_MAX: usize = 100_000;
 /// Stretches that are read before they are written to the journal together.
 const STRETCHES_TOGETHER: usize = 256;
+
+/// What looking for a blob costs, as bytes that are read: a page of its directory.
+const BLOB_COST: u64 = 4096;
 
 /// Looks at whether the file is still ours.
 const LOOKS: usize = 5;
@@ -48,8 +52,12 @@ pub struct Scrubbed {
     pub bytes: u64,
     /// Bytes whose checksum was known before the pass.
     pub compared: u64,
+    /// Revisions of blobs whose files were looked for.
+    pub blobs: u64,
     /// All findings, also those that were reported before.
     pub findings: u64,
+    /// Those of them that are about files of blobs.
+    pub missing_blobs: u64,
     /// It ended early, because the file was replaced or the server stops.
     pub is_cut_short: bool,
 }
@@ -57,6 +65,8 @@ pub struct Scrubbed {
 /// Takes care of one file.
 pub struct Scrubber {
     path: PathBuf,
+    /// Where its blobs are, if it has any.
+    blob_dir: Option<PathBuf>,
     handle: FileHandle,
     /// Bytes of a second.
     rate: u64,
@@ -75,9 +85,10 @@ struct Journal {
 
 impl Scrubber {
     /// `rate` is not zero.
-    pub fn new(path: &Path, handle: FileHandle, rate: u64) -> Scrubber {
+    pub fn new(path: &Path, blob_dir: Option<PathBuf>, handle: FileHandle, rate: u64) -> Scrubber {
         Scrubber {
             path: path.to_owned(),
+            blob_dir,
             handle,
             rate,
             journal: None,
@@ -147,14 +158,17 @@ impl Scrubber {
         let file = DataFile::up_to(&self.path, served.file(), served.end)?;
         let mut scrubbed = Scrubbed { bytes: served.end, ..Scrubbed::default() };
         let compared_end = self.journal.as_ref().map_or(0, |journal| journal.sums.covered().min(served.end));
-        let mut check = Check::new(&file, CheckOptions { is_in_use: true, ..CheckOptions::default() });
+        let blobs = self.blob_dir.as_ref().map(|dir| BlobDir::open(dir, true)).transpose()?;
+        let options = CheckOptions { is_in_use: true, blobs: blobs.as_deref(), ..CheckOptions::default() };
+        let mut check = Check::new(&file, options);
         let mut pace = Pace::new(self.rate);
         let mut compare = Compare { number: 0, txns: Vec::new() };
         let is_over = || listener.is_over() || !served.is_current();
         loop {
             let from = check.pos();
             let findings = check.next_findings()?;
-            pace.keep(check.pos(), is_over);
+            scrubbed.blobs = if blobs.is_some() { check.checked().blobs } else { 0 };
+            pace.keep(check.pos().saturating_add(scrubbed.blobs.saturating_mul(BLOB_COST)), is_over);
             if is_over() {
                 scrubbed.is_cut_short = true;
                 return Ok(scrubbed);
@@ -187,6 +201,7 @@ impl Scrubber {
 
     fn report(&mut self, finding: Finding, scrubbed: &mut Scrubbed, listener: &dyn ScrubListener) {
         scrubbed.findings += 1;
+        scrubbed.missing_blobs += u64::from(finding.kind == FindingKind::Blob);
         let is_new = self.known.len() < KNOWN_MAX && self.known.insert((finding.pos, finding.what.clone()));
         if is_new && scrubbed.findings <= LOGGED_MAX {
             listener.finding(&finding);
@@ -258,7 +273,8 @@ impl Compare {
             named(&tids),
             named(&oids)
         );
-        Ok(Finding { pos: start, tid, oid: oids.first().copied().filter(|_| oids.len() == 1), what })
+        let oid = oids.first().copied().filter(|_| oids.len() == 1);
+        Ok(Finding { pos: start, tid, oid, what, kind: FindingKind::Damage })
     }
 }
 
@@ -286,7 +302,7 @@ fn named<T: ToString>(things: &[T]) -> String {
 
 /// A finding in words, as `zeofs test` prints it.
 pub fn in_words(finding: &Finding) -> String {
-    let Finding { pos, tid, oid, what } = finding;
+    let Finding { pos, tid, oid, what, .. } = finding;
     let oid = oid.map_or_else(String::new, |oid| format!("object 0x{oid}, "));
     let tid = tid.map_or_else(String::new, |tid| format!("transaction {tid} of {}: ", tid.to_text()));
     format!("at {pos}: {oid}{tid}{}", one_line(1000, format_args!("{what}")))

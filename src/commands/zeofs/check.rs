@@ -105,7 +105,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
 }
 
 fn print(out: &mut dyn Write, finding: &Finding, is_json: bool) -> io::Result<()> {
-    let Finding { pos, tid, oid, what } = finding;
+    let Finding { pos, tid, oid, what, .. } = finding;
     if is_json {
         let (tid, oid) = (tid.map(|tid| tid.to_string()), oid.map(|oid| oid.to_string()));
         return writeln!(
