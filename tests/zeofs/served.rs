@@ -85,6 +85,7 @@ fn same(about: &str, command: &[&str], file: &str, url: &str, behind: &[&str]) -
 const COMMANDS: &[&[&str]] = &[
     &["dump"],
     &["dump", "--refs"],
+    &["dump", "--state"],
     &["dump", "-c", "persistent"],
     &["dump", "-o", "0"],
     &["tail"],
@@ -111,6 +112,7 @@ fn check(serving: &Serving, about: &str) {
         let (since, until) = (tids[1.min(tids.len() - 1)], tids[tids.len() / 2]);
         for oid in ["0", "1", "9", "ffff"] {
             same(about, &["oid"], file, &url, &[oid]);
+            same(about, &["oid", "--state"], file, &url, &[oid]);
         }
         let (lines, status) = json(&["diff", file, &url]);
         assert_eq!((lines.len(), status), (1, 0), "{about}: {file}: {lines:?}");
