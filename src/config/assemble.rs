@@ -324,12 +324,7 @@ fn named(storages: Vec<StorageSection>) -> Result<Vec<NamedStorage>, ConfigError
 fn numbered((index, path): (usize, String)) -> NamedStorage {
     NamedStorage {
         name: (index + 1).to_string(),
-        storage: StorageConfig::File(FileStorageConfig {
-            pack_schedule: None,
-            scrub: None,
-            options: FileStorageOptions::new(path),
-            location: Location::CommandLine,
-        }),
+        storage: StorageConfig::File(FileStorageConfig::of_command_line(FileStorageOptions::new(path))),
     }
 }
 

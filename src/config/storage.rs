@@ -102,6 +102,13 @@ pub struct FileStorageConfig {
     pub location: Location,
 }
 
+impl FileStorageConfig {
+    /// A file that is named on the command line.
+    pub fn of_command_line(options: FileStorageOptions) -> FileStorageConfig {
+        FileStorageConfig { options, pack_schedule: None, scrub: None, location: Location::CommandLine }
+    }
+}
+
 /// The keys `scrub-schedule` and `scrub-max-rate`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScrubConfig {

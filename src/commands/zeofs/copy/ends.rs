@@ -8,7 +8,7 @@ use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 use crate::commands::open::prepare;
 use crate::commands::subcommand::Trouble;
-use crate::config::{FileStorageConfig, Location, StorageConfig};
+use crate::config::{FileStorageConfig, StorageConfig};
 use crate::inspect::data_file::DataFile;
 use crate::inspect::tail::newest;
 use crate::storage::Storage;
@@ -42,12 +42,10 @@ fn config(
             "{option} belongs to a Data.fs; of '{name}' the configuration has the blob directory"
         ))),
         (Some(config), None) => Ok(config),
-        (None, blob_dir) => Ok(StorageConfig::File(FileStorageConfig {
-            options: FileStorageOptions { blob_dir, ..FileStorageOptions::new(name) },
-            pack_schedule: None,
-            scrub: None,
-            location: Location::CommandLine,
-        })),
+        (None, blob_dir) => {
+            let options = FileStorageOptions { blob_dir, ..FileStorageOptions::new(name) };
+            Ok(StorageConfig::File(FileStorageConfig::of_command_line(options)))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::super::selection::OpenedFile;
 use crate::base::ids::Tid;
 use crate::commands::open::prepare;
 use crate::commands::subcommand::Trouble;
-use crate::config::{FileStorageConfig, Location, StorageConfig};
+use crate::config::{FileStorageConfig, StorageConfig};
 use crate::inspect::data_file::DataFile;
 use crate::storage::file::FileStorageOptions;
 use crate::storage::file::format::MAGIC_LEN;
@@ -40,7 +40,9 @@ impl Database {
         text: &str,
         copy: Option<&str>,
     ) -> Result<Database, Trouble> {
-        let config = names.find(text)?.unwrap_or_else(|| file_config(text));
+        let config = names.find(text)?.unwrap_or_else(|| {
+            StorageConfig::File(FileStorageConfig::of_command_line(FileStorageOptions::new(text)))
+        });
         let (file, place) = match (names.source(text)?, copy) {
             (Subject::File(_), Some(_)) => {
                 return Err(Trouble::Usage(format!("--read {name}=...: '{text}' is a file already")));
@@ -99,6 +101,20 @@ impl Database {
             }
         }
     }
+}
+
+/// A file with the transactions of a server. Errors: it is another database, or a later state of it.
+fn copy_of(client: &Client, path: &str) -> Result<OpenedFile, Trouble> {
+    let file = OpenedFile::open(path)?;
+    let served = client.require_served()?;
+    let last = newest(&file.data, 1)?.first().map_or(Tid::ZERO, |txn| txn.header.tid);
+    if served.transactions(last, last)?.next_transaction()?.is_none() {
+        return Err(Trouble::Failed(format!(
+            "{path} is not the file of {}, which does not have its last transaction {last}",
+            served.name
+        )));
+    }
+    Ok(file)
 }
 
 /// Whether a pack has not put another file in its place.
