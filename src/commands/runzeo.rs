@@ -22,7 +22,7 @@ use crate::commands::backups::Backups;
 use crate::commands::open::{self, Prepared};
 use crate::commands::scrubs::Scrubs;
 use crate::config::{
-    AuthenticationConfig, Config, Invocation, NamedStorage, SslConfig, UsageError, ZeoConfig,
+    AuthenticationConfig, Config, Invocation, NamedStorage, SslConfig, UsageError, ZeoConfig, environment,
     from_command_line,
 };
 use crate::conflict::{Chain, Resolver};
@@ -81,7 +81,8 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
 pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) -> ExitCode {
     let Extensions { protocols, storages } = extensions;
     let invocation = from_command_line(storages, program, arguments, &|name| std::env::var(name).ok())
-        .and_then(|invocation| check_protocol(program, protocols, invocation));
+        .and_then(|invocation| check_protocol(program, protocols, invocation))
+        .and_then(|invocation| check_environment(program, invocation));
     let config = match invocation {
         Ok(Invocation::Serve(config)) => config,
         Ok(Invocation::Check(config)) => {
@@ -132,6 +133,16 @@ fn check_protocol(
         && let Err(message) = protocols.get(protocol)
     {
         return Err(UsageError { program: program.into(), message: format!("{location}: {message}") });
+    }
+    Ok(invocation)
+}
+
+/// Adds warnings about variables that look like settings.
+fn check_environment(program: &str, mut invocation: Invocation) -> Result<Invocation, UsageError> {
+    if let Invocation::Serve(config) | Invocation::Check(config) = &mut invocation {
+        let warnings = environment::check(std::env::vars_os());
+        let usage = |message| UsageError { program: program.into(), message };
+        config.warnings.extend(warnings.map_err(usage)?);
     }
     Ok(invocation)
 }

@@ -1,7 +1,9 @@
 //! Combines command line, configuration file and environment.
 //!
-//! The command line overrides the file, the file overrides the environment. A file is read and checked in full even if
-//! the command line replaces all of it.
+//! The command line overrides this server's own variables (`RUNZEO_...`, see [`environment`](super::environment)),
+//! which override the files of `zeo.conf.d` ([`drop_ins`]), which override the configuration file, which overrides the
+//! variables that Python's server has (`ZEO_MSGPACK`, `INSTANCE_HOME`). A file is read and checked in full even if the
+//! command line replaces all of it.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -10,14 +12,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::files;
 use super::options::{self, CommandLine, Options, UsageError};
 use super::schema::zeo::{ConflictResolverSection, DEFAULT_INVALIDATION_QUEUE_SIZE, ZeoSection};
 use super::schema::{self, backup, eventlog, storages, zeo};
-use super::zconfig::{self, ConfigError, Location, Section, Surroundings, matcher, overrides};
+use super::zconfig::tree::Item;
+use super::zconfig::{self, ConfigError, Location, Section, Surroundings, include, matcher, overrides};
 use super::{
     AuthenticationConfig, BackupConfig, Config, FileStorageConfig, NamedStorage, StorageConfig, ZeoConfig,
-    databases_of,
+    databases_of, drop_ins, environment as variables, files, origins,
 };
 use crate::auth::Settings;
 use crate::base::address::Address;
@@ -140,6 +142,7 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
         backups: file.backups,
         log: file.log,
         exit_immediately: options.exit_immediately,
+        origins: file.origins,
         warnings,
     })
 }
@@ -249,10 +252,11 @@ struct FileConfig {
     storages: Vec<StorageSection>,
     backups: Vec<BackupConfig>,
     log: LogSetup,
+    origins: Vec<String>,
 }
 
 impl FileConfig {
-    /// The file of `-C`, with the settings of `-X`; the defaults if there is none.
+    /// The file of `-C`, with the environment and the settings of `-X`; the environment alone if there is none.
     fn of(own: &StorageKinds, options: &Options, environment: Environment<'_>) -> Result<FileConfig, String> {
         match &options.configuration {
             Some(reference) => FileConfig::read(own, reference, &options.overrides, environment)
@@ -260,8 +264,23 @@ impl FileConfig {
             None if !options.overrides.is_empty() => {
                 Err("configuration overrides (-X) cannot be used without a configuration file".into())
             }
-            None => Ok(FileConfig::default()),
+            None => FileConfig::of_environment(own, environment).map_err(|error| error.to_string()),
         }
+    }
+
+    /// The values of a server without a configuration file. Its address and its storages are on the command line.
+    fn of_environment(own: &StorageKinds, environment: Environment<'_>) -> Result<FileConfig, ConfigError> {
+        let mut root = Section::new("", None, Location::CommandLine);
+        root.items.push(Item::Section(Section::new(zeo::ZEO.name, None, Location::CommandLine)));
+        variables::apply(&mut root, environment)?;
+        for section in root.sections() {
+            match variables::section_type(&section.type_name) {
+                Some(own_type) if own_type.name != zeo::ZEO.name => matcher::check_alone(section, own_type)?,
+                _ => matcher::check_values(section, &zeo::ZEO)?,
+            }
+        }
+        let origins = origins::outside(&root, None);
+        Ok(FileConfig { origins, ..FileConfig::from_section(own, &root)? })
     }
 
     fn read(
@@ -271,14 +290,20 @@ impl FileConfig {
         environment: Environment<'_>,
     ) -> Result<FileConfig, ConfigError> {
         let process = Process { own, environment, imported: RefCell::default() };
-        let mut root = zconfig::load(reference, &process)?;
+        let path = include::top_level(reference).map_err(ConfigError::nowhere)?;
+        let mut root = zconfig::load_path(path.clone(), &process)?;
+        let added = storages::added_types(own);
+        drop_ins::apply(&mut root, &path, &added, &process)?;
+        variables::apply(&mut root, environment)?;
         overrides::apply(&mut root, settings)?;
         schema::check_imports(&root, &process.imported.borrow())?;
-        FileConfig::from_section(own, &root)
+        matcher::check(&root, &schema::FILE, &added)?;
+        let origins = origins::outside(&root, Some(&drop_ins::directory(&path)));
+        Ok(FileConfig { origins, ..FileConfig::from_section(own, &root)? })
     }
 
+    /// The values of a file that was checked.
     fn from_section(own: &StorageKinds, root: &Section) -> Result<FileConfig, ConfigError> {
-        matcher::check(root, &schema::FILE, &storages::added_types(own))?;
         let mut file = FileConfig::default();
         for section in root.sections() {
             match section.type_name.as_str() {

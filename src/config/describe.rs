@@ -69,6 +69,9 @@ impl Config {
             line("backup", describe_backup(backup));
         }
         handlers(&self.log).into_iter().for_each(|handler| line("log", handler));
+        for origin in &self.origins {
+            line("set", origin.clone());
+        }
         for warning in &self.warnings {
             line("warning", warning.clone());
         }

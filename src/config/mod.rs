@@ -11,9 +11,12 @@ mod assemble;
 mod backup;
 mod databases;
 mod describe;
+mod drop_ins;
+pub mod environment;
 mod files;
 mod library;
 pub mod options;
+mod origins;
 pub mod schema;
 mod storage;
 pub mod zconfig;
@@ -56,6 +59,8 @@ pub struct Config {
     pub log: LogSetup,
     /// `--test`: start, print "testing exit immediately", stop.
     pub exit_immediately: bool,
+    /// The keys that are set outside of the configuration file, and where.
+    pub origins: Vec<String>,
     /// Settings without effect, logged at the start.
     pub warnings: Vec<String>,
 }

@@ -6,5 +6,6 @@ mod support;
 mod clients;
 mod corpus;
 mod documents;
+mod own_keys;
 mod robustness;
 mod values;

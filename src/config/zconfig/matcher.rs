@@ -114,10 +114,30 @@ impl SectionType {
         }
     }
 
-    fn keys(&self) -> impl Iterator<Item = &'static str> {
+    /// The names of the keys.
+    pub fn keys(&self) -> impl Iterator<Item = &'static str> {
         self.children().iter().filter_map(|child| match child {
             Child::Key { name, .. } => Some(*name),
             Child::Slot { .. } => None,
+        })
+    }
+
+    /// Which of Python's servers know a key of this name; `None` if there is no such key.
+    pub fn known(&self, key: &str) -> Option<KnownTo> {
+        self.children().iter().find_map(|child| match child {
+            Child::Key { name, known, .. } if name.eq_ignore_ascii_case(key) => Some(*known),
+            _ => None,
+        })
+    }
+
+    /// The type of this name that may be in a section of this type, and whether several sections of it may.
+    pub fn inner_type(&self, type_name: &str, added: &AddedTypes) -> Option<(&'static SectionType, bool)> {
+        self.children().iter().find_map(|child| match child {
+            Child::Key { .. } => None,
+            Child::Slot { types, multiple, .. } => {
+                let mut types = types.iter().chain(added.of_slot(types));
+                types.find(|slot| slot.name == type_name).map(|slot| (*slot, *multiple))
+            }
         })
     }
 
@@ -192,6 +212,11 @@ pub fn check(root: &Section, file: &'static SectionType, added: &AddedTypes) -> 
 pub fn check_alone(section: &Section, section_type: &'static SectionType) -> Result<(), ConfigError> {
     let added = AddedTypes::default();
     check_section(section, section_type, &Schema { file: section_type, added: &added })
+}
+
+/// Checks the keys that are in a section; none needs to be there.
+pub fn check_values(section: &Section, section_type: &SectionType) -> Result<(), ConfigError> {
+    section.values().try_for_each(|value| check_value(value, section_type).map(drop))
 }
 
 /// Checks a section and everything in it.

@@ -17,7 +17,7 @@ pub mod suggest;
 pub mod tree;
 
 pub use error::ConfigError;
-pub use parse::{Surroundings, load};
+pub use parse::{Surroundings, load, load_path};
 pub use tree::{Location, Section};
 
 /// A text in quotes as Python's `repr` shows it, so that blanks and control characters can be seen.

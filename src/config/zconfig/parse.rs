@@ -34,7 +34,11 @@ pub trait Surroundings {
 
 /// Reads the file of `-C`, and all files that it includes, into a section without a type.
 pub fn load(reference: &str, surroundings: &dyn Surroundings) -> Result<Section, ConfigError> {
-    let path = include::top_level(reference).map_err(ConfigError::nowhere)?;
+    load_path(include::top_level(reference).map_err(ConfigError::nowhere)?, surroundings)
+}
+
+/// The same for a path.
+pub fn load_path(path: PathBuf, surroundings: &dyn Surroundings) -> Result<Section, ConfigError> {
     let mut parser = Parser {
         surroundings,
         definitions: Definitions::default(),

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A line of a configuration file, or the command line.
+/// A line of a configuration file, the command line, or an environment variable.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Location {
     /// An option of the command line.
     CommandLine,
+    /// The environment variable of this name.
+    Environment(Arc<str>),
     /// A line of a file.
     File {
         /// The path as the operator wrote it, or as an `%include` leads to it.
@@ -21,6 +23,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Location::CommandLine => f.write_str("command line"),
+            Location::Environment(name) => write!(f, "environment variable {name}"),
             Location::File { path, line } => write!(f, "{path}:{line}"),
         }
     }
@@ -66,6 +69,12 @@ impl Section {
         }
     }
 
+    /// The section's first line, for messages.
+    pub fn shown(&self) -> String {
+        let name = self.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        format!("<{}{name}>", self.type_name)
+    }
+
     pub fn sections(&self) -> impl Iterator<Item = &Section> {
         self.items.iter().filter_map(|item| match item {
             Item::Section(section) => Some(section),
@@ -78,6 +87,13 @@ impl Section {
             Item::Value(value) => Some(value),
             Item::Section(_) => None,
         })
+    }
+
+    /// Replaces all values of a key by this one.
+    pub fn set(&mut self, value: Value) {
+        self.items
+            .retain(|item| !matches!(item, Item::Value(other) if other.key.eq_ignore_ascii_case(&value.key)));
+        self.items.push(Item::Value(value));
     }
 
     /// The value of a key that occurs at most once.
