@@ -13,6 +13,7 @@ pub mod log_rate;
 pub mod memory;
 pub mod schedule;
 pub mod shared_dir;
+pub mod supervisor;
 pub mod sync;
 pub mod timestamp;
 pub mod untrusted;

@@ -15,12 +15,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::auth::Protocols;
+use crate::base::address::Address;
 use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
 use crate::commands::Extensions;
 use crate::commands::backups::Backups;
 use crate::commands::open::{self, Prepared};
+use crate::commands::opening::Opening;
 use crate::commands::scrubs::Scrubs;
+use crate::commands::supervised::Supervised;
 use crate::config::{
     AuthenticationConfig, Config, Invocation, NamedStorage, SslConfig, UsageError, ZeoConfig, environment,
     from_command_line,
@@ -29,6 +32,7 @@ use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
 use crate::net::listen::{self, Bound, Endpoint, ListenError, Listener};
 use crate::net::tls::Tls;
+use crate::process::activation::{self, Passed};
 use crate::process::memory;
 use crate::process::pid_file::PidFile;
 use crate::process::signals::{Signal, Signals};
@@ -42,6 +46,8 @@ use crate::storage::Storage;
 
 /// Python's logger for messages about the process.
 const RUNZEO: &str = "ZEO.runzeo";
+/// The name of the service manager's sockets for clients (`FileDescriptorName=`).
+const SOCKET_NAME: &str = "zeo";
 
 /// Why the server does not start.
 struct Failure {
@@ -98,6 +104,14 @@ pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) 
             return ExitCode::from(2);
         }
     };
+    // Before any file is opened.
+    let passed = match activation::take(&|name| std::env::var(name).ok()) {
+        Ok(passed) => passed,
+        Err(message) => {
+            eprintln!("Error: {message}");
+            return ExitCode::from(1);
+        }
+    };
     let log = match logging::setup(&config.log) {
         Ok(log) => log,
         Err(error) => {
@@ -106,7 +120,16 @@ pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) 
         }
     };
     logging::install_panic_hook();
-    match serve(protocols, program, &config, &log) {
+    let clock = TimeSource::default();
+    let opening = Arc::new(Opening::new(&config.storages));
+    let served = Supervised::start(Arc::clone(&opening), clock)
+        .map_err(|error| Failure::outside(format!("can't start a thread: {error}")))
+        .and_then(|manager| {
+            let start = Start { protocols, program, config: &config, log: &log, opening: &opening };
+            let served = serve(&start, passed, &manager);
+            served.inspect_err(|failure| manager.fails(&failure.message))
+        });
+    match served {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             if config.log.configured {
@@ -158,7 +181,17 @@ fn authentication(protocols: &Protocols, zeo: &ZeoConfig) -> Result<Option<Authe
     Ok(Some(Authentication { name: config.protocol.clone(), protocol }))
 }
 
-fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle) -> Result<u8, Failure> {
+/// What a server is started with.
+struct Start<'a> {
+    protocols: &'a Protocols,
+    program: &'a str,
+    config: &'a Config,
+    log: &'a LogHandle,
+    opening: &'a Opening,
+}
+
+fn serve(start: &Start<'_>, passed: Vec<Passed>, manager: &Supervised) -> Result<u8, Failure> {
+    let Start { protocols, program, config, log, opening } = *start;
     memory::keep_little();
     let pid = std::process::id();
     let mut signals =
@@ -171,14 +204,8 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     let authentication = authentication(protocols, &config.zeo)?;
     let tls = config.zeo.ssl.as_ref().map(load_tls).transpose()?;
     let address = &config.zeo.address;
-    let bound = bind(&config.zeo)?;
-    let monitor = config.zeo.monitor_address.as_ref();
-    let bound_monitor = monitor.map(|address| {
-        listen::bind(address, None)
-            .map(|bound| (address, bound))
-            .map_err(|error| cannot_listen(address, error))
-    });
-    let bound_monitor = bound_monitor.transpose()?;
+    let bound = bind(&config.zeo, passed)?;
+    let bound_monitor = bind_monitor(&config.zeo)?;
     // Python's read-only server writes none.
     let pid_file = match config.zeo.hosted.read_only {
         false => PidFile::create(config.zeo.pid_filename.as_deref()),
@@ -193,11 +220,12 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
         Some((address, bound)) => bound.listen().map_err(|error| cannot_listen(address, error))?,
         None => Vec::new(),
     };
-    let storages = open_storages(config, prepared)?;
+    let storages = open_storages(config, prepared, opening)?;
     let resolver = start_resolver(&config.zeo, &storages)?;
     // A signal to stop may have come while a large file was scanned.
     while let Some(signal) = signals.poll() {
         if let Some(code) = handle(signal, log, tls.as_deref()) {
+            manager.stops();
             resolver.stop();
             close_all(storages.iter().map(|hosted| (hosted.name.as_str(), &hosted.storage)));
             return Ok(code);
@@ -223,7 +251,10 @@ fn serve(protocols: &Protocols, program: &str, config: &Config, log: &LogHandle)
     let backups = Backups::start(config, &TimeSource::default()).map_err(cannot_start)?;
     let scrubs = Scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
 
+    manager.serves(&server);
+
     let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, tls.as_deref()) };
+    manager.stops();
     log::debug!(target: RUNZEO, "({pid}) {program} stops");
     // First, so that no vote waits for a helper.
     resolver.stop();
@@ -276,7 +307,13 @@ fn reload(tls: &Tls) {
     }
 }
 
-fn bind(zeo: &ZeoConfig) -> Result<Bound, Failure> {
+fn bind(zeo: &ZeoConfig, passed: Vec<Passed>) -> Result<Bound, Failure> {
+    if let Some(listeners) = inherited(passed)? {
+        if zeo.socket_mode.is_some() {
+            log::warn!(target: RUNZEO, "socket-mode has no effect: the socket is the service manager's");
+        }
+        return Ok(Bound::Inherited(listeners));
+    }
     // Two servers may share a port without an error from the kernel (one on `::`, one on 127.0.0.1), so check first.
     if listen::is_in_use(&zeo.address) {
         return Err(cannot_listen(&zeo.address, ListenError::InUse));
@@ -284,7 +321,39 @@ fn bind(zeo: &ZeoConfig) -> Result<Bound, Failure> {
     listen::bind(&zeo.address, zeo.socket_mode).map_err(|error| cannot_listen(&zeo.address, error))
 }
 
-fn cannot_listen(address: &crate::base::address::Address, error: ListenError) -> Failure {
+/// Binds `monitor-address`.
+fn bind_monitor(zeo: &ZeoConfig) -> Result<Option<(&Address, Bound)>, Failure> {
+    let Some(address) = &zeo.monitor_address else { return Ok(None) };
+    let bound = listen::bind(address, None).map_err(|error| cannot_listen(address, error))?;
+    Ok(Some((address, bound)))
+}
+
+/// The sockets of the service manager that take the place of `address`: those that are called `zeo`, or else the first
+/// and all of its name. `None`: there are none. The others are closed.
+fn inherited(passed: Vec<Passed>) -> Result<Option<Vec<Listener>>, Failure> {
+    let Some(first) = passed.first() else { return Ok(None) };
+    let has_zeo = passed.iter().any(|passed| passed.name == SOCKET_NAME);
+    let name = if has_zeo { SOCKET_NAME.to_string() } else { first.name.clone() };
+    let mut listeners = Vec::new();
+    for passed in passed {
+        let shown = passed.name.escape_debug();
+        if passed.name == name {
+            let inherited = Listener::inherited(passed.fd).map_err(|error| {
+                Failure::outside(format!("the socket '{shown}' of the service manager {error}"))
+            })?;
+            listeners.push(inherited);
+        } else {
+            log::warn!(
+                target: RUNZEO,
+                "the socket '{shown}' of the service manager is not used, and closed: clients are served on '{}'",
+                name.escape_debug()
+            );
+        }
+    }
+    Ok(Some(listeners))
+}
+
+fn cannot_listen(address: &Address, error: ListenError) -> Failure {
     match error {
         ListenError::InUse => {
             Failure { code: 2, message: format!("address {} already in use", address.python_repr()) }
@@ -306,7 +375,11 @@ fn prepare_storages(config: &Config) -> Result<Vec<(&str, Prepared)>, Failure> {
     config.storages.iter().map(|named| Ok((named.name.as_str(), prepare(named)?))).collect()
 }
 
-fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec<Arc<Hosted>>, Failure> {
+fn open_storages(
+    config: &Config,
+    prepared: Vec<(&str, Prepared)>,
+    opening: &Opening,
+) -> Result<Vec<Arc<Hosted>>, Failure> {
     // Memory for two of the largest records at a time, or more smaller ones.
     let clock = TimeSource::default();
     let record_memory = RecordMemory::new(config.zeo.limits.message_size.saturating_mul(2), clock.clone());
@@ -315,7 +388,10 @@ fn open_storages(config: &Config, prepared: Vec<(&str, Prepared)>) -> Result<Vec
     let mut opened: Vec<(&str, Arc<dyn Storage>)> = Vec::new();
     for (name, prepared) in prepared {
         match prepared() {
-            Ok(storage) => opened.push((name, storage)),
+            Ok(storage) => {
+                opened.push((name, storage));
+                opening.has_opened_one();
+            }
             Err(error) => {
                 close_all(opened.iter().map(|(name, storage)| (*name, storage)));
                 return Err(Failure::outside(format!("storage '{name}': {error}")));
@@ -403,8 +479,8 @@ struct UnixSockets(Vec<std::path::PathBuf>);
 impl UnixSockets {
     fn of(listeners: &[Listener]) -> UnixSockets {
         let path = |listener: &Listener| match &listener.endpoint {
-            Endpoint::Unix(path) => Some(path.clone()),
-            Endpoint::Tcp { .. } => None,
+            Endpoint::Unix(path) if !listener.is_inherited() => Some(path.clone()),
+            Endpoint::Unix(_) | Endpoint::Tcp { .. } => None,
         };
         UnixSockets(listeners.iter().filter_map(path).collect())
     }

@@ -1,14 +1,16 @@
 //! Listening sockets: TCP on one or all interfaces, both IP versions, and Unix sockets.
 
 use std::fs::{self, Permissions};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::io::{self, PipeReader, PipeWriter, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -27,6 +29,77 @@ pub struct Listener {
     pub endpoint: Endpoint,
     /// `None`: no TLS.
     pub tls: Option<Arc<Tls>>,
+    /// Of a socket that belongs to another process, too.
+    inherited: Option<Wake>,
+}
+
+/// Ends the wait for a connection.
+#[derive(Debug)]
+struct Wake {
+    waits: PipeReader,
+    ends: PipeWriter,
+}
+
+impl Listener {
+    fn own(socket: Socket, endpoint: Endpoint) -> Listener {
+        Listener { socket, endpoint, tls: None, inherited: None }
+    }
+
+    /// A socket that another process listens on and has passed to this one. The other process goes on listening when
+    /// this one ends, so the socket is left as it is. Errors say what is wrong with it.
+    pub fn inherited(fd: OwnedFd) -> Result<Listener, String> {
+        let socket = Socket::from(fd);
+        let failed = |error: io::Error| format!("is no socket that can be used: {error}");
+        if socket.r#type().map_err(failed)? != Type::STREAM || !socket.is_listener().map_err(failed)? {
+            return Err("is no stream socket that listens".into());
+        }
+        let address = socket.local_addr().map_err(failed)?;
+        let endpoint = match (address.as_socket(), address.as_pathname()) {
+            (Some(tcp), _) => Endpoint::Tcp { host: tcp.ip().to_string(), port: tcp.port() },
+            (None, Some(path)) => Endpoint::Unix(path.into()),
+            (None, None) if address.is_unix() => {
+                let name = address.as_abstract_namespace().unwrap_or_default();
+                Endpoint::Unix(PathBuf::from(format!("@{}", name.escape_ascii())))
+            }
+            (None, None) => return Err("is neither a TCP nor a Unix socket".into()),
+        };
+        let (waits, ends) = io::pipe().map_err(failed)?;
+        Ok(Listener { socket, endpoint, tls: None, inherited: Some(Wake { waits, ends }) })
+    }
+
+    /// Whether another process listens on the socket, too.
+    pub fn is_inherited(&self) -> bool {
+        self.inherited.is_some()
+    }
+
+    /// The next connection. Fails after [`Listener::end`].
+    pub fn accept(&self) -> io::Result<(Socket, SockAddr)> {
+        let Some(wake) = &self.inherited else { return self.socket.accept() };
+        loop {
+            let mut both =
+                [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&wake.waits, PollFlags::IN)];
+            poll(&mut both, None)?;
+            let [_, woken] = &both;
+            if !woken.revents().is_empty() {
+                return Err(io::Error::other("the server stops"));
+            }
+            match self.socket.accept() {
+                // systemd's sockets do not block; the client may be gone.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                accepted => return accepted,
+            }
+        }
+    }
+
+    /// Ends a call of [`Listener::accept`] and all later ones.
+    pub fn end(&self) {
+        match &self.inherited {
+            // On a socket that listens this may be refused, which changes nothing.
+            None => drop(self.socket.shutdown(Shutdown::Both)),
+            // The pipe is empty, and its reader is there.
+            Some(wake) => drop((&wake.ends).write_all(b"x")),
+        }
+    }
 }
 
 /// Where it listens.
@@ -79,6 +152,8 @@ pub enum Bound {
     Tcp(Vec<Listener>),
     /// Nothing is created yet: clients take a socket file without a listener for the one of a dead server.
     Unix(PathBuf, Option<u32>),
+    /// Sockets that another process listens on already.
+    Inherited(Vec<Listener>),
 }
 
 /// Binds an address. A host name, or an empty host, may need several sockets, all with one port. `mode`: the mode of a
@@ -98,6 +173,7 @@ impl Bound {
                 listeners.iter().try_for_each(|listener| listener.socket.listen(BACKLOG))?;
                 Ok(listeners)
             }
+            Bound::Inherited(listeners) => Ok(listeners),
             Bound::Unix(path, mode) => Ok(vec![listen_unix(&path, mode)?]),
         }
     }
@@ -117,7 +193,7 @@ fn bind_all(host: &str, port: u16) -> Result<Bound, ListenError> {
             Ok(socket) => {
                 port = socket.local_addr()?.as_socket().map_or(port, |bound| bound.port());
                 let endpoint = Endpoint::Tcp { host: host.to_string(), port };
-                listeners.push(Listener { socket, endpoint, tls: None });
+                listeners.push(Listener::own(socket, endpoint));
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(ListenError::InUse),
             // A machine without IPv6 has no `::`; one address is enough.
@@ -170,7 +246,7 @@ fn listen_unix(path: &Path, mode: Option<u32>) -> Result<Listener, ListenError> 
         fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
     socket.listen(BACKLOG)?;
-    Ok(Listener { socket, endpoint: Endpoint::Unix(path.to_path_buf()), tls: None })
+    Ok(Listener::own(socket, Endpoint::Unix(path.to_path_buf())))
 }
 
 /// Whether a live server answers at this address. Python's runzeo checks this before it opens anything.

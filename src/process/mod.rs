@@ -1,6 +1,8 @@
-//! The process: signals, the pid file, priorities, and returning memory to the system.
+//! The process: signals, the pid file, priorities, returning memory to the system, and the service manager.
 
+pub mod activation;
 pub mod memory;
+pub mod notify;
 pub mod pid_file;
 pub mod priority;
 pub mod signals;

@@ -26,7 +26,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
     let mut is_logged = false;
     while !server.is_stopping() {
-        let (socket, address) = match listener.socket.accept() {
+        let (socket, address) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) =>

@@ -184,8 +184,7 @@ impl Server {
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         for listener in self.listeners.lock().drain(..) {
-            // Wakes the accept loop; on a socket that listens this may be refused, which changes nothing.
-            let _ = listener.socket.shutdown(std::net::Shutdown::Both);
+            listener.end();
         }
         for connection in self.clients() {
             connection.outbox.sink().shutdown_recv();

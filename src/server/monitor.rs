@@ -19,7 +19,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 pub fn serve(server: &Arc<Server>, listener: &Listener) {
     log::info!(target: "ZEO.monitor", "listening on {}", listener.endpoint);
     while !server.is_stopping() {
-        let Ok((mut socket, _)) = listener.socket.accept() else {
+        let Ok((mut socket, _)) = listener.accept() else {
             server.wait_for_departure(ERROR_PAUSE);
             continue;
         };

@@ -35,6 +35,9 @@ macro_rules! forward {
     (@cache_counts $base:ident) => {
         fn cache_counts(&self) -> Option<$crate::storage::CacheCounts> { self.$base.cache_counts() }
     };
+    (@pulse $base:ident) => {
+        fn pulse(&self) -> $crate::storage::Pulse { self.$base.pulse() }
+    };
     (@extension_methods $base:ident) => {
         fn extension_methods(&self) -> Option<&dyn $crate::storage::ExtensionMethods> {
             self.$base.extension_methods()

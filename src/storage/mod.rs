@@ -120,6 +120,12 @@ pub trait Storage: Load + History + Commit + Send + Sync {
         None
     }
 
+    /// Tries what finishing a transaction needs, and waits for the disk if there is one: it returns late, or not at
+    /// all, if the disk hangs. For one thread at a time.
+    fn pulse(&self) -> Pulse {
+        Pulse::Beats
+    }
+
     /// Methods that only this kind of storage has; `None` if there are none.
     fn extension_methods(&self) -> Option<&dyn ExtensionMethods> {
         None

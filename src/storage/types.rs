@@ -1,6 +1,7 @@
 //! The arguments and results of storages.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Result, StorageError};
 use crate::base::cancel::Cancel;
@@ -174,6 +175,41 @@ pub trait Removals: Sync {
 
 /// Appends the oids that a record refers to, one for each occurrence. The error says why the data is not a record.
 pub type References<'a> = dyn Fn(&[u8], &mut Vec<Oid>) -> std::result::Result<(), String> + Send + Sync + 'a;
+
+/// How far the opening of a file has come. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct OpenProgress(Arc<[AtomicU64; 2]>);
+
+impl OpenProgress {
+    /// A file of this length is scanned from this position on.
+    pub fn begin(&self, pos: u64, len: u64) {
+        let [done, total] = &*self.0;
+        total.store(len, Ordering::Relaxed);
+        done.store(pos, Ordering::Relaxed);
+    }
+
+    /// The scan has come to this position.
+    pub fn reach(&self, pos: u64) {
+        let [done, _] = &*self.0;
+        done.store(pos, Ordering::Relaxed);
+    }
+
+    /// The position and the length of the file; `None` before the scan.
+    pub fn get(&self) -> Option<(u64, u64)> {
+        let [done, total] = &*self.0;
+        let total = total.load(Ordering::Relaxed);
+        (total > 0).then(|| (done.load(Ordering::Relaxed).min(total), total))
+    }
+}
+
+/// Whether transactions can be finished, see [`Storage::pulse`](super::Storage::pulse).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pulse {
+    /// They can, or none are to be expected.
+    Beats,
+    /// One is being finished. The number changes when it is done: twice the same long after each other is a standstill.
+    Busy(u64),
+}
 
 /// Progress of a pack: bytes of the file, or objects in a storage without a file. And the request to end it early.
 #[derive(Debug, Default)]

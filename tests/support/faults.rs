@@ -97,8 +97,16 @@ struct Orders {
     first: u64,
     /// Number of calls that fail.
     count: u64,
+    /// They do not fail: they return when the order ends.
+    hang: bool,
     /// Number of calls since the order.
     seen: u64,
+}
+
+/// What becomes of a call.
+enum Verdict {
+    Fails(i32),
+    Hangs,
 }
 
 /// The test's control of a program.
@@ -109,15 +117,28 @@ impl Faults {
     /// From now on the calls of this kind are counted, and `count` of them fail, beginning with number `first` (1 is
     /// the next one).
     pub fn order(&self, kind: Kind, first: u64, count: u64) {
-        *self.0.lock().unwrap() = Orders { kind: Some(kind), first, count, seen: 0 };
+        *self.0.lock().unwrap() = Orders { kind: Some(kind), first, count, hang: false, seen: 0 };
     }
 
-    /// All calls succeed. Returns the number of counted calls.
+    /// From now on the calls of this kind hang, beginning with number `first`, until [`Faults::end`].
+    #[allow(dead_code)] // by another program
+    pub fn order_to_hang(&self, kind: Kind, first: u64) {
+        let orders = Orders { kind: Some(kind), first, count: u64::MAX, hang: true, seen: 0 };
+        *self.0.lock().unwrap() = orders;
+    }
+
+    /// The number of calls of the ordered kind so far.
+    #[allow(dead_code)] // by another program
+    pub fn seen(&self) -> u64 {
+        self.0.lock().unwrap().seen
+    }
+
+    /// All calls succeed, also those that hang. Returns the number of counted calls.
     pub fn end(&self) -> u64 {
         mem::take(&mut *self.0.lock().unwrap()).seen
     }
 
-    fn error(&self, call: &libc::seccomp_data) -> Option<i32> {
+    fn verdict(&self, call: &libc::seccomp_data) -> Option<Verdict> {
         let (kind, error) = Kind::of(call)?;
         let mut orders = self.0.lock().unwrap();
         if orders.kind != Some(kind) {
@@ -125,7 +146,8 @@ impl Faults {
         }
         orders.seen += 1;
         let nth = orders.seen.checked_sub(orders.first)?;
-        (nth < orders.count).then_some(error)
+        let verdict = if orders.hang { Verdict::Hangs } else { Verdict::Fails(error) };
+        (nth < orders.count).then_some(verdict)
     }
 
     /// Starts a program. `None`, with a message, if the kernel does not support this.
@@ -180,15 +202,25 @@ fn install_filter() -> io::Result<File> {
     }
 }
 
+/// Pause between two looks whether calls that hang may return.
+const HANG_PAUSE_MS: i32 = 20;
+
 /// Answers the kernel until no filtered process is left.
 fn answer(listener: &File, faults: &Faults) {
     let fd = listener.as_raw_fd();
+    let mut hanging: Vec<u64> = Vec::new();
     loop {
         let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // SAFETY: one descriptor, which is open.
-        let ready = unsafe { libc::poll(&mut poll, 1, -1) };
+        let ready = unsafe { libc::poll(&mut poll, 1, if hanging.is_empty() { -1 } else { HANG_PAUSE_MS }) };
         if ready > 0 && poll.revents & libc::POLLIN == 0 {
             return;
+        }
+        if !hanging.is_empty() && faults.0.lock().unwrap().kind.is_none() {
+            hanging.drain(..).for_each(|id| reply(fd, id, 0));
+        }
+        if ready <= 0 {
+            continue;
         }
         // SAFETY: plain numbers, for which zero is what the kernel demands.
         let mut asked: libc::seccomp_notif = unsafe { mem::zeroed() };
@@ -197,10 +229,18 @@ fn answer(listener: &File, faults: &Faults) {
             // The calling process was killed.
             continue;
         }
-        let error = faults.error(&asked.data).unwrap_or(0);
-        let flags = if error == 0 { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 };
-        let reply = libc::seccomp_notif_resp { id: asked.id, val: 0, error: -error, flags };
-        // SAFETY: the structure that this request reads. An error means that the calling process was killed.
-        unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, &reply) };
+        match faults.verdict(&asked.data) {
+            None => reply(fd, asked.id, 0),
+            Some(Verdict::Fails(error)) => reply(fd, asked.id, error),
+            Some(Verdict::Hangs) => hanging.push(asked.id),
+        }
     }
+}
+
+/// Lets a call go on, or fail with `error`.
+fn reply(fd: i32, id: u64, error: i32) {
+    let flags = if error == 0 { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 };
+    let reply = libc::seccomp_notif_resp { id, val: 0, error: -error, flags };
+    // SAFETY: the structure that this request reads. An error means that the calling process was killed.
+    unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, &reply) };
 }

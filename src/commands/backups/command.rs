@@ -13,6 +13,7 @@ use rustix::io::ioctl_fionbio;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::base::clock::Stopwatch;
+use crate::base::supervisor;
 use crate::base::untrusted::one_line;
 use crate::server::stop_signal::StopSignal;
 
@@ -68,7 +69,7 @@ impl<'a> RunningCommand<'a> {
         timeout: Duration,
         stop: &'a StopSignal,
     ) -> io::Result<RunningCommand<'a>> {
-        let mut child = Command::new("/bin/sh")
+        let mut child = supervisor::keep_from(&mut Command::new("/bin/sh"))
             .args(["-c", text])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

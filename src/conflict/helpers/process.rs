@@ -19,6 +19,7 @@ use super::message::{self, Answer, AnswerKind};
 use crate::base::clock::{IoDeadline, TimeSource};
 use crate::base::log_rate::LogRate;
 use crate::base::memory;
+use crate::base::supervisor;
 use crate::base::sync::{Mutex, rank};
 use crate::conflict::{HelperOptions, LOG, ThreeStates};
 use crate::log_at;
@@ -122,7 +123,7 @@ impl Helper {
             })?;
             command.uid(user.uid).gid(user.gid);
         }
-        let child = command
+        let child = supervisor::keep_from(&mut command)
             .args(["-c", BOOTSTRAP])
             .stdin(OwnedFd::from(theirs))
             .stdout(out.try_clone().map_err(cannot)?)

@@ -32,6 +32,8 @@ struct LeadQueue<J> {
     /// The thread in `alone` has the lead.
     granted: bool,
     closed: bool,
+    /// How often the lead was passed on.
+    passed: u64,
 }
 
 /// The result of queueing a job.
@@ -45,6 +47,17 @@ pub enum Joined<J> {
     Refused(J),
 }
 
+/// The result of asking for the lead without waiting.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Tried {
+    /// The caller has the lead now, and must call [`Lead::pass_on`].
+    Leads,
+    /// Another thread has it, or is about to take it. The number changes each time the lead is passed on.
+    Led(u64),
+    /// The queue is closed.
+    Closed,
+}
+
 impl<J> Default for Lead<J> {
     fn default() -> Lead<J> {
         Lead {
@@ -55,6 +68,7 @@ impl<J> Default for Lead<J> {
                 wanted: false,
                 granted: false,
                 closed: false,
+                passed: 0,
             }),
             work: Condvar::new(),
             idle: Condvar::new(),
@@ -89,6 +103,7 @@ impl<J> Lead<J> {
     /// Called by the leader when it is done: hands the lead on, or gives it up.
     pub fn pass_on(&self) {
         let mut state = self.state.lock();
+        state.passed += 1;
         if state.wanted {
             state.wanted = false;
             state.granted = true;
@@ -127,6 +142,19 @@ impl<J> Lead<J> {
         }
         state.leading = true;
         true
+    }
+
+    /// Takes the lead if no thread has it.
+    pub fn try_alone(&self) -> Tried {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Tried::Closed;
+        }
+        if state.leading {
+            return Tried::Led(state.passed);
+        }
+        state.leading = true;
+        Tried::Leads
     }
 
     /// For a committer thread: waits until it has the lead (true), or until the queue is closed and no thread leads

@@ -17,6 +17,7 @@
 //!   `group` (finish), `writer` (the end of the log), `lead` (which thread commits), `blobs`: writing
 //! - `snapshot`: the file as it is now, for a copy of it; `replaced`: what the next start must know if another file
 //!   takes its place while no server runs
+//! - `pulse`: whether commits are possible
 //! - `handle`: the file as its caretakers see it; `sums`: checksums beside it, of which the storage knows nothing
 //! - `undo`: what can be undone; `undo_find`: finds it; `places`: where it was found
 //!
@@ -51,6 +52,7 @@ mod ours;
 pub(crate) mod pack;
 mod pins;
 mod places;
+mod pulse;
 mod read;
 pub(crate) mod recover;
 pub(crate) mod replaced;
@@ -87,7 +89,9 @@ use self::space::Space;
 use self::volume::Current;
 use self::voted::Job;
 use self::writer::Writer;
-use super::{BlobDir, Blobs, Iterate, Pack, PublisherSlot, Result, Storage, StorageError, Tids, Undo, media};
+use super::{
+    BlobDir, Blobs, Iterate, Pack, PublisherSlot, Pulse, Result, Storage, StorageError, Tids, Undo, media,
+};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, rank};
 use crate::conflict::ResolverSlot;
@@ -254,6 +258,10 @@ impl Storage for FileStorage {
             note.set_oid_mark(Oid(oids.mark)).map_err(StorageError::io("writing the mark of object ids"))?;
         }
         Ok((last + 1..=end).map(Oid).collect())
+    }
+
+    fn pulse(&self) -> Pulse {
+        if self.options.read_only { Pulse::Beats } else { self.core.pulse() }
     }
 
     fn close(&self) -> Result<()> {

@@ -81,7 +81,9 @@ pub fn read_all(
         }
     }
     let tail = note.and_then(|note| familiar::about_the_tail(note, &log, identity, options.media.boot()));
-    let from = ScanFrom { pos: found.end, tid: found.last_tid, stop: options.stop, note: tail };
+    let progress = &options.progress;
+    progress.begin(found.end, len);
+    let from = ScanFrom { pos: found.end, tid: found.last_tid, stop: options.stop, note: tail, progress };
     let scanned = recover::scan_file(&**file, path, &found.index, &from)?;
     (found.end, found.last_tid, found.max_tid) = (scanned.end, scanned.last_tid, scanned.max_tid);
     found.has_no_transaction = found.end <= MAGIC_LEN;

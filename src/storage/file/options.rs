@@ -9,7 +9,7 @@ use super::handle::FileHandle;
 use super::media::{Media, RealMedia};
 use crate::base::clock::{Clock, SystemClock, TimeSource};
 use crate::base::ids::Tid;
-use crate::storage::{Refusal, Result, StorageError};
+use crate::storage::{OpenProgress, Refusal, Result, StorageError};
 
 /// Which Python can open a new file.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -75,6 +75,9 @@ pub struct FileStorageOptions {
     /// For the scrub, which reads the file while it is served.
     #[doc(hidden)]
     pub handle: FileHandle,
+    /// How far an open has come, for those who wait for it.
+    #[doc(hidden)]
+    pub progress: OpenProgress,
 }
 
 impl FileStorageOptions {
@@ -96,6 +99,7 @@ impl FileStorageOptions {
             clock: Arc::new(SystemClock),
             time: TimeSource::SYSTEM,
             handle: FileHandle::default(),
+            progress: OpenProgress::default(),
         }
     }
 

@@ -22,7 +22,7 @@ use super::tail_note::{BLOCK, BLOCK_LEN, TailNote};
 use super::window::Window;
 use crate::base::fs::with_suffix;
 use crate::base::ids::{Oid, Tid};
-use crate::storage::{Refusal, Result, StorageError};
+use crate::storage::{OpenProgress, Refusal, Result, StorageError};
 
 /// Bytes of one read when the end is saved aside.
 const COPY_LEN: usize = 1 << 20;
@@ -38,6 +38,8 @@ pub struct ScanFrom<'a> {
     /// Time travel: transactions from this tid on are not visible.
     pub stop: Option<Tid>,
     pub note: Option<&'a TailNote>,
+    /// Gets the positions.
+    pub progress: &'a OpenProgress,
 }
 
 /// What a scan found.
@@ -71,7 +73,13 @@ pub enum Tail {
 
 /// Checks the bytes of a whole file; for tools and fuzzing.
 pub fn scan(bytes: &[u8]) -> Result<Scanned> {
-    let from = ScanFrom { pos: MAGIC_LEN, tid: Tid::ZERO, stop: None, note: None };
+    let from = ScanFrom {
+        pos: MAGIC_LEN,
+        tid: Tid::ZERO,
+        stop: None,
+        note: None,
+        progress: &OpenProgress::default(),
+    };
     scan_file(&bytes.to_vec(), Path::new("(memory)"), &Index::new(), &from)
 }
 
@@ -162,6 +170,7 @@ impl Scan<'_> {
             done.end = pos + header.len + TRAILER_LEN as u64;
             done.last_tid = header.tid;
             done.max_tid = done.max_tid.max(header.tid);
+            from.progress.reach(done.end);
         }
     }
 

@@ -138,7 +138,13 @@ mod tests {
             core.save_index_of(&core.hold_saver(), &core.volume.get(), end);
             let saved = index_file::load(&*storage.core.media, &path).unwrap().unwrap();
             let scanned = super::super::index::Index::new();
-            let from = ScanFrom { pos: MAGIC_LEN, tid: Tid::ZERO, stop: None, note: None };
+            let from = ScanFrom {
+                pos: MAGIC_LEN,
+                tid: Tid::ZERO,
+                stop: None,
+                note: None,
+                progress: &Default::default(),
+            };
             scan_file(&bytes[..end as usize].to_vec(), &path, &scanned, &from).unwrap();
             assert_eq!((saved.pos, saved.index.len()), (end, scanned.len()));
             assert!(saved.objects().all(|(oid, pos)| scanned.pos(oid) == pos));
