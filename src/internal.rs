@@ -305,6 +305,7 @@ pub mod storage {
     pub mod file {
         pub use crate::storage::file::index_file::parse as parse_index;
         pub use crate::storage::file::recover::{Tail, scan};
+        pub use crate::storage::file::sums::{STRETCH_MAX, Stretch, SumJournal};
         pub use crate::storage::file::tail_note::TailNote;
 
         pub mod lead {

@@ -31,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "resolve", run: targets::resolve::run, seeds: targets::resolve::seeds },
     Target { name: "session", run: targets::session::run, seeds: targets::session::seeds },
     Target { name: "side_files", run: targets::side_files::run, seeds: targets::side_files::seeds },
+    Target { name: "sums", run: targets::sums::run, seeds: targets::sums::seeds },
     Target { name: "zconfig", run: targets::zconfig::run, seeds: targets::zconfig::seeds },
 ];
 

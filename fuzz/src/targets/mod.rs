@@ -15,6 +15,7 @@ pub mod pickle;
 pub mod resolve;
 pub mod session;
 pub mod side_files;
+pub mod sums;
 pub mod zconfig;
 
 use runzeo::internal::wire::protocol::{Dialect, Encoding, Generation, Wire};

@@ -42,8 +42,11 @@ const ENTRIES_MAX: usize = 4096;
 /// Bytes of a `Data.fs`, and their checksum.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Stretch {
+    /// Its position in the `Data.fs`.
     pub start: u64,
+    /// The position behind it.
     pub end: u64,
+    /// The CRC-32 of the bytes between.
     pub sum: u32,
 }
 
@@ -102,8 +105,8 @@ impl SumJournal {
         Ok(SumJournal { file, salt: u64::from_be_bytes(salt), stretches: Vec::new() })
     }
 
-    /// `None`: the journal is not of this file.
-    fn load(file: Arc<dyn MediaFile>, number: u64, end: u64) -> io::Result<Option<SumJournal>> {
+    /// The journal in a file. `None`: it is not of this `Data.fs`.
+    pub fn load(file: Arc<dyn MediaFile>, number: u64, end: u64) -> io::Result<Option<SumJournal>> {
         let mut head = [0; HEAD_LEN];
         if file.read_at(&mut head, 0)? < head.len() {
             return Ok(None);
