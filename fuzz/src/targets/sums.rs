@@ -1,5 +1,5 @@
-//! The checksums beside a data file (`Data.fs.sums`): for arbitrary bytes what is believed is exactly what an independent
-//! reading of the format finds, and takes no more memory than the file has bytes.
+//! The checksums beside a data file (`Data.fs.sums`): for arbitrary bytes what is believed is exactly what an
+//! independent reading of the format finds, and takes no more memory than the file has bytes.
 //!
 //! A checksum is nothing that mutations find, so the input can say which of them are made right.
 
