@@ -121,15 +121,17 @@ def check_after_kill(directory, known):
 def check_at_rest(directory, server):
     """The server runs, and nothing is committed: what is there becomes equal to the file."""
     now = (directory / "Data.fs").read_bytes()
-    deadline = time.time() + 60
+    # A prune reads the whole repository first.
+    deadline = time.time() + 300
     wanted = f',"len":{len(now)},"last_tid":'
     while True:
         newest = [backups(directory, name)[-1:] for name in REPOSITORIES]
         # The same backup may be kept here already, and there be one that stays until the next.
         times = {name.split(".json")[0].replace(".until-next", "") for names in newest for name in names}
         try:
-            if len(times) == 1 and all(wanted in (directory / name / "backups" / newest[n][0]).read_text()
-                                       for n, name in enumerate(REPOSITORIES)):
+            if all(newest) and len(times) == 1 and all(
+                    wanted in (directory / name / "backups" / newest[n][0]).read_text()
+                    for n, name in enumerate(REPOSITORIES)):
                 break
         except FileNotFoundError:
             pass
