@@ -9,7 +9,7 @@ pub mod backup {
     }
     pub use crate::backup::zstd::ZstdReader;
     pub mod repository {
-        pub use crate::backup::repository::create::{CreateOptions, Created, Source, create};
+        pub use crate::backup::repository::create::{CreateOptions, Created, Source, Tempo, create};
         pub use crate::backup::repository::error::BackupError;
         pub use crate::backup::repository::join::join;
         pub use crate::backup::repository::manifest::{Manifest, Stamp, Stay};

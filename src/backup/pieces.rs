@@ -46,7 +46,8 @@ struct Worker {
 impl<W: Write, C: PieceCompressor> PieceWriter<W, C> {
     pub fn new(out: W, level: u32) -> PieceWriter<W, C> {
         let piece = Vec::with_capacity(PIECE_LEN);
-        PieceWriter { out, level, piece, workers: Vec::new(), given: 0, taken: 0, compressor: PhantomData }
+        let compressor = PhantomData;
+        PieceWriter { out, level, piece, workers: Vec::new(), given: 0, taken: 0, compressor }
     }
 
     /// Writes what is left. The last piece may be empty.

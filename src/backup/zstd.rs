@@ -1,16 +1,26 @@
-//! Zstandard (RFC 8878): frames behind each other, each of one piece, with the length of its content in its header.
+//! Zstandard (RFC 8878): frames behind each other, each of one piece, with the length of its content in its header; or
+//! one frame.
 //!
 //! Any decompressor reads such a file as one content, and needs no more memory than a piece has.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 
 use zstd::bulk::Compressor;
 use zstd::stream::read::Decoder;
+use zstd::stream::write::Encoder;
 
 use super::pieces::{PieceCompressor, PieceWriter};
 
-/// Compresses what is written to it.
+/// Compresses what is written to it, with several cores.
 pub type ZstdWriter<W> = PieceWriter<W, Zstd>;
+
+/// Compresses what is written to it without threads, to one frame: 128 KB at once, which takes less than a millisecond.
+pub type ZstdStream<W> = Encoder<'static, W>;
+
+/// Begins such a frame.
+pub fn zstd_stream<W: Write>(out: W, level: u32) -> io::Result<ZstdStream<W>> {
+    Encoder::new(out, i32::try_from(level).map_err(io::Error::other)?)
+}
 
 /// The largest window that is read, as a power of two: the memory that a frame can ask for.
 const WINDOW_LOG_MAX: u32 = 23;
@@ -58,8 +68,6 @@ impl<R: BufRead> Read for ZstdReader<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
     use crate::backup::pieces::testing::inputs;
 
@@ -78,6 +86,9 @@ mod tests {
     fn every_length_comes_back() {
         for bytes in inputs() {
             assert!(read(&compressed(&bytes)).unwrap() == bytes, "{}", bytes.len());
+            let mut writer = zstd_stream(Vec::new(), 1).unwrap();
+            writer.write_all(&bytes).unwrap();
+            assert!(read(&writer.finish().unwrap()).unwrap() == bytes, "{}", bytes.len());
         }
     }
 

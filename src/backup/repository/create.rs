@@ -27,7 +27,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::inspect::data_file::DataFile;
 use crate::inspect::walk::{Part, Walk};
 use crate::storage::file::format::MAGIC_LEN;
-use crate::storage::file::pack::pace::Pace;
+use crate::storage::file::pack::pace::{Pace, ShortPieces};
 use crate::storage::file::tail_note::TailNote;
 use crate::storage::media::Access;
 
@@ -48,14 +48,25 @@ pub struct Source {
     pub blob_dir: Option<PathBuf>,
 }
 
+/// How fast a backup is made.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Tempo {
+    /// With several cores.
+    #[default]
+    Full,
+    /// So many bytes are read in a second, at most. Not zero.
+    Rate(u64),
+    /// In short pieces, a third of the time of one core: what else the machine does is hardly slower.
+    Gentle,
+}
+
 /// What to back up, and how.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
     pub sources: Vec<Source>,
     /// Read everything again, also if the file is the one of the last backup, and look for each blob in the repository.
     pub reread: bool,
-    /// Bytes for each second; `None`: no limit.
-    pub rate_max: Option<u64>,
+    pub tempo: Tempo,
     pub stay: Stay,
     /// Bytes of a segment: the first transaction that reaches them ends it.
     pub segment_len: u64,
@@ -66,7 +77,7 @@ impl Default for CreateOptions {
         CreateOptions {
             sources: Vec::new(),
             reread: false,
-            rate_max: None,
+            tempo: Tempo::Full,
             stay: Stay::Kept,
             segment_len: SEGMENT_LEN,
         }
@@ -101,7 +112,15 @@ pub fn create(
     let names: Vec<&str> = options.sources.iter().map(|source| &*source.name).collect();
     let newest = repository.newest(&names, listener)?;
     let mut writing = Writing::begin(repository)?;
-    let meter = Meter { pace: options.rate_max.map(Pace::new), done: 0, reported: 0, listener };
+    let mut meter = Meter { pace: None, pieces: None, done: 0, reported: 0, listener };
+    match options.tempo {
+        Tempo::Full => {}
+        Tempo::Rate(rate) => meter.pace = Some(Pace::new(rate)),
+        Tempo::Gentle => {
+            meter.pieces = Some(ShortPieces::begin());
+            writing.be_gentle();
+        }
+    }
     let segment_len = options.segment_len;
     let mut run = CreateRun { writing: &mut writing, meter, segment_len, damage: Vec::new() };
     let mut databases = Vec::new();
@@ -200,6 +219,7 @@ struct CreateRun<'a, 'r> {
 /// Counts, reports and limits what is read.
 struct Meter<'a> {
     pace: Option<Pace>,
+    pieces: Option<ShortPieces>,
     done: u64,
     /// What of it the listener knows.
     reported: u64,
@@ -210,6 +230,9 @@ impl Meter<'_> {
     /// `len` bytes were read. The error is `Cancelled`.
     fn read(&mut self, len: u64) -> Result<()> {
         self.done += len;
+        if let Some(pieces) = &mut self.pieces {
+            pieces.rest();
+        }
         if self.done - self.reported < REPORT_LEN {
             return Ok(());
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::error::{BackupError, Result};
 use super::object::{ObjectId, ObjectKind, RunningId};
 use super::{OBJECTS, Repository, TMP};
-use crate::backup::zstd::ZstdWriter;
+use crate::backup::zstd::{ZstdStream, ZstdWriter, zstd_stream};
 use crate::base::fs::dir_of;
 use crate::storage::media::{Access, Appending, MediaFile};
 
@@ -26,6 +26,8 @@ pub struct Writing<'r> {
     dirs: BTreeSet<PathBuf>,
     /// Bytes of the objects that were added.
     added: u64,
+    /// Compresses without threads, little at once.
+    is_gentle: bool,
 }
 
 /// An object that was written, or was there already.
@@ -41,7 +43,12 @@ impl<'r> Writing<'r> {
     pub fn begin(repository: &'r Repository) -> Result<Writing<'r>> {
         let doing = BackupError::io(format!("emptying {}", repository.path.join(TMP).display()));
         empty(repository).map_err(doing)?;
-        Ok(Writing { repository, next_name: 0, dirs: BTreeSet::new(), added: 0 })
+        Ok(Writing { repository, next_name: 0, dirs: BTreeSet::new(), added: 0, is_gentle: false })
+    }
+
+    /// Compresses without threads from now on, little at once.
+    pub fn be_gentle(&mut self) {
+        self.is_gentle = true;
     }
 
     pub fn repository(&self) -> &'r Repository {
@@ -65,9 +72,10 @@ impl<'r> Writing<'r> {
         let doing = || BackupError::io(format!("writing {}", path.display()));
         let file = self.repository.media.open(&path, Access::Truncate).map_err(doing())?;
         let out = BufWriter::with_capacity(BUF_LEN, Appending::new(file.clone()));
-        let out = match kind.is_compressed() {
-            true => Out::Zstd(ZstdWriter::new(out, LEVEL)),
-            false => Out::Plain(out),
+        let out = match (kind.is_compressed(), self.is_gentle) {
+            (true, true) => Out::ZstdStream(zstd_stream(out, LEVEL).map_err(doing())?),
+            (true, false) => Out::Zstd(ZstdWriter::new(out, LEVEL)),
+            (false, _) => Out::Plain(out),
         };
         Ok(ObjectWriter { kind, path, file, out, sum: RunningId::default(), len: 0 })
     }
@@ -80,6 +88,7 @@ impl<'r> Writing<'r> {
         let ended = match out {
             Out::Plain(out) => out.into_inner().map(drop).map_err(io::IntoInnerError::into_error),
             Out::Zstd(out) => out.finish().and_then(|mut out| out.flush()),
+            Out::ZstdStream(out) => out.finish().and_then(|mut out| out.flush()),
         };
         ended.map_err(doing())?;
         self.keep(&path, kind, &written.id, &*file)?;
@@ -169,6 +178,7 @@ pub struct ObjectWriter {
 enum Out {
     Plain(BufWriter<Appending>),
     Zstd(ZstdWriter<BufWriter<Appending>>),
+    ZstdStream(ZstdStream<BufWriter<Appending>>),
 }
 
 impl ObjectWriter {
@@ -189,6 +199,7 @@ impl Write for ObjectWriter {
         match &mut self.out {
             Out::Plain(out) => out.write_all(bytes),
             Out::Zstd(out) => out.write_all(bytes),
+            Out::ZstdStream(out) => out.write_all(bytes),
         }
     }
 

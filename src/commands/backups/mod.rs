@@ -24,7 +24,7 @@ use self::attempt::{Complaint, LOCK_WAIT, LogListener, RETRY, Reason, TARGET, ho
 use self::sending::Sender;
 use crate::backup::lock::Exclusion;
 use crate::backup::repository::Repository;
-use crate::backup::repository::create::{CreateOptions, Created, Source, create};
+use crate::backup::repository::create::{CreateOptions, Created, Source, Tempo, create};
 use crate::backup::repository::error::BackupError;
 use crate::backup::repository::manifest::{Stamp, Stay};
 use crate::backup::repository::prune::prune;
@@ -203,7 +203,7 @@ impl Keeper {
         let Some(_lock) = held else { return Ok(None) };
         let options = CreateOptions {
             sources: self.sources.clone(),
-            rate_max: self.config.rate_max,
+            tempo: self.config.rate_max.map_or(Tempo::Gentle, Tempo::Rate),
             stay,
             ..CreateOptions::default()
         };

@@ -9,7 +9,7 @@ use super::super::numbers::grouped;
 use super::super::subcommand::{FINDINGS, Subcommand, Trouble};
 use super::databases;
 use super::repository::{self, Opening, Reporter, counted, state};
-use crate::backup::repository::create::{CreateOptions, Created, Source, create};
+use crate::backup::repository::create::{CreateOptions, Created, Source, Tempo, create};
 use crate::backup::repository::manifest::Stay;
 use crate::base::clock::TimeSource;
 use crate::config::zconfig::datatypes::byte_size;
@@ -31,6 +31,8 @@ already is not copied again. The repository is made if it is missing.
   -b, --blob-dir DIR      its blobs; without it they are left out
   -S, --storage NAME      with -C: this storage alone; with -f: its name in the
                           repository (default: 1, as for runzeo -f)
+      --gentle            take a third of the time of one core, in short pieces,
+                          so that a server on this machine is hardly slower
       --max-rate SIZE     read no more in a second, for example 20MB
       --reread            read the files from the start, as after a pack, and
                           store again what is missing in the repository
@@ -48,6 +50,7 @@ fn options(options: &mut Options) {
     repository::options(options);
     databases::options(options);
     options
+        .optflag("", "gentle", "")
         .optopt("", "max-rate", "", "")
         .optflag("", "reread", "")
         .optflag("", "until-next", "")
@@ -59,16 +62,13 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     if let Some(free) = matches.free.first() {
         return Err(Trouble::Usage(format!("'{free}' is not an option")));
     }
-    let rate_max = matches.opt_str("max-rate").map(|text| match byte_size(&text).map(u64::try_from) {
-        Ok(Ok(rate)) if rate > 0 => Ok(rate),
-        _ => Err(Trouble::Usage(format!("--max-rate: '{text}' is not a size such as 20MB"))),
-    });
+    let tempo = tempo(matches)?;
     let Databases { databases, left_out } = databases::of(matches)?;
     let source = |NamedDatabase { name, path, blob_dir }| Source { name, path, blob_dir };
     let options = CreateOptions {
         sources: databases.into_iter().map(source).collect(),
         reread: matches.opt_present("reread"),
-        rate_max: rate_max.transpose()?,
+        tempo,
         stay: if matches.opt_present("until-next") { Stay::UntilNext } else { Stay::Kept },
         ..CreateOptions::default()
     };
@@ -87,6 +87,18 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
         report(out, matches.opt_present("json"), &created)?;
     }
     Ok(findings(&created))
+}
+
+fn tempo(matches: &Matches) -> Result<Tempo, Trouble> {
+    match (matches.opt_str("max-rate"), matches.opt_present("gentle")) {
+        (Some(_), true) => Err(Trouble::Usage("--gentle and --max-rate: give one of them".into())),
+        (None, true) => Ok(Tempo::Gentle),
+        (None, false) => Ok(Tempo::Full),
+        (Some(text), false) => match byte_size(&text).map(u64::try_from) {
+            Ok(Ok(rate)) if rate > 0 => Ok(Tempo::Rate(rate)),
+            _ => Err(Trouble::Usage(format!("--max-rate: '{text}' is not a size such as 20MB"))),
+        },
+    }
 }
 
 fn report(out: &mut dyn Write, is_json: bool, created: &Created) -> Result<(), Trouble> {

@@ -97,6 +97,10 @@ pub trait MediaFile: Send + Sync {
     /// A hint that the disk may begin to write this part, which is complete and will be synced. Does not wait. The part
     /// stays in the system's cache.
     fn write_back(&self, _pos: u64, _len: u64) {}
+    /// Waits until this part is written, after a `write_back` of it. It is not durable before a sync.
+    fn wait_for_write_back(&self, _pos: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// A hint that this part will not be read soon: what is on the disk may leave the cache.
     fn forget(&self, _pos: u64, _len: u64) {}
 }
@@ -167,6 +171,10 @@ impl MediaFile for File {
 
     fn write_back(&self, pos: u64, len: u64) {
         write_back::write_back(self, pos, len);
+    }
+
+    fn wait_for_write_back(&self, pos: u64, len: u64) -> io::Result<()> {
+        write_back::wait_for_write_back(self, pos, len)
     }
 
     fn forget(&self, pos: u64, len: u64) {

@@ -8,8 +8,8 @@ use super::file::MediaFile;
 use super::{Access, Media};
 use crate::base::fs::dir_of;
 
-/// Bytes after which the disk is asked to begin with the writing.
-const WRITE_BACK_LEN: u64 = 8 << 20;
+/// Bytes that the disk is asked to write at once.
+const WRITE_BACK_LEN: u64 = 1 << 20;
 /// Bytes of a buffer for small writes.
 const BUF_LEN: usize = 256 * 1024;
 
@@ -43,17 +43,22 @@ impl Read for Reading {
     }
 }
 
-/// Appends to a file that has only positioned writes. It tells the disk early what it will have to write.
+/// Appends to a file that has only positioned writes.
+///
+/// The disk has never more than two parts of it to write: a commit beside it, whose sync comes behind them, does not
+/// wait for long. So there is also little left for the sync at the end.
 pub struct Appending {
     file: Arc<dyn MediaFile>,
     pos: u64,
+    /// The disk was asked to write what is before this position, and has written what is before the other one.
     begun: u64,
+    written: u64,
 }
 
 impl Appending {
     /// Begins at the start of the file.
     pub fn new(file: Arc<dyn MediaFile>) -> Appending {
-        Appending { file, pos: 0, begun: 0 }
+        Appending { file, pos: 0, begun: 0, written: 0 }
     }
 }
 
@@ -63,7 +68,8 @@ impl Write for Appending {
         self.pos += bytes.len() as u64;
         if self.pos - self.begun >= WRITE_BACK_LEN {
             self.file.write_back(self.begun, self.pos - self.begun);
-            self.begun = self.pos;
+            self.file.wait_for_write_back(self.written, self.begun - self.written)?;
+            (self.written, self.begun) = (self.begun, self.pos);
         }
         Ok(bytes.len())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::repository::site::{Heard, Site};
 use crate::support::storage::transactions;
 use runzeo::ids::{Oid, Tid};
-use runzeo::internal::backup::repository::{CreateOptions, RestoreOptions, Stay, Target, restore};
+use runzeo::internal::backup::repository::{CreateOptions, RestoreOptions, Stay, Target, Tempo, restore};
 use runzeo::internal::storage::media::Media;
 use runzeo::storage::prelude::*;
 
@@ -48,6 +48,25 @@ fn each_backup_comes_back_byte_for_byte_with_its_blobs() {
     let mut record = Vec::new();
     let loaded = storage.load_before(Oid(0), Tid::MAX, 0, &mut record).unwrap();
     assert!(loaded.is_some());
+}
+
+/// Other pieces are compressed, and the content is the same: the next backup at another tempo finds it.
+#[test]
+fn backups_of_all_tempos_go_on_with_each_other() {
+    let site = Site::new(11);
+    site.grow(30);
+    let gentle = CreateOptions { tempo: Tempo::Gentle, ..site.options() };
+    assert!(site.backup_with(&gentle).unwrap().is_new);
+    let objects = site.objects();
+    let full = CreateOptions { reread: true, ..site.options() };
+    assert!(!site.backup_with(&full).unwrap().is_new);
+    assert_eq!(site.objects(), objects);
+    site.grow(10);
+    let paced = CreateOptions { tempo: Tempo::Rate(1 << 30), ..site.options() };
+    assert!(site.backup_with(&paced).unwrap().is_new);
+    site.assert_whole("two tempos");
+    site.restore(None, None).unwrap();
+    assert!(site.bytes("Restored.fs") == site.bytes("Data.fs"));
 }
 
 #[test]

@@ -116,6 +116,11 @@ fn wrong_command_lines_say_what_is_wrong() {
         (&["create", "-r", "repo", "-f", "a", "-C", "b"], 2, "give either -C or -f"),
         (&["create", "-r", "repo", "-b", "blobs", "-C", "b"], 2, "-b belongs to -f"),
         (&["create", "-r", "repo", "-f", "a", "--max-rate", "fast"], 2, "'fast' is not a size such as 20MB"),
+        (
+            &["create", "-r", "repo", "-f", "a", "--max-rate", "1MB", "--gentle"],
+            2,
+            "--gentle and --max-rate: give one of them",
+        ),
         (&["create", "-r", "repo", "-f", "a", "more"], 2, "'more' is not an option"),
         (&["create", "-r", "repo", "-f", "a"], 1, "a: No such file"),
         (&["create", "-r", "repo", "-C", "none.conf"], 1, "none.conf"),

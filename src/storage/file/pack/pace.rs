@@ -1,6 +1,7 @@
-//! `pack-max-rate`: a pack that leaves the disk to others.
+//! Long work that leaves the disk and the processor to others: `pack-max-rate`, the limits of scrubs and backups, and
+//! gentle backups.
 //!
-//! Only what was there when the pack began is paced. The transactions that are committed during it are copied as fast
+//! Of a pack only what was there when the pack began is paced. The transactions that are committed during it are copied as fast
 //! as the disk allows, so that a pack always catches up.
 
 use std::thread;
@@ -14,6 +15,32 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// A pack that could not keep its pace, because the disk was slow, does not hurry for longer than this.
 const LAG_MAX: Duration = Duration::from_secs(1);
+
+/// Work that is done at once, at least; the shortest and the longest pause behind it.
+const WORK: Duration = Duration::from_micros(400);
+const REST_MIN: Duration = Duration::from_millis(1);
+const REST_MAX: Duration = Duration::from_millis(20);
+
+/// Short pieces of work, with pauses that are twice as long. A program that wants the processor waits for the end of a
+/// piece at most: the system lets even the least important thread run for some milliseconds once it has begun.
+pub struct ShortPieces {
+    since: Stopwatch,
+}
+
+impl ShortPieces {
+    pub fn begin() -> ShortPieces {
+        ShortPieces { since: Stopwatch::start() }
+    }
+
+    /// Pauses if it is time. To be called often.
+    pub fn rest(&mut self) {
+        let worked = self.since.passed();
+        if worked >= WORK {
+            thread::sleep((worked * 2).clamp(REST_MIN, REST_MAX));
+            self.since = Stopwatch::start();
+        }
+    }
+}
 
 /// Bytes for each second.
 pub struct Pace {
@@ -53,5 +80,32 @@ impl Pace {
 
     fn restart(&mut self, done: u64) {
         (self.since, self.from) = (Stopwatch::start(), done);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_rest_behind_each_piece_of_work() {
+        let mut pieces = ShortPieces::begin();
+        let all = Stopwatch::start();
+        for _ in 0..20 {
+            let work = Stopwatch::start();
+            while work.passed() < WORK {}
+            pieces.rest();
+        }
+        // At least; on a busy machine it takes longer.
+        assert!(all.passed() >= (WORK + REST_MIN) * 20);
+    }
+
+    #[test]
+    fn a_pace_is_not_exceeded() {
+        let (mut pace, all) = (Pace::new(1 << 20), Stopwatch::start());
+        for part in 1..=4 {
+            pace.keep(part << 16, || false);
+        }
+        assert!(all.passed() >= Duration::from_millis(240));
     }
 }
