@@ -1,8 +1,8 @@
 //! Long work that leaves the disk and the processor to others: `pack-max-rate`, the limits of scrubs and backups, and
 //! gentle backups.
 //!
-//! Of a pack only what was there when the pack began is paced. The transactions that are committed during it are copied as fast
-//! as the disk allows, so that a pack always catches up.
+//! Of a pack only what was there when the pack began is paced. The transactions that are committed during it are copied
+//! as fast as the disk allows, so that a pack always catches up.
 
 use std::thread;
 use std::time::Duration;
