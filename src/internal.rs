@@ -309,7 +309,7 @@ pub mod storage {
         pub use crate::storage::file::tail_note::TailNote;
 
         pub mod lead {
-            pub use crate::storage::file::lead::{Joined, Lead};
+            pub use crate::storage::file::lead::{Joined, Lead, Tried};
         }
     }
     pub mod mapping {

@@ -8,7 +8,7 @@
 use loom::cell::UnsafeCell;
 use loom::thread;
 use runzeo::internal::base::sync::{Arc, Condvar};
-use runzeo::internal::storage::file::lead::{Joined, Lead};
+use runzeo::internal::storage::file::lead::{Joined, Lead, Tried};
 
 use crate::Mutex;
 
@@ -243,6 +243,32 @@ fn a_pack_beside_the_close() {
         model.lead.close();
         client.join().unwrap();
         pack.join().unwrap();
+        committer.join().unwrap();
+        model.check();
+    });
+}
+
+/// A watchdog takes the lead if it is free, and never waits for it. Beside it, a client finishes and the storage closes.
+#[test]
+fn a_watchdog_beside_a_finish_and_the_close() {
+    loom::model(|| {
+        let model = Model::new(None);
+        let committer = model.spawn_committer();
+        let watchdog = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                if model.lead.try_alone() == Tried::Leads {
+                    // Loom notices a second leader.
+                    model.with_log(|log| log.switched += 1);
+                    model.lead.pass_on();
+                }
+            })
+        };
+        let outcome = model.finish(1);
+        assert!(matches!(outcome, Outcome::Done { .. }));
+        model.lead.close();
+        assert_eq!(model.lead.try_alone(), Tried::Closed);
+        watchdog.join().unwrap();
         committer.join().unwrap();
         model.check();
     });
