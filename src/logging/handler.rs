@@ -14,6 +14,7 @@ use crate::base::sync::{Action, Mutex, MutexGuard, assert_permitted, rank};
 use super::entry::Entry;
 use super::file::LogFile;
 use super::format::Formatter;
+use super::journal::with_priority;
 use super::syslog::Syslog;
 use super::writer::Writer;
 
@@ -48,6 +49,8 @@ struct Output {
 pub enum Sink {
     /// STDOUT or STDERR.
     Stream(Writer),
+    /// STDERR, if systemd's journal reads it.
+    Journal(Writer),
     File(LogFile),
     Syslog(Syslog),
 }
@@ -72,7 +75,7 @@ impl Handler {
         let _busy = Busy::begin();
         match &mut self.output().sink {
             Sink::File(file) => file.reopen().map_err(|error| (file.path().to_path_buf(), error)),
-            Sink::Stream(_) | Sink::Syslog(_) => Ok(()),
+            Sink::Stream(_) | Sink::Journal(_) | Sink::Syslog(_) => Ok(()),
         }
     }
 
@@ -172,6 +175,7 @@ impl Sink {
     fn write(&mut self, level: u8, line: &Line) -> io::Result<()> {
         match self {
             Sink::Stream(writer) => writer.write_line(&line.for_file()),
+            Sink::Journal(writer) => writer.write_line(with_priority(level, &line.text).as_bytes()),
             Sink::File(file) => file.write_line(&line.for_file()),
             Sink::Syslog(syslog) => syslog.send(level, line.for_syslog()),
         }
@@ -180,7 +184,7 @@ impl Sink {
     fn take_trouble(&mut self) -> Option<String> {
         match self {
             Sink::File(file) => file.take_trouble(),
-            Sink::Stream(_) | Sink::Syslog(_) => None,
+            Sink::Stream(_) | Sink::Journal(_) | Sink::Syslog(_) => None,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod entry;
 mod file;
 pub mod format;
 mod handler;
+mod journal;
 mod os;
 mod panic;
 mod reopen;
@@ -155,7 +156,15 @@ fn open(setup: &HandlerSetup, level: u8) -> Result<Handler, LogError> {
     };
     let sink = match &setup.destination {
         Destination::Stdout => stream("STDOUT", writer::Writer::for_stream(io::stdout()))?,
-        Destination::Stderr => stream("STDERR", writer::Writer::for_stream(io::stderr()))?,
+        Destination::Stderr => {
+            let journal_stream = std::env::var("JOURNAL_STREAM").ok();
+            match stream("STDERR", writer::Writer::for_stream(io::stderr()))? {
+                Sink::Stream(writer) if journal::is_journal(io::stderr(), journal_stream.as_deref()) => {
+                    Sink::Journal(writer)
+                }
+                sink => sink,
+            }
+        }
         Destination::File(file) => {
             let opened = file::LogFile::open(file);
             Sink::File(opened.map_err(|error| LogError::Open { path: file.path.clone(), error })?)

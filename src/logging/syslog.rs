@@ -150,7 +150,7 @@ fn send_in_time<S: AsFd>(
     }
 }
 
-fn severity(level: u8) -> u8 {
+pub fn severity(level: u8) -> u8 {
     match level {
         level::CRITICAL.. => 2,
         level::ERROR.. => 3,

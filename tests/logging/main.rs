@@ -6,6 +6,7 @@ mod support;
 
 mod failures;
 mod formats;
+mod journal;
 mod levels;
 mod reopen;
 mod rotation;
