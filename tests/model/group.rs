@@ -248,7 +248,8 @@ fn a_pack_beside_the_close() {
     });
 }
 
-/// A watchdog takes the lead if it is free, and never waits for it. Beside it, a client finishes and the storage closes.
+/// A watchdog takes the lead if it is free, and never waits for it. Beside it, a client finishes and the storage
+/// closes.
 #[test]
 fn a_watchdog_beside_a_finish_and_the_close() {
     loom::model(|| {
