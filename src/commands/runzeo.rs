@@ -122,11 +122,21 @@ pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) 
     logging::install_panic_hook();
     let clock = TimeSource::default();
     let opening = Arc::new(Opening::new(&config.storages));
-    let served = Supervised::start(Arc::clone(&opening), clock)
-        .map_err(|error| Failure::outside(format!("can't start a thread: {error}")))
-        .and_then(|manager| {
-            let start = Start { protocols, program, config: &config, log: &log, opening: &opening };
-            let served = serve(&start, passed, &manager);
+    let signals = Signals::install();
+    let served = signals
+        .map_err(|error| Failure::outside(format!("can't handle signals: {error}")))
+        .and_then(|signals| {
+            let manager = Supervised::start(Arc::clone(&opening), signals.end_is_asked(), clock)
+                .map_err(|error| Failure::outside(format!("can't start a thread: {error}")))?;
+            let start = Start {
+                protocols,
+                program,
+                config: &config,
+                log: &log,
+                opening: &opening,
+                manager: &manager,
+            };
+            let served = serve(&start, signals, passed);
             served.inspect_err(|failure| manager.fails(&failure.message))
         });
     match served {
@@ -188,14 +198,13 @@ struct Start<'a> {
     config: &'a Config,
     log: &'a LogHandle,
     opening: &'a Opening,
+    manager: &'a Supervised,
 }
 
-fn serve(start: &Start<'_>, passed: Vec<Passed>, manager: &Supervised) -> Result<u8, Failure> {
-    let Start { protocols, program, config, log, opening } = *start;
+fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result<u8, Failure> {
+    let Start { protocols, program, config, log, opening, manager } = *start;
     memory::keep_little();
     let pid = std::process::id();
-    let mut signals =
-        Signals::install().map_err(|error| Failure::outside(format!("can't handle signals: {error}")))?;
     for warning in &config.warnings {
         log::warn!(target: RUNZEO, "({pid}) {warning}");
     }

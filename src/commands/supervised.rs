@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,11 +49,17 @@ struct Manager {
     clock: TimeSource,
     phase: Mutex<Phase, rank::Watch>,
     phase_changed: Condvar,
+    /// A signal that ends the server has come; during a start it is handled late.
+    end_is_asked: Arc<AtomicBool>,
 }
 
 impl Supervised {
     /// Begins to tell, if a manager listens.
-    pub(super) fn start(opening: Arc<Opening>, clock: TimeSource) -> io::Result<Supervised> {
+    pub(super) fn start(
+        opening: Arc<Opening>,
+        end_is_asked: Arc<AtomicBool>,
+        clock: TimeSource,
+    ) -> io::Result<Supervised> {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
             return Ok(Supervised(None));
         };
@@ -70,7 +77,9 @@ impl Supervised {
             None
         });
         let phase = Mutex::new(Phase::Opening(opening));
-        let manager = Arc::new(Manager { notifier, watchdog, clock, phase, phase_changed: Condvar::new() });
+        let phase_changed = Condvar::new();
+        let manager = Manager { notifier, watchdog, clock, phase, phase_changed, end_is_asked };
+        let manager = Arc::new(manager);
         let teller = Arc::clone(&manager);
         thread::Builder::new().name("supervised".into()).stack_size(STACK).spawn(move || teller.run())?;
         Ok(Supervised(Some(manager)))
@@ -145,7 +154,9 @@ impl Manager {
         }
         let Some((what, _)) = &moving.what else { return };
         let mut lines = vec![format!("STATUS={what}")];
-        if now.duration_since(moving.since) < PATIENCE {
+        // A start that is to end is not worth more time: it may be killed at any time.
+        let is_in_vain = position.is_some() && self.end_is_asked.load(Ordering::Relaxed);
+        if now.duration_since(moving.since) < PATIENCE && !is_in_vain {
             lines.push(format!("EXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros()));
         }
         self.send(&lines);
@@ -223,4 +234,46 @@ fn is_alive(server: &Server, pulses: &mut HashMap<String, Pulse>) -> bool {
         }
     }
     is_alive
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    /// A stop whose disk hangs must come to an end, if need be by force.
+    #[test]
+    fn what_does_not_move_gets_more_time_for_ten_minutes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let notices = UnixDatagram::bind(&path).unwrap();
+        notices.set_nonblocking(true).unwrap();
+        let time = TimeSource::manual();
+        let manager = Manager {
+            notifier: Notifier::new(path.as_os_str()).unwrap(),
+            watchdog: None,
+            clock: time.clone(),
+            phase: Mutex::new(Phase::Stopping),
+            phase_changed: Condvar::new(),
+            end_is_asked: Arc::default(),
+        };
+        let mut moving = Moving { what: None, since: manager.clock.now() };
+        let mut is_extended = |what: &str, position| {
+            manager.takes_long(&mut moving, what.into(), position);
+            let mut notice = [0; 100];
+            let len = notices.recv(&mut notice).unwrap();
+            String::from_utf8_lossy(&notice[..len]).contains("EXTEND_TIMEOUT_USEC=30000000")
+        };
+        assert!(is_extended("opening 1", Some((0, 1))));
+        time.advance(PATIENCE);
+        assert!(is_extended("opening 1", Some((0, 2))), "it moves");
+        time.advance(PATIENCE - Duration::from_secs(1));
+        assert!(is_extended("opening 1", Some((0, 2))));
+        time.advance(Duration::from_secs(1));
+        assert!(!is_extended("opening 1", Some((0, 2))));
+        assert!(is_extended("stopping", None));
+        time.advance(PATIENCE);
+        assert!(!is_extended("stopping", None));
+    }
 }

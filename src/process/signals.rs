@@ -72,6 +72,7 @@ pub fn stop_flag() -> io::Result<Arc<AtomicBool>> {
 pub struct Signals {
     source: iterator::Signals,
     pending: VecDeque<Signal>,
+    end_is_asked: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -81,7 +82,16 @@ impl Signals {
         // A write beyond the file size limit must be an error, not end the process. A handler has that effect; ignoring
         // the signal would need `unsafe`.
         signal_hook::flag::register(libc::SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-        Ok(Signals { source, pending: VecDeque::new() })
+        let end_is_asked = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&end_is_asked))?;
+        }
+        Ok(Signals { source, pending: VecDeque::new(), end_is_asked })
+    }
+
+    /// Set as soon as a signal that ends the server has come, though it may not be handled yet.
+    pub fn end_is_asked(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.end_is_asked)
     }
 
     /// Waits for the next signal.

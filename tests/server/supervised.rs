@@ -174,6 +174,46 @@ fn a_long_start_is_told_in_order() {
     assert_eq!(stop.last().unwrap(), "STOPPING=1\nSTATUS=stopping");
 }
 
+/// A long start that is to end is not given more time: the manager may kill it, which loses nothing.
+#[test]
+fn a_long_start_that_is_to_end_asks_for_no_more_time() {
+    let mut manager = Manager::new("", FILE);
+    fs::write(manager.path("Data.fs"), transactions(manager.directory.path())).unwrap();
+    let faults = Faults::default();
+    faults.order_to_hang(Kind::Disk, 2);
+    let Some(child) = faults.spawn(manager.server()) else { return };
+    let pid = child.id().to_string();
+    manager.child = Some(child);
+    manager.until(|line| line == "STATUS=opening 1: 100 % of Data.fs");
+    assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    thread::sleep(Duration::from_millis(1500));
+    drain(&manager.notices);
+    assert_eq!(manager.notice(), "STATUS=opening 1: 100 % of Data.fs");
+    faults.end();
+    assert_eq!(manager.wait().code(), Some(0), "{}", manager.log());
+    let rest = drain(&manager.notices);
+    assert!(!rest.iter().any(|notice| notice.contains("READY")), "{rest:?}");
+    assert!(rest.iter().any(|notice| notice == "STOPPING=1\nSTATUS=stopping"), "{rest:?}");
+}
+
+/// Each ten seconds, what it does.
+#[test]
+fn a_server_that_serves_says_what_it_does() {
+    let mut manager = Manager::new("", FILE);
+    manager.child = Some(manager.server().spawn().unwrap());
+    manager.until_ready();
+    let (mut client, _) = RawClient::register(manager.address, Speaks::Z5).expect("a client");
+    for oid in 0..20 {
+        client.commit(&[(oid, 0, &record(b"new"))]).expect("connected").expect("a commit");
+    }
+    let notice = manager.until(|line| line.starts_with("STATUS=serving 1 client, ")).pop().unwrap();
+    let rate =
+        notice.strip_prefix("STATUS=serving 1 client, ").unwrap().strip_suffix(" transactions a second");
+    let rate: f64 = rate.unwrap_or_else(|| panic!("{notice}")).parse().unwrap();
+    assert!((0.1..=2.5).contains(&rate), "{notice}");
+    assert!(manager.stop().success());
+}
+
 /// Each second a sign of life, but not while the disk hangs: neither of an idle server, nor of one whose client waits
 /// for its commit.
 #[test]
