@@ -209,7 +209,7 @@ fn blobs_that_come_and_go_give_no_alarm() {
         std::thread::sleep(Duration::from_millis(dice.below(1000)));
         // They are not referred to.
         client.call("pack", vec![Value::Float(4e9), Value::Bool(true)]).unwrap().unwrap();
-        assert_eq!(blobs(&server.directory().join("blobs")), [PathBuf::new(); 0]);
+        assert!(blobs(&server.directory().join("blobs")).is_empty());
     }
     for n in 0..10 {
         let oid = client.new_oids(1).unwrap()[0];

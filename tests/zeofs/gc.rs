@@ -5,13 +5,16 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use runzeo::ids::{Oid, Tid};
+use runzeo::internal::inspect::{DataFile, Member, Search};
 use runzeo::storage::prelude::*;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::files::zeofs;
+use crate::served::Serving;
 use crate::support::pythons::python;
-use crate::support::storage::open;
+use crate::support::storage::{commit, open, referring_to};
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
@@ -49,21 +52,21 @@ impl Databases {
     }
 
     fn gc(&self, options: &[&str]) -> (String, u8) {
-        let databases = self.arguments();
-        let databases: Vec<&str> = databases.iter().map(String::as_str).collect();
-        gc(&[options, &databases].concat())
+        gc(&options.iter().map(|option| option.to_string()).chain(self.arguments()).collect::<Vec<_>>())
     }
 
-    /// The objects that are garbage, and the other lines.
     fn found(&self, options: &[&str]) -> (BTreeSet<String>, Vec<Value>, u8) {
-        let (text, status) = self.gc(&[&["--json"], options].concat());
-        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let (garbage, other): (Vec<_>, Vec<_>) = lines.partition(|line| line["kind"] == "garbage");
-        let name = |line: &Value| {
-            let oid = u64::from_str_radix(line["oid"].as_str().unwrap(), 16).unwrap();
-            format!("{} {oid}", line["database"].as_str().unwrap())
-        };
-        (garbage.iter().map(name).collect(), other, status)
+        found(options, &self.arguments())
+    }
+
+    /// A server of copies of the files, and `one=zeo://...` and so on.
+    fn serve(&self, environment: Option<&str>) -> Option<(Serving, Vec<String>)> {
+        let paths: Vec<_> = NAMES.iter().map(|name| self.dir.path().join(format!("{name}.fs"))).collect();
+        let serving = Serving::start(environment, &paths)?;
+        let arguments =
+            NAMES.iter().enumerate().map(|(number, name)| format!("{name}={}", serving.url(number)));
+        let arguments = arguments.collect();
+        Some((serving, arguments))
     }
 
     /// Runs a script that has the names and paths of the databases as arguments, and returns what it prints.
@@ -76,8 +79,22 @@ impl Databases {
     }
 }
 
+/// The objects that are garbage, and the other lines.
+fn found(options: &[&str], databases: &[String]) -> (BTreeSet<String>, Vec<Value>, u8) {
+    let options = ["--json"].iter().chain(options).map(|option| option.to_string());
+    let (text, status) = gc(&options.chain(databases.iter().cloned()).collect::<Vec<_>>());
+    let line = |line: &str| serde_json::from_str::<Value>(line).unwrap_or_else(|_| panic!("{text}"));
+    let (garbage, other): (Vec<_>, Vec<_>) =
+        text.lines().map(line).partition(|line| line["kind"] == "garbage");
+    let name = |line: &Value| {
+        let oid = u64::from_str_radix(line["oid"].as_str().unwrap(), 16).unwrap();
+        format!("{} {oid}", line["database"].as_str().unwrap())
+    };
+    (garbage.iter().map(name).collect(), other, status)
+}
+
 /// What is printed, errors included, and the exit status.
-fn gc(arguments: &[&str]) -> (String, u8) {
+fn gc<T: AsRef<std::ffi::OsStr>>(arguments: &[T]) -> (String, u8) {
     let output = Command::new(env!("CARGO_BIN_EXE_zeofs")).arg("gc").args(arguments).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
     (text, output.status.code().unwrap().try_into().unwrap())
@@ -281,6 +298,91 @@ fn a_file_in_use_is_looked_at_but_not_changed() {
     let (text, status) = databases.gc(&["-d", "2", "--delete"]);
     assert_eq!(status, 1, "{text}");
     assert!(text.contains("Couldn't lock"), "{text}");
+    storage.close().unwrap();
+}
+
+/// The three databases in three storages of one server.
+#[test]
+fn storages_of_servers() {
+    for (made_by, served_by) in [
+        ("zeo6-py311", None),
+        ("zeo6-py311", Some("zeo6-py311")),
+        ("zeo4-py27", None),
+        ("zeo4-py27", Some("zeo4-py27")),
+    ] {
+        let about = format!("{made_by}, served by {served_by:?}");
+        let Some(databases) = Databases::make(made_by, 41, "") else { continue };
+        let Some((serving, addresses)) = databases.serve(served_by) else { continue };
+        let (garbage, _, status) = found(&["-d", "2"], &addresses);
+        assert_eq!((&garbage, status), (&databases.garbage, 0), "{about}");
+        // The files are read, and what the servers have is compared.
+        let copies: Vec<String> = databases.arguments().iter().map(|file| format!("--read={file}")).collect();
+        let options: Vec<&str> =
+            ["-d", "2", "--delete"].into_iter().chain(copies.iter().map(String::as_str)).collect();
+        let (garbage, other, status) = found(&options, &addresses);
+        assert_eq!((&garbage, status), (&databases.garbage, 0), "{about}");
+        let deleted: u64 = other
+            .iter()
+            .filter(|line| line["kind"] == "deleted")
+            .map(|line| line["objects"].as_u64().unwrap())
+            .sum();
+        assert_eq!(deleted, garbage.len() as u64, "{about}: {other:?}");
+        let (garbage, other, status) = found(&["-d", "2"], &addresses);
+        assert_eq!((garbage.len(), status), (0, 0), "{about}: {other:?}");
+        // The deletions were committed behind what the copies have, and are noticed when these are read.
+        let (_, other, status) = found(&options, &addresses);
+        let none = other.iter().filter(|line| line["kind"] == "deleted").all(|line| line["objects"] == 0);
+        assert!(none && status == 0, "{about}: {other:?}");
+        drop(serving);
+    }
+}
+
+#[test]
+fn the_copy_of_another_database_is_refused() {
+    let Some(databases) = Databases::make("zeo6-py311", 42, "") else { return };
+    let Some((_serving, addresses)) = databases.serve(None) else { return };
+    let wrong = format!("--read=one={}", databases.dir.path().join("two.fs").display());
+    let (text, status) = gc(&[vec!["-d2".to_string(), "--delete".into(), wrong], addresses.clone()].concat());
+    assert!(status == 1 && text.contains("is not the file of zeo://"), "{status} {text}");
+    let (text, status) = gc(&[vec!["--read=four=x".to_string()], addresses].concat());
+    assert!(status == 2 && text.contains("there is no database 'four'"), "{status} {text}");
+}
+
+/// Garbage to which a reference is committed after the search, and what it refers to, is kept; so is garbage that is
+/// written.
+#[test]
+fn what_is_committed_after_the_search_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("Data.fs");
+    let storage = open(&path);
+    // 3 refers to 4, 5 to 6; nothing to 3, 5 and 7.
+    for (oid, refers) in [(0, &[1][..]), (1, &[]), (3, &[4]), (4, &[]), (5, &[6]), (6, &[]), (7, &[])] {
+        commit(&storage, &[(oid, Tid::ZERO, &referring_to(refers))]).unwrap();
+    }
+    let file = DataFile::open(&path).unwrap();
+    let members = vec![Member { name: "one".into(), file: &file }];
+    let mut search = Search::run(members, Tid::MAX, &[], &mut |_| {}).unwrap();
+    let garbage = |search: &Search<'_>| {
+        let mut oids = Vec::new();
+        let mut next = search.next_garbage(0, Oid::ZERO);
+        while let Some((oid, _)) = next {
+            oids.push(oid.0);
+            next = search.next_garbage(0, Oid(oid.0 + 1));
+        }
+        oids
+    };
+    assert_eq!(garbage(&search), [3, 4, 5, 6, 7]);
+    let own = commit(&storage, &[(8, Tid::ZERO, &referring_to(&[7]))]).unwrap();
+    let (_, serial) = crate::support::storage::load(&storage, 1).unwrap();
+    commit(&storage, &[(1, serial, &referring_to(&[3]))]).unwrap();
+    let (_, serial) = crate::support::storage::load(&storage, 6).unwrap();
+    commit(&storage, &[(6, serial, &referring_to(&[]))]).unwrap();
+    let now = DataFile::open(&path).unwrap();
+    // Whether the transactions are looked for behind the former end, or in the whole file.
+    for pos in [file.end(), 4] {
+        search.keep_later(0, &now, pos, &[own].into()).unwrap();
+        assert_eq!(garbage(&search), [5, 7], "{pos}");
+    }
     storage.close().unwrap();
 }
 

@@ -1,8 +1,8 @@
 //! The checks that the server makes of its files by itself: `scrub-schedule` of `<filestorage>`.
 //!
-//! Each such file has a thread of its own. By the schedule it makes a pass: all checks of `zeofs test`, also
-//! that blobs have their files, and a comparison with the checksums in `Data.fs.sums`. In between it sums what was committed, so that most of what a pass
-//! reads has been summed soon after it was written. No commit waits for any of this.
+//! Each such file has a thread of its own. By the schedule it makes a pass: all checks of `zeofs test`, also that blobs
+//! have their files, and a comparison with the checksums in `Data.fs.sums`. In between it sums what was committed, so
+//! that most of what a pass reads has been summed soon after it was written. No commit waits for any of this.
 //!
 //! A finding is logged once, and again by each start of the server, as long as it is there.
 

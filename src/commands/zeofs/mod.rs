@@ -7,7 +7,7 @@
 //!   transactions
 //! - `served`: storages of servers in the place of a file
 //! - `dump`, `tail` with `follow` and `follow_server`, `check`, `stats`, `refs`, `trees`, `oid`, `diff`, `pack_plan`,
-//!   `recover`, `copy`, `layout`: one command each
+//!   `gc`, `recover`, `copy`, `layout`: one command each
 //! - `python`: under the name of one of ZODB's own tools (`fsdump`, ...) the program prints what that tool prints
 
 mod brief;
@@ -18,6 +18,7 @@ mod diff;
 mod dump;
 mod follow;
 mod follow_server;
+mod gc;
 mod layout;
 mod new_file;
 mod oid;

@@ -6,7 +6,7 @@ use std::path::Path;
 use getopts::{Matches, Options};
 
 use super::served::address::is_address;
-use super::served::connection::Client;
+use super::served::connection::{Client, Served};
 use super::served::fetch::fetch;
 use super::served::names::Subject;
 use crate::base::ids::{Oid, Tid};
@@ -138,10 +138,14 @@ impl OpenedFile {
             Subject::Served { name, options } => (name, options),
         };
         let client = Client::open(&name, &options, true)?;
-        let served = client.require_served()?;
-        let data = fetch(&served, until)?;
+        OpenedFile::fetched_from(&client.require_served()?, until)
+    }
+
+    /// Fetches the transactions of a server up to `until`.
+    pub(super) fn fetched_from(served: &Served<'_>, until: Tid) -> Result<OpenedFile, Trouble> {
+        let data = fetch(served, Tid::ZERO, until)?;
         let of_server = OfServer { protocol: served.protocol(), size: served.size(), last: served.last };
-        Ok(OpenedFile { name, data, holder: None, of_server: Some(of_server) })
+        Ok(OpenedFile { name: served.name.into(), data, holder: None, of_server: Some(of_server) })
     }
 
     /// A position in the file. `None`: it would mislead, because the file is a copy.

@@ -1,14 +1,18 @@
-//! A database: its file as it was when the command began, what was committed since, and the storage to delete from.
+//! A database: as it was when the command began, what was committed since, and the storage to delete from.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::super::commit::Committer;
 use super::super::selection::OpenedFile;
+use super::super::served::connection::Client;
+use super::super::served::fetch::fetch;
+use super::super::served::names::{Names, Subject};
 use crate::base::ids::Tid;
 use crate::commands::open::prepare;
 use crate::commands::subcommand::Trouble;
 use crate::config::{FileStorageConfig, StorageConfig};
 use crate::inspect::data_file::DataFile;
+use crate::inspect::tail::newest;
 use crate::storage::file::FileStorageOptions;
 use crate::storage::file::format::MAGIC_LEN;
 use crate::storage::media::MediaFile;
@@ -62,14 +66,12 @@ impl Database {
 
     /// Opens the storage to delete from.
     pub(super) fn open_to_delete(&mut self) -> Result<(), Trouble> {
-        let options = FileStorageOptions { create: false, ..FileStorageOptions::new(&self.path) };
-        let config = StorageConfig::File(FileStorageConfig {
-            options,
-            pack_schedule: None,
-            scrub: None,
-            location: Location::CommandLine,
-        });
-        self.committer = Some(Committer::new(prepare(&config, RECORD_MAX)?()?));
+        match &mut self.config {
+            StorageConfig::File(file) => file.options.create = false,
+            StorageConfig::Client(client) => client.options.wait = true,
+            _ => {}
+        }
+        self.committer = Some(Committer::new(prepare(&self.config, RECORD_MAX)?()?));
         Ok(())
     }
 
@@ -85,8 +87,8 @@ impl Database {
         }
     }
 
-    /// The database as it is now, and a position before everything that was committed since transaction `last`, which
-    /// [`Database::file`] has.
+    /// The database as it is now, or a part of it, and a position in it before everything that was committed since
+    /// transaction `last`.
     pub(super) fn as_it_is(&self, last: Tid) -> Result<(DataFile, u64), Trouble> {
         match &self.place {
             Whereabouts::File(path) => {

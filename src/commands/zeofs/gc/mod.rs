@@ -9,13 +9,13 @@ mod delete;
 mod report;
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use getopts::{Matches, Options};
 
 use self::database::Database;
 use self::delete::Deletion;
 use self::report::Report;
+use super::served::names::{self, Names};
 use crate::base::clock::since_1970;
 use crate::base::ids::Tid;
 use crate::commands::progress::Progress;
@@ -30,7 +30,8 @@ const HELP: &str = "\
 Objects of databases that refer to each other which nothing refers to, in none
 of them; and references to objects that are not there. NAME is the name of the
 database in references: of <zodb_db NAME>. A pack sees one database alone: let
-it keep garbage (pack-gc false), and use this.
+it keep garbage (pack-gc false), and use this. FILE may be a server,
+zeo://HOST:PORT?storage=NAME, or with -C a storage of a configuration.
 
   -d, --days N          keep what was written in the last N days, and what that
                         refers to (default: 1)
@@ -51,7 +52,12 @@ is wrong; 4 some references lead to nothing.
 ";
 
 fn options(options: &mut Options) {
-    options.optopt("d", "days", "", "").optmulti("i", "ignore", "", "").optflag("", "delete", "");
+    names::options(options);
+    options
+        .optmulti("", "read", "", "")
+        .optopt("d", "days", "", "")
+        .optmulti("i", "ignore", "", "")
+        .optflag("", "delete", "");
     options.optopt("n", "max", "", "").optflag("", "json", "");
 }
 
@@ -86,20 +92,35 @@ fn since(matches: &Matches) -> Result<Tid, Trouble> {
 }
 
 fn databases(matches: &Matches) -> Result<Vec<Database>, Trouble> {
-    let mut databases: Vec<Database> = Vec::new();
-    for text in &matches.free {
-        let Some((name, source)) = text.split_once('=') else {
-            return Err(Trouble::Usage(format!("'{text}' is not NAME=FILE")));
+    let names = Names::of(matches)?;
+    let given = pairs(&matches.free, "")?;
+    let copies = pairs(&matches.opt_strs("read"), "--read ")?;
+    if given.is_empty() {
+        return Err(Trouble::Usage("give the databases that refer to each other, as NAME=FILE".into()));
+    }
+    if let Some((name, _)) = copies.iter().find(|(name, _)| !given.iter().any(|(given, _)| given == name)) {
+        return Err(Trouble::Usage(format!("--read: there is no database '{name}'")));
+    }
+    let open = |(name, text): &(String, String)| {
+        let copy = copies.iter().find(|(of, _)| of == name).map(|(_, path)| path.as_str());
+        Database::open(&names, name, text, copy)
+    };
+    given.iter().map(open).collect()
+}
+
+/// `NAME=TEXT`, each name once.
+fn pairs(texts: &[String], option: &str) -> Result<Vec<(String, String)>, Trouble> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for text in texts {
+        let Some((name, value)) = text.split_once('=') else {
+            return Err(Trouble::Usage(format!("{option}'{text}' is not NAME=FILE")));
         };
-        if databases.iter().any(|database| database.name == name) {
-            return Err(Trouble::Usage(format!("the database '{name}' is given twice")));
+        if pairs.iter().any(|(other, _)| other == name) {
+            return Err(Trouble::Usage(format!("{option}'{name}' is given twice")));
         }
-        databases.push(Database::open(name, &PathBuf::from(source))?);
+        pairs.push((name.into(), value.into()));
     }
-    match databases.is_empty() {
-        true => Err(Trouble::Usage("give the databases that refer to each other, as NAME=FILE".into())),
-        false => Ok(databases),
-    }
+    Ok(pairs)
 }
 
 fn collect(

@@ -24,8 +24,8 @@ use crate::storage::{DataRecord, StorageError, TransactionRecord};
 /// gets copies of the data instead.
 const STEPS_MAX: u64 = 10_000_000;
 
-/// Copies the transactions up to `until` into a temporary file.
-pub fn fetch(served: &Served<'_>, until: Tid) -> Result<DataFile, Trouble> {
+/// Copies the transactions from `since` to `until` into a temporary file.
+pub fn fetch(served: &Served<'_>, since: Tid, until: Tid) -> Result<DataFile, Trouble> {
     let failed =
         |error| Trouble::Failed(format!("making a file in the temporary directory (TMPDIR): {error}"));
     let file: Arc<dyn MediaFile> = Arc::new(Temporary(tempfile::tempfile().map_err(failed)?));
@@ -34,7 +34,7 @@ pub fn fetch(served: &Served<'_>, until: Tid) -> Result<DataFile, Trouble> {
     // The records are the same for Python 2 and 3.
     copy.out.push(&FileFormat::FS30.magic())?;
     let mut progress = Progress::on_terminal(served.name, None, true);
-    let mut transactions = served.transactions(Tid::ZERO, until)?;
+    let mut transactions = served.transactions(since, until)?;
     let mut count = 0;
     while let Some(txn) = transactions.next_transaction()? {
         let tid = txn.tid;
