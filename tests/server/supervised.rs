@@ -1,4 +1,4 @@
-//! Under a service manager: what it is told, sockets that it passes, and the real zdaemon.
+//! Under a service manager: what it hears, sockets that it passes on, and the real zdaemon.
 
 use std::fs;
 use std::io::Write as _;

@@ -54,7 +54,7 @@ pub enum Tempo {
     /// With several cores.
     #[default]
     Full,
-    /// So many bytes are read in a second, at most. Not zero.
+    /// Upper bound on the bytes that are read in a second. Not zero.
     Rate(u64),
     /// In short pieces, a third of the time of one core: what else the machine does is hardly slower.
     Gentle,

@@ -1,6 +1,6 @@
 //! Deletes objects, some at a time, beside commits of others.
 //!
-//! Before each transaction everything that was committed in the meantime is looked at: what it has written, and what it
+//! Before each transaction everything that was committed since the last look counts: what it has written, and what it
 //! refers to, is garbage no more. A reference that is made in the same moment as the deletion is noticed behind it.
 
 use std::collections::BTreeSet;
@@ -26,6 +26,12 @@ pub(super) struct Deleted {
     pub(super) revived: Vec<(usize, Oid, Tid)>,
 }
 
+/// Objects with their serials, which transaction `tid` has deleted.
+struct Batch {
+    objects: Vec<(Oid, Tid)>,
+    tid: Tid,
+}
+
 pub(super) struct Deletion<'a> {
     databases: &'a [Database],
     /// The transactions that were made here.
@@ -43,7 +49,7 @@ impl<'a> Deletion<'a> {
         for number in 0..self.databases.len() {
             let mut from = Oid::ZERO;
             let mut counts = (0, 0);
-            while let Some((objects, tid)) = self.some(search, number, from)? {
+            while let Some(Batch { objects, tid }) = self.some(search, number, from)? {
                 counts = (counts.0 + objects.len() as u64, counts.1 + 1);
                 self.keep_later(search)?;
                 let revived = objects.iter().filter(|(oid, _)| !search.is_garbage(number, *oid));
@@ -57,13 +63,7 @@ impl<'a> Deletion<'a> {
     }
 
     /// Deletes the next objects of a database, those from `from` on. `None`: there are no more.
-    #[allow(clippy::type_complexity)]
-    fn some(
-        &mut self,
-        search: &mut Search<'_>,
-        number: usize,
-        from: Oid,
-    ) -> Result<Option<(Vec<(Oid, Tid)>, Tid)>, Trouble> {
+    fn some(&mut self, search: &mut Search<'_>, number: usize, from: Oid) -> Result<Option<Batch>, Trouble> {
         let database =
             self.databases.get(number).ok_or_else(|| Trouble::Failed("no such database".into()))?;
         for attempt in 1.. {
@@ -75,7 +75,7 @@ impl<'a> Deletion<'a> {
             match delete(database.committer()?, &objects) {
                 Ok(tid) => {
                     self.own.insert(tid);
-                    return Ok(Some((objects, tid)));
+                    return Ok(Some(Batch { objects, tid }));
                 }
                 // Another transaction was faster.
                 Err(StorageError::Conflict(_) | StorageError::PosKey(_)) if attempt < ATTEMPTS => {}

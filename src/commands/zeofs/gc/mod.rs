@@ -69,7 +69,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let mut databases = databases(matches)?;
     let deletes = matches.opt_present("delete");
     if deletes {
-        // First of all: one that is in use is noticed before the work, and nothing is committed meanwhile.
+        // First of all: a file in use is noticed before the work, and nothing is committed to the others during it.
         databases.iter_mut().try_for_each(Database::open_to_delete)?;
     }
     let result = collect(out, &databases, since, matches, max);
