@@ -91,6 +91,7 @@ pub struct Search<'a> {
     to_visit: Vec<(usize, Oid)>,
     visited: u64,
     dangling_count: u64,
+    dangling_across: u64,
     dangling: Vec<DanglingReference>,
 }
 
@@ -125,6 +126,7 @@ impl<'a> Search<'a> {
             to_visit: Vec::new(),
             visited: 0,
             dangling_count: 0,
+            dangling_across: 0,
             dangling: Vec::new(),
         };
         let mut recent = Vec::new();
@@ -201,6 +203,11 @@ impl<'a> Search<'a> {
         (self.dangling_count, &self.dangling)
     }
 
+    /// How many of them lead from one database to another one. Databases under wrong names have many.
+    pub fn dangling_across(&self) -> u64 {
+        self.dangling_across
+    }
+
     fn member(&self, number: usize) -> Result<&Explored<'a>> {
         let missing = || StorageError::Unsupported("there is no such database".into());
         self.members.get(number).ok_or_else(|| missing().into())
@@ -257,6 +264,7 @@ impl<'a> Search<'a> {
             };
             if self.reach(to) == Marked::Missing && is_newest {
                 self.dangling_count += 1;
+                self.dangling_across += u64::from(to.0 != from.0);
                 if self.dangling.len() < DANGLING_MAX {
                     self.dangling.push(DanglingReference { from, to });
                 }

@@ -255,6 +255,28 @@ for database in databases.values():
     assert_eq!(status, 4, "{text}");
     let line = format!("0x{:02x} of one refers to 0x{:02x} of two", oids[0], oids[1]);
     assert!(text.contains(&line), "{line}: {text}");
+    // With a reference that leads nowhere the names may be wrong.
+    let files = || [&one, &two].map(|path| fs::read(path).unwrap());
+    let before = files();
+    let (text, status) = gc(&["-d", "0", "--delete", &given[0], &given[1]]);
+    assert!(status == 1 && text.contains("under the name of its database?"), "{status} {text}");
+    assert!(files() == before);
+    let (text, status) = gc(&["-d", "0", "--delete", "--force", &given[0], &given[1]]);
+    assert!(status == 4 && text.contains("deleted from two: 0 objects"), "{status} {text}");
+}
+
+/// Each reference to another database leads to whatever has its oid in the wrong one.
+#[test]
+fn mixed_up_names_delete_nothing() {
+    let Some(databases) = Databases::make("zeo6-py311", 26, "") else { return };
+    let path = |name: &str| databases.dir.path().join(format!("{name}.fs")).display().to_string();
+    let files = || NAMES.map(|name| fs::read(path(name)).unwrap());
+    let before = files();
+    let mixed = [("one", "two"), ("two", "three"), ("three", "one")];
+    let given = mixed.map(|(name, file)| format!("{name}={}", path(file)));
+    let (text, status) = gc(&[&["-d", "2", "--delete"], &given.each_ref().map(String::as_str)[..]].concat());
+    assert!(status == 1 && text.contains("nothing was deleted"), "{status} {text}");
+    assert!(files() == before);
 }
 
 /// What cannot be read may refer to anything.
@@ -393,6 +415,7 @@ fn wrong_command_lines() {
         (&["Data.fs"], "'Data.fs' is not NAME=FILE"),
         (&["-d", "-1", "a=b"], "'-1' is not a number of days"),
         (&["-n", "x", "a=b"], "'x' is not a number of lines"),
+        (&["--force", "a=b"], "--force is for --delete"),
     ] {
         let (text, status) = gc(arguments);
         assert!(status == 2 && text.contains(what), "{status} {text}");

@@ -40,6 +40,8 @@ zeo://HOST:PORT?storage=NAME, or with -C a storage of a configuration.
                         only the rest
   -i, --ignore NAME     pass over references to this database, which is gone
       --delete          delete the objects; the next pack removes them
+      --force           delete although references from one database to another
+                        lead to nothing, as they do if names are mixed up
   -n, --max N           print at most N classes and references (default: 20)
       --json            a JSON object for each such object and reference, then
                         one for each database
@@ -57,7 +59,8 @@ fn options(options: &mut Options) {
         .optmulti("", "read", "", "")
         .optopt("d", "days", "", "")
         .optmulti("i", "ignore", "", "")
-        .optflag("", "delete", "");
+        .optflag("", "delete", "")
+        .optflag("", "force", "");
     options.optopt("n", "max", "", "").optflag("", "json", "");
 }
 
@@ -66,8 +69,11 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
         text.parse().map_err(|_| Trouble::Usage(format!("-n: '{text}' is not a number of lines")))
     })?;
     let since = since(matches)?;
-    let mut databases = databases(matches)?;
     let deletes = matches.opt_present("delete");
+    if matches.opt_present("force") && !deletes {
+        return Err(Trouble::Usage("--force is for --delete".into()));
+    }
+    let mut databases = databases(matches)?;
     if deletes {
         // First of all: a file in use is noticed before the work, and nothing is committed to the others during it.
         databases.iter_mut().try_for_each(Database::open_to_delete)?;
@@ -147,6 +153,13 @@ fn collect(
     if !matches.opt_present("delete") {
         report.nothing_deleted(out)?;
         return Ok(if dangling > 0 { FINDINGS } else { 0 });
+    }
+    let across = search.dangling_across();
+    if across > 0 && !matches.opt_present("force") {
+        return Err(Trouble::Failed(format!(
+            "nothing was deleted: {across} references from one database to another lead to nothing. Is each file given \
+             under the name of its database? If it is, use --force"
+        )));
     }
     let mut deletion = Deletion::new(databases);
     let deleted = deletion.run(&mut search)?;
