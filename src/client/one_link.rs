@@ -56,8 +56,8 @@ impl OneLink {
         Ok(Box::new(iterate_on(&self.link, start, Some(stop))?))
     }
 
-    /// The oldest of the `count` transactions that were committed last and can be undone. `None`: the server has not
-    /// named so many.
+    /// The oldest of the `count` transactions that were committed last and can be undone. `None`: the server has named
+    /// fewer.
     pub fn undoable(&self, count: u32) -> Result<Option<Tid>> {
         if !self.info.supports_undo || !self.link.wire().knows(Method::UndoLog) {
             return Ok(None);

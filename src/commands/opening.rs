@@ -1,4 +1,4 @@
-//! How far the opening of the storages has come, for those who watch a start.
+//! How far the opening of the storages has come, for the service manager.
 
 use std::fmt::Write;
 use std::path::PathBuf;

@@ -217,7 +217,7 @@ fn state(server: &Server, rate: f64) -> String {
 
 /// Whether transactions come to their end. It does not return if a lock or a disk hangs.
 fn is_alive(server: &Server, pulses: &mut HashMap<String, Pulse>) -> bool {
-    // Takes the locks of all storages, that of the table of locks among them.
+    // Takes the locks of all storages, also the lock of each table of locks.
     server.ruok();
     let mut is_alive = true;
     for hosted in server.storages() {

@@ -247,7 +247,7 @@ pub fn with_sum(value: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// The first line, if its sum is that of the second one.
+/// The first line, if the second one has its sum.
 pub fn without_sum(bytes: &[u8]) -> Result<&[u8], String> {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let (Some(text), Some(sum), Some([]), None) = (lines.next(), lines.next(), lines.next(), lines.next())

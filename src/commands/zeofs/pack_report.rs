@@ -48,7 +48,7 @@ fn print_table(
         plans.iter().try_for_each(|plan| write!(out, " {:>18}", removed(plan)))?;
         writeln!(out)
     };
-    // The second column is that of the only pack, or of the one with garbage collection.
+    // The second column has the only pack, or the one with garbage collection.
     let is_first = |plan: &PackPlan| std::ptr::eq(plan, first);
     line("", "OF NOW".into(), &|plan| if is_first(plan) { "REMOVED" } else { "WITHOUT GC" }.into())?;
     line("objects", grouped(first.objects.before), &|plan| grouped(plan.objects.removed))?;

@@ -37,9 +37,9 @@ pub struct TxnView<'a> {
 /// A record.
 pub struct RecordView {
     pub oid: Oid,
-    /// Usually that of the transaction.
+    /// Usually the one of the transaction.
     pub tid: Tid,
-    /// Its position, and that of its data, if there is any. `None`: it is in no file.
+    /// Where it is, and where its data is, if there is any. `None`: it is in no file.
     pub place: Option<(u64, Option<u64>)>,
     has_data: bool,
     class: Option<String>,
