@@ -5,6 +5,7 @@
 mod backups;
 mod extensions;
 mod holder;
+mod keepers;
 mod numbers;
 mod open;
 mod opening;

@@ -19,10 +19,10 @@ use crate::base::address::Address;
 use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
 use crate::commands::Extensions;
-use crate::commands::backups::Backups;
+use crate::commands::backups;
 use crate::commands::open::{self, Prepared};
 use crate::commands::opening::Opening;
-use crate::commands::scrubs::Scrubs;
+use crate::commands::scrubs;
 use crate::commands::supervised::Supervised;
 use crate::config::{
     AuthenticationConfig, Config, Invocation, NamedStorage, SslConfig, UsageError, ZeoConfig, environment,
@@ -257,8 +257,8 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     }
 
     server.pack_by_schedule(pack_schedules(config, &server)).map_err(cannot_start)?;
-    let backups = Backups::start(config, &TimeSource::default()).map_err(cannot_start)?;
-    let scrubs = Scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
+    let backups = backups::start(config, &TimeSource::default()).map_err(cannot_start)?;
+    let scrubs = scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
 
     manager.serves(&server);
 

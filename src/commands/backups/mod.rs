@@ -17,7 +17,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::attempt::{Complaint, LOCK_WAIT, LogListener, RETRY, Reason, TARGET, hold};
@@ -30,6 +29,7 @@ use crate::backup::repository::manifest::{Stamp, Stay};
 use crate::backup::repository::prune::prune;
 use crate::backup::repository::retention::Retention;
 use crate::base::clock::{Stopwatch, TimeSource};
+use crate::commands::keepers::Keepers;
 use crate::config::{BackupConfig, Config, NamedDatabase, databases_of};
 use crate::process::priority::stand_back;
 use crate::server::stop_signal::StopSignal;
@@ -38,60 +38,44 @@ use crate::storage::media::{Identity, Media, RealMedia};
 /// Longest wait without a look at the clock, which may have been changed.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// The running threads.
-pub(super) struct Backups {
-    stop: Arc<StopSignal>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Backups {
-    /// Starts the thread of each section.
-    pub(super) fn start(config: &Config, time: &TimeSource) -> io::Result<Backups> {
-        let mut backups = Backups { stop: Arc::new(StopSignal::default()), threads: Vec::new() };
-        let found = databases_of(config.storages.iter());
-        let left_out = found.left_out.iter().filter(|_| !config.backups.is_empty());
-        left_out.for_each(|what| log::warn!(target: TARGET, "<backup>: {what}"));
-        for section in &config.backups {
-            let source = |database: &NamedDatabase| {
-                let NamedDatabase { name, path, blob_dir } = database.clone();
-                Source { name, path, blob_dir }
-            };
-            let mut keeper = Keeper {
-                config: section.clone(),
-                sources: found.databases.iter().map(source).collect(),
+/// Starts the threads of each section. When they end, a backup that is being made is given up; the next one finds what
+/// it has stored.
+pub(super) fn start(config: &Config, time: &TimeSource) -> io::Result<Keepers> {
+    let mut keepers = Keepers::default();
+    let found = databases_of(config.storages.iter());
+    let left_out = found.left_out.iter().filter(|_| !config.backups.is_empty());
+    left_out.for_each(|what| log::warn!(target: TARGET, "<backup>: {what}"));
+    for section in &config.backups {
+        let source = |database: &NamedDatabase| {
+            let NamedDatabase { name, path, blob_dir } = database.clone();
+            Source { name, path, blob_dir }
+        };
+        let mut keeper = Keeper {
+            config: section.clone(),
+            sources: found.databases.iter().map(source).collect(),
+            time: time.clone(),
+            stop: keepers.signal(),
+            seen: Vec::new(),
+            complaint: Complaint::default(),
+            made: None,
+        };
+        if let Some(send) = &section.send {
+            let mut sender = Sender {
+                repository: section.repository.clone(),
+                send: send.clone(),
+                names: found.databases.iter().map(|database| database.name.clone()).collect(),
                 time: time.clone(),
-                stop: backups.stop.clone(),
-                seen: Vec::new(),
+                stop: keepers.signal(),
                 complaint: Complaint::default(),
-                made: None,
             };
-            if let Some(send) = &section.send {
-                let mut sender = Sender {
-                    repository: section.repository.clone(),
-                    send: send.clone(),
-                    names: found.databases.iter().map(|database| database.name.clone()).collect(),
-                    time: time.clone(),
-                    stop: backups.stop.clone(),
-                    complaint: Complaint::default(),
-                };
-                let (to_sender, made) = sync_channel(1);
-                keeper.made = Some(to_sender);
-                let run = move || sender.run(&made);
-                backups.threads.push(thread::Builder::new().name("backup-send".into()).spawn(run)?);
-            }
-            backups.threads.push(thread::Builder::new().name("backup".into()).spawn(move || keeper.run())?);
+            let (to_sender, made) = sync_channel(1);
+            keeper.made = Some(to_sender);
+            let run = move || sender.run(&made);
+            keepers.spawn("backup-send", run)?;
         }
-        Ok(backups)
+        keepers.spawn("backup", move || keeper.run())?;
     }
-
-    /// Ends the threads. A backup that is being made is given up; the next one finds what it has stored.
-    pub(super) fn stop(self) {
-        self.stop.stop();
-        for thread in self.threads {
-            // A panic was logged by the hook.
-            let _ = thread.join();
-        }
-    }
+    Ok(keepers)
 }
 
 /// Makes the backups of one section.

@@ -12,13 +12,13 @@ use std::io;
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use self::pass::{ScrubListener, Scrubbed, Scrubber, in_words};
 use crate::base::clock::{Stopwatch, TimeSource};
 use crate::base::schedule::Schedule;
 use crate::base::sync::Arc;
+use crate::commands::keepers::Keepers;
 use crate::config::{Config, databases_of, files};
 use crate::inspect::check::{Finding, FindingKind};
 use crate::server::Server;
@@ -31,46 +31,29 @@ const TARGET: &str = "ZODB.FileStorage";
 /// Interval at which what was committed is summed; a pass that was cut short by a pack begins anew after it.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// The running threads.
-pub(super) struct Scrubs {
-    stop: Arc<StopSignal>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Scrubs {
-    /// Starts the thread of each file that has a schedule.
-    pub(super) fn start(config: &Config, server: &Server, time: &TimeSource) -> io::Result<Scrubs> {
-        let mut scrubs = Scrubs { stop: Arc::new(StopSignal::default()), threads: Vec::new() };
-        for named in &config.storages {
-            let databases = databases_of(iter::once(named)).databases;
-            for file in files(&named.storage) {
-                let (Some(scrub), Some(hosted)) = (&file.scrub, server.hosted(&named.name)) else { continue };
-                let path = file.options.path.clone();
-                let blob_dir = databases.iter().find(|database| database.path == path);
-                let blob_dir = blob_dir.and_then(|database| database.blob_dir.clone());
-                let mut keeper = FileKeeper {
-                    scrubber: Scrubber::new(&path, blob_dir, file.options.handle.clone(), scrub.rate_max),
-                    path,
-                    schedule: scrub.schedule,
-                    hosted,
-                    time: time.clone(),
-                    stop: Arc::clone(&scrubs.stop),
-                };
-                let run = move || keeper.run();
-                scrubs.threads.push(thread::Builder::new().name("scrub".into()).spawn(run)?);
-            }
-        }
-        Ok(scrubs)
-    }
-
-    /// Ends the threads.
-    pub(super) fn stop(self) {
-        self.stop.stop();
-        for thread in self.threads {
-            // A panic was logged by the hook.
-            let _ = thread.join();
+/// Starts the thread of each file that has a schedule.
+pub(super) fn start(config: &Config, server: &Server, time: &TimeSource) -> io::Result<Keepers> {
+    let mut keepers = Keepers::default();
+    for named in &config.storages {
+        let databases = databases_of(iter::once(named)).databases;
+        for file in files(&named.storage) {
+            let (Some(scrub), Some(hosted)) = (&file.scrub, server.hosted(&named.name)) else { continue };
+            let path = file.options.path.clone();
+            let blob_dir = databases.iter().find(|database| database.path == path);
+            let blob_dir = blob_dir.and_then(|database| database.blob_dir.clone());
+            let mut keeper = FileKeeper {
+                scrubber: Scrubber::new(&path, blob_dir, file.options.handle.clone(), scrub.rate_max),
+                path,
+                schedule: scrub.schedule,
+                hosted,
+                time: time.clone(),
+                stop: keepers.signal(),
+            };
+            let run = move || keeper.run();
+            keepers.spawn("scrub", run)?;
         }
     }
+    Ok(keepers)
 }
 
 /// Takes care of one file.
