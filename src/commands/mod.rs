@@ -2,6 +2,7 @@
 //!
 //! `run_with` is for programs that add something of their own, see [`Extensions`].
 
+mod admin_socket;
 mod backups;
 mod extensions;
 mod holder;
@@ -17,6 +18,7 @@ mod scrubs;
 mod subcommand;
 mod supervised;
 mod time_argument;
+pub mod zeoadmin;
 pub mod zeobackup;
 pub mod zeocache;
 pub mod zeofs;

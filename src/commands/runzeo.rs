@@ -11,7 +11,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::auth::Protocols;
@@ -19,6 +19,7 @@ use crate::base::address::Address;
 use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
 use crate::commands::Extensions;
+use crate::commands::admin_socket::AdminSocket;
 use crate::commands::backups;
 use crate::commands::open::{self, Prepared};
 use crate::commands::opening::Opening;
@@ -197,7 +198,7 @@ struct Start<'a> {
     program: &'a str,
     config: &'a Config,
     log: &'a LogHandle,
-    opening: &'a Opening,
+    opening: &'a Arc<Opening>,
     manager: &'a Supervised,
 }
 
@@ -229,6 +230,8 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         Some((address, bound)) => bound.listen().map_err(|error| cannot_listen(address, error))?,
         None => Vec::new(),
     };
+    // Removes its socket at each return.
+    let admin = start_admin(&config.zeo, opening, log)?;
     let storages = open_storages(config, prepared, opening)?;
     let resolver = start_resolver(&config.zeo, &storages)?;
     // A signal to stop may have come while a large file was scanned.
@@ -245,27 +248,19 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let (limits, clock) = (config.zeo.limits.clone(), TimeSource::default());
     let server = Server::new(storages, config.zeo.greeting, authentication, limits, descriptors, clock)
         .map_err(cannot_start)?;
-    // One address may have a socket for each IP version.
-    if let Some(first) = listeners.first() {
-        log::info!(target: "ZEO.zrpc", "({pid}) listening on {}", first.endpoint);
-    }
-    for listener in listeners {
-        server.accept_on(listener).map_err(cannot_start)?;
-    }
-    for listener in monitors {
-        server.monitor_on(listener).map_err(cannot_start)?;
-    }
-
+    accept(&server, listeners, monitors).map_err(cannot_start)?;
     server.pack_by_schedule(pack_schedules(config, &server)).map_err(cannot_start)?;
     let backups = backups::start(config, &TimeSource::default()).map_err(cannot_start)?;
     let scrubs = scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
 
+    admin.iter().for_each(|admin| admin.serves(&server));
     manager.serves(&server);
 
     let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, tls.as_deref()) };
     manager.stops();
     log::debug!(target: RUNZEO, "({pid}) {program} stops");
-    // First, so that no vote waits for a helper.
+    drop(admin);
+    // Early, so that no vote waits for a helper.
     resolver.stop();
     backups.stop();
     scrubs.stop();
@@ -277,6 +272,16 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         let _ = writeln!(stdout, "testing exit immediately").and_then(|()| stdout.flush());
     }
     Ok(code)
+}
+
+/// Accepts clients, and those that read the statistics.
+fn accept(server: &Arc<Server>, listeners: Vec<Listener>, monitors: Vec<Listener>) -> io::Result<()> {
+    // One address may have a socket for each IP version.
+    if let Some(first) = listeners.first() {
+        log::info!(target: "ZEO.zrpc", "({}) listening on {}", std::process::id(), first.endpoint);
+    }
+    listeners.into_iter().try_for_each(|listener| server.accept_on(listener))?;
+    monitors.into_iter().try_for_each(|listener| server.monitor_on(listener))
 }
 
 /// Waits until a signal ends the server. Returns the exit code.
@@ -335,6 +340,17 @@ fn bind_monitor(zeo: &ZeoConfig) -> Result<Option<(&Address, Bound)>, Failure> {
     let Some(address) = &zeo.monitor_address else { return Ok(None) };
     let bound = listen::bind(address, None).map_err(|error| cannot_listen(address, error))?;
     Ok(Some((address, bound)))
+}
+
+/// Listens at `admin-socket`, if it is given.
+fn start_admin(
+    zeo: &ZeoConfig,
+    opening: &Arc<Opening>,
+    log: &LogHandle,
+) -> Result<Option<AdminSocket>, Failure> {
+    let Some(path) = &zeo.admin_socket else { return Ok(None) };
+    let socket = AdminSocket::start(path, opening, log);
+    socket.map(Some).map_err(|error| cannot_listen(&Address::Unix(path.clone()), error))
 }
 
 /// The sockets of the service manager that take the place of `address`: those that are called `zeo`, or else the first

@@ -119,10 +119,12 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
         client_conflict_resolution: file.zeo.client_conflict_resolution.unwrap_or(false),
         transaction_objects: file.zeo.limits.transaction_objects,
     };
+    let admin_socket = file.zeo.admin_socket.map(|socket| admin_socket(socket, &address)).transpose()?;
     let zeo = ZeoConfig {
         address,
         socket_mode,
         monitor_address: options.monitor.or(file.zeo.monitor_address),
+        admin_socket,
         // A read-only server may run beside the server whose process id is in the file.
         pid_filename: pid_filename
             .filter(|path| !path.as_os_str().is_empty())
@@ -213,6 +215,16 @@ fn conflict_resolver(section: ConflictResolverSection) -> Result<Option<HelperOp
     }
 }
 
+/// The path of `admin-socket`, which must be another one than that of `address`.
+fn admin_socket((path, location): (PathBuf, Location), address: &Address) -> Result<PathBuf, String> {
+    match address {
+        Address::Unix(clients) if *clients == path => {
+            Err(format!("{location}: admin-socket is the socket of the clients: give another path"))
+        }
+        _ => Ok(path),
+    }
+}
+
 /// The authentication in a configuration file, for `zeopasswd`. `None` if there is none.
 pub fn authentication_of(
     own: &StorageKinds,
@@ -226,6 +238,16 @@ pub fn authentication_of(
         realm: file.zeo.authentication_realm,
     };
     demanded.check(&mut Vec::new())
+}
+
+/// The path of `admin-socket` in a configuration file, for `zeoadmin`. `None` if it is not given.
+pub fn admin_socket_of(
+    own: &StorageKinds,
+    reference: &str,
+    environment: Environment<'_>,
+) -> Result<Option<PathBuf>, String> {
+    let file = FileConfig::read(own, reference, &[], environment).map_err(|error| error.to_string())?;
+    Ok(file.zeo.admin_socket.map(|(path, _)| path))
 }
 
 /// The storages in a configuration file, for tools.

@@ -52,6 +52,9 @@ impl Config {
         if let Some(monitor) = &self.zeo.monitor_address {
             line("monitor", address(monitor));
         }
+        if let Some(path) = &self.zeo.admin_socket {
+            line("admin", path.display().to_string());
+        }
         if let Some(timeout) = self.zeo.hosted.transaction_timeout {
             line("timeout", format!("{} s from vote to finish", timeout.as_secs_f64()));
         }

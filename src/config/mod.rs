@@ -32,10 +32,11 @@ use crate::server::hosted::HostedOptions;
 use crate::server::limits::Limits;
 use crate::wire::protocol::Greeting;
 
-pub use assemble::{Invocation, authentication_of, from_command_line, storages_of};
+pub use assemble::{Invocation, admin_socket_of, authentication_of, from_command_line, storages_of};
 pub use backup::{BackupConfig, SendConfig};
 pub use databases::{Databases, NamedDatabase, databases_of};
 pub use files::files;
+pub use schema::eventlog::level as log_level;
 
 pub use options::UsageError;
 #[cfg(feature = "test-storages")]
@@ -74,6 +75,8 @@ pub struct ZeoConfig {
     pub socket_mode: Option<u32>,
     /// Address where statistics are served as text.
     pub monitor_address: Option<Address>,
+    /// The Unix socket for `zeoadmin`.
+    pub admin_socket: Option<PathBuf>,
     /// If the configuration has none, it is in `INSTANCE_HOME`.
     pub pid_filename: Option<PathBuf>,
     /// `None`: no TLS.

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::base::level;
 use crate::base::sync::{Action, Mutex, MutexGuard, assert_permitted, rank};
@@ -31,7 +32,10 @@ pub enum Encoding {
 }
 
 pub struct Handler {
-    threshold: u8,
+    /// The level of the handler itself; lines below it are never written here.
+    own_level: u8,
+    /// The lowest level that is written: [`Handler::own_level`], or that of the log if it is higher.
+    threshold: AtomicU8,
     formatter: Formatter,
     encoding: Encoding,
     output: Mutex<Output, rank::LogHandler>,
@@ -56,13 +60,20 @@ pub enum Sink {
 }
 
 impl Handler {
-    pub fn new(threshold: u8, formatter: Formatter, encoding: Encoding, sink: Sink) -> Handler {
+    /// [`Handler::set_level`] sets the level of the log.
+    pub fn new(own_level: u8, formatter: Formatter, encoding: Encoding, sink: Sink) -> Handler {
         let output = Mutex::new(Output { sink, lost: 0, reason: String::new() });
-        Handler { threshold, formatter, encoding, output }
+        Handler { own_level, threshold: AtomicU8::new(own_level), formatter, encoding, output }
     }
 
+    /// The lowest level that is written.
     pub fn threshold(&self) -> u8 {
-        self.threshold
+        self.threshold.load(Ordering::Relaxed)
+    }
+
+    /// Sets the level of the log: lines below it are not written.
+    pub fn set_level(&self, level: u8) {
+        self.threshold.store(self.own_level.max(level), Ordering::Relaxed);
     }
 
     /// Lines that are lost and not reported yet.
@@ -124,11 +135,11 @@ impl Handler {
 
 impl log::Log for Handler {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        level::highest(metadata.level()) >= self.threshold
+        level::highest(metadata.level()) >= self.threshold()
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if level::number(record) >= self.threshold {
+        if level::number(record) >= self.threshold() {
             self.emit(&Entry::from_record(record));
         }
     }

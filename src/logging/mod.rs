@@ -127,27 +127,25 @@ impl From<FormatError> for LogError {
 pub fn setup(setup: &LogSetup) -> Result<LogHandle, LogError> {
     let (dispatch, handle) = build(setup)?;
     dispatch.apply().map_err(|_| LogError::SetUpTwice)?;
+    handle.skip_what_no_handler_writes();
     Ok(handle)
 }
 
 /// Opens a log without installing it.
 pub fn build(setup: &LogSetup) -> Result<(fern::Dispatch, LogHandle), LogError> {
     entry::began();
-    let handlers = setup
-        .handlers
-        .iter()
-        .map(|handler| open(handler, setup.level).map(Arc::new))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut dispatch = fern::Dispatch::new().level(level::filter(setup.level));
+    let handlers =
+        setup.handlers.iter().map(|handler| open(handler).map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+    // Handlers compare levels themselves, for these may change.
+    let mut dispatch = fern::Dispatch::new();
     for handler in &handlers {
         let boxed: Box<dyn log::Log> = Box::new(handler.clone());
-        dispatch =
-            dispatch.chain(fern::Dispatch::new().level(level::filter(handler.threshold())).chain(boxed));
+        dispatch = dispatch.chain(boxed);
     }
-    Ok((dispatch, LogHandle::new(handlers, setup.configured)))
+    Ok((dispatch, LogHandle::new(handlers, setup.configured, setup.level)))
 }
 
-fn open(setup: &HandlerSetup, level: u8) -> Result<Handler, LogError> {
+fn open(setup: &HandlerSetup) -> Result<Handler, LogError> {
     let formatter = Formatter::new(&setup.layout)?;
     let stream = |path: &str, writer: io::Result<writer::Writer>| {
         // Lines for a closed stream are dropped, as with /dev/null.
@@ -175,5 +173,5 @@ fn open(setup: &HandlerSetup, level: u8) -> Result<Handler, LogError> {
             Sink::Syslog(opened.map_err(failed)?)
         }
     };
-    Ok(Handler::new(setup.level.max(level), formatter, setup.encoding, sink))
+    Ok(Handler::new(setup.level, formatter, setup.encoding, sink))
 }

@@ -1,8 +1,11 @@
-//! Reopening the log files (SIGUSR2) after `logrotate` or an operator moved them.
+//! What can be done with the log while it is in use: reopening its files (SIGUSR2) after `logrotate` or an operator
+//! moved them, and another level.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::handler::Handler;
+use crate::base::level;
 
 /// Python's logger for reopening.
 const LOG: &str = "ZEO.runzeo";
@@ -13,11 +16,40 @@ pub struct LogHandle {
     handlers: Arc<[Arc<Handler>]>,
     /// See [`super::LogSetup::configured`].
     configured: bool,
+    /// [`super::LogSetup::level`].
+    first_level: u8,
+    /// The level now.
+    level: Arc<AtomicU8>,
 }
 
 impl LogHandle {
-    pub(super) fn new(handlers: Vec<Arc<Handler>>, configured: bool) -> LogHandle {
-        LogHandle { handlers: handlers.into(), configured }
+    pub(super) fn new(handlers: Vec<Arc<Handler>>, configured: bool, level: u8) -> LogHandle {
+        handlers.iter().for_each(|handler| handler.set_level(level));
+        let now = Arc::new(AtomicU8::new(level));
+        LogHandle { handlers: handlers.into(), configured, first_level: level, level: now }
+    }
+
+    /// The level of the log: Python's number. Handlers may have higher levels of their own.
+    pub fn level(&self) -> u8 {
+        self.level.load(Ordering::Relaxed)
+    }
+
+    /// The level that the configuration has set.
+    pub fn configured_level(&self) -> u8 {
+        self.first_level
+    }
+
+    /// Sets the level for all loggers of this process.
+    pub fn set_level(&self, level: u8) {
+        self.level.store(level, Ordering::Relaxed);
+        self.handlers.iter().for_each(|handler| handler.set_level(level));
+        self.skip_what_no_handler_writes();
+    }
+
+    /// Sets the level below which the macros of `log` do not even ask the handlers.
+    pub(super) fn skip_what_no_handler_writes(&self) {
+        let lowest = self.handlers.iter().map(|handler| handler.threshold()).min();
+        log::set_max_level(lowest.map_or(log::LevelFilter::Off, level::filter));
     }
 
     /// Reopens every log file; a file with a rotation is rotated. Logs the outcome in Python's words; `true` if all

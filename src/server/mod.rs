@@ -163,6 +163,11 @@ impl Server {
         serde_json::Value::Object(status.collect()).to_string()
     }
 
+    /// The client with this number, registered or not.
+    pub fn client(&self, id: u64) -> Option<Arc<Connection>> {
+        self.clients.lock().get(&id).cloned()
+    }
+
     fn clients(&self) -> Vec<Arc<Connection>> {
         self.clients.lock().values().cloned().collect()
     }

@@ -187,13 +187,19 @@ impl PackStatus {
         (next > 0).then_some(Value::Float(next as f64))
     }
 
-    /// `{'done': bytes, 'total': bytes}` while one is under way.
-    pub fn value(&self) -> Option<Value> {
+    /// Bytes that are done, and all, while one is under way.
+    pub fn progress(&self) -> Option<(u64, u64)> {
         let pack = self.state.lock().running.clone()?;
-        let int = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
         let done = pack.progress.done.load(Ordering::Relaxed);
         let total = pack.progress.total.load(Ordering::Relaxed);
-        Some(Value::dict([("done", int(done.min(total))), ("total", int(total))]))
+        Some((done.min(total), total))
+    }
+
+    /// `{'done': bytes, 'total': bytes}` while one is under way.
+    pub fn value(&self) -> Option<Value> {
+        let (done, total) = self.progress()?;
+        let int = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
+        Some(Value::dict([("done", int(done)), ("total", int(total))]))
     }
 }
 

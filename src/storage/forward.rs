@@ -38,6 +38,9 @@ macro_rules! forward {
     (@pulse $base:ident) => {
         fn pulse(&self) -> $crate::storage::Pulse { self.$base.pulse() }
     };
+    (@save_index $base:ident) => {
+        fn save_index(&self) -> Result<bool> { self.$base.save_index() }
+    };
     (@extension_methods $base:ident) => {
         fn extension_methods(&self) -> Option<&dyn $crate::storage::ExtensionMethods> {
             self.$base.extension_methods()

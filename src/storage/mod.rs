@@ -126,6 +126,11 @@ pub trait Storage: Load + History + Commit + Send + Sync {
         Pulse::Beats
     }
 
+    /// Saves the data that speeds up the start after a crash. `false`: this storage keeps none.
+    fn save_index(&self) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Methods that only this kind of storage has; `None` if there are none.
     fn extension_methods(&self) -> Option<&dyn ExtensionMethods> {
         None

@@ -91,6 +91,7 @@ fn defaults() {
         address: tcp(None, 8100),
         socket_mode: None,
         monitor_address: None,
+        admin_socket: None,
         pid_filename: None,
         ssl: None,
         authentication: None,
@@ -122,6 +123,7 @@ fn every_key() {
           invalidation-queue-size 1000
           invalidation-age 3600
           monitor-address localhost:8101
+          admin-socket admin
           transaction-timeout 30
           pid-filename zeo.pid
           drop-cache-rather-verify yes
@@ -194,6 +196,7 @@ fn every_key() {
         address: tcp(Some("::1"), 8100),
         socket_mode: None,
         monitor_address: Some(tcp(Some("localhost"), 8101)),
+        admin_socket: Some("admin".into()),
         pid_filename: Some("zeo.pid".into()),
         ssl: None,
         authentication: None,
@@ -226,16 +229,16 @@ fn every_key() {
         create: true,
         ..FileStorageOptions::new("other.fs")
     };
-    let mut other = file_storage("other", other, 25);
+    let mut other = file_storage("other", other, 26);
     if let StorageConfig::File(file) = &mut other.storage {
         let plan = PackSchedule { schedule: "monthly 1 03:00".parse().unwrap(), days: 7 };
         let StorageConfig::File(read) = &config.storages[1].storage else { panic!("a file") };
         let scrub = read.scrub.expect("a schedule");
         assert_eq!((scrub.schedule.to_string(), scrub.rate_max), ("every 6h".into(), 5 << 20));
         file.scrub = Some(scrub);
-        file.pack_schedule = Some((plan, Location::File { path: "zeo.conf".into(), line: 29 }));
+        file.pack_schedule = Some((plan, Location::File { path: "zeo.conf".into(), line: 30 }));
     }
-    assert_storages(&config, &[file_storage("main", main, 15), other]);
+    assert_storages(&config, &[file_storage("main", main, 16), other]);
     let [backup] = &config.backups[..] else { panic!("{:?}", config.backups) };
     assert_eq!(backup.repository, Path::new("backups"));
     assert_eq!(backup.schedule, Some("weekly mon 04:30".parse().unwrap()));

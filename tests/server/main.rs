@@ -34,4 +34,5 @@ mod timeouts;
 mod tls;
 mod transaction_work;
 mod verify_many;
+mod zeoadmin;
 mod zeopasswd;

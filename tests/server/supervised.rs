@@ -146,7 +146,7 @@ fn transactions(directory: &Path) -> Vec<u8> {
 /// and that it needs more time; a server that is not ready does not say so.
 #[test]
 fn a_long_start_is_told_in_order() {
-    let mut manager = Manager::new("", FILE);
+    let mut manager = Manager::new("admin-socket admin", FILE);
     let mut bytes = transactions(manager.directory.path());
     let percent = 43;
     bytes.resize(bytes.len() * 100 / percent - 1, 0);
@@ -165,6 +165,10 @@ fn a_long_start_is_told_in_order() {
     assert!(before.iter().all(|notice| notice.starts_with("STATUS=opening 1")), "{before:?}");
     let again = manager.notice();
     assert_eq!(again, format!("{line}\nEXTEND_TIMEOUT_USEC=30000000"));
+    let mut zeoadmin = Command::new(env!("CARGO_BIN_EXE_zeoadmin"));
+    let asked = zeoadmin.args(["save-index", "-s"]).arg(manager.path("admin")).output().unwrap();
+    let answer = String::from_utf8(asked.stderr).unwrap();
+    assert_eq!(answer, format!("Error: the server is not ready: opening 1: {percent} % of Data.fs\n"));
     faults.end();
     let rest = manager.until_ready();
     assert_eq!(rest.last().unwrap(), "READY=1\nSTATUS=serving 0 clients, 0.0 transactions a second");

@@ -268,7 +268,8 @@ fn unescape(text: &str) -> String {
         .replace("\\r", "\r")
 }
 
-fn level(text: &str) -> Result<u8, String> {
+/// The number of a level.
+pub fn level(text: &str) -> Result<u8, String> {
     match text.to_lowercase().as_str() {
         "critical" | "fatal" => Ok(CRITICAL),
         "error" => Ok(ERROR),

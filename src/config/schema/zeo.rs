@@ -24,6 +24,7 @@ pub static ZEO: SectionType = SectionType {
         key("invalidation-queue-size", Datatype::Integer).default("100"),
         key("invalidation-age", Datatype::Float).known(KnownTo::Since("ZODB 3.9")),
         key("monitor-address", Datatype::SocketBindingAddress).known(KnownTo::Until("ZEO 4")),
+        key("admin-socket", Datatype::ExistingDirpath).known(KnownTo::Own),
         key("transaction-timeout", Datatype::Integer),
         key("authentication-protocol", Datatype::Any).default("none").known(KnownTo::Until("ZEO 4")),
         key("authentication-database", Datatype::Any).known(KnownTo::Until("ZEO 4")),
@@ -64,6 +65,7 @@ pub struct ZeoSection {
     pub invalidation_queue_size: Option<usize>,
     pub invalidation_age: Option<Duration>,
     pub monitor_address: Option<Address>,
+    pub admin_socket: Option<(PathBuf, Location)>,
     pub transaction_timeout: Option<Duration>,
     pub pid_filename: Option<PathBuf>,
     pub drop_cache_rather_verify: Option<bool>,
@@ -103,6 +105,10 @@ impl ZeoSection {
                 .filter(|age| *age > 0.0)
                 .map(seconds),
             monitor_address: section.get("monitor-address", datatypes::socket_address)?,
+            admin_socket: section
+                .get("admin-socket", datatypes::existing_dirpath)?
+                .filter(|path| !path.as_os_str().is_empty())
+                .zip(at("admin-socket")),
             transaction_timeout: transaction_timeout.map(|timeout| seconds(timeout as f64)),
             pid_filename: section.get("pid-filename", datatypes::existing_dirpath)?,
             drop_cache_rather_verify: section.get("drop-cache-rather-verify", datatypes::boolean)?,

@@ -264,6 +264,14 @@ impl Storage for FileStorage {
         if self.options.read_only { Pulse::Beats } else { self.core.pulse() }
     }
 
+    fn save_index(&self) -> Result<bool> {
+        let saving = self.core.hold_saver();
+        // Once it is closed another process may write the file and its index.
+        self.check_writable()?;
+        let volume = self.core.volume.get_owned();
+        self.core.save_index_of(&saving, &volume, volume.published_end()).map(|()| true)
+    }
+
     fn close(&self) -> Result<()> {
         let core = &self.core;
         if core.closed.swap(true, Ordering::AcqRel) {

@@ -14,6 +14,7 @@ use super::volume::Volume;
 use super::{Core, index_file};
 use crate::base::clock::Stopwatch;
 use crate::base::sync::MutexGuard;
+use crate::storage::{Result, StorageError};
 
 /// The index is saved after this many bytes of new transactions; fewer are scanned quickly.
 const BYTES: u64 = 256 << 20;
@@ -67,7 +68,7 @@ impl Core {
         }
         // Stays current: a pack takes the saver before it replaces the volume.
         let volume = self.volume.get_owned();
-        self.save_index_of(&saving, &volume, volume.published_end());
+        let _ = self.save_index_of(&saving, &volume, volume.published_end());
     }
 
     /// While this is held, no other thread saves the index.
@@ -75,8 +76,8 @@ impl Core {
         self.saver.saving.lock()
     }
 
-    /// Saves the index as it was when the file ended at `end`.
-    pub fn save_index_of(&self, _: &MutexGuard<'_, ()>, volume: &Volume, end: u64) {
+    /// Saves the index as it was when the file ended at `end`. A failure is logged, too.
+    pub fn save_index_of(&self, _: &MutexGuard<'_, ()>, volume: &Volume, end: u64) -> Result<()> {
         let format = self.writer.lock().format;
         let path = &self.path;
         let (begun, stopwatch) = (self.saver.clock.now(), Stopwatch::start());
@@ -94,7 +95,7 @@ impl Core {
         state.saved_at = begun;
         state.wanted = false;
         drop(state);
-        match saved {
+        match &saved {
             Ok(()) => debug!(
                 target: TARGET,
                 "{}.index saved: {} objects in {:?}",
@@ -104,6 +105,7 @@ impl Core {
             ),
             Err(error) => error!(target: TARGET, "{}.index cannot be saved: {error}", path.display()),
         }
+        saved.map_err(StorageError::io(format!("saving {}.index", path.display())))
     }
 }
 
@@ -135,7 +137,7 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         for end in ends {
             let core = &storage.core;
-            core.save_index_of(&core.hold_saver(), &core.volume.get(), end);
+            core.save_index_of(&core.hold_saver(), &core.volume.get(), end).unwrap();
             let saved = index_file::load(&*storage.core.media, &path).unwrap().unwrap();
             let scanned = super::super::index::Index::new();
             let from = ScanFrom {

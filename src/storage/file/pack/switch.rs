@@ -83,12 +83,13 @@ pub fn switch(
         Err(error) => {
             // The old file is still the current one.
             if core.broken().is_none() && !core.closed.load(Ordering::Acquire) {
-                core.save_index_of(&saving, &old, old.published_end());
+                // Logged if it fails, here and below: the next start then scans more.
+                let _ = core.save_index_of(&saving, &old, old.published_end());
             }
             return Err(error);
         }
     };
-    core.save_index_of(&saving, &volume, volume.published_end());
+    let _ = core.save_index_of(&saving, &volume, volume.published_end());
     if keep_old && let Err(error) = old.log.file().set_len(old.log.end()) {
         warn!(target: TARGET, "{}.old: giving back reserved space: {error}", core.path.display());
     }

@@ -1,0 +1,44 @@
+//! Who is at the other end of the admin socket.
+//!
+//! The mode of the socket keeps other users out. The kernel is asked all the same, for the mode may have been changed.
+
+use std::fmt;
+
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
+use socket2::Socket;
+
+/// Target of log lines, which name the caller.
+pub(super) const LOG: &str = "runzeo.admin";
+
+/// A process whose requests are answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    uid: u32,
+    pid: i32,
+}
+
+impl Caller {
+    /// The process at the other end. An error if it is of another user.
+    pub(super) fn of(socket: &Socket) -> Result<Caller, String> {
+        let credentials =
+            socket_peercred(socket).map_err(|error| format!("the kernel does not say who calls: {error}"))?;
+        let caller = Caller { uid: credentials.uid.as_raw(), pid: credentials.pid.as_raw_nonzero().get() };
+        let own = geteuid();
+        if caller.uid != own.as_raw() && caller.uid != 0 {
+            log::warn!(target: LOG, "{caller} may not steer this server, and is refused");
+            return Err(format!(
+                "only root and user {} may steer this server, not user {}",
+                own.as_raw(),
+                caller.uid
+            ));
+        }
+        Ok(caller)
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user {} (process {})", self.uid, self.pid)
+    }
+}

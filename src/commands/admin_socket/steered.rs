@@ -1,0 +1,59 @@
+//! What the commands look at and change: the server, once its storages are open, and the log.
+
+use std::sync::OnceLock;
+
+use super::exchange::AdminCall;
+use crate::base::sync::Arc;
+use crate::commands::opening::Opening;
+use crate::logging::LogHandle;
+use crate::server::Server;
+use crate::server::hosted::Hosted;
+
+/// What the commands look at and change.
+pub(super) struct Steered {
+    opening: Arc<Opening>,
+    pub(super) log: LogHandle,
+    /// Once all storages are open.
+    server: OnceLock<Arc<Server>>,
+}
+
+impl Steered {
+    pub(super) fn new(opening: &Arc<Opening>, log: &LogHandle) -> Steered {
+        Steered { opening: Arc::clone(opening), log: log.clone(), server: OnceLock::new() }
+    }
+
+    /// All storages are open. Called once.
+    pub(super) fn set_server(&self, server: &Arc<Server>) {
+        let _ = self.server.set(Arc::clone(server));
+    }
+
+    /// The server, or what it still does.
+    pub(super) fn server(&self) -> Result<&Arc<Server>, String> {
+        self.server.get().ok_or_else(|| {
+            let doing = self.opening.shown().unwrap_or_else(|| "starting".into());
+            format!("the server is not ready: {doing}")
+        })
+    }
+
+    /// The storage that a request names. It need not name the only one.
+    pub(super) fn storage(&self, call: &AdminCall) -> Result<Arc<Hosted>, String> {
+        let server = self.server()?;
+        if let Some(name) = call.text("storage")? {
+            return server.hosted(name).ok_or_else(|| unknown_storage(name, server));
+        }
+        let mut storages = server.storages();
+        match (storages.next(), storages.next()) {
+            (Some(only), None) => Ok(only),
+            _ => Err(format!("name a storage: {}", names(server))),
+        }
+    }
+}
+
+fn names(server: &Server) -> String {
+    server.storages().map(|hosted| hosted.name.clone()).collect::<Vec<_>>().join(", ")
+}
+
+/// Why a storage of this name is not looked at.
+pub(super) fn unknown_storage(name: &str, server: &Server) -> String {
+    format!("there is no storage '{name}', but {}", names(server))
+}

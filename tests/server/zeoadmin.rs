@@ -1,0 +1,247 @@
+//! `zeoadmin` and the admin socket.
+
+use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use crate::pack_cancel::{SLOW, filled, register, text};
+use crate::support::client::{RawClient, Speaks, record};
+use crate::support::pickle::Value;
+use crate::support::process::Server;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn zeoadmin(server: &Server, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zeoadmin"));
+    command.args(arguments).arg("-C").arg(server.directory().join("zeo.conf"));
+    command.current_dir(server.directory()).env_remove("RUNZEO_ADMIN_SOCKET").output().expect("it runs")
+}
+
+/// The answer as JSON.
+fn asked(server: &Server, arguments: &[&str]) -> Json {
+    let output = zeoadmin(server, &[arguments, &["--json"]].concat());
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+fn with_socket() -> Server {
+    Server::start_with("admin-socket admin")
+}
+
+/// Sends bytes to the socket, and returns the answer.
+fn sent(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = UnixStream::connect(server.directory().join("admin")).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // The server may refuse before it has read all.
+    let _ = stream.write_all(bytes);
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+/// Begins a transaction with one store, and asks for its vote.
+fn queue_vote(client: &mut RawClient, serial: u64, data: &[u8]) -> i64 {
+    client.queue_begin(7);
+    client.queue_store(0, serial, &record(data), 7);
+    client.queue_call("vote", vec![Value::Int(7)])
+}
+
+#[test]
+fn a_client_that_holds_locks_is_killed() {
+    let server = with_socket();
+    let (mut holder, serial) = filled(&server);
+    let vote = queue_vote(&mut holder, serial, b"held");
+    holder.flush().expect("connected");
+    holder.answer(vote).expect("an answer").expect("the locks");
+    let mut waiter = register(&server, Speaks::Z5);
+    let vote = queue_vote(&mut waiter, serial, b"waits");
+    waiter.flush().expect("connected");
+    while server.ruok()["1"]["waiting"] != 1 {}
+
+    let output = zeoadmin(&server, &["kill", "99"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no client has the number 99"), "{output:?}");
+    // Connections of the start of the test itself have numbers, too.
+    let killed = (1..20).map(|number| zeoadmin(&server, &["kill", &number.to_string()]));
+    let killed = killed.into_iter().find(|output| output.status.success()).expect("a client");
+    assert!(text(&killed.stdout).contains(") is disconnected\n"), "{killed:?}");
+
+    waiter.answer(vote).expect("an answer").expect("the locks");
+    assert!(holder.next().is_err(), "it is disconnected");
+    server.wait_for_log("is ended for user ");
+    server.wait_for_log("disconnected during locked transaction: ended by zeoadmin");
+}
+
+#[test]
+fn storages_are_packed_and_packs_cancelled() {
+    let server = with_socket();
+    filled(&server);
+    let packed = asked(&server, &["pack"]);
+    assert_eq!(packed["storage"], "1");
+    assert!(packed["size_after"].as_u64() < packed["size_before"].as_u64(), "{packed}");
+    server.wait_for_log(") complete");
+    let output = zeoadmin(&server, &["pack", "other"]);
+    assert_eq!(text(&output.stderr), "Error: there is no storage 'other', but 1\n");
+    assert_eq!(output.status.code(), Some(1));
+    let output = zeoadmin(&server, &["pack", "--cancel"]);
+    assert_eq!((text(&output.stdout).as_str(), output.status.code()), ("1: no pack is running\n", Some(0)));
+
+    let slow = Server::start_storage("admin-socket admin", SLOW);
+    filled(&slow);
+    thread::scope(|threads| {
+        let pack = threads.spawn(|| zeoadmin(&slow, &["pack"]));
+        while slow.ruok()["1"].get("pack").is_none() {}
+        let output = zeoadmin(&slow, &["pack", "--cancel"]);
+        assert_eq!(text(&output.stdout), "1: the pack is cancelled\n", "{output:?}");
+        let output = pack.join().expect("no panic");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("the pack was cancelled"), "{output:?}");
+    });
+}
+
+#[test]
+fn indexes_are_saved() {
+    let storages = "<filestorage 1>\npath Data.fs\n</filestorage>\n<mappingstorage 2>\n</mappingstorage>";
+    let server = Server::start_any("admin-socket admin", storages, |_| ());
+    filled(&server);
+    fs::remove_file(server.directory().join("Data.fs.index")).expect("the one of the start");
+    let output = zeoadmin(&server, &["save-index"]);
+    assert_eq!(text(&output.stdout), "1: the index is saved\n2: this storage keeps no index\n", "{output:?}");
+    assert!(server.directory().join("Data.fs.index").exists());
+    // In the place of the file is a directory, which cannot be replaced.
+    fs::remove_file(server.directory().join("Data.fs.index")).unwrap();
+    fs::create_dir_all(server.directory().join("Data.fs.index/in the way")).unwrap();
+    let output = zeoadmin(&server, &["save-index", "1"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stdout).starts_with("1: saving Data.fs.index: "), "{output:?}");
+}
+
+#[test]
+fn the_log_has_another_level() {
+    let server = with_socket();
+    assert_eq!(text(&zeoadmin(&server, &["log-level"]).stdout), "INFO\n");
+    register(&server, Speaks::Z5);
+    assert_eq!(server.count_in_log("DEBUG"), 0);
+    assert_eq!(text(&zeoadmin(&server, &["log-level", "Debug"]).stdout), "DEBUG (configured: INFO)\n");
+    register(&server, Speaks::Z5);
+    server.wait_for_log("DEBUG ZEO.StorageServer new connection");
+    assert_eq!(asked(&server, &["log-level", "error"])["level"], "ERROR");
+    let lines = server.count_in_log("------");
+    register(&server, Speaks::Z5);
+    let output = zeoadmin(&server, &["log-level", "loud"]);
+    assert!(text(&output.stderr).contains("'loud' is not a level; use critical"), "{output:?}");
+    assert_eq!(server.count_in_log("------"), lines, "{}", server.log());
+    assert_eq!(text(&zeoadmin(&server, &["log-level", "default"]).stdout), "INFO\n");
+    register(&server, Speaks::Z5);
+    server.wait_for_log("the level of the log is set from ERROR to INFO for user ");
+    assert!(server.count_in_log("------") > lines);
+}
+
+#[test]
+fn requests_that_are_none_are_refused() {
+    let server = with_socket();
+    let mode = fs::metadata(server.directory().join("admin")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    for (request, answer) in [
+        ("\n", "the request is not JSON"),
+        ("[1]\n", "the request is not a JSON object"),
+        ("{}\n", "the request has no command"),
+        ("{\"command\": 1}\n", "'command' of the request is not text"),
+        ("{\"command\": \"dance\"}\n", "has no command 'dance'"),
+        ("{\"command\": \"kill\"}\n", "name a client"),
+        ("{\"command\": \"kill\", \"client\": -1}\n", "no client has the number -1"),
+        ("{\"command\": \"kill\", \"client\": 1e300}\n", "no client has the number 1"),
+        ("{\"command\": \"kill\", \"client\": 1.5}\n", "no client has the number 1.5"),
+        ("{\"command\": \"kill\", \"client\": \"1\"}\n", "'client' of the request is no number"),
+        ("{\"command\": \"pack\", \"time\": \"now\"}\n", "'time' of the request is no number"),
+    ] {
+        let got = sent(&server, request.as_bytes());
+        let got: Json =
+            serde_json::from_str(&got).unwrap_or_else(|error| panic!("{request}: {error}: {got}"));
+        assert!(got["error"].as_str().unwrap().contains(answer), "{request}: {got}");
+    }
+    assert!(sent(&server, &[b'x'; 100_000]).contains("longer than"), "too long");
+    let nested = [vec![b'['; 60_000], b"\n".to_vec()].concat();
+    assert!(sent(&server, &nested).contains("is not JSON"), "too deep");
+    assert!(sent(&server, b"\xff\xfe\0\n").contains("is not JSON"));
+    // Callers that say nothing do not keep others from being answered; too many are refused.
+    let silent: Vec<_> =
+        (0..16).map(|_| UnixStream::connect(server.directory().join("admin")).unwrap()).collect();
+    assert!(sent(&server, b"{\"command\": \"log-level\"}\n").contains("try again"));
+    drop(silent);
+    while !sent(&server, b"{\"command\": \"log-level\"}\n").contains("INFO") {}
+    assert!(!server.log().contains("panic"), "{}", server.log());
+}
+
+/// Another user is refused, even if the mode of the socket lets it in.
+#[test]
+fn other_users_are_refused() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can be another user");
+        return;
+    }
+    let server = with_socket();
+    let socket = server.directory().join("admin");
+    fs::set_permissions(server.directory(), Permissions::from_mode(0o755)).unwrap();
+    let as_nobody = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zeoadmin"));
+        command.args(["log-level", "debug", "-s"]).arg(&socket).uid(65534).output().expect("it runs")
+    };
+    let output = as_nobody();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("Only root and the user of the server"), "{output:?}");
+    fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
+    let output = as_nobody();
+    assert_eq!(text(&output.stderr), "Error: only root and user 0 may steer this server, not user 65534\n");
+    server.wait_for_log("may not steer this server, and is refused");
+    assert_eq!(text(&zeoadmin(&server, &["log-level"]).stdout), "INFO\n");
+}
+
+#[test]
+fn the_server_is_found_or_not() {
+    let mut server = with_socket();
+    let run = |arguments: &[&str], variable: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zeoadmin"));
+        command.args(arguments).current_dir(server.directory()).env("RUNZEO_ADMIN_SOCKET", variable);
+        command.output().expect("it runs")
+    };
+    assert_eq!(text(&run(&["log-level"], "admin").stdout), "INFO\n");
+    assert_eq!(text(&run(&["log-level", "-s", "admin"], "elsewhere").stdout), "INFO\n");
+    let output = run(&["log-level", "-s", "elsewhere"], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("elsewhere: No such file"), "{output:?}");
+    assert!(text(&output.stderr).contains("Is the server running"), "{output:?}");
+    let output = run(&["log-level", "-s", "admin", "-C", "zeo.conf"], "");
+    assert_eq!(output.status.code(), Some(2));
+    for mistake in [
+        &["kill"][..],
+        &["kill", "x"],
+        &["kill", "1", "2"],
+        &["dance"],
+        &["pack", "-d", "x"],
+        &["pack", "--cancel", "-d", "1"],
+    ] {
+        assert_eq!(run(mistake, "admin").status.code(), Some(2), "{mistake:?}");
+    }
+
+    let without = Server::start();
+    let output = zeoadmin(&without, &["log-level"]);
+    assert!(
+        text(&output.stderr).contains("has no admin-socket: add 'admin-socket /run/zeo/admin'"),
+        "{output:?}"
+    );
+
+    // The socket of a killed server is replaced; that of a living one is not.
+    server.kill();
+    assert!(server.directory().join("admin").exists());
+    server.start_again();
+    assert_eq!(text(&zeoadmin(&server, &["log-level"]).stdout), "INFO\n");
+    assert!(server.stop().success());
+    assert!(!server.directory().join("admin").exists(), "the socket is removed");
+}
