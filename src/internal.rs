@@ -246,6 +246,19 @@ pub mod server {
     pub mod session {
         pub use crate::server::session::serve;
     }
+    pub mod status {
+        pub use crate::server::status::{Phase, ServerReport};
+
+        pub mod client {
+            pub use crate::server::status::client::TransactionState;
+        }
+        pub mod json {
+            pub use crate::server::status::json::to_json;
+        }
+        pub mod storage {
+            pub use crate::server::status::storage::StorageState;
+        }
+    }
     pub mod workers {
         pub use crate::server::workers::Pools;
     }

@@ -6,6 +6,7 @@ pub mod cancel;
 pub mod checksum;
 pub mod clock;
 pub mod fs;
+pub mod histogram;
 pub mod ids;
 pub mod level;
 pub mod local_time;

@@ -249,6 +249,10 @@ impl Storage for ClientStorage {
         self.upstream.options.read_only || self.upstream.in_use_now().is_none_or(|in_use| in_use.is_read_only)
     }
 
+    fn failure(&self) -> Option<String> {
+        self.upstream.in_use_now().is_none().then(|| "its server cannot be reached".into())
+    }
+
     fn object_count(&self) -> u64 {
         self.upstream.info().object_count
     }

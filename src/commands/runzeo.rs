@@ -250,7 +250,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         .map_err(cannot_start)?;
     accept(&server, listeners, monitors).map_err(cannot_start)?;
     server.pack_by_schedule(pack_schedules(config, &server)).map_err(cannot_start)?;
-    let backups = backups::start(config, &TimeSource::default()).map_err(cannot_start)?;
+    let backups = backups::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
     let scrubs = scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
 
     admin.iter().for_each(|admin| admin.serves(&server));

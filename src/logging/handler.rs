@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::base::level;
 use crate::base::sync::{Action, Mutex, MutexGuard, assert_permitted, rank};
@@ -29,6 +29,13 @@ pub enum Encoding {
     Utf8,
     Ascii,
     Latin1,
+}
+
+static LINES_LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Lines that could not be written since the process began. A line counts for each handler that has lost it.
+pub fn lines_lost() -> u64 {
+    LINES_LOST.load(Ordering::Relaxed)
 }
 
 pub struct Handler {
@@ -106,13 +113,13 @@ impl Handler {
             }
         }
         if let Err(error) = output.sink.write(entry.level, &line) {
-            output.lost += 1;
+            output.lose();
             output.reason = error.to_string();
         }
         if let Some(trouble) = output.sink.take_trouble() {
             let notice = self.own(level::ERROR, format_args!("{trouble}"));
             if output.sink.write(level::ERROR, &notice).is_err() {
-                output.lost += 1;
+                output.lose();
             }
         }
     }
@@ -130,6 +137,13 @@ impl Handler {
     fn output(&self) -> MutexGuard<'_, Output> {
         // Nothing is left half done where it could panic.
         self.output.lock()
+    }
+}
+
+impl Output {
+    fn lose(&mut self) {
+        self.lost += 1;
+        LINES_LOST.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -2,17 +2,26 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::handler;
 use crate::base::untrusted::one_line;
 
 const MESSAGE_LEN_MAX: usize = 2000;
 
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// Number of panics since the hook was installed.
+pub fn panics() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
 /// From now on a panic in any thread is logged as CRITICAL by `runzeo`, with its thread and place, and with a backtrace
 /// if `RUST_BACKTRACE` is set. Before logging is set up, it is printed to stderr as usual.
 pub fn install_panic_hook() {
     let to_stderr = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
         // A panic under a handler's lock cannot be logged through that handler.
         if handler::is_busy() || log::max_level() == log::LevelFilter::Off {
             return to_stderr(info);

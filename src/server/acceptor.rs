@@ -12,6 +12,7 @@ use crate::server::Server;
 use crate::server::client_log::LOG;
 use crate::server::client_log::{self, log_without_peer};
 use crate::server::connection::Connection;
+use crate::server::connection_counts::RefusedFor;
 use crate::server::outbox::Outbox;
 use crate::server::session;
 
@@ -45,6 +46,7 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
             }
         };
         is_logged = false;
+        server.counts().accept();
         let peer = match (&listener.endpoint, address.as_socket()) {
             (_, Some(address)) => address.to_string(),
             (endpoint, None) => endpoint.to_string(),
@@ -54,6 +56,7 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
             Ok(tls) => tls,
             Err(error) => {
                 let message = format_args!("({peer}) TLS can't begin: {error}; the connection is closed");
+                server.counts().refuse(RefusedFor::Resources);
                 log_without_peer(&client_log::NOT_SERVED, ERROR, message);
                 continue;
             }
@@ -69,7 +72,7 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
         log::debug!(target: LOG, "new connection {peer}");
         let id = server.next_connection_id();
         let outbox = Arc::new(Outbox::new(stream, server.limits().unsent));
-        let connection = Arc::new(Connection::new(id, outbox, peer));
+        let connection = Arc::new(Connection::new(id, outbox, peer, server.clock().system_time()));
         let Some(admission) = server.admission().admit(&connection, source) else { continue };
         let served_by = Arc::clone(server);
         let spawned = thread::Builder::new()
@@ -78,6 +81,7 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
             .spawn(move || session::serve(&served_by, connection, admission));
         if let Err(error) = spawned {
             let message = format_args!("Can't start a thread for a client: {error}");
+            server.counts().refuse(RefusedFor::Resources);
             log_without_peer(&client_log::NOT_SERVED, ERROR, message);
             server.wait_for_departure(ERROR_PAUSE);
         }

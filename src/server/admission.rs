@@ -20,6 +20,7 @@ use crate::base::level::WARNING;
 use crate::base::sync::{Arc, Condvar, Mutex, rank};
 use crate::server::client_log;
 use crate::server::connection::Connection;
+use crate::server::connection_counts::{ConnectionCounts, RefusedFor};
 use crate::server::descriptors::Descriptors;
 use crate::server::limits::Limits;
 
@@ -43,6 +44,7 @@ pub struct Admission {
     unregistered_max: usize,
     handshake_timeout: Option<Duration>,
     clock: TimeSource,
+    counts: ConnectionCounts,
     state: Mutex<Admitted, rank::Admission>,
     /// Notified when a connection has gone or has registered.
     left: Condvar,
@@ -89,9 +91,26 @@ impl Admission {
             unregistered_max: descriptors.unregistered,
             handshake_timeout: limits.handshake_timeout,
             clock,
+            counts: ConnectionCounts::default(),
             state: Mutex::default(),
             left: Condvar::new(),
         })
+    }
+
+    /// What has become of connections.
+    pub fn counts(&self) -> &ConnectionCounts {
+        &self.counts
+    }
+
+    /// Number of connections that have not registered, and of those that have.
+    pub fn admitted(&self) -> [usize; 2] {
+        let state = self.state.lock();
+        [state.unregistered.len(), state.registered]
+    }
+
+    /// Upper bounds on these.
+    pub fn limits(&self) -> [usize; 2] {
+        [self.unregistered_max, self.connections_max]
     }
 
     /// Admits a connection as unregistered. Waits until there is room, at most [`ROOM_WAIT_MAX`]. `None`: there is
@@ -105,12 +124,13 @@ impl Admission {
         let mut state = self.state.lock();
         if state.unregistered_from(source) >= self.per_address_max {
             drop(state);
-            self.log_address_full(connection);
+            self.refuse_for_address(connection);
             return None;
         }
         while state.unregistered.len() >= self.unregistered_max {
             if self.clock.elapsed(started) > ROOM_WAIT_MAX {
                 drop(state);
+                self.counts.refuse(RefusedFor::Unregistered);
                 let max = self.unregistered_max;
                 connection.peer.log(
                     &client_log::NO_ROOM,
@@ -126,6 +146,7 @@ impl Admission {
                 // Closing takes other locks.
                 drop(state);
                 victim.outbox.close(MADE_ROOM);
+                self.counts.refuse(RefusedFor::Unregistered);
                 let (max, seconds) = (self.unregistered_max, self.clock.elapsed(since).as_secs());
                 victim.peer.log(
                     &client_log::MADE_ROOM,
@@ -176,7 +197,10 @@ impl Admission {
             let waiting = state.unregistered.values().find(|entry| !entry.is_leaving);
             waiting.map_or(now, |entry| entry.since) + timeout
         };
-        late.iter().for_each(|connection| connection.outbox.close(TOO_SLOW));
+        for connection in late {
+            connection.outbox.close(TOO_SLOW);
+            self.counts.refuse(RefusedFor::Slow);
+        }
         Some(next)
     }
 
@@ -191,7 +215,8 @@ impl Admission {
         );
     }
 
-    fn log_address_full(&self, connection: &Connection) {
+    fn refuse_for_address(&self, connection: &Connection) {
+        self.counts.refuse(RefusedFor::Address);
         let max = self.per_address_max;
         connection.peer.log(
             &client_log::ADDRESS_FULL,
@@ -208,6 +233,7 @@ impl AdmissionGuard {
         let mut state = admission.state.lock();
         if state.registered >= admission.connections_max {
             drop(state);
+            admission.counts.refuse(RefusedFor::Connections);
             let max = admission.connections_max;
             let why = admission.too_few_files.map_or_else(String::new, |total| {
                 format!("; the limit of open files ({total}: ulimit -n, LimitNOFILE) permits no more")
@@ -223,7 +249,7 @@ impl AdmissionGuard {
         if let Some(count) = count {
             if count.registered >= admission.per_address_max {
                 drop(state);
-                admission.log_address_full(connection);
+                admission.refuse_for_address(connection);
                 let max = admission.per_address_max;
                 return Err(format!(
                     "max-connections-per-address ({max}) clients are connected from your address"

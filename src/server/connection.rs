@@ -2,6 +2,7 @@
 //! rest belongs to the session thread.
 
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 use crate::exceptions;
@@ -9,7 +10,7 @@ use crate::server::outbox::Outbox;
 use crate::server::peer::Peer;
 use crate::server::transaction::state::TransactionSlot;
 use crate::wire::exception::PyException;
-use crate::wire::protocol::Wire;
+use crate::wire::protocol::{Encoding, Greeting, Wire};
 use crate::wire::request::MsgId;
 
 /// A client's connection.
@@ -19,6 +20,15 @@ pub struct Connection {
     pub transaction: TransactionSlot,
     /// Number of loads, written by its session only; `server_status` adds them up.
     pub loads: AtomicU64,
+    /// Number of stores, and of transactions that were committed; for monitoring, as the numbers behind them.
+    pub stores: AtomicU64,
+    pub commits: AtomicU64,
+    /// Bytes that were received, without those of TLS; written by its session only.
+    pub received: AtomicU64,
+    /// When it was accepted.
+    pub since: SystemTime,
+    /// Whether it may write; set when it registers.
+    pub can_write: AtomicBool,
     /// Number of messages that belonged to a transaction; written by its session only, read by the thread that looks
     /// for idle transactions.
     pub progress: AtomicU64,
@@ -29,13 +39,18 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// `id` is never used again. `address` is `host:port`, or the path of the Unix socket.
-    pub fn new(id: u64, outbox: Arc<Outbox>, address: String) -> Connection {
+    /// `id` is never used again. `address` is `host:port`, or the path of the Unix socket. `since`: now.
+    pub fn new(id: u64, outbox: Arc<Outbox>, address: String, since: SystemTime) -> Connection {
         Connection {
             peer: Arc::new(Peer::new(id, address)),
             outbox,
             transaction: TransactionSlot::default(),
             loads: AtomicU64::new(0),
+            stores: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            since,
+            can_write: AtomicBool::new(false),
             progress: AtomicU64::new(0),
             wanted_to_write: AtomicBool::new(false),
             wire: OnceLock::new(),
@@ -55,6 +70,18 @@ impl Connection {
     /// The wire; before the first message of the peer, one that any peer can read.
     pub fn wire(&self) -> Wire {
         self.wire.get().copied().unwrap_or(Wire::BEFORE_FIRST_MESSAGE)
+    }
+
+    /// The protocol as in the handshake, such as `Z5`. `None` before the first message of the peer.
+    pub fn protocol(&self) -> Option<&'static str> {
+        let Wire { generation, encoding } = *self.wire.get()?;
+        let greeting = Greeting { generation, msgpack: encoding == Encoding::Msgpack };
+        std::str::from_utf8(greeting.bytes()).ok()
+    }
+
+    /// Notes that bytes were received. For its session.
+    pub fn has_received(&self, bytes: usize) {
+        self.received.store(self.received.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
     }
 
     /// Notes that a message for the open transaction has come.

@@ -117,10 +117,18 @@ impl Hosted {
     /// Removes a connection: it gets no invalidations any more.
     pub fn remove_connection(&self, connection: &Connection) {
         self.publication.leave(connection.id());
-        if self.connections.lock().remove(&connection.id()).is_some() {
-            let loads = connection.loads.load(Ordering::Relaxed);
-            self.stats.departed_loads.fetch_add(loads, Ordering::Relaxed);
+        let mut connections = self.connections.lock();
+        if connections.remove(&connection.id()).is_some() {
+            // With the list locked: who adds up sees the numbers either there or here, so that no sum ever shrinks.
+            stats::count_many(&self.stats.departed_loads, connection.loads.load(Ordering::Relaxed));
+            stats::count_many(&self.stats.departed_received, connection.received.load(Ordering::Relaxed));
+            stats::count_many(&self.stats.departed_sent, connection.outbox.load().sent);
         }
+    }
+
+    /// The registered connections.
+    pub fn connections(&self) -> Vec<Arc<Connection>> {
+        self.connections.lock().values().cloned().collect()
     }
 
     /// The registered connections that were refused as writers, and read now.
@@ -177,7 +185,7 @@ impl Hosted {
         if wire.is_none()
             && let Some(next) = self.pack.next()
         {
-            status.push(("next-pack", next));
+            status.push(("next-pack", Value::Float(next as f64)));
         }
         if wire.is_none() {
             status.extend(self.scrub.values());
@@ -198,8 +206,22 @@ impl Hosted {
 
     /// Number of loads since the start.
     pub fn loads(&self) -> u64 {
-        let now: u64 = self.connections.lock().values().map(|c| c.loads.load(Ordering::Relaxed)).sum();
+        let connections = self.connections.lock();
+        let now: u64 = connections.values().map(|c| c.loads.load(Ordering::Relaxed)).sum();
         now + self.stats.departed_loads.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of messages from clients since the start, and bytes of messages to them.
+    pub fn traffic(&self) -> [u64; 2] {
+        let connections = self.connections.lock();
+        let departed = [&self.stats.departed_received, &self.stats.departed_sent];
+        let mut sums = departed.map(|counter| counter.load(Ordering::Relaxed));
+        let [received, sent] = &mut sums;
+        for connection in connections.values() {
+            *received += connection.received.load(Ordering::Relaxed);
+            *sent += connection.outbox.load().sent;
+        }
+        sums
     }
 
     /// Number of registered clients.

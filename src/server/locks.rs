@@ -105,7 +105,38 @@ pub struct Released<W> {
     pub existed: bool,
 }
 
+/// A request as monitoring sees it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RequestSeen<T> {
+    pub owner: Owner,
+    /// Number of objects; 0 for the whole storage.
+    pub objects: usize,
+    /// What was made of the waiter, if the request waits.
+    pub waiter: Option<T>,
+    /// The owners of the requests that it waits for, as far as they were looked for.
+    pub behind: Vec<Owner>,
+}
+
+/// Keys that are looked at in all, to find what requests wait for: the table is locked meanwhile.
+const LOOKS_MAX: usize = 10_000;
+
 impl<W> Locks<W> {
+    /// All requests in their order, granted or not. `of_waiter` is called with the table locked.
+    pub fn seen<T>(&self, of_waiter: impl Fn(&W) -> T) -> Vec<RequestSeen<T>> {
+        let table = self.table.lock();
+        let mut requests: Vec<_> = table.requests.iter().collect();
+        requests.sort_unstable_by_key(|(_, request)| request.number);
+        let mut looks = LOOKS_MAX;
+        let seen = |(owner, request): (&Owner, &Request<W>)| RequestSeen {
+            owner: *owner,
+            // All keys but the gate.
+            objects: request.keys.len().saturating_sub(1),
+            waiter: request.waiter.as_ref().map(&of_waiter),
+            behind: table.behind(request, &mut looks),
+        };
+        requests.into_iter().map(seen).collect()
+    }
+
     /// Asks for all of `set` at once. One request per owner. Also returns the number of requests that wait now.
     /// `waiter` is called only if this one does, with the table locked.
     pub fn request(&self, owner: Owner, set: &LockSet, waiter: impl FnOnce() -> W) -> (Outcome, usize) {
@@ -177,6 +208,31 @@ impl Queue {
 }
 
 impl<W> Table<W> {
+    /// The owners that hold what a request waits for. `looks`: how many keys may still be looked at.
+    fn behind(&self, request: &Request<W>, looks: &mut usize) -> Vec<Owner> {
+        let mut behind = Vec::new();
+        if request.blocked == 0 {
+            return behind;
+        }
+        for key in &request.keys {
+            let Some(left) = looks.checked_sub(1) else { break };
+            *looks = left;
+            let Some(queue) = self.queues.get(key) else { continue };
+            // In front, it waits for nobody.
+            let place = queue.entries.binary_search_by_key(&request.number, |claim| claim.number);
+            if place.is_ok_and(|place| place < queue.front_len) {
+                continue;
+            }
+            for claim in queue.entries.iter().take(queue.front_len.min(*looks)) {
+                *looks -= 1;
+                if !behind.contains(&claim.owner) {
+                    behind.push(claim.owner);
+                }
+            }
+        }
+        behind
+    }
+
     fn request(
         &mut self,
         owner: Owner,
@@ -293,6 +349,24 @@ mod tests {
         let released = locks.release(2);
         assert!(released.had_waited);
         assert_eq!((released.granted, released.waiting), (vec![3], 0));
+    }
+
+    #[test]
+    fn what_a_request_waits_for_is_seen() {
+        let locks = Locks::default();
+        request(&locks, 1, &reads(&[1, 2]));
+        request(&locks, 2, &reads(&[1]));
+        request(&locks, 3, &writes(&[1, 3]));
+        request(&locks, 4, &WHOLE);
+        request(&locks, 5, &reads(&[9]));
+        let seen = locks.seen(|owner| owner * 10);
+        let expected = [(1, 2, None), (2, 1, None), (3, 2, Some(30)), (4, 0, Some(40)), (5, 1, Some(50))];
+        let found: Vec<_> = seen.iter().map(|seen| (seen.owner, seen.objects, seen.waiter)).collect();
+        assert_eq!(found, expected);
+        let behind: Vec<&[Owner]> = seen.iter().map(|seen| seen.behind.as_slice()).collect();
+        // The whole storage waits for the third one, too, which shares the gate with the holders.
+        let expected: [&[Owner]; 5] = [&[], &[], &[1, 2], &[1, 2, 3], &[1, 2, 3]];
+        assert_eq!(behind, expected);
     }
 
     #[test]

@@ -7,9 +7,13 @@
 
 pub mod acceptor;
 pub mod admission;
+pub mod backup_status;
 pub mod client_log;
 pub mod connection;
+pub mod connection_counts;
 pub mod descriptors;
+pub mod disk_space;
+pub mod disk_watch;
 pub mod hosted;
 pub mod invalidations;
 mod job_panic;
@@ -30,6 +34,7 @@ pub mod scrub_status;
 pub mod session;
 mod start;
 pub mod stats;
+pub mod status;
 pub mod stop_signal;
 pub mod timeout;
 pub mod transaction;
@@ -37,15 +42,18 @@ mod watch;
 pub mod workers;
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::auth::Protocol;
 use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, rank};
 use crate::net::listen::Listener;
 use crate::server::admission::Admission;
+use crate::server::backup_status::BackupStatus;
 use crate::server::connection::Connection;
+use crate::server::connection_counts::ConnectionCounts;
 use crate::server::descriptors::Descriptors;
+use crate::server::disk_space::DiskSpaces;
 use crate::server::hosted::Hosted;
 use crate::server::limits::Limits;
 use crate::server::stop_signal::StopSignal;
@@ -70,6 +78,9 @@ pub struct Server {
     descriptors: Descriptors,
     clock: TimeSource,
     admission: Arc<Admission>,
+    backups: Mutex<Vec<Arc<BackupStatus>>, rank::Backups>,
+    disks: DiskSpaces,
+    started: SystemTime,
     /// Of the thread that closes idle connections.
     watch_stop: StopSignal,
     /// Of the thread that packs by schedule.
@@ -108,6 +119,31 @@ impl Server {
 
     pub fn admission(&self) -> &Arc<Admission> {
         &self.admission
+    }
+
+    /// What has become of connections.
+    pub(crate) fn counts(&self) -> &ConnectionCounts {
+        self.admission.counts()
+    }
+
+    /// The room for its storages.
+    pub(crate) fn disks(&self) -> &DiskSpaces {
+        &self.disks
+    }
+
+    /// Shows the backups of a `<backup>` section to monitoring.
+    pub fn add_backup(&self, backup: Arc<BackupStatus>) {
+        self.backups.lock().push(backup);
+    }
+
+    /// The backups, in the order of the configuration.
+    pub fn backups(&self) -> Vec<Arc<BackupStatus>> {
+        self.backups.lock().clone()
+    }
+
+    /// When the server began to serve.
+    pub fn started(&self) -> SystemTime {
+        self.started
     }
 
     pub(crate) fn descriptors(&self) -> &Descriptors {

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::clock::TimeSource;
+use crate::base::histogram::{Distribution, Histogram, TIME_BOUNDS};
 use crate::base::level::{CRITICAL, DEBUG, WARNING};
 use crate::base::sync::{Arc, Mutex, rank};
-use crate::server::locks::{self, LockSet, Locks, Outcome};
+use crate::server::locks::{self, LockSet, Locks, Outcome, Owner, RequestSeen};
 use crate::server::peer::Peer;
 use crate::server::timeout::{Deadline, Timeouts};
 use crate::server::workers::{Job, Workers};
@@ -21,6 +22,9 @@ pub struct LockTable {
     storage: String,
     locks: Locks<Waiter>,
     timeouts: Timeouts,
+    /// For how long transactions have waited for their locks, and have held them.
+    waits: Histogram,
+    holds: Histogram,
     /// When each owner of locks was granted them.
     granted_at: Mutex<BTreeMap<u64, SystemTime>, rank::LockTimes>,
     /// Threads for transactions that had to wait.
@@ -31,7 +35,23 @@ pub struct LockTable {
 /// A transaction that waits for its locks.
 struct Waiter {
     peer: Arc<Peer>,
+    since: SystemTime,
     go_on: Job,
+}
+
+/// A transaction that holds locks, or waits for them.
+#[derive(Clone, Debug)]
+pub struct LockRequest {
+    /// Number of the connection.
+    pub owner: Owner,
+    /// Number of objects; 0 for the whole storage.
+    pub objects: usize,
+    /// Whether it waits for locks.
+    pub is_waiting: bool,
+    /// Since when it has held them, or has waited. `None`: they were granted or released at this moment.
+    pub since: Option<SystemTime>,
+    /// The connections that it waits for.
+    pub behind: Vec<Owner>,
 }
 
 /// The locks that a transaction has asked for, whether they are granted or not. Given back when this is dropped, which
@@ -68,6 +88,8 @@ impl LockTable {
             storage,
             locks: Locks::default(),
             timeouts,
+            waits: Histogram::new(TIME_BOUNDS),
+            holds: Histogram::new(TIME_BOUNDS),
             granted_at: Mutex::default(),
             votes,
             clock,
@@ -82,8 +104,11 @@ impl LockTable {
         set: &LockSet,
         go_on: impl FnOnce() -> Job,
     ) -> (OidLocks, Requested) {
-        let waiter = || Waiter { peer: Arc::clone(peer), go_on: go_on() };
+        let waiter = || Waiter { peer: Arc::clone(peer), since: self.clock.system_time(), go_on: go_on() };
         let (outcome, waiting) = self.locks.request(peer.id, set, waiter);
+        if outcome == Outcome::Granted {
+            self.waits.count(0);
+        }
         let request = Request { table: Arc::clone(self), peer: Arc::clone(peer), deadline: None };
         (OidLocks(Some(request)), Requested { outcome, waiting })
     }
@@ -106,6 +131,30 @@ impl LockTable {
         peer.log_lock(level, message);
     }
 
+    /// The transactions that hold locks or wait for them, in the order of their requests.
+    pub fn requests(&self) -> Vec<LockRequest> {
+        let seen = self.locks.seen(|waiter| waiter.since);
+        let granted_at = self.granted_at.lock();
+        let request = |seen: RequestSeen<SystemTime>| LockRequest {
+            owner: seen.owner,
+            objects: seen.objects,
+            is_waiting: seen.waiter.is_some(),
+            since: seen.waiter.or_else(|| granted_at.get(&seen.owner).copied()),
+            behind: seen.behind,
+        };
+        seen.into_iter().map(request).collect()
+    }
+
+    /// For how long transactions have waited for their locks, and have held them.
+    pub fn times(&self) -> [Distribution; 2] {
+        [self.waits.read(), self.holds.read()]
+    }
+
+    /// The time since a moment of the time of day, which may have been set back since.
+    fn passed_since(&self, at: SystemTime) -> Duration {
+        self.clock.system_time().duration_since(at).unwrap_or_default()
+    }
+
     /// Number of transactions that wait for locks.
     pub fn waiting(&self) -> usize {
         self.locks.waiting()
@@ -125,7 +174,7 @@ impl LockTable {
     /// For how long the longest holder of locks has had them.
     pub fn locked_for(&self) -> Option<Duration> {
         let since = self.granted_at.lock().values().min().copied()?;
-        Some(self.clock.system_time().duration_since(since).unwrap_or_default())
+        Some(self.passed_since(since))
     }
 
     /// Ends the thread of `transaction-timeout`.
@@ -159,7 +208,10 @@ impl Request {
     fn release(self) -> Released {
         let Request { table, peer, deadline } = self;
         drop(deadline);
-        table.granted_at.lock().remove(&peer.id);
+        let granted_at = table.granted_at.lock().remove(&peer.id);
+        if let Some(since) = granted_at {
+            table.holds.count_time(table.passed_since(since));
+        }
         let released = table.locks.release(peer.id);
         Released { table, peer, released }
     }
@@ -178,7 +230,8 @@ impl Drop for Released {
             let what = if released.had_waited { "dequeue lock" } else { "unlock" };
             table.log(peer, what, released.waiting);
         }
-        for Waiter { peer, go_on } in released.granted.drain(..) {
+        for Waiter { peer, since, go_on } in released.granted.drain(..) {
+            table.waits.count_time(table.passed_since(since));
             table.log(&peer, "lock", table.locks.waiting());
             table.votes.run_job(go_on);
         }

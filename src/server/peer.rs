@@ -35,6 +35,11 @@ impl Peer {
         self.host
     }
 
+    /// `host:port`, or the path of the Unix socket.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Its name in the log: its label, if it has set one, and the address.
     pub fn label(&self) -> String {
         self.label.lock().clone()

@@ -3,7 +3,7 @@
 use crate::base::sync::Arc;
 use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
-use crate::server::stats::count;
+use crate::server::stats::{count, count_many};
 
 /// The context of every call of a registered client. Jobs in other threads have a clone.
 #[derive(Clone)]
@@ -15,6 +15,22 @@ pub struct Registered {
 }
 
 impl Registered {
+    /// A record of this length was stored.
+    pub fn count_store(&self, len: usize) {
+        count(&self.connection.stores);
+        count(&self.hosted.stats.stores);
+        count_many(&self.hosted.stats.stored_bytes, len as u64);
+    }
+
+    /// A transaction was committed.
+    pub fn count_commit(&self, undoes: bool) {
+        count(&self.connection.commits);
+        count(&self.hosted.stats.commits);
+        if undoes {
+            count(&self.hosted.stats.undos);
+        }
+    }
+
     /// Aborts the open transaction, whatever its state; one that is being finished is finished.
     pub fn abort(&self) {
         if self.connection.transaction.abort() {

@@ -8,6 +8,7 @@ use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex};
 use crate::net::listen::Listener;
 use crate::server::admission::Admission;
 use crate::server::descriptors::Descriptors;
+use crate::server::disk_space::DiskSpaces;
 use crate::server::hosted::Hosted;
 use crate::server::limits::Limits;
 use crate::server::stop_signal::StopSignal;
@@ -37,6 +38,9 @@ impl Server {
             authentication,
             greeting,
             admission: Admission::new(&limits, &descriptors, clock.clone()),
+            backups: Mutex::default(),
+            disks: DiskSpaces::default(),
+            started: clock.system_time(),
             descriptors,
             clock,
             limits,

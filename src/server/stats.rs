@@ -14,9 +14,18 @@ use crate::wire::value::Value;
 pub struct Stats {
     /// Loads of connections that have ended.
     pub departed_loads: AtomicU64,
+    /// Bytes of messages from and to connections that have ended.
+    pub departed_received: AtomicU64,
+    pub departed_sent: AtomicU64,
     pub stores: AtomicU64,
+    /// Bytes of the records of all stores.
+    pub stored_bytes: AtomicU64,
     pub commits: AtomicU64,
+    /// Commits that undo others, counted among the commits.
+    pub undos: AtomicU64,
     pub aborts: AtomicU64,
+    /// Connections that `transaction-timeout` has closed.
+    pub transaction_timeouts: AtomicU64,
     /// Counted by [`TransactionId`](crate::server::transaction::state::TransactionId).
     pub active_txns: Arc<AtomicU64>,
     pub conflicts: AtomicU64,
@@ -29,15 +38,25 @@ impl Stats {
     pub fn new(started: SystemTime) -> Stats {
         Stats {
             departed_loads: AtomicU64::new(0),
+            departed_received: AtomicU64::new(0),
+            departed_sent: AtomicU64::new(0),
             stores: AtomicU64::new(0),
+            stored_bytes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
+            undos: AtomicU64::new(0),
             aborts: AtomicU64::new(0),
+            transaction_timeouts: AtomicU64::new(0),
             active_txns: Arc::new(AtomicU64::new(0)),
             conflicts: AtomicU64::new(0),
             conflicts_resolved: AtomicU64::new(0),
             verifying_clients: AtomicU64::new(0),
             started,
         }
+    }
+
+    /// The time of the start.
+    pub fn started_at(&self) -> SystemTime {
+        self.started
     }
 
     /// The time of the start as C's `ctime` writes it, without the line end. Python's server gives local time;
@@ -60,6 +79,21 @@ pub struct PackStatus {
 struct PackState {
     running: Option<Arc<RunningPack>>,
     last: Option<LastPack>,
+    /// When the last pack that has succeeded ended.
+    last_success: Option<SystemTime>,
+    successes: u64,
+    failures: u64,
+}
+
+/// How packs have ended since the server started.
+#[derive(Clone, Debug, Default)]
+pub struct PackResults {
+    pub last: Option<LastPack>,
+    /// When the last one that has succeeded ended.
+    pub last_success: Option<SystemTime>,
+    pub successes: u64,
+    /// Packs that failed or were cancelled.
+    pub failures: u64,
 }
 
 /// One pack, or the dry run of one.
@@ -99,7 +133,14 @@ impl PackShown<'_> {
     /// The pack has ended.
     pub fn end(self, last: LastPack) {
         let _ = self.pack.is_cancelled.set(last.is_cancelled);
-        self.status.state.lock().last = Some(last);
+        let mut state = self.status.state.lock();
+        if last.error.is_none() {
+            state.successes += 1;
+            state.last_success = Some(last.began + last.took);
+        } else {
+            state.failures += 1;
+        }
+        state.last = Some(last);
     }
 
     /// The dry run has ended, of which nothing is kept.
@@ -161,9 +202,17 @@ impl PackStatus {
         pack.is_cancelled.get().copied().unwrap_or(false)
     }
 
+    /// How packs have ended.
+    pub fn results(&self) -> PackResults {
+        let state = self.state.lock();
+        let PackState { last, last_success, successes, failures, .. } = &*state;
+        let (last, last_success) = (last.clone(), *last_success);
+        PackResults { last, last_success, successes: *successes, failures: *failures }
+    }
+
     /// How the last one ended, since the server started: times in seconds, sizes in bytes.
     pub fn last(&self) -> Option<Value> {
-        let LastPack { began, took, sizes, error, .. } = self.state.lock().last.clone()?;
+        let LastPack { began, took, sizes, error, .. } = self.results().last?;
         let began = began.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64();
         let [before, after] = sizes.map(|size| Value::Int(i64::try_from(size).unwrap_or(i64::MAX)));
         Some(Value::dict([
@@ -181,10 +230,10 @@ impl PackStatus {
         self.next.store(seconds, Ordering::Relaxed);
     }
 
-    /// Unix time of the next pack by schedule.
-    pub fn next(&self) -> Option<Value> {
+    /// Unix time of the next pack by schedule, in seconds.
+    pub fn next(&self) -> Option<u64> {
         let next = self.next.load(Ordering::Relaxed);
-        (next > 0).then_some(Value::Float(next as f64))
+        (next > 0).then_some(next)
     }
 
     /// Bytes that are done, and all, while one is under way.
@@ -206,6 +255,11 @@ impl PackStatus {
 /// One more, or one less: counters need no order among each other.
 pub fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// So many more.
+pub fn count_many(counter: &AtomicU64, number: u64) {
+    counter.fetch_add(number, Ordering::Relaxed);
 }
 
 pub fn uncount(counter: &AtomicU64) {

@@ -35,6 +35,12 @@ macro_rules! forward {
     (@cache_counts $base:ident) => {
         fn cache_counts(&self) -> Option<$crate::storage::CacheCounts> { self.$base.cache_counts() }
     };
+    (@sync_counts $base:ident) => {
+        fn sync_counts(&self) -> Option<$crate::storage::SyncCounts> { self.$base.sync_counts() }
+    };
+    (@failure $base:ident) => {
+        fn failure(&self) -> Option<String> { self.$base.failure() }
+    };
     (@pulse $base:ident) => {
         fn pulse(&self) -> $crate::storage::Pulse { self.$base.pulse() }
     };

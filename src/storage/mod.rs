@@ -44,6 +44,7 @@ use std::sync::Arc;
 use crate::base::ids::{Oid, Tid};
 
 pub use crate::base::cancel::{Cancel, OnCancel};
+pub use crate::base::histogram::Distribution;
 pub use crate::conflict::{Conflict, Resolver, ResolverSlot, ThreeStates, Unresolved};
 pub use crate::pickle::record::{ClassName, class_name};
 
@@ -117,6 +118,16 @@ pub trait Storage: Load + History + Commit + Send + Sync {
 
     /// What the cache has done, of a storage that has one: another server's.
     fn cache_counts(&self) -> Option<CacheCounts> {
+        None
+    }
+
+    /// How groups of transactions were made durable since the storage was opened; `None` if there is nothing to sync.
+    fn sync_counts(&self) -> Option<SyncCounts> {
+        None
+    }
+
+    /// Why nothing can be stored any more, although the storage was not opened read-only: the medium has failed.
+    fn failure(&self) -> Option<String> {
         None
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Result, StorageError};
 use crate::base::cancel::Cancel;
+use crate::base::histogram::Distribution;
 use crate::base::ids::{Oid, Tid};
 
 /// A revision that was read, and where its data is in the caller's buffer.
@@ -40,6 +41,15 @@ pub struct CacheCounts {
     pub used: u64,
     /// Bytes that it may use.
     pub size: u64,
+}
+
+/// How groups of transactions were made durable.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SyncCounts {
+    /// Number of transactions that were synced together.
+    pub group_sizes: Distribution,
+    /// Time that the sync of a group has taken, in nanoseconds.
+    pub sync_times: Distribution,
 }
 
 /// One revision in an object's history.

@@ -4,7 +4,7 @@
 //! A table of states and events; each case runs with old and new clients, alone and among others. The server is in this
 //! process, on a disk that the test can hold (`disk.rs`).
 
-mod world;
+pub mod world;
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;

@@ -29,6 +29,7 @@ mod sessions;
 mod short_of_memory;
 mod slow_merge;
 mod start;
+mod status;
 mod supervised;
 mod timeouts;
 mod tls;

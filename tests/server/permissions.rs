@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use runzeo::auth::Value;
 use runzeo::auth::{Protocols, Settings};
@@ -369,7 +369,7 @@ impl Peer {
         let session = std::thread::spawn(move || {
             let stream = Stream::new(theirs.into(), false, None, None).expect("a stream");
             let outbox = Arc::new(Outbox::new(stream, Limits::default().unsent));
-            let connection = Arc::new(Connection::new(server_id(), outbox, "peer".into()));
+            let connection = Arc::new(Connection::new(server_id(), outbox, "peer".into(), SystemTime::now()));
             let pass = server.admission().admit(&connection, None).expect("room");
             serve(&server, connection, pass);
         });

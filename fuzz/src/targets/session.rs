@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use runzeo::auth::{Protocols, Settings};
 use runzeo::internal::base::clock::TimeSource;
@@ -232,7 +232,7 @@ fn connection(server: &Arc<Server>, who: u8, stage: u8, script: &[u8]) -> Vec<u8
     let stream = Stream::new(theirs.into(), false, None, None).expect("a stream");
     let outbox = Arc::new(Outbox::new(stream, Limits::default().unsent));
     let connection =
-        Arc::new(Connection::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), outbox, "fuzz".into()));
+        Arc::new(Connection::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), outbox, "fuzz".into(), SystemTime::now()));
     let pass = server.admission().admit(&connection, None).expect("room for one");
     let served = Arc::clone(server);
     let session = move || serve(&served, connection, pass);

@@ -118,6 +118,12 @@ ranks! {
     LastPack permits [];
     /// How the last scrub of a storage ended.
     LastScrub permits [];
+    /// The room in the file systems of a server.
+    DiskSpaces permits [];
+    /// The backups of a server.
+    Backups permits [];
+    /// How the backups of a section have ended.
+    BackupFacts permits [];
     /// The name of a client in log lines.
     Label permits [];
     /// When the locks on objects were granted to their owners.

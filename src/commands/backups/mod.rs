@@ -32,6 +32,8 @@ use crate::base::clock::{Stopwatch, TimeSource};
 use crate::commands::keepers::Keepers;
 use crate::config::{BackupConfig, Config, NamedDatabase, databases_of};
 use crate::process::priority::stand_back;
+use crate::server::Server;
+use crate::server::backup_status::{BackupStatus, Work};
 use crate::server::stop_signal::StopSignal;
 use crate::storage::media::{Identity, Media, RealMedia};
 
@@ -40,7 +42,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Starts the threads of each section. When they end, a backup that is being made is given up; the next one finds what
 /// it has stored.
-pub(super) fn start(config: &Config, time: &TimeSource) -> io::Result<Keepers> {
+pub(super) fn start(config: &Config, server: &Server, time: &TimeSource) -> io::Result<Keepers> {
     let mut keepers = Keepers::default();
     let found = databases_of(config.storages.iter());
     let left_out = found.left_out.iter().filter(|_| !config.backups.is_empty());
@@ -50,7 +52,10 @@ pub(super) fn start(config: &Config, time: &TimeSource) -> io::Result<Keepers> {
             let NamedDatabase { name, path, blob_dir } = database.clone();
             Source { name, path, blob_dir }
         };
+        let status = Arc::new(BackupStatus::new(section.repository.clone(), section.send.is_some()));
+        server.add_backup(Arc::clone(&status));
         let mut keeper = Keeper {
+            status: Arc::clone(&status),
             config: section.clone(),
             sources: found.databases.iter().map(source).collect(),
             time: time.clone(),
@@ -61,6 +66,7 @@ pub(super) fn start(config: &Config, time: &TimeSource) -> io::Result<Keepers> {
         };
         if let Some(send) = &section.send {
             let mut sender = Sender {
+                status,
                 repository: section.repository.clone(),
                 send: send.clone(),
                 names: found.databases.iter().map(|database| database.name.clone()).collect(),
@@ -81,6 +87,7 @@ pub(super) fn start(config: &Config, time: &TimeSource) -> io::Result<Keepers> {
 /// Makes the backups of one section.
 struct Keeper {
     config: BackupConfig,
+    status: Arc<BackupStatus>,
     sources: Vec<Source>,
     time: TimeSource,
     stop: Arc<StopSignal>,
@@ -95,6 +102,7 @@ impl Keeper {
     fn run(&mut self) {
         stand_back();
         let mut due = self.first_due();
+        self.status.set_next(due);
         let mut looked = self.time.now();
         loop {
             let now = self.time.system_time();
@@ -103,6 +111,7 @@ impl Keeper {
                 let now = self.time.system_time();
                 let next = self.config.schedule.map(|schedule| schedule.next_after(now));
                 due = if is_done { next } else { next.map(|next| next.min(now + RETRY)) };
+                self.status.set_next(due);
                 looked = self.time.now();
             } else if let Some(interval) = self.config.continuous
                 && self.time.elapsed(looked) >= interval
@@ -123,14 +132,18 @@ impl Keeper {
         }
     }
 
-    /// When the schedule is due after the last backup that it has made. At once if there is none.
+    /// When the schedule is due after the last backup that it has made. At once if there is none. Also notes for
+    /// monitoring when the last backup was made.
     fn first_due(&self) -> Option<SystemTime> {
-        let schedule = self.config.schedule?;
         let stamps = Repository::open(Arc::new(RealMedia), &self.config.repository)
             .and_then(|repository| repository.backups())
             .unwrap_or_default();
-        let last = stamps.iter().rfind(|stamp| stamp.stay() == Stay::Kept).map_or(0, Stamp::to_unix_millis);
-        Some(schedule.next_after(UNIX_EPOCH + Duration::from_millis(last)))
+        let time_of = |stamp: &Stamp| UNIX_EPOCH + Duration::from_millis(stamp.to_unix_millis());
+        if let Some(last) = stamps.last() {
+            self.status.making.succeeded_before(time_of(last));
+        }
+        let last = stamps.iter().rfind(|stamp| stamp.stay() == Stay::Kept).map_or(UNIX_EPOCH, time_of);
+        Some(self.config.schedule?.next_after(last))
     }
 
     /// Whether a file was written or replaced since the last backup.
@@ -148,11 +161,14 @@ impl Keeper {
     /// Makes a backup. Returns whether it was made.
     fn make(&mut self, stay: Stay) -> bool {
         let files = self.files();
+        let status = Arc::clone(&self.status);
+        let attempt = status.making.begin(self.time.system_time());
         // The panic hook has logged it.
         let made = catch_unwind(AssertUnwindSafe(|| self.try_to_make(stay)))
             .unwrap_or_else(|_| Err(Reason("it has panicked, which is a bug".into())));
         match made {
-            Ok(Some(())) => {
+            Ok(Some(work)) => {
+                attempt.succeed(self.time.system_time(), work);
                 self.seen = files;
                 // If there is no room, the sender has not begun yet.
                 let _ = self.made.as_ref().map(|made| made.try_send(()));
@@ -165,6 +181,7 @@ impl Keeper {
             Ok(None) => true,
             Err(Reason(what)) => {
                 self.complain(&what);
+                attempt.fail(self.time.system_time(), what);
                 false
             }
         }
@@ -178,7 +195,7 @@ impl Keeper {
     }
 
     /// `None`: the server stops.
-    fn try_to_make(&self, stay: Stay) -> Result<Option<()>, Reason> {
+    fn try_to_make(&self, stay: Stay) -> Result<Option<Work>, Reason> {
         let path = &self.config.repository;
         let begun = Stopwatch::start();
         // A share that is not mounted leaves an empty directory: no repository is made in it.
@@ -197,12 +214,13 @@ impl Keeper {
             created => created?,
         };
         log_created(path, &created, stay, begun);
+        let work = Work { took: begun.passed(), bytes: created.added };
         if stay == Stay::Kept
             && let Some(retention) = &self.config.retention
         {
             self.prune(&repository, retention, &listener);
         }
-        Ok(Some(()))
+        Ok(Some(work))
     }
 
     /// Removes older backups. If that fails, the backup of before was made all the same; the next one tries it again.

@@ -21,6 +21,7 @@ use crate::base::clock::{Stopwatch, TimeSource};
 use crate::base::untrusted::one_line;
 use crate::config::SendConfig;
 use crate::process::priority::stand_back;
+use crate::server::backup_status::{BackupStatus, Work};
 use crate::server::stop_signal::StopSignal;
 use crate::storage::media::RealMedia;
 
@@ -31,6 +32,7 @@ const BUF_LEN: usize = 64 << 10;
 
 /// Sends the backups of one section.
 pub(super) struct Sender {
+    pub(super) status: Arc<BackupStatus>,
     pub(super) repository: PathBuf,
     pub(super) send: SendConfig,
     /// The databases of the section.
@@ -43,7 +45,7 @@ pub(super) struct Sender {
 /// The result of an attempt.
 enum Attempt {
     /// There may be more.
-    Sent,
+    Sent(Work),
     /// Everything was sent.
     NothingNew,
     /// The server stops.
@@ -72,12 +74,16 @@ impl Sender {
     }
 
     fn send_all(&mut self) {
+        let status = Arc::clone(&self.status);
+        let Some(sending) = &status.sending else { return };
         loop {
+            let shown = sending.begin(self.time.system_time());
             // The panic hook has logged it.
             let attempt = catch_unwind(AssertUnwindSafe(|| self.send_next()))
                 .unwrap_or_else(|_| Err(Reason("it has panicked, which is a bug".into())));
             match attempt {
-                Ok(Attempt::Sent) => {
+                Ok(Attempt::Sent(work)) => {
+                    shown.succeed(self.time.system_time(), work);
                     if self.complaint.is_over() {
                         log::info!(target: TARGET, "{}: works again", self.title());
                     }
@@ -87,6 +93,7 @@ impl Sender {
                     if self.complaint.is_new(&what) {
                         log::error!(target: TARGET, "{} failed: {what}. It is tried again", self.title());
                     }
+                    shown.fail(self.time.system_time(), what);
                     return;
                 }
             }
@@ -138,7 +145,7 @@ impl Sender {
                     level,
                     "{title}: {stamp} was sent in {seconds:.1} s, {objects} objects of {len} bytes"
                 );
-                Ok(Attempt::Sent)
+                Ok(Attempt::Sent(Work { took: begun.passed(), bytes: len }))
             }
             RunResult::LeftOut => Err(Reason(format!(
                 "exit status {LEFT_OUT_STATUS}, which says that the receiver lacks something, though everything was sent"

@@ -103,7 +103,9 @@ impl FileKeeper {
         let path = self.path.display().to_string();
         let (began, watch) = (self.time.system_time(), Stopwatch::start());
         log::debug!(target: TARGET, "{path}: the check of the file begins");
+        let shown = self.hosted.scrub.begin();
         let passed = self.scrubber.pass(listener);
+        drop(shown);
         let took = watch.passed();
         let (scrubbed, error) = match passed {
             Ok(Scrubbed { is_cut_short: true, .. }) => return false,

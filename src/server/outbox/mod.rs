@@ -71,6 +71,8 @@ struct Queue {
     front_sent: usize,
     /// Bytes in `chunks` that are still to be sent.
     len: usize,
+    /// Bytes that were sent, without those of TLS.
+    sent: u64,
     /// Bytes of the chunks that the client has not asked for: `max-unsent` is for them. The first chunk counts as a
     /// whole until it is sent.
     unasked_len: usize,
@@ -85,6 +87,15 @@ struct Queue {
     shut_down_at_flush: bool,
     /// Number of threads that wait on `drained`: notifying none would cost a system call.
     waiters: usize,
+}
+
+/// How much an outbox has, and had.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct OutboxLoad {
+    /// Bytes that are queued.
+    pub queued: usize,
+    /// Bytes that were sent since the connection was made.
+    pub sent: u64,
 }
 
 /// The position behind everything queued so far, fixed by holding the queue's lock.
@@ -124,6 +135,12 @@ impl<S: Sink> Outbox<S> {
         self.is_closed.store(true, Ordering::Relaxed);
         self.drained.notify_all();
         self.sink.shutdown();
+    }
+
+    /// How much is queued, and was sent.
+    pub fn load(&self) -> OutboxLoad {
+        let queue = self.queue.lock();
+        OutboxLoad { queued: queue.len, sent: queue.sent }
     }
 
     /// Why the connection was ended from our side, if it was.

@@ -81,6 +81,7 @@ impl<S: Sink + 'static> Outbox<S> {
             };
             queue = self.queue.lock();
             queue.signer = signer;
+            queue.sent += sent as u64;
             if queue.closed.is_none() {
                 queue.put_back(taken, skip + sent);
                 queue.len = (queue.len + added).saturating_sub(sent);
@@ -126,12 +127,12 @@ impl<S: Sink + 'static> Outbox<S> {
         let mut signer = queue.signer.take();
         drop(queue);
         let result = match &mut signer {
-            None => self.send_all(bytes),
+            None => self.send_all(bytes).map(|()| bytes.len()),
             Some(signer) => {
                 let mut signed = Vec::new();
                 memory::reserve(&mut signed, bytes.len() + 256).and_then(|()| {
                     signer.sign_frames(bytes, &mut signed);
-                    self.send_all(&signed)
+                    self.send_all(&signed).map(|()| signed.len())
                 })
             }
         };
@@ -141,6 +142,7 @@ impl<S: Sink + 'static> Outbox<S> {
         // What other threads have queued since is sent without waiting.
         let mut queue = self.queue.lock();
         queue.signer = signer;
+        queue.sent += result.unwrap_or(0) as u64;
         self.drain(queue, false);
     }
 

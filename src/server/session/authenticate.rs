@@ -4,6 +4,7 @@ use crate::auth::{Protocol, Verdict};
 use crate::base::level::{ERROR, INFO, WARNING};
 use crate::base::untrusted::Untrusted;
 use crate::server::client_log;
+use crate::server::connection_counts::RefusedFor;
 use crate::server::session::Session;
 use crate::wire::exception::PyException;
 use crate::wire::mac::RunningMac;
@@ -55,6 +56,7 @@ impl Session {
     }
 
     fn failed_again(&mut self) -> bool {
+        self.server.counts().refuse(RefusedFor::Password);
         self.identity.failures += 1;
         let is_last = self.identity.failures >= FAILURES_MAX;
         if is_last {
@@ -72,6 +74,7 @@ impl Session {
 
     /// `register` without authentication. Clients from ZEO 5 on have no authentication, and can never register.
     pub(super) fn refuse_unauthenticated(&self) -> PyException {
+        self.server.counts().refuse(RefusedFor::Password);
         let log = |message| self.connection.peer.log(&client_log::UNREGISTERED, ERROR, message);
         let message = if self.connection.wire().knows_authentication() {
             log(format_args!("refused: Client was never authenticated with server!"));

@@ -14,7 +14,6 @@ use crate::server::session::read::{Read, Wanted};
 use crate::server::session::run::End;
 use crate::server::session::transfers::Receiving;
 use crate::server::session::undo::undone_tid;
-use crate::server::stats::count;
 use crate::server::transaction::finish::{FinishRefused, finish};
 use crate::server::transaction::undo::undo;
 use crate::server::transaction::vote::vote;
@@ -248,15 +247,15 @@ impl Session {
                 begun.into()
             }
             Request::Store { oid, serial, data, id } => {
-                count(&hosted.stats.stores);
+                registered.count_store(data.len());
                 self.stage(registered, &id, "storea", |staged| staged.store(oid, serial, &data)).into()
             }
             Request::DeleteObject { oid, serial, id } => {
-                count(&hosted.stats.stores);
+                registered.count_store(0);
                 self.stage(registered, &id, "deleteObject", |staged| staged.delete(oid, serial)).into()
             }
             Request::Restore { oid, serial, data, prev_txn, id } => {
-                count(&hosted.stats.stores);
+                registered.count_store(data.as_deref().map_or(0, <[u8]>::len));
                 self.stage(registered, &id, "restorea", |staged| {
                     staged.restore(oid, serial, data.as_deref(), prev_txn)
                 })
@@ -353,11 +352,11 @@ impl Session {
             Request::StoreBlobStart => self.store_blob_start(registered).into(),
             Request::StoreBlobChunk { chunk } => self.store_blob_chunk(&chunk).into(),
             Request::StoreBlobEnd { oid, serial, data, id } => {
-                count(&hosted.stats.stores);
+                registered.count_store(data.len());
                 self.store_blob_end(registered, oid, serial, &data, &id).into()
             }
             Request::StoreBlobShared { oid, serial, data, filename, id } => {
-                count(&hosted.stats.stores);
+                registered.count_store(data.len());
                 self.store_blob_shared(registered, oid, serial, &data, &filename, &id).into()
             }
             Request::SendBlob { oid, serial } => match self.send_blob(registered, id, oid, serial) {

@@ -10,6 +10,7 @@ use crate::server::admission::TOO_SLOW;
 use crate::server::client_log;
 use crate::server::client_log::LOG;
 use crate::server::connection::Connection;
+use crate::server::connection_counts::RefusedFor;
 use crate::wire::frame::{FrameReader, put_frame};
 use crate::wire::protocol::{Generation, GreetingAnswer, negotiate};
 
@@ -50,6 +51,7 @@ pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
             false
         }
         Err(error) => {
+            server.counts().refuse(RefusedFor::Tls);
             let message = format_args!("no TLS: {error}; the connection is closed");
             connection.peer.log(&client_log::UNREGISTERED, WARNING, message);
             false

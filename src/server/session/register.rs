@@ -41,6 +41,7 @@ impl Session {
         // The last step that can fail.
         self.admission.register(connection).map_err(|why| exceptions::storage_error(&why))?;
         let wire = connection.wire();
+        connection.can_write.store(!read_only, Ordering::Relaxed);
         hosted.add_connection(connection);
         {
             let (mut members, seen) = hosted.publication.members();

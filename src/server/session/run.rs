@@ -130,7 +130,10 @@ impl Session {
             };
             match outbox.sink().recv(spare) {
                 Ok(0) | Err(_) => return End::Gone,
-                Ok(received) => frames.filled(received),
+                Ok(received) => {
+                    self.connection.has_received(received);
+                    frames.filled(received);
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ use crate::base::level::{ERROR, INFO};
 use crate::base::untrusted::UntrustedBytes;
 use crate::exceptions;
 use crate::server::client_log;
+use crate::server::hosted::Hosted;
 use crate::server::registered::Registered;
 use crate::server::session::Session;
 use crate::server::transaction::state::{OpenTransaction, Transaction, TransactionId};
@@ -49,6 +50,8 @@ impl Session {
             description: begin.description.to_vec(),
             extension: begin.extension.clone(),
         };
+        let Hosted { stats, clock, .. } = &*registered.hosted;
+        let id = TransactionId::new(&begin.id, &meta, &stats.active_txns, clock);
         let memory_max = self.server.limits().transaction_memory;
         let mut staged = Staged::new(meta, begin.tid, begin.status, memory_max);
         staged.count_file(self.server.descriptors().files.clone());
@@ -57,7 +60,6 @@ impl Session {
         if clients_resolve && self.connection.wire().can_resolve_conflicts() {
             staged.set_merging(Merging::ByClient);
         }
-        let id = TransactionId::new(&begin.id, &registered.hosted.stats.active_txns);
         *transaction = Transaction::Open(OpenTransaction::new(id, staged));
         Ok(())
     }

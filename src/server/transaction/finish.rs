@@ -25,6 +25,8 @@ pub enum FinishRefused {
 pub struct FinishTicket {
     pub registered: Registered,
     pub reply_to: OwnedMsgId,
+    /// It undoes other transactions.
+    pub undoes: bool,
     locks: Option<OidLocks>,
     is_answered: bool,
 }
@@ -93,6 +95,7 @@ pub fn finish(registered: &Registered, id: &[u8], reply_to: OwnedMsgId) -> Resul
         }
     };
     let registered = registered.clone();
-    vote.finish(Box::new(FinishTicket { registered, reply_to, locks, is_answered: false }));
+    let undoes = vote.undoes();
+    vote.finish(Box::new(FinishTicket { registered, reply_to, undoes, locks, is_answered: false }));
     Ok(())
 }

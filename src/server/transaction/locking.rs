@@ -14,6 +14,7 @@ use crate::server::job_panic::contained_vote;
 use crate::server::locks::LockSet;
 use crate::server::oid_locks::OidLocks;
 use crate::server::registered::Registered;
+use crate::server::stats::count;
 use crate::server::transaction::state::{OpenTransaction, Transaction};
 use crate::storage::Staged;
 use crate::storage::staged::OpKind;
@@ -86,8 +87,10 @@ fn go_on(registered: &Registered, next: LockedStep) {
             }
         };
         if let Some(locks) = &mut open.locks {
-            let connection = Arc::downgrade(&registered.connection);
+            let (hosted, connection) =
+                (Arc::downgrade(&registered.hosted), Arc::downgrade(&registered.connection));
             locks.start_deadline(move |timeout| {
+                hosted.upgrade().iter().for_each(|hosted| count(&hosted.stats.transaction_timeouts));
                 connection.upgrade().iter().for_each(|connection| expire(connection, timeout));
             });
         }

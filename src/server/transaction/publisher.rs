@@ -14,7 +14,6 @@ use crate::exceptions;
 use crate::server::client_log;
 use crate::server::hosted::{Hosted, size_info};
 use crate::server::publish::PublicationEntry;
-use crate::server::stats::count;
 use crate::server::transaction::finish::FinishTicket;
 use crate::storage::{Committed, Delivery, Publisher, StorageError, Ticket};
 use crate::wire::push::Push;
@@ -58,7 +57,7 @@ impl Publisher for HostedPublisher {
                 }
             },
         );
-        tickets.iter().for_each(|_| count(&hosted.stats.commits));
+        tickets.iter().for_each(|ticket| ticket.registered.count_commit(ticket.undoes));
         Box::new(move || {
             // Only now, when the next group can be written: the log may be slow.
             drop(released);

@@ -19,29 +19,56 @@
 //! ([`StorageVote`]), the count of active transactions ([`TransactionId`]). Releasing logs and takes other locks, so no
 //! state is dropped while the slot is locked.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::base::cancel::Cancel;
+use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, rank};
 use crate::server::oid_locks::OidLocks;
-use crate::storage::{Staged, Storage, Ticket, Voted};
+use crate::storage::{Staged, Storage, Ticket, TransactionMeta, Voted};
 use crate::wire::exception::PyException;
 use crate::wire::request::OwnedMsgId;
 
 /// Interval at which a wait for a finish checks whether the connection was closed.
 const CLOSED_PAUSE: Duration = Duration::from_millis(100);
 
-/// The client's name for a transaction. It is counted among the active transactions for as long as this lives.
+/// Bytes of a transaction's user and of its description that monitoring shows.
+const SHOWN_MAX: usize = 200;
+
+/// The client's name for a transaction, and what monitoring shows of it in all its states. It is counted among the
+/// active transactions for as long as this lives.
 pub struct TransactionId {
     name: Box<[u8]>,
+    /// When it began.
+    pub since: SystemTime,
+    /// The first [`SHOWN_MAX`] bytes.
+    pub user: Box<[u8]>,
+    pub description: Box<[u8]>,
     active: Arc<AtomicU64>,
 }
 
 impl TransactionId {
-    /// `active` is the number of active transactions.
-    pub fn new(name: &[u8], active: &Arc<AtomicU64>) -> Arc<TransactionId> {
+    /// A transaction that begins now. `active` is the number of active transactions.
+    pub fn new(
+        name: &[u8],
+        meta: &TransactionMeta,
+        active: &Arc<AtomicU64>,
+        clock: &TimeSource,
+    ) -> Arc<TransactionId> {
         active.fetch_add(1, Ordering::Relaxed);
-        Arc::new(TransactionId { name: name.into(), active: Arc::clone(active) })
+        let shown = |text: &[u8]| Box::from(text.get(..SHOWN_MAX).unwrap_or(text));
+        Arc::new(TransactionId {
+            name: name.into(),
+            since: clock.system_time(),
+            user: shown(&meta.user),
+            description: shown(&meta.description),
+            active: Arc::clone(active),
+        })
+    }
+
+    /// The client's name for it.
+    pub fn name(&self) -> &[u8] {
+        &self.name
     }
 }
 
@@ -106,6 +133,11 @@ impl StorageVote {
         StorageVote { storage: Arc::clone(storage), voted: Some(voted) }
     }
 
+    /// Whether the transaction undoes others.
+    pub fn undoes(&self) -> bool {
+        self.voted.as_ref().is_some_and(|voted| !voted.undone().is_empty())
+    }
+
     /// Lets the storage finish it; the outcome goes to the storage's publisher with `ticket`.
     pub fn finish(mut self, ticket: Ticket) {
         if let Some(voted) = self.voted.take() {
@@ -166,6 +198,12 @@ impl TransactionSlot {
     /// The transaction, in whichever state it is.
     pub fn lock(&self) -> MutexGuard<'_, Transaction> {
         self.state.lock()
+    }
+
+    /// The transaction, unless a thread works on it at this moment: its session may be writing to a file.
+    #[cfg(not(loom))]
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, Transaction>> {
+        self.state.try_lock()
     }
 
     /// Whether the client has a transaction that was voted for and has not ended.

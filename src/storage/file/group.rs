@@ -26,6 +26,7 @@ use super::tail_note::BLOCK;
 use super::volume::Volume;
 use super::voted::{Job, VotedTxn};
 use super::writer::Writer;
+use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
 use crate::storage::blob::Placement;
 use crate::storage::error::copy_of_io;
@@ -142,10 +143,12 @@ impl Core {
             }
         };
         let (end, tid) = placed.last().map_or((begin, volume.end_tid()), |placed| (placed.end, placed.tid));
+        let watch = Stopwatch::start();
         let synced = volume.log.file().sync().and_then(|()| match &self.note {
             Some(note) if !zeros_listed => note.set_durable(note.file_no(), end, tid),
             _ => Ok(()),
         });
+        self.syncs.count(jobs.len(), watch.passed());
         if let Err(error) = synced {
             self.set_broken(format!("a sync failed at {begin}: {error}"));
             self.doubt();

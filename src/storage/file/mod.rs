@@ -17,7 +17,7 @@
 //!   `group` (finish), `writer` (the end of the log), `lead` (which thread commits), `blobs`: writing
 //! - `snapshot`: the file as it is now, for a copy of it; `replaced`: what the next start must know if another file
 //!   takes its place while no server runs
-//! - `pulse`: whether commits are possible
+//! - `pulse`: whether commits are possible; `sync_histograms`: how long their syncs take
 //! - `handle`: the file as its caretakers see it; `sums`: checksums beside it, of which the storage knows nothing
 //! - `undo`: what can be undone; `undo_find`: finds it; `places`: where it was found
 //!
@@ -62,6 +62,7 @@ pub(crate) mod snapshot;
 mod space;
 mod stage;
 pub(crate) mod sums;
+mod sync_histograms;
 pub(crate) mod tail_note;
 #[cfg(feature = "test-storages")]
 mod test_hook;
@@ -86,11 +87,13 @@ use self::pack::Packing;
 use self::pins::Pins;
 use self::saver::Saver;
 use self::space::Space;
+use self::sync_histograms::SyncHistograms;
 use self::volume::Current;
 use self::voted::Job;
 use self::writer::Writer;
 use super::{
-    BlobDir, Blobs, Iterate, Pack, PublisherSlot, Pulse, Result, Storage, StorageError, Tids, Undo, media,
+    BlobDir, Blobs, Iterate, Pack, PublisherSlot, Pulse, Result, Storage, StorageError, SyncCounts, Tids,
+    Undo, media,
 };
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, rank};
@@ -133,6 +136,7 @@ struct Core {
     /// The last published transaction. Written by the leader only.
     last_tid: AtomicU64,
     closed: AtomicBool,
+    syncs: SyncHistograms,
 }
 
 /// The oids that were given out.
@@ -258,6 +262,14 @@ impl Storage for FileStorage {
             note.set_oid_mark(Oid(oids.mark)).map_err(StorageError::io("writing the mark of object ids"))?;
         }
         Ok((last + 1..=end).map(Oid).collect())
+    }
+
+    fn sync_counts(&self) -> Option<SyncCounts> {
+        (!self.options.read_only).then(|| self.core.syncs.read())
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.core.broken().map(String::from)
     }
 
     fn pulse(&self) -> Pulse {

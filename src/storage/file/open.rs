@@ -19,6 +19,7 @@ use super::pack::{Packing, leftovers};
 use super::pins::Pins;
 use super::saver::Saver;
 use super::space::Space;
+use super::sync_histograms::SyncHistograms;
 use super::tail_note::TailNote;
 use super::volume::{Current, Volume};
 use super::writer::Writer;
@@ -114,6 +115,7 @@ impl Prepared {
             oids: Mutex::new(oids),
             last_tid: AtomicU64::new(found.last_tid.0),
             closed: AtomicBool::new(false),
+            syncs: SyncHistograms::default(),
         };
         let core = Arc::new(core);
         let serving: Arc<dyn Serving> = core.clone();

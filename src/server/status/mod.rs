@@ -1,0 +1,28 @@
+//! What a server knows of itself at one moment, as plain data: for whatever shows it.
+//! The answer to `ruok` and the text of `monitor-address` have the form that tools for Python's servers
+//! expect, and are made by [`Hosted::status`](super::hosted::Hosted::status) and [`monitor`](super::monitor).
+//!
+//! | file | content |
+//! |---|---|
+//! | [`server`] | the server: [`ServerReport`] |
+//! | [`storage`] | a storage: [`StorageReport`], its counters, its disk |
+//! | [`client`] | a connection and its transaction: [`ClientReport`], [`TransactionReport`] |
+//! | [`locks`] | who holds locks, and who waits for them: [`LockReport`] |
+//! | [`work`] | packs, checks of files, backups |
+//! | [`json`] | all of it as JSON |
+//!
+//! The names of fields are the keys in JSON. Points in time are Unix times in seconds, durations are in seconds, sizes
+//! in bytes. What clients choose (labels, users, descriptions) is escaped, so that it can be shown on a terminal.
+//!
+//! *Invariant: making a report waits for no disk and for no client.* It takes locks that are held for changes in memory
+//! only, one after the other, so the numbers need not be of the same moment.
+
+pub mod client;
+pub mod json;
+pub mod locks;
+pub mod server;
+pub mod storage;
+mod time;
+pub mod work;
+
+pub use self::server::{Phase, ServerReport};

@@ -1,0 +1,138 @@
+//! A server, and its connections.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::client::ClientReport;
+use super::storage::{DiskReport, StorageReport};
+use super::time::unix;
+use super::work::BackupReport;
+use crate::logging;
+use crate::server::Server;
+use crate::server::connection_counts::RefusedFor;
+
+/// A server.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServerReport {
+    pub version: &'static str,
+    pub pid: u32,
+    pub phase: Phase,
+    /// How far the opening of the storages has come; absent when they are open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opening: Option<String>,
+    /// When this report was made.
+    pub time: f64,
+    /// When the storages were open; `None` before.
+    pub started: Option<f64>,
+    pub connections: ConnectionsReport,
+    pub panics: u64,
+    /// Lines of the log that could not be written.
+    pub log_lines_lost: u64,
+    pub temporary_directory: Option<DiskReport>,
+    pub storages: Vec<StorageReport>,
+    /// Connections that have not registered.
+    pub unregistered: Vec<ClientReport>,
+    pub backups: Vec<BackupReport>,
+}
+
+/// What a server does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It opens its storages; clients wait.
+    Opening,
+    Serving,
+    Stopping,
+}
+
+/// The connections of a server.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ConnectionsReport {
+    pub registered: usize,
+    /// Upper bound, by `max-connections` or by the limit of open files.
+    pub registered_max: usize,
+    pub unregistered: usize,
+    pub unregistered_max: usize,
+    /// Connections that have come, since the start.
+    pub accepted: u64,
+    /// Those that were refused or closed because of limits, by reason.
+    pub refused: Vec<RefusedReport>,
+    /// TLS handshakes that have failed.
+    pub tls_failures: u64,
+    /// Wrong passwords, and clients without one.
+    pub password_failures: u64,
+}
+
+/// Number of connections that were refused for a reason.
+#[derive(Clone, Debug, Serialize)]
+pub struct RefusedReport {
+    pub reason: &'static str,
+    pub count: u64,
+}
+
+impl ServerReport {
+    /// A server that opens its storages; `opening` says how far it is.
+    pub fn of_opening(opening: String, now: SystemTime) -> ServerReport {
+        ServerReport { opening: Some(opening), ..ServerReport::of_process(Phase::Opening, now) }
+    }
+
+    /// A server whose storages are open.
+    pub fn of(server: &Server) -> ServerReport {
+        let now = server.clock().system_time();
+        let phase = if server.is_stopping() { Phase::Stopping } else { Phase::Serving };
+        let disks: Vec<DiskReport> = server.disks().all().iter().map(DiskReport::of).collect();
+        let storages: Vec<StorageReport> =
+            server.storages().map(|hosted| StorageReport::of(&hosted, &disks, now)).collect();
+        let registered = |id: u64| storages.iter().any(|storage| storage.has_client(id));
+        let others = server.clients().into_iter().filter(|connection| !registered(connection.id()));
+        ServerReport {
+            started: Some(unix(server.started())),
+            connections: ConnectionsReport::of(server),
+            temporary_directory: disks.iter().find(|disk| disk.storage.is_none()).cloned(),
+            unregistered: others.map(|connection| ClientReport::of(&connection, now)).collect(),
+            backups: server.backups().iter().map(|backup| BackupReport::of(backup)).collect(),
+            storages,
+            ..ServerReport::of_process(phase, now)
+        }
+    }
+
+    fn of_process(phase: Phase, now: SystemTime) -> ServerReport {
+        ServerReport {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            phase,
+            opening: None,
+            time: unix(now),
+            started: None,
+            connections: ConnectionsReport::default(),
+            panics: logging::panics(),
+            log_lines_lost: logging::lines_lost(),
+            temporary_directory: None,
+            storages: Vec::new(),
+            unregistered: Vec::new(),
+            backups: Vec::new(),
+        }
+    }
+}
+
+impl ConnectionsReport {
+    fn of(server: &Server) -> ConnectionsReport {
+        let (admission, counts) = (server.admission(), server.counts());
+        let [unregistered, registered] = admission.admitted();
+        let [unregistered_max, registered_max] = admission.limits();
+        let by_limits = RefusedFor::ALL.into_iter().filter(|why| why.is_a_limit());
+        ConnectionsReport {
+            registered,
+            registered_max,
+            unregistered,
+            unregistered_max,
+            accepted: counts.accepted(),
+            refused: by_limits
+                .map(|why| RefusedReport { reason: why.name(), count: counts.refused(why) })
+                .collect(),
+            tls_failures: counts.refused(RefusedFor::Tls),
+            password_failures: counts.refused(RefusedFor::Password),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! A storage: what it has, its counters, its disk.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::client::ClientReport;
+use super::locks::LockReport;
+use super::time::unix;
+use super::work::{PackReport, ScrubReport};
+use crate::base::ids::Tid;
+use crate::server::disk_space::{DiskSpace, DiskUse};
+use crate::server::hosted::Hosted;
+use crate::server::stats;
+use crate::storage::SyncCounts;
+
+/// A storage.
+#[derive(Clone, Debug, Serialize)]
+pub struct StorageReport {
+    /// The name by which clients ask for it.
+    pub name: String,
+    /// What it says of itself; for a file storage, its path.
+    pub storage: String,
+    pub state: StorageState,
+    /// Why it cannot be written any more.
+    pub failure: Option<String>,
+    /// When it was open.
+    pub started: f64,
+    pub size_bytes: u64,
+    pub objects: u64,
+    /// The tid of the last transaction in hex; 16 zeros if there is none.
+    pub last_transaction: String,
+    /// The time of the last transaction.
+    pub last_transaction_time: Option<f64>,
+    pub counters: Counters,
+    pub active_transactions: u64,
+    pub clients_verifying: u64,
+    pub locks: LockReport,
+    pub pack: PackReport,
+    /// `None`: there is no `scrub-schedule`.
+    pub scrub: Option<ScrubReport>,
+    /// The cache of a `<zeoclient>`.
+    pub cache: Option<CacheCounters>,
+    pub disks: Vec<DiskReport>,
+    /// The registered connections, in the order in which they came.
+    pub clients: Vec<ClientReport>,
+    #[serde(skip)]
+    pub syncs: Option<SyncCounts>,
+}
+
+/// Whether a storage can be written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StorageState {
+    Writable,
+    /// As configured, or because the server of a `<zeoclient>` is.
+    ReadOnly,
+    /// The medium has failed: what was stored can still be read.
+    Failed,
+}
+
+/// What has happened since the start.
+#[derive(Clone, Debug, Serialize)]
+pub struct Counters {
+    pub loads: u64,
+    pub stores: u64,
+    /// Bytes of the records of all stores.
+    pub stored_bytes: u64,
+    pub commits: u64,
+    /// Commits that undo others, among them.
+    pub undos: u64,
+    pub aborts: u64,
+    /// Conflicts that were not resolved by the server.
+    pub conflicts: u64,
+    pub conflicts_resolved: u64,
+    pub transaction_timeouts: u64,
+    /// Bytes of messages from clients, and to them.
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+}
+
+/// What a cache has done.
+#[derive(Clone, Debug, Serialize)]
+pub struct CacheCounters {
+    pub loads: u64,
+    /// Loads that the cache has answered.
+    pub hits: u64,
+    pub used_bytes: u64,
+    pub size_bytes: u64,
+}
+
+/// A directory, and the room in its file system.
+#[derive(Clone, Debug, Serialize)]
+pub struct DiskReport {
+    #[serde(skip)]
+    pub storage: Option<String>,
+    /// `data`, `blobs` or `tmp`.
+    pub usage: &'static str,
+    pub directory: String,
+    /// `None`: it cannot be asked, or not yet.
+    pub free_bytes: Option<u64>,
+    pub total_bytes: Option<u64>,
+    /// When these numbers were found.
+    pub time: Option<f64>,
+}
+
+impl StorageReport {
+    pub(super) fn of(hosted: &Hosted, disks: &[DiskReport], now: SystemTime) -> StorageReport {
+        let mut connections = hosted.connections();
+        connections.sort_unstable_by_key(|connection| connection.id());
+        let clients: Vec<ClientReport> =
+            connections.iter().map(|connection| ClientReport::of(connection, now)).collect();
+        let last = hosted.last_transaction();
+        let failure = hosted.storage.failure();
+        let state = match failure {
+            Some(_) => StorageState::Failed,
+            None if hosted.is_read_only() => StorageState::ReadOnly,
+            None => StorageState::Writable,
+        };
+        let cache = hosted.storage.cache_counts().map(|counts| CacheCounters {
+            loads: counts.loads,
+            hits: counts.hits,
+            used_bytes: counts.used,
+            size_bytes: counts.size,
+        });
+        let own = |disk: &&DiskReport| disk.storage.as_ref() == Some(&hosted.name);
+        StorageReport {
+            name: hosted.name.clone(),
+            storage: hosted.storage.name(),
+            state,
+            failure,
+            started: unix(hosted.stats.started_at()),
+            size_bytes: hosted.storage.size(),
+            objects: hosted.storage.object_count(),
+            last_transaction: last.to_string(),
+            last_transaction_time: (last > Tid::ZERO).then(|| last.to_unix()),
+            counters: Counters::of(hosted),
+            active_transactions: number(&hosted.stats.active_txns),
+            clients_verifying: number(&hosted.stats.verifying_clients),
+            locks: LockReport::of(hosted, &clients, now),
+            pack: PackReport::of(hosted),
+            scrub: ScrubReport::of(hosted),
+            cache,
+            disks: disks.iter().filter(own).cloned().collect(),
+            clients,
+            syncs: hosted.storage.sync_counts(),
+        }
+    }
+
+    pub(super) fn has_client(&self, id: u64) -> bool {
+        self.clients.binary_search_by_key(&id, |client| client.id).is_ok()
+    }
+}
+
+impl Counters {
+    fn of(hosted: &Hosted) -> Counters {
+        let counters = &hosted.stats;
+        let [received_bytes, sent_bytes] = hosted.traffic();
+        Counters {
+            loads: hosted.loads(),
+            stores: number(&counters.stores),
+            stored_bytes: number(&counters.stored_bytes),
+            commits: number(&counters.commits),
+            undos: number(&counters.undos),
+            aborts: number(&counters.aborts),
+            conflicts: number(&counters.conflicts),
+            conflicts_resolved: number(&counters.conflicts_resolved),
+            transaction_timeouts: number(&counters.transaction_timeouts),
+            received_bytes,
+            sent_bytes,
+        }
+    }
+}
+
+impl DiskReport {
+    pub(super) fn of(disk: &DiskSpace) -> DiskReport {
+        let usage = match disk.place.usage {
+            DiskUse::Data => "data",
+            DiskUse::Blobs => "blobs",
+            DiskUse::Temporary => "tmp",
+        };
+        DiskReport {
+            storage: disk.place.storage.clone(),
+            usage,
+            directory: disk.place.directory.display().to_string(),
+            free_bytes: disk.room.map(|room| room.free),
+            total_bytes: disk.room.map(|room| room.total),
+            time: disk.room.map(|room| unix(room.at)),
+        }
+    }
+}
+
+fn number(counter: &crate::base::sync::AtomicU64) -> u64 {
+    u64::try_from(stats::get(counter)).unwrap_or(0)
+}
