@@ -73,7 +73,12 @@ impl Manager {
     /// The next notice.
     fn notice(&self) -> String {
         let mut notice = [0; 4096];
-        let len = self.notices.recv(&mut notice).unwrap_or_else(|error| panic!("{error}: {}", self.log()));
+        let len = loop {
+            match self.notices.recv(&mut notice) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                received => break received.unwrap_or_else(|error| panic!("{error}: {}", self.log())),
+            }
+        };
         String::from_utf8(notice[..len].to_vec()).unwrap()
     }
 
@@ -169,6 +174,10 @@ fn a_long_start_is_told_in_order() {
     let asked = zeoadmin.args(["save-index", "-s"]).arg(manager.path("admin")).output().unwrap();
     let answer = String::from_utf8(asked.stderr).unwrap();
     assert_eq!(answer, format!("Error: the server is not ready: opening 1: {percent} % of Data.fs\n"));
+    let mut zeoadmin = Command::new(env!("CARGO_BIN_EXE_zeoadmin"));
+    let asked = zeoadmin.args(["status", "-s"]).arg(manager.path("admin")).output().unwrap();
+    let answer = String::from_utf8(asked.stdout).unwrap();
+    assert!(answer.ends_with(&format!(": opening 1: {percent} % of Data.fs\n")), "{answer}");
     faults.end();
     let rest = manager.until_ready();
     assert_eq!(rest.last().unwrap(), "READY=1\nSTATUS=serving 0 clients, 0.0 transactions a second");

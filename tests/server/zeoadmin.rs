@@ -64,18 +64,77 @@ fn a_client_that_holds_locks_is_killed() {
     waiter.flush().expect("connected");
     while server.ruok()["1"]["waiting"] != 1 {}
 
+    let locks = &asked(&server, &["locks"])[0];
+    let (held, waits) = (&locks["holders"][0], &locks["waiters"][0]);
+    assert_eq!((&held["objects"], &waits["waits_for"][0]), (&Json::from(1), &held["client"]), "{locks}");
+    let number = held["client"].to_string();
+    let table = text(&zeoadmin(&server, &["locks"]).stdout);
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows.len(), 3, "{table}");
+    assert_eq!((rows[1][1], rows[1][2], rows[2][1]), ("holds", number.as_str(), "waits"), "{table}");
+    let transactions = asked(&server, &["transactions", "1"]);
+    let states: Vec<&Json> =
+        transactions.as_array().unwrap().iter().map(|one| &one["transaction"]["state"]).collect();
+    assert_eq!(states, ["voted", "waiting"], "the oldest first: {transactions}");
+    let table = text(&zeoadmin(&server, &["transactions"]).stdout);
+    assert!(table.lines().nth(2).unwrap().contains("  waiting "), "{table}");
+
     let output = zeoadmin(&server, &["kill", "99"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("no client has the number 99"), "{output:?}");
-    // Connections of the start of the test itself have numbers, too.
-    let killed = (1..20).map(|number| zeoadmin(&server, &["kill", &number.to_string()]));
-    let killed = killed.into_iter().find(|output| output.status.success()).expect("a client");
+    let killed = zeoadmin(&server, &["kill", &number]);
     assert!(text(&killed.stdout).contains(") is disconnected\n"), "{killed:?}");
 
     waiter.answer(vote).expect("an answer").expect("the locks");
     assert!(holder.next().is_err(), "it is disconnected");
     server.wait_for_log("is ended for user ");
     server.wait_for_log("disconnected during locked transaction: ended by zeoadmin");
+}
+
+#[test]
+fn a_server_says_what_it_does() {
+    let storages = "<filestorage 1>\npath Data.fs\n</filestorage>\n<mappingstorage 2>\n</mappingstorage>";
+    let server = Server::start_any("admin-socket admin\nmax-connections 3", storages, |_| ());
+    assert_eq!(text(&zeoadmin(&server, &["clients"]).stdout), "no clients are connected\n");
+    assert_eq!(text(&zeoadmin(&server, &["transactions"]).stdout), "no transactions are open\n");
+    assert_eq!(text(&zeoadmin(&server, &["locks"]).stdout), "no locks are held\n");
+    let (_writer, serial) = filled(&server);
+    let _other = RawClient::connect(server.address, Speaks::Z4).expect("a connection");
+    let clients = asked(&server, &["clients"]);
+    let clients = clients.as_array().unwrap();
+    assert_eq!(clients.len(), 2, "{clients:?}");
+    assert_eq!((&clients[0]["storage"], &clients[0]["protocol"]), (&"1".into(), &"Z5".into()), "{clients:?}");
+    assert_eq!((&clients[0]["commits"], &clients[1]["storage"]), (&2.into(), &Json::Null), "{clients:?}");
+    let table = text(&zeoadmin(&server, &["clients", "1"]).stdout);
+    assert_eq!(table.lines().count(), 2, "{table}");
+    assert_eq!(zeoadmin(&server, &["clients", "3"]).status.code(), Some(1));
+
+    let status = asked(&server, &["status"]);
+    let storage = &status["storages"][0];
+    assert_eq!(storage["last_transaction"], format!("{serial:016x}"));
+    assert_eq!((&storage["counters"]["commits"], &storage["state"]), (&2.into(), &"writable".into()));
+    let output = zeoadmin(&server, &["status"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for line in
+        ["storage 1: writable, ", "storage 2: writable, ", "  1 clients, 0 transactions, no locks held\n"]
+    {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(said.contains(" 2 commits (0 of them undos), "), "{said}");
+    let (_second, _third) = (register(&server, Speaks::Z5), register(&server, Speaks::Z309));
+    let output = zeoadmin(&server, &["status"]);
+    assert_eq!(output.status.code(), Some(4));
+    let said = text(&output.stdout);
+    assert!(said.ends_with("WARNING 3 clients are registered, and at most 3 can be\n"), "{said}");
+
+    let output = zeoadmin(&server, &["top", "-n", "2", "-i", "0.1", "-r", "1"]);
+    let said = text(&output.stdout);
+    assert_eq!((output.status.code(), said.matches("LOADS/s").count()), (Some(0), 4), "{said}");
+    assert!(said.contains("... and 3 more\n"), "{said}");
+    for mistake in [&["top", "-i", "0"][..], &["top", "-n", "x"], &["status", "1"]] {
+        assert_eq!(zeoadmin(&server, mistake).status.code(), Some(2), "{mistake:?}");
+    }
 }
 
 #[test]

@@ -38,5 +38,6 @@ const MAY_SLEEP: &[&str] = &[
     "server/monitor.rs",
     "storage/file/pack/pace.rs",
     "storage/load_delayed.rs",
+    "commands/zeoadmin/top.rs",
     "commands/zeopack.rs",
 ];

@@ -1,4 +1,4 @@
-//! `kill`: ends the connection of a client.
+//! `status`, which has all clients, and `kill`, which ends the connection of one.
 
 use std::time::Duration;
 
@@ -13,6 +13,11 @@ use crate::base::clock::Stopwatch;
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Interval at which that is looked at, if no client leaves.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the server knows of itself: a [`ServerReport`](crate::server::status::ServerReport).
+pub(super) fn status(steered: &Steered, _: &AdminCall, _: &mut Exchange) -> Result<Value, String> {
+    serde_json::to_value(steered.report()).map_err(|error| format!("internal error: {error}"))
+}
 
 /// `{"client": 17}`: ends the connection of this number. Its transaction is aborted, unless it is being finished, and
 /// its locks are given back. The result has `client`, `label` and `ended`, whether all of that was done in time.

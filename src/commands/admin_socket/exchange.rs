@@ -4,6 +4,7 @@
 //! objects: any number of `{"progress": ...}`, and then one `{"result": ...}` or `{"error": "a sentence"}`.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -16,6 +17,8 @@ use crate::base::clock::IoDeadline;
 const REQUEST_MAX: usize = 64 << 10;
 /// Longest wait for the whole request.
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Longest time in which what follows the request is discarded.
+const DISCARD_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for a caller that does not read its answer.
 const WRITE_WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -112,6 +115,22 @@ impl Exchange {
             Ok(result) => self.send(&json!({ "result": result })),
             Err(error) => self.send(&json!({ "error": error })),
         };
+        self.discard_rest();
+    }
+
+    /// Takes what the caller still sends, within bounds: a socket that is closed before that loses its answer.
+    fn discard_rest(&mut self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
+        let deadline = IoDeadline::after(DISCARD_MAX);
+        let mut part = [0; 4096];
+        let mut left = REQUEST_MAX;
+        while left > 0 && !deadline.is_over() {
+            let waits = self.socket.set_read_timeout(Some(deadline.left().max(Duration::from_millis(1))));
+            match waits.and_then(|()| self.socket.read(&mut part)) {
+                Ok(0) | Err(_) => return,
+                Ok(len) => left = left.saturating_sub(len),
+            }
+        }
     }
 
     fn send(&mut self, value: &Value) -> io::Result<()> {

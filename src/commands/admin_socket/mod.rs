@@ -50,6 +50,7 @@ type Command = fn(&Steered, &AdminCall, &mut Exchange) -> Result<Value, String>;
 
 /// What a request may ask for.
 const COMMANDS: &[(&str, Command)] = &[
+    ("status", clients::status),
     ("kill", clients::kill),
     ("pack", packs::pack),
     ("cancel-pack", packs::cancel),

@@ -3,11 +3,13 @@
 use std::sync::OnceLock;
 
 use super::exchange::AdminCall;
+use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
 use crate::commands::opening::Opening;
 use crate::logging::LogHandle;
 use crate::server::Server;
 use crate::server::hosted::Hosted;
+use crate::server::status::ServerReport;
 
 /// What the commands look at and change.
 pub(super) struct Steered {
@@ -29,10 +31,19 @@ impl Steered {
 
     /// The server, or what it still does.
     pub(super) fn server(&self) -> Result<&Arc<Server>, String> {
-        self.server.get().ok_or_else(|| {
-            let doing = self.opening.shown().unwrap_or_else(|| "starting".into());
-            format!("the server is not ready: {doing}")
-        })
+        self.server.get().ok_or_else(|| format!("the server is not ready: {}", self.opening()))
+    }
+
+    /// What the server knows of itself.
+    pub(super) fn report(&self) -> ServerReport {
+        match self.server.get() {
+            Some(server) => ServerReport::of(server),
+            None => ServerReport::of_opening(self.opening(), TimeSource::default().system_time()),
+        }
+    }
+
+    fn opening(&self) -> String {
+        self.opening.shown().unwrap_or_else(|| "starting".into())
     }
 
     /// The storage that a request names. It need not name the only one.

@@ -66,7 +66,11 @@ impl Target {
             Trouble::Failed(format!("{}: {error}{help}", self.path.display()))
         };
         let mut stream = UnixStream::connect(&self.path).map_err(failed)?;
-        stream.write_all(format!("{request}\n").as_bytes()).map_err(failed)?;
+        match stream.write_all(format!("{request}\n").as_bytes()) {
+            // A server that refuses the caller does not read the request, and its answer says why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written.map_err(failed)?,
+        }
         let mut answers = BufReader::new(stream);
         loop {
             let mut line = Vec::new();
@@ -99,20 +103,19 @@ pub(super) fn print_json(out: &mut dyn Write, matches: &Matches, result: &Value)
     Ok(wanted)
 }
 
+/// An error if there is an argument.
+pub(super) fn no_argument(matches: &Matches) -> Result<(), Trouble> {
+    match matches.free.first() {
+        None => Ok(()),
+        Some(first) => Err(Trouble::Usage(format!("'{first}' is one argument too many"))),
+    }
+}
+
 /// The only free argument. `None`: there is none.
 pub(super) fn one_argument(matches: &Matches) -> Result<Option<&str>, Trouble> {
     match matches.free.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some(one)),
         [_, second, ..] => Err(Trouble::Usage(format!("'{second}' is one argument too many"))),
-    }
-}
-
-/// Text of a result, safe for a terminal.
-pub(super) fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => one_line(300, format_args!("{text}")),
-        Value::Null => "-".into(),
-        other => other.to_string(),
     }
 }

@@ -5,7 +5,8 @@ use std::io::Write;
 use getopts::Matches;
 use serde_json::{Value, json};
 
-use super::call::{self, Target, one_argument, print_json, text};
+use super::call::{self, Target, one_argument, print_json};
+use super::shown::{field, text};
 use crate::commands::subcommand::{Subcommand, Trouble};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "kill", options: call::options, help: HELP, run };
@@ -34,7 +35,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let result = Target::of(matches)?.call(&json!({ "command": "kill", "client": number }), |_| ())?;
     let is_ended = result.get("ended").and_then(Value::as_bool).unwrap_or(false);
     if !print_json(out, matches, &result)? {
-        let label = text(result.get("label").unwrap_or(&Value::Null));
+        let label = text(field(&result, &["label"]));
         match is_ended {
             true => writeln!(out, "client {number} ({label}) is disconnected")?,
             false => writeln!(

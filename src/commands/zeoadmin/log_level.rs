@@ -3,9 +3,10 @@
 use std::io::Write;
 
 use getopts::Matches;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::call::{self, Target, one_argument, print_json, text};
+use super::call::{self, Target, one_argument, print_json};
+use super::shown::{field, text};
 use crate::commands::subcommand::{Subcommand, Trouble};
 
 pub(super) const COMMAND: Subcommand =
@@ -32,8 +33,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let request = json!({ "command": "log-level", "level": level });
     let result = Target::of(matches)?.call(&request, |_| ())?;
     if !print_json(out, matches, &result)? {
-        let [level, configured] =
-            ["level", "configured"].map(|key| text(result.get(key).unwrap_or(&Value::Null)));
+        let [level, configured] = ["level", "configured"].map(|key| text(field(&result, &[key])));
         match level == configured {
             true => writeln!(out, "{level}")?,
             false => writeln!(out, "{level} (configured: {configured})")?,

@@ -1,23 +1,41 @@
 //! `zeoadmin`: looks at a running server, and steers it.
 //!
 //! - `call`: the admin socket of the server, and what is asked for there
-//! - `kill`, `pack`, `save_index`, `log_level`: one command each
+//! - `shown`: numbers, sizes, times and tables as people read them
+//! - `status`, `top`, `clients`, `transactions`, `locks`: views of the server's report of itself
+//! - `kill`, `pack`, `save_index`, `log_level`: what is done to the server
 //!
 //! Everything that a command prints comes from the server, as JSON; `--json` prints that. Names that clients have
-//! chosen were escaped by the server, and are escaped again by `untrusted`, for the server may be another version.
+//! chosen were escaped by the server, and are escaped here again: the server may be of another version.
 
 mod call;
+mod clients;
 mod kill;
+mod locks;
 mod log_level;
 mod pack;
 mod save_index;
+mod shown;
+mod status;
+mod top;
+mod transactions;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use super::subcommand::{Program, Subcommand};
 
-const COMMANDS: &[Subcommand] = &[kill::COMMAND, pack::COMMAND, save_index::COMMAND, log_level::COMMAND];
+const COMMANDS: &[Subcommand] = &[
+    status::COMMAND,
+    top::COMMAND,
+    clients::COMMAND,
+    transactions::COMMAND,
+    locks::COMMAND,
+    kill::COMMAND,
+    pack::COMMAND,
+    save_index::COMMAND,
+    log_level::COMMAND,
+];
 
 /// The program `zeoadmin`. `program` is its name as called; `arguments` do not have it.
 pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
@@ -31,10 +49,15 @@ Look at a running server, and steer it, over its admin socket.
 
 Usage: {program} COMMAND [options]
 
-  kill        end the connection of a client
-  pack        pack a storage, or cancel its pack
-  save-index  save what makes the start after a crash quick
-  log-level   what the log has, until the server stops
+  status        the server in some lines, and what is to be looked at
+  top           what it does now, again and again
+  clients       who is connected
+  transactions  what they have begun
+  locks         who holds locks, and who waits for whom
+  kill          end the connection of a client
+  pack          pack a storage, or cancel its pack
+  save-index    save what makes the start after a crash quick
+  log-level     what the log has, until the server stops
 
 Which server:
   -s, --socket PATH     its admin socket

@@ -5,7 +5,8 @@ use std::io::{IsTerminal, Write};
 use getopts::{Matches, Options};
 use serde_json::{Value, json};
 
-use super::call::{self, Target, one_argument, print_json, text};
+use super::call::{self, Target, one_argument, print_json};
+use super::shown::{field, text};
 use crate::commands::numbers::grouped;
 use crate::commands::pack_time::PackTime;
 use crate::commands::subcommand::{Subcommand, Trouble};
@@ -62,7 +63,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     if !print_json(out, matches, &result)? {
         let number = |key| result.get(key).and_then(Value::as_u64).map_or_else(|| "?".into(), grouped);
         let seconds = result.get("seconds").and_then(Value::as_f64).unwrap_or_default();
-        let name = text(result.get("storage").unwrap_or(&Value::Null));
+        let name = text(field(&result, &["storage"]));
         let [before, after] = ["size_before", "size_after"].map(number);
         writeln!(out, "{name}: packed in {seconds:.1} s, {before} bytes before, {after} after")?;
     }
@@ -78,7 +79,7 @@ fn cancel(
     let result = target.call(&json!({ "command": "cancel-pack", "storage": storage }), |_| ())?;
     let cancelled = result.get("cancelled").unwrap_or(&Value::Null).as_bool();
     if !print_json(out, matches, &result)? {
-        let name = text(result.get("storage").unwrap_or(&Value::Null));
+        let name = text(field(&result, &["storage"]));
         let outcome = match cancelled {
             Some(true) => "the pack is cancelled",
             Some(false) => "the pack was complete before it could be cancelled",

@@ -5,7 +5,8 @@ use std::io::Write;
 use getopts::Matches;
 use serde_json::{Value, json};
 
-use super::call::{self, Target, one_argument, print_json, text};
+use super::call::{self, Target, one_argument, print_json};
+use super::shown::{field, text};
 use crate::commands::subcommand::{Subcommand, Trouble};
 
 pub(super) const COMMAND: Subcommand =
@@ -33,7 +34,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let each = result.as_array().map(Vec::as_slice).unwrap_or_default();
     if !print_json(out, matches, &result)? {
         for one in each {
-            let name = text(one.get("storage").unwrap_or(&Value::Null));
+            let name = text(field(one, &["storage"]));
             let is_saved = one.get("saved").and_then(Value::as_bool).unwrap_or(false);
             match one.get("error").filter(|error| !error.is_null()) {
                 Some(error) => writeln!(out, "{name}: {}", text(error))?,

@@ -9,6 +9,7 @@
 //! | [`client`] | a connection and its transaction: [`ClientReport`], [`TransactionReport`] |
 //! | [`locks`] | who holds locks, and who waits for them: [`LockReport`] |
 //! | [`work`] | packs, checks of files, backups |
+//! | `warnings` | what an operator should look at |
 //! | [`json`] | all of it as JSON |
 //!
 //! The names of fields are the keys in JSON. Points in time are Unix times in seconds, durations are in seconds, sizes
@@ -23,6 +24,7 @@ pub mod locks;
 pub mod server;
 pub mod storage;
 mod time;
+mod warnings;
 pub mod work;
 
 pub use self::server::{Phase, ServerReport};

@@ -7,10 +7,14 @@ use serde::Serialize;
 use super::client::ClientReport;
 use super::storage::{DiskReport, StorageReport};
 use super::time::unix;
+use super::warnings;
 use super::work::BackupReport;
 use crate::logging;
 use crate::server::Server;
 use crate::server::connection_counts::RefusedFor;
+
+/// Registered clients, in percent of their upper bound, that are worth a warning.
+const FULL_PERCENT: usize = 90;
 
 /// A server.
 #[derive(Clone, Debug, Serialize)]
@@ -34,6 +38,8 @@ pub struct ServerReport {
     /// Connections that have not registered.
     pub unregistered: Vec<ClientReport>,
     pub backups: Vec<BackupReport>,
+    /// What is not as it should be, in sentences.
+    pub warnings: Vec<String>,
 }
 
 /// What a server does.
@@ -86,7 +92,7 @@ impl ServerReport {
             server.storages().map(|hosted| StorageReport::of(&hosted, &disks, now)).collect();
         let registered = |id: u64| storages.iter().any(|storage| storage.has_client(id));
         let others = server.clients().into_iter().filter(|connection| !registered(connection.id()));
-        ServerReport {
+        let mut report = ServerReport {
             started: Some(unix(server.started())),
             connections: ConnectionsReport::of(server),
             temporary_directory: disks.iter().find(|disk| disk.storage.is_none()).cloned(),
@@ -94,7 +100,27 @@ impl ServerReport {
             backups: server.backups().iter().map(|backup| BackupReport::of(backup)).collect(),
             storages,
             ..ServerReport::of_process(phase, now)
+        };
+        report.warnings = report.warn();
+        report
+    }
+
+    fn warn(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = self.storages.iter().flat_map(warnings::of_storage).collect();
+        warnings.extend(self.backups.iter().flat_map(warnings::of_backup));
+        warnings.extend(self.temporary_directory.as_ref().and_then(warnings::of_disk));
+        let ConnectionsReport { registered, registered_max, .. } = self.connections;
+        if registered > 0 && registered >= registered_max.saturating_mul(FULL_PERCENT) / 100 {
+            warnings
+                .push(format!("{registered} clients are registered, and at most {registered_max} can be"));
         }
+        if self.log_lines_lost > 0 {
+            warnings.push(format!("{} lines of the log could not be written", self.log_lines_lost));
+        }
+        if self.panics > 0 {
+            warnings.push(format!("{} internal errors: the log has them as CRITICAL", self.panics));
+        }
+        warnings
     }
 
     fn of_process(phase: Phase, now: SystemTime) -> ServerReport {
@@ -112,6 +138,7 @@ impl ServerReport {
             storages: Vec::new(),
             unregistered: Vec::new(),
             backups: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }

@@ -1,0 +1,181 @@
+//! `zeoadmin status`: the server in some lines.
+
+use std::io::{self, Write};
+
+use getopts::Matches;
+use serde_json::{Value, json};
+
+use super::call::{self, Target, no_argument, print_json};
+use super::shown::{field, list, number, size, span, text, time};
+use crate::commands::numbers::grouped;
+use crate::commands::subcommand::{FINDINGS, Subcommand, Trouble};
+
+pub(super) const COMMAND: Subcommand = Subcommand { name: "status", options: call::options, help: HELP, run };
+
+const HELP: &str = "\
+[options]
+
+The server in some lines: connections, and of each storage its size, counters,
+locks, packs, checks and disks; backups; and what an operator should look at.
+
+  -s, --socket PATH     the admin socket of the server
+  -C, --configure FILE  as the server's configuration says
+      --json            all that the server knows: /status.json of <http> is the
+                        same
+      --help            print this
+
+Exit status: 0 all is well; 1 the server cannot be reached; 2 the command line
+is wrong; 4 something is to be looked at: lines that begin with WARNING.
+";
+
+/// The server's report of itself.
+pub(super) fn report(target: &Target) -> Result<Value, Trouble> {
+    target.call(&json!({ "command": "status" }), |_| ())
+}
+
+fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
+    no_argument(matches)?;
+    let report = report(&Target::of(matches)?)?;
+    let warnings = list(&report, &["warnings"]);
+    if !print_json(out, matches, &report)? {
+        print(out, &report)?;
+        for warning in warnings {
+            writeln!(out, "WARNING {}", text(warning))?;
+        }
+    }
+    Ok(if warnings.is_empty() { 0 } else { FINDINGS })
+}
+
+fn print(out: &mut dyn Write, report: &Value) -> io::Result<()> {
+    let text_of = |path: &[&str]| text(field(report, path));
+    let process = format!("runzeo {}, process {}", text_of(&["version"]), text_of(&["pid"]));
+    let Some(started) = field(report, &["started"]).as_f64() else {
+        return writeln!(out, "{process}: {}", text_of(&["opening"]));
+    };
+    let up = span(number(report, &["time"]) - started);
+    let phase = text_of(&["phase"]);
+    writeln!(out, "{process}: {phase} since {} ({up})", time(field(report, &["started"])))?;
+    let of_connections = |key: &str| grouped(number(report, &["connections", key]) as u64);
+    writeln!(
+        out,
+        "clients: {}, at most {}; {} that have not registered; {} connections since the start",
+        of_connections("registered"),
+        of_connections("registered_max"),
+        of_connections("unregistered"),
+        of_connections("accepted"),
+    )?;
+    for refused in
+        list(report, &["connections", "refused"]).iter().filter(|one| number(one, &["count"]) > 0.0)
+    {
+        let (count, reason) = (number(refused, &["count"]), text(field(refused, &["reason"])));
+        writeln!(out, "  {count:.0} refused because of {reason}")?;
+    }
+    for storage in list(report, &["storages"]) {
+        print_storage(out, storage, number(report, &["time"]))?;
+    }
+    for backup in list(report, &["backups"]) {
+        writeln!(out, "backups to {}", text(field(backup, &["repository"])))?;
+        print_attempts(out, "made", field(backup, &["making"]))?;
+        if field(backup, &["sending"]).is_object() {
+            print_attempts(out, "sent", field(backup, &["sending"]))?;
+        }
+        if field(backup, &["next"]).is_number() {
+            writeln!(out, "  next {}", time(field(backup, &["next"])))?;
+        }
+    }
+    Ok(())
+}
+
+fn print_storage(out: &mut dyn Write, storage: &Value, now: f64) -> io::Result<()> {
+    let text_of = |path: &[&str]| text(field(storage, path));
+    let count = |path: &[&str]| grouped(number(storage, path) as u64);
+    let of = |key: &str| grouped(number(storage, &["counters", key]) as u64);
+    let length = size(number(storage, &["size_bytes"]));
+    writeln!(
+        out,
+        "storage {}: {}, {length}, {} objects, {}",
+        text_of(&["name"]),
+        text_of(&["state"]),
+        count(&["objects"]),
+        text_of(&["storage"])
+    )?;
+    if let Some(last) = field(storage, &["last_transaction_time"]).as_f64() {
+        let (last_time, ago) =
+            (time(field(storage, &["last_transaction_time"])), span((now - last).max(0.0)));
+        writeln!(out, "  last transaction {}, {last_time} ({ago} ago)", text_of(&["last_transaction"]))?;
+    }
+    let waiters = list(storage, &["locks", "waiters"]).len();
+    let held = match field(storage, &["locks", "oldest_hold_seconds"]).as_f64() {
+        Some(seconds) => format!("locks held for {}, {waiters} wait", span(seconds)),
+        None => "no locks held".into(),
+    };
+    let clients = list(storage, &["clients"]).len();
+    writeln!(out, "  {clients} clients, {} transactions, {held}", count(&["active_transactions"]))?;
+    writeln!(
+        out,
+        "  {} loads, {} stores, {} commits ({} of them undos), {} aborts",
+        of("loads"),
+        of("stores"),
+        of("commits"),
+        of("undos"),
+        of("aborts")
+    )?;
+    writeln!(
+        out,
+        "  {} conflicts refused, {} merged; {} transactions timed out",
+        of("conflicts"),
+        of("conflicts_resolved"),
+        of("transaction_timeouts")
+    )?;
+    print_pack(out, field(storage, &["pack"]))?;
+    if field(storage, &["scrub"]).is_object() {
+        print_scrub(out, field(storage, &["scrub"]))?;
+    }
+    for disk in list(storage, &["disks"]) {
+        let [free, total] = ["free_bytes", "total_bytes"].map(|key| size(number(disk, &[key])));
+        let [usage, directory] = ["usage", "directory"].map(|key| text(field(disk, &[key])));
+        if field(disk, &["free_bytes"]).is_number() {
+            writeln!(out, "  {usage}: {free} of {total} free in {directory}")?;
+        }
+    }
+    Ok(())
+}
+
+fn print_pack(out: &mut dyn Write, pack: &Value) -> io::Result<()> {
+    let mut parts = Vec::new();
+    if field(pack, &["running"]).is_object() {
+        let [done, total] = ["done_bytes", "total_bytes"].map(|key| number(pack, &["running", key]));
+        parts.push(format!("{:.0} % done", 100.0 * done / total.max(1.0)));
+    }
+    if field(pack, &["last"]).is_object() {
+        let [before, after] = ["size_before", "size_after"].map(|key| size(number(pack, &["last", key])));
+        let outcome = match field(pack, &["last", "error"]) {
+            Value::Null => format!("from {before} to {after}"),
+            error => format!("failed: {}", text(error)),
+        };
+        let took = span(number(pack, &["last", "seconds"]));
+        parts.push(format!("last {}, took {took}, {outcome}", time(field(pack, &["last", "began"]))));
+    }
+    if field(pack, &["next"]).is_number() {
+        parts.push(format!("next {}", time(field(pack, &["next"]))));
+    }
+    if parts.is_empty() { Ok(()) } else { writeln!(out, "  pack: {}", parts.join("; ")) }
+}
+
+fn print_scrub(out: &mut dyn Write, scrub: &Value) -> io::Result<()> {
+    let last = match field(scrub, &["last"]) {
+        Value::Null => "none since the start".into(),
+        last => format!("last {}, took {}", time(field(last, &["began"])), span(number(last, &["seconds"]))),
+    };
+    let now = if field(scrub, &["is_running"]) == &Value::Bool(true) { "running; " } else { "" };
+    let [damaged, missing] = ["damaged", "missing_blobs"].map(|key| grouped(number(scrub, &[key]) as u64));
+    let next = time(field(scrub, &["next"]));
+    writeln!(out, "  check: {now}{last}, {damaged} damaged places, {missing} blobs missing; next {next}")
+}
+
+fn print_attempts(out: &mut dyn Write, what: &str, attempts: &Value) -> io::Result<()> {
+    let running = if field(attempts, &["running_since"]).is_number() { " (running)" } else { "" };
+    let [good, bad] = ["successes", "failures"].map(|key| grouped(number(attempts, &[key]) as u64));
+    let last = time(field(attempts, &["last_success"]));
+    writeln!(out, "  {what}{running}: {good}, failed {bad}; last success {last}")
+}
