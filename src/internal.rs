@@ -42,6 +42,9 @@ pub mod base {
     pub mod clock {
         pub use crate::base::clock::{IoDeadline, ManualClock, TimeSource};
     }
+    pub mod network {
+        pub use crate::base::network::Networks;
+    }
     pub mod level {
         pub use crate::base::level::{ALL, CRITICAL};
     }
@@ -114,7 +117,8 @@ pub mod commands {
 
 pub mod config {
     pub use crate::config::{
-        Config, FileStorageConfig, Invocation, Location, NamedStorage, SendConfig, StorageConfig, ZeoConfig,
+        Config, FileStorageConfig, Invocation, ListenerConfig, Location, NamedStorage, SendConfig,
+        SocketGroup, StorageConfig, ZeoConfig,
     };
 
     /// The command line of `runzeo` itself, which adds no kinds of storage.
@@ -214,7 +218,7 @@ pub mod process {
 }
 
 pub mod server {
-    pub use crate::server::{Authentication, Server};
+    pub use crate::server::Server;
 
     pub mod connection {
         pub use crate::server::connection::Connection;
@@ -236,6 +240,9 @@ pub mod server {
     }
     pub mod pack_schedule {
         pub use crate::server::pack_schedule::PackSchedule;
+    }
+    pub mod policy {
+        pub use crate::server::policy::{Authentication, Policy, PolicyOptions};
     }
     pub mod publish {
         pub use crate::server::publish::{Member, Publication, PublicationEntry};

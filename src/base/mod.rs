@@ -12,6 +12,7 @@ pub mod level;
 pub mod local_time;
 pub mod log_rate;
 pub mod memory;
+pub mod network;
 pub mod schedule;
 pub mod shared_dir;
 pub mod supervisor;

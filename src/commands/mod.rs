@@ -5,8 +5,10 @@
 mod admin_socket;
 mod backups;
 mod extensions;
+mod failure;
 mod holder;
 mod keepers;
+mod listening;
 mod numbers;
 mod open;
 mod opening;

@@ -10,8 +10,7 @@
 //! storage or the log cannot be opened; 2 if the options, the configuration or the address cannot be used.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use crate::auth::Protocols;
@@ -21,48 +20,34 @@ use crate::base::sync::Arc;
 use crate::commands::Extensions;
 use crate::commands::admin_socket::AdminSocket;
 use crate::commands::backups;
+use crate::commands::failure::Failure;
+use crate::commands::listening::{self, Certificates, OpenListeners};
 use crate::commands::open::{self, Prepared};
 use crate::commands::opening::Opening;
 use crate::commands::scrubs;
 use crate::commands::supervised::Supervised;
 use crate::config::{
-    AuthenticationConfig, Config, Invocation, NamedStorage, SslConfig, UsageError, ZeoConfig, environment,
+    AuthenticationConfig, Config, Invocation, NamedStorage, UsageError, ZeoConfig, environment,
     from_command_line,
 };
 use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
-use crate::net::listen::{self, Bound, Endpoint, ListenError, Listener};
-use crate::net::tls::Tls;
+use crate::net::listen::{self, Bound, ListenError, SocketAccess};
 use crate::process::activation::{self, Passed};
 use crate::process::memory;
 use crate::process::pid_file::PidFile;
 use crate::process::signals::{Signal, Signals};
+use crate::server::Server;
 use crate::server::client_log::LOG;
 use crate::server::hosted::Hosted;
 use crate::server::pack_schedule::PackSchedule;
+use crate::server::policy::Authentication;
 use crate::server::record_memory::RecordMemory;
 use crate::server::workers::Pools;
-use crate::server::{Authentication, Server};
 use crate::storage::Storage;
 
 /// Python's logger for messages about the process.
 const RUNZEO: &str = "ZEO.runzeo";
-/// The name of the service manager's sockets for clients (`FileDescriptorName=`).
-const SOCKET_NAME: &str = "zeo";
-
-/// Why the server does not start.
-struct Failure {
-    /// The exit code.
-    code: u8,
-    message: String,
-}
-
-impl Failure {
-    /// A failure for a reason outside the configuration.
-    fn outside(message: String) -> Failure {
-        Failure { code: 1, message }
-    }
-}
 
 /// The program `runzeo`, until a signal ends it. `program` is its name as called; `arguments` do not have it.
 pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
@@ -182,14 +167,14 @@ fn check_environment(program: &str, mut invocation: Invocation) -> Result<Invoca
 }
 
 /// Reads the password file.
-fn authentication(protocols: &Protocols, zeo: &ZeoConfig) -> Result<Option<Authentication>, Failure> {
+fn authentication(protocols: &Protocols, zeo: &ZeoConfig) -> Result<Option<Arc<Authentication>>, Failure> {
     let Some(config) = &zeo.authentication else { return Ok(None) };
     let protocol = protocols
         .get(&config.protocol)
         .and_then(|kind| (kind.open)(&config.settings))
         .map_err(|message| Failure::outside(format!("{}: {message}", config.location)))?;
     log::info!(target: LOG, "StorageServer: using auth protocol: {}", config.protocol);
-    Ok(Some(Authentication { name: config.protocol.clone(), protocol }))
+    Ok(Some(Arc::new(Authentication { name: config.protocol.clone(), protocol })))
 }
 
 /// What a server is started with.
@@ -212,9 +197,8 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let descriptors = raise_file_limit();
 
     let authentication = authentication(protocols, &config.zeo)?;
-    let tls = config.zeo.ssl.as_ref().map(load_tls).transpose()?;
-    let address = &config.zeo.address;
-    let bound = bind(&config.zeo, passed)?;
+    let certificates = Certificates::load(&config.zeo.listeners)?;
+    let bound = listening::bind(&config.zeo.listeners, passed)?;
     let bound_monitor = bind_monitor(&config.zeo)?;
     // Python's read-only server writes none.
     let pid_file = match config.zeo.hosted.read_only {
@@ -222,10 +206,8 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         true => None,
     };
     let prepared = prepare_storages(config)?;
-    let mut listeners = bound.listen().map_err(|error| cannot_listen(address, error))?;
-    listeners.iter_mut().for_each(|listener| listener.tls = tls.clone());
-    // Unlinks the sockets at each return.
-    let sockets = UnixSockets::of(&listeners);
+    // `sockets` unlinks their files at each return.
+    let OpenListeners { listeners, sockets } = bound.listen(&config.zeo.listeners, &certificates)?;
     let monitors = match bound_monitor {
         Some((address, bound)) => bound.listen().map_err(|error| cannot_listen(address, error))?,
         None => Vec::new(),
@@ -236,7 +218,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let resolver = start_resolver(&config.zeo, &storages)?;
     // A signal to stop may have come while a large file was scanned.
     while let Some(signal) = signals.poll() {
-        if let Some(code) = handle(signal, log, tls.as_deref()) {
+        if let Some(code) = handle(signal, log, &certificates) {
             manager.stops();
             resolver.stop();
             close_all(storages.iter().map(|hosted| (hosted.name.as_str(), &hosted.storage)));
@@ -246,9 +228,19 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     log_created(&config.zeo, &storages);
     let cannot_start = |error| Failure::outside(format!("can't start a thread: {error}"));
     let (limits, clock) = (config.zeo.limits.clone(), TimeSource::default());
-    let server = Server::new(storages, config.zeo.greeting, authentication, limits, descriptors, clock)
-        .map_err(cannot_start)?;
-    accept(&server, listeners, monitors).map_err(cannot_start)?;
+    let server =
+        Server::new(storages, config.zeo.greeting, limits, descriptors, clock).map_err(cannot_start)?;
+    for (listener, sockets) in listeners {
+        listening::log_listening(listener, &sockets);
+        let policy = listening::policy(listener, authentication.as_ref());
+        for socket in sockets {
+            server.accept_on(socket, Arc::clone(&policy)).map_err(cannot_start)?;
+        }
+    }
+    for listener in monitors {
+        server.monitor_on(listener).map_err(cannot_start)?;
+    }
+
     server.pack_by_schedule(pack_schedules(config, &server)).map_err(cannot_start)?;
     let backups = backups::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
     let scrubs = scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
@@ -256,7 +248,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     admin.iter().for_each(|admin| admin.serves(&server));
     manager.serves(&server);
 
-    let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, tls.as_deref()) };
+    let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, &certificates) };
     manager.stops();
     log::debug!(target: RUNZEO, "({pid}) {program} stops");
     drop(admin);
@@ -285,97 +277,32 @@ fn accept(server: &Arc<Server>, listeners: Vec<Listener>, monitors: Vec<Listener
 }
 
 /// Waits until a signal ends the server. Returns the exit code.
-fn wait(signals: &mut Signals, log: &LogHandle, tls: Option<&Tls>) -> u8 {
+fn wait(signals: &mut Signals, log: &LogHandle, certificates: &Certificates) -> u8 {
     loop {
-        if let Some(code) = handle(signals.wait(), log, tls) {
+        if let Some(code) = handle(signals.wait(), log, certificates) {
             return code;
         }
     }
 }
 
 /// Handles a signal. Returns the exit code if it ends the server.
-fn handle(signal: Signal, log: &LogHandle, tls: Option<&Tls>) -> Option<u8> {
+fn handle(signal: Signal, log: &LogHandle, certificates: &Certificates) -> Option<u8> {
     if let Some(message) = signal.stop_message() {
         log::info!(target: RUNZEO, "({}) {message}", std::process::id());
     }
     if signal == Signal::ReopenLogs {
         log.reopen();
-        tls.into_iter().for_each(reload);
+        certificates.reload();
     }
     signal.exit_code()
-}
-
-/// Reads the certificates and the key of `<ssl>`.
-fn load_tls(ssl: &SslConfig) -> Result<Arc<Tls>, Failure> {
-    let failed = |error| Failure::outside(format!("{}: {error}", ssl.location));
-    Tls::load(ssl.files.clone()).map(Arc::new).map_err(failed)
-}
-
-/// Reads certificates and key again after their renewal, for later connections.
-fn reload(tls: &Tls) {
-    if let Err(error) = tls.reload() {
-        log::error!(
-            target: RUNZEO,
-            "the renewed certificates cannot be used, those that were read before stay in use: {error}"
-        );
-    }
-}
-
-fn bind(zeo: &ZeoConfig, passed: Vec<Passed>) -> Result<Bound, Failure> {
-    if let Some(listeners) = inherited(passed)? {
-        if zeo.socket_mode.is_some() {
-            log::warn!(target: RUNZEO, "socket-mode has no effect: the socket is the service manager's");
-        }
-        return Ok(Bound::Inherited(listeners));
-    }
-    // Two servers may share a port without an error from the kernel (one on `::`, one on 127.0.0.1), so check first.
-    if listen::is_in_use(&zeo.address) {
-        return Err(cannot_listen(&zeo.address, ListenError::InUse));
-    }
-    listen::bind(&zeo.address, zeo.socket_mode).map_err(|error| cannot_listen(&zeo.address, error))
 }
 
 /// Binds `monitor-address`.
 fn bind_monitor(zeo: &ZeoConfig) -> Result<Option<(&Address, Bound)>, Failure> {
     let Some(address) = &zeo.monitor_address else { return Ok(None) };
-    let bound = listen::bind(address, None).map_err(|error| cannot_listen(address, error))?;
+    let bound =
+        listen::bind(address, SocketAccess::default()).map_err(|error| cannot_listen(address, error))?;
     Ok(Some((address, bound)))
-}
-
-/// Listens at `admin-socket`, if it is given.
-fn start_admin(
-    zeo: &ZeoConfig,
-    opening: &Arc<Opening>,
-    log: &LogHandle,
-) -> Result<Option<AdminSocket>, Failure> {
-    let Some(path) = &zeo.admin_socket else { return Ok(None) };
-    let socket = AdminSocket::start(path, opening, log);
-    socket.map(Some).map_err(|error| cannot_listen(&Address::Unix(path.clone()), error))
-}
-
-/// The sockets of the service manager that take the place of `address`: those that are called `zeo`, or else the first
-/// and all of its name. `None`: there are none. The others are closed.
-fn inherited(passed: Vec<Passed>) -> Result<Option<Vec<Listener>>, Failure> {
-    let Some(first) = passed.first() else { return Ok(None) };
-    let has_zeo = passed.iter().any(|passed| passed.name == SOCKET_NAME);
-    let name = if has_zeo { SOCKET_NAME.to_string() } else { first.name.clone() };
-    let mut listeners = Vec::new();
-    for passed in passed {
-        let shown = passed.name.escape_debug();
-        if passed.name == name {
-            let inherited = Listener::inherited(passed.fd).map_err(|error| {
-                Failure::outside(format!("the socket '{shown}' of the service manager {error}"))
-            })?;
-            listeners.push(inherited);
-        } else {
-            log::warn!(
-                target: RUNZEO,
-                "the socket '{shown}' of the service manager is not used, and closed: clients are served on '{}'",
-                name.escape_debug()
-            );
-        }
-    }
-    Ok(Some(listeners))
 }
 
 fn cannot_listen(address: &Address, error: ListenError) -> Failure {
@@ -496,26 +423,4 @@ fn raise_file_limit() -> usize {
         }
     }
     current.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX)
-}
-
-/// Paths of Unix sockets, unlinked when dropped.
-struct UnixSockets(Vec<std::path::PathBuf>);
-
-impl UnixSockets {
-    fn of(listeners: &[Listener]) -> UnixSockets {
-        let path = |listener: &Listener| match &listener.endpoint {
-            Endpoint::Unix(path) if !listener.is_inherited() => Some(path.clone()),
-            Endpoint::Unix(_) | Endpoint::Tcp { .. } => None,
-        };
-        UnixSockets(listeners.iter().filter_map(path).collect())
-    }
-}
-
-impl Drop for UnixSockets {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            // Another process may have removed it.
-            let _ = fs::remove_file(path);
-        }
-    }
 }

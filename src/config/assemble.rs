@@ -13,16 +13,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::options::{self, CommandLine, Options, UsageError};
+use super::schema::listen::{self, ListenSection};
 use super::schema::zeo::{ConflictResolverSection, DEFAULT_INVALIDATION_QUEUE_SIZE, ZeoSection};
 use super::schema::{self, backup, eventlog, storages, zeo};
 use super::zconfig::tree::Item;
 use super::zconfig::{self, ConfigError, Location, Section, Surroundings, include, matcher, overrides};
 use super::{
     AuthenticationConfig, BackupConfig, Config, FileStorageConfig, NamedStorage, StorageConfig, ZeoConfig,
-    databases_of, drop_ins, environment as variables, files, origins,
+    databases_of, drop_ins, environment as variables, files, listeners, origins,
 };
 use crate::auth::Settings;
-use crate::base::address::Address;
 use crate::conflict::HelperOptions;
 use crate::logging::LogSetup;
 use crate::server::hosted::HostedOptions;
@@ -72,7 +72,18 @@ pub fn from_command_line(
 fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) -> Result<Config, String> {
     let file = FileConfig::of(own, &options, environment)?;
     let set = |name: &str| environment(name).filter(|value| !value.is_empty());
-    let address = options.address.or(file.zeo.address).ok_or("no server address specified; use -a or -C")?;
+    let hosted = hosted_options(&file.zeo, options.timeout);
+    let mut warnings = Vec::new();
+    let (addresses, sections) = match options.address {
+        Some(address) => {
+            warnings.extend(not_served(&file.listens));
+            (vec![(address, Location::CommandLine)], Vec::new())
+        }
+        None if file.zeo.addresses.is_empty() => {
+            return Err("no server address specified; use -a or -C".into());
+        }
+        None => (file.zeo.addresses, file.listens),
+    };
     let storages = if options.filenames.is_empty() {
         named(file.storages).map_err(|error| error.to_string())?
     } else {
@@ -81,20 +92,13 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
     if storages.is_empty() {
         return Err("no storages specified; use -f or -C".into());
     }
-    let mut warnings = files::check(&storages)?;
+    warnings.extend(files::check(&storages)?);
     let clients = storages.iter().flat_map(|named| named.storage.clients());
     warnings.extend(clients.flat_map(|client| client.warnings.clone()));
-    let read_only = file.zeo.read_only.unwrap_or(false);
+    let read_only = hosted.read_only;
     let pid_filename = options.pid_file.map(PathBuf::from).or(file.zeo.pid_filename);
     let instance_pid_filename = || Some(Path::new(&set("INSTANCE_HOME")?).join("var/ZEO.pid"));
-    if set("ZEO_MTACCEPTOR").is_some() {
-        warnings.push("ZEO_MTACCEPTOR has no effect: the server is multi-threaded anyway; unset it".into());
-    }
-    if file.zeo.drop_cache_rather_verify == Some(true) {
-        let what =
-            "drop-cache-rather-verify has no effect in a server, as in Python's: set it in the clients";
-        warnings.push(what.into());
-    }
+    warnings.extend(without_effect(file.zeo.drop_cache_rather_verify, set("ZEO_MTACCEPTOR").is_some()));
     let authentication = Demanded {
         protocol: options
             .auth_protocol
@@ -103,26 +107,18 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
         database: options.auth_database.or(file.zeo.authentication_database),
         realm: options.auth_realm.or(file.zeo.authentication_realm),
     };
-    let socket_mode = match file.zeo.socket_mode {
-        Some((_, location)) if !matches!(address, Address::Unix(_)) => {
-            let message = "socket-mode is for Unix sockets, and the address is none";
-            return Err(format!("{location}: {message}"));
-        }
-        mode => mode.map(|(mode, _)| mode),
-    };
-    let msgpack = file.zeo.msgpack.unwrap_or_else(|| set("ZEO_MSGPACK").is_some());
-    let hosted = HostedOptions {
+    let authentication = authentication.check(&mut warnings)?;
+    let of_zeo = listeners::OfZeo {
+        access: &file.zeo.access,
+        ssl: file.zeo.ssl.as_ref(),
+        authentication: authentication.as_ref(),
         read_only,
-        invalidation_queue_size: file.zeo.invalidation_queue_size.unwrap_or(DEFAULT_INVALIDATION_QUEUE_SIZE),
-        invalidation_age: file.zeo.invalidation_age,
-        transaction_timeout: options.timeout.map(zeo::seconds).or(file.zeo.transaction_timeout),
-        client_conflict_resolution: file.zeo.client_conflict_resolution.unwrap_or(false),
-        transaction_objects: file.zeo.limits.transaction_objects,
     };
-    let admin_socket = file.zeo.admin_socket.map(|socket| admin_socket(socket, &address)).transpose()?;
+    let names: Vec<&str> = storages.iter().map(|named| named.name.as_str()).collect();
+    let listeners = listeners::listeners(addresses, sections, of_zeo, &names)?;
+    let msgpack = file.zeo.msgpack.unwrap_or_else(|| set("ZEO_MSGPACK").is_some());
     let zeo = ZeoConfig {
-        address,
-        socket_mode,
+        listeners,
         monitor_address: options.monitor.or(file.zeo.monitor_address),
         admin_socket,
         // A read-only server may run beside the server whose process id is in the file.
@@ -131,7 +127,7 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
             .or_else(instance_pid_filename)
             .filter(|_| !read_only),
         ssl: file.zeo.ssl,
-        authentication: authentication.check(&mut warnings)?,
+        authentication,
         greeting: greeting(set("ZEO_SERVER_PROTOCOL"), msgpack)?,
         hosted,
         limits: file.zeo.limits,
@@ -147,6 +143,42 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
         origins: file.origins,
         warnings,
     })
+}
+
+/// A warning about `<listen>` sections that an address of the command line replaces.
+fn not_served(sections: &[ListenSection]) -> Option<String> {
+    let first = sections.first()?;
+    let count = sections.len();
+    Some(format!(
+        "-a replaces all addresses: those of the <listen> sections ({count}, the first at {}) are not served",
+        first.location
+    ))
+}
+
+/// The options of every storage. `timeout`: that of the command line, in seconds.
+fn hosted_options(zeo: &ZeoSection, timeout: Option<f64>) -> HostedOptions {
+    HostedOptions {
+        read_only: zeo.read_only.unwrap_or(false),
+        invalidation_queue_size: zeo.invalidation_queue_size.unwrap_or(DEFAULT_INVALIDATION_QUEUE_SIZE),
+        invalidation_age: zeo.invalidation_age,
+        transaction_timeout: timeout.map(zeo::seconds).or(zeo.transaction_timeout),
+        client_conflict_resolution: zeo.client_conflict_resolution.unwrap_or(false),
+        transaction_objects: zeo.limits.transaction_objects,
+    }
+}
+
+/// Settings of Python's server that have no effect here.
+fn without_effect(drop_cache_rather_verify: Option<bool>, has_mtacceptor: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if has_mtacceptor {
+        warnings.push("ZEO_MTACCEPTOR has no effect: the server is multi-threaded anyway; unset it".into());
+    }
+    if drop_cache_rather_verify == Some(true) {
+        let what =
+            "drop-cache-rather-verify has no effect in a server, as in Python's: set it in the clients";
+        warnings.push(what.into());
+    }
+    warnings
 }
 
 /// Refuses a `<backup>` that has nothing to do.
@@ -273,6 +305,7 @@ struct FileConfig {
     zeo: ZeoSection,
     storages: Vec<StorageSection>,
     backups: Vec<BackupConfig>,
+    listens: Vec<ListenSection>,
     log: LogSetup,
     origins: Vec<String>,
 }
@@ -332,6 +365,7 @@ impl FileConfig {
                 "zeo" => file.zeo = ZeoSection::from_section(section)?,
                 "eventlog" => file.log = eventlog::log_setup(section)?,
                 "backup" => file.backups.push(backup::backup(section)?),
+                "listen" => file.listens.push(listen::listen(section)?),
                 _ if storages::is_storage(own, section) => {
                     file.storages.push(StorageSection {
                         name: section.name.clone(),

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use super::schema::limits::unusual;
 use super::zconfig::datatypes::Unit;
 use super::{
-    AuthenticationConfig, BackupConfig, BeforeTime, Config, FileStorageConfig, StorageConfig, ZeoConfig,
+    AuthenticationConfig, BackupConfig, BeforeTime, Config, FileStorageConfig, ListenerConfig, SslConfig,
+    StorageConfig, ZeoConfig,
 };
 use crate::auth::Settings;
 use crate::backup::repository::retention::Retention;
@@ -25,8 +26,8 @@ impl Config {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{:<10}{what}", format!("{label}:"));
         };
-        let mode = self.zeo.socket_mode.map(|mode| format!(", mode {mode:03o}")).unwrap_or_default();
-        line("address", address(&self.zeo.address) + &mode);
+        let (sections, own) = self.zeo.listeners.iter().partition::<Vec<_>, _>(|one| one.section.is_some());
+        own.iter().for_each(|one| line("address", address(&one.address) + &socket_access(one)));
         let Greeting { generation, msgpack } = self.zeo.greeting;
         let codec = if msgpack { "msgpack" } else { "pickle" };
         let mode = if self.zeo.hosted.read_only { "read-only" } else { "read and write" };
@@ -36,12 +37,7 @@ impl Config {
         };
         line("protocol", format!("{codec}{protocol}, {mode}"));
         if let Some(ssl) = &self.zeo.ssl {
-            let clients = match &ssl.files.peers {
-                Peers::Listed(path) => path.display().to_string(),
-                Peers::Signed => "any authority that this machine trusts".into(),
-            };
-            let certificate = ssl.files.certificate.display();
-            line("TLS", format!("as {certificate}, for clients with certificates of {clients}"));
+            line("TLS", tls(ssl));
         }
         if let Some(authentication) = &self.zeo.authentication {
             let AuthenticationConfig { protocol, settings: Settings { database, realm }, .. } =
@@ -49,6 +45,13 @@ impl Config {
             let realm = realm.as_ref().map(|realm| format!(", realm '{realm}'")).unwrap_or_default();
             line("users", format!("{protocol}, in {}{realm}", database.display()));
         }
+        if let Some(networks) = own.iter().find_map(|one| one.allow.as_ref()) {
+            line("allowed", format!("clients from {networks}"));
+        }
+        if let Some(proxies) = own.iter().map(|one| &one.proxies).find(|proxies| !proxies.is_empty()) {
+            line("proxies", proxies.to_string());
+        }
+        sections.iter().for_each(|one| line("listen", describe_listener(one)));
         if let Some(monitor) = &self.zeo.monitor_address {
             line("monitor", address(monitor));
         }
@@ -80,6 +83,37 @@ impl Config {
         }
         text
     }
+}
+
+fn tls(ssl: &SslConfig) -> String {
+    let clients = match &ssl.files.peers {
+        Peers::Listed(path) => path.display().to_string(),
+        Peers::Signed => "any authority that this machine trusts".into(),
+    };
+    let certificate = ssl.files.certificate.display();
+    format!("as {certificate}, for clients with certificates of {clients}")
+}
+
+/// Mode and group of a Unix socket.
+fn socket_access(listener: &ListenerConfig) -> String {
+    let mode = listener.socket_mode.map(|mode| format!(", mode {mode:03o}")).unwrap_or_default();
+    let group = listener.socket_group.as_ref().map(|group| format!(", group {}", group.name));
+    mode + &group.unwrap_or_default()
+}
+
+/// All that holds at the address of a `<listen>` section.
+fn describe_listener(listener: &ListenerConfig) -> String {
+    let mut parts = vec![format!("{}{}", address(&listener.address), socket_access(listener))];
+    parts.push(listener.ssl.as_ref().map_or_else(|| "no TLS".into(), |ssl| format!("TLS {}", tls(ssl))));
+    parts.push(if listener.passwords { "with passwords".into() } else { "no passwords".into() });
+    parts.push(if listener.read_only { "read-only".into() } else { "read and write".into() });
+    parts.extend(listener.storages.as_ref().map(|names| format!("only storages {}", names.join(" "))));
+    parts.extend(listener.allow.as_ref().map(|networks| format!("only clients from {networks}")));
+    if !listener.proxies.is_empty() {
+        parts.push(format!("proxies {}", listener.proxies));
+    }
+    parts.extend(listener.connections.map(|max| format!("at most {max} clients")));
+    format!("{} {}", listener.section.as_deref().unwrap_or_default(), parts.join("; "))
 }
 
 fn describe_backup(backup: &BackupConfig) -> String {

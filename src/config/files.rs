@@ -173,7 +173,7 @@ fn blob_dirs<'a>(
 }
 
 /// One path for all paths that lead to the same file or directory, which need not exist yet.
-fn identity(path: &Path) -> PathBuf {
+pub(super) fn identity(path: &Path) -> PathBuf {
     if let Ok(real) = fs::canonicalize(path) {
         return real;
     }

@@ -15,6 +15,7 @@ mod drop_ins;
 pub mod environment;
 mod files;
 mod library;
+mod listeners;
 pub mod options;
 mod origins;
 pub mod schema;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 
 use crate::auth;
 use crate::base::address::Address;
+use crate::base::network::Networks;
 use crate::conflict::HelperOptions;
 use crate::logging::LogSetup;
 use crate::net::tls;
@@ -36,7 +38,7 @@ pub use assemble::{Invocation, admin_socket_of, authentication_of, from_command_
 pub use backup::{BackupConfig, SendConfig};
 pub use databases::{Databases, NamedDatabase, databases_of};
 pub use files::files;
-pub use schema::eventlog::level as log_level;
+pub use listeners::ZEO_SOCKETS;
 
 pub use options::UsageError;
 #[cfg(feature = "test-storages")]
@@ -69,10 +71,8 @@ pub struct Config {
 /// The `<zeo>` section with the overrides of the command line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZeoConfig {
-    /// Where clients connect.
-    pub address: Address,
-    /// The mode of the Unix socket; `None`: by the umask.
-    pub socket_mode: Option<u32>,
+    /// Where clients connect: at one address at least. Those of `<zeo>`, or the one of the command line, come first.
+    pub listeners: Vec<ListenerConfig>,
     /// Address where statistics are served as text.
     pub monitor_address: Option<Address>,
     /// The Unix socket for `zeoadmin`.
@@ -91,6 +91,52 @@ pub struct ZeoConfig {
     pub limits: Limits,
     /// Helper processes that merge conflicting states with the application's classes.
     pub conflict_resolver: Option<HelperOptions>,
+}
+
+/// An address at which clients are served, and what holds there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerConfig {
+    /// The first line of its section; `None`: the address of `<zeo>` or of the command line.
+    pub section: Option<String>,
+    /// Where it listens.
+    pub address: Address,
+    /// The mode of the Unix socket; `None`: by the umask.
+    pub socket_mode: Option<u32>,
+    /// The group of the Unix socket; `None`: the process's.
+    pub socket_group: Option<SocketGroup>,
+    /// `None`: no TLS.
+    pub ssl: Option<SslConfig>,
+    /// Clients need a password of [`ZeoConfig::authentication`].
+    pub passwords: bool,
+    /// No client can write.
+    pub read_only: bool,
+    /// The storages that are served; `None`: all.
+    pub storages: Option<Vec<String>>,
+    /// Where clients may connect from; `None`: from everywhere.
+    pub allow: Option<Networks>,
+    /// Proxies that send a PROXY header.
+    pub proxies: Networks,
+    /// Upper bound on its registered clients.
+    pub connections: Option<usize>,
+    /// Where the address was configured, for messages.
+    pub location: Location,
+}
+
+impl ListenerConfig {
+    /// The name that its section has: the one of its sockets at the service manager.
+    pub fn name(&self) -> Option<&str> {
+        let header = self.section.as_deref()?.strip_prefix('<')?.strip_suffix('>')?;
+        Some(header.split_once(' ').map_or(header, |(_, name)| name))
+    }
+}
+
+/// A group of this machine.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SocketGroup {
+    /// As it was written.
+    pub name: String,
+    /// Its number.
+    pub id: u32,
 }
 
 /// `authentication-protocol` and the keys that belong to it.

@@ -123,6 +123,14 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
+/// Who may connect to a Unix socket. `None`: as the umask and the process have it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SocketAccess {
+    pub mode: Option<u32>,
+    /// The id of its group.
+    pub group: Option<u32>,
+}
+
 /// Why an address cannot be listened on.
 #[derive(Debug)]
 pub enum ListenError {
@@ -151,16 +159,16 @@ impl From<io::Error> for ListenError {
 pub enum Bound {
     Tcp(Vec<Listener>),
     /// Nothing is created yet: clients take a socket file without a listener for the one of a dead server.
-    Unix(PathBuf, Option<u32>),
+    Unix(PathBuf, SocketAccess),
     /// Sockets that another process listens on already.
     Inherited(Vec<Listener>),
 }
 
-/// Binds an address. A host name, or an empty host, may need several sockets, all with one port. `mode`: the mode of a
-/// Unix socket; `None`: by the umask.
-pub fn bind(address: &Address, mode: Option<u32>) -> Result<Bound, ListenError> {
+/// Binds an address. A host name, or an empty host, may need several sockets, all with one port. `access`: for a Unix
+/// socket.
+pub fn bind(address: &Address, access: SocketAccess) -> Result<Bound, ListenError> {
     match address {
-        Address::Unix(path) => Ok(Bound::Unix(path.clone(), mode)),
+        Address::Unix(path) => Ok(Bound::Unix(path.clone(), access)),
         Address::Tcp { host, port } => bind_all(host.as_deref().unwrap_or(""), port.unwrap_or(0)),
     }
 }
@@ -174,14 +182,14 @@ impl Bound {
                 Ok(listeners)
             }
             Bound::Inherited(listeners) => Ok(listeners),
-            Bound::Unix(path, mode) => Ok(vec![listen_unix(&path, mode)?]),
+            Bound::Unix(path, access) => Ok(vec![listen_unix(&path, access)?]),
         }
     }
 }
 
 /// Binds and listens.
-pub fn listen(address: &Address, mode: Option<u32>) -> Result<Vec<Listener>, ListenError> {
-    bind(address, mode)?.listen()
+pub fn listen(address: &Address, access: SocketAccess) -> Result<Vec<Listener>, ListenError> {
+    bind(address, access)?.listen()
 }
 
 fn bind_all(host: &str, port: u16) -> Result<Bound, ListenError> {
@@ -228,7 +236,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn listen_unix(path: &Path, mode: Option<u32>) -> Result<Listener, ListenError> {
+fn listen_unix(path: &Path, access: SocketAccess) -> Result<Listener, ListenError> {
+    let SocketAccess { mode, group } = access;
     if fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
         if UnixStream::connect(path).is_ok() {
             return Err(ListenError::InUse);
@@ -242,11 +251,26 @@ fn listen_unix(path: &Path, mode: Option<u32>) -> Result<Listener, ListenError> 
         rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
     }
     socket.bind(&SockAddr::unix(path)?)?;
-    if let Some(mode) = mode {
-        fs::set_permissions(path, Permissions::from_mode(mode))?;
+    // Until the socket listens, no client can connect.
+    if let Err(error) = permit(path, mode, group).and_then(|()| socket.listen(BACKLOG)) {
+        // An error means that the file is gone already.
+        let _ = fs::remove_file(path);
+        return Err(error.into());
     }
-    socket.listen(BACKLOG)?;
     Ok(Listener::own(socket, Endpoint::Unix(path.to_path_buf())))
+}
+
+fn permit(path: &Path, mode: Option<u32>, group: Option<u32>) -> io::Result<()> {
+    if let Some(group) = group {
+        std::os::unix::fs::chown(path, None, Some(group)).map_err(|error| {
+            let message = format!("the socket cannot be given to the group {group} (socket-group): {error}");
+            io::Error::new(error.kind(), message)
+        })?;
+    }
+    match mode {
+        Some(mode) => fs::set_permissions(path, Permissions::from_mode(mode)),
+        None => Ok(()),
+    }
 }
 
 /// Whether a live server answers at this address. Python's runzeo checks this before it opens anything.

@@ -1,5 +1,6 @@
 //! Listening sockets and streams. Independent of the protocol.
 
 pub mod listen;
+pub mod proxy;
 pub mod stream;
 pub mod tls;

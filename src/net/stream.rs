@@ -11,6 +11,7 @@ use socket2::{Socket, TcpKeepalive};
 
 use crate::base::clock::IoDeadline;
 use crate::base::sync::{Action, assert_permitted};
+use crate::net::proxy::{self, HeaderError, Origin};
 use crate::net::tls::layer::{HandshakeError, Layer, Peer};
 
 /// The sending side of a connection, used by an outbox.
@@ -69,9 +70,19 @@ impl Stream {
     /// Waits for bytes; 0 at the end of the stream.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         assert_permitted(Action::Network, "receiving");
-        if let Some(tls) = &self.tls {
-            return tls.recv(&self.socket, buf);
+        match &self.tls {
+            Some(tls) => tls.recv(&self.socket, buf),
+            None => self.recv_plain(buf),
         }
+    }
+
+    /// Reads the header that a proxy sends in front of everything, TLS included. [`Sink::shutdown`] ends it.
+    pub fn proxy_header(&self) -> Result<Origin, HeaderError> {
+        assert_permitted(Action::Network, "receiving");
+        proxy::read(|buf| self.recv_plain(buf))
+    }
+
+    fn recv_plain(&self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             match io::Read::read(&mut &self.socket, buf) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

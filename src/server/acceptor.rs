@@ -4,7 +4,8 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use crate::base::level::ERROR;
+use crate::base::address::Host;
+use crate::base::level::{ERROR, WARNING};
 use crate::base::sync::Arc;
 use crate::net::listen::{Endpoint, Listener};
 use crate::net::stream::Stream;
@@ -14,6 +15,8 @@ use crate::server::client_log::{self, log_without_peer};
 use crate::server::connection::Connection;
 use crate::server::connection_counts::RefusedFor;
 use crate::server::outbox::Outbox;
+use crate::server::peer::Peer;
+use crate::server::policy::Policy;
 use crate::server::session;
 
 /// Bytes of stack for a session. Its frames are on the heap, so that ten thousand idle clients do not cost gigabytes
@@ -24,7 +27,7 @@ const SESSION_STACK: usize = if cfg!(debug_assertions) { 1 << 20 } else { 256 <<
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accept clients until the server stops.
-pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
+pub fn accept_loop(server: &Arc<Server>, listener: &Listener, policy: &Arc<Policy>) {
     let mut is_logged = false;
     while !server.is_stopping() {
         let (socket, address) = match listener.accept() {
@@ -51,7 +54,14 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
             (_, Some(address)) => address.to_string(),
             (endpoint, None) => endpoint.to_string(),
         };
-        let source = address.as_socket().map(|address| address.ip().into());
+        let ip = address.as_socket().map(|address| address.ip());
+        let is_proxied = ip.is_some_and(|ip| policy.is_proxy(ip));
+        if ip.is_some_and(|ip| !is_proxied && !policy.allows(ip)) {
+            refuse(&Peer::new(0, peer), listener);
+            continue;
+        }
+        // The host of a proxy's client is known once its header has come.
+        let source = ip.filter(|_| !is_proxied).map(Host::from);
         let tls = match listener.tls.as_ref().map(|tls| tls.begin()).transpose() {
             Ok(tls) => tls,
             Err(error) => {
@@ -72,8 +82,8 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
         log::debug!(target: LOG, "new connection {peer}");
         let id = server.next_connection_id();
         let outbox = Arc::new(Outbox::new(stream, server.limits().unsent));
-        let connection = Arc::new(Connection::new(id, outbox, peer, server.clock().system_time()));
-        let Some(admission) = server.admission().admit(&connection, source) else { continue };
+        let connection = Arc::new(Connection::new(id, outbox, peer));
+        let Some(admission) = server.admission().admit(&connection, source, policy) else { continue };
         let served_by = Arc::clone(server);
         let spawned = thread::Builder::new()
             .name(format!("zeo-{id}"))
@@ -86,4 +96,11 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener) {
             server.wait_for_departure(ERROR_PAUSE);
         }
     }
+}
+
+/// Logs a client that `allow` does not admit. Its connection is closed when its socket is dropped, unread.
+fn refuse(peer: &Peer, listener: &Listener) {
+    let endpoint = &listener.endpoint;
+    let message = format_args!("refused: 'allow' of {endpoint} does not have this address");
+    peer.log(&client_log::NOT_ALLOWED, WARNING, message);
 }

@@ -7,7 +7,8 @@
 //! new connections wait in the kernel's queue.
 //!
 //! `max-connections` and `max-connections-per-address` limit the registered connections. They are enforced at
-//! `register`, the first call whose answer can name the reason.
+//! `register`, the first call whose answer can name the reason. So is `max-connections` of a `<listen>`, for the
+//! clients of that listener.
 //!
 //! The log has one line when such closing begins, and then a number each minute, not a line for each connection.
 
@@ -23,6 +24,7 @@ use crate::server::connection::Connection;
 use crate::server::connection_counts::{ConnectionCounts, RefusedFor};
 use crate::server::descriptors::Descriptors;
 use crate::server::limits::Limits;
+use crate::server::policy::Policy;
 
 /// Time that an honest client needs to register, on a busy machine too: until then it is not closed to make room.
 const PROTECTED: Duration = Duration::from_secs(1);
@@ -78,6 +80,7 @@ pub struct AdmissionGuard {
     admission: Arc<Admission>,
     id: u64,
     source: Option<Host>,
+    policy: Arc<Policy>,
     is_registered: bool,
 }
 
@@ -114,11 +117,12 @@ impl Admission {
     }
 
     /// Admits a connection as unregistered. Waits until there is room, at most [`ROOM_WAIT_MAX`]. `None`: there is
-    /// none.
+    /// none. `source`: `None` if its host is not known, see [`AdmissionGuard::comes_from`].
     pub fn admit(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
         source: Option<Host>,
+        policy: &Arc<Policy>,
     ) -> Option<AdmissionGuard> {
         let started = self.clock.now();
         let mut state = self.state.lock();
@@ -175,6 +179,7 @@ impl Admission {
             admission: Arc::clone(self),
             id: connection.id(),
             source,
+            policy: Arc::clone(policy),
             is_registered: false,
         })
     }
@@ -227,6 +232,30 @@ impl Admission {
 }
 
 impl AdmissionGuard {
+    /// The policy of the listener that has accepted the connection.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// The host of an unregistered connection has become known: a proxy has said it. False: too many connections from
+    /// there have not registered.
+    pub fn comes_from(&mut self, source: Host, connection: &Connection) -> bool {
+        let admission = &self.admission;
+        let mut state = admission.state.lock();
+        if state.unregistered_from(Some(source)) >= admission.per_address_max {
+            drop(state);
+            admission.log_address_full(connection);
+            return false;
+        }
+        if let Some(entry) = state.unregistered.get_mut(&self.id) {
+            let before = entry.source.replace(source);
+            state.uncount(before, |count| count.unregistered -= 1);
+            state.by_source.entry(source).or_default().unregistered += 1;
+            self.source = Some(source);
+        }
+        true
+    }
+
     /// The connection registers. `Err`: there are too many; the message is for the client.
     pub fn register(&mut self, connection: &Connection) -> Result<(), String> {
         let admission = &self.admission;
@@ -245,6 +274,17 @@ impl AdmissionGuard {
             );
             return Err(format!("the server has max-connections ({max}) clients already; try again later"));
         }
+        if let Some(max) = self.policy.full() {
+            drop(state);
+            connection.peer.log(
+                &client_log::LISTENER_FULL,
+                WARNING,
+                format_args!("refused: max-connections ({max}) clients of this listener are connected"),
+            );
+            return Err(format!(
+                "max-connections ({max}) clients are connected to this address of the server; try again later"
+            ));
+        }
         let count = self.source.map(|source| state.by_source.entry(source).or_default());
         if let Some(count) = count {
             if count.registered >= admission.per_address_max {
@@ -258,6 +298,7 @@ impl AdmissionGuard {
             count.registered += 1;
         }
         state.registered += 1;
+        self.policy.count();
         state.remove_unregistered(self.id);
         self.is_registered = true;
         drop(state);
@@ -271,6 +312,7 @@ impl Drop for AdmissionGuard {
         let mut state = self.admission.state.lock();
         if self.is_registered {
             state.registered -= 1;
+            self.policy.uncount();
             state.uncount(self.source, |count| count.registered -= 1);
         } else {
             state.remove_unregistered(self.id);

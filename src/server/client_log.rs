@@ -57,7 +57,10 @@ pub static NOT_SERVED: LogRate = LogRate::new("lines about clients that cannot b
 pub static NO_THREAD: LogRate = LogRate::first_of_run("threads could not be started");
 
 /// Connections refused or closed by the limits on connections.
+pub static NOT_ALLOWED: LogRate = LogRate::new("connections that 'allow' refuses", 1, 60);
 pub static FULL: LogRate = LogRate::first_of_run("connections were refused by max-connections");
+pub static LISTENER_FULL: LogRate =
+    LogRate::first_of_run("connections were refused by max-connections of a listener");
 pub static ADDRESS_FULL: LogRate =
     LogRate::first_of_run("connections were refused by max-connections-per-address");
 pub static TOO_SLOW: LogRate = LogRate::first_of_run("connections were closed by handshake-timeout");

@@ -26,6 +26,7 @@ pub mod outbox;
 pub mod pack_schedule;
 pub mod packs;
 pub mod peer;
+pub mod policy;
 pub mod publish;
 pub mod record_memory;
 pub mod registered;
@@ -44,7 +45,6 @@ pub mod workers;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
-use crate::auth::Protocol;
 use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, rank};
 use crate::net::listen::Listener;
@@ -62,17 +62,10 @@ use crate::wire::value::Value;
 
 /// Longest wait of a stop for sessions to end by themselves, and then again for those that were closed.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
-/// The authentication that the server demands.
-pub struct Authentication {
-    /// The protocol's name, which clients look up on their side.
-    pub name: String,
-    pub protocol: Arc<dyn Protocol>,
-}
 
 /// A running server.
 pub struct Server {
     storages: BTreeMap<String, Arc<Hosted>>,
-    authentication: Option<Authentication>,
     greeting: Greeting,
     limits: Limits,
     descriptors: Descriptors,
@@ -101,11 +94,6 @@ impl Server {
     /// All storages, by name.
     pub fn storages(&self) -> impl Iterator<Item = Arc<Hosted>> {
         self.storages.values().cloned()
-    }
-
-    /// The authentication that comes before `register`, if there is one.
-    pub fn authentication(&self) -> Option<&Authentication> {
-        self.authentication.as_ref()
     }
 
     /// The first message to each client.
@@ -195,7 +183,13 @@ impl Server {
     /// The answer to `ruok`: JSON, the status of each storage. The peer's generation is not known, so
     /// the keys are those of ZEO 5.
     pub fn ruok(&self) -> String {
-        let status = self.storages().map(|hosted| (hosted.name.clone(), to_json(&hosted.status(None))));
+        self.ruok_of(|_| true)
+    }
+
+    /// The same for the storages that a listener serves.
+    pub(crate) fn ruok_of(&self, is_served: impl Fn(&str) -> bool) -> String {
+        let served = self.storages().filter(|hosted| is_served(&hosted.name));
+        let status = served.map(|hosted| (hosted.name.clone(), to_json(&hosted.status(None))));
         serde_json::Value::Object(status.collect()).to_string()
     }
 

@@ -2,7 +2,8 @@
 //!
 //! The lines about it are in [`client_log`](super::client_log).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::OnceLock;
 
 use crate::base::address::Host;
 use crate::base::sync::{Mutex, rank};
@@ -16,7 +17,9 @@ pub struct Peer {
     /// `host:port`, or the path of the Unix socket.
     address: String,
     /// `None` for a Unix socket.
-    host: Option<Host>,
+    ip: Option<IpAddr>,
+    /// The client, if the connection is a proxy's.
+    client: OnceLock<SocketAddr>,
     label: Mutex<String, rank::Label>,
 }
 
@@ -24,15 +27,28 @@ impl Peer {
     pub fn new(id: u64, address: String) -> Peer {
         Peer {
             id,
-            host: address.parse().ok().map(|address: SocketAddr| address.ip().into()),
+            ip: address.parse().ok().map(|address: SocketAddr| address.ip()),
+            client: OnceLock::new(),
             label: Mutex::new(address.clone()),
             address,
         }
     }
 
+    /// The address it connects from, which may be told by a proxy; `None` for a Unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.client.get().map(SocketAddr::ip).or(self.ip)
+    }
+
     /// The host it connects from; `None` for a Unix socket.
     pub fn host(&self) -> Option<Host> {
-        self.host
+        self.ip().map(Host::from)
+    }
+
+    /// The address of the client, as its proxy has told it: what is logged from here on. Later calls change nothing.
+    pub fn set_client(&self, client: SocketAddr) {
+        if self.client.set(client).is_ok() {
+            *self.label.lock() = client.to_string();
+        }
     }
 
     /// `host:port`, or the path of the Unix socket.
@@ -47,6 +63,11 @@ impl Peer {
 
     /// Sets the client's own name for itself, escaped and cut to what fits into a line of the log.
     pub fn set_label(&self, label: &str) {
-        *self.label.lock() = format!("{} {}", Untrusted(label), self.address);
+        let label = Untrusted(label);
+        let label = match self.client.get() {
+            Some(client) => format!("{label} {client}"),
+            None => format!("{label} {}", self.address),
+        };
+        *self.label.lock() = label;
     }
 }

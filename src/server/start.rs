@@ -11,9 +11,10 @@ use crate::server::descriptors::Descriptors;
 use crate::server::disk_space::DiskSpaces;
 use crate::server::hosted::Hosted;
 use crate::server::limits::Limits;
+use crate::server::policy::Policy;
 use crate::server::stop_signal::StopSignal;
 use crate::server::transaction::publisher::set_publisher;
-use crate::server::{Authentication, Server, acceptor, monitor, watch};
+use crate::server::{Server, acceptor, monitor, watch};
 use crate::wire::protocol::Greeting;
 
 /// Accept loops return from a blocking call when the socket is shut down; their stacks are small.
@@ -25,7 +26,6 @@ impl Server {
     pub fn new(
         storages: Vec<Arc<Hosted>>,
         greeting: Greeting,
-        authentication: Option<Authentication>,
         limits: Limits,
         descriptors: usize,
         clock: TimeSource,
@@ -35,7 +35,6 @@ impl Server {
         storages.iter().for_each(set_publisher);
         let server = Arc::new(Server {
             storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
-            authentication,
             greeting,
             admission: Admission::new(&limits, &descriptors, clock.clone()),
             backups: Mutex::default(),
@@ -57,8 +56,10 @@ impl Server {
     }
 
     /// Accepts clients on a socket, from a thread of its own.
-    pub fn accept_on(self: &Arc<Self>, listener: Listener) -> io::Result<()> {
-        self.spawn_on(listener, "zeo-accept", acceptor::accept_loop)
+    pub fn accept_on(self: &Arc<Self>, listener: Listener, policy: Arc<Policy>) -> io::Result<()> {
+        self.spawn_on(listener, "zeo-accept", move |server, listener| {
+            acceptor::accept_loop(server, listener, &policy);
+        })
     }
 
     /// Serves the counters on a socket, from a thread of its own (`monitor-address`).
@@ -70,7 +71,7 @@ impl Server {
         self: &Arc<Self>,
         listener: Listener,
         name: &str,
-        serve: fn(&Arc<Server>, &Listener),
+        serve: impl FnOnce(&Arc<Server>, &Listener) + Send + 'static,
     ) -> io::Result<()> {
         let listener = Arc::new(listener);
         self.listeners.lock().push(Arc::clone(&listener));

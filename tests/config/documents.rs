@@ -23,7 +23,7 @@ fn section_types() -> impl Iterator<Item = &'static SectionType> {
     schema::FILE.inner_types().into_iter().filter(|section| {
         let is_tested_only =
             ["hexstorage", "serverhexstorage", "loaddelayed_storage"].contains(&section.name);
-        matches!(section.content, Content::Checked(_))
+        matches!(section.content, Content::Checked(_) | Content::Own(_))
             && !is_tested_only
             && !WITHOUT_TABLE.contains(&section.name)
     })

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use runzeo::internal::backup::repository::Retention;
 use runzeo::internal::base::address::Address;
+use runzeo::internal::base::network::Networks;
 use runzeo::internal::config::{
-    Config, FileStorageConfig, Invocation, Location, NamedStorage, SendConfig, StorageConfig, ZeoConfig,
-    from_command_line,
+    Config, FileStorageConfig, Invocation, ListenerConfig, Location, NamedStorage, SendConfig, SocketGroup,
+    StorageConfig, ZeoConfig, from_command_line,
 };
 use runzeo::internal::logging::{
     Destination, Encoding, FileSetup, HandlerSetup, Layout, LogSetup, Rotation, Style, SyslogAddress,
@@ -35,6 +36,12 @@ fn read(text: &str, more: &[&str], environment: &[(&str, &str)]) -> Config {
         Invocation::Serve(config) => *config,
         other => panic!("{other:?}"),
     };
+    let listeners = config.zeo.listeners.iter_mut().map(|listener| &mut listener.location);
+    for location in listeners {
+        if let Location::File { path, .. } = location {
+            *path = "zeo.conf".into();
+        }
+    }
     for storage in &mut config.storages {
         let StorageConfig::File(file) = &mut storage.storage else { continue };
         let schedule = file.pack_schedule.iter_mut().map(|(_, location)| location);
@@ -49,6 +56,24 @@ fn read(text: &str, more: &[&str], environment: &[(&str, &str)]) -> Config {
 
 fn tcp(host: Option<&str>, port: u16) -> Address {
     Address::Tcp { host: host.map(String::from), port: Some(port) }
+}
+
+/// An address with nothing of its own, from this line.
+fn listener(address: Address, line: u32) -> ListenerConfig {
+    ListenerConfig {
+        section: None,
+        address,
+        socket_mode: None,
+        socket_group: None,
+        ssl: None,
+        passwords: false,
+        read_only: false,
+        storages: None,
+        allow: None,
+        proxies: Networks::default(),
+        connections: None,
+        location: Location::File { path: "zeo.conf".into(), line },
+    }
 }
 
 fn layout(format: &str) -> Layout {
@@ -88,8 +113,7 @@ fn defaults() {
     let text = "<zeo>\naddress 8100\n</zeo>\n<filestorage>\npath Data.fs\n</filestorage>\n";
     let config = read(text, &[], NO_ENVIRONMENT);
     let expected = ZeoConfig {
-        address: tcp(None, 8100),
-        socket_mode: None,
+        listeners: vec![listener(tcp(None, 8100), 2)],
         monitor_address: None,
         admin_socket: None,
         pid_filename: None,
@@ -193,8 +217,7 @@ fn every_key() {
         </eventlog>";
     let config = read(text, &["--test"], NO_ENVIRONMENT);
     let expected = ZeoConfig {
-        address: tcp(Some("::1"), 8100),
-        socket_mode: None,
+        listeners: vec![listener(tcp(Some("::1"), 8100), 3)],
         monitor_address: Some(tcp(Some("localhost"), 8101)),
         admin_socket: Some("admin".into()),
         pid_filename: Some("zeo.pid".into()),
@@ -265,6 +288,128 @@ fn every_key() {
         syslog(0, "user", localhost(1514)),
     ];
     assert_eq!(config.log, LogSetup { level: 10, handlers, configured: true });
+}
+
+const LISTENERS: &str = "
+        <zeo>
+          address 8100
+          address [::1]:8101
+          address ./zeo.sock
+          socket-mode 660
+          socket-group 77
+          allow 10.0.0.0/8 ::1
+          proxy-protocol 10.0.0.9
+          authentication-protocol digest
+          authentication-database passwords
+          max-connections 100
+        </zeo>
+        <listen Plain>
+          address 8102
+          authentication none
+          read-only on
+          storages B a
+          allow 192.168.0.0/16
+          proxy-protocol ::2
+          max-connections 5
+        </listen>
+        <listen as-zeo>
+          address 8103
+          authentication passwords
+          read-only off
+          max-connections none
+        </listen>
+        <listen local>
+          address ./local.sock
+          authentication none
+          socket-mode 600
+          socket-group 78
+        </listen>
+        <mappingstorage a>
+        </mappingstorage>
+        <mappingstorage b>
+        </mappingstorage>";
+
+/// What a `<listen>` section does not say, `<zeo>` says.
+#[test]
+fn listeners() {
+    let networks = |text: &str| text.parse::<Networks>().unwrap();
+    let group = |id: u32| Some(SocketGroup { name: id.to_string(), id });
+    let of_zeo = |address, line| ListenerConfig {
+        passwords: true,
+        allow: Some(networks("10.0.0.0/8 ::1")),
+        proxies: networks("10.0.0.9"),
+        ..listener(address, line)
+    };
+    let unix = |path: &str, line| ListenerConfig {
+        passwords: true,
+        socket_mode: Some(0o660),
+        socket_group: group(77),
+        ..listener(Address::Unix(path.into()), line)
+    };
+    let expected = [
+        of_zeo(tcp(None, 8100), 3),
+        of_zeo(tcp(Some("::1"), 8101), 4),
+        unix("./zeo.sock", 5),
+        ListenerConfig {
+            section: Some("<listen plain>".into()),
+            passwords: false,
+            read_only: true,
+            storages: Some(vec!["b".into(), "a".into()]),
+            allow: Some(networks("192.168.0.0/16")),
+            proxies: networks("::2"),
+            connections: Some(5),
+            ..of_zeo(tcp(None, 8102), 15)
+        },
+        ListenerConfig { section: Some("<listen as-zeo>".into()), ..of_zeo(tcp(None, 8103), 24) },
+        ListenerConfig {
+            section: Some("<listen local>".into()),
+            passwords: false,
+            socket_mode: Some(0o600),
+            socket_group: group(78),
+            ..unix("./local.sock", 30)
+        },
+    ];
+    let config = read(LISTENERS, &[], NO_ENVIRONMENT);
+    assert_eq!(config.zeo.listeners, expected);
+    assert_eq!(config.zeo.limits.connections, Some(100));
+    assert_eq!(config.warnings, [""; 0]);
+    let names: Vec<_> = config.zeo.listeners.iter().map(|listener| listener.name()).collect();
+    assert_eq!(names, [None, None, None, Some("plain"), Some("as-zeo"), Some("local")]);
+    let replaced = read(&LISTENERS.replace("socket", "#"), &["-a", "9000"], NO_ENVIRONMENT);
+    let location = Location::CommandLine;
+    assert_eq!(
+        replaced.zeo.listeners,
+        [ListenerConfig { location, ..of_zeo(tcp(None, 9000), 0) }],
+        "-a replaces all addresses"
+    );
+    let [warning] = &replaced.warnings[..] else { panic!("{:?}", replaced.warnings) };
+    assert!(
+        warning.starts_with("-a replaces all addresses: those of the <listen> sections (3, "),
+        "{warning}"
+    );
+}
+
+/// The `<ssl>` of `<zeo>`, one of its own, or none.
+#[test]
+fn certificates_of_listeners() {
+    let own = |name: &str| format!("<ssl>\ncertificate {name}.pem\nauthenticate SIGNED\n</ssl>\n");
+    let listen =
+        |name: &str, port: u16, more: &str| format!("<listen {name}>\naddress {port}\n{more}\n</listen>\n");
+    let text = format!(
+        "<zeo>\naddress 1\n{}</zeo>\n{}{}{}{}<mappingstorage>\n</mappingstorage>\n",
+        own("zeo"),
+        listen("a", 2, ""),
+        listen("b", 3, "ssl yes"),
+        listen("c", 4, "ssl no"),
+        listen("d", 5, &own("d")),
+    );
+    let config = read(&text, &[], NO_ENVIRONMENT);
+    let certificate = |listener: &ListenerConfig| {
+        listener.ssl.as_ref().map(|ssl| ssl.files.certificate.display().to_string())
+    };
+    let certificates: Vec<_> = config.zeo.listeners.iter().map(certificate).collect();
+    let [zeo, d] = ["zeo.pem", "d.pem"].map(|name| Some(name.to_string()));
+    assert_eq!(certificates, [zeo.clone(), zeo.clone(), zeo, None, d]);
 }
 
 #[test]

@@ -59,20 +59,14 @@ impl World {
             TimeSource::default(),
         )
         .unwrap();
-        let server = Server::new(
-            vec![hosted],
-            Greeting::new(false),
-            None,
-            Limits::default(),
-            1000,
-            TimeSource::default(),
-        )
-        .unwrap();
+        let server =
+            Server::new(vec![hosted], Greeting::new(false), Limits::default(), 1000, TimeSource::default())
+                .unwrap();
         let listen_on = Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) };
         let mut address = None;
-        for listener in listen(&listen_on, None).unwrap() {
+        for listener in listen(&listen_on, Default::default()).unwrap() {
             address = listener.socket.local_addr().unwrap().as_socket();
-            server.accept_on(listener).unwrap();
+            server.accept_on(listener, Default::default()).unwrap();
         }
         let address = address.unwrap();
         let (mut client, _) = RawClient::register(address, Speaks::Z5).unwrap();

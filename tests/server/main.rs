@@ -14,6 +14,7 @@ mod fairness;
 mod hostile;
 mod large_records;
 mod limits;
+mod listeners;
 mod log_lines;
 mod log_under_locks;
 mod order;

@@ -54,11 +54,11 @@ impl World {
         let file = Arc::new(FileStorage::open(options).unwrap());
         let hosted = vec![host("1", file.clone()), host("2", Arc::new(MappingStorage::new("memory".into())))];
         let limits = Limits::default();
-        let server = Server::new(hosted, Greeting::new(false), None, limits, 1000, clock.clone()).unwrap();
+        let server = Server::new(hosted, Greeting::new(false), limits, 1000, clock.clone()).unwrap();
         let any = Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) };
-        let listener = listen(&any, None).unwrap().pop().unwrap();
+        let listener = listen(&any, Default::default()).unwrap().pop().unwrap();
         let address = listener.socket.local_addr().unwrap().as_socket().unwrap();
-        server.accept_on(listener).unwrap();
+        server.accept_on(listener, Default::default()).unwrap();
         let (mut client, _) = RawClient::register(address, Speaks::Z5).unwrap();
         let mut serial = 0;
         for _ in 0..5 {

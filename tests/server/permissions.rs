@@ -18,14 +18,15 @@ use runzeo::auth::{Protocols, Settings};
 use runzeo::internal::base::clock::TimeSource;
 use runzeo::internal::net::stream::Stream;
 use runzeo::internal::pickle::Dialect;
+use runzeo::internal::server::Server;
 use runzeo::internal::server::connection::Connection;
 use runzeo::internal::server::hosted::{Hosted, HostedOptions};
 use runzeo::internal::server::limits::Limits;
 use runzeo::internal::server::outbox::Outbox;
+use runzeo::internal::server::policy::{Authentication, Policy, PolicyOptions};
 use runzeo::internal::server::record_memory::RecordMemory;
 use runzeo::internal::server::session::serve;
 use runzeo::internal::server::workers::Pools;
-use runzeo::internal::server::{Authentication, Server};
 use runzeo::internal::wire::answers::FromServer;
 use runzeo::internal::wire::calls::Call as Sent;
 use runzeo::internal::wire::frame::put_frame;
@@ -252,6 +253,7 @@ enum ReadOnly {
 /// A server in this process with one file storage, which is not empty.
 struct World {
     server: Arc<Server>,
+    policy: Arc<Policy>,
     storage: Arc<dyn Storage>,
     read_only: ReadOnly,
     directory: TempDir,
@@ -304,18 +306,13 @@ impl World {
             fs::write(&database, format!("realm r\nfoo: {}\n", "0".repeat(40))).expect("passwords");
             let kind = *Protocols::builtin().get("digest").expect("digest");
             let protocol = (kind.open)(&Settings { database, realm: Some("r".into()) }).expect("digest");
-            Authentication { name: "digest".into(), protocol }
+            Arc::new(Authentication { name: "digest".into(), protocol })
         });
-        let server = Server::new(
-            vec![hosted],
-            Greeting::new(false),
-            authentication,
-            Limits::default(),
-            10_000,
-            TimeSource::default(),
-        )
-        .expect("a server");
-        World { server, storage, read_only, directory }
+        let policy = Policy::new(PolicyOptions { authentication, ..PolicyOptions::default() });
+        let server =
+            Server::new(vec![hosted], Greeting::new(false), Limits::default(), 10_000, TimeSource::default())
+                .expect("a server");
+        World { server, policy, storage, read_only, directory }
     }
 
     /// One committed object.
@@ -365,12 +362,12 @@ impl Peer {
     fn connect(world: &World, answer: &[u8], wire: Wire) -> Peer {
         let (ours, theirs) = UnixStream::pair().expect("sockets");
         ours.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
-        let server = Arc::clone(&world.server);
+        let (server, policy) = (Arc::clone(&world.server), Arc::clone(&world.policy));
         let session = std::thread::spawn(move || {
             let stream = Stream::new(theirs.into(), false, None, None).expect("a stream");
             let outbox = Arc::new(Outbox::new(stream, Limits::default().unsent));
-            let connection = Arc::new(Connection::new(server_id(), outbox, "peer".into(), SystemTime::now()));
-            let pass = server.admission().admit(&connection, None).expect("room");
+            let connection = Arc::new(Connection::new(server_id(), outbox, "peer".into()));
+            let pass = server.admission().admit(&connection, None, &policy).expect("room");
             serve(&server, connection, pass);
         });
         let mut peer = Peer { wire, socket: ours, session: Some(session) };

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::backups::with_repository;
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::faults::{Faults, Kind};
-use crate::support::pickle::Value;
+use crate::support::pickle::{Value, text};
 use crate::support::process::free_address;
 use crate::support::pythons::python;
 use crate::support::storage as helpers;
@@ -365,6 +365,43 @@ fn sockets_are_chosen_by_name() {
         RawClient::register(address, Speaks::Z5).map(drop).unwrap_or_else(|error| panic!("{names}: {error}"));
         let is_said = manager.log().contains("of the service manager is not used");
         assert_eq!(is_said, !names.is_empty(), "{names}: {}", manager.log());
+        assert!(manager.stop().success());
+    }
+}
+
+/// Sockets with the name of a `<listen>` section are for that section; an address without a socket is bound. The server
+/// is ready once it listens at all of them.
+#[test]
+fn sockets_of_sections_are_chosen_by_their_names() {
+    for (names, office, zeo) in [("office:zeo", 0, Some(1)), ("main:OFFICE", 1, Some(0)), ("office", 0, None)]
+    {
+        let own = free_address();
+        let listen = |name: &str, address, more: &str| {
+            format!("<listen {name}>\naddress {address}\n{more}\n</listen>\n")
+        };
+        let sections = FILE.to_string()
+            + "\n"
+            + &listen("office", free_address(), "read-only yes")
+            + &listen("bound", own, "read-only yes");
+        let mut manager = Manager::new("", &sections);
+        let listeners =
+            [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
+        let addresses = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let [first, second] = listeners.map(OwnedFd::from);
+        with_sockets(&mut manager, names, first, zeo.map(|_| second));
+        manager.until_ready();
+        let registers = |address| {
+            let mut client = RawClient::connect(address, Speaks::Z5).unwrap();
+            let args = vec![text("1"), Value::Bool(false)];
+            client.call("register", args).unwrap().map_err(|(class, _)| class)
+        };
+        for address in [addresses[office], own] {
+            assert!(registers(address).unwrap_err().contains("ReadOnlyError"), "{names}: {}", manager.log());
+        }
+        let writing = zeo.map_or(manager.address, |zeo| addresses[zeo]);
+        registers(writing).unwrap_or_else(|class| panic!("{names}: {class}: {}", manager.log()));
+        let is_said = manager.log().contains("of the service manager is not used");
+        assert!(!is_said, "{names}: {}", manager.log());
         assert!(manager.stop().success());
     }
 }

@@ -49,13 +49,14 @@ impl World {
         let pools = Pools::start(RecordMemory::default(), &clock).unwrap();
         let storage = Arc::new(MappingStorage::new("memory".into()));
         let hosted = Hosted::new("1".into(), storage, options, pools, clock.clone()).unwrap();
-        let server =
-            Server::new(vec![hosted], Greeting::new(false), None, limits, 1000, clock.clone()).unwrap();
+        let server = Server::new(vec![hosted], Greeting::new(false), limits, 1000, clock.clone()).unwrap();
         let mut address = None;
-        for listener in listen(&Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) }, None).unwrap()
+        for listener in
+            listen(&Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) }, Default::default())
+                .unwrap()
         {
             address = listener.socket.local_addr().unwrap().as_socket();
-            server.accept_on(listener).unwrap();
+            server.accept_on(listener, Default::default()).unwrap();
         }
         World { server, clock, address: address.unwrap() }
     }

@@ -1,7 +1,7 @@
 //! TLS: which clients are accepted and which are refused, with which log line; that everything works as without TLS,
 //! including slow readers and message codes; and peers that begin a handshake and do not continue.
 
-mod identities;
+pub mod identities;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -151,7 +151,8 @@ impl RawClient {
         name: &str,
         tls: Option<Box<ClientConnection>>,
     ) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
+        // A Unix socket has no delay.
+        let _ = stream.set_nodelay(true);
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         stream.set_write_timeout(Some(Duration::from_secs(60)))?;
         let mut client = Self {

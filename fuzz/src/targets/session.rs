@@ -22,10 +22,11 @@ use runzeo::internal::server::connection::Connection;
 use runzeo::internal::server::hosted::{Hosted, HostedOptions};
 use runzeo::internal::server::limits::Limits;
 use runzeo::internal::server::outbox::Outbox;
+use runzeo::internal::server::policy::{Authentication, Policy, PolicyOptions};
 use runzeo::internal::server::record_memory::RecordMemory;
 use runzeo::internal::server::session::serve;
 use runzeo::internal::server::workers::Pools;
-use runzeo::internal::server::{Authentication, Server};
+use runzeo::internal::server::Server;
 use runzeo::internal::storage::mapping::MappingStorage;
 use runzeo::internal::wire::frame::put_frame;
 use runzeo::internal::wire::mac::RunningMac;
@@ -57,6 +58,7 @@ const IN_TRANSACTION: u8 = 4;
 /// A server with a file storage, and a read-only one in memory.
 struct World {
     server: Arc<Server>,
+    policy: Arc<Policy>,
     storages: Vec<Arc<dyn Storage>>,
     directory: PathBuf,
     connections: usize,
@@ -88,18 +90,18 @@ impl World {
             Hosted::new(name.into(), Arc::clone(storage), options, pools, TimeSource::default())
                 .expect("hosted")
         });
-        let authentication =
-            protected.then(|| Authentication { name: "digest".into(), protocol: digest(&directory) });
+        let authentication = protected
+            .then(|| Arc::new(Authentication { name: "digest".into(), protocol: digest(&directory) }));
+        let policy = Policy::new(PolicyOptions { authentication, ..PolicyOptions::default() });
         let server = Server::new(
             hosted.collect(),
             Greeting::new(false),
-            authentication,
             Limits::default(),
             10_000,
             TimeSource::default(),
         )
         .expect("a server");
-        World { server, storages, directory, connections: 0 }
+        World { server, policy, storages, directory, connections: 0 }
     }
 
     fn stop(&self) {
@@ -218,12 +220,12 @@ pub fn run(data: &[u8]) {
     let world = world.get_or_insert_with(|| World::start(protected));
     world.connections += 1;
     notice_panics();
-    connection(&world.server, who, stage % 5, script);
+    connection(world, who, stage % 5, script);
     assert!(!PANICKED.swap(false, Ordering::SeqCst), "a panic in the server");
 }
 
 /// Runs one connection; returns the bytes that the peer received.
-fn connection(server: &Arc<Server>, who: u8, stage: u8, script: &[u8]) -> Vec<u8> {
+fn connection(world: &World, who: u8, stage: u8, script: &[u8]) -> Vec<u8> {
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     // A timeout, so that no failure blocks for ever.
     ours.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
@@ -232,9 +234,9 @@ fn connection(server: &Arc<Server>, who: u8, stage: u8, script: &[u8]) -> Vec<u8
     let stream = Stream::new(theirs.into(), false, None, None).expect("a stream");
     let outbox = Arc::new(Outbox::new(stream, Limits::default().unsent));
     let connection =
-        Arc::new(Connection::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), outbox, "fuzz".into(), SystemTime::now()));
-    let pass = server.admission().admit(&connection, None).expect("room for one");
-    let served = Arc::clone(server);
+        Arc::new(Connection::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), outbox, "fuzz".into()));
+    let pass = world.server.admission().admit(&connection, None, &world.policy).expect("room for one");
+    let served = Arc::clone(&world.server);
     let session = move || serve(&served, connection, pass);
     // An authenticating client has to wait for answers. All others send everything before the session starts, which
     // saves a thread.
@@ -357,7 +359,7 @@ mod tests {
     fn beginnings() {
         let answers = |who: u8, script: &[u8]| {
             let world = World::start(who & WITH_PASSWORD != 0);
-            let received = connection(&world.server, who, IN_TRANSACTION, script);
+            let received = connection(&world, who, IN_TRANSACTION, script);
             world.stop();
             String::from_utf8_lossy(&received).into_owned()
         };

@@ -19,7 +19,7 @@ const KEEP_KEYS: [&str; 4] = ["keep-last", "keep-daily", "keep-weekly", "keep-mo
 
 pub static BACKUP: SectionType = SectionType {
     name: "backup",
-    content: Content::Checked(&[
+    content: Content::Own(&[
         required_key("repository", Datatype::Any),
         key("schedule", Datatype::Custom(|text| schedule(text).map(drop))).known(KnownTo::Own),
         key("continuous", Datatype::Custom(|text| interval(text).map(drop))).known(KnownTo::Own),

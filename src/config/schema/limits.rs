@@ -12,7 +12,7 @@ pub struct Limit {
     name: &'static str,
     /// The value in [`Limits::default`], as written in a file.
     default: &'static str,
-    bounds: Bounds,
+    pub bounds: Bounds,
     get: fn(&Limits) -> Option<u64>,
     /// Called with a number within the bounds, or `None` if they permit it.
     set: fn(&mut Limits, Option<u64>),

@@ -8,6 +8,7 @@ pub mod backup;
 pub mod client;
 pub mod eventlog;
 pub mod limits;
+pub mod listen;
 pub mod runner;
 mod ssl;
 pub mod storages;
@@ -31,6 +32,7 @@ pub static FILE: SectionType = SectionType {
             multiple: true,
         },
         Child::Slot { what: "<backup> section", types: &[&backup::BACKUP], required: false, multiple: true },
+        Child::Slot { what: "<listen> section", types: &[&listen::LISTEN], required: false, multiple: true },
         Child::Slot {
             what: "<eventlog> section",
             types: &[&eventlog::EVENTLOG],

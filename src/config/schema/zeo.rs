@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::listen::{self, ListenAccess};
 use super::{limits, ssl};
 use crate::base::address::Address;
 use crate::config::SslConfig;
 use crate::config::zconfig::datatypes::{self, Datatype};
-use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, key, required_key};
+use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, key, required_multikey};
+use crate::config::zconfig::tree::Value;
 use crate::config::zconfig::{ConfigError, Location, Section};
 use crate::conflict::User;
 use crate::server::limits::Limits;
@@ -19,7 +21,7 @@ pub static ZEO: SectionType = SectionType {
     name: "zeo",
     content: Content::Checked(&[
         Child::Slot { what: "<ssl> section", types: &[&ssl::SSL], required: false, multiple: false },
-        required_key("address", Datatype::SocketBindingAddress),
+        required_multikey("address", Datatype::SocketBindingAddress),
         key("read-only", Datatype::Boolean).default("false"),
         key("invalidation-queue-size", Datatype::Integer).default("100"),
         key("invalidation-age", Datatype::Float).known(KnownTo::Since("ZODB 3.9")),
@@ -40,7 +42,10 @@ pub static ZEO: SectionType = SectionType {
         key("conflict-resolver-user", Datatype::Custom(|text| user(text).map(drop))).known(KnownTo::Own),
         key("conflict-resolver-allow", Datatype::Custom(|text| names(text).map(drop))).known(KnownTo::Own),
         key("msgpack", Datatype::Boolean).default("false").known(KnownTo::Since("ZEO 5.1")),
-        key("socket-mode", Datatype::Custom(|text| mode(text).map(drop))).known(KnownTo::Own),
+        listen::SOCKET_MODE,
+        listen::SOCKET_GROUP,
+        listen::ALLOW,
+        listen::PROXY_PROTOCOL,
         limits::MESSAGE_SIZE.key(),
         limits::HANDSHAKE_TIMEOUT.key(),
         limits::DEAD_PEER_TIMEOUT.key(),
@@ -60,7 +65,7 @@ pub static ZEO: SectionType = SectionType {
 /// The values of the section, before the overrides of the command line.
 #[derive(Debug, Default)]
 pub struct ZeoSection {
-    pub address: Option<Address>,
+    pub addresses: Vec<(Address, Location)>,
     pub read_only: Option<bool>,
     pub invalidation_queue_size: Option<usize>,
     pub invalidation_age: Option<Duration>,
@@ -76,7 +81,7 @@ pub struct ZeoSection {
     pub authentication_database: Option<String>,
     pub authentication_realm: Option<String>,
     pub ssl: Option<SslConfig>,
-    pub socket_mode: Option<(u32, Location)>,
+    pub access: ListenAccess,
     pub limits: Limits,
 }
 
@@ -94,7 +99,7 @@ impl ZeoSection {
         let text = |key| section.value(key).map(|value| value.text.clone());
         let transaction_timeout = section.get("transaction-timeout", datatypes::integer)?;
         Ok(ZeoSection {
-            address: section.get("address", datatypes::socket_address)?,
+            addresses: addresses(section)?,
             read_only: section.get("read-only", datatypes::boolean)?,
             invalidation_queue_size: section
                 .get("invalidation-queue-size", datatypes::integer)?
@@ -125,10 +130,7 @@ impl ZeoSection {
             authentication_database: text("authentication-database"),
             authentication_realm: text("authentication-realm"),
             ssl: section.sections().next().map(ssl::ssl).transpose()?,
-            socket_mode: section
-                .value("socket-mode")
-                .zip(section.get("socket-mode", mode)?)
-                .map(|(value, mode)| (mode, value.location.clone())),
+            access: listen::access(section)?,
             limits: limits::limits(section)?,
         })
     }
@@ -168,12 +170,15 @@ fn names(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// The mode of a Unix socket.
-fn mode(text: &str) -> Result<u32, String> {
-    match u32::try_from(datatypes::octal(text)?) {
-        Ok(mode @ 0..=0o777) => Ok(mode),
-        _ => Err(format!("'{text}' is not a mode between 0 and 777, such as 660")),
-    }
+/// Each `address`, in the order of the file.
+fn addresses(section: &Section) -> Result<Vec<(Address, Location)>, ConfigError> {
+    let all = section.values().filter(|value| value.key.eq_ignore_ascii_case("address"));
+    let address = |value: &Value| {
+        let address = datatypes::socket_address(&value.text)
+            .map_err(|reason| ConfigError::at(&value.location, format!("{}: {reason}", value.key)))?;
+        Ok((address, value.location.clone()))
+    };
+    all.map(address).collect()
 }
 
 /// A time span within bounds that can be added to a clock: 0 to some thirty years.

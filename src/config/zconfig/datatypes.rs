@@ -363,6 +363,24 @@ pub fn user(text: &str) -> Result<(u32, u32), String> {
     }
 }
 
+/// A group of this machine, from its name or its number: the text, and the id.
+pub fn group(text: &str) -> Result<(String, u32), String> {
+    let by_name = || {
+        let groups = std::fs::read_to_string("/etc/group").ok()?;
+        let mut fields = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let group = fields.find(|fields| fields.first() == Some(&text))?;
+        group.get(2)?.parse().ok()
+    };
+    let found = if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { by_name() };
+    match found {
+        // For the system the largest number means "no id".
+        Some(id) if id != u32::MAX => Ok((text.into(), id)),
+        _ => Err(format!(
+            "there is no group '{text}' in /etc/group; give the number of a group that is defined elsewhere, such as 1001"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fmt::Debug;

@@ -29,6 +29,8 @@ pub struct SectionType {
 pub enum Content {
     /// These keys and sections.
     Checked(&'static [Child]),
+    /// The same, of a section that Python's servers do not have. It may have the name of a section of another type.
+    Own(&'static [Child]),
     /// Not checked here: the reader of the section refuses it.
     Opaque,
 }
@@ -109,8 +111,16 @@ impl SectionType {
     /// The keys and sections that may be in it; none if they are not checked here.
     pub fn children(&self) -> &'static [Child] {
         match self.content {
-            Content::Checked(children) => children,
+            Content::Checked(children) | Content::Own(children) => children,
             Content::Opaque => &[],
+        }
+    }
+
+    /// The names that one of its names must differ from: those of the sections of its type, or those of all others.
+    fn name_space(&self) -> &'static str {
+        match self.content {
+            Content::Own(_) => self.name,
+            Content::Checked(_) | Content::Opaque => "",
         }
     }
 
@@ -225,10 +235,10 @@ fn check_section(
     section_type: &'static SectionType,
     schema: &Schema<'_>,
 ) -> Result<(), ConfigError> {
-    let Content::Checked(children) = section_type.content else { return Ok(()) };
+    let (Content::Checked(children) | Content::Own(children)) = section_type.content else { return Ok(()) };
     // The first place of each child of the type.
     let mut seen: Vec<Option<&Location>> = vec![None; children.len()];
-    let mut names: HashMap<&str, &Location> = HashMap::new();
+    let mut names: HashMap<(&str, &str), &Location> = HashMap::new();
     for item in &section.items {
         let (index, location) = match item {
             Item::Value(value) => (check_value(value, section_type)?, &value.location),
@@ -236,7 +246,7 @@ fn check_section(
                 let (index, inner_type) = find_slot(inner, section_type, schema)?;
                 check_section(inner, inner_type, schema)?;
                 if let Some(name) = &inner.name
-                    && let Some(first) = names.insert(name, &inner.start)
+                    && let Some(first) = names.insert((inner_type.name_space(), name), &inner.start)
                 {
                     return Err(ConfigError::at(
                         &inner.start,

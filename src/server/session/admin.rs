@@ -58,7 +58,7 @@ impl Session {
     pub(super) fn extension_methods(&self, registered: &Registered) -> Value {
         let mut names =
             registered.hosted.storage.extension_methods().map(|methods| methods.names()).unwrap_or_default();
-        let protocol = self.protocol().filter(|_| self.connection.wire().knows_authentication());
+        let protocol = self.policy.protocol().filter(|_| self.connection.wire().knows_authentication());
         let own = protocol.map(|protocol| protocol.extension_methods()).unwrap_or_default();
         names.extend(own.iter().map(|name| (*name).to_string()));
         Value::Dict(names.into_iter().map(|name| (Value::text(name), Value::None)).collect())

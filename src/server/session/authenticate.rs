@@ -1,6 +1,6 @@
 //! Authentication: the methods of the protocol. Their state, and the check of later messages, is in `identity`.
 
-use crate::auth::{Protocol, Verdict};
+use crate::auth::Verdict;
 use crate::base::level::{ERROR, INFO, WARNING};
 use crate::base::untrusted::Untrusted;
 use crate::server::client_log;
@@ -23,14 +23,12 @@ pub(super) struct Authenticated {
 }
 
 impl Session {
-    /// The protocol that clients have to pass.
-    pub(super) fn protocol(&self) -> Option<&dyn Protocol> {
-        self.server.authentication().map(|authentication| authentication.protocol.as_ref())
-    }
-
-    /// A call of a method of the protocol. `None`: it has no such method, or the server has no authentication.
+    /// A call of a method of the protocol. `None`: it has no such method, or no password is
+    /// needed.
     pub(super) fn authenticate(&mut self, method: &str, args: &[Value]) -> Option<Authenticated> {
-        if !self.protocol()?.methods().contains(&method) || !self.connection.wire().knows_authentication() {
+        if !self.policy.protocol()?.methods().contains(&method)
+            || !self.connection.wire().knows_authentication()
+        {
             return None;
         }
         let connection = &self.connection;

@@ -142,7 +142,7 @@ impl Session {
 
     /// The name of the authentication protocol; `None`: clients need no credentials.
     fn auth_protocol(&self) -> Answer {
-        let name = self.server.authentication().map(|demanded| Value::text(demanded.name.as_str()));
+        let name = self.policy.authentication().map(|demanded| Value::text(demanded.name.as_str()));
         Answer::Value(name.unwrap_or(Value::None))
     }
 

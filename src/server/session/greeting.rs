@@ -1,16 +1,19 @@
-//! The handshake: TLS where it is configured; then the server offers its newest protocol, and the client answers with
-//! the one that it will speak.
+//! The handshake: the header of a proxy and TLS, where they are configured; then the server offers its newest protocol,
+//! and the client answers with the one that it will speak.
 
 use std::io;
 
+use crate::base::address::Host;
 use crate::base::level::{ERROR, INFO, WARNING};
+use crate::net::proxy::{HeaderError, Origin};
 use crate::net::tls::layer::HandshakeError;
 use crate::server::Server;
 use crate::server::admission::TOO_SLOW;
 use crate::server::client_log;
 use crate::server::client_log::LOG;
 use crate::server::connection::Connection;
-use crate::server::connection_counts::RefusedFor;
+use crate::server::policy::Policy;
+use crate::server::session::Session;
 use crate::wire::frame::{FrameReader, put_frame};
 use crate::wire::protocol::{Generation, GreetingAnswer, negotiate};
 
@@ -21,6 +24,47 @@ const PROTOCOL_LOG: &str = "ZEO.asyncio.server";
 pub(super) struct Greeted {
     pub generation: Generation,
     pub msgpack: bool,
+}
+
+impl Session {
+    /// Who it is, if the connection comes from a proxy: the header names the client, whose address counts from here on.
+    /// False: the connection has ended.
+    pub(super) fn arrive(&mut self) -> bool {
+        let connection = &self.connection;
+        let Some(proxy) = connection.peer.ip().filter(|ip| self.policy.is_proxy(*ip)) else { return true };
+        let outbox = &connection.outbox;
+        let client = match outbox.sink().proxy_header() {
+            Ok(Origin::Client(client)) => {
+                log::debug!(target: LOG, "({}) is a proxy of {client}", connection.peer.label());
+                connection.peer.set_client(client);
+                client.ip()
+            }
+            Ok(Origin::Unsaid) => proxy,
+            // Closed from our side.
+            Err(_) if outbox.is_closed() => {
+                if outbox.close_reason() == Some(TOO_SLOW) {
+                    self.server.admission().log_too_slow(connection, "no PROXY header has come", "");
+                }
+                return false;
+            }
+            // A probe of the port.
+            Err(HeaderError::Silent) => {
+                log::debug!(target: LOG, "({}) {}", connection.peer.label(), HeaderError::Silent);
+                return false;
+            }
+            Err(error) => {
+                let message = format_args!("bad PROXY header: {error}; the connection is closed");
+                connection.peer.log(&client_log::UNREGISTERED, WARNING, message);
+                return false;
+            }
+        };
+        if !self.policy.allows(client) {
+            let message = format_args!("refused: 'allow' does not have this address");
+            connection.peer.log(&client_log::NOT_ALLOWED, WARNING, message);
+            return false;
+        }
+        self.admission.comes_from(Host::from(client), &self.connection)
+    }
 }
 
 /// TLS, if it is configured, and a log line about the certificate. False: the connection has ended.
@@ -62,6 +106,7 @@ pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
 /// Offers the newest protocol, and reads the answer. `None`: the connection has ended.
 pub(super) fn greet(
     server: &Server,
+    policy: &Policy,
     connection: &Connection,
     frames: &mut FrameReader,
 ) -> io::Result<Option<Greeted>> {
@@ -98,7 +143,8 @@ pub(super) fn greet(
             Ok(GreetingAnswer::RuOk) => {
                 // No log line: load balancers ask every few seconds.
                 let mut frame = Vec::new();
-                put_frame(server.ruok().as_bytes(), &mut frame);
+                let status = server.ruok_of(|storage| policy.serves(storage));
+                put_frame(status.as_bytes(), &mut frame);
                 outbox.send_own(outbox.place(), &frame);
                 outbox.wait_until_sent();
                 Ok(None)

@@ -33,6 +33,7 @@ use crate::base::sync::Arc;
 use crate::server::Server;
 use crate::server::admission::AdmissionGuard;
 use crate::server::connection::Connection;
+use crate::server::policy::Policy;
 use crate::server::registered::Registered;
 
 pub use run::serve;
@@ -42,6 +43,7 @@ pub struct Session {
     server: Arc<Server>,
     connection: Arc<Connection>,
     admission: AdmissionGuard,
+    policy: Arc<Policy>,
     registered: Option<Arc<Registered>>,
     identity: identity::Identity,
     reads: load::Batch,

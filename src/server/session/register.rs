@@ -24,15 +24,21 @@ impl Session {
             connection.peer.log(&client_log::WRONG_STATE, INFO, format_args!("duplicate register() call"));
             return Err(PyException::builtin("ValueError", "duplicate register() call"));
         }
-        let Some(hosted) = self.server.hosted(storage) else {
+        let hosted = self.server.hosted(storage);
+        let Some(hosted) = hosted.filter(|_| self.policy.serves(storage)) else {
+            // For the log alone: the client cannot tell this from a storage that does not exist.
+            let why = match self.server.hosted(storage) {
+                Some(_) => " (not one of the 'storages' of this listener)",
+                None => "",
+            };
             let storage = Untrusted(storage);
-            self.log(&client_log::UNREGISTERED, INFO, format_args!("unknown storage_id: {storage}"));
+            self.log(&client_log::UNREGISTERED, INFO, format_args!("unknown storage_id: {storage}{why}"));
             return Err(PyException::builtin("ValueError", format!("unknown storage: {storage}")));
         };
         // Only now: if the storage loses its disk later, vote says so.
-        if !read_only && hosted.is_read_only() {
-            // Clients with read-only-fallback begin with this, too.
-            connection.wanted_to_write.store(true, Ordering::Relaxed);
+        if !read_only && (hosted.is_read_only() || self.policy.is_read_only()) {
+            // Clients with read-only-fallback begin with this, too. What is read-only only here stays so.
+            connection.wanted_to_write.store(!self.policy.is_read_only(), Ordering::Relaxed);
             let message =
                 format_args!("refused: it wants to write, and storage '{}' is read-only", hosted.name);
             self.log(&client_log::UNREGISTERED, INFO, message);

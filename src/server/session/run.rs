@@ -35,12 +35,14 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, admission: Admis
         connection.outbox.sink().shutdown();
         return;
     }
+    let policy = Arc::clone(admission.policy());
     let mut session = Session {
         server: Arc::clone(server),
         connection,
         admission,
         registered: None,
-        identity: Identity::new(server.authentication().map(|demanded| demanded.protocol.as_ref())),
+        identity: Identity::new(policy.protocol()),
+        policy,
         reads: load::Batch::default(),
         iterators: iterate::Iterators::default(),
         upload: transfers::Receiving::default(),
@@ -59,7 +61,7 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, admission: Admis
 
 impl Session {
     fn run(&mut self) -> End {
-        if !secure(&self.server, &self.connection) {
+        if !self.arrive() || !secure(&self.server, &self.connection) {
             return End::Gone;
         }
         let end = self.converse();
@@ -72,7 +74,7 @@ impl Session {
     fn converse(&mut self) -> End {
         let mut frames = FrameReader::with_limit(UNREGISTERED_MESSAGE_LEN_MAX);
         let outbox = Arc::clone(&self.connection.outbox);
-        let greeted = match greet(&self.server, &self.connection, &mut frames) {
+        let greeted = match greet(&self.server, &self.policy, &self.connection, &mut frames) {
             Ok(Some(greeted)) => greeted,
             Ok(None) | Err(_) => return End::Gone,
         };

@@ -70,18 +70,18 @@ impl World {
         let server = Server::new(
             vec![hosted.expect("hosted")],
             Greeting::new(false),
-            None,
             Limits::default(),
             1000,
             clock.clone(),
         )
         .expect("a server");
         let listeners =
-            listen(&Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) }, None).expect("a socket");
+            listen(&Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) }, Default::default())
+                .expect("a socket");
         let mut address = None;
         for listener in listeners {
             address = listener.socket.local_addr().expect("an address").as_socket();
-            server.accept_on(listener).expect("accept");
+            server.accept_on(listener, Default::default()).expect("accept");
         }
         let address = address.expect("an address");
         let mut watcher = Client::register(address, Speaks::Z5);

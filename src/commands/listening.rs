@@ -1,0 +1,247 @@
+//! The addresses at which a server's clients connect: binding them, all or none, and what holds at each.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process;
+
+use super::failure::Failure;
+use crate::base::sync::Arc;
+use crate::config::{ListenerConfig, SslConfig, ZEO_SOCKETS};
+use crate::net::listen::{self, Bound, Endpoint, ListenError, Listener, SocketAccess};
+use crate::net::tls::Tls;
+use crate::process::activation::Passed;
+use crate::server::policy::{Authentication, Policy, PolicyOptions};
+
+/// Python's logger for messages about the process.
+const RUNZEO: &str = "ZEO.runzeo";
+
+/// The certificates of all listeners. Those with the same section share them.
+pub(super) struct Certificates(Vec<(SslConfig, Arc<Tls>)>);
+
+impl Certificates {
+    /// Reads the certificates and keys of all `<ssl>` sections.
+    pub(super) fn load(listeners: &[ListenerConfig]) -> Result<Certificates, Failure> {
+        let mut loaded = Certificates(Vec::new());
+        for ssl in listeners.iter().filter_map(|listener| listener.ssl.as_ref()) {
+            if loaded.of(ssl).is_none() {
+                let failed = |error| Failure::outside(format!("{}: {error}", ssl.location));
+                let tls = Tls::load(ssl.files.clone()).map_err(failed)?;
+                loaded.0.push((ssl.clone(), Arc::new(tls)));
+            }
+        }
+        Ok(loaded)
+    }
+
+    fn of(&self, ssl: &SslConfig) -> Option<Arc<Tls>> {
+        self.0.iter().find(|(known, _)| known == ssl).map(|(_, tls)| Arc::clone(tls))
+    }
+
+    /// Reads certificates and keys again after their renewal, for later connections.
+    pub(super) fn reload(&self) {
+        for (ssl, tls) in &self.0 {
+            if let Err(error) = tls.reload() {
+                // With one section there is no doubt which it is.
+                let which = if self.0.len() > 1 { format!("{}: ", ssl.location) } else { String::new() };
+                log::error!(
+                    target: RUNZEO,
+                    "{which}the renewed certificates cannot be used, those that were read before stay in use: {error}"
+                );
+            }
+        }
+    }
+}
+
+/// The addresses of a server, bound but not listening.
+pub(super) struct BoundListeners<'a>(Vec<(&'a ListenerConfig, Bound)>);
+
+/// The addresses of a server. Their files are unlinked when this is dropped.
+pub(super) struct OpenListeners<'a> {
+    pub listeners: Vec<(&'a ListenerConfig, Vec<Listener>)>,
+    pub sockets: UnixSockets,
+}
+
+/// Binds all addresses. Sockets that the service manager has passed take the place of some.
+pub(super) fn bind(listeners: &[ListenerConfig], passed: Vec<Passed>) -> Result<BoundListeners<'_>, Failure> {
+    let mut inherited = inherited(listeners, passed)?;
+    // Two servers may share a port without an error from the kernel (one on `::`, one on 127.0.0.1), so check first.
+    let own = listeners.iter().enumerate().filter(|(index, _)| !inherited.is_taken(*index));
+    for (_, listener) in own {
+        if listen::is_in_use(&listener.address) {
+            return Err(cannot_listen(listeners, listener, ListenError::InUse));
+        }
+    }
+    let mut bound = Vec::new();
+    for (index, listener) in listeners.iter().enumerate() {
+        let one = match inherited.take(index) {
+            Inherited::Nothing => {
+                let access = SocketAccess {
+                    mode: listener.socket_mode,
+                    group: listener.socket_group.as_ref().map(|group| group.id),
+                };
+                listen::bind(&listener.address, access)
+                    .map_err(|error| cannot_listen(listeners, listener, error))?
+            }
+            Inherited::Sockets(sockets) => {
+                warn_of_access(listener);
+                Bound::Inherited(sockets)
+            }
+            Inherited::Replaced => Bound::Inherited(Vec::new()),
+        };
+        bound.push((listener, one));
+    }
+    Ok(BoundListeners(bound))
+}
+
+fn warn_of_access(listener: &ListenerConfig) {
+    let mode = listener.socket_mode.map(|_| "socket-mode");
+    let group = listener.socket_group.as_ref().map(|_| "socket-group");
+    for key in mode.into_iter().chain(group) {
+        log::warn!(target: RUNZEO, "{key} has no effect: the socket is the service manager's");
+    }
+}
+
+impl<'a> BoundListeners<'a> {
+    /// From now on the kernel accepts connections at all of them.
+    pub(super) fn listen(
+        self,
+        all: &[ListenerConfig],
+        certificates: &Certificates,
+    ) -> Result<OpenListeners<'a>, Failure> {
+        let mut open = OpenListeners { listeners: Vec::new(), sockets: UnixSockets::default() };
+        for (config, bound) in self.0 {
+            let mut listeners = bound.listen().map_err(|error| cannot_listen(all, config, error))?;
+            let tls = config.ssl.as_ref().and_then(|ssl| certificates.of(ssl));
+            listeners.iter_mut().for_each(|listener| listener.tls = tls.clone());
+            open.sockets.add(&listeners);
+            open.listeners.push((config, listeners));
+        }
+        Ok(open)
+    }
+}
+
+/// What holds at an address.
+pub(super) fn policy(config: &ListenerConfig, authentication: Option<&Arc<Authentication>>) -> Arc<Policy> {
+    Policy::new(PolicyOptions {
+        authentication: authentication.filter(|_| config.passwords).cloned(),
+        read_only: config.read_only,
+        storages: config.storages.as_ref().map(|names| names.iter().cloned().collect()),
+        allow: config.allow.clone(),
+        proxies: config.proxies.clone(),
+        connections: config.connections,
+    })
+}
+
+/// Logs the address. One address may have a socket for each IP version.
+pub(super) fn log_listening(config: &ListenerConfig, listeners: &[Listener]) {
+    let Some(first) = listeners.first() else { return };
+    let section = config.section.as_ref().map(|section| format!(" ({section})")).unwrap_or_default();
+    log::info!(target: "ZEO.zrpc", "({}) listening on {}{section}", process::id(), first.endpoint);
+}
+
+/// Why an address cannot be listened on. With several of them the message names the place of this one.
+fn cannot_listen(all: &[ListenerConfig], listener: &ListenerConfig, error: ListenError) -> Failure {
+    let ListenerConfig { address, section, location, .. } = listener;
+    let place = match all {
+        [_] => String::new(),
+        _ => format!("{location}: {}: ", section.as_deref().unwrap_or("<zeo>")),
+    };
+    match error {
+        ListenError::InUse => {
+            Failure { code: 2, message: format!("{place}address {} already in use", address.python_repr()) }
+        }
+        ListenError::Io(error) => Failure::outside(format!("{place}can't listen on {address}: {error}")),
+    }
+}
+
+/// The sockets of the service manager that take the place of a listener's address.
+enum Inherited {
+    /// None: the address is bound.
+    Nothing,
+    Sockets(Vec<Listener>),
+    /// Those of an earlier address take the place of this one, too.
+    Replaced,
+}
+
+/// One entry for each listener.
+struct AllInherited(Vec<Inherited>);
+
+impl AllInherited {
+    fn is_taken(&self, index: usize) -> bool {
+        self.0.get(index).is_some_and(|one| !matches!(one, Inherited::Nothing))
+    }
+
+    fn take(&mut self, index: usize) -> Inherited {
+        self.0.get_mut(index).map_or(Inherited::Nothing, |one| std::mem::replace(one, Inherited::Nothing))
+    }
+
+    fn add(&mut self, index: usize, listener: Listener) {
+        match self.0.get_mut(index) {
+            Some(Inherited::Sockets(sockets)) => sockets.push(listener),
+            Some(other) => *other = Inherited::Sockets(vec![listener]),
+            None => {}
+        }
+    }
+}
+
+/// The sockets with the name of a `<listen>` section are for that section. Of the others, those that are called `zeo`
+/// take the place of all addresses of `<zeo>`, or else the first and all of its name. The rest is closed.
+fn inherited(listeners: &[ListenerConfig], passed: Vec<Passed>) -> Result<AllInherited, Failure> {
+    let mut all = AllInherited(listeners.iter().map(|_| Inherited::Nothing).collect());
+    let section = |passed: &Passed| {
+        let name = passed.name.to_lowercase();
+        listeners.iter().position(|listener| listener.name() == Some(&name))
+    };
+    let first = passed.iter().find(|passed| section(passed).is_none());
+    let has_zeo = passed.iter().any(|passed| passed.name == ZEO_SOCKETS);
+    let name = first.map(|first| if has_zeo { ZEO_SOCKETS.to_string() } else { first.name.clone() });
+    let mut is_replaced = false;
+    for passed in passed {
+        let shown = passed.name.escape_debug();
+        let index = match section(&passed) {
+            Some(index) => index,
+            None if Some(&passed.name) == name.as_ref() => {
+                is_replaced = true;
+                0
+            }
+            None => {
+                log::warn!(
+                    target: RUNZEO,
+                    "the socket '{shown}' of the service manager is not used, and closed: clients are served on '{}'",
+                    name.as_deref().unwrap_or_default().escape_debug()
+                );
+                continue;
+            }
+        };
+        let inherited = Listener::inherited(passed.fd).map_err(|error| {
+            Failure::outside(format!("the socket '{shown}' of the service manager {error}"))
+        })?;
+        all.add(index, inherited);
+    }
+    // Further addresses of `<zeo>`.
+    let further = all.0.iter_mut().zip(listeners).skip(1).filter(|(_, config)| config.section.is_none());
+    further.filter(|_| is_replaced).for_each(|(one, _)| *one = Inherited::Replaced);
+    Ok(all)
+}
+
+/// Paths of Unix sockets, unlinked when dropped.
+#[derive(Default)]
+pub(super) struct UnixSockets(Vec<PathBuf>);
+
+impl UnixSockets {
+    fn add(&mut self, listeners: &[Listener]) {
+        let path = |listener: &Listener| match &listener.endpoint {
+            Endpoint::Unix(path) if !listener.is_inherited() => Some(path.clone()),
+            Endpoint::Unix(_) | Endpoint::Tcp { .. } => None,
+        };
+        self.0.extend(listeners.iter().filter_map(path));
+    }
+}
+
+impl Drop for UnixSockets {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // Another process may have removed it.
+            let _ = fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The policy of a listener: which clients it admits, and what they get there. Each connection has that of the
+//! listener which accepted it, for as long as it lives.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::auth::Protocol;
+use crate::base::network::Networks;
+use crate::base::sync::{Arc, AtomicUsize, Ordering};
+
+/// The authentication that a listener demands.
+pub struct Authentication {
+    /// The protocol's name, which clients look up on their side.
+    pub name: String,
+    pub protocol: Arc<dyn Protocol>,
+}
+
+/// What is configured for a listener. The default admits all clients to all storages.
+#[derive(Clone, Default)]
+pub struct PolicyOptions {
+    /// `None`: clients need no password.
+    pub authentication: Option<Arc<Authentication>>,
+    /// No client can write.
+    pub read_only: bool,
+    /// The names of the storages that are served; `None`: all.
+    pub storages: Option<BTreeSet<String>>,
+    /// Where clients may connect from; `None`: from everywhere. Clients of a Unix socket have no address.
+    pub allow: Option<Networks>,
+    /// The proxies, which send the address of each of their clients.
+    pub proxies: Networks,
+    /// Registered clients; `None`: the server's limits alone.
+    pub connections: Option<usize>,
+}
+
+/// The policy of a listener, and the number of its clients.
+#[derive(Default)]
+pub struct Policy {
+    options: PolicyOptions,
+    /// Registered connections. Changed while the lock of [`Admission`](super::admission) is held.
+    registered: AtomicUsize,
+}
+
+impl Policy {
+    pub fn new(options: PolicyOptions) -> Arc<Policy> {
+        Arc::new(Policy { options, registered: AtomicUsize::new(0) })
+    }
+
+    /// The authentication that comes before `register`, if there is one.
+    pub fn authentication(&self) -> Option<&Authentication> {
+        self.options.authentication.as_deref()
+    }
+
+    /// The protocol that clients have to pass, if there is one.
+    pub fn protocol(&self) -> Option<&dyn Protocol> {
+        self.authentication().map(|demanded| demanded.protocol.as_ref())
+    }
+
+    pub fn is_read_only(&self) -> bool {
+        self.options.read_only
+    }
+
+    /// Whether the storage is served. One that is not looks like one that does not exist.
+    pub fn serves(&self, storage: &str) -> bool {
+        self.options.storages.as_ref().is_none_or(|served| served.contains(storage))
+    }
+
+    /// Whether clients may connect from this address.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.options.allow.as_ref().is_none_or(|networks| networks.contains(address))
+    }
+
+    /// Whether connections from this address begin with the header of a proxy.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        self.options.proxies.contains(address)
+    }
+
+    /// The limit on registered clients, if it is reached.
+    pub fn full(&self) -> Option<usize> {
+        self.options.connections.filter(|max| self.registered.load(Ordering::Relaxed) >= *max)
+    }
+
+    pub(super) fn count(&self) {
+        self.registered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn uncount(&self) {
+        self.registered.fetch_sub(1, Ordering::Relaxed);
+    }
+}
