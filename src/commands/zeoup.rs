@@ -50,6 +50,8 @@ enum Did {
     Wrote,
     /// Another program changed the counter at the same time: the server takes transactions.
     Conflicted,
+    /// The database has no objects yet, and nothing was to be written.
+    FoundNothing,
     /// The database has no objects yet.
     CommittedNothing,
 }
@@ -60,6 +62,7 @@ impl fmt::Display for Did {
             Did::Read => "the root was loaded",
             Did::Wrote => "a transaction was committed",
             Did::Conflicted => "a transaction met a conflict",
+            Did::FoundNothing => "the database has no root yet",
             Did::CommittedNothing => "an empty transaction was committed to an empty database",
         })
     }
@@ -274,6 +277,8 @@ fn check(options: ClientOptions, writes: bool, timeout: Duration) -> Result<Did,
             client.commit(client.transaction(TransactionMeta::default()))?;
             return Ok(Did::CommittedNothing);
         }
+        // The server has answered.
+        Err(ObjectsError::Storage(StorageError::PosKey(_))) => return Ok(Did::FoundNothing),
         Err(error) => return Err(error.into()),
     };
     if !writes {
