@@ -31,6 +31,7 @@ pub mod publish;
 pub mod record_memory;
 pub mod registered;
 mod replies;
+pub mod rights;
 pub mod scrub_status;
 pub mod session;
 mod start;

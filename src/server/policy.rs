@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use crate::auth::Protocol;
 use crate::base::network::Networks;
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
+use crate::server::rights::Rights;
 
 /// The authentication that a listener demands.
 pub struct Authentication {
@@ -55,8 +56,9 @@ impl Policy {
         self.authentication().map(|demanded| demanded.protocol.as_ref())
     }
 
-    pub fn is_read_only(&self) -> bool {
-        self.options.read_only
+    /// What every client may do.
+    pub fn rights(&self) -> Rights {
+        if self.options.read_only { Rights::READING } else { Rights::ALL }
     }
 
     /// Whether the storage is served. One that is not looks like one that does not exist.

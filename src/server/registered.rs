@@ -3,6 +3,7 @@
 use crate::base::sync::Arc;
 use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
+use crate::server::rights::Rights;
 use crate::server::stats::{count, count_many};
 
 /// The context of every call of a registered client. Jobs in other threads have a clone.
@@ -12,6 +13,8 @@ pub struct Registered {
     pub connection: Arc<Connection>,
     /// By the client's wish, the server's or the storage's.
     pub read_only: bool,
+    /// By its listener.
+    pub rights: Rights,
 }
 
 impl Registered {

@@ -8,6 +8,8 @@ use crate::middle::middle;
 use crate::servers::{AnyServer, PythonServer};
 use crate::support::client::{RawClient, Speaks};
 use crate::support::pickle::{Value, text};
+use crate::support::process::{Server, free_address};
+use runzeo::internal::base::address::Address;
 
 const STORAGE: &str = "%import own\n<ownstorage 1>\npath Data.fs\n</ownstorage>";
 
@@ -76,4 +78,21 @@ fn a_middle_passes_the_methods_of_its_root_on() {
         call("describe", vec![]).expect("a result");
         assert!(middle.log().matches("Connected to storage").count() == 1, "{environment}: {}", middle.log());
     }
+}
+
+/// What such a method does is not known to the middle, so it is none for readers.
+#[test]
+fn a_read_only_address_has_no_such_methods() {
+    let Some(root) = PythonServer::start_any("zeo4-py36", "", STORAGE, own_storage) else { return };
+    let root = AnyServer::Python(root);
+    let reading = free_address();
+    let Address::Tcp { host: Some(host), port: Some(port) } = root.address() else { panic!("a TCP address") };
+    let storage = format!("<zeoclient 1>\nserver {host}:{port}\n</zeoclient>");
+    let listen = format!("<listen reading>\naddress {reading}\nread-only yes\n</listen>");
+    let middle = Server::start_any("", &format!("{storage}\n{listen}"), |_| ());
+    middle.wait_for_log("Connected to storage");
+    let mut leaf = RawClient::connect(reading, Speaks::Z4).expect("a connection");
+    leaf.call("register", vec![text("1"), Value::Bool(true)]).expect("connected").expect("registered");
+    let (class, _) = leaf.call("describe", vec![]).expect("connected").expect_err("refused");
+    assert!(class.contains("ReadOnlyError"), "{class}");
 }

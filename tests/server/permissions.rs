@@ -52,6 +52,8 @@ enum Class {
     /// Removes old revisions. As in Python's server, clients with read access may call it, unless the storage itself is
     /// read-only.
     Packs,
+    /// Looks at packs, or ends one: it leaves the storage as it is, and is for clients that may pack.
+    Steers,
 }
 
 /// The number of a request among all, and its class.
@@ -116,9 +118,9 @@ fn classify(request: &Request<'_>) -> (usize, Class) {
         Request::Malformed { method, .. } if method == "register" => (52, Needed),
         Request::Malformed { .. } => (52, Reads),
         Request::Quiet => (53, Reads),
-        // Leaves the storage as it is. Clients that may pack may call it.
-        Request::CancelPack { .. } => (54, Reads),
-        Request::PlanPack { .. } => (55, Reads),
+        Request::CancelPack { own_plan: true } => (54, Reads),
+        Request::CancelPack { own_plan: false } => (54, Steers),
+        Request::PlanPack { .. } => (55, Steers),
     }
 }
 
@@ -246,6 +248,7 @@ fn class_of(wire: Wire, (method, args): &Call) -> (usize, Class) {
 enum ReadOnly {
     Nothing,
     Registration,
+    Listener,
     Server,
     Storage,
 }
@@ -308,7 +311,11 @@ impl World {
             let protocol = (kind.open)(&Settings { database, realm: Some("r".into()) }).expect("digest");
             Arc::new(Authentication { name: "digest".into(), protocol })
         });
-        let policy = Policy::new(PolicyOptions { authentication, ..PolicyOptions::default() });
+        let policy = Policy::new(PolicyOptions {
+            authentication,
+            read_only: read_only == ReadOnly::Listener,
+            ..PolicyOptions::default()
+        });
         let server =
             Server::new(vec![hosted], Greeting::new(false), Limits::default(), 10_000, TimeSource::default())
                 .expect("a server");
@@ -492,7 +499,7 @@ fn nothing_but_credentials_where_passwords_are_demanded() {
 
 #[test]
 fn nothing_writes_where_all_is_read_only() {
-    for read_only in [ReadOnly::Registration, ReadOnly::Server, ReadOnly::Storage] {
+    for read_only in [ReadOnly::Registration, ReadOnly::Listener, ReadOnly::Server, ReadOnly::Storage] {
         let world = World::new(read_only, false);
         let (before, last) = (world.files(), world.storage.last_transaction());
         assert!(before.iter().any(|(path, bytes)| path.ends_with("Data.fs") && bytes.len() > 50));
@@ -518,12 +525,16 @@ fn nothing_writes_where_all_is_read_only() {
                     Class::Continues => {
                         peer.call(call.0, &call.1).expect("an answer").expect_err(&what);
                     }
+                    Class::Packs | Class::Steers if read_only == ReadOnly::Listener => {
+                        let refused = peer.call(call.0, &call.1).expect("an answer").expect_err(&what);
+                        assert!(refused.contains("ReadOnlyError"), "{what}: {refused}");
+                    }
                     Class::Packs if read_only == ReadOnly::Storage => {
                         peer.call(call.0, &call.1).expect("an answer").expect_err(&what);
                     }
                     Class::Packs => {}
                     // An error of its own, the end, or an answer: only checks that nothing is changed.
-                    Class::Needed | Class::Ignored | Class::Reads => {
+                    Class::Needed | Class::Ignored | Class::Reads | Class::Steers => {
                         let mut frame = Vec::new();
                         wire.put_call(7, &Sent::Other { name: call.0, args: &call.1 }, &mut frame);
                         peer.socket.write_all(&frame).expect("sent");

@@ -75,6 +75,9 @@ impl Session {
         if !methods.names().iter().any(|known| known == name) {
             return None;
         }
+        if let Some(refused) = registered.rights.refuse_extension() {
+            return Some(Err(refused));
+        }
         let result = methods.call(name, &pickled(&Value::Tuple(args.to_vec())));
         Some(match result.map(|pickle| unpickled(&pickle)) {
             Ok(Some(value)) => Ok(value),

@@ -155,6 +155,9 @@ impl Session {
     ) -> Result<Answer, End> {
         let connection = &self.connection;
         let hosted = &registered.hosted;
+        if let Some(refused) = registered.rights.refuse(&request) {
+            return Ok(Answer::Error(refused));
+        }
         Ok(match request {
             Request::Register { storage, read_only } => self.register(id, &storage, read_only).into(),
             Request::GetAuthProtocol => self.auth_protocol(),

@@ -36,9 +36,10 @@ impl Session {
             return Err(PyException::builtin("ValueError", format!("unknown storage: {storage}")));
         };
         // Only now: if the storage loses its disk later, vote says so.
-        if !read_only && (hosted.is_read_only() || self.policy.is_read_only()) {
+        let rights = self.policy.rights();
+        if !read_only && (hosted.is_read_only() || !rights.write) {
             // Clients with read-only-fallback begin with this, too. What is read-only only here stays so.
-            connection.wanted_to_write.store(!self.policy.is_read_only(), Ordering::Relaxed);
+            connection.wanted_to_write.store(rights.write, Ordering::Relaxed);
             let message =
                 format_args!("refused: it wants to write, and storage '{}' is read-only", hosted.name);
             self.log(&client_log::UNREGISTERED, INFO, message);
@@ -68,7 +69,7 @@ impl Session {
         }
         connection.outbox.flush();
         let connection = Arc::clone(&self.connection);
-        self.registered = Some(Arc::new(Registered { hosted, connection, read_only }));
+        self.registered = Some(Arc::new(Registered { hosted, connection, read_only, rights }));
         Ok(())
     }
 }
