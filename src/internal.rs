@@ -117,8 +117,8 @@ pub mod commands {
 
 pub mod config {
     pub use crate::config::{
-        Config, FileStorageConfig, Invocation, ListenerConfig, Location, NamedStorage, SendConfig,
-        SocketGroup, StorageConfig, ZeoConfig,
+        Config, FileStorageConfig, HttpConfig, Invocation, ListenerConfig, Location, NamedStorage,
+        SendConfig, SocketGroup, StorageConfig, ZeoConfig,
     };
 
     /// The command line of `runzeo` itself, which adds no kinds of storage.

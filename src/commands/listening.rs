@@ -228,7 +228,7 @@ fn inherited(listeners: &[ListenerConfig], passed: Vec<Passed>) -> Result<AllInh
 pub(super) struct UnixSockets(Vec<PathBuf>);
 
 impl UnixSockets {
-    fn add(&mut self, listeners: &[Listener]) {
+    pub(super) fn add(&mut self, listeners: &[Listener]) {
         let path = |listener: &Listener| match &listener.endpoint {
             Endpoint::Unix(path) if !listener.is_inherited() => Some(path.clone()),
             Endpoint::Unix(_) | Endpoint::Tcp { .. } => None,

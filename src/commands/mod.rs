@@ -7,6 +7,7 @@ mod backups;
 mod extensions;
 mod failure;
 mod holder;
+mod http;
 mod keepers;
 mod listening;
 mod numbers;

@@ -21,14 +21,15 @@ use crate::commands::Extensions;
 use crate::commands::admin_socket::AdminSocket;
 use crate::commands::backups;
 use crate::commands::failure::Failure;
-use crate::commands::listening::{self, Certificates, OpenListeners};
+use crate::commands::http::Http;
+use crate::commands::listening::{self, Certificates, OpenListeners, UnixSockets};
 use crate::commands::open::{self, Prepared};
 use crate::commands::opening::Opening;
 use crate::commands::scrubs;
 use crate::commands::supervised::Supervised;
 use crate::config::{
-    AuthenticationConfig, Config, Invocation, NamedStorage, UsageError, ZeoConfig, environment,
-    from_command_line,
+    AuthenticationConfig, Config, HttpConfig, Invocation, ListenerConfig, NamedStorage, UsageError,
+    ZeoConfig, environment, from_command_line,
 };
 use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
@@ -200,6 +201,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let certificates = Certificates::load(&config.zeo.listeners)?;
     let bound = listening::bind(&config.zeo.listeners, passed)?;
     let bound_monitor = bind_monitor(&config.zeo)?;
+    let http = start_http(config, opening)?;
     // Python's read-only server writes none.
     let pid_file = match config.zeo.hosted.read_only {
         false => PidFile::create(config.zeo.pid_filename.as_deref()),
@@ -226,7 +228,6 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         }
     }
     log_created(&config.zeo, &storages);
-    let cannot_start = |error| Failure::outside(format!("can't start a thread: {error}"));
     let (limits, clock) = (config.zeo.limits.clone(), TimeSource::default());
     let server =
         Server::new(storages, config.zeo.greeting, limits, descriptors, clock).map_err(cannot_start)?;
@@ -245,11 +246,13 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let backups = backups::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
     let scrubs = scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
 
+    http.iter().try_for_each(|(http, _)| http.serves(&server, config)).map_err(cannot_start)?;
     admin.iter().for_each(|admin| admin.serves(&server));
     manager.serves(&server);
 
     let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, &certificates) };
     manager.stops();
+    http.iter().for_each(|(http, _)| http.stops());
     log::debug!(target: RUNZEO, "({pid}) {program} stops");
     drop(admin);
     // Early, so that no vote waits for a helper.
@@ -258,7 +261,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     scrubs.stop();
     server.stop();
     close_storages(&server);
-    drop((sockets, pid_file));
+    drop((http, sockets, pid_file));
     if config.exit_immediately {
         let mut stdout = std::io::stdout();
         let _ = writeln!(stdout, "testing exit immediately").and_then(|()| stdout.flush());
@@ -303,6 +306,32 @@ fn bind_monitor(zeo: &ZeoConfig) -> Result<Option<(&Address, Bound)>, Failure> {
     let bound =
         listen::bind(address, SocketAccess::default()).map_err(|error| cannot_listen(address, error))?;
     Ok(Some((address, bound)))
+}
+
+/// Listens at `admin-socket`, if it is given.
+fn start_admin(
+    zeo: &ZeoConfig,
+    opening: &Arc<Opening>,
+    log: &LogHandle,
+) -> Result<Option<AdminSocket>, Failure> {
+    let Some(path) = &zeo.admin_socket else { return Ok(None) };
+    let socket = AdminSocket::start(path, opening, log);
+    socket.map(Some).map_err(|error| cannot_listen(&Address::Unix(path.clone()), error))
+}
+
+/// Serves `<http>`, if there is one.
+fn start_http(config: &Config, opening: &Arc<Opening>) -> Result<Option<(Http, UnixSockets)>, Failure> {
+    let Some(HttpConfig { address, socket_mode }) = &config.http else { return Ok(None) };
+    let access = SocketAccess { mode: *socket_mode, group: None };
+    let listeners = listen::listen(address, access).map_err(|error| cannot_listen(address, error))?;
+    let mut sockets = UnixSockets::default();
+    sockets.add(&listeners);
+    let http = Http::start(listeners, opening).map_err(cannot_start)?;
+    Ok(Some((http, sockets)))
+}
+
+fn cannot_start(error: io::Error) -> Failure {
+    Failure::outside(format!("can't start a thread: {error}"))
 }
 
 fn cannot_listen(address: &Address, error: ListenError) -> Failure {

@@ -13,6 +13,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::options::{self, CommandLine, Options, UsageError};
+use super::schema::http::HttpSection;
 use super::schema::listen::{self, ListenSection};
 use super::schema::zeo::{ConflictResolverSection, DEFAULT_INVALIDATION_QUEUE_SIZE, ZeoSection};
 use super::schema::{self, backup, eventlog, storages, zeo};
@@ -138,6 +139,7 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
         zeo,
         storages,
         backups: file.backups,
+        http: file.http.with_option(options.http)?,
         log: file.log,
         exit_immediately: options.exit_immediately,
         origins: file.origins,
@@ -305,6 +307,7 @@ struct FileConfig {
     zeo: ZeoSection,
     storages: Vec<StorageSection>,
     backups: Vec<BackupConfig>,
+    http: HttpSection,
     listens: Vec<ListenSection>,
     log: LogSetup,
     origins: Vec<String>,
@@ -365,6 +368,7 @@ impl FileConfig {
                 "zeo" => file.zeo = ZeoSection::from_section(section)?,
                 "eventlog" => file.log = eventlog::log_setup(section)?,
                 "backup" => file.backups.push(backup::backup(section)?),
+                "http" => file.http = HttpSection::from_section(section)?,
                 "listen" => file.listens.push(listen::listen(section)?),
                 _ if storages::is_storage(own, section) => {
                     file.storages.push(StorageSection {

@@ -58,6 +58,10 @@ impl Config {
         if let Some(path) = &self.zeo.admin_socket {
             line("admin", path.display().to_string());
         }
+        if let Some(http) = &self.http {
+            let mode = http.socket_mode.map(|mode| format!(", mode {mode:03o}")).unwrap_or_default();
+            line("http", address(&http.address) + &mode);
+        }
         if let Some(timeout) = self.zeo.hosted.transaction_timeout {
             line("timeout", format!("{} s from vote to finish", timeout.as_secs_f64()));
         }

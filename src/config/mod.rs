@@ -58,6 +58,8 @@ pub struct Config {
     pub storages: Vec<NamedStorage>,
     /// What the server backs up by itself, and where to.
     pub backups: Vec<BackupConfig>,
+    /// What `<http>` and `--http` say. `None`: nothing is served over HTTP.
+    pub http: Option<HttpConfig>,
     /// What `<eventlog>` says.
     pub log: LogSetup,
     /// `--test`: start, print "testing exit immediately", stop.
@@ -147,6 +149,15 @@ pub struct AuthenticationConfig {
     pub settings: auth::Settings,
     /// Where the protocol was configured, for messages.
     pub location: Location,
+}
+
+/// Probes and metrics over HTTP.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HttpConfig {
+    /// Where it listens.
+    pub address: Address,
+    /// The mode of the Unix socket; `None`: by the umask.
+    pub socket_mode: Option<u32>,
 }
 
 /// The `<ssl>` section.

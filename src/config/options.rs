@@ -25,6 +25,7 @@ pub struct Options {
     /// In seconds.
     pub timeout: Option<f64>,
     pub monitor: Option<Address>,
+    pub http: Option<Address>,
     pub pid_file: Option<String>,
     pub auth_protocol: Option<String>,
     pub auth_database: Option<String>,
@@ -68,6 +69,7 @@ enum Opt {
     Configuration,
     Filename,
     Help,
+    Http,
     Monitor,
     Override,
     PidFile,
@@ -114,6 +116,7 @@ const TABLE: &[Row] = &[
     row(Opt::AuthRealm, "", "auth-realm", true, Known::Zeo4),
     row(Opt::PidFile, "", "pid-file", true, Known::Zeo6),
     row(Opt::Check, "", "check", false, Known::Here),
+    row(Opt::Http, "", "http", true, Known::Here),
 ];
 
 /// The long names of the options that only some of Python's servers have, for the documents; `true`: ZEO up to 4 has
@@ -140,6 +143,7 @@ What to serve:
 Where to listen:
   -a, --address ADDRESS   PORT, HOST:PORT, or the PATH (with a /) of a socket
   -m, --monitor ADDRESS   offer statistics as text there (default: nowhere)
+      --http ADDRESS      offer probes and metrics there (default: nowhere)
 Who may connect (default: everybody; clients from ZEO 5 on know no passwords):
       --auth-protocol NAME, --auth-database FILE, --auth-realm REALM
                           digest, the file that zeopasswd writes, and its realm
@@ -204,6 +208,7 @@ impl Options {
         let invalid = |reason: String| format!("invalid value for {written} {}: {reason}", quoted(&value));
         match option {
             Opt::Address => self.address = Some(datatypes::socket_address(&value).map_err(invalid)?),
+            Opt::Http => self.http = Some(datatypes::socket_address(&value).map_err(invalid)?),
             Opt::Monitor => self.monitor = Some(datatypes::socket_address(&value).map_err(invalid)?),
             Opt::Timeout => {
                 let timeout = datatypes::float(&value).map_err(invalid)?;

@@ -9,8 +9,8 @@ use runzeo::internal::backup::repository::Retention;
 use runzeo::internal::base::address::Address;
 use runzeo::internal::base::network::Networks;
 use runzeo::internal::config::{
-    Config, FileStorageConfig, Invocation, ListenerConfig, Location, NamedStorage, SendConfig, SocketGroup,
-    StorageConfig, ZeoConfig, from_command_line,
+    Config, FileStorageConfig, HttpConfig, Invocation, ListenerConfig, Location, NamedStorage, SendConfig,
+    SocketGroup, StorageConfig, ZeoConfig, from_command_line,
 };
 use runzeo::internal::logging::{
     Destination, Encoding, FileSetup, HandlerSetup, Layout, LogSetup, Rotation, Style, SyslogAddress,
@@ -186,6 +186,10 @@ fn every_key() {
           command ssh elsewhere 'cat >$$HOME/backup'
           command-timeout 90
         </backup>
+        <http>
+          address run/http
+          socket-mode 620
+        </http>
         <eventlog>
           level debug
           <logfile>
@@ -262,6 +266,8 @@ fn every_key() {
         file.pack_schedule = Some((plan, Location::File { path: "zeo.conf".into(), line: 30 }));
     }
     assert_storages(&config, &[file_storage("main", main, 16), other]);
+    let address = Address::Unix("run/http".into());
+    assert_eq!(config.http, Some(HttpConfig { address, socket_mode: Some(0o620) }));
     let [backup] = &config.backups[..] else { panic!("{:?}", config.backups) };
     assert_eq!(backup.repository, Path::new("backups"));
     assert_eq!(backup.schedule, Some("weekly mon 04:30".parse().unwrap()));

@@ -12,6 +12,7 @@ mod commit_states;
 mod failing_calls;
 mod fairness;
 mod hostile;
+mod http;
 mod large_records;
 mod limits;
 mod listeners;

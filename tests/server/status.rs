@@ -1,5 +1,8 @@
 //! What the server knows of itself: reports of its storages, clients, transactions and locks.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -193,4 +196,54 @@ fn a_transaction_that_is_worked_on_is_not_waited_for() {
     };
     assert_eq!(state(&seen), Some(TransactionState::Busy));
     assert_eq!(state(&report(&world)), Some(TransactionState::Open));
+}
+
+/// The headings in the documents, and the types whose fields they list.
+const TABLES: [(&str, &str); 17] = [
+    ("The server", "ServerReport"),
+    ("Connections", "ConnectionsReport"),
+    ("A storage", "StorageReport"),
+    ("Counters", "Counters"),
+    ("A client", "ClientReport"),
+    ("A transaction", "TransactionReport"),
+    ("Locks", "LockReport"),
+    ("A request for locks", "LockEntry"),
+    ("Packs", "PackReport"),
+    ("A running pack", "PackRun"),
+    ("The last pack", "LastPackReport"),
+    ("Checks of the file", "ScrubReport"),
+    ("The last check", "LastScrubReport"),
+    ("The cache of a zeoclient", "CacheCounters"),
+    ("A file system", "DiskReport"),
+    ("A backup", "BackupReport"),
+    ("Attempts", "AttemptsReport"),
+];
+
+#[test]
+fn each_field_is_in_the_documents() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut fields: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for file in fs::read_dir(root.join("src/server/status")).expect("the directory") {
+        let text = fs::read_to_string(file.expect("a file").path()).expect("readable");
+        for part in text.split("Serialize)]\n").skip(1) {
+            let Some((name, body)) =
+                part.strip_prefix("pub struct ").and_then(|part| part.split_once(" {\n"))
+            else {
+                continue;
+            };
+            let body = body.split("\n}").next().unwrap_or_default();
+            let shown = body.replace("#[serde(skip)]\n    pub ", "");
+            let keys = shown.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':'));
+            fields.insert(name.into(), keys.map(|(key, _)| key.to_string()).collect());
+        }
+    }
+    let page = fs::read_to_string(root.join("docs/monitoring.md")).expect("the page");
+    let documented = TABLES.map(|(heading, name)| {
+        let (_, section) =
+            page.split_once(&format!("\n### {heading}\n")).unwrap_or_else(|| panic!("{heading}"));
+        let section = section.split("\n#").next().unwrap_or_default();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        (name.to_string(), rows.map(|(key, _)| key.to_string()).collect())
+    });
+    assert_eq!(fields, BTreeMap::from(documented));
 }

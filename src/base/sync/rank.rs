@@ -60,6 +60,8 @@ ranks! {
     Watch permits [];
     /// The blobs that a verification of backups has read.
     VerifiedBlobs permits [];
+    /// The server that is shown over HTTP, once there is one.
+    HttpSite permits [];
     /// The open listeners of a server.
     Listeners permits [];
     /// The clients of a server, registered or not.

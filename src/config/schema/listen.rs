@@ -146,7 +146,7 @@ fn storages(text: &str) -> Result<Vec<String>, String> {
 }
 
 /// The mode of a Unix socket.
-fn mode(text: &str) -> Result<u32, String> {
+pub(super) fn mode(text: &str) -> Result<u32, String> {
     match u32::try_from(datatypes::octal(text)?) {
         Ok(mode @ 0..=0o777) => Ok(mode),
         _ => Err(format!("'{text}' is not a mode between 0 and 777, such as 660")),

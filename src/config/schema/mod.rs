@@ -7,6 +7,7 @@
 pub mod backup;
 pub mod client;
 pub mod eventlog;
+pub mod http;
 pub mod limits;
 pub mod listen;
 pub mod runner;
@@ -32,6 +33,7 @@ pub static FILE: SectionType = SectionType {
             multiple: true,
         },
         Child::Slot { what: "<backup> section", types: &[&backup::BACKUP], required: false, multiple: true },
+        Child::Slot { what: "<http> section", types: &[&http::HTTP], required: false, multiple: false },
         Child::Slot { what: "<listen> section", types: &[&listen::LISTEN], required: false, multiple: true },
         Child::Slot {
             what: "<eventlog> section",

@@ -1,13 +1,13 @@
-//! What a server knows of itself at one moment, as plain data: for whatever shows it.
-//! The answer to `ruok` and the text of `monitor-address` have the form that tools for Python's servers
+//! What a server knows of itself at one moment, as plain data: for `/status.json`, `/metrics`, and whatever else shows
+//! it. The answer to `ruok` and the text of `monitor-address` have the form that tools for Python's servers
 //! expect, and are made by [`Hosted::status`](super::hosted::Hosted::status) and [`monitor`](super::monitor).
 //!
 //! | file | content |
 //! |---|---|
 //! | [`server`] | the server: [`ServerReport`] |
-//! | [`storage`] | a storage: [`StorageReport`], its counters, its disk |
-//! | [`client`] | a connection and its transaction: [`ClientReport`], [`TransactionReport`] |
-//! | [`locks`] | who holds locks, and who waits for them: [`LockReport`] |
+//! | [`storage`] | a storage: [`StorageReport`](storage::StorageReport), its counters, its disk |
+//! | [`client`] | a connection and its transaction: [`ClientReport`](client::ClientReport), [`TransactionReport`](client::TransactionReport) |
+//! | [`locks`] | who holds locks, and who waits for them: [`LockReport`](locks::LockReport) |
 //! | [`work`] | packs, checks of files, backups |
 //! | `warnings` | what an operator should look at |
 //! | [`json`] | all of it as JSON |

@@ -1,5 +1,6 @@
 //! A server, and its connections.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -63,18 +64,11 @@ pub struct ConnectionsReport {
     /// Connections that have come, since the start.
     pub accepted: u64,
     /// Those that were refused or closed because of limits, by reason.
-    pub refused: Vec<RefusedReport>,
+    pub refused: BTreeMap<&'static str, u64>,
     /// TLS handshakes that have failed.
     pub tls_failures: u64,
     /// Wrong passwords, and clients without one.
     pub password_failures: u64,
-}
-
-/// Number of connections that were refused for a reason.
-#[derive(Clone, Debug, Serialize)]
-pub struct RefusedReport {
-    pub reason: &'static str,
-    pub count: u64,
 }
 
 impl ServerReport {
@@ -155,9 +149,7 @@ impl ConnectionsReport {
             unregistered,
             unregistered_max,
             accepted: counts.accepted(),
-            refused: by_limits
-                .map(|why| RefusedReport { reason: why.name(), count: counts.refused(why) })
-                .collect(),
+            refused: by_limits.map(|why| (why.name(), counts.refused(why))).collect(),
             tls_failures: counts.refused(RefusedFor::Tls),
             password_failures: counts.refused(RefusedFor::Password),
         }

@@ -1,0 +1,154 @@
+//! HTTP for operators: `/live`, `/startup`, `/ready`, `/metrics` and `/status.json`.
+//!
+//! | file | content |
+//! |---|---|
+//! | this one | the listeners, and the threads that answer |
+//! | [`head`] | a request is read, within bounds |
+//! | [`reply`] | a response is sent, within a time limit |
+//! | [`site`] | which response belongs to which path |
+//!
+//! A connection is for one request: a thread of its own reads it, answers, and ends. There are at most [`HANDLERS_MAX`]
+//! of them, and each ends within the time limits of reading and sending; a connection that is one too many is told so
+//! (503) by the thread that accepts, without waiting. So peers that are slow, or many, take neither threads nor
+//! descriptors from the clients of ZEO, and nothing that serves those waits for anything here.
+//!
+//! It listens before the storages are open, so that a probe hears of a long start, and until they are closed.
+
+pub mod head;
+pub mod reply;
+pub mod site;
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::Socket;
+
+use self::head::{Method, Unread};
+use self::reply::Reply;
+use self::site::Site;
+use crate::base::clock::{IoDeadline, TimeSource};
+use crate::base::level::ERROR;
+use crate::base::sync::{Arc, AtomicUsize, Ordering};
+use crate::net::listen::Listener;
+use crate::server::client_log::{self, log_without_peer};
+use crate::server::stop_signal::StopSignal;
+
+const TARGET: &str = "ZEO.http";
+/// Requests that are answered at the same time.
+pub const HANDLERS_MAX: usize = 8;
+/// Time limit of a request, from the connection to its last byte.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// Time limit of a response.
+const REPLY_TIME: Duration = Duration::from_secs(5);
+/// Longest pause after an error that will not go away at once (no descriptors left).
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPTOR_STACK: usize = 128 << 10;
+const HANDLER_STACK: usize = 512 << 10;
+
+/// The listeners. They end when this is dropped.
+pub struct HttpServer {
+    listeners: Vec<Arc<Listener>>,
+    stop: Arc<StopSignal>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the threads of the listeners share.
+struct Handlers {
+    site: Arc<Site>,
+    /// Number of requests that are being answered.
+    busy: AtomicUsize,
+}
+
+/// One of the threads that may answer, until this is dropped.
+struct Slot(Arc<Handlers>);
+
+impl HttpServer {
+    /// Answers on these sockets, from threads of its own.
+    pub fn start(listeners: Vec<Listener>, site: &Arc<Site>) -> io::Result<HttpServer> {
+        let handlers = Arc::new(Handlers { site: Arc::clone(site), busy: AtomicUsize::new(0) });
+        let mut server = HttpServer { listeners: Vec::new(), stop: Arc::default(), threads: Vec::new() };
+        for listener in listeners.into_iter().map(Arc::new) {
+            log::info!(target: TARGET, "listening on {}", listener.endpoint);
+            server.listeners.push(Arc::clone(&listener));
+            let (stop, handlers) = (Arc::clone(&server.stop), Arc::clone(&handlers));
+            let accept = move || accept_loop(&listener, &stop, &handlers);
+            let thread = thread::Builder::new().name("zeo-http".into()).stack_size(ACCEPTOR_STACK);
+            server.threads.push(thread.spawn(accept)?);
+        }
+        Ok(server)
+    }
+}
+
+impl Drop for HttpServer {
+    /// Requests that are being answered are not waited for.
+    fn drop(&mut self) {
+        self.stop.stop();
+        self.listeners.iter().for_each(|listener| listener.end());
+        for thread in self.threads.drain(..) {
+            // A panic was logged by the hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn accept_loop(listener: &Listener, stop: &StopSignal, handlers: &Arc<Handlers>) {
+    let mut is_logged = false;
+    while !stop.is_stopped() {
+        let socket = match listener.accept() {
+            Ok((socket, _)) => socket,
+            Err(_) if stop.is_stopped() => return,
+            Err(error) => {
+                if !std::mem::replace(&mut is_logged, true) {
+                    let what = format_args!("Can't accept a connection on {}: {error}", listener.endpoint);
+                    log_without_peer(&client_log::NOT_SERVED, ERROR, what);
+                }
+                stop.wait(&TimeSource::SYSTEM, ERROR_PAUSE);
+                continue;
+            }
+        };
+        is_logged = false;
+        let Some(slot) = handlers.take_slot() else {
+            reply::refuse_busy(&socket);
+            continue;
+        };
+        let handle = move || serve(&socket, &slot.0.site);
+        // Without a thread the connection is closed; the peer tries again.
+        let spawned =
+            thread::Builder::new().name("zeo-http-reply".into()).stack_size(HANDLER_STACK).spawn(handle);
+        if let Err(error) = spawned {
+            let what = format_args!("Can't start a thread for a request: {error}");
+            log_without_peer(&client_log::NO_THREAD, ERROR, what);
+            stop.wait(&TimeSource::SYSTEM, ERROR_PAUSE);
+        }
+    }
+}
+
+impl Handlers {
+    fn take_slot(self: &Arc<Self>) -> Option<Slot> {
+        let take = |busy| (busy < HANDLERS_MAX).then_some(busy + 1);
+        let taken = self.busy.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.is_ok().then(|| Slot(Arc::clone(self)))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Reads a request and answers it.
+fn serve(socket: &Socket, site: &Site) {
+    let (reply, has_body) = match head::read(socket, IoDeadline::after(REQUEST_TIME)) {
+        // The panic hook has logged it.
+        Ok(head) => {
+            let answer = catch_unwind(AssertUnwindSafe(|| site.answer(&head)));
+            (answer.unwrap_or_else(|_| Reply::internal_error()), head.method != Method::Head)
+        }
+        Err(Unread::Gone) => return,
+        Err(Unread::Refused(reply)) => (reply, true),
+    };
+    reply.send(socket, has_body, IoDeadline::after(REPLY_TIME));
+}
