@@ -5,9 +5,9 @@
 //! | file | content |
 //! |---|---|
 //! | [`server`] | the server: [`ServerReport`] |
-//! | [`storage`] | a storage: [`StorageReport`](storage::StorageReport), its counters, its disk |
-//! | [`client`] | a connection and its transaction: [`ClientReport`](client::ClientReport), [`TransactionReport`](client::TransactionReport) |
-//! | [`locks`] | who holds locks, and who waits for them: [`LockReport`](locks::LockReport) |
+//! | [`storage`] | a storage: [`StorageReport`], its counters, its disk |
+//! | [`client`] | a connection and its transaction: [`ClientReport`], [`TransactionReport`] |
+//! | [`locks`] | who holds locks, and who waits for them: [`LockReport`] |
 //! | [`work`] | packs, checks of files, backups |
 //! | `warnings` | what an operator should look at |
 //! | [`json`] | all of it as JSON |
@@ -17,6 +17,11 @@
 //!
 //! *Invariant: making a report waits for no disk and for no client.* It takes locks that are held for changes in memory
 //! only, one after the other, so the numbers need not be of the same moment.
+//!
+//! [`StorageReport`]: storage::StorageReport
+//! [`ClientReport`]: client::ClientReport
+//! [`TransactionReport`]: client::TransactionReport
+//! [`LockReport`]: locks::LockReport
 
 pub mod client;
 pub mod json;
