@@ -35,6 +35,7 @@ pub mod data_file;
 pub mod diff;
 pub mod follow;
 pub mod garbage;
+pub mod object_sums;
 pub mod objects;
 mod order;
 pub mod path;

@@ -1,14 +1,15 @@
 //! What a file consists of, and what makes it grow: sums of classes, objects, users and descriptions.
 //!
 //! Bytes are those in the file: of a record with its header, of a transaction all that is in no record. A record with a
-//! back-pointer has 50 bytes, wherever its data is. The memory is about 60 bytes for each object.
+//! back-pointer has 50 bytes, wherever its data is. The memory is about 16 bytes for each object.
 
 use std::collections::HashMap;
 
 use super::data_file::DataFile;
+use super::object_sums::{ObjectSums, ObjectTable};
 use super::record::{class_key, class_text, plain};
 use super::walk::{FoundRecord, FoundTxn, Part, RecordPart, Walk};
-use crate::base::ids::{Oid, Tid};
+use crate::base::ids::Tid;
 use crate::pickle::record::is_blob;
 use crate::storage::file::format::TRAILER_LEN;
 use crate::storage::{BlobDir, Result, StorageError};
@@ -38,22 +39,6 @@ pub struct ClassSums {
     pub all: Sum,
     /// Those that are the newest of their object.
     pub current: Sum,
-}
-
-/// An object.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ObjectSums {
-    pub oid: Oid,
-    pub records: u64,
-    pub bytes: u64,
-    /// Index of its class.
-    class: u32,
-    /// Bytes of its newest record, 0 if it is deleted.
-    current: u64,
-    /// Bytes of its newest record after a pack, which writes the data in place of a back-pointer.
-    packed: u64,
-    /// Number of the transaction with its newest record.
-    txn: u32,
 }
 
 /// Sums by name, with an end to the names.
@@ -112,7 +97,7 @@ pub struct Count<'a> {
     blob_dir: Option<&'a BlobDir>,
     classes: HashMap<Vec<u8>, u32>,
     class_sums: Vec<ClassSums>,
-    objects: HashMap<u64, ObjectSums>,
+    objects: ObjectTable,
     users: Named,
     descriptions: Named,
     /// Bytes of each transaction that are in no record.
@@ -148,7 +133,7 @@ impl<'a> Count<'a> {
             // Of objects whose class is not known yet.
             classes: HashMap::from([(b"?".to_vec(), 0)]),
             class_sums: vec![ClassSums::default()],
-            objects: HashMap::new(),
+            objects: ObjectTable::default(),
             users: Named::default(),
             descriptions: Named::default(),
             overheads: Vec::new(),
@@ -225,7 +210,7 @@ impl<'a> Count<'a> {
             }
         } else {
             self.stats.pointers.add(len);
-            self.objects.get(&oid.0).map_or(0, |object| object.class)
+            self.objects.get(oid).map_or(0, |object| object.class)
         };
         if has_blob {
             self.blob(record);
@@ -236,12 +221,13 @@ impl<'a> Count<'a> {
         let packed = if record.is_gone() { 0 } else { self.packed_len(record)? };
         let txn = u32::try_from(self.overheads.len()).unwrap_or(u32::MAX);
         let new = ObjectSums { oid, records: 0, bytes: 0, class, current: 0, packed: 0, txn };
-        let object = self.objects.entry(oid.0).or_insert(new);
+        let mut object = self.objects.get(oid).unwrap_or(new);
         object.records += 1;
         object.bytes += len;
         object.current = if record.is_gone() { 0 } else { len };
         object.packed = packed;
         (object.class, object.txn) = (class, txn);
+        self.objects.set(object);
         Ok(())
     }
 
@@ -274,7 +260,7 @@ impl<'a> Count<'a> {
         let Count { mut stats, classes, mut class_sums, objects, overheads, users, descriptions, .. } = self;
         let mut is_kept = vec![false; overheads.len()];
         let mut packed = 0;
-        for object in objects.values().filter(|object| object.current > 0) {
+        for object in objects.iter().filter(|object| object.current > 0) {
             stats.current.add(object.current);
             if let Some(sums) = class_sums.get_mut(object.class as usize) {
                 sums.current.add(object.current);
@@ -295,13 +281,7 @@ impl<'a> Count<'a> {
                 *name = class_text(&key);
             }
         }
-        let mut objects: Vec<ObjectSums> = objects.into_values().collect();
-        let order = |a: &ObjectSums, b: &ObjectSums| b.bytes.cmp(&a.bytes).then(a.oid.cmp(&b.oid));
-        if objects.len() > objects_max && objects_max > 0 {
-            objects.select_nth_unstable_by(objects_max - 1, order);
-        }
-        objects.truncate(objects_max);
-        objects.sort_by(order);
+        let objects = most_written(&objects, objects_max);
         let name = |object: &ObjectSums| names.get(object.class as usize).cloned().unwrap_or_default();
         stats.objects = objects.into_iter().map(|object| (object, name(&object))).collect();
         stats.classes = names.into_iter().zip(class_sums).filter(|(_, sums)| sums.all.count > 0).collect();
@@ -312,4 +292,32 @@ impl<'a> Count<'a> {
         stats.descriptions = descriptions.sorted();
         stats
     }
+}
+
+/// The objects with the most bytes, of which there are at most `objects_max`, in descending order.
+fn most_written(objects: &ObjectTable, objects_max: usize) -> Vec<ObjectSums> {
+    let order = |a: &ObjectSums, b: &ObjectSums| b.bytes.cmp(&a.bytes).then(a.oid.cmp(&b.oid));
+    let mut most: Vec<ObjectSums> = Vec::new();
+    for object in objects.iter() {
+        most.push(object);
+        // So that never all are together in memory.
+        if most.len() >= objects_max.saturating_mul(2).saturating_add(1000) {
+            keep_first(&mut most, objects_max, order);
+        }
+    }
+    keep_first(&mut most, objects_max, order);
+    most.sort_by(order);
+    most
+}
+
+/// Keeps those that come first in this order.
+fn keep_first(
+    objects: &mut Vec<ObjectSums>,
+    count: usize,
+    order: impl Fn(&ObjectSums, &ObjectSums) -> std::cmp::Ordering,
+) {
+    if objects.len() > count && count > 0 {
+        objects.select_nth_unstable_by(count - 1, order);
+    }
+    objects.truncate(count);
 }
