@@ -28,6 +28,11 @@ impl Network {
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
         }
     }
+
+    /// Whether every address of the other network is one of this network's.
+    pub fn covers(&self, other: &Network) -> bool {
+        self.prefix <= other.prefix && self.contains(other.first)
+    }
 }
 
 fn v4_prefix(address: Ipv4Addr, prefix: u32) -> Ipv4Addr {
@@ -183,5 +188,13 @@ mod tests {
             assert_eq!(text.parse::<Network>(), Err(why.into()), "{text}");
         }
         assert!(" ".parse::<Networks>().is_err());
+    }
+
+    #[test]
+    fn a_network_covers_those_in_it() {
+        assert!(network("10.0.0.0/8").covers(&network("10.1.0.0/16")));
+        assert!(network("10.0.0.0/8").covers(&network("10.0.0.0/8")));
+        assert!(!network("10.1.0.0/16").covers(&network("10.0.0.0/8")));
+        assert!(!network("0.0.0.0/0").covers(&network("::1")));
     }
 }

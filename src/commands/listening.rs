@@ -1,5 +1,6 @@
 //! The addresses at which a server's clients connect: binding them, all or none, and what holds at each.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process;
@@ -10,6 +11,7 @@ use crate::config::{ListenerConfig, SslConfig, ZEO_SOCKETS};
 use crate::net::listen::{self, Bound, Endpoint, ListenError, Listener, SocketAccess};
 use crate::net::tls::Tls;
 use crate::process::activation::Passed;
+use crate::server::access::AccessRules;
 use crate::server::policy::{Authentication, Policy, PolicyOptions};
 
 /// Python's logger for messages about the process.
@@ -120,13 +122,18 @@ impl<'a> BoundListeners<'a> {
 }
 
 /// What holds at an address.
-pub(super) fn policy(config: &ListenerConfig, authentication: Option<&Arc<Authentication>>) -> Arc<Policy> {
+pub(super) fn policy(
+    config: &ListenerConfig,
+    authentication: Option<&Arc<Authentication>>,
+    access: &Arc<BTreeMap<String, AccessRules>>,
+) -> Arc<Policy> {
     Policy::new(PolicyOptions {
         authentication: authentication.filter(|_| config.passwords).cloned(),
         read_only: config.read_only,
         storages: config.storages.as_ref().map(|names| names.iter().cloned().collect()),
         allow: config.allow.clone(),
         proxies: config.proxies.clone(),
+        access: Arc::clone(access),
         connections: config.connections,
     })
 }

@@ -42,7 +42,7 @@ use crate::server::Server;
 use crate::server::client_log::LOG;
 use crate::server::hosted::Hosted;
 use crate::server::pack_schedule::PackSchedule;
-use crate::server::policy::Authentication;
+use crate::server::policy::{Authentication, Policy};
 use crate::server::record_memory::RecordMemory;
 use crate::server::workers::Pools;
 use crate::storage::Storage;
@@ -231,17 +231,9 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let (limits, clock) = (config.zeo.limits.clone(), TimeSource::default());
     let server =
         Server::new(storages, config.zeo.greeting, limits, descriptors, clock).map_err(cannot_start)?;
-    for (listener, sockets) in listeners {
-        listening::log_listening(listener, &sockets);
-        let policy = listening::policy(listener, authentication.as_ref());
-        for socket in sockets {
-            server.accept_on(socket, Arc::clone(&policy)).map_err(cannot_start)?;
-        }
-    }
-    for listener in monitors {
-        server.monitor_on(listener).map_err(cannot_start)?;
-    }
-
+    let access = Arc::new(config.access.0.clone());
+    let policy = |listener: &ListenerConfig| listening::policy(listener, authentication.as_ref(), &access);
+    accept(&server, listeners, policy, monitors).map_err(cannot_start)?;
     server.pack_by_schedule(pack_schedules(config, &server)).map_err(cannot_start)?;
     let backups = backups::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
     let scrubs = scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
@@ -270,10 +262,16 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
 }
 
 /// Accepts clients, and those that read the statistics.
-fn accept(server: &Arc<Server>, listeners: Vec<Listener>, monitors: Vec<Listener>) -> io::Result<()> {
-    // One address may have a socket for each IP version.
-    if let Some(first) = listeners.first() {
-        log::info!(target: "ZEO.zrpc", "({}) listening on {}", std::process::id(), first.endpoint);
+fn accept(
+    server: &Arc<Server>,
+    listeners: Vec<(&ListenerConfig, Vec<Listener>)>,
+    policy: impl Fn(&ListenerConfig) -> Arc<Policy>,
+    monitors: Vec<Listener>,
+) -> io::Result<()> {
+    for (listener, sockets) in listeners {
+        listening::log_listening(listener, &sockets);
+        let policy = policy(listener);
+        sockets.into_iter().try_for_each(|socket| server.accept_on(socket, Arc::clone(&policy)))?;
     }
     listeners.into_iter().try_for_each(|listener| server.accept_on(listener))?;
     monitors.into_iter().try_for_each(|listener| server.monitor_on(listener))

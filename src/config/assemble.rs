@@ -13,15 +13,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::options::{self, CommandLine, Options, UsageError};
-use super::schema::http::HttpSection;
+use super::schema::access::{self as access_schema, AccessSection};
 use super::schema::listen::{self, ListenSection};
 use super::schema::zeo::{ConflictResolverSection, DEFAULT_INVALIDATION_QUEUE_SIZE, ZeoSection};
 use super::schema::{self, backup, eventlog, storages, zeo};
 use super::zconfig::tree::Item;
 use super::zconfig::{self, ConfigError, Location, Section, Surroundings, include, matcher, overrides};
 use super::{
-    AuthenticationConfig, BackupConfig, Config, FileStorageConfig, NamedStorage, StorageConfig, ZeoConfig,
-    databases_of, drop_ins, environment as variables, files, listeners, origins,
+    AuthenticationConfig, BackupConfig, Config, FileStorageConfig, ListenerConfig, NamedStorage,
+    StorageConfig, ZeoConfig, access, databases_of, drop_ins, environment as variables, files, listeners,
+    origins,
 };
 use crate::auth::Settings;
 use crate::conflict::HelperOptions;
@@ -117,6 +118,7 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
     };
     let names: Vec<&str> = storages.iter().map(|named| named.name.as_str()).collect();
     let listeners = listeners::listeners(addresses, sections, of_zeo, &names)?;
+    let access = access::access(file.access, &listeners, &names, &mut warnings)?;
     let msgpack = file.zeo.msgpack.unwrap_or_else(|| set("ZEO_MSGPACK").is_some());
     let zeo = ZeoConfig {
         listeners,
@@ -138,6 +140,7 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
     Ok(Config {
         zeo,
         storages,
+        access,
         backups: file.backups,
         http: file.http.with_option(options.http)?,
         log: file.log,
@@ -309,6 +312,7 @@ struct FileConfig {
     backups: Vec<BackupConfig>,
     http: HttpSection,
     listens: Vec<ListenSection>,
+    access: Vec<AccessSection>,
     log: LogSetup,
     origins: Vec<String>,
 }
@@ -368,7 +372,7 @@ impl FileConfig {
                 "zeo" => file.zeo = ZeoSection::from_section(section)?,
                 "eventlog" => file.log = eventlog::log_setup(section)?,
                 "backup" => file.backups.push(backup::backup(section)?),
-                "http" => file.http = HttpSection::from_section(section)?,
+                "access" => file.access.push(access_schema::access(section)?),
                 "listen" => file.listens.push(listen::listen(section)?),
                 _ if storages::is_storage(own, section) => {
                     file.storages.push(StorageSection {

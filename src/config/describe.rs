@@ -15,6 +15,7 @@ use crate::base::level;
 use crate::client::options::{ClientOptions, TlsOptions};
 use crate::logging::{Destination, HandlerSetup, LogSetup, Rotation, When};
 use crate::net::tls::Peers;
+use crate::server::access::{AccessRules, Who};
 use crate::storage::file::NewFileFormat;
 use crate::wire::protocol::Greeting;
 
@@ -74,6 +75,12 @@ impl Config {
         }
         for storage in &self.storages {
             line("storage", format!("'{}' {}", storage.name, describe_storage(&storage.storage)));
+        }
+        for (name, AccessRules(rules)) in &self.access.0 {
+            rules.iter().for_each(|rule| line("access", format!("'{name}' {rule}")));
+            if rules.last().is_none_or(|last| last.who != Who::Everyone) {
+                line("access", format!("'{name}' others: none"));
+            }
         }
         for backup in &self.backups {
             line("backup", describe_backup(backup));

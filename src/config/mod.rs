@@ -7,6 +7,7 @@
 //! machine unchanged. A [`Config`] is refused later only for reasons outside the configuration, such as a file that
 //! cannot be read.
 
+mod access;
 mod assemble;
 mod backup;
 mod databases;
@@ -22,6 +23,7 @@ pub mod schema;
 mod storage;
 pub mod zconfig;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::auth;
@@ -30,6 +32,7 @@ use crate::base::network::Networks;
 use crate::conflict::HelperOptions;
 use crate::logging::LogSetup;
 use crate::net::tls;
+use crate::server::access::AccessRules;
 use crate::server::hosted::HostedOptions;
 use crate::server::limits::Limits;
 use crate::wire::protocol::Greeting;
@@ -56,6 +59,8 @@ pub struct Config {
     pub zeo: ZeoConfig,
     /// In the order of the file, with unique names.
     pub storages: Vec<NamedStorage>,
+    /// Who may do what with the storages that have rules.
+    pub access: AccessConfig,
     /// What the server backs up by itself, and where to.
     pub backups: Vec<BackupConfig>,
     /// What `<http>` and `--http` say. `None`: nothing is served over HTTP.
@@ -94,6 +99,10 @@ pub struct ZeoConfig {
     /// Helper processes that merge conflicting states with the application's classes.
     pub conflict_resolver: Option<HelperOptions>,
 }
+
+/// The rules of the storages that have some, by the storage's name. Others are open to every client.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AccessConfig(pub BTreeMap<String, AccessRules>);
 
 /// An address at which clients are served, and what holds there.
 #[derive(Clone, Debug, PartialEq)]

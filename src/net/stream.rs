@@ -26,6 +26,13 @@ pub trait Sink: Send + Sync {
     fn shutdown(&self);
 }
 
+/// The effective user and group of a process at the other end of a Unix socket, when it connected.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ProcessId {
+    pub uid: u32,
+    pub gid: u32,
+}
+
 /// Number of probes to a silent peer, during the second half of `dead_peer_timeout`.
 const PROBES: u32 = 5;
 
@@ -74,6 +81,12 @@ impl Stream {
             Some(tls) => tls.recv(&self.socket, buf),
             None => self.recv_plain(buf),
         }
+    }
+
+    /// The process at the other end of a Unix socket.
+    pub fn peer_process(&self) -> io::Result<ProcessId> {
+        let credentials = rustix::net::sockopt::socket_peercred(&self.socket)?;
+        Ok(ProcessId { uid: credentials.uid.as_raw(), gid: credentials.gid.as_raw() })
     }
 
     /// Reads the header that a proxy sends in front of everything, TLS included. [`Sink::shutdown`] ends it.

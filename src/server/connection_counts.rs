@@ -13,6 +13,12 @@ pub enum RefusedFor {
     Unregistered,
     /// `handshake-timeout`
     Slow,
+    /// `allow`: its address is not in there.
+    Allow,
+    /// `<access>`: it may not read the storage.
+    Access,
+    /// `proxy-protocol`: what it has sent is no header.
+    Proxy,
     /// No thread, descriptor or memory for it.
     Resources,
     /// Its TLS handshake has failed: it has no certificate that is accepted, or no TLS.
@@ -22,11 +28,14 @@ pub enum RefusedFor {
 }
 
 impl RefusedFor {
-    pub const ALL: [RefusedFor; 7] = [
+    pub const ALL: [RefusedFor; 10] = [
         RefusedFor::Connections,
         RefusedFor::Address,
         RefusedFor::Unregistered,
         RefusedFor::Slow,
+        RefusedFor::Allow,
+        RefusedFor::Access,
+        RefusedFor::Proxy,
         RefusedFor::Resources,
         RefusedFor::Tls,
         RefusedFor::Password,
@@ -44,6 +53,9 @@ impl RefusedFor {
             RefusedFor::Address => "max-connections-per-address",
             RefusedFor::Unregistered => "max-unregistered",
             RefusedFor::Slow => "handshake-timeout",
+            RefusedFor::Allow => "allow",
+            RefusedFor::Access => "access",
+            RefusedFor::Proxy => "proxy-protocol",
             RefusedFor::Resources => "resources",
             RefusedFor::Tls => "tls",
             RefusedFor::Password => "password",

@@ -190,6 +190,10 @@ impl Hosted {
         if wire.is_none() {
             status.extend(self.scrub.values());
         }
+        let denied = stats::get(&self.stats.denied);
+        if wire.is_none() && denied > 0 {
+            status.push(("denied", Value::Int(denied)));
+        }
         // The same, so only during a pack.
         if let Some(pack) = self.pack.value() {
             status.push(("pack", pack));

@@ -6,6 +6,7 @@
 //! aborted, then the storages are closed.
 
 pub mod acceptor;
+pub mod access;
 pub mod admission;
 pub mod backup_status;
 pub mod client_log;

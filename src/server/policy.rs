@@ -1,12 +1,13 @@
 //! The policy of a listener: which clients it admits, and what they get there. Each connection has that of the
 //! listener which accepted it, for as long as it lives.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::auth::Protocol;
 use crate::base::network::Networks;
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
+use crate::server::access::{AccessRules, ClientIdentity};
 use crate::server::rights::Rights;
 
 /// The authentication that a listener demands.
@@ -29,6 +30,8 @@ pub struct PolicyOptions {
     pub allow: Option<Networks>,
     /// The proxies, which send the address of each of their clients.
     pub proxies: Networks,
+    /// The rules of the storages that have some.
+    pub access: Arc<BTreeMap<String, AccessRules>>,
     /// Registered clients; `None`: the server's limits alone.
     pub connections: Option<usize>,
 }
@@ -56,9 +59,23 @@ impl Policy {
         self.authentication().map(|demanded| demanded.protocol.as_ref())
     }
 
-    /// What every client may do.
-    pub fn rights(&self) -> Rights {
-        if self.options.read_only { Rights::READING } else { Rights::ALL }
+    /// Whether there are rules about what clients may do with a storage.
+    pub fn has_rules(&self) -> bool {
+        !self.options.access.is_empty()
+    }
+
+    /// What a client may do with a storage. `None`: not even read it.
+    pub fn rights(&self, storage: &str, client: &ClientIdentity) -> Option<Rights> {
+        let rights = match self.options.access.get(storage) {
+            Some(rules) => rules.rights(client)?,
+            None => Rights::ALL,
+        };
+        Some(if self.options.read_only { rights.and(Rights::READING) } else { rights })
+    }
+
+    /// Whether there are rules for this storage.
+    pub fn has_rules_for(&self, storage: &str) -> bool {
+        self.options.access.contains_key(storage)
     }
 
     /// Whether the storage is served. One that is not looks like one that does not exist.

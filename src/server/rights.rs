@@ -30,6 +30,17 @@ impl Rights {
     pub const READING: Rights =
         Rights { write: false, undo: false, pack: false, iterate: true, admin: false };
 
+    /// What both permit.
+    pub fn and(self, other: Rights) -> Rights {
+        Rights {
+            write: self.write && other.write,
+            undo: self.undo && other.undo,
+            pack: self.pack && other.pack,
+            iterate: self.iterate && other.iterate,
+            admin: self.admin && other.admin,
+        }
+    }
+
     fn has(self, need: Need) -> bool {
         match need {
             Need::Nothing => true,
@@ -40,15 +51,15 @@ impl Rights {
         }
     }
 
-    /// The error for a call that these rights do not permit.
-    pub fn refuse(self, request: &Request<'_>) -> Option<PyException> {
+    /// The right that a call needs and that is not among these, and the error for the client.
+    pub fn refuse(self, request: &Request<'_>) -> Option<(&'static str, PyException)> {
         let need = Need::of(request);
-        (!self.has(need)).then(|| self.error(need.word(), need != Need::Iterate))
+        (!self.has(need)).then(|| (need.word(), self.error(need.word(), need != Need::Iterate)))
     }
 
-    /// The error for a method that only some storages have.
-    pub fn refuse_extension(self) -> Option<PyException> {
-        (!self.admin).then(|| self.error("admin", true))
+    /// The same for a method that only some storages have.
+    pub fn refuse_extension(self) -> Option<(&'static str, PyException)> {
+        (!self.admin).then(|| ("admin", self.error("admin", true)))
     }
 
     /// Where nothing can be written, a change is refused with the error of a read-only server, which every client

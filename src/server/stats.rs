@@ -31,6 +31,8 @@ pub struct Stats {
     pub conflicts: AtomicU64,
     pub conflicts_resolved: AtomicU64,
     pub verifying_clients: AtomicU64,
+    /// Registrations and calls that the rules of `<access>` did not permit.
+    pub denied: AtomicU64,
     started: SystemTime,
 }
 
@@ -50,6 +52,7 @@ impl Stats {
             conflicts: AtomicU64::new(0),
             conflicts_resolved: AtomicU64::new(0),
             verifying_clients: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
             started,
         }
     }

@@ -54,11 +54,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn secret(password: &str) -> String {
+pub fn secret(password: &str) -> String {
     hex(&sha1(&format!("foo:r:{password}")))
 }
 
-fn session_key(secret: &str, nonce: &str) -> Vec<u8> {
+pub fn session_key(secret: &str, nonce: &str) -> Vec<u8> {
     [&sha1(&format!("{secret}:{nonce}")), secret.as_bytes()].concat()
 }
 
@@ -68,7 +68,7 @@ fn call(client: &mut RawClient, method: &str, args: Vec<Value>) -> io::Result<Re
 }
 
 /// Asks for challenge and nonce.
-fn ask(client: &mut RawClient) -> (String, String) {
+pub fn ask(client: &mut RawClient) -> (String, String) {
     let reply = call(client, "auth_get_challenge", vec![]).expect("connected").expect("a challenge");
     let [realm, challenge, nonce] = reply.tuple() else { panic!("{reply:?}") };
     assert_eq!(realm.bytes(), b"r");
@@ -86,7 +86,7 @@ fn respond(
     call(client, "auth_response", vec![Value::Tuple(vec![text(user), text(challenge), text(&response)])])
 }
 
-fn passes(client: &mut RawClient, user: &str, challenge: &str, secret: &str) -> bool {
+pub fn passes(client: &mut RawClient, user: &str, challenge: &str, secret: &str) -> bool {
     match respond(client, user, challenge, secret).expect("connected") {
         // Python 2's booleans are integers.
         Ok(reply) => matches!(reply, Value::Bool(true) | Value::Int(1)),

@@ -18,20 +18,20 @@ use crate::support::process::{Server, free_address};
 
 const MAPPINGS: &str = "<mappingstorage 1>\n</mappingstorage>\n<mappingstorage secret>\n</mappingstorage>\n";
 
-fn register(client: &mut RawClient, storage: &str, read_only: bool) -> Result<Value, (String, Value)> {
+pub fn register(client: &mut RawClient, storage: &str, read_only: bool) -> Result<Value, (String, Value)> {
     client.call("register", vec![text(storage), Value::Bool(read_only)]).expect("connected")
 }
 
-fn connect(address: SocketAddr, speaks: Speaks) -> RawClient {
+pub fn connect(address: SocketAddr, speaks: Speaks) -> RawClient {
     RawClient::connect(address, speaks).expect("greeted")
 }
 
-fn connect_unix(path: &Path, speaks: Speaks) -> RawClient {
+pub fn connect_unix(path: &Path, speaks: Speaks) -> RawClient {
     let stream = UnixStream::connect(path).expect("connected");
     RawClient::greet_on(TcpStream::from(OwnedFd::from(stream)), speaks).expect("greeted")
 }
 
-fn listen(name: &str, address: impl std::fmt::Display, more: &str) -> String {
+pub fn listen(name: &str, address: impl std::fmt::Display, more: &str) -> String {
     format!("<listen {name}>\naddress {address}\n{more}\n</listen>\n")
 }
 
@@ -47,7 +47,7 @@ fn rest(mut stream: &TcpStream) -> Vec<u8> {
 }
 
 /// The answer to `ruok` on a connection.
-fn ruok(mut probe: impl Read + Write) -> serde_json::Value {
+pub fn ruok(mut probe: impl Read + Write) -> serde_json::Value {
     let mut frame = |request: &[u8]| {
         probe.write_all(request).expect("sent");
         let mut len = [0; 4];

@@ -1,11 +1,13 @@
 """Several addresses of one server, each with its own rules, and clients of all generations at them at the same time."""
+import os
+
 from harness.generations import ALL, BY_NAME
 from harness.scenario import all_together, check, equal, per_generation, raises
 from harness.server import free_port
 from harness.tls import certificate
 
 from .authentication import DIGEST, FOO, REALM, zeopasswd
-from .basics import new_object
+from .basics import Z64, new_object
 from .read_only import refused
 from .tls import options
 
@@ -89,6 +91,35 @@ def a_read_only_address(world, generation):
     for h, agent in (("r", reader), ("f", fallback)):
         agent.wait_invalidated(h=h, oid=oid, tid=tid)
         equal(agent.load(h=h, oid=oid)["value"], 3)
+
+
+@per_generation()
+def access_rules(world, generation):
+    """Who comes over the network may do all, a process of this machine may read."""
+    local = At(str(world.directory / "zeo.sock"))
+    rules = f"<access 1>\n  rule all 127.0.0.0/8\n  rule read uid:{os.geteuid()}\n</access>\n"
+    server = started(world, generation, sections=listen("local", local.address) + rules)
+    if server.program.is_python:
+        return  # Python's server has no such rules
+    server.start()
+    writer = world.client(generation, server)
+    oid, tid = new_object(writer, value=1)
+    fallback = world.client(generation, local, h="f", read_only_fallback=True)
+    equal(fallback.about(h="f")["read_only"], True)
+    equal(fallback.load(h="f", oid=oid)["value"], 1)
+    raises(("ReadOnlyError", "StorageTransactionError"), fallback.commit, h="f", changes=[[oid, tid, 2, 0]])
+    raises("ReadOnlyError", fallback.pack, h="f")
+    if generation.age > 308:
+        raises("StorageError", fallback.iterate, h="f")
+    tid = writer.commit(h="a", changes=[[oid, tid, 3, 0]])
+    fallback.wait_invalidated(h="f", oid=oid, tid=tid)
+    equal(fallback.load(h="f", oid=oid)["value"], 3)
+    # A pack needs a root object.
+    writer.commit(h="a", changes=[[Z64, Z64, 1, 0]])
+    writer.pack(h="a")
+    log = server.log_text()
+    check(f"registered for storage '1' as uid {os.geteuid()}, gid" in log, log)
+    check("has no right to" in log and "call raised" not in log, log)
 
 
 @per_generation()

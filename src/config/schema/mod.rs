@@ -4,6 +4,7 @@
 //! feature that this server lacks is refused with its line, never ignored; only `<runner>` is checked and then ignored,
 //! because it is zdaemon's. `docs/operations.md` has a row for each key.
 
+pub mod access;
 pub mod backup;
 pub mod client;
 pub mod eventlog;
@@ -33,7 +34,7 @@ pub static FILE: SectionType = SectionType {
             multiple: true,
         },
         Child::Slot { what: "<backup> section", types: &[&backup::BACKUP], required: false, multiple: true },
-        Child::Slot { what: "<http> section", types: &[&http::HTTP], required: false, multiple: false },
+        Child::Slot { what: "<access> section", types: &[&access::ACCESS], required: false, multiple: true },
         Child::Slot { what: "<listen> section", types: &[&listen::LISTEN], required: false, multiple: true },
         Child::Slot {
             what: "<eventlog> section",

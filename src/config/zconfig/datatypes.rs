@@ -363,6 +363,20 @@ pub fn user(text: &str) -> Result<(u32, u32), String> {
     }
 }
 
+/// The id of a user of this machine, from the user's name or number.
+pub fn uid(text: &str) -> Result<u32, String> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let found = match is_number {
+        true => text.parse().ok(),
+        false => account(text).and_then(|fields| fields.get(2)?.parse().ok()),
+    };
+    found.filter(|uid| *uid != u32::MAX).ok_or_else(|| {
+        format!(
+            "there is no user '{text}' in /etc/passwd; give the number of a user that is defined elsewhere"
+        )
+    })
+}
+
 /// A group of this machine, from its name or its number: the text, and the id.
 pub fn group(text: &str) -> Result<(String, u32), String> {
     let by_name = || {

@@ -28,6 +28,8 @@ const SUBJECT_LEN_MAX: usize = 300;
 pub struct Certificate {
     /// In the form of RFC 4514, safe for a log line.
     pub subject: String,
+    /// The same as it is.
+    pub name: String,
     pub not_before: Moment,
     pub not_after: Moment,
     pub public_key: SubjectPublicKeyInfoDer<'static>,
@@ -72,6 +74,7 @@ impl Certificate {
         let public_key = tbs.subject_public_key_info().to_der().map_err(broken)?;
         Ok(Certificate {
             subject: text_of(tbs.subject()),
+            name: tbs.subject().to_string(),
             not_before: Moment(tbs.validity().not_before),
             not_after: Moment(tbs.validity().not_after),
             public_key: public_key.into(),

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::{AlertDescription, Connection, ProtocolVersion};
+use sha2::{Digest, Sha256};
 use socket2::Socket;
 
 use super::certificate::Certificate;
@@ -52,8 +53,19 @@ struct TlsSession {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Peer {
     pub version: &'static str,
-    /// The subject of the peer's certificate.
+    /// The subject of the peer's certificate, for the log.
     pub subject: String,
+    /// `None`: it cannot be read.
+    pub certificate: Option<CertificateId>,
+}
+
+/// What tells a certificate from others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CertificateId {
+    /// The whole subject in the form of RFC 4514, as it is: not for the log.
+    pub subject: String,
+    /// SHA-256 of its DER form.
+    pub sha256: [u8; 32],
 }
 
 /// Why the handshake failed.
@@ -287,9 +299,12 @@ impl TlsSession {
             _ => "TLS 1.3",
         };
         let first = self.connection.peer_certificates().and_then(|certificates| certificates.first());
-        let subject =
-            first.and_then(|der| Certificate::parse(der).ok()).map(|certificate| certificate.subject);
-        Peer { version, subject: subject.unwrap_or_default() }
+        let parsed = first.and_then(|der| Some((der, Certificate::parse(der).ok()?)));
+        let (subject, certificate) = parsed.map_or_else(Default::default, |(der, certificate)| {
+            let id = CertificateId { subject: certificate.name, sha256: Sha256::digest(der).into() };
+            (certificate.subject, Some(id))
+        });
+        Peer { version, subject, certificate }
     }
 }
 

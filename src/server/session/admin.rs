@@ -75,7 +75,10 @@ impl Session {
         if !methods.names().iter().any(|known| known == name) {
             return None;
         }
-        if let Some(refused) = registered.rights.refuse_extension() {
+        if let Some((right, refused)) = registered.rights.refuse_extension() {
+            if self.policy.has_rules_for(&registered.hosted.name) {
+                self.log_denied(&registered.hosted, format_args!("has no right to {right}"));
+            }
             return Some(Err(refused));
         }
         let result = methods.call(name, &pickled(&Value::Tuple(args.to_vec())));

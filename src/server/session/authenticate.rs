@@ -42,6 +42,7 @@ impl Session {
                 let message = format_args!("authenticated as '{}'", Untrusted(&user));
                 connection.peer.log(&client_log::IDENTITIES, INFO, message);
                 self.identity.exchange = None;
+                self.identity.client.user = Some(user);
                 Authenticated { session_key, ..answer(Ok(reply)) }
             }
             Ok(Verdict::Failed { user, reply }) => {

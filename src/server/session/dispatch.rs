@@ -146,6 +146,29 @@ impl Session {
         Answer::Value(name.unwrap_or(Value::None))
     }
 
+    /// Refuses a call for which the client lacks a right. The log has a line of its own for that, with a rate limit.
+    fn refuse(
+        &self,
+        registered: &Registered,
+        id: &OwnedMsgId,
+        is_async: bool,
+        right: &str,
+        refused: &PyException,
+    ) {
+        if self.policy.has_rules_for(&registered.hosted.name) {
+            self.log_denied(&registered.hosted, format_args!("has no right to {right}"));
+        }
+        if is_async {
+            // The client learns of it at vote, whatever its generation does about errors of such calls.
+            self.refuse_vote(refused);
+            return;
+        }
+        let mut frame = Vec::new();
+        self.connection.put_error(id.get(), refused, &mut frame);
+        let outbox = &self.connection.outbox;
+        outbox.send_own(outbox.place(), &frame);
+    }
+
     fn dispatch_registered(
         &mut self,
         registered: &Registered,
@@ -155,8 +178,9 @@ impl Session {
     ) -> Result<Answer, End> {
         let connection = &self.connection;
         let hosted = &registered.hosted;
-        if let Some(refused) = registered.rights.refuse(&request) {
-            return Ok(Answer::Error(refused));
+        if let Some((right, refused)) = registered.rights.refuse(&request) {
+            self.refuse(registered, id, is_async, right, &refused);
+            return Ok(Answer::Given);
         }
         Ok(match request {
             Request::Register { storage, read_only } => self.register(id, &storage, read_only).into(),

@@ -8,11 +8,12 @@ use crate::base::level::{ERROR, INFO, WARNING};
 use crate::net::proxy::{HeaderError, Origin};
 use crate::net::tls::layer::HandshakeError;
 use crate::server::Server;
+use crate::server::access::ClientIdentity;
 use crate::server::admission::TOO_SLOW;
 use crate::server::client_log;
 use crate::server::client_log::LOG;
 use crate::server::connection::Connection;
-use crate::server::policy::Policy;
+use crate::server::connection_counts::RefusedFor;
 use crate::server::session::Session;
 use crate::wire::frame::{FrameReader, put_frame};
 use crate::wire::protocol::{Generation, GreetingAnswer, negotiate};
@@ -31,6 +32,10 @@ impl Session {
     /// False: the connection has ended.
     pub(super) fn arrive(&mut self) -> bool {
         let connection = &self.connection;
+        if self.policy.has_rules() && connection.peer.ip().is_none() {
+            // Without an answer of the kernel no rule for a user or a group fits.
+            self.identity.client.process = connection.outbox.sink().peer_process().ok();
+        }
         let Some(proxy) = connection.peer.ip().filter(|ip| self.policy.is_proxy(*ip)) else { return true };
         let outbox = &connection.outbox;
         let client = match outbox.sink().proxy_header() {
@@ -67,14 +72,16 @@ impl Session {
     }
 }
 
-/// TLS, if it is configured, and a log line about the certificate. False: the connection has ended.
-pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
+/// TLS, if it is configured, and a log line about the certificate, which `identity` gets. False: the connection has
+/// ended.
+pub(super) fn secure(server: &Server, connection: &Connection, identity: &mut ClientIdentity) -> bool {
     let outbox = &connection.outbox;
     match outbox.sink().handshake(None) {
         Ok(None) => true,
         Ok(Some(client)) => {
             let message = format_args!("{}, certificate of '{}'", client.version, client.subject);
             connection.peer.log(&client_log::IDENTITIES, INFO, message);
+            identity.certificate = client.certificate;
             true
         }
         // Closed from our side.
@@ -103,10 +110,11 @@ pub(super) fn secure(server: &Server, connection: &Connection) -> bool {
     }
 }
 
-/// Offers the newest protocol, and reads the answer. `None`: the connection has ended.
+/// Offers the newest protocol, and reads the answer. `is_shown`: the storages that `ruok` shows. `None`: the connection
+/// has ended.
 pub(super) fn greet(
     server: &Server,
-    policy: &Policy,
+    is_shown: impl Fn(&str) -> bool,
     connection: &Connection,
     frames: &mut FrameReader,
 ) -> io::Result<Option<Greeted>> {
@@ -143,7 +151,7 @@ pub(super) fn greet(
             Ok(GreetingAnswer::RuOk) => {
                 // No log line: load balancers ask every few seconds.
                 let mut frame = Vec::new();
-                let status = server.ruok_of(|storage| policy.serves(storage));
+                let status = server.ruok_of(is_shown);
                 put_frame(status.as_bytes(), &mut frame);
                 outbox.send_own(outbox.place(), &frame);
                 outbox.wait_until_sent();

@@ -2,6 +2,7 @@
 
 use crate::auth::{Exchange, Protocol};
 use crate::base::level::INFO;
+use crate::server::access::ClientIdentity;
 use crate::server::client_log;
 use crate::server::connection::Connection;
 use crate::wire::frame::Frame;
@@ -12,6 +13,8 @@ use crate::wire::mac::RunningMac;
 pub struct Identity {
     /// The server's side of the protocol; `None` after the client has passed, or without authentication.
     pub exchange: Option<Box<dyn Exchange>>,
+    /// What the client has shown so far.
+    pub client: ClientIdentity,
     /// Failed attempts.
     pub failures: u32,
     /// Checks the codes of the client's messages, if there is a session key.

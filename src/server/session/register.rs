@@ -1,17 +1,62 @@
 //! `register`: the connection chooses its storage, and is a client's from then on.
 
-use crate::base::level::INFO;
+use std::fmt;
+
+use crate::base::level::{INFO, WARNING};
 use crate::base::sync::{Arc, Ordering};
 use crate::base::untrusted::Untrusted;
 use crate::exceptions;
 use crate::server::client_log;
+use crate::server::connection_counts::RefusedFor;
+use crate::server::hosted::Hosted;
 use crate::server::publish::Member;
 use crate::server::registered::Registered;
+use crate::server::rights::Rights;
 use crate::server::session::Session;
+use crate::server::stats::count;
 use crate::wire::exception::PyException;
 use crate::wire::request::OwnedMsgId;
 
 impl Session {
+    /// Whether the client may learn of the storage, by what it has shown so far.
+    pub(super) fn may_know(&self, storage: &str) -> bool {
+        let mut client = self.identity.client.clone();
+        client.ip = self.connection.peer.ip();
+        self.policy.serves(storage) && self.policy.rights(storage, &client).is_some()
+    }
+
+    /// A storage that the client may read here, and what else it may do with it. Logs why it gets none: it cannot tell
+    /// whether there is such a storage.
+    fn served(&self, storage: &str) -> Option<(Arc<Hosted>, Rights)> {
+        let log = |why: &str| {
+            let message = format_args!("unknown storage_id: {}{why}", Untrusted(storage));
+            self.log(&client_log::UNREGISTERED, INFO, message);
+        };
+        let Some(hosted) = self.server.hosted(storage) else {
+            log("");
+            return None;
+        };
+        if !self.policy.serves(storage) {
+            log(" (not one of the 'storages' of this listener)");
+            return None;
+        }
+        let client = &self.identity.client;
+        let rights = self.policy.rights(storage, client);
+        if rights.is_none() {
+            self.server.counts().refuse(RefusedFor::Access);
+            self.log_denied(&hosted, format_args!("may not read it"));
+        }
+        Some((hosted, rights?))
+    }
+
+    /// Counts and logs what the rules of `<access>` do not permit.
+    pub(super) fn log_denied(&self, hosted: &Hosted, what: fmt::Arguments<'_>) {
+        count(&hosted.stats.denied);
+        let client = &self.identity.client;
+        let message = format_args!("refused by <access> of storage '{}': {client} {what}", hosted.name);
+        self.connection.peer.log(&client_log::DENIED, WARNING, message);
+    }
+
     /// `register(storage, read_only)`: from the reply on, the client gets every invalidation (R4).
     pub(super) fn register(
         &mut self,
@@ -24,19 +69,14 @@ impl Session {
             connection.peer.log(&client_log::WRONG_STATE, INFO, format_args!("duplicate register() call"));
             return Err(PyException::builtin("ValueError", "duplicate register() call"));
         }
-        let hosted = self.server.hosted(storage);
-        let Some(hosted) = hosted.filter(|_| self.policy.serves(storage)) else {
-            // For the log alone: the client cannot tell this from a storage that does not exist.
-            let why = match self.server.hosted(storage) {
-                Some(_) => " (not one of the 'storages' of this listener)",
-                None => "",
-            };
-            let storage = Untrusted(storage);
-            self.log(&client_log::UNREGISTERED, INFO, format_args!("unknown storage_id: {storage}{why}"));
-            return Err(PyException::builtin("ValueError", format!("unknown storage: {storage}")));
+        self.identity.client.ip = connection.peer.ip();
+        let Some((hosted, rights)) = self.served(storage) else {
+            return Err(PyException::builtin(
+                "ValueError",
+                format!("unknown storage: {}", Untrusted(storage)),
+            ));
         };
         // Only now: if the storage loses its disk later, vote says so.
-        let rights = self.policy.rights();
         if !read_only && (hosted.is_read_only() || !rights.write) {
             // Clients with read-only-fallback begin with this, too. What is read-only only here stays so.
             connection.wanted_to_write.store(rights.write, Ordering::Relaxed);
@@ -68,6 +108,12 @@ impl Session {
             connection.outbox.place().push_reply(frame);
         }
         connection.outbox.flush();
+        if self.policy.has_rules_for(&hosted.name) {
+            let client = &self.identity.client;
+            let rights = if read_only { rights.and(Rights::READING) } else { rights };
+            let message = format_args!("registered for storage '{}' as {client}: {rights}", hosted.name);
+            connection.peer.log(&client_log::IDENTITIES, INFO, message);
+        }
         let connection = Arc::clone(&self.connection);
         self.registered = Some(Arc::new(Registered { hosted, connection, read_only, rights }));
         Ok(())

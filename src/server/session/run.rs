@@ -61,7 +61,7 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, admission: Admis
 
 impl Session {
     fn run(&mut self) -> End {
-        if !self.arrive() || !secure(&self.server, &self.connection) {
+        if !self.arrive() || !secure(&self.server, &self.connection, &mut self.identity.client) {
             return End::Gone;
         }
         let end = self.converse();
@@ -74,10 +74,11 @@ impl Session {
     fn converse(&mut self) -> End {
         let mut frames = FrameReader::with_limit(UNREGISTERED_MESSAGE_LEN_MAX);
         let outbox = Arc::clone(&self.connection.outbox);
-        let greeted = match greet(&self.server, &self.policy, &self.connection, &mut frames) {
-            Ok(Some(greeted)) => greeted,
-            Ok(None) | Err(_) => return End::Gone,
-        };
+        let greeted =
+            match greet(&self.server, |storage| self.may_know(storage), &self.connection, &mut frames) {
+                Ok(Some(greeted)) => greeted,
+                Ok(None) | Err(_) => return End::Gone,
+            };
         let mut wire: Option<Wire> = None;
         loop {
             loop {

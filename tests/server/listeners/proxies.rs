@@ -16,7 +16,8 @@ fn proxy(address: SocketAddr) -> TcpStream {
 
 fn through(address: SocketAddr, header: &[u8]) -> TcpStream {
     let mut stream = proxy(address);
-    stream.write_all(header).expect("sent");
+    // Of a long one the server may close the connection before its end.
+    let _ = stream.write_all(header);
     stream
 }
 
@@ -111,14 +112,15 @@ fn headers_that_are_none() {
     for header in [v1("10.1.1.1"), v2([10, 1, 1, 1])] {
         for len in 0..header.len() {
             let cut = through(address, &header[..len]);
-            cut.shutdown(std::net::Shutdown::Write).expect("shut down");
+            // The server may be faster.
+            let _ = cut.shutdown(std::net::Shutdown::Write);
             assert_eq!(rest(&cut), b"", "{len} bytes of {}", header.escape_ascii());
         }
         for at in 0..header.len() {
             let mut changed = header.clone();
             changed[at] ^= 0x80;
             let changed = through(address, &changed);
-            changed.shutdown(std::net::Shutdown::Write).expect("shut down");
+            let _ = changed.shutdown(std::net::Shutdown::Write);
             let said = rest(&changed);
             // An address or port of version 2 is another one, as good as the first.
             assert!(said.is_empty() || said == b"\0\0\0\x02Z5", "{at}: {}", said.escape_ascii());
