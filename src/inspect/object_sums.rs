@@ -20,7 +20,7 @@ pub struct ObjectSums {
     pub txn: u32,
 }
 
-/// Oids of a page; their lowest byte is their place in it.
+/// Oids of a page.
 const PAGE: u64 = 256;
 /// Entries by which a page grows, so that little of it is empty.
 const GROWTH: usize = 8;
@@ -38,6 +38,12 @@ pub struct ObjectTable {
 #[derive(Clone, Copy)]
 struct Short([u8; 15]);
 
+/// The place of an object in its page.
+fn place(oid: Oid) -> u8 {
+    let [.., low] = oid.0.to_be_bytes();
+    low
+}
+
 impl Short {
     /// `None`: a number is too large.
     fn of(sums: &ObjectSums) -> Option<Short> {
@@ -48,8 +54,7 @@ impl Short {
         let [t0, t1, t2, 0] = txn.to_le_bytes() else { return None };
         let [b0, b1, b2, b3] = bytes;
         let [c0, c1, c2, c3] = current_bytes;
-        let low = (oid.0 % PAGE) as u8;
-        let short = [low, b0, b1, b2, b3, c0, c1, c2, c3, records, class[0], class[1], t0, t1, t2];
+        let short = [place(oid), b0, b1, b2, b3, c0, c1, c2, c3, records, class[0], class[1], t0, t1, t2];
         (packed == current).then_some(Short(short))
     }
 
@@ -79,7 +84,7 @@ impl ObjectTable {
         }
         let page = oid.0 / PAGE;
         let entries = self.pages.get(&page)?;
-        let at = entries.binary_search_by_key(&((oid.0 % PAGE) as u8), Short::low).ok()?;
+        let at = entries.binary_search_by_key(&place(oid), Short::low).ok()?;
         entries.get(at).map(|short| short.sums(page))
     }
 
@@ -87,7 +92,7 @@ impl ObjectTable {
     pub fn set(&mut self, sums: ObjectSums) {
         let oid = sums.oid.0;
         let entries = self.pages.entry(oid / PAGE).or_default();
-        let found = entries.binary_search_by_key(&((oid % PAGE) as u8), Short::low);
+        let found = entries.binary_search_by_key(&place(sums.oid), Short::low);
         match (Short::of(&sums), found) {
             (Some(short), Ok(at)) => {
                 if let Some(entry) = entries.get_mut(at) {
