@@ -226,6 +226,10 @@ pub mod server {
     pub mod hosted {
         pub use crate::server::hosted::{Hosted, HostedOptions};
     }
+    pub mod http {
+        pub use crate::server::http::HttpServer;
+        pub use crate::server::http::site::Site;
+    }
     pub mod invalidations {
         pub use crate::server::invalidations::Invalidations;
     }

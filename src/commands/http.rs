@@ -28,10 +28,8 @@ impl Http {
     }
 
     /// Clients are served from now on.
-    pub(super) fn serves(&self, server: &Arc<Server>, config: &Config) -> io::Result<()> {
-        server.watch_disks(disk_places(config))?;
+    pub(super) fn serves(&self, server: &Arc<Server>) {
         self.site.serves(server);
-        Ok(())
     }
 
     /// The server stops.
@@ -41,7 +39,7 @@ impl Http {
 }
 
 /// The directories whose file systems must not run out of space: one of each kind for a storage.
-fn disk_places(config: &Config) -> Vec<DiskPlace> {
+pub(super) fn disk_places(config: &Config) -> Vec<DiskPlace> {
     let mut places: Vec<DiskPlace> = Vec::new();
     for named in &config.storages {
         // Of a demo storage the changes, which come last, are what grows.

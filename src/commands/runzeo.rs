@@ -21,7 +21,7 @@ use crate::commands::Extensions;
 use crate::commands::admin_socket::AdminSocket;
 use crate::commands::backups;
 use crate::commands::failure::Failure;
-use crate::commands::http::Http;
+use crate::commands::http::{Http, disk_places};
 use crate::commands::listening::{self, Certificates, OpenListeners, UnixSockets};
 use crate::commands::open::{self, Prepared};
 use crate::commands::opening::Opening;
@@ -238,7 +238,10 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let backups = backups::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
     let scrubs = scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
 
-    http.iter().try_for_each(|(http, _)| http.serves(&server, config)).map_err(cannot_start)?;
+    if http.is_some() || admin.is_some() {
+        server.watch_disks(disk_places(config)).map_err(cannot_start)?;
+    }
+    http.iter().for_each(|(http, _)| http.serves(&server));
     admin.iter().for_each(|admin| admin.serves(&server));
     manager.serves(&server);
 

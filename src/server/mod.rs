@@ -113,6 +113,11 @@ impl Server {
         &self.admission
     }
 
+    /// The sockets that it listens on, those of `monitor-address` included.
+    pub(crate) fn listeners(&self) -> Vec<Arc<Listener>> {
+        self.listeners.lock().clone()
+    }
+
     /// What has become of connections.
     pub(crate) fn counts(&self) -> &ConnectionCounts {
         self.admission.counts()

@@ -31,6 +31,11 @@ pub struct Stats {
     pub conflicts: AtomicU64,
     pub conflicts_resolved: AtomicU64,
     pub verifying_clients: AtomicU64,
+    /// Answers to `getInvalidations`: with what has changed; none, because it is too long ago; none, because there is
+    /// no such transaction.
+    pub verifications: [AtomicU64; 3],
+    /// Connections that were closed because their clients did not read (`max-unsent`).
+    pub unread: AtomicU64,
     /// Registrations and calls that the rules of `<access>` did not permit.
     pub denied: AtomicU64,
     started: SystemTime,
@@ -52,9 +57,16 @@ impl Stats {
             conflicts: AtomicU64::new(0),
             conflicts_resolved: AtomicU64::new(0),
             verifying_clients: AtomicU64::new(0),
+            verifications: Default::default(),
+            unread: AtomicU64::new(0),
             denied: AtomicU64::new(0),
             started,
         }
+    }
+
+    /// A client has returned.
+    pub fn count_verification(&self, how: Verification) {
+        self.verifications.get(how as usize).into_iter().for_each(count);
     }
 
     /// The time of the start.
@@ -67,6 +79,17 @@ impl Stats {
     pub fn started(&self) -> String {
         ctime_of(self.started)
     }
+}
+
+/// How a client that has returned learns what has changed; the index of its counter.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verification {
+    /// It is told.
+    Quick,
+    /// It verifies its whole cache, or drops it: it was away for too long.
+    TooOld,
+    /// The same, for its last transaction is not in the storage.
+    Unknown,
 }
 
 /// The pack of a storage that is running, and the last one, for `server_status`.

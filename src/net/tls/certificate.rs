@@ -50,7 +50,7 @@ pub struct Certificate {
 pub struct Moment(x509_cert::time::Time);
 
 impl Moment {
-    fn since_epoch(self) -> Duration {
+    pub fn since_epoch(self) -> Duration {
         self.0.to_unix_duration()
     }
 }

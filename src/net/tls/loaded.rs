@@ -1,6 +1,7 @@
 //! Reads what the files of one side contain.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
@@ -18,6 +19,8 @@ pub struct Loaded {
     pub provider: Arc<CryptoProvider>,
     pub identity: Arc<SingleCertAndKey>,
     pub known: Arc<Known>,
+    /// When the own certificate expires, since 1970.
+    pub expires: Duration,
 }
 
 impl Loaded {
@@ -32,14 +35,18 @@ impl Loaded {
             Peers::Listed(path) => Known::listed(peers, path, algorithms),
             Peers::Signed => Known::signed(peers, algorithms),
         }?;
-        let identity = Arc::new(identity(files, peers, &provider)?);
+        let (identity, expires) = identity(files, peers, &provider)?;
         log::info!(target: LOG, "TLS: {}s have to show {known}", peers.name());
-        Ok(Loaded { provider, identity, known: Arc::new(known) })
+        Ok(Loaded { provider, identity: Arc::new(identity), known: Arc::new(known), expires })
     }
 }
 
-/// The own certificate and key; checks that they match.
-fn identity(files: &Files, peers: Role, provider: &CryptoProvider) -> Result<SingleCertAndKey, TlsError> {
+/// The own certificate and key, and when the certificate expires; checks that they match.
+fn identity(
+    files: &Files,
+    peers: Role,
+    provider: &CryptoProvider,
+) -> Result<(SingleCertAndKey, Duration), TlsError> {
     let path = &files.certificate;
     let sections = read_pem("certificate", path)?;
     let chain: Vec<CertificateDer<'static>> = sections
@@ -81,5 +88,5 @@ fn identity(files: &Files, peers: Role, provider: &CryptoProvider) -> Result<Sin
         };
         log::warn!(target: LOG, "TLS: {own}: {}: {why}", path.display());
     }
-    Ok(SingleCertAndKey::from(CertifiedKey::new(chain, key)))
+    Ok((SingleCertAndKey::from(CertifiedKey::new(chain, key)), own.not_after.since_epoch()))
 }

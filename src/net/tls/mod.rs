@@ -14,6 +14,7 @@ mod trust;
 mod verify;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::{ServerConfig, ServerConnection};
@@ -43,6 +44,11 @@ impl Tls {
     pub fn reload(&self) -> Result<(), TlsError> {
         self.loaded.store(Arc::new(Loaded::read(&self.files, Role::Server)?));
         Ok(())
+    }
+
+    /// When the certificate that was read last expires, since 1970.
+    pub fn expires(&self) -> Duration {
+        self.loaded.load().expires
     }
 
     /// The server's side of a new connection.

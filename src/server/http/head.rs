@@ -131,6 +131,8 @@ fn path(target: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parsed(text: &str) -> Result<Option<Head>, u16> {
@@ -158,6 +160,23 @@ mod tests {
         // RFC 9112 permits line feeds alone.
         assert_eq!(path_of("GET /live HTTP/1.1\nHost: a\n\n"), Ok("/live".into()));
         assert_eq!(path_of("GET /live HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"), Ok("/live".into()));
+    }
+
+    proptest! {
+        /// Whatever comes: no panic, and a path that begins with a slash or is none of ours.
+        #[test]
+        fn any_bytes_are_a_head_or_none(
+            start in prop::sample::select(vec!["", "GET ", "HEAD /", "GET http://", "GET / HTTP/1.1\r\nHost: a\r\n"]),
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            end in prop::sample::select(vec!["", " HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n\r\n"]),
+        ) {
+            let request = [start.as_bytes(), &bytes, end.as_bytes()].concat();
+            match parse(&request) {
+                Ok(Some(head)) => prop_assert!(!head.path.contains(['?', '#', '\r', '\n', '\0'])),
+                Ok(None) => {}
+                Err(reply) => prop_assert!([400, 405, 431, 505].contains(&reply.status())),
+            }
+        }
     }
 
     #[test]

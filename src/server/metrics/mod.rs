@@ -35,6 +35,11 @@ pub fn metrics(report: &ServerReport, scrape: Scrape) -> String {
         .add_if_known(&[], report.started);
     out.family(Gauge, "zeo_ready", "Whether /ready says that clients are served.").add(&[], scrape.is_ready);
     connections(&mut out, report);
+    let help = "When the certificate of a listener expires.";
+    let mut expiry = out.family(Gauge, "zeo_tls_certificate_expiry_timestamp_seconds", help);
+    for listener in &report.listeners {
+        expiry.add_if_known(&[("listener", &*listener.address)], listener.certificate_expires);
+    }
     storages::add(&mut out, &report.storages);
     backups(&mut out, &report.backups);
     disks(&mut out, report);

@@ -98,6 +98,8 @@ impl Storages<'_> {
         self.counter("zeo_transaction_timeouts", "Connections that transaction-timeout has closed.", |s| {
             s.counters.transaction_timeouts
         });
+        let help = "Registrations and calls that the rules of an access section did not permit.";
+        self.counter("zeo_access_denied", help, |s| s.counters.denied);
         self.counter("zeo_network_receive_bytes", "Bytes of messages from clients.", |s| {
             s.counters.received_bytes
         });
@@ -107,6 +109,23 @@ impl Storages<'_> {
         self.gauge("zeo_outbox_bytes", "Bytes that are queued for clients which do not read them.", |s| {
             s.clients.iter().map(|client| client.outbox_bytes).sum::<usize>()
         });
+        self.counter(
+            "zeo_outbox_overflows",
+            "Connections that were closed because their clients did not read.",
+            |s| s.counters.clients_unread,
+        );
+        let help = "Clients that have returned with a cache, by what they were told.";
+        let mut verifications = self.out.family(Counter, "zeo_cache_verifications", help);
+        for storage in self.storages {
+            let counters = &storage.counters;
+            for (result, number) in [
+                ("quick", counters.verifications_quick),
+                ("too-old", counters.verifications_too_old),
+                ("unknown", counters.verifications_unknown),
+            ] {
+                verifications.add(&[("storage", &*storage.name), ("result", result)], number);
+            }
+        }
         self.gauge("zeo_clients_verifying", "Clients that verify their caches object by object.", |s| {
             s.clients_verifying
         });

@@ -17,6 +17,8 @@
 mod send;
 mod slow_client;
 
+pub use slow_client::UNREAD;
+
 use std::collections::VecDeque;
 
 use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, rank};

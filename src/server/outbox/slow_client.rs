@@ -17,12 +17,14 @@ use crate::server::outbox::{Outbox, Place};
 
 /// Bytes in the queue above which the session of a client waits before it queues more replies.
 const REPLIES_MAX: usize = 1 << 20;
+/// Why such a client was closed.
+pub const UNREAD: &str = "the client does not read what it is sent (max-unsent)";
 
 impl<S: Sink> Place<'_, S> {
     /// Closes a client for which more than `max-unsent` bytes are queued that it has not asked for.
     pub(super) fn close_if_too_slow(&mut self) {
         if self.queue.unasked_len > self.outbox.len_max {
-            self.close("the client does not read what it is sent (max-unsent)");
+            self.close(UNREAD);
         }
     }
 }

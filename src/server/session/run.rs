@@ -10,9 +10,11 @@ use crate::server::Server;
 use crate::server::admission::{AdmissionGuard, TOO_SLOW};
 use crate::server::client_log;
 use crate::server::connection::Connection;
+use crate::server::outbox::UNREAD;
 use crate::server::session::greeting::{greet, secure};
 use crate::server::session::identity::Identity;
 use crate::server::session::{Session, iterate, load, transfers};
+use crate::server::stats::count;
 use crate::server::transaction::state::{OpenTransaction, Transaction};
 use crate::wire::frame::FrameReader;
 use crate::wire::protocol::Wire;
@@ -171,6 +173,9 @@ impl Session {
         let hosted = self.registered.as_ref().map(|registered| Arc::clone(&registered.hosted));
         if let Some(registered) = self.registered.take() {
             self.end_verifying(&registered);
+            if reason == Some(UNREAD) {
+                count(&registered.hosted.stats.unread);
+            }
             let doing = match &*connection.transaction.lock() {
                 Transaction::None => "",
                 Transaction::Voted { .. }

@@ -12,7 +12,7 @@ use crate::server::log_changes::{self, Changed};
 use crate::server::registered::Registered;
 use crate::server::replies::{reply_exactly, reply_frame};
 use crate::server::session::Session;
-use crate::server::stats::{count, uncount};
+use crate::server::stats::{Verification, count, uncount};
 use crate::storage::StorageError;
 use crate::wire::exception::PyException;
 use crate::wire::push::Push;
@@ -78,6 +78,7 @@ impl Session {
             // Damage in the log must not keep the client from connecting: it can verify its cache in another way.
             Err(error) => return self.verify_all(registered, id, NotKnown::Unreadable(tid, error)),
         };
+        hosted.stats.count_verification(Verification::Quick);
         let last = last.map(|last| last.max(seen.last_transaction()));
         let ready = self.invalidations(id, last, &oids);
         if up_to == seen.last_transaction()
@@ -121,6 +122,11 @@ impl Session {
 
     /// Answers that what changed is not known: the client verifies its whole cache, or drops it.
     fn verify_all(&self, registered: &Registered, id: &OwnedMsgId, why: NotKnown) {
+        let how = match why {
+            NotKnown::NoSuchTransaction(_) => Verification::Unknown,
+            NotKnown::TooOld(..) | NotKnown::Unreadable(..) => Verification::TooOld,
+        };
+        registered.hosted.stats.count_verification(how);
         let log = |level, message: std::fmt::Arguments<'_>| {
             self.connection.peer.log(&VERIFICATIONS, level, message)
         };

@@ -10,7 +10,9 @@ use super::storage::{DiskReport, StorageReport};
 use super::time::unix;
 use super::warnings;
 use super::work::BackupReport;
+use crate::base::sync::Arc;
 use crate::logging;
+use crate::net::listen::Listener;
 use crate::server::Server;
 use crate::server::connection_counts::RefusedFor;
 
@@ -30,6 +32,8 @@ pub struct ServerReport {
     pub time: f64,
     /// When the storages were open; `None` before.
     pub started: Option<f64>,
+    /// Where clients connect, and `monitor-address`.
+    pub listeners: Vec<ListenerReport>,
     pub connections: ConnectionsReport,
     pub panics: u64,
     /// Lines of the log that could not be written.
@@ -51,6 +55,15 @@ pub enum Phase {
     Opening,
     Serving,
     Stopping,
+}
+
+/// An address at which a server listens.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ListenerReport {
+    /// As in the log.
+    pub address: String,
+    /// When its certificate expires; `None`: it has no TLS.
+    pub certificate_expires: Option<u64>,
 }
 
 /// The connections of a server.
@@ -88,6 +101,7 @@ impl ServerReport {
         let others = server.clients().into_iter().filter(|connection| !registered(connection.id()));
         let mut report = ServerReport {
             started: Some(unix(server.started())),
+            listeners: ListenerReport::all_of(server),
             connections: ConnectionsReport::of(server),
             temporary_directory: disks.iter().find(|disk| disk.storage.is_none()).cloned(),
             unregistered: others.map(|connection| ClientReport::of(&connection, now)).collect(),
@@ -125,6 +139,7 @@ impl ServerReport {
             opening: None,
             time: unix(now),
             started: None,
+            listeners: Vec::new(),
             connections: ConnectionsReport::default(),
             panics: logging::panics(),
             log_lines_lost: logging::lines_lost(),
@@ -134,6 +149,19 @@ impl ServerReport {
             backups: Vec::new(),
             warnings: Vec::new(),
         }
+    }
+}
+
+impl ListenerReport {
+    /// One address may have a socket for each IP version.
+    fn all_of(server: &Server) -> Vec<ListenerReport> {
+        let report = |listener: &Arc<Listener>| ListenerReport {
+            address: listener.endpoint.to_string(),
+            certificate_expires: listener.tls.as_ref().map(|tls| tls.expires().as_secs()),
+        };
+        let mut listeners: Vec<ListenerReport> = server.listeners().iter().map(report).collect();
+        listeners.dedup();
+        listeners
     }
 }
 

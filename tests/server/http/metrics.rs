@@ -87,7 +87,8 @@ fn check_histogram(kind: &str, name: &str, samples: &[(String, f64)]) {
 }
 
 impl Served {
-    fn metrics(&self) -> BTreeMap<String, f64> {
+    /// All samples by name and labels.
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
         let families = parse(&self.openmetrics(), true);
         families.into_values().flat_map(|family| family.samples).collect()
     }

@@ -1,16 +1,21 @@
 //! What the probes say of a server that starts, whose disk has failed, and that stops.
 
 use std::fs;
+use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Answer, PATIENCE, Served, get, section};
+use crate::commit_states::world::World;
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::faults::{Faults, Kind};
 use crate::support::process::{Server, free_address};
 use crate::support::storage as helpers;
 use runzeo::ids::Tid;
+use runzeo::internal::base::address::Address;
+use runzeo::internal::net::listen::listen;
+use runzeo::internal::server::http::{HttpServer, Site};
 use runzeo::storage::prelude::*;
 
 /// Asks until the answer is the expected one.
@@ -128,6 +133,27 @@ fn a_server_in_the_middle_is_ready_while_its_server_is_there() {
     assert_eq!((ready.status, &*ready.body), (503, "storage 1: its server cannot be reached\n"));
     root.start_again();
     until(served.address, "/ready", |answer| answer.status == 200);
+}
+
+/// From the signal on, also while helpers and backups are still being ended.
+#[test]
+fn a_server_that_is_about_to_stop_is_not_ready() {
+    let world = World::new(None, None);
+    let site = Site::new(Box::new(|| "opening 1".into()));
+    let address = Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) };
+    let listeners = listen(&address, Default::default()).expect("a socket");
+    let address = listeners[0].socket.local_addr().expect("an address").as_socket().expect("of IP");
+    let http = HttpServer::start(listeners, &site).expect("threads");
+    assert_eq!(get(address, "/ready").body, "opening 1\n");
+    site.serves(&world.server);
+    assert_eq!((get(address, "/ready").status, &status(address)["phase"]), (200, &"serving".into()));
+    site.stops();
+    assert_eq!(
+        (&*get(address, "/ready").body, &status(address)["phase"]),
+        ("stopping\n", &"stopping".into())
+    );
+    drop(http);
+    assert!(TcpStream::connect(address).is_err());
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn half_messages_of_registered_clients_cost_what_has_arrived() {
 }
 
 /// Makes the server queue more and more invalidations for `silent`.
-fn flood_with_invalidations(server: &Server, until: impl Fn() -> bool) {
+pub fn flood_with_invalidations(server: &Server, until: impl Fn() -> bool) {
     let mut writer = client(server);
     let oids = writer.new_oids(10_000).expect("oids");
     let data = record(b"x");

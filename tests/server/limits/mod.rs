@@ -3,7 +3,7 @@
 
 mod connections;
 mod log_and_files;
-mod messages;
+pub mod messages;
 mod questions;
 mod transactions;
 mod unregistered;
