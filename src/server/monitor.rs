@@ -31,8 +31,9 @@ pub fn serve(server: &Arc<Server>, listener: &Listener) {
 }
 
 fn dump(server: &Server) -> String {
+    // Tools take a text that begins with version 3 alone: Python's is that of ZODB 3.
     let mut text = format!(
-        "ZEO monitor server version {}\n{}\n\n",
+        "ZEO monitor server version 3.10.7 (runzeo {})\n{}\n\n",
         env!("CARGO_PKG_VERSION"),
         stats::ctime_of(server.clock().system_time())
     );

@@ -19,6 +19,7 @@ mod limits;
 mod listeners;
 mod log_lines;
 mod log_under_locks;
+mod monitor;
 mod order;
 mod pack_cancel;
 mod pack_plan;
