@@ -21,6 +21,7 @@ mod scrubs;
 mod subcommand;
 mod supervised;
 mod time_argument;
+pub mod zeo_nagios;
 pub mod zeoadmin;
 pub mod zeobackup;
 pub mod zeocache;

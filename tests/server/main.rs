@@ -39,5 +39,6 @@ mod timeouts;
 mod tls;
 mod transaction_work;
 mod verify_many;
+mod zeo_nagios;
 mod zeoadmin;
 mod zeopasswd;

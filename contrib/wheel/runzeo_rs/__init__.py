@@ -5,7 +5,7 @@ Each program is a binary in `bin` beside this file. The console scripts below ta
 import os
 import sys
 
-PROGRAMS = ('runzeo', 'zeoadmin', 'zeobackup', 'zeocache', 'zeofs', 'zeopack', 'zeopasswd', 'zeoup')
+PROGRAMS = ('runzeo', 'zeo-nagios', 'zeoadmin', 'zeobackup', 'zeocache', 'zeofs', 'zeopack', 'zeopasswd', 'zeoup')
 
 
 def find_binary(name):
@@ -26,6 +26,10 @@ def _become(name, *arguments):
 
 def runzeo():
     _become('runzeo')
+
+
+def zeo_nagios():
+    _become('zeo-nagios')
 
 
 def zeoadmin():

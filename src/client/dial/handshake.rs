@@ -25,6 +25,8 @@ use crate::wire::value::Value;
 const OLDEST: Generation = Generation::Z308;
 /// Longest message before the client has registered, in bytes.
 const EARLY_LEN_MAX: usize = 64 << 10;
+/// Longest answer to `ruok`, in bytes: a server may have thousands of storages.
+const STATUS_LEN_MAX: usize = 16 << 20;
 /// Bytes of a foreign greeting that are shown.
 const SHOWN_MAX: usize = 60;
 
@@ -55,6 +57,16 @@ pub(super) fn shake(
     frames.set_limit(FRAME_LEN_MAX);
     stream.set_wait_max(None).map_err(DialError::Lost)?;
     Ok(Dialled { stream, frames, wire, macs, ids, peer })
+}
+
+/// The answer to `ruok`, which takes the place of the answer to the greeting.
+pub(super) fn ask_status(stream: Stream, until: IoDeadline) -> Result<Vec<u8>, DialError> {
+    let mut opening = Opening { stream, frames: FrameReader::with_limit(STATUS_LEN_MAX), until };
+    let mut out = Vec::new();
+    put_frame(b"ruok", &mut out);
+    opening.send(&out)?;
+    opening.receive("the greeting of a ZEO server")?;
+    opening.receive("the answer to ruok")
 }
 
 /// The protocol for a greeting, and the answer to it. `newest`: see [`DialOptions::generation`].

@@ -7,12 +7,22 @@ mod outcome;
 
 use std::io;
 
+use socket2::Socket;
+
 use crate::base::address::Address;
 use crate::base::cancel::Cancel;
 use crate::base::clock::IoDeadline;
 use crate::net::stream::Stream;
 use crate::net::tls::layer::HandshakeError;
 pub use outcome::{Credentials, DialError, DialOptions, Dialled, WITH_PASSWORDS};
+
+/// The status of a server, JSON (`ruok`). Servers since ZEO 4.1 have it; it needs no password.
+pub fn ask_status(address: &Address, options: &DialOptions) -> Result<Vec<u8>, DialError> {
+    let until = IoDeadline::after(options.time_max);
+    let reached = connect::connect(address, until, &Cancel::default())?;
+    let stream = stream_of(reached.socket, reached.is_tcp, address, options)?;
+    secure(&stream, until).and_then(|()| handshake::ask_status(stream, until))
+}
 
 /// Dials. `cancel` ends it at any time.
 pub fn dial(address: &Address, options: &DialOptions, cancel: &Cancel) -> Result<Dialled, DialError> {
@@ -21,14 +31,7 @@ pub fn dial(address: &Address, options: &DialOptions, cancel: &Cancel) -> Result
     let other = reached.socket.try_clone().map_err(DialError::Unreachable)?;
     // An error means that the peer is gone already.
     let _ending = cancel.on_cancel(move || drop(other.shutdown(std::net::Shutdown::Both)));
-    let host = match address {
-        Address::Tcp { host, .. } => Some(host.as_deref().unwrap_or("localhost")),
-        Address::Unix(_) => None,
-    };
-    let tls = options.tls.as_ref().map(|tls| tls.begin(host)).transpose();
-    let tls = tls.map_err(|error| DialError::Tls(error.to_string()))?;
-    let stream = Stream::new(reached.socket, reached.is_tcp, tls, options.dead_peer_timeout)
-        .map_err(DialError::Lost)?;
+    let stream = stream_of(reached.socket, reached.is_tcp, address, options)?;
     let dialled =
         secure(&stream, until).and_then(|()| handshake::shake(stream, reached.peer, options, until));
     match dialled {
@@ -45,6 +48,22 @@ pub fn dial(address: &Address, options: &DialOptions, cancel: &Cancel) -> Result
         }
         other => other,
     }
+}
+
+/// The stream of a socket, with TLS if that is wanted.
+fn stream_of(
+    socket: Socket,
+    is_tcp: bool,
+    address: &Address,
+    options: &DialOptions,
+) -> Result<Stream, DialError> {
+    let host = match address {
+        Address::Tcp { host, .. } => Some(host.as_deref().unwrap_or("localhost")),
+        Address::Unix(_) => None,
+    };
+    let tls = options.tls.as_ref().map(|tls| tls.begin(host)).transpose();
+    let tls = tls.map_err(|error| DialError::Tls(error.to_string()))?;
+    Stream::new(socket, is_tcp, tls, options.dead_peer_timeout).map_err(DialError::Lost)
 }
 
 /// The handshake of TLS, if the stream has TLS.

@@ -14,6 +14,9 @@ mod tests;
 mod text;
 pub mod value;
 
+/// `repr` of a float in Python.
+pub use self::number::repr as python_float;
+
 use std::ffi::CString;
 use std::fmt;
 
