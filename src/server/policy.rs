@@ -106,3 +106,28 @@ impl Policy {
         self.registered.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::access::{Rule, Who};
+
+    /// A read-only listener takes rights away, and gives none that the rules do not.
+    #[test]
+    fn a_read_only_listener_gives_no_right_that_the_rules_refuse() {
+        let reading = Rights { iterate: false, ..Rights::READING };
+        let rule = |rights| AccessRules(vec![Rule { who: Who::Everyone, rights }]);
+        let access = [("all", Some(Rights::ALL)), ("read", Some(reading)), ("none", None)];
+        let access = access.map(|(name, rights)| (name.to_string(), rule(rights)));
+        let access: Arc<BTreeMap<_, _>> = Arc::new(access.into());
+        let of = |read_only, storage| {
+            let options =
+                PolicyOptions { read_only, access: Arc::clone(&access), ..PolicyOptions::default() };
+            Policy::new(options).rights(storage, &ClientIdentity::default())
+        };
+        assert_eq!([of(false, "all"), of(true, "all")], [Some(Rights::ALL), Some(Rights::READING)]);
+        assert_eq!([of(false, "read"), of(true, "read")], [Some(reading); 2]);
+        assert_eq!([of(false, "none"), of(true, "none")], [None; 2]);
+        assert_eq!([of(false, "other"), of(true, "other")], [Some(Rights::ALL), Some(Rights::READING)]);
+    }
+}

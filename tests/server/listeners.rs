@@ -15,6 +15,8 @@ use std::process::Command;
 use crate::support::client::{RawClient, Speaks, connect_from, record};
 use crate::support::pickle::{Value, text};
 use crate::support::process::{Server, free_address};
+use crate::tls::identities::{Identity, params};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 
 const MAPPINGS: &str = "<mappingstorage 1>\n</mappingstorage>\n<mappingstorage secret>\n</mappingstorage>\n";
 
@@ -292,6 +294,82 @@ fn mode_and_group_of_a_socket() {
     };
     assert_eq!(of("own.sock"), (0o620, group));
     assert_eq!(of("zeo.sock").0, 0o600);
+}
+
+/// SIGUSR2 reads the certificates of all addresses again.
+#[test]
+fn renewed_certificates_of_all_addresses() {
+    let files = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| files.path().join(name);
+    let known = Identity::self_signed(params("known"));
+    fs::write(path("clients.pem"), known.pem()).expect("written");
+    let renew = |name: &str| {
+        let own = Identity::self_signed(params(name));
+        fs::write(path(name), own.pem_with_key()).expect("written");
+        own
+    };
+    let names = ["one", "two"];
+    let before = names.map(renew);
+    let addresses = [free_address(), free_address()];
+    let sections: String = names
+        .iter()
+        .zip(addresses)
+        .map(|(name, address)| {
+            let directory = files.path().display();
+            let ssl = format!("certificate {directory}/{name}\nauthenticate {directory}/clients.pem");
+            listen(name, address, &format!("<ssl>\n{ssl}\n</ssl>"))
+        })
+        .collect();
+    let server = Server::start_any("", &(MAPPINGS.to_string() + &sections), |_| ());
+    let is_served = |address, own: &Identity| {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(own.certificate.der().clone()).expect("a root");
+        let key = PrivatePkcs8KeyDer::from(known.key.serialize_der());
+        let config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![known.certificate.der().clone()], key.into())
+            .expect("a certificate");
+        let stream = TcpStream::connect(address).expect("connected");
+        RawClient::begin_tls(stream, Speaks::Z5, &std::sync::Arc::new(config)).is_ok()
+    };
+    for (address, own) in addresses.into_iter().zip(&before) {
+        assert!(is_served(address, own));
+    }
+    let after = names.map(renew);
+    server.signal("USR2");
+    for ((address, old), new) in addresses.into_iter().zip(&before).zip(&after) {
+        while !is_served(address, new) {}
+        assert!(!is_served(address, old));
+    }
+    // What cannot be read is an error that names its section, and the other one is read all the same.
+    fs::write(path("one"), "nonsense").expect("written");
+    let last = renew("two");
+    server.signal("USR2");
+    server.wait_for_log("the renewed certificates cannot be used");
+    assert!(server.log().contains("zeo.conf:"), "{}", server.log());
+    while !is_served(addresses[1], &last) {}
+    assert!(is_served(addresses[0], &after[0]));
+}
+
+/// On a read-only server readers may pack, as on Python's; at an address that says `read-only` itself they may not.
+#[test]
+fn packs_of_readers() {
+    let (plain, reading) = (free_address(), free_address());
+    let sections =
+        MAPPINGS.to_string() + &listen("plain", plain, "") + &listen("reading", reading, "read-only yes");
+    let server = Server::start_any("read-only yes", &sections, |_| ());
+    let pack = |address| {
+        let mut client = connect(address, Speaks::Z5);
+        register(&mut client, "1", true).expect("registered");
+        client
+            .call("pack", vec![Value::Float(1e9), Value::Bool(true)])
+            .expect("connected")
+            .map_err(|(class, _)| class)
+    };
+    for address in [server.address, plain] {
+        pack(address).expect("packed");
+    }
+    assert!(pack(reading).expect_err("refused").contains("ReadOnlyError"));
 }
 
 /// A read-only address beside one that writes; what is committed at one arrives at the other.
