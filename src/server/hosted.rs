@@ -17,6 +17,7 @@ use crate::server::invalidations::Invalidations;
 use crate::server::log_changes::LogChanges;
 use crate::server::oid_locks::LockTable;
 use crate::server::publish::Publication;
+use crate::server::recent_conflicts::RecentConflicts;
 use crate::server::scrub_status::ScrubStatus;
 use crate::server::stats::{self, PackStatus, Stats};
 use crate::server::timeout::Timeouts;
@@ -53,6 +54,7 @@ pub struct Hosted {
     /// The dry run of a pack.
     pub pack_plan: PackStatus,
     pub scrub: ScrubStatus,
+    pub conflicts: RecentConflicts,
     pub log_changes: LogChanges,
     pub locks: Arc<LockTable>,
     /// The registered connections by id.
@@ -96,6 +98,7 @@ impl Hosted {
             pack: PackStatus::default(),
             pack_plan: PackStatus::default(),
             scrub: ScrubStatus::default(),
+            conflicts: RecentConflicts::default(),
             log_changes: LogChanges::default(),
             name,
             storage,

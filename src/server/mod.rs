@@ -31,6 +31,7 @@ pub mod packs;
 pub mod peer;
 pub mod policy;
 pub mod publish;
+pub mod recent_conflicts;
 pub mod record_memory;
 pub mod registered;
 mod replies;

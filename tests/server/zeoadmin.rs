@@ -16,6 +16,8 @@ use crate::support::client::{RawClient, Speaks, record};
 use crate::support::pickle::Value;
 use crate::support::process::Server;
 
+/// The class of the records.
+const CLASS: &str = "persistent.mapping.PersistentMapping";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn zeoadmin(server: &Server, arguments: &[&str]) -> Output {
@@ -145,6 +147,28 @@ fn a_server_says_what_it_does() {
     for mistake in [&["top", "-i", "0"][..], &["top", "-n", "x"], &["status", "1"]] {
         assert_eq!(zeoadmin(&server, mistake).status.code(), Some(2), "{mistake:?}");
     }
+}
+
+#[test]
+fn refused_conflicts_are_listed() {
+    let server = with_socket();
+    assert_eq!(text(&zeoadmin(&server, &["conflicts"]).stdout), "no conflicts were refused\n");
+    let (mut client, serial) = filled(&server);
+    let current = client.commit(&[(0, serial, &record(b"now"))]).expect("connected").expect("a commit");
+    for _ in 0..102 {
+        let stale = client.commit(&[(0, serial, &record(b"stale"))]).expect("connected");
+        stale.expect_err("a conflict");
+    }
+    let conflicts = &asked(&server, &["conflicts", "1"])[0]["conflicts"];
+    assert_eq!(conflicts.as_array().unwrap().len(), 100, "the last ones");
+    let last = &conflicts[0];
+    assert_eq!((&last["oid"], &last["class"]), (&"0x0".into(), &CLASS.into()), "{last}");
+    let serials = [&last["read"], &last["committed"]].map(|hex| hex.as_str().unwrap().to_string());
+    assert_eq!(serials, [serial, current].map(|tid| format!("{tid:016x}")));
+    let said = text(&zeoadmin(&server, &["conflicts"]).stdout);
+    assert_eq!(said.lines().nth(1), Some(format!("      100  1        {CLASS}").as_str()), "{said}");
+    assert_eq!(said.lines().count(), 104, "{said}");
+    assert_eq!(zeoadmin(&server, &["conflicts", "2"]).status.code(), Some(1));
 }
 
 #[test]

@@ -128,6 +128,8 @@ ranks! {
     BackupFacts permits [];
     /// The name of a client in log lines.
     Label permits [];
+    /// The last conflicts of a storage.
+    RecentConflicts permits [];
     /// When the locks on objects were granted to their owners.
     LockTimes permits [];
     /// Deadlines of transactions.

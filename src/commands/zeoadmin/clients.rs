@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::call::{self, Target, one_argument};
 use super::shown::{Columns, field, list, number, size, span, span_of, text};
-use super::status::report;
+use super::status::{report, storages_of};
 use crate::commands::numbers::grouped;
 use crate::commands::subcommand::{Subcommand, Trouble};
 
@@ -43,15 +43,7 @@ pub(super) struct Client {
 /// The clients of one storage, or of all and those without one.
 pub(super) fn clients_of(report: &Value, storage: Option<&str>) -> Result<Vec<Client>, Trouble> {
     let mut clients = Vec::new();
-    let storages = list(report, &["storages"]);
-    let names = || storages.iter().map(|one| text(field(one, &["name"]))).collect::<Vec<_>>().join(", ");
-    let is_wanted = |one: &&Value| storage.is_none_or(|name| field(one, &["name"]) == name);
-    if let Some(name) = storage
-        && !storages.iter().any(|one| field(one, &["name"]) == name)
-    {
-        return Err(Trouble::Failed(format!("there is no storage '{name}', but {}", names())));
-    }
-    for one in storages.iter().filter(is_wanted) {
+    for one in storages_of(report, storage)? {
         let with_storage =
             |facts: &Value| Client { storage: field(one, &["name"]).clone(), facts: facts.clone() };
         clients.extend(list(one, &["clients"]).iter().map(with_storage));

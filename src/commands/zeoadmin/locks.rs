@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::call::{self, Target, one_argument};
 use super::clients::{Client, clients_of};
 use super::shown::{Columns, field, list, span_of, text};
-use super::status::report;
+use super::status::{report, storages_of};
 use crate::commands::subcommand::{Subcommand, Trouble};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "locks", options: call::options, help: HELP, run };
@@ -35,10 +35,9 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let storage = one_argument(matches)?;
     let report = report(&Target::of(matches)?)?;
     let clients = clients_of(&report, storage)?;
-    let is_wanted = |one: &&Value| storage.is_none_or(|name| field(one, &["name"]) == name);
-    let storages = list(&report, &["storages"]).iter().filter(is_wanted);
+    let storages = storages_of(&report, storage)?;
     if matches.opt_present("json") {
-        let locks = storages.map(|one| {
+        let locks = storages.iter().map(|one| {
             let of = |key: &str| field(one, &["locks", key]);
             json!({ "storage": field(one, &["name"]), "holders": of("holders"), "waiters": of("waiters") })
         });

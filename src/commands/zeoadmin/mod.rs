@@ -2,7 +2,7 @@
 //!
 //! - `call`: the admin socket of the server, and what is asked for there
 //! - `shown`: numbers, sizes, times and tables as people read them
-//! - `status`, `top`, `clients`, `transactions`, `locks`: views of the server's report of itself
+//! - `status`, `top`, `clients`, `transactions`, `locks`, `conflicts`: views of the server's report of itself
 //! - `kill`, `pack`, `save_index`, `log_level`: what is done to the server
 //!
 //! Everything that a command prints comes from the server, as JSON; `--json` prints that. Names that clients have
@@ -10,6 +10,7 @@
 
 mod call;
 mod clients;
+mod conflicts;
 mod kill;
 mod locks;
 mod log_level;
@@ -31,6 +32,7 @@ const COMMANDS: &[Subcommand] = &[
     clients::COMMAND,
     transactions::COMMAND,
     locks::COMMAND,
+    conflicts::COMMAND,
     kill::COMMAND,
     pack::COMMAND,
     save_index::COMMAND,
@@ -54,6 +56,7 @@ Usage: {program} COMMAND [options]
   clients       who is connected
   transactions  what they have begun
   locks         who holds locks, and who waits for whom
+  conflicts     what clients have changed at the same time
   kill          end the connection of a client
   pack          pack a storage, or cancel its pack
   save-index    save what makes the start after a crash quick

@@ -33,6 +33,20 @@ pub(super) fn report(target: &Target) -> Result<Value, Trouble> {
     target.call(&json!({ "command": "status" }), |_| ())
 }
 
+/// The storages of a report: the one of this name, or all.
+pub(super) fn storages_of<'a>(report: &'a Value, name: Option<&str>) -> Result<Vec<&'a Value>, Trouble> {
+    let all = list(report, &["storages"]);
+    let is_wanted = |one: &&Value| name.is_none_or(|name| field(one, &["name"]) == name);
+    let wanted: Vec<&Value> = all.iter().filter(is_wanted).collect();
+    match name.filter(|_| wanted.is_empty()) {
+        None => Ok(wanted),
+        Some(name) => {
+            let names: Vec<String> = all.iter().map(|one| text(field(one, &["name"]))).collect();
+            Err(Trouble::Failed(format!("there is no storage '{name}', but {}", names.join(", "))))
+        }
+    }
+}
+
 fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     no_argument(matches)?;
     let report = report(&Target::of(matches)?)?;

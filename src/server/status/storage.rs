@@ -11,6 +11,7 @@ use super::work::{PackReport, ScrubReport};
 use crate::base::ids::Tid;
 use crate::server::disk_space::{DiskSpace, DiskUse};
 use crate::server::hosted::Hosted;
+use crate::server::recent_conflicts::RefusedConflict;
 use crate::server::stats;
 use crate::storage::SyncCounts;
 
@@ -36,6 +37,8 @@ pub struct StorageReport {
     pub active_transactions: u64,
     pub clients_verifying: u64,
     pub locks: LockReport,
+    /// The last ones that were refused, the newest first.
+    pub conflicts: Vec<ConflictReport>,
     pub pack: PackReport,
     /// `None`: there is no `scrub-schedule`.
     pub scrub: Option<ScrubReport>,
@@ -57,6 +60,22 @@ pub enum StorageState {
     ReadOnly,
     /// The medium has failed: what was stored can still be read.
     Failed,
+}
+
+/// A conflict that was refused.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConflictReport {
+    pub time: f64,
+    /// The object, in hex.
+    pub oid: String,
+    /// Its class; `None`: its record has none.
+    pub class: Option<String>,
+    /// Number and label of the client.
+    pub client: u64,
+    pub label: String,
+    /// The serial that was current, and the one that the client had read, in hex.
+    pub committed: String,
+    pub read: String,
 }
 
 /// What has happened since the start.
@@ -140,6 +159,7 @@ impl StorageReport {
             active_transactions: number(&hosted.stats.active_txns),
             clients_verifying: number(&hosted.stats.verifying_clients),
             locks: LockReport::of(hosted, &clients, now),
+            conflicts: hosted.conflicts.list().into_iter().map(ConflictReport::of).collect(),
             pack: PackReport::of(hosted),
             scrub: ScrubReport::of(hosted),
             cache,
@@ -151,6 +171,21 @@ impl StorageReport {
 
     pub(super) fn has_client(&self, id: u64) -> bool {
         self.clients.binary_search_by_key(&id, |client| client.id).is_ok()
+    }
+}
+
+impl ConflictReport {
+    fn of(refused: RefusedConflict) -> ConflictReport {
+        let RefusedConflict { at, oid, class, client, label, committed, read } = refused;
+        ConflictReport {
+            time: unix(at),
+            oid: format!("{:#x}", oid.0),
+            class,
+            client,
+            label,
+            committed: committed.to_string(),
+            read: read.to_string(),
+        }
     }
 }
 

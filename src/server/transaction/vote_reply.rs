@@ -102,7 +102,9 @@ pub fn note_failed(registered: &Registered, error: &StorageError) -> PyException
     let peer = &registered.connection.peer;
     match error {
         StorageError::Conflict(conflict) | StorageError::ReadConflict(conflict) => {
-            count(&registered.hosted.stats.conflicts);
+            let hosted = &registered.hosted;
+            count(&hosted.stats.conflicts);
+            hosted.conflicts.note(hosted.clock.system_time(), conflict, peer);
             crate::blather!(target: LOG, "({}) conflict error oid=0x{} msg={error}", peer.label(), conflict.oid);
         }
         StorageError::PosKey(_)
