@@ -186,6 +186,8 @@ fn version_2(recv: &mut impl FnMut(&mut [u8]) -> io::Result<usize>) -> Result<Or
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Reads a header from bytes that arrive in pieces of this length; returns what is left behind it.
@@ -264,6 +266,30 @@ mod tests {
                     let (_, left) = read_pieces(&changed, 5000);
                     assert!(left.len() >= 70_000 - 65_600, "{at}");
                 }
+            }
+        }
+    }
+
+    proptest! {
+        /// Any bytes behind any beginning are a header or none, and no more is read than a header can have.
+        #[test]
+        fn any_bytes(
+            start in prop_oneof![
+                Just(Vec::new()),
+                Just(V1_START.to_vec()),
+                Just(b"PROXY TCP4 ".to_vec()),
+                Just(V2_SIGNATURE.to_vec()),
+                Just([&V2_SIGNATURE[..], &[0x21, 0x11, 0]].concat()),
+            ],
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            piece in 1..40_usize,
+        ) {
+            let all = [start, bytes].concat();
+            let (result, left) = read_pieces(&all, piece);
+            let read_max = if all.starts_with(V2_SIGNATURE) { 16 + 65_535 } else { V1_LEN_MAX };
+            prop_assert!(all.len() - left.len() <= read_max);
+            if let Err(HeaderError::Silent) = result {
+                prop_assert!(all.is_empty());
             }
         }
     }
