@@ -6,6 +6,7 @@ mod admin_socket;
 mod backups;
 mod extensions;
 mod failure;
+mod given;
 mod holder;
 mod http;
 mod keepers;

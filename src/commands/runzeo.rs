@@ -18,19 +18,17 @@ use crate::base::address::Address;
 use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
 use crate::commands::Extensions;
-use crate::commands::admin_socket::AdminSocket;
+use crate::commands::admin_socket::{AdminSocket, Steered};
 use crate::commands::backups;
 use crate::commands::failure::Failure;
+use crate::commands::given::Given;
 use crate::commands::http::{Http, disk_places};
 use crate::commands::listening::{self, Certificates, OpenListeners, UnixSockets};
 use crate::commands::open::{self, Prepared};
 use crate::commands::opening::Opening;
 use crate::commands::scrubs;
 use crate::commands::supervised::Supervised;
-use crate::config::{
-    AuthenticationConfig, Config, HttpConfig, Invocation, ListenerConfig, NamedStorage, UsageError,
-    ZeoConfig, environment, from_command_line,
-};
+use crate::config::{Config, HttpConfig, Invocation, ListenerConfig, NamedStorage, UsageError, ZeoConfig};
 use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
 use crate::net::listen::{self, Bound, ListenError, SocketAccess};
@@ -72,11 +70,9 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
 /// run_with(&extensions, "my_server", &arguments);
 /// ```
 pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) -> ExitCode {
-    let Extensions { protocols, storages } = extensions;
-    let invocation = from_command_line(storages, program, arguments, &|name| std::env::var(name).ok())
-        .and_then(|invocation| check_protocol(program, protocols, invocation))
-        .and_then(|invocation| check_environment(program, invocation));
-    let config = match invocation {
+    let given =
+        Given { extensions: extensions.clone(), program: program.into(), arguments: arguments.to_vec() };
+    let config = match given.read() {
         Ok(Invocation::Serve(config)) => config,
         Ok(Invocation::Check(config)) => {
             print!("{}", config.describe());
@@ -116,8 +112,7 @@ pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) 
             let manager = Supervised::start(Arc::clone(&opening), signals.end_is_asked(), clock)
                 .map_err(|error| Failure::outside(format!("can't start a thread: {error}")))?;
             let start = Start {
-                protocols,
-                program,
+                given: Arc::new(given),
                 config: &config,
                 log: &log,
                 opening: &opening,
@@ -142,31 +137,6 @@ pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) 
     }
 }
 
-/// Checks the name of the authentication protocol. An unknown one is a usage error, as an unknown option is.
-fn check_protocol(
-    program: &str,
-    protocols: &Protocols,
-    invocation: Invocation,
-) -> Result<Invocation, UsageError> {
-    if let Invocation::Serve(config) | Invocation::Check(config) = &invocation
-        && let Some(AuthenticationConfig { protocol, location, .. }) = &config.zeo.authentication
-        && let Err(message) = protocols.get(protocol)
-    {
-        return Err(UsageError { program: program.into(), message: format!("{location}: {message}") });
-    }
-    Ok(invocation)
-}
-
-/// Adds warnings about variables that look like settings.
-fn check_environment(program: &str, mut invocation: Invocation) -> Result<Invocation, UsageError> {
-    if let Invocation::Serve(config) | Invocation::Check(config) = &mut invocation {
-        let warnings = environment::check(std::env::vars_os());
-        let usage = |message| UsageError { program: program.into(), message };
-        config.warnings.extend(warnings.map_err(usage)?);
-    }
-    Ok(invocation)
-}
-
 /// Reads the password file.
 fn authentication(protocols: &Protocols, zeo: &ZeoConfig) -> Result<Option<Arc<Authentication>>, Failure> {
     let Some(config) = &zeo.authentication else { return Ok(None) };
@@ -180,8 +150,7 @@ fn authentication(protocols: &Protocols, zeo: &ZeoConfig) -> Result<Option<Arc<A
 
 /// What a server is started with.
 struct Start<'a> {
-    protocols: &'a Protocols,
-    program: &'a str,
+    given: Arc<Given>,
     config: &'a Config,
     log: &'a LogHandle,
     opening: &'a Arc<Opening>,
@@ -189,7 +158,7 @@ struct Start<'a> {
 }
 
 fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result<u8, Failure> {
-    let Start { protocols, program, config, log, opening, manager } = *start;
+    let Start { ref given, config, log, opening, manager } = *start;
     memory::keep_little();
     let pid = std::process::id();
     for warning in &config.warnings {
@@ -197,7 +166,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     }
     let descriptors = raise_file_limit();
 
-    let authentication = authentication(protocols, &config.zeo)?;
+    let authentication = authentication(&given.extensions.protocols, &config.zeo)?;
     let certificates = Certificates::load(&config.zeo.listeners)?;
     let bound = listening::bind(&config.zeo.listeners, passed)?;
     let bound_monitor = bind_monitor(&config.zeo)?;
@@ -215,7 +184,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         None => Vec::new(),
     };
     // Removes its socket at each return.
-    let admin = start_admin(&config.zeo, opening, log)?;
+    let admin = start_admin(given, config, opening, log)?;
     let storages = open_storages(config, prepared, opening)?;
     let resolver = start_resolver(&config.zeo, &storages)?;
     // A signal to stop may have come while a large file was scanned.
@@ -248,7 +217,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, &certificates) };
     manager.stops();
     http.iter().for_each(|(http, _)| http.stops());
-    log::debug!(target: RUNZEO, "({pid}) {program} stops");
+    log::debug!(target: RUNZEO, "({pid}) {} stops", given.program);
     drop(admin);
     // Early, so that no vote waits for a helper.
     resolver.stop();
@@ -311,12 +280,13 @@ fn bind_monitor(zeo: &ZeoConfig) -> Result<Option<(&Address, Bound)>, Failure> {
 
 /// Listens at `admin-socket`, if it is given.
 fn start_admin(
-    zeo: &ZeoConfig,
+    given: &Arc<Given>,
+    config: &Config,
     opening: &Arc<Opening>,
     log: &LogHandle,
 ) -> Result<Option<AdminSocket>, Failure> {
-    let Some(path) = &zeo.admin_socket else { return Ok(None) };
-    let socket = AdminSocket::start(path, opening, log);
+    let Some(path) = &config.zeo.admin_socket else { return Ok(None) };
+    let socket = AdminSocket::start(path, Steered::new(given, config.describe(), opening, log));
     socket.map(Some).map_err(|error| cannot_listen(&Address::Unix(path.clone()), error))
 }
 

@@ -237,6 +237,30 @@ fn the_log_has_another_level() {
 }
 
 #[test]
+fn the_configuration_is_read_again() {
+    let server = with_socket();
+    let output = zeoadmin(&server, &["check"]);
+    let same = "the configuration is the one that the server runs with\n";
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), same), "{output:?}");
+    let path = server.directory().join("zeo.conf");
+    let before = fs::read_to_string(&path).unwrap();
+    fs::write(&path, before.replace("admin-socket admin", "admin-socket admin\nmax-connections 7")).unwrap();
+    let output = zeoadmin(&server, &["check"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stdout), "a restart changes\n+ limit:    max-connections 7\n");
+    assert_eq!(asked(&server, &["check"])["removed"], Json::Array(vec![]));
+    fs::write(&path, before.replace("admin-socket admin", "admin-socket admin\nmax-conections 7")).unwrap();
+    // zeoadmin itself cannot use the file.
+    let socket = server.directory().join("admin").display().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zeoadmin"));
+    let output = command.args(["check", "-s", &socket]).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(4));
+    let said = text(&output.stdout);
+    assert!(said.starts_with("a restart would fail: "), "{said}");
+    assert!(said.contains("max-conections") && said.contains("zeo.conf:"), "{said}");
+}
+
+#[test]
 fn requests_that_are_none_are_refused() {
     let server = with_socket();
     let mode = fs::metadata(server.directory().join("admin")).unwrap().permissions().mode();

@@ -3,13 +3,14 @@
 //! - `exchange`: a request and its answer, lines of JSON
 //! - `caller`: who is at the other end; only root and the user of the server are answered
 //! - `steered`: what is looked at and changed
-//! - `clients`, `packs`, `indexes`, `log_level`: the commands
+//! - `clients`, `packs`, `indexes`, `log_level`, `configuration`: the commands
 //!
 //! The socket answers from before the storages are opened until the server stops, each connection in a thread of its
 //! own. A caller delays no client: what it asks for goes through the same doors as the requests of clients.
 
 mod caller;
 mod clients;
+mod configuration;
 mod exchange;
 mod indexes;
 mod log_level;
@@ -27,13 +28,11 @@ use serde_json::Value;
 
 use self::caller::{Caller, LOG};
 use self::exchange::{AdminCall, Exchange};
-use self::steered::Steered;
+pub(super) use self::steered::Steered;
 use crate::base::address::Address;
 use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
-use crate::commands::opening::Opening;
-use crate::logging::LogHandle;
-use crate::net::listen::{self, ListenError, Listener};
+use crate::net::listen::{self, ListenError, Listener, SocketAccess};
 use crate::server::Server;
 use crate::server::stop_signal::StopSignal;
 
@@ -56,6 +55,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("cancel-pack", packs::cancel),
     ("save-index", indexes::save),
     ("log-level", log_level::set),
+    ("check", configuration::check),
 ];
 
 /// Does what a request asks for.
@@ -77,17 +77,14 @@ pub(super) struct AdminSocket {
 
 impl AdminSocket {
     /// Listens at `path`, and answers from now on.
-    pub(super) fn start(
-        path: &Path,
-        opening: &Arc<Opening>,
-        log: &LogHandle,
-    ) -> Result<AdminSocket, ListenError> {
-        let mut listeners = listen::listen(&Address::Unix(path.into()), Some(MODE))?;
+    pub(super) fn start(path: &Path, steered: Steered) -> Result<AdminSocket, ListenError> {
+        let access = SocketAccess { mode: Some(MODE), group: None };
+        let mut listeners = listen::listen(&Address::Unix(path.into()), access)?;
         let listener = listeners.pop().ok_or_else(|| io::Error::other("there is no socket"))?;
         let socket = AdminSocket {
             listener: Arc::new(listener),
             path: path.into(),
-            steered: Arc::new(Steered::new(opening, log)),
+            steered: Arc::new(steered),
             stop: Arc::default(),
         };
         let (listener, steered) = (Arc::clone(&socket.listener), Arc::clone(&socket.steered));

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use super::exchange::AdminCall;
 use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
+use crate::commands::given::Given;
 use crate::commands::opening::Opening;
 use crate::logging::LogHandle;
 use crate::server::Server;
@@ -12,7 +13,10 @@ use crate::server::hosted::Hosted;
 use crate::server::status::ServerReport;
 
 /// What the commands look at and change.
-pub(super) struct Steered {
+pub(in crate::commands) struct Steered {
+    pub(super) given: Arc<Given>,
+    /// The lines of `--check`, of the configuration that the server runs with.
+    pub(super) described: String,
     opening: Arc<Opening>,
     pub(super) log: LogHandle,
     /// Once all storages are open.
@@ -20,8 +24,15 @@ pub(super) struct Steered {
 }
 
 impl Steered {
-    pub(super) fn new(opening: &Arc<Opening>, log: &LogHandle) -> Steered {
-        Steered { opening: Arc::clone(opening), log: log.clone(), server: OnceLock::new() }
+    /// `described`: the lines of `--check`.
+    pub(in crate::commands) fn new(
+        given: &Arc<Given>,
+        described: String,
+        opening: &Arc<Opening>,
+        log: &LogHandle,
+    ) -> Steered {
+        let (given, opening) = (Arc::clone(given), Arc::clone(opening));
+        Steered { given, described, opening, log: log.clone(), server: OnceLock::new() }
     }
 
     /// All storages are open. Called once.

@@ -4,11 +4,13 @@
 //! - `shown`: numbers, sizes, times and tables as people read them
 //! - `status`, `top`, `clients`, `transactions`, `locks`, `conflicts`: views of the server's report of itself
 //! - `kill`, `pack`, `save_index`, `log_level`: what is done to the server
+//! - `check`: what a restart would do
 //!
 //! Everything that a command prints comes from the server, as JSON; `--json` prints that. Names that clients have
 //! chosen were escaped by the server, and are escaped here again: the server may be of another version.
 
 mod call;
+mod check;
 mod clients;
 mod conflicts;
 mod kill;
@@ -37,6 +39,7 @@ const COMMANDS: &[Subcommand] = &[
     pack::COMMAND,
     save_index::COMMAND,
     log_level::COMMAND,
+    check::COMMAND,
 ];
 
 /// The program `zeoadmin`. `program` is its name as called; `arguments` do not have it.
@@ -61,6 +64,7 @@ Usage: {program} COMMAND [options]
   pack          pack a storage, or cancel its pack
   save-index    save what makes the start after a crash quick
   log-level     what the log has, until the server stops
+  check         what a restart would make of the configuration
 
 Which server:
   -s, --socket PATH     its admin socket
