@@ -140,7 +140,7 @@ What to serve:
   -X SECTION/KEY=VALUE    use VALUE instead of what the configuration file says
   -f, --filename FILE     serve this FileStorage, created if missing; may be
                           repeated: the storages are named 1, 2, and so on
-Where to listen:
+Where to listen (-a replaces all addresses of the file):
   -a, --address ADDRESS   PORT, HOST:PORT, or the PATH (with a /) of a socket
   -m, --monitor ADDRESS   offer statistics as text there (default: nowhere)
       --http ADDRESS      offer probes and metrics there (default: nowhere)

@@ -103,6 +103,7 @@ fn rights_are_those_of_the_rule() {
         let line = format!("refused by <access> of storage '1': address 127.0.0.{last} has no right to ");
         assert_eq!(server.count_in_log(&line), 1, "{}", server.log());
     }
+    server.wait_for_log("refused: it wants to write, and may only read storage '1' here");
     server.wait_for_log("registered for storage '1' as address 127.0.0.3: read, write\n");
     server.wait_for_log(
         "registered for storage '1' as address 127.0.0.1: read, write, undo, pack, iterate, admin\n",

@@ -80,9 +80,12 @@ impl Session {
         if !read_only && (hosted.is_read_only() || !rights.write) {
             // Clients with read-only-fallback begin with this, too. What is read-only only here stays so.
             connection.wanted_to_write.store(rights.write, Ordering::Relaxed);
-            let message =
-                format_args!("refused: it wants to write, and storage '{}' is read-only", hosted.name);
-            self.log(&client_log::UNREGISTERED, INFO, message);
+            let name = &hosted.name;
+            let message = match hosted.is_read_only() {
+                true => format!("refused: it wants to write, and storage '{name}' is read-only"),
+                false => format!("refused: it wants to write, and may only read storage '{name}' here"),
+            };
+            self.log(&client_log::UNREGISTERED, INFO, format_args!("{message}"));
             return Err(exceptions::read_only_error());
         }
         // The last step that can fail.
