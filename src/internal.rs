@@ -168,7 +168,8 @@ pub mod inspect {
 pub mod logging {
     pub use crate::logging::{
         Destination, Encoding, FileSetup, Formatter, HandlerSetup, Layout, LogError, LogHandle, LogSetup,
-        Rotation, Style, SyslogAddress, SyslogSetup, When, build, install_panic_hook, setup,
+        Rotation, Style, SyslogAddress, SyslogSetup, When, build, install_panic_hook, lines_lost, panics,
+        setup,
     };
 
     pub mod entry {

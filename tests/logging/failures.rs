@@ -44,6 +44,8 @@ fn a_full_disk_costs_lines_and_says_how_many() {
     assert!(lines[1].starts_with(&format!("{lost} log lines were lost here: ")), "{lines:?}");
     assert_eq!(lines[2..], ["back"]);
     assert_eq!(log.handle.lost(), 0);
+    // For monitoring, all of them are counted: this process has no other log.
+    assert_eq!(logging::lines_lost(), lost);
 }
 
 #[test]

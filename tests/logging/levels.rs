@@ -96,6 +96,7 @@ fn a_panic_is_one_entry() {
         let thread = std::thread::Builder::new().name("session-7".to_string());
         let result = thread.spawn(|| panic!("index {} of 3", 5)).unwrap().join();
         assert!(result.is_err());
+        assert_eq!(logging::panics(), 1, "counted for monitoring");
         return;
     }
     let output = child(NAME).output().unwrap();

@@ -1,9 +1,13 @@
-//! What is counted seldom: caches of clients that return, clients that do not read, certificates.
+//! What is counted seldom: caches of clients that return, clients that do not read, certificates, checks of files, backups.
 
 use std::cell::Cell;
 use std::fs;
+use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{FILE, Served, section};
+use crate::backups::zeobackup;
 use crate::limits::messages::flood_with_invalidations;
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::pickle::id;
@@ -66,4 +70,85 @@ fn a_certificate_has_a_date() {
     let status: serde_json::Value = serde_json::from_str(&served.get("/status.json").body).expect("JSON");
     assert_eq!(status["listeners"][0]["address"], listener);
     assert_eq!(status["listeners"][0]["certificate_expires"], 32_472_144_000_u64);
+}
+
+/// Waits until the metrics are as expected.
+fn until(served: &Served, is_there: impl Fn(&dyn Fn(&str) -> Option<f64>) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let metrics = served.metrics();
+        if is_there(&|series| metrics.get(series).copied()) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{metrics:?}\n{}", served.server.talk());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_check_of_the_file_is_seen_while_it_runs_and_afterwards() {
+    const LAST: &str = "zeo_scrub_last_timestamp_seconds{storage=\"1\"}";
+    let section = "scrub-schedule every 1s\nscrub-max-rate 4MB";
+    let served = Served::with("", &format!("<filestorage 1>\npath Data.fs\n{section}\n</filestorage>"));
+    let (mut client, _) = RawClient::register(served.server.address, Speaks::Z5).expect("a connection");
+    let text = [b"the text ".as_slice(), &[b'x'; 2 << 20]].concat();
+    let first = client.commit(&[(0, 0, &record(&text))]).expect("connected").expect("a commit");
+    client.commit(&[(0, first, &record(b"later"))]).expect("connected").expect("a commit");
+    until(&served, |of| of("zeo_scrub_running{storage=\"1\"}") == Some(1.0));
+    // A pass that began with all of it is over.
+    for _ in 0..2 {
+        let before = served.metrics().get(LAST).copied();
+        until(&served, |of| of(LAST).is_some() && of(LAST) > before);
+    }
+    let findings = |kind: &str| format!("zeo_scrub_findings{{storage=\"1\",kind=\"{kind}\"}}");
+    let metrics = served.metrics();
+    assert_eq!((metrics[&findings("damage")], metrics[&findings("blob")]), (0.0, 0.0));
+    assert!(metrics["zeo_scrub_last_duration_seconds{storage=\"1\"}"] > 0.1);
+    assert!(metrics["zeo_scrub_next_timestamp_seconds{storage=\"1\"}"] > metrics[LAST] - 2.0);
+
+    // A disk that changes a bit.
+    let path = served.server.directory().join("Data.fs");
+    let bytes = fs::read(&path).expect("the file");
+    let at = bytes.windows(8).position(|part| part == b"the text").expect("the text");
+    let file = fs::OpenOptions::new().write(true).open(path).expect("the file");
+    file.write_all_at(b"T", at as u64).expect("written");
+    until(&served, |of| of(&findings("damage")) > Some(0.0));
+    assert_eq!(served.metrics()[&findings("blob")], 0.0);
+    assert_eq!(served.metrics()["zeo_scrub_failures_total{storage=\"1\"}"], 0.0);
+}
+
+#[test]
+fn backups_that_fail_are_counted_and_so_is_the_one_that_works_again() {
+    let section = format!("{FILE}\n<backup>\n  repository repo\n  continuous 1s\n</backup>");
+    let served = Served::with("", &section);
+    let of = |name: &str| format!("{name}{{repository=\"repo\",stage=\"make\"}}");
+    let (mut client, _) = RawClient::register(served.server.address, Speaks::Z5).expect("a connection");
+    let first = client.commit(&[(0, 0, &record(b"a state"))]).expect("connected").expect("a commit");
+    // There is no repository, and the server makes none.
+    let failures = of("zeo_backup_failures_total");
+    until(&served, |value| value(&failures) > Some(0.0));
+    let metrics = served.metrics();
+    assert_eq!(metrics[&of("zeo_backup_successes_total")], 0.0);
+    assert!(!metrics.contains_key(&of("zeo_backup_last_success_timestamp_seconds")));
+    let status: serde_json::Value = serde_json::from_str(&served.get("/status.json").body).expect("JSON");
+    let making = &status["backups"][0]["making"];
+    assert_eq!(making["is_failing"], true);
+    assert!(
+        making["last_error"].as_str().is_some_and(|error| error.contains("it is no repository")),
+        "{making}"
+    );
+
+    let made = zeobackup(served.server.directory(), &["create", "-q", "-r", "repo", "-f", "Data.fs"]);
+    assert_eq!(made.0, 0, "{made:?}");
+    client.commit(&[(0, first, &record(b"another"))]).expect("connected").expect("a commit");
+    until(&served, |value| value(&of("zeo_backup_successes_total")) > Some(0.0));
+    let metrics = served.metrics();
+    let (success, failure) =
+        (of("zeo_backup_last_success_timestamp_seconds"), of("zeo_backup_last_failure_timestamp_seconds"));
+    assert!(metrics[&success] > metrics[&failure], "{metrics:?}");
+    assert!(
+        metrics[&of("zeo_backup_last_bytes")] > 0.0 && metrics[&of("zeo_backup_last_duration_seconds")] > 0.0
+    );
+    let status: serde_json::Value = serde_json::from_str(&served.get("/status.json").body).expect("JSON");
+    assert_eq!(status["backups"][0]["making"]["is_failing"], false);
 }
