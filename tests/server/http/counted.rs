@@ -1,4 +1,5 @@
-//! What is counted seldom: caches of clients that return, clients that do not read, certificates, checks of files, backups.
+//! What is counted seldom: caches of clients that return, clients that do not read, certificates, checks of files,
+//! backups.
 
 use std::cell::Cell;
 use std::fs;
