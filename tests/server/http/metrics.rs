@@ -147,7 +147,12 @@ fn numbers_are_those_of_ruok() {
     old.call("get_size_info", vec![]).expect("connected").expect("an answer");
 
     let ruok = &served.server.ruok()["1"];
-    let metrics = served.metrics();
+    // The connection of ruok may not have ended yet.
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut metrics = served.metrics();
+    while metrics["zeo_clients{state=\"unregistered\"}"] > 1.0 && Instant::now() < until {
+        metrics = served.metrics();
+    }
     let of = |name: &str, labels: &str| {
         let series = format!("{name}{{storage=\"1\"{labels}}}");
         *metrics.get(&series).unwrap_or_else(|| panic!("{series} in {metrics:?}"))
