@@ -10,7 +10,7 @@
 //! storage or the log cannot be opened; 2 if the options, the configuration or the address cannot be used.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::auth::Protocols;
@@ -31,7 +31,7 @@ use crate::commands::supervised::Supervised;
 use crate::config::{Config, HttpConfig, Invocation, ListenerConfig, NamedStorage, UsageError, ZeoConfig};
 use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
-use crate::net::listen::{self, Bound, ListenError, SocketAccess};
+use crate::net::listen::{self, Bound, ListenError, Listener, SocketAccess};
 use crate::process::activation::{self, Passed};
 use crate::process::memory;
 use crate::process::pid_file::PidFile;
@@ -245,7 +245,6 @@ fn accept(
         let policy = policy(listener);
         sockets.into_iter().try_for_each(|socket| server.accept_on(socket, Arc::clone(&policy)))?;
     }
-    listeners.into_iter().try_for_each(|listener| server.accept_on(listener))?;
     monitors.into_iter().try_for_each(|listener| server.monitor_on(listener))
 }
 

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::options::{self, CommandLine, Options, UsageError};
 use super::schema::access::{self as access_schema, AccessSection};
+use super::schema::http::HttpSection;
 use super::schema::listen::{self, ListenSection};
 use super::schema::zeo::{ConflictResolverSection, DEFAULT_INVALIDATION_QUEUE_SIZE, ZeoSection};
 use super::schema::{self, backup, eventlog, storages, zeo};
@@ -25,6 +26,7 @@ use super::{
     origins,
 };
 use crate::auth::Settings;
+use crate::base::address::Address;
 use crate::conflict::HelperOptions;
 use crate::logging::LogSetup;
 use crate::server::hosted::HostedOptions;
@@ -120,6 +122,7 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
     let listeners = listeners::listeners(addresses, sections, of_zeo, &names)?;
     let access = access::access(file.access, &listeners, &names, &mut warnings)?;
     let msgpack = file.zeo.msgpack.unwrap_or_else(|| set("ZEO_MSGPACK").is_some());
+    let admin_socket = file.zeo.admin_socket.map(|socket| admin_socket(socket, &listeners)).transpose()?;
     let zeo = ZeoConfig {
         listeners,
         monitor_address: options.monitor.or(file.zeo.monitor_address),
@@ -252,13 +255,16 @@ fn conflict_resolver(section: ConflictResolverSection) -> Result<Option<HelperOp
     }
 }
 
-/// The path of `admin-socket`, which must be another one than that of `address`.
-fn admin_socket((path, location): (PathBuf, Location), address: &Address) -> Result<PathBuf, String> {
-    match address {
-        Address::Unix(clients) if *clients == path => {
-            Err(format!("{location}: admin-socket is the socket of the clients: give another path"))
-        }
-        _ => Ok(path),
+/// The path of `admin-socket`, which must be another one than those of clients.
+fn admin_socket(
+    (path, location): (PathBuf, Location),
+    listeners: &[ListenerConfig],
+) -> Result<PathBuf, String> {
+    let is_for_clients =
+        |listener: &ListenerConfig| matches!(&listener.address, Address::Unix(clients) if *clients == path);
+    match listeners.iter().any(is_for_clients) {
+        true => Err(format!("{location}: admin-socket is the socket of the clients: give another path")),
+        false => Ok(path),
     }
 }
 
@@ -373,6 +379,7 @@ impl FileConfig {
                 "eventlog" => file.log = eventlog::log_setup(section)?,
                 "backup" => file.backups.push(backup::backup(section)?),
                 "access" => file.access.push(access_schema::access(section)?),
+                "http" => file.http = HttpSection::from_section(section)?,
                 "listen" => file.listens.push(listen::listen(section)?),
                 _ if storages::is_storage(own, section) => {
                     file.storages.push(StorageSection {

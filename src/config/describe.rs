@@ -52,7 +52,7 @@ impl Config {
         if let Some(proxies) = own.iter().map(|one| &one.proxies).find(|proxies| !proxies.is_empty()) {
             line("proxies", proxies.to_string());
         }
-        sections.iter().for_each(|one| line("listen", describe_listener(one)));
+        sections.iter().for_each(|one| line("listen", describe_listener(one, self.zeo.hosted.read_only)));
         if let Some(monitor) = &self.zeo.monitor_address {
             line("monitor", address(monitor));
         }
@@ -113,11 +113,15 @@ fn socket_access(listener: &ListenerConfig) -> String {
 }
 
 /// All that holds at the address of a `<listen>` section.
-fn describe_listener(listener: &ListenerConfig) -> String {
+fn describe_listener(listener: &ListenerConfig, is_all_read_only: bool) -> String {
     let mut parts = vec![format!("{}{}", address(&listener.address), socket_access(listener))];
     parts.push(listener.ssl.as_ref().map_or_else(|| "no TLS".into(), |ssl| format!("TLS {}", tls(ssl))));
     parts.push(if listener.passwords { "with passwords".into() } else { "no passwords".into() });
-    parts.push(if listener.read_only { "read-only".into() } else { "read and write".into() });
+    parts.push(if listener.read_only || is_all_read_only {
+        "read-only".into()
+    } else {
+        "read and write".into()
+    });
     parts.extend(listener.storages.as_ref().map(|names| format!("only storages {}", names.join(" "))));
     parts.extend(listener.allow.as_ref().map(|networks| format!("only clients from {networks}")));
     if !listener.proxies.is_empty() {

@@ -48,7 +48,8 @@ impl OfZeo<'_> {
             socket_group: group.filter(|_| is_unix),
             ssl: self.ssl.cloned(),
             passwords: self.authentication.is_some(),
-            read_only: self.read_only,
+            // `<zeo>` makes the storages read-only for all, with packs for readers as in Python.
+            read_only: false,
             storages: None,
             allow: allow.as_ref().filter(|_| !is_unix).map(|(networks, _)| networks.clone()),
             proxies: proxies.as_ref().filter(|_| !is_unix).map(|(p, _)| p.clone()).unwrap_or_default(),

@@ -42,6 +42,7 @@ pub use backup::{BackupConfig, SendConfig};
 pub use databases::{Databases, NamedDatabase, databases_of};
 pub use files::files;
 pub use listeners::ZEO_SOCKETS;
+pub use schema::eventlog::level as log_level;
 
 pub use options::UsageError;
 #[cfg(feature = "test-storages")]
@@ -119,7 +120,7 @@ pub struct ListenerConfig {
     pub ssl: Option<SslConfig>,
     /// Clients need a password of [`ZeoConfig::authentication`].
     pub passwords: bool,
-    /// No client can write.
+    /// Its section says that no client can write or pack; [`HostedOptions::read_only`] is for all listeners.
     pub read_only: bool,
     /// The storages that are served; `None`: all.
     pub storages: Option<Vec<String>>,

@@ -57,6 +57,7 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener, policy: &Arc<Polic
         let ip = address.as_socket().map(|address| address.ip());
         let is_proxied = ip.is_some_and(|ip| policy.is_proxy(ip));
         if ip.is_some_and(|ip| !is_proxied && !policy.allows(ip)) {
+            server.counts().refuse(RefusedFor::Allow);
             refuse(&Peer::new(0, peer), listener);
             continue;
         }
@@ -82,7 +83,7 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener, policy: &Arc<Polic
         log::debug!(target: LOG, "new connection {peer}");
         let id = server.next_connection_id();
         let outbox = Arc::new(Outbox::new(stream, server.limits().unsent));
-        let connection = Arc::new(Connection::new(id, outbox, peer));
+        let connection = Arc::new(Connection::new(id, outbox, peer, server.clock().system_time()));
         let Some(admission) = server.admission().admit(&connection, source, policy) else { continue };
         let served_by = Arc::clone(server);
         let spawned = thread::Builder::new()

@@ -244,7 +244,7 @@ impl AdmissionGuard {
         let mut state = admission.state.lock();
         if state.unregistered_from(Some(source)) >= admission.per_address_max {
             drop(state);
-            admission.log_address_full(connection);
+            admission.refuse_for_address(connection);
             return false;
         }
         if let Some(entry) = state.unregistered.get_mut(&self.id) {
@@ -276,6 +276,7 @@ impl AdmissionGuard {
         }
         if let Some(max) = self.policy.full() {
             drop(state);
+            admission.counts.refuse(RefusedFor::Connections);
             connection.peer.log(
                 &client_log::LISTENER_FULL,
                 WARNING,

@@ -41,7 +41,7 @@ impl RefusedFor {
         RefusedFor::Password,
     ];
 
-    /// Whether it is about a limit, and not about who the client is.
+    /// Whether it is about a limit of the server or of a listener, and not about what the client has shown.
     pub fn is_a_limit(self) -> bool {
         !matches!(self, RefusedFor::Tls | RefusedFor::Password)
     }

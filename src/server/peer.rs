@@ -52,8 +52,8 @@ impl Peer {
     }
 
     /// `host:port`, or the path of the Unix socket.
-    pub fn address(&self) -> &str {
-        &self.address
+    pub fn address(&self) -> String {
+        self.client.get().map_or_else(|| self.address.clone(), SocketAddr::to_string)
     }
 
     /// Its name in the log: its label, if it has set one, and the address.
@@ -63,11 +63,6 @@ impl Peer {
 
     /// Sets the client's own name for itself, escaped and cut to what fits into a line of the log.
     pub fn set_label(&self, label: &str) {
-        let label = Untrusted(label);
-        let label = match self.client.get() {
-            Some(client) => format!("{label} {client}"),
-            None => format!("{label} {}", self.address),
-        };
-        *self.label.lock() = label;
+        *self.label.lock() = format!("{} {}", Untrusted(label), self.address());
     }
 }

@@ -22,7 +22,7 @@ pub struct Authentication {
 pub struct PolicyOptions {
     /// `None`: clients need no password.
     pub authentication: Option<Arc<Authentication>>,
-    /// No client can write.
+    /// No client can write, or have a pack made.
     pub read_only: bool,
     /// The names of the storages that are served; `None`: all.
     pub storages: Option<BTreeSet<String>>,

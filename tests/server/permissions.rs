@@ -373,7 +373,7 @@ impl Peer {
         let session = std::thread::spawn(move || {
             let stream = Stream::new(theirs.into(), false, None, None).expect("a stream");
             let outbox = Arc::new(Outbox::new(stream, Limits::default().unsent));
-            let connection = Arc::new(Connection::new(server_id(), outbox, "peer".into()));
+            let connection = Arc::new(Connection::new(server_id(), outbox, "peer".into(), SystemTime::now()));
             let pass = server.admission().admit(&connection, None, &policy).expect("room");
             serve(&server, connection, pass);
         });

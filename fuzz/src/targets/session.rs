@@ -234,7 +234,7 @@ fn connection(world: &World, who: u8, stage: u8, script: &[u8]) -> Vec<u8> {
     let stream = Stream::new(theirs.into(), false, None, None).expect("a stream");
     let outbox = Arc::new(Outbox::new(stream, Limits::default().unsent));
     let connection =
-        Arc::new(Connection::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), outbox, "fuzz".into()));
+        Arc::new(Connection::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), outbox, "fuzz".into(), SystemTime::now()));
     let pass = world.server.admission().admit(&connection, None, &world.policy).expect("room for one");
     let served = Arc::clone(&world.server);
     let session = move || serve(&served, connection, pass);

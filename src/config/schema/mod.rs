@@ -35,6 +35,7 @@ pub static FILE: SectionType = SectionType {
         },
         Child::Slot { what: "<backup> section", types: &[&backup::BACKUP], required: false, multiple: true },
         Child::Slot { what: "<access> section", types: &[&access::ACCESS], required: false, multiple: true },
+        Child::Slot { what: "<http> section", types: &[&http::HTTP], required: false, multiple: false },
         Child::Slot { what: "<listen> section", types: &[&listen::LISTEN], required: false, multiple: true },
         Child::Slot {
             what: "<eventlog> section",

@@ -58,12 +58,14 @@ impl Session {
                 return false;
             }
             Err(error) => {
+                self.server.counts().refuse(RefusedFor::Proxy);
                 let message = format_args!("bad PROXY header: {error}; the connection is closed");
                 connection.peer.log(&client_log::UNREGISTERED, WARNING, message);
                 return false;
             }
         };
         if !self.policy.allows(client) {
+            self.server.counts().refuse(RefusedFor::Allow);
             let message = format_args!("refused: 'allow' does not have this address");
             connection.peer.log(&client_log::NOT_ALLOWED, WARNING, message);
             return false;

@@ -79,7 +79,7 @@ impl ClientReport {
         ClientReport {
             id: connection.id(),
             label: connection.peer.label(),
-            address: connection.peer.address().into(),
+            address: connection.peer.address(),
             protocol: connection.protocol(),
             can_write: connection.can_write.load(Ordering::Relaxed),
             since: unix(connection.since),

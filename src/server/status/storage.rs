@@ -95,6 +95,14 @@ pub struct Counters {
     pub transaction_timeouts: u64,
     /// Registrations and calls that the rules of `<access>` did not permit.
     pub denied: u64,
+    /// Connections that were closed because their clients did not read (`max-unsent`).
+    pub clients_unread: u64,
+    /// Clients that have returned with a cache, and were told what has changed since.
+    pub verifications_quick: u64,
+    /// Those that could not be told, for it is too long ago.
+    pub verifications_too_old: u64,
+    /// The same, for their last transaction is not in the storage.
+    pub verifications_unknown: u64,
     /// Bytes of messages from clients, and to them.
     pub received_bytes: u64,
     pub sent_bytes: u64,
@@ -205,6 +213,10 @@ impl Counters {
             conflicts_resolved: number(&counters.conflicts_resolved),
             transaction_timeouts: number(&counters.transaction_timeouts),
             denied: number(&counters.denied),
+            clients_unread: number(&counters.unread),
+            verifications_quick: number(quick),
+            verifications_too_old: number(too_old),
+            verifications_unknown: number(unknown),
             received_bytes,
             sent_bytes,
         }

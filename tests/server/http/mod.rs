@@ -1,5 +1,6 @@
 //! HTTP for operators, of the whole program: pages, states, metrics, and peers that misbehave.
 
+mod contrib;
 mod counted;
 mod hostile;
 mod metrics;
