@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use runzeo::auth::{Protocols, Settings};
 use runzeo::internal::base::clock::TimeSource;
 use runzeo::internal::net::stream::Stream;
+use runzeo::internal::server::Server;
 use runzeo::internal::server::connection::Connection;
 use runzeo::internal::server::hosted::{Hosted, HostedOptions};
 use runzeo::internal::server::limits::Limits;
@@ -26,7 +27,6 @@ use runzeo::internal::server::policy::{Authentication, Policy, PolicyOptions};
 use runzeo::internal::server::record_memory::RecordMemory;
 use runzeo::internal::server::session::serve;
 use runzeo::internal::server::workers::Pools;
-use runzeo::internal::server::Server;
 use runzeo::internal::storage::mapping::MappingStorage;
 use runzeo::internal::wire::frame::put_frame;
 use runzeo::internal::wire::mac::RunningMac;
@@ -233,8 +233,12 @@ fn connection(world: &World, who: u8, stage: u8, script: &[u8]) -> Vec<u8> {
     let mut peer = Peer { socket: ours, out: Vec::new(), received: Vec::new(), seen: 0, codes: None };
     let stream = Stream::new(theirs.into(), false, None, None).expect("a stream");
     let outbox = Arc::new(Outbox::new(stream, Limits::default().unsent));
-    let connection =
-        Arc::new(Connection::new(NEXT_ID.fetch_add(1, Ordering::Relaxed), outbox, "fuzz".into(), SystemTime::now()));
+    let connection = Arc::new(Connection::new(
+        NEXT_ID.fetch_add(1, Ordering::Relaxed),
+        outbox,
+        "fuzz".into(),
+        SystemTime::now(),
+    ));
     let pass = world.server.admission().admit(&connection, None, &world.policy).expect("room for one");
     let served = Arc::clone(&world.server);
     let session = move || serve(&served, connection, pass);
