@@ -72,7 +72,7 @@ impl Histogram {
         self.count(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// What was counted so far. Values that are counted meanwhile may be missing in the sum.
+    /// What was counted so far. Values that are counted at the same time may be missing in the sum.
     pub fn read(&self) -> Distribution {
         Distribution {
             bounds: self.bounds,

@@ -102,7 +102,7 @@ ADDRESS is HOST:PORT, [IPV6]:PORT, or the path of a Unix socket.
       --config FILE        a file with a <zeoclient> section, for TLS
   -h, --help; --version    print this, or the version
 
--w and -c may be repeated. Without them the output is that of Python's program.
+-w and -c may be repeated. Without them the output is Python's.
 Exit status: 0 OK; 1 a warning: a limit, an empty storage, no storages; 2 the
 server cannot be reached or does not answer, or a limit; 3 the command line is
 wrong.
@@ -204,7 +204,7 @@ fn ask(check: &NagiosCheck) -> Result<Map<String, Value>, String> {
             Ok(answer) => {
                 return match serde_json::from_slice(&answer) {
                     Ok(Value::Object(status)) => Ok(status),
-                    _ => Err("the answer of the server is not that of a ZEO server to ruok".into()),
+                    _ => Err("the answer is not a ZEO server's to ruok".into()),
                 };
             }
             Err(error) => failure = cannot_connect(&error),

@@ -7,7 +7,7 @@ use super::{AccessConfig, ListenerConfig};
 use crate::base::address::Address;
 use crate::server::access::{AccessRules, Rule, Who};
 
-/// The rules of each storage that has some. Adds warnings about rules that fit nobody.
+/// The rules of each storage that has some. Adds warnings about rules that fit no client.
 pub fn access(
     sections: Vec<AccessSection>,
     listeners: &[ListenerConfig],

@@ -163,7 +163,7 @@ fn not_served(sections: &[ListenSection]) -> Option<String> {
     ))
 }
 
-/// The options of every storage. `timeout`: that of the command line, in seconds.
+/// The options of every storage. `timeout`: of the command line, in seconds.
 fn hosted_options(zeo: &ZeoSection, timeout: Option<f64>) -> HostedOptions {
     HostedOptions {
         read_only: zeo.read_only.unwrap_or(false),

@@ -41,7 +41,7 @@ pub fn lines_lost() -> u64 {
 pub struct Handler {
     /// The level of the handler itself; lines below it are never written here.
     own_level: u8,
-    /// The lowest level that is written: [`Handler::own_level`], or that of the log if it is higher.
+    /// The lowest level that is written: [`Handler::own_level`], or the level of the log if it is higher.
     threshold: AtomicU8,
     formatter: Formatter,
     encoding: Encoding,

@@ -153,7 +153,7 @@ fn version_2(recv: &mut impl FnMut(&mut [u8]) -> io::Result<usize>) -> Result<Or
         (0, _) | (1, 0x00) => (0, "no address"),
         (1, 0x11) => (V2_TCP4_LEN, "addresses of IPv4"),
         (1, 0x21) => (V2_TCP6_LEN, "addresses of IPv6"),
-        (1, _) => return bad(format!("its family is {family:#04x}, not that of TCP")),
+        (1, _) => return bad(format!("its family is {family:#04x}, not TCP's")),
         _ => return bad(format!("its command is {command}, not 0 or 1")),
     };
     if len < addresses_len {

@@ -117,7 +117,7 @@ pub struct RequestSeen<T> {
     pub behind: Vec<Owner>,
 }
 
-/// Keys that are looked at in all, to find what requests wait for: the table is locked meanwhile.
+/// Keys that are looked at in all, to find what requests wait for: commits wait for the table.
 const LOOKS_MAX: usize = 10_000;
 
 impl<W> Locks<W> {
@@ -218,7 +218,7 @@ impl<W> Table<W> {
             let Some(left) = looks.checked_sub(1) else { break };
             *looks = left;
             let Some(queue) = self.queues.get(key) else { continue };
-            // In front, it waits for nobody.
+            // In front, it waits for no other.
             let place = queue.entries.binary_search_by_key(&request.number, |claim| claim.number);
             if place.is_ok_and(|place| place < queue.front_len) {
                 continue;

@@ -31,7 +31,7 @@ pub fn serve(server: &Arc<Server>, listener: &Listener) {
 }
 
 fn dump(server: &Server) -> String {
-    // Tools take a text that begins with version 3 alone: Python's is that of ZODB 3.
+    // Tools take a text that begins with version 3 alone: Python's is the version of ZODB 3.
     let mut text = format!(
         "ZEO monitor server version 3.10.7 (runzeo {})\n{}\n\n",
         env!("CARGO_PKG_VERSION"),

@@ -1,4 +1,4 @@
-//! The policy of a listener: which clients it admits, and what they get there. Each connection has that of the
+//! The policy of a listener: which clients it admits, and what they get there. Each connection has the policy of the
 //! listener which accepted it, for as long as it lives.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -84,7 +84,7 @@ impl Stats {
 /// How a client that has returned learns what has changed; the index of its counter.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verification {
-    /// It is told.
+    /// With a list of what has changed.
     Quick,
     /// It verifies its whole cache, or drops it: it was away for too long.
     TooOld,
@@ -283,7 +283,7 @@ pub fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// So many more.
+/// Adds a number.
 pub fn count_many(counter: &AtomicU64, number: u64) {
     counter.fetch_add(number, Ordering::Relaxed);
 }

@@ -306,15 +306,15 @@ fn other_users_are_refused() {
     let server = with_socket();
     let socket = server.directory().join("admin");
     fs::set_permissions(server.directory(), Permissions::from_mode(0o755)).unwrap();
-    let as_nobody = || {
+    let as_another_user = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_zeoadmin"));
         command.args(["log-level", "debug", "-s"]).arg(&socket).uid(65534).output().expect("it runs")
     };
-    let output = as_nobody();
+    let output = as_another_user();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("Only root and the user of the server"), "{output:?}");
     fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
-    let output = as_nobody();
+    let output = as_another_user();
     assert_eq!(text(&output.stderr), "Error: only root and user 0 may steer this server, not user 65534\n");
     server.wait_for_log("may not steer this server, and is refused");
     assert_eq!(text(&zeoadmin(&server, &["log-level"]).stdout), "INFO\n");
@@ -354,7 +354,7 @@ fn the_server_is_found_or_not() {
         "{output:?}"
     );
 
-    // The socket of a killed server is replaced; that of a living one is not.
+    // The socket of a killed server is replaced; the one of a living server is not.
     server.kill();
     assert!(server.directory().join("admin").exists());
     server.start_again();

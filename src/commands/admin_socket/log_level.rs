@@ -8,7 +8,7 @@ use super::steered::Steered;
 use crate::base::level::name;
 use crate::config::log_level;
 
-/// `{"level": "debug"}`: a level of `<eventlog>`, or `default`, that of the configuration; without one nothing is
+/// `{"level": "debug"}`: a level of `<eventlog>`, or `default`, the configured one; without a level nothing is
 /// changed. The result has the names `level` and `configured`.
 pub(super) fn set(steered: &Steered, call: &AdminCall, _: &mut Exchange) -> Result<Value, String> {
     let log = &steered.log;

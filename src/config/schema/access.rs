@@ -99,7 +99,7 @@ fn who(text: &str) -> Result<Who, String> {
         }
         _ => text.parse::<Network>().map(Who::Network).map_err(|_| {
             format!(
-                "{} is nobody; write user:NAME, cert:SUBJECT, cert-sha256:HEX, uid:USER, gid:GROUP, an IP address or \
+                "{} names no client; write user:NAME, cert:SUBJECT, cert-sha256:HEX, uid:USER, gid:GROUP, an IP address or \
                  network, or everyone",
                 quoted(text)
             )

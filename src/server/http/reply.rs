@@ -47,7 +47,7 @@ impl Reply {
         self.status
     }
 
-    /// As it is sent; the length is that of the body in any case.
+    /// As it is sent; the length is the body's in any case.
     fn bytes(&self, has_body: bool) -> Vec<u8> {
         let Reply { status, content_type, more, body } = self;
         let head = format!(

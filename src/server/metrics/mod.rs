@@ -78,7 +78,7 @@ fn connections(out: &mut MetricsText, report: &ServerReport) {
     failures.add(&[("kind", "password")], connections.password_failures);
 }
 
-/// The file systems of the storages, and that of temporary files.
+/// The file systems of the storages, and the one of temporary files.
 fn disks(out: &mut MetricsText, report: &ServerReport) {
     let mut each = |name, help, value: fn(&DiskReport) -> Option<Number>| {
         let mut family = out.family(Gauge, name, help);

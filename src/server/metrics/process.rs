@@ -21,7 +21,7 @@ pub fn add(out: &mut MetricsText, began: SystemTime) {
         .add_if_known(&[], memory("VmSize:"));
     out.family(Gauge, "process_threads", "Threads of the process.")
         .add_if_known(&[], field(&status, "Threads:"));
-    // One of them is that of the directory.
+    // One of them is of the directory.
     let open = fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count().saturating_sub(1));
     out.family(Gauge, "process_open_fds", "Open files of the process.").add_if_known(&[], open);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;

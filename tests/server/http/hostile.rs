@@ -27,7 +27,7 @@ fn idle() -> Served {
     served
 }
 
-/// Waits until there are so many.
+/// Waits until there are as many.
 fn wait_for_handlers(served: &Served, count: usize) {
     let deadline = Instant::now() + 2 * LATE;
     while handlers(served) != count {
@@ -65,7 +65,7 @@ fn slow_peers_are_ended_in_time_and_one_too_many_is_told() {
     for _ in 0..20 {
         tid = client.commit(&[(0, tid, &record(b"a state"))]).expect("connected").expect("a commit");
     }
-    assert!(begun.elapsed() < REQUEST_TIME, "the clients of ZEO were served meanwhile");
+    assert!(begun.elapsed() < REQUEST_TIME, "the clients of ZEO were served at the same time");
     // A byte now and then does not help.
     let mut last = None;
     for socket in &mut slow {

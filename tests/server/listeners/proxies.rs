@@ -132,7 +132,7 @@ fn headers_that_are_none() {
         (b"\0\0\0\x02Z5\0\0\0\x02Z5", "it does not begin with the header of the PROXY protocol"),
         (b"PROXY TCP6 10.1.1.1 127.0.0.1 1 2\r\n", "its addresses or ports are not those of TCP6"),
         (b"PROXY UNIX /a /b 1 2\r\n", "its line is not PROXY TCP4 or TCP6"),
-        (&[&SIGNATURE[..], &[0x21, 0x31, 0, 216], &[0; 216]].concat(), "its family is 0x31, not that of TCP"),
+        (&[&SIGNATURE[..], &[0x21, 0x31, 0, 216], &[0; 216]].concat(), "its family is 0x31, not TCP's"),
         (&[&SIGNATURE[..], &[0x31, 0x11, 0, 12], &[0; 12]].concat(), "its version is 3, not 2"),
         (&[&SIGNATURE[..], &[0x21, 0x11, 0, 5], &[0; 5]].concat(), "its length is 5 bytes"),
     ] {
