@@ -171,6 +171,8 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let bound = listening::bind(&config.zeo.listeners, passed)?;
     let bound_monitor = bind_monitor(&config.zeo)?;
     let http = start_http(config, opening)?;
+    // Removes its socket at each return.
+    let admin = start_admin(given, config, opening, log)?;
     // Python's read-only server writes none.
     let pid_file = match config.zeo.hosted.read_only {
         false => PidFile::create(config.zeo.pid_filename.as_deref()),
@@ -183,8 +185,6 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         Some((address, bound)) => bound.listen().map_err(|error| cannot_listen(address, error))?,
         None => Vec::new(),
     };
-    // Removes its socket at each return.
-    let admin = start_admin(given, config, opening, log)?;
     let storages = open_storages(config, prepared, opening)?;
     let resolver = start_resolver(&config.zeo, &storages)?;
     // A signal to stop may have come while a large file was scanned.

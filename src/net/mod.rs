@@ -1,6 +1,7 @@
 //! Listening sockets and streams. Independent of the protocol.
 
 pub mod listen;
+pub mod peer_process;
 pub mod proxy;
 pub mod stream;
 pub mod tls;

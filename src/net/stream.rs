@@ -11,6 +11,7 @@ use socket2::{Socket, TcpKeepalive};
 
 use crate::base::clock::IoDeadline;
 use crate::base::sync::{Action, assert_permitted};
+use crate::net::peer_process::{ProcessId, peer_process};
 use crate::net::proxy::{self, HeaderError, Origin};
 use crate::net::tls::layer::{HandshakeError, Layer, Peer};
 
@@ -24,13 +25,6 @@ pub trait Sink: Send + Sync {
     /// Shuts down both directions; waiting calls return. With TLS, close_notify is sent first, so the caller must not
     /// hold a lock that forbids [`Action::Network`].
     fn shutdown(&self);
-}
-
-/// The effective user and group of a process at the other end of a Unix socket, when it connected.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ProcessId {
-    pub uid: u32,
-    pub gid: u32,
 }
 
 /// Number of probes to a silent peer, during the second half of `dead_peer_timeout`.
@@ -85,8 +79,7 @@ impl Stream {
 
     /// The process at the other end of a Unix socket.
     pub fn peer_process(&self) -> io::Result<ProcessId> {
-        let credentials = rustix::net::sockopt::socket_peercred(&self.socket)?;
-        Ok(ProcessId { uid: credentials.uid.as_raw(), gid: credentials.gid.as_raw() })
+        peer_process(&self.socket).map(|(process, _)| process)
     }
 
     /// Reads the header that a proxy sends in front of everything, TLS included. [`Sink::shutdown`] ends it.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::base::network::Network;
 use crate::base::untrusted::Untrusted;
-use crate::net::stream::ProcessId;
+use crate::net::peer_process::ProcessId;
 use crate::net::tls::layer::CertificateId;
 use crate::server::rights::Rights;
 

@@ -320,6 +320,17 @@ fn other_users_are_refused() {
     assert_eq!(text(&zeoadmin(&server, &["log-level"]).stdout), "INFO\n");
 }
 
+/// The server does not see the number of the process that calls.
+#[test]
+fn a_server_in_a_container_is_steered_from_outside() {
+    let Some(server) = Server::start_in_a_pid_namespace("admin-socket admin") else {
+        eprintln!("SKIPPED: no PID namespaces");
+        return;
+    };
+    assert_eq!(text(&zeoadmin(&server, &["log-level", "debug"]).stdout), "DEBUG (configured: INFO)\n");
+    server.wait_for_log("(process outside)");
+}
+
 #[test]
 fn the_server_is_found_or_not() {
     let mut server = with_socket();

@@ -58,6 +58,34 @@ impl Server {
         Self::start_by("info", None, zeo, storage, |_| (), |command| faults.spawn(command))
     }
 
+    /// A server in a PID namespace of its own, as in a container. `None` if this cannot be made here.
+    pub fn start_in_a_pid_namespace(zeo: &str) -> Option<Self> {
+        let unshare = |command: &mut Command| {
+            command.args(["--pid", "--fork", "--kill-child"]);
+        };
+        let mut probe = Command::new("unshare");
+        unshare(&mut probe);
+        probe.arg("true").stderr(Stdio::null()).status().ok().filter(ExitStatus::success)?;
+        let storage = "<filestorage 1>\npath Data.fs\n</filestorage>";
+        Self::start_by(
+            "info",
+            None,
+            zeo,
+            storage,
+            |_| (),
+            |command| {
+                let mut outer = Command::new("unshare");
+                unshare(&mut outer);
+                outer.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+                outer
+                    .current_dir(command.get_current_dir()?)
+                    .env_remove("INSTANCE_HOME")
+                    .env_remove("ZEO_MSGPACK");
+                outer.spawn().ok()
+            },
+        )
+    }
+
     fn start_by(
         level: &str,
         memory_max: Option<u64>,

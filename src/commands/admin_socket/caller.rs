@@ -4,9 +4,10 @@
 
 use std::fmt;
 
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use socket2::Socket;
+
+use crate::net::peer_process::{ProcessId, peer_process};
 
 /// Target of log lines, which name the caller.
 pub(super) const LOG: &str = "runzeo.admin";
@@ -15,15 +16,16 @@ pub(super) const LOG: &str = "runzeo.admin";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
     uid: u32,
-    pid: i32,
+    /// `None`: of another PID namespace, such as outside of a container.
+    pid: Option<i32>,
 }
 
 impl Caller {
     /// The process at the other end. An error if it is of another user.
     pub(super) fn of(socket: &Socket) -> Result<Caller, String> {
-        let credentials =
-            socket_peercred(socket).map_err(|error| format!("the kernel does not say who calls: {error}"))?;
-        let caller = Caller { uid: credentials.uid.as_raw(), pid: credentials.pid.as_raw_nonzero().get() };
+        let (ProcessId { uid, .. }, pid) =
+            peer_process(socket).map_err(|error| format!("the kernel does not say who calls: {error}"))?;
+        let caller = Caller { uid, pid };
         let own = geteuid();
         if caller.uid != own.as_raw() && caller.uid != 0 {
             log::warn!(target: LOG, "{caller} may not steer this server, and is refused");
@@ -39,6 +41,9 @@ impl Caller {
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "user {} (process {})", self.uid, self.pid)
+        match self.pid {
+            Some(pid) => write!(f, "user {} (process {pid})", self.uid),
+            None => write!(f, "user {} (process outside)", self.uid),
+        }
     }
 }

@@ -8,9 +8,9 @@
 //! | [`site`] | which response belongs to which path |
 //!
 //! A connection is for one request: a thread of its own reads it, answers, and ends. There are at most [`HANDLERS_MAX`]
-//! of them, and each ends within the time limits of reading and sending; a connection that is one too many gets an answer that says so
-//! (503) by the thread that accepts, without waiting. So peers that are slow, or many, take neither threads nor
-//! descriptors from the clients of ZEO, and nothing that serves those waits for anything here.
+//! of them, and each ends within the time limits of reading and sending; a connection that is one too many gets an
+//! answer that says so (503) by the thread that accepts, without waiting. So peers that are slow, or many, take neither
+//! threads nor descriptors from the clients of ZEO, and nothing that serves those waits for anything here.
 //!
 //! It listens before the storages are open, so that a probe hears of a long start, and until they are closed.
 
