@@ -63,7 +63,6 @@ impl<T, R: Ranked> Mutex<T, R> {
     }
 
     /// The lock, unless it is held.
-    #[cfg(not(loom))]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         let guard = match self.lock.try_lock() {
             Ok(guard) => guard,

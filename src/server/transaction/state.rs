@@ -201,7 +201,6 @@ impl TransactionSlot {
     }
 
     /// The transaction, unless a thread works on it at this moment: its session may be writing to a file.
-    #[cfg(not(loom))]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, Transaction>> {
         self.state.try_lock()
     }
