@@ -2,10 +2,11 @@
 //! And what a pack would remove: such a dry run gives way to a pack, of which there is one at a time, too.
 
 use crate::base::clock::Stopwatch;
+use crate::base::sync::Arc;
 use crate::pickle::refs::references;
 use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
-use crate::server::stats::LastPack;
+use crate::server::stats::{LastPack, RunningPack};
 use crate::storage::{PackPlan, PackProgress, PackRequest, Refusal, StorageError};
 use crate::wire::push::Push;
 
@@ -57,6 +58,28 @@ pub fn plan(hosted: &Hosted, connection: &Connection, time: f64) -> Result<PackP
     let plan = hosted.storage.require_packing().and_then(|storage| storage.plan(&request));
     shown.end_plan();
     plan
+}
+
+/// A pack, or the dry run of one, that was asked to end.
+pub struct Cancelling {
+    pack: Option<Arc<RunningPack>>,
+    plan: Option<Arc<RunningPack>>,
+}
+
+/// Cancels the pack that is running, and the dry run of one. `log` is called for each.
+pub fn cancel(hosted: &Hosted, log: impl Fn(&str)) -> Cancelling {
+    let (pack, plan) = (hosted.pack.cancel(), hosted.pack_plan.cancel());
+    let running = [("pack", &pack), ("dry run of a pack", &plan)];
+    running.iter().filter(|(_, running)| running.is_some()).for_each(|(name, _)| log(name));
+    Cancelling { pack, plan }
+}
+
+impl Cancelling {
+    /// Waits until it has ended. `None`: nothing was running. `false`: it was complete all the same.
+    pub fn wait(self, hosted: &Hosted) -> Option<bool> {
+        let plan = self.plan.map(|plan| hosted.pack_plan.wait(&plan));
+        self.pack.map(|pack| hosted.pack.wait(&pack)).or(plan)
+    }
 }
 
 /// Tells the clients how large the storage is now.

@@ -69,14 +69,9 @@ pub(super) fn pack(steered: &Steered, call: &AdminCall, exchange: &mut Exchange)
 /// null if nothing was running, false if it was complete all the same.
 pub(super) fn cancel(steered: &Steered, call: &AdminCall, _: &mut Exchange) -> Result<Value, String> {
     let hosted = steered.storage(call)?;
-    let (pack, plan) = (hosted.pack.cancel(), hosted.pack_plan.cancel());
-    for (name, running) in [("pack", &pack), ("dry run of a pack", &plan)] {
-        if running.is_some() {
-            let line = format_args!("storage '{}': the {name} is cancelled for {}", hosted.name, call.caller);
-            log_without_peer(&PACKS, INFO, line);
-        }
-    }
-    let plan = plan.map(|plan| hosted.pack_plan.wait(&plan));
-    let cancelled = pack.map(|pack| hosted.pack.wait(&pack)).or(plan);
-    Ok(json!({ "storage": hosted.name, "cancelled": cancelled }))
+    let cancelling = packs::cancel(&hosted, |name| {
+        let line = format_args!("storage '{}': the {name} is cancelled for {}", hosted.name, call.caller);
+        log_without_peer(&PACKS, INFO, line);
+    });
+    Ok(json!({ "storage": hosted.name, "cancelled": cancelling.wait(&hosted) }))
 }

@@ -33,19 +33,14 @@ impl Session {
     pub(super) fn cancel_pack(&self, registered: &Registered, id: &OwnedMsgId, reply_wanted: bool) {
         let (hosted, connection, id) =
             (Arc::clone(&registered.hosted), Arc::clone(&self.connection), id.clone());
-        let (pack, plan) = (hosted.pack.cancel(), hosted.pack_plan.cancel());
-        for (name, running) in [("pack", &pack), ("dry run of a pack", &plan)] {
-            if running.is_some() {
-                connection.peer.log(&PACKS, INFO, format_args!("cancels the {name}"));
-            }
-        }
+        let cancelling = packs::cancel(&hosted, |name| {
+            connection.peer.log(&PACKS, INFO, format_args!("cancels the {name}"));
+        });
         if !reply_wanted {
             return;
         }
         self.run_in_background(&registered.hosted.workers.packs, move || {
-            let plan = plan.map(|plan| hosted.pack_plan.wait(&plan));
-            let pack = pack.map(|pack| hosted.pack.wait(&pack));
-            let is_cancelled = pack.or(plan).map_or(Value::None, Value::Bool);
+            let is_cancelled = cancelling.wait(&hosted).map_or(Value::None, Value::Bool);
             connection.post(reply_frame(&connection, &id, &Ok(is_cancelled)));
         });
     }
