@@ -1,14 +1,13 @@
 //! `<access>`: what clients may do with a storage, by what they have shown of themselves.
 
 use std::fs;
-use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use crate::authentication::{ask, passes, secret, session_key};
 use crate::listeners::{connect, connect_unix, listen, register, ruok};
-use crate::support::client::{RawClient, Speaks, connect_from, record};
-use crate::support::pickle::{Value, text};
+use crate::support::client::{RawClient, Speaks, answer_to_register, connect_from, record};
+use crate::support::pickle::Value;
 use crate::support::process::{Server, free_address};
 use crate::tls::identities::{Identity, params};
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -167,16 +166,8 @@ fn what_may_not_be_read_does_not_exist() {
     let server = Server::start_any("", &(storages.to_string() + &rules), |_| ());
     for speaks in Speaks::ALL {
         let answer = |storage: &str, read_only: bool| {
-            let mut stream = connect_from(Ipv4Addr::new(127, 0, 0, 3), server.address).expect("connected");
-            let mut client =
-                RawClient::greet_on(stream.try_clone().expect("cloned"), speaks).expect("greeted");
-            client.queue_call("register", vec![text(storage), Value::Bool(read_only)]);
-            client.flush().expect("sent");
-            let mut len = [0; 4];
-            stream.read_exact(&mut len).expect("a frame");
-            let mut payload = vec![0; u32::from_be_bytes(len) as usize];
-            stream.read_exact(&mut payload).expect("a frame");
-            payload
+            let stream = connect_from(Ipv4Addr::new(127, 0, 0, 3), server.address).expect("connected");
+            answer_to_register(stream, speaks, storage, read_only)
         };
         for read_only in [false, true] {
             let mut hidden = answer("secret", read_only);

@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::client::{RawClient, Speaks, connect_from, record};
+use crate::support::client::{RawClient, Speaks, answer_to_register, connect_from, record};
 use crate::support::pickle::{Value, text};
 use crate::support::process::{Server, free_address};
 use crate::tls::identities::{Identity, params};
@@ -165,16 +165,8 @@ fn storages_of_a_listener() {
         Server::start_any("", &(MAPPINGS.to_string() + &listen("public", public, "storages 1")), |_| ());
     for speaks in Speaks::ALL {
         let answer = |storage: &str, read_only: bool| {
-            let mut stream = TcpStream::connect(public).expect("connected");
-            let mut client =
-                RawClient::greet_on(stream.try_clone().expect("cloned"), speaks).expect("greeted");
-            client.queue_call("register", vec![text(storage), Value::Bool(read_only)]);
-            client.flush().expect("sent");
-            let mut len = [0; 4];
-            stream.read_exact(&mut len).expect("a frame");
-            let mut payload = vec![0; u32::from_be_bytes(len) as usize];
-            stream.read_exact(&mut payload).expect("a frame");
-            payload
+            let stream = TcpStream::connect(public).expect("connected");
+            answer_to_register(stream, speaks, storage, read_only)
         };
         for read_only in [false, true] {
             let (hidden, missing) = (answer("secret", read_only), answer("sekret", read_only));

@@ -404,6 +404,18 @@ impl RawClient {
     }
 }
 
+/// The bytes of the answer to `register` on a new stream.
+pub fn answer_to_register(mut stream: TcpStream, speaks: Speaks, storage: &str, read_only: bool) -> Vec<u8> {
+    let mut client = RawClient::greet_on(stream.try_clone().expect("cloned"), speaks).expect("greeted");
+    client.queue_call("register", vec![text(storage), Value::Bool(read_only)]);
+    client.flush().expect("sent");
+    let mut len = [0; 4];
+    stream.read_exact(&mut len).expect("a frame");
+    let mut payload = vec![0; u32::from_be_bytes(len) as usize];
+    stream.read_exact(&mut payload).expect("a frame");
+    payload
+}
+
 /// An object record with these bytes in it.
 pub fn record(content: &[u8]) -> Vec<u8> {
     let mut data = b"cpersistent.mapping\nPersistentMapping\nq\x01.}q\x01U\x04dataq\x02}U\x01vT".to_vec();

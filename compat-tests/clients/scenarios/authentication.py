@@ -10,7 +10,7 @@ from harness.generations import ALL, VENVS
 from harness.scenario import all_together, check, equal, per_generation, program, raises
 from harness.server import our_binary
 
-from .basics import Z64, new_object
+from .basics import Z64, commit_in_turn, new_object
 
 REALM = "A Realm"
 DIGEST = "\n".join(["authentication-protocol digest", "authentication-database passwords",
@@ -130,14 +130,7 @@ def all_that_can_authenticate(world):
     agents = []
     for generation in (g for g in ALL if g.age < 500 and not g.missing()):
         agents.append(world.client(generation, server, **FOO))
-    oid, tid = new_object(agents[0], value=0)
-    for n in range(1, 4 * len(agents)):
-        writer = agents[n % len(agents)]
-        tid = writer.commit(h="a", changes=[[oid, tid, n, 70000 * (n % 3)]])
-        for agent in agents:
-            if agent is not writer:
-                agent.wait_invalidated(h="a", oid=oid, tid=tid)
-            equal(agent.load(h="a", oid=oid)["value"], n)
+    commit_in_turn(agents, rounds=4)
 
 
 @program(ours_only=True)

@@ -13,6 +13,19 @@ def new_object(agent, h="a", value=1, size=0):
     return oid, agent.commit(h=h, changes=[[oid, Z64, value, size]])
 
 
+def commit_in_turn(agents, rounds, after=lambda: None):
+    """Each agent in turn changes one object, and all others hear of it. `after` is called after each change."""
+    oid, tid = new_object(agents[0], value=0)
+    for n in range(1, rounds * len(agents)):
+        writer = agents[n % len(agents)]
+        tid = writer.commit(h="a", changes=[[oid, tid, n, 70000 * (n % 3)]])
+        for agent in agents:
+            if agent is not writer:
+                agent.wait_invalidated(h="a", oid=oid, tid=tid)
+            equal(agent.load(h="a", oid=oid)["value"], n)
+        after()
+
+
 @per_generation()
 def commit_and_read(world, generation):
     server = world.server(generation)

@@ -7,7 +7,7 @@ from harness.server import free_port
 from harness.tls import certificate
 
 from .authentication import DIGEST, FOO, REALM, zeopasswd
-from .basics import Z64, new_object
+from .basics import Z64, commit_in_turn, new_object
 from .read_only import refused
 from .tls import options
 
@@ -51,14 +51,7 @@ def passwords_certificates_and_a_unix_socket(world):
         else:
             agents.append(world.client(generation, tls, ssl=options(own, known)))
         agents.append(world.client(generation, local))
-    oid, tid = new_object(agents[0], value=0)
-    for n in range(1, 2 * len(agents)):
-        writer = agents[n % len(agents)]
-        tid = writer.commit(h="a", changes=[[oid, tid, n, 70000 * (n % 3)]])
-        for agent in agents:
-            if agent is not writer:
-                agent.wait_invalidated(h="a", oid=oid, tid=tid)
-            equal(agent.load(h="a", oid=oid)["value"], n)
+    commit_in_turn(agents, rounds=2)
     # What one address admits, another does not.
     six = BY_NAME["zeo6-py311"]
     raises(("ClientDisconnected", "ClientStorageError"), world.client, six, server, h="x", wait_timeout=2)

@@ -7,7 +7,7 @@ from harness.scenario import all_together, check, equal, per_generation, raises
 from harness.tls import Tunnel, certificate, signed_certificate
 
 from .authentication import DIGEST, FOO, REALM, zeopasswd
-from .basics import new_object
+from .basics import commit_in_turn, new_object
 
 
 def secured_server(world, generation=None, more=""):
@@ -126,14 +126,6 @@ def all_generations_with_tls(world):
         else:
             agents.append(world.agent(generation))
             agents[-1].open(h="a", addr=list(tunnel.address))
-    oid, tid = new_object(agents[0], value=0)
     deadline = time.time() + 60
-    for n in range(1, 3 * len(agents)):
-        writer = agents[n % len(agents)]
-        tid = writer.commit(h="a", changes=[[oid, tid, n, 70000 * (n % 3)]])
-        for agent in agents:
-            if agent is not writer:
-                agent.wait_invalidated(h="a", oid=oid, tid=tid)
-            equal(agent.load(h="a", oid=oid)["value"], n)
-        check(time.time() < deadline, "too slow")
+    commit_in_turn(agents, rounds=3, after=lambda: check(time.time() < deadline, "too slow"))
     tunnel.close()
