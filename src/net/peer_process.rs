@@ -16,7 +16,7 @@ pub struct ProcessId {
     pub gid: u32,
 }
 
-/// Who is at the other end, and the number of the process; `None`: it is not visible from here.
+/// User and group of the process at the other end, and its number; `None`: it is not visible from here.
 pub fn peer_process(socket: &Socket) -> io::Result<(ProcessId, Option<i32>)> {
     // No user of this number has rights, should the kernel write nothing.
     let mut found = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };

@@ -1,4 +1,4 @@
-//! The last conflicts of a storage that were refused, for those who look for what clients change at the same time.
+//! The last conflicts of a storage that were refused: they show which objects clients change at the same time.
 
 use std::collections::VecDeque;
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! Who is at the other end of the admin socket.
+//! The process that calls at the admin socket, and whether it may.
 //!
 //! The mode of the socket keeps other users out. The kernel is asked all the same, for the mode may have been changed.
 

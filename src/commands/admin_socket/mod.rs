@@ -1,7 +1,7 @@
 //! The admin socket: what `zeoadmin` asks a running server, and what it has it do.
 //!
 //! - `exchange`: a request and its answer, lines of JSON
-//! - `caller`: who is at the other end; only root and the user of the server are answered
+//! - `caller`: the process that calls; only root and the user of the server are answered
 //! - `steered`: what is looked at and changed
 //! - `clients`, `packs`, `indexes`, `log_level`, `configuration`: the commands
 //!

@@ -1,4 +1,4 @@
-//! `zeoadmin clients`: who is connected.
+//! `zeoadmin clients`: the connections of clients.
 
 use std::io::Write;
 

@@ -56,7 +56,7 @@ Usage: {program} COMMAND [options]
 
   status        the server in some lines, and what is to be looked at
   top           what it does now, again and again
-  clients       who is connected
+  clients       the connections of clients
   transactions  what they have begun
   locks         who holds locks, and who waits for whom
   conflicts     what clients have changed at the same time

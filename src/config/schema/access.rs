@@ -42,7 +42,8 @@ pub fn access(section: &Section) -> Result<AccessSection, ConfigError> {
     })
 }
 
-/// `RIGHTS WHO`, such as `read,write user:alice`. Who is the rest of the line: subjects of certificates have blanks.
+/// `RIGHTS WHO`, such as `read,write user:alice`. The client is named by the rest of the line: subjects of certificates
+/// have blanks.
 fn rule(text: &str) -> Result<Rule, String> {
     let form = "write RIGHTS WHO, such as 'read,write user:alice' or 'none everyone'";
     let Some((rights, who)) = text.split_once(char::is_whitespace) else {
