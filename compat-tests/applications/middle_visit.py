@@ -62,11 +62,14 @@ class MiddleSite:
     def write(self, zope):
         own = self.own(zope)
         try:
-            zope.get(f"/{own}/increment")
+            value = int(zope.get(f"/{own}/increment"))
         except (HttpError, OSError):
             self.increments[own, "unknown"] += 1
             raise
+        last = self.increments[own, "last"]
+        check(value > last, f"an increment of {own} was answered with {value}, the one before it with {last}")
         self.increments[own, "done"] += 1
+        self.increments[own, "last"] = value
 
     def blob(self, zope):
         # Another one each time: it is not in the cache of the Zope process.
@@ -150,16 +153,26 @@ class MiddleSite:
             self.during(lambda users: (self.middle.kill(), self.middle.start()), [self.b])
 
     def nothing_is_lost(self):
-        for own, zope in itertools.product(("site-a", "site-b"), (self.a, self.b)):
-            done, unknown = self.increments[own, "done"], self.increments[own, "unknown"]
-            value = int(zope.get(f"/{own}/read_counter"))
-            check(done <= value <= done + unknown, f"{done} increments, {unknown} without an answer, and the counter is {value}")
-            count = self.stored[own]
-            found = sha(zope.get(f"/{own}/fetch_blob?name=upload"))
-            # The next one may have been stored without an answer.
-            check(found in [sha(noise(100_000, f"{own} {n}")) for n in (count - 1, count)], "another upload than the last")
+        for own, writer, other in (("site-a", self.a, self.b), ("site-b", self.b, self.a)):
+            # The process that wrote sees it at once, the other one when the invalidations have come to it.
+            equal(self.missing(own, writer), None)
+            eventually(f"what was written to {own}, in the other process", lambda: self.missing(own, other), None)
         for n in range(0, BLOB_COUNT, 7):
             self.fetch(self.a, n)
+
+    def missing(self, own, zope):
+        """What `zope` does not see of that which was written to the folder `own` and answered; None if it sees all."""
+        done, unknown, last = (self.increments[own, what] for what in ("done", "unknown", "last"))
+        value = int(zope.get(f"/{own}/read_counter"))
+        if not max(done, last) <= value <= done + unknown:
+            return (f"{done} increments of {own}, the last one answered with {last}, {unknown} without an answer, and the "
+                    f"counter is {value}")
+        count = self.stored[own]
+        found = sha(zope.get(f"/{own}/fetch_blob?name=upload"))
+        # The next one may have been stored without an answer.
+        if found not in [sha(noise(100_000, f"{own} {n}")) for n in (count - 1, count)]:
+            return f"another upload of {own} than number {count - 1}, the last"
+        return None
 
 
 def blob_content(n):
