@@ -28,9 +28,9 @@ use runzeo::commands::Extensions;
 use runzeo::ids::{Oid, Tid};
 use runzeo::storage::vote::{VoteSteps, check_delete, walk};
 use runzeo::storage::{
-    Commit, Committed, History, HistoryEntry, IternextRecord, LastInvalidations, Load, Loaded, Op, OpKind,
-    Publisher, PublisherSlot, Resolver, ResolverSlot, Result, Staged, Storage, StorageError, StorageKind,
-    StorageSettings, Ticket, TidAt, Tids, VoteResult, Voted,
+    Commit, Committed, GroupTimes, History, HistoryEntry, IternextRecord, LastInvalidations, Load, Loaded,
+    Op, OpKind, Publisher, PublisherSlot, Resolver, ResolverSlot, Result, Staged, Storage, StorageError,
+    StorageKind, StorageSettings, Ticket, TidAt, Tids, VoteResult, Voted,
 };
 
 /// The name in log lines.
@@ -118,7 +118,14 @@ impl MemoryStorage {
         oids.dedup();
         let new = oids.iter().filter(|oid| !objects.revisions.contains_key(oid)).count() as u64;
         let object_count = objects.revisions.len() as u64 + new;
-        Committed { tid, oids, object_count, size: objects.size + len(&voted.records), ticket }
+        Committed {
+            tid,
+            oids,
+            object_count,
+            size: objects.size + len(&voted.records),
+            ticket,
+            times: GroupTimes::default(),
+        }
     }
 }
 

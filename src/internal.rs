@@ -271,6 +271,9 @@ pub mod server {
             pub use crate::server::status::storage::StorageState;
         }
     }
+    pub mod slow {
+        pub use crate::server::slow::{SlowRequest, Step};
+    }
     pub mod workers {
         pub use crate::server::workers::Pools;
     }

@@ -32,10 +32,10 @@ use crate::base::sync::{Arc, Mutex, rank};
 use crate::conflict::Resolver;
 use crate::net::tls::ClientTls;
 use crate::storage::{
-    BlobDir, BlobFile, Blobs, CacheCounts, Commit, Committed, Delivery, ExtensionMethods, History,
-    HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load, Loaded, Pack, PackPlan, PackRequest,
-    Publisher, Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt, TransactionIterator, Undo,
-    UndoEntry, VoteResult, Voted,
+    BlobDir, BlobFile, Blobs, CacheCounts, Commit, Committed, Delivery, ExtensionMethods, GroupTimes,
+    History, HistoryEntry, Iterate, IternextRecord, LastInvalidations, Load, Loaded, Pack, PackPlan,
+    PackRequest, Publisher, Refusal, Result, Staged, Storage, StorageError, Ticket, TidAt,
+    TransactionIterator, Undo, UndoEntry, VoteResult, Voted,
 };
 use crate::wire::answers::AnswerError;
 use crate::wire::calls::Call;
@@ -230,6 +230,7 @@ impl Listener for Publishing {
                     size: info.size,
                     // One that nobody here waits for.
                     ticket: ticket.unwrap_or_else(|| Box::new(())),
+                    times: GroupTimes::default(),
                 };
                 upstream.publisher.publish(vec![committed], install)
             }

@@ -29,6 +29,7 @@ use crate::commands::opening::Opening;
 use crate::commands::scrubs;
 use crate::commands::supervised::Supervised;
 use crate::config::{Config, HttpConfig, Invocation, ListenerConfig, NamedStorage, UsageError, ZeoConfig};
+use crate::conflict::merge_time::Timed;
 use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
 use crate::net::listen::{self, Bound, ListenError, Listener, SocketAccess};
@@ -379,7 +380,7 @@ fn start_resolver(zeo: &ZeoConfig, storages: &[Arc<Hosted>]) -> Result<Arc<Chain
         .map_err(|error| Failure::outside(format!("can't start the thread of conflict-resolver: {error}")))?;
     let chain = Arc::new(chain);
     for hosted in storages {
-        hosted.storage.set_resolver(Arc::clone(&chain) as Arc<dyn Resolver>);
+        hosted.storage.set_resolver(Arc::new(Timed(Arc::clone(&chain) as Arc<dyn Resolver>)));
     }
     Ok(chain)
 }

@@ -21,6 +21,7 @@ mod chain;
 pub mod client;
 pub mod detect;
 pub mod helpers;
+pub mod merge_time;
 pub mod native;
 mod options;
 

@@ -19,6 +19,7 @@ use crate::server::oid_locks::LockTable;
 use crate::server::publish::Publication;
 use crate::server::recent_conflicts::RecentConflicts;
 use crate::server::scrub_status::ScrubStatus;
+use crate::server::slow::SlowRequests;
 use crate::server::stats::{self, PackStatus, Stats};
 use crate::server::timeout::Timeouts;
 use crate::server::workers::Pools;
@@ -55,6 +56,7 @@ pub struct Hosted {
     pub pack_plan: PackStatus,
     pub scrub: ScrubStatus,
     pub conflicts: RecentConflicts,
+    pub slow_requests: SlowRequests,
     pub log_changes: LogChanges,
     pub locks: Arc<LockTable>,
     /// The registered connections by id.
@@ -99,6 +101,7 @@ impl Hosted {
             pack_plan: PackStatus::default(),
             scrub: ScrubStatus::default(),
             conflicts: RecentConflicts::default(),
+            slow_requests: SlowRequests::default(),
             log_changes: LogChanges::default(),
             name,
             storage,
@@ -132,6 +135,11 @@ impl Hosted {
     /// The registered connections.
     pub fn connections(&self) -> Vec<Arc<Connection>> {
         self.connections.lock().values().cloned().collect()
+    }
+
+    /// The registered connection of this number.
+    pub fn connection(&self, id: u64) -> Option<Arc<Connection>> {
+        self.connections.lock().get(&id).cloned()
     }
 
     /// The registered connections that were refused as writers, and read now.

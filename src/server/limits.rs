@@ -36,6 +36,8 @@ pub struct Limits {
     pub iterators: usize,
     /// Entries in one answer to undoLog, undoInfo or history.
     pub undo_log: usize,
+    /// A request that takes longer is logged (`server/slow`).
+    pub slow_request_time: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -54,6 +56,7 @@ impl Default for Limits {
             idle_transaction_timeout: Some(Duration::from_secs(3600)),
             iterators: 256,
             undo_log: 10_000,
+            slow_request_time: Some(Duration::from_secs(1)),
         }
     }
 }

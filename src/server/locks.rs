@@ -105,6 +105,15 @@ pub struct Released<W> {
     pub existed: bool,
 }
 
+/// What a request has to wait for first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Behind {
+    /// It holds the lock, or waits for it.
+    pub owner: Owner,
+    /// The object; `None`: the whole storage.
+    pub oid: Option<Oid>,
+}
+
 /// A request as monitoring sees it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RequestSeen<T> {
@@ -146,6 +155,11 @@ impl<W> Locks<W> {
     /// Releases a request, granted or not.
     pub fn release(&self, owner: Owner) -> Released<W> {
         self.table.lock().release(owner)
+    }
+
+    /// What the request of this owner has to wait for first; `None`: it is granted.
+    pub fn behind(&self, owner: Owner) -> Option<Behind> {
+        self.table.lock().first_behind(owner)
     }
 
     /// Whether this owner's request is granted.
@@ -231,6 +245,20 @@ impl<W> Table<W> {
             }
         }
         behind
+    }
+
+    fn first_behind(&self, owner: Owner) -> Option<Behind> {
+        let request = self.requests.get(&owner).filter(|request| request.blocked > 0)?;
+        request.keys.iter().find_map(|key| {
+            let queue = self.queues.get(key)?;
+            let place = queue.entries.binary_search_by_key(&request.number, |claim| claim.number).ok()?;
+            let first = queue.entries.front().filter(|_| place >= queue.front_len)?;
+            let oid = match key {
+                Key::Gate => None,
+                Key::Object(oid) => Some(*oid),
+            };
+            Some(Behind { owner: first.owner, oid })
+        })
     }
 
     fn request(

@@ -38,6 +38,7 @@ mod replies;
 pub mod rights;
 pub mod scrub_status;
 pub mod session;
+pub mod slow;
 mod start;
 pub mod stats;
 pub mod status;

@@ -11,7 +11,7 @@ use crate::base::clock::TimeSource;
 use crate::base::histogram::{Distribution, Histogram, TIME_BOUNDS};
 use crate::base::level::{CRITICAL, DEBUG, WARNING};
 use crate::base::sync::{Arc, Mutex, rank};
-use crate::server::locks::{self, LockSet, Locks, Outcome, Owner, RequestSeen};
+use crate::server::locks::{self, Behind, LockSet, Locks, Outcome, Owner, RequestSeen};
 use crate::server::peer::Peer;
 use crate::server::timeout::{Deadline, Timeouts};
 use crate::server::workers::{Job, Workers};
@@ -80,6 +80,12 @@ pub struct Requested {
     outcome: Outcome,
     /// Transactions that wait now.
     waiting: usize,
+}
+
+impl Requested {
+    pub fn is_queued(&self) -> bool {
+        self.outcome == Outcome::Queued
+    }
 }
 
 impl LockTable {
@@ -196,6 +202,11 @@ impl OidLocks {
             table.granted_at.lock().insert(peer.id, table.clock.system_time());
             *deadline = Some(table.timeouts.begin(peer.id, expire));
         }
+    }
+
+    /// What they wait for first; `None`: they are granted.
+    pub fn behind(&self) -> Option<Behind> {
+        self.0.as_ref().and_then(|request| request.table.locks.behind(request.peer.id))
     }
 
     /// Gives them back, without anything that could take long: that is done when the result is dropped.

@@ -32,7 +32,10 @@ impl Server {
     ) -> io::Result<Arc<Server>> {
         let descriptors = Descriptors::divide(descriptors, &limits);
         descriptors.log(&limits);
-        storages.iter().for_each(set_publisher);
+        for hosted in &storages {
+            set_publisher(hosted);
+            hosted.slow_requests.set_threshold(limits.slow_request_time);
+        }
         let server = Arc::new(Server {
             storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
             greeting,

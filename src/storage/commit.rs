@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::{Staged, StorageError, Undone};
 use crate::base::ids::{Oid, Tid};
@@ -148,6 +149,17 @@ pub struct Committed {
     pub size: u64,
     /// As it was given to [`Commit::finish`].
     pub ticket: Ticket,
+    /// Of the group that it was made durable with.
+    pub times: GroupTimes,
+}
+
+/// How long it took to make a group of transactions durable. Zero for storages that do not write.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GroupTimes {
+    /// Writing to the file.
+    pub write: Duration,
+    /// Syncing it.
+    pub sync: Duration,
 }
 
 /// The work that remains after publishing, to be done outside every lock: sending the queued messages.

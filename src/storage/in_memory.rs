@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::tids::Tids;
-use super::{Committed, Publisher, PublisherSlot, Result, StorageError, Ticket};
+use super::{Committed, GroupTimes, Publisher, PublisherSlot, Result, StorageError, Ticket};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, MutexGuard, rank};
 
@@ -78,7 +78,14 @@ impl Commits {
             oids.dedup();
             match txn.prepare(tid, &oids) {
                 Ok(Totals { object_count, size }) => {
-                    let group = vec![Committed { tid, oids, object_count, size, ticket }];
+                    let group = vec![Committed {
+                        tid,
+                        oids,
+                        object_count,
+                        size,
+                        ticket,
+                        times: GroupTimes::default(),
+                    }];
                     let mut txn = Some(txn);
                     let mut install = || txn.take().into_iter().for_each(|txn| txn.install(tid));
                     Ok(self.publisher.publish(group, &mut install))

@@ -51,7 +51,8 @@ pub use crate::pickle::record::{ClassName, class_name};
 pub use self::abilities::{Blobs, ExtensionMethods, Iterate, Pack, Undo};
 pub use self::blob::{BlobDir, BlobFile};
 pub use self::commit::{
-    Commit, Committed, Delivery, NotVoted, Publisher, PublisherSlot, Ticket, TidAt, VoteResult, Voted,
+    Commit, Committed, Delivery, GroupTimes, NotVoted, Publisher, PublisherSlot, Ticket, TidAt, VoteResult,
+    Voted,
 };
 pub use self::error::{Refusal, Result, StorageError};
 pub use self::kinds::{StorageKind, StorageKinds, StorageSettings};

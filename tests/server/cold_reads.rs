@@ -27,17 +27,21 @@ const COLD: u64 = 16;
 /// Stored last, so it is in memory.
 const WARM: u64 = 100;
 
-struct World {
-    server: Arc<Server>,
-    address: SocketAddr,
-    hand: Hand,
+pub struct World {
+    pub server: Arc<Server>,
+    pub address: SocketAddr,
+    pub hand: Hand,
     _directory: tempfile::TempDir,
     /// Tid of the cold objects.
-    tid: u64,
+    pub tid: u64,
 }
 
 impl World {
     fn new() -> World {
+        World::with(Limits::default())
+    }
+
+    pub fn with(limits: Limits) -> World {
         let directory = tempfile::tempdir().unwrap();
         let hand = Hand::default();
         let mut options = FileStorageOptions::new(directory.path().join("Data.fs"));
@@ -60,8 +64,7 @@ impl World {
         )
         .unwrap();
         let server =
-            Server::new(vec![hosted], Greeting::new(false), Limits::default(), 1000, TimeSource::default())
-                .unwrap();
+            Server::new(vec![hosted], Greeting::new(false), limits, 1000, TimeSource::default()).unwrap();
         let listen_on = Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) };
         let mut address = None;
         for listener in listen(&listen_on, Default::default()).unwrap() {
@@ -89,7 +92,7 @@ impl World {
         (client, calls)
     }
 
-    fn let_go(&self) {
+    pub fn let_go(&self) {
         self.hand.order(|orders| orders.cold_before = 0);
     }
 }

@@ -32,6 +32,7 @@ mod sent_backups;
 mod sessions;
 mod short_of_memory;
 mod slow_merge;
+mod slow_requests;
 mod start;
 mod status;
 mod supervised;

@@ -25,7 +25,7 @@ class ConflictResolvingStorage(object):
 "#;
 
 /// A directory with an interpreter that finds the stand-in.
-fn site() -> tempfile::TempDir {
+pub fn site() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let package = dir.path().join("ZODB");
     fs::create_dir(&package).unwrap();
@@ -40,7 +40,7 @@ fn site() -> tempfile::TempDir {
     dir
 }
 
-fn wait_for(path: &Path) {
+pub fn wait_for(path: &Path) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !path.exists() {
         assert!(Instant::now() < deadline, "there is no {}", path.display());
@@ -48,11 +48,11 @@ fn wait_for(path: &Path) {
     }
 }
 
-fn length(count: u8) -> Vec<u8> {
+pub fn length(count: u8) -> Vec<u8> {
     [&b"cBTrees.Length\nLength\nq\x01.K"[..], &[count], b"."].concat()
 }
 
-fn has_python() -> bool {
+pub fn has_python() -> bool {
     let found = Command::new("python3").arg("--version").output().is_ok_and(|out| out.status.success());
     if !found {
         eprintln!("SKIPPED: there is no python3");

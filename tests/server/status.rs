@@ -199,7 +199,10 @@ fn a_transaction_that_is_worked_on_is_not_waited_for() {
 }
 
 /// The headings in the documents, and the types whose fields they list.
-const TABLES: [(&str, &str); 19] = [
+const TABLES: [(&str, &str); 22] = [
+    ("A slow request", "SlowReport"),
+    ("A step", "StepReport"),
+    ("What it was behind", "WaitedForReport"),
     ("A conflict", "ConflictReport"),
     ("The server", "ServerReport"),
     ("A listener", "ListenerReport"),

@@ -20,21 +20,26 @@ use crate::support::process::Server;
 const CLASS: &str = "persistent.mapping.PersistentMapping";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn zeoadmin(server: &Server, arguments: &[&str]) -> Output {
+pub fn zeoadmin(server: &Server, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zeoadmin"));
     command.args(arguments).arg("-C").arg(server.directory().join("zeo.conf"));
     command.current_dir(server.directory()).env_remove("RUNZEO_ADMIN_SOCKET").output().expect("it runs")
 }
 
 /// The answer as JSON.
-fn asked(server: &Server, arguments: &[&str]) -> Json {
+pub fn asked(server: &Server, arguments: &[&str]) -> Json {
     let output = zeoadmin(server, &[arguments, &["--json"]].concat());
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
 /// A server whose storages are open: it answers before.
 fn with_socket() -> Server {
-    let server = Server::start_with("admin-socket admin");
+    with_socket_and("")
+}
+
+/// The same with more keys of `<zeo>`.
+pub fn with_socket_and(keys: &str) -> Server {
+    let server = Server::start_with(&format!("admin-socket admin\n{keys}"));
     let deadline = Instant::now() + PATIENCE;
     while sent(&server, b"{\"command\": \"kill\"}\n").contains("is not ready") {
         assert!(Instant::now() < deadline, "{}", server.talk());
@@ -54,7 +59,7 @@ fn sent(server: &Server, bytes: &[u8]) -> String {
 }
 
 /// Begins a transaction with one store, and asks for its vote.
-fn queue_vote(client: &mut RawClient, serial: u64, data: &[u8]) -> i64 {
+pub fn queue_vote(client: &mut RawClient, serial: u64, data: &[u8]) -> i64 {
     client.queue_begin(7);
     client.queue_store(0, serial, &record(data), 7);
     client.queue_call("vote", vec![Value::Int(7)])

@@ -130,6 +130,8 @@ ranks! {
     Label permits [];
     /// The last conflicts of a storage.
     RecentConflicts permits [];
+    /// The last slow requests of a storage.
+    SlowRequests permits [];
     /// When the locks on objects were granted to their owners.
     LockTimes permits [];
     /// Deadlines of transactions.

@@ -2,7 +2,7 @@
 //!
 //! - `call`: the admin socket of the server, and what is asked for there
 //! - `shown`: numbers, sizes, times and tables as people read them
-//! - `status`, `top`, `clients`, `transactions`, `locks`, `conflicts`: views of the server's report of itself
+//! - `status`, `top`, `clients`, `transactions`, `locks`, `conflicts`, `slow`: views of the server's report of itself
 //! - `kill`, `pack`, `save_index`, `log_level`: what is done to the server
 //! - `check`: what a restart would do
 //!
@@ -19,6 +19,7 @@ mod log_level;
 mod pack;
 mod save_index;
 mod shown;
+mod slow;
 mod status;
 mod top;
 mod transactions;
@@ -35,6 +36,7 @@ const COMMANDS: &[Subcommand] = &[
     transactions::COMMAND,
     locks::COMMAND,
     conflicts::COMMAND,
+    slow::COMMAND,
     kill::COMMAND,
     pack::COMMAND,
     save_index::COMMAND,
@@ -60,6 +62,7 @@ Usage: {program} COMMAND [options]
   transactions  what they have begun
   locks         who holds locks, and who waits for whom
   conflicts     what clients have changed at the same time
+  slow          the requests that took long, and why
   kill          end the connection of a client
   pack          pack a storage, or cancel its pack
   save-index    save what makes the start after a crash quick

@@ -136,10 +136,11 @@ fn print_storage(out: &mut dyn Write, storage: &Value, now: f64) -> io::Result<(
     )?;
     writeln!(
         out,
-        "  {} conflicts refused, {} merged; {} transactions timed out",
+        "  {} conflicts refused, {} merged; {} transactions timed out, {} slow requests",
         of("conflicts"),
         of("conflicts_resolved"),
-        of("transaction_timeouts")
+        of("transaction_timeouts"),
+        of("slow_requests")
     )?;
     print_pack(out, field(storage, &["pack"]))?;
     if field(storage, &["scrub"]).is_object() {

@@ -141,8 +141,16 @@ pub static UNDO_LOG: Limit = Limit {
     set: |limits, value| limits.undo_log = number(value),
 };
 
+pub static SLOW_REQUEST_TIME: Limit = Limit {
+    name: "slow-request-time",
+    default: "1s",
+    bounds: Bounds { unit: Unit::Milliseconds, least: 1, most: 86_400_000, or_none: true },
+    get: |limits| limits.slow_request_time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+    set: |limits, value| limits.slow_request_time = value.map(Duration::from_millis),
+};
+
 /// In the order of the documentation.
-static ALL: [&Limit; 13] = [
+static ALL: [&Limit; 14] = [
     &CONNECTIONS,
     &CONNECTIONS_PER_ADDRESS,
     &UNREGISTERED,
@@ -156,6 +164,7 @@ static ALL: [&Limit; 13] = [
     &IDLE_TRANSACTION_TIMEOUT,
     &ITERATORS,
     &UNDO_LOG,
+    &SLOW_REQUEST_TIME,
 ];
 
 /// The limits in the section, and the defaults for the others.

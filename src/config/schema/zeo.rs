@@ -59,6 +59,7 @@ pub static ZEO: SectionType = SectionType {
         limits::IDLE_TRANSACTION_TIMEOUT.key(),
         limits::ITERATORS.key(),
         limits::UNDO_LOG.key(),
+        limits::SLOW_REQUEST_TIME.key(),
     ]),
 };
 

@@ -77,6 +77,8 @@ pub struct Bounds {
 pub enum Unit {
     Bytes,
     Seconds,
+    /// Written as milliseconds (`200ms`) or as a length of time.
+    Milliseconds,
     Count,
 }
 
@@ -86,6 +88,7 @@ impl Unit {
         let units: &[(u64, &str)] = match self {
             Unit::Bytes => &[(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")],
             Unit::Seconds => &[(86400, "d"), (3600, "h"), (60, "m"), (1, "s")],
+            Unit::Milliseconds => &[(60_000, "m"), (1000, "s"), (1, "ms")],
             Unit::Count => &[],
         };
         let fits = units.iter().find(|(unit, _)| number > 0 && number.is_multiple_of(*unit));
@@ -102,6 +105,7 @@ pub fn bounded(text: &str, bounds: &Bounds) -> Result<Option<u64>, String> {
     let number = match unit {
         Unit::Bytes => byte_size(text),
         Unit::Seconds => time_interval(text),
+        Unit::Milliseconds => milliseconds(text),
         Unit::Count => integer(text),
     }?;
     match u64::try_from(number) {
@@ -111,6 +115,14 @@ pub fn bounded(text: &str, bounds: &Bounds) -> Result<Option<u64>, String> {
             let or_none = if bounds.or_none { ", or none for no limit" } else { "" };
             Err(format!("{} is not between {least} and {most}{or_none}", quoted(text)))
         }
+    }
+}
+
+/// A number of milliseconds with `ms`, or a length of time.
+fn milliseconds(text: &str) -> Result<i128, String> {
+    match text.to_lowercase().strip_suffix("ms").and_then(|digits| number(digits.trim(), 10)) {
+        Some(millis) => Ok(millis),
+        None => time_interval(text)?.checked_mul(1000).ok_or_else(|| format!("{} is too long", quoted(text))),
     }
 }
 

@@ -98,6 +98,9 @@ impl Storages<'_> {
         self.counter("zeo_transaction_timeouts", "Connections that transaction-timeout has closed.", |s| {
             s.counters.transaction_timeouts
         });
+        self.counter("zeo_slow_requests", "Requests that took longer than slow-request-time.", |s| {
+            s.counters.slow_requests
+        });
         let help = "Registrations and calls that the rules of an access section did not permit.";
         self.counter("zeo_access_denied", help, |s| s.counters.denied);
         self.counter("zeo_network_receive_bytes", "Bytes of messages from clients.", |s| {

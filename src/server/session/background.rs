@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use crate::base::sync::Arc;
 use crate::server::job_panic::contained;
+use crate::server::registered::Registered;
 use crate::server::session::Session;
 use crate::server::session::jobs::JobGuard;
+use crate::server::slow::Step;
 use crate::server::workers::Workers;
 
 /// Jobs of one client at the same time.
@@ -18,6 +20,23 @@ const JOBS_MAX: usize = 8;
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Session {
+    /// Reads for one call in another thread, and notes if that took long.
+    pub(super) fn read_in_background(
+        &self,
+        registered: &Registered,
+        method: &'static str,
+        read: impl FnOnce() + Send + 'static,
+    ) {
+        let mut call = registered.begin_call(method);
+        let registered = registered.clone();
+        self.run_in_background(&registered.hosted.workers.background.clone(), move || {
+            call.mark(Step::Queue, registered.hosted.clock.now());
+            read();
+            call.mark(Step::Read, registered.hosted.clock.now());
+            registered.note_slow(registered.if_slow(&call));
+        });
+    }
+
     /// Runs `job` in a thread of `pool`, as soon as this client may have one more.
     pub(super) fn run_in_background(&self, pool: &Workers, job: impl FnOnce() + Send + 'static) {
         let mut running = self.background_jobs.running.lock();

@@ -16,6 +16,7 @@ use crate::server::job_panic::contained;
 use crate::server::registered::Registered;
 use crate::server::session::large;
 use crate::server::session::read::{DiskWait, NotYet, Read, reply};
+use crate::server::slow::{CallTimes, Step};
 
 /// Loads of one connection that the pool has at the same time. At the limit the session waits.
 const PENDING_MAX: usize = 32;
@@ -31,17 +32,29 @@ impl Cold {
     /// Reads and answers in other threads. Waits while too much is under way.
     pub fn answer(self: &Arc<Self>, registered: &Registered, reads: Vec<Read>) {
         registered.connection.outbox.wait_for_room();
+        let began = registered.hosted.clock.now();
         for read in reads {
             let pending = self.begin();
             let registered = registered.clone();
+            let mut call = CallTimes::begin(read.wanted.method(), began);
             let pool = registered.hosted.workers.reads.clone();
             pool.run(move || {
                 contained(&registered.connection, || {
-                    let Some(wanted) = answer_one(&registered, &read) else { return drop(pending) };
+                    call.mark(Step::Queue, registered.hosted.clock.now());
+                    let wanted = answer_one(&registered, &read);
+                    call.mark(Step::Read, registered.hosted.clock.now());
+                    let Some(wanted) = wanted else {
+                        note(&registered, &call, &read);
+                        return drop(pending);
+                    };
                     // These wait for clients, which the pool does not.
                     let registered = registered.clone();
                     registered.hosted.workers.large.clone().run(move || {
-                        contained(&registered.connection, || large::answer(&registered, &read, wanted));
+                        contained(&registered.connection, || {
+                            large::answer(&registered, &read, wanted);
+                            call.mark(Step::Send, registered.hosted.clock.now());
+                            note(&registered, &call, &read);
+                        });
                         drop(pending);
                     });
                 });
@@ -57,6 +70,10 @@ impl Cold {
         *pending += 1;
         Pending(Arc::clone(self))
     }
+}
+
+fn note(registered: &Registered, call: &CallTimes, read: &Read) {
+    registered.note_slow(registered.if_slow(call).map(|slow| slow.of_object(read.oid)));
 }
 
 /// One load that is under way, until this is dropped.

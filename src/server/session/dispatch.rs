@@ -14,6 +14,7 @@ use crate::server::session::read::{Read, Wanted};
 use crate::server::session::run::End;
 use crate::server::session::transfers::Receiving;
 use crate::server::session::undo::undone_tid;
+use crate::server::slow::Step;
 use crate::server::transaction::finish::{FinishRefused, finish};
 use crate::server::transaction::undo::undo;
 use crate::server::transaction::vote::vote;
@@ -61,7 +62,15 @@ impl Session {
                     Err(request) => {
                         self.reads.flush(registered);
                         let registered = Arc::clone(registered);
-                        self.dispatch_registered(&registered, &id.owned(), is_async, request)?
+                        let timed = timed(&request);
+                        let call = timed.map(|(method, step)| (registered.begin_call(method), step));
+                        let answer = self.dispatch_registered(&registered, &id.owned(), is_async, request)?;
+                        self.answer(&id.owned(), is_async, answer)?;
+                        if let Some((mut call, step)) = call {
+                            call.mark(step, registered.hosted.clock.now());
+                            registered.note_slow(registered.if_slow(&call));
+                        }
+                        return Ok(());
                     }
                 }
             }
@@ -417,6 +426,23 @@ impl Session {
             | Request::KeepAlive => Answer::Given,
         })
     }
+}
+
+/// The calls that may read or write much in the session's thread, by their methods. Others are too short and too many,
+/// or have their times taken where they are answered.
+fn timed(request: &Request<'_>) -> Option<(&'static str, Step)> {
+    Some(match request {
+        Request::GetInvalidations { .. } => ("getInvalidations", Step::Read),
+        Request::History { .. } => ("history", Step::Read),
+        Request::RecordIternext { .. } => ("record_iternext", Step::Read),
+        Request::IteratorStart { .. } => ("iterator_start", Step::Read),
+        Request::IteratorNext { .. } => ("iterator_next", Step::Read),
+        Request::IteratorRecordNext { .. } => ("iterator_record_next", Step::Read),
+        Request::SendBlob { .. } => ("sendBlob", Step::Read),
+        Request::StoreBlobEnd { .. } => ("storeBlobEnd", Step::Write),
+        Request::StoreBlobShared { .. } => ("storeBlobShared", Step::Write),
+        _ => return None,
+    })
 }
 
 /// A read that is answered in a batch. `Err`: another request, given back.

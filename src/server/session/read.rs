@@ -29,6 +29,20 @@ pub enum Wanted {
     Tid,
 }
 
+impl Wanted {
+    /// The method of the protocol.
+    pub fn method(self) -> &'static str {
+        match self {
+            Wanted::Before(_, LoadShape::Before) => "loadBefore",
+            Wanted::Before(_, LoadShape::LoadEx) => "loadEx",
+            Wanted::Before(_, LoadShape::ZeoLoad) => "zeoLoad",
+            Wanted::Before(..) => "load",
+            Wanted::Serial(_) => "loadSerial",
+            Wanted::Tid => "getTid",
+        }
+    }
+}
+
 /// Whether a read may wait for the disk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DiskWait {

@@ -35,7 +35,8 @@ impl Session {
         let (Registered { hosted, connection, .. }, id) = (registered.clone(), id.clone());
         // A client that does not read its undo logs must not keep the threads that make them.
         self.connection.wait_for_room();
-        self.run_in_background(&registered.hosted.workers.background, move || {
+        let method = if specification.is_some() { "undoInfo" } else { "undoLog" };
+        self.read_in_background(registered, method, move || {
             let mut entries = Entries::new(&connection, count_max);
             let mut to_skip = first;
             let found = if entries.is_full() {

@@ -8,6 +8,7 @@
 //! | [`storage`] | a storage: [`StorageReport`], its counters, its disk |
 //! | [`client`] | a connection and its transaction: [`ClientReport`], [`TransactionReport`] |
 //! | [`locks`] | who holds locks, and who waits for them: [`LockReport`] |
+//! | [`slow`] | requests that took long: [`SlowReport`] |
 //! | [`work`] | packs, checks of files, backups |
 //! | `warnings` | what an operator should look at |
 //! | [`json`] | all of it as JSON |
@@ -22,11 +23,13 @@
 //! [`ClientReport`]: client::ClientReport
 //! [`TransactionReport`]: client::TransactionReport
 //! [`LockReport`]: locks::LockReport
+//! [`SlowReport`]: slow::SlowReport
 
 pub mod client;
 pub mod json;
 pub mod locks;
 pub mod server;
+pub mod slow;
 pub mod storage;
 mod time;
 mod warnings;

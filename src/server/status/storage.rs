@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::client::ClientReport;
 use super::locks::LockReport;
+use super::slow::SlowReport;
 use super::time::unix;
 use super::work::{PackReport, ScrubReport};
 use crate::base::ids::Tid;
@@ -39,6 +40,8 @@ pub struct StorageReport {
     pub locks: LockReport,
     /// The last ones that were refused, the newest first.
     pub conflicts: Vec<ConflictReport>,
+    /// The last ones, the newest first.
+    pub slow_requests: Vec<SlowReport>,
     pub pack: PackReport,
     /// `None`: there is no `scrub-schedule`.
     pub scrub: Option<ScrubReport>,
@@ -103,6 +106,8 @@ pub struct Counters {
     pub verifications_too_old: u64,
     /// The same, for their last transaction is not in the storage.
     pub verifications_unknown: u64,
+    /// Requests that took longer than `slow-request-time`.
+    pub slow_requests: u64,
     /// Bytes of messages from clients, and to them.
     pub received_bytes: u64,
     pub sent_bytes: u64,
@@ -168,6 +173,7 @@ impl StorageReport {
             clients_verifying: number(&hosted.stats.verifying_clients),
             locks: LockReport::of(hosted, &clients, now),
             conflicts: hosted.conflicts.list().into_iter().map(ConflictReport::of).collect(),
+            slow_requests: hosted.slow_requests.list().into_iter().map(SlowReport::of).collect(),
             pack: PackReport::of(hosted),
             scrub: ScrubReport::of(hosted),
             cache,
@@ -217,6 +223,7 @@ impl Counters {
             verifications_quick: number(quick),
             verifications_too_old: number(too_old),
             verifications_unknown: number(unknown),
+            slow_requests: hosted.slow_requests.total(),
             received_bytes,
             sent_bytes,
         }

@@ -3,14 +3,16 @@
 //! The storage brings the ticket back to its [`publisher`](super::publisher) when the transaction is durable, or has
 //! failed.
 
+use crate::base::ids::Tid;
 use crate::base::level::CRITICAL;
 use crate::server::client_log;
 use crate::server::oid_locks::OidLocks;
 use crate::server::registered::Registered;
+use crate::server::slow::{CallTimes, SlowRequest, Step};
 use crate::server::transaction::state::{OpenTransaction, StorageVote, Transaction};
 use crate::server::transaction::vote_reply::note_failed;
 use crate::server::transaction::wrong_id::check_id;
-use crate::storage::TidAt;
+use crate::storage::{GroupTimes, TidAt};
 use crate::wire::exception::PyException;
 use crate::wire::request::OwnedMsgId;
 
@@ -27,6 +29,7 @@ pub struct FinishTicket {
     pub reply_to: OwnedMsgId,
     /// It undoes other transactions.
     pub undoes: bool,
+    pub call: CallTimes,
     locks: Option<OidLocks>,
     is_answered: bool,
 }
@@ -35,6 +38,19 @@ impl FinishTicket {
     /// The outcome is known. The locks are still held; see [`FinishTicket::take_locks`].
     pub fn set_answered(&mut self) {
         self.is_answered = true;
+    }
+
+    /// What is to be noted if it was slow. Its transaction is durable, and has not ended yet.
+    pub fn if_slow(&mut self, tid: Tid, times: GroupTimes) -> Option<SlowRequest> {
+        let Registered { hosted, connection, .. } = &self.registered;
+        let parts = [(Step::Write, times.write), (Step::Sync, times.sync)];
+        self.call.mark_parts(Step::Queue, &parts, hosted.clock.now());
+        let mut slow = self.registered.if_slow(&self.call)?;
+        slow.tid = Some(tid);
+        if let Transaction::Finishing { id } = &*connection.transaction.lock() {
+            return Some(slow.of_transaction(id));
+        }
+        Some(slow)
     }
 
     pub fn take_locks(&mut self) -> Option<OidLocks> {
@@ -61,6 +77,7 @@ impl Drop for FinishTicket {
 
 /// `tpc_finish(id)`: the answer comes when the transaction is durable and published.
 pub fn finish(registered: &Registered, id: &[u8], reply_to: OwnedMsgId) -> Result<(), FinishRefused> {
+    let call = registered.begin_call("tpc_finish");
     let Registered { hosted, connection, .. } = registered;
     let mut transaction = connection.transaction.lock();
     if let Err(wrong) = check_id(&transaction, id) {
@@ -96,6 +113,6 @@ pub fn finish(registered: &Registered, id: &[u8], reply_to: OwnedMsgId) -> Resul
     };
     let registered = registered.clone();
     let undoes = vote.undoes();
-    vote.finish(Box::new(FinishTicket { registered, reply_to, undoes, locks, is_answered: false }));
+    vote.finish(Box::new(FinishTicket { registered, reply_to, undoes, call, locks, is_answered: false }));
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::server::job_panic::contained_vote;
 use crate::server::locks::LockSet;
 use crate::server::oid_locks::OidLocks;
 use crate::server::registered::Registered;
+use crate::server::slow::Step;
 use crate::server::stats::count;
 use crate::server::transaction::state::{OpenTransaction, Transaction};
 use crate::storage::Staged;
@@ -59,6 +60,11 @@ pub fn with_locks(
         let registered = registered.clone();
         Box::new(move || go_on(&registered, next))
     });
+    if requested.is_queued()
+        && let Some(call) = &mut open.call
+    {
+        call.behind = locks.behind();
+    }
     open.locks = Some(locks);
     *transaction = Transaction::Waiting { open, reply_to };
     drop(transaction);
@@ -86,6 +92,9 @@ fn go_on(registered: &Registered, next: LockedStep) {
                 }
             }
         };
+        if let Some(call) = &mut open.call {
+            call.mark(Step::Locks, registered.hosted.clock.now());
+        }
         if let Some(locks) = &mut open.locks {
             let (hosted, connection) =
                 (Arc::downgrade(&registered.hosted), Arc::downgrade(&registered.connection));

@@ -34,8 +34,14 @@ impl Publisher for HostedPublisher {
         };
         let mut tickets = Vec::with_capacity(group.len());
         let mut transactions = Vec::with_capacity(group.len());
+        let mut slow = Vec::new();
         for committed in group {
-            let (transaction, ticket) = entry(committed);
+            let times = committed.times;
+            let (transaction, mut ticket) = entry(committed);
+            slow.extend(ticket.as_mut().and_then(|ticket| {
+                let request = ticket.if_slow(transaction.tid, times)?;
+                Some((ticket.registered.clone(), request))
+            }));
             transactions.push(transaction);
             tickets.extend(ticket);
         }
@@ -63,6 +69,7 @@ impl Publisher for HostedPublisher {
             drop(released);
             drop(tickets);
             outboxes.iter().for_each(|outbox| outbox.flush());
+            slow.into_iter().for_each(|(registered, request)| registered.note_slow(Some(request)));
         })
     }
 

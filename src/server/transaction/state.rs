@@ -25,6 +25,7 @@ use crate::base::cancel::Cancel;
 use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, rank};
 use crate::server::oid_locks::OidLocks;
+use crate::server::slow::CallTimes;
 use crate::storage::{Staged, Storage, Ticket, TransactionMeta, Voted};
 use crate::wire::exception::PyException;
 use crate::wire::request::OwnedMsgId;
@@ -109,11 +110,13 @@ pub struct OpenTransaction {
     /// Its requested or held locks: while it waits, while the storage votes, and after the first undo that was answered
     /// at once.
     pub locks: Option<OidLocks>,
+    /// Of the vote, or the undo, that is under way.
+    pub call: Option<CallTimes>,
 }
 
 impl OpenTransaction {
     pub fn new(id: Arc<TransactionId>, staged: Staged) -> OpenTransaction {
-        OpenTransaction { id, staged, blob_len: 0, refused: None, locks: None }
+        OpenTransaction { id, staged, blob_len: 0, refused: None, locks: None, call: None }
     }
 
     /// The state in which the storage works on it.

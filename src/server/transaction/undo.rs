@@ -8,6 +8,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::exceptions;
 use crate::server::registered::Registered;
 use crate::server::replies::reply_frame;
+use crate::server::slow::Step;
 use crate::server::transaction::locking::{whole_storage, with_locks};
 use crate::server::transaction::state::{OpenTransaction, Transaction};
 use crate::server::transaction::undone;
@@ -34,6 +35,7 @@ pub fn undo(
     let tid = tid()?;
     match transaction.take() {
         Transaction::Open(mut open) => {
+            open.call = Some(registered.begin_call("undo"));
             open.staged.undo(tid);
             *transaction = open.voting();
             drop(transaction);
@@ -92,8 +94,13 @@ fn answer(
             Value::Tuple(vec![tid.into(), Value::List(oids)])
         })
         .map_err(|error| exceptions::of_storage_error(&error));
+    let slow = open.call.take().and_then(|mut call| {
+        call.mark(Step::Check, registered.hosted.clock.now());
+        Some(registered.if_slow(&call)?.of_transaction(&open.id))
+    });
     let connection = &registered.connection;
     if connection.transaction.leave_voting(Transaction::Open(open)) {
         connection.post(reply_frame(connection, reply_to, &answer));
     }
+    registered.note_slow(slow);
 }

@@ -9,6 +9,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::server::hosted::Hosted;
 use crate::server::job_panic::contained_vote;
 use crate::server::registered::Registered;
+use crate::server::slow::Step;
 use crate::server::transaction::state::OpenTransaction;
 use crate::storage::staged::OpKind;
 use crate::storage::{Refusal, StorageError};
@@ -19,11 +20,14 @@ pub type UndoneStep = fn(&Registered, OpenTransaction, OwnedMsgId, Result<Vec<Oi
 
 /// Finds the objects that the undos of a transaction will change, in another thread, and continues with `then` there.
 /// The transaction is `Voting`.
-pub fn look_up(registered: &Registered, open: OpenTransaction, reply_to: OwnedMsgId, then: UndoneStep) {
+pub fn look_up(registered: &Registered, mut open: OpenTransaction, reply_to: OwnedMsgId, then: UndoneStep) {
     let registered = registered.clone();
     registered.hosted.workers.undos.clone().run(move || {
         contained_vote(&registered.connection, || {
             let undone = undone_oids(&registered.hosted, &open);
+            if let Some(call) = &mut open.call {
+                call.mark(Step::Read, registered.hosted.clock.now());
+            }
             then(&registered, open, reply_to, undone);
         });
     });

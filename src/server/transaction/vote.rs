@@ -5,6 +5,7 @@
 
 use crate::base::ids::Oid;
 use crate::base::sync::Arc;
+use crate::conflict::merge_time;
 use crate::exceptions;
 use crate::server::client_log::LOG;
 use crate::server::connection::Connection;
@@ -12,6 +13,7 @@ use crate::server::job_panic::contained_vote;
 use crate::server::locks::LockSet;
 use crate::server::oid_locks::OidLocks;
 use crate::server::registered::Registered;
+use crate::server::slow::Step;
 use crate::server::transaction::locking::{lock_set, whole_storage, with_locks};
 use crate::server::transaction::state::{OpenTransaction, StorageVote, Transaction, TransactionId};
 use crate::server::transaction::undone;
@@ -38,13 +40,15 @@ pub fn vote(registered: &Registered, id: &[u8], reply_to: OwnedMsgId) -> Result<
             drop(transaction);
             return open.refused.take().map_or(Ok(()), Err);
         }
-        Transaction::Open(open) if open.locks.is_some() => {
+        Transaction::Open(mut open) if open.locks.is_some() => {
+            open.call = Some(registered.begin_call("vote"));
             *transaction = open.voting();
             drop(transaction);
             // An undo may have to be merged.
             vote_in_worker(registered, open, reply_to);
         }
-        Transaction::Open(open) if open.staged.has_undo() => {
+        Transaction::Open(mut open) if open.staged.has_undo() => {
+            open.call = Some(registered.begin_call("vote"));
             *transaction = open.voting();
             drop(transaction);
             undone::look_up(registered, open, reply_to, vote_with_undone);
@@ -54,6 +58,7 @@ pub fn vote(registered: &Registered, id: &[u8], reply_to: OwnedMsgId) -> Result<
             if open.staged.merging() == Merging::Waiting {
                 open.staged.set_merging(Merging::AtOnce);
             }
+            open.call = Some(registered.begin_call("vote"));
             let set = locks_of(connection, &open, Vec::new());
             with_locks(registered, transaction, open, reply_to, &set, vote_in_storage);
         }
@@ -122,9 +127,15 @@ fn vote_in_storage(registered: &Registered, open: OpenTransaction, reply_to: Own
         "({}) Preparing to commit transaction: {} objects, {} bytes",
         connection.peer.label(), open.staged.ops().len(), open.staged.payload_len()
     );
-    let OpenTransaction { id, staged, blob_len, locks, .. } = open;
+    let OpenTransaction { id, staged, blob_len, locks, mut call, .. } = open;
     let stored = stored_oids(&staged);
-    match hosted.storage.vote(staged, tid_at) {
+    merge_time::take();
+    let voted = hosted.storage.vote(staged, tid_at);
+    let slow = call.as_mut().and_then(|call| {
+        call.mark_parts(Step::Check, &[(Step::Merge, merge_time::take())], hosted.clock.now());
+        Some(registered.if_slow(call)?.of_transaction(&id))
+    });
+    match voted {
         Ok(voted) => {
             note_resolved(registered, &stored, voted.as_ref());
             let reply = voted_reply(wire, &reply_to, &stored, voted.as_ref());
@@ -136,17 +147,19 @@ fn vote_in_storage(registered: &Registered, open: OpenTransaction, reply_to: Own
         // The client merges them, and votes again.
         Err(NotVoted::Unmerged { conflicts, staged }) if wire.can_resolve_conflicts() => {
             drop(locks);
-            let open = OpenTransaction { id, staged: *staged, blob_len, refused: None, locks: None };
+            let open =
+                OpenTransaction { id, staged: *staged, blob_len, refused: None, locks: None, call: None };
             let _is_open = connection.transaction.leave_voting(Transaction::Open(open));
             connection.post(unmerged_reply(wire, &reply_to, conflicts));
         }
         Err(NotVoted::Postponed(mut staged)) if staged.merging() == Merging::AtOnce => {
             staged.set_merging(Merging::Waiting);
-            let open = OpenTransaction { id, staged: *staged, blob_len, refused: None, locks };
-            vote_in_worker(registered, open, reply_to);
+            let open = OpenTransaction { id, staged: *staged, blob_len, refused: None, locks, call };
+            return vote_in_worker(registered, open, reply_to);
         }
         Err(not_voted) => refuse(registered, id, locks, &reply_to, &not_voted.into()),
     }
+    registered.note_slow(slow);
 }
 
 /// The vote has failed: gives back the locks, answers, and ends the transaction or leaves that to the client.

@@ -30,7 +30,7 @@ use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
 use crate::storage::blob::Placement;
 use crate::storage::error::copy_of_io;
-use crate::storage::{Committed, Delivery, StorageError, Ticket};
+use crate::storage::{Committed, Delivery, GroupTimes, StorageError, Ticket};
 
 /// Bytes of transactions in one group, not counting its first transaction.
 const GROUP_LEN_MAX: u64 = 16 << 20;
@@ -124,6 +124,7 @@ impl Core {
             return After { failed, ..After::default() };
         }
         let mut writer = self.writer.lock();
+        let watch = Stopwatch::start();
         let begin = writer.end;
         let format = writer.format;
         let Written { placed, zeros_listed } = match self.write(&volume, &mut writer, &mut jobs, &tids) {
@@ -143,12 +144,14 @@ impl Core {
             }
         };
         let (end, tid) = placed.last().map_or((begin, volume.end_tid()), |placed| (placed.end, placed.tid));
+        let write = watch.passed();
         let watch = Stopwatch::start();
         let synced = volume.log.file().sync().and_then(|()| match &self.note {
             Some(note) if !zeros_listed => note.set_durable(note.file_no(), end, tid),
             _ => Ok(()),
         });
-        self.syncs.count(jobs.len(), watch.passed());
+        let times = GroupTimes { write, sync: watch.passed() };
+        self.syncs.count(jobs.len(), times.sync);
         if let Err(error) = synced {
             self.set_broken(format!("a sync failed at {begin}: {error}"));
             self.doubt();
@@ -167,19 +170,25 @@ impl Core {
         self.space.appended(end);
         volume.appended(end, tid);
         let synced = self.note.as_ref().map(|note| (note.file_no(), end, tid));
-        let delivery = self.publish(&volume, jobs, &placed);
+        let delivery = self.publish(&volume, jobs, &placed, times);
         After { delivery, synced, failed }
     }
 
     /// Makes a durable group visible.
-    fn publish(&self, volume: &Volume, jobs: Vec<Job>, placed: &[Placed]) -> Option<Delivery> {
+    fn publish(
+        &self,
+        volume: &Volume,
+        jobs: Vec<Job>,
+        placed: &[Placed],
+        times: GroupTimes,
+    ) -> Option<Delivery> {
         let mut object_count = volume.index.len();
         let mut group = Vec::with_capacity(jobs.len());
         let mut txns = Vec::with_capacity(jobs.len());
         for (Job { txn, ticket }, placed) in jobs.into_iter().zip(placed) {
             object_count += txn.objects.iter().filter(|object| object.is_new).count() as u64;
             let oids = txn.objects.iter().map(|object| object.oid).collect();
-            group.push(Committed { tid: placed.tid, oids, object_count, size: placed.end, ticket });
+            group.push(Committed { tid: placed.tid, oids, object_count, size: placed.end, ticket, times });
             txns.push(txn);
         }
         let mut install = || {
