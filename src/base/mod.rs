@@ -13,6 +13,7 @@ pub mod local_time;
 pub mod log_rate;
 pub mod memory;
 pub mod network;
+pub mod numbers;
 pub mod schedule;
 pub mod shared_dir;
 pub mod supervisor;

@@ -11,7 +11,6 @@ mod holder;
 mod http;
 mod keepers;
 mod listening;
-mod numbers;
 mod open;
 mod opening;
 mod pack_time;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::call::{self, Target, one_argument};
 use super::shown::{Columns, field, list, number, size, span, span_of, text};
 use super::status::{report, storages_of};
-use crate::commands::numbers::grouped;
+use crate::base::numbers::grouped;
 use crate::commands::subcommand::{Subcommand, Trouble};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "clients", options, help: HELP, run };

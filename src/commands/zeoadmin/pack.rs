@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::call::{self, Target, one_argument, print_json};
 use super::shown::{field, text};
-use crate::commands::numbers::grouped;
+use crate::base::numbers::grouped;
 use crate::commands::pack_time::PackTime;
 use crate::commands::subcommand::{Subcommand, Trouble};
 

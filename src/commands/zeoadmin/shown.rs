@@ -5,7 +5,8 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use crate::base::local_time::LocalTime;
+use crate::base::numbers::local;
+pub(super) use crate::base::numbers::{size, span};
 use crate::base::untrusted::one_line;
 
 /// A field; null if it is not there, for the server may be of another version.
@@ -32,36 +33,6 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-/// `1.4 GB`
-pub(super) fn size(bytes: f64) -> String {
-    let units = ["KB", "MB", "GB", "TB"];
-    let mut size = bytes;
-    let mut unit = "bytes";
-    for larger in units {
-        if size < 1000.0 {
-            break;
-        }
-        size /= 1000.0;
-        unit = larger;
-    }
-    let digits = usize::from(unit != "bytes" && size < 100.0);
-    format!("{size:.digits$} {unit}")
-}
-
-/// `0.3 s`, `25 min`, `3 h 20 min`, `12 days`
-pub(super) fn span(seconds: f64) -> String {
-    match seconds {
-        _ if seconds < 10.0 => format!("{seconds:.1} s"),
-        _ if seconds < 120.0 => format!("{seconds:.0} s"),
-        _ if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
-        _ if seconds < 2.0 * 86400.0 => {
-            let minutes = (seconds / 60.0).round();
-            format!("{:.0} h {:.0} min", (minutes / 60.0).floor(), minutes % 60.0)
-        }
-        _ => format!("{:.0} days", seconds / 86400.0),
-    }
-}
-
 /// A number of seconds, or `-`.
 pub(super) fn span_of(value: &Value) -> String {
     value.as_f64().map_or_else(|| "-".into(), span)
@@ -69,10 +40,7 @@ pub(super) fn span_of(value: &Value) -> String {
 
 /// Local time, `2026-11-29 17:01:12`; `-` if there is none.
 pub(super) fn time(unix: &Value) -> String {
-    let Some(seconds) = unix.as_f64() else { return "-".into() };
-    let mut shown = String::new();
-    LocalTime::at(seconds as i64).format(c"%Y-%m-%d %H:%M:%S", &mut shown);
-    shown
+    unix.as_f64().map_or_else(|| "-".into(), local)
 }
 
 /// Columns; numbers stand on the right.
@@ -128,25 +96,6 @@ impl Columns {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_short() {
-        let sizes = [
-            (0.0, "0 bytes"),
-            (999.0, "999 bytes"),
-            (1000.0, "1.0 KB"),
-            (2.5e9, "2.5 GB"),
-            (4e17, "400000 TB"),
-        ];
-        for (bytes, shown) in sizes {
-            assert_eq!(size(bytes), shown);
-        }
-        let spans =
-            [(0.34, "0.3 s"), (119.0, "119 s"), (150.0, "2 min"), (12000.0, "3 h 20 min"), (1e6, "12 days")];
-        for (seconds, shown) in spans {
-            assert_eq!(span(seconds), shown);
-        }
-    }
 
     #[test]
     fn columns_are_as_wide_as_their_cells() {

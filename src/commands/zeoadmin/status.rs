@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::call::{self, Target, no_argument, print_json};
 use super::shown::{field, list, number, size, span, text, time};
-use crate::commands::numbers::grouped;
+use crate::base::numbers::grouped;
 use crate::commands::subcommand::{FINDINGS, Subcommand, Trouble};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "status", options: call::options, help: HELP, run };

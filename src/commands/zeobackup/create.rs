@@ -5,13 +5,13 @@ use std::io::Write;
 use getopts::{Matches, Options};
 use serde_json::json;
 
-use super::super::numbers::grouped;
 use super::super::subcommand::{FINDINGS, Subcommand, Trouble};
 use super::databases;
 use super::repository::{self, Opening, Reporter, counted, state};
 use crate::backup::repository::create::{CreateOptions, Created, Source, Tempo, create};
 use crate::backup::repository::manifest::Stay;
 use crate::base::clock::TimeSource;
+use crate::base::numbers::grouped;
 use crate::config::zconfig::datatypes::byte_size;
 use crate::config::{Databases, NamedDatabase};
 use crate::process::priority::stand_back;

@@ -5,12 +5,12 @@ use std::io::Write;
 use getopts::{Matches, Options};
 use serde_json::json;
 
-use super::super::numbers::grouped;
 use super::super::subcommand::{FINDINGS, Subcommand, Trouble};
 use super::repository::{self, Opening, state};
 use crate::backup::repository::error::BackupError;
 use crate::backup::repository::manifest::Stay;
 use crate::base::ids::Tid;
+use crate::base::numbers::grouped;
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "list", options, help: HELP, run };
 

@@ -5,12 +5,12 @@ use std::io::Write;
 use getopts::{Matches, Options};
 use serde_json::json;
 
-use super::super::numbers::grouped;
 use super::super::subcommand::{Subcommand, Trouble};
 use super::repository::{self, Opening, Reporter, counted};
 use crate::backup::repository::manifest::Stamp;
 use crate::backup::repository::prune::prune;
 use crate::backup::repository::retention::Retention;
+use crate::base::numbers::grouped;
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "prune", options, help: HELP, run };
 

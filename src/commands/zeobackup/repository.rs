@@ -136,5 +136,5 @@ pub(super) fn state(tid: Tid) -> String {
 /// `1 blob`, `2 blobs`
 pub(super) fn counted(count: u64, thing: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
-    format!("{} {thing}{plural}", super::super::numbers::grouped(count))
+    format!("{} {thing}{plural}", crate::base::numbers::grouped(count))
 }

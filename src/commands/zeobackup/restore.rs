@@ -5,12 +5,12 @@ use std::io::Write;
 use getopts::{Matches, Options};
 use serde_json::json;
 
-use super::super::numbers::grouped;
 use super::super::subcommand::{FINDINGS, Subcommand, Trouble};
 use super::super::time_argument::point_in_time;
 use super::databases;
 use super::repository::{self, Opening, Reporter, counted, stamp_argument, state};
 use crate::backup::repository::restore::{RestoreOptions, Restored, Target, restore};
+use crate::base::numbers::grouped;
 use crate::config::{Databases, NamedDatabase};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "restore", options, help: HELP, run };

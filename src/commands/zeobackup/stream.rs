@@ -4,12 +4,12 @@ use std::io::{self, BufReader, BufWriter, Write};
 
 use getopts::{Matches, Options};
 
-use super::super::numbers::grouped;
 use super::super::subcommand::{Subcommand, Trouble};
 use super::repository::{self, Opening, counted, stamp_argument};
 use crate::backup::repository::error::BackupError;
 use crate::backup::repository::manifest::Stamp;
 use crate::backup::repository::stream::{LEFT_OUT_STATUS, Streamed, receive, send};
+use crate::base::numbers::grouped;
 
 pub(super) const SEND: Subcommand =
     Subcommand { name: "send", options: send_options, help: SEND_HELP, run: run_send };

@@ -5,10 +5,10 @@ use std::io::Write;
 use getopts::{Matches, Options};
 use serde_json::json;
 
-use super::super::numbers::grouped;
 use super::super::subcommand::{FINDINGS, Subcommand, Trouble};
 use super::repository::{self, Opening, Reporter, counted, stamp_argument};
 use crate::backup::repository::verify::verify;
+use crate::base::numbers::grouped;
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "verify", options, help: HELP, run };
 

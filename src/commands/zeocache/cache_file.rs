@@ -12,8 +12,8 @@ use crate::client::cache::inspect::{
     self, BlockContent, CacheVerdict, InspectedBlock, blocks, own_verdict, zeo_verdict,
 };
 
+use crate::base::numbers::grouped;
 use crate::commands::holder::holder;
-use crate::commands::numbers::grouped;
 use crate::commands::subcommand::{Subcommand, Trouble, file_argument};
 
 pub(super) const DUMP: Subcommand =

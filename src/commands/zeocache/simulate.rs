@@ -11,7 +11,7 @@ use super::interval::interval_argument;
 use super::model::CacheModel;
 use super::simulation::{Period, Simulation, TraceFacts, replay};
 use super::text::{duration, hit_rate, percent, to_minute, to_second};
-use crate::commands::numbers::grouped;
+use crate::base::numbers::grouped;
 use crate::commands::subcommand::{Subcommand, Trouble, file_argument};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "simulate", options, help: HELP, run };

@@ -8,7 +8,7 @@ use crate::base::ids::Oid;
 use crate::client::cache::trace::TraceCode;
 
 use super::text::{date_and_time, grouped_signed, percent};
-use crate::commands::numbers::grouped;
+use crate::base::numbers::grouped;
 
 /// How often each object was stored or loaded with data of each length.
 pub(super) type BySize = BTreeMap<u32, HashMap<Option<Oid>, u64>>;

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 
 use crate::base::local_time::LocalTime;
-use crate::commands::numbers::grouped;
+use crate::base::numbers::grouped;
 
 /// `1,234,567`, also below zero.
 pub(super) fn grouped_signed(number: i64) -> String {

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::selection::{self, OpenedFile, Selection};
 use super::text::{file_line, oid_repr, timestamp};
+use crate::base::numbers::grouped;
 use crate::base::untrusted::one_line;
-use crate::commands::numbers::grouped;
 use crate::commands::progress::Progress;
 use crate::commands::subcommand::{FINDINGS, Subcommand, Trouble};
 use crate::inspect::check::{Check, CheckOptions, Finding};

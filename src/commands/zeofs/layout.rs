@@ -8,8 +8,8 @@ use std::path::Path;
 use getopts::{Matches, Options};
 use serde_json::json;
 
+use crate::base::numbers::grouped;
 use crate::commands::holder::user_of;
-use crate::commands::numbers::grouped;
 use crate::commands::progress::Progress;
 use crate::commands::subcommand::{FINDINGS, Subcommand, Trouble};
 use crate::storage::blob::Layout;

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use serde_json::json;
 
 use super::text::{oid_repr, timestamp};
+use crate::base::numbers::grouped;
 use crate::base::untrusted::one_line;
-use crate::commands::numbers::grouped;
 use crate::storage::{Dangling, PackPlan, Removal};
 
 /// Whether one of the packs would fail or be refused.

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::selection::{OfServer, OpenedFile};
 use crate::base::ids::{Oid, Tid};
+use crate::base::numbers::grouped;
 use crate::base::untrusted::one_line;
-use crate::commands::numbers::grouped;
 use crate::inspect::show;
 use crate::storage::file::FileFormat;
 

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::served::names::{self, Names};
 use super::text::{oid_repr, timestamp};
 use crate::base::ids::Tid;
-use crate::commands::numbers::grouped;
+use crate::base::numbers::grouped;
 use crate::commands::progress::Progress;
 use crate::commands::subcommand::{FINDINGS, Subcommand, Trouble};
 use agree::agree;

@@ -17,11 +17,11 @@ use super::selection::{OpenedFile, oid_argument};
 use super::served::names;
 use super::text::{file_line, oid_repr};
 use crate::base::ids::{Oid, Tid};
+use crate::base::numbers::grouped;
 use crate::base::untrusted::one_line;
 use crate::client::records::{
     ObjectSource, Objects, ObjectsError, RecordError, TreeCheck, TreeFlaw, TreeSums,
 };
-use crate::commands::numbers::grouped;
 use crate::commands::progress::Progress;
 use crate::commands::subcommand::{FINDINGS, Subcommand, Trouble};
 use crate::inspect::data_file::DataFile;
