@@ -210,6 +210,8 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
 
     if http.is_some() || admin.is_some() {
         server.watch_disks(disk_places(config)).map_err(cannot_start)?;
+        server.record_history();
+        config.file.iter().for_each(|file| server.set_configuration(absolute(file)));
     }
     http.iter().for_each(|(http, _)| http.serves(&server));
     admin.iter().for_each(|admin| admin.serves(&server));
@@ -232,6 +234,14 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         let _ = writeln!(stdout, "testing exit immediately").and_then(|()| stdout.flush());
     }
     Ok(code)
+}
+
+/// The path of the configuration file from the root, for people who do not know where the server was started.
+fn absolute(file: &str) -> String {
+    match file.starts_with("file:") {
+        true => file.into(),
+        false => std::path::absolute(file).map_or_else(|_| file.into(), |path| path.display().to_string()),
+    }
 }
 
 /// Accepts clients, and those that read the statistics.

@@ -148,6 +148,7 @@ fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) 
         http: file.http.with_option(options.http)?,
         log: file.log,
         exit_immediately: options.exit_immediately,
+        file: options.configuration,
         origins: file.origins,
         warnings,
     })

@@ -70,6 +70,8 @@ pub struct Config {
     pub log: LogSetup,
     /// `--test`: start, print "testing exit immediately", stop.
     pub exit_immediately: bool,
+    /// The configuration file, as `-C` names it.
+    pub file: Option<String>,
     /// The keys that are set outside of the configuration file, and where.
     pub origins: Vec<String>,
     /// Settings without effect, logged at the start.

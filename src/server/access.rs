@@ -24,6 +24,14 @@ pub struct ClientIdentity {
     pub ip: Option<IpAddr>,
 }
 
+impl ClientIdentity {
+    /// What it has shown besides its address, as in the log. `None`: nothing.
+    pub fn shown(&self) -> Option<String> {
+        let shown = ClientIdentity { ip: None, ..self.clone() }.to_string();
+        (!shown.is_empty()).then_some(shown)
+    }
+}
+
 /// Whom a rule is for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Who {

@@ -34,6 +34,8 @@ pub struct Connection {
     pub progress: AtomicU64,
     /// It was refused as a writer, because its storage was read-only then.
     pub wanted_to_write: AtomicBool,
+    /// What it has shown of itself when it registered.
+    identity: OnceLock<String>,
     /// The client's wire; known from its first message on.
     wire: OnceLock<Wire>,
 }
@@ -53,6 +55,7 @@ impl Connection {
             can_write: AtomicBool::new(false),
             progress: AtomicU64::new(0),
             wanted_to_write: AtomicBool::new(false),
+            identity: OnceLock::new(),
             wire: OnceLock::new(),
         }
     }
@@ -60,6 +63,16 @@ impl Connection {
     /// Number of the connection, unique in the life of the server.
     pub fn id(&self) -> u64 {
         self.peer.id
+    }
+
+    /// Set when it registers, for monitoring. Later calls change nothing.
+    pub fn set_identity(&self, identity: String) {
+        let _ = self.identity.set(identity);
+    }
+
+    /// User, certificate, or user and group of its process. `None`: it has shown none of these, or has not registered.
+    pub fn identity(&self) -> Option<&str> {
+        self.identity.get().map(String::as_str)
     }
 
     /// Set when the peer's first message has come. Later calls change nothing.

@@ -1,10 +1,11 @@
-//! How much room there is in the file systems of the storages, for monitoring; [`disk_watch`](super::disk_watch) asks
-//! them.
+//! How much room there is in the file systems of the storages, and how that changes, for monitoring;
+//! [`disk_watch`](super::disk_watch) asks them.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::base::sync::{Mutex, rank};
+use crate::server::disk_trend::{DiskTrend, FreeChange};
 
 /// What a directory is for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,6 +32,8 @@ pub struct DiskSpace {
     pub place: DiskPlace,
     /// `None`: it could not be asked.
     pub room: Option<Room>,
+    /// `None`: it is not known yet.
+    pub change: Option<FreeChange>,
 }
 
 /// The room in a file system, in bytes, as it was found.
@@ -45,18 +48,19 @@ pub struct Room {
 /// The file systems of a server.
 #[derive(Debug, Default)]
 pub struct DiskSpaces {
-    known: Mutex<Vec<DiskSpace>, rank::DiskSpaces>,
+    known: Mutex<Vec<(DiskSpace, DiskTrend)>, rank::DiskSpaces>,
 }
 
 impl DiskSpaces {
     /// All directories, in the order in which they were given.
     pub fn all(&self) -> Vec<DiskSpace> {
-        self.known.lock().clone()
+        self.known.lock().iter().map(|(disk, _)| disk.clone()).collect()
     }
 
     /// Begins with these directories, about which nothing is known yet.
     pub fn set(&self, places: Vec<DiskPlace>) {
-        *self.known.lock() = places.into_iter().map(|place| DiskSpace { place, room: None }).collect();
+        let unknown = |place| (DiskSpace { place, room: None, change: None }, DiskTrend::default());
+        *self.known.lock() = places.into_iter().map(unknown).collect();
     }
 
     /// Asks all file systems, one after the other. It may hang.
@@ -67,8 +71,12 @@ impl DiskSpaces {
                 total: found.f_blocks.saturating_mul(found.f_frsize),
                 at: now,
             });
-            if let Some(known) = self.known.lock().get_mut(index) {
+            if let Some((known, trend)) = self.known.lock().get_mut(index) {
                 known.room = room;
+                if let Some(Room { free, total, at }) = room {
+                    trend.note(at, free, total);
+                    known.change = trend.change();
+                }
             }
         }
     }

@@ -13,6 +13,7 @@ use crate::base::ids::Tid;
 use crate::base::sync::{Arc, Mutex, Ordering, rank};
 use crate::server::client_log::LOG;
 use crate::server::connection::Connection;
+use crate::server::history::History;
 use crate::server::invalidations::Invalidations;
 use crate::server::log_changes::LogChanges;
 use crate::server::oid_locks::LockTable;
@@ -56,7 +57,8 @@ pub struct Hosted {
     pub pack_plan: PackStatus,
     pub scrub: ScrubStatus,
     pub conflicts: RecentConflicts,
-    pub slow_requests: SlowRequests,
+    /// What it has done in the last hour, if that is recorded.
+    pub history: History,
     pub log_changes: LogChanges,
     pub locks: Arc<LockTable>,
     /// The registered connections by id.
@@ -101,7 +103,7 @@ impl Hosted {
             pack_plan: PackStatus::default(),
             scrub: ScrubStatus::default(),
             conflicts: RecentConflicts::default(),
-            slow_requests: SlowRequests::default(),
+            history: History::default(),
             log_changes: LogChanges::default(),
             name,
             storage,

@@ -14,7 +14,9 @@ pub mod connection;
 pub mod connection_counts;
 pub mod descriptors;
 pub mod disk_space;
+mod disk_trend;
 pub mod disk_watch;
+pub mod history;
 pub mod hosted;
 pub mod http;
 pub mod invalidations;
@@ -49,6 +51,7 @@ mod watch;
 pub mod workers;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use crate::base::clock::TimeSource;
@@ -79,6 +82,10 @@ pub struct Server {
     admission: Arc<Admission>,
     backups: Mutex<Vec<Arc<BackupStatus>>, rank::Backups>,
     disks: DiskSpaces,
+    /// Whether samples are taken.
+    has_history: AtomicBool,
+    /// The configuration file, for monitoring.
+    configuration: OnceLock<String>,
     started: SystemTime,
     /// Of the thread that closes idle connections.
     watch_stop: StopSignal,
@@ -128,6 +135,25 @@ impl Server {
     /// The room for its storages.
     pub(crate) fn disks(&self) -> &DiskSpaces {
         &self.disks
+    }
+
+    /// Samples what the storages do, from now on.
+    pub fn record_history(&self) {
+        self.has_history.store(true, Ordering::Relaxed);
+    }
+
+    fn has_history(&self) -> bool {
+        self.has_history.load(Ordering::Relaxed)
+    }
+
+    /// Shows monitoring where the configuration is. Later calls change nothing.
+    pub fn set_configuration(&self, file: String) {
+        let _ = self.configuration.set(file);
+    }
+
+    /// The configuration file, if there is one.
+    pub fn configuration(&self) -> Option<&str> {
+        self.configuration.get().map(String::as_str)
     }
 
     /// Shows the backups of a `<backup>` section to monitoring.

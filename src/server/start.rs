@@ -1,6 +1,7 @@
 //! Making a server, and its threads: those that accept on sockets, and the one that closes idle connections.
 
 use std::io;
+use std::sync::OnceLock;
 use std::thread;
 
 use crate::base::clock::TimeSource;
@@ -42,6 +43,8 @@ impl Server {
             admission: Admission::new(&limits, &descriptors, clock.clone()),
             backups: Mutex::default(),
             disks: DiskSpaces::default(),
+            has_history: AtomicBool::new(false),
+            configuration: OnceLock::new(),
             started: clock.system_time(),
             descriptors,
             clock,

@@ -4,7 +4,7 @@
 //! Unregistered connections have a deadline (see [`admission`](super::admission)). A client with an open transaction
 //! without messages during `idle-transaction-timeout` is closed: it keeps memory and perhaps a temporary file, but no
 //! locks, since it has not voted. A transaction that has voted is subject to `transaction-timeout`. If no writer thread
-//! can be started for a client, its queued messages are sent from here.
+//! can be started for a client, its queued messages are sent from here. The samples of [`history`] are taken here, too.
 
 use std::collections::HashMap;
 use std::thread;
@@ -15,6 +15,8 @@ use crate::base::sync::{Arc, Ordering};
 use crate::server::Server;
 use crate::server::client_log::{self, log_left_out};
 use crate::server::connection::Connection;
+use crate::server::history::{self, Totals};
+use crate::server::hosted::Hosted;
 use crate::server::transaction::state::Transaction;
 
 /// Longest pause between two looks: a timeout may be late by this much.
@@ -43,6 +45,7 @@ fn run(server: &Server) {
     let clock = server.clock();
     let mut look_at_transactions = clock.now();
     let mut look_at_outboxes = look_at_transactions;
+    let mut look_at_storages = look_at_transactions;
     let mut stopped = server.watch_stop().stopped.lock();
     while !*stopped {
         drop(stopped);
@@ -55,6 +58,13 @@ fn run(server: &Server) {
             server.clients().iter().for_each(|connection| connection.outbox.flush_stalled());
         }
         next = next.min(look_at_outboxes);
+        if server.has_history() {
+            if now >= look_at_storages {
+                look_at_storages = now + history::INTERVAL;
+                server.storages().for_each(|hosted| sample(&hosted, now));
+            }
+            next = next.min(look_at_storages);
+        }
         if let Some(timeout) = idle_timeout {
             if now >= look_at_transactions {
                 look_at_transactions = now + (timeout / 8).clamp(PAUSE_MIN, PAUSE_MAX);
@@ -68,6 +78,19 @@ fn run(server: &Server) {
             stopped = clock.wait_until(&server.watch_stop().stop_noted, stopped, next);
         }
     }
+}
+
+/// Takes a sample of what a storage does.
+fn sample(hosted: &Hosted, now: Instant) {
+    let stats = &hosted.stats;
+    let totals = Totals {
+        loads: hosted.loads(),
+        stored_bytes: stats.stored_bytes.load(Ordering::Relaxed),
+        commits: stats.commits.load(Ordering::Relaxed),
+        conflicts: stats.conflicts.load(Ordering::Relaxed),
+    };
+    let present = [hosted.connection_count(), hosted.locks.waiting()];
+    hosted.history.note(now, hosted.clock.system_time(), totals, present);
 }
 
 /// The open transactions. Closes connections whose transactions have been idle for too long.

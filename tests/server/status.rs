@@ -199,10 +199,9 @@ fn a_transaction_that_is_worked_on_is_not_waited_for() {
 }
 
 /// The headings in the documents, and the types whose fields they list.
-const TABLES: [(&str, &str); 22] = [
-    ("A slow request", "SlowReport"),
-    ("A step", "StepReport"),
-    ("What it was behind", "WaitedForReport"),
+const TABLES: [(&str, &str); 21] = [
+    ("The last hour", "HistoryReport"),
+    ("A warning", "Warning"),
     ("A conflict", "ConflictReport"),
     ("The server", "ServerReport"),
     ("A listener", "ListenerReport"),

@@ -120,6 +120,8 @@ ranks! {
     LastPack permits [];
     /// How the last scrub of a storage ended.
     LastScrub permits [];
+    /// What a storage has done in the last hour.
+    History permits [];
     /// The room in the file systems of a server.
     DiskSpaces permits [];
     /// The backups of a server.

@@ -17,9 +17,9 @@ const HELP: &str = "\
 [options] [STORAGE]
 
 The connections of clients, of a storage or of all: their numbers, addresses and
-labels, protocols, since when they are there, what they have loaded, stored and
-committed, what is queued for them, and their transactions. Those that have not
-registered with a storage come last.
+labels, users or certificates, protocols, since when they are there, what they
+have loaded, stored and committed, what is queued for them, and their
+transactions. Those that have not registered with a storage come last.
 
   -s, --socket PATH     the admin socket of the server
   -C, --configure FILE  as the server's configuration says
@@ -93,11 +93,13 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     for Client { storage, facts } in &clients {
         let count = |key: &str| grouped(number(facts, &[key]) as u64);
         let bytes = |key: &str| size(number(facts, &[key]));
+        let identity = field(facts, &["identity"]).as_str().map(|shown| format!(", {}", text(&shown.into())));
+        let identity = identity.unwrap_or_default();
         let writes = if field(facts, &["can_write"]) == &Value::Bool(false) { ", reads" } else { "" };
         table.row([
             text(field(facts, &["id"])),
             text(storage),
-            text(field(facts, &["label"])),
+            text(field(facts, &["label"])) + &identity,
             text(field(facts, &["protocol"])) + writes,
             span((now - number(facts, &["since"])).max(0.0)),
             count("loads"),

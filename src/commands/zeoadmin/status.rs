@@ -53,11 +53,18 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let warnings = list(&report, &["warnings"]);
     if !print_json(out, matches, &report)? {
         print(out, &report)?;
-        for warning in warnings {
-            writeln!(out, "WARNING {}", text(warning))?;
-        }
+        print_warnings(out, warnings)?;
     }
     Ok(if warnings.is_empty() { 0 } else { FINDINGS })
+}
+
+/// Each on a line, and below it what to do.
+pub(super) fn print_warnings(out: &mut dyn Write, warnings: &[Value]) -> io::Result<()> {
+    for warning in warnings {
+        writeln!(out, "WARNING {}", text(field(warning, &["what"])))?;
+        writeln!(out, "        {}", text(field(warning, &["advice"])))?;
+    }
+    Ok(())
 }
 
 fn print(out: &mut dyn Write, report: &Value) -> io::Result<()> {
@@ -69,6 +76,9 @@ fn print(out: &mut dyn Write, report: &Value) -> io::Result<()> {
     let up = span(number(report, &["time"]) - started);
     let phase = text_of(&["phase"]);
     writeln!(out, "{process}: {phase} since {} ({up})", time(field(report, &["started"])))?;
+    if field(report, &["configuration"]).is_string() {
+        writeln!(out, "configuration: {}", text_of(&["configuration"]))?;
+    }
     let of_connections = |key: &str| grouped(number(report, &["connections", key]) as u64);
     writeln!(
         out,
@@ -150,10 +160,16 @@ fn print_storage(out: &mut dyn Write, storage: &Value, now: f64) -> io::Result<(
         let [free, total] = ["free_bytes", "total_bytes"].map(|key| size(number(disk, &[key])));
         let [usage, directory] = ["usage", "directory"].map(|key| text(field(disk, &[key])));
         if field(disk, &["free_bytes"]).is_number() {
-            writeln!(out, "  {usage}: {free} of {total} free in {directory}")?;
+            writeln!(out, "  {usage}: {free} of {total} free in {directory}{}", full_in(disk))?;
         }
     }
     Ok(())
+}
+
+/// `, full in 12 days if it goes on like this`
+fn full_in(disk: &Value) -> String {
+    let seconds = field(disk, &["full_in_seconds"]).as_f64();
+    seconds.map_or_else(String::new, |seconds| format!(", full in {} if it goes on like this", span(seconds)))
 }
 
 fn print_pack(out: &mut dyn Write, pack: &Value) -> io::Result<()> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::call::{self, Target, no_argument};
 use super::clients::{Client, clients_of};
 use super::shown::{Columns, field, list, number, size, span, span_of, text, time};
-use super::status::report;
+use super::status::{print_warnings, report};
 use crate::commands::subcommand::{Subcommand, Trouble};
 
 pub(super) const COMMAND: Subcommand = Subcommand { name: "top", options, help: HELP, run };
@@ -101,9 +101,7 @@ fn print(out: &mut dyn Write, before: &Value, now: &Value, rows: usize) -> Resul
         time(field(now, &["time"])),
         clients.len(),
     )?;
-    for warning in list(now, &["warnings"]) {
-        writeln!(out, "WARNING {}", text(warning))?;
-    }
+    print_warnings(out, list(now, &["warnings"]))?;
     writeln!(out)?;
     let titles = [
         "STORAGE",

@@ -92,6 +92,7 @@ impl Session {
         self.admission.register(connection).map_err(|why| exceptions::storage_error(&why))?;
         let wire = connection.wire();
         connection.can_write.store(!read_only, Ordering::Relaxed);
+        self.identity.client.shown().into_iter().for_each(|shown| connection.set_identity(shown));
         hosted.add_connection(connection);
         {
             let (mut members, seen) = hosted.publication.members();

@@ -19,6 +19,9 @@ pub struct ClientReport {
     pub label: String,
     /// `host:port`, or the path of the Unix socket.
     pub address: String,
+    /// What it has shown of itself: user, certificate, or user and group of its process. `None`: nothing, or it has not
+    /// registered.
+    pub identity: Option<String>,
     /// As in the handshake, such as `Z5`; `None` before it.
     pub protocol: Option<&'static str>,
     /// Whether it registered as a writer.
@@ -80,6 +83,7 @@ impl ClientReport {
             id: connection.id(),
             label: connection.peer.label(),
             address: connection.peer.address(),
+            identity: connection.identity().map(Into::into),
             protocol: connection.protocol(),
             can_write: connection.can_write.load(Ordering::Relaxed),
             since: unix(connection.since),

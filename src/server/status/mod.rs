@@ -8,9 +8,9 @@
 //! | [`storage`] | a storage: [`StorageReport`], its counters, its disk |
 //! | [`client`] | a connection and its transaction: [`ClientReport`], [`TransactionReport`] |
 //! | [`locks`] | who holds locks, and who waits for them: [`LockReport`] |
-//! | [`slow`] | requests that took long: [`SlowReport`] |
+//! | [`history`] | what a storage has done in the last hour: [`HistoryReport`] |
 //! | [`work`] | packs, checks of files, backups |
-//! | `warnings` | what an operator should look at |
+//! | [`warnings`] | what an operator should look at, and what to do: [`Warning`] |
 //! | [`json`] | all of it as JSON |
 //!
 //! The names of fields are the keys in JSON. Points in time are Unix times in seconds, durations are in seconds, sizes
@@ -22,17 +22,19 @@
 //! [`StorageReport`]: storage::StorageReport
 //! [`ClientReport`]: client::ClientReport
 //! [`TransactionReport`]: client::TransactionReport
+//! [`Warning`]: warnings::Warning
 //! [`LockReport`]: locks::LockReport
-//! [`SlowReport`]: slow::SlowReport
+//! [`HistoryReport`]: history::HistoryReport
 
 pub mod client;
+pub mod history;
 pub mod json;
 pub mod locks;
 pub mod server;
 pub mod slow;
 pub mod storage;
 mod time;
-mod warnings;
+pub mod warnings;
 pub mod work;
 
 pub use self::server::{Phase, ServerReport};

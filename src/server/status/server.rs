@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::client::ClientReport;
 use super::storage::{DiskReport, StorageReport};
 use super::time::unix;
-use super::warnings;
+use super::warnings::{self, Warning};
 use super::work::BackupReport;
 use crate::base::sync::Arc;
 use crate::logging;
@@ -25,6 +25,8 @@ pub struct ServerReport {
     pub version: &'static str,
     pub pid: u32,
     pub phase: Phase,
+    /// The configuration file; `None`: there is none, or the storages are being opened.
+    pub configuration: Option<String>,
     /// How far the opening of the storages has come; absent when they are open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opening: Option<String>,
@@ -43,8 +45,8 @@ pub struct ServerReport {
     /// Connections that have not registered.
     pub unregistered: Vec<ClientReport>,
     pub backups: Vec<BackupReport>,
-    /// What is not as it should be, in sentences.
-    pub warnings: Vec<String>,
+    /// What is not as it should be.
+    pub warnings: Vec<Warning>,
 }
 
 /// What a server does.
@@ -101,6 +103,7 @@ impl ServerReport {
         let others = server.clients().into_iter().filter(|connection| !registered(connection.id()));
         let mut report = ServerReport {
             started: Some(unix(server.started())),
+            configuration: server.configuration().map(Into::into),
             listeners: ListenerReport::all_of(server),
             connections: ConnectionsReport::of(server),
             temporary_directory: disks.iter().find(|disk| disk.storage.is_none()).cloned(),
@@ -113,20 +116,29 @@ impl ServerReport {
         report
     }
 
-    fn warn(&self) -> Vec<String> {
-        let mut warnings: Vec<String> = self.storages.iter().flat_map(warnings::of_storage).collect();
+    /// What is wrong with it: storages first.
+    fn warn(&self) -> Vec<Warning> {
+        let mut warnings: Vec<Warning> = self.storages.iter().flat_map(warnings::of_storage).collect();
         warnings.extend(self.backups.iter().flat_map(warnings::of_backup));
         warnings.extend(self.temporary_directory.as_ref().and_then(warnings::of_disk));
         let ConnectionsReport { registered, registered_max, .. } = self.connections;
         if registered > 0 && registered >= registered_max.saturating_mul(FULL_PERCENT) / 100 {
-            warnings
-                .push(format!("{registered} clients are registered, and at most {registered_max} can be"));
+            warnings.push(Warning::new(
+                format!("{registered} clients are registered, and at most {registered_max} can be"),
+                "Look for clients that connect again and again, or raise max-connections and the limit of open files.",
+            ));
         }
         if self.log_lines_lost > 0 {
-            warnings.push(format!("{} lines of the log could not be written", self.log_lines_lost));
+            warnings.push(Warning::new(
+                format!("{} lines of the log could not be written", self.log_lines_lost),
+                "Look whether the disk of the log is full, and whether what reads the log still runs.",
+            ));
         }
         if self.panics > 0 {
-            warnings.push(format!("{} internal errors: the log has them as CRITICAL", self.panics));
+            warnings.push(Warning::new(
+                format!("{} internal errors: the log has them as CRITICAL", self.panics),
+                "Report them as a bug, with these lines.",
+            ));
         }
         warnings
     }
@@ -136,6 +148,7 @@ impl ServerReport {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             phase,
+            configuration: None,
             opening: None,
             time: unix(now),
             started: None,

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::client::ClientReport;
+use super::history::HistoryReport;
 use super::locks::LockReport;
 use super::slow::SlowReport;
 use super::time::unix;
@@ -48,6 +49,8 @@ pub struct StorageReport {
     /// The cache of a `<zeoclient>`.
     pub cache: Option<CacheCounters>,
     pub disks: Vec<DiskReport>,
+    /// What it has done in the last hour.
+    pub history: HistoryReport,
     /// The registered connections, in the order in which they came.
     pub clients: Vec<ClientReport>,
     #[serde(skip)]
@@ -136,6 +139,13 @@ pub struct DiskReport {
     pub total_bytes: Option<u64>,
     /// When these numbers were found.
     pub time: Option<f64>,
+    /// By how much the free space changes in a day, by the straight line that fits its values best. `None`: it is too
+    /// early.
+    pub free_change_per_day: Option<f64>,
+    /// Seconds of these values: up to a week.
+    pub change_seconds: Option<f64>,
+    /// In how many seconds the disk is full if it goes on like this. `None`: never, or it is too early.
+    pub full_in_seconds: Option<f64>,
 }
 
 impl StorageReport {
@@ -178,6 +188,7 @@ impl StorageReport {
             scrub: ScrubReport::of(hosted),
             cache,
             disks: disks.iter().filter(own).cloned().collect(),
+            history: HistoryReport::of(hosted),
             clients,
             syncs: hosted.storage.sync_counts(),
         }
@@ -244,6 +255,13 @@ impl DiskReport {
             free_bytes: disk.room.map(|room| room.free),
             total_bytes: disk.room.map(|room| room.total),
             time: disk.room.map(|room| unix(room.at)),
+            free_change_per_day: disk.change.map(|change| (change.bytes_per_second * 86400.0).round()),
+            change_seconds: disk.change.map(|change| change.over.as_secs_f64()),
+            full_in_seconds: disk
+                .change
+                .zip(disk.room)
+                .and_then(|(change, room)| change.seconds_left(room.free))
+                .map(f64::round),
         }
     }
 }
