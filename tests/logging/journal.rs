@@ -54,3 +54,24 @@ fn another_stream_is_written_as_it_is() {
     }
     assert!(stderr("", |_, _| "nonsense".into()).starts_with("------\n"));
 }
+
+/// The journal takes the priority off; other readers have the object alone.
+#[test]
+fn entries_are_json_where_that_is_wanted() {
+    let eventlog = "<eventlog>\n<logfile>\npath STDERR\nformat json\n</logfile>\n</eventlog>\n";
+    for (prefix, other) in [("<6>", 0), ("", 1)] {
+        let text = stderr(eventlog, |device, inode| format!("{}:{inode}", device + other));
+        let entries: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| line.strip_prefix(prefix).unwrap_or_else(|| panic!("{line}")))
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            .collect();
+        let opening = "opening storage '1' using MappingStorage";
+        let is_opening = |entry: &&serde_json::Value| {
+            entry["message"].as_str().is_some_and(|message| message.ends_with(opening))
+        };
+        let entry = entries.iter().find(is_opening).expect(opening);
+        assert_eq!((&entry["level"], &entry["logger"]), (&"INFO".into(), &"ZEO.runzeo".into()), "{entry}");
+        assert!(entry["process"].as_u64().is_some() && entry["time"].as_str().unwrap().ends_with('Z'));
+    }
+}

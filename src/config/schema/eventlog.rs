@@ -5,7 +5,7 @@ use crate::base::level::{ALL, BLATHER, CRITICAL, DEBUG, ERROR, INFO, NOTSET, TRA
 use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, key, required_key};
 use crate::config::zconfig::{ConfigError, Section, quoted};
-use crate::logging::format::DEFAULT_DATE_FORMAT;
+use crate::logging::format::{DEFAULT_DATE_FORMAT, JSON};
 use crate::logging::{
     Destination, Encoding, FileSetup, Formatter, HandlerSetup, Layout, LogSetup, Rotation, Style,
     SyslogAddress, SyslogSetup, When,
@@ -157,12 +157,11 @@ fn log_file(section: &Section) -> Result<HandlerSetup, ConfigError> {
             (Destination::File(FileSetup { path: path.into(), rotation, delay }), encoding)
         }
     };
-    Ok(HandlerSetup {
-        level: section.get("level", level)?.unwrap_or(NOTSET),
-        layout: layout(section, LOGFILE_FORMAT)?,
-        destination,
-        encoding,
-    })
+    let layout = layout(section, LOGFILE_FORMAT)?;
+    if layout.style == Style::Json && encoding != Encoding::Utf8 {
+        return Err(refused("JSON is UTF-8; drop encoding, or format json"));
+    }
+    Ok(HandlerSetup { level: section.get("level", level)?.unwrap_or(NOTSET), layout, destination, encoding })
 }
 
 /// The rotation keys as configured.
@@ -243,6 +242,13 @@ fn layout(section: &Section, default_format: &str) -> Result<Layout, ConfigError
             &formatter.location,
             format!("formatter: {} cannot be loaded; only logging.Formatter is supported", formatter.text),
         ));
+    }
+    if let Some(format) = section.value("format").filter(|value| value.text == JSON) {
+        if section.value("dateformat").is_some() || section.value("style").is_some() {
+            let reason = "format json has a time and a form of its own; drop dateformat and style";
+            return Err(ConfigError::at(&format.location, reason));
+        }
+        return Ok(Layout { format: JSON.into(), dateformat: String::new(), style: Style::Json });
     }
     let style = section.get("style", style)?.unwrap_or_default();
     let format = match section.value("format").map_or(default_format, |value| &value.text) {

@@ -1,10 +1,11 @@
-//! The format languages for log lines: Python's `%(name)s`, `{name}` and `$name`.
+//! The format languages for log lines: Python's `%(name)s`, `{name}` and `$name`, and JSON.
 //!
 //! A format is parsed once. [`Formatter::new`] refuses a format that does not suit every entry; Python's server tries
 //! the format on a sample. Formatting an entry cannot fail.
 
 mod brace;
 pub mod field;
+mod json;
 mod number;
 mod percent;
 mod piece;
@@ -31,6 +32,9 @@ pub const DEFAULT_FORMAT: &str = "------\n%(asctime)s %(levelname)s %(name)s %(m
 
 /// The date format that belongs to `DEFAULT_FORMAT`.
 pub const DEFAULT_DATE_FORMAT: &str = "%Y-%m-%dT%H:%M:%S";
+
+/// The format of lines that are JSON, as configured.
+pub const JSON: &str = "json";
 
 /// How a log line looks, as configured.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -64,6 +68,8 @@ pub enum Style {
     Template,
     /// `$message`; an unknown `$` stays as text.
     SafeTemplate,
+    /// An object of its own; [`Layout::format`] has no part in it.
+    Json,
 }
 
 impl Style {
@@ -73,6 +79,7 @@ impl Style {
             Style::Classic => "%(message)s",
             Style::Format => "{message}",
             Style::Template | Style::SafeTemplate => "${message}",
+            Style::Json => JSON,
         }
     }
 }
@@ -98,7 +105,8 @@ impl std::error::Error for FormatError {}
 /// A parsed [`Layout`].
 #[derive(Debug)]
 pub struct Formatter {
-    pieces: Vec<Piece<Conversion>>,
+    /// `None`: JSON.
+    pieces: Option<Vec<Piece<Conversion>>>,
     /// `None`: Python's own form, with milliseconds.
     dateformat: Option<CString>,
 }
@@ -120,6 +128,7 @@ impl Formatter {
                 .map(|pieces| pieces.into_iter().map(|piece| piece.map(Conversion::Brace)).collect()),
             Style::Template => template::parse(format, template::Unknown::IsAnError),
             Style::SafeTemplate => template::parse(format, template::Unknown::StaysAsItIs),
+            Style::Json => return Ok(Formatter { pieces: None, dateformat: None }),
         };
         let pieces =
             pieces.map_err(|problem| FormatError { key: "format", text: format.clone(), problem })?;
@@ -131,13 +140,14 @@ impl Formatter {
                 problem: "it contains a NUL character".to_string(),
             })?),
         };
-        Ok(Formatter { pieces, dateformat })
+        Ok(Formatter { pieces: Some(pieces), dateformat })
     }
 
     /// The line for `entry`, without a line feed at its end.
     pub fn render(&self, entry: &Entry<'_>) -> String {
+        let Some(pieces) = &self.pieces else { return json::render(entry) };
         let mut line = String::with_capacity(160);
-        for piece in &self.pieces {
+        for piece in pieces {
             match piece {
                 Piece::Text(text) => line.push_str(text),
                 Piece::Field(field, conversion) => {

@@ -113,3 +113,23 @@ proptest! {
         }
     }
 }
+
+/// Keys and order are what programs read; whatever is in a message, it is one line and one object.
+#[test]
+fn json() {
+    let layout = Layout { style: Style::Json, ..Layout::default() };
+    let formatter = Formatter::new(&layout).expect("it needs no format");
+    let entry = Entry {
+        created: std::time::Duration::from_millis(1_796_000_000_042),
+        process: 7,
+        ..Entry::now("ZEO", level::WARNING, format_args!("a \"b\"\nc"))
+    };
+    assert_eq!(
+        formatter.render(&entry),
+        format!(
+            "{{\"time\":\"2026-11-30T00:53:20.042Z\",\"level\":\"WARNING\",\"logger\":\"ZEO\",\
+             \"message\":\"a \\\"b\\\"\\n  c\",\"process\":7,\"thread\":{:?}}}",
+            entry.thread_name
+        )
+    );
+}
