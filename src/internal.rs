@@ -130,6 +130,9 @@ pub mod config {
         crate::config::from_command_line(&Default::default(), program, arguments, environment)
     }
 
+    pub mod changes {
+        pub use crate::config::changes::effects::{Effect, not_at_a_restart};
+    }
     pub mod options {
         pub use crate::config::options::not_everywhere;
     }

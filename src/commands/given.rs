@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use crate::commands::Extensions;
-use crate::config::{AuthenticationConfig, Invocation, UsageError, environment, from_command_line};
+use crate::config::{AuthenticationConfig, Config, Reading, UsageError, environment};
 
 /// The command line of a server, and what its program adds.
 pub(super) struct Given {
@@ -16,12 +16,15 @@ pub(super) struct Given {
 
 impl Given {
     /// Reads the configuration, as it is now.
-    pub(super) fn read(&self) -> Result<Invocation, UsageError> {
+    pub(super) fn read(&self) -> Result<Reading, UsageError> {
+        let environment = |name: &str| std::env::var(name).ok();
         let storages = &self.extensions.storages;
-        let invocation =
-            from_command_line(storages, &self.program, &self.arguments, &|name| std::env::var(name).ok())?;
-        self.check_protocol(&invocation)?;
-        self.check_environment(invocation)
+        let mut reading = Reading::from_command_line(storages, &self.program, &self.arguments, &environment)?;
+        if let Reading::Config { config, .. } = &mut reading {
+            self.check_protocol(config)?;
+            self.check_environment(config)?;
+        }
+        Ok(reading)
     }
 
     fn usage(&self, message: String) -> UsageError {
@@ -29,9 +32,8 @@ impl Given {
     }
 
     /// Checks the name of the authentication protocol. An unknown one is a usage error, as an unknown option is.
-    fn check_protocol(&self, invocation: &Invocation) -> Result<(), UsageError> {
-        if let Invocation::Serve(config) | Invocation::Check(config) = invocation
-            && let Some(AuthenticationConfig { protocol, location, .. }) = &config.zeo.authentication
+    fn check_protocol(&self, config: &Config) -> Result<(), UsageError> {
+        if let Some(AuthenticationConfig { protocol, location, .. }) = &config.zeo.authentication
             && let Err(message) = self.extensions.protocols.get(protocol)
         {
             return Err(self.usage(format!("{location}: {message}")));
@@ -40,11 +42,9 @@ impl Given {
     }
 
     /// Adds warnings about variables that look like settings.
-    fn check_environment(&self, mut invocation: Invocation) -> Result<Invocation, UsageError> {
-        if let Invocation::Serve(config) | Invocation::Check(config) = &mut invocation {
-            let warnings = environment::check(std::env::vars_os());
-            config.warnings.extend(warnings.map_err(|message| self.usage(message))?);
-        }
-        Ok(invocation)
+    fn check_environment(&self, config: &mut Config) -> Result<(), UsageError> {
+        let warnings = environment::check(std::env::vars_os());
+        config.warnings.extend(warnings.map_err(|message| self.usage(message))?);
+        Ok(())
     }
 }

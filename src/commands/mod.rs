@@ -16,6 +16,7 @@ mod opening;
 mod pack_time;
 mod progress;
 mod prompt;
+mod reload;
 pub mod runzeo;
 mod scrubs;
 mod subcommand;

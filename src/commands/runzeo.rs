@@ -26,10 +26,12 @@ use crate::commands::http::{Http, disk_places};
 use crate::commands::listening::{self, Certificates, OpenListeners, UnixSockets};
 use crate::commands::open::{self, Prepared};
 use crate::commands::opening::Opening;
+use crate::commands::reload::{Reloader, Running};
 use crate::commands::scrubs;
 use crate::commands::supervised::Supervised;
-use crate::config::{Config, HttpConfig, Invocation, ListenerConfig, NamedStorage, UsageError, ZeoConfig};
-use crate::conflict::merge_time::Timed;
+use crate::config::{
+    Config, HttpConfig, ListenerConfig, NamedStorage, Reading, UsageError, Written, ZeoConfig,
+};
 use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
 use crate::net::listen::{self, Bound, ListenError, Listener, SocketAccess};
@@ -73,13 +75,13 @@ pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
 pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) -> ExitCode {
     let given =
         Given { extensions: extensions.clone(), program: program.into(), arguments: arguments.to_vec() };
-    let config = match given.read() {
-        Ok(Invocation::Serve(config)) => config,
-        Ok(Invocation::Check(config)) => {
+    let (config, written) = match given.read() {
+        Ok(Reading::Config { config, written, is_check: false }) => (config, written),
+        Ok(Reading::Config { config, .. }) => {
             print!("{}", config.describe());
             return ExitCode::SUCCESS;
         }
-        Ok(Invocation::Print(text)) => {
+        Ok(Reading::Print(text)) => {
             print!("{text}");
             return ExitCode::SUCCESS;
         }
@@ -115,6 +117,7 @@ pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) 
             let start = Start {
                 given: Arc::new(given),
                 config: &config,
+                written: &written,
                 log: &log,
                 opening: &opening,
                 manager: &manager,
@@ -153,13 +156,15 @@ fn authentication(protocols: &Protocols, zeo: &ZeoConfig) -> Result<Option<Arc<A
 struct Start<'a> {
     given: Arc<Given>,
     config: &'a Config,
+    /// How the configuration is written.
+    written: &'a Written,
     log: &'a LogHandle,
     opening: &'a Arc<Opening>,
     manager: &'a Supervised,
 }
 
 fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result<u8, Failure> {
-    let Start { ref given, config, log, opening, manager } = *start;
+    let Start { ref given, config, written, log, opening, manager } = *start;
     memory::keep_little();
     let pid = std::process::id();
     for warning in &config.warnings {
@@ -173,7 +178,8 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let bound_monitor = bind_monitor(&config.zeo)?;
     let http = start_http(config, opening)?;
     // Removes its socket at each return.
-    let admin = start_admin(given, config, opening, log)?;
+    let reloader = Reloader::new(given, log);
+    let admin = start_admin(given, config, opening, log, &reloader)?;
     // Python's read-only server writes none.
     let pid_file = match config.zeo.hosted.read_only {
         false => PidFile::create(config.zeo.pid_filename.as_deref()),
@@ -213,6 +219,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         server.record_history();
         config.file.iter().for_each(|file| server.set_configuration(absolute(file)));
     }
+    reloader.begin(Running::new(&server, config, written));
     http.iter().for_each(|(http, _)| http.serves(&server));
     admin.iter().for_each(|admin| admin.serves(&server));
     manager.serves(&server);
@@ -222,6 +229,8 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     http.iter().for_each(|(http, _)| http.stops());
     log::debug!(target: RUNZEO, "({pid}) {} stops", given.program);
     drop(admin);
+    // A reload that goes on is waited for.
+    drop(reloader.end());
     // Early, so that no vote waits for a helper.
     resolver.stop();
     backups.stop();
@@ -294,9 +303,10 @@ fn start_admin(
     config: &Config,
     opening: &Arc<Opening>,
     log: &LogHandle,
+    reloader: &Arc<Reloader>,
 ) -> Result<Option<AdminSocket>, Failure> {
     let Some(path) = &config.zeo.admin_socket else { return Ok(None) };
-    let socket = AdminSocket::start(path, Steered::new(given, config.describe(), opening, log));
+    let socket = AdminSocket::start(path, Steered::new(given, config.describe(), opening, log, reloader));
     socket.map(Some).map_err(|error| cannot_listen(&Address::Unix(path.clone()), error))
 }
 

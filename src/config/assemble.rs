@@ -7,12 +7,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::options::{self, CommandLine, Options, UsageError};
+use super::options::Options;
 use super::schema::access::{self as access_schema, AccessSection};
 use super::schema::http::HttpSection;
 use super::schema::listen::{self, ListenSection};
@@ -40,41 +39,17 @@ const FILE_LEN_MAX: u64 = 256 << 20;
 /// Looks up an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// What the command line requests.
-#[derive(Clone, Debug)]
-pub enum Invocation {
-    /// Serve until a signal ends the server.
-    Serve(Box<Config>),
-    /// Print [`Config::describe`], exit with status 0.
-    Check(Box<Config>),
-    /// Print this text, exit with status 0.
-    Print(String),
-}
-
-/// Parses the arguments, without the program's name. Opens nothing but configuration files. `own`: the kinds of storage
-/// that the program adds.
-pub fn from_command_line(
+/// Reads the configuration of a command line: how it is written, and what it means.
+pub(super) fn read(
     own: &StorageKinds,
-    program: &str,
-    arguments: &[OsString],
+    options: Options,
     environment: Environment<'_>,
-) -> Result<Invocation, UsageError> {
-    let options = match options::parse(program, arguments)? {
-        CommandLine::Help => return Ok(Invocation::Print(options::help(program))),
-        CommandLine::Version => {
-            return Ok(Invocation::Print(format!("runzeo {}\n", env!("CARGO_PKG_VERSION"))));
-        }
-        CommandLine::Run(options) => *options,
-    };
-    let check = options.check;
-    let config = assemble(own, options, environment)
-        .map_err(|message| UsageError { program: program.into(), message })
-        .map(Box::new)?;
-    Ok(if check { Invocation::Check(config) } else { Invocation::Serve(config) })
+) -> Result<(Section, Config), String> {
+    let (root, file) = FileConfig::of(own, &options, environment)?;
+    Ok((root, assemble(file, options, environment)?))
 }
 
-fn assemble(own: &StorageKinds, options: Options, environment: Environment<'_>) -> Result<Config, String> {
-    let file = FileConfig::of(own, &options, environment)?;
+fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) -> Result<Config, String> {
     let set = |name: &str| environment(name).filter(|value| !value.is_empty());
     let hosted = hosted_options(&file.zeo, options.timeout);
     let mut warnings = Vec::new();
@@ -275,7 +250,7 @@ pub fn authentication_of(
     reference: &str,
     environment: Environment<'_>,
 ) -> Result<Option<AuthenticationConfig>, String> {
-    let file = FileConfig::read(own, reference, &[], environment).map_err(|error| error.to_string())?;
+    let file = FileConfig::read(own, reference, environment).map_err(|error| error.to_string())?;
     let demanded = Demanded {
         protocol: file.zeo.authentication_protocol,
         database: file.zeo.authentication_database,
@@ -290,7 +265,7 @@ pub fn admin_socket_of(
     reference: &str,
     environment: Environment<'_>,
 ) -> Result<Option<PathBuf>, String> {
-    let file = FileConfig::read(own, reference, &[], environment).map_err(|error| error.to_string())?;
+    let file = FileConfig::read(own, reference, environment).map_err(|error| error.to_string())?;
     Ok(file.zeo.admin_socket.map(|(path, _)| path))
 }
 
@@ -300,7 +275,7 @@ pub fn storages_of(
     reference: &str,
     environment: Environment<'_>,
 ) -> Result<Vec<NamedStorage>, String> {
-    let file = FileConfig::read(own, reference, &[], environment).map_err(|error| error.to_string())?;
+    let file = FileConfig::read(own, reference, environment).map_err(|error| error.to_string())?;
     named(file.storages).map_err(|error| error.to_string())
 }
 
@@ -326,9 +301,13 @@ struct FileConfig {
 
 impl FileConfig {
     /// The file of `-C`, with the environment and the settings of `-X`; the environment alone if there is none.
-    fn of(own: &StorageKinds, options: &Options, environment: Environment<'_>) -> Result<FileConfig, String> {
+    fn of(
+        own: &StorageKinds,
+        options: &Options,
+        environment: Environment<'_>,
+    ) -> Result<(Section, FileConfig), String> {
         match &options.configuration {
-            Some(reference) => FileConfig::read(own, reference, &options.overrides, environment)
+            Some(reference) => FileConfig::read_with(own, reference, &options.overrides, environment)
                 .map_err(|error| error.to_string()),
             None if !options.overrides.is_empty() => {
                 Err("configuration overrides (-X) cannot be used without a configuration file".into())
@@ -338,7 +317,10 @@ impl FileConfig {
     }
 
     /// The values of a server without a configuration file. Its address and its storages are on the command line.
-    fn of_environment(own: &StorageKinds, environment: Environment<'_>) -> Result<FileConfig, ConfigError> {
+    fn of_environment(
+        own: &StorageKinds,
+        environment: Environment<'_>,
+    ) -> Result<(Section, FileConfig), ConfigError> {
         let mut root = Section::new("", None, Location::CommandLine);
         root.items.push(Item::Section(Section::new(zeo::ZEO.name, None, Location::CommandLine)));
         variables::apply(&mut root, environment)?;
@@ -348,16 +330,26 @@ impl FileConfig {
                 _ => matcher::check_values(section, &zeo::ZEO)?,
             }
         }
-        let origins = origins::outside(&root, None);
-        Ok(FileConfig { origins, ..FileConfig::from_section(own, &root)? })
+        let file =
+            FileConfig { origins: origins::outside(&root, None), ..FileConfig::from_section(own, &root)? };
+        Ok((root, file))
     }
 
     fn read(
         own: &StorageKinds,
         reference: &str,
-        settings: &[String],
         environment: Environment<'_>,
     ) -> Result<FileConfig, ConfigError> {
+        FileConfig::read_with(own, reference, &[], environment).map(|(_, file)| file)
+    }
+
+    /// The values, and the tree that they are from. `settings`: those of `-X`.
+    fn read_with(
+        own: &StorageKinds,
+        reference: &str,
+        settings: &[String],
+        environment: Environment<'_>,
+    ) -> Result<(Section, FileConfig), ConfigError> {
         let process = Process { own, environment, imported: RefCell::default() };
         let path = include::top_level(reference).map_err(ConfigError::nowhere)?;
         let mut root = zconfig::load_path(path.clone(), &process)?;
@@ -368,7 +360,8 @@ impl FileConfig {
         schema::check_imports(&root, &process.imported.borrow())?;
         matcher::check(&root, &schema::FILE, &added)?;
         let origins = origins::outside(&root, Some(&drop_ins::directory(&path)));
-        Ok(FileConfig { origins, ..FileConfig::from_section(own, &root)? })
+        let file = FileConfig { origins, ..FileConfig::from_section(own, &root)? };
+        Ok((root, file))
     }
 
     /// The values of a file that was checked.

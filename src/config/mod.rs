@@ -10,6 +10,7 @@
 mod access;
 mod assemble;
 mod backup;
+pub mod changes;
 mod databases;
 mod describe;
 mod drop_ins;
@@ -19,6 +20,7 @@ mod library;
 mod listeners;
 pub mod options;
 mod origins;
+mod reading;
 pub mod schema;
 mod storage;
 pub mod zconfig;
@@ -37,11 +39,12 @@ use crate::server::hosted::HostedOptions;
 use crate::server::limits::Limits;
 use crate::wire::protocol::Greeting;
 
-pub use assemble::{Invocation, admin_socket_of, authentication_of, from_command_line, storages_of};
+pub use assemble::{admin_socket_of, authentication_of, storages_of};
 pub use backup::{BackupConfig, SendConfig};
 pub use databases::{Databases, NamedDatabase, databases_of};
 pub use files::files;
 pub use listeners::ZEO_SOCKETS;
+pub use reading::{Invocation, Reading, Written, from_command_line};
 pub use schema::eventlog::level as log_level;
 
 pub use options::UsageError;

@@ -40,7 +40,7 @@ pub fn lines_lost() -> u64 {
 
 pub struct Handler {
     /// The level of the handler itself; lines below it are never written here.
-    own_level: u8,
+    own_level: AtomicU8,
     /// The lowest level that is written: [`Handler::own_level`], or the level of the log if it is higher.
     threshold: AtomicU8,
     formatter: Formatter,
@@ -70,7 +70,8 @@ impl Handler {
     /// [`Handler::set_level`] sets the level of the log.
     pub fn new(own_level: u8, formatter: Formatter, encoding: Encoding, sink: Sink) -> Handler {
         let output = Mutex::new(Output { sink, lost: 0, reason: String::new() });
-        Handler { own_level, threshold: AtomicU8::new(own_level), formatter, encoding, output }
+        let [own_level, threshold] = [own_level; 2].map(AtomicU8::new);
+        Handler { own_level, threshold, formatter, encoding, output }
     }
 
     /// The lowest level that is written.
@@ -80,7 +81,12 @@ impl Handler {
 
     /// Sets the level of the log: lines below it are not written.
     pub fn set_level(&self, level: u8) {
-        self.threshold.store(self.own_level.max(level), Ordering::Relaxed);
+        self.threshold.store(self.own_level.load(Ordering::Relaxed).max(level), Ordering::Relaxed);
+    }
+
+    /// Sets the handler's own level. [`Handler::set_level`] comes next.
+    pub fn set_own_level(&self, level: u8) {
+        self.own_level.store(level, Ordering::Relaxed);
     }
 
     /// Lines that are lost and not reported yet.

@@ -22,6 +22,7 @@ mod os;
 mod panic;
 mod reopen;
 mod rotate;
+mod setup;
 mod syslog;
 mod write_timeout;
 mod writer;
@@ -39,52 +40,8 @@ use handler::{Handler, Sink};
 pub use panic::{install_panic_hook, panics};
 pub use reopen::LogHandle;
 pub use rotate::{Rotation, When};
+pub use setup::{Destination, HandlerSetup, LogSetup};
 pub use syslog::{SyslogAddress, SyslogSetup};
-
-use crate::base::level;
-
-/// The `<eventlog>` section: the level of all loggers, and the handlers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LogSetup {
-    /// Python's number; lines below it are not logged at all.
-    pub level: u8,
-    /// Empty: nothing is written.
-    pub handlers: Vec<HandlerSetup>,
-    /// Whether there is an `<eventlog>`; without one there is nothing to reopen.
-    pub configured: bool,
-}
-
-/// A handler section, such as `<logfile>`: one destination of log lines.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HandlerSetup {
-    /// Python's number; 0: no limit besides [`LogSetup::level`].
-    pub level: u8,
-    pub layout: Layout,
-    pub destination: Destination,
-    pub encoding: Encoding,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Destination {
-    Stdout,
-    Stderr,
-    File(FileSetup),
-    /// Always UTF-8.
-    Syslog(SyslogSetup),
-}
-
-impl Default for LogSetup {
-    /// The setup without an `<eventlog>`: INFO and above on stderr.
-    fn default() -> LogSetup {
-        let handler = HandlerSetup {
-            level: level::NOTSET,
-            layout: Layout::default(),
-            destination: Destination::Stderr,
-            encoding: Encoding::Utf8,
-        };
-        LogSetup { level: level::INFO, handlers: vec![handler], configured: false }
-    }
-}
 
 /// Why the log cannot be set up.
 #[derive(Debug)]
@@ -143,7 +100,7 @@ pub fn build(setup: &LogSetup) -> Result<(fern::Dispatch, LogHandle), LogError> 
         let boxed: Box<dyn log::Log> = Box::new(handler.clone());
         dispatch = dispatch.chain(boxed);
     }
-    Ok((dispatch, LogHandle::new(handlers, setup.configured, setup.level)))
+    Ok((dispatch, LogHandle::new(handlers, setup)))
 }
 
 fn open(setup: &HandlerSetup) -> Result<Handler, LogError> {

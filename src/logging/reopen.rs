@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::handler::Handler;
+use super::setup::{Destination, LogSetup};
 use crate::base::level;
 
 /// Python's logger for reopening.
@@ -14,19 +15,28 @@ const LOG: &str = "ZEO.runzeo";
 #[derive(Clone)]
 pub struct LogHandle {
     handlers: Arc<[Arc<Handler>]>,
-    /// See [`super::LogSetup::configured`].
+    /// See [`super::setup::LogSetup::configured`].
     configured: bool,
-    /// [`super::LogSetup::level`].
-    first_level: u8,
+    /// [`super::setup::LogSetup::level`].
+    first_level: Arc<AtomicU8>,
+    /// What the handlers were set up with, in their order.
+    destinations: Arc<[Destination]>,
     /// The level now.
     level: Arc<AtomicU8>,
 }
 
 impl LogHandle {
-    pub(super) fn new(handlers: Vec<Arc<Handler>>, configured: bool, level: u8) -> LogHandle {
+    pub(super) fn new(handlers: Vec<Arc<Handler>>, setup: &LogSetup) -> LogHandle {
+        let level = setup.level;
         handlers.iter().for_each(|handler| handler.set_level(level));
-        let now = Arc::new(AtomicU8::new(level));
-        LogHandle { handlers: handlers.into(), configured, first_level: level, level: now }
+        let [first_level, now] = [level; 2].map(|level| Arc::new(AtomicU8::new(level)));
+        LogHandle {
+            handlers: handlers.into(),
+            configured: setup.configured,
+            first_level,
+            destinations: setup.handlers.iter().map(|handler| handler.destination.clone()).collect(),
+            level: now,
+        }
     }
 
     /// The level of the log: Python's number. Handlers may have higher levels of their own.
@@ -36,7 +46,20 @@ impl LogHandle {
 
     /// The level that the configuration has set.
     pub fn configured_level(&self) -> u8 {
-        self.first_level
+        self.first_level.load(Ordering::Relaxed)
+    }
+
+    /// Takes over the levels of a configuration that was read again: those of the handlers that are there already, and
+    /// the one of the log, if the configuration has changed it. Other handlers come with the next start.
+    pub fn set_configured_levels(&self, setup: &LogSetup) {
+        let mut unseen: Vec<_> = setup.handlers.iter().collect();
+        for (handler, destination) in self.handlers.iter().zip(&*self.destinations) {
+            if let Some(index) = unseen.iter().position(|one| one.destination.is_at(destination)) {
+                handler.set_own_level(unseen.remove(index).level);
+            }
+        }
+        let is_other = self.first_level.swap(setup.level, Ordering::Relaxed) != setup.level;
+        self.set_level(if is_other { setup.level } else { self.level() });
     }
 
     /// Sets the level for all loggers of this process.

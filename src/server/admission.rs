@@ -15,6 +15,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+
 use crate::base::address::Host;
 use crate::base::clock::TimeSource;
 use crate::base::level::WARNING;
@@ -22,7 +24,7 @@ use crate::base::sync::{Arc, Condvar, Mutex, rank};
 use crate::server::client_log;
 use crate::server::connection::Connection;
 use crate::server::connection_counts::{ConnectionCounts, RefusedFor};
-use crate::server::descriptors::Descriptors;
+use crate::server::descriptors::Division;
 use crate::server::limits::Limits;
 use crate::server::policy::Policy;
 
@@ -39,17 +41,34 @@ pub const MADE_ROOM: &str = "the connection made room for a new one";
 
 /// The limits on connections of a server, and what counts for them.
 pub struct Admission {
+    limits: ArcSwap<AdmissionLimits>,
+    clock: TimeSource,
+    counts: ConnectionCounts,
+    state: Mutex<Admitted, rank::Admission>,
+    /// Notified when a connection has gone or has registered.
+    left: Condvar,
+}
+
+/// The limits, which a reload replaces.
+struct AdmissionLimits {
     connections_max: usize,
     /// The limit of open files, if it is what limits the connections.
     too_few_files: Option<usize>,
     per_address_max: usize,
     unregistered_max: usize,
     handshake_timeout: Option<Duration>,
-    clock: TimeSource,
-    counts: ConnectionCounts,
-    state: Mutex<Admitted, rank::Admission>,
-    /// Notified when a connection has gone or has registered.
-    left: Condvar,
+}
+
+impl AdmissionLimits {
+    fn of(limits: &Limits, division: &Division) -> AdmissionLimits {
+        AdmissionLimits {
+            connections_max: division.connections,
+            too_few_files: division.limits_connections.then_some(division.total),
+            per_address_max: limits.connections_per_address.unwrap_or(usize::MAX),
+            unregistered_max: division.unregistered,
+            handshake_timeout: limits.handshake_timeout,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -85,19 +104,22 @@ pub struct AdmissionGuard {
 }
 
 impl Admission {
-    /// `descriptors` may limit them further.
-    pub fn new(limits: &Limits, descriptors: &Descriptors, clock: TimeSource) -> Arc<Admission> {
+    /// `division` may limit them further.
+    pub fn new(limits: &Limits, division: &Division, clock: TimeSource) -> Arc<Admission> {
         Arc::new(Admission {
-            connections_max: descriptors.connections,
-            too_few_files: descriptors.limits_connections.then_some(descriptors.total),
-            per_address_max: limits.connections_per_address.unwrap_or(usize::MAX),
-            unregistered_max: descriptors.unregistered,
-            handshake_timeout: limits.handshake_timeout,
+            limits: ArcSwap::from_pointee(AdmissionLimits::of(limits, division)),
             clock,
             counts: ConnectionCounts::default(),
             state: Mutex::default(),
             left: Condvar::new(),
         })
+    }
+
+    /// Sets other limits. They count from the next connection, and the next `register`, on.
+    pub fn set_limits(&self, limits: &Limits, division: &Division) {
+        self.limits.store(Arc::new(AdmissionLimits::of(limits, division)));
+        // Those that wait for room.
+        self.left.notify_all();
     }
 
     /// What has become of connections.
@@ -113,7 +135,8 @@ impl Admission {
 
     /// Upper bounds on these.
     pub fn limits(&self) -> [usize; 2] {
-        [self.unregistered_max, self.connections_max]
+        let limits = self.limits.load();
+        [limits.unregistered_max, limits.connections_max]
     }
 
     /// Admits a connection as unregistered. Waits until there is room, at most [`ROOM_WAIT_MAX`]. `None`: there is
@@ -126,16 +149,18 @@ impl Admission {
     ) -> Option<AdmissionGuard> {
         let started = self.clock.now();
         let mut state = self.state.lock();
-        if state.unregistered_from(source) >= self.per_address_max {
+        if state.unregistered_from(source) >= self.limits.load().per_address_max {
             drop(state);
             self.refuse_for_address(connection);
             return None;
         }
-        while state.unregistered.len() >= self.unregistered_max {
+        // Read again at each turn.
+        let unregistered_max = || self.limits.load().unregistered_max;
+        while state.unregistered.len() >= unregistered_max() {
             if self.clock.elapsed(started) > ROOM_WAIT_MAX {
                 drop(state);
                 self.counts.refuse(RefusedFor::Unregistered);
-                let max = self.unregistered_max;
+                let max = unregistered_max();
                 connection.peer.log(
                     &client_log::NO_ROOM,
                     WARNING,
@@ -151,7 +176,7 @@ impl Admission {
                 drop(state);
                 victim.outbox.close(MADE_ROOM);
                 self.counts.refuse(RefusedFor::Unregistered);
-                let (max, seconds) = (self.unregistered_max, self.clock.elapsed(since).as_secs());
+                let (max, seconds) = (unregistered_max(), self.clock.elapsed(since).as_secs());
                 victim.peer.log(
                     &client_log::MADE_ROOM,
                     WARNING,
@@ -187,7 +212,7 @@ impl Admission {
     /// Closes the unregistered connections whose time is up. Returns when to call again, if there is a
     /// `handshake-timeout`.
     pub fn expire(&self, now: Instant) -> Option<Instant> {
-        let timeout = self.handshake_timeout?;
+        let timeout = self.limits.load().handshake_timeout?;
         let mut late = Vec::new();
         let next = {
             let mut state = self.state.lock();
@@ -212,7 +237,7 @@ impl Admission {
     /// Logs an unregistered connection that was closed by [`Admission::expire`]: what it failed to do, and perhaps a
     /// likely reason.
     pub fn log_too_slow(&self, connection: &Connection, what: &str, hint: &str) {
-        let seconds = self.handshake_timeout.unwrap_or_default().as_secs();
+        let seconds = self.limits.load().handshake_timeout.unwrap_or_default().as_secs();
         connection.peer.log(
             &client_log::TOO_SLOW,
             WARNING,
@@ -222,7 +247,7 @@ impl Admission {
 
     fn refuse_for_address(&self, connection: &Connection) {
         self.counts.refuse(RefusedFor::Address);
-        let max = self.per_address_max;
+        let max = self.limits.load().per_address_max;
         connection.peer.log(
             &client_log::ADDRESS_FULL,
             WARNING,
@@ -242,7 +267,7 @@ impl AdmissionGuard {
     pub fn comes_from(&mut self, source: Host, connection: &Connection) -> bool {
         let admission = &self.admission;
         let mut state = admission.state.lock();
-        if state.unregistered_from(Some(source)) >= admission.per_address_max {
+        if state.unregistered_from(Some(source)) >= admission.limits.load().per_address_max {
             drop(state);
             admission.refuse_for_address(connection);
             return false;
@@ -259,12 +284,13 @@ impl AdmissionGuard {
     /// The connection registers. `Err`: there are too many; the message is for the client.
     pub fn register(&mut self, connection: &Connection) -> Result<(), String> {
         let admission = &self.admission;
+        let limits = admission.limits.load();
         let mut state = admission.state.lock();
-        if state.registered >= admission.connections_max {
+        if state.registered >= limits.connections_max {
             drop(state);
             admission.counts.refuse(RefusedFor::Connections);
-            let max = admission.connections_max;
-            let why = admission.too_few_files.map_or_else(String::new, |total| {
+            let max = limits.connections_max;
+            let why = limits.too_few_files.map_or_else(String::new, |total| {
                 format!("; the limit of open files ({total}: ulimit -n, LimitNOFILE) permits no more")
             });
             connection.peer.log(
@@ -288,10 +314,10 @@ impl AdmissionGuard {
         }
         let count = self.source.map(|source| state.by_source.entry(source).or_default());
         if let Some(count) = count {
-            if count.registered >= admission.per_address_max {
+            if count.registered >= limits.per_address_max {
                 drop(state);
                 admission.refuse_for_address(connection);
-                let max = admission.per_address_max;
+                let max = limits.per_address_max;
                 return Err(format!(
                     "max-connections-per-address ({max}) clients are connected from your address"
                 ));

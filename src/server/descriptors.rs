@@ -19,6 +19,17 @@ const FEW: usize = 256;
 #[derive(Debug)]
 pub struct Descriptors {
     /// Upper bound for the process.
+    total: usize,
+    /// Blobs on their way to clients. A blob without a share is opened again for each part.
+    pub downloads: Share,
+    /// Blobs from clients, and temporary files of large transactions. Those without a share are refused at vote.
+    pub files: Share,
+}
+
+/// What the limits leave for connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Division {
+    /// Upper bound for the process.
     pub total: usize,
     /// Connections that have not registered.
     pub unregistered: usize,
@@ -26,41 +37,61 @@ pub struct Descriptors {
     pub connections: usize,
     /// Whether these limit the connections: `max-connections` is larger or not set.
     pub limits_connections: bool,
-    /// Blobs on their way to clients. A blob without a share is opened again for each part.
-    pub downloads: Share,
-    /// Blobs from clients, and temporary files of large transactions. Those without a share are refused at vote.
-    pub files: Share,
+    /// For the other two purposes.
+    files: usize,
 }
 
 /// A number of descriptors that may be taken at the same time.
 #[derive(Clone, Debug)]
-pub struct Share(Arc<AtomicUsize>);
+pub struct Share(Arc<Places>);
+
+#[derive(Debug)]
+struct Places {
+    max: AtomicUsize,
+    taken: AtomicUsize,
+}
 
 /// One of a share, until it is dropped.
 #[derive(Debug)]
-pub struct Taken(Arc<AtomicUsize>);
+pub struct Taken(Arc<Places>);
 
 impl Descriptors {
     /// Divides `total` under these limits.
-    pub fn divide(total: usize, limits: &Limits) -> Descriptors {
+    pub fn divide(total: usize, limits: &Limits) -> (Descriptors, Division) {
+        let division = Division::of(total, limits);
+        let [downloads, files] = division.shares().map(Share::of);
+        (Descriptors { total, downloads, files }, division)
+    }
+
+    /// Divides them under other limits. What is taken stays taken.
+    pub fn divide_again(&self, limits: &Limits) -> Division {
+        let division = Division::of(self.total, limits);
+        let [downloads, files] = division.shares();
+        self.downloads.resize(downloads);
+        self.files.resize(files);
+        division
+    }
+}
+
+impl Division {
+    fn of(total: usize, limits: &Limits) -> Division {
         let unregistered = limits.unregistered.min(total / 4).max(1);
         let rest = total.saturating_sub(unregistered + KEPT.min(total / 3));
         let connections_max = (rest - rest / 4).max(1);
         let connections = limits.connections.unwrap_or(usize::MAX).min(connections_max);
+        let limits_connections = connections == connections_max;
         let files = rest.saturating_sub(connections);
-        Descriptors {
-            total,
-            unregistered,
-            connections,
-            limits_connections: connections == connections_max,
-            downloads: Share::of((files / 2).max(1)),
-            files: Share::of((files - files / 2).max(1)),
-        }
+        Division { total, unregistered, connections, limits_connections, files }
+    }
+
+    /// Of downloads and of files.
+    fn shares(&self) -> [usize; 2] {
+        [self.files / 2, self.files - self.files / 2].map(|share| share.max(1))
     }
 
     /// Logs which limits exceed the limit of open files.
     pub fn log(&self, limits: &Limits) {
-        let Descriptors { total, connections, .. } = self;
+        let Division { total, connections, .. } = self;
         match limits.connections {
             Some(wanted) if wanted > *connections => log::warn!(
                 target: LOG,
@@ -78,14 +109,21 @@ impl Descriptors {
 
 impl Share {
     pub fn of(count: usize) -> Share {
-        Share(Arc::new(AtomicUsize::new(count)))
+        Share(Arc::new(Places { max: AtomicUsize::new(count), taken: AtomicUsize::new(0) }))
     }
 
     /// `None`: all are taken.
     pub fn take(&self) -> Option<Taken> {
-        let less = |left: usize| left.checked_sub(1);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok()?;
+        let Places { max, taken } = &*self.0;
+        let max = max.load(Ordering::Relaxed);
+        let more = |taken: usize| (taken < max).then(|| taken + 1);
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(Taken(Arc::clone(&self.0)))
+    }
+
+    /// Changes their number.
+    fn resize(&self, count: usize) {
+        self.0.max.store(count, Ordering::Relaxed);
     }
 }
 
@@ -100,7 +138,7 @@ impl FilePermit for Taken {}
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -120,11 +158,16 @@ mod tests {
         for total in [10, 16, 64, 100, 256, 1024, 4096, 1 << 20] {
             for connections in [None, Some(1), Some(100), Some(1 << 30)] {
                 let limits = Limits { connections, ..Limits::default() };
-                let all = Descriptors::divide(total, &limits);
-                let shares = [&all.downloads, &all.files].map(|share| share.0.load(Ordering::Relaxed));
-                assert!(shares.iter().all(|&share| share > 0) && all.connections > 0, "{all:?}");
-                let taken = all.unregistered + all.connections + shares.iter().sum::<usize>();
-                assert!(taken + KEPT.min(total / 4) <= total, "{all:?}");
+                let (shared, all) = Descriptors::divide(total, &limits);
+                let shares =
+                    || [&shared.downloads, &shared.files].map(|share| share.0.max.load(Ordering::Relaxed));
+                let fits = |all: Division| {
+                    assert!(shares().iter().all(|&share| share > 0) && all.connections > 0, "{all:?}");
+                    let taken = all.unregistered + all.connections + shares().iter().sum::<usize>();
+                    assert!(taken + KEPT.min(total / 4) <= total, "{all:?}");
+                };
+                fits(all);
+                fits(shared.divide_again(&Limits { connections: None, ..Limits::default() }));
             }
         }
     }
@@ -134,7 +177,11 @@ mod tests {
         let share = Share::of(2);
         let taken = [share.take(), share.take()];
         assert!(taken.iter().all(Option::is_some) && share.take().is_none());
+        share.resize(1);
         drop(taken);
+        let one = share.take();
+        assert!(one.is_some() && share.take().is_none());
+        share.resize(2);
         assert!(share.take().is_some());
     }
 }

@@ -6,7 +6,10 @@
 //! them to its temporary file under its own transaction, which no other thread needs before vote.
 
 use std::collections::HashMap;
+use std::io;
 use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
 
 use crate::base::clock::TimeSource;
 use crate::base::ids::Tid;
@@ -47,7 +50,10 @@ pub struct Hosted {
     /// Of this start, for clients that use several connections. `None`: the system had no random numbers.
     pub instance: Option<String>,
     pub storage: Arc<dyn Storage>,
-    pub options: HostedOptions,
+    /// Whether the server is read-only.
+    read_only: bool,
+    /// A reload replaces them.
+    options: ArcSwap<HostedOptions>,
     pub publication: Publication,
     pub stats: Stats,
     pub workers: Pools,
@@ -107,13 +113,30 @@ impl Hosted {
             log_changes: LogChanges::default(),
             name,
             storage,
-            options,
+            read_only: options.read_only,
+            options: ArcSwap::from_pointee(options),
         }))
     }
 
     /// Whether the server or the storage is read-only.
     pub fn is_read_only(&self) -> bool {
-        self.options.read_only || self.storage.is_read_only()
+        self.read_only || self.storage.is_read_only()
+    }
+
+    /// The options at this moment.
+    pub fn options(&self) -> Guard<Arc<HostedOptions>> {
+        self.options.load()
+    }
+
+    /// Sets other options. `read-only` and `invalidation-queue-size` stay. After an error nothing has changed.
+    pub fn set_options(&self, options: &HostedOptions) -> io::Result<()> {
+        self.locks.set_timeout(options.transaction_timeout)?;
+        self.options.store(Arc::new(HostedOptions {
+            read_only: self.read_only,
+            invalidation_queue_size: self.options.load().invalidation_queue_size,
+            ..options.clone()
+        }));
+        Ok(())
     }
 
     // -- connections

@@ -36,6 +36,7 @@ pub mod publish;
 pub mod recent_conflicts;
 pub mod record_memory;
 pub mod registered;
+pub mod reload_status;
 mod replies;
 pub mod rights;
 pub mod scrub_status;
@@ -54,6 +55,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
+
 use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, rank};
 use crate::net::listen::Listener;
@@ -65,6 +68,7 @@ use crate::server::descriptors::Descriptors;
 use crate::server::disk_space::DiskSpaces;
 use crate::server::hosted::Hosted;
 use crate::server::limits::Limits;
+use crate::server::reload_status::ReloadStatus;
 use crate::server::stop_signal::StopSignal;
 use crate::wire::protocol::Greeting;
 use crate::wire::value::Value;
@@ -76,11 +80,13 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 pub struct Server {
     storages: BTreeMap<String, Arc<Hosted>>,
     greeting: Greeting,
-    limits: Limits,
+    /// A reload replaces them.
+    limits: ArcSwap<Limits>,
     descriptors: Descriptors,
     clock: TimeSource,
     admission: Arc<Admission>,
     backups: Mutex<Vec<Arc<BackupStatus>>, rank::Backups>,
+    reloads: ReloadStatus,
     disks: DiskSpaces,
     /// Whether samples are taken.
     has_history: AtomicBool,
@@ -114,8 +120,20 @@ impl Server {
         self.greeting
     }
 
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    /// The limits at this moment. Sessions keep those of the begin of their transaction.
+    pub fn limits(&self) -> Arc<Limits> {
+        self.limits.load_full()
+    }
+
+    /// Sets other limits. What has begun keeps what it has: `max-unsent` and `dead-peer-timeout` are for later
+    /// connections, those of transactions for later ones. `max-message-size` stays, for the storages have it too.
+    pub fn set_limits(&self, limits: Limits) {
+        let limits = Limits { message_size: self.limits.load().message_size, ..limits };
+        let division = self.descriptors.divide_again(&limits);
+        division.log(&limits);
+        self.admission.set_limits(&limits, &division);
+        self.limits.store(Arc::new(limits));
+        self.watch_stop.wake();
     }
 
     pub fn admission(&self) -> &Arc<Admission> {
@@ -164,6 +182,11 @@ impl Server {
     /// The backups, in the order of the configuration.
     pub fn backups(&self) -> Vec<Arc<BackupStatus>> {
         self.backups.lock().clone()
+    }
+
+    /// How the last reload of the configuration has ended.
+    pub fn reloads(&self) -> &ReloadStatus {
+        &self.reloads
     }
 
     /// When the server began to serve.

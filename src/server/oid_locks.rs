@@ -5,6 +5,7 @@
 //! which waiting transactions continue.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::clock::TimeSource;
@@ -169,6 +170,11 @@ impl LockTable {
     /// Whether there is a `transaction-timeout`.
     pub fn has_timeout(&self) -> bool {
         self.timeouts.is_active()
+    }
+
+    /// Sets another `transaction-timeout`, for locks that are granted later.
+    pub fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.timeouts.set(timeout)
     }
 
     /// Since when the longest holder of locks has had them, in seconds since 1970.

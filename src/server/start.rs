@@ -4,6 +4,8 @@ use std::io;
 use std::sync::OnceLock;
 use std::thread;
 
+use arc_swap::ArcSwap;
+
 use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex};
 use crate::net::listen::Listener;
@@ -13,6 +15,7 @@ use crate::server::disk_space::DiskSpaces;
 use crate::server::hosted::Hosted;
 use crate::server::limits::Limits;
 use crate::server::policy::Policy;
+use crate::server::reload_status::ReloadStatus;
 use crate::server::stop_signal::StopSignal;
 use crate::server::transaction::publisher::set_publisher;
 use crate::server::{Server, acceptor, monitor, watch};
@@ -31,24 +34,22 @@ impl Server {
         descriptors: usize,
         clock: TimeSource,
     ) -> io::Result<Arc<Server>> {
-        let descriptors = Descriptors::divide(descriptors, &limits);
-        descriptors.log(&limits);
-        for hosted in &storages {
-            set_publisher(hosted);
-            hosted.slow_requests.set_threshold(limits.slow_request_time);
-        }
+        let (descriptors, division) = Descriptors::divide(descriptors, &limits);
+        division.log(&limits);
+        storages.iter().for_each(set_publisher);
         let server = Arc::new(Server {
             storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
             greeting,
-            admission: Admission::new(&limits, &descriptors, clock.clone()),
+            admission: Admission::new(&limits, &division, clock.clone()),
             backups: Mutex::default(),
+            reloads: ReloadStatus::new(clock.system_time()),
             disks: DiskSpaces::default(),
             has_history: AtomicBool::new(false),
             configuration: OnceLock::new(),
             started: clock.system_time(),
             descriptors,
             clock,
-            limits,
+            limits: ArcSwap::from_pointee(limits),
             watch_stop: StopSignal::default(),
             schedule_stop: StopSignal::default(),
             clients: Mutex::default(),

@@ -18,6 +18,12 @@ impl StopSignal {
         self.stop_noted.notify_all();
     }
 
+    /// Ends the waits of those that wait by [`StopSignal::stop_noted`] themselves: what they wait for has changed.
+    pub fn wake(&self) {
+        let _stopped = self.stopped.lock();
+        self.stop_noted.notify_all();
+    }
+
     /// Whether the server stops.
     pub fn is_stopped(&self) -> bool {
         *self.stopped.lock()

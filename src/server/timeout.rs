@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
+
 use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, Condvar, Mutex, rank};
 
@@ -15,12 +17,15 @@ type Expire = Box<dyn FnOnce() + Send>;
 type Key = (Instant, u64);
 
 /// The deadlines of one storage. Without a timeout there are none.
-#[derive(Clone, Default)]
-pub struct Timeouts(Option<Arc<Deadlines>>);
+#[derive(Clone)]
+pub struct Timeouts(Arc<Deadlines>);
 
 struct Deadlines {
-    timeout: Duration,
+    /// The name of the storage.
+    storage: String,
     clock: TimeSource,
+    /// A reload replaces it.
+    timeout: ArcSwapOption<Duration>,
     state: Mutex<Expiries, rank::Timeouts>,
     earlier: Condvar,
 }
@@ -29,6 +34,8 @@ struct Deadlines {
 struct Expiries {
     /// What to do at each of them.
     actions: BTreeMap<Key, Expire>,
+    /// Whether the thread was started.
+    started: bool,
     stopped: bool,
 }
 
@@ -38,26 +45,45 @@ pub struct Deadline(Option<(Arc<Deadlines>, Key)>);
 impl Timeouts {
     /// Starts the clock's thread if there is a timeout.
     pub fn start(timeout: Option<Duration>, storage: &str, clock: TimeSource) -> std::io::Result<Timeouts> {
-        let Some(timeout) = timeout else { return Ok(Timeouts(None)) };
-        let deadlines =
-            Arc::new(Deadlines { timeout, clock, state: Mutex::default(), earlier: Condvar::new() });
-        let watched = Arc::clone(&deadlines);
-        thread::Builder::new().name(format!("TimeoutThread for {storage}")).spawn(move || watched.run())?;
-        Ok(Timeouts(Some(deadlines)))
+        let timeouts = Timeouts(Arc::new(Deadlines {
+            storage: storage.into(),
+            clock,
+            timeout: ArcSwapOption::empty(),
+            state: Mutex::default(),
+            earlier: Condvar::new(),
+        }));
+        timeouts.set(timeout)?;
+        Ok(timeouts)
+    }
+
+    /// Sets another timeout. Deadlines that have begun stay as they are. If the thread that the first timeout needs
+    /// cannot be started, nothing is changed.
+    pub fn set(&self, timeout: Option<Duration>) -> std::io::Result<()> {
+        let Timeouts(deadlines) = self;
+        if timeout.is_some() && !std::mem::replace(&mut deadlines.state.lock().started, true) {
+            let watched = Arc::clone(deadlines);
+            let name = format!("TimeoutThread for {}", deadlines.storage);
+            if let Err(error) = thread::Builder::new().name(name).spawn(move || watched.run()) {
+                deadlines.state.lock().started = false;
+                return Err(error);
+            }
+        }
+        deadlines.timeout.store(timeout.map(Arc::new));
+        Ok(())
     }
 
     /// Is there a timeout?
     pub fn is_active(&self) -> bool {
-        self.0.is_some()
+        self.0.timeout.load().is_some()
     }
 
     /// The locks of `owner` were granted. `expire` is called, with the timeout, unless the deadline ends before.
     pub fn begin(&self, owner: u64, expire: impl FnOnce(Duration) + Send + 'static) -> Deadline {
-        let Some(deadlines) = &self.0 else { return Deadline(None) };
-        let timeout = deadlines.timeout;
+        let Timeouts(deadlines) = self;
+        let Some(timeout) = deadlines.timeout.load().as_deref().copied() else { return Deadline(None) };
         let key = (deadlines.clock.now() + timeout, owner);
         let mut state = deadlines.state.lock();
-        let is_first = state.actions.is_empty();
+        let is_first = state.actions.first_key_value().is_none_or(|(first, _)| key < *first);
         state.actions.insert(key, Box::new(move || expire(timeout)));
         drop(state);
         if is_first {
@@ -68,10 +94,8 @@ impl Timeouts {
 
     /// Ends the thread.
     pub fn stop(&self) {
-        if let Some(deadlines) = &self.0 {
-            deadlines.state.lock().stopped = true;
-            deadlines.earlier.notify_one();
-        }
+        self.0.state.lock().stopped = true;
+        self.0.earlier.notify_one();
     }
 }
 
@@ -136,6 +160,34 @@ mod tests {
         assert_eq!(owners.recv_timeout(HOUR), Ok((3, HOUR)));
         assert!(owners.try_recv().is_err());
         drop((first, later));
+        timeouts.stop();
+    }
+
+    /// A timeout that comes later, one that is shorter than before, and none.
+    #[test]
+    fn another_timeout_is_for_later_deadlines() {
+        let clock = TimeSource::manual();
+        let timeouts = Timeouts::start(None, "1", clock.clone()).expect("no thread is needed");
+        let (expired, owners) = mpsc::channel();
+        let begin = |owner: u64| {
+            let expired = expired.clone();
+            timeouts.begin(owner, move |timeout| expired.send((owner, timeout)).expect("a receiver"))
+        };
+        let without = begin(1);
+        timeouts.set(Some(4 * HOUR)).expect("a thread");
+        let long = begin(2);
+        timeouts.set(Some(HOUR)).expect("the same thread");
+        let short = begin(3);
+        timeouts.set(None).expect("no thread is needed");
+        assert!(!timeouts.is_active());
+        let never = begin(4);
+        clock.advance(HOUR);
+        assert_eq!(owners.recv_timeout(HOUR), Ok((3, HOUR)));
+        clock.advance(3 * HOUR);
+        assert_eq!(owners.recv_timeout(HOUR), Ok((2, 4 * HOUR)));
+        clock.advance(100 * HOUR);
+        assert!(owners.recv_timeout(Duration::from_millis(50)).is_err());
+        drop((without, long, short, never));
         timeouts.stop();
     }
 }

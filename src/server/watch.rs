@@ -40,7 +40,6 @@ pub fn start(server: &Arc<Server>) -> std::io::Result<()> {
 }
 
 fn run(server: &Server) {
-    let idle_timeout = server.limits().idle_transaction_timeout;
     let mut open: HashMap<u64, Progress> = HashMap::new();
     let clock = server.clock();
     let mut look_at_transactions = clock.now();
@@ -58,16 +57,12 @@ fn run(server: &Server) {
             server.clients().iter().for_each(|connection| connection.outbox.flush_stalled());
         }
         next = next.min(look_at_outboxes);
-        if server.has_history() {
-            if now >= look_at_storages {
-                look_at_storages = now + history::INTERVAL;
-                server.storages().for_each(|hosted| sample(&hosted, now));
-            }
-            next = next.min(look_at_storages);
-        }
-        if let Some(timeout) = idle_timeout {
+        if let Some(timeout) = server.limits().idle_transaction_timeout {
+            let pause = (timeout / 8).clamp(PAUSE_MIN, PAUSE_MAX);
+            // A shorter timeout may have been set.
+            look_at_transactions = look_at_transactions.min(now + pause);
             if now >= look_at_transactions {
-                look_at_transactions = now + (timeout / 8).clamp(PAUSE_MIN, PAUSE_MAX);
+                look_at_transactions = now + pause;
                 open = still_open(server, &open, now, timeout);
             }
             next = next.min(look_at_transactions);

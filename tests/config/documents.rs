@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
+use runzeo::internal::config::changes::{Effect, not_at_a_restart};
 use runzeo::internal::config::zconfig::matcher::{Child, Content, KnownTo, SectionType};
 use runzeo::internal::config::{Invocation, from_command_line, options, schema};
 
@@ -190,6 +191,43 @@ fn migration_has_every_key_that_some_python_lacks() {
         .map(|(section, key, known)| (section, key.to_string(), known.to_string()))
         .collect();
     assert_eq!(table_after(&page, "These keys are known to some"), some);
+}
+
+/// The table below "Reload" has each key that a reload applies, and no other.
+#[test]
+fn operations_has_every_key_that_a_reload_applies() {
+    let page = page("operations.md");
+    let (_, rest) = page.split_once("### Reload").unwrap();
+    let rows =
+        rest.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let mut found = BTreeSet::new();
+    for row in rows.filter_map(cells) {
+        let [sections, keys, effect] = &row[..] else { panic!("{row:?}") };
+        let quoted =
+            |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(unquoted).collect() };
+        for section in quoted(sections) {
+            for key in quoted(keys) {
+                let kind = effect.split([';', ',', ':']).next().unwrap().trim().to_string();
+                found.insert((section.clone(), key, kind));
+            }
+        }
+    }
+    let expected: BTreeSet<_> = not_at_a_restart()
+        .map(|(section, key, effect)| {
+            let effect = match effect {
+                Effect::Applied("") => "at once",
+                Effect::Applied(to) => to,
+                Effect::Nothing(_) => "never",
+                Effect::Restart => unreachable!("not among them"),
+            };
+            // The section as a whole.
+            let key = if key.is_empty() { section } else { key };
+            (section.to_string(), key.to_string(), effect.to_string())
+        })
+        .collect();
+    let missing: Vec<_> = expected.difference(&found).collect();
+    let wrong: Vec<_> = found.difference(&expected).collect();
+    assert!(missing.is_empty() && wrong.is_empty(), "missing {missing:?}, wrong {wrong:?}");
 }
 
 #[test]

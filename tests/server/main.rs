@@ -27,6 +27,7 @@ mod pack_schedule;
 mod pack_status;
 mod permissions;
 mod quiet;
+mod reload;
 mod scrub;
 mod sent_backups;
 mod sessions;

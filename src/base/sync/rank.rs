@@ -56,6 +56,8 @@ macro_rules! ranks {
 ranks! {
     // -- start, stop and configuration
 
+    /// What a reload compares with and changes. It is held during the whole reload.
+    Reload permits [File, Log, Network, Wait];
     /// Whether the watch thread, or a thread that packs or scrubs by schedule, must end.
     Watch permits [];
     /// The blobs that a verification of backups has read.
@@ -126,6 +128,8 @@ ranks! {
     DiskSpaces permits [];
     /// The backups of a server.
     Backups permits [];
+    /// How the last reload of a server's configuration has ended.
+    ReloadFacts permits [];
     /// How the backups of a section have ended.
     BackupFacts permits [];
     /// The name of a client in log lines.

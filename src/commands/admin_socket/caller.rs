@@ -14,7 +14,7 @@ pub(super) const LOG: &str = "runzeo.admin";
 
 /// A process whose requests are answered.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Caller {
+pub(in crate::commands) struct Caller {
     uid: u32,
     /// `None`: of another PID namespace, such as outside of a container.
     pid: Option<i32>,

@@ -38,6 +38,15 @@ impl AdminCall {
         }
     }
 
+    /// An argument that is true or false; false if it is not given.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, String> {
+        match self.arguments.get(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(format!("'{name}' of the request is neither true nor false")),
+        }
+    }
+
     /// An argument that is a number.
     pub(super) fn number(&self, name: &str) -> Result<Option<f64>, String> {
         match self.arguments.get(name) {

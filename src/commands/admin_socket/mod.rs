@@ -26,7 +26,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use self::caller::{Caller, LOG};
+pub(super) use self::caller::Caller;
+use self::caller::LOG;
 use self::exchange::{AdminCall, Exchange};
 pub(super) use self::steered::Steered;
 use crate::base::address::Address;
@@ -56,6 +57,7 @@ const COMMANDS: &[(&str, Command)] = &[
     ("save-index", indexes::save),
     ("log-level", log_level::set),
     ("check", configuration::check),
+    ("reload", configuration::reload),
 ];
 
 /// Does what a request asks for.

@@ -7,6 +7,7 @@ use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
 use crate::commands::given::Given;
 use crate::commands::opening::Opening;
+use crate::commands::reload::Reloader;
 use crate::logging::LogHandle;
 use crate::server::Server;
 use crate::server::hosted::Hosted;
@@ -19,6 +20,7 @@ pub(in crate::commands) struct Steered {
     pub(super) described: String,
     opening: Arc<Opening>,
     pub(super) log: LogHandle,
+    pub(super) reloader: Arc<Reloader>,
     /// Once all storages are open.
     server: OnceLock<Arc<Server>>,
 }
@@ -30,9 +32,10 @@ impl Steered {
         described: String,
         opening: &Arc<Opening>,
         log: &LogHandle,
+        reloader: &Arc<Reloader>,
     ) -> Steered {
-        let (given, opening) = (Arc::clone(given), Arc::clone(opening));
-        Steered { given, described, opening, log: log.clone(), server: OnceLock::new() }
+        let (given, opening, reloader) = (Arc::clone(given), Arc::clone(opening), Arc::clone(reloader));
+        Steered { given, described, opening, log: log.clone(), reloader, server: OnceLock::new() }
     }
 
     /// All storages are open. Called once.

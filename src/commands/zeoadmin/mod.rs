@@ -4,7 +4,7 @@
 //! - `shown`: numbers, sizes, times and tables as people read them
 //! - `status`, `top`, `clients`, `transactions`, `locks`, `conflicts`, `slow`: views of the server's report of itself
 //! - `kill`, `pack`, `save_index`, `log_level`: what is done to the server
-//! - `check`: what a restart would do
+//! - `check`, `reload`: what a restart would do, and what can be done without one
 //!
 //! Everything that a command prints comes from the server, as JSON; `--json` prints that. Names that clients have
 //! chosen were escaped by the server, and are escaped here again: the server may be of another version.
@@ -17,6 +17,7 @@ mod kill;
 mod locks;
 mod log_level;
 mod pack;
+mod reload;
 mod save_index;
 mod shown;
 mod slow;
@@ -42,6 +43,7 @@ const COMMANDS: &[Subcommand] = &[
     save_index::COMMAND,
     log_level::COMMAND,
     check::COMMAND,
+    reload::COMMAND,
 ];
 
 /// The program `zeoadmin`. `program` is its name as called; `arguments` do not have it.
@@ -68,6 +70,7 @@ Usage: {program} COMMAND [options]
   save-index    save what makes the start after a crash quick
   log-level     what the log has, until the server stops
   check         what a restart would make of the configuration
+  reload        read the configuration again, and apply it
 
 Which server:
   -s, --socket PATH     its admin socket

@@ -43,7 +43,7 @@ macro_rules! handler {
     };
 }
 
-static LOGFILE: SectionType = handler![
+pub static LOGFILE: SectionType = handler![
     "logfile",
     LOGFILE_FORMAT,
     required_key("path", Datatype::Any),
@@ -55,23 +55,23 @@ static LOGFILE: SectionType = handler![
     key("delay", Datatype::Boolean).default("false").known(ZCONFIG_3_4),
 ];
 
-static SYSLOG: SectionType = handler![
+pub static SYSLOG: SectionType = handler![
     "syslog",
     DEFAULT_SYSLOG_FORMAT,
     key("facility", FACILITY).default(DEFAULT_SYSLOG_FACILITY),
     key("address", Datatype::SocketAddress).default("localhost:514"),
 ];
 
-static WIN32_EVENTLOG: SectionType = handler!["win32-eventlog", "", key("appname", Datatype::Any)];
+pub static WIN32_EVENTLOG: SectionType = handler!["win32-eventlog", "", key("appname", Datatype::Any)];
 
-static HTTP_LOGGER: SectionType = handler![
+pub static HTTP_LOGGER: SectionType = handler![
     "http-logger",
     "",
     key("url", Datatype::Custom(http_url)),
     key("method", Datatype::Custom(http_method))
 ];
 
-static EMAIL_NOTIFIER: SectionType = handler![
+pub static EMAIL_NOTIFIER: SectionType = handler![
     "email-notifier",
     "",
     required_key("from", Datatype::Any),

@@ -12,7 +12,7 @@ pub mod http;
 pub mod limits;
 pub mod listen;
 pub mod runner;
-mod ssl;
+pub mod ssl;
 pub mod storages;
 pub mod zeo;
 

@@ -21,7 +21,7 @@ use crate::storage::{StorageKind, StorageKinds, StorageSettings};
 const MAPPING_NAME: &str = "Mapping Storage";
 const TEMPORARY_NAME: &str = "Temporary Storage";
 
-static FILESTORAGE: SectionType = SectionType {
+pub static FILESTORAGE: SectionType = SectionType {
     name: "filestorage",
     content: Content::Checked(&[
         required_key("path", Datatype::ExistingDirpath),
@@ -61,12 +61,12 @@ const fn base_slot() -> Child {
     }
 }
 
-static MAPPINGSTORAGE: SectionType = SectionType {
+pub static MAPPINGSTORAGE: SectionType = SectionType {
     name: "mappingstorage",
     content: Content::Checked(&[key("name", Datatype::Any).default(MAPPING_NAME)]),
 };
 
-static DEMOSTORAGE: SectionType = SectionType {
+pub static DEMOSTORAGE: SectionType = SectionType {
     name: "demostorage",
     content: Content::Checked(&[
         key("name", Datatype::Any),
@@ -74,24 +74,24 @@ static DEMOSTORAGE: SectionType = SectionType {
     ]),
 };
 
-static BLOBSTORAGE: SectionType = SectionType {
+pub static BLOBSTORAGE: SectionType = SectionType {
     name: "blobstorage",
     content: Content::Checked(&[required_key("blob-dir", Datatype::Any), base_slot()]),
 };
 
 /// `%import zc.zlibstorage`
-static ZLIBSTORAGE: SectionType = SectionType {
+pub static ZLIBSTORAGE: SectionType = SectionType {
     name: "zlibstorage",
     content: Content::Checked(&[base_slot(), key("compress", Datatype::Boolean).default("true")]),
 };
 
-static SERVERZLIBSTORAGE: SectionType = SectionType {
+pub static SERVERZLIBSTORAGE: SectionType = SectionType {
     name: "serverzlibstorage",
     content: Content::Checked(&[base_slot(), key("compress", Datatype::Boolean).default("true")]),
 };
 
 /// `%import zc.beforestorage`
-static BEFORE: SectionType = SectionType {
+pub static BEFORE: SectionType = SectionType {
     name: "before",
     content: Content::Checked(&[
         base_slot(),
@@ -101,7 +101,7 @@ static BEFORE: SectionType = SectionType {
 };
 
 /// `%import tempstorage`
-static TEMPORARYSTORAGE: SectionType = SectionType {
+pub static TEMPORARYSTORAGE: SectionType = SectionType {
     name: "temporarystorage",
     content: Content::Checked(&[key("name", Datatype::Any).default(TEMPORARY_NAME)]),
 };

@@ -63,6 +63,36 @@ impl Datatype {
     }
 }
 
+impl Datatype {
+    /// Whether two valid texts mean the same.
+    pub fn is_same(self, one: &str, other: &str) -> bool {
+        fn same<T: PartialEq>(convert: impl Fn(&str) -> Result<T, String>, one: &str, other: &str) -> bool {
+            matches!((convert(one), convert(other)), (Ok(one), Ok(other)) if one == other)
+        }
+        let is_same = match self {
+            Datatype::Boolean => same(boolean, one, other),
+            Datatype::Integer => same(integer, one, other),
+            Datatype::Float => same(float, one, other),
+            Datatype::ByteSize => same(byte_size, one, other),
+            Datatype::TimeInterval => same(time_interval, one, other),
+            Datatype::SocketAddress | Datatype::SocketBindingAddress => same(socket_address, one, other),
+            Datatype::IntegerList => same(integer_list, one, other),
+            Datatype::Octal => same(octal, one, other),
+            Datatype::Bounded(bounds) => same(|text| bounded(text, bounds), one, other),
+            Datatype::Any
+            | Datatype::StringList
+            | Datatype::DottedName
+            | Datatype::InetAddress
+            | Datatype::ExistingPath
+            | Datatype::ExistingDirpath
+            | Datatype::ExistingParentDirectory
+            | Datatype::ExistingParentDirpath
+            | Datatype::Custom(_) => false,
+        };
+        one == other || is_same
+    }
+}
+
 /// The bounds of a number, and its unit.
 #[derive(Debug)]
 pub struct Bounds {

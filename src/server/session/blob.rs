@@ -55,7 +55,7 @@ impl Session {
     /// `storeBlobChunk(chunk)`
     pub(super) fn store_blob_chunk(&mut self, chunk: &[u8]) -> Result {
         self.connection.progresses();
-        if let Some(max) = self.server.limits().transaction_size
+        if let Some(max) = self.limits.transaction_size
             && matches!(self.upload, Receiving::Blob(..))
             && !self.blob_fits(chunk.len(), max)
         {

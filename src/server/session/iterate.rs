@@ -53,7 +53,8 @@ impl Iterators {
             .and_then(|storage| storage.iterate(start, stop))
             .map_err(|e| exceptions::of_storage_error(&e))?;
         let id = self.new_id();
-        if self.transactions.len() >= count_max {
+        // Several, if a reload has lowered the limit.
+        while self.transactions.len() >= count_max.max(1) {
             self.transactions.pop_first();
         }
         self.transactions.insert(id, Transactions { iterator, last: None });
@@ -88,7 +89,7 @@ impl Iterators {
             return Err(PyException::builtin("Exception", message));
         }
         let records = transactions.iterator.records().map_err(|e| exceptions::of_storage_error(&e))?;
-        if self.records.len() >= count_max.saturating_mul(RECORDS_PER_TRANSACTION) {
+        while self.records.len() >= count_max.saturating_mul(RECORDS_PER_TRANSACTION).max(1) {
             self.records.pop_first();
         }
         self.records.insert(number, records);

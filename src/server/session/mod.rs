@@ -33,6 +33,7 @@ use crate::base::sync::Arc;
 use crate::server::Server;
 use crate::server::admission::AdmissionGuard;
 use crate::server::connection::Connection;
+use crate::server::limits::Limits;
 use crate::server::policy::Policy;
 use crate::server::registered::Registered;
 
@@ -41,6 +42,8 @@ pub use run::serve;
 /// A connection, as its own thread has it.
 pub struct Session {
     server: Arc<Server>,
+    /// As they were when the connection came, or when its last transaction began.
+    limits: Arc<Limits>,
     connection: Arc<Connection>,
     admission: AdmissionGuard,
     policy: Arc<Policy>,

@@ -40,6 +40,7 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, admission: Admis
     let policy = Arc::clone(admission.policy());
     let mut session = Session {
         server: Arc::clone(server),
+        limits: server.limits(),
         connection,
         admission,
         registered: None,
@@ -112,7 +113,7 @@ impl Session {
                             return end;
                         }
                         if self.registered.is_some() {
-                            frames.set_limit(self.server.limits().message_size);
+                            frames.set_limit(self.limits.message_size);
                         }
                         // It may have asked for gigabytes before it went.
                         if outbox.is_closed() {

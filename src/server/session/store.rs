@@ -21,7 +21,11 @@ const META_LEN_MAX: usize = 1 << 20;
 
 impl Session {
     /// `tpc_begin(id, user, description, extension, tid, status)`
-    pub(super) fn tpc_begin(&self, registered: &Registered, begin: &TpcBegin<'_>) -> Result<(), PyException> {
+    pub(super) fn tpc_begin(
+        &mut self,
+        registered: &Registered,
+        begin: &TpcBegin<'_>,
+    ) -> Result<(), PyException> {
         if registered.read_only {
             return Err(exceptions::read_only_error());
         }
@@ -52,11 +56,12 @@ impl Session {
         };
         let Hosted { stats, clock, .. } = &*registered.hosted;
         let id = TransactionId::new(&begin.id, &meta, &stats.active_txns, clock);
-        let memory_max = self.server.limits().transaction_memory;
+        self.limits = self.server.limits();
+        let memory_max = self.limits.transaction_memory;
         let mut staged = Staged::new(meta, begin.tid, begin.status, memory_max);
         staged.count_file(self.server.descriptors().files.clone());
         staged.set_python2(self.connection.wire().encoding == Encoding::Pickle(Dialect::Python2));
-        let clients_resolve = registered.hosted.options.client_conflict_resolution;
+        let clients_resolve = registered.hosted.options().client_conflict_resolution;
         if clients_resolve && self.connection.wire().can_resolve_conflicts() {
             staged.set_merging(Merging::ByClient);
         }
@@ -103,7 +108,7 @@ impl Session {
     /// reply. Returns the message to be logged after the transaction is unlocked.
     #[must_use]
     pub(super) fn keep_small(&self, open: &mut OpenTransaction) -> Option<String> {
-        let limits = self.server.limits();
+        let limits = &self.limits;
         let size = open.staged.payload_len() + open.blob_len;
         let count = open.staged.ops().len() as u64;
         let message = match (limits.transaction_size, limits.transaction_objects) {

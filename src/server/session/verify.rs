@@ -43,7 +43,7 @@ impl Session {
             let now = hosted.clock.system_time().duration_since(UNIX_EPOCH).unwrap_or_default();
             let now = Tid::from_unix(now.as_secs_f64());
             let age = Duration::from_secs_f64((now.to_unix() - tid.to_unix()).max(0.0));
-            hosted.options.invalidation_age.is_some_and(|max| age < max)
+            hosted.options().invalidation_age.is_some_and(|max| age < max)
         };
         let found = match queued {
             Since::Known(queued) => {

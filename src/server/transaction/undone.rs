@@ -52,7 +52,7 @@ fn undone_oids(hosted: &Hosted, open: &OpenTransaction) -> Result<Vec<Oid>, Stor
             }
         };
         total = total.saturating_add(count as u64);
-        if let Some(max) = hosted.options.transaction_objects.filter(|max| total > *max) {
+        if let Some(max) = hosted.options().transaction_objects.filter(|max| total > *max) {
             return Err(StorageError::Refused {
                 what: Refusal::TransactionTooLarge,
                 message: format!(

@@ -1,0 +1,186 @@
+//! Each limit and each timeout of `<zeo>` that a reload applies, shown by what clients find.
+
+use std::fs;
+use std::time::Duration;
+
+use super::{STORAGE, Site};
+use crate::limits::{client, closed_after, commit_something, connect, greeted, is_closed, refusal, words};
+use crate::support::client::{RawClient, Speaks, record};
+use crate::support::pickle::{Value, id};
+
+/// The number of open files that have no name.
+fn files_without_names(site: &Site) -> usize {
+    let files = fs::read_dir(format!("/proc/{}/fd", site.server.pid())).expect("a process");
+    let targets = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    targets.filter(|target| target.to_string_lossy().ends_with("(deleted)")).count()
+}
+
+/// The number of entries that an undo log may have.
+fn undo_log(client: &mut RawClient) -> usize {
+    let everything = vec![Value::Int(0), Value::Int(1000), Value::None];
+    match client.call("undoInfo", everything).expect("connected").expect("a list") {
+        Value::List(entries) | Value::Tuple(entries) => entries.len(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn limits_on_connections() {
+    let site = Site::start("", STORAGE);
+    let server = &site.server;
+    let mut clients = [client(server), client(server)];
+    site.apply("max-connections 2", STORAGE);
+    assert!(refusal(server, Speaks::Z5).1.contains("max-connections (2)"));
+    assert_eq!(site.status()["connections"]["registered_max"], 2);
+    // Fewer than there are: those that are there stay.
+    site.apply("max-connections 1", STORAGE);
+    clients.iter_mut().for_each(commit_something);
+    site.apply("max-connections-per-address 2", STORAGE);
+    assert!(refusal(server, Speaks::Z5).1.contains("max-connections-per-address (2)"));
+    site.apply("max-connections 3", STORAGE);
+    let third = client(server);
+    site.apply("max-unregistered 1\nhandshake-timeout 1h", STORAGE);
+    assert_eq!(site.status()["connections"]["unregistered_max"], 1);
+    let mut first = greeted(server);
+    let _second = greeted(server);
+    closed_after(&mut first);
+    // A connection that came before the timeout was set has no more time than others.
+    let mut slow = connect(server);
+    site.apply("handshake-timeout 1s", STORAGE);
+    assert!(closed_after(&mut slow) < Duration::from_secs(30));
+    drop(third);
+}
+
+#[test]
+fn limits_on_transactions() {
+    let site = Site::start("", STORAGE);
+    let mut storer = client(&site.server);
+    let oids = storer.new_oids(3).expect("oids");
+    let data = record(&[b'x'; 2000]);
+    let stores: Vec<_> = oids.iter().map(|oid| (*oid, 0, data.as_slice())).collect();
+    let mut refused = |limit: &str| {
+        site.apply(limit, STORAGE);
+        let (_, detail) = storer.commit(&stores).expect("connected").expect_err(limit);
+        let limit = limit.split(' ').next().unwrap();
+        assert!(words(&detail).contains(limit), "{detail:?}");
+    };
+    refused("max-transaction-objects 2");
+    refused("max-transaction-size 3KB");
+    // A transaction that has begun keeps the limits of its begin.
+    site.apply("", STORAGE);
+    storer.queue_begin(7);
+    storer.call("lastTransaction", vec![]).expect("connected").expect("an answer");
+    site.apply("max-transaction-size 3KB\ntransaction-memory 0", STORAGE);
+    stores.iter().for_each(|(oid, serial, data)| storer.queue_store(*oid, *serial, data, 7));
+    storer.call("vote", vec![Value::Int(7)]).expect("connected").expect("a vote");
+    storer.call("tpc_finish", vec![Value::Int(7)]).expect("connected").expect("a finish");
+    // With `transaction-memory 0` a later one is in a file.
+    let before = files_without_names(&site);
+    storer.queue_begin(8);
+    storer.queue_store(0, 0, &record(b"1"), 8);
+    storer.call("lastTransaction", vec![]).expect("connected").expect("an answer");
+    assert_eq!(files_without_names(&site), before + 1);
+}
+
+#[test]
+fn limits_on_questions() {
+    let site = Site::start("", STORAGE);
+    let mut reader = client(&site.server);
+    (0..4).for_each(|_| commit_something(&mut reader));
+    assert_eq!(undo_log(&mut reader), 4);
+    site.apply("max-undo-log 2", STORAGE);
+    assert_eq!(undo_log(&mut reader), 2);
+    let history = reader.call("history", vec![id(0), Value::Int(10)]).expect("connected");
+    assert!(history.is_err(), "there is no object 0: {history:?}");
+    let mut start = || reader.call("iterator_start", vec![Value::None, Value::None]).expect("connected");
+    start().expect("an iterator");
+    let second = start().expect("an iterator");
+    site.apply("max-iterators 1", STORAGE);
+    start().expect("an iterator");
+    let next = reader.call("iterator_next", vec![second]).expect("connected");
+    next.expect_err("the older ones are forgotten");
+}
+
+#[test]
+fn timeouts() {
+    let site = Site::start("", STORAGE);
+    let mut holder = client(&site.server);
+    let oid = holder.new_oids(1).expect("oids")[0];
+    // Its locks were granted without a limit.
+    holder.queue_begin(7);
+    holder.queue_store(oid, 0, &record(b"1"), 7);
+    holder.call("vote", vec![Value::Int(7)]).expect("connected").expect("a vote");
+    assert_eq!(site.server.ruok()["1"]["timeout-thread-is-alive"], "stub");
+    let said = site.apply("transaction-timeout 1", STORAGE);
+    assert_eq!(
+        said,
+        "applied:\n  <zeo> transaction-timeout: not set -> 1 (for transactions that get their locks later)\n"
+    );
+    assert_eq!(site.server.ruok()["1"]["timeout-thread-is-alive"], true);
+    let mut late = client(&site.server);
+    let other = late.new_oids(1).expect("oids")[0];
+    late.queue_begin(7);
+    late.queue_store(other, 0, &record(b"1"), 7);
+    late.call("vote", vec![Value::Int(7)]).expect("connected").expect("a vote");
+    while late.next().is_ok() {}
+    holder.call("tpc_finish", vec![Value::Int(7)]).expect("connected").expect("a finish");
+
+    let mut idle = client(&site.server);
+    idle.queue_begin(7);
+    idle.call("lastTransaction", vec![]).expect("connected").expect("an answer");
+    site.apply("idle-transaction-timeout 1s", STORAGE);
+    while idle.next().is_ok() {}
+    site.server.wait_for_log("nothing has come for its transaction for 1 s (idle-transaction-timeout)");
+    assert!(!is_closed(holder.stream()), "it has no transaction");
+}
+
+/// `max-unsent` is for connections that come later.
+#[test]
+fn unsent_messages() {
+    let site = Site::start("max-unsent 1GB", STORAGE);
+    site.apply("max-unsent 2MB", STORAGE);
+    let mut deaf = client(&site.server);
+    deaf.call("lastTransaction", vec![]).expect("connected").expect("an answer");
+    crate::limits::messages::flood_with_invalidations(&site.server, || {
+        site.server.count_in_log("max-unsent") > 0
+    });
+}
+
+#[test]
+fn levels_of_the_log() {
+    let site = Site::start("", STORAGE);
+    let debug_lines = || {
+        drop(connect(&site.server));
+        std::thread::sleep(Duration::from_millis(200));
+        site.server.count_in_log("DEBUG")
+    };
+    assert_eq!(debug_lines(), 0);
+    site.write_logging("debug", "", STORAGE);
+    assert_eq!(site.reload(&[]), (0, "applied:\n  <eventlog> level: info -> debug\n".into()));
+    assert!(debug_lines() > 0);
+    // What zeoadmin has set stays, unless the configured level changes.
+    assert!(site.zeoadmin(&["log-level", "error"]).status.success());
+    site.write_logging("debug", "max-undo-log 5", STORAGE);
+    assert_eq!(site.reload(&[]).0, 0);
+    let level = site.zeoadmin(&["log-level"]);
+    assert_eq!(String::from_utf8_lossy(&level.stdout), "ERROR (configured: DEBUG)\n");
+    // The level of one handler.
+    let log = site.server.directory().join("zeo.log");
+    let with_handler = |level: &str| {
+        let address = site.server.address;
+        site.write_raw(&format!(
+            "<zeo>\naddress {address}\nadmin-socket admin\n</zeo>\n{STORAGE}\n<eventlog>\nlevel trace\n<logfile>\npath {}\nlevel {level}\n\
+             </logfile>\n</eventlog>\n",
+            log.display()
+        ));
+        let (code, said) = site.reload(&[]);
+        assert_eq!(code, 0, "{said}");
+        said
+    };
+    with_handler("error");
+    let before = debug_lines();
+    assert_eq!(debug_lines(), before);
+    let shown = format!("  <eventlog> <logfile> {} level: error -> debug\n", log.display());
+    assert!(with_handler("debug").contains(&shown), "{shown}");
+    assert!(debug_lines() > before);
+}

@@ -1,0 +1,119 @@
+//! `zeoadmin reload`: what it applies, what it leaves to a restart, and that a configuration that cannot be used
+//! changes nothing.
+
+mod limits;
+mod mistakes;
+
+use std::fs;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+
+use crate::pack_cancel::text;
+use crate::support::process::Server;
+
+pub const STORAGE: &str = "<filestorage 1>\npath Data.fs\n</filestorage>";
+
+/// A server whose configuration is written again and again.
+pub struct Site {
+    pub server: Server,
+}
+
+impl Site {
+    pub fn start(zeo: &str, more: &str) -> Site {
+        let server = Server::start_any(&with_admin(zeo), more, |_| ());
+        let site = Site { server };
+        site.wait_until_ready();
+        site
+    }
+
+    /// Waits until the storages are open: only then a reload is done.
+    pub fn wait_until_ready(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.zeoadmin(&["status", "--json"]).stdout.windows(9).all(|part| part != b"\"serving\"") {
+            assert!(Instant::now() < deadline, "{}", self.server.talk());
+        }
+    }
+
+    /// Writes the configuration: lines for `<zeo>`, and the sections beside it.
+    pub fn write(&self, zeo: &str, more: &str) {
+        self.write_logging("info", zeo, more);
+    }
+
+    pub fn write_logging(&self, level: &str, zeo: &str, more: &str) {
+        let (address, log) = (self.server.address, self.server.directory().join("zeo.log"));
+        self.write_raw(&format!(
+            "<zeo>\naddress {address}\n{}\n</zeo>\n{more}\n<eventlog>\nlevel {level}\n<logfile>\npath {}\n</logfile>\n\
+             </eventlog>\n",
+            with_admin(zeo),
+            log.display()
+        ));
+    }
+
+    pub fn write_raw(&self, text: &str) {
+        fs::write(self.server.directory().join("zeo.conf"), text).expect("it is written");
+    }
+
+    pub fn zeoadmin(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zeoadmin"));
+        command.args(arguments).arg("-s").arg(self.server.directory().join("admin"));
+        command.env_remove("RUNZEO_ADMIN_SOCKET").output().expect("it runs")
+    }
+
+    /// Reloads: the exit code and what is printed.
+    pub fn reload(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.zeoadmin(&[&["reload"], arguments].concat());
+        (output.status.code().expect("it ends"), text(&output.stdout) + &text(&output.stderr))
+    }
+
+    /// Writes the configuration and reloads it; all of it is applied.
+    pub fn apply(&self, zeo: &str, more: &str) -> String {
+        self.write(zeo, more);
+        let (code, said) = self.reload(&[]);
+        assert_eq!(code, 0, "{said}\n{}", self.server.talk());
+        said
+    }
+
+    pub fn status(&self) -> Json {
+        let output = self.zeoadmin(&["status", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    }
+}
+
+fn with_admin(zeo: &str) -> String {
+    format!("admin-socket admin\n{zeo}")
+}
+
+#[test]
+fn what_needs_a_restart_is_said_until_the_restart() {
+    let mut site = Site::start("", STORAGE);
+    assert_eq!(site.reload(&[]), (0, "the configuration is the one that is in use\n".into()));
+    let zeo = "invalidation-queue-size 50\nmax-undo-log 5";
+    let more =
+        "<filestorage 1>\npath Data.fs\nquota 1GB\n</filestorage>\n<mappingstorage 2>\n</mappingstorage>";
+    let expected = |applied: &str| {
+        format!(
+            "{applied}waits for a restart:\n  <zeo> invalidation-queue-size: 100 -> 50\n  <filestorage 1> quota: not set -> 1GB\n  \
+             <mappingstorage 2> has come: \n"
+        )
+    };
+    site.write(zeo, more);
+    let applied = "a reload would apply:\n  <zeo> max-undo-log: 10000 -> 5\n";
+    assert_eq!(site.reload(&["--dry-run"]), (3, expected(applied)));
+    assert_eq!(site.reload(&["--dry-run", "--partly"]), (0, expected(applied)), "nothing was applied");
+    assert_eq!(site.reload(&[]), (3, expected("applied:\n  <zeo> max-undo-log: 10000 -> 5\n")));
+    assert_eq!(site.reload(&[]), (3, expected("")), "what waits is said again");
+    assert_eq!(site.reload(&["--partly"]), (0, expected("")));
+    site.server.wait_for_log("<zeo> max-undo-log: 10000 -> 5\n");
+    site.server.wait_for_log(
+        "zeo.conf:4: <zeo> invalidation-queue-size: 100 -> 50: this takes effect at the next start",
+    );
+    // Taken back.
+    site.write("max-undo-log 5", STORAGE);
+    assert_eq!(site.reload(&[]), (0, "the configuration is the one that is in use\n".into()));
+    site.write(zeo, more);
+    site.server.restart();
+    site.wait_until_ready();
+    assert_eq!(site.reload(&[]), (0, "the configuration is the one that is in use\n".into()));
+}
