@@ -215,9 +215,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let scrubs = scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
 
     if http.is_some() || admin.is_some() {
-        server.watch_disks(disk_places(config)).map_err(cannot_start)?;
-        server.record_history();
-        config.file.iter().for_each(|file| server.set_configuration(absolute(file)));
+        watch(&server, config).map_err(cannot_start)?;
     }
     reloader.begin(Running::new(&server, config, written));
     http.iter().for_each(|(http, _)| http.serves(&server));
@@ -243,6 +241,14 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         let _ = writeln!(stdout, "testing exit immediately").and_then(|()| stdout.flush());
     }
     Ok(code)
+}
+
+/// Notes what monitoring shows.
+fn watch(server: &Arc<Server>, config: &Config) -> io::Result<()> {
+    server.watch_disks(disk_places(config))?;
+    server.record_history();
+    config.file.iter().for_each(|file| server.set_configuration(absolute(file)));
+    Ok(())
 }
 
 /// The path of the configuration file from the root, for people who do not know where the server was started.
