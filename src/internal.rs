@@ -117,8 +117,8 @@ pub mod commands {
 
 pub mod config {
     pub use crate::config::{
-        Config, FileStorageConfig, HttpConfig, Invocation, ListenerConfig, Location, NamedStorage,
-        SendConfig, SocketGroup, StorageConfig, ZeoConfig,
+        AuditConfig, Config, FileStorageConfig, HttpConfig, Invocation, ListenerConfig, Location,
+        NamedStorage, SendConfig, SocketGroup, StorageConfig, ZeoConfig,
     };
 
     /// The command line of `runzeo` itself, which adds no kinds of storage.
@@ -222,6 +222,9 @@ pub mod process {
 }
 
 pub mod server {
+    pub mod audit {
+        pub use crate::server::audit::Event;
+    }
     pub use crate::server::Server;
 
     pub mod connection {

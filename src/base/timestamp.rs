@@ -3,6 +3,8 @@
 //! The upper 32 bits count minutes in a calendar of 31-day months since 1900, the lower 32 bits are
 //! the second within that minute, scaled so that 2^32 would be 60 s. All in UTC.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::ids::Tid;
 
 /// Seconds of one step of the lower half.
@@ -41,6 +43,14 @@ impl Civil {
             second: f64::from(in_day % 60) + (seconds - whole),
         }
     }
+}
+
+/// UTC in ISO 8601 with milliseconds: `2026-11-29T21:13:29.404Z`. The first moment of 1970 if it is before that.
+pub fn iso_utc(at: SystemTime) -> String {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let Civil { year, month, day, hour, minute, second } = Civil::from_unix(since.as_secs() as f64);
+    let millis = since.subsec_millis();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02.0}.{millis:03}Z")
 }
 
 impl Tid {

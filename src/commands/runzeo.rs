@@ -30,7 +30,7 @@ use crate::commands::reload::{Reloader, Running};
 use crate::commands::scrubs;
 use crate::commands::supervised::Supervised;
 use crate::config::{
-    Config, HttpConfig, ListenerConfig, NamedStorage, Reading, UsageError, Written, ZeoConfig,
+    AuditConfig, Config, HttpConfig, ListenerConfig, NamedStorage, Reading, UsageError, Written, ZeoConfig,
 };
 use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
@@ -40,6 +40,7 @@ use crate::process::memory;
 use crate::process::pid_file::PidFile;
 use crate::process::signals::{Signal, Signals};
 use crate::server::Server;
+use crate::server::audit::AuditLog;
 use crate::server::client_log::LOG;
 use crate::server::hosted::Hosted;
 use crate::server::pack_schedule::PackSchedule;
@@ -176,6 +177,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let certificates = Certificates::load(&config.zeo.listeners)?;
     let bound = listening::bind(&config.zeo.listeners, passed)?;
     let bound_monitor = bind_monitor(&config.zeo)?;
+    let audit = config.audit.as_ref().map(|audit| open_audit(audit, log)).transpose()?;
     let http = start_http(config, opening)?;
     // Removes its socket at each return.
     let reloader = Reloader::new(given, log);
@@ -209,14 +211,13 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         Server::new(storages, config.zeo.greeting, limits, descriptors, clock).map_err(cannot_start)?;
     let access = Arc::new(config.access.0.clone());
     let policy = |listener: &ListenerConfig| listening::policy(listener, authentication.as_ref(), &access);
+    audit.into_iter().for_each(|audit| server.set_audit(audit));
     accept(&server, listeners, policy, monitors).map_err(cannot_start)?;
     server.pack_by_schedule(pack_schedules(config, &server)).map_err(cannot_start)?;
     let backups = backups::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
     let scrubs = scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
 
-    if http.is_some() || admin.is_some() {
-        watch(&server, config).map_err(cannot_start)?;
-    }
+    watch(&server, config, http.is_some() || admin.is_some()).map_err(cannot_start)?;
     reloader.begin(Running::new(&server, config, written));
     http.iter().for_each(|(http, _)| http.serves(&server));
     admin.iter().for_each(|admin| admin.serves(&server));
@@ -243,8 +244,17 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     Ok(code)
 }
 
-/// Notes what monitoring shows.
-fn watch(server: &Arc<Server>, config: &Config) -> io::Result<()> {
+fn open_audit(config: &AuditConfig, log: &LogHandle) -> Result<AuditLog, Failure> {
+    let file = logging::open_audit(log, &config.file)
+        .map_err(|error| Failure::outside(format!("<audit>: {error}")))?;
+    Ok(AuditLog::new(file, config.events.clone(), TimeSource::default()))
+}
+
+/// Notes what monitoring shows, if anything can show it.
+fn watch(server: &Arc<Server>, config: &Config, is_shown: bool) -> io::Result<()> {
+    if !is_shown {
+        return Ok(());
+    }
     server.watch_disks(disk_places(config))?;
     server.record_history();
     config.file.iter().for_each(|file| server.set_configuration(absolute(file)));

@@ -16,11 +16,11 @@ use super::schema::access::{self as access_schema, AccessSection};
 use super::schema::http::HttpSection;
 use super::schema::listen::{self, ListenSection};
 use super::schema::zeo::{ConflictResolverSection, DEFAULT_INVALIDATION_QUEUE_SIZE, ZeoSection};
-use super::schema::{self, backup, eventlog, storages, zeo};
+use super::schema::{self, audit, backup, eventlog, storages, zeo};
 use super::zconfig::tree::Item;
 use super::zconfig::{self, ConfigError, Location, Section, Surroundings, include, matcher, overrides};
 use super::{
-    AuthenticationConfig, BackupConfig, Config, FileStorageConfig, ListenerConfig, NamedStorage,
+    AuditConfig, AuthenticationConfig, BackupConfig, Config, FileStorageConfig, ListenerConfig, NamedStorage,
     StorageConfig, ZeoConfig, access, databases_of, drop_ins, environment as variables, files, listeners,
     origins,
 };
@@ -120,6 +120,7 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
         storages,
         access,
         backups: file.backups,
+        audit: file.audit,
         http: file.http.with_option(options.http)?,
         log: file.log,
         exit_immediately: options.exit_immediately,
@@ -292,6 +293,7 @@ struct FileConfig {
     zeo: ZeoSection,
     storages: Vec<StorageSection>,
     backups: Vec<BackupConfig>,
+    audit: Option<AuditConfig>,
     http: HttpSection,
     listens: Vec<ListenSection>,
     access: Vec<AccessSection>,
@@ -373,6 +375,7 @@ impl FileConfig {
                 "eventlog" => file.log = eventlog::log_setup(section)?,
                 "backup" => file.backups.push(backup::backup(section)?),
                 "access" => file.access.push(access_schema::access(section)?),
+                "audit" => file.audit = Some(audit::audit(section)?),
                 "http" => file.http = HttpSection::from_section(section)?,
                 "listen" => file.listens.push(listen::listen(section)?),
                 _ if storages::is_storage(own, section) => {

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::schema::limits::unusual;
 use super::zconfig::datatypes::Unit;
 use super::{
-    AuthenticationConfig, BackupConfig, BeforeTime, Config, FileStorageConfig, ListenerConfig, SslConfig,
-    StorageConfig, ZeoConfig,
+    AuditConfig, AuthenticationConfig, BackupConfig, BeforeTime, Config, FileStorageConfig, ListenerConfig,
+    SslConfig, StorageConfig, ZeoConfig,
 };
 use crate::auth::Settings;
 use crate::backup::repository::retention::Retention;
@@ -84,6 +84,10 @@ impl Config {
         }
         for backup in &self.backups {
             line("backup", describe_backup(backup));
+        }
+        if let Some(AuditConfig { file, events }) = &self.audit {
+            let names: Vec<_> = events.iter().map(|event| event.name()).collect();
+            line("audit", format!("{}: {}", file.path.display(), names.join(", ")));
         }
         handlers(&self.log).into_iter().for_each(|handler| line("log", handler));
         for origin in &self.origins {

@@ -11,14 +11,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::schema::{self, access, backup, http, listen};
+use super::schema::{self, access, audit, backup, http, listen};
 use super::zconfig::matcher::{AddedTypes, KnownTo, SectionType};
 use super::zconfig::suggest::nearest;
 use super::zconfig::tree::Item;
 use super::zconfig::{self, ConfigError, Section, Surroundings};
 
 /// Sections that Python's server does not have. Others must be in the configuration file.
-pub static OWN_SECTIONS: &[&SectionType] = &[&access::ACCESS, &backup::BACKUP, &http::HTTP, &listen::LISTEN];
+pub static OWN_SECTIONS: &[&SectionType] =
+    &[&access::ACCESS, &audit::AUDIT, &backup::BACKUP, &http::HTTP, &listen::LISTEN];
 
 /// The directory beside a configuration file.
 pub fn directory(path: &Path) -> PathBuf {

@@ -25,16 +25,17 @@ pub mod schema;
 mod storage;
 pub mod zconfig;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::auth;
 use crate::base::address::Address;
 use crate::base::network::Networks;
 use crate::conflict::HelperOptions;
-use crate::logging::LogSetup;
+use crate::logging::{FileSetup, LogSetup};
 use crate::net::tls;
 use crate::server::access::AccessRules;
+use crate::server::audit::Event;
 use crate::server::hosted::HostedOptions;
 use crate::server::limits::Limits;
 use crate::wire::protocol::Greeting;
@@ -67,6 +68,8 @@ pub struct Config {
     pub access: AccessConfig,
     /// What the server backs up by itself, and where to.
     pub backups: Vec<BackupConfig>,
+    /// What `<audit>` says. `None`: there is no audit log.
+    pub audit: Option<AuditConfig>,
     /// What `<http>` and `--http` say. `None`: nothing is served over HTTP.
     pub http: Option<HttpConfig>,
     /// What `<eventlog>` says.
@@ -164,6 +167,15 @@ pub struct AuthenticationConfig {
     pub settings: auth::Settings,
     /// Where the protocol was configured, for messages.
     pub location: Location,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AuditConfig {
+    /// The file, and how it is rotated.
+    pub file: FileSetup,
+    /// What it has lines about.
+    pub events: BTreeSet<Event>,
 }
 
 /// Probes and metrics over HTTP.

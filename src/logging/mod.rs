@@ -13,6 +13,7 @@
 //!
 //! `config` builds a [`LogSetup`] from `<eventlog>`; this module is independent of ZConfig.
 
+mod audit_file;
 pub mod entry;
 mod file;
 pub mod format;
@@ -32,6 +33,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use audit_file::AuditFile;
 pub use file::FileSetup;
 pub use format::{FormatError, Formatter, Layout, Style};
 pub use handler::Encoding;
@@ -42,6 +44,8 @@ pub use reopen::LogHandle;
 pub use rotate::{Rotation, When};
 pub use setup::{Destination, HandlerSetup, LogSetup};
 pub use syslog::{SyslogAddress, SyslogSetup};
+
+use crate::base::level::NOTSET;
 
 /// Why the log cannot be set up.
 #[derive(Debug)]
@@ -87,6 +91,18 @@ pub fn setup(setup: &LogSetup) -> Result<LogHandle, LogError> {
     dispatch.apply().map_err(|_| LogError::SetUpTwice)?;
     handle.skip_what_no_handler_writes();
     Ok(handle)
+}
+
+/// Opens the file of `<audit>`, which `log` reopens from here on. Called once at most.
+pub fn open_audit(log: &LogHandle, file: &FileSetup) -> Result<AuditFile, LogError> {
+    let audit = AuditFile::new(open(&HandlerSetup {
+        level: NOTSET,
+        layout: Layout { format: "%(message)s".into(), dateformat: String::new(), style: Style::Classic },
+        destination: Destination::File(file.clone()),
+        encoding: Encoding::Utf8,
+    })?);
+    log.set_audit(&audit);
+    Ok(audit)
 }
 
 /// Opens a log without installing it.

@@ -1,9 +1,10 @@
 //! What can be done with the log while it is in use: reopening its files (SIGUSR2) after `logrotate` or an operator
 //! moved them, and another level.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use super::audit_file::AuditFile;
 use super::handler::Handler;
 use super::setup::{Destination, LogSetup};
 use crate::base::level;
@@ -15,6 +16,8 @@ const LOG: &str = "ZEO.runzeo";
 #[derive(Clone)]
 pub struct LogHandle {
     handlers: Arc<[Arc<Handler>]>,
+    /// The file of `<audit>`, if there is one.
+    audit: Arc<OnceLock<AuditFile>>,
     /// See [`super::setup::LogSetup::configured`].
     configured: bool,
     /// [`super::setup::LogSetup::level`].
@@ -32,11 +35,17 @@ impl LogHandle {
         let [first_level, now] = [level; 2].map(|level| Arc::new(AtomicU8::new(level)));
         LogHandle {
             handlers: handlers.into(),
+            audit: Arc::default(),
             configured: setup.configured,
             first_level,
             destinations: setup.handlers.iter().map(|handler| handler.destination.clone()).collect(),
             level: now,
         }
+    }
+
+    /// The file of `<audit>` is reopened together with the log files from here on. Later calls change nothing.
+    pub(super) fn set_audit(&self, audit: &AuditFile) {
+        let _ = self.audit.set(audit.clone());
     }
 
     /// The level of the log: Python's number. Handlers may have higher levels of their own.
@@ -81,12 +90,14 @@ impl LogHandle {
     /// A file that cannot be reopened stays in use.
     pub fn reopen(&self) -> bool {
         let pid = std::process::id();
-        if !self.configured {
+        let audit = self.audit.get();
+        if !self.configured && audit.is_none() {
             log::warn!(target: LOG, "({pid}) received SIGUSR2, but it was not handled!");
             return false;
         }
         // All files first, so that the lines about it go to the new files.
-        let failures: Vec<_> = self.handlers.iter().filter_map(|handler| handler.reopen().err()).collect();
+        let handlers = self.handlers.iter().chain(audit.map(AuditFile::handler));
+        let failures: Vec<_> = handlers.filter_map(|handler| handler.reopen().err()).collect();
         for (path, error) in &failures {
             let path = path.display();
             log::error!(
@@ -102,6 +113,7 @@ impl LogHandle {
 
     /// Lines that are lost and not reported yet, of all handlers.
     pub fn lost(&self) -> u64 {
-        self.handlers.iter().map(|handler| handler.lost()).sum()
+        let handlers = self.handlers.iter().chain(self.audit.get().map(AuditFile::handler));
+        handlers.map(|handler| handler.lost()).sum()
     }
 }

@@ -51,6 +51,8 @@ pub static PACKS: LogRate = LogRate::new("lines about packs", 60, 300);
 pub static SCHEDULED_PACKS: LogRate = LogRate::new("lines about packs by schedule", 60, 300);
 /// Transactions that wait for the locks of others.
 pub static WAITING: LogRate = LogRate::new("lines about transactions that wait", 300, 1000);
+/// Lines of the audit log that clients can cause without a commit.
+pub static AUDITED_CONNECTIONS: LogRate = LogRate::new("lines of the audit log about connections", 600, 6000);
 /// Requests that took long.
 pub static SLOW: LogRate = LogRate::new("slow requests", 60, 300);
 /// Connections that are not served for lack of threads, descriptors and the like.

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -14,6 +15,7 @@ use arc_swap::{ArcSwap, Guard};
 use crate::base::clock::TimeSource;
 use crate::base::ids::Tid;
 use crate::base::sync::{Arc, Mutex, Ordering, rank};
+use crate::server::audit::{AuditSlot, Event};
 use crate::server::client_log::LOG;
 use crate::server::connection::Connection;
 use crate::server::history::History;
@@ -63,6 +65,8 @@ pub struct Hosted {
     pub pack_plan: PackStatus,
     pub scrub: ScrubStatus,
     pub conflicts: RecentConflicts,
+    pub slow_requests: SlowRequests,
+    audit: OnceLock<AuditSlot>,
     /// What it has done in the last hour, if that is recorded.
     pub history: History,
     pub log_changes: LogChanges,
@@ -109,6 +113,8 @@ impl Hosted {
             pack_plan: PackStatus::default(),
             scrub: ScrubStatus::default(),
             conflicts: RecentConflicts::default(),
+            slow_requests: SlowRequests::default(),
+            audit: OnceLock::new(),
             history: History::default(),
             log_changes: LogChanges::default(),
             name,
@@ -160,6 +166,16 @@ impl Hosted {
     /// The registered connections.
     pub fn connections(&self) -> Vec<Arc<Connection>> {
         self.connections.lock().values().cloned().collect()
+    }
+
+    /// Notes what happens in the audit log of the server from here on.
+    pub fn set_audit(&self, audit: &AuditSlot) {
+        let _ = self.audit.set(audit.clone());
+    }
+
+    /// The audit log, if there is one that wants lines about this.
+    pub fn audit(&self, event: Event) -> Option<&AuditSlot> {
+        self.audit.get().filter(|audit| audit.wants(event))
     }
 
     /// The registered connection of this number.

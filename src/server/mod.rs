@@ -8,6 +8,7 @@
 pub mod acceptor;
 pub mod access;
 pub mod admission;
+pub mod audit;
 pub mod backup_status;
 pub mod client_log;
 pub mod connection;
@@ -61,6 +62,7 @@ use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, Ordering, rank};
 use crate::net::listen::Listener;
 use crate::server::admission::Admission;
+use crate::server::audit::AuditSlot;
 use crate::server::backup_status::BackupStatus;
 use crate::server::connection::Connection;
 use crate::server::connection_counts::ConnectionCounts;
@@ -86,6 +88,7 @@ pub struct Server {
     clock: TimeSource,
     admission: Arc<Admission>,
     backups: Mutex<Vec<Arc<BackupStatus>>, rank::Backups>,
+    audit: AuditSlot,
     reloads: ReloadStatus,
     disks: DiskSpaces,
     /// Whether samples are taken.
@@ -134,6 +137,11 @@ impl Server {
         self.admission.set_limits(&limits, &division);
         self.limits.store(Arc::new(limits));
         self.watch_stop.wake();
+    }
+
+    /// The audit log, if there is one.
+    pub fn audit(&self) -> &AuditSlot {
+        &self.audit
     }
 
     pub fn admission(&self) -> &Arc<Admission> {

@@ -18,7 +18,7 @@ use crate::base::sync::Arc;
 use crate::server::Server;
 use crate::server::client_log::{SCHEDULED_PACKS, log_without_peer};
 use crate::server::hosted::Hosted;
-use crate::server::packs::{self, PackFailure};
+use crate::server::packs::{self, AskedBy, PackFailure};
 
 /// `pack-days`, if it is not given: as in plone.recipe.zeoserver.
 pub const PACK_DAYS_DEFAULT: u32 = 1;
@@ -150,7 +150,7 @@ fn pack(hosted: &Hosted, plan: &PackSchedule) -> bool {
         return false;
     }
     log(INFO, format_args!("'{schedule}', which keeps {}, started...", plan.kept()));
-    let packed = packs::pack(hosted, time);
+    let packed = packs::pack(hosted, time, AskedBy::Other("pack-schedule"));
     match &packed {
         Ok(()) => log(INFO, format_args!("complete")),
         Err(PackFailure { error, is_cancelled }) => log(

@@ -1,9 +1,14 @@
 //! Packing a served storage, for a client or by schedule: progress and result for monitoring, and the news for clients.
 //! And what a pack would remove: such a dry run gives way to a pack, of which there is one at a time, too.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use crate::base::clock::Stopwatch;
 use crate::base::sync::Arc;
+use crate::base::timestamp::iso_utc;
+use crate::base::untrusted::Untrusted;
 use crate::pickle::refs::references;
+use crate::server::audit::Event;
 use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
 use crate::server::stats::{LastPack, RunningPack};
@@ -17,8 +22,35 @@ pub struct PackFailure {
     pub is_cancelled: bool,
 }
 
+/// Who has asked for a pack, for the audit log.
+#[derive(Clone, Copy)]
+pub enum AskedBy<'a> {
+    Client(&'a Connection),
+    /// A schedule, or a process at the admin socket, in words.
+    Other(&'a str),
+}
+
 /// Packs to `time`, in seconds since 1970. [`announce`] is to follow when the end is logged.
-pub fn pack(hosted: &Hosted, time: f64) -> std::result::Result<(), PackFailure> {
+pub fn pack(hosted: &Hosted, time: f64, by: AskedBy<'_>) -> std::result::Result<(), PackFailure> {
+    let packed = pack_unaudited(hosted, time);
+    if let Some(audit) = hosted.audit(Event::Pack) {
+        let (client, other) = match by {
+            AskedBy::Client(connection) => (Some(connection), None),
+            AskedBy::Other(who) => (None, Some(who)),
+        };
+        audit.note(Event::Pack, Some(&hosted.name), client, |facts| {
+            other.into_iter().for_each(|who| drop(facts.insert("by".into(), who.into())));
+            let until = Duration::try_from_secs_f64(time).unwrap_or_default();
+            facts.insert("packed_to".into(), iso_utc(UNIX_EPOCH + until).into());
+            let error =
+                packed.as_ref().err().map(|failure| Untrusted(&failure.error.to_string()).to_string());
+            facts.insert("error".into(), error.into());
+        });
+    }
+    packed
+}
+
+fn pack_unaudited(hosted: &Hosted, time: f64) -> std::result::Result<(), PackFailure> {
     if let Some(plan) = hosted.pack_plan.cancel() {
         hosted.pack_plan.wait(&plan);
     }

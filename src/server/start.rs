@@ -10,6 +10,7 @@ use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex};
 use crate::net::listen::Listener;
 use crate::server::admission::Admission;
+use crate::server::audit::{AuditLog, AuditSlot};
 use crate::server::descriptors::Descriptors;
 use crate::server::disk_space::DiskSpaces;
 use crate::server::hosted::Hosted;
@@ -42,6 +43,7 @@ impl Server {
             greeting,
             admission: Admission::new(&limits, &division, clock.clone()),
             backups: Mutex::default(),
+            audit: AuditSlot::default(),
             reloads: ReloadStatus::new(clock.system_time()),
             disks: DiskSpaces::default(),
             has_history: AtomicBool::new(false),
@@ -60,6 +62,12 @@ impl Server {
         });
         watch::start(&server)?;
         Ok(server)
+    }
+
+    /// Notes what happens in the audit log from here on. Called once, before there are clients.
+    pub fn set_audit(&self, log: AuditLog) {
+        self.audit.set(log);
+        self.storages.values().for_each(|hosted| hosted.set_audit(&self.audit));
     }
 
     /// Accepts clients on a socket, from a thread of its own.

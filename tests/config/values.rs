@@ -9,13 +9,14 @@ use runzeo::internal::backup::repository::Retention;
 use runzeo::internal::base::address::Address;
 use runzeo::internal::base::network::Networks;
 use runzeo::internal::config::{
-    Config, FileStorageConfig, HttpConfig, Invocation, ListenerConfig, Location, NamedStorage, SendConfig,
-    SocketGroup, StorageConfig, ZeoConfig, from_command_line,
+    AuditConfig, Config, FileStorageConfig, HttpConfig, Invocation, ListenerConfig, Location, NamedStorage,
+    SendConfig, SocketGroup, StorageConfig, ZeoConfig, from_command_line,
 };
 use runzeo::internal::logging::{
     Destination, Encoding, FileSetup, HandlerSetup, Layout, LogSetup, Rotation, Style, SyslogAddress,
     SyslogSetup, When,
 };
+use runzeo::internal::server::audit::Event;
 use runzeo::internal::server::hosted::HostedOptions;
 use runzeo::internal::server::limits::Limits;
 use runzeo::internal::server::pack_schedule::PackSchedule;
@@ -186,6 +187,12 @@ fn every_key() {
           command ssh elsewhere 'cat >$$HOME/backup'
           command-timeout 90
         </backup>
+        <audit>
+          path audit.log
+          events commit  refused
+          max-size 1MB
+          old-files 4
+        </audit>
         <http>
           address run/http
           socket-mode 620
@@ -266,6 +273,13 @@ fn every_key() {
         file.pack_schedule = Some((plan, Location::File { path: "zeo.conf".into(), line: 30 }));
     }
     assert_storages(&config, &[file_storage("main", main, 16), other]);
+    let file = FileSetup {
+        path: "audit.log".into(),
+        rotation: Rotation::Size { max_size: 1 << 20, old_files: 4 },
+        delay: false,
+    };
+    let events = [Event::Commit, Event::Refused].into();
+    assert_eq!(config.audit, Some(AuditConfig { file, events }));
     let address = Address::Unix("run/http".into());
     assert_eq!(config.http, Some(HttpConfig { address, socket_mode: Some(0o620) }));
     let [backup] = &config.backups[..] else { panic!("{:?}", config.backups) };

@@ -12,6 +12,7 @@ use socket2::Socket;
 
 use super::caller::Caller;
 use crate::base::clock::IoDeadline;
+use crate::base::untrusted::Untrusted;
 
 /// Longest request, in bytes.
 const REQUEST_MAX: usize = 64 << 10;
@@ -29,6 +30,11 @@ pub(super) struct AdminCall {
 }
 
 impl AdminCall {
+    /// The request as JSON, escaped and cut.
+    pub(super) fn shown(&self) -> String {
+        Untrusted(&serde_json::to_string(&self.arguments).unwrap_or_default()).to_string()
+    }
+
     /// An argument that is text. `None`: it is not given, or null.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>, String> {
         match self.arguments.get(name) {

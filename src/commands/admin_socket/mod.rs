@@ -33,8 +33,10 @@ pub(super) use self::steered::Steered;
 use crate::base::address::Address;
 use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
+use crate::base::untrusted::Untrusted;
 use crate::net::listen::{self, ListenError, Listener, SocketAccess};
 use crate::server::Server;
+use crate::server::audit::Event;
 use crate::server::stop_signal::StopSignal;
 
 /// The mode of the socket.
@@ -66,7 +68,19 @@ fn answer(steered: &Steered, call: &AdminCall, exchange: &mut Exchange) -> Resul
     let command = COMMANDS.iter().find(|(known, _)| *known == name);
     let version = env!("CARGO_PKG_VERSION");
     let (_, command) = command.ok_or_else(|| format!("runzeo {version} has no command '{name}'"))?;
-    command(steered, call, exchange)
+    let result = command(steered, call, exchange);
+    // Packs have lines of their own.
+    if !matches!(name, "status" | "check" | "pack")
+        && let Ok(server) = steered.server()
+    {
+        server.audit().note(Event::Admin, None, None, |facts| {
+            facts.insert("by".into(), call.caller.to_string().into());
+            facts.insert("request".into(), call.shown().into());
+            let error = result.as_ref().err().map(|error| Untrusted(error).to_string());
+            facts.insert("error".into(), error.into());
+        });
+    }
+    result
 }
 
 /// The listening socket, which is closed and removed when this is dropped.

@@ -11,7 +11,7 @@ use crate::base::clock::{Stopwatch, since_1970};
 use crate::base::level::{ERROR, INFO, WARNING};
 use crate::base::sync::Arc;
 use crate::server::client_log::{PACKS, log_without_peer};
-use crate::server::packs::{self, PackFailure};
+use crate::server::packs::{self, AskedBy, PackFailure};
 
 /// Interval of progress.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -30,11 +30,13 @@ pub(super) fn pack(steered: &Steered, call: &AdminCall, exchange: &mut Exchange)
             log_without_peer(&PACKS, level, format_args!("storage '{name}': pack(time={time:?}) {what}"));
         };
         log(INFO, format_args!("for {caller} started..."));
-        let result = packs::pack(&job, time).map_err(|PackFailure { error, is_cancelled }| {
-            let level = if is_cancelled { WARNING } else { ERROR };
-            log(level, format_args!("ended with an error: {error}"));
-            error.to_string()
-        });
+        let result = packs::pack(&job, time, AskedBy::Other(&caller.to_string())).map_err(
+            |PackFailure { error, is_cancelled }| {
+                let level = if is_cancelled { WARNING } else { ERROR };
+                log(level, format_args!("ended with an error: {error}"));
+                error.to_string()
+            },
+        );
         if result.is_ok() {
             log(INFO, format_args!("complete"));
             packs::announce(&job);

@@ -2,6 +2,7 @@
 //! no key can be forgotten.
 
 use crate::config::schema::access::ACCESS;
+use crate::config::schema::audit::AUDIT;
 use crate::config::schema::backup::BACKUP;
 use crate::config::schema::client::{CLIENTSTORAGE, ZEOCLIENT};
 use crate::config::schema::eventlog::{EVENTLOG, LOGFILE, SYSLOG};
@@ -189,6 +190,7 @@ static TABLE: &[Row] = &[
             "keep-monthly",
         ],
     ),
+    row(&AUDIT, Effect::Restart, &[WHOLE, "path", "events", "old-files", "max-size", "when", "interval"]),
     row(&HTTP, Effect::Restart, &[WHOLE, "address", "socket-mode"]),
     row(&EVENTLOG, NOW, &["level"]),
     row(&EVENTLOG, Effect::Restart, &[WHOLE]),

@@ -164,6 +164,11 @@ fn log_file(section: &Section) -> Result<HandlerSetup, ConfigError> {
     Ok(HandlerSetup { level: section.get("level", level)?.unwrap_or(NOTSET), layout, destination, encoding })
 }
 
+/// How the file of a section is rotated. The inner error says what is wrong with the keys together.
+pub fn rotation(section: &Section) -> Result<Result<Rotation, &'static str>, ConfigError> {
+    RotationWanted::from_section(section).map(|wanted| wanted.rotation())
+}
+
 /// The rotation keys as configured.
 struct RotationWanted {
     old_files: i128,

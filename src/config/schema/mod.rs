@@ -5,6 +5,7 @@
 //! because it is zdaemon's. `docs/operations.md` has a row for each key.
 
 pub mod access;
+pub mod audit;
 pub mod backup;
 pub mod client;
 pub mod eventlog;
@@ -35,6 +36,7 @@ pub static FILE: SectionType = SectionType {
         },
         Child::Slot { what: "<backup> section", types: &[&backup::BACKUP], required: false, multiple: true },
         Child::Slot { what: "<access> section", types: &[&access::ACCESS], required: false, multiple: true },
+        Child::Slot { what: "<audit> section", types: &[&audit::AUDIT], required: false, multiple: false },
         Child::Slot { what: "<http> section", types: &[&http::HTTP], required: false, multiple: false },
         Child::Slot { what: "<listen> section", types: &[&listen::LISTEN], required: false, multiple: true },
         Child::Slot {

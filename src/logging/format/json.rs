@@ -1,6 +1,7 @@
 //! Entries as JSON, one object on a line: for programs that collect logs.
 
 use std::borrow::Cow;
+use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
@@ -8,11 +9,11 @@ use super::super::entry::Entry;
 use super::field::Field;
 use super::value::FieldValue;
 use crate::base::level;
-use crate::base::timestamp::Civil;
+use crate::base::timestamp::iso_utc;
 
 /// The keys, in their order.
 #[derive(Serialize)]
-struct Line<'a> {
+struct JsonLine<'a> {
     /// UTC, ISO 8601, with milliseconds.
     time: String,
     level: Cow<'a, str>,
@@ -24,8 +25,8 @@ struct Line<'a> {
 
 /// The line for `entry`, without a line feed at its end.
 pub fn render(entry: &Entry<'_>) -> String {
-    let line = Line {
-        time: time(entry),
+    let line = JsonLine {
+        time: iso_utc(UNIX_EPOCH + entry.created),
         level: level::name(entry.level),
         logger: text(entry.value(Field::Name)),
         message: text(entry.value(Field::Message)),
@@ -41,11 +42,4 @@ fn text(value: FieldValue<'_>) -> Cow<'_, str> {
         FieldValue::Text(text) => text,
         _ => Cow::Borrowed(""),
     }
-}
-
-fn time(entry: &Entry<'_>) -> String {
-    let created = entry.created;
-    let Civil { year, month, day, hour, minute, second } = Civil::from_unix(created.as_secs() as f64);
-    let millis = created.subsec_millis();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02.0}.{millis:03}Z")
 }

@@ -48,6 +48,7 @@ impl Session {
             Ok(Verdict::Failed { user, reply }) => {
                 let message = format_args!("authentication failed for '{}'", Untrusted(&user));
                 connection.peer.log(&client_log::FAILED_AUTHENTICATIONS, WARNING, message);
+                self.audit_refused(None, &message.to_string());
                 Authenticated { is_last: self.failed_again(), ..answer(Ok(reply)) }
             }
             Err(exception) => Authenticated { is_last: self.failed_again(), ..answer(Err(exception)) },

@@ -7,7 +7,7 @@ use crate::exceptions;
 use crate::server::client_log::PACKS;
 use crate::server::connection::Connection;
 use crate::server::hosted::Hosted;
-use crate::server::packs::{self, PackFailure};
+use crate::server::packs::{self, AskedBy, PackFailure};
 use crate::server::registered::Registered;
 use crate::server::replies::reply_frame;
 use crate::server::session::Session;
@@ -86,7 +86,7 @@ fn value_of(plan: &PackPlan) -> Value {
 
 fn run(hosted: &Hosted, connection: &Connection, time: f64) -> Result<(), PyException> {
     connection.peer.log(&PACKS, INFO, format_args!("pack(time={time:?}) started..."));
-    if let Err(PackFailure { error, is_cancelled }) = packs::pack(hosted, time) {
+    if let Err(PackFailure { error, is_cancelled }) = packs::pack(hosted, time, AskedBy::Client(connection)) {
         let level = if is_cancelled { WARNING } else { ERROR };
         connection.peer.log(&PACKS, level, format_args!("pack(time={time:?}) ended with an error: {error}"));
         return Err(exceptions::of_storage_error(&error));

@@ -6,6 +6,7 @@ use crate::base::level::{INFO, WARNING};
 use crate::base::sync::{Arc, Ordering};
 use crate::base::untrusted::Untrusted;
 use crate::exceptions;
+use crate::server::audit::Event;
 use crate::server::client_log;
 use crate::server::connection_counts::RefusedFor;
 use crate::server::hosted::Hosted;
@@ -31,6 +32,7 @@ impl Session {
         let log = |why: &str| {
             let message = format_args!("unknown storage_id: {}{why}", Untrusted(storage));
             self.log(&client_log::UNREGISTERED, INFO, message);
+            self.audit_refused(None, &message.to_string());
         };
         let Some(hosted) = self.server.hosted(storage) else {
             log("");
@@ -55,6 +57,14 @@ impl Session {
         let client = &self.identity.client;
         let message = format_args!("refused by <access> of storage '{}': {client} {what}", hosted.name);
         self.connection.peer.log(&client_log::DENIED, WARNING, message);
+        self.audit_refused(Some(&hosted.name), &format!("{client} {what}"));
+    }
+
+    /// Notes in the audit log that the client was not let in, or not permitted something.
+    pub(super) fn audit_refused(&self, storage: Option<&str>, why: &str) {
+        self.server.audit().note(Event::Refused, storage, Some(&self.connection), |facts| {
+            facts.insert("why".into(), why.into());
+        });
     }
 
     /// `register(storage, read_only)`: from the reply on, the client gets every invalidation (R4).
@@ -118,6 +128,11 @@ impl Session {
             let message = format_args!("registered for storage '{}' as {client}: {rights}", hosted.name);
             connection.peer.log(&client_log::IDENTITIES, INFO, message);
         }
+        self.server.audit().note(Event::Register, Some(&hosted.name), Some(connection), |facts| {
+            let protocol = connection.protocol();
+            facts.insert("protocol".into(), protocol.into());
+            facts.insert("can_write".into(), (!read_only).into());
+        });
         let connection = Arc::clone(&self.connection);
         self.registered = Some(Arc::new(Registered { hosted, connection, read_only, rights }));
         Ok(())

@@ -8,6 +8,7 @@ use crate::base::sync::Arc;
 use crate::net::stream::Sink;
 use crate::server::Server;
 use crate::server::admission::{AdmissionGuard, TOO_SLOW};
+use crate::server::audit::Event;
 use crate::server::client_log;
 use crate::server::connection::Connection;
 use crate::server::outbox::UNREAD;
@@ -189,6 +190,10 @@ impl Session {
             registered.hosted.remove_connection(&connection);
             let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
             connection.peer.log(&client_log::DEPARTURES, INFO, format_args!("disconnected{doing}{why}"));
+            let name = &registered.hosted.name;
+            self.server.audit().note(Event::Disconnect, Some(name), Some(&connection), |facts| {
+                facts.insert("why".into(), reason.into());
+            });
         }
         connection.outbox.close("disconnected");
         // Behind the close: a dry run that begins now sees that.

@@ -5,11 +5,13 @@
 
 use crate::base::ids::Tid;
 use crate::base::level::CRITICAL;
+use crate::server::audit::commit::CommitFacts;
 use crate::server::client_log;
 use crate::server::oid_locks::OidLocks;
 use crate::server::registered::Registered;
 use crate::server::slow::{CallTimes, SlowRequest, Step};
 use crate::server::transaction::state::{OpenTransaction, StorageVote, Transaction};
+use crate::server::transaction::vote::commit_facts;
 use crate::server::transaction::vote_reply::note_failed;
 use crate::server::transaction::wrong_id::check_id;
 use crate::storage::{GroupTimes, TidAt};
@@ -30,6 +32,8 @@ pub struct FinishTicket {
     /// It undoes other transactions.
     pub undoes: bool,
     pub call: CallTimes,
+    /// For the audit log.
+    pub facts: Option<Box<CommitFacts>>,
     locks: Option<OidLocks>,
     is_answered: bool,
 }
@@ -85,7 +89,7 @@ pub fn finish(registered: &Registered, id: &[u8], reply_to: OwnedMsgId) -> Resul
         wrong.log(&connection.peer, "tpc_finish");
         return Err(FinishRefused::Ignored);
     }
-    let (vote, locks) = match transaction.take() {
+    let (mut vote, locks) = match transaction.take() {
         Transaction::Voted { id, vote, locks } => {
             *transaction = Transaction::Finishing { id };
             drop(transaction);
@@ -93,10 +97,11 @@ pub fn finish(registered: &Registered, id: &[u8], reply_to: OwnedMsgId) -> Resul
         }
         // An undo that was answered has been checked: such clients may leave out the vote.
         Transaction::Open(OpenTransaction { id, staged, locks: locks @ Some(_), refused: None, .. }) => {
+            let facts = commit_facts(hosted, &id, &staged);
             *transaction = Transaction::Finishing { id };
             drop(transaction);
             match hosted.storage.vote(staged, TidAt::Vote) {
-                Ok(voted) => (StorageVote::new(&hosted.storage, voted), locks),
+                Ok(voted) => (StorageVote::new(&hosted.storage, voted, facts), locks),
                 Err(not_voted) => {
                     let exception = note_failed(registered, &not_voted.into());
                     drop(locks);
@@ -113,6 +118,15 @@ pub fn finish(registered: &Registered, id: &[u8], reply_to: OwnedMsgId) -> Resul
     };
     let registered = registered.clone();
     let undoes = vote.undoes();
-    vote.finish(Box::new(FinishTicket { registered, reply_to, undoes, call, locks, is_answered: false }));
+    let facts = vote.take_facts();
+    vote.finish(Box::new(FinishTicket {
+        registered,
+        reply_to,
+        undoes,
+        call,
+        facts,
+        locks,
+        is_answered: false,
+    }));
     Ok(())
 }

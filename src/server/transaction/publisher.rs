@@ -7,13 +7,17 @@
 
 use std::sync::Weak;
 
+use serde_json::Map;
+
 use crate::base::ids::{Oid, Tid};
 use crate::base::level::ERROR;
 use crate::base::sync::Arc;
 use crate::exceptions;
+use crate::server::audit::Event;
 use crate::server::client_log;
 use crate::server::hosted::{Hosted, size_info};
 use crate::server::publish::PublicationEntry;
+use crate::server::registered::Registered;
 use crate::server::transaction::finish::FinishTicket;
 use crate::storage::{Committed, Delivery, Publisher, StorageError, Ticket};
 use crate::wire::push::Push;
@@ -34,13 +38,17 @@ impl Publisher for HostedPublisher {
         };
         let mut tickets = Vec::with_capacity(group.len());
         let mut transactions = Vec::with_capacity(group.len());
-        let mut slow = Vec::new();
+        let (mut slow, mut audited) = (Vec::new(), Vec::new());
         for committed in group {
             let times = committed.times;
             let (transaction, mut ticket) = entry(committed);
             slow.extend(ticket.as_mut().and_then(|ticket| {
                 let request = ticket.if_slow(transaction.tid, times)?;
                 Some((ticket.registered.clone(), request))
+            }));
+            audited.extend(ticket.as_mut().and_then(|ticket| {
+                let facts = ticket.facts.take()?;
+                Some((ticket.registered.clone(), transaction.tid, facts))
             }));
             transactions.push(transaction);
             tickets.extend(ticket);
@@ -70,6 +78,13 @@ impl Publisher for HostedPublisher {
             drop(tickets);
             outboxes.iter().for_each(|outbox| outbox.flush());
             slow.into_iter().for_each(|(registered, request)| registered.note_slow(Some(request)));
+            for (registered, tid, facts) in audited {
+                let Registered { hosted, connection, .. } = &registered;
+                if let Some(audit) = hosted.audit(Event::Commit) {
+                    let add = |line: &mut Map<_, _>| facts.add_to(line, tid);
+                    audit.note(Event::Commit, Some(&hosted.name), Some(connection), add);
+                }
+            }
         })
     }
 

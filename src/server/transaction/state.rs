@@ -24,6 +24,7 @@ use std::time::{Duration, SystemTime};
 use crate::base::cancel::Cancel;
 use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, rank};
+use crate::server::audit::commit::CommitFacts;
 use crate::server::oid_locks::OidLocks;
 use crate::server::slow::CallTimes;
 use crate::storage::{Staged, Storage, Ticket, TransactionMeta, Voted};
@@ -129,11 +130,22 @@ impl OpenTransaction {
 pub struct StorageVote {
     storage: Arc<dyn Storage>,
     voted: Option<Box<dyn Voted>>,
+    /// For the audit log.
+    facts: Option<Box<CommitFacts>>,
 }
 
 impl StorageVote {
-    pub fn new(storage: &Arc<dyn Storage>, voted: Box<dyn Voted>) -> StorageVote {
-        StorageVote { storage: Arc::clone(storage), voted: Some(voted) }
+    pub fn new(
+        storage: &Arc<dyn Storage>,
+        voted: Box<dyn Voted>,
+        facts: Option<Box<CommitFacts>>,
+    ) -> StorageVote {
+        StorageVote { storage: Arc::clone(storage), voted: Some(voted), facts }
+    }
+
+    /// What the audit log has of the transaction, for one caller.
+    pub fn take_facts(&mut self) -> Option<Box<CommitFacts>> {
+        self.facts.take()
     }
 
     /// Whether the transaction undoes others.

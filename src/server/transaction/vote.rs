@@ -7,8 +7,11 @@ use crate::base::ids::Oid;
 use crate::base::sync::Arc;
 use crate::conflict::merge_time;
 use crate::exceptions;
+use crate::server::audit::Event;
+use crate::server::audit::commit::CommitFacts;
 use crate::server::client_log::LOG;
 use crate::server::connection::Connection;
+use crate::server::hosted::Hosted;
 use crate::server::job_panic::contained_vote;
 use crate::server::locks::LockSet;
 use crate::server::oid_locks::OidLocks;
@@ -22,7 +25,7 @@ use crate::server::transaction::vote_reply::{
 };
 use crate::server::transaction::wrong_id::check_id;
 use crate::storage::staged::OpKind;
-use crate::storage::{Merging, NotVoted, StorageError, TidAt};
+use crate::storage::{Merging, NotVoted, Staged, StorageError, TidAt};
 use crate::wire::exception::PyException;
 use crate::wire::protocol::UndoCall;
 use crate::wire::request::OwnedMsgId;
@@ -129,6 +132,7 @@ fn vote_in_storage(registered: &Registered, open: OpenTransaction, reply_to: Own
     );
     let OpenTransaction { id, staged, blob_len, locks, mut call, .. } = open;
     let stored = stored_oids(&staged);
+    let facts = commit_facts(hosted, &id, &staged);
     merge_time::take();
     let voted = hosted.storage.vote(staged, tid_at);
     let slow = call.as_mut().and_then(|call| {
@@ -139,7 +143,7 @@ fn vote_in_storage(registered: &Registered, open: OpenTransaction, reply_to: Own
         Ok(voted) => {
             note_resolved(registered, &stored, voted.as_ref());
             let reply = voted_reply(wire, &reply_to, &stored, voted.as_ref());
-            let vote = StorageVote::new(&hosted.storage, voted);
+            let vote = StorageVote::new(&hosted.storage, voted, facts);
             if connection.transaction.leave_voting(Transaction::Voted { id, vote, locks }) {
                 connection.post(reply);
             }
@@ -160,6 +164,11 @@ fn vote_in_storage(registered: &Registered, open: OpenTransaction, reply_to: Own
         Err(not_voted) => refuse(registered, id, locks, &reply_to, &not_voted.into()),
     }
     registered.note_slow(slow);
+}
+
+/// What the audit log will have of the transaction, if it is committed and such lines are wanted.
+pub fn commit_facts(hosted: &Hosted, id: &TransactionId, staged: &Staged) -> Option<Box<CommitFacts>> {
+    hosted.audit(Event::Commit).map(|_| Box::new(CommitFacts::of(staged, id.since)))
 }
 
 /// The vote has failed: gives back the locks, answers, and ends the transaction or leaves that to the client.
