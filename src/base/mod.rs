@@ -1,6 +1,7 @@
 //! The basis of all other modules: identifiers, time, bytes, files, locks, levels of log lines. Does not depend on ZEO.
 
 pub mod address;
+pub mod base64;
 pub mod bytes;
 pub mod cancel;
 pub mod checksum;

@@ -1,9 +1,8 @@
 //! The names of transactions in undoLog, which an undo gives back: the tid in base64.
 
 use super::value::Value;
+use crate::base::base64::DIGITS;
 use crate::base::ids::Tid;
-
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// The name of a transaction in undoLog: its tid in base64.
 pub fn undo_id(tid: Tid) -> [u8; 12] {
@@ -12,7 +11,7 @@ pub fn undo_id(tid: Tid) -> [u8; 12] {
     let mut id = [b'='; 12];
     for (at, digit) in id.iter_mut().take(11).enumerate() {
         let value = usize::try_from(bits >> (60 - 6 * at) & 63).unwrap_or_default();
-        *digit = BASE64.get(value).copied().unwrap_or(b'=');
+        *digit = DIGITS.get(value).copied().unwrap_or(b'=');
     }
     id
 }
@@ -33,7 +32,7 @@ fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
             }
             continue;
         }
-        let Some(digit) = BASE64.iter().position(|&known| known == byte) else { continue };
+        let Some(digit) = DIGITS.iter().position(|&known| known == byte) else { continue };
         pads = 0;
         bits = (bits << 6 | digit) & 0xff_ffff;
         digits = (digits + 1) % 4;
