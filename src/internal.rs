@@ -235,6 +235,7 @@ pub mod server {
     }
     pub mod http {
         pub use crate::server::http::HttpServer;
+        pub use crate::server::http::page::page;
         pub use crate::server::http::site::Site;
     }
     pub mod invalidations {
@@ -275,6 +276,9 @@ pub mod server {
         }
         pub mod storage {
             pub use crate::server::status::storage::StorageState;
+        }
+        pub mod warnings {
+            pub use crate::server::status::warnings::Warning;
         }
     }
     pub mod slow {

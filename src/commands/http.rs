@@ -49,6 +49,8 @@ pub(super) fn disk_places(config: &Config) -> Vec<DiskPlace> {
                 let storage = Some(named.name.clone());
                 let is_known = places.iter().any(|place| place.storage == storage && place.usage == usage);
                 if let Some(directory) = directory.filter(|_| !is_known) {
+                    // For people who do not know where the server was started.
+                    let directory = std::path::absolute(&directory).unwrap_or(directory);
                     places.push(DiskPlace { storage, usage, directory });
                 }
             }

@@ -1,10 +1,11 @@
-//! HTTP for operators: `/live`, `/startup`, `/ready`, `/metrics` and `/status.json`.
+//! HTTP for operators: the status page, `/live`, `/startup`, `/ready`, `/metrics` and `/status.json`.
 //!
 //! | file | content |
 //! |---|---|
 //! | this one | the listeners, and the threads that answer |
 //! | [`head`] | a request is read, within bounds |
 //! | [`reply`] | a response is sent, within a time limit |
+//! | [`page`] | the status page |
 //! | [`site`] | which response belongs to which path |
 //!
 //! A connection is for one request: a thread of its own reads it, answers, and ends. There are at most [`HANDLERS_MAX`]
@@ -15,6 +16,7 @@
 //! It listens before the storages are open, so that a probe hears of a long start, and until they are closed.
 
 pub mod head;
+pub mod page;
 pub mod reply;
 pub mod site;
 

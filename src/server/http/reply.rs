@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use socket2::Socket;
 
+use super::page::frame;
 use crate::base::clock::{IoDeadline, since_1970};
 use crate::base::timestamp::Civil;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
 /// Bytes after the head of a request that are read and thrown away: a body that is refused.
 const THROWN_AWAY_MAX: usize = 64 << 10;
 
@@ -19,7 +21,7 @@ const THROWN_AWAY_MAX: usize = 64 << 10;
 pub struct Reply {
     status: u16,
     content_type: &'static str,
-    /// A line of the head, or none.
+    /// Lines of the head, or none.
     more: &'static str,
     body: String,
 }
@@ -32,6 +34,11 @@ impl Reply {
     /// One line of text.
     pub fn text(status: u16, line: &str) -> Reply {
         Reply::new(status, PLAIN, format!("{line}\n"))
+    }
+
+    /// The status page.
+    pub fn page(html: String) -> Reply {
+        Reply { more: frame::fields(), ..Reply::new(200, HTML, html) }
     }
 
     pub fn wrong_method() -> Reply {

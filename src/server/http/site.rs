@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::head::Head;
+use super::page::page;
 use super::reply::Reply;
 use crate::base::clock::TimeSource;
 use crate::base::sync::{Arc, AtomicBool, Mutex, Ordering, rank};
@@ -13,7 +14,7 @@ use crate::server::status::json::to_json;
 use crate::server::status::{Phase, ServerReport};
 
 const OPENMETRICS: &str = "application/openmetrics-text";
-const PATHS: &str = "/live, /startup, /ready, /metrics, /status.json";
+const PATHS: &str = "/, /live, /startup, /ready, /metrics, /status.json";
 
 /// Says how far the opening of the storages has come, such as `opening 1: 43 % of Data.fs`.
 pub type OpeningText = dyn Fn() -> String + Send + Sync;
@@ -58,6 +59,7 @@ impl Site {
                 [] => Reply::text(200, "ok"),
                 obstacles => Reply::text(503, &obstacles.join("\n")),
             },
+            "/" => Reply::page(page(&self.report())),
             "/metrics" => self.metrics(head),
             "/status.json" => Reply::new(200, "application/json", to_json(&self.report())),
             _ => Reply::text(404, &format!("There is no such page. There are {PATHS}.")),

@@ -4,6 +4,7 @@ mod contrib;
 mod counted;
 mod hostile;
 mod metrics;
+mod page;
 mod states;
 
 use std::collections::BTreeMap;
