@@ -41,7 +41,7 @@ class Agent(LongCommands):
 
     def open(self, h, addr, storage="1", read_only=False, read_only_fallback=False, wait=True, wait_timeout=60,
              client=None, var=None, cache_size=20 * 1024 * 1024, watch=True, blob_dir=None, shared_blob_dir=False,
-             username=None, password=None, realm=None, ssl=None, poll=1):
+             username=None, password=None, realm=None, ssl=None, poll=1, label=None):
         addr = tuple(addr) if isinstance(addr, list) else addr
         if not PY3:
             storage = str(storage)
@@ -52,6 +52,8 @@ class Agent(LongCommands):
             options = {"username": username, "password": password, "realm": realm}
             if not PY3:
                 options = dict((k, v and v.encode("utf-8")) for k, v in options.items())
+        if label:
+            options["client_label"] = label  # from ZEO 5 on
         if ssl:
             options["ssl"] = client_context(ssl)
         if blob_dir:
