@@ -277,6 +277,9 @@ pub mod server {
         pub mod storage {
             pub use crate::server::status::storage::StorageState;
         }
+        pub mod slow {
+            pub use crate::server::status::slow::{SlowReport, StepReport, WaitedForReport};
+        }
         pub mod warnings {
             pub use crate::server::status::warnings::Warning;
         }

@@ -9,6 +9,7 @@ use crate::commit_states::world::{SUBJECT, TXN, World};
 use crate::support::client::{LATEST, Speaks, record};
 use crate::support::pickle::{Value, id, text};
 use runzeo::internal::server::http::page;
+use runzeo::internal::server::status::slow::{SlowReport, StepReport, WaitedForReport};
 use runzeo::internal::server::status::storage::StorageState;
 use runzeo::internal::server::status::warnings::Warning;
 use runzeo::internal::server::status::{Phase, ServerReport};
@@ -131,6 +132,19 @@ fn hostile_values_are_text() {
     storage.conflicts[0].class = Some(hostile());
     storage.conflicts[0].label = hostile();
     storage.clients[0].identity = Some(hostile());
+    storage.slow_requests.push(SlowReport {
+        time: report.time - 90.0,
+        method: "vote",
+        client: 7,
+        label: hostile(),
+        seconds: 12.5,
+        steps: [("write", 0.5), ("locks", 12.0)].map(|(step, seconds)| StepReport { step, seconds }).into(),
+        behind: Some(WaitedForReport { client: 8, label: Some(hostile()), oid: None }),
+        oid: Some("0x1f".into()),
+        tid: None,
+        user: Some(hostile()),
+        description: Some(hostile()),
+    });
     report.warnings.push(Warning { what: hostile(), advice: hostile() });
     let page = page(&report);
     let text = text_of(&page);
@@ -142,6 +156,7 @@ fn hostile_values_are_text() {
     };
     assert!(!text.chars().any(is_active), "{text:?}");
     assert_eq!(page.matches("<script").count(), 1, "its own");
+    assert!(text.contains("90 s agovote12 slocks 12 s, write 0.5 s7 &lt;script&gt;"), "{text}");
 }
 
 #[test]

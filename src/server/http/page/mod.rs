@@ -10,6 +10,7 @@
 //! | [`overview`] | whether all is well, warnings, storages |
 //! | [`activity`] | plots of the last hour |
 //! | [`locks`], [`clients`], [`conflicts`] | transactions, connections, what clients change at the same time |
+//! | [`slow`] | requests that took long |
 //! | [`work`], [`disks`] | packs, checks, backups, and the room for them |
 //! | [`process`] | the server itself |
 //! | `page.css`, `page.js` | part of the page |
@@ -28,6 +29,7 @@ mod locks;
 mod overview;
 pub mod plots;
 mod process;
+mod slow;
 pub mod tables;
 pub mod words;
 mod work;
@@ -46,7 +48,7 @@ pub fn page(report: &ServerReport) -> String {
         content.add(&locks::locks(report));
         content.add(&clients::clients(report));
         content.add(&conflicts::conflicts(report));
-        // Slow requests belong here.
+        content.add(&slow::slow(report));
         content.add(&work::work(report));
         content.add(&disks::disks(report));
     }
