@@ -4,6 +4,7 @@ use std::io;
 use std::iter;
 
 use crate::base::fs::dir_of;
+use crate::base::network::Networks;
 use crate::base::sync::Arc;
 use crate::commands::opening::Opening;
 use crate::config::{Config, databases_of};
@@ -20,11 +21,15 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// Begins to answer: the storages are being opened.
-    pub(super) fn start(listeners: Vec<Listener>, opening: &Arc<Opening>) -> io::Result<Http> {
+    /// Begins to answer those whose addresses are in `allow`: the storages are being opened.
+    pub(super) fn start(
+        listeners: Vec<Listener>,
+        allow: Option<Networks>,
+        opening: &Arc<Opening>,
+    ) -> io::Result<Http> {
         let opening = Arc::clone(opening);
         let site = Site::new(Box::new(move || opening.shown().unwrap_or_else(|| "starting".into())));
-        Ok(Http { _server: HttpServer::start(listeners, &site)?, site })
+        Ok(Http { _server: HttpServer::start(listeners, allow, &site)?, site })
     }
 
     /// Clients are served from now on.

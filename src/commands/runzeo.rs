@@ -328,12 +328,12 @@ fn start_admin(
 
 /// Serves `<http>`, if there is one.
 fn start_http(config: &Config, opening: &Arc<Opening>) -> Result<Option<(Http, UnixSockets)>, Failure> {
-    let Some(HttpConfig { address, socket_mode }) = &config.http else { return Ok(None) };
+    let Some(HttpConfig { address, socket_mode, allow }) = &config.http else { return Ok(None) };
     let access = SocketAccess { mode: *socket_mode, group: None };
     let listeners = listen::listen(address, access).map_err(|error| cannot_listen(address, error))?;
     let mut sockets = UnixSockets::default();
     sockets.add(&listeners);
-    let http = Http::start(listeners, opening).map_err(cannot_start)?;
+    let http = Http::start(listeners, allow.clone(), opening).map_err(cannot_start)?;
     Ok(Some((http, sockets)))
 }
 

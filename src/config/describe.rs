@@ -61,7 +61,8 @@ impl Config {
         }
         if let Some(http) = &self.http {
             let mode = http.socket_mode.map(|mode| format!(", mode {mode:03o}")).unwrap_or_default();
-            line("http", address(&http.address) + &mode);
+            let allow = http.allow.as_ref().map(|networks| format!(", only from {networks}"));
+            line("http", address(&http.address) + &mode + &allow.unwrap_or_default());
         }
         if let Some(timeout) = self.zeo.hosted.transaction_timeout {
             line("timeout", format!("{} s from vote to finish", timeout.as_secs_f64()));

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::schema::listen::{ListenAccess, ListenSection};
+use super::schema::listen::{ListenAccess, ListenSection, for_tcp, for_unix};
 use super::zconfig::Location;
 use super::zconfig::suggest::nearest;
 use super::{AuthenticationConfig, ListenerConfig, SocketGroup, SslConfig, files};
@@ -121,39 +121,21 @@ impl OfZeo<'_> {
 
 /// The section's own keys, in place of those of `<zeo>`.
 fn own_access(listener: &mut ListenerConfig, access: ListenAccess) -> Result<(), String> {
+    access.check(matches!(listener.address, Address::Unix(_)))?;
     let ListenAccess { allow, proxies, socket_mode, socket_group } = access;
-    let is_unix = matches!(listener.address, Address::Unix(_));
-    if let Some((networks, location)) = allow {
-        check_kind(!is_unix, &location, || for_tcp("allow"))?;
+    if let Some((networks, _)) = allow {
         listener.allow = Some(networks);
     }
-    if let Some((networks, location)) = proxies {
-        check_kind(!is_unix, &location, || for_tcp("proxy-protocol"))?;
+    if let Some((networks, _)) = proxies {
         listener.proxies = networks;
     }
-    if let Some((mode, location)) = socket_mode {
-        check_kind(is_unix, &location, || for_unix("socket-mode"))?;
+    if let Some((mode, _)) = socket_mode {
         listener.socket_mode = Some(mode);
     }
-    if let Some(((name, id), location)) = socket_group {
-        check_kind(is_unix, &location, || for_unix("socket-group"))?;
+    if let Some(((name, id), _)) = socket_group {
         listener.socket_group = Some(SocketGroup { name, id });
     }
     Ok(())
-}
-
-fn check_kind(fits: bool, location: &Location, message: impl FnOnce() -> String) -> Result<(), String> {
-    if fits { Ok(()) } else { Err(format!("{location}: {}", message())) }
-}
-
-fn for_unix(key: &str) -> String {
-    format!("{key} is for Unix sockets, and the address is none")
-}
-
-fn for_tcp(key: &str) -> String {
-    format!(
-        "{key} is for addresses of IP, and a Unix socket has none; its file says who may connect (socket-mode)"
-    )
 }
 
 /// Refuses names of storages that are not there.

@@ -185,6 +185,8 @@ pub struct HttpConfig {
     pub address: Address,
     /// The mode of the Unix socket; `None`: by the umask.
     pub socket_mode: Option<u32>,
+    /// Who is answered, of those that connect by TCP; `None`: everyone.
+    pub allow: Option<Networks>,
 }
 
 /// The `<ssl>` section.

@@ -68,6 +68,38 @@ pub struct ListenAccess {
     pub socket_group: Option<((String, u32), Location)>,
 }
 
+impl ListenAccess {
+    /// Refuses keys that do not fit the address.
+    pub fn check(&self, is_unix: bool) -> Result<(), String> {
+        let refuse = |location: &Location, why: String| Err(format!("{location}: {why}"));
+        match self {
+            ListenAccess { allow: Some((_, location)), .. } if is_unix => refuse(location, for_tcp("allow")),
+            ListenAccess { proxies: Some((_, location)), .. } if is_unix => {
+                refuse(location, for_tcp("proxy-protocol"))
+            }
+            ListenAccess { socket_mode: Some((_, location)), .. } if !is_unix => {
+                refuse(location, for_unix("socket-mode"))
+            }
+            ListenAccess { socket_group: Some((_, location)), .. } if !is_unix => {
+                refuse(location, for_unix("socket-group"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Why a key does not fit an address of TCP.
+pub fn for_unix(key: &str) -> String {
+    format!("{key} is for Unix sockets, and the address is none")
+}
+
+/// Why a key does not fit a Unix socket.
+pub fn for_tcp(key: &str) -> String {
+    format!(
+        "{key} is for addresses of IP, and a Unix socket has none; its file says who may connect (socket-mode)"
+    )
+}
+
 /// Reads a section that the schema has checked.
 pub fn listen(section: &Section) -> Result<ListenSection, ConfigError> {
     let Some(address) = section.get("address", datatypes::socket_address)? else {

@@ -21,6 +21,7 @@ pub mod reply;
 pub mod site;
 
 use std::io;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -31,10 +32,12 @@ use self::head::{Method, Unread};
 use self::reply::Reply;
 use self::site::Site;
 use crate::base::clock::{IoDeadline, TimeSource};
-use crate::base::level::ERROR;
+use crate::base::level::{ERROR, WARNING};
+use crate::base::network::Networks;
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
 use crate::net::listen::Listener;
 use crate::server::client_log::{self, log_without_peer};
+use crate::server::peer::Peer;
 use crate::server::stop_signal::StopSignal;
 
 const TARGET: &str = "ZEO.http";
@@ -59,6 +62,8 @@ pub struct HttpServer {
 /// What the threads of the listeners share.
 struct Handlers {
     site: Arc<Site>,
+    /// Who is answered, of those that connect by TCP; `None`: everyone.
+    allow: Option<Networks>,
     /// Number of requests that are being answered.
     busy: AtomicUsize,
 }
@@ -67,9 +72,13 @@ struct Handlers {
 struct Slot(Arc<Handlers>);
 
 impl HttpServer {
-    /// Answers on these sockets, from threads of its own.
-    pub fn start(listeners: Vec<Listener>, site: &Arc<Site>) -> io::Result<HttpServer> {
-        let handlers = Arc::new(Handlers { site: Arc::clone(site), busy: AtomicUsize::new(0) });
+    /// Answers on these sockets, from threads of its own, those whose addresses are in `allow`.
+    pub fn start(
+        listeners: Vec<Listener>,
+        allow: Option<Networks>,
+        site: &Arc<Site>,
+    ) -> io::Result<HttpServer> {
+        let handlers = Arc::new(Handlers { site: Arc::clone(site), allow, busy: AtomicUsize::new(0) });
         let mut server = HttpServer { listeners: Vec::new(), stop: Arc::default(), threads: Vec::new() };
         for listener in listeners.into_iter().map(Arc::new) {
             log::info!(target: TARGET, "listening on {}", listener.endpoint);
@@ -98,8 +107,8 @@ impl Drop for HttpServer {
 fn accept_loop(listener: &Listener, stop: &StopSignal, handlers: &Arc<Handlers>) {
     let mut is_logged = false;
     while !stop.is_stopped() {
-        let socket = match listener.accept() {
-            Ok((socket, _)) => socket,
+        let (socket, address) = match listener.accept() {
+            Ok(accepted) => accepted,
             Err(_) if stop.is_stopped() => return,
             Err(error) => {
                 if !std::mem::replace(&mut is_logged, true) {
@@ -111,6 +120,11 @@ fn accept_loop(listener: &Listener, stop: &StopSignal, handlers: &Arc<Handlers>)
             }
         };
         is_logged = false;
+        if let Some(address) = address.as_socket().filter(|address| !handlers.allows(*address)) {
+            let message = format_args!("refused: 'allow' of <http> does not have this address");
+            Peer::new(0, address.to_string()).log(&client_log::NOT_ALLOWED, WARNING, message);
+            continue;
+        }
         let Some(slot) = handlers.take_slot() else {
             reply::refuse_busy(&socket);
             continue;
@@ -128,6 +142,10 @@ fn accept_loop(listener: &Listener, stop: &StopSignal, handlers: &Arc<Handlers>)
 }
 
 impl Handlers {
+    fn allows(&self, address: SocketAddr) -> bool {
+        self.allow.as_ref().is_none_or(|networks| networks.contains(address.ip()))
+    }
+
     fn take_slot(self: &Arc<Self>) -> Option<Slot> {
         let take = |busy| (busy < HANDLERS_MAX).then_some(busy + 1);
         let taken = self.busy.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);

@@ -10,12 +10,13 @@ mod states;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::client::connect_from;
 use crate::support::process::{Server, free_address};
 
 pub const FILE: &str = "<filestorage 1>\npath Data.fs\n</filestorage>";
@@ -150,6 +151,29 @@ fn head_has_no_body_and_others_are_refused() {
         let refused = ask(served.address, &format!("{method} /live HTTP/1.1\r\nHost: zeo\r\n\r\n"));
         assert_eq!((refused.status, refused.field("Allow")), (405, Some("GET, HEAD")), "{method}");
     }
+}
+
+/// A connection from elsewhere is closed, and the log says why.
+#[test]
+fn others_than_those_of_allow_are_not_answered() {
+    let address = free_address();
+    let storages = format!("{FILE}\n<http>\naddress {address}\nallow 127.0.0.2 ::1\n</http>");
+    let server = Server::start_any("", &storages, |_| ());
+    let asked_from = |last: u8| {
+        let mut socket = connect_from(Ipv4Addr::new(127, 0, 0, last), address).expect("a connection");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        // A connection that is closed unread is reset, perhaps before all is sent.
+        let _ = socket.write_all(b"GET /live HTTP/1.1\r\nHost: zeo\r\n\r\n");
+        let mut answer = String::new();
+        let _ = socket.read_to_string(&mut answer);
+        answer
+    };
+    assert!(asked_from(2).starts_with("HTTP/1.1 200 OK"));
+    for last in [1, 3] {
+        assert_eq!(asked_from(last), "");
+    }
+    server.wait_for_log("refused: 'allow' of <http> does not have this address");
+    assert!(asked_from(2).starts_with("HTTP/1.1 200 OK"));
 }
 
 /// Off, unless it is asked for.
