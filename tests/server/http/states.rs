@@ -58,7 +58,7 @@ fn a_long_start_is_alive_and_not_ready() {
     faults.order_to_hang(Kind::Disk, 2);
     let storages = format!("<filestorage 1>\npath {}\n</filestorage>", path.display());
     let Some(server) = Server::start_failing(&faults, "", &section(&storages, address)) else { return };
-    let opening = until(address, "/startup", |answer| answer.body.contains('%'));
+    let opening = until(address, "/startup", |answer| answer.body.contains("43 %"));
     assert_eq!((opening.status, &*opening.body), (503, "opening 1: 43 % of Data.fs\n"));
     let ready = get(address, "/ready");
     assert_eq!((ready.status, &*ready.body), (503, "opening 1: 43 % of Data.fs\n"));
