@@ -16,6 +16,7 @@ use crate::base::clock::TimeSource;
 use crate::base::ids::Tid;
 use crate::base::sync::{Arc, Mutex, Ordering, rank};
 use crate::server::audit::{AuditSlot, Event};
+use crate::server::call_histograms::CallHistograms;
 use crate::server::client_log::LOG;
 use crate::server::connection::Connection;
 use crate::server::history::History;
@@ -66,6 +67,7 @@ pub struct Hosted {
     pub scrub: ScrubStatus,
     pub conflicts: RecentConflicts,
     pub slow_requests: SlowRequests,
+    pub call_histograms: CallHistograms,
     audit: OnceLock<AuditSlot>,
     /// What it has done in the last hour, if that is recorded.
     pub history: History,
@@ -114,6 +116,7 @@ impl Hosted {
             scrub: ScrubStatus::default(),
             conflicts: RecentConflicts::default(),
             slow_requests: SlowRequests::default(),
+            call_histograms: CallHistograms::default(),
             audit: OnceLock::new(),
             history: History::default(),
             log_changes: LogChanges::default(),

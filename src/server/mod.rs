@@ -10,6 +10,7 @@ pub mod access;
 pub mod admission;
 pub mod audit;
 pub mod backup_status;
+pub mod call_histograms;
 pub mod client_log;
 pub mod connection;
 pub mod connection_counts;

@@ -148,13 +148,15 @@ fn the_disk_is_seen_in_loads_and_commits() {
     world.hand.order(|orders| orders.hold_syncs = true);
     let finish = client.queue_call("tpc_finish", vec![Value::Int(7)]);
     hold(&mut client, finish);
+    let hosted = world.server.hosted("1").expect("a storage");
     let request = &noted(&world, "tpc_finish")[0];
     assert!(took(request, Step::Sync) >= LONG && request.tid.is_some(), "{request:?}");
     assert!(request.transaction.is_some(), "{request:?}");
+    let read = hosted.call_histograms.read();
+    let counts = read.map(|(kind, counts)| (kind.name(), counts.counts.iter().sum::<u64>()));
+    assert_eq!(counts, [("vote", 4), ("tpc_finish", 3), ("load-from-disk", 1)]);
     // What was not slow is not there.
-    assert!(
-        world.server.hosted("1").expect("a storage").slow_requests.list().iter().all(|one| one.took >= LEAST)
-    );
+    assert!(hosted.slow_requests.list().iter().all(|one| one.took >= LEAST));
 }
 
 #[test]

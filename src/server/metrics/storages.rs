@@ -144,6 +144,14 @@ impl Storages<'_> {
         });
         let help = "For how long the oldest holder has had its locks; 0: no locks are held.";
         self.gauge("zeo_lock_oldest_hold_seconds", help, |s| s.locks.oldest_hold_seconds.unwrap_or(0.0));
+        let help = "Time from a call to its answer, of calls that wait for others or for the disk.";
+        let mut calls = self.out.family(Histogram, "zeo_request_duration_seconds", help);
+        for storage in self.storages {
+            for (kind, distribution) in &storage.calls {
+                let labels = [("storage", &*storage.name), ("method", kind.name())];
+                calls.add_histogram(&labels, distribution, NANOS);
+            }
+        }
         let help = "Time that a vote has waited for its locks.";
         self.histogram("zeo_lock_wait_seconds", help, NANOS, |s| Some(&s.locks.wait_times));
         let help = "Time that a transaction has held its locks: from vote to finish or abort.";

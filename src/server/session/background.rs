@@ -33,7 +33,7 @@ impl Session {
             call.mark(Step::Queue, registered.hosted.clock.now());
             read();
             call.mark(Step::Read, registered.hosted.clock.now());
-            registered.note_slow(registered.if_slow(&call));
+            registered.note_slow(registered.end_call(&call));
         });
     }
 

@@ -73,7 +73,7 @@ impl Cold {
 }
 
 fn note(registered: &Registered, call: &CallTimes, read: &Read) {
-    registered.note_slow(registered.if_slow(call).map(|slow| slow.of_object(read.oid)));
+    registered.note_slow(registered.end_call(call).map(|slow| slow.of_object(read.oid)));
 }
 
 /// One load that is under way, until this is dropped.

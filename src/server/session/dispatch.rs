@@ -68,7 +68,7 @@ impl Session {
                         self.answer(&id.owned(), is_async, answer)?;
                         if let Some((mut call, step)) = call {
                             call.mark(step, registered.hosted.clock.now());
-                            registered.note_slow(registered.if_slow(&call));
+                            registered.note_slow(registered.end_call(&call));
                         }
                         return Ok(());
                     }

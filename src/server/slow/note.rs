@@ -13,9 +13,10 @@ impl Registered {
         CallTimes::begin(method, self.hosted.clock.now())
     }
 
-    /// What is to be noted of a call whose last step has ended; `None`: it was not slow.
-    pub fn if_slow(&self, call: &CallTimes) -> Option<SlowRequest> {
+    /// Counts a call whose last step has ended. Returns what is to be noted if it was slow.
+    pub fn end_call(&self, call: &CallTimes) -> Option<SlowRequest> {
         let took = call.total();
+        self.hosted.call_histograms.count(call.method, took);
         let slow = self.hosted.slow_requests.is_slow(took);
         slow.then(|| {
             let behind = call.behind.map(|behind| WaitedFor {

@@ -11,11 +11,12 @@ use super::slow::SlowReport;
 use super::time::unix;
 use super::work::{PackReport, ScrubReport};
 use crate::base::ids::Tid;
+use crate::server::call_histograms::CallKind;
 use crate::server::disk_space::{DiskSpace, DiskUse};
 use crate::server::hosted::Hosted;
 use crate::server::recent_conflicts::RefusedConflict;
 use crate::server::stats;
-use crate::storage::SyncCounts;
+use crate::storage::{Distribution, SyncCounts};
 
 /// A storage.
 #[derive(Clone, Debug, Serialize)]
@@ -55,6 +56,8 @@ pub struct StorageReport {
     pub clients: Vec<ClientReport>,
     #[serde(skip)]
     pub syncs: Option<SyncCounts>,
+    #[serde(skip)]
+    pub calls: [(CallKind, Distribution); 3],
 }
 
 /// Whether a storage can be written.
@@ -191,6 +194,7 @@ impl StorageReport {
             history: HistoryReport::of(hosted),
             clients,
             syncs: hosted.storage.sync_counts(),
+            calls: hosted.call_histograms.read(),
         }
     }
 

@@ -44,12 +44,12 @@ impl FinishTicket {
         self.is_answered = true;
     }
 
-    /// What is to be noted if it was slow. Its transaction is durable, and has not ended yet.
-    pub fn if_slow(&mut self, tid: Tid, times: GroupTimes) -> Option<SlowRequest> {
+    /// Counts the call. Returns what is to be noted if it was slow. Its transaction is durable, and has not ended yet.
+    pub fn end_call(&mut self, tid: Tid, times: GroupTimes) -> Option<SlowRequest> {
         let Registered { hosted, connection, .. } = &self.registered;
         let parts = [(Step::Write, times.write), (Step::Sync, times.sync)];
         self.call.mark_parts(Step::Queue, &parts, hosted.clock.now());
-        let mut slow = self.registered.if_slow(&self.call)?;
+        let mut slow = self.registered.end_call(&self.call)?;
         slow.tid = Some(tid);
         if let Transaction::Finishing { id } = &*connection.transaction.lock() {
             return Some(slow.of_transaction(id));

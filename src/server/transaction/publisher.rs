@@ -43,7 +43,7 @@ impl Publisher for HostedPublisher {
             let times = committed.times;
             let (transaction, mut ticket) = entry(committed);
             slow.extend(ticket.as_mut().and_then(|ticket| {
-                let request = ticket.if_slow(transaction.tid, times)?;
+                let request = ticket.end_call(transaction.tid, times)?;
                 Some((ticket.registered.clone(), request))
             }));
             audited.extend(ticket.as_mut().and_then(|ticket| {

@@ -96,7 +96,7 @@ fn answer(
         .map_err(|error| exceptions::of_storage_error(&error));
     let slow = open.call.take().and_then(|mut call| {
         call.mark(Step::Check, registered.hosted.clock.now());
-        Some(registered.if_slow(&call)?.of_transaction(&open.id))
+        Some(registered.end_call(&call)?.of_transaction(&open.id))
     });
     let connection = &registered.connection;
     if connection.transaction.leave_voting(Transaction::Open(open)) {

@@ -137,7 +137,7 @@ fn vote_in_storage(registered: &Registered, open: OpenTransaction, reply_to: Own
     let voted = hosted.storage.vote(staged, tid_at);
     let slow = call.as_mut().and_then(|call| {
         call.mark_parts(Step::Check, &[(Step::Merge, merge_time::take())], hosted.clock.now());
-        Some(registered.if_slow(call)?.of_transaction(&id))
+        Some(registered.end_call(call)?.of_transaction(&id))
     });
     match voted {
         Ok(voted) => {

@@ -174,6 +174,12 @@ fn numbers_are_those_of_ruok() {
         (3.0, 3.0, 1.0)
     );
     assert_eq!((of("zeo_stores_total", ""), of("zeo_aborts_total", "")), (4.0, 1.0));
+    // One vote has met a conflict.
+    for (method, count) in [("vote", 4.0), ("tpc_finish", 3.0)] {
+        let method = format!(",method=\"{method}\"");
+        assert_eq!(of("zeo_request_duration_seconds_count", &method), count, "{method}");
+        assert!(of("zeo_request_duration_seconds_sum", &method) > 0.0, "{method}");
+    }
     assert_eq!(of("zeo_bytes_stored_total", ""), 4.0 * data.len() as f64);
     let clients =
         |protocol: &str| of("zeo_clients", &format!(",protocol=\"{protocol}\",state=\"registered\""));
