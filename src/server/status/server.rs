@@ -11,6 +11,7 @@ use super::time::unix;
 use super::warnings::{self, Warning};
 use super::work::BackupReport;
 use crate::base::sync::Arc;
+use crate::base::untrusted::Untrusted;
 use crate::logging;
 use crate::net::listen::Listener;
 use crate::server::Server;
@@ -23,6 +24,8 @@ const FULL_PERCENT: usize = 90;
 #[derive(Clone, Debug, Serialize)]
 pub struct ServerReport {
     pub version: &'static str,
+    /// The name of the machine.
+    pub host: String,
     pub pid: u32,
     pub phase: Phase,
     /// The configuration file; `None`: there is none, or the storages are being opened.
@@ -146,6 +149,7 @@ impl ServerReport {
     fn of_process(phase: Phase, now: SystemTime) -> ServerReport {
         ServerReport {
             version: env!("CARGO_PKG_VERSION"),
+            host: Untrusted(&rustix::system::uname().nodename().to_string_lossy()).to_string(),
             pid: std::process::id(),
             phase,
             configuration: None,

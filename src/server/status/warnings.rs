@@ -58,8 +58,9 @@ pub(super) fn of_storage(storage: &StorageReport) -> Vec<Warning> {
         .find(|holder| holder.seconds.is_some_and(|seconds| seconds > HOLD_SECONDS_MAX) && waiting > 0);
     if let Some(holder) = holder {
         let seconds = holder.seconds.unwrap_or_default();
+        let waiting = if waiting == 1 { "1 waits".into() } else { format!("{waiting} wait") };
         let what = format!(
-            "client {} ({}) has held locks for {seconds:.0} s, and {waiting} wait",
+            "client {} ({}) has held locks for {seconds:.0} s, and {waiting}",
             holder.client, holder.label
         );
         let advice =

@@ -124,6 +124,7 @@ fn hostile_values_are_text() {
 
     let mut report = ServerReport::of(&world.server);
     let hostile = || HOSTILE.to_string();
+    report.host = hostile();
     report.configuration = Some(hostile());
     let storage = &mut report.storages[0];
     storage.name = hostile();
@@ -196,7 +197,7 @@ fn what_the_server_does_is_said_first() {
     );
     report.storages[0].state = StorageState::Failed;
     assert!(headline(&report).starts_with("Storage 1 cannot be written"));
-    assert!(page(&report).contains("<title>Storage 1 cannot be written – ZEO server</title>"));
+    assert!(page(&report).contains("<title>Storage 1 cannot be written – ZEO on "));
     report.phase = Phase::Stopping;
     assert!(headline(&report).starts_with("The server stops"));
     let opening = ServerReport::of_opening("opening 1: 43 % of Data.fs".into(), world.clock.system_time());

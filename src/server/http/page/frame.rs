@@ -51,7 +51,7 @@ impl Mood {
 }
 
 /// The page around its content.
-pub fn frame(title: &str, mood: Mood, content: &Html) -> String {
+pub fn frame(title: &str, host: &str, mood: Mood, content: &Html) -> String {
     let mut html = Html::default();
     html.raw("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>").text(title);
     html.raw("</title><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
@@ -60,7 +60,8 @@ pub fn frame(title: &str, mood: Mood, content: &Html) -> String {
     html.raw("<noscript><meta http-equiv=\"refresh\" content=\"8\"></noscript>");
     html.raw("<style>").raw(STYLE).raw("</style></head><body>");
     html.raw("<a class=\"skip\" href=\"#state\">Skip to the state of the server</a>");
-    html.raw("<header><p class=\"name\">runzeo</p><nav aria-label=\"Parts of this page\">");
+    html.raw("<header><p class=\"name\">runzeo on <bdi>").text(host);
+    html.raw("</bdi></p><nav aria-label=\"Parts of this page\">");
     html.raw(
         "<a href=\"#storages\">Storages</a> <a href=\"#activity\">Activity</a> <a href=\"#locks\">Locks</a> ",
     );
@@ -103,8 +104,11 @@ mod tests {
             assert!(!asset.contains("</") && !asset.contains("<!--"), "it would end its element");
             assert!(!asset.contains("http:") && !asset.contains("https:") && !asset.contains("url("));
         }
-        let page = frame("a <title>", Mood::Good, &Html::default());
-        assert!(page.contains("<title>a &lt;title&gt;</title>"), "{page}");
+        let page = frame("a <title>", "a <host>", Mood::Good, &Html::default());
+        assert!(
+            page.contains("<title>a &lt;title&gt;</title>") && page.contains("<bdi>a &lt;host&gt;<"),
+            "{page}"
+        );
         assert_eq!(page.matches("<script>").count(), 1);
         assert!(!page.contains(" style=") && !page.contains(" onclick="));
         assert!(fields().lines().all(|line| line.contains(": ")) && fields().ends_with("\r\n"));

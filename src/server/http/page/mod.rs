@@ -53,5 +53,5 @@ pub fn page(report: &ServerReport) -> String {
         content.add(&disks::disks(report));
     }
     content.add(&process::process(report));
-    frame::frame(&overview::title(report, mood), mood, &content)
+    frame::frame(&overview::title(report, mood), &report.host, mood, &content)
 }

@@ -40,8 +40,8 @@ pub fn mood(report: &ServerReport) -> Mood {
 /// For the tab of the browser: what is wrong comes first.
 pub fn title(report: &ServerReport, mood: Mood) -> String {
     match mood {
-        Mood::Good => "ZEO server: all is well".into(),
-        _ => format!("{} – ZEO server", verdict(report)),
+        Mood::Good => format!("ZEO on {}: all is well", report.host),
+        _ => format!("{} – ZEO on {}", verdict(report), report.host),
     }
 }
 

@@ -15,6 +15,7 @@ pub fn process(report: &ServerReport) -> Html {
         "<section id=\"server\" aria-labelledby=\"server-title\"><h2 id=\"server-title\">Server</h2><dl>",
     );
     html.raw("<div><dt>Version</dt><dd>runzeo ").text(report.version).raw("</dd></div>");
+    html.raw("<div><dt>Machine</dt><dd><bdi>").text(&report.host).raw("</bdi></dd></div>");
     html.raw("<div><dt>Process</dt><dd>").text(&report.pid.to_string()).raw("</dd></div>");
     html.raw("<div><dt>Started</dt><dd>");
     match report.started {
