@@ -67,7 +67,7 @@ pub fn frame(title: &str, host: &str, mood: Mood, content: &Html) -> String {
     );
     html.raw("<a href=\"#clients\">Clients</a> <a href=\"#conflicts\">Conflicts</a> <a href=\"#slow\">Slow requests</a> <a href=\"#work\">Packs and backups</a> ");
     html.raw("<a href=\"#disks\">Disks</a> <a href=\"#server\">Server</a></nav>");
-    html.raw("<button id=\"pause\" type=\"button\" aria-pressed=\"false\" hidden>Pause</button></header>");
+    html.raw("<button id=\"pause\" type=\"button\" hidden>Pause</button></header>");
     html.raw("<p id=\"link\" role=\"status\"></p><main id=\"state\" tabindex=\"-1\">")
         .add(content)
         .raw("</main>");

@@ -62,8 +62,7 @@
   document.addEventListener('visibilitychange', look);
   button.addEventListener('click', () => {
     isPaused = !isPaused;
-    button.setAttribute('aria-pressed', String(isPaused));
-    button.textContent = isPaused ? 'Paused' : 'Pause';
+    button.textContent = isPaused ? 'Resume' : 'Pause';
     clearTimeout(timer);
     look();
   });
