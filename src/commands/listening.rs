@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::process;
 
 use super::failure::Failure;
+use crate::auth::Protocols;
 use crate::base::sync::Arc;
-use crate::config::{ListenerConfig, SslConfig, ZEO_SOCKETS};
+use crate::config::{ListenerConfig, SslConfig, ZEO_SOCKETS, ZeoConfig};
 use crate::net::listen::{self, Bound, Endpoint, ListenError, Listener, SocketAccess};
 use crate::net::tls::Tls;
 use crate::process::activation::Passed;
 use crate::server::access::AccessRules;
-use crate::server::policy::{Authentication, Policy, PolicyOptions};
+use crate::server::policy::{Authentication, PolicyOptions};
 
 /// Python's logger for messages about the process.
 const RUNZEO: &str = "ZEO.runzeo";
@@ -34,6 +35,11 @@ impl Certificates {
         Ok(loaded)
     }
 
+    /// Those of a listener.
+    pub(super) fn of_listener(&self, config: &ListenerConfig) -> Option<Arc<Tls>> {
+        config.ssl.as_ref().and_then(|ssl| self.of(ssl))
+    }
+
     fn of(&self, ssl: &SslConfig) -> Option<Arc<Tls>> {
         self.0.iter().find(|(known, _)| known == ssl).map(|(_, tls)| Arc::clone(tls))
     }
@@ -53,36 +59,38 @@ impl Certificates {
     }
 }
 
+/// Reads the password file.
+pub(super) fn authentication(
+    protocols: &Protocols,
+    zeo: &ZeoConfig,
+) -> Result<Option<Arc<Authentication>>, Failure> {
+    let Some(config) = &zeo.authentication else { return Ok(None) };
+    let protocol = protocols
+        .get(&config.protocol)
+        .and_then(|kind| (kind.open)(&config.settings))
+        .map_err(|message| Failure::outside(format!("{}: {message}", config.location)))?;
+    Ok(Some(Arc::new(Authentication { name: config.protocol.clone(), protocol })))
+}
+
 /// The addresses of a server, bound but not listening.
 pub(super) struct BoundListeners<'a>(Vec<(&'a ListenerConfig, Bound)>);
 
-/// The addresses of a server. Their files are unlinked when this is dropped.
-pub(super) struct OpenListeners<'a> {
-    pub listeners: Vec<(&'a ListenerConfig, Vec<Listener>)>,
-    pub sockets: UnixSockets,
+/// An address at which the kernel accepts connections. The file of a Unix socket is unlinked when this is dropped.
+pub(super) struct OpenListener<'a> {
+    pub config: &'a ListenerConfig,
+    pub sockets: Vec<Listener>,
+    pub files: UnixSockets,
 }
 
 /// Binds all addresses. Sockets that the service manager has passed take the place of some.
 pub(super) fn bind(listeners: &[ListenerConfig], passed: Vec<Passed>) -> Result<BoundListeners<'_>, Failure> {
     let mut inherited = inherited(listeners, passed)?;
-    // Two servers may share a port without an error from the kernel (one on `::`, one on 127.0.0.1), so check first.
     let own = listeners.iter().enumerate().filter(|(index, _)| !inherited.is_taken(*index));
-    for (_, listener) in own {
-        if listen::is_in_use(&listener.address) {
-            return Err(cannot_listen(listeners, listener, ListenError::InUse));
-        }
-    }
+    own.map(|(_, listener)| listener).try_for_each(|listener| check_unused(listeners, listener))?;
     let mut bound = Vec::new();
     for (index, listener) in listeners.iter().enumerate() {
         let one = match inherited.take(index) {
-            Inherited::Nothing => {
-                let access = SocketAccess {
-                    mode: listener.socket_mode,
-                    group: listener.socket_group.as_ref().map(|group| group.id),
-                };
-                listen::bind(&listener.address, access)
-                    .map_err(|error| cannot_listen(listeners, listener, error))?
-            }
+            Inherited::Nothing => bind_own(listeners, listener)?,
             Inherited::Sockets(sockets) => {
                 warn_of_access(listener);
                 Bound::Inherited(sockets)
@@ -92,6 +100,30 @@ pub(super) fn bind(listeners: &[ListenerConfig], passed: Vec<Passed>) -> Result<
         bound.push((listener, one));
     }
     Ok(BoundListeners(bound))
+}
+
+/// Binds further addresses of a server that runs: all of them or none. `all`: all addresses that it is to have.
+pub(super) fn bind_more<'a>(
+    more: &[&'a ListenerConfig],
+    all: &[ListenerConfig],
+) -> Result<BoundListeners<'a>, Failure> {
+    more.iter().try_for_each(|listener| check_unused(all, listener))?;
+    let bound = more.iter().map(|listener| Ok((*listener, bind_own(all, listener)?)));
+    bound.collect::<Result<_, Failure>>().map(BoundListeners)
+}
+
+/// Two servers may share a port without an error from the kernel (one on `::`, one on 127.0.0.1).
+fn check_unused(all: &[ListenerConfig], listener: &ListenerConfig) -> Result<(), Failure> {
+    match listen::is_in_use(&listener.address) {
+        true => Err(cannot_listen(all, listener, ListenError::InUse)),
+        false => Ok(()),
+    }
+}
+
+fn bind_own(all: &[ListenerConfig], listener: &ListenerConfig) -> Result<Bound, Failure> {
+    let group = listener.socket_group.as_ref().map(|group| group.id);
+    let access = SocketAccess { mode: listener.socket_mode, group };
+    listen::bind(&listener.address, access).map_err(|error| cannot_listen(all, listener, error))
 }
 
 fn warn_of_access(listener: &ListenerConfig) {
@@ -108,16 +140,16 @@ impl<'a> BoundListeners<'a> {
         self,
         all: &[ListenerConfig],
         certificates: &Certificates,
-    ) -> Result<OpenListeners<'a>, Failure> {
-        let mut open = OpenListeners { listeners: Vec::new(), sockets: UnixSockets::default() };
-        for (config, bound) in self.0 {
-            let mut listeners = bound.listen().map_err(|error| cannot_listen(all, config, error))?;
-            let tls = config.ssl.as_ref().and_then(|ssl| certificates.of(ssl));
-            listeners.iter_mut().for_each(|listener| listener.tls = tls.clone());
-            open.sockets.add(&listeners);
-            open.listeners.push((config, listeners));
-        }
-        Ok(open)
+    ) -> Result<Vec<OpenListener<'a>>, Failure> {
+        let open = |(config, bound): (&'a ListenerConfig, Bound)| {
+            let sockets = bound.listen().map_err(|error| cannot_listen(all, config, error))?;
+            let tls = certificates.of_listener(config);
+            sockets.iter().for_each(|listener| listener.set_tls(tls.clone()));
+            let mut files = UnixSockets::default();
+            files.add(&sockets);
+            Ok(OpenListener { config, sockets, files })
+        };
+        self.0.into_iter().map(open).collect()
     }
 }
 
@@ -126,8 +158,8 @@ pub(super) fn policy(
     config: &ListenerConfig,
     authentication: Option<&Arc<Authentication>>,
     access: &Arc<BTreeMap<String, AccessRules>>,
-) -> Arc<Policy> {
-    Policy::new(PolicyOptions {
+) -> PolicyOptions {
+    PolicyOptions {
         authentication: authentication.filter(|_| config.passwords).cloned(),
         read_only: config.read_only,
         storages: config.storages.as_ref().map(|names| names.iter().cloned().collect()),
@@ -135,7 +167,9 @@ pub(super) fn policy(
         proxies: config.proxies.clone(),
         access: Arc::clone(access),
         connections: config.connections,
-    })
+        demands_certificates: config.ssl.is_some(),
+        has_gone: false,
+    }
 }
 
 /// Logs the address. One address may have a socket for each IP version.

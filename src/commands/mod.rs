@@ -4,6 +4,7 @@
 
 mod admin_socket;
 mod backups;
+mod doors;
 mod extensions;
 mod failure;
 mod given;

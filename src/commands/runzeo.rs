@@ -13,17 +13,17 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::auth::Protocols;
 use crate::base::address::Address;
 use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
 use crate::commands::Extensions;
 use crate::commands::admin_socket::{AdminSocket, Steered};
 use crate::commands::backups;
+use crate::commands::doors::Doors;
 use crate::commands::failure::Failure;
 use crate::commands::given::Given;
 use crate::commands::http::{Http, disk_places};
-use crate::commands::listening::{self, Certificates, OpenListeners, UnixSockets};
+use crate::commands::listening::{self, Certificates, UnixSockets};
 use crate::commands::open::{self, Prepared};
 use crate::commands::opening::Opening;
 use crate::commands::reload::{Reloader, Running};
@@ -34,7 +34,7 @@ use crate::config::{
 };
 use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
-use crate::net::listen::{self, Bound, ListenError, Listener, SocketAccess};
+use crate::net::listen::{self, Bound, ListenError, SocketAccess};
 use crate::process::activation::{self, Passed};
 use crate::process::memory;
 use crate::process::pid_file::PidFile;
@@ -44,7 +44,6 @@ use crate::server::audit::AuditLog;
 use crate::server::client_log::LOG;
 use crate::server::hosted::Hosted;
 use crate::server::pack_schedule::PackSchedule;
-use crate::server::policy::{Authentication, Policy};
 use crate::server::record_memory::RecordMemory;
 use crate::server::workers::Pools;
 use crate::storage::Storage;
@@ -142,17 +141,6 @@ pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) 
     }
 }
 
-/// Reads the password file.
-fn authentication(protocols: &Protocols, zeo: &ZeoConfig) -> Result<Option<Arc<Authentication>>, Failure> {
-    let Some(config) = &zeo.authentication else { return Ok(None) };
-    let protocol = protocols
-        .get(&config.protocol)
-        .and_then(|kind| (kind.open)(&config.settings))
-        .map_err(|message| Failure::outside(format!("{}: {message}", config.location)))?;
-    log::info!(target: LOG, "StorageServer: using auth protocol: {}", config.protocol);
-    Ok(Some(Arc::new(Authentication { name: config.protocol.clone(), protocol })))
-}
-
 /// What a server is started with.
 struct Start<'a> {
     given: Arc<Given>,
@@ -173,14 +161,17 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     }
     let descriptors = raise_file_limit();
 
-    let authentication = authentication(&given.extensions.protocols, &config.zeo)?;
-    let certificates = Certificates::load(&config.zeo.listeners)?;
+    let authentication = listening::authentication(&given.extensions.protocols, &config.zeo)?;
+    if let Some(demanded) = &authentication {
+        log::info!(target: LOG, "StorageServer: using auth protocol: {}", demanded.name);
+    }
+    let certificates = Arc::new(Certificates::load(&config.zeo.listeners)?);
     let bound = listening::bind(&config.zeo.listeners, passed)?;
     let bound_monitor = bind_monitor(&config.zeo)?;
     let audit = config.audit.as_ref().map(|audit| open_audit(audit, log)).transpose()?;
     let http = start_http(config, opening)?;
     // Removes its socket at each return.
-    let reloader = Reloader::new(given, log);
+    let reloader = Reloader::new(given, log, config, Arc::clone(&certificates));
     let admin = start_admin(given, config, opening, log, &reloader)?;
     // Python's read-only server writes none.
     let pid_file = match config.zeo.hosted.read_only {
@@ -188,8 +179,8 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         true => None,
     };
     let prepared = prepare_storages(config)?;
-    // `sockets` unlinks their files at each return.
-    let OpenListeners { listeners, sockets } = bound.listen(&config.zeo.listeners, &certificates)?;
+    // Their files are unlinked at each return.
+    let listeners = bound.listen(&config.zeo.listeners, &certificates)?;
     let monitors = match bound_monitor {
         Some((address, bound)) => bound.listen().map_err(|error| cannot_listen(address, error))?,
         None => Vec::new(),
@@ -198,7 +189,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let resolver = start_resolver(&config.zeo, &storages)?;
     // A signal to stop may have come while a large file was scanned.
     while let Some(signal) = signals.poll() {
-        if let Some(code) = handle(signal, log, &certificates) {
+        if let Some(code) = handle(signal, log, &reloader) {
             manager.stops();
             resolver.stop();
             close_all(storages.iter().map(|hosted| (hosted.name.as_str(), &hosted.storage)));
@@ -211,32 +202,34 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         Server::new(storages, config.zeo.greeting, limits, descriptors, clock).map_err(cannot_start)?;
     let access = Arc::new(config.access.0.clone());
     let policy = |listener: &ListenerConfig| listening::policy(listener, authentication.as_ref(), &access);
-    audit.into_iter().for_each(|audit| server.set_audit(audit));
-    accept(&server, listeners, policy, monitors).map_err(cannot_start)?;
+    let doors = Doors::open(&server, listeners, policy).map_err(cannot_start)?;
+    monitors.into_iter().try_for_each(|listener| server.monitor_on(listener)).map_err(cannot_start)?;
     server.pack_by_schedule(pack_schedules(config, &server)).map_err(cannot_start)?;
     let backups = backups::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
     let scrubs = scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
 
-    watch(&server, config, http.is_some() || admin.is_some()).map_err(cannot_start)?;
-    reloader.begin(Running::new(&server, config, written));
+    if http.is_some() || admin.is_some() {
+        watch(&server, config).map_err(cannot_start)?;
+    }
+    reloader.begin(Running::new(&server, config, written, doors, authentication));
     http.iter().for_each(|(http, _)| http.serves(&server));
     admin.iter().for_each(|admin| admin.serves(&server));
     manager.serves(&server);
 
-    let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, &certificates) };
+    let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, &reloader) };
     manager.stops();
     http.iter().for_each(|(http, _)| http.stops());
     log::debug!(target: RUNZEO, "({pid}) {} stops", given.program);
     drop(admin);
     // A reload that goes on is waited for.
-    drop(reloader.end());
+    let running = reloader.end();
     // Early, so that no vote waits for a helper.
     resolver.stop();
     backups.stop();
     scrubs.stop();
     server.stop();
     close_storages(&server);
-    drop((http, sockets, pid_file));
+    drop((http, running, pid_file));
     if config.exit_immediately {
         let mut stdout = std::io::stdout();
         let _ = writeln!(stdout, "testing exit immediately").and_then(|()| stdout.flush());
@@ -269,38 +262,23 @@ fn absolute(file: &str) -> String {
     }
 }
 
-/// Accepts clients, and those that read the statistics.
-fn accept(
-    server: &Arc<Server>,
-    listeners: Vec<(&ListenerConfig, Vec<Listener>)>,
-    policy: impl Fn(&ListenerConfig) -> Arc<Policy>,
-    monitors: Vec<Listener>,
-) -> io::Result<()> {
-    for (listener, sockets) in listeners {
-        listening::log_listening(listener, &sockets);
-        let policy = policy(listener);
-        sockets.into_iter().try_for_each(|socket| server.accept_on(socket, Arc::clone(&policy)))?;
-    }
-    monitors.into_iter().try_for_each(|listener| server.monitor_on(listener))
-}
-
 /// Waits until a signal ends the server. Returns the exit code.
-fn wait(signals: &mut Signals, log: &LogHandle, certificates: &Certificates) -> u8 {
+fn wait(signals: &mut Signals, log: &LogHandle, reloader: &Reloader) -> u8 {
     loop {
-        if let Some(code) = handle(signals.wait(), log, certificates) {
+        if let Some(code) = handle(signals.wait(), log, reloader) {
             return code;
         }
     }
 }
 
 /// Handles a signal. Returns the exit code if it ends the server.
-fn handle(signal: Signal, log: &LogHandle, certificates: &Certificates) -> Option<u8> {
+fn handle(signal: Signal, log: &LogHandle, reloader: &Reloader) -> Option<u8> {
     if let Some(message) = signal.stop_message() {
         log::info!(target: RUNZEO, "({}) {message}", std::process::id());
     }
     if signal == Signal::ReopenLogs {
         log.reopen();
-        certificates.reload();
+        reloader.certificates().reload();
     }
     signal.exit_code()
 }
@@ -322,7 +300,7 @@ fn start_admin(
     reloader: &Arc<Reloader>,
 ) -> Result<Option<AdminSocket>, Failure> {
     let Some(path) = &config.zeo.admin_socket else { return Ok(None) };
-    let socket = AdminSocket::start(path, Steered::new(given, config.describe(), opening, log, reloader));
+    let socket = AdminSocket::start(path, Steered::new(given, opening, log, reloader));
     socket.map(Some).map_err(|error| cannot_listen(&Address::Unix(path.clone()), error))
 }
 

@@ -8,8 +8,10 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -27,8 +29,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Listener {
     pub socket: Socket,
     pub endpoint: Endpoint,
-    /// `None`: no TLS.
-    pub tls: Option<Arc<Tls>>,
+    /// `None`: no TLS. A reload replaces it.
+    tls: ArcSwapOption<Tls>,
+    /// No connection is accepted any more.
+    has_ended: AtomicBool,
     /// Of a socket that belongs to another process, too.
     inherited: Option<Wake>,
 }
@@ -42,7 +46,13 @@ struct Wake {
 
 impl Listener {
     fn own(socket: Socket, endpoint: Endpoint) -> Listener {
-        Listener { socket, endpoint, tls: None, inherited: None }
+        Listener {
+            socket,
+            endpoint,
+            tls: ArcSwapOption::empty(),
+            has_ended: AtomicBool::new(false),
+            inherited: None,
+        }
     }
 
     /// A socket that another process listens on and has passed to this one. The other process goes on listening when
@@ -64,7 +74,22 @@ impl Listener {
             (None, None) => return Err("is neither a TCP nor a Unix socket".into()),
         };
         let (waits, ends) = io::pipe().map_err(failed)?;
-        Ok(Listener { socket, endpoint, tls: None, inherited: Some(Wake { waits, ends }) })
+        Ok(Listener { inherited: Some(Wake { waits, ends }), ..Listener::own(socket, endpoint) })
+    }
+
+    /// The certificate of connections that come now. `None`: no TLS.
+    pub fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.load_full()
+    }
+
+    /// Sets it for later connections.
+    pub fn set_tls(&self, tls: Option<Arc<Tls>>) {
+        self.tls.store(tls);
+    }
+
+    /// Whether [`Listener::end`] was called.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::SeqCst)
     }
 
     /// Whether another process listens on the socket, too.
@@ -93,6 +118,7 @@ impl Listener {
 
     /// Ends a call of [`Listener::accept`] and all later ones.
     pub fn end(&self) {
+        self.has_ended.store(true, Ordering::SeqCst);
         match &self.inherited {
             // On a socket that listens this may be refused, which changes nothing.
             None => drop(self.socket.shutdown(Shutdown::Both)),

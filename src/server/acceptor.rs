@@ -26,10 +26,11 @@ const SESSION_STACK: usize = if cfg!(debug_assertions) { 1 << 20 } else { 256 <<
 /// Longest pause after an error that will not go away at once (no descriptors left): a client that leaves ends it.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accept clients until the server stops.
+/// Accept clients until the server stops, or the listener ends.
 pub fn accept_loop(server: &Arc<Server>, listener: &Listener, policy: &Arc<Policy>) {
     let mut is_logged = false;
-    while !server.is_stopping() {
+    let is_over = || server.is_stopping() || listener.has_ended();
+    while !is_over() {
         let (socket, address) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error)
@@ -37,7 +38,7 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener, policy: &Arc<Polic
             {
                 continue;
             }
-            Err(_) if server.is_stopping() => return,
+            Err(_) if is_over() => return,
             Err(error) => {
                 // Logged once: the error comes back ten times a second until a client leaves.
                 if !std::mem::replace(&mut is_logged, true) {
@@ -63,7 +64,7 @@ pub fn accept_loop(server: &Arc<Server>, listener: &Listener, policy: &Arc<Polic
         }
         // The host of a proxy's client is known once its header has come.
         let source = ip.filter(|_| !is_proxied).map(Host::from);
-        let tls = match listener.tls.as_ref().map(|tls| tls.begin()).transpose() {
+        let tls = match listener.tls().map(|tls| tls.begin()).transpose() {
             Ok(tls) => tls,
             Err(error) => {
                 let message = format_args!("({peer}) TLS can't begin: {error}; the connection is closed");

@@ -6,12 +6,23 @@ use std::time::SystemTime;
 
 use crate::base::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 use crate::exceptions;
+use crate::server::access::ClientIdentity;
 use crate::server::outbox::Outbox;
 use crate::server::peer::Peer;
+use crate::server::policy::Policy;
+use crate::server::rights::HeldRights;
 use crate::server::transaction::state::TransactionSlot;
 use crate::wire::exception::PyException;
 use crate::wire::protocol::{Encoding, Greeting, Wire};
 use crate::wire::request::MsgId;
+
+/// What the rights of a client follow from.
+pub struct Registration {
+    pub storage: String,
+    pub client: ClientIdentity,
+    pub policy: Arc<Policy>,
+    pub read_only: bool,
+}
 
 /// A client's connection.
 pub struct Connection {
@@ -29,6 +40,10 @@ pub struct Connection {
     pub since: SystemTime,
     /// Whether it may write; set when it registers.
     pub can_write: AtomicBool,
+    /// None before it registers.
+    pub rights: HeldRights,
+    /// Known when it registers.
+    registration: OnceLock<Registration>,
     /// Number of messages that belonged to a transaction; written by its session only, read by the thread that looks
     /// for idle transactions.
     pub progress: AtomicU64,
@@ -53,6 +68,8 @@ impl Connection {
             received: AtomicU64::new(0),
             since,
             can_write: AtomicBool::new(false),
+            rights: HeldRights::default(),
+            registration: OnceLock::new(),
             progress: AtomicU64::new(0),
             wanted_to_write: AtomicBool::new(false),
             identity: OnceLock::new(),
@@ -63,6 +80,16 @@ impl Connection {
     /// Number of the connection, unique in the life of the server.
     pub fn id(&self) -> u64 {
         self.peer.id
+    }
+
+    /// Set when it registers. Later calls change nothing.
+    pub fn set_registration(&self, registration: Registration) {
+        let _ = self.registration.set(registration);
+    }
+
+    /// What its rights follow from. `None`: it has not registered.
+    pub fn registration(&self) -> Option<&Registration> {
+        self.registration.get()
     }
 
     /// Set when it registers, for monitoring. Later calls change nothing.

@@ -39,6 +39,7 @@ pub mod recent_conflicts;
 pub mod record_memory;
 pub mod registered;
 pub mod reload_status;
+pub mod renewal;
 mod replies;
 pub mod rights;
 pub mod scrub_status;

@@ -1,8 +1,10 @@
 //! The policy of a listener: which clients it admits, and what they get there. Each connection has the policy of the
-//! listener which accepted it, for as long as it lives.
+//! listener which accepted it, for as long as it lives; a reload changes what the policy says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+
+use arc_swap::ArcSwap;
 
 use crate::auth::Protocol;
 use crate::base::network::Networks;
@@ -34,68 +36,96 @@ pub struct PolicyOptions {
     pub access: Arc<BTreeMap<String, AccessRules>>,
     /// Registered clients; `None`: the server's limits alone.
     pub connections: Option<usize>,
+    /// It has TLS, with certificates on both sides.
+    pub demands_certificates: bool,
+    /// It was taken out of the configuration.
+    pub has_gone: bool,
+}
+
+impl PolicyOptions {
+    /// What a client may do with a storage. `None`: not even read it.
+    pub(super) fn rights(&self, storage: &str, client: &ClientIdentity) -> Option<Rights> {
+        let rights = match self.access.get(storage) {
+            Some(rules) => rules.rights(client)?,
+            None => Rights::ALL,
+        };
+        Some(if self.read_only { rights.and(Rights::READING) } else { rights })
+    }
+
+    pub(super) fn serves(&self, storage: &str) -> bool {
+        self.storages.as_ref().is_none_or(|served| served.contains(storage))
+    }
+
+    fn allows(&self, address: IpAddr) -> bool {
+        self.allow.as_ref().is_none_or(|networks| networks.contains(address))
+    }
+
+    /// Whether a client that is connected could connect now.
+    pub(super) fn admits(&self, client: &ClientIdentity) -> bool {
+        !self.has_gone
+            && client.ip.is_none_or(|ip| self.allows(ip))
+            && (self.authentication.is_none() || client.user.is_some())
+            && (!self.demands_certificates || client.certificate.is_some())
+    }
 }
 
 /// The policy of a listener, and the number of its clients.
 #[derive(Default)]
 pub struct Policy {
-    options: PolicyOptions,
+    /// A reload replaces them.
+    options: ArcSwap<PolicyOptions>,
     /// Registered connections. Changed while the lock of [`Admission`](super::admission) is held.
     registered: AtomicUsize,
 }
 
 impl Policy {
     pub fn new(options: PolicyOptions) -> Arc<Policy> {
-        Arc::new(Policy { options, registered: AtomicUsize::new(0) })
+        Arc::new(Policy { options: ArcSwap::from_pointee(options), registered: AtomicUsize::new(0) })
     }
 
-    /// The authentication that comes before `register`, if there is one.
-    pub fn authentication(&self) -> Option<&Authentication> {
-        self.options.authentication.as_deref()
+    /// Sets other options. [`Server::renew_rights`](super::Server::renew_rights) has those that are connected follow.
+    pub fn set(&self, options: PolicyOptions) {
+        self.options.store(Arc::new(options));
     }
 
-    /// The protocol that clients have to pass, if there is one.
-    pub fn protocol(&self) -> Option<&dyn Protocol> {
-        self.authentication().map(|demanded| demanded.protocol.as_ref())
+    /// The options at this moment.
+    pub fn options(&self) -> Arc<PolicyOptions> {
+        self.options.load_full()
     }
 
-    /// Whether there are rules about what clients may do with a storage.
-    pub fn has_rules(&self) -> bool {
-        !self.options.access.is_empty()
+    /// The authentication that comes before `register`, if there is one. A connection keeps that of its begin.
+    pub fn authentication(&self) -> Option<Arc<Authentication>> {
+        self.options.load().authentication.clone()
     }
 
     /// What a client may do with a storage. `None`: not even read it.
     pub fn rights(&self, storage: &str, client: &ClientIdentity) -> Option<Rights> {
-        let rights = match self.options.access.get(storage) {
-            Some(rules) => rules.rights(client)?,
-            None => Rights::ALL,
-        };
-        Some(if self.options.read_only { rights.and(Rights::READING) } else { rights })
+        self.options.load().rights(storage, client)
     }
 
     /// Whether there are rules for this storage.
     pub fn has_rules_for(&self, storage: &str) -> bool {
-        self.options.access.contains_key(storage)
+        self.options.load().access.contains_key(storage)
     }
 
     /// Whether the storage is served. One that is not looks like one that does not exist.
     pub fn serves(&self, storage: &str) -> bool {
-        self.options.storages.as_ref().is_none_or(|served| served.contains(storage))
+        self.options.load().serves(storage)
     }
 
     /// Whether clients may connect from this address.
     pub fn allows(&self, address: IpAddr) -> bool {
-        self.options.allow.as_ref().is_none_or(|networks| networks.contains(address))
+        self.options.load().allows(address)
     }
 
     /// Whether connections from this address begin with the header of a proxy.
     pub fn is_proxy(&self, address: IpAddr) -> bool {
-        self.options.proxies.contains(address)
+        self.options.load().proxies.contains(address)
     }
 
     /// The limit on registered clients, if it is reached.
     pub fn full(&self) -> Option<usize> {
-        self.options.connections.filter(|max| self.registered.load(Ordering::Relaxed) >= *max)
+        self.options.load().connections.filter(|max| self.registered.load(Ordering::Relaxed) >= *max)
     }
 
     pub(super) fn count(&self) {

@@ -13,11 +13,14 @@ pub struct Registered {
     pub connection: Arc<Connection>,
     /// By the client's wish, the server's or the storage's.
     pub read_only: bool,
-    /// By its listener.
-    pub rights: Rights,
 }
 
 impl Registered {
+    /// What the client may do at this moment, by its listener and the rules.
+    pub fn rights(&self) -> Rights {
+        self.connection.rights.get()
+    }
+
     /// A record of this length was stored.
     pub fn count_store(&self, len: usize) {
         count(&self.connection.stores);

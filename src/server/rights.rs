@@ -4,6 +4,7 @@
 //! right to write whatever its rights are ([`Registered::read_only`](super::registered::Registered)).
 
 use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::exceptions;
 use crate::wire::exception::PyException;
@@ -24,7 +25,32 @@ pub struct Rights {
     pub admin: bool,
 }
 
+/// The rights of a connection, which a reload may change. A call reads them once.
+#[derive(Debug, Default)]
+pub struct HeldRights(AtomicU8);
+
+impl HeldRights {
+    pub fn get(&self) -> Rights {
+        Rights::of_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Returns what they were.
+    pub fn set(&self, rights: Rights) -> Rights {
+        Rights::of_bits(self.0.swap(rights.bits(), Ordering::Relaxed))
+    }
+}
+
 impl Rights {
+    fn bits(self) -> u8 {
+        let Rights { write, undo, pack, iterate, admin } = self;
+        [write, undo, pack, iterate, admin].into_iter().rev().fold(0, |bits, has| bits << 1 | u8::from(has))
+    }
+
+    fn of_bits(bits: u8) -> Rights {
+        let [write, undo, pack, iterate, admin] = [0, 1, 2, 3, 4].map(|bit| bits >> bit & 1 == 1);
+        Rights { write, undo, pack, iterate, admin }
+    }
+
     pub const ALL: Rights = Rights { write: true, undo: true, pack: true, iterate: true, admin: true };
     /// Nothing that can change the storage.
     pub const READING: Rights =
@@ -165,6 +191,25 @@ impl Need {
             | Request::Malformed { .. }
             | Request::Quiet
             | Request::CancelPack { own_plan: true } => Need::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn held_rights_are_those_that_were_set() {
+        let held = HeldRights::default();
+        let mut before = held.get();
+        assert_eq!(before, Rights::of_bits(0));
+        for bits in 0..32 {
+            let rights = Rights::of_bits(bits);
+            assert_eq!(held.set(rights), before);
+            assert_eq!(held.get(), rights);
+            assert_eq!(rights.bits(), bits);
+            before = rights;
         }
     }
 }

@@ -71,7 +71,7 @@ impl Server {
     }
 
     /// Accepts clients on a socket, from a thread of its own.
-    pub fn accept_on(self: &Arc<Self>, listener: Listener, policy: Arc<Policy>) -> io::Result<()> {
+    pub fn accept_on(self: &Arc<Self>, listener: Listener, policy: Arc<Policy>) -> io::Result<Arc<Listener>> {
         self.spawn_on(listener, "zeo-accept", move |server, listener| {
             acceptor::accept_loop(server, listener, &policy);
         })
@@ -79,7 +79,13 @@ impl Server {
 
     /// Serves the counters on a socket, from a thread of its own (`monitor-address`).
     pub fn monitor_on(self: &Arc<Self>, listener: Listener) -> io::Result<()> {
-        self.spawn_on(listener, "zeo-monitor", monitor::serve)
+        self.spawn_on(listener, "zeo-monitor", monitor::serve).map(drop)
+    }
+
+    /// Accepts no clients on a socket any more. Those that are connected stay.
+    pub fn close_listener(&self, listener: &Arc<Listener>) {
+        self.listeners.lock().retain(|known| !Arc::ptr_eq(known, listener));
+        listener.end();
     }
 
     fn spawn_on(
@@ -87,12 +93,23 @@ impl Server {
         listener: Listener,
         name: &str,
         serve: impl FnOnce(&Arc<Server>, &Listener) + Send + 'static,
-    ) -> io::Result<()> {
+    ) -> io::Result<Arc<Listener>> {
         let listener = Arc::new(listener);
-        self.listeners.lock().push(Arc::clone(&listener));
-        let server = Arc::clone(self);
-        let run = move || serve(&server, &listener);
-        thread::Builder::new().name(name.into()).stack_size(ACCEPTOR_STACK).spawn(run)?;
-        Ok(())
+        {
+            let mut listeners = self.listeners.lock();
+            // A stop ends those that are in the list.
+            if self.is_stopping() {
+                return Err(io::Error::other("the server stops"));
+            }
+            listeners.push(Arc::clone(&listener));
+        }
+        let (server, socket) = (Arc::clone(self), Arc::clone(&listener));
+        let run = move || serve(&server, &socket);
+        let spawned = thread::Builder::new().name(name.into()).stack_size(ACCEPTOR_STACK).spawn(run);
+        if let Err(error) = spawned {
+            self.close_listener(&listener);
+            return Err(error);
+        }
+        Ok(listener)
     }
 }

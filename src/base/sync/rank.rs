@@ -128,7 +128,7 @@ ranks! {
     DiskSpaces permits [];
     /// The backups of a server.
     Backups permits [];
-    /// How the last reload of a server's configuration has ended.
+    /// How the last reload of a server's configuration has ended, and the configuration that is in use, in words.
     ReloadFacts permits [];
     /// How the backups of a section have ended.
     BackupFacts permits [];

@@ -27,12 +27,13 @@ pub(super) fn check(steered: &Steered, _: &AdminCall, _: &mut Exchange) -> Resul
         Ok(Reading::Print(_)) => String::new(),
         Err(error) => return Ok(json!({ "error": error.message, "removed": [], "added": [] })),
     };
+    let described = steered.reloader.described();
     let lines_without = |text: &str, other: &str| -> Vec<String> {
         text.lines().filter(|line| !other.lines().any(|known| known == *line)).map(String::from).collect()
     };
     Ok(json!({
         "error": null,
-        "removed": lines_without(&steered.described, &now),
-        "added": lines_without(&now, &steered.described),
+        "removed": lines_without(&described, &now),
+        "added": lines_without(&now, &described),
     }))
 }

@@ -16,8 +16,6 @@ use crate::server::status::ServerReport;
 /// What the commands look at and change.
 pub(in crate::commands) struct Steered {
     pub(super) given: Arc<Given>,
-    /// The lines of `--check`, of the configuration that the server runs with.
-    pub(super) described: String,
     opening: Arc<Opening>,
     pub(super) log: LogHandle,
     pub(super) reloader: Arc<Reloader>,
@@ -26,16 +24,14 @@ pub(in crate::commands) struct Steered {
 }
 
 impl Steered {
-    /// `described`: the lines of `--check`.
     pub(in crate::commands) fn new(
         given: &Arc<Given>,
-        described: String,
         opening: &Arc<Opening>,
         log: &LogHandle,
         reloader: &Arc<Reloader>,
     ) -> Steered {
         let (given, opening, reloader) = (Arc::clone(given), Arc::clone(opening), Arc::clone(reloader));
-        Steered { given, described, opening, log: log.clone(), reloader, server: OnceLock::new() }
+        Steered { given, opening, log: log.clone(), reloader, server: OnceLock::new() }
     }
 
     /// All storages are open. Called once.

@@ -8,20 +8,31 @@
 
 mod report;
 
+use arc_swap::ArcSwap;
+
 use self::report::{LOG, ReloadReport, in_words};
 use crate::base::sync::{Arc, Mutex, rank};
 use crate::commands::admin_socket::Caller;
+use crate::commands::doors::Doors;
 use crate::commands::given::Given;
+use crate::commands::listening::{self, Certificates};
 use crate::config::changes::Change;
 use crate::config::changes::effects::Effect;
-use crate::config::{Config, Reading, Written};
+use crate::config::{Config, ListenerConfig, Reading, Written};
 use crate::logging::LogHandle;
 use crate::server::Server;
+use crate::server::limits::Limits;
+use crate::server::policy::Authentication;
+use crate::server::renewal::Renewed;
 
 /// Reloads the configuration of a server.
 pub(super) struct Reloader {
     given: Arc<Given>,
     log: LogHandle,
+    /// In use for new connections.
+    certificates: ArcSwap<Certificates>,
+    /// The lines of `--check` of the configuration that is in use.
+    described: Mutex<String, rank::ReloadFacts>,
     /// `None` before the server serves, and when it stops.
     running: Mutex<Option<Running>, rank::Reload>,
 }
@@ -33,13 +44,44 @@ pub(super) struct Running {
     started: Written,
     /// The configuration of the last reload, or of the start.
     applied: Written,
-    /// The warnings that were logged.
-    warnings: Vec<String>,
+    /// What is in use: the configuration of the start with what reloads have changed.
+    config: Config,
+    doors: Doors,
+    authentication: Option<Arc<Authentication>>,
+}
+
+/// A configuration that was read, with what it needs from outside.
+struct Prepared {
+    config: Box<Config>,
+    written: Written,
+    authentication: Option<Arc<Authentication>>,
+    certificates: Arc<Certificates>,
 }
 
 impl Reloader {
-    pub(super) fn new(given: &Arc<Given>, log: &LogHandle) -> Arc<Reloader> {
-        Arc::new(Reloader { given: Arc::clone(given), log: log.clone(), running: Mutex::new(None) })
+    pub(super) fn new(
+        given: &Arc<Given>,
+        log: &LogHandle,
+        config: &Config,
+        certificates: Arc<Certificates>,
+    ) -> Arc<Reloader> {
+        Arc::new(Reloader {
+            given: Arc::clone(given),
+            log: log.clone(),
+            certificates: ArcSwap::new(certificates),
+            described: Mutex::new(config.describe()),
+            running: Mutex::new(None),
+        })
+    }
+
+    /// The certificates that are in use.
+    pub(super) fn certificates(&self) -> Arc<Certificates> {
+        self.certificates.load_full()
+    }
+
+    /// The lines of `--check` of the configuration that is in use.
+    pub(super) fn described(&self) -> String {
+        self.described.lock().clone()
     }
 
     /// The server serves.
@@ -63,11 +105,10 @@ impl Reloader {
         let running = running.as_mut().ok_or("the server stops, or does not serve yet")?;
         let server = Arc::clone(&running.server);
         let now = || server.clock().system_time();
-        let reloaded = match self.read() {
-            Ok((config, written)) if is_dry_run => Ok(running.plan(&config, &written)),
-            Ok((config, written)) => running.apply(&self.log, config, written),
-            Err(error) => Err(error),
-        };
+        let reloaded = self.prepare().and_then(|prepared| match is_dry_run {
+            true => running.try_out(&prepared),
+            false => self.apply(running, prepared),
+        });
         match &reloaded {
             _ if is_dry_run => {}
             Ok(report) => {
@@ -87,52 +128,170 @@ impl Reloader {
         Ok(reloaded)
     }
 
-    fn read(&self) -> Result<(Box<Config>, Written), String> {
-        match self.given.read() {
-            Ok(Reading::Config { config, written, .. }) => Ok((config, written)),
+    /// Reads the configuration, the passwords and the certificates.
+    fn prepare(&self) -> Result<Prepared, String> {
+        let (config, written) = match self.given.read() {
+            Ok(Reading::Config { config, written, .. }) => (config, written),
             // Not for the command line of a server that runs.
-            Ok(Reading::Print(_)) => Err("the command line of the server has no configuration".into()),
-            Err(error) => Err(error.message),
-        }
+            Ok(Reading::Print(_)) => return Err("the command line of the server has no configuration".into()),
+            Err(error) => return Err(error.message),
+        };
+        let authentication = listening::authentication(&self.given.extensions.protocols, &config.zeo)
+            .map_err(|failure| failure.message)?;
+        let certificates = Certificates::load(&config.zeo.listeners).map_err(|failure| failure.message)?;
+        Ok(Prepared { config, written, authentication, certificates: Arc::new(certificates) })
+    }
+
+    fn apply(&self, running: &mut Running, prepared: Prepared) -> Result<ReloadReport, String> {
+        let certificates = Arc::clone(&prepared.certificates);
+        let levels = prepared.config.log.clone();
+        let report = running.apply(prepared)?;
+        self.certificates.store(certificates);
+        self.log.set_configured_levels(&levels);
+        *self.described.lock() = running.config.describe();
+        Ok(report)
     }
 }
 
 impl Running {
-    pub(super) fn new(server: &Arc<Server>, config: &Config, written: &Written) -> Running {
+    pub(super) fn new(
+        server: &Arc<Server>,
+        config: &Config,
+        written: &Written,
+        doors: Doors,
+        authentication: Option<Arc<Authentication>>,
+    ) -> Running {
         Running {
             server: Arc::clone(server),
             started: written.clone(),
             applied: written.clone(),
-            warnings: config.warnings.clone(),
+            config: config.clone(),
+            doors,
+            authentication,
         }
     }
 
-    /// What a reload would do.
-    fn plan(&self, config: &Config, written: &Written) -> ReloadReport {
-        let is_restart = |change: &Change| change.effect == Effect::Restart;
-        let mut changes = self.applied.changes(written);
-        changes.retain(|change| !is_restart(change));
-        changes.extend(self.started.changes(written).into_iter().filter(is_restart));
-        let new = config.warnings.iter().filter(|warning| !self.warnings.contains(warning));
-        ReloadReport { changes, warnings: new.cloned().collect() }
+    /// What a reload would do. New addresses are bound for a moment.
+    fn try_out(&self, prepared: &Prepared) -> Result<ReloadReport, String> {
+        let wanted = &prepared.config.zeo.listeners;
+        listening::bind_more(&self.doors.changes(wanted).added, wanted).map_err(|failure| failure.message)?;
+        Ok(self.plan(prepared))
     }
 
-    fn apply(
-        &mut self,
-        log: &LogHandle,
-        config: Box<Config>,
-        written: Written,
-    ) -> Result<ReloadReport, String> {
-        let report = self.plan(&config, &written);
-        for hosted in self.server.storages() {
-            hosted
-                .set_options(&config.zeo.hosted)
-                .map_err(|error| format!("the thread of transaction-timeout cannot be started: {error}"))?;
+    /// What differs.
+    fn plan(&self, Prepared { config, written, .. }: &Prepared) -> ReloadReport {
+        let are_inherited = self.doors.are_inherited();
+        let changes = |before: &Written, is_restart: bool| {
+            let mut changes = before.changes(written);
+            for change in changes.iter_mut().filter(|change| are_inherited && is_address(change)) {
+                // The sockets are the service manager's.
+                change.effect = Effect::Restart;
+            }
+            changes.retain(|change| (change.effect == Effect::Restart) == is_restart);
+            changes
+        };
+        let mut all = changes(&self.applied, false);
+        all.extend(changes(&self.started, true));
+        let new = config.warnings.iter().filter(|warning| !self.config.warnings.contains(warning));
+        ReloadReport { changes: all, warnings: new.cloned().collect(), notes: Vec::new() }
+    }
+
+    fn apply(&mut self, prepared: Prepared) -> Result<ReloadReport, String> {
+        let mut report = self.plan(&prepared);
+        let Prepared { config, written, authentication, certificates } = prepared;
+        let authentication = self.kept_or(authentication, &config);
+        let access = Arc::new(config.access.0.clone());
+        let policy =
+            |listener: &ListenerConfig| listening::policy(listener, authentication.as_ref(), &access);
+
+        let wanted = &config.zeo.listeners;
+        let door_changes = self.doors.changes(wanted);
+        let listeners = listening::bind_more(&door_changes.added, wanted)
+            .and_then(|bound| bound.listen(wanted, &certificates))
+            .map_err(|failure| failure.message)?;
+        let opened = Doors::open(&self.server, listeners, policy)
+            .map_err(|error| format!("a thread for a listener cannot be started: {error}"))?;
+        if let Err(error) = self.set_hosted_options(&config) {
+            opened.close(&self.server);
+            return Err(format!("the thread of transaction-timeout cannot be started: {error}"));
         }
+
+        // From here on nothing fails.
         self.server.set_limits(config.zeo.limits.clone());
-        log.set_configured_levels(&config.log);
+        report.notes = self.doors.apply(&self.server, door_changes, opened, &certificates, policy);
+        report.notes.extend(about_clients(&self.server.renew_rights()));
+        self.authentication = authentication;
+        self.take_over(*config);
         self.applied = written;
-        self.warnings = config.warnings;
         Ok(report)
     }
+
+    /// The authentication in use, if it is the same as before: its file is read again by itself when it changes.
+    fn kept_or(&self, new: Option<Arc<Authentication>>, config: &Config) -> Option<Arc<Authentication>> {
+        let [before, after] = [&self.config, config].map(|config| config.zeo.authentication.as_ref());
+        let is_same = before.zip(after).is_some_and(|(before, after)| {
+            (&before.protocol, &before.settings) == (&after.protocol, &after.settings)
+        });
+        if is_same { self.authentication.clone() } else { new }
+    }
+
+    /// After an error all is as before.
+    fn set_hosted_options(&self, config: &Config) -> std::io::Result<()> {
+        let set = |config: &Config| {
+            self.server.storages().try_for_each(|hosted| hosted.set_options(&config.zeo.hosted))
+        };
+        set(config).inspect_err(|_| {
+            // The threads that the options of before need are there.
+            let _ = set(&self.config);
+        })
+    }
+
+    /// Notes what is in use now.
+    fn take_over(&mut self, new: Config) {
+        let before = &mut self.config;
+        let hosted = &before.zeo.hosted;
+        let (read_only, invalidation_queue_size) = (hosted.read_only, hosted.invalidation_queue_size);
+        before.zeo.hosted =
+            crate::server::hosted::HostedOptions { read_only, invalidation_queue_size, ..new.zeo.hosted };
+        before.zeo.limits = Limits { message_size: before.zeo.limits.message_size, ..new.zeo.limits };
+        if !self.doors.are_inherited() {
+            before.zeo.listeners = new.zeo.listeners;
+        }
+        before.zeo.ssl = new.zeo.ssl;
+        before.zeo.authentication = new.zeo.authentication;
+        before.access = new.access;
+        before.log.level = new.log.level;
+        before.origins = new.origins;
+        before.warnings = new.warnings;
+    }
 }
+
+/// Whether the change is one of the addresses.
+fn is_address(change: &Change) -> bool {
+    let section = change.section.as_str();
+    let is_listen = section.starts_with("<listen");
+    match change.key.as_deref() {
+        None => is_listen,
+        Some(key) => key == "address" && (is_listen || section == "<zeo>"),
+    }
+}
+
+/// What is said about the clients that are connected.
+fn about_clients(renewed: &Renewed) -> Vec<String> {
+    let line = |clients: &[u64], what: &str| {
+        let shown: Vec<String> = clients.iter().take(SHOWN_MAX).map(u64::to_string).collect();
+        let more = clients.len().saturating_sub(SHOWN_MAX);
+        let more = if more > 0 { format!(" and {more} others") } else { String::new() };
+        (!clients.is_empty()).then(|| format!("{what}: {}{more}", shown.join(", ")))
+    };
+    let Renewed { restricted, ended, staying } = renewed;
+    let lines = [
+        line(ended, "clients that may not read any more, and are disconnected"),
+        line(restricted, "clients that may do less than before"),
+        line(staying, "clients that stay, and could not connect now (zeoadmin kill ends them)"),
+    ];
+    lines.into_iter().flatten().collect()
+}
+
+/// Clients that are named.
+const SHOWN_MAX: usize = 20;

@@ -14,6 +14,8 @@ pub(in crate::commands) struct ReloadReport {
     pub(super) changes: Vec<Change>,
     /// Warnings about the configuration that are new.
     pub(super) warnings: Vec<String>,
+    /// What has become of listeners and clients.
+    pub(super) notes: Vec<String>,
 }
 
 impl ReloadReport {
@@ -38,6 +40,7 @@ impl ReloadReport {
                 }
             }
         }
+        self.notes.iter().for_each(|note| log::warn!(target: LOG, "{note}"));
         self.warnings.iter().for_each(|warning| log::warn!(target: LOG, "{warning}"));
     }
 
@@ -45,6 +48,7 @@ impl ReloadReport {
         json!({
             "error": null,
             "changes": self.changes.iter().map(to_json).collect::<Vec<_>>(),
+            "notes": self.notes,
             "warnings": self.warnings,
         })
     }

@@ -58,8 +58,8 @@ impl Session {
     pub(super) fn extension_methods(&self, registered: &Registered) -> Value {
         let mut names =
             registered.hosted.storage.extension_methods().map(|methods| methods.names()).unwrap_or_default();
-        let protocol = self.policy.protocol().filter(|_| self.connection.wire().knows_authentication());
-        let own = protocol.map(|protocol| protocol.extension_methods()).unwrap_or_default();
+        let protocol = self.demanded.as_ref().filter(|_| self.connection.wire().knows_authentication());
+        let own = protocol.map(|demanded| demanded.protocol.extension_methods()).unwrap_or_default();
         names.extend(own.iter().map(|name| (*name).to_string()));
         Value::Dict(names.into_iter().map(|name| (Value::text(name), Value::None)).collect())
     }
@@ -75,7 +75,7 @@ impl Session {
         if !methods.names().iter().any(|known| known == name) {
             return None;
         }
-        if let Some((right, refused)) = registered.rights.refuse_extension() {
+        if let Some((right, refused)) = registered.rights().refuse_extension() {
             if self.policy.has_rules_for(&registered.hosted.name) {
                 self.log_denied(&registered.hosted, format_args!("has no right to {right}"));
             }

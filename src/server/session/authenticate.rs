@@ -26,7 +26,7 @@ impl Session {
     /// A call of a method of the protocol. `None`: it has no such method, or no password is
     /// needed.
     pub(super) fn authenticate(&mut self, method: &str, args: &[Value]) -> Option<Authenticated> {
-        if !self.policy.protocol()?.methods().contains(&method)
+        if !self.demanded.as_ref()?.protocol.methods().contains(&method)
             || !self.connection.wire().knows_authentication()
         {
             return None;

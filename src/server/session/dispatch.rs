@@ -16,6 +16,7 @@ use crate::server::session::transfers::Receiving;
 use crate::server::session::undo::undone_tid;
 use crate::server::slow::Step;
 use crate::server::transaction::finish::{FinishRefused, finish};
+use crate::server::transaction::state::Transaction;
 use crate::server::transaction::undo::undo;
 use crate::server::transaction::vote::vote;
 use crate::wire::exception::PyException;
@@ -151,7 +152,7 @@ impl Session {
 
     /// The name of the authentication protocol; `None`: clients need no credentials.
     fn auth_protocol(&self) -> Answer {
-        let name = self.policy.authentication().map(|demanded| Value::text(demanded.name.as_str()));
+        let name = self.demanded.as_ref().map(|demanded| Value::text(demanded.name.as_str()));
         Answer::Value(name.unwrap_or(Value::None))
     }
 
@@ -178,6 +179,20 @@ impl Session {
         outbox.send_own(outbox.place(), &frame);
     }
 
+    /// Whether a client that has lost the right to write may end the transaction that it has begun before: an abort
+    /// always, and a finish after the vote, which was promised to it.
+    fn ends_what_was_permitted(&self, request: &Request<'_>) -> bool {
+        let transaction = &self.connection.transaction;
+        match request {
+            Request::TpcAbort { id } => transaction.lock().id() == Some(id.as_ref()),
+            Request::TpcFinish { id } => {
+                let transaction = transaction.lock();
+                transaction.id() == Some(id.as_ref()) && matches!(*transaction, Transaction::Voted { .. })
+            }
+            _ => false,
+        }
+    }
+
     fn dispatch_registered(
         &mut self,
         registered: &Registered,
@@ -187,7 +202,8 @@ impl Session {
     ) -> Result<Answer, End> {
         let connection = &self.connection;
         let hosted = &registered.hosted;
-        if let Some((right, refused)) = registered.rights.refuse(&request) {
+        let refused = registered.rights().refuse(&request);
+        if let Some((right, refused)) = refused.filter(|_| !self.ends_what_was_permitted(&request)) {
             self.refuse(registered, id, is_async, right, &refused);
             return Ok(Answer::Given);
         }

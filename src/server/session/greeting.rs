@@ -32,7 +32,7 @@ impl Session {
     /// False: the connection has ended.
     pub(super) fn arrive(&mut self) -> bool {
         let connection = &self.connection;
-        if self.policy.has_rules() && connection.peer.ip().is_none() {
+        if connection.peer.ip().is_none() {
             // Without an answer of the kernel no rule for a user or a group fits.
             self.identity.client.process = connection.outbox.sink().peer_process().ok();
         }

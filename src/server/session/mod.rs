@@ -34,7 +34,7 @@ use crate::server::Server;
 use crate::server::admission::AdmissionGuard;
 use crate::server::connection::Connection;
 use crate::server::limits::Limits;
-use crate::server::policy::Policy;
+use crate::server::policy::{Authentication, Policy};
 use crate::server::registered::Registered;
 
 pub use run::serve;
@@ -47,6 +47,8 @@ pub struct Session {
     connection: Arc<Connection>,
     admission: AdmissionGuard,
     policy: Arc<Policy>,
+    /// What was demanded when the connection came.
+    demanded: Option<Arc<Authentication>>,
     registered: Option<Arc<Registered>>,
     identity: identity::Identity,
     reads: load::Batch,

@@ -8,10 +8,12 @@ use crate::base::untrusted::Untrusted;
 use crate::exceptions;
 use crate::server::audit::Event;
 use crate::server::client_log;
+use crate::server::connection::Registration;
 use crate::server::connection_counts::RefusedFor;
 use crate::server::hosted::Hosted;
 use crate::server::publish::Member;
 use crate::server::registered::Registered;
+use crate::server::renewal;
 use crate::server::rights::Rights;
 use crate::server::session::Session;
 use crate::server::stats::count;
@@ -103,7 +105,16 @@ impl Session {
         let wire = connection.wire();
         connection.can_write.store(!read_only, Ordering::Relaxed);
         self.identity.client.shown().into_iter().for_each(|shown| connection.set_identity(shown));
+        connection.rights.set(rights);
+        connection.set_registration(Registration {
+            storage: storage.into(),
+            client: self.identity.client.clone(),
+            policy: Arc::clone(&self.policy),
+            read_only,
+        });
         hosted.add_connection(connection);
+        // A reload may have changed the rules since they were looked at, and not have found this connection.
+        renewal::renew(connection);
         {
             let (mut members, seen) = hosted.publication.members();
             members.join(Member {
@@ -134,7 +145,7 @@ impl Session {
             facts.insert("can_write".into(), (!read_only).into());
         });
         let connection = Arc::clone(&self.connection);
-        self.registered = Some(Arc::new(Registered { hosted, connection, read_only, rights }));
+        self.registered = Some(Arc::new(Registered { hosted, connection, read_only }));
         Ok(())
     }
 }

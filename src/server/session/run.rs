@@ -39,13 +39,15 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, admission: Admis
         return;
     }
     let policy = Arc::clone(admission.policy());
+    let demanded = policy.authentication();
     let mut session = Session {
         server: Arc::clone(server),
         limits: server.limits(),
         connection,
         admission,
         registered: None,
-        identity: Identity::new(policy.protocol()),
+        identity: Identity::new(demanded.as_ref().map(|demanded| demanded.protocol.as_ref())),
+        demanded,
         policy,
         reads: load::Batch::default(),
         iterators: iterate::Iterators::default(),

@@ -174,7 +174,7 @@ impl ListenerReport {
     fn all_of(server: &Server) -> Vec<ListenerReport> {
         let report = |listener: &Arc<Listener>| ListenerReport {
             address: listener.endpoint.to_string(),
-            certificate_expires: listener.tls.as_ref().map(|tls| tls.expires().as_secs()),
+            certificate_expires: listener.tls().map(|tls| tls.expires().as_secs()),
         };
         let mut listeners: Vec<ListenerReport> = server.listeners().iter().map(report).collect();
         listeners.dedup();

@@ -1,10 +1,13 @@
 //! `zeoadmin reload`: what it applies, what it leaves to a restart, and that a configuration that cannot be used
 //! changes nothing.
 
+mod access;
+mod doors;
 mod limits;
 mod mistakes;
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -56,15 +59,12 @@ impl Site {
     }
 
     pub fn zeoadmin(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_zeoadmin"));
-        command.args(arguments).arg("-s").arg(self.server.directory().join("admin"));
-        command.env_remove("RUNZEO_ADMIN_SOCKET").output().expect("it runs")
+        zeoadmin(self.server.directory(), arguments)
     }
 
     /// Reloads: the exit code and what is printed.
     pub fn reload(&self, arguments: &[&str]) -> (i32, String) {
-        let output = self.zeoadmin(&[&["reload"], arguments].concat());
-        (output.status.code().expect("it ends"), text(&output.stdout) + &text(&output.stderr))
+        reload_of(self.server.directory(), arguments)
     }
 
     /// Writes the configuration and reloads it; all of it is applied.
@@ -79,6 +79,19 @@ impl Site {
         let output = self.zeoadmin(&["status", "--json"]);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
     }
+}
+
+/// Runs zeoadmin for the server whose socket is in a directory.
+fn zeoadmin(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zeoadmin"));
+    command.args(arguments).arg("-s").arg(directory.join("admin"));
+    command.env_remove("RUNZEO_ADMIN_SOCKET").output().expect("it runs")
+}
+
+/// Reloads: the exit code and what is printed.
+pub fn reload_of(directory: &Path, arguments: &[&str]) -> (i32, String) {
+    let output = zeoadmin(directory, &[&["reload"], arguments].concat());
+    (output.status.code().expect("it ends"), text(&output.stdout) + &text(&output.stderr))
 }
 
 fn with_admin(zeo: &str) -> String {
