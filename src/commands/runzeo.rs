@@ -44,6 +44,7 @@ use crate::server::audit::AuditLog;
 use crate::server::client_log::LOG;
 use crate::server::hosted::Hosted;
 use crate::server::pack_schedule::PackSchedule;
+use crate::server::policy::Authentication;
 use crate::server::record_memory::RecordMemory;
 use crate::server::workers::Pools;
 use crate::storage::Storage;
@@ -141,6 +142,15 @@ pub fn run_with(extensions: &Extensions, program: &str, arguments: &[OsString]) 
     }
 }
 
+/// Reads the password file.
+fn authentication(given: &Given, zeo: &ZeoConfig) -> Result<Option<Arc<Authentication>>, Failure> {
+    let demanded = listening::authentication(&given.extensions.protocols, zeo)?;
+    if let Some(Authentication { name, .. }) = demanded.as_deref() {
+        log::info!(target: LOG, "StorageServer: using auth protocol: {name}");
+    }
+    Ok(demanded)
+}
+
 /// What a server is started with.
 struct Start<'a> {
     given: Arc<Given>,
@@ -161,10 +171,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     }
     let descriptors = raise_file_limit();
 
-    let authentication = listening::authentication(&given.extensions.protocols, &config.zeo)?;
-    if let Some(demanded) = &authentication {
-        log::info!(target: LOG, "StorageServer: using auth protocol: {}", demanded.name);
-    }
+    let authentication = authentication(given, &config.zeo)?;
     let certificates = Arc::new(Certificates::load(&config.zeo.listeners)?);
     let bound = listening::bind(&config.zeo.listeners, passed)?;
     let bound_monitor = bind_monitor(&config.zeo)?;

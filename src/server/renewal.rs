@@ -22,7 +22,7 @@ pub struct Renewed {
 }
 
 /// What has become of one client.
-enum Outcome {
+enum Renewal {
     Same,
     Restricted,
     Ended,
@@ -38,9 +38,9 @@ impl Server {
         for connection in clients {
             let id = connection.id();
             match renew_one(&connection) {
-                Outcome::Ended => renewed.ended.push(id),
-                Outcome::Restricted => renewed.restricted.push(id),
-                Outcome::Same => {}
+                Renewal::Ended => renewed.ended.push(id),
+                Renewal::Restricted => renewed.restricted.push(id),
+                Renewal::Same => {}
             }
             let stays =
                 |registration: &Registration| !registration.policy.options().admits(&registration.client);
@@ -57,9 +57,9 @@ pub(super) fn renew(connection: &Connection) {
     renew_one(connection);
 }
 
-fn renew_one(connection: &Connection) -> Outcome {
+fn renew_one(connection: &Connection) -> Renewal {
     let Some(Registration { storage, client, policy, read_only }) = connection.registration() else {
-        return Outcome::Same;
+        return Renewal::Same;
     };
     let options = policy.options();
     let rights = options.rights(storage, client).filter(|_| options.serves(storage));
@@ -69,7 +69,7 @@ fn renew_one(connection: &Connection) -> Outcome {
         let message = format_args!("may not read storage '{storage}' any more; the connection is closed");
         connection.peer.log(&client_log::DENIED, WARNING, message);
         connection.outbox.close("the rules do not permit it any more");
-        return Outcome::Ended;
+        return Renewal::Ended;
     };
     let before = connection.rights.set(rights);
     connection.can_write.store(!read_only && rights.write, Ordering::Relaxed);
@@ -77,7 +77,7 @@ fn renew_one(connection: &Connection) -> Outcome {
     let counted =
         |rights: Rights| if *read_only { Rights { write: false, undo: false, ..rights } } else { rights };
     match counted(before).and(counted(rights)) == counted(before) {
-        true => Outcome::Same,
-        false => Outcome::Restricted,
+        true => Renewal::Same,
+        false => Renewal::Restricted,
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct Running {
 }
 
 /// A configuration that was read, with what it needs from outside.
-struct Prepared {
+struct ReadAgain {
     config: Box<Config>,
     written: Written,
     authentication: Option<Arc<Authentication>>,
@@ -129,7 +129,7 @@ impl Reloader {
     }
 
     /// Reads the configuration, the passwords and the certificates.
-    fn prepare(&self) -> Result<Prepared, String> {
+    fn prepare(&self) -> Result<ReadAgain, String> {
         let (config, written) = match self.given.read() {
             Ok(Reading::Config { config, written, .. }) => (config, written),
             // Not for the command line of a server that runs.
@@ -139,10 +139,10 @@ impl Reloader {
         let authentication = listening::authentication(&self.given.extensions.protocols, &config.zeo)
             .map_err(|failure| failure.message)?;
         let certificates = Certificates::load(&config.zeo.listeners).map_err(|failure| failure.message)?;
-        Ok(Prepared { config, written, authentication, certificates: Arc::new(certificates) })
+        Ok(ReadAgain { config, written, authentication, certificates: Arc::new(certificates) })
     }
 
-    fn apply(&self, running: &mut Running, prepared: Prepared) -> Result<ReloadReport, String> {
+    fn apply(&self, running: &mut Running, prepared: ReadAgain) -> Result<ReloadReport, String> {
         let certificates = Arc::clone(&prepared.certificates);
         let levels = prepared.config.log.clone();
         let report = running.apply(prepared)?;
@@ -172,14 +172,14 @@ impl Running {
     }
 
     /// What a reload would do. New addresses are bound for a moment.
-    fn try_out(&self, prepared: &Prepared) -> Result<ReloadReport, String> {
+    fn try_out(&self, prepared: &ReadAgain) -> Result<ReloadReport, String> {
         let wanted = &prepared.config.zeo.listeners;
         listening::bind_more(&self.doors.changes(wanted).added, wanted).map_err(|failure| failure.message)?;
         Ok(self.plan(prepared))
     }
 
     /// What differs.
-    fn plan(&self, Prepared { config, written, .. }: &Prepared) -> ReloadReport {
+    fn plan(&self, ReadAgain { config, written, .. }: &ReadAgain) -> ReloadReport {
         let are_inherited = self.doors.are_inherited();
         let changes = |before: &Written, is_restart: bool| {
             let mut changes = before.changes(written);
@@ -196,9 +196,9 @@ impl Running {
         ReloadReport { changes: all, warnings: new.cloned().collect(), notes: Vec::new() }
     }
 
-    fn apply(&mut self, prepared: Prepared) -> Result<ReloadReport, String> {
+    fn apply(&mut self, prepared: ReadAgain) -> Result<ReloadReport, String> {
         let mut report = self.plan(&prepared);
-        let Prepared { config, written, authentication, certificates } = prepared;
+        let ReadAgain { config, written, authentication, certificates } = prepared;
         let authentication = self.kept_or(authentication, &config);
         let access = Arc::new(config.access.0.clone());
         let policy =

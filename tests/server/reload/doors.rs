@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::{STORAGE, Site, reload_of};
 use crate::limits::{client, commit_something, wait_until};
 use crate::listeners::{connect, connect_unix, listen, register};
-use crate::support::client::{RawClient, Speaks, record};
+use crate::support::client::{Speaks, record};
 use crate::support::process::free_address;
 use crate::tls::identities::{Identity, Secured, params};
 
