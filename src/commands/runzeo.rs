@@ -18,7 +18,7 @@ use crate::base::clock::TimeSource;
 use crate::base::sync::Arc;
 use crate::commands::Extensions;
 use crate::commands::admin_socket::{AdminSocket, Steered};
-use crate::commands::backups;
+use crate::commands::backups::Backups;
 use crate::commands::doors::Doors;
 use crate::commands::failure::Failure;
 use crate::commands::given::Given;
@@ -26,8 +26,9 @@ use crate::commands::http::{Http, disk_places};
 use crate::commands::listening::{self, Certificates, UnixSockets};
 use crate::commands::open::{self, Prepared};
 use crate::commands::opening::Opening;
+use crate::commands::reload::jobs::{Jobs, pack_plans};
 use crate::commands::reload::{Reloader, Running};
-use crate::commands::scrubs;
+use crate::commands::scrubs::Scrubs;
 use crate::commands::supervised::Supervised;
 use crate::config::{
     AuditConfig, Config, HttpConfig, ListenerConfig, NamedStorage, Reading, UsageError, Written, ZeoConfig,
@@ -43,7 +44,6 @@ use crate::server::Server;
 use crate::server::audit::AuditLog;
 use crate::server::client_log::LOG;
 use crate::server::hosted::Hosted;
-use crate::server::pack_schedule::PackSchedule;
 use crate::server::policy::Authentication;
 use crate::server::record_memory::RecordMemory;
 use crate::server::workers::Pools;
@@ -178,7 +178,7 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let audit = config.audit.as_ref().map(|audit| open_audit(audit, log)).transpose()?;
     let http = start_http(config, opening)?;
     // Removes its socket at each return.
-    let reloader = Reloader::new(given, log, config, Arc::clone(&certificates));
+    let reloader = Reloader::new(given, log, config, Arc::clone(&certificates), manager);
     let admin = start_admin(given, config, opening, log, &reloader)?;
     // Python's read-only server writes none.
     let pid_file = match config.zeo.hosted.read_only {
@@ -211,14 +211,15 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let policy = |listener: &ListenerConfig| listening::policy(listener, authentication.as_ref(), &access);
     let doors = Doors::open(&server, listeners, policy).map_err(cannot_start)?;
     monitors.into_iter().try_for_each(|listener| server.monitor_on(listener)).map_err(cannot_start)?;
-    server.pack_by_schedule(pack_schedules(config, &server)).map_err(cannot_start)?;
-    let backups = backups::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
-    let scrubs = scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
+    server.pack_by_schedule(pack_plans(config, &server)).map_err(cannot_start)?;
+    let backups = Backups::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
+    let scrubs = Scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
 
     if http.is_some() || admin.is_some() {
         watch(&server, config).map_err(cannot_start)?;
     }
-    reloader.begin(Running::new(&server, config, written, doors, authentication));
+    let jobs = Jobs { backups, scrubs };
+    reloader.begin(Running::new(&server, config, written, doors, authentication, jobs));
     http.iter().for_each(|(http, _)| http.serves(&server));
     admin.iter().for_each(|admin| admin.serves(&server));
     manager.serves(&server);
@@ -229,11 +230,10 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     log::debug!(target: RUNZEO, "({pid}) {} stops", given.program);
     drop(admin);
     // A reload that goes on is waited for.
-    let running = reloader.end();
+    let mut running = reloader.end();
     // Early, so that no vote waits for a helper.
     resolver.stop();
-    backups.stop();
-    scrubs.stop();
+    running.iter_mut().for_each(Running::stop_jobs);
     server.stop();
     close_storages(&server);
     drop((http, running, pid_file));
@@ -383,15 +383,6 @@ fn open_storages(
         }
     }
     Ok(hosted)
-}
-
-/// The storages that the server packs by itself.
-fn pack_schedules(config: &Config, server: &Server) -> Vec<(Arc<Hosted>, PackSchedule)> {
-    let plan = |named: &NamedStorage| {
-        let (plan, _) = named.storage.pack_schedule()?;
-        Some((server.hosted(&named.name)?, *plan))
-    };
-    config.storages.iter().filter_map(plan).collect()
 }
 
 /// The conflict resolution of all storages. Helper processes are started only if a storage can be written.

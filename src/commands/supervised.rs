@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::opening::Opening;
 use crate::base::clock::TimeSource;
 use crate::base::sync::{Condvar, Mutex, rank};
-use crate::process::notify::{Notifier, watchdog};
+use crate::process::notify::{Notifier, reloading, watchdog};
 use crate::server::{Server, stats};
 use crate::storage::Pulse;
 
@@ -40,6 +40,7 @@ enum Phase {
 }
 
 /// The connection to the service manager, if there is one.
+#[derive(Clone)]
 pub(super) struct Supervised(Option<Arc<Manager>>);
 
 struct Manager {
@@ -90,6 +91,18 @@ impl Supervised {
         let Some(manager) = &self.0 else { return };
         manager.send(&["READY=1".into(), format!("STATUS={}", state(server, 0.0))]);
         manager.enter(Phase::Serving(Arc::clone(server)));
+    }
+
+    /// The configuration is read again.
+    pub(super) fn reloads(&self) {
+        let Some(manager) = &self.0 else { return };
+        manager.send(&[reloading(), vec!["STATUS=reading the configuration again".into()]].concat());
+    }
+
+    /// That has ended, and the server goes on serving.
+    pub(super) fn has_reloaded(&self, server: &Server) {
+        let Some(manager) = &self.0 else { return };
+        manager.send(&["READY=1".into(), format!("STATUS={}", state(server, 0.0))]);
     }
 
     /// The server stops.

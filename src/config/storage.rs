@@ -69,6 +69,29 @@ impl StorageConfig {
         }
     }
 
+    /// Takes over the schedules of the same files in another configuration.
+    pub fn take_schedules(&mut self, other: &StorageConfig) {
+        match self {
+            StorageConfig::File(file) => {
+                let files = super::files(other);
+                let same = files.into_iter().find(|known| known.options.path == file.options.path);
+                file.pack_schedule = same.and_then(|same| same.pack_schedule.clone());
+                file.scrub = same.and_then(|same| same.scrub);
+            }
+            StorageConfig::Demo(demo) => {
+                let parts = [&mut demo.base, &mut demo.changes];
+                parts.into_iter().flatten().for_each(|part| part.take_schedules(other));
+            }
+            StorageConfig::Blob(blob) => blob.base.take_schedules(other),
+            StorageConfig::Zlib(zlib) => zlib.base.take_schedules(other),
+            StorageConfig::Before(before) => before.base.take_schedules(other),
+            StorageConfig::Own(own) => own.base.iter_mut().for_each(|base| base.take_schedules(other)),
+            StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } | StorageConfig::Client(_) => {}
+            #[cfg(feature = "test-storages")]
+            StorageConfig::Test { base, .. } => base.take_schedules(other),
+        }
+    }
+
     /// The clients of other servers in it.
     pub fn clients(&self) -> Vec<&ClientStorageConfig> {
         match self {

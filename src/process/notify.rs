@@ -44,6 +44,14 @@ impl Notifier {
     }
 }
 
+/// The lines that begin a reload. The manager waits for `READY=1`.
+pub fn reloading() -> Vec<String> {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let micros = seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000;
+    vec!["RELOADING=1".into(), format!("MONOTONIC_USEC={micros}")]
+}
+
 /// The time within which a watchdog waits for a sign, from `WATCHDOG_USEC` and `WATCHDOG_PID`. `None`: there is none
 /// for this process.
 pub fn watchdog(usec: Option<&str>, pid: Option<&str>) -> Result<Option<Duration>, String> {

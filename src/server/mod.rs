@@ -72,6 +72,7 @@ use crate::server::descriptors::Descriptors;
 use crate::server::disk_space::DiskSpaces;
 use crate::server::hosted::Hosted;
 use crate::server::limits::Limits;
+use crate::server::pack_schedule::PackPlans;
 use crate::server::reload_status::ReloadStatus;
 use crate::server::stop_signal::StopSignal;
 use crate::wire::protocol::Greeting;
@@ -102,6 +103,7 @@ pub struct Server {
     watch_stop: StopSignal,
     /// Of the thread that packs by schedule.
     schedule_stop: StopSignal,
+    pack_plans: Mutex<PackPlans, rank::PackPlans>,
     clients: Mutex<HashMap<u64, Arc<Connection>>, rank::Clients>,
     client_left: Condvar,
     next_connection_id: AtomicU64,
@@ -187,6 +189,11 @@ impl Server {
     /// Shows the backups of a `<backup>` section to monitoring.
     pub fn add_backup(&self, backup: Arc<BackupStatus>) {
         self.backups.lock().push(backup);
+    }
+
+    /// Shows these in place of all others.
+    pub fn set_backups(&self, backups: Vec<Arc<BackupStatus>>) {
+        *self.backups.lock() = backups;
     }
 
     /// The backups, in the order of the configuration.

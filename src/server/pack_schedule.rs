@@ -48,11 +48,70 @@ impl PackSchedule {
     }
 }
 
+/// The storages that are packed by schedule, and when each is due next. A reload replaces them.
+#[derive(Default)]
+pub(super) struct PackPlans {
+    plans: Vec<(Arc<Hosted>, PackSchedule)>,
+    agenda: Agenda,
+    has_thread: bool,
+}
+
+impl PackPlans {
+    /// Sets other plans. What stays as it is keeps its time.
+    fn set(&mut self, plans: Vec<(Arc<Hosted>, PackSchedule)>, now: SystemTime) {
+        let before = std::mem::take(&mut self.plans);
+        let times = std::mem::replace(
+            &mut self.agenda,
+            Agenda::new(plans.iter().map(|(_, plan)| plan.schedule), now),
+        );
+        let times = times.entries.iter().map(|(_, due)| *due);
+        for (hosted, _) in &before {
+            if !plans.iter().any(|(kept, _)| kept.name == hosted.name) {
+                hosted.pack.set_next(UNIX_EPOCH);
+            }
+        }
+        let before: Vec<_> = before.iter().zip(times).collect();
+        for ((hosted, plan), (_, due)) in plans.iter().zip(&mut self.agenda.entries) {
+            let same = before.iter().find(|((known, known_plan), _)| {
+                known.name == hosted.name && known_plan.schedule == plan.schedule
+            });
+            if let Some((_, known_due)) = same {
+                *due = *known_due;
+            }
+            hosted.pack.set_next(*due);
+        }
+        self.plans = plans;
+    }
+
+    /// What is due first, and its time, which may have passed.
+    fn next(&mut self, now: SystemTime) -> Option<(Arc<Hosted>, PackSchedule, SystemTime)> {
+        let (index, due) = self.agenda.next(now)?;
+        let (hosted, plan) = self.plans.get(index)?;
+        Some((Arc::clone(hosted), *plan, due))
+    }
+
+    /// The pack that was due at `due` has ended. Its plan may have gone, or be another one.
+    fn done(&mut self, hosted: &Hosted, due: SystemTime, now: SystemTime) {
+        let entries = self.plans.iter().zip(&self.agenda.entries);
+        let mut entries = entries.map(|((known, _), (_, known_due))| (&known.name, *known_due));
+        let index = entries.position(|known| known == (&hosted.name, due));
+        if let Some(due) = index.and_then(|index| self.agenda.done(index, now)) {
+            hosted.pack.set_next(due);
+        }
+    }
+}
+
 /// The schedules, and when each is due next.
 struct Agenda {
     entries: Vec<(Schedule, SystemTime)>,
     /// The latest time that the clock has shown.
     seen: SystemTime,
+}
+
+impl Default for Agenda {
+    fn default() -> Agenda {
+        Agenda { entries: Vec::new(), seen: UNIX_EPOCH }
+    }
 }
 
 impl Agenda {
@@ -84,47 +143,51 @@ impl Agenda {
 }
 
 impl Server {
-    /// Packs storages by their schedules, in a thread of its own, until the server stops.
+    /// Packs storages by their schedules, in a thread of its own, until the server stops. Another call replaces the
+    /// schedules; a pack that is running goes on. After an error nothing has changed.
     pub fn pack_by_schedule(self: &Arc<Self>, plans: Vec<(Arc<Hosted>, PackSchedule)>) -> io::Result<()> {
-        if plans.is_empty() {
-            return Ok(());
+        let needs_thread =
+            !plans.is_empty() && !std::mem::replace(&mut self.pack_plans.lock().has_thread, true);
+        if needs_thread {
+            let server = Arc::clone(self);
+            let spawned = thread::Builder::new().name("zeo-schedule".into()).stack_size(STACK);
+            if let Err(error) = spawned.spawn(move || run(&server)) {
+                self.pack_plans.lock().has_thread = false;
+                return Err(error);
+            }
         }
-        let agenda = Agenda::new(plans.iter().map(|(_, plan)| plan.schedule), self.clock().system_time());
-        for ((hosted, _), (_, due)) in plans.iter().zip(&agenda.entries) {
-            hosted.pack.set_next(*due);
-        }
-        let server = Arc::clone(self);
-        let run = move || run(&server, &plans, agenda);
-        thread::Builder::new().name("zeo-schedule".into()).stack_size(STACK).spawn(run)?;
+        self.pack_plans.lock().set(plans, self.clock().system_time());
+        self.schedule_stop().wake();
         Ok(())
     }
 }
 
-fn run(server: &Server, plans: &[(Arc<Hosted>, PackSchedule)], mut agenda: Agenda) {
-    while let Some(index) = wait(server, &mut agenda) {
-        let Some((hosted, plan)) = plans.get(index) else { return };
+fn run(server: &Server) {
+    while let Some((hosted, plan, due)) = wait(server) {
         // The panic hook has logged it.
-        let packed = catch_unwind(AssertUnwindSafe(|| pack(hosted, plan)));
-        if let Some(due) = agenda.done(index, server.clock().system_time()) {
-            hosted.pack.set_next(due);
-        }
+        let packed = catch_unwind(AssertUnwindSafe(|| pack(&hosted, &plan)));
+        server.pack_plans.lock().done(&hosted, due, server.clock().system_time());
         if packed.is_ok_and(|packed| packed) {
-            packs::announce(hosted);
+            packs::announce(&hosted);
         }
     }
 }
 
-/// Waits for the next time. Returns its entry; `None`: the server stops.
-fn wait(server: &Server, agenda: &mut Agenda) -> Option<usize> {
+/// Waits for the next time. `None`: the server stops.
+fn wait(server: &Server) -> Option<(Arc<Hosted>, PackSchedule, SystemTime)> {
     let (clock, signal) = (server.clock(), server.schedule_stop());
     let mut stopped = signal.stopped.lock();
     while !*stopped {
         let now = clock.system_time();
-        let (index, due) = agenda.next(now)?;
-        let Some(left) = due.duration_since(now).ok().filter(|left| !left.is_zero()) else {
-            return Some(index);
+        let next = server.pack_plans.lock().next(now);
+        let pause = match next {
+            Some((hosted, plan, due)) => match due.duration_since(now).ok().filter(|left| !left.is_zero()) {
+                Some(left) => left.min(PAUSE_MAX),
+                None => return Some((hosted, plan, due)),
+            },
+            None => PAUSE_MAX,
         };
-        stopped = clock.wait_until(&signal.stop_noted, stopped, clock.now() + left.min(PAUSE_MAX));
+        stopped = clock.wait_until(&signal.stop_noted, stopped, clock.now() + pause);
     }
     None
 }

@@ -54,6 +54,7 @@ impl Server {
             limits: ArcSwap::from_pointee(limits),
             watch_stop: StopSignal::default(),
             schedule_stop: StopSignal::default(),
+            pack_plans: Mutex::default(),
             clients: Mutex::default(),
             client_left: Condvar::new(),
             next_connection_id: AtomicU64::new(1),

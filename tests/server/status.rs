@@ -199,7 +199,10 @@ fn a_transaction_that_is_worked_on_is_not_waited_for() {
 }
 
 /// The headings in the documents, and the types whose fields they list.
-const TABLES: [(&str, &str); 21] = [
+const TABLES: [(&str, &str); 25] = [
+    ("A slow request", "SlowReport"),
+    ("A step", "StepReport"),
+    ("What it was behind", "WaitedForReport"),
     ("The last hour", "HistoryReport"),
     ("A warning", "Warning"),
     ("A conflict", "ConflictReport"),
@@ -209,6 +212,7 @@ const TABLES: [(&str, &str); 21] = [
     ("A storage", "StorageReport"),
     ("Counters", "Counters"),
     ("A client", "ClientReport"),
+    ("Reloads", "ReloadsReport"),
     ("A transaction", "TransactionReport"),
     ("Locks", "LockReport"),
     ("A request for locks", "LockEntry"),

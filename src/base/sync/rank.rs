@@ -60,6 +60,8 @@ ranks! {
     Reload permits [File, Log, Network, Wait];
     /// Whether the watch thread, or a thread that packs or scrubs by schedule, must end.
     Watch permits [];
+    /// The storages that are packed by schedule.
+    PackPlans permits [];
     /// The blobs that a verification of backups has read.
     VerifiedBlobs permits [];
     /// The server that is shown over HTTP, once there is one.

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
+
 use self::attempt::{Complaint, LOCK_WAIT, LogListener, RETRY, Reason, TARGET, hold};
 use self::sending::Sender;
 use crate::backup::lock::Exclusion;
@@ -40,24 +42,135 @@ use crate::storage::media::{Identity, Media, RealMedia};
 /// Longest wait without a look at the clock, which may have been changed.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Starts the threads of each section. When they end, a backup that is being made is given up; the next one finds what
-/// it has stored.
-pub(super) fn start(config: &Config, server: &Server, time: &TimeSource) -> io::Result<Keepers> {
-    let mut keepers = Keepers::default();
-    let found = databases_of(config.storages.iter());
-    let left_out = found.left_out.iter().filter(|_| !config.backups.is_empty());
-    left_out.for_each(|what| log::warn!(target: TARGET, "<backup>: {what}"));
-    for section in &config.backups {
+/// The backups of a server.
+pub(super) struct Backups {
+    sections: Vec<BackupSection>,
+    /// Threads of sections that have gone, which may still give up a backup.
+    ended: Vec<Keepers>,
+}
+
+/// A section, and its threads.
+struct BackupSection {
+    /// A reload replaces it.
+    config: Arc<ArcSwap<BackupConfig>>,
+    status: Arc<BackupStatus>,
+    keepers: Keepers,
+}
+
+/// What changes the backups to those of another configuration.
+pub(super) struct BackupChanges {
+    /// In the order of the configuration: a section that stays, with its new settings, or one that was started.
+    wanted: Vec<Wanted>,
+}
+
+enum Wanted {
+    Kept(usize, BackupConfig),
+    Started(BackupSection),
+}
+
+impl Backups {
+    /// Starts the threads of each section. When they end, a backup that is being made is given up; the next one finds
+    /// what it has stored.
+    pub(super) fn start(config: &Config, server: &Server, time: &TimeSource) -> io::Result<Backups> {
+        let mut backups = Backups { sections: Vec::new(), ended: Vec::new() };
+        let found = databases_of(config.storages.iter());
+        let left_out = found.left_out.iter().filter(|_| !config.backups.is_empty());
+        left_out.for_each(|what| log::warn!(target: TARGET, "<backup>: {what}"));
+        let changes = backups.prepare(&config.backups, &found.databases, time)?;
+        backups.apply(changes, server);
+        Ok(backups)
+    }
+
+    /// Starts the threads of further sections. After an error they have ended.
+    pub(super) fn prepare(
+        &self,
+        wanted: &[BackupConfig],
+        databases: &[NamedDatabase],
+        time: &TimeSource,
+    ) -> io::Result<BackupChanges> {
+        let mut changes = BackupChanges { wanted: Vec::new() };
+        let mut left: Vec<usize> = (0..self.sections.len()).collect();
+        for config in wanted {
+            let fits = |index: &usize| {
+                self.sections.get(*index).is_some_and(|section| {
+                    let known = section.config.load();
+                    // A command needs a thread of its own.
+                    known.repository == config.repository && known.send.is_some() == config.send.is_some()
+                })
+            };
+            match left.iter().position(fits) {
+                Some(at) => changes.wanted.push(Wanted::Kept(left.remove(at), config.clone())),
+                None => match BackupSection::start(config, databases, time) {
+                    Ok(section) => changes.wanted.push(Wanted::Started(section)),
+                    Err(error) => {
+                        changes.give_up();
+                        return Err(error);
+                    }
+                },
+            }
+        }
+        Ok(changes)
+    }
+
+    pub(super) fn apply(&mut self, changes: BackupChanges, server: &Server) {
+        let mut before: Vec<Option<BackupSection>> = self.sections.drain(..).map(Some).collect();
+        for wanted in changes.wanted {
+            match wanted {
+                Wanted::Started(section) => self.sections.push(section),
+                Wanted::Kept(index, config) => {
+                    if let Some(section) = before.get_mut(index).and_then(Option::take) {
+                        section.config.store(Arc::new(config));
+                        section.keepers.signal().wake();
+                        self.sections.push(section);
+                    }
+                }
+            }
+        }
+        for section in before.into_iter().flatten() {
+            section.keepers.signal().stop();
+            self.ended.push(section.keepers);
+        }
+        server.set_backups(self.sections.iter().map(|section| Arc::clone(&section.status)).collect());
+    }
+
+    /// Ends all threads, and waits for them.
+    pub(super) fn stop(self) {
+        let all: Vec<Keepers> =
+            self.sections.into_iter().map(|section| section.keepers).chain(self.ended).collect();
+        all.iter().for_each(|keepers| keepers.signal().stop());
+        all.into_iter().for_each(Keepers::stop);
+    }
+}
+
+impl BackupChanges {
+    /// Ends what was started for them.
+    pub(super) fn give_up(self) {
+        for wanted in self.wanted {
+            if let Wanted::Started(section) = wanted {
+                section.keepers.stop();
+            }
+        }
+    }
+}
+
+impl BackupSection {
+    fn start(
+        section: &BackupConfig,
+        databases: &[NamedDatabase],
+        time: &TimeSource,
+    ) -> io::Result<BackupSection> {
+        let mut keepers = Keepers::default();
         let source = |database: &NamedDatabase| {
             let NamedDatabase { name, path, blob_dir } = database.clone();
             Source { name, path, blob_dir }
         };
         let status = Arc::new(BackupStatus::new(section.repository.clone(), section.send.is_some()));
-        server.add_backup(Arc::clone(&status));
+        let config = Arc::new(ArcSwap::from_pointee(section.clone()));
         let mut keeper = Keeper {
             status: Arc::clone(&status),
-            config: section.clone(),
-            sources: found.databases.iter().map(source).collect(),
+            settings: Arc::clone(&config),
+            config: config.load_full(),
+            sources: databases.iter().map(source).collect(),
             time: time.clone(),
             stop: keepers.signal(),
             seen: Vec::new(),
@@ -66,10 +179,11 @@ pub(super) fn start(config: &Config, server: &Server, time: &TimeSource) -> io::
         };
         if let Some(send) = &section.send {
             let mut sender = Sender {
-                status,
+                status: Arc::clone(&status),
                 repository: section.repository.clone(),
+                settings: Arc::clone(&config),
                 send: send.clone(),
-                names: found.databases.iter().map(|database| database.name.clone()).collect(),
+                names: databases.iter().map(|database| database.name.clone()).collect(),
                 time: time.clone(),
                 stop: keepers.signal(),
                 complaint: Complaint::default(),
@@ -79,14 +193,20 @@ pub(super) fn start(config: &Config, server: &Server, time: &TimeSource) -> io::
             let run = move || sender.run(&made);
             keepers.spawn("backup-send", run)?;
         }
-        keepers.spawn("backup", move || keeper.run())?;
+        if let Err(error) = keepers.spawn("backup", move || keeper.run()) {
+            keepers.stop();
+            return Err(error);
+        }
+        Ok(BackupSection { config, status, keepers })
     }
-    Ok(keepers)
 }
 
 /// Makes the backups of one section.
 struct Keeper {
-    config: BackupConfig,
+    /// What is configured at this moment.
+    settings: Arc<ArcSwap<BackupConfig>>,
+    /// The same, as it was looked at last.
+    config: Arc<BackupConfig>,
     status: Arc<BackupStatus>,
     sources: Vec<Source>,
     time: TimeSource,
@@ -105,6 +225,14 @@ impl Keeper {
         self.status.set_next(due);
         let mut looked = self.time.now();
         loop {
+            let changes = self.stop.changes();
+            let before = std::mem::replace(&mut self.config, self.settings.load_full());
+            if before.schedule != self.config.schedule {
+                // Not at once, as a time that has passed is made up for at a start: the site may be in use.
+                let now = self.time.system_time();
+                due = self.config.schedule.map(|schedule| schedule.next_after(now));
+                self.status.set_next(due);
+            }
             let now = self.time.system_time();
             if due.is_some_and(|due| due <= now) {
                 let is_done = self.make(Stay::Kept);
@@ -126,7 +254,7 @@ impl Keeper {
             let continuous =
                 self.config.continuous.map(|interval| interval.saturating_sub(self.time.elapsed(looked)));
             let pause = [scheduled, continuous].into_iter().flatten().min().unwrap_or(PAUSE_MAX);
-            if self.stop.wait(&self.time, pause.min(PAUSE_MAX)) {
+            if self.stop.wait_unchanged(&self.time, pause.min(PAUSE_MAX), changes) {
                 return;
             }
         }

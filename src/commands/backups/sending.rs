@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
+use arc_swap::ArcSwap;
+
 use super::attempt::{Complaint, LogListener, RETRY, Reason, TARGET, hold};
 use super::command::{Ending, RunningCommand};
 use crate::backup::lock::Exclusion;
@@ -19,7 +21,7 @@ use crate::backup::repository::sent::SendRecords;
 use crate::backup::repository::stream::{LEFT_OUT_STATUS, Sending, Streamed};
 use crate::base::clock::{Stopwatch, TimeSource};
 use crate::base::untrusted::one_line;
-use crate::config::SendConfig;
+use crate::config::{BackupConfig, SendConfig};
 use crate::process::priority::stand_back;
 use crate::server::backup_status::{BackupStatus, Work};
 use crate::server::stop_signal::StopSignal;
@@ -34,6 +36,9 @@ const BUF_LEN: usize = 64 << 10;
 pub(super) struct Sender {
     pub(super) status: Arc<BackupStatus>,
     pub(super) repository: PathBuf,
+    /// What is configured at this moment.
+    pub(super) settings: Arc<ArcSwap<BackupConfig>>,
+    /// The command, as it was looked at last.
     pub(super) send: SendConfig,
     /// The databases of the section.
     pub(super) names: Vec<String>,
@@ -65,6 +70,10 @@ impl Sender {
     pub(super) fn run(&mut self, made: &Receiver<()>) {
         stand_back();
         loop {
+            // Without a command the section has no such thread.
+            if let Some(send) = &self.settings.load().send {
+                self.send = send.clone();
+            }
             self.send_all();
             match made.recv_timeout(RETRY) {
                 Ok(()) | Err(RecvTimeoutError::Timeout) => {}

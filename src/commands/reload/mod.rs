@@ -6,16 +6,20 @@
 //! What is compared with is, for keys that a reload applies, the configuration of the last reload, and for the others
 //! the one of the start: they are reported again until the restart.
 
+pub(super) mod jobs;
 mod report;
 
 use arc_swap::ArcSwap;
 
+use self::jobs::Jobs;
 use self::report::{LOG, ReloadReport, in_words};
 use crate::base::sync::{Arc, Mutex, rank};
 use crate::commands::admin_socket::Caller;
+use crate::commands::backups::BackupChanges;
 use crate::commands::doors::Doors;
 use crate::commands::given::Given;
 use crate::commands::listening::{self, Certificates};
+use crate::commands::supervised::Supervised;
 use crate::config::changes::Change;
 use crate::config::changes::effects::Effect;
 use crate::config::{Config, ListenerConfig, Reading, Written};
@@ -29,6 +33,7 @@ use crate::server::renewal::Renewed;
 pub(super) struct Reloader {
     given: Arc<Given>,
     log: LogHandle,
+    manager: Supervised,
     /// In use for new connections.
     certificates: ArcSwap<Certificates>,
     /// The lines of `--check` of the configuration that is in use.
@@ -48,6 +53,8 @@ pub(super) struct Running {
     config: Config,
     doors: Doors,
     authentication: Option<Arc<Authentication>>,
+    /// `None` when they were stopped.
+    jobs: Option<Jobs>,
 }
 
 /// A configuration that was read, with what it needs from outside.
@@ -64,10 +71,12 @@ impl Reloader {
         log: &LogHandle,
         config: &Config,
         certificates: Arc<Certificates>,
+        manager: &Supervised,
     ) -> Arc<Reloader> {
         Arc::new(Reloader {
             given: Arc::clone(given),
             log: log.clone(),
+            manager: manager.clone(),
             certificates: ArcSwap::new(certificates),
             described: Mutex::new(config.describe()),
             running: Mutex::new(None),
@@ -105,6 +114,9 @@ impl Reloader {
         let running = running.as_mut().ok_or("the server stops, or does not serve yet")?;
         let server = Arc::clone(&running.server);
         let now = || server.clock().system_time();
+        if !is_dry_run {
+            self.manager.reloads();
+        }
         let reloaded = self.prepare().and_then(|prepared| match is_dry_run {
             true => running.try_out(&prepared),
             false => self.apply(running, prepared),
@@ -124,6 +136,9 @@ impl Reloader {
                 );
                 server.reloads().failed(now(), error.clone());
             }
+        }
+        if !is_dry_run {
+            self.manager.has_reloaded(&server);
         }
         Ok(reloaded)
     }
@@ -160,6 +175,7 @@ impl Running {
         written: &Written,
         doors: Doors,
         authentication: Option<Arc<Authentication>>,
+        jobs: Jobs,
     ) -> Running {
         Running {
             server: Arc::clone(server),
@@ -168,7 +184,13 @@ impl Running {
             config: config.clone(),
             doors,
             authentication,
+            jobs: Some(jobs),
         }
+    }
+
+    /// Ends backups and checks of files, and waits for that.
+    pub(super) fn stop_jobs(&mut self) {
+        self.jobs.take().into_iter().for_each(Jobs::stop);
     }
 
     /// What a reload would do. New addresses are bound for a moment.
@@ -211,12 +233,18 @@ impl Running {
             .map_err(|failure| failure.message)?;
         let opened = Doors::open(&self.server, listeners, policy)
             .map_err(|error| format!("a thread for a listener cannot be started: {error}"))?;
-        if let Err(error) = self.set_hosted_options(&config) {
-            opened.close(&self.server);
-            return Err(format!("the thread of transaction-timeout cannot be started: {error}"));
-        }
+        let changes = match self.set_hosted_options(&config).and_then(|()| self.prepare_jobs(&config)) {
+            Ok(changes) => changes,
+            Err(error) => {
+                opened.close(&self.server);
+                return Err(format!("a thread cannot be started: {error}"));
+            }
+        };
 
         // From here on nothing fails.
+        if let Some((jobs, changes)) = self.jobs.as_mut().zip(changes) {
+            jobs.apply(&self.server, changes, &config);
+        }
         self.server.set_limits(config.zeo.limits.clone());
         report.notes = self.doors.apply(&self.server, door_changes, opened, &certificates, policy);
         report.notes.extend(about_clients(&self.server.renew_rights()));
@@ -246,6 +274,16 @@ impl Running {
         })
     }
 
+    /// Starts what the schedules need. After an error all is as before.
+    fn prepare_jobs(&mut self, config: &Config) -> std::io::Result<Option<BackupChanges>> {
+        let Some(jobs) = &mut self.jobs else { return Ok(None) };
+        let prepared = jobs.prepare(&self.server, &self.config, config);
+        prepared.map(Some).inspect_err(|_| {
+            // The threads that the options of before need are there.
+            let _ = self.set_hosted_options(&self.config);
+        })
+    }
+
     /// Notes what is in use now.
     fn take_over(&mut self, new: Config) {
         let before = &mut self.config;
@@ -261,6 +299,11 @@ impl Running {
         before.zeo.authentication = new.zeo.authentication;
         before.access = new.access;
         before.log.level = new.log.level;
+        before.backups = new.backups;
+        for named in &mut before.storages {
+            let other = new.storages.iter().find(|other| other.name == named.name);
+            other.iter().for_each(|other| named.storage.take_schedules(&other.storage));
+        }
         before.origins = new.origins;
         before.warnings = new.warnings;
     }

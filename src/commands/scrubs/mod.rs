@@ -11,15 +11,17 @@ mod pass;
 use std::io;
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwapOption;
 
 use self::pass::{ScrubListener, Scrubbed, Scrubber, in_words};
 use crate::base::clock::{Stopwatch, TimeSource};
 use crate::base::schedule::Schedule;
 use crate::base::sync::Arc;
 use crate::commands::keepers::Keepers;
-use crate::config::{Config, databases_of, files};
+use crate::config::{Config, ScrubConfig, databases_of, files};
 use crate::inspect::check::{Finding, FindingKind};
 use crate::server::Server;
 use crate::server::hosted::Hosted;
@@ -31,36 +33,87 @@ const TARGET: &str = "ZODB.FileStorage";
 /// Interval at which what was committed is summed; a pass that was cut short by a pack begins anew after it.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Starts the thread of each file that has a schedule.
-pub(super) fn start(config: &Config, server: &Server, time: &TimeSource) -> io::Result<Keepers> {
-    let mut keepers = Keepers::default();
-    for named in &config.storages {
-        let databases = databases_of(iter::once(named)).databases;
-        for file in files(&named.storage) {
-            let (Some(scrub), Some(hosted)) = (&file.scrub, server.hosted(&named.name)) else { continue };
-            let path = file.options.path.clone();
-            let blob_dir = databases.iter().find(|database| database.path == path);
-            let blob_dir = blob_dir.and_then(|database| database.blob_dir.clone());
-            let mut keeper = FileKeeper {
-                scrubber: Scrubber::new(&path, blob_dir, file.options.handle.clone(), scrub.rate_max),
-                path,
-                schedule: scrub.schedule,
-                hosted,
-                time: time.clone(),
-                stop: keepers.signal(),
-            };
-            let run = move || keeper.run();
-            keepers.spawn("scrub", run)?;
-        }
+/// The checks of a server's files.
+pub(super) struct Scrubs {
+    files: Vec<ScrubbedFile>,
+    keepers: Keepers,
+}
+
+/// A file that is checked, or was.
+struct ScrubbedFile {
+    path: PathBuf,
+    /// A reload replaces it. `None`: the file is not checked any more.
+    settings: Arc<ArcSwapOption<ScrubConfig>>,
+}
+
+impl Scrubs {
+    /// Starts the thread of each file that has a schedule.
+    pub(super) fn start(config: &Config, server: &Server, time: &TimeSource) -> io::Result<Scrubs> {
+        let mut scrubs = Scrubs { files: Vec::new(), keepers: Keepers::default() };
+        scrubs.prepare(config, config, server, time)?;
+        scrubs.apply(config);
+        Ok(scrubs)
     }
-    Ok(keepers)
+
+    /// Starts the threads of further files of `running`, which have a schedule in `wanted`. They have nothing to do
+    /// before [`Scrubs::apply`].
+    pub(super) fn prepare(
+        &mut self,
+        running: &Config,
+        wanted: &Config,
+        server: &Server,
+        time: &TimeSource,
+    ) -> io::Result<()> {
+        for named in &running.storages {
+            let databases = databases_of(iter::once(named)).databases;
+            for file in files(&named.storage) {
+                let path = file.options.path.clone();
+                let is_known = self.files.iter().any(|known| known.path == path);
+                let Some(hosted) = server.hosted(&named.name).filter(|_| !is_known) else { continue };
+                let Some(scrub) = scrub_of(wanted, &path) else { continue };
+                let blob_dir = databases.iter().find(|database| database.path == path);
+                let blob_dir = blob_dir.and_then(|database| database.blob_dir.clone());
+                let settings = Arc::new(ArcSwapOption::empty());
+                let mut keeper = FileKeeper {
+                    scrubber: Scrubber::new(&path, blob_dir, file.options.handle.clone(), scrub.rate_max),
+                    path: path.clone(),
+                    settings: Arc::clone(&settings),
+                    hosted,
+                    time: time.clone(),
+                    stop: self.keepers.signal(),
+                };
+                self.keepers.spawn("scrub", move || keeper.run())?;
+                self.files.push(ScrubbedFile { path, settings });
+            }
+        }
+        Ok(())
+    }
+
+    /// Has all threads follow the schedules of a configuration.
+    pub(super) fn apply(&self, wanted: &Config) {
+        for file in &self.files {
+            file.settings.store(scrub_of(wanted, &file.path).map(Arc::new));
+        }
+        self.keepers.signal().wake();
+    }
+
+    /// Ends all threads, and waits for them.
+    pub(super) fn stop(self) {
+        self.keepers.stop();
+    }
+}
+
+/// When a configuration has a file checked.
+fn scrub_of(config: &Config, path: &Path) -> Option<ScrubConfig> {
+    let files = config.storages.iter().flat_map(|named| files(&named.storage));
+    files.into_iter().find(|file| file.options.path == path)?.scrub
 }
 
 /// Takes care of one file.
 struct FileKeeper {
     path: PathBuf,
     scrubber: Scrubber,
-    schedule: Schedule,
+    settings: Arc<ArcSwapOption<ScrubConfig>>,
     hosted: Arc<Hosted>,
     time: TimeSource,
     stop: Arc<StopSignal>,
@@ -68,34 +121,49 @@ struct FileKeeper {
 
 impl FileKeeper {
     fn run(&mut self) {
-        let mut due = self.schedule.next_after(self.time.system_time());
-        self.hosted.scrub.set_next(due);
+        let mut schedule: Option<Schedule> = None;
+        let mut due = UNIX_EPOCH;
         loop {
-            let listener = LogListener { path: self.path.clone(), stop: Arc::clone(&self.stop) };
-            // The panic hook has logged it.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.scrubber.follow(&listener)));
+            let changes = self.stop.changes();
+            let settings = self.settings.load_full();
             let now = self.time.system_time();
-            // The clock may have been set back.
-            if due > now {
-                due = due.min(self.schedule.next_after(now));
-            }
-            if due <= now {
-                let is_complete = catch_unwind(AssertUnwindSafe(|| self.pass(&listener))).unwrap_or(true);
-                let now = self.time.system_time();
-                let next = self.schedule.next_after(now);
-                due = if is_complete { next } else { next.min(now + LOOK) };
+            let wanted = settings.as_ref().map(|settings| settings.schedule);
+            if std::mem::replace(&mut schedule, wanted) != wanted {
+                due = wanted.map_or(UNIX_EPOCH, |wanted| wanted.next_after(now));
                 self.hosted.scrub.set_next(due);
             }
-            if self.wait(due) {
+            let Some(settings) = settings else {
+                if self.stop.wait_unchanged(&self.time, LOOK, changes) {
+                    return;
+                }
+                continue;
+            };
+            self.scrubber.set_rate(settings.rate_max);
+            due = self.turn(settings.schedule, due);
+            let pause = due.duration_since(self.time.system_time()).unwrap_or_default().min(LOOK);
+            if self.stop.wait_unchanged(&self.time, pause, changes) {
                 return;
             }
         }
     }
 
-    /// Waits until `due`, or for [`LOOK`]. Returns whether the server stops.
-    fn wait(&self, due: SystemTime) -> bool {
-        let pause = due.duration_since(self.time.system_time()).unwrap_or_default().min(LOOK);
-        self.stop.wait(&self.time, pause)
+    /// Sums what was committed, and makes a pass if it is due. Returns when the next one is.
+    fn turn(&mut self, schedule: Schedule, due: SystemTime) -> SystemTime {
+        let listener = LogListener { path: self.path.clone(), stop: Arc::clone(&self.stop) };
+        // The panic hook has logged it.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.scrubber.follow(&listener)));
+        let now = self.time.system_time();
+        // The clock may have been set back.
+        let due = if due > now { due.min(schedule.next_after(now)) } else { due };
+        if due > now {
+            return due;
+        }
+        let is_complete = catch_unwind(AssertUnwindSafe(|| self.pass(&listener))).unwrap_or(true);
+        let now = self.time.system_time();
+        let next = schedule.next_after(now);
+        let due = if is_complete { next } else { next.min(now + LOOK) };
+        self.hosted.scrub.set_next(due);
+        due
     }
 
     /// Makes a pass. False: it was cut short.

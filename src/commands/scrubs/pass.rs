@@ -97,6 +97,11 @@ impl Scrubber {
         }
     }
 
+    /// Bytes of a second, not zero, that the next pass reads.
+    pub fn set_rate(&mut self, rate: u64) {
+        self.rate = rate;
+    }
+
     /// Sums what has no sum yet: what was committed since the last time; the whole file at first, and after a
     /// pack.
     pub fn follow(&mut self, listener: &dyn ScrubListener) {

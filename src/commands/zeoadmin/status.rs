@@ -94,6 +94,14 @@ fn print(out: &mut dyn Write, report: &Value) -> io::Result<()> {
         let (count, reason) = (number(refused, &["count"]), text(field(refused, &["reason"])));
         writeln!(out, "  {count:.0} refused because of {reason}")?;
     }
+    let waiting = list(report, &["reloads", "waiting"]);
+    if !waiting.is_empty() {
+        writeln!(
+            out,
+            "configuration: {} changes wait for a restart (zeoadmin reload lists them)",
+            waiting.len()
+        )?;
+    }
     for storage in list(report, &["storages"]) {
         print_storage(out, storage, number(report, &["time"]))?;
     }

@@ -168,7 +168,7 @@ static TABLE: &[Row] = &[
     row(&ACCESS, NOW, &[WHOLE, "rule"]),
     row(
         &BACKUP,
-        Effect::Restart,
+        NOW,
         &[
             WHOLE,
             "repository",
@@ -196,6 +196,7 @@ static TABLE: &[Row] = &[
     row(&SYSLOG, NOW, &["level"]),
     row(&SYSLOG, Effect::Restart, HANDLER_KEYS),
     row(&SYSLOG, Effect::Restart, &["facility", "address"]),
+    row(&FILESTORAGE, NOW, &["pack-schedule", "pack-days", "scrub-schedule", "scrub-max-rate"]),
     row(
         &FILESTORAGE,
         Effect::Restart,
@@ -210,11 +211,7 @@ static TABLE: &[Row] = &[
             "pack-gc",
             "pack-keep-old",
             "pack-refuse-large-removals",
-            "pack-schedule",
-            "pack-days",
             "pack-max-rate",
-            "scrub-schedule",
-            "scrub-max-rate",
             "new-file-format",
         ],
     ),

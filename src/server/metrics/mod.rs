@@ -34,6 +34,7 @@ pub fn metrics(report: &ServerReport, scrape: Scrape) -> String {
     out.family(Gauge, "zeo_start_time_seconds", "When the storages were open and the server began to serve.")
         .add_if_known(&[], report.started);
     out.family(Gauge, "zeo_ready", "Whether /ready says that clients are served.").add(&[], scrape.is_ready);
+    reloads(&mut out, report);
     connections(&mut out, report);
     let help = "When the certificate of a listener expires.";
     let mut expiry = out.family(Gauge, "zeo_tls_certificate_expiry_timestamp_seconds", help);
@@ -49,6 +50,17 @@ pub fn metrics(report: &ServerReport, scrape: Scrape) -> String {
         .add(&[], report.log_lines_lost);
     process::add(&mut out, scrape.began);
     out.finish()
+}
+
+/// The configuration. The first reading is a success.
+fn reloads(out: &mut MetricsText, report: &ServerReport) {
+    let Some(reloads) = &report.reloads else { return };
+    let help = "Whether the configuration could be used when it was read last.";
+    out.family(Gauge, "zeo_config_last_reload_successful", help).add(&[], reloads.failed.is_none());
+    let help = "When the configuration that is in use was read.";
+    out.family(Gauge, "zeo_config_last_reload_success_timestamp_seconds", help).add(&[], reloads.read);
+    let help = "Changes of the configuration that wait for a restart.";
+    out.family(Gauge, "zeo_config_changes_waiting", help).add(&[], reloads.waiting.len());
 }
 
 fn connections(out: &mut MetricsText, report: &ServerReport) {

@@ -30,6 +30,7 @@ pub mod client;
 pub mod history;
 pub mod json;
 pub mod locks;
+pub mod reloads;
 pub mod server;
 pub mod slow;
 pub mod storage;

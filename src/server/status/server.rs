@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::client::ClientReport;
+use super::reloads::ReloadsReport;
 use super::storage::{DiskReport, StorageReport};
 use super::time::unix;
 use super::warnings::{self, Warning};
@@ -48,6 +49,8 @@ pub struct ServerReport {
     /// Connections that have not registered.
     pub unregistered: Vec<ClientReport>,
     pub backups: Vec<BackupReport>,
+    /// `None` while the storages are opened.
+    pub reloads: Option<ReloadsReport>,
     /// What is not as it should be.
     pub warnings: Vec<Warning>,
 }
@@ -107,6 +110,7 @@ impl ServerReport {
         let mut report = ServerReport {
             started: Some(unix(server.started())),
             configuration: server.configuration().map(Into::into),
+            reloads: Some(ReloadsReport::of(server.reloads())),
             listeners: ListenerReport::all_of(server),
             connections: ConnectionsReport::of(server),
             temporary_directory: disks.iter().find(|disk| disk.storage.is_none()).cloned(),
@@ -131,6 +135,7 @@ impl ServerReport {
                 "Look for clients that connect again and again, or raise max-connections and the limit of open files.",
             ));
         }
+        warnings.extend(self.reloads.as_ref().and_then(ReloadsReport::warn));
         if self.log_lines_lost > 0 {
             warnings.push(Warning::new(
                 format!("{} lines of the log could not be written", self.log_lines_lost),
@@ -158,6 +163,7 @@ impl ServerReport {
             started: None,
             listeners: Vec::new(),
             connections: ConnectionsReport::default(),
+            reloads: None,
             panics: logging::panics(),
             log_lines_lost: logging::lines_lost(),
             temporary_directory: None,

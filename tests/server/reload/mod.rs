@@ -5,6 +5,7 @@ mod access;
 mod doors;
 mod limits;
 mod mistakes;
+mod schedules;
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +26,12 @@ pub struct Site {
 
 impl Site {
     pub fn start(zeo: &str, more: &str) -> Site {
-        let server = Server::start_any(&with_admin(zeo), more, |_| ());
+        Site::start_prepared(zeo, more, |_| ())
+    }
+
+    /// `prepare` may put files into its directory.
+    pub fn start_prepared(zeo: &str, more: &str, prepare: impl FnOnce(&Path)) -> Site {
+        let server = Server::start_any(&with_admin(zeo), more, prepare);
         let site = Site { server };
         site.wait_until_ready();
         site
