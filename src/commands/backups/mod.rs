@@ -60,10 +60,10 @@ struct BackupSection {
 /// What changes the backups to those of another configuration.
 pub(super) struct BackupChanges {
     /// In the order of the configuration: a section that stays, with its new settings, or one that was started.
-    wanted: Vec<Wanted>,
+    wanted: Vec<SectionChange>,
 }
 
-enum Wanted {
+enum SectionChange {
     Kept(usize, BackupConfig),
     Started(BackupSection),
 }
@@ -99,9 +99,9 @@ impl Backups {
                 })
             };
             match left.iter().position(fits) {
-                Some(at) => changes.wanted.push(Wanted::Kept(left.remove(at), config.clone())),
+                Some(at) => changes.wanted.push(SectionChange::Kept(left.remove(at), config.clone())),
                 None => match BackupSection::start(config, databases, time) {
-                    Ok(section) => changes.wanted.push(Wanted::Started(section)),
+                    Ok(section) => changes.wanted.push(SectionChange::Started(section)),
                     Err(error) => {
                         changes.give_up();
                         return Err(error);
@@ -116,8 +116,8 @@ impl Backups {
         let mut before: Vec<Option<BackupSection>> = self.sections.drain(..).map(Some).collect();
         for wanted in changes.wanted {
             match wanted {
-                Wanted::Started(section) => self.sections.push(section),
-                Wanted::Kept(index, config) => {
+                SectionChange::Started(section) => self.sections.push(section),
+                SectionChange::Kept(index, config) => {
                     if let Some(section) = before.get_mut(index).and_then(Option::take) {
                         section.config.store(Arc::new(config));
                         section.keepers.signal().wake();
@@ -146,7 +146,7 @@ impl BackupChanges {
     /// Ends what was started for them.
     pub(super) fn give_up(self) {
         for wanted in self.wanted {
-            if let Wanted::Started(section) = wanted {
+            if let SectionChange::Started(section) = wanted {
                 section.keepers.stop();
             }
         }
