@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
+use crate::http::{get, section};
 use crate::pack_cancel::text;
-use crate::support::process::Server;
+use crate::support::process::{Server, free_address};
 
 pub const STORAGE: &str = "<filestorage 1>\npath Data.fs\n</filestorage>";
 
@@ -102,6 +103,40 @@ pub fn reload_of(directory: &Path, arguments: &[&str]) -> (i32, String) {
 
 fn with_admin(zeo: &str) -> String {
     format!("admin-socket admin\n{zeo}")
+}
+
+/// `zeoadmin status`, `/status.json` and `/metrics` have how the last reload has ended.
+#[test]
+fn monitoring_sees_reloads() {
+    let address = free_address();
+    let more = |zeo: &str| section(&format!("{STORAGE}\n{zeo}"), address);
+    let site = Site::start("", &more(""));
+    let metric = |name: &str| {
+        let text = get(address, "/metrics").body;
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name)).expect(name).to_string();
+        line.split(' ').nth(1).expect("a value").parse::<f64>().expect("a number")
+    };
+    let (good, when) =
+        ("zeo_config_last_reload_successful", "zeo_config_last_reload_success_timestamp_seconds");
+    let first = metric(when);
+    assert_eq!((metric(good), metric("zeo_config_changes_waiting")), (1.0, 0.0));
+    site.write("max-conections 1", &more(""));
+    assert_eq!(site.reload(&[]).0, 4);
+    assert_eq!((metric(good), metric(when)), (0.0, first));
+    let output = site.zeoadmin(&["status"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(said.contains("WARNING the last reload of the configuration has failed: "), "{said}");
+    assert!(said.contains("zeo.conf:4: unknown key 'max-conections'"), "{said}");
+    let reloads = &site.status()["reloads"];
+    assert!(reloads["failed"].as_f64() > reloads["read"].as_f64(), "{reloads}");
+    site.write("read-only true", &more(""));
+    assert_eq!(site.reload(&[]).0, 3);
+    assert_eq!((metric(good), metric("zeo_config_changes_waiting")), (1.0, 1.0));
+    assert!(metric(when) > first);
+    assert_eq!(site.status()["reloads"]["waiting"][0], "<zeo> read-only: false -> true");
+    let said = text(&site.zeoadmin(&["status"]).stdout);
+    assert!(said.contains("configuration: 1 changes wait for a restart"), "{said}");
 }
 
 #[test]
