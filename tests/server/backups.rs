@@ -52,8 +52,13 @@ pub fn wait_for(server: &Server, what: &str, is_so: impl Fn() -> bool) {
 /// The bytes that a restore of the newest backup makes.
 fn restored(server: &Server) -> Vec<u8> {
     let path: PathBuf = server.directory().join("Restored.fs");
-    let (code, _, error) = zeobackup(server.directory(), &["restore", "-r", "repo", "-f", "Restored.fs"]);
-    assert_eq!(code, 0, "{error}");
+    let restore = || zeobackup(server.directory(), &["restore", "-r", "repo", "-f", "Restored.fs"]);
+    // The server may be making a backup.
+    wait_for(server, "the repository is free", || match restore() {
+        (0, ..) => true,
+        (code, _, error) if !error.contains("is in use") => panic!("{code}: {error}"),
+        _ => false,
+    });
     fs::read(path).expect("the file")
 }
 
