@@ -76,7 +76,10 @@ fn answer(steered: &Steered, call: &AdminCall, exchange: &mut Exchange) -> Resul
         server.audit().note(Event::Admin, None, None, |facts| {
             facts.insert("by".into(), call.caller.to_string().into());
             facts.insert("request".into(), call.shown().into());
-            let error = result.as_ref().err().map(|error| Untrusted(error).to_string());
+            // A reload that has failed says so in its result.
+            let of_result = |result: &Value| result.get("error").and_then(Value::as_str).map(String::from);
+            let error = result.as_ref().map_or_else(|error| Some(error.clone()), of_result);
+            let error = error.map(|error| Untrusted(&error).to_string());
             facts.insert("error".into(), error.into());
         });
     }

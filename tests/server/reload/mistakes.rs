@@ -99,3 +99,23 @@ fn the_command_line_wins() {
     let expected = "has no effect:\n  <zeo> transaction-timeout: 30 -> 60 (-t of the command line wins)\n";
     assert_eq!(reloaded, (Some(0), expected.into()));
 }
+
+/// A reload that has failed is told apart from one that was done.
+#[test]
+fn the_audit_log_has_reloads() {
+    let sections = format!("{STORAGE}\n<audit>\npath audit.log\n</audit>");
+    let site = Site::start("", &sections);
+    let lines = || -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(site.server.directory().join("audit.log")).expect("a file");
+        let lines = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        lines.filter(|line: &serde_json::Value| line["event"] == "admin").collect()
+    };
+    site.apply("max-undo-log 5", &sections);
+    site.write("max-conections 9", &sections);
+    assert_eq!(site.reload(&[]).0, 4);
+    wait_until("two lines", || lines().len() >= 2);
+    let lines = lines();
+    let [done, failed] = &lines[lines.len() - 2..] else { panic!("{lines:?}") };
+    assert!(done["request"].to_string().contains("reload") && done["error"].is_null(), "{done}");
+    assert!(failed["error"].as_str().expect("a reason").contains("max-conections"), "{failed}");
+}
