@@ -1,5 +1,5 @@
-//! How long calls take, for monitoring: those that wait for others, for the disk or for a sync. Counted once for each of
-//! them; loads from memory are not among them.
+//! How long calls take, for monitoring: those that wait for others, for the disk or for a sync. Counted once for each
+//! of them; loads from memory are not among them.
 
 use std::time::Duration;
 
