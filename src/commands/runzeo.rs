@@ -33,6 +33,7 @@ use crate::commands::supervised::Supervised;
 use crate::config::{
     AuditConfig, Config, HttpConfig, ListenerConfig, NamedStorage, Reading, UsageError, Written, ZeoConfig,
 };
+use crate::conflict::merge_time::Timed;
 use crate::conflict::{Chain, Resolver};
 use crate::logging::{self, LogHandle};
 use crate::net::listen::{self, Bound, ListenError, SocketAccess};
@@ -209,15 +210,14 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
         Server::new(storages, config.zeo.greeting, limits, descriptors, clock).map_err(cannot_start)?;
     let access = Arc::new(config.access.0.clone());
     let policy = |listener: &ListenerConfig| listening::policy(listener, authentication.as_ref(), &access);
+    audit.into_iter().for_each(|audit| server.set_audit(audit));
     let doors = Doors::open(&server, listeners, policy).map_err(cannot_start)?;
     monitors.into_iter().try_for_each(|listener| server.monitor_on(listener)).map_err(cannot_start)?;
     server.pack_by_schedule(pack_plans(config, &server)).map_err(cannot_start)?;
     let backups = Backups::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
     let scrubs = Scrubs::start(config, &server, &TimeSource::default()).map_err(cannot_start)?;
 
-    if http.is_some() || admin.is_some() {
-        watch(&server, config).map_err(cannot_start)?;
-    }
+    watch(&server, config, http.is_some() || admin.is_some()).map_err(cannot_start)?;
     let jobs = Jobs { backups, scrubs };
     reloader.begin(Running::new(&server, config, written, doors, authentication, jobs));
     http.iter().for_each(|(http, _)| http.serves(&server));

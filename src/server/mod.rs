@@ -140,6 +140,9 @@ impl Server {
         let division = self.descriptors.divide_again(&limits);
         division.log(&limits);
         self.admission.set_limits(&limits, &division);
+        for hosted in self.storages.values() {
+            hosted.slow_requests.set_threshold(limits.slow_request_time);
+        }
         self.limits.store(Arc::new(limits));
         self.watch_stop.wake();
     }

@@ -18,7 +18,7 @@ use crate::server::Server;
 use crate::server::client_log::{SCHEDULED_PACKS, log_without_peer};
 use crate::server::hosted::Hosted;
 pub use crate::server::pack_plans::PackSchedule;
-use crate::server::packs::{self, PackFailure};
+use crate::server::packs::{self, AskedBy, PackFailure};
 
 /// `pack-days`, if it is not given: as in plone.recipe.zeoserver.
 pub const PACK_DAYS_DEFAULT: u32 = 1;

@@ -37,7 +37,10 @@ impl Server {
     ) -> io::Result<Arc<Server>> {
         let (descriptors, division) = Descriptors::divide(descriptors, &limits);
         division.log(&limits);
-        storages.iter().for_each(set_publisher);
+        for hosted in &storages {
+            set_publisher(hosted);
+            hosted.slow_requests.set_threshold(limits.slow_request_time);
+        }
         let server = Arc::new(Server {
             storages: storages.into_iter().map(|hosted| (hosted.name.clone(), hosted)).collect(),
             greeting,

@@ -57,6 +57,13 @@ fn run(server: &Server) {
             server.clients().iter().for_each(|connection| connection.outbox.flush_stalled());
         }
         next = next.min(look_at_outboxes);
+        if server.has_history() {
+            if now >= look_at_storages {
+                look_at_storages = now + history::INTERVAL;
+                server.storages().for_each(|hosted| sample(&hosted, now));
+            }
+            next = next.min(look_at_storages);
+        }
         if let Some(timeout) = server.limits().idle_transaction_timeout {
             let pause = (timeout / 8).clamp(PAUSE_MIN, PAUSE_MAX);
             // A shorter timeout may have been set.

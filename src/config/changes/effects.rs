@@ -155,6 +155,7 @@ static TABLE: &[Row] = &[
             "idle-transaction-timeout",
             "max-iterators",
             "max-undo-log",
+            "slow-request-time",
         ],
     ),
     row(
@@ -183,6 +184,7 @@ static TABLE: &[Row] = &[
             "keep-monthly",
         ],
     ),
+    row(&AUDIT, Effect::Restart, &[WHOLE, "path", "events", "old-files", "max-size", "when", "interval"]),
     row(&HTTP, Effect::Restart, &[WHOLE, "address", "allow", "socket-mode"]),
     row(&EVENTLOG, NOW, &["level"]),
     row(&EVENTLOG, Effect::Restart, &[WHOLE]),

@@ -8,6 +8,7 @@
 //! | [`storage`] | a storage: [`StorageReport`], its counters, its disk |
 //! | [`client`] | a connection and its transaction: [`ClientReport`], [`TransactionReport`] |
 //! | [`locks`] | who holds locks, and who waits for them: [`LockReport`] |
+//! | [`slow`] | requests that took long: [`SlowReport`] |
 //! | [`history`] | what a storage has done in the last hour: [`HistoryReport`] |
 //! | [`work`] | packs, checks of files, backups |
 //! | [`warnings`] | what an operator should look at, and what to do: [`Warning`] |
@@ -24,6 +25,7 @@
 //! [`TransactionReport`]: client::TransactionReport
 //! [`Warning`]: warnings::Warning
 //! [`LockReport`]: locks::LockReport
+//! [`SlowReport`]: slow::SlowReport
 //! [`HistoryReport`]: history::HistoryReport
 
 pub mod client;
