@@ -82,6 +82,14 @@ class Browser:
 
     def text(self, selector):
         """As it is seen; not by a script, so that it works where none run."""
+        for _ in range(20):
+            try:
+                return self._ask("GET", f"/element/{self._element(selector)}/text")
+            except RuntimeError as error:
+                # The page is being loaded again.
+                if "stale element" not in str(error) and "no such element" not in str(error):
+                    raise
+                time.sleep(0.05)
         return self._ask("GET", f"/element/{self._element(selector)}/text")
 
     def press(self, key):

@@ -97,9 +97,10 @@ pub fn finish(registered: &Registered, id: &[u8], reply_to: OwnedMsgId) -> Resul
         }
         // An undo that was answered has been checked: such clients may leave out the vote.
         Transaction::Open(OpenTransaction { id, staged, locks: locks @ Some(_), refused: None, .. }) => {
-            let facts = commit_facts(hosted, &id, &staged);
+            let began = id.since;
             *transaction = Transaction::Finishing { id };
             drop(transaction);
+            let facts = commit_facts(hosted, began, &staged);
             match hosted.storage.vote(staged, TidAt::Vote) {
                 Ok(voted) => (StorageVote::new(&hosted.storage, voted, facts), locks),
                 Err(not_voted) => {

@@ -3,6 +3,8 @@
 //! The storage votes in the session's thread if the locks are granted at once; in a worker's if the transaction had
 //! to wait for them, or if a conflict takes long to merge.
 
+use std::time::SystemTime;
+
 use crate::base::ids::Oid;
 use crate::base::sync::Arc;
 use crate::conflict::merge_time;
@@ -132,7 +134,7 @@ fn vote_in_storage(registered: &Registered, open: OpenTransaction, reply_to: Own
     );
     let OpenTransaction { id, staged, blob_len, locks, mut call, .. } = open;
     let stored = stored_oids(&staged);
-    let facts = commit_facts(hosted, &id, &staged);
+    let facts = commit_facts(hosted, id.since, &staged);
     merge_time::take();
     let voted = hosted.storage.vote(staged, tid_at);
     let slow = call.as_mut().and_then(|call| {
@@ -166,9 +168,10 @@ fn vote_in_storage(registered: &Registered, open: OpenTransaction, reply_to: Own
     registered.note_slow(slow);
 }
 
-/// What the audit log will have of the transaction, if it is committed and such lines are wanted.
-pub fn commit_facts(hosted: &Hosted, id: &TransactionId, staged: &Staged) -> Option<Box<CommitFacts>> {
-    hosted.audit(Event::Commit).map(|_| Box::new(CommitFacts::of(staged, id.since)))
+/// What the audit log will have of the transaction, if it is committed and such lines are wanted. May read the
+/// transaction's temporary file.
+pub fn commit_facts(hosted: &Hosted, began: SystemTime, staged: &Staged) -> Option<Box<CommitFacts>> {
+    hosted.audit(Event::Commit).map(|_| Box::new(CommitFacts::of(staged, began)))
 }
 
 /// The vote has failed: gives back the locks, answers, and ends the transaction or leaves that to the client.
