@@ -284,6 +284,9 @@ pub mod server {
             pub use crate::server::status::warnings::Warning;
         }
     }
+    pub mod rates {
+        pub use crate::server::rates::Rates;
+    }
     pub mod slow {
         pub use crate::server::slow::{SlowRequest, Step};
     }

@@ -167,6 +167,7 @@ pub(super) fn policy(
         proxies: config.proxies.clone(),
         access: Arc::clone(access),
         connections: config.connections,
+        rates: config.rates,
         demands_certificates: config.ssl.is_some(),
         has_gone: false,
     }

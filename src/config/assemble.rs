@@ -92,6 +92,7 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
         ssl: file.zeo.ssl.as_ref(),
         authentication: authentication.as_ref(),
         read_only,
+        rates: file.zeo.limits.rates,
     };
     let names: Vec<&str> = storages.iter().map(|named| named.name.as_str()).collect();
     let listeners = listeners::listeners(addresses, sections, of_zeo, &names)?;

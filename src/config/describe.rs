@@ -16,6 +16,7 @@ use crate::client::options::{ClientOptions, TlsOptions};
 use crate::logging::{Destination, HandlerSetup, LogSetup, Rotation, When};
 use crate::net::tls::Peers;
 use crate::server::access::{AccessRules, Who};
+use crate::server::rates::Rates;
 use crate::storage::file::NewFileFormat;
 use crate::wire::protocol::Greeting;
 
@@ -52,7 +53,7 @@ impl Config {
         if let Some(proxies) = own.iter().map(|one| &one.proxies).find(|proxies| !proxies.is_empty()) {
             line("proxies", proxies.to_string());
         }
-        sections.iter().for_each(|one| line("listen", describe_listener(one, self.zeo.hosted.read_only)));
+        sections.iter().for_each(|one| line("listen", describe_listener(one, &self.zeo)));
         if let Some(monitor) = &self.zeo.monitor_address {
             line("monitor", address(monitor));
         }
@@ -118,11 +119,11 @@ fn socket_access(listener: &ListenerConfig) -> String {
 }
 
 /// All that holds at the address of a `<listen>` section.
-fn describe_listener(listener: &ListenerConfig, is_all_read_only: bool) -> String {
+fn describe_listener(listener: &ListenerConfig, zeo: &ZeoConfig) -> String {
     let mut parts = vec![format!("{}{}", address(&listener.address), socket_access(listener))];
     parts.push(listener.ssl.as_ref().map_or_else(|| "no TLS".into(), |ssl| format!("TLS {}", tls(ssl))));
     parts.push(if listener.passwords { "with passwords".into() } else { "no passwords".into() });
-    parts.push(if listener.read_only || is_all_read_only {
+    parts.push(if listener.read_only || zeo.hosted.read_only {
         "read-only".into()
     } else {
         "read and write".into()
@@ -133,6 +134,13 @@ fn describe_listener(listener: &ListenerConfig, is_all_read_only: bool) -> Strin
         parts.push(format!("proxies {}", listener.proxies));
     }
     parts.extend(listener.connections.map(|max| format!("at most {max} clients")));
+    if listener.rates != zeo.limits.rates {
+        let Rates { requests, sent } = listener.rates;
+        let shown =
+            |rate: Option<u64>, unit: Unit| rate.map_or_else(|| "any number".into(), |rate| unit.show(rate));
+        let (requests, sent) = (shown(requests, Unit::Count), shown(sent, Unit::Bytes));
+        parts.push(format!("an address has {requests} requests and {sent} of answers a second"));
+    }
     format!("{} {}", listener.section.as_deref().unwrap_or_default(), parts.join("; "))
 }
 

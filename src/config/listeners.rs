@@ -8,6 +8,7 @@ use super::zconfig::Location;
 use super::zconfig::suggest::nearest;
 use super::{AuthenticationConfig, ListenerConfig, SocketGroup, SslConfig, files};
 use crate::base::address::Address;
+use crate::server::rates::Rates;
 
 /// The name of the service manager's sockets for the addresses of `<zeo>`.
 pub const ZEO_SOCKETS: &str = "zeo";
@@ -19,6 +20,7 @@ pub struct OfZeo<'a> {
     pub ssl: Option<&'a SslConfig>,
     pub authentication: Option<&'a AuthenticationConfig>,
     pub read_only: bool,
+    pub rates: Rates,
 }
 
 /// All listeners. `storages`: the names of the storages.
@@ -54,6 +56,7 @@ impl OfZeo<'_> {
             allow: allow.as_ref().filter(|_| !is_unix).map(|(networks, _)| networks.clone()),
             proxies: proxies.as_ref().filter(|_| !is_unix).map(|(p, _)| p.clone()).unwrap_or_default(),
             connections: None,
+            rates: self.rates,
             address,
             location,
         }
@@ -96,6 +99,12 @@ impl OfZeo<'_> {
             listener.storages = Some(names);
         }
         listener.connections = section.connections.flatten().and_then(|max| usize::try_from(max).ok());
+        if let Some(requests) = section.requests_per_second {
+            listener.rates.requests = requests;
+        }
+        if let Some(sent) = section.sent_per_second {
+            listener.rates.sent = sent;
+        }
         own_access(&mut listener, section.access)?;
         Ok(listener)
     }

@@ -38,6 +38,7 @@ use crate::server::access::AccessRules;
 use crate::server::audit::Event;
 use crate::server::hosted::HostedOptions;
 use crate::server::limits::Limits;
+use crate::server::rates::Rates;
 use crate::wire::protocol::Greeting;
 
 pub use assemble::{admin_socket_of, authentication_of, storages_of};
@@ -138,6 +139,8 @@ pub struct ListenerConfig {
     pub proxies: Networks,
     /// Upper bound on its registered clients.
     pub connections: Option<usize>,
+    /// What one address may ask for here.
+    pub rates: Rates,
     /// Where the address was configured, for messages.
     pub location: Location,
 }

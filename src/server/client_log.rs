@@ -53,6 +53,9 @@ pub static SCHEDULED_PACKS: LogRate = LogRate::new("lines about packs by schedul
 pub static WAITING: LogRate = LogRate::new("lines about transactions that wait", 300, 1000);
 /// Lines of the audit log that clients can cause without a commit.
 pub static AUDITED_CONNECTIONS: LogRate = LogRate::new("lines of the audit log about connections", 600, 6000);
+/// Addresses that are ahead of their rates.
+pub static THROTTLED: LogRate =
+    LogRate::new("waits for max-requests-per-second and max-sent-per-second", 1, 60);
 /// Requests that took long.
 pub static SLOW: LogRate = LogRate::new("slow requests", 60, 300);
 /// Connections that are not served for lack of threads, descriptors and the like.

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::server::rates::Rates;
+
 /// The limits of a server. `None`: no limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
@@ -36,6 +38,8 @@ pub struct Limits {
     pub iterators: usize,
     /// Entries in one answer to undoLog, undoInfo or history.
     pub undo_log: usize,
+    /// What one address may ask for in a second; a `<listen>` section may have its own (`server/rates.rs`).
+    pub rates: Rates,
     /// A request that takes longer is logged (`server/slow`).
     pub slow_request_time: Option<Duration>,
 }
@@ -56,6 +60,7 @@ impl Default for Limits {
             idle_transaction_timeout: Some(Duration::from_secs(3600)),
             iterators: 256,
             undo_log: 10_000,
+            rates: Rates::default(),
             slow_request_time: Some(Duration::from_secs(1)),
         }
     }

@@ -36,6 +36,7 @@ pub mod packs;
 pub mod peer;
 pub mod policy;
 pub mod publish;
+pub mod rates;
 pub mod recent_conflicts;
 pub mod record_memory;
 pub mod registered;

@@ -10,6 +10,7 @@ use crate::auth::Protocol;
 use crate::base::network::Networks;
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
 use crate::server::access::{AccessRules, ClientIdentity};
+use crate::server::rates::{Debts, Rates};
 use crate::server::rights::Rights;
 
 /// The authentication that a listener demands.
@@ -36,6 +37,8 @@ pub struct PolicyOptions {
     pub access: Arc<BTreeMap<String, AccessRules>>,
     /// Registered clients; `None`: the server's limits alone.
     pub connections: Option<usize>,
+    /// What one address may ask for.
+    pub rates: Rates,
     /// It has TLS, with certificates on both sides.
     pub demands_certificates: bool,
     /// It was taken out of the configuration.
@@ -74,13 +77,18 @@ impl PolicyOptions {
 pub struct Policy {
     /// A reload replaces them.
     options: ArcSwap<PolicyOptions>,
+    pub debts: Debts,
     /// Registered connections. Changed while the lock of [`Admission`](super::admission) is held.
     registered: AtomicUsize,
 }
 
 impl Policy {
     pub fn new(options: PolicyOptions) -> Arc<Policy> {
-        Arc::new(Policy { options: ArcSwap::from_pointee(options), registered: AtomicUsize::new(0) })
+        Arc::new(Policy {
+            options: ArcSwap::from_pointee(options),
+            debts: Debts::default(),
+            registered: AtomicUsize::new(0),
+        })
     }
 
     /// Sets other options. [`Server::renew_rights`](super::Server::renew_rights) has those that are connected follow.
@@ -121,6 +129,11 @@ impl Policy {
     /// Whether connections from this address begin with the header of a proxy.
     pub fn is_proxy(&self, address: IpAddr) -> bool {
         self.options.load().proxies.contains(address)
+    }
+
+    /// What one address may ask for.
+    pub fn rates(&self) -> Rates {
+        self.options.load().rates
     }
 
     /// The limit on registered clients, if it is reached.

@@ -38,6 +38,8 @@ pub struct Stats {
     pub unread: AtomicU64,
     /// Registrations and calls that the rules of `<access>` did not permit.
     pub denied: AtomicU64,
+    /// Waits of sessions whose addresses were ahead of their rates.
+    pub throttled: AtomicU64,
     started: SystemTime,
 }
 
@@ -60,6 +62,7 @@ impl Stats {
             verifications: Default::default(),
             unread: AtomicU64::new(0),
             denied: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
             started,
         }
     }

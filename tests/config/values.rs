@@ -20,6 +20,7 @@ use runzeo::internal::server::audit::Event;
 use runzeo::internal::server::hosted::HostedOptions;
 use runzeo::internal::server::limits::Limits;
 use runzeo::internal::server::pack_schedule::PackSchedule;
+use runzeo::internal::server::rates::Rates;
 use runzeo::internal::wire::protocol::Greeting;
 use runzeo::storage::file::{FileStorageOptions, NewFileFormat};
 
@@ -73,6 +74,7 @@ fn listener(address: Address, line: u32) -> ListenerConfig {
         allow: None,
         proxies: Networks::default(),
         connections: None,
+        rates: Rates::default(),
         location: Location::File { path: "zeo.conf".into(), line },
     }
 }

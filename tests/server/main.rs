@@ -28,6 +28,7 @@ mod pack_schedule;
 mod pack_status;
 mod permissions;
 mod quiet;
+mod rates;
 mod reload;
 mod scrub;
 mod sent_backups;

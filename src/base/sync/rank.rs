@@ -144,6 +144,8 @@ ranks! {
     LockTimes permits [];
     /// Deadlines of transactions.
     Timeouts permits [];
+    /// What client addresses have asked for, above their rates.
+    Debts permits [];
     /// Number of connections, in all and for each host.
     Admission permits [];
     /// The memory for large records and replies.

@@ -141,6 +141,22 @@ pub static UNDO_LOG: Limit = Limit {
     set: |limits, value| limits.undo_log = number(value),
 };
 
+pub static REQUESTS_PER_SECOND: Limit = Limit {
+    name: "max-requests-per-second",
+    default: "none",
+    bounds: Bounds { unit: Unit::Count, least: 1, most: 1 << 30, or_none: true },
+    get: |limits| limits.rates.requests,
+    set: |limits, value| limits.rates.requests = value,
+};
+
+pub static SENT_PER_SECOND: Limit = Limit {
+    name: "max-sent-per-second",
+    default: "none",
+    bounds: Bounds { unit: Unit::Bytes, least: 1 << 10, most: MEMORY_MAX, or_none: true },
+    get: |limits| limits.rates.sent,
+    set: |limits, value| limits.rates.sent = value,
+};
+
 pub static SLOW_REQUEST_TIME: Limit = Limit {
     name: "slow-request-time",
     default: "1s",
@@ -150,7 +166,7 @@ pub static SLOW_REQUEST_TIME: Limit = Limit {
 };
 
 /// In the order of the documentation.
-static ALL: [&Limit; 14] = [
+static ALL: [&Limit; 16] = [
     &CONNECTIONS,
     &CONNECTIONS_PER_ADDRESS,
     &UNREGISTERED,
@@ -164,6 +180,8 @@ static ALL: [&Limit; 14] = [
     &IDLE_TRANSACTION_TIMEOUT,
     &ITERATORS,
     &UNDO_LOG,
+    &REQUESTS_PER_SECOND,
+    &SENT_PER_SECOND,
     &SLOW_REQUEST_TIME,
 ];
 

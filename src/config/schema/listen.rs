@@ -20,6 +20,9 @@ pub static LISTEN: SectionType = SectionType {
         ALLOW,
         PROXY_PROTOCOL,
         key("max-connections", Datatype::Bounded(&limits::CONNECTIONS.bounds)).known(KnownTo::Own),
+        key("max-requests-per-second", Datatype::Bounded(&limits::REQUESTS_PER_SECOND.bounds))
+            .known(KnownTo::Own),
+        key("max-sent-per-second", Datatype::Bounded(&limits::SENT_PER_SECOND.bounds)).known(KnownTo::Own),
         SOCKET_MODE,
         SOCKET_GROUP,
     ]),
@@ -54,6 +57,10 @@ pub struct ListenSection {
     pub access: ListenAccess,
     /// `Some(None)`: no limit of its own.
     pub connections: Option<Option<u64>>,
+    /// `Some(None)`: no limit.
+    pub requests_per_second: Option<Option<u64>>,
+    /// The same, in bytes.
+    pub sent_per_second: Option<Option<u64>>,
     /// Of the key `address`.
     pub location: Location,
 }
@@ -128,6 +135,11 @@ pub fn listen(section: &Section) -> Result<ListenSection, ConfigError> {
         access: access(section)?,
         connections: section
             .get("max-connections", |text| datatypes::bounded(text, &limits::CONNECTIONS.bounds))?,
+        requests_per_second: section.get("max-requests-per-second", |text| {
+            datatypes::bounded(text, &limits::REQUESTS_PER_SECOND.bounds)
+        })?,
+        sent_per_second: section
+            .get("max-sent-per-second", |text| datatypes::bounded(text, &limits::SENT_PER_SECOND.bounds))?,
         location: at("address"),
         address,
     })

@@ -59,6 +59,8 @@ pub static ZEO: SectionType = SectionType {
         limits::IDLE_TRANSACTION_TIMEOUT.key(),
         limits::ITERATORS.key(),
         limits::UNDO_LOG.key(),
+        limits::REQUESTS_PER_SECOND.key(),
+        limits::SENT_PER_SECOND.key(),
         limits::SLOW_REQUEST_TIME.key(),
     ]),
 };

@@ -20,7 +20,9 @@ mod slow_client;
 pub use slow_client::UNREAD;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
+use crate::base::clock::IoDeadline;
 use crate::base::sync::{Arc, AtomicBool, Condvar, Mutex, MutexGuard, Ordering, rank};
 use crate::net::stream::{Sink, Stream};
 use crate::wire::mac::RunningMac;
@@ -160,6 +162,17 @@ impl<S: Sink> Outbox<S> {
         let mut queue = self.queue.lock();
         while queue.closed.is_none() && (queue.sending || !queue.chunks.is_empty()) {
             queue = self.wait(queue);
+        }
+    }
+
+    /// Waits until the connection is closed, at most for this long.
+    pub fn wait_until_closed(&self, at_most: Duration) {
+        let deadline = IoDeadline::after(at_most);
+        let mut queue = self.queue.lock();
+        while queue.closed.is_none() && !deadline.is_over() {
+            queue.waiters += 1;
+            queue = self.drained.wait_timeout(queue, deadline.left());
+            queue.waiters -= 1;
         }
     }
 

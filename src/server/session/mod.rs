@@ -56,6 +56,8 @@ pub struct Session {
     upload: transfers::Receiving,
     downloads: Arc<downloads::Downloads>,
     background_jobs: Arc<jobs::Jobs>,
+    /// Bytes sent that its address has paid for, see [`rates`](super::rates).
+    sent_paid: u64,
     /// Between the first zeoVerify and endZeoVerify.
     verifying: bool,
 }

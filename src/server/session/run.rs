@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::base::level::{ERROR, INFO};
 use crate::base::log_rate::LogRate;
-use crate::base::sync::Arc;
+use crate::base::sync::{Arc, Ordering};
 use crate::net::stream::Sink;
 use crate::server::Server;
 use crate::server::admission::{AdmissionGuard, TOO_SLOW};
@@ -54,6 +54,7 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, admission: Admis
         upload: transfers::Receiving::default(),
         downloads: Arc::default(),
         background_jobs: Arc::default(),
+        sent_paid: 0,
         verifying: false,
     };
     // A bug's panic (which the panic hook has logged) ends this connection, and nothing else.
@@ -86,6 +87,7 @@ impl Session {
                 Ok(None) | Err(_) => return End::Gone,
             };
         let mut wire: Option<Wire> = None;
+        let mut requests = 0;
         loop {
             loop {
                 let frame = match frames.next() {
@@ -110,6 +112,7 @@ impl Session {
                     self.connection.set_wire(wire);
                     wire
                 });
+                requests += 1;
                 match wire.decode(frame.payload) {
                     Ok(call) => {
                         if let Err(end) = self.dispatch(call) {
@@ -130,6 +133,7 @@ impl Session {
                 }
             }
             self.flush_reads();
+            self.keep_to_rates(std::mem::take(&mut requests));
             let spare = match frames.spare() {
                 Ok(spare) => spare,
                 Err(error) => {
@@ -145,6 +149,28 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Waits if the client's address is ahead of its rates. `requests`: those since the last call.
+    fn keep_to_rates(&mut self, requests: u64) {
+        let rates = self.policy.rates();
+        let Some(registered) = self.registered.as_ref().filter(|_| !rates.are_unlimited()) else { return };
+        let connection = &self.connection;
+        let sent = connection.outbox.load().sent;
+        let more = sent.saturating_sub(std::mem::replace(&mut self.sent_paid, sent));
+        let host = connection.peer.host();
+        let wait = self.policy.debts.add(host, rates, requests, more, self.server.clock().now());
+        // Others wait for its locks.
+        let Some(wait) = wait.filter(|_| !connection.transaction.is_voted().load(Ordering::SeqCst)) else {
+            return;
+        };
+        count(&registered.hosted.stats.throttled);
+        let message = format_args!(
+            "asks for more than max-requests-per-second or max-sent-per-second, and waits for {:.1} s",
+            wait.as_secs_f64()
+        );
+        connection.peer.log(&client_log::THROTTLED, INFO, message);
+        connection.outbox.wait_until_closed(wait);
     }
 
     /// The peer has broken the protocol.

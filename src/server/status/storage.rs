@@ -104,6 +104,8 @@ pub struct Counters {
     pub transaction_timeouts: u64,
     /// Registrations and calls that the rules of `<access>` did not permit.
     pub denied: u64,
+    /// Waits of sessions whose addresses were ahead of their rates.
+    pub throttled: u64,
     /// Connections that were closed because their clients did not read (`max-unsent`).
     pub clients_unread: u64,
     /// Clients that have returned with a cache, and were told what has changed since.
@@ -234,6 +236,7 @@ impl Counters {
             conflicts_resolved: number(&counters.conflicts_resolved),
             transaction_timeouts: number(&counters.transaction_timeouts),
             denied: number(&counters.denied),
+            throttled: number(&counters.throttled),
             clients_unread: number(&counters.unread),
             verifications_quick: number(quick),
             verifications_too_old: number(too_old),
