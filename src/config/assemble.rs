@@ -85,8 +85,8 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
             .or(file.zeo.authentication_protocol),
         database: options.auth_database.or(file.zeo.authentication_database),
         realm: options.auth_realm.or(file.zeo.authentication_realm),
-    };
-    let authentication = authentication.check(&mut warnings)?;
+    }
+    .check(&mut warnings)?;
     let of_zeo = listeners::OfZeo {
         access: &file.zeo.access,
         ssl: file.zeo.ssl.as_ref(),
@@ -104,10 +104,7 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
         monitor_address: options.monitor.or(file.zeo.monitor_address),
         admin_socket,
         // A read-only server may run beside the server whose process id is in the file.
-        pid_filename: pid_filename
-            .filter(|path| !path.as_os_str().is_empty())
-            .or_else(instance_pid_filename)
-            .filter(|_| !read_only),
+        pid_filename: named_or(pid_filename, instance_pid_filename).filter(|_| !read_only),
         ssl: file.zeo.ssl,
         authentication,
         greeting: greeting(set("ZEO_SERVER_PROTOCOL"), msgpack)?,
@@ -139,6 +136,11 @@ fn not_served(sections: &[ListenSection]) -> Option<String> {
         "-a replaces all addresses: those of the <listen> sections ({count}, the first at {}) are not served",
         first.location
     ))
+}
+
+/// The path, if it is one, or else another.
+fn named_or(path: Option<PathBuf>, other: impl FnOnce() -> Option<PathBuf>) -> Option<PathBuf> {
+    path.filter(|path| !path.as_os_str().is_empty()).or_else(other)
 }
 
 /// The options of every storage. `timeout`: of the command line, in seconds.
