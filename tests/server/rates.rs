@@ -39,9 +39,9 @@ fn an_address_that_asks_for_more_waits_and_others_do_not() {
     burst(&mut near, 5000);
     assert_eq!(throttled(&server), 0, "{}", server.talk());
 
+    let began = Instant::now();
     let calls: Vec<i64> = (0..150).map(|_| far.queue_call("ping", vec![])).collect();
     far.flush().expect("connected");
-    let began = Instant::now();
     calls.into_iter().for_each(|call| drop(far.answer(call).expect("connected").expect("no error")));
     let last = far.queue_call("ping", vec![]);
     far.flush().expect("connected");

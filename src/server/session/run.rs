@@ -153,8 +153,11 @@ impl Session {
 
     /// Waits if the client's address is ahead of its rates. `requests`: those since the last call.
     fn keep_to_rates(&mut self, requests: u64) {
+        let Some(registered) = &self.registered else { return };
         let rates = self.policy.rates();
-        let Some(registered) = self.registered.as_ref().filter(|_| !rates.are_unlimited()) else { return };
+        if rates.are_unlimited() {
+            return;
+        }
         let connection = &self.connection;
         let sent = connection.outbox.load().sent;
         let more = sent.saturating_sub(std::mem::replace(&mut self.sent_paid, sent));
