@@ -7,12 +7,12 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use crate::cold_reads::World;
-use crate::pack_cancel::{filled, register, text};
+use crate::pack_cancel::{register, text};
 use crate::slow_merge;
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::pickle::Value;
 use crate::support::process::Server;
-use crate::zeoadmin::{asked, queue_vote, with_socket_and, zeoadmin};
+use crate::zeoadmin::{asked, holder_and_waiter, queue_vote, with_socket_and, zeoadmin};
 use runzeo::internal::server::limits::Limits;
 use runzeo::internal::server::slow::{SlowRequest, Step};
 
@@ -39,14 +39,7 @@ fn step(request: &Json, name: &str) -> f64 {
 fn a_vote_that_waited_for_locks_names_their_holder() {
     let server = with_socket_and("slow-request-time 50ms");
     assert_eq!(text(&zeoadmin(&server, &["slow"]).stdout), "no request took longer than slow-request-time\n");
-    let (mut holder, serial) = filled(&server);
-    let vote = queue_vote(&mut holder, serial, b"held");
-    holder.flush().expect("connected");
-    holder.answer(vote).expect("an answer").expect("the locks");
-    let mut waiter = register(&server, Speaks::Z5);
-    let vote = queue_vote(&mut waiter, serial, b"waits");
-    waiter.flush().expect("connected");
-    while server.ruok()["1"]["waiting"] != 1 {}
+    let (mut holder, mut waiter, vote) = holder_and_waiter(&server);
     thread::sleep(LONG);
     holder.call("tpc_abort", vec![Value::Int(7)]).expect("connected").expect("no error");
     waiter.answer(vote).expect("an answer").expect("the locks");

@@ -65,17 +65,23 @@ pub fn queue_vote(client: &mut RawClient, serial: u64, data: &[u8]) -> i64 {
     client.queue_call("vote", vec![Value::Int(7)])
 }
 
-#[test]
-fn a_client_that_holds_locks_is_killed() {
-    let server = with_socket();
-    let (mut holder, serial) = filled(&server);
+/// A client that holds the lock of the root, one that waits for it, and the number of its call.
+pub fn holder_and_waiter(server: &Server) -> (RawClient, RawClient, i64) {
+    let (mut holder, serial) = filled(server);
     let vote = queue_vote(&mut holder, serial, b"held");
     holder.flush().expect("connected");
     holder.answer(vote).expect("an answer").expect("the locks");
-    let mut waiter = register(&server, Speaks::Z5);
+    let mut waiter = register(server, Speaks::Z5);
     let vote = queue_vote(&mut waiter, serial, b"waits");
     waiter.flush().expect("connected");
     while server.ruok()["1"]["waiting"] != 1 {}
+    (holder, waiter, vote)
+}
+
+#[test]
+fn a_client_that_holds_locks_is_killed() {
+    let server = with_socket();
+    let (mut holder, mut waiter, vote) = holder_and_waiter(&server);
 
     let locks = &asked(&server, &["locks"])[0];
     let (held, waits) = (&locks["holders"][0], &locks["waiters"][0]);

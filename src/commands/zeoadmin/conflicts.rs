@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use getopts::Matches;
-use serde_json::{Value, json};
 
 use super::call::{self, Target, one_argument};
 use super::shown::{Columns, field, list, text, time};
-use super::status::{report, storages_of};
+use super::status::{print_lists, report, storages_of};
 use crate::commands::subcommand::{Subcommand, Trouble};
 
 pub(super) const COMMAND: Subcommand =
@@ -36,9 +35,7 @@ fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     let report = report(&Target::of(matches)?)?;
     let storages = storages_of(&report, storage)?;
     if matches.opt_present("json") {
-        let of = |one: &&Value| json!({ "storage": field(one, &["name"]), "conflicts": field(one, &["conflicts"]) });
-        writeln!(out, "{}", Value::Array(storages.iter().map(of).collect()))?;
-        return Ok(0);
+        return print_lists(out, &storages, "conflicts");
     }
     let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
     let mut table =

@@ -47,6 +47,13 @@ pub(super) fn storages_of<'a>(report: &'a Value, name: Option<&str>) -> Result<V
     }
 }
 
+/// Prints a list that each storage has as JSON, with the storages' names.
+pub(super) fn print_lists(out: &mut dyn Write, storages: &[&Value], key: &str) -> Result<u8, Trouble> {
+    let of = |one: &&Value| json!({ "storage": field(one, &["name"]), key: field(one, &[key]) });
+    writeln!(out, "{}", Value::Array(storages.iter().map(of).collect()))?;
+    Ok(0)
+}
+
 fn run(out: &mut dyn Write, matches: &Matches) -> Result<u8, Trouble> {
     no_argument(matches)?;
     let report = report(&Target::of(matches)?)?;
