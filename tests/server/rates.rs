@@ -11,7 +11,7 @@ use crate::support::process::Server;
 const STORAGE: &str = "<filestorage 1>\npath Data.fs\n</filestorage>\n";
 
 /// Asks this often at once, and returns when the next question was answered.
-fn burst(client: &mut RawClient, count: usize) -> Duration {
+pub fn burst(client: &mut RawClient, count: usize) -> Duration {
     let began = Instant::now();
     let calls: Vec<i64> = (0..count).map(|_| client.queue_call("ping", vec![])).collect();
     client.flush().expect("connected");

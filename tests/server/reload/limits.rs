@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{STORAGE, Site};
 use crate::limits::{client, closed_after, commit_something, connect, greeted, is_closed, refusal, words};
+use crate::rates::burst;
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::pickle::{Value, id};
 
@@ -99,6 +100,19 @@ fn limits_on_questions() {
     start().expect("an iterator");
     let next = reader.call("iterator_next", vec![second]).expect("connected");
     next.expect_err("the older ones are forgotten");
+}
+
+/// Also for clients that are connected.
+#[test]
+fn rates() {
+    let site = Site::start("", STORAGE);
+    let mut asker = client(&site.server);
+    let line = "max-requests-per-second or max-sent-per-second, and waits for ";
+    burst(&mut asker, 500);
+    assert_eq!(site.server.count_in_log(line), 0);
+    site.apply("max-requests-per-second 20", STORAGE);
+    assert!(burst(&mut asker, 60) >= Duration::from_secs(1));
+    site.server.wait_for_log(line);
 }
 
 #[test]
