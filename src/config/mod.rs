@@ -188,7 +188,7 @@ pub struct HttpConfig {
     pub address: Address,
     /// The mode of the Unix socket; `None`: by the umask.
     pub socket_mode: Option<u32>,
-    /// Who is answered, of those that connect by TCP; `None`: everyone.
+    /// The networks whose connections are answered; `None`: all. A Unix socket has no networks.
     pub allow: Option<Networks>,
 }
 

@@ -101,7 +101,7 @@ impl Policy {
         self.options.load_full()
     }
 
-    /// The authentication that comes before `register`, if there is one. A connection keeps that of its begin.
+    /// The authentication that comes before `register`, if there is one. A connection keeps the one that it began with.
     pub fn authentication(&self) -> Option<Arc<Authentication>> {
         self.options.load().authentication.clone()
     }

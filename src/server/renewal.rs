@@ -1,6 +1,6 @@
 //! The clients that are connected when a reload changes rules or listeners: what they lose, they lose at once.
 //!
-//! No change is missed by a client that registers meanwhile: it is put into the list of its storage before it looks at
+//! A client that registers during a reload misses no change: it is put into the list of its storage before it looks at
 //! the rules a last time, and a reload changes the rules before it goes through the list.
 
 use crate::base::level::WARNING;

@@ -1,9 +1,9 @@
 //! The audit log (`<audit>`): who has connected and was refused, what was committed, undone and packed, and what was
 //! done over the admin socket. One JSON object on each line.
 //!
-//! Lines are written after the client has its answer, so a slow disk of the audit log delays nobody. The order of
-//! commits is that of their tids. Lines about connections have a rate limit, as those of the log: clients can cause any
-//! number.
+//! Lines are written after the client has its answer, so a slow disk of the audit log delays no client. Commits of
+//! different groups may change places: each line has its tid. Lines about connections have a rate limit, as lines of the
+//! log have: clients can cause any number.
 
 pub mod commit;
 mod event;

@@ -62,7 +62,7 @@ pub struct HttpServer {
 /// What the threads of the listeners share.
 struct Handlers {
     site: Arc<Site>,
-    /// Who is answered, of those that connect by TCP; `None`: everyone.
+    /// The networks whose connections are answered; `None`: all. A Unix socket has no networks.
     allow: Option<Networks>,
     /// Number of requests that are being answered.
     busy: AtomicUsize,

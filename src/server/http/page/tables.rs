@@ -100,7 +100,7 @@ impl HtmlTable {
         HtmlTable { id, caption, columns, rows: Vec::new(), hidden: 0, is_caption_seen: true }
     }
 
-    /// The heading of the section says what it is; the caption is for those who do not see that.
+    /// The caption is hidden: the section's heading says the same. Screen readers still read the caption.
     pub fn below_heading(self) -> HtmlTable {
         HtmlTable { is_caption_seen: false, ..self }
     }
