@@ -2,8 +2,8 @@
 //! done over the admin socket. One JSON object on each line.
 //!
 //! Lines are written after the client has its answer, so a slow disk of the audit log delays no client. Commits of
-//! different groups may change places: each line has its tid. Lines about connections have a rate limit, as lines of the
-//! log have: clients can cause any number.
+//! different groups may change places: each line has its tid. Lines about connections have a rate limit, as lines of
+//! the log have: clients can cause any number.
 
 pub mod commit;
 mod event;
