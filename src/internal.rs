@@ -212,6 +212,16 @@ pub mod pickle {
     }
 }
 
+pub mod postgres {
+    pub use crate::postgres::batch::{Batch, Statement};
+    pub use crate::postgres::connection::Connection;
+    pub use crate::postgres::dsn::Dsn;
+    pub use crate::postgres::error::{Lost, ServerError};
+    pub use crate::postgres::login::Login;
+    pub use crate::postgres::value::{Type, Value};
+    pub use crate::postgres::wake::Wake;
+}
+
 pub mod process {
     pub mod pid_file {
         pub use crate::process::pid_file::PidFile;

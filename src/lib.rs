@@ -33,8 +33,8 @@
 //! A module imports only from steps below its own; neighbours on one step do not import each other:
 //!
 //! ```text
-//! bin > commands > config > server, client, backup, inspect > exceptions > storage, logging, net, auth, process
-//!   > wire, conflict > pickle > base
+//! bin > commands > config > server, client, backup, inspect > exceptions > storage, logging, auth, process
+//!   > postgres > wire, conflict, net > pickle > base
 //! ```
 //!
 //! The path of a load from socket to socket is one thread and one call deep at each stage:
@@ -66,6 +66,8 @@ pub mod storage;
 mod backup;
 #[allow(missing_docs)]
 mod logging;
+#[allow(missing_docs)]
+mod postgres;
 #[allow(missing_docs)]
 mod server;
 #[allow(missing_docs)]

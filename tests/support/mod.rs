@@ -17,6 +17,7 @@ pub mod faulty;
 pub mod log;
 pub mod msgpack;
 pub mod pickle;
+pub mod postgres;
 pub mod process;
 pub mod pythons;
 pub mod storage;

@@ -23,8 +23,9 @@ use std::path::{Path, PathBuf};
 const LADDER: &[&[&str]] = &[
     &["base"],
     &["pickle"],
-    &["wire", "conflict"],
-    &["storage", "logging", "net", "auth", "process"],
+    &["wire", "conflict", "net"],
+    &["postgres"],
+    &["storage", "logging", "auth", "process"],
     &["exceptions"],
     &["server", "client", "inspect"],
     &["backup"],
