@@ -16,6 +16,7 @@ use crate::storage::file::{FileStorage, FileStorageOptions};
 #[cfg(feature = "test-storages")]
 use crate::storage::load_delayed::LoadDelayed;
 use crate::storage::mapping::MappingStorage;
+use crate::storage::postgres::PostgresStorage;
 use crate::storage::temporary::TemporaryStorage;
 use crate::storage::transform::Transform;
 #[cfg(feature = "test-storages")]
@@ -38,6 +39,7 @@ pub fn kind(config: &StorageConfig) -> &'static str {
         StorageConfig::Zlib(_) => "ZlibStorage",
         StorageConfig::Before(_) => "Before",
         StorageConfig::Client(_) => "ClientStorage",
+        StorageConfig::Postgres(_) => "RelStorage",
         StorageConfig::Own(own) => own.kind.name,
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { .. } => "test storage",
@@ -92,6 +94,10 @@ fn prepare_with(
             let mut options = config.options.clone();
             options.serves_clients = true;
             Ok(Box::new(move || Ok(Arc::new(ClientStorage::open(options)?))))
+        }
+        StorageConfig::Postgres(config) => {
+            let options = config.options.clone();
+            Ok(Box::new(move || Ok(Arc::new(PostgresStorage::open(options)?))))
         }
         StorageConfig::Own(config) => prepare_own(config, record_len_max),
         #[cfg(feature = "test-storages")]

@@ -72,8 +72,7 @@ fn assemble(file: FileConfig, options: Options, environment: Environment<'_>) ->
         return Err("no storages specified; use -f or -C".into());
     }
     warnings.extend(files::check(&storages)?);
-    let clients = storages.iter().flat_map(|named| named.storage.clients());
-    warnings.extend(clients.flat_map(|client| client.warnings.clone()));
+    warnings.extend(storages.iter().flat_map(|named| named.storage.warnings()));
     let read_only = hosted.read_only;
     let pid_filename = options.pid_file.map(PathBuf::from).or(file.zeo.pid_filename);
     let instance_pid_filename = || Some(Path::new(&set("INSTANCE_HOME")?).join("var/ZEO.pid"));

@@ -57,6 +57,10 @@ impl Databases {
             StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } => {
                 self.left_out.push(format!("storage {name} is left out: it is in memory"));
             }
+            StorageConfig::Postgres(_) => {
+                let what = "it is in PostgreSQL; back it up there";
+                self.left_out.push(format!("storage {name} is left out: {what}"));
+            }
             StorageConfig::Client(_) => {
                 self.left_out
                     .push(format!("storage {name} is left out: it is another server's; back it up there"));

@@ -13,6 +13,7 @@ use crate::backup::repository::retention::Retention;
 use crate::base::address::Address;
 use crate::base::level;
 use crate::client::options::{ClientOptions, TlsOptions};
+use crate::storage::postgres::options::PostgresOptions;
 use crate::logging::{Destination, HandlerSetup, LogSetup, Rotation, When};
 use crate::net::tls::Peers;
 use crate::server::access::{AccessRules, Who};
@@ -212,6 +213,7 @@ fn describe_storage(storage: &StorageConfig) -> String {
             format!("Before {time} ({})", describe_storage(&before.base))
         }
         StorageConfig::Client(client) => client_storage(&client.options),
+        StorageConfig::Postgres(database) => database_storage(&database.options),
         StorageConfig::Own(own) => {
             let name = own.settings.name.as_ref().map_or_else(String::new, |name| format!(" '{name}'"));
             let base = own.base.as_ref().map(|base| format!(" ({})", describe_storage(base)));
@@ -337,6 +339,30 @@ fn client_storage(options: &ClientOptions) -> String {
     }
     if options.drop_cache_rather_verify {
         add("drops its cache rather than verify it".into());
+    }
+    text
+}
+
+/// What differs from the defaults, after the database.
+fn database_storage(options: &PostgresOptions) -> String {
+    let defaults = PostgresOptions::new(options.dsn.clone());
+    let mut text = format!("PostgreSQL, {}", options.dsn.describe());
+    if let Some(name) = &options.name {
+        text.push_str(&format!(", named '{name}'"));
+    }
+    if options.read_only {
+        text.push_str(", read-only");
+    }
+    if !options.create_schema {
+        text.push_str(", whose tables must be there");
+    }
+    if options.lock_timeout != defaults.lock_timeout {
+        text.push_str(&format!(", waits {} s for locked objects", options.lock_timeout.as_secs()));
+    }
+    let size = Unit::Bytes.show(options.cache_size as u64);
+    text.push_str(&format!(", {size} of records in memory"));
+    if options.cache_record_max != defaults.cache_record_max {
+        text.push_str(&format!(" of up to {}", Unit::Bytes.show(options.cache_record_max as u64)));
     }
     text
 }

@@ -53,9 +53,10 @@ fn check_caches(storages: &[NamedStorage]) -> Result<(), String> {
 pub fn files(storage: &StorageConfig) -> Vec<&FileStorageConfig> {
     match storage {
         StorageConfig::File(file) => vec![file],
-        StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } | StorageConfig::Client(_) => {
-            Vec::new()
-        }
+        StorageConfig::Mapping { .. }
+        | StorageConfig::Temporary { .. }
+        | StorageConfig::Client(_)
+        | StorageConfig::Postgres(_) => Vec::new(),
         StorageConfig::Demo(demo) => {
             [&demo.base, &demo.changes].into_iter().flatten().flat_map(|part| files(part)).collect()
         }
@@ -140,7 +141,7 @@ fn blob_dirs<'a>(
                 each(path, location, role);
             }
         }
-        StorageConfig::File(_) => {}
+        StorageConfig::File(_) | StorageConfig::Postgres(_) => {}
         StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } => {
             around.into_iter().for_each(|(path, location)| each(path, location, role));
         }

@@ -8,6 +8,7 @@ use crate::base::schedule::Schedule;
 use crate::client::options::ClientOptions;
 use crate::server::pack_schedule::PackSchedule;
 use crate::storage::file::FileStorageOptions;
+use crate::storage::postgres::options::PostgresOptions;
 use crate::storage::{StorageKind, StorageSettings};
 
 /// The kinds of storage that can be served.
@@ -35,6 +36,8 @@ pub enum StorageConfig {
     Before(BeforeStorageConfig),
     /// `<zeoclient>` or `<clientstorage>`: the storage of another ZEO server.
     Client(Box<ClientStorageConfig>),
+    /// `<relstorage>`: a database in PostgreSQL.
+    Postgres(Box<PostgresStorageConfig>),
     /// A storage that the program adds to those of this server.
     Own(OwnStorageConfig),
     /// A storage of upstream's own tests.
@@ -61,9 +64,10 @@ impl StorageConfig {
             StorageConfig::Zlib(zlib) => zlib.base.pack_schedule(),
             StorageConfig::Before(before) => before.base.pack_schedule(),
             StorageConfig::Own(own) => own.base.as_ref().and_then(|base| base.pack_schedule()),
-            StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } | StorageConfig::Client(_) => {
-                None
-            }
+            StorageConfig::Mapping { .. }
+            | StorageConfig::Temporary { .. }
+            | StorageConfig::Client(_)
+            | StorageConfig::Postgres(_) => None,
             #[cfg(feature = "test-storages")]
             StorageConfig::Test { base, .. } => base.pack_schedule(),
         }
@@ -86,29 +90,52 @@ impl StorageConfig {
             StorageConfig::Zlib(zlib) => zlib.base.take_schedules(other),
             StorageConfig::Before(before) => before.base.take_schedules(other),
             StorageConfig::Own(own) => own.base.iter_mut().for_each(|base| base.take_schedules(other)),
-            StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } | StorageConfig::Client(_) => {}
+            StorageConfig::Mapping { .. }
+            | StorageConfig::Temporary { .. }
+            | StorageConfig::Client(_)
+            | StorageConfig::Postgres(_) => {}
             #[cfg(feature = "test-storages")]
             StorageConfig::Test { base, .. } => base.take_schedules(other),
         }
     }
 
+    /// The storages in it that have no other storage in them.
+    fn leaves(&self) -> Vec<&StorageConfig> {
+        match self {
+            StorageConfig::File(_)
+            | StorageConfig::Mapping { .. }
+            | StorageConfig::Temporary { .. }
+            | StorageConfig::Client(_)
+            | StorageConfig::Postgres(_) => vec![self],
+            StorageConfig::Demo(demo) => {
+                [&demo.base, &demo.changes].into_iter().flatten().flat_map(|part| part.leaves()).collect()
+            }
+            StorageConfig::Blob(blob) => blob.base.leaves(),
+            StorageConfig::Zlib(zlib) => zlib.base.leaves(),
+            StorageConfig::Before(before) => before.base.leaves(),
+            StorageConfig::Own(own) => own.base.iter().flat_map(|base| base.leaves()).collect(),
+            #[cfg(feature = "test-storages")]
+            StorageConfig::Test { base, .. } => base.leaves(),
+        }
+    }
+
     /// The clients of other servers in it.
     pub fn clients(&self) -> Vec<&ClientStorageConfig> {
-        match self {
-            StorageConfig::Client(client) => vec![client],
-            StorageConfig::File(_) | StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } => {
-                Vec::new()
-            }
-            StorageConfig::Demo(demo) => {
-                [&demo.base, &demo.changes].into_iter().flatten().flat_map(|part| part.clients()).collect()
-            }
-            StorageConfig::Blob(blob) => blob.base.clients(),
-            StorageConfig::Zlib(zlib) => zlib.base.clients(),
-            StorageConfig::Before(before) => before.base.clients(),
-            StorageConfig::Own(own) => own.base.iter().flat_map(|base| base.clients()).collect(),
-            #[cfg(feature = "test-storages")]
-            StorageConfig::Test { base, .. } => base.clients(),
-        }
+        let clients = self.leaves().into_iter().filter_map(|leaf| match leaf {
+            StorageConfig::Client(client) => Some(&**client),
+            _ => None,
+        });
+        clients.collect()
+    }
+
+    /// Keys without effect, with their lines.
+    pub fn warnings(&self) -> Vec<String> {
+        let warnings = self.leaves().into_iter().flat_map(|leaf| match leaf {
+            StorageConfig::Client(client) => client.warnings.clone(),
+            StorageConfig::Postgres(database) => database.warnings.clone(),
+            _ => Vec::new(),
+        });
+        warnings.collect()
     }
 }
 
@@ -184,6 +211,17 @@ pub struct BeforeStorageConfig {
 pub struct ClientStorageConfig {
     /// What the section says.
     pub options: ClientOptions,
+    /// Where it was configured, for messages.
+    pub location: Location,
+    /// Keys without effect, with their lines.
+    pub warnings: Vec<String>,
+}
+
+/// A `<relstorage>` section.
+#[derive(Clone, Debug)]
+pub struct PostgresStorageConfig {
+    /// What the section says.
+    pub options: PostgresOptions,
     /// Where it was configured, for messages.
     pub location: Location,
     /// Keys without effect, with their lines.

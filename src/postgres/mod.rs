@@ -23,3 +23,12 @@ pub mod session;
 pub mod transport;
 pub mod value;
 pub mod wake;
+
+pub use self::batch::{Batch, Statement, TooLarge};
+pub use self::collect::Answer;
+pub use self::connection::Connection;
+pub use self::error::{Lost, Malformed, ServerError};
+pub use self::login::Login;
+pub use self::rows::{Row, Rows};
+pub use self::value::{Type, Value};
+pub use self::wake::Wake;

@@ -44,6 +44,9 @@ macro_rules! forward {
     (@pulse $base:ident) => {
         fn pulse(&self) -> $crate::storage::Pulse { self.$base.pulse() }
     };
+    (@catch_up $base:ident) => {
+        fn catch_up(&self) -> Result<()> { self.$base.catch_up() }
+    };
     (@save_index $base:ident) => {
         fn save_index(&self) -> Result<bool> { self.$base.save_index() }
     };

@@ -31,6 +31,7 @@ mod kinds;
 pub(crate) mod load_delayed;
 pub(crate) mod mapping;
 pub(crate) mod media;
+pub(crate) mod postgres;
 mod read;
 pub(crate) mod staged;
 pub(crate) mod temporary;
@@ -96,6 +97,14 @@ pub trait Storage: Load + History + Commit + Send + Sync {
     /// Saves the data that speeds up the next start, and releases locks. Finishes that have begun are completed first.
     /// Later calls fail with [`StorageError::Closed`]; a second `close` does nothing.
     fn close(&self) -> Result<()>;
+
+    /// Publishes what others have committed to the same data before this call, and returns when that is done. Of a
+    /// storage that only this server writes to there is nothing to do.
+    ///
+    /// Errors: [`StorageError::Disconnected`] if it cannot be found out.
+    fn catch_up(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Listing transactions; `None` if this storage does not keep them.
     fn iteration(&self) -> Option<&dyn Iterate> {

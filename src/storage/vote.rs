@@ -17,6 +17,11 @@ pub trait VoteSteps {
     /// The object's current serial, if it has ever been stored. Called for a store before it is added or left out.
     fn committed(&mut self, oid: Oid) -> Result<Option<Tid>>;
 
+    /// The serial of an object that the transaction depends on. Errors: `PosKey` if it does not exist, or has no data.
+    fn checked(&mut self, storage: &dyn Storage, oid: Oid) -> Result<Tid> {
+        storage.get_tid(oid)
+    }
+
     /// Adds operation `index` to what finish writes. All kinds but `CheckCurrent` come here, a store after its conflict
     /// was merged.
     fn add(&mut self, staged: &mut Staged, index: usize, op: Op) -> Result<()>;
@@ -50,7 +55,7 @@ pub fn walk(
                 }
             }
             OpKind::CheckCurrent { serial } => {
-                check_current(storage, op.oid, serial)?;
+                check_serial(op.oid, serial, steps.checked(storage, op.oid)?)?;
                 steps.leave_out(index, &op);
             }
             OpKind::Delete { .. } | OpKind::Restore { .. } | OpKind::Undo { .. } => {
@@ -80,7 +85,12 @@ pub fn check_delete(oid: Oid, read: Tid, committed: Option<Tid>) -> Result<()> {
 
 /// `checkCurrentSerialInTransaction`: an object that a transaction depends on must still have the serial that was read.
 pub fn check_current(storage: &dyn Storage, oid: Oid, read: Tid) -> Result<()> {
-    detect::check_current(oid, read, storage.get_tid(oid)?)
+    check_serial(oid, read, storage.get_tid(oid)?)
+}
+
+/// The same, of an object whose current serial is known.
+pub(crate) fn check_serial(oid: Oid, read: Tid, current: Tid) -> Result<()> {
+    detect::check_current(oid, read, current)
         .map_err(|conflict| StorageError::ReadConflict(Box::new(conflict)))
 }
 

@@ -229,6 +229,14 @@ ranks! {
     BlobTmp permits [File];
     /// Open directories that are held back for when no descriptor is left.
     BlobReserve permits [File];
+    /// What the sequencer of a database has to do.
+    PostgresQueue permits [];
+    /// The sessions for reading of a database, and the questions that wait.
+    PostgresReaders permits [];
+    /// The answer to one question.
+    PostgresAnswer permits [];
+    /// A shard of the records of a database that were read lately.
+    PostgresRecords permits [];
     /// The objects of a storage in memory.
     MemoryState permits [];
     /// A shard of the pages of the index.

@@ -12,6 +12,7 @@ pub mod eventlog;
 pub mod http;
 pub mod limits;
 pub mod listen;
+mod relstorage;
 pub mod runner;
 pub mod ssl;
 pub mod storages;
@@ -53,8 +54,7 @@ const KNOWN_PACKAGES: &[&str] =
     &["ZODB", "ZEO", "zdaemon", "ZConfig.components.basic", "ZConfig.components.logger"];
 
 /// Packages with storages that are in use, but not supported here.
-const REFUSED_PACKAGES: &[(&str, &str)] =
-    &[("zc.zrs", "replication is"), ("relstorage", "databases of RelStorage are")];
+const REFUSED_PACKAGES: &[(&str, &str)] = &[("zc.zrs", "replication is")];
 
 /// Checks whether `%import PACKAGE` can be ignored because this server has the package's sections.
 pub fn import(package: &str) -> Result<(), String> {

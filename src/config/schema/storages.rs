@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::client::{self, CLIENTSTORAGE, ZEOCLIENT};
+use super::relstorage::{self, RELSTORAGE};
 use crate::base::ids::Tid;
 use crate::base::schedule::Schedule;
 #[cfg(feature = "test-storages")]
@@ -141,6 +142,7 @@ pub static STORAGES: &[&SectionType] = &[
     &SERVERZLIBSTORAGE,
     &BEFORE,
     &TEMPORARYSTORAGE,
+    &RELSTORAGE,
     #[cfg(feature = "test-storages")]
     &HEXSTORAGE,
     #[cfg(feature = "test-storages")]
@@ -154,6 +156,7 @@ pub static IMPORTED: &[(&str, &[&str])] = &[
     ("zc.zlibstorage", &["zlibstorage", "serverzlibstorage"]),
     ("zc.beforestorage", &["before"]),
     ("tempstorage", &["temporarystorage"]),
+    ("relstorage", &["relstorage"]),
     ("ZEO", &["clientstorage"]),
     ("ZODB.tests", &["hexstorage", "serverhexstorage"]),
     ("ZEO.tests", &["loaddelayed_storage"]),
@@ -210,6 +213,7 @@ pub fn storage(own: &StorageKinds, section: &Section) -> Result<StorageConfig, C
         "loaddelayed_storage" => {
             StorageConfig::Test { kind: TestStorage::LoadDelayed, base: base(own, section)? }
         }
+        "relstorage" => StorageConfig::Postgres(Box::new(relstorage::relstorage(section)?)),
         "zeoclient" | "clientstorage" => StorageConfig::Client(Box::new(client::client_storage(section)?)),
         other => match added(own, other) {
             Some(kind) => StorageConfig::Own(own_storage(own, kind, section)?),
@@ -282,6 +286,7 @@ fn check_keeps_blobs(storage: &StorageConfig) -> Result<(), &'static str> {
         StorageConfig::Client(_) => {
             Err("the server of the client in it keeps the blobs: give the client a blob-dir instead")
         }
+        StorageConfig::Postgres(_) => Err("the database in it keeps the blobs"),
         StorageConfig::Own(_) => Err("the storage in it does not support blobs"),
         #[cfg(feature = "test-storages")]
         StorageConfig::Test { base, .. } => check_keeps_blobs(base),

@@ -207,6 +207,12 @@ impl Session {
             self.refuse(registered, id, is_async, right, &refused);
             return Ok(Answer::Given);
         }
+        // A client may have been connected to another server of the same database, and know a newer state.
+        if matches!(request, Request::LastTransaction | Request::Ping | Request::GetInvalidations { .. })
+            && let Err(error) = hosted.storage.catch_up()
+        {
+            return Ok(Answer::Error(exceptions::of_storage_error(&error)));
+        }
         Ok(match request {
             Request::Register { storage, read_only } => self.register(id, &storage, read_only).into(),
             Request::GetAuthProtocol => self.auth_protocol(),

@@ -88,6 +88,8 @@ impl Session {
                 format!("unknown storage: {}", Untrusted(storage)),
             ));
         };
+        // The client may have been connected to another server of the same database, and know a newer state.
+        hosted.storage.catch_up().map_err(|error| exceptions::of_storage_error(&error))?;
         // Only now: if the storage loses its disk later, vote says so.
         if !read_only && (hosted.is_read_only() || !rights.write) {
             // Clients with read-only-fallback begin with this, too. What is read-only only here stays so.

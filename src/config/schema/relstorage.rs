@@ -1,0 +1,176 @@
+//! `<relstorage>`: a database of RelStorage in PostgreSQL. `%import relstorage`
+//!
+//! The section has RelStorage's keys and no others, so that Python reads the file on the way back. Keys that have no
+//! meaning here are taken, with a line in the log.
+
+use std::time::Duration;
+
+use crate::config::PostgresStorageConfig;
+use crate::config::zconfig::datatypes::{self, Datatype};
+use crate::config::zconfig::matcher::{Child, Content, SectionType, key};
+use crate::config::zconfig::{ConfigError, Section, quoted};
+use crate::postgres::dsn::Dsn;
+use crate::storage::postgres::options::PostgresOptions;
+
+/// A database that is not served.
+const fn other_database(name: &'static str) -> SectionType {
+    SectionType { name, content: Content::Opaque }
+}
+
+static MYSQL: SectionType = other_database("mysql");
+static ORACLE: SectionType = other_database("oracle");
+static SQLITE3: SectionType = other_database("sqlite3");
+
+static POSTGRESQL: SectionType = SectionType {
+    name: "postgresql",
+    content: Content::Checked(&[
+        key("driver", Datatype::Custom(|text| driver(text).map(drop))).default("auto"),
+        key("dsn", Datatype::Custom(|text| dsn(text).map(drop))).default(""),
+    ]),
+};
+
+pub static RELSTORAGE: SectionType = SectionType {
+    name: "relstorage",
+    content: Content::Checked(&[
+        Child::Slot {
+            what: "<postgresql> section",
+            types: &[&POSTGRESQL, &MYSQL, &ORACLE, &SQLITE3],
+            required: true,
+            multiple: false,
+        },
+        key("name", Datatype::Any),
+        key("read-only", Datatype::Boolean).default("false"),
+        key("keep-history", Datatype::Boolean).default("true"),
+        key("create-schema", Datatype::Boolean).default("true"),
+        key("commit-lock-timeout", Datatype::Custom(|text| lock_timeout(text).map(drop))).default("30"),
+        key("commit-lock-id", Datatype::Integer),
+        key("blob-dir", Datatype::Any),
+        key("shared-blob-dir", Datatype::Boolean).default("false"),
+        key("blob-cache-size", Datatype::ByteSize),
+        key("blob-cache-size-check", Datatype::Integer),
+        key("blob-cache-size-check-external", Datatype::Boolean),
+        key("blob-chunk-size", Datatype::ByteSize),
+        key("replica-conf", Datatype::Any),
+        key("ro-replica-conf", Datatype::Any),
+        key("replica-timeout", Datatype::Float),
+        key("revert_when_stale", Datatype::Boolean),
+        key("revert-when-stale", Datatype::Boolean),
+        key("poll-interval", Datatype::Float),
+        key("pack-gc", Datatype::Boolean),
+        key("pack-prepack-only", Datatype::Boolean),
+        key("pack-skip-prepack", Datatype::Boolean),
+        key("pack-batch-timeout", Datatype::Float),
+        key("pack-commit-busy-delay", Datatype::Float),
+        key("cache-local-mb", Datatype::Custom(|text| megabytes(text).map(drop))),
+        key("cache-local-object-max", Datatype::ByteSize).default("16384"),
+        key("cache-local-compression", Datatype::Any),
+        key("cache-local-dir", Datatype::Any),
+        key("cache-local-storage", Datatype::Any),
+        key("cache-local-dir-count", Datatype::Integer),
+        key("cache-local-dir-read-count", Datatype::Integer),
+        key("cache-local-dir-compress", Datatype::Boolean),
+        key("cache-local-dir-write-max-size", Datatype::ByteSize),
+        key("cache-delta-size-limit", Datatype::Integer),
+        key("cache-prefix", Datatype::Any),
+        key("cache-servers", Datatype::Any),
+        key("cache-module-name", Datatype::Any),
+    ]),
+};
+
+/// Keys without effect, and why.
+const IGNORED: &[(&str, &str)] = &[
+    ("commit-lock-id", "it is for Oracle"),
+    ("poll-interval", "new transactions are looked for all the time"),
+    ("pack-commit-busy-delay", "packs do not wait for commits"),
+    ("blob-cache-size-check-external", "no other process checks it"),
+    ("cache-local-compression", "the records in memory are not compressed"),
+    ("cache-local-dir", "clients of ZEO have cache files of their own"),
+    ("cache-local-storage", "clients of ZEO have cache files of their own"),
+    ("cache-local-dir-count", "clients of ZEO have cache files of their own"),
+    ("cache-local-dir-read-count", "clients of ZEO have cache files of their own"),
+    ("cache-local-dir-compress", "clients of ZEO have cache files of their own"),
+    ("cache-local-dir-write-max-size", "clients of ZEO have cache files of their own"),
+    ("cache-delta-size-limit", "the records in memory need no such list"),
+    ("cache-prefix", "memcached is not used"),
+    ("cache-servers", "memcached is not used"),
+    ("cache-module-name", "memcached is not used"),
+];
+
+/// Keys whose effect users rely on, and which this server does not have yet.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("blob-dir", "blobs in the database are not supported yet"),
+    ("replica-conf", "name all hosts in the dsn, with target_session_attrs=read-write"),
+    ("ro-replica-conf", "reads from replicas are not supported yet"),
+    ("replica-timeout", "replica-conf is not supported"),
+];
+
+/// A section that the schema has checked.
+pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigError> {
+    let Some(adapter) = section.sections().next() else {
+        return Err(ConfigError::at(&section.end, "<relstorage> has no <postgresql> in it"));
+    };
+    if adapter.type_name != POSTGRESQL.name {
+        let what = format!(
+            "<{}>: of RelStorage's databases only PostgreSQL is supported; copy this one with zodbconvert",
+            adapter.type_name
+        );
+        return Err(ConfigError::at(&adapter.start, what));
+    }
+    for (name, why) in UNSUPPORTED {
+        if let Some(value) = section.value(name) {
+            return Err(ConfigError::at(&value.location, format!("{name} of <relstorage>: {why}")));
+        }
+    }
+    for name in ["shared-blob-dir", "pack-prepack-only", "pack-skip-prepack", "revert_when_stale", "revert-when-stale"] {
+        if section.get(name, datatypes::boolean)? == Some(true) {
+            let location = section.value(name).map_or(&section.start, |value| &value.location);
+            return Err(ConfigError::at(location, format!("{name} of <relstorage> is not supported yet")));
+        }
+    }
+    if section.get("keep-history", datatypes::boolean)? == Some(false) {
+        let location = section.value("keep-history").map_or(&section.start, |value| &value.location);
+        let what = "keep-history false: databases without history are not supported yet";
+        return Err(ConfigError::at(location, what));
+    }
+    let mut options = PostgresOptions::new(adapter.get("dsn", dsn)?.map_or_else(|| dsn(""), Ok).map_err(
+        |reason| ConfigError::at(&adapter.start, format!("dsn: {reason}")),
+    )?);
+    options.name = section.value("name").map(|value| value.text.clone());
+    options.read_only = section.get("read-only", datatypes::boolean)?.unwrap_or(options.read_only);
+    options.create_schema = section.get("create-schema", datatypes::boolean)?.unwrap_or(options.create_schema);
+    options.lock_timeout = section.get("commit-lock-timeout", lock_timeout)?.unwrap_or(options.lock_timeout);
+    options.cache_size = section.get("cache-local-mb", megabytes)?.unwrap_or(options.cache_size);
+    if let Some(size) = section.get("cache-local-object-max", datatypes::byte_size)? {
+        options.cache_record_max = usize::try_from(size).unwrap_or(0);
+    }
+    let warnings = IGNORED.iter().filter_map(|(name, why)| {
+        let value = section.value(name)?;
+        Some(format!("{}: {name} has no effect: {why}", value.location))
+    });
+    Ok(PostgresStorageConfig { options, location: section.start.clone(), warnings: warnings.collect() })
+}
+
+fn dsn(text: &str) -> Result<Dsn, String> {
+    Dsn::parse(text, &|name| std::env::var(name).ok()).map_err(|error| error.to_string())
+}
+
+fn driver(text: &str) -> Result<(), String> {
+    match text {
+        "auto" | "psycopg2" | "gevent psycopg2" | "psycopg2cffi" | "pg8000" => Ok(()),
+        _ => Err(format!("{} is no driver of RelStorage for PostgreSQL", quoted(text))),
+    }
+}
+
+fn lock_timeout(text: &str) -> Result<Duration, String> {
+    let seconds = datatypes::integer(text)?;
+    match u64::try_from(seconds) {
+        Ok(seconds) if seconds <= 24 * 60 * 60 => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("{} is not a number of seconds up to a day", quoted(text))),
+    }
+}
+
+fn megabytes(text: &str) -> Result<usize, String> {
+    let count = datatypes::integer(text)?;
+    let bytes = usize::try_from(count).ok().and_then(|count| count.checked_mul(1 << 20));
+    bytes.ok_or_else(|| format!("{} is not a number of megabytes", quoted(text)))
+}

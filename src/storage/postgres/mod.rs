@@ -1,0 +1,153 @@
+//! A storage in PostgreSQL, in the tables of RelStorage: `<relstorage>` with `<postgresql>`.
+//!
+//! Any number of servers serve one database at the same time, and clients of RelStorage read and write it beside them.
+//! What all must keep to is RelStorage's protocol: objects that a transaction changes are locked by advisory locks from
+//! the comparison of their serials until the commit is visible, and the commit lock (-1) is held from the choice of a
+//! tid until then. So the order of tids is the order of commits, and whoever looks for tids later than one that it knows
+//! misses nothing.
+//!
+//! - `sql` has the statements, the tables and the functions.
+//! - `sequencer` is the one thread that locks, commits, finds the transactions of others, and publishes.
+//! - `readers` are the sessions for reading, which all clients of the server share; `records` is their memory.
+//! - `vote`, `undo`, `read`, `oids` implement the traits.
+//!
+//! Reads see the state of the last published transaction and never a later one, whatever is in the tables already. So
+//! the server's rules about replies and invalidations hold as for a file.
+//!
+//! Beside the tables of RelStorage there are `runzeo_writers` and functions whose names begin with `runzeo_`.
+
+mod oids;
+pub mod options;
+mod read;
+mod readers;
+mod records;
+mod sequencer;
+mod session;
+mod shared;
+mod sql;
+mod undo;
+mod vote;
+
+use self::oids::Oids;
+use self::options::PostgresOptions;
+use self::readers::Readers;
+use self::records::Records;
+use self::sequencer::Sequencer;
+use self::session::LOG;
+use self::shared::Shared;
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Arc, Ordering};
+use crate::conflict::ResolverSlot;
+use crate::postgres::Wake;
+use crate::storage::{CacheCounts, Iterate, Result, Storage, StorageError, Undo};
+
+/// A storage in a database.
+pub struct PostgresStorage {
+    options: PostgresOptions,
+    shared: Arc<Shared>,
+    sequencer: Arc<Sequencer>,
+    oids: Oids,
+    resolver: ResolverSlot,
+}
+
+impl PostgresStorage {
+    /// Connects to the database, and creates what is missing in it.
+    ///
+    /// Errors: [`StorageError::Disconnected`]; `Refused` if the tables are not those of a supported RelStorage.
+    pub fn open(options: PostgresOptions) -> Result<PostgresStorage> {
+        let name = options.name();
+        let found = sequencer::found(&options)?;
+        let shared = Arc::new(Shared::new(
+            name.clone(),
+            &sql::preserving::STATEMENTS,
+            Readers::new(name.clone(), options.dsn.clone()),
+            Records::new(options.cache_size, options.cache_record_max),
+            found.last,
+        ));
+        let wake = Wake::new().map_err(StorageError::io("making an eventfd"))?;
+        let (for_thread, thread_options) = (Arc::clone(&shared), options.clone());
+        let sequencer =
+            Sequencer::start(name, wake, move |desk| found.writer(desk, for_thread, thread_options))?;
+        log::info!(target: LOG, "{}: opened, last transaction {}", shared.name, shared.last());
+        let sequencer = Arc::new(sequencer);
+        // So that the number of objects and the size are known.
+        sequencer.catch_up()?;
+        Ok(PostgresStorage { options, shared, sequencer, oids: Oids::default(), resolver: ResolverSlot::default() })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        self.shared.check_open()
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        if self.options.read_only { Err(StorageError::ReadOnly) } else { Ok(()) }
+    }
+}
+
+impl Storage for PostgresStorage {
+    fn name(&self) -> String {
+        self.shared.name.clone()
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.options.read_only
+    }
+
+    fn object_count(&self) -> u64 {
+        self.shared.object_count.load(Ordering::Relaxed)
+    }
+
+    fn size(&self) -> u64 {
+        self.shared.size.load(Ordering::Relaxed)
+    }
+
+    fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
+        vec![
+            ("ZODB.interfaces", "IStorage"),
+            ("ZODB.interfaces", "IStorageUndoable"),
+            ("ZODB.interfaces", "IStorageCurrentRecordIteration"),
+            ("ZODB.interfaces", "IStorageIteration"),
+            ("ZODB.interfaces", "IStorageRestoreable"),
+            ("ZODB.interfaces", "IExternalGC"),
+            ("ZODB.interfaces", "ReadVerifyingStorage"),
+            ("zope.interface", "Interface"),
+        ]
+    }
+
+    fn last_transaction(&self) -> Tid {
+        self.shared.last()
+    }
+
+    fn new_oids(&self, count: usize) -> Result<Vec<Oid>> {
+        self.check_writable()?;
+        self.oids.draw(&self.shared, count)
+    }
+
+    fn close(&self) -> Result<()> {
+        self.sequencer.close();
+        self.shared.fail(format!("{} is closed", self.shared.name));
+        self.shared.readers.close();
+        Ok(())
+    }
+
+    fn catch_up(&self) -> Result<()> {
+        self.sequencer.catch_up()
+    }
+
+    fn iteration(&self) -> Option<&dyn Iterate> {
+        Some(self)
+    }
+
+    fn undo(&self) -> Option<&dyn Undo> {
+        Some(self)
+    }
+
+    fn cache_counts(&self) -> Option<CacheCounts> {
+        Some(self.shared.records.counts())
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.shared.failure()
+    }
+}

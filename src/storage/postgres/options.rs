@@ -1,0 +1,44 @@
+//! What a `<relstorage>` section says.
+
+use std::time::Duration;
+
+use crate::postgres::dsn::Dsn;
+
+/// How a database is served.
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    /// `None`: named after the database.
+    pub name: Option<String>,
+    /// The database.
+    pub dsn: Dsn,
+    /// Nothing is stored, and the database is not changed by opening it.
+    pub read_only: bool,
+    /// Creates what is missing of the tables.
+    pub create_schema: bool,
+    /// How long a vote waits for objects that another server or a client of RelStorage has locked.
+    pub lock_timeout: Duration,
+    /// Bytes of memory for records that were read lately.
+    pub cache_size: usize,
+    /// Longer records are not kept in that memory.
+    pub cache_record_max: usize,
+}
+
+impl PostgresOptions {
+    /// The defaults, as in RelStorage but for the memory, which all clients of the server share.
+    pub fn new(dsn: Dsn) -> PostgresOptions {
+        PostgresOptions {
+            name: None,
+            dsn,
+            read_only: false,
+            create_schema: true,
+            lock_timeout: Duration::from_secs(30),
+            cache_size: 256 << 20,
+            cache_record_max: 16 << 10,
+        }
+    }
+
+    /// The storage's name. The password is never in it.
+    pub fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("PostgreSQL: {}", self.dsn.describe()))
+    }
+}

@@ -1,0 +1,192 @@
+//! Reading: a few sessions that many threads share.
+//!
+//! A thread that wants something adds its question to the queue. If a session is free it takes the session and asks all
+//! that is in the queue, in one message; those that come meanwhile wait for the next. So a lone reader pays one round
+//! trip and no change of threads, and many readers share round trips.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::session::{self, LOG, Purpose, lost, only};
+use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard, rank};
+use crate::postgres::dsn::Dsn;
+use crate::postgres::{Batch, Connection, Lost, Rows, Statement, TooLarge, Value};
+use crate::storage::{Result, StorageError};
+
+/// Sessions at most.
+const SESSIONS_MAX: usize = 4;
+/// Questions in one message at most.
+const BATCH_MAX: usize = 64;
+/// How long a read waits for a database that cannot be reached, and how often it tries.
+const PATIENCE: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_millis(200);
+
+/// The sessions for reading of one storage.
+pub struct Readers {
+    name: String,
+    dsn: Dsn,
+    pool: Mutex<Pool, rank::PostgresReaders>,
+}
+
+#[derive(Default)]
+struct Pool {
+    questions: VecDeque<Question>,
+    idle: Vec<Connection>,
+    /// Sessions, in use or not, and those that are being opened.
+    sessions: usize,
+    is_closed: bool,
+}
+
+struct Question {
+    statement: &'static Statement,
+    values: [i64; 3],
+    asker: Arc<Asker>,
+}
+
+/// A thread that waits.
+struct Asker {
+    answer: Mutex<Option<Outcome>, rank::PostgresAnswer>,
+    /// Belongs to the lock of the pool.
+    woken: Condvar,
+}
+
+enum Outcome {
+    Answered(Result<Rows>),
+    /// The session broke.
+    Lost(Lost),
+}
+
+impl Readers {
+    /// `name`: of the storage, for messages. Sessions are opened when they are needed.
+    pub fn new(name: String, dsn: Dsn) -> Readers {
+        Readers { name, dsn, pool: Mutex::default() }
+    }
+
+    /// The rows of one statement, whose parameters are all numbers. Waits for a database that cannot be reached, but
+    /// not for ever.
+    pub fn ask(&self, statement: &'static Statement, values: &[i64]) -> Result<Rows> {
+        let mut all = [0; 3];
+        all.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+        let began = Instant::now();
+        loop {
+            let asker = Arc::new(Asker { answer: Mutex::default(), woken: Condvar::new() });
+            match self.ask_once(Question { statement, values: all, asker: Arc::clone(&asker) }, &asker)? {
+                Outcome::Answered(answer) => return answer,
+                Outcome::Lost(error) if began.elapsed() > PATIENCE => return Err(lost(&self.name, &error)),
+                Outcome::Lost(_) => self.pause()?,
+            }
+        }
+    }
+
+    /// All sessions end. Questions that wait, and later ones, fail.
+    pub fn close(&self) {
+        let mut pool = self.pool.lock();
+        pool.is_closed = true;
+        for question in &pool.questions {
+            question.asker.woken.notify_all();
+        }
+        let idle = std::mem::take(&mut pool.idle);
+        drop(pool);
+        drop(idle);
+    }
+
+    fn closed(&self) -> StorageError {
+        StorageError::Closed(format!("{} is closed", self.name))
+    }
+
+    /// Waits a little after a session has broken.
+    fn pause(&self) -> Result<()> {
+        let pool = self.pool.lock();
+        let pool = Condvar::new().wait_timeout(pool, RETRY);
+        if pool.is_closed { Err(self.closed()) } else { Ok(()) }
+    }
+
+    fn ask_once(&self, question: Question, asker: &Asker) -> Result<Outcome> {
+        let mut pool = self.pool.lock();
+        pool.questions.push_back(question);
+        loop {
+            if let Some(outcome) = asker.answer.lock().take() {
+                return Ok(outcome);
+            }
+            if pool.is_closed {
+                return Err(self.closed());
+            }
+            // With an empty queue this question is under way in another thread.
+            if pool.questions.is_empty() || !pool.has_session() {
+                pool = asker.woken.wait(pool);
+                continue;
+            }
+            let session = pool.idle.pop();
+            pool.sessions += usize::from(session.is_none());
+            let count = pool.questions.len().min(BATCH_MAX);
+            let questions: Vec<Question> = pool.questions.drain(..count).collect();
+            drop(pool);
+            let session = self.answer(session, &questions);
+            pool = self.pool.lock();
+            self.give_back(&mut pool, session);
+            questions.iter().for_each(|question| question.asker.woken.notify_all());
+        }
+    }
+
+    /// Another thread may take the session for what has come meanwhile.
+    fn give_back(&self, pool: &mut MutexGuard<'_, Pool>, session: Option<Connection>) {
+        match session {
+            Some(session) if !pool.is_closed => pool.idle.push(session),
+            _ => pool.sessions -= 1,
+        }
+        if let Some(next) = pool.questions.front() {
+            next.asker.woken.notify_all();
+        }
+    }
+
+    /// Asks, and leaves each answer with its asker. Returns the session, unless it broke.
+    fn answer(&self, session: Option<Connection>, questions: &[Question]) -> Option<Connection> {
+        let fail = |error: &Lost| {
+            for question in questions {
+                *question.asker.answer.lock() = Some(Outcome::Lost(error.clone()));
+            }
+        };
+        let mut session = match session {
+            Some(session) => session,
+            None => match session::open(&self.dsn, Purpose::Read) {
+                Ok(session) => session,
+                Err(error) => {
+                    log::warn!(target: LOG, "{}: {error}", self.name);
+                    fail(&error);
+                    return None;
+                }
+            },
+        };
+        let answers = batch_of(questions).map_err(|error| Lost::new(error.to_string()));
+        match answers.and_then(|batch| session.run(&batch)) {
+            Ok(answers) => {
+                let answers = answers.into_iter().map(|answer| Some(only(answer))).chain(std::iter::repeat_with(|| None));
+                for (question, answer) in questions.iter().zip(answers) {
+                    let answer = answer.unwrap_or_else(|| Err(session::malformed("a result")));
+                    *question.asker.answer.lock() = Some(Outcome::Answered(answer));
+                }
+                Some(session)
+            }
+            Err(error) => {
+                fail(&error);
+                None
+            }
+        }
+    }
+}
+
+impl Pool {
+    fn has_session(&self) -> bool {
+        !self.idle.is_empty() || self.sessions < SESSIONS_MAX
+    }
+}
+
+fn batch_of(questions: &[Question]) -> std::result::Result<Batch, TooLarge> {
+    let mut batch = Batch::new();
+    for Question { statement, values, .. } in questions {
+        let values = values.map(Value::Int8);
+        batch.execute(statement, values.get(..statement.types.len()).unwrap_or(&values))?;
+        batch.sync();
+    }
+    Ok(batch)
+}

@@ -1,0 +1,173 @@
+//! Where threads leave their requests for the sequencer.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::super::session::LOG;
+use super::locks::{Granted, LockRequest, NotGranted, Wanted};
+use super::writer::Writer;
+use crate::base::cancel::Cancel;
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Arc, Condvar, Mutex, rank};
+use crate::postgres::Wake;
+use crate::storage::{Result, StorageError, Ticket, TransactionMeta};
+
+/// A vote that finds an object locked tries again after this time, and then more and more rarely, or when another
+/// server says that it has released something.
+const RETRY_MIN: Duration = Duration::from_millis(5);
+const RETRY_MAX: Duration = Duration::from_millis(100);
+
+/// A transaction as it is written.
+pub struct Written {
+    pub meta: TransactionMeta,
+    /// A copied transaction keeps its status.
+    pub is_packed: bool,
+    /// The tid that it was promised at vote.
+    pub tid: Option<Tid>,
+    /// Each object once.
+    pub records: Vec<Record>,
+}
+
+/// A record of a transaction.
+pub struct Record {
+    pub oid: Oid,
+    /// The revision that it replaces; zero for a new object.
+    pub serial: Tid,
+    /// `None`: a deletion.
+    pub data: Option<Vec<u8>>,
+}
+
+/// A voted transaction that is to be committed.
+pub struct Finish {
+    /// Its locks, see [`Granted::id`].
+    pub id: u64,
+    /// Further locks of it.
+    pub others: Vec<u64>,
+    pub written: Written,
+    pub ticket: Ticket,
+}
+
+/// The requests that wait.
+#[derive(Default)]
+pub struct Queue {
+    pub locks: Vec<LockRequest>,
+    pub finishes: VecDeque<Finish>,
+    /// The locks of transactions that were aborted.
+    pub releases: Vec<u64>,
+    pub catch_ups: Vec<SyncSender<Result<()>>>,
+    /// Finish what is there, and end.
+    pub is_closed: bool,
+    /// The thread has ended: nothing is answered any more.
+    pub is_over: bool,
+}
+
+/// The queue and its bell.
+pub struct Desk {
+    pub queue: Mutex<Queue, rank::PostgresQueue>,
+    /// Another server has released locks.
+    pub released: Condvar,
+    pub wake: Wake,
+}
+
+/// The sequencer of a storage, as other threads see it.
+pub struct Sequencer {
+    name: String,
+    desk: Arc<Desk>,
+    thread: Mutex<Option<JoinHandle<()>>, rank::StorageThreads>,
+}
+
+impl Sequencer {
+    /// Starts the thread.
+    pub fn start(name: String, wake: Wake, writer: impl FnOnce(Arc<Desk>) -> Writer) -> Result<Sequencer> {
+        let desk = Arc::new(Desk { queue: Mutex::default(), released: Condvar::new(), wake });
+        let writer = writer(Arc::clone(&desk));
+        let thread = std::thread::Builder::new().name("zeo-postgres".into());
+        let thread = thread.spawn(move || writer.run());
+        let thread = thread.map_err(StorageError::io("starting the thread that commits"))?;
+        Ok(Sequencer { name, desk, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Locks the objects of a transaction, and waits up to `timeout` for those that another server or a client of
+    /// RelStorage has locked. Errors: [`StorageError::Conflict`] after that time.
+    pub fn lock(&self, wanted: &Wanted, timeout: Duration, cancel: &Cancel) -> Result<Granted> {
+        let until = Instant::now() + timeout;
+        let mut pause = RETRY_MIN;
+        loop {
+            let (answer, answered) = sync_channel(1);
+            self.leave(|queue| queue.locks.push(LockRequest { wanted: wanted.clone(), answer }))?;
+            let busy = match self.wait(&answered)? {
+                Ok(granted) => return Ok(granted),
+                Err(NotGranted::Failed(error)) => return Err(error),
+                Err(NotGranted::Busy(oid)) => oid,
+            };
+            if cancel.is_cancelled() {
+                return Err(StorageError::Transaction("the transaction was given up".into()));
+            }
+            if Instant::now() >= until {
+                return Err(wanted.locked_too_long(busy));
+            }
+            let queue = self.desk.queue.lock();
+            drop(self.desk.released.wait_timeout(queue, pause));
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Gives back the locks of a transaction that is not finished.
+    pub fn release(&self, id: u64) {
+        // If the sequencer has ended, so have its locks.
+        let _ = self.leave(|queue| queue.releases.push(id));
+    }
+
+    /// Has a transaction committed and published. The publisher gets the outcome.
+    pub fn finish(&self, finish: Finish) -> std::result::Result<(), (Finish, StorageError)> {
+        let mut finish = Some(finish);
+        match self.leave(|queue| queue.finishes.extend(finish.take())) {
+            Ok(()) => Ok(()),
+            Err(error) => match finish {
+                Some(finish) => Err((finish, error)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Waits until everything is published that was committed before this call, by whatever client of the database.
+    pub fn catch_up(&self) -> Result<()> {
+        let (answer, answered) = sync_channel(1);
+        self.leave(|queue| queue.catch_ups.push(answer))?;
+        self.wait(&answered)?
+    }
+
+    /// Commits what is to be finished, and ends the thread.
+    pub fn close(&self) {
+        let _ = self.leave(|queue| queue.is_closed = true);
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            log::error!(target: LOG, "{}: the thread that commits has failed", self.name);
+        }
+    }
+
+    fn leave(&self, add: impl FnOnce(&mut Queue)) -> Result<()> {
+        let mut queue = self.desk.queue.lock();
+        if queue.is_closed || queue.is_over {
+            return Err(StorageError::Closed(format!("{} is closed", self.name)));
+        }
+        add(&mut queue);
+        drop(queue);
+        self.desk.wake.wake();
+        Ok(())
+    }
+
+    fn wait<T>(&self, answered: &Receiver<T>) -> Result<T> {
+        answered.recv().map_err(|_| StorageError::Closed(format!("{} is closed", self.name)))
+    }
+}
+
+impl Drop for Sequencer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,33 @@
+//! The one thread that locks, commits, and finds what others have committed; so these cannot overtake each other.
+//!
+//! Threads leave their requests at the [`desk`] and wait for the answers. The sequencer takes all that is there, and
+//! sends it in one message on one session:
+//!
+//! - *locks* of a vote: advisory locks on the objects, which clients of RelStorage and other servers take too, tried
+//!   without waiting, and the serials of the objects behind them. The locks belong to the session and last until the
+//!   transaction is published or aborted.
+//! - *finishes*: all that wait become one group, which one call of `runzeo_commit_1` commits in one database
+//!   transaction, each with a tid of its own ([`group`]).
+//! - *catching up*: transactions of others are looked for when a client asks for the newest state, when another server
+//!   has notified, and every 100 ms.
+//!
+//! What the call or the search returns is complete: the commit lock (advisory lock -1) is held from the choice of a tid
+//! until the commit is visible, so the order of tids is that of commits. Others' transactions and ours are published
+//! together in the order of their tids ([`publish`]).
+//!
+//! A lost session is replaced ([`recover`]): the old one is ended first, then the locks are taken again, and a group
+//! whose answer was lost is looked up, never guessed.
+//!
+//! With a read-only storage only the search is there.
+
+mod desk;
+mod group;
+mod locks;
+mod publish;
+mod recover;
+mod start;
+mod writer;
+
+pub use desk::{Finish, Record, Sequencer, Written};
+pub use locks::Wanted;
+pub use start::found;

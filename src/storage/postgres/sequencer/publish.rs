@@ -1,0 +1,65 @@
+//! Publishing what was committed: transactions of others and of this server, in the order of tids.
+
+use super::super::session::LOG;
+use super::super::shared::Shared;
+use super::desk::{Finish, Record, Written};
+use super::group::{Foreign, Group};
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::Ordering;
+use crate::storage::{Committed, Delivery, GroupTimes, StorageError};
+
+/// A committed transaction of this server.
+struct Own {
+    tid: Tid,
+    written: Written,
+}
+
+/// Publishes `foreign` and then the group of `finishes`, whose first transaction has the tid `first`. Returns what is
+/// to be done when no lock is held, and the ids of the finished transactions.
+pub fn publish(
+    shared: &Shared,
+    foreign: Vec<Foreign>,
+    first: Tid,
+    finishes: Vec<Finish>,
+    times: GroupTimes,
+) -> (Option<Delivery>, Vec<u64>) {
+    let (mut entries, mut own, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+    let size = shared.size.load(Ordering::Relaxed);
+    let mut changed: Vec<Oid> = Vec::new();
+    for Foreign { tid, oids } in foreign {
+        changed.extend(&oids);
+        let object_count = shared.object_count.load(Ordering::Relaxed);
+        // One that no client of this server waits for.
+        let ticket = Box::new(());
+        entries.push(Committed { tid, oids, object_count, size, ticket, times: GroupTimes::default() });
+    }
+    for (position, Finish { id, others, written, ticket }) in finishes.into_iter().enumerate() {
+        let tid = Group::tid(first, position);
+        let new = written.records.iter().filter(|record| record.serial == Tid::ZERO).count() as u64;
+        let object_count = shared.object_count.fetch_add(new, Ordering::Relaxed) + new;
+        let oids = written.records.iter().map(|record| record.oid).collect();
+        entries.push(Committed { tid, oids, object_count, size, ticket, times });
+        own.push(Own { tid, written });
+        ids.push(id);
+        ids.extend(others);
+    }
+    let Some(last) = entries.last().map(|entry| entry.tid) else { return (None, ids) };
+    let mut install = || {
+        shared.set_last(last);
+        for oid in &changed {
+            shared.records.replace(*oid, None);
+        }
+        for Own { tid, written } in &own {
+            for Record { oid, data, .. } in &written.records {
+                shared.records.replace(*oid, data.as_deref().map(|data| (*tid, data)));
+            }
+        }
+    };
+    (shared.publisher.publish(entries, &mut install), ids)
+}
+
+/// Tells a client that its transaction is not committed. Returns the ids of its locks.
+pub fn fail(shared: &Shared, finish: Finish, error: StorageError) -> impl Iterator<Item = u64> + use<> {
+    shared.publisher.failed(finish.ticket, error, LOG, &shared.name);
+    std::iter::once(finish.id).chain(finish.others)
+}

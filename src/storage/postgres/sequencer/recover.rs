@@ -1,0 +1,257 @@
+//! A lost session and its replacement.
+//!
+//! The old backend may still be there after its connection is gone, waiting for a lock with a commit that it has
+//! received. So it is ended first; only when it is gone the table `runzeo_writers` says for sure whether the last group
+//! was committed. (As a second line, the commit function commits a group only behind the one with the number before it.)
+//!
+//! Voted transactions survive: their locks are taken again, and their objects must not have changed.
+
+use std::time::{Duration, Instant};
+
+use super::super::session::{self, AskError, LOG, Purpose, ask, malformed};
+use super::desk::Finish;
+use super::group::{self, Foreign, Group};
+use super::locks::{self, NotGranted};
+use super::publish::fail;
+use super::writer::Writer;
+use crate::base::ids::Tid;
+use crate::postgres::{Batch, Connection, Lost, Statement, Type, Value, Wake};
+use crate::storage::{GroupTimes, Result, StorageError};
+
+/// How often a connection is tried.
+const RETRY: Duration = Duration::from_millis(500);
+/// How long requests wait for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the end of the old session is waited for in one attempt.
+const OLD_END: Duration = Duration::from_secs(10);
+
+static END: Statement = Statement {
+    sql: "select pg_terminate_backend(pid) from pg_stat_activity \
+          where pid = $1 and application_name = $2 and pid <> pg_backend_pid()",
+    types: &[Type::Int4, Type::Text],
+};
+static MARK: Statement =
+    Statement { sql: "select number, tid from runzeo_writers where server = $1", types: &[Type::Text] };
+static IS_THERE: Statement =
+    Statement { sql: "select exists (select from transaction where tid = $1)", types: &[Type::Int8] };
+static FORGET: Statement =
+    Statement { sql: "delete from runzeo_writers where server = $1", types: &[Type::Text] };
+
+/// Why there is no new session yet.
+enum NotYet {
+    Lost(Lost),
+    Other(String),
+}
+
+impl From<Lost> for NotYet {
+    fn from(lost: Lost) -> NotYet {
+        NotYet::Lost(lost)
+    }
+}
+
+impl From<StorageError> for NotYet {
+    fn from(error: StorageError) -> NotYet {
+        NotYet::Other(error.to_string())
+    }
+}
+
+/// What the database knows of this server.
+struct Mark {
+    number: i64,
+    tid: Tid,
+}
+
+impl Writer {
+    pub fn lost(&mut self, lost: &Lost) {
+        self.resolve(lost, None);
+    }
+
+    /// Gets a new session, and finds out what became of `group`, whose answer is missing.
+    pub fn resolve(&mut self, lost: &Lost, mut group: Option<Group>) {
+        log::warn!(target: LOG, "{}: {lost}; connecting again", self.shared.name);
+        let began = Instant::now();
+        let old = self.session.backend_pid();
+        let mut told = None;
+        loop {
+            match self.replace(old, &mut group) {
+                Ok(()) => {
+                    log::info!(target: LOG, "{}: connected again after {:?}", self.shared.name, began.elapsed());
+                    return;
+                }
+                Err(why) => {
+                    let why = match why {
+                        NotYet::Lost(lost) => lost.to_string(),
+                        NotYet::Other(other) => other,
+                    };
+                    if told.as_ref() != Some(&why) {
+                        log::warn!(target: LOG, "{}: {why}", self.shared.name);
+                        told = Some(why);
+                    }
+                }
+            }
+            let queue = self.desk.queue.lock();
+            let queue = self.desk.released.wait_timeout(queue, RETRY);
+            let is_closed = queue.is_closed;
+            drop(queue);
+            if is_closed || began.elapsed() > PATIENCE {
+                self.give_up(group.take());
+            }
+            if is_closed {
+                return;
+            }
+        }
+    }
+
+    /// One attempt.
+    fn replace(&mut self, old: i32, group: &mut Option<Group>) -> std::result::Result<(), NotYet> {
+        let purpose = Purpose::Write { server: &self.server };
+        let mut session = session::open(&self.options.dsn, purpose)?;
+        if self.read_only {
+            super::start::listen(&mut session, true)?;
+            self.session = session;
+            return self.look(group);
+        }
+        end_old(&mut session, old, &purpose.application_name())?;
+        super::start::listen(&mut session, false)?;
+        self.session = session;
+        self.look(group)?;
+        let mut batch = Batch::new();
+        let ids: Vec<u64> = self.held.keys().copied().collect();
+        locks::take_again(&mut batch, self.shared.sql, self.held.values()).map_err(StorageError::from)?;
+        let answers = self.session.run(&batch)?;
+        self.free.clear();
+        self.take_relocked(&ids, answers);
+        Ok(())
+    }
+
+    /// Publishes what was committed meanwhile, `group` among it or not.
+    fn look(&mut self, group: &mut Option<Group>) -> std::result::Result<(), NotYet> {
+        let last = self.shared.last();
+        if last != Tid::ZERO && !self.is_there(last)? {
+            let why = format!(
+                "{}: transaction {last}, which clients have seen, is not in the database any more: it is another \
+                 database, an earlier state of it, or it was cleared. Restart the server to serve what is there",
+                self.shared.name
+            );
+            crate::critical!(target: LOG, "{why}");
+            self.shared.fail(why);
+        }
+        let mark = if self.read_only { None } else { Some(self.mark()?) };
+        let rows = ask(&mut self.session, &self.shared.sql.later, &[Value::Int8(last.0 as i64)])?;
+        let mut before = group::read_later(&rows)?;
+        match (group.take(), mark) {
+            (Some(lost), Some(mark)) if mark.number == lost.number => {
+                self.number = mark.number;
+                let first = Tid(mark.tid.0.saturating_sub(lost.finishes.len() as u64 - 1));
+                let behind: Vec<Foreign> = split_off(&mut before, |one| one.tid > mark.tid);
+                before.retain(|one| one.tid < first);
+                self.publish(before, first, lost.finishes, GroupTimes::default());
+                self.publish(behind, Tid::ZERO, Vec::new(), GroupTimes::default());
+            }
+            (lost, mark) => {
+                self.number = mark.map_or(0, |mark| mark.number);
+                self.publish(before, Tid::ZERO, Vec::new(), GroupTimes::default());
+                if let Some(lost) = lost {
+                    self.again(lost);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_there(&mut self, tid: Tid) -> std::result::Result<bool, NotYet> {
+        let rows = ask(&mut self.session, &IS_THERE, &[Value::Int8(tid.0 as i64)])?;
+        let row = rows.first().ok_or_else(|| malformed("a transaction"))?;
+        Ok(row.required_bool(0).map_err(StorageError::from)?)
+    }
+
+    fn mark(&mut self) -> std::result::Result<Mark, NotYet> {
+        let rows = ask(&mut self.session, &MARK, &[Value::Text(&self.server)])?;
+        let Some(row) = rows.first() else {
+            // The table was cleared, or another server took this one for gone: it begins again.
+            super::start::register(&mut self.session, &self.server)?;
+            return Ok(Mark { number: 0, tid: Tid::ZERO });
+        };
+        let read = || -> Result<Mark> {
+            Ok(Mark { number: row.required_int8(0)?, tid: Tid(row.required_int8(1)? as u64) })
+        };
+        Ok(read()?)
+    }
+
+    /// Nobody waits any longer.
+    fn give_up(&mut self, group: Option<Group>) {
+        let why = format!("{}: the database cannot be reached", self.shared.name);
+        let away = || StorageError::Disconnected(why.clone());
+        for finish in group.into_iter().flat_map(|group| group.finishes) {
+            let unknown = StorageError::OutcomeUnknown(format!("{why}, and has not said whether it has committed"));
+            self.forget(finish, unknown);
+        }
+        let mut queue = self.desk.queue.lock();
+        self.waiting.append(&mut queue.finishes);
+        let (locks, catch_ups) = (std::mem::take(&mut queue.locks), std::mem::take(&mut queue.catch_ups));
+        let releases = std::mem::take(&mut queue.releases);
+        drop(queue);
+        for id in releases {
+            self.held.remove(&id);
+        }
+        for finish in std::mem::take(&mut self.waiting) {
+            self.forget(finish, away());
+        }
+        for request in locks {
+            // One that has given up needs no answer.
+            let _ = request.answer.send(Err(NotGranted::Failed(away())));
+        }
+        for waiting in catch_ups.into_iter().chain(std::mem::take(&mut self.catch_ups)) {
+            let _ = waiting.send(Err(away()));
+        }
+    }
+
+    /// Fails a transaction whose locks are gone.
+    fn forget(&mut self, finish: Finish, error: StorageError) {
+        for id in fail(&self.shared, finish, error) {
+            self.held.remove(&id);
+        }
+    }
+
+    /// The last message of the session.
+    pub fn say_goodbye(&mut self) {
+        let mut batch = Batch::new();
+        if batch.execute(&FORGET, &[Value::Text(&self.server)]).is_ok() {
+            batch.sync();
+            if let Err(lost) = self.session.run(&batch) {
+                log::info!(target: LOG, "{}: {lost}", self.shared.name);
+            }
+        }
+    }
+}
+
+/// Ends the backend of the old session, and waits until it is gone.
+fn end_old(session: &mut Connection, old: i32, application_name: &str) -> std::result::Result<(), NotYet> {
+    let began = Instant::now();
+    let wake = Wake::new().map_err(|error| NotYet::Other(error.to_string()))?;
+    loop {
+        let rows = ask(session, &END, &[Value::Int4(old), Value::Text(application_name)])?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() > OLD_END {
+            return Err(NotYet::Other(format!("the former session, process {old}, does not end")));
+        }
+        session.wait(Duration::from_millis(20), &wake)?;
+    }
+}
+
+impl From<AskError> for NotYet {
+    fn from(error: AskError) -> NotYet {
+        match error {
+            AskError::Lost(lost) => NotYet::Lost(lost),
+            AskError::Other(other) => other.into(),
+        }
+    }
+}
+
+/// Takes out the tail for which `is_behind` holds.
+fn split_off(list: &mut Vec<Foreign>, is_behind: impl Fn(&Foreign) -> bool) -> Vec<Foreign> {
+    let at = list.iter().position(is_behind).unwrap_or(list.len());
+    list.split_off(at)
+}

@@ -1,0 +1,195 @@
+//! Opening a database: its tables, our functions, and the first session of the sequencer.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::super::options::PostgresOptions;
+use super::super::session::{self, AskError, LOG, Purpose, ask, malformed, refused};
+use super::super::shared::Shared;
+use super::super::sql::{functions, schema};
+use super::desk::Desk;
+use super::writer::Writer;
+use crate::base::ids::Tid;
+use crate::base::sync::Arc;
+use crate::postgres::{Connection, Statement, Type, Value};
+use crate::storage::{Refusal, Result, StorageError};
+
+static OUR_TABLES: Statement = Statement {
+    sql: "select table_name::text from information_schema.tables \
+          where table_schema = 'public' and table_name = any($1)",
+    types: &[Type::TextArray],
+};
+static HAS_FUNCTIONS: Statement = Statement {
+    sql: "select to_regproc('runzeo_commit_1') is not null and to_regclass('runzeo_writers') is not null",
+    types: &[],
+};
+/// RelStorage before 3.5 locks rows where later versions and this server use advisory locks.
+static IS_OLD: Statement = Statement {
+    sql: "select exists (select from pg_proc where proname = 'lock_objects_and_detect_conflicts' \
+          and prosrc not like '%advisory%')",
+    types: &[],
+};
+static HAS_OLD_COLUMN: Statement = Statement {
+    sql: "select exists (select from information_schema.columns \
+          where table_schema = 'public' and table_name = 'transaction' and column_name = 'empty')",
+    types: &[],
+};
+static ENCODING: Statement = Statement { sql: "select pg_is_in_recovery()", types: &[] };
+static LAST: Statement =
+    Statement { sql: "select coalesce(max(tid), 0)::bigint from transaction", types: &[] };
+/// A server that has gone without a word has left its row behind; the one with the greatest tid stays.
+static REGISTER: Statement = Statement {
+    sql: "with gone as (delete from runzeo_writers w where tid < (select max(tid) from runzeo_writers) \
+          and not exists (select from pg_stat_activity where application_name = 'runzeo: writer ' || w.server)) \
+          insert into runzeo_writers (server, number, tid) values ($1, 0, 0) on conflict (server) do nothing",
+    types: &[Type::Text],
+};
+/// One server at a time creates what is missing.
+const CREATING: &str = "select pg_advisory_xact_lock(5915983, 1);";
+
+/// A database that is ready to be served.
+pub struct Found {
+    session: Connection,
+    server: String,
+    /// The newest transaction.
+    pub last: Tid,
+}
+
+/// Connects, and creates what is missing, unless the storage is read-only.
+pub fn found(options: &PostgresOptions) -> Result<Found> {
+    let name = options.name();
+    let server = random_name()?;
+    let purpose = Purpose::Write { server: &server };
+    let session = session::open(&options.dsn, purpose);
+    let mut session = session.map_err(|error| StorageError::Disconnected(format!("{name}: {error}")))?;
+    let rows = ask(&mut session, &ENCODING, &[])?;
+    let is_standby = rows.first().ok_or_else(|| malformed("its state"))?.required_bool(0)?;
+    if is_standby && !options.read_only {
+        return Err(refusal(&name, "it is a standby: set read-only, or connect to the primary"));
+    }
+    let may_create = options.create_schema && !options.read_only;
+    check_tables(&mut session, &name, may_create)?;
+    if !options.read_only {
+        create_functions(&mut session)?;
+        register(&mut session, &server)?;
+    }
+    listen(&mut session, is_standby)?;
+    let rows = ask(&mut session, &LAST, &[])?;
+    let last = Tid(rows.first().ok_or_else(|| malformed("a tid"))?.required_int8(0)? as u64);
+    Ok(Found { session, server, last })
+}
+
+impl Found {
+    /// The state of the sequencer's thread.
+    pub fn writer(self, desk: Arc<Desk>, shared: Arc<Shared>, options: PostgresOptions) -> Writer {
+        Writer {
+            desk,
+            shared,
+            read_only: options.read_only,
+            options,
+            session: self.session,
+            server: self.server,
+            number: 0,
+            held: HashMap::new(),
+            next_id: 0,
+            waiting: VecDeque::new(),
+            free: Vec::new(),
+            catch_ups: Vec::new(),
+            last_search: Instant::now(),
+            last_estimate: None,
+            commit_wait: Duration::ZERO,
+        }
+    }
+}
+
+/// Names this server in `runzeo_writers`.
+pub fn register(session: &mut Connection, server: &str) -> std::result::Result<(), AskError> {
+    ask(session, &REGISTER, &[Value::Text(server)]).map(drop)
+}
+
+/// Hears of other servers' commits. A standby cannot listen.
+pub fn listen(session: &mut Connection, is_standby: bool) -> std::result::Result<(), AskError> {
+    if is_standby {
+        return Ok(());
+    }
+    session.simple("listen runzeo").map_err(AskError::Lost)?.map_err(|error| AskError::Other(refused(&error)))
+}
+
+/// The tables of a database that keeps history, all of them; or none, and they are created.
+fn check_tables(session: &mut Connection, name: &str, may_create: bool) -> Result<()> {
+    let is_true = |session: &mut Connection, statement: &'static Statement| -> Result<bool> {
+        let rows = ask(session, statement, &[])?;
+        Ok(rows.first().ok_or_else(|| malformed("a truth value"))?.required_bool(0)?)
+    };
+    let there = tables(session)?;
+    let missing: Vec<&str> = schema::TABLES.into_iter().filter(|table| !there.iter().any(|one| one == table)).collect();
+    if missing.is_empty() {
+        if is_true(session, &HAS_OLD_COLUMN)? || is_true(session, &IS_OLD)? {
+            return Err(refusal(
+                name,
+                "it was made by a version of RelStorage before 3.5: open it once with a later one, and let no \
+                 older one write to it any more",
+            ));
+        }
+        return Ok(());
+    }
+    if there.iter().any(|table| table == "object_state") && !there.iter().any(|table| table == "transaction") {
+        return Err(refusal(
+            name,
+            "the database keeps no history, which is not supported yet: copy it with zodbconvert into one that does",
+        ));
+    }
+    if !may_create {
+        return Err(refusal(name, &format!("tables are missing: {}", missing.join(", "))));
+    }
+    if !there.is_empty() {
+        return Err(refusal(
+            name,
+            &format!("some tables are there, and others are missing: {}", missing.join(", ")),
+        ));
+    }
+    create(session, &format!("begin; {CREATING} {} commit;", schema::CREATE)).or_else(|error| {
+        // Another server may have been faster.
+        let there = tables(session)?;
+        if there.len() == schema::TABLES.len() { Ok(()) } else { Err(error) }
+    })?;
+    log::info!(target: LOG, "{name}: created the tables");
+    Ok(())
+}
+
+fn tables(session: &mut Connection) -> Result<Vec<String>> {
+    let rows = ask(session, &OUR_TABLES, &[Value::Texts(&schema::TABLES)])?;
+    rows.iter().map(|row| Ok(row.required_text(0)?.to_owned())).collect()
+}
+
+fn create_functions(session: &mut Connection) -> Result<()> {
+    let rows = ask(session, &HAS_FUNCTIONS, &[])?;
+    if rows.first().is_some_and(|row| row.required_bool(0) == Ok(true)) {
+        return Ok(());
+    }
+    create(session, &format!("begin; {CREATING} {} commit;", functions::CREATE))
+}
+
+/// Runs statements that create something, in one transaction.
+fn create(session: &mut Connection, sql: &str) -> Result<()> {
+    let lost = |error| StorageError::from(AskError::Lost(error));
+    if let Err(error) = session.simple(sql).map_err(lost)? {
+        session.simple("rollback").map_err(lost)?.map_err(|error| refused(&error))?;
+        return Err(refused(&error));
+    }
+    Ok(())
+}
+
+fn refusal(name: &str, why: &str) -> StorageError {
+    StorageError::Refused { what: Refusal::Options, message: format!("{name}: {why}") }
+}
+
+/// A name that no other server has.
+fn random_name() -> Result<String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| StorageError::Io {
+        doing: "reading random bytes".into(),
+        error: error.into(),
+    })?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,452 @@
+//! The thread of the sequencer.
+
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use super::super::options::PostgresOptions;
+use super::super::session::{LOG, malformed, only, refused};
+use super::super::sql::functions::COMMITTED_BEFORE;
+use super::super::shared::Shared;
+use super::desk::{Desk, Finish};
+use super::group::{self, Done, Foreign, Group};
+use super::locks::{self, Granted, Held, LockRequest, NotGranted, Outcome};
+use super::publish::{fail, publish};
+use crate::base::clock::Stopwatch;
+use crate::base::ids::{Oid, Tid};
+use crate::base::sync::{Arc, Ordering};
+use crate::conflict::Conflict;
+use crate::postgres::{Answer, Batch, Connection, Lost, Rows, ServerError, Statement, TooLarge, Type, Value};
+use crate::storage::{GroupTimes, Result, StorageError};
+
+/// How often transactions of others are looked for.
+const SEARCH: Duration = Duration::from_millis(100);
+/// How often the number of objects and the size are looked up.
+const ESTIMATE: Duration = Duration::from_secs(10);
+/// Up to this estimate the objects are counted exactly.
+const COUNTED_MAX: i64 = 100_000;
+/// How long a group waits for the commit lock in one call, at first and at most. In between votes and searches go on.
+const COMMIT_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+
+/// Sessions begin with the shortest wait.
+static COMMIT_WAIT_TIME: Statement =
+    Statement { sql: "select set_config('lock_timeout', $1, true)", types: &[Type::Text] };
+
+/// The state of the thread.
+pub struct Writer {
+    pub desk: Arc<Desk>,
+    pub shared: Arc<Shared>,
+    pub options: PostgresOptions,
+    pub session: Connection,
+    /// This server, in the table `runzeo_writers`.
+    pub server: String,
+    /// Nothing is locked or committed.
+    pub read_only: bool,
+    /// The number of the last group that was committed.
+    pub number: i64,
+    /// The locks of voted transactions.
+    pub held: HashMap<u64, Held>,
+    pub next_id: u64,
+    pub waiting: VecDeque<Finish>,
+    /// Locks to give back.
+    pub free: Vec<Held>,
+    pub catch_ups: Vec<SyncSender<Result<()>>>,
+    pub last_search: Instant,
+    pub last_estimate: Option<Instant>,
+    /// How long the next group waits for the commit lock.
+    pub commit_wait: Duration,
+}
+
+/// Which answer of a message belongs to what.
+struct Expected {
+    gives_back: bool,
+    locks: Vec<LockRequest>,
+    last: Last,
+}
+
+/// The last group of a message.
+enum Last {
+    Commit(Group, Stopwatch),
+    Search,
+    Nothing,
+}
+
+impl Writer {
+    /// Works until the desk is closed.
+    pub fn run(mut self) {
+        let mut is_closed = false;
+        while !is_closed || !self.waiting.is_empty() {
+            if let Err(lost) = self.turn(&mut is_closed) {
+                self.lost(&lost);
+            }
+        }
+        let mut queue = self.desk.queue.lock();
+        queue.is_over = true;
+        // Those that wait find out.
+        queue.locks.clear();
+        queue.catch_ups.clear();
+        drop(queue);
+        if !self.read_only {
+            self.say_goodbye();
+        }
+    }
+
+    /// Takes what is there, or waits for something to do.
+    fn turn(&mut self, is_closed: &mut bool) -> std::result::Result<(), Lost> {
+        let mut queue = self.desk.queue.lock();
+        *is_closed = queue.is_closed;
+        let locks = mem::take(&mut queue.locks);
+        self.waiting.append(&mut queue.finishes);
+        let releases = mem::take(&mut queue.releases);
+        self.catch_ups.append(&mut queue.catch_ups);
+        drop(queue);
+        for id in releases {
+            self.free.extend(self.held.remove(&id));
+        }
+        let is_due = self.last_search.elapsed() >= SEARCH;
+        let is_idle = locks.is_empty() && self.waiting.is_empty() && self.free.is_empty();
+        if is_idle && self.catch_ups.is_empty() && !is_due && !*is_closed {
+            return self.idle();
+        }
+        self.work(locks)
+    }
+
+    fn idle(&mut self) -> std::result::Result<(), Lost> {
+        if self.last_estimate.is_none_or(|at| at.elapsed() >= ESTIMATE) {
+            self.estimate()?;
+        }
+        let left = SEARCH.saturating_sub(self.last_search.elapsed());
+        let notifications = self.session.wait(left, &self.desk.wake)?;
+        self.take_notifications(notifications.iter().map(|one| one.payload.as_str()));
+        Ok(())
+    }
+
+    /// Another server has committed something or given locks back.
+    fn take_notifications<'a>(&mut self, mut servers: impl Iterator<Item = &'a str>) {
+        if servers.any(|server| server != self.server) {
+            self.last_search = Instant::now().checked_sub(SEARCH).unwrap_or_else(Instant::now);
+            self.desk.released.notify_all();
+        }
+    }
+
+    /// One message and its answers.
+    fn work(&mut self, locks: Vec<LockRequest>) -> std::result::Result<(), Lost> {
+        let (mut batch, mut expected) =
+            (Batch::new(), Expected { gives_back: false, locks: Vec::new(), last: Last::Nothing });
+        let last = self.shared.last();
+        let free = mem::take(&mut self.free);
+        if !free.is_empty() {
+            expected.gives_back = locks::give_back(&mut batch, free.iter(), &self.server).is_ok();
+        }
+        for request in locks {
+            match locks::ask(&mut batch, self.shared.sql, &request.wanted, last) {
+                Ok(()) => expected.locks.push(request),
+                Err(error) => drop(answer(&request, Err(NotGranted::Failed(error.into())))),
+            }
+        }
+        self.fail_unlocked();
+        if let Some(group) = Group::take(&mut self.waiting, self.number + 1) {
+            expected.last = match self.call(&group, &mut batch) {
+                Ok(()) => Last::Commit(group, Stopwatch::start()),
+                Err(error) => self.refuse(group, &error),
+            };
+        } else if self.last_search.elapsed() >= SEARCH || !self.catch_ups.is_empty() {
+            let searched = batch.execute(&self.shared.sql.later, &[Value::Int8(last.0 as i64)]);
+            batch.sync();
+            expected.last = if searched.is_ok() { Last::Search } else { Last::Nothing };
+        }
+        match self.session.run(&batch) {
+            Ok(answers) => {
+                self.take_answers(expected, answers);
+                Ok(())
+            }
+            Err(lost) => {
+                // Locks are asked for again on the next session; of the group it must be found out what became of it.
+                self.desk.queue.lock().locks.extend(expected.locks);
+                self.resolve(&lost, expected.last.into_group());
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds the call that commits a group.
+    fn call(&self, group: &Group, batch: &mut Batch) -> std::result::Result<(), TooLarge> {
+        if self.commit_wait > COMMIT_WAIT.0 {
+            let wait = self.commit_wait.as_millis().to_string();
+            batch.execute(&COMMIT_WAIT_TIME, &[Value::Text(&wait)])?;
+        }
+        group.call(batch, self.shared.sql, self.shared.last(), &self.server)
+    }
+
+    /// Transactions whose locks were lost with a session, and whose objects have changed since, cannot be committed.
+    fn fail_unlocked(&mut self) {
+        if self.waiting.iter().all(|finish| self.held.contains_key(&finish.id)) {
+            return;
+        }
+        let all: Vec<Finish> = self.waiting.drain(..).collect();
+        let (good, bad): (Vec<_>, Vec<_>) = all.into_iter().partition(|finish| self.held.contains_key(&finish.id));
+        self.waiting.extend(good);
+        for finish in bad {
+            let why = format!(
+                "{}: the connection to the database was lost after the vote, and others have changed the same objects",
+                self.shared.name
+            );
+            self.fail(finish, StorageError::Disconnected(why));
+        }
+    }
+
+    fn refuse(&mut self, group: Group, error: &TooLarge) -> Last {
+        for finish in group.finishes {
+            self.fail(finish, error.clone().into());
+        }
+        Last::Nothing
+    }
+
+    fn take_answers(&mut self, expected: Expected, answers: Vec<Answer>) {
+        let mut answers = answers.into_iter();
+        if expected.gives_back
+            && let Some(Err(error)) = answers.next()
+        {
+            log::error!(target: LOG, "{}: giving locks back: {error}", self.shared.name);
+        }
+        let mut is_unknown = false;
+        for request in expected.locks {
+            let Some(reply) = answers.next() else { break };
+            is_unknown |= self.take_locks(&request, reply);
+        }
+        match (expected.last, answers.next()) {
+            (Last::Commit(group, watch), Some(reply)) => self.take_commit(group, reply, watch.passed()),
+            (Last::Search, Some(reply)) => self.take_search(reply),
+            _ => {}
+        }
+        if is_unknown {
+            self.lock_again();
+        }
+    }
+
+    /// Returns whether it is unknown what is locked now.
+    fn take_locks(&mut self, request: &LockRequest, reply: Answer) -> bool {
+        match locks::outcome(&request.wanted, reply) {
+            Outcome::Got(held, tid) => {
+                self.next_id += 1;
+                let granted = Granted { id: self.next_id, serials: held.serials.clone(), tid };
+                self.held.insert(self.next_id, held);
+                if !answer(request, Ok(granted)) {
+                    self.free.extend(self.held.remove(&self.next_id));
+                }
+                false
+            }
+            Outcome::Not(held, why) => {
+                self.free.push(held);
+                answer(request, Err(why));
+                false
+            }
+            Outcome::Unknown(error) => {
+                answer(request, Err(NotGranted::Failed(error)));
+                true
+            }
+        }
+    }
+
+    fn take_search(&mut self, reply: Answer) {
+        self.last_search = Instant::now();
+        let found = only(reply).and_then(|rows| group::read_later(&rows));
+        match found {
+            Ok(foreign) => {
+                self.publish(foreign, Tid::ZERO, Vec::new(), GroupTimes::default());
+                self.caught_up(|| Ok(()));
+            }
+            Err(error) => {
+                log::error!(target: LOG, "{}: looking for transactions: {error}", self.shared.name);
+                let why = error.to_string();
+                self.caught_up(|| Err(StorageError::Disconnected(why.clone())));
+            }
+        }
+    }
+
+    fn caught_up(&mut self, result: impl Fn() -> Result<()>) {
+        for waiting in mem::take(&mut self.catch_ups) {
+            // One that has given up needs no answer.
+            let _ = waiting.send(result());
+        }
+    }
+
+    /// The outcome of a group.
+    fn take_commit(&mut self, group: Group, reply: Answer, took: Duration) {
+        let rows = match reply {
+            Ok(rows) => rows,
+            Err(error) => return self.commit_failed(group, &error),
+        };
+        self.commit_wait = COMMIT_WAIT.0;
+        let read = rows.last().ok_or_else(|| malformed("a commit"));
+        let (foreign, done) = match read.and_then(group::read) {
+            Ok(read) => read,
+            Err(error) => return self.resolve(&Lost::new(error.to_string()), Some(group)),
+        };
+        match done {
+            Done::Committed(first) => {
+                self.number = group.number;
+                let times = GroupTimes { write: Duration::ZERO, sync: took };
+                self.publish(foreign, first, group.finishes, times);
+                self.last_search = Instant::now();
+                self.caught_up(|| Ok(()));
+            }
+            Done::Changed(changed) => {
+                self.publish(foreign, Tid::ZERO, Vec::new(), GroupTimes::default());
+                self.fail_changed(group, &changed);
+            }
+            Done::TooEarly(newest) => {
+                self.publish(foreign, Tid::ZERO, Vec::new(), GroupTimes::default());
+                for finish in group.finishes {
+                    let own = finish.written.tid.unwrap_or(Tid::ZERO);
+                    self.fail(finish, locks::too_early(own, newest));
+                }
+            }
+        }
+    }
+
+    /// Clients of RelStorage that undo take no locks on objects, so an object may have changed since its vote. The
+    /// transactions that it belongs to fail, the others are committed with the next group.
+    fn fail_changed(&mut self, group: Group, changed: &[(Oid, Tid)]) {
+        for finish in group.finishes.into_iter().rev() {
+            let found = finish.written.records.iter().find_map(|record| {
+                let (oid, committed) = changed.iter().find(|(oid, _)| *oid == record.oid)?;
+                Some(Conflict { oid: *oid, committed: *committed, read: record.serial, data: Vec::new() })
+            });
+            match found {
+                Some(conflict) => self.fail(finish, StorageError::Conflict(Box::new(conflict))),
+                None => self.waiting.push_front(finish),
+            }
+        }
+    }
+
+    /// The database has refused the group, and nothing is written.
+    fn commit_failed(&mut self, group: Group, error: &ServerError) {
+        match error.code.as_str() {
+            // The commit lock is held by others, or they wait for what this server holds: the group is sent again.
+            "55P03" | "40P01" | "40001" => {
+                self.commit_wait = (self.commit_wait * 2).min(COMMIT_WAIT.1);
+                log::warn!(target: LOG, "{}: a commit waits: {error}", self.shared.name);
+                self.again(group);
+            }
+            COMMITTED_BEFORE => {
+                self.resolve(&Lost::new(error.to_string()), Some(group));
+            }
+            // Which transaction it is about is found by sending them one by one.
+            _ if group.finishes.len() > 1 => {
+                log::warn!(target: LOG, "{}: a group is committed one by one: {error}", self.shared.name);
+                self.one_by_one(group);
+            }
+            _ => {
+                log::error!(target: LOG, "{}: a commit has failed: {error}", self.shared.name);
+                group.finishes.into_iter().for_each(|finish| self.fail(finish, refused(error)));
+            }
+        }
+    }
+
+    /// Sends the transactions of a group one after the other.
+    fn one_by_one(&mut self, group: Group) {
+        for finish in group.finishes {
+            let single = Group { finishes: vec![finish], number: self.number + 1 };
+            let mut batch = Batch::new();
+            if let Err(error) = self.call(&single, &mut batch) {
+                self.refuse(single, &error);
+                continue;
+            }
+            match self.session.run(&batch) {
+                Ok(answers) => {
+                    if let Some(reply) = answers.into_iter().next() {
+                        self.take_commit(single, reply, Duration::ZERO);
+                    }
+                }
+                Err(lost) => self.resolve(&lost, Some(single)),
+            }
+        }
+    }
+
+    /// Puts the transactions back, in front of the others.
+    pub fn again(&mut self, group: Group) {
+        group.finishes.into_iter().rev().for_each(|finish| self.waiting.push_front(finish));
+    }
+
+    fn fail(&mut self, finish: Finish, error: StorageError) {
+        for id in fail(&self.shared, finish, error) {
+            self.free.extend(self.held.remove(&id));
+        }
+    }
+
+    pub fn publish(&mut self, foreign: Vec<Foreign>, first: Tid, finishes: Vec<Finish>, times: GroupTimes) {
+        let (delivery, ids) = publish(&self.shared, foreign, first, finishes, times);
+        for id in ids {
+            self.free.extend(self.held.remove(&id));
+        }
+        delivery.into_iter().for_each(|deliver| deliver());
+    }
+
+    /// After an error it is unknown which locks are held: all are given back and taken again.
+    fn lock_again(&mut self) {
+        let mut batch = Batch::new();
+        let ids: Vec<u64> = self.held.keys().copied().collect();
+        let asked = locks::take_again(&mut batch, self.shared.sql, self.held.values());
+        let answers = match asked.map_err(|error| Lost::new(error.to_string())).and_then(|()| self.session.run(&batch)) {
+            Ok(answers) => answers,
+            Err(lost) => return self.resolve(&lost, None),
+        };
+        self.free.clear();
+        self.take_relocked(&ids, answers);
+    }
+
+    /// Transactions whose objects were changed by others while they were not locked cannot be committed any more.
+    pub fn take_relocked(&mut self, ids: &[u64], answers: Vec<Answer>) {
+        // The first answer is that of giving all back.
+        for (id, reply) in ids.iter().zip(answers.into_iter().skip(1)) {
+            if self.held.get(id).is_some_and(|held| !locks::is_as_before(held, reply)) {
+                log::warn!(target: LOG, "{}: a voted transaction has lost its locks", self.shared.name);
+                self.free.extend(self.held.remove(id));
+            }
+        }
+    }
+
+    /// Looks up the number of objects and the size, which are estimates.
+    fn estimate(&mut self) -> std::result::Result<(), Lost> {
+        self.last_estimate = Some(Instant::now());
+        let mut batch = Batch::new();
+        let asked = batch.execute(&self.shared.sql.estimates, &[]);
+        batch.sync();
+        let rows = if asked.is_ok() { self.session.run(&batch)?.into_iter().next() } else { None };
+        let Some(Ok(rows)) = rows else { return Ok(()) };
+        let Some(row) = rows.first().and_then(Rows::first) else { return Ok(()) };
+        let (count, size) = (row.required_int8(0).unwrap_or(0), row.required_int8(1).unwrap_or(0));
+        self.shared.size.store(u64::try_from(size).unwrap_or(0), Ordering::Relaxed);
+        if count > COUNTED_MAX {
+            self.shared.object_count.store(count as u64, Ordering::Relaxed);
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        let asked = batch.execute(&self.shared.sql.count, &[]);
+        batch.sync();
+        let rows = if asked.is_ok() { self.session.run(&batch)?.into_iter().next() } else { None };
+        if let Some(Ok(rows)) = rows
+            && let Some(row) = rows.first().and_then(Rows::first)
+        {
+            let count = row.required_int8(0).unwrap_or(0);
+            self.shared.object_count.store(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl Last {
+    fn into_group(self) -> Option<Group> {
+        match self {
+            Last::Commit(group, _) => Some(group),
+            Last::Search | Last::Nothing => None,
+        }
+    }
+}
+
+/// Whether there is still one that waits for the answer.
+fn answer(request: &LockRequest, result: std::result::Result<Granted, NotGranted>) -> bool {
+    request.answer.send(result).is_ok()
+}

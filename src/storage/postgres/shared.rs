@@ -1,0 +1,173 @@
+//! What the storage and its sequencer share: the published state, and how to read it.
+
+use std::sync::OnceLock;
+
+use super::readers::Readers;
+use super::records::{Found, Records};
+use super::sql::Statements;
+use crate::base::ids::{Oid, Tid};
+use crate::base::memory;
+use crate::base::sync::{AtomicU64, Ordering};
+use crate::postgres::{Row, Rows, Statement};
+use crate::storage::{Loaded, PublisherSlot, Result, StorageError};
+
+/// One database.
+pub struct Shared {
+    pub name: String,
+    pub sql: &'static Statements,
+    pub readers: Readers,
+    pub records: Records,
+    pub publisher: PublisherSlot,
+    /// The last published transaction. Only `install` of a publication changes it.
+    published: AtomicU64,
+    /// Estimates, of the database.
+    pub object_count: AtomicU64,
+    pub size: AtomicU64,
+    /// Why nothing can be read or stored any more.
+    failure: OnceLock<String>,
+}
+
+impl Shared {
+    pub fn new(
+        name: String,
+        sql: &'static Statements,
+        readers: Readers,
+        records: Records,
+        published: Tid,
+    ) -> Shared {
+        Shared {
+            name,
+            sql,
+            readers,
+            records,
+            publisher: PublisherSlot::default(),
+            published: AtomicU64::new(published.0),
+            object_count: AtomicU64::new(0),
+            size: AtomicU64::new(0),
+            failure: OnceLock::new(),
+        }
+    }
+
+    /// Nothing is read or stored any more. The first reason stays.
+    pub fn fail(&self, why: String) {
+        self.failure.get_or_init(|| why);
+    }
+
+    /// The reason of [`Shared::fail`].
+    pub fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
+    }
+
+    pub fn check_open(&self) -> Result<()> {
+        self.failure().map_or(Ok(()), |why| Err(StorageError::Closed(why)))
+    }
+
+    pub fn last(&self) -> Tid {
+        Tid(self.published.load(Ordering::SeqCst))
+    }
+
+    /// Makes the state with `last` visible. Changed objects are replaced in `records` afterwards.
+    pub fn set_last(&self, last: Tid) {
+        self.published.store(last.0, Ordering::SeqCst);
+    }
+
+    /// Asks about published states.
+    pub fn ask(&self, statement: &'static Statement, values: &[i64]) -> Result<Rows> {
+        self.readers.ask(statement, values)
+    }
+
+    /// See [`Load::load_before`](crate::storage::Load::load_before).
+    pub fn load_before(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Loaded>> {
+        let changes = match self.records.get(oid) {
+            Found::Record(record) if record.serial < before => {
+                let start = append(&record.data, headroom, out)?;
+                return Ok(Some(Loaded { start, serial: record.serial, end: None }));
+            }
+            Found::Record(_) => None,
+            Found::Nothing(changes) => Some(changes),
+        };
+        let number = number(oid)?;
+        let last = self.last();
+        let before = before.0.min(last.0.saturating_add(1)) as i64;
+        let rows = self.ask(&self.sql.load, &[number, before, last.0 as i64])?;
+        let Some(row) = rows.first() else {
+            // Either it was created later, or there is no such object.
+            return if self.exists(number, last)? { Ok(None) } else { Err(StorageError::PosKey(oid)) };
+        };
+        let serial = tid(&row, 0)?;
+        let data = row.bytes(1)?.ok_or(StorageError::PosKey(oid))?;
+        let end = row.int8(2)?.map(|end| Tid(end as u64));
+        let start = append(data, headroom, out)?;
+        if let Some(changes) = changes.filter(|_| end.is_none()) {
+            self.records.add(oid, serial, data, changes);
+        }
+        Ok(Some(Loaded { start, serial, end }))
+    }
+
+    /// The answer of memory to [`Shared::load_before`], if it has one.
+    pub fn load_from_memory(
+        &self,
+        oid: Oid,
+        before: Tid,
+        headroom: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Result<Option<Loaded>>> {
+        match self.records.get(oid) {
+            Found::Record(record) if record.serial < before => {
+                let appended = append(&record.data, headroom, out);
+                Some(appended.map(|start| Some(Loaded { start, serial: record.serial, end: None })))
+            }
+            _ => None,
+        }
+    }
+
+    /// The data of one revision, published or not.
+    pub fn revision(&self, oid: Oid, serial: Tid) -> Result<Vec<u8>> {
+        let rows = self.ask(&self.sql.load_serial, &[number(oid)?, serial.0 as i64])?;
+        let data = rows.first().map(|row| row.bytes(0)).transpose()?.flatten();
+        memory::copy(data.ok_or(StorageError::PosKey(oid))?).map_err(StorageError::io("reading an object"))
+    }
+
+    /// The revision that is current as of the last published transaction.
+    pub fn current(&self, oid: Oid) -> Result<Tid> {
+        let rows = self.ask(&self.sql.current, &[number(oid)?, self.last().0 as i64])?;
+        let row = rows.first().ok_or(StorageError::PosKey(oid))?;
+        if row.required_bool(1)? { Err(StorageError::PosKey(oid)) } else { tid(&row, 0) }
+    }
+
+    /// Whether an object, by its number, existed after transaction `last`.
+    pub fn exists(&self, number: i64, last: Tid) -> Result<bool> {
+        let rows = self.ask(&self.sql.first, &[number])?;
+        let first = rows.first().map(|row| row.int8(0)).transpose()?.flatten();
+        Ok(first.is_some_and(|first| first as u64 <= last.0))
+    }
+}
+
+/// Appends a record's data to `out`, behind `headroom` bytes. Returns where the data begins.
+pub fn append(data: &[u8], headroom: usize, out: &mut Vec<u8>) -> Result<usize> {
+    let start = out.len() + headroom;
+    let copied = memory::resize(out, start).and_then(|()| memory::append(out, data));
+    copied.map_err(StorageError::io("reading an object"))?;
+    Ok(start)
+}
+
+/// An oid as a `bigint`. There is no object whose oid has the top bit.
+pub fn number(oid: Oid) -> Result<i64> {
+    i64::try_from(oid.0).map_err(|_| StorageError::PosKey(oid))
+}
+
+/// A column with a tid, which cannot be null.
+pub fn tid(row: &Row<'_>, column: usize) -> Result<Tid> {
+    Ok(Tid(row.required_int8(column)? as u64))
+}
+
+/// A column with an oid, which cannot be null.
+pub fn oid(row: &Row<'_>, column: usize) -> Result<Oid> {
+    Ok(Oid(row.required_int8(column)? as u64))
+}
