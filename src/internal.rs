@@ -375,6 +375,10 @@ pub mod storage {
             TakenOver, Time,
         };
     }
+    pub mod postgres {
+        pub use crate::storage::postgres::PostgresStorage;
+        pub use crate::storage::postgres::options::PostgresOptions;
+    }
     pub mod temporary {
         pub use crate::storage::temporary::TemporaryStorage;
     }

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use runzeo::internal::storage::demo::DemoStorage;
+use runzeo::internal::postgres::Dsn;
 use runzeo::internal::storage::mapping::MappingStorage;
+use runzeo::internal::storage::postgres::{PostgresOptions, PostgresStorage};
 use runzeo::internal::storage::temporary::TemporaryStorage;
 use runzeo::internal::storage::transform::zlib::Zlib;
 use runzeo::internal::storage::transform::{Codec, Transform};
@@ -15,6 +17,7 @@ use runzeo::storage::prelude::*;
 use tempfile::TempDir;
 
 use super::own_storage;
+use crate::support::postgres::PostgresServer;
 use crate::support::storage::{self as helpers, Answers};
 
 /// A new storage and its abilities.
@@ -26,15 +29,19 @@ pub struct Kind {
     pub merges: bool,
     /// Clients send and get records in the form of zc.zlibstorage.
     pub zlib_at_clients: bool,
+    /// Is a database: each vote waits for it.
+    pub waits: bool,
     /// The directory of its files.
     pub _dir: TempDir,
+    /// The server of its database.
+    pub _server: Option<PostgresServer>,
 }
 
 fn kind(make: impl FnOnce(&Path) -> Arc<dyn Storage>) -> Kind {
     let dir = tempfile::tempdir().unwrap();
     let storage = make(dir.path());
     storage.set_publisher(Arc::new(Answers));
-    Kind { storage, deletes: true, logs: true, merges: true, zlib_at_clients: false, _dir: dir }
+    Kind { storage, deletes: true, logs: true, merges: true, zlib_at_clients: false, waits: false, _dir: dir, _server: None }
 }
 
 fn open(path: &Path) -> Arc<dyn Storage> {
@@ -52,6 +59,14 @@ fn over(base: Arc<dyn Storage>, changes: Arc<dyn Storage>) -> Arc<dyn Storage> {
 
 fn zlib(base: Arc<dyn Storage>, by_clients: bool) -> Arc<dyn Storage> {
     Arc::new(Transform::new(base, Arc::new(Zlib { compress: true }), by_clients))
+}
+
+/// An empty database on a server of its own.
+pub fn postgres() -> Kind {
+    let server = PostgresServer::start(&[]).expect("PostgreSQL; scripts/postgres says how to get it");
+    let dsn = Dsn::parse(&server.dsn(), &|_| None).unwrap();
+    let made = kind(|_| Arc::new(PostgresStorage::open(PostgresOptions::new(dsn)).unwrap()));
+    Kind { waits: true, _server: Some(server), ..made }
 }
 
 /// A file with former transactions, but without the objects of the checks.

@@ -37,7 +37,8 @@ pub fn publish(
         let tid = Group::tid(first, position);
         let new = written.records.iter().filter(|record| record.serial == Tid::ZERO).count() as u64;
         let object_count = shared.object_count.fetch_add(new, Ordering::Relaxed) + new;
-        let oids = written.records.iter().map(|record| record.oid).collect();
+        let mut oids: Vec<Oid> = written.records.iter().map(|record| record.oid).collect();
+        oids.sort_unstable();
         entries.push(Committed { tid, oids, object_count, size, ticket, times });
         own.push(Own { tid, written });
         ids.push(id);
