@@ -21,6 +21,8 @@ BINARY = os.environ['RUNZEO_BINARY']
 # If set, a server of ours stands between the clients and another one that has the storage: 'ours', or the Python whose
 # runzeo that is.
 ROOT = os.environ.get('RUNZEO_ROOT')
+# If set, the directory of the socket of a PostgreSQL server, which has the storages in place of files.
+POSTGRES = os.environ.get('RUNZEO_POSTGRES')
 PYTHON_SERVER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'python_server.py')
 COMMAND = [sys.executable, PYTHON_SERVER] if BINARY == 'python' else [BINARY]
 
@@ -109,6 +111,10 @@ def _start(config, address, protocol, umask=None):
     root = _start_root(config, umask) if ROOT else None
     with open(config) as f:
         text = f.read()
+    if POSTGRES:
+        text = _in_postgres(text)
+        with open(config, 'w') as f:
+            f.write(text)
     if re.search(r'(?m)^monitor-address', text):
         _reserve_monitor_port()
     if protocol:
@@ -132,6 +138,33 @@ def _start(config, address, protocol, umask=None):
         sleep(.02)
     served[0] += 1
     return process
+
+
+# The databases that stand for files, by the path of the file.
+databases = {}
+# Keys of <filestorage> that <relstorage> has too.
+KEPT = 'read-only', 'pack-gc'
+
+
+def _in_postgres(text):
+    """The configuration, with a database in place of every file. A file that is opened again is the same database."""
+    def database(match):
+        path = os.path.abspath(re.search(r'(?m)^\s*path\s+(\S+)', match.group(0)).group(1))
+        if path not in databases:
+            databases[path] = 'd%d_%d' % (os.getpid(), len(databases))
+            _psql('create database %s' % databases[path])
+        kept = [line.strip() for line in match.group(0).splitlines() if line.strip().startswith(KEPT)]
+        dsn = 'host=%s user=postgres dbname=%s' % (POSTGRES, databases[path])
+        return '<relstorage%s>\n%s\n<postgresql>\ndsn %s\n</postgresql>\n</relstorage>' % (
+            match.group(1), '\n'.join(kept), dsn)
+    changed = re.sub(r'(?s)<filestorage([^>]*)>.*?</filestorage>', database, text)
+    return changed if changed == text else '%import relstorage\n' + changed
+
+
+def _psql(sql):
+    process = subprocess_popen([os.environ['RUNZEO_PSQL'], '-q', '-h', POSTGRES, '-U', 'postgres', '-c', sql])
+    if process.wait() != 0:
+        raise RuntimeError('psql: %s' % sql)
 
 
 # What a section of a root repeats from that of the middle.
@@ -283,6 +316,7 @@ def _stop(pid):
 def _remove_files(storage_conf):
     """Upstream's servers delete their storages when they stop, unless told to keep them."""
     for path in re.findall(r'(?m)^\s*path\s+(\S+)', storage_conf):
+        databases.pop(os.path.abspath(path), None)
         for suffix in '', '.index', '.index_tmp', '.tmp', '.pack', '.old':
             try:
                 os.remove(path + suffix)
