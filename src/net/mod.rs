@@ -3,5 +3,6 @@
 pub mod listen;
 pub mod peer_process;
 pub mod proxy;
+pub mod resolve;
 pub mod stream;
 pub mod tls;

@@ -95,10 +95,7 @@ impl Batch {
             statement.types.iter().zip(values).all(|(of, value)| value.type_of().is_none_or(|is| is == *of)),
             "{values:?} are not of the types of {statement:?}"
         );
-        let len = values.iter().map(|value| value.len_max() + 4).sum();
-        if len > VALUES_LEN_MAX {
-            return Err(TooLarge { len });
-        }
+        check_len(values)?;
         let at = self.remember(statement);
         bind("", &self.statements[at].1.to_string(), values, &mut self.bytes);
         frontend::execute("", 0, &mut self.bytes).expect("a name without a zero byte");
@@ -152,6 +149,12 @@ impl Batch {
         self.statements.push((*statement, statement.name()));
         self.statements.len() - 1
     }
+}
+
+/// Whether the values fit into one message.
+pub(super) fn check_len(values: &[Value<'_>]) -> Result<(), TooLarge> {
+    let len = values.iter().map(|value| value.len_max() + 4).sum();
+    if len > VALUES_LEN_MAX { Err(TooLarge { len }) } else { Ok(()) }
 }
 
 /// Appends the message that gives a prepared statement its values. Parameters and results are binary.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use postgres_protocol::message::{backend, frontend};
 
-use super::batch::{Batch, StatementName, parse};
+use super::batch::{Batch, Statement, StatementName, parse};
 use super::cancel::CancelToken;
 use super::collect::{ANSWERS_LEN_MAX, Answer, Collector, Pieces};
 use super::error::{Lost, ServerError};
@@ -42,6 +42,45 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits { message: MESSAGE_LEN_MAX, answers: ANSWERS_LEN_MAX }
+    }
+}
+
+/// What is done with a message. `true`: it is the last one.
+pub(super) type Take<'a> = &'a mut dyn FnMut(&mut Session, Frame<'_>) -> Result<bool, Lost>;
+
+/// How long an exchange may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TimeLimit {
+    until: Option<IoDeadline>,
+    /// The time for each step.
+    idle: Option<Duration>,
+}
+
+impl TimeLimit {
+    /// For the whole exchange.
+    pub fn whole(until: Option<IoDeadline>) -> TimeLimit {
+        TimeLimit { until, idle: None }
+    }
+
+    /// For each step, such as one read.
+    pub fn idle(time: Option<Duration>) -> TimeLimit {
+        TimeLimit { until: time.map(IoDeadline::after), idle: time }
+    }
+
+    /// A step is done.
+    fn progress(&mut self) {
+        if let Some(time) = self.idle {
+            self.until = Some(IoDeadline::after(time));
+        }
+    }
+
+    /// A server that sends without end does not get around the deadline.
+    fn check(&mut self) -> Result<(), Lost> {
+        self.progress();
+        match self.until {
+            Some(until) if until.is_over() => Err(broken(&io::ErrorKind::TimedOut.into())),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -112,6 +151,10 @@ impl Connection {
         self.deadline = deadline;
     }
 
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
     /// Why the connection cannot be used any more.
     pub fn lost(&self) -> Option<&Lost> {
         self.lost.as_ref()
@@ -130,7 +173,7 @@ impl Connection {
             (0..answers.len()).filter(|at| answers[*at].as_ref().is_err_and(is_forgotten)).collect();
         if !again.is_empty() {
             for (_, name) in &batch.statements {
-                self.prepared.remove(name);
+                self.forget(*name);
             }
             for (at, answer) in again.iter().zip(self.run_groups(batch, &again)?) {
                 answers[*at] = answer;
@@ -150,6 +193,10 @@ impl Connection {
         } else {
             pieces.extend(groups.iter().map(|group| batch.group_bytes(*group)));
         }
+        // What is sent to nobody has no answer.
+        if expected.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut collector = Collector::new(expected, self.limits.answers);
         self.exchange(Pieces::new(pieces), &mut |_, frame| {
             collector.take(frame)?;
@@ -160,7 +207,7 @@ impl Connection {
         let mut refused: Vec<(usize, ServerError)> = Vec::new();
         for (at, prepared) in missing.iter().zip(answers) {
             match prepared {
-                Ok(_) => drop(self.prepared.insert(batch.statements[*at].1)),
+                Ok(_) => self.note_prepared(batch.statements[*at].1),
                 Err(error) => refused.push((*at, error)),
             }
         }
@@ -184,22 +231,36 @@ impl Connection {
             if self.prepared.contains(name) || missing.contains(at) {
                 continue;
             }
-            // No error if there is none of this name.
-            frontend::close(b'S', &name.to_string(), &mut messages).expect("a name without a zero byte");
-            parse(statement, *name, &mut messages);
-            frontend::sync(&mut messages);
+            self.prepare(statement, *name, &mut messages);
             missing.push(*at);
         }
         (messages, missing)
     }
 
+    /// Appends the messages that prepare a statement.
+    pub(super) fn prepare(&self, statement: &Statement, name: StatementName, out: &mut BytesMut) {
+        // No error if there is none of this name.
+        frontend::close(b'S', &name.to_string(), out).expect("a name without a zero byte");
+        parse(statement, name, out);
+        frontend::sync(out);
+    }
+
+    pub(super) fn is_prepared(&self, name: StatementName) -> bool {
+        self.prepared.contains(&name)
+    }
+
+    pub(super) fn note_prepared(&mut self, name: StatementName) {
+        self.prepared.insert(name);
+    }
+
+    pub(super) fn forget(&mut self, name: StatementName) {
+        self.prepared.remove(&name);
+    }
+
     /// Runs SQL statements, of which the results are ignored. All are one database transaction, unless they begin and
     /// end one.
     pub fn simple(&mut self, sql: &str) -> Result<Result<(), ServerError>, Lost> {
-        let mut message = BytesMut::new();
-        if let Err(error) = frontend::query(sql, &mut message) {
-            return self.fail(Lost::new(format!("a statement that cannot be sent: {error}")));
-        }
+        let message = self.query(sql)?;
         let mut failure = None;
         self.exchange(Pieces::new(vec![&message]), &mut |_, frame| {
             match frame.tag {
@@ -219,22 +280,29 @@ impl Connection {
         Ok(failure.map_or(Ok(()), Err))
     }
 
+    /// The message that runs SQL statements.
+    pub(super) fn query(&mut self, sql: &str) -> Result<BytesMut, Lost> {
+        let mut message = BytesMut::new();
+        match frontend::query(sql, &mut message) {
+            Ok(()) => Ok(message),
+            Err(error) => self.fail(Lost::new(format!("a statement that cannot be sent: {error}"))),
+        }
+    }
+
     /// Waits for notifications. Returns those that have come, also during other calls; none after the time, or when
     /// `wake` is used. To be notified, the session must have executed `LISTEN`.
     pub fn wait(&mut self, timeout: Duration, wake: &Wake) -> Result<Vec<Notification>, Lost> {
         self.check()?;
         let until = IoDeadline::after(timeout);
-        match self.wait_until(until, wake) {
-            Ok(()) => Ok(self.session.take_notifications()),
-            Err(lost) => self.fail(lost),
-        }
+        self.wait_until(until, wake).or_else(|lost| self.fail(lost))?;
+        Ok(self.session.take_notifications())
     }
 
     fn wait_until(&mut self, until: IoDeadline, wake: &Wake) -> Result<(), Lost> {
         loop {
             let mut more = true;
             while more {
-                more = self.receive()?;
+                more = self.receive()? == Some(true);
                 while let Some(frame) = self.inbox.next_frame()? {
                     if frame.tag == backend::ERROR_RESPONSE_TAG {
                         return Err(Lost::by_server(&error_of(frame)?));
@@ -260,50 +328,80 @@ impl Connection {
     }
 
     /// Sends the pieces and passes the messages that arrive to `take`, until it returns `true`. An error is final.
-    pub(super) fn exchange(
-        &mut self,
-        pieces: Pieces<'_>,
-        take: &mut dyn FnMut(&mut Session, Frame<'_>) -> Result<bool, Lost>,
-    ) -> Result<(), Lost> {
+    pub(super) fn exchange(&mut self, pieces: Pieces<'_>, take: Take<'_>) -> Result<(), Lost> {
         self.check()?;
-        let until = self.deadline.map(IoDeadline::after);
-        match self.try_exchange(pieces, until, take) {
-            Ok(()) => Ok(()),
-            Err(lost) => self.fail(lost),
+        let time = TimeLimit::whole(self.deadline.map(IoDeadline::after));
+        self.try_exchange(pieces, time, take).or_else(|lost| self.fail(lost))
+    }
+
+    /// As [`Connection::exchange`] for much data, of which the receiver may be slow: the deadline is for each piece
+    /// that the socket takes or gives.
+    pub(super) fn exchange_slowly(&mut self, pieces: Pieces<'_>, take: Take<'_>) -> Result<(), Lost> {
+        self.check()?;
+        let time = TimeLimit::idle(self.deadline);
+        self.try_exchange(pieces, time, take).or_else(|lost| self.fail(lost))
+    }
+
+    /// Sends the pieces without waiting for an answer. `true`: `take` has found one that ends it.
+    pub(super) fn push(&mut self, mut pieces: Pieces<'_>, take: Take<'_>) -> Result<bool, Lost> {
+        self.check()?;
+        self.try_push(&mut pieces, take).or_else(|lost| self.fail(lost))
+    }
+
+    fn try_push(&mut self, pieces: &mut Pieces<'_>, take: Take<'_>) -> Result<bool, Lost> {
+        let mut time = TimeLimit::idle(self.deadline);
+        loop {
+            let is_sent = self.send(pieces)?;
+            // What has come already: an error, perhaps.
+            if self.receive()?.is_some() {
+                time.progress();
+            }
+            if self.take_arrived(take)? {
+                return Ok(true);
+            }
+            if is_sent {
+                return Ok(false);
+            }
+            let ready = self.transport.wait(true, None, time.until).map_err(|error| broken(&error))?;
+            if ready.to_write {
+                time.progress();
+            }
         }
     }
 
-    /// As [`Connection::exchange`], with a deadline; the connection is not marked as lost.
+    /// Passes the messages that have arrived, until one ends it: `true`.
+    fn take_arrived(&mut self, take: Take<'_>) -> Result<bool, Lost> {
+        while let Some(frame) = self.inbox.next_frame()? {
+            if !self.session.take(frame)? && take(&mut self.session, frame)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// As [`Connection::exchange`], with a deadline; the connection is not marked as lost. Without pieces it only reads,
+    /// beginning with what has arrived before.
     pub(super) fn try_exchange(
         &mut self,
         mut pieces: Pieces<'_>,
-        until: Option<IoDeadline>,
-        take: &mut dyn FnMut(&mut Session, Frame<'_>) -> Result<bool, Lost>,
+        mut time: TimeLimit,
+        take: Take<'_>,
     ) -> Result<(), Lost> {
-        // What is sent to nobody has no answer.
-        if pieces.is_empty() {
+        if self.take_arrived(take)? {
             return Ok(());
         }
         loop {
             let is_sent = self.send(&mut pieces)?;
-            let ready = self.transport.wait(!is_sent, None, until).map_err(|error| broken(&error))?;
-            if !ready.to_read {
-                continue;
+            let ready = self.transport.wait(!is_sent, None, time.until).map_err(|error| broken(&error))?;
+            let mut more = ready.to_read;
+            while more {
+                more = self.receive()? == Some(true);
+                if self.take_arrived(take)? {
+                    return Ok(());
+                }
+                time.check()?;
             }
-            loop {
-                let more = self.receive()?;
-                while let Some(frame) = self.inbox.next_frame()? {
-                    if !self.session.take(frame)? && take(&mut self.session, frame)? {
-                        return Ok(());
-                    }
-                }
-                if !more {
-                    break;
-                }
-                if until.is_some_and(IoDeadline::is_over) {
-                    return Err(broken(&io::ErrorKind::TimedOut.into()));
-                }
-            }
+            time.progress();
         }
     }
 
@@ -329,23 +427,23 @@ impl Connection {
                 }
             }
             match self.receive() {
-                Ok(true) => {}
+                Ok(Some(_)) => {}
                 _ => return Err(broken(error)),
             }
         }
     }
 
-    /// Reads once, without waiting. `true`: there may be more to read.
-    fn receive(&mut self) -> Result<bool, Lost> {
+    /// Reads once, without waiting. `None`: nothing was there; `true`: there may be more to read.
+    fn receive(&mut self) -> Result<Option<bool>, Lost> {
         let room = self.inbox.room();
         let len = room.len();
         match self.transport.try_read(room) {
-            Ok(None) => Ok(false),
+            Ok(None) => Ok(None),
             Ok(Some(0)) => Err(Lost::new("the server closed the connection")),
             Ok(Some(count)) => {
                 self.inbox.arrived(count);
                 // A short read has emptied the socket; TLS reads piece by piece.
-                Ok(count == len || self.transport.tls().is_some())
+                Ok(Some(count == len || self.transport.tls().is_some()))
             }
             Err(error) => Err(broken(&error)),
         }
@@ -381,7 +479,7 @@ pub(super) fn not_fatal(frame: Frame<'_>) -> Result<ServerError, Lost> {
 }
 
 /// Whether the statement must be prepared again.
-fn is_forgotten(error: &ServerError) -> bool {
+pub(super) fn is_forgotten(error: &ServerError) -> bool {
     match error.code.as_str() {
         NO_SUCH_STATEMENT => true,
         NOT_SUPPORTED => error.routine.as_deref() == Some(CACHED_PLAN),

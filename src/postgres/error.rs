@@ -18,9 +18,6 @@ const SHOWN_LEN_MAX: usize = 2 << 10;
 pub struct SqlState([u8; 5]);
 
 impl SqlState {
-    /// What a server reports that gives no code.
-    const UNKNOWN: SqlState = SqlState(*b"XX000");
-
     /// `None`: the text is no SQLSTATE.
     pub fn parse(code: &[u8]) -> Option<SqlState> {
         let code = <[u8; 5]>::try_from(code).ok()?;
@@ -30,6 +27,13 @@ impl SqlState {
     /// The five characters, such as `40001`.
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl Default for SqlState {
+    /// `XX000`, `internal_error`, for what a server reports without a code.
+    fn default() -> SqlState {
+        SqlState(*b"XX000")
     }
 }
 
@@ -46,7 +50,7 @@ impl fmt::Debug for SqlState {
 }
 
 /// An error or a notice of the server. `Display` is one line, safe for a log.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServerError {
     /// `ERROR`, `FATAL`, `PANIC`, or of a notice `WARNING`, `NOTICE` and so on; not translated.
     pub severity: String,
@@ -68,25 +72,14 @@ impl ServerError {
     pub fn parse(mut fields: ErrorFields<'_>) -> Option<ServerError> {
         use fallible_iterator::FallibleIterator as _;
 
-        let mut error = ServerError {
-            severity: String::new(),
-            code: SqlState::UNKNOWN,
-            message: String::new(),
-            detail: None,
-            hint: None,
-            context: None,
-            schema: None,
-            table: None,
-            constraint: None,
-            routine: None,
-        };
+        let mut error = ServerError::default();
         let mut translated = String::new();
         while let Some(field) = fields.next().ok()? {
             let value = text(field.value_bytes());
             match field.type_() {
                 b'V' => error.severity = value,
                 b'S' => translated = value,
-                b'C' => error.code = SqlState::parse(field.value_bytes()).unwrap_or(SqlState::UNKNOWN),
+                b'C' => error.code = SqlState::parse(field.value_bytes()).unwrap_or_default(),
                 b'M' => error.message = value,
                 b'D' => error.detail = Some(value),
                 b'H' => error.hint = Some(value),
@@ -103,6 +96,11 @@ impl ServerError {
             error.severity = translated;
         }
         Some(error)
+    }
+
+    /// An error of the client, in the form of the server's: `54000`, `program_limit_exceeded`.
+    pub(super) fn limit(message: String) -> ServerError {
+        ServerError { severity: "ERROR".into(), code: SqlState(*b"54000"), message, ..ServerError::default() }
     }
 
     /// The connection ends with this error.

@@ -8,18 +8,22 @@
 //! (`inbox.rs`, `collect.rs`, `session.rs`); no message shows a password; nothing waits without a deadline if one is
 //! set.
 
+mod authenticate;
 pub mod batch;
 pub mod cancel;
 pub mod collect;
 pub mod connect;
 pub mod connection;
+mod copy;
 pub mod dsn;
+mod encrypt;
 pub mod error;
 pub mod inbox;
 pub mod login;
 pub mod peer;
 pub mod rows;
 pub mod session;
+mod stream;
 pub mod transport;
 pub mod value;
 pub mod wake;

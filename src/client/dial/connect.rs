@@ -1,10 +1,8 @@
 //! From an address to a connected socket.
 
 use std::io;
-use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
-use std::sync::mpsc;
-use std::thread;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -12,6 +10,7 @@ use super::outcome::DialError;
 use crate::base::address::Address;
 use crate::base::cancel::Cancel;
 use crate::base::clock::IoDeadline;
+use crate::net::resolve::{ResolveError, resolve};
 
 /// The host of an address without one, as in Python.
 const DEFAULT_HOST: &str = "localhost";
@@ -34,7 +33,11 @@ pub(super) fn connect(address: &Address, until: IoDeadline, cancel: &Cancel) -> 
                 let what = format!("the address {address} has no port");
                 DialError::Unreachable(io::Error::new(io::ErrorKind::InvalidInput, what))
             })?;
-            let found = resolve(host, port, until, cancel)?;
+            let found = resolve(host, port, until, cancel).map_err(|error| match error {
+                ResolveError::Failed(error) => DialError::Unreachable(error),
+                ResolveError::Cancelled => DialError::Cancelled,
+                ResolveError::TimedOut => DialError::TimedOut("the address of the host"),
+            })?;
             connect_tcp(&found, until, cancel)
         }
     }
@@ -81,29 +84,4 @@ fn connect_one(address: &SocketAddr, time_max: std::time::Duration, cancel: &Can
     let _ending = cancel.on_cancel(move || drop(other.shutdown(Shutdown::Both)));
     socket.connect_timeout(&(*address).into(), time_max)?;
     Ok(socket)
-}
-
-/// The addresses of a host. The look-up has no time limit of its own, so a thread makes it, which goes on alone if it
-/// takes too long.
-fn resolve(host: &str, port: u16, until: IoDeadline, cancel: &Cancel) -> Result<Vec<SocketAddr>, DialError> {
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, port)]);
-    }
-    let (found, wait) = mpsc::sync_channel::<Option<io::Result<Vec<SocketAddr>>>>(2);
-    let cancelled = found.clone();
-    // Nobody waits any more if the channel is closed.
-    let _ending = cancel.on_cancel(move || drop(cancelled.try_send(None)));
-    let name = host.to_string();
-    thread::Builder::new()
-        .name("zeo-resolve".into())
-        .spawn(move || {
-            let addresses = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
-            drop(found.try_send(Some(addresses)));
-        })
-        .map_err(DialError::Unreachable)?;
-    match wait.recv_timeout(until.left()) {
-        Ok(Some(addresses)) => addresses.map_err(DialError::Unreachable),
-        Ok(None) => Err(DialError::Cancelled),
-        Err(_) => Err(DialError::TimedOut("the address of the host")),
-    }
 }

@@ -10,7 +10,7 @@ use rustls::{ClientConfig, ClientConnection};
 use super::files::{Files, Role, TlsError};
 use super::layer::Layer;
 use super::loaded::Loaded;
-use super::verify::Verifier;
+use super::verify::{ExpectedHost, Verifier};
 
 /// Which host the certificate of the server must be for.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -39,7 +39,9 @@ impl ClientTls {
         let host = self.check.host.as_deref().or(host);
         let expected = match (self.check.is_off, host) {
             (true, _) => None,
-            (false, Some(host)) => Some(host.to_string()),
+            (false, Some(host)) => {
+                Some(ExpectedHost { name: host.to_string(), advice: "name one of them in 'server-hostname'" })
+            }
             (false, None) => {
                 return Err(TlsError(
                     "a Unix socket has no host that the certificate of the server could be for: <ssl> needs \

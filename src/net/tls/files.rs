@@ -21,13 +21,22 @@ pub struct Files {
 }
 
 /// Where the password of the key comes from.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub enum Password {
     /// The first line of a file.
     File(PathBuf),
-    /// The password itself: upstream's tests return it from a function.
-    #[cfg(feature = "test-storages")]
+    /// The password itself: `sslpassword`, and upstream's tests return it from a function.
     Text(String),
+}
+
+impl fmt::Debug for Password {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Password::File(path) => write!(f, "File({})", path.display()),
+            Password::Text(_) => f.write_str("Text"),
+        }
+    }
 }
 
 /// Which peers are accepted: clients by a server, a server by a client.

@@ -65,7 +65,6 @@ fn read_password(password: &Password) -> Result<Vec<u8>, TlsError> {
             let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
             Ok(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
         }
-        #[cfg(feature = "test-storages")]
         Password::Text(text) => Ok(text.clone().into_bytes()),
     }
 }

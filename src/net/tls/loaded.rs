@@ -1,5 +1,6 @@
 //! Reads what the files of one side contain.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +9,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::certificate::Certificate;
-use super::files::{Files, LOG, Peers, Role, TlsError, read_pem, warn_if_public};
+use super::files::{Files, LOG, Password, Peers, Role, TlsError, read_pem, warn_if_public};
 use super::key;
 use super::trust::Known;
 use crate::base::clock::TimeSource;
+
+/// The setting that says which peers are accepted.
+const SETTING: &str = "authenticate";
 
 /// The content of the files, for all later connections.
 #[derive(Debug)]
@@ -32,8 +36,8 @@ impl Loaded {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
         let known = match &files.peers {
-            Peers::Listed(path) => Known::listed(peers, path, algorithms),
-            Peers::Signed => Known::signed(peers, algorithms),
+            Peers::Listed(path) => Known::listed(peers, SETTING, path, algorithms),
+            Peers::Signed => Known::signed(peers, SETTING, algorithms),
         }?;
         let (identity, expires) = identity(files, peers, &provider)?;
         log::info!(target: LOG, "TLS: {}s have to show {known}", peers.name());
@@ -47,7 +51,17 @@ fn identity(
     peers: Role,
     provider: &CryptoProvider,
 ) -> Result<(SingleCertAndKey, Duration), TlsError> {
-    let path = &files.certificate;
+    read_identity(&files.certificate, files.key.as_deref(), files.password.as_ref(), peers, provider)
+}
+
+/// The certificate in a file and its key, which may be in the same file.
+pub fn read_identity(
+    path: &Path,
+    key: Option<&Path>,
+    password: Option<&Password>,
+    peers: Role,
+    provider: &CryptoProvider,
+) -> Result<(SingleCertAndKey, Duration), TlsError> {
     let sections = read_pem("certificate", path)?;
     let chain: Vec<CertificateDer<'static>> = sections
         .iter()
@@ -62,11 +76,9 @@ fn identity(
     };
     let own = Certificate::parse(first)
         .map_err(|error| TlsError(format!("certificate: {}: {error}", path.display())))?;
-    let (key, key_path) = match &files.key {
-        Some(key_path) => {
-            (key::find(&read_pem("key", key_path)?, files.password.as_ref(), key_path)?, key_path)
-        }
-        None => (key::find(&sections, files.password.as_ref(), path)?, path),
+    let (key, key_path) = match key {
+        Some(key_path) => (key::find(&read_pem("key", key_path)?, password, key_path)?, key_path),
+        None => (key::find(&sections, password, path)?, path),
     };
     warn_if_public(key_path);
     let key = provider

@@ -10,8 +10,9 @@ mod files;
 mod key;
 pub mod layer;
 mod loaded;
+pub mod outgoing;
 mod trust;
-mod verify;
+pub mod verify;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -29,6 +29,8 @@ const ENDINGS: &[&str] = &["pem", "crt", "cer"];
 pub struct Known {
     /// What the peers are.
     peers: Role,
+    /// The setting that names the certificates, for messages.
+    setting: &'static str,
     /// Listed certificates, by their bytes.
     listed: HashMap<Vec<u8>, Certificate>,
     authorities: Vec<Authority>,
@@ -58,21 +60,15 @@ impl Known {
     /// The certificates in a file, or in all files of a directory.
     pub fn listed(
         peers: Role,
+        setting: &'static str,
         path: &Path,
         algorithms: WebPkiSupportedAlgorithms,
     ) -> Result<Known, TlsError> {
-        let mut known = Known::nobody(peers, algorithms);
-        match fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => {
-                for file in files_of(path).map_err(|error| unreadable(path, &error))? {
-                    known.add_file(&file)?;
-                }
-            }
-            Ok(_) => known.add_file(path)?,
-            Err(error) => return Err(unreadable(path, &error)),
-        }
+        let mut known = Known::nobody(peers, setting, algorithms);
+        known.add(setting, path)?;
         if known.listed.is_empty() {
             return Err(unreadable(
+                setting,
                 path,
                 &match peers {
                     Role::Client => "has no certificate of a client or an authority: nobody could connect",
@@ -84,8 +80,12 @@ impl Known {
     }
 
     /// The authorities that this machine trusts.
-    pub fn signed(peers: Role, algorithms: WebPkiSupportedAlgorithms) -> Result<Known, TlsError> {
-        let mut known = Known::nobody(peers, algorithms);
+    pub fn signed(
+        peers: Role,
+        setting: &'static str,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Result<Known, TlsError> {
+        let mut known = Known::nobody(peers, setting, algorithms);
         let found = rustls_native_certs::load_native_certs();
         for der in &found.certs {
             // Some machines trust certificates that are too old to be parsed.
@@ -96,22 +96,44 @@ impl Known {
         if known.authorities.is_empty() {
             let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
             return Err(TlsError(format!(
-                "authenticate: this machine trusts no authority{why}; install ca-certificates, or name a file"
+                "{setting}: this machine trusts no authority{why}; install ca-certificates, or name a file"
             )));
         }
         Ok(known)
     }
 
-    fn nobody(peers: Role, algorithms: WebPkiSupportedAlgorithms) -> Known {
-        Known { peers, listed: HashMap::new(), authorities: Vec::new(), revocations: Vec::new(), algorithms }
+    fn nobody(peers: Role, setting: &'static str, algorithms: WebPkiSupportedAlgorithms) -> Known {
+        Known {
+            peers,
+            setting,
+            listed: HashMap::new(),
+            authorities: Vec::new(),
+            revocations: Vec::new(),
+            algorithms,
+        }
     }
 
-    fn add_file(&mut self, path: &Path) -> Result<(), TlsError> {
-        for section in read_pem("authenticate", path)? {
+    /// Adds what is in a file, or in all files of a directory. `setting` names it in messages.
+    pub fn add(&mut self, setting: &str, path: &Path) -> Result<(), TlsError> {
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => {
+                for file in files_of(path).map_err(|error| unreadable(setting, path, &error))? {
+                    self.add_file(setting, &file)?;
+                }
+                Ok(())
+            }
+            Ok(_) => self.add_file(setting, path),
+            Err(error) => Err(unreadable(setting, path, &error)),
+        }
+    }
+
+    fn add_file(&mut self, setting: &str, path: &Path) -> Result<(), TlsError> {
+        let unreadable = |why: &dyn fmt::Display| unreadable(setting, path, why);
+        for section in read_pem(setting, path)? {
             match section.tag() {
                 "CERTIFICATE" | "X509 CERTIFICATE" => {
                     let der = section.into_contents();
-                    let certificate = Certificate::parse(&der).map_err(|error| unreadable(path, &error))?;
+                    let certificate = Certificate::parse(&der).map_err(|error| unreadable(&error))?;
                     if certificate.is_authority && !self.listed.contains_key(&der) {
                         self.add_authority(&CertificateDer::from(der.as_slice()), certificate.clone());
                     }
@@ -119,7 +141,7 @@ impl Known {
                 }
                 "X509 CRL" => {
                     let list = OwnedCertRevocationList::from_der(section.contents())
-                        .map_err(|error| unreadable(path, &format_args!("a revocation list: {error}")))?;
+                        .map_err(|error| unreadable(&format_args!("a revocation list: {error}")))?;
                     self.revocations.push(list.into());
                 }
                 // Other sections, such as keys, are ignored.
@@ -159,7 +181,7 @@ impl Known {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Refusal> {
-        let refused = |error| refusal(&error, self.peers);
+        let refused = |error| refusal(&error, self.peers, self.setting);
         let certificate = EndEntityCert::try_from(der).map_err(refused)?;
         // webpki does not check whether an authority has expired.
         let anchors: Vec<TrustAnchor<'_>> = self
@@ -203,10 +225,10 @@ fn wrong_purpose(peers: Role) -> Refusal {
 }
 
 /// webpki's reasons, worded for operators.
-fn refusal(error: &webpki::Error, peers: Role) -> Refusal {
+fn refusal(error: &webpki::Error, peers: Role, setting: &str) -> Refusal {
     match error {
         webpki::Error::UnknownIssuer | webpki::Error::CaUsedAsEndEntity => {
-            let why = "the certificate is not in 'authenticate', and no authority there has signed it";
+            let why = format!("the certificate is not in '{setting}', and no authority there has signed it");
             Refusal::new(why, CertificateError::UnknownIssuer)
         }
         webpki::Error::CertExpired { .. } => {
@@ -220,7 +242,7 @@ fn refusal(error: &webpki::Error, peers: Role) -> Refusal {
             Refusal::new("the certificate was revoked by its authority", CertificateError::Revoked)
         }
         webpki::Error::UnknownRevocationStatus => {
-            let why = "no revocation list in 'authenticate' covers the certificate";
+            let why = format!("no revocation list in '{setting}' covers the certificate");
             Refusal::new(why, CertificateError::UnknownRevocationStatus)
         }
         webpki::Error::RequiredEkuNotFoundContext(_) => wrong_purpose(peers),
@@ -262,8 +284,8 @@ fn is_hashed(path: &Path) -> bool {
         && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn unreadable(path: &Path, why: &dyn fmt::Display) -> TlsError {
-    TlsError(format!("authenticate: {}: {why}", path.display()))
+fn unreadable(setting: &str, path: &Path, why: &dyn fmt::Display) -> TlsError {
+    TlsError(format!("{setting}: {}: {why}", path.display()))
 }
 
 fn system_time(now: UnixTime) -> SystemTime {

@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::verify_tls13_signature_with_raw_key;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
@@ -17,16 +17,31 @@ use super::trust::Known;
 
 #[derive(Debug)]
 pub struct Verifier {
-    known: Arc<Known>,
+    /// `None`: every peer.
+    known: Option<Arc<Known>>,
+    algorithms: WebPkiSupportedAlgorithms,
     /// The host that a server's certificate must be for. `None`: not checked, and for clients.
-    host: Option<String>,
+    host: Option<ExpectedHost>,
     /// The reason if the peer is refused.
     refused: Arc<OnceLock<String>>,
 }
 
+/// The host that a certificate must be for.
+#[derive(Clone, Debug)]
+pub struct ExpectedHost {
+    pub name: String,
+    /// What to do if the certificate is for another one.
+    pub advice: &'static str,
+}
+
 impl Verifier {
-    pub fn new(known: Arc<Known>, host: Option<String>, refused: Arc<OnceLock<String>>) -> Verifier {
-        Verifier { known, host, refused }
+    pub fn new(known: Arc<Known>, host: Option<ExpectedHost>, refused: Arc<OnceLock<String>>) -> Verifier {
+        Verifier { algorithms: known.algorithms, known: Some(known), host, refused }
+    }
+
+    /// Accepts every peer that has the key of its certificate.
+    pub fn of_any(algorithms: WebPkiSupportedAlgorithms, refused: Arc<OnceLock<String>>) -> Verifier {
+        Verifier { algorithms, known: None, host: None, refused }
     }
 
     /// Whether the peer is accepted.
@@ -38,16 +53,19 @@ impl Verifier {
     ) -> Result<(), Error> {
         let certificate =
             Certificate::parse(end_entity).map_err(|why| self.refuse(why, CertificateError::BadEncoding))?;
-        self.known.check(end_entity, intermediates, now).map_err(|refusal| {
-            self.refuse(format!("'{}': {}", certificate.subject, refusal.why), refusal.error)
-        })?;
+        if let Some(known) = &self.known {
+            known.check(end_entity, intermediates, now).map_err(|refusal| {
+                self.refuse(format!("'{}': {}", certificate.subject, refusal.why), refusal.error)
+            })?;
+        }
         match &self.host {
-            Some(host) if !certificate.is_for_host(host) => {
+            Some(host) if !certificate.is_for_host(&host.name) => {
                 let why = format!(
-                    "'{}': the certificate of the server is for {}, not for '{host}'; name one of them in \
-                     'server-hostname'",
+                    "'{}': the certificate of the server is for {}, not for '{}'; {}",
                     certificate.subject,
-                    certificate.hosts_in_words()
+                    certificate.hosts_in_words(),
+                    host.name,
+                    host.advice
                 );
                 Err(self.refuse(why, CertificateError::NotValidForName))
             }
@@ -76,7 +94,7 @@ impl Verifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         let key = self.public_key(cert)?;
         let key = RawPublicKeyEntity::try_from(&key).map_err(|_| bad_signature())?;
-        let offered = self.known.algorithms.mapping.iter().find(|(scheme, _)| *scheme == dss.scheme);
+        let offered = self.algorithms.mapping.iter().find(|(scheme, _)| *scheme == dss.scheme);
         let Some((_, algorithms)) = offered else {
             return Err(PeerIncompatible::NoSignatureSchemesInCommon.into());
         };
@@ -94,7 +112,7 @@ impl Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature_with_raw_key(message, &self.public_key(cert)?, dss, &self.known.algorithms)
+        verify_tls13_signature_with_raw_key(message, &self.public_key(cert)?, dss, &self.algorithms)
     }
 }
 
@@ -132,7 +150,7 @@ impl ClientCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.known.algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 
@@ -167,7 +185,7 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.known.algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 

@@ -3,7 +3,9 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::DsnError;
+use super::error::DsnError;
+use super::keys;
+use crate::base::untrusted::Untrusted;
 
 /// The pairs in their order. The same rules as libpq's: blanks around `=` are permitted, a value in quotes may have
 /// blanks, a backslash takes the next character as it is. Errors name keys and positions, for a part that seems to be
@@ -91,4 +93,59 @@ impl Scanner<'_> {
 /// What C's `isspace` takes for a blank.
 fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\u{b}' | '\u{c}' | '\r')
+}
+
+/// Refuses keys that there are not. A key that stands behind a password may be a part of it, so it is not shown.
+pub fn check_keys(pairs: &[(String, String)]) -> Result<(), DsnError> {
+    let mut is_behind_password = false;
+    for (at, (key, _)) in pairs.iter().enumerate() {
+        if !keys::exists(key) {
+            return Err(DsnError(match is_behind_password {
+                true => format!(
+                    "setting {} has an unknown key; a password with blanks or quotes must stand in single quotes, with \
+                     a backslash in front of quotes and backslashes in it",
+                    at + 1
+                ),
+                false => format!("unknown key '{}'", Untrusted(key)),
+            }));
+        }
+        is_behind_password |= key == "password" || key == "sslpassword";
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_and_backslashes_are_libpqs() {
+        let pairs = |text: &str| {
+            let pairs = parse(text).expect(text);
+            pairs.into_iter().map(|(key, value)| format!("{key}|{value}")).collect::<Vec<_>>().join(" ; ")
+        };
+        assert_eq!(pairs(""), "");
+        assert_eq!(pairs("host=a port = 5 user= b"), "host|a ; port|5 ; user|b");
+        assert_eq!(pairs(r"password='it\'s \\ here' user=a\ b"), r"password|it's \ here ; user|a b");
+        assert_eq!(pairs("dbname='' user='x'host=y"), "dbname| ; user|x ; host|y");
+        assert_eq!(pairs("a=b=c\td=\n'e\nf'"), "a|b=c ; d|e\nf");
+        assert_eq!(pairs("a=b'c a=\\"), "a|b'c ; a|");
+    }
+
+    #[test]
+    fn errors_show_no_password() {
+        for text in [
+            "password=my secret",
+            "password=my se=cret",
+            "password='secret",
+            "secret",
+            "password=x secret=y",
+            "host=a password='x' secret",
+        ] {
+            let error = parse(text).and_then(|pairs| check_keys(&pairs)).expect_err(text);
+            assert!(!error.0.contains("secret") && !error.0.contains("se="), "{text}: {error}");
+        }
+        let error = check_keys(&parse("hots=a password=x").expect("pairs")).expect_err("no such key");
+        assert_eq!(error.0, "unknown key 'hots'");
+    }
 }
