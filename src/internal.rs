@@ -218,6 +218,7 @@ pub mod postgres {
     pub use crate::postgres::dsn::Dsn;
     pub use crate::postgres::error::{Lost, ServerError};
     pub use crate::postgres::login::Login;
+    pub use crate::postgres::rows::Row;
     pub use crate::postgres::value::{Type, Value};
     pub use crate::postgres::wake::Wake;
 }

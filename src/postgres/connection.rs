@@ -387,16 +387,20 @@ impl Connection {
         mut time: TimeLimit,
         take: Take<'_>,
     ) -> Result<(), Lost> {
-        if self.take_arrived(take)? {
-            return Ok(());
-        }
+        let mut is_done = false;
         loop {
+            // What is to be sent is sent, also if the last message has arrived before.
             let is_sent = self.send(&mut pieces)?;
+            is_done = is_done || self.take_arrived(take)?;
+            if is_done && is_sent {
+                return Ok(());
+            }
             let ready = self.transport.wait(!is_sent, None, time.until).map_err(|error| broken(&error))?;
             let mut more = ready.to_read;
             while more {
                 more = self.receive()? == Some(true);
-                if self.take_arrived(take)? {
+                is_done = is_done || self.take_arrived(take)?;
+                if is_done && is_sent {
                     return Ok(());
                 }
                 time.check()?;

@@ -21,7 +21,7 @@ const CANCEL_TIME: Duration = Duration::from_secs(30);
 /// How far a copy has come.
 #[derive(Default)]
 struct Progress {
-    /// The server waits for data.
+    /// The statement was a COPY in the wanted direction.
     is_open: bool,
     error: Option<ServerError>,
     rows: Rows,
@@ -39,13 +39,21 @@ impl Progress {
                 self.rows.complete(frame.body().strip_suffix(b"\0").unwrap_or(frame.body()));
             }
             backend::READY_FOR_QUERY_TAG => return Ok(true),
+            // Of a statement that is no COPY.
+            backend::ROW_DESCRIPTION_TAG | backend::DATA_ROW_TAG | backend::EMPTY_QUERY_RESPONSE_TAG
+                if !self.is_open => {}
             tag => return Err(unexpected(tag)),
         }
         Ok(false)
     }
 
+    /// The number of rows. `42601`, a syntax error, if the statement was no COPY in the wanted direction.
     fn result(self) -> Result<u64, ServerError> {
-        self.error.map_or(Ok(self.rows.affected()), Err)
+        match self.error {
+            Some(error) => Err(error),
+            None if self.is_open => Ok(self.rows.affected()),
+            None => Err(ServerError::own(b"42601", "the statement is no COPY from stdin or to stdout")),
+        }
     }
 }
 
@@ -68,8 +76,7 @@ impl Connection {
             _ => progress.take(frame),
         })?;
         if !progress.is_open {
-            let none = || ServerError::limit("the statement is no 'copy … from stdin'".into());
-            return Ok(Err(progress.error.unwrap_or_else(none)));
+            return Ok(progress.result());
         }
         let mut piece = Vec::new();
         let mut goes_on = true;
@@ -114,8 +121,12 @@ impl Connection {
         let mut progress = Progress::default();
         let mut is_enough = false;
         let mut take = |frame: Frame<'_>, each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>| match frame.tag {
-            backend::COPY_OUT_RESPONSE_TAG | backend::COPY_DONE_TAG => Ok(Some(false)),
-            backend::COPY_DATA_TAG => Ok(Some(each(frame.body()).is_break())),
+            backend::COPY_OUT_RESPONSE_TAG => {
+                progress.is_open = true;
+                Ok(Some(false))
+            }
+            backend::COPY_DONE_TAG if progress.is_open => Ok(Some(false)),
+            backend::COPY_DATA_TAG if progress.is_open => Ok(Some(each(frame.body()).is_break())),
             _ => progress.take(frame).map(|is_over| (!is_over).then_some(false)),
         };
         let mut is_over = false;

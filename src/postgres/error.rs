@@ -98,9 +98,14 @@ impl ServerError {
         Some(error)
     }
 
-    /// An error of the client, in the form of the server's: `54000`, `program_limit_exceeded`.
-    pub(super) fn limit(message: String) -> ServerError {
-        ServerError { severity: "ERROR".into(), code: SqlState(*b"54000"), message, ..ServerError::default() }
+    /// An error of the client, in the form of the server's.
+    pub(super) fn own(code: &[u8; 5], message: impl Into<String>) -> ServerError {
+        ServerError {
+            severity: "ERROR".into(),
+            code: SqlState(*code),
+            message: message.into(),
+            ..ServerError::default()
+        }
     }
 
     /// The connection ends with this error.

@@ -43,7 +43,7 @@ impl Progress {
 impl Connection {
     /// Runs a query, as one snapshot in a transaction of its own that only reads, and passes each row to `each` until
     /// it breaks. At most two portions of `rows_at_once` are on their way. The deadline is for each piece that arrives.
-    /// Values that are too large for one message are an error 54000, as the server's would be.
+    /// Values that are too large for one message are an error 54000 (`program_limit_exceeded`).
     pub fn stream(
         &mut self,
         statement: &Statement,
@@ -52,7 +52,7 @@ impl Connection {
         each: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
     ) -> Result<Result<(), ServerError>, Lost> {
         if let Err(too_large) = check_len(values) {
-            return Ok(Err(ServerError::limit(too_large.to_string())));
+            return Ok(Err(ServerError::own(b"54000", too_large.to_string())));
         }
         let mut progress = self.try_stream(statement, values, rows_at_once, each)?;
         if progress.is_forgotten() {

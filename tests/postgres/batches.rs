@@ -2,8 +2,8 @@
 
 use runzeo::internal::postgres::{Batch, Statement, Type, Value};
 
-use crate::connect;
 use crate::support::postgres::PostgresServer;
+use crate::{connect, one};
 
 const ADD: Statement = Statement { sql: "insert into numbers values ($1)", types: &[Type::Int8] };
 const COUNT: Statement = Statement { sql: "select count(*), min(n) from numbers", types: &[] };
@@ -25,13 +25,6 @@ const EVERYTHING: Statement = Statement {
         Type::TextArray,
     ],
 };
-
-fn one(statement: &Statement, values: &[Value<'_>]) -> Batch {
-    let mut batch = Batch::new();
-    batch.execute(statement, values).expect("small");
-    batch.sync();
-    batch
-}
 
 #[test]
 fn values_of_all_types_go_there_and_back() {
