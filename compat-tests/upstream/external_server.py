@@ -5,6 +5,7 @@ with an extra port for its administration) or ZEO._forker (ZEO 5 and 6: a proces
 others in their place: they write the same configuration and run $RUNZEO_BINARY -C FILE in the directory of
 the test. Runs in every Python from 2.7 on, and is forgotten between two tests by reset().
 """
+import binascii
 import errno
 import fcntl
 import os
@@ -151,8 +152,8 @@ def _in_postgres(text):
     def database(match):
         path = os.path.abspath(re.search(r'(?m)^\s*path\s+(\S+)', match.group(0)).group(1))
         if path not in databases:
-            databases[path] = 'd%d_%d' % (os.getpid(), len(databases))
-            _psql('create database %s' % databases[path])
+            databases[path] = 'd' + binascii.hexlify(os.urandom(8)).decode()
+            _psql('create database %s template template0' % databases[path])
         kept = [line.strip() for line in match.group(0).splitlines() if line.strip().startswith(KEPT)]
         dsn = 'host=%s user=postgres dbname=%s' % (POSTGRES, databases[path])
         return '<relstorage%s>\n%s\n<postgresql>\ndsn %s\n</postgresql>\n</relstorage>' % (
@@ -162,9 +163,12 @@ def _in_postgres(text):
 
 
 def _psql(sql):
-    process = subprocess_popen([os.environ['RUNZEO_PSQL'], '-q', '-h', POSTGRES, '-U', 'postgres', '-c', sql])
-    if process.wait() != 0:
-        raise RuntimeError('psql: %s' % sql)
+    # Two at a time cannot copy the same template.
+    with open(os.path.join(os.path.dirname(POSTGRES), 'creating'), 'a') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = subprocess_popen([os.environ['RUNZEO_PSQL'], '-q', '-h', POSTGRES, '-U', 'postgres', '-c', sql])
+        if process.wait() != 0:
+            raise RuntimeError('psql: %s' % sql)
 
 
 # What a section of a root repeats from that of the middle.
