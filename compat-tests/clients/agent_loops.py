@@ -284,11 +284,12 @@ class LongCommands(object):
             longest = max(longest, time.time() - started)
 
     def db_visit(self, addr, seconds):
-        """Connects, reads both counters, and goes again."""
+        """Connects, reads both counters, and goes again. Of several addresses another one each time."""
         reads = torn = back = last = 0
+        addresses = addr if isinstance(addr[0], list) else [addr]
         deadline = time.time() + seconds
         while time.time() < deadline:
-            self.open("visit", addr, watch=False)
+            self.open("visit", addresses[reads % len(addresses)], watch=False)
             self.db_open("visit")
             try:
                 x, y = self.db_counters("visit")

@@ -197,7 +197,11 @@ impl Writer {
         for finish in std::mem::take(&mut self.waiting) {
             self.forget(finish, away());
         }
-        for request in locks {
+        let ahead = std::mem::take(&mut self.ahead).into_iter().map(|(request, granted)| {
+            self.held.remove(&granted.id);
+            request
+        });
+        for request in locks.into_iter().chain(ahead) {
             // One that has given up needs no answer.
             let _ = request.answer.send(Err(NotGranted::Failed(away())));
         }

@@ -95,6 +95,7 @@ impl Found {
             waiting: VecDeque::new(),
             free: Vec::new(),
             catch_ups: Vec::new(),
+            ahead: Vec::new(),
             last_search: Instant::now(),
             last_estimate: None,
             commit_wait: Duration::ZERO,

@@ -52,6 +52,9 @@ pub struct Writer {
     /// Locks to give back.
     pub free: Vec<Held>,
     pub catch_ups: Vec<SyncSender<Result<()>>>,
+    /// Votes that have found revisions which are not published yet: they are answered after the next search, so that
+    /// a client that has a conflict finds the new state when it begins again.
+    pub ahead: Vec<(LockRequest, Granted)>,
     pub last_search: Instant,
     pub last_estimate: Option<Instant>,
     /// How long the next group waits for the commit lock.
@@ -106,7 +109,7 @@ impl Writer {
         }
         let is_due = self.last_search.elapsed() >= SEARCH;
         let is_idle = locks.is_empty() && self.waiting.is_empty() && self.free.is_empty();
-        if is_idle && self.catch_ups.is_empty() && !is_due && !*is_closed {
+        if is_idle && self.catch_ups.is_empty() && self.ahead.is_empty() && !is_due && !*is_closed {
             return self.idle();
         }
         self.work(locks)
@@ -151,7 +154,7 @@ impl Writer {
                 Ok(()) => Last::Commit(group, Stopwatch::start()),
                 Err(error) => self.refuse(group, &error),
             };
-        } else if self.last_search.elapsed() >= SEARCH || !self.catch_ups.is_empty() {
+        } else if self.last_search.elapsed() >= SEARCH || !self.catch_ups.is_empty() || !self.ahead.is_empty() {
             let searched = batch.execute(&self.shared.sql.later, &[Value::Int8(last.0 as i64)]);
             batch.sync();
             expected.last = if searched.is_ok() { Last::Search } else { Last::Nothing };
@@ -213,7 +216,7 @@ impl Writer {
         let mut is_unknown = false;
         for request in expected.locks {
             let Some(reply) = answers.next() else { break };
-            is_unknown |= self.take_locks(&request, reply);
+            is_unknown |= self.take_locks(request, reply);
         }
         match (expected.last, answers.next()) {
             (Last::Commit(group, watch), Some(reply)) => self.take_commit(group, reply, watch.passed()),
@@ -226,26 +229,36 @@ impl Writer {
     }
 
     /// Returns whether it is unknown what is locked now.
-    fn take_locks(&mut self, request: &LockRequest, reply: Answer) -> bool {
+    fn take_locks(&mut self, request: LockRequest, reply: Answer) -> bool {
         match locks::outcome(&request.wanted, reply) {
             Outcome::Got(held, tid) => {
                 self.next_id += 1;
                 let granted = Granted { id: self.next_id, serials: held.serials.clone(), tid };
                 self.held.insert(self.next_id, held);
-                if !answer(request, Ok(granted)) {
-                    self.free.extend(self.held.remove(&self.next_id));
+                let last = self.shared.last();
+                if granted.serials.values().any(|(serial, _)| *serial > last) {
+                    self.ahead.push((request, granted));
+                } else {
+                    self.grant(&request, granted);
                 }
                 false
             }
             Outcome::Not(held, why) => {
                 self.free.push(held);
-                answer(request, Err(why));
+                answer(&request, Err(why));
                 false
             }
             Outcome::Unknown(error) => {
-                answer(request, Err(NotGranted::Failed(error)));
+                answer(&request, Err(NotGranted::Failed(error)));
                 true
             }
+        }
+    }
+
+    fn grant(&mut self, request: &LockRequest, granted: Granted) {
+        let id = granted.id;
+        if !answer(request, Ok(granted)) {
+            self.free.extend(self.held.remove(&id));
         }
     }
 
@@ -269,6 +282,9 @@ impl Writer {
         for waiting in mem::take(&mut self.catch_ups) {
             // One that has given up needs no answer.
             let _ = waiting.send(result());
+        }
+        for (request, granted) in mem::take(&mut self.ahead) {
+            self.grant(&request, granted);
         }
     }
 
