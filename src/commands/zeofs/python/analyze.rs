@@ -1,12 +1,15 @@
-//! `analyze FILE`: records and bytes of each class.
+//! `analyze FILE`: records and bytes of each class. The memory is about 16 bytes for each object.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::super::selection::OpenedFile;
 use super::iterator::PythonIterator;
 use super::tool::Tool;
+use crate::base::ids::Oid;
 use crate::commands::subcommand::Trouble;
+use crate::inspect::object_sums::{ObjectSums, ObjectTable};
 use crate::inspect::record::{class_key, class_text};
 
 pub(super) const TOOL: Tool = Tool { name: "analyze", usage: "FILE", main };
@@ -26,7 +29,7 @@ fn main(out: &mut dyn Write, arguments: &[String]) -> Result<u8, Trouble> {
         while let Some(record) = transactions.next_record(&mut txn, &mut data)? {
             analysis.records += 1;
             if record.has_data {
-                analysis.record(record.header.oid.0, &data);
+                analysis.record(record.header.oid, &data);
             }
         }
     }
@@ -45,47 +48,49 @@ struct Analysis {
     records: u64,
     /// Of data.
     bytes: u64,
-    /// Of each object the class, and the bytes of its newest record.
-    objects: HashMap<u64, (usize, u64)>,
-    classes: HashMap<Vec<u8>, usize>,
+    /// Of each object the class, and the bytes of data in its newest record.
+    objects: ObjectTable,
+    classes: HashMap<Vec<u8>, u32>,
     sums: Vec<Sums>,
     current: Sums,
     old: Sums,
 }
 
 impl Analysis {
-    fn record(&mut self, oid: u64, data: &[u8]) {
+    fn record(&mut self, oid: Oid, data: &[u8]) {
         let len = data.len() as u64;
         self.bytes += len;
-        let class = match self.objects.get_mut(&oid) {
-            Some((class, newest)) => {
-                let before = std::mem::replace(newest, len);
+        let class = match self.objects.get(oid) {
+            Some(ObjectSums { class, current: before, .. }) => {
                 self.old.count += 1;
                 self.old.bytes += before;
                 self.current.bytes = self.current.bytes + len - before;
-                *class
+                class
             }
             None => {
                 // As Python, which prints an error here.
                 let Some(key) = class_key(data) else { return };
-                let class = match self.classes.get(&*key) {
-                    Some(class) => *class,
-                    None => {
-                        self.classes.insert(key.into_owned(), self.sums.len());
-                        self.sums.push(Sums::default());
-                        self.sums.len() - 1
-                    }
-                };
-                self.objects.insert(oid, (class, len));
                 self.current.count += 1;
                 self.current.bytes += len;
-                class
+                self.class(key)
             }
         };
-        if let Some(sums) = self.sums.get_mut(class) {
+        self.objects.set(ObjectSums { oid, records: 0, bytes: 0, class, current: len, packed: len, txn: 0 });
+        if let Some(sums) = self.sums.get_mut(class as usize) {
             sums.count += 1;
             sums.bytes += len;
         }
+    }
+
+    /// The number of a class.
+    fn class(&mut self, key: Cow<'_, [u8]>) -> u32 {
+        if let Some(class) = self.classes.get(&*key) {
+            return *class;
+        }
+        let class = u32::try_from(self.sums.len()).unwrap_or(u32::MAX);
+        self.classes.insert(key.into_owned(), class);
+        self.sums.push(Sums::default());
+        class
     }
 
     /// False where Python divides by zero.
@@ -104,12 +109,12 @@ impl Analysis {
         rule(["Class Name", "Count", "TBytes", "Pct", "AvgSize"])?;
         let line = |character: &str| [46, 7, 9, 5, 7].map(|width| character.repeat(width));
         rule(line("-").each_ref().map(String::as_str))?;
-        let mut classes: Vec<(String, usize)> =
+        let mut classes: Vec<(String, u32)> =
             self.classes.iter().map(|(key, class)| (class_text(key), *class)).collect();
         classes.sort();
         let mut percents = 0.0;
         for (name, class) in classes {
-            let Sums { count, bytes: total } = self.sums.get(class).copied().unwrap_or_default();
+            let Sums { count, bytes: total } = self.sums.get(class as usize).copied().unwrap_or_default();
             let percent = total as f64 * 100.0 / bytes;
             percents += percent;
             let (name, average) = (shorten(&name, NAME_LEN), total as f64 / count as f64);
