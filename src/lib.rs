@@ -1,4 +1,4 @@
-//! The ZEO storage server for ZODB: the programs `runzeo`, `zeobackup`, `zeocache`,
+//! The ZEO storage server for ZODB: the programs `runzeo`, `zeobackup`, `zeocache`, `zeoctl`,
 //! `zeofs`, `zeopack`, `zeopasswd` and `zeoup`, and what others may build on.
 //!
 //! Public are [`client`], [`storage`], [`auth`], [`commands`] and [`ids`], for four purposes. Everything else may

@@ -27,6 +27,7 @@ pub mod zeo_nagios;
 pub mod zeoadmin;
 pub mod zeobackup;
 pub mod zeocache;
+pub mod zeoctl;
 pub mod zeofs;
 pub mod zeopack;
 pub mod zeopasswd;

@@ -15,6 +15,7 @@ use super::options::Options;
 use super::schema::access::{self as access_schema, AccessSection};
 use super::schema::http::HttpSection;
 use super::schema::listen::{self, ListenSection};
+use super::schema::runner::{RUNNER, Runner};
 use super::schema::zeo::{ConflictResolverSection, DEFAULT_INVALIDATION_QUEUE_SIZE, ZeoSection};
 use super::schema::{self, audit, backup, eventlog, storages, zeo};
 use super::zconfig::tree::Item;
@@ -272,6 +273,30 @@ pub fn admin_socket_of(
     Ok(file.zeo.admin_socket.map(|(path, _)| path))
 }
 
+/// What a configuration file says about the start of its server, for `zeoctl`.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// `<runner>`, if there is one.
+    pub runner: Option<Runner>,
+    /// `<eventlog>`; without one, that of a server.
+    pub log: LogSetup,
+}
+
+/// `<runner>` and `<eventlog>` of a configuration file. `settings`: those of `-X`.
+pub fn runner_of(
+    own: &StorageKinds,
+    reference: &str,
+    settings: &[String],
+    environment: Environment<'_>,
+) -> Result<Started, String> {
+    let read = || {
+        let (root, file) = FileConfig::read_with(own, reference, settings, environment)?;
+        let section = root.sections().find(|section| section.type_name == RUNNER.name);
+        Ok(Started { runner: section.map(Runner::from_section).transpose()?, log: file.log })
+    };
+    read().map_err(|error: ConfigError| error.to_string())
+}
+
 /// The storages in a configuration file, for tools.
 pub fn storages_of(
     own: &StorageKinds,
@@ -387,7 +412,7 @@ impl FileConfig {
                         location: section.start.clone(),
                     });
                 }
-                _ => {} // <runner> is for zdaemon
+                _ => {} // <runner> is for zeoctl, see `runner_of`
             }
         }
         Ok(file)

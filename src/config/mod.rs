@@ -41,13 +41,14 @@ use crate::server::limits::Limits;
 use crate::server::rates::Rates;
 use crate::wire::protocol::Greeting;
 
-pub use assemble::{admin_socket_of, authentication_of, storages_of};
+pub use assemble::{admin_socket_of, authentication_of, runner_of, storages_of};
 pub use backup::{BackupConfig, SendConfig};
 pub use databases::{Databases, NamedDatabase, databases_of};
 pub use files::files;
 pub use listeners::ZEO_SOCKETS;
 pub use reading::{Invocation, Reading, Written, from_command_line};
 pub use schema::eventlog::level as log_level;
+pub use schema::runner::{self, Runner};
 
 pub use options::UsageError;
 #[cfg(feature = "test-storages")]

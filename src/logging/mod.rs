@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use audit_file::AuditFile;
+use entry::Entry;
 pub use file::FileSetup;
 pub use format::{FormatError, Formatter, Layout, Style};
 pub use handler::Encoding;
@@ -91,6 +92,21 @@ pub fn setup(setup: &LogSetup) -> Result<LogHandle, LogError> {
     dispatch.apply().map_err(|_| LogError::SetUpTwice)?;
     handle.skip_what_no_handler_writes();
     Ok(handle)
+}
+
+/// Writes one entry without installing a log: each handler is opened for it. For a process that has little to say, and
+/// shares its files with another one, which rotates them.
+pub fn write_once(
+    setup: &LogSetup,
+    logger: &str,
+    level: u8,
+    message: fmt::Arguments<'_>,
+) -> Result<(), LogError> {
+    entry::began();
+    for handler in setup.handlers.iter().filter(|handler| level >= handler.level.max(setup.level)) {
+        open(handler)?.emit(&Entry::now(logger, level, message));
+    }
+    Ok(())
 }
 
 /// Opens the file of `<audit>`, which `log` reopens from here on. Called once at most.

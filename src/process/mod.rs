@@ -1,6 +1,8 @@
-//! The process: signals, the pid file, priorities, returning memory to the system, and the service manager.
+//! The process: signals, the pid file, priorities, descriptors, returning memory to the system, and the service
+//! manager.
 
 pub mod activation;
+pub mod descriptors;
 pub mod memory;
 pub mod notify;
 pub mod pid_file;

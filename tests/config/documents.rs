@@ -9,8 +9,8 @@ use runzeo::internal::config::changes::{Effect, not_at_a_restart};
 use runzeo::internal::config::zconfig::matcher::{Child, Content, KnownTo, SectionType};
 use runzeo::internal::config::{Invocation, from_command_line, options, schema};
 
-/// Sections without a table: zdaemon's, and handlers that are refused.
-const WITHOUT_TABLE: [&str; 5] = ["runner", "logger", "win32-eventlog", "http-logger", "email-notifier"];
+/// Sections without a table: a logger in `<runner>`, and handlers that are refused.
+const WITHOUT_TABLE: [&str; 4] = ["logger", "win32-eventlog", "http-logger", "email-notifier"];
 
 /// Clients have an `<ssl>` of their own.
 const OF_A_CLIENT: &str = " of a client";

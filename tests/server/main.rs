@@ -45,4 +45,5 @@ mod transaction_work;
 mod verify_many;
 mod zeo_nagios;
 mod zeoadmin;
+mod zeoctl;
 mod zeopasswd;

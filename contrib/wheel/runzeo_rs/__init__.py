@@ -5,7 +5,7 @@ Each program is a binary in `bin` beside this file. The console scripts below ta
 import os
 import sys
 
-PROGRAMS = ('runzeo', 'zeo-nagios', 'zeoadmin', 'zeobackup', 'zeocache', 'zeofs', 'zeopack', 'zeopasswd', 'zeoup')
+PROGRAMS = ('runzeo', 'zeo-nagios', 'zeoadmin', 'zeobackup', 'zeocache', 'zeoctl', 'zeofs', 'zeopack', 'zeopasswd', 'zeoup')
 
 
 def find_binary(name):
@@ -42,6 +42,10 @@ def zeobackup():
 
 def zeocache():
     _become('zeocache')
+
+
+def zeoctl():
+    _become('zeoctl')
 
 
 def zeofs():

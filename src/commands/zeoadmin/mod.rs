@@ -26,6 +26,7 @@ mod top;
 mod transactions;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use super::subcommand::{Program, Subcommand};
@@ -49,6 +50,12 @@ const COMMANDS: &[Subcommand] = &[
 /// The program `zeoadmin`. `program` is its name as called; `arguments` do not have it.
 pub fn run(program: &str, arguments: &[OsString]) -> ExitCode {
     Program { name: "zeoadmin", called: program, commands: COMMANDS, help: help(program) }.run(arguments)
+}
+
+/// `zeoadmin reload -C FILE` for another program. Returns the exit status.
+pub(super) fn reload(out: &mut dyn Write, called: &str, configuration: &str) -> u8 {
+    let arguments = ["reload", "-C", configuration].map(OsString::from);
+    Program { name: "zeoadmin", called, commands: COMMANDS, help: String::new() }.run_to(out, &arguments)
 }
 
 fn help(program: &str) -> String {

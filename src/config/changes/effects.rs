@@ -43,7 +43,7 @@ impl Effect {
 }
 
 /// `<runner>`, which this server checks and does not use.
-pub(super) const OF_ZDAEMON: Effect = Effect::Nothing("it is zdaemon's");
+pub(super) const OF_ZEOCTL: Effect = Effect::Nothing("it is for zeoctl");
 
 const NOW: Effect = Effect::Applied("");
 const CONNECTIONS: Effect = Effect::Applied("for later connections");
@@ -288,14 +288,14 @@ mod tests {
     /// All section types whose keys can change, without those of upstream's tests.
     fn section_types() -> Vec<&'static SectionType> {
         let of_tests = ["hexstorage", "serverhexstorage", "loaddelayed_storage"];
-        let of_zdaemon = RUNNER.inner_types();
+        let in_runner = RUNNER.inner_types();
         let of_server = FILE.inner_types().into_iter().filter(|section| {
             // What only `<runner>` has is compared, and has no effect.
-            let is_zdaemons = std::ptr::eq(*section, &RUNNER)
-                || section.name == "logger" && of_zdaemon.iter().any(|one| std::ptr::eq(*one, *section));
+            let is_of_zeoctl = std::ptr::eq(*section, &RUNNER)
+                || section.name == "logger" && in_runner.iter().any(|one| std::ptr::eq(*one, *section));
             let is_refused = matches!(section.content, Content::Opaque)
                 || REFUSED.iter().any(|refused| std::ptr::eq(*refused, *section));
-            !is_zdaemons && !is_refused && !of_tests.contains(&section.name)
+            !is_of_zeoctl && !is_refused && !of_tests.contains(&section.name)
         });
         of_server.collect()
     }

@@ -188,7 +188,7 @@ impl Comparison<'_> {
         let whole = |known: &&Overridden| known.section == of.name && known.key.is_none();
         let of_options = self.overridden.iter().find(whole).filter(|_| outer.shown.is_empty());
         let of_options = of_options.map(|known| Effect::of_command_line(known.option));
-        let of_runner = std::ptr::eq(of, &runner::RUNNER).then_some(effects::OF_ZDAEMON);
+        let of_runner = std::ptr::eq(of, &runner::RUNNER).then_some(effects::OF_ZEOCTL);
         Nesting { shown, effect: of_options.or(of_runner).or(outer.effect) }
     }
 }
@@ -350,7 +350,7 @@ mod tests {
         );
     }
 
-    /// The command line wins, and zdaemon's section is zdaemon's.
+    /// The command line wins, and `<runner>` is for `zeoctl`.
     #[test]
     fn what_has_no_effect_is_named_all_the_same() {
         let before = "<zeo>\naddress 1\ntransaction-timeout 30\n</zeo>\n<runner>\nprogram x\n</runner>\n\

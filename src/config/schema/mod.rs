@@ -1,8 +1,8 @@
 //! The sections and keys of the server's configuration file, and their conversion to options.
 //!
 //! The tables are the union of the schemas of ZEO 4 and ZEO 6: a file for either server is accepted. A setting for a
-//! feature that this server lacks is refused with its line, never ignored; only `<runner>` is checked and then ignored,
-//! because it is zdaemon's. `docs/operations.md` has a row for each key.
+//! feature that this server lacks is refused with its line, never ignored; only `<runner>` is checked and then ignored
+//! by the server, because it is for `zeoctl`. `docs/operations.md` has a row for each key.
 
 pub mod access;
 pub mod audit;

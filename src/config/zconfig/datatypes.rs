@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::accounts::home_of;
+pub use super::accounts::{group, uid, user};
 use super::{is_space, quoted};
 use crate::base::address::Address;
 
@@ -375,65 +377,6 @@ pub fn expand_user(text: &str) -> PathBuf {
     match home {
         Some(home) => PathBuf::from(format!("{}{tail}", home.to_string_lossy().trim_end_matches('/'))),
         None => text.into(),
-    }
-}
-
-fn home_of(user: &str) -> Option<PathBuf> {
-    account(user)?.get(5).map(PathBuf::from)
-}
-
-/// The fields of a user's line in the user database.
-fn account(user: &str) -> Option<Vec<String>> {
-    let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    let mut fields = users.lines().map(|line| line.split(':').map(String::from).collect::<Vec<_>>());
-    fields.find(|fields| fields.first().is_some_and(|name| name == user))
-}
-
-/// The ids of a user of this machine and of its group, from the user's name or from both numbers.
-pub fn user(text: &str) -> Result<(u32, u32), String> {
-    let numbers = |uid: &str, gid: &str| Some((uid.parse().ok()?, gid.parse().ok()?));
-    let found = match text.split_once(':') {
-        Some((uid, gid)) => numbers(uid, gid),
-        None => account(text).and_then(|fields| numbers(fields.get(2)?, fields.get(3)?)),
-    };
-    match found {
-        // For the system the largest number means "no id".
-        Some((uid, gid)) if uid != u32::MAX && gid != u32::MAX => Ok((uid, gid)),
-        _ => Err(format!(
-            "there is no user '{text}' in /etc/passwd; give the numbers of a user that is defined elsewhere, such as 1001:1001"
-        )),
-    }
-}
-
-/// The id of a user of this machine, from the user's name or number.
-pub fn uid(text: &str) -> Result<u32, String> {
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let found = match is_number {
-        true => text.parse().ok(),
-        false => account(text).and_then(|fields| fields.get(2)?.parse().ok()),
-    };
-    found.filter(|uid| *uid != u32::MAX).ok_or_else(|| {
-        format!(
-            "there is no user '{text}' in /etc/passwd; give the number of a user that is defined elsewhere"
-        )
-    })
-}
-
-/// A group of this machine, from its name or its number: the text, and the id.
-pub fn group(text: &str) -> Result<(String, u32), String> {
-    let by_name = || {
-        let groups = std::fs::read_to_string("/etc/group").ok()?;
-        let mut fields = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
-        let group = fields.find(|fields| fields.first() == Some(&text))?;
-        group.get(2)?.parse().ok()
-    };
-    let found = if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { by_name() };
-    match found {
-        // For the system the largest number means "no id".
-        Some(id) if id != u32::MAX => Ok((text.into(), id)),
-        _ => Err(format!(
-            "there is no group '{text}' in /etc/group; give the number of a group that is defined elsewhere, such as 1001"
-        )),
     }
 }
 

@@ -6,6 +6,7 @@
 //! Which sections and keys exist is known to `config::schema` alone. Verdicts are those of Python's ZConfig; messages
 //! are our own and begin with `path:line:`.
 
+pub mod accounts;
 pub mod datatypes;
 pub mod define;
 mod error;
