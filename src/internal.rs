@@ -245,9 +245,9 @@ pub mod server {
         pub use crate::server::hosted::{Hosted, HostedOptions};
     }
     pub mod http {
-        pub use crate::server::http::HttpServer;
         pub use crate::server::http::page::page;
         pub use crate::server::http::site::Site;
+        pub use crate::server::http::{HttpServer, Rules};
     }
     pub mod invalidations {
         pub use crate::server::invalidations::Invalidations;

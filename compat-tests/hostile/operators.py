@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 
-from attacks import HOLD
+from attacks import HOLD, context_of
 
 # Of what a request may be answered with; nothing at all is an answer, too.
 REFUSED = {400, 404, 405, 408, 413, 414, 431, 503, 505}
@@ -107,6 +107,60 @@ def http_bad_requests(target):
         must_be_refused(answer(connection), sent)
 
 
+def https(target, identity):
+    """Over TLS, as the client with this certificate, or without one."""
+    return context_of(target, identity).wrap_socket(http(target), server_hostname="localhost")
+
+
+def https_as(which):
+    """A client with this certificate, which must get no answer."""
+    def attack(target):
+        with contextlib.suppress(OSError), https(target, target.refused_certificates[which]) as connection:
+            connection.sendall(b"GET /status.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            if data := connection.recv(65536):
+                raise AssertionError(f"{data[:60]!r} for a client whose certificate is {which}")
+    attack.__name__ = f"https_{which}"
+    return attack
+
+
+def https_plain(target):
+    with http(target) as connection:
+        connection.sendall(b"GET /status.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        if (data := answer(connection)).startswith(b"HTTP"):
+            raise AssertionError(f"{data[:60]!r} without TLS")
+
+
+def https_slow_handshake(target):
+    with http(target) as connection:
+        for byte in b"\x16\x03\x01\x02\x00\x01\x00\x01":
+            connection.sendall(bytes([byte]))
+            time.sleep(HOLD / 8)
+
+
+def https_slow_record(target):
+    """After the handshake the beginning of a record, and then a byte now and then."""
+    with https(target, target.identity) as connection:
+        raw = socket.socket(fileno=os.dup(connection.fileno()))
+        with raw:
+            for byte in b"\x17\x03\x03\x40\x00" + b"x" * 40:
+                raw.sendall(bytes([byte]))
+                time.sleep(HOLD / 40)
+
+
+def https_flood(target):
+    """Handshakes that are begun and left alone."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(http(target)).sendall(b"\x16\x03\x01\x02\x00\x01")
+
+
+def https_never_reads(target):
+    with https(target, target.identity) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(HOLD)
+
+
 def admin_garbage(target):
     sent = random.choice([
         os.urandom(random.randint(1, 3000)) + b"\n",
@@ -154,3 +208,5 @@ def admin_as_another_user(target):
 
 ALL = [http_says_nothing, http_slow_head, http_flood, http_asks_all_the_time, http_never_reads, http_bad_requests,
        admin_garbage, admin_slow, admin_flood, admin_as_another_user]
+TLS = [https_plain, https_slow_handshake, https_slow_record, https_flood, https_never_reads,
+       https_as("unknown"), https_as("expired"), https_as("none")]

@@ -4,43 +4,63 @@ use std::io;
 use std::iter;
 
 use crate::base::fs::dir_of;
-use crate::base::network::Networks;
 use crate::base::sync::Arc;
+use crate::commands::listening::{Certificates, UnixSockets};
 use crate::commands::opening::Opening;
-use crate::config::{Config, databases_of};
+use crate::config::{Config, HttpConfig, databases_of};
 use crate::net::listen::Listener;
 use crate::server::Server;
 use crate::server::disk_space::{DiskPlace, DiskUse};
-use crate::server::http::HttpServer;
 use crate::server::http::site::Site;
+use crate::server::http::{HttpServer, Rules};
 
 /// What is served over HTTP. It ends when this is dropped.
 pub(super) struct Http {
     site: Arc<Site>,
-    _server: HttpServer,
+    server: HttpServer,
+    /// Unlinked when this is dropped.
+    _files: UnixSockets,
 }
 
 impl Http {
-    /// Begins to answer those whose addresses are in `allow`: the storages are being opened.
+    /// Begins to answer: the storages are being opened.
     pub(super) fn start(
+        config: &HttpConfig,
         listeners: Vec<Listener>,
-        allow: Option<Networks>,
+        certificates: &Certificates,
         opening: &Arc<Opening>,
     ) -> io::Result<Http> {
+        let mut files = UnixSockets::default();
+        files.add(&listeners);
+        let tls = certificates.of_http(config);
+        listeners.iter().for_each(|listener| listener.set_tls(tls.clone()));
         let opening = Arc::clone(opening);
         let site = Site::new(Box::new(move || opening.shown().unwrap_or_else(|| "starting".into())));
-        Ok(Http { _server: HttpServer::start(listeners, allow, &site)?, site })
+        let server = HttpServer::start(listeners, rules(config), &site)?;
+        Ok(Http { site, server, _files: files })
     }
 
     /// Clients are served from now on.
     pub(super) fn serves(&self, server: &Arc<Server>) {
+        server.show_listeners(self.server.listeners());
         self.site.serves(server);
+    }
+
+    /// Has later connections follow another configuration, whose address is not looked at.
+    pub(super) fn follow(&self, config: &HttpConfig, certificates: &Certificates) {
+        self.server.set_rules(rules(config));
+        let tls = certificates.of_http(config);
+        self.server.listeners().iter().for_each(|listener| listener.set_tls(tls.clone()));
     }
 
     /// The server stops.
     pub(super) fn stops(&self) {
         self.site.stops();
     }
+}
+
+fn rules(config: &HttpConfig) -> Rules {
+    Rules { allow: config.allow.clone() }
 }
 
 /// The directories whose file systems must not run out of space: one of each kind for a storage.

@@ -8,7 +8,7 @@ use std::process;
 use super::failure::Failure;
 use crate::auth::Protocols;
 use crate::base::sync::Arc;
-use crate::config::{ListenerConfig, SslConfig, ZEO_SOCKETS, ZeoConfig};
+use crate::config::{HttpConfig, ListenerConfig, SslConfig, ZEO_SOCKETS, ZeoConfig};
 use crate::net::listen::{self, Bound, Endpoint, ListenError, Listener, SocketAccess};
 use crate::net::tls::Tls;
 use crate::process::activation::Passed;
@@ -18,14 +18,18 @@ use crate::server::policy::{Authentication, PolicyOptions};
 /// Python's logger for messages about the process.
 const RUNZEO: &str = "ZEO.runzeo";
 
-/// The certificates of all listeners. Those with the same section share them.
+/// The certificates of all listeners, `<http>` included. Those with the same section share them.
 pub(super) struct Certificates(Vec<(SslConfig, Arc<Tls>)>);
 
 impl Certificates {
     /// Reads the certificates and keys of all `<ssl>` sections.
-    pub(super) fn load(listeners: &[ListenerConfig]) -> Result<Certificates, Failure> {
+    pub(super) fn load(
+        listeners: &[ListenerConfig],
+        http: Option<&HttpConfig>,
+    ) -> Result<Certificates, Failure> {
         let mut loaded = Certificates(Vec::new());
-        for ssl in listeners.iter().filter_map(|listener| listener.ssl.as_ref()) {
+        let of_listeners = listeners.iter().filter_map(|listener| listener.ssl.as_ref());
+        for ssl in of_listeners.chain(http.and_then(|http| http.ssl.as_ref())) {
             if loaded.of(ssl).is_none() {
                 let failed = |error| Failure::outside(format!("{}: {error}", ssl.location));
                 let tls = Tls::load(ssl.files.clone()).map_err(failed)?;
@@ -37,6 +41,11 @@ impl Certificates {
 
     /// Those of a listener.
     pub(super) fn of_listener(&self, config: &ListenerConfig) -> Option<Arc<Tls>> {
+        config.ssl.as_ref().and_then(|ssl| self.of(ssl))
+    }
+
+    /// Those of `<http>`.
+    pub(super) fn of_http(&self, config: &HttpConfig) -> Option<Arc<Tls>> {
         config.ssl.as_ref().and_then(|ssl| self.of(ssl))
     }
 

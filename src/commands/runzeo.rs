@@ -23,7 +23,7 @@ use crate::commands::doors::Doors;
 use crate::commands::failure::Failure;
 use crate::commands::given::Given;
 use crate::commands::http::{Http, disk_places};
-use crate::commands::listening::{self, Certificates, UnixSockets};
+use crate::commands::listening::{self, Certificates};
 use crate::commands::open::{self, Prepared};
 use crate::commands::opening::Opening;
 use crate::commands::reload::jobs::{Jobs, pack_plans};
@@ -31,7 +31,7 @@ use crate::commands::reload::{Reloader, Running};
 use crate::commands::scrubs::Scrubs;
 use crate::commands::supervised::Supervised;
 use crate::config::{
-    AuditConfig, Config, HttpConfig, ListenerConfig, NamedStorage, Reading, UsageError, Written, ZeoConfig,
+    AuditConfig, Config, ListenerConfig, NamedStorage, Reading, UsageError, Written, ZeoConfig,
 };
 use crate::conflict::merge_time::Timed;
 use crate::conflict::{Chain, Resolver};
@@ -173,11 +173,11 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
     let descriptors = raise_file_limit();
 
     let authentication = authentication(given, &config.zeo)?;
-    let certificates = Arc::new(Certificates::load(&config.zeo.listeners)?);
+    let certificates = Arc::new(Certificates::load(&config.zeo.listeners, config.http.as_ref())?);
     let bound = listening::bind(&config.zeo.listeners, passed)?;
     let bound_monitor = bind_monitor(&config.zeo)?;
     let audit = config.audit.as_ref().map(|audit| open_audit(audit, log)).transpose()?;
-    let http = start_http(config, opening)?;
+    let http = start_http(config, &certificates, opening)?;
     // Removes its socket at each return.
     let reloader = Reloader::new(given, log, config, Arc::clone(&certificates), manager);
     let admin = start_admin(given, config, opening, log, &reloader)?;
@@ -219,14 +219,14 @@ fn serve(start: &Start<'_>, mut signals: Signals, passed: Vec<Passed>) -> Result
 
     watch(&server, config, http.is_some() || admin.is_some()).map_err(cannot_start)?;
     let jobs = Jobs { backups, scrubs };
-    reloader.begin(Running::new(&server, config, written, doors, authentication, jobs));
-    http.iter().for_each(|(http, _)| http.serves(&server));
+    reloader.begin(Running::new(&server, config, written, doors, http.clone(), authentication, jobs));
+    http.iter().for_each(|http| http.serves(&server));
     admin.iter().for_each(|admin| admin.serves(&server));
     manager.serves(&server);
 
     let code = if config.exit_immediately { 0 } else { wait(&mut signals, log, &reloader) };
     manager.stops();
-    http.iter().for_each(|(http, _)| http.stops());
+    http.iter().for_each(|http| http.stops());
     log::debug!(target: RUNZEO, "({pid}) {} stops", given.program);
     drop(admin);
     // A reload that goes on is waited for.
@@ -312,14 +312,16 @@ fn start_admin(
 }
 
 /// Serves `<http>`, if there is one.
-fn start_http(config: &Config, opening: &Arc<Opening>) -> Result<Option<(Http, UnixSockets)>, Failure> {
-    let Some(HttpConfig { address, socket_mode, allow }) = &config.http else { return Ok(None) };
-    let access = SocketAccess { mode: *socket_mode, group: None };
-    let listeners = listen::listen(address, access).map_err(|error| cannot_listen(address, error))?;
-    let mut sockets = UnixSockets::default();
-    sockets.add(&listeners);
-    let http = Http::start(listeners, allow.clone(), opening).map_err(cannot_start)?;
-    Ok(Some((http, sockets)))
+fn start_http(
+    config: &Config,
+    certificates: &Certificates,
+    opening: &Arc<Opening>,
+) -> Result<Option<Arc<Http>>, Failure> {
+    let Some(http) = &config.http else { return Ok(None) };
+    let access = SocketAccess { mode: http.socket_mode, group: None };
+    let listeners =
+        listen::listen(&http.address, access).map_err(|error| cannot_listen(&http.address, error))?;
+    Ok(Some(Arc::new(Http::start(http, listeners, certificates, opening).map_err(cannot_start)?)))
 }
 
 fn cannot_start(error: io::Error) -> Failure {

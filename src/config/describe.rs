@@ -64,7 +64,8 @@ impl Config {
         if let Some(http) = &self.http {
             let mode = http.socket_mode.map(|mode| format!(", mode {mode:03o}")).unwrap_or_default();
             let allow = http.allow.as_ref().map(|networks| format!(", only from {networks}"));
-            line("http", address(&http.address) + &mode + &allow.unwrap_or_default());
+            let tls = if http.ssl.is_some() { ", TLS" } else { "" };
+            line("http", address(&http.address) + tls + &mode + &allow.unwrap_or_default());
         }
         if let Some(timeout) = self.zeo.hosted.transaction_timeout {
             line("timeout", format!("{} s from vote to finish", timeout.as_secs_f64()));

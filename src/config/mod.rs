@@ -183,7 +183,7 @@ pub struct AuditConfig {
 }
 
 /// Probes and metrics over HTTP.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HttpConfig {
     /// Where it listens.
     pub address: Address,
@@ -191,6 +191,8 @@ pub struct HttpConfig {
     pub socket_mode: Option<u32>,
     /// The networks whose connections are answered; `None`: all. A Unix socket has no networks.
     pub allow: Option<Networks>,
+    /// `None`: no TLS.
+    pub ssl: Option<SslConfig>,
 }
 
 /// The `<ssl>` section.

@@ -72,7 +72,7 @@ impl Stream {
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         assert_permitted(Action::Network, "receiving");
         match &self.tls {
-            Some(tls) => tls.recv(&self.socket, buf),
+            Some(tls) => tls.recv(&self.socket, buf, None),
             None => self.recv_plain(buf),
         }
     }
@@ -143,7 +143,7 @@ impl Sink for Stream {
         assert_permitted(Action::Network, "sending");
         match &self.tls {
             None => self.send_with_flags(chunks, libc::MSG_NOSIGNAL),
-            Some(tls) => tls.send(&self.socket, chunks),
+            Some(tls) => tls.send(&self.socket, chunks, None),
         }
     }
 

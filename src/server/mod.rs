@@ -111,6 +111,8 @@ pub struct Server {
     next_connection_id: AtomicU64,
     stopping: AtomicBool,
     listeners: Mutex<Vec<Arc<Listener>>, rank::Listeners>,
+    /// Those of `<http>`, for monitoring.
+    shown_listeners: OnceLock<Vec<Arc<Listener>>>,
 }
 
 impl Server {
@@ -157,9 +159,16 @@ impl Server {
         &self.admission
     }
 
-    /// The sockets that it listens on, those of `monitor-address` included.
+    /// The sockets that it listens on, those of `monitor-address` included, and those that it shows.
     pub(crate) fn listeners(&self) -> Vec<Arc<Listener>> {
-        self.listeners.lock().clone()
+        let mut listeners = self.listeners.lock().clone();
+        listeners.extend(self.shown_listeners.get().into_iter().flatten().cloned());
+        listeners
+    }
+
+    /// Shows monitoring sockets at which others listen: those of `<http>`. Later calls change nothing.
+    pub fn show_listeners(&self, listeners: &[Arc<Listener>]) {
+        let _ = self.shown_listeners.set(listeners.to_vec());
     }
 
     /// What has become of connections.

@@ -18,16 +18,20 @@ use crate::commands::admin_socket::Caller;
 use crate::commands::backups::BackupChanges;
 use crate::commands::doors::Doors;
 use crate::commands::given::Given;
+use crate::commands::http::Http;
 use crate::commands::listening::{self, Certificates};
 use crate::commands::supervised::Supervised;
 use crate::config::changes::Change;
 use crate::config::changes::effects::Effect;
-use crate::config::{Config, ListenerConfig, Reading, Written};
+use crate::config::{Config, HttpConfig, ListenerConfig, Reading, Written};
 use crate::logging::LogHandle;
 use crate::server::Server;
 use crate::server::limits::Limits;
 use crate::server::policy::Authentication;
 use crate::server::renewal::Renewed;
+
+/// How a change names the section, and the beginning of the names of those in it.
+const HTTP: &str = "<http>";
 
 /// Reloads the configuration of a server.
 pub(super) struct Reloader {
@@ -52,6 +56,8 @@ pub(super) struct Running {
     /// What is in use: the configuration of the start with what reloads have changed.
     config: Config,
     doors: Doors,
+    /// What `<http>` had at the start; `None`: it was not there.
+    http: Option<Arc<Http>>,
     authentication: Option<Arc<Authentication>>,
     /// `None` when they were stopped.
     jobs: Option<Jobs>,
@@ -117,7 +123,7 @@ impl Reloader {
         if !is_dry_run {
             self.manager.reloads();
         }
-        let reloaded = self.prepare().and_then(|prepared| match is_dry_run {
+        let reloaded = self.prepare(running).and_then(|prepared| match is_dry_run {
             true => running.try_out(&prepared),
             false => self.apply(running, prepared),
         });
@@ -144,8 +150,8 @@ impl Reloader {
     }
 
     /// Reads the configuration, the passwords and the certificates.
-    fn prepare(&self) -> Result<ReadAgain, String> {
-        let (config, written) = match self.given.read() {
+    fn prepare(&self, running: &Running) -> Result<ReadAgain, String> {
+        let (mut config, written) = match self.given.read() {
             Ok(Reading::Config { config, written, .. }) => (config, written),
             // Not for the command line of a server that runs.
             Ok(Reading::Print(_)) => return Err("the command line of the server has no configuration".into()),
@@ -153,7 +159,11 @@ impl Reloader {
         };
         let authentication = listening::authentication(&self.given.extensions.protocols, &config.zeo)
             .map_err(|failure| failure.message)?;
-        let certificates = Certificates::load(&config.zeo.listeners).map_err(|failure| failure.message)?;
+        if running.http_waits(&written) {
+            config.http = running.config.http.clone();
+        }
+        let certificates = Certificates::load(&config.zeo.listeners, config.http.as_ref())
+            .map_err(|failure| failure.message)?;
         Ok(ReadAgain { config, written, authentication, certificates: Arc::new(certificates) })
     }
 
@@ -174,6 +184,7 @@ impl Running {
         config: &Config,
         written: &Written,
         doors: Doors,
+        http: Option<Arc<Http>>,
         authentication: Option<Arc<Authentication>>,
         jobs: Jobs,
     ) -> Running {
@@ -183,6 +194,7 @@ impl Running {
             applied: written.clone(),
             config: config.clone(),
             doors,
+            http,
             authentication,
             jobs: Some(jobs),
         }
@@ -200,15 +212,23 @@ impl Running {
         Ok(self.plan(prepared))
     }
 
+    /// Whether `<http>` has come or gone since the start. The restart has it listen or end, and nothing in it is
+    /// applied before.
+    fn http_waits(&self, written: &Written) -> bool {
+        self.started.changes(written).iter().any(|change| change.section == HTTP && change.key.is_none())
+    }
+
     /// What differs.
     fn plan(&self, ReadAgain { config, written, .. }: &ReadAgain) -> ReloadReport {
-        let are_inherited = self.doors.are_inherited();
+        let (are_inherited, http_waits) = (self.doors.are_inherited(), self.http_waits(written));
         let changes = |before: &Written, is_restart: bool| {
             let mut changes = before.changes(written);
-            for change in changes.iter_mut().filter(|change| are_inherited && is_address(change)) {
-                // The sockets are the service manager's.
-                change.effect = Effect::Restart;
-            }
+            // The sockets are the service manager's; or those of `<http>` are not there.
+            let waits = |change: &Change| {
+                are_inherited && is_address(change) || http_waits && change.section.starts_with(HTTP)
+            };
+            let waiting = changes.iter_mut().filter(|change| waits(change));
+            waiting.for_each(|change| change.effect = Effect::Restart);
             changes.retain(|change| (change.effect == Effect::Restart) == is_restart);
             changes
         };
@@ -250,6 +270,9 @@ impl Running {
         report.notes.extend(about_clients(&self.server.renew_rights()));
         self.authentication = authentication;
         self.take_over(*config);
+        if let Some((http, config)) = self.http.as_ref().zip(self.config.http.as_ref()) {
+            http.follow(config, &certificates);
+        }
         self.applied = written;
         Ok(report)
     }
@@ -298,6 +321,10 @@ impl Running {
         before.zeo.ssl = new.zeo.ssl;
         before.zeo.authentication = new.zeo.authentication;
         before.access = new.access;
+        if let Some((http, new)) = before.http.as_mut().zip(new.http) {
+            let HttpConfig { address, socket_mode, .. } = http.clone();
+            *http = HttpConfig { address, socket_mode, ..new };
+        }
         before.log.level = new.log.level;
         before.backups = new.backups;
         for named in &mut before.storages {

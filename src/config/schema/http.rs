@@ -1,15 +1,21 @@
 //! `<http>`: probes and metrics for operators.
 
 use super::listen::{ALLOW, ListenAccess, SOCKET_MODE, access};
+use super::ssl;
 use crate::base::address::Address;
-use crate::config::HttpConfig;
 use crate::config::zconfig::datatypes::{self, Datatype};
-use crate::config::zconfig::matcher::{Content, SectionType, required_key};
+use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, required_key};
 use crate::config::zconfig::{ConfigError, Section};
+use crate::config::{HttpConfig, SslConfig};
 
 pub static HTTP: SectionType = SectionType {
     name: "http",
-    content: Content::Checked(&[required_key("address", Datatype::SocketBindingAddress), ALLOW, SOCKET_MODE]),
+    content: Content::Own(&[
+        Child::Slot { what: "<ssl> section", types: &[&ssl::SSL], required: false, multiple: false },
+        required_key("address", Datatype::SocketBindingAddress).known(KnownTo::Own),
+        ALLOW,
+        SOCKET_MODE,
+    ]),
 };
 
 /// The values of the section, before `--http`.
@@ -17,6 +23,7 @@ pub static HTTP: SectionType = SectionType {
 pub struct HttpSection {
     address: Option<Address>,
     access: ListenAccess,
+    ssl: Option<SslConfig>,
 }
 
 impl HttpSection {
@@ -24,6 +31,7 @@ impl HttpSection {
         Ok(HttpSection {
             address: section.get("address", datatypes::socket_address)?,
             access: access(section)?,
+            ssl: section.sections().next().map(ssl::ssl).transpose()?,
         })
     }
 
@@ -33,6 +41,7 @@ impl HttpSection {
         self.access.check(matches!(address, Address::Unix(_)))?;
         let ListenAccess { allow, socket_mode, .. } = self.access;
         let allow = allow.map(|(networks, _)| networks);
-        Ok(Some(HttpConfig { address, socket_mode: socket_mode.map(|(mode, _)| mode), allow }))
+        let socket_mode = socket_mode.map(|(mode, _)| mode);
+        Ok(Some(HttpConfig { address, socket_mode, allow, ssl: self.ssl }))
     }
 }

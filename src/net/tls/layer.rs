@@ -181,12 +181,15 @@ impl Layer {
         io::Error::new(io::ErrorKind::ConnectionRefused, refused_by_server(alert))
     }
 
-    /// Waits for bytes; 0 at the end of the stream.
-    pub fn recv(&self, socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
+    /// Waits for bytes; 0 at the end of the stream. After `until` it ends with an error of kind `TimedOut`.
+    pub fn recv(&self, socket: &Socket, buf: &mut [u8], until: Option<IoDeadline>) -> io::Result<usize> {
         loop {
             let read = self.state.lock().read(socket, buf);
             if let Some(count) = read.map_err(|error| self.explain_later(error))? {
                 return Ok(count);
+            }
+            if until.is_some() {
+                wait(socket, PollFlags::IN, until)?;
             }
             let mut bytes = [0; RECEIVE_LEN];
             let count = receive(socket, &mut bytes)?;
@@ -212,14 +215,19 @@ impl Layer {
         Ok(sent)
     }
 
-    /// Sends a part, waiting until the socket takes one.
-    pub fn send(&self, socket: &Socket, chunks: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// Sends a part, waiting until the socket takes one. After `until` it ends with an error of kind `TimedOut`.
+    pub fn send(
+        &self,
+        socket: &Socket,
+        chunks: &[IoSlice<'_>],
+        until: Option<IoDeadline>,
+    ) -> io::Result<usize> {
         loop {
             match self.try_send(socket, chunks) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
             }
-            wait(socket, PollFlags::OUT, None)?;
+            wait(socket, PollFlags::OUT, until)?;
         }
     }
 
@@ -394,9 +402,13 @@ fn receive(mut socket: &Socket, bytes: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Waits until the socket is ready or has an error.
+/// Waits until the socket is ready or has an error. After `until` it does not, whatever has come.
 fn wait(socket: &Socket, ready_for: PollFlags, until: Option<IoDeadline>) -> io::Result<()> {
     loop {
+        // A peer that always has one more byte would go on for ever.
+        if until.is_some_and(|until| until.is_over()) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let left = until.map(|until| Timespec::try_from(until.left())).transpose();
         match poll(&mut [PollFd::new(socket, ready_for)], left.ok().flatten().as_ref()) {
             Err(rustix::io::Errno::INTR) => {}

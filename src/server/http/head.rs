@@ -1,11 +1,10 @@
 //! The head of a request, read within a time limit and a length. Nothing of it is ever sent back.
 
-use std::io::{self, Read};
-use std::time::Duration;
+use std::io;
 
 use httparse::{EMPTY_HEADER, Error, Header, Status};
-use socket2::Socket;
 
+use super::connection::HttpConnection;
 use super::reply::Reply;
 use crate::base::clock::IoDeadline;
 
@@ -39,12 +38,12 @@ pub enum Unread {
 }
 
 /// Reads the head of a request. What follows it is not read.
-pub fn read(socket: &Socket, until: IoDeadline) -> Result<Head, Unread> {
+pub fn read(connection: &HttpConnection, until: IoDeadline) -> Result<Head, Unread> {
     let mut bytes: Vec<u8> = Vec::new();
     loop {
         let mut piece = [0; 2048];
         let room = piece.len().min(HEAD_LEN_MAX + 1 - bytes.len());
-        let received = match receive(socket, piece.get_mut(..room).unwrap_or_default(), until) {
+        let received = match connection.receive(piece.get_mut(..room).unwrap_or_default(), until) {
             Ok(0) if bytes.is_empty() => return Err(Unread::Gone),
             Ok(0) => return Err(refused(400, "The request is not complete.")),
             Ok(received) => received,
@@ -65,21 +64,6 @@ pub fn read(socket: &Socket, until: IoDeadline) -> Result<Head, Unread> {
 
 fn refused(status: u16, why: &str) -> Unread {
     Unread::Refused(Reply::text(status, why))
-}
-
-/// Waits for bytes until the time limit.
-fn receive(socket: &Socket, piece: &mut [u8], until: IoDeadline) -> io::Result<usize> {
-    loop {
-        if until.is_over() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        // Zero would mean no limit.
-        socket.set_read_timeout(Some(until.left().max(Duration::from_millis(1))))?;
-        match Read::read(&mut &*socket, piece) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            received => return received,
-        }
-    }
 }
 
 fn is_timeout(error: &io::Error) -> bool {

@@ -3,6 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | this one | the listeners, and the threads that answer |
+//! | `connection` | bytes, with TLS or without, within time limits |
 //! | [`head`] | a request is read, within bounds |
 //! | [`reply`] | a response is sent, within a time limit |
 //! | [`page`] | the status page |
@@ -15,6 +16,7 @@
 //!
 //! It listens before the storages are open, so that a probe hears of a long start, and until they are closed.
 
+mod connection;
 pub mod head;
 pub mod page;
 pub mod reply;
@@ -26,8 +28,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use socket2::Socket;
+use arc_swap::ArcSwap;
 
+use self::connection::HttpConnection;
 use self::head::{Method, Unread};
 use self::reply::Reply;
 use self::site::Site;
@@ -36,6 +39,7 @@ use crate::base::level::{ERROR, WARNING};
 use crate::base::network::Networks;
 use crate::base::sync::{Arc, AtomicUsize, Ordering};
 use crate::net::listen::Listener;
+use crate::net::tls::layer::HandshakeError;
 use crate::server::client_log::{self, log_without_peer};
 use crate::server::peer::Peer;
 use crate::server::stop_signal::StopSignal;
@@ -55,15 +59,23 @@ const HANDLER_STACK: usize = 512 << 10;
 /// The listeners. They end when this is dropped.
 pub struct HttpServer {
     listeners: Vec<Arc<Listener>>,
+    handlers: Arc<Handlers>,
     stop: Arc<StopSignal>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// What is answered. The default answers all.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// The networks whose connections are answered; `None`: all. A Unix socket has no networks.
+    pub allow: Option<Networks>,
 }
 
 /// What the threads of the listeners share.
 struct Handlers {
     site: Arc<Site>,
-    /// The networks whose connections are answered; `None`: all. A Unix socket has no networks.
-    allow: Option<Networks>,
+    /// A reload replaces them.
+    rules: ArcSwap<Rules>,
     /// Number of requests that are being answered.
     busy: AtomicUsize,
 }
@@ -72,14 +84,16 @@ struct Handlers {
 struct Slot(Arc<Handlers>);
 
 impl HttpServer {
-    /// Answers on these sockets, from threads of its own, those whose addresses are in `allow`.
-    pub fn start(
-        listeners: Vec<Listener>,
-        allow: Option<Networks>,
-        site: &Arc<Site>,
-    ) -> io::Result<HttpServer> {
-        let handlers = Arc::new(Handlers { site: Arc::clone(site), allow, busy: AtomicUsize::new(0) });
-        let mut server = HttpServer { listeners: Vec::new(), stop: Arc::default(), threads: Vec::new() };
+    /// Answers on these sockets, from threads of its own.
+    pub fn start(listeners: Vec<Listener>, rules: Rules, site: &Arc<Site>) -> io::Result<HttpServer> {
+        let rules = ArcSwap::from_pointee(rules);
+        let handlers = Arc::new(Handlers { site: Arc::clone(site), rules, busy: AtomicUsize::new(0) });
+        let mut server = HttpServer {
+            listeners: Vec::new(),
+            handlers: Arc::clone(&handlers),
+            stop: Arc::default(),
+            threads: Vec::new(),
+        };
         for listener in listeners.into_iter().map(Arc::new) {
             log::info!(target: TARGET, "listening on {}", listener.endpoint);
             server.listeners.push(Arc::clone(&listener));
@@ -89,6 +103,16 @@ impl HttpServer {
             server.threads.push(thread.spawn(accept)?);
         }
         Ok(server)
+    }
+
+    /// Where it listens.
+    pub fn listeners(&self) -> &[Arc<Listener>] {
+        &self.listeners
+    }
+
+    /// Has later connections follow these.
+    pub fn set_rules(&self, rules: Rules) {
+        self.handlers.rules.store(Arc::new(rules));
     }
 }
 
@@ -126,10 +150,23 @@ fn accept_loop(listener: &Listener, stop: &StopSignal, handlers: &Arc<Handlers>)
             continue;
         }
         let Some(slot) = handlers.take_slot() else {
-            reply::refuse_busy(&socket);
+            // With TLS there would have to be a handshake first.
+            if listener.tls().is_none() {
+                reply::refuse_busy(&socket);
+            }
             continue;
         };
-        let handle = move || serve(&socket, &slot.0.site);
+        let tls = match listener.tls().map(|tls| tls.begin()).transpose() {
+            Ok(tls) => tls,
+            Err(error) => {
+                let what = format_args!("TLS can't begin on {}: {error}", listener.endpoint);
+                log_without_peer(&client_log::NOT_SERVED, ERROR, what);
+                continue;
+            }
+        };
+        let peer = address.as_socket().map_or_else(|| listener.endpoint.to_string(), |peer| peer.to_string());
+        let connection = HttpConnection::new(socket, tls);
+        let handle = move || serve(&connection, peer, &slot.0.site);
         // Without a thread the connection is closed; the peer tries again.
         let spawned =
             thread::Builder::new().name("zeo-http-reply".into()).stack_size(HANDLER_STACK).spawn(handle);
@@ -143,7 +180,7 @@ fn accept_loop(listener: &Listener, stop: &StopSignal, handlers: &Arc<Handlers>)
 
 impl Handlers {
     fn allows(&self, address: SocketAddr) -> bool {
-        self.allow.as_ref().is_none_or(|networks| networks.contains(address.ip()))
+        self.rules.load().allow.as_ref().is_none_or(|networks| networks.contains(address.ip()))
     }
 
     fn take_slot(self: &Arc<Self>) -> Option<Slot> {
@@ -160,8 +197,19 @@ impl Drop for Slot {
 }
 
 /// Reads a request and answers it.
-fn serve(socket: &Socket, site: &Site) {
-    let (reply, has_body) = match head::read(socket, IoDeadline::after(REQUEST_TIME)) {
+fn serve(connection: &HttpConnection, peer: String, site: &Site) {
+    let until = IoDeadline::after(REQUEST_TIME);
+    match connection.handshake(until) {
+        // A probe of the port is no error.
+        Ok(()) => {}
+        Err(HandshakeError::Silent) => return,
+        Err(error) => {
+            let what = format_args!("no TLS for <http>: {error}; the connection is closed");
+            Peer::new(0, peer).log(&client_log::UNREGISTERED, WARNING, what);
+            return;
+        }
+    }
+    let (reply, has_body) = match head::read(connection, until) {
         // The panic hook has logged it.
         Ok(head) => {
             let answer = catch_unwind(AssertUnwindSafe(|| site.answer(&head)));
@@ -170,5 +218,5 @@ fn serve(socket: &Socket, site: &Site) {
         Err(Unread::Gone) => return,
         Err(Unread::Refused(reply)) => (reply, true),
     };
-    reply.send(socket, has_body, IoDeadline::after(REPLY_TIME));
+    reply.send(connection, has_body, IoDeadline::after(REPLY_TIME));
 }

@@ -1,20 +1,19 @@
 //! A response, and how it is sent: whole, within a time limit, and so that a peer can read it although not all that it
 //! has sent was read.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::Shutdown;
 use std::time::Duration;
 
 use socket2::Socket;
 
+use super::connection::HttpConnection;
 use super::page::frame;
 use crate::base::clock::{IoDeadline, since_1970};
 use crate::base::timestamp::Civil;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
-/// Bytes after the head of a request that are read and thrown away: a body that is refused.
-const THROWN_AWAY_MAX: usize = 64 << 10;
 
 /// A response.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -69,9 +68,9 @@ impl Reply {
     }
 
     /// Sends it and ends the connection. A peer that does not take it in time has it in part.
-    pub fn send(&self, socket: &Socket, has_body: bool, until: IoDeadline) {
-        if send_all(socket, &self.bytes(has_body), until).is_ok() {
-            end(socket, until);
+    pub fn send(&self, connection: &HttpConnection, has_body: bool, until: IoDeadline) {
+        if connection.send_all(&self.bytes(has_body), until).is_ok() {
+            connection.end(until);
         }
     }
 }
@@ -86,41 +85,6 @@ pub fn refuse_busy(socket: &Socket) {
     let _ = socket.send_with_flags(&busy.bytes(true), flags);
     let _ = socket.shutdown(Shutdown::Write);
     let _ = socket.set_nonblocking(true).and_then(|()| (&*socket).read(&mut [0; 8 << 10]));
-}
-
-fn send_all(socket: &Socket, mut bytes: &[u8], until: IoDeadline) -> io::Result<()> {
-    while !bytes.is_empty() {
-        if until.is_over() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        socket.set_write_timeout(Some(at_least_some(until)))?;
-        match socket.send_with_flags(bytes, libc::MSG_NOSIGNAL) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            sent => bytes = bytes.get(sent?..).unwrap_or_default(),
-        }
-    }
-    Ok(())
-}
-
-/// The peer has everything when it closes its side. What it still sends is read, because a connection that is closed
-/// with unread bytes is reset, and the response may be lost.
-fn end(socket: &Socket, until: IoDeadline) {
-    if socket.shutdown(Shutdown::Write).is_err() {
-        return;
-    }
-    let mut left = THROWN_AWAY_MAX;
-    let mut piece = [0; 4096];
-    while left > 0 && !until.is_over() && socket.set_read_timeout(Some(at_least_some(until))).is_ok() {
-        match Read::read(&mut &*socket, &mut piece) {
-            Ok(0) | Err(_) => return,
-            Ok(count) => left = left.saturating_sub(count),
-        }
-    }
-}
-
-/// The time that is left; zero would mean no limit.
-fn at_least_some(until: IoDeadline) -> Duration {
-    until.left().max(Duration::from_millis(1))
 }
 
 fn reason(status: u16) -> &'static str {

@@ -11,6 +11,7 @@ use super::storage::{DiskReport, StorageReport};
 use super::time::unix;
 use super::warnings::{self, Warning};
 use super::work::BackupReport;
+use crate::base::numbers::span;
 use crate::base::sync::Arc;
 use crate::base::untrusted::Untrusted;
 use crate::logging;
@@ -20,6 +21,8 @@ use crate::server::connection_counts::RefusedFor;
 
 /// Registered clients, in percent of their upper bound, that are worth a warning.
 const FULL_PERCENT: usize = 90;
+/// A certificate that expires sooner than this is worth a warning.
+const CERTIFICATE_SECONDS_MIN: f64 = 14.0 * 86400.0;
 
 /// A server.
 #[derive(Clone, Debug, Serialize)]
@@ -38,7 +41,7 @@ pub struct ServerReport {
     pub time: f64,
     /// When the storages were open; `None` before.
     pub started: Option<f64>,
-    /// Where clients connect, and `monitor-address`.
+    /// Where clients connect, `monitor-address`, and `<http>`.
     pub listeners: Vec<ListenerReport>,
     pub connections: ConnectionsReport,
     pub panics: u64,
@@ -136,6 +139,7 @@ impl ServerReport {
             ));
         }
         warnings.extend(self.reloads.as_ref().and_then(ReloadsReport::warn));
+        warnings.extend(self.listeners.iter().filter_map(|listener| listener.warn(self.time)));
         if self.log_lines_lost > 0 {
             warnings.push(Warning::new(
                 format!("{} lines of the log could not be written", self.log_lines_lost),
@@ -176,6 +180,20 @@ impl ServerReport {
 }
 
 impl ListenerReport {
+    /// Whether its certificate has expired, or will soon.
+    fn warn(&self, now: f64) -> Option<Warning> {
+        let left = self.certificate_expires? as f64 - now;
+        let when = match left {
+            _ if left <= 0.0 => "has expired, and clients refuse it".into(),
+            _ if left < CERTIFICATE_SECONDS_MIN => format!("expires in {}", span(left)),
+            _ => return None,
+        };
+        Some(Warning::new(
+            format!("the certificate of {} {when}", self.address),
+            "Put a renewed one in its place, and send the server SIGUSR2, or call zeoadmin reload.",
+        ))
+    }
+
     /// One address may have a socket for each IP version.
     fn all_of(server: &Server) -> Vec<ListenerReport> {
         let report = |listener: &Arc<Listener>| ListenerReport {

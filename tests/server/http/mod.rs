@@ -6,6 +6,7 @@ mod hostile;
 mod metrics;
 mod page;
 mod states;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -15,7 +15,7 @@ use crate::support::storage as helpers;
 use runzeo::ids::Tid;
 use runzeo::internal::base::address::Address;
 use runzeo::internal::net::listen::listen;
-use runzeo::internal::server::http::{HttpServer, Site};
+use runzeo::internal::server::http::{HttpServer, Rules, Site};
 use runzeo::storage::prelude::*;
 
 /// Asks until the answer is the expected one.
@@ -143,7 +143,7 @@ fn a_server_that_is_about_to_stop_is_not_ready() {
     let address = Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) };
     let listeners = listen(&address, Default::default()).expect("a socket");
     let address = listeners[0].socket.local_addr().expect("an address").as_socket().expect("of IP");
-    let http = HttpServer::start(listeners, None, &site).expect("threads");
+    let http = HttpServer::start(listeners, Rules::default(), &site).expect("threads");
     assert_eq!(get(address, "/ready").body, "opening 1\n");
     site.serves(&world.server);
     assert_eq!((get(address, "/ready").status, &status(address)["phase"]), (200, &"serving".into()));
