@@ -45,7 +45,7 @@ class Browser:
         if not self.base:
             raise RuntimeError(f"chromedriver has not started: {log_path}")
         arguments = ["--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-                     "--no-first-run", "--disable-background-networking", f"--user-data-dir={self.profile}"]
+                     "--no-first-run", "--host-resolver-rules=MAP *.example 127.0.0.1", "--disable-background-networking", f"--user-data-dir={self.profile}"]
         if os.geteuid() == 0:
             arguments.append("--no-sandbox")
         options = {"binary": found(CHROMIUM), "args": arguments}

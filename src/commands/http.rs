@@ -3,6 +3,7 @@
 use std::io;
 use std::iter;
 
+use crate::base::address::Address;
 use crate::base::fs::dir_of;
 use crate::base::sync::Arc;
 use crate::commands::listening::{Certificates, UnixSockets};
@@ -11,6 +12,7 @@ use crate::config::{Config, HttpConfig, databases_of};
 use crate::net::listen::Listener;
 use crate::server::Server;
 use crate::server::disk_space::{DiskPlace, DiskUse};
+use crate::server::http::names::OwnNames;
 use crate::server::http::site::Site;
 use crate::server::http::{HttpServer, Rules};
 
@@ -59,8 +61,18 @@ impl Http {
     }
 }
 
+/// What is answered, as configured.
 fn rules(config: &HttpConfig) -> Rules {
-    Rules { allow: config.allow.clone() }
+    let names = match &config.address {
+        Address::Tcp { host, .. } if config.ssl.is_none() => {
+            let machine = rustix::system::uname();
+            let machine = machine.nodename().to_string_lossy();
+            let known = [host.as_deref(), Some(&*machine)].into_iter().flatten();
+            Some(OwnNames::new(known.chain(config.hosts.iter().map(String::as_str))))
+        }
+        Address::Tcp { .. } | Address::Unix(_) => None,
+    };
+    Rules { allow: config.allow.clone(), names }
 }
 
 /// The directories whose file systems must not run out of space: one of each kind for a storage.

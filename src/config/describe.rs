@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::schema::limits::unusual;
 use super::zconfig::datatypes::Unit;
 use super::{
-    AuditConfig, AuthenticationConfig, BackupConfig, BeforeTime, Config, FileStorageConfig, ListenerConfig,
-    SslConfig, StorageConfig, ZeoConfig,
+    AuditConfig, AuthenticationConfig, BackupConfig, BeforeTime, Config, FileStorageConfig, HttpConfig,
+    ListenerConfig, SslConfig, StorageConfig, ZeoConfig,
 };
 use crate::auth::Settings;
 use crate::backup::repository::retention::Retention;
@@ -62,10 +62,7 @@ impl Config {
             line("admin", path.display().to_string());
         }
         if let Some(http) = &self.http {
-            let mode = http.socket_mode.map(|mode| format!(", mode {mode:03o}")).unwrap_or_default();
-            let allow = http.allow.as_ref().map(|networks| format!(", only from {networks}"));
-            let tls = if http.ssl.is_some() { ", TLS" } else { "" };
-            line("http", address(&http.address) + tls + &mode + &allow.unwrap_or_default());
+            line("http", describe_http(http));
         }
         if let Some(timeout) = self.zeo.hosted.transaction_timeout {
             line("timeout", format!("{} s from vote to finish", timeout.as_secs_f64()));
@@ -144,6 +141,23 @@ fn describe_listener(listener: &ListenerConfig, zeo: &ZeoConfig) -> String {
         parts.push(format!("an address has {requests} requests and {sent} of answers a second"));
     }
     format!("{} {}", listener.section.as_deref().unwrap_or_default(), parts.join("; "))
+}
+
+fn describe_http(http: &HttpConfig) -> String {
+    let mut text = address(&http.address);
+    if http.ssl.is_some() {
+        text += ", TLS";
+    }
+    if let Some(mode) = http.socket_mode {
+        text += &format!(", mode {mode:03o}");
+    }
+    if let Some(networks) = &http.allow {
+        text += &format!(", only from {networks}");
+    }
+    if !http.hosts.is_empty() {
+        text += &format!(", called {}", http.hosts.join(" "));
+    }
+    text
 }
 
 fn describe_backup(backup: &BackupConfig) -> String {

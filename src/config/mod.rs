@@ -191,6 +191,8 @@ pub struct HttpConfig {
     pub socket_mode: Option<u32>,
     /// The networks whose connections are answered; `None`: all. A Unix socket has no networks.
     pub allow: Option<Networks>,
+    /// The names that it is asked under, beside those that are known without that.
+    pub hosts: Vec<String>,
     /// `None`: no TLS.
     pub ssl: Option<SslConfig>,
 }

@@ -65,6 +65,8 @@ pub static NO_THREAD: LogRate = LogRate::first_of_run("threads could not be star
 
 /// Connections refused or closed by the limits on connections.
 pub static NOT_ALLOWED: LogRate = LogRate::new("connections that 'allow' refuses", 1, 60);
+/// Requests of HTTP for a name that is not the server's.
+pub static OTHER_NAMES: LogRate = LogRate::new("requests of HTTP for other names", 1, 60);
 /// What the rules of `<access>` do not permit.
 pub static DENIED: LogRate = LogRate::new("clients and calls that <access> does not permit", 1, 60);
 pub static FULL: LogRate = LogRate::first_of_run("connections were refused by max-connections");

@@ -283,7 +283,10 @@ fn every_key() {
     let events = [Event::Commit, Event::Refused].into();
     assert_eq!(config.audit, Some(AuditConfig { file, events }));
     let address = Address::Unix("run/http".into());
-    assert_eq!(config.http, Some(HttpConfig { address, socket_mode: Some(0o620), allow: None, ssl: None }));
+    assert_eq!(
+        config.http,
+        Some(HttpConfig { address, socket_mode: Some(0o620), allow: None, hosts: Vec::new(), ssl: None })
+    );
     let [backup] = &config.backups[..] else { panic!("{:?}", config.backups) };
     assert_eq!(backup.repository, Path::new("backups"));
     assert_eq!(backup.schedule, Some("weekly mon 04:30".parse().unwrap()));

@@ -199,7 +199,7 @@ static TABLE: &[Row] = &[
         ],
     ),
     row(&AUDIT, Effect::Restart, &[WHOLE, "path", "events", "old-files", "max-size", "when", "interval"]),
-    row(&HTTP, CONNECTIONS, &["allow"]),
+    row(&HTTP, CONNECTIONS, &["allow", "host"]),
     row(&HTTP, Effect::Restart, &[WHOLE, "address", "socket-mode"]),
     row(&EVENTLOG, NOW, &["level"]),
     row(&EVENTLOG, Effect::Restart, &[WHOLE]),

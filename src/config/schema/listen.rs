@@ -155,7 +155,8 @@ pub fn access(section: &Section) -> Result<ListenAccess, ConfigError> {
     })
 }
 
-fn with_location<T>(
+/// The value of a key, and where it is.
+pub fn with_location<T>(
     section: &Section,
     key: &str,
     convert: impl Fn(&str) -> Result<T, String>,

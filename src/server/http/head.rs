@@ -20,6 +20,8 @@ pub struct Head {
     pub path: String,
     /// All `Accept` fields.
     pub accept: String,
+    /// The host that is asked for, and perhaps its port; `None`: it is not said.
+    pub host: Option<String>,
 }
 
 /// The methods that are answered.
@@ -99,18 +101,23 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Reply> {
         return Err(Reply::text(400, "The request has a body, and nothing here takes one."));
     }
     let accept: Vec<_> = fields("accept").map(|field| String::from_utf8_lossy(field.value)).collect();
-    Ok(Some(Head { method, path: path(request.path.unwrap_or_default()), accept: accept.join(",") }))
+    let (host_of_target, path) = host_and_path(request.path.unwrap_or_default());
+    // RFC 9112 has the one of the target win.
+    let of_field = fields("host").next().map(|field| String::from_utf8_lossy(field.value).trim().to_string());
+    let host = host_of_target.or(of_field);
+    Ok(Some(Head { method, path, accept: accept.join(","), host }))
 }
 
-/// The path of a request's target, which may be a whole address if it came through a proxy.
-fn path(target: &str) -> String {
-    let path = match target.split_once("://") {
+/// The host and the path of a request's target, which may be a whole address if it came through a proxy.
+fn host_and_path(target: &str) -> (Option<String>, String) {
+    let (host, path) = match target.split_once("://") {
         Some((scheme, rest)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => {
-            rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/")
+            let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+            (Some(host.to_string()), if path.is_empty() { "/" } else { path })
         }
-        _ => target,
+        _ => (None, target),
     };
-    path.split(['?', '#']).next().unwrap_or_default().into()
+    (host, path.split(['?', '#']).next().unwrap_or_default().into())
 }
 
 #[cfg(test)]
@@ -133,7 +140,12 @@ mod tests {
         let head = parsed(text).expect("a head").expect("a whole one");
         assert_eq!(
             head,
-            Head { method: Method::Get, path: "/metrics".into(), accept: "text/plain,*/*".into() }
+            Head {
+                method: Method::Get,
+                path: "/metrics".into(),
+                accept: "text/plain,*/*".into(),
+                host: Some("a".into())
+            }
         );
         for len in 0..text.len() {
             assert_eq!(parsed(&text[..len]), Ok(None), "{len}");
@@ -141,6 +153,17 @@ mod tests {
         assert_eq!(path_of("HEAD / HTTP/1.0\r\n\r\n"), Ok("/".into()));
         assert_eq!(path_of("GET http://zeo:8101/live?x HTTP/1.1\r\nHost: zeo\r\n\r\n"), Ok("/live".into()));
         assert_eq!(path_of("GET http://zeo HTTP/1.1\r\nHost: zeo\r\n\r\n"), Ok("/".into()));
+        for (request, host) in [
+            ("GET /live HTTP/1.0\r\n\r\n", None),
+            ("GET /live HTTP/1.1\r\nHost: zeo:8101 \r\n\r\n", Some("zeo:8101")),
+            ("GET http://zeo:8101/live HTTP/1.1\r\nHost: other\r\n\r\n", Some("zeo:8101")),
+            ("GET http://zeo HTTP/1.1\r\nHost: other\r\n\r\n", Some("zeo")),
+            ("GET http://zeo?x HTTP/1.1\r\nHost: other\r\n\r\n", Some("zeo")),
+            ("GET /http://zeo/ HTTP/1.1\r\nHost: other\r\n\r\n", Some("other")),
+        ] {
+            let head = parsed(request).expect("a head").expect("a whole one");
+            assert_eq!(head.host.as_deref(), host, "{request}");
+        }
         // RFC 9112 permits line feeds alone.
         assert_eq!(path_of("GET /live HTTP/1.1\nHost: a\n\n"), Ok("/live".into()));
         assert_eq!(path_of("GET /live HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"), Ok("/live".into()));

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | this one | the listeners, and the threads that answer |
 //! | `connection` | bytes, with TLS or without, within time limits |
+//! | [`names`] | which names are the server's |
 //! | [`head`] | a request is read, within bounds |
 //! | [`reply`] | a response is sent, within a time limit |
 //! | [`page`] | the status page |
@@ -18,6 +19,7 @@
 
 mod connection;
 pub mod head;
+pub mod names;
 pub mod page;
 pub mod reply;
 pub mod site;
@@ -31,7 +33,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use self::connection::HttpConnection;
-use self::head::{Method, Unread};
+use self::head::{Head, Method, Unread};
+use self::names::OwnNames;
 use self::reply::Reply;
 use self::site::Site;
 use crate::base::clock::{IoDeadline, TimeSource};
@@ -69,6 +72,8 @@ pub struct HttpServer {
 pub struct Rules {
     /// The networks whose connections are answered; `None`: all. A Unix socket has no networks.
     pub allow: Option<Networks>,
+    /// The names that requests are for, but for those of probes; `None`: that does not matter.
+    pub names: Option<OwnNames>,
 }
 
 /// What the threads of the listeners share.
@@ -166,7 +171,7 @@ fn accept_loop(listener: &Listener, stop: &StopSignal, handlers: &Arc<Handlers>)
         };
         let peer = address.as_socket().map_or_else(|| listener.endpoint.to_string(), |peer| peer.to_string());
         let connection = HttpConnection::new(socket, tls);
-        let handle = move || serve(&connection, peer, &slot.0.site);
+        let handle = move || serve(&connection, peer, &slot.0);
         // Without a thread the connection is closed; the peer tries again.
         let spawned =
             thread::Builder::new().name("zeo-http-reply".into()).stack_size(HANDLER_STACK).spawn(handle);
@@ -183,6 +188,23 @@ impl Handlers {
         self.rules.load().allow.as_ref().is_none_or(|networks| networks.contains(address.ip()))
     }
 
+    /// The response to a request of this peer.
+    fn answer(&self, head: &Head, peer: String) -> Reply {
+        let rules = self.rules.load();
+        let wrong = match (&rules.names, &head.host) {
+            (Some(names), Some(host)) if !site::is_probe(&head.path) => {
+                Some(host).filter(|host| !names.answer(host))
+            }
+            _ => None,
+        };
+        let Some(host) = wrong else { return self.site.answer(head) };
+        let what = format_args!(
+            "refused: a request of HTTP for {host}, which is no name of this server ('host' of <http>)"
+        );
+        Peer::new(0, peer).log(&client_log::OTHER_NAMES, WARNING, what);
+        Reply::wrong_name()
+    }
+
     fn take_slot(self: &Arc<Self>) -> Option<Slot> {
         let take = |busy| (busy < HANDLERS_MAX).then_some(busy + 1);
         let taken = self.busy.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
@@ -197,7 +219,7 @@ impl Drop for Slot {
 }
 
 /// Reads a request and answers it.
-fn serve(connection: &HttpConnection, peer: String, site: &Site) {
+fn serve(connection: &HttpConnection, peer: String, handlers: &Handlers) {
     let until = IoDeadline::after(REQUEST_TIME);
     match connection.handshake(until) {
         // A probe of the port is no error.
@@ -212,7 +234,7 @@ fn serve(connection: &HttpConnection, peer: String, site: &Site) {
     let (reply, has_body) = match head::read(connection, until) {
         // The panic hook has logged it.
         Ok(head) => {
-            let answer = catch_unwind(AssertUnwindSafe(|| site.answer(&head)));
+            let answer = catch_unwind(AssertUnwindSafe(|| handlers.answer(&head, peer)));
             (answer.unwrap_or_else(|_| Reply::internal_error()), head.method != Method::Head)
         }
         Err(Unread::Gone) => return,

@@ -44,6 +44,13 @@ impl Reply {
         Reply { more: "Allow: GET, HEAD\r\n", ..Reply::text(405, "The methods are GET and HEAD.") }
     }
 
+    /// The request is for a name that is not the server's.
+    pub fn wrong_name() -> Reply {
+        let line = "This server is not known by that name. Ask for its IP address, or add the name to 'host' in <http> of \
+                    its configuration.";
+        Reply::text(421, line)
+    }
+
     pub fn internal_error() -> Reply {
         Reply::text(500, "A bug: the log of the server has a line about a panic.")
     }
@@ -94,6 +101,7 @@ fn reason(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        421 => "Misdirected Request",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         503 => "Service Unavailable",

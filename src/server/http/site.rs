@@ -29,6 +29,12 @@ pub struct Site {
     began: SystemTime,
 }
 
+/// Whether it is a path of a probe, which is answered whatever name it is asked under: load balancers and Kubernetes
+/// have names of their own, and the answer has nothing that must be kept from others.
+pub fn is_probe(path: &str) -> bool {
+    matches!(path, "/live" | "/livez" | "/startup" | "/startupz" | "/ready" | "/readyz" | "/health")
+}
+
 impl Site {
     /// A server that opens its storages.
     pub fn new(opening: Box<OpeningText>) -> Arc<Site> {

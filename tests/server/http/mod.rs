@@ -4,6 +4,7 @@ mod contrib;
 mod counted;
 mod hostile;
 mod metrics;
+mod names;
 mod page;
 mod states;
 mod tls;

@@ -64,7 +64,8 @@ impl Secured {
     /// The answer, or why there is none.
     fn get(&self, path: &str, client: Option<&Identity>) -> Result<Answer, std::io::Error> {
         let mut stream = self.stream(client);
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: zeo\r\n\r\n").as_bytes())?;
+        // TLS compares the name, so it does not matter here.
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: any.example\r\n\r\n").as_bytes())?;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes)?;
         Ok(answer(&mut &bytes[..]))
