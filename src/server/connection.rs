@@ -10,6 +10,7 @@ use crate::server::access::ClientIdentity;
 use crate::server::outbox::Outbox;
 use crate::server::peer::Peer;
 use crate::server::policy::Policy;
+use crate::server::request_counts::RequestCounts;
 use crate::server::rights::HeldRights;
 use crate::server::transaction::state::TransactionSlot;
 use crate::wire::exception::PyException;
@@ -31,6 +32,8 @@ pub struct Connection {
     pub transaction: TransactionSlot,
     /// Number of loads, written by its session only; `server_status` adds them up.
     pub loads: AtomicU64,
+    /// Numbers of requests of all kinds, written by its session only.
+    pub requests: RequestCounts,
     /// Number of stores, and of transactions that were committed; for monitoring, as the numbers behind them.
     pub stores: AtomicU64,
     pub commits: AtomicU64,
@@ -63,6 +66,7 @@ impl Connection {
             outbox,
             transaction: TransactionSlot::default(),
             loads: AtomicU64::new(0),
+            requests: RequestCounts::default(),
             stores: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             received: AtomicU64::new(0),

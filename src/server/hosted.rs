@@ -25,6 +25,7 @@ use crate::server::log_changes::LogChanges;
 use crate::server::oid_locks::LockTable;
 use crate::server::publish::Publication;
 use crate::server::recent_conflicts::RecentConflicts;
+use crate::server::request_counts::{RequestCounts, RequestKind};
 use crate::server::scrub_status::ScrubStatus;
 use crate::server::slow::SlowRequests;
 use crate::server::stats::{self, PackStatus, Stats};
@@ -161,6 +162,7 @@ impl Hosted {
         if connections.remove(&connection.id()).is_some() {
             // With the list locked: who adds up sees the numbers either there or here, so that no sum ever shrinks.
             stats::count_many(&self.stats.departed_loads, connection.loads.load(Ordering::Relaxed));
+            self.stats.departed_requests.take_in(&connection.requests);
             stats::count_many(&self.stats.departed_received, connection.received.load(Ordering::Relaxed));
             stats::count_many(&self.stats.departed_sent, connection.outbox.load().sent);
         }
@@ -268,6 +270,13 @@ impl Hosted {
         let connections = self.connections.lock();
         let now: u64 = connections.values().map(|c| c.loads.load(Ordering::Relaxed)).sum();
         now + self.stats.departed_loads.load(Ordering::Relaxed)
+    }
+
+    /// Numbers of requests since the start, by kind.
+    pub fn requests(&self) -> Vec<(RequestKind, u64)> {
+        let connections = self.connections.lock();
+        let departed = std::iter::once(&self.stats.departed_requests);
+        RequestCounts::sums(connections.values().map(|connection| &connection.requests).chain(departed))
     }
 
     /// Bytes of messages from clients since the start, and bytes of messages to them.

@@ -43,6 +43,7 @@ pub mod registered;
 pub mod reload_status;
 pub mod renewal;
 mod replies;
+pub mod request_counts;
 pub mod rights;
 pub mod scrub_status;
 pub mod session;

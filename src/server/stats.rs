@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, rank};
 use crate::base::timestamp::Civil;
+use crate::server::request_counts::RequestCounts;
 use crate::storage::PackProgress;
 use crate::wire::value::Value;
 
@@ -14,6 +15,8 @@ use crate::wire::value::Value;
 pub struct Stats {
     /// Loads of connections that have ended.
     pub departed_loads: AtomicU64,
+    /// Requests of connections that have ended.
+    pub departed_requests: RequestCounts,
     /// Bytes of messages from and to connections that have ended.
     pub departed_received: AtomicU64,
     pub departed_sent: AtomicU64,
@@ -47,6 +50,7 @@ impl Stats {
     pub fn new(started: SystemTime) -> Stats {
         Stats {
             departed_loads: AtomicU64::new(0),
+            departed_requests: RequestCounts::default(),
             departed_received: AtomicU64::new(0),
             departed_sent: AtomicU64::new(0),
             stores: AtomicU64::new(0),

@@ -81,6 +81,13 @@ impl Storages<'_> {
         self.counter("zeo_loads", "Objects that clients have loaded: what their caches did not have.", |s| {
             s.counters.loads
         });
+        let help = "Requests of registered clients, by method; those of older protocols under today's names.";
+        let mut requests = self.out.family(Counter, "zeo_requests", help);
+        for storage in self.storages {
+            for (method, number) in &storage.requests {
+                requests.add(&[("storage", &*storage.name), ("method", method)], *number);
+            }
+        }
         self.counter("zeo_stores", "Records that clients have stored.", |s| s.counters.stores);
         self.counter("zeo_bytes_stored", "Bytes of the records that clients have stored.", |s| {
             s.counters.stored_bytes

@@ -54,6 +54,7 @@ impl Session {
         let answer = match (&self.registered, request) {
             (_, Request::KeepAlive) => return Ok(()),
             (Some(registered), request) => {
+                self.connection.requests.count(&request);
                 // Reads go first: they are collected and answered together.
                 match as_read(&id, request) {
                     Ok(read) => {

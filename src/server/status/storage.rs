@@ -1,5 +1,6 @@
 //! A storage: what it has, its counters, its disk.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -37,6 +38,8 @@ pub struct StorageReport {
     /// The time of the last transaction.
     pub last_transaction_time: Option<f64>,
     pub counters: Counters,
+    /// Requests of registered clients since the start, by method.
+    pub requests: BTreeMap<&'static str, u64>,
     pub active_transactions: u64,
     pub clients_verifying: u64,
     pub locks: LockReport,
@@ -184,6 +187,7 @@ impl StorageReport {
             last_transaction: last.to_string(),
             last_transaction_time: (last > Tid::ZERO).then(|| last.to_unix()),
             counters: Counters::of(hosted),
+            requests: hosted.requests().into_iter().map(|(kind, number)| (kind.name(), number)).collect(),
             active_transactions: number(&hosted.stats.active_txns),
             clients_verifying: number(&hosted.stats.verifying_clients),
             locks: LockReport::of(hosted, &clients, now),

@@ -2,6 +2,7 @@
 //! backups.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::thread;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::{FILE, Served, section};
 use crate::backups::zeobackup;
 use crate::limits::messages::flood_with_invalidations;
-use crate::support::client::{RawClient, Speaks, record};
+use crate::support::client::{LATEST, RawClient, Speaks, record};
 use crate::support::pickle::id;
 use crate::support::process::{Server, free_address};
 use crate::tls::identities::{Identity, params};
@@ -33,6 +34,51 @@ fn clients_that_return_are_counted_by_what_they_are_told() {
         served.metrics()[&format!("zeo_cache_verifications_total{{storage=\"1\",result=\"{result}\"}}")]
     });
     assert_eq!(told, [2.0, 1.0, 2.0]);
+}
+
+/// By today's names, whatever the client's protocol calls them, and also when the clients have gone.
+#[test]
+fn requests_are_counted_by_method() {
+    let served = Served::start();
+    let (mut new, _) = RawClient::register(served.server.address, Speaks::Z5).expect("a connection");
+    let (mut old, _) = RawClient::register(served.server.address, Speaks::Z3101).expect("a connection");
+    let tid = new.commit(&[(0, 0, &record(b"a state"))]).expect("connected").expect("a commit");
+    for _ in 0..3 {
+        new.call("loadBefore", vec![id(0), id(LATEST)]).expect("connected").expect("a record");
+    }
+    new.call("loadSerial", vec![id(0), id(tid)]).expect("connected").expect("a record");
+    old.call("loadEx", vec![id(0)]).expect("connected").expect("a record");
+    old.call("lastTransaction", vec![]).expect("connected").expect("a tid");
+    // What does not exist, and what is refused.
+    new.call("nonsense", vec![]).expect_err("the connection is closed");
+    old.call("loadSerial", vec![id(7), id(tid)]).expect("connected").expect_err("no such object");
+    let requests = || {
+        let metrics = served.metrics();
+        let of = |(series, number): (&String, &f64)| {
+            let method =
+                series.strip_prefix("zeo_requests_total{storage=\"1\",method=\"")?.strip_suffix("\"}")?;
+            (*number > 0.0).then(|| (method.to_string(), *number))
+        };
+        metrics.iter().filter_map(of).collect::<BTreeMap<_, _>>()
+    };
+    let expected = [
+        ("info", 1.0),
+        ("load", 4.0),
+        ("loadSerial", 2.0),
+        ("other", 1.0),
+        ("store", 1.0),
+        ("tpc_begin", 1.0),
+        ("tpc_finish", 1.0),
+        ("vote", 1.0),
+    ]
+    .map(|(method, number)| (method.to_string(), number));
+    assert_eq!(requests(), BTreeMap::from(expected.clone()));
+    drop((new, old));
+    until(&served, |of| of("zeo_clients{storage=\"1\",protocol=\"Z3101\",state=\"registered\"}").is_none());
+    assert_eq!(requests(), BTreeMap::from(expected));
+    let status: serde_json::Value = serde_json::from_str(&served.get("/status.json").body).expect("JSON");
+    assert_eq!(status["storages"][0]["requests"]["load"], 4);
+    assert_eq!(status["storages"][0]["requests"]["undo"], 0);
 }
 
 #[test]
