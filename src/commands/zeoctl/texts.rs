@@ -72,24 +72,24 @@ Actions:
   show, help         show the options; what an action does
 
 Options, which win over <runner> of the file:
-  -C, --configure FILE        the server's configuration file
-  -X SECTION/KEY=VALUE        use VALUE instead of what the file says
-  -p, --program PROGRAM       the command to run
-  -s, --socket-name SOCKET    the control socket (default: zdsock)
-  -z, --directory DIRECTORY   where to run
-  -b, --backoff-limit SECONDS longest pause before a restart (default: 10)
-  -f, --forever               never give up restarting
-  -x, --exit-codes LIST       do not restart after these (default: 0,2)
-  -T, --start-timeout SECONDS how long to wait for a start (default: 300)
-  -u, --user USER             run as this user
-  -m, --umask UMASK           modes that new files do not get (default: 022)
-  -l, --logfile FILE          what logtail shows
-  -t, --transcript FILE       where the program's output goes (default: nowhere)
-  -d, --daemon                run in the background (default)
-  -h, --help; --version       print this, or the version
+  -C, --configure FILE         the server's configuration file
+  -X SECTION/KEY=VALUE         use VALUE instead of what the file says
+  -p, --program PROGRAM        the command to run
+  -s, --socket-name SOCKET     the control socket (default: zdsock)
+  -z, --directory DIRECTORY    where to run
+  -b, --backoff-limit SECONDS  longest pause before a restart (default: 10)
+  -f, --forever                never give up restarting
+  -x, --exit-codes LIST        do not restart after these (default: 0,2)
+  -T, --start-timeout SECONDS  how long to wait for a start (default: 300)
+  -u, --user USER              run as this user
+  -m, --umask UMASK            modes that new files do not get (default: 022)
+  -l, --logfile FILE           what logtail shows
+  -t, --transcript FILE        the program's output (default: thrown away)
+  -d, --daemon                 run in the background (default)
+  -h, --help; --version        print this, or the version
 
-Exit status: 0 done, or there was nothing to do; 1 the program does not start; 2
-the command line or the configuration cannot be used; 3 status: the daemon
+Exit status: 0 done, or there was nothing to do; 1 the program does not start;
+2 the command line or the configuration cannot be used; 3 status: the daemon
 manager does not run.
 "
     )
