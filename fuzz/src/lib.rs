@@ -28,6 +28,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "msgpack", run: targets::msgpack::run, seeds: targets::msgpack::seeds },
     Target { name: "pem", run: targets::pem::run, seeds: targets::pem::seeds },
     Target { name: "pickle", run: targets::pickle::run, seeds: targets::pickle::seeds },
+    Target { name: "postgres_dsn", run: targets::postgres_dsn::run, seeds: targets::postgres_dsn::seeds },
+    Target {
+        name: "postgres_server",
+        run: targets::postgres_server::run,
+        seeds: targets::postgres_server::seeds,
+    },
     Target { name: "resolve", run: targets::resolve::run, seeds: targets::resolve::seeds },
     Target { name: "session", run: targets::session::run, seeds: targets::session::seeds },
     Target { name: "side_files", run: targets::side_files::run, seeds: targets::side_files::seeds },

@@ -5,16 +5,19 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use socket2::Socket;
+
 use super::batch::{Batch, Statement};
 use super::connection::{Connection, Limits};
 use super::dsn::{Dsn, Host, SslMode, Target, uid_of};
 use super::encrypt::{EncryptError, encrypt};
-use super::error::SqlState;
+use super::error::{SHOWN_LEN_MAX, SqlState};
 use super::login::{Login, LoginError, log_in};
 use super::peer::{Peer, Place};
 use super::transport::Transport;
 use crate::base::cancel::Cancel;
 use crate::base::clock::IoDeadline;
+use crate::base::untrusted::one_line;
 use crate::net::peer_process::peer_process;
 use crate::net::resolve::{ResolveError, resolve};
 
@@ -72,8 +75,10 @@ enum Encryption {
 }
 
 impl Failure {
-    fn new(what: impl Into<String>, is_retriable: bool, next: Next) -> Failure {
-        Failure { error: OpenError { what: what.into(), code: None, is_retriable }, next }
+    /// `what` may have text of the server in it: it is made one line, safe for a log.
+    fn new(what: impl fmt::Display, is_retriable: bool, next: Next) -> Failure {
+        let what = one_line(SHOWN_LEN_MAX, format_args!("{what}"));
+        Failure { error: OpenError { what, code: None, is_retriable }, next }
     }
 
     fn at(mut self, peer: &Peer) -> Failure {
@@ -148,7 +153,7 @@ impl Connection {
 
     /// A session over a connected socket, with limits of its own. Without encryption.
     pub fn over(
-        socket: socket2::Socket,
+        socket: impl Into<Socket>,
         dsn: &Dsn,
         login: &Login,
         limits: Limits,
@@ -156,7 +161,7 @@ impl Connection {
         let peer = Peer { host: "a socket".into(), port: 0, place: Place::Unix("".into()) };
         let until = login.connect_timeout.map(IoDeadline::after);
         let begin = || {
-            let transport = Transport::new(socket).map_err(|error| io_failure(&error))?;
+            let transport = Transport::new(socket.into()).map_err(|error| io_failure(&error))?;
             let mut connection = Connection::new(transport, peer.clone(), limits);
             log_in(&mut connection, dsn, login, dsn.password_for(&dsn.hosts[0]), until)?;
             Ok(connection)

@@ -11,7 +11,7 @@ use crate::base::untrusted::one_line;
 /// Upper bound on the bytes of each text of a server's error that are kept.
 const TEXT_LEN_MAX: usize = 8 << 10;
 /// Upper bound on the bytes of an error in the log.
-const SHOWN_LEN_MAX: usize = 2 << 10;
+pub(super) const SHOWN_LEN_MAX: usize = 2 << 10;
 
 /// An SQLSTATE: five digits or capital letters.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
@@ -144,8 +144,9 @@ pub struct Lost {
 }
 
 impl Lost {
-    pub fn new(reason: impl Into<String>) -> Lost {
-        Lost { reason: reason.into(), code: None }
+    /// The reason may have text of the server in it: it is made one line, safe for a log.
+    pub fn new(reason: impl fmt::Display) -> Lost {
+        Lost { reason: one_line(SHOWN_LEN_MAX, format_args!("{reason}")), code: None }
     }
 
     /// The server ended the connection with an error.
@@ -155,7 +156,7 @@ impl Lost {
 
     /// The server has sent what the protocol does not allow here.
     pub fn protocol(what: impl fmt::Display) -> Lost {
-        Lost::new(format!("the server does not keep to the protocol: {what}"))
+        Lost::new(format_args!("the server does not keep to the protocol: {what}"))
     }
 }
 

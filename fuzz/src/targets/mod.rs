@@ -12,6 +12,8 @@ pub mod message;
 pub mod msgpack;
 pub mod pem;
 pub mod pickle;
+pub mod postgres_dsn;
+pub mod postgres_server;
 pub mod resolve;
 pub mod session;
 pub mod side_files;

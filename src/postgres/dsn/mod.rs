@@ -10,6 +10,8 @@ mod keyword;
 mod machine;
 mod passfile;
 mod service;
+#[cfg(test)]
+mod tests;
 mod uri;
 mod values;
 
@@ -54,11 +56,7 @@ impl Dsn {
     /// `environment`: the variables, such as `PGHOST`. Reads the service file if there is a service. Values of the
     /// string come before those of the service file, and these before the environment.
     pub fn parse(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Dsn, DsnError> {
-        let pairs = match uri::strip_scheme(text) {
-            Some(rest) => uri::parse(rest)?,
-            None => keyword::parse(text)?,
-        };
-        keyword::check_keys(&pairs)?;
+        let pairs = pairs(text)?;
         if text.contains('\0') || pairs.iter().any(|(_, value)| value.contains('\0')) {
             return Err(DsnError("a zero byte is not permitted".into()));
         }
@@ -121,6 +119,16 @@ impl fmt::Display for Dsn {
         let (hosts, ports) = (join(&|host| host.host.clone()), join(&|host| host.port.to_string()));
         write!(f, "host={hosts} port={ports} dbname={} user={}", self.dbname, self.user)
     }
+}
+
+/// The settings of a string.
+fn pairs(text: &str) -> Result<Vec<(String, String)>, DsnError> {
+    let pairs = match uri::strip_scheme(text) {
+        Some(rest) => uri::parse(rest)?,
+        None => keyword::parse(text)?,
+    };
+    keyword::check_keys(&pairs)?;
+    Ok(pairs)
 }
 
 /// Seconds; `None`: as if they were not given.

@@ -1,7 +1,7 @@
 //! Service files: sections of settings, of which `service` names one.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::error::DsnError;
@@ -33,17 +33,25 @@ pub fn add(settings: &mut Settings, environment: &dyn Fn(&str) -> Option<String>
         }
     }
     let files: Vec<_> = files.iter().flatten().map(|file| file.display().to_string()).collect();
-    Err(DsnError(format!("there is no service '{}' in {}", Untrusted(&service), files.join(" or "))))
+    // With a '=' it is a part of the string that begins in a wrong place, perhaps before a password.
+    let name = if service.contains('=') { "…" } else { &service };
+    Err(DsnError(format!("there is no service '{}' in {}", Untrusted(name), files.join(" or "))))
 }
 
 fn read(file: &Path) -> Result<Option<String>, DsnError> {
     let broken = |error: io::Error| DsnError(format!("the service file {}: {error}", file.display()));
-    match fs::metadata(file) {
-        Ok(meta) if meta.len() > FILE_LEN_MAX => Err(broken(io::Error::other("longer than a megabyte"))),
-        Ok(_) => fs::read_to_string(file).map(Some).map_err(broken),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(broken(error)),
+    let opened = match fs::metadata(file) {
+        Ok(meta) if meta.is_file() => fs::File::open(file).map_err(broken)?,
+        Ok(_) => return Err(broken(io::Error::other("it is not a file"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(broken(error)),
+    };
+    let mut text = String::new();
+    opened.take(FILE_LEN_MAX + 1).read_to_string(&mut text).map_err(broken)?;
+    if u64::try_from(text.len()).is_ok_and(|len| len > FILE_LEN_MAX) {
+        return Err(broken(io::Error::other("longer than a megabyte")));
     }
+    Ok(Some(text))
 }
 
 /// `false`: the file has no such section.
