@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::io;
 
-use super::download::BlobDownload;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Mutex, rank};
+use crate::storage::blob::cache::BlobDownload;
 
 /// What arrives on one link: the thread that reads the link calls `started`, `chunk` and `stopped`.
 #[derive(Default)]

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::cache::{BlobCache, BlobCacheOptions};
 use crate::base::ids::{Oid, Tid};
 use crate::client::options::ClientOptions;
 use crate::storage::blob::StagedBlob;
+use crate::storage::blob::cache::{BlobCache, BlobCacheOptions};
 use crate::storage::{BlobDir, BlobFile, Result, StorageError};
 
 /// The blobs of a client.

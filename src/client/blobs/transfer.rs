@@ -1,12 +1,12 @@
 //! Blobs on a link: asking for one, and sending one that is to be committed.
 
-use super::download::BlobDownload;
 use super::incoming::IncomingBlobs;
 use super::kinds::OutgoingBlob;
 use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
 use crate::client::link::Link;
 use crate::exceptions::meaning::Meaning;
+use crate::storage::blob::cache::BlobDownload;
 use crate::storage::{BlobFile, Result, StorageError};
 use crate::wire::answers::AnswerError;
 use crate::wire::calls::{BLOB_CHUNK_LEN, Call};

@@ -2,7 +2,7 @@
 //! blobs that it is to commit are sent to the server, or put where the server takes them over.
 //!
 //! Here are the directory and the files that wait for their transaction. What is sent and received, and which copies
-//! are kept, is in `client::blobs`.
+//! are kept, is in `client::blobs` and `cache`.
 
 use std::ffi::OsString;
 use std::io;

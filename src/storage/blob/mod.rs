@@ -9,7 +9,7 @@
 //! - `staged`: from a client's bytes or file to a blob that waits for its transaction
 //! - `place`: from there to its final name, atomic with the transaction
 //! - `put`: brings files of a backup back
-//! - `client`: what a client of another server does with them
+//! - `client`: what a client of another server does with them; `cache`: copies of blobs that are elsewhere
 //! - `relayout`: changes the layout of a directory
 //! - `sweep`: removes what a pack leaves out; `pin`: not while a backup needs it
 //!
@@ -18,6 +18,7 @@
 //! [`Placement::keep`]. Dropping a [`Placement`] or a [`StagedBlob`] removes its files, so errors of the vote and
 //! aborts need no more.
 
+pub mod cache;
 mod client;
 mod descriptors;
 mod dir;

@@ -1,17 +1,44 @@
-//! The cache: blobs are found, downloaded once however many threads ask for them, and kept after a commit.
+//! A cache of blobs whose originals are elsewhere: with another server, or in a database. Blobs are found, downloaded once
+//! however many threads ask for them, and kept after a commit. Several processes may share it, Python's clients too.
+//!
+//! The directory has the layout `zeocache` of Python's ZEO: `<oid mod 997>/<oid div 997>.<tid>.blob`. What has such a
+//! name is complete: it was renamed after its last byte was written and synced.
+//!
+//! - `lock`: one lock for each of the 997 directories, which all processes respect
+//! - `claims`: the blobs that this process is downloading, or has downloaded without putting them into the cache
+//! - `download`: a blob on its way into the cache
+//! - `size_check`: removes what was not read for the longest time, when the cache has become too large
+//! - `leftovers`: removes files of processes that were killed
+//!
+//! Invariants: a file is created, renamed or removed in one of the directories only while the directory's lock is held;
+//! two downloads never write to one file; a server waits for no other process, which may be its client; readers are
+//! given an open file, so that they can read it to the end when it is removed.
+
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used))]
+
+mod claims;
+mod download;
+mod leftovers;
+mod lock;
+mod size_check;
+
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::claims::{Claimed, Claims};
-use super::download::{BlobDownload, Destination, LOG};
-use super::lock::DirLocks;
-use super::size_check::SizeCheck;
+use self::claims::{Claimed, Claims};
+use self::download::{Destination, LOG};
+use self::lock::DirLocks;
+use self::size_check::SizeCheck;
+use super::{CACHE_DIRS, StagedBlob};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, AtomicU64, Ordering};
-use crate::storage::blob::{CACHE_DIRS, StagedBlob};
 use crate::storage::{BlobDir, BlobFile, Result, StorageError};
+
+pub use self::download::BlobDownload;
 
 /// A download waits for another process that uses the same directory, as in Python: 60 000 times 10 ms.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(600);
