@@ -379,6 +379,17 @@ fn database_storage(options: &PostgresOptions) -> String {
     if options.cache_record_max != defaults.cache_record_max {
         text.push_str(&format!(" of up to {}", Unit::Bytes.show(options.cache_record_max as u64)));
     }
+    if let Some(dir) = &options.blob_dir {
+        let dir = dir.display();
+        if options.shared_blob_dir {
+            text.push_str(&format!(", blobs in {dir}, which others share"));
+        } else {
+            text.push_str(&format!(", copies of blobs in {dir}"));
+            if let Some(size) = options.blob_cache_size {
+                text.push_str(&format!(", about {}", Unit::Bytes.show(size)));
+            }
+        }
+    }
     text
 }
 

@@ -83,7 +83,7 @@ enum BlobDirRole {
     Stores,
     /// None are: the base of a `<demostorage>`, or what is below `<before>`.
     Reads,
-    /// A client keeps there what it has loaded.
+    /// A client of a server or of a database keeps there what it has loaded.
     Caches,
 }
 
@@ -141,7 +141,15 @@ fn blob_dirs<'a>(
                 each(path, location, role);
             }
         }
-        StorageConfig::File(_) | StorageConfig::Postgres(_) => {}
+        StorageConfig::File(_) => {}
+        StorageConfig::Postgres(database) => {
+            let options = &database.options;
+            match options.blob_dir.as_deref() {
+                Some(path) if !options.shared_blob_dir => each(path, &database.location, BlobDirRole::Caches),
+                Some(path) if !options.read_only => each(path, &database.location, role),
+                Some(_) | None => {}
+            }
+        }
         StorageConfig::Mapping { .. } | StorageConfig::Temporary { .. } => {
             around.into_iter().for_each(|(path, location)| each(path, location, role));
         }

@@ -235,6 +235,10 @@ ranks! {
     PostgresReaders permits [];
     /// The answer to one question.
     PostgresAnswer permits [];
+    /// Large objects of a database that are to be removed.
+    PostgresUploads permits [];
+    /// The sessions of a database for large objects.
+    PostgresSessions permits [];
     /// A shard of the records of a database that were read lately.
     PostgresRecords permits [];
     /// The objects of a storage in memory.

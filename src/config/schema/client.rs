@@ -23,7 +23,7 @@ const ZEO_5: KnownTo = KnownTo::Since("ZEO 5.0");
 
 const SERVER: Datatype = Datatype::Custom(|text| datatypes::connection_address(text).map(drop));
 const SECONDS: Datatype = Datatype::Custom(|text| whole_seconds(text).map(drop));
-const PERCENT: Datatype = Datatype::Custom(|text| percent(text).map(drop));
+pub const PERCENT: Datatype = Datatype::Custom(|text| percent(text).map(drop));
 
 const SSL_SLOT: Child =
     Child::Slot { what: "<ssl> section", types: &[&CLIENT_SSL], required: false, multiple: false };
@@ -239,7 +239,7 @@ fn text(section: &Section, key: &str) -> Option<String> {
 }
 
 /// Bytes. What is below 0 is 0, as for Python's client.
-fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     Ok(u64::try_from(datatypes::byte_size(text)?.max(0)).unwrap_or(u64::MAX))
 }
 
@@ -250,7 +250,7 @@ fn whole_seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn percent(text: &str) -> Result<u8, String> {
+pub fn percent(text: &str) -> Result<u8, String> {
     match u8::try_from(datatypes::integer(text)?) {
         Ok(percent @ 0..=99) => Ok(percent),
         _ => Err(format!("{} is not a percentage between 0 and 99", quoted(text))),

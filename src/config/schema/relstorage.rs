@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::client::{PERCENT, percent, size};
 use crate::config::PostgresStorageConfig;
 use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Child, Content, SectionType, key};
@@ -47,9 +48,9 @@ pub static RELSTORAGE: SectionType = SectionType {
         key("blob-dir", Datatype::Any),
         key("shared-blob-dir", Datatype::Boolean).default("false"),
         key("blob-cache-size", Datatype::ByteSize),
-        key("blob-cache-size-check", Datatype::Integer),
+        key("blob-cache-size-check", PERCENT).default("10"),
         key("blob-cache-size-check-external", Datatype::Boolean),
-        key("blob-chunk-size", Datatype::ByteSize),
+        key("blob-chunk-size", Datatype::Custom(|text| chunk_size(text).map(drop))).default("1MB"),
         key("replica-conf", Datatype::Any),
         key("ro-replica-conf", Datatype::Any),
         key("replica-timeout", Datatype::Float),
@@ -98,7 +99,6 @@ const IGNORED: &[(&str, &str)] = &[
 
 /// Keys whose effect users rely on, and which this server does not have yet.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("blob-dir", "blobs in the database are not supported yet"),
     ("replica-conf", "name all hosts in the dsn, with target_session_attrs=read-write"),
     ("ro-replica-conf", "reads from replicas are not supported yet"),
     ("replica-timeout", "replica-conf is not supported"),
@@ -121,7 +121,7 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
             return Err(ConfigError::at(&value.location, format!("{name} of <relstorage>: {why}")));
         }
     }
-    for name in ["shared-blob-dir", "pack-prepack-only", "pack-skip-prepack", "revert_when_stale", "revert-when-stale"] {
+    for name in ["pack-prepack-only", "pack-skip-prepack", "revert_when_stale", "revert-when-stale"] {
         if section.get(name, datatypes::boolean)? == Some(true) {
             let location = section.value(name).map_or(&section.start, |value| &value.location);
             return Err(ConfigError::at(location, format!("{name} of <relstorage> is not supported yet")));
@@ -132,22 +132,50 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
         let what = "keep-history false: databases without history are not supported yet";
         return Err(ConfigError::at(location, what));
     }
-    let mut options = PostgresOptions::new(adapter.get("dsn", dsn)?.map_or_else(|| dsn(""), Ok).map_err(
-        |reason| ConfigError::at(&adapter.start, format!("dsn: {reason}")),
-    )?);
+    let mut options = PostgresOptions::new(
+        adapter
+            .get("dsn", dsn)?
+            .map_or_else(|| dsn(""), Ok)
+            .map_err(|reason| ConfigError::at(&adapter.start, format!("dsn: {reason}")))?,
+    );
     options.name = section.value("name").map(|value| value.text.clone());
     options.read_only = section.get("read-only", datatypes::boolean)?.unwrap_or(options.read_only);
-    options.create_schema = section.get("create-schema", datatypes::boolean)?.unwrap_or(options.create_schema);
+    options.create_schema =
+        section.get("create-schema", datatypes::boolean)?.unwrap_or(options.create_schema);
     options.lock_timeout = section.get("commit-lock-timeout", lock_timeout)?.unwrap_or(options.lock_timeout);
     options.cache_size = section.get("cache-local-mb", megabytes)?.unwrap_or(options.cache_size);
     if let Some(size) = section.get("cache-local-object-max", datatypes::byte_size)? {
         options.cache_record_max = usize::try_from(size).unwrap_or(0);
     }
+    blobs(section, &mut options)?;
     let warnings = IGNORED.iter().filter_map(|(name, why)| {
         let value = section.value(name)?;
         Some(format!("{}: {name} has no effect: {why}", value.location))
     });
     Ok(PostgresStorageConfig { options, location: section.start.clone(), warnings: warnings.collect() })
+}
+
+/// Where blobs are.
+fn blobs(section: &Section, options: &mut PostgresOptions) -> Result<(), ConfigError> {
+    options.blob_dir = section.value("blob-dir").map(|value| value.text.clone().into());
+    options.shared_blob_dir =
+        section.get("shared-blob-dir", datatypes::boolean)?.unwrap_or(options.shared_blob_dir);
+    if options.shared_blob_dir && options.blob_dir.is_none() {
+        let location = section.value("shared-blob-dir").map_or(&section.start, |value| &value.location);
+        return Err(ConfigError::at(location, "shared-blob-dir true needs the directory, blob-dir"));
+    }
+    options.blob_cache_size = section.get("blob-cache-size", size)?;
+    let check = section.get("blob-cache-size-check", percent)?;
+    options.blob_cache_size_check = check.unwrap_or(options.blob_cache_size_check);
+    options.blob_chunk_size = section.get("blob-chunk-size", chunk_size)?.unwrap_or(options.blob_chunk_size);
+    Ok(())
+}
+
+/// Bytes of the pieces of a blob: not so few that a blob takes ever so many, nor so many that they fill the memory.
+fn chunk_size(text: &str) -> Result<usize, String> {
+    const BOUNDS: std::ops::RangeInclusive<usize> = 64 << 10..=64 << 20;
+    let size = usize::try_from(datatypes::byte_size(text)?).unwrap_or(usize::MAX);
+    Ok(size.clamp(*BOUNDS.start(), *BOUNDS.end()))
 }
 
 fn dsn(text: &str) -> Result<Dsn, String> {

@@ -9,13 +9,15 @@
 //! - `sql` has the statements, the tables and the functions.
 //! - `sequencer` is the one thread that locks, commits, finds the transactions of others, and publishes.
 //! - `readers` are the sessions for reading, which all clients of the server share; `records` is their memory.
+//! - `blobs` has the blobs, in the database or in a directory.
 //! - `vote`, `undo`, `read`, `oids` implement the traits.
 //!
 //! Reads see the state of the last published transaction and never a later one, whatever is in the tables already. So
 //! the server's rules about replies and invalidations hold as for a file.
 //!
-//! Beside the tables of RelStorage there are `runzeo_writers` and functions whose names begin with `runzeo_`.
+//! Beside the tables of RelStorage there are `runzeo_writers`, `runzeo_uploads`, an index of `blob_chunk`, and functions whose names begin with `runzeo_`.
 
+mod blobs;
 mod oids;
 pub mod options;
 mod read;
@@ -28,6 +30,7 @@ mod sql;
 mod undo;
 mod vote;
 
+use self::blobs::PostgresBlobs;
 use self::oids::Oids;
 use self::options::PostgresOptions;
 use self::readers::Readers;
@@ -39,7 +42,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Ordering};
 use crate::conflict::ResolverSlot;
 use crate::postgres::Wake;
-use crate::storage::{CacheCounts, Iterate, Result, Storage, StorageError, Undo};
+use crate::storage::{Blobs, CacheCounts, Iterate, Result, Storage, StorageError, Undo};
 
 /// A storage in a database.
 pub struct PostgresStorage {
@@ -48,6 +51,7 @@ pub struct PostgresStorage {
     sequencer: Arc<Sequencer>,
     oids: Oids,
     resolver: ResolverSlot,
+    blobs: Option<Arc<PostgresBlobs>>,
 }
 
 impl PostgresStorage {
@@ -64,6 +68,7 @@ impl PostgresStorage {
             Records::new(options.cache_size, options.cache_record_max),
             found.last,
         ));
+        let blobs = PostgresBlobs::open(&options, &shared, &found.server)?.map(Arc::new);
         let wake = Wake::new().map_err(StorageError::io("making an eventfd"))?;
         let (for_thread, thread_options) = (Arc::clone(&shared), options.clone());
         let sequencer =
@@ -72,7 +77,7 @@ impl PostgresStorage {
         let sequencer = Arc::new(sequencer);
         // So that the number of objects and the size are known.
         sequencer.catch_up()?;
-        Ok(PostgresStorage { options, shared, sequencer, oids: Oids::default(), resolver: ResolverSlot::default() })
+        Ok(PostgresStorage { options, shared, sequencer, oids: Oids::default(), resolver: ResolverSlot::default(), blobs })
     }
 
     fn check_open(&self) -> Result<()> {
@@ -103,7 +108,11 @@ impl Storage for PostgresStorage {
     }
 
     fn interfaces(&self) -> Vec<(&'static str, &'static str)> {
-        vec![
+        let blobs: &[_] = match self.blobs {
+            Some(_) => &[("ZODB.interfaces", "IBlobStorageRestoreable"), ("ZODB.interfaces", "IBlobStorage")],
+            None => &[],
+        };
+        let others = [
             ("ZODB.interfaces", "IStorage"),
             ("ZODB.interfaces", "IStorageUndoable"),
             ("ZODB.interfaces", "IStorageCurrentRecordIteration"),
@@ -112,7 +121,8 @@ impl Storage for PostgresStorage {
             ("ZODB.interfaces", "IExternalGC"),
             ("ZODB.interfaces", "ReadVerifyingStorage"),
             ("zope.interface", "Interface"),
-        ]
+        ];
+        blobs.iter().chain(&others).copied().collect()
     }
 
     fn last_transaction(&self) -> Tid {
@@ -126,6 +136,9 @@ impl Storage for PostgresStorage {
 
     fn close(&self) -> Result<()> {
         self.sequencer.close();
+        if let Some(blobs) = &self.blobs {
+            blobs.close();
+        }
         self.shared.fail(format!("{} is closed", self.shared.name));
         self.shared.readers.close();
         Ok(())
@@ -141,6 +154,10 @@ impl Storage for PostgresStorage {
 
     fn undo(&self) -> Option<&dyn Undo> {
         Some(self)
+    }
+
+    fn blobs(&self) -> Option<&dyn Blobs> {
+        self.blobs.as_deref().map(|blobs| blobs as &dyn Blobs)
     }
 
     fn cache_counts(&self) -> Option<CacheCounts> {

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use super::readers::Readers;
 use super::records::{Found, Records};
+use super::session::malformed;
 use super::sql::Statements;
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
@@ -139,6 +140,14 @@ impl Shared {
         let rows = self.ask(&self.sql.current, &[number(oid)?, self.last().0 as i64])?;
         let row = rows.first().ok_or(StorageError::PosKey(oid))?;
         if row.required_bool(1)? { Err(StorageError::PosKey(oid)) } else { tid(&row, 0) }
+    }
+
+    /// The large objects of a blob, by the number of its object: one, unless RelStorage before 3.5 has written it; none
+    /// if the database has no such blob.
+    pub fn chunks(&self, number: i64, serial: Tid) -> Result<Vec<u32>> {
+        let rows = self.ask(&self.sql.blob, &[number, serial.0 as i64])?;
+        let chunk = |row: Row<'_>| row.oid(0)?.ok_or_else(|| malformed("a large object"));
+        rows.iter().map(chunk).collect()
     }
 
     /// Whether an object, by its number, existed after transaction `last`.

@@ -14,7 +14,7 @@ use super::vote::{BegunEarly, Steps, touched};
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
 use crate::conflict::{Conflict, ThreeStates};
-use crate::storage::{Result, Staged, StorageError, Undo, UndoEntry, Undone};
+use crate::storage::{Result, Staged, StorageError, Undo, UndoEntry};
 
 /// Why an object cannot get its earlier state back, or an error of the medium.
 enum UndoFailure {
@@ -118,8 +118,7 @@ impl Steps<'_> {
         for oid in self.storage.undoable_objects(tid)? {
             match self.undo_object(staged, oid, tid) {
                 Ok((data, restored)) => {
-                    self.push(oid, data);
-                    self.undone.push(Undone { oid, restored });
+                    self.push_back(oid, data, restored);
                 }
                 Err(UndoFailure::Undo(reason)) => failures.push((oid, reason.into())),
                 Err(UndoFailure::Storage(error)) => return Err(error),

@@ -77,9 +77,6 @@ impl PostgresStorage {
     }
 
     fn vote_now(&self, mut staged: Staged, tid_at: TidAt) -> VoteResult {
-        if !staged.blobs().is_empty() {
-            return Err(StorageError::no_blobs().into());
-        }
         if staged.payload_len() > LEN_MAX {
             let message = format!("a transaction of more than {LEN_MAX} bytes does not fit into a message to PostgreSQL");
             return Err(StorageError::Refused { what: Refusal::TransactionTooLarge, message }.into());
@@ -90,6 +87,8 @@ impl PostgresStorage {
             self.oids.pass(&self.shared, *largest)?;
         }
         let new = new_objects(&staged);
+        // Before the locks, for which others wait.
+        let uploaded = self.upload(&staged)?;
         let (new, exclusive) = exclusive.into_iter().partition(|oid| new.contains_key(oid));
         let tid = (tid_at == TidAt::Vote && early.is_none()).then_some(staged.tid);
         let wanted = Wanted { exclusive, shared, new, tid };
@@ -104,9 +103,10 @@ impl PostgresStorage {
         };
         let mut steps = Steps::new(self, &granted.serials);
         let (mut staged, resolved) = walk(self, &self.resolver, staged, &mut steps)?;
-        let (records, undone) = (steps.records, steps.undone);
+        let Steps { records, undone, at, restored, .. } = steps;
         let (meta, is_packed) = (std::mem::take(&mut staged.meta), staged.status == b'p');
-        let written = Written { meta, is_packed, tid, records };
+        let blobs = self.voted_blobs(staged, uploaded, restored, &|oid| at.contains_key(&oid))?;
+        let written = Written { meta, is_packed, tid, records, blobs };
         Ok(Box::new(VotedTxn { written, locks, resolved, undone }))
     }
 }
@@ -185,11 +185,13 @@ pub struct Steps<'a> {
     /// Where an object's record is.
     at: HashMap<Oid, usize>,
     pub undone: Vec<Undone>,
+    /// Objects whose last change is an undo, and the revision that each gets back.
+    restored: HashMap<Oid, Option<Tid>>,
 }
 
 impl<'a> Steps<'a> {
     pub fn new(storage: &'a PostgresStorage, serials: &'a HashMap<Oid, (Tid, bool)>) -> Steps<'a> {
-        Steps { storage, serials, records: Vec::new(), at: HashMap::new(), undone: Vec::new() }
+        Steps { storage, serials, records: Vec::new(), at: HashMap::new(), undone: Vec::new(), restored: HashMap::new() }
     }
 
     /// The state that the transaction itself has given to an object.
@@ -200,12 +202,20 @@ impl<'a> Steps<'a> {
 
     /// Adds a record. The last one of an object counts.
     pub fn push(&mut self, oid: Oid, data: Option<Vec<u8>>) {
+        self.restored.remove(&oid);
         let serial = self.serials.get(&oid).map_or(Tid::ZERO, |(serial, _)| *serial);
         let at = *self.at.entry(oid).or_insert(self.records.len());
         match self.records.get_mut(at) {
             Some(record) => record.data = data,
             None => self.records.push(Record { oid, serial, data }),
         }
+    }
+
+    /// Adds the record of an undo. `restored`: the revision that it is from, unless it is merged.
+    pub fn push_back(&mut self, oid: Oid, data: Option<Vec<u8>>, restored: Option<Tid>) {
+        self.push(oid, data);
+        self.restored.insert(oid, restored);
+        self.undone.push(Undone { oid, restored });
     }
 
     /// Adds an operation without looking for conflicts of stores.

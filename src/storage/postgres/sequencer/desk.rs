@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::super::blobs::VotedBlobs;
 use super::super::session::LOG;
 use super::locks::{Granted, LockRequest, NotGranted, Wanted};
 use super::writer::Writer;
@@ -28,6 +29,7 @@ pub struct Written {
     pub tid: Option<Tid>,
     /// Each object once.
     pub records: Vec<Record>,
+    pub blobs: VotedBlobs,
 }
 
 /// A record of a transaction.

@@ -41,6 +41,10 @@ pub enum Done {
 }
 
 impl Finish {
+    fn is_alone(&self) -> bool {
+        self.written.tid.is_some() || self.written.blobs.must_be_placed()
+    }
+
     /// Bytes of its records.
     fn len(&self) -> usize {
         self.written.records.iter().map(|record| record.data.as_ref().map_or(0, Vec::len) + 64).sum()
@@ -48,16 +52,16 @@ impl Finish {
 }
 
 impl Group {
-    /// Takes the transactions that are next. One with a promised tid is alone.
+    /// Takes the transactions that are next. One that must have its tid before it is committed is alone.
     pub fn take(waiting: &mut std::collections::VecDeque<Finish>, number: i64) -> Option<Group> {
         let first = waiting.pop_front()?;
         let mut len = first.len();
-        let mut is_full = first.written.tid.is_some();
+        let mut is_full = first.is_alone();
         let mut finishes = vec![first];
         while !is_full && finishes.len() < COUNT_MAX {
             let Some(next) = waiting.front() else { break };
             len += next.len();
-            if next.written.tid.is_some() || len > LEN_MAX {
+            if next.is_alone() || len > LEN_MAX {
                 break;
             }
             finishes.extend(waiting.pop_front());
@@ -84,7 +88,11 @@ impl Group {
         let users: Vec<_> = metas().map(|meta| Some(meta.user.as_slice())).collect();
         let descriptions: Vec<_> = metas().map(|meta| Some(meta.description.as_slice())).collect();
         let extensions: Vec<_> = metas().map(|meta| Some(meta.extension.as_slice())).collect();
-        let fixed = self.finishes.iter().find_map(|finish| finish.written.tid).unwrap_or(Tid::ZERO);
+        let fixed = self
+            .finishes
+            .iter()
+            .find_map(|Finish { written, .. }| written.blobs.placed_at().or(written.tid))
+            .unwrap_or(Tid::ZERO);
         let count = self.finishes.iter().map(|finish| finish.written.records.len()).sum();
         let (mut owners, mut oids) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let (mut serials, mut sums) = (Vec::with_capacity(count), Vec::with_capacity(count));
@@ -96,6 +104,14 @@ impl Group {
                 serials.push(record.serial.0 as i64);
                 sums.push(record.data.as_deref().map(md5).unwrap_or_default());
                 states.push(record.data.as_deref());
+            }
+        }
+        let (mut blob_owners, mut blob_oids, mut chunks) = (Vec::new(), Vec::new(), Vec::new());
+        for (owner, finish) in (1..).zip(&self.finishes) {
+            for (oid, chunk) in &finish.written.blobs.chunks {
+                blob_owners.push(owner);
+                blob_oids.push(oid.0 as i64);
+                chunks.push(i64::from(*chunk));
             }
         }
         let sums: Vec<&str> = sums.iter().map(String::as_str).collect();
@@ -113,6 +129,9 @@ impl Group {
                 Value::Int8s(&serials),
                 Value::Texts(&sums),
                 Value::ByteArrays(&states),
+                Value::Int4s(&blob_owners),
+                Value::Int8s(&blob_oids),
+                Value::Int8s(&chunks),
                 Value::Text(server),
                 Value::Int8(self.number),
             ],

@@ -14,7 +14,7 @@ use crate::postgres::{Answer, Batch, Rows, Statement, TooLarge, Type, Value};
 use crate::storage::{Refusal, Result, StorageError};
 
 /// The key of the commit lock.
-const COMMITS: i64 = -1;
+pub const COMMITS: i64 = -1;
 
 static TRY_EXCLUSIVE: Statement = Statement {
     sql: "select o from (select o, pg_try_advisory_lock(o) as got from unnest($1) o offset 0) t where not got",

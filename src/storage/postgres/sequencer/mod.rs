@@ -11,6 +11,8 @@
 //! - *catching up*: transactions of others are looked for when a client asks for the newest state, when another server
 //!   has notified, and every 100 ms.
 //!
+//! A transaction with blobs in a shared directory gets its tid before the call ([`place`]).
+//!
 //! What the call or the search returns is complete: the commit lock (advisory lock -1) is held from the choice of a tid
 //! until the commit is visible, so the order of tids is that of commits. Others' transactions and ours are published
 //! together in the order of their tids ([`publish`]).
@@ -23,6 +25,7 @@
 mod desk;
 mod group;
 mod locks;
+mod place;
 mod publish;
 mod recover;
 mod start;

@@ -33,8 +33,9 @@ pub fn publish(
         let ticket = Box::new(());
         entries.push(Committed { tid, oids, object_count, size, ticket, times: GroupTimes::default() });
     }
-    for (position, Finish { id, others, written, ticket }) in finishes.into_iter().enumerate() {
+    for (position, Finish { id, others, mut written, ticket }) in finishes.into_iter().enumerate() {
         let tid = Group::tid(first, position);
+        written.blobs.committed(tid);
         let new = written.records.iter().filter(|record| record.serial == Tid::ZERO).count() as u64;
         let object_count = shared.object_count.fetch_add(new, Ordering::Relaxed) + new;
         let mut oids: Vec<Oid> = written.records.iter().map(|record| record.oid).collect();

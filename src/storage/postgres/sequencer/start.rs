@@ -20,7 +20,8 @@ static OUR_TABLES: Statement = Statement {
     types: &[Type::TextArray],
 };
 static HAS_FUNCTIONS: Statement = Statement {
-    sql: "select to_regproc('runzeo_commit_1') is not null and to_regclass('runzeo_writers') is not null",
+    sql: "select to_regproc('runzeo_commit_1') is not null and to_regclass('runzeo_writers') is not null \
+          and to_regclass('runzeo_uploads') is not null and to_regclass('runzeo_blob_chunk') is not null",
     types: &[],
 };
 /// RelStorage before 3.5 locks rows where later versions and this server use advisory locks.
@@ -50,7 +51,8 @@ const CREATING: &str = "select pg_advisory_xact_lock(5915983, 1);";
 /// A database that is ready to be served.
 pub struct Found {
     session: Connection,
-    server: String,
+    /// The name of this server in the database.
+    pub server: String,
     /// The newest transaction.
     pub last: Tid,
 }

@@ -30,7 +30,7 @@ const COUNTED_MAX: i64 = 100_000;
 const COMMIT_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 
 /// Sessions begin with the shortest wait.
-static COMMIT_WAIT_TIME: Statement =
+pub static COMMIT_WAIT_TIME: Statement =
     Statement { sql: "select set_config('lock_timeout', $1, true)", types: &[Type::Text] };
 
 /// The state of the thread.
@@ -139,6 +139,14 @@ impl Writer {
             (Batch::new(), Expected { gives_back: false, locks: Vec::new(), last: Last::Nothing });
         let last = self.shared.last();
         let free = mem::take(&mut self.free);
+        self.fail_unlocked();
+        let group = match self.next_group() {
+            Ok(group) => group,
+            Err(lost) => {
+                self.desk.queue.lock().locks.extend(locks);
+                return Err(lost);
+            }
+        };
         if !free.is_empty() {
             expected.gives_back = locks::give_back(&mut batch, free.iter(), &self.server).is_ok();
         }
@@ -148,8 +156,7 @@ impl Writer {
                 Err(error) => drop(answer(&request, Err(NotGranted::Failed(error.into())))),
             }
         }
-        self.fail_unlocked();
-        if let Some(group) = Group::take(&mut self.waiting, self.number + 1) {
+        if let Some(group) = group {
             expected.last = match self.call(&group, &mut batch) {
                 Ok(()) => Last::Commit(group, Stopwatch::start()),
                 Err(error) => self.refuse(group, &error),
@@ -180,6 +187,11 @@ impl Writer {
             batch.execute(&COMMIT_WAIT_TIME, &[Value::Text(&wait)])?;
         }
         group.call(batch, self.shared.sql, self.shared.last(), &self.server)
+    }
+
+    /// How long the next group waits for the commit lock.
+    pub fn commit_wait(&self) -> Duration {
+        self.commit_wait.max(COMMIT_WAIT.0)
     }
 
     /// Transactions whose locks were lost with a session, and whose objects have changed since, cannot be committed.
@@ -338,11 +350,11 @@ impl Writer {
     }
 
     /// The database has refused the group, and nothing is written.
-    fn commit_failed(&mut self, group: Group, error: &ServerError) {
+    pub fn commit_failed(&mut self, group: Group, error: &ServerError) {
         match error.code.as_str() {
             // The commit lock is held by others, or they wait for what this server holds: the group is sent again.
             "55P03" | "40P01" | "40001" => {
-                self.commit_wait = (self.commit_wait * 2).min(COMMIT_WAIT.1);
+                self.commit_wait = (self.commit_wait() * 2).min(COMMIT_WAIT.1);
                 log::warn!(target: LOG, "{}: a commit waits: {error}", self.shared.name);
                 self.again(group);
             }
@@ -386,7 +398,7 @@ impl Writer {
         group.finishes.into_iter().rev().for_each(|finish| self.waiting.push_front(finish));
     }
 
-    fn fail(&mut self, finish: Finish, error: StorageError) {
+    pub fn fail(&mut self, finish: Finish, error: StorageError) {
         for id in fail(&self.shared, finish, error) {
             self.free.extend(self.held.remove(&id));
         }

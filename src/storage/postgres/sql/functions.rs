@@ -4,10 +4,11 @@
 //! `runzeo_now_1() -> tid`: the time of the database's clock.
 //!
 //! `runzeo_commit_1(last, fixed, packed[], users[], descriptions[], extensions[], owners[], oids[], serials[], md5s[],
-//! states[], server, number) -> kind, at, object`: commits a group of transactions. The first arrays have an element
-//! for each transaction, the others one for each record: which transaction it belongs to (from 1), its object, the
-//! serial that must be current (0: the object must not exist), its md5 in hex digits and its state. Of a deletion the md5
-//! is empty and the state null. `last` is the last transaction that the server knows of. `fixed` is the tid of a single transaction that
+//! states[], blob_owners[], blob_oids[], chunks[], server, number) -> kind, at, object`: commits a group of transactions. The
+//! first arrays have an element for each transaction, the next ones one for each record: which transaction it belongs to
+//! (from 1), its object, the serial that must be current (0: the object must not exist), its md5 in hex digits and its
+//! state. Of a deletion the md5 is empty and the state null. The last three have an element for each blob: its
+//! transaction, its object, and the large object, which is in `runzeo_uploads`, or belongs to another revision already. `last` is the last transaction that the server knows of. `fixed` is the tid of a single transaction that
 //! was promised one, or 0. `number` is the number of this group, one more than that of the server's last group: a group
 //! that is sent again after a lost connection is not committed twice.
 //!
@@ -41,6 +42,9 @@ pub const COMMIT_TYPES: &[Type] = &[
     Type::Int8Array,
     Type::TextArray,
     Type::ByteaArray,
+    Type::Int4Array,
+    Type::Int8Array,
+    Type::Int8Array,
     Type::Text,
     Type::Int8,
 ];
@@ -48,13 +52,21 @@ pub const COMMIT_TYPES: &[Type] = &[
 /// The SQLSTATE of a group that was committed before.
 pub const COMMITTED_BEFORE: &str = "ZE001";
 
-/// Makes the functions, and the table of the servers' last groups. Does nothing where they are there.
+/// Makes the functions, the table of the servers' last groups, that of large objects whose transactions are not committed,
+/// and an index: RelStorage's trigger looks for the rows of a large object. Does nothing where they are there.
 pub const CREATE: &str = r"
 create table if not exists runzeo_writers (
     server text primary key,
     number bigint not null,
     tid bigint not null
 );
+
+create table if not exists runzeo_uploads (
+    chunk oid primary key,
+    server text not null,
+    started timestamptz not null default now()
+);
+create index if not exists runzeo_blob_chunk on blob_chunk (chunk);
 
 create or replace function runzeo_now_1() returns bigint language plpgsql volatile as $body$
 declare
@@ -74,12 +86,15 @@ create or replace function runzeo_commit_1(
     last bigint, fixed bigint,
     packed boolean[], users bytea[], descriptions bytea[], extensions bytea[],
     owners integer[], oids bigint[], serials bigint[], md5s text[], states bytea[],
+    blob_owners integer[], blob_oids bigint[], chunks bigint[],
     server text, number bigint
 ) returns table (kind bigint, at bigint, object bigint) language plpgsql volatile as $body$
 #variable_conflict use_column
 declare
     newest bigint;
     first bigint;
+    shared oid[];
+    uploaded oid[];
 begin
     if fixed > 0 then
         perform 1 from commit_row_lock for update;
@@ -127,6 +142,24 @@ begin
         from unnest(runzeo_commit_1.owners, runzeo_commit_1.oids, runzeo_commit_1.serials,
                 runzeo_commit_1.md5s, runzeo_commit_1.states)
             as w (owner, oid, serial, md5, state);
+    if cardinality(runzeo_commit_1.chunks) > 0 then
+        with moved as (
+            delete from runzeo_uploads u where u.chunk = any(runzeo_commit_1.chunks::oid[]) returning u.chunk
+        )
+        select coalesce(array_agg(m.chunk), '{}') into uploaded from moved m;
+        -- A pack that removes the other revision waits, and then sees this one.
+        shared := array(
+            select b.chunk from blob_chunk b where b.chunk = any(runzeo_commit_1.chunks::oid[]) for key share
+        );
+        if exists (select unnest(runzeo_commit_1.chunks::oid[]) except select unnest(uploaded || shared)) then
+            raise exception 'a blob of the transaction has been removed from the database' using errcode = 'ZE002',
+                hint = 'Another server took this one for gone, or a pack has removed the blob. Try again.';
+        end if;
+        insert into blob_chunk (zoid, tid, chunk_num, chunk)
+            select w.oid, first + w.owner - 1, 0, w.chunk::oid
+            from unnest(runzeo_commit_1.blob_owners, runzeo_commit_1.blob_oids, runzeo_commit_1.chunks)
+                as w (owner, oid, chunk);
+    end if;
     insert into current_object (zoid, tid)
         select w.oid, first + w.owner - 1
         from unnest(runzeo_commit_1.owners, runzeo_commit_1.oids) as w (owner, oid)

@@ -41,6 +41,8 @@ pub struct Statements {
     pub changed: Statement,
     /// `(oids) -> oid, tid, is deleted`: the current revisions, whether published or not.
     pub serials: Statement,
+    /// `(oid, tid) -> large object`: those of a blob, in their order.
+    pub blob: Statement,
     /// `(last) -> tid, oid`: what was committed after `last`.
     pub later: Statement,
     /// `() -> tid`: the newest transaction; 0 if there is none.

@@ -63,6 +63,9 @@ pub static STATEMENTS: Statements = Statements {
               join object_state s on s.zoid = c.zoid and s.tid = c.tid where c.zoid = any($1)",
         types: &[Type::Int8Array],
     },
+    blob: Statement {
+        sql: "select chunk from blob_chunk where zoid = $1 and tid = $2 order by chunk_num", types: TWO
+    },
     later: Statement {
         sql: "select t.tid, s.zoid from transaction t left join object_state s on s.tid = t.tid \
               where t.tid > $1 order by t.tid",
@@ -76,7 +79,7 @@ pub static STATEMENTS: Statements = Statements {
     },
     commit: Statement {
         sql: "select kind, at, object from \
-              runzeo_commit_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+              runzeo_commit_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
         types: COMMIT_TYPES,
     },
     estimates: Statement {

@@ -1,0 +1,131 @@
+//! Sessions for what takes long. Each thread that needs one has it for itself; there are only a few, so that a server
+//! with a thousand clients does not use up the connections of the database.
+
+use std::time::{Duration, Instant};
+
+use super::super::session::{self, AskError, Purpose, lost};
+use crate::base::sync::{Condvar, Mutex, rank};
+use crate::postgres::dsn::Dsn;
+use crate::postgres::{Connection, Lost};
+use crate::storage::{Result, StorageError};
+
+/// How long a database that cannot be reached is tried, and how often.
+const PATIENCE: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_millis(200);
+
+/// A bounded number of sessions.
+pub struct Sessions {
+    /// Of the storage, for messages.
+    name: String,
+    dsn: Dsn,
+    server: String,
+    count_max: usize,
+    pool: Mutex<Pool, rank::PostgresSessions>,
+    /// A session is idle, or there may be one more.
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<Connection>,
+    /// Sessions in use.
+    used: usize,
+    is_closed: bool,
+}
+
+/// The right to a session.
+struct Lease<'a> {
+    sessions: &'a Sessions,
+    /// `None`: it must be opened, or is lost.
+    session: Option<Connection>,
+}
+
+impl Sessions {
+    /// Sessions are opened when they are needed.
+    pub fn new(name: String, dsn: Dsn, server: &str, count_max: usize) -> Sessions {
+        let server = server.to_owned();
+        Sessions { name, dsn, server, count_max, pool: Mutex::default(), freed: Condvar::new() }
+    }
+
+    /// Does `work` on a session. If the session is lost, `work` begins again on another one.
+    pub fn with<T>(
+        &self,
+        mut work: impl FnMut(&mut Connection) -> std::result::Result<T, AskError>,
+    ) -> Result<T> {
+        let mut lost_at = None;
+        loop {
+            let mut lease = self.lease()?;
+            let error = match lease.open().map_err(AskError::Lost).and_then(&mut work) {
+                Ok(done) => return Ok(done),
+                Err(AskError::Other(error)) => return Err(error),
+                Err(AskError::Lost(error)) => error,
+            };
+            lease.session = None;
+            drop(lease);
+            let since: &mut Instant = lost_at.get_or_insert_with(Instant::now);
+            if since.elapsed() > PATIENCE {
+                return Err(lost(&self.name, &error));
+            }
+            self.pause()?;
+        }
+    }
+
+    /// Idle sessions end. Threads that wait for one fail.
+    pub fn close(&self) {
+        let mut pool = self.pool.lock();
+        pool.is_closed = true;
+        let idle = std::mem::take(&mut pool.idle);
+        drop(pool);
+        self.freed.notify_all();
+        drop(idle);
+    }
+
+    fn lease(&self) -> Result<Lease<'_>> {
+        let mut pool = self.pool.lock();
+        loop {
+            if pool.is_closed {
+                return Err(StorageError::Closed(format!("{} is closed", self.name)));
+            }
+            if pool.used < self.count_max {
+                pool.used += 1;
+                return Ok(Lease { sessions: self, session: pool.idle.pop() });
+            }
+            pool = self.freed.wait(pool);
+        }
+    }
+
+    /// Waits a little after a session has broken.
+    fn pause(&self) -> Result<()> {
+        let pool = self.freed.wait_timeout(self.pool.lock(), RETRY);
+        if pool.is_closed { Err(StorageError::Closed(format!("{} is closed", self.name))) } else { Ok(()) }
+    }
+}
+
+impl Lease<'_> {
+    fn open(&mut self) -> std::result::Result<&mut Connection, Lost> {
+        match &mut self.session {
+            Some(session) => Ok(session),
+            session => {
+                let purpose = Purpose::Blobs { server: &self.sessions.server };
+                Ok(session.insert(session::open(&self.sessions.dsn, purpose)?))
+            }
+        }
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let session = self.session.take();
+        let mut pool = self.sessions.pool.lock();
+        pool.used -= 1;
+        let unwanted = if pool.is_closed {
+            session
+        } else {
+            pool.idle.extend(session);
+            None
+        };
+        drop(pool);
+        self.sessions.freed.notify_all();
+        drop(unwanted);
+    }
+}
