@@ -25,6 +25,7 @@ mod pack_cancel;
 mod pack_crash;
 mod pack_damage;
 mod pack_limits;
+mod postgres_blobs;
 mod python;
 mod relayout;
 mod shared_blob_dir;
