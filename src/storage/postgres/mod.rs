@@ -10,7 +10,7 @@
 //! - `sequencer` is the one thread that locks, commits, finds the transactions of others, and publishes.
 //! - `readers` are the sessions for reading, which all clients of the server share; `records` is their memory.
 //! - `blobs` has the blobs, in the database or in a directory.
-//! - `vote`, `undo`, `read`, `oids` implement the traits.
+//! - `vote`, `vote_blobs`, `undo`, `read`, `oids` implement the traits.
 //!
 //! Reads see the state of the last published transaction and never a later one, whatever is in the tables already. So
 //! the server's rules about replies and invalidations hold as for a file.
@@ -29,6 +29,7 @@ mod shared;
 mod sql;
 mod undo;
 mod vote;
+mod vote_blobs;
 
 use self::blobs::PostgresBlobs;
 use self::oids::Oids;

@@ -20,7 +20,8 @@ mod sessions;
 mod upload;
 mod voted;
 
-pub use voted::VotedBlobs;
+pub use upload::Uploaded;
+pub use voted::{VotedBlobs, VotedHome};
 
 use std::sync::Arc;
 
@@ -31,7 +32,9 @@ use self::upload::Uploads;
 use super::options::PostgresOptions;
 use super::session::LOG;
 use super::shared::Shared;
+use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
+use crate::storage::blob::StagedBlob;
 use crate::storage::blob::cache::{BlobCache, BlobCacheOptions};
 use crate::storage::{BlobDir, BlobFile, Blobs, Result};
 
@@ -88,6 +91,22 @@ impl PostgresBlobs {
             downloads: Downloads::new(Arc::clone(shared), sessions(DOWNLOADS_MAX)),
             cache,
         })))
+    }
+
+    /// Uploads the blobs of a transaction before its vote. `None`: its files are the blobs.
+    pub fn upload(&self, blobs: &[(Oid, StagedBlob)], cancel: &Cancel) -> Result<Option<Uploaded>> {
+        match self {
+            PostgresBlobs::Database(database) => database.uploads.upload(blobs, cancel).map(Some),
+            PostgresBlobs::Directory(_) => Ok(None),
+        }
+    }
+
+    /// Where the files of transactions go.
+    pub fn home(&self) -> VotedHome {
+        match self {
+            PostgresBlobs::Database(database) => VotedHome::Cache(Arc::clone(&database.cache)),
+            PostgresBlobs::Directory(dir) => VotedHome::Directory { dir: Arc::clone(dir), placed: None },
+        }
     }
 
     /// No session is used any more. Large objects of transactions that were aborted just now are removed before.
