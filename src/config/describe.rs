@@ -13,12 +13,12 @@ use crate::backup::repository::retention::Retention;
 use crate::base::address::Address;
 use crate::base::level;
 use crate::client::options::{ClientOptions, TlsOptions};
-use crate::storage::postgres::options::PostgresOptions;
 use crate::logging::{Destination, HandlerSetup, LogSetup, Rotation, When};
 use crate::net::tls::Peers;
 use crate::server::access::{AccessRules, Who};
 use crate::server::rates::Rates;
 use crate::storage::file::NewFileFormat;
+use crate::storage::postgres::options::PostgresOptions;
 use crate::wire::protocol::Greeting;
 
 impl Config {

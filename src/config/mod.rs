@@ -55,7 +55,8 @@ pub use options::UsageError;
 pub use storage::TestStorage;
 pub use storage::{
     BeforeStorageConfig, BeforeTime, BlobStorageConfig, ClientStorageConfig, DemoStorageConfig,
-    FileStorageConfig, OwnStorageConfig, PostgresStorageConfig, ScrubConfig, StorageConfig, ZlibStorageConfig,
+    FileStorageConfig, OwnStorageConfig, PostgresStorageConfig, ScrubConfig, StorageConfig,
+    ZlibStorageConfig,
 };
 pub use zconfig::Location;
 

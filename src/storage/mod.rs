@@ -31,6 +31,7 @@ mod kinds;
 pub(crate) mod load_delayed;
 pub(crate) mod mapping;
 pub(crate) mod media;
+pub(crate) mod pack_time;
 pub(crate) mod postgres;
 mod read;
 pub(crate) mod staged;

@@ -60,7 +60,7 @@ pub static RELSTORAGE: SectionType = SectionType {
         key("pack-gc", Datatype::Boolean),
         key("pack-prepack-only", Datatype::Boolean),
         key("pack-skip-prepack", Datatype::Boolean),
-        key("pack-batch-timeout", Datatype::Float),
+        key("pack-batch-timeout", Datatype::Custom(|text| batch_timeout(text).map(drop))),
         key("pack-commit-busy-delay", Datatype::Float),
         key("cache-local-mb", Datatype::Custom(|text| megabytes(text).map(drop))),
         key("cache-local-object-max", Datatype::ByteSize).default("16384"),
@@ -121,7 +121,13 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
             return Err(ConfigError::at(&value.location, format!("{name} of <relstorage>: {why}")));
         }
     }
-    for name in ["pack-prepack-only", "pack-skip-prepack", "revert_when_stale", "revert-when-stale"] {
+    for name in [
+        "shared-blob-dir",
+        "pack-prepack-only",
+        "pack-skip-prepack",
+        "revert_when_stale",
+        "revert-when-stale",
+    ] {
         if section.get(name, datatypes::boolean)? == Some(true) {
             let location = section.value(name).map_or(&section.start, |value| &value.location);
             return Err(ConfigError::at(location, format!("{name} of <relstorage> is not supported yet")));
@@ -147,7 +153,9 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
     if let Some(size) = section.get("cache-local-object-max", datatypes::byte_size)? {
         options.cache_record_max = usize::try_from(size).unwrap_or(0);
     }
-    blobs(section, &mut options)?;
+    options.pack_gc = section.get("pack-gc", datatypes::boolean)?.unwrap_or(options.pack_gc);
+    options.pack_batch_timeout =
+        section.get("pack-batch-timeout", batch_timeout)?.unwrap_or(options.pack_batch_timeout);
     let warnings = IGNORED.iter().filter_map(|(name, why)| {
         let value = section.value(name)?;
         Some(format!("{}: {name} has no effect: {why}", value.location))
@@ -193,6 +201,14 @@ fn lock_timeout(text: &str) -> Result<Duration, String> {
     let seconds = datatypes::integer(text)?;
     match u64::try_from(seconds) {
         Ok(seconds) if seconds <= 24 * 60 * 60 => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("{} is not a number of seconds up to a day", quoted(text))),
+    }
+}
+
+fn batch_timeout(text: &str) -> Result<Duration, String> {
+    let seconds = datatypes::float(text)?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(timeout) if timeout <= Duration::from_secs(24 * 60 * 60) => Ok(timeout),
         _ => Err(format!("{} is not a number of seconds up to a day", quoted(text))),
     }
 }

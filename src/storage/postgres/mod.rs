@@ -9,17 +9,17 @@
 //! - `sql` has the statements, the tables and the functions.
 //! - `sequencer` is the one thread that locks, commits, finds the transactions of others, and publishes.
 //! - `readers` are the sessions for reading, which all clients of the server share; `records` is their memory.
-//! - `blobs` has the blobs, in the database or in a directory.
-//! - `vote`, `vote_blobs`, `undo`, `read`, `oids` implement the traits.
+//! - `vote`, `undo`, `read`, `oids`, `pack` implement the traits.
 //!
 //! Reads see the state of the last published transaction and never a later one, whatever is in the tables already. So
 //! the server's rules about replies and invalidations hold as for a file.
 //!
-//! Beside the tables of RelStorage there are `runzeo_writers`, `runzeo_uploads`, an index of `blob_chunk`, and functions whose names begin with `runzeo_`.
+//! Beside the tables of RelStorage there are `runzeo_writers`, `runzeo_pack` and functions whose names begin with `runzeo_`.
 
 mod blobs;
 mod oids;
 pub mod options;
+mod pack;
 mod read;
 mod readers;
 mod records;
@@ -43,7 +43,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Ordering};
 use crate::conflict::ResolverSlot;
 use crate::postgres::Wake;
-use crate::storage::{Blobs, CacheCounts, Iterate, Result, Storage, StorageError, Undo};
+use crate::storage::{CacheCounts, Iterate, Pack, Result, Storage, StorageError, Undo};
 
 /// A storage in a database.
 pub struct PostgresStorage {
@@ -78,7 +78,13 @@ impl PostgresStorage {
         let sequencer = Arc::new(sequencer);
         // So that the number of objects and the size are known.
         sequencer.catch_up()?;
-        Ok(PostgresStorage { options, shared, sequencer, oids: Oids::default(), resolver: ResolverSlot::default(), blobs })
+        Ok(PostgresStorage {
+            options,
+            shared,
+            sequencer,
+            oids: Oids::default(),
+            resolver: ResolverSlot::default(),
+        })
     }
 
     fn check_open(&self) -> Result<()> {
@@ -157,8 +163,8 @@ impl Storage for PostgresStorage {
         Some(self)
     }
 
-    fn blobs(&self) -> Option<&dyn Blobs> {
-        self.blobs.as_deref().map(|blobs| blobs as &dyn Blobs)
+    fn packing(&self) -> Option<&dyn Pack> {
+        Some(self)
     }
 
     fn cache_counts(&self) -> Option<CacheCounts> {

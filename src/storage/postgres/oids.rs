@@ -1,7 +1,7 @@
 //! New object ids: the sequence `zoid_seq` of the database, whose value n stands for the 16 ids up to 16 n.
 
-use super::shared::Shared;
 use super::session::malformed;
+use super::shared::Shared;
 use crate::base::ids::Oid;
 use crate::base::sync::{AtomicU64, Ordering};
 use crate::postgres::{Statement, Type};
@@ -40,7 +40,8 @@ impl Oids {
             let rows = shared.ask(&DRAW, &[values as i64])?;
             for row in rows.iter() {
                 let value = u64::try_from(row.required_int8(0)?).ok();
-                let end = value.and_then(|value| value.checked_mul(IDS)).filter(|end| *end <= i64::MAX as u64);
+                let end =
+                    value.and_then(|value| value.checked_mul(IDS)).filter(|end| *end <= i64::MAX as u64);
                 let Some(end) = end.filter(|end| *end >= IDS) else {
                     return Err(StorageError::Unsupported("there are no more object ids".into()));
                 };

@@ -134,7 +134,14 @@ impl Iterate for PostgresStorage {
         let stop = stop.map_or(newest, |stop| stop.min(newest));
         let next = start.unwrap_or(Tid::ZERO);
         let shared = Arc::clone(&self.shared);
-        Ok(Box::new(Transactions { shared, next, stop, page: Vec::new().into_iter(), is_last: false, current: None }))
+        Ok(Box::new(Transactions {
+            shared,
+            next,
+            stop,
+            page: Vec::new().into_iter(),
+            is_last: false,
+            current: None,
+        }))
     }
 }
 

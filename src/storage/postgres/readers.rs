@@ -160,7 +160,10 @@ impl Readers {
         let answers = batch_of(questions).map_err(|error| Lost::new(error.to_string()));
         match answers.and_then(|batch| session.run(&batch)) {
             Ok(answers) => {
-                let answers = answers.into_iter().map(|answer| Some(only(answer))).chain(std::iter::repeat_with(|| None));
+                let answers = answers
+                    .into_iter()
+                    .map(|answer| Some(only(answer)))
+                    .chain(std::iter::repeat_with(|| None));
                 for (question, answer) in questions.iter().zip(answers) {
                     let answer = answer.unwrap_or_else(|| Err(session::malformed("a result")));
                     *question.asker.answer.lock() = Some(Outcome::Answered(answer));

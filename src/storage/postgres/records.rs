@@ -232,11 +232,15 @@ mod tests {
             serial(records.get(Oid(oid)));
         }
         let counts = records.counts();
-        assert!(counts.used <= counts.size + (SHARDS * 300) as u64 && counts.used > counts.size / 3, "{counts:?}");
+        assert!(
+            counts.used <= counts.size + (SHARDS * 300) as u64 && counts.used > counts.size / 3,
+            "{counts:?}"
+        );
         assert_eq!((counts.loads, counts.hits), (40_000, 20_000));
         for shard in &records.shards {
             let shard = shard.lock();
-            let len = |records: &HashMap<Oid, CachedRecord>| records.values().map(CachedRecord::len).sum::<usize>();
+            let len =
+                |records: &HashMap<Oid, CachedRecord>| records.values().map(CachedRecord::len).sum::<usize>();
             assert_eq!((shard.young_len, shard.old_len), (len(&shard.young), len(&shard.old)));
         }
         let changes = nothing(records.get(Oid(1)));

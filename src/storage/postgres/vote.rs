@@ -78,7 +78,9 @@ impl PostgresStorage {
 
     fn vote_now(&self, mut staged: Staged, tid_at: TidAt) -> VoteResult {
         if staged.payload_len() > LEN_MAX {
-            let message = format!("a transaction of more than {LEN_MAX} bytes does not fit into a message to PostgreSQL");
+            let message = format!(
+                "a transaction of more than {LEN_MAX} bytes does not fit into a message to PostgreSQL"
+            );
             return Err(StorageError::Refused { what: Refusal::TransactionTooLarge, message }.into());
         }
         let early = staged.begun.take().and_then(|begun| begun.downcast::<BegunEarly>().ok());
@@ -153,7 +155,8 @@ pub fn touched(storage: &PostgresStorage, staged: &Staged) -> Result<(Vec<Oid>, 
             OpKind::Store { .. } | OpKind::Delete { .. } | OpKind::Restore { .. } => changed.push(op.oid),
         }
         if op.oid.0 > i64::MAX as u64 {
-            let message = format!("an object id with the highest bit, 0x{}, cannot be stored in PostgreSQL", op.oid);
+            let message =
+                format!("an object id with the highest bit, 0x{}, cannot be stored in PostgreSQL", op.oid);
             return Err(StorageError::Refused { what: Refusal::Record, message });
         }
     }

@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use runzeo::internal::storage::demo::DemoStorage;
 use runzeo::internal::postgres::Dsn;
+use runzeo::internal::storage::demo::DemoStorage;
 use runzeo::internal::storage::mapping::MappingStorage;
 use runzeo::internal::storage::postgres::{PostgresOptions, PostgresStorage};
 use runzeo::internal::storage::temporary::TemporaryStorage;
@@ -41,7 +41,16 @@ fn kind(make: impl FnOnce(&Path) -> Arc<dyn Storage>) -> Kind {
     let dir = tempfile::tempdir().unwrap();
     let storage = make(dir.path());
     storage.set_publisher(Arc::new(Answers));
-    Kind { storage, deletes: true, logs: true, merges: true, zlib_at_clients: false, waits: false, _dir: dir, _server: None }
+    Kind {
+        storage,
+        deletes: true,
+        logs: true,
+        merges: true,
+        zlib_at_clients: false,
+        waits: false,
+        _dir: dir,
+        _server: None,
+    }
 }
 
 fn open(path: &Path) -> Arc<dyn Storage> {

@@ -50,6 +50,7 @@ use crate::base::fs::{dir_of, with_suffix};
 use crate::base::ids::Tid;
 use crate::base::log_rate::LogRate;
 use crate::storage::blob::Sweep;
+use crate::storage::pack_time::{in_words, stop_of};
 use crate::storage::{Pack, PackPlan, PackRequest, Refusal, Removals, Result, StorageError};
 
 /// Limit on the packs that are logged. Clients may ask for one after the other, and most have nothing to do.
@@ -128,26 +129,6 @@ impl FileStorage {
 
 fn through(tid: Option<Tid>) -> String {
     tid.map_or("a transaction that has voted".into(), |tid| format!("transaction {tid}"))
-}
-
-/// The pack time as a tid.
-fn stop_of(time: f64) -> Result<Tid> {
-    let refused = |what, message: &str| Err(StorageError::Refused { what, message: message.into() });
-    // The range of a time stamp: about 1900 to 9999. Python's limits are those of its C library.
-    let year_1900 = -2_208_988_800.0;
-    if !(year_1900..253_402_300_800.0).contains(&time) {
-        return refused(Refusal::PackTimeRange, "the pack time is out of range");
-    }
-    match Tid::from_unix(time) {
-        Tid::ZERO => refused(Refusal::PackTimeZero, "Invalid pack time"),
-        stop => Ok(stop),
-    }
-}
-
-fn in_words(tid: Tid) -> String {
-    let at = tid.to_civil();
-    let (date, second) = (format!("{}-{:02}-{:02}", at.year, at.month, at.day), at.second as u32);
-    format!("{date} {:02}:{:02}:{second:02} UTC", at.hour, at.minute)
 }
 
 impl PackRun<'_> {

@@ -13,14 +13,15 @@ use super::super::format::{BACK_LEN, DATA_HEADER_LEN, MAGIC_LEN, TRAILER_LEN};
 use super::super::index::Index;
 use super::super::log::Log;
 use super::super::volume::Volume;
+use super::LargeRemoval;
 use super::reach::Reach;
 use super::run::PackRun;
 use super::sequential::{FIRST, Sequential, Txn};
-use super::{LargeRemoval, stop_of};
 use crate::base::clock::Stopwatch;
 use crate::base::fs::dir_of;
 use crate::base::ids::{Oid, Tid};
 use crate::pickle::record::may_be_blob;
+use crate::storage::pack_time::stop_of;
 use crate::storage::{BlobDir, PackPlan, PackRequest, Removal, Result, StorageError};
 
 impl FileStorage {

@@ -25,7 +25,8 @@ static TRY_SHARED: Statement = Statement {
     types: &[Type::Int8Array],
 };
 static UNLOCK_EXCLUSIVE: Statement = Statement {
-    sql: "select count(*) from unnest($1) o where pg_advisory_unlock(o)", types: &[Type::Int8Array]
+    sql: "select count(*) from unnest($1) o where pg_advisory_unlock(o)",
+    types: &[Type::Int8Array],
 };
 static UNLOCK_SHARED: Statement = Statement {
     sql: "select count(*) from unnest($1) o where pg_advisory_unlock_shared(o)",
@@ -101,12 +102,21 @@ impl Wanted {
     /// The error of a transaction whose object stays locked: one that applications answer by trying again.
     pub fn locked_too_long(&self, oid: Oid) -> StorageError {
         let conflict = Box::new(Conflict { oid, committed: Tid::ZERO, read: Tid::ZERO, data: Vec::new() });
-        if self.shared.contains(&oid) { StorageError::ReadConflict(conflict) } else { StorageError::Conflict(conflict) }
+        if self.shared.contains(&oid) {
+            StorageError::ReadConflict(conflict)
+        } else {
+            StorageError::Conflict(conflict)
+        }
     }
 }
 
 /// Adds one group for a request.
-pub fn ask(batch: &mut Batch, sql: &Statements, wanted: &Wanted, last: Tid) -> std::result::Result<(), TooLarge> {
+pub fn ask(
+    batch: &mut Batch,
+    sql: &Statements,
+    wanted: &Wanted,
+    last: Tid,
+) -> std::result::Result<(), TooLarge> {
     let keys = wanted.keys();
     batch.execute(&TRY_SHARED, &[Value::Int8s(&keys.shared)])?;
     batch.execute(&TRY_EXCLUSIVE, &[Value::Int8s(&keys.exclusive)])?;
@@ -208,7 +218,8 @@ pub fn is_as_before(held: &Held, answer: Answer) -> bool {
     let Ok(rows) = answer else { return false };
     let [shared, exclusive, serials] = rows.as_slice() else { return false };
     let same = serials.iter().all(|row| {
-        let (Ok(oid), Ok(tid), Ok(gone)) = (row.required_int8(0), row.required_int8(1), row.required_bool(2)) else {
+        let (Ok(oid), Ok(tid), Ok(gone)) = (row.required_int8(0), row.required_int8(1), row.required_bool(2))
+        else {
             return false;
         };
         held.serials.get(&Oid(oid as u64)) == Some(&(Tid(tid as u64), gone))

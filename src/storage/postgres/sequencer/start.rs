@@ -125,7 +125,8 @@ fn check_tables(session: &mut Connection, name: &str, may_create: bool) -> Resul
         Ok(rows.first().ok_or_else(|| malformed("a truth value"))?.required_bool(0)?)
     };
     let there = tables(session)?;
-    let missing: Vec<&str> = schema::TABLES.into_iter().filter(|table| !there.iter().any(|one| one == table)).collect();
+    let missing: Vec<&str> =
+        schema::TABLES.into_iter().filter(|table| !there.iter().any(|one| one == table)).collect();
     if missing.is_empty() {
         if is_true(session, &HAS_OLD_COLUMN)? || is_true(session, &IS_OLD)? {
             return Err(refusal(
@@ -136,7 +137,8 @@ fn check_tables(session: &mut Connection, name: &str, may_create: bool) -> Resul
         }
         return Ok(());
     }
-    if there.iter().any(|table| table == "object_state") && !there.iter().any(|table| table == "transaction") {
+    if there.iter().any(|table| table == "object_state") && !there.iter().any(|table| table == "transaction")
+    {
         return Err(refusal(
             name,
             "the database keeps no history, which is not supported yet: copy it with zodbconvert into one that does",
@@ -190,9 +192,7 @@ fn refusal(name: &str, why: &str) -> StorageError {
 /// A name that no other server has.
 fn random_name() -> Result<String> {
     let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| StorageError::Io {
-        doing: "reading random bytes".into(),
-        error: error.into(),
-    })?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| StorageError::Io { doing: "reading random bytes".into(), error: error.into() })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::super::options::PostgresOptions;
 use super::super::session::{LOG, malformed, only, refused};
-use super::super::sql::functions::COMMITTED_BEFORE;
 use super::super::shared::Shared;
+use super::super::sql::functions::COMMITTED_BEFORE;
 use super::desk::{Desk, Finish};
 use super::group::{self, Done, Foreign, Group};
 use super::locks::{self, Granted, Held, LockRequest, NotGranted, Outcome};
@@ -200,7 +200,8 @@ impl Writer {
             return;
         }
         let all: Vec<Finish> = self.waiting.drain(..).collect();
-        let (good, bad): (Vec<_>, Vec<_>) = all.into_iter().partition(|finish| self.held.contains_key(&finish.id));
+        let (good, bad): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|finish| self.held.contains_key(&finish.id));
         self.waiting.extend(good);
         for finish in bad {
             let why = format!(
@@ -417,10 +418,12 @@ impl Writer {
         let mut batch = Batch::new();
         let ids: Vec<u64> = self.held.keys().copied().collect();
         let asked = locks::take_again(&mut batch, self.shared.sql, self.held.values());
-        let answers = match asked.map_err(|error| Lost::new(error.to_string())).and_then(|()| self.session.run(&batch)) {
-            Ok(answers) => answers,
-            Err(lost) => return self.resolve(&lost, None),
-        };
+        let answers =
+            match asked.map_err(|error| Lost::new(error.to_string())).and_then(|()| self.session.run(&batch))
+            {
+                Ok(answers) => answers,
+                Err(lost) => return self.resolve(&lost, None),
+            };
         self.free.clear();
         self.take_relocked(&ids, answers);
     }

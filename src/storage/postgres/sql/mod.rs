@@ -1,10 +1,11 @@
 //! The SQL of the storage. [`preserving`] has the statements for databases that keep history; [`schema`] makes the
-//! tables, and [`functions`] the functions of our own.
+//! tables, and [`functions`] the functions of our own. Packs have theirs in [`pack`].
 //!
 //! Oids and tids are `bigint`: the 8 bytes as an unsigned number, whose top bit is never set. All reads ask for the
 //! state of a transaction (`last`) that has been published: rows of later ones may be there already and are not seen.
 
 pub mod functions;
+pub mod pack;
 pub mod preserving;
 pub mod schema;
 

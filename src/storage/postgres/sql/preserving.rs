@@ -22,9 +22,7 @@ pub static STATEMENTS: Statements = Statements {
         types: TWO,
     },
     first: Statement { sql: "select min(tid) from object_state where zoid = $1", types: ONE },
-    load_serial: Statement {
-        sql: "select state from object_state where zoid = $1 and tid = $2", types: TWO
-    },
+    load_serial: Statement { sql: "select state from object_state where zoid = $1 and tid = $2", types: TWO },
     history: Statement {
         sql: "select s.tid, t.username, t.description, t.extension, s.state_size \
               from object_state s join transaction t on t.tid = s.tid \
@@ -32,7 +30,8 @@ pub static STATEMENTS: Statements = Statements {
         types: TWO,
     },
     objects: Statement {
-        sql: "select zoid from current_object where zoid >= $1 order by zoid limit 2", types: ONE
+        sql: "select zoid from current_object where zoid >= $1 order by zoid limit 2",
+        types: ONE,
     },
     newest: Statement {
         sql: "select t.tid, s.zoid from \
