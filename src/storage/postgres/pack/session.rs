@@ -1,6 +1,7 @@
 //! The session of a pack.
 
 use std::result::Result as StdResult;
+use std::time::{Duration, Instant};
 
 use super::super::PostgresStorage;
 use super::super::session::{self, Purpose, malformed, only, refused};
@@ -10,6 +11,9 @@ use crate::storage::{Refusal, Result, StorageError};
 
 /// One server at a time creates what is missing.
 const CREATING: &str = "select pg_advisory_xact_lock(5915983, 1);";
+
+/// How long an undo of a RelStorage client, which takes the lock of packs for a moment, is waited for.
+const UNDO_MAX: Duration = Duration::from_secs(2);
 
 /// A session that no other thread uses, for the time of one pack. It ends with the pack, and its locks with it.
 pub struct PackSession {
@@ -33,11 +37,15 @@ impl PackSession {
     /// Error: [`Refusal::PackRunning`] if another server or a client of RelStorage packs, or a client undoes.
     pub fn begin(storage: &PostgresStorage) -> Result<PackSession> {
         let mut session = PackSession::open(storage)?;
-        if !session.flag(&LOCK, &[])? {
-            return Err(StorageError::Refused {
-                what: Refusal::PackRunning,
-                message: format!("{}: A pack or undo operation is in progress", session.name),
-            });
+        let until = Instant::now() + UNDO_MAX;
+        while !session.flag(&LOCK, &[])? {
+            if Instant::now() >= until {
+                return Err(StorageError::Refused {
+                    what: Refusal::PackRunning,
+                    message: format!("{}: A pack or undo operation is in progress", session.name),
+                });
+            }
+            std::thread::sleep(UNDO_MAX / 20);
         }
         if !session.flag(&IS_READY, &[])? {
             session.simple(&format!("begin; {CREATING} {CREATE} commit"))?;
