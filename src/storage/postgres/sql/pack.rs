@@ -105,12 +105,13 @@ pub static REMOVED_STATES: Statement = Statement {
           order by s.zoid, s.tid limit 500) p) t where before < 16777216 order by zoid, tid",
     types: &[Type::Int8Array, Type::Int8, Type::Bool, Type::Int8, Type::Int8],
 };
-/// `(oids, until, is whole) -> revisions, bytes, blobs, bytes of blobs`: what is to be removed.
+/// `(oids, until, is whole) -> revisions, bytes, blobs, bytes of blobs`: what is to be removed. Revisions of one object
+/// share a large object after an undo; such a one is not counted.
 pub static COUNT_REMOVED: Statement = Statement {
     sql: "select count(*), coalesce(sum(s.state_size), 0)::bigint, count(b.chunk), \
           coalesce(sum(lo_lseek64(lo_open(b.chunk, 262144), 0, 2)), 0)::bigint \
           from object_state s left join blob_chunk b on b.zoid = s.zoid and b.tid = s.tid \
-          and not exists (select from blob_chunk o where o.chunk = b.chunk and (o.zoid, o.tid) <> (b.zoid, b.tid)) \
+          and not exists (select from blob_chunk o where o.zoid = b.zoid and o.tid <> b.tid and o.chunk = b.chunk) \
           where s.zoid = any($1) and s.tid <= $2 and ($3 or s.tid < \
           (select max(m.tid) from object_state m where m.zoid = s.zoid and m.tid <= $2))",
     types: &[Type::Int8Array, Type::Int8, Type::Bool],
