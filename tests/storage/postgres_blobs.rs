@@ -1,5 +1,5 @@
-//! Blobs of a storage in PostgreSQL: large objects, which are in `blob_chunk` or in `runzeo_uploads` whatever happens, or
-//! files in a shared directory.
+//! Blobs of a storage in PostgreSQL: large objects, which are in `blob_chunk` or in `runzeo_uploads` whatever happens,
+//! or files in a shared directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Blobs of a client: a cache of files ([`crate::storage::blob::cache`]), which clients of several processes share, those
-//! of Python too. Or the directory of the server itself ([`BlobDir`](crate::storage::BlobDir)).
+//! Blobs of a client: a cache of files ([`crate::storage::blob::cache`]), which clients of several processes share,
+//! those of Python too. Or the directory of the server itself ([`BlobDir`](crate::storage::BlobDir)).
 //!
 //! - `kinds`: either of them
 //! - `transfer`, `incoming`: from a server and to it

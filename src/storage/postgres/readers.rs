@@ -5,9 +5,10 @@
 //! trip and no change of threads, and many readers share round trips.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::session::{self, LOG, Purpose, lost, only};
+use crate::base::clock::IoDeadline;
 use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard, rank};
 use crate::postgres::dsn::Dsn;
 use crate::postgres::{Batch, Connection, Lost, Rows, Statement, TooLarge, Value};
@@ -67,12 +68,12 @@ impl Readers {
     pub fn ask(&self, statement: &'static Statement, values: &[i64]) -> Result<Rows> {
         let mut all = [0; 3];
         all.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
-        let began = Instant::now();
+        let until = IoDeadline::after(PATIENCE);
         loop {
             let asker = Arc::new(Asker { answer: Mutex::default(), woken: Condvar::new() });
             match self.ask_once(Question { statement, values: all, asker: Arc::clone(&asker) }, &asker)? {
                 Outcome::Answered(answer) => return answer,
-                Outcome::Lost(error) if began.elapsed() > PATIENCE => return Err(lost(&self.name, &error)),
+                Outcome::Lost(error) if until.is_over() => return Err(lost(&self.name, &error)),
                 Outcome::Lost(_) => self.pause()?,
             }
         }

@@ -2,8 +2,8 @@
 //!
 //! There is at most one revision of each object: the one that is current as of the last published transaction. When a
 //! transaction is published, `last_transaction` moves first and [`Records::replace`] comes second. A reader that finds
-//! nothing here notes the number of changes of its shard ([`Records::get`]), then reads `last_transaction`, then asks the
-//! database, and adds what it got only if no object of the shard was replaced since ([`Records::add`]). So nothing
+//! nothing here notes the number of changes of its shard ([`Records::get`]), then reads `last_transaction`, then asks
+//! the database, and adds what it got only if no object of the shard was replaced since ([`Records::add`]). So nothing
 //! outdated stays.
 //!
 //! Each shard has two generations: what is used moves to the young one, and when that is full, the old one is dropped.
@@ -27,7 +27,7 @@ pub struct CachedRecord {
 }
 
 /// What a look into the cache finds.
-pub enum Found {
+pub enum Lookup {
     Record(CachedRecord),
     /// Not there. The number is for [`Records::add`].
     Nothing(u64),
@@ -71,14 +71,14 @@ impl Records {
     }
 
     /// The current record of an object.
-    pub fn get(&self, oid: Oid) -> Found {
+    pub fn get(&self, oid: Oid) -> Lookup {
         self.loads.fetch_add(1, Ordering::Relaxed);
-        let Some(shard) = self.shard(oid) else { return Found::Nothing(0) };
+        let Some(shard) = self.shard(oid) else { return Lookup::Nothing(0) };
         let mut shard = shard.lock();
         let found = match shard.young.get(&oid) {
             Some(found) => found.clone(),
             None => {
-                let Some(found) = shard.take_old(oid) else { return Found::Nothing(shard.changes) };
+                let Some(found) = shard.take_old(oid) else { return Lookup::Nothing(shard.changes) };
                 let dropped = shard.add(oid, found.clone(), self.generation_max);
                 drop(shard);
                 drop(dropped);
@@ -86,7 +86,7 @@ impl Records {
             }
         };
         self.hits.fetch_add(1, Ordering::Relaxed);
-        Found::Record(found)
+        Lookup::Record(found)
     }
 
     /// Adds what was read, unless an object of the shard has been replaced since it had `changes` changes.
@@ -191,17 +191,17 @@ impl Shard {
 mod tests {
     use super::*;
 
-    fn nothing(found: Found) -> u64 {
+    fn nothing(found: Lookup) -> u64 {
         match found {
-            Found::Nothing(changes) => changes,
-            Found::Record(_) => panic!("it is there"),
+            Lookup::Nothing(changes) => changes,
+            Lookup::Record(_) => panic!("it is there"),
         }
     }
 
-    fn serial(found: Found) -> Tid {
+    fn serial(found: Lookup) -> Tid {
         match found {
-            Found::Record(record) => record.serial,
-            Found::Nothing(_) => panic!("it is not there"),
+            Lookup::Record(record) => record.serial,
+            Lookup::Nothing(_) => panic!("it is not there"),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::readers::Readers;
-use super::records::{Found, Records};
+use super::records::{Lookup, Records};
 use super::session::malformed;
 use super::sql::Statements;
 use crate::base::ids::{Oid, Tid};
@@ -86,12 +86,12 @@ impl Shared {
         out: &mut Vec<u8>,
     ) -> Result<Option<Loaded>> {
         let changes = match self.records.get(oid) {
-            Found::Record(record) if record.serial < before => {
+            Lookup::Record(record) if record.serial < before => {
                 let start = append(&record.data, headroom, out)?;
                 return Ok(Some(Loaded { start, serial: record.serial, end: None }));
             }
-            Found::Record(_) => None,
-            Found::Nothing(changes) => Some(changes),
+            Lookup::Record(_) => None,
+            Lookup::Nothing(changes) => Some(changes),
         };
         let number = number(oid)?;
         let last = self.last();
@@ -120,7 +120,7 @@ impl Shared {
         out: &mut Vec<u8>,
     ) -> Option<Result<Option<Loaded>>> {
         match self.records.get(oid) {
-            Found::Record(record) if record.serial < before => {
+            Lookup::Record(record) if record.serial < before => {
                 let appended = append(&record.data, headroom, out);
                 Some(appended.map(|start| Some(Loaded { start, serial: record.serial, end: None })))
             }

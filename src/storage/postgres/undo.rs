@@ -112,7 +112,8 @@ impl PostgresStorage {
 }
 
 impl Steps<'_> {
-    /// Adds the records that take back a transaction. Earlier operations, including other undos, are taken into account.
+    /// Adds the records that take back a transaction. Earlier operations, including other undos, are taken into
+    /// account.
     pub(super) fn undo(&mut self, staged: &Staged, tid: Tid) -> Result<()> {
         let mut failures = Vec::new();
         for oid in self.storage.undoable_objects(tid)? {

@@ -1,5 +1,6 @@
-//! A cache of blobs whose originals are elsewhere: with another server, or in a database. Blobs are found, downloaded once
-//! however many threads ask for them, and kept after a commit. Several processes may share it, Python's clients too.
+//! A cache of blobs whose originals are elsewhere: with another server, or in a database. Blobs are found, downloaded
+//! once however many threads ask for them, and kept after a commit. Several processes may share it, Python's clients
+//! too.
 //!
 //! The directory has the layout `zeocache` of Python's ZEO: `<oid mod 997>/<oid div 997>.<tid>.blob`. What has such a
 //! name is complete: it was renamed after its last byte was written and synced.

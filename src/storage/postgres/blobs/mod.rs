@@ -7,9 +7,9 @@
 //! - `sessions`: the sessions for all of these
 //!
 //! A large object is committed in pieces, long before its transaction. Until that is committed too, the table
-//! `runzeo_uploads` names it: so `vacuumlo` leaves it, and a server that finds the one that has made it gone removes it.
-//! The commit of the transaction moves it from there to `blob_chunk`, and fails if it is not there any more. A large
-//! object is removed only by who has deleted its row of `runzeo_uploads`, so never one that is committed.
+//! `runzeo_uploads` names it: so `vacuumlo` leaves it, and a server that finds the one that has made it gone removes
+//! it. The commit of the transaction moves it from there to `blob_chunk`, and fails if it is not there any more. A
+//! large object is removed only by who has deleted its row of `runzeo_uploads`, so never one that is committed.
 //!
 //! Invariants: each large object of the storage is in `blob_chunk` or `runzeo_uploads`; memory for a blob is bounded,
 //! whatever its length.

@@ -9,15 +9,16 @@
 //!
 //! Why it is safe beside writers:
 //!
-//! - Only one pack of a database runs, and no undo of a RelStorage client beside it: advisory lock -2, as for RelStorage.
+//! - Only one pack of a database runs, and no undo of a RelStorage client beside it: advisory lock -2, as for
+//!   RelStorage.
 //! - A former revision is removed by a statement that itself finds out which one was current at the pack time, and
 //!   nothing is ever committed before the pack time any more. Nor is a revision removed that `current_object` names.
-//! - Garbage may become reachable by a commit: a client has kept such an object since before the pack time, and stores a
-//!   reference to it. So garbage is removed while the commit lock (-1) is held, and only if all transactions are searched
-//!   for references; otherwise those that are not are searched, and the rest of the garbage is tried again. An object
-//!   whose newest revision is later than the pack time is never removed. Oids are removed in ascending order: parents
-//!   mostly before their children, so that what becomes reachable late mostly still has its children. If not, an error
-//!   is logged.
+//! - Garbage may become reachable by a commit: a client has kept such an object since before the pack time, and stores
+//!   a reference to it. So garbage is removed while the commit lock (-1) is held, and only if all transactions are
+//!   searched for references; otherwise those that are not are searched, and the rest of the garbage is tried again. An
+//!   object whose newest revision is later than the pack time is never removed. Oids are removed in ascending order:
+//!   parents mostly before their children, so that what becomes reachable late mostly still has its children. If not,
+//!   an error is logged.
 //! - The objects of a batch are locked as by a commit, but never waited for: what a transaction has locked is tried
 //!   again later, or left to the next pack. An undo of this server locks its objects first and then looks whether the
 //!   transaction is packed, and all transactions are marked as packed before anything is removed.

@@ -1,6 +1,7 @@
 //! What a pack would do, without doing it: it searches as a pack does (`search`), and counts what would be removed.
 //!
-//! The database need not be writable, and other packs may run. Memory: that of a pack, and 8 bytes more for each object.
+//! The database need not be writable, and other packs may run. Memory: that of a pack, and 8 bytes more for each
+//! object.
 
 use std::sync::atomic::Ordering;
 

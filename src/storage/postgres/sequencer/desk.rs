@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::blobs::VotedBlobs;
 use super::super::session::LOG;
 use super::locks::{Granted, LockRequest, NotGranted, Wanted};
-use super::writer::Writer;
 use crate::base::cancel::Cancel;
+use crate::base::clock::IoDeadline;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Condvar, Mutex, rank};
 use crate::postgres::Wake;
@@ -81,12 +81,16 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// Starts the thread.
-    pub fn start(name: String, wake: Wake, writer: impl FnOnce(Arc<Desk>) -> Writer) -> Result<Sequencer> {
+    /// Starts the thread, which does `work` at the desk.
+    pub fn start<W: FnOnce() + Send + 'static>(
+        name: String,
+        wake: Wake,
+        work: impl FnOnce(Arc<Desk>) -> W,
+    ) -> Result<Sequencer> {
         let desk = Arc::new(Desk { queue: Mutex::default(), released: Condvar::new(), wake });
-        let writer = writer(Arc::clone(&desk));
+        let work = work(Arc::clone(&desk));
         let thread = std::thread::Builder::new().name("zeo-postgres".into());
-        let thread = thread.spawn(move || writer.run());
+        let thread = thread.spawn(work);
         let thread = thread.map_err(StorageError::io("starting the thread that commits"))?;
         Ok(Sequencer { name, desk, thread: Mutex::new(Some(thread)) })
     }
@@ -94,7 +98,7 @@ impl Sequencer {
     /// Locks the objects of a transaction, and waits up to `timeout` for those that another server or a client of
     /// RelStorage has locked. Errors: [`StorageError::Conflict`] after that time.
     pub fn lock(&self, wanted: &Wanted, timeout: Duration, cancel: &Cancel) -> Result<Granted> {
-        let until = Instant::now() + timeout;
+        let until = IoDeadline::after(timeout);
         let mut pause = RETRY_MIN;
         loop {
             let (answer, answered) = sync_channel(1);
@@ -107,7 +111,7 @@ impl Sequencer {
             if cancel.is_cancelled() {
                 return Err(StorageError::Transaction("the transaction was given up".into()));
             }
-            if Instant::now() >= until {
+            if until.is_over() {
                 return Err(wanted.locked_too_long(busy));
             }
             let queue = self.desk.queue.lock();

@@ -44,7 +44,8 @@ pub struct Wanted {
     pub shared: Vec<Oid>,
     /// New objects, which need no lock; their serials are looked up.
     pub new: Vec<Oid>,
-    /// It gets its tid now, so others must not commit until it ends. `Some(None)`: a new tid; else the one that it brings.
+    /// It gets its tid now, so others must not commit until it ends. `Some(None)`: a new tid; else the one that it
+    /// brings.
     pub tid: Option<Option<Tid>>,
 }
 

@@ -1,6 +1,7 @@
 //! Transactions with blobs in a shared directory: the name of a blob's file has the tid in it, and the file must be
 //! there before the transaction is visible. So the tid is chosen before the call that commits, and the commit lock is
-//! held from then on; for as long as it takes to give files their names, not from the vote on as clients of RelStorage do.
+//! held from then on; for as long as it takes to give files their names, not from the vote on as clients of RelStorage
+//! do.
 
 use super::super::session::{malformed, only};
 use super::desk::Finish;

@@ -38,6 +38,10 @@ pub fn publish(
         written.blobs.committed(tid);
         let new = written.records.iter().filter(|record| record.serial == Tid::ZERO).count() as u64;
         let object_count = shared.object_count.fetch_add(new, Ordering::Relaxed) + new;
+        // An estimate, until the size is looked up the next time.
+        let len =
+            written.records.iter().filter_map(|record| Some(record.data.as_ref()?.len() as u64)).sum::<u64>();
+        let size = shared.size.fetch_add(len, Ordering::Relaxed) + len;
         let mut oids: Vec<Oid> = written.records.iter().map(|record| record.oid).collect();
         oids.sort_unstable();
         entries.push(Committed { tid, oids, object_count, size, ticket, times });

@@ -2,11 +2,12 @@
 //!
 //! The old backend may still be there after its connection is gone, waiting for a lock with a commit that it has
 //! received. So it is ended first; only when it is gone the table `runzeo_writers` says for sure whether the last group
-//! was committed. (As a second line, the commit function commits a group only behind the one with the number before it.)
+//! was committed. (As a second line, the commit function commits a group only behind the one with the number before
+//! it.)
 //!
 //! Voted transactions survive: their locks are taken again, and their objects must not have changed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::session::{self, AskError, LOG, Purpose, ask, malformed};
 use super::desk::Finish;
@@ -14,6 +15,7 @@ use super::group::{self, Foreign, Group};
 use super::locks::{self, NotGranted};
 use super::publish::fail;
 use super::writer::Writer;
+use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
 use crate::postgres::{Batch, Connection, Lost, Statement, Type, Value, Wake};
 use crate::storage::{GroupTimes, Result, StorageError};
@@ -69,13 +71,13 @@ impl Writer {
     /// Gets a new session, and finds out what became of `group`, whose answer is missing.
     pub fn resolve(&mut self, lost: &Lost, mut group: Option<Group>) {
         log::warn!(target: LOG, "{}: {lost}; connecting again", self.shared.name);
-        let began = Instant::now();
+        let began = Stopwatch::start();
         let old = self.session.backend_pid();
         let mut told = None;
         loop {
             match self.replace(old, &mut group) {
                 Ok(()) => {
-                    log::info!(target: LOG, "{}: connected again after {:?}", self.shared.name, began.elapsed());
+                    log::info!(target: LOG, "{}: connected again after {:?}", self.shared.name, began.passed());
                     return;
                 }
                 Err(why) => {
@@ -93,7 +95,7 @@ impl Writer {
             let queue = self.desk.released.wait_timeout(queue, RETRY);
             let is_closed = queue.is_closed;
             drop(queue);
-            if is_closed || began.elapsed() > PATIENCE {
+            if is_closed || began.passed() > PATIENCE {
                 self.give_up(group.take());
             }
             if is_closed {
@@ -232,14 +234,14 @@ impl Writer {
 
 /// Ends the backend of the old session, and waits until it is gone.
 fn end_old(session: &mut Connection, old: i32, application_name: &str) -> std::result::Result<(), NotYet> {
-    let began = Instant::now();
+    let began = Stopwatch::start();
     let wake = Wake::new().map_err(|error| NotYet::Other(error.to_string()))?;
     loop {
         let rows = ask(session, &END, &[Value::Int4(old), Value::Text(application_name)])?;
         if rows.is_empty() {
             return Ok(());
         }
-        if began.elapsed() > OLD_END {
+        if began.passed() > OLD_END {
             return Err(NotYet::Other(format!("the former session, process {old}, does not end")));
         }
         session.wait(Duration::from_millis(20), &wake)?;

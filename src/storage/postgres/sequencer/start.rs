@@ -1,7 +1,7 @@
 //! Opening a database: its tables, our functions, and the first session of the sequencer.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::options::PostgresOptions;
 use super::super::session::{self, AskError, LOG, Purpose, ask, malformed, refused};
@@ -9,6 +9,7 @@ use super::super::shared::Shared;
 use super::super::sql::{functions, schema};
 use super::desk::Desk;
 use super::writer::Writer;
+use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
 use crate::postgres::{Connection, Statement, Type, Value};
@@ -49,7 +50,7 @@ static REGISTER: Statement = Statement {
 const CREATING: &str = "select pg_advisory_xact_lock(5915983, 1);";
 
 /// A database that is ready to be served.
-pub struct Found {
+pub struct Opened {
     session: Connection,
     /// The name of this server in the database.
     pub server: String,
@@ -58,7 +59,7 @@ pub struct Found {
 }
 
 /// Connects, and creates what is missing, unless the storage is read-only.
-pub fn found(options: &PostgresOptions) -> Result<Found> {
+pub fn found(options: &PostgresOptions) -> Result<Opened> {
     let name = options.name();
     let server = random_name()?;
     let purpose = Purpose::Write { server: &server };
@@ -78,10 +79,10 @@ pub fn found(options: &PostgresOptions) -> Result<Found> {
     listen(&mut session, is_standby)?;
     let rows = ask(&mut session, &LAST, &[])?;
     let last = Tid(rows.first().ok_or_else(|| malformed("a tid"))?.required_int8(0)? as u64);
-    Ok(Found { session, server, last })
+    Ok(Opened { session, server, last })
 }
 
-impl Found {
+impl Opened {
     /// The state of the sequencer's thread.
     pub fn writer(self, desk: Arc<Desk>, shared: Arc<Shared>, options: PostgresOptions) -> Writer {
         Writer {
@@ -98,7 +99,8 @@ impl Found {
             free: Vec::new(),
             catch_ups: Vec::new(),
             ahead: Vec::new(),
-            last_search: Instant::now(),
+            last_search: Stopwatch::start(),
+            is_notified: false,
             last_estimate: None,
             commit_wait: Duration::ZERO,
         }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::sync::mpsc::SyncSender;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::options::PostgresOptions;
 use super::super::session::{LOG, malformed, only, refused};
@@ -55,8 +55,10 @@ pub struct Writer {
     /// Votes that have found revisions which are not published yet: they are answered after the next search, so that
     /// a client that has a conflict finds the new state when it begins again.
     pub ahead: Vec<(LockRequest, Granted)>,
-    pub last_search: Instant,
-    pub last_estimate: Option<Instant>,
+    pub last_search: Stopwatch,
+    /// Others have committed something: the next search does not wait for its time.
+    pub is_notified: bool,
+    pub last_estimate: Option<Stopwatch>,
     /// How long the next group waits for the commit lock.
     pub commit_wait: Duration,
 }
@@ -107,7 +109,7 @@ impl Writer {
         for id in releases {
             self.free.extend(self.held.remove(&id));
         }
-        let is_due = self.last_search.elapsed() >= SEARCH;
+        let is_due = self.is_search_due();
         let is_idle = locks.is_empty() && self.waiting.is_empty() && self.free.is_empty();
         if is_idle && self.catch_ups.is_empty() && self.ahead.is_empty() && !is_due && !*is_closed {
             return self.idle();
@@ -115,11 +117,20 @@ impl Writer {
         self.work(locks)
     }
 
+    fn is_search_due(&self) -> bool {
+        self.is_notified || self.last_search.passed() >= SEARCH
+    }
+
+    fn searched(&mut self) {
+        self.is_notified = false;
+        self.last_search = Stopwatch::start();
+    }
+
     fn idle(&mut self) -> std::result::Result<(), Lost> {
-        if self.last_estimate.is_none_or(|at| at.elapsed() >= ESTIMATE) {
+        if self.last_estimate.is_none_or(|at| at.passed() >= ESTIMATE) {
             self.estimate()?;
         }
-        let left = SEARCH.saturating_sub(self.last_search.elapsed());
+        let left = SEARCH.saturating_sub(self.last_search.passed());
         let notifications = self.session.wait(left, &self.desk.wake)?;
         self.take_notifications(notifications.iter().map(|one| one.payload.as_str()));
         Ok(())
@@ -128,7 +139,7 @@ impl Writer {
     /// Another server has committed something or given locks back.
     fn take_notifications<'a>(&mut self, mut servers: impl Iterator<Item = &'a str>) {
         if servers.any(|server| server != self.server) {
-            self.last_search = Instant::now().checked_sub(SEARCH).unwrap_or_else(Instant::now);
+            self.is_notified = true;
             self.desk.released.notify_all();
         }
     }
@@ -161,7 +172,7 @@ impl Writer {
                 Ok(()) => Last::Commit(group, Stopwatch::start()),
                 Err(error) => self.refuse(group, &error),
             };
-        } else if self.last_search.elapsed() >= SEARCH || !self.catch_ups.is_empty() || !self.ahead.is_empty() {
+        } else if self.is_search_due() || !self.catch_ups.is_empty() || !self.ahead.is_empty() {
             let searched = batch.execute(&self.shared.sql.later, &[Value::Int8(last.0 as i64)]);
             batch.sync();
             expected.last = if searched.is_ok() { Last::Search } else { Last::Nothing };
@@ -276,7 +287,7 @@ impl Writer {
     }
 
     fn take_search(&mut self, reply: Answer) {
-        self.last_search = Instant::now();
+        self.searched();
         let found = only(reply).and_then(|rows| group::read_later(&rows));
         match found {
             Ok(foreign) => {
@@ -318,7 +329,7 @@ impl Writer {
                 self.number = group.number;
                 let times = GroupTimes { write: Duration::ZERO, sync: took };
                 self.publish(foreign, first, group.finishes, times);
-                self.last_search = Instant::now();
+                self.searched();
                 self.caught_up(|| Ok(()));
             }
             Done::Changed(changed) => {
@@ -441,7 +452,7 @@ impl Writer {
 
     /// Looks up the number of objects and the size, which are estimates.
     fn estimate(&mut self) -> std::result::Result<(), Lost> {
-        self.last_estimate = Some(Instant::now());
+        self.last_estimate = Some(Stopwatch::start());
         let mut batch = Batch::new();
         let asked = batch.execute(&self.shared.sql.estimates, &[]);
         batch.sync();

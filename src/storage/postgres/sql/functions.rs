@@ -3,14 +3,14 @@
 //!
 //! `runzeo_now_1() -> tid`: the time of the database's clock.
 //!
-//! `runzeo_commit_1(last, fixed, packed[], users[], descriptions[], extensions[], owners[], oids[], serials[], md5s[],
-//! states[], blob_owners[], blob_oids[], chunks[], server, number) -> kind, at, object`: commits a group of transactions. The
-//! first arrays have an element for each transaction, the next ones one for each record: which transaction it belongs to
-//! (from 1), its object, the serial that must be current (0: the object must not exist), its md5 in hex digits and its
-//! state. Of a deletion the md5 is empty and the state null. The last three have an element for each blob: its
-//! transaction, its object, and the large object, which is in `runzeo_uploads`, or belongs to another revision already. `last` is the last transaction that the server knows of. `fixed` is the tid of a single transaction that
-//! was promised one, or 0. `number` is the number of this group, one more than that of the server's last group: a group
-//! that is sent again after a lost connection is not committed twice.
+//! `runzeo_commit_1(last, fixed, packed[], users[], descriptions[], extensions[], owners[], oids[], serials[], md5s[], states[], blob_owners[], blob_oids[], chunks[], server, number) -> kind, at, object`:
+//! commits a group of transactions. The first arrays have an element for each transaction, the next ones one for each
+//! record: which transaction it belongs to (from 1), its object, the serial that must be current (0: the object must
+//! not exist), its md5 in hex digits and its state. Of a deletion the md5 is empty and the state null. The last three
+//! have an element for each blob: its transaction, its object, and the large object, which is in `runzeo_uploads`, or
+//! belongs to another revision already. `last` is the last transaction that the server knows of. `fixed` is the tid of
+//! a single transaction that was promised one, or 0. `number` is the number of this group, one more than that of the
+//! server's last group: a group that is sent again after a lost connection is not committed twice.
 //!
 //! Takes the commit lock (advisory lock -1), which ends with the database transaction. The rows that it returns are of
 //! these kinds:
@@ -52,8 +52,9 @@ pub const COMMIT_TYPES: &[Type] = &[
 /// The SQLSTATE of a group that was committed before.
 pub const COMMITTED_BEFORE: &str = "ZE001";
 
-/// Makes the functions, the table of the servers' last groups, that of large objects whose transactions are not committed,
-/// and an index: RelStorage's trigger looks for the rows of a large object. Does nothing where they are there.
+/// Makes the functions, the table of the servers' last groups, that of large objects whose transactions are not
+/// committed, and an index: RelStorage's trigger looks for the rows of a large object. Does nothing where they are
+/// there.
 pub const CREATE: &str = r"
 create table if not exists runzeo_writers (
     server text primary key,

@@ -7,8 +7,8 @@
 //! killed is completed by the next one, although all its transactions have the mark of packed ones already.
 //!
 //! `runzeo_pack_old_1(oids, until, is_whole, rows_max)` removes, of each object, the revisions before the one that was
-//! current at transaction `until`; `is_whole`: that one too, which has to be a deletion. Objects that others have locked
-//! exclusively are left out. At most `rows_max` revisions are removed: if it is as many, there may be more.
+//! current at transaction `until`; `is_whole`: that one too, which has to be a deletion. Objects that others have
+//! locked exclusively are left out. At most `rows_max` revisions are removed: if it is as many, there may be more.
 //!
 //! `runzeo_pack_garbage_1(oids, until, checked)` removes the objects whose newest revision is not later than `until`.
 //! It holds the commit lock, and removes nothing if there is a transaction after `checked`. Objects that others have
@@ -17,8 +17,8 @@
 //! Their rows are of these kinds: [`LATER`], [`REMOVED`] with the object (or, of the first function, with the number of
 //! revisions), [`BUSY`] with the object.
 //!
-//! Large objects go with the last row that names them. The trigger of RelStorage's clients does that if it is there, but
-//! a database of ours may be without: what is left after the rows are gone is unlinked, so it never happens twice.
+//! Large objects go with the last row that names them. The trigger of RelStorage's clients does that if it is there,
+//! but a database of ours may be without: what is left after the rows are gone is unlinked, so it never happens twice.
 
 use crate::postgres::{Statement, Type};
 
