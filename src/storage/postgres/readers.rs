@@ -26,11 +26,11 @@ const RETRY: Duration = Duration::from_millis(200);
 pub struct Readers {
     name: String,
     dsn: Dsn,
-    pool: Mutex<Pool, rank::PostgresReaders>,
+    pool: Mutex<ReaderPool, rank::PostgresReaders>,
 }
 
 #[derive(Default)]
-struct Pool {
+struct ReaderPool {
     questions: VecDeque<Question>,
     idle: Vec<Connection>,
     /// Sessions, in use or not, and those that are being opened.
@@ -46,12 +46,12 @@ struct Question {
 
 /// A thread that waits.
 struct Asker {
-    answer: Mutex<Option<Outcome>, rank::PostgresAnswer>,
+    answer: Mutex<Option<QuestionOutcome>, rank::PostgresAnswer>,
     /// Belongs to the lock of the pool.
     woken: Condvar,
 }
 
-enum Outcome {
+enum QuestionOutcome {
     Answered(Result<Rows>),
     /// The session broke.
     Lost(Lost),
@@ -72,9 +72,9 @@ impl Readers {
         loop {
             let asker = Arc::new(Asker { answer: Mutex::default(), woken: Condvar::new() });
             match self.ask_once(Question { statement, values: all, asker: Arc::clone(&asker) }, &asker)? {
-                Outcome::Answered(answer) => return answer,
-                Outcome::Lost(error) if until.is_over() => return Err(lost(&self.name, &error)),
-                Outcome::Lost(_) => self.pause()?,
+                QuestionOutcome::Answered(answer) => return answer,
+                QuestionOutcome::Lost(error) if until.is_over() => return Err(lost(&self.name, &error)),
+                QuestionOutcome::Lost(_) => self.pause()?,
             }
         }
     }
@@ -102,7 +102,7 @@ impl Readers {
         if pool.is_closed { Err(self.closed()) } else { Ok(()) }
     }
 
-    fn ask_once(&self, question: Question, asker: &Asker) -> Result<Outcome> {
+    fn ask_once(&self, question: Question, asker: &Asker) -> Result<QuestionOutcome> {
         let mut pool = self.pool.lock();
         pool.questions.push_back(question);
         loop {
@@ -130,7 +130,7 @@ impl Readers {
     }
 
     /// Another thread may take the session for what has come meanwhile.
-    fn give_back(&self, pool: &mut MutexGuard<'_, Pool>, session: Option<Connection>) {
+    fn give_back(&self, pool: &mut MutexGuard<'_, ReaderPool>, session: Option<Connection>) {
         match session {
             Some(session) if !pool.is_closed => pool.idle.push(session),
             _ => pool.sessions -= 1,
@@ -144,7 +144,7 @@ impl Readers {
     fn answer(&self, session: Option<Connection>, questions: &[Question]) -> Option<Connection> {
         let fail = |error: &Lost| {
             for question in questions {
-                *question.asker.answer.lock() = Some(Outcome::Lost(error.clone()));
+                *question.asker.answer.lock() = Some(QuestionOutcome::Lost(error.clone()));
             }
         };
         let mut session = match session {
@@ -167,7 +167,7 @@ impl Readers {
                     .chain(std::iter::repeat_with(|| None));
                 for (question, answer) in questions.iter().zip(answers) {
                     let answer = answer.unwrap_or_else(|| Err(session::malformed("a result")));
-                    *question.asker.answer.lock() = Some(Outcome::Answered(answer));
+                    *question.asker.answer.lock() = Some(QuestionOutcome::Answered(answer));
                 }
                 Some(session)
             }
@@ -179,7 +179,7 @@ impl Readers {
     }
 }
 
-impl Pool {
+impl ReaderPool {
     fn has_session(&self) -> bool {
         !self.idle.is_empty() || self.sessions < SESSIONS_MAX
     }

@@ -53,7 +53,7 @@ pub struct Finish {
 
 /// The requests that wait.
 #[derive(Default)]
-pub struct Queue {
+pub struct Requests {
     pub locks: Vec<LockRequest>,
     pub finishes: VecDeque<Finish>,
     /// The locks of transactions that were aborted.
@@ -67,7 +67,7 @@ pub struct Queue {
 
 /// The queue and its bell.
 pub struct Desk {
-    pub queue: Mutex<Queue, rank::PostgresQueue>,
+    pub queue: Mutex<Requests, rank::PostgresQueue>,
     /// Another server has released locks.
     pub released: Condvar,
     pub wake: Wake,
@@ -156,7 +156,7 @@ impl Sequencer {
         }
     }
 
-    fn leave(&self, add: impl FnOnce(&mut Queue)) -> Result<()> {
+    fn leave(&self, add: impl FnOnce(&mut Requests)) -> Result<()> {
         let mut queue = self.desk.queue.lock();
         if queue.is_closed || queue.is_over {
             return Err(StorageError::Closed(format!("{} is closed", self.name)));

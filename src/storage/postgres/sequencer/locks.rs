@@ -76,7 +76,7 @@ pub enum NotGranted {
 
 /// Keys that are held for a transaction.
 #[derive(Clone, Debug, Default)]
-pub struct Held {
+pub struct LockKeys {
     pub exclusive: Vec<i64>,
     pub shared: Vec<i64>,
     /// The serials of the objects when they were locked.
@@ -84,7 +84,7 @@ pub struct Held {
 }
 
 impl Wanted {
-    fn keys(&self) -> Held {
+    fn keys(&self) -> LockKeys {
         let numbers = |oids: &[Oid]| -> Vec<i64> {
             let mut keys: Vec<i64> = oids.iter().map(|oid| oid.0 as i64).collect();
             keys.sort_unstable();
@@ -97,7 +97,7 @@ impl Wanted {
             // Last, as everybody takes it.
             exclusive.push(COMMITS);
         }
-        Held { exclusive, shared, serials: HashMap::new() }
+        LockKeys { exclusive, shared, serials: HashMap::new() }
     }
 
     /// The error of a transaction whose object stays locked: one that applications answer by trying again.
@@ -134,27 +134,27 @@ pub fn ask(
 }
 
 /// What has come of a request.
-pub enum Outcome {
-    Got(Held, Option<Tid>),
+pub enum LockOutcome {
+    Got(LockKeys, Option<Tid>),
     /// These keys are held although not all were got, or the tid is refused.
-    Not(Held, NotGranted),
+    Not(LockKeys, NotGranted),
     /// It is not known which of the keys are held.
     Unknown(StorageError),
 }
 
 /// Reads the answer to [`ask`].
-pub fn outcome(wanted: &Wanted, answer: Answer) -> Outcome {
+pub fn outcome(wanted: &Wanted, answer: Answer) -> LockOutcome {
     let rows = match answer {
         Ok(rows) => rows,
-        Err(error) => return Outcome::Unknown(refused(&error)),
+        Err(error) => return LockOutcome::Unknown(refused(&error)),
     };
     match read(wanted, &rows) {
         Ok(outcome) => outcome,
-        Err(error) => Outcome::Unknown(error),
+        Err(error) => LockOutcome::Unknown(error),
     }
 }
 
-fn read(wanted: &Wanted, rows: &[Rows]) -> Result<Outcome> {
+fn read(wanted: &Wanted, rows: &[Rows]) -> Result<LockOutcome> {
     let missing = || malformed("a lock");
     let failed = |rows: Option<&Rows>| -> Result<Vec<i64>> {
         rows.ok_or_else(missing)?.iter().map(|row| Ok(row.required_int8(0)?)).collect()
@@ -164,19 +164,19 @@ fn read(wanted: &Wanted, rows: &[Rows]) -> Result<Outcome> {
     held.shared.retain(|key| !shared.contains(key));
     held.exclusive.retain(|key| !exclusive.contains(key));
     if let Some(busy) = exclusive.first().or(shared.first()) {
-        return Ok(Outcome::Not(held, NotGranted::Busy(Oid(*busy as u64))));
+        return Ok(LockOutcome::Not(held, NotGranted::Busy(Oid(*busy as u64))));
     }
     for row in rows.get(2).ok_or_else(missing)?.iter() {
         let serial = (Tid(row.required_int8(1)? as u64), row.required_bool(2)?);
         held.serials.insert(Oid(row.required_int8(0)? as u64), serial);
     }
-    let Some(own) = wanted.tid else { return Ok(Outcome::Got(held, None)) };
+    let Some(own) = wanted.tid else { return Ok(LockOutcome::Got(held, None)) };
     let next = rows.get(3).and_then(Rows::first).ok_or_else(missing)?;
     let (next, newest) = (Tid(next.required_int8(0)? as u64), Tid(next.required_int8(1)? as u64));
     match own {
-        Some(own) if own <= newest => Ok(Outcome::Not(held, NotGranted::Failed(too_early(own, newest)))),
-        Some(own) => Ok(Outcome::Got(held, Some(own))),
-        None => Ok(Outcome::Got(held, Some(next))),
+        Some(own) if own <= newest => Ok(LockOutcome::Not(held, NotGranted::Failed(too_early(own, newest)))),
+        Some(own) => Ok(LockOutcome::Got(held, Some(own))),
+        None => Ok(LockOutcome::Got(held, Some(next))),
     }
 }
 
@@ -184,7 +184,7 @@ fn read(wanted: &Wanted, rows: &[Rows]) -> Result<Outcome> {
 /// for their locks.
 pub fn give_back<'a>(
     batch: &mut Batch,
-    held: impl Iterator<Item = &'a Held> + Clone,
+    held: impl Iterator<Item = &'a LockKeys> + Clone,
     server: &str,
 ) -> std::result::Result<(), TooLarge> {
     let exclusive: Vec<i64> = held.clone().flat_map(|held| held.exclusive.iter().copied()).collect();
@@ -200,7 +200,7 @@ pub fn give_back<'a>(
 pub fn take_again<'a>(
     batch: &mut Batch,
     sql: &Statements,
-    held: impl Iterator<Item = &'a Held>,
+    held: impl Iterator<Item = &'a LockKeys>,
 ) -> std::result::Result<(), TooLarge> {
     batch.execute(&UNLOCK_ALL, &[])?;
     batch.sync();
@@ -215,7 +215,7 @@ pub fn take_again<'a>(
 }
 
 /// Whether the keys were got again and no object has changed meanwhile.
-pub fn is_as_before(held: &Held, answer: Answer) -> bool {
+pub fn is_as_before(held: &LockKeys, answer: Answer) -> bool {
     let Ok(rows) = answer else { return false };
     let [shared, exclusive, serials] = rows.as_slice() else { return false };
     let same = serials.iter().all(|row| {

@@ -6,7 +6,7 @@
 use super::super::session::{malformed, only};
 use super::desk::Finish;
 use super::group::Group;
-use super::locks::{COMMITS, Held};
+use super::locks::{COMMITS, LockKeys};
 use super::writer::{COMMIT_WAIT_TIME, Writer};
 use crate::base::ids::Tid;
 use crate::postgres::{Batch, Lost, ServerError, Statement, Type, Value};
@@ -79,7 +79,7 @@ impl Writer {
         let mut answers = self.session.run(&batch).map_err(NotPlaced::Lost)?.into_iter();
         let locked = answers.next().ok_or_else(|| malformed("a lock"))?;
         locked.map_err(NotPlaced::Busy)?;
-        self.free.push(Held { exclusive: vec![COMMITS], ..Held::default() });
+        self.free.push(LockKeys { exclusive: vec![COMMITS], ..LockKeys::default() });
         let rows = only(answers.next().ok_or_else(|| malformed("a tid"))?)?;
         let row = rows.first().ok_or_else(|| malformed("a tid"))?;
         let tid: Result<i64> = row.required_int8(0).map_err(StorageError::from);

@@ -50,7 +50,7 @@ static REGISTER: Statement = Statement {
 const CREATING: &str = "select pg_advisory_xact_lock(5915983, 1);";
 
 /// A database that is ready to be served.
-pub struct Opened {
+pub struct ReadyDatabase {
     session: Connection,
     /// The name of this server in the database.
     pub server: String,
@@ -59,7 +59,7 @@ pub struct Opened {
 }
 
 /// Connects, and creates what is missing, unless the storage is read-only.
-pub fn found(options: &PostgresOptions) -> Result<Opened> {
+pub fn found(options: &PostgresOptions) -> Result<ReadyDatabase> {
     let name = options.name();
     let server = random_name()?;
     let purpose = Purpose::Write { server: &server };
@@ -79,10 +79,10 @@ pub fn found(options: &PostgresOptions) -> Result<Opened> {
     listen(&mut session, is_standby)?;
     let rows = ask(&mut session, &LAST, &[])?;
     let last = Tid(rows.first().ok_or_else(|| malformed("a tid"))?.required_int8(0)? as u64);
-    Ok(Opened { session, server, last })
+    Ok(ReadyDatabase { session, server, last })
 }
 
-impl Opened {
+impl ReadyDatabase {
     /// The state of the sequencer's thread.
     pub fn writer(self, desk: Arc<Desk>, shared: Arc<Shared>, options: PostgresOptions) -> Writer {
         Writer {

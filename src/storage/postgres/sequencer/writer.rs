@@ -11,7 +11,7 @@ use super::super::shared::Shared;
 use super::super::sql::functions::COMMITTED_BEFORE;
 use super::desk::{Desk, Finish};
 use super::group::{self, Done, Foreign, Group};
-use super::locks::{self, Granted, Held, LockRequest, NotGranted, Outcome};
+use super::locks::{self, Granted, LockKeys, LockOutcome, LockRequest, NotGranted};
 use super::publish::{fail, publish};
 use crate::base::clock::Stopwatch;
 use crate::base::ids::{Oid, Tid};
@@ -46,11 +46,11 @@ pub struct Writer {
     /// The number of the last group that was committed.
     pub number: i64,
     /// The locks of voted transactions.
-    pub held: HashMap<u64, Held>,
+    pub held: HashMap<u64, LockKeys>,
     pub next_id: u64,
     pub waiting: VecDeque<Finish>,
     /// Locks to give back.
-    pub free: Vec<Held>,
+    pub free: Vec<LockKeys>,
     pub catch_ups: Vec<SyncSender<Result<()>>>,
     /// Votes that have found revisions which are not published yet: they are answered after the next search, so that
     /// a client that has a conflict finds the new state when it begins again.
@@ -255,7 +255,7 @@ impl Writer {
     /// Returns whether it is unknown what is locked now.
     fn take_locks(&mut self, request: LockRequest, reply: Answer) -> bool {
         match locks::outcome(&request.wanted, reply) {
-            Outcome::Got(held, tid) => {
+            LockOutcome::Got(held, tid) => {
                 self.next_id += 1;
                 let granted = Granted { id: self.next_id, serials: held.serials.clone(), tid };
                 self.held.insert(self.next_id, held);
@@ -267,12 +267,12 @@ impl Writer {
                 }
                 false
             }
-            Outcome::Not(held, why) => {
+            LockOutcome::Not(held, why) => {
                 self.free.push(held);
                 answer(&request, Err(why));
                 false
             }
-            Outcome::Unknown(error) => {
+            LockOutcome::Unknown(error) => {
                 answer(&request, Err(NotGranted::Failed(error)));
                 true
             }
