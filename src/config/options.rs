@@ -88,7 +88,7 @@ enum Known {
 
 const KNOWN: [Known; 3] = [Known::Zeo6, Known::Zeo4, Known::Here];
 
-struct Row {
+struct OptionRow {
     option: Opt,
     short: &'static str,
     long: &'static str,
@@ -96,11 +96,17 @@ struct Row {
     known: Known,
 }
 
-const fn row(option: Opt, short: &'static str, long: &'static str, takes_value: bool, known: Known) -> Row {
-    Row { option, short, long, takes_value, known }
+const fn row(
+    option: Opt,
+    short: &'static str,
+    long: &'static str,
+    takes_value: bool,
+    known: Known,
+) -> OptionRow {
+    OptionRow { option, short, long, takes_value, known }
 }
 
-const TABLE: &[Row] = &[
+const TABLE: &[OptionRow] = &[
     row(Opt::Help, "h", "help", false, Known::Zeo6),
     row(Opt::Version, "", "version", false, Known::Zeo6),
     row(Opt::Configuration, "C", "configure", true, Known::Zeo6),
@@ -287,7 +293,7 @@ fn takes_value(short: char) -> bool {
     TABLE.iter().any(|row| row.takes_value && row.short.starts_with(short))
 }
 
-fn unabbreviate(written: &str) -> Result<&'static Row, String> {
+fn unabbreviate(written: &str) -> Result<&'static OptionRow, String> {
     if let Some(row) = TABLE.iter().find(|row| !row.long.is_empty() && row.long == written) {
         return Ok(row);
     }

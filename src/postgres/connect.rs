@@ -13,7 +13,7 @@ use super::dsn::{Dsn, Host, SslMode, Target, uid_of};
 use super::encrypt::{EncryptError, encrypt};
 use super::error::{SHOWN_LEN_MAX, SqlState};
 use super::login::{Login, LoginError, log_in};
-use super::peer::{Peer, Place};
+use super::peer::{Peer, SocketPlace};
 use super::transport::Transport;
 use crate::base::cancel::Cancel;
 use crate::base::clock::IoDeadline;
@@ -50,7 +50,7 @@ impl std::error::Error for OpenError {}
 
 /// Why an attempt has failed, and what to try next.
 #[derive(Debug)]
-struct Failure {
+struct FailedAttempt {
     error: OpenError,
     next: Next,
 }
@@ -74,56 +74,56 @@ enum Encryption {
     TlsIfOffered,
 }
 
-impl Failure {
+impl FailedAttempt {
     /// `what` may have text of the server in it: it is made one line, safe for a log.
-    fn new(what: impl fmt::Display, is_retriable: bool, next: Next) -> Failure {
+    fn new(what: impl fmt::Display, is_retriable: bool, next: Next) -> FailedAttempt {
         let what = one_line(SHOWN_LEN_MAX, format_args!("{what}"));
-        Failure { error: OpenError { what, code: None, is_retriable }, next }
+        FailedAttempt { error: OpenError { what, code: None, is_retriable }, next }
     }
 
-    fn at(mut self, peer: &Peer) -> Failure {
+    fn at(mut self, peer: &Peer) -> FailedAttempt {
         self.error.what = format!("{peer}: {}", self.error.what);
         self
     }
 }
 
-impl From<LoginError> for Failure {
-    fn from(error: LoginError) -> Failure {
+impl From<LoginError> for FailedAttempt {
+    fn from(error: LoginError) -> FailedAttempt {
         match error {
             LoginError::Refused(error) => {
                 let code = error.code.as_str();
                 let is_retriable = RETRIABLE.iter().any(|start| code.starts_with(start));
                 let next = if code == NOT_NOW { Next::Host } else { Next::OtherEncryption };
-                let mut failure = Failure::new(error.to_string(), is_retriable, next);
+                let mut failure = FailedAttempt::new(error.to_string(), is_retriable, next);
                 failure.error.code = Some(error.code);
                 failure
             }
-            LoginError::Own(why) => Failure::new(why, false, Next::Nothing),
-            LoginError::Lost(lost) => Failure::new(lost.reason, true, Next::Address),
+            LoginError::Own(why) => FailedAttempt::new(why, false, Next::Nothing),
+            LoginError::Lost(lost) => FailedAttempt::new(lost.reason, true, Next::Address),
         }
     }
 }
 
-impl From<EncryptError> for Failure {
-    fn from(error: EncryptError) -> Failure {
+impl From<EncryptError> for FailedAttempt {
+    fn from(error: EncryptError) -> FailedAttempt {
         match error {
-            EncryptError::Files(why) => Failure::new(why, false, Next::OtherEncryption),
+            EncryptError::Files(why) => FailedAttempt::new(why, false, Next::OtherEncryption),
             EncryptError::NotOffered => {
                 let why = "the server has no TLS, which sslmode demands";
-                Failure::new(why, false, Next::OtherEncryption)
+                FailedAttempt::new(why, false, Next::OtherEncryption)
             }
-            EncryptError::Handshake(why) => Failure::new(why, false, Next::OtherEncryption),
+            EncryptError::Handshake(why) => FailedAttempt::new(why, false, Next::OtherEncryption),
             EncryptError::Broken(error) => io_failure(&error),
         }
     }
 }
 
-fn io_failure(error: &io::Error) -> Failure {
+fn io_failure(error: &io::Error) -> FailedAttempt {
     let why = match error.kind() {
         io::ErrorKind::TimedOut => "the server did not answer within connect_timeout".to_string(),
         _ => error.to_string(),
     };
-    Failure::new(why, true, Next::Address)
+    FailedAttempt::new(why, true, Next::Address)
 }
 
 impl Connection {
@@ -158,7 +158,7 @@ impl Connection {
         login: &Login,
         limits: Limits,
     ) -> Result<Connection, OpenError> {
-        let peer = Peer { host: "a socket".into(), port: 0, place: Place::Unix("".into()) };
+        let peer = Peer { host: "a socket".into(), port: 0, place: SocketPlace::Unix("".into()) };
         let until = login.connect_timeout.map(IoDeadline::after);
         let begin = || {
             let transport = Transport::new(socket.into()).map_err(|error| io_failure(&error))?;
@@ -166,7 +166,7 @@ impl Connection {
             log_in(&mut connection, dsn, login, dsn.password_for(&dsn.hosts[0]), until)?;
             Ok(connection)
         };
-        begin().map_err(|failure: Failure| failure.at(&peer).error)
+        begin().map_err(|failure: FailedAttempt| failure.at(&peer).error)
     }
 }
 
@@ -193,7 +193,7 @@ fn shuffled<T>(items: &[T], is_random: bool) -> Vec<&T> {
 }
 
 /// Tries the addresses of a host. The failure says whether other hosts are to be tried.
-fn open_host(dsn: &Dsn, host: &Host, login: &Login, target: Target) -> Result<Connection, Failure> {
+fn open_host(dsn: &Dsn, host: &Host, login: &Login, target: Target) -> Result<Connection, FailedAttempt> {
     // For each address, as with libpq.
     let time = dsn.connect_timeout.or(login.connect_timeout).filter(|time| !time.is_zero());
     let peers = peers(host, time, dsn.is_shuffled)?;
@@ -208,24 +208,24 @@ fn open_host(dsn: &Dsn, host: &Host, login: &Login, target: Target) -> Result<Co
                 let failure = failure.at(&peer);
                 errors.push(failure.error);
                 if failure.next != Next::Address {
-                    return Err(Failure { error: together(errors), next: failure.next });
+                    return Err(FailedAttempt { error: together(errors), next: failure.next });
                 }
             }
         }
     }
-    Err(Failure { error: together(errors), next: Next::Host })
+    Err(FailedAttempt { error: together(errors), next: Next::Host })
 }
 
 /// The addresses of a host.
-fn peers(host: &Host, time: Option<Duration>, is_shuffled: bool) -> Result<Vec<Peer>, Failure> {
+fn peers(host: &Host, time: Option<Duration>, is_shuffled: bool) -> Result<Vec<Peer>, FailedAttempt> {
     let peer = |place| Peer { host: host.host.clone(), port: host.port, place };
     if let Some(path) = host.socket_path() {
         // The name of a socket without a file begins with a zero byte in place of the '@'.
         let path = path.strip_prefix('@').map_or(path.clone(), |name| format!("\0{name}"));
-        return Ok(vec![peer(Place::Unix(path.into()))]);
+        return Ok(vec![peer(SocketPlace::Unix(path.into()))]);
     }
     if let Some(address) = host.address {
-        return Ok(vec![peer(Place::Tcp((address, host.port).into()))]);
+        return Ok(vec![peer(SocketPlace::Tcp((address, host.port).into()))]);
     }
     let until = IoDeadline::after(time.unwrap_or(LOOK_UP_TIME));
     let found = resolve(&host.host, host.port, until, &Cancel::default()).map_err(|error| {
@@ -233,9 +233,9 @@ fn peers(host: &Host, time: Option<Duration>, is_shuffled: bool) -> Result<Vec<P
             ResolveError::Failed(error) => error.to_string(),
             ResolveError::Cancelled | ResolveError::TimedOut => "it takes too long".into(),
         };
-        Failure::new(format!("looking up the host {}: {why}", host.host), true, Next::Host)
+        FailedAttempt::new(format!("looking up the host {}: {why}", host.host), true, Next::Host)
     })?;
-    Ok(shuffled(&found, is_shuffled).into_iter().map(|address| peer(Place::Tcp(*address))).collect())
+    Ok(shuffled(&found, is_shuffled).into_iter().map(|address| peer(SocketPlace::Tcp(*address))).collect())
 }
 
 /// Tries an address, with and without encryption as `sslmode` says.
@@ -245,15 +245,15 @@ fn open_peer(
     peer: &Peer,
     login: &Login,
     time: Option<Duration>,
-) -> Result<Connection, Failure> {
+) -> Result<Connection, FailedAttempt> {
     let plans: &[Encryption] = match (&peer.place, dsn.ssl.mode) {
         // As with libpq, sockets of the same machine are never encrypted.
-        (Place::Unix(_), _) | (_, SslMode::Disable) => &[Encryption::Plain],
+        (SocketPlace::Unix(_), _) | (_, SslMode::Disable) => &[Encryption::Plain],
         (_, SslMode::Allow) => &[Encryption::Plain, Encryption::Tls],
         (_, SslMode::Prefer) => &[Encryption::TlsIfOffered, Encryption::Plain],
         _ => &[Encryption::Tls],
     };
-    let mut first: Option<Failure> = None;
+    let mut first: Option<FailedAttempt> = None;
     for plan in plans {
         let until = time.map(IoDeadline::after);
         let mut is_encrypted = false;
@@ -266,13 +266,15 @@ fn open_peer(
             && (*plan != Encryption::TlsIfOffered || is_encrypted);
         first = Some(match first {
             None => failure,
-            Some(first) => Failure { error: together(vec![first.error, failure.error]), next: failure.next },
+            Some(first) => {
+                FailedAttempt { error: together(vec![first.error, failure.error]), next: failure.next }
+            }
         });
         if !goes_on {
             break;
         }
     }
-    let mut failure = first.unwrap_or_else(|| Failure::new("nothing was tried", false, Next::Nothing));
+    let mut failure = first.unwrap_or_else(|| FailedAttempt::new("nothing was tried", false, Next::Nothing));
     if failure.next == Next::OtherEncryption {
         failure.next = Next::Nothing;
     }
@@ -288,14 +290,14 @@ fn open_one(
     encryption: Encryption,
     until: Option<IoDeadline>,
     is_encrypted: &mut bool,
-) -> Result<Connection, Failure> {
+) -> Result<Connection, FailedAttempt> {
     let socket = peer.connect(&dsn.keep_alive, until).map_err(|error| io_failure(&error))?;
-    if let (Place::Unix(_), Some(user)) = (&peer.place, &dsn.required_peer) {
+    if let (SocketPlace::Unix(_), Some(user)) = (&peer.place, &dsn.required_peer) {
         let of_server = peer_process(&socket).map_err(|error| io_failure(&error))?.0.uid;
         if uid_of(user) != Some(of_server) {
             let why =
                 format!("the server's process is of user {of_server}, and requirepeer demands '{user}'");
-            return Err(Failure::new(why, false, Next::Nothing));
+            return Err(FailedAttempt::new(why, false, Next::Nothing));
         }
     }
     let mut transport = Transport::new(socket).map_err(|error| io_failure(&error))?;
@@ -318,7 +320,11 @@ const STATE: Statement = Statement {
 };
 
 /// Whether the server is of the wanted kind.
-fn check_target(connection: &mut Connection, target: Target, time: Option<Duration>) -> Result<(), Failure> {
+fn check_target(
+    connection: &mut Connection,
+    target: Target,
+    time: Option<Duration>,
+) -> Result<(), FailedAttempt> {
     if matches!(target, Target::Any | Target::PreferStandby) {
         return Ok(());
     }
@@ -338,20 +344,22 @@ fn check_target(connection: &mut Connection, target: Target, time: Option<Durati
     if is_right {
         return Ok(());
     }
-    Err(Failure::new(format!("not as target_session_attrs demands: {wanted}"), true, Next::Host))
+    Err(FailedAttempt::new(format!("not as target_session_attrs demands: {wanted}"), true, Next::Host))
 }
 
-fn ask_state(connection: &mut Connection, time: Option<Duration>) -> Result<(bool, bool), Failure> {
+fn ask_state(connection: &mut Connection, time: Option<Duration>) -> Result<(bool, bool), FailedAttempt> {
     let mut batch = Batch::new();
-    batch.execute(&STATE, &[]).map_err(|error| Failure::new(error.to_string(), false, Next::Nothing))?;
+    batch
+        .execute(&STATE, &[])
+        .map_err(|error| FailedAttempt::new(error.to_string(), false, Next::Nothing))?;
     batch.sync();
     connection.set_deadline(time);
     let answers = connection.run(&batch).map_err(LoginError::Lost)?;
     connection.set_deadline(None);
     let answer = answers.into_iter().next().transpose().map_err(LoginError::Refused)?;
     let row = answer.as_ref().and_then(|done| done.first()?.first());
-    let row = row.ok_or_else(|| Failure::new("no answer about its state", true, Next::Host))?;
+    let row = row.ok_or_else(|| FailedAttempt::new("no answer about its state", true, Next::Host))?;
     let column =
-        |at| row.required_bool(at).map_err(|error| Failure::new(error.to_string(), false, Next::Host));
+        |at| row.required_bool(at).map_err(|error| FailedAttempt::new(error.to_string(), false, Next::Host));
     Ok((column(0)?, column(1)?))
 }

@@ -84,6 +84,9 @@ impl TimeLimit {
     }
 }
 
+/// Upper bound on a message until the session has begun, from a server that may be anybody's.
+const LOGIN_MESSAGE_LEN_MAX: usize = 1 << 20;
+
 /// A session.
 pub struct Connection {
     pub(super) transport: Transport,
@@ -109,7 +112,7 @@ impl Connection {
     pub(super) fn new(transport: Transport, peer: Peer, limits: Limits) -> Connection {
         Connection {
             transport,
-            inbox: Inbox::new(limits.message),
+            inbox: Inbox::new(limits.message.min(LOGIN_MESSAGE_LEN_MAX)),
             session: Session::default(),
             peer,
             limits,
@@ -117,6 +120,11 @@ impl Connection {
             deadline: None,
             lost: None,
         }
+    }
+
+    /// The session has begun.
+    pub(super) fn set_begun(&mut self) {
+        self.inbox.set_limit(self.limits.message);
     }
 
     /// A parameter as the server has reported it, such as `server_version`.
@@ -379,8 +387,8 @@ impl Connection {
         Ok(false)
     }
 
-    /// As [`Connection::exchange`], with a deadline; the connection is not marked as lost. Without pieces it only reads,
-    /// beginning with what has arrived before.
+    /// As [`Connection::exchange`], with a deadline; the connection is not marked as lost. Without pieces it only
+    /// reads, beginning with what has arrived before.
     pub(super) fn try_exchange(
         &mut self,
         mut pieces: Pieces<'_>,

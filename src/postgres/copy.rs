@@ -20,14 +20,14 @@ const CANCEL_TIME: Duration = Duration::from_secs(30);
 
 /// How far a copy has come.
 #[derive(Default)]
-struct Progress {
+struct CopyProgress {
     /// The statement was a COPY in the wanted direction.
     is_open: bool,
     error: Option<ServerError>,
     rows: Rows,
 }
 
-impl Progress {
+impl CopyProgress {
     /// `true`: the statement has ended.
     fn take(&mut self, frame: Frame<'_>) -> Result<bool, Lost> {
         match frame.tag {
@@ -67,7 +67,7 @@ impl Connection {
         source: &mut dyn FnMut(&mut Vec<u8>) -> Result<bool, String>,
     ) -> Result<Result<u64, ServerError>, Lost> {
         let message = self.query(sql)?;
-        let mut progress = Progress::default();
+        let mut progress = CopyProgress::default();
         self.exchange(Pieces::new(vec![&message]), &mut |_, frame| match frame.tag {
             backend::COPY_IN_RESPONSE_TAG => {
                 progress.is_open = true;
@@ -118,7 +118,7 @@ impl Connection {
         each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<Result<u64, ServerError>, Lost> {
         let message = self.query(sql)?;
-        let mut progress = Progress::default();
+        let mut progress = CopyProgress::default();
         let mut is_enough = false;
         let mut take = |frame: Frame<'_>, each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>| match frame.tag {
             backend::COPY_OUT_RESPONSE_TAG => {

@@ -75,6 +75,7 @@ pub fn log_in(
         (session.pid, session.key) = (body.process_id(), body.secret_key());
         Ok(false)
     })?;
+    connection.set_begun();
     refused.map_or(Ok(()), |error| Err(LoginError::Refused(error)))
 }
 

@@ -1,8 +1,8 @@
 //! A client of PostgreSQL: blocking, pipelining, without a runtime. Nothing of ZODB is in here.
 //!
-//! `dsn` reads connection strings; `connect` opens a [`connection::Connection`] as they say. [`batch::Batch`] is what is sent in
-//! one write, [`rows::Rows`] what comes back. Messages are made and parsed by the crate `postgres-protocol`; rows,
-//! which are most of what comes, by `rows.rs`.
+//! `dsn` reads connection strings; `connect` opens a [`Connection`] as they say. [`Batch`] is what is sent in one
+//! write, [`Rows`] what comes back. Messages are made and parsed by the crate `postgres-protocol`; rows, which are most
+//! of what comes, by `rows.rs`.
 //!
 //! *Invariants:* memory grows with what a server has sent and within limits, never with what it claims to send
 //! (`inbox.rs`, `collect.rs`, `session.rs`); no message shows a password; nothing waits without a deadline if one is

@@ -16,12 +16,12 @@ pub struct Peer {
     /// The host as it was given: a name, or the directory of the socket.
     pub host: String,
     pub port: u16,
-    pub place: Place,
+    pub place: SocketPlace,
 }
 
 /// What a socket connects to.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Place {
+pub enum SocketPlace {
     Unix(PathBuf),
     Tcp(SocketAddr),
 }
@@ -30,7 +30,9 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} port {}", self.host, self.port)?;
         match &self.place {
-            Place::Tcp(address) if address.ip().to_string() != self.host => write!(f, " ({})", address.ip()),
+            SocketPlace::Tcp(address) if address.ip().to_string() != self.host => {
+                write!(f, " ({})", address.ip())
+            }
             _ => Ok(()),
         }
     }
@@ -53,13 +55,13 @@ impl Peer {
     /// A connected socket.
     pub fn connect(&self, keep_alive: &KeepAlive, until: Option<IoDeadline>) -> io::Result<Socket> {
         let address = match &self.place {
-            Place::Unix(path) => {
+            SocketPlace::Unix(path) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 // Fails at once where a connection over TCP would wait.
                 socket.connect(&SockAddr::unix(path)?)?;
                 return Ok(socket);
             }
-            Place::Tcp(address) => *address,
+            SocketPlace::Tcp(address) => *address,
         };
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_tcp_nodelay(true)?;

@@ -20,7 +20,7 @@ const AHEAD: usize = 2;
 
 /// What has come of a stream.
 #[derive(Default)]
-struct Progress {
+struct StreamProgress {
     error: Option<ServerError>,
     /// There are no more rows.
     is_complete: bool,
@@ -30,7 +30,7 @@ struct Progress {
     has_begun: bool,
 }
 
-impl Progress {
+impl StreamProgress {
     fn is_over(&self) -> bool {
         self.error.is_some() || self.is_complete || self.is_enough
     }
@@ -68,7 +68,7 @@ impl Connection {
         values: &[Value<'_>],
         rows_at_once: u32,
         each: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
-    ) -> Result<Progress, Lost> {
+    ) -> Result<StreamProgress, Lost> {
         let (count, name) = (i32::try_from(rows_at_once.max(1)).unwrap_or(i32::MAX), statement.name());
         let mut out = BytesMut::new();
         let is_new = !self.is_prepared(name);
@@ -80,7 +80,7 @@ impl Connection {
         for _ in 0..AHEAD {
             fetch(count, &mut out);
         }
-        let mut progress = Progress::default();
+        let mut progress = StreamProgress::default();
         // The answers to what was sent, each until the server is ready.
         if is_new {
             self.portion(&mut out, &mut progress, each)?;
@@ -109,7 +109,7 @@ impl Connection {
     fn portion(
         &mut self,
         out: &mut BytesMut,
-        progress: &mut Progress,
+        progress: &mut StreamProgress,
         each: &mut dyn FnMut(Row<'_>) -> ControlFlow<()>,
     ) -> Result<(), Lost> {
         self.exchange_slowly(Pieces::new(vec![out]), &mut |_, frame| {

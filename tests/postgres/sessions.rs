@@ -1,5 +1,5 @@
-//! What a session does beside batches, and how it ends: notifications, cancel, streams, COPY, servers that are killed or
-//! stand still.
+//! What a session does beside batches, and how it ends: notifications, cancel, streams, COPY, servers that are killed
+//! or stand still.
 
 use std::ops::ControlFlow;
 use std::thread;

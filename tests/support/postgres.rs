@@ -1,5 +1,5 @@
-//! PostgreSQL servers of the tests, made by `scripts/postgres`. Each is in a directory of its own, which is removed with
-//! it.
+//! PostgreSQL servers of the tests, made by `scripts/postgres`. Each is in a directory of its own, which is removed
+//! with it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

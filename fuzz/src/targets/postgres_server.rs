@@ -105,87 +105,53 @@ fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag][..], &len.to_be_bytes(), body].concat()
 }
 
+/// What a server says to a client that needs no password.
+fn login() -> Vec<u8> {
+    let status = b"server_version\x0015.4 (Debian)\0";
+    let key = b"\0\0\x01\0\0\0\0\x09";
+    [message(b'R', b"\0\0\0\0"), message(b'S', status), message(b'K', key), message(b'Z', b"I")].concat()
+}
+
+/// Messages, each by one character, which is its type for most.
+fn dialogue(tags: &str) -> Vec<u8> {
+    let row = b"\0\x03\0\0\0\x08\0\0\0\0\0\0\0\x07\xff\xff\xff\xff\0\0\0\x02hi".as_slice();
+    let array =
+        b"\0\x01\0\0\0\x1c\0\0\0\x01\0\0\0\0\0\0\0\x14\0\0\0\x01\0\0\0\x01\0\0\0\x04\0\0\0\x07".as_slice();
+    let one = |tag: char| match tag {
+        'Z' => message(b'Z', b"I"),
+        'D' => message(b'D', row),
+        'a' => message(b'D', array),
+        'C' => message(b'C', b"SELECT 1\0"),
+        'B' => message(b'C', b"BEGIN\0"),
+        'E' => message(b'E', b"SERROR\0VERROR\0C42P01\0Mno table\0Ddetail\0Hhint\0Wline\n2\0\0"),
+        'F' => message(b'E', b"SFATAL\0C57P01\0Mgone\0\0"),
+        'A' => message(b'A', b"\0\0\x01\0news\0payload\0"),
+        'N' => message(b'N', b"SNOTICE\0C00000\0Mhello\0\0"),
+        'T' => message(b'T', b"\0\0"),
+        'G' => message(b'G', b"\0\0\x01\0\0"),
+        'H' => message(b'H', b"\0\0\x01\0\0"),
+        'd' => message(b'd', b"1\n"),
+        // Without content: 1, 2, 3, I, c, s.
+        other => message(u8::try_from(other).expect("ASCII"), b""),
+    };
+    tags.chars().flat_map(one).collect()
+}
+
 pub fn seeds() -> Vec<Vec<u8>> {
-    let ready = message(b'Z', b"I");
-    let error = message(b'E', b"SERROR\0VERROR\0C42P01\0Mno table\0Ddetail\0Hhint\0Wline\n2\0\0");
-    let row = message(b'D', b"\0\x03\0\0\0\x08\0\0\0\0\0\0\0\x07\xff\xff\xff\xff\0\0\0\x02hi");
-    let array = b"\0\x01\0\0\0\x1c\0\0\0\x01\0\0\0\0\0\0\0\x14\0\0\0\x01\0\0\0\x01\0\0\0\x04\0\0\0\x07";
-    let array = message(b'D', array);
-    let complete = message(b'C', b"SELECT 1\0");
-    let login = [
-        message(b'R', b"\0\0\0\0"),
-        message(b'S', b"server_version\x0015.4 (Debian)\0"),
-        message(b'K', b"\0\0\x01\0\0\0\0\x09"),
-        ready.clone(),
-    ]
-    .concat();
-    let prepared = [message(b'3', b""), message(b'1', b""), ready.clone()].concat();
-    let one = [message(b'2', b""), row.clone(), array, complete.clone()].concat();
-    let news = message(b'A', b"\0\0\x01\0news\0payload\0");
-    let notice = message(b'N', b"SNOTICE\0C00000\0Mhello\0\0");
-    let copy = |tag| message(tag, b"\0\0\x01\0\0");
-    let answers: Vec<(u8, Vec<Vec<u8>>)> = vec![
-        (
-            0,
-            vec![
-                prepared.clone(),
-                prepared.clone(),
-                one.clone(),
-                ready.clone(),
-                one.clone(),
-                news.clone(),
-                message(b'2', b""),
-                message(b'I', b""),
-                ready.clone(),
-            ],
-        ),
-        (
-            0,
-            vec![
-                prepared.clone(),
-                error.clone(),
-                ready.clone(),
-                one,
-                ready.clone(),
-                error.clone(),
-                ready.clone(),
-            ],
-        ),
-        (1, vec![message(b'T', b"\0\0"), row.clone(), notice.clone(), complete.clone(), ready.clone()]),
-        (
-            2,
-            vec![
-                prepared,
-                message(b'C', b"BEGIN\0"),
-                ready.clone(),
-                message(b'2', b""),
-                row,
-                message(b's', b""),
-                ready.clone(),
-                complete.clone(),
-                ready.clone(),
-                message(b'C', b"COMMIT\0"),
-                ready.clone(),
-            ],
-        ),
-        (3, vec![copy(b'G'), message(b'C', b"COPY 1\0"), ready.clone()]),
-        (3, vec![copy(b'G'), error.clone(), ready.clone()]),
-        (
-            4,
-            vec![
-                copy(b'H'),
-                message(b'd', b"1\n"),
-                message(b'c', b""),
-                message(b'C', b"COPY 1\0"),
-                ready.clone(),
-            ],
-        ),
-        (5, vec![news, notice, message(b'E', b"SFATAL\0C57P01\0Mgone\0\0")]),
+    // What the client does, and what the server then says.
+    let dialogues = [
+        (0, "31Z31Z2DaCZ2DaCA2IZ"),
+        (0, "31ZEZ2DaCZEZ"),
+        (0, "31Z31Z2DCZEZ31Z2DC2DCZ"),
+        (1, "TDNCZ"),
+        (2, "31ZBZ2DsZCZCZ"),
+        (3, "GCZ"),
+        (3, "GEZ"),
+        (4, "HdcCZ"),
+        (5, "ANF"),
     ];
-    let mut seeds: Vec<Vec<u8>> = answers
-        .into_iter()
-        .map(|(choice, parts)| [&[choice], &login[..], &parts.concat()].concat())
-        .collect();
+    let with_login = |(choice, tags): (u8, &str)| [&[choice], &login()[..], &dialogue(tags)].concat();
+    let mut seeds: Vec<Vec<u8>> = dialogues.into_iter().map(with_login).collect();
     for asks in [
         message(b'R', b"\0\0\0\x03"),
         message(b'R', b"\0\0\0\x05salt"),
@@ -196,9 +162,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ]
         .concat(),
         message(b'R', b"\0\0\0\x07"),
-        error,
+        dialogue("E"),
     ] {
-        seeds.push([&[0], &asks[..], &login].concat());
+        seeds.push([&[0], &asks[..], &login()].concat());
     }
     seeds
 }

@@ -42,7 +42,7 @@ struct MergeRequest {
 
 /// The header of an answer.
 #[derive(Debug, Deserialize)]
-pub struct Answer {
+pub struct HelperAnswer {
     pub kind: AnswerKind,
     /// The server should start another helper.
     pub retire: bool,
@@ -89,13 +89,14 @@ pub fn request(states: &ThreeStates<'_>) -> io::Result<Vec<u8>> {
 }
 
 /// Parses the header of an answer. `InvalidData` if it is none.
-pub fn answer(header: &[u8]) -> io::Result<Answer> {
+pub fn answer(header: &[u8]) -> io::Result<HelperAnswer> {
     if header.len() > HEADER_LEN_MAX || !is_flat(header) {
         return Err(ErrorKind::InvalidData.into());
     }
     // Python 2 pickles its `str` as bytes.
     let options = DeOptions::new().decode_strings();
-    let answer: Answer = serde_pickle::from_slice(header, options).map_err(|_| ErrorKind::InvalidData)?;
+    let answer: HelperAnswer =
+        serde_pickle::from_slice(header, options).map_err(|_| ErrorKind::InvalidData)?;
     if answer.name.saturating_add(answer.body) > BODY_LEN_MAX {
         return Err(ErrorKind::InvalidData.into());
     }

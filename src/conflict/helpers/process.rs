@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::message::{self, Answer, AnswerKind};
+use super::message::{self, AnswerKind, HelperAnswer};
 use crate::base::clock::{IoDeadline, TimeSource};
 use crate::base::log_rate::LogRate;
 use crate::base::memory;
@@ -153,11 +153,13 @@ impl Helper {
             .send(&[constants.as_bytes(), names, unpickler, main, b"\0"], deadline)
             .and_then(|()| helper.answer(deadline));
         let error = match hello {
-            Ok((Answer { kind: AnswerKind::Ready, .. }, versions)) => {
+            Ok((HelperAnswer { kind: AnswerKind::Ready, .. }, versions)) => {
                 helper.versions = String::from_utf8_lossy(&versions).into_owned();
                 return Ok(helper);
             }
-            Ok((Answer { kind: AnswerKind::Failed, .. }, why)) => String::from_utf8_lossy(&why).into_owned(),
+            Ok((HelperAnswer { kind: AnswerKind::Failed, .. }, why)) => {
+                String::from_utf8_lossy(&why).into_owned()
+            }
             Ok(_) => "is not a Python that can run a helper: its first answer cannot be understood".into(),
             Err(error) => {
                 let ending = helper.process.kill();
@@ -221,7 +223,7 @@ impl Helper {
     }
 
     /// The next message that is not a log record: its header and its body.
-    fn answer(&mut self, deadline: IoDeadline) -> io::Result<(Answer, Vec<u8>)> {
+    fn answer(&mut self, deadline: IoDeadline) -> io::Result<(HelperAnswer, Vec<u8>)> {
         loop {
             let length = self.take(4, deadline)?;
             let length = length.try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX) as usize;

@@ -1,7 +1,7 @@
 //! One state of a bucket or set, stand-alone or the only bucket of its tree: its items, and a cursor over them.
 
 use super::class::{Family, Form, ItemType};
-use super::compare::Value;
+use super::compare::NodeValue;
 use super::items::{self, is_single};
 use super::refusal::{Reason, Stop};
 use super::shape::{Kid, Kind, NodeId, Shape};
@@ -72,7 +72,7 @@ impl<'s, 'a> Bucket<'s, 'a> {
             (ItemType::Bytes(len), Kind::Str(part)) => python2 && self.shape.bytes(part).len() == len,
             _ => false,
         };
-        let value = |kid: &Kid| Value::new(self.shape, kid.node);
+        let value = |kid: &Kid| NodeValue::new(self.shape, kid.node);
         if !has_values {
             if items.iter().all(|key| is_usual(family.key, key)) {
                 return Ok(true);
@@ -131,14 +131,14 @@ pub struct Cursor<'b, 's, 'a> {
     pub position: i32,
     /// Index of the current item's key in the bucket's `items`.
     pub at: usize,
-    pub key: Value<'s, 'a>,
+    pub key: NodeValue<'s, 'a>,
     /// The value; in a set, the key again.
-    pub value: Value<'s, 'a>,
+    pub value: NodeValue<'s, 'a>,
 }
 
 impl<'b, 's, 'a> Cursor<'b, 's, 'a> {
     pub fn new(bucket: &'b Bucket<'s, 'a>, width: usize) -> Cursor<'b, 's, 'a> {
-        let nothing = Value::new(bucket.shape, 0);
+        let nothing = NodeValue::new(bucket.shape, 0);
         let mut cursor = Cursor { bucket, width, position: 1, at: 0, key: nothing, value: nothing };
         cursor.load();
         cursor
@@ -192,8 +192,9 @@ impl<'b, 's, 'a> Cursor<'b, 's, 'a> {
     fn load(&mut self) {
         match self.bucket.items.get(self.at..self.at + self.width) {
             Some([key, rest @ ..]) => {
-                self.key = Value::new(self.bucket.shape, key.node);
-                self.value = rest.first().map_or(self.key, |value| Value::new(self.bucket.shape, value.node));
+                self.key = NodeValue::new(self.bucket.shape, key.node);
+                self.value =
+                    rest.first().map_or(self.key, |value| NodeValue::new(self.bucket.shape, value.node));
             }
             _ => self.position = -1,
         }

@@ -9,7 +9,7 @@ use std::iter::zip;
 
 use super::bucket::{Bucket, Cursor, common_items};
 use super::class::{Family, Form, ItemType};
-use super::compare::{Comparer, Value, integer};
+use super::compare::{Comparer, NodeValue, integer};
 use super::emit::{Emitter, Source};
 use super::items::{are_same, fixed, is_plain, single};
 use super::refusal::{Reason, Refusal, Stop};
@@ -42,7 +42,7 @@ fn same_next(comparer: &mut Comparer, a: &Bucket<'_, '_>, b: &Bucket<'_, '_>) ->
     match (a.next, b.next) {
         (None, None) => Ok(true),
         (Some(x), Some(y)) => {
-            comparer.same_reference(Value::new(a.shape, x.node), Value::new(b.shape, y.node))
+            comparer.same_reference(NodeValue::new(a.shape, x.node), NodeValue::new(b.shape, y.node))
         }
         _ => Ok(false),
     }
@@ -289,7 +289,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
     }
 
     /// The order of two keys.
-    fn order(&mut self, a: Value<'_, '_>, b: Value<'_, '_>) -> Result<Ordering> {
+    fn order(&mut self, a: NodeValue<'_, '_>, b: NodeValue<'_, '_>) -> Result<Ordering> {
         match self.family.key {
             ItemType::Object => self.comparer.keys(a, b),
             ItemType::Bytes(_) => fixed(self.python2, a, b).map(|(a, b)| a.cmp(b)),
@@ -301,7 +301,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
     }
 
     /// Whether two values of one key are equal. In a set they always are.
-    fn unchanged(&mut self, a: Value<'_, '_>, b: Value<'_, '_>) -> Result<bool> {
+    fn unchanged(&mut self, a: NodeValue<'_, '_>, b: NodeValue<'_, '_>) -> Result<bool> {
         if !self.form.has_values() {
             return Ok(true);
         }
@@ -424,7 +424,7 @@ impl<'b, 's, 'a> BucketMerge<'b, 's, 'a> {
         &mut self,
         side: Side,
         item: ItemType,
-        value: Value<'_, '_>,
+        value: NodeValue<'_, '_>,
         start: u32,
         end: u32,
     ) -> Result<()> {

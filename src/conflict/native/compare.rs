@@ -16,23 +16,23 @@ use crate::pickle::number::widened;
 
 /// A value in a scanned record.
 #[derive(Clone, Copy)]
-pub struct Value<'s, 'a> {
+pub struct NodeValue<'s, 'a> {
     pub shape: &'s Shape<'a>,
     pub id: NodeId,
     kind: Kind,
 }
 
-impl<'s, 'a> Value<'s, 'a> {
-    pub fn new(shape: &'s Shape<'a>, id: NodeId) -> Value<'s, 'a> {
-        Value { shape, id, kind: shape.kind(id) }
+impl<'s, 'a> NodeValue<'s, 'a> {
+    pub fn new(shape: &'s Shape<'a>, id: NodeId) -> NodeValue<'s, 'a> {
+        NodeValue { shape, id, kind: shape.kind(id) }
     }
 
     pub fn kind(self) -> Kind {
         self.kind
     }
 
-    fn at(self, id: NodeId) -> Value<'s, 'a> {
-        Value::new(self.shape, id)
+    fn at(self, id: NodeId) -> NodeValue<'s, 'a> {
+        NodeValue::new(self.shape, id)
     }
 
     fn string(self) -> Option<&'a [u8]> {
@@ -98,7 +98,7 @@ impl Comparer {
     }
 
     /// The order of two keys; in BTrees `None` is before everything.
-    pub fn keys(&mut self, a: Value<'_, '_>, b: Value<'_, '_>) -> Result<Ordering> {
+    pub fn keys(&mut self, a: NodeValue<'_, '_>, b: NodeValue<'_, '_>) -> Result<Ordering> {
         match (a.kind(), b.kind()) {
             (Kind::Int(a), Kind::Int(b)) => return Ok(a.cmp(&b)),
             (Kind::Text(x), Kind::Text(y)) => {
@@ -115,7 +115,7 @@ impl Comparer {
     }
 
     /// Whether two values are equal. In BTrees `None` equals only `None`.
-    pub fn values(&mut self, a: Value<'_, '_>, b: Value<'_, '_>) -> Result<bool> {
+    pub fn values(&mut self, a: NodeValue<'_, '_>, b: NodeValue<'_, '_>) -> Result<bool> {
         match (a.kind(), b.kind()) {
             (Kind::None, Kind::None) => Ok(true),
             (Kind::None, _) | (_, Kind::None) => Ok(false),
@@ -124,7 +124,7 @@ impl Comparer {
     }
 
     /// Whether two references are the same object while a conflict is resolved: ZODB makes one object of equal data.
-    pub fn same_reference(&mut self, a: Value<'_, '_>, b: Value<'_, '_>) -> Result<bool> {
+    pub fn same_reference(&mut self, a: NodeValue<'_, '_>, b: NodeValue<'_, '_>) -> Result<bool> {
         match (a.kind(), b.kind()) {
             (Kind::None, Kind::None) => Ok(true),
             (Kind::Reference(x), Kind::Reference(y)) => self.identical(a.at(x), b.at(y), 0),
@@ -134,7 +134,7 @@ impl Comparer {
     }
 
     /// The order by Python's `<` and `==`.
-    pub fn order(&mut self, a: Value<'_, '_>, b: Value<'_, '_>, depth: u32) -> Result<Ordering> {
+    pub fn order(&mut self, a: NodeValue<'_, '_>, b: NodeValue<'_, '_>, depth: u32) -> Result<Ordering> {
         self.step(a, b, depth)?;
         if let (Some(x), Some(y)) = (number(a), number(b)) {
             // A NaN has no order.
@@ -168,7 +168,7 @@ impl Comparer {
         }
     }
 
-    fn order_strings(&mut self, a: Value<'_, '_>, b: Value<'_, '_>) -> Result<Ordering> {
+    fn order_strings(&mut self, a: NodeValue<'_, '_>, b: NodeValue<'_, '_>) -> Result<Ordering> {
         let (x, y) = (a.string().unwrap_or_default(), b.string().unwrap_or_default());
         let sure = match (a.kind(), b.kind()) {
             (Kind::Text(_), Kind::Text(_)) | (Kind::Bytes(_), Kind::Bytes(_)) => true,
@@ -183,7 +183,7 @@ impl Comparer {
     }
 
     /// Equality by Python's `==`.
-    fn equal(&mut self, a: Value<'_, '_>, b: Value<'_, '_>, depth: u32) -> Result<bool> {
+    fn equal(&mut self, a: NodeValue<'_, '_>, b: NodeValue<'_, '_>, depth: u32) -> Result<bool> {
         self.step(a, b, depth)?;
         if let (Some(x), Some(y)) = (number(a), number(b)) {
             return Ok(order_numbers(&x, &y) == Some(Ordering::Equal));
@@ -205,7 +205,7 @@ impl Comparer {
             }
             (Kind::List(x), Kind::List(y)) => {
                 // Python compares the lengths of lists first, but not of tuples.
-                let count = |list: Value<'_, '_>, x| {
+                let count = |list: NodeValue<'_, '_>, x| {
                     list.shape.steps(x).map(|step| list.shape.kids(step.kids).len()).sum::<usize>()
                 };
                 let (x_steps, y_steps) = (a.shape.steps(x).count(), b.shape.steps(y).count());
@@ -254,9 +254,9 @@ impl Comparer {
     /// Compares dicts whose keys are in the same order, or are all simple.
     fn equal_dicts(
         &mut self,
-        a: Value<'_, '_>,
+        a: NodeValue<'_, '_>,
         x: Chain,
-        b: Value<'_, '_>,
+        b: NodeValue<'_, '_>,
         y: Chain,
         depth: u32,
     ) -> Result<bool> {
@@ -276,7 +276,7 @@ impl Comparer {
                 return Stop::unsure("dicts with unusual keys");
             }
             // One long key may occur many times.
-            let key_len = |dict: Value<'_, '_>, keys: &[(NodeId, NodeId)]| {
+            let key_len = |dict: NodeValue<'_, '_>, keys: &[(NodeId, NodeId)]| {
                 keys.iter().map(|(key, _)| dict.at(*key).len()).fold(0, usize::saturating_add)
             };
             self.pay(key_len(a, &x).saturating_add(key_len(b, &y)) / STEP_LEN)?;
@@ -297,7 +297,7 @@ impl Comparer {
     }
 
     /// Whether two values were pickled from the same parts: then they are unchanged, whatever their class does.
-    fn identical(&mut self, a: Value<'_, '_>, b: Value<'_, '_>, depth: u32) -> Result<bool> {
+    fn identical(&mut self, a: NodeValue<'_, '_>, b: NodeValue<'_, '_>, depth: u32) -> Result<bool> {
         self.step(a, b, depth)?;
         Ok(match (a.kind(), b.kind()) {
             (Kind::None, Kind::None) => true,
@@ -337,9 +337,9 @@ impl Comparer {
 
     fn identical_steps(
         &mut self,
-        a: Value<'_, '_>,
+        a: NodeValue<'_, '_>,
         x: Chain,
-        b: Value<'_, '_>,
+        b: NodeValue<'_, '_>,
         y: Chain,
         depth: u32,
     ) -> Result<bool> {
@@ -365,7 +365,7 @@ impl Comparer {
     }
 
     /// Counts the comparison of two values, because a long string may be compared for any number of keys.
-    fn step(&mut self, a: Value<'_, '_>, b: Value<'_, '_>, depth: u32) -> Result<()> {
+    fn step(&mut self, a: NodeValue<'_, '_>, b: NodeValue<'_, '_>, depth: u32) -> Result<()> {
         if depth > DEPTH_MAX {
             return Stop::unsure("values that are nested too deeply");
         }
@@ -384,7 +384,7 @@ impl Comparer {
     }
 }
 
-fn unsure(a: Value<'_, '_>, b: Value<'_, '_>) -> String {
+fn unsure(a: NodeValue<'_, '_>, b: NodeValue<'_, '_>) -> String {
     match (rank(a), a.kind()) {
         (None, _) => a.class(),
         (Some(_), Kind::None) => "None beside other keys".to_string(),
@@ -393,7 +393,7 @@ fn unsure(a: Value<'_, '_>, b: Value<'_, '_>) -> String {
 }
 
 /// The rank of a built-in type among the others in Python 2: `None`, numbers, then by name.
-fn rank(value: Value<'_, '_>) -> Option<&'static str> {
+fn rank(value: NodeValue<'_, '_>) -> Option<&'static str> {
     Some(match value.kind() {
         Kind::None => " ",
         Kind::Bool(_) | Kind::Int(_) | Kind::BigInt(_) | Kind::Digits(_) | Kind::Float(_) => "!",
@@ -407,7 +407,7 @@ fn rank(value: Value<'_, '_>) -> Option<&'static str> {
 }
 
 /// Whether two strings are equal; `None` if the Pythons disagree.
-fn equal_strings(a: Value<'_, '_>, b: Value<'_, '_>) -> Option<bool> {
+fn equal_strings(a: NodeValue<'_, '_>, b: NodeValue<'_, '_>) -> Option<bool> {
     let (x, y) = (a.string()?, b.string()?);
     let same = x == y;
     match (a.kind(), b.kind()) {
@@ -425,7 +425,7 @@ fn equal_strings(a: Value<'_, '_>, b: Value<'_, '_>) -> Option<bool> {
     }
 }
 
-fn number(value: Value<'_, '_>) -> Option<Number> {
+fn number(value: NodeValue<'_, '_>) -> Option<Number> {
     match value.kind() {
         Kind::Float(value) => Some(Number::Float(value)),
         _ => integer(value).map(Number::Int),
@@ -433,7 +433,7 @@ fn number(value: Value<'_, '_>) -> Option<Number> {
 }
 
 /// An integer of up to 128 bits.
-pub fn integer(value: Value<'_, '_>) -> Option<i128> {
+pub fn integer(value: NodeValue<'_, '_>) -> Option<i128> {
     match value.kind() {
         Kind::Int(value) => Some(value.into()),
         Kind::Bool(value) => Some(value.into()),
@@ -473,7 +473,7 @@ fn order_int_float(a: i128, b: f64) -> Option<Ordering> {
 }
 
 /// Keys and values of a dict in the order in which they were set
-fn pairs(dict: Value<'_, '_>, chain: Chain) -> Vec<(NodeId, NodeId)> {
+fn pairs(dict: NodeValue<'_, '_>, chain: Chain) -> Vec<(NodeId, NodeId)> {
     let mut pairs = Vec::new();
     let mut contents = dict.shape.contents(chain);
     while let (Some(key), Some(value)) = (contents.next(), contents.next()) {
@@ -483,7 +483,7 @@ fn pairs(dict: Value<'_, '_>, chain: Chain) -> Vec<(NodeId, NodeId)> {
 }
 
 /// Whether all keys are strings of one type.
-fn simple(dict: Value<'_, '_>, pairs: &[(NodeId, NodeId)]) -> bool {
+fn simple(dict: NodeValue<'_, '_>, pairs: &[(NodeId, NodeId)]) -> bool {
     let kinds = |id: NodeId| match dict.shape.kind(id) {
         Kind::Str(_) => 1,
         Kind::Text(_) => 2,
@@ -501,7 +501,7 @@ struct Target<'a> {
 }
 
 /// The target of a reference; `None` for a weak one, which equals only itself.
-fn target<'a>(reference: Value<'_, 'a>) -> Option<Target<'a>> {
+fn target<'a>(reference: NodeValue<'_, 'a>) -> Option<Target<'a>> {
     let oid = |id: NodeId| reference.shape.string(id);
     match reference.kind() {
         Kind::Str(_) | Kind::Bytes(_) | Kind::Text(_) => {

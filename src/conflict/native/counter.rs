@@ -1,7 +1,7 @@
 //! Classes whose state is a number.
 
 use super::class::Counter;
-use super::compare::{Comparer, Value, integer};
+use super::compare::{Comparer, NodeValue, integer};
 use super::emit::{Emitter, Source};
 use super::refusal::{Refusal, Stop};
 use super::shape::{Kind, Shape};
@@ -10,7 +10,7 @@ use crate::pickle::write::{Dialect, put_big_int, put_int};
 
 /// Merges three states; returns the merged record.
 pub fn merge(counter: Counter, states: &[Shape<'_>; 3]) -> Result<Vec<u8>, Stop> {
-    let [old, committed, new] = states.each_ref().map(|shape| Value::new(shape, shape.state));
+    let [old, committed, new] = states.each_ref().map(|shape| NodeValue::new(shape, shape.state));
     let python2 = states.iter().all(|shape| shape.protocol < 3);
     let len = states.iter().map(|shape| shape.source.len()).sum();
     let protocol = committed.shape.protocol.max(new.shape.protocol);

@@ -2,14 +2,14 @@
 //! fixed length.
 
 use super::class::ItemType;
-use super::compare::{Value, integer};
+use super::compare::{NodeValue, integer};
 use super::refusal::Stop;
 use super::shape::Kind;
 
 type Result<T> = std::result::Result<T, Stop>;
 
 /// Checks that a key or value has the type that BTrees takes for it when it loads a state.
-pub fn check(item: ItemType, value: Value<'_, '_>) -> Result<()> {
+pub fn check(item: ItemType, value: NodeValue<'_, '_>) -> Result<()> {
     let fits = match (item, value.kind()) {
         (ItemType::Object, _) => true,
         (ItemType::Int { min, max }, Kind::Int(value)) => {
@@ -32,7 +32,7 @@ pub fn check(item: ItemType, value: Value<'_, '_>) -> Result<()> {
 
 /// Whether BTrees would write a key or value unchanged. BTrees holds numbers as C does, so `True` becomes 1 and a float
 /// is rounded to 32 bits.
-pub fn is_plain(item: ItemType, value: Value<'_, '_>) -> bool {
+pub fn is_plain(item: ItemType, value: NodeValue<'_, '_>) -> bool {
     match (item, value.kind()) {
         (ItemType::Int { .. }, Kind::Bool(_)) => false,
         (ItemType::Float, Kind::Float(float)) => is_single(float),
@@ -49,7 +49,7 @@ pub fn is_single(value: f64) -> bool {
 
 /// The 32-bit float that BTrees makes of a value.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
-pub fn single(value: Value<'_, '_>) -> f32 {
+pub fn single(value: NodeValue<'_, '_>) -> f32 {
     match value.kind() {
         Kind::Float(value) => value as f32,
         _ => integer(value).map_or(f32::NAN, |value| value as f32),
@@ -57,7 +57,7 @@ pub fn single(value: Value<'_, '_>) -> f32 {
 }
 
 /// Whether two values are the same, in a family whose values are not objects.
-pub fn are_same(item: ItemType, a: Value<'_, '_>, b: Value<'_, '_>) -> bool {
+pub fn are_same(item: ItemType, a: NodeValue<'_, '_>, b: NodeValue<'_, '_>) -> bool {
     use std::cmp::Ordering::{Greater, Less};
     match (item, a.kind(), b.kind()) {
         // In these families a NaN equals everything.
@@ -69,8 +69,8 @@ pub fn are_same(item: ItemType, a: Value<'_, '_>, b: Value<'_, '_>) -> bool {
 
 /// Two byte strings of fixed length. An ASCII `str` of Python 2 is text for Python 3, where these families have no
 /// text.
-pub fn fixed<'a>(python2: bool, a: Value<'_, 'a>, b: Value<'_, 'a>) -> Result<(&'a [u8], &'a [u8])> {
-    let bytes = |value: Value<'_, 'a>| match value.kind() {
+pub fn fixed<'a>(python2: bool, a: NodeValue<'_, 'a>, b: NodeValue<'_, 'a>) -> Result<(&'a [u8], &'a [u8])> {
+    let bytes = |value: NodeValue<'_, 'a>| match value.kind() {
         Kind::Bytes(part) => Some(value.shape.bytes(part)),
         Kind::Str(part) => Some(value.shape.bytes(part)).filter(|bytes| python2 || !bytes.is_ascii()),
         _ => None,

@@ -100,7 +100,7 @@ impl Dsn {
         let from_file = || {
             let name = if host.host == hosts::DEFAULT_SOCKET_DIR { "localhost" } else { &host.host };
             let wanted =
-                passfile::Wanted { host: name, port: host.port, dbname: &self.dbname, user: &self.user };
+                passfile::Connecting { host: name, port: host.port, dbname: &self.dbname, user: &self.user };
             passfile::find(self.passfile.as_ref()?, wanted)
         };
         self.password.clone().or_else(from_file)

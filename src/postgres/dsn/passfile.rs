@@ -11,7 +11,7 @@ const FILE_LEN_MAX: u64 = 1 << 20;
 
 /// What a line must be for.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct Connecting<'a> {
     /// `localhost` for the usual Unix socket.
     pub host: &'a str,
     pub port: u16,
@@ -21,7 +21,7 @@ pub struct Wanted<'a> {
 
 /// The password of the first line that fits. As with libpq, a file that others may read is not used, with a line in the
 /// log, and a file that is not there has no lines.
-pub fn find(file: &Path, wanted: Wanted<'_>) -> Option<Secret> {
+pub fn find(file: &Path, wanted: Connecting<'_>) -> Option<Secret> {
     let warn = |why: &str| {
         log::warn!(target: super::super::session::LOG, "the password file {} is not used: {why}", file.display());
     };
@@ -45,7 +45,7 @@ pub fn find(file: &Path, wanted: Wanted<'_>) -> Option<Secret> {
 }
 
 /// The password of a line, if the line is for this connection.
-fn password(line: &[u8], wanted: Wanted<'_>) -> Option<Secret> {
+fn password(line: &[u8], wanted: Connecting<'_>) -> Option<Secret> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.starts_with(b"#") {
         return None;
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_first_line_that_fits_is_used() {
-        let wanted = Wanted { host: "db.example", port: 5432, dbname: "zodb", user: "zope" };
+        let wanted = Connecting { host: "db.example", port: 5432, dbname: "zodb", user: "zope" };
         let found = |line: &str| password(line.as_bytes(), wanted).map(|found| found.0);
         let is = |line: &str, expected: &str| assert_eq!(found(line).as_deref(), Some(expected), "{line}");
         is("db.example:5432:zodb:zope:secret", "secret");
@@ -99,7 +99,7 @@ mod tests {
         {
             assert_eq!(found(line), None, "{line}");
         }
-        let colon = Wanted { host: "a:b", ..wanted };
+        let colon = Connecting { host: "a:b", ..wanted };
         assert_eq!(password(br"a\:b:*:*:*:x", colon), Some(Secret("x".into())));
     }
 }
