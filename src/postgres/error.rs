@@ -2,6 +2,7 @@
 //! the end of the connection.
 
 use std::fmt;
+use std::ops::Deref;
 use std::str;
 
 use postgres_protocol::message::backend::ErrorFields;
@@ -49,9 +50,21 @@ impl fmt::Debug for SqlState {
     }
 }
 
-/// An error or a notice of the server. `Display` is one line, safe for a log.
+/// An error or a notice of the server. `Display` is one line, safe for a log. In a box, because most results are none.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct ServerError {
+pub struct ServerError(Box<ErrorReport>);
+
+impl Deref for ServerError {
+    type Target = ErrorReport;
+
+    fn deref(&self) -> &ErrorReport {
+        &self.0
+    }
+}
+
+/// What the server reports.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ErrorReport {
     /// `ERROR`, `FATAL`, `PANIC`, or of a notice `WARNING`, `NOTICE` and so on; not translated.
     pub severity: String,
     pub code: SqlState,
@@ -72,7 +85,7 @@ impl ServerError {
     pub fn parse(mut fields: ErrorFields<'_>) -> Option<ServerError> {
         use fallible_iterator::FallibleIterator as _;
 
-        let mut error = ServerError::default();
+        let mut error = ErrorReport::default();
         let mut translated = String::new();
         while let Some(field) = fields.next().ok()? {
             let value = text(field.value_bytes());
@@ -95,17 +108,19 @@ impl ServerError {
         if error.severity.is_empty() {
             error.severity = translated;
         }
-        Some(error)
+        Some(ServerError(Box::new(error)))
     }
 
     /// An error of the client, in the form of the server's.
     pub(super) fn own(code: &[u8; 5], message: impl Into<String>) -> ServerError {
-        ServerError {
-            severity: "ERROR".into(),
+        let severity = "ERROR".into();
+        let report = ErrorReport {
+            severity,
             code: SqlState(*code),
             message: message.into(),
-            ..ServerError::default()
-        }
+            ..ErrorReport::default()
+        };
+        ServerError(Box::new(report))
     }
 
     /// The connection ends with this error.
