@@ -233,7 +233,9 @@ fn uploads_of_servers_that_are_gone_are_removed_and_others_stay() {
     let (server, dir) = (server(&[]), tempfile::tempdir().unwrap());
     let storage = open(&server, &dir.path().join("a"));
     let mut sql = Sql::new(&server);
-    for name in ["gone", "gone", "connects again"] {
+    // A row without a large object, as after `zodbconvert --clear`.
+    sql.run("insert into runzeo_uploads values (1, 'gone')");
+    for name in ["gone", "connects again"] {
         sql.run(&format!("insert into runzeo_uploads values (lo_from_bytea(0, 'x'), '{name}')"));
     }
     let voted = storage.vote(stage(&storage, 1, Tid::ZERO, b"in time"), TidAt::Finish).unwrap();

@@ -1,24 +1,32 @@
 //! From a large object to a file of the cache.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::super::session::{AskError, LOG, refused};
 use super::super::shared::{Shared, number};
 use super::sessions::Sessions;
 use crate::base::ids::{Oid, Tid};
-use crate::postgres::{Batch, Connection, Statement, Type, Value};
+use crate::postgres::{Batch, Connection, Row, Rows, ServerError, Statement, Type, Value};
 use crate::storage::blob::cache::{Begun, BlobCache, BlobDownload};
 use crate::storage::{BlobFile, Result, StorageError};
 
 /// Bytes of a piece.
-const PIECE_LEN: usize = 256 << 10;
-/// Pieces that are asked for in one message, after the first one.
-const PIECES: i64 = 16;
+const PIECE_LEN: i32 = 256 << 10;
+/// Pieces that the database sends before it waits for us. Twice as many may be on their way.
+const AT_ONCE: u32 = 8;
+/// Bytes that are read in one database transaction: a long one would hold up `vacuum`.
+const SECTION_LEN: i64 = 32 << 20;
 /// `undefined_object`: there is no such large object.
 const UNDEFINED: &str = "42704";
 
 static GET: Statement =
     Statement { sql: "select lo_get($1, $2, $3)", types: &[Type::Oid, Type::Int8, Type::Int4] };
+/// One row after the other: a series in the list of columns is not stored before.
+static GET_ALL: Statement = Statement {
+    sql: "select lo_get($1, generate_series($2, $4, $3::bigint), $3)",
+    types: &[Type::Oid, Type::Int8, Type::Int4, Type::Int8],
+};
 
 /// Downloads blobs.
 pub struct Downloads {
@@ -82,34 +90,56 @@ fn fetch(
     download: &mut BlobDownload,
 ) -> std::result::Result<bool, AskError> {
     let mut batch = Batch::new();
-    let (mut pos, mut count) = (0, 1);
-    loop {
-        batch.clear();
-        for _ in 0..count {
-            let values = [Value::Oid(chunk), Value::Int8(pos), Value::Int4(PIECE_LEN as i32)];
-            batch.execute(&GET, &values).map_err(|error| AskError::Other(error.into()))?;
-            pos += PIECE_LEN as i64;
+    let values = [Value::Oid(chunk), Value::Int8(0), Value::Int4(PIECE_LEN)];
+    batch.execute(&GET, &values).map_err(|error| AskError::Other(error.into()))?;
+    batch.sync();
+    let mut pieces = Pieces { download, is_last: false, error: None };
+    for answer in session.run(&batch).map_err(AskError::Lost)? {
+        match answer {
+            Ok(answered) => answered.iter().filter_map(Rows::first).for_each(|row| drop(pieces.take(row))),
+            Err(error) => return missing(&error),
         }
-        batch.sync();
-        count = PIECES;
-        for answer in session.run(&batch).map_err(AskError::Lost)? {
-            let pieces = match answer {
-                Ok(pieces) => pieces,
-                Err(error) if error.code.as_str() == UNDEFINED => return Ok(false),
-                Err(error) => return Err(AskError::Other(refused(&error))),
-            };
-            for rows in pieces {
-                let piece = rows.first().map(|row| row.bytes(0)).transpose();
-                let piece =
-                    piece.map_err(|error| AskError::Other(error.into()))?.flatten().unwrap_or_default();
-                let path = download.path();
-                download.write(piece).map_err(|error| {
-                    AskError::Other(StorageError::io(format!("storing the blob {}", path.display()))(error))
-                })?;
-                if piece.len() < PIECE_LEN {
-                    return Ok(true);
-                }
+    }
+    let mut pos = i64::from(PIECE_LEN);
+    while !pieces.is_last {
+        let values =
+            [Value::Oid(chunk), Value::Int8(pos), Value::Int4(PIECE_LEN), Value::Int8(pos + SECTION_LEN - 1)];
+        let streamed = session.stream(&GET_ALL, &values, AT_ONCE, &mut |row| pieces.take(row));
+        if let Err(error) = streamed.map_err(AskError::Lost)? {
+            return missing(&error);
+        }
+        pos += SECTION_LEN;
+    }
+    pieces.error.map_or(Ok(true), |error| Err(AskError::Other(error)))
+}
+
+fn missing(error: &ServerError) -> std::result::Result<bool, AskError> {
+    if error.code.as_str() == UNDEFINED { Ok(false) } else { Err(AskError::Other(refused(error))) }
+}
+
+/// Writes pieces to the file.
+struct Pieces<'a> {
+    download: &'a mut BlobDownload,
+    /// There are no more, or they cannot be written.
+    is_last: bool,
+    error: Option<StorageError>,
+}
+
+impl Pieces<'_> {
+    fn take(&mut self, row: Row<'_>) -> ControlFlow<()> {
+        let piece = row.bytes(0).map_err(StorageError::from);
+        let written = piece.and_then(|piece| {
+            let piece = piece.unwrap_or_default();
+            if let Err(error) = self.download.write(piece) {
+                let path = self.download.path();
+                return Err(StorageError::Io { doing: format!("storing the blob {}", path.display()), error });
             }
+            Ok(piece.len())
+        });
+        match written {
+            Ok(len) => self.is_last = len < PIECE_LEN as usize,
+            Err(error) => (self.is_last, self.error) = (true, Some(error)),
         }
+        if self.is_last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }

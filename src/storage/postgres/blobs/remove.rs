@@ -20,10 +20,12 @@ const SWEEP: Duration = Duration::from_secs(600);
 /// How long the end of the storage waits for the thread.
 const END: Duration = Duration::from_secs(10);
 
-/// Removes only what is named in `runzeo_uploads`. A commit that is under way and takes it from there is waited for.
+/// `-> rows of the table, large objects`. Removes only what is named in `runzeo_uploads`; there is no large object any more
+/// after `zodbconvert --clear`. A commit that is under way and takes it from there is waited for.
 static REMOVE: Statement = Statement {
     sql: "with gone as (delete from runzeo_uploads where chunk = any($1::oid[]) returning chunk) \
-          select count(lo_unlink(chunk)) from gone",
+          select (select count(*) from gone), count(lo_unlink(m.oid)) \
+          from gone join pg_largeobject_metadata m on m.oid = gone.chunk",
     types: &[Type::Int8Array],
 };
 /// The same for servers that are gone. An upload of the last minutes stays: its server may be connecting again.
@@ -31,7 +33,8 @@ static SWEEP_GONE: Statement = Statement {
     sql: "with gone as (delete from runzeo_uploads where chunk in \
           (select u.chunk from runzeo_uploads u where u.started < now() - interval '10 minutes' and not exists \
           (select from pg_stat_activity where application_name = 'runzeo: writer ' || u.server) limit $1) \
-          returning chunk) select count(lo_unlink(chunk)) from gone",
+          returning chunk) select (select count(*) from gone), count(lo_unlink(m.oid)) \
+          from gone join pg_largeobject_metadata m on m.oid = gone.chunk",
     types: &[Type::Int8],
 };
 
