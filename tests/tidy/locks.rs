@@ -38,6 +38,7 @@ const MAY_SLEEP: &[&str] = &[
     "server/monitor.rs",
     "storage/file/pack/pace.rs",
     "storage/load_delayed.rs",
+    "storage/postgres/pack/session.rs",
     "commands/zeoadmin/top.rs",
     "commands/zeopack.rs",
 ];

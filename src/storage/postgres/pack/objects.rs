@@ -17,13 +17,13 @@ const GONE: u8 = 8;
 /// Objects in the order of their oids.
 #[derive(Default)]
 pub struct Objects {
-    chunks: Vec<Chunk>,
+    chunks: Vec<Neighbours>,
     len: u64,
 }
 
 /// Neighbours.
 #[derive(Default)]
-struct Chunk {
+struct Neighbours {
     oids: Vec<u64>,
     flags: Vec<u8>,
 }
@@ -58,7 +58,8 @@ impl Objects {
     pub fn push(&mut self, oid: Oid, is_deleted: bool, has_past: bool) {
         if self.chunks.last().is_none_or(|chunk| chunk.oids.len() == CHUNK) {
             let first = if self.chunks.is_empty() { 0 } else { CHUNK };
-            self.chunks.push(Chunk { oids: Vec::with_capacity(first), flags: Vec::with_capacity(first) });
+            self.chunks
+                .push(Neighbours { oids: Vec::with_capacity(first), flags: Vec::with_capacity(first) });
         }
         if let Some(chunk) = self.chunks.last_mut() {
             chunk.oids.push(oid.0);

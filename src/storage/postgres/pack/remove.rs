@@ -12,6 +12,7 @@ use super::super::sql::pack::{
 };
 use super::objects::Fate;
 use super::search::Search;
+use super::session::pause;
 use crate::base::clock::Stopwatch;
 use crate::base::ids::Oid;
 use crate::postgres::{Rows, ServerError, Statement, Value};
@@ -55,7 +56,7 @@ pub struct Remover<'a, 'p> {
 }
 
 /// The answer to a batch.
-enum Answer {
+enum BatchAnswer {
     Rows(Rows),
     /// Others are in the way.
     Refused(ServerError),
@@ -171,7 +172,7 @@ impl<'a, 'p> Remover<'a, 'p> {
                 return Ok(());
             }
             self.search.run.check_wanted()?;
-            std::thread::sleep(BUSY_PAUSE);
+            pause(BUSY_PAUSE);
             let busy = std::mem::take(&mut self.busy);
             for part in busy.chunks(OBJECTS_MAX) {
                 let (whole, rest): (Vec<Oid>, Vec<Oid>) = part.iter().partition(|oid| revived.contains(oid));
@@ -215,15 +216,15 @@ impl<'a, 'p> Remover<'a, 'p> {
                 },
             };
             match answer {
-                Answer::Refused(error) => self.wait(&error, &mut refusals)?,
-                Answer::Rows(rows) if is_later(&rows)? => self.search.catch_up()?,
-                Answer::Rows(rows) => return self.take_garbage(&wanted, &rows),
+                BatchAnswer::Refused(error) => self.wait(&error, &mut refusals)?,
+                BatchAnswer::Rows(rows) if is_later(&rows)? => self.search.catch_up()?,
+                BatchAnswer::Rows(rows) => return self.take_garbage(&wanted, &rows),
             }
         }
         Ok(())
     }
 
-    fn ask_garbage(&mut self, oids: &[Oid]) -> Result<Answer> {
+    fn ask_garbage(&mut self, oids: &[Oid]) -> Result<BatchAnswer> {
         // Deleted objects are removed whoever refers to them.
         let checked = if self.search.gc { self.search.checked.0 as i64 } else { i64::MAX };
         let values =
@@ -233,25 +234,25 @@ impl<'a, 'p> Remover<'a, 'p> {
             .run
             .session
             .try_ask(&REMOVE_GARBAGE, &values)?
-            .map_or_else(Answer::Refused, Answer::Rows))
+            .map_or_else(BatchAnswer::Refused, BatchAnswer::Rows))
     }
 
     /// Others commit all the time: looks at what they have committed, and removes, while they wait. `None`: it would
     /// take too long, or the batch is another one now.
-    fn hold_commits(&mut self, oids: &[Oid]) -> Result<Option<Answer>> {
+    fn hold_commits(&mut self, oids: &[Oid]) -> Result<Option<BatchAnswer>> {
         self.search.catch_up()?;
         self.search.run.session.simple("begin")?;
         let answer = self.while_held(oids);
-        let end = if matches!(answer, Ok(Some(Answer::Rows(_)))) { "commit" } else { "rollback" };
+        let end = if matches!(answer, Ok(Some(BatchAnswer::Rows(_)))) { "commit" } else { "rollback" };
         match self.search.run.session.try_simple(end)? {
             Ok(()) => answer,
-            Err(error) => answer.map(|_| Some(Answer::Refused(error))),
+            Err(error) => answer.map(|_| Some(BatchAnswer::Refused(error))),
         }
     }
 
-    fn while_held(&mut self, oids: &[Oid]) -> Result<Option<Answer>> {
+    fn while_held(&mut self, oids: &[Oid]) -> Result<Option<BatchAnswer>> {
         if let Err(error) = self.search.run.session.try_ask(&HOLD_COMMITS, &[])? {
-            return Ok(Some(Answer::Refused(error)));
+            return Ok(Some(BatchAnswer::Refused(error)));
         }
         let newest = self.search.newest()?;
         if newest > self.search.checked {
@@ -370,7 +371,7 @@ impl<'a, 'p> Remover<'a, 'p> {
             warn!(target: LOG, "{}: packing waits: {error}", self.search.run.storage.shared.name);
         }
         self.batch = (self.batch / 2).max(OBJECTS_MIN);
-        std::thread::sleep(PAUSE);
+        pause(PAUSE);
         Ok(())
     }
 }

@@ -1,11 +1,12 @@
 //! The session of a pack.
 
 use std::result::Result as StdResult;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::PostgresStorage;
 use super::super::session::{self, Purpose, malformed, only, refused};
 use super::super::sql::pack::{CREATE, IS_READY, LOCK, SETTINGS};
+use crate::base::clock::Stopwatch;
 use crate::postgres::{Batch, Connection, Rows, ServerError, Statement, Value};
 use crate::storage::{Refusal, Result, StorageError};
 
@@ -37,15 +38,15 @@ impl PackSession {
     /// Error: [`Refusal::PackRunning`] if another server or a client of RelStorage packs, or a client undoes.
     pub fn begin(storage: &PostgresStorage) -> Result<PackSession> {
         let mut session = PackSession::open(storage)?;
-        let until = Instant::now() + UNDO_MAX;
+        let waiting = Stopwatch::start();
         while !session.flag(&LOCK, &[])? {
-            if Instant::now() >= until {
+            if waiting.passed() >= UNDO_MAX {
                 return Err(StorageError::Refused {
                     what: Refusal::PackRunning,
                     message: format!("{}: A pack or undo operation is in progress", session.name),
                 });
             }
-            std::thread::sleep(UNDO_MAX / 20);
+            pause(UNDO_MAX / 20);
         }
         if !session.flag(&IS_READY, &[])? {
             session.simple(&format!("begin; {CREATING} {CREATE} commit"))?;
@@ -117,4 +118,9 @@ impl PackSession {
             ),
         }
     }
+}
+
+/// Waits while others hold locks of the database, whose end nothing reports.
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
