@@ -1,6 +1,7 @@
 //! Packs: what is removed, beside commits and locks of others, and after packs that were not completed.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use runzeo::ids::{Oid, Tid};
 use runzeo::internal::pickle::refs::references;
@@ -322,6 +323,36 @@ fn a_pack_to_an_earlier_time_than_one_that_was_not_completed() {
     assert_eq!(load(&storage, 1).unwrap().1, t2);
     pack(&storage).unwrap();
     check(&mut sql);
+}
+
+/// Between each search and the removal somebody commits, so in the end commits are held up for a batch.
+#[test]
+fn a_pack_ends_although_others_commit_all_the_time() {
+    let Some(server) = PostgresServer::start(&[]) else { return };
+    let (storage, mut sql) = (storage(&server), Sql::connect(&server));
+    let garbage: Vec<(u64, Tid, &[u64])> = (10..4000).map(|oid| (oid, Tid::ZERO, [].as_slice())).collect();
+    let mut serial = store(&storage, &[(0, Tid::ZERO, &[1]), (1, Tid::ZERO, &[])]);
+    store(&storage, &garbage);
+    let time = later() - 1.0;
+    std::thread::sleep(std::time::Duration::from_millis(5));
+    let is_over = AtomicBool::new(false);
+    let commits = std::thread::scope(|scope| {
+        let committing = scope.spawn(|| {
+            let mut commits = 0;
+            while !is_over.load(Ordering::SeqCst) {
+                serial = store(&storage, &[(1, serial, &[commits])]);
+                commits += 1;
+            }
+            commits
+        });
+        let packed = pack_with(&storage, time, true, &references);
+        is_over.store(true, Ordering::SeqCst);
+        let commits = committing.join().unwrap();
+        packed.map(|()| commits)
+    });
+    assert!(commits.unwrap() > 1);
+    check(&mut sql);
+    assert_eq!(sql.rows("select zoid from current_object order by zoid"), [[0], [1]]);
 }
 
 /// Collects what is reported.
