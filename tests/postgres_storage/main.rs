@@ -7,7 +7,7 @@ mod support;
 mod packs;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runzeo::internal::postgres::{Batch, Connection, Dsn, Login, Statement};
 use runzeo::internal::storage::postgres::{PostgresOptions, PostgresStorage};
@@ -61,5 +61,14 @@ impl Sql {
 
     fn number(&mut self, sql: &str) -> i64 {
         self.rows(sql)[0][0]
+    }
+}
+
+/// Waits for what comes by itself.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < LONG, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -143,9 +143,9 @@ pub static MARK_PACKED: Statement = Statement {
 /// transactions that have no object. The newest transaction stays, because clients and servers know its tid.
 pub static REMOVE_EMPTY: Statement = Statement {
     sql: "with page as (select tid from transaction where tid > $2 and tid <= $1 order by tid limit $3), \
-          empty as (select tid, tid = (select max(tid) from transaction) \
-          or exists (select from object_state s where s.prev_tid = page.tid) as stays from page \
+          empty as (select tid, tid = (select max(tid) from transaction) as stays from page \
           where not exists (select from object_state s where s.tid = page.tid)), \
+          first as (update object_state s set prev_tid = 0 from empty e where s.prev_tid = e.tid), \
           refs as (delete from object_ref r using empty e where r.tid = e.tid), \
           added as (delete from object_refs_added a using empty e where a.tid = e.tid), \
           kept as (update transaction t set is_empty = true from empty e \
