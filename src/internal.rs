@@ -170,9 +170,9 @@ pub mod inspect {
 
 pub mod logging {
     pub use crate::logging::{
-        Destination, Encoding, FileSetup, Formatter, HandlerSetup, Layout, LogError, LogHandle, LogSetup,
-        Rotation, Style, SyslogAddress, SyslogSetup, When, build, install_panic_hook, lines_lost, panics,
-        setup,
+        Destination, Encoding, FileSetup, Formatter, HandlerSetup, JournalSetup, Layout, LogError, LogHandle,
+        LogSetup, Rotation, Style, SyslogAddress, SyslogSetup, When, build, install_panic_hook, lines_lost,
+        panics, setup,
     };
 
     pub mod entry {

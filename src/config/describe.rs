@@ -428,6 +428,9 @@ fn handlers(log: &LogSetup) -> Vec<String> {
             Destination::Syslog(syslog) => {
                 format!("syslog at {}, {}, {level}", syslog.address, syslog.facility)
             }
+            Destination::Journal(journal) => {
+                format!("journal at {} as {}, {level}", journal.path.display(), journal.identifier)
+            }
         }
     };
     let handlers: Vec<String> = log.handlers.iter().map(describe).collect();

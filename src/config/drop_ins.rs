@@ -11,13 +11,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::schema::{self, access, audit, backup, http, listen};
+use super::schema::{self, access, audit, backup, eventlog, http, listen};
 use super::zconfig::matcher::{AddedTypes, KnownTo, SectionType};
 use super::zconfig::suggest::nearest;
 use super::zconfig::tree::Item;
 use super::zconfig::{self, ConfigError, Section, Surroundings};
 
-/// Sections that Python's server does not have. Others must be in the configuration file.
+/// Sections of a file that Python's server does not have. Others must be in the configuration file.
 pub static OWN_SECTIONS: &[&SectionType] =
     &[&access::ACCESS, &audit::AUDIT, &backup::BACKUP, &http::HTTP, &listen::LISTEN];
 
@@ -112,7 +112,8 @@ impl Merge<'_> {
         outer_type: &SectionType,
     ) -> Result<(), ConfigError> {
         let found = outer_type.inner_type(&inner.type_name, self.added);
-        let is_own = OWN_SECTIONS.iter().any(|own| own.name == inner.type_name);
+        let own = OWN_SECTIONS.iter().copied().chain([&eventlog::JOURNAL]);
+        let is_own = own.into_iter().any(|own| own.name == inner.type_name);
         let (Some((inner_type, several)), false) = (found, is_own) else {
             target.items.push(Item::Section(inner));
             return Ok(());

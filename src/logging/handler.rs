@@ -16,6 +16,7 @@ use super::entry::Entry;
 use super::file::LogFile;
 use super::format::Formatter;
 use super::journal::with_priority;
+use super::journald::{self, Journald};
 use super::syslog::Syslog;
 use super::writer::Writer;
 
@@ -43,9 +44,16 @@ pub struct Handler {
     own_level: AtomicU8,
     /// The lowest level that is written: [`Handler::own_level`], or the level of the log if it is higher.
     threshold: AtomicU8,
-    formatter: Formatter,
-    encoding: Encoding,
+    form: Form,
     output: Mutex<Output, rank::LogHandler>,
+}
+
+/// What becomes of an entry.
+pub enum Form {
+    /// A line.
+    Text { formatter: Formatter, encoding: Encoding },
+    /// Fields for the journal, which shows this name.
+    Fields { identifier: String },
 }
 
 /// Guarded by [`Handler::output`].
@@ -64,14 +72,16 @@ pub enum Sink {
     Journal(Writer),
     File(LogFile),
     Syslog(Syslog),
+    /// The journal's own socket.
+    Journald(Journald),
 }
 
 impl Handler {
     /// [`Handler::set_level`] sets the level of the log.
-    pub fn new(own_level: u8, formatter: Formatter, encoding: Encoding, sink: Sink) -> Handler {
+    pub fn new(own_level: u8, form: Form, sink: Sink) -> Handler {
         let output = Mutex::new(Output { sink, lost: 0, reason: String::new() });
         let [own_level, threshold] = [own_level; 2].map(AtomicU8::new);
-        Handler { own_level, threshold, formatter, encoding, output }
+        Handler { own_level, threshold, form, output }
     }
 
     /// The lowest level that is written.
@@ -99,7 +109,7 @@ impl Handler {
         let _busy = Busy::begin();
         match &mut self.output().sink {
             Sink::File(file) => file.reopen().map_err(|error| (file.path().to_path_buf(), error)),
-            Sink::Stream(_) | Sink::Journal(_) | Sink::Syslog(_) => Ok(()),
+            Sink::Stream(_) | Sink::Journal(_) | Sink::Syslog(_) | Sink::Journald(_) => Ok(()),
         }
     }
 
@@ -135,9 +145,17 @@ impl Handler {
     }
 
     fn line(&self, entry: &Entry<'_>) -> Line {
-        let mut text = self.formatter.render(entry);
-        text.push('\n');
-        Line { encoding: self.encoding, text }
+        match &self.form {
+            Form::Text { formatter, encoding } => {
+                let mut text = formatter.render(entry);
+                text.push('\n');
+                Line { encoding: *encoding, text, fields: Vec::new() }
+            }
+            Form::Fields { identifier } => {
+                let fields = journald::fields(entry, identifier);
+                Line { encoding: Encoding::Utf8, text: String::new(), fields }
+            }
+        }
     }
 
     fn output(&self) -> MutexGuard<'_, Output> {
@@ -171,7 +189,10 @@ impl log::Log for Handler {
 /// A rendered entry with its line feed.
 struct Line {
     encoding: Encoding,
+    /// Empty for the journal.
     text: String,
+    /// For the journal alone.
+    fields: Vec<u8>,
 }
 
 impl Line {
@@ -209,13 +230,14 @@ impl Sink {
             Sink::Journal(writer) => writer.write_line(with_priority(level, &line.text).as_bytes()),
             Sink::File(file) => file.write_line(&line.for_file()),
             Sink::Syslog(syslog) => syslog.send(level, line.for_syslog()),
+            Sink::Journald(journald) => journald.send(&line.fields),
         }
     }
 
     fn take_trouble(&mut self) -> Option<String> {
         match self {
             Sink::File(file) => file.take_trouble(),
-            Sink::Stream(_) | Sink::Journal(_) | Sink::Syslog(_) => None,
+            Sink::Stream(_) | Sink::Journal(_) | Sink::Syslog(_) | Sink::Journald(_) => None,
         }
     }
 }

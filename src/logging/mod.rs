@@ -3,7 +3,7 @@
 //! All modules log through the macros of the `log` crate, with Python's logger name as the target:
 //! `log::info!(target: "ZEO.StorageServer", "...")`; the levels that `log` lacks have macros in [`crate::base::level`].
 //! `fern` dispatches a record to the handlers, each with its own level; a handler formats it ([`mod@format`]) and then
-//! writes it in one piece to a file, a standard stream or syslog.
+//! writes it in one piece to a file, a standard stream, syslog or systemd's journal.
 //!
 //! Invariants:
 //! - A disabled level costs one comparison. No lock is held while an entry is formatted.
@@ -19,6 +19,7 @@ mod file;
 pub mod format;
 mod handler;
 mod journal;
+mod journald;
 mod os;
 mod panic;
 mod reopen;
@@ -39,7 +40,8 @@ pub use file::FileSetup;
 pub use format::{FormatError, Formatter, Layout, Style};
 pub use handler::Encoding;
 pub use handler::lines_lost;
-use handler::{Handler, Sink};
+use handler::{Form, Handler, Sink};
+pub use journald::JournalSetup;
 pub use panic::{install_panic_hook, panics};
 pub use reopen::LogHandle;
 pub use rotate::{Rotation, When};
@@ -162,6 +164,12 @@ fn open(setup: &HandlerSetup) -> Result<Handler, LogError> {
             let failed = |error| LogError::Syslog { address: syslog.address.clone(), error };
             Sink::Syslog(opened.map_err(failed)?)
         }
+        Destination::Journal(journal) => {
+            let form = Form::Fields { identifier: journal.identifier.clone() };
+            let sink = Sink::Journald(journald::Journald::open(journal));
+            return Ok(Handler::new(setup.level, form, sink));
+        }
     };
-    Ok(Handler::new(setup.level, formatter, setup.encoding, sink))
+    let form = Form::Text { formatter, encoding: setup.encoding };
+    Ok(Handler::new(setup.level, form, sink))
 }

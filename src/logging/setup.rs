@@ -3,6 +3,7 @@
 use super::file::FileSetup;
 use super::format::Layout;
 use super::handler::Encoding;
+use super::journald::JournalSetup;
 use super::syslog::SyslogSetup;
 use crate::base::level;
 
@@ -34,6 +35,8 @@ pub enum Destination {
     File(FileSetup),
     /// Always UTF-8.
     Syslog(SyslogSetup),
+    /// Fields instead of a line: [`HandlerSetup::layout`] has no effect.
+    Journal(JournalSetup),
 }
 
 impl Destination {
@@ -42,6 +45,7 @@ impl Destination {
         match (self, other) {
             (Destination::File(one), Destination::File(other)) => one.path == other.path,
             (Destination::Syslog(one), Destination::Syslog(other)) => one.address == other.address,
+            (Destination::Journal(one), Destination::Journal(other)) => one.path == other.path,
             (one, other) => one == other,
         }
     }

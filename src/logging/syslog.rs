@@ -136,7 +136,7 @@ impl Socket {
 }
 
 /// Sends, waiting for the receiver up to the write timeout.
-fn send_in_time<S: AsFd>(
+pub(super) fn send_in_time<S: AsFd>(
     socket: &S,
     timeout: &mut WriteTimeout,
     send: impl Fn(&S) -> io::Result<usize>,

@@ -125,7 +125,7 @@ fn a_default_is_what_holds_without_the_key() {
              <zeoclient g>\nserver 1\nblob-dir g\nblob-cache-size 1\n{}</zeoclient>\n\
              <clientstorage h>\nserver 1\nblob-dir h\nblob-cache-size 1\n{}\
              <ssl>\ncertificate x\n{}</ssl>\n</clientstorage>\n\
-             <eventlog>\n{}<logfile>\npath x\n{}</logfile>\n<syslog>\n{}</syslog>\n</eventlog>\n",
+             <eventlog>\n{}<logfile>\npath x\n{}</logfile>\n<syslog>\n{}</syslog>\n<journal>\n{}</journal>\n</eventlog>\n",
             // A comment replaces the key, to keep the line numbers.
             key_for("zeo", key),
             key_for("filestorage", key),
@@ -140,6 +140,7 @@ fn a_default_is_what_holds_without_the_key() {
             key_for("eventlog", key),
             key_for("logfile", key),
             key_for("syslog", key),
+            key_for("journal", key),
         )
     };
     fn key_for(section: &str, key: &str) -> String {

@@ -6,6 +6,7 @@ mod support;
 mod clients;
 mod corpus;
 mod documents;
+mod journal;
 mod own_keys;
 mod robustness;
 mod values;

@@ -1,5 +1,6 @@
-//! The log: formats, levels, rotation, syslog, and failures. A test of something that belongs to the process (its
-//! logger, its panic hook, its signals, its limits) runs this program again with that test alone: `support::child`.
+//! The log: formats, levels, rotation, syslog, the journal, and failures. A test of something that belongs to the
+//! process (its logger, its panic hook, its signals, its limits) runs this program again with that test alone:
+//! `support::child`.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -7,6 +8,7 @@ mod support;
 mod failures;
 mod formats;
 mod journal;
+mod journald;
 mod levels;
 mod reopen;
 mod rotation;

@@ -5,7 +5,7 @@ use crate::config::schema::access::ACCESS;
 use crate::config::schema::audit::AUDIT;
 use crate::config::schema::backup::BACKUP;
 use crate::config::schema::client::{CLIENTSTORAGE, ZEOCLIENT};
-use crate::config::schema::eventlog::{EVENTLOG, LOGFILE, SYSLOG};
+use crate::config::schema::eventlog::{EVENTLOG, JOURNAL, LOGFILE, SYSLOG};
 use crate::config::schema::http::HTTP;
 use crate::config::schema::listen::LISTEN;
 use crate::config::schema::ssl::{CLIENT_SSL, SSL};
@@ -213,6 +213,8 @@ static TABLE: &[Row] = &[
     row(&SYSLOG, NOW, &["level"]),
     row(&SYSLOG, Effect::Restart, HANDLER_KEYS),
     row(&SYSLOG, Effect::Restart, &["facility", "address"]),
+    row(&JOURNAL, NOW, &["level"]),
+    row(&JOURNAL, Effect::Restart, &[WHOLE, "identifier", "path"]),
     row(&FILESTORAGE, NOW, &["pack-schedule", "pack-days", "scrub-schedule", "scrub-max-rate"]),
     row(
         &FILESTORAGE,

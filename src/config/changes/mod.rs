@@ -204,6 +204,7 @@ fn identity_key(section: &Section) -> Option<&'static str> {
     match section.type_name.as_str() {
         name if name == eventlog::LOGFILE.name => Some("path"),
         name if name == eventlog::SYSLOG.name => Some("address"),
+        name if name == eventlog::JOURNAL.name => Some("path"),
         name if name == schema::backup::BACKUP.name => Some("repository"),
         name if name == schema::listen::LISTEN.name && is_unnamed => Some("address"),
         _ => None,

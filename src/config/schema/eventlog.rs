@@ -1,5 +1,7 @@
 //! `<eventlog>`: destinations and formats of log lines.
 
+use std::path::PathBuf;
+
 use crate::base::address::Address;
 use crate::base::level::{ALL, BLATHER, CRITICAL, DEBUG, ERROR, INFO, NOTSET, TRACE, WARNING};
 use crate::config::zconfig::datatypes::{self, Datatype};
@@ -7,8 +9,8 @@ use crate::config::zconfig::matcher::{Child, Content, KnownTo, SectionType, key,
 use crate::config::zconfig::{ConfigError, Section, quoted};
 use crate::logging::format::{DEFAULT_DATE_FORMAT, JSON};
 use crate::logging::{
-    Destination, Encoding, FileSetup, Formatter, HandlerSetup, Layout, LogSetup, Rotation, Style,
-    SyslogAddress, SyslogSetup, When,
+    Destination, Encoding, FileSetup, Formatter, HandlerSetup, JournalSetup, Layout, LogSetup, Rotation,
+    Style, SyslogAddress, SyslogSetup, When,
 };
 
 /// [`DEFAULT_FORMAT`](crate::logging::format::DEFAULT_FORMAT) as the configuration writes it.
@@ -18,6 +20,11 @@ const DEFAULT_SYSLOG_FACILITY: &str = "user";
 /// Default host of a syslog address.
 const SYSLOG_HOST: &str = "localhost";
 const SYSLOG_PORT: u16 = 514;
+/// The socket of systemd's journal.
+const JOURNAL_PATH: &str = "/run/systemd/journal/socket";
+const JOURNAL_IDENTIFIER: &str = "runzeo";
+/// Upper bound on the bytes of a path of a Unix socket.
+const SOCKET_PATH_LEN_MAX: usize = 107;
 
 const ZCONFIG_3_4: KnownTo = KnownTo::Since("ZConfig 3.4");
 
@@ -62,6 +69,20 @@ pub static SYSLOG: SectionType = handler![
     key("address", Datatype::SocketAddress).default("localhost:514"),
 ];
 
+/// A section of our own: Python's servers know no such handler.
+pub static JOURNAL: SectionType = SectionType {
+    name: "journal",
+    content: Content::Own(&[
+        key("level", LEVEL).default("notset").known(KnownTo::Own),
+        key("identifier", Datatype::Custom(|text| identifier(text).map(drop)))
+            .default("runzeo")
+            .known(KnownTo::Own),
+        key("path", Datatype::Custom(|text| journal_path(text).map(drop)))
+            .default(JOURNAL_PATH)
+            .known(KnownTo::Own),
+    ]),
+};
+
 pub static WIN32_EVENTLOG: SectionType = handler!["win32-eventlog", "", key("appname", Datatype::Any)];
 
 pub static HTTP_LOGGER: SectionType = handler![
@@ -91,7 +112,7 @@ pub static EMAIL_NOTIFIER: SectionType = handler![
 
 const HANDLERS: Child = Child::Slot {
     what: "log handler section",
-    types: &[&LOGFILE, &SYSLOG, &WIN32_EVENTLOG, &HTTP_LOGGER, &EMAIL_NOTIFIER],
+    types: &[&LOGFILE, &SYSLOG, &JOURNAL, &WIN32_EVENTLOG, &HTTP_LOGGER, &EMAIL_NOTIFIER],
     required: false,
     multiple: true,
 };
@@ -124,9 +145,10 @@ fn handler(section: &Section) -> Result<HandlerSetup, ConfigError> {
     match section.type_name.as_str() {
         "logfile" => log_file(section),
         "syslog" => syslog(section),
+        "journal" => journal(section),
         other => Err(ConfigError::at(
             &section.start,
-            format!("<{other}> is not supported; there are <logfile> and <syslog>"),
+            format!("<{other}> is not supported; there are <logfile>, <syslog> and <journal>"),
         )),
     }
 }
@@ -235,6 +257,33 @@ fn syslog(section: &Section) -> Result<HandlerSetup, ConfigError> {
         destination: Destination::Syslog(SyslogSetup { facility, address }),
         encoding: Encoding::Utf8,
     })
+}
+
+fn journal(section: &Section) -> Result<HandlerSetup, ConfigError> {
+    let path = section.get("path", journal_path)?.unwrap_or_else(|| JOURNAL_PATH.into());
+    let identifier = section.get("identifier", identifier)?.unwrap_or_else(|| JOURNAL_IDENTIFIER.into());
+    Ok(HandlerSetup {
+        level: section.get("level", level)?.unwrap_or(NOTSET),
+        layout: Layout::default(),
+        destination: Destination::Journal(JournalSetup { path, identifier }),
+        encoding: Encoding::Utf8,
+    })
+}
+
+/// An absolute path that fits into the address of a socket.
+fn journal_path(text: &str) -> Result<PathBuf, String> {
+    match text.starts_with('/') && text.len() <= SOCKET_PATH_LEN_MAX {
+        true => Ok(text.into()),
+        false => Err(format!("{} is no absolute path of at most {SOCKET_PATH_LEN_MAX} bytes", quoted(text))),
+    }
+}
+
+/// The name under which `journalctl` shows lines.
+fn identifier(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains(char::is_control) {
+        true => Err(format!("{} is no name for log lines", quoted(text))),
+        false => Ok(text.into()),
+    }
 }
 
 /// The keys of a line's layout. `arbitrary-fields` has no effect: an unknown field is refused even with it.
