@@ -273,6 +273,7 @@ fn a_server_that_was_killed_is_started_again() {
     drop(site.serves());
     kill("HUP", second);
     let third = site.pid_after(second);
+    drop(site.serves());
     let log = site.text("zeo.log");
     assert!(log.contains(&format!("pid {first}: terminated by SIGKILL")), "{log}");
     assert!(log.contains("sleep 1 to avoid rapid restarts"), "{log}");
@@ -305,18 +306,21 @@ fn a_manager_that_was_killed_leaves_the_server() {
 
 #[test]
 fn a_program_that_crashes_at_its_start_is_given_up() {
-    let site = Site::of_script("echo run >> runs; exit 7", "backoff-limit 2\nexit-codes 0,2");
+    let site = Site::of_script("echo run >> runs; exit 7", "backoff-limit 3\nexit-codes 0,2");
     let (code, said) = site.ours(&["start"]);
     assert!(code == 1 || code == 0, "{said}");
     wait_for("the end", || site.ours(&["status"]).0 == 3);
-    assert_eq!(site.text("runs"), "run\n".repeat(2));
+    // More if one took longer than the limit, on a busy machine.
+    assert!(site.text("runs").lines().count() >= 3, "{}", site.text("zeo.log"));
     let log = site.text("zeo.log");
     assert!(log.contains("CRITICAL root restarting too frequently; quit"), "{log}");
 }
 
 #[test]
 fn a_program_that_cannot_be_used_is_not_started_again() {
-    let site = Site::of_script("echo run >> runs; echo it is wrong >&2; exit 2", "");
+    // A test that never succeeds: a busy machine could find the program while it still runs.
+    let script = "echo run >> runs; echo it is wrong >&2; exit 2";
+    let site = Site::of_script(script, "start-test-program false");
     let (code, said) = site.ours(&["start"]);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("daemon manager not running"), "{said}");
@@ -333,13 +337,15 @@ fn a_program_that_cannot_be_used_is_not_started_again() {
 
 #[test]
 fn a_program_that_does_not_end_is_killed() {
-    let site = Site::of_script("trap '' TERM; while :; do sleep 0.1; done", "stop-timeout 1");
+    let site = Site::of_script("trap '' TERM; echo >> deaf; while :; do sleep 0.1; done", "stop-timeout 1");
     assert_eq!(site.ours(&["start"]).0, 0);
+    wait_for("its trap", || site.text("deaf").lines().count() == 1);
     let first = site.pid_after(0);
     let (code, said) = site.ours(&["restart"]);
     assert!(code == 0 && said.contains("daemon process restarted"), "{said}");
     assert!(!is_alive(first));
     let second = site.pid_after(first);
+    wait_for("its trap", || site.text("deaf").lines().count() == 2);
     assert_eq!(site.ours(&["stop"]).0, 0);
     assert!(!is_alive(second));
     let log = site.text("zeo.log");
