@@ -177,6 +177,7 @@ pub(super) fn policy(
         access: Arc::clone(access),
         connections: config.connections,
         rates: config.rates,
+        low_priority: config.low_priority,
         demands_certificates: config.ssl.is_some(),
         has_gone: false,
     }

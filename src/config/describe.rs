@@ -132,6 +132,7 @@ fn describe_listener(listener: &ListenerConfig, zeo: &ZeoConfig) -> String {
     if !listener.proxies.is_empty() {
         parts.push(format!("proxies {}", listener.proxies));
     }
+    parts.extend(listener.low_priority.then(|| "low priority".into()));
     parts.extend(listener.connections.map(|max| format!("at most {max} clients")));
     if listener.rates != zeo.limits.rates {
         let Rates { requests, sent } = listener.rates;

@@ -57,6 +57,7 @@ impl OfZeo<'_> {
             proxies: proxies.as_ref().filter(|_| !is_unix).map(|(p, _)| p.clone()).unwrap_or_default(),
             connections: None,
             rates: self.rates,
+            low_priority: false,
             address,
             location,
         }
@@ -104,6 +105,14 @@ impl OfZeo<'_> {
         }
         if let Some(sent) = section.sent_per_second {
             listener.rates.sent = sent;
+        }
+        if let Some((is_low, location)) = section.low_priority {
+            if is_low && !listener.read_only && !self.read_only {
+                let message = "priority: low is for addresses with 'read-only true': others would wait for the locks of \
+                               a client that stands back";
+                return Err(format!("{location}: {message}"));
+            }
+            listener.low_priority = is_low;
         }
         own_access(&mut listener, section.access)?;
         Ok(listener)

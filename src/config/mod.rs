@@ -143,6 +143,8 @@ pub struct ListenerConfig {
     pub connections: Option<usize>,
     /// What one address may ask for here.
     pub rates: Rates,
+    /// Its clients, which cannot write, stand back behind others.
+    pub low_priority: bool,
     /// Where the address was configured, for messages.
     pub location: Location,
 }

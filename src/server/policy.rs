@@ -39,6 +39,8 @@ pub struct PolicyOptions {
     pub connections: Option<usize>,
     /// What one address may ask for.
     pub rates: Rates,
+    /// Its clients, which hold no locks, stand back behind others.
+    pub low_priority: bool,
     /// It has TLS, with certificates on both sides.
     pub demands_certificates: bool,
     /// It was taken out of the configuration.

@@ -4,6 +4,9 @@
 //! Each pool has one permanent thread, started with the server, so that jobs are run even if no further thread can be
 //! started. More threads are started while jobs wait; they end after [`IDLE_MAX`] without work.
 //!
+//! A thread has the priority of the one that starts it. So one that stands back (`priority low` of `<listen>`) starts
+//! none: the threads of the pool do it when jobs are left for which there is no thread.
+//!
 //! *Invariant: a job never runs in the thread that hands it over.* That thread may hold locks that the job needs; and
 //! a vote that fails hands over the next one, which would run deeper and deeper in the same stack.
 
@@ -15,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use crate::base::clock::TimeSource;
 use crate::base::level::ERROR;
-use crate::base::sync::{Arc, Condvar, Mutex, rank};
+use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard, rank};
+use crate::process::priority::stands_back;
 use crate::server::client_log::{NO_THREAD, log_without_peer};
 use crate::server::record_memory::RecordMemory;
 
@@ -117,16 +121,8 @@ impl Workers {
         if state.idle >= state.jobs.len() {
             drop(state);
             pool.work.notify_one();
-            return;
-        }
-        let may_try = state.failed_at.is_none_or(|at| pool.clock.elapsed(at) >= SPAWN_PAUSE);
-        if state.threads >= pool.threads_max || !may_try {
-            return;
-        }
-        state.threads += 1;
-        drop(state);
-        if let Err(error) = Pool::spawn(pool, false) {
-            pool.could_not_spawn(&error);
+        } else if !stands_back() {
+            Pool::grow(pool, state);
         }
     }
 }
@@ -139,9 +135,22 @@ impl Drop for Ends {
 }
 
 impl Pool {
+    /// Starts one more thread, if there may be one.
+    fn grow(pool: &Arc<Pool>, mut state: MutexGuard<'_, JobQueue>) {
+        let may_try = state.failed_at.is_none_or(|at| pool.clock.elapsed(at) >= SPAWN_PAUSE);
+        if state.threads >= pool.threads_max || !may_try {
+            return;
+        }
+        state.threads += 1;
+        drop(state);
+        if let Err(error) = Pool::spawn(pool, false) {
+            pool.could_not_spawn(&error);
+        }
+    }
+
     fn spawn(pool: &Arc<Pool>, is_permanent: bool) -> io::Result<()> {
         let pool = Arc::clone(pool);
-        let run = move || pool.work(is_permanent);
+        let run = move || Pool::work(&pool, is_permanent);
         thread::Builder::new().name("zeo-worker".into()).stack_size(STACK).spawn(run)?;
         Ok(())
     }
@@ -160,27 +169,31 @@ impl Pool {
         log_without_peer(&NO_THREAD, ERROR, what);
     }
 
-    fn work(&self, is_permanent: bool) {
-        let mut until = self.clock.now() + IDLE_MAX;
-        let mut state = self.state.lock();
+    fn work(pool: &Arc<Pool>, is_permanent: bool) {
+        let mut until = pool.clock.now() + IDLE_MAX;
+        let mut state = pool.state.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
-                drop(state);
+                if state.idle < state.jobs.len() {
+                    Pool::grow(pool, state);
+                } else {
+                    drop(state);
+                }
                 // The panic hook has logged it.
                 let _ = catch_unwind(AssertUnwindSafe(job));
-                until = self.clock.now() + IDLE_MAX;
-                state = self.state.lock();
+                until = pool.clock.now() + IDLE_MAX;
+                state = pool.state.lock();
                 continue;
             }
-            if state.is_ended || (!is_permanent && self.clock.now() >= until) {
+            if state.is_ended || (!is_permanent && pool.clock.now() >= until) {
                 state.threads -= 1;
                 return;
             }
             state.idle += 1;
             state = if is_permanent {
-                self.work.wait(state)
+                pool.work.wait(state)
             } else {
-                self.clock.wait_until(&self.work, state, until)
+                pool.clock.wait_until(&pool.work, state, until)
             };
             state.idle -= 1;
         }
@@ -192,6 +205,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+    use crate::process::priority::stand_back;
 
     #[test]
     fn jobs_run_side_by_side() {
@@ -229,6 +243,32 @@ mod tests {
         let (done, finished) = mpsc::channel();
         next(&workers, 10_000, done);
         assert_eq!(finished.recv(), Ok(4096));
+    }
+
+    /// A thread that stands back starts none, which would stand back for others; jobs of others start those that are
+    /// needed.
+    #[test]
+    fn threads_of_the_pool_do_not_stand_back() {
+        let workers = Workers::start(THREADS_MAX, TimeSource::default()).unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let (done, finished) = mpsc::channel();
+        let own = || rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
+        let normal = own();
+        thread::scope(|scope| {
+            let (workers, done) = (workers.clone(), done.clone());
+            scope.spawn(move || {
+                stand_back();
+                assert!(stands_back());
+                workers.run(move || held.recv().unwrap());
+                for _ in 0..3 {
+                    let done = done.clone();
+                    workers.run(move || done.send(own()).unwrap());
+                }
+            });
+        });
+        workers.run(move || done.send(own()).unwrap());
+        assert_eq!(finished.iter().take(4).collect::<Vec<_>>(), [normal; 4]);
+        release.send(()).unwrap();
     }
 
     #[test]

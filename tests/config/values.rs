@@ -75,6 +75,7 @@ fn listener(address: Address, line: u32) -> ListenerConfig {
         proxies: Networks::default(),
         connections: None,
         rates: Rates::default(),
+        low_priority: false,
         location: Location::File { path: "zeo.conf".into(), line },
     }
 }

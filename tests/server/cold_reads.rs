@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use crate::support::client::{Incoming, RawClient, Speaks, content, record};
 use crate::support::disk::{Disk, Hand};
-use crate::support::pickle::Value;
+use crate::support::pickle::{Value, text};
 use runzeo::internal::base::address::Address;
 use runzeo::internal::base::clock::TimeSource;
 use runzeo::internal::net::listen::listen;
 use runzeo::internal::server::Server;
 use runzeo::internal::server::hosted::{Hosted, HostedOptions};
 use runzeo::internal::server::limits::Limits;
+use runzeo::internal::server::policy::{Policy, PolicyOptions};
 use runzeo::internal::server::record_memory::RecordMemory;
 use runzeo::internal::server::workers::Pools;
 use runzeo::internal::wire::protocol::Greeting;
@@ -65,13 +66,7 @@ impl World {
         .unwrap();
         let server =
             Server::new(vec![hosted], Greeting::new(false), limits, 1000, TimeSource::default()).unwrap();
-        let listen_on = Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) };
-        let mut address = None;
-        for listener in listen(&listen_on, Default::default()).unwrap() {
-            address = listener.socket.local_addr().unwrap().as_socket();
-            server.accept_on(listener, Default::default()).unwrap();
-        }
-        let address = address.unwrap();
+        let address = accept(&server, PolicyOptions::default());
         let (mut client, _) = RawClient::register(address, Speaks::Z5).unwrap();
         let datas: Vec<(u64, Vec<u8>)> =
             (0..COLD).map(|oid| (oid, record(format!("{oid} cold").as_bytes()))).collect();
@@ -83,18 +78,42 @@ impl World {
         World { server, address, hand, _directory: directory, tid }
     }
 
+    /// Another address, whose clients have low priority.
+    fn low_address(&self) -> SocketAddr {
+        accept(
+            &self.server,
+            PolicyOptions { read_only: true, low_priority: true, ..PolicyOptions::default() },
+        )
+    }
+
     /// A client that has requested all cold objects, all of which are at the disk: the call's id -> oid.
     fn asking(&self, speaks: Speaks) -> (RawClient, BTreeMap<i64, u64>) {
+        self.asking_beside(speaks, 0)
+    }
+
+    /// The same while others have so many loads at the disk.
+    fn asking_beside(&self, speaks: Speaks, held: usize) -> (RawClient, BTreeMap<i64, u64>) {
         let (mut client, _) = RawClient::register(self.address, speaks).unwrap();
         let calls = (0..COLD).map(|oid| (client.queue_load(oid), oid)).collect();
         client.flush().unwrap();
-        self.hand.wait_for_so_many_held(COLD as usize);
+        self.hand.wait_for_so_many_held(held + COLD as usize);
+        assert_eq!(self.hand.held(), held + COLD as usize);
         (client, calls)
     }
 
     pub fn let_go(&self) {
         self.hand.order(|orders| orders.cold_before = 0);
     }
+}
+
+fn accept(server: &Arc<Server>, policy: PolicyOptions) -> SocketAddr {
+    let listen_on = Address::Tcp { host: Some("127.0.0.1".into()), port: Some(0) };
+    let mut address = None;
+    for listener in listen(&listen_on, Default::default()).unwrap() {
+        address = listener.socket.local_addr().unwrap().as_socket();
+        server.accept_on(listener, Policy::new(policy.clone())).unwrap();
+    }
+    address.unwrap()
 }
 
 impl Drop for World {
@@ -185,4 +204,26 @@ fn a_client_that_goes_meanwhile_leaves_nothing_behind() {
     let cold = next.queue_load(5);
     next.flush().unwrap();
     assert_eq!(loaded(&next.answer(cold).unwrap().unwrap()).0, b"5 cold");
+}
+
+/// One at a time, by its session, whose priority the threads of the pool do not have; others do not wait for it.
+#[test]
+fn a_client_with_low_priority_waits_for_the_disk_itself() {
+    let world = World::new();
+    let mut low = RawClient::connect(world.low_address(), Speaks::Z5).unwrap();
+    low.call("register", vec![text("1"), Value::Bool(true)]).unwrap().unwrap();
+    let mut calls: BTreeMap<i64, u64> = (0..COLD).map(|oid| (low.queue_load(oid), oid)).collect();
+    low.flush().unwrap();
+    world.hand.wait_for_held();
+    // All of another client's are at the disk beside that one.
+    let (mut other, others) = world.asking_beside(Speaks::Z5, 1);
+    world.let_go();
+    for _ in 0..COLD {
+        let Incoming::Reply { id, value } = low.next().unwrap() else { panic!("a reply") };
+        let oid = calls.remove(&id).expect("one reply each");
+        assert_eq!(loaded(&value), (format!("{oid} cold").into_bytes(), world.tid));
+    }
+    for _ in 0..others.len() {
+        assert!(matches!(other.next().unwrap(), Incoming::Reply { .. }));
+    }
 }

@@ -27,6 +27,7 @@ mod pack_plan;
 mod pack_schedule;
 mod pack_status;
 mod permissions;
+mod priority;
 mod quiet;
 mod rates;
 mod reload;

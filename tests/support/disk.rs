@@ -56,6 +56,11 @@ impl Hand {
         assert!(!timeout.timed_out(), "{} came to the disk, {count} were expected", orders.held);
     }
 
+    /// Number of calls that are held.
+    pub fn held(&self) -> usize {
+        self.orders().held
+    }
+
     fn pass(
         &self,
         is_held: impl Fn(&Orders) -> bool,

@@ -178,7 +178,7 @@ static TABLE: &[Row] = &[
             "max-sent-per-second",
         ],
     ),
-    row(&LISTEN, CONNECTIONS, &["ssl", "authentication", "allow", "proxy-protocol"]),
+    row(&LISTEN, CONNECTIONS, &["ssl", "authentication", "allow", "proxy-protocol", "priority"]),
     row(&LISTEN, Effect::Restart, &["socket-mode", "socket-group"]),
     row(&ACCESS, NOW, &[WHOLE, "rule"]),
     row(

@@ -23,6 +23,7 @@ pub static LISTEN: SectionType = SectionType {
         key("max-requests-per-second", Datatype::Bounded(&limits::REQUESTS_PER_SECOND.bounds))
             .known(KnownTo::Own),
         key("max-sent-per-second", Datatype::Bounded(&limits::SENT_PER_SECOND.bounds)).known(KnownTo::Own),
+        key("priority", Datatype::Custom(|text| is_low(text).map(drop))).known(KnownTo::Own),
         SOCKET_MODE,
         SOCKET_GROUP,
     ]),
@@ -61,6 +62,8 @@ pub struct ListenSection {
     pub requests_per_second: Option<Option<u64>>,
     /// The same, in bytes.
     pub sent_per_second: Option<Option<u64>>,
+    /// Its clients stand back behind others.
+    pub low_priority: Option<(bool, Location)>,
     /// Of the key `address`.
     pub location: Location,
 }
@@ -140,6 +143,7 @@ pub fn listen(section: &Section) -> Result<ListenSection, ConfigError> {
         })?,
         sent_per_second: section
             .get("max-sent-per-second", |text| datatypes::bounded(text, &limits::SENT_PER_SECOND.bounds))?,
+        low_priority: with_location(section, "priority", is_low)?,
         location: at("address"),
         address,
     })
@@ -178,6 +182,15 @@ fn passwords(text: &str) -> Result<bool, String> {
             "{} is neither 'passwords', those of authentication-database in <zeo>, nor 'none'",
             quoted(text)
         )),
+    }
+}
+
+/// Whether the priority is low.
+fn is_low(text: &str) -> Result<bool, String> {
+    match text.to_lowercase().as_str() {
+        "low" => Ok(true),
+        "normal" => Ok(false),
+        _ => Err(format!("{} is neither 'low' nor 'normal'", quoted(text))),
     }
 }
 

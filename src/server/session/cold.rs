@@ -6,6 +6,9 @@
 //! are ready: clients match replies by their ids. Each reply takes its place in the outbox as every reply does,
 //! validated against what was published since, so rules R1 to R6 hold in any thread.
 //!
+//! A client with low priority has no use of the pool, whose threads have the priority of others: its session waits for
+//! the disk.
+//!
 //! The pool never waits for a client: a session hands over at most [`PENDING_MAX`] loads at a time, of records that
 //! are not large ([`Load::load_before_now`](crate::storage::Load::load_before_now)), and only while the client
 //! takes its replies.
@@ -69,6 +72,22 @@ impl Cold {
         }
         *pending += 1;
         Pending(Arc::clone(self))
+    }
+}
+
+/// The same in this thread, one after the other: for clients with low priority.
+pub fn answer_here(registered: &Registered, reads: &[Read]) {
+    let clock = &registered.hosted.clock;
+    for read in reads {
+        registered.connection.outbox.wait_for_room();
+        let mut call = CallTimes::begin(read.wanted.method(), clock.now());
+        let large = answer_one(registered, read);
+        call.mark(Step::Read, clock.now());
+        if let Some(wanted) = large {
+            large::answer(registered, read, wanted);
+            call.mark(Step::Send, clock.now());
+        }
+        note(registered, &call, read);
     }
 }
 

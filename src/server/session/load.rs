@@ -8,7 +8,7 @@ use crate::base::memory::LARGE;
 use crate::base::sync::{Arc, Ordering};
 use crate::server::publish::Seen;
 use crate::server::registered::Registered;
-use crate::server::session::cold::Cold;
+use crate::server::session::cold::{self, Cold};
 use crate::server::session::large;
 use crate::server::session::read::{DiskWait, NotYet, Read, Wanted, reply};
 
@@ -30,9 +30,16 @@ pub struct Batch {
     /// Of `reads`, those that have to wait for the disk.
     missed: Vec<Read>,
     cold: Arc<Cold>,
+    /// It waits for the disk itself, with the priority of its thread.
+    stands_back: bool,
 }
 
 impl Batch {
+    /// `stands_back`: of a client with low priority.
+    pub fn new(stands_back: bool) -> Batch {
+        Batch { stands_back, ..Batch::default() }
+    }
+
     /// Adds a read, to be answered with the others that have arrived with it.
     pub fn read(&mut self, registered: &Registered, read: Read) {
         let Registered { hosted, connection, .. } = registered;
@@ -77,8 +84,11 @@ impl Batch {
                 self.out.clear();
                 self.ends.clear();
             }
-            if !self.missed.is_empty() {
-                self.cold.answer(registered, std::mem::take(&mut self.missed));
+            let missed = std::mem::take(&mut self.missed);
+            match self.stands_back {
+                _ if missed.is_empty() => {}
+                true => cold::answer_here(registered, &missed),
+                false => self.cold.answer(registered, missed),
             }
             if let Some((read, wanted)) = large {
                 large::answer(registered, &read, wanted);

@@ -6,6 +6,7 @@ use crate::base::level::{ERROR, INFO};
 use crate::base::log_rate::LogRate;
 use crate::base::sync::{Arc, Ordering};
 use crate::net::stream::Sink;
+use crate::process::priority::stand_back;
 use crate::server::Server;
 use crate::server::admission::{AdmissionGuard, TOO_SLOW};
 use crate::server::audit::Event;
@@ -39,6 +40,10 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, admission: Admis
         return;
     }
     let policy = Arc::clone(admission.policy());
+    let stands_back = policy.options().low_priority;
+    if stands_back {
+        stand_back();
+    }
     let demanded = policy.authentication();
     let mut session = Session {
         server: Arc::clone(server),
@@ -49,7 +54,7 @@ pub fn serve(server: &Arc<Server>, connection: Arc<Connection>, admission: Admis
         identity: Identity::new(demanded.as_ref().map(|demanded| demanded.protocol.as_ref())),
         demanded,
         policy,
-        reads: load::Batch::default(),
+        reads: load::Batch::new(stands_back),
         iterators: iterate::Iterators::default(),
         upload: transfers::Receiving::default(),
         downloads: Arc::default(),
