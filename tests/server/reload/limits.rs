@@ -4,10 +4,14 @@ use std::fs;
 use std::time::Duration;
 
 use super::{STORAGE, Site};
-use crate::limits::{client, closed_after, commit_something, connect, greeted, is_closed, refusal, words};
+use crate::limits::{
+    client, closed_after, commit_something, connect, greeted, is_closed, refusal, wait_until, words,
+};
+use crate::pack_cancel::filled;
 use crate::rates::burst;
 use crate::support::client::{RawClient, Speaks, record};
 use crate::support::pickle::{Value, id};
+use crate::zeoadmin::queue_vote;
 
 /// The number of open files that have no name.
 fn files_without_names(site: &Site) -> usize {
@@ -197,4 +201,103 @@ fn levels_of_the_log() {
     let shown = format!("  <eventlog> <logfile> {} level: error -> debug\n", log.display());
     assert!(with_handler("debug").contains(&shown), "{shown}");
     assert!(debug_lines() > before);
+}
+
+/// For later connections: the time after which the kernel asks a silent peer, half of it.
+#[test]
+fn dead_peers() {
+    let site = Site::start("", STORAGE);
+    let before = client(&site.server);
+    site.apply("dead-peer-timeout 20s", STORAGE);
+    let after = client(&site.server);
+    for (client, longest) in [(&before, 150.0), (&after, 10.0)] {
+        let port = client.stream().local_addr().expect("an address").port();
+        wait_until("the connection is quiet", || {
+            seconds_until_probe(site.server.address.port(), port)
+                .is_some_and(|seconds| seconds <= longest && seconds > longest * 0.8)
+        });
+    }
+}
+
+/// When the kernel will probe the peer of a connection, seen from the server. `None`: something else comes before.
+fn seconds_until_probe(server: u16, peer: u16) -> Option<f64> {
+    let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+    let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|row| {
+        let is_port = |at: usize, port: u16| row[at].ends_with(&format!(":{port:04X}"));
+        row.len() > 5 && is_port(1, server) && is_port(2, peer)
+    })?;
+    let ticks = row[5].strip_prefix("02:")?;
+    Some(u64::from_str_radix(ticks, 16).expect("a number") as f64 / 100.0)
+}
+
+/// At once: how far back the server tells a client that returns what has changed.
+#[test]
+fn the_age_of_invalidations() {
+    let site = Site::start("invalidation-queue-size 2", STORAGE);
+    let (mut client, mut tids) = (client(&site.server), vec![0]);
+    for _ in 0..5 {
+        let last = tids[tids.len() - 1];
+        tids.push(client.commit(&[(0, last, &record(b"a state"))]).expect("connected").expect("a commit"));
+    }
+    let mut told =
+        || client.call("getInvalidations", vec![id(tids[1])]).expect("connected").expect("an answer");
+    assert_eq!(told(), Value::None, "it is too long ago");
+    let said = site.apply("invalidation-queue-size 2\ninvalidation-age 86400", STORAGE);
+    assert!(said.contains("  <zeo> invalidation-age: not set -> 86400\n"), "{said}");
+    let Value::Tuple(answer) = told() else { panic!("the newest tid and the objects") };
+    assert_eq!(answer[0].id(), tids[5]);
+    site.apply("invalidation-queue-size 2", STORAGE);
+    assert_eq!(told(), Value::None);
+}
+
+/// For later transactions: who merges a conflict.
+#[test]
+fn conflicts_for_clients() {
+    let site = Site::start("", STORAGE);
+    let mut client = client(&site.server);
+    let first = client.commit(&[(0, 0, &record(b"1"))]).expect("connected").expect("a commit");
+    client.commit(&[(0, first, &record(b"2"))]).expect("connected").expect("a commit");
+    let mut vote_for_old = || {
+        client.queue_begin(9);
+        client.queue_store(0, first, &record(b"3"), 9);
+        let vote = client.call("vote", vec![Value::Int(9)]).expect("connected");
+        client.call("tpc_abort", vec![Value::Int(9)]).expect("connected").expect("an abort");
+        vote
+    };
+    let (class, _) = vote_for_old().expect_err("a conflict");
+    assert!(class.contains("ConflictError"), "{class}");
+    site.apply("client-conflict-resolution true", STORAGE);
+    let conflicts = vote_for_old().expect("the conflict, for the client to merge");
+    assert_eq!(conflicts.tuple().len(), 1);
+    site.apply("client-conflict-resolution false", STORAGE);
+    vote_for_old().expect_err("a conflict");
+}
+
+/// At once.
+#[test]
+fn slow_requests() {
+    let site = Site::start("slow-request-time 1h", STORAGE);
+    let (mut holder, serial) = filled(&site.server);
+    let mut waiter = client(&site.server);
+    let mut wait_for_locks = || {
+        let held = queue_vote(&mut holder, serial, b"held");
+        holder.flush().expect("connected");
+        holder.answer(held).expect("connected").expect("the locks");
+        let vote = queue_vote(&mut waiter, serial, b"waits");
+        waiter.flush().expect("connected");
+        wait_until("it waits", || site.server.ruok()["1"]["waiting"] == 1);
+        std::thread::sleep(Duration::from_millis(80));
+        holder.call("tpc_abort", vec![Value::Int(7)]).expect("connected").expect("an abort");
+        waiter.answer(vote).expect("connected").expect("the locks");
+        waiter.call("tpc_abort", vec![Value::Int(7)]).expect("connected").expect("an abort");
+    };
+    wait_for_locks();
+    assert_eq!(site.server.count_in_log("slow vote: "), 0);
+    site.apply("slow-request-time 50ms", STORAGE);
+    wait_for_locks();
+    site.server.wait_for_log("slow vote: ");
+    site.apply("slow-request-time 1h", STORAGE);
+    let before = site.server.count_in_log("slow vote: ");
+    wait_for_locks();
+    assert_eq!(site.server.count_in_log("slow vote: "), before);
 }
