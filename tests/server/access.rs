@@ -252,4 +252,9 @@ fn who_a_client_is() {
     assert_eq!(refused(&mut process, "pack", vec![Value::Float(1e9), Value::Bool(true)]), None);
     let line = format!("registered for storage '1' as uid {uid}, gid ");
     server.wait_for_log(&line);
+    // The rights that it uses: one that has registered to read may pack.
+    let log = server.log();
+    let rights =
+        log.lines().find_map(|found| found.split_once(&line)?.1.split_once(": ")).expect("the line").1;
+    assert!(rights.starts_with("read, ") && rights.contains("pack"), "{rights}");
 }

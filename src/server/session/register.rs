@@ -137,7 +137,7 @@ impl Session {
         connection.outbox.flush();
         if self.policy.has_rules_for(&hosted.name) {
             let client = &self.identity.client;
-            let rights = if read_only { rights.and(Rights::READING) } else { rights };
+            let rights = if read_only { Rights { write: false, undo: false, ..rights } } else { rights };
             let message = format_args!("registered for storage '{}' as {client}: {rights}", hosted.name);
             connection.peer.log(&client_log::IDENTITIES, INFO, message);
         }
