@@ -230,7 +230,9 @@ fn content(section: &Section) -> String {
 /// Whether the value of a key must not be shown.
 fn is_secret(key: &str) -> bool {
     let key = key.to_lowercase();
-    key == "password" || ["-password", "secret", "token"].iter().any(|end| key.ends_with(end))
+    // A connection string may have a password in it.
+    matches!(&*key, "password" | "dsn")
+        || ["-password", "secret", "token"].iter().any(|end| key.ends_with(end))
 }
 
 #[cfg(test)]

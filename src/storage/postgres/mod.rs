@@ -122,13 +122,12 @@ impl Storage for PostgresStorage {
             None => &[],
         };
         let others = [
-            ("ZODB.interfaces", "IStorage"),
+            ("ZODB.interfaces", "IStorageRestoreable"),
+            ("ZODB.interfaces", "IStorageIteration"),
             ("ZODB.interfaces", "IStorageUndoable"),
             ("ZODB.interfaces", "IStorageCurrentRecordIteration"),
-            ("ZODB.interfaces", "IStorageIteration"),
-            ("ZODB.interfaces", "IStorageRestoreable"),
             ("ZODB.interfaces", "IExternalGC"),
-            ("ZODB.interfaces", "ReadVerifyingStorage"),
+            ("ZODB.interfaces", "IStorage"),
             ("zope.interface", "Interface"),
         ];
         blobs.iter().chain(&others).copied().collect()

@@ -132,7 +132,10 @@ impl Pieces<'_> {
             let piece = piece.unwrap_or_default();
             if let Err(error) = self.download.write(piece) {
                 let path = self.download.path();
-                return Err(StorageError::Io { doing: format!("storing the blob {}", path.display()), error });
+                return Err(StorageError::Io {
+                    doing: format!("storing the blob {}", path.display()),
+                    error,
+                });
             }
             Ok(piece.len())
         });
