@@ -214,6 +214,7 @@ pub mod pickle {
 
 pub mod postgres {
     pub use crate::postgres::batch::{Batch, Statement};
+    pub use crate::postgres::connect::OpenError;
     pub use crate::postgres::connection::{Connection, Limits};
     pub use crate::postgres::dsn::Dsn;
     pub use crate::postgres::error::{Lost, ServerError};

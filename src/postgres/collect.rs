@@ -28,7 +28,8 @@ pub struct Collector {
     done: Vec<Rows>,
     rows: Rows,
     error: Option<ServerError>,
-    /// Bytes of rows that may still come.
+    /// Upper bound on the bytes of rows, and how many may still come.
+    len_max: usize,
     left: usize,
     /// State of the transaction after the last group: idle, within one, within one that has failed.
     pub status: u8,
@@ -42,6 +43,7 @@ impl Collector {
             done: Vec::new(),
             rows: Rows::default(),
             error: None,
+            len_max,
             left: len_max,
             status: b'I',
         }
@@ -96,7 +98,7 @@ impl Collector {
         self.left = self
             .left
             .checked_sub(body.len() + ROW_COST)
-            .ok_or_else(|| Lost::new(format!("an answer of more than {ANSWERS_LEN_MAX} bytes")))?;
+            .ok_or_else(|| Lost::new(format_args!("answers of more than {} bytes", self.len_max)))?;
         self.rows.push(body);
         Ok(())
     }

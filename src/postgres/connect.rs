@@ -14,6 +14,7 @@ use super::encrypt::{EncryptError, encrypt};
 use super::error::{SHOWN_LEN_MAX, SqlState};
 use super::login::{Login, LoginError, log_in};
 use super::peer::{Peer, SocketPlace};
+use super::session::LOG;
 use super::transport::Transport;
 use crate::base::cancel::Cancel;
 use crate::base::clock::IoDeadline;
@@ -258,7 +259,13 @@ fn open_peer(
         let until = time.map(IoDeadline::after);
         let mut is_encrypted = false;
         let failure = match open_one(dsn, host, peer, login, *plan, until, &mut is_encrypted) {
-            Ok(connection) => return Ok(connection),
+            Ok(connection) => {
+                if let Some(first) = first {
+                    let how = if is_encrypted { "with" } else { "without" };
+                    log::info!(target: LOG, "{peer}: a session {how} TLS, for the other way failed: {}", first.error);
+                }
+                return Ok(connection);
+            }
             Err(failure) => failure,
         };
         let goes_on = failure.next == Next::OtherEncryption

@@ -4,6 +4,7 @@
 mod support;
 
 mod batches;
+mod hostile;
 mod logins;
 mod sessions;
 mod targets;

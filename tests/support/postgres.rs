@@ -1,8 +1,10 @@
 //! PostgreSQL servers of the tests, made by `scripts/postgres`. Each is in a directory of its own, which is removed
 //! with it.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Once;
 
 /// What the script ends with if no PostgreSQL is installed.
 const SKIPPED: i32 = 77;
@@ -78,10 +80,13 @@ fn run(command: &str, dir: &Path, options: &[&str]) -> bool {
     child.arg(command).arg(dir).args(options).stdin(Stdio::null());
     let output = child.output().expect("scripts/postgres");
     let said = String::from_utf8_lossy(&output.stdout);
-    print!("{said}{}", String::from_utf8_lossy(&output.stderr));
     if output.status.code() == Some(SKIPPED) {
+        // Once, and not captured with the output of a test that passes.
+        static SAY: Once = Once::new();
+        SAY.call_once(|| drop(write!(std::io::stderr(), "\n{said}")));
         return false;
     }
+    print!("{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() || std::thread::panicking(), "scripts/postgres {command}");
     true
 }
