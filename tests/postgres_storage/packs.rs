@@ -327,8 +327,8 @@ fn a_pack_to_an_earlier_time_than_one_that_was_not_completed() {
     check(&mut sql);
 }
 
-/// A pack of a RelStorage client was killed: what it has noted says that a live object is garbage, and a transaction has
-/// lost its records but is there.
+/// A pack of a RelStorage client was killed: what it has noted says that a live object is garbage, and a transaction
+/// has lost its records but is there.
 #[test]
 fn the_notes_of_an_interrupted_pack_are_not_trusted() {
     let Some(server) = PostgresServer::start(&[]) else { return };
