@@ -50,6 +50,9 @@ pub struct Remover<'a, 'p> {
     pub removed: Removed,
     batch: usize,
     target: Duration,
+    /// Objects that something is to be removed of, and those of them that were handled.
+    total: u64,
+    handled: u64,
     /// Objects that were deleted at the pack time and exist again.
     revived: Vec<Oid>,
     busy: Vec<Oid>,
@@ -65,8 +68,16 @@ enum BatchAnswer {
 impl<'a, 'p> Remover<'a, 'p> {
     pub fn new(search: &'a mut Search<'p>) -> Remover<'a, 'p> {
         let target = TARGET.min(search.run.storage.options.pack_batch_timeout);
-        let (revived, busy) = (Vec::new(), Vec::new());
-        Remover { search, removed: Removed::default(), batch: OBJECTS_MAX / 4, target, revived, busy }
+        Remover {
+            total: search.objects.count(|fate| fate != Fate::Stays),
+            search,
+            removed: Removed::default(),
+            batch: OBJECTS_MAX / 4,
+            target,
+            handled: 0,
+            revived: Vec::new(),
+            busy: Vec::new(),
+        }
     }
 
     /// Reports all revisions that are going to be removed.
@@ -152,8 +163,10 @@ impl<'a, 'p> Remover<'a, 'p> {
             let watch = Stopwatch::start();
             remove(self, &oids)?;
             self.adapt(watch.passed());
-            let done = 2 * self.search.objects.len() + self.removed.objects;
-            self.search.run.at(done.min(3 * self.search.objects.len()))?;
+            self.handled += oids.len() as u64;
+            let share = self.handled as f64 / self.total.max(1) as f64;
+            let all = self.search.objects.len();
+            self.search.run.at(2 * all + (share.min(1.0) * all as f64) as u64)?;
         }
     }
 
