@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io;
 use std::mem;
 use std::path::PathBuf;
+use std::thread;
 
 use super::claims::Claim;
 use super::leftovers::DOWNLOAD_SUFFIX;
@@ -22,6 +23,9 @@ use crate::storage::{BlobDir, BlobFile, Result, StorageError};
 pub(super) const LOG: &str = "ZEO.ClientStorage";
 /// Bytes between two hints to the system to begin writing, so that the sync at the end has less to write.
 const WRITE_BACK_LEN: u64 = 2 << 20;
+
+/// A shorter blob is on the disk at once.
+const BEHIND_LEN_MIN: u64 = 4 << 20;
 
 /// Where a blob is going.
 pub(super) struct Destination {
@@ -136,6 +140,29 @@ impl BlobDownload {
         let blob = BlobFile { file: Arc::clone(&self.file), len: self.len, path, is_unnamed };
         if is_unnamed {
             self.claim.share(&blob);
+        }
+        Ok(blob)
+    }
+
+    /// As [`BlobDownload::finish`], but returns before the data is on the disk: the reader has the open file, and another
+    /// thread waits and gives the blob its name. What goes wrong there is logged, and the blob is not in the cache.
+    pub fn finish_behind(self) -> Result<BlobFile> {
+        if self.lock.is_none() || self.len < BEHIND_LEN_MIN {
+            return self.finish();
+        }
+        let path = self.path();
+        self.check_len().map_err(StorageError::io(format!("storing the blob {}", path.display())))?;
+        let (file, len) = (Arc::clone(&self.file), self.len);
+        let blob = BlobFile { file, len, path: path.clone(), is_unnamed: true };
+        self.claim.share(&blob);
+        // Without a thread the download is dropped, and the blob is not kept.
+        let spawned = thread::Builder::new().name("zeo-blob-sync".into()).spawn(move || {
+            if let Err(error) = self.finish() {
+                log::warn!(target: LOG, "{}: a blob is not kept in the cache: {error}", path.display());
+            }
+        });
+        if let Err(error) = spawned {
+            log::warn!(target: LOG, "{}: a blob is not kept in the cache: {error}", blob.path.display());
         }
         Ok(blob)
     }

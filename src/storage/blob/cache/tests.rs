@@ -186,6 +186,30 @@ fn a_full_disk_leaves_nothing() {
 }
 
 #[test]
+fn a_long_blob_is_read_before_it_is_on_the_disk_and_then_in_the_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = open(dir.path());
+    for len in [1000, 5 << 20] {
+        let data: Vec<u8> = (0..len).map(|at| (at / 1000) as u8).collect();
+        let mut download = begin(&cache, 7, len);
+        data.chunks(59_000).for_each(|chunk| download.write(chunk).unwrap());
+        let blob = download.finish_behind().unwrap();
+        assert_eq!(content(&blob), data);
+        match cache.begin(Oid(7), Tid(len)).unwrap() {
+            Begun::There(again) => assert_eq!(content(&again), data),
+            Begun::Download(_) => panic!("it is here"),
+        }
+        let began = std::time::Instant::now();
+        while cache.get(Oid(7), Tid(len)).unwrap().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(60));
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(content(&cache.get(Oid(7), Tid(len)).unwrap().unwrap()), data);
+    }
+    assert_eq!(names(dir.path()).iter().filter(|name| name.ends_with(".blob")).count(), 2);
+}
+
+#[test]
 fn threads_that_want_the_same_blob_share_one_download() {
     let dir = tempfile::tempdir().unwrap();
     let cache = open(dir.path());

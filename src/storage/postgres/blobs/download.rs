@@ -79,7 +79,7 @@ impl Downloads {
             );
             return Err(missing());
         }
-        download.finish()
+        download.finish_behind()
     }
 }
 
@@ -96,7 +96,12 @@ fn fetch(
     let mut pieces = Pieces { download, is_last: false, error: None };
     for answer in session.run(&batch).map_err(AskError::Lost)? {
         match answer {
-            Ok(answered) => answered.iter().filter_map(Rows::first).for_each(|row| drop(pieces.take(row))),
+            Ok(answered) => {
+                for row in answered.iter().filter_map(Rows::first) {
+                    // What it answers is in `pieces`, too.
+                    let _ = pieces.take(row);
+                }
+            }
             Err(error) => return missing(&error),
         }
     }

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::session::{LOG, ask};
 use super::sessions::Sessions;
+use crate::base::clock::{IoDeadline, Stopwatch};
 use crate::base::sync::{Condvar, Mutex, rank};
 use crate::postgres::{Statement, Type, Value};
 use crate::storage::Result;
@@ -52,7 +53,7 @@ pub struct Remover {
 struct State {
     chunks: Vec<u32>,
     must_sweep: bool,
-    swept: Option<Instant>,
+    swept: Option<Stopwatch>,
     is_running: bool,
     is_closed: bool,
 }
@@ -76,7 +77,7 @@ impl Remover {
 
     /// The same, if the last search was long ago.
     pub fn sweep_if_due(self: &Arc<Self>) {
-        let is_due = self.state.lock().swept.is_some_and(|at| at.elapsed() >= SWEEP);
+        let is_due = self.state.lock().swept.is_some_and(|at| at.passed() >= SWEEP);
         if is_due {
             self.start_sweep();
         }
@@ -84,10 +85,10 @@ impl Remover {
 
     /// Waits until what is to be removed is removed, but not for long: what stays is removed by another server.
     pub fn close(&self) {
-        let until = Instant::now() + END;
+        let until = IoDeadline::after(END);
         let mut state = self.state.lock();
         state.is_closed = true;
-        while state.is_running && Instant::now() < until {
+        while state.is_running && !until.is_over() {
             state = self.ended.wait_timeout(state, Duration::from_millis(100));
         }
     }
@@ -123,7 +124,7 @@ impl Remover {
                 return;
             }
             if must_sweep {
-                state.swept = Some(Instant::now());
+                state.swept = Some(Stopwatch::start());
             }
             drop(state);
             let done = if must_sweep { self.sweep() } else { Ok(()) };

@@ -1,9 +1,10 @@
 //! Sessions for what takes long. Each thread that needs one has it for itself; there are only a few, so that a server
 //! with a thousand clients does not use up the connections of the database.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::session::{self, AskError, Purpose, lost};
+use crate::base::clock::Stopwatch;
 use crate::base::sync::{Condvar, Mutex, rank};
 use crate::postgres::dsn::Dsn;
 use crate::postgres::{Connection, Lost};
@@ -62,8 +63,8 @@ impl Sessions {
             };
             lease.session = None;
             drop(lease);
-            let since: &mut Instant = lost_at.get_or_insert_with(Instant::now);
-            if since.elapsed() > PATIENCE {
+            let since: &mut Stopwatch = lost_at.get_or_insert_with(Stopwatch::start);
+            if since.passed() > PATIENCE {
                 return Err(lost(&self.name, &error));
             }
             self.pause()?;
