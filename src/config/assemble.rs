@@ -15,7 +15,7 @@ use super::options::Options;
 use super::schema::access::{self as access_schema, AccessSection};
 use super::schema::http::HttpSection;
 use super::schema::listen::{self, ListenSection};
-use super::schema::runner::{RUNNER, Runner};
+use super::schema::runner::{self, RUNNER, Runner};
 use super::schema::zeo::{ConflictResolverSection, DEFAULT_INVALIDATION_QUEUE_SIZE, ZeoSection};
 use super::schema::{self, audit, backup, eventlog, storages, zeo};
 use super::zconfig::tree::Item;
@@ -280,9 +280,11 @@ pub struct Started {
     pub runner: Option<Runner>,
     /// `<eventlog>`; without one, that of a server.
     pub log: LogSetup,
+    /// `<environment>`.
+    pub environment: Vec<(String, String)>,
 }
 
-/// `<runner>` and `<eventlog>` of a configuration file. `settings`: those of `-X`.
+/// `<runner>`, `<environment>` and `<eventlog>` of a configuration file. `settings`: those of `-X`.
 pub fn runner_of(
     own: &StorageKinds,
     reference: &str,
@@ -292,7 +294,8 @@ pub fn runner_of(
     let read = || {
         let (root, file) = FileConfig::read_with(own, reference, settings, environment)?;
         let section = root.sections().find(|section| section.type_name == RUNNER.name);
-        Ok(Started { runner: section.map(Runner::from_section).transpose()?, log: file.log })
+        let runner = section.map(Runner::from_section).transpose()?;
+        Ok(Started { runner, log: file.log, environment: file.environment })
     };
     read().map_err(|error: ConfigError| error.to_string())
 }
@@ -325,6 +328,8 @@ struct FileConfig {
     listens: Vec<ListenSection>,
     access: Vec<AccessSection>,
     log: LogSetup,
+    /// For `zeoctl`.
+    environment: Vec<(String, String)>,
     origins: Vec<String>,
 }
 
@@ -412,6 +417,7 @@ impl FileConfig {
                         location: section.start.clone(),
                     });
                 }
+                "environment" => file.environment = runner::environment(section)?,
                 _ => {} // <runner> is for zeoctl, see `runner_of`
             }
         }

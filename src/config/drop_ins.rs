@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::schema::{self, access, audit, backup, eventlog, http, listen};
+use super::schema::{self, access, audit, backup, eventlog, http, listen, runner};
 use super::zconfig::matcher::{AddedTypes, KnownTo, SectionType};
 use super::zconfig::suggest::nearest;
 use super::zconfig::tree::Item;
@@ -112,7 +112,7 @@ impl Merge<'_> {
         outer_type: &SectionType,
     ) -> Result<(), ConfigError> {
         let found = outer_type.inner_type(&inner.type_name, self.added);
-        let own = OWN_SECTIONS.iter().copied().chain([&eventlog::JOURNAL]);
+        let own = OWN_SECTIONS.iter().copied().chain([&eventlog::JOURNAL, &runner::ENVIRONMENT]);
         let is_own = own.into_iter().any(|own| own.name == inner.type_name);
         let (Some((inner_type, several)), false) = (found, is_own) else {
             target.items.push(Item::Section(inner));

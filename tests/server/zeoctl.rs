@@ -373,13 +373,18 @@ fn a_start_lasts_until_its_test_succeeds() {
 /// It has no terminal, no input, the directory, the mask and the arguments of the configuration and the command line.
 #[test]
 fn the_program_runs_in_the_background() {
-    let site = Site::of_script("pwd; umask; echo \"$@\"; cat; env; exec sleep 1000", "umask 027");
+    let site =
+        Site::of_script("pwd; umask; echo \"$@\"; cat; env; echo the end; exec sleep 1000", "umask 027");
+    fs::create_dir(site.path("zeo.conf.d")).unwrap();
+    let variables = "<environment>\nSITE_Name main site\nSITE_EMPTY\n</environment>\n";
+    fs::write(site.path("zeo.conf.d/environment.conf"), variables).unwrap();
     assert_eq!(site.ours(&["start", "more", "words"]).0, 0);
-    wait_for("its output", || site.text("transcript").contains("PATH="));
+    wait_for("its output", || site.text("transcript").contains("the end"));
     let said = site.text("transcript");
     let directory = fs::canonicalize(site.directory.path()).unwrap();
     assert!(said.starts_with(&format!("{}\n0027\nmore words\n", directory.display())), "{said}");
     assert!(!said.contains("ZEOCTL"), "{said}");
+    assert!(said.contains("\nSITE_Name=main site\n") && said.contains("\nSITE_EMPTY=\n"), "{said}");
     let manager: u32 = site.value("manager").parse().unwrap();
     let program = site.pid_after(0);
     for pid in [manager, program] {
@@ -486,4 +491,10 @@ fn mistakes_are_said_with_their_line() {
     );
     assert_eq!(site.ours(&["-p", "/bin/true", "-s", "socket", "status"]).0, 3);
     site.configure("/bin/true", "");
+    fs::create_dir(site.path("zeo.conf.d")).unwrap();
+    fs::write(site.path("zeo.conf.d/a.conf"), "<environment>\nA=B c\n</environment>\n").unwrap();
+    let (code, said) = site.ours(&["status"]);
+    let expected = "Error: zeo.conf.d/a.conf:2: an environment variable has no = in its name\n";
+    assert!(code == 2 && said.starts_with(expected), "{said}");
+    fs::remove_file(site.path("zeo.conf.d/a.conf")).unwrap();
 }

@@ -159,6 +159,8 @@ impl Actions<'_> {
         let own = std::env::current_exe().map_err(failed)?;
         keep_from_children().map_err(failed)?;
         let mut command = Command::new(own);
+        // The program has them from the manager.
+        command.envs(self.settings.environment.iter().cloned());
         command.arg0(self.program).args(self.arguments).env(MANAGER, "1");
         if self.settings.runner.daemon {
             command.stdin(Stdio::null());
@@ -316,7 +318,7 @@ impl Actions<'_> {
         let file = program::find(words.first().map_or("", String::as_str)).map_err(Trouble::Failed)?;
         writeln!(out, "{}", words.join(" "))?;
         out.flush()?;
-        let error = program::command(&file, &words).exec();
+        let error = program::command(&file, &words).envs(self.settings.environment.iter().cloned()).exec();
         Err(Trouble::Failed(format!("{}: {error}", file.display())))
     }
 

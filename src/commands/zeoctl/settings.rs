@@ -52,6 +52,8 @@ pub(super) struct Settings {
     pub runner: Runner,
     /// Where the daemon manager logs.
     pub log: LogSetup,
+    /// Variables for the program.
+    pub environment: Vec<(String, String)>,
     pub action: String,
     /// What follows the action; for `start` and `fg` more arguments of the program.
     pub arguments: Vec<String>,
@@ -87,15 +89,15 @@ impl Settings {
         }
         let configuration = once(matches, "C")?;
         let overrides = matches.opt_strs("X");
-        let (in_file, log) = match &configuration {
+        let (in_file, log, variables) = match &configuration {
             None if !overrides.is_empty() => {
                 return Err("configuration overrides (-X) cannot be used without a configuration file".into());
             }
-            None => (None, None),
+            None => (None, None, Vec::new()),
             Some(file) => {
                 let environment = |name: &str| std::env::var(name).ok();
                 let started = runner_of(&StorageKinds::default(), file, &overrides, &environment)?;
-                (started.runner, Some(started.log))
+                (started.runner, Some(started.log), started.environment)
             }
         };
         let runner = with_options(in_file.unwrap_or_default(), matches)?;
@@ -119,6 +121,7 @@ impl Settings {
         Ok(Settings {
             configuration,
             log: manager_log(&runner, log),
+            environment: variables,
             runner,
             action: action.clone(),
             arguments: arguments.to_vec(),

@@ -188,7 +188,8 @@ impl Comparison<'_> {
         let whole = |known: &&Overridden| known.section == of.name && known.key.is_none();
         let of_options = self.overridden.iter().find(whole).filter(|_| outer.shown.is_empty());
         let of_options = of_options.map(|known| Effect::of_command_line(known.option));
-        let of_runner = std::ptr::eq(of, &runner::RUNNER).then_some(effects::OF_ZEOCTL);
+        let is_of_zeoctl = [&runner::RUNNER, &runner::ENVIRONMENT].iter().any(|one| std::ptr::eq(of, *one));
+        let of_runner = is_of_zeoctl.then_some(effects::OF_ZEOCTL);
         Nesting { shown, effect: of_options.or(of_runner).or(outer.effect) }
     }
 }

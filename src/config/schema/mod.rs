@@ -1,8 +1,8 @@
 //! The sections and keys of the server's configuration file, and their conversion to options.
 //!
 //! The tables are the union of the schemas of ZEO 4 and ZEO 6: a file for either server is accepted. A setting for a
-//! feature that this server lacks is refused with its line, never ignored; only `<runner>` is checked and then ignored
-//! by the server, because it is for `zeoctl`. `docs/operations.md` has a row for each key.
+//! feature that this server lacks is refused with its line, never ignored; only `<runner>` and `<environment>` are
+//! checked and then ignored by the server, because they are for `zeoctl`. `docs/operations.md` has a row for each key.
 
 pub mod access;
 pub mod audit;
@@ -29,6 +29,12 @@ pub static FILE: SectionType = SectionType {
     content: Content::Checked(&[
         Child::Slot { what: "<zeo> section", types: &[&zeo::ZEO], required: true, multiple: false },
         Child::Slot { what: "<runner> section", types: &[&runner::RUNNER], required: false, multiple: false },
+        Child::Slot {
+            what: "<environment> section",
+            types: &[&runner::ENVIRONMENT],
+            required: false,
+            multiple: false,
+        },
         Child::Slot {
             what: "storage section such as <filestorage>",
             types: storages::STORAGES,

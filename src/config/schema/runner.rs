@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::eventlog;
 use crate::config::zconfig::datatypes::{self, Datatype};
 use crate::config::zconfig::matcher::{Child, Content, SectionType, key, required_key};
+use crate::config::zconfig::tree::Value;
 use crate::config::zconfig::{ConfigError, Section, is_space, quoted};
 use crate::logging::LogSetup;
 
@@ -41,6 +42,23 @@ pub static RUNNER: SectionType = SectionType {
         key("prompt", Datatype::Any),
     ]),
 };
+
+/// `<environment>`: variables for the server that `zeoctl` starts. zdaemon has the section, and the schema of Python's
+/// server does not.
+pub static ENVIRONMENT: SectionType = SectionType { name: "environment", content: Content::Opaque };
+
+/// The variables of `<environment>`, in the order of the file.
+pub fn environment(section: &Section) -> Result<Vec<(String, String)>, ConfigError> {
+    if let Some(inner) = section.sections().next() {
+        let message = format!("{} cannot stand in <environment>", inner.shown());
+        return Err(ConfigError::at(&inner.start, message));
+    }
+    let variable = |value: &Value| match value.key.contains(['=', '\0']) || value.text.contains('\0') {
+        true => Err(ConfigError::at(&value.location, "an environment variable has no = in its name")),
+        false => Ok((value.key.clone(), value.text.clone())),
+    };
+    section.values().map(variable).collect()
+}
 
 /// Upper bound on lengths of time.
 const SECONDS_MAX: i128 = 366 * 86400;
@@ -163,7 +181,7 @@ pub fn umask(text: &str) -> Result<u32, String> {
 mod tests {
     use super::*;
     use crate::config::zconfig::Location;
-    use crate::config::zconfig::tree::{Item, Value};
+    use crate::config::zconfig::tree::Item;
 
     fn runner(key: &str, text: &str) -> Result<Runner, String> {
         let mut section = Section::new("runner", None, Location::CommandLine);
