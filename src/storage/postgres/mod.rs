@@ -35,10 +35,10 @@ use self::blobs::PostgresBlobs;
 use self::oids::Oids;
 use self::options::PostgresOptions;
 use self::readers::Readers;
-use self::records::Records;
+use self::records::RecordCache;
 use self::sequencer::Sequencer;
 use self::session::LOG;
-use self::shared::Shared;
+use self::shared::DatabaseState;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Ordering};
 use crate::conflict::ResolverSlot;
@@ -48,7 +48,7 @@ use crate::storage::{CacheCounts, Iterate, Pack, Result, Storage, StorageError, 
 /// A storage in a database.
 pub struct PostgresStorage {
     options: PostgresOptions,
-    shared: Arc<Shared>,
+    shared: Arc<DatabaseState>,
     sequencer: Arc<Sequencer>,
     oids: Oids,
     resolver: ResolverSlot,
@@ -62,11 +62,11 @@ impl PostgresStorage {
     pub fn open(options: PostgresOptions) -> Result<PostgresStorage> {
         let name = options.name();
         let found = sequencer::found(&options)?;
-        let shared = Arc::new(Shared::new(
+        let shared = Arc::new(DatabaseState::new(
             name.clone(),
             &sql::preserving::STATEMENTS,
             Readers::new(name.clone(), options.dsn.clone()),
-            Records::new(options.cache_size, options.cache_record_max),
+            RecordCache::new(options.cache_size, options.cache_record_max),
             found.last,
         ));
         let blobs = PostgresBlobs::open(&options, &shared, &found.server)?.map(Arc::new);

@@ -1,7 +1,7 @@
 //! New object ids: the sequence `zoid_seq` of the database, whose value n stands for the 16 ids up to 16 n.
 
 use super::session::malformed;
-use super::shared::Shared;
+use super::shared::DatabaseState;
 use crate::base::ids::Oid;
 use crate::base::sync::{AtomicU64, Ordering};
 use crate::postgres::{Statement, Type};
@@ -33,7 +33,7 @@ pub struct Oids {
 
 impl Oids {
     /// `count` ids that were never given out before, ascending.
-    pub fn draw(&self, shared: &Shared, count: usize) -> Result<Vec<Oid>> {
+    pub fn draw(&self, shared: &DatabaseState, count: usize) -> Result<Vec<Oid>> {
         let mut oids = Vec::new();
         while oids.len() < count {
             let values = (count - oids.len()).div_ceil(IDS as usize).min(VALUES_MAX);
@@ -58,7 +58,7 @@ impl Oids {
     }
 
     /// Makes sure that no id up to `oid` is given out, because a client stores that object.
-    pub fn pass(&self, shared: &Shared, oid: Oid) -> Result<()> {
+    pub fn pass(&self, shared: &DatabaseState, oid: Oid) -> Result<()> {
         let wanted = oid.0.div_ceil(IDS);
         while self.passed.load(Ordering::Relaxed) < oid.0 {
             self.draw(shared, 1)?;

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::PostgresStorage;
-use super::shared::{Shared, append, number, oid, tid};
+use super::shared::{DatabaseState, append, number, oid, tid};
 use super::sql::{PAGE, RECORDS_PAGE};
 use crate::base::ids::{Oid, Tid};
 use crate::base::memory;
@@ -147,7 +147,7 @@ impl Iterate for PostgresStorage {
 
 /// An iterator over transactions.
 struct Transactions {
-    shared: Arc<Shared>,
+    shared: Arc<DatabaseState>,
     /// The first that is not in `page`.
     next: Tid,
     stop: Tid,
@@ -197,7 +197,7 @@ impl TransactionIterator for Transactions {
 
 /// The records of one transaction, in the order of oids.
 struct TransactionRecords {
-    shared: Arc<Shared>,
+    shared: Arc<DatabaseState>,
     tid: Tid,
     page: std::vec::IntoIter<DataRecord>,
     /// The first oid that is not in `page`; `None`: there are no more.

@@ -1,10 +1,10 @@
-//! Records that were read lately, in memory, for all clients of the server.
+//! RecordCache that were read lately, in memory, for all clients of the server.
 //!
 //! There is at most one revision of each object: the one that is current as of the last published transaction. When a
-//! transaction is published, `last_transaction` moves first and [`Records::replace`] comes second. A reader that finds
-//! nothing here notes the number of changes of its shard ([`Records::get`]), then reads `last_transaction`, then asks
-//! the database, and adds what it got only if no object of the shard was replaced since ([`Records::add`]). So nothing
-//! outdated stays.
+//! transaction is published, `last_transaction` moves first and [`RecordCache::replace`] comes second. A reader that
+//! finds nothing here notes the number of changes of its shard ([`RecordCache::get`]), then reads `last_transaction`,
+//! then asks the database, and adds what it got only if no object of the shard was replaced since
+//! ([`RecordCache::add`]). So nothing outdated stays.
 //!
 //! Each shard has two generations: what is used moves to the young one, and when that is full, the old one is dropped.
 
@@ -29,11 +29,11 @@ pub struct CachedRecord {
 /// What a look into the cache finds.
 pub enum Lookup {
     Record(CachedRecord),
-    /// Not there. The number is for [`Records::add`].
+    /// Not there. The number is for [`RecordCache::add`].
     Nothing(u64),
 }
 
-pub struct Records {
+pub struct RecordCache {
     shards: Vec<Mutex<Shard, rank::PostgresRecords>>,
     /// Bytes of one generation of a shard.
     generation_max: usize,
@@ -53,10 +53,10 @@ struct Shard {
     changes: u64,
 }
 
-impl Records {
+impl RecordCache {
     /// At most `size` bytes, approximately, of records of up to `record_max`.
-    pub fn new(size: usize, record_max: usize) -> Records {
-        Records {
+    pub fn new(size: usize, record_max: usize) -> RecordCache {
+        RecordCache {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             generation_max: size / SHARDS / 2,
             record_max,
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn what_was_read_before_a_change_is_not_kept() {
-        let records = Records::new(1 << 20, 1000);
+        let records = RecordCache::new(1 << 20, 1000);
         let before = nothing(records.get(Oid(1)));
         records.replace(Oid(1), None);
         records.add(Oid(1), Tid(5), b"old", before);
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_counted() {
-        let records = Records::new(1 << 20, 1000);
+        let records = RecordCache::new(1 << 20, 1000);
         for oid in 0..20_000 {
             let changes = nothing(records.get(Oid(oid)));
             records.add(Oid(oid), Tid(1), &[7; 200], changes);

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::readers::Readers;
-use super::records::{Lookup, Records};
+use super::records::{Lookup, RecordCache};
 use super::session::malformed;
 use super::sql::Statements;
 use crate::base::ids::{Oid, Tid};
@@ -13,11 +13,11 @@ use crate::postgres::{Row, Rows, Statement};
 use crate::storage::{Loaded, PublisherSlot, Result, StorageError};
 
 /// One database.
-pub struct Shared {
+pub struct DatabaseState {
     pub name: String,
     pub sql: &'static Statements,
     pub readers: Readers,
-    pub records: Records,
+    pub records: RecordCache,
     pub publisher: PublisherSlot,
     /// The last published transaction. Only `install` of a publication changes it.
     published: AtomicU64,
@@ -28,15 +28,15 @@ pub struct Shared {
     failure: OnceLock<String>,
 }
 
-impl Shared {
+impl DatabaseState {
     pub fn new(
         name: String,
         sql: &'static Statements,
         readers: Readers,
-        records: Records,
+        records: RecordCache,
         published: Tid,
-    ) -> Shared {
-        Shared {
+    ) -> DatabaseState {
+        DatabaseState {
             name,
             sql,
             readers,
@@ -54,7 +54,7 @@ impl Shared {
         self.failure.get_or_init(|| why);
     }
 
-    /// The reason of [`Shared::fail`].
+    /// The reason of [`DatabaseState::fail`].
     pub fn failure(&self) -> Option<String> {
         self.failure.get().cloned()
     }
@@ -111,7 +111,7 @@ impl Shared {
         Ok(Some(Loaded { start, serial, end }))
     }
 
-    /// The answer of memory to [`Shared::load_before`], if it has one.
+    /// The answer of memory to [`DatabaseState::load_before`], if it has one.
     pub fn load_from_memory(
         &self,
         oid: Oid,

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use super::PostgresStorage;
 use super::read::meta;
-use super::sequencer::Wanted;
+use super::sequencer::WantedLocks;
 use super::shared::{number, oid, tid};
 use super::sql::PAGE;
 use super::vote::{BegunEarly, Steps, touched};
@@ -56,7 +56,7 @@ impl Undo for PostgresStorage {
     /// The vote repeats all of this. For a store that the vote may merge, this uses the state that the client sent.
     fn undo_now(&self, staged: &mut Staged) -> Result<(Tid, Vec<Oid>)> {
         self.check_writable()?;
-        let mut wanted = Wanted { new: touched(self, staged)?.0, ..Wanted::default() };
+        let mut wanted = WantedLocks { new: touched(self, staged)?.0, ..WantedLocks::default() };
         let begun = staged.begun.take().and_then(|begun| begun.downcast::<BegunEarly>().ok());
         if begun.is_none() {
             wanted.tid = Some(staged.tid);

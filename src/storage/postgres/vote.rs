@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::PostgresStorage;
-use super::sequencer::{Finish, Record, Sequencer, Wanted, Written};
+use super::sequencer::{Finish, Sequencer, WantedLocks, WrittenRecord, WrittenTransaction};
 use super::session::LOG;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Arc;
@@ -51,7 +51,7 @@ pub struct BegunEarly {
 
 /// A transaction that has passed its vote.
 struct VotedTxn {
-    written: Written,
+    written: WrittenTransaction,
     locks: Locks,
     resolved: Vec<Oid>,
     undone: Vec<Undone>,
@@ -93,7 +93,7 @@ impl PostgresStorage {
         let uploaded = self.upload(&staged)?;
         let (new, exclusive) = exclusive.into_iter().partition(|oid| new.contains_key(oid));
         let tid = (tid_at == TidAt::Vote && early.is_none()).then_some(staged.tid);
-        let wanted = Wanted { exclusive, shared, new, tid };
+        let wanted = WantedLocks { exclusive, shared, new, tid };
         let granted = self.sequencer.lock(&wanted, self.options.lock_timeout, &staged.cancel)?;
         let mut locks = self.locks(granted.id);
         let tid = match early {
@@ -108,7 +108,7 @@ impl PostgresStorage {
         let Steps { records, undone, at, restored, .. } = steps;
         let (meta, is_packed) = (std::mem::take(&mut staged.meta), staged.status == b'p');
         let blobs = self.voted_blobs(staged, uploaded, restored, &|oid| at.contains_key(&oid))?;
-        let written = Written { meta, is_packed, tid, records, blobs };
+        let written = WrittenTransaction { meta, is_packed, tid, records, blobs };
         Ok(Box::new(VotedTxn { written, locks, resolved, undone }))
     }
 }
@@ -184,7 +184,7 @@ pub struct Steps<'a> {
     pub storage: &'a PostgresStorage,
     /// The current revisions in the database.
     pub serials: &'a HashMap<Oid, (Tid, bool)>,
-    records: Vec<Record>,
+    records: Vec<WrittenRecord>,
     /// Where an object's record is.
     at: HashMap<Oid, usize>,
     pub undone: Vec<Undone>,
@@ -210,7 +210,7 @@ impl<'a> Steps<'a> {
         let at = *self.at.entry(oid).or_insert(self.records.len());
         match self.records.get_mut(at) {
             Some(record) => record.data = data,
-            None => self.records.push(Record { oid, serial, data }),
+            None => self.records.push(WrittenRecord { oid, serial, data }),
         }
     }
 

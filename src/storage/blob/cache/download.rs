@@ -144,8 +144,9 @@ impl BlobDownload {
         Ok(blob)
     }
 
-    /// As [`BlobDownload::finish`], but returns before the data is on the disk: the reader has the open file, and another
-    /// thread waits and gives the blob its name. What goes wrong there is logged, and the blob is not in the cache.
+    /// As [`BlobDownload::finish`], but returns before the data is on the disk: the reader has the open file, and
+    /// another thread waits and gives the blob its name. What goes wrong there is logged, and the blob is not in the
+    /// cache.
     pub fn finish_behind(self) -> Result<BlobFile> {
         if self.lock.is_none() || self.len < BEHIND_LEN_MIN {
             return self.finish();

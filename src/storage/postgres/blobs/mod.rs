@@ -31,7 +31,7 @@ use self::sessions::Sessions;
 use self::upload::Uploads;
 use super::options::PostgresOptions;
 use super::session::LOG;
-use super::shared::Shared;
+use super::shared::DatabaseState;
 use crate::base::cancel::Cancel;
 use crate::base::ids::{Oid, Tid};
 use crate::storage::blob::StagedBlob;
@@ -64,7 +64,7 @@ impl PostgresBlobs {
     /// `runzeo_writers`.
     pub fn open(
         options: &PostgresOptions,
-        shared: &Arc<Shared>,
+        shared: &Arc<DatabaseState>,
         server: &str,
     ) -> Result<Option<PostgresBlobs>> {
         let Some(dir) = &options.blob_dir else { return Ok(None) };

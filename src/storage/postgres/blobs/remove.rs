@@ -21,8 +21,8 @@ const SWEEP: Duration = Duration::from_secs(600);
 /// How long the end of the storage waits for the thread.
 const END: Duration = Duration::from_secs(10);
 
-/// `-> rows of the table, large objects`. Removes only what is named in `runzeo_uploads`; there is no large object any more
-/// after `zodbconvert --clear`. A commit that is under way and takes it from there is waited for.
+/// `-> rows of the table, large objects`. Removes only what is named in `runzeo_uploads`; there is no large object any
+/// more after `zodbconvert --clear`. A commit that is under way and takes it from there is waited for.
 static REMOVE: Statement = Statement {
     sql: "with gone as (delete from runzeo_uploads where chunk = any($1::oid[]) returning chunk) \
           select (select count(*) from gone), count(lo_unlink(m.oid)) \

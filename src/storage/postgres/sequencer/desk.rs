@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::blobs::VotedBlobs;
 use super::super::session::LOG;
-use super::locks::{Granted, LockRequest, NotGranted, Wanted};
+use super::locks::{Granted, LockRequest, NotGranted, WantedLocks};
 use crate::base::cancel::Cancel;
 use crate::base::clock::IoDeadline;
 use crate::base::ids::{Oid, Tid};
@@ -21,19 +21,19 @@ const RETRY_MIN: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_millis(100);
 
 /// A transaction as it is written.
-pub struct Written {
+pub struct WrittenTransaction {
     pub meta: TransactionMeta,
     /// A copied transaction keeps its status.
     pub is_packed: bool,
     /// The tid that it was promised at vote.
     pub tid: Option<Tid>,
     /// Each object once.
-    pub records: Vec<Record>,
+    pub records: Vec<WrittenRecord>,
     pub blobs: VotedBlobs,
 }
 
 /// A record of a transaction.
-pub struct Record {
+pub struct WrittenRecord {
     pub oid: Oid,
     /// The revision that it replaces; zero for a new object.
     pub serial: Tid,
@@ -47,7 +47,7 @@ pub struct Finish {
     pub id: u64,
     /// Further locks of it.
     pub others: Vec<u64>,
-    pub written: Written,
+    pub written: WrittenTransaction,
     pub ticket: Ticket,
 }
 
@@ -97,7 +97,7 @@ impl Sequencer {
 
     /// Locks the objects of a transaction, and waits up to `timeout` for those that another server or a client of
     /// RelStorage has locked. Errors: [`StorageError::Conflict`] after that time.
-    pub fn lock(&self, wanted: &Wanted, timeout: Duration, cancel: &Cancel) -> Result<Granted> {
+    pub fn lock(&self, wanted: &WantedLocks, timeout: Duration, cancel: &Cancel) -> Result<Granted> {
         let until = IoDeadline::after(timeout);
         let mut pause = RETRY_MIN;
         loop {

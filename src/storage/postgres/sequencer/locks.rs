@@ -37,7 +37,7 @@ static NOTIFY: Statement = Statement { sql: "select pg_notify('runzeo', $1)", ty
 
 /// What a transaction needs locked.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct WantedLocks {
     /// Existing objects that it changes.
     pub exclusive: Vec<Oid>,
     /// Objects whose serial it depends on.
@@ -51,7 +51,7 @@ pub struct Wanted {
 
 /// A vote's request.
 pub struct LockRequest {
-    pub wanted: Wanted,
+    pub wanted: WantedLocks,
     pub answer: SyncSender<std::result::Result<Granted, NotGranted>>,
 }
 
@@ -83,7 +83,7 @@ pub struct LockKeys {
     pub serials: HashMap<Oid, (Tid, bool)>,
 }
 
-impl Wanted {
+impl WantedLocks {
     fn keys(&self) -> LockKeys {
         let numbers = |oids: &[Oid]| -> Vec<i64> {
             let mut keys: Vec<i64> = oids.iter().map(|oid| oid.0 as i64).collect();
@@ -115,7 +115,7 @@ impl Wanted {
 pub fn ask(
     batch: &mut Batch,
     sql: &Statements,
-    wanted: &Wanted,
+    wanted: &WantedLocks,
     last: Tid,
 ) -> std::result::Result<(), TooLarge> {
     let keys = wanted.keys();
@@ -143,7 +143,7 @@ pub enum LockOutcome {
 }
 
 /// Reads the answer to [`ask`].
-pub fn outcome(wanted: &Wanted, answer: Answer) -> LockOutcome {
+pub fn outcome(wanted: &WantedLocks, answer: Answer) -> LockOutcome {
     let rows = match answer {
         Ok(rows) => rows,
         Err(error) => return LockOutcome::Unknown(refused(&error)),
@@ -154,7 +154,7 @@ pub fn outcome(wanted: &Wanted, answer: Answer) -> LockOutcome {
     }
 }
 
-fn read(wanted: &Wanted, rows: &[Rows]) -> Result<LockOutcome> {
+fn read(wanted: &WantedLocks, rows: &[Rows]) -> Result<LockOutcome> {
     let missing = || malformed("a lock");
     let failed = |rows: Option<&Rows>| -> Result<Vec<i64>> {
         rows.ok_or_else(missing)?.iter().map(|row| Ok(row.required_int8(0)?)).collect()

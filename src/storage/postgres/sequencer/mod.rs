@@ -31,6 +31,6 @@ mod recover;
 mod start;
 mod writer;
 
-pub use desk::{Finish, Record, Sequencer, Written};
-pub use locks::Wanted;
+pub use desk::{Finish, Sequencer, WrittenRecord, WrittenTransaction};
+pub use locks::WantedLocks;
 pub use start::found;

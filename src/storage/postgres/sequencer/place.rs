@@ -7,7 +7,7 @@ use super::super::session::{malformed, only};
 use super::desk::Finish;
 use super::group::Group;
 use super::locks::{COMMITS, LockKeys};
-use super::writer::{COMMIT_WAIT_TIME, Writer};
+use super::writer::{COMMIT_WAIT_TIME, SequencerThread};
 use crate::base::ids::Tid;
 use crate::postgres::{Batch, Lost, ServerError, Statement, Type, Value};
 use crate::storage::{Result, StorageError};
@@ -29,7 +29,7 @@ impl From<StorageError> for NotPlaced {
     }
 }
 
-impl Writer {
+impl SequencerThread {
     /// The group that is committed next, with its files in their places. The commit lock that this has taken is among
     /// the locks that the next message but one gives back.
     pub fn next_group(&mut self) -> std::result::Result<Option<Group>, Lost> {

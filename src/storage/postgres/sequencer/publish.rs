@@ -1,8 +1,8 @@
 //! Publishing what was committed: transactions of others and of this server, in the order of tids.
 
 use super::super::session::LOG;
-use super::super::shared::Shared;
-use super::desk::{Finish, Record, Written};
+use super::super::shared::DatabaseState;
+use super::desk::{Finish, WrittenRecord, WrittenTransaction};
 use super::group::{Foreign, Group};
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::Ordering;
@@ -11,13 +11,13 @@ use crate::storage::{Committed, Delivery, GroupTimes, StorageError};
 /// A committed transaction of this server.
 struct Own {
     tid: Tid,
-    written: Written,
+    written: WrittenTransaction,
 }
 
 /// Publishes `foreign` and then the group of `finishes`, whose first transaction has the tid `first`. Returns what is
 /// to be done when no lock is held, and the ids of the finished transactions.
 pub fn publish(
-    shared: &Shared,
+    shared: &DatabaseState,
     foreign: Vec<Foreign>,
     first: Tid,
     finishes: Vec<Finish>,
@@ -56,7 +56,7 @@ pub fn publish(
             shared.records.replace(*oid, None);
         }
         for Own { tid, written } in &own {
-            for Record { oid, data, .. } in &written.records {
+            for WrittenRecord { oid, data, .. } in &written.records {
                 shared.records.replace(*oid, data.as_deref().map(|data| (*tid, data)));
             }
         }
@@ -65,7 +65,11 @@ pub fn publish(
 }
 
 /// Tells a client that its transaction is not committed. Returns the ids of its locks.
-pub fn fail(shared: &Shared, finish: Finish, error: StorageError) -> impl Iterator<Item = u64> + use<> {
+pub fn fail(
+    shared: &DatabaseState,
+    finish: Finish,
+    error: StorageError,
+) -> impl Iterator<Item = u64> + use<> {
     shared.publisher.failed(finish.ticket, error, LOG, &shared.name);
     std::iter::once(finish.id).chain(finish.others)
 }

@@ -14,7 +14,7 @@ use super::desk::Finish;
 use super::group::{self, Foreign, Group};
 use super::locks::{self, NotGranted};
 use super::publish::fail;
-use super::writer::Writer;
+use super::writer::SequencerThread;
 use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
 use crate::postgres::{Batch, Connection, Lost, Statement, Type, Value, Wake};
@@ -63,7 +63,7 @@ struct Mark {
     tid: Tid,
 }
 
-impl Writer {
+impl SequencerThread {
     pub fn lost(&mut self, lost: &Lost) {
         self.resolve(lost, None);
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::super::options::PostgresOptions;
 use super::super::session::{self, AskError, LOG, Purpose, ask, malformed, refused};
-use super::super::shared::Shared;
+use super::super::shared::DatabaseState;
 use super::super::sql::{functions, schema};
 use super::desk::Desk;
-use super::writer::Writer;
+use super::writer::SequencerThread;
 use crate::base::clock::Stopwatch;
 use crate::base::ids::Tid;
 use crate::base::sync::Arc;
@@ -84,8 +84,13 @@ pub fn found(options: &PostgresOptions) -> Result<ReadyDatabase> {
 
 impl ReadyDatabase {
     /// The state of the sequencer's thread.
-    pub fn writer(self, desk: Arc<Desk>, shared: Arc<Shared>, options: PostgresOptions) -> Writer {
-        Writer {
+    pub fn writer(
+        self,
+        desk: Arc<Desk>,
+        shared: Arc<DatabaseState>,
+        options: PostgresOptions,
+    ) -> SequencerThread {
+        SequencerThread {
             desk,
             shared,
             read_only: options.read_only,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::options::PostgresOptions;
 use super::super::session::{LOG, malformed, only, refused};
-use super::super::shared::Shared;
+use super::super::shared::DatabaseState;
 use super::super::sql::functions::COMMITTED_BEFORE;
 use super::desk::{Desk, Finish};
 use super::group::{self, Done, Foreign, Group};
@@ -34,9 +34,9 @@ pub static COMMIT_WAIT_TIME: Statement =
     Statement { sql: "select set_config('lock_timeout', $1, true)", types: &[Type::Text] };
 
 /// The state of the thread.
-pub struct Writer {
+pub struct SequencerThread {
     pub desk: Arc<Desk>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<DatabaseState>,
     pub options: PostgresOptions,
     pub session: Connection,
     /// This server, in the table `runzeo_writers`.
@@ -77,7 +77,7 @@ enum Last {
     Nothing,
 }
 
-impl Writer {
+impl SequencerThread {
     /// Works until the desk is closed.
     pub fn run(mut self) {
         let mut is_closed = false;

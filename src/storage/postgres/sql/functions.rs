@@ -3,7 +3,8 @@
 //!
 //! `runzeo_now_1() -> tid`: the time of the database's clock.
 //!
-//! `runzeo_commit_1(last, fixed, packed[], users[], descriptions[], extensions[], owners[], oids[], serials[], md5s[], states[], blob_owners[], blob_oids[], chunks[], server, number) -> kind, at, object`:
+//! `runzeo_commit_1 -> kind, at, object`, whose parameters are `last, fixed, packed[], users[], descriptions[],
+//! extensions[], owners[], oids[], serials[], md5s[], states[], blob_owners[], blob_oids[], chunks[], server, number`:
 //! commits a group of transactions. The first arrays have an element for each transaction, the next ones one for each
 //! record: which transaction it belongs to (from 1), its object, the serial that must be current (0: the object must
 //! not exist), its md5 in hex digits and its state. Of a deletion the md5 is empty and the state null. The last three
