@@ -534,6 +534,35 @@ impl<F: Fn(&str) -> (Option<i32>, String)> Drop for Stop<'_, F> {
     }
 }
 
+/// systemd knows every setting of the units, and finds their programs.
+#[test]
+fn the_units_are_understood() {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/systemd");
+    let directory = tempfile::tempdir().unwrap();
+    let programs = Path::new(env!("CARGO_BIN_EXE_runzeo")).parent().unwrap().display().to_string();
+    for unit in ["zeo.service", "zeo@.service", "zeo.socket", "wrong.service"] {
+        let text = fs::read_to_string(units.join(unit.replace("wrong", "zeo"))).unwrap();
+        let text = text.replace("/usr/bin", &programs);
+        let text =
+            if unit.starts_with("wrong") { text.replace("Restart=on", "Restart=sometimes") } else { text };
+        fs::write(directory.path().join(unit), text).unwrap();
+    }
+    let verify = |unit: &str| {
+        let mut command = Command::new("systemd-analyze");
+        command.args(["--man=no", "verify", unit]).current_dir(directory.path()).output()
+    };
+    for unit in ["./zeo.service", "./zeo@main.service", "./zeo.socket", "./wrong.service"] {
+        let Ok(output) = verify(unit) else {
+            let _ = writeln!(std::io::stderr(), "\nSKIPPED: no systemd-analyze");
+            return;
+        };
+        // A setting that it does not know is a warning. It may have more to say about units of this machine.
+        let said = String::from_utf8_lossy(&output.stderr);
+        let is_wrong = !output.status.success() || said.contains(directory.path().to_str().unwrap());
+        assert_eq!(is_wrong, unit.contains("wrong"), "{unit}: {said}");
+    }
+}
+
 /// systemd's own judgement of the units: 0 is safe, 10 is not.
 #[test]
 fn the_units_are_hardened() {
