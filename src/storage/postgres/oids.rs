@@ -48,7 +48,7 @@ impl Oids {
                 oids.extend((end - IDS + 1..=end).map(Oid));
                 self.passed.fetch_max(end, Ordering::Relaxed);
             }
-            if rows.len() == 0 {
+            if rows.is_empty() {
                 return Err(malformed("an object id"));
             }
         }

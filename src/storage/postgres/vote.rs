@@ -133,10 +133,10 @@ impl Commit for PostgresStorage {
 
     fn finish(&self, voted: Box<dyn Voted>, ticket: Ticket) {
         let VotedTxn { written, mut locks, .. } = voted.into_own();
-        // All locks are given back with the first.
-        let Some(id) = locks.ids.first().copied() else { return };
-        let others: Vec<u64> = locks.ids.drain(..).skip(1).collect();
-        if let Err((finish, error)) = self.sequencer.finish(Finish { id, others, written, ticket }) {
+        // From here on they are the sequencer's to give back.
+        let locks = std::mem::take(&mut locks.ids);
+        if let Err(back) = self.sequencer.finish(Finish { locks, written, ticket }) {
+            let (finish, error) = *back;
             self.shared.publisher.failed(finish.ticket, error, LOG, &self.shared.name);
         }
     }

@@ -44,9 +44,7 @@ pub struct WrittenRecord {
 /// A voted transaction that is to be committed.
 pub struct Finish {
     /// Its locks, see [`Granted::id`].
-    pub id: u64,
-    /// Further locks of it.
-    pub others: Vec<u64>,
+    pub locks: Vec<u64>,
     pub written: WrittenTransaction,
     pub ticket: Ticket,
 }
@@ -126,15 +124,14 @@ impl Sequencer {
         let _ = self.leave(|queue| queue.releases.push(id));
     }
 
-    /// Has a transaction committed and published. The publisher gets the outcome.
-    pub fn finish(&self, finish: Finish) -> std::result::Result<(), (Finish, StorageError)> {
+    /// Has a transaction committed and published. The publisher gets the outcome. Gives the transaction back if the
+    /// sequencer has ended.
+    pub fn finish(&self, finish: Finish) -> std::result::Result<(), Box<(Finish, StorageError)>> {
         let mut finish = Some(finish);
-        match self.leave(|queue| queue.finishes.extend(finish.take())) {
-            Ok(()) => Ok(()),
-            Err(error) => match finish {
-                Some(finish) => Err((finish, error)),
-                None => Ok(()),
-            },
+        let left = self.leave(|queue| queue.finishes.extend(finish.take()));
+        match (left, finish) {
+            (Err(error), Some(finish)) => Err(Box::new((finish, error))),
+            _ => Ok(()),
         }
     }
 

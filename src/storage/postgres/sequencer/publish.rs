@@ -33,7 +33,7 @@ pub fn publish(
         let ticket = Box::new(());
         entries.push(Committed { tid, oids, object_count, size, ticket, times: GroupTimes::default() });
     }
-    for (position, Finish { id, others, mut written, ticket }) in finishes.into_iter().enumerate() {
+    for (position, Finish { locks, mut written, ticket }) in finishes.into_iter().enumerate() {
         let tid = Group::tid(first, position);
         written.blobs.committed(tid);
         let new = written.records.iter().filter(|record| record.serial == Tid::ZERO).count() as u64;
@@ -46,8 +46,7 @@ pub fn publish(
         oids.sort_unstable();
         entries.push(Committed { tid, oids, object_count, size, ticket, times });
         own.push(Own { tid, written });
-        ids.push(id);
-        ids.extend(others);
+        ids.extend(locks);
     }
     let Some(last) = entries.last().map(|entry| entry.tid) else { return (None, ids) };
     let mut install = || {
@@ -65,11 +64,7 @@ pub fn publish(
 }
 
 /// Tells a client that its transaction is not committed. Returns the ids of its locks.
-pub fn fail(
-    shared: &DatabaseState,
-    finish: Finish,
-    error: StorageError,
-) -> impl Iterator<Item = u64> + use<> {
+pub fn fail(shared: &DatabaseState, finish: Finish, error: StorageError) -> Vec<u64> {
     shared.publisher.failed(finish.ticket, error, LOG, &shared.name);
-    std::iter::once(finish.id).chain(finish.others)
+    finish.locks
 }

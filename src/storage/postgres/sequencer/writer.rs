@@ -205,14 +205,17 @@ impl SequencerThread {
         self.commit_wait.max(COMMIT_WAIT.0)
     }
 
+    fn is_locked(&self, finish: &Finish) -> bool {
+        finish.locks.iter().all(|id| self.held.contains_key(id))
+    }
+
     /// Transactions whose locks were lost with a session, and whose objects have changed since, cannot be committed.
     fn fail_unlocked(&mut self) {
-        if self.waiting.iter().all(|finish| self.held.contains_key(&finish.id)) {
+        if self.waiting.iter().all(|finish| self.is_locked(finish)) {
             return;
         }
         let all: Vec<Finish> = self.waiting.drain(..).collect();
-        let (good, bad): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|finish| self.held.contains_key(&finish.id));
+        let (good, bad): (Vec<_>, Vec<_>) = all.into_iter().partition(|finish| self.is_locked(finish));
         self.waiting.extend(good);
         for finish in bad {
             let why = format!(
