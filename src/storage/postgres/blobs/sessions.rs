@@ -21,13 +21,13 @@ pub struct Sessions {
     dsn: Dsn,
     server: String,
     count_max: usize,
-    pool: Mutex<Pool, rank::PostgresSessions>,
+    pool: Mutex<SessionPool, rank::PostgresSessions>,
     /// A session is idle, or there may be one more.
     freed: Condvar,
 }
 
 #[derive(Default)]
-struct Pool {
+struct SessionPool {
     idle: Vec<Connection>,
     /// Sessions in use.
     used: usize,
