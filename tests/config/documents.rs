@@ -116,7 +116,8 @@ fn a_default_is_what_holds_without_the_key() {
     };
     let file = |key: &str| {
         format!(
-            "%import ZEO\n%import zc.zlibstorage\n%import zc.beforestorage\n%import tempstorage\n<zeo>\naddress 1\n{}</zeo>\n\
+            "%import ZEO\n%import zc.zlibstorage\n%import zc.beforestorage\n%import tempstorage\n\
+             %import relstorage\n<zeo>\naddress 1\n{}</zeo>\n\
              <filestorage a>\npath a.fs\n{}</filestorage>\n<mappingstorage b>\n{}</mappingstorage>\n\
              <zlibstorage c>\n{}<mappingstorage>\n</mappingstorage>\n</zlibstorage>\n\
              <serverzlibstorage d>\n{}<mappingstorage>\n</mappingstorage>\n</serverzlibstorage>\n\
@@ -125,6 +126,7 @@ fn a_default_is_what_holds_without_the_key() {
              <zeoclient g>\nserver 1\nblob-dir g\nblob-cache-size 1\n{}</zeoclient>\n\
              <clientstorage h>\nserver 1\nblob-dir h\nblob-cache-size 1\n{}\
              <ssl>\ncertificate x\n{}</ssl>\n</clientstorage>\n\
+             <relstorage i>\nblob-dir i\nblob-cache-size 1\n{}<postgresql>\n{}</postgresql>\n</relstorage>\n\
              <eventlog>\n{}<logfile>\npath x\n{}</logfile>\n<syslog>\n{}</syslog>\n<journal>\n{}</journal>\n</eventlog>\n",
             // A comment replaces the key, to keep the line numbers.
             key_for("zeo", key),
@@ -137,6 +139,8 @@ fn a_default_is_what_holds_without_the_key() {
             key_for("zeoclient", key),
             key_for("clientstorage", key),
             key_for("ssl", key),
+            key_for("relstorage", key),
+            key_for("postgresql", key),
             key_for("eventlog", key),
             key_for("logfile", key),
             key_for("syslog", key),

@@ -121,13 +121,7 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
             return Err(ConfigError::at(&value.location, format!("{name} of <relstorage>: {why}")));
         }
     }
-    for name in [
-        "shared-blob-dir",
-        "pack-prepack-only",
-        "pack-skip-prepack",
-        "revert_when_stale",
-        "revert-when-stale",
-    ] {
+    for name in ["pack-prepack-only", "pack-skip-prepack", "revert_when_stale", "revert-when-stale"] {
         if section.get(name, datatypes::boolean)? == Some(true) {
             let location = section.value(name).map_or(&section.start, |value| &value.location);
             return Err(ConfigError::at(location, format!("{name} of <relstorage> is not supported yet")));
@@ -153,6 +147,7 @@ pub fn relstorage(section: &Section) -> Result<PostgresStorageConfig, ConfigErro
     if let Some(size) = section.get("cache-local-object-max", datatypes::byte_size)? {
         options.cache_record_max = usize::try_from(size).unwrap_or(0);
     }
+    blobs(section, &mut options)?;
     options.pack_gc = section.get("pack-gc", datatypes::boolean)?.unwrap_or(options.pack_gc);
     options.pack_batch_timeout =
         section.get("pack-batch-timeout", batch_timeout)?.unwrap_or(options.pack_batch_timeout);

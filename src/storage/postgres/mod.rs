@@ -9,12 +9,14 @@
 //! - `sql` has the statements, the tables and the functions.
 //! - `sequencer` is the one thread that locks, commits, finds the transactions of others, and publishes.
 //! - `readers` are the sessions for reading, which all clients of the server share; `records` is their memory.
-//! - `vote`, `undo`, `read`, `oids`, `pack` implement the traits.
+//! - `blobs` has the blobs, in the database or in a directory.
+//! - `vote`, `vote_blobs`, `undo`, `read`, `oids`, `pack` implement the traits.
 //!
 //! Reads see the state of the last published transaction and never a later one, whatever is in the tables already. So
 //! the server's rules about replies and invalidations hold as for a file.
 //!
-//! Beside the tables of RelStorage there are `runzeo_writers`, `runzeo_pack` and functions whose names begin with `runzeo_`.
+//! Beside the tables of RelStorage there are `runzeo_writers`, `runzeo_uploads`, `runzeo_pack`, an index of
+//! `blob_chunk`, and functions whose names begin with `runzeo_`.
 
 mod blobs;
 mod oids;
@@ -43,7 +45,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Ordering};
 use crate::conflict::ResolverSlot;
 use crate::postgres::Wake;
-use crate::storage::{CacheCounts, Iterate, Pack, Result, Storage, StorageError, Undo};
+use crate::storage::{Blobs, CacheCounts, Iterate, Pack, Result, Storage, StorageError, Undo};
 
 /// A storage in a database.
 pub struct PostgresStorage {
@@ -86,6 +88,7 @@ impl PostgresStorage {
             sequencer,
             oids: Oids::default(),
             resolver: ResolverSlot::default(),
+            blobs,
         })
     }
 
@@ -162,6 +165,10 @@ impl Storage for PostgresStorage {
 
     fn undo(&self) -> Option<&dyn Undo> {
         Some(self)
+    }
+
+    fn blobs(&self) -> Option<&dyn Blobs> {
+        self.blobs.as_deref().map(|blobs| blobs as &dyn Blobs)
     }
 
     fn packing(&self) -> Option<&dyn Pack> {

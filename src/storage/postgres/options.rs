@@ -22,6 +22,16 @@ pub struct PostgresOptions {
     pub cache_size: usize,
     /// Longer records are not kept in that memory.
     pub cache_record_max: usize,
+    /// A cache of blobs; with `shared_blob_dir` the blobs themselves. `None`: there are no blobs.
+    pub blob_dir: Option<PathBuf>,
+    /// Blobs are not in the database.
+    pub shared_blob_dir: bool,
+    /// Bytes that the cache of blobs is brought down to from time to time. `None`: nothing is ever removed.
+    pub blob_cache_size: Option<u64>,
+    /// The part of that size, in percent and below 100, after whose growth it is checked.
+    pub blob_cache_size_check: u8,
+    /// Bytes of the pieces in which a blob is sent to the database.
+    pub blob_chunk_size: usize,
     /// Whether packs remove objects without references, unless the client says it.
     pub pack_gc: bool,
     /// A pack commits what it removes in pieces that take no longer than this.
@@ -39,6 +49,11 @@ impl PostgresOptions {
             lock_timeout: Duration::from_secs(30),
             cache_size: 256 << 20,
             cache_record_max: 16 << 10,
+            blob_dir: None,
+            shared_blob_dir: false,
+            blob_cache_size: None,
+            blob_cache_size_check: 10,
+            blob_chunk_size: 1 << 20,
             pack_gc: true,
             pack_batch_timeout: Duration::from_secs(15),
         }

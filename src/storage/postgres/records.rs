@@ -118,17 +118,6 @@ impl RecordCache {
         drop((replaced, dropped));
     }
 
-    /// Forgets all.
-    pub fn clear(&self) {
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            let changes = shard.changes + 1;
-            let dropped = mem::replace(&mut *shard, Shard { changes, ..Shard::default() });
-            drop(shard);
-            drop(dropped);
-        }
-    }
-
     /// For the status.
     pub fn counts(&self) -> CacheCounts {
         let used: usize = self.shards.iter().map(|shard| shard.lock().len()).sum();
@@ -219,8 +208,6 @@ mod tests {
         // An object that nobody has read is not kept in memory because it is stored.
         records.replace(Oid(2), Some((Tid(7), b"stored")));
         nothing(records.get(Oid(2)));
-        records.clear();
-        nothing(records.get(Oid(1)));
     }
 
     #[test]

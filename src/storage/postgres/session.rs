@@ -22,6 +22,8 @@ pub enum Purpose<'a> {
     Write { server: &'a str },
     /// Reads of published states.
     Read,
+    /// Large objects.
+    Blobs { server: &'a str },
     /// A pack.
     Pack,
 }
@@ -31,6 +33,7 @@ impl Purpose<'_> {
         match self {
             Purpose::Write { server } => format!("runzeo: writer {server}"),
             Purpose::Read => "runzeo: reader".into(),
+            Purpose::Blobs { server } => format!("runzeo: blobs {server}"),
             Purpose::Pack => "runzeo: pack".into(),
         }
     }

@@ -194,7 +194,14 @@ pub struct Steps<'a> {
 
 impl<'a> Steps<'a> {
     pub fn new(storage: &'a PostgresStorage, serials: &'a HashMap<Oid, (Tid, bool)>) -> Steps<'a> {
-        Steps { storage, serials, records: Vec::new(), at: HashMap::new(), undone: Vec::new(), restored: HashMap::new() }
+        Steps {
+            storage,
+            serials,
+            records: Vec::new(),
+            at: HashMap::new(),
+            undone: Vec::new(),
+            restored: HashMap::new(),
+        }
     }
 
     /// The state that the transaction itself has given to an object.

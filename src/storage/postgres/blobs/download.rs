@@ -13,7 +13,7 @@ use crate::storage::{BlobFile, Result, StorageError};
 
 /// Bytes of a piece.
 const PIECE_LEN: i32 = 256 << 10;
-/// PieceWriter that the database sends before it waits for us. Twice as many may be on their way.
+/// Pieces that the database sends before it waits for us. Twice as many may be on their way.
 const AT_ONCE: u32 = 8;
 /// Bytes that are read in one database transaction: a long one would hold up `vacuum`.
 const SECTION_LEN: i64 = 32 << 20;
@@ -93,7 +93,7 @@ fn fetch(
     let values = [Value::Oid(chunk), Value::Int8(0), Value::Int4(PIECE_LEN)];
     batch.execute(&GET, &values).map_err(|error| AskError::Other(error.into()))?;
     batch.sync();
-    let mut pieces = PieceWriter { download, is_last: false, error: None };
+    let mut pieces = BlobPieces { download, is_last: false, error: None };
     for answer in session.run(&batch).map_err(AskError::Lost)? {
         match answer {
             Ok(answered) => {
@@ -123,14 +123,14 @@ fn missing(error: &ServerError) -> std::result::Result<bool, AskError> {
 }
 
 /// Writes pieces to the file.
-struct PieceWriter<'a> {
+struct BlobPieces<'a> {
     download: &'a mut BlobDownload,
     /// There are no more, or they cannot be written.
     is_last: bool,
     error: Option<StorageError>,
 }
 
-impl PieceWriter<'_> {
+impl BlobPieces<'_> {
     fn take(&mut self, row: Row<'_>) -> ControlFlow<()> {
         let piece = row.bytes(0).map_err(StorageError::from);
         let written = piece.and_then(|piece| {

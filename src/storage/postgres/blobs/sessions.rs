@@ -21,13 +21,13 @@ pub struct Sessions {
     dsn: Dsn,
     server: String,
     count_max: usize,
-    pool: Mutex<SessionPool, rank::PostgresSessions>,
+    pool: Mutex<Pool, rank::PostgresSessions>,
     /// A session is idle, or there may be one more.
     freed: Condvar,
 }
 
 #[derive(Default)]
-struct SessionPool {
+struct Pool {
     idle: Vec<Connection>,
     /// Sessions in use.
     used: usize,

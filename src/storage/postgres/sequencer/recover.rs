@@ -184,7 +184,8 @@ impl SequencerThread {
     fn give_up(&mut self, group: Option<Group>) {
         let why = format!("{}: the database cannot be reached", self.shared.name);
         let away = || StorageError::Disconnected(why.clone());
-        for finish in group.into_iter().flat_map(|group| group.finishes) {
+        for mut finish in group.into_iter().flat_map(|group| group.finishes) {
+            finish.written.blobs.leave();
             let unknown =
                 StorageError::OutcomeUnknown(format!("{why}, and has not said whether it has committed"));
             self.forget(finish, unknown);

@@ -63,7 +63,8 @@ pub static STATEMENTS: Statements = Statements {
         types: &[Type::Int8Array],
     },
     blob: Statement {
-        sql: "select chunk from blob_chunk where zoid = $1 and tid = $2 order by chunk_num", types: TWO
+        sql: "select chunk from blob_chunk where zoid = $1 and tid = $2 order by chunk_num",
+        types: TWO,
     },
     later: Statement {
         sql: "select t.tid, s.zoid from transaction t left join object_state s on s.tid = t.tid \
