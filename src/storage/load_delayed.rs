@@ -25,7 +25,8 @@ impl LoadDelayed {
 impl Storage for LoadDelayed {
     forward!(
         base: name, is_read_only, object_count, size, interfaces, last_transaction, new_oids, close, iteration, undo,
-        packing, blobs, extension_methods, cache_counts, sync_counts, failure, pulse, save_index
+        packing, blobs, extension_methods, cache_counts, sync_counts, failure, pulse, save_index,
+        catch_up
     );
 }
 

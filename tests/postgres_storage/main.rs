@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod failures;
 mod packs;
 
 use std::sync::Arc;

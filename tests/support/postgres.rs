@@ -38,6 +38,11 @@ impl PostgresServer {
         standby
     }
 
+    /// Makes a standby writable.
+    pub fn promote(&self) {
+        assert!(run("promote", self.dir(), &[]));
+    }
+
     /// `fast` or `immediate`.
     pub fn stop(&self, how: &str) {
         assert!(run("stop", self.dir(), &[how]));

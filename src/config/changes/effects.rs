@@ -8,6 +8,7 @@ use crate::config::schema::client::{CLIENTSTORAGE, ZEOCLIENT};
 use crate::config::schema::eventlog::{EVENTLOG, JOURNAL, LOGFILE, SYSLOG};
 use crate::config::schema::http::HTTP;
 use crate::config::schema::listen::LISTEN;
+use crate::config::schema::relstorage::{POSTGRESQL, RELSTORAGE};
 use crate::config::schema::ssl::{CLIENT_SSL, SSL};
 use crate::config::schema::storages::{
     BEFORE, BLOBSTORAGE, DEMOSTORAGE, FILESTORAGE, MAPPINGSTORAGE, SERVERZLIBSTORAGE, TEMPORARYSTORAGE,
@@ -94,6 +95,46 @@ const CLIENT_KEYS: &[&str] = &[
 ];
 
 /// The keys that all handlers of the log have, without `level`.
+const DATABASE_KEYS: &[&str] = &[
+    WHOLE,
+    "name",
+    "read-only",
+    "keep-history",
+    "create-schema",
+    "commit-lock-timeout",
+    "commit-lock-id",
+    "blob-dir",
+    "shared-blob-dir",
+    "blob-cache-size",
+    "blob-cache-size-check",
+    "blob-cache-size-check-external",
+    "blob-chunk-size",
+    "replica-conf",
+    "ro-replica-conf",
+    "replica-timeout",
+    "revert_when_stale",
+    "revert-when-stale",
+    "poll-interval",
+    "pack-gc",
+    "pack-prepack-only",
+    "pack-skip-prepack",
+    "pack-batch-timeout",
+    "pack-commit-busy-delay",
+    "cache-local-mb",
+    "cache-local-object-max",
+    "cache-local-compression",
+    "cache-local-dir",
+    "cache-local-storage",
+    "cache-local-dir-count",
+    "cache-local-dir-read-count",
+    "cache-local-dir-compress",
+    "cache-local-dir-write-max-size",
+    "cache-delta-size-limit",
+    "cache-prefix",
+    "cache-servers",
+    "cache-module-name",
+];
+
 const HANDLER_KEYS: &[&str] = &[WHOLE, "formatter", "dateformat", "style", "arbitrary-fields", "format"];
 
 static TABLE: &[Row] = &[
@@ -241,6 +282,8 @@ static TABLE: &[Row] = &[
     row(&ZLIBSTORAGE, Effect::Restart, &[WHOLE, "compress"]),
     row(&SERVERZLIBSTORAGE, Effect::Restart, &[WHOLE, "compress"]),
     row(&BEFORE, Effect::Restart, &[WHOLE, "before", "before-from-file"]),
+    row(&RELSTORAGE, Effect::Restart, DATABASE_KEYS),
+    row(&POSTGRESQL, Effect::Restart, &[WHOLE, "driver", "dsn"]),
     row(&ZEOCLIENT, Effect::Restart, CLIENT_KEYS),
     row(&CLIENTSTORAGE, Effect::Restart, CLIENT_KEYS),
     row(

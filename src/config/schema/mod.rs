@@ -12,7 +12,7 @@ pub mod eventlog;
 pub mod http;
 pub mod limits;
 pub mod listen;
-mod relstorage;
+pub mod relstorage;
 pub mod runner;
 pub mod ssl;
 pub mod storages;

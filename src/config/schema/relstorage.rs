@@ -22,7 +22,7 @@ static MYSQL: SectionType = other_database("mysql");
 static ORACLE: SectionType = other_database("oracle");
 static SQLITE3: SectionType = other_database("sqlite3");
 
-static POSTGRESQL: SectionType = SectionType {
+pub static POSTGRESQL: SectionType = SectionType {
     name: "postgresql",
     content: Content::Checked(&[
         key("driver", Datatype::Custom(|text| driver(text).map(drop))).default("auto"),

@@ -45,6 +45,7 @@ use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Ordering};
 use crate::conflict::ResolverSlot;
 use crate::postgres::Wake;
+use crate::postgres::dsn::Target;
 use crate::storage::{Blobs, CacheCounts, Iterate, Pack, Result, Storage, StorageError, Undo};
 
 /// A storage in a database.
@@ -61,13 +62,17 @@ impl PostgresStorage {
     /// Connects to the database, and creates what is missing in it.
     ///
     /// Errors: [`StorageError::Disconnected`]; `Refused` if the tables are not those of a supported RelStorage.
-    pub fn open(options: PostgresOptions) -> Result<PostgresStorage> {
+    pub fn open(mut options: PostgresOptions) -> Result<PostgresStorage> {
+        if !options.read_only && options.dsn.target == Target::Any {
+            // Of several hosts the one that can write.
+            options.dsn.target = Target::ReadWrite;
+        }
         let name = options.name();
         let found = sequencer::found(&options)?;
         let shared = Arc::new(DatabaseState::new(
             name.clone(),
             &sql::preserving::STATEMENTS,
-            Readers::new(name.clone(), options.dsn.clone()),
+            Readers::new(name.clone(), options.dsn.clone(), found.identity.clone()),
             RecordCache::new(options.cache_size, options.cache_record_max),
             found.last,
         ));

@@ -3,11 +3,15 @@
 //! A thread that wants something adds its question to the queue. If a session is free it takes the session and asks all
 //! that is in the queue, in one message; those that come meanwhile wait for the next. So a lone reader pays one round
 //! trip and no change of threads, and many readers share round trips.
+//!
+//! All sessions are at the server at which the sequencer's session is: another one, such as a standby or the primary of
+//! before a failover, may not have what was published. When the sequencer gets a new session, those of before end
+//! ([`Readers::renew`]) before anything that it finds is published.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::session::{self, LOG, Purpose, lost, only};
+use super::session::{self, AskError, LOG, Purpose, lost, only};
 use crate::base::clock::IoDeadline;
 use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard, rank};
 use crate::postgres::dsn::Dsn;
@@ -33,6 +37,10 @@ pub struct Readers {
 struct ReaderPool {
     questions: VecDeque<Question>,
     idle: Vec<Connection>,
+    /// The server, see [`session::identity`].
+    identity: String,
+    /// Number of renewals.
+    renewals: u64,
     /// Sessions, in use or not, and those that are being opened.
     sessions: usize,
     is_closed: bool,
@@ -59,8 +67,19 @@ enum QuestionOutcome {
 
 impl Readers {
     /// `name`: of the storage, for messages. Sessions are opened when they are needed.
-    pub fn new(name: String, dsn: Dsn) -> Readers {
-        Readers { name, dsn, pool: Mutex::default() }
+    pub fn new(name: String, dsn: Dsn, identity: String) -> Readers {
+        Readers { name, dsn, pool: Mutex::new(ReaderPool { identity, ..ReaderPool::default() }) }
+    }
+
+    /// Reads come from this server from now on, on new sessions.
+    pub fn renew(&self, identity: String) {
+        let mut pool = self.pool.lock();
+        pool.identity = identity;
+        pool.renewals += 1;
+        let idle = std::mem::take(&mut pool.idle);
+        pool.sessions -= idle.len();
+        drop(pool);
+        drop(idle);
     }
 
     /// The rows of one statement, whose parameters are all numbers. Waits for a database that cannot be reached, but
@@ -119,12 +138,14 @@ impl Readers {
             }
             let session = pool.idle.pop();
             pool.sessions += usize::from(session.is_none());
+            let (identity, renewals) = (pool.identity.clone(), pool.renewals);
             let count = pool.questions.len().min(BATCH_MAX);
             let questions: Vec<Question> = pool.questions.drain(..count).collect();
             drop(pool);
-            let session = self.answer(session, &questions);
+            let session = self.answer(session, &identity, &questions);
             pool = self.pool.lock();
-            self.give_back(&mut pool, session);
+            let is_current = pool.renewals == renewals;
+            self.give_back(&mut pool, session.filter(|_| is_current));
             questions.iter().for_each(|question| question.asker.woken.notify_all());
         }
     }
@@ -140,8 +161,24 @@ impl Readers {
         }
     }
 
+    /// A new session at the sequencer's server.
+    fn open(&self, identity: &str) -> std::result::Result<Connection, Lost> {
+        let mut session = session::open(&self.dsn, Purpose::Read)?;
+        match session::identity(&mut session) {
+            Ok(found) if found == identity => Ok(session),
+            Ok(_) => Err(Lost::new("another server of PostgreSQL has answered")),
+            Err(AskError::Lost(lost)) => Err(lost),
+            Err(AskError::Other(error)) => Err(Lost::new(error.to_string())),
+        }
+    }
+
     /// Asks, and leaves each answer with its asker. Returns the session, unless it broke.
-    fn answer(&self, session: Option<Connection>, questions: &[Question]) -> Option<Connection> {
+    fn answer(
+        &self,
+        session: Option<Connection>,
+        identity: &str,
+        questions: &[Question],
+    ) -> Option<Connection> {
         let fail = |error: &Lost| {
             for question in questions {
                 *question.asker.answer.lock() = Some(QuestionOutcome::Lost(error.clone()));
@@ -149,7 +186,7 @@ impl Readers {
         };
         let mut session = match session {
             Some(session) => session,
-            None => match session::open(&self.dsn, Purpose::Read) {
+            None => match self.open(identity) {
                 Ok(session) => session,
                 Err(error) => {
                     log::warn!(target: LOG, "{}: {error}", self.name);

@@ -39,21 +39,37 @@ impl Purpose<'_> {
     }
 }
 
-/// Opens a session. A server that goes away without a word is noticed by the other end within half a minute, so that it
-/// leaves no locks behind.
+/// Which server of PostgreSQL, and since which start: after a failover another one answers under the same name.
+static IDENTITY: Statement = Statement {
+    sql: "select system_identifier::text || ' ' || pg_postmaster_start_time()::text from pg_control_system()",
+    types: &[],
+};
+
+/// The time after which a network that is gone is noticed, by both ends.
+const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Opens a session. Each end notices within half a minute that the other one has gone without a word: no locks are left
+/// behind, and no thread waits for ever. What the connection string says about this comes first.
 pub fn open(dsn: &Dsn, purpose: Purpose<'_>) -> std::result::Result<Connection, Lost> {
+    let mut dsn = dsn.clone();
+    let keep_alive = &mut dsn.keep_alive;
+    keep_alive.idle = keep_alive.idle.or(Some(Duration::from_secs(10)));
+    keep_alive.interval = keep_alive.interval.or(Some(Duration::from_secs(5)));
+    keep_alive.count = keep_alive.count.or(Some(3));
+    keep_alive.user_timeout = keep_alive.user_timeout.or(Some(NETWORK_TIMEOUT));
     let settings = [
         ("default_transaction_isolation", "read committed"),
         ("tcp_keepalives_idle", "10"),
         ("tcp_keepalives_interval", "5"),
         ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "30000"),
         ("idle_in_transaction_session_timeout", "60000"),
         ("statement_timeout", "0"),
         ("lock_timeout", "1000"),
     ];
     let application_name = purpose.application_name();
     let session = Connection::open(
-        dsn,
+        &dsn,
         &Login {
             application_name: application_name.clone(),
             settings: settings.map(|(name, value)| (name.into(), value.into())).to_vec(),
@@ -67,6 +83,13 @@ pub fn open(dsn: &Dsn, purpose: Purpose<'_>) -> std::result::Result<Connection, 
         named.map_err(|error| Lost::by_server(&error))?;
     }
     Ok(session)
+}
+
+/// Tells the servers of a database, and their starts, apart.
+pub fn identity(session: &mut Connection) -> std::result::Result<String, AskError> {
+    let rows = ask(session, &IDENTITY, &[])?;
+    let row = rows.first().ok_or_else(|| malformed("an identity"))?;
+    Ok(row.required_text(0)?.to_owned())
 }
 
 /// The rows of one statement.
@@ -87,6 +110,18 @@ pub fn ask(
 pub enum AskError {
     Lost(Lost),
     Other(StorageError),
+}
+
+impl From<StorageError> for AskError {
+    fn from(error: StorageError) -> AskError {
+        AskError::Other(error)
+    }
+}
+
+impl From<Malformed> for AskError {
+    fn from(error: Malformed) -> AskError {
+        AskError::Other(error.into())
+    }
 }
 
 impl From<AskError> for StorageError {

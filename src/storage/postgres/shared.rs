@@ -49,9 +49,9 @@ impl DatabaseState {
         }
     }
 
-    /// Nothing is read or stored any more. The first reason stays.
-    pub fn fail(&self, why: String) {
-        self.failure.get_or_init(|| why);
+    /// Nothing is read or stored any more. `false`: there was a reason already, which stays.
+    pub fn fail(&self, why: String) -> bool {
+        self.failure.set(why).is_ok()
     }
 
     /// The reason of [`DatabaseState::fail`].

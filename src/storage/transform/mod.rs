@@ -189,7 +189,8 @@ fn undecodable(oid: Oid, error: io::Error) -> StorageError {
 impl Storage for Transform {
     forward!(
         base: name, is_read_only, object_count, size, last_transaction, new_oids, close, blobs, extension_methods,
-        cache_counts, sync_counts, failure, pulse, save_index
+        cache_counts, sync_counts, failure, pulse, save_index,
+        catch_up
     );
 
     fn interfaces(&self) -> Vec<(&'static str, &'static str)> {

@@ -72,10 +72,9 @@ impl SequencerThread {
     pub fn resolve(&mut self, lost: &Lost, mut group: Option<Group>) {
         log::warn!(target: LOG, "{}: {lost}; connecting again", self.shared.name);
         let began = Stopwatch::start();
-        let old = self.session.backend_pid();
         let mut told = None;
         loop {
-            match self.replace(old, &mut group) {
+            match self.replace(&mut group) {
                 Ok(()) => {
                     log::info!(target: LOG, "{}: connected again after {:?}", self.shared.name, began.passed());
                     return;
@@ -105,18 +104,20 @@ impl SequencerThread {
     }
 
     /// One attempt.
-    fn replace(&mut self, old: i32, group: &mut Option<Group>) -> std::result::Result<(), NotYet> {
+    fn replace(&mut self, group: &mut Option<Group>) -> std::result::Result<(), NotYet> {
+        let old = self.session.backend_pid();
         let purpose = Purpose::Write { server: &self.server };
         let mut session = session::open(&self.options.dsn, purpose)?;
-        if self.read_only {
-            super::start::listen(&mut session, true)?;
-            self.session = session;
-            return self.look(group);
+        if !self.read_only {
+            end_old(&mut session, old, &purpose.application_name())?;
         }
-        end_old(&mut session, old, &purpose.application_name())?;
-        super::start::listen(&mut session, false)?;
+        super::start::listen(&mut session, self.read_only)?;
+        self.shared.readers.renew(session::identity(&mut session)?);
         self.session = session;
         self.look(group)?;
+        if self.read_only {
+            return Ok(());
+        }
         let mut batch = Batch::new();
         let ids: Vec<u64> = self.held.keys().copied().collect();
         locks::take_again(&mut batch, self.shared.sql, self.held.values()).map_err(StorageError::from)?;
@@ -130,13 +131,7 @@ impl SequencerThread {
     fn look(&mut self, group: &mut Option<Group>) -> std::result::Result<(), NotYet> {
         let last = self.shared.last();
         if last != Tid::ZERO && !self.is_there(last)? {
-            let why = format!(
-                "{}: transaction {last}, which clients have seen, is not in the database any more: it is another \
-                 database, an earlier state of it, or it was cleared. Restart the server to serve what is there",
-                self.shared.name
-            );
-            crate::critical!(target: LOG, "{why}");
-            self.shared.fail(why);
+            self.fail_for_good(last);
         }
         let mark = if self.read_only { None } else { Some(self.mark()?) };
         let rows = ask(&mut self.session, &self.shared.sql.later, &[Value::Int8(last.0 as i64)])?;

@@ -36,7 +36,7 @@ static HAS_OLD_COLUMN: Statement = Statement {
           where table_schema = 'public' and table_name = 'transaction' and column_name = 'empty')",
     types: &[],
 };
-static ENCODING: Statement = Statement { sql: "select pg_is_in_recovery()", types: &[] };
+static IS_STANDBY: Statement = Statement { sql: "select pg_is_in_recovery()", types: &[] };
 static LAST: Statement =
     Statement { sql: "select coalesce(max(tid), 0)::bigint from transaction", types: &[] };
 /// A server that has gone without a word has left its row behind; the one with the greatest tid stays.
@@ -52,6 +52,8 @@ const CREATING: &str = "select pg_advisory_xact_lock(5915983, 1);";
 /// A database that is ready to be served.
 pub struct ReadyDatabase {
     session: Connection,
+    /// See [`session::identity`].
+    pub identity: String,
     /// The name of this server in the database.
     pub server: String,
     /// The newest transaction.
@@ -65,7 +67,7 @@ pub fn found(options: &PostgresOptions) -> Result<ReadyDatabase> {
     let purpose = Purpose::Write { server: &server };
     let session = session::open(&options.dsn, purpose);
     let mut session = session.map_err(|error| StorageError::Disconnected(format!("{name}: {error}")))?;
-    let rows = ask(&mut session, &ENCODING, &[])?;
+    let rows = ask(&mut session, &IS_STANDBY, &[])?;
     let is_standby = rows.first().ok_or_else(|| malformed("its state"))?.required_bool(0)?;
     if is_standby && !options.read_only {
         return Err(refusal(&name, "it is a standby: set read-only, or connect to the primary"));
@@ -79,7 +81,8 @@ pub fn found(options: &PostgresOptions) -> Result<ReadyDatabase> {
     listen(&mut session, is_standby)?;
     let rows = ask(&mut session, &LAST, &[])?;
     let last = Tid(rows.first().ok_or_else(|| malformed("a tid"))?.required_int8(0)? as u64);
-    Ok(ReadyDatabase { session, server, last })
+    let identity = session::identity(&mut session)?;
+    Ok(ReadyDatabase { session, identity, server, last })
 }
 
 impl ReadyDatabase {

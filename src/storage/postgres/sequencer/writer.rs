@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use super::super::options::PostgresOptions;
-use super::super::session::{LOG, malformed, only, refused};
+use super::super::session::{AskError, LOG, ask, malformed, refused};
 use super::super::shared::DatabaseState;
 use super::super::sql::functions::COMMITTED_BEFORE;
 use super::desk::{Desk, Finish};
@@ -17,7 +18,7 @@ use crate::base::clock::Stopwatch;
 use crate::base::ids::{Oid, Tid};
 use crate::base::sync::{Arc, Ordering};
 use crate::conflict::Conflict;
-use crate::postgres::{Answer, Batch, Connection, Lost, Rows, ServerError, Statement, TooLarge, Type, Value};
+use crate::postgres::{Answer, Batch, Connection, Lost, ServerError, Statement, TooLarge, Type, Value};
 use crate::storage::{GroupTimes, Result, StorageError};
 
 /// How often transactions of others are looked for.
@@ -78,12 +79,17 @@ enum Last {
 }
 
 impl SequencerThread {
-    /// Works until the desk is closed.
+    /// Works until the desk is closed. After a panic nothing is served any more: it is not known how far a commit has
+    /// come. What waits gets an error then.
     pub fn run(mut self) {
-        let mut is_closed = false;
-        while !is_closed || !self.waiting.is_empty() {
-            if let Err(lost) = self.turn(&mut is_closed) {
-                self.lost(&lost);
+        if catch_unwind(AssertUnwindSafe(|| self.work_until_closed())).is_err() {
+            let why = format!("{}: the thread that commits has failed; restart the server", self.shared.name);
+            self.shared.fail(why.clone());
+            let mut queue = self.desk.queue.lock();
+            self.waiting.append(&mut queue.finishes);
+            drop(queue);
+            for finish in mem::take(&mut self.waiting) {
+                fail(&self.shared, finish, StorageError::Closed(why.clone()));
             }
         }
         let mut queue = self.desk.queue.lock();
@@ -91,7 +97,15 @@ impl SequencerThread {
         // Those that wait find out.
         queue.locks.clear();
         queue.catch_ups.clear();
-        drop(queue);
+    }
+
+    fn work_until_closed(&mut self) {
+        let mut is_closed = false;
+        while !is_closed || !self.waiting.is_empty() {
+            if let Err(lost) = self.turn(&mut is_closed) {
+                self.lost(&lost);
+            }
+        }
         if !self.read_only {
             self.say_goodbye();
         }
@@ -174,6 +188,7 @@ impl SequencerThread {
             };
         } else if self.is_search_due() || !self.catch_ups.is_empty() || !self.ahead.is_empty() {
             let searched = batch.execute(&self.shared.sql.later, &[Value::Int8(last.0 as i64)]);
+            let searched = searched.and_then(|()| batch.execute(&self.shared.sql.last, &[]));
             batch.sync();
             expected.last = if searched.is_ok() { Last::Search } else { Last::Nothing };
         }
@@ -291,9 +306,17 @@ impl SequencerThread {
 
     fn take_search(&mut self, reply: Answer) {
         self.searched();
-        let found = only(reply).and_then(|rows| group::read_later(&rows));
+        let found = reply.map_err(|error| refused(&error)).and_then(|rows| {
+            let [later, last] = rows.as_slice() else { return Err(malformed("a transaction")) };
+            let last = last.first().ok_or_else(|| malformed("a transaction"))?.required_int8(0)?;
+            Ok((group::read_later(later)?, Tid(last as u64)))
+        });
         match found {
-            Ok(foreign) => {
+            Ok((_, last)) if last < self.shared.last() => {
+                self.fail_for_good(self.shared.last());
+                self.caught_up(|| Ok(()));
+            }
+            Ok((foreign, _)) => {
                 self.publish(foreign, Tid::ZERO, Vec::new(), GroupTimes::default());
                 self.caught_up(|| Ok(()));
             }
@@ -302,6 +325,18 @@ impl SequencerThread {
                 let why = error.to_string();
                 self.caught_up(|| Err(StorageError::Disconnected(why.clone())));
             }
+        }
+    }
+
+    /// A transaction that clients have seen is not in the database any more.
+    pub fn fail_for_good(&self, missing: Tid) {
+        let why = format!(
+            "{}: transaction {missing}, which clients have seen, is not in the database any more: it is another \
+             database, an earlier state of it, or it was cleared. Restart the server to serve what is there",
+            self.shared.name
+        );
+        if self.shared.fail(why.clone()) {
+            crate::critical!(target: LOG, "{why}");
         }
     }
 
@@ -456,28 +491,27 @@ impl SequencerThread {
     /// Looks up the number of objects and the size, which are estimates.
     fn estimate(&mut self) -> std::result::Result<(), Lost> {
         self.last_estimate = Some(Stopwatch::start());
-        let mut batch = Batch::new();
-        let asked = batch.execute(&self.shared.sql.estimates, &[]);
-        batch.sync();
-        let rows = if asked.is_ok() { self.session.run(&batch)?.into_iter().next() } else { None };
-        let Some(Ok(rows)) = rows else { return Ok(()) };
-        let Some(row) = rows.first().and_then(Rows::first) else { return Ok(()) };
-        let (count, size) = (row.required_int8(0).unwrap_or(0), row.required_int8(1).unwrap_or(0));
+        match self.look_up_estimates() {
+            Ok(()) => {}
+            Err(AskError::Lost(lost)) => return Err(lost),
+            Err(AskError::Other(error)) => {
+                log::warn!(target: LOG, "{}: looking up its size: {error}", self.shared.name);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_up_estimates(&mut self) -> std::result::Result<(), AskError> {
+        let rows = ask(&mut self.session, &self.shared.sql.estimates, &[])?;
+        let row = rows.first().ok_or_else(|| malformed("a size"))?;
+        let (mut count, size) = (row.required_int8(0)?, row.required_int8(1)?);
+        if count <= COUNTED_MAX {
+            let rows = ask(&mut self.session, &self.shared.sql.count, &[])?;
+            count = rows.first().ok_or_else(|| malformed("a number of objects"))?.required_int8(0)?;
+        }
+        // Neither is negative.
+        self.shared.object_count.store(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
         self.shared.size.store(u64::try_from(size).unwrap_or(0), Ordering::Relaxed);
-        if count > COUNTED_MAX {
-            self.shared.object_count.store(count as u64, Ordering::Relaxed);
-            return Ok(());
-        }
-        let mut batch = Batch::new();
-        let asked = batch.execute(&self.shared.sql.count, &[]);
-        batch.sync();
-        let rows = if asked.is_ok() { self.session.run(&batch)?.into_iter().next() } else { None };
-        if let Some(Ok(rows)) = rows
-            && let Some(row) = rows.first().and_then(Rows::first)
-        {
-            let count = row.required_int8(0).unwrap_or(0);
-            self.shared.object_count.store(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
-        }
         Ok(())
     }
 }

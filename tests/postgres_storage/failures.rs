@@ -1,0 +1,126 @@
+//! Sessions that end, servers that take over, and a database that is cleared.
+
+use runzeo::ids::{Oid, Tid};
+use runzeo::internal::postgres::Dsn;
+use runzeo::internal::storage::postgres::{PostgresOptions, PostgresStorage};
+use runzeo::storage::prelude::*;
+use runzeo::storage::{StorageError, TidAt};
+
+use crate::support::postgres::PostgresServer;
+use crate::support::storage::{Answers, Outcome, commit, finish_voted, load, staged};
+use crate::{Sql, eventually, storage};
+
+const END_ALL: &str =
+    "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'runzeo:%'";
+
+/// A vote survives its session: the locks are taken again on the next one.
+#[test]
+fn a_voted_transaction_survives_its_session() {
+    let Some(server) = PostgresServer::start(&[]) else { return };
+    let storage = storage(&server);
+    let mut sql = Sql::connect(&server);
+    let t1 = commit(&storage, &[(1, Tid::ZERO, b"one")]).unwrap();
+    let mut transaction = staged();
+    transaction.store(Oid(1), t1, b"two").unwrap();
+    let voted = storage.vote(transaction, TidAt::Finish).unwrap();
+    sql.run(END_ALL);
+    eventually("the lock is held again", || {
+        sql.number("select count(*) from pg_locks where locktype = 'advisory' and objid = 1") == 1
+    });
+    match finish_voted(&storage, voted).recv().unwrap() {
+        Outcome::Done { tid, .. } => assert_eq!(load(&storage, 1).unwrap(), (b"two".to_vec(), tid)),
+        Outcome::Failed(error) => panic!("{error}"),
+    }
+    storage.close().unwrap();
+}
+
+/// What another client has changed while the locks were lost is not overwritten.
+#[test]
+fn a_vote_whose_object_was_changed_meanwhile_is_not_finished() {
+    let Some(server) = PostgresServer::start(&[]) else { return };
+    let [here, there] = [storage(&server), storage(&server)];
+    let mut sql = Sql::connect(&server);
+    let t1 = commit(&here, &[(1, Tid::ZERO, b"one")]).unwrap();
+    there.catch_up().unwrap();
+    let mut transaction = staged();
+    transaction.store(Oid(1), t1, b"lost").unwrap();
+    let voted = here.vote(transaction, TidAt::Finish).unwrap();
+    // As a client of RelStorage changes it that takes no locks: an undo.
+    sql.run(
+        "begin; select pg_advisory_xact_lock(-1); \
+         insert into transaction (tid, username, description, extension) \
+             select max(tid) + 1, '', '', '' from transaction; \
+         insert into object_state (zoid, tid, prev_tid, md5, state_size, state) \
+             select 1, t.tid, c.tid, md5('undone'::bytea), 6, 'undone' \
+             from (select max(tid) as tid from transaction) t, current_object c where c.zoid = 1; \
+         update current_object set tid = (select max(tid) from transaction) where zoid = 1; commit",
+    );
+    match finish_voted(&here, voted).recv().unwrap() {
+        Outcome::Failed(StorageError::Conflict(conflict)) => assert_eq!(conflict.oid, Oid(1)),
+        other => panic!("{other:?}"),
+    }
+    here.catch_up().unwrap();
+    assert_eq!(load(&here, 1).unwrap().0, b"undone");
+    // The locks are free again.
+    let t2 = load(&there, 1).map(|(_, tid)| tid);
+    there.catch_up().unwrap();
+    let t2 = load(&there, 1).map(|(_, tid)| tid).or(t2).unwrap();
+    commit(&there, &[(1, t2, b"three")]).unwrap();
+}
+
+/// Reads go on when their sessions end, and commits are seen by the other server at once.
+#[test]
+fn sessions_that_end_are_replaced() {
+    let Some(server) = PostgresServer::start(&[]) else { return };
+    let [here, there] = [storage(&server), storage(&server)];
+    let mut sql = Sql::connect(&server);
+    let mut tid = commit(&here, &[(1, Tid::ZERO, b"0")]).unwrap();
+    for round in 1..6 {
+        sql.run(END_ALL);
+        tid = commit(&here, &[(1, tid, format!("{round}").as_bytes())]).unwrap();
+        there.catch_up().unwrap();
+        assert_eq!(there.last_transaction(), tid);
+        assert_eq!(load(&there, 1).unwrap(), (format!("{round}").into_bytes(), tid));
+    }
+    assert_eq!(here.history(Oid(1), 100).unwrap().len(), 6);
+}
+
+/// The standby that takes over is read, too: reads from the primary of before would miss what is committed now.
+#[test]
+fn a_standby_takes_over() {
+    let Some(primary) = PostgresServer::start(&[]) else { return };
+    let standby = primary.standby();
+    let [first, second] = [&primary, &standby].map(|server| server.socket_dir().display().to_string());
+    let dsn = Dsn::parse(&format!("host={first},{second} user=postgres dbname=postgres"), &|_| None).unwrap();
+    let storage = PostgresStorage::open(PostgresOptions::new(dsn)).unwrap();
+    storage.set_publisher(std::sync::Arc::new(Answers));
+    let t1 = commit(&storage, &[(1, Tid::ZERO, b"one"), (2, Tid::ZERO, b"other")]).unwrap();
+    assert_eq!(load(&storage, 1).unwrap(), (b"one".to_vec(), t1));
+    let mut sql = Sql::connect(&standby);
+    eventually("the standby has it", || {
+        sql.number(&format!("select count(*) from transaction where tid = {}", t1.0)) == 1
+    });
+    primary.stop("immediate");
+    standby.promote();
+    let t2 = commit(&storage, &[(1, t1, b"two")]).unwrap();
+    assert_eq!(load(&storage, 1).unwrap(), (b"two".to_vec(), t2));
+    assert_eq!(load(&storage, 2).unwrap(), (b"other".to_vec(), t1));
+    assert_eq!(storage.failure(), None);
+}
+
+/// A database that has lost what clients have seen is not served.
+#[test]
+fn a_cleared_database_is_not_served() {
+    let Some(server) = PostgresServer::start(&[]) else { return };
+    let storage = storage(&server);
+    commit(&storage, &[(1, Tid::ZERO, b"one")]).unwrap();
+    Sql::connect(&server).run(
+        "truncate object_state, current_object, transaction cascade; \
+         insert into transaction (tid, username, description) values (0, '', '')",
+    );
+    eventually("it is noticed", || storage.failure().is_some());
+    let why = storage.failure().unwrap();
+    assert!(why.contains("is not in the database any more"), "{why}");
+    assert!(matches!(load(&storage, 1), Err(StorageError::Closed(_))));
+    assert!(matches!(commit(&storage, &[(2, Tid::ZERO, b"two")]), Err(StorageError::Closed(_))));
+}
