@@ -26,7 +26,7 @@ impl Publisher for Answers {
         install();
         Box::new(move || {
             for c in group {
-                // That of another client of a database is nobody's here.
+                // A transaction of another client of the database has no sender.
                 let Ok(to) = c.ticket.downcast::<Sender<Outcome>>() else { continue };
                 let _ = to.send(Outcome::Done {
                     tid: c.tid,

@@ -3,8 +3,8 @@
 //! Any number of servers serve one database at the same time, and clients of RelStorage read and write it beside them.
 //! What all must keep to is RelStorage's protocol: objects that a transaction changes are locked by advisory locks from
 //! the comparison of their serials until the commit is visible, and the commit lock (-1) is held from the choice of a
-//! tid until then. So the order of tids is the order of commits, and whoever looks for tids later than one that it
-//! knows misses nothing.
+//! tid until then. So the order of tids is the order of commits, and a search for tids later than a known one misses
+//! nothing.
 //!
 //! - `sql` has the statements, the tables and the functions.
 //! - `sequencer` is the one thread that locks, commits, finds the transactions of others, and publishes.

@@ -1,7 +1,7 @@
 //! Reading: a few sessions that many threads share.
 //!
 //! A thread that wants something adds its question to the queue. If a session is free it takes the session and asks all
-//! that is in the queue, in one message; those that come meanwhile wait for the next. So a lone reader pays one round
+//! that is in the queue, in one message; those that come during that wait for the next. So a lone reader pays one round
 //! trip and no change of threads, and many readers share round trips.
 //!
 //! All sessions are at the server at which the sequencer's session is: another one, such as a standby or the primary of
@@ -150,7 +150,7 @@ impl Readers {
         }
     }
 
-    /// Another thread may take the session for what has come meanwhile.
+    /// Another thread may take the session for what has come since.
     fn give_back(&self, pool: &mut MutexGuard<'_, ReaderPool>, session: Option<Connection>) {
         match session {
             Some(session) if !pool.is_closed => pool.idle.push(session),

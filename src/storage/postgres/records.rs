@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(serial(records.get(Oid(1))), Tid(6));
         records.replace(Oid(1), Some((Tid(7), b"newer")));
         assert_eq!(serial(records.get(Oid(1))), Tid(7));
-        // An object that nobody has read is not kept in memory because it is stored.
+        // An object that was not read is not kept in memory because it is stored.
         records.replace(Oid(2), Some((Tid(7), b"stored")));
         nothing(records.get(Oid(2)));
     }

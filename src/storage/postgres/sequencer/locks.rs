@@ -214,7 +214,7 @@ pub fn take_again<'a>(
     Ok(())
 }
 
-/// Whether the keys were got again and no object has changed meanwhile.
+/// Whether the keys were got again, and no object has changed since.
 pub fn is_as_before(held: &LockKeys, answer: Answer) -> bool {
     let Ok(rows) = answer else { return false };
     let [shared, exclusive, serials] = rows.as_slice() else { return false };

@@ -127,7 +127,7 @@ impl SequencerThread {
         Ok(())
     }
 
-    /// Publishes what was committed meanwhile, `group` among it or not.
+    /// Publishes what was committed since, `group` among it or not.
     fn look(&mut self, group: &mut Option<Group>) -> std::result::Result<(), NotYet> {
         let last = self.shared.last();
         if last != Tid::ZERO && !self.is_there(last)? {
@@ -175,7 +175,7 @@ impl SequencerThread {
         Ok(read()?)
     }
 
-    /// Nobody waits any longer.
+    /// All that wait get an error.
     fn give_up(&mut self, group: Option<Group>) {
         let why = format!("{}: the database cannot be reached", self.shared.name);
         let away = || StorageError::Disconnected(why.clone());
