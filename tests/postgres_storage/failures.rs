@@ -97,6 +97,9 @@ fn a_standby_takes_over() {
     let t1 = commit(&storage, &[(1, Tid::ZERO, b"one"), (2, Tid::ZERO, b"other")]).unwrap();
     assert_eq!(load(&storage, 1).unwrap(), (b"one".to_vec(), t1));
     let mut sql = Sql::connect(&standby);
+    eventually("the standby has the tables", || {
+        sql.number("select count(*) from pg_class where relname = 'zoid_seq'") == 1
+    });
     eventually("the standby has it", || {
         sql.number(&format!("select count(*) from transaction where tid = {}", t1.0)) == 1
     });

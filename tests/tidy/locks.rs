@@ -40,5 +40,6 @@ const MAY_SLEEP: &[&str] = &[
     "storage/load_delayed.rs",
     "storage/postgres/pack/session.rs",
     "commands/zeoadmin/top.rs",
+    "commands/zeofs/layout.rs",
     "commands/zeopack.rs",
 ];

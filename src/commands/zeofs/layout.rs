@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use getopts::{Matches, Options};
 use serde_json::json;
@@ -114,9 +116,22 @@ fn target_layout(name: &str) -> Result<Layout, Trouble> {
     }
 }
 
+/// A directory that seems to be in use is looked at again: a program that is being started has the files of its parent
+/// open for a moment.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
 /// Refuses a directory that another process has open, and one of another user, who could not use what is made here.
 fn require_free(path: &Path, dir: &str) -> Result<(), Trouble> {
-    if let Some(process) = user_of(path) {
+    let mut user = user_of(path);
+    for _ in 1..LOOKS {
+        if user.is_none() {
+            break;
+        }
+        thread::sleep(BETWEEN_LOOKS);
+        user = user_of(path);
+    }
+    if let Some(process) = user {
         return Err(Trouble::Failed(format!("{dir} is in use by process {process}: stop it")));
     }
     let failed = |error: io::Error| Trouble::Failed(format!("cannot open {dir}: {error}"));
