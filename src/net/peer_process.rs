@@ -4,7 +4,7 @@
 //! process that is not visible in this one's PID namespace, such as `zeoadmin` outside of the server's container.
 //!
 //! In a user namespace the kernel shows each user that the namespace does not know under one number, that of `nobody`.
-//! It is nobody's here: a server that runs as `nobody` must not take a stranger for itself.
+//! Here that number belongs to no user: a server that runs as `nobody` must not take a stranger for itself.
 #![allow(unsafe_code)]
 
 use std::fs;

@@ -111,12 +111,39 @@ fn a_standby_takes_over() {
     assert_eq!(storage.failure(), None);
 }
 
+/// Without the row that tells whether the last group was committed the outcome is not guessed.
+#[test]
+fn an_outcome_that_cannot_be_looked_up_is_not_guessed() {
+    let Some(server) = PostgresServer::start(&[]) else { return };
+    let storage = storage(&server);
+    let mut sql = Sql::connect(&server);
+    let t1 = commit(&storage, &[(1, Tid::ZERO, b"one")]).unwrap();
+    let mut transaction = staged();
+    transaction.store(Oid(1), t1, b"two").unwrap();
+    let voted = storage.vote(transaction, TidAt::Finish).unwrap();
+    sql.run("select pg_advisory_lock(-1)");
+    let outcome = finish_voted(&storage, voted);
+    eventually("the commit waits", || {
+        sql.number("select count(*) from pg_locks where locktype = 'advisory' and not granted") == 1
+    });
+    sql.run(&format!("delete from runzeo_writers; {END_ALL}"));
+    let outcome = outcome.recv().unwrap();
+    assert!(matches!(outcome, Outcome::Failed(StorageError::OutcomeUnknown(_))), "{outcome:?}");
+    sql.run("select pg_advisory_unlock(-1)");
+    // What follows has a row again.
+    let (_, tid) = load(&storage, 1).unwrap();
+    commit(&storage, &[(1, tid, b"three")]).unwrap();
+}
+
 /// A database that has lost what clients have seen is not served.
 #[test]
 fn a_cleared_database_is_not_served() {
     let Some(server) = PostgresServer::start(&[]) else { return };
     let storage = storage(&server);
     commit(&storage, &[(1, Tid::ZERO, b"one")]).unwrap();
+    let mut transaction = staged();
+    transaction.store(Oid(3), Tid::ZERO, b"three").unwrap();
+    let voted = storage.vote(transaction, TidAt::Finish).unwrap();
     Sql::connect(&server).run(
         "truncate object_state, current_object, transaction cascade; \
          insert into transaction (tid, username, description) values (0, '', '')",
@@ -126,4 +153,6 @@ fn a_cleared_database_is_not_served() {
     assert!(why.contains("is not in the database any more"), "{why}");
     assert!(matches!(load(&storage, 1), Err(StorageError::Closed(_))));
     assert!(matches!(commit(&storage, &[(2, Tid::ZERO, b"two")]), Err(StorageError::Closed(_))));
+    let outcome = finish_voted(&storage, voted).recv().unwrap();
+    assert!(matches!(outcome, Outcome::Failed(StorageError::Closed(_))), "{outcome:?}");
 }

@@ -174,7 +174,7 @@ fn blobs(section: &Section, options: &mut PostgresOptions) -> Result<(), ConfigE
     Ok(())
 }
 
-/// Bytes of the pieces of a blob: not so few that a blob takes ever so many, nor so many that they fill the memory.
+/// Bytes of the pieces of a blob: small pieces take many messages, large ones fill the memory.
 fn chunk_size(text: &str) -> Result<usize, String> {
     const BOUNDS: std::ops::RangeInclusive<usize> = 64 << 10..=64 << 20;
     let size = usize::try_from(datatypes::byte_size(text)?).unwrap_or(usize::MAX);

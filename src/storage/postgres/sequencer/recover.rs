@@ -132,8 +132,16 @@ impl SequencerThread {
         let last = self.shared.last();
         if last != Tid::ZERO && !self.is_there(last)? {
             self.fail_for_good(last);
+            self.leave_unknown(group.take(), "the database has lost transactions since");
+            return Ok(());
         }
-        let mark = if self.read_only { None } else { Some(self.mark()?) };
+        let mark = if self.read_only { None } else { self.mark()? };
+        if mark.is_none() && !self.read_only {
+            // The table was cleared, or another server has taken this one for gone. What the row would have told of
+            // the group is lost; if it was committed, it is among the later transactions.
+            self.leave_unknown(group.take(), "its mark in the table runzeo_writers is gone");
+            super::start::register(&mut self.session, &self.server)?;
+        }
         let rows = ask(&mut self.session, &self.shared.sql.later, &[Value::Int8(last.0 as i64)])?;
         let mut before = group::read_later(&rows)?;
         match (group.take(), mark) {
@@ -162,29 +170,21 @@ impl SequencerThread {
         Ok(row.required_bool(0).map_err(StorageError::from)?)
     }
 
-    fn mark(&mut self) -> std::result::Result<Mark, NotYet> {
+    /// `None`: there is no row of this server.
+    fn mark(&mut self) -> std::result::Result<Option<Mark>, NotYet> {
         let rows = ask(&mut self.session, &MARK, &[Value::Text(&self.server)])?;
-        let Some(row) = rows.first() else {
-            // The table was cleared, or another server took this one for gone: it begins again.
-            super::start::register(&mut self.session, &self.server)?;
-            return Ok(Mark { number: 0, tid: Tid::ZERO });
-        };
+        let Some(row) = rows.first() else { return Ok(None) };
         let read = || -> Result<Mark> {
             Ok(Mark { number: row.required_int8(0)?, tid: Tid(row.required_int8(1)? as u64) })
         };
-        Ok(read()?)
+        Ok(Some(read()?))
     }
 
     /// All that wait get an error.
     fn give_up(&mut self, group: Option<Group>) {
         let why = format!("{}: the database cannot be reached", self.shared.name);
         let away = || StorageError::Disconnected(why.clone());
-        for mut finish in group.into_iter().flat_map(|group| group.finishes) {
-            finish.written.blobs.leave();
-            let unknown =
-                StorageError::OutcomeUnknown(format!("{why}, and has not said whether it has committed"));
-            self.forget(finish, unknown);
-        }
+        self.leave_unknown(group, "the database cannot be reached");
         let mut queue = self.desk.queue.lock();
         self.waiting.append(&mut queue.finishes);
         let (locks, catch_ups) = (std::mem::take(&mut queue.locks), std::mem::take(&mut queue.catch_ups));
@@ -206,6 +206,16 @@ impl SequencerThread {
         }
         for waiting in catch_ups.into_iter().chain(std::mem::take(&mut self.catch_ups)) {
             let _ = waiting.send(Err(away()));
+        }
+    }
+
+    /// Tells the clients of a group that its outcome is not known.
+    fn leave_unknown(&mut self, group: Option<Group>, why: &str) {
+        for mut finish in group.into_iter().flat_map(|group| group.finishes) {
+            finish.written.blobs.leave();
+            let unknown =
+                format!("{}: {why}, and it is not known whether it has committed", self.shared.name);
+            self.forget(finish, StorageError::OutcomeUnknown(unknown));
         }
     }
 
