@@ -278,7 +278,7 @@ pub fn admin_socket_of(
 pub struct Started {
     /// `<runner>`, if there is one.
     pub runner: Option<Runner>,
-    /// `<eventlog>`; without one, that of a server.
+    /// What `<eventlog>` says; without one, the log that a server has by default.
     pub log: LogSetup,
     /// `<environment>`.
     pub environment: Vec<(String, String)>,

@@ -129,7 +129,8 @@ impl Settings {
     }
 }
 
-/// The log of `<runner>`, or else that of the server. If there is neither, what is wrong goes to the transcript.
+/// The log of `<runner>`; without one, the log of the server. If there is neither, what is wrong goes to the
+/// transcript.
 fn manager_log(runner: &Runner, of_server: Option<LogSetup>) -> LogSetup {
     let configured = of_server.filter(|log| log.configured);
     runner.log.clone().or(configured).unwrap_or_else(|| LogSetup { level: WARNING, ..LogSetup::default() })

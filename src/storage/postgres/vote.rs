@@ -4,7 +4,7 @@
 //! merged as in every storage. Nothing is written before the finish: the records stay in memory, or in the
 //! transaction's temporary file, until then.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::PostgresStorage;
 use super::sequencer::{Finish, Sequencer, WantedLocks, WrittenRecord, WrittenTransaction};
@@ -91,7 +91,7 @@ impl PostgresStorage {
         let new = new_objects(&staged);
         // Before the locks, for which others wait.
         let uploaded = self.upload(&staged)?;
-        let (new, exclusive) = exclusive.into_iter().partition(|oid| new.contains_key(oid));
+        let (new, exclusive) = exclusive.into_iter().partition(|oid| new.contains(oid));
         let tid = (tid_at == TidAt::Vote && early.is_none()).then_some(staged.tid);
         let wanted = WantedLocks { exclusive, shared, new, tid };
         let granted = self.sequencer.lock(&wanted, self.options.lock_timeout, &staged.cancel)?;
@@ -164,11 +164,11 @@ pub fn touched(storage: &PostgresStorage, staged: &Staged) -> Result<(Vec<Oid>, 
 }
 
 /// The objects that a transaction only creates. They need no lock.
-fn new_objects(staged: &Staged) -> HashMap<Oid, ()> {
-    let mut new = HashMap::new();
+fn new_objects(staged: &Staged) -> HashSet<Oid> {
+    let mut new = HashSet::new();
     for op in staged.ops() {
         if op.kind == (OpKind::Store { serial: Tid::ZERO }) {
-            new.insert(op.oid, ());
+            new.insert(op.oid);
         }
     }
     for op in staged.ops() {

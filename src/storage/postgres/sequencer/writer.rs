@@ -224,8 +224,8 @@ impl SequencerThread {
         finish.locks.iter().all(|id| self.held.contains_key(id))
     }
 
-    /// Transactions whose locks were lost with a session, and whose objects have changed since, cannot be committed; and
-    /// none can after the storage has failed.
+    /// Transactions whose locks were lost with a session, and whose objects have changed since, cannot be committed;
+    /// and none can after the storage has failed.
     fn fail_unlocked(&mut self) {
         if let Some(why) = self.shared.failure() {
             for finish in mem::take(&mut self.waiting) {
