@@ -350,7 +350,7 @@ impl Connection {
         self.try_exchange(pieces, time, take).or_else(|lost| self.fail(lost))
     }
 
-    /// Sends the pieces without waiting for an answer. `true`: `take` has found one that ends it.
+    /// Sends the pieces, all of them, without waiting for an answer. `true`: `take` has found one that ends it.
     pub(super) fn push(&mut self, mut pieces: Pieces<'_>, take: Take<'_>) -> Result<bool, Lost> {
         self.check()?;
         self.try_push(&mut pieces, take).or_else(|lost| self.fail(lost))
@@ -358,17 +358,17 @@ impl Connection {
 
     fn try_push(&mut self, pieces: &mut Pieces<'_>, take: Take<'_>) -> Result<bool, Lost> {
         let mut time = TimeLimit::idle(self.deadline);
+        let mut is_done = false;
         loop {
             let is_sent = self.send(pieces)?;
             // What has come already: an error, perhaps.
             if self.receive()?.is_some() {
                 time.progress();
             }
-            if self.take_arrived(take)? {
-                return Ok(true);
-            }
+            is_done = is_done || self.take_arrived(take)?;
+            // Never with a part of a message: the server would take the next one for the rest of it.
             if is_sent {
-                return Ok(false);
+                return Ok(is_done);
             }
             let ready = self.transport.wait(true, None, time.until).map_err(|error| broken(&error))?;
             if ready.to_write {
